@@ -1,0 +1,37 @@
+"""The one ASGI application of the web process and of the auth instances behind the gateway.
+
+The API is a plain ASGI application beside Django: Django's handler makes an executor for each request and keeps a
+thread for each held stream (docs/adr/0003). All of it starts its background work with the first request that needs
+it, so an instance that gets no API calls runs none of the API's machinery.
+"""
+
+import os
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "signup_sync.settings")
+
+from django.core.asgi import get_asgi_application
+
+django_application = get_asgi_application()
+
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.conf import settings
+from django.urls import re_path
+from servestatic import ServeStaticASGI
+
+from authsvc.api import SignUpApi
+from signup_sync.front.sockets import websocket_application
+
+api = SignUpApi()
+
+application = ProtocolTypeRouter(
+    {
+        "http": URLRouter(
+            [
+                re_path(r"^user(?:/|$)", api),
+                re_path(r"^static/", ServeStaticASGI(None, root=settings.STATIC_ROOT, prefix=settings.STATIC_URL)),
+                re_path(r"", django_application),
+            ]
+        ),
+        "websocket": websocket_application,
+    }
+)

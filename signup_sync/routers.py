@@ -1,0 +1,27 @@
+"""Which database each service's tables are in."""
+
+from typing import Any
+
+from django.conf import settings
+from django.db.models import Model
+
+
+class ServiceRouter:
+    """Sends every model to its own service's database and keeps migrations and relations inside it."""
+
+    def db_for_read(self, model: type[Model], **hints: Any) -> str:
+        return database_of(model._meta.app_label)
+
+    def db_for_write(self, model: type[Model], **hints: Any) -> str:
+        return database_of(model._meta.app_label)
+
+    def allow_relation(self, obj1: Model, obj2: Model, **hints: Any) -> bool:
+        return database_of(obj1._meta.app_label) == database_of(obj2._meta.app_label)
+
+    def allow_migrate(self, db: str, app_label: str, **hints: Any) -> bool:
+        return database_of(app_label) == db
+
+
+def database_of(app_label: str) -> str:
+    """The alias of the database that holds this app's tables."""
+    return settings.SERVICE_DATABASES.get(app_label, "default")

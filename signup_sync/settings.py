@@ -1,0 +1,241 @@
+"""Every setting of every role. Each comes from the environment (or `.env`) and has a default that works for
+`make run`; with PRODUCTION=true the ones that must not have a default are obligatory. `.env.example` lists them.
+"""
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+import environ
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+environ.Env.read_env(BASE_DIR / ".env")
+
+# True: secrets and addresses have no defaults, cookies are for HTTPS alone. Default: false (`make run`).
+PRODUCTION = env.bool("PRODUCTION", default=False)
+# Django's debug pages. Default: false, also for `make run`: what a developer sees is what a user sees.
+DEBUG = env.bool("DEBUG", default=False)
+# Where the embedded default keeps its databases, secret key and sockets. Default: var/ beside manage.py.
+DATA_DIR = Path(env.str("DATA_DIR", default=str(BASE_DIR / "var")))
+
+
+def local_secret() -> str:
+    """The secret key of a local installation, made once and kept, so that sessions outlive a restart."""
+    path = DATA_DIR / "secret_key"
+    DATA_DIR.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x", opener=_private) as file:
+            file.write(secrets.token_urlsafe(50))
+    except FileExistsError:
+        pass
+    return path.read_text()
+
+
+def _private(path: str, flags: int) -> int:
+    import os
+
+    return os.open(path, flags, 0o600)
+
+
+def required_in_production(name: str, default: str) -> str:
+    """The environment's value; without one the default, or an error where PRODUCTION is true."""
+    return env.str(name) if PRODUCTION else env.str(name, default=default)
+
+
+# Signs sessions, tickets and cookies. Obligatory in production; locally made once in DATA_DIR.
+SECRET_KEY = env.str("SECRET_KEY") if PRODUCTION else env.str("SECRET_KEY", default="") or local_secret()
+# Host names that this installation answers to, comma-separated.
+ALLOWED_HOSTS = required_in_production("ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]").split(",")
+# Origins (scheme://host) that may post forms when a proxy ends TLS, comma-separated. Default: none.
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+
+# --- The services and where each keeps its own -----------------------------------------------------------------
+
+# The services that must know each user, in the order in which the lights stand. A new participant is added here.
+SIGNUP_SERVICES: list[str] = env.list("SIGNUP_SERVICES", default=["auth", "chat", "customer"])
+# What each `manage.py consume_events <service>` runs: the dotted path of its eventbus.Subscription.
+EVENT_CONSUMERS = {
+    "auth": "authsvc.consumers.verdicts",
+    "chat": "chatsvc.consumers.new_users",
+    "customer": "customersvc.consumers.new_users",
+}
+
+# Connections that one process may hold to one PostgreSQL database. Default: 8.
+DATABASE_POOL_SIZE = env.int("DATABASE_POOL_SIZE", default=8)
+
+
+def database(service: str) -> dict[str, Any]:
+    """The database of one service: `<SERVICE>_DATABASE_URL`, by default an SQLite file in DATA_DIR."""
+    name = f"{service.upper()}_DATABASE_URL"
+    default = f"sqlite:///{DATA_DIR / service}.sqlite3"
+    config: dict[str, Any] = dict(env.db_url_config(required_in_production(name, default)))
+    if config["ENGINE"].endswith("sqlite3"):
+        # One writer at a time, told so when the transaction begins: a read that turns into a write half-way
+        # cannot wait and fails at once. A connection that closes last rewrites the file, so they stay open.
+        config["OPTIONS"] = {
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        }
+        config["CONN_MAX_AGE"] = None
+        config["TEST"] = {"NAME": str(DATA_DIR / f"test_{service}.sqlite3")}
+    else:
+        config["OPTIONS"] = {"pool": {"min_size": 1, "max_size": DATABASE_POOL_SIZE, "timeout": 5}}
+    return config
+
+
+# One database a service. `default` is auth's: it has the users, so sessions and the admin's log are there too.
+DATABASES = {"default": database("auth"), "chat": database("chat"), "customer": database("customer")}
+DATABASE_ROUTERS = ["signup_sync.routers.ServiceRouter"]
+# Which app's tables are in which database; every other app's are in `default`.
+SERVICE_DATABASES = {"chatsvc": "chat", "customersvc": "customer"}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- Kafka -----------------------------------------------------------------------------------------------------
+
+# host:port, comma-separated. `make run` sets it to its embedded broker.
+KAFKA_BOOTSTRAP_SERVERS = required_in_production("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9092")
+# True: the broker is librdkafka's own, which makes its topics on first use and is polled often. Default: false.
+KAFKA_EMBEDDED = env.bool("KAFKA_EMBEDDED", default=False)
+# Further librdkafka settings for every client, as JSON (TLS, SASL). Default: none.
+KAFKA_CLIENT_CONFIG: dict[str, Any] = env.json("KAFKA_CLIENT_CONFIG", default={})
+# Partitions and copies of the topics that the project makes. Defaults: 4 and 1 (production wants 3 copies).
+KAFKA_PARTITIONS = env.int("KAFKA_PARTITIONS", default=4)
+KAFKA_REPLICATION = env.int("KAFKA_REPLICATION", default=1)
+# Put before every topic's and group's name, so that tests and installations can share a cluster. Default: none.
+KAFKA_PREFIX = env.str("KAFKA_PREFIX", default="")
+# The most messages that one batch takes. Default: 500.
+KAFKA_BATCH_SIZE = env.int("KAFKA_BATCH_SIZE", default=500)
+
+# --- Redis -----------------------------------------------------------------------------------------------------
+
+# The projection, the wake-ups, the relays' leases and the channel layer. unix:///path works too.
+REDIS_URL = required_in_production("REDIS_URL", "redis://127.0.0.1:6379/0")
+CHANNEL_LAYERS = {
+    "default": {
+        # PubSub rather than the list-based layer: see docs/adr/0004.
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        # redis-py's own timeout of 5 s would end every quiet socket.
+        "CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": None}]},
+    }
+}
+
+# --- The sign-up -----------------------------------------------------------------------------------------------
+
+# Where the front posts: the gateway's address. Without a gateway, the one instance itself.
+GATEWAY_URL = required_in_production("GATEWAY_URL", "http://127.0.0.1:8000")
+# Seconds until the page and the stream call a sign-up delayed. Default: 30.
+SIGNUP_DEADLINE = env.float("SIGNUP_DEADLINE", default=30.0)
+# Seconds between two comments on a quiet stream, and between two readings of the state behind it. Default: 15.
+STREAM_HEARTBEAT = env.float("STREAM_HEARTBEAT", default=15.0)
+# Seconds after which a stream ends and the client resumes. Default: 600.
+STREAM_MAX_AGE = env.float("STREAM_MAX_AGE", default=600.0)
+# Seconds that a ticket opens its sign-up. Default: 3600.
+TICKET_MAX_AGE = env.int("TICKET_MAX_AGE", default=3600)
+# Seconds that the projection of a sign-up stays in Redis after its last change. Default: 3600.
+PROJECTION_TTL = env.int("PROJECTION_TTL", default=3600)
+# Seconds from an unanswered event to the next, first and most; it doubles in between. Defaults: 5 and 20.
+RELAY_FIRST_PAUSE = env.float("RELAY_FIRST_PAUSE", default=5.0)
+RELAY_MAX_PAUSE = env.float("RELAY_MAX_PAUSE", default=20.0)
+# Tries until a sign-up is stalled. 33 are 10 minutes' worth at the default pauses. Default: 33.
+RELAY_MAX_ATTEMPTS = env.int("RELAY_MAX_ATTEMPTS", default=33)
+# The most events that one relay sends again in a second. Default: 500.
+RELAY_RATE = env.int("RELAY_RATE", default=500)
+# Port of a consumer's or relay's health page on HEALTH_HOST; 0 is none. The web process has /health/ on its own.
+HEALTH_PORT = env.int("HEALTH_PORT", default=0)
+HEALTH_HOST = env.str("HEALTH_HOST", default="127.0.0.1")
+
+# --- Passwords -------------------------------------------------------------------------------------------------
+
+# argon2id at OWASP's parameters: 19 MiB, 2 passes, 1 lane. Only a benchmark has a reason to change them.
+ARGON2_MEMORY_KIB = env.int("ARGON2_MEMORY_KIB", default=19 * 1024)
+ARGON2_TIME_COST = env.int("ARGON2_TIME_COST", default=2)
+# Passwords that may wait to be hashed; the next sign-up gets 503 with Retry-After. Default: 400 (about 5 s' worth).
+HASH_QUEUE_LIMIT = env.int("HASH_QUEUE_LIMIT", default=400)
+PASSWORD_HASHERS = ["authsvc.passwords.Argon2idHasher"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator",
+     "OPTIONS": {"user_attributes": ("user_id", "user_name", "email")}},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+AUTH_USER_MODEL = "authsvc.User"
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "account"
+LOGOUT_REDIRECT_URL = "login"
+# userId is unique through its case-folded twin, user_id_key.
+SILENCED_SYSTEM_CHECKS = ["auth.E003"]
+
+# --- Django ----------------------------------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "daphne",
+    "signup_sync",
+    "signup_sync.front",
+    "authsvc",
+    "chatsvc",
+    "customersvc",
+    "eventbus",
+    "channels",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+]
+# All of these are async-capable: a sync-only one would hold a thread for every request.
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "signup_sync.urls"
+ASGI_APPLICATION = "signup_sync.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+LANGUAGE_CODE = "en"
+LANGUAGES = [("en", "English"), ("ko", "한국어")]
+LOCALE_PATHS = [BASE_DIR / "locale"]
+TIME_ZONE = env.str("TIME_ZONE", default="UTC")
+USE_TZ = True
+STATIC_URL = "/static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STATIC_ROOT = Path(env.str("STATIC_ROOT", default=str(BASE_DIR / "staticfiles")))
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if PRODUCTION else None
+
+# --- Logs ------------------------------------------------------------------------------------------------------
+
+# Least level that is written. Default: INFO.
+LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    # Tickets stand in paths (the WebSocket's, the status page's); a log must not open a sign-up to its reader.
+    "filters": {"redact_tickets": {"()": "signup_sync.logs.RedactTickets"}},
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["redact_tickets"]}
+    },
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+}
