@@ -25,7 +25,7 @@ def local_secret() -> str:
     path = DATA_DIR / "secret_key"
     DATA_DIR.mkdir(parents=True, exist_ok=True)
     try:
-        with path.open("x", opener=_private) as file:
+        with open(path, "x", opener=_private) as file:  # noqa: PTH123 - Path.open takes no opener
             file.write(secrets.token_urlsafe(50))
     except FileExistsError:
         pass

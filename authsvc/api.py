@@ -1,0 +1,220 @@
+"""The HTTP API of auth: a plain ASGI application beside Django (docs/adr/0003, docs/openapi.yaml)."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from http import HTTPStatus
+from typing import Final, TypeVar
+from uuid import UUID
+
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
+from django.contrib.auth.hashers import check_password, make_password
+from django.db import close_old_connections
+from eventbus.errors import is_transient
+from eventbus.producer import EventProducer
+
+from authsvc.asgi import header, read_body, send_empty, send_json, send_problem, send_stream
+from authsvc.hub import StreamHub
+from authsvc.lights import SignUpState
+from authsvc.models import Role, SignUp
+from authsvc.passwords import HashPool, HashQueueFull
+from authsvc.problems import Problem, unavailable
+from authsvc.projection import AsyncProjection
+from authsvc.requests import (
+    BODY_MAX,
+    SignUpRequest,
+    check_password_strength,
+    read_idempotency_key,
+    read_json,
+    read_signup,
+)
+from authsvc.services import NewSignUp, Registration, read_states
+from authsvc.staff import may_add_admin
+from authsvc.streams import follow
+from authsvc.tickets import issue_ticket, opens
+from authsvc.writer import SignUpWriter
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+READER_THREADS: Final = 4
+_SIGNUP_PATH: Final = re.compile(r"/user/signups/(?P<id>[0-9a-fA-F-]{36})(?P<events>/events)?")
+
+
+class SignUpApi:
+    """`POST /user`, the state, and the stream. What it works with is made with the first request: only then is
+    there an event loop, and an instance that gets no such request needs none of it."""
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        assert scope["type"] == "http"
+        try:
+            await self._route(scope, receive, send)
+        except Problem as problem:
+            await send_problem(send, problem)
+        except Exception as error:
+            if is_transient(error):
+                logger.warning("%s %s: a part is away: %s", scope["method"], scope["path"], error)
+                await send_problem(send, unavailable("A part of the service is away. Try again in a moment."))
+            else:
+                logger.exception("%s %s failed", scope["method"], scope["path"])
+                await send_problem(send, Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "This is our mistake; it is logged."))
+
+    async def _route(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        path = scope["path"]
+        if path == "/user":
+            _allow(scope, "POST")
+            await self._sign_up(scope, receive, send)
+        elif match := _SIGNUP_PATH.fullmatch(path):
+            _allow(scope, "GET")
+            signup_id = _visible_signup(scope, match["id"])
+            if match["events"]:
+                await self._resume(scope, receive, send, signup_id)
+            else:
+                await self._show(send, signup_id)
+        else:
+            raise _not_found()
+
+    async def _sign_up(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        document = read_json(await read_body(scope, receive, limit=BODY_MAX), header(scope, b"content-type") or "")
+        signup_id = read_idempotency_key(header(scope, b"idempotency-key"))
+        request = read_signup(document)
+        if request.role == Role.ADMIN and not await self._read(lambda: may_add_admin(scope)):
+            raise Problem(HTTPStatus.FORBIDDEN, "Only staff may sign up an administrator.")
+        registration = await self._register(signup_id, request)
+        state = registration.signup.state
+        headers = {"Signup-Ticket": issue_ticket(signup_id)}
+        if "text/event-stream" not in (header(scope, b"accept") or ""):
+            headers["Location"] = f"/user/signups/{signup_id}"
+            await send_json(send, HTTPStatus.ACCEPTED, state.as_wire(), headers=headers)
+            return
+        with self._hub.watching(signup_id) as watch:
+            # A new sign-up shows every light pending before auth's own verdict, which the same transaction decided.
+            begin = [_begun(state), state] if registration.is_new else [state]
+            await send_stream(send, receive, follow(watch, begin, seen=0), headers=headers, on_leave=watch.close)
+
+    async def _register(self, signup_id: UUID, request: SignUpRequest) -> Registration:
+        password = await self._hash(lambda: _checked_hash(request))
+        registration = await self._writer.register(
+            NewSignUp(
+                signup_id=signup_id,
+                user_id=request.user_id,
+                email=request.email,
+                user_name=request.user_name,
+                role=request.role,
+                password=password,
+            )
+        )
+        if not registration.is_new and not await self._is_same(request, registration.signup):
+            raise Problem(HTTPStatus.CONFLICT, "This Idempotency-Key belongs to a sign-up with other content.")
+        return registration
+
+    async def _is_same(self, request: SignUpRequest, signup: SignUp) -> bool:
+        """Whether a repeated request says what the first one said; of the password only its hash is kept."""
+        typed = (request.user_id, request.email, request.user_name, request.role)
+        if typed != (signup.user_id, signup.email, signup.user_name, signup.role):
+            return False
+        return await self._hash(lambda: check_password(request.password, signup.password))
+
+    async def _show(self, send: ASGISendCallable, signup_id: UUID) -> None:
+        state = await self._state(signup_id)
+        await send_json(send, HTTPStatus.OK, state.as_wire())
+
+    async def _resume(
+        self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable, signup_id: UUID
+    ) -> None:
+        with self._hub.watching(signup_id) as watch:
+            state = await self._state(signup_id)
+            # A version that the sign-up has not reached can't have been seen.
+            seen = min(_last_event_id(scope), state.version)
+            if state.is_complete and seen == state.version:
+                await send_empty(send, HTTPStatus.NO_CONTENT)
+                return
+            await send_stream(send, receive, follow(watch, [state], seen=seen), on_leave=watch.close)
+
+    async def _state(self, signup_id: UUID) -> SignUpState:
+        """The projection's copy, or auth's row where that is lost or Redis is away. Raises Problem 404."""
+        if state := await self._projection.read(signup_id):
+            return state
+        states = await self._read_states([signup_id])
+        if signup_id not in states:
+            raise _not_found()
+        await self._projection.copy([states[signup_id]])
+        return states[signup_id]
+
+    async def _hash(self, work: Callable[[], T]) -> T:
+        try:
+            return await self._hashers.run(work)
+        except HashQueueFull:
+            raise unavailable("Too many sign-ups at once. Try again in a moment.", retry_after=5) from None
+
+    async def _read_states(self, signup_ids: Sequence[UUID]) -> dict[UUID, SignUpState]:
+        return await self._read(lambda: read_states(signup_ids))
+
+    async def _read(self, work: Callable[[], T]) -> T:
+        """Runs a reading of the database in one of this API's own threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, _with_connection, work)
+
+    @cached_property
+    def _readers(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(READER_THREADS, thread_name_prefix="signup-reader")
+
+    @cached_property
+    def _hashers(self) -> HashPool:
+        return HashPool()
+
+    @cached_property
+    def _projection(self) -> AsyncProjection:
+        return AsyncProjection()
+
+    @cached_property
+    def _writer(self) -> SignUpWriter:
+        return SignUpWriter(EventProducer(), self._projection)
+
+    @cached_property
+    def _hub(self) -> StreamHub:
+        return StreamHub(self._projection, self._read_states)
+
+
+def _begun(state: SignUpState) -> SignUpState:
+    return SignUpState.all_pending(state.signup_id, started_at=state.started_at, services=state.lights)
+
+
+def _with_connection(work: Callable[[], T]) -> T:
+    close_old_connections()
+    try:
+        return work()
+    finally:
+        close_old_connections()
+
+
+def _checked_hash(request: SignUpRequest) -> str:
+    check_password_strength(request)
+    return make_password(request.password)
+
+
+def _allow(scope: HTTPScope, method: str) -> None:
+    if scope["method"] != method:
+        raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, f"Use {method}.", headers={"Allow": method})
+
+
+def _visible_signup(scope: HTTPScope, text: str) -> UUID:
+    """The sign-up of the path, if the request's ticket opens it: 404 does not tell whether it exists."""
+    try:
+        signup_id = UUID(text)
+    except ValueError:
+        raise _not_found() from None
+    if not opens(header(scope, b"signup-ticket") or "", signup_id):
+        raise _not_found()
+    return signup_id
+
+
+def _last_event_id(scope: HTTPScope) -> int:
+    text = header(scope, b"last-event-id") or ""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
+def _not_found() -> Problem:
+    return Problem(HTTPStatus.NOT_FOUND, "There is no such sign-up, or this ticket does not open it.")

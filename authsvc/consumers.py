@@ -1,0 +1,46 @@
+"""What auth reads from Kafka: the participants' answers."""
+
+from collections.abc import Sequence
+from functools import cache
+from uuid import UUID
+
+from eventbus.errors import PermanentError
+from eventbus.messages import HandledBatch, Incoming, Subscription, decode_each
+
+from authsvc.events import NEW_USER_ANSWERED, NewUserAnswered, decode_answer
+from authsvc.lights import SignUpState
+from authsvc.projection import Projection
+from authsvc.services import ReportedVerdict, apply_verdicts
+
+
+def handle_answers(batch: Sequence[Incoming]) -> HandledBatch:
+    """Decides the lights in the database, then copies the states to Redis and wakes who watches.
+
+    An answer that changes no light is copied too: who handled it first may have died in between. Redis away is
+    transient: the whole batch is repeated, and the offsets wait (DESIGN, invariants 3 and 4).
+    """
+    answers, rejected = decode_each(batch, decode_answer)
+    states = apply_verdicts([ReportedVerdict(answer.signup_id, answer.verdict) for _, answer in answers])
+    _projection().write_and_wake(list(states.values()))
+    for message, answer in answers:
+        if error := _misfit(answer, states):
+            rejected.append((message, error))
+    return HandledBatch(rejected=rejected)
+
+
+def _misfit(answer: NewUserAnswered, states: dict[UUID, SignUpState]) -> PermanentError | None:
+    """Why this answer turns no light and never will, for the dead letter."""
+    state = states.get(answer.signup_id)
+    if state is None:
+        return PermanentError(f"there is no sign-up {answer.signup_id}")
+    if answer.service not in state.lights:
+        return PermanentError(f"sign-up {answer.signup_id} does not ask the service {answer.service!r}")
+    return None
+
+
+@cache
+def _projection() -> Projection:
+    return Projection()
+
+
+verdicts = Subscription(group="signup-sync.auth", topic=NEW_USER_ANSWERED, handle=handle_answers)

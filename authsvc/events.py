@@ -1,0 +1,74 @@
+"""The events that auth publishes and reads, as docs/asyncapi.yaml has them. Each side keeps its own reading."""
+
+from datetime import UTC, datetime
+from typing import Final, Literal
+from uuid import UUID
+
+import msgspec
+from eventbus.messages import Incoming, Outgoing, cloud_event_headers
+
+from authsvc.lights import Status, Verdict
+from authsvc.models import User
+
+NEW_USER_REQUESTED: Final = "user.newUser.req"
+NEW_USER_ANSWERED: Final = "user.newUser.res"
+
+_encoder = msgspec.json.Encoder()
+
+
+class NewUserRequested(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Asks the participants to know this user: always auth's stored record, whoever signed up."""
+
+    signup_id: UUID
+    owner_signup_id: UUID
+    user_id: str
+    email: str
+    user_name: str
+    role: str
+    occurred_at: datetime
+    attempt: int
+    services: list[str] | None = None
+
+
+class NewUserAnswered(msgspec.Struct, frozen=True, rename="camel"):
+    """A participant's verdict. Unknown fields are ignored."""
+
+    signup_id: UUID
+    service: str
+    status: Literal["SUCCESS", "FAIL"]
+    reason: str | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict(service=self.service, status=Status(self.status), reason=self.reason)
+
+
+_answer_decoder = msgspec.json.Decoder(NewUserAnswered)
+
+
+def decode_answer(message: Incoming) -> NewUserAnswered:
+    """Raises msgspec.DecodeError for what is no answer."""
+    return _answer_decoder.decode(message.value or b"")
+
+
+def new_user_requested(
+    user: User, *, signup_id: UUID, attempt: int, services: list[str] | None = None
+) -> Outgoing:
+    """The message that asks `services` (without it: all) about this record on behalf of one sign-up."""
+    event = NewUserRequested(
+        signup_id=signup_id,
+        owner_signup_id=user.owner_signup_id,
+        user_id=user.user_id,
+        email=user.email,
+        user_name=user.user_name,
+        role=user.role,
+        occurred_at=datetime.now(UTC),
+        attempt=attempt,
+        services=services,
+    )
+    return Outgoing(
+        topic=NEW_USER_REQUESTED,
+        key=user.user_id,
+        value=_encoder.encode(event),
+        headers=cloud_event_headers(type=NEW_USER_REQUESTED, source="/auth"),
+    )

@@ -1,0 +1,137 @@
+"""The held streams of one process, and what wakes them: one subscription to Redis for all of them.
+
+Subscribe first, then read the state: a watch is registered before its first reading, so nothing falls between. A
+wake-up may be lost (Redis away, a reader too slow), so the hub reads the database for everything it holds with every
+heartbeat, after each reconnect, and every second while Redis is away (docs/adr/0010).
+"""
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+from uuid import UUID
+
+from django.conf import settings
+from redis.exceptions import RedisError
+
+from authsvc.lights import SignUpState
+from authsvc.projection import CHANNEL, AsyncProjection, decode_wake_up
+
+logger = logging.getLogger(__name__)
+
+READ_CHUNK: Final = 500
+AWAY_PAUSE: Final = 1.0
+
+ReadStates = Callable[[Sequence[UUID]], Awaitable[dict[UUID, SignUpState]]]
+
+
+class Watch:
+    """One stream's view of one sign-up: the newest state that reached this process, and a bell."""
+
+    def __init__(self) -> None:
+        self.state: SignUpState | None = None
+        self.is_closed = False
+        self._bell = asyncio.Event()
+
+    def offer(self, state: SignUpState) -> None:
+        """Takes the state if it is newer than what is held."""
+        if self.state is None or state.version > self.state.version:
+            self.state = state
+            self._bell.set()
+
+    def close(self) -> None:
+        """The client has left: whoever waits is to stop."""
+        self.is_closed = True
+        self._bell.set()
+
+    async def wait(self, *, timeout: float) -> None:
+        """Returns when something was offered or closed since the last wait, or after `timeout` seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._bell.wait()
+        except TimeoutError:
+            return
+        self._bell.clear()
+
+
+class StreamHub:
+    """Watches of one event loop by sign-up. Its background tasks begin with the first watch: daphne sends no
+    lifespan events."""
+
+    def __init__(self, projection: AsyncProjection, read_states: ReadStates) -> None:
+        self._projection = projection
+        self._read_states = read_states
+        self._watches: dict[UUID, set[Watch]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._is_subscribed = False
+        self._redis_is_back = asyncio.Event()
+
+    @contextmanager
+    def watching(self, signup_id: UUID) -> Iterator[Watch]:
+        """A watch for as long as the block lasts."""
+        self._start()
+        watch = Watch()
+        self._watches.setdefault(signup_id, set()).add(watch)
+        try:
+            yield watch
+        finally:
+            watches = self._watches[signup_id]
+            watches.discard(watch)
+            if not watches:
+                del self._watches[signup_id]
+
+    def deliver(self, states: Sequence[SignUpState]) -> None:
+        """Offers these states to who watches them."""
+        for state in states:
+            for watch in self._watches.get(state.signup_id, ()):
+                watch.offer(state)
+
+    def _start(self) -> None:
+        if not self._tasks:
+            # Contexts of their own: the first request's ends with that request.
+            self._tasks = [
+                asyncio.create_task(self._subscribe(), context=contextvars.Context()),
+                asyncio.create_task(self._reread(), context=contextvars.Context()),
+            ]
+
+    async def _subscribe(self) -> None:
+        while True:
+            try:
+                await self._listen()
+            except (RedisError, OSError) as error:
+                if self._is_subscribed:
+                    logger.warning("Redis is away (%s): streams read the database every second", error)
+            except Exception:
+                logger.exception("the subscription failed; subscribing again")
+            self._is_subscribed = False
+            await asyncio.sleep(AWAY_PAUSE)
+
+    async def _listen(self) -> None:
+        async with self._projection.subscription() as subscription:
+            await subscription.subscribe(CHANNEL)
+            self._is_subscribed = True
+            self._redis_is_back.set()
+            async for message in subscription.listen():
+                self.deliver(decode_wake_up(message["data"]))
+
+    async def _reread(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(settings.STREAM_HEARTBEAT if self._is_subscribed else AWAY_PAUSE):
+                    await self._redis_is_back.wait()
+            except TimeoutError:
+                pass
+            self._redis_is_back.clear()
+            try:
+                await self._read_all()
+            except Exception:
+                # The database may be away too; the streams stay and the next round tries again.
+                logger.exception("held streams could not be read again")
+
+    async def _read_all(self) -> None:
+        signup_ids = list(self._watches)
+        for start in range(0, len(signup_ids), READ_CHUNK):
+            states = await self._read_states(signup_ids[start : start + READ_CHUNK])
+            self.deliver(list(states.values()))

@@ -1,0 +1,111 @@
+"""A sign-up's lights: pure values, without a database or a network."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+
+class Status(StrEnum):
+    PENDING = "PENDING"
+    SUCCESS = "SUCCESS"
+    FAIL = "FAIL"
+
+
+class Light(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """One service's status. `version` is the version of the sign-up in which it got this status."""
+
+    status: Status = Status.PENDING
+    version: int = 1
+    reason: str | None = None
+    decided_at: datetime | None = None
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """A service's final answer to one sign-up."""
+
+    service: str
+    status: Status
+    reason: str | None = None
+
+
+class SignUpState(msgspec.Struct, frozen=True, rename="camel"):
+    """What is shown of one sign-up, whole. `version` rises with each transaction that decides a light."""
+
+    signup_id: UUID
+    started_at: datetime
+    version: int
+    lights: dict[str, Light]
+
+    @classmethod
+    def all_pending(cls, signup_id: UUID, *, started_at: datetime, services: Iterable[str]) -> "SignUpState":
+        return cls(signup_id=signup_id, started_at=started_at, version=1, lights={name: Light() for name in services})
+
+    @property
+    def pending(self) -> list[str]:
+        return [name for name, light in self.lights.items() if light.status is Status.PENDING]
+
+    @property
+    def failed(self) -> list[str]:
+        return [name for name, light in self.lights.items() if light.status is Status.FAIL]
+
+    @property
+    def is_complete(self) -> bool:
+        return not self.pending
+
+    def decided(self, verdicts: Iterable[Verdict], *, at: datetime) -> "SignUpState":
+        """The state after these verdicts: a light only moves from pending to its verdict, all in one new version.
+
+        Returns the same object where nothing changes. A verdict for a service that the sign-up does not name is a
+        KeyError: the caller tells it apart before.
+        """
+        lights = dict(self.lights)
+        version = self.version + 1
+        for verdict in verdicts:
+            if lights[verdict.service].status is Status.PENDING:
+                lights[verdict.service] = Light(
+                    status=verdict.status, version=version, reason=self._reason(verdict), decided_at=at
+                )
+        if lights == self.lights:
+            return self
+        return SignUpState(signup_id=self.signup_id, started_at=self.started_at, version=version, lights=lights)
+
+    def _reason(self, verdict: Verdict) -> str | None:
+        """Where auth refused, a participant was asked about auth's record, not about what was typed: auth's reason
+        is the one that means something to the person."""
+        refused = self.lights.get("auth")
+        if verdict.status is Status.FAIL and refused is not None and refused.status is Status.FAIL:
+            return refused.reason
+        return verdict.reason
+
+    def changed_since(self, version: int) -> list[str]:
+        """The services whose light a reader of that version has not seen; 0 is a reader who has seen nothing."""
+        return [name for name, light in self.lights.items() if light.version > version]
+
+    def as_wire(self) -> dict[str, Any]:
+        """The state of the HTTP contract."""
+        services: dict[str, dict[str, str]] = {}
+        for name, light in self.lights.items():
+            services[name] = {"status": light.status.value}
+            if light.reason is not None:
+                services[name]["reason"] = light.reason
+        return {
+            "signupId": str(self.signup_id),
+            "version": self.version,
+            "complete": self.is_complete,
+            "services": services,
+        }
+
+
+def lights_from_document(document: Mapping[str, Any]) -> dict[str, Light]:
+    """The lights kept in the sign-up's JSON column."""
+    return msgspec.convert(document, dict[str, Light])
+
+
+def lights_as_document(lights: Mapping[str, Light]) -> dict[str, Any]:
+    """What the sign-up's JSON column keeps of the lights."""
+    document: dict[str, Any] = msgspec.to_builtins(lights)
+    return document

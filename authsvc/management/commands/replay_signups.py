@@ -1,0 +1,91 @@
+"""`manage.py replay_signups`: publishes the events of chosen sign-ups again."""
+
+import argparse
+from datetime import datetime, time
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db.models import QuerySet
+from django.utils import timezone
+from django.utils.dateparse import parse_date, parse_datetime
+from eventbus.producer import EventProducer
+from tqdm import tqdm
+
+from authsvc.identity import user_id_key
+from authsvc.models import SignUp
+from authsvc.replay import ReplayCounts, replay
+from authsvc.services import AUTH
+
+
+class Command(BaseCommand):
+    help = (
+        "Publishes auth's present records again for the sign-ups you choose, so that a participant that lost its rows "
+        "gets them back and a light that is still orange is asked for again. A decided light never changes. "
+        "Exit code 1 when something could not be sent."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        chosen = parser.add_argument_group("which sign-ups", "choose at least one; together they narrow the choice")
+        chosen.add_argument("--id", action="append", type=UUID, default=[], metavar="SIGNUP_ID", dest="signup_ids")
+        chosen.add_argument("--user-id", action="append", default=[], metavar="USER_ID", dest="user_ids")
+        chosen.add_argument("--since", type=moment, metavar="TIME", help="begun at this ISO date or time, or later")
+        chosen.add_argument("--until", type=moment, metavar="TIME", help="begun before this ISO date or time")
+        chosen.add_argument("--pending", action="store_true", help="with a light that is still orange")
+        chosen.add_argument("--stalled", action="store_true", help="with all tries used up")
+        chosen.add_argument("--all", action="store_true", help="every one")
+        participants = [service for service in settings.SIGNUP_SERVICES if service != AUTH]
+        parser.add_argument("--service", choices=participants, help="ask this service alone")
+        parser.add_argument("--dry-run", action="store_true", help="count what would be sent, and send nothing")
+
+    def handle(self, **options: Any) -> None:
+        signups = choose(options)
+        producer = None if options["dry_run"] else EventProducer()
+        total = ReplayCounts()
+        # On a terminal alone: tqdm draws nothing else where disable is None.
+        with tqdm(total=signups.count(), unit=" sign-ups", disable=None) as progress:
+            for counts in replay(signups, producer=producer, service=options["service"]):
+                total += counts
+                progress.update(counts.sent + counts.skipped + counts.failed)
+        if producer is not None:
+            producer.close(timeout=5)
+        verb = "would be sent" if producer is None else "sent"
+        self.stdout.write(f"{total.sent} {verb}, {total.skipped} skipped, {total.failed} failed")
+        if total.failed:
+            raise CommandError("Some events could not be sent: is Kafka there? Run the same command again.")
+
+
+def moment(text: str) -> datetime:
+    """An ISO date (its midnight) or time, in TIME_ZONE unless it says otherwise."""
+    try:
+        if date := parse_date(text):
+            return timezone.make_aware(datetime.combine(date, time.min))
+        if at := parse_datetime(text):
+            return at if timezone.is_aware(at) else timezone.make_aware(at)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date or time: {error}") from None
+    raise argparse.ArgumentTypeError(f"{text!r} is no ISO date or time, such as 2026-01-31 or 2026-01-31T09:30")
+
+
+def choose(options: dict[str, Any]) -> QuerySet[SignUp]:
+    """The sign-ups that the options name. Raises CommandError where they name none or one that is not there."""
+    narrowing = ("signup_ids", "user_ids", "since", "until", "pending", "stalled")
+    if not options["all"] and not any(options[name] for name in narrowing):
+        raise CommandError("Say which sign-ups: --id, --user-id, --since, --until, --pending, --stalled or --all.")
+    signups = SignUp.objects.all()
+    if ids := options["signup_ids"]:
+        signups = signups.filter(id__in=ids)
+        if missing := set(ids) - set(signups.values_list("id", flat=True)):
+            raise CommandError(f"There is no sign-up {', '.join(map(str, sorted(missing)))}.")
+    if options["user_ids"]:
+        signups = signups.filter(user_id_key__in=[user_id_key(user_id) for user_id in options["user_ids"]])
+    if options["since"]:
+        signups = signups.filter(created_at__gte=options["since"])
+    if options["until"]:
+        signups = signups.filter(created_at__lt=options["until"])
+    if options["pending"]:
+        signups = signups.filter(pending_count__gt=0)
+    if options["stalled"]:
+        signups = signups.filter(stalled_at__isnull=False)
+    return signups

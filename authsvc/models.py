@@ -1,0 +1,174 @@
+"""Auth's own tables: the users, and the sign-ups with their lights."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+from uuid import UUID
+
+from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
+from django.db import models
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+from uuid_utils.compat import uuid7
+
+from authsvc import identity
+from authsvc.lights import SignUpState, lights_as_document, lights_from_document
+
+
+def new_signup_id() -> UUID:
+    """A UUIDv7: its order is the order of time, so the primary key's index grows at one end."""
+    return uuid7()
+
+
+class Role(models.TextChoices):
+    USER = "ROLE_USER", _("User")
+    ADMIN = "ROLE_ADMIN", _("Administrator")
+
+
+class UserManager(BaseUserManager["User"]):
+    def get_by_natural_key(self, username: str | None) -> "User":
+        return self.get(user_id_key=identity.user_id_key(username or ""))
+
+    async def aget_by_natural_key(self, username: str | None) -> "User":
+        return await self.aget(user_id_key=identity.user_id_key(username or ""))
+
+    def create_user(self, user_id: str, email: str, password: str | None = None, **fields: Any) -> "User":
+        fields.setdefault("user_name", user_id)
+        user = self.model(user_id=user_id, email=email, **fields)
+        user.set_password(password)
+        user.full_clean(exclude=["password"])
+        user.save(using=self._db)
+        return user
+
+    def create_superuser(self, user_id: str, email: str, password: str | None = None, **fields: Any) -> "User":
+        return self.create_user(user_id, email, password, is_staff=True, is_superuser=True, **fields)
+
+
+class User(AbstractBaseUser, PermissionsMixin):
+    """Auth's record of a user. `owner_signup_id` is the sign-up that made it; one made otherwise has an id of its
+    own there, which no sign-up will ever have."""
+
+    user_id = models.CharField(_("user ID"), max_length=identity.USER_ID_MAX)
+    # Case folding can lengthen: the sharp s becomes two letters.
+    user_id_key = models.CharField(_("user ID, folded"), max_length=identity.USER_ID_MAX * 2, editable=False)
+    email = models.CharField(_("email address"), max_length=identity.EMAIL_MAX, validators=[identity.validate_address])
+    user_name = models.CharField(_("name"), max_length=identity.USER_NAME_MAX, validators=[identity.validate_user_name])
+    role = models.CharField(_("role"), max_length=16, choices=Role.choices, default=Role.USER)
+    owner_signup_id = models.UUIDField(_("made by sign-up"), default=new_signup_id, editable=False)
+    is_active = models.BooleanField(
+        _("active"), default=True, help_text=_("Take this away instead of deleting the account.")
+    )
+    is_staff = models.BooleanField(_("staff"), default=False, help_text=_("May log in to the administration."))
+    date_joined = models.DateTimeField(_("joined"), default=timezone.now, editable=False)
+
+    objects: ClassVar[UserManager] = UserManager()
+
+    USERNAME_FIELD = "user_id"
+    EMAIL_FIELD = "email"
+    REQUIRED_FIELDS: ClassVar[list[str]] = ["email"]
+
+    class Meta:
+        verbose_name = _("user")
+        verbose_name_plural = _("users")
+        constraints = [
+            models.UniqueConstraint(
+                "user_id_key", name="user_id_key_unique", violation_error_message=_("This user ID is taken.")
+            ),
+            models.UniqueConstraint(
+                "email", name="user_email_unique", violation_error_message=_("This email address is taken.")
+            ),
+            models.UniqueConstraint("owner_signup_id", name="user_owner_unique"),
+        ]
+        permissions = [("add_admin", _("May sign up administrators"))]
+
+    def __str__(self) -> str:
+        return self.user_id
+
+    def get_full_name(self) -> str:
+        return self.user_name
+
+    def normalize(self) -> None:
+        """Brings the fields to the form in which equal means equal everywhere."""
+        self.user_id = identity.normalize_user_id(self.user_id)
+        self.user_id_key = identity.user_id_key(self.user_id)
+        self.email = identity.normalize_email(self.email)
+
+    def clean(self) -> None:
+        self.normalize()
+        identity.validate_user_id(self.user_id)
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self.normalize()
+        super().save(*args, **kwargs)
+
+
+class SignUp(models.Model):
+    """One attempt of one person, its lights, and when its event is due again: its own outbox (docs/adr/0002).
+
+    The typed fields and the password's hash are kept so that a repeated `POST /user` can be told from another one
+    that uses the same key. `lights` is one JSON document, read and written whole (docs/adr/0005).
+    """
+
+    id = models.UUIDField(_("sign-up ID"), primary_key=True, default=new_signup_id, editable=False)
+    user_id = models.CharField(_("user ID"), max_length=identity.USER_ID_MAX)
+    user_id_key = models.CharField(_("user ID, folded"), max_length=identity.USER_ID_MAX * 2)
+    email = models.CharField(_("email address"), max_length=identity.EMAIL_MAX)
+    user_name = models.CharField(_("name"), max_length=identity.USER_NAME_MAX)
+    role = models.CharField(_("role"), max_length=16, choices=Role.choices, default=Role.USER)
+    password = models.CharField(_("password hash"), max_length=128)
+    owner_signup_id = models.UUIDField(_("owner's sign-up ID"))
+
+    lights = models.JSONField(_("lights"))
+    version = models.PositiveIntegerField(_("version"))
+    pending_count = models.PositiveSmallIntegerField(_("lights pending"))
+    failed_count = models.PositiveSmallIntegerField(_("lights red"))
+
+    created_at = models.DateTimeField(_("begun"), default=timezone.now, db_index=True)
+    completed_at = models.DateTimeField(_("complete"), null=True, blank=True)
+    attempts = models.PositiveIntegerField(_("tries"), default=1)
+    next_due_at = models.DateTimeField(_("due again"), null=True, blank=True)
+    stalled_at = models.DateTimeField(_("stalled"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("sign-up")
+        verbose_name_plural = _("sign-ups")
+        permissions = [("replay_signup", _("May replay sign-ups"))]
+        indexes = [
+            models.Index("user_id_key", name="signup_user_id_key"),
+            models.Index("next_due_at", name="signup_due", condition=models.Q(next_due_at__isnull=False)),
+            models.Index("id", name="signup_pending", condition=models.Q(pending_count__gt=0)),
+            models.Index("id", name="signup_red", condition=models.Q(failed_count__gt=0)),
+            models.Index("id", name="signup_stalled", condition=models.Q(stalled_at__isnull=False)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} ({self.id})"
+
+    @property
+    def is_owner(self) -> bool:
+        """Whether this sign-up made auth's record."""
+        return self.owner_signup_id == self.id
+
+    @property
+    def state(self) -> SignUpState:
+        return SignUpState(
+            signup_id=self.id,
+            started_at=self.created_at,
+            version=self.version,
+            lights=lights_from_document(self.lights),
+        )
+
+    def take(self, state: SignUpState, *, at: datetime) -> None:
+        """Writes a state into the columns; the caller saves. A complete sign-up is due no more."""
+        self.lights = lights_as_document(state.lights)
+        self.version = state.version
+        self.pending_count = len(state.pending)
+        self.failed_count = len(state.failed)
+        if state.is_complete:
+            self.completed_at = at
+            self.next_due_at = None
+            self.stalled_at = None
+
+    # What `take` writes, for bulk_update.
+    STATE_FIELDS: ClassVar[list[str]] = [
+        "lights", "version", "pending_count", "failed_count", "completed_at", "next_due_at", "stalled_at",
+    ]  # fmt: skip

@@ -1,0 +1,48 @@
+"""Errors of the API: problem documents of RFC 9457."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+
+class FieldError(msgspec.Struct, frozen=True):
+    """What is wrong with one field. `pointer` is a JSON Pointer into the body."""
+
+    pointer: str
+    detail: str
+
+
+class Problem(Exception):
+    """Ends a request with this status and problem document."""
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        detail: str,
+        *,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.headers = dict(headers or {})
+        self.detail = detail
+        self.errors = errors
+
+    def document(self) -> dict[str, Any]:
+        document: dict[str, Any] = {
+            "type": "about:blank",
+            "title": self.status.phrase,
+            "status": self.status.value,
+            "detail": self.detail,
+        }
+        if self.errors:
+            document["errors"] = msgspec.to_builtins(self.errors)
+        return document
+
+
+def unavailable(detail: str, *, retry_after: int = 2) -> Problem:
+    """A part is away or overloaded: the same request may work after `retry_after` seconds."""
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(retry_after)})

@@ -1,0 +1,112 @@
+"""The projection: each sign-up's state in Redis, a copy of auth's row, and the wake-up of who watches it.
+
+A copy is written whole and only over an older one, so writers may come in any order and any of them may be repeated.
+Wake-ups are at-most-once and carry the states themselves. Losing either costs time, never truth: a lost copy is
+read from the database again, and every held stream reads the database with its heartbeat.
+"""
+
+from collections.abc import Sequence
+import logging
+from typing import Final
+from uuid import UUID
+
+import msgspec
+import redis
+import redis.asyncio
+from django.conf import settings
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from authsvc.lights import SignUpState
+
+logger = logging.getLogger(__name__)
+
+CHANNEL: Final = "signups"
+
+# KEYS: the copies. ARGV: seconds to live, the message for the channel, then version and copy for each key.
+# The answer is how many copies were older. A key is a hash: v is the version, s the state.
+_WRITE_AND_WAKE: Final = """
+local written = 0
+for i, key in ipairs(KEYS) do
+  local version, state = ARGV[1 + 2 * i], ARGV[2 + 2 * i]
+  local held = redis.call('HGET', key, 'v')
+  if not held or tonumber(held) < tonumber(version) then
+    redis.call('HSET', key, 'v', version, 's', state)
+    redis.call('EXPIRE', key, ARGV[1])
+    written = written + 1
+  end
+end
+redis.call('PUBLISH', '%(channel)s', ARGV[2])
+return written
+""" % {"channel": CHANNEL}  # fmt: skip
+
+_encoder = msgspec.json.Encoder()
+_state_decoder = msgspec.json.Decoder(SignUpState)
+_wake_up_decoder = msgspec.json.Decoder(list[SignUpState])
+
+
+def _key(signup_id: UUID) -> str:
+    return f"signup:{signup_id}"
+
+
+def _script_arguments(states: Sequence[SignUpState]) -> tuple[list[str], list[str | int | bytes]]:
+    arguments: list[str | int | bytes] = [settings.PROJECTION_TTL, _encoder.encode(states)]
+    for state in states:
+        arguments += [state.version, _encoder.encode(state)]
+    return [_key(state.signup_id) for state in states], arguments
+
+
+def decode_wake_up(data: bytes) -> list[SignUpState]:
+    """The states that a message of the channel carries."""
+    return _wake_up_decoder.decode(data)
+
+
+class Projection:
+    """For synchronous roles."""
+
+    def __init__(self) -> None:
+        self._redis = redis.Redis.from_url(
+            settings.REDIS_URL, retry=Retry(NoBackoff(), 0), socket_timeout=5, socket_connect_timeout=5
+        )
+        self._script = self._redis.register_script(_WRITE_AND_WAKE)
+
+    def write_and_wake(self, states: Sequence[SignUpState]) -> None:
+        """Raises redis.RedisError when Redis is away."""
+        if states:
+            keys, arguments = _script_arguments(states)
+            self._script(keys=keys, args=arguments)
+
+
+class AsyncProjection:
+    """For the event loop."""
+
+    def __init__(self) -> None:
+        self._redis = redis.asyncio.Redis.from_url(
+            settings.REDIS_URL, retry=AsyncRetry(NoBackoff(), 0), socket_timeout=5, socket_connect_timeout=5
+        )
+        self._script = self._redis.register_script(_WRITE_AND_WAKE)
+
+    async def copy(self, states: Sequence[SignUpState]) -> None:
+        """Writes the copies and wakes; where Redis is away auth's rows are enough."""
+        keys, arguments = _script_arguments(states)
+        try:
+            await self._script(keys=keys, args=arguments)
+        except redis.RedisError as error:
+            logger.warning("the projection can't be written: %s", error)
+
+    async def read(self, signup_id: UUID) -> SignUpState | None:
+        """The copy; None where it is lost or Redis is away."""
+        try:
+            copy = await self._redis.hget(_key(signup_id), "s")
+        except redis.RedisError as error:
+            logger.warning("the projection can't be read: %s", error)
+            return None
+        return _state_decoder.decode(copy) if copy else None
+
+    def subscription(self) -> redis.asyncio.client.PubSub:
+        """A subscriber of its own connection, which waits without a time limit."""
+        client = redis.asyncio.Redis.from_url(
+            settings.REDIS_URL, retry=AsyncRetry(NoBackoff(), 0), socket_timeout=None, socket_connect_timeout=5
+        )
+        return client.pubsub(ignore_subscribe_messages=True)

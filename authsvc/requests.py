@@ -1,0 +1,122 @@
+"""Reading of `POST /user`: from an untrusted body to checked, normalised fields."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+from uuid import UUID
+
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
+
+from authsvc import identity
+from authsvc.models import Role, User, new_signup_id
+from authsvc.problems import FieldError, Problem
+
+BODY_MAX: Final = 64 * 1024
+PASSWORD_MAX: Final = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignUpRequest:
+    """The fields of one request. The password is as typed and goes no further than the hash pool."""
+
+    user_id: str
+    email: str
+    user_name: str
+    role: str
+    password: str
+
+    def __repr__(self) -> str:
+        return f"SignUpRequest(user_id={self.user_id!r})"
+
+
+def read_json(body: bytes, content_type: str) -> Mapping[str, Any]:
+    """The body's JSON object. Raises Problem 415 or 400."""
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body as application/json.")
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Problem(HTTPStatus.BAD_REQUEST, f"The body is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise Problem(HTTPStatus.BAD_REQUEST, "The body must be a JSON object.")
+    return document
+
+
+def read_idempotency_key(header: str | None) -> UUID:
+    """The sign-up's id that the client chose, or a new one. Raises Problem 400."""
+    if header is None:
+        return new_signup_id()
+    try:
+        return UUID(header.strip())
+    except ValueError as error:
+        raise Problem(HTTPStatus.BAD_REQUEST, "Idempotency-Key must be a UUID.") from error
+
+
+def read_signup(document: Mapping[str, Any]) -> SignUpRequest:
+    """The checked fields of the body. Raises Problem 422 that names every field that is wrong."""
+    errors: list[FieldError] = []
+
+    def field(name: str, normalize: Callable[[str], str], validate: Callable[[str], None]) -> str:
+        try:
+            text = normalize(_text(document, name))
+            validate(text)
+        except ValidationError as error:
+            errors.extend(FieldError(pointer=f"/{name}", detail=message) for message in error.messages)
+            return ""
+        return text
+
+    request = SignUpRequest(
+        user_id=field("userId", identity.normalize_user_id, identity.validate_user_id),
+        email=field("email", identity.normalize_email, identity.validate_address),
+        user_name=field("userName", str.strip, identity.validate_user_name),
+        role=field("role", str, _validate_role) if "role" in document else Role.USER.value,
+        password=field("userPw", str, _validate_length),
+    )
+    known = ("userId", "email", "userName", "role", "userPw")
+    errors += [
+        FieldError(pointer=f"/{name.replace('~', '~0').replace('/', '~1')}", detail="There is no such field.")
+        for name in document
+        if name not in known
+    ]
+    if errors:
+        raise _invalid(errors)
+    return request
+
+
+def check_password_strength(request: SignUpRequest) -> None:
+    """Django's validators, which compare the password with the other fields: slow enough for the hash pool.
+    Raises Problem 422."""
+    user = User(user_id=request.user_id, email=request.email, user_name=request.user_name)
+    try:
+        validate_password(request.password, user=user)
+    except ValidationError as error:
+        raise _invalid([FieldError(pointer="/userPw", detail=message) for message in error.messages]) from None
+
+
+def _invalid(errors: list[FieldError]) -> Problem:
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "Some fields are not as they must be.", errors=errors)
+
+
+def _text(document: Mapping[str, Any], name: str) -> str:
+    if name not in document:
+        raise ValidationError("This field is required.")
+    value = document[name]
+    if not isinstance(value, str):
+        raise ValidationError("This must be a text.")
+    # PostgreSQL keeps no NUL, and half of a surrogate pair has no UTF-8: JSON can spell both.
+    if "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValidationError("Use no NUL and no incomplete characters.")
+    return value
+
+
+def _validate_role(text: str) -> None:
+    if text not in Role.values:
+        raise ValidationError(f"Use one of {', '.join(Role.values)}.")
+
+
+def _validate_length(text: str) -> None:
+    if len(text) > PASSWORD_MAX:
+        raise ValidationError(f"Use at most {PASSWORD_MAX} characters.")

@@ -1,0 +1,217 @@
+"""What auth does with sign-ups in its database: each function is one transaction, and none calls the network."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from random import uniform
+from uuid import UUID
+
+from django.conf import settings
+from django.db.models import Q
+from django.utils import timezone
+from eventbus.transactions import atomically
+
+from authsvc.identity import user_id_key
+from authsvc.lights import SignUpState, Status, Verdict
+from authsvc.models import SignUp, User
+
+AUTH = "auth"
+DATABASE = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSignUp:
+    """A checked request to sign up: normalised fields, the password already hashed."""
+
+    signup_id: UUID
+    user_id: str
+    email: str
+    user_name: str
+    role: str
+    password: str
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What became of a NewSignUp. `record` is the user that the event carries, None where `signup` was there before."""
+
+    signup: SignUp
+    record: User | None
+
+    @property
+    def is_new(self) -> bool:
+        return self.record is not None
+
+
+def register_users(batch: Sequence[NewSignUp]) -> list[Registration]:
+    """Saves the users and their sign-ups, all in one transaction; an answer for each, in the batch's order.
+
+    A userId or email that auth has already refuses the sign-up, which is saved all the same and carries the stored
+    record: the one that holds the userId, else the one that holds the email. A signup_id that is there already is
+    not saved again. Raises TransientError or django.db.OperationalError when the database can't now.
+    """
+    return atomically(lambda: _register(batch), using=DATABASE)
+
+
+def _register(batch: Sequence[NewSignUp]) -> list[Registration]:
+    now = timezone.now()
+    signups = SignUp.objects.in_bulk([new.signup_id for new in batch])
+    keys = {new: user_id_key(new.user_id) for new in batch}
+    held = User.objects.filter(
+        Q(user_id_key__in=set(keys.values())) | Q(email__in={new.email for new in batch})
+    )
+    by_user_id, by_email = {}, {}
+    for user in held:
+        by_user_id[user.user_id_key] = by_email[user.email] = user
+
+    new_users: list[User] = []
+    new_signups: list[SignUp] = []
+    registrations: list[Registration] = []
+    for new in batch:
+        if earlier := signups.get(new.signup_id):
+            registrations.append(Registration(earlier, None))
+            continue
+        key = keys[new]
+        if record := by_user_id.get(key):
+            verdict = Verdict(AUTH, Status.FAIL, "duplicate: userId")
+        elif record := by_email.get(new.email):
+            verdict = Verdict(AUTH, Status.FAIL, "duplicate: email")
+        else:
+            verdict = Verdict(AUTH, Status.SUCCESS)
+            record = _new_user(new)
+            new_users.append(record)
+            by_user_id[key] = by_email[new.email] = record
+        signup = _new_signup(new, record, verdict, now)
+        signups[new.signup_id] = signup
+        new_signups.append(signup)
+        registrations.append(Registration(signup, record))
+    # In one order for every writer, so that two batches wait for each other rather than deadlock.
+    User.objects.bulk_create(sorted(new_users, key=lambda user: user.user_id_key))
+    SignUp.objects.bulk_create(new_signups)
+    return registrations
+
+
+def _new_user(new: NewSignUp) -> User:
+    user = User(
+        user_id=new.user_id,
+        email=new.email,
+        user_name=new.user_name,
+        role=new.role,
+        owner_signup_id=new.signup_id,
+        password=new.password,
+    )
+    user.normalize()
+    return user
+
+
+def _new_signup(new: NewSignUp, record: User, verdict: Verdict, now: datetime) -> SignUp:
+    signup = SignUp(
+        id=new.signup_id,
+        user_id=new.user_id,
+        user_id_key=user_id_key(new.user_id),
+        email=new.email,
+        user_name=new.user_name,
+        role=new.role,
+        password=new.password,
+        owner_signup_id=record.owner_signup_id,
+        created_at=now,
+        attempts=1,
+        next_due_at=now + pause_after(1),
+    )
+    begun = SignUpState.all_pending(new.signup_id, started_at=now, services=settings.SIGNUP_SERVICES)
+    signup.take(begun.decided([verdict], at=now), at=now)
+    return signup
+
+
+def pause_after(attempt: int) -> timedelta:
+    """How long to wait for the answers to the n-th try: doubling, with a tenth of jitter."""
+    seconds = min(settings.RELAY_FIRST_PAUSE * 2 ** min(attempt - 1, 16), settings.RELAY_MAX_PAUSE)
+    return timedelta(seconds=seconds * uniform(1, 1.1))  # noqa: S311 - jitter, not a secret
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedVerdict:
+    """A participant's answer to one sign-up."""
+
+    signup_id: UUID
+    verdict: Verdict
+
+
+def apply_verdicts(reports: Sequence[ReportedVerdict]) -> dict[UUID, SignUpState]:
+    """Turns the lights that these verdicts decide. Returns the present state of every sign-up that is known,
+    changed or not, so that the caller writes the projection of a repeated answer again."""
+    return atomically(lambda: _apply(reports), using=DATABASE)
+
+
+def _apply(reports: Sequence[ReportedVerdict]) -> dict[UUID, SignUpState]:
+    now = timezone.now()
+    verdicts: dict[UUID, list[Verdict]] = {}
+    for report in reports:
+        verdicts.setdefault(report.signup_id, []).append(report.verdict)
+    # Locked in one order, so that two consumers wait for each other rather than deadlock.
+    signups = SignUp.objects.select_for_update().filter(id__in=verdicts).order_by("id")
+    states: dict[UUID, SignUpState] = {}
+    changed: list[SignUp] = []
+    for signup in signups:
+        before = signup.state
+        after = before.decided((v for v in verdicts[signup.id] if v.service in before.lights), at=now)
+        states[signup.id] = after
+        if after is not before:
+            signup.take(after, at=now)
+            changed.append(signup)
+    if changed:
+        SignUp.objects.bulk_update(changed, SignUp.STATE_FIELDS)
+    return states
+
+
+def read_states(signup_ids: Sequence[UUID]) -> dict[UUID, SignUpState]:
+    """The present states of those sign-ups that exist."""
+    signups = SignUp.objects.only("id", "created_at", "version", "lights").in_bulk(list(signup_ids))
+    return {signup_id: signup.state for signup_id, signup in signups.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class DueEvent:
+    """An event to publish again: auth's present record, and the services that have not answered."""
+
+    signup_id: UUID
+    record: User
+    attempt: int
+    services: list[str]
+
+
+def claim_due(*, limit: int) -> list[DueEvent]:
+    """Claims at most `limit` sign-ups whose event is due, for this caller alone, and makes them due later.
+
+    One that has had all its tries, or whose record is gone, is stalled instead: visible, no longer due, and taken
+    up by a replay.
+    """
+    return atomically(lambda: _claim(limit), using=DATABASE)
+
+
+def _claim(limit: int) -> list[DueEvent]:
+    now = timezone.now()
+    due = list(
+        SignUp.objects.select_for_update(skip_locked=True).filter(next_due_at__lte=now).order_by("next_due_at")[:limit]
+    )
+    records = records_of(due)
+    events = []
+    for signup in due:
+        record = records.get(signup.owner_signup_id)
+        if record is None or signup.attempts >= settings.RELAY_MAX_ATTEMPTS:
+            signup.stalled_at, signup.next_due_at = now, None
+            continue
+        signup.attempts += 1
+        signup.next_due_at = now + pause_after(signup.attempts)
+        events.append(DueEvent(signup.id, record, signup.attempts, signup.state.pending))
+    if due:
+        SignUp.objects.bulk_update(due, ["attempts", "next_due_at", "stalled_at"])
+    return events
+
+
+def records_of(signups: Sequence[SignUp]) -> dict[UUID, User]:
+    """Auth's present records that these sign-ups are about, by owner."""
+    return {
+        user.owner_signup_id: user
+        for user in User.objects.filter(owner_signup_id__in={signup.owner_signup_id for signup in signups})
+    }

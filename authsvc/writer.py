@@ -1,0 +1,88 @@
+"""Group commit: one writer takes all the sign-ups that queued while its last transaction was under way."""
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from django.db import close_old_connections
+from eventbus.errors import is_transient
+from eventbus.producer import EventProducer
+
+from authsvc.events import new_user_requested
+from authsvc.projection import AsyncProjection
+from authsvc.services import NewSignUp, Registration, register_users
+
+logger = logging.getLogger(__name__)
+BATCH_MAX: Final = 500
+
+_Waiting = tuple[NewSignUp, asyncio.Future[Registration]]
+
+
+class SignUpWriter:
+    """Saves sign-ups in batches and publishes their events right after the commit (docs/adr/0008).
+
+    An event that can't be handed over to Kafka is not lost: its sign-up is due until every service has answered.
+    """
+
+    def __init__(self, producer: EventProducer, projection: AsyncProjection) -> None:
+        self._producer = producer
+        self._projection = projection
+        # One thread, hence one connection and one transaction at a time: what arrives meanwhile is the next batch.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="signup-writer")
+        self._queue: list[_Waiting] = []
+        self._running: asyncio.Task[None] | None = None
+        self._projecting: set[asyncio.Task[None]] = set()
+
+    async def register(self, new: NewSignUp) -> Registration:
+        """Returns when the sign-up is committed. Raises what the database raised."""
+        future: asyncio.Future[Registration] = asyncio.get_running_loop().create_future()
+        self._queue.append((new, future))
+        if self._running is None:
+            # A context of its own: the request's ends with the request.
+            self._running = asyncio.create_task(self._drain(), context=contextvars.Context())
+        # A client that leaves cancels its wait, not its sign-up.
+        return await asyncio.shield(future)
+
+    async def _drain(self) -> None:
+        try:
+            while self._queue:
+                batch, self._queue = self._queue[:BATCH_MAX], self._queue[BATCH_MAX:]
+                await self._write(batch)
+        finally:
+            self._running = None
+
+    async def _write(self, batch: list[_Waiting]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            registrations = await loop.run_in_executor(self._thread, self._commit, [new for new, _ in batch])
+        except Exception as error:
+            if len(batch) > 1 and not is_transient(error):
+                # One of them is at fault; the others must not fail with it.
+                for waiting in batch:
+                    await self._write([waiting])
+                return
+            logger.exception("a batch of %d sign-ups was not saved", len(batch))
+            for _, future in batch:
+                future.set_exception(error)
+        else:
+            for (_, future), registration in zip(batch, registrations, strict=True):
+                future.set_result(registration)
+            # Not awaited: the next batch need not wait for a copy that anybody can make again.
+            projecting = asyncio.create_task(self._projection.copy([each.signup.state for each in registrations]))
+            self._projecting.add(projecting)
+            projecting.add_done_callback(self._projecting.discard)
+
+    def _commit(self, batch: Sequence[NewSignUp]) -> list[Registration]:
+        try:
+            registrations = register_users(batch)
+        finally:
+            close_old_connections()
+        for registration in registrations:
+            if registration.record is not None:
+                self._producer.send(
+                    new_user_requested(registration.record, signup_id=registration.signup.id, attempt=1)
+                )
+        return registrations

@@ -1,0 +1,44 @@
+"""Work in one transaction that others may cross."""
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from django.db import Error, IntegrityError, OperationalError, transaction
+
+from eventbus.errors import TransientError
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+TRIES: Final = 8
+_DEADLOCK_OR_SERIALIZATION: Final = ("40P01", "40001")
+
+
+def atomically(work: Callable[[], T], *, using: str) -> T:
+    """Runs `work` in a transaction on the database `using`, again from its start when another writer crossed it.
+
+    Two batches that insert the same unique values can violate each other's constraints or deadlock; both mean that
+    what was read no longer holds, so the whole of it is read and decided again. `work` must touch nothing but the
+    database. Raises TransientError when it was crossed TRIES times, and every other error as it is.
+    """
+    for attempt in range(1, TRIES + 1):
+        try:
+            with transaction.atomic(using=using):
+                return work()
+        except (IntegrityError, OperationalError) as error:
+            if not is_crossed(error):
+                raise
+            logger.info("transaction on %s crossed (try %d): %s", using, attempt, type(error).__name__)
+            # A pause that differs keeps two batches from crossing again in step.
+            time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311 - jitter, not a secret
+    raise TransientError(f"the transaction on {using} was crossed {TRIES} times")
+
+
+def is_crossed(error: Error) -> bool:
+    """Whether another writer came between: a unique violation, a deadlock or a serialization failure."""
+    if isinstance(error, IntegrityError):
+        return True
+    return getattr(error.__cause__, "sqlstate", None) in _DEADLOCK_OR_SERIALIZATION

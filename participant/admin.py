@@ -1,0 +1,71 @@
+"""The admin of a participant's users, the same in each."""
+
+from typing import TYPE_CHECKING
+
+from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+
+from participant.models import ParticipantUser
+
+if TYPE_CHECKING:
+    ModelAdmin = admin.ModelAdmin[ParticipantUser]
+else:
+    ModelAdmin = admin.ModelAdmin
+
+
+class ParticipantUserAdmin(ModelAdmin):
+    """Register a subclass, or this class itself, with each concrete model."""
+
+    list_display = ("user_id", "email", "user_name", "role", "is_active", "created_at")
+    list_filter = ("is_active", "role", "created_at")
+    search_fields = ("user_id", "user_id_key", "email", "signup_id", "owner_signup_id")
+    search_help_text = _("Search by user ID, email address, or sign-up ID.")
+    ordering = ("-pk",)
+    # The full count beside a search reads the whole table, for a number that nobody needs.
+    show_full_result_count = False
+    readonly_fields = ("signup_id", "owner_signup_id", "created_at")
+    fieldsets = (
+        (None, {"fields": ("user_id", "email", "user_name", "role")}),
+        (
+            _("Access"),
+            {
+                "fields": ("is_active",),
+                "description": _(
+                    "To keep a user out of this service, deactivate the user here. A deleted row is only a lost row: "
+                    "the next replay of the sign-up adds it again."
+                ),
+            },
+        ),
+        (
+            _("Made by"),
+            {
+                "fields": ("signup_id", "owner_signup_id", "created_at"),
+                "description": _("A user whom an administrator added here has no sign-up."),
+            },
+        ),
+    )
+    actions = ("deactivate", "activate")
+    delete_confirmation_template = "participant/delete_confirmation.html"
+    delete_selected_confirmation_template = "participant/delete_selected_confirmation.html"
+
+    @admin.action(description=_("Deactivate the chosen users"), permissions=["change"])
+    def deactivate(self, request: HttpRequest, queryset: QuerySet[ParticipantUser]) -> None:
+        self._set_active(request, queryset, is_active=False)
+
+    @admin.action(description=_("Activate the chosen users"), permissions=["change"])
+    def activate(self, request: HttpRequest, queryset: QuerySet[ParticipantUser]) -> None:
+        self._set_active(request, queryset, is_active=True)
+
+    def _set_active(self, request: HttpRequest, queryset: QuerySet[ParticipantUser], *, is_active: bool) -> None:
+        changed = list(queryset.exclude(is_active=is_active))
+        self.model.objects.filter(pk__in=[user.pk for user in changed]).update(is_active=is_active)
+        LogEntry.objects.log_actions(request.user.pk, changed, CHANGE, [{"changed": {"fields": ["active"]}}])
+        if is_active:
+            text = ngettext("%(count)d user was activated.", "%(count)d users were activated.", len(changed))
+        else:
+            text = ngettext("%(count)d user was deactivated.", "%(count)d users were deactivated.", len(changed))
+        self.message_user(request, text % {"count": len(changed)}, messages.SUCCESS)

@@ -1,0 +1,112 @@
+"""A participant's reading of `user.newUser.req` and its answer on `user.newUser.res`, as docs/asyncapi.yaml has them.
+
+What fits here can be saved by SQLite and PostgreSQL alike: so one message is refused for itself and never fails the
+batch that it came in.
+"""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Final, Literal
+from uuid import UUID
+
+import msgspec
+from eventbus.errors import PermanentError
+from eventbus.messages import Incoming, Outgoing, cloud_event_headers
+from msgspec import Meta
+
+from participant.identity import (
+    EMAIL_MAX,
+    ROLE_MAX,
+    USER_ID_MAX,
+    USER_NAME_MAX,
+    normalize_email,
+    normalize_user_id,
+    user_id_key,
+)
+from participant.verdict import Verdict
+
+NEW_USER_REQUESTED: Final = "user.newUser.req"
+NEW_USER_ANSWERED: Final = "user.newUser.res"
+
+# PostgreSQL stores no NUL. Lone surrogates, which it refuses too, never come out of msgspec's JSON decoder.
+_NO_NUL: Final = r"\A[^\x00]*\Z"
+# The W3C's trace context, version 00: https://www.w3.org/TR/trace-context/#traceparent-header
+_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class NewUser(msgspec.Struct, frozen=True, rename="camel"):
+    """Asks to keep this user for the sign-up `signup_id`; `owner_signup_id` made auth's record of it.
+
+    `user_id` and `email` are normalised when it is made. Fields that are not read here are ignored. Raises ValueError
+    (a msgspec.ValidationError while decoding) for a text that normalising makes too long for the row.
+    """
+
+    signup_id: UUID
+    owner_signup_id: UUID
+    user_id: Annotated[str, Meta(min_length=1, max_length=USER_ID_MAX, pattern=_NO_NUL)]
+    email: Annotated[str, Meta(min_length=1, max_length=EMAIL_MAX, pattern=_NO_NUL)]
+    user_name: Annotated[str, Meta(max_length=USER_NAME_MAX, pattern=_NO_NUL)]
+    role: Annotated[str, Meta(min_length=1, max_length=ROLE_MAX, pattern=_NO_NUL)]
+    services: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "user_id", normalize_user_id(self.user_id))
+        msgspec.structs.force_setattr(self, "email", normalize_email(self.email))
+        if len(self.user_id) > USER_ID_MAX or not 0 < len(self.email) <= EMAIL_MAX:
+            raise ValueError("userId or email has no length that can be kept once it is normalised")
+
+    @property
+    def user_id_key(self) -> str:
+        return user_id_key(self.user_id)
+
+    def asks(self, service: str) -> bool:
+        """Whether this service is to answer: a request that names no services asks all."""
+        return self.services is None or service in self.services
+
+
+class NewUserAnswered(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A service's final answer to one sign-up."""
+
+    signup_id: UUID
+    user_id: str
+    service: str
+    status: Literal["SUCCESS", "FAIL"]
+    occurred_at: datetime
+    reason: str | None = None
+
+
+_decoder = msgspec.json.Decoder(NewUser)
+_encoder = msgspec.json.Encoder()
+
+
+def decode_new_user(message: Incoming) -> NewUser:
+    """The request in this message. Raises msgspec.DecodeError, UnicodeError or PermanentError for what is none."""
+    if message.value is None:
+        raise PermanentError("a request to keep a user has no value")
+    return _decoder.decode(message.value)
+
+
+def answer(message: Incoming, request: NewUser, verdict: Verdict, *, service: str) -> Outgoing:
+    """The message that gives the verdict on `request`, which came in `message`, in the same trace."""
+    event = NewUserAnswered(
+        signup_id=request.signup_id,
+        user_id=request.user_id,
+        service=service,
+        status=verdict.status,
+        occurred_at=datetime.now(UTC),
+        reason=verdict.reason,
+    )
+    return Outgoing(
+        topic=NEW_USER_ANSWERED,
+        key=request.user_id,
+        value=_encoder.encode(event),
+        headers=cloud_event_headers(type=NEW_USER_ANSWERED, source=f"/{service}", traceparent=traceparent_of(message)),
+    )
+
+
+def traceparent_of(message: Incoming) -> str | None:
+    """The trace that the message belongs to; None where it names none, or in a form that can't be passed on."""
+    for name, value in message.headers:
+        if name == "traceparent" and value is not None and _TRACEPARENT.fullmatch(value):
+            return value.decode("ascii")
+    return None

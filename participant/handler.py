@@ -1,0 +1,62 @@
+"""What a participant does with a batch of new users."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.db import router
+from django.db.models import Q
+from eventbus.messages import HandledBatch, Incoming, decode_each
+
+from eventbus.transactions import atomically
+from participant.events import NewUser, answer, decode_new_user
+from participant.models import ParticipantUser
+from participant.verdict import Verdict, decide
+
+
+@dataclass(frozen=True, slots=True)
+class NewUserHandler:
+    """Keeps the new users of a batch as rows of `model` and answers every request that asks `service`.
+
+    An eventbus.messages.Handler. The rows are committed when it returns. Raises TransientError when other writers
+    crossed the batch too often, and django.db.OperationalError when the database is away; then nothing was saved.
+    """
+
+    service: str
+    model: type[ParticipantUser]
+
+    def __call__(self, batch: Sequence[Incoming]) -> HandledBatch:
+        decoded, rejected = decode_each(batch, decode_new_user)
+        asked = [(message, request) for message, request in decoded if request.asks(self.service)]
+        verdicts = self._save([request for _, request in asked])
+        answers = [
+            answer(message, request, verdict, service=self.service)
+            for (message, request), verdict in zip(asked, verdicts, strict=True)
+        ]
+        return HandledBatch(answers=answers, rejected=rejected)
+
+    def _save(self, requests: Sequence[NewUser]) -> list[Verdict]:
+        if not requests:
+            return []
+        return atomically(lambda: self._decide_and_insert(requests), using=router.db_for_write(self.model))
+
+    def _decide_and_insert(self, requests: Sequence[NewUser]) -> list[Verdict]:
+        rows = self.model.objects.filter(
+            Q(user_id_key__in={request.user_id_key for request in requests})
+            | Q(email__in={request.email for request in requests})
+        ).only("user_id_key", "email", "signup_id", "owner_signup_id")
+        new, verdicts = decide(requests, rows)
+        # In one order for every writer, so that two batches mostly wait for each other rather than deadlock.
+        new.sort(key=lambda request: request.user_id_key)
+        self.model.objects.bulk_create([self._row(request) for request in new])
+        return verdicts
+
+    def _row(self, request: NewUser) -> ParticipantUser:
+        return self.model(
+            signup_id=request.signup_id,
+            owner_signup_id=request.owner_signup_id,
+            user_id=request.user_id,
+            user_id_key=request.user_id_key,
+            email=request.email,
+            user_name=request.user_name,
+            role=request.role,
+        )

@@ -1,0 +1,74 @@
+"""The row that every participant keeps of a user."""
+
+from collections.abc import Collection
+from typing import Any, ClassVar, Self
+
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from participant.identity import (
+    EMAIL_MAX,
+    ROLE_MAX,
+    USER_ID_KEY_MAX,
+    USER_ID_MAX,
+    USER_NAME_MAX,
+    normalize_email,
+    normalize_user_id,
+    user_id_key,
+)
+
+
+class ParticipantUser(models.Model):
+    """One participant's own copy of a user. Validating and saving normalise it; bulk_create and update do not.
+
+    `signup_id` is the sign-up whose request made the row, `owner_signup_id` the one that made auth's record. Both are
+    null in a row that an administrator made: such a row is a duplicate to every sign-up.
+    """
+
+    signup_id = models.UUIDField(_("made by sign-up"), null=True, editable=False)
+    owner_signup_id = models.UUIDField(_("owned by sign-up"), null=True, editable=False)
+    user_id = models.CharField(_("user ID"), max_length=USER_ID_MAX)
+    user_id_key = models.CharField(_("user ID, folded"), max_length=USER_ID_KEY_MAX, editable=False)
+    email = models.EmailField(_("email address"), max_length=EMAIL_MAX)
+    user_name = models.CharField(_("name"), max_length=USER_NAME_MAX, blank=True)
+    role = models.CharField(_("role"), max_length=ROLE_MAX, default="ROLE_USER")
+    is_active = models.BooleanField(
+        _("active"), default=True, help_text=_("Take this away to keep the user out of this service.")
+    )
+    created_at = models.DateTimeField(_("created"), default=timezone.now, editable=False)
+
+    objects: ClassVar[models.Manager[Self]] = models.Manager()
+
+    class Meta:
+        abstract = True
+        constraints = [
+            models.UniqueConstraint(fields=["user_id_key"], name="%(class)s_user_id_key_unique"),
+            models.UniqueConstraint(fields=["email"], name="%(class)s_email_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return self.user_id
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self.normalize()
+        super().save(*args, **kwargs)
+
+    def normalize(self) -> None:
+        """Brings the fields to the form in which equal means equal everywhere."""
+        self.user_id = normalize_user_id(self.user_id)
+        self.user_id_key = user_id_key(self.user_id)
+        self.email = normalize_email(self.email)
+
+    def clean_fields(self, exclude: Collection[str] | None = None) -> None:
+        """Normalises first: it can lengthen a text, and the limits are those of what is saved."""
+        self.normalize()
+        super().clean_fields(exclude=exclude)
+
+    def clean(self) -> None:
+        """Says at userId that it is taken: its folded twin, which is the unique one, is in no form."""
+        super().clean()
+        same = type(self).objects.filter(user_id_key=self.user_id_key).exclude(pk=self.pk).first()
+        if same is not None:
+            raise ValidationError({"user_id": _("This user ID is taken: “%(taken)s” is the same.") % {"taken": same}})

@@ -1,0 +1,78 @@
+"""The rule by which a participant answers (DESIGN, invariant 1): pure, without a database."""
+
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import Literal, Protocol, TypeVar
+from uuid import UUID
+
+
+class Verdict(Enum):
+    """A participant's final answer; the value is the reason that the contract names, None for success."""
+
+    KEPT = None
+    DUPLICATE_USER_ID = "duplicate: userId"
+    DUPLICATE_EMAIL = "duplicate: email"
+
+    @property
+    def status(self) -> Literal["SUCCESS", "FAIL"]:
+        return "SUCCESS" if self is Verdict.KEPT else "FAIL"
+
+    @property
+    def reason(self) -> str | None:
+        return self.value
+
+
+class Kept(Protocol):
+    """What the rule looks at in a row: its two unique keys, and which sign-ups it was made for.
+
+    A row that an administrator made has neither sign-up. A request has all four too: it is the row it would become.
+    """
+
+    @property
+    def user_id_key(self) -> str: ...
+    @property
+    def email(self) -> str: ...
+    @property
+    def signup_id(self) -> UUID | None: ...
+    @property
+    def owner_signup_id(self) -> UUID | None: ...
+
+
+Request = TypeVar("Request", bound=Kept)
+
+
+def decide(requests: Sequence[Request], rows: Iterable[Kept]) -> tuple[list[Request], list[Verdict]]:
+    """Which of the requests become rows, and a verdict for each, in the order of the requests.
+
+    `rows` are all rows that hold the userId or the email of one of the requests. Each request meets the rows that
+    those before it have made, so a batch gives the verdicts that its messages would give one by one.
+    """
+    by_user_id: dict[str, Kept] = {}
+    by_email: dict[str, Kept] = {}
+    for row in rows:
+        by_user_id[row.user_id_key] = by_email[row.email] = row
+
+    new: list[Request] = []
+    verdicts: list[Verdict] = []
+    for request in requests:
+        same_user_id, same_email = by_user_id.get(request.user_id_key), by_email.get(request.email)
+        if same_user_id is None and same_email is None:
+            by_user_id[request.user_id_key] = by_email[request.email] = request
+            new.append(request)
+        verdicts.append(_verdict(request, same_user_id, same_email))
+    return new, verdicts
+
+
+def _verdict(request: Kept, same_user_id: Kept | None, same_email: Kept | None) -> Verdict:
+    held = [row for row in (same_user_id, same_email) if row is not None]
+    # One row of its own is enough: an administrator may since have changed its other key, or given that to another.
+    if not held or any(_is_for(row, request) for row in held):
+        return Verdict.KEPT
+    return Verdict.DUPLICATE_EMAIL if same_user_id is None else Verdict.DUPLICATE_USER_ID
+
+
+def _is_for(row: Kept, request: Kept) -> bool:
+    """Whether the row was made for this sign-up, or by a stranger to the record that this sign-up owns."""
+    if row.signup_id == request.signup_id:
+        return True
+    return request.signup_id == request.owner_signup_id == row.owner_signup_id

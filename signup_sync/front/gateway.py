@@ -1,0 +1,173 @@
+"""Auth as the front knows it: HTTP, through the gateway, and nothing else."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final
+from uuid import UUID
+
+import aiohttp
+import msgspec
+from django.conf import settings
+
+from signup_sync.front.states import State, read_state
+from signup_sync.front.tickets import bearer_ticket
+
+logger = logging.getLogger(__name__)
+
+# Seconds. A gateway that takes longer to accept a connection, or to give a state, counts as away.
+CONNECT_TIMEOUT: Final = 5.0
+STATE_TIMEOUT: Final = 10.0
+# The least that a silent answer to a sign-up is waited for: the password may wait to be hashed.
+POST_TIMEOUT: Final = 30.0
+# A stream that misses this many heartbeats is taken for dead.
+MISSED_HEARTBEATS: Final = 3
+POST_ATTEMPTS: Final = 2
+_LOST_ON_THE_WAY: Final = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewUser:
+    """What a person typed. Its repr, which may get into a log, has no password."""
+
+    user_id: str
+    user_name: str
+    email: str
+    password: str = field(repr=False)
+
+    def as_wire(self) -> dict[str, str]:
+        return {
+            "userId": self.user_id,
+            "userName": self.user_name,
+            "email": self.email,
+            "userPw": self.password,
+        }
+
+
+class FieldError(msgspec.Struct, frozen=True):
+    """One entry of a problem document's `errors`: a JSON Pointer to a field, and what is wrong with it."""
+
+    pointer: str
+    detail: str
+
+
+class _ProblemDocument(msgspec.Struct, frozen=True):
+    errors: list[FieldError] = []
+
+
+class GatewayProblem(Exception):
+    """The gateway refused, or it is away (503). `retry_after` is in seconds."""
+
+    def __init__(
+        self, status: int, reason: str, *, errors: Sequence[FieldError] = (), retry_after: int | None = None
+    ) -> None:
+        super().__init__(f"{status}: {reason}")
+        self.status = status
+        self.errors = errors
+        self.retry_after = retry_after
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same request may work later."""
+        return self.status >= HTTPStatus.INTERNAL_SERVER_ERROR or self.status == HTTPStatus.TOO_MANY_REQUESTS
+
+
+class Gateway:
+    """The one HTTP client of a process. Make it in the running event loop; it holds any number of streams."""
+
+    def __init__(self) -> None:
+        self._session = aiohttp.ClientSession(
+            base_url=settings.GATEWAY_URL,
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def post_user(self, signup_id: UUID, user: NewUser, *, language: str) -> aiohttp.ClientResponse:
+        """The open stream of a sign-up that auth has taken. Raises GatewayProblem.
+
+        An answer that got lost on the way is asked for once more: the key makes the second request join the first.
+        """
+        headers = {
+            "Accept": "text/event-stream",
+            "Accept-Language": language,
+            "Idempotency-Key": str(signup_id),
+        }
+        silence = max(POST_TIMEOUT, MISSED_HEARTBEATS * settings.STREAM_HEARTBEAT)
+        for attempt in range(1, POST_ATTEMPTS + 1):
+            try:
+                return await self._request("POST", "/user", headers, silence=silence, json=user.as_wire())
+            except _AnswerLost as lost:
+                logger.warning("sign-up %s: the answer got lost at attempt %d: %s", signup_id, attempt, lost)
+                problem = lost
+        raise problem
+
+    async def open_events(self, signup_id: UUID, *, seen: int) -> aiohttp.ClientResponse | None:
+        """The open stream after version `seen` (0: from the beginning), None where that was the last.
+
+        Raises GatewayProblem.
+        """
+        headers = {
+            "Accept": "text/event-stream",
+            "Last-Event-ID": str(seen),
+            "Signup-Ticket": bearer_ticket(signup_id),
+        }
+        silence = MISSED_HEARTBEATS * settings.STREAM_HEARTBEAT
+        response = await self._request("GET", f"/user/signups/{signup_id}/events", headers, silence=silence)
+        if response.status == HTTPStatus.NO_CONTENT:
+            response.release()
+            return None
+        return response
+
+    async def read_state(self, signup_id: UUID) -> State | None:
+        """The present state, None for a sign-up that auth does not have (yet). Raises GatewayProblem."""
+        headers = {"Signup-Ticket": bearer_ticket(signup_id)}
+        try:
+            async with asyncio.timeout(STATE_TIMEOUT):
+                response = await self._request("GET", f"/user/signups/{signup_id}", headers, silence=STATE_TIMEOUT)
+                return read_state(await response.text())
+        except GatewayProblem as problem:
+            if problem.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+        except (TimeoutError, aiohttp.ClientError, msgspec.MsgspecError) as error:
+            raise GatewayProblem(HTTPStatus.SERVICE_UNAVAILABLE, f"no state: {error!r}") from error
+
+    async def _request(
+        self, method: str, path: str, headers: Mapping[str, str], *, silence: float, json: Any = None
+    ) -> aiohttp.ClientResponse:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=silence)
+        try:
+            response = await self._session.request(method, path, headers=headers, json=json, timeout=timeout)
+        except (aiohttp.ClientConnectorError, TimeoutError) as error:
+            raise GatewayProblem(HTTPStatus.SERVICE_UNAVAILABLE, f"away: {error!r}") from error
+        except aiohttp.ClientError as error:
+            raise _AnswerLost(HTTPStatus.SERVICE_UNAVAILABLE, f"lost: {error!r}") from error
+        if response.ok:
+            return response
+        async with response:
+            raise await _problem_of(response)
+
+
+class _AnswerLost(GatewayProblem):
+    """The request may have been carried out, but nobody knows."""
+
+
+async def _problem_of(response: aiohttp.ClientResponse) -> GatewayProblem:
+    if response.status in _LOST_ON_THE_WAY:
+        return _AnswerLost(response.status, "the gateway lost auth")
+    try:
+        document = msgspec.json.decode(await response.read(), type=_ProblemDocument)
+    except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError):
+        document = _ProblemDocument()
+    wait = response.headers.get("Retry-After", "")
+    return GatewayProblem(
+        response.status,
+        response.reason or "",
+        errors=document.errors,
+        retry_after=int(wait) if wait.isdecimal() else None,
+    )

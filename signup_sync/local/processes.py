@@ -1,0 +1,157 @@
+"""Processes that are kept running, and that end with the one that started them."""
+
+import asyncio
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+LOOPBACK = "127.0.0.1"
+# Seconds until a process that ended is started again: they double, and begin anew after a steady run.
+FIRST_PAUSE, LONGEST_PAUSE, STEADY_RUN = 0.5, 15.0, 30.0
+# Seconds that a health page may take.
+HEALTH_TIMEOUT = 2.0
+
+
+class ProcessGroup:
+    """A process group that ends when this process does, however it does.
+
+    A shell leads the group and reads a pipe whose other end this process alone holds. The kernel closes that end also
+    after a kill -9; then the shell kills the group, and with it whatever its members have started. Linux and macOS do
+    this alike. PR_SET_PDEATHSIG would be Linux's alone, and would have Python run between fork and exec of a process
+    with threads. A terminal's Ctrl-C goes to the foreground group, so to none of the members of this one.
+    """
+
+    def __enter__(self) -> Self:
+        self._leader = subprocess.Popen(["/bin/sh", "-c", "read _; kill -9 0"], stdin=subprocess.PIPE, process_group=0)
+        self.id = self._leader.pid
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Kills what is still in it."""
+        if self._leader.stdin:
+            self._leader.stdin.close()
+        self._leader.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a process does. It tells whether it is ready at /health/ready: on `port`, or on the HEALTH_PORT that each
+    start gives it; one without a health page is taken as ready."""
+
+    name: str
+    command: Sequence[str]
+    port: int = 0
+    has_health: bool = True
+    keep_open: Sequence[int] = ()  # file descriptors that it inherits
+
+
+class KeptProcess:
+    """One role's process: started, started again whenever it ends, stopped at the end."""
+
+    def __init__(
+        self,
+        role: Role,
+        *,
+        group: ProcessGroup,
+        environment: Mapping[str, str],
+        folder: Path,
+        log: Path,
+        tell: Callable[[str], None],
+    ) -> None:
+        """`folder` is where it runs. `log` begins anew. `tell` shows a line to the person at the terminal."""
+        self.role = role
+        self.log = log
+        self._group = group
+        self._environment = environment
+        self._folder = folder
+        self._tell = tell
+        self._process: asyncio.subprocess.Process | None = None
+        self._health_port = role.port
+        log.write_bytes(b"")
+
+    async def keep_running(self) -> None:
+        """Runs until it is cancelled, which leaves the process to `stop_all`."""
+        loop = asyncio.get_running_loop()
+        pause = FIRST_PAUSE
+        while True:
+            started_at = loop.time()
+            self._process = await self._start()
+            code = await self._process.wait()
+            if loop.time() - started_at > STEADY_RUN:
+                pause = FIRST_PAUSE
+            self._tell(f"{self.role.name} {how_it_ended(code)} and starts again in {pause:g} s. Its log: {self.log}")
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        # A new port each time: one that somebody took meanwhile would otherwise keep it from ever starting again.
+        self._health_port = self.role.port or free_port()
+        with self.log.open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                *self.role.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self._folder,
+                env={**self._environment, "HEALTH_PORT": str(self._health_port), "HEALTH_HOST": LOOPBACK},
+                pass_fds=self.role.keep_open,
+                process_group=self._group.id,
+            )
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def is_ready(self) -> bool:
+        return self.is_running and (not self.role.has_health or await says_ready(self._health_port))
+
+    def send(self, number: signal.Signals) -> None:
+        if self._process and self._process.returncode is None:
+            self._process.send_signal(number)
+
+    async def wait(self) -> None:
+        if self._process:
+            await self._process.wait()
+
+
+async def stop_all(processes: Iterable[KeptProcess], *, grace: float) -> None:
+    """SIGTERM to each, and SIGKILL to those that are still there after `grace` seconds."""
+    running = [process for process in processes if process.is_running]
+    for process in running:
+        process.send(signal.SIGTERM)
+    if running:
+        await asyncio.wait([asyncio.create_task(process.wait()) for process in running], timeout=grace)
+    for process in running:
+        process.send(signal.SIGKILL)
+        await process.wait()
+
+
+def how_it_ended(code: int) -> str:
+    """An exit code in words; it is minus the signal's number where a signal ended the process."""
+    return f"ended with exit code {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+async def says_ready(port: int) -> bool:
+    """Whether /health/ready on this port answers 200 in time."""
+    try:
+        async with asyncio.timeout(HEALTH_TIMEOUT):
+            reader, writer = await asyncio.open_connection(LOOPBACK, port)
+            try:
+                writer.write(b"GET /health/ready HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                return (await reader.readline()).split()[1:2] == [b"200"]
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return False
+
+

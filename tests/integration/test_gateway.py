@@ -1,0 +1,251 @@
+"""deploy/Caddyfile in a real Caddy, before upstreams that say who they are and what they were sent."""
+
+import asyncio
+import json
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Self
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from tests.servers import CaddyServer, free_port
+from tests.waiting import eventually_async
+
+TICKET = "0199aa00-ticket:1vMpQx:nobody-may-read-this"
+MEGABYTE = 1_000_000
+
+
+class Upstream:
+    """A web process or an instance of auth, as far as a gateway can tell one from another."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.address = f"127.0.0.1:{free_port()}"
+        self.requests: list[str] = []
+        self.go_on = asyncio.Event()
+        app = web.Application(client_max_size=4 * MEGABYTE)
+        app.router.add_get("/user/signups/{id}/events", self._stream)
+        app.router.add_post("/user/breaks", self._break)
+        app.router.add_get("/ws/{path:.*}", self._echo)
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+
+    async def __aenter__(self) -> Self:
+        await self._runner.setup()
+        host, port = self.address.split(":")
+        await web.TCPSite(self._runner, host, int(port)).start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.leave()
+
+    async def leave(self) -> None:
+        """Ends it: connections to it are refused from now on."""
+        await self._runner.cleanup()
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        self.requests.append(request.path)
+        headers = {
+            "Signup-Ticket": TICKET,
+            "Set-Cookie": f"signup_browser={TICKET}",
+            "Location": f"/signup/status/{TICKET}/",
+        }
+        return web.json_response({"from": self.name, "bytes": len(body)}, headers=headers)
+
+    async def _break(self, request: web.Request) -> web.Response:
+        await request.read()
+        self.requests.append(request.path)
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b"id: 1\n\n")
+        await self.go_on.wait()
+        await response.write(b"id: 2\n\n")
+        return response
+
+    async def _echo(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        async for message in socket:
+            await socket.send_str(message.data)
+        return socket
+
+
+class DiscoveringCaddy(CaddyServer):
+    """Finds auth by name, as compose.yaml has it."""
+
+    def process_env(self) -> dict[str, str]:
+        host, port = self.auth[0].split(":")
+        assert host == "127.0.0.1"
+        return super().process_env() | {"AUTH_DISCOVERY": "dns", "AUTH_HOST": "localhost", "AUTH_PORT": port}
+
+
+@asynccontextmanager
+async def gateway(
+    *, web: Upstream, auth: list[Upstream], kind: type[CaddyServer] = CaddyServer
+) -> AsyncIterator[CaddyServer]:
+    caddy = kind(web=web.address, auth=[one.address for one in auth])
+    try:
+        # Its readiness is asked of an upstream, which this event loop runs.
+        await asyncio.to_thread(caddy.start)
+        yield caddy
+    finally:
+        caddy.close()
+
+
+@pytest.fixture
+async def upstreams() -> AsyncIterator[tuple[Upstream, Upstream, Upstream]]:
+    async with Upstream("web") as front, Upstream("first") as first, Upstream("second") as second:
+        yield front, first, second
+
+
+@pytest.fixture
+async def caddy(upstreams: tuple[Upstream, Upstream, Upstream]) -> AsyncIterator[CaddyServer]:
+    front, *auth = upstreams
+    async with gateway(web=front, auth=auth) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(caddy: CaddyServer) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(f"http://{caddy.address}", timeout=aiohttp.ClientTimeout(total=20)) as session:
+        yield session
+
+
+async def answered_by(client: aiohttp.ClientSession, path: str, times: int) -> Counter[str]:
+    """Posts so often, and who answered how often."""
+    names: Counter[str] = Counter()
+    for _ in range(times):
+        async with client.post(path, data=b"x" * 1000) as response:
+            assert response.status == 200, await response.text()
+            answer = await response.json()
+            assert answer["bytes"] == 1000
+            names[answer["from"]] += 1
+    return names
+
+
+async def test_instances_of_auth_take_turns_and_the_rest_goes_to_web(client):
+    assert await answered_by(client, "/user", times=6) == {"first": 3, "second": 3}
+    assert await answered_by(client, "/user/signups/1", times=2) == {"first": 1, "second": 1}
+    for path in ("/signup/", "/users", "/admin/", "/userx/y"):
+        assert await answered_by(client, path, times=1) == {"web": 1}
+
+
+async def test_first_event_arrives_while_the_stream_is_open(client, upstreams):
+    async with client.get("/user/signups/1/events", headers={"Accept-Encoding": "gzip, br"}) as response:
+        assert await response.content.readuntil(b"\n\n") == b"id: 1\n\n"
+        assert "Content-Encoding" not in response.headers
+        for upstream in upstreams:
+            upstream.go_on.set()
+        assert await response.content.read() == b"id: 2\n\n"
+
+
+async def test_an_instance_that_is_away_is_not_noticed(client, upstreams):
+    _, first, _ = upstreams
+    await first.leave()
+
+    assert await answered_by(client, "/user", times=6) == {"second": 6}
+
+
+async def test_a_post_that_was_sent_is_not_repeated(client, upstreams):
+    _, first, second = upstreams
+
+    async with client.post("/user/breaks", data=b"{}") as response:
+        assert response.status == 503
+        assert response.headers["Retry-After"] == "5"
+        assert response.content_type == "application/problem+json"
+        assert (await response.json(content_type=None))["status"] == 503
+
+    assert first.requests + second.requests == ["/user/breaks"]
+
+
+async def test_a_body_that_is_too_large_is_refused_and_takes_no_instance_away(client):
+    async def too_large() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b"x" * (MEGABYTE // 10)
+
+    for _ in range(4):
+        async with client.post("/user", data=too_large()) as response:
+            assert response.status == 413
+            assert response.content_type == "application/problem+json"
+            assert (await response.json(content_type=None))["status"] == 413
+
+    assert await answered_by(client, "/user", times=4) == {"first": 2, "second": 2}
+
+
+async def test_nobody_there_is_a_problem_document_for_the_api_and_a_sentence_for_people(upstreams):
+    front, first, second = upstreams
+    async with (
+        gateway(web=front, auth=[first, second]) as caddy,
+        aiohttp.ClientSession(f"http://{caddy.address}") as client,
+    ):
+        for upstream in upstreams:
+            await upstream.leave()
+        async with client.post("/user", data=b"{}") as response:
+            assert response.status == 503
+            assert response.content_type == "application/problem+json"
+        async with client.get("/signup/") as response:
+            assert response.status == 503
+            assert "Try again" in await response.text()
+
+
+async def test_sockets_and_streams_outlive_a_reload(client, caddy, upstreams):
+    async with (
+        client.ws_connect(f"/ws/signup/{TICKET}/") as socket,
+        client.get("/user/signups/1/events") as stream,
+    ):
+        assert await stream.content.readuntil(b"\n\n") == b"id: 1\n\n"
+        caddy.process.signal(signal.SIGUSR1)
+        await eventually_async(lambda: asyncio.to_thread(lambda: "successfully reloaded" in caddy.process.log()))
+
+        await socket.send_str("still there?")
+        assert await socket.receive_str(timeout=5) == "still there?"
+        for upstream in upstreams:
+            upstream.go_on.set()
+        assert await stream.content.read() == b"id: 2\n\n"
+        assert await answered_by(client, "/user", times=2) == {"first": 1, "second": 1}
+
+
+async def test_no_ticket_stands_in_the_log(client, caddy, upstreams):
+    secrets = {
+        "Signup-Ticket": TICKET,
+        "Authorization": f"Bearer {TICKET}",
+        "Referer": f"http://x/signup/status/{TICKET}/",
+    }
+    async with client.ws_connect(f"/ws/signup/{TICKET}/", headers={"Cookie": f"signup_browser={TICKET}"}):
+        pass
+    async with client.get(f"/signup/status/{TICKET}/", headers=secrets) as response:
+        assert response.status == 200
+    # What goes wrong is logged apart from the accesses, and says the request again.
+    await upstreams[0].leave()
+    async with client.get(f"/signup/status/{TICKET}/", headers=secrets) as response:
+        assert response.status == 503
+
+    def lines() -> list[dict[str, object]]:
+        return [line for line in map(json.loads, caddy.process.log().splitlines()) if "request" in line]
+
+    async def logged() -> bool:
+        return sum("[ticket]" in json.dumps(line["request"]) for line in lines()) >= 4
+
+    await eventually_async(logged, what="three accesses and an error stand in the log")
+    assert {line["level"] for line in lines()} >= {"info", "error"}
+    assert TICKET not in caddy.process.log()
+
+
+async def test_auth_is_found_by_name(upstreams):
+    front, first, _ = upstreams
+    async with (
+        gateway(web=front, auth=[first], kind=DiscoveringCaddy) as caddy,
+        aiohttp.ClientSession(f"http://{caddy.address}") as client,
+    ):
+        assert await answered_by(client, "/user", times=2) == {"first": 2}
+        assert await answered_by(client, "/signup/", times=1) == {"web": 1}

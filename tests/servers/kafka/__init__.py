@@ -1,0 +1,89 @@
+"""Apache Kafka, one node without ZooKeeper, from the jars that `tests/setup.sh` copies by Maven."""
+
+import logging
+import shutil
+from base64 import urlsafe_b64encode
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import uuid4
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from tests.servers.process import LOOPBACK, ROOT, Server, free_port
+
+JARS = ROOT / ".servers" / "kafka"
+# What the address is refused with while the broker starts is no news.
+_silent = logging.getLogger("tests.kafka.probe")
+_silent.addHandler(logging.NullHandler())
+_silent.propagate = False
+
+
+class KafkaServer(Server):
+    """Apache Kafka, broker and controller in one process; topics exist only where somebody creates them."""
+
+    name = "kafka"
+
+    def __init__(self) -> None:
+        self.controller_port = free_port()
+        super().__init__()
+
+    @classmethod
+    def missing(cls) -> str | None:
+        if shutil.which("java") is None:
+            return "Apache Kafka needs Java (Debian: apt-get install default-jdk-headless)"
+        if not any(JARS.glob("kafka_2.13-*.jar")):
+            return "Apache Kafka's jars are not in .servers/kafka (`bash tests/setup.sh` copies them; it needs Maven)"
+        return None
+
+    def command(self) -> Sequence[str | Path]:
+        # Small and quick to start: one collector thread, and no time spent on optimising what lives for minutes.
+        java = [
+            "java",
+            "-Xms128m",
+            "-Xmx320m",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-Dorg.apache.logging.log4j.level=WARN",
+        ]
+        return [*java, "-cp", f"{JARS}/*", "kafka.Kafka", self.directory / "server.properties"]
+
+    def prepare(self) -> None:
+        (self.directory / "server.properties").write_text(self._properties())
+        cluster = urlsafe_b64encode(uuid4().bytes).rstrip(b"=").decode()
+        tool = [*self.command()[:-2], "kafka.tools.StorageTool"]
+        self.run([*tool, "format", "-t", cluster, "-c", self.directory / "server.properties"])
+
+    def is_ready(self) -> bool:
+        client = AdminClient({"bootstrap.servers": self.address, "socket.timeout.ms": 1000}, logger=_silent)
+        try:
+            return bool(client.list_topics(timeout=1).brokers)
+        except KafkaException:
+            return False
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"KAFKA_BOOTSTRAP_SERVERS": self.address, "KAFKA_EMBEDDED": "false"}
+
+    def _properties(self) -> str:
+        settings = {
+            "process.roles": "broker,controller",
+            "node.id": 1,
+            "controller.quorum.voters": f"1@{LOOPBACK}:{self.controller_port}",
+            "listeners": f"PLAINTEXT://{self.address},CONTROLLER://{LOOPBACK}:{self.controller_port}",
+            "controller.listener.names": "CONTROLLER",
+            "log.dirs": self.directory / "data",
+            # The project makes its topics itself; one that appeared by a typo would hide a fault.
+            "auto.create.topics.enable": "false",
+            "offsets.topic.replication.factor": 1,
+            "offsets.topic.num.partitions": 4,
+            "transaction.state.log.replication.factor": 1,
+            "transaction.state.log.min.isr": 1,
+            "group.initial.rebalance.delay.ms": 0,
+            # A killed broker's registration must end before its next start is accepted; Kafka's own is 9 s.
+            "broker.session.timeout.ms": 3000,
+            "broker.heartbeat.interval.ms": 500,
+            # Lower than Kafka's own 6 s, for tests of what happens when a member falls silent.
+            "group.min.session.timeout.ms": 1000,
+        }
+        return "".join(f"{name}={value}\n" for name, value in settings.items())

@@ -1,0 +1,139 @@
+"""PostgreSQL, from Debian's package or the path."""
+
+import os
+import pwd
+import shutil
+import signal
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from tests.servers.process import LOOPBACK, Server, dies_with_parent
+from tests.waiting import eventually
+
+SERVICES = ("auth", "chat", "customer")
+
+
+def _binaries() -> Path | None:
+    """The directory of initdb and postgres: Debian's newest, else the path's."""
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    if debian and (debian[-1] / "initdb").exists():
+        return debian[-1]
+    found = shutil.which("initdb")
+    return Path(found).resolve().parent if found else None
+
+
+class PostgresqlServer(Server):
+    """PostgreSQL with a database for each service.
+
+    fsync is off: a killed server loses nothing that it committed as long as the machine stays up.
+    """
+
+    name = "postgresql"
+    stop_signal = signal.SIGINT  # "fast": SIGTERM would wait until every client has gone
+
+    @classmethod
+    def missing(cls) -> str | None:
+        if _binaries() is None:
+            return "PostgreSQL is not installed (Debian: apt-get install postgresql)"
+        if os.geteuid() == 0 and not (shutil.which("setpriv") and _has_user("postgres")):
+            return "PostgreSQL does not run as root, and there is no user `postgres` or no `setpriv` to run it as"
+        return None
+
+    def prefix(self) -> Sequence[str]:
+        words = dies_with_parent()
+        if os.geteuid() == 0:
+            words += ["--reuid=postgres", "--regid=postgres", "--init-groups"]
+        return words
+
+    def command(self) -> Sequence[str | Path]:
+        settings = {
+            "listen_addresses": LOOPBACK,
+            "port": self.port,
+            "unix_socket_directories": "",
+            "max_connections": 200,
+            "fsync": "off",
+            "full_page_writes": "off",
+        }
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        return [self._binary("postgres"), "-D", self.directory / "data", *options]
+
+    def prepare(self) -> None:
+        if os.geteuid() == 0:
+            shutil.chown(self.directory, "postgres")
+        initdb = [self._binary("initdb"), "-D", self.directory / "data", "-U", "postgres"]
+        self.run([*initdb, "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync"])
+
+    def wait_ready(self) -> None:
+        super().wait_ready()
+        self.create_databases()
+
+    def is_ready(self) -> bool:
+        with suppress(psycopg.OperationalError), psycopg.connect(self.url("postgres"), connect_timeout=5):
+            return True
+        return False
+
+    @property
+    def env(self) -> dict[str, str]:
+        return self.env_of("")
+
+    def env_of(self, prefix: str) -> dict[str, str]:
+        """The addresses of the databases that `create_databases(prefix)` made."""
+        return {f"{service.upper()}_DATABASE_URL": self.url(prefix + service) for service in SERVICES}
+
+    def url(self, database: str) -> str:
+        return f"postgres://postgres@{self.address}/{database}"
+
+    def create_databases(self, prefix: str = "") -> None:
+        """Makes `<prefix>auth`, `<prefix>chat` and `<prefix>customer` where they aren't yet."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            there = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
+            for name in (prefix + service for service in SERVICES):
+                if name not in there:
+                    connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+
+    def kill(self) -> None:
+        """kill -9 for it and its backends: one that lived on would keep the data from the next start."""
+        backends = self._backends()
+        super().kill()
+        for pid in backends:
+            _signal(pid, signal.SIGKILL)
+        # A process that has ended but that nobody has waited for yet is still in /proc, without its exe.
+        eventually(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in backends), what="backends are gone")
+
+    def pause(self) -> None:
+        super().pause()
+        for pid in self._backends():
+            _signal(pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        for pid in self._backends():
+            _signal(pid, signal.SIGCONT)
+        super().resume()
+
+    def _backends(self) -> list[int]:
+        """Each has a session of its own, so that no signal to a group reaches them all."""
+        if not self.process.running:
+            return []
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in children.read_text().split()] if children.exists() else []
+
+    def _binary(self, name: str) -> Path:
+        directory = _binaries()
+        if directory is None:
+            raise RuntimeError(self.missing())
+        return directory / name
+
+
+def _has_user(name: str) -> bool:
+    with suppress(KeyError):
+        return bool(pwd.getpwnam(name))
+    return False
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)

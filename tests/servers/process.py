@@ -1,0 +1,240 @@
+"""A child process and, around it, a server: how tests start, stop, kill, freeze and restart what they run."""
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Self
+
+from tests.waiting import eventually
+
+ROOT = Path(__file__).resolve().parents[2]
+LOOPBACK = "127.0.0.1"
+# Under the range from which Linux and macOS take the ports of outgoing connections, so that a server that is away for
+# a moment finds its port free when it comes back.
+PORTS = range(15_000, 32_000)
+
+_given_ports: set[int] = set()
+
+
+def free_port() -> int:
+    """A loopback port that nothing listens on and that this test run has not given out before."""
+    for port in random.sample(PORTS, k=200):
+        with socket.socket() as probe:
+            if port not in _given_ports and probe.connect_ex((LOOPBACK, port)) != 0:
+                _given_ports.add(port)
+                return port
+    raise RuntimeError(f"no free port among 200 tried between {PORTS.start} and {PORTS.stop}")
+
+
+def dies_with_parent() -> list[str]:
+    """What stands before a command so that Linux kills it when the test run is killed.
+
+    The kernel watches the thread that started it: start processes in a thread that stays.
+    """
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
+
+
+class Process:
+    """One child process with its log in a file; may be started again after its end."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        *,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        stop_signal: signal.Signals = signal.SIGTERM,
+    ) -> None:
+        self.name = name
+        self.command = [*(prefix or dies_with_parent()), *map(str, command)]
+        self.log_path = log
+        self.env = dict(os.environ if env is None else env)
+        self.stop_signal = stop_signal
+        self.popen: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts it in a session of its own: a Ctrl-C is for the test run, which then ends it in order."""
+        if self.running:
+            raise RuntimeError(f"{self.name} runs already")
+        with self.log_path.open("ab") as log:
+            self.popen = subprocess.Popen(
+                self.command,
+                env=self.env,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def running(self) -> bool:
+        return self.popen is not None and self.popen.poll() is None
+
+    @property
+    def pid(self) -> int:
+        if self.popen is None:
+            raise RuntimeError(f"{self.name} was never started")
+        return self.popen.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """The code of its last end; minus the signal's number when a signal ended it; None while it runs."""
+        return None if self.popen is None else self.popen.poll()
+
+    def stop(self, timeout: float = 10.0) -> int:
+        """Asks it to end and gives its exit code; kills it and raises TimeoutError when it hasn't in `timeout` s."""
+        popen = self.popen
+        if popen is None:
+            return 0
+        if popen.poll() is None:
+            popen.send_signal(self.stop_signal)
+            popen.send_signal(signal.SIGCONT)
+        try:
+            return popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise TimeoutError(f"{self.name} did not end within {timeout:g} s\n{self.log_tail()}") from None
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.signal(signal.SIGKILL)
+        if self.popen is not None:
+            self.popen.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.popen is not None and self.running:
+            self.popen.send_signal(number)
+
+    def log(self) -> str:
+        """All that it has written so far, over all of its starts."""
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def log_tail(self, lines: int = 30) -> str:
+        return "\n".join([f"--- the end of {self.log_path.name}:", *self.log().splitlines()[-lines:]])
+
+
+class Server(ABC):
+    """A server for tests. `env` is what the product needs to find it, as its settings name it."""
+
+    name: ClassVar[str]
+    # Seconds that a start may take on a busy machine; it is a bound for the broken case, not an expectation.
+    start_timeout: ClassVar[float] = 60.0
+    stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
+
+    def __init__(self) -> None:
+        # Not in pytest's own temporary directory: PostgreSQL, as another user, could not enter that.
+        self.directory = Path(tempfile.mkdtemp(prefix=f"signup-sync-{self.name}-"))
+        self.directory.chmod(0o711)
+        self.port = free_port()
+        self.process = Process(
+            self.name,
+            self.command(),
+            log=self.directory / f"{self.name}.log",
+            env=self.process_env(),
+            prefix=self.prefix(),
+            stop_signal=self.stop_signal,
+        )
+        self._is_prepared = False
+
+    @classmethod
+    @abstractmethod
+    def missing(cls) -> str | None:
+        """Why it can't run here and how to get it, in a sentence; None when it can."""
+
+    @abstractmethod
+    def command(self) -> Sequence[str | Path]: ...
+
+    @abstractmethod
+    def is_ready(self) -> bool:
+        """Does it answer a real request? Never raises because it is away."""
+
+    @property
+    @abstractmethod
+    def env(self) -> dict[str, str]: ...
+
+    def prepare(self) -> None:  # noqa: B027 - most servers have nothing to prepare
+        """Makes the data directory, before the first start."""
+
+    def process_env(self) -> dict[str, str]:
+        return dict(os.environ)
+
+    def prefix(self) -> Sequence[str]:
+        return dies_with_parent()
+
+    @property
+    def address(self) -> str:
+        return f"{LOOPBACK}:{self.port}"
+
+    def start(self) -> None:
+        """Starts it, again or for the first time, and returns when it answers."""
+        self.launch()
+        self.wait_ready()
+
+    def launch(self) -> None:
+        """Starts it without waiting, so that several can start at the same time."""
+        if not self._is_prepared:
+            self.prepare()
+            self._is_prepared = True
+        self.process.start()
+
+    def wait_ready(self) -> None:
+        def is_ready_or_ended() -> bool:
+            if not self.process.running:
+                raise RuntimeError(f"{self.name} ended with {self.process.exit_code}\n{self.process.log_tail()}")
+            return self.is_ready()
+
+        try:
+            eventually(is_ready_or_ended, self.start_timeout, what=f"{self.name} answers on {self.address}")
+        except AssertionError as late:
+            raise RuntimeError(f"{late}\n{self.process.log_tail()}") from None
+
+    def stop(self) -> int:
+        """Ends it in order; data and port stay its own. Gives the exit code."""
+        return self.process.stop(timeout=30)
+
+    def kill(self) -> None:
+        """kill -9; data and port stay its own."""
+        self.process.kill()
+
+    def pause(self) -> None:
+        """Freezes it: connections stay open, nothing answers."""
+        self.process.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.process.signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Ends it at once and throws its data away."""
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, command: Sequence[str | Path]) -> None:
+        """Runs a command of the preparation; RuntimeError with what it said when it fails."""
+        words = [*self.prefix(), *map(str, command)]
+        done = subprocess.run(
+            words, env=self.process_env(), cwd=self.directory, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"{self.name}: {' '.join(words)} failed:\n{done.stdout}{done.stderr}")

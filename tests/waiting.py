@@ -1,0 +1,48 @@
+"""Waiting for a condition instead of for a time."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+# Seconds between two looks: short beside what is waited for, long beside what a look costs.
+PAUSE = 0.02
+
+
+def eventually(condition: Callable[[], T], timeout: float = 10.0, *, what: str = "") -> T:
+    """What `condition` gives as soon as that is true; an AssertionError that says `what` after `timeout` seconds.
+
+    An AssertionError of the condition itself counts as "not yet"; the last one is shown.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            if value := condition():
+                return value
+            failure = None
+        except AssertionError as error:
+            failure = error
+        if time.monotonic() > deadline:
+            raise AssertionError(_said(condition, timeout, what)) from failure
+        time.sleep(PAUSE)
+
+
+async def eventually_async(condition: Callable[[], Awaitable[T]], timeout: float = 10.0, *, what: str = "") -> T:  # noqa: ASYNC109 - the same shape as eventually
+    """`eventually` for a condition that is awaited."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            if value := await condition():
+                return value
+            failure = None
+        except AssertionError as error:
+            failure = error
+        if time.monotonic() > deadline:
+            raise AssertionError(_said(condition, timeout, what)) from failure
+        await asyncio.sleep(PAUSE)
+
+
+def _said(condition: Callable[[], object], timeout: float, what: str) -> str:
+    return f"not within {timeout:g} s: {what or getattr(condition, '__qualname__', condition)}"
