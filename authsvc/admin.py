@@ -27,7 +27,7 @@ from authsvc.replay import ReplayCounts, replay
 _SIGNS = {Status.PENDING: "◌", Status.SUCCESS: "✓", Status.FAIL: "✕"}
 
 
-class UserCreationForm(BaseUserCreationForm[User]):
+class UserCreationForm(BaseUserCreationForm):
     class Meta:
         model = User
         fields = ("user_id", "email", "user_name", "role")
@@ -104,7 +104,7 @@ class BegunFilter(admin.SimpleListFilter):
 
 
 @admin.register(SignUp)
-class SignUpAdmin(admin.ModelAdmin[SignUp]):
+class SignUpAdmin(admin.ModelAdmin):
     list_display = ("user_id", "lights_in_colour", "created_at", "completed_at", "attempts", "stalled_at", "id")
     list_filter = (LightsFilter, BegunFilter)
     search_fields = ("user_id_key",)
@@ -196,4 +196,4 @@ class SignUpAdmin(admin.ModelAdmin[SignUp]):
 
     def _log_replay(self, request: HttpRequest, queryset: QuerySet[SignUp]) -> None:
         for signup in queryset.only("id", "user_id").iterator(chunk_size=500):
-            self.log_change(request, signup, [{"changed": {"name": str(_("replay")), "fields": []}}])
+            self.log_change(request, signup, str(_("Replayed")))

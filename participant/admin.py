@@ -1,6 +1,6 @@
 """The admin of a participant's users, the same in each."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -63,7 +63,7 @@ class ParticipantUserAdmin(ModelAdmin):
     def _set_active(self, request: HttpRequest, queryset: QuerySet[ParticipantUser], *, is_active: bool) -> None:
         changed = list(queryset.exclude(is_active=is_active))
         self.model.objects.filter(pk__in=[user.pk for user in changed]).update(is_active=is_active)
-        LogEntry.objects.log_actions(request.user.pk, changed, CHANGE, [{"changed": {"fields": ["active"]}}])
+        LogEntry.objects.log_actions(cast(int, request.user.pk), changed, CHANGE, [{"changed": {"fields": ["active"]}}])
         if is_active:
             text = ngettext("%(count)d user was activated.", "%(count)d users were activated.", len(changed))
         else:

@@ -19,7 +19,7 @@ class Verdict(Enum):
 
     @property
     def reason(self) -> str | None:
-        return self.value
+        return None if self is Verdict.KEPT else str(self.value)
 
 
 class Kept(Protocol):

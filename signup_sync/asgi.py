@@ -15,6 +15,7 @@ django_application = get_asgi_application()
 
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
+from django.contrib.staticfiles.finders import get_finders
 from django.urls import re_path
 from servestatic import ServeStaticASGI
 
@@ -23,12 +24,24 @@ from signup_sync.front.sockets import websocket_application
 
 api = SignUpApi()
 
+
+def static_files() -> ServeStaticASGI:
+    """The static files from where the apps have them: nothing is collected, so nothing can be missing or stale."""
+    application = ServeStaticASGI(None)
+    for finder in get_finders():
+        for path, storage in finder.list(ignore_patterns=None):
+            url = f"{settings.STATIC_URL}{path}"
+            if url not in application.files:  # the first finder wins, as with `collectstatic`
+                application.add_file_to_dictionary(url, storage.path(path))
+    return application
+
+
 application = ProtocolTypeRouter(
     {
         "http": URLRouter(
             [
                 re_path(r"^user(?:/|$)", api),
-                re_path(r"^static/", ServeStaticASGI(None, root=settings.STATIC_ROOT, prefix=settings.STATIC_URL)),
+                re_path(r"^static/", static_files()),
                 re_path(r"", django_application),
             ]
         ),

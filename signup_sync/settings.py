@@ -3,10 +3,13 @@
 """
 
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import environ
+from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
@@ -23,13 +26,13 @@ DATA_DIR = Path(env.str("DATA_DIR", default=str(BASE_DIR / "var")))
 def local_secret() -> str:
     """The secret key of a local installation, made once and kept, so that sessions outlive a restart."""
     path = DATA_DIR / "secret_key"
-    DATA_DIR.mkdir(parents=True, exist_ok=True)
     try:
-        with open(path, "x", opener=_private) as file:  # noqa: PTH123 - Path.open takes no opener
+        DATA_DIR.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError), open(path, "x", opener=_private) as file:
             file.write(secrets.token_urlsafe(50))
-    except FileExistsError:
-        pass
-    return path.read_text()
+        return path.read_text()
+    except OSError as error:
+        raise ImproperlyConfigured(f"DATA_DIR {DATA_DIR} can't be written: {error.strerror}") from error
 
 
 def _private(path: str, flags: int) -> int:
@@ -68,8 +71,10 @@ DATABASE_POOL_SIZE = env.int("DATABASE_POOL_SIZE", default=8)
 def database(service: str) -> dict[str, Any]:
     """The database of one service: `<SERVICE>_DATABASE_URL`, by default an SQLite file in DATA_DIR."""
     name = f"{service.upper()}_DATABASE_URL"
-    default = f"sqlite:///{DATA_DIR / service}.sqlite3"
+    default = f"sqlite:///{quote(str(DATA_DIR / service))}.sqlite3"
     config: dict[str, Any] = dict(env.db_url_config(required_in_production(name, default)))
+    # Django would have tests of another service's database wait for `default`: no service needs another's.
+    config["TEST"] = {"DEPENDENCIES": []}
     if config["ENGINE"].endswith("sqlite3"):
         # One writer at a time, told so when the transaction begins: a read that turns into a write half-way
         # cannot wait and fails at once. A connection that closes last rewrites the file, so they stay open.
@@ -79,7 +84,7 @@ def database(service: str) -> dict[str, Any]:
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
         }
         config["CONN_MAX_AGE"] = None
-        config["TEST"] = {"NAME": str(DATA_DIR / f"test_{service}.sqlite3")}
+        config["TEST"]["NAME"] = str(DATA_DIR / f"test_{service}.sqlite3")
     else:
         config["OPTIONS"] = {"pool": {"min_size": 1, "max_size": DATABASE_POOL_SIZE, "timeout": 5}}
     return config

@@ -64,7 +64,11 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     backing = Backing(stack, missing=what_is_missing(stack))
     early_config.stash[backing_key] = backing
     if backing.missing and is_ci():
-        raise pytest.UsageError(f"with CI=true every server is obligatory: {in_words(backing.missing)}")
+        raise pytest.UsageError(
+            "With CI=true the servers are obligatory, and some are missing: "
+            + "; ".join(reason for name, reason in backing.missing.items() if name != "application")
+            + ". `bash tests/setup.sh` as root installs them."
+        )
     cleanup = ExitStack()
     early_config.add_cleanup(cleanup.close)
     os.environ.update(base_environment(cleanup))
@@ -173,7 +177,3 @@ def left_out_lines(config: pytest.Config) -> Iterator[str]:
     for name, reason in backing.missing.items():
         if count := counts.get(name):
             yield f"Left out: {count} tests that need {name}. {reason}"
-
-
-def in_words(missing: dict[str, str]) -> str:
-    return "; ".join(missing.values())

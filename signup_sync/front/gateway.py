@@ -78,8 +78,8 @@ class Gateway:
     """The one HTTP client of a process. Make it in the running event loop; it holds any number of streams."""
 
     def __init__(self) -> None:
+        self._address = settings.GATEWAY_URL.rstrip("/")
         self._session = aiohttp.ClientSession(
-            base_url=settings.GATEWAY_URL,
             connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
@@ -142,12 +142,14 @@ class Gateway:
     ) -> aiohttp.ClientResponse:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=silence)
         try:
-            response = await self._session.request(method, path, headers=headers, json=json, timeout=timeout)
+            response = await self._session.request(
+                method, self._address + path, headers=headers, json=json, timeout=timeout, allow_redirects=False
+            )
         except (aiohttp.ClientConnectorError, TimeoutError) as error:
             raise GatewayProblem(HTTPStatus.SERVICE_UNAVAILABLE, f"away: {error!r}") from error
         except aiohttp.ClientError as error:
             raise _AnswerLost(HTTPStatus.SERVICE_UNAVAILABLE, f"lost: {error!r}") from error
-        if response.ok:
+        if response.status in (HTTPStatus.OK, HTTPStatus.NO_CONTENT):
             return response
         async with response:
             raise await _problem_of(response)

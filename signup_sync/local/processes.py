@@ -1,6 +1,7 @@
 """Processes that are kept running, and that end with the one that started them."""
 
 import asyncio
+import re
 import signal
 import socket
 import subprocess
@@ -14,6 +15,10 @@ LOOPBACK = "127.0.0.1"
 FIRST_PAUSE, LONGEST_PAUSE, STEADY_RUN = 0.5, 15.0, 30.0
 # Seconds that a health page may take.
 HEALTH_TIMEOUT = 2.0
+# Warnings of one process that are shown at a time; the others are in its log.
+MOST_SHOWN = 5
+# A line that settings.LOGGING writes at these levels, and the last line of a traceback that ended a process.
+_WARNING = re.compile(r"\S+ \S+ (?:WARNING|ERROR|CRITICAL) ")
 
 
 class ProcessGroup:
@@ -59,19 +64,20 @@ class KeptProcess:
         group: ProcessGroup,
         environment: Mapping[str, str],
         folder: Path,
-        log: Path,
+        log_folder: Path,
         tell: Callable[[str], None],
     ) -> None:
-        """`folder` is where it runs. `log` begins anew. `tell` shows a line to the person at the terminal."""
+        """It runs in `folder`; its log in `log_folder` begins anew. `tell` shows a line to the person."""
         self.role = role
-        self.log = log
+        self.log = log_folder / f"{role.name.replace(' ', '-')}.log"
         self._group = group
         self._environment = environment
         self._folder = folder
         self._tell = tell
         self._process: asyncio.subprocess.Process | None = None
         self._health_port = role.port
-        log.write_bytes(b"")
+        self.log.write_bytes(b"")
+        self._shown_to = 0
 
     async def keep_running(self) -> None:
         """Runs until it is cancelled, which leaves the process to `stop_all`."""
@@ -83,7 +89,8 @@ class KeptProcess:
             code = await self._process.wait()
             if loop.time() - started_at > STEADY_RUN:
                 pause = FIRST_PAUSE
-            self._tell(f"{self.role.name} {how_it_ended(code)} and starts again in {pause:g} s. Its log: {self.log}")
+            self.show_warnings()
+            self._tell(f"{self.name} {how_it_ended(code)} and starts again in {pause:g} s; log: {short(self.log)}")
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
@@ -103,6 +110,10 @@ class KeptProcess:
             )
 
     @property
+    def name(self) -> str:
+        return self.role.name
+
+    @property
     def is_running(self) -> bool:
         return self._process is not None and self._process.returncode is None
 
@@ -116,6 +127,20 @@ class KeptProcess:
     async def wait(self) -> None:
         if self._process:
             await self._process.wait()
+
+
+    def show_warnings(self) -> None:
+        """Tells of the warnings and errors in its log since the last call, by the first line of each."""
+        with self.log.open("rb") as log:
+            log.seek(self._shown_to)
+            written = log.read()
+        complete = written[: written.rfind(b"\n") + 1]
+        self._shown_to += len(complete)
+        warnings = [line for line in complete.decode(errors="replace").splitlines() if _WARNING.match(line)]
+        for line in warnings[:MOST_SHOWN]:
+            self._tell(f"[{self.name}] {line}")
+        if len(warnings) > MOST_SHOWN:
+            self._tell(f"[{self.name}] and {len(warnings) - MOST_SHOWN} more in {short(self.log)}")
 
 
 async def stop_all(processes: Iterable[KeptProcess], *, grace: float) -> None:
@@ -132,7 +157,12 @@ async def stop_all(processes: Iterable[KeptProcess], *, grace: float) -> None:
 
 def how_it_ended(code: int) -> str:
     """An exit code in words; it is minus the signal's number where a signal ended the process."""
-    return f"ended with exit code {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
+    return f"ended with exit code {code}" if code >= 0 else f"was ended ({signal.strsignal(-code)})"
+
+
+def short(path: Path) -> str:
+    """The path as seen from where the person stands, if it is below that."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def free_port() -> int:
@@ -153,5 +183,3 @@ async def says_ready(port: int) -> bool:
                 writer.close()
     except (OSError, TimeoutError):
         return False
-
-

@@ -2,28 +2,139 @@
 
 import http.client
 import os
-import signal
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import psycopg
 import pytest
 import redis
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.servers import CaddyServer, KafkaServer, PostgresqlServer, RedisServer, Server, ValkeyServer, free_port
 from tests.waiting import eventually
 
 
-class Kept:
-    """Writes something into a server and reads it back."""
+def write_row(server: Server) -> None:
+    with psycopg.connect(server.env["CHAT_DATABASE_URL"]) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS kept (text text)")
+        connection.execute("INSERT INTO kept VALUES ('kept')")
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
 
-    def write(self) -> None:
-        raise NotImplementedError
+def read_rows(server: Server) -> list[str]:
+    with psycopg.connect(server.env["CHAT_DATABASE_URL"]) as connection:
+        return [text for (text,) in connection.execute("SELECT text FROM kept")]
 
-    def read(self) -> str | None:
-        raise NotImplementedError
+
+def write_key(server: Server) -> None:
+    with redis.Redis.from_url(server.env["REDIS_URL"]) as client:
+        client.rpush("kept", "kept")
+
+
+def read_keys(server: Server) -> list[str]:
+    with redis.Redis.from_url(server.env["REDIS_URL"], decode_responses=True) as client:
+        return client.lrange("kept", 0, -1)
+
+
+def write_message(server: Server) -> None:
+    address = {"bootstrap.servers": server.env["KAFKA_BOOTSTRAP_SERVERS"]}
+    admin = AdminClient(address)
+    if "kept" not in admin.list_topics(timeout=10).topics:
+        admin.create_topics([NewTopic("kept", num_partitions=1)])["kept"].result(timeout=10)
+    producer = Producer(address)
+    producer.produce("kept", "kept")
+    assert producer.flush(10) == 0
+
+
+def read_messages(server: Server) -> list[str]:
+    consumer = Consumer(
+        {
+            "bootstrap.servers": server.env["KAFKA_BOOTSTRAP_SERVERS"],
+            "group.id": "reader",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+        }
+    )
+    words: list[str] = []
+    with closing(consumer):
+        consumer.assign([TopicPartition("kept", 0, OFFSET_BEGINNING)])
+        while (message := consumer.poll(15)) and not message.error():
+            words.append(message.value().decode())
+    assert message, "the end of the partition was not reached within 15 s"
+    assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
+    return words
+
+
+@pytest.fixture(
+    params=[
+        pytest.param((PostgresqlServer, write_row, read_rows), id="postgresql", marks=pytest.mark.needs("postgresql")),
+        pytest.param((KafkaServer, write_message, read_messages), id="kafka", marks=pytest.mark.needs("kafka")),
+        pytest.param((RedisServer, write_key, read_keys), id="redis", marks=pytest.mark.needs("redis")),
+        pytest.param((ValkeyServer, write_key, read_keys), id="valkey", marks=pytest.mark.needs("redis")),
+    ],
+    scope="module",
+)
+def keeper(request: pytest.FixtureRequest) -> Iterator[tuple[Server, Callable[[], None], Callable[[], list[str]]]]:
+    """A server of this module's own, what writes a word into it, and what reads all words that were written."""
+    kind, write, read = request.param
+    with kind() as server:
+        yield server, lambda: write(server), lambda: read(server)
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_it_keeps_what_it_was_given_when_it_comes_back(keeper, end):
+    server, write, read = keeper
+    write()
+    before, address = read(), server.env
+    assert before[-1] == "kept"
+
+    getattr(server, end)()
+    assert not server.process.running
+    assert not server.is_ready()
+    server.start()
+
+    assert server.env == address
+    assert read() == before
+
+
+def test_it_answers_again_after_a_pause(keeper):
+    server, *_ = keeper
+    server.pause()
+    eventually(lambda: state_of(server.process.pid) == "T", what="the kernel has stopped it")
+    server.resume()
+    server.wait_ready()
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.needs("redis")
+def test_nothing_is_left_of_a_closed_server():
+    with RedisServer() as server:
+        pid, directory = server.process.pid, server.directory
+    assert not directory.exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+@pytest.mark.needs("redis")
+def test_a_server_that_cannot_start_says_why():
+    with RedisServer() as first:
+        second = RedisServer()
+        second.process.command[second.process.command.index(str(second.port))] = str(first.port)
+        with pytest.raises(RuntimeError, match="Address already in use"), second:
+            pass
+    assert not second.directory.exists()
+
+
+@pytest.mark.needs("caddy")
+def test_the_gateway_answers_when_nobody_is_behind_it():
+    nobody = [f"127.0.0.1:{free_port()}" for _ in range(3)]
+    with (
+        CaddyServer(web=nobody[0], auth=nobody[1:]) as caddy,
+        closing(http.client.HTTPConnection(caddy.address, timeout=10)) as connection,
+    ):
+        connection.request("GET", "/login/")
+        assert connection.getresponse().status in {502, 503}

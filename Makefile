@@ -1,0 +1,103 @@
+# `make` alone says what there is. Variables: PORT, DATA_DIR, PYTHON (makes the environment), VENV (where it is).
+VENV ?= .venv
+PYTHON ?=
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := $(VENV)/bin
+MANAGE := $(BIN)/python manage.py
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes --only-binary :all:
+# Touched when all of a requirements file is installed; older than it, or missing, means: install.
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+# Here while an environment is in the making: what an interrupted installation left is not to be trusted.
+UNFINISHED := $(VENV)/.unfinished
+
+.PHONY: help run admin test setup check test-unit test-embedded test-real format lock clean
+
+help: ## What there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+##
+
+run: $(INSTALLED) ## Start everything here, with nothing but Python installed: PORT=8001 make run, if 8000 is taken
+	@exec $(MANAGE) run_local
+
+admin: $(INSTALLED) ## Make an administrator (or, without questions: ADMIN_USER_ID=.. ADMIN_EMAIL=.. ADMIN_PASSWORD=.. make admin)
+	@$(MANAGE) migrate_all --verbosity 0
+	@if [ -n "$$ADMIN_USER_ID" ]; then \
+		export DJANGO_SUPERUSER_USER_ID="$$ADMIN_USER_ID" DJANGO_SUPERUSER_EMAIL="$$ADMIN_EMAIL" \
+			DJANGO_SUPERUSER_PASSWORD="$$ADMIN_PASSWORD"; \
+		exec $(MANAGE) createsuperuser --noinput; \
+	fi; \
+	exec $(MANAGE) createsuperuser
+
+test: ## Everything that CI runs: check and all tests, on the embedded default and on the real servers
+	@for step in setup check test-unit test-embedded test-real; do \
+		echo "== make $$step"; \
+		$(MAKE) $$step || { echo "make test: '$$step' failed; what follows it did not run. Alone: make $$step" >&2; exit 1; }; \
+	done
+
+setup: $(INSTALLED_DEV) ## Install what the tests need, the real servers too
+	@PATH="$(abspath $(BIN)):$$PATH" bash tests/setup.sh
+
+check: $(INSTALLED_DEV) ## The quick half: format, lint, types, who imports whom, migrations
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy .
+	$(BIN)/lint-imports
+	$(MANAGE) makemigrations --check --dry-run
+
+test-unit: $(INSTALLED_DEV) ## The tests that need no server
+	$(BIN)/python -m pytest tests/unit
+
+test-embedded: $(INSTALLED_DEV) ## The tests on the embedded default
+	$(BIN)/python -m pytest --stack=embedded tests/contract tests/integration tests/e2e
+
+test-real: $(INSTALLED_DEV) ## The tests on PostgreSQL, Kafka, Redis and Caddy
+	$(BIN)/python -m pytest --stack=real tests/contract tests/integration tests/e2e
+
+format: $(INSTALLED_DEV) ## Format the code and mend what the linter can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(INSTALLED_DEV) ## Choose the newest allowed versions anew and pin them with their hashes
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(COMPILE) requirements.in -o requirements.txt
+	$(COMPILE) requirements-dev.in -o requirements-dev.txt
+
+COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links
+
+clean: ## Remove the environment and caches; the data in var/ stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A python3 that is there may still be too old, or a stand-in that only says how to install it: so each is tried.
+$(INSTALLED): requirements.txt
+	@set -e; \
+	if [ -e $(UNFINISHED) ] || ! $(BIN)/python -c '' 2>/dev/null; then \
+		for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11) none; do \
+			if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi; \
+		done; \
+		if [ $$python = none ]; then \
+			echo "Python 3.11 or newer is needed ($(or $(PYTHON),python3) is `$(or $(PYTHON),python3) -V 2>&1 || echo missing`): install it, or name it as in PYTHON=/path/to/python3.12 make run" >&2; exit 1; \
+		fi; \
+		if ! $$python -c 'import venv, ensurepip' 2>/dev/null; then \
+			echo "$$python has no venv module: install it (Debian, Ubuntu: apt install python3-venv), or name another Python: PYTHON=/path/to/python3.12 make run" >&2; exit 1; \
+		fi; \
+		echo "Making $(VENV) with `$$python -V`"; \
+		clear=; if [ -f $(VENV)/pyvenv.cfg ]; then clear=--clear; fi; \
+		$$python -m venv $$clear $(VENV); \
+	fi; \
+	touch $(UNFINISHED); \
+	echo "Installing what requirements.txt names; the first time this takes about a minute"; \
+	$(PIP) -r requirements.txt || { echo "The installation failed, see above: check the network and try again" >&2; exit 1; }; \
+	mv $(UNFINISHED) $@
+
+$(INSTALLED_DEV): requirements-dev.txt $(INSTALLED)
+	@echo "Installing what requirements-dev.txt names"
+	@$(PIP) -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,103 @@
+"""The form. It checks what needs no knowledge of users; the rules are auth's, and its words are put on the fields."""
+
+import unicodedata
+from typing import Any, Final
+
+from django import forms
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+
+from signup_sync.front.gateway import GatewayProblem, NewUser
+from signup_sync.front.words import REFUSALS, UNKNOWN_REFUSAL
+
+# Auth's contract (docs/openapi.yaml), in characters.
+USER_ID_MIN: Final = 2
+USER_ID_MAX: Final = 32
+USER_NAME_MAX: Final = 100
+EMAIL_MAX: Final = 254
+PASSWORD_MAX: Final = 128
+
+
+class SignUpForm(forms.Form):
+    """Its fields are named as on the wire. A password is never rendered again."""
+
+    userId = forms.CharField(
+        label=_("User ID"),
+        help_text=_(
+            "2 to 32 characters: letters and digits of any script (한글 too), and . _ - inside. "
+            "It begins with a letter or digit, and has no spaces and no emoji."
+        ),
+        widget=forms.TextInput(attrs={"autocomplete": "username", "autocapitalize": "none", "spellcheck": "false"}),
+    )
+    userName = forms.CharField(
+        label=_("Name"), max_length=USER_NAME_MAX, widget=forms.TextInput(attrs={"autocomplete": "name"})
+    )
+    email = forms.EmailField(
+        label=_("Email address"), max_length=EMAIL_MAX, widget=forms.EmailInput(attrs={"autocomplete": "email"})
+    )
+    userPw = forms.CharField(
+        label=_("Password"),
+        help_text=_("At least 8 characters; not only digits, and nothing that is easily guessed."),
+        max_length=PASSWORD_MAX,
+        strip=False,
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+    )
+    userPw2 = forms.CharField(
+        label=_("Password again"),
+        max_length=PASSWORD_MAX,
+        strip=False,
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for field in self.fields.values():
+            # The attribute would cut what is pasted, without a word; the server says what is too long.
+            field.widget.attrs.pop("maxlength", None)
+
+    def clean_userId(self) -> str:  # noqa: N802 - Django finds it by the field's name
+        user_id: str = self.cleaned_data["userId"]
+        # The rule counts what NFKC makes of it: a Hangul syllable may be typed as three characters.
+        if not USER_ID_MIN <= len(unicodedata.normalize("NFKC", user_id)) <= USER_ID_MAX:
+            raise forms.ValidationError(
+                _("Use %(min)d to %(max)d characters."), params={"min": USER_ID_MIN, "max": USER_ID_MAX}
+            )
+        return user_id
+
+    def clean(self) -> dict[str, Any]:
+        password, again = self.cleaned_data.get("userPw"), self.cleaned_data.get("userPw2")
+        if password and again and password != again:
+            self.add_error("userPw2", _("The two passwords are not the same. Type both again."))
+        return self.cleaned_data
+
+    @property
+    def new_user(self) -> NewUser:
+        """What was typed, of a valid form."""
+        return NewUser(
+            user_id=self.cleaned_data["userId"],
+            user_name=self.cleaned_data["userName"],
+            email=self.cleaned_data["email"],
+            password=self.cleaned_data["userPw"],
+        )
+
+    def show_refusal(self, reason: str) -> None:
+        """Auth has this user already: its reason goes on the field that it is about."""
+        field, words = REFUSALS.get(reason, (None, UNKNOWN_REFUSAL))
+        self.add_error(field, words)
+
+    def show_problem(self, problem: GatewayProblem) -> None:
+        """What the gateway says: on the fields that it names, or over them all."""
+        for error in problem.errors:
+            name = error.pointer.removeprefix("/")
+            self.add_error(name if name in self.fields else None, error.detail)
+        if not problem.errors:
+            self.add_error(None, _words_of(problem))
+
+
+def _words_of(problem: GatewayProblem) -> str:
+    if not problem.may_pass:
+        return str(_("Your sign-up was not accepted, and we do not know why. Load this page again and try once more."))
+    again = _("Try again in a moment.")
+    if seconds := problem.retry_after:
+        again = ngettext("Try again in %(n)d second.", "Try again in %(n)d seconds.", seconds) % {"n": seconds}
+    return str(_("We cannot sign you up right now. What you typed is still here. {again}")).format(again=again)

@@ -1,0 +1,290 @@
+"""From auth's streams to the browsers' sockets.
+
+A relay reads one sign-up's stream and sends each state to the Channels group of that sign-up, which every socket that
+shows it is in, on whatever web process. Which process relays does not matter; that one does is kept true by a short
+lease in Redis for each relayed sign-up and, in every process, by a look at the leases of the sign-ups that its own
+sockets show. A lease says *that* a sign-up is relayed, not by whom: two relays at once send the same versions twice,
+and sockets drop what they have shown. So it needs no owner and no release; it runs out (docs/adr/0008).
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from contextvars import Context
+from http import HTTPStatus
+from random import uniform
+from typing import Any, Final, TypeVar
+from uuid import UUID
+from weakref import WeakKeyDictionary
+
+import aiohttp
+import msgspec
+from channels.layers import get_channel_layer
+from django.conf import settings
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from signup_sync.front.gateway import Gateway, GatewayProblem, NewUser
+from signup_sync.front.sse import COMMENT, ServerEvent, read_events
+from signup_sync.front.states import State, read_state
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+# Seconds that a lease holds without being renewed, and between two renewals: two may fail.
+LEASE_SECONDS: Final = 6
+TEND_SECONDS: Final = 2.0
+# Seconds between two attempts to get a lost stream back: doubling from the first to the most.
+FIRST_PAUSE: Final = 0.25
+LONGEST_PAUSE: Final = 10.0
+# Seconds that Redis may take before a relay or its lease goes on without it.
+REDIS_TIMEOUT: Final = 2.0
+REDIS_AWAY: Final = (RedisError, OSError)
+
+
+def pause_after(failures: int) -> float:
+    """Seconds until the next attempt, spread so that those who failed together do not come back together."""
+    return min(FIRST_PAUSE * 2 ** min(failures, 16), LONGEST_PAUSE) * uniform(0.5, 1.0)  # noqa: S311 - no secret
+
+
+def group_of(signup_id: UUID) -> str:
+    """The Channels group of those who watch this sign-up."""
+    return f"signup.{signup_id}"
+
+
+class Relay:
+    """Reads one sign-up's stream until it is complete, through lost connections, for STREAM_MAX_AGE at most: whoever
+    still watches then takes over."""
+
+    def __init__(self, signup_id: UUID, gateway: Gateway, stream: aiohttp.ClientResponse | None) -> None:
+        self.signup_id = signup_id
+        self.state: State | None = None
+        self._gateway = gateway
+        self._stream = stream
+        self._is_delayed = False
+        self._judged_or_over = asyncio.Event()
+
+    async def auth_verdict(self) -> State | None:
+        """The state in which auth has given its verdict, or the last one known after SIGNUP_DEADLINE seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(settings.SIGNUP_DEADLINE):
+                await self._judged_or_over.wait()
+        return self.state
+
+    async def run(self) -> None:
+        end = time.monotonic() + settings.STREAM_MAX_AGE
+        failures = 0
+        try:
+            while not self._is_complete and time.monotonic() < end:
+                seen, ask_after = self._version, 0
+                try:
+                    await self._read_stream()
+                except GatewayProblem as problem:
+                    if not problem.may_pass:
+                        logger.warning("sign-up %s is not relayed any more: %s", self.signup_id, problem)
+                        return
+                    logger.info("sign-up %s has no stream: %s", self.signup_id, problem)
+                    ask_after = problem.retry_after or 0
+                except (aiohttp.ClientError, TimeoutError, ValueError, msgspec.MsgspecError) as error:
+                    logger.info("sign-up %s lost its stream: %r", self.signup_id, error)
+                failures = 0 if self._version > seen else failures + 1
+                if not self._is_complete:
+                    await asyncio.sleep(max(ask_after, pause_after(failures)))
+        finally:
+            self._judged_or_over.set()
+
+    async def _read_stream(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is None:
+            stream = await self._gateway.open_events(self.signup_id, seen=self._version)
+        if stream is None:
+            # Auth says that we have seen the end; only its own word makes a sign-up complete.
+            await self._take(await self._gateway.read_state(self.signup_id))
+            return
+        async with stream:
+            async for event in read_events(stream.content):
+                await self._pass_on(event)
+                if self._is_complete:
+                    return
+
+    async def _pass_on(self, event: ServerEvent) -> None:
+        if event.kind == "status":
+            await self._take(read_state(event.data))
+        elif event.kind == "delayed":
+            self._is_delayed = True
+            await self._send_delayed()
+        elif event.kind == COMMENT:
+            # The layer delivers at most once. What a socket missed, it gets with the next heartbeat.
+            await self._send_state()
+            if self._is_delayed:
+                await self._send_delayed()
+
+    async def _take(self, state: State | None) -> None:
+        if state is None or state.version <= self._version:
+            return
+        self.state = state
+        if state.is_judged:
+            self._judged_or_over.set()
+        await self._send_state()
+
+    async def _send_state(self) -> None:
+        if self.state is not None:
+            await self._send({"type": "signup.state", "text": self.state.text})
+
+    async def _send_delayed(self) -> None:
+        await self._send({"type": "signup.delayed"})
+
+    async def _send(self, message: dict[str, str]) -> None:
+        layer = get_channel_layer()
+        assert layer is not None
+        try:
+            # The layer itself waits for Redis without an end.
+            async with asyncio.timeout(REDIS_TIMEOUT):
+                await layer.group_send(group_of(self.signup_id), message)
+        except REDIS_AWAY as error:
+            logger.warning("sign-up %s: %s did not reach its group: %r", self.signup_id, message["type"], error)
+
+    @property
+    def _version(self) -> int:
+        return 0 if self.state is None else self.state.version
+
+    @property
+    def _is_complete(self) -> bool:
+        return self.state is not None and self.state.complete
+
+
+class Relays:
+    """All relays of a process, its client of auth, and the leases. Made by `relays()`, in the event loop."""
+
+    def __init__(self) -> None:
+        self.gateway = Gateway()
+        self._redis = Redis.from_url(
+            settings.REDIS_URL,
+            socket_timeout=REDIS_TIMEOUT,
+            socket_connect_timeout=REDIS_TIMEOUT,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._running: dict[UUID, Relay] = {}
+        self._unleased: set[UUID] = set()
+        self._watched: Counter[UUID] = Counter()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._work = asyncio.Event()
+        self._renewed_at = time.monotonic()
+        self._spawn(self._tend())
+
+    async def close(self) -> None:
+        """Ends all tasks and connections. Sign-ups go on; their leases run out."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.gateway.close()
+        await self._redis.aclose()
+        del _relays[asyncio.get_running_loop()]
+
+    async def sign_up(self, signup_id: UUID, user: NewUser, *, language: str) -> State:
+        """Posts a sign-up, relays what follows, and returns when auth has given its verdict, or the state without it
+        where that takes longer than SIGNUP_DEADLINE. Raises GatewayProblem.
+
+        What was begun goes on when the caller is cancelled: a browser that leaves, or posts again, ends no sign-up.
+        """
+        return await asyncio.shield(self._spawn(self._sign_up(signup_id, user, language)))
+
+    def watch(self, signup_id: UUID) -> None:
+        """A socket of this process shows this sign-up, which is not complete: it must be relayed."""
+        self._watched[signup_id] += 1
+        self._work.set()
+
+    def unwatch(self, signup_id: UUID) -> None:
+        self._watched[signup_id] -= 1
+        if self._watched[signup_id] <= 0:
+            del self._watched[signup_id]
+
+    async def _sign_up(self, signup_id: UUID, user: NewUser, language: str) -> State:
+        stream = await self.gateway.post_user(signup_id, user, language=language)
+        if relay := self._running.get(signup_id):
+            stream.close()
+        else:
+            relay = self._start(signup_id, stream)
+            self._unleased.add(signup_id)
+            self._work.set()
+        if state := await relay.auth_verdict():
+            return state
+        raise GatewayProblem(HTTPStatus.SERVICE_UNAVAILABLE, "auth gave no state")
+
+    def _start(self, signup_id: UUID, stream: aiohttp.ClientResponse | None = None) -> Relay:
+        relay = self._running[signup_id] = Relay(signup_id, self.gateway, stream)
+        self._spawn(self._run(relay))
+        return relay
+
+    async def _run(self, relay: Relay) -> None:
+        try:
+            await relay.run()
+        finally:
+            del self._running[relay.signup_id]
+
+    async def _tend(self) -> None:
+        """Keeps the leases of what runs here, and takes over what is watched here and runs nowhere."""
+        while True:
+            self._work.clear()
+            try:
+                await self._lease(self._due(), only_free=False)
+                orphans = [signup_id for signup_id in self._watched if signup_id not in self._running]
+                for signup_id in await self._lease(orphans, only_free=True):
+                    if signup_id in self._watched and signup_id not in self._running:
+                        self._start(signup_id)
+            except REDIS_AWAY as error:
+                logger.warning("the leases of the relays are not kept: %r", error)
+            except Exception:
+                logger.exception("the leases of the relays are not kept")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TEND_SECONDS):
+                    await self._work.wait()
+
+    def _due(self) -> list[UUID]:
+        """The running relays whose lease is to be set now: all of them once in TEND_SECONDS, before that the new."""
+        new, self._unleased = self._unleased, set()
+        now = time.monotonic()
+        if now - self._renewed_at < TEND_SECONDS:
+            return [signup_id for signup_id in new if signup_id in self._running]
+        self._renewed_at = now
+        return list(self._running)
+
+    async def _lease(self, signup_ids: Sequence[UUID], *, only_free: bool) -> list[UUID]:
+        """Sets the leases of these sign-ups. Returns those that are set."""
+        if not signup_ids:
+            return []
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for signup_id in signup_ids:
+                pipe.set(f"front:relay:{signup_id}", 1, ex=LEASE_SECONDS, nx=only_free)
+            answers = await pipe.execute()
+        return [signup_id for signup_id, is_set in zip(signup_ids, answers, strict=True) if is_set]
+
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        # In a context of its own: that of a request would keep what the request had, its executor and thread too,
+        # for as long as the task runs.
+        context = Context()
+        task = asyncio.get_running_loop().create_task(work, context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._forget, context=context)
+        return task
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) and not isinstance(error, GatewayProblem):
+            logger.error("a task of the relays failed", exc_info=error)
+
+
+_relays: WeakKeyDictionary[asyncio.AbstractEventLoop, Relays] = WeakKeyDictionary()
+
+
+def relays() -> Relays:
+    """The relays of the running event loop, made with the first call: daphne has no event for a start."""
+    loop = asyncio.get_running_loop()
+    if loop not in _relays:
+        _relays[loop] = Relays()
+    return _relays[loop]

@@ -1,0 +1,186 @@
+"""The WebSocket of the page: the lights of one sign-up, as they change (docs/asyncapi.yaml).
+
+Channels calls the class of a socket a consumer; it has nothing to do with Kafka's.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import msgspec
+from channels.consumer import get_handler_name
+from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.routing import URLRouter
+from channels.security.websocket import WebsocketDenier
+from django.conf import settings
+from django.http import parse_cookie
+from django.http.request import split_domain_port, validate_host
+from django.urls import path, re_path
+
+from signup_sync.front.gateway import GatewayProblem
+from signup_sync.front.relay import REDIS_AWAY, group_of, pause_after, relays
+from signup_sync.front.states import State, read_state
+from signup_sync.front.tickets import TicketExpired, TicketRefused, browser_of, open_page_ticket
+
+logger = logging.getLogger(__name__)
+
+# Close codes. The page tells a person what the first two mean; after the others it comes back, with pauses.
+EXPIRED: Final = 4401
+REFUSED: Final = 4403
+POLICY_VIOLATION: Final = 1008
+TRY_AGAIN_LATER: Final = 1013
+
+# The page sends nothing. What comes all the same is ignored, within these limits for the life of one socket.
+MESSAGES_MAX: Final = 20
+MESSAGE_LENGTH_MAX: Final = 1024
+# A socket that has heard neither a change nor a relay's heartbeat for this many heartbeats asks auth itself.
+SILENT_HEARTBEATS: Final = 2
+
+
+def socket_path(ticket: str) -> str:
+    return f"/ws/signup/{ticket}/"
+
+
+class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels ships no types
+    """Sends the state of the ticket's sign-up, then each newer one, as JSON texts; `{"signupId", "delayed": true}`
+    when auth calls it delayed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._version = 0
+        self._is_complete = False
+        self._is_watched = False
+        self._is_delayed = False
+        self._received = 0
+        self._heard = asyncio.Event()
+        self._following: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except REDIS_AWAY as error:
+            # Without its group a socket would show what is true now and never what follows.
+            logger.warning("a socket could not be opened: %r", error)
+            await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
+
+    async def dispatch(self, message: Mapping[str, Any]) -> None:
+        # Channels' own goes through a thread with each message, to close database connections. Here are none.
+        await getattr(self, get_handler_name(message))(message)
+
+    async def connect(self) -> None:
+        browser = browser_of(parse_cookie(_header(self.scope, b"cookie") or ""))
+        try:
+            self._signup_id: UUID = open_page_ticket(self.scope["url_route"]["kwargs"]["ticket"], browser)
+        except TicketRefused as refused:
+            # Accepted first: of a refused handshake the page would not learn why.
+            await self.accept()
+            await self.close(code=EXPIRED if isinstance(refused, TicketExpired) else REFUSED)
+            return
+        # The group first, then the state: what changes in between arrives twice rather than never.
+        await self.channel_layer.group_add(group_of(self._signup_id), self.channel_name)
+        await self.accept()
+        self._following = asyncio.create_task(self._follow())
+
+    async def disconnect(self, code: int) -> None:
+        if self._following is None:
+            return
+        self._following.cancel()
+        self._watch(False)
+        with suppress(*REDIS_AWAY):
+            await self.channel_layer.group_discard(group_of(self._signup_id), self.channel_name)
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        self._received += 1
+        if text_data is None or len(text_data) > MESSAGE_LENGTH_MAX or self._received > MESSAGES_MAX:
+            await self.close(code=POLICY_VIOLATION)
+
+    async def signup_state(self, message: Mapping[str, str]) -> None:
+        self._heard.set()
+        await self._show(read_state(message["text"]))
+
+    async def signup_delayed(self, message: Mapping[str, str]) -> None:
+        self._heard.set()
+        if not self._is_delayed:
+            self._is_delayed = True
+            await self._send({"signupId": str(self._signup_id), "delayed": True})
+
+    async def _follow(self) -> None:
+        """Reads the state at once, and again whenever nobody has said anything for a while: the process that relays,
+        the message, or Redis with the subscription may have got lost."""
+        failures = 0
+        while not self._is_complete:
+            try:
+                state = await relays().gateway.read_state(self._signup_id)
+            except GatewayProblem as problem:
+                logger.info("sign-up %s: the state cannot be read: %s", self._signup_id, problem)
+                await asyncio.sleep(max(problem.retry_after or 0, pause_after(failures)))
+                failures += 1
+                continue
+            failures = 0
+            if state is not None:
+                await self._show(state)
+            await self._silence()
+
+    async def _silence(self) -> None:
+        """Returns when nothing has been heard for SILENT_HEARTBEATS."""
+        with suppress(TimeoutError):
+            while True:
+                self._heard.clear()
+                async with asyncio.timeout(SILENT_HEARTBEATS * settings.STREAM_HEARTBEAT):
+                    await self._heard.wait()
+
+    async def _show(self, state: State) -> None:
+        if state.version <= self._version:
+            return
+        self._version = state.version
+        self._is_complete = state.complete
+        self._watch(not state.complete)
+        await self.send(text_data=state.text)
+
+    async def _send(self, message: Mapping[str, Any]) -> None:
+        await self.send(text_data=msgspec.json.encode(message).decode())
+
+    def _watch(self, wanted: bool) -> None:
+        """A sign-up that is known and not complete must be relayed, by whichever process."""
+        if wanted != self._is_watched:
+            self._is_watched = wanted
+            (relays().watch if wanted else relays().unwatch)(self._signup_id)
+
+
+class OwnOrigin:
+    """Lets only pages of this very host open sockets: a browser sends its cookies along from any page. No Origin is
+    as bad as a foreign one. The rule is that of Django's CSRF check."""
+
+    def __init__(self, application: Any) -> None:
+        self._application = application
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        application = self._application if _is_own_origin(scope) else WebsocketDenier.as_asgi()
+        await application(scope, receive, send)
+
+
+def _is_own_origin(scope: Mapping[str, Any]) -> bool:
+    origin = _header(scope, b"origin") or ""
+    if origin in settings.CSRF_TRUSTED_ORIGINS:
+        return True
+    host = (_header(scope, b"host") or "").lower()
+    is_ours = validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS)
+    return is_ours and urlsplit(origin.lower()).netloc == host
+
+
+def _header(scope: Mapping[str, Any], name: bytes) -> str | None:
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
+
+
+websocket_application = OwnOrigin(
+    URLRouter(
+        [
+            path("ws/signup/<str:ticket>/", SignUpSocket.as_asgi()),
+            re_path("", WebsocketDenier.as_asgi()),
+        ]
+    )
+)

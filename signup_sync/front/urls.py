@@ -1,0 +1,11 @@
+"""The pages of the front."""
+
+from django.urls import path
+
+from signup_sync.front import views
+
+app_name = "front"
+urlpatterns = [
+    path("", views.sign_up, name="signup"),
+    path("status/<str:ticket>/", views.status, name="status"),
+]

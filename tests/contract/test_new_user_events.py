@@ -1,0 +1,49 @@
+"""What one side publishes, the other reads: each has structs of its own."""
+
+from uuid import uuid4
+
+import pytest
+
+from authsvc.events import decode_answer, new_user_requested
+from authsvc.lights import Status
+from authsvc.models import User
+from eventbus.messages import Incoming, Outgoing
+from participant.events import answer, decode_new_user
+from participant.verdict import Verdict
+
+
+def delivered(outgoing: Outgoing) -> Incoming:
+    return Incoming(
+        topic=outgoing.topic,
+        partition=0,
+        offset=0,
+        key=outgoing.key.encode(),
+        value=outgoing.value,
+        headers=outgoing.headers,
+        timestamp_ms=None,
+    )
+
+
+def user() -> User:
+    return User(user_id="Kim", email="kim@example.org", user_name="김", role="ROLE_ADMIN", owner_signup_id=uuid4())
+
+
+@pytest.mark.parametrize("services", [None, ["chat"]])
+def test_a_participant_reads_what_auth_asks(services):
+    record, signup_id = user(), uuid4()
+    outgoing = new_user_requested(record, signup_id=signup_id, attempt=2, services=services)
+    request = decode_new_user(delivered(outgoing))
+    assert (request.signup_id, request.owner_signup_id) == (signup_id, record.owner_signup_id)
+    assert (request.user_id, request.email, request.user_name) == ("Kim", "kim@example.org", "김")
+    assert (request.role, request.services) == ("ROLE_ADMIN", services)
+
+
+@pytest.mark.parametrize("verdict", list(Verdict), ids=lambda verdict: verdict.name)
+def test_auth_reads_what_a_participant_answers(verdict):
+    signup_id = uuid4()
+    asked = delivered(new_user_requested(user(), signup_id=signup_id, attempt=1))
+    outgoing = answer(asked, decode_new_user(asked), verdict, service="chat")
+    read = decode_answer(delivered(outgoing))
+    assert outgoing.key.encode() == asked.key
+    assert (read.signup_id, read.verdict.service) == (signup_id, "chat")
+    assert (read.verdict.status, read.verdict.reason) == (Status(verdict.status), verdict.reason)

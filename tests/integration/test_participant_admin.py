@@ -1,0 +1,178 @@
+"""The admin of chat's users and of customers: pages of `default`, rows of the service's own database."""
+
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+from django.test import Client
+from django.urls import reverse
+
+from chatsvc.models import ChatUser
+from customersvc.models import Customer
+from participant.models import ParticipantUser
+
+pytestmark = pytest.mark.django_db(databases=["default", "chat", "customer"])
+
+
+@dataclass(frozen=True)
+class Pages:
+    """The admin pages of one model, as a person with `client`'s login sees them."""
+
+    model: type[ParticipantUser]
+    client: Client
+
+    def url(self, page: str, *args: object) -> str:
+        return reverse(f"admin:{self.model._meta.app_label}_{self.model._meta.model_name}_{page}", args=args)
+
+    def add(self, user_id: str = "Kim", email: str = "kim@example.org", **fields: str):
+        return self._post(self.url("add"), user_id=user_id, email=email, **fields)
+
+    def change(self, row: ParticipantUser, **fields: str):
+        kept = {name: getattr(row, name) for name in ("user_id", "email", "user_name", "role")}
+        return self._post(self.url("change", row.pk), **kept | fields)
+
+    def act(self, action: str, *rows: ParticipantUser, **fields: str):
+        chosen = {"action": action, "_selected_action": [row.pk for row in rows]}
+        return self.client.post(self.url("changelist"), chosen | fields, follow=True)
+
+    def found(self, query: str) -> list[str]:
+        response = self.client.get(self.url("changelist"), {"q": query})
+        return [row.user_id for row in response.context["cl"].result_list]
+
+    def _post(self, url: str, **fields: str):
+        form = {"user_name": "Kim", "role": "ROLE_USER", "is_active": "on"} | fields
+        return self.client.post(url, form, follow=True)
+
+
+@pytest.fixture(params=[ChatUser, Customer], ids=["chat", "customer"])
+def pages(request: pytest.FixtureRequest, admin_client: Client) -> Pages:
+    return Pages(request.param, admin_client)
+
+
+def row_of(pages: Pages, user_id: str = "kim", **fields: object) -> ParticipantUser:
+    return pages.model.objects.create(user_id=user_id, email=f"{user_id}@example.org", **fields)
+
+
+def errors_of(response) -> dict[str, list[str]]:
+    return response.context["adminform"].form.errors
+
+
+def test_adding_a_user_normalises_it(pages):
+    pages.add("ＫIM", "Kim@Example.org")
+    row = pages.model.objects.get()
+    assert (row.user_id, row.user_id_key, row.email) == ("KIM", "kim", "kim@example.org")
+    assert (row.signup_id, row.owner_signup_id) == (None, None)
+
+
+def test_the_same_user_id_in_another_case_is_an_error_of_that_field(pages):
+    row_of(pages, "Kim")
+    response = pages.add("ｋIM", "other@example.org")
+    assert response.status_code == 200
+    assert errors_of(response) == {"user_id": ["This user ID is taken: “Kim” is the same."]}
+    assert pages.model.objects.count() == 1
+
+
+def test_the_same_email_in_another_case_is_an_error_of_that_field(pages):
+    row_of(pages, "kim")
+    assert set(errors_of(pages.add("other", "KIM@example.org"))) == {"email"}
+    assert pages.model.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    "user_id", ["", "a\0b", "a" * 65, "ﷺ" * 4], ids=["empty", "NUL", "long", "long once normalised"]
+)
+def test_a_user_id_that_cannot_be_kept_is_an_error_of_that_field(pages, user_id):
+    assert set(errors_of(pages.add(user_id))) == {"user_id"}
+    assert not pages.model.objects.exists()
+
+
+def test_changing_a_user_keeps_what_the_sign_up_wrote(pages):
+    row = row_of(pages, signup_id=UUID(int=1), owner_signup_id=UUID(int=2))
+    pages.change(row, user_name="Kim the second", user_id="KIM", signup_id=str(UUID(int=9)))
+    row.refresh_from_db()
+    assert (row.user_name, row.user_id, row.user_id_key) == ("Kim the second", "KIM", "kim")
+    assert (row.signup_id, row.owner_signup_id) == (UUID(int=1), UUID(int=2))
+
+
+def test_changing_a_user_to_another_ones_user_id_is_an_error_of_that_field(pages):
+    row_of(pages, "lee")
+    assert set(errors_of(pages.change(row_of(pages, "kim"), user_id="LEE"))) == {"user_id"}
+
+
+def test_the_history_tells_what_was_done(pages):
+    pages.add()
+    row = pages.model.objects.get()
+    pages.change(row, user_name="Other")
+    pages.act("deactivate", row)
+    history = pages.client.get(pages.url("history", row.pk)).content.decode()
+    assert "Added." in history
+    assert "Changed Name." in history
+    assert "Changed active." in history
+
+
+def test_the_page_says_who_made_the_row_and_what_deleting_does(pages):
+    row = row_of(pages, signup_id=UUID(int=1), owner_signup_id=UUID(int=2))
+    page = pages.client.get(pages.url("change", row.pk)).content.decode()
+    assert str(UUID(int=1)) in page
+    assert str(UUID(int=2)) in page
+    assert "the next replay of the sign-up adds it again" in page
+
+
+def test_deleting_a_user_warns_and_then_deletes(pages):
+    row = row_of(pages)
+    warning = pages.client.get(pages.url("delete", row.pk)).content.decode()
+    assert "the next replay of the sign-up adds it again" in warning
+    pages.client.post(pages.url("delete", row.pk), {"post": "yes"})
+    assert not pages.model.objects.exists()
+
+
+def test_deleting_chosen_users_warns_and_then_deletes(pages):
+    rows = [row_of(pages, "kim"), row_of(pages, "lee")]
+    warning = pages.act("delete_selected", *rows).content.decode()
+    assert "the next replay of the sign-up adds it again" in warning
+    pages.act("delete_selected", *rows, post="yes")
+    assert not pages.model.objects.exists()
+
+
+def test_chosen_users_are_deactivated_and_activated(pages):
+    kim, lee, other = row_of(pages, "kim"), row_of(pages, "lee", is_active=False), row_of(pages, "other")
+    response = pages.act("deactivate", kim, lee)
+    assert "1 user was deactivated." in response.content.decode()
+    assert set(pages.model.objects.filter(is_active=True)) == {other}
+    response = pages.act("activate", kim, lee, other)
+    assert "2 users were activated." in response.content.decode()
+    assert not pages.model.objects.filter(is_active=False).exists()
+
+
+def test_users_are_found_by_user_id_email_and_sign_up(pages):
+    signup_id, owner = uuid4(), uuid4()
+    row_of(pages, "Straße", signup_id=signup_id, owner_signup_id=owner)
+    row_of(pages, "lee")
+    for query in ["straße", "STRASSE", "straße@example", str(signup_id), str(owner)]:
+        assert pages.found(query) == ["Straße"], query
+    assert pages.found("no such user") == []
+
+
+def test_the_list_has_its_filters(pages):
+    row_of(pages, "kim")
+    row_of(pages, "lee", is_active=False, role="ROLE_ADMIN")
+    for filters in [{"is_active__exact": "0"}, {"role": "ROLE_ADMIN"}]:
+        response = pages.client.get(pages.url("changelist"), filters)
+        assert [row.user_id for row in response.context["cl"].result_list] == ["lee"]
+
+
+def test_one_who_may_only_view_changes_nothing(pages):
+    row = row_of(pages)
+    staff = get_user_model().objects.create_user("staff-1", "staff@example.org", is_staff=True)
+    staff.user_permissions.add(Permission.objects.get(codename=f"view_{pages.model._meta.model_name}"))
+    viewer = Pages(pages.model, Client())
+    viewer.client.force_login(staff)
+    assert viewer.client.get(viewer.url("change", row.pk)).status_code == 200
+    assert viewer.change(row, user_name="Other").status_code == 403
+    assert viewer.add("lee", "lee@example.org").status_code == 403
+    assert viewer.client.post(viewer.url("delete", row.pk), {"post": "yes"}).status_code == 403
+    viewer.act("deactivate", row)
+    row.refresh_from_db()
+    assert (row.is_active, row.user_name) == (True, "")

@@ -1,0 +1,268 @@
+"""Chat and customer on their databases: what a batch of requests leaves behind, and what it is answered."""
+
+import json
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from uuid import UUID
+
+import pytest
+from django.conf import settings
+from django.db import connections, transaction
+from django.test.utils import CaptureQueriesContext
+from django.utils.module_loading import import_string
+from eventbus.messages import HandledBatch, Incoming, Subscription
+
+from participant.models import ParticipantUser
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.django_db(databases=["chat", "customer"], transaction=True)
+
+GREEN = ("SUCCESS", None)
+SAME_USER_ID = ("FAIL", "duplicate: userId")
+SAME_EMAIL = ("FAIL", "duplicate: email")
+
+
+@dataclass(frozen=True)
+class Service:
+    """A participant as `manage.py consume_events` finds it, without the Kafka around it."""
+
+    name: str
+    subscription: Subscription
+
+    @property
+    def model(self) -> type[ParticipantUser]:
+        return self.subscription.handle.model
+
+    def handle(self, *batch: Incoming) -> HandledBatch:
+        return self.subscription.handle(batch)
+
+    def verdicts(self, *batch: Incoming) -> list[tuple[str, str | None]]:
+        handled = self.handle(*batch)
+        assert not handled.rejected
+        return verdicts(handled)
+
+    def add_by_admin(self, user_id: str, email: str) -> ParticipantUser:
+        return self.model.objects.create(user_id=user_id, email=email, user_name="Made by hand")
+
+
+@pytest.fixture(params=["chat", "customer"])
+def service(request: pytest.FixtureRequest) -> Service:
+    return Service(request.param, import_string(settings.EVENT_CONSUMERS[request.param]))
+
+
+def asked(user_id="kim", email="kim@example.org", *, signup=1, owner=None, **changes) -> Incoming:
+    """The request of the sign-up `signup`, which owns the record itself unless `owner` says who does."""
+    event = {
+        "signupId": str(UUID(int=signup)),
+        "ownerSignupId": str(UUID(int=signup if owner is None else owner)),
+        "userId": user_id,
+        "email": email,
+        "userName": "Kim",
+        "role": "ROLE_USER",
+        "occurredAt": "2025-01-01T00:00:00Z",
+        "attempt": 1,
+    }
+    return message(json.dumps(event | changes).encode())
+
+
+def message(value: bytes | None) -> Incoming:
+    return Incoming(
+        topic="user.newUser.req", partition=0, offset=0, key=b"kim", value=value, headers=(), timestamp_ms=None
+    )
+
+
+def bodies(handled: HandledBatch) -> list[dict[str, str]]:
+    return [json.loads(outgoing.value) for outgoing in handled.answers]
+
+
+def verdicts(handled: HandledBatch) -> list[tuple[str, str | None]]:
+    return [(body["status"], body.get("reason")) for body in bodies(handled)]
+
+
+def test_it_keeps_a_new_user_and_says_so(service):
+    handled = service.handle(asked("Ｋim", "Kim@Example.org", signup=7))
+    row = service.model.objects.get()
+    assert (row.user_id, row.user_id_key, row.email) == ("Kim", "kim", "kim@example.org")
+    assert (row.user_name, row.role, row.is_active) == ("Kim", "ROLE_USER", True)
+    assert (row.signup_id, row.owner_signup_id) == (UUID(int=7), UUID(int=7))
+    (body,) = bodies(handled)
+    body.pop("occurredAt")
+    assert body == {"signupId": str(UUID(int=7)), "userId": "Kim", "service": service.name, "status": "SUCCESS"}
+    assert [(outgoing.topic, outgoing.key) for outgoing in handled.answers] == [("user.newUser.res", "Kim")]
+
+
+def test_each_service_reads_requests_in_a_group_of_its_own(service):
+    assert (service.subscription.group, service.subscription.topic) == (service.name, "user.newUser.req")
+
+
+def test_each_service_keeps_its_users_to_itself():
+    chat, customer = (Service(name, import_string(settings.EVENT_CONSUMERS[name])) for name in ("chat", "customer"))
+    chat.handle(asked())
+    assert chat.model.objects.count() == 1
+    assert not customer.model.objects.exists()
+    assert customer.verdicts(asked(signup=2)) == [GREEN]
+
+
+def test_it_reports_a_user_that_it_knew(service):
+    service.add_by_admin("KIM", "other@example.org")
+    service.add_by_admin("lee", "Lee@Example.org")
+    assert service.verdicts(asked(), asked("new", "lee@example.org")) == [SAME_USER_ID, SAME_EMAIL]
+    assert service.verdicts(asked("kim", "lee@example.org")) == [SAME_USER_ID]
+    assert service.model.objects.count() == 2
+
+
+def test_it_answers_a_redelivery_the_same(service):
+    service.add_by_admin("lee", "lee@example.org")
+    batch = [asked(signup=1), asked(signup=2, owner=1), asked("lee", "new@example.org", signup=3), asked(signup=1)]
+    first = service.verdicts(*batch)
+    assert first == [GREEN, SAME_USER_ID, SAME_USER_ID, GREEN]
+    assert service.verdicts(*batch) == first
+    assert service.model.objects.count() == 2
+
+
+def test_a_stranger_who_overtakes_the_owner_does_not_turn_the_owner_red(service):
+    assert service.verdicts(asked(signup=2, owner=1)) == [GREEN]
+    assert service.verdicts(asked(signup=1), asked(signup=3, owner=1)) == [GREEN, SAME_USER_ID]
+    assert service.verdicts(asked(signup=2, owner=1)) == [GREEN]
+    assert service.model.objects.get().signup_id == UUID(int=2)
+
+
+def test_a_replay_adds_a_lost_row_again(service):
+    service.handle(asked())
+    service.model.objects.all().delete()
+    assert service.verdicts(asked(attempt=2, services=[service.name])) == [GREEN]
+    assert service.model.objects.get().user_id == "kim"
+
+
+def test_it_neither_keeps_nor_answers_what_others_are_asked(service):
+    handled = service.handle(asked(services=["auth", "another"]), asked("lee", "lee@example.org", services=[]))
+    assert handled == HandledBatch(answers=[], rejected=[])
+    assert not service.model.objects.exists()
+
+
+def test_a_user_who_was_deactivated_stays_so(service):
+    service.handle(asked())
+    service.model.objects.update(is_active=False)
+    assert service.verdicts(asked(), asked(signup=2)) == [GREEN, SAME_USER_ID]
+    assert not service.model.objects.get().is_active
+
+
+def test_a_poison_message_is_put_aside_alone(service):
+    poison = [message(b"garbage"), message(None), asked(userName="a\0b"), asked("x" * 65), message(b'{"userId": "x"}')]
+    batch = [asked(), *poison, asked("lee", "lee@example.org", signup=2)]
+    handled = service.handle(*batch)
+    assert verdicts(handled) == [GREEN, GREEN]
+    assert [incoming for incoming, _ in handled.rejected] == poison
+    assert set(service.model.objects.values_list("user_id", flat=True)) == {"kim", "lee"}
+
+
+def test_a_batch_of_nothing_but_poison_is_put_aside(service):
+    assert [incoming for incoming, _ in service.handle(message(b"")).rejected] == [message(b"")]
+
+
+def test_whatever_is_read_can_be_kept(service):
+    """Texts at the limits of the columns, and characters that a database might refuse or change."""
+    user_ids = ["가" * 64, "ß" * 64, "\u0390\u0323" * 32, "😀\U0010ffff", "\uffff\x01\x7f", "'\"\\%_;--", " a\n"]
+    batch = [
+        asked(user_id, f"{n}" + "é" * 240 + "@example.org", signup=n, userName=user_id, role="R" * 32)
+        for n, user_id in enumerate(user_ids)
+    ]
+    assert service.verdicts(*batch) == [GREEN] * len(batch)
+    assert set(service.model.objects.values_list("user_name", flat=True)) == set(user_ids)
+    assert service.verdicts(*batch) == [GREEN] * len(batch)
+
+
+def test_a_full_batch_takes_a_handful_of_statements(service):
+    batch = [asked(f"user-{n}", f"{n}@example.org", signup=n) for n in range(500)]
+    with CaptureQueriesContext(connections[service.name]) as statements:
+        assert service.verdicts(*batch) == [GREEN] * 500
+    assert len(statements) <= 10
+    assert service.model.objects.count() == 500
+
+
+# --- Two writers ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def beside(service: Service) -> Iterator[ThreadPoolExecutor]:
+    """Threads that handle batches while the test does something else, each on a connection of its own."""
+
+    class HandlerThreads(ThreadPoolExecutor):
+        def handle(self, batch: Sequence[Incoming], start: threading.Barrier | None = None):
+            def run() -> HandledBatch:
+                try:
+                    if start:
+                        start.wait(timeout=10)
+                    return service.handle(*batch)
+                finally:
+                    connections[service.name].close()
+
+            return self.submit(run)
+
+    with HandlerThreads(2) as threads:
+        yield threads
+
+
+def is_waiting_for_us(service: Service) -> bool:
+    """Whether another PostgreSQL backend waits for a lock that this thread's transaction holds."""
+    with connections[service.name].cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+        )
+        return cursor.fetchone()[0] > 0
+
+
+def crossings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The error of each try of a batch that another writer crossed."""
+    return [str(record.args[-1]) for record in caplog.records if record.name == "eventbus.transactions"]
+
+
+def test_two_batches_that_cross_keep_each_user_once(service, beside):
+    """One has the userIds in the order of the emails, the other against it: each waits for what the other inserted."""
+    count = 200
+    emails = [f"{n:03}@example.org" for n in range(count)]
+    batches = [
+        [asked(f"a-{n:03}", email, signup=1000 + n) for n, email in enumerate(emails)],
+        [asked(f"b-{n:03}", email, signup=2000 + n) for n, email in enumerate(reversed(emails))],
+    ]
+    start = threading.Barrier(2)
+    one, other = (future.result(timeout=60) for future in [beside.handle(batch, start) for batch in batches])
+    assert set(verdicts(one) + verdicts(other)) == {GREEN, SAME_EMAIL}
+    kept = {body["signupId"] for body in bodies(one) + bodies(other) if body["status"] == "SUCCESS"}
+    assert {str(row.signup_id) for row in service.model.objects.all()} == kept
+    assert sorted(service.model.objects.values_list("email", flat=True)) == emails
+
+
+def test_a_batch_that_another_writer_forestalls_is_decided_again(service, beside, caplog):
+    """The handler finds nobody, then inserts a userId that a transaction which it could not see has just inserted."""
+    caplog.set_level(logging.INFO)
+    with transaction.atomic(using=service.name):
+        service.add_by_admin("kim", "other@example.org")
+        handled = beside.handle([asked(), asked("lee", "lee@example.org", signup=2)])
+        if connections[service.name].vendor == "postgresql":
+            eventually(lambda: is_waiting_for_us(service), what="the handler waits for the row")
+    assert verdicts(handled.result(timeout=30)) == [SAME_USER_ID, GREEN]
+    assert set(service.model.objects.values_list("user_id", flat=True)) == {"kim", "lee"}
+    if connections[service.name].vendor == "postgresql":
+        assert crossings(caplog) == ["IntegrityError"]
+
+
+@pytest.mark.needs("postgresql")
+def test_a_deadlock_repeats_the_whole_batch(service, beside, caplog):
+    caplog.set_level(logging.INFO)
+    with transaction.atomic(using=service.name):
+        with connections[service.name].cursor() as cursor:
+            # The handler is the one that looks for a deadlock first, and so the one that PostgreSQL ends.
+            cursor.execute("SET LOCAL deadlock_timeout = '1min'")
+        service.add_by_admin("zoe", "second@example.org")
+        handled = beside.handle(
+            [asked("amy", "first@example.org", signup=1), asked("bob", "second@example.org", signup=2)]
+        )
+        eventually(lambda: is_waiting_for_us(service), what="the handler has inserted amy and waits with bob")
+        service.add_by_admin("zed", "first@example.org")
+    assert verdicts(handled.result(timeout=30)) == [SAME_EMAIL, SAME_EMAIL]
+    assert set(service.model.objects.values_list("user_id", flat=True)) == {"zed", "zoe"}
+    assert crossings(caplog) == ["OperationalError"]

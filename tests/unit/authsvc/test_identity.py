@@ -1,0 +1,55 @@
+import unicodedata
+
+import pytest
+from django.core.exceptions import ValidationError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authsvc import identity
+
+
+@pytest.mark.parametrize("text", ["kim", "Kim.Min-su_2", "김민수", "민수", "ab", "a" * 32, "東京99"])
+def test_it_accepts_letters_and_digits_of_any_script(text):
+    identity.validate_user_id(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "a" * 33, "a" * 1000, "kim min", "kim🙂", ".kim", "_kim", "-kim", "kim\n", "a\x00b", "a/b", "<b>"]
+)
+def test_it_refuses_what_the_rule_excludes(text):
+    with pytest.raises(ValidationError):
+        identity.validate_user_id(text)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("Kim", "kIM"), ("ＫＩＭ", "kim"), ("Straße", "STRASSE"), ("각", "\u1100\u1161\u11a8")]
+)
+def test_one_look_is_one_user_id(one, other):
+    assert identity.user_id_key(one) == identity.user_id_key(other)
+
+
+@given(st.text())
+def test_the_key_is_stable(text):
+    key = identity.user_id_key(text)
+    assert identity.user_id_key(key) == key
+    assert identity.user_id_key(unicodedata.normalize("NFD", text)) == key
+
+
+def test_emails_are_compared_in_lower_case():
+    assert identity.normalize_email(" Kim@Example.COM ") == "kim@example.com"
+
+
+@pytest.mark.parametrize("text", ["", "kim", "kim@", "@example.com", "a b@example.com", f"{'a' * 64}@{'b' * 200}.com"])
+def test_it_refuses_what_is_no_address(text):
+    with pytest.raises(ValidationError):
+        identity.validate_address(text)
+
+
+@pytest.mark.parametrize("text", ["", "a" * 101, "a\x07b", "a\x00"])
+def test_it_refuses_names_that_cannot_be_shown(text):
+    with pytest.raises(ValidationError):
+        identity.validate_user_name(text)
+
+
+def test_it_accepts_a_name_as_people_write_it():
+    identity.validate_user_name("김 민수 👋 O'Neil-Núñez")

@@ -1,0 +1,114 @@
+from datetime import UTC, datetime
+from uuid import UUID
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authsvc.lights import SignUpState, Status, Verdict, lights_as_document, lights_from_document
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+SERVICES = ["auth", "chat", "customer"]
+
+
+def begun() -> SignUpState:
+    return SignUpState.all_pending(UUID(int=1), started_at=NOW, services=SERVICES)
+
+
+def decided(*verdicts: Verdict) -> SignUpState:
+    return begun().decided(verdicts, at=NOW)
+
+
+def test_it_begins_with_every_light_pending_at_version_1():
+    state = begun()
+    assert state.version == 1
+    assert state.pending == SERVICES
+    assert not state.is_complete
+
+
+def test_a_verdict_raises_the_version_and_turns_its_light_alone():
+    state = decided(Verdict("auth", Status.SUCCESS))
+    assert state.version == 2
+    assert state.pending == ["chat", "customer"]
+    assert state.changed_since(1) == ["auth"]
+
+
+def test_a_decided_light_does_not_move():
+    state = decided(Verdict("chat", Status.SUCCESS))
+    assert state.decided([Verdict("chat", Status.FAIL, "duplicate: userId")], at=NOW) is state
+
+
+def test_the_first_of_two_verdicts_in_one_batch_counts():
+    state = decided(Verdict("chat", Status.SUCCESS), Verdict("chat", Status.FAIL, "duplicate: userId"))
+    assert state.lights["chat"].status is Status.SUCCESS
+
+
+def test_where_auth_refused_the_reason_is_auths():
+    state = decided(Verdict("auth", Status.FAIL, "duplicate: email")).decided(
+        [Verdict("chat", Status.FAIL, "duplicate: userId"), Verdict("customer", Status.SUCCESS)], at=NOW
+    )
+    assert state.lights["chat"].reason == "duplicate: email"
+    assert state.lights["customer"].reason is None
+
+
+def test_a_participants_own_reason_stands_where_auth_accepted():
+    state = decided(Verdict("auth", Status.SUCCESS)).decided(
+        [Verdict("chat", Status.FAIL, "duplicate: email")], at=NOW
+    )
+    assert state.lights["chat"].reason == "duplicate: email"
+
+
+def test_the_wire_names_status_and_reason_only():
+    state = decided(Verdict("auth", Status.SUCCESS), Verdict("chat", Status.FAIL, "duplicate: userId"))
+    assert state.as_wire() == {
+        "signupId": "00000000-0000-0000-0000-000000000001",
+        "version": 2,
+        "complete": False,
+        "services": {
+            "auth": {"status": "SUCCESS"},
+            "chat": {"status": "FAIL", "reason": "duplicate: userId"},
+            "customer": {"status": "PENDING"},
+        },
+    }
+
+
+def test_a_verdict_for_a_service_that_is_not_asked_is_an_error():
+    with pytest.raises(KeyError):
+        decided(Verdict("billing", Status.SUCCESS))
+
+
+verdicts = st.lists(
+    st.lists(
+        st.builds(Verdict, st.sampled_from(SERVICES), st.sampled_from([Status.SUCCESS, Status.FAIL]), st.none()),
+        min_size=1,
+        max_size=4,
+    ),
+    max_size=6,
+)
+
+
+@given(verdicts)
+def test_versions_only_rise_lights_only_turn_once_and_no_change_is_missed(batches):
+    state, reader_version = begun(), 0
+    reader: dict[str, Status] = {}
+    for batch in batches:
+        after = state.decided(batch, at=NOW)
+        assert after.version == state.version + (after is not state)
+        for service, light in state.lights.items():
+            if light.status is not Status.PENDING:
+                assert after.lights[service] == light
+        state = after
+        for service in state.changed_since(reader_version):
+            reader[service] = state.lights[service].status
+        reader_version = state.version
+        assert reader == {service: light.status for service, light in state.lights.items()}
+
+
+@given(verdicts)
+def test_its_column_and_its_copy_in_redis_hold_it_whole(batches):
+    state = begun()
+    for batch in batches:
+        state = state.decided(batch, at=NOW)
+    assert lights_from_document(lights_as_document(state.lights)) == state.lights
+    assert msgspec.json.decode(msgspec.json.encode(state), type=SignUpState) == state

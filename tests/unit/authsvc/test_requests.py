@@ -1,0 +1,99 @@
+import json
+from http import HTTPStatus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authsvc.problems import Problem
+from authsvc.requests import check_password_strength, read_idempotency_key, read_json, read_signup
+
+GOOD = {"userId": "kim", "userPw": "correct horse 9", "email": "Kim@example.com", "userName": "Kim"}
+
+
+def problem_of(document) -> Problem:
+    with pytest.raises(Problem) as caught:
+        read_signup(document)
+    return caught.value
+
+
+def pointers(problem: Problem) -> list[str]:
+    return [error.pointer for error in problem.errors]
+
+
+def test_it_normalises_what_it_reads():
+    request = read_signup(GOOD | {"userId": "Ｋim", "userName": "  Kim "})
+    assert (request.user_id, request.email, request.user_name, request.role) == (
+        "Kim", "kim@example.com", "Kim", "ROLE_USER",
+    )  # fmt: skip
+
+
+def test_it_never_prints_the_password():
+    assert "correct horse" not in repr(read_signup(GOOD))
+
+
+@pytest.mark.parametrize("content_type", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonx"])
+def test_another_content_type_is_415(content_type):
+    with pytest.raises(Problem) as caught:
+        read_json(b"{}", content_type)
+    assert caught.value.status is HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[]", b'"x"', b"null", b"[" * 60_000])
+def test_what_is_no_json_object_is_400(body):
+    with pytest.raises(Problem) as caught:
+        read_json(body, "application/json; charset=utf-8")
+    assert caught.value.status is HTTPStatus.BAD_REQUEST
+
+
+@pytest.mark.parametrize("missing", GOOD)
+def test_a_missing_field_is_named(missing):
+    problem = problem_of({name: value for name, value in GOOD.items() if name != missing})
+    assert problem.status is HTTPStatus.UNPROCESSABLE_ENTITY
+    assert pointers(problem) == [f"/{missing}"]
+
+
+@pytest.mark.parametrize("name", GOOD)
+@pytest.mark.parametrize("value", [None, 1, True, [], {}, "a\x00b", "a\ud800"])
+def test_a_field_of_the_wrong_type_or_with_unstorable_text_is_named(name, value):
+    assert pointers(problem_of(GOOD | {name: value})) == [f"/{name}"]
+
+
+def test_an_unknown_field_is_named_with_its_pointer_escaped():
+    assert pointers(problem_of(GOOD | {"a/b~c": 1})) == ["/a~1b~0c"]
+
+
+def test_every_wrong_field_is_named_at_once():
+    assert set(pointers(problem_of({"userId": "!", "email": "x", "role": "ROOT", "extra": 1}))) == {
+        "/userId", "/email", "/userName", "/userPw", "/role", "/extra",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("password", ["short", "12345678901", "password123", "kimkimkim", "kim@example.com"])
+def test_a_weak_password_is_refused_by_djangos_validators(password):
+    request = read_signup(GOOD | {"userId": "kimkimkim", "userPw": password})
+    with pytest.raises(Problem) as caught:
+        check_password_strength(request)
+    assert pointers(caught.value) == ["/userPw"] * len(caught.value.errors)
+
+
+def test_an_idempotency_key_must_be_a_uuid():
+    with pytest.raises(Problem) as caught:
+        read_idempotency_key("not-a-uuid")
+    assert caught.value.status is HTTPStatus.BAD_REQUEST
+    assert read_idempotency_key(None) != read_idempotency_key(None)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+)
+
+
+@given(st.dictionaries(st.sampled_from([*GOOD, "role"]) | st.text(), json_values))
+def test_whatever_is_sent_is_read_or_refused_in_words(document):
+    text = json.dumps(document).encode()
+    try:
+        read_signup(read_json(text, "application/json"))
+    except Problem as problem:
+        assert problem.status is HTTPStatus.UNPROCESSABLE_ENTITY
+        assert problem.errors

@@ -1,0 +1,97 @@
+import asyncio
+import json
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from django.utils import timezone
+
+from authsvc.hub import Watch
+from authsvc.lights import SignUpState, Status, Verdict
+from authsvc.streams import follow
+
+SERVICES = ["auth", "chat", "customer"]
+
+
+@pytest.fixture
+def begun() -> SignUpState:
+    return SignUpState.all_pending(UUID(int=7), started_at=timezone.now(), services=SERVICES)
+
+
+def decide(state: SignUpState, *services: str) -> SignUpState:
+    return state.decided([Verdict(service, Status.SUCCESS) for service in services], at=timezone.now())
+
+
+async def read(stream) -> list[bytes]:
+    async with asyncio.timeout(10):
+        return [text async for text in stream]
+
+
+def ids(texts: list[bytes]) -> list[int]:
+    return [int(line[4:]) for text in texts for line in text.decode().splitlines() if line.startswith("id: ")]
+
+
+def changed(texts: list[bytes]) -> list[list[str]]:
+    return [
+        json.loads(line[6:])["changed"]
+        for text in texts
+        for line in text.decode().splitlines()
+        if line.startswith("data: {") and line != "data: {}"
+    ]
+
+
+async def test_a_new_signup_is_shown_pending_then_with_auths_verdict_then_to_its_end(begun):
+    watch = Watch()
+    judged = decide(begun, "auth")
+    watch.offer(decide(decide(judged, "chat"), "customer"))
+    texts = await read(follow(watch, [begun, judged], seen=0))
+    assert texts[0] == b"retry: 2000\n\n"
+    assert texts[1] == (
+        b'event: status\nid: 1\ndata: {"signupId":"00000000-0000-0000-0000-000000000007","version":1,"complete":false,'
+        b'"services":{"auth":{"status":"PENDING"},"chat":{"status":"PENDING"},"customer":{"status":"PENDING"}},'
+        b'"changed":["auth","chat","customer"]}\n\n'
+    )
+    # What the watch holds already is shown at once: ids may skip.
+    assert ids(texts) == [1, 4]
+    assert changed(texts) == [SERVICES, ["auth", "chat", "customer"]]
+
+
+async def test_each_change_goes_down_once_and_old_news_not_at_all(begun):
+    watch = Watch()
+    judged = decide(begun, "auth")
+    stream = follow(watch, [begun, judged], seen=0)
+    texts = [await anext(stream) for _ in range(3)]
+    watch.offer(begun)
+    watch.offer(judged)
+    watch.offer(decide(judged, "chat"))
+    texts.append(await anext(stream))
+    watch.offer(decide(decide(judged, "chat"), "customer"))
+    texts += await read(stream)
+    assert ids(texts) == [1, 2, 3, 4]
+    assert changed(texts) == [SERVICES, ["auth"], ["chat"], ["customer"]]
+
+
+async def test_a_reader_who_comes_back_gets_what_it_has_not_seen(begun):
+    state = decide(decide(decide(begun, "auth"), "chat"), "customer")
+    texts = await read(follow(Watch(), [state], seen=3))
+    assert ids(texts) == [4]
+    assert changed(texts) == [["customer"]]
+
+
+async def test_it_says_once_that_it_is_delayed_and_stays(begun, settings):
+    settings.STREAM_HEARTBEAT = 0.05
+    late = SignUpState.all_pending(begun.signup_id, started_at=timezone.now() - timedelta(hours=1), services=SERVICES)
+    watch = Watch()
+    stream = follow(watch, [late], seen=1)
+    texts = [await anext(stream) for _ in range(4)]
+    assert texts[1:] == [b"event: delayed\ndata: {}\n\n", b": still here\n\n", b": still here\n\n"]
+    watch.offer(decide(late, *SERVICES))
+    assert ids(await read(stream)) == [2]
+
+
+async def test_it_ends_when_the_client_leaves_or_it_is_too_old(begun, settings):
+    watch = Watch()
+    watch.close()
+    assert ids(await read(follow(watch, [begun], seen=0))) == []
+    settings.STREAM_MAX_AGE = 0.05
+    assert ids(await read(follow(Watch(), [begun], seen=0))) == [1]

@@ -1,0 +1,146 @@
+import json
+from datetime import UTC, datetime
+from uuid import UUID
+
+import msgspec
+import pytest
+from eventbus.errors import PermanentError
+from eventbus.messages import Incoming
+
+from participant.events import answer, decode_new_user
+from participant.verdict import Verdict
+
+SIGNUP = "0190a000-0000-7000-8000-000000000001"
+OWNER = "0190a000-0000-7000-8000-000000000002"
+TRACEPARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def message(value: bytes | None, *headers: tuple[str, bytes | None]) -> Incoming:
+    return Incoming(
+        topic="user.newUser.req", partition=0, offset=7, key=b"kim", value=value, headers=headers, timestamp_ms=None
+    )
+
+
+def event(**changes) -> bytes:
+    fields = {
+        "signupId": SIGNUP,
+        "ownerSignupId": OWNER,
+        "userId": "Kim",
+        "email": "Kim@Example.org",
+        "userName": "Kim",
+        "role": "ROLE_USER",
+        "occurredAt": "2025-01-01T00:00:00Z",
+        "attempt": 1,
+    }
+    return json.dumps(fields | changes).encode()
+
+
+def test_it_reads_a_request_and_normalises_it():
+    request = decode_new_user(message(event(userId="Ｋim")))
+    assert (request.signup_id, request.owner_signup_id) == (UUID(SIGNUP), UUID(OWNER))
+    assert (request.user_id, request.user_id_key, request.email) == ("Kim", "kim", "kim@example.org")
+    assert (request.user_name, request.role) == ("Kim", "ROLE_USER")
+
+
+def test_it_ignores_fields_that_it_does_not_know():
+    assert decode_new_user(message(event(colour="green", userIdKey="other"))).user_id_key == "kim"
+
+
+@pytest.mark.parametrize(
+    ("changes", "asked"),
+    [
+        ({}, True),
+        ({"services": None}, True),
+        ({"services": ["auth", "chat"]}, True),
+        ({"services": ["customer"]}, False),
+        ({"services": []}, False),
+    ],
+)
+def test_it_is_asked_unless_the_request_names_others(changes, asked):
+    assert decode_new_user(message(event(**changes))).asks("chat") is asked
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"userId": "가나다" * 10},
+        {"userId": "😀"},
+        {"userId": "가" * 64, "email": "e" * 242 + "@example.org", "userName": "가" * 150},
+    ],
+    ids=["hangul", "emoji", "longest"],
+)
+def test_it_takes_whatever_the_row_can_keep(changes):
+    assert decode_new_user(message(event(**changes))).user_id == changes["userId"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"garbage",
+        b"[]",
+        b"{}",
+        b"\xff\xfe",
+        event(signupId="no uuid"),
+        event(ownerSignupId=None),
+        event(userId=7),
+        event(userId=""),
+        event(userId="a" * 65),
+        # One character that NFKC makes 18 of.
+        event(userId="ﷺ" * 4),
+        event(userId="a\0b"),
+        event(email="a\0@example.org"),
+        event(email=" "),
+        event(email="e" * 243 + "@example.org"),
+        # Lower-casing makes two characters of one.
+        event(email="İ" * 200 + "@example.org"),
+        event(userName="a\0b"),
+        event(userName="n" * 151),
+        event(role="a\0b"),
+        event(role="R" * 33),
+        event(services="chat"),
+        event(userName="half a pair: \ud800"),
+        event(userName="x").replace(b'"x"', b'"half a pair: \xed\xa0\x80"'),
+    ],
+)
+def test_it_refuses_what_the_row_cannot_keep(value):
+    with pytest.raises((msgspec.DecodeError, UnicodeError)):
+        decode_new_user(message(value))
+
+
+def test_it_refuses_a_message_without_a_value():
+    with pytest.raises(PermanentError):
+        decode_new_user(message(None))
+
+
+def answered(verdict: Verdict, *headers: tuple[str, bytes | None]):
+    incoming = message(event(), *headers)
+    return answer(incoming, decode_new_user(incoming), verdict, service="chat")
+
+
+def test_success_has_no_reason():
+    before = datetime.now(UTC)
+    outgoing = answered(Verdict.KEPT)
+    body = json.loads(outgoing.value)
+    occurred_at = body.pop("occurredAt")
+    assert body == {"signupId": SIGNUP, "userId": "Kim", "service": "chat", "status": "SUCCESS"}
+    assert occurred_at.endswith("Z")
+    assert before <= datetime.fromisoformat(occurred_at) <= datetime.now(UTC)
+    assert (outgoing.topic, outgoing.key) == ("user.newUser.res", "Kim")
+
+
+def test_failure_names_its_reason():
+    body = json.loads(answered(Verdict.DUPLICATE_EMAIL).value)
+    assert (body["status"], body["reason"]) == ("FAIL", "duplicate: email")
+
+
+def test_an_answer_is_a_cloud_event_in_the_trace_of_its_request():
+    headers = dict(answered(Verdict.KEPT, ("traceparent", TRACEPARENT)).headers)
+    assert headers["traceparent"] == TRACEPARENT
+    assert headers["ce_type"] == b"user.newUser.res"
+    assert headers["ce_source"] == b"/chat"
+
+
+@pytest.mark.parametrize("trace", [None, b"", b"\xff", b"00-4bf9-00f0-01", TRACEPARENT + b"\n"])
+def test_a_trace_that_is_none_is_not_passed_on(trace):
+    assert "traceparent" not in dict(answered(Verdict.KEPT, ("traceparent", trace)).headers)
