@@ -20,8 +20,6 @@ UNFINISHED := $(VENV)/.unfinished
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-##
-
 run: $(INSTALLED) ## Start everything here, with nothing but Python installed: PORT=8001 make run, if 8000 is taken
 	@exec $(MANAGE) run_local
 
@@ -40,15 +38,15 @@ test: ## Everything that CI runs: check and all tests, on the embedded default a
 		$(MAKE) $$step || { echo "make test: '$$step' failed; what follows it did not run. Alone: make $$step" >&2; exit 1; }; \
 	done
 
-setup: $(INSTALLED_DEV) ## Install what the tests need, the real servers too
-	@PATH="$(abspath $(BIN)):$$PATH" bash tests/setup.sh
+setup: $(INSTALLED_DEV) ## Install what the tests need: their requirements and the real servers
+	@bash tests/setup.sh
 
 check: $(INSTALLED_DEV) ## The quick half: format, lint, types, who imports whom, migrations
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .
 	$(BIN)/lint-imports
-	$(MANAGE) makemigrations --check --dry-run
+	DATA_DIR=$(VENV)/check $(MANAGE) makemigrations --check --dry-run
 
 test-unit: $(INSTALLED_DEV) ## The tests that need no server
 	$(BIN)/python -m pytest tests/unit
@@ -65,37 +63,40 @@ format: $(INSTALLED_DEV) ## Format the code and mend what the linter can
 
 lock: $(INSTALLED_DEV) ## Choose the newest allowed versions anew and pin them with their hashes
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(COMPILE) requirements.in -o requirements.txt
-	$(COMPILE) requirements-dev.in -o requirements-dev.txt
+	$(COMPILE) requirements.in --output-file requirements.txt
+	$(COMPILE) requirements-dev.in --output-file requirements-dev.txt
 
-COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-emit-find-links
+COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 clean: ## Remove the environment and caches; the data in var/ stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A python3 that is there may still be too old, or a stand-in that only says how to install it: so each is tried.
-$(INSTALLED): requirements.txt
+# A python3 may be too old, or a stand-in that only says how to get one: so each is asked. An environment whose making
+# was interrupted, or whose Python has gone, is made anew; `--clear` only where one is, never in some other folder.
+$(INSTALLED): requirements.txt $(BIN)/python
 	@set -e; \
 	if [ -e $(UNFINISHED) ] || ! $(BIN)/python -c '' 2>/dev/null; then \
-		for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11) none; do \
-			if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi; \
+		for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11) ''; do \
+			[ -z "$$python" ] || $$python -c '$(IS_NEW_ENOUGH)' 2>/dev/null && break; \
 		done; \
-		if [ $$python = none ]; then \
-			echo "Python 3.11 or newer is needed ($(or $(PYTHON),python3) is `$(or $(PYTHON),python3) -V 2>&1 || echo missing`): install it, or name it as in PYTHON=/path/to/python3.12 make run" >&2; exit 1; \
-		fi; \
-		if ! $$python -c 'import venv, ensurepip' 2>/dev/null; then \
-			echo "$$python has no venv module: install it (Debian, Ubuntu: apt install python3-venv), or name another Python: PYTHON=/path/to/python3.12 make run" >&2; exit 1; \
-		fi; \
-		echo "Making $(VENV) with `$$python -V`"; \
-		clear=; if [ -f $(VENV)/pyvenv.cfg ]; then clear=--clear; fi; \
-		$$python -m venv $$clear $(VENV); \
+		[ -n "$$python" ] || { echo '$(NO_PYTHON)' >&2; exit 1; }; \
+		$$python -c 'import venv, ensurepip' 2>/dev/null || { echo "$$python $(NO_VENV)" >&2; exit 1; }; \
+		echo "Making $(VENV) with $$($$python -V)"; \
+		$$python -m venv $$([ ! -f $(VENV)/pyvenv.cfg ] || echo --clear) $(VENV); \
 	fi; \
 	touch $(UNFINISHED); \
 	echo "Installing what requirements.txt names; the first time this takes about a minute"; \
-	$(PIP) -r requirements.txt || { echo "The installation failed, see above: check the network and try again" >&2; exit 1; }; \
+	$(PIP) -r requirements.txt || { echo '$(NOT_INSTALLED)' >&2; exit 1; }; \
 	mv $(UNFINISHED) $@
+
+$(BIN)/python: ;
+
+IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+NO_PYTHON := Python 3.11 or newer is needed$(if $(PYTHON), ($(PYTHON) is none)): install it, or name the one to use, as in PYTHON=/opt/python3.12/bin/python3 make run
+NO_VENV := has no venv module: install it (Debian and Ubuntu: apt install python3-venv), or name another Python, as in PYTHON=python3.12 make run
+NOT_INSTALLED := The installation failed; the reason stands above. Mend it (is the network there?) and try again
 
 $(INSTALLED_DEV): requirements-dev.txt $(INSTALLED)
 	@echo "Installing what requirements-dev.txt names"

@@ -73,6 +73,16 @@ class SignUpState(msgspec.Struct, frozen=True, rename="camel"):
             return self
         return SignUpState(signup_id=self.signup_id, started_at=self.started_at, version=version, lights=lights)
 
+    def asking(self, service: str) -> "SignUpState":
+        """The state in which one more service is asked: its light is added, pending, in a new version."""
+        version = self.version + 1
+        return SignUpState(
+            signup_id=self.signup_id,
+            started_at=self.started_at,
+            version=version,
+            lights=self.lights | {service: Light(version=version)},
+        )
+
     def _reason(self, verdict: Verdict) -> str | None:
         """Where auth refused, a participant was asked about auth's record, not about what was typed: auth's reason
         is the one that means something to the person."""

@@ -1,10 +1,12 @@
 """Auth's own tables: the users, and the sign-ups with their lights."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -47,7 +49,7 @@ class User(AbstractBaseUser, PermissionsMixin):
     """Auth's record of a user. `owner_signup_id` is the sign-up that made it; one made otherwise has an id of its
     own there, which no sign-up will ever have."""
 
-    user_id = models.CharField(_("user ID"), max_length=identity.USER_ID_MAX)
+    user_id = models.CharField(_("user ID"), max_length=identity.USER_ID_MAX, validators=[identity.validate_user_id])
     # Case folding can lengthen: the sharp s becomes two letters.
     user_id_key = models.CharField(_("user ID, folded"), max_length=identity.USER_ID_MAX * 2, editable=False)
     email = models.CharField(_("email address"), max_length=identity.EMAIL_MAX, validators=[identity.validate_address])
@@ -70,13 +72,13 @@ class User(AbstractBaseUser, PermissionsMixin):
         verbose_name = _("user")
         verbose_name_plural = _("users")
         constraints = [
+            models.UniqueConstraint(fields=["user_id_key"], name="user_id_key_unique"),
             models.UniqueConstraint(
-                "user_id_key", name="user_id_key_unique", violation_error_message=_("This user ID is taken.")
+                fields=["email"],
+                name="user_email_unique",
+                violation_error_message=_("This email address is taken."),
             ),
-            models.UniqueConstraint(
-                "email", name="user_email_unique", violation_error_message=_("This email address is taken.")
-            ),
-            models.UniqueConstraint("owner_signup_id", name="user_owner_unique"),
+            models.UniqueConstraint(fields=["owner_signup_id"], name="user_owner_unique"),
         ]
         permissions = [("add_admin", _("May sign up administrators"))]
 
@@ -92,9 +94,16 @@ class User(AbstractBaseUser, PermissionsMixin):
         self.user_id_key = identity.user_id_key(self.user_id)
         self.email = identity.normalize_email(self.email)
 
-    def clean(self) -> None:
+    def clean_fields(self, exclude: Collection[str] | None = None) -> None:
+        """Normalises first: the limits are those of what is saved."""
         self.normalize()
-        identity.validate_user_id(self.user_id)
+        super().clean_fields(exclude=exclude)
+
+    def clean(self) -> None:
+        """Says at the user ID that it is taken: its folded twin, which is the unique one, is in no form."""
+        same = type(self).objects.filter(user_id_key=self.user_id_key).exclude(pk=self.pk)
+        if same.exists():
+            raise ValidationError({"user_id": _("This user ID is taken.")})
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         self.normalize()
@@ -133,11 +142,11 @@ class SignUp(models.Model):
         verbose_name_plural = _("sign-ups")
         permissions = [("replay_signup", _("May replay sign-ups"))]
         indexes = [
-            models.Index("user_id_key", name="signup_user_id_key"),
-            models.Index("next_due_at", name="signup_due", condition=models.Q(next_due_at__isnull=False)),
-            models.Index("id", name="signup_pending", condition=models.Q(pending_count__gt=0)),
-            models.Index("id", name="signup_red", condition=models.Q(failed_count__gt=0)),
-            models.Index("id", name="signup_stalled", condition=models.Q(stalled_at__isnull=False)),
+            models.Index(fields=["user_id_key"], name="signup_user_id_key"),
+            models.Index(fields=["next_due_at"], name="signup_due", condition=models.Q(next_due_at__isnull=False)),
+            models.Index(fields=["id"], name="signup_pending", condition=models.Q(pending_count__gt=0)),
+            models.Index(fields=["id"], name="signup_red", condition=models.Q(failed_count__gt=0)),
+            models.Index(fields=["id"], name="signup_stalled", condition=models.Q(stalled_at__isnull=False)),
         ]
 
     def __str__(self) -> str:
@@ -163,8 +172,8 @@ class SignUp(models.Model):
         self.version = state.version
         self.pending_count = len(state.pending)
         self.failed_count = len(state.failed)
+        self.completed_at = at if state.is_complete else None
         if state.is_complete:
-            self.completed_at = at
             self.next_due_at = None
             self.stalled_at = None
 

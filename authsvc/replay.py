@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from django.db.models import QuerySet
-from django.utils import timezone
 from eventbus.errors import DeliveryError
 from eventbus.messages import Outgoing
 from eventbus.producer import EventProducer
-from eventbus.transactions import atomically
 
 from authsvc.events import new_user_requested
 from authsvc.models import SignUp
-from authsvc.services import AUTH, DATABASE, pause_after, records_of
+from authsvc.services import ask_again, records_of
 
 CHUNK: Final = 500
 ACKNOWLEDGED_WITHIN: Final = 30.0
@@ -37,8 +35,9 @@ def replay(
     """Publishes the events of `signups` again, to `service` alone or to every participant; yields the counts of each
     chunk, so that a million of them need the memory of one chunk.
 
-    A sign-up is skipped where auth's record is gone or `service` is none that it asks. One that is incomplete gets
-    all its tries again; a decided light stays as it is. Without a producer nothing is sent or changed: a dry run.
+    A sign-up is skipped where auth's record is gone. One that is incomplete gets all its tries again, one that never
+    asked `service` gets its light; a decided light stays as it is. Without a producer nothing is sent or changed: a
+    dry run.
     """
     rest = signups.order_by("id")
     while chunk := list(rest[:CHUNK]):
@@ -47,13 +46,13 @@ def replay(
 
 
 def _replay_chunk(chunk: Sequence[SignUp], producer: EventProducer | None, service: str | None) -> ReplayCounts:
-    chosen = [signup for signup in chunk if service is None or (service != AUTH and service in signup.lights)]
-    records = records_of(chosen)
-    chosen = [signup for signup in chosen if signup.owner_signup_id in records]
+    records = records_of(chunk)
+    chosen = [signup for signup in chunk if signup.owner_signup_id in records]
     skipped = len(chunk) - len(chosen)
     if producer is None:
         return ReplayCounts(sent=len(chosen), skipped=skipped)
-    _make_due_again(chosen)
+    # Before it is sent: what is sent now may be lost like any other event.
+    ask_again([each.id for each in chosen if each.pending_count or service not in (None, *each.lights)], service=service)
     messages = [
         new_user_requested(
             records[signup.owner_signup_id],
@@ -65,17 +64,6 @@ def _replay_chunk(chunk: Sequence[SignUp], producer: EventProducer | None, servi
     ]
     failed = _failed_to_send(messages, producer)
     return ReplayCounts(sent=len(chosen) - failed, skipped=skipped, failed=failed)
-
-
-def _make_due_again(signups: Sequence[SignUp]) -> None:
-    """Gives those that are incomplete all their tries again. What is sent now may be lost like any other event."""
-    incomplete = [signup.id for signup in signups if signup.pending_count]
-    atomically(
-        lambda: SignUp.objects.filter(id__in=incomplete, pending_count__gt=0).update(
-            attempts=1, next_due_at=timezone.now() + pause_after(1), stalled_at=None
-        ),
-        using=DATABASE,
-    )
 
 
 def _failed_to_send(messages: Sequence[Outgoing], producer: EventProducer) -> int:

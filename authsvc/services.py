@@ -209,6 +209,23 @@ def _claim(limit: int) -> list[DueEvent]:
     return events
 
 
+def ask_again(signup_ids: Sequence[UUID], *, service: str | None = None) -> None:
+    """Gives those that are incomplete all their tries again. One that never asked `service` gets its light, pending:
+    so a service that was added later is filled with the users that were there before."""
+    atomically(lambda: _ask_again(signup_ids, service), using=DATABASE)
+
+
+def _ask_again(signup_ids: Sequence[UUID], service: str | None) -> None:
+    now = timezone.now()
+    signups = list(SignUp.objects.select_for_update().filter(id__in=signup_ids).order_by("id"))
+    for signup in signups:
+        if service is not None and service not in signup.lights:
+            signup.take(signup.state.asking(service), at=now)
+        if signup.pending_count:
+            signup.attempts, signup.next_due_at, signup.stalled_at = 1, now + pause_after(1), None
+    SignUp.objects.bulk_update(signups, [*SignUp.STATE_FIELDS, "attempts"])
+
+
 def records_of(signups: Sequence[SignUp]) -> dict[UUID, User]:
     """Auth's present records that these sign-ups are about, by owner."""
     return {

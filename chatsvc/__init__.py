@@ -1,0 +1,1 @@
+"""Chat, a participant: keeps its own copy of the users."""

@@ -1,0 +1,1 @@
+"""The customer service, a participant: keeps its own copy of the users."""

@@ -1,10 +1,11 @@
-"""Errors told apart by type: what passes by itself, and what never will."""
+"""Errors told apart by type: what passes by itself and when to try it again, and what never will."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import random
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final
 
 import redis.exceptions
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from django.db import InterfaceError, OperationalError
 from psycopg_pool import PoolTimeout
 
@@ -21,21 +22,78 @@ class PermanentError(Exception):
 
 
 class DeliveryError(TransientError):
-    """Kafka did not acknowledge these messages in time."""
+    """Kafka did not acknowledge the messages `failed`, or not in time; it may have them all the same."""
 
     def __init__(self, failed: "Sequence[Outgoing]", reason: str) -> None:
-        super().__init__(f"{len(failed)} messages were not acknowledged: {reason}")
+        super().__init__(f"{len(failed)} messages were not acknowledged by Kafka: {reason}")
         self.failed = failed
 
 
-_TRANSIENT = (
-    TransientError, OperationalError, InterfaceError, PoolTimeout, redis.exceptions.ConnectionError,
-    redis.exceptions.TimeoutError, redis.exceptions.BusyLoadingError, ConnectionError, TimeoutError,
-)  # fmt: skip
+_TRANSIENT: Final = (
+    TransientError,
+    OperationalError,
+    InterfaceError,
+    PoolTimeout,
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+    redis.exceptions.BusyLoadingError,
+    ConnectionError,
+    TimeoutError,
+)
+# KafkaError.retriable() is set for transactions and little else, so what passes by itself is named here.
+_TRANSIENT_IN_KAFKA: Final = frozenset(
+    {
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._MSG_TIMED_OUT,
+        KafkaError._QUEUE_FULL,
+        KafkaError._RESOLVE,
+        KafkaError._TIMED_OUT,
+        KafkaError._TIMED_OUT_QUEUE,
+        KafkaError._TRANSPORT,
+        KafkaError._WAIT_COORD,
+        KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.KAFKA_STORAGE_ERROR,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError.NOT_CONTROLLER,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.NOT_ENOUGH_REPLICAS,
+        KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.THROTTLING_QUOTA_EXCEEDED,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.UNSTABLE_OFFSET_COMMIT,
+    }
+)
 
 
 def is_transient(error: BaseException) -> bool:
     """Whether trying again later may help."""
     if isinstance(error, KafkaException):
-        return bool(error.args and error.args[0].retriable())
+        return bool(error.args) and is_transient_in_kafka(error.args[0])
     return isinstance(error, _TRANSIENT)
+
+
+def is_transient_in_kafka(error: KafkaError) -> bool:
+    """The same for what Kafka reports."""
+    return not is_fatal(error) and (error.retriable() or error.code() in _TRANSIENT_IN_KAFKA)
+
+
+def is_fatal(error: KafkaError) -> bool:
+    """Whether the client that reports it can do nothing any more."""
+    return error.fatal() or error.code() == KafkaError._FATAL
+
+
+def growing_pauses(*, first: float, most: float) -> Iterator[float]:
+    """Seconds to wait before each further try, without end: any time up to a limit that doubles from `first` to `most`.
+
+    Full jitter: those who failed together do not come back together.
+    """
+    limit = first
+    while True:
+        yield random.uniform(0, limit)  # noqa: S311 - jitter, not a secret
+        limit = min(limit * 2, most)

@@ -3,14 +3,21 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 from uuid_utils.compat import uuid7
 
+from eventbus.clients import prefixed
 from eventbus.errors import PermanentError
+from eventbus.topics import dead_letter_topic
 
 T = TypeVar("T")
+Header = tuple[str, bytes | None]
+
+# A dead letter carries more headers than its message, which may have been as large as Kafka takes (1 MB).
+DEAD_LETTER_VALUE_MAX: Final = 900_000
+ERROR_TEXT_MAX: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +29,7 @@ class Incoming:
     offset: int
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...] = ()
+    headers: tuple[Header, ...] = ()
     timestamp_ms: int | None = None
 
 
@@ -31,9 +38,9 @@ class Outgoing:
     """A message to publish. `topic` goes without KAFKA_PREFIX."""
 
     topic: str
-    key: str
-    value: bytes
-    headers: tuple[tuple[str, bytes], ...] = ()
+    key: str | bytes | None
+    value: bytes | None
+    headers: tuple[Header, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,7 @@ class HandledBatch:
     rejected: Sequence[tuple[Incoming, Exception]] = ()
 
 
+# Handles a batch; everything it saved is committed when it returns. It gets the same messages again after any failure.
 Handler = Callable[[Sequence[Incoming]], HandledBatch]
 
 
@@ -55,6 +63,11 @@ class Subscription:
     topic: str
     handle: Handler
     answers_to: tuple[str, ...] = ()
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Every topic that it reads or writes."""
+        return (self.topic, dead_letter_topic(self.topic, self.group), *self.answers_to)
 
 
 def cloud_event_headers(
@@ -86,3 +99,33 @@ def decode_each(
         except (msgspec.MsgspecError, UnicodeError, PermanentError) as error:
             rejected.append((message, error))
     return decoded, rejected
+
+
+def dead_letter(message: Incoming, error: Exception, *, group: str) -> Outgoing:
+    """The message as it was, with `dlt-` headers (UTF-8) that say where it stood, who could not handle it, and why.
+
+    A value over DEAD_LETTER_VALUE_MAX bytes is cut there; `dlt-value-bytes` says how long it was.
+    """
+    value = message.value
+    about: dict[str, object] = {
+        "dlt-topic": prefixed(message.topic),
+        "dlt-partition": message.partition,
+        "dlt-offset": message.offset,
+        "dlt-timestamp": message.timestamp_ms,
+        "dlt-group": prefixed(group),
+        "dlt-error": f"{type(error).__module__}.{type(error).__qualname__}",
+        "dlt-message": str(error)[:ERROR_TEXT_MAX],
+        "dlt-time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+    }
+    if value is not None and len(value) > DEAD_LETTER_VALUE_MAX:
+        about["dlt-value-bytes"] = len(value)
+        value = value[:DEAD_LETTER_VALUE_MAX]
+    return Outgoing(
+        topic=dead_letter_topic(message.topic, group),
+        key=message.key,
+        value=value,
+        headers=(
+            *message.headers,
+            *((name, str(text).encode(errors="replace")) for name, text in about.items() if text is not None),
+        ),
+    )

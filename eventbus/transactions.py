@@ -14,7 +14,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 TRIES: Final = 8
-_DEADLOCK_OR_SERIALIZATION: Final = ("40P01", "40001")
+# SQLSTATE of a unique violation, a deadlock and a serialization failure; SQLite has a name for the first.
+_CROSSED: Final = ("23505", "40P01", "40001", "SQLITE_CONSTRAINT_UNIQUE")
 
 
 def atomically(work: Callable[[], T], *, using: str) -> T:
@@ -32,13 +33,12 @@ def atomically(work: Callable[[], T], *, using: str) -> T:
             if not is_crossed(error):
                 raise
             logger.info("transaction on %s crossed (try %d): %s", using, attempt, type(error).__name__)
-            # A pause that differs keeps two batches from crossing again in step.
-            time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311 - jitter, not a secret
+        # A pause that differs keeps two batches from crossing again in step.
+        time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311 - jitter, not a secret
     raise TransientError(f"the transaction on {using} was crossed {TRIES} times")
 
 
 def is_crossed(error: Error) -> bool:
     """Whether another writer came between: a unique violation, a deadlock or a serialization failure."""
-    if isinstance(error, IntegrityError):
-        return True
-    return getattr(error.__cause__, "sqlstate", None) in _DEADLOCK_OR_SERIALIZATION
+    cause = error.__cause__
+    return (getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorname", None)) in _CROSSED

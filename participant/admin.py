@@ -44,7 +44,9 @@ class ParticipantUserAdmin(ModelAdmin):
             _("Made by"),
             {
                 "fields": ("signup_id", "owner_signup_id", "created_at"),
-                "description": _("A user whom an administrator added here has no sign-up."),
+                "description": _(
+                    "A user whom an administrator added here has no sign-up, and is a duplicate to every one."
+                ),
             },
         ),
     )

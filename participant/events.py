@@ -10,10 +10,10 @@ from typing import Annotated, Final, Literal
 from uuid import UUID
 
 import msgspec
-from eventbus.errors import PermanentError
-from eventbus.messages import Incoming, Outgoing, cloud_event_headers
 from msgspec import Meta
 
+from eventbus.errors import PermanentError
+from eventbus.messages import Incoming, Outgoing, cloud_event_headers
 from participant.identity import (
     EMAIL_MAX,
     ROLE_MAX,

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from django.db import router
 from django.db.models import Q
-from eventbus.messages import HandledBatch, Incoming, decode_each
 
+from eventbus.messages import HandledBatch, Incoming, decode_each
 from eventbus.transactions import atomically
 from participant.events import NewUser, answer, decode_new_user
 from participant.models import ParticipantUser

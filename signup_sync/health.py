@@ -30,7 +30,9 @@ async def ready(request: HttpRequest) -> JsonResponse:
     """Whether this process can work: its database (it uses no other service's) and Redis."""
     database = asyncio.get_running_loop().run_in_executor(_database_thread, _ask_database)
     parts = {"database": database, "redis": _ask_redis()}
-    answers = await asyncio.gather(*(asyncio.wait_for(part, PATIENCE) for part in parts.values()), return_exceptions=True)
+    answers = await asyncio.gather(
+        *(asyncio.wait_for(part, PATIENCE) for part in parts.values()), return_exceptions=True
+    )
     away = []
     for name, answer in zip(parts, answers, strict=True):
         if isinstance(answer, BaseException):

@@ -13,7 +13,8 @@ from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
-environ.Env.read_env(BASE_DIR / ".env")
+if (BASE_DIR / ".env").is_file():
+    environ.Env.read_env(BASE_DIR / ".env")
 
 # True: secrets and addresses have no defaults, cookies are for HTTPS alone. Default: false (`make run`).
 PRODUCTION = env.bool("PRODUCTION", default=False)
@@ -26,19 +27,15 @@ DATA_DIR = Path(env.str("DATA_DIR", default=str(BASE_DIR / "var")))
 def local_secret() -> str:
     """The secret key of a local installation, made once and kept, so that sessions outlive a restart."""
     path = DATA_DIR / "secret_key"
-    try:
+    if not path.exists():
         DATA_DIR.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError), open(path, "x", opener=_private) as file:
+        # Written whole under another name first: of roles that start together one wins, and all read its key.
+        with tempfile.NamedTemporaryFile("w", dir=DATA_DIR) as file:
             file.write(secrets.token_urlsafe(50))
-        return path.read_text()
-    except OSError as error:
-        raise ImproperlyConfigured(f"DATA_DIR {DATA_DIR} can't be written: {error.strerror}") from error
-
-
-def _private(path: str, flags: int) -> int:
-    import os
-
-    return os.open(path, flags, 0o600)
+            file.flush()
+            with contextlib.suppress(FileExistsError):
+                os.link(file.name, path)
+    return path.read_text()
 
 
 def required_in_production(name: str, default: str) -> str:
@@ -225,7 +222,6 @@ TIME_ZONE = env.str("TIME_ZONE", default="UTC")
 USE_TZ = True
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
-STATIC_ROOT = Path(env.str("STATIC_ROOT", default=str(BASE_DIR / "staticfiles")))
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if PRODUCTION else None
 

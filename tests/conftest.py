@@ -1,12 +1,21 @@
-"""What tests of every level share."""
+"""What tests of every level share: people, the servers of this run, the application on them, and a browser."""
 
+import re
 import secrets
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.plugin import backing_key
-from tests.servers import KafkaServer, PostgresqlServer
+from tests.plugin import Backing, backing_key
+from tests.servers import KafkaServer, PostgresqlServer, chromium
+from tests.stack import Stack
+
+# Screenshots of the browser tests, to be looked at.
+ARTIFACTS = Path(__file__).parent / "artifacts"
 
 
 @dataclass(frozen=True)
@@ -35,12 +44,72 @@ def person() -> Person:
 
 
 @pytest.fixture(scope="session")
-def postgresql(request: pytest.FixtureRequest) -> PostgresqlServer:
-    """The one that runs for the whole run: don't take it away, start one of your own for that."""
-    return request.config.stash[backing_key].servers["postgresql"]
+def backing(request: pytest.FixtureRequest) -> Backing:
+    return request.config.stash[backing_key]
 
 
 @pytest.fixture(scope="session")
-def kafka(request: pytest.FixtureRequest) -> KafkaServer:
-    """The one that runs for the whole run: don't take it away, start one of your own for that."""
-    return request.config.stash[backing_key].servers["kafka"]
+def postgresql(backing: Backing) -> PostgresqlServer:
+    """The one of the whole run: a test that takes it away starts one of its own for that."""
+    return backing.servers["postgresql"]
+
+
+@pytest.fixture(scope="session")
+def kafka(backing: Backing) -> KafkaServer:
+    """The one of the whole run: a test that takes it away starts one of its own for that."""
+    return backing.servers["kafka"]
+
+
+@pytest.fixture(scope="session")
+def stack(backing: Backing) -> Iterator[Stack]:
+    """The application of the whole run, on this run's stack. A test leaves it as it was: all roles running."""
+    with new_stack(backing) as running:
+        yield running
+
+
+@pytest.fixture
+def fresh_stack(backing: Backing) -> Iterator[Stack]:
+    """An application of the test's own, to do to it what it wants."""
+    with new_stack(backing) as running:
+        yield running
+
+
+def new_stack(backing: Backing) -> AbstractContextManager[Stack]:
+    if backing.stack == "embedded":
+        return Stack.embedded()
+    return Stack.real(postgresql=backing.servers["postgresql"], kafka=backing.servers["kafka"])
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium. Not for the whole session: while Playwright's event loop runs in this thread, no async test can."""
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium.executable(), args=chromium.FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Browser, stack: Stack, backing: Backing, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """An empty tab at the application; in the end its picture is kept, and an error in its scripts fails the test."""
+    context = browser.new_context(base_url=stack.base_url, locale="en-US")
+    tab = context.new_page()
+    errors: list[str] = []
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    yield tab
+    ARTIFACTS.mkdir(exist_ok=True)
+    name = re.sub(r"[^\w-]+", "_", f"{backing.stack}-{request.node.name}")
+    tab.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
+    context.close()
+    assert errors == []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """A failed test of the application shows what each of its processes wrote last."""
+    report = yield
+    if report.failed:
+        for fixture in ("stack", "fresh_stack"):
+            if isinstance(running := getattr(item, "funcargs", {}).get(fixture), Stack):
+                report.sections += [(f"the end of {name}'s log", log[-4000:]) for name, log in running.logs().items()]
+    return report

@@ -30,7 +30,7 @@ NEEDS_OF_FIXTURE = {
     "postgresql": ("postgresql",),
     "kafka": ("kafka",),
     "stack": ("application",),
-    "new_stack": ("application",),
+    "fresh_stack": ("application",),
     "browser": ("chromium",),
 }
 

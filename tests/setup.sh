@@ -48,8 +48,19 @@ install_packages() {
     fi
 }
 
-# Quiet but for errors; waits for another apt-get that runs at the same time.
-apt() { DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=120 "$@" >/dev/null; }
+# Waits for another apt-get that runs at the same time.
+apt() {
+    DEBIAN_FRONTEND=noninteractive quietly apt-get -qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=120 "$@"
+}
+
+# Runs a command and shows what it says only when it fails.
+quietly() {
+    local output
+    output=$("$@" 2>&1 </dev/null) || {
+        printf '%s\n' "$output" >&2
+        return 1
+    }
+}
 
 copy_jars() {
     if has_jars; then
@@ -61,9 +72,8 @@ copy_jars() {
     fi
     say "copying Apache Kafka's jars (54 MB) into $jars with Maven ..."
     rm -rf "$jars"
-    # Even a quiet Maven writes colour codes, also where nobody sees colours.
-    if mvn --batch-mode --quiet --file "$pom" dependency:copy-dependencies \
-        -DincludeScope=runtime -DoutputDirectory="$PWD/$jars" | sed $'s/\033\\[[0-9;]*m//g'; then
+    if quietly mvn --batch-mode --quiet --file "$pom" dependency:copy-dependencies \
+        -DincludeScope=runtime -DoutputDirectory="$PWD/$jars"; then
         cp "$pom" "$jars/pom.xml"
     else
         give_up "Maven could not copy Apache Kafka's jars; its own words are above."

@@ -7,7 +7,7 @@ from django import forms
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from signup_sync.front.gateway import GatewayProblem, NewUser
+from signup_sync.front.gateway import GatewayError, NewUser
 from signup_sync.front.words import REFUSALS, UNKNOWN_REFUSAL
 
 # Auth's contract (docs/openapi.yaml), in characters.
@@ -21,7 +21,7 @@ PASSWORD_MAX: Final = 128
 class SignUpForm(forms.Form):
     """Its fields are named as on the wire. A password is never rendered again."""
 
-    userId = forms.CharField(
+    userId = forms.CharField(  # noqa: N815 - a name on the wire
         label=_("User ID"),
         help_text=_(
             "2 to 32 characters: letters and digits of any script (한글 too), and . _ - inside. "
@@ -29,20 +29,20 @@ class SignUpForm(forms.Form):
         ),
         widget=forms.TextInput(attrs={"autocomplete": "username", "autocapitalize": "none", "spellcheck": "false"}),
     )
-    userName = forms.CharField(
+    userName = forms.CharField(  # noqa: N815 - a name on the wire
         label=_("Name"), max_length=USER_NAME_MAX, widget=forms.TextInput(attrs={"autocomplete": "name"})
     )
     email = forms.EmailField(
         label=_("Email address"), max_length=EMAIL_MAX, widget=forms.EmailInput(attrs={"autocomplete": "email"})
     )
-    userPw = forms.CharField(
+    userPw = forms.CharField(  # noqa: N815 - a name on the wire
         label=_("Password"),
         help_text=_("At least 8 characters; not only digits, and nothing that is easily guessed."),
         max_length=PASSWORD_MAX,
         strip=False,
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
     )
-    userPw2 = forms.CharField(
+    userPw2 = forms.CharField(  # noqa: N815 - a name on the wire
         label=_("Password again"),
         max_length=PASSWORD_MAX,
         strip=False,
@@ -85,7 +85,7 @@ class SignUpForm(forms.Form):
         field, words = REFUSALS.get(reason, (None, UNKNOWN_REFUSAL))
         self.add_error(field, words)
 
-    def show_problem(self, problem: GatewayProblem) -> None:
+    def show_problem(self, problem: GatewayError) -> None:
         """What the gateway says: on the fields that it names, or over them all."""
         for error in problem.errors:
             name = error.pointer.removeprefix("/")
@@ -94,10 +94,10 @@ class SignUpForm(forms.Form):
             self.add_error(None, _words_of(problem))
 
 
-def _words_of(problem: GatewayProblem) -> str:
+def _words_of(problem: GatewayError) -> str:
     if not problem.may_pass:
         return str(_("Your sign-up was not accepted, and we do not know why. Load this page again and try once more."))
-    again = _("Try again in a moment.")
+    again = str(_("Try again in a moment."))
     if seconds := problem.retry_after:
         again = ngettext("Try again in %(n)d second.", "Try again in %(n)d seconds.", seconds) % {"n": seconds}
     return str(_("We cannot sign you up right now. What you typed is still here. {again}")).format(again=again)

@@ -57,7 +57,7 @@ class _ProblemDocument(msgspec.Struct, frozen=True):
     errors: list[FieldError] = []
 
 
-class GatewayProblem(Exception):
+class GatewayError(Exception):
     """The gateway refused, or it is away (503). `retry_after` is in seconds."""
 
     def __init__(
@@ -88,7 +88,7 @@ class Gateway:
         await self._session.close()
 
     async def post_user(self, signup_id: UUID, user: NewUser, *, language: str) -> aiohttp.ClientResponse:
-        """The open stream of a sign-up that auth has taken. Raises GatewayProblem.
+        """The open stream of a sign-up that auth has taken. Raises GatewayError.
 
         An answer that got lost on the way is asked for once more: the key makes the second request join the first.
         """
@@ -101,7 +101,7 @@ class Gateway:
         for attempt in range(1, POST_ATTEMPTS + 1):
             try:
                 return await self._request("POST", "/user", headers, silence=silence, json=user.as_wire())
-            except _AnswerLost as lost:
+            except _AnswerLostError as lost:
                 logger.warning("sign-up %s: the answer got lost at attempt %d: %s", signup_id, attempt, lost)
                 problem = lost
         raise problem
@@ -109,7 +109,7 @@ class Gateway:
     async def open_events(self, signup_id: UUID, *, seen: int) -> aiohttp.ClientResponse | None:
         """The open stream after version `seen` (0: from the beginning), None where that was the last.
 
-        Raises GatewayProblem.
+        Raises GatewayError.
         """
         headers = {
             "Accept": "text/event-stream",
@@ -124,18 +124,18 @@ class Gateway:
         return response
 
     async def read_state(self, signup_id: UUID) -> State | None:
-        """The present state, None for a sign-up that auth does not have (yet). Raises GatewayProblem."""
+        """The present state, None for a sign-up that auth does not have (yet). Raises GatewayError."""
         headers = {"Signup-Ticket": bearer_ticket(signup_id)}
         try:
             async with asyncio.timeout(STATE_TIMEOUT):
                 response = await self._request("GET", f"/user/signups/{signup_id}", headers, silence=STATE_TIMEOUT)
                 return read_state(await response.text())
-        except GatewayProblem as problem:
+        except GatewayError as problem:
             if problem.status == HTTPStatus.NOT_FOUND:
                 return None
             raise
         except (TimeoutError, aiohttp.ClientError, msgspec.MsgspecError) as error:
-            raise GatewayProblem(HTTPStatus.SERVICE_UNAVAILABLE, f"no state: {error!r}") from error
+            raise GatewayError(HTTPStatus.SERVICE_UNAVAILABLE, f"no state: {error!r}") from error
 
     async def _request(
         self, method: str, path: str, headers: Mapping[str, str], *, silence: float, json: Any = None
@@ -146,28 +146,28 @@ class Gateway:
                 method, self._address + path, headers=headers, json=json, timeout=timeout, allow_redirects=False
             )
         except (aiohttp.ClientConnectorError, TimeoutError) as error:
-            raise GatewayProblem(HTTPStatus.SERVICE_UNAVAILABLE, f"away: {error!r}") from error
+            raise GatewayError(HTTPStatus.SERVICE_UNAVAILABLE, f"away: {error!r}") from error
         except aiohttp.ClientError as error:
-            raise _AnswerLost(HTTPStatus.SERVICE_UNAVAILABLE, f"lost: {error!r}") from error
+            raise _AnswerLostError(HTTPStatus.SERVICE_UNAVAILABLE, f"lost: {error!r}") from error
         if response.status in (HTTPStatus.OK, HTTPStatus.NO_CONTENT):
             return response
         async with response:
             raise await _problem_of(response)
 
 
-class _AnswerLost(GatewayProblem):
+class _AnswerLostError(GatewayError):
     """The request may have been carried out, but nobody knows."""
 
 
-async def _problem_of(response: aiohttp.ClientResponse) -> GatewayProblem:
+async def _problem_of(response: aiohttp.ClientResponse) -> GatewayError:
     if response.status in _LOST_ON_THE_WAY:
-        return _AnswerLost(response.status, "the gateway lost auth")
+        return _AnswerLostError(response.status, "the gateway lost auth")
     try:
         document = msgspec.json.decode(await response.read(), type=_ProblemDocument)
     except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError):
         document = _ProblemDocument()
     wait = response.headers.get("Retry-After", "")
-    return GatewayProblem(
+    return GatewayError(
         response.status,
         response.reason or "",
         errors=document.errors,

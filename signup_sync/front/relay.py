@@ -29,7 +29,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from signup_sync.front.gateway import Gateway, GatewayProblem, NewUser
+from signup_sync.front.gateway import Gateway, GatewayError, NewUser
 from signup_sync.front.sse import COMMENT, ServerEvent, read_events
 from signup_sync.front.states import State, read_state
 
@@ -49,7 +49,7 @@ REDIS_AWAY: Final = (RedisError, OSError)
 
 def pause_after(failures: int) -> float:
     """Seconds until the next attempt, spread so that those who failed together do not come back together."""
-    return min(FIRST_PAUSE * 2 ** min(failures, 16), LONGEST_PAUSE) * uniform(0.5, 1.0)  # noqa: S311 - no secret
+    return min(FIRST_PAUSE * 2.0 ** min(failures, 16), LONGEST_PAUSE) * uniform(0.5, 1.0)  # noqa: S311 - no secret
 
 
 def group_of(signup_id: UUID) -> str:
@@ -84,7 +84,7 @@ class Relay:
                 seen, ask_after = self._version, 0
                 try:
                     await self._read_stream()
-                except GatewayProblem as problem:
+                except GatewayError as problem:
                     if not problem.may_pass:
                         logger.warning("sign-up %s is not relayed any more: %s", self.signup_id, problem)
                         return
@@ -141,7 +141,6 @@ class Relay:
 
     async def _send(self, message: dict[str, str]) -> None:
         layer = get_channel_layer()
-        assert layer is not None
         try:
             # The layer itself waits for Redis without an end.
             async with asyncio.timeout(REDIS_TIMEOUT):
@@ -188,7 +187,7 @@ class Relays:
 
     async def sign_up(self, signup_id: UUID, user: NewUser, *, language: str) -> State:
         """Posts a sign-up, relays what follows, and returns when auth has given its verdict, or the state without it
-        where that takes longer than SIGNUP_DEADLINE. Raises GatewayProblem.
+        where that takes longer than SIGNUP_DEADLINE. Raises GatewayError.
 
         What was begun goes on when the caller is cancelled: a browser that leaves, or posts again, ends no sign-up.
         """
@@ -214,7 +213,7 @@ class Relays:
             self._work.set()
         if state := await relay.auth_verdict():
             return state
-        raise GatewayProblem(HTTPStatus.SERVICE_UNAVAILABLE, "auth gave no state")
+        raise GatewayError(HTTPStatus.SERVICE_UNAVAILABLE, "auth gave no state")
 
     def _start(self, signup_id: UUID, stream: aiohttp.ClientResponse | None = None) -> Relay:
         relay = self._running[signup_id] = Relay(signup_id, self.gateway, stream)
@@ -275,7 +274,7 @@ class Relays:
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) and not isinstance(error, GatewayProblem):
+        if not task.cancelled() and (error := task.exception()) and not isinstance(error, GatewayError):
             logger.error("a task of the relays failed", exc_info=error)
 
 

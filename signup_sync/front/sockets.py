@@ -21,10 +21,10 @@ from django.http import parse_cookie
 from django.http.request import split_domain_port, validate_host
 from django.urls import path, re_path
 
-from signup_sync.front.gateway import GatewayProblem
+from signup_sync.front.gateway import GatewayError
 from signup_sync.front.relay import REDIS_AWAY, group_of, pause_after, relays
 from signup_sync.front.states import State, read_state
-from signup_sync.front.tickets import TicketExpired, TicketRefused, browser_of, open_page_ticket
+from signup_sync.front.tickets import TicketError, TicketExpiredError, browser_of, open_page_ticket
 
 logger = logging.getLogger(__name__)
 
@@ -75,10 +75,10 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
         browser = browser_of(parse_cookie(_header(self.scope, b"cookie") or ""))
         try:
             self._signup_id: UUID = open_page_ticket(self.scope["url_route"]["kwargs"]["ticket"], browser)
-        except TicketRefused as refused:
+        except TicketError as refused:
             # Accepted first: of a refused handshake the page would not learn why.
             await self.accept()
-            await self.close(code=EXPIRED if isinstance(refused, TicketExpired) else REFUSED)
+            await self.close(code=EXPIRED if isinstance(refused, TicketExpiredError) else REFUSED)
             return
         # The group first, then the state: what changes in between arrives twice rather than never.
         await self.channel_layer.group_add(group_of(self._signup_id), self.channel_name)
@@ -115,7 +115,7 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
         while not self._is_complete:
             try:
                 state = await relays().gateway.read_state(self._signup_id)
-            except GatewayProblem as problem:
+            except GatewayError as problem:
                 logger.info("sign-up %s: the state cannot be read: %s", self._signup_id, problem)
                 await asyncio.sleep(max(problem.retry_after or 0, pause_after(failures)))
                 failures += 1

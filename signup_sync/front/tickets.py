@@ -21,11 +21,11 @@ _cookie_signer = signing.Signer(salt="signup-browser")
 _bearer_signer = signing.TimestampSigner(salt="signup-ticket")
 
 
-class TicketRefused(Exception):
+class TicketError(Exception):
     """The ticket is no genuine one, or another browser's."""
 
 
-class TicketExpired(TicketRefused):
+class TicketExpiredError(TicketError):
     """The ticket is this browser's, but older than TICKET_MAX_AGE."""
 
 
@@ -62,24 +62,24 @@ def page_ticket(signup_id: UUID, browser: str) -> str:
 
 
 def open_page_ticket(ticket: str, browser: str | None) -> UUID:
-    """The sign-up that the ticket opens to this browser. Raises TicketExpired or TicketRefused."""
+    """The sign-up that the ticket opens to this browser. Raises TicketExpiredError or TicketError."""
     signup_id = signup_id_of(ticket, browser)
     try:
         signing.loads(ticket, salt=_PAGE_SALT, max_age=settings.TICKET_MAX_AGE)
     except signing.SignatureExpired:
-        raise TicketExpired from None
+        raise TicketExpiredError from None
     return signup_id
 
 
 def signup_id_of(ticket: str, browser: str | None) -> UUID:
     """The sign-up that the ticket names, however old it is: what a form that was left open posts again.
 
-    Raises TicketRefused.
+    Raises TicketError.
     """
     try:
         claims = signing.loads(ticket, salt=_PAGE_SALT)
     except signing.BadSignature:
-        raise TicketRefused from None
+        raise TicketError from None
     if browser is None or claims["b"] != browser:
-        raise TicketRefused
+        raise TicketError
     return UUID(claims["s"])

@@ -20,13 +20,13 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from signup_sync.front import words
 from signup_sync.front.forms import SignUpForm
-from signup_sync.front.gateway import GatewayProblem
+from signup_sync.front.gateway import GatewayError
 from signup_sync.front.relay import relays
 from signup_sync.front.sockets import socket_path
 from signup_sync.front.states import Light, State
 from signup_sync.front.tickets import (
-    TicketExpired,
-    TicketRefused,
+    TicketError,
+    TicketExpiredError,
     browser_of,
     new_browser,
     new_signup_id,
@@ -89,12 +89,12 @@ async def _submit(request: HttpRequest, browser: str) -> HttpResponse:
     if not form.is_valid():
         return _form_again(request, form, Page.of(signup_id, browser), HTTPStatus.UNPROCESSABLE_ENTITY)
     answer = await _post(signup_id, form)
-    if isinstance(answer, GatewayProblem) and answer.status == HTTPStatus.CONFLICT:
+    if isinstance(answer, GatewayError) and answer.status == HTTPStatus.CONFLICT:
         # This form was sent before with other content: what it says now is another sign-up.
         signup_id = new_signup_id()
         answer = await _post(signup_id, form)
     page = Page.of(signup_id, browser)
-    if isinstance(answer, GatewayProblem):
+    if isinstance(answer, GatewayError):
         form.show_problem(answer)
         response = _form_again(request, form, page, _status_of(answer))
         if answer.retry_after is not None:
@@ -114,19 +114,19 @@ def _posted_signup_id(request: HttpRequest, browser: str) -> UUID:
     """That of the form, however long it was open; a new one where the form is not this browser's."""
     try:
         return signup_id_of(request.POST.get("ticket", ""), browser)
-    except TicketRefused:
+    except TicketError:
         return new_signup_id()
 
 
-async def _post(signup_id: UUID, form: SignUpForm) -> State | GatewayProblem:
+async def _post(signup_id: UUID, form: SignUpForm) -> State | GatewayError:
     try:
         return await relays().sign_up(signup_id, form.new_user, language=get_language() or settings.LANGUAGE_CODE)
-    except GatewayProblem as problem:
+    except GatewayError as problem:
         logger.info("sign-up %s was not taken: %s", signup_id, problem)
         return problem
 
 
-def _status_of(problem: GatewayProblem) -> HTTPStatus:
+def _status_of(problem: GatewayError) -> HTTPStatus:
     """What the front answers where the gateway answered that."""
     if problem.errors:
         return HTTPStatus.UNPROCESSABLE_ENTITY
@@ -142,9 +142,7 @@ def _form_again(request: HttpRequest, form: SignUpForm, page: Page, status: HTTP
     return _form_page(request, form, page, status=status)
 
 
-def _form_page(
-    request: HttpRequest, form: SignUpForm, page: Page, status: HTTPStatus = HTTPStatus.OK
-) -> HttpResponse:
+def _form_page(request: HttpRequest, form: SignUpForm, page: Page, status: HTTPStatus = HTTPStatus.OK) -> HttpResponse:
     return _page(request, "front/signup.html", page, "pending", context={"form": form}, status=status)
 
 
@@ -155,15 +153,15 @@ async def status(request: HttpRequest, ticket: str) -> HttpResponse:
     browser = browser_of(request.COOKIES)
     try:
         page = Page(open_page_ticket(ticket, browser), ticket)
-    except TicketExpired:
+    except TicketExpiredError:
         return _closed_page(request, "expired", HTTPStatus.FORBIDDEN)
-    except TicketRefused:
+    except TicketError:
         return _closed_page(request, "foreign", HTTPStatus.NOT_FOUND)
     state: State | None = None
     outcome: words.Outcome = "absent"
     try:
         state = await relays().gateway.read_state(page.signup_id)
-    except GatewayProblem as problem:
+    except GatewayError as problem:
         logger.info("sign-up %s: the state cannot be read: %s", page.signup_id, problem)
         outcome = "unknown"
     if state is not None:

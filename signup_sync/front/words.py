@@ -51,7 +51,9 @@ OUTCOMES: Final[Mapping[Outcome, Mapping[str, Any]]] = {
     },
     "red": {
         "title": _("Your account exists"),
-        "text": _("Already known to: {services}. What is kept there stays as it was. Your account works: go on to log in."),
+        "text": _(
+            "Already known to: {services}. What is kept there stays as it was. Your account works: go on to log in."
+        ),
         "action": "login",
     },
     "refused": {
@@ -78,7 +80,7 @@ NOTICES: Final = {
         "The connection was lost before there was an answer. What you typed is still here: try again. "
         "You cannot be signed up twice by it."
     ),
-    "problem": _("There is a problem"),
+    "stale": _("This page is too old to be sent. What you typed is still here: copy it, load the page again."),
 }
 
 
@@ -88,7 +90,9 @@ def name_of(service: str) -> str:
 
 def word_of(light: Light) -> str:
     """A light's status in words."""
-    return str(REASONS.get(light.reason or "", STATUSES[light.status]) if light.status == "FAIL" else STATUSES[light.status])
+    return str(
+        REASONS.get(light.reason or "", STATUSES[light.status]) if light.status == "FAIL" else STATUSES[light.status]
+    )
 
 
 def outcome_of(state: State) -> Outcome:

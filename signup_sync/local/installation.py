@@ -53,9 +53,7 @@ async def run_installation(listener: socket.socket, *, address: str, data_dir: P
         roles = [kept(role) for role in our_roles(listener)]
         supervision = asyncio.create_task(supervise(valkey, roles, welcome=welcome(address, data_dir), tell=tell))
         try:
-            await asyncio.wait(
-                {supervision, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait({supervision, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
             tell("\nStopping ...")
             supervision.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -17,7 +18,7 @@ FIRST_PAUSE, LONGEST_PAUSE, STEADY_RUN = 0.5, 15.0, 30.0
 HEALTH_TIMEOUT = 2.0
 # Warnings of one process that are shown at a time; the others are in its log.
 MOST_SHOWN = 5
-# A line that settings.LOGGING writes at these levels, and the last line of a traceback that ended a process.
+# A line that settings.LOGGING writes at these levels.
 _WARNING = re.compile(r"\S+ \S+ (?:WARNING|ERROR|CRITICAL) ")
 
 
@@ -90,7 +91,7 @@ class KeptProcess:
             if loop.time() - started_at > STEADY_RUN:
                 pause = FIRST_PAUSE
             self.show_warnings()
-            self._tell(f"{self.name} {how_it_ended(code)} and starts again in {pause:g} s; log: {short(self.log)}")
+            self._tell(f"{self.name} {how_it_ended(code)}{self._last_words()}, and starts again in {pause:g} s.")
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
@@ -122,12 +123,12 @@ class KeptProcess:
 
     def send(self, number: signal.Signals) -> None:
         if self._process and self._process.returncode is None:
-            self._process.send_signal(number)
+            with suppress(ProcessLookupError):
+                self._process.send_signal(number)
 
     async def wait(self) -> None:
         if self._process:
             await self._process.wait()
-
 
     def show_warnings(self) -> None:
         """Tells of the warnings and errors in its log since the last call, by the first line of each."""
@@ -141,6 +142,13 @@ class KeptProcess:
             self._tell(f"[{self.name}] {line}")
         if len(warnings) > MOST_SHOWN:
             self._tell(f"[{self.name}] and {len(warnings) - MOST_SHOWN} more in {short(self.log)}")
+
+    def _last_words(self) -> str:
+        """The last line of its log, where a traceback says what it was, and where the rest of it stands."""
+        with self.log.open("rb") as log:
+            log.seek(max(0, self.log.stat().st_size - 4096))
+            lines = log.read().decode(errors="replace").strip().splitlines()
+        return f" ({lines[-1].strip() if lines else 'without a word'}; see {short(self.log)})"
 
 
 async def stop_all(processes: Iterable[KeptProcess], *, grace: float) -> None:

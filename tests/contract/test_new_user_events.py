@@ -13,14 +13,9 @@ from participant.verdict import Verdict
 
 
 def delivered(outgoing: Outgoing) -> Incoming:
+    key = outgoing.key.encode()
     return Incoming(
-        topic=outgoing.topic,
-        partition=0,
-        offset=0,
-        key=outgoing.key.encode(),
-        value=outgoing.value,
-        headers=outgoing.headers,
-        timestamp_ms=None,
+        topic=outgoing.topic, partition=0, offset=0, key=key, value=outgoing.value, headers=outgoing.headers
     )
 
 

@@ -13,8 +13,8 @@ from django.conf import settings
 from django.db import connections, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils.module_loading import import_string
-from eventbus.messages import HandledBatch, Incoming, Subscription
 
+from eventbus.messages import HandledBatch, Incoming, Subscription
 from participant.models import ParticipantUser
 from tests.waiting import eventually
 
@@ -69,9 +69,7 @@ def asked(user_id="kim", email="kim@example.org", *, signup=1, owner=None, **cha
 
 
 def message(value: bytes | None) -> Incoming:
-    return Incoming(
-        topic="user.newUser.req", partition=0, offset=0, key=b"kim", value=value, headers=(), timestamp_ms=None
-    )
+    return Incoming(topic="user.newUser.req", partition=0, offset=0, key=b"kim", value=value)
 
 
 def bodies(handled: HandledBatch) -> list[dict[str, str]]:
@@ -95,7 +93,9 @@ def test_it_keeps_a_new_user_and_says_so(service):
 
 
 def test_each_service_reads_requests_in_a_group_of_its_own(service):
-    assert (service.subscription.group, service.subscription.topic) == (service.name, "user.newUser.req")
+    subscription = service.subscription
+    assert (subscription.group, subscription.topic) == (service.name, "user.newUser.req")
+    assert subscription.answers_to == ("user.newUser.res",)
 
 
 def test_each_service_keeps_its_users_to_itself():

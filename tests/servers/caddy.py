@@ -1,14 +1,12 @@
 """Caddy, out of its wheel, with the product's own Caddyfile."""
 
-import http.client
 import os
 import shutil
 import sys
 from collections.abc import Sequence
-from contextlib import closing, suppress
 from pathlib import Path
 
-from tests.servers.process import LOOPBACK, ROOT, Server
+from tests.servers.process import ROOT, Server, http_status
 
 
 def _binary() -> str | None:
@@ -44,13 +42,7 @@ class CaddyServer(Server):
         }
 
     def is_ready(self) -> bool:
-        with (
-            suppress(OSError, http.client.HTTPException),
-            closing(http.client.HTTPConnection(LOOPBACK, self.port, timeout=5)) as connection,
-        ):
-            connection.request("GET", "/gateway/health")
-            return connection.getresponse().status == 200
-        return False
+        return http_status(self.port, "/gateway/health") == 200
 
     @property
     def env(self) -> dict[str, str]:

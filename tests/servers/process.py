@@ -1,5 +1,6 @@
 """A child process and, around it, a server: how tests start, stop, kill, freeze and restart what they run."""
 
+import http.client
 import os
 import random
 import shutil
@@ -8,7 +9,8 @@ import socket
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -31,6 +33,17 @@ def free_port() -> int:
                 _given_ports.add(port)
                 return port
     raise RuntimeError(f"no free port among 200 tried between {PORTS.start} and {PORTS.stop}")
+
+
+def http_status(port: int, path: str) -> int | None:
+    """The status with which a server on the loopback answers; None when it doesn't."""
+    with (
+        suppress(OSError, http.client.HTTPException),
+        closing(http.client.HTTPConnection(LOOPBACK, port, timeout=5)) as connection,
+    ):
+        connection.request("GET", path)
+        return connection.getresponse().status
+    return None
 
 
 def dies_with_parent() -> list[str]:
@@ -112,9 +125,29 @@ class Process:
         if self.popen is not None:
             self.popen.wait()
 
+    def pause(self) -> None:
+        """Freezes it: its connections stay open, and it answers nothing."""
+        self.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.signal(signal.SIGCONT)
+
     def signal(self, number: signal.Signals) -> None:
         if self.popen is not None and self.running:
             self.popen.send_signal(number)
+
+    def wait_ready(self, is_ready: Callable[[], bool], timeout: float) -> None:
+        """Returns when `is_ready`; RuntimeError with the end of its log when it has ended or takes too long."""
+
+        def is_ready_or_ended() -> bool:
+            if not self.running:
+                raise RuntimeError(f"{self.name} ended with {self.exit_code}\n{self.log_tail()}")
+            return is_ready()
+
+        try:
+            eventually(is_ready_or_ended, timeout, what=f"{self.name} is ready")
+        except AssertionError as late:
+            raise RuntimeError(f"{late}\n{self.log_tail()}") from None
 
     def log(self) -> str:
         """All that it has written so far, over all of its starts."""
@@ -189,15 +222,7 @@ class Server(ABC):
         self.process.start()
 
     def wait_ready(self) -> None:
-        def is_ready_or_ended() -> bool:
-            if not self.process.running:
-                raise RuntimeError(f"{self.name} ended with {self.process.exit_code}\n{self.process.log_tail()}")
-            return self.is_ready()
-
-        try:
-            eventually(is_ready_or_ended, self.start_timeout, what=f"{self.name} answers on {self.address}")
-        except AssertionError as late:
-            raise RuntimeError(f"{late}\n{self.process.log_tail()}") from None
+        self.process.wait_ready(self.is_ready, self.start_timeout)
 
     def stop(self) -> int:
         """Ends it in order; data and port stay its own. Gives the exit code."""
@@ -208,11 +233,10 @@ class Server(ABC):
         self.process.kill()
 
     def pause(self) -> None:
-        """Freezes it: connections stay open, nothing answers."""
-        self.process.signal(signal.SIGSTOP)
+        self.process.pause()
 
     def resume(self) -> None:
-        self.process.signal(signal.SIGCONT)
+        self.process.resume()
 
     def close(self) -> None:
         """Ends it at once and throws its data away."""

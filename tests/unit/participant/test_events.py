@@ -4,9 +4,9 @@ from uuid import UUID
 
 import msgspec
 import pytest
+
 from eventbus.errors import PermanentError
 from eventbus.messages import Incoming
-
 from participant.events import answer, decode_new_user
 from participant.verdict import Verdict
 
@@ -16,9 +16,7 @@ TRACEPARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 def message(value: bytes | None, *headers: tuple[str, bytes | None]) -> Incoming:
-    return Incoming(
-        topic="user.newUser.req", partition=0, offset=7, key=b"kim", value=value, headers=headers, timestamp_ms=None
-    )
+    return Incoming(topic="user.newUser.req", partition=0, offset=7, key=b"kim", value=value, headers=headers)
 
 
 def event(**changes) -> bytes:

@@ -1,0 +1,66 @@
+"""Topics: their names, and that they are there."""
+
+import logging
+from collections.abc import Iterable
+from typing import Final
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+from django.conf import settings
+
+from eventbus.clients import client_config, prefixed
+from eventbus.errors import is_transient
+
+logger = logging.getLogger(__name__)
+
+# Seconds that Kafka may take to say which topics it has (who stops a role waits as long), and to make some.
+ANSWERS_WITHIN: Final = 2.0
+MADE_WITHIN: Final = 10.0
+
+
+class TopicError(Exception):
+    """Kafka refuses to make a topic; the text says which, why, and which settings decide it."""
+
+
+def dead_letter_topic(topic: str, group: str) -> str:
+    """Where a group puts the messages of a topic that it could not handle."""
+    return f"{topic}.{group}.dlt"
+
+
+def ensure_topics(names: Iterable[str]) -> None:
+    """Makes the topics that are not there yet; KAFKA_PREFIX is put before each name.
+
+    Raises a transient KafkaException while Kafka does not answer, and TopicError when it refuses.
+    """
+    wanted = {prefixed(name) for name in names}
+    admin = AdminClient(client_config({}))
+    if settings.KAFKA_EMBEDDED:
+        # The embedded broker cannot make topics when told to. It makes one when it is asked about it, and a group that
+        # subscribes to one that is not there yet would not see it for minutes.
+        for name in wanted:
+            admin.list_topics(name, timeout=ANSWERS_WITHIN)
+        return
+    # Looked up first, so that a role that may not make topics works where somebody else has made them.
+    missing = sorted(wanted - admin.list_topics(timeout=ANSWERS_WITHIN).topics.keys())
+    if missing:
+        _make(admin, missing)
+
+
+def _make(admin: AdminClient, names: list[str]) -> None:
+    topics = [
+        NewTopic(name, num_partitions=settings.KAFKA_PARTITIONS, replication_factor=settings.KAFKA_REPLICATION)
+        for name in names
+    ]
+    for name, made in admin.create_topics(topics, operation_timeout=MADE_WITHIN).items():
+        try:
+            made.result()
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                continue  # another role was quicker
+            if is_transient(error):
+                raise
+            raise TopicError(
+                f"Kafka does not make the topic {name} with KAFKA_PARTITIONS={settings.KAFKA_PARTITIONS} and "
+                f"KAFKA_REPLICATION={settings.KAFKA_REPLICATION}: {error.args[0].str()}"
+            ) from error
+        logger.info("made the topic %s", name)

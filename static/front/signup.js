@@ -1,0 +1,283 @@
+// The form that stays, and the lights. The server draws the same without this script.
+(() => {
+  "use strict";
+
+  const BACKOFF_FIRST = 500; // ms until the first attempt to get a lost socket back; doubles
+  const BACKOFF_MAX = 20_000;
+  const GREEN_SHOWN = 1200; // ms that all green is shown before the page goes on
+  const EXPIRED = 4401; // close codes of front/sockets.py
+  const FOREIGN = 4403;
+  const NORMAL = 1000;
+
+  const data = JSON.parse(document.getElementById("signup-data").textContent);
+  const form = document.getElementById("signup-form"); // null on the status page
+  const formPanel = document.getElementById("form-panel");
+  const panel = document.getElementById("lights-panel");
+  const list = document.getElementById("lights");
+  const summary = document.getElementById("error-summary");
+
+  // What has been shown, for tests and for who looks into it; kept for the tab, as the page moves on by itself.
+  const seen = (window.signupSync = { ready: false, connected: false, shown: [] });
+
+  let page = data.page; // {signupId, ticket, socketPath, statusPath}
+  let version = -1; // of what is shown; 0 is what the page draws before it knows anything
+  let isComplete = false;
+  let isPosting = false;
+  let held = []; // what the socket says while the post is under way: perhaps of an earlier attempt
+  let socket = null;
+  let retry = 0;
+  let failures = 0;
+
+  // --- the lights ---
+
+  function lightOf(service) {
+    let light = [...list.children].find((each) => each.dataset.service === service);
+    if (!light) {
+      light = list.firstElementChild.cloneNode(true);
+      light.dataset.service = service;
+      light.querySelector(".light-name").textContent = nameOf(service);
+      list.append(light);
+    }
+    return light;
+  }
+
+  const nameOf = (service) => service.charAt(0).toUpperCase() + service.slice(1);
+
+  const wordOf = ({ status, reason }) =>
+    (status === "FAIL" && data.words.reasons[reason]) || data.words.statuses[status];
+
+  function draw(state) {
+    if (state.signupId !== page.signupId || state.version <= version) return;
+    version = state.version;
+    isComplete = state.complete;
+    const changed = [];
+    for (const [service, light] of Object.entries(state.services)) {
+      const item = lightOf(service);
+      if (item.dataset.status !== light.status && light.status !== "PENDING") changed.push(`${nameOf(service)}: ${wordOf(light)}.`);
+      item.dataset.status = light.status;
+      item.querySelector(".light-word").textContent = wordOf(light);
+    }
+    for (const item of [...list.children]) if (!(item.dataset.service in state.services)) item.remove();
+    record(state);
+    conclude(state, changed);
+  }
+
+  function record(state) {
+    const lights = Object.entries(state.services).map(([service, light]) => [service, light.status]);
+    seen.shown.push({ ...Object.fromEntries(lights), version: state.version });
+    sessionStorage.setItem("signupSync.shown", JSON.stringify(seen.shown));
+  }
+
+  function conclude(state, changed) {
+    const lights = Object.values(state.services);
+    const { auth } = state.services;
+    let outcome = "pending";
+    if (auth.status === "FAIL") outcome = "refused";
+    else if (isComplete) outcome = lights.every((light) => light.status === "SUCCESS") ? "green" : "red";
+    if (outcome === "refused" && form) {
+      const { field, text } = data.words.refusals[auth.reason] ?? { field: "", text: data.words.unknownRefusal };
+      backToForm({ [field]: [text] });
+      return;
+    }
+    if (outcome !== "pending" || panel.dataset.outcome !== "delayed") say(outcome, state);
+    announce([...changed, ...(isComplete ? [document.getElementById("lights-title").textContent] : [])].join(" "));
+    if (isComplete) disconnect();
+    if (outcome === "green") setTimeout(() => location.replace(data.loginPath), GREEN_SHOWN);
+  }
+
+  function say(outcome, state) {
+    const { title, text, action } = data.words.outcomes[outcome];
+    const red = Object.entries(state?.services ?? {}).filter(([, light]) => light.status === "FAIL");
+    panel.dataset.outcome = outcome;
+    document.getElementById("lights-title").textContent = title;
+    document.getElementById("lights-text").textContent = text.replace("{services}", red.map(([service]) => nameOf(service)).join(", "));
+    for (const link of panel.querySelectorAll("[data-action]")) link.hidden = link.dataset.action !== action;
+  }
+
+  function announce(text) {
+    if (text) document.getElementById("announcement").textContent = text;
+  }
+
+  function notice(text) {
+    const place = document.getElementById("notice");
+    place.textContent = text;
+    place.hidden = !text;
+    announce(text);
+  }
+
+  // --- the socket ---
+
+  function connect() {
+    disconnect();
+    const address = new URL(page.socketPath, location.href);
+    address.protocol = address.protocol.replace("http", "ws");
+    const mine = (socket = new WebSocket(address));
+    mine.addEventListener("open", () => {
+      seen.connected = true;
+      notice("");
+    });
+    mine.addEventListener("message", (event) => {
+      failures = 0;
+      const message = JSON.parse(event.data);
+      if (isPosting) held.push(message);
+      else take(message);
+    });
+    mine.addEventListener("close", (event) => {
+      if (mine === socket) lose(event.code);
+    });
+  }
+
+  function disconnect() {
+    clearTimeout(retry);
+    const old = socket;
+    socket = null;
+    seen.connected = false;
+    old?.close(NORMAL);
+  }
+
+  function lose(code) {
+    socket = null;
+    seen.connected = false;
+    if (isPosting) return; // the answer brings a fresh ticket, and then we connect again
+    if (code === EXPIRED || code === FOREIGN) {
+      notice(data.words.notices[code === EXPIRED ? "expired" : "foreign"]);
+      return;
+    }
+    notice(data.words.notices.lost);
+    if (failures > 0) ask();
+    const pause = Math.min(BACKOFF_FIRST * 2 ** failures++, BACKOFF_MAX);
+    retry = setTimeout(connect, pause * (0.5 + Math.random() / 2));
+  }
+
+  // Where no socket can be had, the state comes the plain way, with each attempt.
+  async function ask() {
+    try {
+      const response = await fetch(page.statusPath, { headers: { Accept: "application/json" } });
+      const { state } = await response.json();
+      if (state) draw(state);
+    } catch {
+      // The notice says already that there is no connection.
+    }
+  }
+
+  function take(message) {
+    if (!message.delayed) draw(message);
+    else if (!isComplete && message.signupId === page.signupId) say("delayed");
+  }
+
+  // --- the form ---
+
+  async function submit(event) {
+    event.preventDefault();
+    if (isPosting) return;
+    begin();
+    let answer;
+    try {
+      const response = await fetch(form.action, {
+        method: "POST",
+        body: new URLSearchParams(new FormData(form)),
+        headers: { Accept: "application/json" },
+      });
+      const isJson = (response.headers.get("Content-Type") ?? "").includes("json");
+      answer = isJson ? await response.json() : { errors: { "": [data.words.notices.stale] } };
+    } catch {
+      answer = { errors: { "": [data.words.notices.noAnswer] } };
+    }
+    isPosting = false;
+    form.querySelector("[type=submit]").disabled = false;
+    if (answer.ticket) turnTo(answer);
+    if (answer.errors) backToForm(answer.errors, "" in answer.errors);
+    else [...held, answer.state].forEach(take);
+    held = [];
+  }
+
+  function begin() {
+    isPosting = true;
+    held = [];
+    failures = 0;
+    form.querySelector("[type=submit]").disabled = true;
+    // A reload now shows the lights and not an empty form, whose sign-up would be another one.
+    history.replaceState(null, "", page.statusPath);
+    formPanel.hidden = true;
+    panel.hidden = false;
+    seen.shown = [];
+    version = -1;
+    const services = [...list.children].map((item) => [item.dataset.service, { status: "PENDING" }]);
+    draw({ signupId: page.signupId, version: 0, complete: false, services: Object.fromEntries(services) });
+    say("pending");
+    document.getElementById("lights-title").focus();
+    connect();
+  }
+
+  // The server may have found that this is another sign-up than the page thought.
+  function turnTo(answer) {
+    const isOther = answer.signupId !== page.signupId;
+    page = { signupId: answer.signupId, ticket: answer.ticket, socketPath: answer.socketPath, statusPath: answer.statusPath };
+    form.elements.ticket.value = page.ticket;
+    if (answer.errors) return;
+    history.replaceState(null, "", page.statusPath);
+    if (isOther || !socket) connect();
+  }
+
+  function backToForm(errors, keepPassword = false) {
+    disconnect();
+    notice("");
+    history.replaceState(null, "", data.formPath);
+    panel.hidden = true;
+    formPanel.hidden = false;
+    showErrors(errors);
+    if (!keepPassword) for (const input of form.querySelectorAll("[type=password]")) input.value = "";
+    summary.focus();
+  }
+
+  function showErrors(errors) {
+    const items = [];
+    for (const text of errors[""] ?? []) items.push(item(text));
+    for (const field of form.querySelectorAll("[data-field]")) {
+      const texts = errors[field.dataset.field] ?? [];
+      const input = field.querySelector("input");
+      const place = field.querySelector(".field-error");
+      field.classList.toggle("has-error", texts.length > 0);
+      place.textContent = texts.join(" ");
+      place.hidden = texts.length === 0;
+      input.toggleAttribute("aria-invalid", false);
+      if (texts.length) input.setAttribute("aria-invalid", "true");
+      const described = [field.querySelector(".hint")?.id, texts.length ? place.id : ""].filter(Boolean);
+      input.setAttribute("aria-describedby", described.join(" "));
+      for (const text of texts) items.push(item(text, input.id));
+    }
+    summary.querySelector("ul").replaceChildren(...items);
+    summary.hidden = items.length === 0;
+  }
+
+  function item(text, target) {
+    const element = document.createElement("li");
+    if (target) {
+      const link = document.createElement("a");
+      link.href = `#${target}`;
+      link.textContent = text;
+      element.append(link);
+    } else element.textContent = text;
+    return element;
+  }
+
+  // --- begin ---
+
+  summary?.addEventListener("click", (event) => {
+    const target = event.target.closest("a")?.hash.slice(1);
+    if (!target) return;
+    event.preventDefault();
+    document.getElementById(target).focus();
+  });
+  window.addEventListener("online", () => {
+    if (!socket && !isComplete && !panel.hidden && !isPosting) connect();
+  });
+  if (form) {
+    form.addEventListener("submit", submit);
+    if (!summary.hidden) summary.focus();
+  } else {
+    if (data.state) draw(data.state);
+    if (!isComplete) connect();
+  }
+  seen.ready = true;
+})();

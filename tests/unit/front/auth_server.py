@@ -1,0 +1,163 @@
+"""A small HTTP server that keeps auth's contract with the front and does what a test tells it: it counts what it is
+asked, turns lights on demand, and answers with problems when it should. The real auth is met in tests/integration."""
+
+import asyncio
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+SERVICES = ("auth", "chat", "customer")
+
+
+@dataclass
+class SignUp:
+    """One sign-up as auth would keep it."""
+
+    signup_id: str
+    content: dict[str, str]
+    version: int = 1
+    services: dict[str, dict[str, str]] = field(
+        default_factory=lambda: {service: {"status": "PENDING"} for service in SERVICES}
+    )
+    said: list[bytes] = field(default_factory=list)
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    @property
+    def is_complete(self) -> bool:
+        return all(light["status"] != "PENDING" for light in self.services.values())
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return {
+            "signupId": self.signup_id,
+            "version": self.version,
+            "complete": self.is_complete,
+            "services": self.services,
+        }
+
+    @property
+    def event(self) -> bytes:
+        return f"event: status\nid: {self.version}\ndata: {json.dumps(self.state)}\n\n".encode()
+
+
+class AuthServer:
+    """Speaks `POST /user`, the state and the stream. `verdict` is auth's own of each new sign-up: None leaves it
+    pending. `problems` are answered first, one to each post."""
+
+    def __init__(self) -> None:
+        self.signups: dict[str, SignUp] = {}
+        self.verdict: dict[str, str] | None = {"status": "SUCCESS"}
+        self.problems: list[web.Response] = []
+        self.posts: list[tuple[str, dict[str, str]]] = []
+        self.streams: Counter[str] = Counter()  # open now
+        self.resumed: list[tuple[str, str]] = []  # signup_id and Last-Event-ID of each GET …/events
+        self.reads = 0
+        self._open: set[web.StreamResponse] = set()
+        application = web.Application()
+        application.router.add_post("/user", self._post)
+        application.router.add_get("/user/signups/{id}", self._show)
+        application.router.add_get("/user/signups/{id}/events", self._events)
+        self._server = TestServer(application)
+
+    async def start(self) -> None:
+        await self._server.start_server()
+
+    async def close(self) -> None:
+        await self.drop_streams()
+        await self._server.close()
+
+    @property
+    def url(self) -> str:
+        return str(self._server.make_url("")).rstrip("/")
+
+    async def turn(self, signup_id: str, service: str, status: str, reason: str | None = None) -> None:
+        """Decides one light and tells the open streams."""
+        signup = self.signups[signup_id]
+        signup.services[service] = {"status": status} | ({"reason": reason} if reason else {})
+        signup.version += 1
+        await self.say(signup_id, signup.event)
+
+    async def say(self, signup_id: str, text: bytes) -> None:
+        """Sends text down every open stream of the sign-up."""
+        signup = self.signups[signup_id]
+        async with signup.changed:
+            signup.said.append(text)
+            signup.changed.notify_all()
+
+    async def drop_streams(self) -> None:
+        """Cuts the connections of all open streams, as when a process dies."""
+        for response in list(self._open):
+            if response._req is not None and response._req.transport is not None:
+                response._req.transport.abort()
+
+    async def _post(self, request: web.Request) -> web.StreamResponse:
+        key, content = request.headers["Idempotency-Key"], await request.json()
+        self.posts.append((key, content))
+        if self.problems:
+            return self.problems.pop(0)
+        signup = self.signups.get(key)
+        if signup is not None and signup.content != content:
+            return problem(409)
+        is_new = signup is None
+        if signup is None:
+            signup = self.signups[key] = SignUp(key, content)
+        begin = [signup.event] if is_new else []
+        if is_new and self.verdict is not None:
+            signup.services["auth"] = dict(self.verdict)
+            signup.version = 2
+        return await self._stream(request, signup, [*begin, *([signup.event] if signup.version > 1 else [])])
+
+    async def _show(self, request: web.Request) -> web.StreamResponse:
+        self.reads += 1
+        signup = self._visible(request)
+        return web.json_response(signup.state) if signup else problem(404)
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        signup = self._visible(request)
+        if signup is None:
+            return problem(404)
+        seen = request.headers.get("Last-Event-ID", "0")
+        self.resumed.append((signup.signup_id, seen))
+        if signup.is_complete and int(seen) == signup.version:
+            return web.Response(status=204)
+        return await self._stream(request, signup, [signup.event] if signup.version > int(seen) else [])
+
+    def _visible(self, request: web.Request) -> SignUp | None:
+        signup_id = request.match_info["id"]
+        is_opened = request.headers.get("Signup-Ticket", "").startswith(f"{signup_id}:")
+        return self.signups.get(signup_id) if is_opened else None
+
+    async def _stream(self, request: web.Request, signup: SignUp, begin: list[bytes]) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Signup-Ticket": "not for browsers"})
+        told = len(signup.said)
+        await response.prepare(request)
+        self._open.add(response)
+        self.streams[signup.signup_id] += 1
+        try:
+            await response.write(b"retry: 2000\n\n" + b"".join(begin))
+            while not signup.is_complete or told < len(signup.said):
+                async with signup.changed:
+                    await signup.changed.wait_for(lambda: told < len(signup.said))
+                for text in signup.said[told:]:
+                    await response.write(text)
+                told = len(signup.said)
+        except ConnectionError:
+            pass  # the front has left
+        finally:
+            self._open.discard(response)
+            self.streams[signup.signup_id] -= 1
+        return response
+
+
+def problem(status: int, errors: list[dict[str, str]] | None = None, **headers: str) -> web.Response:
+    """A problem document; `retry_after="3"` becomes a header."""
+    return web.Response(
+        status=status,
+        text=json.dumps({"type": "about:blank", "status": status, "errors": errors or []}),
+        content_type="application/problem+json",
+        headers={name.replace("_", "-"): value for name, value in headers.items()},
+    )

@@ -1,0 +1,122 @@
+"""What `make run` says when it can't start, and what it hands to the processes that it starts."""
+
+import socket
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from redis.asyncio.connection import parse_url
+
+from signup_sync.local import databases, installation
+from signup_sync.local.preconditions import CannotStart, hold, listen, port_number, write_address
+
+
+def database_with_rows(file: Path) -> bytes:
+    connection = sqlite3.connect(file)
+    connection.execute("CREATE TABLE t (a)")
+    connection.executemany("INSERT INTO t VALUES (?)", [("x" * 500,)] * 500)
+    connection.commit()
+    connection.close()
+    return file.read_bytes()
+
+
+BREAKS: dict[str, Callable[[bytes], bytes]] = {
+    "another kind of file": lambda _: b"no database at all, but some other file\n" * 200,
+    "cut off": lambda content: content[: len(content) // 2],
+    "overwritten in the middle": lambda content: content[:40_000] + bytes(60_000) + content[100_000:],
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_broken_database_is_named_with_what_to_do(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "it's auth's.sqlite3"
+    file.write_bytes(BREAKS[name](database_with_rows(file)))
+    with pytest.raises(CannotStart) as caught:
+        databases.check_sqlite(file)
+    said = str(caught.value)
+    assert str(file) in said
+    assert said.endswith(".broken'")  # quoted for a shell, because of the name
+    assert "\n" not in said
+
+
+def test_sound_missing_and_empty_databases_pass(tmp_path: Path) -> None:
+    sound = tmp_path / "100% c#?.sqlite3"
+    database_with_rows(sound)
+    empty = tmp_path / "empty.sqlite3"
+    empty.touch()
+    for file in (sound, empty, tmp_path / "missing.sqlite3"):
+        databases.check_sqlite(file)
+    assert not (tmp_path / "missing.sqlite3").exists()
+
+
+@pytest.mark.parametrize("text", ["", "-1", "65536", "8000 ", "http", "٣"])
+def test_what_is_no_port_is_refused(text: str) -> None:
+    with pytest.raises(CannotStart, match="PORT="):
+        port_number(text)
+
+
+def test_a_port_in_use_is_named_with_another(tmp_path: Path) -> None:
+    with listen(0) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(CannotStart, match=rf"Port {port} is in use.*PORT={port + 1} make run"):
+            listen(port)
+
+
+def test_a_port_is_free_again_at_once(tmp_path: Path) -> None:
+    """Connections that linger after their end (TIME_WAIT) don't keep the next start waiting."""
+    with listen(0) as listener:
+        port = listener.getsockname()[1]
+        client = socket.create_connection(("127.0.0.1", port))
+        server, _ = listener.accept()
+        server.close()
+        client.close()
+    listen(port).close()
+
+
+def test_a_data_directory_is_held_by_one(tmp_path: Path) -> None:
+    with hold(tmp_path / "var") as lock:
+        write_address(lock, "http://127.0.0.1:8000/")
+        with pytest.raises(CannotStart, match=r"runs already: http://127.0.0.1:8000/"):
+            hold(tmp_path / "var")
+    hold(tmp_path / "var").close()
+
+
+def test_a_data_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotStart, match=r"file/var can't be written \(Not a directory\)"):
+        hold(tmp_path / "file" / "var")
+
+
+@pytest.mark.parametrize("folder", ["short", "c# 100%?+", "d" * 150])
+def test_the_path_of_valkeys_socket_fits_and_survives_its_url(tmp_path: Path, folder: str) -> None:
+    data_dir = tmp_path / folder
+    data_dir.mkdir()
+    with installation.valkey_socket(data_dir) as path:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.bind(str(path))
+        settings = installation.environment("127.0.0.1:9092", path, address="http://127.0.0.1:8000/", data_dir=data_dir)
+        assert parse_url(settings["REDIS_URL"])["path"] == str(path)
+    assert not path.exists()
+    assert (path.parent == data_dir) == (folder != "d" * 150)
+
+
+def test_the_front_posts_to_the_address_that_people_get(tmp_path: Path) -> None:
+    settings = installation.environment(
+        "127.0.0.1:9092", tmp_path / "s", address="http://127.0.0.1:8123/", data_dir=tmp_path
+    )
+    assert urlsplit(settings["GATEWAY_URL"])[1:3] == ("127.0.0.1:8123", "")
+
+
+def test_each_role_of_production_is_started() -> None:
+    with listen(0) as listener:
+        commands = [" ".join(role.command) for role in installation.our_roles(listener)]
+    for wanted in (
+        "signup_sync.asgi:application",
+        "consume_events auth",
+        "consume_events chat",
+        "consume_events customer",
+        "relay_signups",
+    ):
+        assert sum(command.endswith(wanted) for command in commands) == 1

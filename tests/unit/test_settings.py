@@ -1,0 +1,116 @@
+"""The settings as a person meets them: in .env.example, and in production where one is missing."""
+
+import re
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import environ
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+ROOT = Path(__file__).resolve().parents[2]
+# Read by `manage.py run_local` alone.
+OF_THE_LAUNCHER = {"PORT"}
+IN_PRODUCTION = {
+    "PRODUCTION": "true",
+    "SECRET_KEY": "a secret of this test, long enough to be one",
+    "ALLOWED_HOSTS": "signup.example.org",
+    "AUTH_DATABASE_URL": "postgres://auth@db/auth",
+    "CHAT_DATABASE_URL": "postgres://chat@db/chat",
+    "CUSTOMER_DATABASE_URL": "postgres://customer@db/customer",
+    "KAFKA_BOOTSTRAP_SERVERS": "kafka:9092",
+    "REDIS_URL": "redis://redis:6379/0",
+    "GATEWAY_URL": "http://gateway:8080",
+}
+
+
+class RecordedEnvironment(dict[str, str]):
+    """An environment that remembers which names were looked up."""
+
+    def __init__(self, values: dict[str, str]) -> None:
+        super().__init__(values)
+        self.asked: set[str] = set()
+
+    def __getitem__(self, name: str) -> str:
+        self.asked.add(name)
+        return super().__getitem__(name)
+
+
+def load_settings(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> tuple[dict[str, Any], set[str]]:
+    """What settings.py makes of exactly this environment, and which names it looked up in it."""
+    environment = RecordedEnvironment(values)
+    monkeypatch.setattr(environ.Env, "ENVIRON", environment)
+    monkeypatch.setattr(environ.Env, "read_env", lambda *_: None)  # a developer's own .env is not under test
+    loaded = runpy.run_path(str(ROOT / "signup_sync" / "settings.py"))
+    return {name: value for name, value in loaded.items() if name.isupper()}, environment.asked
+
+
+def example_lines() -> Iterator[tuple[str, str, str]]:
+    """Name, value, and the comment above it, of each setting in .env.example."""
+    comment = ""
+    previous_was_setting = False
+    for line in (ROOT / ".env.example").read_text().splitlines():
+        if setting := re.fullmatch(r"#([A-Z0-9_]+)=(.*)", line):
+            yield setting[1], setting[2], comment
+        else:
+            comment = line if previous_was_setting or not line else f"{comment} {line}"
+        previous_was_setting = setting is not None
+
+
+def test_env_example_names_exactly_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _, asked = load_settings(monkeypatch, {"DATA_DIR": str(tmp_path)})
+    named = [name for name, _, _ in example_lines()]
+    assert len(named) == len(set(named))
+    assert set(named) == asked | OF_THE_LAUNCHER
+
+
+def test_env_example_shows_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shown = {name: value for name, value, comment in example_lines() if "for example" not in comment.lower()}
+    assert len(shown) > 20
+    by_default, _ = load_settings(monkeypatch, {"DATA_DIR": str(tmp_path)})
+    as_shown, _ = load_settings(monkeypatch, {"DATA_DIR": str(tmp_path), **shown})
+    assert as_shown == by_default
+
+
+def test_production_starts_with_all_that_is_obligatory(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, _ = load_settings(monkeypatch, IN_PRODUCTION)
+    assert settings["SECRET_KEY"] == IN_PRODUCTION["SECRET_KEY"]
+    assert settings["SESSION_COOKIE_SECURE"] is True
+    assert settings["DEBUG"] is False
+
+
+@pytest.mark.parametrize("name", sorted(IN_PRODUCTION.keys() - {"PRODUCTION"}))
+def test_production_names_what_it_lacks(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=name):
+        load_settings(monkeypatch, {key: value for key, value in IN_PRODUCTION.items() if key != name})
+
+
+def test_env_example_marks_what_is_obligatory() -> None:
+    marked = {name for name, _, comment in example_lines() if "# *" in comment}
+    assert marked == IN_PRODUCTION.keys() - {"PRODUCTION"}
+
+
+@pytest.mark.parametrize("folder", ["with space", "c++", "c#", "100%", "50%20", "why?", "가"])
+def test_databases_are_in_data_dir_whatever_its_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: str
+) -> None:
+    settings, _ = load_settings(monkeypatch, {"DATA_DIR": str(tmp_path / folder)})
+    assert Path(settings["DATABASES"]["chat"]["NAME"]) == tmp_path / folder / "chat.sqlite3"
+
+
+def test_local_secret_is_made_once_and_for_its_owner_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    first, _ = load_settings(monkeypatch, {"DATA_DIR": str(tmp_path)})
+    second, _ = load_settings(monkeypatch, {"DATA_DIR": str(tmp_path)})
+    assert len(first["SECRET_KEY"]) >= 50
+    assert first["SECRET_KEY"] == second["SECRET_KEY"]
+    assert (tmp_path / "secret_key").stat().st_mode & 0o077 == 0
+
+
+def test_a_data_dir_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    for data_dir in (file, file / "below"):
+        with pytest.raises(ImproperlyConfigured, match=re.escape(str(data_dir))):
+            load_settings(monkeypatch, {"DATA_DIR": str(data_dir)})
