@@ -3,24 +3,27 @@
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from eventbus.clients import client_config, prefixed
+from eventbus.clients import client_config, prefixed, unprefixed
 from eventbus.errors import DeliveryError, is_fatal
 from eventbus.messages import Outgoing
 
 logger = logging.getLogger(__name__)
 
-# Seconds after which an unacknowledged message is given up: whoever sent it sends it again, and a queue that kept the
+# Seconds after which an unacknowledged message is given up. Whoever sent it sends it again, so a queue that kept the
 # old ones as well would grow with every try.
 GIVEN_UP_AFTER: Final = 10.0
 # Seconds between two looks whether the local queue has room again.
 ROOM_PAUSE: Final = 0.01
 # Seconds that the polling thread waits for reports at a time; close() waits for it.
 POLL: Final = 0.2
+
+Report = Callable[[KafkaError | None, Message], None]
 
 
 class EventProducer:
@@ -53,12 +56,12 @@ class EventProducer:
         return self._losses.count
 
     def send(self, message: Outgoing) -> bool:
-        """Hands a message over and returns at once; False if it was not taken, because the local queue is full.
+        """Hands a message over and returns at once; False if it was not taken, as when the local queue is full.
 
-        One that was taken may fail later: that is logged and counted, and the caller learns nothing of it.
+        One that was taken may fail later: that is logged and counted, and the caller does not learn of it.
         """
         try:
-            self._produce(message, self._losses)
+            self._produce(message, self._losses.report)
         except (BufferError, KafkaException) as error:
             self._losses.add(message.topic, str(error))
             return False
@@ -67,31 +70,108 @@ class EventProducer:
     def send_all(self, messages: Sequence[Outgoing], *, timeout: float) -> None:
         """Publishes the messages and returns when Kafka has acknowledged each of them.
 
-        Raises DeliveryError with those that it has not within `timeout` seconds, and KafkaException when this producer
-        can do nothing any more.
+        Raises DeliveryError when it has not within `timeout` seconds, and KafkaException when this producer can do
+        nothing any more.
         """
+        if not messages:
+            return
         deadline = time.monotonic() + timeout
-        receipts = [_Receipt() for _ in messages]
+        delivery = _Delivery(messages)
         try:
-            for message, receipt in zip(messages, receipts, strict=True):
-                self._produce_when_there_is_room(message, receipt, deadline)
+            for index, message in enumerate(messages):
+                self._produce_when_there_is_room(message, partial(delivery.report, index), deadline)
         except (BufferError, KafkaException) as error:
-            _raise_if_fatal(error)
-            reason = str(error)
-        else:
-            reason = f"not within {timeout:g} s"
-        for receipt in receipts:
-            # What was not even taken gets no report; nothing is worth waiting for then.
-            receipt.came.wait(max(0.0, deadline - time.monotonic()) if receipt.is_due else 0)
-        failed = [message for message, receipt in zip(messages, receipts, strict=True) if not receipt.is_good]
-        if failed:
-            errors = [receipt.error for receipt in receipts if receipt.error]
-            raise DeliveryError(failed, errors[0].str() if errors else reason)
+            if isinstance(error, KafkaException) and is_fatal(error.args[0]):
+                raise
+            raise DeliveryError(delivery.unacknowledged, str(error)) from error
+        delivery.wait(max(0.0, deadline - time.monotonic()))
 
     def close(self, timeout: float) -> int:
         """Waits up to `timeout` seconds until all is delivered; how many messages still were not."""
         self._closing.set()
         self._poller.join()
-        unsent: int = self._producer.flush(timeout)
+        unsent = self._producer.flush(timeout)
         self._losses.log()
         return unsent
+
+    def _produce(self, message: Outgoing, report: Report) -> None:
+        self._producer.produce(
+            prefixed(message.topic),
+            key=message.key,
+            value=message.value,
+            headers=list(message.headers),
+            on_delivery=report,
+        )
+
+    def _produce_when_there_is_room(self, message: Outgoing, report: Report, deadline: float) -> None:
+        while True:
+            try:
+                self._produce(message, report)
+            except BufferError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(ROOM_PAUSE)
+            else:
+                return
+
+    def _poll(self) -> None:
+        while not self._closing.is_set():
+            self._producer.poll(POLL)
+            self._losses.log()
+
+
+class _Delivery:
+    """What became of the messages of one send_all()."""
+
+    def __init__(self, messages: Sequence[Outgoing]) -> None:
+        self._unacknowledged = dict(enumerate(messages))
+        self._unreported = len(messages)
+        self._error: KafkaError | None = None
+        self._all_reported = threading.Event()
+
+    @property
+    def unacknowledged(self) -> Sequence[Outgoing]:
+        # One step for the interpreter, so a report that comes now can't get between.
+        return tuple(self._unacknowledged.values())
+
+    def report(self, index: int, error: KafkaError | None, _: Message) -> None:
+        """Called by the polling thread, once for each message."""
+        if error is None:
+            del self._unacknowledged[index]
+        else:
+            self._error = error
+        self._unreported -= 1
+        if self._unreported == 0:
+            self._all_reported.set()
+
+    def wait(self, timeout: float) -> None:
+        self._all_reported.wait(timeout)
+        if self._error is not None and is_fatal(self._error):
+            raise KafkaException(self._error)
+        if failed := self.unacknowledged:
+            raise DeliveryError(failed, self._error.str() if self._error else "no answer in time")
+
+
+class _Losses:
+    """Counts what send() did not get delivered, and says so in one line for many."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._said = 0
+        self._last = ""
+        self._lock = threading.Lock()
+
+    def report(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self.add(unprefixed(message.topic() or ""), error.str())
+
+    def add(self, topic: str, reason: str) -> None:
+        with self._lock:
+            self.count += 1
+            self._last = f"{topic}: {reason}"
+
+    def log(self) -> None:
+        with self._lock:
+            new, self._said = self.count - self._said, self.count
+        if new:
+            logger.warning("%d messages were not delivered to Kafka, the last to %s", new, self._last)

@@ -2,8 +2,10 @@
 `make run`; with PRODUCTION=true the ones that must not have a default are obligatory. `.env.example` lists them.
 """
 
+import contextlib
+import os
 import secrets
-from contextlib import suppress
+import tempfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -27,15 +29,18 @@ DATA_DIR = Path(env.str("DATA_DIR", default=str(BASE_DIR / "var")))
 def local_secret() -> str:
     """The secret key of a local installation, made once and kept, so that sessions outlive a restart."""
     path = DATA_DIR / "secret_key"
-    if not path.exists():
+    try:
         DATA_DIR.mkdir(parents=True, exist_ok=True)
-        # Written whole under another name first: of roles that start together one wins, and all read its key.
-        with tempfile.NamedTemporaryFile("w", dir=DATA_DIR) as file:
-            file.write(secrets.token_urlsafe(50))
-            file.flush()
-            with contextlib.suppress(FileExistsError):
-                os.link(file.name, path)
-    return path.read_text()
+        if not path.exists():
+            # Written whole under another name first: of roles that start together one wins, and all read its key.
+            with tempfile.NamedTemporaryFile("w", dir=DATA_DIR) as file:
+                file.write(secrets.token_urlsafe(50))
+                file.flush()
+                with contextlib.suppress(FileExistsError):
+                    os.link(file.name, path)
+        return path.read_text()
+    except OSError as error:
+        raise ImproperlyConfigured(f"DATA_DIR {DATA_DIR} can't be written: {error.strerror}") from error
 
 
 def required_in_production(name: str, default: str) -> str:

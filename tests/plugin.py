@@ -8,6 +8,7 @@ installed is skipped and named in the last lines, or fails the run at its start 
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -69,6 +70,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
             + "; ".join(reason for name, reason in backing.missing.items() if name != "application")
             + ". `bash tests/setup.sh` as root installs them."
         )
+    # SIGTERM (what ends a CI job) ends the run as Ctrl-C does: with everything that it started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     cleanup = ExitStack()
     early_config.add_cleanup(cleanup.close)
     os.environ.update(base_environment(cleanup))

@@ -34,17 +34,18 @@ missing_packages() {
 
 install_packages() {
     local packages
-    mapfile -t packages < <(missing_packages)
-    if [[ ${#packages[@]} == 0 ]]; then
+    packages=$(missing_packages | xargs)
+    if [[ -z $packages ]]; then
         say "PostgreSQL, Redis, Chromium and Java are installed."
     elif ! has apt-get; then
-        give_up "missing: ${packages[*]}, and there is no apt-get here to install Debian's packages with."
+        give_up "missing: $packages, and there is no apt-get here to install Debian's packages with."
     elif [[ $EUID != 0 ]]; then
-        give_up "missing: ${packages[*]}, and only root may install them (apt-get install ${packages[*]})."
+        give_up "missing: $packages, and only root may install them (apt-get install $packages)."
     else
-        say "installing ${packages[*]} with apt-get; this can take some minutes ..."
-        apt update && apt install --yes --no-install-recommends "${packages[@]}" ||
-            give_up "apt-get could not install ${packages[*]}; its own words are above."
+        say "installing $packages with apt-get; this can take some minutes ..."
+        # shellcheck disable=SC2086 # each word is a package
+        apt update && apt install --yes --no-install-recommends $packages ||
+            give_up "apt-get could not install $packages; its own words are above."
     fi
 }
 

@@ -50,13 +50,16 @@ def hold(data_dir: Path) -> TextIO:
     try:
         (data_dir / "log").mkdir(parents=True, exist_ok=True)
         lock = (data_dir / "run_local.lock").open("a+")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.seek(0)
-        raise CannotStart(
-            f"It runs already: {lock.read().strip() or 'it is starting'}. End that one with Ctrl-C where it was"
-            f" started, or name another folder for this one's data: DATA_DIR=... make run"
-        ) from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with lock:
+                lock.seek(0)
+                where = lock.read().strip() or "it is just starting"
+            raise CannotStart(
+                f"It runs already: {where}. End that one with Ctrl-C where it was started, or name another folder for"
+                f" this one's data: DATA_DIR=... make run"
+            ) from None
     except OSError as error:
         raise CannotStart(
             f"{data_dir} can't be written ({error.strerror}). Make it writable, or name another folder for the data:"

@@ -2,17 +2,17 @@
 
 from typing import Any
 
+from django.core.management import call_command
 from django.core.management.base import BaseCommand
 from django.db import connections
-
-from signup_sync.databases import migrate
 
 
 class Command(BaseCommand):
     help = "Brings every service's database to this version. Run it again after a failure: what is done stays done."
+    requires_system_checks = ()  # `migrate` runs those that concern it
 
     def handle(self, *args: Any, verbosity: int, **options: Any) -> None:
         for alias in connections:
             if verbosity:
                 self.stdout.write(f"Database {alias}:")
-            migrate(alias, verbosity=verbosity)
+            call_command("migrate", database=alias, interactive=False, verbosity=verbosity)

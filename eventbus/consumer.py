@@ -1,0 +1,306 @@
+"""Reading one topic in batches, so that offsets follow the work."""
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from itertools import chain
+from typing import Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from django.conf import settings
+from django.db import close_old_connections
+
+from eventbus.clients import client_config, prefixed, unprefixed
+from eventbus.errors import growing_pauses, is_fatal, is_transient, is_transient_in_kafka
+from eventbus.health import Heartbeat
+from eventbus.messages import HandledBatch, Incoming, Subscription, dead_letter
+from eventbus.producer import EventProducer
+from eventbus.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+# Seconds that the first message of a batch is waited for; a stop request waits as long.
+POLL: Final = 0.2
+# Seconds that a batch may be in hand without polls. Pausing drops what was fetched ahead and resuming takes up to a
+# second, so that what is quick, like a deadlock's second try, must not pay for it.
+UNPOLLED: Final = 1.0
+# Seconds before a batch is tried again: at first, and the most.
+FIRST_PAUSE: Final = 0.1
+LONGEST_PAUSE: Final = 10.0
+# Seconds that Kafka may take to acknowledge a batch's answers.
+ACKNOWLEDGED_WITHIN: Final = 10.0
+# Seconds that the batch in hand may take after a stop request; then it is left to whoever gets its partitions.
+STOPS_WITHIN: Final = 3.0
+
+# The partition has, or will have, another reader, who begins where we committed last.
+_NOT_OURS_ANY_MORE: Final = frozenset(
+    {
+        KafkaError._ASSIGNMENT_LOST,
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.UNKNOWN_MEMBER_ID,
+    }
+)
+
+
+class BatchConsumer:
+    """Runs a subscription: reads a batch, has it handled, publishes the answers, commits the offsets, in this order.
+
+    Whatever happens in between, the batch is read again by somebody: at least once, never lost. The thread that calls
+    run() is the only one that talks to the group; the handler runs on a thread of its own, so that a slow one does not
+    cost the group membership.
+    """
+
+    def __init__(self, subscription: Subscription, *, heartbeat: Heartbeat | None = None) -> None:
+        self.subscription = subscription
+        self._topic = prefixed(subscription.topic)
+        self._heartbeat = heartbeat or Heartbeat()
+        self._consumer = Consumer(client_config(self._settings()))
+        self._producer = EventProducer()
+        self._worker = Worker(f"handler of {subscription.group}")
+        # Partitions of the batch in hand that have been ours without a break since it was read. One that went and came
+        # back is not among them: it is read again from the committed offset, perhaps after somebody else's work.
+        self._held: set[int] = set()
+        # Where to go on in each partition whose work is done: what is still to be committed.
+        self._done: dict[int, int] = {}
+        self._is_paused = False
+        self._polls_from = math.inf
+
+    def run(self, stop: threading.Event) -> None:
+        """Consumes until `stop` is set, then leaves the group, within 5 s.
+
+        Raises what is neither the message's fault nor passes by itself, and KafkaException when the client can do
+        nothing any more: the process should end.
+        """
+        self.join()
+        try:
+            while not stop.is_set():
+                self._heartbeat.beat()
+                batch = self.next_batch()
+                if batch and self.work_through(batch, stop):
+                    self.note_done(batch)
+                self.commit_done()
+        finally:
+            self.close()
+
+    def join(self) -> None:
+        """Subscribes; the partitions come with a later poll."""
+        self._consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke)
+
+    def next_batch(self) -> list[Incoming]:
+        """What there is, KAFKA_BATCH_SIZE messages at most. Only the first is waited for, for POLL seconds."""
+        first = self._consumer.poll(POLL)
+        if first is None:
+            return []
+        # consume() with a timeout would wait for all of them, or for all of the time.
+        messages = [first, *self._consumer.consume(settings.KAFKA_BATCH_SIZE - 1, 0)]
+        batch = [_incoming(message) for message in messages if not _is_error(message)]
+        assigned = {partition.partition for partition in self._consumer.assignment()}
+        self._held = {message.partition for message in batch} & assigned
+        return batch
+
+    def work_through(self, batch: Sequence[Incoming], stop: threading.Event) -> bool:
+        """Repeats the batch until it is handled, answered and put aside; for as long as it takes.
+
+        False when it was given up, because of `stop` or because all its partitions went to others.
+        """
+        self._polls_from = time.monotonic() + UNPOLLED
+        pauses = growing_pauses(first=FIRST_PAUSE, most=LONGEST_PAUSE)
+        try:
+            while batch:
+                work = self._worker.submit(lambda batch=batch: self.process(batch))  # type: ignore[misc]
+                if not self._has_ended(work, stop):
+                    logger.warning("a batch of %d was given up to stop in time; it will be read again", len(batch))
+                    return False
+                error = work.exception()
+                if error is None:
+                    return True
+                if not is_transient(error):
+                    raise error
+                pause = next(pauses)
+                logger.warning("a batch of %d is tried again in %.1f s: %s", len(batch), pause, _in_a_line(error))
+                if not self._has_waited(pause, stop):
+                    return False
+                # What others read now is their work; repeating it would be harmless but for the time.
+                batch = [message for message in batch if message.partition in self._held]
+            return False
+        finally:
+            self._resume()
+
+    def process(self, batch: Sequence[Incoming]) -> None:
+        """One try, on the worker's thread. Returns when Kafka has acknowledged the answers and the dead letters."""
+        close_old_connections()
+        try:
+            handled = self.handle(batch)
+            group = self.subscription.group
+            letters = [dead_letter(message, error, group=group) for message, error in handled.rejected]
+            self._producer.send_all([*handled.answers, *letters], timeout=ACKNOWLEDGED_WITHIN)
+        finally:
+            close_old_connections()
+        for message, error in handled.rejected:
+            logger.error("put aside %s: %s", _place(message), _in_a_line(error))
+
+    def handle(self, batch: Sequence[Incoming]) -> HandledBatch:
+        """Has the batch handled; a message that fails alone, with an error that does not pass, is rejected.
+
+        A batch that fails so is handled in halves, and these in halves, until the message is found.
+        """
+        try:
+            return self.subscription.handle(batch)
+        except Exception as error:
+            if is_transient(error):
+                raise
+            if len(batch) == 1:
+                logger.exception("can't handle %s", _place(batch[0]))
+                return HandledBatch(rejected=[(batch[0], error)])
+            logger.warning("a batch of %d can't be handled as a whole: %s", len(batch), _in_a_line(error))
+        middle = len(batch) // 2
+        halves = [self.handle(batch[:middle]), self.handle(batch[middle:])]
+        return HandledBatch(
+            answers=list(chain.from_iterable(half.answers for half in halves)),
+            rejected=list(chain.from_iterable(half.rejected for half in halves)),
+        )
+
+    def note_done(self, batch: Sequence[Incoming]) -> None:
+        """Notes for each partition of the batch that is still ours where to go on after it."""
+        for message in batch:
+            if message.partition in self._held:
+                self._done[message.partition] = max(self._done.get(message.partition, 0), message.offset + 1)
+
+    def commit_done(self) -> None:
+        """Commits what is done and waits for Kafka's word on each partition. What failed for now is kept for later."""
+        if not self._done:
+            return
+        offsets = [TopicPartition(self._topic, partition, offset) for partition, offset in self._done.items()]
+        try:
+            results = self._consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            for partition in list(self._done):
+                self._note_commit(partition, error.args[0])
+        else:
+            for result in results:
+                self._note_commit(result.partition, result.error)
+
+    def close(self) -> None:
+        """Leaves the group, so that others get its partitions at once, and ends the threads."""
+        self._worker.stop(timeout=0.5)
+        self._consumer.close()
+        self._producer.close(timeout=0.5)
+
+    def _settings(self) -> dict[str, object]:
+        own: dict[str, object] = {
+            "group.id": prefixed(self.subscription.group),
+            "auto.offset.reset": "earliest",
+            "session.timeout.ms": 6000,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+        }
+        if settings.KAFKA_EMBEDDED:
+            # A fetch that waits there is not woken by a new message.
+            own["fetch.wait.max.ms"] = 5
+        return own
+
+    # --- The group -------------------------------------------------------------------------------------------------
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        consumer.assign(partitions)
+        if self._is_paused:
+            consumer.pause(partitions)
+        logger.info("reads partitions %s", _numbers(partitions))
+        self._heartbeat.ready()
+
+    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        """Also when they were lost, which is when this member was taken for dead."""
+        for partition in partitions:
+            self._held.discard(partition.partition)
+            self._done.pop(partition.partition, None)
+        logger.info("gives up partitions %s", _numbers(partitions))
+
+    def _note_commit(self, partition: int, error: KafkaError | None) -> None:
+        if error is None or error.code() in _NOT_OURS_ANY_MORE:
+            del self._done[partition]
+        elif not is_transient_in_kafka(error):
+            raise KafkaException(error)
+        if error is not None:
+            logger.warning("the offset of partition %d was not committed: %s", partition, error.str())
+
+    # --- While a batch is in hand ----------------------------------------------------------------------------------
+
+    def _has_ended(self, work: Future[None], stop: threading.Event) -> bool:
+        """Waits for the work, or until a stop request has waited for long enough."""
+        until = math.inf
+        while not work.done():
+            if stop.is_set():
+                until = min(until, time.monotonic() + STOPS_WITHIN)
+            if time.monotonic() >= until:
+                return False
+            self._stand_by(lambda seconds: wait([work], seconds))
+        return True
+
+    def _has_waited(self, seconds: float, stop: threading.Event) -> bool:
+        """Waits for so long; False if a stop request came."""
+        until = time.monotonic() + seconds
+        while not stop.is_set() and (left := until - time.monotonic()) > 0:
+            self._stand_by(stop.wait, left)
+        return not stop.is_set()
+
+    def _stand_by(self, wait: Callable[[float], object], at_most: float = POLL) -> None:
+        """One short wait. When the batch has been in hand for long, it is a poll, which Kafka wants now and then."""
+        self._heartbeat.beat()
+        if time.monotonic() < self._polls_from:
+            wait(min(POLL, at_most))
+            return
+        self._pause()
+        message = self._consumer.poll(min(POLL, at_most))
+        if message is not None and not _is_error(message):
+            # No paused partition gives one. If it did, going on after it would lose it.
+            self._consumer.seek(TopicPartition(self._topic, message.partition(), message.offset()))
+
+    def _pause(self) -> None:
+        if not self._is_paused:
+            self._consumer.pause(self._consumer.assignment())
+            self._is_paused = True
+
+    def _resume(self) -> None:
+        if self._is_paused:
+            self._consumer.resume(self._consumer.assignment())
+            self._is_paused = False
+
+
+def _is_error(message: Message) -> bool:
+    """Whether it is no message but the client's report of an error, which is logged. Raises a fatal one."""
+    error = message.error()
+    if error is None:
+        return False
+    if is_fatal(error):
+        raise KafkaException(error)
+    logger.warning("Kafka reports: %s", error.str())
+    return True
+
+
+def _incoming(message: Message) -> Incoming:
+    kind_of_time, timestamp = message.timestamp()
+    return Incoming(
+        topic=unprefixed(message.topic() or ""),
+        partition=message.partition() or 0,
+        offset=message.offset() or 0,
+        key=message.key(),
+        value=message.value(),
+        headers=tuple(message.headers() or ()),
+        timestamp_ms=timestamp if kind_of_time else None,
+    )
+
+
+def _place(message: Incoming) -> str:
+    return f"{message.topic}[{message.partition}] at {message.offset}"
+
+
+def _numbers(partitions: Sequence[TopicPartition]) -> str:
+    return ", ".join(str(partition.partition) for partition in partitions) or "none"
+
+
+def _in_a_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -1,0 +1,97 @@
+"""What a long-running command tells about itself over HTTP."""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Final
+
+logger = logging.getLogger(__name__)
+
+# Seconds without a beat after which a role counts as stuck.
+BEAT_WITHIN: Final = 30.0
+
+
+class Heartbeat:
+    """When a role last went round its loop, and whether it has begun to work."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+        self._ready = False
+
+    def beat(self) -> None:
+        self._last = time.monotonic()
+
+    def ready(self) -> None:
+        self.beat()
+        self._ready = True
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last beat."""
+        return time.monotonic() - self._last
+
+    @property
+    def is_live(self) -> bool:
+        return self.age <= BEAT_WITHIN
+
+    @property
+    def is_ready(self) -> bool:
+        return self._ready and self.is_live
+
+
+@contextmanager
+def health_server(heartbeat: Heartbeat, *, host: str, port: int) -> Iterator[int]:
+    """Serves GET /health/live and /health/ready in a thread: 200 `{"status": "ok"}`, or 503 with the status in words.
+
+    Gives the port: a free one if `port` is 0. Raises OSError when the port can't be had.
+    """
+
+    server = _HealthServer((host, port), _HealthHandler)
+    server.heartbeat = heartbeat
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="health", daemon=True).start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _HealthServer(ThreadingHTTPServer):
+    daemon_threads = True
+    heartbeat: Heartbeat
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        logger.debug("a client of the health page left early", exc_info=True)
+
+
+class _HealthHandler(BaseHTTPRequestHandler):
+    server: _HealthServer
+    # Seconds: a client that says nothing does not hold its thread for longer.
+    timeout = 5
+
+    def do_GET(self) -> None:
+        heartbeat = self.server.heartbeat
+        pages = {"/health/live": heartbeat.is_live, "/health/ready": heartbeat.is_ready}
+        if (is_good := pages.get(self.path.rstrip("/"))) is None:
+            self._answer(404, "there are /health/live and /health/ready")
+        elif is_good:
+            self._answer(200, "ok")
+        elif heartbeat.is_live:
+            self._answer(503, "not working yet")
+        else:
+            self._answer(503, f"stuck for {heartbeat.age:.0f} s")
+
+    def _answer(self, code: int, status: str) -> None:
+        body = json.dumps({"status": status}).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        logger.debug(format, *args)

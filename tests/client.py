@@ -1,0 +1,147 @@
+"""A client of the product's contracts, written from the documents and not from the code: HTTP, SSE and Kafka."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPResponse
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
+
+from tests.stack import Stack
+
+SERVICES = ("auth", "chat", "customer")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole HTTP answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True)
+class ServerEvent:
+    """One server-sent event."""
+
+    kind: str
+    id: int | None
+    data: dict[str, Any]
+
+    @property
+    def statuses(self) -> dict[str, str]:
+        return {service: light["status"] for service, light in self.data["services"].items()}
+
+
+def request(
+    stack: Stack, method: str, path: str, body: bytes | Mapping[str, Any] | None = None, **headers: str
+) -> Answer:
+    """One request through the gateway; header names with `_` for `-`."""
+    with opened(stack, method, path, body, **headers) as response:
+        return Answer(response.status, dict(response.getheaders()), response.read())
+
+
+@contextmanager
+def opened(
+    stack: Stack, method: str, path: str, body: bytes | Mapping[str, Any] | None = None, **headers: str
+) -> Iterator[HTTPResponse]:
+    """The same with the answer still open."""
+    address = urlsplit(stack.base_url)
+    connection = HTTPConnection(address.hostname or "", address.port, timeout=30)
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    if isinstance(body, Mapping):
+        body = json.dumps(body).encode()
+        sent.setdefault("Content-Type", "application/json")
+    try:
+        connection.request(method, path, body=body, headers=sent)
+        yield connection.getresponse()
+    finally:
+        connection.close()
+
+
+def sign_up(stack: Stack, form: Mapping[str, Any], **headers: str) -> list[ServerEvent]:
+    """`POST /user` as a stream, read to its end."""
+    with opened(stack, "POST", "/user", form, Accept="text/event-stream", **headers) as response:
+        assert response.status == 200, response.read()
+        return list(events(response))
+
+
+def events(response: HTTPResponse) -> Iterator[ServerEvent]:
+    """The events of a stream as they come."""
+    fields: dict[str, str] = {}
+    while line := response.readline():
+        text = line.decode().rstrip("\n")
+        if text:
+            name, _, value = text.partition(": ")
+            if name:
+                fields[name] = value
+        elif "data" in fields:
+            identity = fields.get("id")
+            yield ServerEvent(fields["event"], int(identity) if identity else None, json.loads(fields["data"]))
+            fields = {}
+
+
+def produce(stack: Stack, topic: str, value: bytes | Mapping[str, Any], *, key: str | None = None) -> None:
+    """Publishes one message by hand and waits for Kafka's word."""
+    producer = Producer({"bootstrap.servers": stack.env["KAFKA_BOOTSTRAP_SERVERS"], "partitioner": "murmur2_random"})
+    errors: list[Any] = []
+    producer.produce(
+        stack.env["KAFKA_PREFIX"] + topic,
+        key=key,
+        value=value if isinstance(value, bytes) else json.dumps(value),
+        on_delivery=lambda error, _: errors.append(error),
+    )
+    producer.flush(10)
+    assert errors == [None]
+
+
+@dataclass(frozen=True)
+class Message:
+    key: bytes | None
+    value: bytes
+    headers: Mapping[str, bytes]
+
+
+def read_topic(stack: Stack, topic: str) -> list[Message]:
+    """All that the topic holds now, read by a group of its own."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": stack.env["KAFKA_BOOTSTRAP_SERVERS"],
+            "group.id": f"test-{uuid4()}",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": 20,
+        }
+    )
+    try:
+        return list(_read_to_the_end(consumer, stack.env["KAFKA_PREFIX"] + topic))
+    finally:
+        consumer.close()
+
+
+def _read_to_the_end(consumer: Consumer, topic: str) -> Iterator[Message]:
+    partitions: Sequence[int] = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+    consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in partitions])
+    ended: set[int] = set()
+    deadline = time.monotonic() + 30
+    while len(ended) < len(partitions):
+        assert time.monotonic() < deadline, f"{topic} was not read to its end"
+        message = consumer.poll(0.5)
+        if message is None:
+            continue
+        if message.error():
+            assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
+            ended.add(message.partition())
+        else:
+            yield Message(message.key(), message.value() or b"", dict(message.headers() or []))

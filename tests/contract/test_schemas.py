@@ -1,0 +1,294 @@
+"""The contracts in docs/: their examples fit their schemas, and so does what the code puts on the wire."""
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT202012
+
+from authsvc import identity, sse
+from authsvc.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, decode_answer, new_user_requested
+from authsvc.lights import SignUpState, Status, Verdict
+from authsvc.models import Role, User
+from authsvc.problems import FieldError, Problem, unavailable
+from authsvc.requests import BODY_MAX, PASSWORD_MAX
+from eventbus.messages import Incoming, Outgoing
+from participant.events import answer, decode_new_user
+from participant.verdict import Verdict as ParticipantVerdict
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+TRACEPARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+SIGNUP = UUID("0195a1c2-7b34-7e10-9d55-3f6c8a2b4e01")
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def document(name: str) -> Any:
+    """A file of docs/, as YAML (which JSON is, too)."""
+    return yaml.safe_load((DOCS / name).read_text())
+
+
+def retrieve(uri: str) -> Resource[Any]:
+    return Resource(document(uri), DRAFT202012)
+
+
+REGISTRY: Registry[Any] = Registry(retrieve=retrieve)
+
+
+def resolve(node: Any, *, base: str) -> tuple[Any, str]:
+    """What a `$ref` refers to, and the file that this is in."""
+    while isinstance(node, dict) and "$ref" in node:
+        resolved = REGISTRY.resolver(base).lookup(node["$ref"])
+        node, base = resolved.contents, resolved.resolver._base_uri
+    return node, base
+
+
+def validate(value: Any, schema: Mapping[str, Any] | str, *, base: str = "") -> None:
+    """Raises ValidationError where the value does not fit; a schema that is a text is the name of its file."""
+    schema = {"$ref": schema} if isinstance(schema, str) else schema
+    absolute = {"$id": base or "test", **schema}
+    Draft202012Validator(absolute, registry=REGISTRY, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(
+        value
+    )
+
+
+def walk(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    yield path, node
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, child in children:
+        yield from walk(child, (*path, str(key)))
+
+
+def test_every_reference_leads_somewhere():
+    for file in ("openapi.yaml", "asyncapi.yaml", *(f"schemas/{path.name}" for path in (DOCS / "schemas").iterdir())):
+        for _, node in walk(document(file)):
+            if isinstance(node, dict) and isinstance(node.get("$ref"), str):
+                assert resolve(node, base=file)[0]
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in (DOCS / "schemas").iterdir()))
+def test_every_schema_is_one(file):
+    Draft202012Validator.check_schema(document(f"schemas/{file}"))
+
+
+# --- The documents' own examples ---------------------------------------------------------------------------------
+
+
+def http_examples() -> Iterator[Any]:
+    """Every content of openapi.yaml with each of its examples."""
+    for path, node in walk(document("openapi.yaml")):
+        if len(path) > 1 and path[-2] == "content":
+            named = node.get("examples") or {"": {"value": node["example"]}}
+            for name, example in named.items():
+                value = resolve(example, base="openapi.yaml")[0]["value"]
+                where = [part for part in path if part not in ("paths", "content", "responses", "components")]
+                yield pytest.param(path[-1], node["schema"], value, id=" ".join([*where, name]))
+
+
+@pytest.mark.parametrize(("content_type", "schema", "value"), http_examples())
+def test_examples_of_the_http_api_fit(content_type, schema, value):
+    if content_type == "text/event-stream":
+        assert events_of(value), "a stream without an event shows nothing"
+        for event in events_of(value):
+            check_event(event)
+    else:
+        validate(value, schema, base="openapi.yaml")
+
+
+def events_of(stream: str) -> list[dict[str, str]]:
+    """The events of a stream by their fields; comments and `retry` are left out."""
+    blocks = [dict(line.split(": ", 1) for line in block.splitlines()) for block in stream.split("\n\n") if block]
+    return [block for block in blocks if "event" in block]
+
+
+def check_event(event: Mapping[str, str]) -> None:
+    if event["event"] == "delayed":
+        assert event.keys() == {"event", "data"}
+        return
+    assert event.keys() == {"event", "id", "data"}
+    assert event["event"] == "status"
+    data = json.loads(event["data"])
+    validate(data, "schemas/signup-status-event.json")
+    assert event["id"] == str(data["version"])
+    assert data["complete"] is all(light["status"] != "PENDING" for light in data["services"].values())
+
+
+def kafka_examples() -> Iterator[Any]:
+    for name, message in document("asyncapi.yaml")["components"]["messages"].items():
+        for example in message.get("examples", []):
+            yield pytest.param(message, example, id=f"{name} {example['name']}")
+
+
+@pytest.mark.parametrize(("message", "example"), kafka_examples())
+def test_examples_of_the_events_fit(message, example):
+    validate(example["headers"], message["headers"], base="asyncapi.yaml")
+    if "schema" in message["payload"]:
+        validate(example["payload"], message["payload"]["schema"], base="asyncapi.yaml")
+
+
+# --- What the code puts on the wire ------------------------------------------------------------------------------
+
+
+def check_message(name: str, message: Outgoing) -> None:
+    contract = document("asyncapi.yaml")["components"]["messages"][name]
+    validate({key: value.decode() for key, value in message.headers}, contract["headers"], base="asyncapi.yaml")
+    value = json.loads(message.value)
+    validate(value, contract["payload"]["schema"], base="asyncapi.yaml")
+    assert message.key == value["userId"]
+    assert message.topic == contract["name"]
+
+
+def as_read(message: Outgoing, *headers: tuple[str, bytes]) -> Incoming:
+    """The message as its readers get it."""
+    return Incoming(
+        topic=message.topic,
+        partition=0,
+        offset=0,
+        key=message.key.encode(),
+        value=message.value,
+        headers=(*message.headers, *headers),
+    )
+
+
+def stored_user() -> User:
+    return User(
+        user_id="김민아", email="mina@example.org", user_name="김 민아", owner_signup_id=SIGNUP, password="hash"
+    )
+
+
+@pytest.mark.parametrize("services", [None, ["chat"]])
+def test_auths_request_fits_and_participants_read_it(services):
+    message = new_user_requested(stored_user(), signup_id=SIGNUP, attempt=3, services=services)
+
+    check_message("newUserRequested", message)
+    request = decode_new_user(as_read(message))
+    assert (request.signup_id, request.user_id, request.email) == (SIGNUP, "김민아", "mina@example.org")
+    assert request.asks("chat")
+    assert request.asks("customer") is (services is None)
+
+
+@pytest.mark.parametrize("verdict", ParticipantVerdict)
+def test_a_participants_answer_fits_and_auth_reads_it(verdict):
+    question = as_read(new_user_requested(stored_user(), signup_id=SIGNUP, attempt=1), ("traceparent", TRACEPARENT))
+
+    message = answer(question, decode_new_user(question), verdict, service="chat")
+
+    check_message("newUserAnswered", message)
+    assert dict(message.headers)["traceparent"] == TRACEPARENT
+    read = decode_answer(as_read(message))
+    assert (read.signup_id, read.service) == (SIGNUP, "chat")
+    assert read.verdict == Verdict("chat", Status(verdict.status), verdict.reason)
+
+
+def test_readers_ignore_what_they_do_not_know():
+    message = new_user_requested(stored_user(), signup_id=SIGNUP, attempt=1)
+    value = json.dumps(json.loads(message.value) | {"addedLater": {"a": 1}}).encode()
+    question = as_read(Outgoing(message.topic, message.key, value), ("added-later", b"\xff"))
+    told = answer(question, decode_new_user(question), ParticipantVerdict.KEPT, service="chat")
+    more = json.dumps(json.loads(told.value) | {"addedLater": []}).encode()
+
+    assert decode_answer(as_read(Outgoing(told.topic, told.key, more))).signup_id == SIGNUP
+
+
+def test_both_sides_mean_the_same_topics():
+    addresses = {channel["address"] for channel in document("asyncapi.yaml")["channels"].values()}
+    assert {NEW_USER_REQUESTED, NEW_USER_ANSWERED} <= addresses
+
+
+def states() -> list[SignUpState]:
+    begun = SignUpState.all_pending(SIGNUP, started_at=NOW, services=["auth", "chat", "customer"])
+    saved = begun.decided([Verdict("auth", Status.SUCCESS)], at=NOW)
+    verdicts = [Verdict("chat", Status.FAIL, "duplicate: email"), Verdict("customer", Status.SUCCESS)]
+    return [begun, saved, saved.decided(verdicts, at=NOW)]
+
+
+@pytest.mark.parametrize("state", states())
+def test_a_state_fits_as_document_and_as_event(state):
+    validate(state.as_wire(), "schemas/signup-state.json")
+    (event,) = events_of(sse.status_event(state, seen=state.version - 1).decode())
+    check_event(event)
+
+
+def test_the_documented_stream_is_what_auth_writes():
+    signup = SignUpState.all_pending(SIGNUP, started_at=NOW, services=["auth", "chat", "customer"])
+    written = sse.RETRY + sse.status_event(signup, seen=0)
+    for name in signup.lights:
+        seen, signup = signup.version, signup.decided([Verdict(name, Status.SUCCESS)], at=NOW)
+        written += sse.status_event(signup, seen=seen)
+
+    assert written.decode() == document("openapi.yaml")["components"]["examples"]["NewUserStream"]["value"]
+
+
+def test_what_else_is_written_into_a_stream_is_documented():
+    example = document("openapi.yaml")["components"]["examples"]["DelayedStream"]["value"]
+    for text in (sse.RETRY, sse.HEARTBEAT, sse.DELAYED):
+        assert text.decode() in example
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        unavailable("Try again."),
+        Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "No.", errors=[FieldError(pointer="/a~1b", detail="There is none.")]),
+    ],
+)
+def test_a_problem_fits(problem):
+    validate(problem.document(), "schemas/problem.json")
+
+
+def test_the_documented_limits_are_those_of_the_code():
+    contract = document("openapi.yaml")
+    fields = contract["components"]["schemas"]["NewUser"]["properties"]
+
+    assert (fields["userId"]["minLength"], fields["userId"]["maxLength"]) == (
+        identity.USER_ID_MIN,
+        identity.USER_ID_MAX,
+    )
+    assert fields["userName"]["maxLength"] == identity.USER_NAME_MAX
+    assert fields["email"]["maxLength"] == identity.EMAIL_MAX
+    assert fields["userPw"]["maxLength"] == PASSWORD_MAX
+    assert fields["role"]["enum"] == Role.values
+    assert contract["paths"]["/user"]["post"]["requestBody"]["description"] == f"At most {BODY_MAX // 1024} KiB."
+
+
+# --- The schemas refuse what they must ---------------------------------------------------------------------------
+
+REQUEST = "schemas/new-user-requested.json"
+ANSWER = "schemas/new-user-answered.json"
+STATE = "schemas/signup-state.json"
+
+
+def example_of(message: str) -> dict[str, Any]:
+    return document("asyncapi.yaml")["components"]["messages"][message]["examples"][0]["payload"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        pytest.param(REQUEST, example_of("newUserRequested") | {"userPw": "secret"}, id="a password in an event"),
+        pytest.param(REQUEST, example_of("newUserRequested") | {"signupId": "1"}, id="a signupId that is no UUID"),
+        pytest.param(REQUEST, example_of("newUserRequested") | {"role": "admin"}, id="an unknown role"),
+        pytest.param(REQUEST, example_of("newUserRequested") | {"occurredAt": "yesterday"}, id="no time"),
+        pytest.param(REQUEST, {"signupId": str(SIGNUP)}, id="fields missing"),
+        pytest.param(ANSWER, example_of("newUserAnswered") | {"status": "FAIL"}, id="a refusal without a reason"),
+        pytest.param(ANSWER, example_of("newUserAnswered") | {"reason": "duplicate: email"}, id="a reason to succeed"),
+        pytest.param(ANSWER, example_of("newUserAnswered") | {"status": "PENDING"}, id="no verdict"),
+        pytest.param(STATE, states()[0].as_wire() | {"version": 0}, id="a version below 1"),
+        pytest.param(STATE, states()[0].as_wire() | {"services": {"auth": {"status": "FAIL"}}}, id="red for no reason"),
+        pytest.param("schemas/signup-status-event.json", states()[0].as_wire(), id="an event that says no change"),
+        pytest.param(
+            "schemas/problem.json", {"type": "about:blank", "title": "x", "status": 200, "detail": "y"}, id="200"
+        ),
+    ],
+)
+def test_schemas_refuse(schema, value):
+    with pytest.raises(ValidationError):
+        validate(value, schema)

@@ -1,0 +1,301 @@
+"""The API as its clients see it, through the gateway, over the whole installation."""
+
+import json
+import threading
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from tests.client import SERVICES, Answer, events, opened, produce, read_topic, request, sign_up
+from tests.conftest import Person, new_person
+from tests.stack import Stack, UserRow
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.needs("application")
+
+ALL_GREEN = dict.fromkeys(SERVICES, "SUCCESS")
+
+
+def row(person: Person) -> UserRow:
+    return UserRow(person.user_id, person.email, person.user_name, "ROLE_USER")
+
+
+def post(stack: Stack, form: Any, **headers: str) -> Answer:
+    return request(stack, "POST", "/user", form, **headers)
+
+
+def state(stack: Stack, answer: Answer) -> dict[str, Any]:
+    """The present state of a sign-up that `post` began."""
+    shown = request(stack, "GET", answer.headers["Location"], Signup_Ticket=answer.headers["Signup-Ticket"])
+    assert shown.status == 200
+    return shown.json
+
+
+def settled(stack: Stack, answer: Answer) -> dict[str, Any]:
+    return eventually(lambda: (now := state(stack, answer))["complete"] and now, 20, what="the sign-up is complete")
+
+
+def statuses(of: dict[str, Any]) -> dict[str, str]:
+    return {service: light["status"] for service, light in of["services"].items()}
+
+
+# --- The stream -----------------------------------------------------------------------------------------------
+
+
+def test_the_stream_is_what_the_contract_says_byte_for_byte(stack: Stack, person: Person):
+    signup_id = str(uuid4())
+    with opened(stack, "POST", "/user", person.form, Accept="text/event-stream", Idempotency_Key=signup_id) as response:
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        text = response.read().decode()
+    assert headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert headers["cache-control"] == "no-cache"
+    assert headers["x-accel-buffering"] == "no"
+    assert headers["signup-ticket"]
+
+    def event(version: int, complete: str, auth: str, chat: str, customer: str, changed: str) -> str:
+        return (
+            f'event: status\nid: {version}\ndata: {{"signupId":"{signup_id}","version":{version},'
+            f'"complete":{complete},"services":{{"auth":{{"status":"{auth}"}},"chat":{{"status":"{chat}"}},'
+            f'"customer":{{"status":"{customer}"}}}},"changed":[{changed}]}}\n\n'
+        )
+
+    begin = (
+        "retry: 2000\n\n"
+        + event(1, "false", "PENDING", "PENDING", "PENDING", '"auth","chat","customer"')
+        + event(2, "false", "SUCCESS", "PENDING", "PENDING", '"auth"')
+    )
+    assert text.startswith(begin)
+    # Chat and customer answer in any order, or in one event.
+    green = ("SUCCESS", "SUCCESS")
+    assert text.removeprefix(begin) in (
+        event(3, "true", "SUCCESS", *green, '"chat","customer"'),
+        event(3, "false", "SUCCESS", "SUCCESS", "PENDING", '"chat"') + event(4, "true", "SUCCESS", *green, '"customer"'),
+        event(3, "false", "SUCCESS", "PENDING", "SUCCESS", '"customer"') + event(4, "true", "SUCCESS", *green, '"chat"'),
+        event(4, "true", "SUCCESS", *green, '"chat","customer"'),
+    )
+
+
+def test_every_service_keeps_the_user(stack: Stack, person: Person):
+    assert sign_up(stack, person.form)[-1].statuses == ALL_GREEN
+    for service in SERVICES:
+        assert row(person) in stack.rows(service)
+
+
+def test_without_a_wish_for_a_stream_the_answer_is_the_state_and_where_it_is(stack: Stack, person: Person):
+    answer = post(stack, person.form)
+    assert answer.status == 202
+    assert answer.headers["Location"] == f"/user/signups/{answer.json['signupId']}"
+    assert answer.json["services"]["auth"] == {"status": "SUCCESS"}
+    assert statuses(settled(stack, answer)) == ALL_GREEN
+
+
+def test_a_client_that_comes_back_gets_what_it_has_not_seen_and_204_after_the_end(stack: Stack, person: Person):
+    answer = post(stack, person.form)
+    end = settled(stack, answer)
+    path, ticket = answer.headers["Location"] + "/events", answer.headers["Signup-Ticket"]
+    with opened(stack, "GET", path, Signup_Ticket=ticket, Last_Event_ID="1") as response:
+        [last] = events(response)
+    assert (last.id, last.data["complete"]) == (end["version"], True)
+    assert set(last.data["changed"]) == set(SERVICES)
+    seen = request(stack, "GET", path, Signup_Ticket=ticket, Last_Event_ID=str(end["version"]))
+    assert (seen.status, seen.body) == (204, b"")
+
+
+# --- Duplicates -----------------------------------------------------------------------------------------------
+
+
+def test_one_whom_auth_knows_is_refused_and_what_was_typed_goes_nowhere(stack: Stack, person: Person):
+    sign_up(stack, person.form)
+    stranger = new_person()
+    refused = sign_up(stack, stranger.form | {"userId": person.user_id.upper()})[-1]
+    assert refused.statuses == dict.fromkeys(SERVICES, "FAIL")
+    assert {light["reason"] for light in refused.data["services"].values()} == {"duplicate: userId"}
+    for service in SERVICES:
+        assert stranger.email not in {each.email for each in stack.rows(service)}
+
+
+def test_where_only_the_email_is_taken_every_red_light_says_so(stack: Stack, person: Person):
+    sign_up(stack, person.form)
+    refused = sign_up(stack, new_person().form | {"email": person.email.upper()})[-1]
+    assert {light.get("reason") for light in refused.data["services"].values()} == {"duplicate: email"}
+
+
+def test_one_whom_chat_alone_knows_sees_only_chat_red(stack: Stack, person: Person):
+    produce(stack, "user.newUser.req", requested(person), key=person.user_id)
+    eventually(lambda: row(person) in stack.rows("customer"), 20)
+    stack.query("customer", f"DELETE FROM customersvc_customer WHERE email = '{person.email}'")
+    shown = sign_up(stack, person.form)[-1]
+    assert statuses(shown.data) == {"auth": "SUCCESS", "chat": "FAIL", "customer": "SUCCESS"}
+    assert shown.data["services"]["chat"]["reason"] == "duplicate: userId"
+    assert row(person) in stack.rows("customer")
+
+
+def test_one_whom_customer_lacks_but_auth_has_is_healed(stack: Stack, person: Person):
+    sign_up(stack, person.form)
+    stack.query("customer", f"DELETE FROM customersvc_customer WHERE email = '{person.email}'")
+    again = sign_up(stack, new_person().form | {"userId": person.user_id})[-1]
+    assert statuses(again.data) == {"auth": "FAIL", "chat": "FAIL", "customer": "SUCCESS"}
+    assert row(person) in stack.rows("customer")
+
+
+# --- Redelivery, overtaking, repetition ---------------------------------------------------------------------------
+
+
+def requested(person: Person, **fields: Any) -> dict[str, Any]:
+    signup_id = str(uuid4())
+    return {
+        "signupId": signup_id, "ownerSignupId": signup_id, "userId": person.user_id, "email": person.email,
+        "userName": person.user_name, "role": "ROLE_USER", "occurredAt": "2026-01-01T00:00:00Z", "attempt": 1,
+    } | fields  # fmt: skip
+
+
+def test_a_redelivered_request_changes_no_light(stack: Stack, person: Person):
+    answer = post(stack, person.form)
+    before = settled(stack, answer)
+    [event] = [
+        message for message in read_topic(stack, "user.newUser.req") if person.user_id == (message.key or b"").decode()
+    ]
+    answered = len(answers_to(stack, before["signupId"]))
+    produce(stack, "user.newUser.req", event.value, key=person.user_id)
+    eventually(lambda: len(answers_to(stack, before["signupId"])) == answered + 2, 20)
+    assert {each["status"] for each in answers_to(stack, before["signupId"])} == {"SUCCESS"}
+    assert state(stack, answer) == before
+
+
+def answers_to(stack: Stack, signup_id: str) -> list[dict[str, Any]]:
+    answers = [json.loads(each.value) for each in read_topic(stack, "user.newUser.res") if each.value.startswith(b"{")]
+    return [each for each in answers if each.get("signupId") == signup_id]
+
+
+def test_a_stranger_who_overtakes_does_not_turn_the_owner_red(stack: Stack, person: Person):
+    owner = str(uuid4())
+    produce(stack, "user.newUser.req", requested(person, ownerSignupId=owner), key=person.user_id)
+    for service in ("chat", "customer"):
+        eventually(lambda service=service: row(person) in stack.rows(service), 20)
+    assert sign_up(stack, person.form, Idempotency_Key=owner)[-1].statuses == ALL_GREEN
+
+
+def test_a_double_click_makes_one_signup(stack: Stack, person: Person):
+    signup_id = str(uuid4())
+    answers: list[Answer] = []
+    clicks = [
+        threading.Thread(target=lambda: answers.append(post(stack, person.form, Idempotency_Key=signup_id)))
+        for _ in range(6)
+    ]
+    for click in clicks:
+        click.start()
+    for click in clicks:
+        click.join(30)
+    assert [answer.status for answer in answers] == [202] * 6
+    assert {answer.json["signupId"] for answer in answers} == {signup_id}
+    assert statuses(settled(stack, answers[0])) == ALL_GREEN
+    assert len(stack.query("auth", f"SELECT id FROM authsvc_signup WHERE email = '{person.email}'")) == 1
+
+
+def test_a_retry_after_a_lost_answer_joins_the_running_signup(stack: Stack, person: Person):
+    signup_id = str(uuid4())
+    with opened(stack, "POST", "/user", person.form, Accept="text/event-stream", Idempotency_Key=signup_id) as response:
+        assert next(events(response)).id == 1
+    joined = sign_up(stack, person.form, Idempotency_Key=signup_id)
+    assert joined[-1].statuses == ALL_GREEN
+    assert joined[0].id != 1, "the present state comes at once"
+
+
+@pytest.mark.parametrize("changed", ["userId", "email", "userName", "userPw"])
+def test_the_same_key_with_other_content_is_409(stack: Stack, person: Person, changed: str):
+    signup_id = str(uuid4())
+    assert post(stack, person.form, Idempotency_Key=signup_id).status == 202
+    other = person.form | {changed: "x" + person.form[changed]}
+    answer = post(stack, other, Idempotency_Key=signup_id)
+    assert answer.status == 409
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert post(stack, person.form | {"email": person.email.upper()}, Idempotency_Key=signup_id).status == 202
+
+
+# --- Tickets ------------------------------------------------------------------------------------------------------
+
+
+def test_a_signup_is_shown_to_its_own_ticket_alone(stack: Stack, person: Person):
+    one, other = post(stack, person.form), post(stack, new_person().form)
+    for path in (one.headers["Location"], one.headers["Location"] + "/events"):
+        for ticket in (None, "guess", other.headers["Signup-Ticket"], one.headers["Signup-Ticket"] + "x"):
+            headers = {"Signup_Ticket": ticket} if ticket else {}
+            assert request(stack, "GET", path, **headers).status == 404
+        assert request(stack, "GET", path, Authorization=f"Bearer {one.headers['Signup-Ticket']}").status == 404
+        assert request(stack, "GET", path, Signup_Ticket=one.headers["Signup-Ticket"]).status in (200, 204)
+    assert request(stack, "GET", f"/user/signups/{UUID(int=5)}").status == 404
+
+
+# --- Bad input ----------------------------------------------------------------------------------------------------
+
+
+def wrong(**fields: Any) -> dict[str, Any]:
+    return new_person().form | fields
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "pointers"),
+    [
+        (b"{", 400, None),
+        (b"[]", 400, None),
+        (b"\xff\xff", 400, None),
+        (wrong(userId=None), 422, ["/userId"]),
+        (wrong(userId=5), 422, ["/userId"]),
+        (wrong(userId="a" * 1000), 422, ["/userId"]),
+        (wrong(userId="smile🙂"), 422, ["/userId"]),
+        (wrong(userName="a\x00b"), 422, ["/userName"]),
+        (wrong(userPw="a\x00bcdefghij"), 422, ["/userPw"]),
+        (wrong(userPw="12345678"), 422, ["/userPw", "/userPw"]),
+        (wrong(email="nowhere"), 422, ["/email"]),
+        (wrong(nickname="x"), 422, ["/nickname"]),
+        ({"userId": "lonely"}, 422, ["/email", "/userName", "/userPw"]),
+        (wrong(role="ROLE_ADMIN"), 403, None),
+        (wrong(role="ROOT"), 422, ["/role"]),
+        (b'{"userId": "' + b"a" * 70_000 + b'"}', 413, None),
+        (b'{"userId": "' + b"a" * 10_000_000 + b'"}', 413, None),
+    ],
+)
+def test_bad_input_is_refused_with_a_problem_document(stack: Stack, body: Any, status: int, pointers: Any):
+    before = stack.rows("auth")
+    answer = post(stack, body, Content_Type="application/json")
+    assert answer.status == status, answer.body
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    problem = answer.json
+    assert (problem["status"], bool(problem["title"]), bool(problem["detail"])) == (status, True, True)
+    assert pointers is None or [error["pointer"] for error in problem["errors"]] == pointers
+    assert stack.rows("auth") == before
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content_Type": "text/plain"}])
+def test_a_body_of_another_type_is_415(stack: Stack, headers: dict[str, str]):
+    assert post(stack, b"{}", **headers).status == 415
+
+
+def test_an_idempotency_key_that_is_no_uuid_is_400(stack: Stack, person: Person):
+    assert post(stack, person.form, Idempotency_Key="mine").status == 400
+
+
+def test_a_user_id_of_hangul_is_accepted(stack: Stack):
+    person = new_person()
+    name = "김민수" + "".join(chr(0xAC00 + int(digit, 16)) for digit in person.user_id[-12:])
+    assert sign_up(stack, person.form | {"userId": name})[-1].statuses == ALL_GREEN
+    assert name in {each.user_id for each in stack.rows("chat")}
+
+
+def test_another_method_is_405_and_another_path_404(stack: Stack):
+    refused = request(stack, "GET", "/user")
+    assert (refused.status, refused.headers["Allow"]) == (405, "POST")
+    assert request(stack, "GET", "/user/nobody").status == 404
+
+
+@pytest.mark.parametrize("topic", ["user.newUser.req", "user.newUser.res"])
+def test_garbage_in_a_topic_is_put_aside_and_the_next_message_is_handled(stack: Stack, person: Person, topic: str):
+    groups = ["signup-sync.auth"] if topic.endswith("res") else ["signup-sync.chat", "signup-sync.customer"]
+    garbage = f"garbage {uuid4()}".encode()
+    produce(stack, topic, garbage, key=person.user_id)
+    assert sign_up(stack, person.form)[-1].statuses == ALL_GREEN
+    for group in groups:
+        eventually(
+            lambda group=group: any(letter.value == garbage for letter in read_topic(stack, f"{topic}.{group}.dlt")), 20
+        )
