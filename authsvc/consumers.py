@@ -43,4 +43,4 @@ def _projection() -> Projection:
     return Projection()
 
 
-verdicts = Subscription(group="signup-sync.auth", topic=NEW_USER_ANSWERED, handle=handle_answers)
+verdicts = Subscription(group="auth", topic=NEW_USER_ANSWERED, handle=handle_answers)

@@ -6,8 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
+from functools import partial
 from itertools import chain
-from typing import Final
+from typing import Final, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from django.conf import settings
@@ -16,7 +17,7 @@ from django.db import close_old_connections
 from eventbus.clients import client_config, prefixed, unprefixed
 from eventbus.errors import growing_pauses, is_fatal, is_transient, is_transient_in_kafka
 from eventbus.health import Heartbeat
-from eventbus.messages import HandledBatch, Incoming, Subscription, dead_letter
+from eventbus.messages import HandledBatch, Header, Incoming, Subscription, dead_letter
 from eventbus.producer import EventProducer
 from eventbus.worker import Worker
 
@@ -111,7 +112,7 @@ class BatchConsumer:
         pauses = growing_pauses(first=FIRST_PAUSE, most=LONGEST_PAUSE)
         try:
             while batch:
-                work = self._worker.submit(lambda batch=batch: self.process(batch))  # type: ignore[misc]
+                work = self._worker.submit(partial(self.process, batch))
                 if not self._has_ended(work, stop):
                     logger.warning("a batch of %d was given up to stop in time; it will be read again", len(batch))
                     return False
@@ -237,7 +238,7 @@ class BatchConsumer:
                 until = min(until, time.monotonic() + STOPS_WITHIN)
             if time.monotonic() >= until:
                 return False
-            self._stand_by(lambda seconds: wait([work], seconds))
+            self._stand_by(partial(wait, [work]))
         return True
 
     def _has_waited(self, seconds: float, stop: threading.Event) -> bool:
@@ -247,17 +248,18 @@ class BatchConsumer:
             self._stand_by(stop.wait, left)
         return not stop.is_set()
 
-    def _stand_by(self, wait: Callable[[float], object], at_most: float = POLL) -> None:
+    def _stand_by(self, wait_for: Callable[[float], object], at_most: float = POLL) -> None:
         """One short wait. When the batch has been in hand for long, it is a poll, which Kafka wants now and then."""
         self._heartbeat.beat()
         if time.monotonic() < self._polls_from:
-            wait(min(POLL, at_most))
+            wait_for(min(POLL, at_most))
             return
         self._pause()
         message = self._consumer.poll(min(POLL, at_most))
         if message is not None and not _is_error(message):
             # No paused partition gives one. If it did, going on after it would lose it.
-            self._consumer.seek(TopicPartition(self._topic, message.partition(), message.offset()))
+            read = _incoming(message)
+            self._consumer.seek(TopicPartition(self._topic, read.partition, read.offset))
 
     def _pause(self) -> None:
         if not self._is_paused:
@@ -283,13 +285,14 @@ def _is_error(message: Message) -> bool:
 
 def _incoming(message: Message) -> Incoming:
     kind_of_time, timestamp = message.timestamp()
+    headers = cast("list[Header]", message.headers() or [])  # a list, whatever produce() would take
     return Incoming(
         topic=unprefixed(message.topic() or ""),
         partition=message.partition() or 0,
         offset=message.offset() or 0,
         key=message.key(),
         value=message.value(),
-        headers=tuple(message.headers() or ()),
+        headers=tuple(headers),
         timestamp_ms=timestamp if kind_of_time else None,
     )
 

@@ -6,6 +6,7 @@ it, so an instance that gets no API calls runs none of the API's machinery.
 """
 
 import os
+from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "signup_sync.settings")
 
@@ -16,10 +17,11 @@ django_application = get_asgi_application()
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
 from django.contrib.staticfiles.finders import get_finders
-from django.urls import re_path
+from django.urls import URLPattern, re_path
 from servestatic import ServeStaticASGI
 
 from authsvc.api import SignUpApi
+from signup_sync import health
 from signup_sync.front.sockets import websocket_application
 
 api = SignUpApi()
@@ -36,13 +38,19 @@ def static_files() -> ServeStaticASGI:
     return application
 
 
+def route(pattern: str, application: Any) -> URLPattern:
+    """URLRouter takes ASGI applications where the types of `re_path` know views alone."""
+    return re_path(pattern, application)
+
+
 application = ProtocolTypeRouter(
     {
         "http": URLRouter(
             [
-                re_path(r"^user(?:/|$)", api),
-                re_path(r"^static/", static_files()),
-                re_path(r"", django_application),
+                route(r"^user(?:/|$)", api),
+                route(r"^health/", health.application),
+                route(r"^static/", static_files()),
+                route(r"", django_application),
             ]
         ),
         "websocket": websocket_application,

@@ -2,45 +2,53 @@
 
 `/health/live`: 200 while the event loop turns. `/health/ready`: 200, or 503 with the parts that are away:
 `{"status": "unavailable", "unavailable": ["redis"]}`.
+
+A plain ASGI application beside Django: a probe names no host that ALLOWED_HOSTS need know, and costs no thread.
 """
 
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from django.conf import settings
 from django.db import connection
-from django.http import HttpRequest, JsonResponse
 from redis.asyncio import Redis
+
+from authsvc.asgi import send_json
 
 logger = logging.getLogger(__name__)
 
 # Seconds that a part may take to answer; those who ask wait about as long.
 PATIENCE = 2.0
 
-# One thread, whatever the number of probes: a database that hangs blocks this one and no request's.
+# One thread, whatever the number of probes: a database that hangs blocks this one alone.
 _database_thread = ThreadPoolExecutor(1, thread_name_prefix="health")
 
 
-async def live(request: HttpRequest) -> JsonResponse:
-    return JsonResponse({"status": "ok"})
+async def application(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    if scope["path"] == "/health/live":
+        await send_json(send, HTTPStatus.OK, {"status": "ok"})
+    elif scope["path"] != "/health/ready":
+        await send_json(send, HTTPStatus.NOT_FOUND, {"status": "there are /health/live and /health/ready"})
+    elif away := await parts_away():
+        await send_json(send, HTTPStatus.SERVICE_UNAVAILABLE, {"status": "unavailable", "unavailable": away})
+    else:
+        await send_json(send, HTTPStatus.OK, {"status": "ok"})
 
 
-async def ready(request: HttpRequest) -> JsonResponse:
-    """Whether this process can work: its database (it uses no other service's) and Redis."""
+async def parts_away() -> list[str]:
+    """Which of what this process needs does not answer: its database (it uses no other service's) and Redis."""
     database = asyncio.get_running_loop().run_in_executor(_database_thread, _ask_database)
     parts = {"database": database, "redis": _ask_redis()}
-    answers = await asyncio.gather(
-        *(asyncio.wait_for(part, PATIENCE) for part in parts.values()), return_exceptions=True
-    )
+    waits = (asyncio.wait_for(part, PATIENCE) for part in parts.values())
     away = []
-    for name, answer in zip(parts, answers, strict=True):
+    for name, answer in zip(parts, await asyncio.gather(*waits, return_exceptions=True), strict=True):
         if isinstance(answer, BaseException):
             logger.warning("not ready: %s is away: %r", name, answer)
             away.append(name)
-    if away:
-        return JsonResponse({"status": "unavailable", "unavailable": away}, status=503)
-    return JsonResponse({"status": "ok"})
+    return away
 
 
 def _ask_database() -> None:

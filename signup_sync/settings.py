@@ -78,6 +78,7 @@ def database(service: str) -> dict[str, Any]:
     # Django would have tests of another service's database wait for `default`: no service needs another's.
     config["TEST"] = {"DEPENDENCIES": []}
     if config["ENGINE"].endswith("sqlite3"):
+        Path(config["NAME"]).parent.mkdir(parents=True, exist_ok=True)
         # One writer at a time, told so when the transaction begins: a read that turns into a write half-way
         # cannot wait and fails at once. A connection that closes last rewrites the file, so they stay open.
         config["OPTIONS"] = {

@@ -112,11 +112,16 @@ class Message:
     headers: Mapping[str, bytes]
 
 
-def read_topic(stack: Stack, topic: str) -> list[Message]:
+def topic_of(stack: Stack, topic: str) -> list[Message]:
+    """All that a topic of the installation holds now."""
+    return read_topic(stack.env["KAFKA_BOOTSTRAP_SERVERS"], stack.env["KAFKA_PREFIX"] + topic)
+
+
+def read_topic(bootstrap_servers: str, topic: str) -> list[Message]:
     """All that the topic holds now, read by a group of its own."""
     consumer = Consumer(
         {
-            "bootstrap.servers": stack.env["KAFKA_BOOTSTRAP_SERVERS"],
+            "bootstrap.servers": bootstrap_servers,
             "group.id": f"test-{uuid4()}",
             "enable.auto.commit": False,
             "enable.partition.eof": True,
@@ -125,7 +130,7 @@ def read_topic(stack: Stack, topic: str) -> list[Message]:
         }
     )
     try:
-        return list(_read_to_the_end(consumer, stack.env["KAFKA_PREFIX"] + topic))
+        return list(_read_to_the_end(consumer, topic))
     finally:
         consumer.close()
 

@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,13 +51,15 @@ def backing(request: pytest.FixtureRequest) -> Backing:
 @pytest.fixture(scope="session")
 def postgresql(backing: Backing) -> PostgresqlServer:
     """The one of the whole run: a test that takes it away starts one of its own for that."""
-    return backing.servers["postgresql"]
+    assert backing.postgresql
+    return backing.postgresql
 
 
 @pytest.fixture(scope="session")
 def kafka(backing: Backing) -> KafkaServer:
     """The one of the whole run: a test that takes it away starts one of its own for that."""
-    return backing.servers["kafka"]
+    assert backing.kafka
+    return backing.kafka
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +79,9 @@ def fresh_stack(backing: Backing) -> Iterator[Stack]:
 def new_stack(backing: Backing) -> AbstractContextManager[Stack]:
     if backing.stack == "embedded":
         return Stack.embedded()
-    return Stack.real(postgresql=backing.servers["postgresql"], kafka=backing.servers["kafka"])
+    assert backing.postgresql
+    assert backing.kafka
+    return Stack.real(postgresql=backing.postgresql, kafka=backing.kafka)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +109,7 @@ def page(browser: Browser, stack: Stack, backing: Backing, request: pytest.Fixtu
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A failed test of the application shows what each of its processes wrote last."""
     report = yield
     if report.failed:

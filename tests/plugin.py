@@ -12,11 +12,11 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 
-from tests.servers import CaddyServer, KafkaServer, PostgresqlServer, RedisServer, Server, ValkeyServer, chromium
+from tests.servers import CaddyServer, KafkaServer, PostgresqlServer, RedisServer, ValkeyServer, chromium
 
 # What a test may need. `broker` and `redis` are there in both stacks; `kafka`, `postgresql` and `caddy` are the real
 # ones; `application` is the whole product as processes of its own (tests.stack).
@@ -42,7 +42,9 @@ class Backing:
 
     stack: str
     missing: dict[str, str]
-    servers: dict[str, Server] = field(default_factory=dict)
+    postgresql: PostgresqlServer | None = None
+    kafka: KafkaServer | None = None
+    redis: RedisServer | None = None
 
 
 backing_key = pytest.StashKey[Backing]()
@@ -110,21 +112,22 @@ def base_environment(cleanup: ExitStack) -> dict[str, str]:
 
 def start(backing: Backing, cleanup: ExitStack) -> None:
     """Starts all at the same time, and tells the settings where they are."""
-    chosen: dict[str, type[Server]] = {}
-    if backing.stack == "embedded":
-        chosen = {"redis": ValkeyServer}
-    elif backing.stack == "real":
-        real = {"postgresql": PostgresqlServer, "kafka": KafkaServer, "redis": RedisServer}
-        chosen = {name: server for name, server in real.items() if name not in backing.missing}
-    for name, server in chosen.items():
-        backing.servers[name] = server()
-        cleanup.callback(backing.servers[name].close)
-        backing.servers[name].launch()
-    if backing.stack != "none" and "kafka" not in chosen:
+    if backing.stack == "real":
+        backing.postgresql = None if "postgresql" in backing.missing else PostgresqlServer()
+        backing.kafka = None if "kafka" in backing.missing else KafkaServer()
+        backing.redis = RedisServer()
+    elif backing.stack == "embedded":
+        backing.redis = ValkeyServer()
+    servers = [server for server in (backing.postgresql, backing.kafka, backing.redis) if server]
+    for server in servers:
+        cleanup.callback(server.close)
+    for server in servers:
+        server.launch()
+    if backing.stack != "none" and backing.kafka is None:
         os.environ.update(embedded_broker(cleanup))
-    for started in backing.servers.values():
-        started.wait_ready()
-        os.environ.update(started.env)
+    for server in servers:
+        server.wait_ready()
+        os.environ.update(server.env)
 
 
 def embedded_broker(cleanup: ExitStack) -> dict[str, str]:

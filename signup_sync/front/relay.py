@@ -183,7 +183,8 @@ class Relays:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.gateway.close()
         await self._redis.aclose()
-        del _relays[asyncio.get_running_loop()]
+        if _relays.get(loop := asyncio.get_running_loop()) is self:
+            del _relays[loop]
 
     async def sign_up(self, signup_id: UUID, user: NewUser, *, language: str) -> State:
         """Posts a sign-up, relays what follows, and returns when auth has given its verdict, or the state without it

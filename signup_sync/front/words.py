@@ -52,8 +52,7 @@ OUTCOMES: Final[Mapping[Outcome, Mapping[str, Any]]] = {
     "red": {
         "title": _("Your account exists"),
         "text": _(
-            "Already known to: {services}. What is kept there stays as it was. Your account works: go on to log in."
-        ),
+            "{services} already knew this user, so nothing was changed there. Your account works: go on to log in."        ),
         "action": "login",
     },
     "refused": {

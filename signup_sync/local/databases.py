@@ -17,14 +17,15 @@ from signup_sync.local.preconditions import CannotStart
 
 
 def prepare_databases(tell: Callable[[str], None]) -> None:
-    """Checks each database and migrates those that need it. Raises CannotStart."""
+    """Checks and migrates each database. Raises CannotStart."""
     for connection in connections.all():
         if connection.vendor == "sqlite":
             check_sqlite(Path(connection.settings_dict["NAME"]))
         try:
             if _has_pending_migrations(connection):
                 tell(f"Preparing the database {connection.alias} ...")
-                call_command("migrate", database=connection.alias, interactive=False, verbosity=0)
+            # Also where nothing is pending: a start that was interrupted may have made no permissions yet.
+            call_command("migrate", database=connection.alias, interactive=False, verbosity=0)
         except Error as error:
             reason = " ".join(str(error).split())
             raise CannotStart(f"The database {connection.alias} can't be prepared: {reason}") from error

@@ -77,13 +77,12 @@ async def supervise(valkey: KeptProcess, roles: Sequence[KeptProcess], *, welcom
 async def wait_until_ready(roles: Sequence[KeptProcess], tell: Tell) -> None:
     loop = asyncio.get_running_loop()
     tell_at = loop.time() + PATIENCE
-    while True:
-        answers = await asyncio.gather(*(role.is_ready() for role in roles))
-        waiting = [role.name for role, is_ready in zip(roles, answers, strict=True) if not is_ready]
-        if not waiting:
-            return
-        if loop.time() > tell_at:
-            tell(f"Waiting for {', '.join(waiting)} ...")
+    waiting = list(roles)
+    while waiting:
+        answers = await asyncio.gather(*(role.is_ready() for role in waiting))
+        waiting = [role for role, is_ready in zip(waiting, answers, strict=True) if not is_ready]
+        if waiting and loop.time() > tell_at:
+            tell(f"Waiting for {', '.join(role.name for role in waiting)} ...")
             tell_at = loop.time() + PATIENCE
         await asyncio.sleep(READY_POLL)
 

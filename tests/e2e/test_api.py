@@ -2,12 +2,15 @@
 
 import json
 import threading
+from http.cookiejar import CookieJar
 from typing import Any
+from urllib.parse import urlencode
+from urllib.request import HTTPCookieProcessor, build_opener
 from uuid import UUID, uuid4
 
 import pytest
 
-from tests.client import SERVICES, Answer, events, opened, produce, read_topic, request, sign_up
+from tests.client import SERVICES, Answer, events, opened, produce, request, sign_up, topic_of
 from tests.conftest import Person, new_person
 from tests.stack import Stack, UserRow
 from tests.waiting import eventually
@@ -122,9 +125,9 @@ def test_where_only_the_email_is_taken_every_red_light_says_so(stack: Stack, per
 
 
 def test_one_whom_chat_alone_knows_sees_only_chat_red(stack: Stack, person: Person):
-    produce(stack, "user.newUser.req", requested(person), key=person.user_id)
-    eventually(lambda: row(person) in stack.rows("customer"), 20)
-    stack.query("customer", f"DELETE FROM customersvc_customer WHERE email = '{person.email}'")
+    produce(stack, "user.newUser.req", requested(person, services=["chat"]), key=person.user_id)
+    eventually(lambda: row(person) in stack.rows("chat"), 20)
+    assert row(person) not in stack.rows("customer")
     shown = sign_up(stack, person.form)[-1]
     assert statuses(shown.data) == {"auth": "SUCCESS", "chat": "FAIL", "customer": "SUCCESS"}
     assert shown.data["services"]["chat"]["reason"] == "duplicate: userId"
@@ -154,7 +157,7 @@ def test_a_redelivered_request_changes_no_light(stack: Stack, person: Person):
     answer = post(stack, person.form)
     before = settled(stack, answer)
     [event] = [
-        message for message in read_topic(stack, "user.newUser.req") if person.user_id == (message.key or b"").decode()
+        message for message in topic_of(stack, "user.newUser.req") if person.user_id == (message.key or b"").decode()
     ]
     answered = len(answers_to(stack, before["signupId"]))
     produce(stack, "user.newUser.req", event.value, key=person.user_id)
@@ -164,7 +167,7 @@ def test_a_redelivered_request_changes_no_light(stack: Stack, person: Person):
 
 
 def answers_to(stack: Stack, signup_id: str) -> list[dict[str, Any]]:
-    answers = [json.loads(each.value) for each in read_topic(stack, "user.newUser.res") if each.value.startswith(b"{")]
+    answers = [json.loads(each.value) for each in topic_of(stack, "user.newUser.res") if each.value.startswith(b"{")]
     return [each for each in answers if each.get("signupId") == signup_id]
 
 
@@ -276,6 +279,36 @@ def test_an_idempotency_key_that_is_no_uuid_is_400(stack: Stack, person: Person)
     assert post(stack, person.form, Idempotency_Key="mine").status == 400
 
 
+def test_staff_with_the_permission_and_djangos_csrf_token_may_sign_up_an_administrator(stack: Stack):
+    staff, person = new_person(), new_person()
+    stack.manage(
+        "createsuperuser", "--noinput", "--user_id", staff.user_id, "--email", staff.email,
+        DJANGO_SUPERUSER_PASSWORD=staff.password,
+    )  # fmt: skip
+    cookies = log_in(stack, staff)
+    admin = person.form | {"role": "ROLE_ADMIN"}
+    session = "; ".join(f"{name}={value}" for name, value in cookies.items())
+    assert post(stack, admin, Cookie=session).status == 403
+    answer = post(stack, admin, Cookie=session, X_CSRFToken=cookies["csrftoken"])
+    assert answer.status == 202, answer.body
+    assert statuses(settled(stack, answer)) == ALL_GREEN
+    assert row(person)._replace(role="ROLE_ADMIN") in stack.rows("customer")
+    [is_staff] = stack.query("auth", f"SELECT is_staff FROM authsvc_user WHERE email = '{person.email}'")[0]
+    assert not is_staff
+
+
+def log_in(stack: Stack, person: Person) -> dict[str, str]:
+    """The cookies of a session."""
+    jar = CookieJar()
+    browser = build_opener(HTTPCookieProcessor(jar))
+    with browser.open(f"{stack.base_url}/login/", timeout=10):
+        token = next(cookie.value for cookie in jar if cookie.name == "csrftoken")
+    fields = {"username": person.user_id, "password": person.password, "csrfmiddlewaretoken": token}
+    with browser.open(f"{stack.base_url}/login/", urlencode(fields).encode(), timeout=10) as page:
+        assert page.url.endswith("/account/")
+    return {cookie.name: cookie.value or "" for cookie in jar}
+
+
 def test_a_user_id_of_hangul_is_accepted(stack: Stack):
     person = new_person()
     name = "김민수" + "".join(chr(0xAC00 + int(digit, 16)) for digit in person.user_id[-12:])
@@ -291,11 +324,11 @@ def test_another_method_is_405_and_another_path_404(stack: Stack):
 
 @pytest.mark.parametrize("topic", ["user.newUser.req", "user.newUser.res"])
 def test_garbage_in_a_topic_is_put_aside_and_the_next_message_is_handled(stack: Stack, person: Person, topic: str):
-    groups = ["signup-sync.auth"] if topic.endswith("res") else ["signup-sync.chat", "signup-sync.customer"]
+    groups = ["auth"] if topic.endswith("res") else ["chat", "customer"]
     garbage = f"garbage {uuid4()}".encode()
     produce(stack, topic, garbage, key=person.user_id)
     assert sign_up(stack, person.form)[-1].statuses == ALL_GREEN
     for group in groups:
         eventually(
-            lambda group=group: any(letter.value == garbage for letter in read_topic(stack, f"{topic}.{group}.dlt")), 20
+            lambda group=group: any(letter.value == garbage for letter in topic_of(stack, f"{topic}.{group}.dlt")), 20
         )

@@ -50,7 +50,7 @@ class PostgresqlServer(Server):
         return words
 
     def command(self) -> Sequence[str | Path]:
-        settings = {
+        settings: dict[str, object] = {
             "listen_addresses": LOOPBACK,
             "port": self.port,
             "unix_socket_directories": "",
@@ -59,7 +59,7 @@ class PostgresqlServer(Server):
             "full_page_writes": "off",
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        return [self._binary("postgres"), "-D", self.directory / "data", *options]
+        return [str(self._binary("postgres")), "-D", str(self.directory / "data"), *options]
 
     def prepare(self) -> None:
         if os.geteuid() == 0:

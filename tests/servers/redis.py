@@ -24,7 +24,7 @@ class RedisServer(Server):
         return shutil.which("redis-server") or get_binary_path()
 
     def command(self) -> Sequence[str | Path]:
-        place = ["--bind", LOOPBACK, "--port", str(self.port), "--dir", self.directory]
+        place = ["--bind", LOOPBACK, "--port", str(self.port), "--dir", str(self.directory)]
         return [self.binary(), *place, "--appendonly", "yes", "--save", ""]
 
     def is_ready(self) -> bool:
@@ -43,7 +43,7 @@ class ValkeyServer(RedisServer):
     name = "valkey"
 
     def binary(self) -> str | Path:
-        return get_binary_path()
+        return Path(get_binary_path())
 
     def command(self) -> Sequence[str | Path]:
         return [*super().command(), "--unixsocket", self.directory / "socket"]

@@ -1,0 +1,153 @@
+"""What every long-running command shares: it ends when it is told to, says how it is, and waits for what it needs.
+
+with running_role("relay") as role:
+    role.ready()
+    while not role.stop.is_set():
+        role.beat()
+        ...
+"""
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+from django.conf import settings
+from django.core.management.base import CommandError
+from django.db import connections
+from django.db.migrations.executor import MigrationExecutor
+
+from eventbus.errors import TransientError, growing_pauses, is_transient
+from eventbus.health import Heartbeat, health_server
+
+logger = logging.getLogger(__name__)
+
+# Seconds from a stop request to the end of the process, whatever it is doing then.
+ENDS_WITHIN: Final = 5.0
+# Seconds between two tries to reach what a role needs: at first, and the most.
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 5.0
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class Role:
+    """A long-running command. `stop` is set when it should end; `heartbeat` is what its health page shows."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.stop = threading.Event()
+        self.heartbeat = Heartbeat()
+
+    def beat(self) -> None:
+        """To be called at least every 30 s, or the role counts as stuck."""
+        self.heartbeat.beat()
+
+    def ready(self) -> None:
+        """From now on the role does its work."""
+        self.heartbeat.ready()
+
+    def wait_for(self, what: str, check: Callable[[], object]) -> bool:
+        """Calls `check` until it raises nothing, and says in the log what is waited for. False: stop was set first.
+
+        Raises what `check` raises if that does not pass by itself.
+        """
+        for pause in growing_pauses(first=FIRST_PAUSE, most=LONGEST_PAUSE):
+            if self.stop.is_set():
+                break
+            self.beat()
+            try:
+                check()
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                logger.warning("%s waits for %s: %s", self.name, what, " ".join(str(error).split()))
+            else:
+                return True
+            self.stop.wait(pause)
+        return False
+
+
+@contextmanager
+def running_role(name: str) -> Iterator[Role]:
+    """Runs a role until SIGTERM or SIGINT, with its health page on HEALTH_HOST:HEALTH_PORT (none if that is 0).
+
+    Must be entered by the main thread. The command's exit code is 0 after a stop request, and 1 when it ended by an
+    error or had to be ended ENDS_WITHIN seconds after the request.
+    """
+    role = Role(name)
+    with ExitStack() as stack:
+        stack.enter_context(_stop_on_signals(role))
+        if settings.HEALTH_PORT:
+            try:
+                stack.enter_context(health_server(role.heartbeat, host=settings.HEALTH_HOST, port=settings.HEALTH_PORT))
+            except OSError as error:
+                where = f"{settings.HEALTH_HOST}:{settings.HEALTH_PORT}"
+                raise CommandError(
+                    f"{name} can't have {where} for its health page: {error}. Set HEALTH_PORT."
+                ) from error
+        logger.info("%s started", name)
+        yield role
+    logger.info("%s stopped", name)
+
+
+def check_database(app_label: str) -> None:
+    """Whether the database of this app answers and has its tables.
+
+    Raises a transient error otherwise: a role that began before the migrations would take every message for poison.
+    """
+    connection = connections[settings.SERVICE_DATABASES.get(app_label, "default")]
+    try:
+        executor = MigrationExecutor(connection)
+        wanted = [node for node in executor.loader.graph.leaf_nodes() if node[0] == app_label]
+        if executor.migration_plan(wanted):
+            raise TransientError(f"{app_label} has migrations to be applied: manage.py migrate_all")
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _stop_on_signals(role: Role) -> Iterator[None]:
+    """Sets `stop` on a signal, even while the main thread is inside a library's call that takes its time.
+
+    Python runs a handler only when the main thread is back from such a call, and a handler that sets an Event can
+    deadlock with a wait for it. So the handlers do nothing, and a thread reads the signal from the wake-up socket.
+    """
+    ended = threading.Event()
+    receiver, sender = socket.socketpair()
+    with receiver, sender:
+        sender.setblocking(False)
+        watcher = threading.Thread(target=_watch, args=(role, receiver, ended), name="stop-signals", daemon=True)
+        watcher.start()
+        handlers = {number: signal.signal(number, _do_nothing) for number in STOP_SIGNALS}
+        wakeup = signal.set_wakeup_fd(sender.fileno())
+        try:
+            yield
+        finally:
+            ended.set()
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            sender.close()
+            watcher.join()
+
+
+def _watch(role: Role, receiver: socket.socket, ended: threading.Event) -> None:
+    while number := receiver.recv(1):
+        if signal.Signals(number[0]) in STOP_SIGNALS:
+            break
+    else:
+        return
+    logger.info("%s stops: %s", role.name, signal.Signals(number[0]).name)
+    role.stop.set()
+    if not ended.wait(ENDS_WITHIN):
+        # Offsets follow the work, so what is cut off here is done again after the next start.
+        logger.error("%s did not stop within %g s and is ended now", role.name, ENDS_WITHIN)
+        os._exit(1)
+
+
+def _do_nothing(*_: object) -> None:
+    pass

@@ -1,0 +1,204 @@
+"""`manage.py replay_signups` and the relay, on the broker of the chosen stack."""
+
+import json
+from datetime import timedelta
+from io import StringIO
+from uuid import UUID, uuid4
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from authsvc.events import NEW_USER_REQUESTED
+from authsvc.lights import Status, Verdict
+from authsvc.management.commands.relay_signups import relay_once
+from authsvc.models import SignUp, User
+from authsvc.services import NewSignUp, ReportedVerdict, apply_verdicts, register_users
+from eventbus.producer import EventProducer
+from eventbus.topics import ensure_topics
+from tests.client import read_topic
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs("broker")]
+
+
+@pytest.fixture(autouse=True)
+def own_topics(settings):
+    settings.KAFKA_PREFIX = f"replay-{uuid4()}-"
+    ensure_topics([NEW_USER_REQUESTED])
+
+
+@pytest.fixture
+def sent(settings):
+    """What is in the topic, as (sign-up, services asked or None), sorted."""
+
+    def read() -> list[tuple[UUID, list[str] | None]]:
+        messages = read_topic(settings.KAFKA_BOOTSTRAP_SERVERS, settings.KAFKA_PREFIX + NEW_USER_REQUESTED)
+        events = [json.loads(message.value) for message in messages]
+        return sorted((UUID(event["signupId"]), event.get("services")) for event in events)
+
+    return read
+
+
+def sign_up(*user_ids: str) -> list[UUID]:
+    batch = [
+        NewSignUp(
+            signup_id=uuid4(), user_id=user_id, email=f"{user_id}@example.com", user_name=user_id, role="ROLE_USER",
+            password="not a hash",
+        )
+        for user_id in user_ids
+    ]  # fmt: skip
+    register_users(batch)
+    return [new.signup_id for new in batch]
+
+
+def complete(*signup_ids: UUID) -> None:
+    apply_verdicts(
+        [ReportedVerdict(each, Verdict(name, Status.SUCCESS)) for each in signup_ids for name in ("chat", "customer")]
+    )
+
+
+def replay(*arguments: str) -> str:
+    out = StringIO()
+    call_command("replay_signups", *arguments, stdout=out)
+    return out.getvalue().strip()
+
+
+def everyone(*signup_ids: UUID) -> list[tuple[UUID, None]]:
+    return sorted((each, None) for each in signup_ids)
+
+
+def test_all_are_sent_and_no_decided_light_changes(sent):
+    kim, lee = sign_up("kim", "lee")
+    complete(kim, lee)
+    before = list(SignUp.objects.order_by("id").values())
+    assert replay("--all") == "2 sent, 0 skipped, 0 failed"
+    assert sent() == everyone(kim, lee)
+    assert list(SignUp.objects.order_by("id").values()) == before
+
+
+def test_it_goes_on_past_its_chunk(sent, monkeypatch):
+    monkeypatch.setattr("authsvc.replay.CHUNK", 3)
+    signups = sign_up(*[f"user-{n}" for n in range(10)])
+    assert replay("--all") == "10 sent, 0 skipped, 0 failed"
+    assert sent() == everyone(*signups)
+
+
+def test_those_named_by_id_or_user_id(sent):
+    kim, lee, _park = sign_up("kim", "lee", "park")
+    assert replay("--id", str(kim)) == "1 sent, 0 skipped, 0 failed"
+    assert replay("--user-id", "LEE") == "1 sent, 0 skipped, 0 failed"
+    assert sent() == everyone(kim, lee)
+
+
+def test_those_of_a_time(sent):
+    old, new = sign_up("old", "new")
+    SignUp.objects.filter(id=old).update(created_at=timezone.now() - timedelta(days=2))
+    yesterday = (timezone.now() - timedelta(days=1)).isoformat()
+    replay("--until", yesterday)
+    assert sent() == everyone(old)
+    replay("--since", yesterday)
+    assert sent() == everyone(old, new)
+
+
+def test_the_pending_and_the_stalled_get_all_their_tries_again(sent):
+    pending, stalled, done = sign_up("pending", "stalled", "done")
+    complete(done)
+    SignUp.objects.filter(id=stalled).update(stalled_at=timezone.now(), next_due_at=None, attempts=33)
+    assert replay("--stalled") == "1 sent, 0 skipped, 0 failed"
+    assert sent() == everyone(stalled)
+    again = SignUp.objects.get(id=stalled)
+    assert (again.attempts, again.stalled_at) == (1, None)
+    assert again.next_due_at > timezone.now()
+    assert replay("--pending") == "2 sent, 0 skipped, 0 failed"
+    assert sent() == everyone(stalled, stalled, pending)
+
+
+def test_one_service_alone_is_asked(sent):
+    [kim] = sign_up("kim")
+    replay("--all", "--service", "chat")
+    assert sent() == [(kim, ["chat"])]
+
+
+def test_a_service_that_was_added_later_gets_a_light(sent):
+    [kim] = sign_up("kim")
+    complete(kim)
+    SignUp.objects.update(lights={name: light for name, light in SignUp.objects.get().lights.items() if name != "chat"})
+    version = SignUp.objects.get().version
+    replay("--all", "--service", "chat")
+    signup = SignUp.objects.get()
+    assert (signup.state.pending, signup.version, signup.completed_at) == (["chat"], version + 1, None)
+    assert signup.next_due_at is not None
+    complete(kim)
+    assert SignUp.objects.get().state.is_complete
+
+
+def test_it_sends_auths_present_record_and_skips_where_that_is_gone(sent, settings):
+    kim, _lee = sign_up("kim", "lee")
+    User.objects.filter(user_id="kim").update(email="new@example.com")
+    User.objects.filter(user_id="lee").delete()
+    assert replay("--all") == "1 sent, 1 skipped, 0 failed"
+    assert sent() == everyone(kim)
+    [message] = read_topic(settings.KAFKA_BOOTSTRAP_SERVERS, settings.KAFKA_PREFIX + NEW_USER_REQUESTED)
+    assert json.loads(message.value)["email"] == "new@example.com"
+
+
+def test_a_dry_run_counts_and_sends_nothing(sent):
+    sign_up("kim")
+    before = list(SignUp.objects.values())
+    assert replay("--all", "--dry-run") == "1 would be sent, 0 skipped, 0 failed"
+    assert sent() == []
+    assert list(SignUp.objects.values()) == before
+
+
+def test_what_cannot_be_sent_is_counted_and_is_an_error(settings, monkeypatch):
+    sign_up("kim")
+    monkeypatch.setattr("authsvc.replay.ACKNOWLEDGED_WITHIN", 0.5)
+    settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
+    out = StringIO()
+    with pytest.raises(CommandError, match="could not be sent"):
+        call_command("replay_signups", "--all", stdout=out)
+    assert out.getvalue().strip() == "0 sent, 0 skipped, 1 failed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "Say which sign-ups"),
+        (["--dry-run"], "Say which sign-ups"),
+        (["--id", "nonsense"], "nonsense"),
+        (["--id", str(UUID(int=1))], "There is no sign-up"),
+        (["--since", "yesterday"], "is no ISO date or time"),
+        (["--since", "2026-02-31"], "is no date or time"),
+        (["--all", "--service", "auth"], "invalid choice"),
+    ],
+)
+def test_a_wrong_choice_is_refused_in_words(arguments, words):
+    with pytest.raises(CommandError, match=words):
+        replay(*arguments)
+
+
+def test_the_relay_publishes_what_is_due_to_those_who_have_not_answered(sent):
+    kim, lee = sign_up("kim", "lee")
+    apply_verdicts([ReportedVerdict(kim, Verdict("chat", Status.SUCCESS))])
+    producer = EventProducer()
+    try:
+        assert relay_once(producer) == 0
+        SignUp.objects.update(next_due_at=timezone.now())
+        assert relay_once(producer) == 2
+        assert relay_once(producer) == 0
+    finally:
+        producer.close(timeout=5)
+    assert sent() == sorted([(kim, ["customer"]), (lee, ["chat", "customer"])])
+
+
+def test_a_relay_without_kafka_keeps_what_is_due(settings, monkeypatch):
+    [kim] = sign_up("kim")
+    SignUp.objects.update(next_due_at=timezone.now())
+    monkeypatch.setattr("authsvc.management.commands.relay_signups.ACKNOWLEDGED_WITHIN", 0.5)
+    settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
+    producer = EventProducer()
+    try:
+        assert relay_once(producer) == 0
+    finally:
+        producer.close(timeout=0)
+    assert SignUp.objects.get(id=kim).next_due_at > timezone.now()

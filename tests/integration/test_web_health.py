@@ -1,0 +1,96 @@
+"""The web process's health pages, asked as compose and `make run` ask them."""
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from channels.testing import HttpCommunicator
+from django.db import connection, connections
+from django.utils.connection import ConnectionProxy
+from pytest_django.fixtures import Settings
+
+from signup_sync import health
+from signup_sync.asgi import application
+
+pytestmark = [pytest.mark.needs("redis"), pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture(autouse=True)
+def database_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One of the test's own, whose connection is closed before the test's database goes."""
+    with ThreadPoolExecutor(1) as executor:
+        monkeypatch.setattr(health, "_database_thread", executor)
+        yield
+        executor.submit(connections.close_all)
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """host:port of something that accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield "{}:{}".format(*server.getsockname())
+
+
+async def get(path: str) -> tuple[int, dict[str, object]]:
+    """Status and document, from a host that ALLOWED_HOSTS does not know."""
+    request = HttpCommunicator(application, "GET", path, headers=[(b"host", b"10.0.0.7:8000")])
+    response = await request.get_response(timeout=10)
+    return response["status"], json.loads(response["body"])
+
+
+async def test_live_needs_nothing(settings: Settings) -> None:
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    response = await get("/health/live")
+    assert response == (200, {"status": "ok"})
+
+
+async def test_ready_when_database_and_redis_answer() -> None:
+    response = await get("/health/ready")
+    assert response == (200, {"status": "ok"})
+
+
+async def test_redis_away_is_named(settings: Settings) -> None:
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    response = await get("/health/ready")
+    assert response == (503, {"status": "unavailable", "unavailable": ["redis"]})
+
+
+async def test_a_redis_that_hangs_is_given_up(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, silent_server: str
+) -> None:
+    settings.REDIS_URL = f"redis://{silent_server}/0"
+    monkeypatch.setattr(health, "PATIENCE", 0.2)
+    begun_at = time.monotonic()
+    response = await get("/health/ready")
+    assert response[1]["unavailable"] == ["redis"]
+    assert time.monotonic() - begun_at < 2
+
+
+async def test_database_away_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lost = tmp_path / "no such folder" / "auth.sqlite3"
+    config = {**connection.settings_dict, "ENGINE": "django.db.backends.sqlite3", "NAME": str(lost), "OPTIONS": {}}
+    monkeypatch.setitem(connections.settings, "lost", config)
+    monkeypatch.setattr(health, "connection", ConnectionProxy(connections, "lost"))
+    response = await get("/health/ready")
+    assert response == (503, {"status": "unavailable", "unavailable": ["database"]})
+
+
+async def test_a_database_that_hangs_costs_one_thread_however_often_it_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(health, "PATIENCE", 0.2)
+    monkeypatch.setattr(health, "_ask_database", answers.wait)
+    before = threading.active_count()
+    try:
+        responses = await asyncio.gather(*(get("/health/ready") for _ in range(30)))
+        assert threading.active_count() <= before + 1
+    finally:
+        answers.set()
+    assert {tuple(response[1]["unavailable"]) for response in responses} == {("database",)}

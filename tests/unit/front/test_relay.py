@@ -1,0 +1,223 @@
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+from channels.layers import get_channel_layer
+from channels.testing import WebsocketCommunicator
+from pytest_django.fixtures import SettingsWrapper
+
+from signup_sync.front import relay
+from signup_sync.front.gateway import GatewayError, NewUser
+from signup_sync.front.relay import Relays, group_of, relays
+from tests.servers.process import free_port
+from tests.unit.front.auth_server import AuthServer, problem
+from tests.unit.front.conftest import use_redis
+from tests.waiting import eventually_async
+
+pytestmark = pytest.mark.usefixtures("front")
+
+
+class Listener:
+    """A member of the sign-up's group that keeps what it hears."""
+
+    def __init__(self, signup_id: UUID) -> None:
+        self._group = group_of(signup_id)
+        self.heard: list[dict[str, Any]] = []
+
+    async def __aenter__(self) -> "Listener":
+        layer = get_channel_layer()
+        self._channel = await layer.new_channel()
+        await layer.group_add(self._group, self._channel)
+        self._task = asyncio.create_task(self._listen())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _listen(self) -> None:
+        while True:
+            self.heard.append(await get_channel_layer().receive(self._channel))
+
+    @property
+    def versions(self) -> list[int]:
+        return [json.loads(message["text"])["version"] for message in self.heard if message["type"] == "signup.state"]
+
+    async def hears(self, versions: list[int]) -> None:
+        async def is_heard() -> bool:
+            return self.versions == versions
+
+        await eventually_async(is_heard, what=f"{versions}, not {self.versions}")
+
+
+async def is_left(auth: AuthServer, signup_id: UUID) -> None:
+    async def nobody_reads() -> bool:
+        return auth.streams[str(signup_id)] == 0
+
+    await eventually_async(nobody_reads, what="no stream is open")
+
+
+async def test_it_returns_auths_verdict_and_relays_each_state(auth: AuthServer, signup_id: UUID, user: NewUser) -> None:
+    async with Listener(signup_id) as listener:
+        state = await relays().sign_up(signup_id, user, language="en")
+        assert (state.version, state.services["auth"].status, state.complete) == (2, "SUCCESS", False)
+        await auth.turn(str(signup_id), "chat", "FAIL", "duplicate: email")
+        await auth.turn(str(signup_id), "customer", "SUCCESS")
+        await listener.hears([1, 2, 3, 4])
+    await is_left(auth, signup_id)
+    assert auth.posts[0][1]["userPw"] == user.password
+    assert user.password not in repr(listener.heard)
+
+
+async def test_a_lost_stream_is_resumed_after_the_last_event(auth: AuthServer, signup_id: UUID, user: NewUser) -> None:
+    async with Listener(signup_id) as listener:
+        await relays().sign_up(signup_id, user, language="en")
+        await auth.drop_streams()
+        await auth.turn(str(signup_id), "chat", "SUCCESS")
+        await auth.turn(str(signup_id), "customer", "SUCCESS")
+        await eventually_async(_has(listener, 4), what="the last version")
+    assert (str(signup_id), "2") in auth.resumed
+
+
+async def test_a_change_while_nobody_reads_is_not_lost(
+    auth: AuthServer, signup_id: UUID, user: NewUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "FIRST_PAUSE", 0.3)
+    async with Listener(signup_id) as listener:
+        await relays().sign_up(signup_id, user, language="en")
+        await auth.drop_streams()
+        await is_left(auth, signup_id)
+        for service in ("chat", "customer"):
+            await auth.turn(str(signup_id), service, "SUCCESS")
+        await eventually_async(_has(listener, 4), what="the last version")
+
+
+async def test_two_posts_of_one_form_make_one_relay(auth: AuthServer, signup_id: UUID, user: NewUser) -> None:
+    first, second = await asyncio.gather(*(relays().sign_up(signup_id, user, language="en") for _ in range(2)))
+    assert first.signup_id == second.signup_id
+    assert len(auth.signups) == 1
+
+    async def one_stream() -> bool:
+        return auth.streams[str(signup_id)] == 1
+
+    await eventually_async(one_stream, what="one stream is open")
+
+
+async def test_a_browser_that_leaves_ends_no_signup(auth: AuthServer, signup_id: UUID, user: NewUser) -> None:
+    auth.verdict = None
+    async with Listener(signup_id) as listener:
+        waiting = asyncio.create_task(relays().sign_up(signup_id, user, language="en"))
+        await listener.hears([1])
+        waiting.cancel()
+        await auth.turn(str(signup_id), "auth", "SUCCESS")
+        await listener.hears([1, 2])
+
+
+async def test_a_verdict_that_is_late_leaves_the_state_pending(
+    auth: AuthServer, signup_id: UUID, user: NewUser, settings: SettingsWrapper
+) -> None:
+    settings.SIGNUP_DEADLINE = 0.2
+    auth.verdict = None
+    state = await relays().sign_up(signup_id, user, language="en")
+    assert not state.is_judged
+
+
+async def test_an_answer_lost_on_the_way_is_asked_for_once_more(
+    auth: AuthServer, signup_id: UUID, user: NewUser
+) -> None:
+    auth.problems = [problem(502)]
+    await relays().sign_up(signup_id, user, language="en")
+    assert [key for key, _ in auth.posts] == [str(signup_id)] * 2
+    auth.problems = [problem(502), problem(502)]
+    with pytest.raises(GatewayError):
+        await relays().sign_up(signup_id, user, language="en")
+
+
+async def test_delayed_and_heartbeats_are_passed_on(auth: AuthServer, signup_id: UUID, user: NewUser) -> None:
+    async with Listener(signup_id) as listener:
+        await relays().sign_up(signup_id, user, language="en")
+        await auth.say(str(signup_id), b"event: delayed\ndata: {}\n\n: still here\n\n")
+        await listener.hears([1, 2, 2])
+        assert [message["type"] for message in listener.heard][-3:] == [
+            "signup.delayed", "signup.state", "signup.delayed",
+        ]  # fmt: skip
+
+
+async def test_garbage_in_the_stream_ends_no_relay(auth: AuthServer, signup_id: UUID, user: NewUser) -> None:
+    async with Listener(signup_id) as listener:
+        await relays().sign_up(signup_id, user, language="en")
+        await auth.say(str(signup_id), b"event: status\ndata: {nonsense\n\n")
+        await auth.turn(str(signup_id), "chat", "SUCCESS")
+        await eventually_async(_has(listener, 3), what="the version after the garbage")
+
+
+async def test_a_watched_signup_is_taken_over_when_its_process_dies(
+    auth: AuthServer, other_process: Relays, signup_id: UUID, user: NewUser
+) -> None:
+    await other_process.sign_up(signup_id, user, language="en")
+    relays().watch(signup_id)
+    async with Listener(signup_id) as listener:
+        await other_process.close()  # like kill -9: nothing is released
+        await is_left(auth, signup_id)
+        await auth.turn(str(signup_id), "chat", "SUCCESS")
+        await listener.hears([3])
+
+
+async def test_a_signup_that_another_process_relays_is_left_to_it(
+    auth: AuthServer, other_process: Relays, signup_id: UUID, user: NewUser
+) -> None:
+    await other_process.sign_up(signup_id, user, language="en")
+
+    async def is_leased() -> bool:
+        return bool(await other_process._redis.exists(f"front:relay:{signup_id}"))
+
+    await eventually_async(is_leased, what="the lease is set")
+    relays().watch(signup_id)
+    # Longer than a lease: that it is still held shows that it is renewed.
+    loop = asyncio.get_running_loop()
+    end = loop.time() + 2.0 * relay.LEASE_SECONDS
+
+    async def time_is_over() -> bool:
+        assert await is_leased()
+        return loop.time() > end
+
+    await eventually_async(time_is_over)
+    assert auth.resumed == []
+
+
+async def test_a_signup_that_nobody_watches_is_not_taken_over(
+    auth: AuthServer, signup_id: UUID, user: NewUser, other_process: Relays
+) -> None:
+    relays().watch(signup_id)
+    relays().unwatch(signup_id)
+    assert not relays()._watched
+
+
+async def test_without_redis_signing_up_works(
+    auth: AuthServer, signup_id: UUID, user: NewUser, settings: SettingsWrapper
+) -> None:
+    use_redis(settings, f"redis://127.0.0.1:{free_port()}/0")
+    state = await relays().sign_up(signup_id, user, language="en")
+    assert state.services["auth"].status == "SUCCESS"
+
+
+async def test_a_relay_holds_nothing_of_the_request_that_began_it(auth: AuthServer, signup_id: UUID, user: NewUser) -> None:
+    import contextvars
+
+    mark: contextvars.ContextVar[str] = contextvars.ContextVar("mark")
+    mark.set("of the request")
+    relays()
+    await relays().sign_up(signup_id, user, language="en")
+    tasks = [task for task in relays()._tasks if not task.done()]
+    assert tasks
+    assert all(mark not in task.get_context() for task in tasks if hasattr(task, "get_context"))
+
+
+def _has(listener: Listener, version: int) -> Callable[[], Any]:
+    async def has() -> bool:
+        return version in listener.versions
+
+    return has

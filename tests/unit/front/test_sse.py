@@ -1,0 +1,36 @@
+from collections.abc import AsyncIterator
+
+from signup_sync.front.sse import ServerEvent, read_events
+
+
+async def events_of(text: bytes) -> list[ServerEvent]:
+    async def lines() -> AsyncIterator[bytes]:
+        for line in text.splitlines(keepends=True):
+            yield line
+
+    return [event async for event in read_events(lines())]
+
+
+async def test_it_reads_what_auth_sends() -> None:
+    text = b'retry: 2000\n\nevent: status\nid: 2\ndata: {"version": 2}\n\n: still here\n\nevent: delayed\ndata: {}\n\n'
+    assert await events_of(text) == [
+        ServerEvent("status", '{"version": 2}'),
+        ServerEvent("comment"),
+        ServerEvent("delayed", "{}"),
+    ]
+
+
+async def test_an_event_that_was_cut_off_is_not_given() -> None:
+    assert await events_of(b'event: status\ndata: {"version": 2}\n') == []
+
+
+async def test_an_event_without_data_is_none_and_leaves_nothing_behind() -> None:
+    assert await events_of(b"event: status\n\ndata: x\n\n") == [ServerEvent("message", "x")]
+
+
+async def test_it_joins_lines_of_data_and_takes_any_line_end() -> None:
+    assert await events_of(b"data: one\r\ndata:two\r\n\r\n") == [ServerEvent("message", "one\ntwo")]
+
+
+async def test_it_ignores_fields_that_it_does_not_know() -> None:
+    assert await events_of(b"colour: green\nnonsense\ndata: x\n\n") == [ServerEvent("message", "x")]
