@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-inp
 # Touched when all of a requirements file is installed; older than it, or missing, means: install.
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
-# Here while an environment is in the making: what an interrupted installation left is not to be trusted.
+# Here while a new environment is being filled: what an interrupted start left of one is not to be trusted.
 UNFINISHED := $(VENV)/.unfinished
 
 .PHONY: help run admin test setup check test-unit test-embedded test-real format lock clean
@@ -77,7 +77,7 @@ clean: ## Remove the environment and caches; the data in var/ stays
 # was interrupted, or whose Python has gone, is made anew; `--clear` only where one is, never in some other folder.
 $(INSTALLED): requirements.txt $(BIN)/python
 	@set -e; \
-	if [ -e $(UNFINISHED) ] || ! $(BIN)/python -c '' 2>/dev/null; then \
+	if [ -e $(UNFINISHED) ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 		for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11) ''; do \
 			[ -z "$$python" ] || $$python -c '$(IS_NEW_ENOUGH)' 2>/dev/null && break; \
 		done; \
@@ -85,11 +85,12 @@ $(INSTALLED): requirements.txt $(BIN)/python
 		$$python -c 'import venv, ensurepip' 2>/dev/null || { echo "$$python $(NO_VENV)" >&2; exit 1; }; \
 		echo "Making $(VENV) with $$($$python -V)"; \
 		$$python -m venv $$([ ! -f $(VENV)/pyvenv.cfg ] || echo --clear) $(VENV); \
+		touch $(UNFINISHED); \
 	fi; \
-	touch $(UNFINISHED); \
 	echo "Installing what requirements.txt names; the first time this takes about a minute"; \
 	$(PIP) -r requirements.txt || { echo '$(NOT_INSTALLED)' >&2; exit 1; }; \
-	mv $(UNFINISHED) $@
+	rm -f $(UNFINISHED); \
+	touch $@
 
 $(BIN)/python: ;
 

@@ -16,12 +16,12 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
-from eventbus.producer import EventProducer
 
 from authsvc.identity import user_id_key
 from authsvc.lights import Status
 from authsvc.models import SignUp, User
 from authsvc.replay import ReplayCounts, replay
+from eventbus.producer import EventProducer
 
 # A sign beside the colour: a light must be readable without it.
 _SIGNS = {Status.PENDING: "◌", Status.SUCCESS: "✓", Status.FAIL: "✕"}
@@ -190,7 +190,9 @@ class SignUpAdmin(admin.ModelAdmin):
         self.message_user(
             request,
             ngettext("%(sent)d sign-up sent again", "%(sent)d sign-ups sent again", counts.sent) % {"sent": counts.sent}
-            + str(_(", %(skipped)d skipped, %(failed)d failed.") % {"skipped": counts.skipped, "failed": counts.failed}),
+            + str(
+                _(", %(skipped)d skipped, %(failed)d failed.") % {"skipped": counts.skipped, "failed": counts.failed}
+            ),
             messages.ERROR if counts.failed else messages.SUCCESS,
         )
 

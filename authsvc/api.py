@@ -10,17 +10,15 @@ from http import HTTPStatus
 from typing import Final, TypeVar
 from uuid import UUID
 
-from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from django.contrib.auth.hashers import check_password, make_password
 from django.db import close_old_connections
-from eventbus.errors import is_transient
-from eventbus.producer import EventProducer
 
 from authsvc.asgi import header, read_body, send_empty, send_json, send_problem, send_stream
 from authsvc.hub import StreamHub
 from authsvc.lights import SignUpState
 from authsvc.models import Role, SignUp
-from authsvc.passwords import HashPool, HashQueueFull
+from authsvc.passwords import HashPool, HashQueueFullError
 from authsvc.problems import Problem, unavailable
 from authsvc.projection import AsyncProjection
 from authsvc.requests import (
@@ -36,6 +34,8 @@ from authsvc.staff import may_add_admin
 from authsvc.streams import follow
 from authsvc.tickets import issue_ticket, opens
 from authsvc.writer import SignUpWriter
+from eventbus.errors import is_transient
+from eventbus.producer import EventProducer
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -48,8 +48,7 @@ class SignUpApi:
     """`POST /user`, the state, and the stream. What it works with is made with the first request: only then is
     there an event loop, and an instance that gets no such request needs none of it."""
 
-    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        assert scope["type"] == "http"
+    async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         try:
             await self._route(scope, receive, send)
         except Problem as problem:
@@ -60,7 +59,9 @@ class SignUpApi:
                 await send_problem(send, unavailable("A part of the service is away. Try again in a moment."))
             else:
                 logger.exception("%s %s failed", scope["method"], scope["path"])
-                await send_problem(send, Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "This is our mistake; it is logged."))
+                await send_problem(
+                    send, Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "This is our mistake; it is logged.")
+                )
 
     async def _route(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         path = scope["path"]
@@ -147,7 +148,7 @@ class SignUpApi:
     async def _hash(self, work: Callable[[], T]) -> T:
         try:
             return await self._hashers.run(work)
-        except HashQueueFull:
+        except HashQueueFullError:
             raise unavailable("Too many sign-ups at once. Try again in a moment.", retry_after=5) from None
 
     async def _read_states(self, signup_ids: Sequence[UUID]) -> dict[UUID, SignUpState]:

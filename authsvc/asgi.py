@@ -109,6 +109,4 @@ async def _start(
     send: ASGISendCallable, status: HTTPStatus, fixed: RawHeaders, headers: Mapping[str, str] | None = None
 ) -> None:
     more = [(name.lower().encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
-    await send(
-        {"type": "http.response.start", "status": status.value, "headers": fixed + more, "trailers": False}
-    )
+    await send({"type": "http.response.start", "status": status.value, "headers": fixed + more, "trailers": False})

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from functools import cache
 from uuid import UUID
 
-from eventbus.errors import PermanentError
-from eventbus.messages import HandledBatch, Incoming, Subscription, decode_each
-
 from authsvc.events import NEW_USER_ANSWERED, NewUserAnswered, decode_answer
 from authsvc.lights import SignUpState
 from authsvc.projection import Projection
 from authsvc.services import ReportedVerdict, apply_verdicts
+from eventbus.errors import PermanentError
+from eventbus.messages import HandledBatch, Incoming, Subscription, decode_each
 
 
 def handle_answers(batch: Sequence[Incoming]) -> HandledBatch:

@@ -5,10 +5,10 @@ from typing import Final, Literal
 from uuid import UUID
 
 import msgspec
-from eventbus.messages import Incoming, Outgoing, cloud_event_headers
 
 from authsvc.lights import Status, Verdict
 from authsvc.models import User
+from eventbus.messages import Incoming, Outgoing, cloud_event_headers
 
 NEW_USER_REQUESTED: Final = "user.newUser.req"
 NEW_USER_ANSWERED: Final = "user.newUser.res"
@@ -51,9 +51,7 @@ def decode_answer(message: Incoming) -> NewUserAnswered:
     return _answer_decoder.decode(message.value or b"")
 
 
-def new_user_requested(
-    user: User, *, signup_id: UUID, attempt: int, services: list[str] | None = None
-) -> Outgoing:
+def new_user_requested(user: User, *, signup_id: UUID, attempt: int, services: list[str] | None = None) -> Outgoing:
     """The message that asks `services` (without it: all) about this record on behalf of one sign-up."""
     event = NewUserRequested(
         signup_id=signup_id,

@@ -46,10 +46,10 @@ class Watch:
         self.is_closed = True
         self._bell.set()
 
-    async def wait(self, *, timeout: float) -> None:
-        """Returns when something was offered or closed since the last wait, or after `timeout` seconds."""
+    async def wait(self, *, at_most: float) -> None:
+        """Returns when something was offered or closed since the last wait, or after `at_most` seconds."""
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(at_most):
                 await self._bell.wait()
         except TimeoutError:
             return

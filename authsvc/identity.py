@@ -35,7 +35,7 @@ def validate_user_id(text: str) -> None:
     """Raises ValidationError unless the normalised text may be a userId."""
     if not _USER_ID.fullmatch(text) or len(user_id_key(text)) > USER_ID_MAX * 2:
         raise ValidationError(
-            _("Use %(min)d to %(max)d letters, digits, dots, hyphens or underscores, and begin with a letter or digit."),
+            _("Use %(min)d to %(max)d letters, digits, dots, hyphens or underscores; begin with a letter or digit."),
             params={"min": USER_ID_MIN, "max": USER_ID_MAX},
         )
 

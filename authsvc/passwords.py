@@ -20,7 +20,7 @@ class Argon2idHasher(Argon2PasswordHasher):
     parallelism = 1
 
 
-class HashQueueFull(Exception):
+class HashQueueFullError(Exception):
     """More passwords wait than HASH_QUEUE_LIMIT allows; the next one would wait too long to be worth taking."""
 
 
@@ -32,9 +32,9 @@ class HashPool:
         self._waiting = 0
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Runs `work` in the pool. Raises HashQueueFull at once when the queue is too long."""
+        """Runs `work` in the pool. Raises HashQueueFullError at once when the queue is too long."""
         if self._waiting >= settings.HASH_QUEUE_LIMIT:
-            raise HashQueueFull
+            raise HashQueueFullError
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, work)

@@ -14,7 +14,7 @@ class FieldError(msgspec.Struct, frozen=True):
     detail: str
 
 
-class Problem(Exception):
+class Problem(Exception):  # noqa: N818 - RFC 9457's word for it
     """Ends a request with this status and problem document."""
 
     def __init__(

@@ -5,8 +5,8 @@ Wake-ups are at-most-once and carry the states themselves. Losing either costs t
 read from the database again, and every held stream reads the database with its heartbeat.
 """
 
-from collections.abc import Sequence
 import logging
+from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
@@ -24,22 +24,19 @@ logger = logging.getLogger(__name__)
 
 CHANNEL: Final = "signups"
 
-# KEYS: the copies. ARGV: seconds to live, the message for the channel, then version and copy for each key.
-# The answer is how many copies were older. A key is a hash: v is the version, s the state.
+# KEYS: the copies. ARGV: seconds to live, the channel and its message, then version and copy for each key.
+# A key is a hash: v is the version, s the state.
 _WRITE_AND_WAKE: Final = """
-local written = 0
 for i, key in ipairs(KEYS) do
-  local version, state = ARGV[1 + 2 * i], ARGV[2 + 2 * i]
+  local version, state = ARGV[2 + 2 * i], ARGV[3 + 2 * i]
   local held = redis.call('HGET', key, 'v')
   if not held or tonumber(held) < tonumber(version) then
     redis.call('HSET', key, 'v', version, 's', state)
     redis.call('EXPIRE', key, ARGV[1])
-    written = written + 1
   end
 end
-redis.call('PUBLISH', '%(channel)s', ARGV[2])
-return written
-""" % {"channel": CHANNEL}  # fmt: skip
+redis.call('PUBLISH', ARGV[2], ARGV[3])
+"""
 
 _encoder = msgspec.json.Encoder()
 _state_decoder = msgspec.json.Decoder(SignUpState)
@@ -51,7 +48,7 @@ def _key(signup_id: UUID) -> str:
 
 
 def _script_arguments(states: Sequence[SignUpState]) -> tuple[list[str], list[str | int | bytes]]:
-    arguments: list[str | int | bytes] = [settings.PROJECTION_TTL, _encoder.encode(states)]
+    arguments: list[str | int | bytes] = [settings.PROJECTION_TTL, CHANNEL, _encoder.encode(states)]
     for state in states:
         arguments += [state.version, _encoder.encode(state)]
     return [_key(state.signup_id) for state in states], arguments

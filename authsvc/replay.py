@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from django.db.models import QuerySet
-from eventbus.errors import DeliveryError
-from eventbus.messages import Outgoing
-from eventbus.producer import EventProducer
 
 from authsvc.events import new_user_requested
 from authsvc.models import SignUp
 from authsvc.services import ask_again, records_of
+from eventbus.errors import DeliveryError
+from eventbus.messages import Outgoing
+from eventbus.producer import EventProducer
 
 CHUNK: Final = 500
 ACKNOWLEDGED_WITHIN: Final = 30.0
@@ -52,7 +52,9 @@ def _replay_chunk(chunk: Sequence[SignUp], producer: EventProducer | None, servi
     if producer is None:
         return ReplayCounts(sent=len(chosen), skipped=skipped)
     # Before it is sent: what is sent now may be lost like any other event.
-    ask_again([each.id for each in chosen if each.pending_count or service not in (None, *each.lights)], service=service)
+    ask_again(
+        [each.id for each in chosen if each.pending_count or service not in (None, *each.lights)], service=service
+    )
     messages = [
         new_user_requested(
             records[signup.owner_signup_id],

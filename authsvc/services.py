@@ -9,11 +9,11 @@ from uuid import UUID
 from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
-from eventbus.transactions import atomically
 
 from authsvc.identity import user_id_key
 from authsvc.lights import SignUpState, Status, Verdict
 from authsvc.models import SignUp, User
+from eventbus.transactions import atomically
 
 AUTH = "auth"
 DATABASE = "default"
@@ -57,9 +57,7 @@ def _register(batch: Sequence[NewSignUp]) -> list[Registration]:
     now = timezone.now()
     signups = SignUp.objects.in_bulk([new.signup_id for new in batch])
     keys = {new: user_id_key(new.user_id) for new in batch}
-    held = User.objects.filter(
-        Q(user_id_key__in=set(keys.values())) | Q(email__in={new.email for new in batch})
-    )
+    held = User.objects.filter(Q(user_id_key__in=set(keys.values())) | Q(email__in={new.email for new in batch}))
     by_user_id, by_email = {}, {}
     for user in held:
         by_user_id[user.user_id_key] = by_email[user.email] = user

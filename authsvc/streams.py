@@ -44,5 +44,5 @@ async def follow(watch: Watch, states: Sequence[SignUpState], *, seen: int) -> A
         if now >= heartbeat:
             yield sse.HEARTBEAT
             heartbeat = now + settings.STREAM_HEARTBEAT
-        await watch.wait(timeout=max(0.0, min(heartbeat, deadline, end) - now))
+        await watch.wait(at_most=max(0.0, min(heartbeat, deadline, end) - now))
         now = time.monotonic()

@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from django.db import close_old_connections
-from eventbus.errors import is_transient
-from eventbus.producer import EventProducer
 
 from authsvc.events import new_user_requested
 from authsvc.projection import AsyncProjection
 from authsvc.services import NewSignUp, Registration, register_users
+from eventbus.errors import is_transient
+from eventbus.producer import EventProducer
 
 logger = logging.getLogger(__name__)
 BATCH_MAX: Final = 500

@@ -40,7 +40,8 @@ def static_files() -> ServeStaticASGI:
 
 def route(pattern: str, application: Any) -> URLPattern:
     """URLRouter takes ASGI applications where the types of `re_path` know views alone."""
-    return re_path(pattern, application)
+    routed: URLPattern = re_path(pattern, application)
+    return routed
 
 
 application = ProtocolTypeRouter(

@@ -45,7 +45,8 @@ def local_secret() -> str:
 
 def required_in_production(name: str, default: str) -> str:
     """The environment's value; without one the default, or an error where PRODUCTION is true."""
-    return env.str(name) if PRODUCTION else env.str(name, default=default)
+    value: str = env.str(name) if PRODUCTION else env.str(name, default=default)
+    return value
 
 
 # Signs sessions, tickets and cookies. Obligatory in production; locally made once in DATA_DIR.
@@ -163,8 +164,10 @@ ARGON2_TIME_COST = env.int("ARGON2_TIME_COST", default=2)
 HASH_QUEUE_LIMIT = env.int("HASH_QUEUE_LIMIT", default=400)
 PASSWORD_HASHERS = ["authsvc.passwords.Argon2idHasher"]
 AUTH_PASSWORD_VALIDATORS = [
-    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator",
-     "OPTIONS": {"user_attributes": ("user_id", "user_name", "email")}},
+    {
+        "NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator",
+        "OPTIONS": {"user_attributes": ("user_id", "user_name", "email")},
+    },
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
@@ -179,7 +182,6 @@ SILENCED_SYSTEM_CHECKS = ["auth.E003"]
 # --- Django ----------------------------------------------------------------------------------------------------
 
 INSTALLED_APPS = [
-    "daphne",
     "signup_sync",
     "signup_sync.front",
     "authsvc",
@@ -241,8 +243,6 @@ LOGGING = {
     # Tickets stand in paths (the WebSocket's, the status page's); a log must not open a sign-up to its reader.
     "filters": {"redact_tickets": {"()": "signup_sync.logs.RedactTickets"}},
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {
-        "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["redact_tickets"]}
-    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["redact_tickets"]}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
 }

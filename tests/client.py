@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any
@@ -63,7 +63,9 @@ def opened(
         body = json.dumps(body).encode()
         sent.setdefault("Content-Type", "application/json")
     try:
-        connection.request(method, path, body=body, headers=sent)
+        # A body that is too long is refused while it is still being sent.
+        with suppress(BrokenPipeError):
+            connection.request(method, path, body=body, headers=sent)
         yield connection.getresponse()
     finally:
         connection.close()

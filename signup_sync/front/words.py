@@ -52,7 +52,8 @@ OUTCOMES: Final[Mapping[Outcome, Mapping[str, Any]]] = {
     "red": {
         "title": _("Your account exists"),
         "text": _(
-            "{services} already knew this user, so nothing was changed there. Your account works: go on to log in."        ),
+            "{services} already knew this user, so nothing was changed there. Your account works: go on to log in."
+        ),
         "action": "login",
     },
     "refused": {

@@ -73,8 +73,10 @@ def test_the_stream_is_what_the_contract_says_byte_for_byte(stack: Stack, person
     green = ("SUCCESS", "SUCCESS")
     assert text.removeprefix(begin) in (
         event(3, "true", "SUCCESS", *green, '"chat","customer"'),
-        event(3, "false", "SUCCESS", "SUCCESS", "PENDING", '"chat"') + event(4, "true", "SUCCESS", *green, '"customer"'),
-        event(3, "false", "SUCCESS", "PENDING", "SUCCESS", '"customer"') + event(4, "true", "SUCCESS", *green, '"chat"'),
+        event(3, "false", "SUCCESS", "SUCCESS", "PENDING", '"chat"')
+        + event(4, "true", "SUCCESS", *green, '"customer"'),
+        event(3, "false", "SUCCESS", "PENDING", "SUCCESS", '"customer"')
+        + event(4, "true", "SUCCESS", *green, '"chat"'),
         event(4, "true", "SUCCESS", *green, '"chat","customer"'),
     )
 

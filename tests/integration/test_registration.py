@@ -222,7 +222,9 @@ def test_after_its_tries_it_is_stalled_and_a_late_answer_still_turns_its_light()
 
 
 def test_the_default_tries_are_ten_minutes_worth():
-    waits = [min(settings.RELAY_FIRST_PAUSE * 2**n, settings.RELAY_MAX_PAUSE) for n in range(settings.RELAY_MAX_ATTEMPTS)]
+    waits = [
+        min(settings.RELAY_FIRST_PAUSE * 2**n, settings.RELAY_MAX_PAUSE) for n in range(settings.RELAY_MAX_ATTEMPTS)
+    ]
     assert sum(waits) >= 600
 
 

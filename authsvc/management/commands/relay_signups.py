@@ -6,12 +6,12 @@ from typing import Any, Final
 from django.conf import settings
 from django.core.management.base import BaseCommand
 from django.db import close_old_connections
-from eventbus.errors import is_transient
-from eventbus.producer import EventProducer
-from eventbus.roles import running_role
 
 from authsvc.events import new_user_requested
 from authsvc.services import claim_due
+from eventbus.errors import is_transient
+from eventbus.producer import EventProducer
+from eventbus.roles import running_role
 
 logger = logging.getLogger(__name__)
 

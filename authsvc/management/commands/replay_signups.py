@@ -10,13 +10,13 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
-from eventbus.producer import EventProducer
 from tqdm import tqdm
 
 from authsvc.identity import user_id_key
 from authsvc.models import SignUp
 from authsvc.replay import ReplayCounts, replay
 from authsvc.services import AUTH
+from eventbus.producer import EventProducer
 
 
 class Command(BaseCommand):

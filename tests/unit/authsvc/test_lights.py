@@ -53,9 +53,7 @@ def test_where_auth_refused_the_reason_is_auths():
 
 
 def test_a_participants_own_reason_stands_where_auth_accepted():
-    state = decided(Verdict("auth", Status.SUCCESS)).decided(
-        [Verdict("chat", Status.FAIL, "duplicate: email")], at=NOW
-    )
+    state = decided(Verdict("auth", Status.SUCCESS)).decided([Verdict("chat", Status.FAIL, "duplicate: email")], at=NOW)
     assert state.lights["chat"].reason == "duplicate: email"
 
 

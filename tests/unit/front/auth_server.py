@@ -132,7 +132,9 @@ class AuthServer:
         return self.signups.get(signup_id) if is_opened else None
 
     async def _stream(self, request: web.Request, signup: SignUp, begin: list[bytes]) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Signup-Ticket": "not for browsers"})
+        response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream", "Signup-Ticket": "not for browsers"}
+        )
         told = len(signup.said)
         await response.prepare(request)
         self._open.add(response)
@@ -141,10 +143,11 @@ class AuthServer:
             await response.write(b"retry: 2000\n\n" + b"".join(begin))
             while not signup.is_complete or told < len(signup.said):
                 async with signup.changed:
-                    await signup.changed.wait_for(lambda: told < len(signup.said))
+                    while told == len(signup.said):
+                        await signup.changed.wait()
                 for text in signup.said[told:]:
                     await response.write(text)
-                told = len(signup.said)
+                    told += 1
         except ConnectionError:
             pass  # the front has left
         finally:

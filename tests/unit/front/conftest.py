@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from channels.layers import get_channel_layer
 from channels.testing import WebsocketCommunicator
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django.fixtures import Settings
 
 from signup_sync.front import relay, tickets
 from signup_sync.front.gateway import NewUser
@@ -35,7 +35,7 @@ async def auth() -> AsyncIterator[AuthServer]:
 
 @pytest.fixture
 async def front(
-    valkey: ValkeyServer, auth: AuthServer, settings: SettingsWrapper, monkeypatch: pytest.MonkeyPatch
+    valkey: ValkeyServer, auth: AuthServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[None]:
     """The front's settings, with times that a test can wait for, and an orderly end."""
     if not valkey.process.running:
@@ -51,7 +51,7 @@ async def front(
     await get_channel_layer().flush()
 
 
-def use_redis(settings: SettingsWrapper, url: str) -> None:
+def use_redis(settings: Settings, url: str) -> None:
     settings.REDIS_URL = url
     settings.CHANNEL_LAYERS = {
         "default": {

@@ -3,7 +3,7 @@ from uuid import UUID
 
 import pytest
 from django.core import signing
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django.fixtures import Settings
 
 from authsvc import tickets as auth_tickets
 from signup_sync.front import tickets
@@ -27,7 +27,7 @@ def test_a_ticket_that_was_changed_or_made_up_is_refused(signup_id: UUID, browse
 
 
 def test_an_old_ticket_opens_nothing_but_the_form_still_knows_its_signup(
-    signup_id: UUID, browser: str, settings: SettingsWrapper, monkeypatch: pytest.MonkeyPatch
+    signup_id: UUID, browser: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ticket = tickets.page_ticket(signup_id, browser)
     later = time.time() + settings.TICKET_MAX_AGE + 1
