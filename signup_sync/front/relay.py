@@ -4,7 +4,7 @@ A relay reads one sign-up's stream and sends each state to the Channels group of
 shows it is in, on whatever web process. Which process relays does not matter; that one does is kept true by a short
 lease in Redis for each relayed sign-up and, in every process, by a look at the leases of the sign-ups that its own
 sockets show. A lease says *that* a sign-up is relayed, not by whom: two relays at once send the same versions twice,
-and sockets drop what they have shown. So it needs no owner and no release; it runs out (docs/adr/0008).
+and sockets drop what they have shown. So it needs no owner and no release; it runs out (docs/adr/0009).
 """
 
 import asyncio

@@ -64,7 +64,7 @@ class PostgresqlServer(Server):
     def prepare(self) -> None:
         if os.geteuid() == 0:
             shutil.chown(self.directory, "postgres")
-        initdb = [self._binary("initdb"), "-D", self.directory / "data", "-U", "postgres"]
+        initdb = [str(self._binary("initdb")), "-D", str(self.directory / "data"), "-U", "postgres"]
         self.run([*initdb, "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync"])
 
     def wait_ready(self) -> None:

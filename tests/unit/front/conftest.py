@@ -70,7 +70,7 @@ async def other_process(front: None) -> AsyncIterator[Relays]:
 
 
 @pytest.fixture
-def browser() -> str:
+def visitor() -> str:
     return tickets.new_browser()
 
 
@@ -87,15 +87,15 @@ def user(signup_id: UUID) -> NewUser:
 
 @pytest.fixture
 async def open_socket(
-    front: None, signup_id: UUID, browser: str
+    front: None, signup_id: UUID, visitor: str
 ) -> AsyncIterator[Callable[..., WebsocketCommunicator]]:
     """Makes sockets as the page of `signup_id` in `browser` would open them, and closes them in the end."""
     opened: list[WebsocketCommunicator] = []
 
     def open_one(**changes: str | None) -> WebsocketCommunicator:
         given: dict[str, str | None] = {
-            "ticket": tickets.page_ticket(signup_id, browser),
-            "cookie": f"{tickets.BROWSER_COOKIE}={tickets._cookie_signer.sign(browser)}",
+            "ticket": tickets.page_ticket(signup_id, visitor),
+            "cookie": f"{tickets.BROWSER_COOKIE}={tickets._cookie_signer.sign(visitor)}",
             "origin": f"http://{HOST}:8000",
             "host": f"{HOST}:8000",
         }

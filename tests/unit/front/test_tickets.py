@@ -9,38 +9,38 @@ from authsvc import tickets as auth_tickets
 from signup_sync.front import tickets
 
 
-def test_a_page_ticket_opens_its_signup_to_its_browser(signup_id: UUID, browser: str) -> None:
-    assert tickets.open_page_ticket(tickets.page_ticket(signup_id, browser), browser) == signup_id
+def test_a_page_ticket_opens_its_signup_to_its_browser(signup_id: UUID, visitor: str) -> None:
+    assert tickets.open_page_ticket(tickets.page_ticket(signup_id, visitor), visitor) == signup_id
 
 
 @pytest.mark.parametrize("stranger", [None, "", "somebody else"])
-def test_it_opens_nothing_to_another_browser(signup_id: UUID, browser: str, stranger: str | None) -> None:
+def test_it_opens_nothing_to_another_browser(signup_id: UUID, visitor: str, stranger: str | None) -> None:
     with pytest.raises(tickets.TicketError):
-        tickets.open_page_ticket(tickets.page_ticket(signup_id, browser), stranger)
+        tickets.open_page_ticket(tickets.page_ticket(signup_id, visitor), stranger)
 
 
-def test_a_ticket_that_was_changed_or_made_up_is_refused(signup_id: UUID, browser: str) -> None:
-    genuine = tickets.page_ticket(signup_id, browser)
-    for forged in (genuine[:-1], "x" + genuine, "nonsense", "", signing.dumps({"s": str(signup_id), "b": browser})):
+def test_a_ticket_that_was_changed_or_made_up_is_refused(signup_id: UUID, visitor: str) -> None:
+    genuine = tickets.page_ticket(signup_id, visitor)
+    for forged in (genuine[:-1], "x" + genuine, "nonsense", "", signing.dumps({"s": str(signup_id), "b": visitor})):
         with pytest.raises(tickets.TicketError):
-            tickets.open_page_ticket(forged, browser)
+            tickets.open_page_ticket(forged, visitor)
 
 
 def test_an_old_ticket_opens_nothing_but_the_form_still_knows_its_signup(
-    signup_id: UUID, browser: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    signup_id: UUID, visitor: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ticket = tickets.page_ticket(signup_id, browser)
+    ticket = tickets.page_ticket(signup_id, visitor)
     later = time.time() + settings.TICKET_MAX_AGE + 1
     monkeypatch.setattr(time, "time", lambda: later)
     with pytest.raises(tickets.TicketExpiredError):
-        tickets.open_page_ticket(ticket, browser)
-    assert tickets.signup_id_of(ticket, browser) == signup_id
+        tickets.open_page_ticket(ticket, visitor)
+    assert tickets.signup_id_of(ticket, visitor) == signup_id
 
 
-def test_a_cookie_that_is_not_ours_is_no_browser(browser: str) -> None:
+def test_a_cookie_that_is_not_ours_is_no_browser(visitor: str) -> None:
     assert tickets.browser_of({}) is None
-    assert tickets.browser_of({tickets.BROWSER_COOKIE: browser}) is None
-    assert tickets.browser_of({tickets.BROWSER_COOKIE: tickets._cookie_signer.sign(browser)}) == browser
+    assert tickets.browser_of({tickets.BROWSER_COOKIE: visitor}) is None
+    assert tickets.browser_of({tickets.BROWSER_COOKIE: tickets._cookie_signer.sign(visitor)}) == visitor
 
 
 def test_auth_opens_a_signup_to_the_ticket_that_the_front_issues(signup_id: UUID) -> None:

@@ -1,0 +1,239 @@
+"""The sign-up as a person sees it, in a real browser over the whole installation."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.client import SERVICES, produce, sign_up
+from tests.conftest import ARTIFACTS, Person, new_person
+from tests.e2e.test_api import requested, row
+from tests.plugin import Backing
+from tests.stack import Stack
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.needs("application", "chromium")]
+
+PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
+ORANGE = dict.fromkeys(SERVICES, "PENDING")
+GREEN = dict.fromkeys(SERVICES, "SUCCESS")
+PASSWORD_FIELDS = ("userPw", "userPw2")
+
+
+def fill(page: Page, person: Person, **instead: str) -> None:
+    fields = {"userId": person.user_id, "userName": person.user_name, "email": person.email} | instead
+    for name, value in fields.items():
+        page.locator(f"[name={name}]").fill(value)
+    for name in PASSWORD_FIELDS:
+        page.locator(f"[name={name}]").fill(person.password)
+
+
+def submit(page: Page) -> None:
+    page.locator("#signup-form [type=submit]").click()
+
+
+def sign_up_in(page: Page, person: Person, **instead: str) -> None:
+    page.goto("/signup/")
+    page.wait_for_function("window.signupSync.ready")
+    fill(page, person, **instead)
+    submit(page)
+
+
+def shown(page: Page) -> list[dict[str, str]]:
+    """The states that the tab has shown, in order, as status by service; also after the page has moved on."""
+    states = json.loads(page.evaluate("sessionStorage.getItem('signupSync.shown')") or "[]")
+    versions = [state.pop("version") for state in states]
+    assert versions == sorted(set(versions)), "versions only rise"
+    return states
+
+
+def lights(page: Page) -> dict[str, str]:
+    """What the lights on the page are now."""
+    items = page.locator("#lights .light").all()
+    return {item.get_attribute("data-service") or "": item.get_attribute("data-status") or "" for item in items}
+
+
+def log_in(page: Page, person: Person) -> None:
+    page.locator("[name=username]").fill(person.user_id)
+    page.locator("[name=password]").fill(person.password)
+    page.locator("main [type=submit]").click()
+    page.wait_for_url("**/account/")
+    expect(page.locator("main")).to_contain_text(person.user_name)
+
+
+@contextmanager
+def stopped(stack: Stack, *names: str) -> Iterator[None]:
+    """The installation without these roles."""
+    for name in names:
+        stack.roles[name].stop()
+    try:
+        yield
+    finally:
+        for name in names:
+            if not stack.roles[name].is_running:
+                stack.roles[name].start()
+
+
+def keep_picture(page: Page, name: str) -> None:
+    """A picture for the README, where UPDATE_PICTURES asks for new ones; for who looks, in any case."""
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTIFACTS / name)
+    if os.environ.get("UPDATE_PICTURES"):
+        PICTURES.mkdir(exist_ok=True)
+        shutil.copy(ARTIFACTS / name, PICTURES / name)
+
+
+def test_a_new_user_sees_orange_then_green_and_logs_in(page: Page, person: Person):
+    sign_up_in(page, person)
+    page.wait_for_url("**/login/", timeout=20_000)
+    states = shown(page)
+    assert states[0] == ORANGE
+    assert states[-1] == GREEN
+    assert all("FAIL" not in state.values() for state in states)
+    log_in(page, person)
+
+
+def test_one_whom_chat_knows_sees_only_chat_red_and_is_told_what_to_do(page: Page, stack: Stack, person: Person):
+    produce(stack, "user.newUser.req", requested(person, services=["chat"]), key=person.user_id)
+    eventually(lambda: row(person) in stack.rows("chat"), 20)
+    sign_up_in(page, person)
+    expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "FAIL", timeout=20_000)
+    expect(page.locator("[data-service=customer]")).to_have_attribute("data-status", "SUCCESS", timeout=20_000)
+    assert lights(page) == {"auth": "SUCCESS", "chat": "FAIL", "customer": "SUCCESS"}
+    assert {state["chat"] for state in shown(page)} == {"PENDING", "FAIL"}
+    expect(page.locator("#lights-panel")).to_contain_text("Chat")
+    page.get_by_role("link", name="Go on to log in").click()
+    log_in(page, person)
+
+
+def test_one_whom_auth_knows_gets_the_form_back_with_the_message_at_the_field(page: Page, stack: Stack, person: Person):
+    sign_up(stack, person.form)
+    newcomer = new_person()
+    sign_up_in(page, newcomer, userId=person.user_id)
+    field = page.locator("[data-field=userId]")
+    expect(field.locator(".field-error")).to_be_visible(timeout=20_000)
+    expect(page.locator("#error-summary")).to_be_focused()
+    expect(page.locator("[name=userId]")).to_have_value(person.user_id)
+    expect(page.locator("[name=email]")).to_have_value(newcomer.email)
+    for name in PASSWORD_FIELDS:
+        expect(page.locator(f"[name={name}]")).to_have_value("")
+    fill(page, newcomer)
+    submit(page)
+    page.wait_for_url("**/login/", timeout=20_000)
+    assert shown(page)[-1] == GREEN
+
+
+def test_a_taken_email_is_said_at_the_email(page: Page, stack: Stack, person: Person):
+    sign_up(stack, person.form)
+    sign_up_in(page, new_person(), email=person.email)
+    expect(page.locator("[data-field=email] .field-error")).to_be_visible(timeout=20_000)
+    expect(page.locator("[data-field=userId] .field-error")).to_be_hidden()
+
+
+def test_one_whom_customer_lacks_but_auth_has_is_healed(page: Page, stack: Stack, person: Person):
+    sign_up(stack, person.form)
+    stack.query("customer", f"DELETE FROM customersvc_customer WHERE email = '{person.email}'")
+    sign_up_in(page, new_person(), userId=person.user_id)
+    expect(page.locator("[data-field=userId] .field-error")).to_be_visible(timeout=20_000)
+    eventually(lambda: row(person) in stack.rows("customer"), 20)
+
+
+def test_a_light_is_orange_until_its_service_answers_and_an_idle_socket_stays(
+    page: Page, stack: Stack, person: Person, backing: Backing
+):
+    produce(stack, "user.newUser.req", requested(person, services=["chat"]), key=person.user_id)
+    eventually(lambda: row(person) in stack.rows("chat"), 20)
+    with stopped(stack, "customer"):
+        closed: list[object] = []
+        page.on("websocket", lambda socket: socket.on("close", closed.append))
+        sign_up_in(page, person)
+        expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "FAIL", timeout=20_000)
+        if backing.stack == "real":
+            keep_picture(page, "lights.png")
+        assert lights(page) == {"auth": "SUCCESS", "chat": "FAIL", "customer": "PENDING"}
+        # What is tested is the passing of this time: redis-py's default closed every quiet socket after 5 s.
+        page.wait_for_timeout(62_000)
+        assert closed == []
+        expect(page.locator("#lights-panel")).to_have_attribute("data-outcome", "delayed")
+    expect(page.locator("[data-service=customer]")).to_have_attribute("data-status", "SUCCESS", timeout=30_000)
+    assert shown(page)[-1] == {"auth": "SUCCESS", "chat": "FAIL", "customer": "SUCCESS"}
+
+
+def test_form_errors_keep_what_was_typed_but_never_the_password(page: Page, person: Person):
+    sign_up_in(page, person, userId="no spaces 🙂", email="nowhere")
+    expect(page.locator("[data-field=userId] .field-error")).to_be_visible(timeout=20_000)
+    expect(page.locator("[data-field=email] .field-error")).to_be_visible()
+    expect(page.locator("[name=userId]")).to_have_value("no spaces 🙂")
+    assert person.password not in page.content()
+    expect(page.locator("[data-field=userId]")).to_contain_text("letters")
+
+
+def test_a_reload_shows_the_lights_and_sends_nothing_twice(page: Page, stack: Stack, person: Person):
+    with stopped(stack, "customer"):
+        sign_up_in(page, person)
+        expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "SUCCESS", timeout=20_000)
+        page.reload()
+        expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "SUCCESS", timeout=20_000)
+        assert lights(page) == GREEN | {"customer": "PENDING"}
+    page.wait_for_url("**/login/", timeout=30_000)
+    assert len(stack.query("auth", f"SELECT id FROM authsvc_signup WHERE email = '{person.email}'")) == 1
+
+
+def test_a_page_that_lost_its_process_reconnects_and_ends_right(page: Page, stack: Stack, person: Person):
+    with stopped(stack, "customer"):
+        sign_up_in(page, person)
+        expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "SUCCESS", timeout=20_000)
+        stack.roles["web"].kill()
+        expect(page.locator("#notice")).to_be_visible(timeout=10_000)
+        stack.roles["web"].start()
+        page.wait_for_function("window.signupSync.connected", timeout=30_000)
+    page.wait_for_url("**/login/", timeout=40_000)
+    assert shown(page)[-1] == GREEN
+
+
+@pytest.mark.needs("caddy")
+def test_with_auth_away_the_message_stands_at_the_form_and_trying_again_works(page: Page, stack: Stack, person: Person):
+    with stopped(stack, "auth-1", "auth-2"):
+        sign_up_in(page, person)
+        expect(page.locator("#error-summary")).to_be_visible(timeout=20_000)
+        expect(page.locator("[name=userId]")).to_have_value(person.user_id)
+        assert stack.query("auth", f"SELECT id FROM authsvc_signup WHERE email = '{person.email}'") == []
+    for name in PASSWORD_FIELDS:
+        page.locator(f"[name={name}]").fill(person.password)
+    submit(page)
+    page.wait_for_url("**/login/", timeout=20_000)
+    assert shown(page)[-1] == GREEN
+
+
+def test_without_javascript_the_lights_are_shown_and_the_page_goes_on(browser: Browser, stack: Stack, person: Person):
+    context = browser.new_context(base_url=stack.base_url, java_script_enabled=False, locale="en-US")
+    page = context.new_page()
+    with stopped(stack, "customer"):
+        page.goto("/signup/")
+        fill(page, person)
+        submit(page)
+        page.wait_for_url("**/signup/status/**", timeout=20_000)
+        expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "SUCCESS", timeout=20_000)
+        assert lights(page) == GREEN | {"customer": "PENDING"}
+        expect(page.locator("[data-service=customer]")).to_contain_text("Waiting")
+    page.wait_for_url("**/login/", timeout=30_000)
+    log_in(page, person)
+    context.close()
+
+
+def test_without_javascript_a_taken_user_id_is_said_at_the_form(browser: Browser, stack: Stack, person: Person):
+    sign_up(stack, person.form)
+    context = browser.new_context(base_url=stack.base_url, java_script_enabled=False, locale="en-US")
+    page = context.new_page()
+    page.goto("/signup/")
+    fill(page, new_person(), userId=person.user_id)
+    submit(page)
+    expect(page.locator("[data-field=userId] .field-error")).to_be_visible(timeout=20_000)
+    expect(page.locator("[name=userId]")).to_have_value(person.user_id)
+    expect(page.locator("[name=userPw]")).to_have_value("")
+    context.close()
