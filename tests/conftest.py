@@ -86,7 +86,8 @@ def new_stack(backing: Backing) -> AbstractContextManager[Stack]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium. Not for the whole session: while Playwright's event loop runs in this thread, no async test can."""
+    """Chromium. While it is open, Playwright's event loop runs in this thread and no async test can: hence not for the
+    whole session, and keep async tests out of modules with browser tests."""
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=chromium.executable(), args=chromium.FLAGS)
         yield running

@@ -178,9 +178,11 @@ class Relays:
 
     async def close(self) -> None:
         """Ends all tasks and connections. Sign-ups go on; their leases run out."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while tasks := set(self._tasks):
+            # Again and again: before Python 3.12 asyncio.wait_for, which redis-py uses, may swallow a cancellation.
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=0.1)
         await self.gateway.close()
         await self._redis.aclose()
         if _relays.get(loop := asyncio.get_running_loop()) is self:

@@ -4,6 +4,7 @@ The copy shares this run's environment (VENV), so that the installation of the p
 not repeated here; everything else is a first start. Only the embedded default is started by it, so only there it runs.
 """
 
+import contextlib
 import http.client
 import json
 import os
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,15 +46,16 @@ def _only_embedded(request: pytest.FixtureRequest) -> None:
 class MakeRun:
     """One `make run`, in a session of its own as in a terminal of its own."""
 
-    def __init__(self, project: Path, *, port: int, target: str = "run") -> None:
-        self.port = port
-        self.output_path = project / f"output-{time.monotonic_ns()}"
+    def __init__(self, project: Path, **variables: str) -> None:
+        self.port = free_port()
+        self.env = environment(PORT=str(self.port), **variables)
+        self.output_path = project / f"output-{self.port}"
         self.started_at = time.monotonic()
         with self.output_path.open("wb") as output:
             self.make = subprocess.Popen(
-                ["make", target],
+                ["make", "run"],
                 cwd=project,
-                env=environment(port),
+                env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -110,16 +113,16 @@ def session_of(pid: int) -> int:
         return 0
 
 
-def environment(port: int) -> dict[str, str]:
+def environment(**variables: str) -> dict[str, str]:
     """A person's: nothing of what this test run set for its own servers."""
     names = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
     kept = {name: os.environ[name] for name in names if name in os.environ}
-    return {**kept, "PORT": str(port), "VENV": sys.prefix}
+    return {**kept, "VENV": sys.prefix, **variables}
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tracked files, with their times (make compares those). The folder's name has what shells and URLs trip over."""
+    """The tracked files, with their times, which make compares. Its name is one to trip over."""
     copy = tmp_path_factory.mktemp("project") / "sign up #1, 100% c++"
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -130,24 +133,25 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-@pytest.fixture
-def started(project: Path) -> Iterator[list[MakeRun]]:
-    """Put in what must not outlive the test."""
-    runs: list[MakeRun] = []
-    yield runs
-    for run in runs:
+@contextlib.contextmanager
+def make_run(project: Path, **variables: str) -> Iterator[MakeRun]:
+    """Leaves nothing behind, even where the test failed."""
+    run = MakeRun(project, **variables)
+    try:
+        yield run
+    finally:
         run.kill_all()
 
 
-@pytest.fixture
-def running(project: Path, started: list[MakeRun]) -> MakeRun:
-    run = MakeRun(project, port=free_port())
-    started.append(run)
-    run.wait_ready()
-    return run
+@pytest.fixture(scope="module")
+def running(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeRun]:
+    """One that is ready, for the tests that leave it so."""
+    with make_run(project, DATA_DIR=str(tmp_path_factory.mktemp("data"))) as run:
+        run.wait_ready()
+        yield run
 
 
-def sign_up(port: int, person: Person) -> list[dict[str, object]]:
+def sign_up(port: int, person: Person) -> list[dict[str, Any]]:
     """The states of the stream that `POST /user` answers with."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
@@ -159,6 +163,10 @@ def sign_up(port: int, person: Person) -> list[dict[str, object]]:
     return states
 
 
+def all_green(states: list[dict[str, Any]]) -> bool:
+    return {light["status"] for light in states[-1]["services"].values()} == {"SUCCESS"}
+
+
 def get(port: int, path: str) -> int:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.request("GET", path)
@@ -167,45 +175,37 @@ def get(port: int, path: str) -> int:
     return status
 
 
-def test_first_and_second_start_sign_up_and_ctrl_c(project: Path, started: list[MakeRun], person: Person) -> None:
-    first = MakeRun(project, port=free_port())
-    started.append(first)
-    seconds = first.wait_ready()
-    print(f"first start: {seconds:.1f} s")
-    assert "Preparing the database" in first.output
-    assert f"http://127.0.0.1:{first.port}/\n" in first.output
-    assert {path: get(first.port, path) for path in ("/signup/", "/admin/login/", "/static/admin/css/base.css")} == {
-        "/signup/": 200,
-        "/admin/login/": 200,
-        "/static/admin/css/base.css": 200,
-    }
-    first.press_ctrl_c()
-    first.wait_gone()
-    assert first.output.endswith("Stopped. The data stays in var.\n")
-    assert "Traceback" not in first.output
-    assert "***" not in first.output  # make's own words for a failure
+def test_first_and_second_start_sign_up_and_end(project: Path, person: Person) -> None:
+    with make_run(project) as first:
+        print(f"first start: {first.wait_ready():.1f} s")
+        assert "Preparing the database" in first.output
+        assert f"http://127.0.0.1:{first.port}/\n" in first.output
+        for path in ("/signup/", "/admin/login/", "/static/admin/css/base.css"):
+            assert get(first.port, path) == 200
+        first.press_ctrl_c()
+        first.wait_gone()
+        assert first.output.endswith("Stopped. The data stays in var.\n")
+        assert "Traceback" not in first.output
+        assert "***" not in first.output  # make's own words for a failure
 
-    second = MakeRun(project, port=free_port())
-    started.append(second)
-    second.wait_ready()
-    states = sign_up(second.port, person)
-    seconds = time.monotonic() - second.started_at
-    print(f"second start: {seconds:.1f} s until the first sign-up was all green")
-    assert {light["status"] for light in states[-1]["services"].values()} == {"SUCCESS"}
-    assert seconds < 8
-    assert "Preparing" not in second.output
-    assert "Installing" not in second.output
+    with make_run(project) as second:
+        second.wait_ready()
+        assert all_green(sign_up(second.port, person))
+        seconds = time.monotonic() - second.started_at
+        print(f"second start: {seconds:.1f} s until the first sign-up was all green")
+        assert seconds < 8
+        assert "Preparing" not in second.output
+        assert "Installing" not in second.output
+        os.kill(second.make.pid, signal.SIGTERM)
+        second.wait_gone()
 
 
-def test_sigterm_ends_everything_too(running: MakeRun) -> None:
-    os.kill(running.make.pid, signal.SIGTERM)
-    running.wait_gone()
-
-
-def test_killing_the_launcher_leaves_nothing(running: MakeRun) -> None:
-    assert len([role for role in ROLES if running.pid_of(role)]) == len(ROLES)
-    os.kill(running.pid_of("manage.py run_local"), signal.SIGKILL)
-    running.wait_gone()
+def test_killing_the_launcher_leaves_nothing(project: Path, tmp_path: Path) -> None:
+    with make_run(project, DATA_DIR=str(tmp_path)) as run:
+        run.wait_ready()
+        assert all(run.pid_of(role) for role in ROLES)
+        os.kill(run.pid_of("manage.py run_local"), signal.SIGKILL)
+        run.wait_gone()
 
 
 def test_what_is_killed_starts_again_and_the_person_is_told(running: MakeRun, person: Person) -> None:
@@ -221,16 +221,17 @@ def test_what_is_killed_starts_again_and_the_person_is_told(running: MakeRun, pe
 
     eventually(are_new, 10, what="each role runs in a new process")
     eventually(lambda: get(running.port, "/health/ready") == 200, 20)
-    assert {light["status"] for light in sign_up(running.port, person)[-1]["services"].values()} == {"SUCCESS"}
+    assert all_green(sign_up(running.port, person))
 
 
 def test_a_second_one_on_the_same_data_says_where_the_first_is(running: MakeRun, project: Path) -> None:
-    assert f"It runs already: http://127.0.0.1:{running.port}/" in refused(project, free_port())
+    said = refused(project, PORT=str(free_port()), DATA_DIR=running.env["DATA_DIR"])
+    assert f"It runs already: http://127.0.0.1:{running.port}/" in said
     assert get(running.port, "/health/ready") == 200
 
 
-def test_a_port_in_use_is_said_with_what_to_do(project: Path, running: MakeRun, tmp_path: Path) -> None:
-    said = refused(project, running.port, DATA_DIR=str(tmp_path / "other data"))
+def test_a_port_in_use_is_said_with_what_to_do(running: MakeRun, project: Path, tmp_path: Path) -> None:
+    said = refused(project, PORT=str(running.port), DATA_DIR=str(tmp_path))
     assert f"Port {running.port} is in use" in said
     assert f"PORT={running.port + 1} make run" in said
 
@@ -238,43 +239,45 @@ def test_a_port_in_use_is_said_with_what_to_do(project: Path, running: MakeRun, 
 def test_a_broken_database_is_said_with_what_to_do(project: Path, tmp_path: Path) -> None:
     database = tmp_path / "chat.sqlite3"
     database.write_text("no database\n" * 1000)
-    said = refused(project, free_port(), DATA_DIR=str(tmp_path))
+    said = refused(project, PORT=str(free_port()), DATA_DIR=str(tmp_path))
     assert f"The database {database} can't be used (file is not a database)" in said
     assert f"mv {database} {database}.broken" in said
 
 
 def test_a_data_directory_that_cannot_be_written_is_said(project: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert f"DATA_DIR {tmp_path}/file can't be written" in refused(project, free_port(), DATA_DIR=f"{tmp_path}/file")
+    said = refused(project, PORT=str(free_port()), DATA_DIR=f"{tmp_path}/file")
+    assert f"DATA_DIR {tmp_path}/file can't be written" in said
 
 
 def test_an_old_python_is_said_with_what_to_do(project: Path, tmp_path: Path) -> None:
     old = tmp_path / "python3"
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)
-    said = refused(project, free_port(), PYTHON=str(old), VENV=str(tmp_path / "venv"))
+    said = refused(project, PYTHON=str(old), VENV=str(tmp_path / "venv"))
     assert "Python 3.11 or newer is needed" in said
     assert not (tmp_path / "venv").exists()
 
 
-def refused(project: Path, port: int, **variables: str) -> str:
+def refused(project: Path, **variables: str) -> str:
     """The one line that `make run` says before it gives up."""
-    done = subprocess.run(
-        ["make", "run"], cwd=project, env={**environment(port), **variables}, capture_output=True, text=True, timeout=60
-    )
+    done = make(project, "run", environment(**variables))
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
     assert len(lines) == 1, done.stderr
     return lines[0]
 
 
+def make(project: Path, target: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["make", target], cwd=project, env=env, capture_output=True, text=True, timeout=60)
+
+
 def test_an_administrator_is_made_while_it_runs(project: Path, running: MakeRun, person: Person) -> None:
-    variables = {"ADMIN_USER_ID": person.user_id, "ADMIN_EMAIL": person.email, "ADMIN_PASSWORD": person.password}
-    command = ["make", "admin"]
-    env = {**environment(running.port), **variables}
-    done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=60)
+    admin = {"ADMIN_USER_ID": person.user_id, "ADMIN_EMAIL": person.email, "ADMIN_PASSWORD": person.password}
+    done = make(project, "admin", {**running.env, **admin})
     assert done.returncode == 0, done.stderr
     assert person.password not in done.stdout + done.stderr
-    again = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=60)
+    again = make(project, "admin", {**running.env, **admin})
     assert again.returncode != 0
+    assert "already" in again.stderr
     assert "Traceback" not in again.stderr

@@ -39,9 +39,14 @@ def submit(page: Page) -> None:
 
 def sign_up_in(page: Page, person: Person, **instead: str) -> None:
     page.goto("/signup/")
-    page.wait_for_function("window.signupSync.ready")
+    wait_for_flag(page, "ready")
     fill(page, person, **instead)
     submit(page)
+
+
+def wait_for_flag(page: Page, name: str) -> None:
+    """Waits for what the script says of itself. Not wait_for_function: the page's policy forbids what it polls with."""
+    eventually(lambda: page.evaluate(f"window.signupSync.{name}"), 30, what=f"the page is {name}")
 
 
 def shown(page: Page) -> list[dict[str, str]]:
@@ -75,7 +80,7 @@ def stopped(stack: Stack, *names: str) -> Iterator[None]:
         yield
     finally:
         for name in names:
-            if not stack.roles[name].is_running:
+            if not stack.roles[name].running:
                 stack.roles[name].start()
 
 
@@ -191,7 +196,7 @@ def test_a_page_that_lost_its_process_reconnects_and_ends_right(page: Page, stac
         stack.roles["web"].kill()
         expect(page.locator("#notice")).to_be_visible(timeout=10_000)
         stack.roles["web"].start()
-        page.wait_for_function("window.signupSync.connected", timeout=30_000)
+        wait_for_flag(page, "connected")
     page.wait_for_url("**/login/", timeout=40_000)
     assert shown(page)[-1] == GREEN
 

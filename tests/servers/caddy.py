@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.servers.process import ROOT, Server, http_status
+from tests.servers.process import LOOPBACK, ROOT, Server, http_status
 
 
 def _binary() -> str | None:
@@ -37,6 +37,7 @@ class CaddyServer(Server):
             "PATH": os.environ["PATH"],
             "HOME": str(self.directory),  # where it keeps its state
             "GATEWAY_LISTEN": f"http://{self.address}",
+            "GATEWAY_BIND": LOOPBACK,
             "WEB_UPSTREAM": self.web,
             "AUTH_UPSTREAMS": " ".join(self.auth),
         }
