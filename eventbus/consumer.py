@@ -57,6 +57,8 @@ class BatchConsumer:
 
     def __init__(self, subscription: Subscription, *, heartbeat: Heartbeat | None = None) -> None:
         self.subscription = subscription
+        # Those that are ours now. Nothing but the thread of run() may ask the client itself.
+        self.partitions: set[int] = set()
         self._topic = prefixed(subscription.topic)
         self._heartbeat = heartbeat or Heartbeat()
         self._consumer = Consumer(client_config(self._settings()))
@@ -99,8 +101,7 @@ class BatchConsumer:
         # consume() with a timeout would wait for all of them, or for all of the time.
         messages = [first, *self._consumer.consume(settings.KAFKA_BATCH_SIZE - 1, 0)]
         batch = [_incoming(message) for message in messages if not _is_error(message)]
-        assigned = {partition.partition for partition in self._consumer.assignment()}
-        self._held = {message.partition for message in batch} & assigned
+        self._held = {message.partition for message in batch} & self.partitions
         return batch
 
     def work_through(self, batch: Sequence[Incoming], stop: threading.Event) -> bool:
@@ -210,14 +211,16 @@ class BatchConsumer:
         consumer.assign(partitions)
         if self._is_paused:
             consumer.pause(partitions)
+        self.partitions = {partition.partition for partition in partitions}
         logger.info("reads partitions %s", _numbers(partitions))
         self._heartbeat.ready()
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         """Also when they were lost, which is when this member was taken for dead."""
-        for partition in partitions:
-            self._held.discard(partition.partition)
-            self._done.pop(partition.partition, None)
+        for number in (partition.partition for partition in partitions):
+            self.partitions.discard(number)
+            self._held.discard(number)
+            self._done.pop(number, None)
         logger.info("gives up partitions %s", _numbers(partitions))
 
     def _note_commit(self, partition: int, error: KafkaError | None) -> None:

@@ -24,7 +24,9 @@ def new_topic() -> str:
     return name
 
 
-def put(topic: str, *values: bytes | None, key: str | None = None, partition: int = -1, **headers: bytes | None) -> None:
+def put(
+    topic: str, *values: bytes | None, key: str | None = None, partition: int = -1, **headers: bytes | None
+) -> None:
     """Puts messages into a topic, in this order, and returns when Kafka has them."""
     producer = Producer({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS, "log_level": 2})
     reports: list[object] = []
@@ -98,7 +100,7 @@ class RunningConsumer:
 
     @property
     def partitions(self) -> set[int]:
-        return {partition.partition for partition in self.consumer._consumer.assignment()} if self.is_running else set()
+        return set(self.consumer.partitions)
 
     @property
     def is_running(self) -> bool:

@@ -26,7 +26,7 @@ Tell = Callable[[str], None]
 # warnings in the logs.
 READY_POLL, PATIENCE, WARNINGS_POLL = 0.1, 5.0, 0.5
 # Seconds in which the roles, and after them Valkey, have to end; all is to be gone 5 s after Ctrl-C.
-ROLES_GRACE, VALKEY_GRACE = 4.0, 0.5
+ROLES_GRACE, VALKEY_GRACE = 3.0, 0.5
 # Bytes of a Unix socket's path that every system takes: the most is 103 on macOS, 107 on Linux.
 LONGEST_SOCKET_PATH = 100
 

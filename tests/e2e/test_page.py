@@ -87,7 +87,7 @@ def stopped(stack: Stack, *names: str) -> Iterator[None]:
 def keep_picture(page: Page, name: str) -> None:
     """A picture for the README, where UPDATE_PICTURES asks for new ones; for who looks, in any case."""
     ARTIFACTS.mkdir(exist_ok=True)
-    page.screenshot(path=ARTIFACTS / name)
+    page.screenshot(path=ARTIFACTS / name, animations="disabled")
     if os.environ.get("UPDATE_PICTURES"):
         PICTURES.mkdir(exist_ok=True)
         shutil.copy(ARTIFACTS / name, PICTURES / name)
@@ -155,7 +155,7 @@ def test_a_light_is_orange_until_its_service_answers_and_an_idle_socket_stays(
     eventually(lambda: row(person) in stack.rows("chat"), 20)
     with stopped(stack, "customer"):
         closed: list[object] = []
-        page.on("websocket", lambda socket: socket.on("close", closed.append))
+        page.on("websocket", lambda socket: socket.on("close", lambda gone: closed.append(gone)))
         sign_up_in(page, person)
         expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "FAIL", timeout=20_000)
         if backing.stack == "real":

@@ -51,8 +51,8 @@ class KafkaServer(Server):
     def prepare(self) -> None:
         (self.directory / "server.properties").write_text(self._properties())
         cluster = urlsafe_b64encode(uuid4().bytes).rstrip(b"=").decode()
-        tool = [*self.command()[:-2], "kafka.tools.StorageTool"]
-        self.run([*tool, "format", "-t", cluster, "-c", self.directory / "server.properties"])
+        tool = [*self.command()[:-2], "kafka.tools.StorageTool", "format"]
+        self.run([*tool, f"--cluster-id={cluster}", "-c", self.directory / "server.properties"])
 
     def is_ready(self) -> bool:
         client = AdminClient({"bootstrap.servers": self.address, "socket.timeout.ms": 1000}, logger=_silent)

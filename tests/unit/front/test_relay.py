@@ -1,8 +1,9 @@
 import asyncio
 import gc
 import json
+import time
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
@@ -10,16 +11,35 @@ from uuid import UUID
 import pytest
 from channels.layers import get_channel_layer
 from pytest_django.fixtures import Settings
+from redis.asyncio import Redis
 
 from signup_sync.front import relay
 from signup_sync.front.gateway import GatewayError, NewUser
 from signup_sync.front.relay import Relays, group_of, relays
+from signup_sync.front.tickets import new_signup_id
+from tests.servers import ValkeyServer
 from tests.servers.process import free_port
 from tests.unit.front.auth_server import AuthServer, problem
 from tests.unit.front.conftest import use_redis
 from tests.waiting import eventually_async
 
 pytestmark = pytest.mark.usefixtures("front")
+
+
+@pytest.fixture
+async def redis(valkey: ValkeyServer) -> AsyncIterator[Redis]:
+    async with Redis.from_url(valkey.env["REDIS_URL"]) as client:
+        yield client
+
+
+async def is_leased(redis: Redis, signup_id: UUID) -> bool:
+    return bool(await redis.exists(f"front:relay:{signup_id}"))
+
+
+async def other_sign_up(auth: AuthServer, process: Relays) -> UUID:
+    signup_id = new_signup_id()
+    await process.sign_up(signup_id, NewUser(user_id="a", user_name="b", email="c", password="d"), language="en")
+    return signup_id
 
 
 class Listener:
@@ -169,33 +189,38 @@ async def test_a_watched_signup_is_taken_over_when_its_process_dies(
 
 
 async def test_a_signup_that_another_process_relays_is_left_to_it(
-    auth: AuthServer, other_process: Relays, signup_id: UUID, user: NewUser
+    auth: AuthServer, other_process: Relays, signup_id: UUID, user: NewUser, redis: Redis
 ) -> None:
     await other_process.sign_up(signup_id, user, language="en")
-
-    async def is_leased() -> bool:
-        return bool(await other_process._redis.exists(f"front:relay:{signup_id}"))
-
-    await eventually_async(is_leased, what="the lease is set")
+    await eventually_async(lambda: is_leased(redis, signup_id), what="the lease is set")
     relays().watch(signup_id)
-    # Longer than a lease: that it is still held shows that it is renewed.
-    loop = asyncio.get_running_loop()
-    end = loop.time() + 2.0 * relay.LEASE_SECONDS
+    # Longer than a lease: that it still holds shows that it is renewed.
+    end = time.monotonic() + 2.0 * relay.LEASE_SECONDS
 
-    async def time_is_over() -> bool:
-        assert await is_leased()
-        return loop.time() > end
+    async def is_over() -> bool:
+        assert await is_leased(redis, signup_id)
+        return time.monotonic() > end
 
-    await eventually_async(time_is_over)
+    await eventually_async(is_over)
     assert auth.resumed == []
 
 
-async def test_a_signup_that_nobody_watches_is_not_taken_over(
-    auth: AuthServer, signup_id: UUID, user: NewUser, other_process: Relays
+async def test_a_signup_that_nobody_watches_any_more_is_not_taken_over(
+    auth: AuthServer, other_process: Relays, signup_id: UUID, user: NewUser, redis: Redis
 ) -> None:
-    relays().watch(signup_id)
-    relays().unwatch(signup_id)
-    assert not relays()._watched
+    await other_process.sign_up(signup_id, user, language="en")
+    await eventually_async(lambda: is_leased(redis, signup_id), what="the lease is set")
+    watched = await other_sign_up(auth, other_process)
+    for watch in (relays().watch, relays().watch, relays().unwatch, relays().unwatch):
+        watch(signup_id)
+    relays().watch(watched)
+    await other_process.close()
+
+    async def is_taken_over() -> bool:
+        return str(watched) in dict(auth.resumed)
+
+    await eventually_async(is_taken_over, what="the sign-up that is watched is taken over")
+    assert str(signup_id) not in dict(auth.resumed)
 
 
 async def test_without_redis_signing_up_works(

@@ -1,0 +1,255 @@
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+from channels.layers import get_channel_layer
+from channels.testing import WebsocketCommunicator
+from pytest_django.fixtures import Settings
+
+from signup_sync.front import sockets
+from signup_sync.front.gateway import NewUser
+from signup_sync.front.relay import Relays, group_of, relays
+from tests.servers import ValkeyServer
+from tests.servers.process import free_port
+from tests.unit.front.auth_server import AuthServer
+from tests.unit.front.conftest import HOST, use_redis
+
+pytestmark = pytest.mark.usefixtures("front")
+OpenSocket = Callable[..., WebsocketCommunicator]
+PATIENCE = 5.0  # seconds, a bound for the broken case
+
+
+async def connected(socket: WebsocketCommunicator) -> WebsocketCommunicator:
+    is_accepted, code = await socket.connect(PATIENCE)
+    assert is_accepted, code
+    return socket
+
+
+async def close_code(socket: WebsocketCommunicator) -> int:
+    answer = await socket.receive_output(PATIENCE)
+    assert answer["type"] == "websocket.close", answer
+    return answer["code"]
+
+
+async def state_of(socket: WebsocketCommunicator) -> dict[str, Any]:
+    return await socket.receive_json_from(PATIENCE)
+
+
+async def test_a_page_sees_every_state_from_the_first(
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
+) -> None:
+    socket = await connected(open_socket())
+    await relays().sign_up(signup_id, user, language="en")
+    await auth.turn(str(signup_id), "chat", "FAIL", "duplicate: userId")
+    await auth.turn(str(signup_id), "customer", "SUCCESS")
+    states = [await state_of(socket) for _ in range(4)]
+    assert [state["version"] for state in states] == [1, 2, 3, 4]
+    assert states[-1] == auth.signups[str(signup_id)].state
+    assert await socket.receive_nothing()
+
+
+async def test_a_page_that_comes_late_sees_the_present_state_then_what_follows(
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
+) -> None:
+    await relays().sign_up(signup_id, user, language="en")
+    await auth.turn(str(signup_id), "chat", "SUCCESS")
+    socket = await connected(open_socket())
+    state = await state_of(socket)
+    if state["version"] == 2:  # the change was still on its way to the front
+        state = await state_of(socket)
+    assert state["version"] == 3
+    await auth.turn(str(signup_id), "customer", "SUCCESS")
+    assert (await state_of(socket))["complete"]
+
+
+async def test_no_state_is_sent_twice_or_backwards(
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
+) -> None:
+    await relays().sign_up(signup_id, user, language="en")
+    socket = await connected(open_socket())
+    assert (await state_of(socket))["version"] == 2
+    layer = get_channel_layer()
+    old = auth.signups[str(signup_id)].event.decode().split("data: ")[1].strip()
+    for text in (old, old.replace('"version": 2', '"version": 1')):
+        await layer.group_send(group_of(signup_id), {"type": "signup.state", "text": text})
+    await auth.turn(str(signup_id), "chat", "SUCCESS")
+    assert (await state_of(socket))["version"] == 3
+
+
+async def test_a_heartbeat_brings_what_a_message_lost(
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
+) -> None:
+    socket = await connected(open_socket())
+    layer = get_channel_layer()
+    await relays().sign_up(signup_id, user, language="en")
+    assert [(await state_of(socket))["version"] for _ in range(2)] == [1, 2]
+    # Out of the group, the socket misses a change, as when Redis has lost the subscription.
+    (channel,) = layer.groups[layer._get_group_channel_name(group_of(signup_id))]
+    await layer.group_discard(group_of(signup_id), channel)
+    await auth.turn(str(signup_id), "chat", "SUCCESS")
+    assert await socket.receive_nothing(0.3)
+    await layer.group_add(group_of(signup_id), channel)
+    await auth.say(str(signup_id), b": still here\n\n")
+    assert (await state_of(socket))["version"] == 3
+
+
+async def test_silence_makes_it_ask_auth(
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings
+) -> None:
+    settings.STREAM_HEARTBEAT = 0.2
+    await relays().sign_up(signup_id, user, language="en")
+    socket = await connected(open_socket())
+    assert (await state_of(socket))["version"] == 2
+    signup = auth.signups[str(signup_id)]
+    signup.services["chat"], signup.version = {"status": "SUCCESS"}, 3  # and nobody is told
+    assert (await state_of(socket))["version"] == 3
+
+
+async def test_the_page_ends_right_when_the_relaying_process_dies(
+    open_socket: OpenSocket, auth: AuthServer, other_process: Relays, signup_id: UUID, user: NewUser
+) -> None:
+    socket = await connected(open_socket())
+    await other_process.sign_up(signup_id, user, language="en")
+    assert [(await state_of(socket))["version"] for _ in range(2)] == [1, 2]
+    await other_process.close()  # like kill -9: nothing is released
+    await auth.turn(str(signup_id), "chat", "SUCCESS")
+    await auth.turn(str(signup_id), "customer", "SUCCESS")
+    state = await state_of(socket)
+    while not state["complete"]:
+        state = await state_of(socket)
+    assert auth.resumed
+
+
+async def test_delayed_is_said_once(open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser) -> None:
+    await relays().sign_up(signup_id, user, language="en")
+    socket = await connected(open_socket())
+    await state_of(socket)
+    await auth.say(str(signup_id), b"event: delayed\ndata: {}\n\n: still here\n\n")
+    assert await state_of(socket) == {"signupId": str(signup_id), "delayed": True}
+    await auth.turn(str(signup_id), "chat", "SUCCESS")
+    assert (await state_of(socket))["version"] == 3
+
+
+async def test_a_gateway_that_comes_back_is_asked_again(
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings
+) -> None:
+    port = free_port()
+    settings.GATEWAY_URL = f"http://{HOST}:{port}"
+    socket = await connected(open_socket())
+    assert await socket.receive_nothing(0.2)
+    relays().gateway._address = auth.url
+    await relays().sign_up(signup_id, user, language="en")
+    assert (await state_of(socket))["version"] in (1, 2)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"origin": None},
+        {"origin": "null"},
+        {"origin": ""},
+        {"origin": "http://evil.example"},
+        {"origin": "http://evil.example", "host": "evil.example"},
+        {"origin": f"http://{HOST}:9999"},
+        {"origin": f"http://{HOST}:8000.evil.example"},
+    ],
+)
+async def test_a_page_of_another_origin_gets_no_socket(open_socket: OpenSocket, changes: dict[str, str | None]) -> None:
+    is_accepted, _ = await open_socket(**changes).connect(PATIENCE)
+    assert not is_accepted
+
+
+async def test_an_origin_behind_a_proxy_is_trusted_where_the_settings_say_so(
+    open_socket: OpenSocket, settings: Settings
+) -> None:
+    settings.CSRF_TRUSTED_ORIGINS = ["https://signup.example"]
+    await connected(open_socket(origin="https://signup.example", host="web:8000"))
+
+
+@pytest.mark.parametrize("cookie", [None, "", "signup_browser=made-up", "signup_browser=a:b:c"])
+async def test_another_browser_is_told_that_it_may_not(open_socket: OpenSocket, cookie: str | None) -> None:
+    assert await close_code(await connected(open_socket(cookie=cookie))) == sockets.REFUSED
+
+
+async def test_a_made_up_ticket_is_refused(open_socket: OpenSocket) -> None:
+    assert await close_code(await connected(open_socket(ticket="nonsense"))) == sockets.REFUSED
+
+
+async def test_an_old_ticket_is_called_old(
+    open_socket: OpenSocket, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    socket = open_socket()
+    later = time.time() + settings.TICKET_MAX_AGE + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert await close_code(await connected(socket)) == sockets.EXPIRED
+
+
+async def test_no_other_path_is_a_socket(visitor: str) -> None:
+    headers = [(b"origin", b"http://127.0.0.1"), (b"host", b"127.0.0.1")]
+    socket = WebsocketCommunicator(sockets.websocket_application, "/ws/other/", headers=headers)
+    assert not (await socket.connect(PATIENCE))[0]
+
+
+async def test_a_little_that_a_page_says_is_ignored(open_socket: OpenSocket) -> None:
+    socket = await connected(open_socket())
+    await socket.send_to(text_data="hello")
+    assert await socket.receive_nothing(0.2)
+
+
+@pytest.mark.parametrize("flood", [["x"] * (sockets.MESSAGES_MAX + 1), ["x" * (sockets.MESSAGE_LENGTH_MAX + 1)]])
+async def test_a_flood_closes_the_socket(open_socket: OpenSocket, flood: list[str]) -> None:
+    socket = await connected(open_socket())
+    for text in flood:
+        await socket.send_to(text_data=text)
+    assert await close_code(socket) == sockets.POLICY_VIOLATION
+
+
+async def test_bytes_close_the_socket(open_socket: OpenSocket) -> None:
+    socket = await connected(open_socket())
+    await socket.send_to(bytes_data=b"\x00")
+    assert await close_code(socket) == sockets.POLICY_VIOLATION
+
+
+async def test_a_socket_that_closes_leaves_nothing_behind(
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
+) -> None:
+    await relays().sign_up(signup_id, user, language="en")
+    socket = await connected(open_socket())
+    await state_of(socket)
+    await socket.disconnect()
+    assert not relays()._watched
+    assert get_channel_layer().groups == {}
+
+
+async def test_without_redis_a_new_socket_is_asked_to_come_again(
+    open_socket: OpenSocket, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    use_redis(settings, f"redis://{HOST}:{free_port()}/0")
+    assert (await open_socket().connect(30))[1] == sockets.TRY_AGAIN_LATER
+    assert "could not be opened" in caplog.text
+
+
+async def test_a_redis_that_dies_and_comes_back_ends_no_socket(
+    open_socket: OpenSocket,
+    auth: AuthServer,
+    signup_id: UUID,
+    user: NewUser,
+    settings: Settings,
+) -> None:
+    with ValkeyServer() as own:
+        use_redis(settings, own.env["REDIS_URL"])
+        settings.STREAM_HEARTBEAT = 0.5
+        await relays().sign_up(signup_id, user, language="en")
+        socket = await connected(open_socket())
+        assert (await state_of(socket))["version"] == 2
+        own.kill()
+        await auth.turn(str(signup_id), "chat", "SUCCESS")
+        assert (await state_of(socket))["version"] == 3
+        await asyncio.to_thread(own.start)
+        await auth.turn(str(signup_id), "customer", "SUCCESS")
+        assert (await state_of(socket))["complete"]
+        await socket.disconnect()
+        await get_channel_layer().flush()

@@ -1,0 +1,321 @@
+"""The pages over HTTP, with scripts and without. None of these tests may touch a database: pytest-django sees to it."""
+
+import asyncio
+import logging
+import re
+import time
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.http import HttpResponse
+from django.test import AsyncClient
+from pytest_django.fixtures import Settings
+
+from signup_sync.front import tickets
+from tests.servers.process import free_port
+from tests.unit.front.auth_server import AuthServer, problem
+from tests.unit.front.conftest import HOST, PASSWORD
+
+pytestmark = pytest.mark.usefixtures("front")
+
+TYPED = {"userId": "홍길동", "userName": "Hong <b>", "email": "hong@example.org"}
+PASSWORDS = {"userPw": PASSWORD, "userPw2": PASSWORD}
+
+
+@pytest.fixture
+def client() -> AsyncClient:
+    return AsyncClient(headers={"Host": HOST})
+
+
+async def open_form(client: AsyncClient) -> str:
+    """The ticket of a form that this client opened."""
+    page = (await client.get("/signup/")).content.decode()
+    return re.search(r'name="ticket" value="([^"]+)"', page)[1]
+
+
+async def send(client: AsyncClient, ticket: str, *, script: bool = False, **changes: str) -> HttpResponse:
+    headers = {"Accept": "application/json"} if script else {}
+    return await client.post("/signup/", TYPED | PASSWORDS | {"ticket": ticket} | changes, headers=headers)
+
+
+def signup_id_of(client: AsyncClient, ticket: str) -> UUID:
+    browser = tickets.browser_of({name: morsel.value for name, morsel in client.cookies.items()})
+    return tickets.open_page_ticket(ticket, browser)
+
+
+def assert_is_form_again(response: HttpResponse, message: str) -> None:
+    page = response.content.decode()
+    assert message in page
+    assert 'value="홍길동"' in page
+    assert 'value="Hong &lt;b&gt;"' in page
+    assert PASSWORD not in page
+
+
+async def test_the_form_states_the_rule_and_is_nobody_elses(client: AsyncClient) -> None:
+    response = await client.get("/signup/")
+    page = response.content.decode()
+    for words in ("2 to 32 characters", "한글", ". _ -", "no spaces and no emoji"):
+        assert words in page
+    for name in ("userId", "userName", "email", "userPw", "userPw2"):
+        assert f'name="{name}"' in page
+    cookie = response.cookies[tickets.BROWSER_COOKIE]
+    assert (cookie["httponly"], cookie["samesite"], cookie["secure"]) == (True, "Lax", "")
+    assert "no-store" in response["Cache-Control"]
+    assert "<script>" not in page
+    assert " style=" not in page
+
+
+async def test_the_cookie_is_for_https_alone_in_production(client: AsyncClient, settings: Settings) -> None:
+    settings.PRODUCTION = True
+    assert (await client.get("/signup/")).cookies[tickets.BROWSER_COOKIE]["secure"]
+
+
+async def test_a_browser_keeps_its_cookie(client: AsyncClient) -> None:
+    await client.get("/signup/")
+    assert tickets.BROWSER_COOKIE not in (await client.get("/signup/")).cookies
+
+
+async def test_without_a_script_it_goes_on_to_the_lights(client: AsyncClient, auth: AuthServer) -> None:
+    ticket = await open_form(client)
+    response = await send(client, ticket)
+    assert response.status_code == 303
+    assert re.fullmatch(r"/signup/status/[\w:-]+/", response["Location"])
+    ((key, content),) = auth.posts
+    assert UUID(key) == signup_id_of(client, ticket)
+    assert content == TYPED | {"userPw": PASSWORD}
+    lights = await client.get(response["Location"])
+    assert lights.status_code == 200
+    assert PASSWORD not in lights.content.decode()
+
+
+async def test_a_script_gets_the_way_to_the_lights_as_json(client: AsyncClient, auth: AuthServer) -> None:
+    ticket = await open_form(client)
+    answer = (await send(client, ticket, script=True)).json()
+    assert answer["signupId"] == str(signup_id_of(client, ticket)) == str(signup_id_of(client, answer["ticket"]))
+    assert answer["socketPath"] == f"/ws/signup/{answer['ticket']}/"
+    assert answer["statusPath"] == f"/signup/status/{answer['ticket']}/"
+    assert answer["state"]["services"]["auth"] == {"status": "SUCCESS"}
+
+
+@pytest.mark.parametrize(
+    ("reason", "field", "message"),
+    [("duplicate: userId", "userId", "This user ID is taken"), ("duplicate: email", "email", "address exists")],
+)
+async def test_a_refusal_brings_the_form_back_with_the_message_on_its_field(
+    client: AsyncClient, auth: AuthServer, reason: str, field: str, message: str
+) -> None:
+    auth.verdict = {"status": "FAIL", "reason": reason}
+    ticket = await open_form(client)
+    response = await send(client, ticket)
+    assert response.status_code == 422
+    assert_is_form_again(response, message)
+    assert re.search(rf'id="id_{field}_error">[^<]*{message}', response.content.decode())
+    answer = await send(client, ticket, script=True)
+    assert (answer.status_code, list(answer.json()["errors"])) == (422, [field])
+
+
+async def test_what_the_form_itself_refuses_is_not_posted(client: AsyncClient, auth: AuthServer) -> None:
+    ticket = await open_form(client)
+    response = await send(client, ticket, userPw2="something else", email="nobody")
+    assert response.status_code == 422
+    assert_is_form_again(response, "The two passwords are not the same")
+    assert auth.posts == []
+    answer = (await send(client, ticket, script=True, userPw2="something else")).json()
+    assert list(answer["errors"]) == ["userPw2"]
+    assert signup_id_of(client, answer["ticket"]) == signup_id_of(client, ticket)
+
+
+async def test_auths_words_stand_at_the_fields(client: AsyncClient, auth: AuthServer) -> None:
+    errors = [{"pointer": "/userId", "detail": "No emoji."}, {"pointer": "/role", "detail": "No role."}]
+    auth.problems = [problem(422, errors), problem(422, errors)]
+    ticket = await open_form(client)
+    response = await send(client, ticket)
+    assert response.status_code == 422
+    assert_is_form_again(response, "No emoji.")
+    answer = (await send(client, ticket, script=True)).json()
+    assert answer["errors"] == {"userId": ["No emoji."], "": ["No role."]}
+
+
+async def test_the_form_sent_again_joins_its_signup(client: AsyncClient, auth: AuthServer) -> None:
+    ticket = await open_form(client)
+    first, second = await asyncio.gather(send(client, ticket), send(client, ticket))
+    assert (first.status_code, second.status_code) == (303, 303)
+    assert list(auth.signups) == [str(signup_id_of(client, ticket))]
+
+
+async def test_the_form_with_other_content_is_another_signup(client: AsyncClient, auth: AuthServer) -> None:
+    ticket = await open_form(client)
+    await send(client, ticket)
+    answer = (await send(client, ticket, script=True, userId="somebody-else")).json()
+    assert list(auth.signups) == [str(signup_id_of(client, ticket)), answer["signupId"]]
+    assert answer["signupId"] == str(signup_id_of(client, answer["ticket"]))
+
+
+async def test_the_new_signup_is_kept_when_its_answer_is_lost(client: AsyncClient, auth: AuthServer) -> None:
+    auth.problems = [problem(409), problem(503), problem(409), problem(409)]
+    ticket = await open_form(client)
+    answer = (await send(client, ticket, script=True)).json()
+    assert [key for key, _ in auth.posts] == [str(signup_id_of(client, ticket)), answer["signupId"]]
+    assert answer["signupId"] == str(signup_id_of(client, answer["ticket"]))
+    # Once, not for ever.
+    assert (await send(client, answer["ticket"])).status_code == 502
+    assert len(auth.posts) == 4
+
+
+@pytest.mark.parametrize("status", [503, 429])
+async def test_an_auth_that_is_busy_says_when_to_try_again(client: AsyncClient, auth: AuthServer, status: int) -> None:
+    auth.problems = [problem(status, Retry_After="7")]
+    ticket = await open_form(client)
+    response = await send(client, ticket)
+    assert (response.status_code, response["Retry-After"]) == (status, "7")
+    assert_is_form_again(response, "Try again in 7 seconds.")
+    again = re.search(r'name="ticket" value="([^"]+)"', response.content.decode())[1]
+    assert (await send(client, again)).status_code == 303
+    assert {key for key, _ in auth.posts} == {str(signup_id_of(client, ticket))}
+
+
+async def test_a_gateway_that_is_away_loses_nothing(
+    client: AsyncClient, auth: AuthServer, settings: Settings, front: None
+) -> None:
+    settings.GATEWAY_URL = f"http://{HOST}:{free_port()}"
+    ticket = await open_form(client)
+    response = await send(client, ticket)
+    assert response.status_code == 503
+    assert_is_form_again(response, "We cannot sign you up right now")
+
+
+async def test_a_ticket_of_another_browser_posts_a_signup_of_its_own(client: AsyncClient, auth: AuthServer) -> None:
+    stranger = await open_form(AsyncClient(headers={"Host": HOST}))
+    await open_form(client)
+    for ticket in (stranger, "nonsense", ""):
+        assert (await send(client, ticket)).status_code == 303
+    assert len(auth.signups) == 3
+
+
+async def test_a_form_that_was_left_open_for_hours_still_posts(
+    client: AsyncClient, auth: AuthServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticket = await open_form(client)
+    expected = signup_id_of(client, ticket)
+    later = time.time() + settings.TICKET_MAX_AGE + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    answer = (await send(client, ticket, script=True)).json()
+    assert answer["signupId"] == str(expected)
+    assert (await client.get(answer["statusPath"])).status_code == 200
+
+
+async def test_a_post_from_elsewhere_is_refused(auth: AuthServer) -> None:
+    client = AsyncClient(enforce_csrf_checks=True, headers={"Host": HOST})
+    ticket = await open_form(client)
+    assert (await send(client, ticket)).status_code == 403
+    assert auth.posts == []
+
+
+async def test_no_password_is_logged(client: AsyncClient, auth: AuthServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    auth.problems = [problem(502), problem(503), problem(422)]
+    ticket = await open_form(client)
+    for _ in range(3):
+        await send(client, ticket)
+    assert len(auth.posts) == 4
+    assert str(signup_id_of(client, ticket)) in caplog.text
+    assert PASSWORD not in caplog.text
+
+
+async def status_page(client: AsyncClient, auth: AuthServer, **lights: str) -> HttpResponse:
+    ticket = await open_form(client)
+    response = await send(client, ticket)
+    for service, verdict in lights.items():
+        status, _, reason = verdict.partition(" ")
+        await auth.turn(str(signup_id_of(client, ticket)), service, status, reason or None)
+    return await client.get(response["Location"])
+
+
+def lights_of(response: HttpResponse) -> dict[str, tuple[str, str]]:
+    """Each light's status and its words."""
+    found = re.findall(
+        r'data-service="(\w+)" data-status="(\w+)".*?class="light-word">([^<]+)<', response.content.decode(), re.DOTALL
+    )
+    return {service: (status, words) for service, status, words in found}
+
+
+def reload_of(response: HttpResponse) -> str | None:
+    found = re.search(r'<noscript><meta http-equiv="refresh" content="([^"]+)"></noscript>', response.content.decode())
+    return found and found[1]
+
+
+async def test_pending_lights_load_themselves_again(client: AsyncClient, auth: AuthServer) -> None:
+    response = await status_page(client, auth)
+    waiting = ("PENDING", "Waiting for its answer")
+    assert lights_of(response) == {"auth": ("SUCCESS", "Ready"), "chat": waiting, "customer": waiting}
+    assert reload_of(response) == "2"
+    assert "Creating your account" in response.content.decode()
+
+
+async def test_all_green_goes_on_to_the_login_page(client: AsyncClient, auth: AuthServer) -> None:
+    response = await status_page(client, auth, chat="SUCCESS", customer="SUCCESS")
+    assert reload_of(response) == "2;url=/login/"
+
+
+async def test_a_red_participant_is_named_and_the_way_on_offered(client: AsyncClient, auth: AuthServer) -> None:
+    response = await status_page(client, auth, chat="FAIL duplicate: email", customer="SUCCESS")
+    assert lights_of(response)["chat"] == ("FAIL", "Already knew this email address")
+    assert reload_of(response) is None
+    page = response.content.decode()
+    assert "Chat already knew this user" in page
+    assert re.search(r'data-action="login" href="/login/">', page)
+
+
+async def test_a_script_may_ask_for_the_state(client: AsyncClient, auth: AuthServer) -> None:
+    ticket = await open_form(client)
+    path = f"/signup/status/{ticket}/"
+    json = {"Accept": "application/json"}
+    assert (await client.get(path, headers=json)).json() == {"state": None}
+    await send(client, ticket)
+    assert (await client.get(path, headers=json)).json()["state"]["version"] == 2
+
+
+async def test_a_signup_that_has_not_arrived_is_waited_for(client: AsyncClient) -> None:
+    ticket = await open_form(client)
+    response = await client.get(f"/signup/status/{ticket}/")
+    assert reload_of(response) == "2"
+    assert "on its way" in response.content.decode()
+    assert {status for status, _ in lights_of(response).values()} == {"PENDING"}
+
+
+async def test_the_lights_without_a_gateway_say_so_and_try_again(client: AsyncClient, settings: Settings) -> None:
+    settings.GATEWAY_URL = f"http://{HOST}:{free_port()}"
+    ticket = await open_form(client)
+    response = await client.get(f"/signup/status/{ticket}/")
+    assert "We cannot see your sign-up right now" in response.content.decode()
+    assert reload_of(response) == "2"
+
+
+async def test_the_lights_are_shown_to_no_other_browser(client: AsyncClient, auth: AuthServer) -> None:
+    path = (await send(client, await open_form(client)))["Location"]
+    stranger = AsyncClient(headers={"Host": HOST})
+    await open_form(stranger)
+    for who in (stranger, AsyncClient(headers={"Host": HOST})):
+        response = await who.get(path)
+        assert response.status_code == 404
+        assert "another browser" in response.content.decode()
+        assert "data-service" not in response.content.decode()
+
+
+async def test_an_old_page_is_closed_in_words(
+    client: AsyncClient, auth: AuthServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = (await send(client, await open_form(client)))["Location"]
+    later = time.time() + settings.TICKET_MAX_AGE + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    response = await client.get(path)
+    assert response.status_code == 403
+    assert "too old" in response.content.decode()
+    assert 'href="/signup/"' in response.content.decode()
+
+
+async def test_the_pages_address_is_told_to_nobody(client: AsyncClient, auth: AuthServer) -> None:
+    response: Any = await status_page(client, auth)
+    assert response["Referrer-Policy"] == "strict-origin"
+    assert "default-src 'self'" in response["Content-Security-Policy"]
