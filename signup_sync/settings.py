@@ -91,6 +91,8 @@ def database(service: str) -> dict[str, Any]:
         config["TEST"]["NAME"] = str(DATA_DIR / f"test_{service}.sqlite3")
     else:
         config["OPTIONS"] = {"pool": {"min_size": 1, "max_size": DATABASE_POOL_SIZE, "timeout": 5}}
+        # The pool looks at a connection before it lends it: after a restart of PostgreSQL all of them are dead.
+        config["CONN_HEALTH_CHECKS"] = True
     return config
 
 

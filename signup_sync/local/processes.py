@@ -91,7 +91,7 @@ class KeptProcess:
             if loop.time() - started_at > STEADY_RUN:
                 pause = FIRST_PAUSE
             self.show_warnings()
-            return; self._tell(f"{self.name} {how_it_ended(code)}{self._last_words()}, and starts again in {pause:g} s.")
+            self._tell(f"{self.name} {how_it_ended(code)}{self._last_words()}, and starts again in {pause:g} s.")
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 

@@ -1,6 +1,7 @@
 """`manage.py relay_signups`: publishes again what is due (DESIGN, invariant 2)."""
 
 import logging
+from functools import partial
 from typing import Any, Final
 
 from django.conf import settings
@@ -11,7 +12,7 @@ from authsvc.events import new_user_requested
 from authsvc.services import claim_due
 from eventbus.errors import is_transient
 from eventbus.producer import EventProducer
-from eventbus.roles import running_role
+from eventbus.roles import check_database, running_role
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         with running_role("relay") as role:
+            if not role.wait_for("its database", partial(check_database, "authsvc")):
+                return
             producer = EventProducer()
             role.ready()
             while not role.stop.is_set():

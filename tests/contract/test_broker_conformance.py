@@ -1,0 +1,393 @@
+"""What the plumbing promises, on the embedded broker and on Apache Kafka alike."""
+
+import logging
+import secrets
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+
+import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from django.conf import settings
+
+from eventbus import consumer as consumer_module
+from eventbus.consumer import BatchConsumer
+from eventbus.errors import DeliveryError, TransientError
+from eventbus.messages import HandledBatch, Handler, Incoming, Outgoing, Subscription
+from eventbus.producer import EventProducer
+from eventbus.topics import TopicError, dead_letter_topic, ensure_topics
+from tests.broker import RecordingHandler, committed, consuming, new_topic, put, read
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.needs("broker")
+needs_kafka = pytest.mark.needs("kafka")
+
+
+def new_subscription(handle: Handler) -> Subscription:
+    subscription = Subscription(group=f"group-{secrets.token_hex(6)}", topic=new_topic(), handle=handle)
+    ensure_topics(subscription.topics)
+    return subscription
+
+
+def places(messages: Sequence[Incoming]) -> dict[int, int]:
+    """Where a group goes on that has done these."""
+    return {message.partition: message.offset + 1 for message in sorted(messages, key=lambda each: each.offset)}
+
+
+def numbered(count: int) -> list[bytes]:
+    return [b"%d" % number for number in range(count)]
+
+
+# --- Publishing -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def producer():
+    producer = EventProducer()
+    yield producer
+    producer.close(1)
+
+
+def test_what_is_acknowledged_is_in_the_topic_as_it_was_given(producer):
+    topic = new_topic()
+    headers = (("ce_id", b"1"), ("ce_id", b"2"), ("nothing", None))
+    producer.send_all([Outgoing(topic, "김", b"\x00value", headers), Outgoing(topic, None, None)], timeout=10)
+    first, second = sorted(read(topic, 2), key=lambda message: message.value() is None)
+    assert (first.key(), first.value(), first.headers()) == ("김".encode(), b"\x00value", list(headers))
+    assert (second.key(), second.value(), second.headers()) == (None, None, None)
+
+
+def test_a_key_goes_where_the_clients_of_java_put_it(producer):
+    """Numbers from Kafka's own test of its murmur2, modulo 4 partitions."""
+    topic = new_topic()
+    hashes = {"21": -973932308, "foobar": -790332482, "a-little-bit-long-string": -985981536}
+    producer.send_all([Outgoing(topic, key, b"") for key in hashes], timeout=10)
+    partitions = {message.key().decode(): message.partition() for message in read(topic, len(hashes))}
+    assert partitions == {key: (hash_ & 0x7FFFFFFF) % 4 for key, hash_ in hashes.items()}
+
+
+def test_sent_messages_keep_the_order_of_their_key(producer):
+    topic = new_topic()
+    assert all(producer.send(Outgoing(topic, "key", value)) for value in numbered(1000))
+    assert [message.value() for message in read(topic, 1000)] == numbered(1000)
+    assert producer.lost == 0
+
+
+def test_a_message_that_is_too_large_is_no_success(producer):
+    topic = new_topic()
+    too_large = Outgoing(topic, "key", bytes(2_000_000))
+    assert not producer.send(too_large)
+    assert producer.lost == 1
+    with pytest.raises(DeliveryError, match="too large") as raised:
+        producer.send_all([Outgoing(topic, "key", b"good"), too_large], timeout=10)
+    assert too_large in raised.value.failed
+
+
+# --- Offsets follow the work ------------------------------------------------------------------------------------
+
+
+def test_it_reads_what_was_there_before_and_commits_what_comes_after_the_last():
+    handler = RecordingHandler()
+    subscription = new_subscription(handler)
+    put(subscription.topic, *numbered(50), trace=b"1")
+    with consuming(subscription):
+        eventually(lambda: len(handler.handled) == 50)
+        put(subscription.topic, b"later", key="key")
+        eventually(lambda: committed(subscription) == places(handler.handled) and len(handler.handled) == 51)
+    assert sorted(handler.values) == sorted([*numbered(50), b"later"])
+    assert handler.handled[0].headers == (("trace", b"1"),)
+    assert handler.handled[0].topic == subscription.topic
+    assert handler.handled[0].timestamp_ms > 1_600_000_000_000
+
+
+def test_nothing_is_committed_before_the_work_is_done():
+    seen: list[dict[int, int]] = []
+
+    def handle(batch: Sequence[Incoming]) -> HandledBatch:
+        seen.append(committed(subscription))
+        return HandledBatch()
+
+    subscription = new_subscription(handle)
+    with consuming(subscription):
+        put(subscription.topic, b"first", partition=2)
+        eventually(lambda: committed(subscription) == {2: 1})
+        put(subscription.topic, b"second", partition=2)
+        eventually(lambda: committed(subscription) == {2: 2})
+    assert seen == [{}, {2: 1}]
+
+
+def test_answers_that_kafka_does_not_take_hold_the_offsets_back():
+    answers = [bytes(2_000_000), b"good"]
+    seen: list[dict[int, int]] = []
+
+    def handle(batch: Sequence[Incoming]) -> HandledBatch:
+        seen.append(committed(subscription))
+        return HandledBatch(answers=[Outgoing(answers_topic, "key", answers.pop(0))])
+
+    answers_topic = new_topic()
+    subscription = new_subscription(handle)
+    put(subscription.topic, b"question")
+    with consuming(subscription):
+        eventually(lambda: sum(committed(subscription).values()) == 1)
+    assert seen == [{}, {}]
+    assert [message.value() for message in read(answers_topic, 1)] == [b"good"]
+
+
+def test_a_transient_failure_repeats_the_batch_until_it_works():
+    handler = RecordingHandler(TransientError("away"), ConnectionError("still away"), TimeoutError("back soon"))
+    subscription = new_subscription(handler)
+    put(subscription.topic, *numbered(3), partition=1)
+    with consuming(subscription):
+        eventually(lambda: committed(subscription) == {1: 3})
+    assert handler.values == numbered(3)
+    assert [[message.value for message in batch] for batch in handler.tries] == [numbered(3)] * 4
+
+
+def test_what_was_fetched_ahead_is_neither_lost_nor_repeated_by_a_pause(monkeypatch):
+    monkeypatch.setattr(consumer_module, "UNPOLLED", 0.0)
+    monkeypatch.setattr(settings, "KAFKA_BATCH_SIZE", 100)
+    handler = RecordingHandler(None, TransientError("away"), None, None, TransientError("away"))
+    subscription = new_subscription(handler)
+    put(subscription.topic, *numbered(1000))
+    with consuming(subscription):
+        eventually(lambda: len(handler.handled) >= 1000, 20)
+        eventually(lambda: committed(subscription) == places(handler.handled))
+    assert max(len(batch) for batch in handler.batches) == 100
+    by_partition: dict[int, list[int]] = defaultdict(list)
+    for message in handler.handled:
+        by_partition[message.partition].append(message.offset)
+    assert all(offsets == list(range(len(offsets))) for offsets in by_partition.values())
+    assert len(handler.handled) == 1000
+
+
+def test_a_stop_ends_the_repeating_and_the_next_reader_gets_the_batch():
+    handler = RecordingHandler(*[TransientError("away")] * 100)
+    subscription = new_subscription(handler)
+    put(subscription.topic, b"waits", partition=0)
+    with consuming(subscription) as running:
+        eventually(lambda: len(handler.tries) >= 3)
+        assert running.stop() < 5
+    assert committed(subscription) == {}
+    handler.failures.clear()
+    with consuming(subscription):
+        eventually(lambda: committed(subscription) == {0: 1})
+    assert handler.values == [b"waits"]
+
+
+def test_what_was_done_but_not_committed_is_read_again():
+    """As after a kill: this reader never gets to its commit."""
+    handler = RecordingHandler()
+    subscription = new_subscription(handler)
+    put(subscription.topic, *numbered(5), partition=3)
+    consumer = BatchConsumer(subscription)
+    try:
+        consumer.join()
+        batch = eventually(consumer.next_batch, 15)
+        assert consumer.work_through(batch, threading.Event())
+    finally:
+        consumer.close()
+    with consuming(subscription):
+        eventually(lambda: committed(subscription) == {3: 5})
+    assert handler.values == numbered(5) * 2
+
+
+def test_a_stuck_handler_does_not_keep_it_from_stopping():
+    stuck = threading.Event()
+
+    def handle(batch: Sequence[Incoming]) -> HandledBatch:
+        stuck.wait(30)
+        return HandledBatch()
+
+    subscription = new_subscription(handle)
+    put(subscription.topic, b"heavy")
+    with consuming(subscription) as running:
+        eventually(lambda: running.consumer._held)
+        assert running.stop() < 5
+    assert committed(subscription) == {}
+    stuck.set()
+
+
+# --- Poison -----------------------------------------------------------------------------------------------------
+
+
+def test_poison_goes_to_the_dead_letters_and_the_rest_goes_on():
+    def handle(batch: Sequence[Incoming]) -> HandledBatch:
+        if any(message.value == b"poison" for message in batch):
+            raise ValueError("can't be eaten")
+        return handler(batch)
+
+    handler = RecordingHandler()
+    subscription = new_subscription(handle)
+    put(subscription.topic, *numbered(5), b"poison", *numbered(5), key="key", partition=2, trace=b"1", empty=None)
+    with consuming(subscription):
+        eventually(lambda: committed(subscription) == {2: 11})
+    assert handler.values == numbered(5) * 2
+    (letter,) = read(dead_letter_topic(subscription.topic, subscription.group), 1)
+    headers = dict(letter.headers())
+    assert (letter.key(), letter.value()) == (b"key", b"poison")
+    assert (headers["trace"], headers["empty"]) == (b"1", None)
+    assert (headers["dlt-partition"], headers["dlt-offset"]) == (b"2", b"5")
+    assert headers["dlt-topic"].decode() == settings.KAFKA_PREFIX + subscription.topic
+    assert headers["dlt-group"].decode() == settings.KAFKA_PREFIX + subscription.group
+    assert (headers["dlt-error"], headers["dlt-message"]) == (b"builtins.ValueError", b"can't be eaten")
+
+
+def test_the_largest_message_fits_among_the_dead_letters():
+    def handle(batch: Sequence[Incoming]) -> HandledBatch:
+        return HandledBatch(rejected=[(message, ValueError("too much")) for message in batch])
+
+    subscription = new_subscription(handle)
+    put(subscription.topic, bytes(999_000))
+    with consuming(subscription):
+        (letter,) = read(dead_letter_topic(subscription.topic, subscription.group), 1)
+    assert letter.value() == bytes(900_000)
+    assert dict(letter.headers())["dlt-value-bytes"] == b"999000"
+
+
+# --- Groups -----------------------------------------------------------------------------------------------------
+
+
+def test_the_readers_of_a_group_share_its_partitions_and_one_takes_over():
+    handler, other_handler = RecordingHandler(), RecordingHandler()
+    subscription = new_subscription(handler)
+    other = Subscription(group=subscription.group, topic=subscription.topic, handle=other_handler)
+    with consuming(subscription) as first:
+        with consuming(other) as second:
+            eventually(lambda: (len(first.partitions), len(second.partitions)) == (2, 2), 20)
+            put(subscription.topic, *numbered(100))
+            eventually(lambda: len(handler.handled) + len(other_handler.handled) == 100)
+            assert handler.handled
+            assert other_handler.handled
+        eventually(lambda: len(first.partitions) == 4, 20)
+        put(subscription.topic, *numbered(100))
+        eventually(lambda: sum(committed(subscription).values()) == 200)
+    assert len(handler.handled) + len(other_handler.handled) == 200
+
+
+def test_a_batch_whose_partitions_went_away_commits_nothing_for_them(caplog):
+    """The first reader repeats its batch while a second joins: what the second reads now is the second's to commit."""
+    caplog.set_level(logging.INFO, "eventbus")
+    handler = RecordingHandler(*[TransientError("away")] * 1000)
+    other_handler = RecordingHandler()
+    subscription = new_subscription(handler)
+    other = Subscription(group=subscription.group, topic=subscription.topic, handle=other_handler)
+    for partition in range(4):
+        put(subscription.topic, *numbered(10), partition=partition)
+    with consuming(subscription) as first:
+        eventually(lambda: len(handler.tries[-1:]) and first.consumer._held)
+        with consuming(other) as second:
+            eventually(lambda: (len(first.partitions), len(second.partitions)) == (2, 2), 20)
+            others = set(second.partitions)
+            eventually(lambda: committed(subscription) == dict.fromkeys(others, 10))
+            handler.failures.clear()
+            eventually(lambda: committed(subscription) == dict.fromkeys(range(4), 10), 20)
+    assert {message.partition for message in other_handler.handled} == others
+    assert {message.partition for message in handler.handled} == set(range(4)) - others
+
+
+def test_a_slow_handler_does_not_cost_the_membership(monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "eventbus")
+    monkeypatch.setattr(settings, "KAFKA_CLIENT_CONFIG", {"max.poll.interval.ms": 6000})
+    release = threading.Event()
+
+    def handle(batch: Sequence[Incoming]) -> HandledBatch:
+        release.wait(20)
+        return handler(batch)
+
+    handler = RecordingHandler()
+    subscription = new_subscription(handle)
+    put(subscription.topic, b"heavy", partition=1)
+    with consuming(subscription) as running:
+        # Longer than the interval after which a reader that does not poll is put out.
+        timer = threading.Timer(7.5, release.set)
+        timer.start()
+        eventually(lambda: committed(subscription) == {1: 1}, 15)
+        timer.join()
+        assert running.partitions == set(range(4))
+    assert handler.values == [b"heavy"]
+    assert sum("gives up" in record.getMessage() for record in caplog.records) == 1  # when it stopped
+
+
+def test_who_was_put_out_of_the_group_commits_nothing_and_comes_back(monkeypatch, caplog):
+    monkeypatch.setattr(settings, "KAFKA_CLIENT_CONFIG", {"max.poll.interval.ms": 6000})
+    handler = RecordingHandler()
+    subscription = new_subscription(handler)
+    put(subscription.topic, b"again", partition=0)
+    late = BatchConsumer(subscription)
+    try:
+        late.join()
+        batch = eventually(late.next_batch, 15)
+        with consuming(subscription):
+            # Nobody polls `late`, so the other gets the partitions when the interval is over.
+            eventually(lambda: committed(subscription) == {0: 1}, 20)
+            put(subscription.topic, b"newer", partition=0)
+            eventually(lambda: committed(subscription) == {0: 2})
+            late.note_done(batch)
+            late.commit_done()
+            assert committed(subscription) == {0: 2}
+            assert "the offset of partition 0 was not committed" in caplog.text
+            eventually(lambda: late.next_batch() or late.partitions, 20, what="partitions again")
+    finally:
+        late.close()
+
+
+@pytest.mark.parametrize("way", ["the client", "the broker"])
+def test_each_partition_s_commit_is_checked(way, caplog):
+    subscription = new_subscription(RecordingHandler())
+    put(subscription.topic, b"here", partition=0)
+    consumer = BatchConsumer(subscription)
+    try:
+        consumer.join()
+        batch = eventually(consumer.next_batch, 15)
+        # A partition that is not there: its commit fails, the other's must not be thought to have failed as well.
+        consumer._held.add(99)
+        consumer.note_done([*batch, Incoming(subscription.topic, 99, 4, None, None)])
+        consumer.commit_done()
+        assert consumer._done == {99: 5}
+        assert "the offset of partition 99 was not committed" in caplog.text
+    finally:
+        consumer.close()
+    assert committed(subscription) == {0: 1}
+
+
+# --- Topics, which the embedded broker makes by itself ----------------------------------------------------------
+
+
+@needs_kafka
+def test_it_makes_the_topics_that_are_missing(monkeypatch):
+    monkeypatch.setattr(settings, "KAFKA_PREFIX", f"prefix-{secrets.token_hex(4)}-")
+    monkeypatch.setattr(settings, "KAFKA_PARTITIONS", 3)
+    ensure_topics(["one", "two"])
+    ensure_topics(["two", "three"])
+    there = AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS}).list_topics(timeout=10).topics
+    assert {name: len(topic.partitions) for name, topic in there.items() if name.startswith(settings.KAFKA_PREFIX)} == {
+        settings.KAFKA_PREFIX + name: 3 for name in ("one", "two", "three")
+    }
+
+
+@needs_kafka
+def test_it_says_why_kafka_refuses_a_topic(monkeypatch):
+    monkeypatch.setattr(settings, "KAFKA_REPLICATION", 3)
+    with pytest.raises(TopicError, match="KAFKA_REPLICATION=3.*only 1 broker"):
+        ensure_topics([f"test.{secrets.token_hex(4)}"])
+
+
+@needs_kafka
+def test_the_group_is_listed_under_its_name(monkeypatch):
+    monkeypatch.setattr(settings, "KAFKA_PREFIX", f"prefix-{secrets.token_hex(4)}-")
+    subscription = new_subscription(RecordingHandler())
+    with consuming(subscription):
+        admin = AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS})
+        groups = {group.group_id for group in admin.list_consumer_groups().result(10).valid}
+    assert settings.KAFKA_PREFIX + subscription.group in groups
+
+
+@needs_kafka
+def test_a_fatal_error_of_the_client_ends_the_consumer(monkeypatch):
+    """Two readers with one static membership: Kafka fences the older."""
+    monkeypatch.setattr(settings, "KAFKA_CLIENT_CONFIG", {"group.instance.id": secrets.token_hex(4)})
+    subscription = new_subscription(RecordingHandler())
+    with pytest.raises(KafkaException, match="fenced"), consuming(subscription) as first:
+        with consuming(subscription):
+            eventually(lambda: not first.is_running, 20)
