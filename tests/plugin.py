@@ -90,7 +90,7 @@ def what_is_missing(stack: str) -> dict[str, str]:
     }
     missing = {name: reason for name, reason in reasons.items() if reason and name in OF_STACK[stack]}
     if stack == "real" and (gone := missing.keys() - {"chromium"}):
-        missing["application"] = f"the application on real servers needs {' and '.join(sorted(gone))}"
+        missing["application"] = f"The whole application on real servers needs {' and '.join(sorted(gone))}."
     return missing
 
 
@@ -170,8 +170,10 @@ def needs_of(item: pytest.Item) -> set[str]:
     return named | {name for fixture in fixtures for name in NEEDS_OF_FIXTURE.get(fixture, ())}
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
+    """Around pytest's own, so that what was left out stands in the last lines."""
+    yield
     for line in left_out_lines(config):
         terminalreporter.write_line(line, yellow=True)
 

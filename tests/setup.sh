@@ -27,6 +27,7 @@ has_jars() { cmp -s "$pom" "$jars/pom.xml"; }
 missing_packages() {
     has_postgresql || echo postgresql
     has redis-server || echo redis-server
+    has curl || echo curl
     has_chromium || echo chromium
     has java || echo default-jdk-headless
     has_jars || has mvn || echo maven

@@ -24,7 +24,7 @@ Tell = Callable[[str], None]
 
 # Seconds between two looks at who is ready yet, until the person is told whom we wait for, and between two looks for
 # warnings in the logs.
-READY_POLL, PATIENCE, WARNINGS_POLL = 0.1, 5.0, 0.5
+READY_POLL, PATIENCE, WARNINGS_POLL = 0.1, 8.0, 0.5
 # Seconds in which the roles, and after them Valkey, have to end; all is to be gone 5 s after Ctrl-C.
 ROLES_GRACE, VALKEY_GRACE = 3.0, 0.5
 # Bytes of a Unix socket's path that every system takes: the most is 103 on macOS, 107 on Linux.
@@ -39,7 +39,7 @@ async def run_installation(listener: socket.socket, *, address: str, data_dir: P
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    tell("Starting ...")
+    tell("Starting; this takes about 5 seconds ...")
     with EmbeddedBroker() as broker, ProcessGroup() as group, valkey_socket(data_dir) as socket_path:
         kept = partial(
             KeptProcess,

@@ -1,6 +1,8 @@
 """The API as its clients see it, through the gateway, over the whole installation."""
 
 import json
+import shutil
+import subprocess
 import threading
 from http.cookiejar import CookieJar
 from typing import Any
@@ -46,11 +48,16 @@ def statuses(of: dict[str, Any]) -> dict[str, str]:
 # --- The stream -----------------------------------------------------------------------------------------------
 
 
-def test_the_stream_is_what_the_contract_says_byte_for_byte(stack: Stack, person: Person):
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+def test_curl_shows_the_stream_of_the_contract_byte_for_byte(stack: Stack, person: Person):
     signup_id = str(uuid4())
-    with opened(stack, "POST", "/user", person.form, Accept="text/event-stream", Idempotency_Key=signup_id) as response:
-        headers = {name.lower(): value for name, value in response.getheaders()}
-        text = response.read().decode()
+    command = [
+        "curl", "-sS", "-N", "-i", "--max-time", "30", f"{stack.base_url}/user", "-H", "Accept: text/event-stream",
+        "-H", "Content-Type: application/json", "-H", f"Idempotency-Key: {signup_id}", "-d", json.dumps(person.form),
+    ]  # fmt: skip
+    output = subprocess.run(command, capture_output=True, check=True).stdout.decode()
+    head, _, text = output.partition("\r\n\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:])
     assert headers["content-type"] == "text/event-stream; charset=utf-8"
     assert headers["cache-control"] == "no-cache"
     assert headers["x-accel-buffering"] == "no"

@@ -58,6 +58,6 @@ def test_no_password_is_found_anywhere_outside_auths_database(page: Page, stack:
         assert PASSWORD.encode() not in place
     hashes = [password for (password,) in stack.query("auth", "SELECT password FROM authsvc_signup")]
     assert hashes
-    assert all(each.startswith("argon2$argon2id$") for each in hashes)
+    assert all(each.startswith("argon2$argon2id$v=19$m=19456,t=2,p=1$") for each in hashes)
     for place in (kafka, in_redis, logs.encode(), "".join(pages).encode()):
         assert b"argon2" not in place

@@ -3,8 +3,8 @@
 from typing import Any
 
 from django.core.management import call_command
-from django.core.management.base import BaseCommand
-from django.db import connections
+from django.core.management.base import BaseCommand, CommandError
+from django.db import Error, connections
 
 
 class Command(BaseCommand):
@@ -15,4 +15,10 @@ class Command(BaseCommand):
         for alias in connections:
             if verbosity:
                 self.stdout.write(f"Database {alias}:")
-            call_command("migrate", database=alias, interactive=False, verbosity=verbosity)
+            try:
+                call_command("migrate", database=alias, interactive=False, verbosity=verbosity)
+            except Error as error:
+                reason = " ".join(str(error).split())
+                raise CommandError(
+                    f"The database {alias} can't be migrated: {reason} (--traceback says more)"
+                ) from error

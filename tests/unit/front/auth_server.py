@@ -46,12 +46,14 @@ class SignUp:
 
 class AuthServer:
     """Speaks `POST /user`, the state and the stream. `verdict` is auth's own of each new sign-up: None leaves it
-    pending. `problems` are answered first, one to each post."""
+    pending. `problems` are answered first, one to each post, and nothing is while `may_answer` is not set."""
 
     def __init__(self) -> None:
         self.signups: dict[str, SignUp] = {}
         self.verdict: dict[str, str] | None = {"status": "SUCCESS"}
         self.problems: list[web.Response] = []
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
         self.posts: list[tuple[str, dict[str, str]]] = []
         self.streams: Counter[str] = Counter()  # open now
         self.resumed: list[tuple[str, str]] = []  # signup_id and Last-Event-ID of each GET …/events
@@ -97,6 +99,7 @@ class AuthServer:
     async def _post(self, request: web.Request) -> web.StreamResponse:
         key, content = request.headers["Idempotency-Key"], await request.json()
         self.posts.append((key, content))
+        await self.may_answer.wait()
         if self.problems:
             return self.problems.pop(0)
         signup = self.signups.get(key)

@@ -1,0 +1,35 @@
+"""The embedded broker of these tests, which need no other server."""
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from eventbus.embedded import EmbeddedBroker
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[EmbeddedBroker]:
+    with EmbeddedBroker() as running:
+        yield running
+
+
+@pytest.fixture
+def kafka(broker: EmbeddedBroker, settings) -> EmbeddedBroker:
+    """The broker, which the settings name; topics and groups are the test's own."""
+    return use(broker, settings)
+
+
+@pytest.fixture
+def dying_kafka(settings) -> Iterator[EmbeddedBroker]:
+    """A broker that a test may end."""
+    broker = EmbeddedBroker()
+    with broker:
+        yield use(broker, settings)
+
+
+def use(broker: EmbeddedBroker, settings) -> EmbeddedBroker:
+    settings.KAFKA_BOOTSTRAP_SERVERS = broker.bootstrap_servers
+    settings.KAFKA_EMBEDDED = True
+    settings.KAFKA_PREFIX = f"{secrets.token_hex(4)}-"
+    return broker

@@ -1,0 +1,62 @@
+"""What is worth another try, and when."""
+
+from itertools import islice
+
+import pytest
+import redis.exceptions
+from confluent_kafka import KafkaError, KafkaException
+from django.db import IntegrityError, InterfaceError, OperationalError, ProgrammingError
+from psycopg_pool import PoolTimeout
+
+from eventbus.errors import DeliveryError, PermanentError, TransientError, growing_pauses, is_transient
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TransientError(),
+        DeliveryError((), "away"),
+        OperationalError(),
+        InterfaceError(),
+        PoolTimeout(),
+        redis.exceptions.ConnectionError(),
+        redis.exceptions.TimeoutError(),
+        redis.exceptions.BusyLoadingError(),
+        ConnectionRefusedError(),
+        TimeoutError(),
+        KafkaException(KafkaError(KafkaError._TRANSPORT)),
+        KafkaException(KafkaError(KafkaError._WAIT_COORD)),
+        KafkaException(KafkaError(KafkaError.NOT_COORDINATOR)),
+        KafkaException(KafkaError(KafkaError.UNKNOWN, "later", False, True)),
+    ],
+    ids=repr,
+)
+def test_what_is_away_may_come_back(error):
+    assert is_transient(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermanentError(),
+        ValueError(),
+        IntegrityError(),
+        ProgrammingError(),
+        redis.exceptions.ResponseError(),
+        FileNotFoundError(),
+        KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)),
+        KafkaException(KafkaError(KafkaError._TRANSPORT, "fatal", True)),
+        KafkaException("words alone"),
+    ],
+    ids=repr,
+)
+def test_what_is_wrong_stays_wrong(error):
+    assert not is_transient(error)
+
+
+def test_the_pauses_double_to_the_most_and_are_spread_over_all_of_it():
+    tries = [list(islice(growing_pauses(first=0.1, most=10), 12)) for _ in range(300)]
+    limits = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10, 10, 10, 10]
+    for limit, pauses in zip(limits, zip(*tries, strict=True), strict=True):
+        assert 0 <= min(pauses) < limit * 0.1
+        assert limit * 0.9 < max(pauses) <= limit

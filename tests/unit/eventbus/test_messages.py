@@ -1,0 +1,93 @@
+"""Messages: their headers, what can't be decoded, and what goes to the dead letters."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from eventbus.errors import PermanentError
+from eventbus.messages import Incoming, Subscription, cloud_event_headers, dead_letter, decode_each
+
+
+def incoming(value: bytes | None, **changes: object) -> Incoming:
+    return Incoming(**{"topic": "asked", "partition": 2, "offset": 7, "key": b"key", "value": value} | changes)
+
+
+def test_a_cloud_event_s_headers_are_those_of_the_kafka_binding():
+    headers = cloud_event_headers(type="user.made", source="/auth", id="1", traceparent="00-1-2-01")
+    times = dict(headers)
+    age = datetime.now(UTC) - datetime.fromisoformat(times.pop("ce_time").decode())
+    assert timedelta(0) <= age < timedelta(seconds=5)
+    assert times == {
+        "content-type": b"application/json",
+        "ce_specversion": b"1.0",
+        "ce_id": b"1",
+        "ce_type": b"user.made",
+        "ce_source": b"/auth",
+        "traceparent": b"00-1-2-01",
+    }
+
+
+def test_a_cloud_event_s_time_is_in_utc_as_rfc_3339_has_it():
+    assert dict(cloud_event_headers(type="t", source="s"))["ce_time"].endswith(b"Z")
+
+
+def test_each_cloud_event_has_an_id_of_its_own_that_tells_its_time():
+    ids = [UUID(dict(cloud_event_headers(type="t", source="s"))["ce_id"].decode()) for _ in range(3)]
+    assert [one.version for one in ids] == [7, 7, 7]
+    assert sorted(set(ids)) == ids
+
+
+def test_without_a_trace_there_is_no_traceparent():
+    assert "traceparent" not in dict(cloud_event_headers(type="t", source="s"))
+
+
+@pytest.mark.parametrize("value", [b"{", b'"text"', b"\xff", b'{"a":"\xff"}', b"", b"9"])
+def test_what_can_t_be_decoded_is_set_apart_alone(value):
+    def decode(message: Incoming) -> int:
+        number = msgspec.json.decode(message.value, type=int)
+        if number == 9:
+            raise PermanentError("9 is not for us")
+        return number
+
+    good, bad, other = incoming(b"1"), incoming(value), incoming(b"2")
+    decoded, rejected = decode_each([good, bad, other], decode)
+    assert decoded == [(good, 1), (other, 2)]
+    assert [message for message, _ in rejected] == [bad]
+
+
+def test_a_bug_in_the_decoding_is_not_taken_for_a_bad_message():
+    with pytest.raises(AttributeError):
+        decode_each([incoming(None)], lambda message: message.value.decode())
+
+
+def test_a_dead_letter_is_the_message_with_what_happened_to_it(settings):
+    settings.KAFKA_PREFIX = "test-"
+    message = incoming(b"value", headers=(("trace", b"1"), ("empty", None)), timestamp_ms=1234)
+    letter = dead_letter(message, PermanentError("too 큰"), group="readers")
+    assert (letter.topic, letter.key, letter.value) == ("asked.readers.dlt", b"key", b"value")
+    assert letter.headers[:2] == message.headers
+    about = dict(letter.headers[2:])
+    assert datetime.fromisoformat(about.pop("dlt-time").decode()).tzinfo is not None
+    assert about == {
+        "dlt-topic": b"test-asked",
+        "dlt-partition": b"2",
+        "dlt-offset": b"7",
+        "dlt-timestamp": b"1234",
+        "dlt-group": b"test-readers",
+        "dlt-error": b"eventbus.errors.PermanentError",
+        "dlt-message": "too 큰".encode(),
+    }
+
+
+def test_a_dead_letter_keeps_what_is_absent_absent():
+    letter = dead_letter(incoming(None, key=None), ValueError("\ud800" * 5000), group="readers")
+    assert (letter.key, letter.value) == (None, None)
+    assert "dlt-timestamp" not in dict(letter.headers)
+    assert dict(letter.headers)["dlt-message"] == b"?" * 2000
+
+
+def test_a_subscription_knows_all_its_topics():
+    subscription = Subscription(group="chat", topic="asked", handle=lambda batch: None, answers_to=("answered",))
+    assert subscription.topics == ("asked", "asked.chat.dlt", "answered")

@@ -1,0 +1,123 @@
+"""Publishing while Kafka is there, goes away, and was never there."""
+
+import threading
+import time
+
+import pytest
+
+from eventbus import producer as producer_module
+from eventbus.errors import DeliveryError
+from eventbus.messages import Outgoing
+from eventbus.producer import EventProducer
+from tests.broker import new_topic, read
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def nowhere(settings, monkeypatch) -> None:
+    """No Kafka at all."""
+    settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
+    monkeypatch.setattr(producer_module, "GIVEN_UP_AFTER", 0.3)
+
+
+@pytest.fixture
+def small_queue(settings) -> None:
+    settings.KAFKA_CLIENT_CONFIG = {"queue.buffering.max.messages": 2}
+
+
+def test_it_waits_until_all_is_acknowledged(kafka):
+    topic, producer = new_topic(), EventProducer()
+    producer.send_all([Outgoing(topic, str(number), b"value") for number in range(500)], timeout=10)
+    assert len(read(topic, 500)) == 500
+    assert producer.close(1) == 0
+
+
+def test_nothing_to_send_needs_no_kafka(nowhere):
+    producer = EventProducer()
+    producer.send_all([], timeout=0.0)
+    assert producer.close(0) == 0
+
+
+def test_more_than_the_local_queue_holds_can_be_sent(kafka, small_queue):
+    topic, producer = new_topic(), EventProducer()
+    producer.send_all([Outgoing(topic, "key", b"%d" % number) for number in range(50)], timeout=10)
+    assert [message.value() for message in read(topic, 50)] == [b"%d" % number for number in range(50)]
+    producer.close(1)
+
+
+def test_any_thread_may_send(kafka):
+    topic, producer = new_topic(), EventProducer()
+    threads = [
+        threading.Thread(target=lambda: [producer.send(Outgoing(topic, None, b"value")) for _ in range(200)])
+        for _ in range(5)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert producer.close(5) == 0
+    assert len(read(topic, 1000)) == 1000
+
+
+def test_what_is_not_acknowledged_in_time_is_an_error_that_names_it(nowhere):
+    producer, message = EventProducer(), Outgoing("topic", "key", b"value")
+    began = time.monotonic()
+    with pytest.raises(DeliveryError, match="1 messages were not acknowledged by Kafka: no answer in time") as raised:
+        producer.send_all([message], timeout=0.1)
+    assert time.monotonic() - began < 0.3
+    assert list(raised.value.failed) == [message]
+    producer.close(1)
+
+
+def test_a_broker_that_dies_is_an_error_too(dying_kafka, monkeypatch):
+    monkeypatch.setattr(producer_module, "GIVEN_UP_AFTER", 0.5)
+    topic, producer = new_topic(), EventProducer()
+    producer.send_all([Outgoing(topic, "key", b"first")], timeout=10)
+    dying_kafka.__exit__()
+    with pytest.raises(DeliveryError, match="Message timed out"):
+        producer.send_all([Outgoing(topic, "key", b"second")], timeout=5)
+    producer.close(1)
+
+
+def test_sending_takes_no_time_whether_or_not_kafka_is_there(nowhere):
+    producer = EventProducer()
+    began = time.monotonic()
+    assert all(producer.send(Outgoing("topic", "key", b"value")) for _ in range(1000))
+    assert time.monotonic() - began < 0.5
+    producer.close(0)
+
+
+def test_a_full_queue_is_said_at_once(nowhere, small_queue):
+    producer, message = EventProducer(), Outgoing("topic", "key", b"value")
+    assert [producer.send(message) for _ in range(3)] == [True, True, False]
+    with pytest.raises(DeliveryError, match="Queue full"):
+        producer.send_all([message], timeout=0.05)
+    assert producer.close(0) == 2
+
+
+def test_losses_are_counted_and_logged_in_few_lines_without_what_was_in_them(nowhere, caplog):
+    producer = EventProducer()
+    for _ in range(100):
+        producer.send(Outgoing("topic", "personal", b"secret"))
+    eventually(lambda: producer.lost == 100)
+    producer.close(0)
+    lines = [record.getMessage() for record in caplog.records if "not delivered" in record.getMessage()]
+    assert sum(int(line.split()[0]) for line in lines) == 100
+    assert len(lines) < 10
+    assert "the last to topic: " in lines[-1]
+    assert "personal" not in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_closing_delivers_what_was_sent(kafka):
+    topic, producer = new_topic(), EventProducer()
+    for number in range(100):
+        producer.send(Outgoing(topic, "key", b"%d" % number))
+    assert producer.close(5) == 0
+    assert len(read(topic, 100)) == 100
+
+
+def test_closing_says_what_is_left(nowhere):
+    producer = EventProducer()
+    producer.send(Outgoing("topic", "key", b"value"))
+    assert producer.close(0) == 1

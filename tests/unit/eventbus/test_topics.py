@@ -1,0 +1,30 @@
+"""Topics on the embedded broker; making them on Kafka is in tests/contract/test_broker_conformance.py."""
+
+import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from eventbus import topics
+from eventbus.errors import is_transient
+from eventbus.topics import dead_letter_topic, ensure_topics
+
+
+def test_a_group_s_dead_letters_have_a_topic_of_their_own():
+    assert dead_letter_topic("user.newUser.req", "chat") == "user.newUser.req.chat.dlt"
+
+
+def test_topics_are_there_before_anybody_uses_them(kafka, settings):
+    ensure_topics(["one", "two"])
+    there = AdminClient({"bootstrap.servers": kafka.bootstrap_servers}).list_topics(timeout=5).topics
+    for name in ("one", "two"):
+        assert len(there[settings.KAFKA_PREFIX + name].partitions) == 4
+
+
+@pytest.mark.parametrize("embedded", [True, False])
+def test_kafka_away_is_an_error_that_passes(settings, monkeypatch, embedded):
+    settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
+    settings.KAFKA_EMBEDDED = embedded
+    monkeypatch.setattr(topics, "ANSWERS_WITHIN", 0.1)
+    with pytest.raises(KafkaException) as raised:
+        ensure_topics(["one"])
+    assert is_transient(raised.value)
