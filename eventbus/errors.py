@@ -74,7 +74,8 @@ _TRANSIENT_IN_KAFKA: Final = frozenset(
 def is_transient(error: BaseException) -> bool:
     """Whether trying again later may help."""
     if isinstance(error, KafkaException):
-        return bool(error.args) and is_transient_in_kafka(error.args[0])
+        cause = error.args[0] if error.args else None
+        return isinstance(cause, KafkaError) and is_transient_in_kafka(cause)
     return isinstance(error, _TRANSIENT)
 
 

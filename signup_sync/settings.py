@@ -184,6 +184,8 @@ SILENCED_SYSTEM_CHECKS = ["auth.E003"]
 # --- Django ----------------------------------------------------------------------------------------------------
 
 INSTALLED_APPS = [
+    # Behind `runserver` alone; the roles would import it for nothing.
+    *(["daphne"] if DEBUG else []),
     "signup_sync",
     "signup_sync.front",
     "authsvc",

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Context
 from http import HTTPStatus
@@ -21,7 +21,6 @@ from uuid import UUID
 from weakref import WeakKeyDictionary
 
 import aiohttp
-import msgspec
 from channels.layers import get_channel_layer
 from django.conf import settings
 from redis.asyncio import Redis
@@ -42,8 +41,9 @@ TEND_SECONDS: Final = 2.0
 # Seconds between two attempts to get a lost stream back: doubling from the first to the most.
 FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 10.0
-# Seconds that Redis may take before a relay or its lease goes on without it.
+# Seconds that Redis may take for the leases, and the channel layer, behind its lock, for one message.
 REDIS_TIMEOUT: Final = 2.0
+PUBLISH_TIMEOUT: Final = 5.0
 REDIS_AWAY: Final = (RedisError, OSError)
 
 
@@ -61,12 +61,20 @@ class Relay:
     """Reads one sign-up's stream until it is complete, through lost connections, for STREAM_MAX_AGE at most: whoever
     still watches then takes over."""
 
-    def __init__(self, signup_id: UUID, gateway: Gateway, stream: aiohttp.ClientResponse | None) -> None:
+    def __init__(
+        self,
+        signup_id: UUID,
+        gateway: Gateway,
+        stream: aiohttp.ClientResponse | None,
+        *,
+        tell: Callable[["Relay"], None],
+    ) -> None:
         self.signup_id = signup_id
         self.state: State | None = None
+        self.is_delayed = False
         self._gateway = gateway
         self._stream = stream
-        self._is_delayed = False
+        self._tell = tell
         self._judged_or_over = asyncio.Event()
 
     async def auth_verdict(self) -> State | None:
@@ -90,7 +98,7 @@ class Relay:
                         return
                     logger.info("sign-up %s has no stream: %s", self.signup_id, problem)
                     ask_after = problem.retry_after or 0
-                except (aiohttp.ClientError, TimeoutError, ValueError, msgspec.MsgspecError) as error:
+                except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                     logger.info("sign-up %s lost its stream: %r", self.signup_id, error)
                 failures = 0 if self._version > seen else failures + 1
                 if not self._is_complete:
@@ -104,49 +112,31 @@ class Relay:
             stream = await self._gateway.open_events(self.signup_id, seen=self._version)
         if stream is None:
             # Auth says that we have seen the end; only its own word makes a sign-up complete.
-            await self._take(await self._gateway.read_state(self.signup_id))
+            self._take(await self._gateway.read_state(self.signup_id))
             return
         async with stream:
             async for event in read_events(stream.content):
-                await self._pass_on(event)
+                self._pass_on(event)
                 if self._is_complete:
                     return
 
-    async def _pass_on(self, event: ServerEvent) -> None:
+    def _pass_on(self, event: ServerEvent) -> None:
         if event.kind == "status":
-            await self._take(read_state(event.data))
+            self._take(read_state(event.data))
         elif event.kind == "delayed":
-            self._is_delayed = True
-            await self._send_delayed()
+            self.is_delayed = True
+            self._tell(self)
         elif event.kind == COMMENT:
             # The layer delivers at most once. What a socket missed, it gets with the next heartbeat.
-            await self._send_state()
-            if self._is_delayed:
-                await self._send_delayed()
+            self._tell(self)
 
-    async def _take(self, state: State | None) -> None:
+    def _take(self, state: State | None) -> None:
         if state is None or state.version <= self._version:
             return
         self.state = state
         if state.is_judged:
             self._judged_or_over.set()
-        await self._send_state()
-
-    async def _send_state(self) -> None:
-        if self.state is not None:
-            await self._send({"type": "signup.state", "text": self.state.text})
-
-    async def _send_delayed(self) -> None:
-        await self._send({"type": "signup.delayed"})
-
-    async def _send(self, message: dict[str, str]) -> None:
-        layer = get_channel_layer()
-        try:
-            # The layer itself waits for Redis without an end.
-            async with asyncio.timeout(REDIS_TIMEOUT):
-                await layer.group_send(group_of(self.signup_id), message)
-        except REDIS_AWAY as error:
-            logger.warning("sign-up %s: %s did not reach its group: %r", self.signup_id, message["type"], error)
+        self._tell(self)
 
     @property
     def _version(self) -> int:
@@ -169,12 +159,15 @@ class Relays:
             retry=Retry(NoBackoff(), 0),
         )
         self._running: dict[UUID, Relay] = {}
+        self._news: dict[UUID, Relay] = {}
+        self._has_news = asyncio.Event()
         self._unleased: set[UUID] = set()
         self._watched: Counter[UUID] = Counter()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._work = asyncio.Event()
         self._renewed_at = time.monotonic()
         self._spawn(self._tend())
+        self._spawn(self._publish())
 
     async def close(self) -> None:
         """Ends all tasks and connections. Sign-ups go on; their leases run out."""
@@ -219,7 +212,7 @@ class Relays:
         raise GatewayError(HTTPStatus.SERVICE_UNAVAILABLE, "auth gave no state")
 
     def _start(self, signup_id: UUID, stream: aiohttp.ClientResponse | None = None) -> Relay:
-        relay = self._running[signup_id] = Relay(signup_id, self.gateway, stream)
+        relay = self._running[signup_id] = Relay(signup_id, self.gateway, stream, tell=self._tell)
         self._spawn(self._run(relay))
         return relay
 
@@ -228,6 +221,34 @@ class Relays:
             await relay.run()
         finally:
             del self._running[relay.signup_id]
+
+    def _tell(self, relay: Relay) -> None:
+        self._news[relay.signup_id] = relay
+        self._has_news.set()
+
+    async def _publish(self) -> None:
+        """Sends each relay's news to its group, one after the other, as the layer's lock has it anyway: a relay that
+        has more news before its turn is sent once, with the newest. No relay waits for Redis."""
+        while True:
+            await self._has_news.wait()
+            self._has_news.clear()
+            try:
+                while self._news:
+                    await self._send(self._news.pop(next(iter(self._news))))
+            except REDIS_AWAY as error:
+                logger.warning("the news of %d sign-ups did not reach their groups: %r", len(self._news) + 1, error)
+                # The next heartbeat of each has it again.
+                self._news.clear()
+
+    async def _send(self, relay: Relay) -> None:
+        if relay.state is None:
+            return
+        # The layer itself waits for Redis without an end.
+        async with asyncio.timeout(PUBLISH_TIMEOUT):
+            await get_channel_layer().group_send(
+                group_of(relay.signup_id),
+                {"type": "signup.news", "text": relay.state.text, "delayed": relay.is_delayed},
+            )
 
     async def _tend(self) -> None:
         """Keeps the leases of what runs here, and takes over what is watched here and runs nowhere."""

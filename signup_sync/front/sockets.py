@@ -4,6 +4,7 @@ Channels calls the class of a socket a consumer; it has nothing to do with Kafka
 """
 
 import asyncio
+import json
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,7 +12,6 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
-import msgspec
 from channels.consumer import get_handler_name
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import URLRouter
@@ -98,15 +98,13 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
         if text_data is None or len(text_data) > MESSAGE_LENGTH_MAX or self._received > MESSAGES_MAX:
             await self.close(code=POLICY_VIOLATION)
 
-    async def signup_state(self, message: Mapping[str, str]) -> None:
+    async def signup_news(self, message: Mapping[str, Any]) -> None:
+        """What a relay says: the state, new or again, and whether auth called the sign-up delayed."""
         self._heard.set()
         await self._show(read_state(message["text"]))
-
-    async def signup_delayed(self, message: Mapping[str, str]) -> None:
-        self._heard.set()
-        if not self._is_delayed:
+        if message["delayed"] and not self._is_delayed and not self._is_complete:
             self._is_delayed = True
-            await self._send({"signupId": str(self._signup_id), "delayed": True})
+            await self.send(text_data=json.dumps({"signupId": str(self._signup_id), "delayed": True}))
 
     async def _follow(self) -> None:
         """Reads the state at once, and again whenever nobody has said anything for a while: the process that relays,
@@ -140,9 +138,6 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
         self._is_complete = state.complete
         self._watch(not state.complete)
         await self.send(text_data=state.text)
-
-    async def _send(self, message: Mapping[str, Any]) -> None:
-        await self.send(text_data=msgspec.json.encode(message).decode())
 
     def _watch(self, wanted: bool) -> None:
         """A sign-up that is known and not complete must be relayed, by whichever process."""

@@ -43,7 +43,7 @@ class State(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def read_state(text: str) -> State:
-    """Raises msgspec.MsgspecError for what is no state."""
+    """Raises msgspec.DecodeError, a ValueError, for what is no state."""
     state = msgspec.json.decode(text, type=State)
     if AUTH not in state.services:
         raise msgspec.ValidationError("a state without auth's light")

@@ -17,7 +17,7 @@ from eventbus.errors import DeliveryError, TransientError
 from eventbus.messages import HandledBatch, Handler, Incoming, Outgoing, Subscription
 from eventbus.producer import EventProducer
 from eventbus.topics import TopicError, dead_letter_topic, ensure_topics
-from tests.broker import RecordingHandler, committed, consuming, new_topic, put, read
+from tests.broker import RecordingHandler, RunningConsumer, committed, consuming, new_topic, put, read
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("broker")
@@ -284,6 +284,29 @@ def test_a_batch_whose_partitions_went_away_commits_nothing_for_them(caplog):
             eventually(lambda: committed(subscription) == dict.fromkeys(range(4), 10), 20)
     assert {message.partition for message in other_handler.handled} == others
     assert {message.partition for message in handler.handled} == set(range(4)) - others
+
+
+def test_partitions_that_went_away_paused_come_back_unpaused():
+    """The batch in hand is given up between the revocation and the next assignment."""
+    subscription = new_subscription(RecordingHandler())
+    consumer = BatchConsumer(subscription)
+    try:
+        consumer.join()
+        eventually(lambda: consumer.next_batch() or consumer.partitions, 15)
+        consumer._polls_from = 0.0
+        second = RunningConsumer(subscription)
+        try:
+            eventually(lambda: consumer._stand_by(threading.Event().wait) or not consumer.partitions, 15)
+            consumer._resume()
+            eventually(lambda: consumer.next_batch() or consumer.partitions, 15)
+            for partition in consumer.partitions:
+                put(subscription.topic, b"to be read", partition=partition)
+            read_from: set[int] = set()
+            eventually(lambda: read_from.update(m.partition for m in consumer.next_batch()) or len(read_from) == 2)
+        finally:
+            second.stop()
+    finally:
+        consumer.close()
 
 
 def test_a_slow_handler_does_not_cost_the_membership(monkeypatch, caplog):

@@ -9,9 +9,11 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 from django.utils import timezone
 
+from authsvc.events import NEW_USER_REQUESTED
 from authsvc.lights import Status, Verdict
 from authsvc.models import SignUp, User
 from authsvc.services import NewSignUp, ReportedVerdict, apply_verdicts, register_users
+from eventbus.topics import ensure_topics
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -121,7 +123,9 @@ def test_a_signup_can_be_neither_added_changed_nor_deleted(admin_client, signups
 
 
 @pytest.mark.needs("broker")
-def test_the_chosen_ones_are_replayed_and_the_act_is_logged(admin_client, signups):
+def test_the_chosen_ones_are_replayed_and_the_act_is_logged(admin_client, signups, settings):
+    settings.KAFKA_PREFIX = f"admin-{uuid4()}-"
+    ensure_topics([NEW_USER_REQUESTED])
     chosen = [str(signups["red"].id), str(signups["green"].id)]
     response = admin_client.post(LIST, {"action": "replay_chosen", "_selected_action": chosen}, follow=True)
     assert "2 sign-ups sent again, 0 skipped, 0 failed." in response.content.decode()

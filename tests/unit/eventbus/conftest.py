@@ -15,17 +15,9 @@ def broker() -> Iterator[EmbeddedBroker]:
 
 
 @pytest.fixture
-def kafka(broker: EmbeddedBroker, settings) -> EmbeddedBroker:
+def embedded(broker: EmbeddedBroker, settings) -> EmbeddedBroker:
     """The broker, which the settings name; topics and groups are the test's own."""
     return use(broker, settings)
-
-
-@pytest.fixture
-def dying_kafka(settings) -> Iterator[EmbeddedBroker]:
-    """A broker that a test may end."""
-    broker = EmbeddedBroker()
-    with broker:
-        yield use(broker, settings)
 
 
 def use(broker: EmbeddedBroker, settings) -> EmbeddedBroker:

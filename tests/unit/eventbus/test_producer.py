@@ -6,10 +6,12 @@ import time
 import pytest
 
 from eventbus import producer as producer_module
+from eventbus.embedded import EmbeddedBroker
 from eventbus.errors import DeliveryError
 from eventbus.messages import Outgoing
 from eventbus.producer import EventProducer
 from tests.broker import new_topic, read
+from tests.unit.eventbus.conftest import use
 from tests.waiting import eventually
 
 
@@ -25,7 +27,7 @@ def small_queue(settings) -> None:
     settings.KAFKA_CLIENT_CONFIG = {"queue.buffering.max.messages": 2}
 
 
-def test_it_waits_until_all_is_acknowledged(kafka):
+def test_it_waits_until_all_is_acknowledged(embedded):
     topic, producer = new_topic(), EventProducer()
     producer.send_all([Outgoing(topic, str(number), b"value") for number in range(500)], timeout=10)
     assert len(read(topic, 500)) == 500
@@ -38,14 +40,14 @@ def test_nothing_to_send_needs_no_kafka(nowhere):
     assert producer.close(0) == 0
 
 
-def test_more_than_the_local_queue_holds_can_be_sent(kafka, small_queue):
+def test_more_than_the_local_queue_holds_can_be_sent(embedded, small_queue):
     topic, producer = new_topic(), EventProducer()
     producer.send_all([Outgoing(topic, "key", b"%d" % number) for number in range(50)], timeout=10)
     assert [message.value() for message in read(topic, 50)] == [b"%d" % number for number in range(50)]
     producer.close(1)
 
 
-def test_any_thread_may_send(kafka):
+def test_any_thread_may_send(embedded):
     topic, producer = new_topic(), EventProducer()
     threads = [
         threading.Thread(target=lambda: [producer.send(Outgoing(topic, None, b"value")) for _ in range(200)])
@@ -69,11 +71,12 @@ def test_what_is_not_acknowledged_in_time_is_an_error_that_names_it(nowhere):
     producer.close(1)
 
 
-def test_a_broker_that_dies_is_an_error_too(dying_kafka, monkeypatch):
-    monkeypatch.setattr(producer_module, "GIVEN_UP_AFTER", 0.5)
-    topic, producer = new_topic(), EventProducer()
-    producer.send_all([Outgoing(topic, "key", b"first")], timeout=10)
-    dying_kafka.__exit__()
+def test_a_broker_that_dies_is_an_error_too(settings, monkeypatch):
+    monkeypatch.setattr(producer_module, "GIVEN_UP_AFTER", 1.5)  # its first message takes half a second
+    with EmbeddedBroker() as broker:
+        use(broker, settings)
+        topic, producer = new_topic(), EventProducer()
+        producer.send_all([Outgoing(topic, "key", b"first")], timeout=10)
     with pytest.raises(DeliveryError, match="Message timed out"):
         producer.send_all([Outgoing(topic, "key", b"second")], timeout=5)
     producer.close(1)
@@ -109,7 +112,7 @@ def test_losses_are_counted_and_logged_in_few_lines_without_what_was_in_them(now
     assert "secret" not in caplog.text
 
 
-def test_closing_delivers_what_was_sent(kafka):
+def test_closing_delivers_what_was_sent(embedded):
     topic, producer = new_topic(), EventProducer()
     for number in range(100):
         producer.send(Outgoing(topic, "key", b"%d" % number))
