@@ -1,6 +1,6 @@
 """Users, and sign-ups with their lights, for the administrator."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -11,7 +11,6 @@ from django.contrib.auth.forms import BaseUserCreationForm
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
-from django.utils.formats import localize
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
@@ -25,6 +24,10 @@ from eventbus.producer import EventProducer
 
 # A sign beside the colour: a light must be readable without it.
 _SIGNS = {Status.PENDING: "◌", Status.SUCCESS: "✓", Status.FAIL: "✕"}
+
+
+def _to_the_second(at: datetime) -> str:
+    return timezone.localtime(at).isoformat(sep=" ", timespec="seconds")
 
 
 class UserCreationForm(BaseUserCreationForm):
@@ -105,7 +108,7 @@ class BegunFilter(admin.SimpleListFilter):
 
 @admin.register(SignUp)
 class SignUpAdmin(admin.ModelAdmin):
-    list_display = ("user_id", "lights_in_colour", "created_at", "completed_at", "attempts", "stalled_at", "id")
+    list_display = ("user_id", "lights_in_colour", "begun", "took", "attempts", "stalled_at")
     list_filter = (LightsFilter, BegunFilter)
     search_fields = ("user_id_key",)
     search_help_text = _("A user ID or its beginning, or a whole sign-up ID.")
@@ -155,6 +158,16 @@ class SignUpAdmin(admin.ModelAdmin):
             ),
         )
 
+    @admin.display(description=_("begun"), ordering="created_at")
+    def begun(self, signup: SignUp) -> str:
+        return _to_the_second(signup.created_at)
+
+    @admin.display(description=_("until complete"))
+    def took(self, signup: SignUp) -> str:
+        if signup.completed_at is None:
+            return "–"
+        return f"{(signup.completed_at - signup.created_at).total_seconds():.2f} s"
+
     @admin.display(description=_("verdicts"))
     def verdicts(self, signup: SignUp) -> SafeString:
         rows = format_html_join(
@@ -163,7 +176,7 @@ class SignUpAdmin(admin.ModelAdmin):
             (
                 (
                     service, light.status.lower(), _SIGNS[light.status], light.status, light.reason or "",
-                    localize(timezone.localtime(light.decided_at)) if light.decided_at else "",
+                    _to_the_second(light.decided_at) if light.decided_at else "",
                 )
                 for service, light in signup.state.lights.items()
             ),

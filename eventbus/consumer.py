@@ -209,8 +209,8 @@ class BatchConsumer:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         consumer.assign(partitions)
-        if self._is_paused:
-            consumer.pause(partitions)
+        # The client remembers a pause beyond a revocation: what went away paused must not come back so for ever.
+        (consumer.pause if self._is_paused else consumer.resume)(partitions)
         self.partitions = {partition.partition for partition in partitions}
         logger.info("reads partitions %s", _numbers(partitions))
         self._heartbeat.ready()
