@@ -27,7 +27,7 @@ _SIGNS = {Status.PENDING: "◌", Status.SUCCESS: "✓", Status.FAIL: "✕"}
 
 
 def _to_the_second(at: datetime) -> str:
-    return timezone.localtime(at).isoformat(sep=" ", timespec="seconds")
+    return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}"
 
 
 class UserCreationForm(BaseUserCreationForm):
