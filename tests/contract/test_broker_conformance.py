@@ -287,7 +287,7 @@ def test_a_batch_whose_partitions_went_away_commits_nothing_for_them(caplog):
 
 
 def test_partitions_that_went_away_paused_come_back_unpaused():
-    """The batch in hand is given up between the revocation and the next assignment."""
+    """The batch in hand is given up between the revocation and the next assignment (on Kafka there is hardly a between)."""
     subscription = new_subscription(RecordingHandler())
     consumer = BatchConsumer(subscription)
     try:
@@ -296,7 +296,7 @@ def test_partitions_that_went_away_paused_come_back_unpaused():
         consumer._polls_from = 0.0
         second = RunningConsumer(subscription)
         try:
-            eventually(lambda: consumer._stand_by(threading.Event().wait) or not consumer.partitions, 15)
+            eventually(lambda: consumer._stand_by(threading.Event().wait) or len(consumer.partitions) < 4, 15)
             consumer._resume()
             eventually(lambda: consumer.next_batch() or consumer.partitions, 15)
             for partition in consumer.partitions:

@@ -199,7 +199,49 @@ async def test_a_burst_of_changes_is_sent_once_with_the_newest(
             events += signup.event
         await auth.say(str(signup_id), events)
         await listener.hears(202)
+
+        async def is_all_sent() -> bool:
+            return not relays()._news
+
+        await eventually_async(is_all_sent)
+        last = {"type": "signup.news", "text": '{"version": 999}', "delayed": False}
+        await get_channel_layer().group_send(group_of(signup_id), last)
+        await listener.hears(999)
         assert len(listener.versions) < 100
+
+
+async def test_a_signup_that_auth_does_not_have_any_more_is_given_up(
+    auth: AuthServer, signup_id: UUID, user: NewUser
+) -> None:
+    await relays().sign_up(signup_id, user, language="en")
+    del auth.signups[str(signup_id)]
+    await auth.drop_streams()
+
+    async def is_given_up() -> bool:
+        return not relays()._running
+
+    await eventually_async(is_given_up)
+
+
+async def test_news_flow_again_when_redis_is_back(
+    auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ValkeyServer() as own:
+        use_redis(settings, own.env["REDIS_URL"])
+        await relays().sign_up(signup_id, user, language="en")
+        await asyncio.to_thread(own.kill)
+        await auth.turn(str(signup_id), "chat", "SUCCESS")
+
+        async def is_lost() -> bool:
+            return "did not reach their groups" in caplog.text
+
+        await eventually_async(is_lost, timeout=20)
+        await asyncio.to_thread(own.start)
+        async with Listener(signup_id) as listener:
+            await auth.say(str(signup_id), b": still here\n\n")
+            await listener.hears(3)
+        await relays().close()
+        await get_channel_layer().flush()
 
 
 async def test_garbage_in_the_stream_ends_no_relay(auth: AuthServer, signup_id: UUID, user: NewUser) -> None:

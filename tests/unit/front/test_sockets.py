@@ -16,6 +16,7 @@ from tests.servers import ValkeyServer
 from tests.servers.process import free_port
 from tests.unit.front.auth_server import AuthServer, SignUp
 from tests.unit.front.conftest import HOST, use_redis
+from tests.waiting import eventually_async
 
 pytestmark = pytest.mark.usefixtures("front")
 OpenSocket = Callable[..., WebsocketCommunicator]
@@ -133,10 +134,29 @@ async def test_delayed_is_said_once(open_socket: OpenSocket, auth: AuthServer, s
     await relays().sign_up(signup_id, user, language="en")
     socket = await connected(open_socket())
     await state_of(socket)
-    await auth.say(str(signup_id), b"event: delayed\ndata: {}\n\n: still here\n\n")
+    await auth.say(str(signup_id), b"event: delayed\ndata: {}\n\n")
     assert await state_of(socket) == {"signupId": str(signup_id), "delayed": True}
+    await auth.say(str(signup_id), b": still here\n\n")
+    assert await socket.receive_nothing(0.2)
     await auth.turn(str(signup_id), "chat", "SUCCESS")
     assert (await state_of(socket))["version"] == 3
+
+
+async def test_while_it_hears_heartbeats_it_does_not_ask(
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings
+) -> None:
+    settings.STREAM_HEARTBEAT = 0.3
+    await relays().sign_up(signup_id, user, language="en")
+    socket = await connected(open_socket())
+    await state_of(socket)
+    end = time.monotonic() + 4 * settings.STREAM_HEARTBEAT
+
+    async def is_over() -> bool:
+        await auth.say(str(signup_id), b": still here\n\n")
+        return time.monotonic() > end
+
+    await eventually_async(is_over)
+    assert auth.reads == 1
 
 
 async def test_a_gateway_that_comes_back_is_asked_again(
