@@ -32,7 +32,7 @@ class SignUpForm(forms.Form):
     userName = forms.CharField(  # noqa: N815 - a name on the wire
         label=_("Name"), max_length=USER_NAME_MAX, widget=forms.TextInput(attrs={"autocomplete": "name"})
     )
-    email = forms.EmailField(
+    email = forms.CharField(
         label=_("Email address"), max_length=EMAIL_MAX, widget=forms.EmailInput(attrs={"autocomplete": "email"})
     )
     userPw = forms.CharField(  # noqa: N815 - a name on the wire

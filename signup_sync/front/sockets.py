@@ -51,6 +51,7 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
 
     def __init__(self) -> None:
         super().__init__()
+        self._is_member = False
         self._version = 0
         self._is_complete = False
         self._is_watched = False
@@ -66,6 +67,8 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
             # Without its group a socket would show what is true now and never what follows.
             logger.warning("a socket could not be opened: %r", error)
             await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
+        finally:
+            await self._leave()
 
     async def dispatch(self, message: Mapping[str, Any]) -> None:
         # Channels' own goes through a thread with each message, to close database connections. Here are none.
@@ -81,17 +84,10 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
             await self.close(code=EXPIRED if isinstance(refused, TicketExpiredError) else REFUSED)
             return
         # The group first, then the state: what changes in between arrives twice rather than never.
+        self._is_member = True
         await self.channel_layer.group_add(group_of(self._signup_id), self.channel_name)
         await self.accept()
         self._following = asyncio.create_task(self._follow())
-
-    async def disconnect(self, code: int) -> None:
-        if self._following is None:
-            return
-        self._following.cancel()
-        self._watch(False)
-        with suppress(*REDIS_AWAY):
-            await self.channel_layer.group_discard(group_of(self._signup_id), self.channel_name)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         self._received += 1
@@ -104,7 +100,7 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
         await self._show(read_state(message["text"]))
         if message["delayed"] and not self._is_delayed and not self._is_complete:
             self._is_delayed = True
-            await self.send(text_data=json.dumps({"signupId": str(self._signup_id), "delayed": True}))
+            await self._say(json.dumps({"signupId": str(self._signup_id), "delayed": True}))
 
     async def _follow(self) -> None:
         """Reads the state at once, and again whenever nobody has said anything for a while: the process that relays,
@@ -137,7 +133,25 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
         self._version = state.version
         self._is_complete = state.complete
         self._watch(not state.complete)
-        await self.send(text_data=state.text)
+        await self._say(state.text)
+
+    async def _say(self, text: str) -> None:
+        try:
+            await self.send(text_data=text)
+        except (RuntimeError, OSError) as gone:
+            # Who has left is told no more; daphne raises the one, the ASGI specification the other. The message
+            # that ends this socket is on its way.
+            logger.debug("sign-up %s: a browser has left: %r", self._signup_id, gone)
+
+    async def _leave(self) -> None:
+        """However the socket has ended."""
+        if not self._is_member:
+            return
+        if self._following is not None:
+            self._following.cancel()
+        self._watch(False)
+        with suppress(*REDIS_AWAY):
+            await self.channel_layer.group_discard(group_of(self._signup_id), self.channel_name)
 
     def _watch(self, wanted: bool) -> None:
         """A sign-up that is known and not complete must be relayed, by whichever process."""

@@ -18,6 +18,7 @@ from eventbus.messages import HandledBatch, Handler, Incoming, Outgoing, Subscri
 from eventbus.producer import EventProducer
 from eventbus.topics import TopicError, dead_letter_topic, ensure_topics
 from tests.broker import RecordingHandler, RunningConsumer, committed, consuming, new_topic, put, read
+from tests.servers import KafkaServer
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("broker")
@@ -415,3 +416,29 @@ def test_a_fatal_error_of_the_client_ends_the_consumer(monkeypatch):
     with pytest.raises(KafkaException, match="fenced"), consuming(subscription) as first:
         with consuming(subscription):
             eventually(lambda: not first.is_running, 20)
+
+
+@needs_kafka
+def test_kafka_killed_in_the_middle_of_the_work_costs_nothing(monkeypatch):
+    def handle(batch: Sequence[Incoming]) -> HandledBatch:
+        began.set()
+        released.wait(60)
+        handler(batch)
+        return HandledBatch(answers=[Outgoing(answers, None, message.value) for message in batch])
+
+    handler, began, released = RecordingHandler(), threading.Event(), threading.Event()
+    with KafkaServer() as kafka:
+        monkeypatch.setattr(settings, "KAFKA_BOOTSTRAP_SERVERS", kafka.env["KAFKA_BOOTSTRAP_SERVERS"])
+        answers, subscription = new_topic(), new_subscription(handle)
+        put(subscription.topic, *numbered(20))
+        with consuming(subscription):
+            assert began.wait(10)
+            kafka.kill()
+            released.set()
+            kafka.start()
+            put(subscription.topic, *numbered(20))
+            eventually(lambda: sum(committed(subscription).values()) == 40, 30)
+        assert {message.value() for message in read(answers, 40)} == set(numbered(20))
+    assert {(message.partition, message.offset) for message in handler.handled} == {
+        (partition, offset) for partition, end in places(handler.handled).items() for offset in range(end)
+    }

@@ -191,7 +191,7 @@ def test_a_message_that_comes_while_a_batch_is_in_hand_is_read_again(consumer):
     eventually(lambda: consumer.next_batch(), 15)
     put(consumer.subscription.topic, b"1", b"2", b"3", partition=0)
     # As if the client took no notice of being paused.
-    consumer._is_paused = True
+    consumer._is_paused, consumer._polls_from = True, 0.0
     for _ in range(10):
         consumer._stand_by(threading.Event().wait)
     consumer._is_paused = False

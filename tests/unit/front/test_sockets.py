@@ -278,3 +278,38 @@ async def test_a_redis_that_dies_and_comes_back_ends_no_socket(
         assert (await state_of(socket))["complete"]
         await socket.disconnect()
         await get_channel_layer().flush()
+
+
+async def test_a_client_that_is_gone_before_the_server_knows_leaves_nothing_behind(
+    auth: AuthServer, signup_id: UUID, user: NewUser, open_socket: OpenSocket
+) -> None:
+    """daphne raises for a send to a client that has left, until its `websocket.disconnect` is handled."""
+    is_gone = False
+    answers: list[dict[str, Any]] = []
+    incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def send(message: dict[str, Any]) -> None:
+        if is_gone:
+            raise RuntimeError("Attempt to send on a closed protocol")
+        answers.append(message)
+
+    await relays().sign_up(signup_id, user, language="en")
+    incoming.put_nowait({"type": "websocket.connect"})
+    running = asyncio.create_task(sockets.websocket_application(open_socket().scope, incoming.get, send))
+
+    async def is_shown() -> bool:
+        return bool(answers) and answers[-1]["type"] == "websocket.send"
+
+    await eventually_async(is_shown)
+    is_gone = True
+    await auth.turn(str(signup_id), "chat", "SUCCESS")
+
+    async def is_relayed() -> bool:
+        relay = relays()._running[signup_id]
+        return relay.state.version == 3 and not relays()._news
+
+    await eventually_async(is_relayed)
+    incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
+    await asyncio.wait_for(running, PATIENCE)
+    assert not relays()._watched
+    assert get_channel_layer().groups == {}

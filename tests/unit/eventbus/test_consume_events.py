@@ -1,0 +1,73 @@
+"""`manage.py consume_events` as a process of its own, on the embedded broker and SQLite."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+
+from eventbus.embedded import EmbeddedBroker
+from tests.servers.process import LOOPBACK, ROOT, Process, free_port, http_status
+from tests.waiting import eventually
+
+MANAGE = (sys.executable, str(ROOT / "manage.py"))
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    return os.environ | {"DATA_DIR": str(tmp_path), "HEALTH_PORT": str(free_port()), "KAFKA_EMBEDDED": "true"}
+
+
+@pytest.fixture
+def consumer(environment: dict[str, str], tmp_path: Path) -> Iterator[Process]:
+    process = Process("chat", [*MANAGE, "consume_events", "chat"], log=tmp_path / "log", env=environment)
+    yield process
+    process.kill()
+
+
+def stop_in_time(process: Process) -> None:
+    began = time.monotonic()
+    assert process.stop() == 0
+    assert time.monotonic() - began < 5
+    assert "Traceback" not in process.log()
+
+
+def test_it_waits_for_its_tables_then_for_its_partitions_then_it_is_ready(consumer, broker: EmbeddedBroker):
+    port = int(consumer.env["HEALTH_PORT"])
+    consumer.env["KAFKA_BOOTSTRAP_SERVERS"] = broker.bootstrap_servers
+    consumer.start()
+    eventually(lambda: "waits for its database: chatsvc has migrations to be applied" in consumer.log(), 20)
+    assert http_status(port, "/health/live") == 200
+    assert http_status(port, "/health/ready") == 503
+    subprocess.run([*MANAGE, "migrate_all", "--verbosity", "0"], env=consumer.env, check=True)
+    consumer.wait_ready(lambda: http_status(port, "/health/ready") == 200, 30)
+    assert "consuming user.newUser.req as group chat" in consumer.log()
+    assert "reads partitions 0, 1, 2, 3" in consumer.log()
+    stop_in_time(consumer)
+
+
+def test_it_waits_for_kafka_and_still_ends_when_it_is_told_to(consumer):
+    consumer.env["KAFKA_BOOTSTRAP_SERVERS"] = f"{LOOPBACK}:{free_port()}"
+    subprocess.run([*MANAGE, "migrate_all", "--verbosity", "0"], env=consumer.env, check=True)
+    consumer.start()
+    eventually(lambda: f"waits for Kafka at {consumer.env['KAFKA_BOOTSTRAP_SERVERS']}" in consumer.log(), 20)
+    stop_in_time(consumer)
+
+
+def test_a_service_that_is_none_is_refused_with_those_that_are():
+    with pytest.raises(CommandError, match="invalid choice: 'nobody'.*auth.*chat.*customer"):
+        call_command("consume_events", "nobody")
+
+
+def test_its_help_says_what_it_does(capsys):
+    with pytest.raises(SystemExit) as ended:
+        call_command("consume_events", "--help")
+    assert ended.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Reads the events that a service subscribes to" in said
+    assert "{auth,chat,customer}" in said

@@ -1,0 +1,143 @@
+"""What every long-running command shares."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.core.management.base import CommandError
+from django.db import OperationalError
+
+from eventbus import roles
+from eventbus.errors import TransientError
+from eventbus.roles import Role, check_database, running_role
+from tests.servers.process import LOOPBACK, Process, free_port, http_status
+
+# --- The end ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator:
+    """Starts tests.unit.eventbus.role, and returns when it works or has ended."""
+    started: list[Process] = []
+
+    def start(how: str, *, stop_signal: signal.Signals = signal.SIGTERM) -> Process:
+        port = free_port()
+        command = [sys.executable, "-m", "tests.unit.eventbus.role", how, str(port)]
+        process = Process(how, command, log=tmp_path / "log", stop_signal=stop_signal)
+        started.append(process)
+        process.start()
+        if how != "failing":
+            process.wait_ready(lambda: http_status(port, "/health/ready") == 200, 20)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_role_ends_at_once_when_it_is_told_to(start, number):
+    role = start("steady", stop_signal=number)
+    began = time.monotonic()
+    assert role.stop() == 0
+    assert time.monotonic() - began < 2
+    assert role.log().splitlines() == ["steady started", f"steady stops: {number.name}", "steady stopped"]
+
+
+def test_a_role_that_is_stuck_is_ended_all_the_same(start):
+    role = start("stuck")
+    began = time.monotonic()
+    assert role.stop() == 1
+    assert 4 < time.monotonic() - began < 7
+    assert "stuck did not stop within 5 s and is ended now" in role.log()
+
+
+def test_a_role_that_fails_ends_with_an_error(start):
+    role = start("failing")
+    assert role.popen is not None
+    assert role.popen.wait(20) == 1
+    assert "LookupError: a bug" in role.log()
+
+
+def test_afterwards_signals_mean_what_they_meant_before(settings):
+    settings.HEALTH_PORT = 0
+    before = [signal.getsignal(number) for number in roles.STOP_SIGNALS]
+    with running_role("short") as role:
+        assert signal.getsignal(signal.SIGTERM) not in before
+        signal.raise_signal(signal.SIGTERM)
+        assert role.stop.wait(5)
+    assert [signal.getsignal(number) for number in roles.STOP_SIGNALS] == before
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+# --- The health page --------------------------------------------------------------------------------------------
+
+
+def test_a_port_in_use_is_said_in_a_line(settings):
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        settings.HEALTH_HOST, settings.HEALTH_PORT = taken.getsockname()
+        with pytest.raises(CommandError, match=r"can't have .* for its health page: .*in use. Set HEALTH_PORT."):
+            running_role("unlucky").__enter__()
+
+
+# --- What it waits for ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def role(monkeypatch) -> Role:
+    monkeypatch.setattr(roles, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(roles, "LONGEST_PAUSE", 0.01)
+    return Role("reader")
+
+
+def test_it_waits_until_what_it_needs_is_there_and_says_so_in_words(role, caplog):
+    failures = [OperationalError("connection refused\n\tIs it running?"), TransientError("no tables")]
+
+    def check() -> None:
+        if failures:
+            raise failures.pop(0)
+
+    assert role.wait_for("its database", check)
+    assert [record.getMessage() for record in caplog.records] == [
+        "reader waits for its database: connection refused Is it running?",
+        "reader waits for its database: no tables",
+    ]
+    assert all(record.exc_info is None for record in caplog.records)
+
+
+def test_a_stop_request_ends_the_waiting(role):
+    def check() -> None:
+        role.stop.set()
+        raise TransientError("away")
+
+    assert not role.wait_for("something", check)
+
+
+def test_what_does_not_pass_by_itself_is_not_waited_for(role):
+    with pytest.raises(ZeroDivisionError):
+        role.wait_for("something", lambda: 1 / 0)
+
+
+@pytest.mark.django_db(databases=["default", "chat"])
+@pytest.mark.parametrize("app_label", ["authsvc", "chatsvc"])
+def test_a_database_that_is_migrated_is_there(app_label):
+    check_database(app_label)
+
+
+def test_a_database_without_its_tables_is_not_there_yet(tmp_path):
+    """In a process of its own, on databases of its own."""
+    code = (
+        "import django; django.setup()\n"
+        "from eventbus.roles import check_database\n"
+        "from eventbus.errors import is_transient\n"
+        "try: check_database('chatsvc')\n"
+        "except Exception as error: print(is_transient(error), error)"
+    )
+    env = {"DJANGO_SETTINGS_MODULE": "signup_sync.settings", "DATA_DIR": str(tmp_path), "PYTHONPATH": "."}
+    said = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+    assert said == "True chatsvc has migrations to be applied: manage.py migrate_all\n"
