@@ -4,6 +4,7 @@ from chatsvc.models import ChatUser
 from eventbus.messages import Subscription
 from participant.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED
 from participant.handler import NewUserHandler
+from participant.reconcile import RECONCILE_ANSWERED, RECONCILE_REQUESTED, ReconcileHandler
 
 new_users = Subscription(
     group="chat",
@@ -11,3 +12,13 @@ new_users = Subscription(
     handle=NewUserHandler(service="chat", model=ChatUser),
     answers_to=(NEW_USER_ANSWERED,),
 )
+
+# A group of its own: a new user never waits behind a page of a thousand old ones.
+reconcile = Subscription(
+    group="chat-reconcile",
+    topic=RECONCILE_REQUESTED,
+    handle=ReconcileHandler(service="chat", model=ChatUser),
+    answers_to=(RECONCILE_ANSWERED,),
+)
+
+subscriptions = (new_users, reconcile)

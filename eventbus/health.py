@@ -16,11 +16,15 @@ BEAT_WITHIN: Final = 30.0
 
 
 class Heartbeat:
-    """When a role last went round its loop, and whether it has begun to work."""
+    """When a role last went round its loop, and whether it has begun to work.
+
+    A role of several loops has a part for each: it lives as long as all of them do, and is ready when all are.
+    """
 
     def __init__(self) -> None:
         self._last = time.monotonic()
         self._ready = False
+        self._parts: tuple[Heartbeat, ...] = ()
 
     def beat(self) -> None:
         self._last = time.monotonic()
@@ -29,10 +33,15 @@ class Heartbeat:
         self.beat()
         self._ready = True
 
+    def parts(self, count: int) -> "tuple[Heartbeat, ...]":
+        """From now on these beat in its place."""
+        self._parts = tuple(Heartbeat() for _ in range(count))
+        return self._parts
+
     @property
     def age(self) -> float:
         """Seconds since the last beat."""
-        return time.monotonic() - self._last
+        return max((part.age for part in self._parts), default=time.monotonic() - self._last)
 
     @property
     def is_live(self) -> bool:
@@ -40,7 +49,7 @@ class Heartbeat:
 
     @property
     def is_ready(self) -> bool:
-        return self._ready and self.is_live
+        return self.is_live and (all(part.is_ready for part in self._parts) if self._parts else self._ready)
 
 
 @contextmanager

@@ -60,11 +60,12 @@ CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
 # The services that must know each user, in the order in which the lights stand. A new participant is added here.
 SIGNUP_SERVICES: list[str] = env.list("SIGNUP_SERVICES", default=["auth", "chat", "customer"])
-# What each `manage.py consume_events <service>` runs: the dotted path of its eventbus.Subscription.
+# What each `manage.py consume_events <service>` runs: the dotted path of its eventbus.Subscription,
+# or of a tuple of them.
 EVENT_CONSUMERS = {
     "auth": "authsvc.consumers.verdicts",
-    "chat": "chatsvc.consumers.new_users",
-    "customer": "customersvc.consumers.new_users",
+    "chat": "chatsvc.consumers.subscriptions",
+    "customer": "customersvc.consumers.subscriptions",
 }
 
 # Connections that one process may hold to one PostgreSQL database. Default: 8.

@@ -70,7 +70,6 @@ class RecordingHandler:
         self.batches: list[list[Incoming]] = []
         self.tries: list[list[Incoming]] = []
         self.failures = list(failures)
-        self.answers: Sequence[HandledBatch] = ()
 
     def __call__(self, batch: Sequence[Incoming]) -> HandledBatch:
         self.tries.append(list(batch))

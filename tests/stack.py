@@ -101,14 +101,17 @@ class Stack:
 
     @classmethod
     @contextmanager
-    def real(cls, *, postgresql: PostgresqlServer, kafka: KafkaServer) -> Iterator[Self]:
-        """On PostgreSQL, Kafka, a Redis of its own, and Caddy before one web and two instances of auth."""
+    def real(cls, *, postgresql: PostgresqlServer, kafka: KafkaServer, **settings: str) -> Iterator[Self]:
+        """On PostgreSQL, Kafka, a Redis of its own, and Caddy before one web and two instances of auth.
+
+        `settings` are more of the environment of every role.
+        """
         ports = {name: free_port() for name in ("web", "auth-1", "auth-2")}
         web, *auth = (f"{LOOPBACK}:{port}" for port in ports.values())
         with _directory() as directory, RedisServer() as redis, CaddyServer(web=web, auth=auth) as caddy:
             prefix = directory.name.replace("-", "_") + "_"
             postgresql.create_databases(prefix)
-            env = postgresql.env_of(prefix) | kafka.env
+            env = postgresql.env_of(prefix) | kafka.env | settings
             stack = cls(env, directory=directory, redis=redis, base_url=caddy.env["GATEWAY_URL"])
             stack.caddy = caddy
             for name, port in ports.items():
@@ -121,6 +124,10 @@ class Stack:
         # -v 0: daphne's own access log would hold the tickets that stand in paths.
         daphne = (sys.executable, "-m", "daphne", "-v", "0", "-b", LOOPBACK, "-p", str(port), "--proxy-headers")
         return self._add(name, (*daphne, "signup_sync.asgi:application"), env=self.env, port=port)
+
+    def add_consumer(self, name: str, *, like: str) -> Role:
+        """One more process of the consumer `like` (auth-results, chat or customer), not started yet."""
+        return self._add_worker(name, "consume_events", CONSUMERS[like], database=CONSUMERS[like])
 
     def _add_worker(self, name: str, *command: str, database: str) -> Role:
         port = free_port()

@@ -12,9 +12,9 @@ import pytest
 from django.conf import settings
 from django.db import connections, transaction
 from django.test.utils import CaptureQueriesContext
-from django.utils.module_loading import import_string
 
 from eventbus.messages import HandledBatch, Incoming, Subscription
+from eventbus.subscriptions import subscriptions_of
 from participant.models import ParticipantUser
 from tests.waiting import eventually
 
@@ -50,7 +50,7 @@ class Service:
 
 @pytest.fixture(params=["chat", "customer"])
 def service(request: pytest.FixtureRequest) -> Service:
-    return Service(request.param, import_string(settings.EVENT_CONSUMERS[request.param]))
+    return Service(request.param, subscriptions_of(request.param)[0])
 
 
 def asked(user_id="kim", email="kim@example.org", *, signup=1, owner=None, **changes) -> Incoming:
@@ -99,7 +99,7 @@ def test_each_service_reads_requests_in_a_group_of_its_own(service):
 
 
 def test_each_service_keeps_its_users_to_itself():
-    chat, customer = (Service(name, import_string(settings.EVENT_CONSUMERS[name])) for name in ("chat", "customer"))
+    chat, customer = (Service(name, subscriptions_of(name)[0]) for name in ("chat", "customer"))
     chat.handle(asked())
     assert chat.model.objects.count() == 1
     assert not customer.model.objects.exists()

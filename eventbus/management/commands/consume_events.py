@@ -1,16 +1,20 @@
 """`manage.py consume_events <service>`: one service's reading of Kafka."""
 
 import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.utils.module_loading import import_string
 
 from eventbus.consumer import BatchConsumer
+from eventbus.health import Heartbeat
 from eventbus.messages import Subscription
-from eventbus.roles import check_database, running_role
+from eventbus.roles import Role, check_database, running_role
+from eventbus.subscriptions import subscriptions_of
 from eventbus.topics import TopicError, ensure_topics
 
 logger = logging.getLogger(__name__)
@@ -32,17 +36,33 @@ class Command(BaseCommand):
         )
 
     def handle(self, *, service: str, **options: Any) -> None:
-        path = settings.EVENT_CONSUMERS[service]
-        subscription: Subscription = import_string(path)
-        app_label = path.partition(".")[0]
+        subscriptions = subscriptions_of(service)
+        app_label = settings.EVENT_CONSUMERS[service].partition(".")[0]
+        topics = list(chain.from_iterable(subscription.topics for subscription in subscriptions))
         kafka = f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS}"
         with running_role(f"consumer of {service}") as role:
             if not role.wait_for("its database", partial(check_database, app_label)):
                 return
             try:
-                is_there = role.wait_for(kafka, partial(ensure_topics, subscription.topics))
+                is_there = role.wait_for(kafka, partial(ensure_topics, topics))
             except TopicError as error:
                 raise CommandError(str(error)) from error
             if is_there:
-                logger.info("consuming %s as group %s", subscription.topic, subscription.group)
-                BatchConsumer(subscription, heartbeat=role.heartbeat).run(role.stop)
+                consume(subscriptions, role)
+
+
+def consume(subscriptions: Sequence[Subscription], role: Role) -> None:
+    """Runs a consumer for each subscription until the role stops. One that ends by an error ends the others too."""
+    hearts = role.heartbeat.parts(len(subscriptions))
+    with ThreadPoolExecutor(len(subscriptions), thread_name_prefix="consumer") as threads:
+        runs = [threads.submit(_run, *each, role) for each in zip(subscriptions, hearts, strict=True)]
+    for run in runs:
+        run.result()
+
+
+def _run(subscription: Subscription, heartbeat: Heartbeat, role: Role) -> None:
+    logger.info("consuming %s as group %s", subscription.topic, subscription.group)
+    try:
+        BatchConsumer(subscription, heartbeat=heartbeat).run(role.stop)
+    finally:
+        role.stop.set()

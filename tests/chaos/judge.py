@@ -1,0 +1,242 @@
+"""What is wrong after a run, by the three databases, the dead letters, and what each client saw: compared as sets."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+from uuid import UUID
+
+from tests.chaos.clients import Story
+from tests.chaos.people import Kind, Person, folded
+
+PARTICIPANTS = {"chat": "chatsvc_chatuser", "customer": "customersvc_customer"}
+
+Wrong = Literal["lost", "doubled", "false_red", "missed_red", "stuck"]
+WRONGS: tuple[Wrong, ...] = ("lost", "doubled", "false_red", "missed_red", "stuck")
+
+
+class Offence(NamedTuple):
+    """`signup_id` is None where no one sign-up is concerned."""
+
+    wrong: Wrong
+    signup_id: UUID | None
+    what: str
+
+
+class SignUpRow(NamedTuple):
+    id: UUID
+    owner: UUID
+    lights: Mapping[str, Mapping[str, Any]]
+    version: int
+
+    def status(self, service: str) -> str:
+        # What is left out of the document has its default: pending.
+        return str(self.lights[service].get("status", "PENDING"))
+
+
+class UserRow(NamedTuple):
+    """A user as auth or a participant keeps it. `made_for` is a participant's alone."""
+
+    owner: UUID | None
+    made_for: UUID | None
+    user_id: str
+    user_id_key: str
+    email: str
+    user_name: str
+    role: str
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """What every service has of the user."""
+        return (self.user_id, self.user_id_key, self.email, self.user_name, self.role)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a run left behind. `dead` are the keys of the dead letters by topic; `poison` those put in, by the
+    dead-letter topic in which they must be."""
+
+    stories: Mapping[UUID, Story]
+    signups: Sequence[SignUpRow]
+    users: Sequence[UserRow]
+    copies: Mapping[str, Sequence[UserRow]]
+    poison: Mapping[str, Collection[bytes]]
+    dead: Mapping[str, Sequence[bytes]]
+
+
+def judge(evidence: Evidence) -> list[Offence]:
+    """Everything that is wrong; nothing, if the product keeps its word."""
+    return [
+        *_of_rows(evidence),
+        *_of_dead_letters(evidence),
+        *_of_rivals(evidence),
+        *(offence for story in evidence.stories.values() for offence in _Case(story, evidence).offences()),
+    ]
+
+
+def _of_rows(evidence: Evidence) -> Iterator[Offence]:
+    """Rows that nobody asked for, and rows made twice."""
+    for row in evidence.signups:
+        if row.id not in evidence.stories:
+            yield Offence("doubled", row.id, "a sign-up that no client made")
+    for owner in _more_than_once(user.owner for user in evidence.users):
+        yield Offence("doubled", owner, "two users of auth for one sign-up")
+    owners = {user.owner for user in evidence.users}
+    for owner in owners - evidence.stories.keys():
+        yield Offence("doubled", owner, "a user of auth whom no client made")
+    for service, copies in evidence.copies.items():
+        made = [copy for copy in copies if copy.owner is not None]
+        for what in ("owner", "made_for"):
+            for signup_id in _more_than_once(getattr(copy, what) for copy in made):
+                yield Offence("doubled", signup_id, f"two rows of {service} have this {what}")
+        for copy in made:
+            if copy.owner not in owners:
+                yield Offence("doubled", copy.owner, f"{service} has a user whom auth does not have")
+
+
+def _of_dead_letters(evidence: Evidence) -> Iterator[Offence]:
+    for topic, keys in evidence.poison.items():
+        dead = set(evidence.dead[topic])
+        for key in sorted(set(keys) - dead):
+            yield Offence("lost", None, f"{key!r} is not in {topic}")
+        for key in sorted(dead - set(keys)):
+            yield Offence("lost", None, f"a good message of {key.decode(errors='replace')} is in {topic}")
+
+
+def _of_rivals(evidence: Evidence) -> Iterator[Offence]:
+    """Of two who want one userId at the same moment, auth takes one."""
+    auth = {row.id: row.status("auth") for row in evidence.signups}
+    for story in evidence.stories.values():
+        person = story.person
+        if person.kind is Kind.RIVAL and person.original:
+            verdicts = {auth.get(person.signup_id), auth.get(person.original.signup_id)}
+            if verdicts == {"SUCCESS"}:
+                yield Offence("missed_red", person.signup_id, "auth took both rivals")
+            elif verdicts == {"FAIL"}:
+                yield Offence("false_red", person.signup_id, "auth refused both rivals")
+
+
+class _Case:
+    """One sign-up: its row, auth's record, the copies of that, and what its client saw."""
+
+    def __init__(self, story: Story, evidence: Evidence) -> None:
+        index = _Index.of(evidence)
+        self.story = story
+        self.person: Person = story.person
+        self.row = index.signups.get(self.person.signup_id)
+        self.record = index.users.get(self.row.owner) if self.row else None
+        self._index = index
+
+    def offences(self) -> Iterator[Offence]:
+        for wrong, what in self._all():
+            yield Offence(wrong, self.person.signup_id, what)
+
+    def _all(self) -> Iterator[tuple[Wrong, str]]:
+        for what in self.story.unexpected:
+            yield "stuck", what
+        if self.row is None:
+            if self.story.is_accepted:
+                yield "lost", "auth accepted it and has no row"
+            else:
+                yield "stuck", "its client never got through"
+            return
+        yield from self._of_auth(self.row)
+        for service in PARTICIPANTS:
+            yield from self._of_participant(service, self.row)
+        yield from self._of_stream(self.row)
+
+    def _of_auth(self, row: SignUpRow) -> Iterator[tuple[Wrong, str]]:
+        status = row.status("auth")
+        is_duplicate = self.person.kind in (Kind.SAME_USER_ID, Kind.SAME_EMAIL)
+        if status == "PENDING":
+            yield "stuck", "auth's own light is orange"
+        elif is_duplicate and status == "SUCCESS":
+            yield "missed_red", "auth took a duplicate"
+        elif self.person.kind in (Kind.NEW, Kind.KNOWN) and status == "FAIL" and not self._has_rival:
+            yield "false_red", f"auth refused somebody new: {row.lights['auth'].get('reason')}"
+        if self.record is None:
+            yield "lost", "its user is not in auth"
+        elif (status == "SUCCESS") != (row.owner == row.id):
+            yield "doubled", f"auth's light is {status}, and the owner of the record is {row.owner}"
+        elif status == "SUCCESS" and (self.record.user_id_key, self.record.email, self.record.user_name) != (
+            folded(self.person.user_id),
+            self.person.email.lower(),
+            self.person.user_name,
+        ):
+            yield "lost", f"auth keeps something else: {self.record}"
+
+    def _of_participant(self, service: str, row: SignUpRow) -> Iterator[tuple[Wrong, str]]:
+        if self.record is None:
+            return
+        status = row.status(service)
+        copies = self._index.copies_of(service, self.record)
+        if status == "PENDING":
+            yield "stuck", f"{service} is orange"
+        if not copies:
+            yield "lost", f"{service} does not have the user"
+            return
+        if any(copy.owner is None for copy in copies):  # made before the run
+            if status == "SUCCESS":
+                yield "missed_red", f"{service} is green, though it knew the user from elsewhere"
+            if len(copies) > 1:
+                yield "doubled", f"{service} has the user it knew, and one more"
+            return
+        if len(copies) > 1 or copies[0].owner != row.owner or copies[0].kept != self.record.kept:
+            yield "lost", f"{service} keeps something else: {copies}"
+        is_green = self.row is not None and (row.owner == row.id or copies[0].made_for == row.id)
+        if status == "FAIL" and is_green:
+            yield "false_red", f"{service} is red ({row.lights[service].get('reason')}), and had not known the user"
+        if status == "SUCCESS" and not is_green:
+            yield "missed_red", f"{service} is green, and had the user already"
+
+    def _of_stream(self, row: SignUpRow) -> Iterator[tuple[Wrong, str]]:
+        states = self.story.states
+        if self.story.ended is None or not states or not states[-1]["complete"]:
+            yield "stuck", "its stream did not end"
+        else:
+            shown = {service: light["status"] for service, light in states[-1]["services"].items()}
+            if shown != {service: row.status(service) for service in row.lights}:
+                yield "stuck", f"its stream ended in what is not true: {shown}"
+            if states[-1]["version"] != row.version:
+                yield "stuck", f"its stream ended in version {states[-1]['version']} of {row.version}"
+        for earlier, later in zip(states, states[1:], strict=False):
+            if later["version"] <= earlier["version"]:
+                yield "doubled", f"version {later['version']} came after {earlier['version']}"
+            for service, light in earlier["services"].items():
+                if light["status"] not in ("PENDING", later["services"][service]["status"]):
+                    yield "doubled", f"the light of {service} moved twice"
+
+    @property
+    def _has_rival(self) -> bool:
+        return self.person.signup_id in self._index.with_rival
+
+
+class _Index:
+    """The evidence by its keys, made once for each."""
+
+    _made: "tuple[Evidence, _Index] | None" = None
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.signups = {row.id: row for row in evidence.signups}
+        self.users = {user.owner: user for user in evidence.users}
+        people = [story.person for story in evidence.stories.values()]
+        self.with_rival = {each.original.signup_id for each in people if each.kind is Kind.RIVAL and each.original}
+        self._copies: dict[tuple[str, str], set[UserRow]] = defaultdict(set)
+        for service, copies in evidence.copies.items():
+            for copy in copies:
+                self._copies[service, copy.user_id_key].add(copy)
+                self._copies[service, copy.email].add(copy)
+
+    @classmethod
+    def of(cls, evidence: Evidence) -> "_Index":
+        if cls._made is None or cls._made[0] is not evidence:
+            cls._made = evidence, cls(evidence)
+        return cls._made[1]
+
+    def copies_of(self, service: str, record: UserRow) -> list[UserRow]:
+        """The rows that hold the record's userId or email."""
+        return list(self._copies[service, record.user_id_key] | self._copies[service, record.email])
+
+
+def _more_than_once(values: Iterable[Any]) -> list[Any]:
+    return [value for value, times in Counter(values).items() if times > 1]

@@ -1,0 +1,92 @@
+"""Who signs up in a run of chaos, and what must come of it."""
+
+import unicodedata
+from dataclasses import dataclass
+from enum import StrEnum
+from random import Random
+from uuid import UUID
+
+
+class Kind(StrEnum):
+    NEW = "new to everybody"
+    SAME_USER_ID = "the userId of a complete sign-up, spelled in another case"
+    SAME_EMAIL = "the email of a complete sign-up"
+    RIVAL = "the userId of somebody who signs up at the same moment"
+    KNOWN = "known to one participant from elsewhere"
+
+
+# Of every hundred sign-ups. 5 are real duplicates; a rival's opponent is somebody new, and either of them may win.
+SHARES = {Kind.SAME_USER_ID: 3, Kind.SAME_EMAIL: 2, Kind.RIVAL: 2, Kind.KNOWN: 3}
+# Sign-ups between a duplicate and the latest that it may repeat.
+DISTANCE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """One sign-up to be. `original` is the one whom a duplicate or a rival repeats; `known_to` the participant that
+    has a row with this person's `known_by` (userId or email) before everything begins."""
+
+    signup_id: UUID
+    kind: Kind
+    user_id: str
+    email: str
+    user_name: str
+    password: str
+    original: "Person | None" = None
+    known_to: str = ""
+    known_by: str = ""
+
+    @property
+    def form(self) -> dict[str, str]:
+        """What `POST /user` takes."""
+        return {"userId": self.user_id, "userPw": self.password, "email": self.email, "userName": self.user_name}
+
+
+def folded(user_id: str) -> str:
+    """What userIds that are the same have in common (DESIGN, invariant 11)."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", user_id).casefold())
+
+
+def crowd(count: int, random: Random) -> list[Person]:
+    """The people of one run, in the order in which they come."""
+    people: list[Person] = []
+    originals: list[Person] = []
+    for _ in range(count):
+        kind = _kind(random)
+        candidates = originals[-1:] if kind is Kind.RIVAL else originals[:-DISTANCE]
+        original = random.choice(candidates) if candidates else None
+        if kind is Kind.RIVAL and original:
+            # Who may lose the userId keeps no email in auth either, so nobody is to repeat this one.
+            originals.remove(original)
+        person = _person(random, kind if original or kind is Kind.KNOWN else Kind.NEW, original)
+        people.append(person)
+        if person.kind is Kind.NEW:
+            originals.append(person)
+    return people
+
+
+def _kind(random: Random) -> Kind:
+    kinds = [*SHARES, Kind.NEW]
+    return random.choices(kinds, [*SHARES.values(), 100 - sum(SHARES.values())])[0]
+
+
+def _person(random: Random, kind: Kind, original: Person | None) -> Person:
+    token = f"{random.getrandbits(48):012x}"
+    # The sharp s becomes two letters when it is folded, and both of them when it is written large.
+    user_id = random.choice(["mina", "straße", "김민아"]) + "." + token
+    email = f"{token}@example.org"
+    if kind in (Kind.SAME_USER_ID, Kind.RIVAL) and original:
+        user_id = original.user_id.upper()
+    if kind is Kind.SAME_EMAIL and original:
+        email = original.email.upper()
+    return Person(
+        signup_id=UUID(int=random.getrandbits(128), version=4),
+        kind=kind,
+        user_id=user_id,
+        email=email,
+        user_name=f"Name {token}",
+        password=f"{random.getrandbits(64):016x}-Correct",
+        original=original if kind not in (Kind.NEW, Kind.KNOWN) else None,
+        known_to=random.choice(["chat", "customer"]) if kind is Kind.KNOWN else "",
+        known_by=random.choice(["userId", "email"]) if kind is Kind.KNOWN else "",
+    )
