@@ -1,4 +1,4 @@
-# `make` alone says what there is. Variables: PORT, DATA_DIR, PYTHON (makes the environment), VENV (where it is).
+# `make` alone says what there is. Variables: PORT, DATA_DIR, PYTHON (makes the environment), VENV (where it is); of chaos: SIGNUPS, KILLS, SEED.
 VENV ?= .venv
 PYTHON ?=
 
@@ -15,7 +15,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 # Here while a new environment is being filled: what an interrupted start left of one is not to be trusted.
 UNFINISHED := $(VENV)/.unfinished
 
-.PHONY: help run admin test setup check test-unit test-embedded test-real format lock clean
+.PHONY: help run admin test setup check test-unit test-embedded test-real chaos format lock clean
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,7 +55,10 @@ test-embedded: $(INSTALLED_DEV) ## The tests on the embedded default
 	$(BIN)/python -m pytest --stack=embedded tests/contract tests/integration tests/e2e
 
 test-real: $(INSTALLED_DEV) ## The tests on PostgreSQL, Kafka, Redis and Caddy
-	$(BIN)/python -m pytest --stack=real tests/contract tests/integration tests/e2e
+	$(BIN)/python -m pytest --stack=real tests/contract tests/integration tests/e2e tests/chaos
+
+chaos: $(INSTALLED_DEV) ## Faults against the real thing: make chaos SIGNUPS=20000 KILLS=60 SEED=1 (default: 500, 8, any)
+	@exec $(BIN)/python -m tests.chaos $(if $(SIGNUPS),--signups $(SIGNUPS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
 
 format: $(INSTALLED_DEV) ## Format the code and mend what the linter can
 	$(BIN)/ruff check --fix .

@@ -100,7 +100,7 @@ class BatchConsumer:
             return []
         # consume() with a timeout would wait for all of them, or for all of the time.
         messages = [first, *self._consumer.consume(settings.KAFKA_BATCH_SIZE - 1, 0)]
-        batch = [_incoming(message) for message in messages if not _is_error(message)]
+        batch = [as_incoming(message) for message in messages if not is_error_report(message)]
         self._held = {message.partition for message in batch} & self.partitions
         return batch
 
@@ -259,9 +259,9 @@ class BatchConsumer:
             return
         self._pause()
         message = self._consumer.poll(min(POLL, at_most))
-        if message is not None and not _is_error(message):
+        if message is not None and not is_error_report(message):
             # No paused partition gives one. If it did, going on after it would lose it.
-            read = _incoming(message)
+            read = as_incoming(message)
             self._consumer.seek(TopicPartition(self._topic, read.partition, read.offset))
 
     def _pause(self) -> None:
@@ -275,7 +275,7 @@ class BatchConsumer:
             self._is_paused = False
 
 
-def _is_error(message: Message) -> bool:
+def is_error_report(message: Message) -> bool:
     """Whether it is no message but the client's report of an error, which is logged. Raises a fatal one."""
     error = message.error()
     if error is None:
@@ -286,7 +286,8 @@ def _is_error(message: Message) -> bool:
     return True
 
 
-def _incoming(message: Message) -> Incoming:
+def as_incoming(message: Message) -> Incoming:
+    """The message as handlers get it."""
     kind_of_time, timestamp = message.timestamp()
     headers = cast("list[Header]", message.headers() or [])  # a list, whatever produce() would take
     return Incoming(

@@ -18,6 +18,8 @@ Header = tuple[str, bytes | None]
 # A dead letter carries more headers than its message, which may have been as large as Kafka takes (1 MB).
 DEAD_LETTER_VALUE_MAX: Final = 900_000
 ERROR_TEXT_MAX: Final = 2_000
+# How the names of the headers begin that a dead letter has and its message had not.
+DEAD_LETTER_PREFIX: Final = "dlt-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,8 @@ def decode_each(
 def dead_letter(message: Incoming, error: Exception, *, group: str) -> Outgoing:
     """The message as it was, with `dlt-` headers (UTF-8) that say where it stood, who could not handle it, and why.
 
-    A value over DEAD_LETTER_VALUE_MAX bytes is cut there; `dlt-value-bytes` says how long it was.
+    A value over DEAD_LETTER_VALUE_MAX bytes is cut there; `dlt-value-bytes` says how long it was. `dlt-` headers of the
+    message's own are left out: nobody could tell whose they are.
     """
     value = message.value
     about: dict[str, object] = {
@@ -125,7 +128,7 @@ def dead_letter(message: Incoming, error: Exception, *, group: str) -> Outgoing:
         key=message.key,
         value=value,
         headers=(
-            *message.headers,
+            *(header for header in message.headers if not header[0].startswith(DEAD_LETTER_PREFIX)),
             *((name, str(text).encode(errors="replace")) for name, text in about.items() if text is not None),
         ),
     )

@@ -1,7 +1,6 @@
 """What is kept of the messages that nobody could handle: the dead letters, and what was done about each."""
 
 import base64
-from datetime import datetime
 from typing import Any, ClassVar, Final, Self
 
 import msgspec
@@ -45,7 +44,7 @@ class DeadLetter(models.Model):
     key = models.BinaryField(_("key"), null=True)
     value = models.BinaryField(_("value"), null=True)
     value_bytes = models.BigIntegerField(_("length of the value before it was cut"), null=True)
-    headers: models.JSONField[Any, Any] = models.JSONField(_("headers"), default=list)
+    headers = models.JSONField(_("headers"), default=list)
 
     error = models.CharField(_("error"), max_length=ERROR_MAX, blank=True)
     message = models.TextField(_("what the error said"), blank=True)
@@ -59,7 +58,8 @@ class DeadLetter(models.Model):
         permissions = [("handle_deadletter", _("May replay and discard dead letters"))]
         constraints = [
             models.UniqueConstraint(
-                fields=["letter_topic", "letter_partition", "letter_offset", "put_aside_at"], name="dead_letter_kept_once"
+                fields=["letter_topic", "letter_partition", "letter_offset", "put_aside_at"],
+                name="dead_letter_kept_once",
             )
         ]
         indexes = [
@@ -156,13 +156,3 @@ def _header_bytes(value: str | dict[str, str] | None) -> bytes | None:
     if value is None:
         return None
     return value.encode() if isinstance(value, str) else base64.b64decode(value["base64"])
-
-
-def moment(milliseconds: int | None) -> datetime | None:
-    """A time of Kafka's, which counts from 1970; None for what is no time."""
-    if milliseconds is None or milliseconds < 0:
-        return None
-    try:
-        return datetime.fromtimestamp(milliseconds / 1000, timezone.get_fixed_timezone(0))
-    except (OverflowError, ValueError, OSError):
-        return None

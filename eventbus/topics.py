@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
@@ -17,6 +18,8 @@ logger = logging.getLogger(__name__)
 # Seconds that Kafka may take to say which topics it has (who stops a role waits as long), and to make some.
 ANSWERS_WITHIN: Final = 2.0
 MADE_WITHIN: Final = 10.0
+# Kafka deletes whole segments: so many to a topic's retention, or the last messages of one would stay much longer.
+SEGMENTS: Final = 7
 
 
 class TopicError(Exception):
@@ -26,6 +29,11 @@ class TopicError(Exception):
 def dead_letter_topic(topic: str, group: str) -> str:
     """Where a group puts the messages of a topic that it could not handle."""
     return f"{topic}.{group}.dlt"
+
+
+def kept_for() -> timedelta:
+    """How long Kafka may keep a message of a topic that the project made: its retention, and a segment's time more."""
+    return timedelta(hours=settings.KAFKA_RETENTION_HOURS) * (SEGMENTS + 1) / SEGMENTS
 
 
 def ensure_topics(names: Iterable[str]) -> None:
@@ -48,8 +56,14 @@ def ensure_topics(names: Iterable[str]) -> None:
 
 
 def _make(admin: AdminClient, names: list[str]) -> None:
+    retention = settings.KAFKA_RETENTION_HOURS * 3_600_000
     topics = [
-        NewTopic(name, num_partitions=settings.KAFKA_PARTITIONS, replication_factor=settings.KAFKA_REPLICATION)
+        NewTopic(
+            name,
+            num_partitions=settings.KAFKA_PARTITIONS,
+            replication_factor=settings.KAFKA_REPLICATION,
+            config={"retention.ms": str(retention), "segment.ms": str(retention // SEGMENTS)},
+        )
         for name in names
     ]
     for name, made in admin.create_topics(topics, operation_timeout=MADE_WITHIN).items():

@@ -34,20 +34,18 @@ _NO_NUL: Final = r"\A[^\x00]*\Z"
 _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-class NewUser(msgspec.Struct, frozen=True, rename="camel"):
-    """Asks to keep this user for the sign-up `signup_id`; `owner_signup_id` made auth's record of it.
+class UserRecord(msgspec.Struct, frozen=True, rename="camel"):
+    """Auth's record of a user, which the sign-up `owner_signup_id` made.
 
     `user_id` and `email` are normalised when it is made. Fields that are not read here are ignored. Raises ValueError
     (a msgspec.ValidationError while decoding) for a text that normalising makes too long for the row.
     """
 
-    signup_id: UUID
     owner_signup_id: UUID
     user_id: Annotated[str, Meta(min_length=1, max_length=USER_ID_MAX, pattern=_NO_NUL)]
     email: Annotated[str, Meta(min_length=1, max_length=EMAIL_MAX, pattern=_NO_NUL)]
     user_name: Annotated[str, Meta(max_length=USER_NAME_MAX, pattern=_NO_NUL)]
     role: Annotated[str, Meta(min_length=1, max_length=ROLE_MAX, pattern=_NO_NUL)]
-    services: list[str] | None = None
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "user_id", normalize_user_id(self.user_id))
@@ -58,6 +56,13 @@ class NewUser(msgspec.Struct, frozen=True, rename="camel"):
     @property
     def user_id_key(self) -> str:
         return user_id_key(self.user_id)
+
+
+class NewUser(UserRecord, frozen=True):
+    """Asks to keep this user for the sign-up `signup_id`."""
+
+    signup_id: UUID
+    services: list[str] | None = None
 
     def asks(self, service: str) -> bool:
         """Whether this service is to answer: a request that names no services asks all."""

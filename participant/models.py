@@ -47,6 +47,8 @@ class ParticipantUser(models.Model):
             models.UniqueConstraint(fields=["user_id_key"], name="%(class)s_user_id_key_unique"),
             models.UniqueConstraint(fields=["email"], name="%(class)s_email_unique"),
         ]
+        # Reconcile finds a row by its owner, whatever became of its userId and email.
+        indexes = [models.Index(fields=["owner_signup_id"], name="%(class)s_owner")]
 
     def __str__(self) -> str:
         return self.user_id

@@ -117,8 +117,14 @@ KAFKA_PARTITIONS = env.int("KAFKA_PARTITIONS", default=4)
 KAFKA_REPLICATION = env.int("KAFKA_REPLICATION", default=1)
 # Put before every topic's and group's name, so that tests and installations can share a cluster. Default: none.
 KAFKA_PREFIX = env.str("KAFKA_PREFIX", default="")
+# Hours that Kafka keeps the messages of a topic that the project makes; a topic that is there keeps what it has.
+# Default: 168 (7 days).
+KAFKA_RETENTION_HOURS = env.int("KAFKA_RETENTION_HOURS", default=168)
 # The most messages that one batch takes. Default: 500.
 KAFKA_BATCH_SIZE = env.int("KAFKA_BATCH_SIZE", default=500)
+# Days that a dead letter is kept, whatever was done about it, from when it was put aside; `manage.py purge` deletes it
+# then. More than Kafka keeps the dead-letter topics (7 days by default). Default: 30.
+DEAD_LETTER_RETENTION = env.int("DEAD_LETTER_RETENTION", default=30)
 
 # --- Redis -----------------------------------------------------------------------------------------------------
 
@@ -154,6 +160,9 @@ RELAY_MAX_PAUSE = env.float("RELAY_MAX_PAUSE", default=20.0)
 RELAY_MAX_ATTEMPTS = env.int("RELAY_MAX_ATTEMPTS", default=33)
 # The most events that one relay sends again in a second. Default: 500.
 RELAY_RATE = env.int("RELAY_RATE", default=500)
+# Days that a complete sign-up is kept; `manage.py purge` deletes it then. Longer than anything can come again that is
+# about it, which is checked at start (authsvc.checks). Default: 90.
+SIGNUP_RETENTION = env.int("SIGNUP_RETENTION", default=90)
 # Port of a consumer's or relay's health page on HEALTH_HOST; 0 is none. The web process has /health/ on its own.
 HEALTH_PORT = env.int("HEALTH_PORT", default=0)
 HEALTH_HOST = env.str("HEALTH_HOST", default="127.0.0.1")

@@ -59,8 +59,8 @@ class Role(Process):
 class Stack:
     """A running installation, fresh and of its own: databases, Redis, and a prefix before topics and groups.
 
-    Make one by `embedded` or `real`. `roles` are web, relay, auth-results, chat and customer, on the real servers also
-    auth-1 and auth-2 behind the gateway; each can be stopped, killed, paused and started again.
+    Make one by `embedded` or `real`. `roles` are web, relay, auth-results, chat, customer and dead-letters, on the real
+    servers also auth-1 and auth-2 behind the gateway; each can be stopped, killed, paused and started again.
     """
 
     def __init__(self, env: Mapping[str, str], *, directory: Path, redis: RedisServer, base_url: str) -> None:
@@ -84,6 +84,7 @@ class Stack:
         for role, service in CONSUMERS.items():
             self._add_worker(role, "consume_events", service, database=service)
         self._add_worker("relay", "relay_signups", database="auth")
+        self._add_worker("dead-letters", "collect_dead_letters", database="auth")
 
     @classmethod
     @contextmanager

@@ -108,6 +108,7 @@ def our_roles(listener: socket.socket) -> Iterator[Role]:
         keep_open=(listener.fileno(),),
     )
     yield Role("relay_signups", (*manage, "relay_signups"))
+    yield Role("collect_dead_letters", (*manage, "collect_dead_letters"))
 
 
 def valkey_role(socket_path: Path) -> Role:

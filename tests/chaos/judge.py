@@ -3,11 +3,12 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
-from tests.chaos.clients import Story
 from tests.chaos.people import Kind, Person, folded
+from tests.chaos.story import Story
 
 PARTICIPANTS = {"chat": "chatsvc_chatuser", "customer": "customersvc_customer"}
 
@@ -66,11 +67,12 @@ class Evidence:
 
 def judge(evidence: Evidence) -> list[Offence]:
     """Everything that is wrong; nothing, if the product keeps its word."""
+    index = _Index(evidence)
     return [
         *_of_rows(evidence),
         *_of_dead_letters(evidence),
         *_of_rivals(evidence),
-        *(offence for story in evidence.stories.values() for offence in _Case(story, evidence).offences()),
+        *(offence for story in evidence.stories.values() for offence in _Case(story, index).offences()),
     ]
 
 
@@ -119,8 +121,7 @@ def _of_rivals(evidence: Evidence) -> Iterator[Offence]:
 class _Case:
     """One sign-up: its row, auth's record, the copies of that, and what its client saw."""
 
-    def __init__(self, story: Story, evidence: Evidence) -> None:
-        index = _Index.of(evidence)
+    def __init__(self, story: Story, index: "_Index") -> None:
         self.story = story
         self.person: Person = story.person
         self.row = index.signups.get(self.person.signup_id)
@@ -152,7 +153,7 @@ class _Case:
             yield "stuck", "auth's own light is orange"
         elif is_duplicate and status == "SUCCESS":
             yield "missed_red", "auth took a duplicate"
-        elif self.person.kind in (Kind.NEW, Kind.KNOWN) and status == "FAIL" and not self._has_rival:
+        elif self.person.kind in (Kind.NEW, Kind.PAGE, Kind.KNOWN) and status == "FAIL" and not self._has_rival:
             yield "false_red", f"auth refused somebody new: {row.lights['auth'].get('reason')}"
         if self.record is None:
             yield "lost", "its user is not in auth"
@@ -199,7 +200,7 @@ class _Case:
                 yield "stuck", f"its stream ended in what is not true: {shown}"
             if states[-1]["version"] != row.version:
                 yield "stuck", f"its stream ended in version {states[-1]['version']} of {row.version}"
-        for earlier, later in zip(states, states[1:], strict=False):
+        for earlier, later in pairwise(states):
             if later["version"] <= earlier["version"]:
                 yield "doubled", f"version {later['version']} came after {earlier['version']}"
             for service, light in earlier["services"].items():
@@ -212,9 +213,7 @@ class _Case:
 
 
 class _Index:
-    """The evidence by its keys, made once for each."""
-
-    _made: "tuple[Evidence, _Index] | None" = None
+    """The evidence by its keys."""
 
     def __init__(self, evidence: Evidence) -> None:
         self.signups = {row.id: row for row in evidence.signups}
@@ -226,12 +225,6 @@ class _Index:
             for copy in copies:
                 self._copies[service, copy.user_id_key].add(copy)
                 self._copies[service, copy.email].add(copy)
-
-    @classmethod
-    def of(cls, evidence: Evidence) -> "_Index":
-        if cls._made is None or cls._made[0] is not evidence:
-            cls._made = evidence, cls(evidence)
-        return cls._made[1]
 
     def copies_of(self, service: str, record: UserRow) -> list[UserRow]:
         """The rows that hold the record's userId or email."""

@@ -53,8 +53,10 @@ class Noise:
         )
         self._thread.start()
 
-    def stop(self) -> None:
-        """Sends what is still to be sent; what Kafka did not take counts as an error of the run."""
+    def finish(self) -> None:
+        """Sends what is still to be sent, once; RuntimeError for what Kafka does not take."""
+        if self._stop.is_set():
+            return
         self._stop.set()
         self._thread.join()
         while self._due:

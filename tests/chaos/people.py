@@ -12,11 +12,12 @@ class Kind(StrEnum):
     SAME_USER_ID = "the userId of a complete sign-up, spelled in another case"
     SAME_EMAIL = "the email of a complete sign-up"
     RIVAL = "the userId of somebody who signs up at the same moment"
+    PAGE = "new to everybody, by the form and its page"
     KNOWN = "known to one participant from elsewhere"
 
 
 # Of every hundred sign-ups. 5 are real duplicates; a rival's opponent is somebody new, and either of them may win.
-SHARES = {Kind.SAME_USER_ID: 3, Kind.SAME_EMAIL: 2, Kind.RIVAL: 2, Kind.KNOWN: 3}
+SHARES = {Kind.SAME_USER_ID: 3, Kind.SAME_EMAIL: 2, Kind.RIVAL: 2, Kind.KNOWN: 3, Kind.PAGE: 10}
 # Sign-ups between a duplicate and the latest that it may repeat.
 DISTANCE = 10
 
@@ -58,7 +59,7 @@ def crowd(count: int, random: Random) -> list[Person]:
         if kind is Kind.RIVAL and original:
             # Who may lose the userId keeps no email in auth either, so nobody is to repeat this one.
             originals.remove(original)
-        person = _person(random, kind if original or kind is Kind.KNOWN else Kind.NEW, original)
+        person = _person(random, kind if original or kind in (Kind.KNOWN, Kind.PAGE) else Kind.NEW, original)
         people.append(person)
         if person.kind is Kind.NEW:
             originals.append(person)
@@ -86,7 +87,7 @@ def _person(random: Random, kind: Kind, original: Person | None) -> Person:
         email=email,
         user_name=f"Name {token}",
         password=f"{random.getrandbits(64):016x}-Correct",
-        original=original if kind not in (Kind.NEW, Kind.KNOWN) else None,
+        original=original if kind in (Kind.SAME_USER_ID, Kind.SAME_EMAIL, Kind.RIVAL) else None,
         known_to=random.choice(["chat", "customer"]) if kind is Kind.KNOWN else "",
         known_by=random.choice(["userId", "email"]) if kind is Kind.KNOWN else "",
     )

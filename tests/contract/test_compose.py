@@ -20,7 +20,7 @@ from django.core.management import get_commands
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "compose.yaml"
-ROLES = ("web", "auth", "auth-results", "chat", "customer", "relay", "migrate")
+ROLES = ("web", "auth", "auth-results", "chat", "customer", "relay", "dead-letters", "migrate")
 SERVERS = ("gateway", "postgres", "kafka", "redis")
 SECRETS = (
     "SECRET_KEY",
@@ -130,6 +130,7 @@ def test_a_participant_reaches_no_database_but_its_own():
         "migrate": every,
         "auth-results": {"AUTH_DATABASE_URL"},
         "relay": {"AUTH_DATABASE_URL"},
+        "dead-letters": {"AUTH_DATABASE_URL"},
         "chat": {"CHAT_DATABASE_URL"},
         "customer": {"CUSTOMER_DATABASE_URL"},
     }

@@ -258,7 +258,7 @@ def wrong(**fields: Any) -> dict[str, Any]:
         (wrong(userId="smile🙂"), 422, ["/userId"]),
         (wrong(userName="a\x00b"), 422, ["/userName"]),
         (wrong(userPw="a\x00bcdefghij"), 422, ["/userPw"]),
-        (wrong(userPw="12345678"), 422, ["/userPw", "/userPw"]),
+        (wrong(userPw="x1!"), 422, ["/userPw"]),
         (wrong(email="nowhere"), 422, ["/email"]),
         (wrong(nickname="x"), 422, ["/nickname"]),
         ({"userId": "lonely"}, 422, ["/email", "/userName", "/userPw"]),

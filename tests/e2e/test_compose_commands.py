@@ -15,7 +15,7 @@ from tests.servers.process import LOOPBACK, ROOT, Process
 
 pytestmark = [pytest.mark.needs("application", "postgresql", "kafka")]
 
-LASTING = ("web", "auth", "auth-results", "chat", "customer", "relay")
+LASTING = ("web", "auth", "auth-results", "chat", "customer", "relay", "dead-letters")
 
 
 def health_of(service: dict, port: int) -> bool:

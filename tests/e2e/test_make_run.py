@@ -31,6 +31,7 @@ ROLES = (
     "consume_events chat",
     "consume_events customer",
     "relay_signups",
+    "collect_dead_letters",
     "valkey-server",
 )
 

@@ -1,0 +1,193 @@
+"""Dead letters for the administrator: seen by who may view them, replayed and discarded by who may handle them."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ActionForm
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+
+from eventbus.dead_letters import Outcome, discard, replay
+from eventbus.errors import DeliveryError
+from eventbus.models import DeadLetter
+from eventbus.producer import EventProducer
+
+# Characters of a value that its page shows; `manage.py dead_letters show` shows all.
+VALUE_SHOWN: Final = 20_000
+# Refusals that are shown one by one.
+MOST_SHOWN: Final = 10
+
+
+class ActForm(ActionForm):
+    """What stands beside the choice of an action."""
+
+    reason = forms.CharField(required=False, label=_("Reason (to discard):"), max_length=1000)
+    again = forms.BooleanField(required=False, label=_("Again, where it was done before"))
+
+
+@admin.register(DeadLetter)
+class DeadLetterAdmin(admin.ModelAdmin):
+    list_display = ("id", "put_aside_at", "state", "group", "original_place", "key_shown", "error", "message_begins")
+    list_display_links = ("id", "original_place")
+    list_filter = ("state", "group", "topic", "error", "put_aside_at")
+    show_facets = admin.ShowFacets.ALWAYS
+    search_fields = ("message", "error")
+    search_help_text = _("A whole key, which is a user ID, or part of the error.")
+    ordering = ("-id",)
+    list_per_page = 50
+    show_full_result_count = False
+    actions = ("replay_chosen", "discard_chosen")
+    action_form = ActForm
+    change_form_template = "eventbus/dead_letter.html"
+    fieldsets = (
+        (None, {"fields": ("state", "put_aside_at", "group", "error", "message_shown", "acts_shown")}),
+        (_("Origin"), {"fields": ("original_place", "sent_at", "letter_place", "key_shown", "headers_shown")}),
+        (_("Value"), {"fields": ("value_shown",)}),
+    )
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: DeadLetter | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: DeadLetter | None = None) -> bool:
+        return False
+
+    def has_handle_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("eventbus.handle_deadletter")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[DeadLetter]:
+        # A page of the list would read 50 MB otherwise.
+        return super().get_queryset(request).defer("value", "headers")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[DeadLetter], search_term: str
+    ) -> tuple[QuerySet[DeadLetter], bool]:
+        if with_key := search_term.strip().encode():
+            keyed = queryset.filter(key=with_key)
+            if keyed.exists():
+                return keyed, False
+        return super().get_search_results(request, queryset, search_term)
+
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The acts, by whatever way they were done, stand on the letter's own page."""
+        return HttpResponseRedirect(reverse("admin:eventbus_deadletter_change", args=[object_id]))
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        may_handle = {"may_handle": self.has_handle_permission(request)}
+        return super().change_view(request, object_id, form_url, {**(extra_context or {}), **may_handle})
+
+    # --- What is shown ------------------------------------------------------------------------------------------
+
+    @admin.display(description=_("message"), ordering="topic")
+    def original_place(self, letter: DeadLetter) -> str:
+        return letter.place
+
+    @admin.display(description=_("in the dead-letter topic"))
+    def letter_place(self, letter: DeadLetter) -> str:
+        return letter.letter_place
+
+    @admin.display(description=_("key"), empty_value="–")
+    def key_shown(self, letter: DeadLetter) -> str | None:
+        return None if letter.key is None else letter.key_text
+
+    @admin.display(description=_("what the error said"))
+    def message_begins(self, letter: DeadLetter) -> str:
+        return letter.message[:100]
+
+    @admin.display(description=_("what the error said"))
+    def message_shown(self, letter: DeadLetter) -> SafeString:
+        return format_html("<pre>{}</pre>", letter.message)
+
+    @admin.display(description=_("headers"))
+    def headers_shown(self, letter: DeadLetter) -> SafeString:
+        return format_html("<pre>{}</pre>", "\n".join(f"{name}: {value}" for name, value in letter.header_texts))
+
+    @admin.display(description=_("value"))
+    def value_shown(self, letter: DeadLetter) -> SafeString | str:
+        if letter.value is None:
+            return str(_("The message has no value."))
+        text = letter.value_text
+        note = ""
+        if letter.value_bytes is not None:
+            note = _("It was cut to fit: it had %(bytes)d bytes.") % {"bytes": letter.value_bytes}
+        elif len(text) > VALUE_SHOWN:
+            note = _("This is its beginning; manage.py dead_letters show %(id)d shows all.") % {"id": letter.pk}
+        return format_html("<pre>{}</pre>{}", text[:VALUE_SHOWN], note)
+
+    @admin.display(description=_("what was done"))
+    def acts_shown(self, letter: DeadLetter) -> SafeString | str:
+        rows = [
+            (timezone.localtime(act.at).strftime("%Y-%m-%d %H:%M:%S"), act.get_act_display(), act.by, act.reason)
+            for act in letter.acts.all()
+        ]
+        if not rows:
+            return str(_("Nothing yet."))
+        return format_html(
+            "<table><tbody>{}</tbody></table>",
+            format_html_join("", "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>", rows),
+        )
+
+    # --- Acts ---------------------------------------------------------------------------------------------------
+
+    @admin.action(description=_("Replay: send the message to its topic again"), permissions=["handle"])
+    def replay_chosen(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> None:
+        producer = EventProducer()
+        try:
+            outcomes = replay(ids_of(queryset), by=_who(request), producer=producer, **_wish(request))
+            done = self._tell_refused(request, outcomes)
+        finally:
+            producer.close(timeout=5)
+        self.message_user(request, ngettext("%d message sent again.", "%d messages sent again.", done) % done)
+
+    @admin.action(description=_("Discard: it needs nothing any more"), permissions=["handle"])
+    def discard_chosen(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> None:
+        wish = _wish(request)
+        if not wish["reason"]:
+            self.message_user(request, _("Say why: a letter is discarded with a reason."), messages.ERROR)
+            return
+        done = self._tell_refused(request, discard(ids_of(queryset), by=_who(request), **wish))
+        self.message_user(request, ngettext("%d letter discarded.", "%d letters discarded.", done) % done)
+
+    def _tell_refused(self, request: HttpRequest, outcomes: Iterator[Outcome]) -> int:
+        """Tells of what was refused; how many were done."""
+        done, refused = 0, []
+        try:
+            for outcome in outcomes:
+                if outcome.refusal:
+                    refused.append(f"{outcome.letter_id}: {outcome.refusal}")
+                else:
+                    done += 1
+        except DeliveryError as error:
+            text = _("Kafka did not take every message; the letters that are left still wait. %(error)s")
+            self.message_user(request, text % {"error": error}, messages.ERROR)
+        for line in refused[:MOST_SHOWN]:
+            self.message_user(request, line, messages.WARNING)
+        if (more := len(refused) - MOST_SHOWN) > 0:
+            self.message_user(request, _("%(more)d more were refused.") % {"more": more}, messages.WARNING)
+        return done
+
+
+def ids_of(queryset: QuerySet[DeadLetter]) -> list[int]:
+    return list(queryset.order_by("pk").values_list("pk", flat=True))
+
+
+def _who(request: HttpRequest) -> str:
+    return f"{request.user.get_username()}, in the admin"
+
+
+def _wish(request: HttpRequest) -> dict[str, Any]:
+    return {"reason": request.POST.get("reason", "").strip()[:1000], "again": bool(request.POST.get("again"))}

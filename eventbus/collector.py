@@ -1,0 +1,101 @@
+"""Brings dead letters from their topics into the table."""
+
+import logging
+import threading
+from typing import Final
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from django.db import close_old_connections
+
+from eventbus.clients import client_config, prefixed
+from eventbus.consumer import as_incoming, is_error_report
+from eventbus.dead_letters import CHUNK, Origins, keep
+from eventbus.errors import growing_pauses, is_fatal, is_transient
+from eventbus.health import Heartbeat
+from eventbus.messages import Incoming
+
+logger = logging.getLogger(__name__)
+
+GROUP: Final = "dead-letters"
+# Seconds that a letter is waited for; a stop request waits as long.
+POLL: Final = 0.5
+# Seconds before letters that could not be kept are tried again: at first, and the most.
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 5.0
+
+
+class DeadLetterCollector:
+    """Reads all dead-letter topics as one group and keeps what they hold.
+
+    A letter that was read is known by its place and kept once, so this needs nothing of what BatchConsumer does about
+    being evicted in the middle of a batch: whoever reads it again changes nothing. It puts nothing aside either: what
+    can't be kept stays in its topic, and the process says so and ends.
+    """
+
+    def __init__(self, origins: Origins, *, heartbeat: Heartbeat | None = None) -> None:
+        self._origins = origins
+        self._heartbeat = heartbeat or Heartbeat()
+        self._consumer = Consumer(
+            client_config(
+                {
+                    "group.id": prefixed(GROUP),
+                    "auto.offset.reset": "earliest",
+                    "session.timeout.ms": 6000,
+                    "enable.auto.commit": False,
+                }
+            )
+        )
+
+    def run(self, stop: threading.Event) -> None:
+        """Collects until `stop` is set, then leaves the group, within 5 s."""
+        self._consumer.subscribe([prefixed(topic) for topic in self._origins], on_assign=self._on_assign)
+        try:
+            while not stop.is_set():
+                self._heartbeat.beat()
+                letters = self._next()
+                if letters and self._keep(letters, stop):
+                    self._commit()
+        finally:
+            self._consumer.close()
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        consumer.assign(partitions)
+        self._heartbeat.ready()
+
+    def _next(self) -> list[Incoming]:
+        first = self._consumer.poll(POLL)
+        if first is None:
+            return []
+        messages = [first, *self._consumer.consume(CHUNK - 1, 0)]
+        return [as_incoming(message) for message in messages if not is_error_report(message)]
+
+    def _keep(self, letters: list[Incoming], stop: threading.Event) -> bool:
+        """Keeps them, for as long as it takes; False when it was given up because of `stop`.
+
+        Without polls meanwhile: a group that takes this member for dead gives the letters to another, or to it again.
+        """
+        for pause in growing_pauses(first=FIRST_PAUSE, most=LONGEST_PAUSE):
+            self._heartbeat.beat()
+            close_old_connections()
+            try:
+                keep(letters, self._origins)
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                logger.warning("%d dead letters can't be kept now: %s", len(letters), " ".join(str(error).split()))
+            else:
+                logger.info("kept %d dead letters", len(letters))
+                return True
+            finally:
+                close_old_connections()
+            if stop.wait(pause):
+                break
+        return False
+
+    def _commit(self) -> None:
+        try:
+            self._consumer.commit(asynchronous=False)
+        except KafkaException as error:
+            if is_fatal(error.args[0]):
+                raise
+            logger.warning("the place was not noted, so letters will be read again: %s", error.args[0].str())

@@ -1,0 +1,205 @@
+"""Dead letters: kept in a table where they can be seen, then replayed or discarded by somebody, and purged in the end.
+
+What a consumer can't handle goes to `<topic>.<group>.dlt`, which works when nothing else does (messages.dead_letter).
+The collector brings it from there into the table. See docs/adr/0012.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from django.conf import settings
+from django.db import router, transaction
+from django.utils.translation import gettext as _
+
+from eventbus.errors import DeliveryError
+from eventbus.messages import DEAD_LETTER_PREFIX, Incoming, Outgoing, Subscription
+from eventbus.models import ERROR_MAX, DeadLetter, DeadLetterAct, headers_as_document, headers_from_document
+from eventbus.producer import EventProducer
+from eventbus.subscriptions import subscriptions_of
+from eventbus.topics import dead_letter_topic
+
+# Letters in hand at a time: each may be as large as Kafka takes (1 MB).
+CHUNK: Final = 50
+ACKNOWLEDGED_WITHIN: Final = 10.0
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# The largest number that a column takes.
+_NUMBER_MAX: Final = 2**63 - 1
+
+# Which subscription's letters a topic holds.
+Origins = Mapping[str, Subscription]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one letter; `refusal` says in words why nothing was done, and is empty where it was."""
+
+    letter_id: int
+    refusal: str = ""
+
+
+def dead_letter_origins() -> Origins:
+    """Every dead-letter topic of this installation, from the subscriptions in EVENT_CONSUMERS."""
+    subscriptions = [each for service in settings.EVENT_CONSUMERS for each in subscriptions_of(service)]
+    return {dead_letter_topic(each.topic, each.group): each for each in subscriptions}
+
+
+def keep(letters: Sequence[Incoming], origins: Origins) -> None:
+    """Brings letters that were read from the topics of `origins` into the table; one that is there stays as it is.
+
+    Every message there is kept, also one that somebody made by hand: no content of one can be the database's to refuse.
+    """
+    rows = [_row(letter, origins[letter.topic]) for letter in letters]
+    DeadLetter.objects.bulk_create(rows, ignore_conflicts=True)
+
+
+def replay(
+    ids: Sequence[int], *, by: str, producer: EventProducer, reason: str = "", again: bool = False
+) -> Iterator[Outcome]:
+    """Publishes the messages in their original topics again, with their key, value and headers, and says what became
+    of each.
+
+    Every group of the topic reads them, also those that had handled them before. That is harmless: they were delivered
+    at least once anyway, and a handler gives the same answer each time. Who still can't handle one puts it aside anew,
+    as another letter. A letter is marked once Kafka has acknowledged its message: an end in between leaves it waiting.
+    One that was replayed or discarded before is refused unless `again`, one whose value was cut always.
+
+    Raises DeliveryError when Kafka did not acknowledge all of a chunk; what it did acknowledge is marked.
+    """
+    for letters, refused in _chosen(ids, again=again, refusal=_refusal_of_replay):
+        yield from refused
+        messages = {letter.pk: _message(letter) for letter in letters}
+        failure: DeliveryError | None = None
+        try:
+            producer.send_all(list(messages.values()), timeout=ACKNOWLEDGED_WITHIN)
+        except DeliveryError as error:
+            failure = error
+        failed = {id(message) for message in failure.failed} if failure else set()
+        sent = [letter.pk for letter in letters if id(messages[letter.pk]) not in failed]
+        _note(sent, DeadLetter.State.REPLAYED, by=by, reason=reason)
+        yield from map(Outcome, sent)
+        if failure:
+            raise failure
+
+
+def discard(ids: Sequence[int], *, by: str, reason: str, again: bool = False) -> Iterator[Outcome]:
+    """Marks the letters as needing nothing any more; they stay to be seen until they are purged."""
+    for letters, refused in _chosen(ids, again=again, refusal=lambda letter: ""):
+        yield from refused
+        discarded = [letter.pk for letter in letters]
+        _note(discarded, DeadLetter.State.DISCARDED, by=by, reason=reason)
+        yield from map(Outcome, discarded)
+
+
+def purge_dead_letters(before: datetime, limit: int) -> int:
+    """Deletes letters that were put aside before then, the oldest first and `limit` at most, with their acts; how many.
+
+    Whatever their state: the sign-up, or what else a letter was about, is known where it is owned.
+    """
+    old = DeadLetter.objects.filter(put_aside_at__lt=before).order_by("put_aside_at").values_list("pk", flat=True)
+    chosen = list(old[:limit])
+    # only(): their values are not to be read for this.
+    DeadLetter.objects.filter(pk__in=chosen).only("pk").delete()
+    return len(chosen)
+
+
+# --- From Kafka to the table ------------------------------------------------------------------------------------
+
+
+def _row(letter: Incoming, origin: Subscription) -> DeadLetter:
+    about = {name: value for name, value in letter.headers if name.startswith(DEAD_LETTER_PREFIX)}
+    original = tuple(header for header in letter.headers if not header[0].startswith(DEAD_LETTER_PREFIX))
+    return DeadLetter(
+        letter_topic=letter.topic,
+        letter_partition=letter.partition,
+        letter_offset=letter.offset,
+        put_aside_at=_moment(letter.timestamp_ms) or _EPOCH,
+        # Not what the headers say: who may write to this topic may not choose where a replay writes to.
+        topic=origin.topic,
+        group=origin.group,
+        partition=_number(about.get("dlt-partition")),
+        offset=_number(about.get("dlt-offset")),
+        sent_at=_moment(_number(about.get("dlt-timestamp"))),
+        key=letter.key,
+        value=letter.value,
+        value_bytes=_number(about.get("dlt-value-bytes")),
+        headers=headers_as_document(original),
+        error=_text(about.get("dlt-error"))[:ERROR_MAX],
+        message=_text(about.get("dlt-message")),
+    )
+
+
+def _text(value: bytes | None) -> str:
+    """PostgreSQL stores no NUL."""
+    return (value or b"").decode(errors="replace").replace("\x00", "\ufffd")
+
+
+def _number(value: bytes | None) -> int | None:
+    try:
+        number = int(value or b"")
+    except ValueError:
+        return None
+    return number if 0 <= number <= _NUMBER_MAX else None
+
+
+def _moment(milliseconds: int | None) -> datetime | None:
+    """A time of Kafka's; None for none, and for one that no calendar has."""
+    try:
+        return None if milliseconds is None else _EPOCH + timedelta(milliseconds=milliseconds)
+    except OverflowError:
+        return None
+
+
+# --- Acts -------------------------------------------------------------------------------------------------------
+
+
+def _chosen(
+    ids: Sequence[int], *, again: bool, refusal: Callable[[DeadLetter], str]
+) -> Iterator[tuple[list[DeadLetter], list[Outcome]]]:
+    """The letters with these ids, in their order, a chunk at a time, and the outcomes of those that are refused."""
+    once = list(dict.fromkeys(ids))
+    for start in range(0, len(once), CHUNK):
+        chunk = once[start : start + CHUNK]
+        there = DeadLetter.objects.in_bulk(chunk)
+        refusals = {each: _refusal(there.get(each), again=again, otherwise=refusal) for each in chunk}
+        yield (
+            [there[each] for each in chunk if not refusals[each]],
+            [Outcome(each, why) for each, why in refusals.items() if why],
+        )
+
+
+def _refusal(letter: DeadLetter | None, *, again: bool, otherwise: Callable[[DeadLetter], str]) -> str:
+    if letter is None:
+        return _("There is no such letter.")
+    if letter.state == DeadLetter.State.REPLAYED and not again:
+        return _("It was replayed already.")
+    if letter.state == DeadLetter.State.DISCARDED and not again:
+        return _("It was discarded already.")
+    return otherwise(letter)
+
+
+def _refusal_of_replay(letter: DeadLetter) -> str:
+    if letter.value_bytes is None:
+        return ""
+    return _("Its value of %(whole)d bytes was cut to fit, so it can't be replayed. Have its sender send it again.") % {
+        "whole": letter.value_bytes
+    }
+
+
+def _message(letter: DeadLetter) -> Outgoing:
+    return Outgoing(
+        topic=letter.topic,
+        key=None if letter.key is None else bytes(letter.key),
+        value=None if letter.value is None else bytes(letter.value),
+        headers=headers_from_document(letter.headers),
+    )
+
+
+def _note(ids: Sequence[int], state: DeadLetter.State, *, by: str, reason: str) -> None:
+    """Marks the letters and writes the audit row of each; one that was purged meanwhile has none."""
+    with transaction.atomic(using=router.db_for_write(DeadLetter)):
+        there = DeadLetter.objects.select_for_update().filter(pk__in=ids).values_list("pk", flat=True)
+        acts = [DeadLetterAct(letter_id=each, act=state, by=by, reason=reason) for each in there]
+        DeadLetter.objects.filter(pk__in=ids).update(state=state)
+        DeadLetterAct.objects.bulk_create(acts)

@@ -1,0 +1,38 @@
+"""`manage.py collect_dead_letters`: brings dead letters into the table."""
+
+import logging
+from functools import partial
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from eventbus.collector import DeadLetterCollector
+from eventbus.dead_letters import dead_letter_origins
+from eventbus.roles import check_database, running_role
+from eventbus.topics import TopicError, ensure_topics
+
+logger = logging.getLogger(__name__)
+
+
+class Command(BaseCommand):
+    help = (
+        "Brings the messages that consumers put aside, from the dead-letter topic of each, into the table that the "
+        "admin and `manage.py dead_letters` show. Waits for Kafka and the database if they are not there yet. Any "
+        "number of these may run. Ends on SIGTERM within 5 s."
+    )
+
+    def handle(self, **options: Any) -> None:
+        origins = dead_letter_origins()
+        with running_role("collector of dead letters") as role:
+            if not role.wait_for("its database", partial(check_database, "eventbus")):
+                return
+            try:
+                is_there = role.wait_for(
+                    f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS}", partial(ensure_topics, origins)
+                )
+            except TopicError as error:
+                raise CommandError(str(error)) from error
+            if is_there:
+                logger.info("collecting %s", ", ".join(origins))
+                DeadLetterCollector(origins, heartbeat=role.heartbeat).run(role.stop)

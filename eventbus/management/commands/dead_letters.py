@@ -1,0 +1,257 @@
+"""`manage.py dead_letters`: what consumers could not handle, to be seen, replayed or discarded."""
+
+import argparse
+import os
+import pwd
+import shutil
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db.models import Count, QuerySet
+from django.utils import timezone
+
+from eventbus.dead_letters import Outcome, discard, replay
+from eventbus.errors import DeliveryError
+from eventbus.models import DeadLetter
+from eventbus.producer import EventProducer
+
+# Characters of a line where it goes to no terminal.
+WIDE: Final = 200
+HEAD: Final = ("ID", "PUT ASIDE", "STATE", "GROUP", "MESSAGE", "KEY", "ERROR")
+
+
+class Command(BaseCommand):
+    help = (
+        "Shows the messages that a consumer could not handle, with the error, where they stood and their headers, and "
+        "replays or discards them. `manage.py collect_dead_letters`, which runs with the other roles, brings them here."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        acts = parser.add_subparsers(dest="act", required=True, metavar="list | show | replay | discard")
+        each = acts.add_parser("list", help="the letters, the newest first", description="Lists the letters.")
+        add_filters(each)
+        each.add_argument("--state", choices=DeadLetter.State.values, help="those in this state; without it, in any")
+        each.add_argument("--limit", type=int, default=50, metavar="N", help="at most so many; 50 by default")
+
+        one = acts.add_parser("show", help="all about one letter", description="Shows all that is known of a letter.")
+        one.add_argument("letter_id", type=int, metavar="ID")
+
+        again = "also letters that were replayed or discarded before"
+        sent = acts.add_parser(
+            "replay",
+            help="send the messages to their topics again, once what was wrong is mended",
+            description="Publishes the original messages in their topics again. Every group of the topic reads them, "
+            "which is harmless: a service answers the same each time. Exit code 1 when a letter was refused or Kafka "
+            "did not take a message.",
+        )
+        add_choice(sent)
+        sent.add_argument("--again", action="store_true", help=again)
+
+        gone = acts.add_parser(
+            "discard",
+            help="mark letters as needing nothing",
+            description="Marks letters as needing nothing any more. They stay to be seen until they are purged. Exit "
+            "code 1 when a letter was refused.",
+        )
+        add_choice(gone)
+        gone.add_argument("--reason", required=True, help="why, for whoever asks later")
+        gone.add_argument("--again", action="store_true", help=again)
+
+    def handle(self, *, act: str, **options: Any) -> None:
+        match act:
+            case "list":
+                self._list(options)
+            case "show":
+                self._show(options["letter_id"])
+            case "replay":
+                self._replay(options)
+            case "discard":
+                ids = chosen_ids(options)
+                outcomes = discard(ids, by=who(), reason=options["reason"], again=options["again"])
+                self._report(outcomes, "discarded", len(ids))
+
+    def _list(self, options: dict[str, Any]) -> None:
+        letters = filtered(options)
+        if options["state"]:
+            letters = letters.filter(state=options["state"])
+        counts = dict(letters.order_by("state").values_list("state").annotate(Count("pk")))
+        if not counts:
+            self.stdout.write("There is no dead letter of this kind." if is_narrowed(options) else "No dead letters.")
+            return
+        shown = letters.order_by("-pk").defer("value", "headers")[: max(options["limit"], 0)]
+        width = shutil.get_terminal_size().columns if self.stdout.isatty() else WIDE
+        for line in table([HEAD, *(cells(letter) for letter in shown)], width=width):
+            self.stdout.write(line)
+        total = sum(counts.values())
+        more = f", the newest {len(shown)} of them shown" if len(shown) < total else ""
+        self.stdout.write(f"{total} in all{more}: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
+
+    def _show(self, letter_id: int) -> None:
+        letter = DeadLetter.objects.filter(pk=letter_id).first()
+        if letter is None:
+            raise CommandError(f"There is no dead letter {letter_id}: see `manage.py dead_letters list`.")
+        for line in described(letter):
+            self.stdout.write(line)
+
+    def _replay(self, options: dict[str, Any]) -> None:
+        ids = chosen_ids(options)
+        producer = EventProducer()
+        try:
+            self._report(replay(ids, by=who(), producer=producer, again=options["again"]), "replayed", len(ids))
+        finally:
+            producer.close(timeout=5)
+
+    def _report(self, outcomes: Iterator[Outcome], verb: str, asked: int) -> None:
+        """Says what became of each. Raises CommandError when a letter was refused or Kafka is away."""
+        done = refused = 0
+        failure = ""
+        try:
+            for outcome in outcomes:
+                if outcome.refusal:
+                    refused += 1
+                    self.stderr.write(f"{outcome.letter_id}: {outcome.refusal}")
+                else:
+                    done += 1
+        except DeliveryError as error:
+            failure = f" Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS} did not take the rest, which still wait: {error}."
+        self.stdout.write(f"{done} {verb}, {refused} refused, {asked - done - refused} not tried or failed")
+        if refused:
+            failure += " What was refused needs another way, or --again where it was replayed or discarded before."
+        if failure:
+            raise CommandError(failure.strip())
+
+
+# --- Which letters ----------------------------------------------------------------------------------------------
+
+
+def add_filters(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--topic", help="whose message was in this topic")
+    parser.add_argument("--group", help="which this consumer group put aside")
+    parser.add_argument("--error", metavar="TEXT", help="with this in the error's type, in any case")
+    parser.add_argument("--since", type=moment, metavar="TIME", help="put aside at this ISO date or time, or later")
+
+
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("letter_ids", nargs="*", type=int, metavar="ID")
+    parser.add_argument("--all-waiting", action="store_true", help="every letter that waits, narrowed by the filters")
+    add_filters(parser)
+
+
+def moment(text: str) -> datetime:
+    """An ISO date (its midnight) or time, in TIME_ZONE unless it says otherwise."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no ISO date or time, such as 2026-01-31 or 2026-01-31T09:30"
+        ) from None
+    return at if timezone.is_aware(at) else timezone.make_aware(at)
+
+
+def filtered(options: dict[str, Any]) -> QuerySet[DeadLetter]:
+    letters = DeadLetter.objects.all()
+    if options["topic"]:
+        letters = letters.filter(topic=options["topic"])
+    if options["group"]:
+        letters = letters.filter(group=options["group"])
+    if options["error"]:
+        letters = letters.filter(error__icontains=options["error"])
+    if options["since"]:
+        letters = letters.filter(put_aside_at__gte=options["since"])
+    return letters
+
+
+def is_narrowed(options: dict[str, Any]) -> bool:
+    return any(options.get(name) for name in ("topic", "group", "error", "since", "state"))
+
+
+def chosen_ids(options: dict[str, Any]) -> list[int]:
+    """The ids that the options name. Raises CommandError where they name none, or in two ways."""
+    ids: list[int] = options["letter_ids"]
+    if bool(ids) == options["all_waiting"]:
+        raise CommandError("Say which letters: their IDs, or --all-waiting, which filters narrow.")
+    if ids:
+        if is_narrowed(options):
+            raise CommandError("Filters go with --all-waiting, not with IDs.")
+        return ids
+    # Now, once: what comes while they are replayed, perhaps by the replay, is not among them.
+    waiting = filtered(options).filter(state=DeadLetter.State.WAITING)
+    return list(waiting.order_by("pk").values_list("pk", flat=True))
+
+
+def who() -> str:
+    """Who acts, for the audit row: the user of the operating system, not what the environment says."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        name = f"user {os.getuid()}"  # as in a container
+    return f"{name} on {socket.gethostname()}, by command"
+
+
+# --- What is shown ----------------------------------------------------------------------------------------------
+
+
+def cells(letter: DeadLetter) -> tuple[str, ...]:
+    error = f"{letter.error.rpartition('.')[2]}: {letter.message}" if letter.message else letter.error
+    return (
+        str(letter.pk), to_the_second(letter.put_aside_at), letter.state, letter.group, letter.place,
+        letter.key_text, error,
+    )  # fmt: skip
+
+
+def table(rows: Sequence[Sequence[str]], *, width: int) -> Iterator[str]:
+    """The rows as lines of at most `width` characters, each column as wide as its widest cell."""
+    shown = [[" ".join(printable(cell).split()) for cell in row] for row in rows]
+    widths = [min(max(map(len, column)), 60) for column in zip(*shown, strict=True)]
+    for row in shown:
+        padded = [cell[:most].ljust(most) for cell, most in zip(row[:-1], widths, strict=False)]
+        line = "  ".join([*padded, row[-1]])
+        yield (line if len(line) <= width else line[: width - 1] + "…").rstrip()
+
+
+def described(letter: DeadLetter) -> Iterator[str]:
+    yield from titled(
+        [
+            ("Dead letter", f"{letter.pk}, {letter.state}"),
+            ("Put aside", f"{to_the_second(letter.put_aside_at)}, in {letter.letter_place}"),
+            ("By group", letter.group),
+            ("Error", letter.error or "not said"),
+            ("", letter.message),
+            ("Message", letter.place),
+            ("Sent", to_the_second(letter.sent_at) if letter.sent_at else "not known"),
+            ("Key", letter.key_text if letter.key is not None else "none"),
+            *[("Header", f"{name}: {value}") for name, value in letter.header_texts],
+            *[
+                ("Act", f"{to_the_second(act.at)} {act.act} by {act.by}" + (f": {act.reason}" if act.reason else ""))
+                for act in letter.acts.all()
+            ],
+        ]
+    )
+    if letter.value is None:
+        yield "No value."
+    else:
+        cut = f", cut from {letter.value_bytes}" if letter.value_bytes is not None else ""
+        yield f"Value, {len(letter.value)} bytes{cut}:"
+        yield printable(letter.value_text)
+
+
+def titled(lines: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for title, text in lines:
+        for number, line in enumerate(printable(text).splitlines()):
+            yield f"{'' if number else title:<12} {line}".rstrip()
+
+
+def printable(text: str) -> str:
+    """The text without what would drive a terminal: whoever sent the message chose it."""
+    return "".join(
+        character if character.isprintable() or character == "\n" else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def to_the_second(at: datetime) -> str:
+    return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}"

@@ -1,0 +1,230 @@
+"""A participant's part in `manage.py reconcile`: it compares its rows with a page of auth's records, and mends what it
+may (docs/adr/0013). The events are those of docs/asyncapi.yaml.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+import msgspec
+from django.db import router
+from django.db.models import Q, QuerySet
+from msgspec import Meta
+
+from eventbus.errors import PermanentError
+from eventbus.messages import HandledBatch, Incoming, Outgoing, cloud_event_headers, decode_each
+from eventbus.transactions import atomically
+from participant.comparison import Comparison, compare
+from participant.events import UserRecord, traceparent_of
+from participant.models import ParticipantUser
+
+logger = logging.getLogger(__name__)
+
+RECONCILE_REQUESTED: Final = "user.reconcile.req"
+RECONCILE_ANSWERED: Final = "user.reconcile.res"
+
+# Keeps a message of the longest texts under half of the 1 MB that Kafka takes.
+FINDINGS_MAX: Final = 250
+RECORDS_MAX: Final = 500
+
+
+class Kind(StrEnum):
+    """What is wrong. The first two are mended; about the others a person decides."""
+
+    MISSING = "missing"  # no row for auth's record
+    DIFFERENT = "different"  # the row that auth's sign-ups made for it has other fields
+    CONFLICTING = "conflicting"  # a row that is not its own has its userId or email, or two rows have them
+    SUPERFLUOUS = "superfluous"  # a row for no record of auth's
+
+
+class OwnerRange(msgspec.Struct, frozen=True, rename="camel"):
+    """The owners after `after` up to and including `up_to`; without one of the two it has no end there."""
+
+    after: UUID | None = None
+    up_to: UUID | None = None
+
+
+class ReconcilePage(msgspec.Struct, frozen=True, rename="camel"):
+    """Asks what is wrong about `records`, which are all of auth's whose owner is in `owners`, if that is there.
+
+    `unowned` asks for all rows that no sign-up made. `gone` are owners of which auth has no record. Raises ValueError
+    where two records would be the same row.
+    """
+
+    run_id: UUID
+    page: int
+    expires_at: Annotated[datetime, Meta(tz=True)]
+    heal: bool = False
+    records: Annotated[list[UserRecord], Meta(max_length=RECORDS_MAX)] = []
+    owners: OwnerRange | None = None
+    unowned: bool = False
+    gone: list[UUID] = []
+    services: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("owner_signup_id", "user_id_key", "email"):
+            if len({getattr(record, name) for record in self.records}) < len(self.records):
+                raise ValueError(f"two records have the same {name}")
+
+    def asks(self, service: str) -> bool:
+        return self.services is None or service in self.services
+
+
+class HeldBy(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A row that is in the way; an administrator's has no owner."""
+
+    user_id: str
+    email: str
+    owner_signup_id: UUID | None = None
+
+
+class Finding(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """One thing that is or was wrong: about auth's record, or where superfluous about the row."""
+
+    kind: Kind
+    user_id: str
+    email: str
+    owner_signup_id: UUID | None = None
+    healed: bool = False
+    fields: tuple[str, ...] = ()
+    held_by: tuple[HeldBy, ...] = ()
+
+
+class ReconcileAnswered(msgspec.Struct, frozen=True, rename="camel"):
+    """What one service found; where it is much, in several messages, all but the last with `more`."""
+
+    run_id: UUID
+    page: int
+    service: str
+    findings: Sequence[Finding]
+    more: bool
+    occurred_at: datetime
+
+
+_decoder = msgspec.json.Decoder(ReconcilePage)
+_encoder = msgspec.json.Encoder()
+
+
+def decode_page(message: Incoming) -> ReconcilePage:
+    """The page in this message. Raises msgspec.DecodeError, UnicodeError or PermanentError for what is none."""
+    if message.value is None:
+        raise PermanentError("a page to reconcile has no value")
+    return _decoder.decode(message.value)
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcileHandler:
+    """Compares each page that asks `service` with the rows of `model`, mends if it asks for that, and answers.
+
+    An eventbus.messages.Handler. A page is one transaction. One that has expired is left alone: nobody waits for its
+    answer, and to carry it out would bring back what auth had then. Raises as participant.handler.NewUserHandler does.
+    """
+
+    service: str
+    model: type[ParticipantUser]
+
+    def __call__(self, batch: Sequence[Incoming]) -> HandledBatch:
+        decoded, rejected = decode_each(batch, decode_page)
+        answers: list[Outgoing] = []
+        for message, page in decoded:
+            if not page.asks(self.service):
+                continue
+            if page.expires_at < datetime.now(UTC):
+                logger.warning("page %d of the reconcile run %s came too late", page.page, page.run_id)
+                continue
+            answers += self._answers(message, page, self._findings(page))
+        return HandledBatch(answers=answers, rejected=rejected)
+
+    def _findings(self, page: ReconcilePage) -> list[Finding]:
+        return atomically(lambda: self._compare_and_heal(page), using=router.db_for_write(self.model))
+
+    def _compare_and_heal(self, page: ReconcilePage) -> list[Finding]:
+        found = compare(page.records, self._rows_about(page.records), gone=frozenset(page.gone))
+        if page.heal:
+            self._heal(found)
+        return [*_findings(found, is_healed=page.heal), *self._rows_without_record(page)]
+
+    def _rows_about(self, records: Sequence[UserRecord]) -> QuerySet[ParticipantUser]:
+        # Locked, so that an administrator's change does not come between; in one order, as every writer does.
+        return (
+            self.model.objects.select_for_update()
+            .filter(
+                Q(owner_signup_id__in=[record.owner_signup_id for record in records])
+                | Q(user_id_key__in=[record.user_id_key for record in records])
+                | Q(email__in=[record.email for record in records])
+            )
+            .order_by("id")
+        )
+
+    def _rows_without_record(self, page: ReconcilePage) -> Iterator[Finding]:
+        rows = self.model.objects.none()
+        if page.unowned:
+            rows = self.model.objects.filter(owner_signup_id__isnull=True)
+        elif page.owners is not None:
+            rows = self.model.objects.filter(owner_signup_id__isnull=False)
+            if page.owners.after is not None:
+                rows = rows.filter(owner_signup_id__gt=page.owners.after)
+            if page.owners.up_to is not None:
+                rows = rows.filter(owner_signup_id__lte=page.owners.up_to)
+        known = {record.owner_signup_id for record in page.records}
+        for user_id, email, owner in rows.order_by("id").values_list("user_id", "email", "owner_signup_id"):
+            if owner not in known:
+                yield Finding(Kind.SUPERFLUOUS, user_id, email, owner)
+
+    def _heal(self, found: Comparison[UserRecord, ParticipantUser]) -> None:
+        different = [_corrected(row, record) for record, row, _ in found.different]
+        self.model.objects.bulk_update(different, _CORRECTED)
+        # In one order for every writer, so that two of them mostly wait for each other rather than deadlock.
+        missing = sorted(found.missing, key=lambda record: record.user_id_key)
+        self.model.objects.bulk_create([_corrected(self.model(), record) for record in missing])
+
+    def _answers(self, message: Incoming, page: ReconcilePage, findings: Sequence[Finding]) -> Iterator[Outgoing]:
+        for start in range(0, len(findings) or 1, FINDINGS_MAX):
+            event = ReconcileAnswered(
+                run_id=page.run_id,
+                page=page.page,
+                service=self.service,
+                findings=findings[start : start + FINDINGS_MAX],
+                more=start + FINDINGS_MAX < len(findings),
+                occurred_at=datetime.now(UTC),
+            )
+            yield Outgoing(
+                topic=RECONCILE_ANSWERED,
+                key=f"{page.run_id}:{page.page}",
+                value=_encoder.encode(event),
+                headers=cloud_event_headers(
+                    type=RECONCILE_ANSWERED, source=f"/{self.service}", traceparent=traceparent_of(message)
+                ),
+            )
+
+
+_CORRECTED: Final = ["signup_id", "owner_signup_id", "user_id", "user_id_key", "email", "user_name", "role"]
+
+
+def _corrected(row: ParticipantUser, record: UserRecord) -> ParticipantUser:
+    """The row as the record wants it. Whether the user is active is the administrator's to say."""
+    if row.owner_signup_id != record.owner_signup_id:
+        row.signup_id = row.owner_signup_id = record.owner_signup_id
+    row.user_id, row.user_id_key, row.email = record.user_id, record.user_id_key, record.email
+    row.user_name, row.role = record.user_name, record.role
+    return row
+
+
+def _findings(found: Comparison[UserRecord, ParticipantUser], *, is_healed: bool) -> Iterator[Finding]:
+    for record in found.missing:
+        yield _finding(Kind.MISSING, record, healed=is_healed)
+    for record, _, fields in found.different:
+        yield _finding(Kind.DIFFERENT, record, healed=is_healed, fields=fields)
+    for record, rows in found.conflicting:
+        held_by = tuple(HeldBy(row.user_id, row.email, row.owner_signup_id) for row in rows)
+        yield _finding(Kind.CONFLICTING, record, held_by=held_by)
+    for row in found.superfluous:
+        yield _finding(Kind.SUPERFLUOUS, row)
+
+
+def _finding(kind: Kind, about: UserRecord | ParticipantUser, **more: Any) -> Finding:
+    return Finding(kind, about.user_id, about.email, about.owner_signup_id, **more)

@@ -1,0 +1,113 @@
+"""What a run puts into the databases beforehand and finds in them afterwards, past all of the product's code."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from confluent_kafka import Consumer, TopicPartition
+
+from tests.chaos.judge import PARTICIPANTS, Evidence, SignUpRow, UserRow
+from tests.chaos.noise import ANSWERS, REQUESTS, Noise
+from tests.chaos.people import Person, folded
+from tests.chaos.story import Story
+from tests.client import read_topic
+from tests.stack import Stack
+
+# Whose dead letters the poison of a topic must be found in.
+READERS = {REQUESTS: ("chat", "customer"), ANSWERS: ("auth",)}
+USER = "user_id, user_id_key, email, user_name, role"
+
+
+def introduce(stack: Stack, people: Sequence[Person]) -> None:
+    """Makes the rows of those whom one participant knows from elsewhere: by the userId or by the email."""
+    for service, table in PARTICIPANTS.items():
+        rows = []
+        for person in people:
+            if person.known_to == service:
+                user_id = person.user_id if person.known_by == "userId" else f"other-{person.signup_id.hex[:12]}"
+                email = person.email if person.known_by == "email" else f"other-{person.email}"
+                rows.append((user_id, folded(user_id), email))
+        with psycopg.connect(stack.env[f"{service.upper()}_DATABASE_URL"]) as connection:
+            connection.cursor().executemany(
+                f"INSERT INTO {table} ({USER}, is_active, created_at) "
+                "VALUES (%s, %s, %s, 'Known', 'ROLE_USER', true, now())",
+                rows,
+            )
+
+
+def pending(stack: Stack) -> int:
+    """How many sign-ups have an orange light."""
+    [(count,)] = stack.query("auth", "SELECT count(*) FROM authsvc_signup WHERE pending_count > 0")
+    return int(count)
+
+
+def unread(stack: Stack) -> int:
+    """How many messages the consumers have not committed yet."""
+    left = 0
+    for topic, groups in READERS.items():
+        for group in groups:
+            left += _lag(stack, stack.env["KAFKA_PREFIX"] + topic, stack.env["KAFKA_PREFIX"] + group)
+    return left
+
+
+def _lag(stack: Stack, topic: str, group: str) -> int:
+    consumer = Consumer({"bootstrap.servers": stack.env["KAFKA_BOOTSTRAP_SERVERS"], "group.id": group})
+    try:
+        partitions = [
+            TopicPartition(topic, each) for each in consumer.list_topics(topic, timeout=5).topics[topic].partitions
+        ]
+        done = {each.partition: max(each.offset, 0) for each in consumer.committed(partitions, timeout=5)}
+        return sum(consumer.get_watermark_offsets(each, timeout=5)[1] - done[each.partition] for each in partitions)
+    finally:
+        consumer.close()
+
+
+def collect(stack: Stack, stories: Mapping[UUID, Story], noise: Noise) -> Evidence:
+    signups = stack.query("auth", "SELECT id, owner_signup_id, lights, version FROM authsvc_signup")
+    users = stack.query("auth", f"SELECT owner_signup_id, NULL, {USER} FROM authsvc_user")
+    return Evidence(
+        stories=stories,
+        signups=[SignUpRow(*row) for row in signups],
+        users=[UserRow(*row) for row in users],
+        copies={
+            service: [
+                UserRow(*row) for row in stack.query(service, f"SELECT owner_signup_id, signup_id, {USER} FROM {table}")
+            ]
+            for service, table in PARTICIPANTS.items()
+        },
+        poison={letters(topic, group): noise.poison[topic] for topic in READERS for group in READERS[topic]},
+        dead={
+            letters(topic, group): [message.key or b"" for message in in_topic(stack, letters(topic, group))]
+            for topic in READERS
+            for group in READERS[topic]
+        },
+    )
+
+
+def letters(topic: str, group: str) -> str:
+    return f"{topic}.{group}.dlt"
+
+
+def in_topic(stack: Stack, topic: str) -> list[Any]:
+    return read_topic(stack.env["KAFKA_BOOTSTRAP_SERVERS"], stack.env["KAFKA_PREFIX"] + topic)
+
+
+def traffic_of(stack: Stack, signup_ids: Sequence[UUID]) -> dict[UUID, list[str]]:
+    """The messages that were sent about these sign-ups, in the order of each partition."""
+    found: dict[UUID, list[str]] = {signup_id: [] for signup_id in signup_ids}
+    for topic in READERS:
+        for message in in_topic(stack, topic):
+            for signup_id, texts in found.items():
+                if str(signup_id).encode() in message.value:
+                    texts.append(f"{topic} {message.value.decode(errors='replace')}")
+    return found
+
+
+def keep_logs(stack: Stack, others: Sequence[Path], directory: Path) -> None:
+    """Copies the logs of all processes out of the directories that go with the run."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for path in [*stack.directory.glob("*.log"), *others]:
+        if path.exists():
+            (directory / path.name).write_bytes(path.read_bytes())

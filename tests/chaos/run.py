@@ -1,0 +1,135 @@
+"""One run of chaos: start everything, let the people come, injure it, wait until it has healed, judge."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from uuid import UUID
+
+from tests.chaos import evidence
+from tests.chaos.clients import Crowd
+from tests.chaos.faults import Injector, plan
+from tests.chaos.judge import Evidence, Offence, judge
+from tests.chaos.noise import Noise
+from tests.chaos.people import crowd
+from tests.chaos.story import Story
+from tests.servers import CaddyServer, KafkaServer, PostgresqlServer, Server
+from tests.stack import Stack
+from tests.waiting import eventually
+
+# Where the logs of a run that went wrong are kept.
+KEPT = Path(__file__).resolve().parents[1] / "artifacts"
+# Seconds of the run for each kill, and the most sign-ups that come in a second.
+SECONDS_PER_KILL = 7.0
+RATE = 60.0
+# Seconds after the last fault in which every light must have turned.
+HEALED_WITHIN = 60.0
+# Offenders whose whole story is told.
+TOLD = 5
+
+SETTINGS = {
+    # Hashing at full price is argon2's work and not ours, on a machine that runs everything else too.
+    "ARGON2_MEMORY_KIB": "512",
+    "ARGON2_TIME_COST": "1",
+    # Shorter than in production, as 60 s are to be enough.
+    "RELAY_FIRST_PAUSE": "2",
+    "RELAY_MAX_PAUSE": "8",
+}
+
+
+@dataclass
+class Outcome:
+    """What a run was and what came of it. `traffic` are the messages about the first offenders."""
+
+    seed: int
+    signups: int
+    kills: int
+    seconds: float = 0.0
+    healed_after: float = 0.0
+    counts: Counter[str] = field(default_factory=Counter)
+    crashes: Counter[str] = field(default_factory=Counter)
+    noise: Counter[str] = field(default_factory=Counter)
+    poison: int = 0
+    offences: list[Offence] = field(default_factory=list)
+    evidence: Evidence | None = None
+    traffic: Mapping[UUID, list[str]] = field(default_factory=dict)
+    logs: Path | None = None
+
+    @property
+    def stories(self) -> list[Story]:
+        return list(self.evidence.stories.values()) if self.evidence else []
+
+
+def missing() -> str | None:
+    """Why it can't run here, in a sentence."""
+    return PostgresqlServer.missing() or KafkaServer.missing() or CaddyServer.missing()
+
+
+def run(*, signups: int, kills: int, seed: int, say: Callable[[str], None] = print) -> Outcome:
+    """Runs it; what went wrong is in the outcome. `say` gets a line for each thing that happens."""
+    outcome = Outcome(seed, signups, kills)
+    people = crowd(signups, Random(f"people {seed}"))
+    seconds = max(kills * SECONDS_PER_KILL, signups / RATE)
+    say(f"chaos: {signups} sign-ups and {kills} kills in {seconds:.0f} s, seed {seed}")
+    with _installation() as (stack, servers):
+        evidence.introduce(stack, people)
+        browsers = Crowd(stack.base_url, people, seconds=seconds, seed=seed)
+        noise = Noise(stack, seed=seed)
+        injector = Injector(stack, servers, say)
+        begun = time.monotonic()
+        noise.start()
+        browsers.start()
+        try:
+            injector.run(plan(kills, seconds, Random(f"faults {seed}")))
+            outcome.healed_after = _heal(stack, injector, browsers, noise)
+        finally:
+            browsers.stop()
+            noise.finish()
+        outcome.seconds = time.monotonic() - begun
+        outcome.counts, outcome.crashes = injector.counts, injector.crashes
+        outcome.noise, outcome.poison = noise.counts, sum(map(len, noise.poison.values()))
+        outcome.evidence = evidence.collect(stack, browsers.stories, noise)
+        outcome.offences = judge(outcome.evidence)
+        if outcome.offences:
+            outcome.logs = KEPT / f"chaos-{seed}"
+            evidence.keep_logs(stack, [server.process.log_path for server in servers.values()], outcome.logs)
+            offenders = {each.signup_id: None for each in outcome.offences if each.signup_id}
+            outcome.traffic = evidence.traffic_of(stack, list(offenders)[:TOLD])
+    return outcome
+
+
+@contextmanager
+def _installation() -> Iterator[tuple[Stack, dict[str, Server]]]:
+    """Every role on servers of this run's own, which it may kill; the servers by name."""
+    kafka, postgresql = KafkaServer(), PostgresqlServer()
+    with ExitStack() as cleanup:
+        for server in (kafka, postgresql):
+            cleanup.callback(server.close)
+            server.launch()
+        for server in (kafka, postgresql):
+            server.wait_ready()
+        stack = cleanup.enter_context(Stack.real(postgresql=postgresql, kafka=kafka, **SETTINGS))
+        assert stack.caddy
+        yield stack, {"kafka": kafka, "postgresql": postgresql, "redis": stack.redis, "caddy": stack.caddy}
+
+
+def _heal(stack: Stack, injector: Injector, browsers: Crowd, noise: Noise) -> float:
+    """Waits until all is as it should be, HEALED_WITHIN seconds at most, and gives the seconds that it took.
+
+    What is not healed then is for the judge to find.
+    """
+    begun = time.monotonic()
+
+    def is_healed() -> bool:
+        injector.supervise()
+        if not (browsers.is_done.is_set() and injector.is_ready()):
+            return False
+        noise.finish()
+        return evidence.pending(stack) == 0 and evidence.unread(stack) == 0
+
+    with suppress(AssertionError):
+        eventually(is_healed, HEALED_WITHIN, what="all is healed")
+    return time.monotonic() - begun

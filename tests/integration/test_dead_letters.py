@@ -1,0 +1,358 @@
+"""Dead letters on their way from the topic to the table, and what is done about them there."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+from uuid import uuid4
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import OperationalError, connections
+from django.utils import timezone
+
+from eventbus import collector, dead_letters
+from eventbus.collector import DeadLetterCollector
+from eventbus.dead_letters import Origins, keep, purge_dead_letters
+from eventbus.errors import PermanentError
+from eventbus.messages import DEAD_LETTER_VALUE_MAX, HandledBatch, Header, Incoming, Subscription, dead_letter
+from eventbus.models import DeadLetter, DeadLetterAct
+from eventbus.producer import EventProducer
+from eventbus.topics import ensure_topics
+from tests.broker import put, read
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.django_db(transaction=True)
+needs_broker = pytest.mark.needs("broker")
+
+LETTERS = "asked.readers.dlt"
+ORIGINS: Origins = {
+    LETTERS: Subscription(group="readers", topic="asked", handle=lambda batch: HandledBatch()),
+    "told.auth.dlt": Subscription(group="auth", topic="told", handle=lambda batch: HandledBatch()),
+}
+ODD_HEADERS: tuple[Header, ...] = (
+    ("ce_id", b"1"),
+    ("ce_id", b"2"),
+    ("not UTF-8", b"\xff\xfe"),
+    ("NUL", b"a\x00b"),
+    ("큰", "값".encode()),
+    ("empty", b""),
+    ("null", None),
+)
+SENT_AT = datetime(2026, 3, 1, 12, 0, 0, 123_000, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _own_topics(settings):
+    settings.KAFKA_PREFIX = f"letters-{uuid4()}-"
+
+
+@pytest.fixture
+def topics():
+    ensure_topics([*ORIGINS, "asked", "told"])
+
+
+def asked(value: bytes | None = b"no JSON", key: bytes | None = b"kim", headers: tuple[Header, ...] = ()) -> Incoming:
+    return Incoming("asked", 3, 17, key, value, headers, int(SENT_AT.timestamp() * 1000))
+
+
+def letter(offset: int = 0, *, partition: int = 0, at: datetime = SENT_AT, **message: object) -> Incoming:
+    """A dead letter as the collector reads it."""
+    written = dead_letter(asked(**message), PermanentError("no reader"), group="readers")
+    at_ms = int(at.timestamp() * 1000)
+    return Incoming(LETTERS, partition, offset, written.key, written.value, written.headers, at_ms)
+
+
+def kept(count: int = 1, **message: object) -> list[DeadLetter]:
+    """So many letters, which wait."""
+    keep([letter(offset, **message) for offset in range(count)], ORIGINS)
+    return list(DeadLetter.objects.order_by("-pk")[:count][::-1])
+
+
+@contextmanager
+def collecting() -> Iterator[threading.Thread]:
+    stop = threading.Event()
+
+    def run() -> None:
+        try:
+            DeadLetterCollector(ORIGINS).run(stop)
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        stop.set()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def command(*arguments: object) -> str:
+    out = StringIO()
+    call_command("dead_letters", *map(str, arguments), stdout=out, stderr=out)
+    return out.getvalue()
+
+
+def refused(*arguments: object) -> str:
+    """What the command says when it ends with an error, its own message last."""
+    out = StringIO()
+    with pytest.raises(CommandError) as raised:
+        call_command("dead_letters", *map(str, arguments), stdout=out, stderr=out)
+    assert raised.value.returncode == 1
+    return f"{out.getvalue()}{raised.value}"
+
+
+# --- From the topic to the table --------------------------------------------------------------------------------
+
+
+@needs_broker
+def test_a_letter_is_collected_and_its_replay_is_the_message_as_it_was(topics):
+    producer = EventProducer()
+    error = PermanentError("it has a \x00 in it")
+    producer.send_all([dead_letter(asked(b"\x00\xff", b"\xfe", ODD_HEADERS), error, group="readers")], timeout=10)
+    producer.close(1)
+    with collecting():
+        row = eventually(DeadLetter.objects.first, 20)
+    assert (row.topic, row.partition, row.offset, row.group, row.sent_at) == ("asked", 3, 17, "readers", SENT_AT)
+    assert (row.error, row.message) == ("eventbus.errors.PermanentError", "it has a \ufffd in it")
+    assert (row.letter_topic, row.state) == (LETTERS, "waiting")
+    assert abs(row.put_aside_at - timezone.now()) < timedelta(minutes=1)
+    assert command("replay", row.pk) == "1 replayed, 0 refused, 0 not tried or failed\n"
+    [message] = read("asked", 1)
+    assert (message.key(), message.value(), tuple(message.headers())) == (b"\xfe", b"\x00\xff", ODD_HEADERS)
+
+
+@needs_broker
+def test_every_topic_is_collected_also_after_a_restart_and_nothing_twice(topics):
+    put(LETTERS, b"first", partition=0)
+    put("told.auth.dlt", b"second", partition=3)
+    with collecting():
+        eventually(lambda: DeadLetter.objects.count() == 2, 20)
+    put(LETTERS, b"third", partition=0)
+    with collecting():
+        eventually(lambda: DeadLetter.objects.count() == 3, 20)
+    rows = DeadLetter.objects.order_by("pk")
+    assert sorted((row.topic, row.group, bytes(row.value)) for row in rows) == [
+        ("asked", "readers", b"first"),
+        ("asked", "readers", b"third"),
+        ("told", "auth", b"second"),
+    ]
+
+
+@needs_broker
+def test_while_the_database_is_away_the_letters_wait(topics, monkeypatch, caplog):
+    failures = iter([OperationalError("the server is gone"), OperationalError("the server is gone")])
+
+    def keep_at_last(*arguments: object) -> None:
+        if failure := next(failures, None):
+            raise failure
+        keep(*arguments)
+
+    monkeypatch.setattr(collector, "keep", keep_at_last)
+    monkeypatch.setattr(collector, "FIRST_PAUSE", 0.01)
+    put(LETTERS, b"patient")
+    with collecting():
+        eventually(DeadLetter.objects.exists, 20)
+    assert caplog.text.count("1 dead letters can't be kept now: the server is gone") == 2
+
+
+def test_a_letter_is_kept_once_however_often_it_is_read():
+    for _ in range(2):
+        keep([letter(0), letter(1), letter(0, partition=1), letter(0)], ORIGINS)
+    assert DeadLetter.objects.count() == 3
+
+
+def test_a_topic_that_was_made_anew_has_other_letters_in_the_same_places():
+    keep([letter(0)], ORIGINS)
+    keep([letter(0, at=SENT_AT + timedelta(milliseconds=1))], ORIGINS)
+    assert DeadLetter.objects.count() == 2
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (),
+        (("dlt-partition", b"none"), ("dlt-offset", b"-1"), ("dlt-timestamp", b"9" * 5000)),
+        (("dlt-partition", b"9" * 30), ("dlt-offset", b""), ("dlt-timestamp", b"9" * 18)),
+        (("dlt-error", b"\xff\x00" * 5000), ("dlt-message", None), ("dlt-topic", b"../admin")),
+        ODD_HEADERS,
+    ],
+)
+@pytest.mark.parametrize("timestamp_ms", [None, 10**17])
+def test_what_somebody_wrote_there_by_hand_is_kept_too(headers, timestamp_ms):
+    keep([Incoming(LETTERS, 0, 0, None, None, headers, timestamp_ms)], ORIGINS)
+    row = DeadLetter.objects.get()
+    assert (row.topic, row.group) == ("asked", "readers")
+    assert (row.partition, row.offset, row.sent_at) == (None, None, None)
+    assert str(row.pk) in command("list")
+    assert "asked[?] at ?" in command("show", row.pk)
+
+
+def test_a_message_can_t_bring_headers_that_look_like_the_letter_s():
+    forged = (("dlt-value-bytes", b"7"), ("dlt-offset", b"99"), ("trace", b"1"))
+    [row] = kept(headers=forged)
+    assert (row.value_bytes, row.offset, row.headers) == (None, 17, [["trace", "1"]])
+
+
+# --- Replay and discard -----------------------------------------------------------------------------------------
+
+
+@needs_broker
+def test_what_was_replayed_is_refused_the_next_time_unless_again(topics):
+    first, second = kept(2)
+    assert "1 replayed, 0 refused" in command("replay", first.pk)
+    said = refused("replay", first.pk, second.pk)
+    assert f"{first.pk}: It was replayed already." in said
+    assert "1 replayed, 1 refused" in said
+    assert f"{first.pk}: It was replayed already." in refused("discard", first.pk, "--reason", "tired of it")
+    assert "1 replayed, 0 refused" in command("replay", first.pk, "--again")
+    assert len(read("asked", 3)) == 3
+    assert [act.act for act in first.acts.all()] == ["replayed", "replayed"]
+
+
+@needs_broker
+def test_all_that_wait_are_replayed_across_chunks_narrowed_by_filters(topics, monkeypatch):
+    monkeypatch.setattr(dead_letters, "CHUNK", 3)
+    kept(10)
+    others = letter(99)
+    keep([Incoming("told.auth.dlt", 0, 0, b"lee", b"other", others.headers, others.timestamp_ms)], ORIGINS)
+    assert "10 replayed" in command("replay", "--all-waiting", "--group", "readers")
+    assert set(DeadLetter.objects.filter(group="auth").values_list("state", flat=True)) == {"waiting"}
+    assert "1 replayed" in command("replay", "--all-waiting")
+    assert [message.value() for message in read("told", 1)] == [b"other"]
+    assert command("replay", "--all-waiting") == "0 replayed, 0 refused, 0 not tried or failed\n"
+
+
+@needs_broker
+def test_a_value_that_was_cut_is_not_sent(topics):
+    [row] = kept(value=bytes(DEAD_LETTER_VALUE_MAX + 1))
+    for again in ((), ("--again",)):
+        said = refused("replay", row.pk, *again)
+        assert f"Its value of {DEAD_LETTER_VALUE_MAX + 1} bytes was cut" in said
+        assert "0 replayed, 1 refused" in said
+    assert not DeadLetterAct.objects.exists()
+    assert "1 discarded" in command("discard", row.pk, "--reason", "its sender sent it again")
+
+
+def test_without_kafka_nothing_is_marked(settings, monkeypatch):
+    settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
+    monkeypatch.setattr(dead_letters, "ACKNOWLEDGED_WITHIN", 0.2)
+    monkeypatch.setattr(dead_letters, "CHUNK", 1)
+    first, second = kept(2)
+    said = refused("replay", first.pk, second.pk)
+    assert "0 replayed, 0 refused, 2 not tried or failed" in said
+    assert "Kafka at 127.0.0.1:1 did not take the rest, which still wait" in said
+    assert set(DeadLetter.objects.values_list("state", flat=True)) == {"waiting"}
+    assert not DeadLetterAct.objects.exists()
+
+
+def test_what_is_discarded_says_by_whom_when_and_why():
+    first, second = kept(2)
+    assert "1 discarded" in command("discard", first.pk, "--reason", "a test of the sender")
+    act = DeadLetterAct.objects.get()
+    assert (act.letter_id, act.act, act.reason) == (first.pk, "discarded", "a test of the sender")
+    assert act.by.endswith(", by command")
+    assert abs(act.at - timezone.now()) < timedelta(minutes=1)
+    assert "a test of the sender" in command("show", first.pk)
+    second.refresh_from_db()
+    assert second.state == "waiting"
+
+
+def test_a_letter_that_is_not_there_is_said():
+    [row] = kept()
+    said = refused("discard", row.pk, row.pk + 1, "--reason", "gone")
+    assert f"{row.pk + 1}: There is no such letter." in said
+    assert "1 discarded, 1 refused" in said
+    assert f"no dead letter {row.pk + 1}" in refused("show", row.pk + 1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("replay",), ("replay", 1, "--all-waiting"), ("replay", 1, "--group", "readers"), ("discard", "--reason", "why")],
+)
+def test_a_choice_that_is_none_is_refused_in_words(arguments):
+    assert "--all-waiting" in refused(*arguments)
+
+
+# --- Seeing them ------------------------------------------------------------------------------------------------
+
+
+def test_none_is_said_in_words():
+    assert command("list") == "No dead letters.\n"
+    assert command("list", "--state", "replayed") == "There is no dead letter of this kind.\n"
+
+
+def test_the_list_has_the_newest_first_and_counts():
+    first, second, third = kept(3)
+    DeadLetter.objects.filter(pk=first.pk).update(state="replayed")
+    head, *lines, counts = command("list", "--limit", 2).splitlines()
+    assert head.split()[:3] == ["ID", "PUT", "ASIDE"]
+    assert [int(line.split()[0]) for line in lines] == [third.pk, second.pk]
+    assert " ".join(lines[0].split()[1:]) == (
+        "2026-03-01 12:00:00 waiting readers asked[3] at 17 kim PermanentError: no reader"
+    )
+    assert counts == "3 in all, the newest 2 of them shown: 1 replayed, 2 waiting"
+
+
+@pytest.mark.parametrize(
+    ("filters", "count"),
+    [
+        (("--topic", "asked"), 1), (("--topic", "told"), 0), (("--group", "readers"), 1), (("--group", "auth"), 0),
+        (("--error", "permanent"), 1), (("--error", "TypeError"), 0), (("--state", "waiting"), 1),
+        (("--state", "discarded"), 0), (("--since", "2026-03-01"), 1), (("--since", "2026-03-01T12:00:01Z"), 0),
+    ],
+)  # fmt: skip
+def test_the_list_is_filtered(filters, count):
+    kept()
+    assert ("1 in all" in command("list", *filters)) is bool(count)
+
+
+def test_one_is_shown_whole_with_json_indented():
+    value = '{"userId":"김","tags":[1]}'.encode()
+    [row] = kept(value=value, headers=ODD_HEADERS)
+    lines = command("show", row.pk).splitlines()
+    assert f"Dead letter  {row.pk}, waiting" in lines
+    assert "Error        eventbus.errors.PermanentError" in lines
+    assert "             no reader" in lines
+    assert "Message      asked[3] at 17" in lines
+    assert "Header       not UTF-8: \\xff\\xfe" in lines
+    assert "Header       NUL: a\\x00b" in lines
+    assert lines[lines.index(f"Value, {len(value)} bytes:") + 1 :] == [
+        "{", '  "userId": "김",', '  "tags": [', "    1", "  ]", "}",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [b"\x1b]0;owned\x07", b'{"a":"\x1b[2J"}', b"[" * 100_000, b"\xff\x1b"])
+def test_nothing_that_is_shown_drives_the_terminal(value):
+    [row] = kept(value=value, key=b"\x1b[31mkim\r\n", headers=(("\x1b[1m", b"\x1b[0m\x9b"),))
+    for said in (command("show", row.pk), command("list")):
+        assert all(character.isprintable() or character == "\n" for character in said)
+    assert "\\x1b[31mkim" in command("list")
+
+
+def test_the_help_says_what_each_does(capsys):
+    for arguments in (("--help",), ("replay", "--help")):
+        with pytest.raises(SystemExit) as ended:
+            call_command("dead_letters", *arguments)
+        assert ended.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Shows the messages that a consumer could not handle" in said
+    assert "Every group of the topic reads them, which is harmless" in said
+
+
+# --- Their end --------------------------------------------------------------------------------------------------
+
+
+def test_the_oldest_are_purged_with_their_acts_as_many_as_asked():
+    keep([letter(day, at=SENT_AT + timedelta(days=day)) for day in range(5)], ORIGINS)
+    oldest = DeadLetter.objects.order_by("put_aside_at")[0]
+    command("discard", oldest.pk, "--reason", "old")
+    before = SENT_AT + timedelta(days=3)
+    assert purge_dead_letters(before, 2) == 2
+    assert not DeadLetterAct.objects.exists()
+    assert purge_dead_letters(before, 2) == 1
+    assert purge_dead_letters(before, 2) == 0
+    assert sorted(row.letter_offset for row in DeadLetter.objects.all()) == [3, 4]
