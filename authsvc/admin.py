@@ -194,6 +194,8 @@ class SignUpAdmin(admin.ModelAdmin):
 
     @admin.action(description=_("Replay: ask every service again"), permissions=["replay"])
     def replay_chosen(self, request: HttpRequest, queryset: QuerySet[SignUp]) -> None:
+        # By id: a replay changes what the list's filter chose by.
+        queryset = SignUp.objects.filter(pk__in=list(queryset.values_list("pk", flat=True)))
         producer = EventProducer()
         try:
             counts = sum(replay(queryset, producer=producer), ReplayCounts())

@@ -16,6 +16,7 @@ from django.db import close_old_connections
 
 from authsvc.asgi import header, read_body, send_empty, send_json, send_problem, send_stream
 from authsvc.hub import StreamHub
+from authsvc.identity import user_id_key
 from authsvc.lights import SignUpState
 from authsvc.models import Role, SignUp
 from authsvc.passwords import HashPool, HashQueueFullError
@@ -63,6 +64,11 @@ class SignUpApi:
                     send, Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "This is our mistake; it is logged.")
                 )
 
+    async def close(self) -> None:
+        """Ends the background work and the connections of the event loop."""
+        await self._hub.close()
+        await self._projection.close()
+
     async def _route(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         path = scope["path"]
         if path == "/user":
@@ -84,14 +90,15 @@ class SignUpApi:
         request = read_signup(document)
         if request.role == Role.ADMIN and not await self._read(lambda: may_add_admin(scope)):
             raise Problem(HTTPStatus.FORBIDDEN, "Only staff may sign up an administrator.")
-        registration = await self._register(signup_id, request)
-        state = registration.signup.state
-        headers = {"Signup-Ticket": issue_ticket(signup_id)}
-        if "text/event-stream" not in (header(scope, b"accept") or ""):
-            headers["Location"] = f"/user/signups/{signup_id}"
-            await send_json(send, HTTPStatus.ACCEPTED, state.as_wire(), headers=headers)
-            return
+        # Watched before it is saved or read: the participants may answer before this goes on.
         with self._hub.watching(signup_id) as watch:
+            registration = await self._register(signup_id, request)
+            state = registration.signup.state
+            headers = {"Signup-Ticket": issue_ticket(signup_id)}
+            if "text/event-stream" not in (header(scope, b"accept") or ""):
+                headers["Location"] = f"/user/signups/{signup_id}"
+                await send_json(send, HTTPStatus.ACCEPTED, state.as_wire(), headers=headers)
+                return
             # A new sign-up shows every light pending before auth's own verdict, which the same transaction decided.
             begin = [_begun(state), state] if registration.is_new else [state]
             await send_stream(send, receive, follow(watch, begin, seen=0), headers=headers, on_leave=watch.close)
@@ -114,8 +121,8 @@ class SignUpApi:
 
     async def _is_same(self, request: SignUpRequest, signup: SignUp) -> bool:
         """Whether a repeated request says what the first one said; of the password only its hash is kept."""
-        typed = (request.user_id, request.email, request.user_name, request.role)
-        if typed != (signup.user_id, signup.email, signup.user_name, signup.role):
+        typed = (user_id_key(request.user_id), request.email, request.user_name, request.role)
+        if typed != (signup.user_id_key, signup.email, signup.user_name, signup.role):
             return False
         return await self._hash(lambda: check_password(request.password, signup.password))
 
@@ -136,8 +143,9 @@ class SignUpApi:
             await send_stream(send, receive, follow(watch, [state], seen=seen), on_leave=watch.close)
 
     async def _state(self, signup_id: UUID) -> SignUpState:
-        """The projection's copy, or auth's row where that is lost or Redis is away. Raises Problem 404."""
-        if state := await self._projection.read(signup_id):
+        """The projection's copy where it is final, else auth's row: a copy that is not may have missed what followed
+        it. Raises Problem 404."""
+        if (state := await self._projection.read(signup_id)) and state.is_complete:
             return state
         states = await self._read_states([signup_id])
         if signup_id not in states:

@@ -26,7 +26,7 @@ async def read_body(scope: HTTPScope, receive: ASGIReceiveCallable, *, limit: in
     """The whole body, of at most `limit` bytes. Raises Problem 413 or, when the client left half-way, 400."""
     too_long = Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body may have at most {limit} bytes.")
     length = header(scope, b"content-length") or ""
-    if length.isdigit() and int(length) > limit:
+    if length.isascii() and length.isdigit() and int(length) > limit:
         raise too_long
     body = b""
     while True:

@@ -1,12 +1,11 @@
 """What auth reads from Kafka: the participants' answers."""
 
 from collections.abc import Sequence
-from functools import cache
 from uuid import UUID
 
 from authsvc.events import NEW_USER_ANSWERED, NewUserAnswered, decode_answer
 from authsvc.lights import SignUpState
-from authsvc.projection import Projection
+from authsvc.projection import projection
 from authsvc.services import ReportedVerdict, apply_verdicts
 from eventbus.errors import PermanentError
 from eventbus.messages import HandledBatch, Incoming, Subscription, decode_each
@@ -20,7 +19,7 @@ def handle_answers(batch: Sequence[Incoming]) -> HandledBatch:
     """
     answers, rejected = decode_each(batch, decode_answer)
     states = apply_verdicts([ReportedVerdict(answer.signup_id, answer.verdict) for _, answer in answers])
-    _projection().write_and_wake(list(states.values()))
+    projection().write_and_wake(list(states.values()))
     for message, answer in answers:
         if error := _misfit(answer, states):
             rejected.append((message, error))
@@ -35,11 +34,6 @@ def _misfit(answer: NewUserAnswered, states: dict[UUID, SignUpState]) -> Permane
     if answer.service not in state.lights:
         return PermanentError(f"sign-up {answer.signup_id} does not ask the service {answer.service!r}")
     return None
-
-
-@cache
-def _projection() -> Projection:
-    return Projection()
 
 
 verdicts = Subscription(group="auth", topic=NEW_USER_ANSWERED, handle=handle_answers)

@@ -1,5 +1,6 @@
 """The events that auth publishes and reads, as docs/asyncapi.yaml has them. Each side keeps its own reading."""
 
+import secrets
 from datetime import UTC, datetime
 from typing import Final, Literal
 from uuid import UUID
@@ -68,5 +69,11 @@ def new_user_requested(user: User, *, signup_id: UUID, attempt: int, services: l
         topic=NEW_USER_REQUESTED,
         key=user.user_id,
         value=_encoder.encode(event),
-        headers=cloud_event_headers(type=NEW_USER_REQUESTED, source="/auth"),
+        headers=cloud_event_headers(type=NEW_USER_REQUESTED, source="/auth", traceparent=traceparent_of(signup_id)),
     )
+
+
+def traceparent_of(signup_id: UUID) -> str:
+    """The W3C trace context of a message about this sign-up. Both ids have 16 bytes, so the sign-up's is the trace's:
+    whatever is sent for it, now or in a replay next month, is one trace."""
+    return f"00-{signup_id.hex}-{secrets.token_hex(8)}-01"

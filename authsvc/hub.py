@@ -6,6 +6,7 @@ heartbeat, after each reconnect, and every second while Redis is away (docs/adr/
 """
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -65,8 +66,9 @@ class StreamHub:
         self._read_states = read_states
         self._watches: dict[UUID, set[Watch]] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        self._is_subscribed = False
-        self._redis_is_back = asyncio.Event()
+        # None: nobody knows yet.
+        self._is_subscribed: bool | None = None
+        self._redis_changed = asyncio.Event()
 
     @contextmanager
     def watching(self, signup_id: UUID) -> Iterator[Watch]:
@@ -81,6 +83,15 @@ class StreamHub:
             watches.discard(watch)
             if not watches:
                 del self._watches[signup_id]
+
+    async def close(self) -> None:
+        """Ends the background tasks. What is watched stays as it is."""
+        tasks, self._tasks = self._tasks, []
+        while pending := {task for task in tasks if not task.done()}:
+            # Again and again: on Python 3.11 the wait_for inside redis-py can swallow a cancellation.
+            for task in pending:
+                task.cancel()
+            await asyncio.wait(pending, timeout=0.1)
 
     def deliver(self, states: Sequence[SignUpState]) -> None:
         """Offers these states to who watches them."""
@@ -100,30 +111,35 @@ class StreamHub:
         while True:
             try:
                 await self._listen()
+                reason = "it ended the subscription"
             except (RedisError, OSError) as error:
-                if self._is_subscribed:
-                    logger.warning("Redis is away (%s): streams read the database every second", error)
-            except Exception:
+                reason = str(error)
+            except Exception as error:
                 logger.exception("the subscription failed; subscribing again")
-            self._is_subscribed = False
+                reason = type(error).__name__
+            if self._is_subscribed is not False:
+                logger.warning("Redis is away (%s): streams read the database every second", reason)
+                self._is_subscribed = False
+                self._redis_changed.set()
             await asyncio.sleep(AWAY_PAUSE)
 
     async def _listen(self) -> None:
         async with self._projection.subscription() as subscription:
             await subscription.subscribe(CHANNEL)
-            self._is_subscribed = True
-            self._redis_is_back.set()
             async for message in subscription.listen():
-                self.deliver(decode_wake_up(message["data"]))
+                if message["type"] == "subscribe":
+                    # Redis's own word: from here on nothing is missed, and what was is read now.
+                    self._is_subscribed = True
+                    self._redis_changed.set()
+                elif message["type"] == "message":
+                    self.deliver(decode_wake_up(message["data"]))
 
     async def _reread(self) -> None:
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(settings.STREAM_HEARTBEAT if self._is_subscribed else AWAY_PAUSE):
-                    await self._redis_is_back.wait()
-            except TimeoutError:
-                pass
-            self._redis_is_back.clear()
+                    await self._redis_changed.wait()
+            self._redis_changed.clear()
             try:
                 await self._read_all()
             except Exception:

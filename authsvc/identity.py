@@ -16,6 +16,9 @@ EMAIL_MAX: Final = 254
 # \w is a letter or digit of any script, or an underscore; no emoji, no space, no sign else.
 _USER_ID = re.compile(rf"[^\W_][\w.-]{{{USER_ID_MIN - 1},{USER_ID_MAX - 1}}}")
 
+# They turn the text that follows around, also on other people's pages.
+_DIRECTIONS: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
 
 def normalize_user_id(text: str) -> str:
     """The userId as it is kept and shown: NFKC, so that one look has one spelling."""
@@ -46,8 +49,10 @@ def validate_user_name(text: str) -> None:
         raise ValidationError(_("Enter a name."))
     if len(text) > USER_NAME_MAX:
         raise ValidationError(_("Use at most %(max)d characters."), params={"max": USER_NAME_MAX})
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+    if any(unicodedata.category(character) in ("Cc", "Cs") or character in _DIRECTIONS for character in text):
         raise ValidationError(_("Use no control characters."))
+    if not any(unicodedata.category(character)[0] in "LNPS" for character in text):
+        raise ValidationError(_("Enter a name that can be seen."))
 
 
 def validate_address(text: str) -> None:

@@ -7,6 +7,7 @@ read from the database again, and every held stream reads the database with its 
 
 import logging
 from collections.abc import Sequence
+from functools import cache
 from typing import Final
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from authsvc.lights import SignUpState
 logger = logging.getLogger(__name__)
 
 CHANNEL: Final = "signups"
+CONNECTIONS: Final = 16
 
 # KEYS: the copies. ARGV: seconds to live, the channel and its message, then version and copy for each key.
 # A key is a hash: v is the version, s the state.
@@ -75,14 +77,31 @@ class Projection:
             self._script(keys=keys, args=arguments)
 
 
+@cache
+def projection() -> Projection:
+    """That of this process."""
+    return Projection()
+
+
 class AsyncProjection:
     """For the event loop."""
 
     def __init__(self) -> None:
-        self._redis = redis.asyncio.Redis.from_url(
-            settings.REDIS_URL, retry=AsyncRetry(NoBackoff(), 0), socket_timeout=5, socket_connect_timeout=5
+        # Who finds no free connection waits for one: the default pool of 100 refuses the 101st.
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            settings.REDIS_URL,
+            max_connections=CONNECTIONS,
+            timeout=5,
+            retry=AsyncRetry(NoBackoff(), 0),
+            socket_timeout=5,
+            socket_connect_timeout=5,
         )
+        self._redis = redis.asyncio.Redis.from_pool(pool)
         self._script = self._redis.register_script(_WRITE_AND_WAKE)
+
+    async def close(self) -> None:
+        """Ends the connections."""
+        await self._redis.aclose()
 
     async def copy(self, states: Sequence[SignUpState]) -> None:
         """Writes the copies and wakes; where Redis is away auth's rows are enough."""
@@ -106,4 +125,4 @@ class AsyncProjection:
         client = redis.asyncio.Redis.from_url(
             settings.REDIS_URL, retry=AsyncRetry(NoBackoff(), 0), socket_timeout=None, socket_connect_timeout=5
         )
-        return client.pubsub(ignore_subscribe_messages=True)
+        return client.pubsub()

@@ -1,17 +1,23 @@
 """Replay: auth's present records are published again for chosen sign-ups, which heals a participant that lost them."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from django.db.models import QuerySet
+from redis.exceptions import RedisError
 
 from authsvc.events import new_user_requested
+from authsvc.lights import SignUpState
 from authsvc.models import SignUp
+from authsvc.projection import projection
 from authsvc.services import ask_again, records_of
 from eventbus.errors import DeliveryError
 from eventbus.messages import Outgoing
 from eventbus.producer import EventProducer
+
+logger = logging.getLogger(__name__)
 
 CHUNK: Final = 500
 ACKNOWLEDGED_WITHIN: Final = 30.0
@@ -52,20 +58,27 @@ def _replay_chunk(chunk: Sequence[SignUp], producer: EventProducer | None, servi
     if producer is None:
         return ReplayCounts(sent=len(chosen), skipped=skipped)
     # Before it is sent: what is sent now may be lost like any other event.
-    ask_again(
-        [each.id for each in chosen if each.pending_count or service not in (None, *each.lights)], service=service
-    )
+    again = {each.id for each in chosen if each.pending_count or service not in (None, *each.lights)}
+    _show(ask_again(list(again), service=service))
     messages = [
         new_user_requested(
             records[signup.owner_signup_id],
             signup_id=signup.id,
-            attempt=signup.attempts,
+            attempt=1 if signup.id in again else signup.attempts,
             services=[service] if service else None,
         )
         for signup in chosen
     ]
     failed = _failed_to_send(messages, producer)
     return ReplayCounts(sent=len(chosen) - failed, skipped=skipped, failed=failed)
+
+
+def _show(states: Sequence[SignUpState]) -> None:
+    """A light that was added takes the finality from a copy that was complete."""
+    try:
+        projection().write_and_wake(states)
+    except RedisError as error:
+        logger.warning("the projection can't be written: %s", error)
 
 
 def _failed_to_send(messages: Sequence[Outgoing], producer: EventProducer) -> int:

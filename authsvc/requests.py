@@ -16,6 +16,8 @@ from authsvc.problems import FieldError, Problem
 
 BODY_MAX: Final = 64 * 1024
 PASSWORD_MAX: Final = 128
+# A body may hold thousands of unknown fields; an answer need not.
+UNKNOWN_MAX: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,11 +78,8 @@ def read_signup(document: Mapping[str, Any]) -> SignUpRequest:
         password=field("userPw", str, _validate_length),
     )
     known = ("userId", "email", "userName", "role", "userPw")
-    errors += [
-        FieldError(pointer=f"/{name.replace('~', '~0').replace('/', '~1')}", detail="There is no such field.")
-        for name in document
-        if name not in known
-    ]
+    unknown = [name for name in document if name not in known]
+    errors += [FieldError(pointer=_pointer(name), detail="There is no such field.") for name in unknown[:UNKNOWN_MAX]]
     if errors:
         raise _invalid(errors)
     return request
@@ -94,6 +93,12 @@ def check_password_strength(request: SignUpRequest) -> None:
         validate_password(request.password, user=user)
     except ValidationError as error:
         raise _invalid([FieldError(pointer="/userPw", detail=message) for message in error.messages]) from None
+
+
+def _pointer(name: str) -> str:
+    """The JSON Pointer of a member of the body. Half a surrogate pair, which JSON can spell, has no UTF-8."""
+    text = name.encode(errors="replace").decode()
+    return f"/{text.replace('~', '~0').replace('/', '~1')}"
 
 
 def _invalid(errors: list[FieldError]) -> Problem:

@@ -7,7 +7,7 @@ from random import uniform
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 
 from authsvc.identity import user_id_key
@@ -207,13 +207,21 @@ def _claim(limit: int) -> list[DueEvent]:
     return events
 
 
-def ask_again(signup_ids: Sequence[UUID], *, service: str | None = None) -> None:
+def give_back_tries(signup_ids: Sequence[UUID]) -> None:
+    """Uncounts the last try of these sign-ups, which went nowhere. They stay due when they are."""
+    atomically(
+        lambda: SignUp.objects.filter(id__in=signup_ids, attempts__gt=1).update(attempts=F("attempts") - 1),
+        using=DATABASE,
+    )
+
+
+def ask_again(signup_ids: Sequence[UUID], *, service: str | None = None) -> list[SignUpState]:
     """Gives those that are incomplete all their tries again. One that never asked `service` gets its light, pending:
-    so a service that was added later is filled with the users that were there before."""
-    atomically(lambda: _ask_again(signup_ids, service), using=DATABASE)
+    so a service that was added later is filled with the users that were there before. Returns the present states."""
+    return atomically(lambda: _ask_again(signup_ids, service), using=DATABASE)
 
 
-def _ask_again(signup_ids: Sequence[UUID], service: str | None) -> None:
+def _ask_again(signup_ids: Sequence[UUID], service: str | None) -> list[SignUpState]:
     now = timezone.now()
     signups = list(SignUp.objects.select_for_update().filter(id__in=signup_ids).order_by("id"))
     for signup in signups:
@@ -222,6 +230,7 @@ def _ask_again(signup_ids: Sequence[UUID], service: str | None) -> None:
         if signup.pending_count:
             signup.attempts, signup.next_due_at, signup.stalled_at = 1, now + pause_after(1), None
     SignUp.objects.bulk_update(signups, [*SignUp.STATE_FIELDS, "attempts"])
+    return [signup.state for signup in signups]
 
 
 def records_of(signups: Sequence[SignUp]) -> dict[UUID, User]:

@@ -49,7 +49,7 @@ class DeadLetterAdmin(admin.ModelAdmin):
     change_form_template = "eventbus/dead_letter.html"
     fieldsets = (
         (None, {"fields": ("state", "put_aside_at", "group", "error", "message_shown", "acts_shown")}),
-        (_("Origin"), {"fields": ("original_place", "sent_at", "letter_place", "key_shown", "headers_shown")}),
+        (_("Origin"), {"fields": ("original_place", "sent_at", "letter_place", "key_shown", "headers_shown", "cut")}),
         (_("Value"), {"fields": ("value_shown",)}),
     )
 
@@ -122,9 +122,7 @@ class DeadLetterAdmin(admin.ModelAdmin):
             return str(_("The message has no value."))
         text = letter.value_text
         note = ""
-        if letter.value_bytes is not None:
-            note = _("It was cut to fit: it had %(bytes)d bytes.") % {"bytes": letter.value_bytes}
-        elif len(text) > VALUE_SHOWN:
+        if len(text) > VALUE_SHOWN:
             note = _("This is its beginning; manage.py dead_letters show %(id)d shows all.") % {"id": letter.pk}
         return format_html("<pre>{}</pre>{}", text[:VALUE_SHOWN], note)
 

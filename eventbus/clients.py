@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 
 logger = logging.getLogger(__name__)
 
@@ -14,7 +15,15 @@ REPEATED_AFTER: Final = 10.0
 
 
 def client_config(own: dict[str, Any]) -> dict[str, Any]:
-    """librdkafka's settings of a client: what all have, its `own`, and the installation's KAFKA_CLIENT_CONFIG last."""
+    """librdkafka's settings of a client: what all have, its `own`, and the installation's KAFKA_CLIENT_CONFIG last.
+
+    Raises ImproperlyConfigured where nothing says where Kafka is.
+    """
+    if not settings.KAFKA_BOOTSTRAP_SERVERS:
+        raise ImproperlyConfigured(
+            f"There is no Kafka here: `make run`, whose broker would be the one, is not running on {settings.DATA_DIR}."
+            " Start it, name its DATA_DIR, or say with KAFKA_BOOTSTRAP_SERVERS where Kafka is."
+        )
     return {
         "bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS,
         # Otherwise a client may take 10 s to see that Kafka is back.

@@ -42,6 +42,8 @@ class DeadLetterCollector:
                     "auto.offset.reset": "earliest",
                     "session.timeout.ms": 6000,
                     "enable.auto.commit": False,
+                    # A topic that a cluster's brokers did not all know when this began is seen so soon after.
+                    "topic.metadata.refresh.interval.ms": 10_000,
                 }
             )
         )

@@ -33,6 +33,9 @@ FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 10.0
 # Seconds that Kafka may take to acknowledge a batch's answers.
 ACKNOWLEDGED_WITHIN: Final = 10.0
+# Seconds that one try may take before it counts as stuck: from then on the consumer's heartbeat stops. Its polls go on,
+# as it would be no help to the batch if another got it in the same state.
+TRY_WITHIN: Final = 60.0
 # Seconds that the batch in hand may take after a stop request; then it is left to whoever gets its partitions.
 STOPS_WITHIN: Final = 3.0
 
@@ -236,7 +239,10 @@ class BatchConsumer:
     def _has_ended(self, work: Future[None], stop: threading.Event) -> bool:
         """Waits for the work, or until a stop request has waited for long enough."""
         until = math.inf
+        stuck_at = time.monotonic() + TRY_WITHIN
         while not work.done():
+            if time.monotonic() < stuck_at:
+                self._heartbeat.beat()
             if stop.is_set():
                 until = min(until, time.monotonic() + STOPS_WITHIN)
             if time.monotonic() >= until:
@@ -248,12 +254,12 @@ class BatchConsumer:
         """Waits for so long; False if a stop request came."""
         until = time.monotonic() + seconds
         while not stop.is_set() and (left := until - time.monotonic()) > 0:
+            self._heartbeat.beat()
             self._stand_by(stop.wait, left)
         return not stop.is_set()
 
     def _stand_by(self, wait_for: Callable[[float], object], at_most: float = POLL) -> None:
         """One short wait. When the batch has been in hand for long, it is a poll, which Kafka wants now and then."""
-        self._heartbeat.beat()
         if time.monotonic() < self._polls_from:
             wait_for(min(POLL, at_most))
             return
@@ -289,7 +295,11 @@ def is_error_report(message: Message) -> bool:
 def as_incoming(message: Message) -> Incoming:
     """The message as handlers get it."""
     kind_of_time, timestamp = message.timestamp()
-    headers = cast("list[Header]", message.headers() or [])  # a list, whatever produce() would take
+    try:
+        headers = cast("list[Header]", message.headers() or [])  # a list, whatever produce() would take
+    except (SystemError, UnicodeError):
+        # A name that is not UTF-8: confluent-kafka can't give any of them, and a second call gives a broken list.
+        headers = []
     return Incoming(
         topic=unprefixed(message.topic() or ""),
         partition=message.partition() or 0,

@@ -23,6 +23,12 @@ from eventbus.topics import dead_letter_topic
 # Letters in hand at a time: each may be as large as Kafka takes (1 MB).
 CHUNK: Final = 50
 ACKNOWLEDGED_WITHIN: Final = 10.0
+# What each header of a letter says that was cut.
+_CUT: Final = {
+    "dlt-value-bytes": "value of %d bytes",
+    "dlt-key-bytes": "key of %d bytes",
+    "dlt-headers-dropped": "%d headers",
+}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # The largest number that a column takes.
 _NUMBER_MAX: Final = 2**63 - 1
@@ -63,7 +69,7 @@ def replay(
     Every group of the topic reads them, also those that had handled them before. That is harmless: they were delivered
     at least once anyway, and a handler gives the same answer each time. Who still can't handle one puts it aside anew,
     as another letter. A letter is marked once Kafka has acknowledged its message: an end in between leaves it waiting.
-    One that was replayed or discarded before is refused unless `again`, one whose value was cut always.
+    One that was replayed or discarded before is refused unless `again`, one that was cut always.
 
     Raises DeliveryError when Kafka did not acknowledge all of a chunk; what it did acknowledge is marked.
     """
@@ -123,11 +129,17 @@ def _row(letter: Incoming, origin: Subscription) -> DeadLetter:
         sent_at=_moment(_number(about.get("dlt-timestamp"))),
         key=letter.key,
         value=letter.value,
-        value_bytes=_number(about.get("dlt-value-bytes")),
         headers=headers_as_document(original),
+        cut=_cut(about),
         error=_text(about.get("dlt-error"))[:ERROR_MAX],
         message=_text(about.get("dlt-message")),
     )
+
+
+def _cut(about: Mapping[str, bytes | None]) -> str:
+    """What was too large for a letter, with how large it was; empty where nothing was."""
+    sizes = ((words, _number(about.get(name))) for name, words in _CUT.items())
+    return ", ".join(words % size for words, size in sizes if size is not None)
 
 
 def _text(value: bytes | None) -> str:
@@ -180,11 +192,10 @@ def _refusal(letter: DeadLetter | None, *, again: bool, otherwise: Callable[[Dea
 
 
 def _refusal_of_replay(letter: DeadLetter) -> str:
-    if letter.value_bytes is None:
+    if not letter.cut:
         return ""
-    return _("Its value of %(whole)d bytes was cut to fit, so it can't be replayed. Have its sender send it again.") % {
-        "whole": letter.value_bytes
-    }
+    words = _("It was cut to fit (%(what)s), so it can't be replayed. Have its sender send it again.")
+    return words % {"what": letter.cut}
 
 
 def _message(letter: DeadLetter) -> Outgoing:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import redis.exceptions
 from confluent_kafka import KafkaError, KafkaException
-from django.db import InterfaceError, OperationalError
+from django.db import DataError, Error, IntegrityError
 from psycopg_pool import PoolTimeout
 
 if TYPE_CHECKING:
@@ -31,12 +31,11 @@ class DeliveryError(TransientError):
 
 _TRANSIENT: Final = (
     TransientError,
-    OperationalError,
-    InterfaceError,
+    # Whatever a database says that is not about the data: also a standby's refusal to write after a failover, and a
+    # table or a right that is missing. Nothing that Redis says is a message's fault.
+    Error,
     PoolTimeout,
-    redis.exceptions.ConnectionError,
-    redis.exceptions.TimeoutError,
-    redis.exceptions.BusyLoadingError,
+    redis.exceptions.RedisError,
     ConnectionError,
     TimeoutError,
 )
@@ -76,7 +75,7 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, KafkaException):
         cause = error.args[0] if error.args else None
         return isinstance(cause, KafkaError) and is_transient_in_kafka(cause)
-    return isinstance(error, _TRANSIENT)
+    return isinstance(error, _TRANSIENT) and not isinstance(error, DataError | IntegrityError)
 
 
 def is_transient_in_kafka(error: KafkaError) -> bool:

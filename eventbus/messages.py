@@ -17,6 +17,8 @@ Header = tuple[str, bytes | None]
 
 # A dead letter carries more headers than its message, which may have been as large as Kafka takes (1 MB).
 DEAD_LETTER_VALUE_MAX: Final = 900_000
+DEAD_LETTER_KEY_MAX: Final = 10_000
+DEAD_LETTER_HEADERS_MAX: Final = 50_000
 ERROR_TEXT_MAX: Final = 2_000
 # How the names of the headers begin that a dead letter has and its message had not.
 DEAD_LETTER_PREFIX: Final = "dlt-"
@@ -106,10 +108,13 @@ def decode_each(
 def dead_letter(message: Incoming, error: Exception, *, group: str) -> Outgoing:
     """The message as it was, with `dlt-` headers (UTF-8) that say where it stood, who could not handle it, and why.
 
-    A value over DEAD_LETTER_VALUE_MAX bytes is cut there; `dlt-value-bytes` says how long it was. `dlt-` headers of the
+    It must fit where its message did, with more headers: a value or key that is too long for that is cut, and
+    `dlt-value-bytes` or `dlt-key-bytes` says how long it was; of too many headers `dlt-headers-dropped` keeps the
+    number. `dlt-` headers of the
     message's own are left out: nobody could tell whose they are.
     """
-    value = message.value
+    value, key = message.value, message.key
+    headers = [header for header in message.headers if not header[0].startswith(DEAD_LETTER_PREFIX)]
     about: dict[str, object] = {
         "dlt-topic": prefixed(message.topic),
         "dlt-partition": message.partition,
@@ -123,12 +128,18 @@ def dead_letter(message: Incoming, error: Exception, *, group: str) -> Outgoing:
     if value is not None and len(value) > DEAD_LETTER_VALUE_MAX:
         about["dlt-value-bytes"] = len(value)
         value = value[:DEAD_LETTER_VALUE_MAX]
+    if key is not None and len(key) > DEAD_LETTER_KEY_MAX:
+        about["dlt-key-bytes"] = len(key)
+        key = key[:DEAD_LETTER_KEY_MAX]
+    if sum(len(name.encode()) + len(text or b"") for name, text in headers) > DEAD_LETTER_HEADERS_MAX:
+        about["dlt-headers-dropped"] = len(headers)
+        headers = []
     return Outgoing(
         topic=dead_letter_topic(message.topic, group),
-        key=message.key,
+        key=key,
         value=value,
         headers=(
-            *(header for header in message.headers if not header[0].startswith(DEAD_LETTER_PREFIX)),
+            *headers,
             *((name, str(text).encode(errors="replace")) for name, text in about.items() if text is not None),
         ),
     )

@@ -13,14 +13,16 @@ from eventbus.messages import Header
 # Kafka allows 249 characters.
 TOPIC_MAX: Final = 255
 ERROR_MAX: Final = 255
+CUT_MAX: Final = 255
 BY_MAX: Final = 255
 
 
 class DeadLetter(models.Model):
     """One message as a consumer put it aside, with the reason.
 
-    `key` and `value` are the original's bytes, None where it had none; `value_bytes` is the value's length where it was
-    cut. `headers` are the original's, as `headers_as_document` has them. What the letter itself did not say is null.
+    `key` and `value` are the original's bytes, None where it had none, and `headers` its headers, as
+    `headers_as_document` has them. `cut` says in words what of them was cut to fit, and is empty where nothing was.
+    What the letter itself did not say is null.
     """
 
     class State(models.TextChoices):
@@ -43,8 +45,8 @@ class DeadLetter(models.Model):
     sent_at = models.DateTimeField(_("sent"), null=True)
     key = models.BinaryField(_("key"), null=True)
     value = models.BinaryField(_("value"), null=True)
-    value_bytes = models.BigIntegerField(_("length of the value before it was cut"), null=True)
     headers = models.JSONField(_("headers"), default=list)
+    cut = models.CharField(_("cut to fit"), max_length=CUT_MAX, blank=True)
 
     error = models.CharField(_("error"), max_length=ERROR_MAX, blank=True)
     message = models.TextField(_("what the error said"), blank=True)

@@ -1,6 +1,7 @@
 """Topics: their names, and that they are there."""
 
 import logging
+import time
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Final
@@ -11,13 +12,15 @@ from confluent_kafka.cimpl import NewTopic
 from django.conf import settings
 
 from eventbus.clients import client_config, prefixed
-from eventbus.errors import is_transient
+from eventbus.errors import TransientError, is_transient
 
 logger = logging.getLogger(__name__)
 
 # Seconds that Kafka may take to say which topics it has (who stops a role waits as long), and to make some.
 ANSWERS_WITHIN: Final = 2.0
 MADE_WITHIN: Final = 10.0
+# Seconds between two looks whether a new topic can be used yet.
+LOOK_PAUSE: Final = 0.05
 # Kafka deletes whole segments: so many to a topic's retention, or the last messages of one would stay much longer.
 SEGMENTS: Final = 7
 
@@ -53,6 +56,7 @@ def ensure_topics(names: Iterable[str]) -> None:
     missing = sorted(wanted - admin.list_topics(timeout=ANSWERS_WITHIN).topics.keys())
     if missing:
         _make(admin, missing)
+        _wait_until_known(admin, missing)
 
 
 def _make(admin: AdminClient, names: list[str]) -> None:
@@ -79,3 +83,16 @@ def _make(admin: AdminClient, names: list[str]) -> None:
                 f"KAFKA_REPLICATION={settings.KAFKA_REPLICATION}: {error.args[0].str()}"
             ) from error
         logger.info("made the topic %s", name)
+
+
+def _wait_until_known(admin: AdminClient, names: list[str]) -> None:
+    """Kafka makes a topic a moment before it tells of it. Who subscribes in between waits for it for minutes."""
+    deadline = time.monotonic() + MADE_WITHIN
+    while True:
+        topics = admin.list_topics(timeout=ANSWERS_WITHIN).topics
+        unknown = [name for name in names if name not in topics or topics[name].error is not None]
+        if not unknown:
+            return
+        if time.monotonic() > deadline:
+            raise TransientError(f"Kafka made the topics {', '.join(unknown)} and does not tell of them yet")
+        time.sleep(LOOK_PAUSE)

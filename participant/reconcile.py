@@ -58,20 +58,17 @@ class ReconcilePage(msgspec.Struct, frozen=True, rename="camel"):
     run_id: UUID
     page: int
     expires_at: Annotated[datetime, Meta(tz=True)]
+    services: list[str]
     heal: bool = False
     records: Annotated[list[UserRecord], Meta(max_length=RECORDS_MAX)] = []
     owners: OwnerRange | None = None
     unowned: bool = False
     gone: list[UUID] = []
-    services: list[str] | None = None
 
     def __post_init__(self) -> None:
         for name in ("owner_signup_id", "user_id_key", "email"):
             if len({getattr(record, name) for record in self.records}) < len(self.records):
                 raise ValueError(f"two records have the same {name}")
-
-    def asks(self, service: str) -> bool:
-        return self.services is None or service in self.services
 
 
 class HeldBy(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -131,12 +128,12 @@ class ReconcileHandler:
         decoded, rejected = decode_each(batch, decode_page)
         answers: list[Outgoing] = []
         for message, page in decoded:
-            if not page.asks(self.service):
+            if self.service not in page.services:
                 continue
             if page.expires_at < datetime.now(UTC):
                 logger.warning("page %d of the reconcile run %s came too late", page.page, page.run_id)
                 continue
-            answers += self._answers(message, page, self._findings(page))
+            answers += self.answers(message, page, self._findings(page))
         return HandledBatch(answers=answers, rejected=rejected)
 
     def _findings(self, page: ReconcilePage) -> list[Finding]:
@@ -182,7 +179,8 @@ class ReconcileHandler:
         missing = sorted(found.missing, key=lambda record: record.user_id_key)
         self.model.objects.bulk_create([_corrected(self.model(), record) for record in missing])
 
-    def _answers(self, message: Incoming, page: ReconcilePage, findings: Sequence[Finding]) -> Iterator[Outgoing]:
+    def answers(self, message: Incoming, page: ReconcilePage, findings: Sequence[Finding]) -> Iterator[Outgoing]:
+        """The messages that report the findings on `page`, which came in `message`: FINDINGS_MAX in each."""
         for start in range(0, len(findings) or 1, FINDINGS_MAX):
             event = ReconcileAnswered(
                 run_id=page.run_id,

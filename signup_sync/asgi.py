@@ -17,12 +17,17 @@ django_application = get_asgi_application()
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
 from django.contrib.staticfiles.finders import get_finders
+from django.core.management.base import BaseCommand
 from django.urls import URLPattern, re_path
 from servestatic import ServeStaticASGI
 
+from authsvc import retention
 from authsvc.api import SignUpApi
 from signup_sync import health
 from signup_sync.front.sockets import websocket_application
+
+# The other roles are commands, which check the settings by themselves.
+BaseCommand().check(tags=[retention.TAG])
 
 api = SignUpApi()
 

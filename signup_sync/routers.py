@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.conf import settings
+from django.db import DEFAULT_DB_ALIAS
 from django.db.models import Model
 
 
@@ -24,4 +25,9 @@ class ServiceRouter:
 
 def database_of(app_label: str) -> str:
     """The alias of the database that holds this app's tables."""
-    return settings.SERVICE_DATABASES.get(app_label, "default")
+    return settings.SERVICE_DATABASES.get(app_label, DEFAULT_DB_ALIAS)
+
+
+def service_of(alias: str) -> str:
+    """The service whose database has this alias, in words for people."""
+    return "auth" if alias == DEFAULT_DB_ALIAS else alias

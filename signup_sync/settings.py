@@ -4,7 +4,9 @@
 
 import contextlib
 import os
+import re
 import secrets
+import shlex
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from urllib.parse import quote
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
+
+from signup_sync.local.running import running_settings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
@@ -26,11 +30,15 @@ DEBUG = env.bool("DEBUG", default=False)
 DATA_DIR = Path(env.str("DATA_DIR", default=str(BASE_DIR / "var")))
 
 
+# What `make run` tells of itself while it runs on this DATA_DIR: the defaults of Kafka, Redis and the gateway.
+RUNNING_HERE = {} if PRODUCTION else running_settings(DATA_DIR)
+
+
 def local_secret() -> str:
     """The secret key of a local installation, made once and kept, so that sessions outlive a restart."""
     path = DATA_DIR / "secret_key"
     try:
-        DATA_DIR.mkdir(parents=True, exist_ok=True)
+        make_private(DATA_DIR)
         if not path.exists():
             # Written whole under another name first: of roles that start together one wins, and all read its key.
             with tempfile.NamedTemporaryFile("w", dir=DATA_DIR) as file:
@@ -38,9 +46,20 @@ def local_secret() -> str:
                 file.flush()
                 with contextlib.suppress(FileExistsError):
                     os.link(file.name, path)
-        return path.read_text()
+        key = path.read_bytes().strip()
     except OSError as error:
         raise ImproperlyConfigured(f"DATA_DIR {DATA_DIR} can't be written: {error.strerror}") from error
+    if not re.fullmatch(rb"[!-~]{32,}", key):
+        raise ImproperlyConfigured(
+            f"{path} holds no secret key. Put the right one back, or remove it and start again, which makes a new one "
+            f"and logs everybody out: rm {shlex.quote(str(path))}"
+        )
+    return key.decode("ascii")
+
+
+def make_private(folder: Path) -> None:
+    """Makes a folder that its owner alone can look into: the databases hold the passwords' hashes."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def required_in_production(name: str, default: str) -> str:
@@ -80,7 +99,7 @@ def database(service: str) -> dict[str, Any]:
     # Django would have tests of another service's database wait for `default`: no service needs another's.
     config["TEST"] = {"DEPENDENCIES": []}
     if config["ENGINE"].endswith("sqlite3"):
-        Path(config["NAME"]).parent.mkdir(parents=True, exist_ok=True)
+        make_private(Path(config["NAME"]).parent)
         # One writer at a time, told so when the transaction begins: a read that turns into a write half-way
         # cannot wait and fails at once. A connection that closes last rewrites the file, so they stay open.
         config["OPTIONS"] = {
@@ -91,7 +110,11 @@ def database(service: str) -> dict[str, Any]:
         config["CONN_MAX_AGE"] = None
         config["TEST"]["NAME"] = str(DATA_DIR / f"test_{service}.sqlite3")
     else:
-        config["OPTIONS"] = {"pool": {"min_size": 1, "max_size": DATABASE_POOL_SIZE, "timeout": 5}}
+        config["OPTIONS"] = {
+            # Its pauses between two tries to connect double until this time has passed, 300 s by default: as long as
+            # PostgreSQL was away, the pool would stay away once more.
+            "pool": {"min_size": 1, "max_size": DATABASE_POOL_SIZE, "timeout": 3, "reconnect_timeout": 2}
+        }
         # The pool looks at a connection before it lends it: after a restart of PostgreSQL all of them are dead.
         config["CONN_HEALTH_CHECKS"] = True
     return config
@@ -106,10 +129,16 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Kafka -----------------------------------------------------------------------------------------------------
 
-# host:port, comma-separated. `make run` sets it to its embedded broker.
-KAFKA_BOOTSTRAP_SERVERS = required_in_production("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9092")
-# True: the broker is librdkafka's own, which makes its topics on first use and is polled often. Default: false.
-KAFKA_EMBEDDED = env.bool("KAFKA_EMBEDDED", default=False)
+# host:port, comma-separated. Default: the embedded broker of the `make run` that runs here; without one whatever needs
+# Kafka says so and ends.
+KAFKA_BOOTSTRAP_SERVERS = required_in_production(
+    "KAFKA_BOOTSTRAP_SERVERS", RUNNING_HERE.get("KAFKA_BOOTSTRAP_SERVERS", "")
+)
+# True: the broker is librdkafka's own, which makes its topics on first use and is polled often. Default: false, but
+# for the one of `make run`.
+KAFKA_EMBEDDED = env.bool(
+    "KAFKA_EMBEDDED", default=RUNNING_HERE.get("KAFKA_BOOTSTRAP_SERVERS") == KAFKA_BOOTSTRAP_SERVERS
+)
 # Further librdkafka settings for every client, as JSON (TLS, SASL). Default: none.
 KAFKA_CLIENT_CONFIG: dict[str, Any] = env.json("KAFKA_CLIENT_CONFIG", default={})
 # Partitions and copies of the topics that the project makes. Defaults: 4 and 1 (production wants 3 copies).
@@ -129,7 +158,7 @@ DEAD_LETTER_RETENTION = env.int("DEAD_LETTER_RETENTION", default=30)
 # --- Redis -----------------------------------------------------------------------------------------------------
 
 # The projection, the wake-ups, the relays' leases and the channel layer. unix:///path works too.
-REDIS_URL = required_in_production("REDIS_URL", "redis://127.0.0.1:6379/0")
+REDIS_URL = required_in_production("REDIS_URL", RUNNING_HERE.get("REDIS_URL", "redis://127.0.0.1:6379/0"))
 CHANNEL_LAYERS = {
     "default": {
         # PubSub rather than the list-based layer: see docs/adr/0004.
@@ -142,7 +171,7 @@ CHANNEL_LAYERS = {
 # --- The sign-up -----------------------------------------------------------------------------------------------
 
 # Where the front posts: the gateway's address. Without a gateway, the one instance itself.
-GATEWAY_URL = required_in_production("GATEWAY_URL", "http://127.0.0.1:8000")
+GATEWAY_URL = required_in_production("GATEWAY_URL", RUNNING_HERE.get("GATEWAY_URL", "http://127.0.0.1:8000"))
 # Seconds until the page and the stream call a sign-up delayed. Default: 30.
 SIGNUP_DEADLINE = env.float("SIGNUP_DEADLINE", default=30.0)
 # Seconds between two comments on a quiet stream, and between two readings of the state behind it. Default: 15.
@@ -161,7 +190,7 @@ RELAY_MAX_ATTEMPTS = env.int("RELAY_MAX_ATTEMPTS", default=33)
 # The most events that one relay sends again in a second. Default: 500.
 RELAY_RATE = env.int("RELAY_RATE", default=500)
 # Days that a complete sign-up is kept; `manage.py purge` deletes it then. Longer than anything can come again that is
-# about it, which is checked at start (authsvc.checks). Default: 90.
+# about it, which is checked at start (authsvc.retention). Default: 90.
 SIGNUP_RETENTION = env.int("SIGNUP_RETENTION", default=90)
 # Port of a consumer's or relay's health page on HEALTH_HOST; 0 is none. The web process has /health/ on its own.
 HEALTH_PORT = env.int("HEALTH_PORT", default=0)
@@ -238,7 +267,8 @@ TEMPLATES = [
     }
 ]
 LANGUAGE_CODE = "en"
-LANGUAGES = [("en", "English"), ("ko", "한국어")]
+# Those whose catalogue is complete.
+LANGUAGES = [("en", "English")]
 LOCALE_PATHS = [BASE_DIR / "locale"]
 TIME_ZONE = env.str("TIME_ZONE", default="UTC")
 USE_TZ = True

@@ -1,11 +1,14 @@
 """Kafka as a test sees it, past the product's code: what is in a topic, and how far a group has read."""
 
+import ctypes
 import secrets
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
+import confluent_kafka
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
 from django.conf import settings
 
@@ -41,6 +44,31 @@ def put(
         )
     producer.flush(10)
     assert reports == [None] * len(values)
+
+
+def put_with_unreadable_header(topic: str, value: bytes) -> None:
+    """Puts a message with a header whose name is not UTF-8, which confluent-kafka's own producer can't make."""
+    package = Path(confluent_kafka.__file__).parent
+    [library] = package.with_name("confluent_kafka.libs").glob("librdkafka-*")
+    rdkafka = ctypes.CDLL(str(library))
+    pointer, size = ctypes.c_void_p, ctypes.c_size_t
+    for name in ("rd_kafka_conf_new", "rd_kafka_new", "rd_kafka_headers_new"):
+        getattr(rdkafka, name).restype = pointer
+    error = ctypes.create_string_buffer(512)
+    configuration = pointer(rdkafka.rd_kafka_conf_new())
+    servers = settings.KAFKA_BOOTSTRAP_SERVERS.encode()
+    rdkafka.rd_kafka_conf_set(configuration, b"bootstrap.servers", servers, error, size(512))
+    producer = pointer(rdkafka.rd_kafka_new(0, configuration, error, size(512)))
+    headers = pointer(rdkafka.rd_kafka_headers_new(size(1)))
+    rdkafka.rd_kafka_header_add(headers, b"\xff\xfe", ctypes.c_ssize_t(2), b"v", ctypes.c_ssize_t(1))
+    # The tags of rd_kafka_vtype_t: topic 1, partition 3, value 4, flags 7 (2: copy the value), headers 10, end 0.
+    partition, length = ctypes.c_int32(0), size(len(value))
+    sent = rdkafka.rd_kafka_producev(
+        producer, 1, _full(topic).encode(), 3, partition, 4, value, length, 7, 2, 10, headers, 0
+    )
+    assert sent == 0
+    assert rdkafka.rd_kafka_flush(producer, 5000) == 0
+    rdkafka.rd_kafka_destroy(producer)
 
 
 def read(topic: str, count: int, *, timeout: float = 10) -> list[Message]:

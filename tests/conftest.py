@@ -76,12 +76,13 @@ def fresh_stack(backing: Backing) -> Iterator[Stack]:
         yield running
 
 
-def new_stack(backing: Backing) -> AbstractContextManager[Stack]:
+def new_stack(backing: Backing, **settings: str) -> AbstractContextManager[Stack]:
+    """An application on this run's stack; `settings` are more of the environment of every role."""
     if backing.stack == "embedded":
-        return Stack.embedded()
+        return Stack.embedded(**settings)
     assert backing.postgresql
     assert backing.kafka
-    return Stack.real(postgresql=backing.postgresql, kafka=backing.kafka)
+    return Stack.real(postgresql=backing.postgresql, kafka=backing.kafka, **settings)
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.servers import CaddyServer, KafkaServer, PostgresqlServer, RedisServer, ValkeyServer, chromium
+from tests.servers import CaddyServer, KafkaServer, PostgresqlServer, RedisServer, ValkeyServer, chromium, network
 
 # What a test may need. `broker` and `redis` are there in both stacks; `kafka`, `postgresql` and `caddy` are the real
-# ones; `application` is the whole product as processes of its own (tests.stack).
-NEEDS = ("broker", "redis", "application", "chromium", "postgresql", "kafka", "caddy")
+# ones; `application` is the whole product as processes of its own (tests.stack); `network` is the right to make network
+# namespaces (tests.servers.network).
+NEEDS = ("broker", "redis", "application", "chromium", "postgresql", "kafka", "caddy", "network")
 OF_STACK = {
     "none": frozenset[str](),
     "embedded": frozenset({"broker", "redis", "application", "chromium"}),
@@ -82,14 +83,15 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 
 def what_is_missing(stack: str) -> dict[str, str]:
-    reasons = {
-        "postgresql": PostgresqlServer.missing(),
-        "kafka": KafkaServer.missing(),
-        "caddy": CaddyServer.missing(),
-        "chromium": chromium.missing(),
+    questions = {
+        "postgresql": PostgresqlServer.missing,
+        "kafka": KafkaServer.missing,
+        "caddy": CaddyServer.missing,
+        "chromium": chromium.missing,
+        "network": network.missing,
     }
-    missing = {name: reason for name, reason in reasons.items() if reason and name in OF_STACK[stack]}
-    if stack == "real" and (gone := missing.keys() - {"chromium"}):
+    missing = {name: reason for name, ask in questions.items() if name in OF_STACK[stack] and (reason := ask())}
+    if stack == "real" and (gone := missing.keys() - {"chromium", "network"}):
         missing["application"] = f"The whole application on real servers needs {' and '.join(sorted(gone))}."
     return missing
 

@@ -30,6 +30,7 @@ missing_packages() {
     has curl || echo curl
     has_chromium || echo chromium
     has java || echo default-jdk-headless
+    has ip || echo iproute2
     has_jars || has mvn || echo maven
 }
 

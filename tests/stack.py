@@ -88,14 +88,17 @@ class Stack:
 
     @classmethod
     @contextmanager
-    def embedded(cls) -> Iterator[Self]:
-        """On what `make run` uses: SQLite, a Valkey, and a broker that this process holds. The web is all of auth."""
+    def embedded(cls, **settings: str) -> Iterator[Self]:
+        """On what `make run` uses: SQLite, a Valkey, and a broker that this process holds. The web is all of auth.
+
+        `settings` are more of the environment of every role.
+        """
         from eventbus.embedded import EmbeddedBroker
 
         with _directory() as directory, ValkeyServer() as valkey, EmbeddedBroker() as broker:
             port = free_port()
             kafka = {"KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers, "KAFKA_EMBEDDED": "true"}
-            stack = cls(kafka, directory=directory, redis=valkey, base_url=f"http://{LOOPBACK}:{port}")
+            stack = cls(kafka | settings, directory=directory, redis=valkey, base_url=f"http://{LOOPBACK}:{port}")
             stack.add_web("web", port)
             with stack.running():
                 yield stack

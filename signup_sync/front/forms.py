@@ -1,6 +1,7 @@
 """The form. It checks what needs no knowledge of users; the rules are auth's, and its words are put on the fields."""
 
 import unicodedata
+from http import HTTPStatus
 from typing import Any, Final
 
 from django import forms
@@ -95,6 +96,10 @@ class SignUpForm(forms.Form):
 
 
 def _words_of(problem: GatewayError) -> str:
+    if problem.status == HTTPStatus.CONFLICT:
+        return str(
+            _("This form was sent with too many different details. Copy what you need, open the sign-up page again.")
+        )
     if not problem.may_pass:
         return str(_("Your sign-up was not accepted, and we do not know why. Load this page again and try once more."))
     again = str(_("Try again in a moment."))

@@ -87,16 +87,12 @@ class Gateway:
     async def close(self) -> None:
         await self._session.close()
 
-    async def post_user(self, signup_id: UUID, user: NewUser, *, language: str) -> aiohttp.ClientResponse:
+    async def post_user(self, signup_id: UUID, user: NewUser) -> aiohttp.ClientResponse:
         """The open stream of a sign-up that auth has taken. Raises GatewayError.
 
         An answer that got lost on the way is asked for once more: the key makes the second request join the first.
         """
-        headers = {
-            "Accept": "text/event-stream",
-            "Accept-Language": language,
-            "Idempotency-Key": str(signup_id),
-        }
+        headers = {"Accept": "text/event-stream", "Idempotency-Key": str(signup_id)}
         silence = max(POST_TIMEOUT, MISSED_HEARTBEATS * settings.STREAM_HEARTBEAT)
         for attempt in range(1, POST_ATTEMPTS + 1):
             try:
@@ -145,9 +141,10 @@ class Gateway:
             response = await self._session.request(
                 method, self._address + path, headers=headers, json=json, timeout=timeout, allow_redirects=False
             )
-        except (aiohttp.ClientConnectorError, TimeoutError) as error:
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            # These two alone say that nothing was sent.
             raise GatewayError(HTTPStatus.SERVICE_UNAVAILABLE, f"away: {error!r}") from error
-        except aiohttp.ClientError as error:
+        except (aiohttp.ClientError, TimeoutError) as error:
             raise _AnswerLostError(HTTPStatus.SERVICE_UNAVAILABLE, f"lost: {error!r}") from error
         if response.status in (HTTPStatus.OK, HTTPStatus.NO_CONTENT):
             return response

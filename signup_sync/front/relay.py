@@ -181,13 +181,13 @@ class Relays:
         if _relays.get(loop := asyncio.get_running_loop()) is self:
             del _relays[loop]
 
-    async def sign_up(self, signup_id: UUID, user: NewUser, *, language: str) -> State:
+    async def sign_up(self, signup_id: UUID, user: NewUser) -> State:
         """Posts a sign-up, relays what follows, and returns when auth has given its verdict, or the state without it
         where that takes longer than SIGNUP_DEADLINE. Raises GatewayError.
 
         What was begun goes on when the caller is cancelled: a browser that leaves, or posts again, ends no sign-up.
         """
-        return await asyncio.shield(self._spawn(self._sign_up(signup_id, user, language)))
+        return await asyncio.shield(self._spawn(self._sign_up(signup_id, user)))
 
     def watch(self, signup_id: UUID) -> None:
         """A socket of this process shows this sign-up, which is not complete: it must be relayed."""
@@ -199,8 +199,8 @@ class Relays:
         if self._watched[signup_id] <= 0:
             del self._watched[signup_id]
 
-    async def _sign_up(self, signup_id: UUID, user: NewUser, language: str) -> State:
-        stream = await self.gateway.post_user(signup_id, user, language=language)
+    async def _sign_up(self, signup_id: UUID, user: NewUser) -> State:
+        stream = await self.gateway.post_user(signup_id, user)
         if relay := self._running.get(signup_id):
             stream.close()
         else:
@@ -232,13 +232,15 @@ class Relays:
         while True:
             await self._has_news.wait()
             self._has_news.clear()
-            try:
-                while self._news:
+            while self._news:
+                try:
                     await self._send(self._news.pop(next(iter(self._news))))
-            except REDIS_AWAY as error:
-                logger.warning("the news of %d sign-ups did not reach their groups: %r", len(self._news) + 1, error)
-                # The next heartbeat of each has it again.
-                self._news.clear()
+                except REDIS_AWAY as error:
+                    logger.warning("the news of %d sign-ups did not reach their groups: %r", len(self._news) + 1, error)
+                    # The next heartbeat of each has it again.
+                    self._news.clear()
+                except Exception:
+                    logger.exception("the news of a sign-up did not reach its group")
 
     async def _send(self, relay: Relay) -> None:
         if relay.state is None:

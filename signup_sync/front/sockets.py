@@ -8,8 +8,8 @@ import json
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
+from io import BytesIO
 from typing import Any, Final
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from channels.consumer import get_handler_name
@@ -17,8 +17,9 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import URLRouter
 from channels.security.websocket import WebsocketDenier
 from django.conf import settings
+from django.core.exceptions import DisallowedHost
+from django.core.handlers.asgi import ASGIRequest
 from django.http import parse_cookie
-from django.http.request import split_domain_port, validate_host
 from django.urls import path, re_path
 
 from signup_sync.front.gateway import GatewayError
@@ -161,8 +162,8 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
 
 
 class OwnOrigin:
-    """Lets only pages of this very host open sockets: a browser sends its cookies along from any page. No Origin is
-    as bad as a foreign one. The rule is that of Django's CSRF check."""
+    """Lets only pages of this very origin open sockets: a browser sends its cookies along from any page. No Origin is
+    as bad as a foreign one. Scheme and host are those that Django's CSRF check compares with."""
 
     def __init__(self, application: Any) -> None:
         self._application = application
@@ -176,9 +177,12 @@ def _is_own_origin(scope: Mapping[str, Any]) -> bool:
     origin = _header(scope, b"origin") or ""
     if origin in settings.CSRF_TRUSTED_ORIGINS:
         return True
-    host = (_header(scope, b"host") or "").lower()
-    is_ours = validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS)
-    return is_ours and urlsplit(origin.lower()).netloc == host
+    scheme = "https" if scope.get("scheme") == "wss" else "http"
+    handshake = ASGIRequest({**scope, "method": "GET", "scheme": scheme}, BytesIO())
+    try:
+        return origin == f"{handshake.scheme}://{handshake.get_host()}"
+    except DisallowedHost:
+        return False
 
 
 def _header(scope: Mapping[str, Any], name: bytes) -> str | None:

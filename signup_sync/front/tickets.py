@@ -6,17 +6,21 @@ and never reaches the browser.
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
 from django.conf import settings
 from django.core import signing
 from django.http import HttpResponseBase
+from django.utils.crypto import salted_hmac
 from uuid_utils.compat import uuid7
 
 BROWSER_COOKIE: Final = "signup_browser"
 _PAGE_SALT: Final = "signup-page-ticket"
+# The contents that one form may sign up with: each that was changed costs every later post a question more.
+CONTENTS_MAX: Final = 8
 _cookie_signer = signing.Signer(salt="signup-browser")
 _bearer_signer = signing.TimestampSigner(salt="signup-ticket")
 
@@ -32,6 +36,24 @@ class TicketExpiredError(TicketError):
 def new_signup_id() -> UUID:
     """A UUIDv7, as auth wants it."""
     return uuid7()
+
+
+def signup_ids_of(first: UUID) -> Iterator[UUID]:
+    """The sign-ups of one form, `first` being the one that it was rendered with. A content belongs to the first of
+    them that has no other content: whatever the form said in between, and whichever answer was lost, it ends there."""
+    signup_id = first
+    for _ in range(CONTENTS_MAX):
+        yield signup_id
+        signup_id = successor_of(signup_id)
+
+
+def successor_of(signup_id: UUID) -> UUID:
+    """The next sign-up of the same form: a UUIDv7 (RFC 9562, section 5.7) of the same time, its random bits a secret
+    function of its predecessor, so that every process finds the same one and nobody else can."""
+    digest = salted_hmac("signup-successor", signup_id.bytes, algorithm="sha256").digest()
+    time, rand_a, rand_b = signup_id.int >> 80, digest[:2], digest[2:10]
+    low = int.from_bytes(rand_b) & (1 << 62) - 1
+    return UUID(int=time << 80 | 0x7 << 76 | (int.from_bytes(rand_a) & 0xFFF) << 64 | 0b10 << 62 | low)
 
 
 def new_browser() -> str:
@@ -64,11 +86,18 @@ def page_ticket(signup_id: UUID, browser: str) -> str:
 def open_page_ticket(ticket: str, browser: str | None) -> UUID:
     """The sign-up that the ticket opens to this browser. Raises TicketExpiredError or TicketError."""
     signup_id = signup_id_of(ticket, browser)
-    try:
-        signing.loads(ticket, salt=_PAGE_SALT, max_age=settings.TICKET_MAX_AGE)
-    except signing.SignatureExpired:
-        raise TicketExpiredError from None
+    if is_older(ticket, settings.TICKET_MAX_AGE):
+        raise TicketExpiredError
     return signup_id
+
+
+def is_older(ticket: str, seconds: float) -> bool:
+    """Whether this page ticket, a genuine one, was issued longer ago."""
+    try:
+        signing.loads(ticket, salt=_PAGE_SALT, max_age=timedelta(seconds=seconds))
+    except signing.SignatureExpired:
+        return True
+    return False
 
 
 def signup_id_of(ticket: str, browser: str | None) -> UUID:

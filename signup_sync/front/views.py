@@ -13,7 +13,6 @@ from django.core.exceptions import NON_FIELD_ERRORS
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
-from django.utils.translation import get_language
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_safe
@@ -28,18 +27,23 @@ from signup_sync.front.tickets import (
     TicketError,
     TicketExpiredError,
     browser_of,
+    is_older,
     new_browser,
     new_signup_id,
     open_page_ticket,
     page_ticket,
     remember_browser,
     signup_id_of,
+    signup_ids_of,
+    successor_of,
 )
 
 logger = logging.getLogger(__name__)
 
 # Seconds until a page without a script loads itself again, and until it goes on when all lights are green.
 RELOAD_SECONDS: Final = 2
+# The same where a sign-up takes long: nothing is gained by looking often.
+DELAYED_RELOAD_SECONDS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,26 +89,25 @@ async def sign_up(request: HttpRequest) -> HttpResponse:
 
 async def _submit(request: HttpRequest, browser: str) -> HttpResponse:
     form = SignUpForm(request.POST)
-    signup_id = _posted_signup_id(request, browser)
+    # The form keeps its first sign-up, so that every content that it ever has is looked for from there.
+    first = Page.of(_posted_signup_id(request, browser), browser)
     if not form.is_valid():
-        return _form_again(request, form, Page.of(signup_id, browser), HTTPStatus.UNPROCESSABLE_ENTITY)
-    answer = await _post(signup_id, form)
-    if isinstance(answer, GatewayError) and answer.status == HTTPStatus.CONFLICT:
-        # This form was sent before with other content: what it says now is another sign-up.
-        signup_id = new_signup_id()
-        answer = await _post(signup_id, form)
+        return _form_again(request, form, first, None, HTTPStatus.UNPROCESSABLE_ENTITY)
+    signup_id, answer = await _post(first.signup_id, form)
     page = Page.of(signup_id, browser)
     if isinstance(answer, GatewayError):
         form.show_problem(answer)
-        response = _form_again(request, form, page, _status_of(answer))
+        response = _form_again(request, form, first, page, _status_of(answer))
         if answer.retry_after is not None:
             response["Retry-After"] = str(answer.retry_after)
         return response
     if answer.refusal is not None:
         form.show_refusal(answer.refusal)
-        return _form_again(request, form, page, HTTPStatus.UNPROCESSABLE_ENTITY)
+        # What is sent next will be other content.
+        expected = Page.of(successor_of(signup_id), browser)
+        return _form_again(request, form, first, expected, HTTPStatus.UNPROCESSABLE_ENTITY)
     if _is_script(request):
-        return JsonResponse(page.for_script() | {"state": json.loads(answer.text)})
+        return JsonResponse(page.for_script() | {"formTicket": first.ticket, "state": json.loads(answer.text)})
     response = HttpResponseRedirect(page.status_path)
     response.status_code = HTTPStatus.SEE_OTHER
     return response
@@ -118,9 +121,18 @@ def _posted_signup_id(request: HttpRequest, browser: str) -> UUID:
         return new_signup_id()
 
 
-async def _post(signup_id: UUID, form: SignUpForm) -> State | GatewayError:
+async def _post(first: UUID, form: SignUpForm) -> tuple[UUID, State | GatewayError]:
+    """Signs up as the first of the form's sign-ups that has no other content. Returns which, and what auth says."""
+    for signup_id in signup_ids_of(first):
+        answer = await _post_as(signup_id, form)
+        if not isinstance(answer, GatewayError) or answer.status != HTTPStatus.CONFLICT:
+            break
+    return signup_id, answer
+
+
+async def _post_as(signup_id: UUID, form: SignUpForm) -> State | GatewayError:
     try:
-        return await relays().sign_up(signup_id, form.new_user, language=get_language() or settings.LANGUAGE_CODE)
+        return await relays().sign_up(signup_id, form.new_user)
     except GatewayError as problem:
         logger.info("sign-up %s was not taken: %s", signup_id, problem)
         return problem
@@ -130,16 +142,21 @@ def _status_of(problem: GatewayError) -> HTTPStatus:
     """What the front answers where the gateway answered that."""
     if problem.errors:
         return HTTPStatus.UNPROCESSABLE_ENTITY
-    if problem.status == HTTPStatus.TOO_MANY_REQUESTS:
-        return HTTPStatus.TOO_MANY_REQUESTS
+    if problem.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.CONFLICT):
+        return HTTPStatus(problem.status)
     return HTTPStatus.SERVICE_UNAVAILABLE if problem.may_pass else HTTPStatus.BAD_GATEWAY
 
 
-def _form_again(request: HttpRequest, form: SignUpForm, page: Page, status: HTTPStatus) -> HttpResponse:
-    if _is_script(request):
-        errors = {"" if name == NON_FIELD_ERRORS else name: list(texts) for name, texts in form.errors.items()}
-        return JsonResponse(page.for_script() | {"errors": errors}, status=status)
-    return _form_page(request, form, page, status=status)
+def _form_again(
+    request: HttpRequest, form: SignUpForm, first: Page, page: Page | None, status: HTTPStatus
+) -> HttpResponse:
+    """The form of the sign-up `first` with its errors. A script is also told which sign-up to show with its next post,
+    unless None."""
+    if not _is_script(request):
+        return _form_page(request, form, first, status=status)
+    errors = {"" if name == NON_FIELD_ERRORS else name: list(texts) for name, texts in form.errors.items()}
+    expected = page.for_script() if page else {}
+    return JsonResponse(expected | {"formTicket": first.ticket, "errors": errors}, status=status)
 
 
 def _form_page(request: HttpRequest, form: SignUpForm, page: Page, status: HTTPStatus = HTTPStatus.OK) -> HttpResponse:
@@ -165,11 +182,17 @@ async def status(request: HttpRequest, ticket: str) -> HttpResponse:
         logger.info("sign-up %s: the state cannot be read: %s", page.signup_id, problem)
         outcome = "unknown"
     if state is not None:
-        outcome = words.outcome_of(state)
+        outcome = words.outcome_of(state, is_delayed=is_older(ticket, settings.SIGNUP_DEADLINE))
     if _is_script(request):
         return JsonResponse({"state": state and json.loads(state.text)})
-    reload = {"reload": None if outcome in ("red", "refused") else RELOAD_SECONDS}
-    return _page(request, "front/status.html", page, outcome, state=state, context=reload)
+    context = {"reload": _reload_after(outcome)}
+    return _page(request, "front/status.html", page, outcome, state=state, context=context)
+
+
+def _reload_after(outcome: words.Outcome) -> int | None:
+    if outcome in ("red", "refused"):
+        return None
+    return DELAYED_RELOAD_SECONDS if outcome == "delayed" else RELOAD_SECONDS
 
 
 def _page(

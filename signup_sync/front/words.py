@@ -80,7 +80,12 @@ NOTICES: Final = {
         "The connection was lost before there was an answer. What you typed is still here: try again. "
         "You cannot be signed up twice by it."
     ),
-    "stale": _("This page is too old to be sent. What you typed is still here: copy it, load the page again."),
+    "stale": _(
+        "This page is too old to be sent, or your browser keeps no cookies of this site. What you typed is still "
+        "here: copy it, allow cookies, and load the page again."
+    ),
+    "tooLong": _("This is too long to be sent. What you typed is still here: shorten it and try again."),
+    "broken": _("Something went wrong on our side. What you typed is still here: try again in a moment."),
 }
 
 
@@ -95,12 +100,12 @@ def word_of(light: Light) -> str:
     )
 
 
-def outcome_of(state: State) -> Outcome:
+def outcome_of(state: State, *, is_delayed: bool) -> Outcome:
     """What a state means for the person. The script has the same rule."""
     if state.refusal is not None:
         return "refused"
     if not state.complete:
-        return "pending"
+        return "delayed" if is_delayed else "pending"
     return "green" if state.is_all_green else "red"
 
 

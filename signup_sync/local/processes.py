@@ -68,7 +68,8 @@ class KeptProcess:
         log_folder: Path,
         tell: Callable[[str], None],
     ) -> None:
-        """It runs in `folder`; its log in `log_folder` begins anew. `tell` shows a line to the person."""
+        """It runs in `folder`; its log in `log_folder` begins anew, and the one before that is kept beside it.
+        `tell` shows a line to the person."""
         self.role = role
         self.log = log_folder / f"{role.name.replace(' ', '-')}.log"
         self._group = group
@@ -77,6 +78,8 @@ class KeptProcess:
         self._tell = tell
         self._process: asyncio.subprocess.Process | None = None
         self._health_port = role.port
+        if self.log.exists() and self.log.stat().st_size:
+            self.log.replace(f"{self.log}.1")
         self.log.write_bytes(b"")
         self._shown_to = 0
 

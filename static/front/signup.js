@@ -65,7 +65,11 @@
   function record(state) {
     const lights = Object.entries(state.services).map(([service, light]) => [service, light.status]);
     seen.shown.push({ ...Object.fromEntries(lights), version: state.version });
-    sessionStorage.setItem("signupSync.shown", JSON.stringify(seen.shown));
+    try {
+      sessionStorage.setItem("signupSync.shown", JSON.stringify(seen.shown));
+    } catch {
+      // Where the browser keeps nothing for this site. The lights need none of it.
+    }
   }
 
   function conclude(state, changed) {
@@ -179,16 +183,23 @@
         headers: { Accept: "application/json" },
       });
       const isJson = (response.headers.get("Content-Type") ?? "").includes("json");
-      answer = isJson ? await response.json() : { errors: { "": [data.words.notices.stale] } };
+      answer = isJson ? await response.json() : { errors: { "": [wordsOf(response.status)] } };
     } catch {
       answer = { errors: { "": [data.words.notices.noAnswer] } };
     }
     isPosting = false;
     form.querySelector("[type=submit]").disabled = false;
+    if (answer.formTicket) form.elements.ticket.value = answer.formTicket;
     if (answer.ticket) turnTo(answer);
     if (answer.errors) backToForm(answer.errors, "" in answer.errors);
     else [...held, answer.state].forEach(take);
     held = [];
+  }
+
+  // What an answer means that the form's view has not written: Django's own, or the gateway's.
+  function wordsOf(status) {
+    const { stale, tooLong, broken } = data.words.notices;
+    return { 400: tooLong, 403: stale, 413: tooLong }[status] ?? broken;
   }
 
   function begin() {
@@ -213,7 +224,6 @@
   function turnTo(answer) {
     const isOther = answer.signupId !== page.signupId;
     page = { signupId: answer.signupId, ticket: answer.ticket, socketPath: answer.socketPath, statusPath: answer.statusPath };
-    form.elements.ticket.value = page.ticket;
     if (answer.errors) return;
     history.replaceState(null, "", page.statusPath);
     if (isOther || !socket) connect();

@@ -1,10 +1,9 @@
 """What is done to the installation, and when: a plan made from the seed, and what carries it out."""
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import count
 from random import Random
 
 import redis
@@ -23,7 +22,7 @@ KILLED = (
     ("kafka",),
     ("postgresql",),
 )
-KILLED_LATER = (*(name for names in KILLED for name in names), "caddy")
+KILLED_LATER = (*(name for names in KILLED for name in names), "dead-letters", "caddy")
 FROZEN = ("chat", "customer", "auth-results", "auth-1", "auth-2", "relay", "redis", "postgresql", "kafka")
 JOINED = {"chat": "chat-2", "customer": "customer-2", "auth-results": "auth-results-2"}
 # Seconds that what was killed stays away, that what is frozen stays so (the group's session ends after 6), and that a
@@ -48,43 +47,46 @@ class Step:
 
 def plan(kills: int, seconds: float, random: Random) -> list[Step]:
     """Kills spread over the time, and for every four of them a flush, a freeze and a rebalance, which may overlap."""
-    steps: list[Step] = []
-    free_at: dict[str, float] = {}
-    others = max(1, kills // 4)
-    victims = _victims(random)
-    times = sorted(seconds * (index + random.random()) / kills for index in range(kills))
-    for at in times:
-        steps += _fault(at, "kill", "start", next(victims), AWAY, free_at, random)
-    for at in (seconds * random.random() for _ in range(others)):
-        steps.append(Step(at, "flush", "redis"))
-    for at in (seconds * random.random() for _ in range(others)):
-        steps += _fault(at, "freeze", "resume", random.choice(FROZEN), FROZEN_FOR, free_at, random)
-    for at in (seconds * random.random() for _ in range(others)):
-        steps += _fault(at, "join", "leave", random.choice(list(JOINED.values())), JOINED_FOR, free_at, random)
-    return sorted(steps)
+    planner = _Planner(random)
+    victims = _victims(kills, random)
+    for index in range(kills):
+        planner.add(seconds * (index + random.random()) / kills, "kill", victims, until="start", lasts=AWAY)
+    for _ in range(max(1, kills // 4)):
+        # Early enough to end while there is still traffic.
+        at = iter([random.uniform(0, 0.85) * seconds for _ in range(3)])
+        planner.steps.append(Step(next(at), "flush", "redis"))
+        planner.add(next(at), "freeze", _shuffled(FROZEN, random), until="resume", lasts=FROZEN_FOR)
+        planner.add(next(at), "join", _shuffled(tuple(JOINED.values()), random), until="leave", lasts=JOINED_FOR)
+    return sorted(planner.steps)
 
 
-def _victims(random: Random) -> Iterator[str]:
-    for round_ in count():
-        names = list(KILLED_LATER) if round_ else [random.choice(names) for names in KILLED]
-        random.shuffle(names)
-        yield from names
+def _victims(kills: int, random: Random) -> list[str]:
+    """In the first round one of each line of KILLED, in later ones all, each time in another order."""
+    victims = _shuffled([random.choice(names) for names in KILLED], random)
+    while len(victims) < kills:
+        victims += _shuffled(KILLED_LATER, random)
+    return victims
 
 
-def _fault(
-    at: float,
-    begin: str,
-    end: str,
-    target: str,
-    lasts: tuple[float, float],
-    free_at: dict[str, float],
-    random: Random,
-) -> list[Step]:
-    """The two steps of a fault, later if the target is still in another's hands."""
-    at = max(at, free_at.get(target, 0.0))
-    until = at + random.uniform(*lasts)
-    free_at[target] = until + RECOVERY
-    return [Step(at, begin, target), Step(until, end, target)]
+def _shuffled(names: Sequence[str], random: Random) -> list[str]:
+    return random.sample(names, len(names))
+
+
+class _Planner:
+    def __init__(self, random: Random) -> None:
+        self.steps: list[Step] = []
+        self._random = random
+        self._free_at: defaultdict[str, float] = defaultdict(float)
+
+    def add(self, at: float, begin: str, targets: list[str], *, until: str, lasts: tuple[float, float]) -> None:
+        """A fault for the first of the targets that no other fault has in its hands then, else for the next that is
+        free, as soon as it is; takes it out of the list."""
+        target = min(targets, key=lambda name: max(at, self._free_at[name]))
+        targets.remove(target)
+        at = max(at, self._free_at[target])
+        end = at + self._random.uniform(*lasts)
+        self._free_at[target] = end + RECOVERY
+        self.steps += [Step(at, begin, target), Step(end, until, target)]
 
 
 class Injector:

@@ -17,7 +17,7 @@ class Kind(StrEnum):
 
 
 # Of every hundred sign-ups. 5 are real duplicates; a rival's opponent is somebody new, and either of them may win.
-SHARES = {Kind.SAME_USER_ID: 3, Kind.SAME_EMAIL: 2, Kind.RIVAL: 2, Kind.KNOWN: 3, Kind.PAGE: 10}
+SHARES = {Kind.SAME_USER_ID: 3, Kind.SAME_EMAIL: 2, Kind.RIVAL: 4, Kind.KNOWN: 3, Kind.PAGE: 10}
 # Sign-ups between a duplicate and the latest that it may repeat.
 DISTANCE = 10
 

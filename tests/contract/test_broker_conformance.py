@@ -17,7 +17,16 @@ from eventbus.errors import DeliveryError, TransientError
 from eventbus.messages import HandledBatch, Handler, Incoming, Outgoing, Subscription
 from eventbus.producer import EventProducer
 from eventbus.topics import TopicError, dead_letter_topic, ensure_topics
-from tests.broker import RecordingHandler, RunningConsumer, committed, consuming, new_topic, put, read
+from tests.broker import (
+    RecordingHandler,
+    RunningConsumer,
+    committed,
+    consuming,
+    new_topic,
+    put,
+    put_with_unreadable_header,
+    read,
+)
 from tests.servers import KafkaServer
 from tests.waiting import eventually
 
@@ -234,6 +243,16 @@ def test_poison_goes_to_the_dead_letters_and_the_rest_goes_on():
     assert (headers["dlt-error"], headers["dlt-message"]) == (b"builtins.ValueError", b"can't be eaten")
 
 
+def test_a_header_name_that_is_not_utf_8_stops_nobody():
+    handler = RecordingHandler()
+    subscription = new_subscription(handler)
+    put_with_unreadable_header(subscription.topic, b"odd")
+    put(subscription.topic, b"next", partition=0)
+    with consuming(subscription):
+        eventually(lambda: committed(subscription) == {0: 2})
+    assert handler.values == [b"odd", b"next"]
+
+
 def test_the_largest_message_fits_among_the_dead_letters():
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
         return HandledBatch(rejected=[(message, ValueError("too much")) for message in batch])
@@ -311,7 +330,8 @@ def test_partitions_that_went_away_paused_come_back_unpaused():
 
 def test_a_slow_handler_does_not_cost_the_membership(monkeypatch, caplog):
     caplog.set_level(logging.INFO, "eventbus")
-    monkeypatch.setattr(settings, "KAFKA_CLIENT_CONFIG", {"max.poll.interval.ms": 6000})
+    short = {"max.poll.interval.ms": 2000, "session.timeout.ms": 2000, "heartbeat.interval.ms": 500}
+    monkeypatch.setattr(settings, "KAFKA_CLIENT_CONFIG", short)
     release = threading.Event()
 
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
@@ -322,8 +342,8 @@ def test_a_slow_handler_does_not_cost_the_membership(monkeypatch, caplog):
     subscription = new_subscription(handle)
     put(subscription.topic, b"heavy", partition=1)
     with consuming(subscription) as running:
-        # Longer than the interval after which a reader that does not poll is put out.
-        timer = threading.Timer(7.5, release.set)
+        # Three times the interval after which a reader that does not poll is put out.
+        timer = threading.Timer(6.5, release.set)
         timer.start()
         eventually(lambda: committed(subscription) == {1: 1}, 15)
         timer.join()

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
+import msgspec
 import pytest
 import yaml
 from jsonschema import Draft202012Validator, FormatChecker
@@ -21,8 +22,21 @@ from authsvc.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, decode_answer,
 from authsvc.lights import SignUpState, Status, Verdict
 from authsvc.models import Role, User
 from authsvc.problems import FieldError, Problem, unavailable
+from authsvc.reconcile import PAGE
+from authsvc.reconcile_events import (
+    RECONCILE_ANSWERED,
+    RECONCILE_REQUESTED,
+    OwnerRange,
+    ReconcileRequested,
+    UserRecord,
+    reconcile_requested,
+)
+from authsvc.reconcile_events import decode_answer as decode_reconcile_answer
 from authsvc.requests import BODY_MAX, PASSWORD_MAX
+from chatsvc.models import ChatUser
 from eventbus.messages import Incoming, Outgoing, dead_letter
+from participant import reconcile
+from participant.comparison import COMPARED
 from participant.events import answer, decode_new_user
 from participant.verdict import Verdict as ParticipantVerdict
 
@@ -157,7 +171,7 @@ def check_event_message(name: str, headers: Any, payload: Any) -> None:
 def check_message(name: str, message: Outgoing) -> None:
     value = json.loads(message.value)
     check_event_message(name, {key: text.decode() for key, text in message.headers}, value)
-    assert message.key == value["userId"]
+    assert message.key == (value["userId"] if "userId" in value else f"{value['runId']}:{value['page']}")
     assert message.topic == document("asyncapi.yaml")["components"]["messages"][name]["name"]
 
 
@@ -213,6 +227,66 @@ def test_readers_ignore_what_they_do_not_know():
     assert decode_answer(as_read(Outgoing(told.topic, told.key, more))).signup_id == SIGNUP
 
 
+def reconcile_page(records: list[UserRecord], **more: Any) -> Outgoing:
+    return reconcile_requested(
+        ReconcileRequested(
+            run_id=SIGNUP,
+            page=2,
+            heal=True,
+            occurred_at=NOW,
+            expires_at=NOW,
+            services=["chat"],
+            records=records,
+            **more,
+        )
+    )
+
+
+@pytest.mark.parametrize("more", [{}, {"owners": OwnerRange(after=SIGNUP)}, {"unowned": True}, {"gone": [SIGNUP]}])
+def test_auths_page_fits_and_participants_read_it(more):
+    message = reconcile_page([UserRecord.of(stored_user())], **more)
+
+    check_message("reconcileRequested", message)
+    page = reconcile.decode_page(as_read(message))
+    assert (page.run_id, page.page, page.heal, page.services) == (SIGNUP, 2, True, ["chat"])
+    assert (page.records[0].user_id, page.records[0].owner_signup_id) == ("김민아", SIGNUP)
+    assert (page.owners is not None, page.unowned, page.gone) == (
+        "owners" in more,
+        "unowned" in more,
+        more.get("gone", []),
+    )
+
+
+def test_the_largest_page_is_well_under_what_kafka_takes():
+    longest = stored_user()
+    longest.user_id, longest.email = "\U00020000" * identity.USER_ID_MAX, "\U00020000" * identity.EMAIL_MAX
+    longest.user_name = '"' * identity.USER_NAME_MAX
+    assert len(reconcile_page([UserRecord.of(longest)] * PAGE).value or b"") < 500_000
+
+
+def findings() -> list[reconcile.Finding]:
+    about = ("mina", "mina@example.org", SIGNUP)
+    return [
+        reconcile.Finding(reconcile.Kind.MISSING, *about, healed=True),
+        reconcile.Finding(reconcile.Kind.DIFFERENT, *about, fields=tuple(COMPARED.values())),
+        reconcile.Finding(reconcile.Kind.CONFLICTING, *about, held_by=(reconcile.HeldBy("mina", "a@example.org"),)),
+        reconcile.Finding(reconcile.Kind.SUPERFLUOUS, "by-hand", "by-hand@example.org"),
+    ]
+
+
+def test_a_participants_findings_fit_and_auth_reads_them():
+    question = as_read(reconcile_page([]), ("traceparent", TRACEPARENT))
+    page = reconcile.decode_page(question)
+    handler = reconcile.ReconcileHandler(service="chat", model=ChatUser)
+
+    [message] = handler.answers(question, page, findings())
+
+    check_message("reconcileAnswered", message)
+    read = decode_reconcile_answer(as_read(message))
+    assert (read.run_id, read.page, read.service, read.more) == (SIGNUP, 2, "chat", False)
+    assert msgspec.to_builtins(read.findings) == msgspec.to_builtins(findings())
+
+
 @pytest.mark.parametrize("value", [b"no JSON", None, b"x" * 1_000_000])
 def test_a_dead_letter_fits(value):
     message = Incoming("user.newUser.req", 3, 17, b"\xff", value, (("ce_id", b"1"),), 1_772_366_400_000)
@@ -228,7 +302,8 @@ def test_a_dead_letter_fits(value):
 
 def test_both_sides_mean_the_same_topics():
     addresses = {channel["address"] for channel in document("asyncapi.yaml")["channels"].values()}
-    assert {NEW_USER_REQUESTED, NEW_USER_ANSWERED} <= addresses
+    assert {NEW_USER_REQUESTED, NEW_USER_ANSWERED, RECONCILE_REQUESTED, RECONCILE_ANSWERED} <= addresses
+    assert (reconcile.RECONCILE_REQUESTED, reconcile.RECONCILE_ANSWERED) == (RECONCILE_REQUESTED, RECONCILE_ANSWERED)
 
 
 def states() -> list[SignUpState]:
@@ -292,10 +367,16 @@ def test_the_documented_limits_are_those_of_the_code():
 REQUEST = "schemas/new-user-requested.json"
 ANSWER = "schemas/new-user-answered.json"
 STATE = "schemas/signup-state.json"
+PAGE_ASKED = "schemas/reconcile-requested.json"
+PAGE_ANSWERED = "schemas/reconcile-answered.json"
 
 
 def example_of(message: str) -> dict[str, Any]:
     return document("asyncapi.yaml")["components"]["messages"][message]["examples"][0]["payload"]
+
+
+def finding(**fields: Any) -> dict[str, Any]:
+    return example_of("reconcileAnswered") | {"findings": [{"userId": "kim", "email": "kim@example.org"} | fields]}
 
 
 @pytest.mark.parametrize(
@@ -309,6 +390,11 @@ def example_of(message: str) -> dict[str, Any]:
         pytest.param(ANSWER, example_of("newUserAnswered") | {"status": "FAIL"}, id="a refusal without a reason"),
         pytest.param(ANSWER, example_of("newUserAnswered") | {"reason": "duplicate: email"}, id="a reason to succeed"),
         pytest.param(ANSWER, example_of("newUserAnswered") | {"status": "PENDING"}, id="no verdict"),
+        pytest.param(PAGE_ASKED, example_of("reconcileRequested") | {"records": [{"role": "x"}]}, id="half a record"),
+        pytest.param(PAGE_ASKED, example_of("reconcileRequested") | {"services": []}, id="a page that asks nobody"),
+        pytest.param(PAGE_ANSWERED, finding(kind="lost"), id="an unknown kind of finding"),
+        pytest.param(PAGE_ANSWERED, finding(kind="missing"), id="a missing record without its owner"),
+        pytest.param(PAGE_ANSWERED, finding(kind="superfluous", healed=True), id="a superfluous row that was healed"),
         pytest.param(STATE, states()[0].as_wire() | {"version": 0}, id="a version below 1"),
         pytest.param(STATE, states()[0].as_wire() | {"services": {"auth": {"status": "FAIL"}}}, id="red for no reason"),
         pytest.param("schemas/signup-status-event.json", states()[0].as_wire(), id="an event that says no change"),

@@ -133,6 +133,16 @@ def test_the_chosen_ones_are_replayed_and_the_act_is_logged(admin_client, signup
     assert SignUp.objects.get(user_id="red-user").version == signups["red"].version
 
 
+@pytest.mark.needs("broker")
+def test_a_replay_under_a_filter_that_it_changes_is_logged_too(admin_client, signups, settings):
+    settings.KAFKA_PREFIX = f"admin-{uuid4()}-"
+    ensure_topics([NEW_USER_REQUESTED])
+    SignUp.objects.filter(user_id="pending-user").update(stalled_at=timezone.now())
+    chosen = [str(signups["pending"].id)]
+    admin_client.post(f"{LIST}?lights=stalled", {"action": "replay_chosen", "_selected_action": chosen})
+    assert list(LogEntry.objects.values_list("object_id", flat=True)) == chosen
+
+
 def test_without_the_permission_there_is_no_replay(staff_client, signups):
     page = staff_client.get(LIST)
     assert "replay_chosen" not in page.content.decode()

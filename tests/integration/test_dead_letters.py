@@ -16,7 +16,16 @@ from eventbus import collector, dead_letters
 from eventbus.collector import DeadLetterCollector
 from eventbus.dead_letters import Origins, keep, purge_dead_letters
 from eventbus.errors import PermanentError
-from eventbus.messages import DEAD_LETTER_VALUE_MAX, HandledBatch, Header, Incoming, Subscription, dead_letter
+from eventbus.messages import (
+    DEAD_LETTER_HEADERS_MAX,
+    DEAD_LETTER_KEY_MAX,
+    DEAD_LETTER_VALUE_MAX,
+    HandledBatch,
+    Header,
+    Incoming,
+    Subscription,
+    dead_letter,
+)
 from eventbus.models import DeadLetter, DeadLetterAct
 from eventbus.producer import EventProducer
 from eventbus.topics import ensure_topics
@@ -194,7 +203,7 @@ def test_what_somebody_wrote_there_by_hand_is_kept_too(headers, timestamp_ms):
 def test_a_message_can_t_bring_headers_that_look_like_the_letter_s():
     forged = (("dlt-value-bytes", b"7"), ("dlt-offset", b"99"), ("trace", b"1"))
     [row] = kept(headers=forged)
-    assert (row.value_bytes, row.offset, row.headers) == (None, 17, [["trace", "1"]])
+    assert (row.cut, row.offset, row.headers) == ("", 17, [["trace", "1"]])
 
 
 # --- Replay and discard -----------------------------------------------------------------------------------------
@@ -227,12 +236,21 @@ def test_all_that_wait_are_replayed_across_chunks_narrowed_by_filters(topics, mo
 
 
 @needs_broker
-def test_a_value_that_was_cut_is_not_sent(topics):
-    [row] = kept(value=bytes(DEAD_LETTER_VALUE_MAX + 1))
+@pytest.mark.parametrize(
+    ("large", "said"),
+    [
+        ({"value": bytes(DEAD_LETTER_VALUE_MAX + 1)}, f"value of {DEAD_LETTER_VALUE_MAX + 1} bytes"),
+        ({"key": bytes(DEAD_LETTER_KEY_MAX + 1)}, f"key of {DEAD_LETTER_KEY_MAX + 1} bytes"),
+        ({"headers": (("a", bytes(DEAD_LETTER_HEADERS_MAX)), ("b", b""))}, "2 headers"),
+    ],
+)
+def test_what_was_cut_is_not_sent(topics, large, said):
+    [row] = kept(**large)
+    assert f"Cut to fit   {said}" in command("show", row.pk)
     for again in ((), ("--again",)):
-        said = refused("replay", row.pk, *again)
-        assert f"Its value of {DEAD_LETTER_VALUE_MAX + 1} bytes was cut" in said
-        assert "0 replayed, 1 refused" in said
+        words = refused("replay", row.pk, *again)
+        assert f"{row.pk}: It was cut to fit ({said}), so it can't be replayed." in words
+        assert "0 replayed, 1 refused" in words
     assert not DeadLetterAct.objects.exists()
     assert "1 discarded" in command("discard", row.pk, "--reason", "its sender sent it again")
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import pytest
-from django.conf import settings
 from django.db import connections, transaction
 from django.test.utils import CaptureQueriesContext
 

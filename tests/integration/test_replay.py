@@ -1,5 +1,6 @@
 """`manage.py replay_signups` and the relay, on the broker of the chosen stack."""
 
+import asyncio
 import json
 from datetime import timedelta
 from io import StringIO
@@ -10,15 +11,16 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from authsvc.events import NEW_USER_REQUESTED
-from authsvc.lights import Status, Verdict
+from authsvc.lights import SignUpState, Status, Verdict
 from authsvc.management.commands.relay_signups import relay_once
 from authsvc.models import SignUp, User
+from authsvc.projection import AsyncProjection
 from authsvc.services import NewSignUp, ReportedVerdict, apply_verdicts, register_users
 from eventbus.producer import EventProducer
 from eventbus.topics import ensure_topics
 from tests.client import read_topic
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs("broker")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs("broker", "redis")]
 
 
 @pytest.fixture(autouse=True)
@@ -128,8 +130,17 @@ def test_a_service_that_was_added_later_gets_a_light(sent):
     signup = SignUp.objects.get()
     assert (signup.state.pending, signup.version, signup.completed_at) == (["chat"], version + 1, None)
     assert signup.next_due_at is not None
+    assert not asyncio.run(copy_of(kim)).is_complete
     complete(kim)
     assert SignUp.objects.get().state.is_complete
+
+
+async def copy_of(signup_id: UUID) -> SignUpState | None:
+    projection = AsyncProjection()
+    try:
+        return await projection.read(signup_id)
+    finally:
+        await projection.close()
 
 
 def test_it_sends_auths_present_record_and_skips_where_that_is_gone(sent, settings):
@@ -167,6 +178,7 @@ def test_what_cannot_be_sent_is_counted_and_is_an_error(settings, monkeypatch):
         (["--dry-run"], "Say which sign-ups"),
         (["--id", "nonsense"], "nonsense"),
         (["--id", str(UUID(int=1))], "There is no sign-up"),
+        (["--user-id", "nobody"], "There is no sign-up of nobody"),
         (["--since", "yesterday"], "is no ISO date or time"),
         (["--since", "2026-02-31"], "is no date or time"),
         (["--all", "--service", "auth"], "invalid choice"),
@@ -191,14 +203,27 @@ def test_the_relay_publishes_what_is_due_to_those_who_have_not_answered(sent):
     assert sent() == sorted([(kim, ["customer"]), (lee, ["chat", "customer"])])
 
 
-def test_a_relay_without_kafka_keeps_what_is_due(settings, monkeypatch):
+def test_a_relay_without_kafka_keeps_what_is_due_and_uses_up_no_tries(settings, monkeypatch):
     [kim] = sign_up("kim")
-    SignUp.objects.update(next_due_at=timezone.now())
-    monkeypatch.setattr("authsvc.management.commands.relay_signups.ACKNOWLEDGED_WITHIN", 0.5)
+    monkeypatch.setattr("authsvc.management.commands.relay_signups.ACKNOWLEDGED_WITHIN", 0.2)
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
     producer = EventProducer()
     try:
-        assert relay_once(producer) == 0
+        for _ in range(3):
+            SignUp.objects.update(next_due_at=timezone.now())
+            assert relay_once(producer) == 0
     finally:
         producer.close(timeout=0)
-    assert SignUp.objects.get(id=kim).next_due_at > timezone.now()
+    signup = SignUp.objects.get(id=kim)
+    assert signup.next_due_at > timezone.now()
+    assert (signup.attempts, signup.stalled_at) == (1, None)
+
+
+def test_all_that_is_sent_for_a_signup_is_one_trace(settings):
+    kim, lee = sign_up("kim", "lee")
+    replay("--all")
+    replay("--all")
+    messages = read_topic(settings.KAFKA_BOOTSTRAP_SERVERS, settings.KAFKA_PREFIX + NEW_USER_REQUESTED)
+    contexts = [message.headers["traceparent"].decode().split("-") for message in messages]
+    assert sorted(trace for _, trace, _, _ in contexts) == sorted([kim.hex, lee.hex] * 2)
+    assert len({span for _, _, span, _ in contexts}) == 4

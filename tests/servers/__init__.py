@@ -4,7 +4,7 @@
 keep port and data, so that a test can take a server away and bring the same one back.
 """
 
-from tests.servers import chromium
+from tests.servers import chromium, network
 from tests.servers.caddy import CaddyServer
 from tests.servers.kafka import KafkaServer
 from tests.servers.postgresql import PostgresqlServer
@@ -21,4 +21,5 @@ __all__ = [
     "ValkeyServer",
     "chromium",
     "free_port",
+    "network",
 ]

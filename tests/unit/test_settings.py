@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import environ
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+
+from signup_sync.local.running import announced
 
 ROOT = Path(__file__).resolve().parents[2]
 # Read by `manage.py run_local` alone.
@@ -90,6 +93,52 @@ def test_production_names_what_it_lacks(monkeypatch: pytest.MonkeyPatch, name: s
 def test_env_example_marks_what_is_obligatory() -> None:
     marked = {name for name, _, comment in example_lines() if "# *" in comment}
     assert marked == IN_PRODUCTION.keys() - {"PRODUCTION"}
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"short", bytes(range(256)), b"in two\nlines, of which none is a key, to be sure\n"])
+def test_a_secret_key_that_is_none_is_named_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes
+) -> None:
+    key = tmp_path / "it's here" / "secret_key"
+    key.parent.mkdir()
+    key.write_bytes(content)
+    with pytest.raises(ImproperlyConfigured) as caught:
+        load_settings(monkeypatch, {"DATA_DIR": str(key.parent)})
+    said = str(caught.value)
+    assert str(key) in said
+    assert said.endswith(f"rm {shlex.quote(str(key))}")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("secret", [{}, {"SECRET_KEY": "a key from elsewhere"}])
+def test_data_dir_is_for_its_owner_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, secret: dict[str, str]
+) -> None:
+    data_dir = tmp_path / "made" / "by the settings"
+    load_settings(monkeypatch, {"DATA_DIR": str(data_dir), **secret})
+    assert data_dir.stat().st_mode & 0o777 == 0o700
+
+
+def test_what_runs_here_is_where_commands_look_unless_they_are_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    addresses = {
+        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:54321",
+        "REDIS_URL": "unix:///with%20space/valkey.sock",
+        "GATEWAY_URL": "http://127.0.0.1:8123",
+    }
+    environment = {"DATA_DIR": str(tmp_path)}
+    with announced(tmp_path, addresses):
+        settings, _ = load_settings(monkeypatch, environment)
+        assert {name: settings[name] for name in addresses} == addresses
+        assert settings["KAFKA_EMBEDDED"] is True
+        told, _ = load_settings(monkeypatch, environment | {"KAFKA_BOOTSTRAP_SERVERS": "kafka:9092"})
+        assert (told["KAFKA_BOOTSTRAP_SERVERS"], told["KAFKA_EMBEDDED"]) == ("kafka:9092", False)
+        production, _ = load_settings(monkeypatch, IN_PRODUCTION | environment)
+        assert production["REDIS_URL"] == IN_PRODUCTION["REDIS_URL"]
+    settings, _ = load_settings(monkeypatch, environment)
+    assert settings["KAFKA_BOOTSTRAP_SERVERS"] == ""
+    assert settings["REDIS_URL"] == "redis://127.0.0.1:6379/0"
 
 
 @pytest.mark.parametrize("folder", ["with space", "c++", "c#", "100%", "50%20", "why?", "가"])

@@ -79,7 +79,10 @@ def choose(options: dict[str, Any]) -> QuerySet[SignUp]:
         if missing := set(ids) - set(signups.values_list("id", flat=True)):
             raise CommandError(f"There is no sign-up {', '.join(map(str, sorted(missing)))}.")
     if options["user_ids"]:
-        signups = signups.filter(user_id_key__in=[user_id_key(user_id) for user_id in options["user_ids"]])
+        wanted = {user_id_key(user_id): user_id for user_id in options["user_ids"]}
+        signups = signups.filter(user_id_key__in=wanted)
+        if unknown := wanted.keys() - set(signups.values_list("user_id_key", flat=True)):
+            raise CommandError(f"There is no sign-up of {', '.join(sorted(wanted[key] for key in unknown))}.")
     if options["since"]:
         signups = signups.filter(created_at__gte=options["since"])
     if options["until"]:

@@ -225,6 +225,7 @@ def described(letter: DeadLetter) -> Iterator[str]:
             ("Sent", to_the_second(letter.sent_at) if letter.sent_at else "not known"),
             ("Key", letter.key_text if letter.key is not None else "none"),
             *[("Header", f"{name}: {value}") for name, value in letter.header_texts],
+            ("Cut to fit", letter.cut),
             *[
                 ("Act", f"{to_the_second(act.at)} {act.act} by {act.by}" + (f": {act.reason}" if act.reason else ""))
                 for act in letter.acts.all()
@@ -234,8 +235,7 @@ def described(letter: DeadLetter) -> Iterator[str]:
     if letter.value is None:
         yield "No value."
     else:
-        cut = f", cut from {letter.value_bytes}" if letter.value_bytes is not None else ""
-        yield f"Value, {len(letter.value)} bytes{cut}:"
+        yield f"Value, {len(letter.value)} bytes:"
         yield printable(letter.value_text)
 
 

@@ -6,6 +6,8 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error, connections
 
+from signup_sync.routers import service_of
+
 
 class Command(BaseCommand):
     help = "Brings every service's database to this version. Run it again after a failure: what is done stays done."
@@ -14,11 +16,11 @@ class Command(BaseCommand):
     def handle(self, *args: Any, verbosity: int, **options: Any) -> None:
         for alias in connections:
             if verbosity:
-                self.stdout.write(f"Database {alias}:")
+                self.stdout.write(f"The database of {service_of(alias)}:")
             try:
                 call_command("migrate", database=alias, interactive=False, verbosity=verbosity)
             except Error as error:
                 reason = " ".join(str(error).split())
                 raise CommandError(
-                    f"The database {alias} can't be migrated: {reason} (--traceback says more)"
+                    f"The database of {service_of(alias)} can't be migrated: {reason} (--traceback says more)"
                 ) from error

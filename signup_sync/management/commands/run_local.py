@@ -28,6 +28,7 @@ class Command(BaseCommand):
     def _run(self) -> None:
         if settings.PRODUCTION:
             raise CannotStart("PRODUCTION is set, and this is for trying out: the README says how to run it for real.")
+        os.umask(0o077)  # the databases hold the passwords' hashes, the logs what people did
         data_dir: Path = settings.DATA_DIR.resolve()
         port = port_number(os.environ.get("PORT", "8000"))
         with hold(data_dir) as lock, listen(port) as listener:

@@ -45,7 +45,7 @@ def test_it_refuses_what_is_no_address(text):
         identity.validate_address(text)
 
 
-@pytest.mark.parametrize("text", ["", "a" * 101, "a\x07b", "a\x00"])
+@pytest.mark.parametrize("text", ["", "a" * 101, "a\x07b", "a\x00", "\u200b", "abc\u202edef", "\u2066a\u2069"])
 def test_it_refuses_names_that_cannot_be_shown(text):
     with pytest.raises(ValidationError):
         identity.validate_user_name(text)

@@ -2,6 +2,7 @@ import json
 from contextlib import suppress
 from http import HTTPStatus
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,6 +63,15 @@ def test_a_field_of_the_wrong_type_or_with_unstorable_text_is_named(name, value)
 
 def test_an_unknown_field_is_named_with_its_pointer_escaped():
     assert pointers(problem_of(GOOD | {"a/b~c": 1})) == ["/a~1b~0c"]
+
+
+def test_an_unknown_field_of_half_a_character_is_named_as_far_as_it_can_be():
+    [error] = problem_of(GOOD | {"\ud800": 1}).errors
+    assert json.loads(msgspec.json.encode(error)) == {"pointer": "/?", "detail": "There is no such field."}
+
+
+def test_of_thousands_of_unknown_fields_some_are_named():
+    assert 1 < len(problem_of(GOOD | {f"field-{n}": n for n in range(5000)}).errors) < 50
 
 
 def test_every_wrong_field_is_named_at_once():

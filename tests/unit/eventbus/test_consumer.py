@@ -73,9 +73,9 @@ def test_a_try_ends_when_answers_and_dead_letters_are_in_kafka(consumer):
     assert [message.value() for message in read("asked.readers.dlt", 1)] == [b"odd"]
 
 
-def test_a_try_whose_dead_letter_is_not_taken_fails(consumer):
+def test_a_try_whose_answer_is_not_taken_fails(consumer):
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
-        return HandledBatch(rejected=[(replace(message, key=bytes(2_000_000)), ValueError("no")) for message in batch])
+        return HandledBatch(answers=[Outgoing("test.answers", "key", bytes(2_000_000))])
 
     with pytest.raises(DeliveryError):
         with_handler(consumer, handle).process([incoming(0)])

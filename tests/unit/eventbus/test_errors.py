@@ -5,7 +5,15 @@ from itertools import islice
 import pytest
 import redis.exceptions
 from confluent_kafka import KafkaError, KafkaException
-from django.db import IntegrityError, InterfaceError, OperationalError, ProgrammingError
+from django.db import (
+    DatabaseError,
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    ProgrammingError,
+)
 from psycopg_pool import PoolTimeout
 
 from eventbus.errors import DeliveryError, PermanentError, TransientError, growing_pauses, is_transient
@@ -22,6 +30,11 @@ from eventbus.errors import DeliveryError, PermanentError, TransientError, growi
         redis.exceptions.ConnectionError(),
         redis.exceptions.TimeoutError(),
         redis.exceptions.BusyLoadingError(),
+        redis.exceptions.ReadOnlyError(),
+        redis.exceptions.OutOfMemoryError(),
+        InternalError("cannot execute INSERT in a read-only transaction"),
+        ProgrammingError("permission denied"),
+        DatabaseError("malformed"),
         ConnectionRefusedError(),
         TimeoutError(),
         KafkaException(KafkaError(KafkaError._TRANSPORT)),
@@ -41,8 +54,7 @@ def test_what_is_away_may_come_back(error):
         PermanentError(),
         ValueError(),
         IntegrityError(),
-        ProgrammingError(),
-        redis.exceptions.ResponseError(),
+        DataError(),
         FileNotFoundError(),
         KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)),
         KafkaException(KafkaError(KafkaError._TRANSPORT, "fatal", True)),

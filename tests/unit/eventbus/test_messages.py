@@ -91,3 +91,24 @@ def test_a_dead_letter_keeps_what_is_absent_absent():
 def test_a_subscription_knows_all_its_topics():
     subscription = Subscription(group="chat", topic="asked", handle=lambda batch: None, answers_to=("answered",))
     assert subscription.topics == ("asked", "asked.chat.dlt", "answered")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Incoming("topic", 0, 1, bytes(990_000), b"value"),
+        Incoming("topic", 0, 1, b"key", b"value", (("big", bytes(990_000)),)),
+        Incoming("topic", 0, 1, bytes(300_000), bytes(300_000), (("big", bytes(300_000)),)),
+        Incoming("topic", 0, 1, b"key", bytes(999_000)),
+    ],
+)
+def test_the_dead_letter_of_the_largest_message_still_fits(message):
+    letter = dead_letter(message, ValueError("no " * 5_000), group="group")
+    size = (
+        len(letter.key or b"")
+        + len(letter.value or b"")
+        + sum(len(name) + len(text or b"") for name, text in letter.headers)
+    )
+    assert size < 1_000_000 - 10_000
+    about = {name: text for name, text in letter.headers if name.startswith("dlt-")}
+    assert {"dlt-value-bytes", "dlt-key-bytes", "dlt-headers-dropped"} & about.keys()

@@ -5,7 +5,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from eventbus import topics
-from eventbus.errors import is_transient
+from eventbus.errors import TransientError, is_transient
 from eventbus.topics import dead_letter_topic, ensure_topics
 
 
@@ -28,3 +28,10 @@ def test_kafka_away_is_an_error_that_passes(settings, monkeypatch, embedded):
     with pytest.raises(KafkaException) as raised:
         ensure_topics(["one"])
     assert is_transient(raised.value)
+
+
+def test_a_topic_that_kafka_does_not_tell_of_in_time_is_an_error_that_passes(embedded, monkeypatch):
+    monkeypatch.setattr(topics, "MADE_WITHIN", 0.1)
+    admin = AdminClient({"bootstrap.servers": embedded.bootstrap_servers})
+    with pytest.raises(TransientError, match="the topics never-made and does not tell"):
+        topics._wait_until_known(admin, ["never-made"])

@@ -84,6 +84,7 @@ def test_the_gateways_words_go_on_the_fields_that_it_names() -> None:
         (GatewayError(502, ""), "Try again in a moment."),
         (GatewayError(503, "", retry_after=0), "Try again in a moment."),
         (GatewayError(400, ""), "Load this page again"),
+        (GatewayError(409, ""), "open the sign-up page again"),
     ],
 )
 def test_a_problem_without_fields_says_what_to_do(problem: GatewayError, words: str) -> None:

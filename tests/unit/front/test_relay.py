@@ -13,7 +13,7 @@ from channels.layers import get_channel_layer
 from pytest_django.fixtures import Settings
 from redis.asyncio import Redis
 
-from signup_sync.front import relay
+from signup_sync.front import gateway, relay
 from signup_sync.front.gateway import GatewayError, NewUser
 from signup_sync.front.relay import Relays, group_of, relays
 from signup_sync.front.tickets import new_signup_id
@@ -38,7 +38,7 @@ async def is_leased(redis: Redis, signup_id: UUID) -> bool:
 
 async def other_sign_up(auth: AuthServer, process: Relays) -> UUID:
     signup_id = new_signup_id()
-    await process.sign_up(signup_id, NewUser(user_id="a", user_name="b", email="c", password="d"), language="en")
+    await process.sign_up(signup_id, NewUser(user_id="a", user_name="b", email="c", password="d"))
     return signup_id
 
 
@@ -87,7 +87,7 @@ async def is_left(auth: AuthServer, signup_id: UUID) -> None:
 
 async def test_it_returns_auths_verdict_and_relays_each_state(auth: AuthServer, signup_id: UUID, user: NewUser) -> None:
     async with Listener(signup_id) as listener:
-        state = await relays().sign_up(signup_id, user, language="en")
+        state = await relays().sign_up(signup_id, user)
         assert (state.version, state.services["auth"].status, state.complete) == (2, "SUCCESS", False)
         await auth.turn(str(signup_id), "chat", "FAIL", "duplicate: email")
         await auth.turn(str(signup_id), "customer", "SUCCESS")
@@ -99,7 +99,7 @@ async def test_it_returns_auths_verdict_and_relays_each_state(auth: AuthServer, 
 
 async def test_a_lost_stream_is_resumed_after_the_last_event(auth: AuthServer, signup_id: UUID, user: NewUser) -> None:
     async with Listener(signup_id) as listener:
-        await relays().sign_up(signup_id, user, language="en")
+        await relays().sign_up(signup_id, user)
         await auth.drop_streams()
         await auth.turn(str(signup_id), "chat", "SUCCESS")
         await auth.turn(str(signup_id), "customer", "SUCCESS")
@@ -112,7 +112,7 @@ async def test_a_change_while_nobody_reads_is_not_lost(
 ) -> None:
     monkeypatch.setattr(relay, "FIRST_PAUSE", 0.3)
     async with Listener(signup_id) as listener:
-        await relays().sign_up(signup_id, user, language="en")
+        await relays().sign_up(signup_id, user)
         await auth.drop_streams()
         await is_left(auth, signup_id)
         for service in ("chat", "customer"):
@@ -121,7 +121,7 @@ async def test_a_change_while_nobody_reads_is_not_lost(
 
 
 async def test_two_posts_of_one_form_make_one_relay(auth: AuthServer, signup_id: UUID, user: NewUser) -> None:
-    first, second = await asyncio.gather(*(relays().sign_up(signup_id, user, language="en") for _ in range(2)))
+    first, second = await asyncio.gather(*(relays().sign_up(signup_id, user) for _ in range(2)))
     assert first.signup_id == second.signup_id
     assert len(auth.signups) == 1
 
@@ -138,7 +138,7 @@ async def test_a_browser_that_leaves_ends_no_signup(auth: AuthServer, signup_id:
         return bool(auth.posts)
 
     async with Listener(signup_id) as listener:
-        waiting = asyncio.create_task(relays().sign_up(signup_id, user, language="en"))
+        waiting = asyncio.create_task(relays().sign_up(signup_id, user))
         await eventually_async(is_posted)
         waiting.cancel()
         auth.may_answer.set()
@@ -150,7 +150,7 @@ async def test_a_verdict_that_is_late_leaves_the_state_pending(
 ) -> None:
     settings.SIGNUP_DEADLINE = 0.2
     auth.verdict = None
-    state = await relays().sign_up(signup_id, user, language="en")
+    state = await relays().sign_up(signup_id, user)
     assert not state.is_judged
 
 
@@ -158,17 +158,35 @@ async def test_an_answer_lost_on_the_way_is_asked_for_once_more(
     auth: AuthServer, signup_id: UUID, user: NewUser
 ) -> None:
     auth.problems = [problem(502)]
-    await relays().sign_up(signup_id, user, language="en")
+    await relays().sign_up(signup_id, user)
     assert [key for key, _ in auth.posts] == [str(signup_id)] * 2
     auth.problems = [problem(502), problem(502)]
     with pytest.raises(GatewayError):
-        await relays().sign_up(signup_id, user, language="en")
+        await relays().sign_up(signup_id, user)
+
+
+async def test_silence_after_a_post_was_sent_is_a_lost_answer(
+    auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway, "POST_TIMEOUT", 1.0)
+    settings.STREAM_HEARTBEAT = 0.1
+    auth.may_answer.clear()
+    waiting = asyncio.create_task(relays().sign_up(signup_id, user))
+
+    async def is_posted_again() -> bool:
+        assert not waiting.done() or waiting.result()
+        return len(auth.posts) == 2
+
+    await eventually_async(is_posted_again)
+    auth.may_answer.set()
+    assert (await waiting).signup_id == signup_id
+    assert {key for key, _ in auth.posts} == {str(signup_id)}
 
 
 async def test_a_heartbeat_says_the_newest_state_again_and_that_it_is_delayed(
     auth: AuthServer, signup_id: UUID, user: NewUser
 ) -> None:
-    await relays().sign_up(signup_id, user, language="en")
+    await relays().sign_up(signup_id, user)
     async with Listener(signup_id) as listener:
         await auth.say(str(signup_id), b": still here\n\n")
         await listener.hears(2)
@@ -191,7 +209,7 @@ async def test_a_heartbeat_says_the_newest_state_again_and_that_it_is_delayed(
 async def test_a_burst_of_changes_is_sent_once_with_the_newest(
     auth: AuthServer, signup_id: UUID, user: NewUser
 ) -> None:
-    await relays().sign_up(signup_id, user, language="en")
+    await relays().sign_up(signup_id, user)
     async with Listener(signup_id) as listener:
         signup = auth.signups[str(signup_id)]
         events = b""
@@ -213,7 +231,7 @@ async def test_a_burst_of_changes_is_sent_once_with_the_newest(
 async def test_a_signup_that_auth_does_not_have_any_more_is_given_up(
     auth: AuthServer, signup_id: UUID, user: NewUser
 ) -> None:
-    await relays().sign_up(signup_id, user, language="en")
+    await relays().sign_up(signup_id, user)
     del auth.signups[str(signup_id)]
     await auth.drop_streams()
 
@@ -228,7 +246,7 @@ async def test_news_flow_again_when_redis_is_back(
 ) -> None:
     with ValkeyServer() as own:
         use_redis(settings, own.env["REDIS_URL"])
-        await relays().sign_up(signup_id, user, language="en")
+        await relays().sign_up(signup_id, user)
         await asyncio.to_thread(own.kill)
         await auth.turn(str(signup_id), "chat", "SUCCESS")
 
@@ -244,9 +262,26 @@ async def test_news_flow_again_when_redis_is_back(
         await get_channel_layer().flush()
 
 
+async def test_what_cannot_be_published_ends_no_other_news(
+    auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    working = settings.CHANNEL_LAYERS
+    settings.CHANNEL_LAYERS = {}
+    await relays().sign_up(signup_id, user)
+
+    async def is_logged() -> bool:
+        return "did not reach its group" in caplog.text
+
+    await eventually_async(is_logged)
+    settings.CHANNEL_LAYERS = working
+    async with Listener(signup_id) as listener:
+        await auth.turn(str(signup_id), "chat", "SUCCESS")
+        await listener.hears(3)
+
+
 async def test_garbage_in_the_stream_ends_no_relay(auth: AuthServer, signup_id: UUID, user: NewUser) -> None:
     async with Listener(signup_id) as listener:
-        await relays().sign_up(signup_id, user, language="en")
+        await relays().sign_up(signup_id, user)
         await auth.say(str(signup_id), b"event: status\ndata: {nonsense\n\n")
         await auth.turn(str(signup_id), "chat", "SUCCESS")
         await listener.hears(3)
@@ -255,7 +290,7 @@ async def test_garbage_in_the_stream_ends_no_relay(auth: AuthServer, signup_id: 
 async def test_a_watched_signup_is_taken_over_when_its_process_dies(
     auth: AuthServer, other_process: Relays, signup_id: UUID, user: NewUser
 ) -> None:
-    await other_process.sign_up(signup_id, user, language="en")
+    await other_process.sign_up(signup_id, user)
     relays().watch(signup_id)
     async with Listener(signup_id) as listener:
         await other_process.close()  # like kill -9: nothing is released
@@ -267,7 +302,7 @@ async def test_a_watched_signup_is_taken_over_when_its_process_dies(
 async def test_a_signup_that_another_process_relays_is_left_to_it(
     auth: AuthServer, other_process: Relays, signup_id: UUID, user: NewUser, redis: Redis
 ) -> None:
-    await other_process.sign_up(signup_id, user, language="en")
+    await other_process.sign_up(signup_id, user)
     await eventually_async(lambda: is_leased(redis, signup_id), what="the lease is set")
     relays().watch(signup_id)
     # Longer than a lease: that it still holds shows that it is renewed.
@@ -284,7 +319,7 @@ async def test_a_signup_that_another_process_relays_is_left_to_it(
 async def test_a_signup_that_nobody_watches_any_more_is_not_taken_over(
     auth: AuthServer, other_process: Relays, signup_id: UUID, user: NewUser, redis: Redis
 ) -> None:
-    await other_process.sign_up(signup_id, user, language="en")
+    await other_process.sign_up(signup_id, user)
     await eventually_async(lambda: is_leased(redis, signup_id), what="the lease is set")
     watched = await other_sign_up(auth, other_process)
     for watch in (relays().watch, relays().watch, relays().unwatch, relays().unwatch):
@@ -303,7 +338,7 @@ async def test_without_redis_signing_up_works(
     auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings
 ) -> None:
     use_redis(settings, f"redis://127.0.0.1:{free_port()}/0")
-    state = await relays().sign_up(signup_id, user, language="en")
+    state = await relays().sign_up(signup_id, user)
     assert state.services["auth"].status == "SUCCESS"
 
 
@@ -320,7 +355,7 @@ async def test_a_relay_holds_nothing_of_the_request_that_began_it(
     async def handle() -> weakref.ref[Request]:
         request = Request()
         current.set(request)
-        await relays().sign_up(signup_id, user, language="en")
+        await relays().sign_up(signup_id, user)
         return weakref.ref(request)
 
     request = await asyncio.create_task(handle())

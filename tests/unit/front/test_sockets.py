@@ -52,7 +52,7 @@ async def test_a_page_sees_its_signup_from_the_beginning_to_the_end(
     open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
 ) -> None:
     socket = await connected(open_socket())
-    await relays().sign_up(signup_id, user, language="en")
+    await relays().sign_up(signup_id, user)
     await version_after(socket, 2)
     await auth.turn(str(signup_id), "chat", "FAIL", "duplicate: userId")
     await version_after(socket, 3)
@@ -64,7 +64,7 @@ async def test_a_page_sees_its_signup_from_the_beginning_to_the_end(
 async def test_a_page_that_comes_late_sees_the_present_state_then_what_follows(
     open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
 ) -> None:
-    await relays().sign_up(signup_id, user, language="en")
+    await relays().sign_up(signup_id, user)
     await auth.turn(str(signup_id), "chat", "SUCCESS")
     socket = await connected(open_socket())
     await version_after(socket, 3)
@@ -75,7 +75,7 @@ async def test_a_page_that_comes_late_sees_the_present_state_then_what_follows(
 async def test_no_state_is_sent_twice_or_backwards(
     open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
 ) -> None:
-    await relays().sign_up(signup_id, user, language="en")
+    await relays().sign_up(signup_id, user)
     socket = await connected(open_socket())
     assert (await state_of(socket))["version"] == 2
     layer = get_channel_layer()
@@ -91,7 +91,7 @@ async def test_a_heartbeat_brings_what_a_message_lost(
 ) -> None:
     socket = await connected(open_socket())
     layer = get_channel_layer()
-    await relays().sign_up(signup_id, user, language="en")
+    await relays().sign_up(signup_id, user)
     await version_after(socket, 2)
     # Out of the group, the socket misses a change, as when Redis has lost the subscription.
     (channel,) = layer.groups[layer._get_group_channel_name(group_of(signup_id))]
@@ -107,7 +107,7 @@ async def test_silence_makes_it_ask_auth(
     open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings
 ) -> None:
     settings.STREAM_HEARTBEAT = 0.2
-    await relays().sign_up(signup_id, user, language="en")
+    await relays().sign_up(signup_id, user)
     socket = await connected(open_socket())
     assert (await state_of(socket))["version"] == 2
     signup = auth.signups[str(signup_id)]
@@ -119,7 +119,7 @@ async def test_the_page_ends_right_when_the_relaying_process_dies(
     open_socket: OpenSocket, auth: AuthServer, other_process: Relays, signup_id: UUID, user: NewUser
 ) -> None:
     socket = await connected(open_socket())
-    await other_process.sign_up(signup_id, user, language="en")
+    await other_process.sign_up(signup_id, user)
     await version_after(socket, 2)
     await other_process.close()  # like kill -9: nothing is released
     await auth.turn(str(signup_id), "chat", "SUCCESS")
@@ -131,7 +131,7 @@ async def test_the_page_ends_right_when_the_relaying_process_dies(
 
 
 async def test_delayed_is_said_once(open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser) -> None:
-    await relays().sign_up(signup_id, user, language="en")
+    await relays().sign_up(signup_id, user)
     socket = await connected(open_socket())
     await state_of(socket)
     await auth.say(str(signup_id), b"event: delayed\ndata: {}\n\n")
@@ -146,7 +146,7 @@ async def test_while_it_hears_heartbeats_it_does_not_ask(
     open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings
 ) -> None:
     settings.STREAM_HEARTBEAT = 0.3
-    await relays().sign_up(signup_id, user, language="en")
+    await relays().sign_up(signup_id, user)
     socket = await connected(open_socket())
     await state_of(socket)
     end = time.monotonic() + 4 * settings.STREAM_HEARTBEAT
@@ -180,11 +180,37 @@ async def test_a_gateway_that_comes_back_is_asked_again(
         {"origin": "http://evil.example", "host": "evil.example"},
         {"origin": f"http://{HOST}:9999"},
         {"origin": f"http://{HOST}:8000.evil.example"},
+        {"origin": f"https://{HOST}:8000"},
+        {"origin": f"ftp://{HOST}:8000"},
+        {"origin": "http://["},
+        {"host": None},
     ],
 )
 async def test_a_page_of_another_origin_gets_no_socket(open_socket: OpenSocket, changes: dict[str, str | None]) -> None:
     is_accepted, _ = await open_socket(**changes).connect(PATIENCE)
     assert not is_accepted
+
+
+@pytest.mark.parametrize(("says", "origin"), [("https", "https"), ("http", "http"), (None, "http")])
+async def test_behind_a_proxy_the_scheme_is_what_it_says(
+    open_socket: OpenSocket, settings: Settings, says: str | None, origin: str
+) -> None:
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    proxied = {"x-forwarded-proto": says, "host": "localhost"}
+    await connected(open_socket(**proxied, origin=f"{origin}://localhost"))
+    other = {"http": "https", "https": "http"}[origin]
+    assert not (await open_socket(**proxied, origin=f"{other}://localhost").connect(PATIENCE))[0]
+
+
+async def test_without_a_proxy_nobody_may_name_the_scheme(open_socket: OpenSocket) -> None:
+    socket = open_socket(**{"x-forwarded-proto": "https"}, origin=f"https://{HOST}:8000")
+    assert not (await socket.connect(PATIENCE))[0]
+
+
+async def test_over_tls_the_origin_is_https(open_socket: OpenSocket) -> None:
+    socket = open_socket(origin=f"https://{HOST}:8000")
+    socket.scope["scheme"] = "wss"
+    await connected(socket)
 
 
 async def test_an_origin_behind_a_proxy_is_trusted_where_the_settings_say_so(
@@ -241,7 +267,7 @@ async def test_bytes_close_the_socket(open_socket: OpenSocket) -> None:
 async def test_a_socket_that_closes_leaves_nothing_behind(
     open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
 ) -> None:
-    await relays().sign_up(signup_id, user, language="en")
+    await relays().sign_up(signup_id, user)
     socket = await connected(open_socket())
     await state_of(socket)
     await socket.disconnect()
@@ -267,7 +293,7 @@ async def test_a_redis_that_dies_and_comes_back_ends_no_socket(
     with ValkeyServer() as own:
         use_redis(settings, own.env["REDIS_URL"])
         settings.STREAM_HEARTBEAT = 0.5
-        await relays().sign_up(signup_id, user, language="en")
+        await relays().sign_up(signup_id, user)
         socket = await connected(open_socket())
         assert (await state_of(socket))["version"] == 2
         own.kill()
@@ -293,7 +319,7 @@ async def test_a_client_that_is_gone_before_the_server_knows_leaves_nothing_behi
             raise RuntimeError("Attempt to send on a closed protocol")
         answers.append(message)
 
-    await relays().sign_up(signup_id, user, language="en")
+    await relays().sign_up(signup_id, user)
     incoming.put_nowait({"type": "websocket.connect"})
     running = asyncio.create_task(sockets.websocket_application(open_socket().scope, incoming.get, send))
 

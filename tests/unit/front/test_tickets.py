@@ -1,5 +1,5 @@
 import time
-from uuid import UUID
+from uuid import RFC_4122, UUID
 
 import pytest
 from django.core import signing
@@ -47,3 +47,16 @@ def test_auth_opens_a_signup_to_the_ticket_that_the_front_issues(signup_id: UUID
     assert auth_tickets.opens(tickets.bearer_ticket(signup_id), signup_id)
     assert not auth_tickets.opens(tickets.bearer_ticket(tickets.new_signup_id()), signup_id)
     assert not auth_tickets.opens(tickets.page_ticket(signup_id, "browser"), signup_id)
+
+
+def test_the_successor_of_a_signup_is_always_the_same_and_no_one_can_guess_it(
+    signup_id: UUID, settings: Settings
+) -> None:
+    after = tickets.successor_of(signup_id)
+    assert after == tickets.successor_of(signup_id)
+    assert (after.version, after.variant) == (7, RFC_4122)
+    assert after.int >> 80 == signup_id.int >> 80  # the time
+    chain = {signup_id, after, tickets.successor_of(after), tickets.successor_of(tickets.new_signup_id())}
+    assert len(chain) == 4
+    settings.SECRET_KEY = "another"  # noqa: S105 - of this test
+    assert tickets.successor_of(signup_id) != after

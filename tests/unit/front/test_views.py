@@ -30,8 +30,7 @@ def client() -> AsyncClient:
 
 async def open_form(client: AsyncClient) -> str:
     """The ticket of a form that this client opened."""
-    page = (await client.get("/signup/")).content.decode()
-    return re.search(r'name="ticket" value="([^"]+)"', page)[1]
+    return form_ticket_of(await client.get("/signup/"))
 
 
 async def send(client: AsyncClient, ticket: str, *, script: bool = False, **changes: str) -> HttpResponse:
@@ -42,6 +41,13 @@ async def send(client: AsyncClient, ticket: str, *, script: bool = False, **chan
 def signup_id_of(client: AsyncClient, ticket: str) -> UUID:
     browser = tickets.browser_of({name: morsel.value for name, morsel in client.cookies.items()})
     return tickets.open_page_ticket(ticket, browser)
+
+
+def form_ticket_of(response: HttpResponse) -> str:
+    """The ticket that the form has after this answer."""
+    if response["Content-Type"] == "application/json":
+        return response.json()["formTicket"]
+    return re.search(r'name="ticket" value="([^"]+)"', response.content.decode())[1]
 
 
 def assert_is_form_again(response: HttpResponse, message: str) -> None:
@@ -123,7 +129,7 @@ async def test_what_the_form_itself_refuses_is_not_posted(client: AsyncClient, a
     assert auth.posts == []
     answer = (await send(client, ticket, script=True, userPw2="something else")).json()
     assert list(answer["errors"]) == ["userPw2"]
-    assert signup_id_of(client, answer["ticket"]) == signup_id_of(client, ticket)
+    assert signup_id_of(client, answer["formTicket"]) == signup_id_of(client, ticket)
 
 
 async def test_auths_words_stand_at_the_fields(client: AsyncClient, auth: AuthServer) -> None:
@@ -152,15 +158,54 @@ async def test_the_form_with_other_content_is_another_signup(client: AsyncClient
     assert answer["signupId"] == str(signup_id_of(client, answer["ticket"]))
 
 
-async def test_the_new_signup_is_kept_when_its_answer_is_lost(client: AsyncClient, auth: AuthServer) -> None:
-    auth.problems = [problem(409), problem(503), problem(409), problem(409)]
+@pytest.mark.parametrize("script", [False, True])
+async def test_a_corrected_form_sent_again_joins_its_signup(
+    client: AsyncClient, auth: AuthServer, *, script: bool
+) -> None:
+    auth.verdict = {"status": "FAIL", "reason": "duplicate: userId"}
     ticket = await open_form(client)
-    answer = (await send(client, ticket, script=True)).json()
-    assert [key for key, _ in auth.posts] == [str(signup_id_of(client, ticket)), answer["signupId"]]
-    assert answer["signupId"] == str(signup_id_of(client, answer["ticket"]))
-    # Once, not for ever.
-    assert (await send(client, answer["ticket"])).status_code == 502
-    assert len(auth.posts) == 4
+    refused = await send(client, ticket, script=script)
+    assert refused.status_code == 422
+    auth.verdict = {"status": "SUCCESS"}
+    again = form_ticket_of(refused)
+    at_once = await asyncio.gather(*(send(client, again, script=script, userId="corrected") for _ in range(2)))
+    later = await send(client, again, script=script, userId="corrected")
+    assert [answer.status_code for answer in (*at_once, later)] == [200 if script else 303] * 3
+    assert [signup.content["userId"] for signup in auth.signups.values()] == ["홍길동", "corrected"]
+
+
+async def test_a_content_always_ends_at_its_own_signup_whatever_the_form_said_since(
+    client: AsyncClient, auth: AuthServer
+) -> None:
+    ticket = await open_form(client)
+    contents = ["one", "two", "three", "one", "two", "three", "one"]
+    found: dict[str, set[str]] = {}
+    for user_id in contents:
+        answer = (await send(client, ticket, script=True, userId=user_id)).json()
+        found.setdefault(user_id, set()).add(answer["signupId"])
+        ticket = answer["formTicket"]
+    assert [len(ids) for ids in found.values()] == [1, 1, 1]
+    assert len(auth.signups) == 3
+
+
+async def test_a_form_with_too_many_contents_is_to_be_loaded_anew(client: AsyncClient, auth: AuthServer) -> None:
+    ticket = await open_form(client)
+    for number in range(tickets.CONTENTS_MAX):
+        assert (await send(client, ticket, userId=f"user-{number}")).status_code == 303
+    response = await send(client, ticket)
+    assert response.status_code == 409
+    assert_is_form_again(response, "open the sign-up page again")
+    assert len(auth.signups) == tickets.CONTENTS_MAX
+
+
+async def test_the_corrected_signup_is_kept_when_its_answer_is_lost(client: AsyncClient, auth: AuthServer) -> None:
+    auth.problems = [problem(409), problem(503)]
+    ticket = await open_form(client)
+    failed = (await send(client, ticket, script=True)).json()
+    auth.problems = [problem(409)]
+    answer = (await send(client, failed["formTicket"], script=True)).json()
+    assert answer["signupId"] == failed["signupId"]
+    assert [key for key, _ in auth.posts] == [str(signup_id_of(client, ticket)), answer["signupId"]] * 2
 
 
 @pytest.mark.parametrize("status", [503, 429])
@@ -170,8 +215,7 @@ async def test_an_auth_that_is_busy_says_when_to_try_again(client: AsyncClient, 
     response = await send(client, ticket)
     assert (response.status_code, response["Retry-After"]) == (status, "7")
     assert_is_form_again(response, "Try again in 7 seconds.")
-    again = re.search(r'name="ticket" value="([^"]+)"', response.content.decode())[1]
-    assert (await send(client, again)).status_code == 303
+    assert (await send(client, form_ticket_of(response))).status_code == 303
     assert {key for key, _ in auth.posts} == {str(signup_id_of(client, ticket))}
 
 
@@ -191,6 +235,15 @@ async def test_a_ticket_of_another_browser_posts_a_signup_of_its_own(client: Asy
     for ticket in (stranger, "nonsense", ""):
         assert (await send(client, ticket)).status_code == 303
     assert len(auth.signups) == 3
+
+
+async def test_a_form_of_another_browser_sent_again_joins_its_signup(client: AsyncClient, auth: AuthServer) -> None:
+    stranger = await open_form(AsyncClient(headers={"Host": HOST}))
+    await open_form(client)
+    auth.problems = [problem(503)]
+    failed = await send(client, stranger, script=True)
+    await asyncio.gather(*(send(client, form_ticket_of(failed)) for _ in range(2)))
+    assert list(auth.signups) == [failed.json()["signupId"]]
 
 
 async def test_a_form_that_was_left_open_for_hours_still_posts(
@@ -250,6 +303,33 @@ async def test_pending_lights_load_themselves_again(client: AsyncClient, auth: A
     waiting = ("PENDING", "Waiting for its answer")
     assert lights_of(response) == {"auth": ("SUCCESS", "Ready"), "chat": waiting, "customer": waiting}
     assert reload_of(response) == "2"
+    assert "Creating your account" in response.content.decode()
+
+
+async def test_without_a_script_a_delay_is_said_and_the_page_loads_itself_less_often(
+    client: AsyncClient, auth: AuthServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = (await send(client, await open_form(client)))["Location"]
+    later = time.time() + settings.SIGNUP_DEADLINE + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    response = await client.get(path)
+    assert "This takes longer than usual" in response.content.decode()
+    assert 'data-outcome="delayed"' in response.content.decode()
+    assert re.search(r'data-action="login" href="/login/">', response.content.decode())
+    assert reload_of(response) == "10"
+    (signup_id,) = auth.signups
+    for service in ("chat", "customer"):
+        await auth.turn(signup_id, service, "SUCCESS")
+    assert reload_of(await client.get(path)) == "2;url=/login/"
+
+
+async def test_a_form_that_was_open_for_long_is_not_delayed_at_once(
+    client: AsyncClient, auth: AuthServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticket = await open_form(client)
+    later = time.time() + settings.SIGNUP_DEADLINE + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    response = await client.get((await send(client, ticket))["Location"])
     assert "Creating your account" in response.content.decode()
 
 

@@ -96,6 +96,18 @@ async def test_a_flood_of_warnings_is_counted(group: ProcessGroup, tmp_path: Pat
     assert "995 more" in told[-1]
 
 
+async def test_the_log_before_this_start_is_kept(group: ProcessGroup, tmp_path: Path) -> None:
+    for words in ("the oldest", "why it crashed"):
+        kept(SLEEP, group=group, folder=tmp_path, told=Told()).log.write_text(words)
+    process = kept(SLEEP, group=group, folder=tmp_path, told=Told())
+    assert process.log.read_text() == ""
+    assert (tmp_path / "a-role.log.1").read_text() == "why it crashed"
+    assert len(list(tmp_path.iterdir())) == 2
+    # An empty log is that of a start that came to nothing: it must not take the place of one that says something.
+    kept(SLEEP, group=group, folder=tmp_path, told=Told())
+    assert (tmp_path / "a-role.log.1").read_text() == "why it crashed"
+
+
 def test_a_group_ends_with_its_holder_even_by_kill_9(tmp_path: Path) -> None:
     """Also what its members started in their turn, and what ignores SIGTERM."""
     holder = """

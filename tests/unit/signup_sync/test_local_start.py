@@ -1,16 +1,22 @@
 """What `make run` says when it can't start, and what it hands to the processes that it starts."""
 
+import os
+import shutil
 import socket
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from django.db import connections
+from pytest_django.plugin import DjangoDbBlocker
 from redis.asyncio.connection import parse_url
 
 from signup_sync.local import databases, installation
 from signup_sync.local.preconditions import CannotStart, hold, listen, port_number, write_address
+from signup_sync.local.running import announced, running_settings
+from signup_sync.routers import service_of
 
 
 def database_with_rows(file: Path) -> bytes:
@@ -51,6 +57,49 @@ def test_sound_missing_and_empty_databases_pass(tmp_path: Path) -> None:
     assert not (tmp_path / "missing.sqlite3").exists()
 
 
+@pytest.mark.parametrize(("theirs", "ours"), [("chat", "default"), ("default", "chat")])
+def test_the_database_of_another_service_is_named_with_what_to_do(
+    databases_in: Callable[[Path], None], tmp_path: Path, theirs: str, ours: str
+) -> None:
+    databases_in(tmp_path)
+    databases.prepare_databases([].append)
+    file = tmp_path / f"{service_of(ours)}.sqlite3"
+    shutil.copy(tmp_path / f"{service_of(theirs)}.sqlite3", file)
+    with pytest.raises(CannotStart) as caught:
+        databases.prepare_databases([].append)
+    said = str(caught.value)
+    assert f"The database {file} is not that of {service_of(ours)}" in said
+    assert said.endswith(f"mv {file} {file}.broken")
+    assert "\n" not in said
+
+
+def test_databases_are_called_as_their_services(databases_in: Callable[[Path], None], tmp_path: Path) -> None:
+    databases_in(tmp_path)
+    told: list[str] = []
+    databases.prepare_databases(told.append)
+    assert told == [f"Preparing the database of {service} ..." for service in ("auth", "chat", "customer")]
+    databases.prepare_databases(told.append)
+    assert len(told) == 3
+
+
+@pytest.fixture
+def databases_in(
+    django_db_blocker: DjangoDbBlocker, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[Path], None]]:
+    """Has Django's connections lead to SQLite files in a folder, as those of a local installation."""
+
+    def point(folder: Path) -> None:
+        for alias in connections:
+            connections[alias].close()
+            name = str(folder / f"{service_of(alias)}.sqlite3")
+            monkeypatch.setitem(connections[alias].settings_dict, "NAME", name)
+
+    with django_db_blocker.unblock():
+        yield point
+        for connection in connections.all():
+            connection.close()
+
+
 @pytest.mark.parametrize("text", ["", "-1", "65536", "8000 ", "http", "٣"])
 def test_what_is_no_port_is_refused(text: str) -> None:
     with pytest.raises(CannotStart, match="PORT="):
@@ -83,6 +132,27 @@ def test_a_data_directory_is_held_by_one(tmp_path: Path) -> None:
     hold(tmp_path / "var").close()
 
 
+def test_what_runs_is_known_as_long_as_it_runs(tmp_path: Path) -> None:
+    assert running_settings(tmp_path) == {}
+    addresses = {"REDIS_URL": "unix:///a%20path/with=signs/s", "GATEWAY_URL": "http://127.0.0.1:8000"}
+    with announced(tmp_path, addresses):
+        assert running_settings(tmp_path) == addresses
+        assert running_settings(tmp_path) == addresses
+    assert running_settings(tmp_path) == {}
+
+
+def test_what_a_killed_one_left_is_not_believed_and_is_no_obstacle(tmp_path: Path) -> None:
+    killed = os.fork()
+    if killed == 0:
+        with announced(tmp_path, {"GATEWAY_URL": "http://127.0.0.1:8000"}):
+            os._exit(0)
+    os.waitpid(killed, 0)
+    assert (tmp_path / "running.env").read_text() == "GATEWAY_URL=http://127.0.0.1:8000\n"
+    assert running_settings(tmp_path) == {}
+    with announced(tmp_path, {"GATEWAY_URL": "http://127.0.0.1:8001"}):
+        assert running_settings(tmp_path) == {"GATEWAY_URL": "http://127.0.0.1:8001"}
+
+
 def test_a_data_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CannotStart, match=r"file/var can't be written \(Not a directory\)"):
@@ -96,16 +166,14 @@ def test_the_path_of_valkeys_socket_fits_and_survives_its_url(tmp_path: Path, fo
     with installation.valkey_socket(data_dir) as path:
         with socket.socket(socket.AF_UNIX) as probe:
             probe.bind(str(path))
-        settings = installation.environment("127.0.0.1:9092", path, address="http://127.0.0.1:8000/", data_dir=data_dir)
+        settings = installation.addresses("127.0.0.1:9092", path, "http://127.0.0.1:8000/")
         assert parse_url(settings["REDIS_URL"])["path"] == str(path)
     assert not path.exists()
     assert (path.parent == data_dir) == (folder != "d" * 150)
 
 
 def test_the_front_posts_to_the_address_that_people_get(tmp_path: Path) -> None:
-    settings = installation.environment(
-        "127.0.0.1:9092", tmp_path / "s", address="http://127.0.0.1:8123/", data_dir=tmp_path
-    )
+    settings = installation.addresses("127.0.0.1:9092", tmp_path / "s", "http://127.0.0.1:8123/")
     assert urlsplit(settings["GATEWAY_URL"])[1:3] == ("127.0.0.1:8123", "")
 
 

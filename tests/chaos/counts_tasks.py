@@ -1,0 +1,47 @@
+"""Runs the web application so that it says on request how many tasks its event loop has.
+
+`python -m tests.chaos.counts_tasks <file> -- -m daphne …` writes the number to the file with each SIGUSR1.
+"""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+from tests.chaos.launching import run, set_up, start_through
+from tests.stack import Role
+from tests.waiting import eventually
+
+
+def start_counting(role: Role) -> None:
+    """Starts the role so that `tasks_of` can ask it."""
+    start_through(role, "tests.chaos.counts_tasks", str(_file_of(role)))
+
+
+def tasks_of(role: Role) -> int:
+    file = _file_of(role)
+    file.unlink(missing_ok=True)
+    role.signal(signal.SIGUSR1)
+    eventually(file.exists, 20, what=f"{role.name} counts its tasks")
+    return int(file.read_text())
+
+
+def _file_of(role: Role) -> Path:
+    return role.log_path.with_suffix(".tasks")
+
+
+def main(file: str, _: str, *command: str) -> None:
+    set_up(command)
+    from daphne.server import twisted_loop
+
+    def tell(*_: object) -> None:
+        written = Path(f"{file}.new")
+        written.write_text(str(len(asyncio.all_tasks(twisted_loop))))
+        written.rename(file)
+
+    signal.signal(signal.SIGUSR1, tell)
+    run(command)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

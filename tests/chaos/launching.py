@@ -1,0 +1,42 @@
+"""Starting a role through a module of the tests, which does something to the process before the role begins in it.
+
+Product code knows nothing of this.
+"""
+
+import os
+import runpy
+import sys
+from collections.abc import Sequence
+
+import django
+
+from tests.stack import Role
+
+
+def start_through(role: Role, launcher: str, *arguments: str) -> None:
+    """Starts the role by `python -m <launcher> <arguments> -- <its own command>`; its next start is the normal one."""
+    command = role.command
+    python = command.index(sys.executable) + 1
+    role.command = [*command[:python], "-m", launcher, *arguments, "--", *command[python:]]
+    try:
+        role.start()
+    finally:
+        role.command = command
+
+
+def set_up(command: Sequence[str]) -> None:
+    """Django, so that the launcher can import what the role will use."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "signup_sync.settings")
+    if "daphne" in command:
+        import daphne.server  # noqa: F401 - it must be the one that chooses Twisted's reactor
+    django.setup()
+
+
+def run(command: Sequence[str]) -> None:
+    """What `python <command>` would do."""
+    if command[0] == "-m":
+        sys.argv = [*command[1:]]
+        runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = [*command]
+        runpy.run_path(command[0], run_name="__main__")

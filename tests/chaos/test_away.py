@@ -1,0 +1,111 @@
+"""What a participant needs, or the participant itself, is away for a while: everybody waits, and it ends by itself."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.chaos.listeners import Listeners
+from tests.client import topic_of
+from tests.conftest import Person, new_person
+from tests.e2e.test_api import ALL_GREEN, post, row, settled, state, statuses
+from tests.e2e.test_page import shown, sign_up_in, stopped
+from tests.plugin import Backing
+from tests.servers import PostgresqlServer
+from tests.servers.process import http_status
+from tests.stack import Stack
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.needs("application", "caddy")
+
+DEADLINE = 3.0
+# Seconds that the database is away: several tries, each with the time in which a connection may come.
+AWAY = 20.0
+
+
+@pytest.fixture(scope="module")
+def stack(backing: Backing) -> Iterator[Stack]:
+    """One whose deadline is soon."""
+    assert backing.postgresql
+    assert backing.kafka
+    with Stack.real(
+        postgresql=backing.postgresql, kafka=backing.kafka, SIGNUP_DEADLINE=f"{DEADLINE}", RELAY_FIRST_PAUSE="1"
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def database_of_chat(stack: Stack) -> Iterator[PostgresqlServer]:
+    """A server for chat alone."""
+    chat, before = stack.roles["chat"], stack.env["CHAT_DATABASE_URL"]
+    with PostgresqlServer() as server:
+        chat.stop()
+        stack.env["CHAT_DATABASE_URL"] = chat.env["CHAT_DATABASE_URL"] = server.env["CHAT_DATABASE_URL"]
+        stack.manage("migrate_all", "--verbosity", "0")
+        chat.start()
+        yield server
+        chat.stop()
+        stack.env["CHAT_DATABASE_URL"] = chat.env["CHAT_DATABASE_URL"] = before
+        chat.start()
+
+
+def attempts(stack: Stack, person: Person) -> int:
+    [(number,)] = stack.query("auth", f"SELECT attempts FROM authsvc_signup WHERE email = '{person.email}'")
+    return number
+
+
+@pytest.mark.needs("chromium")
+def test_at_the_deadline_page_and_stream_say_delayed_and_go_on_when_the_participant_is_back(
+    page: Page, stack: Stack, person: Person
+):
+    other = new_person()
+    with stopped(stack, "customer"), Listeners(stack) as listeners:
+        listeners.follow([post(stack, other.form)])
+        sign_up_in(page, person)
+        panel = page.locator("#lights-panel")
+        expect(panel).to_have_attribute("data-outcome", "delayed", timeout=20_000)
+        expect(page.locator("[data-service=customer]")).to_have_attribute("data-status", "PENDING")
+        assert "FAIL" not in str(shown(page))
+        [listener] = listeners.all
+        eventually(lambda: listener.is_delayed, what="the stream says delayed")
+        assert listener.is_open
+        before = attempts(stack, person)
+        eventually(lambda: attempts(stack, person) > before + 1, 20, what="the relay asks again and again")
+        stack.roles["customer"].start()
+        # The page is still open, and nobody touches it.
+        page.wait_for_url("**/login/", timeout=30_000)
+        assert shown(page)[-1] == ALL_GREEN
+        listeners.wait_for_the_end()
+        listener.assert_saw_all(ALL_GREEN)
+        assert listener.losses == 0
+    assert {row(person), row(other)} <= stack.rows("customer")
+
+
+def test_a_participant_waits_for_its_database_and_puts_nothing_aside(
+    stack: Stack, database_of_chat: PostgresqlServer, person: Person
+):
+    chat = stack.roles["chat"]
+    people = [person, *(new_person() for _ in range(9))]
+    assert statuses(settled(stack, post(stack, people[0].form))) == ALL_GREEN
+    written = len(chat.log())
+    database_of_chat.kill()
+    back_at = time.monotonic() + AWAY
+    signups = [post(stack, each.form) for each in people[1:]]
+    for signup in signups:
+        eventually(lambda signup=signup: statuses(state(stack, signup))["customer"] == "SUCCESS", 20)
+
+    def has_tried_for_long() -> bool:
+        assert http_status(chat.port, "/health/live") == 200
+        return time.monotonic() > back_at
+
+    eventually(has_tried_for_long, 2 * AWAY)
+    assert {statuses(state(stack, signup))["chat"] for signup in signups} == {"PENDING"}
+    database_of_chat.start()
+    for signup in signups:
+        assert statuses(settled(stack, signup)) == ALL_GREEN
+    log = chat.log()[written:]
+    assert log.count("is tried again in") >= 3
+    assert "gives up partitions" not in log, "it polls on, and stays a member"
+    assert topic_of(stack, "user.newUser.req.chat.dlt") == []
+    assert stack.rows("chat") == {row(each) for each in people}

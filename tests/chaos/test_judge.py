@@ -1,0 +1,121 @@
+"""The judge finds each kind of wrong: a run that it calls good has been looked at."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from tests.chaos.judge import Evidence, SignUpRow, UserRow, judge
+from tests.chaos.people import Kind, Person, folded
+from tests.chaos.story import Story
+
+OWNER, DUPLICATE, KNOWN = UUID(int=1), UUID(int=2), UUID(int=3)
+GREEN = {"auth": "SUCCESS", "chat": "SUCCESS", "customer": "SUCCESS"}
+RED = dict.fromkeys(GREEN, "FAIL")
+PREFIX = "user.newUser.res.auth.dlt"
+
+
+def person(signup_id: UUID, kind: Kind, original: Person | None = None) -> Person:
+    name = f"p{(original.signup_id if original else signup_id).int}"
+    return Person(signup_id, kind, name, f"{signup_id.int}@example.org", "Name", "password", original)
+
+
+def story(who: Person, lights: Mapping[str, str]) -> Story:
+    told = Story(who, run_began=time.monotonic(), is_accepted=True, ended=1.0)
+    begun = dict.fromkeys(lights, "PENDING")
+    for version, shown in enumerate([begun, begun | {"auth": lights["auth"]}, lights], start=1):
+        told.see({"version": version, "complete": version == 3, "services": _document(shown)})
+    return told
+
+
+def user(who: Person, *, owner: UUID | None, made_for: UUID | None = None) -> UserRow:
+    return UserRow(owner, made_for, who.user_id, folded(who.user_id), who.email, who.user_name, "ROLE_USER")
+
+
+def _document(lights: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    return {service: {"status": status} for service, status in lights.items()}
+
+
+def row(signup_id: UUID, owner: UUID, lights: Mapping[str, str], version: int = 3) -> SignUpRow:
+    return SignUpRow(signup_id, owner, _document(lights), version)
+
+
+@pytest.fixture
+def good() -> Evidence:
+    """Somebody new, a duplicate of that one, and somebody whom chat knew."""
+    owner, known = person(OWNER, Kind.NEW), person(KNOWN, Kind.KNOWN)
+    duplicate = person(DUPLICATE, Kind.SAME_USER_ID, owner)
+    lights = {OWNER: GREEN, DUPLICATE: RED, KNOWN: GREEN | {"chat": "FAIL"}}
+    copies = [user(owner, owner=OWNER, made_for=OWNER)]
+    return Evidence(
+        stories={each.signup_id: story(each, lights[each.signup_id]) for each in (owner, duplicate, known)},
+        signups=[row(OWNER, OWNER, GREEN), row(DUPLICATE, OWNER, RED), row(KNOWN, KNOWN, lights[KNOWN])],
+        users=[user(owner, owner=OWNER), user(known, owner=KNOWN)],
+        copies={
+            "chat": [*copies, user(known, owner=None)],
+            "customer": [*copies, user(known, owner=KNOWN, made_for=KNOWN)],
+        },
+        poison={PREFIX: {b"poison-0"}},
+        dead={PREFIX: [b"poison-0", b"poison-0"]},
+    )
+
+
+def test_it_finds_nothing_where_nothing_is_wrong(good: Evidence):
+    assert judge(good) == []
+
+
+def with_signup(evidence: Evidence, new: SignUpRow) -> Evidence:
+    return replace(evidence, signups=[new if each.id == new.id else each for each in evidence.signups])
+
+
+def with_copies(evidence: Evidence, service: str, change: Callable[[list[UserRow]], list[UserRow]]) -> Evidence:
+    return replace(evidence, copies={**evidence.copies, service: change(list(evidence.copies[service]))})
+
+
+def with_states(evidence: Evidence, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> Evidence:
+    told = evidence.stories[OWNER]
+    return replace(evidence, stories={**evidence.stories, OWNER: replace(told, states=change(told.states))})
+
+
+BROKEN: dict[str, tuple[str, Callable[[Evidence], Evidence]]] = {
+    "no row of a sign-up": ("lost", lambda e: replace(e, signups=e.signups[:2])),
+    "no user in auth": ("lost", lambda e: replace(e, users=e.users[:1])),
+    "no copy in chat": ("lost", lambda e: with_copies(e, "chat", lambda rows: rows[1:])),
+    "another copy in chat": (
+        "lost",
+        lambda e: with_copies(e, "chat", lambda rows: [rows[0]._replace(user_name="Else"), rows[1]]),
+    ),
+    "poison that is nowhere": ("lost", lambda e: replace(e, dead={PREFIX: []})),
+    "a good message put aside": ("lost", lambda e: replace(e, dead={PREFIX: [b"poison-0", b"p1"]})),
+    "a row twice": ("doubled", lambda e: with_copies(e, "customer", lambda rows: [*rows, rows[0]._replace(email="e")])),
+    "a stranger's row": (
+        "doubled",
+        lambda e: with_copies(e, "chat", lambda rows: [*rows, rows[0]._replace(owner=uuid4(), user_id_key="k")]),
+    ),
+    "a sign-up of nobody": ("doubled", lambda e: replace(e, signups=[*e.signups, row(uuid4(), OWNER, RED)])),
+    "a version again": ("doubled", lambda e: with_states(e, lambda states: [states[0], *states])),
+    "a light that moved twice": (
+        "doubled",
+        lambda e: with_states(e, lambda s: [s[0], {**s[1], "services": _document(RED)}, s[2]]),
+    ),
+    "the owner red in chat": ("false_red", lambda e: with_signup(e, row(OWNER, OWNER, GREEN | {"chat": "FAIL"}))),
+    "somebody new refused": ("false_red", lambda e: with_signup(e, row(OWNER, OWNER, GREEN | {"auth": "FAIL"}))),
+    "a duplicate taken": ("missed_red", lambda e: with_signup(e, row(DUPLICATE, OWNER, RED | {"auth": "SUCCESS"}))),
+    "a duplicate green in chat": (
+        "missed_red",
+        lambda e: with_signup(e, row(DUPLICATE, OWNER, RED | {"chat": "SUCCESS"})),
+    ),
+    "green in chat, which knew the user": ("missed_red", lambda e: with_signup(e, row(KNOWN, KNOWN, GREEN))),
+    "an orange light": ("stuck", lambda e: with_signup(e, row(OWNER, OWNER, GREEN | {"chat": "PENDING"}))),
+    "a stream without an end": ("stuck", lambda e: with_states(e, lambda states: states[:2])),
+    "a stream that ended in an older version": ("stuck", lambda e: with_signup(e, row(OWNER, OWNER, GREEN, version=4))),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_it_finds_what_is_wrong(good: Evidence, broken: str):
+    wrong, breaking = BROKEN[broken]
+    assert wrong in {offence.wrong for offence in judge(breaking(good))}

@@ -1,0 +1,43 @@
+"""The health pages of real roles: one that is stuck says so, and a restart is what helps."""
+
+import time
+
+import pytest
+
+from tests.chaos.breaks_at import start_breaking
+from tests.conftest import Person
+from tests.e2e.test_api import ALL_GREEN, post, settled, statuses
+from tests.servers.process import http_status
+from tests.stack import Role, Stack
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.needs("application", "kafka")
+
+
+def health(role: Role) -> tuple[int | None, int | None]:
+    return http_status(role.port, "/health/live"), http_status(role.port, "/health/ready")
+
+
+@pytest.mark.parametrize(
+    ("name", "hangs_in"),
+    [
+        ("chat", "participant.handler.NewUserHandler._save"),
+        ("relay", "authsvc.management.commands.relay_signups.claim_due"),
+    ],
+)
+def test_a_role_that_hangs_is_not_live_and_a_restart_helps(stack: Stack, person: Person, name: str, hangs_in: str):
+    role = stack.roles[name]
+    role.stop()
+    # The product's own patience is 30 s for a loop, and 60 s for a batch before that.
+    start_breaking(role, hangs_in, "hangs", eventbus__health__BEAT_WITHIN=2, eventbus__consumer__TRY_WITHIN=2)
+    try:
+        signup = post(stack, person.form)
+        eventually(lambda: health(role) == (503, 503), 20, what=f"{name} says that it is stuck")
+        asked = time.monotonic()
+        role.stop()
+        assert time.monotonic() - asked < 6, "5 s, and the end of the process"
+    finally:
+        if not role.running:
+            role.start()
+    assert health(role) == (200, 200)
+    assert statuses(settled(stack, signup)) == ALL_GREEN

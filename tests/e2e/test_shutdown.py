@@ -1,0 +1,104 @@
+"""Every role ends within 5 s of SIGTERM however many streams are open, and those who watch go on elsewhere."""
+
+import asyncio
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import aiohttp
+import pytest
+
+from tests.chaos.listeners import Listeners
+from tests.conftest import Person, new_person
+from tests.e2e.test_api import ALL_GREEN, post, row, state, statuses
+from tests.e2e.test_page import stopped
+from tests.stack import Stack
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.needs("application", "caddy")
+
+STREAMS = 200
+BROWSERS = 50
+ENDS_WITHIN = 5.0
+
+
+class Browsers:
+    """Pages that have signed up and hold their sockets at the web process, which relays for each of them."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self.shown: list[dict[str, object]] = []
+        self.closed = 0
+
+    async def run(self, people: list[Person]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for person in people:
+                group.create_task(self._sign_up(person))
+
+    async def _sign_up(self, person: Person) -> None:
+        jar = aiohttp.CookieJar(unsafe=True)
+        async with aiohttp.ClientSession(self._stack.base_url, cookie_jar=jar) as client:
+            async with client.get("/signup/") as page:
+                hidden = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]+)"', await page.text()))
+            fields = {
+                **hidden, "userId": person.user_id, "userName": person.user_name, "email": person.email,
+                "userPw": person.password, "userPw2": person.password,
+            }  # fmt: skip
+            async with client.post("/signup/", data=fields, headers={"Accept": "application/json"}) as answer:
+                path = (await answer.json())["socketPath"]
+            async with client.ws_connect(path, headers={"Origin": self._stack.base_url}) as socket:
+                async for message in socket:
+                    self.shown.append(message.json())
+            self.closed += 1
+
+
+@contextmanager
+def browsers(stack: Stack, people: list[Person]) -> Iterator[Browsers]:
+    """The pages of these people, until the web process closes their sockets."""
+    pages = Browsers(stack)
+    thread = threading.Thread(target=lambda: asyncio.run(pages.run(people)))
+    thread.start()
+    try:
+        eventually(lambda: len(pages.shown) >= len(people), 30, what="every page shows its lights")
+        yield pages
+    finally:
+        stack.roles["web"].stop()
+        thread.join(20)
+        assert not thread.is_alive()
+        stack.roles["web"].start()
+
+
+def test_every_role_ends_in_time_and_no_client_misses_a_change(stack: Stack):
+    people = [new_person() for _ in range(20)]
+    pages = [new_person() for _ in range(BROWSERS)]
+    ends: dict[str, tuple[int, float]] = {}
+    written = {name: len(log) for name, log in stack.logs().items()}
+    with stopped(stack, "chat"), Listeners(stack) as listeners:
+        signups = [post(stack, person.form) for person in people]
+        for signup in signups:
+            eventually(lambda signup=signup: statuses(state(stack, signup))["customer"] == "SUCCESS", 20)
+        listeners.follow(signups * (STREAMS // len(people)))
+        with browsers(stack, pages) as shown:
+            for name, role in stack.roles.items():
+                if name == "chat":
+                    continue
+                losses = listeners.losses
+                asked = time.monotonic()
+                ends[name] = role.stop(timeout=20), time.monotonic() - asked
+                if name in ("auth-1", "auth-2"):
+                    eventually(lambda losses=losses: listeners.losses > losses, what=f"{name} held streams")
+                    eventually(lambda: listeners.are_open, 20, what="they go on elsewhere")
+                role.start()
+        assert shown.closed == len(pages)
+        assert listeners.losses >= STREAMS
+        stack.roles["chat"].start()
+        listeners.wait_for_the_end()
+        for each in listeners.all:
+            each.assert_saw_all(ALL_GREEN)
+    assert {name: code for name, (code, _) in ends.items() if code} == {}
+    assert {name: seconds for name, (_, seconds) in ends.items() if seconds > ENDS_WITHIN} == {}
+    everybody = {row(person) for person in people + pages}
+    eventually(lambda: all(everybody <= stack.rows(service) for service in ALL_GREEN), 20)
+    assert [name for name, log in stack.logs().items() if "Traceback" in log[written[name] :]] == []

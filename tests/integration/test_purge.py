@@ -1,0 +1,162 @@
+"""`manage.py purge` on the database of the chosen stack, and how long Kafka keeps what the project makes."""
+
+import threading
+from datetime import datetime, timedelta
+from io import StringIO
+from uuid import UUID, uuid4
+
+import pytest
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+from django.core.management import CommandError, call_command
+from django.db import connections, transaction
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from authsvc.lights import Status, Verdict
+from authsvc.models import SignUp, User
+from authsvc.services import NewSignUp, ReportedVerdict, apply_verdicts, register_users
+from eventbus.dead_letters import keep
+from eventbus.messages import Incoming, Subscription
+from eventbus.models import DeadLetter
+from eventbus.topics import ensure_topics
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def sign_up(*names: str, begun: int, complete: int | None = None) -> list[UUID]:
+    """Sign-ups that began, and were complete, so many days ago."""
+    batch = [
+        NewSignUp(
+            signup_id=uuid4(), user_id=name, email=f"{name}@example.org", user_name=name, role="ROLE_USER",
+            password="not a hash",
+        )
+        for name in names
+    ]  # fmt: skip
+    register_users(batch)
+    ids = [new.signup_id for new in batch]
+    signups = SignUp.objects.filter(id__in=ids)
+    if complete is not None:
+        verdicts = [Verdict("chat", Status.SUCCESS), Verdict("customer", Status.SUCCESS)]
+        apply_verdicts([ReportedVerdict(each, verdict) for each in ids for verdict in verdicts])
+        signups.update(completed_at=days_ago(complete))
+    signups.update(created_at=days_ago(begun))
+    return ids
+
+
+def days_ago(days: int) -> datetime:
+    return timezone.now() - timedelta(days=days, minutes=1)
+
+
+def letters(*days: int) -> None:
+    """Dead letters that were put aside so many days ago."""
+    origin = Subscription("chat", "user.newUser.req", lambda batch: pytest.fail("is not called"))
+    topic = "user.newUser.req.chat.dlt"
+    aside = [int(days_ago(each).timestamp() * 1000) for each in days]
+    keep([Incoming(topic, 0, n, None, b"x", (), at) for n, at in enumerate(aside)], {topic: origin})
+
+
+def purge(*arguments: str) -> str:
+    out = StringIO()
+    call_command("purge", *arguments, stdout=out)
+    return out.getvalue().strip()
+
+
+def left() -> set[str]:
+    return set(SignUp.objects.values_list("user_id", flat=True))
+
+
+def test_it_deletes_what_was_complete_before_its_time_and_no_user():
+    sign_up("old", begun=95, complete=90)
+    sign_up("young", begun=95, complete=89)
+    letters(31, 29)
+    assert purge() == "1 sign-ups and 1 dead letters deleted"
+    assert left() == {"young"}
+    assert DeadLetter.objects.count() == 1
+    assert set(User.objects.values_list("user_id", flat=True)) == {"old", "young"}
+    assert purge() == "0 sign-ups and 0 dead letters deleted"
+
+
+def test_what_is_incomplete_or_stalled_stays_unless_it_is_asked_for():
+    sign_up("pending", begun=200)
+    sign_up("stalled", begun=200)
+    sign_up("pending-young", begun=80)
+    sign_up("late", begun=200, complete=10)
+    SignUp.objects.filter(user_id="stalled").update(stalled_at=days_ago(199), next_due_at=None)
+    assert purge() == "0 sign-ups and 0 dead letters deleted"
+    assert purge("--incomplete") == "2 sign-ups and 0 dead letters deleted"
+    assert left() == {"pending-young", "late"}
+
+
+def test_a_dry_run_counts_the_same_and_deletes_nothing():
+    sign_up("old", begun=95, complete=90)
+    sign_up("pending", begun=95)
+    letters(31)
+    assert purge("--dry-run") == "1 sign-ups and 1 dead letters would be deleted"
+    assert purge("--dry-run", "--incomplete") == "2 sign-ups and 1 dead letters would be deleted"
+    assert left() == {"old", "pending"}
+
+
+def test_it_may_be_told_an_age_above_the_replay_window():
+    sign_up("sixty", begun=60, complete=60)
+    sign_up("fifty", begun=50, complete=50)
+    letters(61, 50)
+    assert purge("--older-than", "55") == "1 sign-ups and 1 dead letters deleted"
+    assert left() == {"fifty"}
+
+
+@pytest.mark.parametrize("days", ["0", "-1", "46"])
+def test_an_age_within_the_replay_window_is_refused_in_words(days):
+    sign_up("old", begun=95, complete=90)
+    with pytest.raises(CommandError, match="must be more than 47: for so many days"):
+        purge("--older-than", days)
+    assert left() == {"old"}
+
+
+def test_an_age_beyond_the_calendar_is_refused_in_words():
+    with pytest.raises(CommandError, match="nothing so many days ago"):
+        purge("--older-than", "999999999999")
+
+
+def test_it_works_in_short_transactions(monkeypatch):
+    monkeypatch.setattr("authsvc.management.commands.purge.BATCH", 3)
+    sign_up(*[f"user-{n}" for n in range(8)], begun=95, complete=90)
+    with CaptureQueriesContext(connections["default"]) as queries:
+        assert purge() == "8 sign-ups and 0 dead letters deleted"
+    deletes = [query for query in queries if query["sql"].startswith('DELETE FROM "authsvc_signup"')]
+    assert len(deletes) == 3
+
+
+@pytest.mark.needs("postgresql")
+def test_it_waits_for_nobody_who_works_on_a_sign_up():
+    [held, _free] = sign_up("held", "free", begun=95, complete=90)
+    is_held, may_end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        try:
+            with transaction.atomic():
+                SignUp.objects.select_for_update().get(id=held)
+                is_held.set()
+                may_end.wait(20)
+        finally:
+            connections.close_all()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        assert is_held.wait(10)
+        assert purge() == "1 sign-ups and 0 dead letters deleted"
+    finally:
+        may_end.set()
+        holder.join()
+    assert left() == {"held"}
+    assert purge() == "1 sign-ups and 0 dead letters deleted"
+
+
+@pytest.mark.needs("kafka")
+def test_kafka_keeps_what_the_project_makes_as_long_as_the_setting_says(settings):
+    settings.KAFKA_PREFIX, settings.KAFKA_RETENTION_HOURS = f"purge-{uuid4()}-", 14
+    ensure_topics(["short"])
+    resource = ConfigResource(ResourceType.TOPIC, f"{settings.KAFKA_PREFIX}short")
+    admin = AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS})
+    config = admin.describe_configs([resource])[resource].result(10)
+    assert (config["retention.ms"].value, config["segment.ms"].value) == ("50400000", "7200000")

@@ -1,0 +1,270 @@
+"""`manage.py reconcile`, with the participants' consumers on the broker of the chosen stack."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from io import StringIO
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.test import override_settings
+
+from authsvc.lights import Status, Verdict
+from authsvc.models import SignUp, User
+from authsvc.reconcile_events import RECONCILE_ANSWERED, RECONCILE_REQUESTED
+from authsvc.services import NewSignUp, ReportedVerdict, apply_verdicts, register_users
+from chatsvc.models import ChatUser
+from customersvc.models import Customer
+from eventbus.subscriptions import subscriptions_of
+from eventbus.topics import ensure_topics
+from tests.broker import consuming
+
+pytestmark = [
+    pytest.mark.django_db(databases=["default", "chat", "customer"], transaction=True),
+    pytest.mark.needs("broker"),
+]
+NOTHING = {"missing": 0, "different": 0, "conflicting": 0, "superfluous": 0}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def participants() -> Iterator[None]:
+    """Chat and customer, each with its consumer of pages; joining their groups is the slow part, so once for all."""
+    with override_settings(KAFKA_PREFIX=f"reconcile-{uuid4()}-"), ExitStack() as running:
+        ensure_topics([RECONCILE_REQUESTED, RECONCILE_ANSWERED])
+        for service in ("chat", "customer"):
+            [_, pages] = subscriptions_of(service)
+            running.enter_context(consuming(pages))
+        yield
+
+
+def sign_up(*names: str) -> list[UUID]:
+    """Users whose sign-up is complete, and whom both participants keep."""
+    batch = [
+        NewSignUp(
+            signup_id=uuid4(), user_id=name, email=f"{name}@example.org", user_name=name, role="ROLE_USER",
+            password="not a hash",
+        )
+        for name in names
+    ]  # fmt: skip
+    register_users(batch)
+    for new in batch:
+        apply_verdicts([ReportedVerdict(new.signup_id, Verdict(name, Status.SUCCESS)) for name in ("chat", "customer")])
+        for model in (ChatUser, Customer):
+            model.objects.create(
+                signup_id=new.signup_id, owner_signup_id=new.signup_id, user_id=new.user_id, email=new.email,
+                user_name=new.user_name,
+            )  # fmt: skip
+    return [new.signup_id for new in batch]
+
+
+def reconcile(*arguments: str) -> tuple[dict[str, Any], str]:
+    """The services of the report, and what stands on stderr: nothing where the exit code is 0."""
+    out = StringIO()
+    try:
+        call_command("reconcile", "--json", "--timeout=20", *arguments, stdout=out)
+        problems = ""
+    except CommandError as error:
+        problems = str(error)
+    return json.loads(out.getvalue())["services"], problems
+
+
+def found(report: dict[str, Any]) -> list[tuple[str, str]]:
+    return sorted((finding["kind"], finding["userId"]) for finding in report["findings"])
+
+
+def rows(model: type[ChatUser] | type[Customer]) -> set[tuple[Any, ...]]:
+    return set(model.objects.values_list("owner_signup_id", "user_id", "user_id_key", "email", "user_name", "role"))
+
+
+def records() -> set[tuple[Any, ...]]:
+    return set(User.objects.values_list("owner_signup_id", "user_id", "user_id_key", "email", "user_name", "role"))
+
+
+def test_where_all_agree_it_says_so():
+    sign_up("kim", "lee")
+    services, problems = reconcile()
+    assert problems == ""
+    for report in services.values():
+        assert (report["counts"], report["answered"], report["findings"]) == (NOTHING, True, [])
+
+
+def test_nobody_at_all_is_agreement():
+    assert reconcile()[1] == ""
+
+
+def test_it_finds_each_kind_and_changes_nothing():
+    _kim, lee, _park = sign_up("kim", "lee", "park")
+    ChatUser.objects.filter(user_id="kim").delete()
+    ChatUser.objects.filter(user_id="lee").update(user_name="Somebody else", role="ROLE_ADMIN")
+    ChatUser.objects.create(user_id="by-hand", email="by-hand@example.org")
+    ChatUser.objects.create(user_id="lost", email="lost@example.org", owner_signup_id=uuid4())
+    Customer.objects.filter(user_id="park").delete()
+    Customer.objects.create(user_id="another", email="park@example.org")
+    before = rows(ChatUser), rows(Customer)
+
+    services, problems = reconcile()
+
+    assert found(services["chat"]) == [
+        ("different", "lee"), ("missing", "kim"), ("superfluous", "by-hand"), ("superfluous", "lost"),
+    ]  # fmt: skip
+    [different] = [each for each in services["chat"]["findings"] if each["kind"] == "different"]
+    assert (different["fields"], different["ownerSignupId"]) == (["userName", "role"], str(lee))
+    [conflict] = services["customer"]["findings"]
+    assert (conflict["kind"], conflict["userId"]) == ("conflicting", "park")
+    assert conflict["heldBy"] == [{"userId": "another", "email": "park@example.org"}]
+    assert "2 can be mended" in problems
+    assert "3 need a decision" in problems
+    assert (rows(ChatUser), rows(Customer)) == before
+
+
+def test_it_heals_and_a_second_run_finds_only_what_a_person_decides():
+    sign_up("kim", "lee", "park")
+    ChatUser.objects.filter(user_id="kim").delete()
+    ChatUser.objects.filter(user_id="lee").update(email="elsewhere@example.org")
+    ChatUser.objects.create(user_id="by-hand", email="by-hand@example.org")
+    Customer.objects.all().delete()
+    by_hand = {("superfluous", "by-hand")}
+
+    services, problems = reconcile("--heal")
+    assert (services["chat"]["healed"], services["customer"]["healed"]) == (2, 3)
+    assert "1 need a decision" in problems
+    assert "mended" not in problems
+
+    services, problems = reconcile("--heal")
+    assert set(found(services["chat"])) == by_hand
+    assert services["chat"]["healed"] == 0
+    assert found(services["customer"]) == []
+    assert {row for row in rows(ChatUser) if row[0]} == rows(Customer) == records()
+
+
+def test_a_deactivated_row_is_there_and_stays_deactivated():
+    sign_up("kim", "lee")
+    ChatUser.objects.update(is_active=False)
+    ChatUser.objects.filter(user_id="lee").update(user_name="Old")
+    assert reconcile("--heal")[1] == ""
+    assert set(ChatUser.objects.values_list("user_name", "is_active")) == {("kim", False), ("lee", False)}
+
+
+def test_what_an_administrator_changes_at_auth_is_brought_to_the_participants():
+    sign_up("kim", "lee")
+    kim = User.objects.get(user_id="kim")
+    kim.user_id, kim.email, kim.user_name = "Kimberly", "kimberly@example.org", "Kimberly"
+    kim.save()
+    services, problems = reconcile("--heal")
+    assert problems == ""
+    assert found(services["chat"]) == [("different", "Kimberly")]
+    assert rows(ChatUser) == rows(Customer) == records()
+
+
+def test_users_who_exchange_an_email_are_healed_one_after_the_other():
+    sign_up("kim", "lee")
+    User.objects.filter(user_id="kim").update(email="new@example.org")
+    User.objects.filter(user_id="lee").update(email="kim@example.org")
+    assert reconcile("--heal")[1] == ""
+    assert rows(ChatUser) == rows(Customer) == records()
+
+
+def test_a_row_whose_record_is_gone_becomes_that_of_who_has_its_user_id_now():
+    sign_up("kim")
+    User.objects.all().delete()
+    again = NewSignUp(
+        signup_id=uuid4(), user_id="kim", email="kim@example.org", user_name="Kim again", role="ROLE_USER",
+        password="not a hash",
+    )  # fmt: skip
+    register_users([again])
+    services, _ = reconcile()
+    assert found(services["chat"]) == [("different", "kim")]
+    assert reconcile("--heal")[1] == ""
+    assert rows(ChatUser) == rows(Customer) == records()
+    assert ChatUser.objects.get().owner_signup_id == again.signup_id
+
+
+def test_pages_cover_everybody_whatever_their_number(monkeypatch):
+    monkeypatch.setattr("authsvc.reconcile.PAGE", 3)
+    names = [f"user-{n}" for n in range(10)]
+    sign_up(*names)
+    ChatUser.objects.filter(user_id__in=names[::2]).delete()
+    Customer.objects.create(user_id="lost", email="lost@example.org", owner_signup_id=UUID(int=1))
+    Customer.objects.create(user_id="later", email="later@example.org", owner_signup_id=UUID(int=2**128 - 1))
+    services, _ = reconcile("--heal")
+    assert found(services["chat"]) == [("missing", name) for name in names[::2]]
+    assert found(services["customer"]) == [("superfluous", "later"), ("superfluous", "lost")]
+    assert rows(ChatUser) == records()
+
+
+def test_a_long_answer_comes_in_parts(monkeypatch):
+    monkeypatch.setattr("participant.reconcile.FINDINGS_MAX", 2)
+    names = [f"user-{n}" for n in range(7)]
+    for name in names:
+        ChatUser.objects.create(user_id=name, email=f"{name}@example.org")
+    services, _ = reconcile()
+    assert found(services["chat"]) == [("superfluous", name) for name in names]
+
+
+def test_one_on_the_way_is_no_fault_but_one_that_is_stalled_is():
+    batch = [
+        NewSignUp(
+            signup_id=uuid4(), user_id=name, email=f"{name}@example.org", user_name=name, role="ROLE_USER",
+            password="not a hash",
+        )
+        for name in ("on-the-way", "stalled")
+    ]  # fmt: skip
+    register_users(batch)
+    SignUp.objects.filter(user_id="stalled").update(stalled_at=datetime.now(UTC), next_due_at=None)
+    services, _ = reconcile()
+    for report in services.values():
+        assert (found(report), report["onTheWay"]) == ([("missing", "stalled")], 1)
+
+
+def test_one_service_alone_is_asked():
+    sign_up("kim")
+    ChatUser.objects.all().delete()
+    Customer.objects.all().delete()
+    services, problems = reconcile("--heal", "--service", "chat")
+    assert (list(services), problems) == (["chat"], "")
+    assert rows(ChatUser) == records()
+    assert rows(Customer) == set()
+
+
+def test_a_participant_that_does_not_answer_is_said_in_words(settings):
+    settings.SIGNUP_SERVICES = ["auth", "chat", "nobody"]
+    sign_up("kim")
+    out = StringIO()
+    with pytest.raises(CommandError, match=r"nobody did not answer within 1 s.*consume_events nobody") as raised:
+        call_command("reconcile", "--timeout=1", stdout=out)
+    assert "chat did not" not in str(raised.value)
+    assert out.getvalue().splitlines()[1].split() == ["chat", "0", "0", "0", "0", "0", "0"]
+
+
+def test_kafka_away_is_said_in_words(settings, monkeypatch):
+    monkeypatch.setattr("eventbus.topics.ANSWERS_WITHIN", 0.2)
+    settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
+    with pytest.raises(CommandError, match="Are Kafka and auth's database there"):
+        call_command("reconcile", stdout=StringIO())
+
+
+def test_the_terminal_shows_counts_and_who():
+    sign_up("kim")
+    ChatUser.objects.all().delete()
+    ChatUser.objects.create(user_id="KIM", email="kim2@example.org")
+    Customer.objects.update(role="ROLE_ADMIN")
+    out = StringIO()
+    with pytest.raises(CommandError, match="need a decision"):
+        call_command("reconcile", "--heal", "--timeout=20", stdout=out)
+    lines = out.getvalue().splitlines()
+    assert lines[0].split() == ["missing", "different", "conflicting", "superfluous", "healed", "on", "the", "way"]
+    assert lines[1].split() == ["chat", "0", "0", "1", "0", "0", "0"]
+    assert lines[2].split() == ["customer", "0", "1", "0", "0", "1", "0"]
+    assert lines[3:] == [
+        "chat: conflicting kim kim@example.org (against the row KIM kim2@example.org that an administrator made)",
+        "customer: different   kim kim@example.org (in role; healed)",
+    ]
+
+
+@pytest.mark.parametrize("timeout", ["0", "-1", "nan", "soon"])
+def test_a_timeout_that_is_none_is_refused(timeout):
+    with pytest.raises(CommandError, match="is no number of seconds above 0"):
+        call_command("reconcile", f"--timeout={timeout}")

@@ -1,0 +1,188 @@
+"""A participant's part in reconcile, on its database: what a page leaves behind, and what is answered."""
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.db import connections
+from django.test.utils import CaptureQueriesContext
+
+from chatsvc.consumers import new_users, reconcile
+from chatsvc.models import ChatUser
+from eventbus.messages import HandledBatch, Incoming
+
+pytestmark = pytest.mark.django_db(databases=["chat"], transaction=True)
+
+RUN = UUID(int=7)
+IN_A_MINUTE = timedelta(minutes=1)
+
+
+def record(owner: int, user_id: str = "kim", **fields: Any) -> dict[str, Any]:
+    return {
+        "ownerSignupId": str(UUID(int=owner)), "userId": user_id, "email": f"{user_id}@example.org", "userName": "Kim",
+        "role": "ROLE_USER",
+    } | fields  # fmt: skip
+
+
+def page(*records: dict[str, Any], expires: timedelta = IN_A_MINUTE, **fields: Any) -> Incoming:
+    now = datetime.now(UTC)
+    event = {
+        "runId": str(RUN), "page": 3, "heal": False, "services": ["chat"], "records": records,
+        "occurredAt": now.isoformat(), "expiresAt": (now + expires).isoformat(),
+    }  # fmt: skip
+    return message(json.dumps(event | fields).encode())
+
+
+def message(value: bytes | None) -> Incoming:
+    return Incoming(topic="user.reconcile.req", partition=0, offset=0, key=b"7:3", value=value)
+
+
+def asked(owner: int, user_id: str = "kim") -> Incoming:
+    """The request of a sign-up that made the record."""
+    event = record(owner, user_id) | {"signupId": str(UUID(int=owner)), "occurredAt": "2026-01-01T00:00:00Z"}
+    return Incoming("user.newUser.req", 0, 0, b"", json.dumps(event).encode())
+
+
+def findings(handled: HandledBatch) -> list[dict[str, Any]]:
+    return [finding for answer in handled.answers for finding in json.loads(answer.value)["findings"]]
+
+
+def handle(*batch: Incoming) -> HandledBatch:
+    handled = reconcile.handle(batch)
+    assert not handled.rejected
+    return handled
+
+
+def rows() -> set[tuple[Any, ...]]:
+    return set(ChatUser.objects.values_list("signup_id", "owner_signup_id", "user_id", "user_id_key", "email"))
+
+
+def row(owner: int, user_id: str = "kim") -> tuple[Any, ...]:
+    return (UUID(int=owner), UUID(int=owner), user_id, user_id.lower(), f"{user_id}@example.org")
+
+
+def test_an_answer_says_whose_it_is_and_goes_where_its_page_s_others_go():
+    [answer] = handle(page(record(1))).answers
+    body = json.loads(answer.value)
+    assert (body["runId"], body["page"], body["service"], body["more"]) == (str(RUN), 3, "chat", False)
+    assert (answer.topic, answer.key) == ("user.reconcile.res", f"{RUN}:3")
+
+
+def test_a_page_that_finds_nothing_is_answered_too():
+    handle(page(record(1), heal=True))
+    handled = handle(page(record(1)))
+    assert (len(handled.answers), findings(handled)) == (1, [])
+
+
+def test_a_redelivered_page_adds_nothing_and_finds_nothing_more():
+    healing = page(record(1), record(2, "lee"), heal=True)
+    assert [finding["healed"] for finding in findings(handle(healing))] == [True, True]
+    assert findings(handle(healing, healing)) == []
+    assert rows() == {row(1), row(2, "lee")}
+
+
+def test_a_healed_user_is_no_duplicate_to_its_own_sign_up():
+    handle(page(record(1), heal=True))
+    [answer] = new_users.handle([asked(1)]).answers
+    assert json.loads(answer.value)["status"] == "SUCCESS"
+
+
+def test_it_heals_under_the_normalised_user_id_and_email():
+    handle(page(record(1, "Ｋim", email="Kim@Example.ORG"), heal=True))
+    user = ChatUser.objects.get()
+    assert (user.user_id, user.user_id_key, user.email) == ("Kim", "kim", "kim@example.org")
+
+
+def test_it_keeps_which_stranger_s_sign_up_made_a_row_that_it_corrects():
+    ChatUser.objects.create(signup_id=UUID(int=5), owner_signup_id=UUID(int=1), user_id="old", email="old@example.org")
+    handle(page(record(1), heal=True))
+    assert rows() == {(UUID(int=5), *row(1)[1:])}
+
+
+def test_it_takes_over_a_row_whose_record_is_gone():
+    ChatUser.objects.create(
+        signup_id=UUID(int=9), owner_signup_id=UUID(int=9), user_id="kim", email="old@example.org", is_active=False
+    )
+    assert [finding["kind"] for finding in findings(handle(page(record(1), heal=True)))] == ["conflicting"]
+    handle(page(record(1), heal=True, gone=[str(UUID(int=9))]))
+    assert rows() == {row(1)}
+    assert not ChatUser.objects.get().is_active
+
+
+def test_of_the_owners_of_a_page_it_reports_those_it_lacks_and_those_auth_lacks():
+    for owner in (1, 2, 3, 4):
+        ChatUser.objects.create(owner_signup_id=UUID(int=owner), user_id=f"u{owner}", email=f"u{owner}@example.org")
+    ChatUser.objects.create(user_id="by-hand", email="by-hand@example.org")
+    between = {"after": str(UUID(int=1)), "upTo": str(UUID(int=3))}
+    found = findings(handle(page(record(2, "u2", userName=""), owners=between)))
+    assert [(finding["kind"], finding["userId"]) for finding in found] == [("superfluous", "u3")]
+    assert len(findings(handle(page(owners={})))) == 4
+    [unowned] = findings(handle(page(unowned=True)))
+    assert (unowned["userId"], "ownerSignupId" in unowned) == ("by-hand", False)
+
+
+def test_a_page_that_has_expired_or_asks_others_is_left_alone():
+    late, others = page(record(1), heal=True, expires=-IN_A_MINUTE), page(record(1), heal=True, services=["customer"])
+    assert handle(late, others) == HandledBatch([], [])
+    assert rows() == set()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        message(None),
+        message(b"\xff"),
+        page({"userId": "kim"}),
+        page(record(1, "ki\x00m")),
+        page(record(1), record(1, "lee")),
+        page(record(1), record(2, "KIM", email="other@example.org")),
+        page(record(1), record(2, "lee", email="KIM@example.org")),
+        page(*(record(n, f"u{n}") for n in range(1, 502))),
+        page(record(1), expiresAt="2026-01-01T00:00:00"),
+    ],
+)
+def test_what_is_no_page_is_put_aside_alone(broken):
+    handled = reconcile.handle([broken, page(record(1), heal=True)])
+    assert [rejected for rejected, _ in handled.rejected] == [broken]
+    assert rows() == {row(1)}
+
+
+def test_a_page_takes_few_queries_however_many_users_it_has():
+    with CaptureQueriesContext(connections["chat"]) as few:
+        handle(page(*(record(n, f"a{n}") for n in range(1, 3)), heal=True, owners={}))
+    with CaptureQueriesContext(connections["chat"]) as many:
+        handle(page(*(record(n, f"b{n}") for n in range(1001, 1101)), heal=True, owners={}))
+    assert len(many) == len(few)
+
+
+def test_healing_and_signing_up_at_the_same_time_make_one_row_of_each():
+    names = [f"user-{n}" for n in range(1, 121)]
+
+    def heal(numbers: Sequence[int]) -> None:
+        handle(page(*(record(n, names[n - 1]) for n in numbers), heal=True))
+
+    def keep(numbers: Sequence[int]) -> None:
+        for answer in new_users.handle([asked(n, names[n - 1]) for n in numbers]).answers:
+            assert json.loads(answer.value)["status"] == "SUCCESS"
+
+    everybody = list(range(1, 121))
+    with ThreadPoolExecutor(4) as threads:
+        work = [threads.submit(closing_connections(each), everybody[:: 1 if n % 2 else -1])
+                for n, each in enumerate([heal, keep, heal, keep, heal, keep])]  # fmt: skip
+    for each in work:
+        each.result()
+    assert rows() == {row(n, name) for n, name in enumerate(names, 1)}
+
+
+def closing_connections(work: Any) -> Any:
+    def run(numbers: Sequence[int]) -> None:
+        try:
+            work(numbers)
+        finally:
+            connections.close_all()
+
+    return run

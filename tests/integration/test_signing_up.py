@@ -1,0 +1,138 @@
+"""`POST /user` inside one process: the races that no client can time."""
+
+import asyncio
+import json
+from uuid import uuid4
+
+import pytest
+from asgiref.sync import sync_to_async
+from asgiref.testing import ApplicationCommunicator
+from django.db import DataError
+
+from authsvc import writer as writer_module
+from authsvc.api import SignUpApi
+from authsvc.events import NEW_USER_REQUESTED
+from authsvc.lights import Status, Verdict
+from authsvc.models import SignUp
+from authsvc.projection import AsyncProjection, Projection
+from authsvc.services import NewSignUp, ReportedVerdict, apply_verdicts, register_users
+from authsvc.writer import SignUpWriter
+from eventbus.producer import EventProducer
+from eventbus.topics import ensure_topics
+from tests.conftest import Person, new_person
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs("broker", "redis")]
+
+
+@pytest.fixture(autouse=True)
+def own_topics(settings):
+    settings.KAFKA_PREFIX = f"signing-up-{uuid4()}-"
+    ensure_topics([NEW_USER_REQUESTED])
+    # So that no heartbeat can hide a wake-up that got lost.
+    settings.STREAM_HEARTBEAT = 600
+
+
+def everybody_answers(signup_id) -> None:
+    states = apply_verdicts(
+        [ReportedVerdict(signup_id, Verdict(service, Status.SUCCESS)) for service in ("chat", "customer")]
+    )
+    Projection().write_and_wake(list(states.values()))
+
+
+async def stream_of(api: SignUpApi, person: Person, signup_id) -> list[dict]:
+    """The data of all events of a `POST /user`."""
+    body = json.dumps(person.form).encode()
+    headers = {
+        "content-type": "application/json", "accept": "text/event-stream", "idempotency-key": str(signup_id),
+    }  # fmt: skip
+    scope = {
+        "type": "http", "method": "POST", "path": "/user",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }  # fmt: skip
+    client = ApplicationCommunicator(api, scope)
+    await client.send_input({"type": "http.request", "body": body, "more_body": False})
+    assert (await client.receive_output(timeout=20))["status"] == 200
+    text = b""
+    while True:
+        part = await client.receive_output(timeout=20)
+        text += part["body"]
+        if not part["more_body"]:
+            break
+    await client.wait(timeout=20)
+    return [json.loads(line[6:]) for line in text.decode().splitlines() if line.startswith("data: {")]
+
+
+async def test_answers_that_come_before_the_stream_is_held_are_not_missed(monkeypatch):
+    api, person, signup_id = SignUpApi(), new_person(), uuid4()
+    register = api._register
+
+    async def registered_and_answered(*arguments):
+        registration = await register(*arguments)
+        await sync_to_async(everybody_answers, thread_sensitive=False)(signup_id)
+        # The wake-up has come and gone when the answer begins.
+        await asyncio.sleep(0.2)
+        return registration
+
+    monkeypatch.setattr(api, "_register", registered_and_answered)
+    events = await stream_of(api, person, signup_id)
+    await api.close()
+    assert [event["version"] for event in events] in ([1, 3], [1, 2, 3])
+    assert events[-1]["complete"]
+
+
+def new_signup(person: Person) -> NewSignUp:
+    return NewSignUp(
+        signup_id=uuid4(), user_id=person.user_id, email=person.email, user_name=person.user_name, role="ROLE_USER",
+        password="not a hash",
+    )  # fmt: skip
+
+
+@pytest.fixture
+async def writer():
+    producer, projection = EventProducer(), AsyncProjection()
+    yield SignUpWriter(producer, projection)
+    await projection.close()
+    producer.close(timeout=5)
+
+
+async def count(**filters) -> int:
+    return await sync_to_async(SignUp.objects.filter(**filters).count, thread_sensitive=False)()
+
+
+async def test_signups_that_arrive_together_share_few_transactions(writer, monkeypatch):
+    sizes = []
+
+    def counting(batch):
+        sizes.append(len(batch))
+        return register_users(batch)
+
+    monkeypatch.setattr(writer_module, "register_users", counting)
+    await asyncio.gather(*[writer.register(new_signup(new_person())) for _ in range(200)])
+    assert sum(sizes) == 200
+    assert len(sizes) <= 3
+    assert await count() == 200
+
+
+async def test_one_that_cannot_be_saved_does_not_take_the_others_along(writer, monkeypatch):
+    bad, *good = [new_signup(new_person()) for _ in range(5)]
+
+    def refusing(batch):
+        if bad in batch:
+            raise DataError("this one the database does not take")
+        return register_users(batch)
+
+    monkeypatch.setattr(writer_module, "register_users", refusing)
+    results = await asyncio.gather(*[writer.register(each) for each in (bad, *good)], return_exceptions=True)
+    assert isinstance(results[0], DataError)
+    assert [result.is_new for result in results[1:]] == [True] * 4
+
+
+async def test_a_client_that_leaves_does_not_stop_its_signup(writer):
+    new = new_signup(new_person())
+    waiting = asyncio.create_task(writer.register(new))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert (await writer.register(new)).signup.id == new.signup_id
+    assert await count(id=new.signup_id) == 1

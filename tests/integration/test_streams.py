@@ -1,0 +1,123 @@
+"""Held streams, their wake-ups and the projection, on a real Redis."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from uuid import UUID, uuid4
+
+import pytest
+from django.utils import timezone
+
+from authsvc.hub import StreamHub, Watch
+from authsvc.lights import SignUpState, Status, Verdict
+from authsvc.projection import AsyncProjection, Projection
+from tests.servers import ValkeyServer
+from tests.waiting import eventually_async
+
+pytestmark = pytest.mark.needs("redis")
+
+SERVICES = ["auth", "chat", "customer"]
+
+
+def begun() -> SignUpState:
+    return SignUpState.all_pending(uuid4(), started_at=timezone.now(), services=SERVICES)
+
+
+def decide(state: SignUpState, *services: str) -> SignUpState:
+    return state.decided([Verdict(service, Status.SUCCESS) for service in services], at=timezone.now())
+
+
+class Rows:
+    """What the database holds, and how often it was read."""
+
+    def __init__(self, *states: SignUpState) -> None:
+        self.states = {state.signup_id: state for state in states}
+        self.readings = 0
+
+    async def read(self, signup_ids: Sequence[UUID]) -> dict[UUID, SignUpState]:
+        self.readings += 1
+        return {signup_id: self.states[signup_id] for signup_id in signup_ids if signup_id in self.states}
+
+
+@pytest.fixture
+async def projection() -> AsyncIterator[AsyncProjection]:
+    open_one = AsyncProjection()
+    yield open_one
+    await open_one.close()
+
+
+@pytest.fixture
+async def hub(settings, projection) -> AsyncIterator[StreamHub]:
+    # So that no heartbeat can hide a wake-up that got lost.
+    settings.STREAM_HEARTBEAT = 600
+    running = StreamHub(projection, Rows().read)
+    yield running
+    await running.close()
+
+
+async def has(watch: Watch, state: SignUpState) -> None:
+    async def held() -> bool:
+        return watch.state == state
+
+    await eventually_async(held, 5, what=f"version {state.version} is there")
+
+
+async def subscribed(hub: StreamHub) -> None:
+    async def is_subscribed() -> bool:
+        return hub._is_subscribed is True
+
+    await eventually_async(is_subscribed, 10)
+
+
+async def test_what_another_process_writes_reaches_who_watches_it(hub):
+    mine, other = begun(), begun()
+    with hub.watching(mine.signup_id) as watch, hub.watching(mine.signup_id) as second:
+        await subscribed(hub)
+        answered = decide(mine, "chat")
+        Projection().write_and_wake([decide(other, "chat"), answered])
+        await has(watch, answered)
+        await has(second, answered)
+    assert hub._watches == {}
+
+
+async def test_an_older_copy_never_replaces_a_newer_one(projection):
+    state = begun()
+    newer = decide(state, "auth")
+    await projection.copy([newer])
+    await projection.copy([state])
+    assert await projection.read(state.signup_id) == newer
+    assert await projection.read(uuid4()) is None
+
+
+async def test_hundreds_of_readings_at_once_share_few_connections(projection, caplog):
+    state = begun()
+    await projection.copy([state])
+    with caplog.at_level(logging.WARNING):
+        copies = await asyncio.gather(*[projection.read(state.signup_id) for _ in range(400)])
+    assert copies == [state] * 400
+    assert caplog.records == []
+
+
+async def test_while_redis_is_away_the_database_is_read_every_second_and_after_it_the_wake_ups_count(settings):
+    settings.STREAM_HEARTBEAT = 600
+    with ValkeyServer() as valkey:
+        settings.REDIS_URL = valkey.env["REDIS_URL"]
+        state = begun()
+        rows = Rows(state)
+        projection = AsyncProjection()
+        hub = StreamHub(projection, rows.read)
+        with hub.watching(state.signup_id) as watch:
+            await subscribed(hub)
+            await has(watch, state)
+            await asyncio.to_thread(valkey.kill)
+            answered = rows.states[state.signup_id] = decide(state, "chat")
+            await has(watch, answered)
+            await asyncio.to_thread(valkey.start)
+            await subscribed(hub)
+            readings = rows.readings
+            complete = decide(answered, "customer")
+            await projection.copy([complete])
+            await has(watch, complete)
+            assert rows.readings <= readings + 1
+        await hub.close()
+        await projection.close()
