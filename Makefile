@@ -24,13 +24,7 @@ run: $(INSTALLED) ## Start everything here, with nothing but Python installed: P
 	@exec $(MANAGE) run_local
 
 admin: $(INSTALLED) ## Make an administrator (or, without questions: ADMIN_USER_ID=.. ADMIN_EMAIL=.. ADMIN_PASSWORD=.. make admin)
-	@$(MANAGE) migrate_all --verbosity 0
-	@if [ -n "$$ADMIN_USER_ID" ]; then \
-		export DJANGO_SUPERUSER_USER_ID="$$ADMIN_USER_ID" DJANGO_SUPERUSER_EMAIL="$$ADMIN_EMAIL" \
-			DJANGO_SUPERUSER_PASSWORD="$$ADMIN_PASSWORD"; \
-		exec $(MANAGE) createsuperuser --noinput; \
-	fi; \
-	exec $(MANAGE) createsuperuser
+	@umask 077; $(MANAGE) migrate_all --verbosity 0 && exec $(MANAGE) make_admin
 
 test: ## Everything that CI runs: check and all tests, on the embedded default and on the real servers
 	@for step in setup check test-unit test-embedded test-real; do \
@@ -48,14 +42,17 @@ check: $(INSTALLED_DEV) ## The quick half: format, lint, types, who imports whom
 	$(BIN)/lint-imports
 	DATA_DIR=$(VENV)/check $(MANAGE) makemigrations --check --dry-run
 
+# The contract tests that need a server; the others run once, with test-unit.
+BROKER_CONTRACTS = $(shell grep -l 'pytest\.mark\.needs' tests/contract/test_*.py)
+
 test-unit: $(INSTALLED_DEV) ## The tests that need no server
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/unit tests/contract
 
 test-embedded: $(INSTALLED_DEV) ## The tests on the embedded default
-	$(BIN)/python -m pytest --stack=embedded tests/contract tests/integration tests/e2e
+	$(BIN)/python -m pytest --stack=embedded $(BROKER_CONTRACTS) tests/integration tests/e2e
 
 test-real: $(INSTALLED_DEV) ## The tests on PostgreSQL, Kafka, Redis and Caddy
-	$(BIN)/python -m pytest --stack=real tests/contract tests/integration tests/e2e tests/chaos
+	$(BIN)/python -m pytest --stack=real $(BROKER_CONTRACTS) tests/integration tests/e2e tests/chaos
 
 chaos: $(INSTALLED_DEV) ## Faults against the real thing: make chaos SIGNUPS=20000 KILLS=60 SEED=1 (default: 500, 8, any)
 	@exec $(BIN)/python -m tests.chaos $(if $(SIGNUPS),--signups $(SIGNUPS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))

@@ -1,6 +1,7 @@
 """Dead letters for the administrator: seen by who may view them, replayed and discarded by who may handle them."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any, Final
 
 from django import forms
@@ -22,6 +23,8 @@ from eventbus.producer import EventProducer
 
 # Characters of a value that its page shows; `manage.py dead_letters show` shows all.
 VALUE_SHOWN: Final = 20_000
+# Characters of an error in the list.
+ERROR_SHOWN: Final = 80
 # Refusals that are shown one by one.
 MOST_SHOWN: Final = 10
 
@@ -29,27 +32,26 @@ MOST_SHOWN: Final = 10
 class ActForm(ActionForm):
     """What stands beside the choice of an action."""
 
-    reason = forms.CharField(required=False, label=_("Reason (to discard):"), max_length=1000)
-    again = forms.BooleanField(required=False, label=_("Again, where it was done before"))
+    reason = forms.CharField(required=False, label=_("Reason:"), max_length=1000)
+    again = forms.BooleanField(required=False, label=_("Also what was replayed or discarded before"))
 
 
 @admin.register(DeadLetter)
 class DeadLetterAdmin(admin.ModelAdmin):
-    list_display = ("id", "put_aside_at", "state", "group", "original_place", "key_shown", "error", "message_begins")
-    list_display_links = ("id", "original_place")
+    list_display = ("id", "put_aside", "state", "group", "error_begins", "key_shown", "original_place")
+    list_display_links = ("id", "error_begins")
     list_filter = ("state", "group", "topic", "error", "put_aside_at")
     show_facets = admin.ShowFacets.ALWAYS
     search_fields = ("message", "error")
     search_help_text = _("A whole key, which is a user ID, or part of the error.")
     ordering = ("-id",)
     list_per_page = 50
-    show_full_result_count = False
     actions = ("replay_chosen", "discard_chosen")
     action_form = ActForm
     change_form_template = "eventbus/dead_letter.html"
     fieldsets = (
-        (None, {"fields": ("state", "put_aside_at", "group", "error", "message_shown", "acts_shown")}),
-        (_("Origin"), {"fields": ("original_place", "sent_at", "letter_place", "key_shown", "headers_shown", "cut")}),
+        (None, {"fields": ("state", "put_aside", "group", "error", "message_shown", "acts_shown")}),
+        (_("Origin"), {"fields": ("original_place", "sent", "letter_place", "key_shown", "headers_shown", "cut")}),
         (_("Value"), {"fields": ("value_shown",)}),
     )
 
@@ -104,9 +106,17 @@ class DeadLetterAdmin(admin.ModelAdmin):
     def key_shown(self, letter: DeadLetter) -> str | None:
         return None if letter.key is None else letter.key_text
 
-    @admin.display(description=_("what the error said"))
-    def message_begins(self, letter: DeadLetter) -> str:
-        return letter.message[:100]
+    @admin.display(description=_("error"), ordering="error")
+    def error_begins(self, letter: DeadLetter) -> str:
+        return letter.error_line[:ERROR_SHOWN]
+
+    @admin.display(description=_("put aside"), ordering="put_aside_at")
+    def put_aside(self, letter: DeadLetter) -> str:
+        return to_the_second(letter.put_aside_at)
+
+    @admin.display(description=_("sent"))
+    def sent(self, letter: DeadLetter) -> str | None:
+        return to_the_second(letter.sent_at) if letter.sent_at else None
 
     @admin.display(description=_("what the error said"))
     def message_shown(self, letter: DeadLetter) -> SafeString:
@@ -128,10 +138,7 @@ class DeadLetterAdmin(admin.ModelAdmin):
 
     @admin.display(description=_("what was done"))
     def acts_shown(self, letter: DeadLetter) -> SafeString | str:
-        rows = [
-            (timezone.localtime(act.at).strftime("%Y-%m-%d %H:%M:%S"), act.get_act_display(), act.by, act.reason)
-            for act in letter.acts.all()
-        ]
+        rows = [(to_the_second(act.at), act.get_act_display(), act.by, act.reason) for act in letter.acts.all()]
         if not rows:
             return str(_("Nothing yet."))
         return format_html(
@@ -141,7 +148,7 @@ class DeadLetterAdmin(admin.ModelAdmin):
 
     # --- Acts ---------------------------------------------------------------------------------------------------
 
-    @admin.action(description=_("Replay: send the message to its topic again"), permissions=["handle"])
+    @admin.action(description=_("Replay: send it again"), permissions=["handle"])
     def replay_chosen(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> None:
         producer = EventProducer()
         try:
@@ -151,7 +158,7 @@ class DeadLetterAdmin(admin.ModelAdmin):
             producer.close(timeout=5)
         self.message_user(request, ngettext("%d message sent again.", "%d messages sent again.", done) % done)
 
-    @admin.action(description=_("Discard: it needs nothing any more"), permissions=["handle"])
+    @admin.action(description=_("Discard, with a reason"), permissions=["handle"])
     def discard_chosen(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> None:
         wish = _wish(request)
         if not wish["reason"]:
@@ -177,6 +184,10 @@ class DeadLetterAdmin(admin.ModelAdmin):
         if (more := len(refused) - MOST_SHOWN) > 0:
             self.message_user(request, _("%(more)d more were refused.") % {"more": more}, messages.WARNING)
         return done
+
+
+def to_the_second(at: datetime) -> str:
+    return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}"
 
 
 def ids_of(queryset: QuerySet[DeadLetter]) -> list[int]:

@@ -200,6 +200,10 @@ class BatchConsumer:
             "group.id": prefixed(self.subscription.group),
             "auto.offset.reset": "earliest",
             "session.timeout.ms": 6000,
+            # For so long Kafka and this client wait for a rebalance to end; their own 5 minutes would be 5 minutes of
+            # orange lights where a member or an answer got lost in it. Polls go on while a batch is in hand, so that
+            # nobody is put out by this.
+            "max.poll.interval.ms": 30_000,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
         }

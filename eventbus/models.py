@@ -82,6 +82,11 @@ class DeadLetter(models.Model):
         return place(self.letter_topic, self.letter_partition, self.letter_offset)
 
     @property
+    def error_line(self) -> str:
+        """The error's type without its module, and what it said."""
+        return ": ".join(part for part in (self.error.rpartition(".")[2], self.message) if part)
+
+    @property
     def key_text(self) -> str:
         return readable(self.key)
 

@@ -51,9 +51,9 @@ def successor_of(signup_id: UUID) -> UUID:
     """The next sign-up of the same form: a UUIDv7 (RFC 9562, section 5.7) of the same time, its random bits a secret
     function of its predecessor, so that every process finds the same one and nobody else can."""
     digest = salted_hmac("signup-successor", signup_id.bytes, algorithm="sha256").digest()
-    time, rand_a, rand_b = signup_id.int >> 80, digest[:2], digest[2:10]
-    low = int.from_bytes(rand_b) & (1 << 62) - 1
-    return UUID(int=time << 80 | 0x7 << 76 | (int.from_bytes(rand_a) & 0xFFF) << 64 | 0b10 << 62 | low)
+    time, random = signup_id.int >> 80 << 80, int.from_bytes(digest[:10])
+    version, variant = 0xF << 76, 0b11 << 62
+    return UUID(int=time | random & ~(version | variant) | 0x7 << 76 | 0b10 << 62)
 
 
 def new_browser() -> str:

@@ -55,6 +55,8 @@ class PageClient:
             if page.status == 200:
                 text = await page.text()
                 self._fields = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]+)"', text))
+                [signup_id] = re.findall(r'"signupId": "([^"]+)"', text)
+                self._story.person = replace(self._story.person, signup_id=UUID(signup_id))
 
     async def _post(self) -> None:
         story = self._story
@@ -69,8 +71,9 @@ class PageClient:
             if answer.content_type != "application/json":
                 return  # the gateway's own words
             page: Mapping[str, Any] = await answer.json()
-            # The front has chosen the sign-up's id; the answer brings a fresh ticket for it.
-            story.person = replace(person, signup_id=UUID(page["signupId"]))
+            if page["signupId"] != str(person.signup_id):
+                story.note_unexpected(f"the front made another sign-up of it: {page['signupId']}")
+            # A fresh ticket for the same sign-up.
             self._fields["ticket"], self._socket_path = page["ticket"], page["socketPath"]
             if answer.status == 200:
                 story.is_accepted = True

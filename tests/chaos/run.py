@@ -24,7 +24,7 @@ from tests.waiting import eventually
 KEPT = Path(__file__).resolve().parents[1] / "artifacts"
 # Seconds of the run for each kill, and the most sign-ups that come in a second.
 SECONDS_PER_KILL = 7.0
-RATE = 60.0
+RATE = 33.0
 # Seconds after the last fault in which every light must have turned.
 HEALED_WITHIN = 60.0
 # Offenders whose whole story is told.

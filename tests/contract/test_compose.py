@@ -150,6 +150,12 @@ def test_every_service_is_contained(name):
     assert service["stop_grace_period"]
 
 
+def test_who_holds_streams_misses_a_dead_client_soon():
+    """docs/adr/0015; tests/chaos/test_leaks.py shows what it does."""
+    holding = {name: service["sysctls"] for name, service in services().items() if "sysctls" in service}
+    assert holding == dict.fromkeys(("gateway", "web", "auth"), {"net.ipv4.tcp_retries2": "6"})
+
+
 @pytest.mark.parametrize("name", [*ROLES, *SERVERS])
 def test_every_long_running_service_has_a_health_check_of_its_own(name):
     check = services()[name]["healthcheck"]

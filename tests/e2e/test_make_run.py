@@ -1,10 +1,5 @@
-"""`make run` as a person types it, in a copy of the project as `git clone` would make it.
+"""`make run` as a person types it, in a copy of the project."""
 
-The copy shares this run's environment (VENV), so that the installation of the packages, a minute over the network, is
-not repeated here; everything else is a first start. Only the embedded default is started by it, so only there it runs.
-"""
-
-import contextlib
 import http.client
 import json
 import os
@@ -13,18 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import Person
+from tests.e2e.clone import MakeRun, all_green, environment, make, make_run
 from tests.servers import free_port
 from tests.waiting import eventually
 
-ROOT = Path(__file__).resolve().parents[2]
-START_TIMEOUT = 60.0
 ROLES = (
     "signup_sync.asgi:application",
     "consume_events auth",
@@ -36,120 +30,6 @@ ROLES = (
 )
 
 pytestmark = pytest.mark.needs("application")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _only_embedded(request: pytest.FixtureRequest) -> None:
-    if request.config.getoption("stack") != "embedded":
-        pytest.skip("make run is the embedded default: --stack=embedded tests it")
-
-
-class MakeRun:
-    """One `make run`, in a session of its own as in a terminal of its own."""
-
-    def __init__(self, project: Path, **variables: str) -> None:
-        self.port = free_port()
-        self.env = environment(PORT=str(self.port), **variables)
-        self.output_path = project / f"output-{self.port}"
-        self.started_at = time.monotonic()
-        with self.output_path.open("wb") as output:
-            self.make = subprocess.Popen(
-                ["make", "run"],
-                cwd=project,
-                env=self.env,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    @property
-    def output(self) -> str:
-        return self.output_path.read_text()
-
-    def wait_for(self, text: str, *, timeout: float = START_TIMEOUT) -> None:
-        def is_said() -> bool:
-            if self.make.poll() is not None and text not in self.output:
-                raise RuntimeError(f"make ended with {self.make.returncode}:\n{self.output}")
-            return text in self.output
-
-        eventually(is_said, timeout, what=f"{text!r} in:\n{self.output}")
-
-    def wait_ready(self) -> float:
-        """Seconds from its start until it said that it is ready."""
-        self.wait_for("runs at")
-        return time.monotonic() - self.started_at
-
-    def processes(self) -> dict[int, str]:
-        """What runs in this session, by process id: also what lost its parent or is in another process group."""
-        lines = subprocess.run(
-            ["ps", "-A", "-ww", "-o", "pid=,stat=,args="], capture_output=True, text=True, check=True
-        )
-        rows = [line.split(maxsplit=2) for line in lines.stdout.splitlines()]
-        return {int(pid): args for pid, stat, args in rows if stat[0] != "Z" and session_of(int(pid)) == self.make.pid}
-
-    def pid_of(self, words: str) -> int:
-        (pid,) = [pid for pid, args in self.processes().items() if words in args and "/bin/sh" not in args]
-        return pid
-
-    def press_ctrl_c(self) -> None:
-        """What a terminal does: SIGINT to the foreground process group, which is that of make."""
-        os.killpg(self.make.pid, signal.SIGINT)
-
-    def wait_gone(self, *, timeout: float = 5.0) -> None:
-        eventually(
-            lambda: self.make.poll() is not None and not self.processes(), timeout, what="nothing of it is left running"
-        )
-
-    def kill_all(self) -> None:
-        for pid in self.processes():
-            os.kill(pid, signal.SIGKILL)
-        self.make.wait()
-
-
-def session_of(pid: int) -> int:
-    try:
-        return os.getsid(pid)
-    except ProcessLookupError:
-        return 0
-
-
-def environment(**variables: str) -> dict[str, str]:
-    """A person's: nothing of what this test run set for its own servers."""
-    names = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
-    kept = {name: os.environ[name] for name in names if name in os.environ}
-    return {**kept, "VENV": sys.prefix, **variables}
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tracked files, with their times, which make compares. Its name is one to trip over."""
-    copy = tmp_path_factory.mktemp("project") / "sign up #1, 100% c++"
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for file in filter(None, files.split("\0")):
-        if (ROOT / file).is_file():
-            (copy / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / file, copy / file)
-    return copy
-
-
-@contextlib.contextmanager
-def make_run(project: Path, **variables: str) -> Iterator[MakeRun]:
-    """Leaves nothing behind, even where the test failed."""
-    run = MakeRun(project, **variables)
-    try:
-        yield run
-    finally:
-        run.kill_all()
-
-
-@pytest.fixture(scope="module")
-def running(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeRun]:
-    """One that is ready, for the tests that leave it so."""
-    with make_run(project, DATA_DIR=str(tmp_path_factory.mktemp("data"))) as run:
-        run.wait_ready()
-        yield run
 
 
 def sign_up(port: int, person: Person) -> list[dict[str, Any]]:
@@ -164,22 +44,16 @@ def sign_up(port: int, person: Person) -> list[dict[str, Any]]:
     return states
 
 
-def all_green(states: list[dict[str, Any]]) -> bool:
-    return {light["status"] for light in states[-1]["services"].values()} == {"SUCCESS"}
-
-
 def get(port: int, path: str) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request("GET", path)
-    status = connection.getresponse().status
-    connection.close()
-    return status
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+        connection.request("GET", path)
+        return connection.getresponse().status
 
 
 def test_first_and_second_start_sign_up_and_end(project: Path, person: Person) -> None:
     with make_run(project) as first:
         print(f"first start: {first.wait_ready():.1f} s")
-        assert "Preparing the database" in first.output
+        assert "Preparing the database of auth" in first.output
         assert f"http://127.0.0.1:{first.port}/\n" in first.output
         for path in ("/signup/", "/admin/login/", "/static/admin/css/base.css"):
             assert get(first.port, path) == 200
@@ -269,16 +143,24 @@ def refused(project: Path, **variables: str) -> str:
     return lines[0]
 
 
-def make(project: Path, target: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["make", target], cwd=project, env=env, capture_output=True, text=True, timeout=60)
+def test_data_of_another_service_is_said_with_what_to_do(project: Path, tmp_path: Path) -> None:
+    env = environment(DATA_DIR=str(tmp_path))
+    subprocess.run([sys.executable, "manage.py", "migrate_all"], cwd=project, env=env, check=True, capture_output=True)
+    shutil.copy(tmp_path / "chat.sqlite3", tmp_path / "auth.sqlite3")
+    said = refused(project, PORT=str(free_port()), DATA_DIR=str(tmp_path))
+    assert f"The database {tmp_path}/auth.sqlite3 is not that of auth" in said
 
 
-def test_an_administrator_is_made_while_it_runs(project: Path, running: MakeRun, person: Person) -> None:
-    admin = {"ADMIN_USER_ID": person.user_id, "ADMIN_EMAIL": person.email, "ADMIN_PASSWORD": person.password}
-    done = make(project, "admin", {**running.env, **admin})
-    assert done.returncode == 0, done.stderr
-    assert person.password not in done.stdout + done.stderr
-    again = make(project, "admin", {**running.env, **admin})
-    assert again.returncode != 0
-    assert "already" in again.stderr
-    assert "Traceback" not in again.stderr
+def test_a_broken_secret_key_is_said_with_what_to_do(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret_key").write_bytes(bytes(range(256)))
+    said = refused(project, PORT=str(free_port()), DATA_DIR=str(tmp_path))
+    assert f"rm {tmp_path}/secret_key" in said
+
+
+def test_what_it_keeps_is_for_its_owner_alone(project: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    with make_run(project, DATA_DIR=str(tmp_path)) as run:
+        run.wait_ready()
+        kept = [path for path in tmp_path.rglob("*") if not path.is_socket()]
+        assert {path.name for path in kept} >= {"auth.sqlite3", "web.log", "running.env"}
+        assert [path for path in kept if path.stat().st_mode & 0o077] == []

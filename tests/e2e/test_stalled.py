@@ -11,7 +11,7 @@ from tests.broker import PARTITIONS
 from tests.client import SERVICES, ServerEvent, events, opened, request
 from tests.conftest import Person, new_person, new_stack
 from tests.e2e.test_api import log_in, row
-from tests.e2e.test_page import GREEN, lights, shown, sign_up_in
+from tests.e2e.test_page import GREEN, lights, shown, sign_up_in, stopped
 from tests.plugin import Backing
 from tests.stack import Stack
 from tests.waiting import eventually
@@ -23,7 +23,13 @@ pytestmark = pytest.mark.needs("application", "chromium")
 def impatient(backing: Backing) -> Iterator[Stack]:
     """An application that gives up early: after two tries, half a second apart."""
     with new_stack(
-        backing, RELAY_MAX_ATTEMPTS="2", RELAY_FIRST_PAUSE="0.5", RELAY_MAX_PAUSE="0.5", SIGNUP_DEADLINE="2"
+        backing,
+        RELAY_MAX_ATTEMPTS="2",
+        RELAY_FIRST_PAUSE="0.5",
+        RELAY_MAX_PAUSE="0.5",
+        SIGNUP_DEADLINE="2",
+        # A stream that never ends would never fail its test.
+        STREAM_MAX_AGE="90",
     ) as stack:
         yield stack
 
@@ -44,6 +50,7 @@ def lose_requests(stack: Stack, group: str) -> None:
             "group.id": prefix + group,
             "session.timeout.ms": 6000,
             "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
             "enable.partition.eof": True,
             "fetch.wait.max.ms": 20,
             "log_level": 2,
@@ -85,8 +92,10 @@ def read_until_delayed(stream: Iterator[ServerEvent]) -> ServerEvent:
 
 def test_a_stalled_sign_up_is_delayed_seen_in_the_admin_and_taken_up_by_a_replay(impatient: Stack, person: Person):
     chat = impatient.roles["chat"]
-    chat.stop()
-    with opened(impatient, "POST", "/user", person.form, Accept="text/event-stream") as response:
+    with (
+        stopped(impatient, "chat"),
+        opened(impatient, "POST", "/user", person.form, Accept="text/event-stream") as response,
+    ):
         stream = events(response)
         assert read_until_delayed(stream).statuses == {"auth": "SUCCESS", "chat": "PENDING", "customer": "SUCCESS"}
         eventually(lambda: person.user_id in stalled(impatient), 20, what="the sign-up is stalled")
@@ -117,14 +126,14 @@ def test_a_page_that_is_open_all_the_while_says_delayed_and_then_shows_it(
 ):
     context = browser.new_context(base_url=impatient.base_url, locale="en-US")
     page = context.new_page()
-    customer = impatient.roles["customer"]
-    customer.stop()
-    sign_up_in(page, person)
-    eventually(lambda: person.user_id in stalled(impatient), 20, what="the sign-up is stalled")
-    expect(page.locator("#lights-panel")).to_have_attribute("data-outcome", "delayed", timeout=20_000)
-    assert lights(page) == GREEN | {"customer": "PENDING"}
-    lose_requests(impatient, "customer")
-    customer.start()
+    with stopped(impatient, "customer"):
+        sign_up_in(page, person)
+        eventually(lambda: person.user_id in stalled(impatient), 20, what="the sign-up is stalled")
+        expect(page.locator("#lights-panel")).to_have_attribute("data-outcome", "delayed", timeout=20_000)
+        expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "SUCCESS", timeout=20_000)
+        assert lights(page) == GREEN | {"customer": "PENDING"}
+        lose_requests(impatient, "customer")
+    assert person.user_id in stalled(impatient)
     impatient.manage("replay_signups", "--stalled")
     page.wait_for_url("**/login/", timeout=20_000)
     assert shown(page)[-1] == GREEN
@@ -133,8 +142,10 @@ def test_a_page_that_is_open_all_the_while_says_delayed_and_then_shows_it(
 
 def test_a_late_answer_turns_the_light_of_a_stalled_sign_up_without_a_replay(impatient: Stack, person: Person):
     chat = impatient.roles["chat"]
-    chat.stop()
-    with opened(impatient, "POST", "/user", person.form, Accept="text/event-stream") as response:
+    with (
+        stopped(impatient, "chat"),
+        opened(impatient, "POST", "/user", person.form, Accept="text/event-stream") as response,
+    ):
         stream = events(response)
         read_until_delayed(stream)
         eventually(lambda: person.user_id in stalled(impatient), 20, what="the sign-up is stalled")

@@ -95,7 +95,9 @@ def test_env_example_marks_what_is_obligatory() -> None:
     assert marked == IN_PRODUCTION.keys() - {"PRODUCTION"}
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"short", bytes(range(256)), b"in two\nlines, of which none is a key, to be sure\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b"short", bytes(range(256)), b"in two\nlines, of which none is a key, to be sure\n"]
+)
 def test_a_secret_key_that_is_none_is_named_with_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes
 ) -> None:

@@ -22,7 +22,7 @@ FIELDS: Final = (
 class Command(BaseCommand):
     help = (
         "Makes an administrator. Asks at the terminal for what ADMIN_USER_ID, ADMIN_EMAIL and ADMIN_PASSWORD in the "
-        "environment do not say. Exit code 1 when nobody was made."
+        "environment do not say. Exit code 1 when none was made."
     )
     requires_migrations_checks = True
 
@@ -35,10 +35,9 @@ class Command(BaseCommand):
             for field, question, variable in FIELDS:
                 self._answer(user, field, question, variable)
         except EOFError:
-            raise CommandError("\nNobody was made.") from None
+            raise CommandError("\nNo administrator was made.") from None
         user.user_name = user.user_id
         user.set_password(user.password)
-        user.full_clean(exclude=["password"])
         user.save()
         self.stdout.write(f"{user.user_id} may log in at /admin/ now.")
 
@@ -49,7 +48,7 @@ class Command(BaseCommand):
                 accept(user, field, given)
             except ValidationError as error:
                 raise CommandError(f"{variable}: {' '.join(error.messages)}") from error
-            return
+            return None
         while True:
             try:
                 return accept(user, field, ask_twice(question) if field == "password" else input(f"{question}: "))

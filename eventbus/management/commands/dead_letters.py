@@ -3,7 +3,6 @@
 import argparse
 import os
 import pwd
-import shutil
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
@@ -19,8 +18,9 @@ from eventbus.errors import DeliveryError
 from eventbus.models import DeadLetter
 from eventbus.producer import EventProducer
 
-# Characters of a line where it goes to no terminal.
-WIDE: Final = 200
+# Characters of a line, and of a column but the last.
+LINE: Final = 200
+COLUMN: Final = 60
 HEAD: Final = ("ID", "PUT ASIDE", "STATE", "GROUP", "MESSAGE", "KEY", "ERROR")
 
 
@@ -83,8 +83,7 @@ class Command(BaseCommand):
             self.stdout.write("There is no dead letter of this kind." if is_narrowed(options) else "No dead letters.")
             return
         shown = letters.order_by("-pk").defer("value", "headers")[: max(options["limit"], 0)]
-        width = shutil.get_terminal_size().columns if self.stdout.isatty() else WIDE
-        for line in table([HEAD, *(cells(letter) for letter in shown)], width=width):
+        for line in table([HEAD, *(cells(letter) for letter in shown)]):
             self.stdout.write(line)
         total = sum(counts.values())
         more = f", the newest {len(shown)} of them shown" if len(shown) < total else ""
@@ -196,21 +195,20 @@ def who() -> str:
 
 
 def cells(letter: DeadLetter) -> tuple[str, ...]:
-    error = f"{letter.error.rpartition('.')[2]}: {letter.message}" if letter.message else letter.error
     return (
         str(letter.pk), to_the_second(letter.put_aside_at), letter.state, letter.group, letter.place,
-        letter.key_text, error,
+        letter.key_text, letter.error_line,
     )  # fmt: skip
 
 
-def table(rows: Sequence[Sequence[str]], *, width: int) -> Iterator[str]:
-    """The rows as lines of at most `width` characters, each column as wide as its widest cell."""
+def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The rows as lines, each column as wide as its widest cell."""
     shown = [[" ".join(printable(cell).split()) for cell in row] for row in rows]
-    widths = [min(max(map(len, column)), 60) for column in zip(*shown, strict=True)]
+    widths = [min(max(map(len, column)), COLUMN) for column in zip(*shown, strict=True)]
     for row in shown:
         padded = [cell[:most].ljust(most) for cell, most in zip(row[:-1], widths, strict=False)]
         line = "  ".join([*padded, row[-1]])
-        yield (line if len(line) <= width else line[: width - 1] + "…").rstrip()
+        yield (line if len(line) <= LINE else line[: LINE - 1] + "…").rstrip()
 
 
 def described(letter: DeadLetter) -> Iterator[str]:

@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,10 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from eventbus.embedded import EmbeddedBroker
+from eventbus.management.commands.consume_events import consume
+from eventbus.messages import HandledBatch, Incoming, Subscription
+from eventbus.roles import Role
+from tests.broker import RecordingHandler, new_topic, put
 from tests.servers.process import LOOPBACK, ROOT, Process, free_port, http_status
 from tests.waiting import eventually
 
@@ -71,3 +76,33 @@ def test_its_help_says_what_it_does(capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "Reads the events that a service subscribes to" in said
     assert "{auth,chat,customer}" in said
+
+
+def test_of_several_consumers_one_that_ends_by_an_error_ends_the_others_and_the_command(embedded):
+    good, bad = (new_topic() for _ in range(2))
+
+    def fail(batch: Sequence[Incoming]) -> HandledBatch:
+        raise SystemExit("a bug that no batch is to blame for")
+
+    put(bad, b"1")
+    role = Role("several")
+    with pytest.raises(SystemExit, match="no batch is to blame for"):
+        consume((Subscription("good", good, RecordingHandler()), Subscription("bad", bad, fail)), role)
+    assert role.stop.is_set()
+
+
+def test_each_of_several_consumers_reads_its_topic(embedded):
+    topics = [new_topic() for _ in range(2)]
+    handlers = [RecordingHandler() for _ in topics]
+    role = Role("several")
+    subscriptions = [Subscription(topic, topic, handler) for topic, handler in zip(topics, handlers, strict=True)]
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(consume, subscriptions, role)
+        try:
+            for topic in topics:
+                put(topic, topic.encode())
+            eventually(lambda: [handler.values for handler in handlers] == [[each.encode()] for each in topics], 20)
+            assert role.heartbeat.is_ready
+        finally:
+            role.stop.set()
+        running.result()

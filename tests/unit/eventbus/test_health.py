@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 import urllib.error
 import urllib.request
 
@@ -64,3 +65,23 @@ def test_a_client_that_says_nothing_keeps_nobody_waiting(ask):
 def test_a_port_in_use_is_an_error(ask, heartbeat):
     with pytest.raises(OSError, match="in use"), health_server(heartbeat, host="127.0.0.1", port=ask.port):
         pass
+
+
+def test_a_role_of_several_loops_is_ready_when_all_are(ask, heartbeat):
+    one, other = heartbeat.parts(2)
+    one.ready()
+    assert ask("/health/ready") == (503, "not working yet")
+    other.ready()
+    assert ask("/health/ready") == (200, "ok")
+
+
+def test_one_stuck_loop_of_several_is_a_stuck_role(ask, heartbeat, monkeypatch):
+    one, other = heartbeat.parts(2)
+    one.ready()
+    other.ready()
+    monkeypatch.setattr(health, "BEAT_WITHIN", 5.0)
+    monkeypatch.setattr(other, "_last", time.monotonic() - 7)
+    one.beat()
+    heartbeat.beat()
+    assert ask("/health/live") == (503, "stuck for 7 s")
+    assert ask("/health/ready") == (503, "stuck for 7 s")

@@ -58,5 +58,5 @@ def test_the_successor_of_a_signup_is_always_the_same_and_no_one_can_guess_it(
     assert after.int >> 80 == signup_id.int >> 80  # the time
     chain = {signup_id, after, tickets.successor_of(after), tickets.successor_of(tickets.new_signup_id())}
     assert len(chain) == 4
-    settings.SECRET_KEY = "another"  # noqa: S105 - of this test
+    settings.SECRET_KEY = "another"
     assert tickets.successor_of(signup_id) != after

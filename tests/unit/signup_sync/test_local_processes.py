@@ -102,7 +102,6 @@ async def test_the_log_before_this_start_is_kept(group: ProcessGroup, tmp_path: 
     process = kept(SLEEP, group=group, folder=tmp_path, told=Told())
     assert process.log.read_text() == ""
     assert (tmp_path / "a-role.log.1").read_text() == "why it crashed"
-    assert len(list(tmp_path.iterdir())) == 2
     # An empty log is that of a start that came to nothing: it must not take the place of one that says something.
     kept(SLEEP, group=group, folder=tmp_path, told=Told())
     assert (tmp_path / "a-role.log.1").read_text() == "why it crashed"

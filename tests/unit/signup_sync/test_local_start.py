@@ -1,9 +1,10 @@
 """What `make run` says when it can't start, and what it hands to the processes that it starts."""
 
-import os
 import shutil
 import socket
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -142,11 +143,13 @@ def test_what_runs_is_known_as_long_as_it_runs(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_one_left_is_not_believed_and_is_no_obstacle(tmp_path: Path) -> None:
-    killed = os.fork()
-    if killed == 0:
-        with announced(tmp_path, {"GATEWAY_URL": "http://127.0.0.1:8000"}):
-            os._exit(0)
-    os.waitpid(killed, 0)
+    killed = """
+import os, pathlib, sys
+from signup_sync.local.running import announced
+with announced(pathlib.Path(sys.argv[1]), {"GATEWAY_URL": "http://127.0.0.1:8000"}):
+    os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", killed, tmp_path], check=True)
     assert (tmp_path / "running.env").read_text() == "GATEWAY_URL=http://127.0.0.1:8000\n"
     assert running_settings(tmp_path) == {}
     with announced(tmp_path, {"GATEWAY_URL": "http://127.0.0.1:8001"}):

@@ -1,0 +1,112 @@
+"""`make run` and what else a person types in a clone of the project."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.servers import free_port
+from tests.waiting import eventually
+
+START_TIMEOUT = 60.0
+
+
+class MakeRun:
+    """One `make run`, in a session of its own as in a terminal of its own."""
+
+    def __init__(self, project: Path, **variables: str) -> None:
+        self.port = free_port()
+        self.env = environment(PORT=str(self.port), **variables)
+        self.output_path = project / f"output-{self.port}"
+        self.started_at = time.monotonic()
+        with self.output_path.open("wb") as output:
+            self.make = subprocess.Popen(
+                ["make", "run"],
+                cwd=project,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        return self.output_path.read_text()
+
+    def wait_for(self, text: str, *, timeout: float = START_TIMEOUT) -> None:
+        def is_said() -> bool:
+            if self.make.poll() is not None and text not in self.output:
+                raise RuntimeError(f"make ended with {self.make.returncode}:\n{self.output}")
+            return text in self.output
+
+        eventually(is_said, timeout, what=f"{text!r} in:\n{self.output}")
+
+    def wait_ready(self) -> float:
+        """Seconds from its start until it said that it is ready."""
+        self.wait_for("runs at")
+        return time.monotonic() - self.started_at
+
+    def processes(self) -> dict[int, str]:
+        """What runs in this session, by process id: also what lost its parent or is in another process group."""
+        lines = subprocess.run(
+            ["ps", "-A", "-ww", "-o", "pid=,stat=,args="], capture_output=True, text=True, check=True
+        )
+        rows = [line.split(maxsplit=2) for line in lines.stdout.splitlines()]
+        return {int(pid): args for pid, stat, args in rows if stat[0] != "Z" and session_of(int(pid)) == self.make.pid}
+
+    def pid_of(self, words: str) -> int:
+        (pid,) = [pid for pid, args in self.processes().items() if words in args and "/bin/sh" not in args]
+        return pid
+
+    def press_ctrl_c(self) -> None:
+        """What a terminal does: SIGINT to the foreground process group, which is that of make."""
+        os.killpg(self.make.pid, signal.SIGINT)
+
+    def wait_gone(self, *, timeout: float = 5.0) -> None:
+        eventually(
+            lambda: self.make.poll() is not None and not self.processes(), timeout, what="nothing of it is left running"
+        )
+
+    def kill_all(self) -> None:
+        for pid in self.processes():
+            os.kill(pid, signal.SIGKILL)
+        self.make.wait()
+
+
+def session_of(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """A person's: nothing of what this test run set for its own servers."""
+    names = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
+    kept = {name: os.environ[name] for name in names if name in os.environ}
+    return {**kept, "VENV": sys.prefix, **variables}
+
+
+@contextlib.contextmanager
+def make_run(project: Path, **variables: str) -> Iterator[MakeRun]:
+    """Leaves nothing behind, even where the test failed."""
+    run = MakeRun(project, **variables)
+    try:
+        yield run
+    finally:
+        run.kill_all()
+
+
+def make(project: Path, target: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["make", target], cwd=project, env=env, capture_output=True, text=True, timeout=60)
+
+
+def all_green(states: list[dict[str, Any]]) -> bool:
+    """Whether the last state of a stream has no other light."""
+    return {light["status"] for light in states[-1]["services"].values()} == {"SUCCESS"}

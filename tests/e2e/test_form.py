@@ -1,0 +1,122 @@
+"""What is typed into the form and sent, in a real browser with scripts and without: all that is wrong is said in words,
+and one content makes one sign-up, however often and however badly it is sent."""
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect
+
+from tests.client import SERVICES, sign_up
+from tests.conftest import Person, new_person
+from tests.e2e.test_page import GREEN, PASSWORD_FIELDS, fill, log_in, shown, sign_up_in, submit, wait_for_flag
+from tests.stack import Stack
+
+pytestmark = [pytest.mark.needs("application", "chromium")]
+
+FIELD_ERROR = "[data-field={}] .field-error"
+
+
+@pytest.fixture(params=["with JavaScript", "without JavaScript"])
+def tab(page: Page, browser: Browser, stack: Stack, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """An empty tab with scripts and without."""
+    if request.param == "with JavaScript":
+        yield page
+        return
+    context = browser.new_context(base_url=stack.base_url, java_script_enabled=False, locale="en-US")
+    yield context.new_page()
+    context.close()
+
+
+def signups(stack: Stack, person: Person) -> list[str]:
+    """The userId of each sign-up that auth has with this person's email address."""
+    rows = stack.query("auth", f"SELECT user_id FROM authsvc_signup WHERE email = '{person.email}'")
+    return sorted(user_id for (user_id,) in rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "place", "words"),
+    [
+        pytest.param("userId", "a" * 1000, FIELD_ERROR.format("userId"), "2 to 32 characters", id="long"),
+        pytest.param("userId", "smile🙂", FIELD_ERROR.format("userId"), "letters", id="emoji"),
+        pytest.param("userName", "Ho\0ng", FIELD_ERROR.format("userName"), "Null characters", id="NUL"),
+        pytest.param("userName", "a" * 10_000_000, "main", "too long", id="10 MB"),
+    ],
+)
+def test_what_cannot_be_taken_is_said_in_words_and_nothing_is_half_saved(
+    tab: Page, stack: Stack, person: Person, name: str, value: str, place: str, words: str
+):
+    tab.goto("/signup/")
+    fill(tab, person, **{name: value})
+    submit(tab)
+    expect(tab.locator(place)).to_contain_text(words, timeout=30_000)
+    assert person.password not in tab.content()
+    if place != "main":
+        expect(tab.locator("[name=email]")).to_have_value(person.email)
+        for password in PASSWORD_FIELDS:
+            expect(tab.locator(f"[name={password}]")).to_have_value("")
+    assert signups(stack, person) == []
+    assert [row for service in SERVICES for row in stack.rows(service) if row.email == person.email] == []
+
+
+def test_a_user_id_in_hangul_is_taken(page: Page, person: Person):
+    person = replace(person, user_id=f"홍길동{secrets.token_hex(4)}")
+    sign_up_in(page, person)
+    page.wait_for_url("**/login/", timeout=20_000)
+    log_in(page, person)
+
+
+def test_a_corrected_form_whose_answer_is_lost_is_sent_again_and_ends_green(page: Page, stack: Stack, person: Person):
+    sign_up(stack, person.form)
+    newcomer = new_person()
+    sign_up_in(page, newcomer, userId=person.user_id)
+    expect(page.locator(FIELD_ERROR.format("userId"))).to_be_visible(timeout=20_000)
+
+    def lose_the_answer(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    page.route("**/signup/", lose_the_answer, times=1)
+    fill(page, newcomer)
+    submit(page)
+    expect(page.locator("#error-summary")).to_contain_text("The connection was lost", timeout=20_000)
+    submit(page)
+    page.wait_for_url("**/login/", timeout=20_000)
+    assert shown(page)[-1] == GREEN
+    assert signups(stack, newcomer) == sorted([person.user_id, newcomer.user_id])
+    log_in(page, newcomer)
+
+
+def test_a_double_click_signs_up_once_also_when_the_form_was_corrected(tab: Page, stack: Stack, person: Person):
+    sign_up(stack, person.form)
+    newcomer = new_person()
+    button = tab.locator("#signup-form [type=submit]")
+    tab.goto("/signup/")
+    fill(tab, newcomer, userId=person.user_id)
+    button.dblclick()
+    expect(tab.locator(FIELD_ERROR.format("userId"))).to_be_visible(timeout=20_000)
+    fill(tab, newcomer)
+    button.dblclick()
+    tab.wait_for_url("**/login/", timeout=30_000)
+    assert signups(stack, newcomer) == sorted([person.user_id, newcomer.user_id])
+    log_in(tab, newcomer)
+
+
+def test_a_browser_that_keeps_nothing_for_the_site_shows_the_lights_all_the_same(page: Page, person: Person):
+    page.add_init_script(
+        'Object.defineProperty(window, "sessionStorage", { get() { throw new DOMException("no", "SecurityError"); } });'
+    )
+    sign_up_in(page, person)
+    page.wait_for_url("**/login/", timeout=20_000)
+
+
+def test_a_form_that_is_refused_as_foreign_says_what_to_do(page: Page, stack: Stack, person: Person):
+    page.goto("/signup/")
+    wait_for_flag(page, "ready")
+    page.context.clear_cookies()
+    fill(page, person)
+    submit(page)
+    expect(page.locator("#error-summary")).to_contain_text("allow cookies", timeout=20_000)
+    expect(page.locator("[name=userId]")).to_have_value(person.user_id)
+    assert signups(stack, person) == []

@@ -1,0 +1,109 @@
+"""`make admin`, with and without a terminal."""
+
+import os
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Person, new_person
+from tests.e2e.clone import MakeRun, make
+
+pytestmark = pytest.mark.needs("application")
+
+
+def admin_variables(person: Person) -> dict[str, str]:
+    return {"ADMIN_USER_ID": person.user_id, "ADMIN_EMAIL": person.email, "ADMIN_PASSWORD": person.password}
+
+
+def test_an_administrator_is_made_while_it_runs(project: Path, running: MakeRun, person: Person) -> None:
+    done = make(project, "admin", running.env | admin_variables(person))
+    assert done.returncode == 0, done.stderr
+    assert person.password not in done.stdout + done.stderr
+    again = make(project, "admin", running.env | admin_variables(person))
+    assert again.returncode != 0
+    assert again.stderr.splitlines()[0] == "CommandError: ADMIN_USER_ID: This user ID is taken."
+
+
+def test_without_a_terminal_it_says_which_variables_it_needs(project: Path, running: MakeRun, person: Person) -> None:
+    named = {"ADMIN_USER_ID": person.user_id}
+    done = make(project, "admin", running.env | named)
+    assert done.returncode != 0
+    said = done.stderr.splitlines()[0]
+    assert "There is no terminal here" in said
+    assert said.endswith("say ADMIN_EMAIL and ADMIN_PASSWORD in the environment.")
+
+
+class Terminal:
+    """A command at a terminal of its own: what it shows is waited for, then typed to."""
+
+    IN_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+
+    def __init__(self, project: Path, env: dict[str, str], *command: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", self.IN_A_TERMINAL, *command],
+            cwd=project, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        self.shown = ""
+
+    def answer(self, question: str, text: str) -> None:
+        assert self.process.stdin
+        self.wait_for(question)
+        self.process.stdin.write(text.encode())
+        self.process.stdin.flush()
+
+    def wait_for(self, text: str) -> None:
+        """Reads on until it shows this, which is then over."""
+        assert self.process.stdout
+        deadline = time.monotonic() + 30
+        while text not in self.shown:
+            assert select.select([self.process.stdout], [], [], deadline - time.monotonic())[0], self.shown
+            read = os.read(self.process.stdout.fileno(), 4096)
+            assert read, f"it ended without {text!r}:\n{self.shown}"
+            self.shown += read.decode()
+        self.shown = self.shown.partition(text)[2]
+
+    def end(self) -> tuple[int, str]:
+        """Its exit code, and what it showed since the last answer."""
+        rest, _ = self.process.communicate(timeout=30)
+        return self.process.returncode, self.shown + rest.decode()
+
+
+def test_at_a_terminal_it_asks_until_the_answers_are_good(project: Path, running: MakeRun) -> None:
+    person, taken = new_person(), new_person()
+    assert make(project, "admin", running.env | admin_variables(taken)).returncode == 0
+    terminal = Terminal(project, running.env, "make", "admin")
+    terminal.answer("User ID: ", f"{taken.user_id.upper()}\n")
+    terminal.wait_for("This user ID is taken.")
+    terminal.answer("User ID: ", f"{person.user_id}\n")
+    terminal.answer("Email address: ", f"{taken.email}\n")
+    terminal.wait_for("This email address is taken.")
+    terminal.answer("Email address: ", f"{person.email}\n")
+    terminal.answer("Password: ", "12345678\n")
+    terminal.answer("Password again: ", "12345678\n")
+    terminal.wait_for("This password is")
+    terminal.answer("Password: ", f"{person.password}\n")
+    terminal.answer("Password again: ", "another one\n")
+    terminal.wait_for("not the same")
+    terminal.answer("Password: ", f"{person.password}\n")
+    terminal.answer("Password again: ", f"{person.password}\n")
+    code, shown = terminal.end()
+    assert code == 0
+    assert f"{person.user_id} may log in at /admin/ now." in shown
+    assert person.password not in shown
+
+
+@pytest.mark.parametrize("key", ["\x03", "\x04"])
+def test_ctrl_c_and_ctrl_d_end_the_questions_and_nobody_is_made(project: Path, running: MakeRun, key: str) -> None:
+    person = new_person()
+    terminal = Terminal(project, running.env, "make", "admin")
+    terminal.answer("User ID: ", f"{person.user_id}\n")
+    terminal.answer("Email address: ", f"{person.email}\n")
+    terminal.answer("Password: ", key)
+    code, shown = terminal.end()
+    assert code != 0
+    assert "Traceback" not in shown
+    assert make(project, "admin", running.env | admin_variables(person)).returncode == 0

@@ -1,0 +1,77 @@
+"""What a machine lacks: CI fails without it, and elsewhere the last lines say what was left out (tests/plugin.py and
+tests/setup.sh, run as a person runs them, with a PATH on which some commands are not)."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+Environment = Callable[..., dict[str, str]]
+
+
+@pytest.fixture
+def lacking(tmp_path: Path) -> Environment:
+    """An environment with this one's commands, but for those that are named."""
+
+    def make(*commands: str, **variables: str) -> dict[str, str]:
+        for folder in os.environ["PATH"].split(os.pathsep):
+            for command in Path(folder).glob("*"):
+                link = tmp_path / command.name
+                if command.name not in commands and not link.is_symlink():
+                    link.symlink_to(command)
+        return {"PATH": str(tmp_path), "HOME": str(tmp_path), "LANG": "C.UTF-8", **variables}
+
+    return make
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def pytest_run(env: dict[str, str], *arguments: str) -> tuple[int, list[str]]:
+    """Its exit code, and the lines that it wrote."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
+    return done.returncode, (done.stdout + done.stderr).splitlines()
+
+
+def test_with_ci_true_a_missing_server_fails_the_run_at_once(lacking: Environment) -> None:
+    code, lines = pytest_run(lacking("java", *BROWSERS, CI="true"), "--stack=real", "tests/unit/test_settings.py")
+    assert code == pytest.ExitCode.USAGE_ERROR
+    [said] = [line for line in lines if "With CI=true" in line]
+    assert "Apache Kafka needs Java" in said
+    assert "Chromium is not installed" in said
+    assert "bash tests/setup.sh" in said
+    assert not any("passed" in line for line in lines)
+
+
+def test_elsewhere_what_needs_it_is_left_out_and_the_last_lines_say_so(lacking: Environment) -> None:
+    code, lines = pytest_run(lacking(*BROWSERS), "--stack=embedded", "tests/e2e/test_page.py")
+    assert code == pytest.ExitCode.OK
+    [count] = re.findall(r"^(\d+) skipped", lines[-1])
+    reason = "Chromium is not installed (Debian: apt-get install chromium)"
+    assert lines[-2] == f"Left out: {count} tests that need chromium. {reason}"
+
+
+def test_without_servers_the_last_line_says_how_many_need_some(lacking: Environment) -> None:
+    code, lines = pytest_run(lacking(), "tests/integration/test_gateway.py", "tests/unit/test_settings.py")
+    assert code == pytest.ExitCode.OK
+    [count] = re.findall(r"(\d+) deselected", lines[-1])
+    advice = "Run them with --stack=embedded or --stack=real."
+    assert lines[-2] == f"Left out: {count} tests that need servers. {advice}"
+
+
+@pytest.mark.parametrize(("ci", "code"), [("true", 1), ("", 0)])
+def test_the_set_up_names_what_it_cannot_bring_and_fails_in_ci_alone(lacking: Environment, ci: str, code: int) -> None:
+    env = lacking("apt-get", "java", "mvn", *BROWSERS, CI=ci)
+    command = ["bash", "tests/setup.sh"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    [said] = [line for line in (done.stdout + done.stderr).splitlines() if "setup: missing: " in line]
+    assert "chromium default-jdk-headless" in said
+    assert ("With CI=true nothing may be missing" in said) == bool(ci)
+    assert ("The tests that need it will be left out." in said) != bool(ci)
