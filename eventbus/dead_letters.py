@@ -1,7 +1,7 @@
 """Dead letters: kept in a table where they can be seen, then replayed or discarded by somebody, and purged in the end.
 
 What a consumer can't handle goes to `<topic>.<group>.dlt`, which works when nothing else does (messages.dead_letter).
-The collector brings it from there into the table. See docs/adr/0015.
+The collector brings it from there into the table. See docs/adr/0012.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

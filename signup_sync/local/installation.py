@@ -28,6 +28,7 @@ Tell = Callable[[str], None]
 READY_POLL, PATIENCE, WARNINGS_POLL = 0.1, 8.0, 0.5
 # Seconds in which the roles, and after them Valkey, have to end; all is to be gone 5 s after Ctrl-C.
 ROLES_GRACE, VALKEY_GRACE = 3.0, 0.5
+MANAGE = (sys.executable, str(settings.BASE_DIR / "manage.py"))
 # Bytes of a Unix socket's path that every system takes: the most is 103 on macOS, 107 on Linux.
 LONGEST_SOCKET_PATH = 100
 
@@ -57,7 +58,8 @@ async def run_installation(listener: socket.socket, *, address: str, data_dir: P
         )
         valkey = kept(valkey_role(socket_path))
         roles = [kept(role) for role in our_roles(listener)]
-        supervision = asyncio.create_task(supervise(valkey, roles, welcome=welcome(address, data_dir), tell=tell))
+        late = kept(collector_role())
+        supervision = asyncio.create_task(supervise(valkey, roles, late, welcome=welcome(address, data_dir), tell=tell))
         try:
             await asyncio.wait({supervision, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
             tell("\nStopping ...")
@@ -65,18 +67,24 @@ async def run_installation(listener: socket.socket, *, address: str, data_dir: P
             with contextlib.suppress(asyncio.CancelledError):
                 await supervision
         finally:
-            await stop_all(roles, grace=ROLES_GRACE)
+            await stop_all([*roles, late], grace=ROLES_GRACE)
             await stop_all([valkey], grace=VALKEY_GRACE)
     tell(f"Stopped. The data stays in {short(data_dir)}.")
 
 
-async def supervise(valkey: KeptProcess, roles: Sequence[KeptProcess], *, welcome: str, tell: Tell) -> None:
-    """Keeps all of them running, says `welcome` once they are ready, and shows warnings from their logs."""
+async def supervise(
+    valkey: KeptProcess, roles: Sequence[KeptProcess], late: KeptProcess, *, welcome: str, tell: Tell
+) -> None:
+    """Keeps all of them running, says `welcome` once they are ready, and shows warnings from their logs.
+
+    `late` is started then: no sign-up waits for it, and its start would take the processor from those that count.
+    """
     async with asyncio.TaskGroup() as tasks:
         for process in (valkey, *roles):
             tasks.create_task(process.keep_running())
-        tasks.create_task(show_warnings(roles))
+        tasks.create_task(show_warnings([*roles, late]))
         await wait_until_ready(roles, tell)
+        tasks.create_task(late.keep_running())
         tell(welcome)
 
 
@@ -101,20 +109,23 @@ async def show_warnings(roles: Sequence[KeptProcess]) -> None:
 
 
 def our_roles(listener: socket.socket) -> Iterator[Role]:
-    """The processes that production runs, with the same commands."""
-    manage = (sys.executable, str(settings.BASE_DIR / "manage.py"))
+    """The processes that production runs, with the same commands, but for the collector."""
     # -v 0: daphne's own access log would hold the tickets that stand in paths.
     daphne = (sys.executable, "-m", "daphne", "-v", "0", "--fd", str(listener.fileno()))
     for service in settings.EVENT_CONSUMERS:
-        yield Role(f"consume_events {service}", (*manage, "consume_events", service))
+        yield Role(f"consume_events {service}", (*MANAGE, "consume_events", service))
     yield Role(
         "web",
         (*daphne, "signup_sync.asgi:application"),
         port=listener.getsockname()[1],
         keep_open=(listener.fileno(),),
     )
-    yield Role("relay_signups", (*manage, "relay_signups"))
-    yield Role("collect_dead_letters", (*manage, "collect_dead_letters"))
+    yield Role("relay_signups", (*MANAGE, "relay_signups"))
+
+
+def collector_role() -> Role:
+    """The one that no sign-up waits for."""
+    return Role("collect_dead_letters", (*MANAGE, "collect_dead_letters"))
 
 
 def valkey_role(socket_path: Path) -> Role:

@@ -182,8 +182,9 @@
         body: new URLSearchParams(new FormData(form)),
         headers: { Accept: "application/json" },
       });
-      const isJson = (response.headers.get("Content-Type") ?? "").includes("json");
-      answer = isJson ? await response.json() : { errors: { "": [wordsOf(response.status)] } };
+      // The view's own JSON: the gateway's problem documents are of another type.
+      const isOurs = (response.headers.get("Content-Type") ?? "").startsWith("application/json");
+      answer = isOurs ? await response.json() : { errors: { "": [wordsOf(response.status)] } };
     } catch {
       answer = { errors: { "": [data.words.notices.noAnswer] } };
     }

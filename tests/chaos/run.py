@@ -34,9 +34,6 @@ SETTINGS = {
     # Hashing at full price is argon2's work and not ours, on a machine that runs everything else too.
     "ARGON2_MEMORY_KIB": "512",
     "ARGON2_TIME_COST": "1",
-    # Shorter than in production, as 60 s are to be enough.
-    "RELAY_FIRST_PAUSE": "2",
-    "RELAY_MAX_PAUSE": "8",
 }
 
 

@@ -153,7 +153,7 @@ def test_every_service_is_contained(name):
 def test_who_holds_streams_misses_a_dead_client_soon():
     """docs/adr/0015; tests/chaos/test_leaks.py shows what it does."""
     holding = {name: service["sysctls"] for name, service in services().items() if "sysctls" in service}
-    assert holding == dict.fromkeys(("gateway", "web", "auth"), {"net.ipv4.tcp_retries2": "6"})
+    assert holding == {name: {"net.ipv4.tcp_retries2": "6"} for name in ("gateway", "web", "auth")}
 
 
 @pytest.mark.parametrize("name", [*ROLES, *SERVERS])

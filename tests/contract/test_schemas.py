@@ -206,12 +206,12 @@ def test_auths_request_fits_and_participants_read_it(services):
 
 @pytest.mark.parametrize("verdict", ParticipantVerdict)
 def test_a_participants_answer_fits_and_auth_reads_it(verdict):
-    question = as_read(new_user_requested(stored_user(), signup_id=SIGNUP, attempt=1), ("traceparent", TRACEPARENT))
+    question = as_read(new_user_requested(stored_user(), signup_id=SIGNUP, attempt=1))
 
     message = answer(question, decode_new_user(question), verdict, service="chat")
 
     check_message("newUserAnswered", message)
-    assert dict(message.headers)["traceparent"] == TRACEPARENT
+    assert dict(message.headers)["traceparent"] == dict(question.headers)["traceparent"]
     read = decode_answer(as_read(message))
     assert (read.signup_id, read.service) == (SIGNUP, "chat")
     assert read.verdict == Verdict("chat", Status(verdict.status), verdict.reason)
@@ -282,6 +282,7 @@ def test_a_participants_findings_fit_and_auth_reads_them():
     [message] = handler.answers(question, page, findings())
 
     check_message("reconcileAnswered", message)
+    assert dict(message.headers)["traceparent"] == TRACEPARENT
     read = decode_reconcile_answer(as_read(message))
     assert (read.run_id, read.page, read.service, read.more) == (SIGNUP, 2, "chat", False)
     assert msgspec.to_builtins(read.findings) == msgspec.to_builtins(findings())

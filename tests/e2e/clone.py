@@ -61,7 +61,12 @@ class MakeRun:
         return {int(pid): args for pid, stat, args in rows if stat[0] != "Z" and session_of(int(pid)) == self.make.pid}
 
     def pid_of(self, words: str) -> int:
-        (pid,) = [pid for pid, args in self.processes().items() if words in args and "/bin/sh" not in args]
+        """The process that runs this; one that is started late is waited for."""
+
+        def pids() -> list[int]:
+            return [pid for pid, args in self.processes().items() if words in args and "/bin/sh" not in args]
+
+        (pid,) = eventually(pids, 10, what=f"a process {words}")
         return pid
 
     def press_ctrl_c(self) -> None:

@@ -35,29 +35,42 @@ def signups(stack: Stack, person: Person) -> list[str]:
     return sorted(user_id for (user_id,) in rows)
 
 
+def assert_nothing_is_saved(tab: Page, stack: Stack, person: Person) -> None:
+    """No service knows the person, and the page does not tell the password."""
+    assert person.password not in tab.content()
+    assert signups(stack, person) == []
+    assert [row for service in SERVICES for row in stack.rows(service) if row.email == person.email] == []
+
+
 @pytest.mark.parametrize(
-    ("name", "value", "place", "words"),
+    ("name", "value", "words"),
     [
-        pytest.param("userId", "a" * 1000, FIELD_ERROR.format("userId"), "2 to 32 characters", id="long"),
-        pytest.param("userId", "smile🙂", FIELD_ERROR.format("userId"), "letters", id="emoji"),
-        pytest.param("userName", "Ho\0ng", FIELD_ERROR.format("userName"), "Null characters", id="NUL"),
-        pytest.param("userName", "a" * 10_000_000, "main", "too long", id="10 MB"),
+        pytest.param("userId", "a" * 1000, "2 to 32 characters", id="long"),
+        pytest.param("userId", "smile🙂", "letters", id="emoji"),
+        pytest.param("userName", "Ho\0ng", "Null characters", id="NUL"),
     ],
 )
-def test_what_cannot_be_taken_is_said_in_words_and_nothing_is_half_saved(
-    tab: Page, stack: Stack, person: Person, name: str, value: str, place: str, words: str
+def test_what_cannot_be_taken_is_said_at_its_field_and_nothing_is_half_saved(
+    tab: Page, stack: Stack, person: Person, name: str, value: str, words: str
 ):
     tab.goto("/signup/")
     fill(tab, person, **{name: value})
     submit(tab)
-    expect(tab.locator(place)).to_contain_text(words, timeout=30_000)
-    assert person.password not in tab.content()
-    if place != "main":
-        expect(tab.locator("[name=email]")).to_have_value(person.email)
-        for password in PASSWORD_FIELDS:
-            expect(tab.locator(f"[name={password}]")).to_have_value("")
-    assert signups(stack, person) == []
-    assert [row for service in SERVICES for row in stack.rows(service) if row.email == person.email] == []
+    expect(tab.locator(FIELD_ERROR.format(name))).to_contain_text(words, timeout=20_000)
+    expect(tab.locator("[name=email]")).to_have_value(person.email)
+    for password in PASSWORD_FIELDS:
+        expect(tab.locator(f"[name={password}]")).to_have_value("")
+    assert_nothing_is_saved(tab, stack, person)
+
+
+def test_10_megabytes_are_said_to_be_too_long(tab: Page, stack: Stack, person: Person):
+    tab.goto("/signup/")
+    fill(tab, person)
+    # Unseen, as Chromium takes half a minute to draw a field with so much in it.
+    tab.locator("[name=userName]").evaluate("field => { field.hidden = true; field.value = 'a'.repeat(10_000_000); }")
+    submit(tab)
+    expect(tab.locator("body")).to_contain_text("too long", timeout=20_000)
+    assert_nothing_is_saved(tab, stack, person)
 
 
 def test_a_user_id_in_hangul_is_taken(page: Page, person: Person):

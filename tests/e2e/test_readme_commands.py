@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -52,22 +53,22 @@ def roles_of_the_readme() -> list[str]:
     return commands
 
 
-@pytest.mark.parametrize("command", [each for each in roles_of_the_readme() if "migrate_all" not in each])
-def test_the_readmes_roles_start_and_end_beside_it(
-    project: Path, running: MakeRun, tmp_path: Path, command: str
-) -> None:
-    port = free_port()
-    environment = running.env | {"HEALTH_PORT": str(port), "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}"}
-    with (tmp_path / "log").open("wb") as log:
-        words = shlex.split(command.replace("8000", str(port)))
-        role = subprocess.Popen(words, cwd=project, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        eventually(lambda: http_status(port, "/health/ready") == 200, 30, what=f"{command} is ready")
-        role.terminate()
-        assert role.wait(timeout=10) == 0
-    finally:
-        role.kill()
-        role.wait()
+def test_the_readmes_roles_start_and_end_beside_it(project: Path, running: MakeRun, tmp_path: Path) -> None:
+    roles: dict[int, subprocess.Popen[bytes]] = {}
+    with ExitStack() as cleanup, (tmp_path / "log").open("wb") as log:
+        for command in roles_of_the_readme():
+            if "migrate_all" not in command:
+                port = free_port()
+                env = running.env | {"HEALTH_PORT": str(port), "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}"}
+                words = shlex.split(command.replace("8000", str(port)))
+                roles[port] = subprocess.Popen(words, cwd=project, env=env, stdout=log, stderr=subprocess.STDOUT)
+                cleanup.callback(roles[port].wait)
+                cleanup.callback(roles[port].kill)
+        for port, role in roles.items():
+            eventually(lambda port=port: http_status(port, "/health/ready") == 200, 60, what=f"{role.args} is ready")
+        for role in roles.values():
+            role.terminate()
+        assert {role.wait(timeout=20) for role in roles.values()} == {0}
 
 
 def test_what_needs_kafka_says_that_nothing_runs(project: Path, tmp_path: Path) -> None:

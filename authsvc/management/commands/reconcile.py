@@ -33,9 +33,8 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        participants = [service for service in settings.SIGNUP_SERVICES if service != AUTH]
         parser.add_argument("--heal", action="store_true", help="add what is missing, correct what is different")
-        parser.add_argument("--service", choices=participants, help="ask this participant alone")
+        parser.add_argument("--service", choices=participants(), help="ask this participant alone")
         parser.add_argument(
             "--timeout",
             type=seconds,
@@ -46,7 +45,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print the whole report as one JSON document")
 
     def handle(self, **options: Any) -> None:
-        services = [options["service"]] if options["service"] else self._participants()
+        services = [options["service"]] if options["service"] else participants()
         reconciliation = self._run(services, heal=options["heal"], timeout=options["timeout"])
         result = reconciliation.result
         if options["json"]:
@@ -56,9 +55,6 @@ class Command(BaseCommand):
                 self.stdout.write(line)
         if problems := list(what_is_left(result, heal=options["heal"], timeout=options["timeout"])):
             raise CommandError("\n".join(problems))
-
-    def _participants(self) -> list[str]:
-        return [service for service in settings.SIGNUP_SERVICES if service != AUTH]
 
     def _run(self, services: list[str], *, heal: bool, timeout: float) -> Reconciliation:
         try:
@@ -85,6 +81,11 @@ class Command(BaseCommand):
                 "what was healed stays healed."
             ) from error
         return reconciliation
+
+
+def participants() -> list[str]:
+    """All services but auth."""
+    return [service for service in settings.SIGNUP_SERVICES if service != AUTH]
 
 
 def seconds(text: str) -> float:

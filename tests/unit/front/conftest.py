@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 from channels.layers import get_channel_layer
 from channels.testing import WebsocketCommunicator
+from django.test import AsyncClient
 from pytest_django.fixtures import Settings
 
 from signup_sync.front import relay, tickets
@@ -59,6 +60,11 @@ def use_redis(settings: Settings, url: str) -> None:
             "CONFIG": {"hosts": [{"address": url, "socket_timeout": None}]},
         }
     }
+
+
+@pytest.fixture
+def client() -> AsyncClient:
+    return AsyncClient(headers={"Host": HOST})
 
 
 @pytest.fixture

@@ -18,8 +18,7 @@ def assert_says(response: HttpResponse, status: int, *words: str) -> None:
         assert each in page
 
 
-async def test_a_body_that_is_too_long() -> None:
-    client = AsyncClient(headers={"Host": HOST})
+async def test_a_body_that_is_too_long(client: AsyncClient) -> None:
     response = await client.post("/signup/", {"userName": "a" * 10_000_000})
     assert_says(response, 400, "Go back", "too long")
     assert len(response.content) < 10_000
@@ -30,8 +29,7 @@ async def test_a_form_that_is_not_this_sites() -> None:
     assert_says(await client.post("/signup/", {}), 403, "cookies", "Load the page again")
 
 
-async def test_a_page_that_is_not_there() -> None:
-    client = AsyncClient(headers={"Host": HOST})
+async def test_a_page_that_is_not_there(client: AsyncClient) -> None:
     assert_says(await client.get("/no-such-page/<b>"), 404, "address")
 
 

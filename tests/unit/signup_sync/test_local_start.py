@@ -182,12 +182,14 @@ def test_the_front_posts_to_the_address_that_people_get(tmp_path: Path) -> None:
 
 def test_each_role_of_production_is_started() -> None:
     with listen(0) as listener:
-        commands = [" ".join(role.command) for role in installation.our_roles(listener)]
+        roles = [*installation.our_roles(listener), installation.collector_role()]
+    commands = [" ".join(role.command) for role in roles]
     for wanted in (
         "signup_sync.asgi:application",
         "consume_events auth",
         "consume_events chat",
         "consume_events customer",
         "relay_signups",
+        "collect_dead_letters",
     ):
         assert sum(command.endswith(wanted) for command in commands) == 1
