@@ -45,14 +45,21 @@ check: $(INSTALLED_DEV) ## The quick half: format, lint, types, who imports whom
 # The contract tests that need a server; the others run once, with test-unit.
 BROKER_CONTRACTS = $(shell grep -l 'pytest\.mark\.needs' tests/contract/test_*.py)
 
+# What a person does with `make run`. The other journeys, like all faults, are for the real servers.
+EMBEDDED_E2E = $(addprefix tests/e2e/test_,stack.py api.py page.py make_run.py make_admin.py readme_commands.py)
+# Side by side, as they mostly wait. What starts a whole installation has the machine to itself.
+PYTEST := $(BIN)/python -m pytest
+
 test-unit: $(INSTALLED_DEV) ## The tests that need no server
-	$(BIN)/python -m pytest tests/unit tests/contract
+	$(PYTEST) -n 3 tests/unit tests/contract
 
 test-embedded: $(INSTALLED_DEV) ## The tests on the embedded default
-	$(BIN)/python -m pytest --stack=embedded $(BROKER_CONTRACTS) tests/integration tests/e2e
+	$(PYTEST) --stack=embedded -n 3 $(BROKER_CONTRACTS) tests/integration
+	$(PYTEST) --stack=embedded $(EMBEDDED_E2E)
 
 test-real: $(INSTALLED_DEV) ## The tests on PostgreSQL, Kafka, Redis and Caddy
-	$(BIN)/python -m pytest --stack=real $(BROKER_CONTRACTS) tests/integration tests/e2e tests/chaos
+	$(PYTEST) --stack=real -n 2 $(BROKER_CONTRACTS) tests/integration
+	$(PYTEST) --stack=real tests/e2e tests/chaos
 
 chaos: $(INSTALLED_DEV) ## Faults against the real thing: make chaos SIGNUPS=20000 KILLS=60 SEED=1 (default: 500, 8, any)
 	@exec $(BIN)/python -m tests.chaos $(if $(SIGNUPS),--signups $(SIGNUPS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
