@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import confluent_kafka
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, Producer, TopicPartition
 from django.conf import settings
 
 from eventbus.consumer import BatchConsumer
@@ -87,7 +87,11 @@ def committed(subscription: Subscription) -> dict[int, int]:
     """Where the group of a subscription goes on, by partition; without those of which nothing is committed."""
     with _reader(subscription.group) as consumer:
         topic = _full(subscription.topic)
-        places = consumer.committed([TopicPartition(topic, number) for number in range(PARTITIONS)], timeout=10)
+        try:
+            places = consumer.committed([TopicPartition(topic, number) for number in range(PARTITIONS)], timeout=10)
+        except KafkaException as error:
+            # Kafka has just come back: for who waits, not yet.
+            raise AssertionError(f"Kafka does not say where the group is: {error}") from error
         return {place.partition: place.offset for place in places if place.offset >= 0}
 
 
