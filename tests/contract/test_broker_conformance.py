@@ -14,6 +14,7 @@ from django.conf import settings
 from eventbus import consumer as consumer_module
 from eventbus.consumer import BatchConsumer
 from eventbus.errors import DeliveryError, TransientError
+from eventbus.lag import LagReader
 from eventbus.messages import HandledBatch, Handler, Incoming, Outgoing, Subscription
 from eventbus.producer import EventProducer
 from eventbus.topics import TopicError, dead_letter_topic, ensure_topics
@@ -26,6 +27,7 @@ from tests.broker import (
     put,
     put_with_unreadable_header,
     read,
+    skip_to_the_end,
 )
 from tests.servers import KafkaServer
 from tests.waiting import eventually
@@ -442,6 +444,18 @@ def test_a_fatal_error_of_the_client_ends_the_consumer(monkeypatch):
     subscription = new_subscription(RecordingHandler())
     with pytest.raises(KafkaException, match="fenced"), consuming(subscription) as first, consuming(subscription):
         eventually(lambda: not first.is_running, 20)
+
+
+def test_a_groups_lag_is_what_it_has_not_committed():
+    topic, lag = new_topic(), LagReader()
+    group = secrets.token_hex(6)
+    assert lag.lag(topic, group) == 0
+    put(topic, *numbered(3), partition=1)
+    put(topic, *numbered(2), partition=2)
+    assert lag.lag_by_partition(topic, group) == {0: 0, 1: 3, 2: 2, 3: 0}
+    skip_to_the_end(topic, group=group)
+    put(topic, b"one more", partition=1)
+    assert lag.lag(topic, group) == 1
 
 
 @needs_kafka

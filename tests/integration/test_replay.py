@@ -12,12 +12,12 @@ from django.utils import timezone
 
 from authsvc.events import NEW_USER_REQUESTED
 from authsvc.lights import SignUpState, Status, Verdict
-from authsvc.management.commands.relay_signups import relay_once
+from authsvc.management.commands.relay_signups import Relay
 from authsvc.models import SignUp, User
 from authsvc.projection import AsyncProjection
 from authsvc.services import NewSignUp, ReportedVerdict, apply_verdicts, register_users
-from eventbus.producer import EventProducer
 from eventbus.topics import ensure_topics
+from tests.broker import put, skip_to_the_end
 from tests.client import read_topic
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs("broker", "redis")]
@@ -189,33 +189,46 @@ def test_a_wrong_choice_is_refused_in_words(arguments, words):
         replay(*arguments)
 
 
-def test_the_relay_publishes_what_is_due_to_those_who_have_not_answered(sent):
+@pytest.fixture
+def relay():
+    relay = Relay()
+    yield relay
+    relay.close()
+
+
+def test_the_relay_publishes_what_is_due_to_those_who_have_not_answered(sent, relay):
     kim, lee = sign_up("kim", "lee")
     apply_verdicts([ReportedVerdict(kim, Verdict("chat", Status.SUCCESS))])
-    producer = EventProducer()
-    try:
-        assert relay_once(producer) == 0
-        SignUp.objects.update(next_due_at=timezone.now())
-        assert relay_once(producer) == 2
-        assert relay_once(producer) == 0
-    finally:
-        producer.close(timeout=5)
+    assert relay.relay_once() == 0
+    SignUp.objects.update(next_due_at=timezone.now())
+    assert relay.relay_once() == 2
+    assert relay.relay_once() == 0
     assert sent() == sorted([(kim, ["customer"]), (lee, ["chat", "customer"])])
 
 
-def test_a_relay_without_kafka_keeps_what_is_due_and_uses_up_no_tries(settings, monkeypatch):
-    [kim] = sign_up("kim")
-    monkeypatch.setattr("authsvc.management.commands.relay_signups.ACKNOWLEDGED_WITHIN", 0.2)
+def test_the_relay_sends_a_tenth_while_more_lies_unread_than_it_sends_in_a_second(settings, relay):
+    settings.RELAY_RATE = 20
+    sign_up(*(f"user{number}" for number in range(30)))
+    put(NEW_USER_REQUESTED, *[b"{}"] * 20)
+    SignUp.objects.update(next_due_at=timezone.now())
+    assert relay.relay_once() == 2
+
+    for participant in ("chat", "customer"):
+        skip_to_the_end(NEW_USER_REQUESTED, group=participant)
+    assert relay.relay_once() == 20
+
+
+def test_a_relay_without_kafka_keeps_what_is_due_and_uses_up_no_tries(settings):
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
-    producer = EventProducer()
+    [kim] = sign_up("kim")
+    SignUp.objects.update(next_due_at=timezone.now())
+    relay = Relay()
     try:
-        for _ in range(3):
-            SignUp.objects.update(next_due_at=timezone.now())
-            assert relay_once(producer) == 0
+        assert relay.relay_once() == 0
     finally:
-        producer.close(timeout=0)
+        relay.close()
     signup = SignUp.objects.get(id=kim)
-    assert signup.next_due_at > timezone.now()
+    assert signup.next_due_at < timezone.now()
     assert (signup.attempts, signup.stalled_at) == (1, None)
 
 

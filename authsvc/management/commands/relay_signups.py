@@ -9,9 +9,10 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 from django.db import close_old_connections
 
-from authsvc.events import new_user_requested
-from authsvc.services import DueEvent, claim_due, give_back_tries
+from authsvc.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, new_user_requested
+from authsvc.services import AUTH, DueEvent, claim_due
 from eventbus.errors import DeliveryError, is_transient
+from eventbus.lag import LagReader
 from eventbus.messages import Outgoing
 from eventbus.producer import EventProducer
 from eventbus.roles import check_database, running_role
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 PAUSE: Final = 1.0
 # Less than a role has to stop in. What is acknowledged later was sent in time all the same.
 ACKNOWLEDGED_WITHIN: Final = 2.0
+# What is left of RELAY_RATE while a second's worth of it lies unread.
+SHARE_WHEN_BEHIND: Final = 0.1
 
 
 class Command(BaseCommand):
@@ -34,44 +37,62 @@ class Command(BaseCommand):
         with running_role("relay") as role:
             if not role.wait_for("its database", partial(check_database, "authsvc")):
                 return
-            producer = EventProducer()
+            relay = Relay()
             role.ready()
             while not role.stop.is_set():
                 role.beat()
-                relay_once(producer)
+                relay.relay_once()
                 # A second's worth at most, then a pause: RELAY_RATE events a second.
                 role.stop.wait(PAUSE)
-            producer.close(timeout=0)
+            relay.close()
 
 
-def relay_once(producer: EventProducer) -> int:
-    """Claims and publishes what is due now, RELAY_RATE events at most; how many were acknowledged.
+class Relay:
+    """Publishes what is due, RELAY_RATE events a second, and a tenth of it while somebody is merely behind: to ask
+    again what lies unread would bury who is to read it (docs/adr/0002)."""
 
-    What fails stays claimed and is due again after its pause, so nothing is lost by giving up here.
-    """
-    try:
-        return _publish(claim_due(limit=settings.RELAY_RATE), producer)
-    except Exception as error:
-        if not is_transient(error):
-            raise
-        logger.warning("the relay can't work now and tries again: %s", error)
-        return 0
-    finally:
-        close_old_connections()
+    def __init__(self) -> None:
+        self._producer = EventProducer()
+        self._lag = LagReader()
 
+    def relay_once(self) -> int:
+        """Claims and publishes what is due now, a second's worth at most; how many events were acknowledged.
 
-def _publish(events: Sequence[DueEvent], producer: EventProducer) -> int:
-    of_message = {_message(event): event for event in events}
-    try:
-        producer.send_all(list(of_message), timeout=ACKNOWLEDGED_WITHIN)
-    except DeliveryError as error:
-        # Kafka away is no try: otherwise an outage would use them all up.
-        give_back_tries([of_message[message].signup_id for message in error.failed])
-        logger.warning("%s", error)
-        return len(events) - len(error.failed)
-    if events:
-        logger.info("published %d events again", len(events))
-    return len(events)
+        What fails stays claimed and is due again after its pause, so nothing is lost by giving up here. While Kafka is
+        away nothing is claimed: an outage would use up all the tries.
+        """
+        try:
+            return self._publish(claim_due(limit=self._rate()))
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            logger.warning("the relay can't work now and tries again: %s", error)
+            return 0
+        finally:
+            close_old_connections()
+
+    def close(self) -> None:
+        """Ends the producer's thread."""
+        self._producer.close(timeout=0)
+
+    def _rate(self) -> int:
+        participants = [service for service in settings.SIGNUP_SERVICES if service != AUTH]
+        unread = max(
+            self._lag.lag(NEW_USER_ANSWERED, AUTH),
+            *(self._lag.lag(NEW_USER_REQUESTED, participant) for participant in participants),
+        )
+        rate: int = settings.RELAY_RATE
+        return rate if unread < rate else max(1, int(rate * SHARE_WHEN_BEHIND))
+
+    def _publish(self, events: Sequence[DueEvent]) -> int:
+        try:
+            self._producer.send_all([_message(event) for event in events], timeout=ACKNOWLEDGED_WITHIN)
+        except DeliveryError as error:
+            logger.warning("%s", error)
+            return len(events) - len(error.failed)
+        if events:
+            logger.info("published %d events again", len(events))
+        return len(events)
 
 
 def _message(event: DueEvent) -> Outgoing:
