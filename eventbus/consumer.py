@@ -37,6 +37,10 @@ ACKNOWLEDGED_WITHIN: Final = 10.0
 # Seconds that one try may take before it counts as stuck: from then on the consumer's heartbeat stops. Its polls go on,
 # as it would be no help to the batch if another got it in the same state.
 TRY_WITHIN: Final = 60.0
+# Seconds without a word about partitions, not even that there are none for this member, after which it joins anew. Twice
+# as long as Kafka and the client wait for a rebalance to end. Seen once: a member that was frozen together with Kafka in
+# the middle of a rebalance waited for good.
+JOINS_ANEW_AFTER: Final = 60.0
 # Seconds that the batch in hand may take after a stop request; then it is left to whoever gets its partitions.
 STOPS_WITHIN: Final = 3.0
 
@@ -80,6 +84,7 @@ class BatchConsumer:
         self._done: dict[int, int] = {}
         self._is_paused = False
         self._polls_from = math.inf
+        self._joins_anew_at = math.inf
 
     def run(self, stop: threading.Event) -> None:
         """Consumes until `stop` is set, then leaves the group, within 5 s.
@@ -91,6 +96,10 @@ class BatchConsumer:
         try:
             while not stop.is_set():
                 self._heartbeat.beat()
+                if time.monotonic() > self._joins_anew_at:
+                    logger.warning("Kafka has said nothing of partitions for %.0f s: joining anew", JOINS_ANEW_AFTER)
+                    self._consumer.unsubscribe()
+                    self.join()
                 batch = self.next_batch()
                 if batch and self.work_through(batch, stop):
                     self.note_done(batch)
@@ -100,6 +109,7 @@ class BatchConsumer:
 
     def join(self) -> None:
         """Subscribes; the partitions come with a later poll."""
+        self._joins_anew_at = time.monotonic() + JOINS_ANEW_AFTER
         self._consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke)
 
     def next_batch(self) -> list[Incoming]:
@@ -225,6 +235,7 @@ class BatchConsumer:
         # The client remembers a pause beyond a revocation: what went away paused must not come back so for ever.
         (consumer.pause if self._is_paused else consumer.resume)(partitions)
         self.partitions = {partition.partition for partition in partitions}
+        self._joins_anew_at = math.inf
         logger.info("reads partitions %s", _numbers(partitions))
         self._heartbeat.ready()
 
@@ -234,6 +245,7 @@ class BatchConsumer:
             self.partitions.discard(number)
             self._held.discard(number)
             self._done.pop(number, None)
+        self._joins_anew_at = time.monotonic() + JOINS_ANEW_AFTER
         logger.info("gives up partitions %s", _numbers(partitions))
 
     def _note_commit(self, partition: int, error: KafkaError | None) -> None:

@@ -446,6 +446,19 @@ def test_a_fatal_error_of_the_client_ends_the_consumer(monkeypatch):
         eventually(lambda: not first.is_running, 20)
 
 
+def test_a_consumer_that_lost_its_partitions_and_hears_of_no_others_joins_anew(monkeypatch):
+    monkeypatch.setattr(consumer_module, "JOINS_ANEW_AFTER", 6.0)
+    subscription = new_subscription(handler := RecordingHandler())
+    with consuming(subscription) as running:
+        # Between two polls, on its own thread, the client leaves the group: nothing will give it partitions again.
+        client, beat = running.consumer._consumer, running.consumer._heartbeat.beat
+        leave = iter([client.unsubscribe])
+        monkeypatch.setattr(running.consumer._heartbeat, "beat", lambda: (next(leave, beat)(), beat()))
+        eventually(lambda: not running.partitions, 10)
+        put(subscription.topic, b"late")
+        eventually(lambda: handler.values == [b"late"], 30)
+
+
 def test_a_groups_lag_is_what_it_has_not_committed():
     topic, lag = new_topic(), LagReader()
     group = secrets.token_hex(6)

@@ -40,6 +40,8 @@ from eventbus.errors import DeliveryError, PermanentError, TransientError, growi
         KafkaException(KafkaError(KafkaError._TRANSPORT)),
         KafkaException(KafkaError(KafkaError._WAIT_COORD)),
         KafkaException(KafkaError(KafkaError.NOT_COORDINATOR)),
+        # A broker that has just come back, to a client that has seen it before.
+        KafkaException(KafkaError(KafkaError.UNKNOWN_LEADER_EPOCH)),
         KafkaException(KafkaError(KafkaError.UNKNOWN, "later", False, True)),
     ],
     ids=repr,
