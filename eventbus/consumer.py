@@ -37,9 +37,9 @@ ACKNOWLEDGED_WITHIN: Final = 10.0
 # Seconds that one try may take before it counts as stuck: from then on the consumer's heartbeat stops. Its polls go on,
 # as it would be no help to the batch if another got it in the same state.
 TRY_WITHIN: Final = 60.0
-# Seconds without a word about partitions, not even that there are none for this member, after which it joins anew. Twice
-# as long as Kafka and the client wait for a rebalance to end. Seen once: a member that was frozen together with Kafka in
-# the middle of a rebalance waited for good.
+# Seconds without a word about partitions, not even that there are none for this member, after which it joins anew:
+# twice as long as Kafka and the client wait for a rebalance to end. Seen once: a member that was frozen together with
+# Kafka in the middle of a rebalance waited for good.
 JOINS_ANEW_AFTER: Final = 60.0
 # Seconds that the batch in hand may take after a stop request; then it is left to whoever gets its partitions.
 STOPS_WITHIN: Final = 3.0
