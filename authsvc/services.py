@@ -7,7 +7,7 @@ from random import uniform
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 
 from authsvc.identity import user_id_key
@@ -205,6 +205,14 @@ def _claim(limit: int) -> list[DueEvent]:
     if due:
         SignUp.objects.bulk_update(due, ["attempts", "next_due_at", "stalled_at"])
     return events
+
+
+def give_back_tries(signup_ids: Sequence[UUID]) -> None:
+    """Uncounts the last try of these sign-ups, which went nowhere. They stay due when they are."""
+    atomically(
+        lambda: SignUp.objects.filter(id__in=signup_ids, attempts__gt=1).update(attempts=F("attempts") - 1),
+        using=DATABASE,
+    )
 
 
 def ask_again(signup_ids: Sequence[UUID], *, service: str | None = None) -> list[SignUpState]:

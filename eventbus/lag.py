@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from typing import Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from eventbus.clients import client_config, prefixed
+from eventbus.errors import TransientError
 
-ANSWERS_WITHIN: Final = 2.0
+# Seconds for each of the four questions; who asks goes on without the answers.
+ANSWERS_WITHIN: Final = 0.5
 _EARLIEST: Final[OffsetSpec] = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST: Final[OffsetSpec] = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
@@ -23,21 +25,26 @@ class LagReader:
     def lag(self, topic: str, group: str) -> int:
         """Messages of `topic` that `group` has not read; all that Kafka keeps of it for a group that never read.
 
-        Raises KafkaException, which is transient while Kafka is away.
+        Raises TransientError when Kafka does not say: that it takes messages already does not mean that it does.
         """
         return sum(self.lag_by_partition(topic, group).values())
 
     def lag_by_partition(self, topic: str, group: str) -> Mapping[int, int]:
         """The same for each partition of the topic; nothing for a topic that is not there yet."""
-        name = prefixed(topic)
-        numbers = self._admin.list_topics(name, timeout=ANSWERS_WITHIN).topics[name].partitions
-        partitions = [TopicPartition(name, number) for number in numbers]
+        try:
+            return self._ask(prefixed(topic), prefixed(group))
+        except (KafkaException, TimeoutError) as error:
+            raise TransientError(f"Kafka does not say how far {group} is: {error or 'no answer in time'}") from error
+
+    def _ask(self, topic: str, group: str) -> Mapping[int, int]:
+        numbers = self._admin.list_topics(topic, timeout=ANSWERS_WITHIN).topics[topic].partitions
+        partitions = [TopicPartition(topic, number) for number in numbers]
         if not partitions:
             return {}
         begin, end = self._offsets(partitions, _EARLIEST), self._offsets(partitions, _LATEST)
-        request = ConsumerGroupTopicPartitions(prefixed(group), partitions)
+        request = ConsumerGroupTopicPartitions(group, partitions)
         answer = self._admin.list_consumer_group_offsets([request], request_timeout=ANSWERS_WITHIN)
-        committed = answer[prefixed(group)].result(ANSWERS_WITHIN).topic_partitions or []
+        committed = answer[group].result(ANSWERS_WITHIN).topic_partitions or []
         # What Kafka has deleted meanwhile is read by nobody any more; a group that never committed begins there too.
         return {each.partition: end[each.partition] - max(begin[each.partition], each.offset) for each in committed}
 

@@ -10,8 +10,8 @@ from django.core.management.base import BaseCommand
 from django.db import close_old_connections
 
 from authsvc.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, new_user_requested
-from authsvc.services import AUTH, DueEvent, claim_due
-from eventbus.errors import DeliveryError, is_transient
+from authsvc.services import AUTH, DueEvent, claim_due, give_back_tries
+from eventbus.errors import DeliveryError, TransientError, is_transient
 from eventbus.lag import LagReader
 from eventbus.messages import Outgoing
 from eventbus.producer import EventProducer
@@ -58,8 +58,7 @@ class Relay:
     def relay_once(self) -> int:
         """Claims and publishes what is due now, a second's worth at most; how many events were acknowledged.
 
-        What fails stays claimed and is due again after its pause, so nothing is lost by giving up here. While Kafka is
-        away nothing is claimed: an outage would use up all the tries.
+        What fails stays claimed and is due again after its pause, so nothing is lost by giving up here.
         """
         try:
             return self._publish(claim_due(limit=self._rate()))
@@ -76,18 +75,29 @@ class Relay:
         self._producer.close(timeout=0)
 
     def _rate(self) -> int:
+        rate: int = settings.RELAY_RATE
+        try:
+            is_behind = self._unread() >= rate
+        except TransientError as error:
+            # It need not be known: after a restart Kafka may take messages a minute before it tells of groups.
+            logger.warning("the relay goes slowly: %s", error)
+            is_behind = True
+        return max(1, int(rate * SHARE_WHEN_BEHIND)) if is_behind else rate
+
+    def _unread(self) -> int:
         participants = [service for service in settings.SIGNUP_SERVICES if service != AUTH]
-        unread = max(
+        return max(
             self._lag.lag(NEW_USER_ANSWERED, AUTH),
             *(self._lag.lag(NEW_USER_REQUESTED, participant) for participant in participants),
         )
-        rate: int = settings.RELAY_RATE
-        return rate if unread < rate else max(1, int(rate * SHARE_WHEN_BEHIND))
 
     def _publish(self, events: Sequence[DueEvent]) -> int:
+        of_message = {_message(event): event for event in events}
         try:
-            self._producer.send_all([_message(event) for event in events], timeout=ACKNOWLEDGED_WITHIN)
+            self._producer.send_all(list(of_message), timeout=ACKNOWLEDGED_WITHIN)
         except DeliveryError as error:
+            # Kafka away is no try: otherwise an outage would use them all up.
+            give_back_tries([of_message[message].signup_id for message in error.failed])
             logger.warning("%s", error)
             return len(events) - len(error.failed)
         if events:
