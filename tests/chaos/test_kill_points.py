@@ -5,6 +5,7 @@ Each test takes away what would mend the sign-up in another way, so that what is
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,7 +23,7 @@ from tests.e2e.test_api import ALL_GREEN, post, row, settled, state, statuses
 from tests.e2e.test_page import shown, sign_up_in, stopped, wait_for_flag
 from tests.plugin import Backing
 from tests.servers import free_port
-from tests.stack import Role, Stack, UserRow
+from tests.stack import TABLES, Role, Stack, UserRow
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("application", "caddy")
@@ -131,6 +132,20 @@ def test_a_participant_between_answer_and_offset(stack: Stack, person: Person, p
         # It reads the request again and finds the row that it made itself.
         eventually(lambda: answers_of(stack, "chat", person) == ["SUCCESS", "SUCCESS"], 20)
     assert state(stack, signup) == before
+
+
+def test_a_participant_between_healing_and_answer(stack: Stack, person: Person, people: list[Person]):
+    assert sign_up(stack, person.form)[-1].statuses == ALL_GREEN
+    stack.query("chat", f"DELETE FROM {TABLES['chat']} WHERE email = '{person.email}'")
+    chat = restart_dying(stack.roles["chat"], "eventbus.consumer.EventProducer.send_all", "before")
+    heal = ("reconcile", "--heal", "--service", "chat", "--timeout", "60")
+    with ThreadPoolExecutor(1) as other:
+        healing = other.submit(stack.manage, *heal)
+        wait_for_death(chat)
+        assert row(person) in stack.rows("chat")
+        chat.start()
+        # It reads the page again and finds nothing left to do: who waits is told that all agree.
+        assert healing.result().returncode == 0
 
 
 def test_the_results_consumer_between_database_and_redis(stack: Stack, person: Person, people: list[Person]):
