@@ -1,5 +1,6 @@
 """How far behind a group is: the messages of a topic that it has not committed yet."""
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -8,6 +9,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from eventbus.clients import client_config, prefixed
+from eventbus.metrics import LAG
 
 ANSWERS_WITHIN: Final = 2.0
 _EARLIEST: Final[OffsetSpec] = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
@@ -25,7 +27,11 @@ class LagReader:
 
         Raises KafkaException, which is transient while Kafka is away.
         """
-        return sum(self.lag_by_partition(topic, group).values())
+        shown = LAG.labels(topic, group)
+        shown.set(math.nan)  # until it is known: what was true before must not stand there as if it were now
+        unread = sum(self.lag_by_partition(topic, group).values())
+        shown.set(unread)
+        return unread
 
     def lag_by_partition(self, topic: str, group: str) -> Mapping[int, int]:
         """The same for each partition of the topic; nothing for a topic that is not there yet."""
