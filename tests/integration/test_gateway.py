@@ -228,9 +228,9 @@ async def test_nobody_there_is_a_problem_document_for_the_api_and_a_sentence_for
             assert "Try again" in await response.text()
 
 
-async def test_metrics_are_nobodys_business_outside(client, upstreams):
+async def test_metrics_are_nobodys_business_outside(client, caddy, upstreams):
     for path in ("/metrics", "//metrics", "/%6Detrics", "/METRICS", "/metrics/"):
-        async with client.get(URL(path, encoded=True)) as response:
+        async with client.get(URL(f"http://{caddy.address}{path}", encoded=True)) as response:
             assert response.status == 404, path
     assert [upstream.requests for upstream in upstreams] == [[], [], []]
 
