@@ -30,6 +30,7 @@ INCOMPLETE: Final = Gauge(
 )
 
 # So that the first of each is seen as an increase, from 0.
+_GREEN, _RED = COMPLETE_SECONDS.labels("green"), COMPLETE_SECONDS.labels("red")
 for _service in settings.SIGNUP_SERVICES:
     for _status in (Status.SUCCESS, Status.FAIL):
         VERDICTS.labels(_service, _status.value)
@@ -37,21 +38,18 @@ for _service in settings.SIGNUP_SERVICES:
 
 def count_verdicts(states: Iterable[SignUpState], *, since: datetime | None = None) -> None:
     """Counts the lights of these states that were decided (since then), and those that became complete by it."""
-    tally: Tally[tuple[str, str]] = Tally()
+    decided: list[tuple[str, str]] = []
     for state in states:
-        new = [
+        times = [light.decided_at for light in state.lights.values() if light.decided_at is not None]
+        last = max(times, default=None)
+        if last is None or (since is not None and last < since):
+            continue
+        decided += [
             (service, light.status.value)
             for service, light in state.lights.items()
             if light.decided_at is not None and (since is None or light.decided_at >= since)
         ]
-        tally.update(new)
-        if new and state.is_complete:
-            _observe_complete(state)
-    for labels, count in tally.items():
+        if len(times) == len(state.lights):
+            (_RED if state.failed else _GREEN).observe((last - state.started_at).total_seconds())
+    for labels, count in Tally(decided).items():
         VERDICTS.labels(*labels).inc(count)
-
-
-def _observe_complete(state: SignUpState) -> None:
-    last = max(light.decided_at for light in state.lights.values() if light.decided_at is not None)
-    outcome = COMPLETE_SECONDS.labels("red" if state.failed else "green")
-    outcome.observe((last - state.started_at).total_seconds())
