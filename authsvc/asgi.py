@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
+from authsvc.metrics import PROBLEMS, STREAMS
 from authsvc.problems import Problem
 
 RawHeaders = list[tuple[bytes, bytes]]
@@ -59,6 +60,7 @@ async def send_json(
 
 
 async def send_problem(send: ASGISendCallable, problem: Problem) -> None:
+    PROBLEMS.labels(problem.status.value).inc()
     await send_json(
         send, problem.status, problem.document(), content_type=b"application/problem+json", headers=problem.headers
     )
@@ -90,9 +92,10 @@ async def send_stream(
     )
     leaving = asyncio.create_task(_call_on_disconnect(receive, on_leave))
     try:
-        async for text in events:
-            await send({"type": "http.response.body", "body": text, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        with STREAMS.track_inprogress():
+            async for text in events:
+                await send({"type": "http.response.body", "body": text, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
     finally:
         leaving.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from uuid import UUID
 
+from django.utils import timezone
+
 from authsvc.events import NEW_USER_ANSWERED, NewUserAnswered, decode_answer
 from authsvc.lights import SignUpState
+from authsvc.metrics import count_verdicts
 from authsvc.projection import projection
 from authsvc.services import ReportedVerdict, apply_verdicts
 from eventbus.errors import PermanentError
@@ -18,7 +21,9 @@ def handle_answers(batch: Sequence[Incoming]) -> HandledBatch:
     transient: the whole batch is repeated, and the offsets wait (DESIGN, invariants 3 and 4).
     """
     answers, rejected = decode_each(batch, decode_answer)
+    begun_at = timezone.now()
     states = apply_verdicts([ReportedVerdict(answer.signup_id, answer.verdict) for _, answer in answers])
+    count_verdicts(states.values(), since=begun_at)
     projection().write_and_wake(list(states.values()))
     for message, answer in answers:
         if error := _misfit(answer, states):

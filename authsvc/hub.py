@@ -18,6 +18,7 @@ from django.conf import settings
 from redis.exceptions import RedisError
 
 from authsvc.lights import SignUpState
+from authsvc.metrics import REDIS_AWAY
 from authsvc.projection import CHANNEL, AsyncProjection, decode_wake_up
 
 logger = logging.getLogger(__name__)
@@ -120,6 +121,7 @@ class StreamHub:
             if self._is_subscribed is not False:
                 logger.warning("Redis is away (%s): streams read the database every second", reason)
                 self._is_subscribed = False
+                REDIS_AWAY.set(1)
                 self._redis_changed.set()
             await asyncio.sleep(AWAY_PAUSE)
 
@@ -130,6 +132,7 @@ class StreamHub:
                 if message["type"] == "subscribe":
                     # Redis's own word: from here on nothing is missed, and what was is read now.
                     self._is_subscribed = True
+                    REDIS_AWAY.set(0)
                     self._redis_changed.set()
                 elif message["type"] == "message":
                     self.deliver(decode_wake_up(message["data"]))

@@ -9,6 +9,8 @@ from typing import TypeVar
 from django.conf import settings
 from django.contrib.auth.hashers import Argon2PasswordHasher
 
+from authsvc.metrics import HASHES_WAITING
+
 T = TypeVar("T")
 
 
@@ -37,6 +39,7 @@ class HashPool:
             raise HashQueueFullError
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+            with HASHES_WAITING.track_inprogress():
+                return await asyncio.get_running_loop().run_in_executor(self._executor, work)
         finally:
             self._waiting -= 1

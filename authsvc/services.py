@@ -233,6 +233,17 @@ def _ask_again(signup_ids: Sequence[UUID], service: str | None) -> list[SignUpSt
     return [signup.state for signup in signups]
 
 
+def count_incomplete() -> dict[str, int]:
+    """How many sign-ups wait for a verdict: `waiting` were asked lately, `due` are to be asked again now, `stalled` are
+    asked no more. Each is counted in an index of its own few rows."""
+    now = timezone.now()
+    return {
+        "waiting": SignUp.objects.filter(next_due_at__gt=now).count(),
+        "due": SignUp.objects.filter(next_due_at__lte=now).count(),
+        "stalled": SignUp.objects.filter(stalled_at__isnull=False).count(),
+    }
+
+
 def records_of(signups: Sequence[SignUp]) -> dict[UUID, User]:
     """Auth's present records that these sign-ups are about, by owner."""
     return {

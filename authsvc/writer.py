@@ -10,6 +10,7 @@ from typing import Final
 from django.db import close_old_connections
 
 from authsvc.events import new_user_requested
+from authsvc.metrics import REPEATED, count_verdicts
 from authsvc.projection import AsyncProjection
 from authsvc.services import NewSignUp, Registration, register_users
 from eventbus.errors import is_transient
@@ -85,4 +86,7 @@ class SignUpWriter:
                 self._producer.send(
                     new_user_requested(registration.record, signup_id=registration.signup.id, attempt=1)
                 )
+        new = [registration.signup.state for registration in registrations if registration.is_new]
+        count_verdicts(new)
+        REPEATED.inc(len(registrations) - len(new))
         return registrations

@@ -1,7 +1,9 @@
 """Brings dead letters from their topics into the table."""
 
 import logging
+import math
 import threading
+import time
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -13,6 +15,8 @@ from eventbus.dead_letters import CHUNK, Origins, keep
 from eventbus.errors import growing_pauses, is_fatal, is_transient
 from eventbus.health import Heartbeat
 from eventbus.messages import Incoming
+from eventbus.metrics import DEAD_LETTERS_WAITING
+from eventbus.models import DeadLetter
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +26,8 @@ POLL: Final = 0.5
 # Seconds before letters that could not be kept are tried again: at first, and the most.
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 5.0
+# Seconds between two counts of the letters that wait.
+COUNTED_EVERY: Final = 5.0
 
 
 class DeadLetterCollector:
@@ -35,6 +41,7 @@ class DeadLetterCollector:
     def __init__(self, origins: Origins, *, heartbeat: Heartbeat | None = None) -> None:
         self._origins = origins
         self._heartbeat = heartbeat or Heartbeat()
+        self._count_from = 0.0
         self._consumer = Consumer(
             client_config(
                 {
@@ -57,6 +64,7 @@ class DeadLetterCollector:
                 letters = self._next()
                 if letters and self._keep(letters, stop):
                     self._commit()
+                self._count_waiting()
         finally:
             self._consumer.close()
 
@@ -93,6 +101,20 @@ class DeadLetterCollector:
             if stop.wait(pause):
                 break
         return False
+
+    def _count_waiting(self) -> None:
+        if time.monotonic() < self._count_from:
+            return
+        self._count_from = time.monotonic() + COUNTED_EVERY
+        waiting = math.nan
+        try:
+            waiting = DeadLetter.objects.filter(state=DeadLetter.State.WAITING).count()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+        finally:
+            DEAD_LETTERS_WAITING.set(waiting)
+            close_old_connections()
 
     def _commit(self) -> None:
         try:

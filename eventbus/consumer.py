@@ -19,6 +19,7 @@ from eventbus.clients import client_config, prefixed, unprefixed
 from eventbus.errors import growing_pauses, is_fatal, is_transient, is_transient_in_kafka
 from eventbus.health import Heartbeat
 from eventbus.messages import HandledBatch, Header, Incoming, Subscription, dead_letter
+from eventbus.metrics import ReadingMetrics
 from eventbus.producer import EventProducer
 from eventbus.worker import Worker
 
@@ -74,6 +75,7 @@ class BatchConsumer:
         self.partitions: set[int] = set()
         self._topic = prefixed(subscription.topic)
         self._heartbeat = heartbeat or Heartbeat()
+        self._metrics = ReadingMetrics(subscription.topic, subscription.group)
         self._consumer = Consumer(client_config(self._settings()))
         self._producer = EventProducer()
         self._worker = Worker(f"handler of {subscription.group}")
@@ -141,6 +143,7 @@ class BatchConsumer:
                     return True
                 if not is_transient(error):
                     raise error
+                self._metrics.retries.inc()
                 pause = next(pauses)
                 logger.warning("a batch of %d is tried again in %.1f s: %s", len(batch), pause, _in_a_line(error))
                 if not self._has_waited(pause, stop):
@@ -154,6 +157,7 @@ class BatchConsumer:
     def process(self, batch: Sequence[Incoming]) -> None:
         """One try, on the worker's thread. Returns when Kafka has acknowledged the answers and the dead letters."""
         close_old_connections()
+        begun_at = time.perf_counter()
         try:
             handled = self.handle(batch)
             group = self.subscription.group
@@ -161,6 +165,9 @@ class BatchConsumer:
             self._producer.send_all([*handled.answers, *letters], timeout=ACKNOWLEDGED_WITHIN)
         finally:
             close_old_connections()
+        self._metrics.batch_seconds.observe(time.perf_counter() - begun_at)
+        self._metrics.messages.inc(len(batch))
+        self._metrics.dead_letters.inc(len(handled.rejected))
         for message, error in handled.rejected:
             logger.error("put aside %s: %s", _place(message), _in_a_line(error))
 

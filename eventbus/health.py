@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final
 
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
 logger = logging.getLogger(__name__)
 
 # Seconds without a beat after which a role counts as stuck.
@@ -58,7 +60,8 @@ class Heartbeat:
 
 @contextmanager
 def health_server(heartbeat: Heartbeat, *, host: str, port: int) -> Iterator[int]:
-    """Serves GET /health/live and /health/ready in a thread: 200 `{"status": "ok"}`, or 503 with the status in words.
+    """Serves GET /health/live and /health/ready in a thread: 200 `{"status": "ok"}`, or 503 with the status in words;
+    and /metrics for Prometheus.
 
     Gives the port: a free one if `port` is 0. Raises OSError when the port can't be had.
     """
@@ -87,10 +90,13 @@ class _HealthHandler(BaseHTTPRequestHandler):
     timeout = 5
 
     def do_GET(self) -> None:
+        if self.path == "/metrics":
+            self._send(200, CONTENT_TYPE_LATEST, generate_latest())
+            return
         heartbeat = self.server.heartbeat
         pages = {"/health/live": heartbeat.is_live, "/health/ready": heartbeat.is_ready}
         if (is_good := pages.get(self.path.rstrip("/"))) is None:
-            self._answer(404, "there are /health/live and /health/ready")
+            self._answer(404, "there are /health/live, /health/ready and /metrics")
         elif is_good:
             self._answer(200, "ok")
         elif heartbeat.is_live:
@@ -99,9 +105,11 @@ class _HealthHandler(BaseHTTPRequestHandler):
             self._answer(503, f"stuck for {heartbeat.age:.0f} s")
 
     def _answer(self, code: int, status: str) -> None:
-        body = json.dumps({"status": status}).encode()
+        self._send(code, "application/json", json.dumps({"status": status}).encode())
+
+    def _send(self, code: int, content_type: str, body: bytes) -> None:
         self.send_response(code)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -1,5 +1,6 @@
 """How far behind a group is: the messages of a topic that it has not committed yet."""
 
+import math
 from collections.abc import Mapping
 from functools import cache
 from typing import Final
@@ -8,6 +9,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from eventbus.clients import client_config, prefixed
 from eventbus.errors import TransientError
+from eventbus.metrics import LAG
 
 # Seconds for each question; who asks goes on without the answers.
 ANSWERS_WITHIN: Final = 0.5
@@ -28,7 +30,11 @@ class LagReader:
 
         Raises TransientError when Kafka does not say: that it takes messages already does not mean that it does.
         """
-        return sum(self.lag_by_partition(topic, group).values())
+        shown = LAG.labels(topic, group)
+        shown.set(math.nan)  # until it is known: what was true before must not stand there as if it were now
+        unread = sum(self.lag_by_partition(topic, group).values())
+        shown.set(unread)
+        return unread
 
     def lag_by_partition(self, topic: str, group: str) -> Mapping[int, int]:
         """The same for each partition of the topic; nothing for a topic that is not there yet."""

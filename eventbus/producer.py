@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from eventbus.clients import client_config, prefixed, unprefixed
 from eventbus.errors import DeliveryError, is_fatal
 from eventbus.messages import Outgoing
+from eventbus.metrics import UNDELIVERED
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class EventProducer:
         except (BufferError, KafkaException) as error:
             if isinstance(error, KafkaException) and is_fatal(error.args[0]):
                 raise
-            raise DeliveryError(delivery.unacknowledged, str(error)) from error
+            raise _not_delivered(delivery.unacknowledged, str(error)) from error
         delivery.wait(max(0.0, deadline - time.monotonic()))
 
     def close(self, timeout: float) -> int:
@@ -149,7 +150,13 @@ class _Delivery:
         if self._error is not None and is_fatal(self._error):
             raise KafkaException(self._error)
         if failed := self.unacknowledged:
-            raise DeliveryError(failed, self._error.str() if self._error else "no answer in time")
+            raise _not_delivered(failed, self._error.str() if self._error else "no answer in time")
+
+
+def _not_delivered(messages: Sequence[Outgoing], reason: str) -> DeliveryError:
+    for message in messages:
+        UNDELIVERED.labels(message.topic).inc()
+    return DeliveryError(messages, reason)
 
 
 class _Losses:
@@ -166,6 +173,7 @@ class _Losses:
             self.add(unprefixed(message.topic() or ""), error.str())
 
     def add(self, topic: str, reason: str) -> None:
+        UNDELIVERED.labels(topic).inc()
         with self._lock:
             self.count += 1
             self._last = f"{topic}: {reason}"

@@ -23,6 +23,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from eventbus.errors import TransientError, growing_pauses, is_transient
 from eventbus.health import Heartbeat, health_server
+from eventbus.metrics import HEARTBEAT_AGE
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ def running_role(name: str) -> Iterator[Role]:
     error or had to be ended ENDS_WITHIN seconds after the request.
     """
     role = Role(name)
+    HEARTBEAT_AGE.set_function(lambda: role.heartbeat.age)
     with ExitStack() as stack:
         stack.enter_context(_stop_on_signals(role))
         if settings.HEALTH_PORT:

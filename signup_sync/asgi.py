@@ -55,6 +55,7 @@ application = ProtocolTypeRouter(
             [
                 route(r"^user(?:/|$)", api),
                 route(r"^health/", health.application),
+                route(r"^metrics$", health.metrics),
                 route(r"^static/", static_files()),
                 route(r"", django_application),
             ]

@@ -1,4 +1,5 @@
-"""The web process's health pages, for compose, gateways and `make run`; the other roles' are eventbus.health's.
+"""The web process's health pages, for compose, gateways and `make run`, and its metrics; the other roles' are
+eventbus.health's.
 
 `/health/live`: 200 while the event loop turns. `/health/ready`: 200, or 503 with the parts that are away:
 `{"status": "unavailable", "unavailable": ["redis"]}`.
@@ -14,9 +15,10 @@ from http import HTTPStatus
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from django.conf import settings
 from django.db import connection
+from prometheus_client import make_asgi_app
 from redis.asyncio import Redis
 
-from authsvc.asgi import send_json
+from authsvc.asgi import header, send_json
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +27,7 @@ PATIENCE = 2.0
 
 # One thread, whatever the number of probes: a database that hangs blocks this one alone.
 _database_thread = ThreadPoolExecutor(1, thread_name_prefix="health")
+_metrics_page = make_asgi_app()
 
 
 async def application(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -36,6 +39,15 @@ async def application(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGI
         await send_json(send, HTTPStatus.SERVICE_UNAVAILABLE, {"status": "unavailable", "unavailable": away})
     else:
         await send_json(send, HTTPStatus.OK, {"status": "ok"})
+
+
+async def metrics(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    """`/metrics`, for who asks this very process: what comes through a proxy, which says so in X-Forwarded-For, finds
+    nothing here (docs/adr/0019)."""
+    if header(scope, b"x-forwarded-for") is not None:
+        await send_json(send, HTTPStatus.NOT_FOUND, {"status": "there is nothing here"})
+    else:
+        await _metrics_page(scope, receive, send)
 
 
 async def parts_away() -> list[str]:

@@ -192,7 +192,7 @@ RELAY_RATE = env.int("RELAY_RATE", default=500)
 # Days that a complete sign-up is kept; `manage.py purge` deletes it then. Longer than anything can come again that is
 # about it, which is checked at start (authsvc.retention). Default: 90.
 SIGNUP_RETENTION = env.int("SIGNUP_RETENTION", default=90)
-# Port of a consumer's or relay's health page on HEALTH_HOST; 0 is none. The web process has /health/ on its own.
+# Port of a consumer's or relay's health page and /metrics on HEALTH_HOST; 0 is none. The web process has its own.
 HEALTH_PORT = env.int("HEALTH_PORT", default=0)
 HEALTH_HOST = env.str("HEALTH_HOST", default="127.0.0.1")
 

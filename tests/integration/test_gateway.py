@@ -11,6 +11,7 @@ from typing import Self
 import aiohttp
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from tests.servers import CaddyServer, free_port
 from tests.waiting import eventually_async
@@ -225,6 +226,13 @@ async def test_nobody_there_is_a_problem_document_for_the_api_and_a_sentence_for
         async with client.get("/signup/") as response:
             assert response.status == 503
             assert "Try again" in await response.text()
+
+
+async def test_metrics_are_nobodys_business_outside(client, caddy, upstreams):
+    for path in ("/metrics", "//metrics", "/%6Detrics", "/METRICS", "/metrics/"):
+        async with client.get(URL(f"http://{caddy.address}{path}", encoded=True)) as response:
+            assert response.status == 404, path
+    assert [upstream.requests for upstream in upstreams] == [[], [], []]
 
 
 async def test_sockets_and_streams_outlive_a_reload(client, caddy, upstreams):

@@ -1,6 +1,8 @@
 """`manage.py relay_signups`: publishes again what is due (DESIGN, invariant 2)."""
 
 import logging
+import math
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
@@ -10,7 +12,8 @@ from django.core.management.base import BaseCommand
 from django.db import close_old_connections
 
 from authsvc.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, new_user_requested
-from authsvc.services import AUTH, DueEvent, claim_due, give_back_tries
+from authsvc.metrics import INCOMPLETE, RELAYED
+from authsvc.services import AUTH, DueEvent, claim_due, count_incomplete, give_back_tries
 from eventbus.errors import DeliveryError, TransientError, is_transient
 from eventbus.lag import LagReader
 from eventbus.messages import Outgoing
@@ -22,6 +25,8 @@ logger = logging.getLogger(__name__)
 PAUSE: Final = 1.0
 # Less than a role has to stop in. What is acknowledged later was sent in time all the same.
 ACKNOWLEDGED_WITHIN: Final = 2.0
+# Seconds between two counts of the sign-ups that wait.
+COUNTED_EVERY: Final = 5.0
 # What is left of RELAY_RATE while a second's worth of it lies unread.
 SHARE_WHEN_BEHIND: Final = 0.1
 
@@ -42,6 +47,7 @@ class Command(BaseCommand):
             while not role.stop.is_set():
                 role.beat()
                 relay.relay_once()
+                relay.count_incomplete()
                 # A second's worth at most, then a pause: RELAY_RATE events a second.
                 role.stop.wait(PAUSE)
             relay.close()
@@ -54,6 +60,7 @@ class Relay:
     def __init__(self) -> None:
         self._producer = EventProducer()
         self._lag = LagReader()
+        self._count_from = 0.0
 
     def relay_once(self) -> int:
         """Claims and publishes what is due now, a second's worth at most; how many events were acknowledged.
@@ -68,6 +75,22 @@ class Relay:
             logger.warning("the relay can't work now and tries again: %s", error)
             return 0
         finally:
+            close_old_connections()
+
+    def count_incomplete(self) -> None:
+        """Counts for /metrics what is waited for, every COUNTED_EVERY seconds; nothing is shown while it can't."""
+        if time.monotonic() < self._count_from:
+            return
+        self._count_from = time.monotonic() + COUNTED_EVERY
+        counts = dict.fromkeys(("waiting", "due", "stalled"), math.nan)
+        try:
+            counts |= count_incomplete()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+        finally:
+            for state, count in counts.items():
+                INCOMPLETE.labels(state).set(count)
             close_old_connections()
 
     def close(self) -> None:
@@ -99,10 +122,13 @@ class Relay:
             # Kafka away is no try: otherwise an outage would use them all up.
             give_back_tries([of_message[message].signup_id for message in error.failed])
             logger.warning("%s", error)
-            return len(events) - len(error.failed)
-        if events:
-            logger.info("published %d events again", len(events))
-        return len(events)
+            sent = len(events) - len(error.failed)
+        else:
+            sent = len(events)
+        RELAYED.inc(sent)
+        if sent:
+            logger.info("published %d events again", sent)
+        return sent
 
 
 def _message(event: DueEvent) -> Outgoing:

@@ -1,0 +1,55 @@
+"""What auth tells Prometheus. Every name of it stands here, and in docs/metrics.md (docs/adr/0019)."""
+
+from collections import Counter as Tally
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final
+
+from django.conf import settings
+from prometheus_client import Counter, Gauge, Histogram
+
+from authsvc.lights import SignUpState, Status
+
+VERDICTS: Final = Counter(
+    "signup_verdicts_total", "Lights decided; of auth's own: sign-ups taken and refused.", ["service", "status"]
+)
+COMPLETE_SECONDS: Final = Histogram(
+    "signup_complete_seconds",
+    "From the sign-up to the verdict that decided its last light; green: all of them are.",
+    ["outcome"],
+    buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600),
+)
+REPEATED: Final = Counter("signup_repeated_total", "Requests that joined a sign-up which was there already.")
+PROBLEMS: Final = Counter("signup_problems_total", "Requests to the API that ended in a problem document.", ["status"])
+STREAMS: Final = Gauge("signup_streams", "Streams that this process holds.")
+HASHES_WAITING: Final = Gauge("signup_hashes_waiting", "Passwords that are being hashed or wait for it.")
+REDIS_AWAY: Final = Gauge("signup_redis_away", "1 while this process holds streams and has no subscription to Redis.")
+RELAYED: Final = Counter("signup_relayed_total", "Events that the relay published again and Kafka acknowledged.")
+INCOMPLETE: Final = Gauge(
+    "signup_incomplete", "Sign-ups that wait for a verdict: asked lately, due to be asked again, or stalled.", ["state"]
+)
+
+# So that the first of each is seen as an increase, from 0.
+_GREEN, _RED = COMPLETE_SECONDS.labels("green"), COMPLETE_SECONDS.labels("red")
+for _service in settings.SIGNUP_SERVICES:
+    for _status in (Status.SUCCESS, Status.FAIL):
+        VERDICTS.labels(_service, _status.value)
+
+
+def count_verdicts(states: Iterable[SignUpState], *, since: datetime | None = None) -> None:
+    """Counts the lights of these states that were decided (since then), and those that became complete by it."""
+    decided: list[tuple[str, str]] = []
+    for state in states:
+        times = [light.decided_at for light in state.lights.values() if light.decided_at is not None]
+        last = max(times, default=None)
+        if last is None or (since is not None and last < since):
+            continue
+        decided += [
+            (service, light.status.value)
+            for service, light in state.lights.items()
+            if light.decided_at is not None and (since is None or light.decided_at >= since)
+        ]
+        if len(times) == len(state.lights):
+            (_RED if state.failed else _GREEN).observe((last - state.started_at).total_seconds())
+    for labels, count in Tally(decided).items():
+        VERDICTS.labels(*labels).inc(count)

@@ -1,0 +1,94 @@
+"""The metrics that the code declares, the list in docs/, the alerts and the dashboard agree with each other."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client.metrics import MetricWrapperBase
+
+import authsvc.metrics
+import eventbus.metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+LISTED = re.compile(r"^\| `(?P<name>\w+)` \| (?P<kind>\w+) \|(?P<labels>[^|]*)\|", re.MULTILINE)
+OURS = re.compile(r"\b(?:signup|eventbus)_[a-z_]+\b")
+# Of each family of a type, what a query may name.
+SAMPLES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_count", "_sum")}
+
+
+def declared() -> list[MetricWrapperBase]:
+    modules = (authsvc.metrics, eventbus.metrics)
+    return [each for module in modules for each in vars(module).values() if isinstance(each, MetricWrapperBase)]
+
+
+def family(metric: MetricWrapperBase) -> str:
+    return metric.describe()[0].name
+
+
+def alert_rules() -> list[dict[str, object]]:
+    [group] = yaml.safe_load((DEPLOY / "prometheus-alerts.yaml").read_text())["groups"]
+    return group["rules"]
+
+
+def queries() -> dict[str, str]:
+    dashboard = json.loads((DEPLOY / "grafana-dashboard.json").read_text())
+    panels = {
+        f"panel {panel['title']} {target['refId']}": target
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+    }
+    asked = {name: target["expr"] for name, target in panels.items()}
+    return asked | {f"alert {rule['alert']}": str(rule["expr"]) for rule in alert_rules()}
+
+
+def test_the_list_has_every_metric_with_its_type_and_labels_and_no_other():
+    listed = {
+        each["name"].removesuffix("_total"): (each["kind"], tuple(re.findall(r"`(\w+)`", each["labels"])))
+        for each in LISTED.finditer((ROOT / "docs" / "metrics.md").read_text())
+    }
+    assert listed == {family(each): (each.describe()[0].type, each._labelnames) for each in declared()}
+
+
+@pytest.mark.parametrize("where", queries())
+def test_alerts_and_dashboard_ask_for_what_there_is(where):
+    there = {family(each) + suffix for each in declared() for suffix in SAMPLES[each.describe()[0].type]}
+    asked = OURS.findall(queries()[where])
+    assert set(asked) <= there
+    assert asked or re.search(r"\b(up|process_\w+)\b", queries()[where])
+
+
+@pytest.mark.parametrize("where", queries())
+def test_alerts_and_dashboard_group_by_labels_that_there_are(where):
+    labels = {label for each in declared() for label in each._labelnames} | {"instance", "job", "le"}
+    query = queries()[where]
+    for listed in re.findall(r"\bby \(([^)]*)\)", query):
+        assert {label.strip() for label in listed.split(",")} <= labels
+    assert set(re.findall(r"(\w+)=~?\"", query)) <= labels
+
+
+def test_every_metric_of_ours_is_looked_at_by_someone():
+    asked = " ".join(queries().values())
+    assert [family(each) for each in declared() if family(each) not in asked] == []
+
+
+def test_every_alert_says_what_is_wrong_and_what_to_do():
+    for rule in alert_rules():
+        assert rule["labels"]["severity"] in ("page", "ticket")
+        assert rule["annotations"].keys() == {"summary", "action"}
+
+
+def test_prometheus_asks_every_role_where_compose_has_it():
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    config = yaml.safe_load((DEPLOY / "prometheus.yaml").read_text())
+    asked = {
+        name: each["port"]
+        for job in config["scrape_configs"]
+        for each in job["dns_sd_configs"]
+        for name in each["names"]
+    }
+    roles = {name for name, service in compose.items() if service.get("image") == "signup-sync"} - {"migrate"}
+    assert asked == {name: 8000 if name in ("web", "auth") else 8001 for name in roles}
+    assert [(DEPLOY / name).is_file() for name in config["rule_files"]] == [True]

@@ -1,0 +1,116 @@
+"""What Prometheus reads from the running roles: a sign-up that goes through, a dead letter, a stalled sign-up."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.client import produce, request, sign_up
+from tests.conftest import new_person, new_stack
+from tests.e2e.test_page import stopped
+from tests.plugin import Backing
+from tests.servers.process import LOOPBACK
+from tests.stack import Role, Stack
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.needs("application")
+
+
+@pytest.fixture(scope="module")
+def impatient(backing: Backing) -> Iterator[Stack]:
+    """An application that gives up early: after two tries, half a second apart."""
+    with new_stack(
+        backing, RELAY_MAX_ATTEMPTS="2", RELAY_FIRST_PAUSE="0.5", RELAY_MAX_PAUSE="0.5", STREAM_MAX_AGE="60"
+    ) as stack:
+        yield stack
+
+
+def ask(role: Role, **headers: str) -> tuple[int, str]:
+    """What this very process answers; header names with `_` for `-`."""
+    with closing(HTTPConnection(LOOPBACK, role.port, timeout=10)) as connection:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request("GET", "/metrics", headers=sent)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+
+
+def scrape(role: Role) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    status, body = ask(role)
+    assert status == 200, role.name
+    families = text_string_to_metric_families(body)
+    return {(each.name, frozenset(each.labels.items())): each.value for one in families for each in one.samples}
+
+
+def total(stack: Stack, name: str, **labels: str) -> float:
+    """The sum over all processes that tell of it; a name that none tells of is an error."""
+    wanted = (name, frozenset(labels.items()))
+    told = [page[wanted] for role in stack.roles.values() if role.running and wanted in (page := scrape(role))]
+    assert told, f"nobody tells of {name} {labels}"
+    return sum(told)
+
+
+def test_a_sign_up_that_goes_through_is_counted_by_each_service(impatient: Stack):
+    def counted() -> list[float]:
+        return [
+            *(
+                total(impatient, "signup_verdicts_total", service=service, status="SUCCESS")
+                for service in ("auth", "chat", "customer")
+            ),
+            total(impatient, "eventbus_messages_total", topic="user.newUser.req", group="chat"),
+            total(impatient, "eventbus_messages_total", topic="user.newUser.res", group="auth"),
+        ]
+
+    before = counted()
+    person = new_person()
+    assert sign_up(impatient, person.form)[-1].data["complete"]
+    eventually(lambda: counted() == [before[0] + 1, before[1] + 1, before[2] + 1, before[3] + 1, before[4] + 2])
+    green = {"outcome": "green"}
+    assert total(impatient, "signup_complete_seconds_count", **green) >= 1
+    assert 0 < total(impatient, "signup_complete_seconds_sum", **green) < 60
+
+    refused = total(impatient, "signup_verdicts_total", service="auth", status="FAIL")
+    sign_up(impatient, new_person().form | {"userId": person.user_id})
+    assert total(impatient, "signup_verdicts_total", service="auth", status="FAIL") == refused + 1
+    assert request(impatient, "POST", "/user", {"userId": ""}).status == 422
+    assert total(impatient, "signup_problems_total", status="422") == 1
+
+
+def test_a_dead_letter_is_counted_where_it_was_put_aside_and_waits_in_the_table(impatient: Stack):
+    aside = {"topic": "user.newUser.req", "group": "chat"}
+    assert total(impatient, "eventbus_dead_letters_total", **aside) == 0, "so that the first is an increase"
+    produce(impatient, "user.newUser.req", b"garbage", key="garbage")
+    eventually(lambda: total(impatient, "eventbus_dead_letters_total", **aside) == 1, 20)
+    # Chat's and customer's, in the table once the collector has them.
+    eventually(lambda: total(impatient, "eventbus_dead_letters_waiting") == 2, 30)
+
+
+def test_a_stalled_sign_up_and_what_lies_unread_are_seen_at_the_relay(impatient: Stack):
+    with stopped(impatient, "chat"):
+        assert request(impatient, "POST", "/user", new_person().form).status == 202
+        eventually(lambda: total(impatient, "signup_incomplete", state="stalled") == 1, 30)
+        assert total(impatient, "signup_incomplete", state="due") == 0
+        assert total(impatient, "signup_relayed_total") >= 1
+        lag = {"topic": "user.newUser.req", "group": "chat"}
+        eventually(lambda: total(impatient, "eventbus_lag_messages", **lag) >= 2, 20)
+    # The late answer.
+    eventually(lambda: total(impatient, "signup_incomplete", state="stalled") == 0, 30)
+
+
+def test_every_role_tells_of_its_process_and_workers_of_their_heartbeat(impatient: Stack):
+    for role in impatient.roles.values():
+        page = scrape(role)
+        assert page["process_open_fds", frozenset()] > 0
+        if not role.name.startswith(("web", "auth-1", "auth-2")):
+            assert 0 <= page["eventbus_heartbeat_age_seconds", frozenset()] < 10
+
+
+def test_nobody_outside_reads_them(impatient: Stack):
+    status, body = ask(impatient.roles["web"], X_Forwarded_For=LOOPBACK)
+    assert (status, "process_open_fds" in body) == (404, False)
+    if impatient.caddy:
+        for path in ("/metrics", "//metrics", "/%6Detrics", "/METRICS", "/metrics/"):
+            answer = request(impatient, "GET", path)
+            assert answer.status == 404
+            assert b"process_open_fds" not in answer.body
