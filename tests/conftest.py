@@ -7,12 +7,19 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.plugin import Backing, backing_key
 from tests.servers import KafkaServer, PostgresqlServer, chromium
 from tests.stack import Stack
+
+# How long an example takes is the machine's affair, which may be busy; and the same run finds the same.
+hypothesis.settings.register_profile(
+    "shared machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], derandomize=True
+)
+hypothesis.settings.load_profile("shared machine")
 
 # Screenshots of the browser tests, to be looked at.
 ARTIFACTS = Path(__file__).parent / "artifacts"
