@@ -219,7 +219,7 @@ def _closed() -> Problem | None:
 
 def _peer(scope: HTTPScope) -> str | None:
     """Who asks: behind TRUSTED_PROXIES, for whom they ask."""
-    client = scope["client"]
+    client = scope.get("client")
     return client[0] if client else None
 
 

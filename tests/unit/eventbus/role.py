@@ -11,7 +11,7 @@ os.environ |= {
     "REDIS_URL": "redis://127.0.0.1:1/0",
 }
 
-from eventbus.roles import running_role  # noqa: E402 - it reads the settings
+from eventbus.roles import running_role
 
 
 def run(how: str) -> None:
