@@ -27,13 +27,20 @@ CHANGES_SHOWN: Final = 20
 DEFAULTS: Final = with_overrides({})
 
 
+def shown(value: object) -> str:
+    """A value as it is typed and logged."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def field_of(name: str) -> forms.Field:
     """The form's field of a setting; empty is its default."""
     meta, default = meta_of(name), getattr(DEFAULTS, name)
     label, what = _(meta.title or name), _(meta.description or "")
     if type_of(name) is bool:
-        shown = _("Yes") if default else _("No")
-        choices = [("", format_lazy("{} ({})", _("Default"), shown)), ("yes", _("Yes")), ("no", _("No"))]
+        is_default = _("Yes") if default else _("No")
+        choices = [("", format_lazy("{} ({})", _("Default"), is_default)), ("yes", _("Yes")), ("no", _("No"))]
         return forms.TypedChoiceField(
             label=label,
             help_text=what,
@@ -47,7 +54,7 @@ def field_of(name: str) -> forms.Field:
     field: forms.Field = number(
         label=label, help_text=format_lazy("{} {}", what, span), required=False, min_value=meta.ge, max_value=meta.le
     )
-    field.widget.attrs["placeholder"] = f"{default:g}"
+    field.widget.attrs["placeholder"] = shown(default)
     return field
 
 
@@ -65,7 +72,7 @@ class OverridesForm(forms.ModelForm):
         self.initial["seen"] = self.instance.version
         self.before: dict[str, Any] = dict(self.instance.values)
         for name, value in self.before.items():
-            self.initial[name] = ("yes" if value else "no") if isinstance(value, bool) else value
+            self.initial[name] = shown(value)
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
@@ -101,7 +108,13 @@ class OverridesAdmin(admin.ModelAdmin):
     form = SettingsForm
     readonly_fields = ("present", "changes")
     fieldsets = (
-        (_("Sign-up"), {"fields": ("SIGNUP_OPEN", "SIGNUP_REASONS", "SIGNUP_DEADLINE", "STREAM_HEARTBEAT")}),
+        (
+            _("Sign-up"),
+            {
+                "description": _("What is empty has its default, which stands there in grey."),
+                "fields": ("SIGNUP_OPEN", "SIGNUP_REASONS", "SIGNUP_DEADLINE", "STREAM_HEARTBEAT"),
+            },
+        ),
         (_("Rate limits"), {"fields": ("RATE_LIMIT_ADDRESS", "RATE_LIMIT_USER_ID", "RATE_LIMIT_TOTAL")}),
         (
             _("Asking again"),
@@ -132,18 +145,36 @@ class OverridesAdmin(admin.ModelAdmin):
         Overrides.objects.get_or_create(pk=ROW)
         return HttpResponseRedirect(reverse("admin:livesettings_overrides_change", args=[ROW]))
 
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        own = {"title": _("Live settings"), "subtitle": None, "show_save_and_continue": False}
+        return super().changeform_view(request, object_id, form_url, {**(extra_context or {}), **own})
+
+    def response_change(self, request: HttpRequest, obj: Overrides) -> HttpResponse:
+        return HttpResponseRedirect(request.path)
+
     def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:
         """A text with the values: Django's own lists the fields alone."""
         before, after = with_overrides(form.before), with_overrides(form.instance.values)
         changed = [name for name in NAMES if getattr(before, name) != getattr(after, name)]
-        return ", ".join(f"{name}: {getattr(before, name)} → {getattr(after, name)}" for name in changed)
+        told = "; ".join(
+            f"{meta_of(name).title}: {shown(getattr(before, name))} → {shown(getattr(after, name))}" for name in changed
+        )
+        return told or "Saved without a change."
 
     def save_model(self, request: HttpRequest, obj: Overrides, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
         transaction.on_commit(lambda: self._tell_everybody(request))
 
     def _tell_everybody(self, request: HttpRequest) -> None:
-        if not look_once():
+        if look_once():
+            self.message_user(request, _("Saved. Every process uses it within a second."), messages.SUCCESS)
+        else:
             self.message_user(
                 request,
                 _("Saved, but Redis is away: the other services go on with what they know until it is back."),
@@ -153,7 +184,7 @@ class OverridesAdmin(admin.ModelAdmin):
     @admin.display(description=_("what holds"))
     def present(self, overrides: Overrides) -> SafeString:
         values = with_overrides(overrides.values)
-        return _table((gettext(meta_of(name).title or name), getattr(values, name)) for name in NAMES)
+        return _table((gettext(meta_of(name).title or name), shown(getattr(values, name))) for name in NAMES)
 
     @admin.display(description=_("the last changes"))
     def changes(self, overrides: Overrides) -> SafeString | str:

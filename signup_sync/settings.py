@@ -75,9 +75,9 @@ ALLOWED_HOSTS = required_in_production("ALLOWED_HOSTS", "127.0.0.1,localhost,[::
 # Origins (scheme://host) that may post forms when a proxy ends TLS, comma-separated. Default: none.
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
-# Who may say in X-Forwarded-For and X-Forwarded-Proto whom they speak for: addresses or networks, comma-separated. It
-# is the gateway, and what stands before it. Default: this host.
-TRUSTED_PROXIES = env.list("TRUSTED_PROXIES", default=["127.0.0.1", "::1"])
+# Who may say in X-Forwarded-For and X-Forwarded-Proto whom they speak for: addresses or networks, with spaces or commas
+# between them. It is the gateway, and what stands before it. Default: this host.
+TRUSTED_PROXIES = env.str("TRUSTED_PROXIES", default="127.0.0.1 ::1").replace(",", " ").split()
 
 # --- The services and where each keeps its own -----------------------------------------------------------------
 
