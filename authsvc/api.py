@@ -20,8 +20,9 @@ from authsvc.identity import user_id_key
 from authsvc.lights import SignUpState
 from authsvc.models import Role, SignUp
 from authsvc.passwords import HashPool, HashQueueFullError
-from authsvc.problems import Problem, unavailable
+from authsvc.problems import Problem, too_many, unavailable
 from authsvc.projection import AsyncProjection
+from authsvc.rate_limits import RateLimits, TooManyError
 from authsvc.requests import (
     BODY_MAX,
     SignUpRequest,
@@ -33,10 +34,11 @@ from authsvc.requests import (
 from authsvc.services import NewSignUp, Registration, read_states
 from authsvc.staff import may_add_admin
 from authsvc.streams import follow
-from authsvc.tickets import issue_ticket, opens
+from authsvc.tickets import forwarded_address, issue_ticket, opens
 from authsvc.writer import SignUpWriter
 from eventbus.errors import is_transient
 from eventbus.producer import EventProducer
+from livesettings.values import live
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -68,6 +70,7 @@ class SignUpApi:
         """Ends the background work and the connections of the event loop."""
         await self._hub.close()
         await self._projection.close()
+        await self._limits.close()
 
     async def _route(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         path = scope["path"]
@@ -86,8 +89,9 @@ class SignUpApi:
 
     async def _sign_up(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         document = read_json(await read_body(scope, receive, limit=BODY_MAX), header(scope, b"content-type") or "")
-        signup_id = read_idempotency_key(header(scope, b"idempotency-key"))
+        signup_id = read_idempotency_key(key := header(scope, b"idempotency-key"))
         request = read_signup(document)
+        await self._admit(scope, signup_id, request, has_key=key is not None)
         if request.role == Role.ADMIN and not await self._read(lambda: may_add_admin(scope)):
             raise Problem(HTTPStatus.FORBIDDEN, "Only staff may sign up an administrator.")
         # Watched before it is saved or read: the participants may answer before this goes on.
@@ -102,6 +106,22 @@ class SignUpApi:
             # A new sign-up shows every light pending before auth's own verdict, which the same transaction decided.
             begin = [_begun(state), state] if registration.is_new else [state]
             await send_stream(send, receive, follow(watch, begin, seen=0), headers=headers, on_leave=watch.close)
+
+    async def _admit(self, scope: HTTPScope, signup_id: UUID, request: SignUpRequest, *, has_key: bool) -> None:
+        """Raises Problem where nobody new is taken, or not so many. Who repeats a sign-up that has begun is no new one:
+        an answer that got lost may be asked for again, though not any number of times."""
+        address = forwarded_address(header(scope, b"signup-address") or "", signup_id) or _peer(scope)
+        refusal = _closed()
+        if refusal is None:
+            try:
+                await self._limits.count(address=address, user_id_key=user_id_key(request.user_id))
+            except TooManyError as error:
+                refusal = too_many(error.limit, retry_after=error.retry_after)
+        if refusal is not None and not (has_key and await self._may_repeat(signup_id)):
+            raise refusal
+
+    async def _may_repeat(self, signup_id: UUID) -> bool:
+        return bool(await self._read_states([signup_id])) and await self._limits.count_repetition(signup_id)
 
     async def _register(self, signup_id: UUID, request: SignUpRequest) -> Registration:
         password = await self._hash(lambda: _checked_hash(request))
@@ -171,6 +191,10 @@ class SignUpApi:
         return ThreadPoolExecutor(READER_THREADS, thread_name_prefix="signup-reader")
 
     @cached_property
+    def _limits(self) -> RateLimits:
+        return RateLimits()
+
+    @cached_property
     def _hashers(self) -> HashPool:
         return HashPool()
 
@@ -185,6 +209,18 @@ class SignUpApi:
     @cached_property
     def _hub(self) -> StreamHub:
         return StreamHub(self._projection, self._read_states)
+
+
+def _closed() -> Problem | None:
+    if live.SIGNUP_OPEN:
+        return None
+    return Problem(HTTPStatus.FORBIDDEN, "Nobody new can sign up at the moment.", kind="/problems/closed")
+
+
+def _peer(scope: HTTPScope) -> str | None:
+    """Who asks: behind TRUSTED_PROXIES, for whom they ask."""
+    client = scope.get("client")
+    return client[0] if client else None
 
 
 def _begun(state: SignUpState) -> SignUpState:

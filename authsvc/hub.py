@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from typing import Final
 from uuid import UUID
 
-from django.conf import settings
 from redis.exceptions import RedisError
 
 from authsvc.lights import SignUpState
 from authsvc.metrics import REDIS_AWAY
 from authsvc.projection import CHANNEL, AsyncProjection, decode_wake_up
+from livesettings.values import call_on_change, forget, live
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +48,12 @@ class Watch:
         self.is_closed = True
         self._bell.set()
 
+    def ring(self) -> None:
+        """Whoever waits is to look what has changed."""
+        self._bell.set()
+
     async def wait(self, *, at_most: float) -> None:
-        """Returns when something was offered or closed since the last wait, or after `at_most` seconds."""
+        """Returns when the bell has rung since the last wait, or after `at_most` seconds."""
         try:
             async with asyncio.timeout(at_most):
                 await self._bell.wait()
@@ -69,7 +73,7 @@ class StreamHub:
         self._tasks: list[asyncio.Task[None]] = []
         # None: nobody knows yet.
         self._is_subscribed: bool | None = None
-        self._redis_changed = asyncio.Event()
+        self._reread_now = asyncio.Event()
 
     @contextmanager
     def watching(self, signup_id: UUID) -> Iterator[Watch]:
@@ -87,6 +91,8 @@ class StreamHub:
 
     async def close(self) -> None:
         """Ends the background tasks. What is watched stays as it is."""
+        if self._tasks:
+            forget(self._tell_of_settings)
         tasks, self._tasks = self._tasks, []
         while pending := {task for task in tasks if not task.done()}:
             # Again and again: on Python 3.11 the wait_for inside redis-py can swallow a cancellation.
@@ -102,11 +108,23 @@ class StreamHub:
 
     def _start(self) -> None:
         if not self._tasks:
+            self._loop = asyncio.get_running_loop()
+            call_on_change(self._tell_of_settings)
             # Contexts of their own: the first request's ends with that request.
             self._tasks = [
                 asyncio.create_task(self._subscribe(), context=contextvars.Context()),
                 asyncio.create_task(self._reread(), context=contextvars.Context()),
             ]
+
+    def _tell_of_settings(self) -> None:
+        """Called by the thread that follows the live settings: heartbeat and deadline may be others now."""
+        self._loop.call_soon_threadsafe(self._settings_changed)
+
+    def _settings_changed(self) -> None:
+        self._reread_now.set()
+        for watches in self._watches.values():
+            for watch in watches:
+                watch.ring()
 
     async def _subscribe(self) -> None:
         while True:
@@ -122,7 +140,7 @@ class StreamHub:
                 logger.warning("Redis is away (%s): streams read the database every second", reason)
                 self._is_subscribed = False
                 REDIS_AWAY.set(1)
-                self._redis_changed.set()
+                self._reread_now.set()
             await asyncio.sleep(AWAY_PAUSE)
 
     async def _listen(self) -> None:
@@ -133,16 +151,16 @@ class StreamHub:
                     # Redis's own word: from here on nothing is missed, and what was is read now.
                     self._is_subscribed = True
                     REDIS_AWAY.set(0)
-                    self._redis_changed.set()
+                    self._reread_now.set()
                 elif message["type"] == "message":
                     self.deliver(decode_wake_up(message["data"]))
 
     async def _reread(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(settings.STREAM_HEARTBEAT if self._is_subscribed else AWAY_PAUSE):
-                    await self._redis_changed.wait()
-            self._redis_changed.clear()
+                async with asyncio.timeout(live.STREAM_HEARTBEAT if self._is_subscribed else AWAY_PAUSE):
+                    await self._reread_now.wait()
+            self._reread_now.clear()
             try:
                 await self._read_all()
             except Exception:

@@ -8,6 +8,8 @@ from uuid import UUID
 
 import msgspec
 
+from livesettings.values import live
+
 
 class Status(StrEnum):
     PENDING = "PENDING"
@@ -96,11 +98,11 @@ class SignUpState(msgspec.Struct, frozen=True, rename="camel"):
         return [name for name, light in self.lights.items() if light.version > version]
 
     def as_wire(self) -> dict[str, Any]:
-        """The state of the HTTP contract."""
+        """The state of the HTTP contract, without reasons where the live settings say so."""
         services: dict[str, dict[str, str]] = {}
         for name, light in self.lights.items():
             services[name] = {"status": light.status.value}
-            if light.reason is not None:
+            if light.reason is not None and live.SIGNUP_REASONS:
                 services[name]["reason"] = light.reason
         return {
             "signupId": str(self.signup_id),

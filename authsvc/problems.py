@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -15,25 +15,27 @@ class FieldError(msgspec.Struct, frozen=True):
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457's word for it
-    """Ends a request with this status and problem document."""
+    """Ends a request with this status and problem document. `kind` is its type, where the status does not say all."""
 
     def __init__(
         self,
         status: HTTPStatus,
         detail: str,
         *,
+        kind: str = "about:blank",
         errors: Sequence[FieldError] = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
+        self.kind = kind
         self.headers = dict(headers or {})
         self.detail = detail
         self.errors = errors
 
     def document(self) -> dict[str, Any]:
         document: dict[str, Any] = {
-            "type": "about:blank",
+            "type": self.kind,
             "title": self.status.phrase,
             "status": self.status.value,
             "detail": self.detail,
@@ -41,6 +43,20 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word for it
         if self.errors:
             document["errors"] = msgspec.to_builtins(self.errors)
         return document
+
+
+def too_many(limit: str, *, retry_after: int) -> Problem:
+    """This rate limit is reached."""
+    kind, detail = _LIMITS[limit]
+    headers = {"Retry-After": str(retry_after)}
+    return Problem(HTTPStatus.TOO_MANY_REQUESTS, f"{detail} Try again in {retry_after} s.", kind=kind, headers=headers)
+
+
+_LIMITS: Final = {
+    "address": ("/problems/limit-address", "Too many sign-ups came from your address in the last minute."),
+    "user_id": ("/problems/limit-user-id", "Too many sign-ups asked for this userId in the last minute."),
+    "total": ("/problems/limit-total", "Too many people sign up just now."),
+}
 
 
 def unavailable(detail: str, *, retry_after: int = 2) -> Problem:

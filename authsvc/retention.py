@@ -4,36 +4,44 @@ A sign-up's row is what makes a repeated `POST /user` join and a late answer kno
 about it can come again, which is checked when a process starts.
 """
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any, Final
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from django.db import transaction
 from django.db.models import QuerySet
+from django.utils.translation import gettext as _
 
 from authsvc.models import SignUp
 from authsvc.services import DATABASE
 from eventbus.topics import kept_for
+from livesettings.values import LiveSettings, live, rule
 
 TAG: Final = "retention"
 DAY: Final = timedelta(days=1)
+# Seconds. An outage of so long is nobody's reason to replay (DESIGN, invariant 2).
+TRIES_WORTH: Final = 600
+# After so many doublings any first pause has reached any longest one.
+GROWING_PAUSES: Final = 17
 
 
-def replay_window() -> timedelta:
+def replay_window(values: LiveSettings = live) -> timedelta:
     """How long after a sign-up began, at most, something about it can come again.
 
     It is retried for as long as its ticket is valid and sent for as long as the relay tries. A request may be read as
     long as Kafka keeps it, and its answer as long again; and both begin anew when a dead letter is replayed on its last
     day.
     """
-    relay = timedelta(seconds=settings.RELAY_MAX_ATTEMPTS * settings.RELAY_MAX_PAUSE * 1.1)
+    relay = timedelta(seconds=values.RELAY_MAX_ATTEMPTS * values.RELAY_MAX_PAUSE * 1.1)
     ticket = timedelta(seconds=settings.TICKET_MAX_AGE)
     return relay + ticket + timedelta(days=settings.DEAD_LETTER_RETENTION) + 2 * kept_for()
 
 
 @register(TAG)
-def check_retention(**_: Any) -> list[CheckMessage]:
+def check_retention(**options: Any) -> list[CheckMessage]:
     """Errors that keep every process from starting, in words."""
     if settings.KAFKA_RETENTION_HOURS < 1:
         return [Error("KAFKA_RETENTION_HOURS is less than an hour.", hint="Set it to 1 or more.", id="authsvc.E001")]
@@ -58,6 +66,33 @@ def check_retention(**_: Any) -> list[CheckMessage]:
             )
         )
     return errors
+
+
+@rule
+def check_relay(values: LiveSettings) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What keeps administrators from live settings of the relay that don't fit each other, or the retention."""
+    names = ("RELAY_FIRST_PAUSE", "RELAY_MAX_PAUSE", "RELAY_MAX_ATTEMPTS")
+    if values.RELAY_FIRST_PAUSE > values.RELAY_MAX_PAUSE:
+        yield names[:2], _("The first pause is longer than the longest.")
+    elif (worth := seconds_of_tries(values)) < TRIES_WORTH:
+        yield (
+            names,
+            _("The tries are used up after %(worth)d seconds; the least is %(least)d. Take more, or longer pauses.")
+            % {"worth": worth, "least": TRIES_WORTH},
+        )
+    if timedelta(days=settings.SIGNUP_RETENTION) <= (window := replay_window(values)):
+        yield (
+            names[1:],
+            _("Something about a sign-up could come again for %(window)d days, but it is purged after %(kept)d.")
+            % {"window": in_days(window), "kept": settings.SIGNUP_RETENTION},
+        )
+
+
+def seconds_of_tries(values: LiveSettings) -> float:
+    """From a sign-up's first try until it is stalled, without jitter."""
+    pauses = (min(values.RELAY_FIRST_PAUSE * 2.0**n, values.RELAY_MAX_PAUSE) for n in range(GROWING_PAUSES))
+    growing = list(islice(pauses, values.RELAY_MAX_ATTEMPTS))
+    return sum(growing) + (values.RELAY_MAX_ATTEMPTS - len(growing)) * values.RELAY_MAX_PAUSE
 
 
 def in_days(span: timedelta) -> int:

@@ -14,6 +14,7 @@ from authsvc.identity import user_id_key
 from authsvc.lights import SignUpState, Status, Verdict
 from authsvc.models import SignUp, User
 from eventbus.transactions import atomically
+from livesettings.values import live
 
 AUTH = "auth"
 DATABASE = "default"
@@ -123,7 +124,7 @@ def _new_signup(new: NewSignUp, record: User, verdict: Verdict, now: datetime) -
 
 def pause_after(attempt: int) -> timedelta:
     """How long to wait for the answers to the n-th try: doubling, with a tenth of jitter."""
-    seconds = min(settings.RELAY_FIRST_PAUSE * 2 ** min(attempt - 1, 16), settings.RELAY_MAX_PAUSE)
+    seconds = min(live.RELAY_FIRST_PAUSE * 2 ** min(attempt - 1, 16), live.RELAY_MAX_PAUSE)
     return timedelta(seconds=seconds * uniform(1, 1.1))  # noqa: S311 - jitter, not a secret
 
 
@@ -196,7 +197,7 @@ def _claim(limit: int) -> list[DueEvent]:
     events = []
     for signup in due:
         record = records.get(signup.owner_signup_id)
-        if record is None or signup.attempts >= settings.RELAY_MAX_ATTEMPTS:
+        if record is None or signup.attempts >= live.RELAY_MAX_ATTEMPTS:
             signup.stalled_at, signup.next_due_at = now, None
             continue
         signup.attempts += 1

@@ -9,6 +9,7 @@ from django.utils import timezone
 from authsvc import sse
 from authsvc.hub import Watch
 from authsvc.lights import SignUpState
+from livesettings.values import live
 
 
 async def follow(watch: Watch, states: Sequence[SignUpState], *, seen: int) -> AsyncIterator[bytes]:
@@ -20,9 +21,9 @@ async def follow(watch: Watch, states: Sequence[SignUpState], *, seen: int) -> A
     """
     now = time.monotonic()
     end = now + settings.STREAM_MAX_AGE
-    heartbeat = now + settings.STREAM_HEARTBEAT
-    age = (timezone.now() - states[-1].started_at).total_seconds()
-    deadline = now + max(0.0, settings.SIGNUP_DEADLINE - age)
+    said_at = now
+    began = now - (timezone.now() - states[-1].started_at).total_seconds()
+    is_delayed = False
 
     yield sse.RETRY
     for state in states[:-1]:
@@ -35,14 +36,16 @@ async def follow(watch: Watch, states: Sequence[SignUpState], *, seen: int) -> A
         if current.version > seen:
             yield sse.status_event(current, seen=seen)
             seen = current.version
-            heartbeat = now + settings.STREAM_HEARTBEAT
+            said_at = now
         if current.is_complete:
             return
-        if now >= deadline:
+        # Both may have changed while this waited: the hub wakes everybody then.
+        if not is_delayed and now >= began + live.SIGNUP_DEADLINE:
+            is_delayed = True
             yield sse.DELAYED
-            deadline = end
-        if now >= heartbeat:
+        if now >= said_at + live.STREAM_HEARTBEAT:
             yield sse.HEARTBEAT
-            heartbeat = now + settings.STREAM_HEARTBEAT
-        await watch.wait(at_most=max(0.0, min(heartbeat, deadline, end) - now))
+            said_at = now
+        deadline = end if is_delayed else began + live.SIGNUP_DEADLINE
+        await watch.wait(at_most=max(0.0, min(said_at + live.STREAM_HEARTBEAT, deadline, end) - now))
         now = time.monotonic()

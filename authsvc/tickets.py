@@ -1,16 +1,29 @@
 """Bearer tickets of the API: who has one may see that one sign-up (DESIGN, invariant 9; docs/adr/0007)."""
 
+from typing import Final
 from uuid import UUID
 
 from django.conf import settings
 from django.core import signing
 
+# Seconds from the front's request to ours; their clocks may differ.
+ADDRESS_MAX_AGE: Final = 300
 _signer = signing.TimestampSigner(salt="signup-ticket")
+_address_signer = signing.TimestampSigner(salt="signup-address")
 
 
 def issue_ticket(signup_id: UUID) -> str:
     """A ticket for this sign-up, good for TICKET_MAX_AGE seconds."""
     return _signer.sign(str(signup_id))
+
+
+def forwarded_address(header: str, signup_id: UUID) -> str | None:
+    """The address of the person for whom the front posts this sign-up; None where the header is not the front's."""
+    try:
+        signed_id, _, address = _address_signer.unsign(header, max_age=ADDRESS_MAX_AGE).partition(" ")
+    except signing.BadSignature:
+        return None
+    return address if signed_id == str(signup_id) else None
 
 
 def opens(ticket: str, signup_id: UUID) -> bool:

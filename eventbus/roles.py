@@ -24,6 +24,7 @@ from django.db.migrations.executor import MigrationExecutor
 from eventbus.errors import TransientError, growing_pauses, is_transient
 from eventbus.health import Heartbeat, health_server
 from eventbus.metrics import HEARTBEAT_AGE
+from livesettings.following import Follower
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +74,10 @@ class Role:
 
 
 @contextmanager
-def running_role(name: str) -> Iterator[Role]:
+def running_role(name: str, *, keeps_live_settings: bool = False) -> Iterator[Role]:
     """Runs a role until SIGTERM or SIGINT, with its health page on HEALTH_HOST:HEALTH_PORT (none if that is 0).
+
+    It follows the live settings. A role that has auth's database may keep their copy in Redis right.
 
     Must be entered by the main thread. The command's exit code is 0 after a stop request, and 1 when it ended by an
     error or had to be ended ENDS_WITHIN seconds after the request.
@@ -92,6 +95,9 @@ def running_role(name: str) -> Iterator[Role]:
                     f"{name} can't have {where} for its health page: {error}. Set HEALTH_PORT."
                 ) from error
         logger.info("%s started", name)
+        follower = Follower(keeper=keeps_live_settings)
+        stack.callback(follower.close)
+        follower.start()
         yield role
     logger.info("%s stopped", name)
 

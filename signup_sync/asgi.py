@@ -20,9 +20,11 @@ from django.contrib.staticfiles.finders import get_finders
 from django.core.management.base import BaseCommand
 from django.urls import URLPattern, re_path
 from servestatic import ServeStaticASGI
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from authsvc import retention
 from authsvc.api import SignUpApi
+from livesettings.following import Follower
 from signup_sync import health
 from signup_sync.front.sockets import websocket_application
 
@@ -30,6 +32,8 @@ from signup_sync.front.sockets import websocket_application
 BaseCommand().check(tags=[retention.TAG])
 
 api = SignUpApi()
+follower = Follower(keeper=True)
+follower.start()
 
 
 def static_files() -> ServeStaticASGI:
@@ -49,7 +53,7 @@ def route(pattern: str, application: Any) -> URLPattern:
     return routed
 
 
-application = ProtocolTypeRouter(
+services = ProtocolTypeRouter(
     {
         "http": URLRouter(
             [
@@ -63,3 +67,5 @@ application = ProtocolTypeRouter(
         "websocket": websocket_application,
     }
 )
+# Not left to the server: daphne believes X-Forwarded-For from anybody. From here on `client` is the person's address.
+application = ProxyHeadersMiddleware(services, trusted_hosts=settings.TRUSTED_PROXIES)

@@ -75,6 +75,10 @@ ALLOWED_HOSTS = required_in_production("ALLOWED_HOSTS", "127.0.0.1,localhost,[::
 # Origins (scheme://host) that may post forms when a proxy ends TLS, comma-separated. Default: none.
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
+# Who may say in X-Forwarded-For and X-Forwarded-Proto whom they speak for: addresses or networks, with spaces or commas
+# between them. It is the gateway, and what stands before it. Default: this host.
+TRUSTED_PROXIES = env.str("TRUSTED_PROXIES", default="127.0.0.1 ::1").replace(",", " ").split()
+
 # --- The services and where each keeps its own -----------------------------------------------------------------
 
 # The services that must know each user, in the order in which the lights stand. A new participant is added here.
@@ -172,6 +176,17 @@ CHANNEL_LAYERS = {
 
 # Where the front posts: the gateway's address. Without a gateway, the one instance itself.
 GATEWAY_URL = required_in_production("GATEWAY_URL", RUNNING_HERE.get("GATEWAY_URL", "http://127.0.0.1:8000"))
+# From here to RELAY_RATE, but for STREAM_MAX_AGE, TICKET_MAX_AGE and PROJECTION_TTL: what holds until an administrator
+# sets another value, which every process uses within a second (livesettings).
+# False: nobody new is taken; what has begun goes on. Default: true.
+SIGNUP_OPEN = env.bool("SIGNUP_OPEN", default=True)
+# False: page and API say that a service refused, and not why. Default: true.
+SIGNUP_REASONS = env.bool("SIGNUP_REASONS", default=True)
+# Sign-ups that are taken in a minute from one address, for one user ID, and in all; 0 is any number. Defaults: 60, 10
+# and 0 in production, elsewhere 0: who tries it, or tests it, is one address.
+RATE_LIMIT_ADDRESS = env.int("RATE_LIMIT_ADDRESS", default=60 if PRODUCTION else 0)
+RATE_LIMIT_USER_ID = env.int("RATE_LIMIT_USER_ID", default=10 if PRODUCTION else 0)
+RATE_LIMIT_TOTAL = env.int("RATE_LIMIT_TOTAL", default=0)
 # Seconds until the page and the stream call a sign-up delayed. Default: 30.
 SIGNUP_DEADLINE = env.float("SIGNUP_DEADLINE", default=30.0)
 # Seconds between two comments on a quiet stream, and between two readings of the state behind it. Default: 15.
@@ -231,6 +246,7 @@ INSTALLED_APPS = [
     "chatsvc",
     "customersvc",
     "eventbus",
+    "livesettings",
     "channels",
     "django.contrib.admin",
     "django.contrib.auth",

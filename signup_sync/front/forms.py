@@ -8,8 +8,8 @@ from django import forms
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from signup_sync.front.gateway import GatewayError, NewUser
-from signup_sync.front.words import REFUSALS, UNKNOWN_REFUSAL
+from signup_sync.front.gateway import CLOSED, LIMIT_OF_ADDRESS, LIMIT_OF_USER_ID, GatewayError, NewUser
+from signup_sync.front.words import NOTICES, REFUSALS, UNKNOWN_REFUSAL
 
 # Auth's contract (docs/openapi.yaml), in characters.
 USER_ID_MIN: Final = 2
@@ -92,7 +92,13 @@ class SignUpForm(forms.Form):
             name = error.pointer.removeprefix("/")
             self.add_error(name if name in self.fields else None, error.detail)
         if not problem.errors:
-            self.add_error(None, _words_of(problem))
+            self.add_error("userId" if problem.kind == LIMIT_OF_USER_ID else None, _words_of(problem))
+
+
+_LIMITS: Final = {
+    LIMIT_OF_ADDRESS: _("Too many sign-ups came from your network just now. What you typed is still here. {again}"),
+    LIMIT_OF_USER_ID: _("Too many sign-ups asked for this user ID just now. Choose another one. {again}"),
+}
 
 
 def _words_of(problem: GatewayError) -> str:
@@ -100,9 +106,12 @@ def _words_of(problem: GatewayError) -> str:
         return str(
             _("This form was sent with too many different details. Copy what you need, open the sign-up page again.")
         )
+    if problem.kind == CLOSED:
+        return str(NOTICES["closed"])
     if not problem.may_pass:
         return str(_("Your sign-up was not accepted, and we do not know why. Load this page again and try once more."))
     again = str(_("Try again in a moment."))
     if seconds := problem.retry_after:
         again = ngettext("Try again in %(n)d second.", "Try again in %(n)d seconds.", seconds) % {"n": seconds}
-    return str(_("We cannot sign you up right now. What you typed is still here. {again}")).format(again=again)
+    text = _LIMITS.get(problem.kind, _("We cannot sign you up right now. What you typed is still here. {again}"))
+    return str(text).format(again=again)

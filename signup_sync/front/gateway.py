@@ -12,8 +12,9 @@ import aiohttp
 import msgspec
 from django.conf import settings
 
+from livesettings.values import live
 from signup_sync.front.states import State, read_state
-from signup_sync.front.tickets import bearer_ticket
+from signup_sync.front.tickets import bearer_ticket, signed_address
 
 logger = logging.getLogger(__name__)
 
@@ -25,17 +26,22 @@ POST_TIMEOUT: Final = 30.0
 # A stream that misses this many heartbeats is taken for dead.
 MISSED_HEARTBEATS: Final = 3
 POST_ATTEMPTS: Final = 2
+# Types of problem documents: nobody new is taken now, and which rate limit is reached.
+CLOSED: Final = "/problems/closed"
+LIMIT_OF_ADDRESS: Final = "/problems/limit-address"
+LIMIT_OF_USER_ID: Final = "/problems/limit-user-id"
 _LOST_ON_THE_WAY: Final = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewUser:
-    """What a person typed. Its repr, which may get into a log, has no password."""
+    """What a person typed, and the address that they have. Its repr, which may get into a log, has no password."""
 
     user_id: str
     user_name: str
     email: str
     password: str = field(repr=False)
+    address: str | None = None
 
     def as_wire(self) -> dict[str, str]:
         return {
@@ -54,17 +60,25 @@ class FieldError(msgspec.Struct, frozen=True):
 
 
 class _ProblemDocument(msgspec.Struct, frozen=True):
+    type: str = ""
     errors: list[FieldError] = []
 
 
 class GatewayError(Exception):
-    """The gateway refused, or it is away (503). `retry_after` is in seconds."""
+    """The gateway refused, or it is away (503). `kind` is the problem's type, `retry_after` is in seconds."""
 
     def __init__(
-        self, status: int, reason: str, *, errors: Sequence[FieldError] = (), retry_after: int | None = None
+        self,
+        status: int,
+        reason: str,
+        *,
+        kind: str = "",
+        errors: Sequence[FieldError] = (),
+        retry_after: int | None = None,
     ) -> None:
         super().__init__(f"{status}: {reason}")
         self.status = status
+        self.kind = kind
         self.errors = errors
         self.retry_after = retry_after
 
@@ -93,7 +107,9 @@ class Gateway:
         An answer that got lost on the way is asked for once more: the key makes the second request join the first.
         """
         headers = {"Accept": "text/event-stream", "Idempotency-Key": str(signup_id)}
-        silence = max(POST_TIMEOUT, MISSED_HEARTBEATS * settings.STREAM_HEARTBEAT)
+        if user.address:
+            headers["Signup-Address"] = signed_address(signup_id, user.address)
+        silence = max(POST_TIMEOUT, MISSED_HEARTBEATS * live.STREAM_HEARTBEAT)
         for attempt in range(1, POST_ATTEMPTS + 1):
             try:
                 return await self._request("POST", "/user", headers, silence=silence, json=user.as_wire())
@@ -112,7 +128,7 @@ class Gateway:
             "Last-Event-ID": str(seen),
             "Signup-Ticket": bearer_ticket(signup_id),
         }
-        silence = MISSED_HEARTBEATS * settings.STREAM_HEARTBEAT
+        silence = MISSED_HEARTBEATS * live.STREAM_HEARTBEAT
         response = await self._request("GET", f"/user/signups/{signup_id}/events", headers, silence=silence)
         if response.status == HTTPStatus.NO_CONTENT:
             response.release()
@@ -167,6 +183,7 @@ async def _problem_of(response: aiohttp.ClientResponse) -> GatewayError:
     return GatewayError(
         response.status,
         response.reason or "",
+        kind=document.type,
         errors=document.errors,
         retry_after=int(wait) if wait.isdecimal() else None,
     )

@@ -28,6 +28,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from livesettings.values import live
 from signup_sync.front.gateway import Gateway, GatewayError, NewUser
 from signup_sync.front.sse import COMMENT, ServerEvent, read_events
 from signup_sync.front.states import State, read_state
@@ -80,7 +81,7 @@ class Relay:
     async def auth_verdict(self) -> State | None:
         """The state in which auth has given its verdict, or the last one known after SIGNUP_DEADLINE seconds."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(settings.SIGNUP_DEADLINE):
+            async with asyncio.timeout(live.SIGNUP_DEADLINE):
                 await self._judged_or_over.wait()
         return self.state
 

@@ -22,6 +22,7 @@ from django.core.handlers.asgi import ASGIRequest
 from django.http import parse_cookie
 from django.urls import path, re_path
 
+from livesettings.values import live
 from signup_sync.front.gateway import GatewayError
 from signup_sync.front.relay import REDIS_AWAY, group_of, pause_after, relays
 from signup_sync.front.states import State, read_state
@@ -125,7 +126,7 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
         with suppress(TimeoutError):
             while True:
                 self._heard.clear()
-                async with asyncio.timeout(SILENT_HEARTBEATS * settings.STREAM_HEARTBEAT):
+                async with asyncio.timeout(SILENT_HEARTBEATS * live.STREAM_HEARTBEAT):
                     await self._heard.wait()
 
     async def _show(self, state: State) -> None:

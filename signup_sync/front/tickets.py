@@ -23,6 +23,7 @@ _PAGE_SALT: Final = "signup-page-ticket"
 CONTENTS_MAX: Final = 8
 _cookie_signer = signing.Signer(salt="signup-browser")
 _bearer_signer = signing.TimestampSigner(salt="signup-ticket")
+_address_signer = signing.TimestampSigner(salt="signup-address")
 
 
 class TicketError(Exception):
@@ -77,6 +78,11 @@ def remember_browser(response: HttpResponseBase, browser: str) -> None:
 def bearer_ticket(signup_id: UUID) -> str:
     """A ticket for auth's API: whoever holds the signing key may issue one."""
     return _bearer_signer.sign(str(signup_id))
+
+
+def signed_address(signup_id: UUID, address: str) -> str:
+    """For auth's API: for whom this sign-up is posted. Auth counts by it, and sees only the gateway otherwise."""
+    return _address_signer.sign(f"{signup_id} {address}")
 
 
 def page_ticket(signup_id: UUID, browser: str) -> str:

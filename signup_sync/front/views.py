@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, Final
 from uuid import UUID
@@ -17,9 +17,10 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_safe
 
+from livesettings.values import live
 from signup_sync.front import words
 from signup_sync.front.forms import SignUpForm
-from signup_sync.front.gateway import GatewayError
+from signup_sync.front.gateway import CLOSED, GatewayError, NewUser
 from signup_sync.front.relay import relays
 from signup_sync.front.sockets import socket_path
 from signup_sync.front.states import Light, State
@@ -80,6 +81,8 @@ async def sign_up(request: HttpRequest) -> HttpResponse:
     browser = known or new_browser()
     if request.method == "POST":
         response = await _submit(request, browser)
+    elif not live.SIGNUP_OPEN:
+        response = _guarded(request, render(request, "front/not_open.html", {"text": words.NOTICES["closed"]}))
     else:
         response = _form_page(request, SignUpForm(), Page.of(new_signup_id(), browser))
     if known is None:
@@ -93,7 +96,8 @@ async def _submit(request: HttpRequest, browser: str) -> HttpResponse:
     first = Page.of(_posted_signup_id(request, browser), browser)
     if not form.is_valid():
         return _form_again(request, form, first, None, HTTPStatus.UNPROCESSABLE_ENTITY)
-    signup_id, answer = await _post(first.signup_id, form)
+    user = replace(form.new_user, address=request.META.get("REMOTE_ADDR"))
+    signup_id, answer = await _post(first.signup_id, user)
     page = Page.of(signup_id, browser)
     if isinstance(answer, GatewayError):
         form.show_problem(answer)
@@ -121,18 +125,18 @@ def _posted_signup_id(request: HttpRequest, browser: str) -> UUID:
         return new_signup_id()
 
 
-async def _post(first: UUID, form: SignUpForm) -> tuple[UUID, State | GatewayError]:
+async def _post(first: UUID, user: NewUser) -> tuple[UUID, State | GatewayError]:
     """Signs up as the first of the form's sign-ups that has no other content. Returns which, and what auth says."""
     for signup_id in signup_ids_of(first):
-        answer = await _post_as(signup_id, form)
+        answer = await _post_as(signup_id, user)
         if not isinstance(answer, GatewayError) or answer.status != HTTPStatus.CONFLICT:
             break
     return signup_id, answer
 
 
-async def _post_as(signup_id: UUID, form: SignUpForm) -> State | GatewayError:
+async def _post_as(signup_id: UUID, user: NewUser) -> State | GatewayError:
     try:
-        return await relays().sign_up(signup_id, form.new_user)
+        return await relays().sign_up(signup_id, user)
     except GatewayError as problem:
         logger.info("sign-up %s was not taken: %s", signup_id, problem)
         return problem
@@ -142,6 +146,8 @@ def _status_of(problem: GatewayError) -> HTTPStatus:
     """What the front answers where the gateway answered that."""
     if problem.errors:
         return HTTPStatus.UNPROCESSABLE_ENTITY
+    if problem.kind == CLOSED:
+        return HTTPStatus.FORBIDDEN
     if problem.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.CONFLICT):
         return HTTPStatus(problem.status)
     return HTTPStatus.SERVICE_UNAVAILABLE if problem.may_pass else HTTPStatus.BAD_GATEWAY
@@ -182,7 +188,7 @@ async def status(request: HttpRequest, ticket: str) -> HttpResponse:
         logger.info("sign-up %s: the state cannot be read: %s", page.signup_id, problem)
         outcome = "unknown"
     if state is not None:
-        outcome = words.outcome_of(state, is_delayed=is_older(ticket, settings.SIGNUP_DEADLINE))
+        outcome = words.outcome_of(state, is_delayed=is_older(ticket, live.SIGNUP_DEADLINE))
     if _is_script(request):
         return JsonResponse({"state": state and json.loads(state.text)})
     context = {"reload": _reload_after(outcome)}
@@ -222,9 +228,9 @@ def _page(
             for name, light in lights.items()
         ],
         "outcome": outcome,
-        "title": words.OUTCOMES[outcome]["title"],
+        "title": words.outcomes()[outcome]["title"],
         "text": words.text_of(outcome, state),
-        "action": words.OUTCOMES[outcome]["action"],
+        "action": words.outcomes()[outcome]["action"],
         "for_script": for_script,
     }
     return _guarded(request, render(request, template, everything, status=status))

@@ -5,6 +5,7 @@ from typing import Any, Final, Literal
 
 from django.utils.translation import gettext_lazy as _
 
+from livesettings.values import live
 from signup_sync.front.states import Light, State
 
 Outcome = Literal["pending", "delayed", "green", "red", "refused", "absent", "unknown"]
@@ -72,7 +73,22 @@ OUTCOMES: Final[Mapping[Outcome, Mapping[str, Any]]] = {
         "action": None,
     },
 }
+# In place of theirs while the live settings hide why a service refused.
+WITHOUT_REASONS: Final[Mapping[Outcome, Mapping[str, Any]]] = {
+    "red": {
+        "title": _("Your account exists"),
+        "text": _("{services} refused, so nothing was changed there. Your account works: go on to log in."),
+        "action": "login",
+    },
+    "refused": {
+        "title": _("This sign-up was refused"),
+        "text": _("No new account was made. Log in if you have one, or choose other details in the form."),
+        "action": "form",
+    },
+}
+REFUSED: Final = _("Refused")
 NOTICES: Final = {
+    "closed": _("Nobody new can sign up at the moment. Try again later, or log in if you have an account."),
     "lost": _("The connection is lost. Trying to get it back; what you see may be out of date."),
     "expired": _("This page is too old to show more. Your sign-up goes on; try to log in."),
     "foreign": _("This page belongs to another browser, so it shows no more here."),
@@ -89,6 +105,16 @@ NOTICES: Final = {
 }
 
 
+def statuses() -> Mapping[str, Any]:
+    """A light's status in words, where no reason says more."""
+    return STATUSES if live.SIGNUP_REASONS else {**STATUSES, "FAIL": REFUSED}
+
+
+def outcomes() -> Mapping[Outcome, Mapping[str, Any]]:
+    """For each outcome a title, what it means, and which way to go on is offered."""
+    return OUTCOMES if live.SIGNUP_REASONS else {**OUTCOMES, **WITHOUT_REASONS}
+
+
 def name_of(service: str) -> str:
     return service.capitalize()
 
@@ -96,7 +122,7 @@ def name_of(service: str) -> str:
 def word_of(light: Light) -> str:
     """A light's status in words."""
     return str(
-        REASONS.get(light.reason or "", STATUSES[light.status]) if light.status == "FAIL" else STATUSES[light.status]
+        REASONS.get(light.reason or "", statuses()["FAIL"]) if light.status == "FAIL" else STATUSES[light.status]
     )
 
 
@@ -113,15 +139,15 @@ def text_of(outcome: Outcome, state: State | None) -> str:
     """An outcome's text, with the names of the services whose light is red."""
     lights = state.services.items() if state else ()
     red = ", ".join(name_of(service) for service, light in lights if light.status == "FAIL")
-    return str(OUTCOMES[outcome]["text"]).replace("{services}", red)
+    return str(outcomes()[outcome]["text"]).replace("{services}", red)
 
 
 def for_script() -> dict[str, Any]:
     return {
-        "statuses": STATUSES,
+        "statuses": statuses(),
         "reasons": REASONS,
         "refusals": {reason: {"field": field, "text": text} for reason, (field, text) in REFUSALS.items()},
         "unknownRefusal": UNKNOWN_REFUSAL,
-        "outcomes": OUTCOMES,
+        "outcomes": outcomes(),
         "notices": NOTICES,
     }

@@ -397,7 +397,9 @@ def finding(**fields: Any) -> dict[str, Any]:
         pytest.param(PAGE_ANSWERED, finding(kind="missing"), id="a missing record without its owner"),
         pytest.param(PAGE_ANSWERED, finding(kind="superfluous", healed=True), id="a superfluous row that was healed"),
         pytest.param(STATE, states()[0].as_wire() | {"version": 0}, id="a version below 1"),
-        pytest.param(STATE, states()[0].as_wire() | {"services": {"auth": {"status": "FAIL"}}}, id="red for no reason"),
+        pytest.param(
+            STATE, states()[0].as_wire() | {"services": {"auth": {"status": "FAIL", "reason": "no"}}}, id="no reason"
+        ),
         pytest.param("schemas/signup-status-event.json", states()[0].as_wire(), id="an event that says no change"),
         pytest.param(
             "schemas/problem.json", unavailable("No.").document() | {"status": 200}, id="a problem that is none"

@@ -11,6 +11,7 @@ from django.utils import timezone
 from authsvc.hub import StreamHub, Watch
 from authsvc.lights import SignUpState, Status, Verdict
 from authsvc.projection import AsyncProjection, Projection
+from livesettings.values import take
 from tests.servers import ValkeyServer
 from tests.waiting import eventually_async
 
@@ -67,6 +68,16 @@ async def subscribed(hub: StreamHub) -> None:
         return hub._is_subscribed is True
 
     await eventually_async(is_subscribed, 10)
+
+
+async def test_another_value_of_a_live_setting_wakes_who_watches(hub):
+    with hub.watching(uuid4()) as watch:
+        waiting = asyncio.create_task(watch.wait(at_most=30))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            await asyncio.to_thread(take, {"SIGNUP_DEADLINE": 7.0})
+            await waiting
+    take({})
 
 
 async def test_what_another_process_writes_reaches_who_watches_it(hub):

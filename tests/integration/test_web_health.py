@@ -16,7 +16,10 @@ from django.utils.connection import ConnectionProxy
 from pytest_django.fixtures import Settings
 
 from signup_sync import health
-from signup_sync.asgi import application
+from signup_sync.asgi import application, follower
+
+# This is no web process: it follows nothing in between the tests.
+follower.close()
 
 pytestmark = [pytest.mark.needs("redis"), pytest.mark.django_db(transaction=True)]
 

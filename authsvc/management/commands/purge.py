@@ -10,9 +10,10 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 from tqdm import tqdm
 
-from authsvc.retention import in_days, old_signups, purge_signups, replay_window
+from authsvc.retention import check_retention, in_days, old_signups, purge_signups, replay_window
 from eventbus.dead_letters import purge_dead_letters
 from eventbus.models import DeadLetter
+from livesettings.following import look_once
 
 # Rows of one transaction: short, so that nobody waits for it.
 BATCH: Final = 500
@@ -40,6 +41,10 @@ class Command(BaseCommand):
         parser.add_argument("--dry-run", action="store_true", help="count what would be deleted, and delete nothing")
 
     def handle(self, *, older_than: int | None, incomplete: bool, dry_run: bool, **options: Any) -> None:
+        # What administrators have set may make sign-ups come again for longer than settings.py alone would.
+        look_once()
+        if errors := check_retention():
+            raise CommandError("\n".join(str(error) for error in errors))
         signups_before = self._before(older_than, settings.SIGNUP_RETENTION)
         letters_before = self._before(older_than, settings.DEAD_LETTER_RETENTION)
         if older_than is not None and timedelta(days=older_than) <= (window := replay_window()):

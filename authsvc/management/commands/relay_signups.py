@@ -19,6 +19,7 @@ from eventbus.lag import LagReader
 from eventbus.messages import Outgoing
 from eventbus.producer import EventProducer
 from eventbus.roles import check_database, running_role
+from livesettings.values import live
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class Command(BaseCommand):
     )
 
     def handle(self, **options: Any) -> None:
-        with running_role("relay") as role:
+        with running_role("relay", keeps_live_settings=True) as role:
             if not role.wait_for("its database", partial(check_database, "authsvc")):
                 return
             relay = Relay()
@@ -98,7 +99,7 @@ class Relay:
         self._producer.close(timeout=0)
 
     def _rate(self) -> int:
-        rate: int = settings.RELAY_RATE
+        rate = live.RELAY_RATE
         try:
             is_behind = self._unread() >= rate
         except TransientError as error:

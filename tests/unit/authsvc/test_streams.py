@@ -89,6 +89,20 @@ async def test_it_says_once_that_it_is_delayed_and_stays(begun, settings):
     assert ids(await read(stream)) == [2]
 
 
+async def test_a_stream_that_waits_takes_over_another_deadline_and_heartbeat(begun, settings):
+    settings.SIGNUP_DEADLINE = settings.STREAM_HEARTBEAT = 500
+    watch = Watch()
+    stream = follow(watch, [begun], seen=0)
+    assert ids([await anext(stream) for _ in range(2)]) == [1]
+    waiting = asyncio.ensure_future(anext(stream))
+    await asyncio.wait([waiting], timeout=0.05)
+    settings.SIGNUP_DEADLINE, settings.STREAM_HEARTBEAT = 0.01, 0.01
+    watch.ring()
+    async with asyncio.timeout(5):
+        assert await waiting == b"event: delayed\ndata: {}\n\n"
+        assert await anext(stream) == b": still here\n\n"
+
+
 async def test_it_ends_when_the_client_leaves_or_it_is_too_old(begun, settings):
     watch = Watch()
     watch.close()

@@ -1,10 +1,15 @@
 """A role to be run as a process of its own: `python -m tests.unit.eventbus.role steady|stuck|failing`."""
 
 import logging
+import os
 import sys
 import time
 
-from django.conf import settings
+os.environ |= {
+    "DJANGO_SETTINGS_MODULE": "signup_sync.settings",
+    "HEALTH_PORT": sys.argv[2],
+    "REDIS_URL": "redis://127.0.0.1:1/0",
+}
 
 from eventbus.roles import running_role
 
@@ -22,6 +27,5 @@ def run(how: str) -> None:
 
 
 if __name__ == "__main__":
-    settings.configure(HEALTH_HOST="127.0.0.1", HEALTH_PORT=int(sys.argv[2]))
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     run(sys.argv[1])

@@ -55,6 +55,7 @@ class AuthServer:
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.posts: list[tuple[str, dict[str, str]]] = []
+        self.addresses: list[str] = []  # for whom, as the front says
         self.streams: Counter[str] = Counter()  # open now
         self.resumed: list[tuple[str, str]] = []  # signup_id and Last-Event-ID of each GET …/events
         self.reads = 0
@@ -99,6 +100,7 @@ class AuthServer:
     async def _post(self, request: web.Request) -> web.StreamResponse:
         key, content = request.headers["Idempotency-Key"], await request.json()
         self.posts.append((key, content))
+        self.addresses.append(request.headers.get("Signup-Address", ""))
         await self.may_answer.wait()
         if self.problems:
             return self.problems.pop(0)
@@ -159,11 +161,13 @@ class AuthServer:
         return response
 
 
-def problem(status: int, errors: list[dict[str, str]] | None = None, **headers: str) -> web.Response:
+def problem(
+    status: int, errors: list[dict[str, str]] | None = None, *, kind: str = "about:blank", **headers: str
+) -> web.Response:
     """A problem document; `retry_after="3"` becomes a header."""
     return web.Response(
         status=status,
-        text=json.dumps({"type": "about:blank", "status": status, "errors": errors or []}),
+        text=json.dumps({"type": kind, "status": status, "errors": errors or []}),
         content_type="application/problem+json",
         headers={name.replace("_", "-"): value for name, value in headers.items()},
     )

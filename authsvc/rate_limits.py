@@ -1,0 +1,121 @@
+"""How many sign-ups are taken in a minute: from one address, for one user ID, and in all (docs/adr/0027)."""
+
+import logging
+import time
+from ipaddress import IPv6Address, ip_address, ip_network
+from math import ceil
+from typing import Any, Final, Literal, cast
+from uuid import UUID
+
+from django.conf import settings
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import RedisStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from prometheus_client import Counter
+from redis.asyncio import BlockingConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from livesettings.values import live
+
+logger = logging.getLogger(__name__)
+
+# Repetitions of one sign-up that are taken in a minute although a limit is reached.
+REPETITIONS: Final = RateLimitItemPerMinute(6)
+CONNECTIONS: Final = 16
+# Seconds that Redis may take, and for which it is not asked again after it did not answer.
+REDIS_TIMEOUT: Final = 0.5
+AWAY_PAUSE: Final = 1.0
+
+LIMITED: Final = Counter("signup_limited_total", "Sign-ups that a rate limit refused.", ["limit"])
+UNLIMITED: Final = Counter("signup_unlimited_total", "Sign-ups let through uncounted because Redis was away.")
+
+Limit = Literal["address", "user_id", "total"]
+
+
+class TooManyError(Exception):
+    """This limit is reached; in `retry_after` seconds another may be taken."""
+
+    def __init__(self, limit: Limit, retry_after: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+        self.retry_after = retry_after
+
+
+class RateLimits:
+    """Counts in Redis, in sliding windows, over all processes. Where Redis is away everybody is let through.
+
+    For one event loop. Each limit that is set costs one round trip; one that is reached spares those after it.
+    """
+
+    def __init__(self) -> None:
+        pool = BlockingConnectionPool.from_url(
+            settings.REDIS_URL,
+            max_connections=CONNECTIONS,
+            timeout=REDIS_TIMEOUT,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=REDIS_TIMEOUT,
+            socket_connect_timeout=REDIS_TIMEOUT,
+        )
+        # The pool has the address, which may be a Unix socket's.
+        self._storage = RedisStorage(
+            "async+redis://", implementation="redispy", key_prefix="rate", connection_pool=cast("Any", pool)
+        )
+        self._pool = pool
+        self._windows = SlidingWindowCounterRateLimiter(self._storage)
+        self._ask_again_at = 0.0
+
+    async def close(self) -> None:
+        """Ends the connections."""
+        await self._pool.aclose()
+
+    async def count(self, *, address: str | None, user_id_key: str) -> None:
+        """Counts one sign-up. Raises TooManyError where a limit is reached; those after it don't count it, so that
+        who floods from one address takes nothing of what all have together."""
+        limits: tuple[tuple[Limit, int, str | None], ...] = (
+            ("address", live.RATE_LIMIT_ADDRESS, address and network_of(address)),
+            ("user_id", live.RATE_LIMIT_USER_ID, user_id_key),
+            ("total", live.RATE_LIMIT_TOTAL, "all"),
+        )
+        for limit, amount, counted in limits:
+            if amount and counted:
+                await self._hit(limit, RateLimitItemPerMinute(amount), counted)
+
+    async def count_repetition(self, signup_id: UUID) -> bool:
+        """Whether a sign-up that has begun may be posted once more, although a limit is reached."""
+        try:
+            return await self._windows.hit(REPETITIONS, "repetition", str(signup_id))
+        except (RedisError, OSError) as error:
+            self._let_through(error)
+            return True
+
+    async def _hit(self, limit: Limit, item: RateLimitItemPerMinute, counted: str) -> None:
+        if time.monotonic() < self._ask_again_at:
+            UNLIMITED.inc()
+            return
+        try:
+            if await self._windows.hit(item, limit, counted):
+                return
+            window = await self._windows.get_window_stats(item, limit, counted)
+        except (RedisError, OSError) as error:
+            self._let_through(error)
+            return
+        LIMITED.labels(limit).inc()
+        raise TooManyError(limit, max(1, ceil(window.reset_time - time.time())))
+
+    def _let_through(self, error: Exception) -> None:
+        UNLIMITED.inc()
+        self._ask_again_at = time.monotonic() + AWAY_PAUSE
+        logger.warning("Redis is away, so sign-ups are let through uncounted: %s", error)
+
+
+def network_of(address: str) -> str:
+    """What counts as one address: of IPv6 the network of 64 bits, which is what one customer has."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv6Address):
+        return str(parsed.ipv4_mapped or ip_network((parsed, 64), strict=False))
+    return str(parsed)

@@ -1,0 +1,205 @@
+"""The page on which administrators change the live settings."""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.models import LogEntry
+from django.contrib.contenttypes.models import ContentType
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.text import format_lazy
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from livesettings.following import look_once
+from livesettings.models import ROW, Overrides
+from livesettings.values import NAMES, broken_rules, meta_of, type_of, with_overrides
+
+# Changes that the page shows; Django's own history page has all of them.
+CHANGES_SHOWN: Final = 20
+DEFAULTS: Final = with_overrides({})
+
+
+def shown(value: object) -> str:
+    """A value as it is typed and logged."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def field_of(name: str) -> forms.Field:
+    """The form's field of a setting; empty is its default."""
+    meta, default = meta_of(name), getattr(DEFAULTS, name)
+    label, what = _(meta.title or name), _(meta.description or "")
+    if type_of(name) is bool:
+        is_default = _("Yes") if default else _("No")
+        choices = [("", format_lazy("{} ({})", _("Default"), is_default)), ("yes", _("Yes")), ("no", _("No"))]
+        return forms.TypedChoiceField(
+            label=label,
+            help_text=what,
+            required=False,
+            choices=choices,
+            empty_value=None,
+            coerce=lambda each: each == "yes",
+        )
+    number: Any = forms.IntegerField if type_of(name) is int else forms.FloatField
+    span = format_lazy(_("From {least} to {most}."), least=f"{meta.ge:,}", most=f"{meta.le:,}")
+    field: forms.Field = number(
+        label=label, help_text=format_lazy("{} {}", what, span), required=False, min_value=meta.ge, max_value=meta.le
+    )
+    field.widget.attrs["placeholder"] = shown(default)
+    return field
+
+
+class OverridesForm(forms.ModelForm):
+    """One field for each setting, named as it is."""
+
+    seen = forms.IntegerField(widget=forms.HiddenInput)
+
+    class Meta:
+        model = Overrides
+        fields = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.initial["seen"] = self.instance.version
+        self.before: dict[str, Any] = dict(self.instance.values)
+        for name, value in self.before.items():
+            self.initial[name] = shown(value)
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        if self.errors:
+            return cleaned
+        if cleaned["seen"] != self.instance.version:
+            raise forms.ValidationError(
+                _("Somebody has changed these settings since you opened this page. Load it again and see what is new.")
+            )
+        if problems := broken_rules(self.overrides):
+            raise forms.ValidationError(problems)
+        return cleaned
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """What was chosen, without what is left at its default."""
+        return {name: value for name in NAMES if (value := self.cleaned_data.get(name)) is not None}
+
+    def save(self, commit: bool = True) -> Any:
+        self.instance.values = self.overrides
+        self.instance.version += 1
+        return super().save(commit)
+
+
+# Django's admin looks for the fields on the class.
+SettingsForm: Final = type("SettingsForm", (OverridesForm,), {name: field_of(name) for name in NAMES})
+
+
+@admin.register(Overrides)
+class OverridesAdmin(admin.ModelAdmin):
+    """One page: the list leads to it, and nothing is added or deleted."""
+
+    form = SettingsForm
+    readonly_fields = ("present", "changes")
+    fieldsets = (
+        (
+            _("Sign-up"),
+            {
+                "description": _("What is empty has its default, which stands there in grey."),
+                "fields": ("SIGNUP_OPEN", "SIGNUP_REASONS", "SIGNUP_DEADLINE", "STREAM_HEARTBEAT"),
+            },
+        ),
+        (_("Rate limits"), {"fields": ("RATE_LIMIT_ADDRESS", "RATE_LIMIT_USER_ID", "RATE_LIMIT_TOTAL")}),
+        (
+            _("Asking again"),
+            {"fields": ("RELAY_FIRST_PAUSE", "RELAY_MAX_PAUSE", "RELAY_MAX_ATTEMPTS", "RELAY_RATE")},
+        ),
+        (_("Changes"), {"fields": ("changes", "seen")}),
+    )
+
+    def get_fieldsets(self, request: HttpRequest, obj: Overrides | None = None) -> Any:
+        if self.has_change_permission(request, obj):
+            return super().get_fieldsets(request, obj)
+        return [(None, {"fields": ("present", "changes")})]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Overrides | None = None) -> bool:
+        return False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Overrides]:
+        rows = super().get_queryset(request)
+        # Two who save at the same time come one after the other, and the second one is told.
+        return rows.select_for_update() if request.method == "POST" else rows
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        if not self.has_view_or_change_permission(request):
+            return super().changelist_view(request, extra_context)
+        Overrides.objects.get_or_create(pk=ROW)
+        return HttpResponseRedirect(reverse("admin:livesettings_overrides_change", args=[ROW]))
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        own = {"title": _("Live settings"), "subtitle": None, "show_save_and_continue": False}
+        return super().changeform_view(request, object_id, form_url, {**(extra_context or {}), **own})
+
+    def response_change(self, request: HttpRequest, obj: Overrides) -> HttpResponse:
+        return HttpResponseRedirect(request.path)
+
+    def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:
+        """A text with the values: Django's own lists the fields alone."""
+        before, after = with_overrides(form.before), with_overrides(form.instance.values)
+        changed = [name for name in NAMES if getattr(before, name) != getattr(after, name)]
+        told = "; ".join(
+            f"{meta_of(name).title}: {shown(getattr(before, name))} → {shown(getattr(after, name))}" for name in changed
+        )
+        return told or "Saved without a change."
+
+    def save_model(self, request: HttpRequest, obj: Overrides, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        transaction.on_commit(lambda: self._tell_everybody(request))
+
+    def _tell_everybody(self, request: HttpRequest) -> None:
+        if look_once():
+            self.message_user(request, _("Saved. Every process uses it within a second."), messages.SUCCESS)
+        else:
+            self.message_user(
+                request,
+                _("Saved, but Redis is away: the other services go on with what they know until it is back."),
+                messages.WARNING,
+            )
+
+    @admin.display(description=_("what holds"))
+    def present(self, overrides: Overrides) -> SafeString:
+        values = with_overrides(overrides.values)
+        return _table((gettext(meta_of(name).title or name), shown(getattr(values, name))) for name in NAMES)
+
+    @admin.display(description=_("the last changes"))
+    def changes(self, overrides: Overrides) -> SafeString | str:
+        entries = LogEntry.objects.filter(
+            content_type=ContentType.objects.get_for_model(Overrides), object_id=str(ROW)
+        ).select_related("user")[:CHANGES_SHOWN]
+        rows = [
+            (f"{timezone.localtime(entry.action_time):%Y-%m-%d %H:%M:%S}", entry.user, entry.get_change_message())
+            for entry in entries
+        ]
+        if not rows:
+            return gettext("Nothing was ever changed: every setting has its default.")
+        return _table(rows)
+
+
+def _table(rows: Iterable[tuple[object, ...]]) -> SafeString:
+    lines = (format_html("<tr>{}</tr>", format_html_join("", "<td>{}</td>", ((cell,) for cell in row))) for row in rows)
+    return format_html("<table><tbody>{}</tbody></table>", format_html_join("", "{}", ((line,) for line in lines)))

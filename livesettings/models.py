@@ -1,0 +1,29 @@
+"""What administrators have set, in auth's database."""
+
+from typing import Any, Final
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+# The only row.
+ROW: Final = 1
+
+
+class Overrides(models.Model):
+    """The one row: by name, the settings that differ from settings.py's. `version` counts its changes."""
+
+    values = models.JSONField(_("values"), default=dict, blank=True)
+    version = models.PositiveIntegerField(_("version"), default=0)
+
+    class Meta:
+        verbose_name = _("live settings")
+        verbose_name_plural = _("live settings")
+
+    def __str__(self) -> str:
+        return str(_("Live settings"))
+
+    @classmethod
+    def read(cls) -> dict[str, Any]:
+        """Nothing where nobody has set anything yet."""
+        values: dict[str, Any] | None = cls.objects.filter(pk=ROW).values_list("values", flat=True).first()
+        return values or {}

@@ -1,0 +1,175 @@
+"""What an administrator may change while everything runs, and what of it holds now (docs/adr/0026).
+
+`live.SIGNUP_DEADLINE` is a plain attribute: settings.py's value, which is the environment's, until an administrator
+sets another. Who keeps a value for longer than a moment keeps the old one; `call_on_change` tells of a new one.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Final, get_type_hints
+
+import msgspec
+from django.conf import settings
+from django.core.signals import setting_changed
+from django.utils.translation import gettext_noop as _
+from msgspec import Meta
+
+logger = logging.getLogger(__name__)
+
+
+class LiveSettings(msgspec.Struct, kw_only=True):
+    """Each has the name of its default in settings.py, and the range that an administrator may choose from.
+
+    Title and description are what the admin shows. Times are seconds.
+    """
+
+    SIGNUP_OPEN: Annotated[
+        bool,
+        Meta(
+            title=_("Sign-up is open"),
+            description=_("No: nobody new is taken, and the form says so. Sign-ups that have begun go on."),
+        ),
+    ]
+    SIGNUP_REASONS: Annotated[
+        bool,
+        Meta(
+            title=_("A red light tells its reason"),
+            description=_("No: page and API say that a service refused, but not that it knew the user ID or address."),
+        ),
+    ]
+    SIGNUP_DEADLINE: Annotated[
+        float,
+        Meta(ge=1, le=600, title=_("Deadline, in seconds"), description=_("After it a sign-up is called delayed.")),
+    ]
+    STREAM_HEARTBEAT: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=60,
+            title=_("Heartbeat, in seconds"),
+            description=_("Between two signs of life on a quiet stream, and two looks at the state behind it."),
+        ),
+    ]
+    RATE_LIMIT_ADDRESS: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            title=_("Sign-ups a minute from one address"),
+            description=_("0: any number. One IPv6 network of 64 bits is one address."),
+        ),
+    ]
+    RATE_LIMIT_USER_ID: Annotated[
+        int,
+        Meta(ge=0, le=1_000_000, title=_("Sign-ups a minute for one user ID"), description=_("0: any number.")),
+    ]
+    RATE_LIMIT_TOTAL: Annotated[
+        int, Meta(ge=0, le=100_000_000, title=_("Sign-ups a minute in all"), description=_("0: any number."))
+    ]
+    RELAY_FIRST_PAUSE: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=600,
+            title=_("First pause, in seconds"),
+            description=_("Until a service that has not answered is asked again. The pause doubles with each try."),
+        ),
+    ]
+    RELAY_MAX_PAUSE: Annotated[
+        float, Meta(ge=0.1, le=3600, title=_("Longest pause, in seconds"), description=_("It doubles no further."))
+    ]
+    RELAY_MAX_ATTEMPTS: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            title=_("Tries until stalled"),
+            description=_("A stalled sign-up is asked about only when somebody replays it."),
+        ),
+    ]
+    RELAY_RATE: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10_000,
+            title=_("Events a second from one relay"),
+            description=_("The most that are sent again; a tenth while a service is merely behind."),
+        ),
+    ]
+
+
+_TYPES: Final = get_type_hints(LiveSettings, include_extras=True)
+NAMES: Final = tuple(_TYPES)
+
+# Says what is wrong with values of which each is in its range: the settings that it is about, and words.
+Rule = Callable[[LiveSettings], Iterable[tuple[tuple[str, ...], str]]]
+_rules: list[Rule] = []
+_listeners: list[Callable[[], None]] = []
+_overrides: dict[str, Any] = {}
+
+
+def rule(check: Rule) -> Rule:
+    """Registers a rule over several values. Each app has its own."""
+    _rules.append(check)
+    return check
+
+
+def meta_of(name: str) -> Meta:
+    """Range, title and description of a setting."""
+    meta: Meta = _TYPES[name].__metadata__[0]
+    return meta
+
+
+def type_of(name: str) -> type:
+    """bool, int or float."""
+    kind: type = _TYPES[name].__origin__
+    return kind
+
+
+def with_overrides(overrides: Mapping[str, Any]) -> LiveSettings:
+    """The values that these overrides and settings.py make together."""
+    return LiveSettings(**{name: overrides.get(name, getattr(settings, name)) for name in NAMES})
+
+
+def checked(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that this version knows, each of its type. Raises msgspec.ValidationError for one out of its range."""
+    return {name: msgspec.convert(overrides[name], _TYPES[name]) for name in NAMES if name in overrides}
+
+
+def broken_rules(overrides: Mapping[str, Any]) -> list[str]:
+    """What these overrides break, in words. What settings.py alone breaks is no administrator's fault."""
+    values = with_overrides(overrides)
+    return [problem for check in _rules for names, problem in check(values) if any(name in overrides for name in names)]
+
+
+def call_on_change(listener: Callable[[], None]) -> None:
+    """From now on `listener` is called, in whatever thread, after values have changed."""
+    _listeners.append(listener)
+
+
+def forget(listener: Callable[[], None]) -> None:
+    _listeners.remove(listener)
+
+
+def take(overrides: Mapping[str, Any]) -> None:
+    """Makes these overrides hold in this process, and no others."""
+    global _overrides
+    _overrides = dict(overrides)
+    values = with_overrides(_overrides)
+    changed = {name: value for name in NAMES if (value := getattr(values, name)) != getattr(live, name)}
+    for name, value in changed.items():
+        logger.info("%s is now %s, was %s", name, value, getattr(live, name))
+        setattr(live, name, value)
+    if changed:
+        for listener in list(_listeners):
+            listener()
+
+
+def _take_default(*, setting: str, **_: Any) -> None:
+    if setting in NAMES:
+        setattr(live, setting, getattr(with_overrides(_overrides), setting))
+
+
+live: Final = with_overrides({})
+# Sent by tests alone, which change settings.py's values.
+setting_changed.connect(_take_default)

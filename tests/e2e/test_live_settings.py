@@ -1,0 +1,190 @@
+"""Live settings and rate limits over the whole installation: changed in the admin, used by every process."""
+
+import json
+import re
+from collections.abc import Iterator
+from http.cookiejar import CookieJar
+from urllib.error import HTTPError
+from urllib.parse import urlencode
+from urllib.request import HTTPCookieProcessor, OpenerDirector, Request, build_opener, urlopen
+from uuid import uuid4
+
+import pytest
+import redis
+
+from tests.client import events, opened, request
+from tests.conftest import Person, new_person, new_stack
+from tests.e2e.test_api import log_in, post
+from tests.plugin import Backing
+from tests.servers.process import LOOPBACK
+from tests.stack import Stack
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.needs("application")
+
+PAGE = "/admin/livesettings/overrides/1/change/"
+SOON = 1.0
+USED_BY = ("web", "relay", "auth-results", "chat", "customer", "dead-letters")
+
+
+class Administrator:
+    """Somebody at the page of the live settings."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        person = new_person()
+        stack.manage(
+            "createsuperuser", "--noinput", "--user_id", person.user_id, "--email", person.email,
+            DJANGO_SUPERUSER_PASSWORD=person.password,
+        )  # fmt: skip
+        self._cookies = log_in(stack, person)
+        self._session = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
+        request(stack, "GET", "/admin/livesettings/overrides/", Cookie=self._session)
+
+    def set(self, **fields: object) -> None:
+        """Sets these; all others are their defaults then."""
+        page = request(self._stack, "GET", PAGE, Cookie=self._session).body.decode()
+        seen = re.search(r'name="seen" value="(\d+)"', page)
+        assert seen, page
+        answer = request(
+            self._stack, "POST", PAGE, urlencode({"seen": seen[1], **fields}).encode(),
+            Cookie=self._session, X_CSRFToken=self._cookies["csrftoken"],
+            Content_Type="application/x-www-form-urlencoded",
+        )  # fmt: skip
+        assert answer.status == 302, answer.body.decode()
+
+
+@pytest.fixture(scope="module")
+def own(backing: Backing) -> Iterator[Stack]:
+    with new_stack(backing) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def administrator(own: Stack) -> Administrator:
+    return Administrator(own)
+
+
+@pytest.fixture(autouse=True)
+def defaults_afterwards(own: Stack, administrator: Administrator) -> Iterator[None]:
+    yield
+    administrator.set()
+    eventually(lambda: not is_closed(own), 5)
+
+
+def is_closed(stack: Stack) -> bool:
+    return b"Sign-up is closed" in request(stack, "GET", "/signup/").body
+
+
+def auth_ports(stack: Stack) -> list[int]:
+    """Those of every process that takes sign-ups."""
+    return [role.port for name, role in stack.roles.items() if name in ("web", "auth-1", "auth-2")]
+
+
+def status_at(port: int, person: Person) -> int:
+    body = json.dumps(person.form).encode()
+    sent = Request(f"http://{LOOPBACK}:{port}/user", body, {"Content-Type": "application/json"})
+    try:
+        with urlopen(sent, timeout=10) as answer:
+            return answer.status
+    except HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_every_process_of_every_role_uses_another_value_within_a_second(own: Stack, administrator: Administrator):
+    own.roles["customer"].stop()
+    answer = post(own, new_person().form)
+    signup_id, path = answer.json["signupId"], answer.headers["Location"]
+    # It has had more tries than the default allows, and is not due yet.
+    change(own, signup_id, "attempts = 40, next_due_at = '2099-01-01'")
+    with opened(own, "GET", path + "/events", Signup_Ticket=answer.headers["Signup-Ticket"]) as stream:
+        told = events(stream)
+        next(told)
+        before = {name: len(role.log()) for name, role in own.roles.items()}
+
+        administrator.set(SIGNUP_OPEN="no", RELAY_MAX_ATTEMPTS=50, SIGNUP_DEADLINE=1)
+
+        def everybody_knows() -> bool:
+            logs = {name: role.log()[before[name] :] for name, role in own.roles.items() if role.running}
+            return all("SIGNUP_OPEN is now False, was True" in log for log in logs.values())
+
+        eventually(everybody_knows, SOON, what="every process has the new value")
+        # And each uses it: the form, every instance that takes sign-ups, a stream that was held, the relay.
+        assert is_closed(own)
+        assert {status_at(port, new_person()) for port in auth_ports(own)} == {403}
+        assert next(event for event in told if event.kind != "status").kind == "delayed"
+    change(own, signup_id, "next_due_at = '2020-01-01'")
+    where = f"FROM authsvc_signup WHERE {is_signup(own, signup_id)}"
+    eventually(lambda: own.query("auth", f"SELECT attempts {where} AND attempts > 40"), 10, what="it is asked again")
+    assert own.query("auth", f"SELECT stalled_at {where}") == [(None,)]
+    own.roles["customer"].start()
+    eventually(lambda: own.query("auth", f"SELECT 1 {where} AND pending_count = 0"), 20, what="what had begun goes on")
+
+
+def is_signup(stack: Stack, signup_id: str) -> str:
+    # SQLite keeps a UUID without hyphens; PostgreSQL reads it either way.
+    return f"id = '{signup_id.replace('-', '')}'"
+
+
+def change(stack: Stack, signup_id: str, values: str) -> None:
+    stack.query("auth", f"UPDATE authsvc_signup SET {values} WHERE {is_signup(stack, signup_id)}")
+
+
+def test_with_redis_away_the_last_known_values_hold_and_one_that_forgot_is_told_again(
+    own: Stack, administrator: Administrator
+):
+    administrator.set(SIGNUP_OPEN="no")
+    eventually(lambda: is_closed(own), SOON)
+    own.redis.process.kill()
+    away = {name: len(own.roles[name].log()) for name in USED_BY}
+    eventually(lambda: all("Redis is away" in own.roles[name].log()[away[name] :] for name in USED_BY), 10)
+    assert is_closed(own)
+    assert {status_at(port, new_person()) for port in auth_ports(own)} == {403}
+    own.redis.start()
+    with redis.Redis.from_url(own.env["REDIS_URL"]) as client:
+        client.flushall()
+        eventually(lambda: client.get("live-settings") == b'{"SIGNUP_OPEN":false}', 5, what="the copy is there again")
+    eventually(lambda: all("Redis is back" in own.roles[name].log()[away[name] :] for name in USED_BY), 5)
+    # No role has gone back to the default in between.
+    assert not any("SIGNUP_OPEN is now True" in own.roles[name].log()[away[name] :] for name in USED_BY)
+    assert is_closed(own)
+
+
+class Browser:
+    """Somebody at this address, whose proxy says so; without scripts."""
+
+    def __init__(self, stack: Stack, address: str) -> None:
+        self._url = f"{stack.base_url}/signup/"
+        self._opener: OpenerDirector = build_opener(HTTPCookieProcessor(CookieJar()))
+        self._opener.addheaders = [("X-Forwarded-For", address)]
+
+    def sign_up(self, person: Person) -> tuple[int, str]:
+        """Status and page of the last answer."""
+        with self._opener.open(self._url, timeout=20) as form:
+            page = form.read().decode()
+        hidden = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]+)"', page))
+        fields = hidden | person.form | {"userPw2": person.password}
+        try:
+            with self._opener.open(self._url, urlencode(fields).encode(), timeout=20) as answer:
+                return answer.status, answer.read().decode()
+        except HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+
+def test_a_rate_limit_counts_people_by_their_own_address_at_the_api_and_at_the_form(
+    own: Stack, administrator: Administrator
+):
+    administrator.set(RATE_LIMIT_ADDRESS=2)
+    eventually(lambda: post(own, new_person().form).status == 429, 5)
+    refused = post(own, new_person().form, Idempotency_Key=str(uuid4()))
+    assert (refused.status, refused.json["type"]) == (429, "/problems/limit-address")
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    # The front posts from the same machine; whom it posts for is who counts.
+    mina, jun = Browser(own, "203.0.113.5"), Browser(own, "203.0.113.6")
+    assert [mina.sign_up(new_person())[0] for _ in range(2)] == [200, 200]
+    status, page = mina.sign_up(new_person())
+    assert status == 429
+    assert "Too many sign-ups came from your network just now." in page
+    assert jun.sign_up(new_person())[0] == 200

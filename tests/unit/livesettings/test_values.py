@@ -1,0 +1,83 @@
+"""The live settings of one process: where their values come from, and what is refused."""
+
+import msgspec
+import pytest
+from django.conf import settings as django_settings
+
+from livesettings.values import NAMES, broken_rules, call_on_change, checked, forget, live, take
+
+
+@pytest.fixture(autouse=True)
+def as_before():
+    yield
+    take({})
+
+
+def test_without_overrides_they_are_those_of_the_environment():
+    assert {name: getattr(live, name) for name in NAMES} == {name: getattr(django_settings, name) for name in NAMES}
+
+
+def test_an_override_holds_until_it_is_taken_back():
+    take({"SIGNUP_DEADLINE": 7.5, "SIGNUP_OPEN": False})
+    assert (live.SIGNUP_DEADLINE, live.SIGNUP_OPEN) == (7.5, False)
+    take({"SIGNUP_OPEN": False})
+    assert (live.SIGNUP_DEADLINE, live.SIGNUP_OPEN) == (django_settings.SIGNUP_DEADLINE, False)
+
+
+def test_listeners_are_told_after_a_change_and_of_nothing_else():
+    seen = []
+
+    def listener():
+        seen.append(live.RELAY_RATE)
+
+    call_on_change(listener)
+    take({"RELAY_RATE": 3})
+    take({"RELAY_RATE": 3})
+    forget(listener)
+    take({"RELAY_RATE": 4})
+    assert seen == [3]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SIGNUP_DEADLINE", 0.5),
+        ("SIGNUP_DEADLINE", 601),
+        ("STREAM_HEARTBEAT", 0),
+        ("RATE_LIMIT_ADDRESS", -1),
+        ("RELAY_MAX_ATTEMPTS", 1.5),
+        ("RELAY_RATE", "many"),
+        ("SIGNUP_OPEN", "no"),
+    ],
+)
+def test_a_value_out_of_its_range_or_of_another_type_is_an_error(name, value):
+    with pytest.raises(msgspec.ValidationError):
+        checked({name: value})
+
+
+def test_what_another_version_knows_is_left_out():
+    assert checked({"SIGNUP_DEADLINE": 9, "SIGNUP_COLOUR": "green"}) == {"SIGNUP_DEADLINE": 9.0}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"RELAY_FIRST_PAUSE": 21.0}, "The first pause is longer"),
+        ({"RELAY_MAX_ATTEMPTS": 31}, "used up after 595 seconds"),
+        ({"RELAY_FIRST_PAUSE": 1.0, "RELAY_MAX_PAUSE": 1.0}, "used up after 33 seconds"),
+        ({"RELAY_MAX_ATTEMPTS": 100_000, "RELAY_MAX_PAUSE": 3600.0}, "it is purged after 90"),
+    ],
+)
+def test_values_that_do_not_fit_each_other_are_named(overrides, said):
+    [problem] = broken_rules(overrides)
+    assert said in problem
+
+
+def test_values_that_fit_break_nothing():
+    assert broken_rules({"RELAY_MAX_ATTEMPTS": 32, "RELAY_MAX_PAUSE": 21.0, "SIGNUP_OPEN": False}) == []
+
+
+def test_what_the_environment_alone_breaks_is_no_fault_of_an_administrator(settings):
+    settings.RELAY_MAX_ATTEMPTS = 2
+    assert broken_rules({"SIGNUP_OPEN": False}) == []
+    assert broken_rules({"RELAY_MAX_PAUSE": 30.0}) != []
