@@ -2,10 +2,11 @@
 
 import secrets
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
 import msgspec
+from msgspec import Meta
 
 from authsvc.lights import Status, Verdict
 from authsvc.models import User
@@ -13,6 +14,10 @@ from eventbus.messages import Incoming, Outgoing, cloud_event_headers
 
 NEW_USER_REQUESTED: Final = "user.newUser.req"
 NEW_USER_ANSWERED: Final = "user.newUser.res"
+
+# A reason is kept and shown. PostgreSQL's jsonb refuses a NUL, which would fail all of a batch for one answer.
+REASON_MAX: Final = 255
+_NO_NUL: Final = r"\A[^\x00]*\Z"
 
 _encoder = msgspec.json.Encoder()
 
@@ -37,7 +42,7 @@ class NewUserAnswered(msgspec.Struct, frozen=True, rename="camel"):
     signup_id: UUID
     service: str
     status: Literal["SUCCESS", "FAIL"]
-    reason: str | None = None
+    reason: Annotated[str, Meta(max_length=REASON_MAX, pattern=_NO_NUL)] | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -48,7 +53,7 @@ _answer_decoder = msgspec.json.Decoder(NewUserAnswered)
 
 
 def decode_answer(message: Incoming) -> NewUserAnswered:
-    """Raises msgspec.DecodeError for what is no answer."""
+    """Raises msgspec.DecodeError, UnicodeError or RecursionError for what is no answer."""
     return _answer_decoder.decode(message.value or b"")
 
 

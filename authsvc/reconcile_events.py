@@ -1,10 +1,11 @@
 """What auth asks the participants when it reconciles, and its reading of what they answer (docs/asyncapi.yaml)."""
 
 from datetime import datetime
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
 import msgspec
+from msgspec import Meta
 
 from authsvc.models import User
 from eventbus.messages import Incoming, Outgoing, cloud_event_headers
@@ -12,6 +13,8 @@ from eventbus.messages import Incoming, Outgoing, cloud_event_headers
 RECONCILE_REQUESTED: Final = "user.reconcile.req"
 RECONCILE_ANSWERED: Final = "user.reconcile.res"
 
+# What is found is looked up in auth's database, and PostgreSQL refuses a NUL even in a question.
+Text = Annotated[str, Meta(pattern=r"\A[^\x00]*\Z")]
 Kind = Literal["missing", "different", "conflicting", "superfluous"]
 
 
@@ -69,8 +72,8 @@ class Finding(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """One thing that is wrong at a participant, or was until it `healed` it."""
 
     kind: Kind
-    user_id: str
-    email: str
+    user_id: Text
+    email: Text
     owner_signup_id: UUID | None = None
     healed: bool = False
     fields: tuple[str, ...] = ()
@@ -92,7 +95,7 @@ _answer_decoder = msgspec.json.Decoder(ReconcileAnswered)
 
 
 def decode_answer(message: Incoming) -> ReconcileAnswered:
-    """Raises msgspec.DecodeError for what is no answer."""
+    """Raises msgspec.DecodeError, UnicodeError or RecursionError for what is no answer."""
     return _answer_decoder.decode(message.value or b"")
 
 

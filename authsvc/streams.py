@@ -22,7 +22,8 @@ async def follow(watch: Watch, states: Sequence[SignUpState], *, seen: int) -> A
     now = time.monotonic()
     end = now + settings.STREAM_MAX_AGE
     said_at = now
-    began = now - (timezone.now() - states[-1].started_at).total_seconds()
+    # Not later than now: where the clock was put back, what began before that begins in the future (docs/adr/0017).
+    began = now - max(0.0, (timezone.now() - states[-1].started_at).total_seconds())
     is_delayed = False
 
     yield sse.RETRY

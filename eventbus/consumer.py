@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from functools import partial
-from itertools import chain
 from operator import methodcaller
 from typing import Final, cast
 
@@ -16,9 +15,9 @@ from django.conf import settings
 from django.db import close_old_connections
 
 from eventbus.clients import client_config, prefixed, unprefixed
-from eventbus.errors import growing_pauses, is_fatal, is_transient, is_transient_in_kafka
+from eventbus.errors import TooLargeError, growing_pauses, is_fatal, is_transient, is_transient_in_kafka
 from eventbus.health import Heartbeat
-from eventbus.messages import HandledBatch, Header, Incoming, Subscription, dead_letter
+from eventbus.messages import Header, Incoming, Rejected, Subscription, dead_letter
 from eventbus.metrics import ReadingMetrics
 from eventbus.producer import EventProducer
 from eventbus.worker import Worker
@@ -159,38 +158,42 @@ class BatchConsumer:
         close_old_connections()
         begun_at = time.perf_counter()
         try:
-            handled = self.handle(batch)
-            group = self.subscription.group
-            letters = [dead_letter(message, error, group=group) for message, error in handled.rejected]
-            self._producer.send_all([*handled.answers, *letters], timeout=ACKNOWLEDGED_WITHIN)
+            rejected = self.handle(batch)
+            letters = [dead_letter(message, error, group=self.subscription.group) for message, error in rejected]
+            self._producer.send_all(letters, timeout=ACKNOWLEDGED_WITHIN)
         finally:
             close_old_connections()
         self._metrics.batch_seconds.observe(time.perf_counter() - begun_at)
         self._metrics.messages.inc(len(batch))
-        self._metrics.dead_letters.inc(len(handled.rejected))
-        for message, error in handled.rejected:
+        self._metrics.dead_letters.inc(len(rejected))
+        for message, error in rejected:
             logger.error("put aside %s: %s", _place(message), _in_a_line(error))
 
-    def handle(self, batch: Sequence[Incoming]) -> HandledBatch:
-        """Has the batch handled; a message that fails alone, with an error that does not pass, is rejected.
+    def handle(self, batch: Sequence[Incoming]) -> list[Rejected]:
+        """Has the batch handled and publishes the answers; what is rejected. That is also a message that fails alone,
+        with an error that does not pass, or whose answer is too large for Kafka (docs/adr/0018).
 
         A batch that fails so is handled in halves, and these in halves, until the message is found.
         """
         try:
-            return self.subscription.handle(batch)
+            handled = self.subscription.handle(batch)
         except Exception as error:
             if is_transient(error):
                 raise
-            if len(batch) == 1:
-                logger.exception("can't handle %s", _place(batch[0]))
-                return HandledBatch(rejected=[(batch[0], error)])
-            logger.warning("a batch of %d can't be handled as a whole: %s", len(batch), _in_a_line(error))
+            return self._handle_halves(batch, error)
+        try:
+            self._producer.send_all(handled.answers, timeout=ACKNOWLEDGED_WITHIN)
+        except TooLargeError as error:
+            return self._handle_halves(batch, error)
+        return list(handled.rejected)
+
+    def _handle_halves(self, batch: Sequence[Incoming], error: Exception) -> list[Rejected]:
+        if len(batch) == 1:
+            logger.error("can't handle %s", _place(batch[0]), exc_info=error)
+            return [(batch[0], error)]
+        logger.warning("a batch of %d can't be handled as a whole: %s", len(batch), _in_a_line(error))
         middle = len(batch) // 2
-        halves = [self.handle(batch[:middle]), self.handle(batch[middle:])]
-        return HandledBatch(
-            answers=list(chain.from_iterable(half.answers for half in halves)),
-            rejected=list(chain.from_iterable(half.rejected for half in halves)),
-        )
+        return [*self.handle(batch[:middle]), *self.handle(batch[middle:])]
 
     def note_done(self, batch: Sequence[Incoming]) -> None:
         """Notes for each partition of the batch that is still ours where to go on after it."""

@@ -29,6 +29,12 @@ class DeliveryError(TransientError):
         self.failed = failed
 
 
+class TooLargeError(DeliveryError):
+    """Kafka took none of `failed` because a message, or what was sent with it at once, is larger than its topic allows.
+
+    For who sends on behalf of one message this is permanent (docs/adr/0018)."""
+
+
 _TRANSIENT: Final = (
     TransientError,
     # Whatever a database says that is not about the data: also a standby's refusal to write after a failover, and a

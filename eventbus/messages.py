@@ -19,6 +19,8 @@ Header = tuple[str, bytes | None]
 DEAD_LETTER_VALUE_MAX: Final = 900_000
 DEAD_LETTER_KEY_MAX: Final = 10_000
 DEAD_LETTER_HEADERS_MAX: Final = 50_000
+# Bytes that a header costs beside its name and value, at most: Kafka writes the length of each before it.
+HEADER_COST: Final = 10
 ERROR_TEXT_MAX: Final = 2_000
 # How the names of the headers begin that a dead letter has and its message had not.
 DEAD_LETTER_PREFIX: Final = "dlt-"
@@ -47,12 +49,16 @@ class Outgoing:
     headers: tuple[Header, ...] = ()
 
 
+# A message to put aside, and why.
+Rejected = tuple[Incoming, Exception]
+
+
 @dataclass(frozen=True, slots=True)
 class HandledBatch:
     """What became of a batch: what to publish before its offsets are committed, and what to put aside, with why."""
 
     answers: Sequence[Outgoing] = ()
-    rejected: Sequence[tuple[Incoming, Exception]] = ()
+    rejected: Sequence[Rejected] = ()
 
 
 # Handles a batch; everything it saved is committed when it returns. It gets the same messages again after any failure.
@@ -93,14 +99,18 @@ def cloud_event_headers(
 
 def decode_each(
     batch: Sequence[Incoming], decode: Callable[[Incoming], T]
-) -> tuple[list[tuple[Incoming, T]], list[tuple[Incoming, Exception]]]:
-    """Decodes every message of a batch; what can't be is set apart with its error, and the rest goes on."""
+) -> tuple[list[tuple[Incoming, T]], list[Rejected]]:
+    """Decodes every message of a batch; what can't be is set apart with its error, and the rest goes on.
+
+    It can't be where `decode` raises msgspec.MsgspecError, UnicodeError, PermanentError or, as msgspec does for what is
+    nested too deep, RecursionError.
+    """
     decoded: list[tuple[Incoming, T]] = []
-    rejected: list[tuple[Incoming, Exception]] = []
+    rejected: list[Rejected] = []
     for message in batch:
         try:
             decoded.append((message, decode(message)))
-        except (msgspec.MsgspecError, UnicodeError, PermanentError) as error:
+        except (msgspec.MsgspecError, UnicodeError, RecursionError, PermanentError) as error:
             rejected.append((message, error))
     return decoded, rejected
 
@@ -131,7 +141,7 @@ def dead_letter(message: Incoming, error: Exception, *, group: str) -> Outgoing:
     if key is not None and len(key) > DEAD_LETTER_KEY_MAX:
         about["dlt-key-bytes"] = len(key)
         key = key[:DEAD_LETTER_KEY_MAX]
-    if sum(len(name.encode()) + len(text or b"") for name, text in headers) > DEAD_LETTER_HEADERS_MAX:
+    if sum(HEADER_COST + len(name.encode()) + len(text or b"") for name, text in headers) > DEAD_LETTER_HEADERS_MAX:
         about["dlt-headers-dropped"] = len(headers)
         headers = []
     return Outgoing(

@@ -10,7 +10,7 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from eventbus.clients import client_config, prefixed, unprefixed
-from eventbus.errors import DeliveryError, is_fatal
+from eventbus.errors import DeliveryError, TooLargeError, is_fatal
 from eventbus.messages import Outgoing
 from eventbus.metrics import UNDELIVERED
 
@@ -71,8 +71,8 @@ class EventProducer:
     def send_all(self, messages: Sequence[Outgoing], *, timeout: float) -> None:
         """Publishes the messages and returns when Kafka has acknowledged each of them.
 
-        Raises DeliveryError when it has not within `timeout` seconds, and KafkaException when this producer can do
-        nothing any more.
+        Raises DeliveryError when it has not within `timeout` seconds, TooLargeError when it never will take one as
+        large as that, and KafkaException when this producer can do nothing any more.
         """
         if not messages:
             return
@@ -82,9 +82,9 @@ class EventProducer:
             for index, message in enumerate(messages):
                 self._produce_when_there_is_room(message, partial(delivery.report, index), deadline)
         except (BufferError, KafkaException) as error:
-            if isinstance(error, KafkaException) and is_fatal(error.args[0]):
-                raise
-            raise _not_delivered(delivery.unacknowledged, str(error)) from error
+            if isinstance(error, BufferError):
+                raise _not_delivered(delivery.unacknowledged, str(error)) from error
+            raise _delivery_error(delivery.unacknowledged, error.args[0]) from error
         delivery.wait(max(0.0, deadline - time.monotonic()))
 
     def close(self, timeout: float) -> int:
@@ -147,16 +147,26 @@ class _Delivery:
 
     def wait(self, timeout: float) -> None:
         self._all_reported.wait(timeout)
-        if self._error is not None and is_fatal(self._error):
-            raise KafkaException(self._error)
+        if self._error is not None:
+            raise _delivery_error(self.unacknowledged, self._error)
         if failed := self.unacknowledged:
-            raise _not_delivered(failed, self._error.str() if self._error else "no answer in time")
+            raise _not_delivered(failed, "no answer in time")
 
 
-def _not_delivered(messages: Sequence[Outgoing], reason: str) -> DeliveryError:
+def _delivery_error(failed: Sequence[Outgoing], error: KafkaError) -> Exception:
+    """What send_all() raises for what Kafka reported."""
+    if is_fatal(error):
+        return KafkaException(error)
+    kind = TooLargeError if error.code() == KafkaError.MSG_SIZE_TOO_LARGE else DeliveryError
+    return _not_delivered(failed, error.str(), kind)
+
+
+def _not_delivered(
+    messages: Sequence[Outgoing], reason: str, kind: type[DeliveryError] = DeliveryError
+) -> DeliveryError:
     for message in messages:
         UNDELIVERED.labels(message.topic).inc()
-    return DeliveryError(messages, reason)
+    return kind(messages, reason)
 
 
 class _Losses:

@@ -66,7 +66,13 @@ def _make(admin: AdminClient, names: list[str]) -> None:
             name,
             num_partitions=settings.KAFKA_PARTITIONS,
             replication_factor=settings.KAFKA_REPLICATION,
-            config={"retention.ms": str(retention), "segment.ms": str(retention // SEGMENTS)},
+            config={
+                "retention.ms": str(retention),
+                "segment.ms": str(retention // SEGMENTS),
+                # Else Kafka 4 refuses what comes from a clock that is an hour ahead, and keeps a message for as long as
+                # its sender's clock says (docs/adr/0017).
+                "message.timestamp.type": "LogAppendTime",
+            },
         )
         for name in names
     ]

@@ -85,7 +85,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def decode_new_user(message: Incoming) -> NewUser:
-    """The request in this message. Raises msgspec.DecodeError, UnicodeError or PermanentError for what is none."""
+    """The request in this message. Raises what eventbus.messages.decode_each takes for the message's fault."""
     if message.value is None:
         raise PermanentError("a request to keep a user has no value")
     return _decoder.decode(message.value)

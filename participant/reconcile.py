@@ -107,7 +107,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def decode_page(message: Incoming) -> ReconcilePage:
-    """The page in this message. Raises msgspec.DecodeError, UnicodeError or PermanentError for what is none."""
+    """The page in this message. Raises what eventbus.messages.decode_each takes for the message's fault."""
     if message.value is None:
         raise PermanentError("a page to reconcile has no value")
     return _decoder.decode(message.value)

@@ -288,7 +288,13 @@ class Relays:
             for signup_id in signup_ids:
                 pipe.set(f"front:relay:{signup_id}", 1, ex=LEASE_SECONDS, nx=only_free)
             answers = await pipe.execute()
-        return [signup_id for signup_id, is_set in zip(signup_ids, answers, strict=True) if is_set]
+            set_now = [signup_id for signup_id, is_set in zip(signup_ids, answers, strict=True) if is_set]
+            # Redis keeps the time at which a lease ends. Where its clock has been put back, that is far off, and nobody
+            # would take over from a relay that died: so none that is met lives longer than a new one (docs/adr/0017).
+            for signup_id in set(signup_ids).difference(set_now):
+                pipe.expire(f"front:relay:{signup_id}", LEASE_SECONDS, lt=True)
+            await pipe.execute()
+        return set_now
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         # In a context of its own: that of a request would keep what the request had, its executor and thread too,

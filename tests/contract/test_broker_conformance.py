@@ -129,18 +129,23 @@ def test_nothing_is_committed_before_the_work_is_done():
     assert seen == [{}, {2: 1}]
 
 
-def test_answers_that_kafka_does_not_take_hold_the_offsets_back():
-    answers = [bytes(2_000_000), b"good"]
-    seen: list[dict[int, int]] = []
-
+def test_answers_that_kafka_does_not_take_hold_the_offsets_back(monkeypatch):
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
         seen.append(committed(subscription))
-        return HandledBatch(answers=[Outgoing(answers_topic, "key", answers.pop(0))])
+        return HandledBatch(answers=[Outgoing(answers_topic, "key", b"good")])
 
+    def send_all_at_last(messages: Sequence[Outgoing], *, timeout: float) -> None:
+        if len(seen) == 1:
+            raise DeliveryError(messages, "no answer in time")
+        send_all(messages, timeout=timeout)
+
+    seen: list[dict[int, int]] = []
     answers_topic = new_topic()
     subscription = new_subscription(handle)
-    put(subscription.topic, b"question")
-    with consuming(subscription):
+    with consuming(subscription) as running:
+        send_all = running.consumer._producer.send_all
+        monkeypatch.setattr(running.consumer._producer, "send_all", send_all_at_last)
+        put(subscription.topic, b"question")
         eventually(lambda: sum(committed(subscription).values()) == 1)
     assert seen == [{}, {}]
     assert [message.value() for message in read(answers_topic, 1)] == [b"good"]

@@ -3,13 +3,16 @@
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from eventbus import consumer as consumer_module
 from eventbus.consumer import BatchConsumer
-from eventbus.errors import DeliveryError, PermanentError, TransientError
+from eventbus.errors import DeliveryError, PermanentError, TooLargeError, TransientError
 from eventbus.messages import HandledBatch, Handler, Incoming, Outgoing, Subscription
+from eventbus.producer import EventProducer
 from tests.broker import RecordingHandler, new_topic, put, read
 from tests.waiting import eventually
 
@@ -34,11 +37,11 @@ def with_handler(consumer: BatchConsumer, handle: Handler) -> BatchConsumer:
     return consumer
 
 
-def answering(batch: Sequence[Incoming]) -> HandledBatch:
+def answering(batch: Sequence[Incoming], *, to: str = "answers") -> HandledBatch:
     """Answers each with its offset; poison in a batch makes all of it fail."""
     if any(message.value == b"poison" for message in batch):
         raise PermanentError("poison")
-    return HandledBatch(answers=[Outgoing("answers", "key", b"%d" % message.offset) for message in batch])
+    return HandledBatch(answers=[Outgoing(to, "key", b"%d" % message.offset) for message in batch])
 
 
 # --- One try ----------------------------------------------------------------------------------------------------
@@ -46,11 +49,14 @@ def answering(batch: Sequence[Incoming]) -> HandledBatch:
 
 @pytest.mark.parametrize("poisoned", [{0}, {6}, {2, 3}, set(range(7))], ids=str)
 def test_of_a_batch_that_fails_only_what_fails_alone_is_rejected(consumer, poisoned):
+    answers = new_topic()
     batch = [incoming(offset, b"poison" if offset in poisoned else b"good") for offset in range(7)]
-    handled = with_handler(consumer, answering).handle(batch)
-    assert [int(answer.value) for answer in handled.answers] == [n for n in range(7) if n not in poisoned]
-    assert [message.offset for message, _ in handled.rejected] == sorted(poisoned)
-    assert {type(error) for _, error in handled.rejected} == {PermanentError}
+    rejected = with_handler(consumer, partial(answering, to=answers)).handle(batch)
+    assert [int(answer.value()) for answer in read(answers, 7 - len(poisoned))] == [
+        n for n in range(7) if n not in poisoned
+    ]
+    assert [message.offset for message, _ in rejected] == sorted(poisoned)
+    assert {type(error) for _, error in rejected} == {PermanentError}
 
 
 def test_what_passes_by_itself_rejects_nothing_even_beside_poison(consumer):
@@ -73,12 +79,26 @@ def test_a_try_ends_when_answers_and_dead_letters_are_in_kafka(consumer):
     assert [message.value() for message in read("asked.readers.dlt", 1)] == [b"odd"]
 
 
-def test_a_try_whose_answer_is_not_taken_fails(consumer):
-    def handle(batch: Sequence[Incoming]) -> HandledBatch:
-        return HandledBatch(answers=[Outgoing("test.answers", "key", bytes(2_000_000))])
-
+def test_a_try_whose_answer_is_not_taken_fails(consumer, settings, monkeypatch):
+    monkeypatch.setattr(consumer_module, "ACKNOWLEDGED_WITHIN", 0.2)
+    settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
+    monkeypatch.setattr(consumer, "_producer", away := EventProducer())
     with pytest.raises(DeliveryError):
-        with_handler(consumer, handle).process([incoming(0)])
+        with_handler(consumer, answering).process([incoming(0)])
+    away.close(0)
+
+
+def test_a_message_whose_answer_is_too_large_is_rejected_alone(consumer):
+    def handle(batch: Sequence[Incoming]) -> HandledBatch:
+        return HandledBatch(answers=[Outgoing(answers, "key", message.value * 4) for message in batch])
+
+    answers = new_topic()
+    batch = [incoming(0, b"a"), incoming(1, bytes(500_000)), incoming(2, b"b")]
+    [(message, error)] = with_handler(consumer, handle).handle(batch)
+    assert message.offset == 1
+    assert isinstance(error, TooLargeError)
+    # The first was answered with the batch and again with its half, which is harmless.
+    assert {answer.value() for answer in read(answers, 3)} == {b"aaaa", b"bbbb"}
 
 
 def test_handlers_run_on_one_thread_which_is_not_the_one_that_polls(consumer):
