@@ -1,0 +1,209 @@
+"""Every reader of events with what nobody should send, on the database of the chosen stack: it never fails for one
+message's fault, and the good ones beside it are handled."""
+
+import json
+from collections.abc import Sequence
+from itertools import count
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from django.conf import settings
+from hypothesis import given
+
+from authsvc.consumers import handle_answers
+from authsvc.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED
+from authsvc.lights import Status
+from authsvc.models import SignUp
+from authsvc.reconcile import Reconciliation
+from authsvc.reconcile_events import RECONCILE_ANSWERED, RECONCILE_REQUESTED
+from authsvc.services import NewSignUp, read_states, register_users
+from eventbus.dead_letters import keep
+from eventbus.errors import PermanentError
+from eventbus.messages import HandledBatch, Incoming, Outgoing, Subscription, dead_letter
+from eventbus.models import DeadLetter
+from eventbus.subscriptions import subscriptions_of
+from tests.garbage import bounded, messages
+
+pytestmark = pytest.mark.django_db(databases=["default", "chat", "customer"], transaction=True)
+
+numbers = count(1)
+
+
+def message(topic: str, document: dict[str, Any]) -> Incoming:
+    return Incoming(topic, 0, 0, b"key", json.dumps(document).encode())
+
+
+def request(name: str, *, signup_id: UUID | None = None) -> dict[str, Any]:
+    owner = str(signup_id or uuid4())
+    return {
+        "signupId": owner, "ownerSignupId": owner, "userId": name, "email": f"{name}@example.org", "userName": name,
+        "role": "ROLE_USER", "occurredAt": "2026-01-01T00:00:00Z", "attempt": 1, "services": ["chat", "customer"],
+    }  # fmt: skip
+
+
+def assert_good_ones_pass(handled: HandledBatch, good: Sequence[Incoming], batch: Sequence[Incoming]) -> None:
+    rejected = [each for each, _ in handled.rejected]
+    assert not [each for each in good if each in rejected]
+    assert all(each in batch for each in rejected)
+
+
+@pytest.mark.parametrize("service", ["chat", "customer"])
+@bounded
+@given(bad=messages(NEW_USER_REQUESTED, request("mallory")))
+def test_a_participant_answers_the_good_requests(service, bad):
+    requests, _ = subscriptions_of(service)
+    fresh = [request(f"good-{next(numbers)}") for _ in range(2)]
+    good = [message(NEW_USER_REQUESTED, each) for each in fresh]
+    batch = [good[0], *bad, good[1]]
+    handled = requests.handle(batch)
+    assert_good_ones_pass(handled, good, batch)
+    answers = [json.loads(answer.value or b"") for answer in handled.answers]
+    green = {answer["signupId"] for answer in answers if answer["status"] == "SUCCESS"}
+    assert {each["signupId"] for each in fresh} <= green
+    assert len(answers) <= len(batch) - len(handled.rejected)
+
+
+def page(**more: Any) -> dict[str, Any]:
+    record = {name: value for name, value in request("mallory").items() if name not in ("signupId", "attempt")}
+    return {
+        "runId": str(uuid4()), "page": 1, "heal": True, "occurredAt": "2026-01-01T00:00:00Z",
+        "expiresAt": "2999-01-01T00:00:00Z", "services": ["chat", "customer"], "records": [record],
+        "owners": {"after": str(UUID(int=1)), "upTo": str(UUID(int=2))}, "unowned": False, "gone": [str(uuid4())],
+    } | more  # fmt: skip
+
+
+@pytest.mark.parametrize("service", ["chat", "customer"])
+@bounded
+@given(bad=messages(RECONCILE_REQUESTED, page(), request("mallory") | page()))
+def test_a_participant_answers_the_good_pages(service, bad):
+    _, pages = subscriptions_of(service)
+    fresh = page(records=[])
+    good = [message(RECONCILE_REQUESTED, fresh)]
+    batch = [*bad, *good]
+    handled = pages.handle(batch)
+    assert_good_ones_pass(handled, good, batch)
+    assert fresh["runId"] in [json.loads(answer.value or b"")["runId"] for answer in handled.answers]
+
+
+def new_signup() -> UUID:
+    name = f"good-{next(numbers)}"
+    new = NewSignUp(
+        signup_id=uuid4(), user_id=name, email=f"{name}@example.org", user_name=name, role="ROLE_USER", password="hash"
+    )
+    [registration] = register_users([new])
+    return registration.signup.id
+
+
+def verdict(signup_id: UUID, service: str = "chat", **more: Any) -> dict[str, Any]:
+    return {
+        "signupId": str(signup_id), "userId": "kim", "service": service, "status": "SUCCESS",
+        "occurredAt": "2026-01-01T00:00:00Z",
+    } | more  # fmt: skip
+
+
+VICTIM = uuid4()
+
+
+@pytest.mark.needs("redis")
+@bounded
+@given(bad=messages(NEW_USER_ANSWERED, verdict(VICTIM, status="FAIL", reason="duplicate: userId"), verdict(uuid4())))
+def test_auth_turns_the_good_lights(bad):
+    # One that the bad ones are about, as well as strangers.
+    known = SignUp.objects.filter(id=VICTIM)
+    if not known:
+        SignUp.objects.filter(id=new_signup()).update(id=VICTIM)
+    signup_id = new_signup()
+    good = [message(NEW_USER_ANSWERED, verdict(signup_id, service)) for service in ("chat", "customer")]
+    batch = [good[0], *bad, good[1]]
+    handled = handle_answers(batch)
+    assert_good_ones_pass(handled, good, batch)
+    assert read_states([signup_id])[signup_id].is_complete
+    assert set(read_states([VICTIM])[VICTIM].lights) == set(settings.SIGNUP_SERVICES)
+
+
+@pytest.mark.needs("redis")
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("reason", "a\0b"), ("reason", "x" * 256), ("service", "nobody"), ("service", "a\0b"), ("signupId", str(uuid4()))],
+)
+def test_an_answer_that_can_t_be_kept_is_put_aside_and_turns_nothing(field, value):
+    signup_id = new_signup()
+    wrong = message(NEW_USER_ANSWERED, verdict(signup_id, status="FAIL", reason="duplicate: userId") | {field: value})
+    [(rejected, error)] = handle_answers([wrong]).rejected
+    assert rejected is wrong
+    assert str(error)
+    assert read_states([signup_id])[signup_id].lights["chat"].status is Status.PENDING
+
+
+# --- Who asked the participants -----------------------------------------------------------------------------------
+
+
+class Answering:
+    """Kafka for a run of `reconcile`: gives each page that is sent the bad answers first, then the good ones."""
+
+    def __init__(self, bad: Sequence[Incoming]) -> None:
+        self.answers = list(bad)
+
+    def send_all(self, pages: Sequence[Outgoing], *, timeout: float) -> None:
+        for each in pages:
+            asked = json.loads(each.value or b"")
+            # What is bad may be about this very page.
+            self.answers = [self._about(asked, answer) for answer in self.answers]
+            self.answers += [message(RECONCILE_ANSWERED, finding(asked, name)) for name in asked["services"]]
+
+    def read(self, timeout: float) -> list[Incoming]:
+        answers, self.answers = self.answers, []
+        return answers
+
+    @staticmethod
+    def _about(asked: dict[str, Any], answer: Incoming) -> Incoming:
+        value = (answer.value or b"").replace(str(VICTIM).encode(), asked["runId"].encode())
+        return Incoming(answer.topic, answer.partition, answer.offset, answer.key, value, answer.headers)
+
+
+def finding(asked: dict[str, Any], service: str, **more: Any) -> dict[str, Any]:
+    about = {"kind": "superfluous", "userId": "by-hand", "email": "by-hand@example.org"}
+    return {
+        "runId": asked["runId"], "page": asked["page"], "service": service, "findings": [about | more], "more": False,
+        "occurredAt": "2026-01-01T00:00:00Z",
+    }  # fmt: skip
+
+
+ASKED = {"runId": str(VICTIM), "page": 1}
+BAD_FINDINGS = [
+    finding(ASKED, "chat") | {"more": True},
+    finding(ASKED, "chat", userId="a\0b"),
+    finding(ASKED, "chat", kind="conflicting", ownerSignupId=str(uuid4()), heldBy=[{"userId": "\0", "email": "\0"}]),
+]
+
+
+@bounded
+@given(bad=messages(RECONCILE_ANSWERED, *BAD_FINDINGS))
+def test_reconcile_comes_to_its_end(bad):
+    kafka = Answering(bad)
+    run = Reconciliation(kafka, kafka, services=["chat", "customer"], heal=False, timeout=5)
+    assert sum(run.run()) == 0
+    assert [each.is_silent for each in run.result.values()] == [False, False]
+    assert [each.user_id for each in run.result["customer"].findings] == ["by-hand"]
+
+
+# --- Dead letters -------------------------------------------------------------------------------------------------
+
+ORIGINS = {"asked.readers.dlt": Subscription(group="readers", topic="asked", handle=lambda batch: HandledBatch())}
+
+
+@bounded
+@given(bad=messages("asked.readers.dlt", request("mallory")))
+def test_every_dead_letter_is_kept(bad):
+    DeadLetter.objects.all().delete()
+    as_put_aside = [dead_letter(each, PermanentError("a\0b\ud800"), group="readers") for each in bad]
+    letters = [
+        Incoming("asked.readers.dlt", 0, offset, each.key, each.value, each.headers, offset)
+        for offset, each in enumerate(as_put_aside)
+    ]
+    keep([*bad, *letters], ORIGINS)
+    assert DeadLetter.objects.filter(letter_topic="asked.readers.dlt").count() >= len(letters)
+    for row in DeadLetter.objects.all():
+        assert row.value is None or row.value_text is not None
+        assert row.header_texts is not None
