@@ -10,6 +10,7 @@ from pathlib import Path
 
 import confluent_kafka
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from django.conf import settings
 
 from eventbus.consumer import BatchConsumer
@@ -18,6 +19,8 @@ from eventbus.topics import ensure_topics
 from tests.waiting import eventually
 
 PARTITIONS = 4
+# Bytes of a message that a test sends, at most; a topic takes 1 MB unless it was made otherwise.
+LARGEST = 10_000_000
 
 
 def new_topic() -> str:
@@ -27,11 +30,26 @@ def new_topic() -> str:
     return name
 
 
+def let_take(topic: str, size: int) -> None:
+    """From now on real Kafka takes messages of so many bytes in this topic, and none larger."""
+    change = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, _full(topic), incremental_configs=[change])
+    admin = AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS})
+    admin.incremental_alter_configs([resource])[resource].result(10)
+
+
 def put(
-    topic: str, *values: bytes | None, key: str | None = None, partition: int = -1, **headers: bytes | None
+    topic: str,
+    *values: bytes | None,
+    key: str | None = None,
+    partition: int = -1,
+    timestamp_ms: int = 0,
+    **headers: bytes | None,
 ) -> None:
-    """Puts messages into a topic, in this order, and returns when Kafka has them."""
-    producer = Producer({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS, "log_level": 2})
+    """Puts messages into a topic, in this order, and returns when Kafka has them. Large ones too, if the topic takes
+    them; at `timestamp_ms` by the sender's clock, 0 for now."""
+    servers = {"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS, "log_level": 2}
+    producer = Producer({**servers, "message.max.bytes": LARGEST})
     reports: list[object] = []
     for value in values:
         producer.produce(
@@ -39,11 +57,12 @@ def put(
             value,
             key=key,
             partition=partition,
+            timestamp=timestamp_ms,
             headers=list(headers.items()),
             on_delivery=lambda error, _: reports.append(error),
         )
     producer.flush(10)
-    assert reports == [None] * len(values)
+    assert [str(error) for error in reports] == ["None"] * len(values), reports
 
 
 def put_with_unreadable_header(topic: str, value: bytes) -> None:

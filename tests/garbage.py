@@ -29,7 +29,9 @@ ODD: tuple[bytes, ...] = (
 
 def any_json() -> SearchStrategy[Any]:
     scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
-    return st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=9), inner), max_leaves=9)
+    return st.recursive(
+        scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=9), inner), max_leaves=9
+    )
 
 
 @st.composite

@@ -106,6 +106,12 @@ def is_older(ticket: str, seconds: float) -> bool:
     return False
 
 
+def is_recent(ticket: str, seconds: float) -> bool:
+    """Whether this page ticket, a genuine one, was issued no longer ago. One that is as far in the future is not
+    either: the clock has been put back since, and nobody knows how old it is (docs/adr/0017)."""
+    return is_older(ticket, -seconds) and not is_older(ticket, seconds)
+
+
 def signup_id_of(ticket: str, browser: str | None) -> UUID:
     """The sign-up that the ticket names, however old it is: what a form that was left open posts again.
 

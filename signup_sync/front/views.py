@@ -28,7 +28,7 @@ from signup_sync.front.tickets import (
     TicketError,
     TicketExpiredError,
     browser_of,
-    is_older,
+    is_recent,
     new_browser,
     new_signup_id,
     open_page_ticket,
@@ -188,7 +188,7 @@ async def status(request: HttpRequest, ticket: str) -> HttpResponse:
         logger.info("sign-up %s: the state cannot be read: %s", page.signup_id, problem)
         outcome = "unknown"
     if state is not None:
-        outcome = words.outcome_of(state, is_delayed=is_older(ticket, live.SIGNUP_DEADLINE))
+        outcome = words.outcome_of(state, is_delayed=not is_recent(ticket, live.SIGNUP_DEADLINE))
     if _is_script(request):
         return JsonResponse({"state": state and json.loads(state.text)})
     context = {"reload": _reload_after(outcome)}

@@ -5,6 +5,7 @@ import secrets
 import threading
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from confluent_kafka import KafkaException
@@ -23,6 +24,7 @@ from tests.broker import (
     RunningConsumer,
     committed,
     consuming,
+    let_take,
     new_topic,
     put,
     put_with_unreadable_header,
@@ -272,6 +274,75 @@ def test_the_largest_message_fits_among_the_dead_letters():
         (letter,) = read(dead_letter_topic(subscription.topic, subscription.group), 1)
     assert letter.value() == bytes(900_000)
     assert dict(letter.headers())["dlt-value-bytes"] == b"999000"
+
+
+@needs_kafka
+def test_a_message_of_5_mb_is_refused_where_the_topic_was_not_made_for_it():
+    topic = new_topic()
+    with pytest.raises(AssertionError, match="MSG_SIZE_TOO_LARGE"):
+        put(topic, bytes(5_000_000))
+
+
+@needs_kafka
+def test_a_message_of_5_mb_stops_nobody_and_its_beginning_is_put_aside():
+    def handle(batch: Sequence[Incoming]) -> HandledBatch:
+        too_long = [message for message in batch if len(message.value or b"") > 1_000_000]
+        handler([message for message in batch if message not in too_long])
+        return HandledBatch(rejected=[(message, ValueError("too long")) for message in too_long])
+
+    handler = RecordingHandler()
+    subscription = new_subscription(handle)
+    let_take(subscription.topic, 6_000_000)
+    eventually(lambda: put(subscription.topic, b"1", bytes(5_000_000), b"2", key="key", partition=1) is None)
+    with consuming(subscription):
+        eventually(lambda: committed(subscription) == {1: 3})
+    assert handler.values == [b"1", b"2"]
+    (letter,) = read(dead_letter_topic(subscription.topic, subscription.group), 1)
+    assert letter.value() == bytes(900_000)
+    assert dict(letter.headers())["dlt-value-bytes"] == b"5000000"
+
+
+def test_an_answer_that_is_too_large_for_any_topic_puts_its_question_aside():
+    assert_put_aside_for_its_answer(2_000_000)
+
+
+@needs_kafka
+def test_an_answer_that_is_too_large_for_its_topic_puts_its_question_aside():
+    assert_put_aside_for_its_answer(500_000, topic_takes=100_000)
+
+
+def assert_put_aside_for_its_answer(size: int, *, topic_takes: int = 0) -> None:
+    """Of a batch of questions, one of which has an answer of `size` bytes."""
+
+    def handle(batch: Sequence[Incoming]) -> HandledBatch:
+        answer = {b"long": bytes(size)}
+        return HandledBatch(
+            answers=[Outgoing(answers, "key", answer.get(each.value or b"", each.value)) for each in batch]
+        )
+
+    answers = new_topic()
+    subscription = new_subscription(handle)
+    if topic_takes:
+        let_take(answers, topic_takes)
+    put(subscription.topic, *numbered(5), b"long", *numbered(5), partition=3)
+    with consuming(subscription):
+        eventually(lambda: committed(subscription) == {3: 11}, 20)
+    (letter,) = read(dead_letter_topic(subscription.topic, subscription.group), 1)
+    assert letter.value() == b"long"
+    assert dict(letter.headers())["dlt-error"] == b"eventbus.errors.TooLargeError"
+    assert {answer.value() for answer in read(answers, 10)} <= set(numbered(5))
+
+
+@needs_kafka
+@pytest.mark.parametrize("ahead", [timedelta(days=1), timedelta(days=-1)], ids=str)
+def test_a_sender_whose_clock_is_wrong_is_taken_and_dated_by_kafkas_clock(ahead):
+    handler = RecordingHandler()
+    subscription = new_subscription(handler)
+    now = datetime.now(UTC)
+    put(subscription.topic, b"out of time", timestamp_ms=int((now + ahead).timestamp() * 1000))
+    with consuming(subscription):
+        eventually(lambda: handler.values == [b"out of time"])
+    assert abs(handler.handled[0].timestamp_ms / 1000 - now.timestamp()) < 60
 
 
 # --- Groups -----------------------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
 )
 
-from tests.contract.test_schemas import check_event, events_of
 from tests.conftest import new_person, new_stack
+from tests.contract.test_schemas import check_event, events_of
 from tests.e2e.test_api import post, settled
 from tests.plugin import Backing
 from tests.servers.process import ROOT

@@ -103,6 +103,16 @@ async def test_a_stream_that_waits_takes_over_another_deadline_and_heartbeat(beg
         assert await anext(stream) == b": still here\n\n"
 
 
+async def test_it_says_delayed_in_time_also_of_one_that_begins_tomorrow(begun, settings):
+    """Its clock was a day ahead when it began, and has been put back since."""
+    settings.SIGNUP_DEADLINE = 0.05
+    services = {"started_at": timezone.now() + timedelta(days=1), "services": SERVICES}
+    stream = follow(Watch(), [SignUpState.all_pending(begun.signup_id, **services)], seen=1)
+    async with asyncio.timeout(10):
+        texts = [await anext(stream) for _ in range(2)]
+    assert texts[-1] == b"event: delayed\ndata: {}\n\n"
+
+
 async def test_it_ends_when_the_client_leaves_or_it_is_too_old(begun, settings):
     watch = Watch()
     watch.close()

@@ -298,6 +298,20 @@ async def test_a_watched_signup_is_taken_over_when_its_process_dies(
         await listener.hears(3)
 
 
+async def test_a_lease_that_redis_would_keep_until_tomorrow_is_taken_over_all_the_same(
+    auth: AuthServer, other_process: Relays, signup_id: UUID, user: NewUser, redis: Redis
+) -> None:
+    await other_process.sign_up(signup_id, user)
+    await eventually_async(lambda: is_leased(redis, signup_id), what="the lease is set")
+    await other_process.close()
+    # As where Redis's clock was a day ahead when it was set, and has been put back since.
+    await redis.set(f"front:relay:{signup_id}", 1, ex=86_400)
+    relays().watch(signup_id)
+    async with Listener(signup_id) as listener:
+        await auth.turn(str(signup_id), "chat", "SUCCESS")
+        await listener.hears(3)
+
+
 async def test_a_signup_that_another_process_relays_is_left_to_it(
     auth: AuthServer, other_process: Relays, signup_id: UUID, user: NewUser, redis: Redis
 ) -> None:

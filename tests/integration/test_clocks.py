@@ -1,0 +1,109 @@
+"""Clocks that jump forward and back: what auth keeps of a sign-up goes on (docs/adr/0017)."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from django.conf import settings
+from django.utils import timezone
+
+from authsvc.lights import Status, Verdict
+from authsvc.models import SignUp
+from authsvc.retention import purge_signups
+from authsvc.services import NewSignUp, ReportedVerdict, apply_verdicts, ask_again, claim_due, register_users
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+DAY = timedelta(days=1)
+
+
+class Clock:
+    """What Django takes for the time: the real one, put forward or back."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+        self._now = timezone.now
+
+    def now(self) -> datetime:
+        return self._now() + self.ahead
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    clock = Clock()
+    monkeypatch.setattr(timezone, "now", clock.now)
+    return clock
+
+
+def begin(name: str) -> UUID:
+    new = NewSignUp(
+        signup_id=uuid4(), user_id=name, email=f"{name}@example.org", user_name=name, role="ROLE_USER", password="hash"
+    )
+    [registration] = register_users([new])
+    return registration.signup.id
+
+
+def answered(signup_id: UUID, *services: str) -> SignUp:
+    apply_verdicts([ReportedVerdict(signup_id, Verdict(name, Status.SUCCESS)) for name in services])
+    return SignUp.objects.get(id=signup_id)
+
+
+def wait_of(signup_id: UUID, clock: Clock) -> timedelta:
+    """How long it is until the sign-up is due again."""
+    return SignUp.objects.get(id=signup_id).next_due_at - clock.now()
+
+
+def test_what_was_begun_by_a_clock_that_was_put_back_is_due_at_once_and_then_as_ever(clock):
+    clock.ahead = DAY
+    signup_id = begin("kim")
+    clock.ahead = timedelta()
+    assert [event.signup_id for event in claim_due(limit=10)] == [signup_id]
+    assert wait_of(signup_id, clock) < timedelta(seconds=settings.RELAY_MAX_PAUSE * 1.2)
+    assert claim_due(limit=10) == []
+
+
+def test_what_a_relay_with_such_a_clock_made_due_tomorrow_is_due_at_once(clock):
+    signup_id = begin("kim")
+    clock.ahead = DAY
+    assert [event.attempt for event in claim_due(limit=10)] == [2]
+    assert claim_due(limit=10) == []
+    clock.ahead = timedelta()
+    assert [event.attempt for event in claim_due(limit=10)] == [3]
+    assert SignUp.objects.get(id=signup_id).stalled_at is None
+
+
+def test_a_replay_under_such_a_clock_is_due_at_once_too(clock):
+    signup_id = begin("kim")
+    clock.ahead = DAY
+    ask_again([signup_id])
+    clock.ahead = timedelta()
+    assert len(claim_due(limit=10)) == 1
+
+
+def test_what_is_due_by_the_right_clock_comes_first_and_the_limit_holds(clock):
+    clock.ahead = DAY
+    begin("tomorrow")
+    clock.ahead = timedelta()
+    due = [begin("kim"), begin("lee")]
+    SignUp.objects.filter(id__in=due).update(next_due_at=clock.now() - timedelta(seconds=1))
+    assert {event.signup_id for event in claim_due(limit=2)} == set(due)
+    assert len(claim_due(limit=2)) == 1
+
+
+def test_versions_rise_and_a_sign_up_is_completed_whatever_the_clock_says(clock):
+    signup_id = begin("kim")
+    clock.ahead = DAY
+    assert answered(signup_id, "chat").version == 3
+    clock.ahead = -DAY
+    signup = answered(signup_id, "customer")
+    assert (signup.version, signup.pending_count, signup.next_due_at) == (4, 0, None)
+    assert signup.completed_at < signup.created_at
+
+
+def test_a_day_too_many_purges_nothing_that_may_come_again(clock):
+    signup_id = begin("kim")
+    answered(signup_id, "chat", "customer")
+    clock.ahead = DAY
+    assert purge_signups(timezone.now() - settings.SIGNUP_RETENTION * DAY, 10) == 0
+    assert SignUp.objects.filter(id=signup_id).exists()
