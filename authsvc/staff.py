@@ -5,10 +5,11 @@ import io
 from asgiref.typing import HTTPScope
 from django.conf import settings
 from django.contrib.auth import get_user
-from django.contrib.sessions.backends.db import SessionStore
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
+
+from authsvc.sessions import SessionStore
 
 
 def may_add_admin(scope: HTTPScope) -> bool:
