@@ -46,7 +46,7 @@ check: $(INSTALLED_DEV) ## The quick half: format, lint, types, who imports whom
 BROKER_CONTRACTS = $(shell grep -l 'pytest\.mark\.needs' tests/contract/test_*.py)
 
 # What a person does with `make run`. The other journeys, like all faults, are for the real servers.
-EMBEDDED_E2E = $(addprefix tests/e2e/test_,stack.py api.py page.py make_run.py make_admin.py readme_commands.py)
+EMBEDDED_E2E = $(addprefix tests/e2e/test_,stack.py api.py bad_partition.py page.py make_run.py make_admin.py readme_commands.py)
 # Side by side, as they mostly wait. What starts a whole installation has the machine to itself.
 PYTEST := $(BIN)/python -m pytest
 

@@ -7,7 +7,7 @@ from urllib.request import HTTPCookieProcessor, build_opener
 
 import aiohttp
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.client import request
@@ -59,7 +59,7 @@ def bodies(draw: st.DrawFn, hidden: dict[str, str]) -> tuple[str, bytes]:
     return MULTIPART, b"".join(parts) + b"--b--\r\n"
 
 
-@bounded
+@settings(bounded, max_examples=25)
 @given(data=st.data(), is_script=st.booleans())
 def test_whatever_is_posted_as_the_form_is_answered(stack: Stack, opened_form, data, is_script):
     cookies, hidden = opened_form
