@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from functools import cache
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -23,7 +22,7 @@ class LagReader:
     """
 
     def __init__(self) -> None:
-        self._client = cache(_client)
+        self._clients: dict[str, Consumer] = {}
 
     def lag(self, topic: str, group: str) -> int:
         """Messages of `topic` that `group` has not read; all that Kafka keeps of it for a group that never read.
@@ -38,7 +37,7 @@ class LagReader:
 
     def lag_by_partition(self, topic: str, group: str) -> Mapping[int, int]:
         """The same for each partition of the topic; nothing for a topic that is not there yet."""
-        name, client = prefixed(topic), self._client(group)
+        name, client = prefixed(topic), self._client_of(group)
         try:
             numbers = client.list_topics(name, timeout=ANSWERS_WITHIN).topics[name].partitions
             committed = client.committed([TopicPartition(name, number) for number in numbers], timeout=ANSWERS_WITHIN)
@@ -46,9 +45,16 @@ class LagReader:
         except KafkaException as error:
             raise TransientError(f"Kafka does not say how far {group} is: {error}") from error
 
+    def close(self) -> None:
+        """Ends the clients."""
+        while self._clients:
+            self._clients.popitem()[1].close()
 
-def _client(group: str) -> Consumer:
-    return Consumer(client_config({"group.id": prefixed(group), "enable.auto.commit": False}))
+    def _client_of(self, group: str) -> Consumer:
+        if group not in self._clients:
+            own = {"group.id": prefixed(group), "enable.auto.commit": False}
+            self._clients[group] = Consumer(client_config(own))
+        return self._clients[group]
 
 
 def _unread(client: Consumer, committed: TopicPartition) -> int:

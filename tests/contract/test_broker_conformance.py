@@ -535,10 +535,11 @@ def test_a_consumer_that_lost_its_partitions_and_hears_of_no_others_joins_anew(m
         eventually(lambda: handler.values == [b"late"], 30)
 
 
-def test_a_groups_lag_is_what_it_has_not_committed(monkeypatch):
+def test_a_groups_lag_is_what_it_has_not_committed(monkeypatch, request):
     # A new Kafka makes the topic of its groups' offsets first.
     monkeypatch.setattr("eventbus.lag.ANSWERS_WITHIN", 10.0)
     topic, lag = new_topic(), LagReader()
+    request.addfinalizer(lag.close)
     group = secrets.token_hex(6)
     assert lag.lag(topic, group) == 0
     put(topic, *numbered(3), partition=1)

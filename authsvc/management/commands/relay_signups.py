@@ -95,8 +95,9 @@ class Relay:
             close_old_connections()
 
     def close(self) -> None:
-        """Ends the producer's thread."""
+        """Ends the clients."""
         self._producer.close(timeout=0)
+        self._lag.close()
 
     def _rate(self) -> int:
         rate = live.RELAY_RATE
