@@ -11,9 +11,10 @@ from uuid import uuid4
 
 import pytest
 import redis
+from playwright.sync_api import Browser, expect
 
 from tests.client import events, opened, request
-from tests.conftest import Person, new_person, new_stack
+from tests.conftest import ARTIFACTS, Person, new_person, new_stack
 from tests.e2e.test_api import log_in, post
 from tests.plugin import Backing
 from tests.servers.process import LOOPBACK
@@ -32,12 +33,12 @@ class Administrator:
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
-        person = new_person()
+        self.person = new_person()
         stack.manage(
-            "createsuperuser", "--noinput", "--user_id", person.user_id, "--email", person.email,
-            DJANGO_SUPERUSER_PASSWORD=person.password,
+            "createsuperuser", "--noinput", "--user_id", self.person.user_id, "--email", self.person.email,
+            DJANGO_SUPERUSER_PASSWORD=self.person.password,
         )  # fmt: skip
-        self._cookies = log_in(stack, person)
+        self._cookies = log_in(stack, self.person)
         self._session = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
         request(stack, "GET", "/admin/livesettings/overrides/", Cookie=self._session)
 
@@ -151,7 +152,7 @@ def test_with_redis_away_the_last_known_values_hold_and_one_that_forgot_is_told_
     assert is_closed(own)
 
 
-class Browser:
+class Visitor:
     """Somebody at this address, whose proxy says so; without scripts."""
 
     def __init__(self, stack: Stack, address: str) -> None:
@@ -182,9 +183,37 @@ def test_a_rate_limit_counts_people_by_their_own_address_at_the_api_and_at_the_f
     assert (refused.status, refused.json["type"]) == (429, "/problems/limit-address")
     assert 1 <= int(refused.headers["Retry-After"]) <= 60
     # The front posts from the same machine; whom it posts for is who counts.
-    mina, jun = Browser(own, "203.0.113.5"), Browser(own, "203.0.113.6")
+    mina, jun = Visitor(own, "203.0.113.5"), Visitor(own, "203.0.113.6")
     assert [mina.sign_up(new_person())[0] for _ in range(2)] == [200, 200]
     status, page = mina.sign_up(new_person())
     assert status == 429
     assert "Too many sign-ups came from your network just now." in page
     assert jun.sign_up(new_person())[0] == 200
+
+
+@pytest.mark.needs("chromium")
+def test_an_administrator_is_told_what_is_wrong_and_sees_what_was_changed(
+    own: Stack, administrator: Administrator, browser: Browser
+):
+    page = browser.new_page(base_url=own.base_url, locale="en-US")
+    page.goto("/admin/")
+    page.get_by_label("User ID").fill(administrator.person.user_id)
+    page.get_by_label("Password").fill(administrator.person.password)
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("link", name="Live settings", exact=True).last.click()
+    page.get_by_label("Tries until stalled").fill("3")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("The tries are used up after 35 seconds; the least is 600.")).to_be_visible()
+    page.get_by_label("Tries until stalled").fill("40")
+    page.get_by_label("Sign-up is open").select_option("No")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("Saved. Every process uses it within a second.")).to_be_visible()
+    changes = page.locator(".field-changes tr").first
+    expect(changes).to_contain_text(administrator.person.user_id)
+    expect(changes).to_contain_text("Sign-up is open: yes → no")
+    expect(changes).to_contain_text("Tries until stalled: 33 → 40")
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTIFACTS / "live-settings.png", full_page=True)
+    page.goto("/signup/")
+    expect(page.get_by_role("heading", name="Sign-up is closed")).to_be_visible()
+    page.close()
