@@ -13,6 +13,7 @@ from uuid import UUID
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from django.contrib.auth.hashers import check_password, make_password
 from django.db import close_old_connections
+from structlog.contextvars import bind_contextvars
 
 from authsvc.asgi import header, read_body, send_empty, send_json, send_problem, send_stream
 from authsvc.hub import StreamHub
@@ -39,6 +40,7 @@ from authsvc.writer import SignUpWriter
 from eventbus.errors import is_transient
 from eventbus.producer import EventProducer
 from livesettings.values import live
+from eventbus.tracing import trace_id_in, traceparent
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -80,6 +82,7 @@ class SignUpApi:
         elif match := _SIGNUP_PATH.fullmatch(path):
             _allow(scope, "GET")
             signup_id = _visible_signup(scope, match["id"])
+            _name_in_log(scope, signup_id)
             if match["events"]:
                 await self._resume(scope, receive, send, signup_id)
             else:
@@ -90,6 +93,7 @@ class SignUpApi:
     async def _sign_up(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         document = read_json(await read_body(scope, receive, limit=BODY_MAX), header(scope, b"content-type") or "")
         signup_id = read_idempotency_key(key := header(scope, b"idempotency-key"))
+        _name_in_log(scope, signup_id)
         request = read_signup(document)
         await self._admit(scope, signup_id, request, has_key=key is not None)
         if request.role == Role.ADMIN and not await self._read(lambda: may_add_admin(scope)):
@@ -98,7 +102,7 @@ class SignUpApi:
         with self._hub.watching(signup_id) as watch:
             registration = await self._register(signup_id, request)
             state = registration.signup.state
-            headers = {"Signup-Ticket": issue_ticket(signup_id)}
+            headers = {"Signup-Ticket": issue_ticket(signup_id), "Traceresponse": traceparent(signup_id)}
             if "text/event-stream" not in (header(scope, b"accept") or ""):
                 headers["Location"] = f"/user/signups/{signup_id}"
                 await send_json(send, HTTPStatus.ACCEPTED, state.as_wire(), headers=headers)
@@ -238,6 +242,15 @@ def _with_connection(work: Callable[[], T]) -> T:
 def _checked_hash(request: SignUpRequest) -> str:
     check_password_strength(request)
     return make_password(request.password)
+
+
+def _name_in_log(scope: HTTPScope, signup_id: UUID) -> None:
+    """From here on the request's lines say which sign-up they are about. A caller's own trace is no other name for it:
+    it is said once (docs/adr/0020)."""
+    bind_contextvars(signup_id=str(signup_id))
+    caller = trace_id_in((header(scope, b"traceparent") or "").encode("latin-1"))
+    if caller not in (None, signup_id.hex):
+        logger.info("%s belongs to the caller's trace %s", scope["method"], caller)
 
 
 def _allow(scope: HTTPScope, method: str) -> None:

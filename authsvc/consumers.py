@@ -1,17 +1,21 @@
 """What auth reads from Kafka: the participants' answers."""
 
+import logging
 from collections.abc import Sequence
 from uuid import UUID
 
 from django.utils import timezone
 
 from authsvc.events import NEW_USER_ANSWERED, NewUserAnswered, decode_answer
-from authsvc.lights import SignUpState
+from authsvc.lights import SignUpState, decisions_in
 from authsvc.metrics import count_verdicts
 from authsvc.projection import projection
 from authsvc.services import ReportedVerdict, apply_verdicts
 from eventbus.errors import PermanentError
 from eventbus.messages import HandledBatch, Incoming, Subscription, decode_each
+from eventbus.tracing import log_traces
+
+logger = logging.getLogger(__name__)
 
 
 def handle_answers(batch: Sequence[Incoming]) -> HandledBatch:
@@ -23,7 +27,11 @@ def handle_answers(batch: Sequence[Incoming]) -> HandledBatch:
     answers, rejected = decode_each(batch, decode_answer)
     begun_at = timezone.now()
     states = apply_verdicts([ReportedVerdict(answer.signup_id, answer.verdict) for _, answer in answers])
-    count_verdicts(states.values(), since=begun_at)
+    decisions = decisions_in(states.values(), since=begun_at)
+    count_verdicts(decisions)
+    for (service, status), signup_ids in decisions.lights.items():
+        log_traces(logger, f"lights turned, {service} {status}: %d", signup_ids)
+    log_traces(logger, "sign-ups complete: %d", [state.signup_id for state, _ in decisions.complete])
     projection().write_and_wake(list(states.values()))
     for message, answer in answers:
         if error := _misfit(answer, states):

@@ -1,6 +1,5 @@
 """The events that auth publishes and reads, as docs/asyncapi.yaml has them. Each side keeps its own reading."""
 
-import secrets
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 from uuid import UUID
@@ -11,6 +10,7 @@ from msgspec import Meta
 from authsvc.lights import Status, Verdict
 from authsvc.models import User
 from eventbus.messages import Incoming, Outgoing, cloud_event_headers
+from eventbus.tracing import traceparent
 
 NEW_USER_REQUESTED: Final = "user.newUser.req"
 NEW_USER_ANSWERED: Final = "user.newUser.res"
@@ -58,7 +58,10 @@ def decode_answer(message: Incoming) -> NewUserAnswered:
 
 
 def new_user_requested(user: User, *, signup_id: UUID, attempt: int, services: list[str] | None = None) -> Outgoing:
-    """The message that asks `services` (without it: all) about this record on behalf of one sign-up."""
+    """The message that asks `services` (without it: all) about this record on behalf of one sign-up.
+
+    Whatever is sent for a sign-up, now or in a replay next month, is one trace, with the sign-up's id (docs/adr/0020).
+    """
     event = NewUserRequested(
         signup_id=signup_id,
         owner_signup_id=user.owner_signup_id,
@@ -74,11 +77,5 @@ def new_user_requested(user: User, *, signup_id: UUID, attempt: int, services: l
         topic=NEW_USER_REQUESTED,
         key=user.user_id,
         value=_encoder.encode(event),
-        headers=cloud_event_headers(type=NEW_USER_REQUESTED, source="/auth", traceparent=traceparent_of(signup_id)),
+        headers=cloud_event_headers(type=NEW_USER_REQUESTED, source="/auth", traceparent=traceparent(signup_id)),
     )
-
-
-def traceparent_of(signup_id: UUID) -> str:
-    """The W3C trace context of a message about this sign-up. Both ids have 16 bytes, so the sign-up's is the trace's:
-    whatever is sent for it, now or in a replay next month, is one trace."""
-    return f"00-{signup_id.hex}-{secrets.token_hex(8)}-01"

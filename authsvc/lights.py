@@ -1,6 +1,6 @@
 """A sign-up's lights: pure values, without a database or a network."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -110,6 +110,30 @@ class SignUpState(msgspec.Struct, frozen=True, rename="camel"):
             "complete": self.is_complete,
             "services": services,
         }
+
+
+class Decisions(msgspec.Struct, frozen=True):
+    """What one transaction decided: the sign-ups by service and status, and those that became complete, with when."""
+
+    lights: Mapping[tuple[str, str], Sequence[UUID]]
+    complete: Sequence[tuple[SignUpState, datetime]]
+
+
+def decisions_in(states: Iterable[SignUpState], *, since: datetime | None = None) -> Decisions:
+    """What of these states was decided since then; without it, all that is."""
+    lights: dict[tuple[str, str], list[UUID]] = {}
+    complete = []
+    for state in states:
+        times = [light.decided_at for light in state.lights.values() if light.decided_at is not None]
+        last = max(times, default=None)
+        if last is None or (since is not None and last < since):
+            continue
+        for service, light in state.lights.items():
+            if light.decided_at is not None and (since is None or light.decided_at >= since):
+                lights.setdefault((service, light.status.value), []).append(state.signup_id)
+        if len(times) == len(state.lights):
+            complete.append((state, last))
+    return Decisions(lights, complete)
 
 
 def lights_from_document(document: Mapping[str, Any]) -> dict[str, Light]:

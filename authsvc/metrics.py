@@ -1,14 +1,11 @@
 """What auth tells Prometheus. Every name of it stands here, and in docs/metrics.md (docs/adr/0019)."""
 
-from collections import Counter as Tally
-from collections.abc import Iterable
-from datetime import datetime
 from typing import Final
 
 from django.conf import settings
 from prometheus_client import Counter, Gauge, Histogram
 
-from authsvc.lights import SignUpState, Status
+from authsvc.lights import Decisions, Status
 
 VERDICTS: Final = Counter(
     "signup_verdicts_total", "Lights decided; of auth's own: sign-ups taken and refused.", ["service", "status"]
@@ -36,20 +33,9 @@ for _service in settings.SIGNUP_SERVICES:
         VERDICTS.labels(_service, _status.value)
 
 
-def count_verdicts(states: Iterable[SignUpState], *, since: datetime | None = None) -> None:
-    """Counts the lights of these states that were decided (since then), and those that became complete by it."""
-    decided: list[tuple[str, str]] = []
-    for state in states:
-        times = [light.decided_at for light in state.lights.values() if light.decided_at is not None]
-        last = max(times, default=None)
-        if last is None or (since is not None and last < since):
-            continue
-        decided += [
-            (service, light.status.value)
-            for service, light in state.lights.items()
-            if light.decided_at is not None and (since is None or light.decided_at >= since)
-        ]
-        if len(times) == len(state.lights):
-            (_RED if state.failed else _GREEN).observe((last - state.started_at).total_seconds())
-    for labels, count in Tally(decided).items():
-        VERDICTS.labels(*labels).inc(count)
+def count_verdicts(decisions: Decisions) -> None:
+    """Counts the lights that were decided, and the sign-ups that became complete by it."""
+    for (service, status), signup_ids in decisions.lights.items():
+        VERDICTS.labels(service, status).inc(len(signup_ids))
+    for state, last in decisions.complete:
+        (_RED if state.failed else _GREEN).observe((last - state.started_at).total_seconds())

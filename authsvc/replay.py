@@ -16,6 +16,7 @@ from authsvc.services import ask_again, records_of
 from eventbus.errors import DeliveryError
 from eventbus.messages import Outgoing
 from eventbus.producer import EventProducer
+from eventbus.tracing import log_traces
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ def _replay_chunk(chunk: Sequence[SignUp], producer: EventProducer | None, servi
         )
         for signup in chosen
     ]
+    log_traces(logger, "sign-ups replayed: %d", [signup.id for signup in chosen])
     failed = _failed_to_send(messages, producer)
     return ReplayCounts(sent=len(chosen) - failed, skipped=skipped, failed=failed)
 

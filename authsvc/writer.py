@@ -10,11 +10,13 @@ from typing import Final
 from django.db import close_old_connections
 
 from authsvc.events import new_user_requested
+from authsvc.lights import decisions_in
 from authsvc.metrics import REPEATED, count_verdicts
 from authsvc.projection import AsyncProjection
-from authsvc.services import NewSignUp, Registration, register_users
+from authsvc.services import AUTH, NewSignUp, Registration, register_users
 from eventbus.errors import is_transient
 from eventbus.producer import EventProducer
+from eventbus.tracing import IDS_OF_A_LINE, log_traces
 
 logger = logging.getLogger(__name__)
 BATCH_MAX: Final = 500
@@ -65,7 +67,8 @@ class SignUpWriter:
                 for waiting in batch:
                     await self._write([waiting])
                 return
-            logger.exception("a batch of %d sign-ups was not saved", len(batch))
+            ids = [str(new.signup_id) for new, _ in batch[:IDS_OF_A_LINE]]
+            logger.exception("a batch of %d sign-ups was not saved", len(batch), extra={"signup_id": ids})
             for _, future in batch:
                 future.set_exception(error)
         else:
@@ -86,7 +89,15 @@ class SignUpWriter:
                 self._producer.send(
                     new_user_requested(registration.record, signup_id=registration.signup.id, attempt=1)
                 )
-        new = [registration.signup.state for registration in registrations if registration.is_new]
-        count_verdicts(new)
-        REPEATED.inc(len(registrations) - len(new))
+        _tell(registrations)
         return registrations
+
+
+def _tell(registrations: Sequence[Registration]) -> None:
+    decisions = decisions_in(each.signup.state for each in registrations if each.is_new)
+    repeated = [each.signup.id for each in registrations if not each.is_new]
+    count_verdicts(decisions)
+    REPEATED.inc(len(repeated))
+    log_traces(logger, "sign-ups taken: %d", decisions.lights.get((AUTH, "SUCCESS"), ()))
+    log_traces(logger, "sign-ups refused as duplicates: %d", decisions.lights.get((AUTH, "FAIL"), ()))
+    log_traces(logger, "requests that joined their sign-ups: %d", repeated)

@@ -17,6 +17,7 @@ from eventbus.health import Heartbeat
 from eventbus.messages import Incoming
 from eventbus.metrics import DEAD_LETTERS_WAITING
 from eventbus.models import DeadLetter
+from eventbus.tracing import traces_of
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class DeadLetterCollector:
                     raise
                 logger.warning("%d dead letters can't be kept now: %s", len(letters), " ".join(str(error).split()))
             else:
-                logger.info("kept %d dead letters", len(letters))
+                logger.info("kept %d dead letters", len(letters), extra=traces_of(letters))
                 return True
             finally:
                 close_old_connections()

@@ -13,6 +13,7 @@ from typing import Final, cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from django.conf import settings
 from django.db import close_old_connections
+from structlog.contextvars import bind_contextvars
 
 from eventbus.clients import client_config, prefixed, unprefixed
 from eventbus.errors import TooLargeError, growing_pauses, is_fatal, is_transient, is_transient_in_kafka
@@ -20,6 +21,7 @@ from eventbus.health import Heartbeat
 from eventbus.messages import Header, Incoming, Rejected, Subscription, dead_letter
 from eventbus.metrics import ReadingMetrics
 from eventbus.producer import EventProducer
+from eventbus.tracing import trace_of, traces_of
 from eventbus.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -93,6 +95,7 @@ class BatchConsumer:
         Raises what is neither the message's fault nor passes by itself, and KafkaException when the client can do
         nothing any more: the process should end.
         """
+        bind_contextvars(group=self.subscription.group)
         self.join()
         try:
             while not stop.is_set():
@@ -144,7 +147,8 @@ class BatchConsumer:
                     raise error
                 self._metrics.retries.inc()
                 pause = next(pauses)
-                logger.warning("a batch of %d is tried again in %.1f s: %s", len(batch), pause, _in_a_line(error))
+                words = "a batch of %d is tried again in %.1f s: %s"
+                logger.warning(words, len(batch), pause, _in_a_line(error), extra=traces_of(batch))
                 if not self._has_waited(pause, stop):
                     return False
                 # What others read now is their work; repeating it would be harmless but for the time.
@@ -155,6 +159,7 @@ class BatchConsumer:
 
     def process(self, batch: Sequence[Incoming]) -> None:
         """One try, on the worker's thread. Returns when Kafka has acknowledged the answers and the dead letters."""
+        bind_contextvars(group=self.subscription.group)
         close_old_connections()
         begun_at = time.perf_counter()
         try:
@@ -167,7 +172,7 @@ class BatchConsumer:
         self._metrics.messages.inc(len(batch))
         self._metrics.dead_letters.inc(len(rejected))
         for message, error in rejected:
-            logger.error("put aside %s: %s", _place(message), _in_a_line(error))
+            logger.error("put aside %s: %s", _place(message), _in_a_line(error), extra=trace_of(message))
 
     def handle(self, batch: Sequence[Incoming]) -> list[Rejected]:
         """Has the batch handled and publishes the answers; what is rejected. That is also a message that fails alone,
@@ -189,7 +194,7 @@ class BatchConsumer:
 
     def _handle_halves(self, batch: Sequence[Incoming], error: Exception) -> list[Rejected]:
         if len(batch) == 1:
-            logger.error("can't handle %s", _place(batch[0]), exc_info=error)
+            logger.error("can't handle %s", _place(batch[0]), exc_info=error, extra=trace_of(batch[0]))
             return [(batch[0], error)]
         logger.warning("a batch of %d can't be handled as a whole: %s", len(batch), _in_a_line(error))
         middle = len(batch) // 2

@@ -4,7 +4,6 @@ What fits here can be saved by SQLite and PostgreSQL alike: so one message is re
 batch that it came in.
 """
 
-import re
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 from uuid import UUID
@@ -14,6 +13,7 @@ from msgspec import Meta
 
 from eventbus.errors import PermanentError
 from eventbus.messages import Incoming, Outgoing, cloud_event_headers
+from eventbus.tracing import traceparent_of
 from participant.identity import (
     EMAIL_MAX,
     ROLE_MAX,
@@ -30,8 +30,6 @@ NEW_USER_ANSWERED: Final = "user.newUser.res"
 
 # PostgreSQL stores no NUL. Lone surrogates, which it refuses too, never come out of msgspec's JSON decoder.
 _NO_NUL: Final = r"\A[^\x00]*\Z"
-# The W3C's trace context, version 00: https://www.w3.org/TR/trace-context/#traceparent-header
-_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class UserRecord(msgspec.Struct, frozen=True, rename="camel"):
@@ -107,11 +105,3 @@ def answer(message: Incoming, request: NewUser, verdict: Verdict, *, service: st
         value=_encoder.encode(event),
         headers=cloud_event_headers(type=NEW_USER_ANSWERED, source=f"/{service}", traceparent=traceparent_of(message)),
     )
-
-
-def traceparent_of(message: Incoming) -> str | None:
-    """The trace that the message belongs to; None where it names none, or in a form that can't be passed on."""
-    for name, value in message.headers:
-        if name == "traceparent" and value is not None and _TRACEPARENT.fullmatch(value):
-            return value.decode("ascii")
-    return None

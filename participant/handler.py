@@ -1,5 +1,6 @@
 """What a participant does with a batch of new users."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,10 +8,13 @@ from django.db import router
 from django.db.models import Q
 
 from eventbus.messages import HandledBatch, Incoming, decode_each
+from eventbus.tracing import log_traces
 from eventbus.transactions import atomically
 from participant.events import NewUser, answer, decode_new_user
 from participant.models import ParticipantUser
 from participant.verdict import Verdict, decide
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,7 @@ class NewUserHandler:
         decoded, rejected = decode_each(batch, decode_new_user)
         asked = [(message, request) for message, request in decoded if request.asks(self.service)]
         verdicts = self._save([request for _, request in asked])
+        self._log([request for _, request in asked], verdicts)
         answers = [
             answer(message, request, verdict, service=self.service)
             for (message, request), verdict in zip(asked, verdicts, strict=True)
@@ -49,6 +54,12 @@ class NewUserHandler:
         new.sort(key=lambda request: request.user_id_key)
         self.model.objects.bulk_create([self._row(request) for request in new])
         return verdicts
+
+    def _log(self, requests: Sequence[NewUser], verdicts: Sequence[Verdict]) -> None:
+        for verdict in Verdict:
+            judged = [request.signup_id for request, each in zip(requests, verdicts, strict=True) if each is verdict]
+            words = f"{verdict.status} ({verdict.reason})" if verdict.reason else verdict.status
+            log_traces(logger, f"sign-ups judged {words}: %d", judged)
 
     def _row(self, request: NewUser) -> ParticipantUser:
         return self.model(

@@ -17,9 +17,10 @@ from msgspec import Meta
 
 from eventbus.errors import PermanentError
 from eventbus.messages import HandledBatch, Incoming, Outgoing, cloud_event_headers, decode_each
+from eventbus.tracing import traceparent_of
 from eventbus.transactions import atomically
 from participant.comparison import Comparison, compare
-from participant.events import UserRecord, traceparent_of
+from participant.events import UserRecord
 from participant.models import ParticipantUser
 
 logger = logging.getLogger(__name__)

@@ -1,18 +1,87 @@
-"""What every log line passes through."""
+"""How a log line looks: JSON for machines or a line for people, with the sign-up that it is about (docs/adr/0020).
 
-import logging
+The code logs by the standard library, as every library does; structlog makes the lines, so all look alike.
+"""
+
+import logging.config
 import re
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Literal
 
-# The ticket is the path segment after these prefixes.
-_TICKET_IN_PATH = re.compile(r"(/ws/signup/|/signup/status/)[^/\s\"']+")
+import structlog
+from structlog.types import EventDict
+
+Format = Literal["json", "console"]
+
+logger = logging.getLogger(__name__)
+
+# The ticket is the path segment after these prefixes; a backslash ends it where it stands in JSON.
+_TICKET_IN_PATH = re.compile(r"(/ws/signup/|/signup/status/)[^/\s\"'\\]+")
+# What a line may say beside its text, from `extra`. Django, for one, puts whole requests there.
+_EXTRA = ("signup_id", "trace_id")
 
 
-class RedactTickets(logging.Filter):
-    """Replaces the tickets in a record's text, so that who reads a log can open no sign-up with it."""
+def configure(config: dict[str, Any]) -> None:
+    """Django's LOGGING_CONFIG. What ends the process is a line as well, where lines are JSON, and so is a warning."""
+    logging.config.dictConfig(config)
+    logging.captureWarnings(True)
+    if config["formatters"]["line"]["kind"] == "json":
+        sys.excepthook = _log_uncaught
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        redacted = _TICKET_IN_PATH.sub(r"\1[ticket]", message)
-        if redacted != message:
-            record.msg, record.args = redacted, None
-        return True
+
+def formatter(kind: Format) -> logging.Formatter:
+    """One that makes lines of this kind out of everybody's records."""
+    render: list[structlog.types.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if kind == "json":
+        render += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+    else:
+        # Its own way to show a traceback would show the local variables too, and in one of them is a password.
+        plain = structlog.dev.plain_traceback
+        render += [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[
+            structlog.stdlib.add_logger_name,
+            structlog.stdlib.add_log_level,
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.ExtraAdder(allow=_EXTRA),
+            name_sign_up_and_trace,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+        ],
+        processors=[*render, redact_tickets],
+    )
+
+
+def name_sign_up_and_trace(_: object, __: str, event: EventDict) -> EventDict:
+    """A sign-up's id and its trace's are the same 16 bytes: a line that knows one says both. Of many, it has lists."""
+    if "signup_id" in event:
+        event["signup_id"] = _each(str, event["signup_id"])
+        event.setdefault("trace_id", _each(_trace_id, event["signup_id"]))
+    elif "trace_id" in event:
+        event["signup_id"] = _each(_signup_id, event["trace_id"])
+    return event
+
+
+def redact_tickets(_: object, __: str, line: object) -> str:
+    """The line, whatever part of it the tickets came in by, so that who reads a log can open no sign-up with it."""
+    return _TICKET_IN_PATH.sub(r"\1[ticket]", str(line))
+
+
+def _each(convert: Callable[[Any], str], value: object) -> str | list[str]:
+    return [convert(each) for each in value] if isinstance(value, list | tuple) else convert(value)
+
+
+def _trace_id(signup_id: str) -> str:
+    return signup_id.replace("-", "")
+
+
+def _signup_id(trace_id: str) -> str:
+    return "-".join((trace_id[:8], trace_id[8:12], trace_id[12:16], trace_id[16:20], trace_id[20:]))
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, where)
+    else:
+        logger.critical("the process ends by an error", exc_info=(kind, error, where))

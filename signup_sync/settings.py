@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shlex
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -298,12 +299,19 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if PRODUCTION else
 
 # Least level that is written. Default: INFO.
 LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
+# json (an object a line) or console (for people). Default: console where stderr is a terminal, else json.
+LOG_FORMAT = env.str("LOG_FORMAT", default="console" if sys.stderr.isatty() else "json")
+if LOG_FORMAT not in ("json", "console"):
+    raise ImproperlyConfigured(f"LOG_FORMAT is {LOG_FORMAT!r}: make it json or console")
+# Everybody's lines go one way, on which they get their form and lose their tickets (docs/adr/0020).
+_PASSED_ON = {"handlers": [], "propagate": True}
+LOGGING_CONFIG = "signup_sync.logs.configure"
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    # Tickets stand in paths (the WebSocket's, the status page's); a log must not open a sign-up to its reader.
-    "filters": {"redact_tickets": {"()": "signup_sync.logs.RedactTickets"}},
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["redact_tickets"]}},
+    "formatters": {"line": {"()": "signup_sync.logs.formatter", "kind": LOG_FORMAT}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    # These would have handlers of their own, by Django's and the server's defaults.
+    "loggers": dict.fromkeys(["django", "django.server", "uvicorn", "uvicorn.error", "uvicorn.access"], _PASSED_ON),
 }

@@ -93,7 +93,9 @@ def events(response: HTTPResponse) -> Iterator[ServerEvent]:
             fields = {}
 
 
-def produce(stack: Stack, topic: str, value: bytes | Mapping[str, Any], *, key: str | None = None) -> None:
+def produce(
+    stack: Stack, topic: str, value: bytes | Mapping[str, Any], *, key: str | None = None, **headers: str
+) -> None:
     """Publishes one message by hand and waits for Kafka's word."""
     producer = Producer({"bootstrap.servers": stack.env["KAFKA_BOOTSTRAP_SERVERS"], "partitioner": "murmur2_random"})
     errors: list[Any] = []
@@ -101,6 +103,7 @@ def produce(stack: Stack, topic: str, value: bytes | Mapping[str, Any], *, key: 
         stack.env["KAFKA_PREFIX"] + topic,
         key=key,
         value=value if isinstance(value, bytes) else json.dumps(value),
+        headers=headers,
         on_delivery=lambda error, _: errors.append(error),
     )
     producer.flush(10)

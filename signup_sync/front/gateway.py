@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -106,7 +107,12 @@ class Gateway:
 
         An answer that got lost on the way is asked for once more: the key makes the second request join the first.
         """
-        headers = {"Accept": "text/event-stream", "Idempotency-Key": str(signup_id)}
+        headers = {
+            "Accept": "text/event-stream",
+            "Idempotency-Key": str(signup_id),
+            # The sign-up's id is its trace's; each request is a step of its own in it.
+            "traceparent": f"00-{signup_id.hex}-{secrets.token_hex(8)}-01",
+        }
         if user.address:
             headers["Signup-Address"] = signed_address(signup_id, user.address)
         silence = max(POST_TIMEOUT, MISSED_HEARTBEATS * live.STREAM_HEARTBEAT)

@@ -27,6 +27,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from structlog.contextvars import bind_contextvars
 
 from livesettings.values import live
 from signup_sync.front.gateway import Gateway, GatewayError, NewUser
@@ -201,6 +202,7 @@ class Relays:
             del self._watched[signup_id]
 
     async def _sign_up(self, signup_id: UUID, user: NewUser) -> State:
+        bind_contextvars(signup_id=str(signup_id))
         stream = await self.gateway.post_user(signup_id, user)
         if relay := self._running.get(signup_id):
             stream.close()
@@ -218,6 +220,7 @@ class Relays:
         return relay
 
     async def _run(self, relay: Relay) -> None:
+        bind_contextvars(signup_id=str(relay.signup_id))
         try:
             await relay.run()
         finally:

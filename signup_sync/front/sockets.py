@@ -21,6 +21,7 @@ from django.core.exceptions import DisallowedHost
 from django.core.handlers.asgi import ASGIRequest
 from django.http import parse_cookie
 from django.urls import path, re_path
+from structlog.contextvars import bind_contextvars
 
 from livesettings.values import live
 from signup_sync.front.gateway import GatewayError
@@ -85,6 +86,7 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
             await self.accept()
             await self.close(code=EXPIRED if isinstance(refused, TicketExpiredError) else REFUSED)
             return
+        bind_contextvars(signup_id=str(self._signup_id))
         # The group first, then the state: what changes in between arrives twice rather than never.
         self._is_member = True
         await self.channel_layer.group_add(group_of(self._signup_id), self.channel_name)

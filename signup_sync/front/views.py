@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -16,6 +17,7 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_safe
+from structlog.contextvars import bind_contextvars
 
 from livesettings.values import live
 from signup_sync.front import words
@@ -41,6 +43,8 @@ from signup_sync.front.tickets import (
 
 logger = logging.getLogger(__name__)
 
+# https://www.w3.org/TR/trace-context/#traceparent-header
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 # Seconds until a page without a script loads itself again, and until it goes on when all lights are green.
 RELOAD_SECONDS: Final = 2
 # The same where a sign-up takes long: nothing is gained by looking often.
@@ -98,6 +102,7 @@ async def _submit(request: HttpRequest, browser: str) -> HttpResponse:
         return _form_again(request, form, first, None, HTTPStatus.UNPROCESSABLE_ENTITY)
     user = replace(form.new_user, address=request.META.get("REMOTE_ADDR"))
     signup_id, answer = await _post(first.signup_id, user)
+    _note_browsers_trace(request, signup_id)
     page = Page.of(signup_id, browser)
     if isinstance(answer, GatewayError):
         form.show_problem(answer)
@@ -135,11 +140,20 @@ async def _post(first: UUID, user: NewUser) -> tuple[UUID, State | GatewayError]
 
 
 async def _post_as(signup_id: UUID, user: NewUser) -> State | GatewayError:
+    bind_contextvars(signup_id=str(signup_id))
     try:
         return await relays().sign_up(signup_id, user)
     except GatewayError as problem:
         logger.info("sign-up %s was not taken: %s", signup_id, problem)
         return problem
+
+
+def _note_browsers_trace(request: HttpRequest, signup_id: UUID) -> None:
+    """The page's script sends the trace of the sign-up that it shows. Changed content is another sign-up: this line
+    leads from the one to the other."""
+    match = _TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
+    if match and match[1] != signup_id.hex:
+        logger.info("the browser's trace is %s", match[1])
 
 
 def _status_of(problem: GatewayError) -> HTTPStatus:
@@ -180,6 +194,7 @@ async def status(request: HttpRequest, ticket: str) -> HttpResponse:
         return _closed_page(request, "expired", HTTPStatus.FORBIDDEN)
     except TicketError:
         return _closed_page(request, "foreign", HTTPStatus.NOT_FOUND)
+    bind_contextvars(signup_id=str(page.signup_id))
     state: State | None = None
     outcome: words.Outcome = "absent"
     try:

@@ -158,7 +158,13 @@ def addresses(bootstrap_servers: str, socket_path: Path, address: str) -> Mappin
 
 def environment(where: Mapping[str, str], data_dir: Path) -> Mapping[str, str]:
     """This process's environment, with the settings that make it the embedded default."""
-    local = {"DATA_DIR": str(data_dir), "KAFKA_EMBEDDED": "true", "KAFKA_CLIENT_CONFIG": "{}"}
+    local = {
+        "DATA_DIR": str(data_dir),
+        "KAFKA_EMBEDDED": "true",
+        "KAFKA_CLIENT_CONFIG": "{}",
+        # A person reads these, and warnings are told from the rest by their form.
+        "LOG_FORMAT": "console",
+    }
     return {**os.environ, **local, **where}
 
 

@@ -180,7 +180,7 @@
       const response = await fetch(form.action, {
         method: "POST",
         body: new URLSearchParams(new FormData(form)),
-        headers: { Accept: "application/json" },
+        headers: { Accept: "application/json", traceparent: traceparent() },
       });
       // The view's own JSON: the gateway's problem documents are of another type.
       const isOurs = (response.headers.get("Content-Type") ?? "").startsWith("application/json");
@@ -195,6 +195,12 @@
     if (answer.errors) backToForm(answer.errors, "" in answer.errors);
     else [...held, answer.state].forEach(take);
     held = [];
+  }
+
+  // The W3C's trace context: the sign-up's id is its trace's, and this request a step in it.
+  function traceparent() {
+    const step = Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, "0"));
+    return `00-${page.signupId.replaceAll("-", "")}-${step.join("")}-01`;
   }
 
   // What an answer means that the form's view has not written: Django's own, or the gateway's.

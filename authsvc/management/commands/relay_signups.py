@@ -20,6 +20,7 @@ from eventbus.messages import Outgoing
 from eventbus.producer import EventProducer
 from eventbus.roles import check_database, running_role
 from livesettings.values import live
+from eventbus.tracing import log_traces
 
 logger = logging.getLogger(__name__)
 
@@ -117,20 +118,17 @@ class Relay:
         )
 
     def _publish(self, events: Sequence[DueEvent]) -> int:
-        of_message = {_message(event): event for event in events}
+        of_message = {_message(event): event.signup_id for event in events}
         try:
             self._producer.send_all(list(of_message), timeout=ACKNOWLEDGED_WITHIN)
         except DeliveryError as error:
             # Kafka away is no try: otherwise an outage would use them all up.
-            give_back_tries([of_message[message].signup_id for message in error.failed])
+            give_back_tries([of_message.pop(message) for message in error.failed])
             logger.warning("%s", error)
-            sent = len(events) - len(error.failed)
-        else:
-            sent = len(events)
-        RELAYED.inc(sent)
-        if sent:
-            logger.info("published %d events again", sent)
-        return sent
+        sent = list(of_message.values())
+        RELAYED.inc(len(sent))
+        log_traces(logger, "sign-ups asked for again: %d", sent)
+        return len(sent)
 
 
 def _message(event: DueEvent) -> Outgoing:

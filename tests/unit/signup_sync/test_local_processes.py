@@ -1,6 +1,7 @@
 """Processes that are kept running and end with their starter."""
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from signup_sync.local.processes import KeptProcess, ProcessGroup, Role, how_it_ended, short, stop_all
+from signup_sync.logs import formatter
 from tests.waiting import eventually, eventually_async
 
 SLEEP = ("/bin/sh", "-c", "echo started; sleep 60")
@@ -73,24 +75,30 @@ async def stopped_within(
     assert not process.is_running
 
 
+def line(level: int) -> str:
+    """What a role writes for people."""
+    return formatter("console").format(logging.LogRecord("some.logger", level, "", 0, "said", None, None))
+
+
 async def test_only_warnings_and_worse_are_shown_and_not_twice(group: ProcessGroup, tmp_path: Path) -> None:
     told = Told()
     process = kept(SLEEP, group=group, folder=tmp_path, told=told)
-    lines = [f"2025-01-01 00:00:00,000 {level} some.logger said" for level in ("DEBUG", "INFO", "WARNING", "ERROR")]
-    process.log.write_text("\n".join([*lines, "Traceback (most recent call last):", "2025-01-01 00:00:00,001 ERR"]))
+    lines = [line(level) for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)]
+    half = len(lines[-1]) // 2
+    process.log.write_text("\n".join([*lines, "Traceback (most recent call last):", lines[-1][:half]]))
     process.show_warnings()
     process.show_warnings()
     assert told == [f"[a role] {line}" for line in lines[2:]]
     with process.log.open("a") as log:
-        log.write("OR the rest of a line\n")
+        log.write(lines[-1][half:] + "\n")
     process.show_warnings()
-    assert told[2:] == ["[a role] 2025-01-01 00:00:00,001 ERROR the rest of a line"]
+    assert told[2:] == [f"[a role] {lines[-1]}"]
 
 
 async def test_a_flood_of_warnings_is_counted(group: ProcessGroup, tmp_path: Path) -> None:
     told = Told()
     process = kept(SLEEP, group=group, folder=tmp_path, told=told)
-    process.log.write_text("2025-01-01 00:00:00,000 WARNING some.logger said\n" * 1000)
+    process.log.write_text(f"{line(logging.WARNING)}\n" * 1000)
     process.show_warnings()
     assert len(told) == 6
     assert "995 more" in told[-1]
