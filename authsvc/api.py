@@ -39,8 +39,8 @@ from authsvc.tickets import forwarded_address, issue_ticket, opens
 from authsvc.writer import SignUpWriter
 from eventbus.errors import is_transient
 from eventbus.producer import EventProducer
-from livesettings.values import live
 from eventbus.tracing import trace_id_in, traceparent
+from livesettings.values import live
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -19,8 +19,8 @@ from eventbus.lag import LagReader
 from eventbus.messages import Outgoing
 from eventbus.producer import EventProducer
 from eventbus.roles import check_database, running_role
-from livesettings.values import live
 from eventbus.tracing import log_traces
+from livesettings.values import live
 
 logger = logging.getLogger(__name__)
 
