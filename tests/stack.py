@@ -105,12 +105,14 @@ class Stack:
 
     @classmethod
     @contextmanager
-    def real(cls, *, postgresql: PostgresqlServer, kafka: KafkaServer, **settings: str) -> Iterator[Self]:
-        """On PostgreSQL, Kafka, a Redis of its own, and Caddy before one web and two instances of auth.
+    def real(
+        cls, *, postgresql: PostgresqlServer, kafka: KafkaServer, auths: int = 2, **settings: str
+    ) -> Iterator[Self]:
+        """On PostgreSQL, Kafka, a Redis of its own, and Caddy before one web and `auths` instances of auth.
 
         `settings` are more of the environment of every role.
         """
-        ports = {name: free_port() for name in ("web", "auth-1", "auth-2")}
+        ports = {name: free_port() for name in ("web", *(f"auth-{number + 1}" for number in range(auths)))}
         web, *auth = (f"{LOOPBACK}:{port}" for port in ports.values())
         with _directory() as directory, RedisServer() as redis, CaddyServer(web=web, auth=auth) as caddy:
             prefix = directory.name.replace("-", "_") + "_"

@@ -1,0 +1,72 @@
+"""`python -m bench [ROW ...]`: see docs/performance.md."""
+
+import argparse
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.report import Row, as_json, table
+from bench.rows import GROUPS, OURS_ALONE
+from bench.running import FULL, SMALL, Bench, machine, tell
+
+
+def main() -> int:
+    """0 when everything that was asked for was measured, whether the goals are met or not."""
+    options = read_options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Thousands of connections are held on both sides of the gateway.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="signup-sync-bench-", ignore_cleanup_errors=True) as directory:
+        # PostgreSQL, as another user, must get to its own part of it.
+        Path(directory).chmod(0o711)
+        bench = Bench(Path(directory), SMALL if options.small else FULL, options.peer)
+        try:
+            rows, failures = measure(bench, options.rows)
+        finally:
+            bench.close()
+    print(f"{', '.join(machine())}; {(time.monotonic() - begun) / 60:.0f} min\n")
+    print(table(rows))
+    for name, failure in failures.items():
+        print(f"\n{name} was not measured: {failure}")
+    print(f"\n{as_json(rows)}")
+    return 1 if failures else 0
+
+
+def read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(GROUPS)}; without any: all")
+    parser.add_argument("--peer", type=Path, help="the Spring peer's directory; without it its rows are not measured")
+    parser.add_argument("--small", action="store_true", help="little of everything, to try the benchmark itself")
+    options = parser.parse_args()
+    if unknown := set(options.rows) - set(GROUPS):
+        parser.error(f"no such row: {', '.join(sorted(unknown))}")
+    if options.peer is not None and not (options.peer / "run.sh").is_file():
+        parser.error(f"there is no Spring peer in {options.peer}")
+    return options
+
+
+def measure(bench: Bench, chosen: Sequence[str]) -> tuple[list[Row], dict[str, str]]:
+    """The rows, and what failed, by group: one that can't be measured must not cost the others."""
+    rows: list[Row] = []
+    failures: dict[str, str] = {}
+    for name in (name for name in GROUPS if name in (chosen or GROUPS)):
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        if name in OURS_ALONE:
+            bench.stop_peer()
+        begun = time.monotonic()
+        try:
+            rows += GROUPS[name](bench)
+        except Exception as error:  # whatever it is, it is said with the table
+            failures[name] = f"{type(error).__name__}: {error}"
+            tell(f"failed: {failures[name]}")
+        tell(f"{name}: {time.monotonic() - begun:.0f} s")
+    return rows, failures
+
+
+sys.exit(main())

@@ -1,0 +1,35 @@
+"""A Django form and nothing more, to measure what posting one costs: settings, URLs and view in one module.
+
+It runs as the web process does, with its server, its middleware and its CSRF check (DJANGO_SETTINGS_MODULE=
+bench.bare_form): what is left out is what the product does with the form.
+"""
+
+from django import forms
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.middleware.csrf import get_token
+from django.urls import path
+from django.utils.html import format_html
+
+from signup_sync.settings import *  # noqa: F403 - that is how Django's settings are derived
+
+ROOT_URLCONF = __name__
+PATH = "/bare/"
+
+
+class BareForm(forms.Form):
+    userId = forms.CharField(max_length=32)  # noqa: N815 - as the product's form has it
+    userName = forms.CharField(max_length=100)  # noqa: N815
+    email = forms.EmailField()
+    userPw = forms.CharField(max_length=128)  # noqa: N815
+    userPw2 = forms.CharField(max_length=128)  # noqa: N815
+
+
+async def bare_form(request: HttpRequest) -> HttpResponse:
+    if request.method == "POST":
+        form = BareForm(request.POST)
+        return JsonResponse({"errors": form.errors}, status=200 if form.is_valid() else 422)
+    field = '<input type="hidden" name="csrfmiddlewaretoken" value="{}">'
+    return HttpResponse(format_html(field, get_token(request)))
+
+
+urlpatterns = [path(PATH.removeprefix("/"), bare_form)]

@@ -1,0 +1,63 @@
+"""Bare argon2: what the hash of a password costs here, and how many a second the cores do when they do nothing else."""
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from argon2.low_level import Type, hash_secret
+
+PASSWORD, SALT = b"nine lives of a bench", b"0123456789abcdef"
+# KiB that one hash is tried with, to find the cheap one.
+STEPS = range(64, 8192, 64)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Parameters of argon2id with one lane."""
+
+    memory_kib: int
+    passes: int
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """As the product's settings name them."""
+        return {"ARGON2_MEMORY_KIB": str(self.memory_kib), "ARGON2_TIME_COST": str(self.passes)}
+
+    def hash(self) -> None:
+        hash_secret(PASSWORD, SALT, self.passes, self.memory_kib, 1, 32, Type.ID)
+
+    def milliseconds(self, times: int = 40) -> float:
+        """CPU time of one."""
+        begun = time.thread_time()
+        for _ in range(times):
+            self.hash()
+        return (time.thread_time() - begun) * 1000 / times
+
+
+# OWASP's, which are the product's defaults.
+REAL = Cost(19 * 1024, 2)
+
+
+def cheap() -> Cost:
+    """One that takes about a millisecond here, as the peer's BCrypt of strength 4 does."""
+    per_step = Cost(1024, 1).milliseconds()
+    return Cost(min(STEPS, key=lambda kib: abs(kib * per_step / 1024 - 1.0)), 1)
+
+
+def bare_rate(cost: Cost, seconds: float) -> float:
+    """Hashes a second of as many threads as cores, which is how many the product's pool has."""
+    end = time.monotonic() + seconds
+
+    def work() -> int:
+        done = 0
+        while time.monotonic() < end:
+            cost.hash()
+            done += 1
+        return done
+
+    cores = os.cpu_count() or 1
+    begun = time.monotonic()
+    with ThreadPoolExecutor(cores) as pool:
+        done = sum(pool.map(lambda _: work(), range(cores)))
+    return done / (time.monotonic() - begun)

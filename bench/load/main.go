@@ -1,0 +1,83 @@
+// Load drives sign-ups at one address and prints what it saw as JSON, a line for each question.
+//
+//	load signups -url U -n 1000 -c 50     sign-ups over SSE, 50 at a time; with -rate R, R of them a second
+//	load streams -url U -n 5000 -rate 500 opens streams and holds those that stay pending until its input ends
+//	load pages   -url U -n 200 -c 4       opens the form n times; then its input says what follows:
+//	                                      "connect R" opens their WebSockets, R a second;
+//	                                      "post M C first|last" posts the next M forms, C at a time, and waits for the
+//	                                      first or the last frame of those that have a WebSocket
+//	load gets    -url U -rate 20 -n 200   GETs of one page
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"time"
+)
+
+// Flags of all modes; each takes what it needs.
+type options struct {
+	url     string
+	path    string
+	n       int
+	c       int
+	rate    float64
+	timeout time.Duration
+}
+
+func main() {
+	if len(os.Args) < 2 {
+		fail("say what to do: signups, streams, pages or gets")
+	}
+	var o options
+	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
+	flags.StringVar(&o.url, "url", "", "http://host:port of the gateway, on the loopback")
+	flags.StringVar(&o.path, "path", "", "of the page, for gets and pages")
+	flags.IntVar(&o.n, "n", 1000, "how many in all")
+	flags.IntVar(&o.c, "c", 50, "how many at a time; with -rate the most that are under way")
+	flags.Float64Var(&o.rate, "rate", 0, "begun in a second; 0: the next when one has ended")
+	flags.DurationVar(&o.timeout, "timeout", 60*time.Second, "for each")
+	_ = flags.Parse(os.Args[2:]) // ExitOnError
+	host, err := loopback(o.url)
+	if err != nil {
+		fail(err.Error())
+	}
+	switch os.Args[1] {
+	case "signups":
+		say(signUps(o, host))
+	case "streams":
+		holdStreams(o, host)
+	case "pages":
+		servePages(o, host)
+	case "gets":
+		say(gets(o, host))
+	default:
+		fail("unknown: " + os.Args[1])
+	}
+}
+
+func say(result any) {
+	if err := json.NewEncoder(os.Stdout).Encode(result); err != nil {
+		fail(err.Error())
+	}
+}
+
+// lines gives each line of the input; the channel closes with it.
+func lines() <-chan string {
+	out := make(chan string)
+	go func() {
+		defer close(out)
+		for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+			out <- in.Text()
+		}
+	}()
+	return out
+}
+
+func fail(reason string) {
+	fmt.Fprintln(os.Stderr, "load:", reason)
+	os.Exit(2)
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+)
+
+const password = "nine lives of a bench"
+
+// Of this run, so that nobody was there before.
+var run = func() string {
+	random := make([]byte, 4)
+	_, _ = rand.Read(random) // never fails
+	return hex.EncodeToString(random)
+}()
+
+// A seen says what became of one sign-up. The times are from when it was due.
+type seen struct {
+	first time.Duration // until the first event
+	last  time.Duration // until all lights are decided; 0 while they are not
+	err   error
+}
+
+// signUps runs them all to their end.
+func signUps(o options, host string) result {
+	wires := wiresOf(o.c, host, o.timeout)
+	return measured(o, func(i int, due time.Time) seen {
+		wire := <-wires
+		defer func() { wires <- wire }()
+		return signUp(wire, i, due, true)
+	})
+}
+
+// holdStreams opens them, says so, and keeps them until the input ends.
+func holdStreams(o options, host string) {
+	var guard sync.Mutex
+	var held []*wire
+	opened := measured(o, func(i int, due time.Time) seen {
+		wire := newWire(host, o.timeout)
+		saw := signUp(wire, i, due, false)
+		guard.Lock()
+		defer guard.Unlock()
+		held = append(held, wire)
+		return saw
+	})
+	say(opened)
+	for range lines() {
+	}
+	for _, wire := range held {
+		wire.close()
+	}
+}
+
+// signUp posts one person and reads the stream: to its end, or only to the first event.
+func signUp(wire *wire, i int, due time.Time, toTheEnd bool) (saw seen) {
+	response, err := wire.ask("POST", signUpRequest(wire.address, i))
+	if err != nil {
+		return seen{err: err}
+	}
+	if response.StatusCode != http.StatusOK {
+		wire.finish(response)
+		return seen{err: fmt.Errorf("status %d", response.StatusCode)}
+	}
+	wire.lines.Reset(response.Body)
+	for {
+		line, err := wire.lines.ReadSlice('\n')
+		if err != nil {
+			wire.close()
+			saw.err = fmt.Errorf("the stream ended early: %w", err)
+			return saw
+		}
+		data, isData := bytes.CutPrefix(line, []byte("data:"))
+		if !isData {
+			continue
+		}
+		if saw.first == 0 {
+			saw.first = time.Since(due)
+			if !toTheEnd {
+				return saw
+			}
+		}
+		if isDecided(data) {
+			saw.last = time.Since(due)
+			saw.err = greenOrError(data)
+			wire.finish(response)
+			return saw
+		}
+	}
+}
+
+func signUpRequest(host string, i int) []byte {
+	body := fmt.Sprintf(
+		`{"userId":"%[1]s","userPw":"%[2]s","email":"%[1]s@example.org","userName":"Bench %[3]d","role":"ROLE_USER"}`,
+		userID(i), password, i)
+	return fmt.Appendf(nil, "POST /user HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\n"+
+		"Accept: text/event-stream\r\nContent-Length: %d\r\n\r\n%s", host, len(body), body)
+}
+
+func userID(i int) string { return fmt.Sprintf("b%s-%d", run, i) }
+
+// isDecided looks at the statuses alone, so that any server that names them so can be measured.
+func isDecided(data []byte) bool {
+	isState := bytes.Contains(data, []byte(`"SUCCESS"`)) || bytes.Contains(data, []byte(`"FAIL"`))
+	return isState && !bytes.Contains(data, []byte(`"PENDING"`))
+}
+
+func greenOrError(data []byte) error {
+	if bytes.Contains(data, []byte(`"FAIL"`)) {
+		return errors.New("a light is red")
+	}
+	return nil
+}

@@ -1,0 +1,114 @@
+"""The Spring peer: built once in a copy of its own, started and stopped by its own scripts."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from tests.servers import free_port
+from tests.servers.process import LOOPBACK, ROOT
+
+# Kept between runs, as a build takes a minute and downloads.
+COPY = ROOT / ".servers" / "spring-peer"
+JVMS = ("eureka", "gateway", "auth", "chat", "customer")
+# Ports of which run.sh says where the servers listen. Those of chat and customer it has fixed itself.
+PORTS = ("PG_PORT", "REDIS_PORT", "KAFKA_PORT", "EUREKA_PORT", "GATEWAY_PORT", "AUTH_PORT_BASE")
+START_TIMEOUT = 300
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStart:
+    """Seconds until its first sign-up was all green: from nothing, and from where its servers and Eureka were there."""
+
+    seconds: float
+    roles_seconds: float
+
+
+class SpringPeer:
+    """`BCRYPT_STRENGTH=4`, which is about a millisecond of a core."""
+
+    def __init__(self, source: Path, directory: Path) -> None:
+        """Builds it where that was not done yet."""
+        self._run = directory / "peer"
+        self._env = {
+            **os.environ,
+            **{name: str(free_port()) for name in PORTS},
+            "RUN_DIR": str(self._run),
+            "BCRYPT_STRENGTH": "4",
+        }
+        self.url = f"http://{LOOPBACK}:{self._env['GATEWAY_PORT']}"
+        if not _is_built(source):
+            self._build(source)
+
+    def start(self) -> PeerStart:
+        """From nothing: it makes its databases anew each time."""
+        said = self._script("run.sh")
+        seconds = float(next(line.split()[1] for line in said.splitlines() if line.startswith("ready_s ")))
+        # The gateway's is written when the servers and Eureka answer, `ready` with the first sign-up.
+        roles = (self._run / "ready").stat().st_mtime - (self._run / "pids" / "gateway.pid").stat().st_mtime
+        return PeerStart(seconds, roles)
+
+    def stop(self) -> None:
+        self._script("stop.sh")
+
+    @property
+    def pids(self) -> dict[str, int]:
+        return {path.stem: int(path.read_text()) for path in sorted((self._run / "pids").glob("*.pid"))}
+
+    def _build(self, source: Path) -> None:
+        print("  building the Spring peer, once; this takes 1 to 3 minutes", flush=True)
+        shutil.rmtree(COPY, ignore_errors=True)
+        shutil.copytree(source, COPY, ignore=shutil.ignore_patterns("target"))
+        self._script("build.sh")
+        # The class archives that make its starts quicker, as its README has it.
+        self._script("run.sh", CDS_TRAIN="1")
+        self._script("stop.sh")
+        (COPY / "built").write_text(_contents(source))
+
+    def _script(self, name: str, **env: str) -> str:
+        # To a file: what it starts in the background would keep a pipe open.
+        with tempfile.TemporaryFile("w+") as output:
+            done = subprocess.run(
+                [COPY / name],
+                env=self._env | env,
+                cwd=COPY,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                timeout=START_TIMEOUT,
+                check=False,
+            )
+            output.seek(0)
+            said = output.read()
+        if done.returncode != 0:
+            raise RuntimeError(f"the peer's {name} ended with {done.returncode}:\n{said}")
+        return said
+
+
+@contextmanager
+def spring_peer(source: Path, directory: Path) -> Iterator[SpringPeer]:
+    """Not started yet; stopped in the end."""
+    peer = SpringPeer(source, directory)
+    try:
+        yield peer
+    finally:
+        peer.stop()
+
+
+def _is_built(source: Path) -> bool:
+    built = COPY / "built"
+    return built.exists() and built.read_text() == _contents(source)
+
+
+def _contents(source: Path) -> str:
+    """By which another version of it is known."""
+    files = sorted(
+        path for path in source.rglob("*") if path.is_file() and not {"target", "lib"} & set(path.parts)
+    )
+    return "\n".join(f"{path.relative_to(source)} {sha256(path.read_bytes()).hexdigest()}" for path in files)

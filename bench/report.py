@@ -1,0 +1,112 @@
+"""A row of the table for each goal, and how the table is shown."""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal
+
+Of = Literal["ratio", "ours"]
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A bound for the ratio or for our own figure; None of both is a figure that is only reported."""
+
+    of: Of
+    sense: Literal[">=", "<="]
+    bound: float
+
+    def is_met(self, *, ours: float | None, ratio: float | None) -> bool | None:
+        """None where the figure that the goal is about was not measured."""
+        figure = ratio if self.of == "ratio" else ours
+        if figure is None:
+            return None
+        return figure >= self.bound if self.sense == ">=" else figure <= self.bound
+
+    def __str__(self) -> str:
+        return f"{self.of} {self.sense} {self.bound:g}"
+
+
+def ratio_at_least(bound: float) -> Goal:
+    return Goal("ratio", ">=", bound)
+
+
+def ratio_at_most(bound: float) -> Goal:
+    return Goal("ratio", "<=", bound)
+
+
+def at_least(bound: float) -> Goal:
+    return Goal("ours", ">=", bound)
+
+
+def at_most(bound: float) -> Goal:
+    return Goal("ours", "<=", bound)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the table. `other` is what ours is compared with, `against` what that is; None was not measured."""
+
+    name: str
+    unit: str
+    ours: float | None
+    other: float | None = None
+    against: str = ""
+    goal: Goal | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        return None if self.ours is None or not self.other else self.ours / self.other
+
+    @property
+    def met(self) -> bool | None:
+        return self.goal.is_met(ours=self.ours, ratio=self.ratio) if self.goal else None
+
+    def document(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "ours": _rounded(self.ours),
+            "other": _rounded(self.other),
+            "ratio": _rounded(self.ratio),
+            "goal": str(self.goal) if self.goal else None,
+            "met": self.met,
+        }
+
+
+def middle(values: Iterable[float]) -> float | None:
+    """The median; None of nothing."""
+    known = list(values)
+    return median(known) if known else None
+
+
+def table(rows: Sequence[Row]) -> str:
+    """As Markdown, so that it can be put into docs/performance.md as it is."""
+    lines = [("what", "unit", "ours", "other", "", "ratio", "goal", "met")]
+    for row in rows:
+        # Without a goal it is a figure to know; without a figure, one that was not measured here.
+        met = {True: "yes", False: "**no**", None: "" if row.goal is None else "not measured"}[row.met]
+        figures = (_shown(row.ours), _shown(row.other), row.against, _shown(row.ratio))
+        lines.append((row.name, row.unit, *figures, str(row.goal or ""), met))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    lines.insert(1, tuple("-" * width for width in widths))  # type: ignore[arg-type]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    )
+
+
+def as_json(rows: Iterable[Row]) -> str:
+    return json.dumps({"rows": [row.document() for row in rows]})
+
+
+def _rounded(value: float | None) -> float | None:
+    """Four digits that count: more would be noise."""
+    if not value:
+        return value
+    return round(value, max(0, 3 - math.floor(math.log10(abs(value)))))
+
+
+def _shown(value: float | None) -> str:
+    rounded = _rounded(value)
+    return "" if rounded is None else f"{rounded:,.0f}" if abs(rounded) >= 1000 else f"{rounded:g}"

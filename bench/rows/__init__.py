@@ -1,0 +1,27 @@
+"""The goals. A group is measured together, and gives a row for each of its goals."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from bench.report import Row
+from bench.rows import embedded, front, growth, held, pairs, password, pace, starts
+from bench.running import Bench
+
+Group = Callable[[Bench], Iterator[Row]]
+
+# In this order: what needs the peer comes first, and then it is stopped.
+WITH_PEER: Final[Mapping[str, Group]] = {
+    "start": starts.start,
+    "memory": starts.memory,
+    "throughput": pace.throughput,
+    "alone": pace.alone,
+}
+OURS_ALONE: Final[Mapping[str, Group]] = {
+    "hash": password.real_hash,
+    "held": held.held,
+    "front": front.front,
+    "two": pairs.two,
+    "growth": growth.growth,
+    "embedded": embedded.embedded,
+}
+GROUPS: Final[Mapping[str, Group]] = {**WITH_PEER, **OURS_ALONE}

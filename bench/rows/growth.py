@@ -1,0 +1,137 @@
+"""With millions of users: the rate, and a replay."""
+
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from bench.installation import Installation, installation
+from bench.processes import pss_kib
+from bench.report import Row, at_least, middle, ratio_at_least, ratio_at_most
+from bench.rows.pace import AT_ONCE, warm_up
+from bench.rows.starts import first_green
+from bench.running import Bench, in_turn, tell
+from tests.servers import Process
+from tests.servers.process import ROOT
+
+TABLES = {
+    "auth": ("authsvc_user", "authsvc_signup"),
+    "chat": ("chatsvc_chatuser",),
+    "customer": ("customersvc_customer",),
+}
+# Of the n-th row: keys of its own, a UUIDv7 in the order of time, and a second of its own in the past. Every other column
+# is that of the one sign-up that is multiplied, so that this knows nothing of columns that come later.
+OWN = """
+    jsonb_build_object(
+        'user_id', 'grown-' || n, 'user_id_key', 'grown-' || n, 'email', 'grown-' || n || '@example.org',
+        'owner_signup_id', uuid, 'signup_id', uuid, 'created_at', at, 'completed_at', at, 'date_joined', at,
+        'id', {id}
+    )
+"""
+MULTIPLY = """
+    INSERT INTO {table}
+    SELECT (jsonb_populate_record(template, """ + OWN + """)).*
+    FROM (SELECT * FROM {table} LIMIT 1) AS template,
+        generate_series(1, {users}) AS n,
+        LATERAL (SELECT
+            (lpad(to_hex(1700000000000 + n), 12, '0') || '70008' || substr(md5(n::text), 1, 15))::uuid AS uuid,
+            timestamptz '{begin}' + n * interval '1 second' AS at
+        ) AS of_n
+"""  # fmt: skip
+BEGIN = "2020-01-01 00:00:00+00"
+# Of serial keys: far from what the sequence gives out.
+FIRST_ID = 1_000_000_000
+
+
+def growth(bench: Bench) -> Iterator[Row]:
+    """A second installation, filled, beside the empty one."""
+    size, empty = bench.size, bench.ours
+    with installation(bench.servers, **bench.cheap_hash.settings) as full:
+        first_green(bench.generator, full.url)
+        fill(full, size.users)
+        warm_up(bench, empty)
+        warm_up(bench, full)
+        rates = in_turn(
+            size.rounds,
+            empty=lambda: bench.generator.signups(empty.url, size.signups, at_once=AT_ONCE).rate,
+            full=lambda: bench.generator.signups(full.url, size.signups, at_once=AT_ONCE).rate,
+        )
+        yield Row(
+            name=f"with {size.users:,} users in each database",
+            unit="1/s",
+            ours=middle(rates["full"]),
+            other=middle(rates["empty"]),
+            against="empty",
+            goal=ratio_at_least(0.9),
+        )
+        for role in ("chat", "customer"):
+            full.stack.roles[role].stop()
+        replayed = replay(full, size.replayed)
+    yield Row(name=f"replay of {size.replayed:,}", unit="1/s", ours=replayed.rate, goal=at_least(5000))
+    yield Row(
+        name="memory of that replay at its highest",
+        unit="MiB",
+        ours=replayed.highest_kib / 1024,
+        other=replayed.early_kib / 1024,
+        against="at a tenth of it",
+        goal=ratio_at_most(1.1),
+    )
+
+
+def fill(full: Installation, users: int) -> None:
+    """Multiplies the one sign-up that is there."""
+    begun = time.monotonic()
+    tell(f"filling the databases with {users:,} users each")
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [(full.stack.env[f"{name.upper()}_DATABASE_URL"], table) for name in TABLES for table in TABLES[name]]
+        list(pool.map(lambda job: _multiply(*job, users), jobs))
+    tell(f"filled in {time.monotonic() - begun:.0f} s")
+
+
+def _multiply(url: str, table: str, users: int) -> None:
+    identity = "uuid" if table == "authsvc_signup" else f"{FIRST_ID} + n"
+    query = MULTIPLY.format(table=table, users=users, begin=BEGIN, id=identity)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET synchronous_commit = off")
+        connection.execute(query.encode())
+        connection.execute(sql.SQL("VACUUM ANALYZE {}").format(sql.Identifier(table)))
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A replay: how many a second, from its start to its end, and its memory."""
+
+    rate: float
+    early_kib: float
+    highest_kib: float
+
+
+def replay(full: Installation, signups: int) -> Replayed:
+    """Replays the oldest of the multiplied sign-ups; nobody reads meanwhile."""
+    with psycopg.connect(full.stack.env["AUTH_DATABASE_URL"]) as connection:
+        until = connection.execute(
+            f"SELECT to_char(timestamptz '{BEGIN}' + {signups + 1} * interval '1 second', 'YYYY-MM-DD\"T\"HH24:MI:SS')"
+        ).fetchone()
+    assert until is not None
+    command = [sys.executable, ROOT / "manage.py", "replay_signups", "--until", until[0]]
+    process = Process("replay", command, env=full.stack.env, log=full.stack.directory / "replay.log")
+    tell(f"replaying {signups:,} sign-ups")
+    begun = time.monotonic()
+    memory: list[float] = []
+    process.start()
+    try:
+        while process.running:
+            memory.append(pss_kib(process.pid))
+            time.sleep(0.25)
+    finally:
+        process.kill()
+    seconds = time.monotonic() - begun
+    said = process.log().strip()
+    if f"{signups} sent, 0 skipped, 0 failed" not in said:
+        raise RuntimeError(f"the replay did not send {signups}: {said}")
+    tell(f"{said}, in {seconds:.1f} s")
+    return Replayed(signups / seconds, max(memory[: len(memory) // 10 + 1]), max(memory))

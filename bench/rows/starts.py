@@ -1,0 +1,136 @@
+"""Starts, to the first sign-up that is all green, and memory after one."""
+
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.generator import Generator, LoadError
+from bench.installation import ROLES, installation, servers
+from bench.peer import JVMS
+from bench.processes import family, pss_kib
+from bench.report import Row, at_most, middle, ratio_at_most
+from bench.running import Bench, mib, tell
+from tests.servers import Process, free_port
+from tests.servers.process import LOOPBACK
+from tests.waiting import eventually
+
+# Seconds in which a start that goes wrong is given up.
+START_TIMEOUT = 90
+STOP_TIMEOUT = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Seconds from nothing, and of the roles where the servers are there and the databases are migrated."""
+
+    seconds: float
+    roles_seconds: float
+
+
+def start(bench: Bench) -> Iterator[Row]:
+    """`make run` on databases that are there; the roles of production; the peer's."""
+    with tempfile.TemporaryDirectory(dir=bench.directory) as data:
+        with make_run(Path(data), port := free_port()):
+            first_green(bench.generator, f"http://{LOOPBACK}:{port}")
+        local = [_make_run(bench, Path(data)) for _ in range(bench.size.rounds)]
+    ours: list[Start] = []
+    peers: list[Start] = []
+    for _ in range(bench.size.rounds):
+        ours.append(_production(bench))
+        if peer := bench.start_peer():
+            peers.append(Start(peer.seconds, peer.roles_seconds))
+            tell(f"the Spring peer: {peer.seconds:.1f} s, its roles {peer.roles_seconds:.1f} s")
+    yield Row(name="`make run`, warm, to all green", unit="s", ours=middle(local), goal=at_most(8))
+    for name, seconds in _KINDS.items():
+        yield Row(
+            name=name,
+            unit="s",
+            ours=middle(map(seconds, ours)),
+            other=middle(map(seconds, peers)),
+            against="Spring peer",
+            goal=ratio_at_most(0.333),
+        )
+
+
+_KINDS: Mapping[str, Callable[[Start], float]] = {
+    "production roles, to all green": lambda start: start.roles_seconds,
+    "all of production from nothing, to all green": lambda start: start.seconds,
+}
+
+
+def memory(bench: Bench) -> Iterator[Row]:
+    """Idle, after their first sign-up."""
+    first_green(bench.generator, bench.ours.url)
+    peer = bench.running_peer()
+    used = {name: pss_kib(bench.ours.pid(name)) for name in ROLES}
+    tell("MiB: " + ", ".join(f"{name} {mib([kib]):.0f}" for name, kib in used.items()))
+    yield Row(
+        name="memory of the six roles, idle (PSS)",
+        unit="MiB",
+        ours=mib(used.values()),
+        other=mib(pss_kib(peer.pids[name]) for name in JVMS) if peer else None,
+        against="Spring peer's five JVMs",
+        goal=ratio_at_most(0.4),
+    )
+
+
+def _production(bench: Bench) -> Start:
+    begun = time.monotonic()
+    with servers() as fresh, installation(fresh, **bench.cheap_hash.settings) as ours:
+        first_green(bench.generator, ours.url)
+        all_seconds = time.monotonic() - begun
+        roles = ours.stack.roles.values()
+        for role in roles:
+            role.stop()
+        begun = time.monotonic()
+        for role in roles:
+            role.launch()
+        first_green(bench.generator, ours.url)
+        took = Start(all_seconds, time.monotonic() - begun)
+    tell(f"ours: {took.seconds:.1f} s, the roles {took.roles_seconds:.1f} s")
+    return took
+
+
+def _make_run(bench: Bench, data: Path) -> float:
+    begun = time.monotonic()
+    with make_run(data, port := free_port()):
+        first_green(bench.generator, f"http://{LOOPBACK}:{port}")
+        took = time.monotonic() - begun
+    tell(f"make run: {took:.1f} s")
+    return took
+
+
+@contextmanager
+def make_run(data: Path, port: int, **settings: str) -> Iterator[Process]:
+    """`make run` as a person types it, with its data in `data`, until Ctrl-C."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    variables = {"PORT": str(port), "DATA_DIR": str(data), "VENV": sys.prefix}
+    process = Process("make run", ["make", "run"], env=kept | variables | settings, log=data / "make-run.log")
+    process.start()
+    try:
+        yield process
+    finally:
+        members = list(family(process.pid))
+        # What a terminal does: to all of the foreground's group.
+        os.killpg(process.pid, signal.SIGINT)
+        eventually(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in members), STOP_TIMEOUT, what="it ended")
+        process.kill()
+
+
+def first_green(generator: Generator, url: str) -> None:
+    """Returns when a sign-up has come back all green; tries with new people until one does."""
+    end = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < end:
+        try:
+            generator.signups(url, 1, timeout=20)
+        except LoadError:
+            time.sleep(0.05)
+        else:
+            return
+    raise LoadError(f"no sign-up was all green within {START_TIMEOUT} s")

@@ -1,0 +1,133 @@
+"""One run of the benchmark: what is started for several rows, and how often things are measured."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from bench import hashing
+from bench.generator import Generator
+from bench.installation import Installation, Servers, installation, servers
+from bench.peer import PeerStart, SpringPeer, spring_peer
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is done. The small form is to try the benchmark itself."""
+
+    rounds: int
+    signups: int  # in one round under load
+    peer_signups: int
+    alone: int  # in one round of what is done one at a time
+    warm_up: int
+    peer_warm_up: int
+    seconds: float  # of what is measured by time
+    held: int
+    relays: int
+    users: int  # in each database, for growth
+    replayed: int
+
+
+FULL = Size(3, 8000, 4000, 300, 10_000, 24_000, 10, 5000, 1000, 2_000_000, 1_000_000)
+SMALL = Size(1, 1500, 800, 60, 1000, 2000, 4, 400, 100, 50_000, 20_000)
+
+
+class Bench:
+    """Starts what a row needs when it is asked for it first, and ends all of it with `close`."""
+
+    def __init__(self, directory: Path, size: Size, peer_source: Path | None) -> None:
+        self.directory = directory
+        self.size = size
+        self.peer_source = peer_source
+        self._open = ExitStack()
+        self._peer_is_running = False
+
+    def close(self) -> None:
+        self._open.close()
+
+    @cached_property
+    def generator(self) -> Generator:
+        return Generator(self.directory)
+
+    @cached_property
+    def cheap_hash(self) -> hashing.Cost:
+        cost = hashing.cheap()
+        tell(f"cheap hash: argon2id {cost.memory_kib} KiB, t={cost.passes}: {cost.milliseconds():.2f} ms of a core")
+        return cost
+
+    @cached_property
+    def servers(self) -> Servers:
+        tell("starting PostgreSQL and Kafka")
+        return self._open.enter_context(servers())
+
+    @cached_property
+    def ours(self) -> Installation:
+        """With the cheap hash; one process of auth and of every other role."""
+        self._wait_for(self.servers)
+        tell("starting our roles")
+        return self._open.enter_context(installation(self.servers, **self.cheap_hash.settings))
+
+    @cached_property
+    def peer(self) -> SpringPeer | None:
+        """The Spring peer, not started by this; None where it was not asked for."""
+        if self.peer_source is None:
+            return None
+        return self._open.enter_context(spring_peer(self.peer_source, self.directory))
+
+    def start_peer(self) -> PeerStart | None:
+        """Starts it from nothing, again if it runs."""
+        if self.peer is None:
+            return None
+        tell("starting the Spring peer")
+        self._peer_is_running = True
+        return self.peer.start()
+
+    def running_peer(self) -> SpringPeer | None:
+        if not self._peer_is_running:
+            self.start_peer()
+        return self.peer
+
+    def stop_peer(self) -> None:
+        """What is measured without it need not share the cores with it."""
+        if self.peer is not None and self._peer_is_running:
+            self.peer.stop()
+            self._peer_is_running = False
+
+    def _wait_for(self, _: object) -> None:
+        """Says that the argument is wanted for its start alone."""
+
+
+def in_turn(rounds: int, **measure: Callable[[], T]) -> dict[str, list[T]]:
+    """Measures each of them in turn, `rounds` times: what else happens on the machine happens to all."""
+    measured: dict[str, list[T]] = {name: [] for name in measure}
+    for number in range(rounds):
+        for name, take in measure.items():
+            measured[name].append(take())
+            tell(f"round {number + 1} of {rounds}, {name}: {measured[name][-1]}")
+    return measured
+
+
+def tell(text: str) -> None:
+    """A line of progress, to stderr: the table and the JSON stand alone on stdout."""
+    print(f"  {text}", file=sys.stderr, flush=True)
+
+
+def machine() -> Iterator[str]:
+    """What the figures were measured on."""
+    cpu = next(
+        (line.split(": ")[1] for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")),
+        "unknown",
+    )
+    memory = next(int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines() if "MemTotal" in line)
+    load, *_ = os.getloadavg()
+    yield f"{os.cpu_count()} cores ({cpu}), {memory / 2**20:.0f} GiB, Linux {os.uname().release}, load average {load:.1f}"
+
+
+def mib(kib: Iterable[float]) -> float:
+    return sum(kib) / 1024
