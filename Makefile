@@ -1,4 +1,5 @@
-# `make` alone says what there is. Variables: PORT, DATA_DIR, PYTHON (makes the environment), VENV (where it is); of chaos: SIGNUPS, KILLS, SEED.
+# `make` alone says what there is. Variables: PORT, DATA_DIR, PYTHON (makes the environment), VENV (where it is); of chaos: SIGNUPS, KILLS, SEED;
+# of bench: PEER, ROWS, SMALL.
 VENV ?= .venv
 PYTHON ?=
 
@@ -15,7 +16,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 # Here while a new environment is being filled: what an interrupted start left of one is not to be trusted.
 UNFINISHED := $(VENV)/.unfinished
 
-.PHONY: help run admin test setup check test-unit test-embedded test-real chaos format lock clean
+.PHONY: help run admin test setup check test-unit test-embedded test-real chaos bench bench-profile format lock clean
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +64,12 @@ test-real: $(INSTALLED_DEV) ## The tests on PostgreSQL, Kafka, Redis and Caddy
 
 chaos: $(INSTALLED_DEV) ## Faults against the real thing: make chaos SIGNUPS=20000 KILLS=60 SEED=1 (default: 500, 8, any)
 	@exec $(BIN)/python -m tests.chaos $(if $(SIGNUPS),--signups $(SIGNUPS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
+
+bench: $(INSTALLED_DEV) ## How fast it is, against the goals: make bench PEER=../shared/peers/spring ROWS="throughput alone" SMALL=1 (default: all rows without the peer)
+	@exec $(BIN)/python -m bench $(if $(PEER),--peer $(PEER)) $(if $(SMALL),--small) $(ROWS)
+
+bench-profile: $(INSTALLED_DEV) ## Where the CPU goes while sign-ups go through, for each role
+	@exec $(BIN)/python -m bench.hot
 
 format: $(INSTALLED_DEV) ## Format the code and mend what the linter can
 	$(BIN)/ruff check --fix .

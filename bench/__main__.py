@@ -30,7 +30,7 @@ def main() -> int:
             rows, failures = measure(bench, options.rows)
         finally:
             bench.close()
-    print(f"{', '.join(machine())}; {(time.monotonic() - begun) / 60:.0f} min\n")
+    print(f"{machine()}; {(time.monotonic() - begun) / 60:.0f} min\n")
     print(table(rows))
     for name, failure in failures.items():
         print(f"\n{name} was not measured: {failure}")

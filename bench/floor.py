@@ -15,7 +15,8 @@ from uuid import uuid4
 import psycopg
 import redis
 from confluent_kafka import Consumer, KafkaError, Message, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 from psycopg.types.json import Jsonb
 
 # Seconds that one step may take.
@@ -45,7 +46,9 @@ class Floor:
         }
         self._redis = redis.Redis.from_url(redis_url)
         self._open.callback(self._redis.close)
-        self._subscriber = self._open.enter_context(self._redis.pubsub(ignore_subscribe_messages=True))
+        self._subscriber = self._open.enter_context(
+            self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        )
         self._subscriber.subscribe(self._name)
 
     def __enter__(self) -> Self:
@@ -100,7 +103,9 @@ class Floor:
 
     def _wake(self, key: str, state: str) -> None:
         with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.set(f"{self._name}:{key}", state, ex=600).publish(self._name, state).execute()
+            pipeline.set(f"{self._name}:{key}", state, ex=600)
+            pipeline.publish(self._name, state)
+            pipeline.execute()
         end = time.monotonic() + PATIENCE
         while self._subscriber.get_message(timeout=PATIENCE) is None:
             if time.monotonic() > end:

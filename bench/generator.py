@@ -55,8 +55,10 @@ class Load:
             if seen["failed"] > seen["n"] * FAILURES_MAX:
                 raise LoadError(what)
             print(f"    {what}", file=sys.stderr)
-        times = [Percentiles(**seen[name]) if seen[name] else NOTHING for name in ("first_ms", "last_ms", "between_ms")]
-        return cls(seen["n"], seen["failed"], seen["rate"], *times, cpu_ms=seen["load_cpu_ms"])
+        first, last, between = (
+            Percentiles(**seen[name]) if seen[name] else NOTHING for name in ("first_ms", "last_ms", "between_ms")
+        )
+        return cls(seen["n"], seen["failed"], seen["rate"], first, last, between, seen["load_cpu_ms"])
 
 
 class Pages:
@@ -70,8 +72,8 @@ class Pages:
         return self._ask(f"connect {rate}")
 
     def post(self, count: int, *, at_once: int = 1, until: Literal["first", "last"] = "last") -> Load:
-        """Posts the next `count` forms; waits for the first or the last frame where a WebSocket is open. `first` is until
-        the answer and the first frame were there."""
+        """Posts the next `count` forms, and waits for the first or the last frame of those with a WebSocket. `first` is
+        until the answer and the first frame are there."""
         return self._ask(f"post {count} {at_once} {until}")
 
     def _ask(self, line: str) -> Load:

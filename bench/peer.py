@@ -108,7 +108,5 @@ def _is_built(source: Path) -> bool:
 
 def _contents(source: Path) -> str:
     """By which another version of it is known."""
-    files = sorted(
-        path for path in source.rglob("*") if path.is_file() and not {"target", "lib"} & set(path.parts)
-    )
+    files = sorted(path for path in source.rglob("*") if path.is_file() and not {"target", "lib"} & set(path.parts))
     return "\n".join(f"{path.relative_to(source)} {sha256(path.read_bytes()).hexdigest()}" for path in files)

@@ -1,8 +1,9 @@
 """One run of the benchmark: what is started for several rows, and how often things are measured."""
 
 import os
+import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,9 +70,9 @@ class Bench:
     @cached_property
     def ours(self) -> Installation:
         """With the cheap hash; one process of auth and of every other role."""
-        self._wait_for(self.servers)
+        shared = self.servers
         tell("starting our roles")
-        return self._open.enter_context(installation(self.servers, **self.cheap_hash.settings))
+        return self._open.enter_context(installation(shared, **self.cheap_hash.settings))
 
     @cached_property
     def peer(self) -> SpringPeer | None:
@@ -99,9 +100,6 @@ class Bench:
             self.peer.stop()
             self._peer_is_running = False
 
-    def _wait_for(self, _: object) -> None:
-        """Says that the argument is wanted for its start alone."""
-
 
 def in_turn(rounds: int, **measure: Callable[[], T]) -> dict[str, list[T]]:
     """Measures each of them in turn, `rounds` times: what else happens on the machine happens to all."""
@@ -118,15 +116,13 @@ def tell(text: str) -> None:
     print(f"  {text}", file=sys.stderr, flush=True)
 
 
-def machine() -> Iterator[str]:
+def machine() -> str:
     """What the figures were measured on."""
-    cpu = next(
-        (line.split(": ")[1] for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")),
-        "unknown",
-    )
-    memory = next(int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines() if "MemTotal" in line)
-    load, *_ = os.getloadavg()
-    yield f"{os.cpu_count()} cores ({cpu}), {memory / 2**20:.0f} GiB, Linux {os.uname().release}, load average {load:.1f}"
+    cpus, memory = Path("/proc/cpuinfo").read_text(), Path("/proc/meminfo").read_text()
+    model = re.search(r"^model name\s*: (.*)$", cpus, re.MULTILINE)
+    total = re.search(r"^MemTotal:\s*(\d+) kB", memory, re.MULTILINE)
+    words = [f"{os.cpu_count()} cores", model[1] if model else "", f"{int(total[1]) / 2**20:.0f} GiB" if total else ""]
+    return ", ".join([*filter(None, words), f"Linux {os.uname().release}", f"load average {os.getloadavg()[0]:.1f}"])
 
 
 def mib(kib: Iterable[float]) -> float:

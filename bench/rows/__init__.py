@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from bench.report import Row
-from bench.rows import embedded, front, growth, held, pairs, password, pace, starts
+from bench.rows import embedded, front, growth, held, pace, pairs, password, starts
 from bench.running import Bench
 
 Group = Callable[[Bench], Iterator[Row]]

@@ -23,8 +23,8 @@ TABLES = {
     "chat": ("chatsvc_chatuser",),
     "customer": ("customersvc_customer",),
 }
-# Of the n-th row: keys of its own, a UUIDv7 in the order of time, and a second of its own in the past. Every other column
-# is that of the one sign-up that is multiplied, so that this knows nothing of columns that come later.
+# Of the n-th row: keys of its own, a UUIDv7 in the order of time, and a second of its own in the past. Every other
+# column is that of the one sign-up that is multiplied, so that this knows nothing of columns that come later.
 OWN = """
     jsonb_build_object(
         'user_id', 'grown-' || n, 'user_id_key', 'grown-' || n, 'email', 'grown-' || n || '@example.org',
@@ -87,8 +87,13 @@ def fill(full: Installation, users: int) -> None:
     begun = time.monotonic()
     tell(f"filling the databases with {users:,} users each")
     with ThreadPoolExecutor(2) as pool:
-        jobs = [(full.stack.env[f"{name.upper()}_DATABASE_URL"], table) for name in TABLES for table in TABLES[name]]
-        list(pool.map(lambda job: _multiply(*job, users), jobs))
+        jobs = [
+            pool.submit(_multiply, full.stack.env[f"{service.upper()}_DATABASE_URL"], table, users)
+            for service, tables in TABLES.items()
+            for table in tables
+        ]
+        for job in jobs:
+            job.result()
     tell(f"filled in {time.monotonic() - begun:.0f} s")
 
 

@@ -29,7 +29,8 @@ class Footprint:
         """KiB for each of `n`, and threads in all."""
         time.sleep(SETTLED)
         own, gateway, count = (after - before for after, before in zip(self._now(), self._before, strict=True))
-        tell(f"{n} held: {self._role} {own / n:.1f} KiB each and {count:+.0f} threads; Caddy {gateway / n:.1f} KiB each")
+        each = f"{own / n:.1f} KiB each and {count:+.0f} threads; Caddy {gateway / n:.1f} KiB each"
+        tell(f"{n} held: {self._role} {each}")
         return own / n, int(count)
 
     def _now(self) -> tuple[float, float, float]:
