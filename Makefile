@@ -60,7 +60,7 @@ test-embedded: $(INSTALLED_DEV) ## The tests on the embedded default
 
 test-real: $(INSTALLED_DEV) ## The tests on PostgreSQL, Kafka, Redis and Caddy
 	$(PYTEST) --stack=real -n 2 $(BROKER_CONTRACTS) tests/integration
-	$(PYTEST) --stack=real tests/e2e tests/chaos
+	$(PYTEST) --stack=real tests/e2e tests/chaos tests/bench
 
 chaos: $(INSTALLED_DEV) ## Faults against the real thing: make chaos SIGNUPS=20000 KILLS=60 SEED=1 (default: 500, 8, any)
 	@exec $(BIN)/python -m tests.chaos $(if $(SIGNUPS),--signups $(SIGNUPS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))

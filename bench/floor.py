@@ -112,6 +112,11 @@ class Floor:
                 raise RuntimeError("the floor's subscriber heard nothing")
 
 
+def floor_databases(env: Mapping[str, str]) -> dict[str, str]:
+    """Those of an installation, by its settings."""
+    return {name: env[f"{name.upper()}_DATABASE_URL"] for name in ("auth", *PARTICIPANTS)}
+
+
 @contextmanager
 def _database(url: str) -> "Iterator[psycopg.Connection[Any]]":
     """With the tables that the steps write, as few columns and as many unique keys as the product has."""

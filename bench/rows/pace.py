@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from bench.floor import Floor
+from bench.floor import Floor, floor_databases
 from bench.generator import Load
 from bench.installation import Installation
 from bench.processes import CpuMeter
@@ -123,5 +123,4 @@ def alone(bench: Bench) -> Iterator[Row]:
 def floor_of(ours: Installation) -> Floor:
     """On the very servers, in the very databases, of an installation."""
     env = ours.stack.env
-    databases = {name: env[f"{name.upper()}_DATABASE_URL"] for name in ("auth", "chat", "customer")}
-    return Floor(databases, env["KAFKA_BOOTSTRAP_SERVERS"], env["REDIS_URL"])
+    return Floor(floor_databases(env), env["KAFKA_BOOTSTRAP_SERVERS"], env["REDIS_URL"])
