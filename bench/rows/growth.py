@@ -25,23 +25,19 @@ TABLES = {
 }
 # Of the n-th row: keys of its own, a UUIDv7 in the order of time, and a second of its own in the past. Every other
 # column is that of the one sign-up that is multiplied, so that this knows nothing of columns that come later.
-OWN = """
-    jsonb_build_object(
-        'user_id', 'grown-' || n, 'user_id_key', 'grown-' || n, 'email', 'grown-' || n || '@example.org',
-        'owner_signup_id', uuid, 'signup_id', uuid, 'created_at', at, 'completed_at', at, 'date_joined', at,
-        'id', {id}
-    )
-"""
 MULTIPLY = """
-    INSERT INTO {table}
-    SELECT (jsonb_populate_record(template, """ + OWN + """)).*
-    FROM (SELECT * FROM {table} LIMIT 1) AS template,
+    INSERT INTO {table} SELECT multiplied.*
+    FROM (SELECT to_jsonb(original) AS document FROM {table} AS original LIMIT 1) AS template,
         generate_series(1, {users}) AS n,
         LATERAL (SELECT
             (lpad(to_hex(1700000000000 + n), 12, '0') || '70008' || substr(md5(n::text), 1, 15))::uuid AS uuid,
             timestamptz '{begin}' + n * interval '1 second' AS at
-        ) AS of_n
-"""  # fmt: skip
+        ) AS own,
+        LATERAL jsonb_populate_record(NULL::{table}, document || jsonb_build_object(
+            'id', {id}, 'user_id', 'grown-' || n, 'user_id_key', 'grown-' || n, 'email', 'g' || n || '@example.org',
+            'owner_signup_id', uuid, 'signup_id', uuid, 'created_at', at, 'completed_at', at, 'date_joined', at
+        )) AS multiplied
+"""
 BEGIN = "2020-01-01 00:00:00+00"
 # Of serial keys: far from what the sequence gives out.
 FIRST_ID = 1_000_000_000
