@@ -66,6 +66,8 @@ def measure(bench: Bench, chosen: Sequence[str]) -> tuple[list[Row], dict[str, s
             failures[name] = f"{type(error).__name__}: {error}"
             tell(f"failed: {failures[name]}")
         tell(f"{name}: {time.monotonic() - begun:.0f} s")
+    if bench.peer_failure:
+        failures["the Spring peer"] = bench.peer_failure
     return rows, failures
 
 

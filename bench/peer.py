@@ -21,6 +21,10 @@ PORTS = ("PG_PORT", "REDIS_PORT", "KAFKA_PORT", "EUREKA_PORT", "GATEWAY_PORT", "
 START_TIMEOUT = 300
 
 
+class PeerError(Exception):
+    """One of the peer's scripts failed."""
+
+
 @dataclass(frozen=True, slots=True)
 class PeerStart:
     """Seconds until its first sign-up was all green: from nothing, and from where its servers and Eureka were there."""
@@ -87,7 +91,7 @@ class SpringPeer:
             output.seek(0)
             said = output.read()
         if done.returncode != 0:
-            raise RuntimeError(f"the peer's {name} ended with {done.returncode}:\n{said}")
+            raise PeerError(f"the peer's {name} ended with {done.returncode}:\n{said}")
         return said
 
 

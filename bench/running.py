@@ -13,7 +13,7 @@ from typing import TypeVar
 from bench import hashing
 from bench.generator import Generator
 from bench.installation import Installation, Servers, installation, servers
-from bench.peer import PeerStart, SpringPeer, spring_peer
+from bench.peer import PeerError, PeerStart, SpringPeer, spring_peer
 
 T = TypeVar("T")
 
@@ -48,6 +48,7 @@ class Bench:
         self.peer_source = peer_source
         self._open = ExitStack()
         self._peer_is_running = False
+        self.peer_failure: str | None = None
 
     def close(self) -> None:
         self._open.close()
@@ -82,17 +83,24 @@ class Bench:
         return self._open.enter_context(spring_peer(self.peer_source, self.directory))
 
     def start_peer(self) -> PeerStart | None:
-        """Starts it from nothing, again if it runs."""
-        if self.peer is None:
+        """Starts it from nothing, again if it runs. Where it does not start, the run goes on without it."""
+        if self.peer is None or self.peer_failure:
             return None
         tell("starting the Spring peer")
+        try:
+            started = self.peer.start()
+        except PeerError as error:
+            self.peer_failure = str(error)
+            tell(self.peer_failure)
+            self.peer.stop()
+            return None
         self._peer_is_running = True
-        return self.peer.start()
+        return started
 
     def running_peer(self) -> SpringPeer | None:
         if not self._peer_is_running:
             self.start_peer()
-        return self.peer
+        return self.peer if self._peer_is_running else None
 
     def stop_peer(self) -> None:
         """What is measured without it need not share the cores with it."""
