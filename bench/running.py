@@ -115,7 +115,9 @@ def in_turn(rounds: int, **measure: Callable[[], T]) -> dict[str, list[T]]:
     for number in range(rounds):
         for name, take in measure.items():
             measured[name].append(take())
-            tell(f"round {number + 1} of {rounds}, {name}: {measured[name][-1]}")
+            latest = measured[name][-1]
+            said = f"{latest:.1f}" if isinstance(latest, float) else str(latest)
+            tell(f"round {number + 1} of {rounds}, {name}: {said}")
     return measured
 
 

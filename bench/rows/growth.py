@@ -115,7 +115,8 @@ def replay(full: Installation, signups: int) -> Replayed:
     """Replays the oldest of the multiplied sign-ups; nobody reads meanwhile."""
     with psycopg.connect(full.stack.env["AUTH_DATABASE_URL"]) as connection:
         until = connection.execute(
-            f"SELECT to_char(timestamptz '{BEGIN}' + {signups + 1} * interval '1 second', 'YYYY-MM-DD\"T\"HH24:MI:SS')"
+            f"SELECT to_char((timestamptz '{BEGIN}' + {signups + 1} * interval '1 second') AT TIME ZONE 'UTC',"
+            " 'YYYY-MM-DD\"T\"HH24:MI:SS+00:00')"
         ).fetchone()
     assert until is not None
     command = [sys.executable, ROOT / "manage.py", "replay_signups", "--until", until[0]]

@@ -81,8 +81,9 @@ def memory(bench: Bench) -> Iterator[Row]:
 
 
 def _production(bench: Bench) -> Start:
+    settings = bench.cheap_hash.settings
     begun = time.monotonic()
-    with servers() as fresh, installation(fresh, **bench.cheap_hash.settings) as ours:
+    with servers() as fresh, installation(fresh, **settings) as ours:
         first_green(bench.generator, ours.url)
         all_seconds = time.monotonic() - begun
         roles = ours.stack.roles.values()
