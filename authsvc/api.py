@@ -1,26 +1,27 @@
 """The HTTP API of auth: a plain ASGI application beside Django (docs/adr/0003, docs/openapi.yaml)."""
 
-import asyncio
 import logging
+import os
 import re
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from http import HTTPStatus
 from typing import Final, TypeVar
 from uuid import UUID
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+from django.conf import settings
 from django.contrib.auth.hashers import check_password, make_password
 from django.db import close_old_connections
 from structlog.contextvars import bind_contextvars
 
 from authsvc.asgi import header, read_body, send_empty, send_json, send_problem, send_stream
+from authsvc.bounded import BoundedPool, QueueFullError
 from authsvc.hub import StreamHub
 from authsvc.identity import user_id_key
 from authsvc.lights import SignUpState
+from authsvc.metrics import HASHES_WAITING
 from authsvc.models import Role, SignUp
-from authsvc.passwords import HashPool, HashQueueFullError
 from authsvc.problems import Problem, too_many, unavailable
 from authsvc.projection import AsyncProjection
 from authsvc.rate_limits import RateLimits, TooManyError
@@ -46,6 +47,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 READER_THREADS: Final = 4
+# Readings of the database that may wait: seconds' worth of a database that answers, and little of one that does not.
+READS_MAX: Final = 400
 _SIGNUP_PATH: Final = re.compile(r"/user/signups/(?P<id>[0-9a-fA-F-]{36})(?P<events>/events)?")
 
 
@@ -58,6 +61,8 @@ class SignUpApi:
             await self._route(scope, receive, send)
         except Problem as problem:
             await send_problem(send, problem)
+        except QueueFullError:
+            await send_problem(send, unavailable("Too many sign-ups at once. Try again in a moment.", retry_after=5))
         except Exception as error:
             if is_transient(error):
                 logger.warning("%s %s: a part is away: %s", scope["method"], scope["path"], error)
@@ -128,6 +133,9 @@ class SignUpApi:
         return bool(await self._read_states([signup_id])) and await self._limits.count_repetition(signup_id)
 
     async def _register(self, signup_id: UUID, request: SignUpRequest) -> Registration:
+        # Not hashed in vain: what could not be saved is refused before.
+        if self._writer.is_full:
+            raise QueueFullError
         password = await self._hash(lambda: _checked_hash(request))
         registration = await self._writer.register(
             NewSignUp(
@@ -178,29 +186,28 @@ class SignUpApi:
         return states[signup_id]
 
     async def _hash(self, work: Callable[[], T]) -> T:
-        try:
+        with HASHES_WAITING.track_inprogress():
             return await self._hashers.run(work)
-        except HashQueueFullError:
-            raise unavailable("Too many sign-ups at once. Try again in a moment.", retry_after=5) from None
 
     async def _read_states(self, signup_ids: Sequence[UUID]) -> dict[UUID, SignUpState]:
         return await self._read(lambda: read_states(signup_ids))
 
     async def _read(self, work: Callable[[], T]) -> T:
         """Runs a reading of the database in one of this API's own threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, _with_connection, work)
+        return await self._readers.run(lambda: _with_connection(work))
 
     @cached_property
-    def _readers(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(READER_THREADS, thread_name_prefix="signup-reader")
+    def _readers(self) -> BoundedPool:
+        return BoundedPool(READER_THREADS, limit=READS_MAX, name="signup-reader")
 
     @cached_property
     def _limits(self) -> RateLimits:
         return RateLimits()
 
     @cached_property
-    def _hashers(self) -> HashPool:
-        return HashPool()
+    def _hashers(self) -> BoundedPool:
+        # As many threads as cores: argon2 releases the GIL and keeps a core busy, so more of them only compete.
+        return BoundedPool(os.cpu_count() or 1, limit=settings.HASH_QUEUE_LIMIT, name="hash")
 
     @cached_property
     def _projection(self) -> AsyncProjection:

@@ -60,7 +60,9 @@ def _replay_chunk(chunk: Sequence[SignUp], producer: EventProducer | None, servi
         return ReplayCounts(sent=len(chosen), skipped=skipped)
     # Before it is sent: what is sent now may be lost like any other event.
     again = {each.id for each in chosen if each.pending_count or service not in (None, *each.lights)}
-    _show(ask_again(list(again), service=service))
+    states = ask_again(list(again), service=service)
+    if service is not None:
+        _show(states)
     messages = [
         new_user_requested(
             records[signup.owner_signup_id],

@@ -256,7 +256,8 @@ def count_incomplete() -> dict[str, int]:
 
 def _update(signups: Sequence[SignUp], fields: Sequence[str]) -> None:
     """Writes these fields of rows that the transaction has locked. As an insert that always conflicts it is one
-    statement of plain values; bulk_update's CASE for each field and row costs up to ten times as much (docs/adr/0008)."""
+    statement of plain values; the CASE of bulk_update for each field and row costs up to ten times as much
+    (docs/adr/0008)."""
     SignUp.objects.bulk_create(signups, update_conflicts=True, unique_fields=["id"], update_fields=fields)
 
 
