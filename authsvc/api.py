@@ -33,7 +33,7 @@ from authsvc.requests import (
     read_json,
     read_signup,
 )
-from authsvc.services import NewSignUp, Registration, read_states
+from authsvc.services import NewSignUp, read_states
 from authsvc.staff import may_add_admin
 from authsvc.streams import follow
 from authsvc.tickets import forwarded_address, issue_ticket, opens
@@ -96,25 +96,31 @@ class SignUpApi:
             raise _not_found()
 
     async def _sign_up(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        signup_id, request = await self._read_request(scope, receive)
+        # Watched before it is saved or read: the participants may answer before this goes on.
+        with self._hub.watching(signup_id) as watch:
+            begin = await self._register(signup_id, request)
+            # A held stream keeps neither what was typed nor the rows (docs/adr/0023).
+            del request
+            headers = {"Signup-Ticket": issue_ticket(signup_id), "Traceresponse": traceparent(signup_id)}
+            if "text/event-stream" not in (header(scope, b"accept") or ""):
+                headers["Location"] = f"/user/signups/{signup_id}"
+                await send_json(send, HTTPStatus.ACCEPTED, begin[-1].as_wire(), headers=headers)
+                return
+            await send_stream(send, receive, follow(watch, begin, seen=0), headers=headers, on_leave=watch.close)
+
+    async def _read_request(self, scope: HTTPScope, receive: ASGIReceiveCallable) -> tuple[UUID, SignUpRequest]:
         document = read_json(await read_body(scope, receive, limit=BODY_MAX), header(scope, b"content-type") or "")
         signup_id = read_idempotency_key(key := header(scope, b"idempotency-key"))
         _name_in_log(scope, signup_id)
         request = read_signup(document)
+        # Before it is counted against a limit, and before it is hashed in vain.
+        if self._hashers.is_full or self._writer.is_full:
+            raise QueueFullError
         await self._admit(scope, signup_id, request, has_key=key is not None)
         if request.role == Role.ADMIN and not await self._read(lambda: may_add_admin(scope)):
             raise Problem(HTTPStatus.FORBIDDEN, "Only staff may sign up an administrator.")
-        # Watched before it is saved or read: the participants may answer before this goes on.
-        with self._hub.watching(signup_id) as watch:
-            registration = await self._register(signup_id, request)
-            state = registration.signup.state
-            headers = {"Signup-Ticket": issue_ticket(signup_id), "Traceresponse": traceparent(signup_id)}
-            if "text/event-stream" not in (header(scope, b"accept") or ""):
-                headers["Location"] = f"/user/signups/{signup_id}"
-                await send_json(send, HTTPStatus.ACCEPTED, state.as_wire(), headers=headers)
-                return
-            # A new sign-up shows every light pending before auth's own verdict, which the same transaction decided.
-            begin = [_begun(state), state] if registration.is_new else [state]
-            await send_stream(send, receive, follow(watch, begin, seen=0), headers=headers, on_leave=watch.close)
+        return signup_id, request
 
     async def _admit(self, scope: HTTPScope, signup_id: UUID, request: SignUpRequest, *, has_key: bool) -> None:
         """Raises Problem where nobody new is taken, or not so many. Who repeats a sign-up that has begun is no new one:
@@ -132,10 +138,8 @@ class SignUpApi:
     async def _may_repeat(self, signup_id: UUID) -> bool:
         return bool(await self._read_states([signup_id])) and await self._limits.count_repetition(signup_id)
 
-    async def _register(self, signup_id: UUID, request: SignUpRequest) -> Registration:
-        # Not hashed in vain: what could not be saved is refused before.
-        if self._writer.is_full:
-            raise QueueFullError
+    async def _register(self, signup_id: UUID, request: SignUpRequest) -> list[SignUpState]:
+        """The states with which its stream begins, the present one last."""
         password = await self._hash(lambda: _checked_hash(request))
         registration = await self._writer.register(
             NewSignUp(
@@ -147,9 +151,13 @@ class SignUpApi:
                 password=password,
             )
         )
-        if not registration.is_new and not await self._is_same(request, registration.signup):
+        state = registration.signup.state
+        if registration.is_new:
+            # Every light pending before auth's own verdict, which the same transaction decided.
+            return [_begun(state), state]
+        if not await self._is_same(request, registration.signup):
             raise Problem(HTTPStatus.CONFLICT, "This Idempotency-Key belongs to a sign-up with other content.")
-        return registration
+        return [state]
 
     async def _is_same(self, request: SignUpRequest, signup: SignUp) -> bool:
         """Whether a repeated request says what the first one said; of the password only its hash is kept."""

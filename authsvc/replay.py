@@ -46,6 +46,7 @@ def replay(
     asked `service` gets its light; a decided light stays as it is. Without a producer nothing is sent or changed: a
     dry run.
     """
+    signups = signups.only("owner_signup_id", "lights", "pending_count", "attempts")
     rest = signups.order_by("id")
     while chunk := list(rest[:CHUNK]):
         yield _replay_chunk(chunk, producer, service)

@@ -21,6 +21,7 @@ AUTH = "auth"
 DATABASE = "default"
 # A pause is up to so many times as long as it is said to be.
 JITTER: Final = 1.1
+EVENT_FIELDS: Final = ("owner_signup_id", "user_id", "email", "user_name", "role")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,8 +263,7 @@ def _update(signups: Sequence[SignUp], fields: Sequence[str]) -> None:
 
 
 def records_of(signups: Sequence[SignUp]) -> dict[UUID, User]:
-    """Auth's present records that these sign-ups are about, by owner."""
-    return {
-        user.owner_signup_id: user
-        for user in User.objects.filter(owner_signup_id__in={signup.owner_signup_id for signup in signups})
-    }
+    """Auth's present records that these sign-ups are about, by owner; with the fields that an event carries."""
+    owners = {signup.owner_signup_id for signup in signups}
+    users = User.objects.filter(owner_signup_id__in=owners)
+    return {user.owner_signup_id: user for user in users.only(*EVENT_FIELDS)}
