@@ -1,26 +1,27 @@
 """The HTTP API of auth: a plain ASGI application beside Django (docs/adr/0003, docs/openapi.yaml)."""
 
-import asyncio
 import logging
+import os
 import re
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from http import HTTPStatus
 from typing import Final, TypeVar
 from uuid import UUID
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+from django.conf import settings
 from django.contrib.auth.hashers import check_password, make_password
 from django.db import close_old_connections
 from structlog.contextvars import bind_contextvars
 
 from authsvc.asgi import header, read_body, send_empty, send_json, send_problem, send_stream
+from authsvc.bounded import BoundedPool, QueueFullError
 from authsvc.hub import StreamHub
 from authsvc.identity import user_id_key
 from authsvc.lights import SignUpState
+from authsvc.metrics import HASHES_WAITING
 from authsvc.models import Role, SignUp
-from authsvc.passwords import HashPool, HashQueueFullError
 from authsvc.problems import Problem, too_many, unavailable
 from authsvc.projection import AsyncProjection
 from authsvc.rate_limits import RateLimits, TooManyError
@@ -32,7 +33,7 @@ from authsvc.requests import (
     read_json,
     read_signup,
 )
-from authsvc.services import NewSignUp, Registration, read_states
+from authsvc.services import NewSignUp, read_states
 from authsvc.staff import may_add_admin
 from authsvc.streams import follow
 from authsvc.tickets import forwarded_address, issue_ticket, opens
@@ -46,6 +47,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 READER_THREADS: Final = 4
+# Readings of the database that may wait: seconds' worth of a database that answers, and little of one that does not.
+READS_MAX: Final = 400
 _SIGNUP_PATH: Final = re.compile(r"/user/signups/(?P<id>[0-9a-fA-F-]{36})(?P<events>/events)?")
 
 
@@ -58,6 +61,8 @@ class SignUpApi:
             await self._route(scope, receive, send)
         except Problem as problem:
             await send_problem(send, problem)
+        except QueueFullError:
+            await send_problem(send, unavailable("Too many sign-ups at once. Try again in a moment.", retry_after=5))
         except Exception as error:
             if is_transient(error):
                 logger.warning("%s %s: a part is away: %s", scope["method"], scope["path"], error)
@@ -91,25 +96,31 @@ class SignUpApi:
             raise _not_found()
 
     async def _sign_up(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        signup_id, request = await self._read_request(scope, receive)
+        # Watched before it is saved or read: the participants may answer before this goes on.
+        with self._hub.watching(signup_id) as watch:
+            begin = await self._register(signup_id, request)
+            # A held stream keeps neither what was typed nor the rows (docs/adr/0023).
+            del request
+            headers = {"Signup-Ticket": issue_ticket(signup_id), "Traceresponse": traceparent(signup_id)}
+            if "text/event-stream" not in (header(scope, b"accept") or ""):
+                headers["Location"] = f"/user/signups/{signup_id}"
+                await send_json(send, HTTPStatus.ACCEPTED, begin[-1].as_wire(), headers=headers)
+                return
+            await send_stream(send, receive, follow(watch, begin, seen=0), headers=headers, on_leave=watch.close)
+
+    async def _read_request(self, scope: HTTPScope, receive: ASGIReceiveCallable) -> tuple[UUID, SignUpRequest]:
         document = read_json(await read_body(scope, receive, limit=BODY_MAX), header(scope, b"content-type") or "")
         signup_id = read_idempotency_key(key := header(scope, b"idempotency-key"))
         _name_in_log(scope, signup_id)
         request = read_signup(document)
+        # Before it is counted against a limit, and before it is hashed in vain.
+        if self._hashers.is_full or self._writer.is_full:
+            raise QueueFullError
         await self._admit(scope, signup_id, request, has_key=key is not None)
         if request.role == Role.ADMIN and not await self._read(lambda: may_add_admin(scope)):
             raise Problem(HTTPStatus.FORBIDDEN, "Only staff may sign up an administrator.")
-        # Watched before it is saved or read: the participants may answer before this goes on.
-        with self._hub.watching(signup_id) as watch:
-            registration = await self._register(signup_id, request)
-            state = registration.signup.state
-            headers = {"Signup-Ticket": issue_ticket(signup_id), "Traceresponse": traceparent(signup_id)}
-            if "text/event-stream" not in (header(scope, b"accept") or ""):
-                headers["Location"] = f"/user/signups/{signup_id}"
-                await send_json(send, HTTPStatus.ACCEPTED, state.as_wire(), headers=headers)
-                return
-            # A new sign-up shows every light pending before auth's own verdict, which the same transaction decided.
-            begin = [_begun(state), state] if registration.is_new else [state]
-            await send_stream(send, receive, follow(watch, begin, seen=0), headers=headers, on_leave=watch.close)
+        return signup_id, request
 
     async def _admit(self, scope: HTTPScope, signup_id: UUID, request: SignUpRequest, *, has_key: bool) -> None:
         """Raises Problem where nobody new is taken, or not so many. Who repeats a sign-up that has begun is no new one:
@@ -127,7 +138,8 @@ class SignUpApi:
     async def _may_repeat(self, signup_id: UUID) -> bool:
         return bool(await self._read_states([signup_id])) and await self._limits.count_repetition(signup_id)
 
-    async def _register(self, signup_id: UUID, request: SignUpRequest) -> Registration:
+    async def _register(self, signup_id: UUID, request: SignUpRequest) -> list[SignUpState]:
+        """The states with which its stream begins, the present one last."""
         password = await self._hash(lambda: _checked_hash(request))
         registration = await self._writer.register(
             NewSignUp(
@@ -139,9 +151,13 @@ class SignUpApi:
                 password=password,
             )
         )
-        if not registration.is_new and not await self._is_same(request, registration.signup):
+        state = registration.signup.state
+        if registration.is_new:
+            # Every light pending before auth's own verdict, which the same transaction decided.
+            return [_begun(state), state]
+        if not await self._is_same(request, registration.signup):
             raise Problem(HTTPStatus.CONFLICT, "This Idempotency-Key belongs to a sign-up with other content.")
-        return registration
+        return [state]
 
     async def _is_same(self, request: SignUpRequest, signup: SignUp) -> bool:
         """Whether a repeated request says what the first one said; of the password only its hash is kept."""
@@ -178,29 +194,28 @@ class SignUpApi:
         return states[signup_id]
 
     async def _hash(self, work: Callable[[], T]) -> T:
-        try:
+        with HASHES_WAITING.track_inprogress():
             return await self._hashers.run(work)
-        except HashQueueFullError:
-            raise unavailable("Too many sign-ups at once. Try again in a moment.", retry_after=5) from None
 
     async def _read_states(self, signup_ids: Sequence[UUID]) -> dict[UUID, SignUpState]:
         return await self._read(lambda: read_states(signup_ids))
 
     async def _read(self, work: Callable[[], T]) -> T:
         """Runs a reading of the database in one of this API's own threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, _with_connection, work)
+        return await self._readers.run(lambda: _with_connection(work))
 
     @cached_property
-    def _readers(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(READER_THREADS, thread_name_prefix="signup-reader")
+    def _readers(self) -> BoundedPool:
+        return BoundedPool(READER_THREADS, limit=READS_MAX, name="signup-reader")
 
     @cached_property
     def _limits(self) -> RateLimits:
         return RateLimits()
 
     @cached_property
-    def _hashers(self) -> HashPool:
-        return HashPool()
+    def _hashers(self) -> BoundedPool:
+        # As many threads as cores: argon2 releases the GIL and keeps a core busy, so more of them only compete.
+        return BoundedPool(os.cpu_count() or 1, limit=settings.HASH_QUEUE_LIMIT, name="hash")
 
     @cached_property
     def _projection(self) -> AsyncProjection:

@@ -46,6 +46,7 @@ def replay(
     asked `service` gets its light; a decided light stays as it is. Without a producer nothing is sent or changed: a
     dry run.
     """
+    signups = signups.only("owner_signup_id", "lights", "pending_count", "attempts")
     rest = signups.order_by("id")
     while chunk := list(rest[:CHUNK]):
         yield _replay_chunk(chunk, producer, service)
@@ -60,7 +61,9 @@ def _replay_chunk(chunk: Sequence[SignUp], producer: EventProducer | None, servi
         return ReplayCounts(sent=len(chosen), skipped=skipped)
     # Before it is sent: what is sent now may be lost like any other event.
     again = {each.id for each in chosen if each.pending_count or service not in (None, *each.lights)}
-    _show(ask_again(list(again), service=service))
+    states = ask_again(list(again), service=service)
+    if service is not None:
+        _show(states)
     messages = [
         new_user_requested(
             records[signup.owner_signup_id],

@@ -9,10 +9,11 @@ from typing import Final
 
 from django.db import close_old_connections
 
+from authsvc.bounded import QueueFullError
 from authsvc.events import new_user_requested
 from authsvc.lights import decisions_in
 from authsvc.metrics import REPEATED, count_verdicts
-from authsvc.projection import AsyncProjection
+from authsvc.projection import CONNECTIONS, AsyncProjection
 from authsvc.services import AUTH, NewSignUp, Registration, register_users
 from eventbus.errors import is_transient
 from eventbus.producer import EventProducer
@@ -20,6 +21,10 @@ from eventbus.tracing import IDS_OF_A_LINE, log_traces
 
 logger = logging.getLogger(__name__)
 BATCH_MAX: Final = 500
+# Sign-ups that may wait: some batches, about a second of a database that answers.
+WAITING_MAX: Final = 2000
+# Copies under way: as many as the projection has connections. Where Redis hangs, more would only pile up.
+COPIES_MAX: Final = CONNECTIONS
 
 _Waiting = tuple[NewSignUp, asyncio.Future[Registration]]
 
@@ -39,8 +44,14 @@ class SignUpWriter:
         self._running: asyncio.Task[None] | None = None
         self._projecting: set[asyncio.Task[None]] = set()
 
+    @property
+    def is_full(self) -> bool:
+        return len(self._queue) >= WAITING_MAX
+
     async def register(self, new: NewSignUp) -> Registration:
-        """Returns when the sign-up is committed. Raises what the database raised."""
+        """Returns when the sign-up is committed. Raises what the database raised, QueueFullError when too many wait."""
+        if self.is_full:
+            raise QueueFullError
         future: asyncio.Future[Registration] = asyncio.get_running_loop().create_future()
         self._queue.append((new, future))
         if self._running is None:
@@ -75,6 +86,8 @@ class SignUpWriter:
             for (_, future), registration in zip(batch, registrations, strict=True):
                 future.set_result(registration)
             # Not awaited: the next batch need not wait for a copy that anybody can make again.
+            if len(self._projecting) >= COPIES_MAX:
+                return
             projecting = asyncio.create_task(self._projection.copy([each.signup.state for each in registrations]))
             self._projecting.add(projecting)
             projecting.add_done_callback(self._projecting.discard)

@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 # Seconds after which an unacknowledged message is given up. Whoever sent it sends it again, so a queue that kept the
 # old ones as well would grow with every try.
 GIVEN_UP_AFTER: Final = 10.0
+# Messages that wait here for Kafka, some 20 MB: more than GIVEN_UP_AFTER's worth. What comes after that is refused by
+# send() and waited with by send_all().
+WAITING_MAX: Final = 20_000
 # Seconds between two looks whether the local queue has room again.
 ROOM_PAUSE: Final = 0.01
 # Seconds that the polling thread waits for reports at a time; close() waits for it.
@@ -43,6 +46,7 @@ class EventProducer:
                     "partitioner": "murmur2_random",
                     "linger.ms": 1,
                     "message.timeout.ms": int(GIVEN_UP_AFTER * 1000),
+                    "queue.buffering.max.messages": WAITING_MAX,
                 }
             )
         )

@@ -128,7 +128,8 @@ class Stack:
     def add_web(self, name: str, port: int) -> Role:
         """One more process of the web application, not started yet."""
         # -v 0: daphne's own access log would hold the tickets that stand in paths.
-        daphne = (sys.executable, "-m", "daphne", "-v", "0", "-b", LOOPBACK, "-p", str(port))
+        endpoint = f"tcp:{port}:interface={LOOPBACK}:backlog=1024"
+        daphne = (sys.executable, "-m", "daphne", "-v", "0", "-e", endpoint)
         return self._add(name, (*daphne, "signup_sync.asgi:application"), env=self.env, port=port)
 
     def add_consumer(self, name: str, *, like: str) -> Role:

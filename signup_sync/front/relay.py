@@ -47,6 +47,8 @@ LONGEST_PAUSE: Final = 10.0
 REDIS_TIMEOUT: Final = 2.0
 PUBLISH_TIMEOUT: Final = 5.0
 REDIS_AWAY: Final = (RedisError, OSError)
+# Posts of one process that may wait for auth's verdict: the next person is told to come back (docs/adr/0022).
+POSTS_MAX: Final = 1000
 
 
 def pause_after(failures: int) -> float:
@@ -168,6 +170,7 @@ class Relays:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._work = asyncio.Event()
         self._renewed_at = time.monotonic()
+        self._posts = 0
         self._spawn(self._tend())
         self._spawn(self._publish())
 
@@ -189,6 +192,9 @@ class Relays:
 
         What was begun goes on when the caller is cancelled: a browser that leaves, or posts again, ends no sign-up.
         """
+        if self._posts >= POSTS_MAX:
+            raise GatewayError(HTTPStatus.SERVICE_UNAVAILABLE, "too many sign-ups wait for auth", retry_after=5)
+        self._posts += 1
         return await asyncio.shield(self._spawn(self._sign_up(signup_id, user)))
 
     def watch(self, signup_id: UUID) -> None:
@@ -203,14 +209,18 @@ class Relays:
 
     async def _sign_up(self, signup_id: UUID, user: NewUser) -> State:
         bind_contextvars(signup_id=str(signup_id))
-        stream = await self.gateway.post_user(signup_id, user)
-        if relay := self._running.get(signup_id):
-            stream.close()
-        else:
-            relay = self._start(signup_id, stream)
-            self._unleased.add(signup_id)
-            self._work.set()
-        if state := await relay.auth_verdict():
+        try:
+            stream = await self.gateway.post_user(signup_id, user)
+            if relay := self._running.get(signup_id):
+                stream.close()
+            else:
+                relay = self._start(signup_id, stream)
+                self._unleased.add(signup_id)
+                self._work.set()
+            state = await relay.auth_verdict()
+        finally:
+            self._posts -= 1
+        if state:
             return state
         raise GatewayError(HTTPStatus.SERVICE_UNAVAILABLE, "auth gave no state")
 

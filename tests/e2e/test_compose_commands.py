@@ -29,7 +29,7 @@ def health_of(service: dict, port: int) -> bool:
 def command_of(service: dict, port: int) -> list[str]:
     first, *rest = service["command"]
     if first == "daphne":
-        rest = [str(port) if part == "8000" else LOOPBACK if part == "0.0.0.0" else part for part in rest]
+        rest = [part.replace("tcp:8000", f"tcp:{port}").replace("0.0.0.0", LOOPBACK) for part in rest]
         return [sys.executable, "-m", "daphne", *rest]
     return [sys.executable, *rest]
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from uuid import uuid4
 
 import pytest
@@ -11,6 +12,7 @@ from django.db import DataError
 
 from authsvc import writer as writer_module
 from authsvc.api import SignUpApi
+from authsvc.bounded import QueueFullError
 from authsvc.events import NEW_USER_REQUESTED
 from authsvc.lights import Status, Verdict
 from authsvc.models import SignUp
@@ -125,6 +127,27 @@ async def test_one_that_cannot_be_saved_does_not_take_the_others_along(writer, m
     results = await asyncio.gather(*[writer.register(each) for each in (bad, *good)], return_exceptions=True)
     assert isinstance(results[0], DataError)
     assert [result.is_new for result in results[1:]] == [True] * 4
+
+
+async def test_more_signups_than_may_wait_are_refused_at_once_and_those_that_wait_are_saved(writer, monkeypatch):
+    database_hangs = threading.Event()
+
+    def hanging(batch):
+        database_hangs.wait(20)
+        return register_users(batch)
+
+    monkeypatch.setattr(writer_module, "register_users", hanging)
+    monkeypatch.setattr(writer_module, "WAITING_MAX", 3)
+    in_hand = asyncio.create_task(writer.register(new_signup(new_person())))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    waiting = [asyncio.create_task(writer.register(new_signup(new_person()))) for _ in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(QueueFullError):
+        await writer.register(new_signup(new_person()))
+    database_hangs.set()
+    assert [each.is_new for each in await asyncio.gather(in_hand, *waiting)] == [True] * 4
+    assert (await writer.register(new_signup(new_person()))).is_new
 
 
 async def test_a_client_that_leaves_does_not_stop_its_signup(writer):

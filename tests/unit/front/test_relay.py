@@ -347,6 +347,21 @@ async def test_a_signup_that_nobody_watches_any_more_is_not_taken_over(
     assert str(signup_id) not in dict(auth.resumed)
 
 
+async def test_more_posts_than_may_wait_are_refused_at_once_and_taken_again_later(
+    auth: AuthServer, user: NewUser, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "POSTS_MAX", 3)
+    auth.may_answer.clear()
+    waiting = [asyncio.create_task(relays().sign_up(new_signup_id(), user)) for _ in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(GatewayError) as refused:
+        await relays().sign_up(new_signup_id(), user)
+    assert (refused.value.status, refused.value.retry_after) == (503, 5)
+    auth.may_answer.set()
+    await asyncio.gather(*waiting)
+    await relays().sign_up(new_signup_id(), user)
+
+
 async def test_without_redis_signing_up_works(
     auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings
 ) -> None:

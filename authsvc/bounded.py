@@ -1,0 +1,37 @@
+"""Threads with a queue that has an end: what can't be taken now is refused at once (docs/adr/0022)."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from eventbus.errors import TransientError
+
+T = TypeVar("T")
+
+
+class QueueFullError(TransientError):
+    """So much waits already that what comes now would wait too long to be worth taking."""
+
+
+class BoundedPool:
+    """Runs calls on `threads` threads, off the event loop; at most `limit` may be running or waiting."""
+
+    def __init__(self, threads: int, *, limit: int, name: str) -> None:
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._limit = limit
+        self._taken = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self._taken >= self._limit
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Returns what `work` returns. Raises QueueFullError at once when too much waits."""
+        if self.is_full:
+            raise QueueFullError
+        self._taken += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        finally:
+            self._taken -= 1

@@ -1,0 +1,22 @@
+import asyncio
+import threading
+
+import pytest
+
+from authsvc.bounded import BoundedPool, QueueFullError
+
+
+async def test_it_works_off_the_event_loop():
+    assert await BoundedPool(1, limit=1, name="test").run(threading.get_ident) != threading.get_ident()
+
+
+async def test_a_full_queue_refuses_at_once_and_takes_again_when_it_has_room():
+    pool, gate = BoundedPool(1, limit=3, name="test"), threading.Event()
+    waiting = [asyncio.create_task(pool.run(lambda: gate.wait(10))) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert pool.is_full
+    with pytest.raises(QueueFullError):
+        await pool.run(lambda: True)
+    gate.set()
+    assert await asyncio.gather(*waiting) == [True] * 3
+    assert await pool.run(lambda: "done") == "done"
