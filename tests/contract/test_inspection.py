@@ -21,12 +21,6 @@ pytestmark = pytest.mark.needs("broker")
 
 
 @pytest.fixture
-def inspector():
-    with Inspector() as running:
-        yield running
-
-
-@pytest.fixture
 def topic(inspector) -> str:
     """One whose partitions are led by a broker: Kafka tells of a new topic a moment before."""
     name = new_topic()

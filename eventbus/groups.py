@@ -1,0 +1,143 @@
+"""The consumer groups of this installation: who is in them, and how far behind they are. Nobody joins one to look."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from django.conf import settings
+
+from eventbus.clients import prefixed, unprefixed
+from eventbus.collector import GROUP as COLLECTOR
+from eventbus.inspection import ANSWERS_WITHIN, Partition, Topic
+from eventbus.lag import unread
+from eventbus.subscriptions import subscriptions_of
+from eventbus.topics import dead_letter_topic
+
+# Partitions by topic and number.
+Places = Mapping[tuple[str, int], Partition]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A process in a group; `reads` are its partitions, as (topic, number)."""
+
+    client: str
+    host: str
+    reads: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a group is in one partition; `committed` is None where it never committed."""
+
+    topic: str
+    partition: Partition
+    committed: int | None
+
+    @property
+    def lag(self) -> int:
+        return unread(self.partition.begin, self.partition.end, -1 if self.committed is None else self.committed)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A group; its name comes without KAFKA_PREFIX.
+
+    `state` is Kafka's own word: STABLE, EMPTY, DEAD (nobody was in it yet), ...; where Kafka can't tell it is "" and
+    `members` None. `problem` says why Kafka doesn't answer about this one.
+    """
+
+    name: str
+    state: str
+    members: tuple[Member, ...] | None
+    progress: tuple[Progress, ...]
+    problem: str = ""
+
+    @property
+    def lag(self) -> int:
+        return sum(each.lag for each in self.progress)
+
+
+def known_groups() -> Mapping[str, set[str]]:
+    """The groups that this installation has by its settings, with the topics that each reads, whoever is in them."""
+    groups: dict[str, set[str]] = defaultdict(set)
+    for service in settings.EVENT_CONSUMERS:
+        for subscription in subscriptions_of(service):
+            groups[subscription.group].add(subscription.topic)
+            groups[COLLECTOR].add(dead_letter_topic(subscription.topic, subscription.group))
+    return groups
+
+
+def can_list_groups() -> bool:
+    """The embedded broker can't: of it only the lag of the groups that the settings name is known."""
+    return not settings.KAFKA_EMBEDDED
+
+
+def read_groups(admin: AdminClient, topics: Sequence[Topic]) -> list[Group]:
+    """The groups that begin with KAFKA_PREFIX and those that the settings name, in order, with their lag in `topics`.
+
+    Raises KafkaException, which is transient while Kafka is away.
+    """
+    known = known_groups()
+    names = set(known)
+    described: Mapping[str, Future[Any]] = {}
+    if can_list_groups():
+        listed = admin.list_consumer_groups(request_timeout=ANSWERS_WITHIN).result()
+        if listed.errors:
+            raise KafkaException(listed.errors[0])
+        full = [each.group_id for each in listed.valid if each.group_id.startswith(settings.KAFKA_PREFIX)]
+        names |= {unprefixed(name) for name in full}
+        described = admin.describe_consumer_groups(
+            [prefixed(name) for name in sorted(names)], request_timeout=ANSWERS_WITHIN
+        )
+    places = {(topic.name, each.number): each for topic in topics for each in topic.partitions}
+    # One question for each group, as Kafka has it, and all at once.
+    asked = {name: _ask_offsets(admin, name, places) for name in sorted(names)}
+    return [_group(name, described.get(prefixed(name)), asked[name], places, known.get(name, set())) for name in asked]
+
+
+def _ask_offsets(admin: AdminClient, name: str, places: Places) -> Future[Any]:
+    # Of all partitions: the embedded broker tells nothing of those that it isn't asked about.
+    partitions = [TopicPartition(prefixed(topic), number) for topic, number in places] or None
+    request = ConsumerGroupTopicPartitions(prefixed(name), partitions)
+    return admin.list_consumer_group_offsets([request], request_timeout=ANSWERS_WITHIN)[prefixed(name)]
+
+
+def _group(name: str, described: Future[Any] | None, asked: Future[Any], places: Places, reads: set[str]) -> Group:
+    state, members, problem = "", None, ""
+    progress: list[Progress] = []
+    try:
+        if described is not None:
+            state, members = _membership(described)
+        for each in asked.result().topic_partitions or []:
+            topic = unprefixed(each.topic)
+            if each.offset >= 0 or topic in reads:
+                committed = each.offset if each.offset >= 0 else None
+                progress.append(Progress(topic, places[topic, each.partition], committed))
+    except KafkaException as error:
+        problem = error.args[0].str()
+    progress.sort(key=lambda each: (each.topic, each.partition.number))
+    return Group(name, state, members, tuple(progress), problem)
+
+
+def _membership(described: Future[Any]) -> tuple[str, tuple[Member, ...]]:
+    try:
+        description = described.result()
+    except KafkaException as error:
+        # What Kafka 4 says of a group that nobody has been in yet; Kafka 3 says DEAD.
+        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+            return "DEAD", ()
+        raise
+    members = [
+        Member(
+            each.client_id,
+            each.host.lstrip("/"),
+            tuple(sorted((unprefixed(at.topic), at.partition) for at in each.assignment.topic_partitions)),
+        )
+        for each in description.members
+    ]
+    return description.state.name, tuple(sorted(members, key=lambda member: member.reads))
