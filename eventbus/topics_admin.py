@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from django.contrib import admin
 from django.core.exceptions import ImproperlyConfigured
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, path
+from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -35,7 +36,7 @@ LIMIT: Final = 50
 
 
 class MessagesForm(forms.Form):
-    """Which messages of a topic: without anything the newest, else by key and time, or from an offset on."""
+    """Which messages of a topic: from an offset on, or by key and time; without anything the newest, the last first."""
 
     partition = forms.TypedChoiceField(label=_("Partition"), required=False, coerce=int, empty_value=None)
     offset = forms.IntegerField(label=_("From offset"), required=False, min_value=0, max_value=2**63 - 1)
@@ -73,7 +74,8 @@ class MessagesForm(forms.Form):
             return inspector.messages_about(topic, key=wish["key"], since=wish["since"], **where)
         if wish["since"]:
             return inspector.from_time(topic, since=wish["since"], **where)
-        return inspector.newest(topic, **where)
+        newest = inspector.newest(topic, **where)
+        return replace(newest, messages=newest.messages[::-1])
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,16 @@ class ShownMessage:
     message: Incoming
 
     @property
-    def at(self) -> datetime | None:
-        milliseconds = self.message.timestamp_ms
+    def at(self) -> str:
+        """Its time to the millisecond, in TIME_ZONE; empty where it has none."""
+        if self.message.timestamp_ms is None:
+            return ""
+        seconds, milliseconds = divmod(self.message.timestamp_ms, 1000)
         try:
-            return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
+            at = datetime.fromtimestamp(seconds, timezone.get_current_timezone())
         except (OverflowError, ValueError, OSError):
-            return None  # whoever published it chose it
+            return ""  # whoever published it chose it
+        return f"{at:%Y-%m-%d %H:%M:%S}.{milliseconds:03}"
 
     @property
     def key(self) -> str | None:
