@@ -1,19 +1,19 @@
 """The consumer groups of this installation: who is in them, and how far behind they are. Nobody joins one to look."""
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from django.conf import settings
 
-from eventbus.clients import prefixed, unprefixed
+from eventbus.clients import client_config, prefixed, unprefixed
 from eventbus.collector import GROUP as COLLECTOR
 from eventbus.inspection import ANSWERS_WITHIN, Partition, Topic
-from eventbus.lag import unread
 from eventbus.subscriptions import subscriptions_of
 from eventbus.topics import dead_letter_topic
 
@@ -40,7 +40,9 @@ class Progress:
 
     @property
     def lag(self) -> int:
-        return unread(self.partition.begin, self.partition.end, -1 if self.committed is None else self.committed)
+        begin = self.partition.begin
+        # Who never committed begins with what there is. One may also have gone on since the end was looked up.
+        return max(0, self.partition.end - max(begin, begin if self.committed is None else self.committed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,51 +79,49 @@ def can_list_groups() -> bool:
     return not settings.KAFKA_EMBEDDED
 
 
-def read_groups(admin: AdminClient, topics: Sequence[Topic]) -> list[Group]:
+def read_groups(topics: Sequence[Topic]) -> list[Group]:
     """The groups that begin with KAFKA_PREFIX and those that the settings name, in order, with their lag in `topics`.
 
     Raises KafkaException, which is transient while Kafka is away.
     """
     known = known_groups()
-    names = set(known)
-    described: Mapping[str, Future[Any]] = {}
-    if can_list_groups():
-        listed = admin.list_consumer_groups(request_timeout=ANSWERS_WITHIN).result()
-        if listed.errors:
-            raise KafkaException(listed.errors[0])
-        full = [each.group_id for each in listed.valid if each.group_id.startswith(settings.KAFKA_PREFIX)]
-        names |= {unprefixed(name) for name in full}
-        described = admin.describe_consumer_groups(
-            [prefixed(name) for name in sorted(names)], request_timeout=ANSWERS_WITHIN
-        )
+    described = _described(known) if can_list_groups() else {}
     places = {(topic.name, each.number): each for topic in topics for each in topic.partitions}
-    # One question for each group, as Kafka has it, and all at once.
-    asked = {name: _ask_offsets(admin, name, places) for name in sorted(names)}
-    return [_group(name, described.get(prefixed(name)), asked[name], places, known.get(name, set())) for name in asked]
+    return [_group(name, described.get(name), places, known.get(name, set())) for name in sorted({*known, *described})]
 
 
-def _ask_offsets(admin: AdminClient, name: str, places: Places) -> Future[Any]:
-    # Of all partitions: the embedded broker tells nothing of those that it isn't asked about.
-    partitions = [TopicPartition(prefixed(topic), number) for topic, number in places] or None
-    request = ConsumerGroupTopicPartitions(prefixed(name), partitions)
-    return admin.list_consumer_group_offsets([request], request_timeout=ANSWERS_WITHIN)[prefixed(name)]
+def _described(known: Iterable[str]) -> dict[str, Future[Any]]:
+    admin = AdminClient(client_config({}))
+    listed = admin.list_consumer_groups(request_timeout=ANSWERS_WITHIN).result()
+    if listed.errors:
+        raise KafkaException(listed.errors[0])
+    there = {each.group_id for each in listed.valid if each.group_id.startswith(settings.KAFKA_PREFIX)}
+    names = sorted(there | {prefixed(name) for name in known})
+    described = admin.describe_consumer_groups(names, request_timeout=ANSWERS_WITHIN)
+    return {unprefixed(name): description for name, description in described.items()}
 
 
-def _group(name: str, described: Future[Any] | None, asked: Future[Any], places: Places, reads: set[str]) -> Group:
+def _group(name: str, described: Future[Any] | None, places: Places, reads: set[str]) -> Group:
     state, members, problem = "", None, ""
     progress: list[Progress] = []
     try:
         if described is not None:
             state, members = _membership(described)
-        for each in asked.result().topic_partitions or []:
-            topic = unprefixed(each.topic)
-            if each.offset >= 0 or topic in reads:
-                committed = each.offset if each.offset >= 0 else None
-                progress.append(Progress(topic, places[topic, each.partition], committed))
+        for place in _committed(name, places):
+            topic, offset = unprefixed(place.topic), place.offset
+            if offset >= 0 or topic in reads:
+                progress.append(Progress(topic, places[topic, place.partition], offset if offset >= 0 else None))
     except KafkaException as error:
         problem = error.args[0].str()
-    progress.sort(key=lambda each: (each.topic, each.partition.number))
     return Group(name, state, members, tuple(progress), problem)
+
+
+def _committed(name: str, places: Places) -> list[TopicPartition]:
+    """Where the group goes on in each of these. Asked by a client that bears the group's name and never joins it: why
+    by no AdminClient, says eventbus.lag."""
+    client = Consumer(client_config({"group.id": prefixed(name), "enable.auto.commit": False}))
+    with contextlib.closing(client):
+        return client.committed([TopicPartition(prefixed(topic), number) for topic, number in places], ANSWERS_WITHIN)
 
 
 def _membership(described: Future[Any]) -> tuple[str, tuple[Member, ...]]:

@@ -7,23 +7,19 @@ Every reading is bounded, in messages, bytes and seconds, and says whether it ca
 import heapq
 import math
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import datetime
 from types import TracebackType
 from typing import Final, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition, murmur2
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._listoffsets import ListOffsetsResultInfo
+from confluent_kafka.admin._metadata import PartitionMetadata
 from django.conf import settings
 
 from eventbus.clients import client_config, prefixed, unprefixed
 from eventbus.consumer import as_incoming
 from eventbus.errors import is_transient_in_kafka
-from eventbus.lag import EARLIEST, LATEST
 from eventbus.messages import Incoming
 
 # Seconds that Kafka may take for one answer.
@@ -85,7 +81,7 @@ class Reading:
 
 
 class Inspector:
-    """A context in which Kafka is looked at, with a client of its own for each of its two kinds of questions.
+    """A context in which Kafka is looked at, with a client of its own. No AdminClient: see eventbus.lag.
 
     Every method raises KafkaException, which is transient while Kafka is away, and NoSuchTopicError.
     """
@@ -105,7 +101,6 @@ class Inspector:
         if settings.KAFKA_EMBEDDED:
             # A fetch that waits there is not woken by a new message.
             own["fetch.wait.max.ms"] = 5
-        self.admin = AdminClient(client_config({}))
         self._consumer = Consumer(client_config(own))
 
     def __enter__(self) -> Self:
@@ -129,19 +124,21 @@ class Inspector:
 
     def _topics(self, is_asked_for: Callable[[str], bool]) -> list[Topic]:
         # All of them, never one by name: Kafka may make a topic when it is asked about it.
-        known = self.admin.list_topics(timeout=ANSWERS_WITHIN).topics
-        names = sorted(filter(is_asked_for, known))
-        places = [TopicPartition(name, number) for name in names for number in sorted(known[name].partitions)]
-        if not places:
-            return []
-        marks = [
-            self.admin.list_offsets(dict.fromkeys(places, which), request_timeout=ANSWERS_WITHIN)
-            for which in (EARLIEST, LATEST)
+        known = self._consumer.list_topics(timeout=ANSWERS_WITHIN).topics
+        return [
+            Topic(unprefixed(name), tuple(self._partition(name, known[name].partitions[number]) for number in numbers))
+            for name in sorted(filter(is_asked_for, known))
+            if (numbers := sorted(known[name].partitions))
         ]
-        partitions = defaultdict(list)
-        for place in places:
-            partitions[place.topic].append(_partition(place, *(asked[place] for asked in marks)))
-        return [Topic(unprefixed(name), tuple(each)) for name, each in partitions.items()]
+
+    def _partition(self, topic: str, about: PartitionMetadata) -> Partition:
+        if about.leader < 0:
+            return Partition(about.id, 0, 0, problem="no broker leads it")
+        try:
+            begin, end = self._consumer.get_watermark_offsets(TopicPartition(topic, about.id), ANSWERS_WITHIN)
+        except KafkaException as error:
+            return Partition(about.id, 0, 0, problem=error.args[0].str())
+        return Partition(about.id, begin, end)
 
     def newest(self, topic: str, *, partition: int | None = None, limit: int = KEPT_MOST) -> Reading:
         """The last messages of a topic, or of one partition."""
@@ -297,14 +294,6 @@ class _Scan:
             self.open.pop(number, None)
         elif not is_transient_in_kafka(error):
             raise KafkaException(error)
-
-
-def _partition(place: TopicPartition, *marks: Future[ListOffsetsResultInfo]) -> Partition:
-    try:
-        begin, end = (mark.result().offset for mark in marks)
-    except KafkaException as error:
-        return Partition(place.partition, 0, 0, error.args[0].str())
-    return Partition(place.partition, begin, end)
 
 
 def _chosen(topic: Topic, number: int | None) -> list[Partition]:

@@ -133,7 +133,7 @@ class TopicsAdmin(PageAdmin):
     def page(self, request: HttpRequest) -> HttpResponse:
         def show(inspector: Inspector) -> HttpResponse:
             topics = inspector.topics()
-            groups = read_groups(inspector.admin, topics)
+            groups = read_groups(topics)
             context = {"topics": topics, "groups": groups, "can_list_groups": can_list_groups()}
             return self.render(request, "eventbus/topics.html", gettext("Topics"), context)
 
@@ -158,7 +158,7 @@ class TopicsAdmin(PageAdmin):
                 "reading": reading,
                 "messages_shown": [ShownMessage(each) for each in reading.messages] if reading else [],
                 "next_offset": _next_offset(form, reading),
-                "readers": _readers(read_groups(inspector.admin, [topic]), topic),
+                "readers": _readers(read_groups([topic]), topic),
                 "can_list_groups": can_list_groups(),
                 "time_zone": settings.TIME_ZONE,
             }

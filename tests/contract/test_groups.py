@@ -29,7 +29,7 @@ def installation(monkeypatch, inspector):
 
 
 def groups(inspector: Inspector) -> dict[str, Group]:
-    return {group.name: group for group in read_groups(inspector.admin, inspector.topics())}
+    return {group.name: group for group in read_groups(inspector.topics())}
 
 
 def test_the_groups_that_the_settings_name_have_their_lag_even_if_nobody_was_in_them(inspector):
@@ -71,4 +71,4 @@ def test_members_with_what_they_read_and_groups_that_no_setting_names(inspector)
 def test_kafka_away_is_said(monkeypatch):
     monkeypatch.setattr(settings, "KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     with Inspector() as away, pytest.raises(KafkaException):
-        read_groups(away.admin, away.topics())
+        read_groups(away.topics())
