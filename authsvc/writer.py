@@ -14,6 +14,7 @@ from authsvc.lights import decisions_in
 from authsvc.metrics import REPEATED, count_verdicts
 from authsvc.projection import AsyncProjection
 from authsvc.services import AUTH, NewSignUp, Registration, register_users
+from authsvc.traffic import counts_of_begun
 from eventbus.errors import is_transient
 from eventbus.producer import EventProducer
 from eventbus.tracing import IDS_OF_A_LINE, log_traces
@@ -75,9 +76,13 @@ class SignUpWriter:
             for (_, future), registration in zip(batch, registrations, strict=True):
                 future.set_result(registration)
             # Not awaited: the next batch need not wait for a copy that anybody can make again.
-            projecting = asyncio.create_task(self._projection.copy([each.signup.state for each in registrations]))
+            projecting = asyncio.create_task(self._project(registrations))
             self._projecting.add(projecting)
             projecting.add_done_callback(self._projecting.discard)
+
+    async def _project(self, registrations: Sequence[Registration]) -> None:
+        await self._projection.copy([each.signup.state for each in registrations])
+        await self._projection.count(counts_of_begun(each.signup.state for each in registrations if each.is_new))
 
     def _commit(self, batch: Sequence[NewSignUp]) -> list[Registration]:
         try:
