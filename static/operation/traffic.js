@@ -4,6 +4,8 @@
 const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 190;
 const MARGIN = { top: 10, right: 8, bottom: 22, left: 56 };
+/** So many steps without a value break a line. */
+const GAP = 10;
 const page = document.getElementById("traffic");
 const words = page.dataset;
 const status = document.getElementById("traffic-state");
@@ -69,10 +71,12 @@ const verdictsOf = (service) => () => ({
 
 // --- Drawing -----------------------------------------------------------------------------------------------------
 
-/** The least of 1, 2, 5 times a power of ten that is not below. */
-const nice = (value) => {
-  const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].map((each) => each * power).find((each) => each >= value);
+/** The ticks of an axis up to `most`: three to five of a step of 1, 2 or 5 times a power of ten; of counts, whole ones. */
+const ticksUpTo = (most, isCount) => {
+  const least = Math.max(most / 4, isCount ? 1 : 1e-9);
+  const power = 10 ** Math.floor(Math.log10(least));
+  const step = [1, 2, 5, 10].map((each) => each * power).find((each) => each >= least);
+  return Array.from({ length: Math.max(1, Math.ceil(most / step)) + 1 }, (_, index) => index * step);
 };
 
 const extent = ({ kind, series }) => {
@@ -82,14 +86,14 @@ const extent = ({ kind, series }) => {
   return heights.reduce((most, each) => Math.max(most, each), 0);
 };
 
-const axes = (width, top, format, x, y) => {
+const axes = (width, heights, format, x, y) => {
   const parts = [];
-  for (const share of top < 4 && format === count ? [0, 1] : [0, 0.25, 0.5, 0.75, 1]) {
-    const at = y(top * share);
+  for (const height of heights) {
+    const at = y(height);
     parts.push(svg("line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: at, y2: at }));
-    parts.push(svg("text", { class: "tick end", x: MARGIN.left - 6, y: at + 4 }, format(top * share)));
+    parts.push(svg("text", { class: "tick end", x: MARGIN.left - 6, y: at + 4 }, format(height)));
   }
-  const ticks = Math.max(2, Math.min(6, Math.floor(width / 150)));
+  const ticks = Math.max(2, Math.min(6, Math.floor(width / 110)));
   for (let tick = 0; tick < ticks; tick += 1) {
     const index = Math.round((tick * (shown.steps - 1)) / (ticks - 1));
     const anchor = tick === 0 ? "" : tick === ticks - 1 ? " end" : " middle";
@@ -100,7 +104,8 @@ const axes = (width, top, format, x, y) => {
 };
 
 const bars = ({ series }, x, y) => {
-  const wide = Math.max(1, (x(1) - x(0)) * 0.8);
+  const room = x(1) - x(0);
+  const wide = room < 4 ? room : room * 0.8;
   return times().flatMap((_, index) => {
     let below = 0;
     return series.filter((each) => each.values[index]).map((each) => {
@@ -113,12 +118,15 @@ const bars = ({ series }, x, y) => {
   });
 };
 
-/** A line over the steps that have a value; of one that stands alone, a dot. */
+/** A line over the steps that have a value, broken where none has one for long; what stands alone is a dot. */
 const lines = ({ series }, x, y) => series.flatMap((each) => {
-  const known = each.values.map((value, index) => [value, index]).filter(([value]) => value !== undefined);
-  const path = known.map(([value, index], place) => `${place ? "L" : "M"}${x(index).toFixed(1)} ${y(value).toFixed(1)}`);
-  const dots = known.length < 40
-    ? known.map(([value, index]) => svg("circle", { class: each.look, cx: x(index), cy: y(value), r: 2.5 })) : [];
+  const known = each.values.map((value, index) => ({ value, index })).filter(({ value }) => value !== undefined);
+  const isJoined = (place) => place > 0 && place < known.length && known[place].index - known[place - 1].index <= GAP;
+  const path = known.map(({ value, index }, place) => (
+    `${isJoined(place) ? "L" : "M"}${x(index).toFixed(1)} ${y(value).toFixed(1)}`
+  ));
+  const dots = known.filter((_, place) => !isJoined(place) && !isJoined(place + 1))
+    .map(({ value, index }) => svg("circle", { class: each.look, cx: x(index), cy: y(value), r: 2.5 }));
   return [svg("path", { class: each.look, d: path.join("") }), ...dots];
 });
 
@@ -127,11 +135,12 @@ const draw = (figure, chart) => {
   const width = Math.max(280, figure.clientWidth);
   const most = extent(chart);
   const isEmpty = chart.series.length === 0 || chart.series.every((each) => each.values.every((value) => !value));
-  const top = nice(Math.max(most, 1));
+  const heights = ticksUpTo(Math.max(most, 1), chart.format === count);
+  const top = heights.at(-1);
   const x = (index) => MARGIN.left + (index * (width - MARGIN.left - MARGIN.right)) / Math.max(1, shown.steps - 1);
   const y = (value) => HEIGHT - MARGIN.bottom - (value / top) * (HEIGHT - MARGIN.top - MARGIN.bottom);
   picture.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
-  const parts = axes(width, top, chart.format, x, y);
+  const parts = axes(width, heights, chart.format, x, y);
   parts.push(...(chart.kind === "bars" ? bars(chart, x, y) : lines(chart, x, y)));
   const hasNoLag = chart.empty && chart.series.length === 0;
   if (hasNoLag || (isEmpty && !chart.empty)) {
