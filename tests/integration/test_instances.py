@@ -1,8 +1,11 @@
 """Which processes run: what they tell Redis of themselves, and the page that shows it."""
 
+import asyncio
 import os
 import secrets
+import signal
 import socket
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -16,7 +19,9 @@ from django.test import Client
 from eventbus import health, instances
 from eventbus.health import Heartbeat
 from eventbus.instances import INDEX, Registration, Seen, Standing, read_instances
-from tests.waiting import eventually
+from signup_sync.registered import Registered
+from tests.servers.process import Process, free_port
+from tests.waiting import eventually, eventually_async
 
 pytestmark = pytest.mark.needs("redis")
 
@@ -101,6 +106,70 @@ def test_it_is_told_again_when_redis_is_back(heartbeat):
         eventually(the_one)
         client.delete(INDEX)
         eventually(the_one)
+
+
+# --- Processes --------------------------------------------------------------------------------------------------
+
+
+def test_a_role_shows_that_it_drains_until_it_ends(tmp_path):
+    port = free_port()
+    command = [sys.executable, "-m", "tests.unit.eventbus.role", "stuck", str(port), settings.REDIS_URL]
+    role = Process("role", command, log=tmp_path / "log")
+    role.start()
+    try:
+        eventually(lambda: is_shown_as(Standing.IN_ROTATION), 30)
+        told = the_one().told
+        assert (told.role, told.address) == ("stuck", f"127.0.0.1:{port}")
+        os.kill(told.pid, signal.SIGTERM)
+        eventually(lambda: is_shown_as(Standing.DRAINING))
+    finally:
+        role.kill()
+
+
+def test_a_role_that_ends_in_order_leaves_nothing(tmp_path):
+    command = [sys.executable, "-m", "tests.unit.eventbus.role", "steady", str(free_port()), settings.REDIS_URL]
+    role = Process("role", command, log=tmp_path / "log")
+    role.start()
+    try:
+        eventually(lambda: is_shown_as(Standing.IN_ROTATION), 30)
+        assert role.stop() == 0
+    finally:
+        role.kill()
+    assert the_one() is None
+
+
+@pytest.fixture
+def own_handler() -> Iterator[list[int]]:
+    """What a server does at SIGTERM, in a list."""
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    yield received
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+async def test_the_web_registers_with_its_first_call_and_drains_at_sigterm(own_handler, settings):
+    async def application(scope, receive, send) -> None:
+        called.append(scope["type"])
+
+    settings.WEB_ROLE = "auth"
+    called: list[str] = []
+    web = Registered(application)
+    assert the_one() is None
+    try:
+        for scope in ({"type": "lifespan"}, {"type": "http", "server": ("10.0.0.7", 8000)}):
+            await web(scope, None, None)
+        await eventually_async(lambda: asyncio.to_thread(is_shown_as, Standing.IN_ROTATION))
+        await eventually_async(lambda: asyncio.to_thread(lambda: the_one().told.address == "10.0.0.7:8000"))
+        assert the_one().told.role == "auth"
+        assert called == ["lifespan", "http"]
+        os.kill(os.getpid(), signal.SIGTERM)
+        await eventually_async(lambda: asyncio.to_thread(is_shown_as, Standing.DRAINING))
+        assert own_handler == [signal.SIGTERM]
+    finally:
+        web._registration.__exit__()
+    assert the_one() is None
 
 
 # --- The page ---------------------------------------------------------------------------------------------------

@@ -100,6 +100,8 @@ class Relay:
         finally:
             for state, count in counts.items():
                 INCOMPLETE.labels(state).set(count)
+            close_old_connections()
+
     def roll_up_traffic(self) -> None:
         """Keeps the last minute's figures for the traffic page, once a minute; where it can't, the next time does."""
         if time.monotonic() < self._roll_up_from:
