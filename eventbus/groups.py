@@ -5,7 +5,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -28,6 +30,17 @@ class Member:
     client: str
     host: str
     reads: tuple[tuple[str, int], ...]
+
+    @property
+    def by_topic(self) -> list[tuple[str, list[int]]]:
+        """The same as the partitions of each topic."""
+        topics = groupby(self.reads, key=itemgetter(0))
+        return [(topic, [number for _, number in numbers]) for topic, numbers in topics]
+
+
+# What a group's membership is: Group.state, Group.members and Group.problem.
+Membership = tuple[str, tuple[Member, ...] | None, str]
+_UNTOLD: Final[Membership] = ("", None, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,28 +98,30 @@ def read_groups(topics: Sequence[Topic]) -> list[Group]:
     Raises KafkaException, which is transient while Kafka is away.
     """
     known = known_groups()
-    described = _described(known) if can_list_groups() else {}
+    memberships = _memberships(known) if can_list_groups() else {}
     places = {(topic.name, each.number): each for topic in topics for each in topic.partitions}
-    return [_group(name, described.get(name), places, known.get(name, set())) for name in sorted({*known, *described})]
+    return [
+        _group(name, memberships.get(name, _UNTOLD), places, known.get(name, set()))
+        for name in sorted({*known, *memberships})
+    ]
 
 
-def _described(known: Iterable[str]) -> dict[str, Future[Any]]:
+def _memberships(known: Iterable[str]) -> dict[str, Membership]:
+    # Held until all has been answered: what an AdminClient was asked is never answered once it is gone.
     admin = AdminClient(client_config({}))
-    listed = admin.list_consumer_groups(request_timeout=ANSWERS_WITHIN).result()
+    listed = admin.list_consumer_groups(request_timeout=ANSWERS_WITHIN).result(2 * ANSWERS_WITHIN)
     if listed.errors:
         raise KafkaException(listed.errors[0])
     there = {each.group_id for each in listed.valid if each.group_id.startswith(settings.KAFKA_PREFIX)}
     names = sorted(there | {prefixed(name) for name in known})
-    described = admin.describe_consumer_groups(names, request_timeout=ANSWERS_WITHIN)
-    return {unprefixed(name): description for name, description in described.items()}
+    asked = admin.describe_consumer_groups(names, request_timeout=ANSWERS_WITHIN)
+    return {unprefixed(name): _membership(answer) for name, answer in asked.items()}
 
 
-def _group(name: str, described: Future[Any] | None, places: Places, reads: set[str]) -> Group:
-    state, members, problem = "", None, ""
+def _group(name: str, membership: Membership, places: Places, reads: set[str]) -> Group:
+    state, members, problem = membership
     progress: list[Progress] = []
     try:
-        if described is not None:
-            state, members = _membership(described)
         for place in _committed(name, places):
             topic, offset = unprefixed(place.topic), place.offset
             if offset >= 0 or topic in reads:
@@ -124,14 +139,14 @@ def _committed(name: str, places: Places) -> list[TopicPartition]:
         return client.committed([TopicPartition(prefixed(topic), number) for topic, number in places], ANSWERS_WITHIN)
 
 
-def _membership(described: Future[Any]) -> tuple[str, tuple[Member, ...]]:
+def _membership(asked: Future[Any]) -> Membership:
     try:
-        description = described.result()
+        description = asked.result(2 * ANSWERS_WITHIN)
     except KafkaException as error:
         # What Kafka 4 says of a group that nobody has been in yet; Kafka 3 says DEAD.
         if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-            return "DEAD", ()
-        raise
+            return "DEAD", (), ""
+        return "", None, error.args[0].str()
     members = [
         Member(
             each.client_id,
@@ -140,4 +155,4 @@ def _membership(described: Future[Any]) -> tuple[str, tuple[Member, ...]]:
         )
         for each in description.members
     ]
-    return description.state.name, tuple(sorted(members, key=lambda member: member.reads))
+    return description.state.name, tuple(sorted(members, key=lambda member: member.reads)), ""

@@ -176,6 +176,8 @@ class TopicsAdmin(PageAdmin):
             raise Http404(gettext("There is no such topic or partition: %s") % error) from error
         except ImproperlyConfigured as error:
             problem = str(error)
+        except TimeoutError:
+            problem = gettext("no answer in time")
         except KafkaException as error:
             problem = error.args[0].str()
         context = {"problem": problem, "kafka": settings.KAFKA_BOOTSTRAP_SERVERS}

@@ -63,6 +63,7 @@ def test_members_with_what_they_read_and_groups_that_no_setting_names(inspector)
         group = groups(inspector)["answerer"]
         assert (group.state, group.lag) == ("STABLE", 0)
         assert [member.reads for member in group.members] == [tuple(("asked", number) for number in range(4))]
+        assert group.members[0].by_topic == [("asked", [0, 1, 2, 3])]
         assert group.members[0].host == "127.0.0.1"
         assert groups(inspector)["stranger"].state == "STABLE"
     assert groups(inspector)["answerer"].state == "EMPTY"
