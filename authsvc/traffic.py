@@ -9,18 +9,16 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from datetime import datetime
+from collections.abc import Mapping
 from functools import cache
 from typing import Final
-from uuid import UUID
 
 import redis
 from django.conf import settings
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from authsvc.lights import SignUpState, Status
+from authsvc.lights import Decisions
 
 logger = logging.getLogger(__name__)
 
@@ -55,49 +53,16 @@ def milliseconds_of(bucket: int) -> float:
     return FIRST_BUCKET_MS * math.pow(BUCKET_GROWTH, bucket - 0.5)
 
 
-def counts_of_begun(states: Iterable[SignUpState]) -> Counter[str]:
-    """What sign-ups count for that were saved now: themselves, and the verdicts that were given with it."""
-    counts: Counter[str] = Counter()
-    for state in states:
-        counts["begun"] += 1
-        counts.update(_verdict(state, service) for service in state.lights if service not in state.pending)
-        if state.is_complete:
-            counts.update(_took(state))
+def counts_of(decisions: Decisions, *, begun: int = 0) -> Counter[str]:
+    """What a batch counts for: the sign-ups that began, the lights that it decided, and how long it took those that
+    became all green by it."""
+    counts: Counter[str] = Counter(begun=begun) if begun else Counter()
+    for (service, status), signup_ids in decisions.lights.items():
+        counts[f"verdict:{service}:{status}"] += len(signup_ids)
+    for state, last in decisions.complete:
+        if not state.failed:
+            counts[f"took:{bucket_of((last - state.started_at).total_seconds() * 1000)}"] += 1
     return counts
-
-
-def counts_of_decided(
-    states: Mapping[UUID, SignUpState], reported: Collection[tuple[UUID, str]], *, since: datetime
-) -> Counter[str]:
-    """What a batch of reported verdicts counts for, of which these are the states after it.
-
-    A light counts if it was decided since the batch began: a repeated answer finds it decided before.
-    """
-    counts: Counter[str] = Counter()
-    now_complete: dict[UUID, SignUpState] = {}
-    for signup_id, service in set(reported):
-        state = states.get(signup_id)
-        light = state.lights.get(service) if state else None
-        if state and light and light.decided_at is not None and light.decided_at >= since:
-            counts[_verdict(state, service)] += 1
-            if state.is_complete:
-                now_complete[signup_id] = state
-    for state in now_complete.values():
-        counts.update(_took(state))
-    return counts
-
-
-def _verdict(state: SignUpState, service: str) -> str:
-    return f"verdict:{service}:{state.lights[service].status.value}"
-
-
-def _took(state: SignUpState) -> list[str]:
-    """How long it took until all was green; nothing of a sign-up that has a red light."""
-    lights = state.lights.values()
-    if any(light.status is not Status.SUCCESS for light in lights):
-        return []
-    decided = max(light.decided_at for light in lights if light.decided_at is not None)
-    return [f"took:{bucket_of((decided - state.started_at).total_seconds() * 1000)}"]
 
 
 class TrafficCounter:

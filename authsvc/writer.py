@@ -14,7 +14,7 @@ from authsvc.lights import decisions_in
 from authsvc.metrics import REPEATED, count_verdicts
 from authsvc.projection import AsyncProjection
 from authsvc.services import AUTH, NewSignUp, Registration, register_users
-from authsvc.traffic import counts_of_begun
+from authsvc.traffic import counts_of
 from eventbus.errors import is_transient
 from eventbus.producer import EventProducer
 from eventbus.tracing import IDS_OF_A_LINE, log_traces
@@ -82,7 +82,8 @@ class SignUpWriter:
 
     async def _project(self, registrations: Sequence[Registration]) -> None:
         await self._projection.copy([each.signup.state for each in registrations])
-        await self._projection.count(counts_of_begun(each.signup.state for each in registrations if each.is_new))
+        new = [each.signup.state for each in registrations if each.is_new]
+        await self._projection.count(counts_of(decisions_in(new), begun=len(new)))
 
     def _commit(self, batch: Sequence[NewSignUp]) -> list[Registration]:
         try:
