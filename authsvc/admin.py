@@ -16,6 +16,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
+from authsvc import traffic_admin  # noqa: F401 - registers its page
 from authsvc.identity import user_id_key
 from authsvc.lights import Status
 from authsvc.models import SignUp, User

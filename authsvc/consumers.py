@@ -11,6 +11,7 @@ from authsvc.lights import SignUpState, decisions_in
 from authsvc.metrics import count_verdicts
 from authsvc.projection import projection
 from authsvc.services import ReportedVerdict, apply_verdicts
+from authsvc.traffic import counts_of, traffic
 from eventbus.errors import PermanentError
 from eventbus.messages import HandledBatch, Incoming, Subscription, decode_each
 from eventbus.tracing import log_traces
@@ -33,6 +34,7 @@ def handle_answers(batch: Sequence[Incoming]) -> HandledBatch:
         log_traces(logger, f"lights turned, {service} {status}: %d", signup_ids)
     log_traces(logger, "sign-ups complete: %d", [state.signup_id for state, _ in decisions.complete])
     projection().write_and_wake(list(states.values()))
+    traffic().add(counts_of(decisions))
     for message, answer in answers:
         if error := _misfit(answer, states):
             rejected.append((message, error))

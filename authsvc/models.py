@@ -181,3 +181,18 @@ class SignUp(models.Model):
     STATE_FIELDS: ClassVar[list[str]] = [
         "lights", "version", "pending_count", "failed_count", "completed_at", "next_due_at", "stalled_at",
     ]  # fmt: skip
+
+
+class TrafficMinute(models.Model):
+    """The figures of one minute of traffic, as authsvc.traffic names them; kept for a week (docs/adr/0028)."""
+
+    minute = models.DateTimeField(_("minute"), primary_key=True)
+    counts = models.JSONField(_("figures"))
+
+    class Meta:
+        default_permissions = ("view",)
+        verbose_name = _("traffic")
+        verbose_name_plural = _("traffic")
+
+    def __str__(self) -> str:
+        return f"{self.minute:%Y-%m-%d %H:%M}"

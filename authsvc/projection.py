@@ -20,6 +20,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from authsvc.lights import SignUpState
+from authsvc.traffic import Counts, fill
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +111,17 @@ class AsyncProjection:
             await self._script(keys=keys, args=arguments)
         except redis.RedisError as error:
             logger.warning("the projection can't be written: %s", error)
+
+    async def count(self, counts: Counts) -> None:
+        """Counts these for the traffic page; where Redis is away they are not counted."""
+        if not counts:
+            return
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                fill(pipeline, counts, {})
+                await pipeline.execute()
+        except redis.RedisError as error:
+            logger.warning("traffic is not counted: %s", error)
 
     async def read(self, signup_id: UUID) -> SignUpState | None:
         """The copy; None where it is lost or Redis is away."""

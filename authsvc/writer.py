@@ -15,6 +15,7 @@ from authsvc.lights import decisions_in
 from authsvc.metrics import REPEATED, count_verdicts
 from authsvc.projection import CONNECTIONS, AsyncProjection
 from authsvc.services import AUTH, NewSignUp, Registration, register_users
+from authsvc.traffic import counts_of
 from eventbus.errors import is_transient
 from eventbus.producer import EventProducer
 from eventbus.tracing import IDS_OF_A_LINE, log_traces
@@ -88,9 +89,14 @@ class SignUpWriter:
             # Not awaited: the next batch need not wait for a copy that anybody can make again.
             if len(self._projecting) >= COPIES_MAX:
                 return
-            projecting = asyncio.create_task(self._projection.copy([each.signup.state for each in registrations]))
+            projecting = asyncio.create_task(self._project(registrations))
             self._projecting.add(projecting)
             projecting.add_done_callback(self._projecting.discard)
+
+    async def _project(self, registrations: Sequence[Registration]) -> None:
+        await self._projection.copy([each.signup.state for each in registrations])
+        new = [each.signup.state for each in registrations if each.is_new]
+        await self._projection.count(counts_of(decisions_in(new), begun=len(new)))
 
     def _commit(self, batch: Sequence[NewSignUp]) -> list[Registration]:
         try:

@@ -16,6 +16,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
+from eventbus import instances_admin, topics_admin  # noqa: F401 - each registers its page
 from eventbus.dead_letters import Outcome, discard, replay
 from eventbus.errors import DeliveryError
 from eventbus.models import DeadLetter

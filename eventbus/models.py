@@ -163,3 +163,23 @@ def _header_bytes(value: str | dict[str, str] | None) -> bytes | None:
     if value is None:
         return None
     return value.encode() if isinstance(value, str) else base64.b64decode(value["base64"])
+
+
+class Topic(models.Model):  # noqa: DJ008 - there are no rows
+    """No table: it gives the topics page its permission and its place in the administration."""
+
+    class Meta:
+        managed = False
+        default_permissions = ("view",)
+        verbose_name = _("topic")
+        verbose_name_plural = _("topics")
+
+
+class Instance(models.Model):  # noqa: DJ008 - there are no rows
+    """No table: it gives the page of the running processes its permission and its place in the administration."""
+
+    class Meta:
+        managed = False
+        default_permissions = ("view",)
+        verbose_name = _("instance")
+        verbose_name_plural = _("instances")

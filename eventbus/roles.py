@@ -23,6 +23,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from eventbus.errors import TransientError, growing_pauses, is_transient
 from eventbus.health import Heartbeat, health_server
+from eventbus.instances import Registration
 from eventbus.metrics import HEARTBEAT_AGE
 from livesettings.following import Follower
 
@@ -84,8 +85,10 @@ def running_role(name: str, *, keeps_live_settings: bool = False) -> Iterator[Ro
     """
     role = Role(name)
     HEARTBEAT_AGE.set_function(lambda: role.heartbeat.age)
+    address = f"{settings.HEALTH_HOST}:{settings.HEALTH_PORT}" if settings.HEALTH_PORT else ""
     with ExitStack() as stack:
-        stack.enter_context(_stop_on_signals(role))
+        registration = stack.enter_context(Registration(name, role.heartbeat, address=address))
+        stack.enter_context(_stop_on_signals(role, registration))
         if settings.HEALTH_PORT:
             try:
                 stack.enter_context(health_server(role.heartbeat, host=settings.HEALTH_HOST, port=settings.HEALTH_PORT))
@@ -118,7 +121,7 @@ def check_database(app_label: str) -> None:
 
 
 @contextmanager
-def _stop_on_signals(role: Role) -> Iterator[None]:
+def _stop_on_signals(role: Role, registration: Registration) -> Iterator[None]:
     """Sets `stop` on a signal, even while the main thread is inside a library's call that takes its time.
 
     Python runs a handler only when the main thread is back from such a call, and a handler that sets an Event can
@@ -128,7 +131,9 @@ def _stop_on_signals(role: Role) -> Iterator[None]:
     receiver, sender = socket.socketpair()
     with receiver, sender:
         sender.setblocking(False)
-        watcher = threading.Thread(target=_watch, args=(role, receiver, ended), name="stop-signals", daemon=True)
+        watcher = threading.Thread(
+            target=_watch, args=(role, registration, receiver, ended), name="stop-signals", daemon=True
+        )
         watcher.start()
         handlers = {number: signal.signal(number, _do_nothing) for number in STOP_SIGNALS}
         wakeup = signal.set_wakeup_fd(sender.fileno())
@@ -143,7 +148,7 @@ def _stop_on_signals(role: Role) -> Iterator[None]:
             watcher.join()
 
 
-def _watch(role: Role, receiver: socket.socket, ended: threading.Event) -> None:
+def _watch(role: Role, registration: Registration, receiver: socket.socket, ended: threading.Event) -> None:
     while number := receiver.recv(1):
         if signal.Signals(number[0]) in STOP_SIGNALS:
             break
@@ -151,6 +156,7 @@ def _watch(role: Role, receiver: socket.socket, ended: threading.Event) -> None:
         return
     logger.info("%s stops: %s", role.name, signal.Signals(number[0]).name)
     role.stop.set()
+    registration.drain()
     if not ended.wait(ENDS_WITHIN):
         # Offsets follow the work, so what is cut off here is done again after the next start.
         logger.error("%s did not stop within %g s and is ended now", role.name, ENDS_WITHIN)

@@ -27,6 +27,7 @@ from authsvc.api import SignUpApi
 from livesettings.following import Follower
 from signup_sync import health
 from signup_sync.front.sockets import websocket_application
+from signup_sync.registered import Registered
 
 # The other roles are commands, which check the settings by themselves.
 BaseCommand().check(tags=[retention.TAG])
@@ -68,4 +69,4 @@ services = ProtocolTypeRouter(
     }
 )
 # Not left to the server: daphne believes X-Forwarded-For from anybody. From here on `client` is the person's address.
-application = ProxyHeadersMiddleware(services, trusted_hosts=settings.TRUSTED_PROXIES)
+application = Registered(ProxyHeadersMiddleware(services, trusted_hosts=settings.TRUSTED_PROXIES))

@@ -211,6 +211,10 @@ SIGNUP_RETENTION = env.int("SIGNUP_RETENTION", default=90)
 # Port of a consumer's or relay's health page and /metrics on HEALTH_HOST; 0 is none. The web process has its own.
 HEALTH_PORT = env.int("HEALTH_PORT", default=0)
 HEALTH_HOST = env.str("HEALTH_HOST", default="127.0.0.1")
+# What the page of the instances calls this web process: web, or auth for auth's own behind the gateway. Default: web.
+WEB_ROLE = env.str("WEB_ROLE", default="web")
+# What it says runs here, a commit for example. Default: the version in pyproject.toml, which images lack.
+VERSION = env.str("VERSION", default="0.1.0")
 
 # --- Passwords -------------------------------------------------------------------------------------------------
 

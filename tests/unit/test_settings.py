@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -165,3 +166,8 @@ def test_a_data_dir_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPa
     for data_dir in (file, file / "below"):
         with pytest.raises(ImproperlyConfigured, match=re.escape(str(data_dir))):
             load_settings(monkeypatch, {"DATA_DIR": str(data_dir)})
+
+
+def test_the_version_is_that_of_the_project():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert runpy.run_path(str(ROOT / "signup_sync" / "settings.py"))["VERSION"] == project["version"]

@@ -14,6 +14,8 @@ from django.db import close_old_connections
 from authsvc.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, new_user_requested
 from authsvc.metrics import INCOMPLETE, RELAYED
 from authsvc.services import AUTH, DueEvent, claim_due, count_incomplete, give_back_tries
+from authsvc.traffic import traffic
+from authsvc.traffic_history import RollUp
 from eventbus.errors import DeliveryError, TransientError, is_transient
 from eventbus.lag import LagReader
 from eventbus.messages import Outgoing
@@ -29,6 +31,8 @@ PAUSE: Final = 1.0
 ACKNOWLEDGED_WITHIN: Final = 2.0
 # Seconds between two counts of the sign-ups that wait.
 COUNTED_EVERY: Final = 5.0
+# Seconds between two looks whether a minute of traffic is over.
+ROLLED_UP_EVERY: Final = 20.0
 # What is left of RELAY_RATE while a second's worth of it lies unread.
 SHARE_WHEN_BEHIND: Final = 0.1
 
@@ -50,6 +54,7 @@ class Command(BaseCommand):
                 role.beat()
                 relay.relay_once()
                 relay.count_incomplete()
+                relay.roll_up_traffic()
                 # A second's worth at most, then a pause: RELAY_RATE events a second.
                 role.stop.wait(PAUSE)
             relay.close()
@@ -63,6 +68,8 @@ class Relay:
         self._producer = EventProducer()
         self._lag = LagReader()
         self._count_from = 0.0
+        self._roll_up = RollUp()
+        self._roll_up_from = 0.0
 
     def relay_once(self) -> int:
         """Claims and publishes what is due now, a second's worth at most; how many events were acknowledged.
@@ -95,6 +102,20 @@ class Relay:
                 INCOMPLETE.labels(state).set(count)
             close_old_connections()
 
+    def roll_up_traffic(self) -> None:
+        """Keeps the last minute's figures for the traffic page, once a minute; where it can't, the next time does."""
+        if time.monotonic() < self._roll_up_from:
+            return
+        self._roll_up_from = time.monotonic() + ROLLED_UP_EVERY
+        try:
+            self._roll_up.run()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            logger.warning("traffic is not rolled up now: %s", error)
+        finally:
+            close_old_connections()
+
     def close(self) -> None:
         """Ends the clients."""
         self._producer.close(timeout=0)
@@ -112,10 +133,10 @@ class Relay:
 
     def _unread(self) -> int:
         participants = [service for service in settings.SIGNUP_SERVICES if service != AUTH]
-        return max(
-            self._lag.lag(NEW_USER_ANSWERED, AUTH),
-            *(self._lag.lag(NEW_USER_REQUESTED, participant) for participant in participants),
-        )
+        unread = {AUTH: self._lag.lag(NEW_USER_ANSWERED, AUTH)}
+        unread |= {participant: self._lag.lag(NEW_USER_REQUESTED, participant) for participant in participants}
+        traffic().sample_lag(unread)
+        return max(unread.values())
 
     def _publish(self, events: Sequence[DueEvent]) -> int:
         of_message = {_message(event): event.signup_id for event in events}

@@ -1,4 +1,4 @@
-"""A role to be run as a process of its own: `python -m tests.unit.eventbus.role steady|stuck|failing`."""
+"""A role to be run as a process of its own: `... -m tests.unit.eventbus.role steady|stuck|failing PORT [REDIS_URL]`."""
 
 import logging
 import os
@@ -8,7 +8,7 @@ import time
 os.environ |= {
     "DJANGO_SETTINGS_MODULE": "signup_sync.settings",
     "HEALTH_PORT": sys.argv[2],
-    "REDIS_URL": "redis://127.0.0.1:1/0",
+    "REDIS_URL": sys.argv[3] if len(sys.argv) > 3 else "redis://127.0.0.1:1/0",
 }
 
 from eventbus.roles import running_role

@@ -1,0 +1,58 @@
+"""Pages of the administration that show something else than rows, each in the place of a model: for its permission, and
+for its entry in the index."""
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
+from django.utils.decorators import method_decorator
+from django.views.decorators.http import require_safe
+
+if TYPE_CHECKING:
+    ModelAdmin = admin.ModelAdmin[Any]
+else:
+    ModelAdmin = admin.ModelAdmin
+
+
+class PageAdmin(ModelAdmin):
+    """Nothing here can be added, changed or deleted. `page()` is what stands where a list would."""
+
+    def page(self, request: HttpRequest) -> HttpResponse:
+        raise NotImplementedError
+
+    def more_urls(self) -> list[URLPattern]:
+        """What stands below the page."""
+        return []
+
+    def get_urls(self) -> list[URLPattern]:
+        list_name = f"{self.opts.app_label}_{self.opts.model_name}_changelist"
+        return [path("", self.admin_site.admin_view(self.changelist_view), name=list_name), *self.more_urls()]
+
+    @method_decorator(require_safe)
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        self.refuse_strangers(request)
+        return self.page(request)
+
+    def refuse_strangers(self, request: HttpRequest) -> None:
+        """Raises PermissionDenied for staff without this page's permission."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+
+    def render(
+        self, request: HttpRequest, template: str, title: str, context: dict[str, Any], *, status: int = 200
+    ) -> HttpResponse:
+        """The page in the administration's frame."""
+        frame = {**self.admin_site.each_context(request), "opts": self.opts, "title": title}
+        return TemplateResponse(request, template, frame | context, status=status)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False

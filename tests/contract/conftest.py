@@ -1,0 +1,13 @@
+"""What the contract tests of looking into Kafka share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from eventbus.inspection import Inspector
+
+
+@pytest.fixture
+def inspector() -> Iterator[Inspector]:
+    with Inspector() as running:
+        yield running

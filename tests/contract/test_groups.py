@@ -1,0 +1,75 @@
+"""What an operator sees of the consumer groups, on the embedded broker and on Apache Kafka."""
+
+import secrets
+
+import pytest
+from confluent_kafka import KafkaException
+from django.conf import settings
+
+from eventbus.groups import Group, read_groups
+from eventbus.inspection import Inspector
+from eventbus.messages import Subscription
+from eventbus.topics import ensure_topics
+from tests.broker import RecordingHandler, committed, consuming, put, skip_to_the_end
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.needs("broker")
+handler = RecordingHandler()
+# What the settings of these tests name, as EVENT_CONSUMERS does it.
+asked = Subscription(group="answerer", topic="asked", handle=handler)
+
+
+@pytest.fixture(autouse=True)
+def installation(monkeypatch, inspector):
+    """One of the test's own: a prefix before its names, and one service that reads one topic."""
+    monkeypatch.setattr(settings, "KAFKA_PREFIX", f"prefix-{secrets.token_hex(4)}-")
+    monkeypatch.setattr(settings, "EVENT_CONSUMERS", {"answerer": f"{__name__}.asked"})
+    ensure_topics(asked.topics)
+    eventually(lambda: not any(each.problem for topic in inspector.topics() for each in topic.partitions))
+
+
+def groups(inspector: Inspector) -> dict[str, Group]:
+    return {group.name: group for group in read_groups(inspector.topics())}
+
+
+def test_the_groups_that_the_settings_name_have_their_lag_even_if_nobody_was_in_them(inspector):
+    put("asked", b"1", b"2", b"3", partition=1)
+    found = groups(inspector)
+    assert set(found) == {"answerer", "dead-letters"}
+    assert found["answerer"].lag == 3
+    assert found["dead-letters"].lag == 0
+    assert {each.topic for each in found["dead-letters"].progress} == {"asked.answerer.dlt"}
+    # Who is in it, the embedded broker can't tell.
+    nobody = ("", None) if settings.KAFKA_EMBEDDED else ("DEAD", ())
+    assert (found["answerer"].state, found["answerer"].members) == nobody
+
+
+def test_lag_is_what_is_not_committed(inspector):
+    put("asked", b"1", b"2", b"3", partition=1)
+    skip_to_the_end("asked", group="answerer")
+    put("asked", b"one more", partition=1)
+    group = groups(inspector)["answerer"]
+    assert [(each.partition.number, each.committed, each.lag) for each in group.progress] == [
+        (0, 0, 0), (1, 3, 1), (2, 0, 0), (3, 0, 0),
+    ]  # fmt: skip
+
+
+@pytest.mark.needs("kafka")
+def test_members_with_what_they_read_and_groups_that_no_setting_names(inspector):
+    stranger = Subscription(group="stranger", topic="asked", handle=handler)
+    with consuming(stranger), consuming(asked):
+        put("asked", b"read", partition=1)
+        eventually(lambda: committed(asked) == {1: 1})
+        group = groups(inspector)["answerer"]
+        assert (group.state, group.lag) == ("STABLE", 0)
+        assert [member.reads for member in group.members] == [tuple(("asked", number) for number in range(4))]
+        assert group.members[0].by_topic == [("asked", [0, 1, 2, 3])]
+        assert group.members[0].host == "127.0.0.1"
+        assert groups(inspector)["stranger"].state == "STABLE"
+    assert groups(inspector)["answerer"].state == "EMPTY"
+
+
+def test_kafka_away_is_said(monkeypatch):
+    monkeypatch.setattr(settings, "KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    with Inspector() as away, pytest.raises(KafkaException):
+        read_groups(away.topics())

@@ -1,0 +1,145 @@
+"""The operator's pages in a real browser, over the whole installation."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from tests.client import sign_up
+from tests.conftest import ARTIFACTS, Person, new_person
+from tests.plugin import Backing
+from tests.stack import Stack
+
+pytestmark = [pytest.mark.needs("application", "chromium")]
+
+PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
+PASSWORD = "correct horse battery 9"
+# Of the real stack: auth's own instances are web processes as well.
+ROLES = ("collector of dead letters", "consumer of auth", "consumer of chat", "consumer of customer", "relay", "web")
+# What the browser is to refuse, as a policy for the whole site would have it.
+POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+
+
+@pytest.fixture(scope="module")
+def operator_of(stack: Stack) -> str:
+    """The userId of a superuser."""
+    account = {"ADMIN_USER_ID": "operator", "ADMIN_EMAIL": "operator@example.org", "ADMIN_PASSWORD": PASSWORD}
+    stack.manage("make_admin", **account)
+    return account["ADMIN_USER_ID"]
+
+
+@pytest.fixture(params=["light", "dark"])
+def operator(browser: Browser, stack: Stack, operator_of: str, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A tab of the administration in either theme. An error in its scripts, or something inline, fails the test."""
+    context = browser.new_context(base_url=stack.base_url, locale="en-US", color_scheme=request.param)
+    tab = context.new_page()
+    errors: list[str] = []
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.on("console", lambda said: errors.append(said.text) if "Content Security" in said.text else None)
+    tab.route(re.compile("/admin/(authsvc|eventbus)/[a-z]+/([^/]*/)?([?].*)?$"), with_policy)
+    tab.goto("/admin/login/")
+    tab.fill("[name=username]", operator_of)
+    tab.fill("[name=password]", PASSWORD)
+    tab.click("[type=submit]")
+    tab.theme = request.param
+    yield tab
+    context.close()
+    assert errors == []
+
+
+def with_policy(route) -> None:
+    """The page under a strict policy. The stream goes by itself: it would be waited for to its end."""
+    if "/stream/" in route.request.url:
+        route.continue_()
+        return
+    response = route.fetch()
+    route.fulfill(response=response, headers=response.headers | {"content-security-policy": POLICY})
+
+
+def keep_picture(page: Page, name: str) -> None:
+    """A picture for the README, where UPDATE_PICTURES asks for new ones; for who looks, in any case."""
+    ARTIFACTS.mkdir(exist_ok=True)
+    file = f"{name}-{page.theme}.png"
+    page.screenshot(path=ARTIFACTS / file, full_page=True, animations="disabled")
+    if os.environ.get("UPDATE_PICTURES"):
+        shutil.copy(ARTIFACTS / file, PICTURES / file)
+
+
+def test_traffic_is_drawn_as_it_comes_without_a_reload(operator: Page, stack: Stack):
+    operator.get_by_role("navigation", name="Operation").get_by_role("link", name="Traffic").click()
+    traffic = operator.locator("#traffic")
+    expect(traffic).to_have_attribute("data-drawn", re.compile("."), timeout=10_000)
+    loads: list[str] = []
+    operator.on("framenavigated", lambda frame: loads.append(frame.url))
+    people = [new_person() for _ in range(4)]
+    for form in [*(each.form for each in people), new_person().form | {"userId": people[0].user_id}]:
+        sign_up(stack, form)
+    for service in ("auth", "chat", "customer"):
+        bars = traffic.locator(f"[data-service={service}]")
+        expect(bars.locator("rect.green").first).to_be_visible(timeout=15_000)
+        expect(bars.locator("rect.red").first).to_be_visible(timeout=15_000)
+    for chart in ("took", "lag"):
+        expect(traffic.locator(f"[data-chart={chart}] path.line0")).to_have_attribute("d", re.compile("^M"))
+    expect(traffic.locator("[data-chart=begun] rect").first).to_be_visible()
+    assert loads == []
+    keep_picture(operator, "traffic")
+
+
+def test_the_days_have_a_chart_each_too(operator: Page):
+    operator.goto("/admin/authsvc/trafficminute/")
+    operator.get_by_role("link", name="Last 24 hours").click()
+    expect(operator.locator("[data-chart=begun]")).to_contain_text("per 10 minutes")
+    expect(operator.locator("#traffic")).to_have_attribute("data-drawn", re.compile("."), timeout=10_000)
+    expect(operator.locator("#traffic-state")).to_have_text("")
+
+
+def test_a_stream_that_is_lost_is_said_and_goes_on(operator: Page, stack: Stack):
+    if operator.theme == "dark":
+        pytest.skip("once is enough: the process is killed")
+    operator.goto("/admin/authsvc/trafficminute/")
+    expect(operator.locator("#traffic")).to_have_attribute("data-drawn", re.compile("."), timeout=10_000)
+    stack.roles["web"].kill()
+    expect(operator.locator("#traffic-state")).to_contain_text("The connection is lost", timeout=10_000)
+    stack.roles["web"].start()
+    expect(operator.locator("#traffic-state")).to_have_text("", timeout=20_000)
+
+
+def test_topics_and_the_messages_of_one_person(operator: Page, stack: Stack, person: Person, backing: Backing):
+    sign_up(stack, person.form | {"userName": "<script>alert(1)</script>"})
+    operator.get_by_role("navigation", name="Operation").get_by_role("link", name="Topics").click()
+    expect(operator.get_by_text("embedded broker can't list groups")).to_have_count(int(backing.stack == "embedded"))
+    keep_picture(operator, "topics")
+    operator.get_by_role("link", name="user.newUser.req", exact=True).click()
+    operator.get_by_label("Key").fill(person.user_id)
+    operator.get_by_role("button", name="Show").click()
+    message = operator.locator(".operation-message")
+    expect(message).to_have_count(1)
+    expect(message).to_have_attribute("open", "")
+    expect(message).to_contain_text("traceparent")
+    expect(message.locator("pre")).to_contain_text('"userName": "<script>alert(1)</script>"')
+    assert person.password not in operator.content()
+    keep_picture(operator, "messages")
+
+
+def rows_of(page: Page, role: str) -> Locator:
+    return page.get_by_role("row").filter(has=page.get_by_role("rowheader", name=role, exact=True))
+
+
+def test_every_process_is_shown_and_one_that_died_too(operator: Page, stack: Stack):
+    operator.get_by_role("navigation", name="Operation").get_by_role("link", name="Instances").click()
+    for role in ROLES:
+        expect(rows_of(operator, role).filter(has_text="in rotation").first).to_be_visible(timeout=10_000)
+    keep_picture(operator, "instances")
+    collector = stack.roles["dead-letters"]
+    collector.kill()
+    rows = rows_of(operator, "collector of dead letters")
+    expect(rows.filter(has_text="in rotation")).to_have_count(0, timeout=25_000)
+    expect(rows.filter(has_text="gone").first).to_be_visible()
+    expect(operator.get_by_text("No process runs for:")).to_be_visible()
+    keep_picture(operator, "instances-gone")
+    collector.start()
+    expect(operator.get_by_text("No process runs for:")).to_be_hidden(timeout=25_000)

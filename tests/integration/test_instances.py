@@ -1,0 +1,220 @@
+"""Which processes run: what they tell Redis of themselves, and the page that shows it."""
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+import redis
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+from django.test import Client
+
+from eventbus import health, instances
+from eventbus.health import Heartbeat
+from eventbus.instances import INDEX, Registration, Seen, Standing, read_instances
+from signup_sync.registered import Registered
+from tests.servers.process import Process, free_port
+from tests.waiting import eventually, eventually_async
+
+pytestmark = pytest.mark.needs("redis")
+
+PAGE = "/admin/eventbus/instance/"
+SCRIPT = "<script>alert(1)</script>"
+
+
+@pytest.fixture(autouse=True)
+def nobody_else(monkeypatch) -> Iterator[None]:
+    """Words that come quickly, and no process but the test's."""
+    monkeypatch.setattr(instances, "TOLD_EVERY", 0.05)
+    with redis.Redis.from_url(settings.REDIS_URL) as client:
+        client.delete(INDEX)
+        yield
+        client.delete(INDEX)
+
+
+@pytest.fixture
+def heartbeat() -> Heartbeat:
+    return Heartbeat()
+
+
+def the_one() -> Seen | None:
+    seen = read_instances()
+    assert len(seen) <= 1
+    return seen[0] if seen else None
+
+
+def is_shown_as(standing: Standing) -> bool:
+    seen = the_one()
+    return seen is not None and seen.standing is standing
+
+
+def test_a_process_tells_who_it_is_and_how_it_is(heartbeat):
+    with Registration("relay", heartbeat, address="127.0.0.1:8001") as registration:
+        eventually(lambda: is_shown_as(Standing.STARTING))
+        heartbeat.ready()
+        eventually(lambda: is_shown_as(Standing.IN_ROTATION))
+        told = the_one().told
+        assert (told.role, told.host, told.pid) == ("relay", socket.gethostname(), os.getpid())
+        assert (told.address, told.version) == ("127.0.0.1:8001", settings.VERSION)
+        assert abs((datetime.now(UTC) - told.since).total_seconds()) < 10
+        registration.drain()
+        eventually(lambda: is_shown_as(Standing.DRAINING))
+    assert the_one() is None
+
+
+def test_its_heartbeat_is_that_of_its_work_and_not_of_the_thread_that_tells(heartbeat, monkeypatch):
+    heartbeat.ready()
+    monkeypatch.setattr(health, "BEAT_WITHIN", 0.3)
+    with Registration("stuck", heartbeat):
+        eventually(lambda: is_shown_as(Standing.STUCK))
+        eventually(lambda: the_one().beat_age > 0.5)
+        monkeypatch.undo()
+        heartbeat.beat()
+        eventually(lambda: is_shown_as(Standing.IN_ROTATION))
+
+
+def test_one_that_died_is_gone_and_then_forgotten(heartbeat, monkeypatch):
+    registration = Registration("killed", heartbeat)
+    registration._tell()
+    monkeypatch.setattr(instances, "GONE_AFTER", 0.05)
+    eventually(lambda: is_shown_as(Standing.GONE))
+    with redis.Redis.from_url(settings.REDIS_URL) as client:
+        client.delete(f"instance:{registration._id}")
+    assert the_one() is None
+
+
+def test_redis_away_is_said_once_and_costs_the_process_nothing(heartbeat, monkeypatch, caplog):
+    monkeypatch.setattr(settings, "REDIS_URL", "redis://127.0.0.1:1/0")
+    told: list[object] = []
+    with Registration("lonely", heartbeat) as registration:
+        tell = registration._tell
+        monkeypatch.setattr(registration, "_tell", lambda: (told.append(1), tell()))
+        eventually(lambda: len(told) >= 3)
+    assert [record.getMessage().partition(",")[0] for record in caplog.records] == ["Redis is away"]
+    assert not registration._thread.is_alive()
+
+
+def test_it_is_told_again_when_redis_is_back(heartbeat):
+    with Registration("back", heartbeat), redis.Redis.from_url(settings.REDIS_URL) as client:
+        eventually(the_one)
+        client.delete(INDEX)
+        eventually(the_one)
+
+
+# --- Processes --------------------------------------------------------------------------------------------------
+
+
+def test_a_role_shows_that_it_drains_until_it_ends(tmp_path):
+    port = free_port()
+    command = [sys.executable, "-m", "tests.unit.eventbus.role", "stuck", str(port), settings.REDIS_URL]
+    role = Process("role", command, log=tmp_path / "log")
+    role.start()
+    try:
+        eventually(lambda: is_shown_as(Standing.IN_ROTATION), 30)
+        told = the_one().told
+        assert (told.role, told.address) == ("stuck", f"127.0.0.1:{port}")
+        os.kill(told.pid, signal.SIGTERM)
+        eventually(lambda: is_shown_as(Standing.DRAINING))
+    finally:
+        role.kill()
+
+
+def test_a_role_that_ends_in_order_leaves_nothing(tmp_path):
+    command = [sys.executable, "-m", "tests.unit.eventbus.role", "steady", str(free_port()), settings.REDIS_URL]
+    role = Process("role", command, log=tmp_path / "log")
+    role.start()
+    try:
+        eventually(lambda: is_shown_as(Standing.IN_ROTATION), 30)
+        assert role.stop() == 0
+    finally:
+        role.kill()
+    assert the_one() is None
+
+
+@pytest.fixture
+def own_handler() -> Iterator[list[int]]:
+    """What a server does at SIGTERM, in a list."""
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    yield received
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+async def test_the_web_registers_with_its_first_call_and_drains_at_sigterm(own_handler, settings):
+    async def application(scope, receive, send) -> None:
+        called.append(scope["type"])
+
+    settings.WEB_ROLE = "auth"
+    called: list[str] = []
+    web = Registered(application)
+    assert the_one() is None
+    try:
+        for scope in ({"type": "lifespan"}, {"type": "http", "server": ("10.0.0.7", 8000)}):
+            await web(scope, None, None)
+        await eventually_async(lambda: asyncio.to_thread(is_shown_as, Standing.IN_ROTATION))
+        await eventually_async(lambda: asyncio.to_thread(lambda: the_one().told.address == "10.0.0.7:8000"))
+        assert the_one().told.role == "auth"
+        assert called == ["lifespan", "http"]
+        os.kill(os.getpid(), signal.SIGTERM)
+        await eventually_async(lambda: asyncio.to_thread(is_shown_as, Standing.DRAINING))
+        assert own_handler == [signal.SIGTERM]
+    finally:
+        web._registration.__exit__()
+    assert the_one() is None
+
+
+# --- The page ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def operator(db) -> Client:
+    return client_of("view_instance")
+
+
+def client_of(*permissions: str) -> Client:
+    name = f"user-{secrets.token_hex(4)}"
+    user = get_user_model().objects.create_user(name, f"{name}@example.org", "correct horse 9", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def test_the_page_shows_each_process_and_which_roles_nobody_plays(operator, heartbeat, django_assert_max_num_queries):
+    heartbeat.ready()
+    with Registration("consumer of chat", heartbeat), Registration(SCRIPT, heartbeat):
+        eventually(lambda: len(read_instances()) == 2)
+        with django_assert_max_num_queries(9):
+            response = operator.get(PAGE)
+    text = response.content.decode()
+    assert "✓ in rotation" in text
+    assert socket.gethostname() in text
+    assert SCRIPT not in text
+    assert response.context["absent"] == [
+        "web", "consumer of auth", "consumer of customer", "relay", "collector of dead letters",
+    ]  # fmt: skip
+
+
+def test_the_page_without_any_process_says_so(operator):
+    assert "No process has told of itself yet." in operator.get(PAGE).content.decode()
+
+
+def test_staff_without_the_permission_are_refused(db):
+    assert client_of("view_topic").get(PAGE).status_code == 403
+    assert client_of("view_instance").post(PAGE).status_code == 405
+
+
+def test_redis_away_is_said_with_what_to_do(operator, monkeypatch):
+    monkeypatch.setattr(settings, "REDIS_URL", "redis://127.0.0.1:1/0")
+    response = operator.get(PAGE)
+    assert response.status_code == 503
+    assert "Redis does not answer" in response.content.decode()

@@ -1,0 +1,231 @@
+"""The traffic page: what is counted on the way, what stays of it, and the stream that the charts are drawn from."""
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import redis
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+from django.test import AsyncClient, Client
+
+from authsvc import traffic as traffic_module
+from authsvc import traffic_admin
+from authsvc.models import TrafficMinute
+from authsvc.traffic import TrafficCounter, bucket_of, key_of
+from authsvc.traffic_history import MINUTE, RollUp, read_days, read_seconds
+
+pytestmark = [pytest.mark.needs("redis"), pytest.mark.django_db(transaction=True)]
+
+PAGE = "/admin/authsvc/trafficminute/"
+STREAM = f"{PAGE}stream/"
+
+
+@pytest.fixture(autouse=True)
+def client_of_redis() -> Iterator[redis.Redis]:
+    """A Redis without figures."""
+    with redis.Redis.from_url(settings.REDIS_URL, decode_responses=True) as client:
+        forget(client)
+        yield client
+        forget(client)
+
+
+def forget(client: redis.Redis) -> None:
+    if keys := list(client.scan_iter("traffic:*")):
+        client.delete(*keys)
+
+
+def figures(client: redis.Redis) -> dict[str, str]:
+    """Those of the last seconds."""
+    now = int(time.time())
+    return {
+        field: value for second in range(now - 5, now + 1) for field, value in client.hgetall(key_of(second)).items()
+    }
+
+
+# --- Counted ----------------------------------------------------------------------------------------------------
+
+
+def test_counts_add_up_and_expire(client_of_redis):
+    counter = TrafficCounter()
+    counter.add({"begun": 2, "verdict:chat:FAIL": 1})
+    counter.sample_lag({"chat": 7})
+    found = figures(client_of_redis)
+    assert (found["begun"], found["verdict:chat:FAIL"], found["lag:chat"]) == ("2", "1", "7")
+    assert all(0 < client_of_redis.ttl(key) <= traffic_module.KEPT for key in client_of_redis.scan_iter("traffic:*"))
+
+
+def test_redis_away_costs_figures_and_one_try(monkeypatch, caplog):
+    monkeypatch.setattr(settings, "REDIS_URL", "redis://127.0.0.1:1/0")
+    counter = TrafficCounter()
+    for _ in range(100):
+        counter.add({"begun": 1})
+    assert len(caplog.records) == 1
+    assert "traffic is not counted" in caplog.text
+
+
+# --- Kept for days ----------------------------------------------------------------------------------------------
+
+
+def last_full_minute() -> int:
+    return (int(time.time()) - 10) // MINUTE * MINUTE - MINUTE
+
+
+def test_each_minute_that_is_over_becomes_a_row_once(client_of_redis):
+    minute = last_full_minute()
+    for second in (0, 30, 59):
+        client_of_redis.hset(key_of(minute + second), mapping={"begun": 1, "lag:chat": second})
+    client_of_redis.hset(key_of(minute + MINUTE), mapping={"begun": 100, "lag:chat": 100})
+    client_of_redis.hset(key_of(int(time.time())), "begun", 1000)
+    RollUp().run()
+    row = TrafficMinute.objects.get(minute=datetime.fromtimestamp(minute, UTC))
+    assert row.counts == {"begun": 3, "lag:chat": 59}
+    assert max(each.counts["begun"] for each in TrafficMinute.objects.all()) <= 100
+    # A Redis that was emptied, and another relay, change nothing.
+    forget(client_of_redis)
+    client_of_redis.hset(key_of(minute), "begun", 1)
+    RollUp().run()
+    row.refresh_from_db()
+    assert row.counts["begun"] == 3
+
+
+def test_rows_end_after_their_time(client_of_redis):
+    old = datetime.now(UTC) - timedelta(days=9)
+    TrafficMinute.objects.create(minute=old, counts={"begun": 1})
+    client_of_redis.hset(key_of(last_full_minute()), "begun", 1)
+    assert RollUp().run() == 1
+    assert not TrafficMinute.objects.filter(minute=old).exists()
+
+
+def test_days_are_read_by_steps_in_one_query(django_assert_num_queries):
+    noon = int(datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp())
+    for minute in range(0, 60, 6):
+        at = datetime.fromtimestamp(noon + minute * MINUTE, UTC)
+        TrafficMinute.objects.create(minute=at, counts={"begun": 1, f"took:{minute}": 1})
+    with django_assert_num_queries(1):
+        points = read_days(begin=noon, step=1800)
+    assert [(each["t"] - noon, each["begun"]) for each in points] == [(0, 5), (1800, 5)]
+    assert len(points[0]["took"]) == 3
+
+
+# --- Shown ------------------------------------------------------------------------------------------------------
+
+
+def user_with(*permissions: str, is_staff: bool = True) -> Any:
+    name = f"user-{secrets.token_hex(4)}"
+    user = get_user_model().objects.create_user(name, f"{name}@example.org", "correct horse 9", is_staff=is_staff)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    return user
+
+
+def client_of(*permissions: str, is_staff: bool = True) -> Client:
+    client = Client()
+    client.force_login(user_with(*permissions, is_staff=is_staff))
+    return client
+
+
+@pytest.fixture
+def operator() -> AsyncClient:
+    client = AsyncClient()
+    client.force_login(user_with("view_trafficminute"))
+    return client
+
+
+async def events_of(client: AsyncClient, query: str = "") -> AsyncIterator[tuple[str, Any]]:
+    response = await client.get(STREAM + query)
+    assert response.status_code == 200
+    assert response["Content-Type"].startswith("text/event-stream")
+    stream = aiter(response.streaming_content)
+    async for text in stream:
+        lines = dict(line.split(": ", 1) for line in text.decode().strip().splitlines())
+        if "event" in lines:
+            yield lines["event"], json.loads(lines["data"])
+
+
+async def next_of(events: AsyncIterator[tuple[str, Any]]) -> tuple[str, Any]:
+    async with asyncio.timeout(10):
+        return await anext(events)
+
+
+def test_the_page_has_no_script_or_style_of_its_own_and_few_queries(django_assert_max_num_queries):
+    client = client_of("view_trafficminute")
+    with django_assert_max_num_queries(9):
+        response = client.get(PAGE)
+    text = response.content.decode()
+    assert "operation/traffic.js" in text
+    assert "style=" not in text
+    assert 'href="/admin/authsvc/trafficminute/"' in text
+
+
+def test_who_may_not_see_it_is_refused_in_page_and_stream():
+    stranger = client_of("view_topic")
+    assert stranger.get(PAGE).status_code == 403
+    assert stranger.get(STREAM).status_code == 403
+    assert Client().get(PAGE).url.startswith("/admin/login/")
+    assert Client().get(STREAM).status_code == 403
+    assert client_of("view_trafficminute", is_staff=False).get(STREAM).status_code == 403
+    assert client_of("view_trafficminute").post(STREAM).status_code == 405
+    assert client_of("view_trafficminute").get(f"{STREAM}?span=decade").status_code == 400
+
+
+async def test_the_live_stream_begins_with_five_minutes_and_goes_on(operator, client_of_redis):
+    second = int(time.time()) - 100
+    client_of_redis.hset(key_of(second), mapping={"begun": 4, "verdict:chat:FAIL": 1, f"took:{bucket_of(100)}": 1})
+    events = events_of(operator)
+    kind, data = await next_of(events)
+    assert (kind, data["step"], data["steps"]) == ("points", 1, 300)
+    shown = {point["t"]: point for point in data["points"]}
+    assert len(shown) == 300
+    assert data["begin"] == min(shown)
+    assert shown[second]["begun"] == 4
+    assert shown[second]["verdicts"] == {"chat": [0, 1]}
+    TrafficCounter().add({"begun": 9})
+    newer: dict[str, Any] = {}
+    while newer.get("begun") != 9:
+        kind, data = await next_of(events)
+        assert kind == "points"
+        assert len(data["points"]) <= 5
+        newer = max((point for point in data["points"]), key=lambda point: point.get("begun", 0))
+    await events.aclose()
+
+
+async def test_the_stream_of_days_comes_from_the_database(operator):
+    hour = int(time.time()) // 3600 * 3600
+    at = datetime.fromtimestamp(hour - 3600, UTC)
+    await TrafficMinute.objects.acreate(minute=at, counts={"begun": 5})
+    for query, steps in (("?span=day", 145), ("?span=week", 169)):
+        events = events_of(operator, query)
+        kind, data = await next_of(events)
+        assert (kind, data["steps"]) == ("points", steps)
+        assert [point["begun"] for point in data["points"]] == [5]
+        assert data["begin"] <= hour - 3600
+        await events.aclose()
+
+
+async def test_redis_away_is_said_and_the_stream_goes_on_when_it_is_back(operator, monkeypatch):
+    read = traffic_admin.read_seconds
+    failures = [redis.ConnectionError("gone"), redis.TimeoutError("slow")]
+
+    def sometimes(*arguments: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return read(*arguments)
+
+    monkeypatch.setattr(traffic_admin, "read_seconds", sometimes)
+    events = events_of(operator)
+    kinds = [await next_of(events) for _ in range(3)]
+    assert [kind for kind, _ in kinds] == ["problem", "problem", "points"]
+    assert "Redis does not answer" in kinds[0][1]
+    # What was missed is there again: all of it.
+    assert len(kinds[2][1]["points"]) == 300
+    await events.aclose()
+
+
+def test_seconds_without_figures_are_there_too(client_of_redis):
+    assert read_seconds(client_of_redis, 10, 13) == [(10, {}), (11, {}), (12, {})]
