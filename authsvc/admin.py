@@ -1,27 +1,30 @@
 """Users, and sign-ups with their lights, for the administrator."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import BaseUserCreationForm
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
 
 from authsvc import traffic_admin  # noqa: F401 - registers its page
+from authsvc.admin_filters import BegunFilter, FailureGroupFilter, LightsFilter
+from authsvc.admin_replay import ReplayForm, go_on, services_to_ask
 from authsvc.identity import user_id_key
 from authsvc.lights import Status
 from authsvc.models import SignUp, User
-from authsvc.replay import ReplayCounts, replay
-from eventbus.producer import EventProducer
+from authsvc.timeline import story_of
+from eventbus.acts import ActsAdmin
 
 # A sign beside the colour: a light must be readable without it.
 _SIGNS = {Status.PENDING: "◌", Status.SUCCESS: "✓", Status.FAIL: "✕"}
@@ -39,7 +42,7 @@ class UserCreationForm(BaseUserCreationForm):
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin):
+class UserAdmin(ActsAdmin, DjangoUserAdmin):
     list_display = ("user_id", "email", "user_name", "role", "is_active", "is_staff", "date_joined")
     list_filter = ("role", "is_active", "is_staff", "date_joined")
     search_fields = ("user_id_key__startswith", "email__startswith", "user_name")
@@ -56,74 +59,26 @@ class UserAdmin(DjangoUserAdmin):
     filter_horizontal = ("groups", "user_permissions")
 
 
-class LightsFilter(admin.SimpleListFilter):
-    title = _("lights")
-    parameter_name = "lights"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [
-            ("pending", _("Pending: a service has not answered")),
-            ("red", _("Red: a service refused")),
-            ("complete", _("Complete: all have answered")),
-            ("stalled", _("Stalled: all tries used up")),
-        ]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[SignUp]) -> QuerySet[SignUp]:
-        match self.value():
-            case "pending":
-                return queryset.filter(pending_count__gt=0)
-            case "red":
-                return queryset.filter(failed_count__gt=0)
-            case "complete":
-                return queryset.filter(pending_count=0)
-            case "stalled":
-                return queryset.filter(stalled_at__isnull=False)
-        return queryset
-
-
-class BegunFilter(admin.SimpleListFilter):
-    """Since when, down to minutes: a pending sign-up of the last minutes is news, one of last week is trouble."""
-
-    title = _("begun")
-    parameter_name = "begun"
-    _SPANS: ClassVar[dict[str, timedelta]] = {
-        "10m": timedelta(minutes=10), "1h": timedelta(hours=1), "1d": timedelta(days=1), "7d": timedelta(days=7),
-    }  # fmt: skip
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [
-            ("10m", _("In the last 10 minutes")),
-            ("1h", _("In the last hour")),
-            ("1d", _("In the last 24 hours")),
-            ("7d", _("In the last 7 days")),
-            ("older10m", _("More than 10 minutes ago")),
-        ]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[SignUp]) -> QuerySet[SignUp]:
-        if self.value() == "older10m":
-            return queryset.filter(created_at__lt=timezone.now() - timedelta(minutes=10))
-        if span := self._SPANS.get(self.value() or ""):
-            return queryset.filter(created_at__gte=timezone.now() - span)
-        return queryset
-
-
 @admin.register(SignUp)
-class SignUpAdmin(admin.ModelAdmin):
-    list_display = ("user_id", "lights_in_colour", "begun", "took", "attempts", "stalled_at")
-    list_filter = (LightsFilter, BegunFilter)
+class SignUpAdmin(ActsAdmin):
+    list_display = ("user", "lights_in_colour", "begun", "took", "tries")
+    list_filter = (LightsFilter, FailureGroupFilter, BegunFilter)
     search_fields = ("user_id_key",)
     search_help_text = _("A user ID or its beginning, or a whole sign-up ID.")
     ordering = ("-id",)
+    # What has an index: anything else would sort every row for one page.
+    sortable_by = ("user", "begun")
     show_full_result_count = False
+    # Counts beside every choice would read every row; those that matter, the failure groups, have theirs.
+    show_facets = admin.ShowFacets.NEVER
     actions = ("replay_chosen",)
-    fields = (
-        "id", "user_id", "email", "user_name", "role", "owner", "verdicts", "version", "created_at", "completed_at",
-        "attempts", "next_due_at", "stalled_at",
-    )  # fmt: skip
-    readonly_fields = fields
-
-    class Media:
-        css: ClassVar[dict[str, list[str]]] = {"all": ["authsvc/admin.css"]}
+    action_form = ReplayForm
+    change_form_template = "authsvc/signup.html"
+    fieldsets = (
+        (_("What was typed"), {"fields": (("user_id", "user_name"), ("email", "role"), "owner")}),
+        (_("What is kept"), {"fields": (("id", "trace"), ("version", "attempts"))}),
+    )
+    readonly_fields = ("user_id", "user_name", "email", "role", "owner", "id", "trace", "version", "attempts")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -137,6 +92,9 @@ class SignUpAdmin(admin.ModelAdmin):
     def has_replay_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("authsvc.replay_signup")
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[SignUp]:
+        return super().get_queryset(request).defer("password")
+
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[SignUp], search_term: str
     ) -> tuple[QuerySet[SignUp], bool]:
@@ -147,6 +105,28 @@ class SignUpAdmin(admin.ModelAdmin):
             return queryset.filter(id=UUID(term)), False
         except ValueError:
             return queryset.filter(user_id_key__startswith=user_id_key(term)), False
+
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """What was done to it stands in its timeline."""
+        return HttpResponseRedirect(reverse("admin:authsvc_signup_change", args=[object_id]))
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        signup = context["original"]
+        context |= {"story": story_of(signup), "lights": self.lights_in_colour(signup), "subtitle": None}
+        context["title"] = _("Sign-up of %s") % signup.user_id
+        if self.has_replay_permission(request):
+            context["services_to_ask"] = services_to_ask()
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    # --- What is shown ------------------------------------------------------------------------------------------
+
+    @admin.display(description=_("user ID"), ordering="user_id_key")
+    def user(self, signup: SignUp) -> str:
+        return signup.user_id
 
     @admin.display(description=_("lights"))
     def lights_in_colour(self, signup: SignUp) -> SafeString:
@@ -169,49 +149,34 @@ class SignUpAdmin(admin.ModelAdmin):
             return "–"
         return f"{(signup.completed_at - signup.created_at).total_seconds():.2f} s"
 
-    @admin.display(description=_("verdicts"))
-    def verdicts(self, signup: SignUp) -> SafeString:
-        rows = format_html_join(
-            "",
-            '<tr><th scope="row">{}</th><td><span class="light light-{}">{} {}</span></td><td>{}</td><td>{}</td></tr>',
-            (
-                (
-                    service, light.status.lower(), _SIGNS[light.status], light.status, light.reason or "",
-                    _to_the_second(light.decided_at) if light.decided_at else "",
-                )
-                for service, light in signup.state.lights.items()
-            ),
-        )  # fmt: skip
-        return format_html(
-            "<table><thead><tr><th>{}</th><th>{}</th><th>{}</th><th>{}</th></tr></thead><tbody>{}</tbody></table>",
-            _("Service"), _("Verdict"), _("Reason"), _("Decided"), rows,
-        )  # fmt: skip
+    @admin.display(description=_("tries"))
+    def tries(self, signup: SignUp) -> str:
+        return str(_("%d, stalled") % signup.attempts) if signup.stalled_at else str(signup.attempts)
+
+    @admin.display(description=_("trace ID"))
+    def trace(self, signup: SignUp) -> str:
+        return signup.id.hex
 
     @admin.display(description=_("whose record"))
-    def owner(self, signup: SignUp) -> str:
+    def owner(self, signup: SignUp) -> SafeString | str:
         if signup.is_owner:
             return str(_("This sign-up made auth's record."))
-        return str(_("Auth had this user from %(owner)s.") % {"owner": signup.owner_signup_id})
+        found = f"{reverse('admin:authsvc_signup_changelist')}?q={signup.owner_signup_id}"
+        link = format_html('<a href="{}">{}</a>', found, signup.owner_signup_id)
+        return format_html("{} {}", _("Auth had this user already, from sign-up"), link)
 
-    @admin.action(description=_("Replay: ask every service again"), permissions=["replay"])
-    def replay_chosen(self, request: HttpRequest, queryset: QuerySet[SignUp]) -> None:
-        # By id: a replay changes what the list's filter chose by.
-        queryset = SignUp.objects.filter(pk__in=list(queryset.values_list("pk", flat=True)))
-        producer = EventProducer()
-        try:
-            counts = sum(replay(queryset, producer=producer), ReplayCounts())
-        finally:
-            producer.close(timeout=5)
-        self._log_replay(request, queryset)
-        self.message_user(
+    # --- Acts ---------------------------------------------------------------------------------------------------
+
+    @admin.action(description=_("Replay: ask the services again"), permissions=["replay"])
+    def replay_chosen(self, request: HttpRequest, queryset: QuerySet[SignUp]) -> HttpResponse | None:
+        service = request.POST.get("service") or None
+        progress = go_on(request, queryset, service=service)
+        if progress is None:
+            return None
+        title = _("Replay")
+        context = {**self.admin_site.each_context(request), "opts": self.opts, "title": title}
+        return TemplateResponse(
             request,
-            ngettext("%(sent)d sign-up sent again", "%(sent)d sign-ups sent again", counts.sent) % {"sent": counts.sent}
-            + str(
-                _(", %(skipped)d skipped, %(failed)d failed.") % {"skipped": counts.skipped, "failed": counts.failed}
-            ),
-            messages.ERROR if counts.failed else messages.SUCCESS,
+            "authsvc/replay.html",
+            {**context, "progress": progress, "service": service, "media": forms.Media(js=["authsvc/replay.js"])},
         )
-
-    def _log_replay(self, request: HttpRequest, queryset: QuerySet[SignUp]) -> None:
-        for signup in queryset.only("id", "user_id").iterator(chunk_size=500):
-            self.log_change(request, signup, str(_("Replayed")))

@@ -3,12 +3,15 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
 from livesettings.values import live
+
+# Characters: PostgreSQL indexes texts of 2,700 bytes at most, and a character has up to 4.
+FAILURES_MAX: Final = 600
 
 
 class Status(StrEnum):
@@ -53,6 +56,12 @@ class SignUpState(msgspec.Struct, frozen=True, rename="camel"):
     @property
     def failed(self) -> list[str]:
         return [name for name, light in self.lights.items() if light.status is Status.FAIL]
+
+    @property
+    def failures(self) -> str:
+        """What failed, a line `service: reason` for each red light, cut to FAILURES_MAX: equal for equal failures."""
+        reasons = ((name, " ".join((self.lights[name].reason or "").split())) for name in self.failed)
+        return "\n".join(": ".join(filter(None, line)) for line in reasons)[:FAILURES_MAX]
 
     @property
     def is_complete(self) -> bool:

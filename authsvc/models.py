@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
 from authsvc import identity
-from authsvc.lights import SignUpState, lights_as_document, lights_from_document
+from authsvc.lights import FAILURES_MAX, SignUpState, lights_as_document, lights_from_document
 
 
 def new_signup_id() -> UUID:
@@ -130,6 +130,8 @@ class SignUp(models.Model):
     version = models.PositiveIntegerField(_("version"))
     pending_count = models.PositiveSmallIntegerField(_("lights pending"))
     failed_count = models.PositiveSmallIntegerField(_("lights red"))
+    # SignUpState.failures: so the failure groups are counted in an index, without reading documents.
+    failures = models.CharField(_("failures"), max_length=FAILURES_MAX, default="", db_default="", blank=True)
 
     created_at = models.DateTimeField(_("begun"), default=timezone.now, db_index=True)
     completed_at = models.DateTimeField(_("complete"), null=True, blank=True)
@@ -146,6 +148,7 @@ class SignUp(models.Model):
             models.Index(fields=["next_due_at"], name="signup_due", condition=models.Q(next_due_at__isnull=False)),
             models.Index(fields=["id"], name="signup_pending", condition=models.Q(pending_count__gt=0)),
             models.Index(fields=["id"], name="signup_red", condition=models.Q(failed_count__gt=0)),
+            models.Index(fields=["failures", "id"], name="signup_failures", condition=models.Q(failed_count__gt=0)),
             models.Index(fields=["id"], name="signup_stalled", condition=models.Q(stalled_at__isnull=False)),
         ]
 
@@ -172,6 +175,7 @@ class SignUp(models.Model):
         self.version = state.version
         self.pending_count = len(state.pending)
         self.failed_count = len(state.failed)
+        self.failures = state.failures
         self.completed_at = at if state.is_complete else None
         if state.is_complete:
             self.next_due_at = None
@@ -179,7 +183,8 @@ class SignUp(models.Model):
 
     # What `take` writes, for bulk_update.
     STATE_FIELDS: ClassVar[list[str]] = [
-        "lights", "version", "pending_count", "failed_count", "completed_at", "next_due_at", "stalled_at",
+        "lights", "version", "pending_count", "failed_count", "failures", "completed_at", "next_due_at",
+        "stalled_at",
     ]  # fmt: skip
 
 

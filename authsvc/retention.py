@@ -10,6 +10,8 @@ from itertools import islice
 from typing import Any, Final
 
 from django.conf import settings
+from django.contrib.admin.models import LogEntry
+from django.contrib.contenttypes.models import ContentType
 from django.core.checks import CheckMessage, Error, register
 from django.db import transaction
 from django.db.models import QuerySet
@@ -110,10 +112,13 @@ def old_signups(before: datetime, *, incomplete: bool = False) -> QuerySet[SignU
 def purge_signups(before: datetime, limit: int, *, incomplete: bool = False) -> int:
     """Deletes old sign-ups, the oldest first and `limit` at most, in one transaction; how many.
 
-    One that somebody is working on just now is left for the next time. The users stay.
+    One that somebody is working on just now is left for the next time. The users stay; what administrators did to the
+    sign-ups goes with them.
     """
     with transaction.atomic(using=DATABASE):
         chosen = old_signups(before, incomplete=incomplete).select_for_update(skip_locked=True)
         ids = list(chosen.values_list("id", flat=True)[:limit])
         SignUp.objects.filter(id__in=ids).delete()
+        about = ContentType.objects.db_manager(DATABASE).get_for_model(SignUp)
+        LogEntry.objects.filter(content_type=about, object_id__in=[str(each) for each in ids]).delete()
     return len(ids)

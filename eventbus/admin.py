@@ -1,13 +1,15 @@
 """Dead letters for the administrator: seen by who may view them, replayed and discarded by who may handle them."""
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, ClassVar, Final, cast
 
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ActionForm
-from django.db.models import QuerySet
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
@@ -17,6 +19,7 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from eventbus import instances_admin, topics_admin  # noqa: F401 - each registers its page
+from eventbus.acts import ActsAdmin
 from eventbus.dead_letters import Outcome, discard, replay
 from eventbus.errors import DeliveryError
 from eventbus.models import DeadLetter
@@ -26,6 +29,8 @@ from eventbus.producer import EventProducer
 VALUE_SHOWN: Final = 20_000
 # Characters of an error in the list.
 ERROR_SHOWN: Final = 80
+# Values that a filter offers, the most frequent first.
+VALUES_SHOWN: Final = 30
 # Refusals that are shown one by one.
 MOST_SHOWN: Final = 10
 
@@ -37,12 +42,64 @@ class ActForm(ActionForm):
     again = forms.BooleanField(required=False, label=_("Also what was replayed or discarded before"))
 
 
+class CountedFilter(admin.SimpleListFilter):
+    """The values of one column, with how many letters have each. One query counts for all of these filters, where
+    Django's own take two each."""
+
+    column: ClassVar[str]
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        counts = Counter[str]()
+        for row in _counted(request):
+            counts[row[self.column]] += row["letters"]
+        return [(value, f"{shown} ({counts[value]})") for value, shown in self.values(counts)]
+
+    def values(self, counts: Counter[str]) -> list[tuple[str, Any]]:
+        return [(value, value) for value, _count in counts.most_common(VALUES_SHOWN)]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> QuerySet[DeadLetter]:
+        return queryset.filter(**{self.column: self.value()}) if self.value() is not None else queryset
+
+
+class StateFilter(CountedFilter):
+    title = _("state")
+    column, parameter_name = "state", "state__exact"
+
+    def values(self, counts: Counter[str]) -> list[tuple[str, Any]]:
+        return list(DeadLetter.State.choices)
+
+
+class GroupFilter(CountedFilter):
+    title = _("group")
+    column = parameter_name = "group"
+
+
+class TopicFilter(CountedFilter):
+    title = _("topic")
+    column = parameter_name = "topic"
+
+
+class ErrorFilter(CountedFilter):
+    title = _("error")
+    column = parameter_name = "error"
+
+
+def _counted(request: HttpRequest) -> list[dict[str, Any]]:
+    """The letters of each state, group, topic and error, counted once in a request."""
+    if not hasattr(request, "counted_letters"):
+        columns = DeadLetter.objects.order_by().values("state", "group", "topic", "error")
+        vars(request)["counted_letters"] = list(columns.annotate(letters=Count("pk")))
+    counted: list[dict[str, Any]] = vars(request)["counted_letters"]
+    return counted
+
+
 @admin.register(DeadLetter)
-class DeadLetterAdmin(admin.ModelAdmin):
+class DeadLetterAdmin(ActsAdmin):
     list_display = ("id", "put_aside", "state", "group", "error_begins", "key_shown", "original_place")
     list_display_links = ("id", "error_begins")
-    list_filter = ("state", "group", "topic", "error", "put_aside_at")
-    show_facets = admin.ShowFacets.ALWAYS
+    list_filter = (StateFilter, GroupFilter, ErrorFilter, TopicFilter, "put_aside_at")
+    show_facets = admin.ShowFacets.NEVER
+    show_full_result_count = False
     search_fields = ("message", "error")
     search_help_text = _("A whole key, which is a user ID, or part of the error.")
     ordering = ("-id",)
@@ -75,11 +132,11 @@ class DeadLetterAdmin(admin.ModelAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[DeadLetter], search_term: str
     ) -> tuple[QuerySet[DeadLetter], bool]:
-        if with_key := search_term.strip().encode():
-            keyed = queryset.filter(key=with_key)
-            if keyed.exists():
-                return keyed, False
-        return super().get_search_results(request, queryset, search_term)
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        of_error = Q(message__icontains=term) | Q(error__icontains=term)
+        return queryset.filter(Q(key=term.encode()) | of_error), False
 
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
@@ -154,7 +211,7 @@ class DeadLetterAdmin(admin.ModelAdmin):
         producer = EventProducer()
         try:
             outcomes = replay(ids_of(queryset), by=_who(request), producer=producer, **_wish(request))
-            done = self._tell_refused(request, outcomes)
+            done = self._tell_refused(request, outcomes, str(_("Replayed")))
         finally:
             producer.close(timeout=5)
         self.message_user(request, ngettext("%d message sent again.", "%d messages sent again.", done) % done)
@@ -165,18 +222,18 @@ class DeadLetterAdmin(admin.ModelAdmin):
         if not wish["reason"]:
             self.message_user(request, _("Say why: a letter is discarded with a reason."), messages.ERROR)
             return
-        done = self._tell_refused(request, discard(ids_of(queryset), by=_who(request), **wish))
+        done = self._tell_refused(request, discard(ids_of(queryset), by=_who(request), **wish), str(_("Discarded")))
         self.message_user(request, ngettext("%d letter discarded.", "%d letters discarded.", done) % done)
 
-    def _tell_refused(self, request: HttpRequest, outcomes: Iterator[Outcome]) -> int:
-        """Tells of what was refused; how many were done."""
-        done, refused = 0, []
+    def _tell_refused(self, request: HttpRequest, outcomes: Iterator[Outcome], act: str) -> int:
+        """Tells of what was refused, and logs what was done; how many that were."""
+        done, refused = [], []
         try:
             for outcome in outcomes:
                 if outcome.refusal:
                     refused.append(f"{outcome.letter_id}: {outcome.refusal}")
                 else:
-                    done += 1
+                    done.append(outcome.letter_id)
         except DeliveryError as error:
             text = _("Kafka did not take every message; the letters that are left still wait. %(error)s")
             self.message_user(request, text % {"error": error}, messages.ERROR)
@@ -184,7 +241,10 @@ class DeadLetterAdmin(admin.ModelAdmin):
             self.message_user(request, line, messages.WARNING)
         if (more := len(refused) - MOST_SHOWN) > 0:
             self.message_user(request, _("%(more)d more were refused.") % {"more": more}, messages.WARNING)
-        return done
+        # Its acts are the letter's audit; this is for who looks at what an administrator did.
+        letters = DeadLetter.objects.filter(pk__in=done).defer("value", "headers")
+        LogEntry.objects.log_actions(cast(int, request.user.pk), letters, CHANGE, act)
+        return len(done)
 
 
 def to_the_second(at: datetime) -> str:

@@ -1,6 +1,6 @@
 """The admin of a participant's users, the same in each."""
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -9,15 +9,11 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
+from eventbus.acts import ActsAdmin
 from participant.models import ParticipantUser
 
-if TYPE_CHECKING:
-    ModelAdmin = admin.ModelAdmin[ParticipantUser]
-else:
-    ModelAdmin = admin.ModelAdmin
 
-
-class ParticipantUserAdmin(ModelAdmin):
+class ParticipantUserAdmin(ActsAdmin):
     """Register a subclass, or this class itself, with each concrete model."""
 
     list_display = ("user_id", "email", "user_name", "role", "is_active", "created_at")

@@ -253,7 +253,7 @@ INSTALLED_APPS = [
     "eventbus",
     "livesettings",
     "channels",
-    "django.contrib.admin",
+    "signup_sync.apps.AdministrationConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

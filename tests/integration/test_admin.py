@@ -1,21 +1,31 @@
 """Auth's part of the administration, as the administrator sees it."""
 
+import html
+import json
+import re
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from django.contrib.admin import site
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
 from django.test import Client
 from django.utils import timezone
 
+from authsvc import admin_replay
 from authsvc.events import NEW_USER_REQUESTED
 from authsvc.lights import Status, Verdict
 from authsvc.models import SignUp, User
 from authsvc.services import NewSignUp, ReportedVerdict, apply_verdicts, register_users
+from chatsvc.models import ChatUser
+from customersvc.models import Customer
+from eventbus.models import DeadLetter
+from eventbus.pages import PageAdmin
 from eventbus.topics import ensure_topics
+from tests.client import read_topic
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer"])
 
 LIST = "/admin/authsvc/signup/"
 
@@ -107,7 +117,7 @@ def test_it_finds_a_signup_by_its_id(admin_client, signups):
     assert shown(admin_client, f"?q={signups['green'].id}") == {"green-user"}
 
 
-def test_a_signups_page_shows_verdicts_with_reason_and_time_and_escapes_what_was_typed(admin_client, signups):
+def test_a_signups_page_shows_the_reason_and_escapes_what_was_typed(admin_client, signups):
     page = admin_client.get(f"{LIST}{signups['red'].id}/change/").content.decode()
     assert "duplicate: userId" in page
     assert "<script>alert(1)</script>" not in page
@@ -143,11 +153,163 @@ def test_a_replay_under_a_filter_that_it_changes_is_logged_too(admin_client, sig
     assert list(LogEntry.objects.values_list("object_id", flat=True)) == chosen
 
 
-def test_without_the_permission_there_is_no_replay(staff_client, signups):
-    page = staff_client.get(LIST)
-    assert "replay_chosen" not in page.content.decode()
-    staff_client.post(LIST, {"action": "replay_chosen", "_selected_action": [str(signups["red"].id)]})
+def test_without_the_permission_a_replay_is_not_offered_and_refused_in_words(staff_client, signups):
+    path = f"{LIST}{signups['red'].id}/change/"
+    for page in (LIST, path):
+        assert "replay_chosen" not in staff_client.get(page).content.decode()
+    chosen = {"action": "replay_chosen", "_selected_action": [str(signups["red"].id)]}
+    for query in ("", "?lights=red"):
+        response = staff_client.post(LIST + query, chosen)
+        assert response.status_code == 403
+        assert "Your account may not do this: “Replay: ask the services again”." in response.content.decode()
     assert not LogEntry.objects.exists()
+
+
+def test_who_may_not_see_signups_is_refused_in_words(admin_client, signups):
+    User.objects.filter(user_id="root-user").update(is_superuser=False)
+    for path in (LIST, f"{LIST}{signups['red'].id}/change/"):
+        response = admin_client.get(path)
+        assert response.status_code == 403
+        assert "Your account may not see or do this." in response.content.decode()
+
+
+def filter_links(client: Client, query: str = "") -> dict[str, str]:
+    """The failure groups that the list offers, with their links."""
+    page = client.get(LIST + query).content.decode()
+    [block] = re.findall(r'data-filter-title="failure group".*?</details>', page, re.DOTALL) or [""]
+    links = re.findall(r'<a href="([^"]*failure=[^"]*)">([^<]*)</a>', block)
+    return {html.unescape(words): html.unescape(link) for link, words in links}
+
+
+def test_failure_groups_count_the_same_service_and_reason_and_filter(admin_client, signups):
+    sign_up("another", chat=Status.FAIL, customer=Status.FAIL)
+    sign_up("red-USER", chat=Status.FAIL, customer=Status.SUCCESS)  # auth has that user, so auth's reason is chat's too
+    links = filter_links(admin_client)
+    assert set(links) == {
+        "chat: duplicate: userId (3)", "customer: duplicate: userId (1)", "auth: duplicate: userId (1)",
+    }  # fmt: skip
+    assert shown(admin_client, links["chat: duplicate: userId (3)"]) == {"red-user", "another", "red-USER"}
+    assert shown(admin_client, links["customer: duplicate: userId (1)"]) == {"another"}
+    assert shown(admin_client, "?failure=gone") == set()
+
+
+def test_without_a_failure_there_is_no_filter_of_failures(admin_client):
+    sign_up("green-user", chat=Status.SUCCESS, customer=Status.SUCCESS)
+    assert filter_links(admin_client) == {}
+
+
+@pytest.fixture
+def sent(settings):
+    """What is in the topic, as (sign-up, services asked or None)."""
+    settings.KAFKA_PREFIX = f"admin-{uuid4()}-"
+    ensure_topics([NEW_USER_REQUESTED])
+
+    def read() -> list[tuple[str, list[str] | None]]:
+        messages = read_topic(settings.KAFKA_BOOTSTRAP_SERVERS, settings.KAFKA_PREFIX + NEW_USER_REQUESTED)
+        events = [json.loads(message.value) for message in messages]
+        return sorted((event["signupId"], event.get("services")) for event in events)
+
+    return read
+
+
+@pytest.mark.needs("broker")
+def test_one_service_alone_is_asked(admin_client, signups, sent):
+    chosen = str(signups["green"].id)
+    admin_client.post(LIST, {"action": "replay_chosen", "_selected_action": [chosen], "service": "chat"})
+    assert sent() == [(chosen, ["chat"])]
+    [act] = LogEntry.objects.all()
+    assert (act.object_id, act.change_message, act.user.user_id) == (chosen, "Replayed to chat", "root-user")
+
+
+def test_a_service_that_is_none_is_refused(admin_client, signups):
+    chosen = {"action": "replay_chosen", "_selected_action": [str(signups["green"].id)], "service": "auth"}
+    assert "No action selected." in admin_client.post(LIST, chosen, follow=True).content.decode()
+    assert not LogEntry.objects.exists()
+
+
+@pytest.mark.needs("broker")
+def test_a_whole_filter_is_replayed_by_a_page_that_goes_on_by_itself(admin_client, sent, monkeypatch):
+    monkeypatch.setattr(admin_replay, "WORKS_FOR", 0)
+    monkeypatch.setattr(admin_replay, "CHUNK", 2)
+    chosen = {str(sign_up(f"pending-{n}").id) for n in range(5)}
+    sign_up("green-user", chat=Status.SUCCESS, customer=Status.SUCCESS)
+    form = {"action": "replay_chosen", "select_across": "1", "_selected_action": [min(chosen)], "service": "chat"}
+    told = []
+    while "replay-goes-on" in (page := admin_client.post(f"{LIST}?lights=pending", form, follow=True).content.decode()):
+        assert "authsvc/replay.js" in page
+        told += re.findall(r"(\d of \d) sign-ups are done", page)
+        form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page))
+        sign_up(f"begun-meanwhile-{len(told)}")
+    assert told == ["2 of 5", "4 of 5"]
+    assert "5 sign-ups sent again, 0 skipped, 0 failed." in page
+    assert sent() == sorted((each, ["chat"]) for each in chosen)
+    assert set(LogEntry.objects.values_list("object_id", flat=True)) == chosen
+
+
+def test_without_kafka_a_replay_says_so_and_what_was_not_tried(admin_client, settings, monkeypatch):
+    settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
+    monkeypatch.setattr("authsvc.replay.ACKNOWLEDGED_WITHIN", 0.2)
+    monkeypatch.setattr(admin_replay, "CHUNK", 2)
+    chosen = [str(sign_up(f"pending-{n}").id) for n in range(5)]
+    page = admin_client.post(LIST, {"action": "replay_chosen", "_selected_action": chosen}, follow=True)
+    said = page.content.decode()
+    assert "0 sign-ups sent again, 0 skipped, 2 failed. 3 were not tried. Is Kafka there?" in said
+
+
+def test_the_index_begins_with_what_needs_attention(admin_client, staff_client, signups):
+    SignUp.objects.filter(user_id="pending-user").update(
+        stalled_at=timezone.now(), created_at=timezone.now() - timedelta(hours=1)
+    )
+    DeadLetter.objects.create(
+        letter_topic="asked.chat.dlt", letter_partition=0, letter_offset=0, put_aside_at=timezone.now(), topic="asked"
+    )
+    words = [each["words"] for each in admin_client.get("/admin/").context["attention"]]
+    assert words == [
+        "Stalled sign-ups: all tries are used up", "Pending for more than 10 minutes",
+        "Refused by a service in the last 24 hours", "Dead letters that wait",
+    ]  # fmt: skip
+    for each in admin_client.get("/admin/").context["attention"]:
+        assert (each["count"], len(admin_client.get(each["url"]).context["cl"].result_list)) == ("1", 1)
+    assert len(staff_client.get("/admin/").context["attention"]) == 3
+    SignUp.objects.all().delete()
+    assert "no dead letter waits" in staff_client.get("/admin/").content.decode()
+
+
+def test_the_index_groups_what_belongs_together_and_leaves_nothing_out(admin_client):
+    groups = admin_client.get("/admin/").context["app_list"]
+    names = {group["name"]: [model["object_name"] for model in group["models"]] for group in groups}
+    assert names["Sign-ups"] == ["SignUp", "DeadLetter"]
+    assert names["Accounts"] == ["User", "Group"]
+    assert names["Copies at the services"] == ["ChatUser", "Customer"]
+    assert names["Operation"] == ["TrafficMinute", "Topic", "Instance", "Overrides"]
+    assert sum(map(len, names.values())) == len(site._registry)
+
+
+def test_no_script_in_a_name_runs_on_any_page(admin_client):
+    """The name goes wherever a name or a message goes: also into copies, letters, and what was logged."""
+    script = "<script>alert(1)</script>"
+    signup = sign_up("scripted")
+    ChatUser.objects.create(user_id="scripted", email="scripted@example.com", user_name=script)
+    Customer.objects.create(user_id="scripted", email="scripted@example.com", user_name=script)
+    letter = DeadLetter.objects.create(
+        letter_topic=script, letter_partition=0, letter_offset=0, put_aside_at=timezone.now(), topic=script,
+        group=script, key=b"scripted", message=script, error=script,
+        value=json.dumps({"signupId": str(signup.id), "userName": script}).encode(),
+    )  # fmt: skip
+    SignUp.objects.update(user_id=script, failed_count=1, failures=f"chat: {script}")
+    LogEntry.objects.log_actions(User.objects.get(user_id="root-user").pk, [signup, letter], 2, script)
+    pages = ["/admin/"]
+    for model, its_admin in site._registry.items():
+        if isinstance(its_admin, PageAdmin):
+            continue  # no rows, and tests of its own
+        base = f"/admin/{model._meta.app_label}/{model._meta.model_name}/"
+        pages += [base, *(f"{base}{row.pk}/change/" for row in model._default_manager.all())]
+    shown_on = 0
+    for page in pages:
+        said = admin_client.get(page).content.decode()
+        assert script not in said, page
+        shown_on += html.escape(script) in said
+    assert shown_on >= 8
 
 
 def test_the_list_takes_few_queries(admin_client, signups, django_assert_max_num_queries):
@@ -172,3 +334,9 @@ def test_users_are_found_by_user_id_in_any_case_and_by_email(admin_client):
     assert response.status_code == 200
     assert "root-user" in response.content.decode()
     assert admin_client.get(f"/admin/authsvc/user/{User.objects.get().pk}/change/").status_code == 200
+
+
+def test_a_stalled_signup_says_so_beside_its_tries(admin_client, signups):
+    SignUp.objects.filter(user_id="pending-user").update(stalled_at=timezone.now(), attempts=33)
+    page = admin_client.get(f"{LIST}?lights=stalled").content.decode()
+    assert '<td class="field-tries">33, stalled</td>' in page

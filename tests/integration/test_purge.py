@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+from django.contrib.admin.models import CHANGE, LogEntry
 from django.core.management import CommandError, call_command
 from django.db import connections, transaction
 from django.test.utils import CaptureQueriesContext
@@ -160,3 +161,12 @@ def test_kafka_keeps_what_the_project_makes_as_long_as_the_setting_says(settings
     admin = AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS})
     config = admin.describe_configs([resource])[resource].result(10)
     assert (config["retention.ms"].value, config["segment.ms"].value) == ("50400000", "7200000")
+
+
+def test_what_administrators_did_to_a_sign_up_goes_with_it():
+    [old], [new] = sign_up("old", begun=100, complete=100), sign_up("new", begun=1, complete=1)
+    admin = User.objects.create_superuser("root-user", "root@example.org", "correct horse 9")
+    signups = SignUp.objects.filter(id__in=[old, new])
+    LogEntry.objects.log_actions(admin.pk, [*signups, admin], CHANGE, "Replayed")
+    purge()
+    assert set(LogEntry.objects.values_list("object_id", flat=True)) == {str(new), str(admin.pk)}

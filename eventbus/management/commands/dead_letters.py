@@ -4,7 +4,7 @@ import argparse
 import os
 import pwd
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Final
 
@@ -17,10 +17,8 @@ from eventbus.dead_letters import Outcome, discard, replay
 from eventbus.errors import DeliveryError
 from eventbus.models import DeadLetter
 from eventbus.producer import EventProducer
+from eventbus.terminal import printable, table, titled, to_the_second
 
-# Characters of a line, and of a column but the last.
-LINE: Final = 200
-COLUMN: Final = 60
 HEAD: Final = ("ID", "PUT ASIDE", "STATE", "GROUP", "MESSAGE", "KEY", "ERROR")
 
 
@@ -201,16 +199,6 @@ def cells(letter: DeadLetter) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The rows as lines, each column as wide as its widest cell."""
-    shown = [[" ".join(printable(cell).split()) for cell in row] for row in rows]
-    widths = [min(max(map(len, column)), COLUMN) for column in zip(*shown, strict=True)]
-    for row in shown:
-        padded = [cell[:most].ljust(most) for cell, most in zip(row[:-1], widths, strict=False)]
-        line = "  ".join([*padded, row[-1]])
-        yield (line if len(line) <= LINE else line[: LINE - 1] + "…").rstrip()
-
-
 def described(letter: DeadLetter) -> Iterator[str]:
     yield from titled(
         [
@@ -235,21 +223,3 @@ def described(letter: DeadLetter) -> Iterator[str]:
     else:
         yield f"Value, {len(letter.value)} bytes:"
         yield printable(letter.value_text)
-
-
-def titled(lines: Iterable[tuple[str, str]]) -> Iterator[str]:
-    for title, text in lines:
-        for number, line in enumerate(printable(text).splitlines()):
-            yield f"{'' if number else title:<12} {line}".rstrip()
-
-
-def printable(text: str) -> str:
-    """The text without what would drive a terminal: whoever sent the message chose it."""
-    return "".join(
-        character if character.isprintable() or character == "\n" else character.encode("unicode_escape").decode()
-        for character in text
-    )
-
-
-def to_the_second(at: datetime) -> str:
-    return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}"

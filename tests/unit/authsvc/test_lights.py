@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authsvc.lights import SignUpState, Status, Verdict, lights_as_document, lights_from_document
+from authsvc.lights import FAILURES_MAX, SignUpState, Status, Verdict, lights_as_document, lights_from_document
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SERVICES = ["auth", "chat", "customer"]
@@ -110,3 +110,10 @@ def test_its_column_and_its_copy_in_redis_hold_it_whole(batches):
         state = state.decided(batch, at=NOW)
     assert lights_from_document(lights_as_document(state.lights)) == state.lights
     assert msgspec.json.decode(msgspec.json.encode(state), type=SignUpState) == state
+
+
+def test_the_failures_are_a_line_for_each_red_light_equal_for_equal_ones_and_short_enough_for_an_index():
+    assert decided(Verdict("chat", Status.SUCCESS)).failures == ""
+    red = decided(Verdict("customer", Status.FAIL), Verdict("chat", Status.FAIL, "duplicate:\n userId"))
+    assert red.failures == "chat: duplicate: userId\ncustomer"
+    assert len(decided(Verdict("chat", Status.FAIL, "말" * 5000)).failures) == FAILURES_MAX

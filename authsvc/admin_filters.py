@@ -1,0 +1,99 @@
+"""What narrows the administrator's list of sign-ups."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, ClassVar, Final
+
+from django.contrib import admin
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.formats import number_format
+from django.utils.text import Truncator
+from django.utils.translation import gettext_lazy as _
+
+from authsvc.models import SignUp
+
+# Failure groups that the list offers, the largest first, and characters of one.
+GROUPS_SHOWN: Final = 30
+GROUP_SHOWN: Final = 80
+
+
+class LightsFilter(admin.SimpleListFilter):
+    title = _("lights")
+    parameter_name = "lights"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [
+            ("pending", _("Pending: a service has not answered")),
+            ("red", _("Red: a service refused")),
+            ("complete", _("Complete: all have answered")),
+            ("stalled", _("Stalled: all tries used up")),
+        ]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[SignUp]) -> QuerySet[SignUp]:
+        match self.value():
+            case "pending":
+                return queryset.filter(pending_count__gt=0)
+            case "red":
+                return queryset.filter(failed_count__gt=0)
+            case "complete":
+                return queryset.filter(pending_count=0)
+            case "stalled":
+                return queryset.filter(stalled_at__isnull=False)
+        return queryset
+
+
+class BegunFilter(admin.SimpleListFilter):
+    """Since when, down to minutes: a pending sign-up of the last minutes is news, one of last week is trouble."""
+
+    title = _("time begun")
+    parameter_name = "begun"
+    _SPANS: ClassVar[dict[str, timedelta]] = {
+        "10m": timedelta(minutes=10), "1h": timedelta(hours=1), "1d": timedelta(days=1), "7d": timedelta(days=7),
+    }  # fmt: skip
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [
+            ("10m", _("In the last 10 minutes")),
+            ("1h", _("In the last hour")),
+            ("1d", _("In the last 24 hours")),
+            ("7d", _("In the last 7 days")),
+            ("older10m", _("More than 10 minutes ago")),
+        ]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[SignUp]) -> QuerySet[SignUp]:
+        if self.value() == "older10m":
+            return queryset.filter(created_at__lt=timezone.now() - timedelta(minutes=10))
+        if span := self._SPANS.get(self.value() or ""):
+            return queryset.filter(created_at__gte=timezone.now() - span)
+        return queryset
+
+
+class FailureGroupFilter(admin.SimpleListFilter):
+    """The same service for the same reason, with how many: docs/adr/0030. A sign-up that failed at two services is in
+    two groups."""
+
+    title = _("failure group")
+    parameter_name = "failure"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        groups = Counter[str]()
+        for failures, count in self._combinations():
+            groups.update(dict.fromkeys(failures.splitlines(), count))
+        return [
+            (group, f"{Truncator(group).chars(GROUP_SHOWN)} ({number_format(count, force_grouping=True)})")
+            for group, count in groups.most_common(GROUPS_SHOWN)
+        ]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[SignUp]) -> QuerySet[SignUp]:
+        if (group := self.value()) is None:
+            return queryset
+        alike = [failures for failures, _count in self._combinations() if group in failures.splitlines()]
+        return queryset.filter(failed_count__gt=0, failures__in=alike)
+
+    def _combinations(self) -> Sequence[tuple[str, int]]:
+        """What failed together, and how often."""
+        red = SignUp.objects.filter(failed_count__gt=0).order_by()
+        return list(red.values_list("failures").annotate(Count("pk")))

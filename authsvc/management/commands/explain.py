@@ -1,0 +1,104 @@
+"""`manage.py explain`: the whole story of a sign-up, on a terminal."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
+
+from authsvc.identity import user_id_key
+from authsvc.models import SignUp, User
+from authsvc.timeline import Story, story_of
+from eventbus.terminal import printable, table, titled
+
+HEAD: Final = ("TIME", "AFTER", "WHAT", "WHERE", "DETAIL")
+# Stories that are told of one user ID unless --limit says otherwise.
+TOLD: Final = 5
+
+
+class Command(BaseCommand):
+    help = (
+        "Tells the whole story of a sign-up: every try, message, place in Kafka, verdict, dead letter and act of an "
+        "administrator, with times. Of a user ID, the story of each of its sign-ups, the newest first. Exit code 1 "
+        "where there is none."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("which", metavar="USER_ID | SIGNUP_ID")
+        parser.add_argument(
+            "--limit", type=int, default=TOLD, metavar="N", help=f"of a user ID, the newest N; {TOLD} by default"
+        )
+
+    def handle(self, *, which: str, limit: int, **_: Any) -> None:
+        signups = chosen(which)
+        if limit < 1:
+            raise CommandError("--limit must be 1 or more.")
+        told = signups[:limit]
+        for number, signup in enumerate(told):
+            if number:
+                self.stdout.write("")
+            for line in as_text(story_of(signup)):
+                self.stdout.write(line)
+        if more := len(signups) - len(told):
+            self.stdout.write("")
+            self.stdout.write(f"{more} older ones of {printable(which)}; --limit {len(signups)} tells all:")
+            for line in table([(moment(each.created_at), str(each.id)) for each in signups[limit:]]):
+                self.stdout.write(line)
+
+
+def chosen(which: str) -> list[SignUp]:
+    """The sign-ups of this id or user ID, the newest first. Raises CommandError, in words, where there is none."""
+    try:
+        signup_id = UUID(which)
+    except ValueError:
+        pass
+    else:
+        if signup := SignUp.objects.filter(id=signup_id).first():
+            return [signup]
+    if signups := list(SignUp.objects.filter(user_id_key=user_id_key(which)).order_by("-created_at", "-id")):
+        return signups
+    kept = f"Complete ones are deleted after {settings.SIGNUP_RETENTION} days."
+    if user := User.objects.filter(user_id_key=user_id_key(which)).first():
+        raise CommandError(
+            f"Auth has the user {printable(user.user_id)}, who joined at {moment(user.date_joined)}, but no sign-up of "
+            f"that user ID: an administrator made the user, or the sign-up was purged. {kept}"
+        )
+    raise CommandError(f"There is no sign-up with the ID or user ID {printable(which)}. {kept}")
+
+
+def as_text(story: Story) -> Iterator[str]:
+    """The story as lines."""
+    signup = story.signup
+    yield from titled(
+        [
+            ("Sign-up", str(signup.id)),
+            ("Trace", story.trace_id),
+            ("User ID", signup.user_id),
+            ("Email", signup.email),
+            ("Name", signup.user_name),
+            ("Record", "made by this sign-up" if signup.is_owner else f"made by sign-up {signup.owner_signup_id}"),
+            ("State", ", ".join(light_texts(signup)) + f"; version {signup.version}, tries {signup.attempts}"),
+            *(("Note", note) for note in story.notes),
+        ]
+    )
+    yield ""
+    yield from table(
+        [
+            HEAD,
+            *((moment(step.at), after, step.what, step.place, step.detail) for after, step in story.rows),
+        ]
+    )
+
+
+def light_texts(signup: SignUp) -> Iterator[str]:
+    for service, light in signup.state.lights.items():
+        yield f"{service} {light.status}" + (f" ({light.reason})" if light.reason else "")
+
+
+def moment(at: datetime) -> str:
+    """To the millisecond, in TIME_ZONE, which is named."""
+    local = timezone.localtime(at)
+    return f"{local:%Y-%m-%d %H:%M:%S}.{local.microsecond // 1000:03} {local:%Z}"

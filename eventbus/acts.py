@@ -1,0 +1,32 @@
+"""Acts of administrators on rows of a list: refused clearly to who may not do them."""
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.contrib.admin.utils import model_format_dict
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.utils.text import capfirst
+from django.utils.translation import gettext as _
+
+if TYPE_CHECKING:
+    ModelAdmin = admin.ModelAdmin[Any]
+else:
+    ModelAdmin = admin.ModelAdmin
+
+
+class ActsAdmin(ModelAdmin):
+    """An admin whose list refuses an act that its user has no permission for, rather than do nothing.
+
+    Django leaves such an act out of the list, and takes one that is posted all the same for none.
+    """
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        for name in request.POST.getlist("action"):
+            if (act := self.get_action(name)) and name not in self.get_actions(request):
+                title = act[2] % model_format_dict(self.opts)
+                raise PermissionDenied(
+                    _("Your account may not do this: “%(act)s”. Nothing was changed.") % {"act": title}
+                )
+        title = capfirst(str(self.opts.verbose_name_plural))
+        return super().changelist_view(request, {"title": title, **(extra_context or {})})

@@ -1,0 +1,102 @@
+"""Django's admin as this project shows it: grouped by what an administrator does, with what needs attention first, and
+refusals in words."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import wraps
+from typing import Any, Final
+
+from django.contrib.admin import AdminSite
+from django.contrib.auth.models import Group
+from django.core.exceptions import PermissionDenied
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.formats import number_format
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from authsvc.models import SignUp, TrafficMinute, User
+from eventbus.models import DeadLetter, Instance, Topic
+from livesettings.models import Overrides
+from participant.models import ParticipantUser
+
+# The index, and the navigation beside each page. What is of none of these stands below, by its app.
+GROUPS: Final[tuple[tuple[Any, tuple[type[Model], ...]], ...]] = (
+    (gettext_lazy("Sign-ups"), (SignUp, DeadLetter)),
+    (gettext_lazy("Accounts"), (User, Group)),
+    (gettext_lazy("Copies at the services"), (ParticipantUser,)),
+    (gettext_lazy("Operation"), (TrafficMinute, Topic, Instance, Overrides)),
+)
+# A sign-up that is pending for longer is no news any more.
+OVERDUE: Final = timedelta(minutes=10)
+NEWS: Final = timedelta(days=1)
+
+
+class Administration(AdminSite):
+    site_header = site_title = "Signup Sync"
+    index_title = gettext_lazy("Administration")
+
+    def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
+        apps = super().get_app_list(request, app_label)
+        if app_label is not None:
+            return apps
+        grouped = []
+        left = [(app, model) for app in apps for model in app["models"]]
+        for title, kinds in GROUPS:
+            members = [(app, model) for kind in kinds for app, model in left if issubclass(model["model"], kind)]
+            left = [each for each in left if each not in members]
+            if models := [model for _app, model in members]:
+                grouped.append({**members[0][0], "name": title, "app_url": models[0]["admin_url"], "models": models})
+        for app in apps:
+            if rest := [model for of, model in left if of is app]:
+                grouped.append({**app, "models": rest})
+        return grouped
+
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
+        return super().index(request, {**(extra_context or {}), "attention": attention(request)})
+
+    def admin_view(self, view: Any, cacheable: bool = False) -> Any:
+        guarded: Callable[..., HttpResponse] = super().admin_view(view, cacheable)
+
+        @wraps(guarded)
+        def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            try:
+                return guarded(request, *args, **kwargs)
+            except PermissionDenied as refusal:
+                return self._refuse(request, refusal)
+
+        return answer
+
+    def _refuse(self, request: HttpRequest, refusal: PermissionDenied) -> HttpResponse:
+        why = str(refusal) or _("Your account may not see or do this.")
+        context = {**self.each_context(request), "title": _("Not permitted"), "why": why}
+        return TemplateResponse(request, "admin/refused.html", context, status=403)
+
+
+def attention(request: HttpRequest) -> list[dict[str, str]]:
+    """What somebody should look at, as {words, count, url}; of what this user may see, and only where there is some."""
+    found: list[tuple[str, QuerySet[Any], str]] = []
+    if request.user.has_perm("authsvc.view_signup"):
+        signups = reverse("admin:authsvc_signup_changelist")
+        pending = SignUp.objects.filter(pending_count__gt=0, created_at__lt=timezone.now() - OVERDUE)
+        stalled = SignUp.objects.filter(stalled_at__isnull=False)
+        # A red light is final, so it is news for a day.
+        refused = SignUp.objects.filter(failed_count__gt=0, created_at__gte=timezone.now() - NEWS)
+        found += [
+            (_("Stalled sign-ups: all tries are used up"), stalled, f"{signups}?lights=stalled"),
+            (_("Pending for more than 10 minutes"), pending, f"{signups}?lights=pending&begun=older10m"),
+            (_("Refused by a service in the last 24 hours"), refused, f"{signups}?lights=red&begun=1d"),
+        ]
+    if request.user.has_perm("eventbus.view_deadletter"):
+        letters = reverse("admin:eventbus_deadletter_changelist")
+        waiting = DeadLetter.objects.filter(state=DeadLetter.State.WAITING)
+        found.append((_("Dead letters that wait"), waiting, f"{letters}?state__exact=waiting"))
+    counted = [(words, rows.count(), url) for words, rows, url in found]
+    return [
+        {"words": words, "count": number_format(count, force_grouping=True), "url": url}
+        for words, count, url in counted
+        if count
+    ]
