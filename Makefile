@@ -16,7 +16,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 # Here while a new environment is being filled: what an interrupted start left of one is not to be trusted.
 UNFINISHED := $(VENV)/.unfinished
 
-.PHONY: help run admin test setup check test-unit test-embedded test-real chaos bench bench-profile format lock clean
+.PHONY: help run admin test setup check test-unit test-embedded test-real chaos bench bench-profile format messages lock clean
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,18 +36,20 @@ test: ## Everything that CI runs: check and all tests, on the embedded default a
 setup: $(INSTALLED_DEV) ## Install what the tests need: their requirements and the real servers
 	@bash tests/setup.sh
 
-check: $(INSTALLED_DEV) ## The quick half: format, lint, types, who imports whom, migrations
+check: $(INSTALLED_DEV) ## The quick half: format, lint, types, who imports whom, migrations, translations
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .
 	$(BIN)/lint-imports
 	DATA_DIR=$(VENV)/check $(MANAGE) makemigrations --check --dry-run
+	$(PYTEST) -q tests/unit/test_translations.py
 
 # The contract tests that need a server; the others run once, with test-unit.
 BROKER_CONTRACTS = $(shell grep -l 'pytest\.mark\.needs' tests/contract/test_*.py)
 
 # What a person does with `make run`. The other journeys, like all faults, are for the real servers.
-EMBEDDED_E2E = $(addprefix tests/e2e/test_,stack.py api.py bad_partition.py page.py make_run.py make_admin.py readme_commands.py)
+EMBEDDED_E2E = $(addprefix tests/e2e/test_,stack.py api.py bad_partition.py page.py account.py looks.py make_run.py \
+	make_admin.py readme_commands.py)
 # Side by side, as they mostly wait. What starts a whole installation has the machine to itself.
 PYTEST := $(BIN)/python -m pytest
 
@@ -74,6 +76,10 @@ bench-profile: $(INSTALLED_DEV) ## Where the CPU goes while sign-ups go through,
 format: $(INSTALLED_DEV) ## Format the code and mend what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+messages: $(INSTALLED) ## Bring locale/ in step with the sources (needs gettext); what is new there is to be translated
+	$(MANAGE) makemessages --locale ko --no-location --no-obsolete --no-wrap $(addprefix --ignore ,$(VENV) var tests bench docs)
+	$(MANAGE) compilemessages --locale ko --ignore $(VENV)
 
 lock: $(INSTALLED_DEV) ## Choose the newest allowed versions anew and pin them with their hashes
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

@@ -13,9 +13,10 @@ from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from django.conf import settings
 from django.contrib.auth.hashers import check_password, make_password
 from django.db import close_old_connections
+from django.utils.translation import override
 from structlog.contextvars import bind_contextvars
 
-from authsvc.asgi import header, read_body, send_empty, send_json, send_problem, send_stream
+from authsvc.asgi import header, language, read_body, send_empty, send_json, send_problem, send_stream
 from authsvc.bounded import BoundedPool, QueueFullError
 from authsvc.hub import StreamHub
 from authsvc.identity import user_id_key
@@ -99,7 +100,7 @@ class SignUpApi:
         signup_id, request = await self._read_request(scope, receive)
         # Watched before it is saved or read: the participants may answer before this goes on.
         with self._hub.watching(signup_id) as watch:
-            begin = await self._register(signup_id, request)
+            begin = await self._register(signup_id, request, language(scope))
             # A held stream keeps neither what was typed nor the rows (docs/adr/0023).
             del request
             headers = {"Signup-Ticket": issue_ticket(signup_id), "Traceresponse": traceparent(signup_id)}
@@ -113,7 +114,8 @@ class SignUpApi:
         document = read_json(await read_body(scope, receive, limit=BODY_MAX), header(scope, b"content-type") or "")
         signup_id = read_idempotency_key(key := header(scope, b"idempotency-key"))
         _name_in_log(scope, signup_id)
-        request = read_signup(document)
+        with override(language(scope)):
+            request = read_signup(document)
         # Before it is counted against a limit, and before it is hashed in vain.
         if self._hashers.is_full or self._writer.is_full:
             raise QueueFullError
@@ -138,9 +140,9 @@ class SignUpApi:
     async def _may_repeat(self, signup_id: UUID) -> bool:
         return bool(await self._read_states([signup_id])) and await self._limits.count_repetition(signup_id)
 
-    async def _register(self, signup_id: UUID, request: SignUpRequest) -> list[SignUpState]:
+    async def _register(self, signup_id: UUID, request: SignUpRequest, tongue: str) -> list[SignUpState]:
         """The states with which its stream begins, the present one last."""
-        password = await self._hash(lambda: _checked_hash(request))
+        password = await self._hash(lambda: _checked_hash(request, tongue))
         registration = await self._writer.register(
             NewSignUp(
                 signup_id=signup_id,
@@ -254,8 +256,10 @@ def _with_connection(work: Callable[[], T]) -> T:
         close_old_connections()
 
 
-def _checked_hash(request: SignUpRequest) -> str:
-    check_password_strength(request)
+def _checked_hash(request: SignUpRequest, tongue: str) -> str:
+    # In a thread of the pool, which knows nothing of the request's language.
+    with override(tongue):
+        check_password_strength(request)
     return make_password(request.password)
 
 

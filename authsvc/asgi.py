@@ -8,6 +8,9 @@ from typing import Any
 
 import msgspec
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+from django.conf import settings
+from django.utils.translation import get_supported_language_variant
+from django.utils.translation.trans_real import parse_accept_lang_header
 
 from authsvc.metrics import PROBLEMS, STREAMS
 from authsvc.problems import Problem
@@ -21,6 +24,14 @@ def header(scope: HTTPScope, name: bytes) -> str | None:
         if key == name:
             return value.decode("latin-1")
     return None
+
+
+def language(scope: HTTPScope) -> str:
+    """The best of the product's languages for the header Accept-Language."""
+    for code, _priority in parse_accept_lang_header(header(scope, b"accept-language") or ""):
+        with contextlib.suppress(LookupError):
+            return get_supported_language_variant(code)
+    return settings.LANGUAGE_CODE
 
 
 async def read_body(scope: HTTPScope, receive: ASGIReceiveCallable, *, limit: int) -> bytes:

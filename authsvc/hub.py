@@ -38,8 +38,8 @@ class Watch:
         self._bell = asyncio.Event()
 
     def offer(self, state: SignUpState) -> None:
-        """Takes the state if it is newer than what is held."""
-        if self.state is None or state.version > self.state.version:
+        """Takes the state if it is newer than what is held, or as new and now stalled."""
+        if self.state is None or (state.version, state.is_stalled) > (self.state.version, self.state.is_stalled):
             self.state = state
             self._bell.set()
 

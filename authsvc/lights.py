@@ -37,13 +37,15 @@ class Verdict(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
-class SignUpState(msgspec.Struct, frozen=True, rename="camel"):
-    """What is shown of one sign-up, whole. `version` rises with each transaction that decides a light."""
+class SignUpState(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """What is shown of one sign-up, whole. `version` rises with each transaction that decides a light; that all tries
+    are used up decides none, and raises none (docs/adr/0024)."""
 
     signup_id: UUID
     started_at: datetime
     version: int
     lights: dict[str, Light]
+    is_stalled: bool = False
 
     @classmethod
     def all_pending(cls, signup_id: UUID, *, started_at: datetime, services: Iterable[str]) -> "SignUpState":
@@ -82,17 +84,12 @@ class SignUpState(msgspec.Struct, frozen=True, rename="camel"):
                 )
         if lights == self.lights:
             return self
-        return SignUpState(signup_id=self.signup_id, started_at=self.started_at, version=version, lights=lights)
+        return msgspec.structs.replace(self, version=version, lights=lights)
 
     def asking(self, service: str) -> "SignUpState":
         """The state in which one more service is asked: its light is added, pending, in a new version."""
         version = self.version + 1
-        return SignUpState(
-            signup_id=self.signup_id,
-            started_at=self.started_at,
-            version=version,
-            lights=self.lights | {service: Light(version=version)},
-        )
+        return msgspec.structs.replace(self, version=version, lights=self.lights | {service: Light(version=version)})
 
     def _reason(self, verdict: Verdict) -> str | None:
         """Where auth refused, a participant was asked about auth's record, not about what was typed: auth's reason
@@ -113,11 +110,24 @@ class SignUpState(msgspec.Struct, frozen=True, rename="camel"):
             services[name] = {"status": light.status.value}
             if light.reason is not None and live.SIGNUP_REASONS:
                 services[name]["reason"] = light.reason
-        return {
+        document: dict[str, Any] = {
             "signupId": str(self.signup_id),
             "version": self.version,
             "complete": self.is_complete,
             "services": services,
+        }
+        if took := self._took():
+            document["took"] = took
+        if self.is_stalled and not self.is_complete:
+            document["stalled"] = True
+        return document
+
+    def _took(self) -> dict[str, int]:
+        """Milliseconds from the beginning until each decided light."""
+        return {
+            name: max(0, int((light.decided_at - self.started_at).total_seconds() * 1000))
+            for name, light in self.lights.items()
+            if light.decided_at is not None
         }
 
 

@@ -167,6 +167,7 @@ class SignUp(models.Model):
             started_at=self.created_at,
             version=self.version,
             lights=lights_from_document(self.lights),
+            is_stalled=self.stalled_at is not None,
         )
 
     def take(self, state: SignUpState, *, at: datetime) -> None:

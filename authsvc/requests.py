@@ -9,6 +9,7 @@ from uuid import UUID
 
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
+from django.utils.translation import gettext as _
 
 from authsvc import identity
 from authsvc.models import Role, User, new_signup_id
@@ -79,7 +80,9 @@ def read_signup(document: Mapping[str, Any]) -> SignUpRequest:
     )
     known = ("userId", "email", "userName", "role", "userPw")
     unknown = [name for name in document if name not in known]
-    errors += [FieldError(pointer=_pointer(name), detail="There is no such field.") for name in unknown[:UNKNOWN_MAX]]
+    errors += [
+        FieldError(pointer=_pointer(name), detail=_("There is no such field.")) for name in unknown[:UNKNOWN_MAX]
+    ]
     if errors:
         raise _invalid(errors)
     return request
@@ -95,6 +98,37 @@ def check_password_strength(request: SignUpRequest) -> None:
         raise _invalid([FieldError(pointer="/userPw", detail=message) for message in error.messages]) from None
 
 
+def complaints(fields: Mapping[str, str]) -> dict[str, list[str]]:
+    """What is wrong with those fields of a form that are filled in, in words, by name."""
+    given = {name: fields[name] for name in ("userId", "email", "userName", "userPw") if fields.get(name)}
+    wrong: dict[str, list[str]] = {}
+
+    def take(found: Problem) -> None:
+        for error in found.errors:
+            wrong.setdefault(error.pointer.removeprefix("/"), []).append(error.detail)
+
+    try:
+        read_signup(given)
+    except Problem as problem:
+        take(problem)
+    # The validators compare with the other fields, as long as those are: only with what may be such a field.
+    right = {name: "" if name in wrong else text for name, text in given.items()}
+    if password := right.get("userPw"):
+        try:
+            check_password_strength(
+                SignUpRequest(
+                    user_id=right.get("userId", ""),
+                    email=right.get("email", ""),
+                    user_name=right.get("userName", ""),
+                    role=Role.USER.value,
+                    password=password,
+                )
+            )
+        except Problem as problem:
+            take(problem)
+    return {name: texts for name, texts in wrong.items() if name in given}
+
+
 def _pointer(name: str) -> str:
     """The JSON Pointer of a member of the body. Half a surrogate pair, which JSON can spell, has no UTF-8."""
     text = name.encode(errors="replace").decode()
@@ -107,21 +141,21 @@ def _invalid(errors: list[FieldError]) -> Problem:
 
 def _text(document: Mapping[str, Any], name: str) -> str:
     if name not in document:
-        raise ValidationError("This field is required.")
+        raise ValidationError(_("This field is required."))
     value = document[name]
     if not isinstance(value, str):
-        raise ValidationError("This must be a text.")
+        raise ValidationError(_("This must be a text."))
     # PostgreSQL keeps no NUL, and half of a surrogate pair has no UTF-8: JSON can spell both.
     if "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValidationError("Use no NUL and no incomplete characters.")
+        raise ValidationError(_("Use no NUL and no incomplete characters."))
     return value
 
 
 def _validate_role(text: str) -> None:
     if text not in Role.values:
-        raise ValidationError(f"Use one of {', '.join(Role.values)}.")
+        raise ValidationError(_("Use one of %(roles)s."), params={"roles": ", ".join(Role.values)})
 
 
 def _validate_length(text: str) -> None:
     if len(text) > PASSWORD_MAX:
-        raise ValidationError(f"Use at most {PASSWORD_MAX} characters.")
+        raise ValidationError(_("Use at most %(max)d characters."), params={"max": PASSWORD_MAX})

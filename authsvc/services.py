@@ -174,7 +174,7 @@ def _apply(reports: Sequence[ReportedVerdict]) -> dict[UUID, SignUpState]:
 
 def read_states(signup_ids: Sequence[UUID]) -> dict[UUID, SignUpState]:
     """The present states of those sign-ups that exist."""
-    signups = SignUp.objects.only("id", "created_at", "version", "lights").in_bulk(list(signup_ids))
+    signups = SignUp.objects.only("id", "created_at", "version", "lights", "stalled_at").in_bulk(list(signup_ids))
     return {signup_id: signup.state for signup_id, signup in signups.items()}
 
 

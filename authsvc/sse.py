@@ -10,6 +10,7 @@ from authsvc.lights import SignUpState
 RETRY: Final = b"retry: 2000\n\n"
 HEARTBEAT: Final = b": still here\n\n"
 DELAYED: Final = b"event: delayed\ndata: {}\n\n"
+STALLED: Final = b"event: stalled\ndata: {}\n\n"
 
 
 def status_event(state: SignUpState, *, seen: int) -> bytes:

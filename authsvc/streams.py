@@ -17,7 +17,7 @@ async def follow(watch: Watch, states: Sequence[SignUpState], *, seen: int) -> A
     version, then what comes to the watch, until all lights are decided.
 
     Ends without that when the client has left or the stream is STREAM_MAX_AGE seconds old: the client comes back
-    with its Last-Event-ID. Says once that the sign-up is delayed.
+    with its Last-Event-ID. Says once that the sign-up is delayed, and once that it is stalled.
     """
     now = time.monotonic()
     end = now + settings.STREAM_MAX_AGE
@@ -31,8 +31,9 @@ async def follow(watch: Watch, states: Sequence[SignUpState], *, seen: int) -> A
         yield sse.status_event(state, seen=seen)
         seen = state.version
     current = states[-1]
+    is_stalled = False
     while not watch.is_closed and now < end:
-        if watch.state is not None and watch.state.version > current.version:
+        if watch.state is not None and watch.state.version >= current.version:
             current = watch.state
         if current.version > seen:
             yield sse.status_event(current, seen=seen)
@@ -40,6 +41,9 @@ async def follow(watch: Watch, states: Sequence[SignUpState], *, seen: int) -> A
             said_at = now
         if current.is_complete:
             return
+        if current.is_stalled and not is_stalled:
+            is_stalled = True
+            yield sse.STALLED
         # Both may have changed while this waited: the hub wakes everybody then.
         if not is_delayed and now >= began + live.SIGNUP_DEADLINE:
             is_delayed = True

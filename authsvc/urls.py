@@ -1,12 +1,24 @@
-"""Login, logout and the account page."""
+"""Login, logout, the account page, and passwords: Django's own views in the site's design."""
 
-from django.contrib.auth.views import LoginView, LogoutView
+from django.contrib.auth import views as django_views
 from django.urls import path
+from django.utils.translation import gettext_lazy as _
 
 from authsvc import views
 
 urlpatterns = [
-    path("login/", LoginView.as_view(template_name="authsvc/login.html"), name="login"),
-    path("logout/", LogoutView.as_view(), name="logout"),
+    path("login/", django_views.LoginView.as_view(template_name="authsvc/login.html"), name="login"),
+    path("logout/", django_views.LogoutView.as_view(), name="logout"),
     path("account/", views.AccountView.as_view(), name="account"),
+    path("account/check/", views.check, name="check"),
+    path("account/password/", views.PasswordChangeView.as_view(), name="password_change"),
+    path("password/", views.PasswordResetView.as_view(), name="password_reset"),
+    path(
+        "password/sent/",
+        django_views.PasswordResetDoneView.as_view(
+            template_name="authsvc/password_sent.html", title=_("Look into your mail")
+        ),
+        name="password_reset_done",
+    ),
+    path("password/<uidb64>/<token>/", views.PasswordResetConfirmView.as_view(), name="password_reset_confirm"),
 ]

@@ -1,8 +1,106 @@
+"""What a person sees of the account. All of it is auth's own: the user, and the sign-up that made it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, cast
+
+from django.contrib.auth import views as django_views
+from django.contrib.auth.forms import PasswordResetForm
 from django.contrib.auth.mixins import LoginRequiredMixin
+from django.contrib.messages.views import SuccessMessageMixin
+from django.http import HttpRequest, JsonResponse
+from django.urls import reverse_lazy
+from django.utils.decorators import method_decorator
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_POST
 from django.views.generic import TemplateView
 
+from authsvc.identity import normalize_email
+from authsvc.lights import Light, Status
+from authsvc.models import SignUp, User
+from authsvc.requests import complaints
+from livesettings.values import live
 
+STATUSES: Final = {
+    Status.PENDING: _("Waiting for its answer"),
+    Status.SUCCESS: _("Ready"),
+    Status.FAIL: _("Already knew this user"),
+}
+REASONS: Final = {
+    "duplicate: userId": _("Already knew this user ID"),
+    "duplicate: email": _("Already knew this email address"),
+}
+
+
+@method_decorator(never_cache, name="dispatch")
 class AccountView(LoginRequiredMixin, TemplateView):
-    """Who is logged in."""
+    """Who is logged in, and the lights of the sign-up that made the account, for its owner alone. There are none for
+    an account that an administrator made, nor when the sign-up has been purged."""
 
     template_name = "authsvc/account.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        user = cast(User, self.request.user)
+        signup = SignUp.objects.filter(id=user.owner_signup_id).first()
+        lights = list(_shown(signup.state.lights)) if signup else []
+        return super().get_context_data(lights=lights, signup=signup, **kwargs)
+
+
+def _shown(lights: Mapping[str, Light]) -> Iterator[dict[str, Any]]:
+    for service, light in lights.items():
+        words = REASONS.get(light.reason or "", STATUSES[light.status])
+        if light.status is Status.FAIL and not live.SIGNUP_REASONS:
+            words = _("Refused")
+        yield {
+            "service": service,
+            "name": gettext(service.capitalize()),
+            "status": light.status.value,
+            "word": words,
+            "decided_at": light.decided_at,
+        }
+
+
+@require_POST
+@never_cache
+@sensitive_post_parameters()
+def check(request: HttpRequest) -> JsonResponse:
+    """What `POST /user` would find wrong with these fields of the form, by field, while they are being typed. Whether a
+    user ID or an email address is taken is not said here."""
+    return JsonResponse({"errors": complaints(request.POST.dict())})
+
+
+class PasswordChangeView(SuccessMessageMixin, django_views.PasswordChangeView):  # type: ignore[type-arg]  # has none at run time
+    template_name = "authsvc/password_change.html"
+    title = _("Change your password")
+    success_url = reverse_lazy("account")
+    success_message = _("Your password is changed.")
+
+
+class OwnPasswordResetForm(PasswordResetForm):
+    """Django's, which looks for the address in a way that no index serves."""
+
+    def get_users(self, email: str) -> Iterator[User]:
+        for user in User.objects.filter(email=normalize_email(email), is_active=True):
+            if user.has_usable_password():
+                yield user
+
+
+class PasswordResetView(django_views.PasswordResetView):
+    form_class = OwnPasswordResetForm
+    template_name = "authsvc/password_reset.html"
+    title = _("Forgot your password?")
+    email_template_name = "authsvc/password_reset_mail.txt"
+    subject_template_name = "authsvc/password_reset_subject.txt"
+
+
+class PasswordResetConfirmView(SuccessMessageMixin, django_views.PasswordResetConfirmView):  # type: ignore[type-arg]  # the same
+    template_name = "authsvc/password_set.html"
+    title = _("Choose a new password")
+    success_url = reverse_lazy("login")
+    success_message = _("Your new password is set. Log in with it.")
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        context = super().get_context_data(**kwargs)
+        return context if self.validlink else context | {"title": _("This link does not work any more")}

@@ -1,5 +1,9 @@
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_noop
+
+# The name beside its light: pages translate the service's own name, which is a setting, with a capital letter.
+LIGHT_NAME = gettext_noop("Chat")
 
 
 class ChatServiceConfig(AppConfig):

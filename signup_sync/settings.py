@@ -263,6 +263,7 @@ INSTALLED_APPS = [
 # All of these are async-capable: a sync-only one would hold a thread for every request.
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "signup_sync.policy.content_security_policy",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -288,16 +289,28 @@ TEMPLATES = [
     }
 ]
 LANGUAGE_CODE = "en"
-# Those whose catalogue is complete.
-LANGUAGES = [("en", "English")]
+# Those whose catalogue is complete (tests/unit/test_translations.py). The browser's choice, or the page's switch.
+LANGUAGES = [("en", "English"), ("ko", "한국어")]
+LANGUAGE_COOKIE_AGE = 365 * 24 * 3600
+LANGUAGE_COOKIE_SAMESITE = "Lax"
 LOCALE_PATHS = [BASE_DIR / "locale"]
 TIME_ZONE = env.str("TIME_ZONE", default="UTC")
 USE_TZ = True
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 SESSION_ENGINE = "authsvc.sessions"
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = PRODUCTION
+# A page's address may hold a ticket: other sites are told the origin alone, and so are our own logs.
+SECURE_REFERRER_POLICY = "strict-origin"
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if PRODUCTION else None
+
+# --- Mail ------------------------------------------------------------------------------------------------------
+
+# The server that takes mail, as a URL: smtp+tls://user:password@host:587. Default: none, a mail is written to the web
+# process's output; with PRODUCTION=true, where a link to a new password must stand in no log, this host's port 25.
+vars().update(env.email_url("EMAIL_URL", default="smtp://localhost:25" if PRODUCTION else "consolemail://"))
+# Who writes. Default: signup@ and the first of ALLOWED_HOSTS.
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default=f"signup@{ALLOWED_HOSTS[0]}")
 
 # --- Logs ------------------------------------------------------------------------------------------------------
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Brings the real servers that `make test` runs on: PostgreSQL, Redis, Chromium, Java (Debian's packages, as root) and
+# Brings what `make test` needs beside Python: PostgreSQL, Redis, Chromium, Java, gettext (Debian's packages, as root) and
 # Apache Kafka (Maven, into .servers/kafka). What is there already is left alone, so a second run takes no time.
 # With CI=true whatever cannot be brought ends the run; elsewhere the tests that need it are left out and say so.
 set -euo pipefail
@@ -31,6 +31,7 @@ missing_packages() {
     has_chromium || echo chromium
     has java || echo default-jdk-headless
     has ip || echo iproute2
+    has msgfmt || echo gettext
     has_jars || has mvn || echo maven
 }
 
@@ -38,7 +39,7 @@ install_packages() {
     local packages
     packages=$(missing_packages | xargs)
     if [[ -z $packages ]]; then
-        say "PostgreSQL, Redis, Chromium and Java are installed."
+        say "PostgreSQL, Redis, Chromium, Java and gettext are installed."
     elif ! has apt-get; then
         give_up "missing: $packages, and there is no apt-get here to install Debian's packages with."
     elif [[ $EUID != 0 ]]; then

@@ -5,11 +5,12 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from django import forms
+from django.conf import settings
+from django.utils.translation import get_language, ngettext
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
 
 from signup_sync.front.gateway import CLOSED, LIMIT_OF_ADDRESS, LIMIT_OF_USER_ID, GatewayError, NewUser
-from signup_sync.front.words import NOTICES, REFUSALS, UNKNOWN_REFUSAL
+from signup_sync.front.words import MISMATCH, NOTICES, REFUSALS, UNKNOWN_REFUSAL
 
 # Auth's contract (docs/openapi.yaml), in characters.
 USER_ID_MIN: Final = 2
@@ -24,6 +25,7 @@ class SignUpForm(forms.Form):
 
     userId = forms.CharField(  # noqa: N815 - a name on the wire
         label=_("User ID"),
+        error_messages={"required": _("Enter a user ID.")},
         help_text=_(
             "2 to 32 characters: letters and digits of any script (한글 too), and . _ - inside. "
             "It begins with a letter or digit, and has no spaces and no emoji."
@@ -31,13 +33,20 @@ class SignUpForm(forms.Form):
         widget=forms.TextInput(attrs={"autocomplete": "username", "autocapitalize": "none", "spellcheck": "false"}),
     )
     userName = forms.CharField(  # noqa: N815 - a name on the wire
-        label=_("Name"), max_length=USER_NAME_MAX, widget=forms.TextInput(attrs={"autocomplete": "name"})
+        label=_("Name"),
+        error_messages={"required": _("Enter a name.")},
+        max_length=USER_NAME_MAX,
+        widget=forms.TextInput(attrs={"autocomplete": "name"}),
     )
     email = forms.CharField(
-        label=_("Email address"), max_length=EMAIL_MAX, widget=forms.EmailInput(attrs={"autocomplete": "email"})
+        label=_("Email address"),
+        error_messages={"required": _("Enter an email address.")},
+        max_length=EMAIL_MAX,
+        widget=forms.EmailInput(attrs={"autocomplete": "email"}),
     )
     userPw = forms.CharField(  # noqa: N815 - a name on the wire
         label=_("Password"),
+        error_messages={"required": _("Enter a password.")},
         help_text=_("At least 8 characters; not only digits, and nothing that is easily guessed."),
         max_length=PASSWORD_MAX,
         strip=False,
@@ -45,6 +54,7 @@ class SignUpForm(forms.Form):
     )
     userPw2 = forms.CharField(  # noqa: N815 - a name on the wire
         label=_("Password again"),
+        error_messages={"required": _("Enter the password again.")},
         max_length=PASSWORD_MAX,
         strip=False,
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
@@ -68,7 +78,7 @@ class SignUpForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         password, again = self.cleaned_data.get("userPw"), self.cleaned_data.get("userPw2")
         if password and again and password != again:
-            self.add_error("userPw2", _("The two passwords are not the same. Type both again."))
+            self.add_error("userPw2", MISMATCH)
         return self.cleaned_data
 
     @property
@@ -79,6 +89,7 @@ class SignUpForm(forms.Form):
             user_name=self.cleaned_data["userName"],
             email=self.cleaned_data["email"],
             password=self.cleaned_data["userPw"],
+            language=get_language() or settings.LANGUAGE_CODE,
         )
 
     def show_refusal(self, reason: str) -> None:

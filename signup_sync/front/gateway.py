@@ -36,13 +36,15 @@ _LOST_ON_THE_WAY: Final = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewUser:
-    """What a person typed, and the address that they have. Its repr, which may get into a log, has no password."""
+    """What a person typed, the address that they have, and the language to say in what is wrong. Its repr, which may
+    get into a log, has no password."""
 
     user_id: str
     user_name: str
     email: str
     password: str = field(repr=False)
     address: str | None = None
+    language: str = "en"
 
     def as_wire(self) -> dict[str, str]:
         return {
@@ -109,6 +111,7 @@ class Gateway:
         """
         headers = {
             "Accept": "text/event-stream",
+            "Accept-Language": user.language,
             "Idempotency-Key": str(signup_id),
             # The sign-up's id is its trace's; each request is a step of its own in it.
             "traceparent": f"00-{signup_id.hex}-{secrets.token_hex(8)}-01",

@@ -32,7 +32,7 @@ from structlog.contextvars import bind_contextvars
 from livesettings.values import live
 from signup_sync.front.gateway import Gateway, GatewayError, NewUser
 from signup_sync.front.sse import COMMENT, ServerEvent, read_events
-from signup_sync.front.states import State, read_state
+from signup_sync.front.states import Slowness, State, read_state
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -75,7 +75,7 @@ class Relay:
     ) -> None:
         self.signup_id = signup_id
         self.state: State | None = None
-        self.is_delayed = False
+        self.slowness: Slowness | None = None
         self._gateway = gateway
         self._stream = stream
         self._tell = tell
@@ -127,8 +127,8 @@ class Relay:
     def _pass_on(self, event: ServerEvent) -> None:
         if event.kind == "status":
             self._take(read_state(event.data))
-        elif event.kind == "delayed":
-            self.is_delayed = True
+        elif event.kind in ("delayed", "stalled"):
+            self.slowness = "stalled" if "stalled" in (event.kind, self.slowness) else "delayed"
             self._tell(self)
         elif event.kind == COMMENT:
             # The layer delivers at most once. What a socket missed, it gets with the next heartbeat.
@@ -263,7 +263,7 @@ class Relays:
         async with asyncio.timeout(PUBLISH_TIMEOUT):
             await get_channel_layer().group_send(
                 group_of(relay.signup_id),
-                {"type": "signup.news", "text": relay.state.text, "delayed": relay.is_delayed},
+                {"type": "signup.news", "text": relay.state.text, "slowness": relay.slowness},
             )
 
     async def _tend(self) -> None:

@@ -26,7 +26,7 @@ from structlog.contextvars import bind_contextvars
 from livesettings.values import live
 from signup_sync.front.gateway import GatewayError
 from signup_sync.front.relay import REDIS_AWAY, group_of, pause_after, relays
-from signup_sync.front.states import State, read_state
+from signup_sync.front.states import Slowness, State, read_state
 from signup_sync.front.tickets import TicketError, TicketExpiredError, browser_of, open_page_ticket
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def socket_path(ticket: str) -> str:
 
 class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels ships no types
     """Sends the state of the ticket's sign-up, then each newer one, as JSON texts; `{"signupId", "delayed": true}`
-    when auth calls it delayed."""
+    when auth calls it delayed, and the same with `stalled`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
         self._version = 0
         self._is_complete = False
         self._is_watched = False
-        self._is_delayed = False
+        self._slowness: Slowness | None = None
         self._received = 0
         self._heard = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
@@ -99,12 +99,11 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
             await self.close(code=POLICY_VIOLATION)
 
     async def signup_news(self, message: Mapping[str, Any]) -> None:
-        """What a relay says: the state, new or again, and whether auth called the sign-up delayed."""
+        """What a relay says: the state, new or again, and how auth calls a sign-up that takes long."""
         self._heard.set()
         await self._show(read_state(message["text"]))
-        if message["delayed"] and not self._is_delayed and not self._is_complete:
-            self._is_delayed = True
-            await self._say(json.dumps({"signupId": str(self._signup_id), "delayed": True}))
+        # A process of an earlier version does not say it.
+        await self._show_slowness(message.get("slowness"))
 
     async def _follow(self) -> None:
         """Reads the state at once, and again whenever nobody has said anything for a while: the process that relays,
@@ -121,6 +120,7 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
             failures = 0
             if state is not None:
                 await self._show(state)
+                await self._show_slowness("stalled" if state.stalled else None)
             await self._silence()
 
     async def _silence(self) -> None:
@@ -138,6 +138,13 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
         self._is_complete = state.complete
         self._watch(not state.complete)
         await self._say(state.text)
+
+    async def _show_slowness(self, slowness: Slowness | None) -> None:
+        """Each of the two is said once, and never the lesser after the worse."""
+        if slowness is None or self._is_complete or self._slowness in (slowness, "stalled"):
+            return
+        self._slowness = slowness
+        await self._say(json.dumps({"signupId": str(self._signup_id), slowness: True}))
 
     async def _say(self, text: str) -> None:
         try:

@@ -7,6 +7,8 @@ import msgspec
 
 AUTH: Final = "auth"
 Status = Literal["PENDING", "SUCCESS", "FAIL"]
+# How auth calls a sign-up that takes long; the second is the worse.
+Slowness = Literal["delayed", "stalled"]
 
 
 class Light(msgspec.Struct, frozen=True):
@@ -15,12 +17,15 @@ class Light(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct, frozen=True, rename="camel"):
-    """All lights of one sign-up. `text` is the JSON that it was read from: browsers get it as auth wrote it."""
+    """All lights of one sign-up. `took` has the milliseconds from its beginning to each light that is decided. `text`
+    is the JSON that it was read from: browsers get it as auth wrote it."""
 
     signup_id: UUID
     version: int
     complete: bool
     services: dict[str, Light]
+    took: dict[str, int] = {}
+    stalled: bool = False
     text: str = ""
 
     @property

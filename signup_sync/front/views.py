@@ -86,7 +86,7 @@ async def sign_up(request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
         response = await _submit(request, browser)
     elif not live.SIGNUP_OPEN:
-        response = _guarded(request, render(request, "front/not_open.html", {"text": words.NOTICES["closed"]}))
+        response = render(request, "front/not_open.html", {"text": words.NOTICES["closed"]})
     else:
         response = _form_page(request, SignUpForm(), Page.of(new_signup_id(), browser))
     if known is None:
@@ -213,7 +213,7 @@ async def status(request: HttpRequest, ticket: str) -> HttpResponse:
 def _reload_after(outcome: words.Outcome) -> int | None:
     if outcome in ("red", "refused"):
         return None
-    return DELAYED_RELOAD_SECONDS if outcome == "delayed" else RELOAD_SECONDS
+    return DELAYED_RELOAD_SECONDS if outcome in ("delayed", "stalled") else RELOAD_SECONDS
 
 
 def _page(
@@ -228,18 +228,26 @@ def _page(
 ) -> HttpResponse:
     """A page with lights on it, all pending where there is no state."""
     lights = state.services if state else dict.fromkeys(settings.SIGNUP_SERVICES, Light("PENDING"))
+    took = state.took if state else {}
     for_script = {
         "page": page.for_script(),
         "state": state and json.loads(state.text),
         "formPath": reverse("front:signup"),
         "loginPath": reverse("login"),
+        "checkPath": reverse("check"),
         "words": words.for_script(),
     }
     everything = {
         **context,
         "ticket": page.ticket,
         "lights": [
-            {"service": name, "name": words.name_of(name), "status": light.status, "word": words.word_of(light)}
+            {
+                "service": name,
+                "name": words.name_of(name),
+                "status": light.status,
+                "word": words.word_of(light),
+                "took": words.took_of(took.get(name)),
+            }
             for name, light in lights.items()
         ],
         "outcome": outcome,
@@ -248,22 +256,11 @@ def _page(
         "action": words.outcomes()[outcome]["action"],
         "for_script": for_script,
     }
-    return _guarded(request, render(request, template, everything, status=status))
+    return render(request, template, everything, status=status)
 
 
 def _closed_page(request: HttpRequest, reason: str, status: HTTPStatus) -> HttpResponse:
-    return _guarded(request, render(request, "front/closed.html", {"text": words.NOTICES[reason]}, status=status))
-
-
-def _guarded(request: HttpRequest, response: HttpResponse) -> HttpResponse:
-    """Only our own files run here, and the page's address, which has a ticket in it, is told to nobody."""
-    host = request.get_host()
-    response["Content-Security-Policy"] = (
-        f"default-src 'self'; connect-src 'self' ws://{host} wss://{host}; "
-        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-    )
-    response["Referrer-Policy"] = "strict-origin"
-    return response
+    return render(request, "front/closed.html", {"text": words.NOTICES[reason]}, status=status)
 
 
 def _is_script(request: HttpRequest) -> bool:

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
+from django.conf import settings
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from livesettings.values import live
 from signup_sync.front.states import Light, State
 
-Outcome = Literal["pending", "delayed", "green", "red", "refused", "absent", "unknown"]
+Outcome = Literal["pending", "delayed", "stalled", "green", "red", "refused", "absent", "unknown"]
 
 STATUSES: Final = {
     "PENDING": _("Waiting for its answer"),
@@ -20,6 +22,14 @@ REASONS: Final = {
     "duplicate: userId": _("Already knew this user ID"),
     "duplicate: email": _("Already knew this email address"),
 }
+# How long a light took: below so many milliseconds, what one of its unit is in them, and the words.
+TOOK: Final = (
+    (100, 1, _("at once")),
+    (100_000, 1000, _("{n} s")),
+    (6_000_000, 60_000, _("{n} min")),
+    (172_800_000, 3_600_000, _("{n} h")),
+    (None, 86_400_000, _("{n} d")),
+)
 # Why auth refuses: the field that it is about, and what to do.
 REFUSALS: Final = {
     "duplicate: userId": (
@@ -43,6 +53,14 @@ OUTCOMES: Final[Mapping[Outcome, Mapping[str, Any]]] = {
     "delayed": {
         "title": _("This takes longer than usual"),
         "text": _("Nothing is lost. You may leave this page and log in: the rest follows by itself."),
+        "action": "login",
+    },
+    "stalled": {
+        "title": _("A service does not answer"),
+        "text": _(
+            "Your sign-up is kept, and an administrator sees it. Your account works already: log in. The rest follows "
+            "when the service is back."
+        ),
         "action": "login",
     },
     "green": {
@@ -90,6 +108,7 @@ REFUSED: Final = _("Refused")
 NOTICES: Final = {
     "closed": _("Nobody new can sign up at the moment. Try again later, or log in if you have an account."),
     "lost": _("The connection is lost. Trying to get it back; what you see may be out of date."),
+    "back": _("The connection is back."),
     "expired": _("This page is too old to show more. Your sign-up goes on; try to log in."),
     "foreign": _("This page belongs to another browser, so it shows no more here."),
     "noAnswer": _(
@@ -103,6 +122,9 @@ NOTICES: Final = {
     "tooLong": _("This is too long to be sent. What you typed is still here: shorten it and try again."),
     "broken": _("Something went wrong on our side. What you typed is still here: try again in a moment."),
 }
+MISMATCH: Final = _("The two passwords are not the same. Type both again.")
+# What is said while the form is being filled in, beside what auth says.
+CHECKS: Final = {"goodPassword": _("This password can be used."), "mismatch": MISMATCH}
 
 
 def statuses() -> Mapping[str, Any]:
@@ -116,7 +138,17 @@ def outcomes() -> Mapping[Outcome, Mapping[str, Any]]:
 
 
 def name_of(service: str) -> str:
-    return service.capitalize()
+    """A service's name, in the person's language where the catalogue has it."""
+    return gettext(service.capitalize())
+
+
+def took_of(milliseconds: int | None) -> str:
+    """How long a light took, "" where that is not known. The script has the same rule."""
+    if milliseconds is None:
+        return ""
+    _limit, unit, words = next(row for row in TOOK if row[0] is None or milliseconds < row[0])
+    n = milliseconds / unit
+    return str(words).replace("{n}", f"{n:.1f}" if n < 10 else f"{n:.0f}")
 
 
 def word_of(light: Light) -> str:
@@ -131,7 +163,7 @@ def outcome_of(state: State, *, is_delayed: bool) -> Outcome:
     if state.refusal is not None:
         return "refused"
     if not state.complete:
-        return "delayed" if is_delayed else "pending"
+        return "stalled" if state.stalled else "delayed" if is_delayed else "pending"
     return "green" if state.is_all_green else "red"
 
 
@@ -144,10 +176,13 @@ def text_of(outcome: Outcome, state: State | None) -> str:
 
 def for_script() -> dict[str, Any]:
     return {
+        "names": {service: name_of(service) for service in settings.SIGNUP_SERVICES},
         "statuses": statuses(),
         "reasons": REASONS,
+        "took": TOOK,
         "refusals": {reason: {"field": field, "text": text} for reason, (field, text) in REFUSALS.items()},
         "unknownRefusal": UNKNOWN_REFUSAL,
         "outcomes": outcomes(),
         "notices": NOTICES,
+        "checks": CHECKS,
     }

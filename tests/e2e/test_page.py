@@ -107,7 +107,7 @@ def stopped(stack: Stack, *names: str) -> Iterator[None]:
 def keep_picture(page: Page, name: str) -> None:
     """A picture for the README, where UPDATE_PICTURES asks for new ones; for who looks, in any case."""
     ARTIFACTS.mkdir(exist_ok=True)
-    page.screenshot(path=ARTIFACTS / name, animations="disabled")
+    page.screenshot(path=ARTIFACTS / name, animations="disabled", full_page=True)
     if os.environ.get("UPDATE_PICTURES"):
         PICTURES.mkdir(exist_ok=True)
         shutil.copy(ARTIFACTS / name, PICTURES / name)
@@ -180,8 +180,6 @@ def test_a_light_is_orange_until_its_service_answers_and_an_idle_socket_stays(
         tab = page.context.new_page()
         heard = open_socket_that_is_idle(tab, closed)
         expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "FAIL", timeout=20_000)
-        if backing.stack == "real":
-            keep_picture(page, "lights.png")
         assert lights(page) == {"auth": "SUCCESS", "chat": "FAIL", "customer": "PENDING"}
         if backing.stack == "real":
             # What is tested is the passing of this time: redis-py's default closed every quiet socket after 5 s.
@@ -226,6 +224,8 @@ def test_a_page_that_lost_its_process_reconnects_and_ends_right(page: Page, stac
         expect(page.locator("#notice")).to_be_visible(timeout=10_000)
         stack.roles["web"].start()
         wait_for_flag(page, "connected")
+        expect(page.locator("#notice")).to_be_hidden()
+        expect(page.locator("#announcement")).to_have_text("The connection is back.")
     page.wait_for_url("**/login/", timeout=40_000)
     assert shown(page)[-1] == GREEN
 

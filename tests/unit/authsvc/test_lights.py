@@ -1,4 +1,4 @@
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import msgspec
@@ -57,7 +57,7 @@ def test_a_participants_own_reason_stands_where_auth_accepted():
     assert state.lights["chat"].reason == "duplicate: email"
 
 
-def test_the_wire_names_status_and_reason_only():
+def test_the_wire_names_status_and_reason_and_how_long_a_decided_light_took():
     state = decided(Verdict("auth", Status.SUCCESS), Verdict("chat", Status.FAIL, "duplicate: userId"))
     assert state.as_wire() == {
         "signupId": "00000000-0000-0000-0000-000000000001",
@@ -68,7 +68,16 @@ def test_the_wire_names_status_and_reason_only():
             "chat": {"status": "FAIL", "reason": "duplicate: userId"},
             "customer": {"status": "PENDING"},
         },
+        "took": {"auth": 0, "chat": 0},
     }
+
+
+def test_the_wire_says_stalled_until_it_is_complete():
+    state = msgspec.structs.replace(decided(Verdict("auth", Status.SUCCESS)), is_stalled=True)
+    assert state.as_wire()["stalled"] is True
+    half = state.decided([Verdict("chat", Status.SUCCESS)], at=NOW + timedelta(milliseconds=1234))
+    assert (half.as_wire()["stalled"], half.as_wire()["took"]) == (True, {"auth": 0, "chat": 1234})
+    assert "stalled" not in half.decided([Verdict("customer", Status.SUCCESS)], at=NOW).as_wire()
 
 
 def test_a_verdict_for_a_service_that_is_not_asked_is_an_error():

@@ -3,6 +3,7 @@ import json
 from datetime import timedelta
 from uuid import UUID
 
+import msgspec
 import pytest
 from django.utils import timezone
 
@@ -111,6 +112,28 @@ async def test_it_says_delayed_in_time_also_of_one_that_begins_tomorrow(begun, s
     async with asyncio.timeout(10):
         texts = [await anext(stream) for _ in range(2)]
     assert texts[-1] == b"event: delayed\ndata: {}\n\n"
+
+
+async def test_it_says_once_that_it_is_stalled_and_stays(begun, settings):
+    settings.STREAM_HEARTBEAT = 0.05
+    watch = Watch()
+    judged = decide(begun, "auth")
+    stream = follow(watch, [judged], seen=2)
+    texts = [await anext(stream) for _ in range(2)]
+    stalled = msgspec.structs.replace(judged, is_stalled=True)
+    watch.offer(stalled)
+    texts += [await anext(stream) for _ in range(3)]
+    assert texts[1:] == [b": still here\n\n", b"event: stalled\ndata: {}\n\n", b": still here\n\n", b": still here\n\n"]
+    watch.offer(decide(stalled, "chat", "customer"))
+    assert ids(await read(stream)) == [3]
+
+
+async def test_who_comes_later_hears_that_it_is_stalled(begun):
+    watch = Watch()
+    stream = follow(watch, [msgspec.structs.replace(begun, is_stalled=True)], seen=0)
+    texts = [await anext(stream) for _ in range(3)]
+    assert (ids(texts), texts[2]) == ([1], b"event: stalled\ndata: {}\n\n")
+    await stream.aclose()
 
 
 async def test_it_ends_when_the_client_leaves_or_it_is_too_old(begun, settings):

@@ -20,6 +20,8 @@ class SignUp:
     signup_id: str
     content: dict[str, str]
     version: int = 1
+    is_stalled: bool = False
+    took: dict[str, int] = field(default_factory=dict)
     services: dict[str, dict[str, str]] = field(
         default_factory=lambda: {service: {"status": "PENDING"} for service in SERVICES}
     )
@@ -37,7 +39,8 @@ class SignUp:
             "version": self.version,
             "complete": self.is_complete,
             "services": self.services,
-        }
+            "took": self.took,
+        } | ({"stalled": True} if self.is_stalled else {})
 
     @property
     def event(self) -> bytes:
@@ -56,6 +59,7 @@ class AuthServer:
         self.may_answer.set()
         self.posts: list[tuple[str, dict[str, str]]] = []
         self.addresses: list[str] = []  # for whom, as the front says
+        self.languages: list[str] = []  # of each post
         self.streams: Counter[str] = Counter()  # open now
         self.resumed: list[tuple[str, str]] = []  # signup_id and Last-Event-ID of each GET …/events
         self.reads = 0
@@ -101,6 +105,7 @@ class AuthServer:
         key, content = request.headers["Idempotency-Key"], await request.json()
         self.posts.append((key, content))
         self.addresses.append(request.headers.get("Signup-Address", ""))
+        self.languages.append(request.headers["Accept-Language"])
         await self.may_answer.wait()
         if self.problems:
             return self.problems.pop(0)

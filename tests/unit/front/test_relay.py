@@ -190,18 +190,18 @@ async def test_a_heartbeat_says_the_newest_state_again_and_that_it_is_delayed(
     async with Listener(signup_id) as listener:
         await auth.say(str(signup_id), b": still here\n\n")
         await listener.hears(2)
-        assert not listener.heard[-1]["delayed"]
+        assert listener.heard[-1]["slowness"] is None
         await auth.say(str(signup_id), b"event: delayed\ndata: {}\n\n")
 
         async def is_said() -> bool:
-            return listener.heard[-1]["delayed"]
+            return listener.heard[-1]["slowness"] == "delayed"
 
         await eventually_async(is_said)
         heard = len(listener.heard)
         await auth.say(str(signup_id), b": still here\n\n")
 
         async def is_said_again() -> bool:
-            return len(listener.heard) > heard and listener.heard[-1]["delayed"]
+            return len(listener.heard) > heard and listener.heard[-1]["slowness"] == "delayed"
 
         await eventually_async(is_said_again)
 
@@ -222,7 +222,7 @@ async def test_a_burst_of_changes_is_sent_once_with_the_newest(
             return not relays()._news
 
         await eventually_async(is_all_sent)
-        last = {"type": "signup.news", "text": '{"version": 999}', "delayed": False}
+        last = {"type": "signup.news", "text": '{"version": 999}', "slowness": None}
         await get_channel_layer().group_send(group_of(signup_id), last)
         await listener.hears(999)
         assert len(listener.versions) < 100

@@ -81,7 +81,7 @@ async def test_no_state_is_sent_twice_or_backwards(
     layer = get_channel_layer()
     old = auth.signups[str(signup_id)].event.decode().split("data: ")[1].strip()
     for text in (old, old.replace('"version": 2', '"version": 1')):
-        await layer.group_send(group_of(signup_id), {"type": "signup.news", "text": text, "delayed": False})
+        await layer.group_send(group_of(signup_id), {"type": "signup.news", "text": text, "slowness": None})
     await auth.turn(str(signup_id), "chat", "SUCCESS")
     assert (await state_of(socket))["version"] == 3
 
@@ -140,6 +140,27 @@ async def test_delayed_is_said_once(open_socket: OpenSocket, auth: AuthServer, s
     assert await socket.receive_nothing(0.2)
     await auth.turn(str(signup_id), "chat", "SUCCESS")
     assert (await state_of(socket))["version"] == 3
+
+
+async def test_stalled_is_said_once_and_never_taken_back(
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
+) -> None:
+    await relays().sign_up(signup_id, user)
+    socket = await connected(open_socket())
+    await state_of(socket)
+    for event in (b"stalled", b"delayed", b"stalled"):
+        await auth.say(str(signup_id), b"event: " + event + b"\ndata: {}\n\n")
+    assert await state_of(socket) == {"signupId": str(signup_id), "stalled": True}
+    assert await socket.receive_nothing(0.2)
+
+
+async def test_a_page_that_comes_late_hears_that_its_signup_is_stalled(
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID
+) -> None:
+    auth.signups[str(signup_id)] = SignUp(str(signup_id), {}, is_stalled=True)
+    socket = await connected(open_socket())
+    assert (await state_of(socket))["version"] == 1
+    assert await state_of(socket) == {"signupId": str(signup_id), "stalled": True}
 
 
 async def test_while_it_hears_heartbeats_it_does_not_ask(

@@ -9,6 +9,7 @@ from django.http import HttpResponse
 from django.test import AsyncClient
 from pytest_django.fixtures import Settings
 
+from signup_sync.front import words
 from tests.servers.process import free_port
 from tests.unit.front.auth_server import AuthServer
 from tests.unit.front.conftest import HOST
@@ -64,6 +65,44 @@ async def test_without_a_script_a_delay_is_said_and_the_page_loads_itself_less_o
     for service in ("chat", "customer"):
         await auth.turn(signup_id, service, "SUCCESS")
     assert reload_of(await client.get(path)) == "2;url=/login/"
+
+
+async def test_without_a_script_a_stalled_signup_is_said(client: AsyncClient, auth: AuthServer) -> None:
+    path = (await send(client, await open_form(client)))["Location"]
+    (signup,) = auth.signups.values()
+    signup.is_stalled = True
+    response = await client.get(path)
+    assert "A service does not answer" in response.content.decode()
+    assert 'data-outcome="stalled"' in response.content.decode()
+    assert re.search(r'data-action="login" href="/login/">', response.content.decode())
+    assert reload_of(response) == "10"
+
+
+async def test_each_light_says_how_long_it_took(client: AsyncClient, auth: AuthServer) -> None:
+    path = (await send(client, await open_form(client)))["Location"]
+    (signup,) = auth.signups.values()
+    signup.took = {"auth": 3, "chat": 1260}
+    assert re.findall(r'class="light-took">([^<]*)<', (await client.get(path)).content.decode()) == [
+        "at once",
+        "1.3 s",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "said"),
+    [
+        (None, ""),
+        (0, "at once"),
+        (400, "0.4 s"),
+        (99_900, "100 s"),
+        (130_000, "2.2 min"),
+        (10**7, "2.8 h"),
+        (10**9, "12 d"),
+    ],
+)
+def test_a_time_is_said_in_its_unit(milliseconds: int | None, said: str) -> None:
+    assert words.took_of(milliseconds) == said
 
 
 async def test_a_form_that_was_open_for_long_is_not_delayed_at_once(
@@ -124,6 +163,15 @@ async def test_the_lights_are_shown_to_no_other_browser(client: AsyncClient, aut
         assert response.status_code == 404
         assert "another browser" in response.content.decode()
         assert "data-service" not in response.content.decode()
+
+
+@pytest.mark.parametrize("ticket", ["nonsense", "eyJzIjoiMSJ9:1w:x", "<script>", "%00", "a" * 5000])
+async def test_a_guessed_ticket_opens_nothing(client: AsyncClient, ticket: str) -> None:
+    await open_form(client)
+    response = await client.get(f"/signup/status/{ticket}/")
+    assert response.status_code == 404
+    assert "<script>" not in response.content.decode()
+    assert "data-service" not in response.content.decode()
 
 
 async def test_an_old_page_is_closed_in_words(

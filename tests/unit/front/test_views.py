@@ -259,6 +259,56 @@ async def test_a_post_from_elsewhere_is_refused(auth: AuthServer) -> None:
     assert auth.posts == []
 
 
+@pytest.mark.parametrize("accepted", ["ko", "ko-KR,ko;q=0.9,en;q=0.5", "fr,ko;q=0.8"])
+async def test_a_browser_that_wants_korean_gets_it(client: AsyncClient, accepted: str) -> None:
+    page = (await client.get("/signup/", headers={"Accept-Language": accepted})).content.decode()
+    assert '<html lang="ko">' in page
+    assert "비밀번호 확인" in page
+
+
+async def test_auth_is_asked_for_its_words_in_the_pages_language(client: AsyncClient, auth: AuthServer) -> None:
+    await send(client, await open_form(client))
+    await client.post("/language/", {"language": "ko"})
+    await send(client, await open_form(client), userId="another")
+    assert auth.languages == ["en", "ko"]
+
+
+async def test_the_switch_is_kept_in_a_cookie(client: AsyncClient) -> None:
+    answer = await client.post("/language/", {"language": "ko", "next": "/signup/"})
+    assert (answer.status_code, answer["Location"]) == (302, "/signup/")
+    assert client.cookies["django_language"].value == "ko"
+    page = (await client.get("/signup/", headers={"Accept-Language": "en"})).content.decode()
+    assert '<html lang="ko">' in page
+    assert '<button name="language" value="en" lang="en">English</button>' in page
+
+
+async def test_the_switch_leads_to_no_other_site(client: AsyncClient) -> None:
+    answer = await client.post("/language/", {"language": "ko", "next": "https://evil.example/"})
+    assert answer["Location"] == "/"
+
+
+async def test_every_page_allows_our_own_files_alone(client: AsyncClient) -> None:
+    for path in ("/signup/", "/signup/status/nonsense/", "/no-such-page/", "/language/"):
+        response = await client.get(path)
+        assert response["Content-Security-Policy"].startswith("default-src 'self';")
+        assert "unsafe" not in response["Content-Security-Policy"]
+        assert response["Referrer-Policy"] == "strict-origin"
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", f"http://{HOST}:9999"])
+@pytest.mark.parametrize("path", ["/signup/", "/language/", "/account/check/"])
+async def test_a_post_of_another_sites_page_is_refused_though_it_has_the_token(
+    auth: AuthServer, path: str, origin: str
+) -> None:
+    client = AsyncClient(enforce_csrf_checks=True, headers={"Host": HOST})
+    page = (await client.get("/signup/")).content.decode()
+    token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)[1]
+    fields = TYPED | PASSWORDS | {"csrfmiddlewaretoken": token, "language": "ko"}
+    assert (await client.post(path, fields, headers={"Origin": origin})).status_code == 403
+    assert (await client.post(path, fields)).status_code != 403
+    assert len(auth.posts) == (path == "/signup/")
+
+
 async def test_no_password_is_logged(client: AsyncClient, auth: AuthServer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     auth.problems = [problem(502), problem(503), problem(422)]

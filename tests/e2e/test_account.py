@@ -1,0 +1,165 @@
+"""What a person does about the account: sees who holds it, changes the password, and gets in without it."""
+
+import re
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.client import produce, request, sign_up
+from tests.conftest import Person, new_person
+from tests.e2e.test_api import requested, row
+from tests.e2e.test_page import GREEN, fill, lights, log_in, sign_up_in, submit, wait_for_flag
+from tests.e2e.test_stalled import admin_of
+from tests.stack import Stack
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.needs("application", "chromium")]
+
+NEW_PASSWORD = "quite another w0rd"
+SCRIPT = "<script>window.isOwned = true</script><img src=x onerror='window.isOwned = true'>"
+ADVICE = "#password-advice"
+
+
+def log_in_at(page: Page, person: Person) -> None:
+    page.goto("/login/")
+    log_in(page, person)
+
+
+def become_admin(page: Page, stack: Stack) -> None:
+    cookies = (cookie.split("=", 1) for cookie in admin_of(stack).split("; "))
+    page.context.add_cookies([{"name": name, "value": value, "url": stack.base_url} for name, value in cookies])
+
+
+def test_the_account_shows_its_owner_who_holds_it_at_any_time_later(page: Page, stack: Stack, person: Person):
+    sign_up(stack, person.form)
+    log_in_at(page, person)
+    assert lights(page) == GREEN
+    expect(page.locator("[data-service=chat]")).to_contain_text("Ready")
+
+
+def test_the_account_names_the_service_that_knew_the_person_before(page: Page, stack: Stack, person: Person):
+    produce(stack, "user.newUser.req", requested(person, services=["chat"]), key=person.user_id)
+    eventually(lambda: row(person) in stack.rows("chat"), 20)
+    sign_up(stack, person.form)
+    log_in_at(page, person)
+    assert lights(page) == GREEN | {"chat": "FAIL"}
+    expect(page.locator("[data-service=chat]")).to_contain_text("Already knew this user ID")
+
+
+def test_the_account_is_shown_to_nobody_else(stack: Stack):
+    answer = request(stack, "GET", "/account/")
+    assert (answer.status, answer.headers["Location"]) == (302, "/login/?next=/account/")
+
+
+def test_a_script_for_a_name_is_text_on_every_page(page: Page, stack: Stack, person: Person):
+    sign_up(stack, person.form | {"userName": SCRIPT})
+    page.goto("/login/")
+    page.locator("[name=username]").fill(person.user_id)
+    page.locator("[name=password]").fill(person.password)
+    page.locator("main [type=submit]").click()
+    page.wait_for_url("**/account/")
+    expect(page.locator("h1")).to_contain_text(SCRIPT)
+    page.goto("/signup/")
+    wait_for_flag(page, "ready")
+    fill(page, new_person(), userName=SCRIPT, email="nowhere")
+    submit(page)
+    expect(page.locator("[data-field=email] .field-error")).to_be_visible(timeout=20_000)
+    become_admin(page, stack)
+    for kind in ("user", "signup"):
+        page.goto(f"/admin/authsvc/{kind}/?q={person.user_id}")
+        assert page.evaluate("window.isOwned") is None
+        page.locator("#result_list tbody th a").first.click()
+        assert SCRIPT in (
+            page.locator("#id_user_name, .field-user_name .readonly").evaluate("e => e.value ?? e.innerText")
+        )
+        assert page.evaluate("window.isOwned") is None
+
+
+def test_who_forgot_the_password_gets_a_link_by_mail_that_works_once(page: Page, stack: Stack, person: Person):
+    sign_up(stack, person.form)
+    page.goto("/login/")
+    page.get_by_role("link", name="Forgot your password?").click()
+    page.locator("[name=email]").fill(person.email.upper())
+    page.get_by_role("button", name="Send the link").click()
+    expect(page.locator("h1")).to_have_text("Look into your mail")
+    mail = eventually(lambda: re.search(rf"To: {person.email}.*?(/password/\S+)", stack.logs()["web"], re.DOTALL), 10)
+    page.goto(mail[1])
+    for name in ("new_password1", "new_password2"):
+        page.locator(f"[name={name}]").fill(NEW_PASSWORD)
+    page.get_by_role("button", name="Set the password").click()
+    expect(page.locator(".notice")).to_contain_text("Your new password is set")
+    log_in(page, Person(person.user_id, person.email, person.user_name, NEW_PASSWORD))
+    page.goto(mail[1])
+    expect(page.locator("h1")).to_have_text("This link does not work any more")
+
+
+def test_an_unknown_address_is_told_the_same_and_gets_no_mail(page: Page, stack: Stack, person: Person):
+    page.goto("/password/")
+    page.locator("[name=email]").fill(person.email)
+    page.get_by_role("button", name="Send the link").click()
+    expect(page.locator("h1")).to_have_text("Look into your mail")
+    assert person.email not in stack.logs()["web"]
+
+
+def test_the_password_is_changed_at_the_account(page: Page, stack: Stack, person: Person):
+    sign_up(stack, person.form)
+    log_in_at(page, person)
+    page.get_by_role("link", name="Change your password").click()
+    for name, text in (("old_password", "wrong"), ("new_password1", "12345678"), ("new_password2", "12345678")):
+        page.locator(f"[name={name}]").fill(text)
+    page.get_by_role("button", name="Change the password").click()
+    expect(page.locator("[data-field=old_password] .field-error")).to_be_visible()
+    expect(page.locator("[data-field=new_password2] .field-error")).to_contain_text("too common")
+    for name, text in (
+        ("old_password", person.password),
+        ("new_password1", NEW_PASSWORD),
+        ("new_password2", NEW_PASSWORD),
+    ):
+        page.locator(f"[name={name}]").fill(text)
+    page.get_by_role("button", name="Change the password").click()
+    expect(page.locator(".notice")).to_have_text("Your password is changed.")
+    page.get_by_role("button", name="Log out").click()
+    log_in(page, Person(person.user_id, person.email, person.user_name, NEW_PASSWORD))
+
+
+def test_the_form_says_what_is_wrong_while_one_types_and_logs_nothing(page: Page, stack: Stack, person: Person):
+    page.goto("/signup/")
+    wait_for_flag(page, "ready")
+    page.locator("[name=userId]").fill(person.user_id)
+    page.locator("[name=userName]").fill(person.user_name)
+    page.locator("[name=email]").fill("nowhere")
+    page.locator("[name=userPw]").fill(f"{person.user_id}1")
+    expect(page.locator("[data-field=email] .field-error")).to_be_visible()
+    expect(page.locator(ADVICE)).to_contain_text("too similar to the user ID")
+    page.locator("[name=userPw]").fill(person.password)
+    expect(page.locator(ADVICE)).to_have_text("This password can be used.")
+    page.locator("[name=email]").fill(person.email)
+    expect(page.locator("[data-field=email] .field-error")).to_be_hidden()
+    assert not any(person.password in log for log in stack.logs().values())
+    # Of a form that is refused before auth sees it, what was found before stays.
+    page.locator("[name=userId]").fill("no spaces")
+    page.locator("[name=email]").focus()
+    expect(page.locator("[data-field=userId] .field-error")).to_be_visible()
+    # What a message moves away while somebody is pressing on it would not be pressed.
+    page.locator("[name=userPw2]").press_sequentially("another")
+    submit(page)
+    expect(page.locator("#error-summary")).to_be_focused()
+    expect(page.locator("#error-summary a")).to_have_count(2)
+    page.locator("#error-summary a").last.click()
+    expect(page.locator("[name=userPw2]")).to_be_focused()
+
+
+def test_a_korean_browser_is_spoken_to_in_korean_until_the_switch(browser: Browser, stack: Stack, person: Person):
+    context = browser.new_context(base_url=stack.base_url, locale="ko-KR")
+    page = context.new_page()
+    sign_up_in(page, person, userId="빈 칸")
+    expect(page.locator("[data-field=userId] .field-error")).to_contain_text("글자, 숫자", timeout=20_000)
+    fill(page, person)
+    submit(page)
+    expect(page.locator("[data-service=chat]")).to_contain_text("채팅", timeout=20_000)
+    page.wait_for_url("**/login/", timeout=20_000)
+    page.get_by_role("button", name="English").click()
+    expect(page.locator("h1")).to_have_text("Log in")
+    page.goto("/signup/")
+    expect(page.locator("html")).to_have_attribute("lang", "en")
+    context.close()

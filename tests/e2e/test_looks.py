@@ -1,0 +1,115 @@
+"""How the pages look: axe finds nothing in either scheme, the policy stops nothing of ours, and pictures are kept."""
+
+from collections.abc import Iterator
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from tests.client import produce, sign_up
+from tests.conftest import Person, new_person
+from tests.e2e.test_account import become_admin
+from tests.e2e.test_api import requested, row
+from tests.e2e.test_page import fill, keep_picture, log_in, sign_up_in, stopped, submit, wait_for_flag
+from tests.stack import Stack
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.needs("application", "chromium")]
+
+PHONE = {"width": 390, "height": 844}
+DESKTOP = {"width": 1280, "height": 800}
+HEAR_ANNOUNCEMENTS = """
+    window.said = [];
+    addEventListener("DOMContentLoaded", () => {
+      const region = document.getElementById("announcement");
+      new MutationObserver(() => window.said.push(region.textContent)).observe(region, { childList: true });
+    });
+"""
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+axe = Axe()
+
+
+@pytest.fixture
+def still(browser: Browser, stack: Stack) -> Iterator[Page]:
+    """A tab in which nothing moves. Whatever the policy stops, or a script complains of, fails the test."""
+    context = browser.new_context(base_url=stack.base_url, locale="en-US", reduced_motion="reduce")
+    tab = context.new_page()
+    complaints: list[str] = []
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    yield tab
+    context.close()
+    # Chromium says so of each answer like 422.
+    assert [text for text in complaints if not text.startswith("Failed to load resource")] == []
+
+
+def assert_accessible(page: Page) -> None:
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        found = axe.run(
+            page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+        )
+        assert found.violations_count == 0, f"{page.url}, {scheme}\n{found.generate_report()}"
+
+
+def keep_pictures(page: Page, name: str) -> None:
+    """On a phone in the one scheme, on a desktop in the other."""
+    for device, size, scheme in (("phone", PHONE, "light"), ("desktop", DESKTOP, "dark")):
+        if name == "lights":
+            scheme = {"light": "dark", "dark": "light"}[scheme]
+        page.set_viewport_size(size)
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        keep_picture(page, f"{name}-{device}-{scheme}.png")
+
+
+def test_the_form(still: Page, person: Person):
+    still.goto("/signup/")
+    wait_for_flag(still, "ready")
+    assert_accessible(still)
+    fill(still, Person("mina.k", "mina@example.org", "Mina Kim", "correct horse battery"))
+    expect(still.locator("#password-advice")).to_contain_text("can be used")
+    keep_pictures(still, "form")
+    fill(still, person, userId="no spaces")
+    submit(still)
+    expect(still.locator("#error-summary")).to_be_focused(timeout=20_000)
+    assert_accessible(still)
+
+
+def test_the_lights(still: Page, stack: Stack, person: Person):
+    produce(stack, "user.newUser.req", requested(person, services=["chat"]), key=person.user_id)
+    eventually(lambda: row(person) in stack.rows("chat"), 20)
+    still.add_init_script(HEAR_ANNOUNCEMENTS)
+    with stopped(stack, "customer"):
+        sign_up_in(still, person)
+        expect(still.locator("[data-service=chat]")).to_have_attribute("data-status", "FAIL", timeout=20_000)
+        for service, sign in (("auth", "success"), ("chat", "fail"), ("customer", "pending")):
+            # Readable without its colour.
+            expect(still.locator(f"[data-service={service}] svg:visible")).to_have_class(f"sign-{sign}")
+        assert " ".join(still.evaluate("window.said")) == "Auth: Ready. Chat: Already knew this user ID."
+        assert still.evaluate("document.getAnimations().length") == 0
+        assert_accessible(still)
+        keep_pictures(still, "lights")
+
+
+def test_login_account_and_passwords(still: Page, stack: Stack, person: Person):
+    sign_up(stack, person.form)
+    for path in ("/login/", "/password/", "/password/sent/", "/password/MQ/made-up/", "/signup/status/made-up/"):
+        still.goto(path)
+        assert_accessible(still)
+    still.goto("/login/")
+    log_in(still, person)
+    assert_accessible(still)
+    keep_picture(still, "account.png")
+    still.get_by_role("link", name="Change your password").click()
+    assert_accessible(still)
+
+
+def test_the_policy_lets_the_administration_work(still: Page, stack: Stack):
+    staff = new_person()
+    sign_up(stack, staff.form)
+    become_admin(still, stack)
+    for path in ("", f"authsvc/user/?q={staff.user_id}", "authsvc/signup/", "chatsvc/chatuser/add/", "auth/group/add/"):
+        still.goto(f"/admin/{path}")
+        expect(still.locator("#content h1")).to_be_visible()
+    # Built by Django's own script: the two boxes of permissions.
+    expect(still.locator("#id_permissions_to")).to_be_visible()
