@@ -26,6 +26,7 @@ from eventbus.errors import is_transient
 from eventbus.inspection import Inspector, NoSuchTopicError
 from eventbus.messages import Header, Incoming
 from eventbus.models import DeadLetter, headers_from_document, place
+from eventbus.tracing import trace_id_in
 
 Kind = Literal["auth", "asked", "answered", "light", "letter", "act", "end", "due"]
 
@@ -195,8 +196,8 @@ def is_about(signup_id: UUID, value: bytes | memoryview | None, headers: Iterabl
     try:
         return _decoder.decode(bytes(value or b"")).signup_id == signup_id
     except msgspec.MsgspecError:
-        trace = signup_id.hex.encode()
-        return any(name == "traceparent" and content and trace in content for name, content in headers)
+        traces = (trace_id_in(content) for name, content in headers if name == "traceparent" and content)
+        return signup_id.hex in traces
 
 
 def what_is_gone(signup: SignUp, messages: Sequence[Incoming]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from authsvc.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, new_user_requested, traceparent_of
+from authsvc.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, new_user_requested
 from authsvc.lights import Status, Verdict
 from authsvc.models import SignUp, User
 from authsvc.services import NewSignUp, ReportedVerdict, apply_verdicts, register_users
@@ -19,6 +19,7 @@ from eventbus.messages import Outgoing
 from eventbus.models import DeadLetter, DeadLetterAct
 from eventbus.producer import EventProducer
 from eventbus.topics import ensure_topics
+from eventbus.tracing import traceparent
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -194,7 +195,7 @@ def test_a_letter_that_cannot_be_read_is_told_by_its_trace(no_kafka):
     DeadLetter.objects.create(
         letter_topic="user.newUser.req.chat.dlt", letter_partition=0, letter_offset=0, topic="user.newUser.req",
         group="chat", put_aside_at=timezone.now(), key=b"kim", value=b"\xff",
-        headers=[["traceparent", traceparent_of(kim.id)]],
+        headers=[["traceparent", traceparent(kim.id)]],
     )  # fmt: skip
     assert [step.kind for step in told(kim).steps if step.letter_id] == ["letter"]
 
