@@ -69,9 +69,9 @@ def test_a_script_for_a_name_is_text_on_every_page(page: Page, stack: Stack, per
         page.goto(f"/admin/authsvc/{kind}/?q={person.user_id}")
         assert page.evaluate("window.isOwned") is None
         page.locator("#result_list tbody th a").first.click()
-        assert SCRIPT in (
-            page.locator("#id_user_name, .field-user_name .readonly").evaluate("e => e.value ?? e.innerText")
-        )
+        page.wait_for_url("**/change/**")
+        inputs = "[...document.querySelectorAll('input')].map((input) => input.value).join()"
+        assert SCRIPT in page.evaluate(f"document.body.innerText + {inputs}")
         assert page.evaluate("window.isOwned") is None
 
 
