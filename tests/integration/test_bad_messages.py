@@ -125,7 +125,13 @@ def test_auth_turns_the_good_lights(bad):
 @pytest.mark.needs("redis")
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("reason", "a\0b"), ("reason", "x" * 256), ("service", "nobody"), ("service", "a\0b"), ("signupId", str(UUID(int=3)))],
+    [
+        ("reason", "a\0b"),
+        ("reason", "x" * 256),
+        ("service", "nobody"),
+        ("service", "a\0b"),
+        ("signupId", str(UUID(int=3))),
+    ],
 )
 def test_an_answer_that_can_t_be_kept_is_put_aside_and_turns_nothing(field, value):
     signup_id = new_signup()
