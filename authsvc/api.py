@@ -76,6 +76,7 @@ class SignUpApi:
 
     async def close(self) -> None:
         """Ends the background work and the connections of the event loop."""
+        await self._writer.close()
         await self._hub.close()
         await self._projection.close()
         await self._limits.close()

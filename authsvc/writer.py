@@ -26,6 +26,8 @@ BATCH_MAX: Final = 500
 WAITING_MAX: Final = 2000
 # Copies under way: as many as the projection has connections. Where Redis hangs, more would only pile up.
 COPIES_MAX: Final = CONNECTIONS
+# Seconds that the last events have to get to Kafka; those of the others are due again.
+LEAVES_WITHIN: Final = 1.0
 
 _Waiting = tuple[NewSignUp, asyncio.Future[Registration]]
 
@@ -60,6 +62,13 @@ class SignUpWriter:
             self._running = asyncio.create_task(self._drain(), context=contextvars.Context())
         # A client that leaves cancels its wait, not its sign-up.
         return await asyncio.shield(future)
+
+    async def close(self) -> None:
+        """Returns when all that was taken is saved and told; ends the thread and the producer."""
+        while begun := {*self._projecting, *({self._running} if self._running else ())}:
+            await asyncio.wait(begun)
+        self._thread.shutdown()
+        await asyncio.to_thread(self._producer.close, LEAVES_WITHIN)
 
     async def _drain(self) -> None:
         try:

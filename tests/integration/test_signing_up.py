@@ -91,10 +91,11 @@ def new_signup(person: Person) -> NewSignUp:
 
 @pytest.fixture
 async def writer():
-    producer, projection = EventProducer(), AsyncProjection()
-    yield SignUpWriter(producer, projection)
+    projection = AsyncProjection()
+    writer = SignUpWriter(EventProducer(), projection)
+    yield writer
+    await writer.close()
     await projection.close()
-    producer.close(timeout=5)
 
 
 async def count(**filters) -> int:
