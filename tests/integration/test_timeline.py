@@ -4,6 +4,7 @@ import json
 from datetime import timedelta
 from io import StringIO
 from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -206,11 +207,11 @@ def test_a_record_that_is_gone_is_said(no_kafka):
     assert told(kim).notes[-1].startswith("Auth's record of this user is gone")
 
 
-def test_explain_tells_one_story_by_id_with_the_trace_and_times_with_their_zone(no_kafka, settings):
-    settings.TIME_ZONE = "Asia/Seoul"
+def test_explain_tells_one_story_by_id_with_the_trace_and_times_with_their_zone(no_kafka):
     kim = sign_up("kim")
     SignUp.objects.update(created_at="2026-03-01T23:30:00.25Z")
-    said = explain(str(kim.id))
+    with timezone.override(ZoneInfo("Asia/Seoul")):
+        said = explain(str(kim.id))
     assert f"Sign-up      {kim.id}" in said
     assert f"Trace        {kim.id.hex}" in said
     assert "2026-03-02 08:30:00.250 KST  +0.000 s" in said
