@@ -10,8 +10,8 @@ from tests.chaos.report import report
 from tests.chaos.run import run
 
 # Always the same people and faults, so that a red run is about the change and not about the dice; `make chaos` rolls
-# them anew.
-SEED: Final = 780629
+# them anew. With this seed an instance of auth that holds streams is killed, and a member of a group is frozen.
+SEED: Final = 14
 SIGNUPS: Final = 500
 # Seconds that the whole may take, from the first sign-up until all is healed.
 WITHIN: Final = 180
