@@ -1,5 +1,6 @@
-"""What commands write for a person at a terminal: plain lines, whatever strangers put into the messages."""
+"""What commands read from a person at a terminal, and write: plain lines, whatever strangers put into the messages."""
 
+import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Final
@@ -37,3 +38,14 @@ def printable(text: str) -> str:
 
 def to_the_second(at: datetime) -> str:
     return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}"
+
+
+def moment(text: str) -> datetime:
+    """An ISO date (its midnight) or time, in TIME_ZONE unless it says otherwise."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no ISO date or time, such as 2026-01-31 or 2026-01-31T09:30"
+        ) from None
+    return at if timezone.is_aware(at) else timezone.make_aware(at)

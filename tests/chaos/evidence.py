@@ -17,6 +17,7 @@ from tests.stack import Stack
 
 # Whose dead letters the poison of a topic must be found in.
 READERS = {REQUESTS: ("chat", "customer"), ANSWERS: ("auth",)}
+COLLECTOR = "dead-letters"
 USER = "user_id, user_id_key, email, user_name, role"
 
 
@@ -44,12 +45,11 @@ def pending(stack: Stack) -> int:
 
 
 def unread(stack: Stack) -> int:
-    """How many messages the consumers have not committed yet."""
-    left = 0
-    for topic, groups in READERS.items():
-        for group in groups:
-            left += _lag(stack, stack.env["KAFKA_PREFIX"] + topic, stack.env["KAFKA_PREFIX"] + group)
-    return left
+    """How many messages the consumers, and then the collector of what they put aside, have not committed yet."""
+    read = [(topic, group) for topic, groups in READERS.items() for group in groups]
+    read += [(letters(*each), COLLECTOR) for each in read]
+    prefix = stack.env["KAFKA_PREFIX"]
+    return sum(_lag(stack, prefix + topic, prefix + group) for topic, group in read)
 
 
 def _lag(stack: Stack, topic: str, group: str) -> int:
@@ -67,6 +67,8 @@ def _lag(stack: Stack, topic: str, group: str) -> int:
 def collect(stack: Stack, stories: Mapping[UUID, Story], noise: Noise) -> Evidence:
     signups = stack.query("auth", "SELECT id, owner_signup_id, lights, version FROM authsvc_signup")
     users = stack.query("auth", f"SELECT owner_signup_id, NULL, {USER} FROM authsvc_user")
+    kept = stack.query("auth", "SELECT letter_topic, key FROM eventbus_deadletter")
+    topics = {letters(topic, group): topic for topic in READERS for group in READERS[topic]}
     return Evidence(
         stories=stories,
         signups=[SignUpRow(*row) for row in signups],
@@ -77,12 +79,9 @@ def collect(stack: Stack, stories: Mapping[UUID, Story], noise: Noise) -> Eviden
             ]
             for service, table in PARTICIPANTS.items()
         },
-        poison={letters(topic, group): noise.poison[topic] for topic in READERS for group in READERS[topic]},
-        dead={
-            letters(topic, group): [message.key or b"" for message in in_topic(stack, letters(topic, group))]
-            for topic in READERS
-            for group in READERS[topic]
-        },
+        poison={each: noise.poison[topic] for each, topic in topics.items()},
+        dead={each: [message.key or b"" for message in in_topic(stack, each)] for each in topics},
+        kept={each: {key or b"" for topic, key in kept if topic == each} for each in topics},
     )
 
 

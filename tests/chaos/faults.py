@@ -51,11 +51,13 @@ def plan(kills: int, seconds: float, random: Random) -> list[Step]:
     victims = _victims(kills, random)
     for index in range(kills):
         planner.add(seconds * (index + random.random()) / kills, "kill", victims, until="start", lasts=AWAY)
-    for _ in range(max(1, kills // 4)):
+    for number in range(max(1, kills // 4)):
         # Early enough to end while there is still traffic.
         at = iter([random.uniform(0, 0.85) * seconds for _ in range(3)])
         planner.steps.append(Step(next(at), "flush", "redis"))
-        planner.add(next(at), "freeze", _shuffled(FROZEN, random), until="resume", lasts=FROZEN_FOR)
+        # First one whose group takes it for dead meanwhile.
+        frozen = FROZEN if number else tuple(JOINED)
+        planner.add(next(at), "freeze", _shuffled(frozen, random), until="resume", lasts=FROZEN_FOR)
         planner.add(next(at), "join", _shuffled(tuple(JOINED.values()), random), until="leave", lasts=JOINED_FOR)
     return sorted(planner.steps)
 

@@ -54,8 +54,8 @@ class UserRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that a run left behind. `dead` are the keys of the dead letters by topic; `poison` those put in, by the
-    dead-letter topic in which they must be."""
+    """All that a run left behind. `dead` are the keys of the dead letters by topic, `kept` those that were collected;
+    `poison` those put in, by the dead-letter topic in which they must be."""
 
     stories: Mapping[UUID, Story]
     signups: Sequence[SignUpRow]
@@ -63,6 +63,7 @@ class Evidence:
     copies: Mapping[str, Sequence[UserRow]]
     poison: Mapping[str, Collection[bytes]]
     dead: Mapping[str, Sequence[bytes]]
+    kept: Mapping[str, Collection[bytes]]
 
 
 def judge(evidence: Evidence) -> list[Offence]:
@@ -103,6 +104,8 @@ def _of_dead_letters(evidence: Evidence) -> Iterator[Offence]:
             yield Offence("lost", None, f"{key!r} is not in {topic}")
         for key in sorted(dead - set(keys)):
             yield Offence("lost", None, f"a good message of {key.decode(errors='replace')} is in {topic}")
+        for key in sorted(dead - set(evidence.kept[topic])):
+            yield Offence("lost", None, f"{key!r} of {topic} was not collected")
 
 
 def _of_rivals(evidence: Evidence) -> Iterator[Offence]:

@@ -60,6 +60,7 @@ def good() -> Evidence:
         },
         poison={PREFIX: {b"poison-0"}},
         dead={PREFIX: [b"poison-0", b"poison-0"]},
+        kept={PREFIX: {b"poison-0"}},
     )
 
 
@@ -90,6 +91,7 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Evidence]]] = {
     ),
     "poison that is nowhere": ("lost", lambda e: replace(e, dead={PREFIX: []})),
     "a good message put aside": ("lost", lambda e: replace(e, dead={PREFIX: [b"poison-0", b"p1"]})),
+    "a letter that was not collected": ("lost", lambda e: replace(e, kept={PREFIX: set()})),
     "a row twice": ("doubled", lambda e: with_copies(e, "customer", lambda rows: [*rows, rows[0]._replace(email="e")])),
     "a stranger's row": (
         "doubled",

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from tests.chaos.breaks_at import start_breaking
+from tests.client import produce
 from tests.conftest import Person
 from tests.e2e.test_api import ALL_GREEN, post, settled, statuses
 from tests.servers.process import http_status
@@ -22,6 +23,8 @@ def health(role: Role) -> tuple[int | None, int | None]:
     ("name", "hangs_in"),
     [
         ("chat", "participant.handler.NewUserHandler._save"),
+        ("auth-results", "authsvc.consumers.apply_verdicts"),
+        ("dead-letters", "eventbus.collector.keep"),
         ("relay", "authsvc.management.commands.relay_signups.claim_due"),
     ],
 )
@@ -32,6 +35,7 @@ def test_a_role_that_hangs_is_not_live_and_a_restart_helps(stack: Stack, person:
     start_breaking(role, hangs_in, "hangs", eventbus__health__BEAT_WITHIN=2, eventbus__consumer__TRY_WITHIN=2)
     try:
         signup = post(stack, person.form)
+        produce(stack, "user.newUser.req", b"garbage", key=person.user_id)  # so that the collector has work, too
         eventually(lambda: health(role) == (503, 503), 20, what=f"{name} says that it is stuck")
     finally:
         asked = time.monotonic()

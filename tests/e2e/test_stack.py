@@ -5,13 +5,22 @@ import time
 import urllib.request
 
 import pytest
+import redis
 
-from tests.conftest import new_stack
+from tests.chaos.test_leaks import page_client
+from tests.client import request
+from tests.conftest import new_person, new_stack
+from tests.e2e.test_page import stopped
 from tests.plugin import Backing
 from tests.servers.process import http_status
 from tests.stack import Stack
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("application")
+
+# Seconds that each kind of key may live in Redis after its last change (docs/adr/0014).
+LIFETIMES = {"signup": 3600, "front": 6, "traffic": 3600, "instance": 3600, "instances": 3600, "rate": 120}
+FOR_EVER = {"live-settings"}
 
 
 def test_every_role_is_ready_and_the_form_is_there(stack: Stack):
@@ -42,6 +51,28 @@ def test_a_killed_role_comes_back_and_is_ready(stack: Stack):
     assert role.exit_code == -9
     role.start()
     assert role.is_ready()
+
+
+def test_all_that_is_in_redis_ends_by_itself(backing: Backing):
+    with new_stack(backing, RATE_LIMIT_ADDRESS="1000") as stack, stopped(stack, "customer"):
+        page_client(stack)
+        assert request(stack, "POST", "/user", new_person().form).status == 202
+        with redis.Redis.from_url(stack.redis.env["REDIS_URL"], decode_responses=True) as client:
+
+            def kinds() -> dict[str, list[int]]:
+                found: dict[str, list[int]] = {}
+                for key in client.scan_iter():
+                    found.setdefault(key.partition(":")[0], []).append(client.ttl(key))
+                return found
+
+            eventually(lambda: kinds().keys() >= LIFETIMES.keys() | FOR_EVER, what="there is one of each kind")
+            lives = kinds()
+    assert lives.keys() == LIFETIMES.keys() | FOR_EVER
+    assert {kind: left for kind, left in lives.items() if kind in LIFETIMES and not within(left, LIFETIMES[kind])} == {}
+
+
+def within(left: list[int], lifetime: int) -> bool:
+    return all(0 <= seconds <= lifetime for seconds in left)
 
 
 def is_there(pid: int) -> bool:

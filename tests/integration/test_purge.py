@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
 from django.db import connections, transaction
 from django.test.utils import CaptureQueriesContext
@@ -16,6 +17,7 @@ from django.utils import timezone
 from authsvc.lights import Status, Verdict
 from authsvc.models import SignUp, User
 from authsvc.services import NewSignUp, ReportedVerdict, apply_verdicts, register_users
+from authsvc.sessions import SessionStore
 from eventbus.dead_letters import keep
 from eventbus.messages import Incoming, Subscription
 from eventbus.models import DeadLetter
@@ -103,6 +105,18 @@ def test_it_may_be_told_an_age_above_the_replay_window():
     letters(61, 50)
     assert purge("--older-than", "55") == "1 sign-ups and 1 dead letters deleted"
     assert left() == {"fifty"}
+
+
+def test_sessions_that_have_expired_go_too():
+    for seconds in (-1, 60):
+        session = SessionStore()
+        session.set_expiry(seconds)
+        session.create()
+    purge("--dry-run")
+    assert Session.objects.count() == 2
+    purge()
+    [left_over] = Session.objects.all()
+    assert left_over.expire_date > timezone.now()
 
 
 @pytest.mark.parametrize("days", ["0", "-1", "46"])

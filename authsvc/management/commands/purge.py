@@ -11,6 +11,7 @@ from django.utils import timezone
 from tqdm import tqdm
 
 from authsvc.retention import check_retention, in_days, old_signups, purge_signups, replay_window
+from authsvc.sessions import SessionStore
 from eventbus.dead_letters import purge_dead_letters
 from eventbus.models import DeadLetter
 from livesettings.following import look_once
@@ -22,8 +23,8 @@ BATCH: Final = 500
 class Command(BaseCommand):
     help = (
         "Deletes complete sign-ups and dead letters that are older than SIGNUP_RETENTION and DEAD_LETTER_RETENTION, in "
-        "short transactions; it may be interrupted and run again at any time. The users stay, and so does a sign-up "
-        "that is incomplete or stalled. Run it once a day."
+        "short transactions, and sessions that have expired; it may be interrupted and run again at any time. The "
+        "users stay, and so does a sign-up that is incomplete or stalled. Run it once a day."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -57,6 +58,8 @@ class Command(BaseCommand):
         if not dry_run:
             signups = purge("sign-ups", signups, partial(purge_signups, signups_before, BATCH, incomplete=incomplete))
             letters = purge("dead letters", letters, partial(purge_dead_letters, letters_before, BATCH))
+            # An expired session is a row that nobody waits for, and found by an index.
+            SessionStore.clear_expired()
         verb = "would be deleted" if dry_run else "deleted"
         self.stdout.write(f"{signups} sign-ups and {letters} dead letters {verb}")
 

@@ -1,15 +1,11 @@
 """`manage.py replay_signups`: publishes the events of chosen sign-ups again."""
 
-import argparse
-from datetime import datetime, time
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import QuerySet
-from django.utils import timezone
-from django.utils.dateparse import parse_date, parse_datetime
 from tqdm import tqdm
 
 from authsvc.identity import user_id_key
@@ -17,6 +13,7 @@ from authsvc.models import SignUp
 from authsvc.replay import ReplayCounts, replay
 from authsvc.services import AUTH
 from eventbus.producer import EventProducer
+from eventbus.terminal import moment
 
 
 class Command(BaseCommand):
@@ -54,18 +51,6 @@ class Command(BaseCommand):
         self.stdout.write(f"{total.sent} {verb}, {total.skipped} skipped, {total.failed} failed")
         if total.failed:
             raise CommandError("Some events could not be sent: is Kafka there? Run the same command again.")
-
-
-def moment(text: str) -> datetime:
-    """An ISO date (its midnight) or time, in TIME_ZONE unless it says otherwise."""
-    try:
-        if date := parse_date(text):
-            return timezone.make_aware(datetime.combine(date, time.min))
-        if at := parse_datetime(text):
-            return at if timezone.is_aware(at) else timezone.make_aware(at)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no date or time: {error}") from None
-    raise argparse.ArgumentTypeError(f"{text!r} is no ISO date or time, such as 2026-01-31 or 2026-01-31T09:30")
 
 
 def choose(options: dict[str, Any]) -> QuerySet[SignUp]:

@@ -5,19 +5,17 @@ import os
 import pwd
 import socket
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any, Final
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import Count, QuerySet
-from django.utils import timezone
 
 from eventbus.dead_letters import Outcome, discard, replay
 from eventbus.errors import DeliveryError
 from eventbus.models import DeadLetter
 from eventbus.producer import EventProducer
-from eventbus.terminal import printable, table, titled, to_the_second
+from eventbus.terminal import moment, printable, table, titled, to_the_second
 
 HEAD: Final = ("ID", "PUT ASIDE", "STATE", "GROUP", "MESSAGE", "KEY", "ERROR")
 
@@ -136,17 +134,6 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("letter_ids", nargs="*", type=int, metavar="ID")
     parser.add_argument("--all-waiting", action="store_true", help="every letter that waits, narrowed by the filters")
     add_filters(parser)
-
-
-def moment(text: str) -> datetime:
-    """An ISO date (its midnight) or time, in TIME_ZONE unless it says otherwise."""
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no ISO date or time, such as 2026-01-31 or 2026-01-31T09:30"
-        ) from None
-    return at if timezone.is_aware(at) else timezone.make_aware(at)
 
 
 def filtered(options: dict[str, Any]) -> QuerySet[DeadLetter]:

@@ -1,10 +1,15 @@
 """Whether the retentions fit each other, as every process checks at its start."""
 
+import os
+import subprocess
+import sys
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from authsvc.retention import check_retention, in_days, replay_window
+from tests.servers.process import ROOT
 
 
 def ids() -> list[str | None]:
@@ -49,6 +54,25 @@ def test_the_error_says_what_to_set_and_that_is_enough(settings):
     assert ids() == ["authsvc.E002"]
     settings.SIGNUP_RETENTION = days
     assert ids() == []
+
+
+@pytest.mark.parametrize(
+    "role",
+    [
+        ("-c", "import signup_sync.asgi"),
+        ("manage.py", "consume_events", "chat"),
+        ("manage.py", "relay_signups"),
+        ("manage.py", "collect_dead_letters"),
+    ],
+    ids=lambda role: role[-1],
+)
+def test_no_role_starts_with_it(role: tuple[str, ...], tmp_path: Path):
+    environment = os.environ | {"DATA_DIR": str(tmp_path), "SIGNUP_RETENTION": "30"}
+    done = subprocess.run(
+        [sys.executable, *role], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode != 0
+    assert "Set SIGNUP_RETENTION to" in done.stderr
 
 
 def test_dead_letters_that_kafka_keeps_for_longer_are_an_error(settings):
