@@ -74,6 +74,7 @@ export function checkWhileTyping(form, { path, words }) {
     asking?.abort();
     // It is about a password that stands there no more when the form comes back.
     advice.textContent = "";
+    advice.classList.remove("good");
   });
   form.addEventListener("input", (event) => {
     const name = event.target.name;
