@@ -20,6 +20,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from authsvc.models import SignUp
 from authsvc.replay import CHUNK, ReplayCounts, replay
 from authsvc.services import AUTH
+from authsvc.timeline import replayed_to
 from eventbus.producer import EventProducer
 
 # Seconds of one request: a page that answers so soon needs no patience, and no proxy's either.
@@ -103,8 +104,8 @@ def go_on(request: HttpRequest, chosen: QuerySet[SignUp], *, service: str | None
 
 
 def _log(request: HttpRequest, signups: QuerySet[SignUp], *, service: str | None) -> None:
-    text = _("Replayed to %(service)s") % {"service": service} if service else _("Replayed to every service")
-    LogEntry.objects.log_actions(cast(int, request.user.pk), signups.only("id", "user_id"), CHANGE, text)
+    entries = signups.only("id", "user_id")
+    LogEntry.objects.log_actions(cast(int, request.user.pk), entries, CHANGE, replayed_to(service))
 
 
 def _tell(request: HttpRequest, progress: Progress) -> None:

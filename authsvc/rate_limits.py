@@ -11,12 +11,12 @@ from django.conf import settings
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
-from prometheus_client import Counter
 from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from authsvc.metrics import LIMITED, UNLIMITED
 from livesettings.values import live
 
 logger = logging.getLogger(__name__)
@@ -27,9 +27,6 @@ CONNECTIONS: Final = 16
 # Seconds that Redis may take, and for which it is not asked again after it did not answer.
 REDIS_TIMEOUT: Final = 0.5
 AWAY_PAUSE: Final = 1.0
-
-LIMITED: Final = Counter("signup_limited_total", "Sign-ups that a rate limit refused.", ["limit"])
-UNLIMITED: Final = Counter("signup_unlimited_total", "Sign-ups let through uncounted because Redis was away.")
 
 Limit = Literal["address", "user_id", "total"]
 

@@ -16,7 +16,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.text import Truncator
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_noop, ngettext
 
 from authsvc.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED
 from authsvc.lights import Light, Status
@@ -38,6 +38,9 @@ REPLAYS_FOLLOWED: Final = 5
 MOST_SHOWN: Final = 200
 # Characters of an error: a database's goes on with the whole row.
 ERROR_SHOWN: Final = 100
+# An administrator's act as the log has it, for readers of any language.
+REPLAYED: Final = gettext_noop("Replayed to every service")
+REPLAYED_TO: Final = gettext_noop("Replayed to %(service)s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ def story_of(signup: SignUp) -> Story:
         *row_steps(signup),
         *message_steps(signup, messages),
         *letter_steps(signup, keys),
-        *(Step(act.action_time, "act", act.get_change_message(), detail=_by(act)) for act in acts),
+        *(Step(act.action_time, "act", _done(act), detail=_by(act)) for act in acts),
     ]
     if record is None:
         notes.append(_("Auth's record of this user is gone, so nothing about it can be sent again."))
@@ -280,3 +283,17 @@ def acts_on(signup: SignUp) -> Iterator[LogEntry]:
 
 def _by(act: LogEntry) -> str:
     return _("by %s, in the admin") % act.user
+
+
+def replayed_to(service: str | None) -> str:
+    """What the log says of a replay, in English; None is every service."""
+    return REPLAYED_TO % {"service": service} if service else REPLAYED
+
+
+def _done(act: LogEntry) -> str:
+    """What the log says, in the reader's language."""
+    said = act.get_change_message()
+    if said == REPLAYED:
+        return _(REPLAYED)
+    begin = REPLAYED_TO.partition("%")[0]
+    return _(REPLAYED_TO) % {"service": said.removeprefix(begin)} if said.startswith(begin) else said

@@ -35,9 +35,25 @@ HINTS = {
 }
 
 
+# What the roles call themselves; a consumer also names its service.
+ROLES = {
+    "web": gettext_lazy("web"),
+    "relay": gettext_lazy("relay"),
+    "collector of dead letters": gettext_lazy("collector of dead letters"),
+}
+CONSUMER = "consumer of "
+
+
+def words_of(role: str) -> str:
+    """The role in the reader's language."""
+    if role.startswith(CONSUMER):
+        return _("consumer of %(service)s") % {"service": role.removeprefix(CONSUMER)}
+    return str(ROLES.get(role, role))
+
+
 def expected_roles() -> list[str]:
     """What must run at least once for sign-ups to come through, by the names that the roles give themselves."""
-    consumers = [f"consumer of {service}" for service in settings.EVENT_CONSUMERS]
+    consumers = [f"{CONSUMER}{service}" for service in settings.EVENT_CONSUMERS]
     return ["web", *consumers, "relay", "collector of dead letters"]
 
 
@@ -54,7 +70,7 @@ class InstancesAdmin(PageAdmin):
         context = {
             "instances": [_row(each) for each in instances],
             "counts": [(counts[standing], word) for standing, word in WORDS.items() if counts[standing]],
-            "absent": [role for role in expected_roles() if role not in at_work],
+            "absent": [words_of(role) for role in expected_roles() if role not in at_work],
             "gone_after": int(GONE_AFTER),
             "remembered": REMEMBERED // 60,
         }
@@ -65,6 +81,7 @@ def _row(seen: Seen) -> dict[str, object]:
     light, sign = LIGHTS[seen.standing]
     return {
         "told": seen.told,
+        "role": words_of(seen.told.role),
         "light": light,
         "sign": sign,
         "word": WORDS[seen.standing],

@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.text import format_lazy
-from django.utils.translation import gettext
+from django.utils.translation import gettext, gettext_noop
 from django.utils.translation import gettext_lazy as _
 
 from livesettings.following import look_once
@@ -25,6 +25,7 @@ from livesettings.values import NAMES, broken_rules, meta_of, type_of, with_over
 # Changes that the page shows; Django's own history page has all of them.
 CHANGES_SHOWN: Final = 20
 DEFAULTS: Final = with_overrides({})
+UNCHANGED: Final = gettext_noop("Saved without a change.")
 
 
 def shown(value: object) -> str:
@@ -32,6 +33,20 @@ def shown(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def in_words(value: str) -> str:
+    """What `shown` gave, in the reader's language."""
+    return {"yes": gettext("Yes").lower(), "no": gettext("No").lower()}.get(value, value)
+
+
+def translated(message: str) -> str:
+    """What was changed, as the log has it, in the reader's language."""
+    changes = [change.partition(": ") for change in message.split("; ")]
+    return "; ".join(
+        gettext(title) + colon + " → ".join(in_words(value) for value in values.split(" → "))
+        for title, colon, values in changes
+    )
 
 
 def field_of(name: str) -> forms.Field:
@@ -106,6 +121,7 @@ class OverridesAdmin(admin.ModelAdmin):
     """One page: the list leads to it, and nothing is added or deleted."""
 
     form = SettingsForm
+    change_form_template = "livesettings/change_form.html"
     readonly_fields = ("present", "changes")
     fieldsets = (
         (
@@ -165,7 +181,7 @@ class OverridesAdmin(admin.ModelAdmin):
         told = "; ".join(
             f"{meta_of(name).title}: {shown(getattr(before, name))} → {shown(getattr(after, name))}" for name in changed
         )
-        return told or "Saved without a change."
+        return told or UNCHANGED
 
     def save_model(self, request: HttpRequest, obj: Overrides, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
@@ -184,7 +200,7 @@ class OverridesAdmin(admin.ModelAdmin):
     @admin.display(description=_("what holds"))
     def present(self, overrides: Overrides) -> SafeString:
         values = with_overrides(overrides.values)
-        return _table((gettext(meta_of(name).title or name), shown(getattr(values, name))) for name in NAMES)
+        return _table((gettext(meta_of(name).title or name), in_words(shown(getattr(values, name)))) for name in NAMES)
 
     @admin.display(description=_("the last changes"))
     def changes(self, overrides: Overrides) -> SafeString | str:
@@ -192,7 +208,11 @@ class OverridesAdmin(admin.ModelAdmin):
             content_type=ContentType.objects.get_for_model(Overrides), object_id=str(ROW)
         ).select_related("user")[:CHANGES_SHOWN]
         rows = [
-            (f"{timezone.localtime(entry.action_time):%Y-%m-%d %H:%M:%S}", entry.user, entry.get_change_message())
+            (
+                f"{timezone.localtime(entry.action_time):%Y-%m-%d %H:%M:%S}",
+                entry.user,
+                translated(entry.get_change_message()),
+            )
             for entry in entries
         ]
         if not rows:

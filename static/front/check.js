@@ -72,6 +72,9 @@ export function checkWhileTyping(form, { path, words }) {
   form.addEventListener("submit", () => {
     clearTimeout(timer);
     asking?.abort();
+    // It is about a password that stands there no more when the form comes back.
+    advice.textContent = "";
+    advice.classList.remove("good");
   });
   form.addEventListener("input", (event) => {
     const name = event.target.name;

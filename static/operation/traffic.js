@@ -24,13 +24,15 @@ const svg = (name, attributes, ...children) => {
 
 // --- Words -------------------------------------------------------------------------------------------------------
 
-const count = (value) => Math.round(value).toLocaleString();
+/** The page's language, which its switch may have set to another than the browser's. */
+const LANGUAGE = document.documentElement.lang;
+const count = (value) => Math.round(value).toLocaleString(LANGUAGE);
 const duration = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`);
 const clock = (seconds) => {
   const at = new Date(seconds * 1000);
-  if (shown.step === 1) return at.toLocaleTimeString();
-  const time = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-  return shown.step < 3600 ? time : `${at.toLocaleDateString([], { month: "short", day: "numeric" })} ${time}`;
+  if (shown.step === 1) return at.toLocaleTimeString(LANGUAGE);
+  const time = at.toLocaleTimeString(LANGUAGE, { hour: "2-digit", minute: "2-digit" });
+  return shown.step < 3600 ? time : `${at.toLocaleDateString(LANGUAGE, { month: "short", day: "numeric" })} ${time}`;
 };
 
 // --- What each chart shows: series of {name, kind, values by step} -------------------------------------------------

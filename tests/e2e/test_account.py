@@ -145,6 +145,9 @@ def test_the_form_says_what_is_wrong_while_one_types_and_logs_nothing(page: Page
     submit(page)
     expect(page.locator("#error-summary")).to_be_focused()
     expect(page.locator("#error-summary a")).to_have_count(2)
+    # The password is gone, and with it what was said about it.
+    expect(page.locator(ADVICE)).to_be_empty()
+    expect(page.locator(ADVICE)).to_have_class("advice")
     page.locator("#error-summary a").last.click()
     expect(page.locator("[name=userPw2]")).to_be_focused()
 

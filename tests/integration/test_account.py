@@ -51,6 +51,14 @@ def test_when_the_signup_has_been_purged_it_says_so(signup: SignUp):
     assert "data-service" not in page
 
 
+def test_the_login_page_leads_who_is_logged_in_to_the_account(signup: SignUp):
+    client = Client()
+    notice = 'You are logged in as mina.k. <a href="/account/">'
+    assert notice not in client.get("/login/").content.decode()
+    client.force_login(User.objects.get())
+    assert notice in client.get("/login/").content.decode()
+
+
 def test_anothers_signup_with_the_same_user_id_is_not_shown(signup: SignUp):
     stranger = NewSignUp(
         signup_id=uuid4(), user_id="mina.k", email="x@example.org", user_name="X", role="ROLE_USER", password="no"

@@ -215,8 +215,10 @@ def sent(settings):
 @pytest.mark.needs("broker")
 def test_one_service_alone_is_asked(admin_client, signups, sent):
     chosen = str(signups["green"].id)
-    admin_client.post(LIST, {"action": "replay_chosen", "_selected_action": [chosen], "service": "chat"})
+    form = {"action": "replay_chosen", "_selected_action": [chosen], "service": "chat"}
+    admin_client.post(LIST, form, headers={"accept-language": "ko"})
     assert sent() == [(chosen, ["chat"])]
+    # In the log's own language, not in that of who did it.
     [act] = LogEntry.objects.all()
     assert (act.object_id, act.change_message, act.user.user_id) == (chosen, "Replayed to chat", "root-user")
 

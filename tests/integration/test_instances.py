@@ -204,6 +204,16 @@ def test_the_page_shows_each_process_and_which_roles_nobody_plays(operator, hear
     ]  # fmt: skip
 
 
+def test_the_page_names_the_roles_in_the_readers_language(operator, heartbeat):
+    with Registration("consumer of chat", heartbeat), Registration("collector of dead letters", heartbeat):
+        eventually(lambda: len(read_instances()) == 2)
+        response = operator.get(PAGE, headers={"accept-language": "ko"})
+    text = response.content.decode()
+    assert "chat 컨슈머" in text
+    assert "데드 레터 수집기" in text
+    assert response.context["absent"] == ["웹", "auth 컨슈머", "customer 컨슈머", "릴레이"]
+
+
 def test_the_page_without_any_process_says_so(operator):
     assert "No process has told of itself yet." in operator.get(PAGE).content.decode()
 

@@ -170,6 +170,14 @@ def test_what_is_saved_holds_at_once_is_in_redis_and_who_did_what_is_shown(admin
     assert "staff-user" in shown
 
 
+def test_what_was_changed_is_told_in_the_readers_language(admin_client):
+    save(admin_client, SIGNUP_OPEN="no", SIGNUP_DEADLINE="45")
+    save(admin_client, seen=1, SIGNUP_OPEN="no", SIGNUP_DEADLINE="45")
+    page = admin_client.get(PAGE, headers={"accept-language": "ko"}).content.decode()
+    assert "가입 열림: 예 → 아니요; 기한(초): 30 → 45" in page
+    assert "바꾼 것 없이 저장했습니다." in page
+
+
 def test_an_emptied_field_is_the_default_again(admin_client):
     save(admin_client, SIGNUP_DEADLINE="45")
     save(admin_client, seen=1, SIGNUP_DEADLINE="")

@@ -10,6 +10,7 @@ import pytest
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.core.management import CommandError, call_command
 from django.utils import timezone
+from django.utils.translation import override
 
 from authsvc.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, new_user_requested
 from authsvc.lights import Status, Verdict
@@ -135,6 +136,8 @@ def test_a_replay_long_after_the_end_is_followed(topics):
     steps = {step.what: step.detail for step in told(kim).steps}
     assert steps["Asked chat"] == "try 1"
     assert steps["Replayed to chat"] == "by root-user, in the admin"
+    with override("ko"):
+        assert "chat에 재전송함" in [step.what for step in told(kim).steps]
 
 
 @on_a_broker
