@@ -93,7 +93,7 @@ class SignUpApi:
             if match["events"]:
                 await self._resume(scope, receive, send, signup_id)
             else:
-                await self._show(send, signup_id)
+                await self._show(scope, send, signup_id)
         else:
             raise _not_found()
 
@@ -107,9 +107,12 @@ class SignUpApi:
             headers = {"Signup-Ticket": issue_ticket(signup_id), "Traceresponse": traceparent(signup_id)}
             if "text/event-stream" not in (header(scope, b"accept") or ""):
                 headers["Location"] = f"/user/signups/{signup_id}"
-                await send_json(send, HTTPStatus.ACCEPTED, begin[-1].as_wire(), headers=headers)
+                await send_json(
+                    send, HTTPStatus.ACCEPTED, begin[-1].as_wire(with_took=_wants_took(scope)), headers=headers
+                )
                 return
-            await send_stream(send, receive, follow(watch, begin, seen=0), headers=headers, on_leave=watch.close)
+            events = follow(watch, begin, seen=0, with_took=_wants_took(scope))
+            await send_stream(send, receive, events, headers=headers, on_leave=watch.close)
 
     async def _read_request(self, scope: HTTPScope, receive: ASGIReceiveCallable) -> tuple[UUID, SignUpRequest]:
         document = read_json(await read_body(scope, receive, limit=BODY_MAX), header(scope, b"content-type") or "")
@@ -169,9 +172,9 @@ class SignUpApi:
             return False
         return await self._hash(lambda: check_password(request.password, signup.password))
 
-    async def _show(self, send: ASGISendCallable, signup_id: UUID) -> None:
+    async def _show(self, scope: HTTPScope, send: ASGISendCallable, signup_id: UUID) -> None:
         state = await self._state(signup_id)
-        await send_json(send, HTTPStatus.OK, state.as_wire())
+        await send_json(send, HTTPStatus.OK, state.as_wire(with_took=_wants_took(scope)))
 
     async def _resume(
         self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable, signup_id: UUID
@@ -183,7 +186,8 @@ class SignUpApi:
             if state.is_complete and seen == state.version:
                 await send_empty(send, HTTPStatus.NO_CONTENT)
                 return
-            await send_stream(send, receive, follow(watch, [state], seen=seen), on_leave=watch.close)
+            events = follow(watch, [state], seen=seen, with_took=_wants_took(scope))
+            await send_stream(send, receive, events, on_leave=watch.close)
 
     async def _state(self, signup_id: UUID) -> SignUpState:
         """The projection's copy where it is final, else auth's row: a copy that is not may have missed what followed
@@ -287,6 +291,11 @@ def _visible_signup(scope: HTTPScope, text: str) -> UUID:
     if not opens(header(scope, b"signup-ticket") or "", signup_id):
         raise _not_found()
     return signup_id
+
+
+def _wants_took(scope: HTTPScope) -> bool:
+    """Whether the client asks how long each light took (docs/adr/0024)."""
+    return "took" in (header(scope, b"prefer") or "").lower().split(", ")
 
 
 def _last_event_id(scope: HTTPScope) -> int:

@@ -103,8 +103,9 @@ class SignUpState(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel
         """The services whose light a reader of that version has not seen; 0 is a reader who has seen nothing."""
         return [name for name, light in self.lights.items() if light.version > version]
 
-    def as_wire(self) -> dict[str, Any]:
-        """The state of the HTTP contract, without reasons where the live settings say so."""
+    def as_wire(self, *, with_took: bool = False) -> dict[str, Any]:
+        """The state of the HTTP contract, without reasons where the live settings say so; with how long each light
+        took for who asked for it."""
         services: dict[str, dict[str, str]] = {}
         for name, light in self.lights.items():
             services[name] = {"status": light.status.value}
@@ -116,7 +117,7 @@ class SignUpState(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel
             "complete": self.is_complete,
             "services": services,
         }
-        if took := self._took():
+        if with_took and (took := self._took()):
             document["took"] = took
         if self.is_stalled and not self.is_complete:
             document["stalled"] = True

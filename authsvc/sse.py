@@ -13,7 +13,7 @@ DELAYED: Final = b"event: delayed\ndata: {}\n\n"
 STALLED: Final = b"event: stalled\ndata: {}\n\n"
 
 
-def status_event(state: SignUpState, *, seen: int) -> bytes:
+def status_event(state: SignUpState, *, seen: int, with_took: bool = False) -> bytes:
     """The event for a reader whose last version was `seen` (0: none). Its data is one line, its id the version."""
-    data = msgspec.json.encode(state.as_wire() | {"changed": state.changed_since(seen)})
+    data = msgspec.json.encode(state.as_wire(with_took=with_took) | {"changed": state.changed_since(seen)})
     return b"event: status\nid: %d\ndata: %s\n\n" % (state.version, data)

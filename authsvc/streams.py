@@ -12,7 +12,9 @@ from authsvc.lights import SignUpState
 from livesettings.values import live
 
 
-async def follow(watch: Watch, states: Sequence[SignUpState], *, seen: int) -> AsyncIterator[bytes]:
+async def follow(
+    watch: Watch, states: Sequence[SignUpState], *, seen: int, with_took: bool = False
+) -> AsyncIterator[bytes]:
     """The stream's text, for a reader whose last version was `seen`: these states, at least one and in order of
     version, then what comes to the watch, until all lights are decided.
 
@@ -28,7 +30,7 @@ async def follow(watch: Watch, states: Sequence[SignUpState], *, seen: int) -> A
 
     yield sse.RETRY
     for state in states[:-1]:
-        yield sse.status_event(state, seen=seen)
+        yield sse.status_event(state, seen=seen, with_took=with_took)
         seen = state.version
     current = states[-1]
     is_stalled = False
@@ -36,7 +38,7 @@ async def follow(watch: Watch, states: Sequence[SignUpState], *, seen: int) -> A
         if watch.state is not None and watch.state.version >= current.version:
             current = watch.state
         if current.version > seen:
-            yield sse.status_event(current, seen=seen)
+            yield sse.status_event(current, seen=seen, with_took=with_took)
             seen = current.version
             said_at = now
         if current.is_complete:

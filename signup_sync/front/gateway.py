@@ -27,6 +27,8 @@ POST_TIMEOUT: Final = 30.0
 # A stream that misses this many heartbeats is taken for dead.
 MISSED_HEARTBEATS: Final = 3
 POST_ATTEMPTS: Final = 2
+# Asks auth to say how long each light took; the contract's state has only what they are.
+WITH_TIMES: Final[Mapping[str, str]] = {"Prefer": "took"}
 # Types of problem documents: nobody new is taken now, and which rate limit is reached.
 CLOSED: Final = "/problems/closed"
 LIMIT_OF_ADDRESS: Final = "/problems/limit-address"
@@ -112,6 +114,7 @@ class Gateway:
         headers = {
             "Accept": "text/event-stream",
             "Accept-Language": user.language,
+            **WITH_TIMES,
             "Idempotency-Key": str(signup_id),
             # The sign-up's id is its trace's; each request is a step of its own in it.
             "traceparent": f"00-{signup_id.hex}-{secrets.token_hex(8)}-01",
@@ -134,6 +137,7 @@ class Gateway:
         """
         headers = {
             "Accept": "text/event-stream",
+            **WITH_TIMES,
             "Last-Event-ID": str(seen),
             "Signup-Ticket": bearer_ticket(signup_id),
         }
@@ -146,7 +150,7 @@ class Gateway:
 
     async def read_state(self, signup_id: UUID) -> State | None:
         """The present state, None for a sign-up that auth does not have (yet). Raises GatewayError."""
-        headers = {"Signup-Ticket": bearer_ticket(signup_id)}
+        headers = {**WITH_TIMES, "Signup-Ticket": bearer_ticket(signup_id)}
         try:
             async with asyncio.timeout(STATE_TIMEOUT):
                 response = await self._request("GET", f"/user/signups/{signup_id}", headers, silence=STATE_TIMEOUT)

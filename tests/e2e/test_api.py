@@ -103,6 +103,13 @@ def test_without_a_wish_for_a_stream_the_answer_is_the_state_and_where_it_is(sta
     assert statuses(settled(stack, answer)) == ALL_GREEN
 
 
+def test_who_asks_for_it_is_told_how_long_each_light_took(stack: Stack, person: Person):
+    events = sign_up(stack, person.form, Prefer="took")
+    took = events[-1].data["took"]
+    assert set(took) == set(SERVICES)
+    assert all(milliseconds >= 0 for milliseconds in took.values())
+
+
 def test_a_client_that_comes_back_gets_what_it_has_not_seen_and_204_after_the_end(stack: Stack, person: Person):
     answer = post(stack, person.form)
     end = settled(stack, answer)
