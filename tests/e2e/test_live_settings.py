@@ -178,7 +178,8 @@ def test_a_rate_limit_counts_people_by_their_own_address_at_the_api_and_at_the_f
     own: Stack, administrator: Administrator
 ):
     administrator.set(RATE_LIMIT_ADDRESS=2)
-    eventually(lambda: post(own, new_person().form).status == 429, 5)
+    # Both instances, which take turns.
+    eventually(lambda: [post(own, new_person().form).status for _ in range(2)] == [429, 429], 5)
     refused = post(own, new_person().form, Idempotency_Key=str(uuid4()))
     assert (refused.status, refused.json["type"]) == (429, "/problems/limit-address")
     assert 1 <= int(refused.headers["Retry-After"]) <= 60
