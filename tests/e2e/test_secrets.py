@@ -23,8 +23,13 @@ PASSWORD = "Tr0ub4dor-and-3-horses"
 def everything_in_redis(stack: Stack) -> bytes:
     client = redis.Redis.from_url(stack.env["REDIS_URL"])
     with client:
-        # All that is kept is hashes (the projection) and strings (the leases).
-        of_kind = {b"hash": client.hgetall, b"string": client.get}
+        # Hashes (the projection, traffic), strings (leases, live settings) and sorted sets (instances); some end meanwhile.
+        of_kind = {
+            b"hash": client.hgetall,
+            b"string": client.get,
+            b"zset": lambda key: client.zrange(key, 0, -1),
+            b"none": lambda _: None,
+        }
         return repr([(key, of_kind[client.type(key)](key)) for key in client.keys("*")]).encode()
 
 
