@@ -23,7 +23,7 @@ PASSWORD = "Tr0ub4dor-and-3-horses"
 def everything_in_redis(stack: Stack) -> bytes:
     client = redis.Redis.from_url(stack.env["REDIS_URL"])
     with client:
-        # Hashes (the projection, traffic), strings (leases, live settings) and sorted sets (instances); some end meanwhile.
+        # Hashes (the projection, traffic), strings (leases, live settings) and sorted sets (instances); some end soon.
         of_kind = {
             b"hash": client.hgetall,
             b"string": client.get,
