@@ -6,7 +6,8 @@ read from the database again, and every held stream reads the database with its 
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import cache
 from typing import Final
 from uuid import UUID
@@ -132,9 +133,12 @@ class AsyncProjection:
             return None
         return _state_decoder.decode(copy) if copy else None
 
-    def subscription(self) -> redis.asyncio.client.PubSub:
+    @asynccontextmanager
+    async def subscription(self) -> AsyncIterator[redis.asyncio.client.PubSub]:
         """A subscriber of its own connection, which waits without a time limit."""
         client = redis.asyncio.Redis.from_url(
             settings.REDIS_URL, retry=AsyncRetry(NoBackoff(), 0), socket_timeout=None, socket_connect_timeout=5
         )
-        return client.pubsub()
+        # Both: a subscriber that is cancelled while it connects leaves its connection to the client.
+        async with client, client.pubsub() as subscriber:
+            yield subscriber
