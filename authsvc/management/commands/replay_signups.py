@@ -1,5 +1,7 @@
 """`manage.py replay_signups`: publishes the events of chosen sign-ups again."""
 
+import logging
+import sys
 from typing import Any
 from uuid import UUID
 
@@ -40,6 +42,9 @@ class Command(BaseCommand):
         signups = choose(options)
         producer = None if options["dry_run"] else EventProducer()
         total = ReplayCounts()
+        if sys.stderr.isatty():
+            # The bar says it there, and lines with a hundred ids each would bury it.
+            logging.getLogger("authsvc.replay").setLevel(logging.WARNING)
         # On a terminal alone: tqdm draws nothing else where disable is None.
         with tqdm(total=signups.count(), unit=" sign-ups", disable=None) as progress:
             for counts in replay(signups, producer=producer, service=options["service"]):
