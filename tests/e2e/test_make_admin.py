@@ -5,6 +5,7 @@ import select
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -50,10 +51,22 @@ class Terminal:
         self.shown = ""
 
     def answer(self, question: str, text: str) -> None:
-        assert self.process.stdin
         self.wait_for(question)
-        self.process.stdin.write(text.encode())
-        self.process.stdin.flush()
+        self._type(text)
+
+    def press_until_it_ends(self, key: str) -> None:
+        """As a person does: Ctrl-C in the moment between the question and the wait for its answer is not seen."""
+        for _ in range(10):
+            self._type(key)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(1)
+                return
+
+    def _type(self, text: str) -> None:
+        assert self.process.stdin
+        with suppress(BrokenPipeError):
+            self.process.stdin.write(text.encode())
+            self.process.stdin.flush()
 
     def wait_for(self, text: str) -> None:
         """Reads on until it shows this, which is then over."""
@@ -102,7 +115,8 @@ def test_ctrl_c_and_ctrl_d_end_the_questions_and_nobody_is_made(project: Path, r
     terminal = Terminal(project, running.env, "make", "admin")
     terminal.answer("User ID: ", f"{person.user_id}\n")
     terminal.answer("Email address: ", f"{person.email}\n")
-    terminal.answer("Password: ", key)
+    terminal.wait_for("Password: ")
+    terminal.press_until_it_ends(key)
     code, shown = terminal.end()
     assert code != 0
     assert "Traceback" not in shown
