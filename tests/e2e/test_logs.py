@@ -70,7 +70,10 @@ def test_the_answer_names_the_trace_and_a_repeated_request_stays_in_it(stack: St
     for _ in range(2):
         with opened(stack, "POST", "/user", person.form, Idempotency_Key=signup_id) as response:
             assert response.headers["Traceresponse"].split("-")[1] == signup_id.replace("-", "")
-    assert said_of(signup_id, *web_roles(stack))[-1] == "requests that joined their sign-ups: 1"
+    # The second request may have come to the instance that stands first.
+    assert sorted(said_of(signup_id, *web_roles(stack))) == [
+        "requests that joined their sign-ups: 1", "sign-ups taken: 1",
+    ]  # fmt: skip
 
 
 @pytest.mark.needs("chromium")
