@@ -11,7 +11,7 @@ from django.db import close_old_connections
 
 from authsvc.bounded import QueueFullError
 from authsvc.events import new_user_requested
-from authsvc.lights import decisions_in
+from authsvc.lights import Decisions, decisions_in
 from authsvc.metrics import REPEATED, count_verdicts
 from authsvc.projection import CONNECTIONS, AsyncProjection
 from authsvc.services import AUTH, NewSignUp, Registration, register_users
@@ -81,7 +81,7 @@ class SignUpWriter:
     async def _write(self, batch: list[_Waiting]) -> None:
         loop = asyncio.get_running_loop()
         try:
-            registrations = await loop.run_in_executor(self._thread, self._commit, [new for new, _ in batch])
+            registrations, decisions = await loop.run_in_executor(self._thread, self._commit, [new for new, _ in batch])
         except Exception as error:
             if len(batch) > 1 and not is_transient(error):
                 # One of them is at fault; the others must not fail with it.
@@ -98,16 +98,16 @@ class SignUpWriter:
             # Not awaited: the next batch need not wait for a copy that anybody can make again.
             if len(self._projecting) >= COPIES_MAX:
                 return
-            projecting = asyncio.create_task(self._project(registrations))
+            projecting = asyncio.create_task(self._project(registrations, decisions))
             self._projecting.add(projecting)
             projecting.add_done_callback(self._projecting.discard)
 
-    async def _project(self, registrations: Sequence[Registration]) -> None:
+    async def _project(self, registrations: Sequence[Registration], decisions: Decisions) -> None:
         await self._projection.copy([each.signup.state for each in registrations])
-        new = [each.signup.state for each in registrations if each.is_new]
-        await self._projection.count(counts_of(decisions_in(new), begun=len(new)))
+        begun = sum(each.is_new for each in registrations)
+        await self._projection.count(counts_of(decisions, begun=begun))
 
-    def _commit(self, batch: Sequence[NewSignUp]) -> list[Registration]:
+    def _commit(self, batch: Sequence[NewSignUp]) -> tuple[list[Registration], Decisions]:
         try:
             registrations = register_users(batch)
         finally:
@@ -117,12 +117,12 @@ class SignUpWriter:
                 self._producer.send(
                     new_user_requested(registration.record, signup_id=registration.signup.id, attempt=1)
                 )
-        _tell(registrations)
-        return registrations
+        decisions = decisions_in(each.signup.state for each in registrations if each.is_new)
+        _tell(registrations, decisions)
+        return registrations, decisions
 
 
-def _tell(registrations: Sequence[Registration]) -> None:
-    decisions = decisions_in(each.signup.state for each in registrations if each.is_new)
+def _tell(registrations: Sequence[Registration], decisions: Decisions) -> None:
     repeated = [each.signup.id for each in registrations if not each.is_new]
     count_verdicts(decisions)
     REPEATED.inc(len(repeated))
