@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 # Seconds that the first message of a batch is waited for; a stop request waits as long.
 POLL: Final = 0.2
+# Seconds in which a message that comes is handled while the offsets of those before it are committed: Kafka takes some
+# milliseconds over that, and a sign-up's second answer comes as soon after the first.
+COMMITTED_WITHIN: Final = 0.02
 # Seconds that a batch may be in hand without polls. Pausing drops what was fetched ahead and resuming takes up to a
 # second, so that what is quick, like a deadlock's second try, must not pay for it.
 UNPOLLED: Final = 1.0
@@ -104,10 +107,12 @@ class BatchConsumer:
                     logger.warning("Kafka has said nothing of partitions for %.0f s: joining anew", JOINS_ANEW_AFTER)
                     self._consumer.unsubscribe()
                     self.join()
-                batch = self.next_batch()
+                batch = self.next_batch(COMMITTED_WITHIN if self._done else POLL)
                 if batch and self.work_through(batch, stop):
                     self.note_done(batch)
-                self.commit_done()
+                elif not batch:
+                    self.commit_done()
+            self.commit_done()
         finally:
             self.close()
 
@@ -116,9 +121,9 @@ class BatchConsumer:
         self._joins_anew_at = time.monotonic() + JOINS_ANEW_AFTER
         self._consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke)
 
-    def next_batch(self) -> list[Incoming]:
-        """What there is, KAFKA_BATCH_SIZE messages at most. Only the first is waited for, for POLL seconds."""
-        first = self._consumer.poll(POLL)
+    def next_batch(self, at_most: float = POLL) -> list[Incoming]:
+        """What there is, KAFKA_BATCH_SIZE messages at most. Only the first is waited for, for so many seconds."""
+        first = self._consumer.poll(at_most)
         if first is None:
             return []
         # consume() with a timeout would wait for all of them, or for all of the time.
@@ -137,6 +142,7 @@ class BatchConsumer:
         try:
             while batch:
                 work = self._worker.submit(partial(self.process, batch))
+                self.commit_done()
                 if not self._has_ended(work, stop):
                     logger.warning("a batch of %d was given up to stop in time; it will be read again", len(batch))
                     return False
@@ -160,14 +166,14 @@ class BatchConsumer:
     def process(self, batch: Sequence[Incoming]) -> None:
         """One try, on the worker's thread. Returns when Kafka has acknowledged the answers and the dead letters."""
         bind_contextvars(group=self.subscription.group)
-        close_old_connections()
         begun_at = time.perf_counter()
         try:
             rejected = self.handle(batch)
             letters = [dead_letter(message, error, group=self.subscription.group) for message, error in rejected]
             self._producer.send_all(letters, timeout=ACKNOWLEDGED_WITHIN)
-        finally:
+        except Exception:
             close_old_connections()
+            raise
         self._metrics.batch_seconds.observe(time.perf_counter() - begun_at)
         self._metrics.messages.inc(len(batch))
         self._metrics.dead_letters.inc(len(rejected))

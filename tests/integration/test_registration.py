@@ -4,6 +4,7 @@ import threading
 from datetime import timedelta
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from django.conf import settings
 from django.db import connections
@@ -130,6 +131,16 @@ def test_writers_that_cross_on_user_id_and_email_make_each_user_once():
 
 def report(signup_id: UUID, service: str, status: Status, reason: str | None = None) -> ReportedVerdict:
     return ReportedVerdict(signup_id, Verdict(service, status, reason))
+
+
+@pytest.mark.needs("postgresql")
+def test_a_thread_that_keeps_a_connection_which_the_server_has_ended_gets_another():
+    register_users([new("first")])
+    kept = connections["default"].connection.info
+    with psycopg.connect(kept.dsn, password=kept.password) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", [kept.backend_pid])
+    [registration] = register_users([new("second")])
+    assert registration.is_new
 
 
 def test_verdicts_complete_a_signup_and_it_is_due_no_more():
