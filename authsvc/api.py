@@ -157,7 +157,7 @@ class SignUpApi:
                 password=password,
             )
         )
-        state = registration.signup.state
+        state = registration.state
         if registration.is_new:
             # Every light pending before auth's own verdict, which the same transaction decided.
             return [_begun(state), state]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain, repeat
 from random import uniform
 from typing import Final
 from uuid import UUID
@@ -14,6 +15,7 @@ from django.utils import timezone
 from authsvc.identity import user_id_key
 from authsvc.lights import SignUpState, Status, Verdict
 from authsvc.models import SignUp, User
+from eventbus.rows import insert, insert_new, overwrite
 from eventbus.transactions import atomically
 from livesettings.values import live
 
@@ -41,6 +43,7 @@ class Registration:
     """What became of a NewSignUp. `record` is the user that the event carries, None where `signup` was there before."""
 
     signup: SignUp
+    state: SignUpState
     record: User | None
 
     @property
@@ -55,7 +58,41 @@ def register_users(batch: Sequence[NewSignUp]) -> list[Registration]:
     record: the one that holds the userId, else the one that holds the email. A signup_id that is there already is
     not saved again. Raises TransientError or django.db.OperationalError when the database can't now.
     """
-    return atomically(lambda: _register(batch), using=DATABASE)
+    ways = chain([_register_strangers], repeat(_register))
+    return atomically(lambda: next(ways)(batch), using=DATABASE)
+
+
+def _register_strangers(batch: Sequence[NewSignUp]) -> list[Registration]:
+    """Takes it that nobody of the batch is known, which is the rule, and reads only about those whose rows the database
+    did not take. Raises IntegrityError for a sign-up that is known while its user is not, as after a deletion."""
+    new_users = [_new_user(new) for new in batch]
+    if not _are_distinct(new_users):
+        return _register(batch)
+    taken = insert_new(_in_order(new_users), key="owner_signup_id", using=DATABASE)
+    records = {user.owner_signup_id: user for user in taken}
+    now = timezone.now()
+    strangers = {
+        new.signup_id: _new_registration(new, records[new.signup_id], Verdict(AUTH, Status.SUCCESS), now)
+        for new in batch
+        if new.signup_id in records
+    }
+    insert([each.signup for each in strangers.values()], using=DATABASE)
+    known = [new for new in batch if new.signup_id not in strangers]
+    others = iter(_register(known) if known else ())
+    return [strangers.get(new.signup_id) or next(others) for new in batch]
+
+
+def _in_order(users: Sequence[User]) -> list[User]:
+    """One for every writer, so that two batches mostly wait for each other rather than deadlock."""
+    return sorted(users, key=lambda user: user.user_id_key)
+
+
+def _are_distinct(users: Sequence[User]) -> bool:
+    """Whether no two of them are the same to the database."""
+    return all(
+        len({getattr(user, name) for user in users}) == len(users)
+        for name in ("owner_signup_id", "user_id_key", "email")
+    )
 
 
 def _register(batch: Sequence[NewSignUp]) -> list[Registration]:
@@ -68,11 +105,10 @@ def _register(batch: Sequence[NewSignUp]) -> list[Registration]:
         by_user_id[user.user_id_key] = by_email[user.email] = user
 
     new_users: list[User] = []
-    new_signups: list[SignUp] = []
     registrations: list[Registration] = []
     for new in batch:
         if earlier := signups.get(new.signup_id):
-            registrations.append(Registration(earlier, None))
+            registrations.append(Registration(earlier, earlier.state, None))
             continue
         key = keys[new]
         if record := by_user_id.get(key):
@@ -84,13 +120,11 @@ def _register(batch: Sequence[NewSignUp]) -> list[Registration]:
             record = _new_user(new)
             new_users.append(record)
             by_user_id[key] = by_email[new.email] = record
-        signup = _new_signup(new, record, verdict, now)
-        signups[new.signup_id] = signup
-        new_signups.append(signup)
-        registrations.append(Registration(signup, record))
-    # In one order for every writer, so that two batches wait for each other rather than deadlock.
-    User.objects.bulk_create(sorted(new_users, key=lambda user: user.user_id_key))
-    SignUp.objects.bulk_create(new_signups)
+        registration = _new_registration(new, record, verdict, now)
+        signups[new.signup_id] = registration.signup
+        registrations.append(registration)
+    insert(_in_order(new_users), using=DATABASE)
+    insert([each.signup for each in registrations if each.is_new], using=DATABASE)
     return registrations
 
 
@@ -107,7 +141,7 @@ def _new_user(new: NewSignUp) -> User:
     return user
 
 
-def _new_signup(new: NewSignUp, record: User, verdict: Verdict, now: datetime) -> SignUp:
+def _new_registration(new: NewSignUp, record: User, verdict: Verdict, now: datetime) -> Registration:
     signup = SignUp(
         id=new.signup_id,
         user_id=new.user_id,
@@ -122,8 +156,9 @@ def _new_signup(new: NewSignUp, record: User, verdict: Verdict, now: datetime) -
         next_due_at=now + pause_after(1),
     )
     begun = SignUpState.all_pending(new.signup_id, started_at=now, services=settings.SIGNUP_SERVICES)
-    signup.take(begun.decided([verdict], at=now), at=now)
-    return signup
+    state = begun.decided([verdict], at=now)
+    signup.take(state, at=now)
+    return Registration(signup, state, record)
 
 
 def pause_after(attempt: int) -> timedelta:
@@ -167,8 +202,7 @@ def _apply(reports: Sequence[ReportedVerdict]) -> dict[UUID, SignUpState]:
         if after is not before:
             signup.take(after, at=now)
             changed.append(signup)
-    if changed:
-        _update(changed, SignUp.STATE_FIELDS)
+    overwrite(changed, fields=SignUp.STATE_FIELDS, using=DATABASE)
     return states
 
 
@@ -213,8 +247,7 @@ def _claim(limit: int) -> list[DueEvent]:
         signup.attempts += 1
         signup.next_due_at = now + pause_after(signup.attempts)
         events.append(DueEvent(signup.id, record, signup.attempts, signup.state.pending))
-    if due:
-        _update(due, ["attempts", "next_due_at", "stalled_at"])
+    overwrite(due, fields=["attempts", "next_due_at", "stalled_at"], using=DATABASE)
     return events
 
 
@@ -240,7 +273,7 @@ def _ask_again(signup_ids: Sequence[UUID], service: str | None) -> list[SignUpSt
             signup.take(signup.state.asking(service), at=now)
         if signup.pending_count:
             signup.attempts, signup.next_due_at, signup.stalled_at = 1, now + pause_after(1), None
-    _update(signups, [*SignUp.STATE_FIELDS, "attempts"])
+    overwrite(signups, fields=[*SignUp.STATE_FIELDS, "attempts"], using=DATABASE)
     return [signup.state for signup in signups]
 
 
@@ -253,13 +286,6 @@ def count_incomplete() -> dict[str, int]:
         "due": SignUp.objects.filter(next_due_at__lte=now).count(),
         "stalled": SignUp.objects.filter(stalled_at__isnull=False).count(),
     }
-
-
-def _update(signups: Sequence[SignUp], fields: Sequence[str]) -> None:
-    """Writes these fields of rows that the transaction has locked. As an insert that always conflicts it is one
-    statement of plain values; the CASE of bulk_update for each field and row costs up to ten times as much
-    (docs/adr/0008)."""
-    SignUp.objects.bulk_create(signups, update_conflicts=True, unique_fields=["id"], update_fields=fields)
 
 
 def records_of(signups: Sequence[SignUp]) -> dict[UUID, User]:

@@ -103,7 +103,7 @@ class SignUpWriter:
             projecting.add_done_callback(self._projecting.discard)
 
     async def _project(self, registrations: Sequence[Registration], decisions: Decisions) -> None:
-        await self._projection.copy([each.signup.state for each in registrations])
+        await self._projection.copy([each.state for each in registrations])
         begun = sum(each.is_new for each in registrations)
         await self._projection.count(counts_of(decisions, begun=begun))
 
@@ -120,7 +120,7 @@ class SignUpWriter:
         ]
         for event in events:
             self._producer.send(event)
-        decisions = decisions_in(each.signup.state for each in registrations if each.is_new)
+        decisions = decisions_in(each.state for each in registrations if each.is_new)
         _tell(registrations, decisions)
         return registrations, decisions
 

@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 TRIES: Final = 8
-# SQLSTATE of a unique violation, a deadlock and a serialization failure; SQLite has a name for the first.
-_CROSSED: Final = ("23505", "40P01", "40001", "SQLITE_CONSTRAINT_UNIQUE")
+# SQLSTATE of a unique violation, a deadlock and a serialization failure; SQLite has two names for the first.
+_CROSSED: Final = ("23505", "40P01", "40001", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY")
 
 
 def atomically(work: Callable[[], T], *, using: str) -> T:

@@ -3,11 +3,13 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from django.db import router
 from django.db.models import Q
 
 from eventbus.messages import HandledBatch, Incoming, decode_each
+from eventbus.rows import insert, insert_new
 from eventbus.tracing import log_traces
 from eventbus.transactions import atomically
 from participant.events import NewUser, answer, decode_new_user
@@ -15,6 +17,10 @@ from participant.models import ParticipantUser
 from participant.verdict import Verdict, decide
 
 logger = logging.getLogger(__name__)
+
+_USER_ID_KEY = attrgetter("user_id_key")
+# In which no two rows may be equal.
+_UNIQUE = (_USER_ID_KEY, attrgetter("email"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,19 @@ class NewUserHandler:
     def _save(self, requests: Sequence[NewUser]) -> list[Verdict]:
         if not requests:
             return []
-        return atomically(lambda: self._decide_and_insert(requests), using=router.db_for_write(self.model))
+        return atomically(lambda: self._keep(requests), using=self._database)
+
+    def _keep(self, requests: Sequence[NewUser]) -> list[Verdict]:
+        """Takes it that nobody of the batch is known, which is the rule, and reads only about those whose rows the
+        database did not take."""
+        if any(len({key(request) for request in requests}) < len(requests) for key in _UNIQUE):
+            return self._decide_and_insert(requests)
+        # In one order for every writer, so that two batches mostly wait for each other rather than deadlock.
+        rows = [self._row(request) for request in sorted(requests, key=_USER_ID_KEY)]
+        kept = {row.user_id_key for row in insert_new(rows, key="user_id_key", using=self._database)}
+        known = [request for request in requests if request.user_id_key not in kept]
+        others = iter(self._decide_and_insert(known) if known else ())
+        return [Verdict.KEPT if request.user_id_key in kept else next(others) for request in requests]
 
     def _decide_and_insert(self, requests: Sequence[NewUser]) -> list[Verdict]:
         rows = self.model.objects.filter(
@@ -50,10 +68,12 @@ class NewUserHandler:
             | Q(email__in={request.email for request in requests})
         ).only("user_id_key", "email", "signup_id", "owner_signup_id")
         new, verdicts = decide(requests, rows)
-        # In one order for every writer, so that two batches mostly wait for each other rather than deadlock.
-        new.sort(key=lambda request: request.user_id_key)
-        self.model.objects.bulk_create([self._row(request) for request in new])
+        insert([self._row(request) for request in sorted(new, key=_USER_ID_KEY)], using=self._database)
         return verdicts
+
+    @property
+    def _database(self) -> str:
+        return router.db_for_write(self.model)
 
     def _log(self, requests: Sequence[NewUser], verdicts: Sequence[Verdict]) -> None:
         for verdict in Verdict:

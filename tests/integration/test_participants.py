@@ -235,8 +235,8 @@ def test_two_batches_that_cross_keep_each_user_once(service, beside):
     assert sorted(service.model.objects.values_list("email", flat=True)) == emails
 
 
-def test_a_batch_that_another_writer_forestalls_is_decided_again(service, beside, caplog):
-    """The handler finds nobody, then inserts a userId that a transaction which it could not see has just inserted."""
+def test_a_batch_that_another_writer_forestalls_is_decided_after_it(service, beside, caplog):
+    """The handler inserts a userId that a transaction which it can't see has just inserted: it waits for that one."""
     caplog.set_level(logging.INFO)
     with transaction.atomic(using=service.name):
         service.add_by_admin("kim", "other@example.org")
@@ -244,6 +244,19 @@ def test_a_batch_that_another_writer_forestalls_is_decided_again(service, beside
         if connections[service.name].vendor == "postgresql":
             eventually(lambda: is_waiting_for_us(service), what="the handler waits for the row")
     assert verdicts(handled.result(timeout=30)) == [SAME_USER_ID, GREEN]
+    assert set(service.model.objects.values_list("user_id", flat=True)) == {"kim", "lee"}
+    assert not crossings(caplog)
+
+
+def test_a_batch_that_another_writer_forestalls_after_it_was_read_is_decided_again(service, beside, caplog):
+    """One request is twice in it, so the handler reads first; it finds nobody, and inserts what is taken by then."""
+    caplog.set_level(logging.INFO)
+    with transaction.atomic(using=service.name):
+        service.add_by_admin("kim", "other@example.org")
+        handled = beside.handle([asked(), asked(), asked("lee", "lee@example.org", signup=2)])
+        if connections[service.name].vendor == "postgresql":
+            eventually(lambda: is_waiting_for_us(service), what="the handler waits for the row")
+    assert verdicts(handled.result(timeout=30)) == [SAME_USER_ID, SAME_USER_ID, GREEN]
     assert set(service.model.objects.values_list("user_id", flat=True)) == {"kim", "lee"}
     if connections[service.name].vendor == "postgresql":
         assert crossings(caplog) == ["IntegrityError"]

@@ -143,6 +143,19 @@ def test_a_thread_that_keeps_a_connection_which_the_server_has_ended_gets_anothe
     assert registration.is_new
 
 
+def test_a_signup_that_is_known_is_not_taken_again_after_its_user_was_deleted():
+    """Who it was refused for is gone, so that its user could be saved now; the sign-up was refused all the same."""
+    register_users([new("kim")])
+    refused = new("kim")
+    register_users([refused, new("lee")])
+    User.objects.all().delete()
+    [repeated, other] = register_users([refused, new("zoe")])
+    assert not repeated.is_new
+    assert repeated.state.lights["auth"].status is Status.FAIL
+    assert other.is_new
+    assert set(User.objects.values_list("user_id", flat=True)) == {"zoe"}
+
+
 def test_verdicts_complete_a_signup_and_it_is_due_no_more():
     kim = new("kim")
     register_users([kim])
