@@ -28,9 +28,10 @@ logger = logging.getLogger(__name__)
 
 # Seconds that the first message of a batch is waited for; a stop request waits as long.
 POLL: Final = 0.2
-# Seconds in which a message that comes is handled while the offsets of those before it are committed: Kafka takes some
+# Offsets are committed when no message comes for IDLE seconds, and every COMMIT_EVERY seconds while they do: Kafka takes
 # milliseconds over that, and a sign-up's second answer comes as soon after the first.
-COMMITTED_WITHIN: Final = 0.02
+IDLE: Final = 0.02
+COMMIT_EVERY: Final = 0.2
 # Seconds that a batch may be in hand without polls. Pausing drops what was fetched ahead and resuming takes up to a
 # second, so that what is quick, like a deadlock's second try, must not pay for it.
 UNPOLLED: Final = 1.0
@@ -88,6 +89,7 @@ class BatchConsumer:
         self._held: set[int] = set()
         # Where to go on in each partition whose work is done: what is still to be committed.
         self._done: dict[int, int] = {}
+        self._commits_at = -math.inf
         self._is_paused = False
         self._polls_from = math.inf
         self._joins_anew_at = math.inf
@@ -107,10 +109,10 @@ class BatchConsumer:
                     logger.warning("Kafka has said nothing of partitions for %.0f s: joining anew", JOINS_ANEW_AFTER)
                     self._consumer.unsubscribe()
                     self.join()
-                batch = self.next_batch(COMMITTED_WITHIN if self._done else POLL)
+                batch = self.next_batch(IDLE if self._done else POLL)
                 if batch and self.work_through(batch, stop):
                     self.note_done(batch)
-                elif not batch:
+                if not batch or time.monotonic() > self._commits_at:
                     self.commit_done()
             self.commit_done()
         finally:
@@ -142,7 +144,6 @@ class BatchConsumer:
         try:
             while batch:
                 work = self._worker.submit(partial(self.process, batch))
-                self.commit_done()
                 if not self._has_ended(work, stop):
                     logger.warning("a batch of %d was given up to stop in time; it will be read again", len(batch))
                     return False
@@ -214,6 +215,7 @@ class BatchConsumer:
 
     def commit_done(self) -> None:
         """Commits what is done and waits for Kafka's word on each partition. What failed for now is kept for later."""
+        self._commits_at = time.monotonic() + COMMIT_EVERY
         if not self._done:
             return
         offsets = [TopicPartition(self._topic, partition, offset) for partition, offset in self._done.items()]
