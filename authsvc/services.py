@@ -15,7 +15,7 @@ from django.utils import timezone
 from authsvc.identity import user_id_key
 from authsvc.lights import SignUpState, Status, Verdict
 from authsvc.models import SignUp, User
-from eventbus.rows import insert, insert_new, overwrite
+from eventbus.rows import insert, insert_new, locked, overwrite
 from eventbus.transactions import atomically
 from livesettings.values import live
 
@@ -192,7 +192,7 @@ def _apply(reports: Sequence[ReportedVerdict]) -> dict[UUID, SignUpState]:
     for report in reports:
         verdicts.setdefault(report.signup_id, []).append(report.verdict)
     # Locked in one order, so that two consumers wait for each other rather than deadlock.
-    signups = SignUp.objects.select_for_update().filter(id__in=verdicts).order_by("id")
+    signups = locked(SignUp, list(verdicts), using=DATABASE)
     states: dict[UUID, SignUpState] = {}
     changed: list[SignUp] = []
     for signup in signups:

@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 
 # Seconds that the first message of a batch is waited for; a stop request waits as long.
 POLL: Final = 0.2
-# Offsets are committed when no message comes for IDLE seconds, and every COMMIT_EVERY seconds while they do: Kafka takes
-# milliseconds over that, and a sign-up's second answer comes as soon after the first.
+# Offsets are committed when no message comes for IDLE seconds, and every COMMIT_EVERY seconds while they do: Kafka
+# takes milliseconds over that, and a sign-up's second answer comes as soon after the first.
 IDLE: Final = 0.02
 COMMIT_EVERY: Final = 0.2
 # Seconds that a batch may be in hand without polls. Pausing drops what was fetched ahead and resuming takes up to a

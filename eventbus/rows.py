@@ -1,17 +1,20 @@
-"""Many rows in one statement.
+"""Many rows in one statement, for what a sign-up waits for.
 
-For what a sign-up waits for: bulk_create takes several times as long to say the same, and can't say which rows it left
-out (docs/adr/0008).
+Django's own ways take several times as long to say the same: they make the statement anew each time, with a place for
+each value that psycopg looks for in Python. bulk_create can't say either which rows it left out (docs/adr/0008).
 """
 
-from collections.abc import Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, Final, NamedTuple, TypeVar
+from uuid import UUID
 
 import msgspec
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 from django.db.models import AutoField, Field, Model
+from django.db.models.expressions import Col
 
 M = TypeVar("M", bound=Model)
 
@@ -30,7 +33,7 @@ def insert_new(rows: Sequence[M], *, key: str, using: str) -> list[M]:
     if not rows:
         return []
     connection = connections[using]
-    field = _fields(rows[0], [key])[0]
+    field = _table(type(rows[0]), using).fields[key]
     by_key = {field.get_db_prep_save(getattr(row, key), connection): row for row in rows}
     with connection.cursor() as cursor:
         _insert(cursor, rows, f"ON CONFLICT DO NOTHING RETURNING {field.column}")
@@ -41,40 +44,86 @@ def overwrite(rows: Sequence[Model], *, fields: Sequence[str], using: str) -> No
     """Writes these fields of rows that are there and locked: an insert that always conflicts is one statement of plain
     values, where bulk_update makes a CASE for each field and row."""
     if rows:
-        [key] = [field.column for field in rows[0]._meta.concrete_fields if field.primary_key]
-        written = ", ".join(f"{field.column} = EXCLUDED.{field.column}" for field in _fields(rows[0], fields))
+        table = _table(type(rows[0]), using)
+        columns = [table.fields[name].column for name in fields]
+        written = ", ".join(f"{column} = EXCLUDED.{column}" for column in columns)
         with connections[using].cursor() as cursor:
-            _insert(cursor, rows, f"ON CONFLICT ({key}) DO UPDATE SET {written}")
+            _insert(cursor, rows, f"ON CONFLICT ({table.key}) DO UPDATE SET {written}")
 
 
-def _fields(row: Model, names: Sequence[str]) -> "list[Field[Any, Any]]":
-    by_name = {field.name: field for field in row._meta.concrete_fields}
-    return [by_name[name] for name in names]
+def locked(model: type[M], keys: Sequence[UUID], *, using: str) -> list[M]:
+    """The rows that have these primary keys, in the keys' order; locked, where the database locks rows."""
+    table, connection = _table(model, using), connections[using]
+    values: list[Any] = [table.fields[table.key].get_db_prep_value(key, connection) for key in keys]
+    if connection.vendor == "postgresql":
+        condition, values = f"= ANY(%s) ORDER BY {table.key} FOR UPDATE", [values]
+    else:
+        condition = f"IN ({', '.join(['%s'] * len(values))}) ORDER BY {table.key}"
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {table.columns} FROM {table.name} WHERE {table.key} {condition}", values)  # noqa: S608
+        found = cursor.fetchall()
+    names = [field.attname for field in table.fields.values()]
+    return [model.from_db(using, names, table.converted(row, connection)) for row in found]
+
+
+class _Table(NamedTuple):
+    """A model's table, as statements name it, but for a key that the database numbers."""
+
+    name: str
+    key: str
+    fields: "dict[str, Field[Any, Any]]"
+    columns: str
+    # Each column with its type, for PostgreSQL; without its length, as what is too long is an error and is not cut.
+    types: str
+    # By the column's place, what turns a value as the database has it into the field's.
+    converters: Sequence[tuple[int, Col, Sequence[Callable[..., Any]]]]
+
+    def converted(self, row: Sequence[Any], connection: BaseDatabaseWrapper) -> list[Any]:
+        values = list(row)
+        for place, column, converters in self.converters:
+            for convert in converters:
+                values[place] = convert(values[place], column, connection)
+        return values
+
+
+@cache
+def _table(model: type[Model], using: str) -> _Table:
+    meta = model._meta
+    fields = {field.name: field for field in meta.concrete_fields if not isinstance(field, AutoField)}
+    connection = connections[using]
+    types = {str(field.column): field.db_type(connection) or "" for field in fields.values()}
+    converters = [
+        (place, column, [*connection.ops.get_db_converters(column), *column.get_db_converters(connection)])
+        for place, column in enumerate(field.get_col(meta.db_table) for field in fields.values())
+    ]
+    return _Table(
+        name=meta.db_table,
+        key=next(str(field.column) for field in meta.concrete_fields if field.primary_key),
+        fields=fields,
+        columns=", ".join(types),
+        types=", ".join(f"{column} {type_.partition('(')[0]}" for column, type_ in types.items()),
+        converters=[each for each in converters if each[-1]],
+    )
 
 
 def _insert(cursor: CursorWrapper, rows: Sequence[Model], on_conflict: str = "") -> None:
-    connection, meta = cursor.db, rows[0]._meta
-    fields = [field for field in meta.concrete_fields if not isinstance(field, AutoField)]
-    columns = ", ".join(str(field.column) for field in fields)
-    into = f"INSERT INTO {meta.db_table} ({columns})"
+    connection = cursor.db
+    table = _table(type(rows[0]), connection.alias)
+    names = [field.attname for field in table.fields.values()]
+    into = f"INSERT INTO {table.name} ({table.columns})"
     if connection.vendor == "postgresql":
-        # One value for all: a text of the statement that is always the same, and no place for each value, which
-        # psycopg looks for in Python.
-        types = ", ".join(f"{field.column} {_type(field, connection)}" for field in fields)
-        document = _encoder.encode([{field.column: getattr(row, field.attname) for field in fields} for row in rows])
-        source = f"SELECT {columns} FROM json_to_recordset(%s) AS row ({types})"  # noqa: S608 - names of the models
+        # One value for all of them.
+        document = _encoder.encode([{name: getattr(row, name) for name in names} for row in rows])
+        source = f"SELECT * FROM json_to_recordset(%s) AS row ({table.types})"  # noqa: S608 - names of the models
         cursor.execute(f"{into} {source} {on_conflict}", [document.decode()])
     else:
-        values = ", ".join([f"({', '.join(['%s'] * len(fields))})"] * len(rows))
-        cursor.execute(
-            f"{into} VALUES {values} {on_conflict}",
-            [field.get_db_prep_save(getattr(row, field.attname), connection) for row in rows for field in fields],
-        )
-
-
-def _type(field: "Field[Any, Any]", connection: BaseDatabaseWrapper) -> str:
-    """Without its length: what is too long is to be an error, and is not to be cut."""
-    return (field.db_type(connection) or "").partition("(")[0]
+        places = ", ".join([f"({', '.join(['%s'] * len(names))})"] * len(rows))
+        values = [
+            field.get_db_prep_save(getattr(row, field.attname), connection)
+            for row in rows
+            for field in table.fields.values()
+        ]
+        cursor.execute(f"{into} VALUES {places} {on_conflict}", values)
 
 
 _encoder: Final = msgspec.json.Encoder()
