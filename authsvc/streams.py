@@ -28,9 +28,10 @@ async def follow(
     began = now - max(0.0, (timezone.now() - states[-1].started_at).total_seconds())
     is_delayed = False
 
-    yield sse.RETRY
+    # What there is to say at once goes in one piece: each is a write here, and one more in the gateway.
+    text = sse.RETRY
     for state in states[:-1]:
-        yield sse.status_event(state, seen=seen, with_took=with_took)
+        text += sse.status_event(state, seen=seen, with_took=with_took)
         seen = state.version
     current = states[-1]
     is_stalled = False
@@ -38,21 +39,26 @@ async def follow(
         if watch.state is not None and watch.state.version >= current.version:
             current = watch.state
         if current.version > seen:
-            yield sse.status_event(current, seen=seen, with_took=with_took)
+            text += sse.status_event(current, seen=seen, with_took=with_took)
             seen = current.version
             said_at = now
         if current.is_complete:
-            return
+            break
         if current.is_stalled and not is_stalled:
             is_stalled = True
-            yield sse.STALLED
+            text += sse.STALLED
         # Both may have changed while this waited: the hub wakes everybody then.
         if not is_delayed and now >= began + live.SIGNUP_DEADLINE:
             is_delayed = True
-            yield sse.DELAYED
+            text += sse.DELAYED
         if now >= said_at + live.STREAM_HEARTBEAT:
-            yield sse.HEARTBEAT
+            text += sse.HEARTBEAT
             said_at = now
+        if text:
+            yield text
+            text = b""
         deadline = end if is_delayed else began + live.SIGNUP_DEADLINE
         await watch.wait(at_most=max(0.0, min(said_at + live.STREAM_HEARTBEAT, deadline, end) - now))
         now = time.monotonic()
+    if text:
+        yield text
