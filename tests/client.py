@@ -15,6 +15,7 @@ import confluent_kafka
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
 
 from tests.stack import Stack
+from tests.waiting import PATIENCE
 
 SERVICES = ("auth", "chat", "customer")
 
@@ -108,7 +109,7 @@ def produce(
         headers=headers,
         on_delivery=lambda error, _: errors.append(error),
     )
-    producer.flush(10)
+    producer.flush(PATIENCE)
     assert errors == [None]
 
 
@@ -151,10 +152,10 @@ def _headers_of(message: confluent_kafka.Message) -> dict[str, bytes]:
 
 
 def _read_to_the_end(consumer: Consumer, topic: str) -> Iterator[Message]:
-    partitions: Sequence[int] = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+    partitions: Sequence[int] = list(consumer.list_topics(topic, timeout=PATIENCE).topics[topic].partitions)
     consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in partitions])
     ended: set[int] = set()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while len(ended) < len(partitions):
         assert time.monotonic() < deadline, f"{topic} was not read to its end"
         message = consumer.poll(0.5)

@@ -78,8 +78,16 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     cleanup = ExitStack()
     early_config.add_cleanup(cleanup.close)
     os.environ.update(base_environment(cleanup))
-    if not early_config.known_args_namespace.help:
+    if runs_tests(early_config):
         start(backing, cleanup)
+
+
+def runs_tests(config: pytest.Config) -> bool:
+    """Not where help is asked for, nor in the process that hands the tests out to pytest-xdist's workers, of which each
+    starts servers of its own."""
+    options = config.known_args_namespace
+    hands_out = bool(getattr(options, "numprocesses", None)) and "PYTEST_XDIST_WORKER" not in os.environ
+    return not options.help and not hands_out
 
 
 def what_is_missing(stack: str) -> dict[str, str]:

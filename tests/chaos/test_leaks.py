@@ -181,7 +181,7 @@ def test_nothing_stays_of_clients_that_vanish(
         near = (LOOPBACK, stack.caddy.port)
         far = (network.connect(here, there), stack.caddy.port)
         reset(watching(near, kinds * (2 * AT_ONCE // 10) * 2, at_once=2 * AT_ONCE))
-        eventually(lambda: all(tasks_of(stack.roles[name]) <= SLACK for name in WEB_ROLES), 20, what="they are gone")
+        eventually(lambda: all(tasks_of(stack.roles[name]) <= SLACK for name in WEB_ROLES), what="they are gone")
         before = held(stack)
 
         leaving = watching(near, kinds * (VANISHING // 10), at_once=AT_ONCE)

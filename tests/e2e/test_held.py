@@ -69,7 +69,8 @@ def test_500_pending_signups_hold_no_thread_and_the_pages_stay_quick(stack: Stac
     web = stack.roles["web"]
     stack.roles["customer"].stop()
     try:
-        asyncio.run(post_forms(stack, [new_person()]))
+        # As many as there will be at once, so that every pool has all of its threads.
+        asyncio.run(post_forms(stack, [new_person() for _ in range(2 * AT_ONCE)]))
         threads, sockets = threads_of(web.pid), sockets_of(web.pid)
         asyncio.run(post_forms(stack, [new_person() for _ in range(HELD)]))
         held = sockets_of(web.pid) - sockets

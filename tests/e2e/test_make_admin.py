@@ -71,12 +71,12 @@ class Terminal:
     def wait_for(self, text: str) -> None:
         """Reads on until it shows this, which is then over."""
         assert self.process.stdout
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while text not in self.shown:
             assert select.select([self.process.stdout], [], [], deadline - time.monotonic())[0], self.shown
             read = os.read(self.process.stdout.fileno(), 4096)
             assert read, f"it ended without {text!r}:\n{self.shown}"
-            self.shown += read.decode()
+            self.shown += read.decode(errors="replace")
         self.shown = self.shown.partition(text)[2]
 
     def end(self) -> tuple[int, str]:

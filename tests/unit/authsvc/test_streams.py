@@ -10,6 +10,7 @@ from django.utils import timezone
 from authsvc.hub import Watch
 from authsvc.lights import SignUpState, Status, Verdict
 from authsvc.streams import follow
+from tests.waiting import PATIENCE
 
 SERVICES = ["auth", "chat", "customer"]
 
@@ -24,7 +25,7 @@ def decide(state: SignUpState, *services: str) -> SignUpState:
 
 
 async def read(stream) -> list[bytes]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         return [text async for text in stream]
 
 
@@ -99,7 +100,7 @@ async def test_a_stream_that_waits_takes_over_another_deadline_and_heartbeat(beg
     await asyncio.wait([waiting], timeout=0.05)
     settings.SIGNUP_DEADLINE, settings.STREAM_HEARTBEAT = 0.01, 0.01
     watch.ring()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert await waiting == b"event: delayed\ndata: {}\n\n"
         assert await anext(stream) == b": still here\n\n"
 
@@ -109,7 +110,7 @@ async def test_it_says_delayed_in_time_also_of_one_that_begins_tomorrow(begun, s
     settings.SIGNUP_DEADLINE = 0.05
     services = {"started_at": timezone.now() + timedelta(days=1), "services": SERVICES}
     stream = follow(Watch(), [SignUpState.all_pending(begun.signup_id, **services)], seen=1)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         texts = [await anext(stream) for _ in range(2)]
     assert texts[-1] == b"event: delayed\ndata: {}\n\n"
 
