@@ -7,16 +7,13 @@ from math import ceil
 from typing import Any, Final, Literal, cast
 from uuid import UUID
 
-from django.conf import settings
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
-from redis.asyncio import BlockingConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from authsvc.metrics import LIMITED, UNLIMITED
+from livesettings.redis_clients import redis_pool
 from livesettings.values import live
 
 logger = logging.getLogger(__name__)
@@ -47,14 +44,7 @@ class RateLimits:
     """
 
     def __init__(self) -> None:
-        pool = BlockingConnectionPool.from_url(
-            settings.REDIS_URL,
-            max_connections=CONNECTIONS,
-            timeout=REDIS_TIMEOUT,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=REDIS_TIMEOUT,
-            socket_connect_timeout=REDIS_TIMEOUT,
-        )
+        pool = redis_pool(REDIS_TIMEOUT, connections=CONNECTIONS)
         # The pool has the address, which may be a Unix socket's.
         self._storage = RedisStorage(
             "async+redis://", implementation="redispy", key_prefix="rate", connection_pool=cast("Any", pool)

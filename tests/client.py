@@ -1,6 +1,7 @@
 """A client of the product's contracts, written from the documents and not from the code: HTTP, SSE and Kafka."""
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from uuid import uuid4
 import confluent_kafka
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
 
+from tests.conftest import Person
 from tests.stack import Stack
 from tests.waiting import PATIENCE
 
@@ -79,6 +81,12 @@ def sign_up(stack: Stack, form: Mapping[str, Any], **headers: str) -> list[Serve
     with opened(stack, "POST", "/user", form, Accept="text/event-stream", **headers) as response:
         assert response.status == 200, response.read()
         return list(events(response))
+
+
+def filled_form(page: str, person: Person) -> dict[str, str]:
+    """What a browser posts of the page with the sign-up form, once this person has filled it in."""
+    hidden = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]+)"', page))
+    return hidden | person.form | {"userPw2": person.password}
 
 
 def events(response: HTTPResponse) -> Iterator[ServerEvent]:

@@ -15,7 +15,7 @@ import pytest
 import redis
 from playwright.sync_api import Browser, expect
 
-from tests.client import events, opened, request
+from tests.client import events, filled_form, opened, request
 from tests.conftest import ARTIFACTS, Person, new_person, new_stack
 from tests.e2e.test_api import log_in, post
 from tests.plugin import Backing
@@ -175,9 +175,7 @@ class Visitor:
     def sign_up(self, person: Person) -> tuple[int, str]:
         """Status and page of the last answer."""
         with self._opener.open(self._url, timeout=30) as form:
-            page = form.read().decode()
-        hidden = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]+)"', page))
-        fields = hidden | person.form | {"userPw2": person.password}
+            fields = filled_form(form.read().decode(), person)
         try:
             with self._opener.open(self._url, urlencode(fields).encode(), timeout=30) as answer:
                 return answer.status, answer.read().decode()

@@ -1,7 +1,6 @@
 """Every role ends within 5 s of SIGTERM however many streams are open, and those who watch go on elsewhere."""
 
 import asyncio
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ import aiohttp
 import pytest
 
 from tests.chaos.listeners import Listeners
+from tests.client import filled_form
 from tests.conftest import Person, new_person
 from tests.e2e.test_api import ALL_GREEN, post, row, state, statuses
 from tests.e2e.test_page import stopped
@@ -41,11 +41,7 @@ class Browsers:
         jar = aiohttp.CookieJar(unsafe=True)
         async with aiohttp.ClientSession(self._stack.base_url, cookie_jar=jar) as client:
             async with client.get("/signup/") as page:
-                hidden = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]+)"', await page.text()))
-            fields = {
-                **hidden, "userId": person.user_id, "userName": person.user_name, "email": person.email,
-                "userPw": person.password, "userPw2": person.password,
-            }  # fmt: skip
+                fields = filled_form(await page.text(), person)
             async with client.post("/signup/", data=fields, headers={"Accept": "application/json"}) as answer:
                 path = (await answer.json())["socketPath"]
             async with client.ws_connect(path, headers={"Origin": self._stack.base_url}) as socket:
