@@ -131,7 +131,18 @@ class OverridesAdmin(admin.ModelAdmin):
                 "fields": ("SIGNUP_OPEN", "SIGNUP_REASONS", "SIGNUP_DEADLINE", "STREAM_HEARTBEAT"),
             },
         ),
-        (_("Rate limits"), {"fields": ("RATE_LIMIT_ADDRESS", "RATE_LIMIT_USER_ID", "RATE_LIMIT_TOTAL")}),
+        (
+            _("Rate limits"),
+            {
+                "fields": (
+                    "RATE_LIMIT_ADDRESS",
+                    "RATE_LIMIT_USER_ID",
+                    "RATE_LIMIT_TOTAL",
+                    "RATE_LIMIT_LOGIN",
+                    "RATE_LIMIT_PASSWORD",
+                )
+            },
+        ),
         (
             _("Asking again"),
             {"fields": ("RELAY_FIRST_PAUSE", "RELAY_MAX_PAUSE", "RELAY_MAX_ATTEMPTS", "RELAY_RATE")},

@@ -168,16 +168,23 @@ class Visitor:
     """Somebody at this address, whose proxy says so; without scripts."""
 
     def __init__(self, stack: Stack, address: str) -> None:
-        self._url = f"{stack.base_url}/signup/"
+        self._base_url = stack.base_url
         self._opener: OpenerDirector = build_opener(HTTPCookieProcessor(CookieJar()))
         self._opener.addheaders = [("X-Forwarded-For", address)]
 
     def sign_up(self, person: Person) -> tuple[int, str]:
         """Status and page of the last answer."""
-        with self._opener.open(self._url, timeout=30) as form:
-            fields = filled_form(form.read().decode(), person)
+        return self._send("/signup/", person)
+
+    def log_in(self, person: Person) -> tuple[int, str]:
+        return self._send("/login/", person, username=person.user_id, password=person.password)
+
+    def _send(self, path: str, person: Person, **more: str) -> tuple[int, str]:
+        url = self._base_url + path
+        with self._opener.open(url, timeout=30) as form:
+            fields = filled_form(form.read().decode(), person) | more
         try:
-            with self._opener.open(self._url, urlencode(fields).encode(), timeout=30) as answer:
+            with self._opener.open(url, urlencode(fields).encode(), timeout=30) as answer:
                 return answer.status, answer.read().decode()
         except HTTPError as error:
             with error:
@@ -200,6 +207,16 @@ def test_a_rate_limit_counts_people_by_their_own_address_at_the_api_and_at_the_f
     assert status == 429
     assert "Too many sign-ups came from your network just now." in page
     assert jun.sign_up(new_person())[0] == 200
+
+
+def test_logins_are_counted_by_the_persons_own_address(own: Stack, administrator: Administrator):
+    seconds_until_known(own, administrator, "RATE_LIMIT_LOGIN is now 2", RATE_LIMIT_LOGIN=2)
+    mina, jun, nobody = Visitor(own, "203.0.113.7"), Visitor(own, "203.0.113.8"), new_person()
+    assert [mina.log_in(nobody)[0] for _ in range(2)] == [200, 200]
+    status, page = mina.log_in(nobody)
+    assert status == 429
+    assert "Too many tries to log in came from your network just now." in page
+    assert jun.log_in(nobody)[0] == 200
 
 
 @pytest.mark.needs("chromium")
