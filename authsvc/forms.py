@@ -23,13 +23,14 @@ class LimitedForm(BaseForm):
 
     attempt: ClassVar[Attempt]
     too_many: ClassVar[Any]
-    request: HttpRequest
+    request: HttpRequest | None
     # Seconds until another is taken, where this one is refused.
     retry_after: int | None = None
 
     def clean(self) -> Any:
+        address = self.request.META.get("REMOTE_ADDR", "") if self.request else ""
         try:
-            attempt_limits().count(self.attempt, address=self.request.META.get("REMOTE_ADDR", ""))
+            attempt_limits().count(self.attempt, address=address)
         except TooManyError as reached:
             self.retry_after = n = reached.retry_after
             again = ngettext("Try again in %(n)d second.", "Try again in %(n)d seconds.", n) % {"n": n}
