@@ -45,3 +45,21 @@ def test_a_role_that_hangs_is_not_live_and_a_restart_helps(stack: Stack, person:
     assert took < 15, "5 s, and the end of the process; it hangs for ever"
     assert health(role) == (200, 200)
     assert statuses(settled(stack, signup)) == ALL_GREEN
+
+
+def test_a_role_that_hangs_for_long_ends_and_the_next_one_does_its_work(stack: Stack, person: Person):
+    chat = stack.roles["chat"]
+    chat.stop()
+    # The product's own patience is two minutes and a half.
+    impatient = {
+        f"eventbus__{name}": 2 for name in ("health__BEAT_WITHIN", "consumer__TRY_WITHIN", "roles__STUCK_LOOKS")
+    }
+    start_breaking(chat, "participant.handler.NewUserHandler._save", "hangs", **impatient)
+    try:
+        signup = post(stack, person.form)
+        eventually(lambda: chat.exit_code == 1, what="chat ends by itself")
+        assert "consumer of chat is stuck for" in chat.log()
+    finally:
+        if not chat.running:
+            chat.start()
+    assert statuses(settled(stack, signup)) == ALL_GREEN

@@ -1,5 +1,6 @@
 """What every long-running command shares."""
 
+import re
 import signal
 import socket
 import subprocess
@@ -12,9 +13,10 @@ import pytest
 from django.core.management.base import CommandError
 from django.db import OperationalError
 
-from eventbus import roles
+from eventbus import health, roles
 from eventbus.errors import TransientError
-from eventbus.roles import Role, check_database, running_role
+from eventbus.health import Heartbeat
+from eventbus.roles import Role, StuckLooks, check_database, running_role
 from tests.servers.process import LOOPBACK, Process, free_port, http_status
 from tests.waiting import PATIENCE
 
@@ -58,6 +60,27 @@ def test_a_role_that_is_stuck_is_ended_all_the_same(start):
     assert role.stop() == 1
     assert 4 < time.monotonic() - began < 30, "it would sleep for 60 s"
     assert "stuck did not stop within 5 s and is ended now" in role.log()
+
+
+def test_a_role_that_hangs_for_long_ends_with_an_error_that_says_so(start):
+    role = start("hanging")
+    assert role.popen is not None
+    assert role.popen.wait(PATIENCE) == 1
+    assert re.search(r"hanging is stuck for \d+ s and ends, to be started again", role.log())
+
+
+def test_it_takes_many_looks_in_a_row_to_find_a_role_stuck(monkeypatch):
+    monkeypatch.setattr(roles, "STUCK_LOOKS", 2)
+    heartbeat = Heartbeat()
+    looks = StuckLooks(heartbeat)
+    # As after a freeze: nobody has beaten for long, and then the work goes on before the next look.
+    for _ in range(5):
+        monkeypatch.setattr(health, "BEAT_WITHIN", -1.0)
+        assert [looks.find_it_stuck() for _ in range(2)] == [False, False]
+        monkeypatch.setattr(health, "BEAT_WITHIN", 60.0)
+        assert not looks.find_it_stuck()
+    monkeypatch.setattr(health, "BEAT_WITHIN", -1.0)
+    assert [looks.find_it_stuck() for _ in range(3)] == [False, False, True]
 
 
 def test_a_role_that_fails_ends_with_an_error(start):
