@@ -1,5 +1,6 @@
 """Dead letters on their way from the topic to the table, and what is done about them there."""
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,19 +81,19 @@ def kept(count: int = 1, **message: object) -> list[DeadLetter]:
 
 
 @contextmanager
-def collecting() -> Iterator[threading.Thread]:
-    stop = threading.Event()
+def collecting() -> Iterator[DeadLetterCollector]:
+    stop, running = threading.Event(), DeadLetterCollector(ORIGINS)
 
     def run() -> None:
         try:
-            DeadLetterCollector(ORIGINS).run(stop)
+            running.run(stop)
         finally:
             connections.close_all()
 
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        yield thread
+        yield running
     finally:
         stop.set()
         thread.join(PATIENCE)
@@ -166,6 +167,21 @@ def test_while_the_database_is_away_the_letters_wait(topics, monkeypatch, caplog
     with collecting():
         eventually(DeadLetter.objects.exists)
     assert caplog.text.count("1 dead letters can't be kept now: the server is gone") == 2
+
+
+@needs_broker
+def test_one_that_lost_its_partitions_and_hears_of_no_others_joins_anew(topics, monkeypatch):
+    monkeypatch.setattr(collector, "JOINS_ANEW_AFTER", 6.0)
+    put(LETTERS, b"early")
+    with collecting() as running:
+        eventually(DeadLetter.objects.exists)
+        # Between two polls, on its own thread, the client leaves the group: nothing will give it partitions again.
+        client, beat = running._consumer, running._heartbeat.beat
+        leave = iter([client.unsubscribe])
+        monkeypatch.setattr(running._heartbeat, "beat", lambda: (next(leave, beat)(), beat()))
+        eventually(lambda: running._joins_anew_at < math.inf, what="its partitions are gone")
+        put(LETTERS, b"late")
+        eventually(lambda: DeadLetter.objects.count() == 2)
 
 
 def test_a_letter_is_kept_once_however_often_it_is_read():
