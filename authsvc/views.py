@@ -47,9 +47,14 @@ class AccountView(LoginRequiredMixin, TemplateView):
         return super().get_context_data(lights=lights, signup=signup, **kwargs)
 
 
+def in_words(light: Light) -> Any:
+    """A light's reason, or its status."""
+    return REASONS.get(light.reason or "", STATUSES[light.status])
+
+
 def _shown(lights: Mapping[str, Light]) -> Iterator[dict[str, Any]]:
     for service, light in lights.items():
-        words = REASONS.get(light.reason or "", STATUSES[light.status])
+        words = in_words(light)
         if light.status is Status.FAIL and not live.SIGNUP_REASONS:
             words = _("Refused")
         yield {

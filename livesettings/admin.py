@@ -182,6 +182,14 @@ class OverridesAdmin(admin.ModelAdmin):
         own = {"title": _("Live settings"), "subtitle": None, "show_save_and_continue": False}
         return super().changeform_view(request, object_id, form_url, {**(extra_context or {}), **own})
 
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        response = super().history_view(request, object_id, extra_context)
+        for entry in (getattr(response, "context_data", None) or {}).get("action_list", ()):
+            entry.change_message = translated(entry.get_change_message())
+        return response
+
     def response_change(self, request: HttpRequest, obj: Overrides) -> HttpResponse:
         return HttpResponseRedirect(request.path)
 

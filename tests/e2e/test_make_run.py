@@ -31,8 +31,8 @@ ROLES = (
 
 pytestmark = pytest.mark.needs("application")
 
-# Seconds until the first sign-up is all green.
-SECOND_START = 8.0
+# Seconds from a second start until the first sign-up is all green, and from Ctrl-C until nothing is left.
+GREEN_WITHIN, GONE_WITHIN = 8.0, 5.0
 
 
 def sign_up(port: int, person: Person) -> list[dict[str, Any]]:
@@ -61,27 +61,36 @@ def test_first_and_second_start_sign_up_and_end(project: Path) -> None:
         for path in ("/signup/", "/admin/login/", "/static/admin/css/base.css"):
             assert get(first.port, path) == 200
         first.press_ctrl_c()
-        first.wait_gone(timeout=5)
+        first.wait_gone()
         assert first.output.endswith("Stopped. The data stays in var.\n")
         assert "Traceback" not in first.output
         assert "***" not in first.output  # make's own words for a failure
 
     # The best of up to three: the machine has perhaps two cores, which other work has at times as well.
-    assert any(second_start(project) < SECOND_START for _ in range(3))
+    green, gone = started_again(project)
+    for _ in range(2):
+        if green < GREEN_WITHIN and gone < GONE_WITHIN:
+            break
+        again = started_again(project)
+        green, gone = min(green, again[0]), min(gone, again[1])
+    assert green < GREEN_WITHIN
+    assert gone < GONE_WITHIN
 
 
-def second_start(project: Path) -> float:
-    """Seconds until the first sign-up was all green."""
-    with make_run(project) as second:
-        second.wait_ready()
-        assert all_green(sign_up(second.port, new_person()))
-        seconds = time.monotonic() - second.started_at
-        print(f"second start: {seconds:.1f} s until the first sign-up was all green")
-        assert "Preparing" not in second.output
-        assert "Installing" not in second.output
-        os.kill(second.make.pid, signal.SIGTERM)
-        second.wait_gone()
-    return seconds
+def started_again(project: Path) -> tuple[float, float]:
+    """Seconds until the first sign-up was all green, and from Ctrl-C until nothing was left."""
+    with make_run(project) as run:
+        run.wait_ready()
+        assert all_green(sign_up(run.port, new_person()))
+        green = time.monotonic() - run.started_at
+        assert "Preparing" not in run.output
+        assert "Installing" not in run.output
+        pressed_at = time.monotonic()
+        run.press_ctrl_c()
+        run.wait_gone()
+        gone = time.monotonic() - pressed_at
+    print(f"second start: {green:.1f} s until the first sign-up was all green; {gone:.1f} s from Ctrl-C to its end")
+    return green, gone
 
 
 def test_killing_the_launcher_leaves_nothing(project: Path, tmp_path: Path) -> None:
@@ -173,3 +182,5 @@ def test_what_it_keeps_is_for_its_owner_alone(project: Path, tmp_path: Path) -> 
         kept = [path for path in tmp_path.rglob("*") if not path.is_socket()]
         assert {path.name for path in kept} >= {"auth.sqlite3", "web.log", "running.env"}
         assert [path for path in kept if path.stat().st_mode & 0o077] == []
+        os.kill(run.make.pid, signal.SIGTERM)
+        run.wait_gone()
