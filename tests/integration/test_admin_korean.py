@@ -84,7 +84,16 @@ def our_english() -> list[re.Pattern[str]]:
 
 
 @pytest.fixture
-def desk(monkeypatch) -> Iterator[Client]:
+def defaults_afterwards() -> Iterator[None]:
+    """For this process, whose other tests have live settings too."""
+    yield
+    take({})
+    with redis.Redis.from_url(settings.REDIS_URL) as client:
+        client.delete(KEY)
+
+
+@pytest.fixture
+def desk(monkeypatch, defaults_afterwards) -> Iterator[Client]:
     """The administration in Korean, with something of each kind to show."""
     monkeypatch.setattr(settings, "KAFKA_PREFIX", f"korean-{uuid4()}-")
     asked = Subscription("chat", NEW_USER_REQUESTED, lambda batch: HandledBatch())
@@ -111,9 +120,6 @@ def desk(monkeypatch) -> Iterator[Client]:
     with Registration("consumer of chat", Heartbeat()):
         eventually(read_instances)
         yield client
-    take({})
-    with redis.Redis.from_url(settings.REDIS_URL) as copies:
-        copies.delete(KEY)
 
 
 def leave_acts(client: Client, signup_id: str) -> None:

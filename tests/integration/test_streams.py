@@ -130,6 +130,7 @@ async def test_while_redis_is_away_the_database_is_read_every_second_and_after_i
             complete = decide(answered, "customer")
             await projection.copy([complete])
             await has(watch, complete)
-            assert rows.readings <= readings + 1
+            # At the reconnect, and perhaps for the second that was just over.
+            assert rows.readings <= readings + 2
         await hub.close()
         await projection.close()
