@@ -37,11 +37,15 @@ Limit = Literal["address", "user_id", "total"] | Attempt
 class TooManyError(Exception):
     """This limit is reached; in `retry_after` seconds another may be taken."""
 
-    def __init__(self, limit: Limit, window: WindowStats) -> None:
+    def __init__(self, limit: Limit, retry_after: int) -> None:
         super().__init__(limit)
         self.limit = limit
-        self.retry_after = max(1, ceil(window.reset_time - time.time()))
-        LIMITED.labels(limit).inc()
+        self.retry_after = retry_after
+
+
+def _reached(limit: Limit, window: WindowStats) -> TooManyError:
+    LIMITED.labels(limit).inc()
+    return TooManyError(limit, max(1, ceil(window.reset_time - time.time())))
 
 
 class _OpenWithoutRedis:
@@ -111,7 +115,7 @@ class RateLimits(_OpenWithoutRedis):
         except (RedisError, OSError) as error:
             self._let_through(error)
             return
-        raise TooManyError(limit, window)
+        raise _reached(limit, window)
 
 
 class AttemptLimits(_OpenWithoutRedis):
@@ -140,7 +144,7 @@ class AttemptLimits(_OpenWithoutRedis):
         except (RedisError, OSError) as error:
             self._let_through(error)
             return
-        raise TooManyError(attempt, window)
+        raise _reached(attempt, window)
 
 
 @cache
