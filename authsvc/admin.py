@@ -1,13 +1,15 @@
 """Users, and sign-ups with their lights, for the administrator."""
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from uuid import UUID
 
 from django import forms
 from django.contrib import admin
+from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import BaseUserCreationForm
+from django.contrib.auth.models import Group, Permission
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -15,6 +17,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from authsvc import traffic_admin  # noqa: F401 - registers its page
@@ -24,7 +27,13 @@ from authsvc.identity import user_id_key
 from authsvc.lights import Status
 from authsvc.models import SignUp, User
 from authsvc.timeline import story_of
+from authsvc.views import in_words
 from eventbus.acts import ActsAdmin
+
+if TYPE_CHECKING:
+    ModelAdmin = admin.ModelAdmin[Any]
+else:
+    ModelAdmin = admin.ModelAdmin
 
 # A sign beside the colour: a light must be readable without it.
 _SIGNS = {Status.PENDING: "◌", Status.SUCCESS: "✓", Status.FAIL: "✕"}
@@ -41,8 +50,42 @@ class UserCreationForm(BaseUserCreationForm):
         field_classes: ClassVar[dict[str, type[forms.Field]]] = {}
 
 
+# What Django makes of each model, by the beginning of its codename.
+_CAN: Final = {
+    "add": _("Can add %s"),
+    "change": _("Can change %s"),
+    "delete": _("Can delete %s"),
+    "view": _("Can view %s"),
+}
+
+
+def permission_in_words(permission: Permission) -> str:
+    """In the reader's language: Django keeps what a permission was called when the tables were made."""
+    act, _under, _model = permission.codename.partition("_")
+    is_djangos = permission.name.startswith("Can ") and act in _CAN
+    name = _CAN[act] % permission.content_type.name if is_djangos else gettext(permission.name)
+    return f"{permission.content_type.app_labeled_name} | {name}"
+
+
+class ChoosesPermissions(ModelAdmin):
+    def formfield_for_manytomany(self, db_field: Any, request: Any = None, **kwargs: Any) -> Any:
+        field: Any = super().formfield_for_manytomany(db_field, request, **kwargs)
+        if db_field.related_model is Permission:
+            field.queryset = Permission.objects.select_related("content_type")
+            field.label_from_instance = permission_in_words
+        return field
+
+
+admin.site.unregister(Group)
+
+
+@admin.register(Group)
+class GroupAdmin(ChoosesPermissions, DjangoGroupAdmin):
+    pass
+
+
 @admin.register(User)
-class UserAdmin(ActsAdmin, DjangoUserAdmin):
+class UserAdmin(ActsAdmin, ChoosesPermissions, DjangoUserAdmin):
     list_display = ("user_id", "email", "user_name", "role", "is_active", "is_staff", "date_joined")
     list_filter = ("role", "is_active", "is_staff", "date_joined")
     search_fields = ("user_id_key__startswith", "email__startswith", "user_name")
@@ -134,7 +177,7 @@ class SignUpAdmin(ActsAdmin):
             " ",
             '<span class="light light-{}" title="{}">{} {}</span>',
             (
-                (light.status.lower(), light.reason or light.status, _SIGNS[light.status], service)
+                (light.status.lower(), in_words(light), _SIGNS[light.status], service)
                 for service, light in signup.state.lights.items()
             ),
         )

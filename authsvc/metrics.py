@@ -17,8 +17,10 @@ COMPLETE_SECONDS: Final = Histogram(
     buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600),
 )
 REPEATED: Final = Counter("signup_repeated_total", "Requests that joined a sign-up which was there already.")
-LIMITED: Final = Counter("signup_limited_total", "Sign-ups that a rate limit refused.", ["limit"])
-UNLIMITED: Final = Counter("signup_unlimited_total", "Sign-ups let through uncounted because Redis was away.")
+LIMITED: Final = Counter(
+    "signup_limited_total", "Sign-ups, logins and requests for a new password that a rate limit refused.", ["limit"]
+)
+UNLIMITED: Final = Counter("signup_unlimited_total", "What was let through uncounted because Redis was away.")
 PROBLEMS: Final = Counter("signup_problems_total", "Requests to the API that ended in a problem document.", ["status"])
 STREAMS: Final = Gauge("signup_streams", "Streams that this process holds.")
 HASHES_WAITING: Final = Gauge("signup_hashes_waiting", "Passwords that are being hashed or wait for it.")
@@ -33,7 +35,7 @@ _GREEN, _RED = COMPLETE_SECONDS.labels("green"), COMPLETE_SECONDS.labels("red")
 for _service in settings.SIGNUP_SERVICES:
     for _status in (Status.SUCCESS, Status.FAIL):
         VERDICTS.labels(_service, _status.value)
-for _limit in ("address", "user_id", "total"):
+for _limit in ("address", "user_id", "total", "login", "password"):
     LIMITED.labels(_limit)
 
 

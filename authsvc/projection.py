@@ -16,17 +16,17 @@ import msgspec
 import redis
 import redis.asyncio
 from django.conf import settings
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from authsvc.lights import SignUpState
 from authsvc.traffic import Counts, fill
+from livesettings.redis_clients import redis_client, redis_listener, redis_pool
 
 logger = logging.getLogger(__name__)
 
 CHANNEL: Final = "signups"
 CONNECTIONS: Final = 16
+# Seconds that Redis may take.
+ANSWERS_WITHIN: Final = 5.0
 
 # KEYS: the copies. ARGV: seconds to live, the channel and its message, then version and copy for each key.
 # A key is a hash: v is the version, s the state.
@@ -67,9 +67,7 @@ class Projection:
     """For synchronous roles."""
 
     def __init__(self) -> None:
-        self._redis = redis.Redis.from_url(
-            settings.REDIS_URL, retry=Retry(NoBackoff(), 0), socket_timeout=5, socket_connect_timeout=5
-        )
+        self._redis = redis_client(ANSWERS_WITHIN)
         self._script = self._redis.register_script(_WRITE_AND_WAKE)
 
     def write_and_wake(self, states: Sequence[SignUpState]) -> None:
@@ -89,16 +87,7 @@ class AsyncProjection:
     """For the event loop."""
 
     def __init__(self) -> None:
-        # Who finds no free connection waits for one: the default pool of 100 refuses the 101st.
-        pool = redis.asyncio.BlockingConnectionPool.from_url(
-            settings.REDIS_URL,
-            max_connections=CONNECTIONS,
-            timeout=5,
-            retry=AsyncRetry(NoBackoff(), 0),
-            socket_timeout=5,
-            socket_connect_timeout=5,
-        )
-        self._redis = redis.asyncio.Redis.from_pool(pool)
+        self._redis = redis.asyncio.Redis.from_pool(redis_pool(ANSWERS_WITHIN, connections=CONNECTIONS))
         self._script = self._redis.register_script(_WRITE_AND_WAKE)
 
     async def close(self) -> None:
@@ -136,9 +125,7 @@ class AsyncProjection:
     @asynccontextmanager
     async def subscription(self) -> AsyncIterator[redis.asyncio.client.PubSub]:
         """A subscriber of its own connection, which waits without a time limit."""
-        client = redis.asyncio.Redis.from_url(
-            settings.REDIS_URL, retry=AsyncRetry(NoBackoff(), 0), socket_timeout=None, socket_connect_timeout=5
-        )
+        client = redis_listener(ANSWERS_WITHIN)
         # Both: a subscriber that is cancelled while it connects leaves its connection to the client.
         async with client, client.pubsub() as subscriber:
             yield subscriber

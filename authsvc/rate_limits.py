@@ -1,22 +1,23 @@
-"""How many sign-ups are taken in a minute: from one address, for one user ID, and in all (docs/adr/0027)."""
+"""How many sign-ups are taken in a minute: from one address, for one user ID, and in all (docs/adr/0027); and how many
+logins and requests for a new password, from one address (docs/adr/0033)."""
 
 import logging
 import time
+from functools import cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from math import ceil
 from typing import Any, Final, Literal, cast
 from uuid import UUID
 
-from django.conf import settings
-from limits import RateLimitItemPerMinute
-from limits.aio.storage import RedisStorage
-from limits.aio.strategies import SlidingWindowCounterRateLimiter
-from redis.asyncio import BlockingConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from limits import RateLimitItemPerMinute, WindowStats
+from limits.aio.storage import RedisStorage as AsyncRedisStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter as AsyncSlidingWindows
+from limits.storage import RedisStorage
+from limits.strategies import SlidingWindowCounterRateLimiter
 from redis.exceptions import RedisError
 
 from authsvc.metrics import LIMITED, UNLIMITED
+from livesettings.redis_clients import redis_client, redis_pool
 from livesettings.values import live
 
 logger = logging.getLogger(__name__)
@@ -27,8 +28,10 @@ CONNECTIONS: Final = 16
 # Seconds that Redis may take, and for which it is not asked again after it did not answer.
 REDIS_TIMEOUT: Final = 0.5
 AWAY_PAUSE: Final = 1.0
+KEY_PREFIX: Final = "rate"
 
-Limit = Literal["address", "user_id", "total"]
+Attempt = Literal["login", "password"]
+Limit = Literal["address", "user_id", "total"] | Attempt
 
 
 class TooManyError(Exception):
@@ -40,28 +43,42 @@ class TooManyError(Exception):
         self.retry_after = retry_after
 
 
-class RateLimits:
-    """Counts in Redis, in sliding windows, over all processes. Where Redis is away everybody is let through.
+def _reached(limit: Limit, window: WindowStats) -> TooManyError:
+    LIMITED.labels(limit).inc()
+    return TooManyError(limit, max(1, ceil(window.reset_time - time.time())))
+
+
+class _OpenWithoutRedis:
+    """Where Redis is away everybody is let through, and it is not asked again for a while."""
+
+    _what: str
+    _ask_again_at = 0.0
+
+    @property
+    def _is_away(self) -> bool:
+        return time.monotonic() < self._ask_again_at
+
+    def _let_through(self, error: Exception) -> None:
+        UNLIMITED.inc()
+        self._ask_again_at = time.monotonic() + AWAY_PAUSE
+        logger.warning("Redis is away, so %s are let through uncounted: %s", self._what, error)
+
+
+class RateLimits(_OpenWithoutRedis):
+    """Counts sign-ups in Redis, in sliding windows, over all processes.
 
     For one event loop. Each limit that is set costs one round trip; one that is reached spares those after it.
     """
 
+    _what = "sign-ups"
+
     def __init__(self) -> None:
-        pool = BlockingConnectionPool.from_url(
-            settings.REDIS_URL,
-            max_connections=CONNECTIONS,
-            timeout=REDIS_TIMEOUT,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=REDIS_TIMEOUT,
-            socket_connect_timeout=REDIS_TIMEOUT,
-        )
+        self._pool = redis_pool(REDIS_TIMEOUT, connections=CONNECTIONS)
         # The pool has the address, which may be a Unix socket's.
-        self._storage = RedisStorage(
-            "async+redis://", implementation="redispy", key_prefix="rate", connection_pool=cast("Any", pool)
+        storage = AsyncRedisStorage(
+            "async+redis://", implementation="redispy", key_prefix=KEY_PREFIX, connection_pool=cast("Any", self._pool)
         )
-        self._pool = pool
-        self._windows = SlidingWindowCounterRateLimiter(self._storage)
-        self._ask_again_at = 0.0
+        self._windows = AsyncSlidingWindows(storage)
 
     async def close(self) -> None:
         """Ends the connections."""
@@ -88,7 +105,7 @@ class RateLimits:
             return True
 
     async def _hit(self, limit: Limit, item: RateLimitItemPerMinute, counted: str) -> None:
-        if time.monotonic() < self._ask_again_at:
+        if self._is_away:
             UNLIMITED.inc()
             return
         try:
@@ -98,13 +115,42 @@ class RateLimits:
         except (RedisError, OSError) as error:
             self._let_through(error)
             return
-        LIMITED.labels(limit).inc()
-        raise TooManyError(limit, max(1, ceil(window.reset_time - time.time())))
+        raise _reached(limit, window)
 
-    def _let_through(self, error: Exception) -> None:
-        UNLIMITED.inc()
-        self._ask_again_at = time.monotonic() + AWAY_PAUSE
-        logger.warning("Redis is away, so sign-ups are let through uncounted: %s", error)
+
+class AttemptLimits(_OpenWithoutRedis):
+    """The same for logins and requests for a new password. For views, which run in threads."""
+
+    _what = "logins and new passwords"
+
+    def __init__(self) -> None:
+        pool = redis_client(REDIS_TIMEOUT).connection_pool
+        storage = RedisStorage("redis://", key_prefix=KEY_PREFIX, connection_pool=pool)
+        self._windows = SlidingWindowCounterRateLimiter(storage)
+
+    def count(self, attempt: Attempt, *, address: str) -> None:
+        """Counts one attempt. Raises TooManyError where the limit is reached."""
+        amount = live.RATE_LIMIT_LOGIN if attempt == "login" else live.RATE_LIMIT_PASSWORD
+        if not (amount and address):
+            return
+        if self._is_away:
+            UNLIMITED.inc()
+            return
+        item, counted = RateLimitItemPerMinute(amount), network_of(address)
+        try:
+            if self._windows.hit(item, attempt, counted):
+                return
+            window = self._windows.get_window_stats(item, attempt, counted)
+        except (RedisError, OSError) as error:
+            self._let_through(error)
+            return
+        raise _reached(attempt, window)
+
+
+@cache
+def attempt_limits() -> AttemptLimits:
+    """Those of this process."""
+    return AttemptLimits()
 
 
 def network_of(address: str) -> str:

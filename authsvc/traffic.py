@@ -14,11 +14,9 @@ from functools import cache
 from typing import Final
 
 import redis
-from django.conf import settings
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from authsvc.lights import Decisions
+from livesettings.redis_clients import redis_client
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +68,7 @@ class TrafficCounter:
     where Redis is away. For synchronous roles; the event loop's is authsvc.projection's."""
 
     def __init__(self) -> None:
-        self._redis = redis_client()
+        self._redis = figures_client()
         self._away_until = 0.0
 
     def add(self, counts: Counts) -> None:
@@ -109,12 +107,6 @@ def traffic() -> TrafficCounter:
     return TrafficCounter()
 
 
-def redis_client() -> redis.Redis:
-    """One that gives up soon. Use it, and close it."""
-    return redis.Redis.from_url(
-        settings.REDIS_URL,
-        retry=Retry(NoBackoff(), 0),
-        socket_timeout=ANSWERS_WITHIN,
-        socket_connect_timeout=ANSWERS_WITHIN,
-        decode_responses=True,
-    )
+def figures_client() -> redis.Redis:
+    """One that reads and writes figures. Use it, and close it."""
+    return redis_client(ANSWERS_WITHIN, decode_responses=True)

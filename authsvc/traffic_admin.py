@@ -20,7 +20,7 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_safe
 
 from authsvc.models import TrafficMinute
-from authsvc.traffic import redis_client
+from authsvc.traffic import figures_client
 from authsvc.traffic_history import MINUTE, point, read_days, read_seconds
 from eventbus.errors import is_transient
 from eventbus.pages import PageAdmin
@@ -145,7 +145,7 @@ class _Reader:
     """Reads Redis away from the event loop, with a connection of this stream's own."""
 
     def __init__(self) -> None:
-        self._redis = redis_client()
+        self._redis = figures_client()
 
     async def read(self, begin: int, end: int) -> Any:
         return await asyncio.to_thread(read_seconds, self._redis, begin, end)

@@ -11,7 +11,7 @@ from typing import Any, Final
 import redis
 
 from authsvc.models import TrafficMinute
-from authsvc.traffic import KEPT, LAG, Counts, key_of, milliseconds_of, redis_client
+from authsvc.traffic import KEPT, LAG, Counts, figures_client, key_of, milliseconds_of
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class RollUp:
     """Adds up each minute that is over. Any number of relays may do it: a minute that is there stays as it is."""
 
     def __init__(self) -> None:
-        self._redis = redis_client()
+        self._redis = figures_client()
         self._next = 0
 
     def run(self) -> int:

@@ -7,7 +7,7 @@ from django.utils.translation import gettext_lazy as _
 from authsvc import views
 
 urlpatterns = [
-    path("login/", django_views.LoginView.as_view(template_name="authsvc/login.html"), name="login"),
+    path("login/", views.LoginView.as_view(), name="login"),
     path("logout/", django_views.LogoutView.as_view(), name="logout"),
     path("account/", views.AccountView.as_view(), name="account"),
     path("account/check/", views.check, name="check"),

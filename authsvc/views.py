@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast
 
 from django.contrib.auth import views as django_views
-from django.contrib.auth.forms import PasswordResetForm
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.contrib.messages.views import SuccessMessageMixin
-from django.http import HttpRequest, JsonResponse
+from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from django.urls import reverse_lazy
 from django.utils.decorators import method_decorator
 from django.utils.translation import gettext
@@ -17,7 +16,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
 from django.views.generic import TemplateView
 
-from authsvc.identity import normalize_email
+from authsvc.forms import LoginForm, OwnPasswordResetForm, told_when
 from authsvc.lights import Light, Status
 from authsvc.models import SignUp, User
 from authsvc.requests import complaints
@@ -48,9 +47,14 @@ class AccountView(LoginRequiredMixin, TemplateView):
         return super().get_context_data(lights=lights, signup=signup, **kwargs)
 
 
+def in_words(light: Light) -> Any:
+    """A light's reason, or its status."""
+    return REASONS.get(light.reason or "", STATUSES[light.status])
+
+
 def _shown(lights: Mapping[str, Light]) -> Iterator[dict[str, Any]]:
     for service, light in lights.items():
-        words = REASONS.get(light.reason or "", STATUSES[light.status])
+        words = in_words(light)
         if light.status is Status.FAIL and not live.SIGNUP_REASONS:
             words = _("Refused")
         yield {
@@ -78,13 +82,12 @@ class PasswordChangeView(SuccessMessageMixin, django_views.PasswordChangeView): 
     success_message = _("Your password is changed.")
 
 
-class OwnPasswordResetForm(PasswordResetForm):
-    """Django's, which looks for the address in a way that no index serves."""
+class LoginView(django_views.LoginView):
+    template_name = "authsvc/login.html"
+    authentication_form = LoginForm
 
-    def get_users(self, email: str) -> Iterator[User]:
-        for user in User.objects.filter(email=normalize_email(email), is_active=True):
-            if user.has_usable_password():
-                yield user
+    def dispatch(self, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        return told_when(super().dispatch(*args, **kwargs))
 
 
 class PasswordResetView(django_views.PasswordResetView):
@@ -93,6 +96,12 @@ class PasswordResetView(django_views.PasswordResetView):
     title = _("Forgot your password?")
     email_template_name = "authsvc/password_reset_mail.txt"
     subject_template_name = "authsvc/password_reset_subject.txt"
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        return super().get_form_kwargs() | {"request": self.request}
+
+    def dispatch(self, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        return told_when(super().dispatch(*args, **kwargs))
 
 
 class PasswordResetConfirmView(SuccessMessageMixin, django_views.PasswordResetConfirmView):  # type: ignore[type-arg]  # the same

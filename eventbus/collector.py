@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from django.db import close_old_connections
 
 from eventbus.clients import client_config, prefixed
-from eventbus.consumer import as_incoming, is_error_report
+from eventbus.consumer import JOINS_ANEW_AFTER, as_incoming, is_error_report
 from eventbus.dead_letters import CHUNK, Origins, keep
 from eventbus.errors import growing_pauses, is_fatal, is_transient
 from eventbus.health import Heartbeat
@@ -43,6 +43,7 @@ class DeadLetterCollector:
         self._origins = origins
         self._heartbeat = heartbeat or Heartbeat()
         self._count_from = 0.0
+        self._joins_anew_at = math.inf
         self._consumer = Consumer(
             client_config(
                 {
@@ -58,10 +59,14 @@ class DeadLetterCollector:
 
     def run(self, stop: threading.Event) -> None:
         """Collects until `stop` is set, then leaves the group, within 5 s."""
-        self._consumer.subscribe([prefixed(topic) for topic in self._origins], on_assign=self._on_assign)
+        self._join()
         try:
             while not stop.is_set():
                 self._heartbeat.beat()
+                if time.monotonic() > self._joins_anew_at:
+                    logger.warning("Kafka has said nothing of partitions for %.0f s: joining anew", JOINS_ANEW_AFTER)
+                    self._consumer.unsubscribe()
+                    self._join()
                 letters = self._next()
                 if letters and self._keep(letters, stop):
                     self._commit()
@@ -69,7 +74,16 @@ class DeadLetterCollector:
         finally:
             self._consumer.close()
 
+    def _join(self) -> None:
+        self._joins_anew_at = time.monotonic() + JOINS_ANEW_AFTER
+        topics = [prefixed(topic) for topic in self._origins]
+        self._consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke)
+
+    def _on_revoke(self, _consumer: Consumer, _partitions: list[TopicPartition]) -> None:
+        self._joins_anew_at = time.monotonic() + JOINS_ANEW_AFTER
+
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._joins_anew_at = math.inf
         consumer.assign(partitions)
         self._heartbeat.ready()
 

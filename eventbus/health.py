@@ -1,7 +1,8 @@
 """What a long-running command tells about itself over HTTP.
 
 Live: its loop has gone round within BEAT_WITHIN seconds. Who waits for a part that is away goes round; who hangs in a
-call does not, and a restart is what helps: whatever was begun is read again. Ready: it is live and does its work.
+call does not, and a restart is what helps: whatever was begun is read again. A minute later the role ends by itself.
+Ready: it is live and does its work.
 """
 
 import json

@@ -20,10 +20,9 @@ from typing import Final, Self, cast
 import msgspec
 import redis
 from django.conf import settings
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from eventbus.health import Heartbeat
+from livesettings.redis_clients import redis_client
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +87,7 @@ class Registration:
         self._since = datetime.now(UTC)
         self._is_draining = False
         self._is_away = False
-        self._redis = _redis()
+        self._redis = redis_client(ANSWERS_WITHIN)
         # put() may be called by a signal's handler, whatever the thread does: an Event's set() may not.
         self._wishes: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="registration", daemon=True)
@@ -171,7 +170,7 @@ def read_instances() -> list[Seen]:
 
     Raises redis.RedisError while Redis is away.
     """
-    with contextlib.closing(_redis()) as client:
+    with contextlib.closing(redis_client(ANSWERS_WITHIN)) as client:
         # The index has no expiry for each of them; by now their keys are gone.
         client.zremrangebyscore(INDEX, 0, time.time() - REMEMBERED)
         ids = cast("list[bytes]", client.zrange(INDEX, 0, -1))
@@ -193,12 +192,3 @@ def read_instances() -> list[Seen]:
 
 def _key(instance_id: str) -> str:
     return f"instance:{instance_id}"
-
-
-def _redis() -> redis.Redis:
-    return redis.Redis.from_url(
-        settings.REDIS_URL,
-        retry=Retry(NoBackoff(), 0),
-        socket_timeout=ANSWERS_WITHIN,
-        socket_connect_timeout=ANSWERS_WITHIN,
-    )

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Final, Self
 import msgspec
 from django.db import models
 from django.utils import timezone
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from eventbus.messages import Header
@@ -129,7 +130,8 @@ class DeadLetterAct(models.Model):
 
 def place(topic: str, partition: int | None, offset: int | None) -> str:
     """topic[partition] at offset, with ? for what is not known."""
-    return f"{topic}[{'?' if partition is None else partition}] at {'?' if offset is None else offset}"
+    known = {"partition": "?" if partition is None else partition, "offset": "?" if offset is None else offset}
+    return gettext("%(topic)s[%(partition)s] at %(offset)s") % {"topic": topic, **known}
 
 
 def readable(content: bytes | memoryview | None) -> str:

@@ -34,6 +34,9 @@ ENDS_WITHIN: Final = 5.0
 # Seconds between two tries to reach what a role needs: at first, and the most.
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 5.0
+# Seconds between two looks whether the role still beats, and how many in a row may find that it does not.
+STUCK_LOOK: Final = 5.0
+STUCK_LOOKS: Final = 12
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -81,7 +84,7 @@ def running_role(name: str, *, keeps_live_settings: bool = False) -> Iterator[Ro
     It follows the live settings. A role that has auth's database may keep their copy in Redis right.
 
     Must be entered by the main thread. The command's exit code is 0 after a stop request, and 1 when it ended by an
-    error or had to be ended ENDS_WITHIN seconds after the request.
+    error, had to be ended ENDS_WITHIN seconds after the request, or was stuck for a minute and more (docs/adr/0034).
     """
     role = Role(name)
     HEARTBEAT_AGE.set_function(lambda: role.heartbeat.age)
@@ -89,6 +92,7 @@ def running_role(name: str, *, keeps_live_settings: bool = False) -> Iterator[Ro
     with ExitStack() as stack:
         registration = stack.enter_context(Registration(name, role.heartbeat, address=address))
         stack.enter_context(_stop_on_signals(role, registration))
+        stack.enter_context(_ends_when_stuck(role))
         if settings.HEALTH_PORT:
             try:
                 stack.enter_context(health_server(role.heartbeat, host=settings.HEALTH_HOST, port=settings.HEALTH_PORT))
@@ -118,6 +122,39 @@ def check_database(app_label: str) -> None:
             raise TransientError(f"{app_label} has migrations to be applied: manage.py migrate_all")
     finally:
         connection.close()
+
+
+class StuckLooks:
+    """Counts looks and not seconds: a process that was frozen as a whole, its work and who looks at it, goes on."""
+
+    def __init__(self, heartbeat: Heartbeat) -> None:
+        self._heartbeat = heartbeat
+        self._in_a_row = 0
+
+    def find_it_stuck(self) -> bool:
+        """One more look; True when so many in a row found no beat that somebody should begin anew."""
+        self._in_a_row = 0 if self._heartbeat.is_live else self._in_a_row + 1
+        return self._in_a_row > STUCK_LOOKS
+
+
+@contextmanager
+def _ends_when_stuck(role: Role) -> Iterator[None]:
+    ended = threading.Event()
+    looks = StuckLooks(role.heartbeat)
+
+    def watch() -> None:
+        while not ended.wait(STUCK_LOOK):
+            if looks.find_it_stuck():
+                logger.error("%s is stuck for %.0f s and ends, to be started again", role.name, role.heartbeat.age)
+                os._exit(1)
+
+    watcher = threading.Thread(target=watch, name="stuck", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
 
 
 @contextmanager

@@ -131,7 +131,18 @@ class OverridesAdmin(admin.ModelAdmin):
                 "fields": ("SIGNUP_OPEN", "SIGNUP_REASONS", "SIGNUP_DEADLINE", "STREAM_HEARTBEAT"),
             },
         ),
-        (_("Rate limits"), {"fields": ("RATE_LIMIT_ADDRESS", "RATE_LIMIT_USER_ID", "RATE_LIMIT_TOTAL")}),
+        (
+            _("Rate limits"),
+            {
+                "fields": (
+                    "RATE_LIMIT_ADDRESS",
+                    "RATE_LIMIT_USER_ID",
+                    "RATE_LIMIT_TOTAL",
+                    "RATE_LIMIT_LOGIN",
+                    "RATE_LIMIT_PASSWORD",
+                )
+            },
+        ),
         (
             _("Asking again"),
             {"fields": ("RELAY_FIRST_PAUSE", "RELAY_MAX_PAUSE", "RELAY_MAX_ATTEMPTS", "RELAY_RATE")},
@@ -170,6 +181,14 @@ class OverridesAdmin(admin.ModelAdmin):
     ) -> HttpResponse:
         own = {"title": _("Live settings"), "subtitle": None, "show_save_and_continue": False}
         return super().changeform_view(request, object_id, form_url, {**(extra_context or {}), **own})
+
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        response = super().history_view(request, object_id, extra_context)
+        for entry in (getattr(response, "context_data", None) or {}).get("action_list", ()):
+            entry.change_message = translated(entry.get_change_message())
+        return response
 
     def response_change(self, request: HttpRequest, obj: Overrides) -> HttpResponse:
         return HttpResponseRedirect(request.path)

@@ -10,13 +10,11 @@ import threading
 from typing import Any, Final, cast
 
 import msgspec
-from django.conf import settings
 from django.db import Error, close_old_connections
 from psycopg_pool import PoolTimeout
-from redis import Redis, RedisError
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from redis import RedisError
 
+from livesettings.redis_clients import redis_client
 from livesettings.values import checked, take
 
 logger = logging.getLogger(__name__)
@@ -44,12 +42,7 @@ class Follower:
 
     def __init__(self, *, keeper: bool) -> None:
         self._keeper = keeper
-        self._redis = Redis.from_url(
-            settings.REDIS_URL,
-            socket_timeout=REDIS_TIMEOUT,
-            socket_connect_timeout=REDIS_TIMEOUT,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._redis = redis_client(REDIS_TIMEOUT)
         self._replace = self._redis.register_script(_REPLACE)
         self._away: dict[str, bool] = {}
         self._has_looked, self._stop = threading.Event(), threading.Event()

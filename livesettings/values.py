@@ -66,6 +66,24 @@ class LiveSettings(msgspec.Struct, kw_only=True):
     RATE_LIMIT_TOTAL: Annotated[
         int, Meta(ge=0, le=100_000_000, title=_("Sign-ups a minute in all"), description=_("0: any number."))
     ]
+    RATE_LIMIT_LOGIN: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            title=_("Logins a minute from one address"),
+            description=_("0: any number. Those with a wrong password count too."),
+        ),
+    ]
+    RATE_LIMIT_PASSWORD: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            title=_("Requests for a new password a minute from one address"),
+            description=_("0: any number. Each may send a mail."),
+        ),
+    ]
     RELAY_FIRST_PAUSE: Annotated[
         float,
         Meta(

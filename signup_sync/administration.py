@@ -18,6 +18,7 @@ from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from authsvc.forms import AdminLoginForm, told_when
 from authsvc.models import SignUp, TrafficMinute, User
 from eventbus.models import DeadLetter, Instance, Topic
 from livesettings.models import Overrides
@@ -38,6 +39,10 @@ NEWS: Final = timedelta(days=1)
 class Administration(AdminSite):
     site_header = site_title = "Signup Sync"
     index_title = gettext_lazy("Administration")
+    login_form = AdminLoginForm
+
+    def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        return told_when(super().login(request, extra_context))
 
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
         apps = super().get_app_list(request, app_label)

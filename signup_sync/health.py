@@ -13,12 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
-from django.conf import settings
 from django.db import connection
 from prometheus_client import make_asgi_app
 from redis.asyncio import Redis
 
 from authsvc.asgi import header, send_json
+from livesettings.redis_clients import redis_pool
 
 logger = logging.getLogger(__name__)
 
@@ -73,5 +73,5 @@ def _ask_database() -> None:
 
 
 async def _ask_redis() -> None:
-    async with Redis.from_url(settings.REDIS_URL) as redis:
+    async with Redis.from_pool(redis_pool(PATIENCE, connections=1)) as redis:
         await redis.ping()

@@ -188,6 +188,10 @@ SIGNUP_REASONS = env.bool("SIGNUP_REASONS", default=True)
 RATE_LIMIT_ADDRESS = env.int("RATE_LIMIT_ADDRESS", default=60 if PRODUCTION else 0)
 RATE_LIMIT_USER_ID = env.int("RATE_LIMIT_USER_ID", default=10 if PRODUCTION else 0)
 RATE_LIMIT_TOTAL = env.int("RATE_LIMIT_TOTAL", default=0)
+# Logins, and requests for a new password, that are taken in a minute from one address; 0 is any number. Defaults: 30
+# and 5 in production, elsewhere 0.
+RATE_LIMIT_LOGIN = env.int("RATE_LIMIT_LOGIN", default=30 if PRODUCTION else 0)
+RATE_LIMIT_PASSWORD = env.int("RATE_LIMIT_PASSWORD", default=5 if PRODUCTION else 0)
 # Seconds until the page and the stream call a sign-up delayed. Default: 30.
 SIGNUP_DEADLINE = env.float("SIGNUP_DEADLINE", default=30.0)
 # Seconds between two comments on a quiet stream, and between two readings of the state behind it. Default: 15.

@@ -16,7 +16,7 @@ from django.conf import settings
 from eventbus.consumer import BatchConsumer
 from eventbus.messages import HandledBatch, Incoming, Subscription
 from eventbus.topics import ensure_topics
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 PARTITIONS = 4
 # Bytes of a message that a test sends, at most; a topic takes 1 MB unless it was made otherwise.
@@ -61,7 +61,7 @@ def put(
             headers=list(headers.items()),
             on_delivery=lambda error, _: reports.append(error),
         )
-    producer.flush(10)
+    producer.flush(PATIENCE)
     assert [str(error) for error in reports] == ["None"] * len(values), reports
 
 
@@ -86,11 +86,11 @@ def put_with_unreadable_header(topic: str, value: bytes) -> None:
         producer, 1, _full(topic).encode(), 3, partition, 4, value, length, 7, 2, 10, headers, 0
     )
     assert sent == 0
-    assert rdkafka.rd_kafka_flush(producer, 5000) == 0
+    assert rdkafka.rd_kafka_flush(producer, 30_000) == 0
     rdkafka.rd_kafka_destroy(producer)
 
 
-def read(topic: str, count: int, *, timeout: float = 10) -> list[Message]:
+def read(topic: str, count: int, *, timeout: float = PATIENCE) -> list[Message]:
     """The first `count` messages of a topic, over all partitions; AssertionError if there are not so many in time."""
     with _reader() as consumer:
         consumer.assign([TopicPartition(_full(topic), number, OFFSET_BEGINNING) for number in range(PARTITIONS)])
@@ -107,7 +107,9 @@ def committed(subscription: Subscription) -> dict[int, int]:
     with _reader(subscription.group) as consumer:
         topic = _full(subscription.topic)
         try:
-            places = consumer.committed([TopicPartition(topic, number) for number in range(PARTITIONS)], timeout=10)
+            places = consumer.committed(
+                [TopicPartition(topic, number) for number in range(PARTITIONS)], timeout=PATIENCE
+            )
         except KafkaException as error:
             # Kafka has just come back: for who waits, not yet.
             raise AssertionError(f"Kafka does not say where the group is: {error}") from error
@@ -118,7 +120,7 @@ def skip_to_the_end(topic: str, *, group: str) -> None:
     """Commits for a group, which nobody is in, that it has read all of a topic."""
     with _reader(group) as consumer:
         partitions = [TopicPartition(_full(topic), number) for number in range(PARTITIONS)]
-        ends = [consumer.get_watermark_offsets(partition, timeout=10)[1] for partition in partitions]
+        ends = [consumer.get_watermark_offsets(partition, timeout=PATIENCE)[1] for partition in partitions]
         for partition, end in zip(partitions, ends, strict=True):
             partition.offset = end
         consumer.commit(offsets=partitions, asynchronous=False)
@@ -170,7 +172,7 @@ class RunningConsumer:
         """Stops it; how many seconds that took. Raises what it ended with."""
         began = time.monotonic()
         self._stop.set()
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         assert not self.is_running
         if self.error:
             raise self.error
@@ -188,7 +190,7 @@ def consuming(subscription: Subscription) -> Iterator[RunningConsumer]:
     """Runs a consumer of the subscription, which has partitions when the block begins."""
     running = RunningConsumer(subscription)
     try:
-        eventually(lambda: running.partitions or running.error, 15, what="partitions assigned")
+        eventually(lambda: running.partitions or running.error, 60, what="partitions assigned")
         yield running
     finally:
         running.stop()

@@ -1,6 +1,7 @@
 """A client of the product's contracts, written from the documents and not from the code: HTTP, SSE and Kafka."""
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,7 +15,9 @@ from uuid import uuid4
 import confluent_kafka
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
 
+from tests.conftest import Person
 from tests.stack import Stack
+from tests.waiting import PATIENCE
 
 SERVICES = ("auth", "chat", "customer")
 
@@ -80,6 +83,12 @@ def sign_up(stack: Stack, form: Mapping[str, Any], **headers: str) -> list[Serve
         return list(events(response))
 
 
+def filled_form(page: str, person: Person) -> dict[str, str]:
+    """What a browser posts of the page with the sign-up form, once this person has filled it in."""
+    hidden = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]+)"', page))
+    return hidden | person.form | {"userPw2": person.password}
+
+
 def events(response: HTTPResponse) -> Iterator[ServerEvent]:
     """The events of a stream as they come."""
     fields: dict[str, str] = {}
@@ -108,7 +117,7 @@ def produce(
         headers=headers,
         on_delivery=lambda error, _: errors.append(error),
     )
-    producer.flush(10)
+    producer.flush(PATIENCE)
     assert errors == [None]
 
 
@@ -151,10 +160,10 @@ def _headers_of(message: confluent_kafka.Message) -> dict[str, bytes]:
 
 
 def _read_to_the_end(consumer: Consumer, topic: str) -> Iterator[Message]:
-    partitions: Sequence[int] = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+    partitions: Sequence[int] = list(consumer.list_topics(topic, timeout=PATIENCE).topics[topic].partitions)
     consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in partitions])
     ended: set[int] = set()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while len(ended) < len(partitions):
         assert time.monotonic() < deadline, f"{topic} was not read to its end"
         message = consumer.poll(0.5)

@@ -9,17 +9,20 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.plugin import Backing, backing_key
 from tests.servers import KafkaServer, PostgresqlServer, chromium
 from tests.stack import Stack
+from tests.waiting import PATIENCE
 
 # How long an example takes is the machine's affair, which may be busy; and the same run finds the same.
 hypothesis.settings.register_profile(
     "shared machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], derandomize=True
 )
 hypothesis.settings.load_profile("shared machine")
+# Playwright's own is 5 s, and 30 s for what is no assertion.
+expect.set_options(timeout=PATIENCE * 1000)
 
 # Screenshots of the browser tests, to be looked at.
 ARTIFACTS = Path(__file__).parent / "artifacts"
@@ -48,6 +51,19 @@ def new_person() -> Person:
 @pytest.fixture
 def person() -> Person:
     return new_person()
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The product gives up soon what it asks of Kafka beside its work, and asks again. A test asks once, perhaps as the
+    first after Kafka's start, on a machine that is busy."""
+    for limit in (
+        "lag.ANSWERS_WITHIN",
+        "groups.ANSWERS_WITHIN",
+        "inspection.ANSWERS_WITHIN",
+        "inspection.SECONDS_MOST",
+    ):
+        monkeypatch.setattr(f"eventbus.{limit}", PATIENCE)
 
 
 @pytest.fixture(scope="session")

@@ -73,13 +73,23 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
             + "; ".join(reason for name, reason in backing.missing.items() if name != "application")
             + ". `bash tests/setup.sh` as root installs them."
         )
-    # SIGTERM (what ends a CI job) ends the run as Ctrl-C does: with everything that it started.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGTERM (what ends a CI job) ends the run as Ctrl-C does: with everything that it started. A shell that starts
+    # the run in the background has Ctrl-C ignored, also by whatever is started from here: so it is set as well.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     cleanup = ExitStack()
     early_config.add_cleanup(cleanup.close)
     os.environ.update(base_environment(cleanup))
-    if not early_config.known_args_namespace.help:
+    if runs_tests(early_config):
         start(backing, cleanup)
+
+
+def runs_tests(config: pytest.Config) -> bool:
+    """Not where help is asked for, nor in the process that hands the tests out to pytest-xdist's workers, of which each
+    starts servers of its own."""
+    options = config.known_args_namespace
+    hands_out = bool(getattr(options, "numprocesses", None)) and "PYTEST_XDIST_WORKER" not in os.environ
+    return not options.help and not hands_out
 
 
 def what_is_missing(stack: str) -> dict[str, str]:

@@ -7,11 +7,14 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# Seconds, a bound for the broken case: two cores may be busy with a dozen processes.
+PATIENCE = 30.0
+
 # Seconds between two looks: short beside what is waited for, long beside what a look costs.
 PAUSE = 0.02
 
 
-def eventually(condition: Callable[[], T], timeout: float = 10.0, *, what: str = "") -> T:
+def eventually(condition: Callable[[], T], timeout: float = PATIENCE, *, what: str = "") -> T:
     """What `condition` gives as soon as that is true; an AssertionError that says `what` after `timeout` seconds.
 
     An AssertionError of the condition itself counts as "not yet"; the last one is shown.
@@ -29,7 +32,7 @@ def eventually(condition: Callable[[], T], timeout: float = 10.0, *, what: str =
         time.sleep(PAUSE)
 
 
-async def eventually_async(condition: Callable[[], Awaitable[T]], timeout: float = 10.0, *, what: str = "") -> T:  # noqa: ASYNC109 - the same shape as eventually
+async def eventually_async(condition: Callable[[], Awaitable[T]], timeout: float = PATIENCE, *, what: str = "") -> T:  # noqa: ASYNC109 - the same shape as eventually
     """`eventually` for a condition that is awaited."""
     deadline = time.monotonic() + timeout
     while True:

@@ -24,11 +24,10 @@ import aiohttp
 from channels.layers import get_channel_layer
 from django.conf import settings
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from structlog.contextvars import bind_contextvars
 
+from livesettings.redis_clients import redis_pool
 from livesettings.values import live
 from signup_sync.front.gateway import Gateway, GatewayError, NewUser
 from signup_sync.front.sse import COMMENT, ServerEvent, read_events
@@ -156,12 +155,7 @@ class Relays:
 
     def __init__(self) -> None:
         self.gateway = Gateway()
-        self._redis = Redis.from_url(
-            settings.REDIS_URL,
-            socket_timeout=REDIS_TIMEOUT,
-            socket_connect_timeout=REDIS_TIMEOUT,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._redis = Redis.from_pool(redis_pool(REDIS_TIMEOUT, connections=1))
         self._running: dict[UUID, Relay] = {}
         self._news: dict[UUID, Relay] = {}
         self._has_news = asyncio.Event()

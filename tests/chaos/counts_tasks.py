@@ -22,7 +22,7 @@ def tasks_of(role: Role) -> int:
     file = _file_of(role)
     file.unlink(missing_ok=True)
     role.signal(signal.SIGUSR1)
-    eventually(file.exists, 20, what=f"{role.name} counts its tasks")
+    eventually(file.exists, what=f"{role.name} counts its tasks")
     return int(file.read_text())
 
 

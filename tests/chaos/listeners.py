@@ -111,7 +111,7 @@ class Listeners:
         new = [Listener(self._stack, signup) for signup in signups]
         self.all += new
         self._tasks += [asyncio.run_coroutine_threadsafe(each.follow(self._client), self._loop) for each in new]
-        eventually(lambda: all(each.is_open for each in new), 30, what="every client has its stream")
+        eventually(lambda: all(each.is_open for each in new), what="every client has its stream")
 
     @property
     def are_open(self) -> bool:

@@ -64,17 +64,17 @@ def test_at_the_deadline_page_and_stream_say_delayed_and_go_on_when_the_particip
         listeners.follow([post(stack, other.form)])
         sign_up_in(page, person)
         panel = page.locator("#lights-panel")
-        expect(panel).to_have_attribute("data-outcome", "delayed", timeout=20_000)
+        expect(panel).to_have_attribute("data-outcome", "delayed")
         expect(page.locator("[data-service=customer]")).to_have_attribute("data-status", "PENDING")
         assert "FAIL" not in str(shown(page))
         [listener] = listeners.all
         eventually(lambda: listener.is_delayed, what="the stream says delayed")
         assert listener.is_open
         before = attempts(stack, person)
-        eventually(lambda: attempts(stack, person) > before + 1, 20, what="the relay asks again and again")
+        eventually(lambda: attempts(stack, person) > before + 1, what="the relay asks again and again")
         stack.roles["customer"].start()
         # The page is still open, and nobody touches it.
-        page.wait_for_url("**/login/", timeout=30_000)
+        page.wait_for_url("**/login/")
         assert shown(page)[-1] == ALL_GREEN
         listeners.wait_for_the_end()
         listener.assert_saw_all(ALL_GREEN)
@@ -93,7 +93,7 @@ def test_a_participant_waits_for_its_database_and_puts_nothing_aside(
     back_at = time.monotonic() + AWAY
     signups = [post(stack, each.form) for each in people[1:]]
     for signup in signups:
-        eventually(lambda signup=signup: statuses(state(stack, signup))["customer"] == "SUCCESS", 20)
+        eventually(lambda signup=signup: statuses(state(stack, signup))["customer"] == "SUCCESS")
 
     def has_tried_for_long() -> bool:
         assert http_status(chat.port, "/health/live") == 200

@@ -61,7 +61,7 @@ def restart_dying(role: Role, path: str, when: str) -> Role:
 
 
 def wait_for_death(role: Role) -> None:
-    eventually(lambda: role.exit_code == -9, 20, what=f"{role.name} kills itself")
+    eventually(lambda: role.exit_code == -9, what=f"{role.name} kills itself")
 
 
 def kept_lights(stack: Stack, person: Person) -> dict[str, str]:
@@ -130,7 +130,7 @@ def test_a_participant_between_answer_and_offset(stack: Stack, person: Person, p
         assert answers_of(stack, "chat", person) == ["SUCCESS"]
         chat.start()
         # It reads the request again and finds the row that it made itself.
-        eventually(lambda: answers_of(stack, "chat", person) == ["SUCCESS", "SUCCESS"], 20)
+        eventually(lambda: answers_of(stack, "chat", person) == ["SUCCESS", "SUCCESS"])
     assert state(stack, signup) == before
 
 
@@ -151,7 +151,7 @@ def test_a_participant_between_healing_and_answer(stack: Stack, person: Person, 
 def test_the_results_consumer_between_database_and_redis(stack: Stack, person: Person, people: list[Person]):
     with stopped(stack, "relay", "customer"), Listeners(stack) as listeners:
         signup = post(stack, person.form)
-        eventually(lambda: statuses(state(stack, signup))["chat"] == "SUCCESS", 20)
+        eventually(lambda: statuses(state(stack, signup))["chat"] == "SUCCESS")
         listeners.follow([signup])
         results = restart_dying(stack.roles["auth-results"], "authsvc.consumers.apply_verdicts", "after")
         stack.roles["customer"].start()
@@ -161,7 +161,7 @@ def test_the_results_consumer_between_database_and_redis(stack: Stack, person: P
         assert copied_lights(stack, signup) == ALL_GREEN | {"customer": "PENDING"}
         assert not listeners.all[0].is_complete
         results.start()
-        eventually(lambda: copied_lights(stack, signup) == ALL_GREEN, 20, what="Redis knows too")
+        eventually(lambda: copied_lights(stack, signup) == ALL_GREEN, what="Redis knows too")
         listeners.wait_for_the_end()
         listeners.all[0].assert_saw_all(ALL_GREEN)
 
@@ -182,7 +182,7 @@ def test_the_front_while_it_relays(page: Page, stack: Stack, person: Person, peo
     web = stack.roles["web"]
     with stopped(stack, "customer"), second_web(stack) as other:
         sign_up_in(page, person)
-        expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "SUCCESS", timeout=20_000)
+        expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "SUCCESS")
         # The same page in another tab, whose socket the other process holds; the first one relays.
         tab = page.context.new_page()
         tab.goto(f"http://127.0.0.1:{other.port}{urlsplit(page.url).path}")
@@ -190,10 +190,10 @@ def test_the_front_while_it_relays(page: Page, stack: Stack, person: Person, peo
         web.kill()
         stack.roles["customer"].start()
         # Nobody clicks or reloads: the other process takes the relay over.
-        tab.wait_for_url("**/login/", timeout=20_000)
+        tab.wait_for_url("**/login/")
         assert shown(tab)[-1] == ALL_GREEN
         web.start()
-        page.wait_for_url("**/login/", timeout=40_000)
+        page.wait_for_url("**/login/")
         assert shown(page)[-1] == ALL_GREEN
 
 

@@ -1,6 +1,5 @@
 """Two thousand clients vanish, half of them without a word to anybody; nothing of them stays."""
 
-import re
 import resource
 import socket
 import struct
@@ -15,7 +14,7 @@ import redis
 import yaml
 
 from tests.chaos.counts_tasks import start_counting, tasks_of
-from tests.client import opened, request
+from tests.client import filled_form, opened, request
 from tests.conftest import new_person
 from tests.e2e.test_api import post
 from tests.servers import KafkaServer, PostgresqlServer, network
@@ -104,10 +103,7 @@ def page_client(stack: Stack) -> Client:
     """A browser that shows a sign-up."""
     with opened(stack, "GET", "/signup/") as form:
         cookies = "; ".join(each.partition(";")[0] for each in form.headers.get_all("Set-Cookie", []))
-        hidden = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]+)"', form.read().decode()))
-    person = new_person()
-    fields = {"userId": person.user_id, "userName": person.user_name, "email": person.email}
-    body = urlencode(hidden | fields | {"userPw": person.password, "userPw2": person.password}).encode()
+        body = urlencode(filled_form(form.read().decode(), new_person())).encode()
     headers = {"Content-Type": "application/x-www-form-urlencoded", "Cookie": cookies, "Accept": "application/json"}
     answer = request(stack, "POST", "/signup/", body, **headers)
     assert answer.status == 200, answer.body
@@ -181,7 +177,7 @@ def test_nothing_stays_of_clients_that_vanish(
         near = (LOOPBACK, stack.caddy.port)
         far = (network.connect(here, there), stack.caddy.port)
         reset(watching(near, kinds * (2 * AT_ONCE // 10) * 2, at_once=2 * AT_ONCE))
-        eventually(lambda: all(tasks_of(stack.roles[name]) <= SLACK for name in WEB_ROLES), 20, what="they are gone")
+        eventually(lambda: all(tasks_of(stack.roles[name]) <= SLACK for name in WEB_ROLES), what="they are gone")
         before = held(stack)
 
         leaving = watching(near, kinds * (VANISHING // 10), at_once=AT_ONCE)

@@ -33,7 +33,7 @@ from tests.broker import (
     skip_to_the_end,
 )
 from tests.servers import KafkaServer
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.needs("broker")
 needs_kafka = pytest.mark.needs("kafka")
@@ -171,7 +171,7 @@ def test_what_was_fetched_ahead_is_neither_lost_nor_repeated_by_a_pause(monkeypa
     subscription = new_subscription(handler)
     put(subscription.topic, *numbered(400))
     with consuming(subscription):
-        eventually(lambda: len(handler.handled) >= 400, 20)
+        eventually(lambda: len(handler.handled) >= 400)
         eventually(lambda: committed(subscription) == places(handler.handled))
     assert max(len(batch) for batch in handler.batches) == 100
     by_partition: dict[int, list[int]] = defaultdict(list)
@@ -187,7 +187,7 @@ def test_a_stop_ends_the_repeating_and_the_next_reader_gets_the_batch():
     put(subscription.topic, b"waits", partition=0)
     with consuming(subscription) as running:
         eventually(lambda: len(handler.tries) >= 3)
-        assert running.stop() < 5
+        assert running.stop() < 15, "it would be tried for minutes"
     assert committed(subscription) == {}
     handler.failures.clear()
     with consuming(subscription):
@@ -203,7 +203,7 @@ def test_what_was_done_but_not_committed_is_read_again():
     consumer = BatchConsumer(subscription)
     try:
         consumer.join()
-        batch = eventually(consumer.next_batch, 15)
+        batch = eventually(consumer.next_batch)
         assert consumer.work_through(batch, threading.Event())
     finally:
         consumer.close()
@@ -216,16 +216,16 @@ def test_a_stuck_handler_does_not_keep_it_from_stopping():
     stuck = threading.Event()
 
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
-        stuck.wait(30)
+        stuck.wait(120)
         return HandledBatch()
 
     subscription = new_subscription(handle)
     put(subscription.topic, b"heavy")
     with consuming(subscription) as running:
         eventually(lambda: running.consumer._held)
-        assert running.stop() < 5
-    assert committed(subscription) == {}
+        assert running.stop() < 15
     stuck.set()
+    assert committed(subscription) == {}
 
 
 # --- Poison -----------------------------------------------------------------------------------------------------
@@ -327,7 +327,7 @@ def assert_put_aside_for_its_answer(size: int, *, topic_takes: int = 0) -> None:
         let_take(answers, topic_takes)
     put(subscription.topic, *numbered(5), b"long", *numbered(5), partition=3)
     with consuming(subscription):
-        eventually(lambda: committed(subscription) == {3: 11}, 20)
+        eventually(lambda: committed(subscription) == {3: 11})
     (letter,) = read(dead_letter_topic(subscription.topic, subscription.group), 1)
     assert letter.value() == b"long"
     assert dict(letter.headers())["dlt-error"] == b"eventbus.errors.TooLargeError"
@@ -359,13 +359,13 @@ def test_the_readers_of_a_group_share_its_partitions_and_one_takes_over():
 
             def both_have_read() -> bool:
                 # Again: the embedded broker may rebalance once more after each has its share.
-                eventually(lambda: (len(first.partitions), len(second.partitions)) == (2, 2), 20)
+                eventually(lambda: (len(first.partitions), len(second.partitions)) == (2, 2))
                 put(subscription.topic, *numbered(100))
                 next(puts)
                 return bool(handler.handled and other_handler.handled)
 
-            eventually(both_have_read, 20)
-        eventually(lambda: len(first.partitions) == 4, 20)
+            eventually(both_have_read, 90)
+        eventually(lambda: len(first.partitions) == 4)
         put(subscription.topic, *numbered(100))
         total = 100 * (next(puts) + 1)
         eventually(lambda: sum(committed(subscription).values()) == total)
@@ -383,11 +383,11 @@ def test_a_batch_whose_partitions_went_away_commits_nothing_for_them():
     with consuming(subscription) as first:
         eventually(lambda: handler.tries and first.consumer._held)
         with consuming(other) as second:
-            eventually(lambda: (len(first.partitions), len(second.partitions)) == (2, 2), 20)
+            eventually(lambda: (len(first.partitions), len(second.partitions)) == (2, 2))
             others = set(second.partitions)
             eventually(lambda: committed(subscription) == dict.fromkeys(others, 10))
             handler.failures.clear()
-            eventually(lambda: committed(subscription) == dict.fromkeys(range(4), 10), 20)
+            eventually(lambda: committed(subscription) == dict.fromkeys(range(4), 10))
     assert {message.partition for message in other_handler.handled} == others
     assert {message.partition for message in handler.handled} == set(range(4)) - others
 
@@ -398,13 +398,13 @@ def test_partitions_that_went_away_paused_come_back_unpaused():
     consumer = BatchConsumer(subscription)
     try:
         consumer.join()
-        eventually(lambda: consumer.next_batch() or consumer.partitions, 15)
+        eventually(lambda: consumer.next_batch() or consumer.partitions)
         consumer._polls_from = 0.0
         second = RunningConsumer(subscription)
         try:
-            eventually(lambda: consumer._stand_by(threading.Event().wait) or len(consumer.partitions) < 4, 15)
+            eventually(lambda: consumer._stand_by(threading.Event().wait) or len(consumer.partitions) < 4)
             consumer._resume()
-            eventually(lambda: consumer.next_batch() or consumer.partitions, 15)
+            eventually(lambda: consumer.next_batch() or consumer.partitions)
             for partition in consumer.partitions:
                 put(subscription.topic, b"to be read", partition=partition)
             read_from: set[int] = set()
@@ -428,7 +428,7 @@ def test_a_slow_handler_does_not_cost_the_membership(monkeypatch, caplog):
     release = threading.Event()
 
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
-        release.wait(20)
+        release.wait(90)
         return handler(batch)
 
     handler = RecordingHandler()
@@ -438,7 +438,7 @@ def test_a_slow_handler_does_not_cost_the_membership(monkeypatch, caplog):
         # Three times the interval after which a reader that does not poll is put out.
         timer = threading.Timer(3 * interval + 0.5, release.set)
         timer.start()
-        eventually(lambda: committed(subscription) == {1: 1}, 30)
+        eventually(lambda: committed(subscription) == {1: 1}, 60)
         timer.join()
         assert running.partitions == set(range(4))
     assert handler.values == [b"heavy"]
@@ -453,17 +453,17 @@ def test_who_was_put_out_of_the_group_commits_nothing_and_comes_back(monkeypatch
     late = BatchConsumer(subscription)
     try:
         late.join()
-        batch = eventually(late.next_batch, 15)
+        batch = eventually(late.next_batch)
         with consuming(subscription):
             # Nobody polls `late`, so the other gets the partitions when the interval is over.
-            eventually(lambda: committed(subscription) == {0: 1}, 20)
+            eventually(lambda: committed(subscription) == {0: 1})
             put(subscription.topic, b"newer", partition=0)
             eventually(lambda: committed(subscription) == {0: 2})
             late.note_done(batch)
             late.commit_done()
             assert committed(subscription) == {0: 2}
             assert "the offset of partition 0 was not committed" in caplog.text
-            eventually(lambda: late.next_batch() or late.partitions, 20, what="partitions again")
+            eventually(lambda: late.next_batch() or late.partitions, what="partitions again")
     finally:
         late.close()
 
@@ -474,7 +474,7 @@ def test_a_commit_that_fails_is_kept_and_repeated(caplog):
     consumer = BatchConsumer(subscription)
     try:
         consumer.join()
-        batch = eventually(consumer.next_batch, 15)
+        batch = eventually(consumer.next_batch)
         consumer._held.add(99)
         consumer.note_done([*batch, Incoming(subscription.topic, 99, 4, None, None)])
         consumer.commit_done()
@@ -526,7 +526,7 @@ def test_a_fatal_error_of_the_client_ends_the_consumer(monkeypatch):
     monkeypatch.setattr(settings, "KAFKA_CLIENT_CONFIG", {"group.instance.id": secrets.token_hex(4)})
     subscription = new_subscription(RecordingHandler())
     with pytest.raises(KafkaException, match="fenced"), consuming(subscription) as first, consuming(subscription):
-        eventually(lambda: not first.is_running, 20)
+        eventually(lambda: not first.is_running)
 
 
 def test_a_consumer_that_lost_its_partitions_and_hears_of_no_others_joins_anew(monkeypatch):
@@ -537,14 +537,12 @@ def test_a_consumer_that_lost_its_partitions_and_hears_of_no_others_joins_anew(m
         client, beat = running.consumer._consumer, running.consumer._heartbeat.beat
         leave = iter([client.unsubscribe])
         monkeypatch.setattr(running.consumer._heartbeat, "beat", lambda: (next(leave, beat)(), beat()))
-        eventually(lambda: not running.partitions, 10)
+        eventually(lambda: not running.partitions)
         put(subscription.topic, b"late")
-        eventually(lambda: handler.values == [b"late"], 30)
+        eventually(lambda: handler.values == [b"late"])
 
 
-def test_a_groups_lag_is_what_it_has_not_committed(monkeypatch, request):
-    # A new Kafka makes the topic of its groups' offsets first.
-    monkeypatch.setattr("eventbus.lag.ANSWERS_WITHIN", 10.0)
+def test_a_groups_lag_is_what_it_has_not_committed(patient, request):
     topic, lag = new_topic(), LagReader()
     request.addfinalizer(lag.close)
     group = secrets.token_hex(6)
@@ -561,7 +559,7 @@ def test_a_groups_lag_is_what_it_has_not_committed(monkeypatch, request):
 def test_kafka_killed_in_the_middle_of_the_work_costs_nothing(monkeypatch):
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
         began.set()
-        released.wait(60)
+        released.wait(120)
         handler(batch)
         return HandledBatch(answers=[Outgoing(answers, None, message.value) for message in batch])
 
@@ -571,12 +569,12 @@ def test_kafka_killed_in_the_middle_of_the_work_costs_nothing(monkeypatch):
         answers, subscription = new_topic(), new_subscription(handle)
         put(subscription.topic, *numbered(20))
         with consuming(subscription):
-            assert began.wait(10)
+            assert began.wait(PATIENCE)
             kafka.kill()
             released.set()
             kafka.start()
             put(subscription.topic, *numbered(20))
-            eventually(lambda: sum(committed(subscription).values()) == 40, 30)
+            eventually(lambda: sum(committed(subscription).values()) == 40)
         assert {message.value() for message in read(answers, 40)} == set(numbered(20))
     assert {(message.partition, message.offset) for message in handler.handled} == {
         (partition, offset) for partition, end in places(handler.handled).items() for offset in range(end)

@@ -20,7 +20,7 @@ asked = Subscription(group="answerer", topic="asked", handle=handler)
 
 
 @pytest.fixture(autouse=True)
-def installation(monkeypatch, inspector):
+def installation(monkeypatch, patient, inspector):
     """One of the test's own: a prefix before its names, and one service that reads one topic."""
     monkeypatch.setattr(settings, "KAFKA_PREFIX", f"prefix-{secrets.token_hex(4)}-")
     monkeypatch.setattr(settings, "EVENT_CONSUMERS", {"answerer": f"{__name__}.asked"})
@@ -66,10 +66,11 @@ def test_members_with_what_they_read_and_groups_that_no_setting_names(inspector)
         assert group.members[0].by_topic == [("asked", [0, 1, 2, 3])]
         assert group.members[0].host == "127.0.0.1"
         assert groups(inspector)["stranger"].state == "STABLE"
-    assert groups(inspector)["answerer"].state == "EMPTY"
+    eventually(lambda: groups(inspector)["answerer"].state == "EMPTY")
 
 
 def test_kafka_away_is_said(monkeypatch):
+    monkeypatch.setattr("eventbus.inspection.ANSWERS_WITHIN", 0.2)
     monkeypatch.setattr(settings, "KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     with Inspector() as away, pytest.raises(KafkaException):
         read_groups(away.topics())

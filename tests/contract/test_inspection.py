@@ -21,7 +21,7 @@ pytestmark = pytest.mark.needs("broker")
 
 
 @pytest.fixture
-def topic(inspector) -> str:
+def topic(inspector, patient) -> str:
     """One whose partitions are led by a broker: Kafka tells of a new topic a moment before."""
     name = new_topic()
     eventually(lambda: not any(partition.problem for partition in inspector.topic(name).partitions))

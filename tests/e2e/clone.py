@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.servers import free_port
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 START_TIMEOUT = 60.0
 
@@ -66,14 +66,14 @@ class MakeRun:
         def pids() -> list[int]:
             return [pid for pid, args in self.processes().items() if words in args and "/bin/sh" not in args]
 
-        (pid,) = eventually(pids, 10, what=f"a process {words}")
+        (pid,) = eventually(pids, what=f"a process {words}")
         return pid
 
     def press_ctrl_c(self) -> None:
         """What a terminal does: SIGINT to the foreground process group, which is that of make."""
         os.killpg(self.make.pid, signal.SIGINT)
 
-    def wait_gone(self, *, timeout: float = 5.0) -> None:
+    def wait_gone(self, *, timeout: float = PATIENCE) -> None:
         eventually(
             lambda: self.make.poll() is not None and not self.processes(), timeout, what="nothing of it is left running"
         )
@@ -109,7 +109,7 @@ def make_run(project: Path, **variables: str) -> Iterator[MakeRun]:
 
 
 def make(project: Path, target: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["make", target], cwd=project, env=env, capture_output=True, text=True, timeout=60)
+    return subprocess.run(["make", target], cwd=project, env=env, capture_output=True, text=True, timeout=120)
 
 
 def all_green(states: list[dict[str, Any]]) -> bool:

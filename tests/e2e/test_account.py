@@ -39,7 +39,7 @@ def test_the_account_shows_its_owner_who_holds_it_at_any_time_later(page: Page, 
 
 def test_the_account_names_the_service_that_knew_the_person_before(page: Page, stack: Stack, person: Person):
     produce(stack, "user.newUser.req", requested(person, services=["chat"]), key=person.user_id)
-    eventually(lambda: row(person) in stack.rows("chat"), 20)
+    eventually(lambda: row(person) in stack.rows("chat"))
     sign_up(stack, person.form)
     log_in_at(page, person)
     assert lights(page) == GREEN | {"chat": "FAIL"}
@@ -63,7 +63,7 @@ def test_a_script_for_a_name_is_text_on_every_page(page: Page, stack: Stack, per
     wait_for_flag(page, "ready")
     fill(page, new_person(), userName=SCRIPT, email="nowhere")
     submit(page)
-    expect(page.locator("[data-field=email] .field-error")).to_be_visible(timeout=20_000)
+    expect(page.locator("[data-field=email] .field-error")).to_be_visible()
     become_admin(page, stack)
     for kind in ("user", "signup"):
         page.goto(f"/admin/authsvc/{kind}/?q={person.user_id}")
@@ -82,7 +82,7 @@ def test_who_forgot_the_password_gets_a_link_by_mail_that_works_once(page: Page,
     page.locator("[name=email]").fill(person.email.upper())
     page.get_by_role("button", name="Send the link").click()
     expect(page.locator("h1")).to_have_text("Look into your mail")
-    mail = eventually(lambda: re.search(rf"To: {person.email}.*?(/password/\S+)", stack.logs()["web"], re.DOTALL), 10)
+    mail = eventually(lambda: re.search(rf"To: {person.email}.*?(/password/\S+)", stack.logs()["web"], re.DOTALL))
     page.goto(mail[1])
     for name in ("new_password1", "new_password2"):
         page.locator(f"[name={name}]").fill(NEW_PASSWORD)
@@ -156,11 +156,11 @@ def test_a_korean_browser_is_spoken_to_in_korean_until_the_switch(browser: Brows
     context = browser.new_context(base_url=stack.base_url, locale="ko-KR")
     page = context.new_page()
     sign_up_in(page, person, userId="빈 칸")
-    expect(page.locator("[data-field=userId] .field-error")).to_contain_text("글자, 숫자", timeout=20_000)
+    expect(page.locator("[data-field=userId] .field-error")).to_contain_text("글자, 숫자")
     fill(page, person)
     submit(page)
-    expect(page.locator("[data-service=chat]")).to_contain_text("채팅", timeout=20_000)
-    page.wait_for_url("**/login/", timeout=20_000)
+    expect(page.locator("[data-service=chat]")).to_contain_text("채팅")
+    page.wait_for_url("**/login/")
     page.get_by_role("button", name="English").click()
     expect(page.locator("h1")).to_have_text("Log in")
     page.goto("/signup/")

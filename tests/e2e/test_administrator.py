@@ -49,7 +49,7 @@ def desk(
 
 def known_at_chat(stack: Stack, person: Person) -> None:
     produce(stack, "user.newUser.req", requested(person, services=["chat"]), key=person.user_id)
-    eventually(lambda: row(person) in stack.rows("chat"), 20)
+    eventually(lambda: row(person) in stack.rows("chat"))
 
 
 def picture(page: Page, name: str, theme: str, backing: Backing) -> None:
@@ -66,7 +66,7 @@ def test_from_what_needs_attention_to_the_timeline_of_one_signup_and_its_replay(
         sign_up(stack, new_person().form)
     with refusing(stack, (poisoned := new_person()).user_id):
         waiting = post(stack, poisoned.form)
-        eventually(lambda: letter_of(stack, poisoned), 20, what="the letter is listed")
+        eventually(lambda: letter_of(stack, poisoned), what="the letter is listed")
         red = settled(stack, post(stack, person.form))
         assert statuses(red) == ALL_GREEN | {"chat": "FAIL"}
         settled(stack, post(stack, new_person().form | {"userId": person.user_id}))
@@ -97,7 +97,7 @@ def test_from_what_needs_attention_to_the_timeline_of_one_signup_and_its_replay(
     page.get_by_label("Ask:").select_option("chat")
     page.get_by_role("button", name="Replay").click()
     expect(page.locator(".messagelist")).to_contain_text("1 sign-up sent again")
-    eventually(lambda: statuses(state(stack, waiting)) == ALL_GREEN, 30)
+    eventually(lambda: statuses(state(stack, waiting)) == ALL_GREEN)
     page.goto(f"/admin/authsvc/signup/{waiting.json['signupId']}/change/")
     for words in ("Replayed to chat", "Asked chat", "chat answered SUCCESS", "Complete: every service has answered"):
         expect(page.get_by_role("region", name="Timeline")).to_contain_text(words)

@@ -39,7 +39,7 @@ def state(stack: Stack, answer: Answer) -> dict[str, Any]:
 
 
 def settled(stack: Stack, answer: Answer) -> dict[str, Any]:
-    return eventually(lambda: (now := state(stack, answer))["complete"] and now, 20, what="the sign-up is complete")
+    return eventually(lambda: (now := state(stack, answer))["complete"] and now, what="the sign-up is complete")
 
 
 def statuses(of: dict[str, Any]) -> dict[str, str]:
@@ -143,7 +143,7 @@ def test_where_only_the_email_is_taken_every_red_light_says_so(stack: Stack, per
 
 def test_one_whom_chat_alone_knows_sees_only_chat_red(stack: Stack, person: Person):
     produce(stack, "user.newUser.req", requested(person, services=["chat"]), key=person.user_id)
-    eventually(lambda: row(person) in stack.rows("chat"), 20)
+    eventually(lambda: row(person) in stack.rows("chat"))
     assert row(person) not in stack.rows("customer")
     shown = sign_up(stack, person.form)[-1]
     assert statuses(shown.data) == {"auth": "SUCCESS", "chat": "FAIL", "customer": "SUCCESS"}
@@ -173,12 +173,13 @@ def requested(person: Person, **fields: Any) -> dict[str, Any]:
 def test_a_redelivered_request_changes_no_light(stack: Stack, person: Person):
     answer = post(stack, person.form)
     before = settled(stack, answer)
-    [event] = [
+    # Where the machine is slow the relay has asked again.
+    event, *_ = [
         message for message in topic_of(stack, "user.newUser.req") if person.user_id == (message.key or b"").decode()
     ]
     answered = len(answers_to(stack, before["signupId"]))
     produce(stack, "user.newUser.req", event.value, key=person.user_id)
-    eventually(lambda: len(answers_to(stack, before["signupId"])) == answered + 2, 20)
+    eventually(lambda: len(answers_to(stack, before["signupId"])) >= answered + 2)
     assert {each["status"] for each in answers_to(stack, before["signupId"])} == {"SUCCESS"}
     assert state(stack, answer) == before
 
@@ -192,7 +193,7 @@ def test_a_stranger_who_overtakes_does_not_turn_the_owner_red(stack: Stack, pers
     owner = str(uuid4())
     produce(stack, "user.newUser.req", requested(person, ownerSignupId=owner), key=person.user_id)
     for service in ("chat", "customer"):
-        eventually(lambda service=service: row(person) in stack.rows(service), 20)
+        eventually(lambda service=service: row(person) in stack.rows(service))
     assert sign_up(stack, person.form, Idempotency_Key=owner)[-1].statuses == ALL_GREEN
 
 
@@ -206,7 +207,7 @@ def test_a_double_click_makes_one_signup(stack: Stack, person: Person):
     for click in clicks:
         click.start()
     for click in clicks:
-        click.join(30)
+        click.join()
     assert [answer.status for answer in answers] == [202] * 6
     assert {answer.json["signupId"] for answer in answers} == {signup_id}
     assert statuses(settled(stack, answers[0])) == ALL_GREEN
@@ -322,10 +323,10 @@ def log_in(stack: Stack, person: Person) -> dict[str, str]:
     """The cookies of a session."""
     jar = CookieJar()
     browser = build_opener(HTTPCookieProcessor(jar))
-    with browser.open(f"{stack.base_url}/login/", timeout=10):
+    with browser.open(f"{stack.base_url}/login/", timeout=30):
         token = next(cookie.value for cookie in jar if cookie.name == "csrftoken")
     fields = {"username": person.user_id, "password": person.password, "csrfmiddlewaretoken": token}
-    with browser.open(f"{stack.base_url}/login/", urlencode(fields).encode(), timeout=10) as page:
+    with browser.open(f"{stack.base_url}/login/", urlencode(fields).encode(), timeout=30) as page:
         assert page.url.endswith("/account/")
     return {cookie.name: cookie.value or "" for cookie in jar}
 
@@ -351,5 +352,5 @@ def test_garbage_in_a_topic_is_put_aside_and_the_next_message_is_handled(stack: 
     assert sign_up(stack, person.form)[-1].statuses == ALL_GREEN
     for group in groups:
         eventually(
-            lambda group=group: any(letter.value == garbage for letter in topic_of(stack, f"{topic}.{group}.dlt")), 20
+            lambda group=group: any(letter.value == garbage for letter in topic_of(stack, f"{topic}.{group}.dlt"))
         )

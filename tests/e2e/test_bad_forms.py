@@ -22,7 +22,7 @@ URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data; boundary=b"
 # A cookie may spell any byte in octal.
 ODD_COOKIES = ("x", "a" * 5000, '"abcdefgh\\000"', '"abcdefgh\\377\\376"', "abcdefgh\x7f", "\xff\xfe" * 20, "=;=,\t")
-PATIENCE = aiohttp.ClientWSTimeout(ws_receive=5, ws_close=5)
+PATIENCE = aiohttp.ClientWSTimeout(ws_receive=30, ws_close=30)
 ODD_TICKETS = ("x", "%00", "%ff%fe", "..%2f..", "a:b:c", "%EA%B9%80", "x" * 5000, ".eJx:1:2", "%0d%0aSet-Cookie:a=b")
 
 
@@ -30,7 +30,7 @@ ODD_TICKETS = ("x", "%00", "%ff%fe", "..%2f..", "a:b:c", "%EA%B9%80", "x" * 5000
 def opened_form(stack: Stack) -> tuple[str, dict[str, str]]:
     """The cookies of a browser that has opened the form, and the form's hidden fields."""
     jar = CookieJar()
-    with build_opener(HTTPCookieProcessor(jar)).open(f"{stack.base_url}/signup/", timeout=10) as page:
+    with build_opener(HTTPCookieProcessor(jar)).open(f"{stack.base_url}/signup/", timeout=30) as page:
         hidden = dict(re.findall(r'name="(ticket|csrfmiddlewaretoken)" value="([^"]+)"', page.read().decode()))
     assert set(hidden) == {"ticket", "csrfmiddlewaretoken"}
     return "; ".join(f"{cookie.name}={cookie.value}" for cookie in jar), hidden

@@ -25,7 +25,7 @@ SMALL = [value for value in ODD if len(value) < 20_000]
 
 
 @pytest.fixture(autouse=True)
-def _at_the_stacks_kafka(stack: Stack, settings: Settings) -> None:
+def _at_the_stacks_kafka(stack: Stack, patient: None, settings: Settings) -> None:
     settings.KAFKA_BOOTSTRAP_SERVERS = stack.env["KAFKA_BOOTSTRAP_SERVERS"]
     settings.KAFKA_PREFIX = stack.env["KAFKA_PREFIX"]
 
@@ -53,12 +53,11 @@ def test_all_good_ones_are_answered_all_bad_ones_put_aside_and_nothing_is_left_u
     for topic, group in READERS:
         eventually(
             lambda topic=topic, group=group: marks_of(stack, topic, group, run) == dict.fromkeys(marks, count),
-            30,
             what=f"all of the garbage is among {group}'s dead letters, once",
         )
     reader = LagReader()
     for topic, group in READERS:
-        eventually(lambda topic=topic, group=group: reader.lag(topic, group) == 0, 20, what=f"{group} has read all")
+        eventually(lambda topic=topic, group=group: reader.lag(topic, group) == 0, what=f"{group} has read all")
     assert all(role.running for role in stack.roles.values())
 
 
@@ -91,7 +90,7 @@ def test_an_answer_that_fits_nothing_is_put_aside_with_the_reason_and_turns_no_l
         letters = topic_of(stack, f"{ANSWERS}.auth.dlt")
         return next((each.headers["dlt-message"].decode() for each in letters if each.key == key.encode()), None)
 
-    assert error in eventually(letter, 20, what="it is put aside")
+    assert error in eventually(letter, what="it is put aside")
     assert settled(stack, answer) == before
 
 
@@ -101,7 +100,5 @@ def test_a_header_whose_name_is_not_utf_8_costs_no_answer(stack: Stack):
     record = {name: value for name, value in person.form.items() if name != "userPw"}
     put_with_unreadable_header(REQUESTS, json.dumps(asked | record).encode())
     for service in ("chat", "customer"):
-        eventually(
-            lambda service=service: person.user_id in {row.user_id for row in stack.rows(service)}, 20, what=service
-        )
+        eventually(lambda service=service: person.user_id in {row.user_id for row in stack.rows(service)}, what=service)
     assert statuses(settled(stack, post(stack, new_person().form))) == ALL_GREEN

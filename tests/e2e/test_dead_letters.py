@@ -70,13 +70,13 @@ def test_a_replay_after_the_fault_is_mended_turns_the_light_of_the_same_signup(s
                 "--error",
                 "IntegrityError",
             )
-            letter = eventually(lambda: letter_of(stack, person, *waiting), 20, what="the letter is listed")
+            letter = eventually(lambda: letter_of(stack, person, *waiting), what="the letter is listed")
             # The poison stopped nobody: not its neighbours in chat's topic, not the other services.
             assert statuses(settled(stack, post(stack, new_person().form))) == ALL_GREEN
-            eventually(lambda: statuses(state(stack, answer)) == CHAT_ALONE_ORANGE, 20)
+            eventually(lambda: statuses(state(stack, answer)) == CHAT_ALONE_ORANGE)
             # Nothing has changed yet, so the replayed message comes back, as another letter.
             stack.manage("dead_letters", "replay", letter[0])
-            again = eventually(lambda: letter_of(stack, person, *waiting), 20, what="the replayed one is put aside")
+            again = eventually(lambda: letter_of(stack, person, *waiting), what="the replayed one is put aside")
             assert int(again[0]) > int(letter[0])
             assert statuses(state(stack, answer)) == CHAT_ALONE_ORANGE
         shown = stack.manage("dead_letters", "show", again[0]).stdout
@@ -99,8 +99,8 @@ def test_a_replay_changes_nothing_for_the_services_that_had_handled_the_message(
     with without_relay(stack):
         with refusing(stack, person.user_id):
             answer = post(stack, person.form)
-            letter = eventually(lambda: letter_of(stack, person), 20, what="the letter is listed")
-            eventually(lambda: statuses(state(stack, answer)) == CHAT_ALONE_ORANGE, 20)
+            letter = eventually(lambda: letter_of(stack, person), what="the letter is listed")
+            eventually(lambda: statuses(state(stack, answer)) == CHAT_ALONE_ORANGE)
         stack.manage("dead_letters", "replay", letter[0])
         settled(stack, answer)
         before = {service: stack.rows(service) for service in SERVICES}
@@ -115,7 +115,7 @@ def test_a_replay_changes_nothing_for_the_services_that_had_handled_the_message(
 def test_garbage_in_a_topic_is_listed_and_discarded_and_the_next_is_handled(stack: Stack, person: Person):
     garbage = person.user_id
     produce(stack, "user.newUser.res", b"\xff\x00 no JSON", key=garbage)
-    letter = eventually(lambda: letter_of(stack, person, "--group", "auth"), 20, what="the garbage is listed")
+    letter = eventually(lambda: letter_of(stack, person, "--group", "auth"), what="the garbage is listed")
     assert "Value, 10 bytes:" in stack.manage("dead_letters", "show", letter[0]).stdout
     stack.manage("dead_letters", "discard", letter[0], "--reason", "a test put it there")
     assert "a test put it there" in stack.manage("dead_letters", "show", letter[0]).stdout
@@ -131,6 +131,6 @@ def test_letters_that_came_while_the_collector_was_away_are_found_when_it_is_bac
     collector = stack.roles["dead-letters"]
     collector.kill()
     produce(stack, "user.newUser.req", b"no JSON", key=person.user_id)
-    eventually(lambda: any(m.key == person.user_id.encode() for m in topic_of(stack, "user.newUser.req.chat.dlt")), 20)
+    eventually(lambda: any(m.key == person.user_id.encode() for m in topic_of(stack, "user.newUser.req.chat.dlt")))
     collector.start()
-    eventually(lambda: groups() == {"chat", "customer"}, 30, what="the letters of both groups are listed")
+    eventually(lambda: groups() == {"chat", "customer"}, what="the letters of both groups are listed")

@@ -56,7 +56,7 @@ def test_what_cannot_be_taken_is_said_at_its_field_and_nothing_is_half_saved(
     tab.goto("/signup/")
     fill(tab, person, **{name: value})
     submit(tab)
-    expect(tab.locator(FIELD_ERROR.format(name))).to_contain_text(words, timeout=20_000)
+    expect(tab.locator(FIELD_ERROR.format(name))).to_contain_text(words)
     expect(tab.locator("[name=email]")).to_have_value(person.email)
     for password in PASSWORD_FIELDS:
         expect(tab.locator(f"[name={password}]")).to_have_value("")
@@ -69,14 +69,14 @@ def test_10_megabytes_are_said_to_be_too_long(tab: Page, stack: Stack, person: P
     # Unseen, as Chromium takes half a minute to draw a field with so much in it.
     tab.locator("[name=userName]").evaluate("field => { field.hidden = true; field.value = 'a'.repeat(10_000_000); }")
     submit(tab)
-    expect(tab.locator("body")).to_contain_text("too long", timeout=20_000)
+    expect(tab.locator("body")).to_contain_text("too long")
     assert_nothing_is_saved(tab, stack, person)
 
 
 def test_a_user_id_in_hangul_is_taken(page: Page, person: Person):
     person = replace(person, user_id=f"홍길동{secrets.token_hex(4)}")
     sign_up_in(page, person)
-    page.wait_for_url("**/login/", timeout=20_000)
+    page.wait_for_url("**/login/")
     log_in(page, person)
 
 
@@ -84,7 +84,7 @@ def test_a_corrected_form_whose_answer_is_lost_is_sent_again_and_ends_green(page
     sign_up(stack, person.form)
     newcomer = new_person()
     sign_up_in(page, newcomer, userId=person.user_id)
-    expect(page.locator(FIELD_ERROR.format("userId"))).to_be_visible(timeout=20_000)
+    expect(page.locator(FIELD_ERROR.format("userId"))).to_be_visible()
 
     def lose_the_answer(route: Route) -> None:
         route.fetch()
@@ -93,9 +93,9 @@ def test_a_corrected_form_whose_answer_is_lost_is_sent_again_and_ends_green(page
     page.route("**/signup/", lose_the_answer, times=1)
     fill(page, newcomer)
     submit(page)
-    expect(page.locator("#error-summary")).to_contain_text("The connection was lost", timeout=20_000)
+    expect(page.locator("#error-summary")).to_contain_text("The connection was lost")
     submit(page)
-    page.wait_for_url("**/login/", timeout=20_000)
+    page.wait_for_url("**/login/")
     assert shown(page)[-1] == GREEN
     assert signups(stack, newcomer) == sorted([person.user_id, newcomer.user_id])
     log_in(page, newcomer)
@@ -108,10 +108,10 @@ def test_a_double_click_signs_up_once_also_when_the_form_was_corrected(tab: Page
     tab.goto("/signup/")
     fill(tab, newcomer, userId=person.user_id)
     button.dblclick()
-    expect(tab.locator(FIELD_ERROR.format("userId"))).to_be_visible(timeout=20_000)
+    expect(tab.locator(FIELD_ERROR.format("userId"))).to_be_visible()
     fill(tab, newcomer)
     button.dblclick()
-    tab.wait_for_url("**/login/", timeout=30_000)
+    tab.wait_for_url("**/login/")
     assert signups(stack, newcomer) == sorted([person.user_id, newcomer.user_id])
     log_in(tab, newcomer)
 
@@ -121,7 +121,7 @@ def test_a_browser_that_keeps_nothing_for_the_site_shows_the_lights_all_the_same
         'Object.defineProperty(window, "sessionStorage", { get() { throw new DOMException("no", "SecurityError"); } });'
     )
     sign_up_in(page, person)
-    page.wait_for_url("**/login/", timeout=20_000)
+    page.wait_for_url("**/login/")
 
 
 def test_a_form_that_is_refused_as_foreign_says_what_to_do(page: Page, stack: Stack, person: Person):
@@ -130,6 +130,6 @@ def test_a_form_that_is_refused_as_foreign_says_what_to_do(page: Page, stack: St
     page.context.clear_cookies()
     fill(page, person)
     submit(page)
-    expect(page.locator("#error-summary")).to_contain_text("allow cookies", timeout=20_000)
+    expect(page.locator("#error-summary")).to_contain_text("allow cookies")
     expect(page.locator("[name=userId]")).to_have_value(person.user_id)
     assert signups(stack, person) == []

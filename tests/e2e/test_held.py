@@ -1,7 +1,6 @@
 """Many sign-ups held pending by one web process: none of them holds a thread."""
 
 import asyncio
-import re
 import time
 from pathlib import Path
 from statistics import median
@@ -9,6 +8,7 @@ from statistics import median
 import aiohttp
 import pytest
 
+from tests.client import filled_form
 from tests.conftest import Person, new_person
 from tests.stack import Stack
 
@@ -30,11 +30,7 @@ async def post_form(stack: Stack, person: Person) -> None:
     """One browser: the form with its cookies, and the post of its script."""
     async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser:
         async with browser.get(f"{stack.base_url}/signup/") as page:
-            hidden = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]+)"', await page.text()))
-        fields = {
-            **hidden, "userId": person.user_id, "userName": person.user_name, "email": person.email,
-            "userPw": person.password, "userPw2": person.password,
-        }  # fmt: skip
+            fields = filled_form(await page.text(), person)
         async with browser.post(
             f"{stack.base_url}/signup/", data=fields, headers={"Accept": "application/json"}
         ) as answer:
@@ -69,7 +65,8 @@ def test_500_pending_signups_hold_no_thread_and_the_pages_stay_quick(stack: Stac
     web = stack.roles["web"]
     stack.roles["customer"].stop()
     try:
-        asyncio.run(post_forms(stack, [new_person()]))
+        # As many as there will be at once, so that every pool has all of its threads.
+        asyncio.run(post_forms(stack, [new_person() for _ in range(2 * AT_ONCE)]))
         threads, sockets = threads_of(web.pid), sockets_of(web.pid)
         asyncio.run(post_forms(stack, [new_person() for _ in range(HELD)]))
         held = sockets_of(web.pid) - sockets

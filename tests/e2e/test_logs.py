@@ -28,7 +28,8 @@ BEGIN: dict[str, int] = {}
 
 def lines(role: Role) -> list[dict[str, Any]]:
     """Each is an object, or this fails."""
-    return [json.loads(line) for line in role.log()[BEGIN.get(role.name, 0) :].splitlines()]
+    whole, _, _being_written = role.log()[BEGIN.get(role.name, 0) :].rpartition("\n")
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def said_of(signup_id: str, *roles: Role) -> list[str]:
@@ -51,7 +52,8 @@ def test_one_sign_up_is_one_trace_in_every_role(stack: Stack, person: Person):
     assert said_of(signup_id, *web_roles(stack)) == [
         f"POST belongs to the caller's trace {caller}", "sign-ups taken: 1",
     ]  # fmt: skip
-    assert said_of(signup_id, stack.roles["chat"]) == ["sign-ups judged SUCCESS: 1"]
+    # Once, or again where the machine is so slow that the relay asks again.
+    assert set(said_of(signup_id, stack.roles["chat"])) == {"sign-ups judged SUCCESS: 1"}
     results = eventually(lambda: (said := said_of(signup_id, stack.roles["auth-results"])) and len(said) == 3 and said)
     assert sorted(results) == [
         "lights turned, chat SUCCESS: 1", "lights turned, customer SUCCESS: 1", "sign-ups complete: 1",
@@ -82,7 +84,7 @@ def test_the_browsers_request_is_in_the_trace(page, stack: Stack, person: Person
     # What is checked while somebody types belongs to no sign-up yet.
     page.on("request", lambda each: posts.append(each) if each.method == "POST" and "check" not in each.url else None)
     sign_up_in(page, person)
-    page.wait_for_url("**/login/", timeout=20_000)
+    page.wait_for_url("**/login/")
     [(signup_id,)] = stack.query("auth", f"SELECT id FROM authsvc_signup WHERE user_id = '{person.user_id}'")
     trace = str(signup_id).replace("-", "")
     assert [post.headers["traceparent"].split("-")[1] for post in posts] == [trace]
@@ -103,7 +105,7 @@ def test_every_line_of_every_role_is_json_also_of_what_goes_wrong(stack: Stack, 
         said = [line for line in lines(stack.roles["chat"]) if line.get("trace_id") == trace]
         return [line for line in said if line["event"].startswith("put aside")]
 
-    [aside] = eventually(put_aside, 20, what="chat says what it put aside")
+    [aside] = eventually(put_aside, what="chat says what it put aside")
     assert (aside["level"], aside["group"]) == ("error", "chat")
     for role in stack.roles.values():
         said = lines(role)

@@ -74,7 +74,7 @@ def test_the_form(still: Page, person: Person):
     keep_pictures(still, "form")
     fill(still, person, userId="no spaces")
     submit(still)
-    expect(still.locator("#error-summary")).to_be_focused(timeout=20_000)
+    expect(still.locator("#error-summary")).to_be_focused()
     assert_accessible(still)
 
 
@@ -96,12 +96,12 @@ def test_password_managers_know_each_field(still: Page):
 
 def test_the_lights(still: Page, stack: Stack, person: Person):
     produce(stack, "user.newUser.req", requested(person, services=["chat"]), key=person.user_id)
-    eventually(lambda: row(person) in stack.rows("chat"), 20)
+    eventually(lambda: row(person) in stack.rows("chat"))
     still.add_init_script(HEAR_ANNOUNCEMENTS)
     with stopped(stack, "customer"):
         sign_up_in(still, person)
         expect(still.locator("#lights-title")).to_be_focused()
-        expect(still.locator("[data-service=chat]")).to_have_attribute("data-status", "FAIL", timeout=20_000)
+        expect(still.locator("[data-service=chat]")).to_have_attribute("data-status", "FAIL")
         for service, sign in (("auth", "success"), ("chat", "fail"), ("customer", "pending")):
             # Readable without its colour.
             expect(still.locator(f"[data-service={service}] svg:visible")).to_have_class(f"sign-{sign}")

@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -50,13 +51,20 @@ class Terminal:
         )  # fmt: skip
         self.shown = ""
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
     def answer(self, question: str, text: str) -> None:
         self.wait_for(question)
         self._type(text)
 
     def press_until_it_ends(self, key: str) -> None:
         """As a person does: Ctrl-C in the moment between the question and the wait for its answer is not seen."""
-        for _ in range(10):
+        for _ in range(60):
             self._type(key)
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(1)
@@ -71,53 +79,53 @@ class Terminal:
     def wait_for(self, text: str) -> None:
         """Reads on until it shows this, which is then over."""
         assert self.process.stdout
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while text not in self.shown:
             assert select.select([self.process.stdout], [], [], deadline - time.monotonic())[0], self.shown
             read = os.read(self.process.stdout.fileno(), 4096)
             assert read, f"it ended without {text!r}:\n{self.shown}"
-            self.shown += read.decode()
+            self.shown += read.decode(errors="replace")
         self.shown = self.shown.partition(text)[2]
 
     def end(self) -> tuple[int, str]:
         """Its exit code, and what it showed since the last answer."""
-        rest, _ = self.process.communicate(timeout=30)
+        rest, _ = self.process.communicate(timeout=60)
         return self.process.returncode, self.shown + rest.decode()
 
 
 def test_at_a_terminal_it_asks_until_the_answers_are_good(project: Path, running: MakeRun) -> None:
     person, taken = new_person(), new_person()
     assert make(project, "admin", running.env | admin_variables(taken)).returncode == 0
-    terminal = Terminal(project, running.env, "make", "admin")
-    terminal.answer("User ID: ", f"{taken.user_id.upper()}\n")
-    terminal.wait_for("This user ID is taken.")
-    terminal.answer("User ID: ", f"{person.user_id}\n")
-    terminal.answer("Email address: ", f"{taken.email}\n")
-    terminal.wait_for("This email address is taken.")
-    terminal.answer("Email address: ", f"{person.email}\n")
-    terminal.answer("Password: ", "12345678\n")
-    terminal.answer("Password again: ", "12345678\n")
-    terminal.wait_for("This password is")
-    terminal.answer("Password: ", f"{person.password}\n")
-    terminal.answer("Password again: ", "another one\n")
-    terminal.wait_for("not the same")
-    terminal.answer("Password: ", f"{person.password}\n")
-    terminal.answer("Password again: ", f"{person.password}\n")
-    code, shown = terminal.end()
-    assert code == 0
-    assert f"{person.user_id} may log in at /admin/ now." in shown
-    assert person.password not in shown
+    with Terminal(project, running.env, "make", "admin") as terminal:
+        terminal.answer("User ID: ", f"{taken.user_id.upper()}\n")
+        terminal.wait_for("This user ID is taken.")
+        terminal.answer("User ID: ", f"{person.user_id}\n")
+        terminal.answer("Email address: ", f"{taken.email}\n")
+        terminal.wait_for("This email address is taken.")
+        terminal.answer("Email address: ", f"{person.email}\n")
+        terminal.answer("Password: ", "12345678\n")
+        terminal.answer("Password again: ", "12345678\n")
+        terminal.wait_for("This password is")
+        terminal.answer("Password: ", f"{person.password}\n")
+        terminal.answer("Password again: ", "another one\n")
+        terminal.wait_for("not the same")
+        terminal.answer("Password: ", f"{person.password}\n")
+        terminal.answer("Password again: ", f"{person.password}\n")
+        code, shown = terminal.end()
+        assert code == 0
+        assert f"{person.user_id} may log in at /admin/ now." in shown
+        assert person.password not in shown
 
 
 @pytest.mark.parametrize("key", ["\x03", "\x04"])
 def test_ctrl_c_and_ctrl_d_end_the_questions_and_nobody_is_made(project: Path, running: MakeRun, key: str) -> None:
     person = new_person()
-    terminal = Terminal(project, running.env, "make", "admin")
-    terminal.answer("User ID: ", f"{person.user_id}\n")
-    terminal.answer("Email address: ", f"{person.email}\n")
-    terminal.wait_for("Password: ")
-    terminal.press_until_it_ends(key)
-    code, shown = terminal.end()
-    assert code != 0
-    assert "Traceback" not in shown
-    assert make(project, "admin", running.env | admin_variables(person)).returncode == 0
+    with Terminal(project, running.env, "make", "admin") as terminal:
+        terminal.answer("User ID: ", f"{person.user_id}\n")
+        terminal.answer("Email address: ", f"{person.email}\n")
+        terminal.wait_for("Password: ")
+        terminal.press_until_it_ends(key)
+        code, shown = terminal.end()
+        assert code != 0
+        assert "Traceback" not in shown
+        assert make(project, "admin", running.env | admin_variables(person)).returncode == 0

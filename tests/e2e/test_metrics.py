@@ -29,7 +29,7 @@ def impatient(backing: Backing) -> Iterator[Stack]:
 
 def ask(role: Role, **headers: str) -> tuple[int, str]:
     """What this very process answers; header names with `_` for `-`."""
-    with closing(HTTPConnection(LOOPBACK, role.port, timeout=10)) as connection:
+    with closing(HTTPConnection(LOOPBACK, role.port, timeout=30)) as connection:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request("GET", "/metrics", headers=sent)
         response = connection.getresponse()
@@ -81,21 +81,21 @@ def test_a_dead_letter_is_counted_where_it_was_put_aside_and_waits_in_the_table(
     aside = {"topic": "user.newUser.req", "group": "chat"}
     assert total(impatient, "eventbus_dead_letters_total", **aside) == 0, "so that the first is an increase"
     produce(impatient, "user.newUser.req", b"garbage", key="garbage")
-    eventually(lambda: total(impatient, "eventbus_dead_letters_total", **aside) == 1, 20)
+    eventually(lambda: total(impatient, "eventbus_dead_letters_total", **aside) == 1)
     # Chat's and customer's, in the table once the collector has them.
-    eventually(lambda: total(impatient, "eventbus_dead_letters_waiting") == 2, 30)
+    eventually(lambda: total(impatient, "eventbus_dead_letters_waiting") == 2)
 
 
 def test_a_stalled_sign_up_and_what_lies_unread_are_seen_at_the_relay(impatient: Stack):
     with stopped(impatient, "chat"):
         assert request(impatient, "POST", "/user", new_person().form).status == 202
-        eventually(lambda: total(impatient, "signup_incomplete", state="stalled") == 1, 30)
+        eventually(lambda: total(impatient, "signup_incomplete", state="stalled") == 1)
         assert total(impatient, "signup_incomplete", state="due") == 0
         assert total(impatient, "signup_relayed_total") >= 1
         lag = {"topic": "user.newUser.req", "group": "chat"}
-        eventually(lambda: total(impatient, "eventbus_lag_messages", **lag) >= 2, 20)
+        eventually(lambda: total(impatient, "eventbus_lag_messages", **lag) >= 2)
     # The late answer.
-    eventually(lambda: total(impatient, "signup_incomplete", state="stalled") == 0, 30)
+    eventually(lambda: total(impatient, "signup_incomplete", state="stalled") == 0)
 
 
 def test_every_role_tells_of_its_process_and_workers_of_their_heartbeat(impatient: Stack):
@@ -103,7 +103,7 @@ def test_every_role_tells_of_its_process_and_workers_of_their_heartbeat(impatien
         page = scrape(role)
         assert page["process_open_fds", frozenset()] > 0
         if not role.name.startswith(("web", "auth-1", "auth-2")):
-            assert 0 <= page["eventbus_heartbeat_age_seconds", frozenset()] < 10
+            assert 0 <= page["eventbus_heartbeat_age_seconds", frozenset()] < 30
 
 
 def test_nobody_outside_reads_them(impatient: Stack):

@@ -62,7 +62,7 @@ def keep_picture(page: Page, name: str) -> None:
 def test_traffic_is_drawn_as_it_comes_without_a_reload(operator: Page, stack: Stack):
     operator.get_by_role("navigation", name="Operation").get_by_role("link", name="Traffic").click()
     traffic = operator.locator("#traffic")
-    expect(traffic).to_have_attribute("data-drawn", re.compile("."), timeout=10_000)
+    expect(traffic).to_have_attribute("data-drawn", re.compile("."))
     loads: list[str] = []
     operator.on("framenavigated", lambda frame: loads.append(frame.url))
     people = [new_person() for _ in range(4)]
@@ -70,8 +70,8 @@ def test_traffic_is_drawn_as_it_comes_without_a_reload(operator: Page, stack: St
         sign_up(stack, form)
     for service in ("auth", "chat", "customer"):
         bars = traffic.locator(f"[data-service={service}]")
-        expect(bars.locator("rect.green").first).to_be_visible(timeout=15_000)
-        expect(bars.locator("rect.red").first).to_be_visible(timeout=15_000)
+        expect(bars.locator("rect.green").first).to_be_visible()
+        expect(bars.locator("rect.red").first).to_be_visible()
     for chart in ("took", "lag"):
         expect(traffic.locator(f"[data-chart={chart}] path.line0")).to_have_attribute("d", re.compile("^M"))
     expect(traffic.locator("[data-chart=begun] rect").first).to_be_visible()
@@ -83,7 +83,7 @@ def test_the_days_have_a_chart_each_too(operator: Page):
     operator.goto("/admin/authsvc/trafficminute/")
     operator.get_by_role("link", name="Last 24 hours").click()
     expect(operator.locator("[data-chart=begun]")).to_contain_text("per 10 minutes")
-    expect(operator.locator("#traffic")).to_have_attribute("data-drawn", re.compile("."), timeout=10_000)
+    expect(operator.locator("#traffic")).to_have_attribute("data-drawn", re.compile("."))
     expect(operator.locator("#traffic-state")).to_have_text("")
 
 
@@ -91,13 +91,13 @@ def test_a_stream_that_is_lost_is_said_and_goes_on(operator: Page, stack: Stack)
     if operator.theme == "dark":
         pytest.skip("once is enough: the process is stopped")
     operator.goto("/admin/authsvc/trafficminute/")
-    expect(operator.locator("#traffic")).to_have_attribute("data-drawn", re.compile("."), timeout=10_000)
+    expect(operator.locator("#traffic")).to_have_attribute("data-drawn", re.compile("."))
     began = time.monotonic()
     stack.roles["web"].stop()
     assert time.monotonic() - began < 5, "an open stream keeps no process from ending"
-    expect(operator.locator("#traffic-state")).to_contain_text("The connection is lost", timeout=10_000)
+    expect(operator.locator("#traffic-state")).to_contain_text("The connection is lost")
     stack.roles["web"].start()
-    expect(operator.locator("#traffic-state")).to_have_text("", timeout=20_000)
+    expect(operator.locator("#traffic-state")).to_have_text("")
 
 
 def test_topics_and_the_messages_of_one_person(operator: Page, stack: Stack, person: Person, backing: Backing):
@@ -124,13 +124,13 @@ def rows_of(page: Page, role: str) -> Locator:
 def test_every_process_is_shown_and_one_that_died_too(operator: Page, stack: Stack):
     operator.get_by_role("navigation", name="Operation").get_by_role("link", name="Instances").click()
     for role in ROLES:
-        expect(rows_of(operator, role).filter(has_text="in rotation").first).to_be_visible(timeout=10_000)
+        expect(rows_of(operator, role).filter(has_text="in rotation").first).to_be_visible()
     keep_picture(operator, "instances")
     collector = stack.roles["dead-letters"]
     collector.kill()
     rows = rows_of(operator, "collector of dead letters")
-    expect(rows.filter(has_text="in rotation")).to_have_count(0, timeout=25_000)
+    expect(rows.filter(has_text="in rotation")).to_have_count(0)
     expect(rows.filter(has_text="gone").first).to_be_visible()
     expect(operator.get_by_text("No process runs for:")).to_be_visible()
     collector.start()
-    expect(operator.get_by_text("No process runs for:")).to_be_hidden(timeout=25_000)
+    expect(operator.get_by_text("No process runs for:")).to_be_hidden()

@@ -47,7 +47,7 @@ def sign_up_in(page: Page, person: Person, **instead: str) -> None:
 
 def wait_for_flag(page: Page, name: str) -> None:
     """Waits for what the script says of itself. Not wait_for_function: the page's policy forbids what it polls with."""
-    eventually(lambda: page.evaluate(f"window.signupSync.{name}"), 30, what=f"the page is {name}")
+    eventually(lambda: page.evaluate(f"window.signupSync.{name}"), what=f"the page is {name}")
 
 
 def shown(page: Page) -> list[dict[str, str]]:
@@ -115,7 +115,7 @@ def keep_picture(page: Page, name: str) -> None:
 
 def test_a_new_user_sees_orange_then_green_and_logs_in(page: Page, person: Person):
     sign_up_in(page, person)
-    page.wait_for_url("**/login/", timeout=20_000)
+    page.wait_for_url("**/login/")
     states = shown(page)
     assert states[0] == ORANGE
     assert states[-1] == GREEN
@@ -125,10 +125,10 @@ def test_a_new_user_sees_orange_then_green_and_logs_in(page: Page, person: Perso
 
 def test_one_whom_chat_knows_sees_only_chat_red_and_is_told_what_to_do(page: Page, stack: Stack, person: Person):
     produce(stack, "user.newUser.req", requested(person, services=["chat"]), key=person.user_id)
-    eventually(lambda: row(person) in stack.rows("chat"), 20)
+    eventually(lambda: row(person) in stack.rows("chat"))
     sign_up_in(page, person)
-    expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "FAIL", timeout=20_000)
-    expect(page.locator("[data-service=customer]")).to_have_attribute("data-status", "SUCCESS", timeout=20_000)
+    expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "FAIL")
+    expect(page.locator("[data-service=customer]")).to_have_attribute("data-status", "SUCCESS")
     assert lights(page) == {"auth": "SUCCESS", "chat": "FAIL", "customer": "SUCCESS"}
     assert {state["chat"] for state in shown(page)} == {"PENDING", "FAIL"}
     expect(page.locator("#lights-panel")).to_contain_text("Chat")
@@ -141,7 +141,7 @@ def test_one_whom_auth_knows_gets_the_form_back_with_the_message_at_the_field(pa
     newcomer = new_person()
     sign_up_in(page, newcomer, userId=person.user_id)
     field = page.locator("[data-field=userId]")
-    expect(field.locator(".field-error")).to_be_visible(timeout=20_000)
+    expect(field.locator(".field-error")).to_be_visible()
     expect(page.locator("#error-summary")).to_be_focused()
     expect(page.locator("[name=userId]")).to_have_value(person.user_id)
     expect(page.locator("[name=email]")).to_have_value(newcomer.email)
@@ -149,14 +149,14 @@ def test_one_whom_auth_knows_gets_the_form_back_with_the_message_at_the_field(pa
         expect(page.locator(f"[name={name}]")).to_have_value("")
     fill(page, newcomer)
     submit(page)
-    page.wait_for_url("**/login/", timeout=20_000)
+    page.wait_for_url("**/login/")
     assert shown(page)[-1] == GREEN
 
 
 def test_a_taken_email_is_said_at_the_email(page: Page, stack: Stack, person: Person):
     sign_up(stack, person.form)
     sign_up_in(page, new_person(), email=person.email)
-    expect(page.locator("[data-field=email] .field-error")).to_be_visible(timeout=20_000)
+    expect(page.locator("[data-field=email] .field-error")).to_be_visible()
     expect(page.locator("[data-field=userId] .field-error")).to_be_hidden()
 
 
@@ -164,33 +164,33 @@ def test_one_whom_customer_lacks_but_auth_has_is_healed(page: Page, stack: Stack
     sign_up(stack, person.form)
     stack.query("customer", f"DELETE FROM customersvc_customer WHERE email = '{person.email}'")
     sign_up_in(page, new_person(), userId=person.user_id)
-    expect(page.locator("[data-field=userId] .field-error")).to_be_visible(timeout=20_000)
-    eventually(lambda: row(person) in stack.rows("customer"), 20)
+    expect(page.locator("[data-field=userId] .field-error")).to_be_visible()
+    eventually(lambda: row(person) in stack.rows("customer"))
 
 
 def test_a_light_is_orange_until_its_service_answers_and_an_idle_socket_stays(
     page: Page, stack: Stack, person: Person, backing: Backing
 ):
     produce(stack, "user.newUser.req", requested(person, services=["chat"]), key=person.user_id)
-    eventually(lambda: row(person) in stack.rows("chat"), 20)
+    eventually(lambda: row(person) in stack.rows("chat"))
     with stopped(stack, "customer"):
         closed: list[object] = []
         page.on("websocket", lambda socket: socket.on("close", lambda gone: closed.append(gone)))
         sign_up_in(page, person)
         tab = page.context.new_page()
         heard = open_socket_that_is_idle(tab, closed)
-        expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "FAIL", timeout=20_000)
+        expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "FAIL")
         assert lights(page) == {"auth": "SUCCESS", "chat": "FAIL", "customer": "PENDING"}
         if backing.stack == "real":
             # What is tested is the passing of this time: redis-py's default closed every quiet socket after 5 s.
             page.wait_for_timeout(62_000)
             expect(page.locator("#lights-panel")).to_have_attribute("data-outcome", "delayed")
         assert (heard, closed) == ([], [])
-    expect(page.locator("[data-service=customer]")).to_have_attribute("data-status", "SUCCESS", timeout=30_000)
+    expect(page.locator("[data-service=customer]")).to_have_attribute("data-status", "SUCCESS")
     assert shown(page)[-1] == {"auth": "SUCCESS", "chat": "FAIL", "customer": "SUCCESS"}
     fill(tab, new_person())
     submit(tab)
-    tab.wait_for_url("**/login/", timeout=20_000)
+    tab.wait_for_url("**/login/")
     versions = [state["version"] for state in heard]
     assert versions == sorted(set(versions))
     assert heard[-1]["complete"]
@@ -198,7 +198,7 @@ def test_a_light_is_orange_until_its_service_answers_and_an_idle_socket_stays(
 
 def test_form_errors_keep_what_was_typed_but_never_the_password(page: Page, person: Person):
     sign_up_in(page, person, userId="no spaces 🙂", email="nowhere")
-    expect(page.locator("[data-field=userId] .field-error")).to_be_visible(timeout=20_000)
+    expect(page.locator("[data-field=userId] .field-error")).to_be_visible()
     expect(page.locator("[data-field=email] .field-error")).to_be_visible()
     expect(page.locator("[name=userId]")).to_have_value("no spaces 🙂")
     assert person.password not in page.content()
@@ -208,25 +208,25 @@ def test_form_errors_keep_what_was_typed_but_never_the_password(page: Page, pers
 def test_a_reload_shows_the_lights_and_sends_nothing_twice(page: Page, stack: Stack, person: Person):
     with stopped(stack, "customer"):
         sign_up_in(page, person)
-        expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "SUCCESS", timeout=20_000)
+        expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "SUCCESS")
         page.reload()
-        expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "SUCCESS", timeout=20_000)
+        expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "SUCCESS")
         assert lights(page) == GREEN | {"customer": "PENDING"}
-    page.wait_for_url("**/login/", timeout=30_000)
+    page.wait_for_url("**/login/")
     assert len(stack.query("auth", f"SELECT id FROM authsvc_signup WHERE email = '{person.email}'")) == 1
 
 
 def test_a_page_that_lost_its_process_reconnects_and_ends_right(page: Page, stack: Stack, person: Person):
     with stopped(stack, "customer"):
         sign_up_in(page, person)
-        expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "SUCCESS", timeout=20_000)
+        expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "SUCCESS")
         stack.roles["web"].kill()
-        expect(page.locator("#notice")).to_be_visible(timeout=10_000)
+        expect(page.locator("#notice")).to_be_visible()
         stack.roles["web"].start()
         wait_for_flag(page, "connected")
         expect(page.locator("#notice")).to_be_hidden()
         expect(page.locator("#announcement")).to_have_text("The connection is back.")
-    page.wait_for_url("**/login/", timeout=40_000)
+    page.wait_for_url("**/login/")
     assert shown(page)[-1] == GREEN
 
 
@@ -234,13 +234,13 @@ def test_a_page_that_lost_its_process_reconnects_and_ends_right(page: Page, stac
 def test_with_auth_away_the_message_stands_at_the_form_and_trying_again_works(page: Page, stack: Stack, person: Person):
     with stopped(stack, "auth-1", "auth-2"):
         sign_up_in(page, person)
-        expect(page.locator("#error-summary")).to_be_visible(timeout=20_000)
+        expect(page.locator("#error-summary")).to_be_visible()
         expect(page.locator("[name=userId]")).to_have_value(person.user_id)
         assert stack.query("auth", f"SELECT id FROM authsvc_signup WHERE email = '{person.email}'") == []
     for name in PASSWORD_FIELDS:
         page.locator(f"[name={name}]").fill(person.password)
     submit(page)
-    page.wait_for_url("**/login/", timeout=20_000)
+    page.wait_for_url("**/login/")
     assert shown(page)[-1] == GREEN
 
 
@@ -251,11 +251,11 @@ def test_without_javascript_the_lights_are_shown_and_the_page_goes_on(browser: B
         page.goto("/signup/")
         fill(page, person)
         submit(page)
-        page.wait_for_url("**/signup/status/**", timeout=20_000)
-        expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "SUCCESS", timeout=20_000)
+        page.wait_for_url("**/signup/status/**")
+        expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "SUCCESS")
         assert lights(page) == GREEN | {"customer": "PENDING"}
         expect(page.locator("[data-service=customer]")).to_contain_text("Waiting")
-    page.wait_for_url("**/login/", timeout=30_000)
+    page.wait_for_url("**/login/")
     log_in(page, person)
     context.close()
 
@@ -267,7 +267,7 @@ def test_without_javascript_a_taken_user_id_is_said_at_the_form(browser: Browser
     page.goto("/signup/")
     fill(page, new_person(), userId=person.user_id)
     submit(page)
-    expect(page.locator("[data-field=userId] .field-error")).to_be_visible(timeout=20_000)
+    expect(page.locator("[data-field=userId] .field-error")).to_be_visible()
     expect(page.locator("[name=userId]")).to_have_value(person.user_id)
     expect(page.locator("[name=userPw]")).to_have_value("")
     context.close()

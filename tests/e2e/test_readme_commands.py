@@ -31,7 +31,7 @@ def of_the_readme(text: str) -> list[str]:
 
 
 def typed(line: str, project: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(line, shell=True, cwd=project, env=env, capture_output=True, text=True, timeout=60)
+    return subprocess.run(line, shell=True, cwd=project, env=env, capture_output=True, text=True, timeout=120)
 
 
 def test_the_readmes_commands_work_as_they_are_typed_beside_it(project: Path, running: MakeRun) -> None:
@@ -68,7 +68,7 @@ def test_the_readmes_roles_start_and_end_beside_it(project: Path, running: MakeR
             eventually(lambda port=port: http_status(port, "/health/ready") == 200, 60, what=f"{role.args} is ready")
         for role in roles.values():
             role.terminate()
-        assert {role.wait(timeout=20) for role in roles.values()} == {0}
+        assert {role.wait(timeout=60) for role in roles.values()} == {0}
 
 
 def test_what_needs_kafka_says_that_nothing_runs(project: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_a_participant_that_lost_its_rows_gets_them_back_and_no_light_changes(st
     said = stack.manage("replay_signups", "--user-id", person.user_id).stdout
     assert said.strip() == "1 sent, 0 skipped, 0 failed"
     for service in SERVICES:
-        eventually(lambda service=service: row(person) in stack.rows(service), 20)
+        eventually(lambda service=service: row(person) in stack.rows(service))
     assert state(stack, answer) == before
 
 
@@ -41,12 +41,12 @@ def test_one_service_alone_is_healed(stack: Stack, person: Person):
     lose(stack, "chat", "chatsvc_chatuser", person)
     lose(stack, "customer", "customersvc_customer", person)
     stack.manage("replay_signups", "--id", answer.json["signupId"], "--service", "chat")
-    eventually(lambda: row(person) in stack.rows("chat"), 20)
+    eventually(lambda: row(person) in stack.rows("chat"))
     # Customer reads its topic in order: once it has this later one, it has passed over the replay.
     sign_up(stack, new_person().form)
     assert row(person) not in stack.rows("customer")
     stack.manage("replay_signups", "--id", answer.json["signupId"])
-    eventually(lambda: row(person) in stack.rows("customer"), 20)
+    eventually(lambda: row(person) in stack.rows("customer"))
 
 
 def test_a_deactivated_user_stays_as_it_is(stack: Stack, person: Person):

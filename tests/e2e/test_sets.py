@@ -25,7 +25,7 @@ def test_the_services_hold_the_same_users_after_a_mix_of_everything(fresh_stack:
     other = replace(new_person(), user_id=people[2].user_id)
     for person in (known_to_chat, other):
         produce(fresh_stack, REQUESTS, requested(person, services=["chat"]), key=person.user_id)
-    eventually(lambda: fresh_stack.rows("chat") == {row(known_to_chat), row(other)}, 30)
+    eventually(lambda: fresh_stack.rows("chat") == {row(known_to_chat), row(other)})
 
     sign_up_twice_at_once(fresh_stack, people)
     fresh_stack.query("customer", f"DELETE FROM customersvc_customer WHERE email = '{lacked_by_customer.email}'")
@@ -41,7 +41,7 @@ def test_the_services_hold_the_same_users_after_a_mix_of_everything(fresh_stack:
         "chat": everybody - {row(people[2])} | {row(other)},
         "customer": everybody,
     }
-    eventually(lambda: {service: fresh_stack.rows(service) for service in SERVICES} == wanted, 30)
+    eventually(lambda: {service: fresh_stack.rows(service) for service in SERVICES} == wanted)
     [[signups, pending]] = fresh_stack.query("auth", "SELECT COUNT(*), SUM(pending_count) FROM authsvc_signup")
     assert (signups, pending) == (len(people) + len(strangers), 0)
 

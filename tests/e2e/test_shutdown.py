@@ -1,7 +1,6 @@
 """Every role ends within 5 s of SIGTERM however many streams are open, and those who watch go on elsewhere."""
 
 import asyncio
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ import aiohttp
 import pytest
 
 from tests.chaos.listeners import Listeners
+from tests.client import filled_form
 from tests.conftest import Person, new_person
 from tests.e2e.test_api import ALL_GREEN, post, row, state, statuses
 from tests.e2e.test_page import stopped
@@ -41,11 +41,7 @@ class Browsers:
         jar = aiohttp.CookieJar(unsafe=True)
         async with aiohttp.ClientSession(self._stack.base_url, cookie_jar=jar) as client:
             async with client.get("/signup/") as page:
-                hidden = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]+)"', await page.text()))
-            fields = {
-                **hidden, "userId": person.user_id, "userName": person.user_name, "email": person.email,
-                "userPw": person.password, "userPw2": person.password,
-            }  # fmt: skip
+                fields = filled_form(await page.text(), person)
             async with client.post("/signup/", data=fields, headers={"Accept": "application/json"}) as answer:
                 path = (await answer.json())["socketPath"]
             async with client.ws_connect(path, headers={"Origin": self._stack.base_url}) as socket:
@@ -61,7 +57,7 @@ def browsers(stack: Stack, people: list[Person]) -> Iterator[Browsers]:
     thread = threading.Thread(target=lambda: asyncio.run(pages.run(people)))
     thread.start()
     try:
-        eventually(lambda: len(pages.showing) == len(people), 30, what="every page shows its lights")
+        eventually(lambda: len(pages.showing) == len(people), what="every page shows its lights")
         yield pages
     finally:
         stack.roles["web"].stop()
@@ -78,12 +74,12 @@ def test_every_role_ends_in_time_and_no_client_misses_a_change(stack: Stack):
 
     def end(name: str) -> None:
         asked = time.monotonic()
-        ends[name] = stack.roles[name].stop(timeout=20), time.monotonic() - asked
+        ends[name] = stack.roles[name].stop(), time.monotonic() - asked
 
     with stopped(stack, "chat"), Listeners(stack) as listeners:
         signups = [post(stack, person.form) for person in people]
         for signup in signups:
-            eventually(lambda signup=signup: statuses(state(stack, signup))["customer"] == "SUCCESS", 20)
+            eventually(lambda signup=signup: statuses(state(stack, signup))["customer"] == "SUCCESS")
         listeners.follow(signups * (STREAMS // len(people)))
         with browsers(stack, pages) as shown:
             for name in [name for name in stack.roles if name not in ("chat", "auth-results")]:
@@ -91,7 +87,7 @@ def test_every_role_ends_in_time_and_no_client_misses_a_change(stack: Stack):
                 end(name)
                 if name in ("auth-1", "auth-2"):
                     eventually(lambda losses=losses: listeners.losses > losses, what=f"{name} held streams")
-                    eventually(lambda: listeners.are_open, 20, what="they go on elsewhere")
+                    eventually(lambda: listeners.are_open, what="they go on elsewhere")
                 stack.roles[name].start()
         assert shown.closed == len(pages)
         assert listeners.losses >= STREAMS
@@ -110,5 +106,5 @@ def test_every_role_ends_in_time_and_no_client_misses_a_change(stack: Stack):
     assert {name: code for name, (code, _) in ends.items() if code} == {}
     assert {name: seconds for name, (_, seconds) in ends.items() if seconds > ENDS_WITHIN} == {}
     everybody = {row(person) for person in people + pages}
-    eventually(lambda: all(everybody <= stack.rows(service) for service in ALL_GREEN), 20)
+    eventually(lambda: all(everybody <= stack.rows(service) for service in ALL_GREEN))
     assert [name for name, log in stack.logs().items() if "Traceback" in log[written[name] :]] == []

@@ -1,5 +1,6 @@
 """Dead letters on their way from the topic to the table, and what is done about them there."""
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ from eventbus.models import DeadLetter, DeadLetterAct
 from eventbus.producer import EventProducer
 from eventbus.topics import ensure_topics
 from tests.broker import put, read
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
 needs_broker = pytest.mark.needs("broker")
@@ -80,22 +81,22 @@ def kept(count: int = 1, **message: object) -> list[DeadLetter]:
 
 
 @contextmanager
-def collecting() -> Iterator[threading.Thread]:
-    stop = threading.Event()
+def collecting() -> Iterator[DeadLetterCollector]:
+    stop, running = threading.Event(), DeadLetterCollector(ORIGINS)
 
     def run() -> None:
         try:
-            DeadLetterCollector(ORIGINS).run(stop)
+            running.run(stop)
         finally:
             connections.close_all()
 
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        yield thread
+        yield running
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
 
 
@@ -124,7 +125,7 @@ def test_a_letter_is_collected_and_its_replay_is_the_message_as_it_was(topics):
     producer.send_all([dead_letter(asked(b"\x00\xff", b"\xfe", ODD_HEADERS), error, group="readers")], timeout=10)
     producer.close(1)
     with collecting():
-        row = eventually(DeadLetter.objects.first, 20)
+        row = eventually(DeadLetter.objects.first)
     assert (row.topic, row.partition, row.offset, row.group, row.sent_at) == ("asked", 3, 17, "readers", SENT_AT)
     assert (row.error, row.message) == ("eventbus.errors.PermanentError", "it has a \ufffd in it")
     assert (row.letter_topic, row.state) == (LETTERS, "waiting")
@@ -139,10 +140,10 @@ def test_every_topic_is_collected_also_after_a_restart_and_nothing_twice(topics)
     put(LETTERS, b"first", partition=0)
     put("told.auth.dlt", b"second", partition=3)
     with collecting():
-        eventually(lambda: DeadLetter.objects.count() == 2, 20)
+        eventually(lambda: DeadLetter.objects.count() == 2)
     put(LETTERS, b"third", partition=0)
     with collecting():
-        eventually(lambda: DeadLetter.objects.count() == 3, 20)
+        eventually(lambda: DeadLetter.objects.count() == 3)
     rows = DeadLetter.objects.order_by("pk")
     assert sorted((row.topic, row.group, bytes(row.value)) for row in rows) == [
         ("asked", "readers", b"first"),
@@ -164,8 +165,23 @@ def test_while_the_database_is_away_the_letters_wait(topics, monkeypatch, caplog
     monkeypatch.setattr(collector, "FIRST_PAUSE", 0.01)
     put(LETTERS, b"patient")
     with collecting():
-        eventually(DeadLetter.objects.exists, 20)
+        eventually(DeadLetter.objects.exists)
     assert caplog.text.count("1 dead letters can't be kept now: the server is gone") == 2
+
+
+@needs_broker
+def test_one_that_lost_its_partitions_and_hears_of_no_others_joins_anew(topics, monkeypatch):
+    monkeypatch.setattr(collector, "JOINS_ANEW_AFTER", 6.0)
+    put(LETTERS, b"early")
+    with collecting() as running:
+        eventually(DeadLetter.objects.exists)
+        # Between two polls, on its own thread, the client leaves the group: nothing will give it partitions again.
+        client, beat = running._consumer, running._heartbeat.beat
+        leave = iter([client.unsubscribe])
+        monkeypatch.setattr(running._heartbeat, "beat", lambda: (next(leave, beat)(), beat()))
+        eventually(lambda: running._joins_anew_at < math.inf, what="its partitions are gone")
+        put(LETTERS, b"late")
+        eventually(lambda: DeadLetter.objects.count() == 2)
 
 
 def test_a_letter_is_kept_once_however_often_it_is_read():

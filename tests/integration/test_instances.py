@@ -63,7 +63,7 @@ def test_a_process_tells_who_it_is_and_how_it_is(heartbeat):
         told = the_one().told
         assert (told.role, told.host, told.pid) == ("relay", socket.gethostname(), os.getpid())
         assert (told.address, told.version) == ("127.0.0.1:8001", settings.VERSION)
-        assert abs((datetime.now(UTC) - told.since).total_seconds()) < 10
+        assert abs((datetime.now(UTC) - told.since).total_seconds()) < 60
         registration.drain()
         eventually(lambda: is_shown_as(Standing.DRAINING))
     assert the_one() is None
@@ -74,7 +74,7 @@ def test_its_heartbeat_is_that_of_its_work_and_not_of_the_thread_that_tells(hear
     monkeypatch.setattr(health, "BEAT_WITHIN", 0.3)
     with Registration("stuck", heartbeat):
         eventually(lambda: is_shown_as(Standing.STUCK))
-        eventually(lambda: the_one().beat_age > 0.5)
+        eventually(lambda: (seen := the_one()) and seen.beat_age > 0.5)
         monkeypatch.undo()
         heartbeat.beat()
         eventually(lambda: is_shown_as(Standing.IN_ROTATION))
@@ -97,7 +97,8 @@ def test_redis_away_is_said_once_and_costs_the_process_nothing(heartbeat, monkey
         tell = registration._tell
         monkeypatch.setattr(registration, "_tell", lambda: (told.append(1), tell()))
         eventually(lambda: len(told) >= 3)
-    assert [record.getMessage().partition(",")[0] for record in caplog.records] == ["Redis is away"]
+    said = [record.getMessage() for record in caplog.records if record.name == instances.__name__]
+    assert [message.partition(",")[0] for message in said] == ["Redis is away"]
     assert not registration._thread.is_alive()
 
 
@@ -117,7 +118,7 @@ def test_a_role_shows_that_it_drains_until_it_ends(tmp_path):
     role = Process("role", command, log=tmp_path / "log")
     role.start()
     try:
-        eventually(lambda: is_shown_as(Standing.IN_ROTATION), 30)
+        eventually(lambda: is_shown_as(Standing.IN_ROTATION))
         told = the_one().told
         assert (told.role, told.address) == ("stuck", f"127.0.0.1:{port}")
         os.kill(told.pid, signal.SIGTERM)
@@ -131,7 +132,7 @@ def test_a_role_that_ends_in_order_leaves_nothing(tmp_path):
     role = Process("role", command, log=tmp_path / "log")
     role.start()
     try:
-        eventually(lambda: is_shown_as(Standing.IN_ROTATION), 30)
+        eventually(lambda: is_shown_as(Standing.IN_ROTATION))
         assert role.stop() == 0
     finally:
         role.kill()

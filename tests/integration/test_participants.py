@@ -194,7 +194,7 @@ def beside(service: Service) -> Iterator[ThreadPoolExecutor]:
             def run() -> HandledBatch:
                 try:
                     if start:
-                        start.wait(timeout=10)
+                        start.wait(timeout=60)
                     return service.handle(*batch)
                 finally:
                     connections[service.name].close()
@@ -243,7 +243,7 @@ def test_a_batch_that_another_writer_forestalls_is_decided_after_it(service, bes
         handled = beside.handle([asked(), asked("lee", "lee@example.org", signup=2)])
         if connections[service.name].vendor == "postgresql":
             eventually(lambda: is_waiting_for_us(service), what="the handler waits for the row")
-    assert verdicts(handled.result(timeout=30)) == [SAME_USER_ID, GREEN]
+    assert verdicts(handled.result(timeout=60)) == [SAME_USER_ID, GREEN]
     assert set(service.model.objects.values_list("user_id", flat=True)) == {"kim", "lee"}
     assert not crossings(caplog)
 
@@ -275,7 +275,7 @@ def test_a_deadlock_repeats_the_whole_batch(service, beside, caplog):
         )
         eventually(lambda: is_waiting_for_us(service), what="the handler has inserted amy and waits with bob")
         service.add_by_admin("zed", "first@example.org")
-    assert verdicts(handled.result(timeout=30)) == [SAME_EMAIL, SAME_EMAIL]
+    assert verdicts(handled.result(timeout=60)) == [SAME_EMAIL, SAME_EMAIL]
     assert set(service.model.objects.values_list("user_id", flat=True)) == {"zed", "zoe"}
     # Where the other one takes its time to commit, the next try meets its row.
     assert crossings(caplog)[0] == "OperationalError"

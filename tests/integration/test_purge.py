@@ -22,6 +22,7 @@ from eventbus.dead_letters import keep
 from eventbus.messages import Incoming, Subscription
 from eventbus.models import DeadLetter
 from eventbus.topics import ensure_topics
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -151,14 +152,14 @@ def test_it_waits_for_nobody_who_works_on_a_sign_up():
             with transaction.atomic():
                 SignUp.objects.select_for_update().get(id=held)
                 is_held.set()
-                may_end.wait(20)
+                may_end.wait(PATIENCE)
         finally:
             connections.close_all()
 
     holder = threading.Thread(target=hold)
     holder.start()
     try:
-        assert is_held.wait(10)
+        assert is_held.wait(PATIENCE)
         assert purge() == "1 sign-ups and 0 dead letters deleted"
     finally:
         may_end.set()

@@ -64,7 +64,7 @@ def reconcile(*arguments: str) -> tuple[dict[str, Any], str]:
     """The services of the report, and what stands on stderr: nothing where the exit code is 0."""
     out = StringIO()
     try:
-        call_command("reconcile", "--json", "--timeout=20", *arguments, stdout=out)
+        call_command("reconcile", "--json", "--timeout=60", *arguments, stdout=out)
         problems = ""
     except CommandError as error:
         problems = str(error)
@@ -253,7 +253,7 @@ def test_the_terminal_shows_counts_and_who():
     Customer.objects.update(role="ROLE_ADMIN")
     out = StringIO()
     with pytest.raises(CommandError, match="need a decision"):
-        call_command("reconcile", "--heal", "--timeout=20", stdout=out)
+        call_command("reconcile", "--heal", "--timeout=60", stdout=out)
     lines = out.getvalue().splitlines()
     assert lines[0].split() == ["missing", "different", "conflicting", "superfluous", "healed", "on", "the", "way"]
     assert lines[1].split() == ["chat", "0", "0", "1", "0", "0", "0"]

@@ -56,7 +56,7 @@ def in_threads(*work) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join()
     if errors:
         raise errors[0]
 

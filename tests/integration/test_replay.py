@@ -190,7 +190,7 @@ def test_a_wrong_choice_is_refused_in_words(arguments, words):
 
 
 @pytest.fixture
-def relay():
+def relay(patient):
     relay = Relay()
     yield relay
     relay.close()

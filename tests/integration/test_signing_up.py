@@ -134,7 +134,7 @@ async def test_more_signups_than_may_wait_are_refused_at_once_and_those_that_wai
     database_hangs = threading.Event()
 
     def hanging(batch):
-        database_hangs.wait(20)
+        database_hangs.wait(60)
         return register_users(batch)
 
     monkeypatch.setattr(writer_module, "register_users", hanging)

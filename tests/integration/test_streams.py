@@ -8,12 +8,13 @@ from uuid import UUID, uuid4
 import pytest
 from django.utils import timezone
 
+from authsvc import projection as projection_module
 from authsvc.hub import StreamHub, Watch
 from authsvc.lights import SignUpState, Status, Verdict
 from authsvc.projection import AsyncProjection, Projection
 from livesettings.values import take
 from tests.servers import ValkeyServer
-from tests.waiting import eventually_async
+from tests.waiting import PATIENCE, eventually_async
 
 pytestmark = pytest.mark.needs("redis")
 
@@ -60,21 +61,21 @@ async def has(watch: Watch, state: SignUpState) -> None:
     async def held() -> bool:
         return watch.state == state
 
-    await eventually_async(held, 5, what=f"version {state.version} is there")
+    await eventually_async(held, what=f"version {state.version} is there")
 
 
 async def subscribed(hub: StreamHub) -> None:
     async def is_subscribed() -> bool:
         return hub._is_subscribed is True
 
-    await eventually_async(is_subscribed, 10)
+    await eventually_async(is_subscribed)
 
 
 async def test_another_value_of_a_live_setting_wakes_who_watches(hub):
     with hub.watching(uuid4()) as watch:
-        waiting = asyncio.create_task(watch.wait(at_most=30))
+        waiting = asyncio.create_task(watch.wait(at_most=2 * PATIENCE))
         await asyncio.sleep(0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await asyncio.to_thread(take, {"SIGNUP_DEADLINE": 7.0})
             await waiting
     take({})
@@ -106,7 +107,7 @@ async def test_hundreds_of_readings_at_once_share_few_connections(projection, ca
     with caplog.at_level(logging.WARNING):
         copies = await asyncio.gather(*[projection.read(state.signup_id) for _ in range(400)])
     assert copies == [state] * 400
-    assert caplog.records == []
+    assert [record for record in caplog.records if record.name == projection_module.__name__] == []
 
 
 async def test_while_redis_is_away_the_database_is_read_every_second_and_after_it_the_wake_ups_count(settings):
@@ -129,6 +130,7 @@ async def test_while_redis_is_away_the_database_is_read_every_second_and_after_i
             complete = decide(answered, "customer")
             await projection.copy([complete])
             await has(watch, complete)
-            assert rows.readings <= readings + 1
+            # At the reconnect, and perhaps for the second that was just over.
+            assert rows.readings <= readings + 2
         await hub.close()
         await projection.close()

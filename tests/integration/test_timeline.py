@@ -29,7 +29,7 @@ on_a_broker = pytest.mark.needs("broker")
 
 
 @pytest.fixture
-def topics(settings):
+def topics(settings, patient):
     settings.KAFKA_PREFIX = f"timeline-{uuid4()}-"
     ensure_topics([NEW_USER_REQUESTED, NEW_USER_ANSWERED])
 

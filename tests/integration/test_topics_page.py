@@ -23,7 +23,7 @@ asked = Subscription(group="answerer", topic="asked", handle=RecordingHandler())
 
 
 @pytest.fixture(autouse=True)
-def installation(monkeypatch):
+def installation(monkeypatch, patient):
     monkeypatch.setattr(settings, "KAFKA_PREFIX", f"prefix-{secrets.token_hex(4)}-")
     monkeypatch.setattr(settings, "EVENT_CONSUMERS", {"answerer": f"{__name__}.asked"})
     ensure_topics(asked.topics)
@@ -151,6 +151,7 @@ def test_a_topic_that_is_not_there_is_404(operator, name):
 
 @pytest.mark.parametrize("path", [PAGE, f"{PAGE}asked/"])
 def test_kafka_away_is_said_with_what_to_do(operator, monkeypatch, path):
+    monkeypatch.setattr("eventbus.inspection.ANSWERS_WITHIN", 0.2)
     monkeypatch.setattr(settings, "KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     response = operator.get(path)
     assert response.status_code == 503

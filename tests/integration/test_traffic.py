@@ -20,6 +20,7 @@ from authsvc import traffic_admin, traffic_history
 from authsvc.models import TrafficMinute
 from authsvc.traffic import TrafficCounter, bucket_of, key_of
 from authsvc.traffic_history import MINUTE, RollUp, read_days, read_seconds
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.needs("redis"), pytest.mark.django_db(transaction=True)]
 
@@ -42,10 +43,10 @@ def forget(client: redis.Redis) -> None:
 
 
 def figures(client: redis.Redis) -> dict[str, str]:
-    """Those of the last seconds."""
+    """Those of the last minute."""
     now = int(time.time())
     return {
-        field: value for second in range(now - 5, now + 1) for field, value in client.hgetall(key_of(second)).items()
+        field: value for second in range(now - 60, now + 1) for field, value in client.hgetall(key_of(second)).items()
     }
 
 
@@ -66,8 +67,9 @@ def test_redis_away_costs_figures_and_one_try(monkeypatch, caplog):
     counter = TrafficCounter()
     for _ in range(100):
         counter.add({"begun": 1})
-    assert len(caplog.records) == 1
-    assert "traffic is not counted" in caplog.text
+    said = [record.getMessage() for record in caplog.records if record.name == traffic_module.__name__]
+    assert len(said) == 1
+    assert "traffic is not counted" in said[0]
 
 
 # --- Kept for days ----------------------------------------------------------------------------------------------
@@ -150,7 +152,7 @@ async def events_of(client: AsyncClient, query: str = "") -> AsyncIterator[tuple
 
 
 async def next_of(events: AsyncIterator[tuple[str, Any]]) -> tuple[str, Any]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         return await anext(events)
 
 
@@ -191,7 +193,7 @@ async def test_the_live_stream_begins_with_five_minutes_and_goes_on(operator, cl
     while newer.get("begun") != 9:
         kind, data = await next_of(events)
         assert kind == "points"
-        assert len(data["points"]) <= 5
+        assert len(data["points"]) < 60, "what is new, and not all again"
         newer = max((point for point in data["points"]), key=lambda point: point.get("begun", 0))
     await events.aclose()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import socket
 import threading
 import time
@@ -17,11 +18,24 @@ from pytest_django.fixtures import Settings
 
 from signup_sync import health
 from signup_sync.asgi import application, follower
+from tests.waiting import PATIENCE
 
 # This is no web process: it follows nothing in between the tests.
 follower.close()
 
 pytestmark = [pytest.mark.needs("redis"), pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture(autouse=True)
+def registered_for_the_test_alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The first call registers the process, in whose Redis the tests of the instances look for nobody else."""
+    monkeypatch.setattr(application, "_registration", None)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    if application._registration:
+        application._registration.__exit__()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +57,7 @@ def silent_server() -> Iterator[str]:
 async def get(path: str) -> tuple[int, dict[str, object]]:
     """Status and document, from a host that ALLOWED_HOSTS does not know."""
     request = HttpCommunicator(application, "GET", path, headers=[(b"host", b"10.0.0.7:8000")])
-    response = await request.get_response(timeout=10)
+    response = await request.get_response(timeout=2 * PATIENCE)
     return response["status"], json.loads(response["body"])
 
 
@@ -71,8 +85,8 @@ async def test_a_redis_that_hangs_is_given_up(
     monkeypatch.setattr(health, "PATIENCE", 0.2)
     begun_at = time.monotonic()
     response = await get("/health/ready")
-    assert response[1]["unavailable"] == ["redis"]
-    assert time.monotonic() - begun_at < 2
+    assert "redis" in response[1]["unavailable"]
+    assert time.monotonic() - begun_at < PATIENCE
 
 
 async def test_database_away_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -100,5 +114,5 @@ async def test_a_database_that_hangs_costs_one_thread_however_often_it_is_asked(
         responses = await asyncio.gather(*(get("/health/ready") for _ in range(30)))
     finally:
         answers.set()
-    assert {tuple(response[1]["unavailable"]) for response in responses} == {("database",)}
+    assert all("database" in response[1]["unavailable"] for response in responses)
     assert len(set(waited_in)) == 1

@@ -19,8 +19,13 @@ from tests.waiting import eventually
 ROOT = Path(__file__).resolve().parents[2]
 LOOPBACK = "127.0.0.1"
 # Under the range from which Linux and macOS take the ports of outgoing connections, so that a server that is away for
-# a moment finds its port free when it comes back.
-PORTS = range(15_000, 32_000)
+# a moment finds its port free when it comes back. Each worker of pytest-xdist has its own of them: two that look at the
+# same time would find the same one free.
+_WORKER, _WORKERS = (
+    int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]),
+    int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)),
+)
+PORTS = range(15_000 + _WORKER, 32_000, _WORKERS)
 
 _given_ports: set[int] = set()
 
@@ -39,7 +44,7 @@ def http_status(port: int, path: str) -> int | None:
     """The status with which a server on the loopback answers; None when it doesn't."""
     with (
         suppress(OSError, http.client.HTTPException),
-        closing(http.client.HTTPConnection(LOOPBACK, port, timeout=5)) as connection,
+        closing(http.client.HTTPConnection(LOOPBACK, port, timeout=10)) as connection,
     ):
         connection.request("GET", path)
         return connection.getresponse().status
@@ -105,7 +110,7 @@ class Process:
         """The code of its last end; minus the signal's number when a signal ended it; None while it runs."""
         return None if self.popen is None else self.popen.poll()
 
-    def stop(self, timeout: float = 10.0) -> int:
+    def stop(self, timeout: float = 30.0) -> int:
         """Asks it to end and gives its exit code; kills it and raises TimeoutError when it hasn't in `timeout` s."""
         popen = self.popen
         if popen is None:
@@ -226,7 +231,7 @@ class Server(ABC):
 
     def stop(self) -> int:
         """Ends it in order; data and port stay its own. Gives the exit code."""
-        return self.process.stop(timeout=30)
+        return self.process.stop()
 
     def kill(self) -> None:
         """kill -9; data and port stay its own."""

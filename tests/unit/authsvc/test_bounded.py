@@ -12,7 +12,7 @@ async def test_it_works_off_the_event_loop():
 
 async def test_a_full_queue_refuses_at_once_and_takes_again_when_it_has_room():
     pool, gate = BoundedPool(1, limit=3, name="test"), threading.Event()
-    waiting = [asyncio.create_task(pool.run(lambda: gate.wait(10))) for _ in range(3)]
+    waiting = [asyncio.create_task(pool.run(lambda: gate.wait(60))) for _ in range(3)]
     await asyncio.sleep(0)
     assert pool.is_full
     with pytest.raises(QueueFullError):

@@ -10,6 +10,7 @@ from django.utils import timezone
 from authsvc.hub import Watch
 from authsvc.lights import SignUpState, Status, Verdict
 from authsvc.streams import follow
+from tests.waiting import PATIENCE
 
 SERVICES = ["auth", "chat", "customer"]
 
@@ -29,14 +30,14 @@ def parts(text: bytes) -> list[bytes]:
 
 
 async def read(stream) -> list[bytes]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         return [part async for text in stream for part in parts(text)]
 
 
 async def take(stream, n: int) -> list[bytes]:
     """The next `n` of them."""
     taken: list[bytes] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while len(taken) < n:
             taken += parts(await anext(stream))
     assert len(taken) == n
@@ -114,7 +115,7 @@ async def test_a_stream_that_waits_takes_over_another_deadline_and_heartbeat(beg
     await asyncio.wait([waiting], timeout=0.05)
     settings.SIGNUP_DEADLINE, settings.STREAM_HEARTBEAT = 0.01, 0.01
     watch.ring()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         texts = parts(await waiting)
     texts += await take(stream, 3 - len(texts))
     assert texts == [b"event: delayed\ndata: {}\n\n", b": still here\n\n", b": still here\n\n"]
@@ -125,7 +126,7 @@ async def test_it_says_delayed_in_time_also_of_one_that_begins_tomorrow(begun, s
     settings.SIGNUP_DEADLINE = 0.05
     services = {"started_at": timezone.now() + timedelta(days=1), "services": SERVICES}
     stream = follow(Watch(), [SignUpState.all_pending(begun.signup_id, **services)], seen=1)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         texts = await take(stream, 2)
     assert texts[-1] == b"event: delayed\ndata: {}\n\n"
 

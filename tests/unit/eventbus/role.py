@@ -1,4 +1,5 @@
-"""A role to be run as a process of its own: `... -m tests.unit.eventbus.role steady|stuck|failing PORT [REDIS_URL]`."""
+"""A role to be run as a process of its own:
+`... -m tests.unit.eventbus.role steady|stuck|hanging|failing PORT [REDIS_URL]`."""
 
 import logging
 import os
@@ -11,17 +12,20 @@ os.environ |= {
     "REDIS_URL": sys.argv[3] if len(sys.argv) > 3 else "redis://127.0.0.1:1/0",
 }
 
+from eventbus import health, roles
 from eventbus.roles import running_role
 
 
 def run(how: str) -> None:
+    if how == "hanging":
+        health.BEAT_WITHIN, roles.STUCK_LOOK, roles.STUCK_LOOKS = 1.0, 0.2, 3
     with running_role(how) as role:
         role.ready()
         while not role.stop.is_set():
             role.beat()
             if how == "failing":
                 raise LookupError("a bug")
-            if how == "stuck":
+            if how in ("stuck", "hanging"):
                 time.sleep(60)
             role.stop.wait(30)
 

@@ -46,7 +46,7 @@ def test_it_waits_for_its_tables_then_for_its_partitions_then_it_is_ready(consum
     port = int(consumer.env["HEALTH_PORT"])
     consumer.env["KAFKA_BOOTSTRAP_SERVERS"] = broker.bootstrap_servers
     consumer.start()
-    eventually(lambda: "waits for its database: chatsvc has migrations to be applied" in consumer.log(), 20)
+    eventually(lambda: "waits for its database: chatsvc has migrations to be applied" in consumer.log())
     assert http_status(port, "/health/live") == 200
     assert http_status(port, "/health/ready") == 503
     subprocess.run([*MANAGE, "migrate_all", "--verbosity", "0"], env=consumer.env, check=True)
@@ -60,7 +60,7 @@ def test_it_waits_for_kafka_and_still_ends_when_it_is_told_to(consumer):
     consumer.env["KAFKA_BOOTSTRAP_SERVERS"] = f"{LOOPBACK}:{free_port()}"
     subprocess.run([*MANAGE, "migrate_all", "--verbosity", "0"], env=consumer.env, check=True)
     consumer.start()
-    eventually(lambda: f"waits for Kafka at {consumer.env['KAFKA_BOOTSTRAP_SERVERS']}" in consumer.log(), 20)
+    eventually(lambda: f"waits for Kafka at {consumer.env['KAFKA_BOOTSTRAP_SERVERS']}" in consumer.log())
     stop_in_time(consumer)
 
 
@@ -101,7 +101,7 @@ def test_each_of_several_consumers_reads_its_topic(embedded):
         try:
             for topic in topics:
                 put(topic, topic.encode())
-            eventually(lambda: [handler.values for handler in handlers] == [[each.encode()] for each in topics], 20)
+            eventually(lambda: [handler.values for handler in handlers] == [[each.encode()] for each in topics])
             assert role.heartbeat.is_ready
         finally:
             role.stop.set()

@@ -173,7 +173,7 @@ def test_the_offset_is_the_one_after_the_last_and_one_for_each_partition(consume
 
 def test_partitions_that_are_revoked_are_forgotten(consumer):
     consumer.join()
-    eventually(lambda: consumer.next_batch() or consumer.partitions, 15)
+    eventually(lambda: consumer.next_batch() or consumer.partitions)
     consumer._held, consumer._done = {0, 1}, {0: 5, 1: 5}
     consumer._on_revoke(consumer._consumer, consumer._consumer.assignment()[:1])
     assert (consumer._held, consumer._done, consumer.partitions) == ({1}, {1: 5}, {1, 2, 3})
@@ -208,7 +208,7 @@ def test_an_offset_that_can_never_be_committed_ends_the_consumer(consumer):
 def test_a_message_that_comes_while_a_batch_is_in_hand_is_read_again(consumer):
     consumer.join()
     put(consumer.subscription.topic, b"early", partition=0)
-    eventually(lambda: consumer.next_batch(), 15)
+    eventually(lambda: consumer.next_batch())
     put(consumer.subscription.topic, b"1", b"2", b"3", partition=0)
     # As if the client took no notice of being paused.
     consumer._is_paused, consumer._polls_from = True, 0.0
@@ -225,8 +225,8 @@ def test_partitions_that_come_while_a_batch_is_in_hand_wait_until_it_is_done(con
     consumer._polls_from = 0.0
     consumer.join()
     consumer._pause()
-    eventually(lambda: consumer._stand_by(threading.Event().wait) or consumer.partitions, 15)
+    eventually(lambda: consumer._stand_by(threading.Event().wait) or consumer.partitions)
     for _ in range(5):
         assert consumer._consumer.poll(0.05) is None
     consumer._resume()
-    assert [message.value for message in eventually(consumer.next_batch, 10)] == [b"waits"]
+    assert [message.value for message in eventually(consumer.next_batch)] == [b"waits"]

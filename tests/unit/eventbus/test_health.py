@@ -1,6 +1,7 @@
 """The health page of a role."""
 
 import json
+import re
 import socket
 import time
 import urllib.error
@@ -23,7 +24,7 @@ def ask(heartbeat):
 
         def get(path: str) -> tuple[int, str]:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
                     return answer.status, json.load(answer)["status"]
             except urllib.error.HTTPError as error:
                 with error:
@@ -44,11 +45,18 @@ def test_a_role_that_works_is_ready(ask, heartbeat):
     assert ask("/health/ready/") == (200, "ok")
 
 
+def seconds_stuck(status: int, said: str) -> int:
+    found = re.fullmatch(r"stuck for (\d+) s", said)
+    assert status == 503
+    assert found, said
+    return int(found[1])
+
+
 def test_a_role_that_stopped_beating_is_neither(ask, heartbeat, monkeypatch):
     heartbeat.ready()
     monkeypatch.setattr(health, "BEAT_WITHIN", -1.0)
-    assert ask("/health/live") == (503, "stuck for 0 s")
-    assert ask("/health/ready") == (503, "stuck for 0 s")
+    assert seconds_stuck(*ask("/health/live")) >= 0
+    assert seconds_stuck(*ask("/health/ready")) >= 0
     monkeypatch.undo()
     assert ask("/health/live") == (200, "ok")
 
@@ -83,5 +91,5 @@ def test_one_stuck_loop_of_several_is_a_stuck_role(ask, heartbeat, monkeypatch):
     monkeypatch.setattr(other, "_last", time.monotonic() - 7)
     one.beat()
     heartbeat.beat()
-    assert ask("/health/live") == (503, "stuck for 7 s")
-    assert ask("/health/ready") == (503, "stuck for 7 s")
+    assert seconds_stuck(*ask("/health/live")) >= 7
+    assert seconds_stuck(*ask("/health/ready")) >= 7

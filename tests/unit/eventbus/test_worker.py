@@ -6,21 +6,21 @@ import pytest
 from django.db import connections
 
 from eventbus.worker import Worker
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 
 @pytest.fixture
 def worker():
     worker = Worker("test")
     yield worker
-    worker.stop(1)
+    worker.stop(PATIENCE)
 
 
 def test_all_work_runs_in_its_order_on_one_thread_of_its_own(worker):
     seen: list[tuple[int, int]] = []
     for number in range(5):
         done = worker.submit(lambda number=number: seen.append((number, threading.get_ident())))
-    assert done.exception(5) is None
+    assert done.exception(PATIENCE) is None
     assert [number for number, _ in seen] == list(range(5))
     assert {ident for _, ident in seen} - {threading.get_ident()} == {seen[0][1]}
 
@@ -30,8 +30,8 @@ def test_an_error_is_the_caller_s_and_does_not_end_the_thread(worker, error):
     def fail() -> None:
         raise error
 
-    assert worker.submit(fail).exception(5) is error
-    assert worker.submit(lambda: None).exception(5) is None
+    assert worker.submit(fail).exception(PATIENCE) is error
+    assert worker.submit(lambda: None).exception(PATIENCE) is None
 
 
 def test_work_that_never_returns_is_left_alone():
@@ -53,7 +53,7 @@ def test_it_closes_the_database_connections_of_its_thread_in_the_end():
         connections["default"].ensure_connection()
         opened.append(connections["default"])
 
-    assert worker.submit(work).exception(10) is None
+    assert worker.submit(work).exception(PATIENCE) is None
     assert opened[0].connection is not None
-    worker.stop(5)
+    worker.stop(PATIENCE)
     assert opened[0].connection is None

@@ -55,11 +55,11 @@ async def test_a_process_that_ends_is_started_again_and_the_person_is_told(group
 
 
 async def test_sigterm_ends_a_willing_process_at_once(group: ProcessGroup, tmp_path: Path) -> None:
-    await stopped_within(2, SLEEP, grace=30, group=group, folder=tmp_path)
+    await stopped_within(15, SLEEP, grace=30, group=group, folder=tmp_path)
 
 
 async def test_a_stubborn_process_is_killed_after_the_grace(group: ProcessGroup, tmp_path: Path) -> None:
-    await stopped_within(2, STUBBORN, grace=0.2, group=group, folder=tmp_path)
+    await stopped_within(15, STUBBORN, grace=0.2, group=group, folder=tmp_path)
 
 
 async def stopped_within(

@@ -1,0 +1,163 @@
+"""Every page of the administration in Korean: no word of ours stands there in English."""
+
+import re
+from collections.abc import Iterator
+from gettext import GNUTranslations
+from html.parser import HTMLParser
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import redis
+from django.conf import settings
+from django.contrib.admin import site
+from django.contrib.auth.models import Group
+from django.test import Client
+from django.urls import reverse
+
+from authsvc.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED
+from authsvc.lights import Status, Verdict
+from authsvc.models import User
+from authsvc.services import NewSignUp, ReportedVerdict, apply_verdicts, register_users
+from chatsvc.models import ChatUser
+from customersvc.models import Customer
+from eventbus.dead_letters import keep
+from eventbus.errors import PermanentError
+from eventbus.health import Heartbeat
+from eventbus.instances import Registration, read_instances
+from eventbus.messages import HandledBatch, Incoming, Subscription, dead_letter
+from eventbus.models import DeadLetter
+from eventbus.pages import PageAdmin
+from eventbus.topics import dead_letter_topic, ensure_topics
+from livesettings.following import KEY
+from livesettings.models import ROW
+from livesettings.values import take
+from tests.waiting import eventually
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer"]),
+    pytest.mark.needs("broker", "redis"),
+]
+
+CATALOGUE = Path(__file__).parents[2] / "locale/ko/LC_MESSAGES/django.mo"
+PLACEHOLDER = re.compile(r"%\(\w+\)s|%\(\w+\)d|%s|%d|\{\w*\}")
+SHOWN_ATTRIBUTES = ("title", "placeholder", "aria-label", "alt")
+
+
+class Texts(HTMLParser):
+    """What a page says: its texts, and what its attributes tell."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self._silent = 0
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._silent += tag in ("script", "style")
+        given = dict(attrs)
+        shown = [given.get(name) for name in SHOWN_ATTRIBUTES]
+        shown += [given.get("value")] if tag == "input" and given.get("type") in ("submit", "button") else []
+        self.found += [" ".join(text.split()) for text in shown if text]
+
+    def handle_endtag(self, tag: str) -> None:
+        self._silent -= tag in ("script", "style")
+
+    def handle_data(self, data: str) -> None:
+        if not self._silent and (text := " ".join(data.split())):
+            self.found.append(text)
+
+
+def our_english() -> list[re.Pattern[str]]:
+    """Of each text that we translate its English: the whole of what is said where it is short, else a part of it."""
+    with CATALOGUE.open("rb") as catalogue:
+        messages = GNUTranslations(catalogue)._catalog
+    patterns = []
+    for message, korean in messages.items():
+        english = message[0] if isinstance(message, tuple) else message
+        words = re.findall(r"[A-Za-z]{2,}", PLACEHOLDER.sub(" ", english))
+        if not words or english == korean:
+            continue
+        text = ".+?".join(map(re.escape, PLACEHOLDER.split(" ".join(english.split()))))
+        patterns.append(re.compile(text if len(words) > 2 else rf"\A{text}\Z"))
+    return patterns
+
+
+@pytest.fixture
+def defaults_afterwards() -> Iterator[None]:
+    """For this process, whose other tests have live settings too."""
+    yield
+    take({})
+    with redis.Redis.from_url(settings.REDIS_URL) as client:
+        client.delete(KEY)
+
+
+@pytest.fixture
+def desk(monkeypatch, defaults_afterwards) -> Iterator[Client]:
+    """The administration in Korean, with something of each kind to show."""
+    monkeypatch.setattr(settings, "KAFKA_PREFIX", f"korean-{uuid4()}-")
+    asked = Subscription("chat", NEW_USER_REQUESTED, lambda batch: HandledBatch())
+    ensure_topics([*asked.topics, NEW_USER_ANSWERED])
+    names = ("zq1", "zq2")
+    signups = [
+        NewSignUp(
+            signup_id=uuid4(), user_id=name, email=f"{name}@example.org", user_name=name, role="ROLE_USER", password="x"
+        )
+        for name in names
+    ]  # fmt: skip
+    register_users(signups)
+    apply_verdicts([ReportedVerdict(signups[1].signup_id, Verdict("chat", Status.FAIL, "duplicate: userId"))])
+    for model in (ChatUser, Customer):
+        model.objects.create(user_id="zq1", email="zq1@example.org", owner_signup_id=signups[0].signup_id)
+    message = Incoming(NEW_USER_REQUESTED, 1, 17, b"zq1", b"{}", (), 1_800_000_000_000)
+    topic = dead_letter_topic(NEW_USER_REQUESTED, "chat")
+    letter = dead_letter(message, PermanentError("zq"), group="chat")
+    keep([Incoming(topic, 0, 0, letter.key, letter.value, letter.headers, 1_800_000_000_000)], {topic: asked})
+    Group.objects.create(name="zq")
+    client = Client(headers={"accept-language": "ko"})
+    client.force_login(User.objects.create_superuser("zq-root", "zq-root@example.org", "correct horse 9"))
+    leave_acts(client, str(signups[0].signup_id))
+    with Registration("consumer of chat", Heartbeat()):
+        eventually(read_instances)
+        yield client
+
+
+def leave_acts(client: Client, signup_id: str) -> None:
+    """Those of an administrator, for the histories."""
+    settings_page = reverse("admin:livesettings_overrides_change", args=[ROW])
+    client.get("/admin/livesettings/overrides/")
+    assert client.post(settings_page, {"seen": 0, "SIGNUP_OPEN": "no", "SIGNUP_DEADLINE": "45"}).status_code == 302
+    chosen = {"action": "replay_chosen", "_selected_action": [signup_id], "service": "chat"}
+    assert client.post("/admin/authsvc/signup/", chosen).status_code == 302
+    copy = {"action": "deactivate", "_selected_action": [ChatUser.objects.get().pk]}
+    assert client.post("/admin/chatsvc/chatuser/", copy).status_code == 302
+    discarded = {"action": "discard_chosen", "_selected_action": [DeadLetter.objects.get().pk], "reason": "zq"}
+    client.post("/admin/eventbus/deadletter/", discarded)
+
+
+def pages() -> Iterator[str]:
+    yield from ("/admin/", "/admin/password_change/", f"/admin/eventbus/topic/{NEW_USER_REQUESTED}/")
+    yield from (f"/admin/authsvc/signup/?lights={lights}" for lights in ("red", "pending", "stalled"))
+    for model, its_admin in site._registry.items():
+        name = f"admin:{model._meta.app_label}_{model._meta.model_name}"
+        yield reverse(f"{name}_changelist")
+        if isinstance(its_admin, PageAdmin):
+            continue
+        yield reverse(f"{name}_add")
+        for row in model.objects.all():
+            yield from (reverse(f"{name}_{view}", args=[row.pk]) for view in ("change", "history", "delete"))
+
+
+def test_no_page_of_the_administration_says_anything_of_ours_in_english(desk):
+    english = our_english()
+    assert any(pattern.search("May replay sign-ups") for pattern in english), "the catalogue is read"
+    said = set()
+    for path in pages():
+        response = desk.get(path, follow=True)
+        assert response.status_code in (200, 403), path
+        for text in Texts(response.content.decode()).found:
+            # What a service is called in messages, and Django's line of its log in the list of what is deleted.
+            if text in settings.SIGNUP_SERVICES or text.startswith("로그 엔트리:"):
+                continue
+            said |= {f"{path}: {text}" for pattern in english if pattern.search(text)}
+    assert sorted(said) == []

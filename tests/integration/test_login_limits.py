@@ -1,0 +1,106 @@
+"""Who logs in, or asks for a new password, too often from one address is told when to come again (docs/adr/0033)."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from django.core import mail
+from django.test import Client
+
+from authsvc.metrics import LIMITED
+from authsvc.models import User
+from authsvc.rate_limits import attempt_limits
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs("redis")]
+
+PASSWORD = "correct horse 9"
+MINA = "192.0.2.1"
+JUN = "192.0.2.2"
+KOREAN = {"accept-language": "ko"}
+
+
+@pytest.fixture(autouse=True)
+def own_counts(settings) -> Iterator[None]:
+    with redis.Redis.from_url(settings.REDIS_URL) as client:
+        client.flushdb()
+    settings.RATE_LIMIT_LOGIN = settings.RATE_LIMIT_PASSWORD = 2
+    attempt_limits.cache_clear()
+    yield
+    attempt_limits.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def user() -> User:
+    return User.objects.create_superuser("mina.k", "mina@example.org", PASSWORD)
+
+
+def log_in(address: str = MINA, password: str = "wrong", path: str = "/login/", **headers: str) -> Any:
+    fields = {"username": "mina.k", "password": password}
+    return Client(headers=headers, REMOTE_ADDR=address).post(path, fields)
+
+
+def ask_for_a_password(address: str = MINA, **headers: str) -> Any:
+    return Client(headers=headers, REMOTE_ADDR=address).post("/password/", {"email": "mina@example.org"})
+
+
+def test_too_many_tries_from_one_address_are_told_when_to_come_again_and_another_goes_on():
+    before = LIMITED.labels("login")._value.get()
+    assert [log_in().status_code for _ in range(2)] == [200, 200]
+    # The right password as well: else the answer would tell which one it is.
+    refused = log_in(password=PASSWORD)
+    page = refused.content.decode()
+    assert refused.status_code == 429
+    assert 1 <= int(refused["Retry-After"]) <= 60
+    assert re.search(r"Too many tries to log in came from your network just now. Try again in \d+ seconds?\.", page)
+    assert 'value="mina.k"' in page
+    assert PASSWORD not in page
+    assert "_auth_user_id" not in refused.client.session
+    assert log_in(JUN, PASSWORD).status_code == 302
+    assert LIMITED.labels("login")._value.get() == before + 1
+
+
+def test_both_logins_count_together():
+    assert log_in(password=PASSWORD).status_code == 302
+    assert log_in(path="/admin/login/").status_code == 200
+    refused = log_in(path="/admin/login/", password=PASSWORD)
+    assert (refused.status_code, "Retry-After" in refused) == (429, True)
+    assert "Too many tries to log in" in refused.content.decode()
+    assert log_in().status_code == 429
+
+
+def test_to_look_at_the_pages_counts_nothing():
+    for path in ("/login/", "/admin/login/", "/password/"):
+        assert [Client(REMOTE_ADDR=MINA).get(path).status_code for _ in range(3)] == [200] * 3
+    assert log_in(password=PASSWORD).status_code == 302
+
+
+def test_so_many_mails_are_sent_for_one_address_and_no_more():
+    assert [ask_for_a_password().status_code for _ in range(3)] == [302, 302, 429]
+    refused = ask_for_a_password()
+    assert "Too many new passwords were asked for from your network just now." in refused.content.decode()
+    assert len(mail.outbox) == 2
+    assert ask_for_a_password(JUN).status_code == 302
+    assert log_in(password=PASSWORD).status_code == 302
+
+
+def test_it_is_said_in_korean():
+    for _ in range(2):
+        log_in()
+        ask_for_a_password()
+    assert "방금 같은 네트워크에서 로그인 시도가 너무 많았습니다." in log_in(**KOREAN).content.decode()
+    assert "방금 같은 네트워크에서 새 비밀번호 요청이 너무 많았습니다." in ask_for_a_password(**KOREAN).content.decode()
+
+
+def test_a_limit_of_none_counts_nothing(settings):
+    settings.RATE_LIMIT_LOGIN = settings.RATE_LIMIT_PASSWORD = 0
+    assert {log_in().status_code for _ in range(5)} == {200}
+    assert {ask_for_a_password().status_code for _ in range(5)} == {302}
+
+
+def test_while_redis_is_away_everybody_may_log_in_and_the_log_says_so(settings, caplog):
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    attempt_limits.cache_clear()
+    assert [log_in(password=PASSWORD).status_code for _ in range(3)] == [302] * 3
+    assert "Redis is away, so logins and new passwords are let through uncounted" in caplog.text
