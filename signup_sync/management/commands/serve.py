@@ -1,9 +1,10 @@
 """`manage.py serve`: the web process, and auth's instances behind the gateway."""
 
+import asyncio
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ PING: Final = 20.0
 MESSAGE_MAX: Final = 64 * 1024
 # Seconds that requests may take to end after a stop request; then they are cancelled.
 ENDS_WITHIN: Final = 3
+# Seconds that what these have begun may take after that: copies, events, connections.
+CLOSES_WITHIN: Final = 1.0
 
 
 class Command(BaseCommand):
@@ -77,7 +80,9 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._api.end_streams()
         await super().shutdown(sockets)
-        await self._api.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSES_WITHIN):
+                await self._api.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.should_exit = True
