@@ -78,9 +78,11 @@ class SignUpApi:
         """Makes what the first sign-up would wait for: Kafka takes half a second to give a producer its id."""
         _ = self._writer
 
-    def end_streams(self) -> None:
-        """Ends the held streams, and those that begin from now on: this process is to stop."""
+    def release(self) -> None:
+        """Lets its clients go on elsewhere, as this process is to stop: ends the held streams and those to come, and
+        answers 503 to whose password is not being hashed yet."""
         self._hub.release()
+        self._hashers.close()
 
     async def close(self) -> None:
         """Ends the background work and the connections of the event loop."""
