@@ -17,4 +17,4 @@ WORKDIR /app
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app .
 USER 10001:10001
-CMD ["daphne", "-v", "0", "-e", "tcp:8000:interface=0.0.0.0:backlog=1024", "signup_sync.asgi:application"]
+CMD ["python", "manage.py", "serve", "--host", "0.0.0.0"]

@@ -54,8 +54,8 @@ _SIGNUP_PATH: Final = re.compile(r"/user/signups/(?P<id>[0-9a-fA-F-]{36})(?P<eve
 
 
 class SignUpApi:
-    """`POST /user`, the state, and the stream. What it works with is made with the first request: only then is
-    there an event loop, and an instance that gets no such request needs none of it."""
+    """`POST /user`, the state, and the stream. What it works with is made within the event loop, when it is first
+    needed."""
 
     async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         try:
@@ -73,6 +73,16 @@ class SignUpApi:
                 await send_problem(
                     send, Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "This is our mistake; it is logged.")
                 )
+
+    def start(self) -> None:
+        """Makes what the first sign-up would wait for: Kafka takes half a second to give a producer its id."""
+        _ = self._writer
+
+    def release(self) -> None:
+        """Lets its clients go on elsewhere, as this process is to stop: ends the held streams and those to come, and
+        answers 503 to whose password is not being hashed yet."""
+        self._hub.release()
+        self._hashers.close()
 
     async def close(self) -> None:
         """Ends the background work and the connections of the event loop."""

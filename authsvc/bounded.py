@@ -21,10 +21,11 @@ class BoundedPool:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._limit = limit
         self._taken = 0
+        self._is_closed = False
 
     @property
     def is_full(self) -> bool:
-        return self._taken >= self._limit
+        return self._is_closed or self._taken >= self._limit
 
     async def run(self, work: Callable[[], T]) -> T:
         """Returns what `work` returns. Raises QueueFullError at once when too much waits."""
@@ -33,5 +34,14 @@ class BoundedPool:
         self._taken += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        except asyncio.CancelledError:
+            if self._is_closed:
+                raise QueueFullError from None
+            raise
         finally:
             self._taken -= 1
+
+    def close(self) -> None:
+        """From now on it refuses who comes, and who waits; what runs is finished."""
+        self._is_closed = True
+        self._executor.shutdown(wait=False, cancel_futures=True)

@@ -63,8 +63,7 @@ class Watch:
 
 
 class StreamHub:
-    """Watches of one event loop by sign-up. Its background tasks begin with the first watch: daphne sends no
-    lifespan events."""
+    """Watches of one event loop by sign-up. Its background tasks begin with the first watch."""
 
     def __init__(self, projection: AsyncProjection, read_states: ReadStates) -> None:
         self._projection = projection
@@ -74,12 +73,15 @@ class StreamHub:
         # None: nobody knows yet.
         self._is_subscribed: bool | None = None
         self._reread_now = asyncio.Event()
+        self._is_released = False
 
     @contextmanager
     def watching(self, signup_id: UUID) -> Iterator[Watch]:
         """A watch for as long as the block lasts."""
         self._start()
         watch = Watch()
+        if self._is_released:
+            watch.close()
         self._watches.setdefault(signup_id, set()).add(watch)
         try:
             yield watch
@@ -88,6 +90,13 @@ class StreamHub:
             watches.discard(watch)
             if not watches:
                 del self._watches[signup_id]
+
+    def release(self) -> None:
+        """Ends the streams that watch, and those to come: the process is to stop, and their clients go on elsewhere."""
+        self._is_released = True
+        for watches in self._watches.values():
+            for watch in watches:
+                watch.close()
 
     async def close(self) -> None:
         """Ends the background tasks. What is watched stays as it is."""

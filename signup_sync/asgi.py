@@ -1,8 +1,7 @@
 """The one ASGI application of the web process and of the auth instances behind the gateway.
 
 The API is a plain ASGI application beside Django: Django's handler makes an executor for each request and keeps a
-thread for each held stream (docs/adr/0003). All of it starts its background work with the first request that needs
-it, so an instance that gets no API calls runs none of the API's machinery.
+thread for each held stream (docs/adr/0003).
 """
 
 import os
@@ -68,5 +67,6 @@ services = ProtocolTypeRouter(
         "websocket": websocket_application,
     }
 )
-# Not left to the server: daphne believes X-Forwarded-For from anybody. From here on `client` is the person's address.
+# Not left to the server: that of `runserver` believes X-Forwarded-For from anybody. From here on `client` is the
+# person's address.
 application = Registered(ProxyHeadersMiddleware(services, trusted_hosts=settings.TRUSTED_PROXIES))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPResponse
+from http.client import HTTPConnection, HTTPMessage, HTTPResponse
 from operator import methodcaller
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,7 +27,7 @@ class Answer:
     """A whole HTTP answer."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: HTTPMessage
     body: bytes
 
     @property
@@ -53,7 +53,7 @@ def request(
 ) -> Answer:
     """One request through the gateway; header names with `_` for `-`."""
     with opened(stack, method, path, body, **headers) as response:
-        return Answer(response.status, dict(response.getheaders()), response.read())
+        return Answer(response.status, response.headers, response.read())
 
 
 @contextmanager

@@ -127,10 +127,7 @@ class Stack:
 
     def add_web(self, name: str, port: int) -> Role:
         """One more process of the web application, not started yet."""
-        # -v 0: daphne's own access log would hold the tickets that stand in paths.
-        endpoint = f"tcp:{port}:interface={LOOPBACK}:backlog=1024"
-        daphne = (sys.executable, "-m", "daphne", "-v", "0", "-e", endpoint)
-        return self._add(name, (*daphne, "signup_sync.asgi:application"), env=self.env, port=port)
+        return self._add(name, (*MANAGE, "serve", "--port", str(port)), env=self.env, port=port)
 
     def add_consumer(self, name: str, *, like: str) -> Role:
         """One more process of the consumer `like` (auth-results, chat or customer), not started yet."""

@@ -322,7 +322,7 @@ _relays: WeakKeyDictionary[asyncio.AbstractEventLoop, Relays] = WeakKeyDictionar
 
 
 def relays() -> Relays:
-    """The relays of the running event loop, made with the first call: daphne has no event for a start."""
+    """The relays of the running event loop, made with the first call: only then is there one."""
     loop = asyncio.get_running_loop()
     if loop not in _relays:
         _relays[loop] = Relays()

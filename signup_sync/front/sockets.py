@@ -150,8 +150,8 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
         try:
             await self.send(text_data=text)
         except (RuntimeError, OSError) as gone:
-            # Who has left is told no more; daphne raises the one, the ASGI specification the other. The message
-            # that ends this socket is on its way.
+            # Who has left is told no more: the server of `runserver` raises the one, the ASGI specification the other.
+            # The message that ends this socket is on its way.
             logger.debug("sign-up %s: a browser has left: %r", self._signup_id, gone)
 
     async def _leave(self) -> None:

@@ -110,13 +110,11 @@ async def show_warnings(roles: Sequence[KeptProcess]) -> None:
 
 def our_roles(listener: socket.socket) -> Iterator[Role]:
     """The processes that production runs, with the same commands, but for the collector."""
-    # -v 0: daphne's own access log would hold the tickets that stand in paths.
-    daphne = (sys.executable, "-m", "daphne", "-v", "0", "--fd", str(listener.fileno()))
     for service in settings.EVENT_CONSUMERS:
         yield Role(f"consume_events {service}", (*MANAGE, "consume_events", service))
     yield Role(
         "web",
-        (*daphne, "signup_sync.asgi:application"),
+        (*MANAGE, "serve", "--fd", str(listener.fileno())),
         port=listener.getsockname()[1],
         keep_open=(listener.fileno(),),
     )

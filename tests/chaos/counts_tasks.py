@@ -1,6 +1,6 @@
 """Runs the web application so that it says on request how many tasks its event loop has.
 
-`python -m tests.chaos.counts_tasks <file> -- -m daphne …` writes the number to the file with each SIGUSR1.
+`python -m tests.chaos.counts_tasks <file> -- manage.py serve …` writes the number to the file with each SIGUSR1.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ def _file_of(role: Role) -> Path:
 
 def main(file: str, _: str, *command: str) -> None:
     set_up(command)
-    from daphne.server import twisted_loop
 
     def tell(*_: object) -> None:
+        # In the main thread, whose loop is the application's.
         written = Path(f"{file}.new")
-        written.write_text(str(len(asyncio.all_tasks(twisted_loop))))
+        written.write_text(str(len(asyncio.all_tasks())))
         written.rename(file)
 
     signal.signal(signal.SIGUSR1, tell)

@@ -27,8 +27,6 @@ def start_through(role: Role, launcher: str, *arguments: str) -> None:
 def set_up(command: Sequence[str]) -> None:
     """Django, so that the launcher can import what the role will use."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "signup_sync.settings")
-    if "daphne" in command:
-        import daphne.server  # noqa: F401 - it must be the one that chooses Twisted's reactor
     django.setup()
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Self
 
 import aiohttp
@@ -39,12 +40,12 @@ class Listener:
 
     async def follow(self, client: aiohttp.ClientSession) -> None:
         while not self.is_complete:
-            try:
+            with suppress(aiohttp.ClientError, TimeoutError):
                 await self._read(client)
-            except (aiohttp.ClientError, TimeoutError):
-                self.losses += 1
             self.is_open = False
             if not self.is_complete:
+                # Cut off, or ended by a server that was to stop.
+                self.losses += 1
                 await asyncio.sleep(self._pause)
 
     async def _read(self, client: aiohttp.ClientSession) -> None:

@@ -27,10 +27,9 @@ def health_of(service: dict, port: int) -> bool:
 
 
 def command_of(service: dict, port: int) -> list[str]:
-    first, *rest = service["command"]
-    if first == "daphne":
-        rest = [part.replace("tcp:8000", f"tcp:{port}").replace("0.0.0.0", LOOPBACK) for part in rest]
-        return [sys.executable, "-m", "daphne", *rest]
+    _, *rest = service["command"]
+    if "serve" in rest:
+        rest = [part.replace("0.0.0.0", LOOPBACK) for part in rest] + ["--port", str(port)]
     return [sys.executable, *rest]
 
 

@@ -20,7 +20,7 @@ from tests.servers import free_port
 from tests.waiting import eventually
 
 ROLES = (
-    "signup_sync.asgi:application",
+    "manage.py serve",
     "consume_events auth",
     "consume_events chat",
     "consume_events customer",

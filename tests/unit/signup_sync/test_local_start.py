@@ -182,10 +182,11 @@ def test_the_front_posts_to_the_address_that_people_get(tmp_path: Path) -> None:
 
 def test_each_role_of_production_is_started() -> None:
     with listen(0) as listener:
+        fd = listener.fileno()
         roles = [*installation.our_roles(listener), installation.collector_role()]
     commands = [" ".join(role.command) for role in roles]
     for wanted in (
-        "signup_sync.asgi:application",
+        f"serve --fd {fd}",
         "consume_events auth",
         "consume_events chat",
         "consume_events customer",

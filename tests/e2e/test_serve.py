@@ -1,0 +1,149 @@
+"""The server of the web processes: what becomes of requests when it is to stop, and that the application, which knows
+nothing of it, runs on daphne as well."""
+
+import asyncio
+import json
+import re
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from urllib.request import urlopen
+
+import aiohttp
+import psycopg
+import pytest
+
+from tests.client import SERVICES
+from tests.conftest import Person, new_person
+from tests.servers import free_port
+from tests.servers.process import LOOPBACK, dies_with_parent
+from tests.stack import Role, Stack
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.needs("application")
+
+# A hash that takes a core for 0.2 s and more.
+SLOW_HASH = {"ARGON2_MEMORY_KIB": str(19 * 1024), "ARGON2_TIME_COST": "20"}
+WAITING = 60
+ENDS_WITHIN = 5.0
+
+
+@contextmanager
+def another_web(stack: Stack, *command: str, **env: str) -> Iterator[Role]:
+    """One more web process of this stack, by this command of Python if one is given."""
+    role = stack.add_web("another", free_port())
+    role.env |= env
+    if command:
+        role.command = [*dies_with_parent(), sys.executable, *(word.format(port=role.port) for word in command)]
+    try:
+        role.start()
+        yield role
+    finally:
+        stack.roles.pop("another").kill()
+
+
+def hashes_waiting(role: Role) -> float:
+    with urlopen(f"http://{LOOPBACK}:{role.port}/metrics", timeout=10) as page:
+        found = re.search(r"^signup_hashes_waiting (\S+)$", page.read().decode(), re.MULTILINE)
+    return float(found[1]) if found else 0
+
+
+class Posts:
+    """People who all sign up at once at one process: what each was answered, None for who was cut off."""
+
+    def __init__(self, role: Role, people: Sequence[Person]) -> None:
+        self._url = f"http://{LOOPBACK}:{role.port}/user"
+        self._people = people
+        self.answers: list[tuple[int, str, bool] | None] = []
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._post_all()))
+
+    def __enter__(self) -> "Posts":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+    async def _post_all(self) -> None:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client:
+            await asyncio.gather(*(self._post(client, person) for person in self._people))
+
+    async def _post(self, client: aiohttp.ClientSession, person: Person) -> None:
+        try:
+            async with client.post(self._url, json=person.form) as answer:
+                self.answers.append((answer.status, answer.content_type, "Retry-After" in answer.headers))
+        except aiohttp.ClientError:
+            self.answers.append(None)
+
+
+def end(role: Role) -> tuple[int, float]:
+    """The exit code, and the seconds that it took."""
+    asked = time.monotonic()
+    return role.stop(timeout=20), time.monotonic() - asked
+
+
+def test_who_waits_for_the_hash_when_it_stops_is_sent_elsewhere_and_nobody_is_cut_off(stack: Stack):
+    people = [new_person() for _ in range(WAITING)]
+    with another_web(stack, **SLOW_HASH) as web:
+        with Posts(web, people) as posts:
+            eventually(lambda: hashes_waiting(web) > WAITING / 2, 20, what="passwords wait to be hashed")
+            code, seconds = end(web)
+        taken, refused = (202, "application/json", False), (503, "application/problem+json", True)
+        assert set(posts.answers) == {taken, refused}
+        assert len(posts.answers) == WAITING
+        assert code == 0
+        assert seconds < ENDS_WITHIN
+        assert "Traceback" not in web.log()
+    kept = {row.user_id for row in stack.rows("auth")}
+    assert len(kept & {person.user_id for person in people}) == posts.answers.count(taken)
+
+
+@contextmanager
+def users_locked(stack: Stack) -> Iterator[None]:
+    """Auth's database answers nobody who wants to save a user."""
+    with ExitStack() as held:
+        if url := stack.env.get("AUTH_DATABASE_URL"):
+            held.enter_context(psycopg.connect(url)).execute("LOCK TABLE authsvc_user")
+        else:
+            file = Path(stack.env["DATA_DIR"]) / "auth.sqlite3"
+            held.enter_context(closing(sqlite3.connect(file, timeout=20))).execute("BEGIN IMMEDIATE")
+        yield
+
+
+def test_a_database_that_hangs_keeps_no_process_that_is_to_stop(stack: Stack):
+    with another_web(stack) as web, users_locked(stack), Posts(web, [new_person()]) as posts:
+        eventually(lambda: hashes_waiting(web), what="the sign-up has begun")
+        eventually(lambda: not hashes_waiting(web), what="the sign-up waits for the database")
+        code, seconds = end(web)
+    assert code == 1
+    assert seconds < ENDS_WITHIN + 1
+    assert [answer and answer[0] for answer in posts.answers] in ([None], [500])
+
+
+async def watch(role: Role, person: Person) -> tuple[list[str], int | None]:
+    """What a stream at this process says of its lights in the end, and how a socket with a wrong ticket is closed."""
+    base = f"http://{LOOPBACK}:{role.port}"
+    async with aiohttp.ClientSession(base, timeout=aiohttp.ClientTimeout(total=30)) as client:
+        async with client.get("/signup/") as page:
+            assert page.status == 200
+        async with client.post("/user", json=person.form, headers={"Accept": "text/event-stream"}) as stream:
+            lines = (await stream.text()).splitlines()
+        async with client.ws_connect("/ws/signup/nonsense/", headers={"Origin": base}) as socket:
+            await socket.receive()
+            closed = socket.close_code
+    last = json.loads([line for line in lines if line.startswith("data: ")][-1].removeprefix("data: "))
+    return [light["status"] for light in last["services"].values()], closed
+
+
+def test_daphne_serves_the_same_application(stack: Stack, person: Person):
+    command = ("-m", "daphne", "-v", "0", "-b", LOOPBACK, "-p", "{port}", "signup_sync.asgi:application")
+    with another_web(stack, *command) as daphne:
+        assert asyncio.run(watch(daphne, person)) == (["SUCCESS"] * len(SERVICES), 4403)
+        code, seconds = end(daphne)
+        assert code == 0
+        assert seconds < ENDS_WITHIN
