@@ -78,8 +78,8 @@ def test_all_are_sent_and_no_decided_light_changes(sent):
     assert list(SignUp.objects.order_by("id").values()) == before
 
 
-def test_it_goes_on_past_its_chunk(sent, monkeypatch):
-    monkeypatch.setattr("authsvc.replay.CHUNK", 3)
+def test_it_goes_on_past_its_page(sent, monkeypatch):
+    monkeypatch.setattr("authsvc.replay.PAGE", 3)
     signups = sign_up(*[f"user-{n}" for n in range(10)])
     assert replay("--all") == "10 sent, 0 skipped, 0 failed"
     assert sent() == everyone(*signups)
