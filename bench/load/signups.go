@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -37,13 +38,18 @@ func signUps(o options, host string) result {
 	})
 }
 
-// holdStreams opens them, says so, and keeps them until the input ends.
+// holdStreams opens them, says so, and keeps them until the input ends. One that is refused comes again when it is told to,
+// as a client does; its time still counts from when it was due at first.
 func holdStreams(o options, host string) {
 	var guard sync.Mutex
 	var held []*wire
 	opened := measured(o, func(i int, due time.Time) seen {
 		wire := newWire(host, o.timeout)
 		saw := signUp(wire, i, due, false)
+		for again := retryAfter(saw.err); again > 0 && time.Since(due)+again < o.timeout; again = retryAfter(saw.err) {
+			time.Sleep(again)
+			saw = signUp(wire, i, due, false)
+		}
 		guard.Lock()
 		defer guard.Unlock()
 		held = append(held, wire)
@@ -57,6 +63,24 @@ func holdStreams(o options, host string) {
 	}
 }
 
+// A refusal is an answer that is no stream.
+type refusal struct {
+	status     int
+	retryAfter string
+}
+
+func (r refusal) Error() string { return fmt.Sprintf("status %d", r.status) }
+
+// retryAfter is how long the server wants to be left alone; 0 where it does not say that it wants the request again.
+func retryAfter(err error) time.Duration {
+	var refused refusal
+	if !errors.As(err, &refused) {
+		return 0
+	}
+	seconds, _ := strconv.Atoi(refused.retryAfter) // 0 of what is no number
+	return time.Duration(seconds) * time.Second
+}
+
 // signUp posts one person and reads the stream: to its end, or only to the first event.
 func signUp(wire *wire, i int, due time.Time, toTheEnd bool) (saw seen) {
 	response, err := wire.ask("POST", signUpRequest(wire.address, i))
@@ -65,7 +89,7 @@ func signUp(wire *wire, i int, due time.Time, toTheEnd bool) (saw seen) {
 	}
 	if response.StatusCode != http.StatusOK {
 		wire.finish(response)
-		return seen{err: fmt.Errorf("status %d", response.StatusCode)}
+		return seen{err: refusal{response.StatusCode, response.Header.Get("Retry-After")}}
 	}
 	wire.lines.Reset(response.Body)
 	for {
