@@ -66,10 +66,10 @@ def replay(
 
 
 def _pages(signups: QuerySet[SignUp]) -> Iterator[Sequence[_Chosen]]:
-    rest = signups.order_by("id").values_list(*_Chosen._fields)
-    while page := [_Chosen._make(row) for row in rest[:PAGE]]:
+    rest = signups = signups.order_by("id")
+    while page := [_Chosen._make(row) for row in rest.values_list(*_Chosen._fields)[:PAGE]]:
         yield page
-        rest = rest.filter(id__gt=page[-1].id)
+        rest = signups.filter(id__gt=page[-1].id)
 
 
 @dataclass(frozen=True, slots=True)
