@@ -3,7 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/rand"
-	"encoding/hex"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/http"
@@ -15,10 +15,10 @@ import (
 const password = "nine lives of a bench"
 
 // Of this run, so that nobody was there before.
-var run = func() string {
-	random := make([]byte, 4)
+var run = func() uint64 {
+	random := make([]byte, 8)
 	_, _ = rand.Read(random) // never fails
-	return hex.EncodeToString(random)
+	return binary.BigEndian.Uint64(random)
 }()
 
 // A seen says what became of one sign-up. The times are from when it was due.
@@ -126,7 +126,9 @@ func signUpRequest(host string, i int) []byte {
 		"Accept: text/event-stream\r\nContent-Length: %d\r\n\r\n%s", host, len(body), body)
 }
 
-func userID(i int) string { return fmt.Sprintf("b%s-%d", run, i) }
+// userID is spread over all that there could be, as people's are: those of one run, in order, would all meet the same few
+// pages of a database's indexes. An odd factor gives no two of them the same.
+func userID(i int) string { return fmt.Sprintf("b%016x", (run+uint64(i))*0x9e3779b97f4a7c15) }
 
 // isDecided looks at the statuses alone, so that any server that names them so can be measured.
 func isDecided(data []byte) bool {
