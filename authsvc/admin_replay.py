@@ -18,7 +18,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from authsvc.models import SignUp
-from authsvc.replay import CHUNK, ReplayCounts, replay
+from authsvc.replay import PAGE, ReplayCounts, replay
 from authsvc.services import AUTH
 from authsvc.timeline import replayed_to
 from eventbus.producer import EventProducer
@@ -87,7 +87,7 @@ def go_on(request: HttpRequest, chosen: QuerySet[SignUp], *, service: str | None
     end = time.monotonic() + WORKS_FOR
     producer = EventProducer()
     try:
-        while ids := list(progress.rest_of(chosen).values_list("id", flat=True)[:CHUNK]):
+        while ids := list(progress.rest_of(chosen).values_list("id", flat=True)[:PAGE]):
             # By id: a replay changes what the list's filter chose by.
             signups = SignUp.objects.filter(id__in=ids)
             counts = sum(replay(signups, producer=producer, service=service), progress.counts)

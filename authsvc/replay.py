@@ -3,24 +3,24 @@
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
+from uuid import UUID
 
 from django.db.models import QuerySet
 from redis.exceptions import RedisError
 
 from authsvc.events import new_user_requested
-from authsvc.lights import SignUpState
 from authsvc.models import SignUp
 from authsvc.projection import projection
-from authsvc.services import ask_again, records_of
+from authsvc.services import ask_again, ask_also, records_of
 from eventbus.errors import DeliveryError
-from eventbus.messages import Outgoing
-from eventbus.producer import EventProducer
+from eventbus.producer import Delivery, EventProducer
 from eventbus.tracing import log_traces
 
 logger = logging.getLogger(__name__)
 
-CHUNK: Final = 500
+# Sign-ups that are read, and whose events are sent, at a time.
+PAGE: Final = 1000
 ACKNOWLEDGED_WITHIN: Final = 30.0
 
 
@@ -36,59 +36,93 @@ class ReplayCounts:
         return ReplayCounts(self.sent + other.sent, self.skipped + other.skipped, self.failed + other.failed)
 
 
+class _Chosen(NamedTuple):
+    """What is read of a sign-up."""
+
+    id: UUID
+    owner_signup_id: UUID
+    attempts: int
+    pending_count: int
+
+
 def replay(
     signups: QuerySet[SignUp], *, producer: EventProducer | None, service: str | None = None
 ) -> Iterator[ReplayCounts]:
     """Publishes the events of `signups` again, to `service` alone or to every participant; yields the counts of each
-    chunk, so that a million of them need the memory of one chunk.
+    page. A million of them need the memory of two pages: one is read while Kafka acknowledges the one before.
 
     A sign-up is skipped where auth's record is gone. One that is incomplete gets all its tries again, one that never
     asked `service` gets its light; a decided light stays as it is. Without a producer nothing is sent or changed: a
     dry run.
     """
-    signups = signups.only("owner_signup_id", "lights", "pending_count", "attempts")
-    rest = signups.order_by("id")
-    while chunk := list(rest[:CHUNK]):
-        yield _replay_chunk(chunk, producer, service)
-        rest = signups.filter(id__gt=chunk[-1].id).order_by("id")
+    before = None
+    for page in _pages(signups):
+        begun = _begin(page, producer, service)
+        if before is not None:
+            yield before.finish()
+        before = begun
+    if before is not None:
+        yield before.finish()
 
 
-def _replay_chunk(chunk: Sequence[SignUp], producer: EventProducer | None, service: str | None) -> ReplayCounts:
-    records = records_of(chunk)
-    chosen = [signup for signup in chunk if signup.owner_signup_id in records]
-    skipped = len(chunk) - len(chosen)
-    if producer is None:
-        return ReplayCounts(sent=len(chosen), skipped=skipped)
-    # Before it is sent: what is sent now may be lost like any other event.
-    again = {each.id for each in chosen if each.pending_count or service not in (None, *each.lights)}
-    states = ask_again(list(again), service=service)
-    if service is not None:
-        _show(states)
-    messages = [
-        new_user_requested(
-            records[signup.owner_signup_id],
-            signup_id=signup.id,
-            attempt=1 if signup.id in again else signup.attempts,
-            services=[service] if service else None,
-        )
-        for signup in chosen
-    ]
-    log_traces(logger, "sign-ups replayed: %d", [signup.id for signup in chosen])
-    failed = _failed_to_send(messages, producer)
-    return ReplayCounts(sent=len(chosen) - failed, skipped=skipped, failed=failed)
+def _pages(signups: QuerySet[SignUp]) -> Iterator[Sequence[_Chosen]]:
+    rest = signups = signups.order_by("id")
+    while page := [_Chosen._make(row) for row in rest.values_list(*_Chosen._fields)[:PAGE]]:
+        yield page
+        rest = signups.filter(id__gt=page[-1].id)
 
 
-def _show(states: Sequence[SignUpState]) -> None:
-    """A light that was added takes the finality from a copy that was complete."""
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A page whose events are on their way; in a dry run they are not."""
+
+    chosen: int
+    skipped: int
+    delivery: Delivery | None
+
+    def finish(self) -> ReplayCounts:
+        """Waits until Kafka has acknowledged them."""
+        failed = 0
+        try:
+            if self.delivery is not None:
+                self.delivery.wait()
+        except DeliveryError as error:
+            failed = len(error.failed)
+        return ReplayCounts(sent=self.chosen - failed, skipped=self.skipped, failed=failed)
+
+
+def _begin(page: Sequence[_Chosen], producer: EventProducer | None, service: str | None) -> _Begun:
+    records = records_of({each.owner_signup_id for each in page})
+    chosen = [each for each in page if each.owner_signup_id in records]
+    delivery = None
+    if producer is not None:
+        # Before it is sent: what is sent now may be lost like any other event.
+        renewed = _renew(chosen, service)
+        events = [
+            new_user_requested(
+                records[each.owner_signup_id],
+                signup_id=each.id,
+                attempt=1 if each.id in renewed else each.attempts,
+                services=[service] if service else None,
+            )
+            for each in chosen
+        ]
+        log_traces(logger, "sign-ups replayed: %d", [each.id for each in chosen])
+        delivery = producer.begin_all(events, timeout=ACKNOWLEDGED_WITHIN)
+    return _Begun(len(chosen), len(page) - len(chosen), delivery)
+
+
+def _renew(chosen: Sequence[_Chosen], service: str | None) -> set[UUID]:
+    """Gives those that wait for an answer, `service`'s included, all their tries again; which they are."""
+    incomplete = {each.id for each in chosen if each.pending_count}
+    if incomplete:
+        ask_again(incomplete)
+    if service is None:
+        return incomplete
+    states = ask_also([each.id for each in chosen], service=service)
     try:
+        # A light that was added takes the finality from a copy that was complete.
         projection().write_and_wake(states)
     except RedisError as error:
         logger.warning("the projection can't be written: %s", error)
-
-
-def _failed_to_send(messages: Sequence[Outgoing], producer: EventProducer) -> int:
-    try:
-        producer.send_all(messages, timeout=ACKNOWLEDGED_WITHIN)
-    except DeliveryError as error:
-        return len(error.failed)
-    return 0
+    return incomplete | {state.signup_id for state in states}

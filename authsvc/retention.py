@@ -19,10 +19,10 @@ from django.utils.translation import gettext as _
 
 from authsvc.models import SignUp
 from authsvc.services import DATABASE
+from eventbus.roles import START_CHECKS
 from eventbus.topics import kept_for
 from livesettings.values import LiveSettings, live, rule
 
-TAG: Final = "retention"
 DAY: Final = timedelta(days=1)
 # Seconds. An outage of so long is nobody's reason to replay (DESIGN, invariant 2).
 TRIES_WORTH: Final = 600
@@ -42,7 +42,7 @@ def replay_window(values: LiveSettings = live) -> timedelta:
     return relay + ticket + timedelta(days=settings.DEAD_LETTER_RETENTION) + 2 * kept_for()
 
 
-@register(TAG)
+@register(START_CHECKS)
 def check_retention(**options: Any) -> list[CheckMessage]:
     """Errors that keep every process from starting, in words."""
     if settings.KAFKA_RETENTION_HOURS < 1:

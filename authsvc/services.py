@@ -1,6 +1,6 @@
 """What auth does with sign-ups in its database: each function is one transaction, and none calls the network."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain, repeat
@@ -237,7 +237,7 @@ def _claim(limit: int) -> list[DueEvent]:
     due = list(waiting.filter(next_due_at__lte=now)[:limit])
     # Further ahead than any pause: the clock that said so has been put back since (docs/adr/0017).
     due += waiting.filter(next_due_at__gt=now + longest_pause())[: limit - len(due)]
-    records = records_of(due)
+    records = records_of({signup.owner_signup_id for signup in due})
     events = []
     for signup in due:
         record = records.get(signup.owner_signup_id)
@@ -259,20 +259,29 @@ def give_back_tries(signup_ids: Sequence[UUID]) -> None:
     )
 
 
-def ask_again(signup_ids: Sequence[UUID], *, service: str | None = None) -> list[SignUpState]:
-    """Gives those that are incomplete all their tries again. One that never asked `service` gets its light, pending:
-    so a service that was added later is filled with the users that were there before. Returns the present states."""
-    return atomically(lambda: _ask_again(signup_ids, service), using=DATABASE)
+def ask_again(signup_ids: Collection[UUID]) -> None:
+    """Gives those that are incomplete all their tries again."""
+    atomically(lambda: _ask_again(signup_ids), using=DATABASE)
 
 
-def _ask_again(signup_ids: Sequence[UUID], service: str | None) -> list[SignUpState]:
+def _ask_again(signup_ids: Collection[UUID]) -> None:
+    incomplete = SignUp.objects.filter(id__in=signup_ids, pending_count__gt=0)
+    incomplete.update(attempts=1, next_due_at=timezone.now() + pause_after(1), stalled_at=None)
+
+
+def ask_also(signup_ids: Sequence[UUID], *, service: str) -> list[SignUpState]:
+    """Gives those that never asked `service` its light, pending, and all their tries again: so a service that was added
+    later is filled with the users that were there before. Returns the states of those."""
+    return atomically(lambda: _ask_also(signup_ids, service), using=DATABASE)
+
+
+def _ask_also(signup_ids: Sequence[UUID], service: str) -> list[SignUpState]:
     now = timezone.now()
-    signups = list(SignUp.objects.select_for_update().filter(id__in=signup_ids).order_by("id"))
+    lacking = SignUp.objects.filter(id__in=signup_ids).exclude(lights__has_key=service)
+    signups = list(lacking.select_for_update().order_by("id"))
     for signup in signups:
-        if service is not None and service not in signup.lights:
-            signup.take(signup.state.asking(service), at=now)
-        if signup.pending_count:
-            signup.attempts, signup.next_due_at, signup.stalled_at = 1, now + pause_after(1), None
+        signup.take(signup.state.asking(service), at=now)
+        signup.attempts, signup.next_due_at, signup.stalled_at = 1, now + pause_after(1), None
     overwrite(signups, fields=[*SignUp.STATE_FIELDS, "attempts"], using=DATABASE)
     return [signup.state for signup in signups]
 
@@ -288,8 +297,7 @@ def count_incomplete() -> dict[str, int]:
     }
 
 
-def records_of(signups: Sequence[SignUp]) -> dict[UUID, User]:
-    """Auth's present records that these sign-ups are about, by owner; with the fields that an event carries."""
-    owners = {signup.owner_signup_id for signup in signups}
+def records_of(owners: Collection[UUID]) -> dict[UUID, User]:
+    """Auth's present records that these sign-ups made, by sign-up; with the fields that an event carries."""
     users = User.objects.filter(owner_signup_id__in=owners)
     return {user.owner_signup_id: user for user in users.only(*EVENT_FIELDS)}

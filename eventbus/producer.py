@@ -79,18 +79,20 @@ class EventProducer:
         Raises DeliveryError when it has not within `timeout` seconds, TooLargeError when it never will take one as
         large as that, and KafkaException when this producer can do nothing any more.
         """
-        if not messages:
-            return
-        deadline = time.monotonic() + timeout
-        delivery = _Delivery(messages)
+        self.begin_all(messages, timeout=timeout).wait()
+
+    def begin_all(self, messages: Sequence[Outgoing], *, timeout: float) -> "Delivery":
+        """Hands the messages over, for who has other work to do while Kafka takes them: waits for room in the local
+        queue alone. Delivery.wait() is the rest of send_all(), and raises what that does."""
+        delivery = Delivery(messages, deadline=time.monotonic() + timeout)
         try:
             for index, message in enumerate(messages):
-                self._produce_when_there_is_room(message, partial(delivery.report, index), deadline)
-        except (BufferError, KafkaException) as error:
-            if isinstance(error, BufferError):
-                raise _not_delivered(delivery.unacknowledged, str(error)) from error
-            raise _delivery_error(delivery.unacknowledged, error.args[0]) from error
-        delivery.wait(max(0.0, deadline - time.monotonic()))
+                self._produce_when_there_is_room(message, partial(delivery.report, index), delivery.deadline)
+        except BufferError:
+            delivery.give_up(KafkaError(KafkaError._QUEUE_FULL))
+        except KafkaException as error:
+            delivery.give_up(error.args[0])
+        return delivery
 
     def close(self, timeout: float) -> int:
         """Waits up to `timeout` seconds until all is delivered; how many messages still were not."""
@@ -126,14 +128,17 @@ class EventProducer:
             self._losses.log()
 
 
-class _Delivery:
-    """What became of the messages of one send_all()."""
+class Delivery:
+    """Messages on their way to Kafka, and what became of them."""
 
-    def __init__(self, messages: Sequence[Outgoing]) -> None:
+    def __init__(self, messages: Sequence[Outgoing], *, deadline: float) -> None:
+        self.deadline = deadline
         self._unacknowledged = dict(enumerate(messages))
         self._unreported = len(messages)
         self._error: KafkaError | None = None
         self._all_reported = threading.Event()
+        if not messages:
+            self._all_reported.set()
 
     @property
     def unacknowledged(self) -> Sequence[Outgoing]:
@@ -150,8 +155,14 @@ class _Delivery:
         if self._unreported == 0:
             self._all_reported.set()
 
-    def wait(self, timeout: float) -> None:
-        self._all_reported.wait(timeout)
+    def give_up(self, error: KafkaError) -> None:
+        """Not all of them could be handed over."""
+        self._error = error
+        self._all_reported.set()
+
+    def wait(self) -> None:
+        """Returns when Kafka has acknowledged each. Raises as EventProducer.send_all() does."""
+        self._all_reported.wait(max(0.0, self.deadline - time.monotonic()))
         if self._error is not None:
             raise _delivery_error(self.unacknowledged, self._error)
         if failed := self.unacknowledged:

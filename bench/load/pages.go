@@ -97,13 +97,19 @@ func readPage(i int, response *http.Response, text []byte) *page {
 	return read
 }
 
-// openSockets opens the WebSockets of all pages, `rate` a second; the times are until each is open.
+// openSockets opens the WebSockets of all pages, `rate` a second; the times are until each is open. Whom the gateway refuses
+// comes again, as the page does; its time still counts from when it was due at first.
 func openSockets(o options, host string, pages []*page, rate float64) result {
 	return measured(options{n: len(pages), c: len(pages), rate: rate}, func(i int, due time.Time) seen {
 		ctx, cancel := context.WithTimeout(context.Background(), o.timeout)
 		defer cancel()
 		header := http.Header{"Cookie": {pages[i].cookies}, "Origin": {"http://" + host}}
-		socket, _, err := websocket.Dial(ctx, "ws://"+host+pages[i].socket, &websocket.DialOptions{HTTPHeader: header})
+		address, options := "ws://"+host+pages[i].socket, &websocket.DialOptions{HTTPHeader: header}
+		socket, response, err := websocket.Dial(ctx, address, options)
+		for response != nil && response.StatusCode == http.StatusServiceUnavailable && ctx.Err() == nil {
+			time.Sleep(time.Second)
+			socket, response, err = websocket.Dial(ctx, address, options)
+		}
 		if err != nil {
 			return seen{err: err}
 		}

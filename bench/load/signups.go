@@ -3,10 +3,11 @@ package main
 import (
 	"bytes"
 	"crypto/rand"
-	"encoding/hex"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -14,10 +15,10 @@ import (
 const password = "nine lives of a bench"
 
 // Of this run, so that nobody was there before.
-var run = func() string {
-	random := make([]byte, 4)
+var run = func() uint64 {
+	random := make([]byte, 8)
 	_, _ = rand.Read(random) // never fails
-	return hex.EncodeToString(random)
+	return binary.BigEndian.Uint64(random)
 }()
 
 // A seen says what became of one sign-up. The times are from when it was due.
@@ -37,13 +38,18 @@ func signUps(o options, host string) result {
 	})
 }
 
-// holdStreams opens them, says so, and keeps them until the input ends.
+// holdStreams opens them, says so, and keeps them until the input ends. One that is refused comes again when it is told to,
+// as a client does; its time still counts from when it was due at first.
 func holdStreams(o options, host string) {
 	var guard sync.Mutex
 	var held []*wire
 	opened := measured(o, func(i int, due time.Time) seen {
 		wire := newWire(host, o.timeout)
 		saw := signUp(wire, i, due, false)
+		for again := retryAfter(saw.err); again > 0 && time.Since(due)+again < o.timeout; again = retryAfter(saw.err) {
+			time.Sleep(again)
+			saw = signUp(wire, i, due, false)
+		}
 		guard.Lock()
 		defer guard.Unlock()
 		held = append(held, wire)
@@ -57,6 +63,24 @@ func holdStreams(o options, host string) {
 	}
 }
 
+// A refusal is an answer that is no stream.
+type refusal struct {
+	status     int
+	retryAfter string
+}
+
+func (r refusal) Error() string { return fmt.Sprintf("status %d", r.status) }
+
+// retryAfter is how long the server wants to be left alone; 0 where it does not say that it wants the request again.
+func retryAfter(err error) time.Duration {
+	var refused refusal
+	if !errors.As(err, &refused) {
+		return 0
+	}
+	seconds, _ := strconv.Atoi(refused.retryAfter) // 0 of what is no number
+	return time.Duration(seconds) * time.Second
+}
+
 // signUp posts one person and reads the stream: to its end, or only to the first event.
 func signUp(wire *wire, i int, due time.Time, toTheEnd bool) (saw seen) {
 	response, err := wire.ask("POST", signUpRequest(wire.address, i))
@@ -65,7 +89,7 @@ func signUp(wire *wire, i int, due time.Time, toTheEnd bool) (saw seen) {
 	}
 	if response.StatusCode != http.StatusOK {
 		wire.finish(response)
-		return seen{err: fmt.Errorf("status %d", response.StatusCode)}
+		return seen{err: refusal{response.StatusCode, response.Header.Get("Retry-After")}}
 	}
 	wire.lines.Reset(response.Body)
 	for {
@@ -102,7 +126,9 @@ func signUpRequest(host string, i int) []byte {
 		"Accept: text/event-stream\r\nContent-Length: %d\r\n\r\n%s", host, len(body), body)
 }
 
-func userID(i int) string { return fmt.Sprintf("b%s-%d", run, i) }
+// userID is spread over all that there could be, as people's are: those of one run, in order, would all meet the same few
+// pages of a database's indexes. An odd factor gives no two of them the same.
+func userID(i int) string { return fmt.Sprintf("b%016x", (run+uint64(i))*0x9e3779b97f4a7c15) }
 
 // isDecided looks at the statuses alone, so that any server that names them so can be measured.
 func isDecided(data []byte) bool {

@@ -23,18 +23,20 @@ TABLES = {
     "chat": ("chatsvc_chatuser",),
     "customer": ("customersvc_customer",),
 }
-# Of the n-th row: keys of its own, a UUIDv7 in the order of time, and a second of its own in the past. Every other
-# column is that of the one sign-up that is multiplied, so that this knows nothing of columns that come later.
+# Of the n-th row: keys of its own, spread as those of the load are, which then come between them; a UUIDv7 in the order
+# of time, and a second of its own in the past. Every other column is that of the one sign-up that is multiplied, so
+# that this knows nothing of columns that come later.
 MULTIPLY = """
     INSERT INTO {table} SELECT multiplied.*
     FROM (SELECT to_jsonb(original) AS document FROM {table} AS original LIMIT 1) AS template,
         generate_series(1, {users}) AS n,
         LATERAL (SELECT
-            (lpad(to_hex(1700000000000 + n), 12, '0') || '70008' || substr(md5(n::text), 1, 15))::uuid AS uuid,
+            'b' || left(md5(n::text), 16) AS name,
+            (lpad(to_hex(1700000000000 + n), 12, '0') || '70008' || right(md5(n::text), 15))::uuid AS uuid,
             timestamptz '{begin}' + n * interval '1 second' AS at
         ) AS own,
         LATERAL jsonb_populate_record(NULL::{table}, document || jsonb_build_object(
-            'id', {id}, 'user_id', 'grown-' || n, 'user_id_key', 'grown-' || n, 'email', 'g' || n || '@example.org',
+            'id', {id}, 'user_id', name, 'user_id_key', name, 'email', name || '@example.org',
             'owner_signup_id', uuid, 'signup_id', uuid, 'created_at', at, 'completed_at', at, 'date_joined', at
         )) AS multiplied
 """

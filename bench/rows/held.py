@@ -50,6 +50,7 @@ def _streams(bench: Bench, ours: Installation) -> Iterator[Row]:
     with ours.without("customer"):
         footprint = Footprint(ours, "auth-1")
         with bench.generator.held_streams(ours.url, n, rate=RATE) as opened:
+            tell(f"first event, ms: {opened.first}")
             each, more_threads = footprint.grown(n)
     yield from _rows(f"{n:,} streams held", "auth", each, 20, more_threads, opened.first.p99)
 
@@ -60,6 +61,7 @@ def _sockets(bench: Bench, ours: Installation) -> Iterator[Row]:
     with ours.without("customer"), bench.generator.pages(ours.url, FORM, n) as pages:
         footprint = Footprint(ours, "web")
         opened = pages.connect(rate=RATE)
+        tell(f"open, ms: {opened.first}")
         each, more_threads = footprint.grown(n)
         tell(f"posting {relays:,} of the forms")
         footprint = Footprint(ours, "web")

@@ -232,7 +232,7 @@ def test_a_service_that_is_none_is_refused(admin_client, signups):
 @pytest.mark.needs("broker")
 def test_a_whole_filter_is_replayed_by_a_page_that_goes_on_by_itself(admin_client, sent, monkeypatch):
     monkeypatch.setattr(admin_replay, "WORKS_FOR", 0)
-    monkeypatch.setattr(admin_replay, "CHUNK", 2)
+    monkeypatch.setattr(admin_replay, "PAGE", 2)
     chosen = {str(sign_up(f"pending-{n}").id) for n in range(5)}
     sign_up("green-user", chat=Status.SUCCESS, customer=Status.SUCCESS)
     form = {"action": "replay_chosen", "select_across": "1", "_selected_action": [min(chosen)], "service": "chat"}
@@ -251,7 +251,7 @@ def test_a_whole_filter_is_replayed_by_a_page_that_goes_on_by_itself(admin_clien
 def test_without_kafka_a_replay_says_so_and_what_was_not_tried(admin_client, settings, monkeypatch):
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
     monkeypatch.setattr("authsvc.replay.ACKNOWLEDGED_WITHIN", 0.2)
-    monkeypatch.setattr(admin_replay, "CHUNK", 2)
+    monkeypatch.setattr(admin_replay, "PAGE", 2)
     chosen = [str(sign_up(f"pending-{n}").id) for n in range(5)]
     page = admin_client.post(LIST, {"action": "replay_chosen", "_selected_action": chosen}, follow=True)
     said = page.content.decode()

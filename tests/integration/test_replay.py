@@ -15,7 +15,9 @@ from authsvc.lights import SignUpState, Status, Verdict
 from authsvc.management.commands.relay_signups import Relay
 from authsvc.models import SignUp, User
 from authsvc.projection import AsyncProjection
+from authsvc.replay import replay as replay_all
 from authsvc.services import NewSignUp, ReportedVerdict, apply_verdicts, register_users
+from eventbus.producer import EventProducer
 from eventbus.topics import ensure_topics
 from tests.broker import put, skip_to_the_end
 from tests.client import read_topic
@@ -78,11 +80,45 @@ def test_all_are_sent_and_no_decided_light_changes(sent):
     assert list(SignUp.objects.order_by("id").values()) == before
 
 
-def test_it_goes_on_past_its_chunk(sent, monkeypatch):
-    monkeypatch.setattr("authsvc.replay.CHUNK", 3)
+def test_it_goes_on_past_its_page(sent, monkeypatch):
+    monkeypatch.setattr("authsvc.replay.PAGE", 3)
     signups = sign_up(*[f"user-{n}" for n in range(10)])
     assert replay("--all") == "10 sent, 0 skipped, 0 failed"
     assert sent() == everyone(*signups)
+
+
+def test_one_page_is_read_while_kafka_takes_the_one_before_and_no_more(monkeypatch):
+    monkeypatch.setattr("authsvc.replay.PAGE", 2)
+    sign_up(*[f"user-{n}" for n in range(7)])
+    on_their_way = []
+
+    class Watched(EventProducer):
+        def begin_all(self, messages, *, timeout):
+            on_their_way.append(len(messages))
+            return super().begin_all(messages, timeout=timeout)
+
+    producer = Watched()
+    seen = []
+    for counts in replay_all(SignUp.objects.all(), producer=producer):
+        seen.append(list(on_their_way))
+        del on_their_way[0]
+        assert counts.failed == 0
+    assert seen == [[2, 2], [2, 2], [2, 1], [1]]
+    producer.close(timeout=5)
+
+
+def test_a_page_is_two_reads_and_a_write_where_something_is_pending(sent, monkeypatch, django_assert_num_queries):
+    monkeypatch.setattr("authsvc.replay.PAGE", 2)
+    complete(*sign_up(*[f"done-{n}" for n in range(4)]))
+    producer = EventProducer()
+    with django_assert_num_queries(5) as reads:  # the last of them finds that there are no more
+        list(replay_all(SignUp.objects.all(), producer=producer))
+    # However many pages there were: each begins where the last one ended, and nowhere else.
+    assert reads[-1]["sql"].count(">") == 1
+    SignUp.objects.update(pending_count=1)
+    with django_assert_num_queries(5 + 2 * 3):  # a write is a transaction that is begun and committed
+        list(replay_all(SignUp.objects.all(), producer=producer))
+    producer.close(timeout=5)
 
 
 def test_those_named_by_id_or_user_id(sent):

@@ -20,7 +20,7 @@ from eventbus.errors import DeliveryError, TransientError, is_transient
 from eventbus.lag import LagReader
 from eventbus.messages import Outgoing
 from eventbus.producer import EventProducer
-from eventbus.roles import check_database, running_role
+from eventbus.roles import START_CHECKS, check_database, running_role
 from eventbus.tracing import log_traces
 from livesettings.values import live
 
@@ -43,6 +43,7 @@ class Command(BaseCommand):
         "has answered or the sign-up is stalled. Any number of relays may run: each due sign-up is claimed by one. "
         "Ends on SIGTERM."
     )
+    requires_system_checks = (START_CHECKS,)
 
     def handle(self, **options: Any) -> None:
         with running_role("relay", keeps_live_settings=True) as role:

@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from eventbus.collector import DeadLetterCollector
 from eventbus.dead_letters import dead_letter_origins
-from eventbus.roles import check_database, running_role
+from eventbus.roles import START_CHECKS, check_database, running_role
 from eventbus.topics import TopicError, ensure_topics
 
 logger = logging.getLogger(__name__)
@@ -21,6 +21,7 @@ class Command(BaseCommand):
         "admin and `manage.py dead_letters` show. Waits for Kafka and the database if they are not there yet. Any "
         "number of these may run. Ends on SIGTERM within 5 s."
     )
+    requires_system_checks = (START_CHECKS,)
 
     def handle(self, **options: Any) -> None:
         origins = dead_letter_origins()

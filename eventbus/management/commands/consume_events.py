@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from eventbus.consumer import BatchConsumer
 from eventbus.health import Heartbeat
 from eventbus.messages import Subscription
-from eventbus.roles import Role, check_database, running_role
+from eventbus.roles import START_CHECKS, Role, check_database, running_role
 from eventbus.subscriptions import subscriptions_of
 from eventbus.topics import TopicError, ensure_topics
 
@@ -27,6 +27,7 @@ class Command(BaseCommand):
         "are not there yet. Any number of these may run for a service: they share its partitions. Ends on SIGTERM "
         "within 5 s."
     )
+    requires_system_checks = (START_CHECKS,)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(

@@ -40,6 +40,18 @@ def test_nothing_to_send_needs_no_kafka(nowhere):
     assert producer.close(0) == 0
 
 
+def test_who_begins_does_other_work_until_it_waits(nowhere):
+    producer, message = EventProducer(), Outgoing("topic", "key", b"value")
+    began = time.monotonic()
+    delivery = producer.begin_all([message], timeout=0.2)
+    assert time.monotonic() - began < 0.1
+    with pytest.raises(DeliveryError) as raised:
+        delivery.wait()
+    assert time.monotonic() - began < 0.5
+    assert list(raised.value.failed) == [message]
+    producer.close(1)
+
+
 def test_more_than_the_local_queue_holds_can_be_sent(embedded, small_queue):
     topic, producer = new_topic(), EventProducer()
     producer.send_all([Outgoing(topic, "key", b"%d" % number) for number in range(50)], timeout=10)
