@@ -122,6 +122,7 @@ class SignUpApi:
                 )
                 return
             events = follow(watch, begin, seen=0, with_took=_wants_took(scope))
+            del begin
             await send_stream(send, receive, events, headers=headers, on_leave=watch.close)
 
     async def _read_request(self, scope: HTTPScope, receive: ASGIReceiveCallable) -> tuple[UUID, SignUpRequest]:

@@ -30,36 +30,53 @@ ReadStates = Callable[[Sequence[UUID]], Awaitable[dict[UUID, SignUpState]]]
 
 
 class Watch:
-    """One stream's view of one sign-up: the newest state that reached this process, and a bell."""
+    """One stream's view of one sign-up: the newest state that reached this process, and a bell.
+
+    The bell is a future and a flag: asyncio's Event and timeout would be a tenth of what a held stream keeps.
+    """
+
+    __slots__ = ("_has_rung", "_waiter", "is_closed", "state")
 
     def __init__(self) -> None:
         self.state: SignUpState | None = None
         self.is_closed = False
-        self._bell = asyncio.Event()
+        self._has_rung = False
+        self._waiter: asyncio.Future[None] | None = None
 
     def offer(self, state: SignUpState) -> None:
         """Takes the state if it is newer than what is held, or as new and now stalled."""
         if self.state is None or (state.version, state.is_stalled) > (self.state.version, self.state.is_stalled):
             self.state = state
-            self._bell.set()
+            self.ring()
 
     def close(self) -> None:
         """The client has left: whoever waits is to stop."""
         self.is_closed = True
-        self._bell.set()
+        self.ring()
 
     def ring(self) -> None:
         """Whoever waits is to look what has changed."""
-        self._bell.set()
+        self._has_rung = True
+        if self._waiter is not None:
+            _wake(self._waiter)
 
     async def wait(self, *, at_most: float) -> None:
-        """Returns when the bell has rung since the last wait, or after `at_most` seconds."""
-        try:
-            async with asyncio.timeout(at_most):
-                await self._bell.wait()
-        except TimeoutError:
-            return
-        self._bell.clear()
+        """Returns when the bell has rung since the last wait, or after `at_most` seconds. For one waiter."""
+        if not self._has_rung:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            timer = loop.call_later(at_most, _wake, self._waiter)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+        self._has_rung = False
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 class StreamHub:

@@ -30,10 +30,12 @@ async def follow(
 
     # What there is to say at once goes in one piece: each is a write here, and one more in the gateway.
     text = sse.RETRY
-    for state in states[:-1]:
-        text += sse.status_event(state, seen=seen, with_took=with_took)
-        seen = state.version
+    for current in states[:-1]:
+        text += sse.status_event(current, seen=seen, with_took=with_took)
+        seen = current.version
     current = states[-1]
+    # A held stream keeps one state (docs/adr/0023).
+    del states
     is_stalled = False
     while not watch.is_closed and now < end:
         if watch.state is not None and watch.state.version >= current.version:
