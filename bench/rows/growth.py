@@ -26,19 +26,25 @@ TABLES = {
 # Of the n-th row: keys of its own, spread as those of the load are, which then come between them; a UUIDv7 in the order
 # of time, and a second of its own in the past. Every other column is that of the one sign-up that is multiplied, so
 # that this knows nothing of columns that come later.
+OWN = {
+    "user_id": "name",
+    "user_id_key": "name",
+    "email": "name || '@example.org'",
+    "owner_signup_id": "uuid",
+    "signup_id": "uuid",
+    "created_at": "at",
+    "completed_at": "at",
+    "date_joined": "at",
+}
 MULTIPLY = """
-    INSERT INTO {table} SELECT multiplied.*
-    FROM (SELECT to_jsonb(original) AS document FROM {table} AS original LIMIT 1) AS template,
+    INSERT INTO {table} ({columns}) SELECT {values}
+    FROM (SELECT * FROM {table} LIMIT 1) AS original,
         generate_series(1, {users}) AS n,
         LATERAL (SELECT
             'b' || left(md5(n::text), 16) AS name,
             (lpad(to_hex(1700000000000 + n), 12, '0') || '70008' || right(md5(n::text), 15))::uuid AS uuid,
             timestamptz '{begin}' + n * interval '1 second' AS at
-        ) AS own,
-        LATERAL jsonb_populate_record(NULL::{table}, document || jsonb_build_object(
-            'id', {id}, 'user_id', name, 'user_id_key', name, 'email', name || '@example.org',
-            'owner_signup_id', uuid, 'signup_id', uuid, 'created_at', at, 'completed_at', at, 'date_joined', at
-        )) AS multiplied
+        ) AS own
 """
 BEGIN = "2020-01-01 00:00:00+00"
 # Of serial keys: far from what the sequence gives out.
@@ -96,9 +102,17 @@ def fill(full: Installation, users: int) -> None:
 
 
 def _multiply(url: str, table: str, users: int) -> None:
-    identity = "uuid" if table == "authsvc_signup" else f"{FIRST_ID} + n"
-    query = MULTIPLY.format(table=table, users=users, begin=BEGIN, id=identity)
+    own = {**OWN, "id": "uuid" if table == "authsvc_signup" else f"{FIRST_ID} + n"}
     with psycopg.connect(url, autocommit=True) as connection:
+        described = connection.execute(sql.SQL("SELECT * FROM {} LIMIT 0").format(sql.Identifier(table))).description
+        columns = [column.name for column in described or ()]
+        query = MULTIPLY.format(
+            table=table,
+            columns=", ".join(columns),
+            values=", ".join(own.get(column, f"original.{column}") for column in columns),
+            users=users,
+            begin=BEGIN,
+        )
         connection.execute("SET synchronous_commit = off")
         connection.execute(query.encode())
         connection.execute(sql.SQL("VACUUM ANALYZE {}").format(sql.Identifier(table)))
