@@ -17,6 +17,7 @@ import pytest
 from tests.conftest import Person, new_person
 from tests.e2e.clone import MakeRun, all_green, environment, make, make_run
 from tests.servers import free_port
+from tests.servers.process import http_status
 from tests.waiting import eventually, slowness
 
 ROLES = (
@@ -115,8 +116,9 @@ def test_what_is_killed_starts_again_and_the_person_is_told(running: MakeRun, pe
         now = running.processes().items()
         return all(any(role in args and pid != before[role] for pid, args in now) for role in ROLES)
 
-    eventually(are_new, what="each role runs in a new process")
-    eventually(lambda: get(running.port, "/health/ready") == 200)
+    eventually(are_new, 90, what="each role runs in a new process")
+    # What listens is the launcher's: who asks while the web starts waits for its answer, or asks again.
+    eventually(lambda: http_status(running.port, "/health/ready") == 200, 90)
     assert all_green(sign_up(running.port, person))
 
 
