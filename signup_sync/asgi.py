@@ -5,6 +5,7 @@ thread for each held stream (docs/adr/0003).
 """
 
 import os
+from collections.abc import Awaitable
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "signup_sync.settings")
@@ -53,20 +54,23 @@ def route(pattern: str, application: Any) -> URLPattern:
     return routed
 
 
-services = ProtocolTypeRouter(
-    {
-        "http": URLRouter(
-            [
-                route(r"^user(?:/|$)", api),
-                route(r"^health/", health.application),
-                route(r"^metrics$", health.metrics),
-                route(r"^static/", static_files()),
-                route(r"", django_application),
-            ]
-        ),
-        "websocket": websocket_application,
-    }
+pages = URLRouter(
+    [
+        route(r"^health/", health.application),
+        route(r"^metrics$", health.metrics),
+        route(r"^static/", static_files()),
+        route(r"", django_application),
+    ]
 )
+
+
+def http(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+    """The API's requests go past the router, which would keep a copy of the scope for as long as a stream is held."""
+    is_for_api = scope["path"] == "/user" or scope["path"].startswith("/user/")
+    return (api if is_for_api else pages)(scope, receive, send)
+
+
+services = ProtocolTypeRouter({"http": http, "websocket": websocket_application})
 # Not left to the server: that of `runserver` believes X-Forwarded-For from anybody. From here on `client` is the
 # person's address.
 application = Registered(ProxyHeadersMiddleware(services, trusted_hosts=settings.TRUSTED_PROXIES))
