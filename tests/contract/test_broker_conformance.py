@@ -132,6 +132,26 @@ def test_nothing_is_committed_before_the_work_is_done():
     assert seen == [{}, {2: 1}]
 
 
+def test_offsets_are_committed_while_messages_keep_coming(monkeypatch):
+    # So that it is no pause between two messages that they are committed in.
+    monkeypatch.setattr(consumer_module, "IDLE", 2.0)
+    subscription = new_subscription(RecordingHandler())
+    ended = threading.Event()
+
+    def keep_putting() -> None:
+        while not ended.wait(0.02):
+            put(subscription.topic, b"one more")
+
+    putting = threading.Thread(target=keep_putting)
+    with consuming(subscription):
+        putting.start()
+        try:
+            eventually(lambda: sum(committed(subscription).values()) > 0)
+        finally:
+            ended.set()
+            putting.join()
+
+
 def test_answers_that_kafka_does_not_take_hold_the_offsets_back(monkeypatch):
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
         seen.append(committed(subscription))
