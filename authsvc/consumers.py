@@ -7,7 +7,7 @@ from uuid import UUID
 from django.utils import timezone
 
 from authsvc.events import NEW_USER_ANSWERED, NewUserAnswered, decode_answer
-from authsvc.lights import SignUpState, decisions_in
+from authsvc.lights import Decisions, SignUpState, decisions_in
 from authsvc.metrics import count_verdicts
 from authsvc.projection import projection
 from authsvc.services import ReportedVerdict, apply_verdicts
@@ -29,16 +29,23 @@ def handle_answers(batch: Sequence[Incoming]) -> HandledBatch:
     begun_at = timezone.now()
     states = apply_verdicts([ReportedVerdict(answer.signup_id, answer.verdict) for _, answer in answers])
     decisions = decisions_in(states.values(), since=begun_at)
-    count_verdicts(decisions)
-    for (service, status), signup_ids in decisions.lights.items():
-        log_traces(logger, f"lights turned, {service} {status}: %d", signup_ids)
-    log_traces(logger, "sign-ups complete: %d", [state.signup_id for state, _ in decisions.complete])
-    projection().write_and_wake(list(states.values()))
-    traffic().add(counts_of(decisions))
+    try:
+        projection().write_and_wake(list(states.values()))
+    finally:
+        # After it, as people wait for that; and also where Redis is away, as the next try decides nothing any more.
+        _tell(decisions)
     for message, answer in answers:
         if error := _misfit(answer, states):
             rejected.append((message, error))
     return HandledBatch(rejected=rejected)
+
+
+def _tell(decisions: Decisions) -> None:
+    count_verdicts(decisions)
+    for (service, status), signup_ids in decisions.lights.items():
+        log_traces(logger, f"lights turned, {service} {status}: %d", signup_ids)
+    log_traces(logger, "sign-ups complete: %d", [state.signup_id for state, _ in decisions.complete])
+    traffic().add(counts_of(decisions))
 
 
 def _misfit(answer: NewUserAnswered, states: dict[UUID, SignUpState]) -> PermanentError | None:
