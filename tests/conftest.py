@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from django.utils import translation
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.plugin import Backing, backing_key
@@ -46,6 +47,13 @@ class Person:
 def new_person() -> Person:
     unique = secrets.token_hex(6)
     return Person(f"user-{unique}", f"{unique}@example.org", f"Name {unique}", secrets.token_urlsafe(12))
+
+
+@pytest.fixture(autouse=True)
+def english() -> Iterator[None]:
+    """Django's test client leaves the language of its last request to whatever comes next in its thread."""
+    yield
+    translation.deactivate()
 
 
 @pytest.fixture
