@@ -26,8 +26,12 @@ def main() -> int:
         # PostgreSQL, as another user, must get to its own part of it.
         Path(directory).chmod(0o711)
         bench = Bench(Path(directory), SMALL if options.small else FULL, options.peer)
+        rows: list[Row] = []
+        failures: dict[str, str] = {}
         try:
-            rows, failures = measure(bench, options.rows)
+            measure(bench, options.rows, rows, failures)
+        except KeyboardInterrupt:
+            failures["the rest"] = "it was interrupted"
         finally:
             bench.close()
     print(f"{machine()}; {(time.monotonic() - begun) / 60:.0f} min\n")
@@ -51,10 +55,8 @@ def read_options() -> argparse.Namespace:
     return options
 
 
-def measure(bench: Bench, chosen: Sequence[str]) -> tuple[list[Row], dict[str, str]]:
-    """The rows, and what failed, by group: one that can't be measured must not cost the others."""
-    rows: list[Row] = []
-    failures: dict[str, str] = {}
+def measure(bench: Bench, chosen: Sequence[str], rows: list[Row], failures: dict[str, str]) -> None:
+    """Adds the rows, and what failed, by group: one that can't be measured must not cost the others."""
     for name in (name for name in GROUPS if name in (chosen or GROUPS)):
         print(f"{name} ...", file=sys.stderr, flush=True)
         if name in OURS_ALONE:
@@ -68,7 +70,6 @@ def measure(bench: Bench, chosen: Sequence[str]) -> tuple[list[Row], dict[str, s
         tell(f"{name}: {time.monotonic() - begun:.0f} s")
     if bench.peer_failure:
         failures["the Spring peer"] = bench.peer_failure
-    return rows, failures
 
 
 sys.exit(main())
