@@ -241,7 +241,7 @@ class SignUpApi:
 
     @cached_property
     def _writer(self) -> SignUpWriter:
-        return SignUpWriter(EventProducer(), self._projection)
+        return SignUpWriter(EventProducer(), self._projection, are_more_coming=lambda: self._hashers.has_queue)
 
     @cached_property
     def _hub(self) -> StreamHub:

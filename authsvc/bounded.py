@@ -19,6 +19,7 @@ class BoundedPool:
 
     def __init__(self, threads: int, *, limit: int, name: str) -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._threads = threads
         self._limit = limit
         self._taken = 0
         self._is_closed = False
@@ -26,6 +27,11 @@ class BoundedPool:
     @property
     def is_full(self) -> bool:
         return self._is_closed or self._taken >= self._limit
+
+    @property
+    def has_queue(self) -> bool:
+        """Whether somebody waits for a thread."""
+        return self._taken > self._threads
 
     async def run(self, work: Callable[[], T]) -> T:
         """Returns what `work` returns. Raises QueueFullError at once when too much waits."""

@@ -3,7 +3,9 @@
 import asyncio
 import contextvars
 import logging
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -22,6 +24,9 @@ from eventbus.tracing import IDS_OF_A_LINE, log_traces
 
 logger = logging.getLogger(__name__)
 BATCH_MAX: Final = 500
+# Seconds from the beginning of one batch to that of the next, at least, while passwords wait to be hashed. Who comes
+# then waits for longer than that in any case, and every step that follows takes the batch as one (docs/adr/0008).
+PACE: Final = 0.1
 # Sign-ups that may wait: some batches, about a second of a database that answers.
 WAITING_MAX: Final = 2000
 # Copies under way: as many as the projection has connections. Where Redis hangs, more would only pile up.
@@ -38,9 +43,14 @@ class SignUpWriter:
     An event that can't be handed over to Kafka is not lost: its sign-up is due until every service has answered.
     """
 
-    def __init__(self, producer: EventProducer, projection: AsyncProjection) -> None:
+    def __init__(
+        self, producer: EventProducer, projection: AsyncProjection, *, are_more_coming: Callable[[], bool]
+    ) -> None:
+        """`are_more_coming` says whether passwords wait to be hashed, whose sign-ups are the next to be written."""
         self._producer = producer
         self._projection = projection
+        self._are_more_coming = are_more_coming
+        self._begun_at = -math.inf
         # One thread, hence one connection and one transaction at a time: what arrives meanwhile is the next batch.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="signup-writer")
         self._queue: list[_Waiting] = []
@@ -73,6 +83,10 @@ class SignUpWriter:
     async def _drain(self) -> None:
         try:
             while self._queue:
+                pause = self._begun_at + PACE - time.monotonic()
+                if pause > 0 and self._are_more_coming():
+                    await asyncio.sleep(pause)
+                self._begun_at = time.monotonic()
                 batch, self._queue = self._queue[:BATCH_MAX], self._queue[BATCH_MAX:]
                 await self._write(batch)
         finally:

@@ -22,6 +22,7 @@ from authsvc.writer import SignUpWriter
 from eventbus.producer import EventProducer
 from eventbus.topics import ensure_topics
 from tests.conftest import Person, new_person
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs("broker", "redis")]
 
@@ -92,7 +93,7 @@ def new_signup(person: Person) -> NewSignUp:
 @pytest.fixture
 async def writer():
     projection = AsyncProjection()
-    writer = SignUpWriter(EventProducer(), projection)
+    writer = SignUpWriter(EventProducer(), projection, are_more_coming=lambda: False)
     yield writer
     await writer.close()
     await projection.close()
@@ -102,7 +103,9 @@ async def count(**filters) -> int:
     return await sync_to_async(SignUp.objects.filter(**filters).count, thread_sensitive=False)()
 
 
-async def test_signups_that_arrive_together_share_few_transactions(writer, monkeypatch):
+@pytest.fixture
+def sizes(monkeypatch) -> list[int]:
+    """Of the batches that are written."""
     sizes = []
 
     def counting(batch):
@@ -110,6 +113,30 @@ async def test_signups_that_arrive_together_share_few_transactions(writer, monke
         return register_users(batch)
 
     monkeypatch.setattr(writer_module, "register_users", counting)
+    return sizes
+
+
+async def test_while_passwords_wait_to_be_hashed_a_batch_is_waited_for(writer, sizes, monkeypatch):
+    monkeypatch.setattr(writer_module, "PACE", 2.0)
+    monkeypatch.setattr(writer, "_are_more_coming", lambda: True)
+    await writer.register(new_signup(new_person()))
+    others = []
+    for _ in range(5):
+        others.append(asyncio.ensure_future(writer.register(new_signup(new_person()))))
+        await asyncio.sleep(0.01)
+    await asyncio.gather(*others)
+    assert sizes == [1, 5]
+
+
+async def test_where_no_password_waits_nobody_waits_for_a_batch(writer, sizes, monkeypatch):
+    monkeypatch.setattr(writer_module, "PACE", 600.0)
+    async with asyncio.timeout(PATIENCE):
+        for _ in range(3):
+            await writer.register(new_signup(new_person()))
+    assert sizes == [1, 1, 1]
+
+
+async def test_signups_that_arrive_together_share_few_transactions(writer, sizes):
     await asyncio.gather(*[writer.register(new_signup(new_person())) for _ in range(200)])
     assert sum(sizes) == 200
     assert len(sizes) <= 3
