@@ -9,8 +9,10 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from django.db import connections
 from django.utils import translation
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from pytest_django import DjangoDbBlocker
 
 from tests.plugin import Backing, backing_key
 from tests.servers import KafkaServer, PostgresqlServer, chromium
@@ -54,6 +56,21 @@ def english() -> Iterator[None]:
     """Django's test client leaves the language of its last request to whatever comes next in its thread."""
     yield
     translation.deactivate()
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """Ends what is left of sessions before the test databases go: an executor's thread, or one that a test leaves with
+    its connection, keeps that until it is collected."""
+    yield
+    with django_db_blocker.unblock():
+        for connection in connections.all():
+            if connection.vendor == "postgresql":
+                with connection.cursor() as cursor:
+                    cursor.execute(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                    )
 
 
 @pytest.fixture
