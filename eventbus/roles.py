@@ -14,7 +14,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Final
+from typing import Final, NoReturn
 
 from django.conf import settings
 from django.core.management.base import CommandError
@@ -212,8 +212,13 @@ def _watch(role: Role, registration: Registration, receiver: socket.socket, ende
     registration.drain()
     if not ended.wait(ENDS_WITHIN):
         # Offsets follow the work, so what is cut off here is done again after the next start.
-        logger.error("%s did not stop within %g s and is ended now", role.name, ENDS_WITHIN)
-        os._exit(1)
+        end_at_once(role.name)
+
+
+def end_at_once(name: str) -> NoReturn:
+    """For a process that has not ended ENDS_WITHIN seconds after it was told to."""
+    logger.error("%s did not stop within %g s and is ended now", name, ENDS_WITHIN)
+    os._exit(1)
 
 
 def _do_nothing(*_: object) -> None:

@@ -17,8 +17,8 @@ BEAT: Final = 1.0
 
 
 class Registered:
-    """The application, whose process is registered with its first call: only then is there an
-    event loop, and the server's own signal handlers. It is a health probe's, as a rule.
+    """The application, whose process is registered with its first call: only then is there an event loop, and the
+    server's own signal handlers. It is a health probe's, as a rule.
     """
 
     def __init__(self, application: Any) -> None:

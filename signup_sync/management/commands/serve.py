@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 import sys
@@ -16,7 +15,7 @@ import uvloop
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from eventbus.roles import ENDS_WITHIN, take_turns
+from eventbus.roles import ENDS_WITHIN, end_at_once, take_turns
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +108,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # A thread that hangs in a database would keep the process, whose end waits for its threads.
-        last_resort = threading.Timer(ENDS_WITHIN, end_at_once)
+        last_resort = threading.Timer(ENDS_WITHIN, end_at_once, ["serve"])
         last_resort.daemon = True
         last_resort.start()
         self._api.release()
@@ -121,11 +120,6 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.should_exit = True
         self.force_exit = self.force_exit or sig == signal.SIGINT
-
-
-def end_at_once() -> None:
-    logger.error("serve did not stop within %g s and is ended now", ENDS_WITHIN)
-    os._exit(1)
 
 
 class Socket(WebSocketsSansIOProtocol):
