@@ -20,6 +20,12 @@ class DurablePostgresql(PostgresqlServer):
         return [*super().command(), *(word for setting in settings for word in ("-c", setting))]
 
 
+class WarmedKafka(KafkaServer):
+    """On a Java that optimises what runs for long, as production and the peer have it."""
+
+    java_options = ("-Xms256m", "-Xmx512m")
+
+
 @dataclass(frozen=True, slots=True)
 class Servers:
     """What every installation of a run shares."""
@@ -31,7 +37,7 @@ class Servers:
 @contextmanager
 def servers() -> Iterator[Servers]:
     """Starts both at the same time."""
-    started = Servers(DurablePostgresql(), KafkaServer())
+    started = Servers(DurablePostgresql(), WarmedKafka())
     try:
         started.postgresql.launch()
         started.kafka.launch()

@@ -8,11 +8,12 @@ import sys
 import threading
 from contextlib import suppress
 from types import FrameType
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import uvicorn
 import uvloop
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from eventbus.roles import ENDS_WITHIN, end_at_once, take_turns
@@ -29,6 +30,8 @@ PING: Final = 20.0
 # Seconds that a thread may keep the interpreter from one that waits, which Python's own 5 ms are long for: whoever
 # has hashed or written a batch waits for the event loop (docs/adr/0035).
 GIL_FOR: Final = 0.0005
+# Bytes that wait for the end of a turn of the event loop.
+JOINED_MAX: Final = 64 * 1024
 # Bytes of a message that a browser may send; ours send none.
 MESSAGE_MAX: Final = 64 * 1024
 # Seconds that requests may take to end after a stop request; then they are cancelled.
@@ -122,6 +125,48 @@ class Server(uvicorn.Server):
         self.force_exit = self.force_exit or sig == signal.SIGINT
 
 
+class Http(HttpToolsProtocol):
+    """uvicorn's sends an answer's head, each part of its body and its end as so many packets."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.transport = cast(asyncio.Transport, Joined(transport, self.loop))
+
+
+class Joined:
+    """A transport that sends what one turn of the event loop writes in one piece: each is work for the kernel, and for
+    the gateway, which wakes up for it (docs/adr/0016)."""
+
+    __slots__ = ("_loop", "_pieces", "_size", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._pieces:
+            self._loop.call_soon(self._flush)
+        self._pieces.append(data)
+        self._size += len(data)
+        # Or whoever writes without a pause would never learn that the client is slower.
+        if self._size >= JOINED_MAX:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        pieces, self._pieces, self._size = self._pieces, [], 0
+        if pieces and not self._transport.is_closing():
+            self._transport.write(b"".join(pieces))
+
+
 class Socket(WebSocketsSansIOProtocol):
     """uvicorn's keeps the parsed handshake for as long as the socket is open, 2 KiB."""
 
@@ -133,7 +178,7 @@ class Socket(WebSocketsSansIOProtocol):
 def config(application: Any) -> uvicorn.Config:
     return uvicorn.Config(
         application,
-        http="httptools",
+        http=Http,
         ws=Socket,
         lifespan="off",
         backlog=BACKLOG,

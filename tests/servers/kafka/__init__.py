@@ -36,16 +36,11 @@ class KafkaServer(Server):
             return "Apache Kafka's jars are not in .servers/kafka (`bash tests/setup.sh` copies them; it needs Maven)"
         return None
 
+    # Small and quick to start: one collector thread, and no time spent on optimising what lives for minutes.
+    java_options: Sequence[str] = ("-Xms128m", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+
     def command(self) -> Sequence[str | Path]:
-        # Small and quick to start: one collector thread, and no time spent on optimising what lives for minutes.
-        java = [
-            "java",
-            "-Xms128m",
-            "-Xmx320m",
-            "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=1",
-            "-Dorg.apache.logging.log4j.level=WARN",
-        ]
+        java = ["java", *self.java_options, "-Dorg.apache.logging.log4j.level=WARN"]
         return [*java, "-cp", f"{JARS}/*", "kafka.Kafka", self.directory / "server.properties"]
 
     def prepare(self) -> None:
