@@ -208,12 +208,15 @@ class SignUpApi:
         states = await self._read_states([signup_id])
         if signup_id not in states:
             raise _not_found()
-        await self._projection.copy([states[signup_id]])
+        await self._projection.copy(states[signup_id])
         return states[signup_id]
 
     async def _hash(self, work: Callable[[], T]) -> T:
         with HASHES_WAITING.track_inprogress():
-            return await self._hashers.run(work)
+            try:
+                return await self._hashers.run(work)
+            finally:
+                self._writer.look_again()
 
     async def _read_states(self, signup_ids: Sequence[UUID]) -> dict[UUID, SignUpState]:
         return await self._read(lambda: read_states(signup_ids))
@@ -241,7 +244,7 @@ class SignUpApi:
 
     @cached_property
     def _writer(self) -> SignUpWriter:
-        return SignUpWriter(EventProducer(), self._projection, are_more_coming=lambda: self._hashers.has_queue)
+        return SignUpWriter(EventProducer(), self._projection, count_coming=lambda: self._hashers.waiting)
 
     @cached_property
     def _hub(self) -> StreamHub:

@@ -29,9 +29,9 @@ class BoundedPool:
         return self._is_closed or self._taken >= self._limit
 
     @property
-    def has_queue(self) -> bool:
-        """Whether somebody waits for a thread."""
-        return self._taken > self._threads
+    def waiting(self) -> int:
+        """How many wait for a thread."""
+        return max(0, self._taken - self._threads)
 
     async def run(self, work: Callable[[], T]) -> T:
         """Returns what `work` returns. Raises QueueFullError at once when too much waits."""

@@ -2,7 +2,8 @@
 
 A copy is written whole and only over an older one, so writers may come in any order and any of them may be repeated.
 Wake-ups are at-most-once and carry the states themselves. Losing either costs time, never truth: a lost copy is
-read from the database again, and every held stream reads the database with its heartbeat.
+read from the database again, and every held stream reads the database with its heartbeat. What the traffic page counts
+goes along: each command more would be a way to Redis and back.
 """
 
 import logging
@@ -18,7 +19,7 @@ import redis.asyncio
 from django.conf import settings
 
 from authsvc.lights import SignUpState
-from authsvc.traffic import Counts, fill
+from authsvc.traffic import KEPT, NOTHING, Counts, present_key
 from livesettings.redis_clients import redis_client, redis_listener, redis_pool
 
 logger = logging.getLogger(__name__)
@@ -28,18 +29,27 @@ CONNECTIONS: Final = 16
 # Seconds that Redis may take.
 ANSWERS_WITHIN: Final = 5.0
 
-# KEYS: the copies. ARGV: seconds to live, the channel and its message, then version and copy for each key.
-# A key is a hash: v is the version, s the state.
+# KEYS: the present second's figures, then the copies. ARGV: seconds to live of figures and of copies, the channel and
+# its message, version and copy for each of the copies, then what to count, each a field and a number.
+# A copy is a hash: v is the version, s the state.
 _WRITE_AND_WAKE: Final = """
-for i, key in ipairs(KEYS) do
-  local version, state = ARGV[2 + 2 * i], ARGV[3 + 2 * i]
-  local held = redis.call('HGET', key, 'v')
+local after = 4
+for i = 2, #KEYS do
+  local version, state = ARGV[after + 1], ARGV[after + 2]
+  local held = redis.call('HGET', KEYS[i], 'v')
   if not held or tonumber(held) < tonumber(version) then
-    redis.call('HSET', key, 'v', version, 's', state)
-    redis.call('EXPIRE', key, ARGV[1])
+    redis.call('HSET', KEYS[i], 'v', version, 's', state)
+    redis.call('EXPIRE', KEYS[i], ARGV[2])
   end
+  after = after + 2
 end
-redis.call('PUBLISH', ARGV[2], ARGV[3])
+for i = after + 1, #ARGV, 2 do
+  redis.call('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1])
+end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+if #KEYS > 1 then
+  redis.call('PUBLISH', ARGV[3], ARGV[4])
+end
 """
 
 _encoder = msgspec.json.Encoder()
@@ -51,11 +61,14 @@ def _key(signup_id: UUID) -> str:
     return f"signup:{signup_id}"
 
 
-def _script_arguments(states: Sequence[SignUpState]) -> tuple[list[str], list[str | int | bytes]]:
-    arguments: list[str | int | bytes] = [settings.PROJECTION_TTL, CHANNEL, _encoder.encode(states)]
+def _script_arguments(states: Sequence[SignUpState], counts: Counts) -> tuple[list[str], list[str | int | bytes]]:
+    keys = [present_key(), *(_key(state.signup_id) for state in states)]
+    arguments: list[str | int | bytes] = [KEPT, settings.PROJECTION_TTL, CHANNEL, _encoder.encode(states)]
     for state in states:
         arguments += [state.version, _encoder.encode(state)]
-    return [_key(state.signup_id) for state in states], arguments
+    for field, count in counts.items():
+        arguments += [field, count]
+    return keys, arguments
 
 
 def decode_wake_up(data: bytes) -> list[SignUpState]:
@@ -70,10 +83,10 @@ class Projection:
         self._redis = redis_client(ANSWERS_WITHIN)
         self._script = self._redis.register_script(_WRITE_AND_WAKE)
 
-    def write_and_wake(self, states: Sequence[SignUpState]) -> None:
-        """Raises redis.RedisError when Redis is away."""
+    def write_and_wake(self, states: Sequence[SignUpState], *, counts: Counts = NOTHING) -> None:
+        """Raises redis.RedisError when Redis is away; then nothing was counted either."""
         if states:
-            keys, arguments = _script_arguments(states)
+            keys, arguments = _script_arguments(states, counts)
             self._script(keys=keys, args=arguments)
 
 
@@ -94,24 +107,20 @@ class AsyncProjection:
         """Ends the connections."""
         await self._redis.aclose()
 
-    async def copy(self, states: Sequence[SignUpState]) -> None:
-        """Writes the copies and wakes; where Redis is away auth's rows are enough."""
-        keys, arguments = _script_arguments(states)
+    async def copy(self, state: SignUpState) -> None:
+        """Writes the copy and wakes; where Redis is away auth's row is enough."""
+        await self._write([state], NOTHING)
+
+    async def count(self, counts: Counts) -> None:
+        """Counts these for the traffic page; where Redis is away they are not counted."""
+        await self._write([], counts)
+
+    async def _write(self, states: Sequence[SignUpState], counts: Counts) -> None:
+        keys, arguments = _script_arguments(states, counts)
         try:
             await self._script(keys=keys, args=arguments)
         except redis.RedisError as error:
             logger.warning("the projection can't be written: %s", error)
-
-    async def count(self, counts: Counts) -> None:
-        """Counts these for the traffic page; where Redis is away they are not counted."""
-        if not counts:
-            return
-        try:
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                fill(pipeline, counts, {})
-                await pipeline.execute()
-        except redis.RedisError as error:
-            logger.warning("traffic is not counted: %s", error)
 
     async def read(self, signup_id: UUID) -> SignUpState | None:
         """The copy; None where it is lost or Redis is away."""

@@ -15,8 +15,8 @@ from django.utils import timezone
 from authsvc.identity import user_id_key
 from authsvc.lights import SignUpState, Status, Verdict
 from authsvc.models import SignUp, User
-from eventbus.rows import insert, insert_new, locked, overwrite
-from eventbus.transactions import atomically
+from eventbus.rows import insert, insert_new_with, locked, overwrite
+from eventbus.transactions import atomically, in_one_statement
 from livesettings.values import live
 
 AUTH = "auth"
@@ -52,34 +52,35 @@ class Registration:
 
 
 def register_users(batch: Sequence[NewSignUp]) -> list[Registration]:
-    """Saves the users and their sign-ups, all in one transaction; an answer for each, in the batch's order.
+    """Saves the users and their sign-ups, those of strangers in one transaction, then the others in another; an answer
+    for each, in the batch's order.
 
     A userId or email that auth has already refuses the sign-up, which is saved all the same and carries the stored
     record: the one that holds the userId, else the one that holds the email. A signup_id that is there already is
     not saved again. Raises TransientError or django.db.OperationalError when the database can't now.
     """
-    ways = chain([_register_strangers], repeat(_register))
-    return atomically(lambda: next(ways)(batch), using=DATABASE)
-
-
-def _register_strangers(batch: Sequence[NewSignUp]) -> list[Registration]:
-    """Takes it that nobody of the batch is known, which is the rule, and reads only about those whose rows the database
-    did not take. Raises IntegrityError for a sign-up that is known while its user is not, as after a deletion."""
-    new_users = [_new_user(new) for new in batch]
-    if not _are_distinct(new_users):
-        return _register(batch)
-    taken = insert_new(_in_order(new_users), key="owner_signup_id", using=DATABASE)
-    records = {user.owner_signup_id: user for user in taken}
-    now = timezone.now()
-    strangers = {
-        new.signup_id: _new_registration(new, records[new.signup_id], Verdict(AUTH, Status.SUCCESS), now)
-        for new in batch
-        if new.signup_id in records
-    }
-    insert([each.signup for each in strangers.values()], using=DATABASE)
+    # Crossed, or a sign-up that is known while its user is not, as after a deletion: then all of them are read first.
+    tries = chain([batch], repeat(()))
+    strangers = in_one_statement(lambda: _register_strangers(next(tries)), using=DATABASE)
     known = [new for new in batch if new.signup_id not in strangers]
-    others = iter(_register(known) if known else ())
+    others = iter(atomically(lambda: _register(known), using=DATABASE) if known else ())
     return [strangers.get(new.signup_id) or next(others) for new in batch]
+
+
+def _register_strangers(batch: Sequence[NewSignUp]) -> dict[UUID, Registration]:
+    """Takes it that nobody of the batch is known, which is the rule: saves those whose users the database takes, by
+    sign-up. Those left out are to be read."""
+    new_users = [_new_user(new) for new in batch]
+    if not (new_users and _are_distinct(new_users)):
+        return {}
+    now = timezone.now()
+    registrations = {
+        new.signup_id: _new_registration(new, user, Verdict(AUTH, Status.SUCCESS), now)
+        for new, user in zip(batch, new_users, strict=True)
+    }
+    signups = [each.signup for each in registrations.values()]
+    taken = insert_new_with(_in_order(new_users), signups, key="owner_signup_id", using=DATABASE)
+    return {user.owner_signup_id: registrations[user.owner_signup_id] for user in taken}
 
 
 def _in_order(users: Sequence[User]) -> list[User]:

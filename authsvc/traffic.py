@@ -10,7 +10,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping
-from functools import cache
 from typing import Final
 
 import redis
@@ -21,6 +20,7 @@ from livesettings.redis_clients import redis_client
 logger = logging.getLogger(__name__)
 
 Counts = Mapping[str, int]
+NOTHING: Final[Counts] = {}
 
 # Seconds that a second's figures stay in Redis: enough for a relay that comes back to roll them up.
 KEPT: Final = 3600
@@ -37,6 +37,11 @@ LAG: Final = "lag:"
 
 def key_of(second: int) -> str:
     return f"traffic:{second}"
+
+
+def present_key() -> str:
+    """The key of the second that it is now."""
+    return key_of(int(time.time()))
 
 
 def bucket_of(milliseconds: float) -> int:
@@ -63,48 +68,26 @@ def counts_of(decisions: Decisions, *, begun: int = 0) -> Counter[str]:
     return counts
 
 
-class TrafficCounter:
-    """Writes figures into Redis, one pipeline for each batch. Never raises: it counts no more for AWAY_PAUSE seconds
-    where Redis is away. For synchronous roles; the event loop's is authsvc.projection's."""
+class LagSampler:
+    """Writes into Redis how far each group is behind. Never raises: it tries no more for AWAY_PAUSE seconds where Redis
+    is away. What a sign-up counts for goes with its copy (authsvc.projection)."""
 
     def __init__(self) -> None:
         self._redis = figures_client()
         self._away_until = 0.0
 
-    def add(self, counts: Counts) -> None:
-        """Counts these for the present second."""
-        self._write(counts, {})
-
-    def sample_lag(self, lags: Mapping[str, int]) -> None:
-        """How far each group is behind in the present second."""
-        self._write({}, {f"{LAG}{group}": lag for group, lag in lags.items()})
-
-    def _write(self, counts: Counts, gauges: Counts) -> None:
-        if not (counts or gauges) or time.monotonic() < self._away_until:
+    def sample(self, lags: Mapping[str, int]) -> None:
+        """Notes these for the present second."""
+        if time.monotonic() < self._away_until:
             return
         try:
             with self._redis.pipeline(transaction=False) as pipeline:
-                fill(pipeline, counts, gauges)
+                pipeline.hset(present_key(), mapping={f"{LAG}{group}": lag for group, lag in lags.items()})
+                pipeline.expire(present_key(), KEPT)
                 pipeline.execute()
         except (redis.RedisError, OSError) as error:
-            logger.warning("traffic is not counted for %g s: %s", AWAY_PAUSE, error)
+            logger.warning("the groups' lag is not noted for %g s: %s", AWAY_PAUSE, error)
             self._away_until = time.monotonic() + AWAY_PAUSE
-
-
-def fill(pipeline: "redis.client.Pipeline | redis.asyncio.client.Pipeline", counts: Counts, gauges: Counts) -> None:
-    """Puts the commands into a pipeline that write these figures for the present second."""
-    key = key_of(int(time.time()))
-    for field, count in counts.items():
-        pipeline.hincrby(key, field, count)
-    for field, value in gauges.items():
-        pipeline.hset(key, field, str(value))
-    pipeline.expire(key, KEPT)
-
-
-@cache
-def traffic() -> TrafficCounter:
-    """That of this process."""
-    return TrafficCounter()
 
 
 def figures_client() -> redis.Redis:

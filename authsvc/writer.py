@@ -3,13 +3,11 @@
 import asyncio
 import contextvars
 import logging
-import math
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from django.db import close_old_connections
+from django.db import close_old_connections, connections
 
 from authsvc.bounded import QueueFullError
 from authsvc.events import new_user_requested
@@ -24,13 +22,12 @@ from eventbus.tracing import IDS_OF_A_LINE, log_traces
 
 logger = logging.getLogger(__name__)
 BATCH_MAX: Final = 500
-# Seconds from the beginning of one batch to that of the next, at least, while passwords wait to be hashed. Who comes
-# then waits for longer than that in any case, and every step that follows takes the batch as one (docs/adr/0008).
-PACE: Final = 0.1
+# Sign-ups that are worth a batch in any case: one of more costs no less for each (docs/adr/0008).
+ENOUGH: Final = 50
 # Sign-ups that may wait: some batches, about a second of a database that answers.
 WAITING_MAX: Final = 2000
-# Copies under way: as many as the projection has connections. Where Redis hangs, more would only pile up.
-COPIES_MAX: Final = CONNECTIONS
+# Batches that are being counted: as many as there are connections. Where Redis hangs, more would only pile up.
+COUNTING_MAX: Final = CONNECTIONS
 # Seconds that the last events have to get to Kafka; those of the others are due again.
 LEAVES_WITHIN: Final = 1.0
 
@@ -44,18 +41,19 @@ class SignUpWriter:
     """
 
     def __init__(
-        self, producer: EventProducer, projection: AsyncProjection, *, are_more_coming: Callable[[], bool]
+        self, producer: EventProducer, projection: AsyncProjection, *, count_coming: Callable[[], int]
     ) -> None:
-        """`are_more_coming` says whether passwords wait to be hashed, whose sign-ups are the next to be written."""
+        """`count_coming` says how many passwords wait to be hashed, whose sign-ups are the next to be written; whenever
+        it says less, call look_again()."""
         self._producer = producer
         self._projection = projection
-        self._are_more_coming = are_more_coming
-        self._begun_at = -math.inf
+        self._count_coming = count_coming
+        self._has_changed = asyncio.Event()
         # One thread, hence one connection and one transaction at a time: what arrives meanwhile is the next batch.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="signup-writer")
         self._queue: list[_Waiting] = []
         self._running: asyncio.Task[None] | None = None
-        self._projecting: set[asyncio.Task[None]] = set()
+        self._counting: set[asyncio.Task[None]] = set()
 
     @property
     def is_full(self) -> bool:
@@ -67,26 +65,31 @@ class SignUpWriter:
             raise QueueFullError
         future: asyncio.Future[Registration] = asyncio.get_running_loop().create_future()
         self._queue.append((new, future))
+        self.look_again()
         if self._running is None:
             # A context of its own: the request's ends with the request.
             self._running = asyncio.create_task(self._drain(), context=contextvars.Context())
         # A client that leaves cancels its wait, not its sign-up.
         return await asyncio.shield(future)
 
+    def look_again(self) -> None:
+        """Those that wait may be a batch by now."""
+        self._has_changed.set()
+
     async def close(self) -> None:
         """Returns when all that was taken is saved and told; ends the thread and the producer."""
-        while begun := {*self._projecting, *({self._running} if self._running else ())}:
+        while begun := {*self._counting, *({self._running} if self._running else ())}:
             await asyncio.wait(begun)
+        self._thread.submit(connections.close_all)
         self._thread.shutdown()
         await asyncio.to_thread(self._producer.close, LEAVES_WITHIN)
 
     async def _drain(self) -> None:
         try:
             while self._queue:
-                pause = self._begun_at + PACE - time.monotonic()
-                if pause > 0 and self._are_more_coming():
-                    await asyncio.sleep(pause)
-                self._begun_at = time.monotonic()
+                while len(self._queue) < min(self._count_coming(), ENOUGH):
+                    self._has_changed.clear()
+                    await self._has_changed.wait()
                 batch, self._queue = self._queue[:BATCH_MAX], self._queue[BATCH_MAX:]
                 await self._write(batch)
         finally:
@@ -109,23 +112,20 @@ class SignUpWriter:
         else:
             for (_, future), registration in zip(batch, registrations, strict=True):
                 future.set_result(registration)
-            # Not awaited: the next batch need not wait for a copy that anybody can make again.
-            if len(self._projecting) >= COPIES_MAX:
-                return
-            projecting = asyncio.create_task(self._project(registrations, decisions))
-            self._projecting.add(projecting)
-            projecting.add_done_callback(self._projecting.discard)
-
-    async def _project(self, registrations: Sequence[Registration], decisions: Decisions) -> None:
-        await self._projection.copy([each.state for each in registrations])
-        begun = sum(each.is_new for each in registrations)
-        await self._projection.count(counts_of(decisions, begun=begun))
+            # Not awaited: nobody waits for figures. Who asks for a state before a participant has answered gets that of
+            # the row, so that none need be copied yet.
+            counts = counts_of(decisions, begun=sum(each.is_new for each in registrations))
+            if counts and len(self._counting) < COUNTING_MAX:
+                counting = asyncio.create_task(self._projection.count(counts))
+                self._counting.add(counting)
+                counting.add_done_callback(self._counting.discard)
 
     def _commit(self, batch: Sequence[NewSignUp]) -> tuple[list[Registration], Decisions]:
         try:
             registrations = register_users(batch)
-        finally:
+        except Exception:
             close_old_connections()
+            raise
         # Made first, so that Kafka's client sends them together: it waits for nothing.
         events = [
             new_user_requested(each.record, signup_id=each.signup.id, attempt=1)

@@ -124,12 +124,16 @@ class BatchConsumer:
         self._consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke)
 
     def next_batch(self, at_most: float = POLL) -> list[Incoming]:
-        """What there is, KAFKA_BATCH_SIZE messages at most. Only the first is waited for, for so many seconds."""
+        """What there is, KAFKA_BATCH_SIZE messages at most. The first is waited for, for so many seconds, and the
+        second where the subscription gathers."""
         first = self._consumer.poll(at_most)
         if first is None:
             return []
+        messages = [first]
+        if self.subscription.gathers:
+            messages += self._consumer.consume(min(1, settings.KAFKA_BATCH_SIZE - 1), self.subscription.gathers)
         # consume() with a timeout would wait for all of them, or for all of the time.
-        messages = [first, *self._consumer.consume(settings.KAFKA_BATCH_SIZE - 1, 0)]
+        messages += self._consumer.consume(settings.KAFKA_BATCH_SIZE - len(messages), 0)
         batch = [as_incoming(message) for message in messages if not is_error_report(message)]
         self._held = {message.partition for message in batch} & self.partitions
         return batch

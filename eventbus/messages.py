@@ -67,12 +67,14 @@ Handler = Callable[[Sequence[Incoming]], HandledBatch]
 
 @dataclass(frozen=True)
 class Subscription:
-    """One group's reading of one topic. `answers_to` are the topics that its handler publishes to."""
+    """One group's reading of one topic. `answers_to` are the topics that its handler publishes to. A batch's second
+    message is waited for, for `gathers` seconds, where it mostly comes right behind the first."""
 
     group: str
     topic: str
     handle: Handler
     answers_to: tuple[str, ...] = ()
+    gathers: float = 0.0
 
     @property
     def topics(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
-from django.db import connections
+from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 from django.db.models import AutoField, Field, Model
@@ -37,6 +37,30 @@ def insert_new(rows: Sequence[M], *, key: str, using: str) -> list[M]:
     by_key = {field.get_db_prep_save(getattr(row, key), connection): row for row in rows}
     with connection.cursor() as cursor:
         _insert(cursor, rows, f"ON CONFLICT DO NOTHING RETURNING {field.column}")
+        return [by_key[value] for (value,) in cursor.fetchall()]
+
+
+def insert_new_with(rows: Sequence[M], others: Sequence[Model], *, key: str, using: str) -> list[M]:
+    """insert_new(), and in the same transaction those of `others` whose primary key is the `key` of an inserted row.
+    Raises django.db.IntegrityError where one of them conflicts; then nothing is inserted."""
+    if not rows:
+        return []
+    connection = connections[using]
+    if connection.vendor != "postgresql":
+        with transaction.atomic(using=using):
+            inserted = insert_new(rows, key=key, using=using)
+            keys = {getattr(row, key) for row in inserted}
+            insert([other for other in others if other.pk in keys], using=using)
+            return inserted
+    table, other = _table(type(rows[0]), using), _table(type(others[0]), using)
+    column = table.fields[key].column
+    # One statement, hence a transaction and a single way to the database and back.
+    new = f"INSERT INTO {table.name} ({table.columns}) {table.source} ON CONFLICT DO NOTHING RETURNING {column}"
+    rest = f"INSERT INTO {other.name} ({other.columns}) {other.source} WHERE {other.key} IN (TABLE new)"
+    statement = f"WITH new AS ({new}), rest AS ({rest}) TABLE new"
+    by_key = {getattr(row, key): row for row in rows}
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [_document(rows, table), _document(others, other)])
         return [by_key[value] for (value,) in cursor.fetchall()]
 
 
@@ -73,8 +97,8 @@ class _Table(NamedTuple):
     key: str
     fields: "dict[str, Field[Any, Any]]"
     columns: str
-    # Each column with its type, for PostgreSQL; without its length, as what is too long is an error and is not cut.
-    types: str
+    # For PostgreSQL: reads rows out of a document.
+    source: str
     # By the column's place, what turns a value as the database has it into the field's.
     converters: Sequence[tuple[int, Col, Sequence[Callable[..., Any]]]]
 
@@ -92,6 +116,8 @@ def _table(model: type[Model], using: str) -> _Table:
     fields = {field.name: field for field in meta.concrete_fields if not isinstance(field, AutoField)}
     connection = connections[using]
     types = {str(field.column): field.db_type(connection) or "" for field in fields.values()}
+    # Each with its type, but without its length, as what is too long is an error and is not cut.
+    described = ", ".join(f"{column} {type_.partition('(')[0]}" for column, type_ in types.items())
     converters = [
         (place, column, [*connection.ops.get_db_converters(column), *column.get_db_converters(connection)])
         for place, column in enumerate(field.get_col(meta.db_table) for field in fields.values())
@@ -101,7 +127,7 @@ def _table(model: type[Model], using: str) -> _Table:
         key=next(str(field.column) for field in meta.concrete_fields if field.primary_key),
         fields=fields,
         columns=", ".join(types),
-        types=", ".join(f"{column} {type_.partition('(')[0]}" for column, type_ in types.items()),
+        source=f"SELECT * FROM json_to_recordset(%s) AS row ({described})",  # noqa: S608 - names of the model
         converters=[each for each in converters if each[-1]],
     )
 
@@ -109,21 +135,23 @@ def _table(model: type[Model], using: str) -> _Table:
 def _insert(cursor: CursorWrapper, rows: Sequence[Model], on_conflict: str = "") -> None:
     connection = cursor.db
     table = _table(type(rows[0]), connection.alias)
-    names = [field.attname for field in table.fields.values()]
     into = f"INSERT INTO {table.name} ({table.columns})"
     if connection.vendor == "postgresql":
-        # One value for all of them.
-        document = _encoder.encode([{name: getattr(row, name) for name in names} for row in rows])
-        source = f"SELECT * FROM json_to_recordset(%s) AS row ({table.types})"  # noqa: S608 - names of the models
-        cursor.execute(f"{into} {source} {on_conflict}", [document.decode()])
+        cursor.execute(f"{into} {table.source} {on_conflict}", [_document(rows, table)])
     else:
-        places = ", ".join([f"({', '.join(['%s'] * len(names))})"] * len(rows))
+        places = ", ".join([f"({', '.join(['%s'] * len(table.fields))})"] * len(rows))
         values = [
             field.get_db_prep_save(getattr(row, field.attname), connection)
             for row in rows
             for field in table.fields.values()
         ]
         cursor.execute(f"{into} VALUES {places} {on_conflict}", values)
+
+
+def _document(rows: Sequence[Model], table: _Table) -> str:
+    """One value for all of the rows."""
+    names = [field.attname for field in table.fields.values()]
+    return _encoder.encode([{name: getattr(row, name) for name in names} for row in rows]).decode()
 
 
 _encoder: Final = msgspec.json.Encoder()

@@ -26,11 +26,21 @@ def atomically(work: Callable[[], T], *, using: str) -> T:
     what was read no longer holds, so the whole of it is read and decided again. `work` must touch nothing but the
     database. Raises TransientError when it was crossed TRIES times, and every other error as it is.
     """
+
+    def in_transaction() -> T:
+        with transaction.atomic(using=using):
+            return work()
+
+    return in_one_statement(in_transaction, using=using)
+
+
+def in_one_statement(work: Callable[[], T], *, using: str) -> T:
+    """The same for what is one statement, hence a transaction by itself: without the ways to the database and back that
+    begin and end another."""
     leave_ended_connection(using)
     for attempt in range(1, TRIES + 1):
         try:
-            with transaction.atomic(using=using):
-                return work()
+            return work()
         except (IntegrityError, OperationalError) as error:
             if not is_crossed(error):
                 raise

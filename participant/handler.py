@@ -11,7 +11,7 @@ from django.db.models import Q
 from eventbus.messages import HandledBatch, Incoming, decode_each
 from eventbus.rows import insert, insert_new
 from eventbus.tracing import log_traces
-from eventbus.transactions import atomically
+from eventbus.transactions import atomically, in_one_statement
 from participant.events import NewUser, answer, decode_new_user
 from participant.models import ParticipantUser
 from participant.verdict import Verdict, decide
@@ -46,21 +46,19 @@ class NewUserHandler:
         return HandledBatch(answers=answers, rejected=rejected)
 
     def _save(self, requests: Sequence[NewUser]) -> list[Verdict]:
-        if not requests:
-            return []
-        return atomically(lambda: self._keep(requests), using=self._database)
-
-    def _keep(self, requests: Sequence[NewUser]) -> list[Verdict]:
         """Takes it that nobody of the batch is known, which is the rule, and reads only about those whose rows the
         database did not take."""
-        if any(len({key(request) for request in requests}) < len(requests) for key in _UNIQUE):
-            return self._decide_and_insert(requests)
-        # In one order for every writer, so that two batches mostly wait for each other rather than deadlock.
-        rows = [self._row(request) for request in sorted(requests, key=_USER_ID_KEY)]
-        kept = {row.user_id_key for row in insert_new(rows, key="user_id_key", using=self._database)}
+        kept: set[str] = set()
+        if all(len({key(request) for request in requests}) == len(requests) for key in _UNIQUE):
+            # In one order for every writer, so that two batches mostly wait for each other rather than deadlock.
+            rows = [self._row(request) for request in sorted(requests, key=_USER_ID_KEY)]
+            kept = in_one_statement(lambda: self._insert_new(rows), using=self._database)
         known = [request for request in requests if request.user_id_key not in kept]
-        others = iter(self._decide_and_insert(known) if known else ())
+        others = iter(atomically(lambda: self._decide_and_insert(known), using=self._database) if known else ())
         return [Verdict.KEPT if request.user_id_key in kept else next(others) for request in requests]
+
+    def _insert_new(self, rows: Sequence[ParticipantUser]) -> set[str]:
+        return {row.user_id_key for row in insert_new(rows, key="user_id_key", using=self._database)}
 
     def _decide_and_insert(self, requests: Sequence[NewUser]) -> list[Verdict]:
         rows = self.model.objects.filter(

@@ -3,8 +3,10 @@
 import logging
 import secrets
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
@@ -230,6 +232,21 @@ def test_what_was_done_but_not_committed_is_read_again():
     with consuming(subscription):
         eventually(lambda: committed(subscription) == {3: 5})
     assert handler.values == numbered(5) * 2
+
+
+@pytest.mark.parametrize("most", [500, 1])
+def test_one_that_gathers_waits_for_the_second_message_and_for_no_third(settings, most):
+    settings.KAFKA_BATCH_SIZE = most
+    handler = RecordingHandler()
+    subscription = replace(new_subscription(handler), gathers=PATIENCE)
+    with consuming(subscription):
+        put(subscription.topic, b"first", partition=0)
+        if most > 1:
+            time.sleep(1)
+            assert handler.tries == []
+        put(subscription.topic, b"second", partition=0)
+        eventually(lambda: len(handler.handled) == 2)
+    assert [len(each) for each in handler.tries] == ([2] if most > 1 else [1, 1])
 
 
 def test_a_stuck_handler_does_not_keep_it_from_stopping():

@@ -7,9 +7,9 @@ from uuid import UUID, uuid4
 import pytest
 from django.db import DataError, IntegrityError, models, transaction
 
-from authsvc.models import SignUp
+from authsvc.models import SignUp, User
 from chatsvc.models import ChatUser
-from eventbus.rows import insert, insert_new, locked, overwrite
+from eventbus.rows import insert, insert_new, insert_new_with, locked, overwrite
 
 pytestmark = [pytest.mark.django_db(transaction=True, databases=["default", "chat"])]
 
@@ -36,6 +36,15 @@ def chat_user(user_id: str, email: str) -> ChatUser:
     return ChatUser(user_id=user_id, user_id_key=user_id, email=email, user_name=NAME, signup_id=uuid4())
 
 
+def user(number: int, **fields: Any) -> User:
+    """Whom the sign-up of this number made."""
+    user = User(
+        owner_signup_id=UUID(int=number), **{"user_id": f"user-{number}", "email": f"{number}@x.example"} | fields
+    )
+    user.normalize()
+    return user
+
+
 def values(row: models.Model) -> dict[str, Any]:
     return {field.name: getattr(row, field.attname) for field in row._meta.concrete_fields}
 
@@ -54,6 +63,7 @@ def test_no_rows_are_no_statement(django_assert_num_queries):
         insert([], using="default")
         overwrite([], fields=["version"], using="default")
         assert insert_new([], key="id", using="default") == []
+        assert insert_new_with([], [], key="id", using="default") == []
 
 
 def test_a_row_that_conflicts_fails_all():
@@ -74,6 +84,22 @@ def test_only_those_that_conflict_with_nobody_are_inserted():
     assert set(ChatUser.objects.values_list("user_id", "user_name")) == {("kim", NAME), ("zoe", NAME)}
     # The key may be one that the database has in a form of its own.
     assert insert_new([rows[2], other := chat_user("amy", "amy@example.org")], key="signup_id", using="chat") == [other]
+
+
+def test_others_come_with_the_rows_that_are_inserted():
+    insert([user(1, user_id="kim")], using="default")
+    rows = [user(2, user_id="KIM"), user(3), user(4, email="1@x.example"), user(5)]
+    others = [signup(number) for number in (2, 3, 4, 5)]
+    assert insert_new_with(rows, others, key="owner_signup_id", using="default") == [rows[1], rows[3]]
+    assert [values(row) for row in SignUp.objects.order_by("id")] == [values(others[1]), values(others[3])]
+    assert User.objects.count() == 3
+
+
+def test_a_row_whose_other_conflicts_is_not_inserted():
+    insert([signup(1)], using="default")
+    with pytest.raises(IntegrityError):
+        insert_new_with([user(1), user(2)], [signup(1), signup(2)], key="owner_signup_id", using="default")
+    assert (User.objects.count(), SignUp.objects.count()) == (0, 1)
 
 
 def test_only_the_fields_that_are_named_are_written():

@@ -42,9 +42,8 @@ def everybody_answers(signup_id) -> None:
     Projection().write_and_wake(list(states.values()))
 
 
-async def stream_of(api: SignUpApi, person: Person, signup_id) -> list[dict]:
-    """The data of all events of a `POST /user`."""
-    body = json.dumps(person.form).encode()
+async def posted(api: SignUpApi, form: dict[str, str], signup_id) -> ApplicationCommunicator:
+    """A `POST /user` that asks for the stream."""
     headers = {
         "content-type": "application/json", "accept": "text/event-stream", "idempotency-key": str(signup_id),
     }  # fmt: skip
@@ -53,7 +52,13 @@ async def stream_of(api: SignUpApi, person: Person, signup_id) -> list[dict]:
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
     }  # fmt: skip
     client = ApplicationCommunicator(api, scope)
-    await client.send_input({"type": "http.request", "body": body, "more_body": False})
+    await client.send_input({"type": "http.request", "body": json.dumps(form).encode(), "more_body": False})
+    return client
+
+
+async def stream_of(api: SignUpApi, person: Person, signup_id) -> list[dict]:
+    """The data of all events of a `POST /user`."""
+    client = await posted(api, person.form, signup_id)
     assert (await client.receive_output(timeout=20))["status"] == 200
     text = b""
     while True:
@@ -93,7 +98,7 @@ def new_signup(person: Person) -> NewSignUp:
 @pytest.fixture
 async def writer():
     projection = AsyncProjection()
-    writer = SignUpWriter(EventProducer(), projection, are_more_coming=lambda: False)
+    writer = SignUpWriter(EventProducer(), projection, count_coming=lambda: 0)
     yield writer
     await writer.close()
     await projection.close()
@@ -116,24 +121,60 @@ def sizes(monkeypatch) -> list[int]:
     return sizes
 
 
-async def test_while_passwords_wait_to_be_hashed_a_batch_is_waited_for(writer, sizes, monkeypatch):
-    monkeypatch.setattr(writer_module, "PACE", 2.0)
-    monkeypatch.setattr(writer, "_are_more_coming", lambda: True)
-    await writer.register(new_signup(new_person()))
-    others = []
-    for _ in range(5):
-        others.append(asyncio.ensure_future(writer.register(new_signup(new_person()))))
-        await asyncio.sleep(0.01)
-    await asyncio.gather(*others)
-    assert sizes == [1, 5]
+async def begin(writer: SignUpWriter, n: int) -> list[asyncio.Future]:
+    """So many sign-ups, each of which waits for its batch by now."""
+    begun = [asyncio.ensure_future(writer.register(new_signup(new_person()))) for _ in range(n)]
+    await asyncio.sleep(0.1)
+    return begun
 
 
-async def test_where_no_password_waits_nobody_waits_for_a_batch(writer, sizes, monkeypatch):
-    monkeypatch.setattr(writer_module, "PACE", 600.0)
-    async with asyncio.timeout(PATIENCE):
-        for _ in range(3):
-            await writer.register(new_signup(new_person()))
+async def test_a_batch_begins_when_as_many_wait_for_it_as_for_a_hash(writer, sizes, monkeypatch):
+    monkeypatch.setattr(writer, "_count_coming", lambda: 5)
+    four = await begin(writer, 4)
+    assert sizes == []
+    fifth = await begin(writer, 1)
+    await asyncio.gather(*four, *fifth)
+    assert sizes == [5]
+
+
+async def test_a_batch_begins_when_no_more_are_coming(writer, sizes, monkeypatch):
+    monkeypatch.setattr(writer, "_count_coming", lambda: 5)
+    three = await begin(writer, 3)
+    # As where passwords are refused, or their clients leave.
+    monkeypatch.setattr(writer, "_count_coming", lambda: 2)
+    assert sizes == []
+    writer.look_again()
+    await asyncio.gather(*three)
+    assert sizes == [3]
+
+
+async def test_a_batch_of_enough_waits_for_nobody(writer, sizes, monkeypatch):
+    monkeypatch.setattr(writer, "_count_coming", lambda: 1000)
+    await asyncio.gather(*await begin(writer, writer_module.ENOUGH))
+    assert sizes == [writer_module.ENOUGH]
+
+
+async def test_where_no_password_waits_nobody_waits_for_a_batch(writer, sizes):
+    for _ in range(3):
+        await writer.register(new_signup(new_person()))
     assert sizes == [1, 1, 1]
+
+
+async def test_passwords_that_are_refused_are_waited_for_no_more(sizes):
+    """All that were hashed before them are taken, although nobody comes after."""
+    api = SignUpApi()
+    forms = [new_person().form for _ in range(12)]
+    for form in forms[6:]:
+        form["userPw"] = form["userId"]
+    async with asyncio.timeout(PATIENCE):
+        clients = [await posted(api, form, uuid4()) for form in forms]
+        starts = [await client.receive_output(timeout=PATIENCE) for client in clients]
+    assert [start["status"] for start in starts] == [200] * 6 + [422] * 6
+    assert sum(sizes) == 6
+    api.release()
+    for client in clients:
+        await client.wait(timeout=PATIENCE)
+    await api.close()
 
 
 async def test_signups_that_arrive_together_share_few_transactions(writer, sizes):

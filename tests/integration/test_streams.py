@@ -95,15 +95,15 @@ async def test_what_another_process_writes_reaches_who_watches_it(hub):
 async def test_an_older_copy_never_replaces_a_newer_one(projection):
     state = begun()
     newer = decide(state, "auth")
-    await projection.copy([newer])
-    await projection.copy([state])
+    await projection.copy(newer)
+    await projection.copy(state)
     assert await projection.read(state.signup_id) == newer
     assert await projection.read(uuid4()) is None
 
 
 async def test_hundreds_of_readings_at_once_share_few_connections(projection, caplog):
     state = begun()
-    await projection.copy([state])
+    await projection.copy(state)
     with caplog.at_level(logging.WARNING):
         copies = await asyncio.gather(*[projection.read(state.signup_id) for _ in range(400)])
     assert copies == [state] * 400
@@ -128,7 +128,7 @@ async def test_while_redis_is_away_the_database_is_read_every_second_and_after_i
             await subscribed(hub)
             readings = rows.readings
             complete = decide(answered, "customer")
-            await projection.copy([complete])
+            await projection.copy(complete)
             await has(watch, complete)
             # At the reconnect, and perhaps for the second that was just over.
             assert rows.readings <= readings + 2

@@ -4,9 +4,11 @@ import asyncio
 import json
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import redis
@@ -14,11 +16,14 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.test import AsyncClient, Client
+from django.utils import timezone
 
 from authsvc import traffic as traffic_module
 from authsvc import traffic_admin, traffic_history
+from authsvc.lights import SignUpState
 from authsvc.models import TrafficMinute
-from authsvc.traffic import TrafficCounter, bucket_of, key_of
+from authsvc.projection import Projection
+from authsvc.traffic import LagSampler, bucket_of, key_of
 from authsvc.traffic_history import MINUTE, RollUp, read_days, read_seconds
 from tests.waiting import PATIENCE
 
@@ -42,34 +47,39 @@ def forget(client: redis.Redis) -> None:
         client.delete(*keys)
 
 
-def figures(client: redis.Redis) -> dict[str, str]:
-    """Those of the last minute."""
+def figures(client: redis.Redis) -> Counter[str]:
+    """The sums of the last minute's."""
     now = int(time.time())
-    return {
-        field: value for second in range(now - 60, now + 1) for field, value in client.hgetall(key_of(second)).items()
-    }
+    sums: Counter[str] = Counter()
+    for second in range(now - 60, now + 1):
+        sums.update({field: int(value) for field, value in client.hgetall(key_of(second)).items()})
+    return sums
+
+
+def a_state() -> SignUpState:
+    return SignUpState.all_pending(uuid4(), started_at=timezone.now(), services=["auth", "chat"])
 
 
 # --- Counted ----------------------------------------------------------------------------------------------------
 
 
 def test_counts_add_up_and_expire(client_of_redis):
-    counter = TrafficCounter()
-    counter.add({"begun": 2, "verdict:chat:FAIL": 1})
-    counter.sample_lag({"chat": 7})
+    for count in (1, 2):
+        Projection().write_and_wake([a_state()], counts={"begun": 2, "verdict:chat:FAIL": count})
+    LagSampler().sample({"chat": 7})
     found = figures(client_of_redis)
-    assert (found["begun"], found["verdict:chat:FAIL"], found["lag:chat"]) == ("2", "1", "7")
+    assert (found["begun"], found["verdict:chat:FAIL"], found["lag:chat"]) == (4, 3, 7)
     assert all(0 < client_of_redis.ttl(key) <= traffic_module.KEPT for key in client_of_redis.scan_iter("traffic:*"))
 
 
 def test_redis_away_costs_figures_and_one_try(monkeypatch, caplog):
     monkeypatch.setattr(settings, "REDIS_URL", "redis://127.0.0.1:1/0")
-    counter = TrafficCounter()
+    sampler = LagSampler()
     for _ in range(100):
-        counter.add({"begun": 1})
+        sampler.sample({"chat": 1})
     said = [record.getMessage() for record in caplog.records if record.name == traffic_module.__name__]
     assert len(said) == 1
-    assert "traffic is not counted" in said[0]
+    assert "lag is not noted" in said[0]
 
 
 # --- Kept for days ----------------------------------------------------------------------------------------------
@@ -188,7 +198,7 @@ async def test_the_live_stream_begins_with_five_minutes_and_goes_on(operator, cl
     assert data["begin"] == min(shown)
     assert shown[second]["begun"] == 4
     assert shown[second]["verdicts"] == {"chat": [0, 1]}
-    TrafficCounter().add({"begun": 9})
+    Projection().write_and_wake([a_state()], counts={"begun": 9})
     newer: dict[str, Any] = {}
     while newer.get("begun") != 9:
         kind, data = await next_of(events)

@@ -14,7 +14,7 @@ from django.db import close_old_connections
 from authsvc.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, new_user_requested
 from authsvc.metrics import INCOMPLETE, RELAYED
 from authsvc.services import AUTH, DueEvent, claim_due, count_incomplete, give_back_tries
-from authsvc.traffic import traffic
+from authsvc.traffic import LagSampler
 from authsvc.traffic_history import RollUp
 from eventbus.errors import DeliveryError, TransientError, is_transient
 from eventbus.lag import LagReader
@@ -68,6 +68,7 @@ class Relay:
     def __init__(self) -> None:
         self._producer = EventProducer()
         self._lag = LagReader()
+        self._sampler = LagSampler()
         self._count_from = 0.0
         self._roll_up = RollUp()
         self._roll_up_from = 0.0
@@ -136,7 +137,7 @@ class Relay:
         participants = [service for service in settings.SIGNUP_SERVICES if service != AUTH]
         unread = {AUTH: self._lag.lag(NEW_USER_ANSWERED, AUTH)}
         unread |= {participant: self._lag.lag(NEW_USER_REQUESTED, participant) for participant in participants}
-        traffic().sample_lag(unread)
+        self._sampler.sample(unread)
         return max(unread.values())
 
     def _publish(self, events: Sequence[DueEvent]) -> int:

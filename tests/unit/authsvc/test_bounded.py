@@ -15,13 +15,13 @@ async def test_a_full_queue_refuses_at_once_and_takes_again_when_it_has_room():
     waiting = [asyncio.create_task(pool.run(lambda: gate.wait(60))) for _ in range(3)]
     await asyncio.sleep(0)
     assert pool.is_full
-    assert pool.has_queue
+    assert pool.waiting == 2
     with pytest.raises(QueueFullError):
         await pool.run(lambda: True)
     gate.set()
     assert await asyncio.gather(*waiting) == [True] * 3
     assert await pool.run(lambda: "done") == "done"
-    assert not pool.has_queue
+    assert pool.waiting == 0
 
 
 async def test_a_closed_one_refuses_who_waits_and_who_comes_and_finishes_what_runs():
