@@ -16,7 +16,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from eventbus.roles import ENDS_WITHIN, end_at_once, take_turns
+from eventbus.roles import ENDS_WITHIN, collect_rarely, end_at_once, take_turns
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ class Command(BaseCommand):
             # After the address is known to be ours: it takes half a second, and starts threads.
             from signup_sync.asgi import api, application
 
+            collect_rarely()
             server = Server(config(application), api)
             # Not asyncio.run(), which in the end waits for tasks that it has cancelled: redis-py's can swallow that.
             uvloop.new_event_loop().run_until_complete(server.serve([listener]))
