@@ -1,6 +1,6 @@
 """A Django form and nothing more, to measure what posting one costs: settings, URLs and view in one module.
 
-It runs as the web process does, with its server, its middleware and its CSRF check (DJANGO_SETTINGS_MODULE=
+It runs as the web process does, with its server, Django's own middleware and its CSRF check (DJANGO_SETTINGS_MODULE=
 bench.bare_form): what is left out is what the product does with the form.
 """
 
@@ -13,6 +13,17 @@ from django.utils.html import format_html
 from signup_sync.settings import *  # noqa: F403 - that is how Django's settings are derived
 
 ROOT_URLCONF = __name__
+# What `startproject` puts there, and the page's languages.
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
 PATH = "/bare/"
 
 

@@ -131,9 +131,10 @@ def take_turns() -> None:
 
 
 def collect_rarely() -> None:
-    """Has Python look for garbage in cycles after so many new objects as a crowd brings, and never again among those that
+    """Has Python look for garbage in cycles after as many new objects as a crowd brings, and no more among those that
     are there now: what a sign-up leaves behind is in no cycle, and what a held stream keeps is no garbage
-    (docs/adr/0036). Call it when all is imported."""
+    (docs/adr/0036). Call it when all is imported.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)

@@ -118,10 +118,9 @@ class Relay:
             self._take(await self._gateway.read_state(self.signup_id))
             return
         async with stream:
+            # To its end, which comes with the last state: then the connection is there for the next sign-up.
             async for event in read_events(stream.content):
                 self._pass_on(event)
-                if self._is_complete:
-                    return
 
     def _pass_on(self, event: ServerEvent) -> None:
         if event.kind == "status":

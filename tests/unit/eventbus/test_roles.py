@@ -1,11 +1,13 @@
 """What every long-running command shares."""
 
+import gc
 import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from django.db import OperationalError
 from eventbus import health, roles
 from eventbus.errors import TransientError
 from eventbus.health import Heartbeat
-from eventbus.roles import Role, StuckLooks, check_database, running_role
+from eventbus.roles import COLLECT_AFTER, Role, StuckLooks, check_database, collect_rarely, running_role
 from tests.servers.process import LOOPBACK, Process, free_port, http_status
 from tests.waiting import PATIENCE
 
@@ -168,3 +170,34 @@ def test_a_database_without_its_tables_is_not_there_yet(tmp_path):
     env = {"DJANGO_SETTINGS_MODULE": "signup_sync.settings", "DATA_DIR": str(tmp_path), "PYTHONPATH": "."}
     said = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
     assert said == "True chatsvc has migrations to be applied: manage.py migrate_all\n"
+
+
+# --- Garbage ----------------------------------------------------------------------------------------------------
+
+
+class Knot:
+    """Garbage that counting references does not find."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+@pytest.fixture
+def usual_garbage() -> Iterator[None]:
+    usual = gc.get_threshold()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*usual)
+
+
+@pytest.mark.usefixtures("usual_garbage")
+def test_garbage_is_looked_for_rarely_and_not_in_what_was_there_before():
+    knots = [weakref.ref(Knot())]
+    collect_rarely()
+    assert knots[0]() is None
+    assert gc.get_freeze_count() > 10_000
+    knots = [weakref.ref(Knot()) for _ in range(1000)]
+    assert all(knot() for knot in knots)
+    keep = [[] for _ in range(COLLECT_AFTER[0])]
+    assert keep
+    assert not any(knot() for knot in knots)

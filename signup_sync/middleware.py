@@ -1,0 +1,90 @@
+"""Django's middleware as the pages have it, and the policy of what content they may use."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from asgiref.sync import sync_to_async
+from django.contrib.auth import middleware as auth
+from django.contrib.messages import get_messages
+from django.contrib.messages import middleware as messages
+from django.contrib.sessions import middleware as sessions
+from django.http import HttpRequest, HttpResponseBase
+from django.middleware import clickjacking, common, csrf, locale, security
+from django.utils.deprecation import MiddlewareMixin
+
+# Our own files alone, sockets too; no script or style stands in a page. `data:` are the pictures in Django admin's CSS.
+POLICY: Final = (
+    "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'"
+)
+
+
+class InLoop(MiddlewareMixin):
+    """Runs a middleware's hooks where they are called. Django takes each of them through a thread, as one could ask a
+    database; of these none does but where `has_to_ask` says so (docs/adr/0037)."""
+
+    def has_to_ask(self, request: HttpRequest) -> bool:
+        """Whether process_response() has something to ask a database for, or to tell it."""
+        return False
+
+    async def __acall__(self, request: HttpRequest) -> Any:
+        get_response: Callable[[HttpRequest], Any] = self.get_response
+        before, after = getattr(self, "process_request", None), getattr(self, "process_response", None)
+        response = (before and before(request)) or await get_response(request)
+        if after is None:
+            return response
+        if self.has_to_ask(request):
+            return await sync_to_async(after)(request, response)
+        return after(request, response)
+
+
+class Security(InLoop, security.SecurityMiddleware):
+    pass
+
+
+class Session(InLoop, sessions.SessionMiddleware):
+    def has_to_ask(self, request: HttpRequest) -> bool:
+        return request.session.modified
+
+
+class Locale(InLoop, locale.LocaleMiddleware):
+    pass
+
+
+class Common(InLoop, common.CommonMiddleware):
+    pass
+
+
+class Csrf(InLoop, csrf.CsrfViewMiddleware):
+    """It reads no session: its secret is in a cookie of its own."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        super().__init__(get_response)
+        if self.async_mode:
+            # Or the handler would take it through a thread.
+            vars(self)["process_view"] = self._process_view
+
+    async def _process_view(self, *arguments: Any) -> HttpResponseBase | None:
+        return super().process_view(*arguments)
+
+
+class Authentication(InLoop, auth.AuthenticationMiddleware):
+    """Only who asks for the user asks the database."""
+
+
+class Message(InLoop, messages.MessageMiddleware):
+    def has_to_ask(self, request: HttpRequest) -> bool:
+        kept: Any = get_messages(request)
+        return bool(kept.used or kept.added_new)
+
+
+class XFrameOptions(InLoop, clickjacking.XFrameOptionsMiddleware):
+    pass
+
+
+class ContentSecurityPolicy(InLoop):
+    """Puts the policy on every page, the admin's too. Django has such a middleware from 6.0."""
+
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        response.headers.setdefault("Content-Security-Policy", POLICY)
+        return response
