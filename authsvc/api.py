@@ -216,7 +216,7 @@ class SignUpApi:
             try:
                 return await self._hashers.run(work)
             finally:
-                self._writer.look_again()
+                self._writer.note_hashed()
 
     async def _read_states(self, signup_ids: Sequence[UUID]) -> dict[UUID, SignUpState]:
         return await self._read(lambda: read_states(signup_ids))

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import chain, repeat
 from random import uniform
 from typing import Final
 from uuid import UUID
@@ -16,7 +15,7 @@ from authsvc.identity import user_id_key
 from authsvc.lights import SignUpState, Status, Verdict
 from authsvc.models import SignUp, User
 from eventbus.rows import insert, insert_new_with, locked, overwrite
-from eventbus.transactions import atomically, in_one_statement
+from eventbus.transactions import atomically, unless_crossed
 from livesettings.values import live
 
 AUTH = "auth"
@@ -51,36 +50,37 @@ class Registration:
         return self.record is not None
 
 
+def register_strangers(batch: Sequence[NewSignUp]) -> list[Registration | None]:
+    """Takes it that nobody of the batch is known, which is the rule: saves those whose users the database takes, with
+    their sign-ups. None for each of the others, who are to be read by register_users(), as are all of a batch that
+    another writer crossed. Raises django.db.OperationalError when the database can't now.
+    """
+    users = [_new_user(new) for new in batch]
+    if not _are_distinct(users):
+        return [None] * len(batch)
+    now = timezone.now()
+    registrations = [
+        _new_registration(new, user, Verdict(AUTH, Status.SUCCESS), now) for new, user in zip(batch, users, strict=True)
+    ]
+    signups = [each.signup for each in registrations]
+    nobody: list[User] = []
+    saved = unless_crossed(
+        lambda: insert_new_with(_in_order(users), signups, key="owner_signup_id", using=DATABASE),
+        otherwise=nobody,
+        using=DATABASE,
+    )
+    taken = {user.owner_signup_id for user in saved}
+    return [each if each.signup.id in taken else None for each in registrations]
+
+
 def register_users(batch: Sequence[NewSignUp]) -> list[Registration]:
-    """Saves the users and their sign-ups, those of strangers in one transaction, then the others in another; an answer
-    for each, in the batch's order.
+    """Saves the users and their sign-ups, all in one transaction; an answer for each, in the batch's order.
 
     A userId or email that auth has already refuses the sign-up, which is saved all the same and carries the stored
     record: the one that holds the userId, else the one that holds the email. A signup_id that is there already is
     not saved again. Raises TransientError or django.db.OperationalError when the database can't now.
     """
-    # Crossed, or a sign-up that is known while its user is not, as after a deletion: then all of them are read first.
-    tries = chain([batch], repeat(()))
-    strangers = in_one_statement(lambda: _register_strangers(next(tries)), using=DATABASE)
-    known = [new for new in batch if new.signup_id not in strangers]
-    others = iter(atomically(lambda: _register(known), using=DATABASE) if known else ())
-    return [strangers.get(new.signup_id) or next(others) for new in batch]
-
-
-def _register_strangers(batch: Sequence[NewSignUp]) -> dict[UUID, Registration]:
-    """Takes it that nobody of the batch is known, which is the rule: saves those whose users the database takes, by
-    sign-up. Those left out are to be read."""
-    new_users = [_new_user(new) for new in batch]
-    if not (new_users and _are_distinct(new_users)):
-        return {}
-    now = timezone.now()
-    registrations = {
-        new.signup_id: _new_registration(new, user, Verdict(AUTH, Status.SUCCESS), now)
-        for new, user in zip(batch, new_users, strict=True)
-    }
-    signups = [each.signup for each in registrations.values()]
-    taken = insert_new_with(_in_order(new_users), signups, key="owner_signup_id", using=DATABASE)
-    return {user.owner_signup_id: registrations[user.owner_signup_id] for user in taken}
+    return atomically(lambda: _register(batch), using=DATABASE)
 
 
 def _in_order(users: Sequence[User]) -> list[User]:

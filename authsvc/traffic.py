@@ -70,7 +70,7 @@ def counts_of(decisions: Decisions, *, begun: int = 0) -> Counter[str]:
 
 class LagSampler:
     """Writes into Redis how far each group is behind. Never raises: it tries no more for AWAY_PAUSE seconds where Redis
-    is away. What a sign-up counts for goes with its copy (authsvc.projection)."""
+    is away. What sign-ups count for is authsvc.projection's."""
 
     def __init__(self) -> None:
         self._redis = figures_client()
@@ -80,10 +80,11 @@ class LagSampler:
         """Notes these for the present second."""
         if time.monotonic() < self._away_until:
             return
+        key = present_key()
         try:
             with self._redis.pipeline(transaction=False) as pipeline:
-                pipeline.hset(present_key(), mapping={f"{LAG}{group}": lag for group, lag in lags.items()})
-                pipeline.expire(present_key(), KEPT)
+                pipeline.hset(key, mapping={f"{LAG}{group}": lag for group, lag in lags.items()})
+                pipeline.expire(key, KEPT)
                 pipeline.execute()
         except (redis.RedisError, OSError) as error:
             logger.warning("the groups' lag is not noted for %g s: %s", AWAY_PAUSE, error)

@@ -14,8 +14,8 @@ from authsvc.events import new_user_requested
 from authsvc.lights import Decisions, decisions_in
 from authsvc.metrics import REPEATED, count_verdicts
 from authsvc.projection import CONNECTIONS, AsyncProjection
-from authsvc.services import AUTH, NewSignUp, Registration, register_users
-from authsvc.traffic import counts_of
+from authsvc.services import AUTH, NewSignUp, Registration, register_strangers, register_users
+from authsvc.traffic import Counts, counts_of
 from eventbus.errors import is_transient
 from eventbus.producer import EventProducer
 from eventbus.tracing import IDS_OF_A_LINE, log_traces
@@ -32,6 +32,7 @@ COUNTING_MAX: Final = CONNECTIONS
 LEAVES_WITHIN: Final = 1.0
 
 _Waiting = tuple[NewSignUp, asyncio.Future[Registration]]
+_Register = Callable[[Sequence[NewSignUp]], Sequence[Registration | None]]
 
 
 class SignUpWriter:
@@ -43,11 +44,11 @@ class SignUpWriter:
     def __init__(
         self, producer: EventProducer, projection: AsyncProjection, *, count_coming: Callable[[], int]
     ) -> None:
-        """`count_coming` says how many passwords wait to be hashed, whose sign-ups are the next to be written; whenever
-        it says less, call look_again()."""
+        """`count_coming` says how many passwords wait to be hashed, whose sign-ups are the next to be written."""
         self._producer = producer
         self._projection = projection
         self._count_coming = count_coming
+        self._hashed = 0
         self._has_changed = asyncio.Event()
         # One thread, hence one connection and one transaction at a time: what arrives meanwhile is the next batch.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="signup-writer")
@@ -65,15 +66,16 @@ class SignUpWriter:
             raise QueueFullError
         future: asyncio.Future[Registration] = asyncio.get_running_loop().create_future()
         self._queue.append((new, future))
-        self.look_again()
+        self._has_changed.set()
         if self._running is None:
             # A context of its own: the request's ends with the request.
             self._running = asyncio.create_task(self._drain(), context=contextvars.Context())
         # A client that leaves cancels its wait, not its sign-up.
         return await asyncio.shield(future)
 
-    def look_again(self) -> None:
-        """Those that wait may be a batch by now."""
+    def note_hashed(self) -> None:
+        """One password less is coming, whether a sign-up follows or not."""
+        self._hashed += 1
         self._has_changed.set()
 
     async def close(self) -> None:
@@ -87,56 +89,68 @@ class SignUpWriter:
     async def _drain(self) -> None:
         try:
             while self._queue:
-                while len(self._queue) < min(self._count_coming(), ENOUGH):
+                # The hashed are counted too: passwords may be refused as fast as others come.
+                while max(len(self._queue), self._hashed) < min(self._count_coming(), ENOUGH):
                     self._has_changed.clear()
                     await self._has_changed.wait()
+                self._hashed = 0
                 batch, self._queue = self._queue[:BATCH_MAX], self._queue[BATCH_MAX:]
                 await self._write(batch)
         finally:
             self._running = None
 
     async def _write(self, batch: list[_Waiting]) -> None:
+        if known := await self._save(register_strangers, batch):
+            await self._save(register_users, known)
+
+    async def _save(self, register: _Register, batch: list[_Waiting]) -> list[_Waiting]:
+        """Has these saved in one transaction, and tells who waits; those that were left out."""
         loop = asyncio.get_running_loop()
         try:
-            registrations, decisions = await loop.run_in_executor(self._thread, self._commit, [new for new, _ in batch])
+            registrations, counts = await loop.run_in_executor(
+                self._thread, self._commit, register, [new for new, _ in batch]
+            )
         except Exception as error:
             if len(batch) > 1 and not is_transient(error):
                 # One of them is at fault; the others must not fail with it.
-                for waiting in batch:
-                    await self._write([waiting])
-                return
+                return [left for waiting in batch for left in await self._save(register, [waiting])]
             ids = [str(new.signup_id) for new, _ in batch[:IDS_OF_A_LINE]]
             logger.exception("a batch of %d sign-ups was not saved", len(batch), extra={"signup_id": ids})
             for _, future in batch:
                 future.set_exception(error)
-        else:
-            for (_, future), registration in zip(batch, registrations, strict=True):
-                future.set_result(registration)
-            # Not awaited: nobody waits for figures. Who asks for a state before a participant has answered gets that of
-            # the row, so that none need be copied yet.
-            counts = counts_of(decisions, begun=sum(each.is_new for each in registrations))
-            if counts and len(self._counting) < COUNTING_MAX:
-                counting = asyncio.create_task(self._projection.count(counts))
-                self._counting.add(counting)
-                counting.add_done_callback(self._counting.discard)
+            return []
+        # Not awaited: nobody waits for figures. Who asks for a state before a participant has answered gets that of
+        # the row, so that none need be copied yet.
+        if counts and len(self._counting) < COUNTING_MAX:
+            counting = asyncio.create_task(self._projection.count(counts))
+            self._counting.add(counting)
+            counting.add_done_callback(self._counting.discard)
+        left_out = []
+        for waiting, registration in zip(batch, registrations, strict=True):
+            if registration is None:
+                left_out.append(waiting)
+            else:
+                waiting[1].set_result(registration)
+        return left_out
 
-    def _commit(self, batch: Sequence[NewSignUp]) -> tuple[list[Registration], Decisions]:
+    def _commit(self, register: _Register, batch: Sequence[NewSignUp]) -> tuple[Sequence[Registration | None], Counts]:
         try:
-            registrations = register_users(batch)
+            registrations = register(batch)
         except Exception:
             close_old_connections()
             raise
+        saved = [each for each in registrations if each is not None]
         # Made first, so that Kafka's client sends them together: it waits for nothing.
         events = [
             new_user_requested(each.record, signup_id=each.signup.id, attempt=1)
-            for each in registrations
+            for each in saved
             if each.record is not None
         ]
         for event in events:
             self._producer.send(event)
-        decisions = decisions_in(each.state for each in registrations if each.is_new)
-        _tell(registrations, decisions)
-        return registrations, decisions
+        decisions = decisions_in(each.state for each in saved if each.is_new)
+        _tell(saved, decisions)
+        return registrations, counts_of(decisions, begun=len(events))
 
 
 def _tell(registrations: Sequence[Registration], decisions: Decisions) -> None:

@@ -34,7 +34,7 @@ def insert_new(rows: Sequence[M], *, key: str, using: str) -> list[M]:
         return []
     connection = connections[using]
     field = _table(type(rows[0]), using).fields[key]
-    by_key = {field.get_db_prep_save(getattr(row, key), connection): row for row in rows}
+    by_key = _by_key(rows, field, connection)
     with connection.cursor() as cursor:
         _insert(cursor, rows, f"ON CONFLICT DO NOTHING RETURNING {field.column}")
         return [by_key[value] for (value,) in cursor.fetchall()]
@@ -43,7 +43,7 @@ def insert_new(rows: Sequence[M], *, key: str, using: str) -> list[M]:
 def insert_new_with(rows: Sequence[M], others: Sequence[Model], *, key: str, using: str) -> list[M]:
     """insert_new(), and in the same transaction those of `others` whose primary key is the `key` of an inserted row.
     Raises django.db.IntegrityError where one of them conflicts; then nothing is inserted."""
-    if not rows:
+    if not (rows and others):
         return []
     connection = connections[using]
     if connection.vendor != "postgresql":
@@ -58,7 +58,7 @@ def insert_new_with(rows: Sequence[M], others: Sequence[Model], *, key: str, usi
     new = f"INSERT INTO {table.name} ({table.columns}) {table.source} ON CONFLICT DO NOTHING RETURNING {column}"
     rest = f"INSERT INTO {other.name} ({other.columns}) {other.source} WHERE {other.key} IN (TABLE new)"
     statement = f"WITH new AS ({new}), rest AS ({rest}) TABLE new"
-    by_key = {getattr(row, key): row for row in rows}
+    by_key = _by_key(rows, table.fields[key], connection)
     with connection.cursor() as cursor:
         cursor.execute(statement, [_document(rows, table), _document(others, other)])
         return [by_key[value] for (value,) in cursor.fetchall()]
@@ -146,6 +146,11 @@ def _insert(cursor: CursorWrapper, rows: Sequence[Model], on_conflict: str = "")
             for field in table.fields.values()
         ]
         cursor.execute(f"{into} VALUES {places} {on_conflict}", values)
+
+
+def _by_key(rows: Sequence[M], field: "Field[Any, Any]", connection: BaseDatabaseWrapper) -> dict[Any, M]:
+    """The rows by what the database says for this field."""
+    return {field.get_db_prep_save(getattr(row, field.attname), connection): row for row in rows}
 
 
 def _document(rows: Sequence[Model], table: _Table) -> str:

@@ -26,28 +26,27 @@ def atomically(work: Callable[[], T], *, using: str) -> T:
     what was read no longer holds, so the whole of it is read and decided again. `work` must touch nothing but the
     database. Raises TransientError when it was crossed TRIES times, and every other error as it is.
     """
-
-    def in_transaction() -> T:
-        with transaction.atomic(using=using):
-            return work()
-
-    return in_one_statement(in_transaction, using=using)
-
-
-def in_one_statement(work: Callable[[], T], *, using: str) -> T:
-    """The same for what is one statement, hence a transaction by itself: without the ways to the database and back that
-    begin and end another."""
     leave_ended_connection(using)
     for attempt in range(1, TRIES + 1):
         try:
-            return work()
+            with transaction.atomic(using=using):
+                return work()
         except (IntegrityError, OperationalError) as error:
-            if not is_crossed(error):
-                raise
-            logger.info("transaction on %s crossed (try %d): %s", using, attempt, type(error).__name__)
+            _must_be_crossed(error, using, attempt)
         # A pause that differs keeps two batches from crossing again in step.
         time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311 - jitter, not a secret
     raise TransientError(f"the transaction on {using} was crossed {TRIES} times")
+
+
+def unless_crossed(work: Callable[[], T], *, otherwise: T, using: str) -> T:
+    """Runs `work`, which writes all or nothing by itself, as one statement does: it takes one way to the database and
+    back, where a transaction round it takes three. Returns `otherwise` where another writer crossed it."""
+    leave_ended_connection(using)
+    try:
+        return work()
+    except (IntegrityError, OperationalError) as error:
+        _must_be_crossed(error, using, attempt=1)
+        return otherwise
 
 
 def leave_ended_connection(using: str) -> None:
@@ -68,3 +67,10 @@ def is_crossed(error: Error) -> bool:
     """Whether another writer came between: a unique violation, a deadlock or a serialization failure."""
     cause = error.__cause__
     return (getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorname", None)) in _CROSSED
+
+
+def _must_be_crossed(error: Error, using: str, attempt: int) -> None:
+    """Raises the error if it is another one."""
+    if not is_crossed(error):
+        raise error
+    logger.info("transaction on %s crossed (try %d): %s", using, attempt, type(error).__name__)

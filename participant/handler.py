@@ -11,7 +11,7 @@ from django.db.models import Q
 from eventbus.messages import HandledBatch, Incoming, decode_each
 from eventbus.rows import insert, insert_new
 from eventbus.tracing import log_traces
-from eventbus.transactions import atomically, in_one_statement
+from eventbus.transactions import atomically, unless_crossed
 from participant.events import NewUser, answer, decode_new_user
 from participant.models import ParticipantUser
 from participant.verdict import Verdict, decide
@@ -28,7 +28,8 @@ class NewUserHandler:
     """Keeps the new users of a batch as rows of `model` and answers every request that asks `service`.
 
     An eventbus.messages.Handler. The rows are committed when it returns. Raises TransientError when other writers
-    crossed the batch too often, and django.db.OperationalError when the database is away; then nothing was saved.
+    crossed the batch too often, and django.db.OperationalError when the database is away; what was saved by then is
+    found when the batch comes again.
     """
 
     service: str
@@ -52,7 +53,7 @@ class NewUserHandler:
         if all(len({key(request) for request in requests}) == len(requests) for key in _UNIQUE):
             # In one order for every writer, so that two batches mostly wait for each other rather than deadlock.
             rows = [self._row(request) for request in sorted(requests, key=_USER_ID_KEY)]
-            kept = in_one_statement(lambda: self._insert_new(rows), using=self._database)
+            kept = unless_crossed(lambda: self._insert_new(rows), otherwise=kept, using=self._database)
         known = [request for request in requests if request.user_id_key not in kept]
         others = iter(atomically(lambda: self._decide_and_insert(known), using=self._database) if known else ())
         return [Verdict.KEPT if request.user_id_key in kept else next(others) for request in requests]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.contrib.auth import middleware as auth
 from django.contrib.messages import get_messages
 from django.contrib.messages import middleware as messages
@@ -44,7 +45,7 @@ class Security(InLoop, security.SecurityMiddleware):
 
 class Session(InLoop, sessions.SessionMiddleware):
     def has_to_ask(self, request: HttpRequest) -> bool:
-        return request.session.modified
+        return request.session.modified or settings.SESSION_SAVE_EVERY_REQUEST
 
 
 class Locale(InLoop, locale.LocaleMiddleware):
@@ -64,8 +65,10 @@ class Csrf(InLoop, csrf.CsrfViewMiddleware):
             # Or the handler would take it through a thread.
             vars(self)["process_view"] = self._process_view
 
-    async def _process_view(self, *arguments: Any) -> HttpResponseBase | None:
-        return super().process_view(*arguments)
+    async def _process_view(self, request: HttpRequest, *arguments: Any) -> HttpResponseBase | None:
+        if request.content_type == "multipart/form-data":  # looks for its token in what may be a large file
+            return await sync_to_async(super().process_view)(request, *arguments)
+        return super().process_view(request, *arguments)
 
 
 class Authentication(InLoop, auth.AuthenticationMiddleware):

@@ -1,7 +1,7 @@
 """Runs a role that breaks at one point of its work: it kills itself there, as `kill -9` would, or hangs.
 
-`python -m tests.chaos.breaks_at authsvc.writer.register_users dies-after -- manage.py …` wraps what this dotted path
-names *where it is used* (the module or class that looks it up). At the first call the role `dies-before` it does
+`python -m tests.chaos.breaks_at authsvc.writer.register_strangers dies-after -- manage.py …` wraps what this dotted
+path names *where it is used* (the module or class that looks it up). At the first call the role `dies-before` it does
 anything, `dies-after` it has returned, or `hangs` in it. `eventbus.health.BEAT_WITHIN=1` before the dashes gives a
 constant another value.
 """

@@ -92,7 +92,7 @@ def test_auth_between_commit_and_publish(stack: Stack, person: Person, people: l
     key = str(uuid4())
     auth, relay = stack.roles["auth-1"], stack.roles["relay"]
     with stopped(stack, "auth-2", "relay"):
-        restart_dying(auth, "authsvc.writer.register_users", "after")
+        restart_dying(auth, "authsvc.writer.register_strangers", "after")
         assert post(stack, person.form, Idempotency_Key=key).status == 502
         wait_for_death(auth)
         auth.start()

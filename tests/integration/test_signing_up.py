@@ -3,21 +3,24 @@
 import asyncio
 import json
 import threading
+from http import HTTPStatus
 from uuid import uuid4
 
 import pytest
 from asgiref.sync import sync_to_async
 from asgiref.testing import ApplicationCommunicator
-from django.db import DataError
+from django.db import DataError, OperationalError
 
+from authsvc import api as api_module
 from authsvc import writer as writer_module
 from authsvc.api import SignUpApi
-from authsvc.bounded import QueueFullError
+from authsvc.bounded import BoundedPool, QueueFullError
 from authsvc.events import NEW_USER_REQUESTED
 from authsvc.lights import Status, Verdict
 from authsvc.models import SignUp
+from authsvc.problems import Problem
 from authsvc.projection import AsyncProjection, Projection
-from authsvc.services import NewSignUp, ReportedVerdict, apply_verdicts, register_users
+from authsvc.services import NewSignUp, ReportedVerdict, apply_verdicts, register_strangers
 from authsvc.writer import SignUpWriter
 from eventbus.producer import EventProducer
 from eventbus.topics import ensure_topics
@@ -100,7 +103,8 @@ async def writer():
     projection = AsyncProjection()
     writer = SignUpWriter(EventProducer(), projection, count_coming=lambda: 0)
     yield writer
-    await writer.close()
+    async with asyncio.timeout(PATIENCE):
+        await writer.close()
     await projection.close()
 
 
@@ -115,9 +119,9 @@ def sizes(monkeypatch) -> list[int]:
 
     def counting(batch):
         sizes.append(len(batch))
-        return register_users(batch)
+        return register_strangers(batch)
 
-    monkeypatch.setattr(writer_module, "register_users", counting)
+    monkeypatch.setattr(writer_module, "register_strangers", counting)
     return sizes
 
 
@@ -128,53 +132,85 @@ async def begin(writer: SignUpWriter, n: int) -> list[asyncio.Future]:
     return begun
 
 
+async def end(*begun: asyncio.Future) -> list:
+    async with asyncio.timeout(PATIENCE):
+        return await asyncio.gather(*begun)
+
+
 async def test_a_batch_begins_when_as_many_wait_for_it_as_for_a_hash(writer, sizes, monkeypatch):
     monkeypatch.setattr(writer, "_count_coming", lambda: 5)
     four = await begin(writer, 4)
-    assert sizes == []
-    fifth = await begin(writer, 1)
-    await asyncio.gather(*four, *fifth)
-    assert sizes == [5]
+    before = list(sizes)
+    await end(*four, *await begin(writer, 1))
+    assert (before, sizes) == ([], [5])
 
 
-async def test_a_batch_begins_when_no_more_are_coming(writer, sizes, monkeypatch):
-    monkeypatch.setattr(writer, "_count_coming", lambda: 5)
-    three = await begin(writer, 3)
-    # As where passwords are refused, or their clients leave.
-    monkeypatch.setattr(writer, "_count_coming", lambda: 2)
-    assert sizes == []
-    writer.look_again()
-    await asyncio.gather(*three)
-    assert sizes == [3]
+async def test_a_batch_begins_when_as_many_were_hashed_although_most_were_refused(writer, sizes, monkeypatch):
+    """Where refused passwords come as fast as they are hashed, as many always wait."""
+    monkeypatch.setattr(writer, "_count_coming", lambda: 300)
+    one = await begin(writer, 1)
+    for _ in range(writer_module.ENOUGH - 1):
+        writer.note_hashed()
+    await asyncio.sleep(0.1)
+    before = list(sizes)
+    writer.note_hashed()
+    await end(*one)
+    assert (before, sizes) == ([], [1])
 
 
 async def test_a_batch_of_enough_waits_for_nobody(writer, sizes, monkeypatch):
     monkeypatch.setattr(writer, "_count_coming", lambda: 1000)
-    await asyncio.gather(*await begin(writer, writer_module.ENOUGH))
+    await end(*await begin(writer, writer_module.ENOUGH))
     assert sizes == [writer_module.ENOUGH]
 
 
 async def test_where_no_password_waits_nobody_waits_for_a_batch(writer, sizes):
     for _ in range(3):
-        await writer.register(new_signup(new_person()))
+        await end(asyncio.ensure_future(writer.register(new_signup(new_person()))))
     assert sizes == [1, 1, 1]
 
 
-async def test_passwords_that_are_refused_are_waited_for_no_more(sizes):
-    """All that were hashed before them are taken, although nobody comes after."""
-    api = SignUpApi()
-    forms = [new_person().form for _ in range(12)]
-    for form in forms[6:]:
-        form["userPw"] = form["userId"]
-    async with asyncio.timeout(PATIENCE):
-        clients = [await posted(api, form, uuid4()) for form in forms]
-        starts = [await client.receive_output(timeout=PATIENCE) for client in clients]
-    assert [start["status"] for start in starts] == [200] * 6 + [422] * 6
-    assert sum(sizes) == 6
+async def test_passwords_that_are_refused_are_waited_for_no_more(sizes, monkeypatch):
+    """Who was hashed before them is taken, although nobody comes after."""
+    api, gate = SignUpApi(), threading.Event()
+    monkeypatch.setitem(vars(api), "_hashers", BoundedPool(1, limit=20, name="hash"))
+
+    def checked(request, tongue):
+        if request.password != "refused-later":
+            return "not a hash"
+        gate.wait(PATIENCE)
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "too weak")
+
+    monkeypatch.setattr(api_module, "_checked_hash", checked)
+    taken, *refused = [new_person().form for _ in range(6)]
+    clients = [
+        await posted(api, form, uuid4()) for form in (taken, *(form | {"userPw": "refused-later"} for form in refused))
+    ]
+    await asyncio.sleep(0.5)
+    before = list(sizes)
+    gate.set()
+    statuses = [(await client.receive_output(timeout=PATIENCE))["status"] for client in clients]
+    assert (before, sizes, statuses) == ([], [1], [200] + [422] * 5)
     api.release()
     for client in clients:
         await client.wait(timeout=PATIENCE)
     await api.close()
+
+
+async def test_strangers_are_taken_although_those_who_are_known_fail(writer, monkeypatch):
+    known, stranger = new_signup(new_person()), new_signup(new_person())
+    await writer.register(known)
+
+    def failing(batch):
+        raise OperationalError("the database has gone in between")
+
+    monkeypatch.setattr(writer_module, "register_users", failing)
+    sent = []
+    monkeypatch.setattr(writer._producer, "send", sent.append)
+    results = await asyncio.gather(*[writer.register(each) for each in (known, stranger)], return_exceptions=True)
+    assert isinstance(results[0], OperationalError)
+    assert results[1].is_new
+    assert len(sent) == 1
 
 
 async def test_signups_that_arrive_together_share_few_transactions(writer, sizes):
@@ -190,9 +226,9 @@ async def test_one_that_cannot_be_saved_does_not_take_the_others_along(writer, m
     def refusing(batch):
         if bad in batch:
             raise DataError("this one the database does not take")
-        return register_users(batch)
+        return register_strangers(batch)
 
-    monkeypatch.setattr(writer_module, "register_users", refusing)
+    monkeypatch.setattr(writer_module, "register_strangers", refusing)
     results = await asyncio.gather(*[writer.register(each) for each in (bad, *good)], return_exceptions=True)
     assert isinstance(results[0], DataError)
     assert [result.is_new for result in results[1:]] == [True] * 4
@@ -203,9 +239,9 @@ async def test_more_signups_than_may_wait_are_refused_at_once_and_those_that_wai
 
     def hanging(batch):
         database_hangs.wait(60)
-        return register_users(batch)
+        return register_strangers(batch)
 
-    monkeypatch.setattr(writer_module, "register_users", hanging)
+    monkeypatch.setattr(writer_module, "register_strangers", hanging)
     monkeypatch.setattr(writer_module, "WAITING_MAX", 3)
     in_hand = asyncio.create_task(writer.register(new_signup(new_person())))
     await asyncio.sleep(0)

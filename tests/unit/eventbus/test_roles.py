@@ -182,7 +182,7 @@ class Knot:
         self.itself = self
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def usual_garbage() -> Iterator[None]:
     usual = gc.get_threshold()
     yield
@@ -190,7 +190,6 @@ def usual_garbage() -> Iterator[None]:
     gc.set_threshold(*usual)
 
 
-@pytest.mark.usefixtures("usual_garbage")
 def test_garbage_is_looked_for_rarely_and_not_in_what_was_there_before():
     knots = [weakref.ref(Knot())]
     collect_rarely()

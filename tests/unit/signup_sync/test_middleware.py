@@ -6,9 +6,11 @@ import pytest
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.sessions.backends.signed_cookies import SessionStore
+from django.core.handlers import base
 from django.http import HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
 from django.test import AsyncClient, AsyncRequestFactory
+from django.utils import deprecation
 from django.utils.module_loading import import_string
 
 from signup_sync import middleware
@@ -27,12 +29,14 @@ def hops(monkeypatch) -> list[str]:
     """What went through a thread."""
     hops = []
 
-    def noting(hook):
+    def noting(hook, **how):
         hops.append(hook.__qualname__)
-        return to_thread(hook)
+        return to_thread(hook, **how)
 
     to_thread = middleware.sync_to_async
-    monkeypatch.setattr(middleware, "sync_to_async", noting)
+    # Where middleware is called from: ours, Django's own, and the handler.
+    for module in (middleware, deprecation, base):
+        monkeypatch.setattr(module, "sync_to_async", noting)
     return hops
 
 
@@ -59,7 +63,7 @@ async def test_a_page_takes_none_of_them_through_a_thread(hops):
     assert answer.headers["Content-Language"] == "en"
 
 
-async def test_a_form_without_its_token_is_refused_in_the_loop(hops, monkeypatch):
+async def test_a_form_without_its_token_is_refused(monkeypatch):
     threads = []
     check = CsrfViewMiddleware.process_view
 
@@ -69,8 +73,10 @@ async def test_a_form_without_its_token_is_refused_in_the_loop(hops, monkeypatch
 
     monkeypatch.setattr(CsrfViewMiddleware, "process_view", noting)
     client = AsyncClient(enforce_csrf_checks=True)
-    assert (await client.post("/signup/", {})).status_code == 403
-    assert (hops, threads) == ([], [threading.get_ident()])
+    for kind in ("application/x-www-form-urlencoded", "multipart/form-data; boundary=b"):
+        assert (await client.post("/signup/", b"--b--", content_type=kind)).status_code == 403
+    # What may carry a large file is read in a thread.
+    assert [each == threading.get_ident() for each in threads] == [True, False]
 
 
 async def test_a_session_that_changed_is_saved_in_a_thread(hops, monkeypatch):
