@@ -84,7 +84,7 @@ class Projection:
         self._script = self._redis.register_script(_WRITE_AND_WAKE)
 
     def write_and_wake(self, states: Sequence[SignUpState], *, counts: Counts = NOTHING) -> None:
-        """Raises redis.RedisError when Redis is away; then nothing was counted either."""
+        """Raises redis.RedisError when Redis is away."""
         if states:
             keys, arguments = _script_arguments(states, counts)
             self._script(keys=keys, args=arguments)
@@ -120,7 +120,7 @@ class AsyncProjection:
         try:
             await self._script(keys=keys, args=arguments)
         except redis.RedisError as error:
-            logger.warning("the projection can't be written: %s", error)
+            logger.warning("Redis does not take copies and counts: %s", error)
 
     async def read(self, signup_id: UUID) -> SignUpState | None:
         """The copy; None where it is lost or Redis is away."""
