@@ -102,6 +102,14 @@ def read(topic: str, count: int, *, timeout: float = PATIENCE) -> list[Message]:
         return messages
 
 
+def read_all(topic: str) -> list[Message]:
+    """What is in a topic now, over all partitions."""
+    with _reader() as consumer:
+        partitions = [TopicPartition(_full(topic), number) for number in range(PARTITIONS)]
+        ends = [consumer.get_watermark_offsets(partition, timeout=PATIENCE) for partition in partitions]
+    return read(topic, sum(high - low for low, high in ends))
+
+
 def committed(subscription: Subscription) -> dict[int, int]:
     """Where the group of a subscription goes on, by partition; without those of which nothing is committed."""
     with _reader(subscription.group) as consumer:

@@ -63,6 +63,7 @@ class AuthServer:
         self.streams: Counter[str] = Counter()  # open now
         self.resumed: list[tuple[str, str]] = []  # signup_id and Last-Event-ID of each GET …/events
         self.reads = 0
+        self.connections: set[Any] = set()  # those that a post came by
         self._open: set[web.StreamResponse] = set()
         application = web.Application()
         application.router.add_post("/user", self._post)
@@ -104,6 +105,7 @@ class AuthServer:
     async def _post(self, request: web.Request) -> web.StreamResponse:
         key, content = request.headers["Idempotency-Key"], await request.json()
         self.posts.append((key, content))
+        self.connections.add(request.transport)
         self.addresses.append(request.headers.get("Signup-Address", ""))
         self.languages.append(request.headers["Accept-Language"])
         await self.may_answer.wait()
@@ -158,6 +160,8 @@ class AuthServer:
                 for text in signup.said[told:]:
                     await response.write(text)
                     told += 1
+            # The end comes by itself, as from auth.
+            await asyncio.sleep(0.02)
         except ConnectionError:
             pass  # the front has left
         finally:

@@ -97,6 +97,15 @@ async def test_it_returns_auths_verdict_and_relays_each_state(auth: AuthServer, 
     assert user.password not in repr(listener.heard)
 
 
+async def test_the_next_sign_up_comes_by_the_connection_of_one_that_is_complete(auth: AuthServer) -> None:
+    for _ in range(3):
+        signup_id = await other_sign_up(auth, relays())
+        await auth.turn(str(signup_id), "chat", "SUCCESS")
+        await auth.turn(str(signup_id), "customer", "SUCCESS")
+        await is_left(auth, signup_id)
+    assert len(auth.connections) == 1
+
+
 async def test_a_lost_stream_is_resumed_after_the_last_event(auth: AuthServer, signup_id: UUID, user: NewUser) -> None:
     async with Listener(signup_id) as listener:
         await relays().sign_up(signup_id, user)
