@@ -10,7 +10,7 @@ from bench.running import Bench, in_turn
 
 AT_ONCE = 50
 # GETs of the login page in a second, meanwhile.
-LOGINS = 20
+LOGINS = 5
 SLOW_MS = 100
 
 

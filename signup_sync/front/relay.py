@@ -39,6 +39,8 @@ T = TypeVar("T")
 # Seconds that a lease holds without being renewed, and between two renewals: two may fail.
 LEASE_SECONDS: Final = 6
 TEND_SECONDS: Final = 2.0
+# Seconds until a new sign-up is leased: most are through by then, and the others go to Redis together.
+LEASED_AFTER: Final = 0.25
 # Seconds between two attempts to get a lost stream back: doubling from the first to the most.
 FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 10.0
@@ -136,9 +138,10 @@ class Relay:
         if state is None or state.version <= self._version:
             return
         self.state = state
+        # Before, every light is pending, as who watches shows it from the beginning; the next heartbeat says so, too.
         if state.is_judged:
             self._judged_or_over.set()
-        self._tell(self)
+            self._tell(self)
 
     @property
     def _version(self) -> int:
@@ -160,6 +163,7 @@ class Relays:
         self._has_news = asyncio.Event()
         self._unleased: set[UUID] = set()
         self._watched: Counter[UUID] = Counter()
+        self._orphans: set[UUID] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._work = asyncio.Event()
         self._renewed_at = time.monotonic()
@@ -260,15 +264,18 @@ class Relays:
             )
 
     async def _tend(self) -> None:
-        """Keeps the leases of what runs here, and takes over what is watched here and runs nowhere."""
+        """Keeps the leases of what runs here, and takes over what is watched here and runs nowhere: what was so at the
+        last look, too, as whoever posted it has leased it since."""
         while True:
             self._work.clear()
             try:
                 await self._lease(self._due(), only_free=False)
-                orphans = [signup_id for signup_id in self._watched if signup_id not in self._running]
-                for signup_id in await self._lease(orphans, only_free=True):
+                before, self._orphans = self._orphans, self._watched.keys() - self._running.keys()
+                for signup_id in await self._lease(list(before & self._orphans), only_free=True):
                     if signup_id in self._watched and signup_id not in self._running:
                         self._start(signup_id)
+                if self._orphans - before:
+                    self._work.set()
             except REDIS_AWAY as error:
                 logger.warning("the leases of the relays are not kept: %r", error)
             except Exception:
@@ -276,6 +283,7 @@ class Relays:
             with suppress(TimeoutError):
                 async with asyncio.timeout(TEND_SECONDS):
                     await self._work.wait()
+                    await asyncio.sleep(LEASED_AFTER)
 
     def _due(self) -> list[UUID]:
         """The running relays whose lease is to be set now: all of them once in TEND_SECONDS, before that the new."""

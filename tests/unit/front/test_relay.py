@@ -78,6 +78,10 @@ class Listener:
         await eventually_async(is_heard, what=f"version {version}")
 
 
+async def _is_posted(auth: AuthServer, signup_id: UUID) -> bool:
+    return auth.streams[str(signup_id)] > 0
+
+
 async def is_left(auth: AuthServer, signup_id: UUID) -> None:
     async def nobody_reads() -> bool:
         return auth.streams[str(signup_id)] == 0
@@ -104,6 +108,35 @@ async def test_the_next_sign_up_comes_by_the_connection_of_one_that_is_complete(
         await auth.turn(str(signup_id), "customer", "SUCCESS")
         await is_left(auth, signup_id)
     assert len(auth.connections) == 1
+
+
+async def test_lights_that_are_all_pending_are_told_with_a_heartbeat_alone(
+    auth: AuthServer, signup_id: UUID, user: NewUser
+) -> None:
+    auth.verdict = None
+    async with Listener(signup_id) as listener:
+        posted = asyncio.create_task(relays().sign_up(signup_id, user))
+        await eventually_async(lambda: _is_posted(auth, signup_id), what="the stream is read")
+        await auth.say(str(signup_id), b": still here\n\n")
+        await listener.hears(1)
+        await auth.turn(str(signup_id), "auth", "SUCCESS")
+        await listener.hears(2)
+        assert listener.versions == [1, 2]
+    assert (await posted).is_judged
+
+
+async def test_what_is_soon_complete_is_not_leased(
+    auth: AuthServer, redis: Redis, signup_id: UUID, user: NewUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "TEND_SECONDS", 60)
+    monkeypatch.setattr(relay, "LEASED_AFTER", 2)
+    await relays().sign_up(signup_id, user)
+    await auth.turn(str(signup_id), "chat", "SUCCESS")
+    await auth.turn(str(signup_id), "customer", "SUCCESS")
+    await is_left(auth, signup_id)
+    slow = await other_sign_up(auth, relays())
+    await eventually_async(lambda: is_leased(redis, slow), what="the slow one is leased")
+    assert not await is_leased(redis, signup_id)
 
 
 async def test_a_lost_stream_is_resumed_after_the_last_event(auth: AuthServer, signup_id: UUID, user: NewUser) -> None:
