@@ -36,11 +36,13 @@ from signup_sync.front.states import Slowness, State, read_state
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# Seconds that a lease holds without being renewed, and between two renewals: two may fail.
+# Seconds that a lease holds without being renewed, and between two renewals: one may fail.
 LEASE_SECONDS: Final = 6
 TEND_SECONDS: Final = 2.0
 # Seconds until a new sign-up is leased: most are through by then, and the others go to Redis together.
 LEASED_AFTER: Final = 0.25
+# Seconds that a sign-up is left to whoever posted it, who leases it meanwhile.
+TAKEN_OVER_AFTER: Final = 1.0
 # Seconds between two attempts to get a lost stream back: doubling from the first to the most.
 FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 10.0
@@ -138,10 +140,9 @@ class Relay:
         if state is None or state.version <= self._version:
             return
         self.state = state
-        # Before, every light is pending, as who watches shows it from the beginning; the next heartbeat says so, too.
         if state.is_judged:
             self._judged_or_over.set()
-            self._tell(self)
+        self._tell(self)
 
     @property
     def _version(self) -> int:
@@ -163,7 +164,8 @@ class Relays:
         self._has_news = asyncio.Event()
         self._unleased: set[UUID] = set()
         self._watched: Counter[UUID] = Counter()
-        self._orphans: set[UUID] = set()
+        # What is watched and not relayed here, and since when.
+        self._orphans: dict[UUID, float] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._work = asyncio.Event()
         self._renewed_at = time.monotonic()
@@ -264,18 +266,14 @@ class Relays:
             )
 
     async def _tend(self) -> None:
-        """Keeps the leases of what runs here, and takes over what is watched here and runs nowhere: what was so at the
-        last look, too, as whoever posted it has leased it since."""
+        """Keeps the leases of what runs here, and takes over what is watched here and runs nowhere."""
         while True:
             self._work.clear()
             try:
                 await self._lease(self._due(), only_free=False)
-                before, self._orphans = self._orphans, self._watched.keys() - self._running.keys()
-                for signup_id in await self._lease(list(before & self._orphans), only_free=True):
+                for signup_id in await self._lease(self._left_alone(), only_free=True):
                     if signup_id in self._watched and signup_id not in self._running:
                         self._start(signup_id)
-                if self._orphans - before:
-                    self._work.set()
             except REDIS_AWAY as error:
                 logger.warning("the leases of the relays are not kept: %r", error)
             except Exception:
@@ -293,6 +291,13 @@ class Relays:
             return [signup_id for signup_id in new if signup_id in self._running]
         self._renewed_at = now
         return list(self._running)
+
+    def _left_alone(self) -> list[UUID]:
+        """What has been watched here for long enough without being relayed here; perhaps another process relays it."""
+        now = time.monotonic()
+        orphans = self._watched.keys() - self._running.keys()
+        self._orphans = {signup_id: self._orphans.get(signup_id, now) for signup_id in orphans}
+        return [signup_id for signup_id, since in self._orphans.items() if now - since >= TAKEN_OVER_AFTER]
 
     async def _lease(self, signup_ids: Sequence[UUID], *, only_free: bool) -> list[UUID]:
         """Sets the leases of these sign-ups. Returns those that are set."""

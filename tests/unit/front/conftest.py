@@ -46,6 +46,8 @@ async def front(
     settings.SIGNUP_DEADLINE = 5.0
     monkeypatch.setattr(relay, "LEASE_SECONDS", 1)
     monkeypatch.setattr(relay, "TEND_SECONDS", 0.1)
+    monkeypatch.setattr(relay, "LEASED_AFTER", 0.03)
+    monkeypatch.setattr(relay, "TAKEN_OVER_AFTER", 0.2)
     monkeypatch.setattr(relay, "FIRST_PAUSE", 0.02)
     yield
     await relays().close()

@@ -78,10 +78,6 @@ class Listener:
         await eventually_async(is_heard, what=f"version {version}")
 
 
-async def _is_posted(auth: AuthServer, signup_id: UUID) -> bool:
-    return auth.streams[str(signup_id)] > 0
-
-
 async def is_left(auth: AuthServer, signup_id: UUID) -> None:
     async def nobody_reads() -> bool:
         return auth.streams[str(signup_id)] == 0
@@ -110,21 +106,6 @@ async def test_the_next_sign_up_comes_by_the_connection_of_one_that_is_complete(
     assert len(auth.connections) == 1
 
 
-async def test_lights_that_are_all_pending_are_told_with_a_heartbeat_alone(
-    auth: AuthServer, signup_id: UUID, user: NewUser
-) -> None:
-    auth.verdict = None
-    async with Listener(signup_id) as listener:
-        posted = asyncio.create_task(relays().sign_up(signup_id, user))
-        await eventually_async(lambda: _is_posted(auth, signup_id), what="the stream is read")
-        await auth.say(str(signup_id), b": still here\n\n")
-        await listener.hears(1)
-        await auth.turn(str(signup_id), "auth", "SUCCESS")
-        await listener.hears(2)
-        assert listener.versions == [1, 2]
-    assert (await posted).is_judged
-
-
 async def test_what_is_soon_complete_is_not_leased(
     auth: AuthServer, redis: Redis, signup_id: UUID, user: NewUser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +118,24 @@ async def test_what_is_soon_complete_is_not_leased(
     slow = await other_sign_up(auth, relays())
     await eventually_async(lambda: is_leased(redis, slow), what="the slow one is leased")
     assert not await is_leased(redis, signup_id)
+
+
+async def test_what_another_process_has_just_posted_is_left_to_it(
+    auth: AuthServer, other_process: Relays, signup_id: UUID, user: NewUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "TEND_SECONDS", 0.5)
+    monkeypatch.setattr(relay, "LEASED_AFTER", 0.2)
+    monkeypatch.setattr(relay, "TAKEN_OVER_AFTER", 0.6)
+    here = relays()
+    await asyncio.sleep(0.05)
+    here._work.set()
+    await asyncio.sleep(0.1)
+    await other_process.sign_up(signup_id, user)
+    # The next look, 0.2 s after the work, comes before the other process leases.
+    here.watch(signup_id)
+    await asyncio.sleep(1.5)
+    here.unwatch(signup_id)
+    assert auth.resumed == []
 
 
 async def test_a_lost_stream_is_resumed_after_the_last_event(auth: AuthServer, signup_id: UUID, user: NewUser) -> None:
