@@ -9,7 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import confluent_kafka
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_INVALID,
+    Consumer,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from django.conf import settings
 
@@ -93,7 +101,7 @@ def put_with_unreadable_header(topic: str, value: bytes) -> None:
 def read(topic: str, count: int, *, timeout: float = PATIENCE) -> list[Message]:
     """The first `count` messages of a topic, over all partitions; AssertionError if there are not so many in time."""
     with _reader() as consumer:
-        consumer.assign([TopicPartition(_full(topic), number, OFFSET_BEGINNING) for number in range(PARTITIONS)])
+        consumer.assign(_partitions(topic, OFFSET_BEGINNING))
         messages: list[Message] = []
         deadline = time.monotonic() + timeout
         while len(messages) < count:
@@ -105,19 +113,15 @@ def read(topic: str, count: int, *, timeout: float = PATIENCE) -> list[Message]:
 def read_all(topic: str) -> list[Message]:
     """What is in a topic now, over all partitions."""
     with _reader() as consumer:
-        partitions = [TopicPartition(_full(topic), number) for number in range(PARTITIONS)]
-        ends = [consumer.get_watermark_offsets(partition, timeout=PATIENCE) for partition in partitions]
+        ends = [consumer.get_watermark_offsets(partition, timeout=PATIENCE) for partition in _partitions(topic)]
     return read(topic, sum(high - low for low, high in ends))
 
 
 def committed(subscription: Subscription) -> dict[int, int]:
     """Where the group of a subscription goes on, by partition; without those of which nothing is committed."""
     with _reader(subscription.group) as consumer:
-        topic = _full(subscription.topic)
         try:
-            places = consumer.committed(
-                [TopicPartition(topic, number) for number in range(PARTITIONS)], timeout=PATIENCE
-            )
+            places = consumer.committed(_partitions(subscription.topic), timeout=PATIENCE)
         except KafkaException as error:
             # Kafka has just come back: for who waits, not yet.
             raise AssertionError(f"Kafka does not say where the group is: {error}") from error
@@ -127,7 +131,7 @@ def committed(subscription: Subscription) -> dict[int, int]:
 def skip_to_the_end(topic: str, *, group: str) -> None:
     """Commits for a group, which nobody is in, that it has read all of a topic."""
     with _reader(group) as consumer:
-        partitions = [TopicPartition(_full(topic), number) for number in range(PARTITIONS)]
+        partitions = _partitions(topic)
         ends = [consumer.get_watermark_offsets(partition, timeout=PATIENCE)[1] for partition in partitions]
         for partition, end in zip(partitions, ends, strict=True):
             partition.offset = end
@@ -219,6 +223,10 @@ def _reader(group: str = "reader") -> Iterator[Consumer]:
         yield consumer
     finally:
         consumer.close()
+
+
+def _partitions(topic: str, offset: int = OFFSET_INVALID) -> list[TopicPartition]:
+    return [TopicPartition(_full(topic), number, offset) for number in range(PARTITIONS)]
 
 
 def _full(name: str) -> str:
