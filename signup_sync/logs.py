@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 # stands in JSON.
 _TICKET_IN_PATH = re.compile(r"(/ws/signup/|/signup/status/|/password/[^/\s]+/)[^/\s\"'\\]+")
 # What a line may say beside its text, from `extra`. Django, for one, puts whole requests there.
-_EXTRA = ("signup_id", "trace_id")
+_EXTRA = ("signup_id", "trace_id", "actor", "subject", "address", "detail")
 
 
 def configure(config: dict[str, Any]) -> None:

@@ -1,0 +1,43 @@
+"""Security events: log lines that an operator can count and alert on (docs/security.md lists them).
+
+The line's text is the event's name, which never changes; in JSON it is the member `event`. The other members say who
+did it (`actor`), to whom or what (`subject`), from which address, and whatever else is worth knowing (`detail`).
+"""
+
+import logging
+from typing import Final, Literal
+
+SecurityEvent = Literal[
+    "login",
+    "login_failed",
+    "login_throttled",
+    "logout",
+    "password_changed",
+    "password_reset_requested",
+    "password_reset",
+    "two_factor_enabled",
+    "two_factor_disabled",
+    "two_factor_failed",
+    "privilege_granted",
+    "privilege_refused",
+    "replay",
+    "dead_letter_handled",
+    "settings_changed",
+]
+# Characters of each member: some of them are what a stranger typed.
+MEMBER_MAX: Final = 200
+
+logger = logging.getLogger("security")
+
+
+def log_security_event(
+    event: SecurityEvent,
+    *,
+    actor: str | None = None,
+    subject: str | None = None,
+    address: str | None = None,
+    detail: str | None = None,
+) -> None:
+    """Writes one line at INFO. A password, a ticket or a token must never be among the members."""
+    members = {"actor": actor, "subject": subject, "address": address, "detail": detail}
+    logger.info(event, extra={name: text[:MEMBER_MAX] for name, text in members.items() if text})
