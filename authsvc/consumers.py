@@ -22,18 +22,16 @@ logger = logging.getLogger(__name__)
 def handle_answers(batch: Sequence[Incoming]) -> HandledBatch:
     """Decides the lights in the database, then copies the states to Redis and wakes who watches.
 
-    An answer that changes no light is copied too: who handled it first may have died in between. Redis away is
-    transient: the whole batch is repeated, and the offsets wait (DESIGN, invariants 3 and 4).
+    An answer that changes no light is copied too, because the process that handled it first may have died in between
+    (DESIGN, invariant 4). Redis being away delays nothing: streams then read the lights from the database.
     """
     answers, rejected = decode_each(batch, decode_answer)
     begun_at = timezone.now()
     states = apply_verdicts([ReportedVerdict(answer.signup_id, answer.verdict) for _, answer in answers])
     decisions = decisions_in(states.values(), since=begun_at)
-    try:
-        projection().write_and_wake(list(states.values()), counts=counts_of(decisions))
-    finally:
-        # After it, as people wait for that; and also where Redis is away, as the next try decides nothing any more.
-        _tell(decisions)
+    projection().write_and_wake(list(states.values()), counts=counts_of(decisions))
+    # People wait for the wake-up, so the log lines come after it.
+    _tell(decisions)
     for message, answer in answers:
         if error := _misfit(answer, states):
             rejected.append((message, error))

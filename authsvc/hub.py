@@ -9,22 +9,26 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from redis.exceptions import RedisError
+from redis.asyncio.client import PubSub
 
 from authsvc.lights import SignUpState
 from authsvc.metrics import REDIS_AWAY
 from authsvc.projection import CHANNEL, AsyncProjection, decode_wake_up
+from livesettings.redis_clients import ANSWERS_WITHIN, AWAY_PAUSE, REDIS_ERRORS, SETTLES_WITHIN
 from livesettings.values import call_on_change, forget, live
 
 logger = logging.getLogger(__name__)
 
 READ_CHUNK: Final = 500
-AWAY_PAUSE: Final = 1.0
+# Seconds without a message after which the hub asks whether the subscription still lives. A frozen Redis keeps its
+# connections open and says nothing.
+PING_AFTER: Final = 0.5
 
 ReadStates = Callable[[Sequence[UUID]], Awaitable[dict[UUID, SignUpState]]]
 
@@ -89,6 +93,7 @@ class StreamHub:
         self._tasks: list[asyncio.Task[None]] = []
         # None: nobody knows yet.
         self._is_subscribed: bool | None = None
+        self._settled_at = 0.0
         self._reread_now = asyncio.Event()
         self._is_released = False
 
@@ -157,8 +162,8 @@ class StreamHub:
             try:
                 await self._listen()
                 reason = "it ended the subscription"
-            except (RedisError, OSError) as error:
-                reason = str(error)
+            except REDIS_ERRORS as error:
+                reason = str(error) or type(error).__name__
             except Exception as error:
                 logger.exception("the subscription failed; subscribing again")
                 reason = type(error).__name__
@@ -172,10 +177,12 @@ class StreamHub:
     async def _listen(self) -> None:
         async with self._projection.subscription() as subscription:
             await subscription.subscribe(CHANNEL)
-            async for message in subscription.listen():
+            while True:
+                message = await _next_message(subscription)
                 if message["type"] == "subscribe":
                     # Redis's own word: from here on nothing is missed, and what was is read now.
                     self._is_subscribed = True
+                    self._settled_at = time.monotonic() + SETTLES_WITHIN
                     REDIS_AWAY.set(0)
                     self._reread_now.set()
                 elif message["type"] == "message":
@@ -184,7 +191,7 @@ class StreamHub:
     async def _reread(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(live.STREAM_HEARTBEAT if self._is_subscribed else AWAY_PAUSE):
+                async with asyncio.timeout(live.STREAM_HEARTBEAT if self._hears_all else AWAY_PAUSE):
                     await self._reread_now.wait()
             self._reread_now.clear()
             try:
@@ -193,8 +200,23 @@ class StreamHub:
                 # The database may be away too; the streams stay and the next round tries again.
                 logger.exception("held streams could not be read again")
 
+    @property
+    def _hears_all(self) -> bool:
+        """Whether every process that changes a light wakes this one."""
+        return bool(self._is_subscribed) and time.monotonic() >= self._settled_at
+
     async def _read_all(self) -> None:
         signup_ids = list(self._watches)
         for start in range(0, len(signup_ids), READ_CHUNK):
             states = await self._read_states(signup_ids[start : start + READ_CHUNK])
             self.deliver(list(states.values()))
+
+
+async def _next_message(subscription: PubSub) -> Any:
+    """The next message. Raises TimeoutError where Redis does not even answer a ping."""
+    if message := await subscription.get_message(timeout=PING_AFTER):
+        return message
+    await subscription.ping()
+    if message := await subscription.get_message(timeout=ANSWERS_WITHIN):
+        return message
+    raise TimeoutError("Redis answers no ping")

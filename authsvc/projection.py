@@ -6,28 +6,31 @@ read from the database again, and every held stream reads the database with its 
 goes along: each command more would be a way to Redis and back.
 """
 
-import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-import redis
 import redis.asyncio
 from django.conf import settings
 
 from authsvc.lights import SignUpState
 from authsvc.traffic import KEPT, NOTHING, Counts, present_key
-from livesettings.redis_clients import redis_client, redis_listener, redis_pool
-
-logger = logging.getLogger(__name__)
+from livesettings.redis_clients import (
+    ANSWERS_WITHIN,
+    REDIS_ERRORS,
+    CircuitBreaker,
+    redis_client,
+    redis_listener,
+    redis_pool,
+)
 
 CHANNEL: Final = "signups"
 CONNECTIONS: Final = 16
-# Seconds that Redis may take.
-ANSWERS_WITHIN: Final = 5.0
+# Completes "Redis is away: " in the log.
+_CONSEQUENCE: Final = "states are read from the database, and traffic is not counted"
 
 # KEYS: the present second's figures, then the copies. ARGV: seconds to live of figures and of copies, the channel and
 # its message, version and copy for each of the copies, then what to count, each a field and a number.
@@ -82,12 +85,19 @@ class Projection:
     def __init__(self) -> None:
         self._redis = redis_client(ANSWERS_WITHIN)
         self._script = self._redis.register_script(_WRITE_AND_WAKE)
+        self._breaker = CircuitBreaker(_CONSEQUENCE)
 
     def write_and_wake(self, states: Sequence[SignUpState], *, counts: Counts = NOTHING) -> None:
-        """Raises redis.RedisError when Redis is away."""
-        if states:
-            keys, arguments = _script_arguments(states, counts)
+        """Does nothing while Redis is away: the rows are the truth, and held streams read them (docs/adr/0010)."""
+        if not states or self._breaker.is_open:
+            return
+        keys, arguments = _script_arguments(states, counts)
+        try:
             self._script(keys=keys, args=arguments)
+        except REDIS_ERRORS as error:
+            self._breaker.note_failure(error)
+        else:
+            self._breaker.note_success()
 
 
 @cache
@@ -102,6 +112,7 @@ class AsyncProjection:
     def __init__(self) -> None:
         self._redis = redis.asyncio.Redis.from_pool(redis_pool(ANSWERS_WITHIN, connections=CONNECTIONS))
         self._script = self._redis.register_script(_WRITE_AND_WAKE)
+        self._breaker = CircuitBreaker(_CONSEQUENCE)
 
     async def close(self) -> None:
         """Ends the connections."""
@@ -117,19 +128,24 @@ class AsyncProjection:
 
     async def _write(self, states: Sequence[SignUpState], counts: Counts) -> None:
         keys, arguments = _script_arguments(states, counts)
-        try:
-            await self._script(keys=keys, args=arguments)
-        except redis.RedisError as error:
-            logger.warning("Redis does not take copies and counts: %s", error)
+        await self._ask(lambda: self._script(keys=keys, args=arguments))
 
     async def read(self, signup_id: UUID) -> SignUpState | None:
         """The copy; None where it is lost or Redis is away."""
-        try:
-            copy = await self._redis.hget(_key(signup_id), "s")
-        except redis.RedisError as error:
-            logger.warning("the projection can't be read: %s", error)
-            return None
+        copy = await self._ask(lambda: self._redis.hget(_key(signup_id), "s"))
         return _state_decoder.decode(copy) if copy else None
+
+    async def _ask(self, question: Callable[[], Awaitable[Any]]) -> Any:
+        """Redis's answer; None where it is away."""
+        if self._breaker.is_open:
+            return None
+        try:
+            answer = await question()
+        except REDIS_ERRORS as error:
+            self._breaker.note_failure(error)
+            return None
+        self._breaker.note_success()
+        return answer
 
     @asynccontextmanager
     async def subscription(self) -> AsyncIterator[redis.asyncio.client.PubSub]:

@@ -7,7 +7,6 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from django.db.models import QuerySet
-from redis.exceptions import RedisError
 
 from authsvc.events import new_user_requested
 from authsvc.models import SignUp
@@ -120,9 +119,6 @@ def _renew(chosen: Sequence[_Chosen], service: str | None) -> set[UUID]:
     if service is None:
         return incomplete
     states = ask_also([each.id for each in chosen], service=service)
-    try:
-        # A light that was added takes the finality from a copy that was complete.
-        projection().write_and_wake(states)
-    except RedisError as error:
-        logger.warning("the projection can't be written: %s", error)
+    # A light that was added takes the finality from a copy that was complete.
+    projection().write_and_wake(states)
     return incomplete | {state.signup_id for state in states}

@@ -10,7 +10,6 @@ and sockets drop what they have shown. So it needs no owner and no release; it r
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Context
@@ -24,10 +23,9 @@ import aiohttp
 from channels.layers import get_channel_layer
 from django.conf import settings
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 from structlog.contextvars import bind_contextvars
 
-from livesettings.redis_clients import redis_pool
+from livesettings.redis_clients import ANSWERS_WITHIN, AWAY_PAUSE, REDIS_ERRORS, CircuitBreaker, redis_pool
 from livesettings.values import live
 from signup_sync.front.gateway import Gateway, GatewayError, NewUser
 from signup_sync.front.sse import COMMENT, ServerEvent, read_events
@@ -46,10 +44,6 @@ TAKEN_OVER_AFTER: Final = 1.0
 # Seconds between two attempts to get a lost stream back: doubling from the first to the most.
 FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 10.0
-# Seconds that Redis may take for the leases, and the channel layer, behind its lock, for one message.
-REDIS_TIMEOUT: Final = 2.0
-PUBLISH_TIMEOUT: Final = 5.0
-REDIS_AWAY: Final = (RedisError, OSError)
 # Posts of one process that may wait for auth's verdict: the next person is told to come back (docs/adr/0022).
 POSTS_MAX: Final = 1000
 
@@ -158,12 +152,14 @@ class Relays:
 
     def __init__(self) -> None:
         self.gateway = Gateway()
-        self._redis = Redis.from_pool(redis_pool(REDIS_TIMEOUT, connections=1))
+        self._redis = Redis.from_pool(redis_pool(ANSWERS_WITHIN, connections=1))
         self._running: dict[UUID, Relay] = {}
         self._news: dict[UUID, Relay] = {}
         self._has_news = asyncio.Event()
         self._unleased: set[UUID] = set()
-        self._watched: Counter[UUID] = Counter()
+        self._breaker = CircuitBreaker("sockets ask auth for the lights every second")
+        # For each sign-up that sockets of this process show, what makes each of them read the state again.
+        self._watched: dict[UUID, set[Callable[[], None]]] = {}
         # What is watched and not relayed here, and since when.
         self._orphans: dict[UUID, float] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -196,14 +192,16 @@ class Relays:
         self._posts += 1
         return await asyncio.shield(self._spawn(self._sign_up(signup_id, user)))
 
-    def watch(self, signup_id: UUID) -> None:
-        """A socket of this process shows this sign-up, which is not complete: it must be relayed."""
-        self._watched[signup_id] += 1
+    def watch(self, signup_id: UUID, read_again: Callable[[], None]) -> None:
+        """A socket of this process shows this sign-up, which is not complete: it must be relayed. `read_again` is
+        called every second while messages through Redis may be missing."""
+        self._watched.setdefault(signup_id, set()).add(read_again)
         self._work.set()
 
-    def unwatch(self, signup_id: UUID) -> None:
-        self._watched[signup_id] -= 1
-        if self._watched[signup_id] <= 0:
+    def unwatch(self, signup_id: UUID, read_again: Callable[[], None]) -> None:
+        """The socket is closed, or what it shows is complete."""
+        self._watched[signup_id].discard(read_again)
+        if not self._watched[signup_id]:
             del self._watched[signup_id]
 
     async def _sign_up(self, signup_id: UUID, user: NewUser) -> State:
@@ -246,12 +244,15 @@ class Relays:
             await self._has_news.wait()
             self._has_news.clear()
             while self._news:
+                if self._breaker.is_open:
+                    # Sockets read the state themselves, and the next heartbeat of each relay has it again.
+                    self._news.clear()
+                    break
                 try:
                     await self._send(self._news.pop(next(iter(self._news))))
-                except REDIS_AWAY as error:
-                    logger.warning("the news of %d sign-ups did not reach their groups: %r", len(self._news) + 1, error)
-                    # The next heartbeat of each has it again.
-                    self._news.clear()
+                except REDIS_ERRORS as error:
+                    self._breaker.note_failure(error)
+                    self._work.set()
                 except Exception:
                     logger.exception("the news of a sign-up did not reach its group")
 
@@ -259,7 +260,7 @@ class Relays:
         if relay.state is None:
             return
         # The layer itself waits for Redis without an end.
-        async with asyncio.timeout(PUBLISH_TIMEOUT):
+        async with asyncio.timeout(ANSWERS_WITHIN):
             await get_channel_layer().group_send(
                 group_of(relay.signup_id),
                 {"type": "signup.news", "text": relay.state.text, "slowness": relay.slowness},
@@ -274,10 +275,15 @@ class Relays:
                 for signup_id in await self._lease(self._left_alone(), only_free=True):
                     if signup_id in self._watched and signup_id not in self._running:
                         self._start(signup_id)
-            except REDIS_AWAY as error:
-                logger.warning("the leases of the relays are not kept: %r", error)
+            except REDIS_ERRORS as error:
+                self._breaker.note_failure(error)
             except Exception:
                 logger.exception("the leases of the relays are not kept")
+            if self._breaker.has_failed_lately:
+                for read_again in [each for bells in self._watched.values() for each in bells]:
+                    read_again()
+                await asyncio.sleep(AWAY_PAUSE)
+                continue
             with suppress(TimeoutError):
                 async with asyncio.timeout(TEND_SECONDS):
                     await self._work.wait()
@@ -300,8 +306,9 @@ class Relays:
         return [signup_id for signup_id, since in self._orphans.items() if now - since >= TAKEN_OVER_AFTER]
 
     async def _lease(self, signup_ids: Sequence[UUID], *, only_free: bool) -> list[UUID]:
-        """Sets the leases of these sign-ups. Returns those that are set."""
-        if not signup_ids:
+        """Sets the leases of these sign-ups. Returns those that are set. Without Redis nothing is leased: the process
+        that posted a sign-up relays it, and sockets elsewhere read the state."""
+        if not signup_ids or self._breaker.is_open:
             return []
         async with self._redis.pipeline(transaction=False) as pipe:
             for signup_id in signup_ids:
@@ -313,6 +320,7 @@ class Relays:
             for signup_id in set(signup_ids).difference(set_now):
                 pipe.expire(f"front:relay:{signup_id}", LEASE_SECONDS, lt=True)
             await pipe.execute()
+        self._breaker.note_success()
         return set_now
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

@@ -23,9 +23,10 @@ from django.http import parse_cookie
 from django.urls import path, re_path
 from structlog.contextvars import bind_contextvars
 
+from livesettings.redis_clients import ANSWERS_WITHIN, AWAY_PAUSE, REDIS_ERRORS
 from livesettings.values import live
 from signup_sync.front.gateway import GatewayError
-from signup_sync.front.relay import REDIS_AWAY, group_of, pause_after, relays
+from signup_sync.front.relay import group_of, pause_after, relays
 from signup_sync.front.states import Slowness, State, read_state
 from signup_sync.front.tickets import TicketError, TicketExpiredError, browser_of, open_page_ticket
 
@@ -35,7 +36,6 @@ logger = logging.getLogger(__name__)
 EXPIRED: Final = 4401
 REFUSED: Final = 4403
 POLICY_VIOLATION: Final = 1008
-TRY_AGAIN_LATER: Final = 1013
 
 # The page sends nothing. What comes all the same is ignored, within these limits for the life of one socket.
 MESSAGES_MAX: Final = 20
@@ -61,15 +61,12 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
         self._slowness: Slowness | None = None
         self._received = 0
         self._heard = asyncio.Event()
+        self._must_read = False
         self._following: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         try:
             await super().__call__(scope, receive, send)
-        except REDIS_AWAY as error:
-            # Without its group a socket would show what is true now and never what follows.
-            logger.warning("a socket could not be opened: %r", error)
-            await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
         finally:
             await self._leave()
 
@@ -88,10 +85,20 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
             return
         bind_contextvars(signup_id=str(self._signup_id))
         # The group first, then the state: what changes in between arrives twice rather than never.
-        self._is_member = True
-        await self.channel_layer.group_add(group_of(self._signup_id), self.channel_name)
+        await self._join()
         await self.accept()
         self._following = asyncio.create_task(self._follow())
+
+    async def _join(self) -> None:
+        """Joins the sign-up's group. Where Redis is away the socket stays outside and reads the state every second."""
+        try:
+            # The layer itself waits for Redis without an end.
+            async with asyncio.timeout(ANSWERS_WITHIN):
+                await self.channel_layer.group_add(group_of(self._signup_id), self.channel_name)
+        except REDIS_ERRORS as error:
+            logger.info("sign-up %s: a socket has not joined its group: %r", self._signup_id, error)
+        else:
+            self._is_member = True
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         self._received += 1
@@ -110,6 +117,8 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
         the message, or Redis with the subscription may have got lost."""
         failures = 0
         while not self._is_complete:
+            if not self._is_member:
+                await self._join()
             try:
                 state = await relays().gateway.read_state(self._signup_id)
             except GatewayError as problem:
@@ -124,12 +133,18 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
             await self._silence()
 
     async def _silence(self) -> None:
-        """Returns when nothing has been heard for SILENT_HEARTBEATS."""
+        """Returns when nothing has been heard for SILENT_HEARTBEATS, and soon where messages may be missing."""
+        at_most = SILENT_HEARTBEATS * live.STREAM_HEARTBEAT if self._is_member else AWAY_PAUSE
         with suppress(TimeoutError):
-            while True:
+            while not self._must_read:
                 self._heard.clear()
-                async with asyncio.timeout(SILENT_HEARTBEATS * live.STREAM_HEARTBEAT):
+                async with asyncio.timeout(at_most):
                     await self._heard.wait()
+        self._must_read = False
+
+    def _read_again(self) -> None:
+        self._must_read = True
+        self._heard.set()
 
     async def _show(self, state: State) -> None:
         if state.version <= self._version:
@@ -156,19 +171,19 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
 
     async def _leave(self) -> None:
         """However the socket has ended."""
-        if not self._is_member:
+        if self._following is None:
             return
-        if self._following is not None:
-            self._following.cancel()
+        self._following.cancel()
         self._watch(False)
-        with suppress(*REDIS_AWAY):
-            await self.channel_layer.group_discard(group_of(self._signup_id), self.channel_name)
+        with suppress(*REDIS_ERRORS):
+            async with asyncio.timeout(ANSWERS_WITHIN):
+                await self.channel_layer.group_discard(group_of(self._signup_id), self.channel_name)
 
     def _watch(self, wanted: bool) -> None:
         """A sign-up that is known and not complete must be relayed, by whichever process."""
         if wanted != self._is_watched:
             self._is_watched = wanted
-            (relays().watch if wanted else relays().unwatch)(self._signup_id)
+            (relays().watch if wanted else relays().unwatch)(self._signup_id, self._read_again)
 
 
 class OwnOrigin:

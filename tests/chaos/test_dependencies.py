@@ -1,0 +1,228 @@
+"""Each dependency is killed, and frozen, under a stream of sign-ups that spans several batches.
+
+What people see meanwhile is what DESIGN's invariant 12 promises: a dependency that is away costs only what it provides.
+After it is back everything is complete within RECOVERS_WITHIN seconds.
+"""
+
+import itertools
+import json
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from typing import Any, Literal
+from uuid import uuid4
+
+import pytest
+
+from tests.client import events, opened
+from tests.conftest import Person, new_person
+from tests.servers import KafkaServer, PostgresqlServer, Server
+from tests.servers.process import Process
+from tests.stack import Stack
+from tests.waiting import PATIENCE, eventually
+
+pytestmark = [pytest.mark.needs("application", "caddy", "postgresql", "kafka")]
+
+SERVICES = frozenset({"auth", "chat", "customer"})
+# Seconds between two sign-ups, and that a dependency is away: about fifteen batches.
+EVERY = 0.4
+AWAY = 6.0
+# Seconds after which everything must be complete again.
+RECOVERS_WITHIN = 10.0
+# Seconds within which every light that does not need the dependency must turn, although it is away.
+TURNS_WITHIN = 3.0
+# Seconds that any answer may take, whatever is away.
+ANSWERS_WITHIN = 8.0
+
+Fault = Literal["killed", "frozen"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """`turning` are the lights that turn while `dependency` is away; where `refuses`, nobody can sign up meanwhile and
+    is told so with 503 and Retry-After."""
+
+    dependency: str
+    turning: frozenset[str] = SERVICES
+    refuses: bool = False
+    # The client's own connection may break, or get no answer: it asks again.
+    is_in_the_way: bool = False
+
+
+CASES = [
+    Case("redis"),
+    Case("kafka", turning=frozenset({"auth"})),
+    Case("postgresql-auth", turning=frozenset(), refuses=True),
+    Case("postgresql-chat", turning=frozenset({"auth", "customer"})),
+    Case("postgresql-customer", turning=frozenset({"auth", "chat"})),
+    Case("caddy", turning=frozenset(), is_in_the_way=True),
+    Case("web"),
+    Case("auth-1", is_in_the_way=True),
+    Case("auth-results", turning=frozenset({"auth"})),
+    Case("chat", turning=frozenset({"auth", "customer"})),
+    Case("customer", turning=frozenset({"auth", "chat"})),
+    Case("relay"),
+    Case("dead-letters"),
+]
+
+
+@dataclass
+class SignUp:
+    """One person's sign-up as the client sees it. Times are of time.monotonic()."""
+
+    person: Person = field(default_factory=new_person)
+    key: str = field(default_factory=lambda: str(uuid4()))
+    begun_at: float = field(default_factory=time.monotonic)
+    longest_answer: float = 0.0
+    accepted_at: float | None = None
+    complete_at: float | None = None
+    turned_at: dict[str, float] = field(default_factory=dict)
+    refusals: list[tuple[int, str | None]] = field(default_factory=list)
+
+    def run(self, stack: Stack, give_up: threading.Event) -> None:
+        """Posts, and after a refusal or a lost answer posts again with the same key, until every light has turned."""
+        while self.complete_at is None and not give_up.is_set():
+            asked_at = time.monotonic()
+            with suppress(OSError, HTTPException):
+                self._post(stack, asked_at)
+            if self.complete_at is None:
+                give_up.wait(0.3)
+
+    def _post(self, stack: Stack, asked_at: float) -> None:
+        headers = {"Accept": "text/event-stream", "Idempotency-Key": self.key}
+        try:
+            with opened(stack, "POST", "/user", self.person.form, **headers) as response:
+                self.longest_answer = max(self.longest_answer, time.monotonic() - asked_at)
+                if response.status != 200:
+                    self.refusals.append((response.status, response.headers["Retry-After"]))
+                    return
+                self.accepted_at = self.accepted_at or time.monotonic()
+                for event in events(response):
+                    self._take(event.data)
+        except TimeoutError:
+            self.longest_answer = max(self.longest_answer, time.monotonic() - asked_at)
+            raise
+
+    def _take(self, state: dict[str, Any]) -> None:
+        now = time.monotonic()
+        for service, light in state.get("services", {}).items():
+            assert light["status"] != "FAIL", json.dumps(state)
+            if light["status"] == "SUCCESS":
+                self.turned_at.setdefault(service, now)
+        if state.get("complete"):
+            self.complete_at = now
+
+
+class People:
+    """Somebody signs up every EVERY seconds, each in a thread."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._stop, self._give_up = threading.Event(), threading.Event()
+        self._threads: list[threading.Thread] = []
+        self.signups: list[SignUp] = []
+
+    def __enter__(self) -> "People":
+        self._source = threading.Thread(target=self._come)
+        self._source.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.come_no_more()
+        self._give_up.set()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+
+    def come_no_more(self) -> None:
+        self._stop.set()
+        self._source.join()
+
+    def _come(self) -> None:
+        while not self._stop.wait(EVERY):
+            signup = SignUp()
+            self.signups.append(signup)
+            self._threads.append(threading.Thread(target=signup.run, args=(self._stack, self._give_up)))
+            self._threads[-1].start()
+
+
+@pytest.fixture(scope="module")
+def targets() -> Iterator[tuple[Stack, dict[str, Server | Process]]]:
+    """An installation in which each service has a PostgreSQL of its own, and everything in it that can go away."""
+    servers = {f"postgresql-{service}": PostgresqlServer() for service in sorted(SERVICES)}
+    kafka = KafkaServer()
+    with ExitStack() as cleanup:
+        for server in (*servers.values(), kafka):
+            cleanup.callback(server.close)
+            server.launch()
+        for server in (*servers.values(), kafka):
+            server.wait_ready()
+        urls = {
+            f"{service.upper()}_DATABASE_URL": servers[f"postgresql-{service}"].env[f"{service.upper()}_DATABASE_URL"]
+            for service in SERVICES
+        }
+        stack = cleanup.enter_context(
+            Stack.real(postgresql=servers["postgresql-auth"], kafka=kafka, RELAY_FIRST_PAUSE="2", **urls)
+        )
+        assert stack.caddy
+        yield stack, {**servers, "kafka": kafka, "redis": stack.redis, "caddy": stack.caddy, **stack.roles}
+
+
+def are_complete(signups: Sequence[SignUp]) -> bool:
+    return all(signup.complete_at for signup in signups)
+
+
+@pytest.mark.parametrize("fault", ["killed", "frozen"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.dependency)
+def test_a_dependency_that_is_away_costs_only_what_it_provides(
+    targets: tuple[Stack, dict[str, Server | Process]], case: Case, fault: Fault, capsys: pytest.CaptureFixture[str]
+):
+    stack, by_name = targets
+    target = by_name[case.dependency]
+    with People(stack) as people:
+        eventually(lambda: len(people.signups) >= 3 and are_complete(people.signups[:3]), what="all is well before")
+        away_at = time.monotonic()
+        (target.kill if fault == "killed" else target.pause)()
+        try:
+            eventually(lambda: time.monotonic() > away_at + AWAY, 2 * AWAY)
+            back_at = time.monotonic()
+        finally:
+            (target.start if fault == "killed" else target.resume)()
+        recovered_at = time.monotonic()
+        people.come_no_more()
+        with suppress(AssertionError):
+            eventually(lambda: are_complete(people.signups), 60, what="everything is complete")
+        took = max((signup.complete_at or recovered_at + 60) - recovered_at for signup in people.signups)
+    meanwhile = [signup for signup in people.signups if away_at < signup.begun_at < back_at - TURNS_WITHIN]
+    longest = max(signup.longest_answer for signup in people.signups)
+    slowest = slowest_lights(meanwhile, case.turning)
+    with capsys.disabled():
+        print(
+            f"\n{case.dependency} {fault}: {len(meanwhile)} sign-ups meanwhile, longest answer {longest:.1f} s, "
+            f"slowest light {slowest:.1f} s, complete {took:.1f} s after recovery"
+        )
+    assert len(meanwhile) >= 5
+    assert slowest <= TURNS_WITHIN or case.is_in_the_way
+    assert longest <= ANSWERS_WITHIN or case.is_in_the_way
+    assert took <= RECOVERS_WITHIN
+    refusals = list(itertools.chain.from_iterable(signup.refusals for signup in people.signups))
+    if case.refuses:
+        assert refusals
+    elif not case.is_in_the_way:
+        assert refusals == []
+    assert all(retry_after for status, retry_after in refusals if status == 503)
+    assert {status for status, _ in refusals} <= {502, 503}
+    rows = {service: {row.user_id for row in stack.rows(service)} for service in SERVICES}
+    assert all(signup.person.user_id in rows[service] for signup in people.signups for service in SERVICES)
+
+
+def slowest_lights(signups: Sequence[SignUp], turning: frozenset[str]) -> float:
+    """Seconds from a sign-up's beginning to the last of these lights, the most of all; 99 where one is missing."""
+    times = [
+        signup.turned_at.get(service, signup.begun_at + 99) - signup.begun_at
+        for signup in signups
+        for service in turning
+    ]
+    return max(times, default=0.0)
