@@ -1,5 +1,6 @@
 """The HTTP API of auth: a plain ASGI application beside Django (docs/adr/0003, docs/openapi.yaml)."""
 
+import asyncio
 import logging
 import os
 import re
@@ -50,6 +51,8 @@ T = TypeVar("T")
 READER_THREADS: Final = 4
 # Readings of the database that may wait: seconds' worth of a database that answers, and little of one that does not.
 READS_MAX: Final = 400
+# Seconds that a reading of the database may take: a frozen one breaks no connection.
+READ_WITHIN: Final = 3.0
 _SIGNUP_PATH: Final = re.compile(r"/user/signups/(?P<id>[0-9a-fA-F-]{36})(?P<events>/events)?")
 
 
@@ -222,8 +225,10 @@ class SignUpApi:
         return await self._read(lambda: read_states(signup_ids))
 
     async def _read(self, work: Callable[[], T]) -> T:
-        """Runs a reading of the database in one of this API's own threads."""
-        return await self._readers.run(lambda: _with_connection(work))
+        """Runs a reading of the database in one of this API's own threads. Raises TimeoutError after READ_WITHIN s."""
+        async with asyncio.timeout(READ_WITHIN):
+            # Shielded: a thread that hangs counts as taken until it returns, so that the queue keeps its end.
+            return await asyncio.shield(self._readers.run(lambda: _with_connection(work)))
 
     @cached_property
     def _readers(self) -> BoundedPool:

@@ -26,6 +26,8 @@ BATCH_MAX: Final = 500
 ENOUGH: Final = 50
 # Sign-ups that may wait: some batches, about a second of a database that answers.
 WAITING_MAX: Final = 2000
+# Seconds that a sign-up waits for its commit. A frozen database breaks no connection, so nothing else ends the wait.
+SAVED_WITHIN: Final = 3.0
 # Batches that are being counted: as many as there are connections. Where Redis hangs, more would only pile up.
 COUNTING_MAX: Final = CONNECTIONS
 # Seconds that the last events have to get to Kafka; those of the others are due again.
@@ -61,17 +63,27 @@ class SignUpWriter:
         return len(self._queue) >= WAITING_MAX
 
     async def register(self, new: NewSignUp) -> Registration:
-        """Returns when the sign-up is committed. Raises what the database raised, QueueFullError when too many wait."""
+        """Returns when the sign-up is committed. Raises what the database raised, QueueFullError when too many wait.
+
+        Raises TimeoutError after SAVED_WITHIN seconds: a sign-up whose batch has not begun by then is not saved.
+        """
         if self.is_full:
             raise QueueFullError
         future: asyncio.Future[Registration] = asyncio.get_running_loop().create_future()
-        self._queue.append((new, future))
+        waiting = (new, future)
+        self._queue.append(waiting)
         self._has_changed.set()
         if self._running is None:
             # A context of its own: the request's ends with the request.
             self._running = asyncio.create_task(self._drain(), context=contextvars.Context())
-        # A client that leaves cancels its wait, not its sign-up.
-        return await asyncio.shield(future)
+        try:
+            async with asyncio.timeout(SAVED_WITHIN):
+                # A client that leaves cancels its wait, not its sign-up.
+                return await asyncio.shield(future)
+        except TimeoutError:
+            if waiting in self._queue:
+                self._queue.remove(waiting)
+            raise
 
     def note_hashed(self) -> None:
         """One password less is coming, whether a sign-up follows or not."""
@@ -118,6 +130,8 @@ class SignUpWriter:
             logger.exception("a batch of %d sign-ups was not saved", len(batch), extra={"signup_id": ids})
             for _, future in batch:
                 future.set_exception(error)
+                # Nobody may be waiting any more, and asyncio complains of an error that nobody has read.
+                future.exception()
             return []
         # Not awaited: nobody waits for figures. Who asks for a state before a participant has answered gets that of
         # the row, so that none need be copied yet.

@@ -22,8 +22,9 @@ logger = logging.getLogger(__name__)
 # Seconds. A gateway that takes longer to accept a connection, or to give a state, counts as away.
 CONNECT_TIMEOUT: Final = 5.0
 STATE_TIMEOUT: Final = 10.0
-# The least that a silent answer to a sign-up is waited for: the password may wait to be hashed.
-POST_TIMEOUT: Final = 30.0
+# Seconds until a sign-up's answer begins: the password may wait to be hashed for five of them, and auth waits three for
+# its database.
+POST_TIMEOUT: Final = 12.0
 # A stream that misses this many heartbeats is taken for dead.
 MISSED_HEARTBEATS: Final = 3
 POST_ATTEMPTS: Final = 2
@@ -121,10 +122,14 @@ class Gateway:
         }
         if user.address:
             headers["Signup-Address"] = signed_address(signup_id, user.address)
-        silence = max(POST_TIMEOUT, MISSED_HEARTBEATS * live.STREAM_HEARTBEAT)
+        silence = MISSED_HEARTBEATS * live.STREAM_HEARTBEAT
         for attempt in range(1, POST_ATTEMPTS + 1):
             try:
-                return await self._request("POST", "/user", headers, silence=silence, json=user.as_wire())
+                async with asyncio.timeout(POST_TIMEOUT):
+                    return await self._request("POST", "/user", headers, silence=silence, json=user.as_wire())
+            except TimeoutError:
+                problem = _AnswerLostError(HTTPStatus.SERVICE_UNAVAILABLE, f"no answer within {POST_TIMEOUT:.0f} s")
+                logger.warning("sign-up %s: no answer at attempt %d", signup_id, attempt)
             except _AnswerLostError as lost:
                 logger.warning("sign-up %s: the answer got lost at attempt %d: %s", signup_id, attempt, lost)
                 problem = lost
