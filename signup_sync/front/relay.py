@@ -245,14 +245,15 @@ class Relays:
             self._has_news.clear()
             while self._news:
                 if self._breaker.is_open:
-                    # Sockets read the state themselves, and the next heartbeat of each relay has it again.
-                    self._news.clear()
-                    break
+                    await asyncio.sleep(AWAY_PAUSE)
+                relay = self._news.pop(next(iter(self._news)))
                 try:
-                    await self._send(self._news.pop(next(iter(self._news))))
+                    await self._send(relay)
                 except REDIS_ERRORS as error:
                     self._breaker.note_failure(error)
                     self._work.set()
+                    # There is one entry for each relay, so that what waits for Redis stays small.
+                    self._news.setdefault(relay.signup_id, relay)
                 except Exception:
                     logger.exception("the news of a sign-up did not reach its group")
 

@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from io import BytesIO
 from typing import Any, Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from channels.consumer import get_handler_name
+from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.layers import get_channel_layer
 from channels.routing import URLRouter
 from channels.security.websocket import WebsocketDenier
+from channels.utils import await_many_dispatch
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.core.handlers.asgi import ASGIRequest
@@ -65,10 +68,26 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
         self._following: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        # Channels' own waits for Redis before it looks at the handshake, which then gets no answer while Redis is away.
+        self.scope, self.base_send = scope, send
+        self.channel_layer = get_channel_layer()
+        self.channel_name = f"signup.{uuid4().hex}"
         try:
-            await super().__call__(scope, receive, send)
+            await await_many_dispatch([receive, self._next_news], self.dispatch)
+        except StopConsumer:
+            pass
         finally:
             await self._leave()
+
+    async def _next_news(self) -> Any:
+        """The next message of the group."""
+        while True:
+            try:
+                return await self.channel_layer.receive(self.channel_name)
+            except REDIS_ERRORS:
+                # The layer has made the queue that the group fills. Its subscription to a channel of this socket alone
+                # has failed, which does not matter: nobody sends there.
+                continue
 
     async def dispatch(self, message: Mapping[str, Any]) -> None:
         # Channels' own goes through a thread with each message, to close database connections. Here are none.

@@ -295,12 +295,34 @@ async def test_a_socket_that_closes_leaves_nothing_behind(
     assert get_channel_layer().groups == {}
 
 
-async def test_without_redis_a_new_socket_is_asked_to_come_again(
-    open_socket: OpenSocket, settings: Settings, caplog: pytest.LogCaptureFixture
+async def test_without_redis_a_new_socket_reads_the_state_every_second(
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings
 ) -> None:
     use_redis(settings, f"redis://{HOST}:{free_port()}/0")
-    assert (await open_socket().connect(PATIENCE))[1] == sockets.TRY_AGAIN_LATER
-    assert "could not be opened" in caplog.text
+    await relays().sign_up(signup_id, user)
+    socket = await connected(open_socket())
+    assert (await state_of(socket))["version"] == 2
+    await auth.turn(str(signup_id), "chat", "SUCCESS")
+    assert (await state_of(socket))["version"] == 3
+
+
+@pytest.mark.parametrize("fault", ["killed", "frozen"])
+async def test_a_redis_that_goes_away_costs_a_socket_no_light(
+    fault: str, open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings
+) -> None:
+    with ValkeyServer() as own:
+        use_redis(settings, own.env["REDIS_URL"])
+        # So that no heartbeat hides what got lost.
+        settings.STREAM_HEARTBEAT = 600
+        await relays().sign_up(signup_id, user)
+        socket = await connected(open_socket())
+        assert (await state_of(socket))["version"] == 2
+        (own.kill if fault == "killed" else own.pause)()
+        await auth.turn(str(signup_id), "chat", "SUCCESS")
+        assert (await state_of(socket))["version"] == 3
+        await (asyncio.to_thread(own.start) if fault == "killed" else asyncio.to_thread(own.resume))
+        await auth.turn(str(signup_id), "customer", "SUCCESS")
+        assert (await state_of(socket))["version"] == 4
 
 
 async def test_a_redis_that_dies_and_comes_back_ends_no_socket(
