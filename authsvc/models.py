@@ -95,9 +95,12 @@ class User(AbstractBaseUser, PermissionsMixin):
         self.email = identity.normalize_email(self.email)
 
     def clean_fields(self, exclude: Collection[str] | None = None) -> None:
-        """Normalises first: the limits are those of what is saved."""
+        """Normalises first: the limits are those of what is saved. A user ID or name that is kept already need not follow
+        the rule, which may have become stricter: else such a user could not even be deactivated."""
         self.normalize()
-        super().clean_fields(exclude=exclude)
+        kept = type(self).objects.filter(pk=self.pk).values("user_id", "user_name", "email").first() or {}
+        as_kept = {name for name, text in kept.items() if getattr(self, name) == text}
+        super().clean_fields(exclude={*(exclude or ()), *as_kept})
 
     def clean(self) -> None:
         """Says at the user ID that it is taken: its folded twin, which is the unique one, is in no form."""
