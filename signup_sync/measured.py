@@ -22,9 +22,13 @@ ADMIN_FORM_MAX: Final = 64 * 1024
 _POLICY_VIOLATION: Final = 1008
 
 _WORDS: Final = {
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "This is too long to be sent. Go back, shorten what you typed, and send it again.",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
+        "This is too long to be sent. Go back, shorten what you typed, and send it again."
+    ),
     HTTPStatus.REQUEST_URI_TOO_LONG: "This address is too long.",
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "The headers are too long. Delete the cookies of this site, and try again.",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: (
+        "The headers are too long. Delete the cookies of this site, and try again."
+    ),
 }
 
 

@@ -63,8 +63,8 @@ class Locale(InLoop, locale.LocaleMiddleware):
 
 
 class MeasuredFields(InLoop):
-    """Refuses a field of a query or a form that is longer than any of ours needs (docs/adr/0038): here, before any form,
-    list or filter of the administration gets it. The whole of a query or a form is measured by signup_sync.measured."""
+    """Refuses a field of a query or a form that is longer than any of ours needs (docs/adr/0038), before any form, list
+    or filter of the administration gets it. The query and the form as a whole are measured by signup_sync.measured."""
 
     def process_request(self, request: HttpRequest) -> HttpResponseBase | None:
         for name, values in request.GET.lists():
