@@ -231,15 +231,10 @@ ARGON2_TIME_COST = env.int("ARGON2_TIME_COST", default=2)
 # Passwords that may wait to be hashed; the next sign-up gets 503 with Retry-After. Default: 400 (about 5 s' worth).
 HASH_QUEUE_LIMIT = env.int("HASH_QUEUE_LIMIT", default=400)
 PASSWORD_HASHERS = ["authsvc.passwords.Argon2idHasher"]
-AUTH_PASSWORD_VALIDATORS = [
-    {
-        "NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator",
-        "OPTIONS": {"user_attributes": ("user_id", "user_name", "email")},
-    },
-    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
-    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
-    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
-]
+# One policy, wherever a password is set (docs/adr/0045).
+AUTH_PASSWORD_VALIDATORS = [{"NAME": "authsvc.passwords.PasswordPolicy"}]
+# Seconds that the link of a password reset works.
+PASSWORD_RESET_TIMEOUT = 3600
 AUTH_USER_MODEL = "authsvc.User"
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "account"
