@@ -247,6 +247,14 @@ LOGOUT_REDIRECT_URL = "login"
 # userId is unique through its case-folded twin, user_id_key.
 SILENCED_SYSTEM_CHECKS = ["auth.E003"]
 
+# optional: everybody may turn two-factor authentication on. required: staff must, before they can use the
+# administration or sign up administrators by the API. Default: optional.
+ADMIN_TWO_FACTOR = env.str("ADMIN_TWO_FACTOR", default="optional")
+if ADMIN_TWO_FACTOR not in ("optional", "required"):
+    raise ImproperlyConfigured(f"ADMIN_TWO_FACTOR is {ADMIN_TWO_FACTOR!r}: make it optional or required")
+# What an authenticator app calls this installation.
+OTP_TOTP_ISSUER = "Signup Sync"
+
 # --- Django ----------------------------------------------------------------------------------------------------
 
 INSTALLED_APPS = [
@@ -266,6 +274,9 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "django_otp",
+    "django_otp.plugins.otp_totp",
+    "django_otp.plugins.otp_static",
 ]
 # All of these are async-capable: a sync-only one would hold a thread for every request.
 MIDDLEWARE = [
