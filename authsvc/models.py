@@ -67,6 +67,8 @@ class User(AbstractBaseUser, PermissionsMixin):
     date_joined = models.DateTimeField(_("joined"), default=timezone.now, editable=False)
 
     objects: ClassVar[UserManager] = UserManager()
+    # The second factor that the request's session has proved (authsvc.two_factor.rules.admitted).
+    otp_device: Any = None
 
     USERNAME_FIELD = "user_id"
     EMAIL_FIELD = "email"
