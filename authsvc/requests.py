@@ -13,13 +13,13 @@ from django.utils.translation import gettext as _
 
 from authsvc import identity
 from authsvc.models import Role, User, new_signup_id
+from authsvc.passwords import validate_length
 from authsvc.problems import FieldError, Problem
 from runtime.untrusted import is_longer_than
 
 BODY_MAX: Final = 64 * 1024
 # Bytes of one field: twice what its limit in characters can take.
 FIELD_MAX: Final = 2048
-PASSWORD_MAX: Final = 128
 # A body may hold thousands of unknown fields; an answer need not.
 UNKNOWN_MAX: Final = 20
 # Characters of an unknown field's name that the answer repeats.
@@ -81,7 +81,7 @@ def read_signup(document: Mapping[str, Any]) -> SignUpRequest:
         email=field("email", identity.normalize_email, identity.validate_address),
         user_name=field("userName", str.strip, identity.validate_user_name),
         role=field("role", str, _validate_role) if "role" in document else Role.USER.value,
-        password=field("userPw", str, _validate_length),
+        password=field("userPw", str, validate_length),
     )
     known = ("userId", "email", "userName", "role", "userPw")
     unknown = [name for name in document if name not in known]
@@ -94,7 +94,7 @@ def read_signup(document: Mapping[str, Any]) -> SignUpRequest:
 
 
 def check_password_strength(request: SignUpRequest) -> None:
-    """Django's validators, which compare the password with the other fields: slow enough for the hash pool.
+    """The policy's validators, which compare the password with the other fields: slow enough for the hash pool.
     Raises Problem 422."""
     user = User(user_id=request.user_id, email=request.email, user_name=request.user_name)
     try:
@@ -167,8 +167,3 @@ def _validate_new_user_id(text: str) -> None:
 def _validate_role(text: str) -> None:
     if text not in Role.values:
         raise ValidationError(_("Use one of %(roles)s."), params={"roles": ", ".join(Role.values)})
-
-
-def _validate_length(text: str) -> None:
-    if len(text) > PASSWORD_MAX:
-        raise ValidationError(_("Use at most %(max)d characters."), params={"max": PASSWORD_MAX})

@@ -21,6 +21,14 @@ USER_ID_BYTES_MAX: Final = 512
 USER_NAME_MAX: Final = 100
 EMAIL_MAX: Final = 254
 PASSWORD_MAX: Final = 128
+# Bytes as typed: NFC, which that rule counts, joins at most nine to one character.
+PASSWORD_BYTES_MAX: Final = PASSWORD_MAX * 9
+
+
+def _validate_length(password: str) -> None:
+    is_too_long = len(password.encode()) > PASSWORD_BYTES_MAX
+    if is_too_long or len(unicodedata.normalize("NFC", password)) > PASSWORD_MAX:
+        raise forms.ValidationError(_("Use at most %(max)d characters."), params={"max": PASSWORD_MAX})
 
 
 class SignUpForm(forms.Form):
@@ -51,14 +59,14 @@ class SignUpForm(forms.Form):
         label=_("Password"),
         error_messages={"required": _("Enter a password.")},
         help_text=_("At least 8 characters; not only digits, and nothing that is easily guessed."),
-        max_length=PASSWORD_MAX,
+        validators=[_validate_length],
         strip=False,
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
     )
     userPw2 = forms.CharField(  # noqa: N815 - a name on the wire
         label=_("Password again"),
         error_messages={"required": _("Enter the password again.")},
-        max_length=PASSWORD_MAX,
+        validators=[_validate_length],
         strip=False,
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
     )
