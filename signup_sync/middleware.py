@@ -16,7 +16,6 @@ from django.utils.deprecation import MiddlewareMixin
 from django.utils.functional import SimpleLazyObject
 
 from authsvc.two_factor.rules import admitted
-
 from runtime.untrusted import is_longer_than
 
 # Our own files alone, sockets too; no script or style stands in a page. `data:` are the pictures in Django admin's CSS.
