@@ -13,6 +13,7 @@ from authsvc.identity import user_id_key
 from authsvc.models import SignUp, User
 from authsvc.timeline import Story, story_of
 from eventbus.terminal import printable, table, titled
+from runtime.untrusted import argument
 
 HEAD: Final = ("TIME", "AFTER", "WHAT", "WHERE", "DETAIL")
 # Stories that are told of one user ID unless --limit says otherwise.
@@ -27,7 +28,7 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("which", metavar="USER_ID | SIGNUP_ID")
+        parser.add_argument("which", type=argument, metavar="USER_ID | SIGNUP_ID")
         parser.add_argument(
             "--limit", type=int, default=TOLD, metavar="N", help=f"of a user ID, the newest N; {TOLD} by default"
         )
@@ -77,8 +78,8 @@ def as_text(story: Story) -> Iterator[str]:
             ("Sign-up", str(signup.id)),
             ("Trace", story.trace_id),
             ("User ID", signup.user_id),
-            ("Email", signup.email),
-            ("Name", signup.user_name),
+            ("Email", signup.email or "erased"),
+            ("Name", signup.user_name or "erased"),
             ("Record", "made by this sign-up" if signup.is_owner else f"made by sign-up {signup.owner_signup_id}"),
             ("State", ", ".join(light_texts(signup)) + f"; version {signup.version}, tries {signup.attempts}"),
             *(("Note", note) for note in story.notes),
