@@ -4,7 +4,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from functools import partial
 from operator import methodcaller
@@ -16,7 +16,15 @@ from django.db import close_old_connections
 from structlog.contextvars import bind_contextvars
 
 from eventbus.clients import client_config, prefixed, unprefixed
-from eventbus.errors import TooLargeError, growing_pauses, is_fatal, is_transient, is_transient_in_kafka
+from eventbus.errors import (
+    BugError,
+    PermanentError,
+    TooLargeError,
+    growing_pauses,
+    is_fatal,
+    is_transient,
+    is_transient_in_kafka,
+)
 from eventbus.health import Heartbeat
 from eventbus.messages import ERROR_TEXT_MAX, Header, Incoming, Rejected, Subscription, dead_letter
 from eventbus.metrics import ReadingMetrics
@@ -50,6 +58,11 @@ TRY_WITHIN: Final = 60.0
 JOINS_ANEW_AFTER: Final = 60.0
 # Seconds that the batch in hand may take after a stop request; then it is left to whoever gets its partitions.
 STOPS_WITHIN: Final = 3.0
+
+# Messages that fail unexpectedly one after the other, and the size of a batch of which most fail so, before the handler
+# is held to be at fault: the process ends with the error and commits nothing.
+BUG_IN_A_ROW: Final = 10
+BUG_BATCH: Final = 10
 
 # The partition has, or will have, another reader, who begins where we committed last.
 _NOT_OURS_ANY_MORE: Final = frozenset(
@@ -91,6 +104,7 @@ class BatchConsumer:
         # Where to go on in each partition whose work is done: what is still to be committed.
         self._done: dict[int, int] = {}
         self._commits_at = -math.inf
+        self._failures_in_a_row = 0
         self._is_paused = False
         self._polls_from = math.inf
         self._joins_anew_at = math.inf
@@ -98,8 +112,8 @@ class BatchConsumer:
     def run(self, stop: threading.Event) -> None:
         """Consumes until `stop` is set, then leaves the group, within 5 s.
 
-        Raises what is neither the message's fault nor passes by itself, and KafkaException when the client can do
-        nothing any more: the process should end.
+        Raises BugError where most messages fail unexpectedly, what is neither the message's fault nor passes by itself,
+        and KafkaException when the client can do nothing any more: the process should end.
         """
         bind_contextvars(group=self.subscription.group)
         self.join()
@@ -173,22 +187,25 @@ class BatchConsumer:
         """One try, on the worker's thread. Returns when Kafka has acknowledged the answers and the dead letters."""
         bind_contextvars(group=self.subscription.group)
         begun_at = time.perf_counter()
+        failures: dict[Incoming, Exception] = {}
         try:
-            rejected = self.handle(batch)
+            rejected = self.handle(batch, failures)
+            in_a_row = self._judge(batch, failures)
             letters = [dead_letter(message, error, group=self.subscription.group) for message, error in rejected]
             self._producer.send_all(letters, timeout=ACKNOWLEDGED_WITHIN)
         except Exception:
             close_old_connections()
             raise
+        self._failures_in_a_row = in_a_row
         self._metrics.batch_seconds.observe(time.perf_counter() - begun_at)
         self._metrics.messages.inc(len(batch))
         self._metrics.dead_letters.inc(len(rejected))
         for message, error in rejected:
             logger.error("put aside %s: %s", _place(message), _in_a_line(error), extra=trace_of(message))
 
-    def handle(self, batch: Sequence[Incoming]) -> list[Rejected]:
-        """Has the batch handled and publishes the answers; what is rejected. That is also a message that fails alone,
-        with an error that does not pass, or whose answer is too large for Kafka (docs/adr/0018).
+    def handle(self, batch: Sequence[Incoming], failures: dict[Incoming, Exception]) -> list[Rejected]:
+        """Has the batch handled and publishes the answers. Returns the rejected messages, among them each that fails
+        alone with an error that does not pass (noted in `failures`) or whose answer is too large (docs/adr/0018).
 
         A batch that fails so is handled in halves, and these in halves, until the message is found.
         """
@@ -197,20 +214,43 @@ class BatchConsumer:
         except Exception as error:
             if is_transient(error):
                 raise
-            return self._handle_halves(batch, error)
+            if len(batch) == 1 and not isinstance(error, PermanentError):
+                failures[batch[0]] = error
+            return self._handle_halves(batch, error, failures)
         try:
             self._producer.send_all(handled.answers, timeout=ACKNOWLEDGED_WITHIN)
         except TooLargeError as error:
-            return self._handle_halves(batch, error)
+            return self._handle_halves(batch, error, failures)
         return list(handled.rejected)
 
-    def _handle_halves(self, batch: Sequence[Incoming], error: Exception) -> list[Rejected]:
+    def _handle_halves(
+        self, batch: Sequence[Incoming], error: Exception, failures: dict[Incoming, Exception]
+    ) -> list[Rejected]:
         if len(batch) == 1:
             logger.error("can't handle %s", _place(batch[0]), exc_info=error, extra=trace_of(batch[0]))
             return [(batch[0], error)]
         logger.warning("a batch of %d can't be handled as a whole: %s", len(batch), _in_a_line(error))
         middle = len(batch) // 2
-        return [*self.handle(batch[:middle]), *self.handle(batch[middle:])]
+        return [*self.handle(batch[:middle], failures), *self.handle(batch[middle:], failures)]
+
+    def _judge(self, batch: Sequence[Incoming], failures: Mapping[Incoming, Exception]) -> int:
+        """How many messages have failed unexpectedly in a row, up to the end of this batch.
+
+        Raises BugError where so many fail that the fault is the handler's and not the messages': a bad release must not
+        drain a topic into the dead letters (DESIGN, invariant 6).
+        """
+        if not failures:
+            return 0
+        in_a_row = self._failures_in_a_row
+        for message in batch:
+            in_a_row = in_a_row + 1 if message in failures else 0
+            if in_a_row >= BUG_IN_A_ROW:
+                raise BugError(f"{in_a_row} messages in a row failed") from failures[message]
+        if len(batch) >= BUG_BATCH and 2 * len(failures) > len(batch):
+            raise BugError(f"{len(failures)} of a batch of {len(batch)} messages failed") from next(
+                iter(failures.values())
+            )
+        return in_a_row
 
     def note_done(self, batch: Sequence[Incoming]) -> None:
         """Notes for each partition of the batch that is still ours where to go on after it."""

@@ -21,6 +21,10 @@ class PermanentError(Exception):
     """The message can never be handled."""
 
 
+class BugError(Exception):
+    """The handler is at fault: so many messages failed unexpectedly that it can't be the messages."""
+
+
 class DeliveryError(TransientError):
     """Kafka did not acknowledge the messages `failed`, or not in time; it may have them all the same."""
 

@@ -17,7 +17,7 @@ from django.conf import settings
 
 from eventbus import consumer as consumer_module
 from eventbus.consumer import BatchConsumer
-from eventbus.errors import DeliveryError, TransientError
+from eventbus.errors import BugError, DeliveryError, TransientError
 from eventbus.lag import LagReader
 from eventbus.messages import HandledBatch, Handler, Incoming, Outgoing, Subscription
 from eventbus.producer import EventProducer
@@ -289,6 +289,19 @@ def test_poison_goes_to_the_dead_letters_and_the_rest_goes_on():
     assert headers["dlt-topic"].decode() == settings.KAFKA_PREFIX + subscription.topic
     assert headers["dlt-group"].decode() == settings.KAFKA_PREFIX + subscription.group
     assert (headers["dlt-error"], headers["dlt-message"]) == (b"builtins.ValueError", b"can't be eaten")
+
+
+def test_a_handler_with_a_bug_ends_its_consumer_before_it_drains_the_topic():
+    def handle(batch: Sequence[Incoming]) -> HandledBatch:
+        raise KeyError("a bug of this release")
+
+    subscription = new_subscription(handle)
+    put(subscription.topic, *numbered(100), partition=2)
+    with pytest.raises(BugError), consuming(subscription) as running:
+        eventually(lambda: not running.is_running)
+    # A first batch may have been small: its messages may have been at fault themselves.
+    assert committed(subscription).get(2, 0) < consumer_module.BUG_IN_A_ROW
+    assert len(read_all(dead_letter_topic(subscription.topic, subscription.group))) < consumer_module.BUG_IN_A_ROW
 
 
 def test_a_header_name_that_is_not_utf_8_stops_nobody():

@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from eventbus import consumer as consumer_module
 from eventbus.consumer import BatchConsumer
-from eventbus.errors import DeliveryError, PermanentError, TooLargeError, TransientError
+from eventbus.errors import BugError, DeliveryError, PermanentError, TooLargeError, TransientError
 from eventbus.messages import HandledBatch, Handler, Incoming, Outgoing, Subscription
 from eventbus.producer import EventProducer
 from tests.broker import RecordingHandler, new_topic, put, read
@@ -51,7 +51,7 @@ def answering(batch: Sequence[Incoming], *, to: str = "answers") -> HandledBatch
 def test_of_a_batch_that_fails_only_what_fails_alone_is_rejected(consumer, poisoned):
     answers = new_topic()
     batch = [incoming(offset, b"poison" if offset in poisoned else b"good") for offset in range(7)]
-    rejected = with_handler(consumer, partial(answering, to=answers)).handle(batch)
+    rejected = with_handler(consumer, partial(answering, to=answers)).handle(batch, {})
     assert [int(answer.value()) for answer in read(answers, 7 - len(poisoned))] == [
         n for n in range(7) if n not in poisoned
     ]
@@ -66,7 +66,7 @@ def test_what_passes_by_itself_rejects_nothing_even_beside_poison(consumer):
         return answering(batch)
 
     with pytest.raises(TransientError):
-        with_handler(consumer, handle).handle([incoming(0, b"poison"), incoming(1)])
+        with_handler(consumer, handle).handle([incoming(0, b"poison"), incoming(1)], {})
 
 
 def test_a_try_ends_when_answers_and_dead_letters_are_in_kafka(consumer):
@@ -94,11 +94,72 @@ def test_a_message_whose_answer_is_too_large_is_rejected_alone(consumer):
 
     answers = new_topic()
     batch = [incoming(0, b"a"), incoming(1, bytes(500_000)), incoming(2, b"b")]
-    [(message, error)] = with_handler(consumer, handle).handle(batch)
+    [(message, error)] = with_handler(consumer, handle).handle(batch, {})
     assert message.offset == 1
     assert isinstance(error, TooLargeError)
     # The first was answered with the batch and again with its half, which is harmless.
     assert {answer.value() for answer in read(answers, 3)} == {b"aaaa", b"bbbb"}
+
+
+# --- Bugs ---------------------------------------------------------------------------------------------------------
+
+
+def buggy(batch: Sequence[Incoming]) -> HandledBatch:
+    """A handler that fails, in a way that nobody foresaw, at each message that says so."""
+    if any(message.value == b"bug" for message in batch):
+        raise KeyError("bug")
+    return HandledBatch()
+
+
+def batch_of(values: str) -> list[Incoming]:
+    """A letter for each message: b has the handler fail, g does not."""
+    return [incoming(offset, {"b": b"bug", "g": b"good"}[value]) for offset, value in enumerate(values)]
+
+
+def letters_of(consumer: BatchConsumer, monkeypatch: pytest.MonkeyPatch) -> list[Outgoing]:
+    sent: list[Outgoing] = []
+    monkeypatch.setattr(consumer._producer, "send_all", lambda messages, timeout: sent.extend(messages))
+    return sent
+
+
+@pytest.mark.parametrize("values", ["b" * 9, "bg" * 5, "b" * 5 + "g" * 5, "bbbbbbbbbg" + "g" * 8, "b" * 9 + "g" * 9])
+def test_where_most_messages_succeed_those_that_fail_unexpectedly_are_put_aside(consumer, monkeypatch, values):
+    sent = letters_of(consumer, monkeypatch)
+    with_handler(consumer, buggy).process(batch_of(values))
+    assert len(sent) == values.count("b")
+
+
+@pytest.mark.parametrize("values", ["b" * 10, "bbbbbbgggg", "bg" * 5 + "b", "b" * 500])
+def test_where_most_of_a_large_batch_fails_unexpectedly_nothing_is_put_aside(consumer, monkeypatch, values):
+    sent = letters_of(consumer, monkeypatch)
+    with pytest.raises(BugError) as caught:
+        with_handler(consumer, buggy).process(batch_of(values))
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert sent == []
+
+
+def test_ten_failures_in_a_row_end_it_also_over_small_batches(consumer, monkeypatch):
+    sent = letters_of(consumer, monkeypatch)
+    with_handler(consumer, buggy)
+    for values in ("gb", *["b"] * 8):
+        consumer.process(batch_of(values))
+    assert len(sent) == 9
+    with pytest.raises(BugError, match="10 messages in a row"):
+        consumer.process(batch_of("b"))
+    assert len(sent) == 9
+
+
+def test_one_success_begins_the_count_anew(consumer, monkeypatch):
+    letters_of(consumer, monkeypatch)
+    with_handler(consumer, buggy)
+    for values in (*["b"] * 9, "g", *["b"] * 9):
+        consumer.process(batch_of(values))
+
+
+def test_messages_that_are_at_fault_themselves_are_no_bug(consumer, monkeypatch):
+    sent = letters_of(consumer, monkeypatch)
+    with_handler(consumer, answering).process([incoming(offset, b"poison") for offset in range(30)])
+    assert len(sent) == 30
 
 
 def test_handlers_run_on_one_thread_which_is_not_the_one_that_polls(consumer):
