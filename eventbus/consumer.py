@@ -191,8 +191,7 @@ class BatchConsumer:
         try:
             rejected = self.handle(batch, failures)
             in_a_row = self._judge(batch, failures)
-            letters = [dead_letter(message, error, group=self.subscription.group) for message, error in rejected]
-            self._producer.send_all(letters, timeout=ACKNOWLEDGED_WITHIN)
+            self._put_aside(rejected)
         except Exception:
             close_old_connections()
             raise
@@ -202,6 +201,16 @@ class BatchConsumer:
         self._metrics.dead_letters.inc(len(rejected))
         for message, error in rejected:
             logger.error("put aside %s: %s", _place(message), _in_a_line(error), extra=trace_of(message))
+
+    def _put_aside(self, rejected: Sequence[Rejected]) -> None:
+        group = self.subscription.group
+        letters = {dead_letter(message, error, group=group): (message, error) for message, error in rejected}
+        try:
+            self._producer.send_all(list(letters), timeout=ACKNOWLEDGED_WITHIN)
+        except TooLargeError as error:
+            # Somebody else made the dead-letter topic, with the limit of other topics.
+            cut = [dead_letter(*letters[letter], group=group, cuts=True) for letter in error.failed]
+            self._producer.send_all(cut, timeout=ACKNOWLEDGED_WITHIN)
 
     def handle(self, batch: Sequence[Incoming], failures: dict[Incoming, Exception]) -> list[Rejected]:
         """Has the batch handled and publishes the answers. Returns the rejected messages, among them each that fails

@@ -10,17 +10,17 @@ from uuid_utils.compat import uuid7
 
 from eventbus.clients import prefixed
 from eventbus.errors import PermanentError
-from eventbus.topics import dead_letter_topic
+from eventbus.topics import MESSAGE_MAX, dead_letter_topic
 
 T = TypeVar("T")
 Header = tuple[str, bytes | None]
 
 # Bytes of a value that is decoded, unless its reader says otherwise: an event about one user has a few hundred.
 VALUE_MAX: Final = 16 * 1024
-# A dead letter carries more headers than its message, which may have been as large as Kafka takes (1 MB).
-DEAD_LETTER_VALUE_MAX: Final = 900_000
-DEAD_LETTER_KEY_MAX: Final = 10_000
-DEAD_LETTER_HEADERS_MAX: Final = 50_000
+# What is left of a larger message, and of one that goes to a dead-letter topic that takes no more than other topics.
+CUT_VALUE_MAX: Final = 900_000
+CUT_KEY_MAX: Final = 10_000
+CUT_HEADERS_MAX: Final = 50_000
 # Bytes that a header costs beside its name and value, at most: Kafka writes the length of each before it.
 HEADER_COST: Final = 10
 ERROR_TEXT_MAX: Final = 2_000
@@ -126,13 +126,12 @@ def _measure(message: Incoming, most: int) -> None:
         raise PermanentError(f"the value has {size} bytes, more than {most}")
 
 
-def dead_letter(message: Incoming, error: Exception, *, group: str) -> Outgoing:
+def dead_letter(message: Incoming, error: Exception, *, group: str, cuts: bool = False) -> Outgoing:
     """The message as it was, with `dlt-` headers (UTF-8) that say where it stood, who could not handle it, and why.
 
-    It must fit where its message did, with more headers: a value or key that is too long for that is cut, and
+    Where it `cuts`, and where the message is larger than MESSAGE_MAX bytes, a long value or key is cut, and
     `dlt-value-bytes` or `dlt-key-bytes` says how long it was; of too many headers `dlt-headers-dropped` keeps the
-    number. `dlt-` headers of the
-    message's own are left out: nobody could tell whose they are.
+    number. `dlt-` headers of the message's own are left out: nobody could tell whose they are.
     """
     value, key = message.value, message.key
     headers = [header for header in message.headers if not header[0].startswith(DEAD_LETTER_PREFIX)]
@@ -146,15 +145,17 @@ def dead_letter(message: Incoming, error: Exception, *, group: str) -> Outgoing:
         "dlt-message": str(error)[:ERROR_TEXT_MAX],
         "dlt-time": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }
-    if value is not None and len(value) > DEAD_LETTER_VALUE_MAX:
-        about["dlt-value-bytes"] = len(value)
-        value = value[:DEAD_LETTER_VALUE_MAX]
-    if key is not None and len(key) > DEAD_LETTER_KEY_MAX:
-        about["dlt-key-bytes"] = len(key)
-        key = key[:DEAD_LETTER_KEY_MAX]
-    if sum(HEADER_COST + len(name.encode()) + len(text or b"") for name, text in headers) > DEAD_LETTER_HEADERS_MAX:
-        about["dlt-headers-dropped"] = len(headers)
-        headers = []
+    size_of_headers = sum(HEADER_COST + len(name.encode()) + len(text or b"") for name, text in headers)
+    if cuts or len(value or b"") + len(key or b"") + size_of_headers > MESSAGE_MAX:
+        if value is not None and len(value) > CUT_VALUE_MAX:
+            about["dlt-value-bytes"] = len(value)
+            value = value[:CUT_VALUE_MAX]
+        if key is not None and len(key) > CUT_KEY_MAX:
+            about["dlt-key-bytes"] = len(key)
+            key = key[:CUT_KEY_MAX]
+        if size_of_headers > CUT_HEADERS_MAX:
+            about["dlt-headers-dropped"] = len(headers)
+            headers = []
     return Outgoing(
         topic=dead_letter_topic(message.topic, group),
         key=key,

@@ -13,6 +13,7 @@ from eventbus.clients import client_config, prefixed, unprefixed
 from eventbus.errors import DeliveryError, TooLargeError, is_fatal
 from eventbus.messages import Outgoing
 from eventbus.metrics import UNDELIVERED
+from eventbus.topics import DEAD_LETTER_MAX
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ class EventProducer:
                     "partitioner": "murmur2_random",
                     # Batches are made by who sends: to wait for more cost each of a sign-up's messages 1.2 ms.
                     "linger.ms": 0,
+                    # A dead letter is larger than the message that it holds. Each topic has its own limit as well.
+                    "message.max.bytes": DEAD_LETTER_MAX,
                     "message.timeout.ms": int(GIVEN_UP_AFTER * 1000),
                     "queue.buffering.max.messages": WAITING_MAX,
                 }

@@ -21,6 +21,11 @@ ANSWERS_WITHIN: Final = 2.0
 MADE_WITHIN: Final = 10.0
 # Seconds between two looks whether a new topic can be used yet.
 LOOK_PAUSE: Final = 0.05
+DEAD_LETTER_SUFFIX: Final = ".dlt"
+# Bytes of the largest message that a topic takes, by Kafka's own default; and of the largest dead letter, which carries
+# more headers than the message that it holds.
+MESSAGE_MAX: Final = 1_048_588
+DEAD_LETTER_MAX: Final = MESSAGE_MAX + 64 * 1024
 # Kafka deletes whole segments: so many to a topic's retention, or the last messages of one would stay much longer.
 SEGMENTS: Final = 7
 
@@ -31,7 +36,7 @@ class TopicError(Exception):
 
 def dead_letter_topic(topic: str, group: str) -> str:
     """Where a group puts the messages of a topic that it could not handle."""
-    return f"{topic}.{group}.dlt"
+    return f"{topic}.{group}{DEAD_LETTER_SUFFIX}"
 
 
 def kept_for() -> timedelta:
@@ -67,6 +72,7 @@ def _make(admin: AdminClient, names: list[str]) -> None:
             num_partitions=settings.KAFKA_PARTITIONS,
             replication_factor=settings.KAFKA_REPLICATION,
             config={
+                **({"max.message.bytes": str(DEAD_LETTER_MAX)} if name.endswith(DEAD_LETTER_SUFFIX) else {}),
                 "retention.ms": str(retention),
                 "segment.ms": str(retention // SEGMENTS),
                 # Else Kafka 4 refuses what comes from a clock that is an hour ahead, and keeps a message for as long as

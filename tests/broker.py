@@ -44,6 +44,12 @@ def let_take(topic: str, size: int) -> None:
     resource = ConfigResource(ResourceType.TOPIC, _full(topic), incremental_configs=[change])
     admin = AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS})
     admin.incremental_alter_configs([resource])[resource].result(10)
+    asked = ConfigResource(ResourceType.TOPIC, _full(topic))
+
+    def is_in_effect() -> bool:
+        return admin.describe_configs([asked])[asked].result(10)["max.message.bytes"].value == str(size)
+
+    eventually(is_in_effect, what=f"{topic} takes {size} bytes")
 
 
 def put(

@@ -21,7 +21,7 @@ from eventbus.errors import BugError, DeliveryError, TransientError
 from eventbus.lag import LagReader
 from eventbus.messages import HandledBatch, Handler, Incoming, Outgoing, Subscription
 from eventbus.producer import EventProducer
-from eventbus.topics import TopicError, dead_letter_topic, ensure_topics
+from eventbus.topics import MESSAGE_MAX, TopicError, dead_letter_topic, ensure_topics
 from tests.broker import (
     RecordingHandler,
     RunningConsumer,
@@ -39,6 +39,8 @@ from tests.servers import KafkaServer
 from tests.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.needs("broker")
+# Bytes of a value that Kafka takes by its default, with a key and some headers.
+LARGEST = MESSAGE_MAX - 1_000
 needs_kafka = pytest.mark.needs("kafka")
 
 
@@ -321,11 +323,26 @@ def test_the_largest_message_fits_among_the_dead_letters():
         return HandledBatch(rejected=[(message, ValueError("too much")) for message in batch])
 
     subscription = new_subscription(handle)
-    put(subscription.topic, bytes(999_000))
+    put(subscription.topic, bytes(LARGEST))
     with consuming(subscription):
         (letter,) = read(dead_letter_topic(subscription.topic, subscription.group), 1)
-    assert letter.value() == bytes(900_000)
-    assert dict(letter.headers())["dlt-value-bytes"] == b"999000"
+    assert letter.value() == bytes(LARGEST)
+    assert "dlt-value-bytes" not in dict(letter.headers())
+
+
+@needs_kafka
+def test_a_dead_letter_is_cut_where_its_topic_takes_no_more_than_others():
+    def handle(batch: Sequence[Incoming]) -> HandledBatch:
+        return HandledBatch(rejected=[(message, ValueError("too much")) for message in batch])
+
+    subscription = new_subscription(handle)
+    letters = dead_letter_topic(subscription.topic, subscription.group)
+    let_take(letters, 1_000_000)
+    put(subscription.topic, b"small", bytes(LARGEST), key="key", partition=1)
+    with consuming(subscription):
+        small, large = read(letters, 2)
+    assert (small.value(), large.value()) == (b"small", bytes(900_000))
+    assert dict(large.headers())["dlt-value-bytes"] == b"%d" % LARGEST
 
 
 @needs_kafka

@@ -1,6 +1,7 @@
 """Dead letters on their way from the topic to the table, and what is done about them there."""
 
 import math
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +19,6 @@ from eventbus.collector import DeadLetterCollector
 from eventbus.dead_letters import Origins, keep, purge_dead_letters
 from eventbus.errors import PermanentError
 from eventbus.messages import (
-    DEAD_LETTER_HEADERS_MAX,
-    DEAD_LETTER_KEY_MAX,
-    DEAD_LETTER_VALUE_MAX,
     HandledBatch,
     Header,
     Incoming,
@@ -29,7 +27,7 @@ from eventbus.messages import (
 )
 from eventbus.models import DeadLetter, DeadLetterAct
 from eventbus.producer import EventProducer
-from eventbus.topics import ensure_topics
+from eventbus.topics import MESSAGE_MAX, ensure_topics
 from tests.broker import put, read
 from tests.waiting import PATIENCE, eventually
 
@@ -255,9 +253,9 @@ def test_all_that_wait_are_replayed_across_chunks_narrowed_by_filters(topics, mo
 @pytest.mark.parametrize(
     ("large", "said"),
     [
-        ({"value": bytes(DEAD_LETTER_VALUE_MAX + 1)}, f"value of {DEAD_LETTER_VALUE_MAX + 1} bytes"),
-        ({"key": bytes(DEAD_LETTER_KEY_MAX + 1)}, f"key of {DEAD_LETTER_KEY_MAX + 1} bytes"),
-        ({"headers": (("a", bytes(DEAD_LETTER_HEADERS_MAX)), ("b", b""))}, "2 headers"),
+        ({"value": bytes(MESSAGE_MAX + 1)}, f"value of {MESSAGE_MAX + 1} bytes"),
+        ({"key": bytes(MESSAGE_MAX + 1)}, f"key of {MESSAGE_MAX + 1} bytes"),
+        ({"headers": (("a", bytes(MESSAGE_MAX)), ("b", b""))}, "2 headers"),
     ],
 )
 def test_what_was_cut_is_not_sent(topics, large, said):
@@ -269,6 +267,15 @@ def test_what_was_cut_is_not_sent(topics, large, said):
         assert "0 replayed, 1 refused" in words
     assert not DeadLetterAct.objects.exists()
     assert "1 discarded" in command("discard", row.pk, "--reason", "its sender sent it again")
+
+
+@needs_broker
+@pytest.mark.parametrize("size", [900_000, 900_001, 999_000, MESSAGE_MAX - 1_000])
+def test_the_largest_message_that_kafka_takes_is_kept_and_replayed_whole(topics, size):
+    value = secrets.token_bytes(size)
+    [row] = kept(value=value)
+    assert "1 replayed" in command("replay", row.pk)
+    assert [message.value() for message in read("asked", 1)] == [value]
 
 
 def test_without_kafka_nothing_is_marked(settings, monkeypatch):

@@ -7,7 +7,16 @@ import msgspec
 import pytest
 
 from eventbus.errors import PermanentError
-from eventbus.messages import Incoming, Subscription, cloud_event_headers, dead_letter, decode_each
+from eventbus.messages import (
+    HEADER_COST,
+    Incoming,
+    Outgoing,
+    Subscription,
+    cloud_event_headers,
+    dead_letter,
+    decode_each,
+)
+from eventbus.topics import DEAD_LETTER_MAX
 
 
 def incoming(value: bytes | None, **changes: object) -> Incoming:
@@ -93,30 +102,38 @@ def test_a_subscription_knows_all_its_topics():
     assert subscription.topics == ("asked", "asked.chat.dlt", "answered")
 
 
-@pytest.mark.parametrize(
-    "message",
-    [
-        Incoming("topic", 0, 1, bytes(990_000), b"value"),
-        Incoming("topic", 0, 1, b"key", b"value", (("big", bytes(990_000)),)),
-        Incoming("topic", 0, 1, bytes(300_000), bytes(300_000), (("big", bytes(300_000)),)),
-        Incoming("topic", 0, 1, b"key", bytes(999_000)),
-    ],
-)
-def test_the_dead_letter_of_the_largest_message_still_fits(message):
+LARGEST = [
+    Incoming("topic", 0, 1, bytes(1_040_000), b"value"),
+    Incoming("topic", 0, 1, b"key", b"value", (("big", bytes(1_040_000)),)),
+    Incoming("topic", 0, 1, bytes(340_000), bytes(340_000), (("big", bytes(340_000)),)),
+    Incoming("topic", 0, 1, b"key", bytes(1_040_000)),
+]
+
+
+def size_of(letter: Outgoing) -> int:
+    headers = sum(HEADER_COST + len(name) + len(text or b"") for name, text in letter.headers)
+    return len(letter.key or b"") + len(letter.value or b"") + headers
+
+
+@pytest.mark.parametrize("message", LARGEST)
+def test_the_largest_message_is_whole_in_its_dead_letter(message):
     letter = dead_letter(message, ValueError("no " * 5_000), group="group")
-    size = (
-        len(letter.key or b"")
-        + len(letter.value or b"")
-        + sum(len(name) + len(text or b"") for name, text in letter.headers)
-    )
-    assert size < 1_000_000 - 10_000
+    assert (letter.key, letter.value) == (message.key, message.value)
+    assert letter.headers[: len(message.headers)] == message.headers
+    assert size_of(letter) < DEAD_LETTER_MAX
+
+
+@pytest.mark.parametrize("message", LARGEST)
+def test_a_dead_letter_that_is_cut_fits_where_other_messages_do(message):
+    letter = dead_letter(message, ValueError("no " * 5_000), group="group", cuts=True)
+    assert size_of(letter) < 1_000_000 - 10_000
     about = {name: text for name, text in letter.headers if name.startswith("dlt-")}
     assert {"dlt-value-bytes", "dlt-key-bytes", "dlt-headers-dropped"} & about.keys()
 
 
 def test_headers_that_hold_nothing_cost_room_too():
     """Kafka writes lengths around each: a message may be full of them."""
-    full = Incoming("asked", 0, 0, None, None, (("", None),) * 100_000)
+    full = Incoming("asked", 0, 0, None, None, (("", None),) * 110_000)
     letter = dead_letter(full, ValueError("no"), group="readers")
-    assert dict(letter.headers)["dlt-headers-dropped"] == b"100000"
+    assert dict(letter.headers)["dlt-headers-dropped"] == b"110000"
     assert len(letter.headers) < 20
