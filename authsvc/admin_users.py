@@ -156,13 +156,13 @@ class UserAdmin(ActsAdmin, GrantsAdmin, DjangoUserAdmin):
         ]
 
     def formfield_for_choice_field(self, db_field: Any, request: Any, **kwargs: Any) -> Any:
-        if db_field.name == "role" and not may_add_admins(request):
+        if db_field.name == "role" and not holds_add_admin(request):
             kwargs["choices"] = [(role.value, role.label) for role in Role if role is not Role.ADMIN]
         return super().formfield_for_choice_field(db_field, request, **kwargs)
 
     def forbidden_privileges(self, request: HttpRequest) -> list[str]:
         forbidden = super().forbidden_privileges(request)
-        if request.POST.get("role") == Role.ADMIN and not may_add_admins(request):
+        if request.POST.get("role") == Role.ADMIN and not holds_add_admin(request):
             forbidden.append("role")
         return forbidden
 
@@ -172,7 +172,7 @@ class UserAdmin(ActsAdmin, GrantsAdmin, DjangoUserAdmin):
         return super().grants_of(form, name)
 
 
-def may_add_admins(request: HttpRequest) -> bool:
+def holds_add_admin(request: HttpRequest) -> bool:
     return request.user.has_perm("authsvc.add_admin")
 
 
@@ -183,4 +183,4 @@ def may_edit(request: HttpRequest, user: User | None) -> bool:
         return True
     if user.is_staff or user.is_superuser:
         return False
-    return user.role != Role.ADMIN or may_add_admins(request)
+    return user.role != Role.ADMIN or holds_add_admin(request)
