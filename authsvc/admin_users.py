@@ -15,8 +15,6 @@ from django.contrib.auth.forms import (
 )
 from django.contrib.auth.hashers import is_password_usable
 from django.contrib.auth.models import Group, Permission
-from django.db import transaction
-from django.db.models import Model
 from django.http import HttpRequest
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -24,7 +22,6 @@ from django.utils.translation import gettext_lazy as _
 from authsvc.models import Role, User
 from eventbus.acts import ActsAdmin
 from runtime.restricted_admin import RestrictedAdmin
-from runtime.security_log import log_security_event
 
 # What Django makes of each model, by the beginning of its codename.
 _CAN: Final = {
@@ -64,9 +61,7 @@ def permission_in_words(permission: Permission) -> str:
     return f"{permission.content_type.app_labeled_name} | {name}"
 
 
-class GrantsAdmin(RestrictedAdmin):
-    """An admin whose forms grant privileges, each of which is logged when it is saved."""
-
+class ChoosesPermissions(RestrictedAdmin):
     def formfield_for_manytomany(self, db_field: Any, request: Any = None, **kwargs: Any) -> Any:
         field: Any = super().formfield_for_manytomany(db_field, request, **kwargs)
         if db_field.related_model is Permission:
@@ -74,38 +69,12 @@ class GrantsAdmin(RestrictedAdmin):
             field.label_from_instance = permission_in_words
         return field
 
-    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
-        super().save_related(request, form, formsets, change)
-        granted = [each for name in form.changed_data for each in self.grants_of(form, name)]
-        if granted:
-            about = {"actor": request.user.get_username(), "address": request.META.get("REMOTE_ADDR")}
-            subject, detail = str(form.instance), ", ".join(granted)
-            transaction.on_commit(
-                lambda: log_security_event("privilege_granted", subject=subject, detail=detail, **about)
-            )
-
-    def grants_of(self, form: Any, name: str) -> Iterable[str]:
-        """What this changed field grants that was not granted before, as it is logged."""
-        if name not in self.privileges:
-            return []
-        value = form.cleaned_data[name]
-        if isinstance(value, bool):
-            return [name] if value else []
-        before = form.initial.get(name) or ()
-        return [f"{name}: {_name_of(each)}" for each in value if each not in before]
-
-
-def _name_of(granted: Model) -> str:
-    if isinstance(granted, Permission):
-        return f"{granted.content_type.app_label}.{granted.codename}"
-    return str(granted)
-
 
 admin.site.unregister(Group)
 
 
 @admin.register(Group)
-class GroupAdmin(GrantsAdmin, DjangoGroupAdmin):
+class GroupAdmin(ActsAdmin, ChoosesPermissions, DjangoGroupAdmin):
     """Whoever changes a group grants something to its members, so only superusers do."""
 
     privileges = ("permissions",)
@@ -121,7 +90,7 @@ class GroupAdmin(GrantsAdmin, DjangoGroupAdmin):
 
 
 @admin.register(User)
-class UserAdmin(ActsAdmin, GrantsAdmin, DjangoUserAdmin):
+class UserAdmin(ActsAdmin, ChoosesPermissions, DjangoUserAdmin):
     list_display = ("user_id", "email", "user_name", "role", "is_active", "is_staff", "date_joined")
     list_filter = ("role", "is_active", "is_staff", "date_joined")
     search_fields = ("user_id_key__startswith", "email__startswith", "user_name")
@@ -168,7 +137,7 @@ class UserAdmin(ActsAdmin, GrantsAdmin, DjangoUserAdmin):
 
     def grants_of(self, form: Any, name: str) -> Iterable[str]:
         if name == "role" and form.cleaned_data[name] == Role.ADMIN:
-            return [Role.ADMIN.value]
+            return [f"role: {Role.ADMIN}"]
         return super().grants_of(form, name)
 
 

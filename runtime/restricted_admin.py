@@ -1,12 +1,15 @@
 """Rules that hold for every class of the administration, whoever wrote it (docs/adr/0041)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.admin.filters import FieldListFilter
 from django.contrib.admin.utils import get_fields_from_path
+from django.contrib.auth.models import Permission
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
@@ -19,7 +22,8 @@ else:
 
 
 class RestrictedAdmin(ModelAdmin):
-    """A list is narrowed only by what its filters offer, and only superusers set the fields in `privileges`.
+    """A list is narrowed only by what its filters offer. Only superusers set the fields in `privileges`, and it is
+    logged what they grant.
 
     The admin site mixes it into every class that is registered without it.
     """
@@ -64,6 +68,28 @@ class RestrictedAdmin(ModelAdmin):
             self.refuse_privileges(request, subject=f"{self.opts.label} {object_id or 'new'}", names=names)
         return super().changeform_view(request, object_id, form_url, extra_context)
 
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        if not (granted := [each for name in form.changed_data for each in self.grants_of(form, name)]):
+            return
+        about = {"actor": request.user.get_username(), "address": request.META.get("REMOTE_ADDR")}
+        about |= {"subject": str(form.instance), "detail": ", ".join(granted)}
+        # A transaction that fails grants nothing.
+        transaction.on_commit(lambda: log_security_event("privilege_granted", **about), using=form.instance._state.db)
+
+    def grants_of(self, form: Any, name: str) -> Iterable[str]:
+        """What a changed field of this name grants that was not granted before, as it is logged."""
+        if name not in self.privileges:
+            return []
+        value = form.cleaned_data[name]
+        if isinstance(value, bool):
+            return [name] if value else []
+        if isinstance(value, str):
+            field: Any = self.opts.get_field(name)
+            return [f"{name}: {value}"] if value != field.get_default() else []
+        before = form.initial.get(name) or ()
+        return [f"{name}: {_name_of(each)}" for each in value if each not in before]
+
     def refuse_privileges(self, request: HttpRequest, *, subject: str, names: Sequence[str]) -> None:
         """Raises PermissionDenied. The page has no such fields, so somebody made the request by hand."""
         log_security_event(
@@ -75,3 +101,9 @@ class RestrictedAdmin(ModelAdmin):
         )
         words = _("Your account may not set this: %(fields)s. Nothing was changed.")
         raise PermissionDenied(words % {"fields": ", ".join(names)})
+
+
+def _name_of(granted: Model) -> str:
+    if isinstance(granted, Permission):
+        return f"{granted.content_type.app_label}.{granted.codename}"
+    return str(granted)

@@ -49,7 +49,7 @@ class Administration(AdminSite):
         """Every class gets the rules of RestrictedAdmin, also one of a library (docs/adr/0041)."""
         chosen = admin_class or ModelAdmin
         if not issubclass(chosen, RestrictedAdmin):
-            chosen = type(chosen.__name__, (RestrictedAdmin, chosen), {})
+            chosen = type(chosen.__name__, (RestrictedAdmin, chosen), {"__module__": chosen.__module__})
         super().register(model_or_iterable, chosen, **options)
 
     def get_urls(self) -> list[Any]:
