@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
-from signup_sync.management.commands.serve import JOINED_MAX, Joined
+from signup_sync.protocols import JOINED_MAX, Joined
 from tests.servers.process import ROOT
 
 
