@@ -261,9 +261,9 @@ class Socket(WebSocketsSansIOProtocol):
             # uvicorn logs an error for a handshake that was answered with a status, as if nothing had been answered.
             self.handshake_complete = True
 
-    def handle_parser_exception(self) -> None:
-        if self.conn.close_sent is None:
-            # The handshake itself: uvicorn expects a frame.
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self.handshake_initiated and not self.transport.is_closing():
+            # Http passes on a whole handshake. The library refuses this one, and uvicorn would hold the connection.
+            self.transport.write(b"".join(self.conn.data_to_send()))
             self.transport.close()
-        else:
-            super().handle_parser_exception()
