@@ -12,6 +12,9 @@ from django.contrib.sessions import middleware as sessions
 from django.http import HttpRequest, HttpResponseBase
 from django.middleware import clickjacking, common, csrf, locale, security
 from django.utils.deprecation import MiddlewareMixin
+from django.utils.functional import SimpleLazyObject
+
+from authsvc.two_factor.rules import admitted
 
 # Our own files alone, sockets too; no script or style stands in a page. `data:` are the pictures in Django admin's CSS.
 POLICY: Final = (
@@ -72,7 +75,18 @@ class Csrf(InLoop, csrf.CsrfViewMiddleware):
 
 
 class Authentication(InLoop, auth.AuthenticationMiddleware):
-    """Only who asks for the user asks the database."""
+    """Sets `request.user` and `request.auser()`, which ask the database only when they are used. A session whose user
+    has a second factor that it has not proved counts as nobody's, on every page (docs/adr/0046)."""
+
+    def process_request(self, request: HttpRequest) -> None:
+        super().process_request(request)
+        user, auser = request.user, request.auser
+
+        async def admitted_later() -> Any:
+            return await sync_to_async(admitted)(request.session, await auser())
+
+        vars(request)["user"] = SimpleLazyObject(lambda: admitted(request.session, user))
+        vars(request)["auser"] = admitted_later
 
 
 class Message(InLoop, messages.MessageMiddleware):
