@@ -30,8 +30,9 @@ from eventbus.roles import START_CHECKS
 from livesettings.following import Follower
 from signup_sync import health
 from signup_sync.front.sockets import websocket_application
+from signup_sync.measured import Measured, is_for_api
 from signup_sync.registered import Registered
-from signup_sync.transport import Transport, is_for_api
+from signup_sync.transport import HttpsOnly, SecurityHeaders
 
 # The other roles are commands, which check the settings by themselves.
 BaseCommand().check(tags=[START_CHECKS])
@@ -76,4 +77,6 @@ def http(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
 services = ProtocolTypeRouter({"http": http, "websocket": websocket_application})
 # Not left to the server: that of `runserver` believes X-Forwarded-For from anybody. From here on `client` is the
 # person's address, and `scheme` what the person's browser spoke.
-application = Registered(ProxyHeadersMiddleware(Transport(services), trusted_hosts=settings.TRUSTED_PROXIES))
+believing_proxies = ProxyHeadersMiddleware(HttpsOnly(services), trusted_hosts=settings.TRUSTED_PROXIES)
+# Measured first: even to split a header is work.
+application = Registered(SecurityHeaders(Measured(believing_proxies)))

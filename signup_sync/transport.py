@@ -1,10 +1,9 @@
 """HTTPS and the security headers of every answer, whoever gives it: pages, API, health, metrics, static files, sockets.
 
-Django's middleware sees its own pages alone. This stands before all of them, behind what believes the proxies: `scheme`
-is what the person's browser spoke (docs/adr/0047).
+Django's middleware sees its own pages alone; these stand before everything (docs/adr/0047).
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote
@@ -14,6 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from django.middleware.security import SecurityMiddleware
 
 from signup_sync.front.sockets import refuse
+from signup_sync.measured import is_for_api
 
 # For every answer that does not say otherwise itself. The policy is for what is no page: Django's have their own.
 DEFAULTS: Final = (
@@ -23,51 +23,61 @@ DEFAULTS: Final = (
 )
 # Asked by probes and by Prometheus, inside: each over plain HTTP, and about this very process.
 _PLAIN: Final = ("/health/", "/metrics")
-_API: Final = "/user"
 
 Headers = list[tuple[bytes, bytes]]
 
 
-class Transport:
+class SecurityHeaders:
+    """Stands outside everything else, so that no answer goes past it. What believes the proxies is inside and corrects
+    the scope's scheme, which is looked at when the answer begins."""
+
     def __init__(self, application: Any) -> None:
         self._application = application
         self._headers = {is_secure: _security_headers(is_secure=is_secure) for is_secure in (True, False)}
 
     def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
         """No coroutine of its own: it would be kept for as long as a stream is held (docs/adr/0023)."""
-        is_secure = scope.get("scheme") in ("https", "wss")
-        headers = self._headers[is_secure]
-        is_refused = settings.SECURE_SSL_REDIRECT and not is_secure
-        if scope["type"] == "websocket":
-            sender: _Sender = _SocketSender(send, headers, extensions=scope.get("extensions") or {})
-            if is_refused:
-                return refuse(scope, receive, sender)
-        else:
-            sender = _Sender(send, headers)
-            # The API says itself what it refuses: a redirect would hide that a password went over the wire.
-            if is_refused and not (scope["path"].startswith(_PLAIN) or is_for_api(scope["path"])):
-                return _redirect(scope, sender)
+        sender = (_SocketSender if scope["type"] == "websocket" else _Sender)(scope, send, self._headers)
         answer: Awaitable[None] = self._application(scope, receive, sender)
         return answer
 
 
-def is_for_api(path: str) -> bool:
-    return path == _API or path.startswith(f"{_API}/")
+class HttpsOnly:
+    """In production, what comes over plain HTTP is redirected (pages, static files) or refused (API, sockets). Probes
+    and Prometheus ask inside, each for this very process."""
+
+    def __init__(self, application: Any) -> None:
+        self._application = application
+
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+        if settings.SECURE_SSL_REDIRECT and not _is_secure(scope):
+            if scope["type"] == "websocket":
+                return refuse(scope, receive, send)
+            # The API says itself what it refuses: a redirect would hide that a password went over the wire.
+            if not (scope["path"].startswith(_PLAIN) or is_for_api(scope["path"])):
+                return _redirect(scope, send)
+        answer: Awaitable[None] = self._application(scope, receive, send)
+        return answer
+
+
+def _is_secure(scope: Any) -> bool:
+    return scope.get("scheme") in ("https", "wss")
 
 
 class _Sender:
     """Adds headers to the beginning of an answer, where they are not in it."""
 
-    __slots__ = ("_headers", "_send")
+    __slots__ = ("_headers", "_scope", "_send")
 
-    def __init__(self, send: Any, headers: Headers) -> None:
+    def __init__(self, scope: Any, send: Any, headers: Mapping[bool, Headers]) -> None:
+        self._scope = scope
         self._send = send
         self._headers = headers
 
     def __call__(self, message: Any) -> Awaitable[None]:
         if message["type"] == "http.response.start":
             there = {name.lower() for name, _ in message.get("headers", ())}
-            more = [header for header in self._headers if header[0] not in there]
+            more = [header for header in self._headers[_is_secure(self._scope)] if header[0] not in there]
             message = {**message, "headers": [*message.get("headers", ()), *more]}
         sent: Awaitable[None] = self._send(message)
         return sent
@@ -78,9 +88,9 @@ class _SocketSender(_Sender):
 
     __slots__ = ("_gives_answer",)
 
-    def __init__(self, send: Any, headers: Headers, *, extensions: Any) -> None:
-        super().__init__(send, headers)
-        self._gives_answer = "websocket.http.response" in extensions
+    def __init__(self, scope: Any, send: Any, headers: Mapping[bool, Headers]) -> None:
+        super().__init__(scope, send, headers)
+        self._gives_answer = "websocket.http.response" in (scope.get("extensions") or {})
 
     def __call__(self, message: Any) -> Awaitable[None]:
         if message["type"] == "websocket.accept":
@@ -90,7 +100,8 @@ class _SocketSender(_Sender):
         return super().__call__(message)
 
     async def _refuse(self) -> None:
-        headers = [(b"content-type", b"text/plain"), (b"content-length", b"0"), *self._headers]
+        more = self._headers[_is_secure(self._scope)]
+        headers = [(b"content-type", b"text/plain"), (b"content-length", b"0"), *more]
         start = {"type": "websocket.http.response.start", "status": HTTPStatus.FORBIDDEN.value, "headers": headers}
         await self._send(start)
         await self._send({"type": "websocket.http.response.body", "body": b"", "more_body": False})

@@ -144,6 +144,13 @@ def test_a_foreign_pages_socket_is_refused_with_the_headers(web: Web) -> None:
     assert "ASGI" not in web.log()
 
 
+@pytest.mark.parametrize(("path", "status"), [("/x?" + "y" * 9000, 414), ("/user?" + "y" * 9000, 414)])
+def test_what_is_refused_unread_has_the_headers_too(web: Web, path: str, status: int) -> None:
+    answer = web.get_by_https(path)
+    assert (answer.status, answer.headers["cache-control"]) == (status, "no-store")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
 def test_cookies_are_for_https_alone(web: Web) -> None:
     cookies = web.get_by_https("/signup/", Host="signup.example.org").cookies
     assert len(cookies) == 2
