@@ -87,7 +87,7 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
 
     async def connect(self) -> None:
         client = self.scope.get("client")
-        # Before the ticket is read: one that is refused holds its connection for a while as well.
+        # Before the ticket is verified, which is work.
         self._held.enter_context(held_sockets.one(address=client and client[0]))
         browser = browser_of(parse_cookie(_header(self.scope, b"cookie") or ""))
         try:
