@@ -2,7 +2,6 @@
 
 import logging
 import random
-import select
 import time
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -10,6 +9,7 @@ from typing import Final, TypeVar
 from django.db import Error, IntegrityError, OperationalError, connections, transaction
 
 from eventbus.errors import TransientError
+from runtime.postgresql.base import has_ended
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -50,17 +50,20 @@ def unless_crossed(work: Callable[[], T], *, otherwise: T, using: str) -> T:
 
 
 def leave_ended_connection(using: str) -> None:
-    """Closes this thread's connection if PostgreSQL has ended it, so that the next query makes another.
+    """Closes this thread's connection if PostgreSQL has ended it, so that the next query gets another.
 
-    For threads that keep theirs between two batches: the pool would ask the server each time it lends one, which is one
-    more round trip in each step of a sign-up. A server that was asked nothing says nothing, but that it ends.
+    For threads that keep theirs between two batches: to borrow one for each would be one more round trip in each step
+    of a sign-up.
     """
     wrapper = connections[using]
-    if wrapper.vendor == "postgresql" and wrapper.connection is not None and not wrapper.in_atomic_block:
-        socket = select.poll()
-        socket.register(wrapper.connection.fileno(), select.POLLIN)
-        if socket.poll(0):
-            wrapper.close()
+    if (
+        wrapper.vendor == "postgresql"
+        and wrapper.connection is not None
+        and not wrapper.in_atomic_block
+        and has_ended(wrapper.connection)
+    ):
+        wrapper.connection.close()
+        wrapper.close()
 
 
 def is_crossed(error: Error) -> bool:

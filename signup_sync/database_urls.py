@@ -56,7 +56,7 @@ def read_database_url(name: str, url: str) -> dict[str, Any]:
     if not database:
         raise _refusal(name, "it names no database. A PostgreSQL URL is postgres://user:password@host:port/database")
     return {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "runtime.postgresql",
         "NAME": database,
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),

@@ -164,8 +164,6 @@ def database(service: str) -> dict[str, Any]:
             # PostgreSQL was away, the pool would stay away once more.
             "pool": {"min_size": 1, "max_size": DATABASE_POOL_SIZE, "timeout": 3, "reconnect_timeout": 2}
         }
-        # The pool looks at a connection before it lends it: after a restart of PostgreSQL all of them are dead.
-        config["CONN_HEALTH_CHECKS"] = True
     return config
 
 
