@@ -20,6 +20,9 @@ DEAD_LETTERS_WAITING: Final = Gauge(
 )
 LAG: Final = Gauge("eventbus_lag_messages", "Messages of the topic that the group has not committed.", _READING)
 UNDELIVERED: Final = Counter("eventbus_undelivered_total", "Messages that Kafka did not acknowledge.", ["topic"])
+PRODUCERS_REPLACED: Final = Counter(
+    "eventbus_producers_replaced_total", "Producers that could do nothing any more and were replaced."
+)
 HEARTBEAT_AGE: Final = Gauge("eventbus_heartbeat_age_seconds", "Since the role last went round its loop.")
 
 

@@ -1,9 +1,11 @@
 """Publishing to Kafka, from any thread."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -12,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from eventbus.clients import client_config, prefixed, unprefixed
 from eventbus.errors import DeliveryError, TooLargeError, is_fatal
 from eventbus.messages import Outgoing
-from eventbus.metrics import UNDELIVERED
+from eventbus.metrics import PRODUCERS_REPLACED, UNDELIVERED
 from eventbus.topics import DEAD_LETTER_MAX
 
 logger = logging.getLogger(__name__)
@@ -25,6 +27,8 @@ GIVEN_UP_AFTER: Final = 10.0
 WAITING_MAX: Final = 20_000
 # Seconds between two looks whether the local queue has room again.
 ROOM_PAUSE: Final = 0.01
+# Seconds between two replacements of a client that can do nothing any more: what ends it may last.
+REPLACED_AFTER: Final = 5.0
 # Seconds that the polling thread waits for reports at a time; close() waits for it.
 POLL: Final = 0.2
 
@@ -34,26 +38,14 @@ Report = Callable[[KafkaError | None, Message], None]
 class EventProducer:
     """Publishes with acks=all, without duplicates by the client's own retries, and a key's messages in their order.
 
-    One per process is enough. It has a thread of its own, which close() ends.
+    One per process is enough. It has a thread of its own, which close() ends. A client that Kafka has fenced or refused
+    for good is replaced by the next send(); send_all() raises, because a role that waits for its answers is restarted.
     """
 
     def __init__(self) -> None:
-        self._producer = Producer(
-            client_config(
-                {
-                    "acks": "all",
-                    "enable.idempotence": True,
-                    # Where Java's and Node's clients put a key, too.
-                    "partitioner": "murmur2_random",
-                    # Batches are made by who sends: to wait for more cost each of a sign-up's messages 1.2 ms.
-                    "linger.ms": 0,
-                    # A dead letter is larger than the message that it holds. Each topic has its own limit as well.
-                    "message.max.bytes": DEAD_LETTER_MAX,
-                    "message.timeout.ms": int(GIVEN_UP_AFTER * 1000),
-                    "queue.buffering.max.messages": WAITING_MAX,
-                }
-            )
-        )
+        self._producer = _new_producer()
+        self._replacing = threading.Lock()
+        self._replaced_at = -math.inf
         self._losses = _Losses()
         self._closing = threading.Event()
         self._poller = threading.Thread(target=self._poll, name="kafka-producer", daemon=True)
@@ -69,11 +61,16 @@ class EventProducer:
 
         One that was taken may fail later: that is logged and counted, and the caller does not learn of it.
         """
-        try:
-            self._produce(message, self._losses.report)
-        except (BufferError, KafkaException) as error:
-            self._losses.add(message.topic, str(error))
-            return False
+        for is_last in (False, True):
+            producer = self._producer
+            try:
+                self._produce(message, self._losses.report)
+            except (BufferError, KafkaException) as error:
+                if not is_last and _is_fatal_to_client(error) and self._replace(producer, error):
+                    continue
+                self._losses.add(message.topic, str(error))
+                return False
+            break
         return True
 
     def send_all(self, messages: Sequence[Outgoing], *, timeout: float) -> None:
@@ -114,6 +111,23 @@ class EventProducer:
             on_delivery=report,
         )
 
+    def _replace(self, failed: Producer, error: Exception) -> bool:
+        """Makes another client in place of one that can do nothing any more. False: the last one was made just now."""
+        with self._replacing:
+            if self._producer is not failed:
+                return True
+            if time.monotonic() < self._replaced_at + REPLACED_AFTER:
+                return False
+            self._replaced_at = time.monotonic()
+            logger.error("the producer can't go on and is replaced: %s", error)
+            PRODUCERS_REPLACED.inc()
+            self._producer = _new_producer()
+        # Reports what it still holds as undelivered.
+        failed.purge()
+        with suppress(KafkaException):
+            failed.poll(0)
+        return True
+
     def _produce_when_there_is_room(self, message: Outgoing, report: Report, deadline: float) -> None:
         while True:
             try:
@@ -127,8 +141,36 @@ class EventProducer:
 
     def _poll(self) -> None:
         while not self._closing.is_set():
-            self._producer.poll(POLL)
+            producer = self._producer
+            try:
+                producer.poll(POLL)
+            except KafkaException as error:
+                # The client raises a fatal error here as well, once: this thread must outlive it.
+                self._replace(producer, error)
             self._losses.log()
+
+
+def _new_producer() -> Producer:
+    return Producer(
+        client_config(
+            {
+                "acks": "all",
+                "enable.idempotence": True,
+                # Where Java's and Node's clients put a key, too.
+                "partitioner": "murmur2_random",
+                # Batches are made by who sends: to wait for more cost each of a sign-up's messages 1.2 ms.
+                "linger.ms": 0,
+                # A dead letter is larger than the message that it holds. Each topic has its own limit as well.
+                "message.max.bytes": DEAD_LETTER_MAX,
+                "message.timeout.ms": int(GIVEN_UP_AFTER * 1000),
+                "queue.buffering.max.messages": WAITING_MAX,
+            }
+        )
+    )
+
+
+def _is_fatal_to_client(error: Exception) -> bool:
+    return isinstance(error, KafkaException) and is_fatal(error.args[0])
 
 
 class Delivery:

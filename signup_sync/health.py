@@ -1,9 +1,10 @@
 """The web process's health pages, for compose, gateways and `make run`, and its metrics; the other roles' are
 eventbus.health's.
 
-`/health/live`: 200 while the event loop turns. `/health/ready`: 200, or 503 with the parts that are away:
-`{"status": "unavailable", "unavailable": ["redis"]}`. Both, and `/metrics`, are for whoever asks this very process: a
-request that came through a proxy finds nothing (docs/adr/0019).
+`/health/live`: 200 while the event loop turns. `/health/ready`: 200 while this process can do its own work, which it
+also can without Redis, `{"status": "ok", "unavailable": ["redis"]}`; otherwise 503, `{"status": "unavailable",
+"unavailable": ["database"]}`. Both, and `/metrics`, are for whoever asks this very process: a request that came through
+a proxy finds nothing (docs/adr/0019).
 
 A plain ASGI application beside Django: a probe names no host that ALLOWED_HOSTS need know, and costs no thread.
 """
@@ -45,10 +46,13 @@ async def application(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGI
         await send_json(send, HTTPStatus.OK, {"status": "ok"})
     elif scope["path"] != "/health/ready":
         await send_json(send, HTTPStatus.NOT_FOUND, {"status": "there are /health/live and /health/ready"})
-    elif away := await parts_away():
-        await send_json(send, HTTPStatus.SERVICE_UNAVAILABLE, {"status": "unavailable", "unavailable": away})
     else:
-        await send_json(send, HTTPStatus.OK, {"status": "ok"})
+        away = await parts_away()
+        # Without Redis every instance still does its work: a probe that removed them all would make an outage of it.
+        is_ready = "database" not in away
+        status = HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
+        document = {"status": "ok" if is_ready else "unavailable"}
+        await send_json(send, status, document | ({"unavailable": away} if away else {}))
 
 
 def is_proxied(scope: HTTPScope) -> bool:
@@ -56,14 +60,14 @@ def is_proxied(scope: HTTPScope) -> bool:
 
 
 async def parts_away() -> list[str]:
-    """Which of what this process needs does not answer: its database (it uses no other service's) and Redis."""
+    """Which parts do not answer: this process's database (it uses no other service's), and Redis."""
     database = asyncio.get_running_loop().run_in_executor(_database_thread, _ask_database)
     parts = {"database": database, "redis": _ask_redis()}
     waits = (asyncio.wait_for(part, PATIENCE) for part in parts.values())
     away = []
     for name, answer in zip(parts, await asyncio.gather(*waits, return_exceptions=True), strict=True):
         if isinstance(answer, BaseException):
-            logger.warning("not ready: %s is away: %r", name, answer)
+            logger.warning("%s is away: %r", name, answer)
             away.append(name)
     return away
 

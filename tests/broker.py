@@ -13,6 +13,7 @@ from confluent_kafka import (
     OFFSET_BEGINNING,
     OFFSET_INVALID,
     Consumer,
+    KafkaError,
     KafkaException,
     Message,
     Producer,
@@ -102,6 +103,16 @@ def put_with_unreadable_header(topic: str, value: bytes) -> None:
     assert sent == 0
     assert rdkafka.rd_kafka_flush(producer, 30_000) == 0
     rdkafka.rd_kafka_destroy(producer)
+
+
+def break_for_good(producer: Producer) -> None:
+    """Gives a client of confluent-kafka a fatal error, by the hook that librdkafka has for such tests."""
+    package = Path(confluent_kafka.__file__).parent
+    [library] = package.with_name("confluent_kafka.libs").glob("librdkafka-*")
+    rdkafka = ctypes.CDLL(str(library))
+    # The first member of confluent-kafka's object, behind Python's own two.
+    handle = ctypes.c_void_p.from_address(id(producer) + 2 * ctypes.sizeof(ctypes.c_void_p))
+    assert rdkafka.rd_kafka_test_fatal_error(handle, KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, b"broken by a test") == 0
 
 
 def read(topic: str, count: int, *, timeout: float = PATIENCE) -> list[Message]:

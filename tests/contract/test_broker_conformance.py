@@ -25,6 +25,7 @@ from eventbus.topics import MESSAGE_MAX, TopicError, dead_letter_topic, ensure_t
 from tests.broker import (
     RecordingHandler,
     RunningConsumer,
+    break_for_good,
     committed,
     consuming,
     let_take,
@@ -102,6 +103,16 @@ def test_a_message_that_is_too_large_is_no_success(producer):
     with pytest.raises(DeliveryError, match="too large") as raised:
         producer.send_all([Outgoing(topic, "key", b"good"), too_large], timeout=10)
     assert too_large in raised.value.failed
+
+
+def test_a_producer_that_can_do_nothing_any_more_is_replaced(producer):
+    topic = new_topic()
+    assert producer.send(Outgoing(topic, "key", b"before"))
+    read(topic, 1)
+    break_for_good(producer._producer)
+    assert producer.send(Outgoing(topic, "key", b"after"))
+    assert [message.value() for message in read(topic, 2)] == [b"before", b"after"]
+    producer.send_all([Outgoing(topic, "key", b"last")], timeout=10)
 
 
 # --- Offsets follow the work ------------------------------------------------------------------------------------

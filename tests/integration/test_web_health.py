@@ -72,10 +72,10 @@ async def test_ready_when_database_and_redis_answer() -> None:
     assert response == (200, {"status": "ok"})
 
 
-async def test_redis_away_is_named(settings: Settings) -> None:
+async def test_redis_away_is_named_and_takes_no_instance_away(settings: Settings) -> None:
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
     response = await get("/health/ready")
-    assert response == (503, {"status": "unavailable", "unavailable": ["redis"]})
+    assert response == (200, {"status": "ok", "unavailable": ["redis"]})
 
 
 async def test_a_redis_that_hangs_is_given_up(
@@ -85,7 +85,7 @@ async def test_a_redis_that_hangs_is_given_up(
     monkeypatch.setattr(health, "PATIENCE", 0.2)
     begun_at = time.monotonic()
     response = await get("/health/ready")
-    assert "redis" in response[1]["unavailable"]
+    assert response == (200, {"status": "ok", "unavailable": ["redis"]})
     assert time.monotonic() - begun_at < PATIENCE
 
 
