@@ -27,6 +27,7 @@ from authsvc.identity import user_id_key
 from authsvc.lights import Status
 from authsvc.models import SignUp, User
 from authsvc.timeline import story_of
+from authsvc.two_factor.admin import ResetsTwoFactor
 from authsvc.views import in_words
 from eventbus.acts import ActsAdmin
 
@@ -88,19 +89,19 @@ class GroupAdmin(ChoosesPermissions, DjangoGroupAdmin):
 
 
 @admin.register(User)
-class UserAdmin(ActsAdmin, ChoosesPermissions, DjangoUserAdmin):
+class UserAdmin(ActsAdmin, ResetsTwoFactor, ChoosesPermissions, DjangoUserAdmin):
     list_display = ("user_id", "email", "user_name", "role", "is_active", "is_staff", "date_joined")
     list_filter = ("role", "is_active", "is_staff", "date_joined")
     search_fields = ("user_id_key__startswith", "email__startswith", "user_name")
     search_help_text = _("The beginning of a user ID or email address, or part of a name.")
     ordering = ("-id",)
-    readonly_fields = ("owner_signup_id", "date_joined", "last_login")
+    readonly_fields = ("owner_signup_id", "date_joined", "last_login", "two_factor")
     add_form = UserCreationForm
     add_fieldsets = ((None, {"fields": ("user_id", "email", "user_name", "role", "password1", "password2")}),)
     fieldsets = (
         (None, {"fields": ("user_id", "email", "user_name", "role", "password")}),
         (_("Permissions"), {"fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions")}),
-        (_("Origin"), {"fields": ("owner_signup_id", "date_joined", "last_login")}),
+        (_("Origin"), {"fields": ("owner_signup_id", "date_joined", "last_login", "two_factor")}),
     )
     filter_horizontal = ("groups", "user_permissions")
 
