@@ -7,6 +7,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
+from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import models, router, transaction
 from django.utils import timezone
@@ -37,6 +38,8 @@ class UserManager(BaseUserManager["User"]):
     def create_user(self, user_id: str, email: str, password: str | None = None, **fields: Any) -> "User":
         fields.setdefault("user_name", user_id)
         user = self.model(user_id=user_id, email=email, **fields)
+        if password is not None:
+            validate_password(password, user)
         user.set_password(password)
         user.full_clean(exclude=["password"])
         user.save(using=self._db)
@@ -76,6 +79,10 @@ class User(AbstractBaseUser, PermissionsMixin):
         verbose_name_plural = _("users")
         constraints = [
             models.UniqueConstraint(fields=["user_id_key"], name="user_id_key_unique"),
+            # It follows from the one above. Django asks it of whatever a login names (auth.E003).
+            models.UniqueConstraint(
+                fields=["user_id"], name="user_id_unique", violation_error_message=_("This user ID is taken.")
+            ),
             models.UniqueConstraint(
                 fields=["email"],
                 name="user_email_unique",
@@ -98,9 +105,14 @@ class User(AbstractBaseUser, PermissionsMixin):
         self.email = identity.normalize_email(self.email)
 
     def clean_fields(self, exclude: Collection[str] | None = None) -> None:
-        """Normalises first: the limits are those of what is saved."""
+        """Normalises first: the limits are those of what is saved. What is kept already need not follow the rules,
+        which may have become stricter since: such a user could not even be deactivated otherwise."""
         self.normalize()
-        super().clean_fields(exclude=exclude)
+        row = type(self).objects.filter(pk=self.pk).first()
+        unchanged = {
+            name for name in ("user_id", "user_name", "email") if row and getattr(row, name) == getattr(self, name)
+        }
+        super().clean_fields(exclude={*(exclude or ()), *unchanged})
 
     def clean(self) -> None:
         """Says at the user ID that it is taken: its folded twin, which is the unique one, is in no form."""

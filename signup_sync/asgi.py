@@ -30,7 +30,9 @@ from eventbus.roles import START_CHECKS
 from livesettings.following import Follower
 from signup_sync import health
 from signup_sync.front.sockets import websocket_application
+from signup_sync.measured import Measured, is_for_api
 from signup_sync.registered import Registered
+from signup_sync.transport import HttpsOnly, SecurityHeaders
 
 # The other roles are commands, which check the settings by themselves.
 BaseCommand().check(tags=[START_CHECKS])
@@ -42,7 +44,7 @@ follower.start()
 
 def static_files() -> ServeStaticASGI:
     """The static files from where the apps have them: nothing is collected, so nothing can be missing or stale."""
-    application = ServeStaticASGI(None)
+    application = ServeStaticASGI(None, allow_all_origins=False)
     for finder in get_finders():
         for path, storage in finder.list(ignore_patterns=None):
             url = f"{settings.STATIC_URL}{path}"
@@ -69,11 +71,12 @@ pages = URLRouter(
 
 def http(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
     """The API's requests go past the router, which would keep a copy of the scope for as long as a stream is held."""
-    is_for_api = scope["path"] == "/user" or scope["path"].startswith("/user/")
-    return (api if is_for_api else pages)(scope, receive, send)
+    return (api if is_for_api(scope["path"]) else pages)(scope, receive, send)
 
 
 services = ProtocolTypeRouter({"http": http, "websocket": websocket_application})
 # Not left to the server: that of `runserver` believes X-Forwarded-For from anybody. From here on `client` is the
-# person's address.
-application = Registered(ProxyHeadersMiddleware(services, trusted_hosts=settings.TRUSTED_PROXIES))
+# person's address, and `scheme` what the person's browser spoke.
+believing_proxies = ProxyHeadersMiddleware(HttpsOnly(services), trusted_hosts=settings.TRUSTED_PROXIES)
+# Measured first: even to split a header is work.
+application = Registered(SecurityHeaders(Measured(believing_proxies)))
