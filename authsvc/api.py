@@ -148,7 +148,8 @@ class SignUpApi:
         if self._hashers.is_full or self._writer.is_full:
             raise QueueFullError
         await self._admit(scope, signup_id, request, has_key=key is not None)
-        if request.role == Role.ADMIN and not await self._read(lambda: may_add_admin(scope)):
+        is_admin = request.role == Role.ADMIN
+        if is_admin and not await self._read(lambda: may_add_admin(scope, user_id=request.user_id)):
             raise Problem(HTTPStatus.FORBIDDEN, "Only staff may sign up an administrator.")
         return signup_id, request
 
