@@ -290,7 +290,7 @@ def test_a_lost_phone_is_no_reason_to_wait_recovery_codes_have_their_own_count(u
 
 
 @pytest.mark.parametrize(
-    "code", ["", "0" * 41, "١٢٣٤٥٦", "12345\x00", "１" * 6, "a" * 100_000, "__import__", "-00001", "0x12345"]
+    "code", ["", "0" * 41, "١٢٣٤٥٦", "12345\x00", "１" * 6, "a" * 2_000, "__import__", "-00001", "0x12345"]
 )
 def test_what_is_no_code_is_refused_in_words(user: User, codes: list[str], code: str):
     client = Client()
