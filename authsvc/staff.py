@@ -9,6 +9,7 @@ from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
 
+from authsvc.admin_sessions import may_still_administer
 from authsvc.sessions import SessionStore
 from authsvc.two_factor.rules import admitted, may_administer
 
@@ -22,7 +23,7 @@ def may_add_admin(scope: HTTPScope) -> bool:
     request = ASGIRequest(dict(scope), io.BytesIO())
     request.session = SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
     user = admitted(request.session, get_user(request))
-    if not (may_administer(user) and user.has_perm("authsvc.add_admin")):
+    if not (may_administer(user) and may_still_administer(request.session) and user.has_perm("authsvc.add_admin")):
         return False
     csrf = CsrfViewMiddleware(_no_view)
     csrf.process_request(request)
