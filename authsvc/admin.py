@@ -7,7 +7,6 @@ from uuid import UUID
 from django import forms
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
-from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import BaseUserCreationForm
 from django.contrib.auth.models import Group, Permission
 from django.db.models import QuerySet
@@ -22,6 +21,7 @@ from django.utils.translation import gettext_lazy as _
 
 from authsvc import traffic_admin  # noqa: F401 - registers its page
 from authsvc.admin_filters import BegunFilter, FailureGroupFilter, LightsFilter
+from authsvc.admin_passwords import PasswordEventsAdmin
 from authsvc.admin_replay import ReplayForm, go_on, services_to_ask
 from authsvc.identity import user_id_key
 from authsvc.lights import Status
@@ -88,7 +88,7 @@ class GroupAdmin(ChoosesPermissions, DjangoGroupAdmin):
 
 
 @admin.register(User)
-class UserAdmin(ActsAdmin, ChoosesPermissions, DjangoUserAdmin):
+class UserAdmin(ActsAdmin, ChoosesPermissions, PasswordEventsAdmin):
     list_display = ("user_id", "email", "user_name", "role", "is_active", "is_staff", "date_joined")
     list_filter = ("role", "is_active", "is_staff", "date_joined")
     search_fields = ("user_id_key__startswith", "email__startswith", "user_name")
@@ -111,7 +111,8 @@ class SignUpAdmin(ActsAdmin):
     list_filter = (LightsFilter, FailureGroupFilter, BegunFilter)
     search_fields = ("user_id_key",)
     search_help_text = _("A user ID or its beginning, or a whole sign-up ID.")
-    ordering = ("-id",)
+    # Not by id: whoever signs up chooses that, with the Idempotency-Key.
+    ordering = ("-created_at", "-id")
     # What has an index: anything else would sort every row for one page.
     sortable_by = ("user", "begun")
     show_full_result_count = False

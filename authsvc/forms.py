@@ -14,16 +14,15 @@ from django.http import HttpRequest, HttpResponseBase
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from authsvc.identity import EMAIL_MAX, USER_ID_MAX, user_id_key
+from authsvc.identity import EMAIL_MAX, USER_ID_BYTES_MAX, user_id_key
 from authsvc.models import User
 from authsvc.passwords import is_too_long
 from authsvc.rate_limits import Attempt, TooManyError, attempt_limits
 from authsvc.security_events import address_of
 from runtime.security_log import SecurityEvent, log_security_event
+from runtime.untrusted import is_longer_than
 
 WRONG_TOO_OFTEN: Final = _("Too many wrong passwords for this account came from your network. {again}")
-# Bytes of a login name; a userId has 288 at most, typed as Hangul letters.
-NAME_MAX: Final = USER_ID_MAX * 9
 
 
 class LimitedForm(BaseForm):
@@ -92,6 +91,14 @@ class LoginForm(LimitedForm, AuthenticationForm):
     attempt = "login"
     too_many = _("Too many tries to log in came from your network just now. {again}")
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Django's limit is that of a kept user ID, and the browser cuts what is longer: a Hangul syllable may be typed
+        # as three letters. What is longer than this Django does not normalise.
+        username: Any = self.fields["username"]
+        username.max_length = USER_ID_BYTES_MAX
+        username.widget.attrs["maxlength"] = USER_ID_BYTES_MAX
+
     def clean(self) -> Any:
         try:
             cleaned = super().clean()
@@ -118,7 +125,7 @@ class LoginForm(LimitedForm, AuthenticationForm):
     def account(self) -> str:
         """What counts as one account; of a text that is too long for a user ID nothing is kept."""
         typed = self.cleaned_data.get("username", "")
-        return user_id_key(typed) if len(typed.encode()) <= NAME_MAX else ""
+        return "" if is_longer_than(USER_ID_BYTES_MAX, typed) else user_id_key(typed)
 
     @property
     def actor(self) -> str | None:

@@ -105,9 +105,14 @@ class User(AbstractBaseUser, PermissionsMixin):
         self.email = identity.normalize_email(self.email)
 
     def clean_fields(self, exclude: Collection[str] | None = None) -> None:
-        """Normalises first: the limits are those of what is saved."""
+        """Normalises first: the limits are those of what is saved. What is kept already need not follow the rules,
+        which may have become stricter since: such a user could not even be deactivated otherwise."""
         self.normalize()
-        super().clean_fields(exclude=exclude)
+        row = type(self).objects.filter(pk=self.pk).first()
+        unchanged = {
+            name for name in ("user_id", "user_name", "email") if row and getattr(row, name) == getattr(self, name)
+        }
+        super().clean_fields(exclude={*(exclude or ()), *unchanged})
 
     def clean(self) -> None:
         """Says at the user ID that it is taken: its folded twin, which is the unique one, is in no form."""

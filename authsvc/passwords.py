@@ -15,6 +15,8 @@ from django.contrib.auth.password_validation import (
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 
+from runtime.untrusted import is_longer_than
+
 # Characters after NFC.
 PASSWORD_MIN: Final = 8
 PASSWORD_MAX: Final = 128
@@ -24,7 +26,7 @@ PASSWORD_BYTES_MAX: Final = PASSWORD_MAX * 9
 
 def is_too_long(password: str) -> bool:
     """Whether it has more bytes than any password. NFC takes time by the square of a length: this is asked first."""
-    return len(password) > PASSWORD_BYTES_MAX or len(password.encode(errors="surrogatepass")) > PASSWORD_BYTES_MAX
+    return is_longer_than(PASSWORD_BYTES_MAX, password)
 
 
 def normalize_password(password: str) -> str:

@@ -240,6 +240,16 @@ RELAY_MAX_PAUSE = env.float("RELAY_MAX_PAUSE", default=20.0)
 RELAY_MAX_ATTEMPTS = env.int("RELAY_MAX_ATTEMPTS", default=33)
 # The most events that one relay sends again in a second. Default: 500.
 RELAY_RATE = env.int("RELAY_RATE", default=500)
+# User IDs that nobody can sign up with, nor with one that looks the same; an administrator may still give one to
+# somebody (docs/adr/0039). Comma-separated. Default: those that people take for the operator of the installation.
+RESERVED_USER_IDS: list[str] = env.list(
+    "RESERVED_USER_IDS",
+    default=[
+        "abuse", "admin", "administrator", "anonymous", "help", "hostmaster", "noreply", "null", "official", "operator",
+        "postmaster", "root", "security", "staff", "superuser", "support", "sysadmin", "system", "undefined",
+        "webmaster", "관리자", "운영자",
+    ],
+)  # fmt: skip
 # Days that a complete sign-up is kept; `manage.py purge` deletes it then. Longer than anything can come again that is
 # about it, which is checked at start (authsvc.retention). Default: 90.
 SIGNUP_RETENTION = env.int("SIGNUP_RETENTION", default=90)
@@ -307,6 +317,7 @@ MIDDLEWARE = [
     "signup_sync.middleware.ContentSecurityPolicy",
     "signup_sync.middleware.Session",
     "signup_sync.middleware.Locale",
+    "signup_sync.middleware.MeasuredFields",
     "signup_sync.middleware.Common",
     "signup_sync.middleware.Csrf",
     "signup_sync.middleware.Authentication",
