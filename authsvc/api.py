@@ -39,7 +39,7 @@ from authsvc.requests import (
 from authsvc.services import NewSignUp, read_states
 from authsvc.staff import may_add_admin
 from authsvc.streams import follow
-from authsvc.tickets import forwarded_address, issue_ticket, opens
+from authsvc.tickets import forwarded_address, is_from_front, issue_ticket, opens
 from authsvc.writer import SignUpWriter
 from eventbus.errors import is_transient
 from eventbus.producer import EventProducer
@@ -96,6 +96,7 @@ class SignUpApi:
         await mails_leave
 
     async def _route(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        _refuse_plain_http(scope)
         path = scope["path"]
         if path == "/user":
             _allow(scope, "POST")
@@ -255,6 +256,14 @@ class SignUpApi:
     @cached_property
     def _hub(self) -> StreamHub:
         return StreamHub(self._projection, self._read_states)
+
+
+def _refuse_plain_http(scope: HTTPScope) -> None:
+    """In production the API is for HTTPS; the front comes to it inside (docs/adr/0047)."""
+    if not settings.SECURE_SSL_REDIRECT or scope.get("scheme") == "https":
+        return
+    if not is_from_front(header(scope, b"signup-address") or ""):
+        raise Problem(HTTPStatus.FORBIDDEN, "Use HTTPS. What this request held went over the network unencrypted.")
 
 
 def _closed() -> Problem | None:

@@ -274,8 +274,6 @@ AUTH_USER_MODEL = "authsvc.User"
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "account"
 LOGOUT_REDIRECT_URL = "login"
-# userId is unique through its case-folded twin, user_id_key.
-SILENCED_SYSTEM_CHECKS = ["auth.E003"]
 
 # optional: everybody may turn two-factor authentication on. required: staff must, before they can use the
 # administration or sign up administrators by the API. Default: optional.
@@ -321,8 +319,6 @@ MIDDLEWARE = [
     "signup_sync.middleware.Message",
     "signup_sync.middleware.XFrameOptions",
 ]
-# They look for Django's own names in the list above, where its classes are derived from.
-SILENCED_SYSTEM_CHECKS += ["security.W001", "security.W002", "security.W003"]
 ROOT_URLCONF = "signup_sync.urls"
 ASGI_APPLICATION = "signup_sync.asgi.application"
 TEMPLATES = [

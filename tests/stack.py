@@ -63,6 +63,9 @@ class Stack:
     servers also auth-1 and auth-2 behind the gateway; each can be stopped, killed, paused and started again.
     """
 
+    # What `real` starts for itself.
+    redis_server: type[RedisServer] = RedisServer
+
     def __init__(self, env: Mapping[str, str], *, directory: Path, redis: RedisServer, base_url: str) -> None:
         self.env = {
             # Nothing else of the environment in which the tests run: what is exported there is no part of the test.
@@ -114,7 +117,7 @@ class Stack:
         """
         ports = {name: free_port() for name in ("web", *(f"auth-{number + 1}" for number in range(auths)))}
         web, *auth = (f"{LOOPBACK}:{port}" for port in ports.values())
-        with _directory() as directory, RedisServer() as redis, CaddyServer(web=web, auth=auth) as caddy:
+        with _directory() as directory, cls.redis_server() as redis, CaddyServer(web=web, auth=auth) as caddy:
             prefix = directory.name.replace("-", "_") + "_"
             postgresql.create_databases(prefix)
             env = postgresql.env_of(prefix) | kafka.env | settings

@@ -175,6 +175,12 @@ class Socket(WebSocketsSansIOProtocol):
         super().start_keepalive()
         del self.request, self.response
 
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body":
+            # uvicorn's overlooks that this is an answer: it would log an error and send a second one.
+            self.handshake_complete = True
+
 
 def config(application: Any) -> uvicorn.Config:
     return uvicorn.Config(
