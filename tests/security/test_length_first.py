@@ -91,9 +91,11 @@ def assert_cheap(web: Web, ordinary: Callable[[], object], worst: dict[str, Call
 
 
 def of_sizes(sizes: tuple[int, ...]) -> Iterator[tuple[str, str]]:
+    """Each kind of cost once; the others of its kind are tried inside (test_length_first_inside.py)."""
     for size in sizes:
         for name, text in worst_texts(size):
-            yield f"{name}, {size} bytes", text
+            if name in ("marks", "digits", "quoted words"):
+                yield f"{name}, {size} bytes", text
 
 
 @pytest.mark.parametrize("name", ["userId", "userName", "email", "userPw", "role", "unknown"])
