@@ -76,6 +76,8 @@ class Stack:
             "SECRET_KEY": secrets.token_urlsafe(50),
             "KAFKA_PREFIX": directory.name + "-",
             "GATEWAY_URL": base_url,
+            # All clients of a test come from one address.
+            "HELD_PER_ADDRESS": "0",
             **redis.env,
             **env,
         }
