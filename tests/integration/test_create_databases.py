@@ -73,9 +73,9 @@ def test_a_service_reads_and_writes_rows_of_what_its_owner_made(server, service)
     ],
 )
 def test_a_service_changes_nothing_but_rows(server, service, statement):
-    with psycopg.connect(url(server, role=service, database=service)) as connection:
-        with pytest.raises(errors.InsufficientPrivilege):
-            connection.execute(statement.format(service=service))
+    connection = psycopg.connect(url(server, role=service, database=service))
+    with connection, pytest.raises(errors.InsufficientPrivilege):
+        connection.execute(statement.format(service=service))
 
 
 @pytest.mark.parametrize("role", [*SERVICES, *(f"{service}_owner" for service in SERVICES)])

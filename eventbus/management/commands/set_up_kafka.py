@@ -54,4 +54,6 @@ def _explained(error: Exception) -> str:
         return str(error)
     if reason.code() == KafkaError.SECURITY_DISABLED:
         return "Kafka checks no rights: set authorizer.class.name on its brokers, or leave out --acls."
+    if reason.code() in (KafkaError.CLUSTER_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED):
+        return "Kafka does not let this user change rights: KAFKA_CLIENT_CONFIG must name an administrator."
     return f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS} refuses: {reason.str()}"

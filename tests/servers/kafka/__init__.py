@@ -14,9 +14,9 @@ from tests.servers.process import LOOPBACK, ROOT, Server, free_port
 
 JARS = ROOT / ".servers" / "kafka"
 # What the address is refused with while the broker starts is no news.
-_silent = logging.getLogger("tests.kafka.probe")
-_silent.addHandler(logging.NullHandler())
-_silent.propagate = False
+silent = logging.getLogger("tests.kafka.probe")
+silent.addHandler(logging.NullHandler())
+silent.propagate = False
 
 
 class KafkaServer(Server):
@@ -50,7 +50,7 @@ class KafkaServer(Server):
         self.run([*tool, f"--cluster-id={cluster}", "-c", self.directory / "server.properties"])
 
     def is_ready(self) -> bool:
-        client = AdminClient({"bootstrap.servers": self.address, "socket.timeout.ms": 1000}, logger=_silent)
+        client = AdminClient({"bootstrap.servers": self.address, "socket.timeout.ms": 1000}, logger=silent)
         try:
             return bool(client.list_topics(timeout=1).brokers)
         except KafkaException:
