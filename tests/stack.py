@@ -63,6 +63,9 @@ class Stack:
     servers also auth-1 and auth-2 behind the gateway; each can be stopped, killed, paused and started again.
     """
 
+    # What `real` starts for itself.
+    redis_server: type[RedisServer] = RedisServer
+
     def __init__(self, env: Mapping[str, str], *, directory: Path, redis: RedisServer, base_url: str) -> None:
         self.env = {
             # Nothing else of the environment in which the tests run: what is exported there is no part of the test.
@@ -73,6 +76,8 @@ class Stack:
             "SECRET_KEY": secrets.token_urlsafe(50),
             "KAFKA_PREFIX": directory.name + "-",
             "GATEWAY_URL": base_url,
+            # All clients of a test come from one address.
+            "HELD_PER_ADDRESS": "0",
             **redis.env,
             **env,
         }
@@ -116,7 +121,7 @@ class Stack:
         """
         ports = {name: free_port() for name in ("web", *(f"auth-{number + 1}" for number in range(auths)))}
         web, *auth = (f"{LOOPBACK}:{port}" for port in ports.values())
-        with _directory() as directory, RedisServer() as redis, CaddyServer(web=web, auth=auth) as caddy:
+        with _directory() as directory, cls.redis_server() as redis, CaddyServer(web=web, auth=auth) as caddy:
             prefix = directory.name.replace("-", "_") + "_"
             postgresql.create_services(prefix)
             env = postgresql.run_time_env(prefix) | kafka.env | settings
@@ -163,7 +168,8 @@ class Stack:
 
     def migrate(self) -> None:
         """Makes the tables, as their owner."""
-        self.manage("migrate_all", "--verbosity", "0", **self.owner_env)
+        env: Any = self.owner_env
+        self.manage("migrate_all", "--verbosity", "0", **env)
 
     def manage(self, *command: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
         """Runs `manage.py <command>` to its end; AssertionError with what it said when it fails and `check`."""

@@ -6,10 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
-
-from tests.servers.kafka import KafkaServer, silent
+from tests.servers.kafka import KafkaServer
 from tests.servers.process import LOOPBACK, ROOT
 from tests.servers.redis import RedisServer
 
@@ -28,26 +25,22 @@ class ComposedKafka(KafkaServer):
         self._admin = dict(admin)
         super().__init__()
 
-    def is_ready(self) -> bool:
-        config = {"bootstrap.servers": self.address, "socket.timeout.ms": 1000, **self._admin}
-        try:
-            return bool(AdminClient(config, logger=silent).list_topics(timeout=1).brokers)
-        except KafkaException:
-            return False
+    def probe_config(self) -> dict[str, str]:
+        return {**super().probe_config(), **self._admin}
 
-    def _properties(self) -> str:
+    def settings(self) -> dict[str, object]:
         given = {
             name.removeprefix("KAFKA_").lower().replace("_", "."): value
             for name, value in self._environment.items()
             if name not in (*_PLACES, "KAFKA_HEAP_OPTS")
         }
-        own = {
+        own: dict[str, object] = {
             "listeners": f"CLIENTS://{self.address},CONTROLLER://{LOOPBACK}:{self.controller_port}",
             "controller.quorum.voters": f"1@{LOOPBACK}:{self.controller_port}",
             "log.dirs": self.directory / "data",
             "offsets.topic.num.partitions": 4,
         }
-        return "".join(f"{name}={value}\n" for name, value in (given | own).items())
+        return given | own
 
 
 class ComposedRedis(RedisServer):
