@@ -378,8 +378,8 @@ EMAIL_TIMEOUT = env.int("EMAIL_TIMEOUT", default=10)
 # Mails that may wait in one process, each for an hour at most while the mail server is away; a further one is not sent,
 # and the log says so. Default: 1000.
 MAIL_QUEUE_LIMIT = env.int("MAIL_QUEUE_LIMIT", default=1000)
-# Who writes. Default: signup@ and the first of ALLOWED_HOSTS.
-DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default=f"signup@{ALLOWED_HOSTS[0]}")
+# Who writes. Default: signup@ and the host of PUBLIC_URL.
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default=f"signup@{production.host_of(PUBLIC_URL)}")
 
 # --- Logs ------------------------------------------------------------------------------------------------------
 
