@@ -62,7 +62,7 @@ def route(pattern: str, application: Any) -> URLPattern:
 pages = URLRouter(
     [
         route(r"^health/", health.application),
-        route(r"^metrics$", health.metrics),
+        route(r"^metrics$", health.application),
         route(r"^static/", static_files()),
         route(r"", django_application),
     ]

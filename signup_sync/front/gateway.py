@@ -140,6 +140,8 @@ class Gateway:
             **WITH_TIMES,
             "Last-Event-ID": str(seen),
             "Signup-Ticket": bearer_ticket(signup_id),
+            # For whom is not known here. That it is the front suffices: auth counts other streams by address.
+            "Signup-Address": signed_address(signup_id, ""),
         }
         silence = MISSED_HEARTBEATS * live.STREAM_HEARTBEAT
         response = await self._request("GET", f"/user/signups/{signup_id}/events", headers, silence=silence)
