@@ -7,13 +7,11 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
 
-from authsvc.forms import LimitedForm
+from authsvc.forms import LimitedForm, again_in
 from authsvc.models import User
 from authsvc.two_factor.devices import TooSoonError, take_code
 from authsvc.two_factor.notices import record, send_notice
-from runtime.security_log import log_security_event
 
 # The wrong codes in a row at which their owner is told by mail.
 TOLD_AT: Final = 5
@@ -51,25 +49,18 @@ class CodeForm(LimitedForm, forms.Form):
         try:
             answer = take_code(self.device, self.cleaned_data["code"])
         except TooSoonError as error:
-            self.retry_after = n = error.retry_after
-            again = ngettext("Try again in %(n)d second.", "Try again in %(n)d seconds.", n) % {"n": n}
-            words = str(_("Too many wrong codes. {again}")).format(again=again)
+            self.retry_after = error.retry_after
+            self.log(self.event_of_throttling, detail="wrong codes")
+            words = str(_("Too many wrong codes. {again}")).format(again=again_in(error.retry_after))
             raise ValidationError(words, code="too_many") from error
         if answer.is_right:
             if answer.is_recovery_code:
-                record("recovery_code_used", self.user, address=self._address)
+                record("recovery_code_used", self.user, address=self.address)
             return
-        self._log_failure("wrong code")
+        self.log(self.event_of_failure, detail="wrong code")
         if answer.failures == TOLD_AT:
             send_notice("two_factor_failed", self.user)
         self.add_error("code", _("This code is wrong, too old, or was used before. Enter the one that is shown now."))
-
-    def _log_failure(self, detail: str) -> None:
-        log_security_event("two_factor_failed", actor=self.user.user_id, address=self._address, detail=detail)
-
-    @property
-    def _address(self) -> str | None:
-        return self.request.META.get("REMOTE_ADDR") if self.request else None
 
 
 class ConfirmationForm(CodeForm):

@@ -26,7 +26,7 @@ _WORDS: Final[dict[SecurityEvent, Any]] = {
 
 def record(event: SecurityEvent, user: User, *, actor: str | None = None, address: str | None = None) -> None:
     """Logs what happened to the user's second factor, and tells the user. `actor` is the user where nobody is named."""
-    log_security_event(event, actor=actor or user.user_id, subject=user.user_id, address=address)
+    log_security_event(event, actor=actor or user.user_id, subject=actor and user.user_id, address=address)
     send_notice(event, user)
 
 
