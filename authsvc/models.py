@@ -16,6 +16,7 @@ from uuid_utils.compat import uuid7
 
 from authsvc import identity
 from authsvc.lights import FAILURES_MAX, SignUpState, lights_as_document, lights_from_document
+from runtime.security_log import log_security_event
 
 
 def new_signup_id() -> UUID:
@@ -46,7 +47,12 @@ class UserManager(BaseUserManager["User"]):
         return user
 
     def create_superuser(self, user_id: str, email: str, password: str | None = None, **fields: Any) -> "User":
-        return self.create_user(user_id, email, password, is_staff=True, is_superuser=True, **fields)
+        """Django's `createsuperuser` calls this."""
+        user = self.create_user(user_id, email, password, is_staff=True, is_superuser=True, **fields)
+        log_security_event(
+            "privilege_granted", actor="createsuperuser", subject=user.user_id, detail="is_staff, is_superuser"
+        )
+        return user
 
 
 class User(AbstractBaseUser, PermissionsMixin):
