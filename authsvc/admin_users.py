@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Final
 from django import forms
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
-from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import (
     BaseUserCreationForm,
     ReadOnlyPasswordHashField,
@@ -19,6 +18,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from authsvc.admin_passwords import PasswordEventsAdmin
 from authsvc.models import Role, User
 from eventbus.acts import ActsAdmin
 from runtime.restricted_admin import RestrictedAdmin
@@ -90,7 +90,7 @@ class GroupAdmin(ActsAdmin, ChoosesPermissions, DjangoGroupAdmin):
 
 
 @admin.register(User)
-class UserAdmin(ActsAdmin, ChoosesPermissions, DjangoUserAdmin):
+class UserAdmin(ActsAdmin, ChoosesPermissions, PasswordEventsAdmin):
     list_display = ("user_id", "email", "user_name", "role", "is_active", "is_staff", "date_joined")
     list_filter = ("role", "is_active", "is_staff", "date_joined")
     search_fields = ("user_id_key__startswith", "email__startswith", "user_name")

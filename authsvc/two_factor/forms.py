@@ -21,6 +21,7 @@ class CodeForm(LimitedForm, forms.Form):
     """Valid when the code is the device's, or a recovery code where the device is confirmed."""
 
     attempt = "login"
+    event_of_failure = "two_factor_failed"
     too_many = _("Too many tries to log in came from your network just now. {again}")
 
     code = forms.CharField(
@@ -77,8 +78,7 @@ class ConfirmationForm(CodeForm):
 
     def _check(self) -> None:
         # First, so that a wrong password uses up no code.
-        if not self.user.check_password(self.cleaned_data["password"]):
-            self._log_failure("wrong password")
+        if not self.is_password_of(self.user, self.cleaned_data["password"]):
             self.add_error("password", _("This is not your password."))
             return
         super()._check()
