@@ -177,10 +177,17 @@ CHANNEL_LAYERS = {
 
 # Where the front posts: the gateway's address. Without a gateway, the one instance itself.
 GATEWAY_URL = required_in_production("GATEWAY_URL", RUNNING_HERE.get("GATEWAY_URL", "http://127.0.0.1:8000"))
-# From here to RELAY_RATE, but for STREAM_MAX_AGE, TICKET_MAX_AGE and PROJECTION_TTL: what holds until an administrator
+# From here to RELAY_RATE, but for SIGNUP_CONFIRM_MAX_AGE, STREAM_MAX_AGE, TICKET_MAX_AGE and PROJECTION_TTL: what holds until an administrator
 # sets another value, which every process uses within a second (livesettings).
 # False: nobody new is taken; what has begun goes on. Default: true.
 SIGNUP_OPEN = env.bool("SIGNUP_OPEN", default=True)
+# Whether an address must be confirmed before the account exists: "none", or "mail", by a link that is mailed to it.
+# With "mail", new and existing users are answered alike (docs/adr/0042). Default: none.
+SIGNUP_CONFIRM = env.str("SIGNUP_CONFIRM", default="none")
+if SIGNUP_CONFIRM not in ("none", "mail"):
+    raise ImproperlyConfigured(f"SIGNUP_CONFIRM is {SIGNUP_CONFIRM!r}: make it none or mail")
+# Seconds that a sign-up waits for its confirmation; then it is deleted, and its link has expired. Default: 86400.
+SIGNUP_CONFIRM_MAX_AGE = env.int("SIGNUP_CONFIRM_MAX_AGE", default=24 * 3600)
 # False: page and API say that a service refused, and not why. Default: true.
 SIGNUP_REASONS = env.bool("SIGNUP_REASONS", default=True)
 # Sign-ups that are taken in a minute from one address, for one user ID, and in all; 0 is any number. Defaults: 60, 10
@@ -192,6 +199,8 @@ RATE_LIMIT_TOTAL = env.int("RATE_LIMIT_TOTAL", default=0)
 # and 5 in production, elsewhere 0.
 RATE_LIMIT_LOGIN = env.int("RATE_LIMIT_LOGIN", default=30 if PRODUCTION else 0)
 RATE_LIMIT_PASSWORD = env.int("RATE_LIMIT_PASSWORD", default=5 if PRODUCTION else 0)
+# Confirmation mails that are sent to one address in an hour; 0 is any number. Default: 3.
+RATE_LIMIT_CONFIRM = env.int("RATE_LIMIT_CONFIRM", default=3)
 # Seconds until the page and the stream call a sign-up delayed. Default: 30.
 SIGNUP_DEADLINE = env.float("SIGNUP_DEADLINE", default=30.0)
 # Seconds between two comments on a quiet stream, and between two readings of the state behind it. Default: 15.

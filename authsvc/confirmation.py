@@ -1,0 +1,144 @@
+"""Sign-ups that wait until their email address is confirmed, with the live setting SIGNUP_CONFIRM=mail (docs/adr/0042).
+
+Nothing here looks for existing users before the confirmation: what an answer says, and how long it takes, must not
+depend on them. authsvc.confirmation_mail looks for them, after the answer.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from django.conf import settings
+from django.core import signing
+from django.db import transaction
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from authsvc.identity import user_id_key
+from authsvc.models import SignUp, UnconfirmedSignUp
+from authsvc.services import DATABASE, NewSignUp, Registration, register_within
+from eventbus.transactions import atomically
+
+# Characters. A token has about 100.
+TOKEN_MAX: Final = 200
+_signer = signing.Signer(salt="signup-confirmation")
+
+
+class LinkError(Exception):
+    """The link confirms nothing."""
+
+
+class UnknownLinkError(LinkError):
+    """Nobody was ever sent this link."""
+
+
+class ExpiredLinkError(LinkError):
+    """The link is too old, and its sign-up is deleted or will be."""
+
+
+class UsedLinkError(LinkError):
+    """The sign-up is confirmed already."""
+
+
+def keep(new: NewSignUp) -> UnconfirmedSignUp | SignUp:
+    """Saves a sign-up that is to be confirmed. Returns what there is with its id: the row that was saved now or by an
+    earlier request, or the sign-up where that is confirmed already."""
+    return atomically(lambda: _keep(new), using=DATABASE)
+
+
+def _keep(new: NewSignUp) -> UnconfirmedSignUp | SignUp:
+    # In this order: a confirmation that commits in between has deleted the one and saved the other.
+    earlier = (
+        UnconfirmedSignUp.objects.filter(id=new.signup_id).first() or SignUp.objects.filter(id=new.signup_id).first()
+    )
+    return earlier or UnconfirmedSignUp.objects.create(
+        id=new.signup_id,
+        user_id=new.user_id,
+        user_id_key=user_id_key(new.user_id),
+        email=new.email,
+        user_name=new.user_name,
+        role=new.role,
+        password=new.password,
+    )
+
+
+def token_for(unconfirmed: UnconfirmedSignUp) -> str:
+    """The secret part of the link that confirms this row and no other.
+
+    The signature covers the time at which the row was made. Without it, a link to an address of the attacker's own
+    would also confirm a later row that has the same id and somebody else's address.
+    """
+    return _signer.sign(f"{unconfirmed.id.hex}-{_microseconds(unconfirmed.created_at)}")
+
+
+def read_token(token: str) -> tuple[UUID, datetime]:
+    """The sign-up that the token confirms, and when that was made. Raises UnknownLinkError or ExpiredLinkError."""
+    if len(token) > TOKEN_MAX:
+        raise UnknownLinkError
+    try:
+        signup_id, _hyphen, microseconds = _signer.unsign(token).partition("-")
+    except signing.BadSignature:
+        raise UnknownLinkError from None
+    created_at = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(microseconds))
+    if created_at <= oldest():
+        raise ExpiredLinkError
+    return UUID(signup_id), created_at
+
+
+def confirm(token: str) -> Registration:
+    """Registers the sign-up that the token confirms, exactly once. Raises LinkError, or what register_users() raises.
+
+    Of several that confirm at the same time, one deletes the row; the others wait for it and find none.
+    """
+    signup_id, created_at = read_token(token)
+    return atomically(lambda: _confirm(signup_id, created_at), using=DATABASE)
+
+
+def check_token(token: str) -> None:
+    """Raises LinkError where the token confirms nothing now."""
+    signup_id, created_at = read_token(token)
+    if not UnconfirmedSignUp.objects.filter(id=signup_id, created_at=created_at).exists():
+        raise _gone(signup_id)
+
+
+def _confirm(signup_id: UUID, created_at: datetime) -> Registration:
+    row = UnconfirmedSignUp.objects.select_for_update().filter(id=signup_id, created_at=created_at).first()
+    if row is None:
+        raise _gone(signup_id)
+    row.delete()
+    [registration] = register_within(
+        [
+            NewSignUp(
+                signup_id=row.id,
+                user_id=row.user_id,
+                email=row.email,
+                user_name=row.user_name,
+                role=row.role,
+                password=row.password,
+            )
+        ]
+    )
+    return registration
+
+
+def _gone(signup_id: UUID) -> LinkError:
+    return UsedLinkError() if SignUp.objects.filter(id=signup_id).exists() else ExpiredLinkError()
+
+
+def _microseconds(at: datetime) -> int:
+    return (at - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
+
+
+def oldest() -> datetime:
+    """What was made before then has expired."""
+    return timezone.now() - timedelta(seconds=settings.SIGNUP_CONFIRM_MAX_AGE)
+
+
+def delete_expired(limit: int) -> int:
+    """Deletes sign-ups that nobody has confirmed in time, the oldest first and `limit` at most; how many."""
+    with transaction.atomic(using=DATABASE):
+        expired = UnconfirmedSignUp.objects.filter(created_at__lt=oldest()).order_by("created_at")
+        ids = list(expired.select_for_update(skip_locked=True).values_list("id", flat=True)[:limit])
+        UnconfirmedSignUp.objects.filter(id__in=ids).delete()
+    return len(ids)
