@@ -1,5 +1,6 @@
 """The HTTP API of auth: a plain ASGI application beside Django (docs/adr/0003, docs/openapi.yaml)."""
 
+import asyncio
 import logging
 import os
 import re
@@ -21,6 +22,7 @@ from authsvc.bounded import BoundedPool, QueueFullError
 from authsvc.hub import StreamHub
 from authsvc.identity import user_id_key
 from authsvc.lights import SignUpState
+from authsvc.mail import mail_worker
 from authsvc.metrics import HASHES_WAITING
 from authsvc.models import Role, SignUp
 from authsvc.problems import Problem, too_many, unavailable
@@ -86,10 +88,12 @@ class SignUpApi:
 
     async def close(self) -> None:
         """Ends the background work and the connections of the event loop."""
+        mails_leave = asyncio.create_task(asyncio.to_thread(mail_worker().drain))
         await self._writer.close()
         await self._hub.close()
         await self._projection.close()
         await self._limits.close()
+        await mails_leave
 
     async def _route(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         path = scope["path"]

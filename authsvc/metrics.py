@@ -22,6 +22,8 @@ LIMITED: Final = Counter(
 )
 UNLIMITED: Final = Counter("signup_unlimited_total", "What was let through uncounted because Redis was away.")
 PROBLEMS: Final = Counter("signup_problems_total", "Requests to the API that ended in a problem document.", ["status"])
+MAILS: Final = Counter("signup_mails_total", "Mails, by what became of them.", ["outcome"])
+MAILS_WAITING: Final = Gauge("signup_mails_waiting", "Mails that are being sent or wait for it.")
 STREAMS: Final = Gauge("signup_streams", "Streams that this process holds.")
 HASHES_WAITING: Final = Gauge("signup_hashes_waiting", "Passwords that are being hashed or wait for it.")
 REDIS_AWAY: Final = Gauge("signup_redis_away", "1 while this process holds streams and has no subscription to Redis.")
@@ -37,6 +39,8 @@ for _service in settings.SIGNUP_SERVICES:
         VERDICTS.labels(_service, _status.value)
 for _limit in ("address", "user_id", "total", "login", "password"):
     LIMITED.labels(_limit)
+for _outcome in ("sent", "retried", "dropped", "refused"):
+    MAILS.labels(_outcome)
 
 
 def count_verdicts(decisions: Decisions) -> None:

@@ -177,8 +177,11 @@ CHANNEL_LAYERS = {
 
 # Where the front posts: the gateway's address. Without a gateway, the one instance itself.
 GATEWAY_URL = required_in_production("GATEWAY_URL", RUNNING_HERE.get("GATEWAY_URL", "http://127.0.0.1:8000"))
-# From here to RELAY_RATE, but for SIGNUP_CONFIRM_MAX_AGE, STREAM_MAX_AGE, TICKET_MAX_AGE and PROJECTION_TTL: what holds until an administrator
-# sets another value, which every process uses within a second (livesettings).
+# The address under which people reach the pages, scheme://host[:port]: the links in mails lead there, whatever host a
+# request was made to. Default: GATEWAY_URL, which is the one address of `make run`.
+PUBLIC_URL = required_in_production("PUBLIC_URL", GATEWAY_URL).rstrip("/")
+# From here to RELAY_RATE, but for SIGNUP_CONFIRM_MAX_AGE, STREAM_MAX_AGE, TICKET_MAX_AGE and PROJECTION_TTL: what
+# holds until an administrator sets another value, which every process uses within a second (livesettings).
 # False: nobody new is taken; what has begun goes on. Default: true.
 SIGNUP_OPEN = env.bool("SIGNUP_OPEN", default=True)
 # Whether an address must be confirmed before the account exists: "none", or "mail", by a link that is mailed to it.
@@ -324,6 +327,11 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if PRODUCTION else
 # The server that takes mail, as a URL: smtp+tls://user:password@host:587. Default: none, a mail is written to the web
 # process's output; with PRODUCTION=true, where a link to a new password must stand in no log, this host's port 25.
 vars().update(env.email_url("EMAIL_URL", default="smtp://localhost:25" if PRODUCTION else "consolemail://"))
+# Seconds that the mail server may take to be reached and to answer, each time. Default: 10.
+EMAIL_TIMEOUT = env.int("EMAIL_TIMEOUT", default=10)
+# Mails that may wait in one process, each for an hour at most while the mail server is away; a further one is not sent,
+# and the log says so. Default: 1000.
+MAIL_QUEUE_LIMIT = env.int("MAIL_QUEUE_LIMIT", default=1000)
 # Who writes. Default: signup@ and the first of ALLOWED_HOSTS.
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default=f"signup@{ALLOWED_HOSTS[0]}")
 

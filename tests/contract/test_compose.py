@@ -29,7 +29,10 @@ SECRETS = (
     "CHAT_DATABASE_PASSWORD",
     "CUSTOMER_DATABASE_PASSWORD",
 )
-ENVIRONMENT = {name: f"test-{name.lower()}" for name in SECRETS} | {"PUBLIC_HOSTS": "signup.example.org"}
+ENVIRONMENT = {name: f"test-{name.lower()}" for name in SECRETS} | {
+    "PUBLIC_HOSTS": "signup.example.org",
+    "PUBLIC_URL": "https://signup.example.org",
+}
 
 
 def podman_compose(environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:

@@ -30,6 +30,7 @@ IN_PRODUCTION = {
     "KAFKA_BOOTSTRAP_SERVERS": "kafka:9092",
     "REDIS_URL": "redis://redis:6379/0",
     "GATEWAY_URL": "http://gateway:8080",
+    "PUBLIC_URL": "https://signup.example.org",
 }
 
 

@@ -1,0 +1,167 @@
+"""Mail leaves on a thread of its own: whoever asks for one waits for nothing, whatever the mail server does."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from django.core.mail import EmailMessage
+from django.utils.translation import gettext, override
+
+from authsvc.mail import MailWorker, public_link
+from tests.security.mail_servers import mail_server, silent_mail_server
+from tests.servers import free_port
+from tests.waiting import eventually
+
+MINA = "mina@example.org"
+
+
+@pytest.fixture
+def port(settings) -> int:
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_HOST = "127.0.0.1"
+    settings.EMAIL_PORT = free_port()
+    settings.EMAIL_TIMEOUT = 0.3
+    return settings.EMAIL_PORT
+
+
+def new_worker(limit: int = 100, tried_for: float = 60.0) -> MailWorker:
+    return MailWorker(limit=limit, first_pause=0.05, max_pause=0.1, tried_for=tried_for)
+
+
+def mail_to(address: str = MINA, subject: str = "Subject") -> Callable[[], EmailMessage]:
+    return lambda: EmailMessage(subject, "the secret body", to=[address])
+
+
+def ours(caplog: pytest.LogCaptureFixture) -> str:
+    """What the product said; the mail server of the test says more."""
+    return "\n".join(record.getMessage() for record in caplog.records if record.name == "authsvc.mail")
+
+
+def idle(worker: MailWorker) -> None:
+    eventually(lambda: worker.waiting == 0)
+
+
+def test_it_returns_before_a_slow_server_has_the_mail(port: int):
+    worker = new_worker()
+    with mail_server(port, delay=0.2) as inbox:
+        began = time.monotonic()
+        assert worker.send_later(mail_to())
+        assert time.monotonic() - began < 0.1
+        idle(worker)
+    assert inbox.recipients == [MINA]
+
+
+def test_what_is_composed_is_composed_on_its_thread_in_the_language_of_who_asked(port: int):
+    worker, threads = new_worker(), []
+
+    def compose() -> EmailMessage:
+        threads.append(threading.current_thread().name)
+        return EmailMessage(gettext("Log in"), "body", to=[MINA])
+
+    with mail_server(port) as inbox:
+        with override("ko"):
+            worker.send_later(compose)
+        idle(worker)
+        worker.send_later(compose, language="en")
+        idle(worker)
+    assert threads == ["mail", "mail"]
+    assert [str(mail["Subject"]) for mail in inbox.mails] != ["Log in", "Log in"]
+    assert str(inbox.mails[1]["Subject"]) == "Log in"
+
+
+def test_nobody_to_write_to_is_no_mail(port: int):
+    worker = new_worker()
+    with mail_server(port) as inbox:
+        worker.send_later(lambda: None)
+        idle(worker)
+    assert inbox.mails == []
+
+
+def test_a_server_that_never_answers_costs_one_thread_and_a_bounded_queue_and_all_leaves_when_it_is_back(
+    port: int, caplog: pytest.LogCaptureFixture
+):
+    worker = new_worker(limit=20)
+    threads = threading.active_count()
+    with silent_mail_server(port):
+        began = time.monotonic()
+        taken = [worker.send_later(mail_to(f"{number}@example.org")) for number in range(50)]
+        assert time.monotonic() - began < 0.2
+        assert threading.active_count() == threads + 1
+        assert (taken.count(True), worker.waiting) == (20, 20)
+        eventually(lambda: "is tried again" in ours(caplog))
+        assert worker.waiting == 20
+    assert ours(caplog).count("a mail is not sent: 20 wait already") == 30
+    with mail_server(port) as inbox:
+        idle(worker)
+    assert sorted(inbox.recipients) == sorted(f"{number}@example.org" for number in range(20))
+    assert threading.active_count() == threads + 1
+
+
+def test_a_mail_is_tried_again_after_a_passing_refusal_and_not_after_a_final_one(
+    port: int, caplog: pytest.LogCaptureFixture
+):
+    worker = new_worker()
+    with mail_server(port, refusals=["451 come again", "451 come again"]) as inbox:
+        worker.send_later(mail_to())
+        idle(worker)
+    assert inbox.recipients == [MINA]
+    assert ours(caplog).count("is tried again") == 2
+    with mail_server(port, refusals=["550 nobody here"]) as inbox:
+        worker.send_later(mail_to())
+        worker.send_later(mail_to("other@example.org"))
+        idle(worker)
+    assert inbox.recipients == ["other@example.org"]
+    assert ours(caplog).count("is dropped") == 1
+
+
+def test_a_mail_is_dropped_after_its_time_with_a_line_that_names_nobody(port: int, caplog: pytest.LogCaptureFixture):
+    worker = new_worker(tried_for=0.3)
+    with caplog.at_level(logging.DEBUG):
+        worker.send_later(mail_to())
+        idle(worker)
+    assert "a mail could not be sent (try 1) and is tried again" in ours(caplog)
+    assert "and is dropped: ConnectionRefusedError" in ours(caplog)
+    assert "mina" not in ours(caplog)
+    assert "secret" not in ours(caplog)
+
+
+@pytest.mark.parametrize("error", [ValueError(MINA), KeyError(MINA)])
+def test_a_mail_that_cannot_be_composed_is_dropped_and_the_next_one_leaves(
+    port: int, caplog: pytest.LogCaptureFixture, error: Exception
+):
+    def fail() -> EmailMessage:
+        raise error
+
+    worker = new_worker()
+    with mail_server(port) as inbox:
+        worker.send_later(fail)
+        worker.send_later(mail_to(subject="two\nlines"))
+        worker.send_later(mail_to())
+        idle(worker)
+    assert inbox.recipients == [MINA]
+    assert ours(caplog).count("is dropped") == 2
+    assert "test_mail_worker.py" in ours(caplog)
+    assert "mina" not in ours(caplog)
+
+
+def test_the_end_of_a_process_waits_for_what_can_leave_and_no_longer(port: int, caplog: pytest.LogCaptureFixture):
+    worker = new_worker()
+    with mail_server(port, delay=0.1) as inbox:
+        worker.send_later(mail_to())
+        worker.drain(5)
+        assert inbox.recipients == [MINA]
+    with silent_mail_server(port):
+        for _ in range(3):
+            worker.send_later(mail_to())
+        began = time.monotonic()
+        worker.drain(0.1)
+        assert time.monotonic() - began < 1
+    assert "the process ends, and 2 mails were not sent" in ours(caplog)
+    idle(worker)
+
+
+def test_links_lead_to_the_public_address(settings):
+    settings.PUBLIC_URL = "https://signup.example.org"
+    assert public_link("login") == "https://signup.example.org/login/"
