@@ -4,7 +4,6 @@ Nothing here looks for existing users before the confirmation: what an answer sa
 depend on them. authsvc.confirmation_mail looks for them, after the answer.
 """
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -13,46 +12,31 @@ from django.conf import settings
 from django.core import signing
 from django.db import transaction
 from django.utils import timezone
-from django.utils.translation import gettext as _
 
 from authsvc.identity import user_id_key
 from authsvc.models import SignUp, UnconfirmedSignUp
+from authsvc.problems import Problem, expired_link, unknown_link, used_link
 from authsvc.services import DATABASE, NewSignUp, Registration, register_within
 from eventbus.transactions import atomically
 
 # Characters. A token has about 100.
 TOKEN_MAX: Final = 200
-_signer = signing.Signer(salt="signup-confirmation")
 
 
-class LinkError(Exception):
-    """The link confirms nothing."""
-
-
-class UnknownLinkError(LinkError):
-    """Nobody was ever sent this link."""
-
-
-class ExpiredLinkError(LinkError):
-    """The link is too old, and its sign-up is deleted or will be."""
-
-
-class UsedLinkError(LinkError):
-    """The sign-up is confirmed already."""
-
-
-def keep(new: NewSignUp) -> UnconfirmedSignUp | SignUp:
-    """Saves a sign-up that is to be confirmed. Returns what there is with its id: the row that was saved now or by an
-    earlier request, or the sign-up where that is confirmed already."""
+def keep(new: NewSignUp) -> tuple[UnconfirmedSignUp | SignUp, bool]:
+    """Saves a sign-up that is to be confirmed, unless its id is there already. Returns what there is now, which is a
+    SignUp where it is confirmed already, and whether it was saved now."""
     return atomically(lambda: _keep(new), using=DATABASE)
 
 
-def _keep(new: NewSignUp) -> UnconfirmedSignUp | SignUp:
+def _keep(new: NewSignUp) -> tuple[UnconfirmedSignUp | SignUp, bool]:
     # In this order: a confirmation that commits in between has deleted the one and saved the other.
     earlier = (
         UnconfirmedSignUp.objects.filter(id=new.signup_id).first() or SignUp.objects.filter(id=new.signup_id).first()
     )
-    return earlier or UnconfirmedSignUp.objects.create(
+    if earlier is not None:
+        return earlier, False
+    row = UnconfirmedSignUp.objects.create(
         id=new.signup_id,
         user_id=new.user_id,
         user_id_key=user_id_key(new.user_id),
@@ -61,6 +45,7 @@ def _keep(new: NewSignUp) -> UnconfirmedSignUp | SignUp:
         role=new.role,
         password=new.password,
     )
+    return row, True
 
 
 def token_for(unconfirmed: UnconfirmedSignUp) -> str:
@@ -69,25 +54,25 @@ def token_for(unconfirmed: UnconfirmedSignUp) -> str:
     The signature covers the time at which the row was made. Without it, a link to an address of the attacker's own
     would also confirm a later row that has the same id and somebody else's address.
     """
-    return _signer.sign(f"{unconfirmed.id.hex}-{_microseconds(unconfirmed.created_at)}")
+    return _signer().sign(f"{unconfirmed.id.hex}-{_microseconds(unconfirmed.created_at)}")
 
 
 def read_token(token: str) -> tuple[UUID, datetime]:
-    """The sign-up that the token confirms, and when that was made. Raises UnknownLinkError or ExpiredLinkError."""
+    """The sign-up that the token confirms, and when that was made. Raises Problem."""
     if len(token) > TOKEN_MAX:
-        raise UnknownLinkError
+        raise unknown_link()
     try:
-        signup_id, _hyphen, microseconds = _signer.unsign(token).partition("-")
+        signup_id, _hyphen, microseconds = _signer().unsign(token).partition("-")
     except signing.BadSignature:
-        raise UnknownLinkError from None
+        raise unknown_link() from None
     created_at = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(microseconds))
     if created_at <= oldest():
-        raise ExpiredLinkError
+        raise expired_link()
     return UUID(signup_id), created_at
 
 
 def confirm(token: str) -> Registration:
-    """Registers the sign-up that the token confirms, exactly once. Raises LinkError, or what register_users() raises.
+    """Registers the sign-up that the token confirms, exactly once. Raises Problem, or what register_users() raises.
 
     Of several that confirm at the same time, one deletes the row; the others wait for it and find none.
     """
@@ -96,7 +81,7 @@ def confirm(token: str) -> Registration:
 
 
 def check_token(token: str) -> None:
-    """Raises LinkError where the token confirms nothing now."""
+    """Raises Problem where the token confirms nothing now."""
     signup_id, created_at = read_token(token)
     if not UnconfirmedSignUp.objects.filter(id=signup_id, created_at=created_at).exists():
         raise _gone(signup_id)
@@ -122,8 +107,13 @@ def _confirm(signup_id: UUID, created_at: datetime) -> Registration:
     return registration
 
 
-def _gone(signup_id: UUID) -> LinkError:
-    return UsedLinkError() if SignUp.objects.filter(id=signup_id).exists() else ExpiredLinkError()
+def _gone(signup_id: UUID) -> Problem:
+    return used_link() if SignUp.objects.filter(id=signup_id).exists() else expired_link()
+
+
+def _signer() -> signing.Signer:
+    # Not made with the module: the relay imports that, and has no SECRET_KEY.
+    return signing.Signer(salt="signup-confirmation")
 
 
 def _microseconds(at: datetime) -> int:

@@ -50,9 +50,7 @@ class SignUpState(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel
     is_unconfirmed: bool = False
 
     @classmethod
-    def awaiting_confirmation(
-        cls, signup_id: UUID, *, started_at: datetime, services: Iterable[str]
-    ) -> "SignUpState":
+    def awaiting_confirmation(cls, signup_id: UUID, *, started_at: datetime, services: Iterable[str]) -> "SignUpState":
         begun = cls.all_pending(signup_id, started_at=started_at, services=services)
         return msgspec.structs.replace(begun, is_unconfirmed=True)
 

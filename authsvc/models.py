@@ -216,9 +216,7 @@ class UnconfirmedSignUp(models.Model):
 
     @property
     def state(self) -> SignUpState:
-        return SignUpState.awaiting_confirmation(
-            self.id, started_at=self.created_at, services=settings.SIGNUP_SERVICES
-        )
+        return SignUpState.awaiting_confirmation(self.id, started_at=self.created_at, services=settings.SIGNUP_SERVICES)
 
 
 class TrafficMinute(models.Model):

@@ -1,5 +1,6 @@
 """How many sign-ups are taken in a minute: from one address, for one user ID, and in all (docs/adr/0027); and how many
-logins and requests for a new password, from one address (docs/adr/0033)."""
+logins and requests for a new password, from one address (docs/adr/0033); and how many confirmation mails are sent to
+one mailbox in an hour (docs/adr/0042)."""
 
 import logging
 import time
@@ -9,7 +10,7 @@ from math import ceil
 from typing import Any, Final, Literal, cast
 from uuid import UUID
 
-from limits import RateLimitItemPerMinute, WindowStats
+from limits import RateLimitItemPerHour, RateLimitItemPerMinute, WindowStats
 from limits.aio.storage import RedisStorage as AsyncRedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter as AsyncSlidingWindows
 from limits.storage import RedisStorage
@@ -151,6 +152,41 @@ class AttemptLimits(_OpenWithoutRedis):
 def attempt_limits() -> AttemptLimits:
     """Those of this process."""
     return AttemptLimits()
+
+
+class ConfirmationMailLimit(_OpenWithoutRedis):
+    """Counts confirmation mails in Redis, so that nobody's mailbox can be flooded by sign-ups. For threads."""
+
+    _what = "confirmation mails"
+
+    def __init__(self) -> None:
+        storage = RedisStorage(
+            "redis://", key_prefix=KEY_PREFIX, connection_pool=redis_client(REDIS_TIMEOUT).connection_pool
+        )
+        self._windows = SlidingWindowCounterRateLimiter(storage)
+
+    def admits(self, email: str) -> bool:
+        """Counts one mail to this address, and says whether it may be sent."""
+        amount = live.RATE_LIMIT_CONFIRM
+        if not amount or self._is_away:
+            return True
+        # What follows a plus sign in front of the @ leads to the same mailbox at most providers.
+        local, _at, domain = email.rpartition("@")
+        mailbox = f"{local.partition('+')[0]}@{domain}"
+        try:
+            is_admitted = self._windows.hit(RateLimitItemPerHour(amount), "confirm", mailbox)
+        except (RedisError, OSError) as error:
+            self._let_through(error)
+            return True
+        if not is_admitted:
+            LIMITED.labels("confirm").inc()
+        return is_admitted
+
+
+@cache
+def confirmation_mail_limit() -> ConfirmationMailLimit:
+    """That of this process."""
+    return ConfirmationMailLimit()
 
 
 def network_of(address: str) -> str:

@@ -1,7 +1,7 @@
 """What goes down one held stream, and when."""
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from django.conf import settings
 from django.utils import timezone
@@ -73,3 +73,13 @@ def _began(state: SignUpState) -> float:
     """When the sign-up began, on the monotonic clock."""
     # Not later than now: where the clock was put back, what began before that begins in the future (docs/adr/0017).
     return time.monotonic() - max(0.0, (timezone.now() - state.started_at).total_seconds())
+
+
+async def after_first(texts: AsyncIterator[bytes], then: Callable[[], None]) -> AsyncIterator[bytes]:
+    """The same texts; calls `then` once the first of them is sent, or the reader has left."""
+    try:
+        yield await anext(texts, b"")
+    finally:
+        then()
+    async for text in texts:
+        yield text

@@ -76,8 +76,9 @@ class SignUpWriter:
     async def confirm(self, register: Callable[[], Registration]) -> Registration:
         """Runs `register`, which saves one confirmed sign-up, and publishes and counts that. Raises what it raises."""
         loop = asyncio.get_running_loop()
-        [registration], counts = await loop.run_in_executor(self._thread, self._commit, lambda _: [register()], [])
+        saved, counts = await loop.run_in_executor(self._thread, self._commit, lambda _: [register()], [])
         self._count(counts)
+        [registration] = filter(None, saved)
         return registration
 
     def note_hashed(self) -> None:

@@ -57,7 +57,9 @@ def field_of(name: str) -> forms.Field:
     meta, default = meta_of(name), getattr(DEFAULTS, name)
     label, what = _(meta.title or name), _(meta.description or "")
     is_bool = type_of(name) is bool
-    named = {"yes": _("Yes"), "no": _("No")} if is_bool else {each: _(words) for each, words in choices_of(name).items()}
+    named = (
+        {"yes": _("Yes"), "no": _("No")} if is_bool else {each: _(words) for each, words in choices_of(name).items()}
+    )
     if named:
         return forms.TypedChoiceField(
             label=label,

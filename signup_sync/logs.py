@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 # The ticket, or the token that opens an account, is the path segment after these prefixes; a backslash ends it where it
 # stands in JSON.
-_TICKET_IN_PATH = re.compile(r"(/ws/signup/|/signup/status/|/password/[^/\s]+/)[^/\s\"'\\]+")
+_TICKET_IN_PATH = re.compile(r"(/ws/signup/|/signup/status/|/signup/confirm/|/password/[^/\s]+/)[^/\s\"'\\]+")
 # What a line may say beside its text, from `extra`. Django, for one, puts whole requests there.
 _EXTRA = ("signup_id", "trace_id", "actor", "subject", "address", "detail")
 
