@@ -38,6 +38,9 @@ else:
 # A sign beside the colour: a light must be readable without it.
 _SIGNS = {Status.PENDING: "◌", Status.SUCCESS: "✓", Status.FAIL: "✕"}
 
+# What stands for a name and an address that were erased (docs/adr/0040): neither is ever empty before that.
+ERASED: Final = _("erased")
+
 
 def _to_the_second(at: datetime) -> str:
     return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}"
@@ -118,10 +121,10 @@ class SignUpAdmin(ActsAdmin):
     action_form = ReplayForm
     change_form_template = "authsvc/signup.html"
     fieldsets = (
-        (_("What was typed"), {"fields": (("user_id", "user_name"), ("email", "role"), "owner")}),
+        (_("What was typed"), {"fields": (("user_id", "typed_name"), ("typed_email", "role"), "owner")}),
         (_("What is kept"), {"fields": (("id", "trace"), ("version", "attempts"))}),
     )
-    readonly_fields = ("user_id", "user_name", "email", "role", "owner", "id", "trace", "version", "attempts")
+    readonly_fields = ("user_id", "typed_name", "typed_email", "role", "owner", "id", "trace", "version", "attempts")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -195,6 +198,14 @@ class SignUpAdmin(ActsAdmin):
     @admin.display(description=_("tries"))
     def tries(self, signup: SignUp) -> str:
         return str(_("%d, stalled") % signup.attempts) if signup.stalled_at else str(signup.attempts)
+
+    @admin.display(description=_("name"))
+    def typed_name(self, signup: SignUp) -> str:
+        return signup.user_name or str(ERASED)
+
+    @admin.display(description=_("email address"))
+    def typed_email(self, signup: SignUp) -> str:
+        return signup.email or str(ERASED)
 
     @admin.display(description=_("trace ID"))
     def trace(self, signup: SignUp) -> str:

@@ -189,6 +189,8 @@ class SignUpApi:
         if registration.is_new:
             # Every light pending before auth's own verdict, which the same transaction decided.
             return [_begun(state), state]
+        if not registration.signup.may_be_repeated:
+            raise _expired()
         if not await self._is_same(request, registration.signup):
             raise _other_content()
         return [state]
@@ -294,6 +296,11 @@ def _closed() -> Problem | None:
     if live.SIGNUP_OPEN:
         return None
     return Problem(HTTPStatus.FORBIDDEN, "Nobody new can sign up at the moment.", kind="/problems/closed")
+
+
+def _expired() -> Problem:
+    words = "The sign-up of this Idempotency-Key is too old to be repeated. Read its state, or use a new key."
+    return Problem(HTTPStatus.CONFLICT, words, kind="/problems/key-expired")
 
 
 def _peer(scope: HTTPScope) -> str | None:

@@ -122,7 +122,7 @@ def _microseconds(at: datetime) -> int:
 
 def oldest() -> datetime:
     """What was made before then has expired."""
-    return timezone.now() - timedelta(seconds=settings.SIGNUP_CONFIRM_MAX_AGE)
+    return timezone.now() - timedelta(hours=settings.SIGNUP_CONFIRM_HOURS)
 
 
 def delete_expired(limit: int) -> int:

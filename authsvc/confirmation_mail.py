@@ -4,6 +4,7 @@ else's address must not be able to send them a text (docs/adr/0042)."""
 from functools import partial
 from uuid import UUID
 
+from django.conf import settings
 from django.core.mail import EmailMessage
 
 from authsvc.confirmation import token_for
@@ -34,4 +35,4 @@ def compose(signup_id: UUID) -> EmailMessage | None:
     if is_id_taken:
         return mail_from("authsvc/confirm_taken", to=unconfirmed.email, form=public_link("front:signup"))
     link = public_link("front:confirm", token=token_for(unconfirmed))
-    return mail_from("authsvc/confirm", to=unconfirmed.email, link=link)
+    return mail_from("authsvc/confirm", to=unconfirmed.email, link=link, hours=settings.SIGNUP_CONFIRM_HOURS)

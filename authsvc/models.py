@@ -8,7 +8,7 @@ from uuid import UUID
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
 from django.core.exceptions import ValidationError
-from django.db import models
+from django.db import models, router, transaction
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
@@ -107,15 +107,23 @@ class User(AbstractBaseUser, PermissionsMixin):
             raise ValidationError({"user_id": _("This user ID is taken.")})
 
     def save(self, *args: Any, **kwargs: Any) -> None:
+        """A new password also erases the hashes of the old one that sign-ups keep (docs/adr/0040)."""
         self.normalize()
-        super().save(*args, **kwargs)
+        # Django sets `_password` from set_password() until the save, but not while it upgrades a hash's parameters.
+        is_new_password = getattr(self, "_password", None) is not None and not self._state.adding
+        with transaction.atomic(using=kwargs.get("using") or router.db_for_write(type(self), instance=self)):
+            super().save(*args, **kwargs)
+            if is_new_password:
+                SignUp.objects.filter(owner_signup_id=self.owner_signup_id, password__gt="").update(password="")
 
 
 class SignUp(models.Model):
     """One attempt of one person, its lights, and when its event is due again: its own outbox (docs/adr/0002).
 
     The typed fields and the password's hash are kept so that a repeated `POST /user` can be told from another one
-    that uses the same key. `lights` is one JSON document, read and written whole (docs/adr/0005).
+    that uses the same key. When the sign-up's ticket has expired, nothing is repeated any more: the hash becomes "",
+    and so do the name and address of a sign-up that auth refused (docs/adr/0040). `lights` is one JSON document, read
+    and written whole (docs/adr/0005).
     """
 
     id = models.UUIDField(_("sign-up ID"), primary_key=True, default=new_signup_id, editable=False)
@@ -151,6 +159,12 @@ class SignUp(models.Model):
             models.Index(fields=["id"], name="signup_red", condition=models.Q(failed_count__gt=0)),
             models.Index(fields=["failures", "id"], name="signup_failures", condition=models.Q(failed_count__gt=0)),
             models.Index(fields=["id"], name="signup_stalled", condition=models.Q(stalled_at__isnull=False)),
+            # Those that still have a hash: retention.erase_expired() finds the old ones, User.save() those of a user.
+            models.Index(
+                fields=["created_at", "owner_signup_id"],
+                name="signup_keeps_hash",
+                condition=models.Q(password__gt=""),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -160,6 +174,17 @@ class SignUp(models.Model):
     def is_owner(self) -> bool:
         """Whether this sign-up made auth's record."""
         return self.owner_signup_id == self.id
+
+    @property
+    def is_erased(self) -> bool:
+        """Whether its password's hash is gone, and with it what else erase_expired() erases."""
+        return not self.password
+
+    @property
+    def may_be_repeated(self) -> bool:
+        """Whether the same `POST /user` may still join it: while its first ticket is valid."""
+        age = (timezone.now() - self.created_at).total_seconds()
+        return not self.is_erased and age <= settings.TICKET_MAX_AGE
 
     @property
     def state(self) -> SignUpState:
@@ -192,7 +217,7 @@ class SignUp(models.Model):
 
 class UnconfirmedSignUp(models.Model):
     """A sign-up that waits until its email address is confirmed (docs/adr/0042). It reserves nothing, nothing is
-    published about it, and it is deleted when it is confirmed or SIGNUP_CONFIRM_MAX_AGE seconds old.
+    published about it, and it is deleted when it is confirmed or SIGNUP_CONFIRM_HOURS old.
 
     `id` is the sign-up's. The password's hash also tells a repeated request from one with other content.
     """

@@ -1,7 +1,8 @@
 """How long sign-ups are kept, and how they are purged.
 
 A sign-up's row is what makes a repeated `POST /user` join and a late answer known. So it stays for longer than anything
-about it can come again, which is checked when a process starts.
+about it can come again, which is checked when a process starts. What only a repeated `POST /user` needs of it is erased
+as soon as its ticket has expired.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.core.checks import CheckMessage, Error, register
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Case, F, QuerySet, Value, When
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from authsvc.models import SignUp
@@ -107,6 +109,30 @@ def old_signups(before: datetime, *, incomplete: bool = False) -> QuerySet[SignU
     # Nothing is complete before it began, and when it began has an index.
     signups = SignUp.objects.filter(created_at__lt=before).order_by("created_at")
     return signups.exclude(completed_at__gte=before) if incomplete else signups.filter(completed_at__lt=before)
+
+
+def expired_signups() -> QuerySet[SignUp]:
+    """Those that still have a hash, and a ticket that has expired, the oldest first."""
+    before = timezone.now() - timedelta(seconds=settings.TICKET_MAX_AGE)
+    return SignUp.objects.filter(password__gt="", created_at__lt=before).order_by("created_at")
+
+
+def erase_expired(limit: int) -> int:
+    """Erases what only a repeated `POST /user` needs from `limit` sign-ups at most whose ticket has expired, in one
+    transaction; how many (docs/adr/0040).
+
+    That is the password's hash, and of a sign-up that auth refused also the name and the address: somebody typed them
+    for whom there is no account. A sign-up that somebody is working on just now is left for the next time.
+    """
+    with transaction.atomic(using=DATABASE):
+        chosen = expired_signups().select_for_update(skip_locked=True)
+        ids = list(chosen.values_list("id", flat=True)[:limit])
+        of_owners = {
+            name: Case(When(id=F("owner_signup_id"), then=F(name)), default=Value(""))
+            for name in ("user_name", "email")
+        }
+        SignUp.objects.filter(id__in=ids).update(password="", **of_owners)
+    return len(ids)
 
 
 def purge_signups(before: datetime, limit: int, *, incomplete: bool = False) -> int:

@@ -10,12 +10,15 @@ from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "signup_sync.settings")
 
+from django.conf import settings
 from django.core.asgi import get_asgi_application
 
+from signup_sync.production import require_signing_key
+
+require_signing_key()
 django_application = get_asgi_application()
 
 from channels.routing import ProtocolTypeRouter, URLRouter
-from django.conf import settings
 from django.contrib.staticfiles.finders import get_finders
 from django.core.management.base import BaseCommand
 from django.urls import URLPattern, re_path

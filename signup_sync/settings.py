@@ -9,24 +9,31 @@ import secrets
 import shlex
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import environ
 from django.core.exceptions import ImproperlyConfigured
 
+from signup_sync import production
+from signup_sync.database_urls import read_database_url
+from signup_sync.environment import Environment
 from signup_sync.local.running import running_settings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-env = environ.Env()
+env = Environment()
 if (BASE_DIR / ".env").is_file():
-    environ.Env.read_env(BASE_DIR / ".env")
+    Environment.read_env(BASE_DIR / ".env")
 
-# True: secrets and addresses have no defaults, cookies are for HTTPS alone. Default: false (`make run`).
+# True: secrets and addresses have no defaults, unsafe values are refused (docs/adr/0047), cookies and pages are for
+# HTTPS alone. Default: false (`make run`).
 PRODUCTION = env.bool("PRODUCTION", default=False)
-# Django's debug pages. Default: false, also for `make run`: what a developer sees is what a user sees.
+# Django's debug pages, refused with PRODUCTION. Default: false, also for `make run`: what a developer sees is what a
+# user sees.
 DEBUG = env.bool("DEBUG", default=False)
+if PRODUCTION:
+    production.check_debug(DEBUG)
 # Where the embedded default keeps its databases, secret key and sockets. Default: var/ beside manage.py.
 DATA_DIR = Path(env.str("DATA_DIR", default=str(BASE_DIR / "var")))
 
@@ -63,22 +70,42 @@ def make_private(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
-def required_in_production(name: str, default: str) -> str:
+def required_in_production(name: str, default: Any, read: Callable[..., Any] = env.str) -> Any:
     """The environment's value; without one the default, or an error where PRODUCTION is true."""
-    value: str = env.str(name) if PRODUCTION else env.str(name, default=default)
-    return value
+    return read(name) if PRODUCTION else read(name, default=default)
 
 
-# Signs sessions, tickets and cookies. Obligatory in production; locally made once in DATA_DIR.
-SECRET_KEY = env.str("SECRET_KEY") if PRODUCTION else env.str("SECRET_KEY", default="") or local_secret()
-# Host names that this installation answers to, comma-separated.
-ALLOWED_HOSTS = required_in_production("ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]").split(",")
+# Signs sessions, tickets and cookies: 50 random characters or more. In production it has no default, and processes that
+# sign (`manage.py serve`) don't start without it; the others need none. Elsewhere it is made once, in DATA_DIR.
+SECRET_KEY = env.str("SECRET_KEY", default="") or ("" if PRODUCTION else local_secret())
+if PRODUCTION and SECRET_KEY:
+    production.check_secret_key(SECRET_KEY)
+# Host names that this installation answers to, comma-separated; PUBLIC_URL's is always one of them.
+ALLOWED_HOSTS: list[str] = required_in_production("ALLOWED_HOSTS", ["127.0.0.1", "localhost", "[::1]"], read=env.list)
+if PRODUCTION:
+    production.check_hosts(ALLOWED_HOSTS)
+# Where the front posts: the gateway's address. Without a gateway, the one instance itself.
+GATEWAY_URL: str = required_in_production("GATEWAY_URL", RUNNING_HERE.get("GATEWAY_URL", "http://127.0.0.1:8000"))
+# The address under which people reach the pages, scheme://host[:port], https in production: the links in mails lead
+# there, whatever host a request was made to, and plain HTTP is sent on to it. Default: GATEWAY_URL, which is the one
+# address of `make run`.
+PUBLIC_URL = production.read_public_url(required_in_production("PUBLIC_URL", GATEWAY_URL), production=PRODUCTION)
+if production.host_of(PUBLIC_URL) not in ALLOWED_HOSTS:
+    ALLOWED_HOSTS.append(production.host_of(PUBLIC_URL))
+# Seconds that browsers refuse plain HTTP after each page (Strict-Transport-Security), whether for all hosts below
+# PUBLIC_URL's too, and whether browsers may have it built in. Defaults: in production a year and both; elsewhere none.
+SECURE_HSTS_SECONDS = env.int("HSTS_SECONDS", default=365 * 24 * 3600 if PRODUCTION else 0)
+SECURE_HSTS_INCLUDE_SUBDOMAINS = env.bool("HSTS_SUBDOMAINS", default=True)
+SECURE_HSTS_PRELOAD = env.bool("HSTS_PRELOAD", default=True)
+# In production a page that was asked for over plain HTTP is one redirect to PUBLIC_URL; the API refuses such a request.
+SECURE_SSL_REDIRECT = PRODUCTION
+SECURE_SSL_HOST = PUBLIC_URL.partition("://")[2]
 # Origins (scheme://host) that may post forms when a proxy ends TLS, comma-separated. Default: none.
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
-# Who may say in X-Forwarded-For and X-Forwarded-Proto whom they speak for: addresses or networks, with spaces or commas
-# between them. It is the gateway, and what stands before it. Default: this host.
-TRUSTED_PROXIES = env.str("TRUSTED_PROXIES", default="127.0.0.1 ::1").replace(",", " ").split()
+# Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed: addresses or networks, with spaces or commas between
+# them. They are the gateway, and what stands before it. Default: this host.
+TRUSTED_PROXIES = production.read_proxies(env.str("TRUSTED_PROXIES", default="127.0.0.1 ::1"), production=PRODUCTION)
 
 # --- The services and where each keeps its own -----------------------------------------------------------------
 
@@ -100,7 +127,7 @@ def database(service: str) -> dict[str, Any]:
     """The database of one service: `<SERVICE>_DATABASE_URL`, by default an SQLite file in DATA_DIR."""
     name = f"{service.upper()}_DATABASE_URL"
     default = f"sqlite:///{quote(str(DATA_DIR / service))}.sqlite3"
-    config: dict[str, Any] = dict(env.db_url_config(required_in_production(name, default)))
+    config = read_database_url(name, required_in_production(name, default))
     # Django would have tests of another service's database wait for `default`: no service needs another's.
     config["TEST"] = {"DEPENDENCIES": []}
     if config["ENGINE"].endswith("sqlite3"):
@@ -111,11 +138,12 @@ def database(service: str) -> dict[str, Any]:
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+            **config["OPTIONS"],
         }
         config["CONN_MAX_AGE"] = None
         config["TEST"]["NAME"] = str(DATA_DIR / f"test_{service}.sqlite3")
     else:
-        config["OPTIONS"] = {
+        config["OPTIONS"] |= {
             # Its pauses between two tries to connect double until this time has passed, 300 s by default: as long as
             # PostgreSQL was away, the pool would stay away once more.
             "pool": {"min_size": 1, "max_size": DATABASE_POOL_SIZE, "timeout": 3, "reconnect_timeout": 2}
@@ -144,7 +172,7 @@ KAFKA_BOOTSTRAP_SERVERS = required_in_production(
 KAFKA_EMBEDDED = env.bool(
     "KAFKA_EMBEDDED", default=RUNNING_HERE.get("KAFKA_BOOTSTRAP_SERVERS") == KAFKA_BOOTSTRAP_SERVERS
 )
-# Further librdkafka settings for every client, as JSON (TLS, SASL). Default: none.
+# Further librdkafka settings for every client, as a JSON object (TLS, SASL; .env.example has one). Default: none.
 KAFKA_CLIENT_CONFIG: dict[str, Any] = env.json("KAFKA_CLIENT_CONFIG", default={})
 # Partitions and copies of the topics that the project makes. Defaults: 4 and 1 (production wants 3 copies).
 KAFKA_PARTITIONS = env.int("KAFKA_PARTITIONS", default=4)
@@ -162,8 +190,10 @@ DEAD_LETTER_RETENTION = env.int("DEAD_LETTER_RETENTION", default=30)
 
 # --- Redis -----------------------------------------------------------------------------------------------------
 
-# The projection, the wake-ups, the relays' leases and the channel layer. unix:///path works too.
-REDIS_URL = required_in_production("REDIS_URL", RUNNING_HERE.get("REDIS_URL", "redis://127.0.0.1:6379/0"))
+# The projection, the wake-ups, the relays' leases and the channel layer: redis://user:password@host:port/0, rediss://
+# over TLS (certificate and host name are checked; ?ssl_ca_certs=/path names a CA of one's own), or unix:///path.
+REDIS_URL: str = required_in_production("REDIS_URL", RUNNING_HERE.get("REDIS_URL", "redis://127.0.0.1:6379/0"))
+production.check_redis_url(REDIS_URL)
 CHANNEL_LAYERS = {
     "default": {
         # PubSub rather than the list-based layer: see docs/adr/0004.
@@ -175,13 +205,8 @@ CHANNEL_LAYERS = {
 
 # --- The sign-up -----------------------------------------------------------------------------------------------
 
-# Where the front posts: the gateway's address. Without a gateway, the one instance itself.
-GATEWAY_URL = required_in_production("GATEWAY_URL", RUNNING_HERE.get("GATEWAY_URL", "http://127.0.0.1:8000"))
-# The address under which people reach the pages, scheme://host[:port]: the links in mails lead there, whatever host a
-# request was made to. Default: GATEWAY_URL, which is the one address of `make run`.
-PUBLIC_URL = required_in_production("PUBLIC_URL", GATEWAY_URL).rstrip("/")
-# From here to RELAY_RATE, but for SIGNUP_CONFIRM_MAX_AGE, STREAM_MAX_AGE, TICKET_MAX_AGE and PROJECTION_TTL: what
-# holds until an administrator sets another value, which every process uses within a second (livesettings).
+# From here to RELAY_RATE, but for SIGNUP_CONFIRM_HOURS, STREAM_MAX_AGE, TICKET_MAX_AGE and PROJECTION_TTL: what holds
+# until an administrator sets another value, which every process uses within a second (livesettings).
 # False: nobody new is taken; what has begun goes on. Default: true.
 SIGNUP_OPEN = env.bool("SIGNUP_OPEN", default=True)
 # Whether an address must be confirmed before the account exists: "none", or "mail", by a link that is mailed to it.
@@ -189,8 +214,8 @@ SIGNUP_OPEN = env.bool("SIGNUP_OPEN", default=True)
 SIGNUP_CONFIRM = env.str("SIGNUP_CONFIRM", default="none")
 if SIGNUP_CONFIRM not in ("none", "mail"):
     raise ImproperlyConfigured(f"SIGNUP_CONFIRM is {SIGNUP_CONFIRM!r}: make it none or mail")
-# Seconds that a sign-up waits for its confirmation; then it is deleted, and its link has expired. Default: 86400.
-SIGNUP_CONFIRM_MAX_AGE = env.int("SIGNUP_CONFIRM_MAX_AGE", default=24 * 3600)
+# Hours that a sign-up waits for its confirmation; then it is deleted, and its link has expired. Default: 24.
+SIGNUP_CONFIRM_HOURS = env.int("SIGNUP_CONFIRM_HOURS", default=24)
 # False: page and API say that a service refused, and not why. Default: true.
 SIGNUP_REASONS = env.bool("SIGNUP_REASONS", default=True)
 # Sign-ups that are taken in a minute from one address, for one user ID, and in all; 0 is any number. Defaults: 60, 10
@@ -320,7 +345,8 @@ SESSION_ENGINE = "authsvc.sessions"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = PRODUCTION
 # A page's address may hold a ticket: other sites are told the origin alone, and so are our own logs.
 SECURE_REFERRER_POLICY = "strict-origin"
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if PRODUCTION else None
+# A page that another site's page opened, or that ours opened, shares no browsing context with it.
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 
 # --- Mail ------------------------------------------------------------------------------------------------------
 

@@ -92,7 +92,7 @@ def signed_address(signup_id: UUID, address: str) -> str:
 def confirmed_by(token: str) -> UUID:
     """The sign-up that the token in a mail's link confirms, as far as its signature tells; auth knows the rest.
 
-    Raises TicketExpiredError for one that is older than SIGNUP_CONFIRM_MAX_AGE, and TicketError for a forged one.
+    Raises TicketExpiredError for one that is older than SIGNUP_CONFIRM_HOURS, and TicketError for a forged one.
     """
     if len(token) > CONFIRMATION_MAX:
         raise TicketError
@@ -100,7 +100,7 @@ def confirmed_by(token: str) -> UUID:
         signup_id, _, microseconds = _confirmation_signer.unsign(token).partition("-")
     except signing.BadSignature:
         raise TicketError from None
-    if time.time() - int(microseconds) / 1_000_000 >= settings.SIGNUP_CONFIRM_MAX_AGE:
+    if time.time() - int(microseconds) / 1_000_000 >= settings.SIGNUP_CONFIRM_HOURS * 3600:
         raise TicketExpiredError
     return UUID(signup_id)
 

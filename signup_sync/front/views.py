@@ -231,7 +231,7 @@ async def confirm(request: HttpRequest, token: str) -> HttpResponse:
             if state is None:
                 return _link_page(request, "expired", HTTPStatus.GONE)
             if state.awaiting is None:
-                return _link_page(request, "used", HTTPStatus.CONFLICT)
+                return _link_page(request, "used", HTTPStatus.GONE)
             return render(request, "front/confirm.html")
     except GatewayError as problem:
         logger.info("sign-up %s: the link confirms nothing: %s", signup_id, problem)
@@ -242,7 +242,7 @@ async def confirm(request: HttpRequest, token: str) -> HttpResponse:
 _LINK_PROBLEMS: Final = {
     LINK_UNKNOWN: ("unknown", HTTPStatus.NOT_FOUND),
     LINK_EXPIRED: ("expired", HTTPStatus.GONE),
-    LINK_USED: ("used", HTTPStatus.CONFLICT),
+    LINK_USED: ("used", HTTPStatus.GONE),
 }
 
 

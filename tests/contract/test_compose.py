@@ -30,8 +30,9 @@ SECRETS = (
     "CUSTOMER_DATABASE_PASSWORD",
 )
 ENVIRONMENT = {name: f"test-{name.lower()}" for name in SECRETS} | {
-    "PUBLIC_HOSTS": "signup.example.org",
+    "SECRET_KEY": "q8Zr-3TkXw1nBv6Yc0LmHs9Pd4Gf7Ja2Re5Uo_ItQxNzWyKbVh",
     "PUBLIC_URL": "https://signup.example.org",
+    "PUBLIC_HOSTS": "signup.example.org",
 }
 
 

@@ -10,7 +10,15 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 from tqdm import tqdm
 
-from authsvc.retention import check_retention, in_days, old_signups, purge_signups, replay_window
+from authsvc.retention import (
+    check_retention,
+    erase_expired,
+    expired_signups,
+    in_days,
+    old_signups,
+    purge_signups,
+    replay_window,
+)
 from authsvc.sessions import SessionStore
 from eventbus.dead_letters import purge_dead_letters
 from eventbus.models import DeadLetter
@@ -23,8 +31,9 @@ BATCH: Final = 500
 class Command(BaseCommand):
     help = (
         "Deletes complete sign-ups and dead letters that are older than SIGNUP_RETENTION and DEAD_LETTER_RETENTION, in "
-        "short transactions, and sessions that have expired; it may be interrupted and run again at any time. The "
-        "users stay, and so does a sign-up that is incomplete or stalled. Run it once a day."
+        "short transactions, and sessions that have expired; erases the password hashes of sign-ups whose ticket has "
+        "expired, where no relay has. It may be interrupted and run again at any time. The users stay, and so does a "
+        "sign-up that is incomplete or stalled. Run it once a day."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -58,6 +67,8 @@ class Command(BaseCommand):
         if not dry_run:
             signups = purge("sign-ups", signups, partial(purge_signups, signups_before, BATCH, incomplete=incomplete))
             letters = purge("dead letters", letters, partial(purge_dead_letters, letters_before, BATCH))
+            # Relays do this every minute; here it is for an installation whose relay was away.
+            purge("hashes", expired_signups().count(), partial(erase_expired, BATCH))
             # An expired session is a row that nobody waits for, and found by an index.
             SessionStore.clear_expired()
         verb = "would be deleted" if dry_run else "deleted"

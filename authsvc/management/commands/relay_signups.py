@@ -13,6 +13,7 @@ from django.db import close_old_connections
 
 from authsvc.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, new_user_requested
 from authsvc.metrics import INCOMPLETE, RELAYED
+from authsvc.retention import erase_expired
 from authsvc.services import AUTH, DueEvent, claim_due, count_incomplete, give_back_tries
 from authsvc.traffic import LagSampler
 from authsvc.traffic_history import RollUp
@@ -33,6 +34,10 @@ ACKNOWLEDGED_WITHIN: Final = 2.0
 COUNTED_EVERY: Final = 5.0
 # Seconds between two looks whether a minute of traffic is over.
 ROLLED_UP_EVERY: Final = 20.0
+# Seconds between two looks for sign-ups whose ticket has expired, and how many one transaction erases. After a full
+# transaction the next look follows at once, so a relay erases more than an installation takes in a second.
+ERASED_EVERY: Final = 60.0
+ERASED_AT_ONCE: Final = 2000
 # What is left of RELAY_RATE while a second's worth of it lies unread.
 SHARE_WHEN_BEHIND: Final = 0.1
 
@@ -56,6 +61,7 @@ class Command(BaseCommand):
                 relay.relay_once()
                 relay.count_incomplete()
                 relay.roll_up_traffic()
+                relay.erase_expired()
                 # A second's worth at most, then a pause: RELAY_RATE events a second.
                 role.stop.wait(PAUSE)
             relay.close()
@@ -72,6 +78,7 @@ class Relay:
         self._count_from = 0.0
         self._roll_up = RollUp()
         self._roll_up_from = 0.0
+        self._erase_from = 0.0
 
     def relay_once(self) -> int:
         """Claims and publishes what is due now, a second's worth at most; how many events were acknowledged.
@@ -115,6 +122,21 @@ class Relay:
             if not is_transient(error):
                 raise
             logger.warning("traffic is not rolled up now: %s", error)
+        finally:
+            close_old_connections()
+
+    def erase_expired(self) -> None:
+        """Erases the hashes of sign-ups whose ticket has expired, once a minute (docs/adr/0040). After an error it
+        tries again a second later."""
+        if time.monotonic() < self._erase_from:
+            return
+        try:
+            if erase_expired(ERASED_AT_ONCE) < ERASED_AT_ONCE:
+                self._erase_from = time.monotonic() + ERASED_EVERY
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            logger.warning("expired sign-ups are not erased now: %s", error)
         finally:
             close_old_connections()
 

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('authsvc', '0003_failure_groups'),
+        ('authsvc', '0004_signup_keeps_hash'),
     ]
 
     operations = [

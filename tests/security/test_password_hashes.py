@@ -1,0 +1,216 @@
+"""A password's hash is kept by its user. A sign-up has one only for as long as a repeated request needs it."""
+
+import json
+from datetime import timedelta
+from io import StringIO
+from uuid import UUID, uuid4
+
+import pytest
+from asgiref.sync import sync_to_async
+from asgiref.testing import ApplicationCommunicator
+from django.contrib.auth.hashers import check_password, make_password
+from django.core.management import call_command
+from django.db import connection
+from django.test import Client
+from django.utils import timezone
+
+from authsvc.api import SignUpApi
+from authsvc.events import NEW_USER_REQUESTED
+from authsvc.management.commands.relay_signups import Relay
+from authsvc.models import SignUp, User
+from authsvc.retention import erase_expired, expired_signups
+from authsvc.services import NewSignUp, register_users
+from authsvc.timeline import story_of
+from eventbus.topics import ensure_topics
+from tests.conftest import Person, new_person
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+OLD, NEW = "correct horse 9", "quite another w0rd"
+
+
+def sign_up(user_id: str, *, email: str = "", age: float = 0) -> SignUp:
+    """A sign-up that began `age` seconds ago."""
+    new = NewSignUp(
+        signup_id=uuid4(), user_id=user_id, email=email or f"{user_id}@example.com", user_name=f"Name of {user_id}",
+        role="ROLE_USER", password=make_password(OLD),
+    )  # fmt: skip
+    register_users([new])
+    SignUp.objects.filter(id=new.signup_id).update(created_at=timezone.now() - timedelta(seconds=age))
+    return SignUp.objects.get(id=new.signup_id)
+
+
+def verifying(password: str) -> set[str]:
+    """The user IDs of the sign-ups whose hash this password fits."""
+    return {each.user_id for each in SignUp.objects.all() if check_password(password, each.password)}
+
+
+def test_a_hash_is_erased_when_the_ticket_has_expired_and_not_before(settings):
+    sign_up("young", age=settings.TICKET_MAX_AGE - 60)
+    sign_up("old", age=settings.TICKET_MAX_AGE + 1)
+    assert erase_expired(10) == 1
+    assert verifying(OLD) == {"young"}
+    assert erase_expired(10) == 0
+    # The account itself works as before, and its sign-up still tells who it was.
+    assert User.objects.get(user_id="old").check_password(OLD)
+    old = SignUp.objects.get(user_id="old")
+    assert (old.email, old.user_name) == ("old@example.com", "Name of old")
+
+
+def test_of_a_refused_sign_up_the_name_and_the_address_are_erased_too(settings):
+    sign_up("taken")
+    by_user_id = sign_up("TAKEN", email="else@example.com", age=settings.TICKET_MAX_AGE + 1)
+    by_email = sign_up("another", email="taken@example.com", age=settings.TICKET_MAX_AGE + 1)
+    erase_expired(10)
+    for refused in (by_user_id, by_email):
+        before = refused.lights
+        refused.refresh_from_db()
+        assert (refused.password, refused.email, refused.user_name) == ("", "", "")
+        assert refused.lights == before
+
+
+def test_it_erases_in_batches_the_oldest_first(settings):
+    for n in range(5):
+        sign_up(f"user-{n}", age=settings.TICKET_MAX_AGE + 10 * (n + 1))
+    assert [erase_expired(2), erase_expired(2)] == [2, 2]
+    assert verifying(OLD) == {"user-0"}
+
+
+def test_it_finds_expired_ones_in_an_index_of_the_few_that_keep_a_hash():
+    plan = expired_signups()[:10].explain()
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SET enable_seqscan = off")
+        plan = expired_signups()[:10].explain()
+    assert "signup_keeps_hash" in plan
+
+
+def test_the_relay_erases(settings):
+    sign_up("old", age=settings.TICKET_MAX_AGE + 1)
+    relay = Relay.__new__(Relay)
+    relay._erase_from = 0.0
+    relay.erase_expired()
+    assert verifying(OLD) == set()
+
+
+def test_purge_erases_unless_it_is_a_dry_run(settings):
+    sign_up("old", age=settings.TICKET_MAX_AGE + 1)
+    call_command("purge", "--dry-run", stdout=StringIO())
+    assert verifying(OLD) == {"old"}
+    call_command("purge", stdout=StringIO())
+    assert verifying(OLD) == set()
+
+
+# --- A password that is changed -----------------------------------------------------------------------------------
+
+
+def test_after_a_new_password_no_sign_up_verifies_the_old_one():
+    sign_up("owner")
+    sign_up("OWNER", email="else@example.com")
+    sign_up("forgetful", email="owner@example.com")
+    sign_up("somebody-else")
+    owner = User.objects.get(user_id="owner")
+    owner.set_password(NEW)
+    owner.save()
+    assert verifying(OLD) == {"somebody-else"}
+    assert not User.objects.get(user_id="owner").check_password(OLD)
+
+
+def test_the_account_page_changes_a_password_everywhere():
+    sign_up("owner")
+    client = Client()
+    client.force_login(User.objects.get(user_id="owner"))
+    fields = {"old_password": OLD, "new_password1": NEW, "new_password2": NEW}
+    assert client.post("/account/password/", fields).status_code == 302
+    assert verifying(OLD) == set()
+
+
+def test_a_hash_with_new_parameters_is_no_new_password(settings):
+    settings.PASSWORD_HASHERS = [
+        "authsvc.passwords.Argon2idHasher",
+        "django.contrib.auth.hashers.PBKDF2PasswordHasher",
+    ]
+    sign_up("owner")
+    User.objects.update(password=make_password(OLD, hasher="pbkdf2_sha256"))
+    owner = User.objects.get(user_id="owner")
+    assert owner.check_password(OLD)
+    assert owner.password.startswith("argon2")
+    assert verifying(OLD) == {"owner"}
+
+
+# --- What is left of an erased one --------------------------------------------------------------------------------
+
+
+@pytest.mark.needs("broker")
+def test_an_erased_sign_up_can_still_be_explained_shown_and_replayed(settings):
+    settings.KAFKA_PREFIX = f"erased-{uuid4()}-"
+    ensure_topics([NEW_USER_REQUESTED])
+    sign_up("taken")
+    refused = sign_up("another", email="taken@example.com", age=settings.TICKET_MAX_AGE + 1)
+    erase_expired(10)
+    refused.refresh_from_db()
+    assert story_of(refused).steps
+    out = StringIO()
+    call_command("explain", str(refused.id), stdout=out)
+    assert "erased" in out.getvalue()
+    client = Client()
+    client.force_login(User.objects.create_superuser("root-user", "root@example.com", OLD))
+    page = client.get(f"/admin/authsvc/signup/{refused.id}/change/").content.decode()
+    assert "erased" in page
+    assert "another" in page
+    answer = client.post(
+        "/admin/authsvc/signup/", {"action": "replay_chosen", "_selected_action": [str(refused.id)]}, follow=True
+    )
+    assert "1 sign-up sent again" in answer.content.decode()
+
+
+# --- The API ------------------------------------------------------------------------------------------------------
+
+
+async def posted(person: Person, key: UUID) -> tuple[int, dict]:
+    """What `POST /user` answers."""
+    api = SignUpApi()
+    headers = {"content-type": "application/json", "idempotency-key": str(key)}
+    scope = {
+        "type": "http", "method": "POST", "path": "/user",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }  # fmt: skip
+    client = ApplicationCommunicator(api, scope)
+    await client.send_input({"type": "http.request", "body": json.dumps(person.form).encode(), "more_body": False})
+    status = (await client.receive_output(timeout=20))["status"]
+    body = (await client.receive_output(timeout=20))["body"]
+    await api.close()
+    return status, json.loads(body)
+
+
+@pytest.mark.needs("broker", "redis")
+@pytest.mark.parametrize("was_erased", [False, True])
+async def test_a_key_is_honoured_while_its_ticket_is_valid_and_refused_in_words_later(settings, was_erased):
+    person, key = new_person(), uuid4()
+    assert (await posted(person, key))[0] == 202
+    assert (await posted(person, key))[0] == 202
+
+    def grow_old() -> None:
+        SignUp.objects.update(created_at=timezone.now() - timedelta(seconds=settings.TICKET_MAX_AGE + 1))
+        if was_erased:
+            assert erase_expired(10) == 1
+
+    await sync_to_async(grow_old)()
+    status, problem = await posted(person, key)
+    assert status == 409
+    assert problem["type"] == "/problems/key-expired"
+    assert "too old to be repeated" in problem["detail"]
+
+
+@pytest.mark.needs("broker", "redis")
+async def test_after_a_new_password_the_key_is_refused(settings):
+    person, key = new_person(), uuid4()
+    await posted(person, key)
+
+    def change() -> None:
+        user = User.objects.get()
+        user.set_password(NEW)
+        user.save()
+
+    await sync_to_async(change)()
+    assert (await posted(person, key))[0] == 409
