@@ -189,19 +189,23 @@ class SignUpApi:
         if registration.is_new:
             # Every light pending before auth's own verdict, which the same transaction decided.
             return [_begun(state), state]
-        if not registration.signup.may_be_repeated:
-            raise _expired()
-        if not await self._is_same(request, registration.signup):
-            raise _other_content()
+        await self._check_repetition(request, registration.signup)
         return [state]
 
     async def _keep_unconfirmed(self, new: NewSignUp, request: SignUpRequest) -> SignUpState:
         kept, is_new = await self._read(lambda: keep(new))
         if is_new:
             UNCONFIRMED.labels("begun").inc()
-        elif not await self._is_same(request, kept):
-            raise _other_content()
+        else:
+            await self._check_repetition(request, kept)
         return kept.state
+
+    async def _check_repetition(self, request: SignUpRequest, kept: SignUp | UnconfirmedSignUp) -> None:
+        """Raises Problem 409 unless the request says what the first one with its key said."""
+        if isinstance(kept, SignUp) and not kept.may_be_repeated:
+            raise _expired()
+        if not await self._is_same(request, kept):
+            raise Problem(HTTPStatus.CONFLICT, "This Idempotency-Key belongs to a sign-up with other content.")
 
     async def _confirm(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         document = read_json(await read_body(scope, receive, limit=BODY_MAX), header(scope, b"content-type") or "")
@@ -361,10 +365,6 @@ def _wants_took(scope: HTTPScope) -> bool:
 def _last_event_id(scope: HTTPScope) -> int:
     text = header(scope, b"last-event-id") or ""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
-
-
-def _other_content() -> Problem:
-    return Problem(HTTPStatus.CONFLICT, "This Idempotency-Key belongs to a sign-up with other content.")
 
 
 def _not_found() -> Problem:

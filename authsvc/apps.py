@@ -11,5 +11,5 @@ class AuthServiceConfig(AppConfig):
     verbose_name = _("Auth service")
 
     def ready(self) -> None:
-        # Registers the system check.
-        from authsvc import retention  # noqa: F401
+        # Register the system checks.
+        from authsvc import confirmation, retention  # noqa: F401

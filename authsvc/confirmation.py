@@ -4,23 +4,57 @@ Nothing here looks for existing users before the confirmation: what an answer sa
 depend on them. authsvc.confirmation_mail looks for them, after the answer.
 """
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from django.conf import settings
 from django.core import signing
+from django.core.checks import CheckMessage, Error, register
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from authsvc.identity import user_id_key
 from authsvc.models import SignUp, UnconfirmedSignUp
 from authsvc.problems import Problem, expired_link, unknown_link, used_link
 from authsvc.services import DATABASE, NewSignUp, Registration, register_within
+from eventbus.roles import SERVE_CHECKS
 from eventbus.transactions import atomically
+from livesettings.values import LiveSettings, rule
 
 # Characters. A token has about 100.
 TOKEN_MAX: Final = 200
+
+
+def can_mail() -> bool:
+    """Whether mails reach people. In production a mail server must be named: the log is no place for links."""
+    if settings.PRODUCTION:
+        return settings.HAS_MAIL_SERVER and settings.EMAIL_BACKEND.endswith(".smtp.EmailBackend")
+    return not settings.EMAIL_BACKEND.endswith(".dummy.EmailBackend")
+
+
+@register(SERVE_CHECKS)
+def check_mail_server(**options: Any) -> list[CheckMessage]:
+    """The error that keeps `serve` from starting where confirmation could never come."""
+    if settings.SIGNUP_CONFIRM != "mail" or can_mail():
+        return []
+    return [
+        Error(
+            "SIGNUP_CONFIRM is mail, but no mail server is set: nobody could confirm an address.",
+            hint="Set EMAIL_URL, as smtp+tls://user:password@mail.example.org:587, or SIGNUP_CONFIRM to none.",
+            id="authsvc.E010",
+        )
+    ]
+
+
+@rule
+def check_live_confirmation(values: LiveSettings) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The same for administrators who turn it on while everything runs."""
+    if values.SIGNUP_CONFIRM == "mail" and not can_mail():
+        yield ("SIGNUP_CONFIRM",), _("Confirmation by mail needs a mail server: have EMAIL_URL set first.")
 
 
 def keep(new: NewSignUp) -> tuple[UnconfirmedSignUp | SignUp, bool]:
@@ -91,7 +125,7 @@ def _confirm(signup_id: UUID, created_at: datetime) -> Registration:
     row = UnconfirmedSignUp.objects.select_for_update().filter(id=signup_id, created_at=created_at).first()
     if row is None:
         raise _gone(signup_id)
-    row.delete()
+    UnconfirmedSignUp.objects.filter(id=signup_id).delete()
     [registration] = register_within(
         [
             NewSignUp(
@@ -125,10 +159,14 @@ def oldest() -> datetime:
     return timezone.now() - timedelta(hours=settings.SIGNUP_CONFIRM_HOURS)
 
 
+def expired() -> QuerySet[UnconfirmedSignUp]:
+    """The sign-ups that nobody has confirmed in time, the oldest first."""
+    return UnconfirmedSignUp.objects.filter(created_at__lte=oldest()).order_by("created_at")
+
+
 def delete_expired(limit: int) -> int:
-    """Deletes sign-ups that nobody has confirmed in time, the oldest first and `limit` at most; how many."""
+    """Deletes `limit` of the expired at most, in one transaction; how many."""
     with transaction.atomic(using=DATABASE):
-        expired = UnconfirmedSignUp.objects.filter(created_at__lt=oldest()).order_by("created_at")
-        ids = list(expired.select_for_update(skip_locked=True).values_list("id", flat=True)[:limit])
+        ids = list(expired().select_for_update(skip_locked=True).values_list("id", flat=True)[:limit])
         UnconfirmedSignUp.objects.filter(id__in=ids).delete()
     return len(ids)

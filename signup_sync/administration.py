@@ -19,14 +19,14 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from authsvc.forms import AdminLoginForm, told_when
-from authsvc.models import SignUp, TrafficMinute, User
+from authsvc.models import SignUp, TrafficMinute, UnconfirmedSignUp, User
 from eventbus.models import DeadLetter, Instance, Topic
 from livesettings.models import Overrides
 from participant.models import ParticipantUser
 
 # The index, and the navigation beside each page. What is of none of these stands below, by its app.
 GROUPS: Final[tuple[tuple[Any, tuple[type[Model], ...]], ...]] = (
-    (gettext_lazy("Sign-ups"), (SignUp, DeadLetter)),
+    (gettext_lazy("Sign-ups"), (SignUp, UnconfirmedSignUp, DeadLetter)),
     (gettext_lazy("Accounts"), (User, Group)),
     (gettext_lazy("Copies at the services"), (ParticipantUser,)),
     (gettext_lazy("Operation"), (TrafficMinute, Topic, Instance, Overrides)),

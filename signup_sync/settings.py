@@ -353,6 +353,8 @@ SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 # The server that takes mail, as a URL: smtp+tls://user:password@host:587. Default: none, a mail is written to the web
 # process's output; with PRODUCTION=true, where a link to a new password must stand in no log, this host's port 25.
 vars().update(env.email_url("EMAIL_URL", default="smtp://localhost:25" if PRODUCTION else "consolemail://"))
+# Whether a mail server was named: SIGNUP_CONFIRM=mail is refused in production without one.
+HAS_MAIL_SERVER = bool(env.str("EMAIL_URL", default=""))
 # Seconds that the mail server may take to be reached and to answer, each time. Default: 10.
 EMAIL_TIMEOUT = env.int("EMAIL_TIMEOUT", default=10)
 # Mails that may wait in one process, each for an hour at most while the mail server is away; a further one is not sent,

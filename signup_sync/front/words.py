@@ -10,9 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from livesettings.values import live
 from signup_sync.front.states import Light, State
 
-Outcome = Literal[
-    "pending", "awaiting", "delayed", "stalled", "green", "red", "refused", "lapsed", "absent", "unknown"
-]
+Outcome = Literal["pending", "awaiting", "delayed", "stalled", "green", "red", "refused", "lapsed", "absent", "unknown"]
 
 STATUSES: Final = {
     "PENDING": _("Waiting for its answer"),

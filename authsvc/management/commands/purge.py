@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 from tqdm import tqdm
 
+from authsvc.confirmation import delete_expired, expired
 from authsvc.retention import (
     check_retention,
     erase_expired,
@@ -69,6 +70,7 @@ class Command(BaseCommand):
             letters = purge("dead letters", letters, partial(purge_dead_letters, letters_before, BATCH))
             # Relays do this every minute; here it is for an installation whose relay was away.
             purge("hashes", expired_signups().count(), partial(erase_expired, BATCH))
+            purge("unconfirmed sign-ups", expired().count(), partial(delete_expired, BATCH))
             # An expired session is a row that nobody waits for, and found by an index.
             SessionStore.clear_expired()
         verb = "would be deleted" if dry_run else "deleted"
