@@ -111,7 +111,8 @@ class SignUpAdmin(ActsAdmin):
     list_filter = (LightsFilter, FailureGroupFilter, BegunFilter)
     search_fields = ("user_id_key",)
     search_help_text = _("A user ID or its beginning, or a whole sign-up ID.")
-    ordering = ("-id",)
+    # Not by id: whoever signs up chooses that, with the Idempotency-Key.
+    ordering = ("-created_at", "-id")
     # What has an index: anything else would sort every row for one page.
     sortable_by = ("user", "begun")
     show_full_result_count = False

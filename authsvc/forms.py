@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponseBase
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from authsvc.identity import normalize_email
+from authsvc.identity import USER_ID_BYTES_MAX, normalize_email
 from authsvc.models import User
 from authsvc.rate_limits import Attempt, TooManyError, attempt_limits
 
@@ -41,6 +41,14 @@ class LimitedForm(BaseForm):
 class LoginForm(LimitedForm, AuthenticationForm):
     attempt = "login"
     too_many = _("Too many tries to log in came from your network just now. {again}")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Django's limit is that of a kept user ID, and the browser cuts what is longer: a Hangul syllable may be typed
+        # as three letters. What is longer than this Django does not normalise.
+        username: Any = self.fields["username"]
+        username.max_length = USER_ID_BYTES_MAX
+        username.widget.attrs["maxlength"] = USER_ID_BYTES_MAX
 
 
 class AdminLoginForm(LoginForm, AdminAuthenticationForm):

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
+from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import models, router, transaction
 from django.utils import timezone
@@ -37,6 +38,8 @@ class UserManager(BaseUserManager["User"]):
     def create_user(self, user_id: str, email: str, password: str | None = None, **fields: Any) -> "User":
         fields.setdefault("user_name", user_id)
         user = self.model(user_id=user_id, email=email, **fields)
+        if password is not None:
+            validate_password(password, user)
         user.set_password(password)
         user.full_clean(exclude=["password"])
         user.save(using=self._db)
@@ -64,6 +67,8 @@ class User(AbstractBaseUser, PermissionsMixin):
     date_joined = models.DateTimeField(_("joined"), default=timezone.now, editable=False)
 
     objects: ClassVar[UserManager] = UserManager()
+    # The second factor that the request's session has proved (authsvc.two_factor.rules.admitted).
+    otp_device: Any = None
 
     USERNAME_FIELD = "user_id"
     EMAIL_FIELD = "email"
@@ -96,9 +101,14 @@ class User(AbstractBaseUser, PermissionsMixin):
         self.email = identity.normalize_email(self.email)
 
     def clean_fields(self, exclude: Collection[str] | None = None) -> None:
-        """Normalises first: the limits are those of what is saved."""
+        """Normalises first: the limits are those of what is saved. What is kept already need not follow the rules,
+        which may have become stricter since: such a user could not even be deactivated otherwise."""
         self.normalize()
-        super().clean_fields(exclude=exclude)
+        row = type(self).objects.filter(pk=self.pk).first()
+        unchanged = {
+            name for name in ("user_id", "user_name", "email") if row and getattr(row, name) == getattr(self, name)
+        }
+        super().clean_fields(exclude={*(exclude or ()), *unchanged})
 
     def clean(self) -> None:
         """Says at the user ID that it is taken: its folded twin, which is the unique one, is in no form."""

@@ -1,12 +1,99 @@
-"""Hashing of passwords: argon2id at OWASP's parameters."""
+"""What may be a password, and how it is hashed: NFC, then argon2id at OWASP's parameters (docs/adr/0045)."""
+
+import unicodedata
+from collections.abc import Callable
+from typing import Any, Final
 
 from django.conf import settings
 from django.contrib.auth.hashers import Argon2PasswordHasher
+from django.contrib.auth.password_validation import (
+    CommonPasswordValidator,
+    MinimumLengthValidator,
+    NumericPasswordValidator,
+    UserAttributeSimilarityValidator,
+)
+from django.core.exceptions import ValidationError
+from django.utils.translation import gettext as _
+
+from runtime.untrusted import is_longer_than
+
+# Characters after NFC.
+PASSWORD_MIN: Final = 8
+PASSWORD_MAX: Final = 128
+# Bytes as typed. NFC joins at most 9 bytes to one character: a Hangul syllable that is typed as three letters.
+PASSWORD_BYTES_MAX: Final = PASSWORD_MAX * 9
+
+
+def is_too_long(password: str) -> bool:
+    """Whether it has more bytes than any password. NFC takes time by the square of a length: this is asked first."""
+    return is_longer_than(PASSWORD_BYTES_MAX, password)
+
+
+def normalize_password(password: str) -> str:
+    """One password has one spelling, whatever keyboard it is typed on. What is too long to be one stays as it is."""
+    return password if is_too_long(password) else unicodedata.normalize("NFC", password)
+
+
+def validate_length(password: str) -> None:
+    """Raises ValidationError for one that is longer than PASSWORD_MAX, or that is no text."""
+    if is_too_long(password) or len(normalize_password(password)) > PASSWORD_MAX:
+        raise ValidationError(_("Use at most %(max)d characters."), params={"max": PASSWORD_MAX})
+    if any("\ud800" <= character <= "\udfff" for character in password):
+        raise ValidationError(_("Use no NUL and no incomplete characters."))
+
+
+class PasswordPolicy:
+    """The one policy: the only entry of AUTH_PASSWORD_VALIDATORS, so it holds wherever Django or we set a password.
+
+    Django would run every validator of the list on the text as typed, however long it is.
+    """
+
+    def __init__(self) -> None:
+        self._validators: list[Any] = [
+            UserAttributeSimilarityValidator(user_attributes=("user_id", "user_name", "email")),
+            MinimumLengthValidator(min_length=PASSWORD_MIN),
+            CommonPasswordValidator(),
+            NumericPasswordValidator(),
+        ]
+
+    def validate(self, password: str, user: Any = None) -> None:
+        validate_length(password)
+        text = normalize_password(password)
+        errors = [error for each in self._validators if (error := _error_of(each.validate, text, user))]
+        if errors:
+            raise ValidationError(errors)
+
+    def get_help_text(self) -> str:
+        return " ".join(str(each.get_help_text()) for each in self._validators)
+
+
+def _error_of(validate: Callable[[str, Any], None], text: str, user: Any) -> ValidationError | None:
+    try:
+        validate(text, user)
+    except ValidationError as error:
+        return error
+    return None
 
 
 class Argon2idHasher(Argon2PasswordHasher):
-    """Django's argon2id with the parameters of OWASP's password storage cheat sheet (19 MiB, t=2, p=1)."""
+    """Django's argon2id, of the NFC, with the parameters of OWASP's password storage cheat sheet (19 MiB, t=2, p=1).
+
+    Hashes that were made before are of the text as typed, so that is tried too where it differs.
+    """
 
     memory_cost = settings.ARGON2_MEMORY_KIB
     time_cost = settings.ARGON2_TIME_COST
     parallelism = 1
+
+    def encode(self, password: str, salt: str) -> str:
+        normalized = normalize_password(password)
+        if normalized != password:
+            # As dear as a failing verify(). Django hashes once for a user that does not exist: the time would tell.
+            super().encode(password, salt)
+        return super().encode(normalized, salt)
+
+    def verify(self, password: str, encoded: str) -> bool:
+        normalized = normalize_password(password)
+        if super().verify(normalized, encoded):
+            return True
+        return normalized != password and super().verify(password, encoded)

@@ -37,6 +37,8 @@ T = TypeVar("T")
 
 # Records on a page: of the longest texts they make 400 kB, and Kafka takes 1 MB.
 PAGE: Final = 250
+# Bytes of an answer: what Kafka takes.
+ANSWER_MAX: Final = 1024 * 1024
 # Pages that wait for answers at a time: enough for every partition, little enough for the embedded broker's memory.
 WINDOW: Final = 8
 # How often what is stuck is asked for again, at most: each time a row may get out of the way of another.
@@ -138,7 +140,7 @@ class Reconciliation:
     def _wait_until(self, open_pages: int) -> None:
         """Listens until no more than so many pages wait for an answer."""
         while len(self._open) > open_pages:
-            answers, unreadable = decode_each(self._replies.read(POLL), decode_answer)
+            answers, unreadable = decode_each(self._replies.read(POLL), decode_answer, most=ANSWER_MAX)
             for _, error in unreadable:
                 logger.warning("an answer can't be read: %s", error)
             for _, answer in answers:

@@ -13,8 +13,9 @@ from eventbus.messages import Incoming, Outgoing, cloud_event_headers
 RECONCILE_REQUESTED: Final = "user.reconcile.req"
 RECONCILE_ANSWERED: Final = "user.reconcile.res"
 
-# What is found is looked up in auth's database, and PostgreSQL refuses a NUL even in a question.
-Text = Annotated[str, Meta(pattern=r"\A[^\x00]*\Z")]
+# What is found is looked up in auth's database, and PostgreSQL refuses a NUL even in a question. No userId or address
+# is as long as this.
+Text = Annotated[str, Meta(max_length=512, pattern=r"\A[^\x00]*\Z")]
 Kind = Literal["missing", "different", "conflicting", "superfluous"]
 
 
@@ -63,8 +64,8 @@ class ReconcileRequested(msgspec.Struct, frozen=True, kw_only=True, rename="came
 class HeldBy(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A participant's row that is in the way; an administrator's has no owner."""
 
-    user_id: str
-    email: str
+    user_id: Text
+    email: Text
     owner_signup_id: UUID | None = None
 
 

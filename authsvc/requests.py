@@ -13,12 +13,17 @@ from django.utils.translation import gettext as _
 
 from authsvc import identity
 from authsvc.models import Role, User, new_signup_id
+from authsvc.passwords import validate_length
 from authsvc.problems import FieldError, Problem
+from runtime.untrusted import is_longer_than
 
 BODY_MAX: Final = 64 * 1024
-PASSWORD_MAX: Final = 128
+# Bytes of one field: twice what its limit in characters can take.
+FIELD_MAX: Final = 2048
 # A body may hold thousands of unknown fields; an answer need not.
 UNKNOWN_MAX: Final = 20
+# Characters of an unknown field's name that the answer repeats.
+NAME_SHOWN: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +77,11 @@ def read_signup(document: Mapping[str, Any]) -> SignUpRequest:
         return text
 
     request = SignUpRequest(
-        user_id=field("userId", identity.normalize_user_id, identity.validate_user_id),
+        user_id=field("userId", identity.normalize_user_id, _validate_new_user_id),
         email=field("email", identity.normalize_email, identity.validate_address),
         user_name=field("userName", str.strip, identity.validate_user_name),
         role=field("role", str, _validate_role) if "role" in document else Role.USER.value,
-        password=field("userPw", str, _validate_length),
+        password=field("userPw", str, validate_length),
     )
     known = ("userId", "email", "userName", "role", "userPw")
     unknown = [name for name in document if name not in known]
@@ -103,7 +108,7 @@ def read_confirmation(document: Mapping[str, Any]) -> str:
 
 
 def check_password_strength(request: SignUpRequest) -> None:
-    """Django's validators, which compare the password with the other fields: slow enough for the hash pool.
+    """The policy's validators, which compare the password with the other fields: slow enough for the hash pool.
     Raises Problem 422."""
     user = User(user_id=request.user_id, email=request.email, user_name=request.user_name)
     try:
@@ -145,7 +150,7 @@ def complaints(fields: Mapping[str, str]) -> dict[str, list[str]]:
 
 def _pointer(name: str) -> str:
     """The JSON Pointer of a member of the body. Half a surrogate pair, which JSON can spell, has no UTF-8."""
-    text = name.encode(errors="replace").decode()
+    text = name[:NAME_SHOWN].encode(errors="replace").decode()
     return f"/{text.replace('~', '~0').replace('/', '~1')}"
 
 
@@ -159,17 +164,20 @@ def _text(document: Mapping[str, Any], name: str) -> str:
     value = document[name]
     if not isinstance(value, str):
         raise ValidationError(_("This must be a text."))
+    # Before anything else is done with it (docs/adr/0038).
+    if is_longer_than(FIELD_MAX, value):
+        raise ValidationError(_("This is too long."))
     # PostgreSQL keeps no NUL, and half of a surrogate pair has no UTF-8: JSON can spell both.
     if "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value):
         raise ValidationError(_("Use no NUL and no incomplete characters."))
     return value
 
 
+def _validate_new_user_id(text: str) -> None:
+    identity.validate_user_id(text)
+    identity.validate_not_reserved(text)
+
+
 def _validate_role(text: str) -> None:
     if text not in Role.values:
         raise ValidationError(_("Use one of %(roles)s."), params={"roles": ", ".join(Role.values)})
-
-
-def _validate_length(text: str) -> None:
-    if len(text) > PASSWORD_MAX:
-        raise ValidationError(_("Use at most %(max)d characters."), params={"max": PASSWORD_MAX})

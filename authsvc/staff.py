@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
 
 from authsvc.sessions import SessionStore
+from authsvc.two_factor.rules import admitted, may_administer
 
 
 def may_add_admin(scope: HTTPScope) -> bool:
@@ -20,8 +21,8 @@ def may_add_admin(scope: HTTPScope) -> bool:
     """
     request = ASGIRequest(dict(scope), io.BytesIO())
     request.session = SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
-    user = get_user(request)
-    if not (user.is_active and user.is_staff and user.has_perm("authsvc.add_admin")):
+    user = admitted(request.session, get_user(request))
+    if not (may_administer(user) and user.has_perm("authsvc.add_admin")):
         return False
     csrf = CsrfViewMiddleware(_no_view)
     csrf.process_request(request)

@@ -22,6 +22,7 @@ from django.views.decorators.http import require_safe
 from authsvc.models import TrafficMinute
 from authsvc.traffic import figures_client
 from authsvc.traffic_history import MINUTE, point, read_days, read_seconds
+from authsvc.two_factor.rules import may_administer
 from eventbus.errors import is_transient
 from eventbus.pages import PageAdmin
 
@@ -78,7 +79,7 @@ async def stream(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
     the page: a script can't follow a redirect to the login.
     """
     user = await request.auser()
-    if not (user.is_active and user.is_staff and await user.ahas_perm("authsvc.view_trafficminute")):
+    if not (may_administer(user) and await user.ahas_perm("authsvc.view_trafficminute")):
         return HttpResponse(_("You may not see this."), status=HTTPStatus.FORBIDDEN, content_type="text/plain")
     span = SPANS.get(request.GET.get("span", "live"))
     if span is None:

@@ -5,13 +5,20 @@ from django.urls import path
 from django.utils.translation import gettext_lazy as _
 
 from authsvc import views
+from authsvc.two_factor import login as second_step
+from authsvc.two_factor import views as two_factor
 
 urlpatterns = [
     path("login/", views.LoginView.as_view(), name="login"),
+    path("login/code/", second_step.CodeView.as_view(), name="login_code"),
     path("logout/", django_views.LogoutView.as_view(), name="logout"),
     path("account/", views.AccountView.as_view(), name="account"),
     path("account/check/", views.check, name="check"),
     path("account/password/", views.PasswordChangeView.as_view(), name="password_change"),
+    path("account/two-factor/", two_factor.TwoFactorView.as_view(), name="two_factor"),
+    path("account/two-factor/setup/", two_factor.SetupView.as_view(), name="two_factor_setup"),
+    path("account/two-factor/codes/", two_factor.RecoveryCodesView.as_view(), name="two_factor_codes"),
+    path("account/two-factor/off/", two_factor.TurnOffView.as_view(), name="two_factor_off"),
     path("password/", views.PasswordResetView.as_view(), name="password_reset"),
     path(
         "password/sent/",

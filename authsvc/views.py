@@ -20,6 +20,7 @@ from authsvc.forms import LoginForm, OwnPasswordResetForm, told_when
 from authsvc.lights import Light, Status
 from authsvc.models import SignUp, User
 from authsvc.requests import complaints
+from authsvc.two_factor.login import TwoStepLoginView
 from livesettings.values import live
 
 STATUSES: Final = {
@@ -82,7 +83,7 @@ class PasswordChangeView(SuccessMessageMixin, django_views.PasswordChangeView): 
     success_message = _("Your password is changed.")
 
 
-class LoginView(django_views.LoginView):
+class LoginView(TwoStepLoginView):
     template_name = "authsvc/login.html"
     authentication_form = LoginForm
 

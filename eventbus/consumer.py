@@ -18,11 +18,12 @@ from structlog.contextvars import bind_contextvars
 from eventbus.clients import client_config, prefixed, unprefixed
 from eventbus.errors import TooLargeError, growing_pauses, is_fatal, is_transient, is_transient_in_kafka
 from eventbus.health import Heartbeat
-from eventbus.messages import Header, Incoming, Rejected, Subscription, dead_letter
+from eventbus.messages import ERROR_TEXT_MAX, Header, Incoming, Rejected, Subscription, dead_letter
 from eventbus.metrics import ReadingMetrics
 from eventbus.producer import EventProducer
 from eventbus.tracing import trace_of, traces_of
 from eventbus.worker import Worker
+from runtime.untrusted import shortened
 
 logger = logging.getLogger(__name__)
 
@@ -369,4 +370,4 @@ def _numbers(partitions: Sequence[TopicPartition]) -> str:
 
 
 def _in_a_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    return shortened(f"{type(error).__name__}: {error}", ERROR_TEXT_MAX).splitlines()[0]

@@ -14,7 +14,7 @@ from django.db import router, transaction
 from django.utils.translation import gettext as _
 
 from eventbus.errors import DeliveryError
-from eventbus.messages import DEAD_LETTER_PREFIX, Incoming, Outgoing, Subscription
+from eventbus.messages import DEAD_LETTER_PREFIX, ERROR_TEXT_MAX, Incoming, Outgoing, Subscription
 from eventbus.models import ERROR_MAX, DeadLetter, DeadLetterAct, headers_as_document, headers_from_document
 from eventbus.producer import EventProducer
 from eventbus.subscriptions import subscriptions_of
@@ -132,7 +132,7 @@ def _row(letter: Incoming, origin: Subscription) -> DeadLetter:
         headers=headers_as_document(original),
         cut=_cut(about),
         error=_text(about.get("dlt-error"))[:ERROR_MAX],
-        message=_text(about.get("dlt-message")),
+        message=_text(about.get("dlt-message"))[:ERROR_TEXT_MAX],
     )
 
 

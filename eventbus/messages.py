@@ -15,6 +15,8 @@ from eventbus.topics import dead_letter_topic
 T = TypeVar("T")
 Header = tuple[str, bytes | None]
 
+# Bytes of a value that is decoded, unless its reader says otherwise: an event about one user has a few hundred.
+VALUE_MAX: Final = 16 * 1024
 # A dead letter carries more headers than its message, which may have been as large as Kafka takes (1 MB).
 DEAD_LETTER_VALUE_MAX: Final = 900_000
 DEAD_LETTER_KEY_MAX: Final = 10_000
@@ -100,10 +102,11 @@ def cloud_event_headers(
 
 
 def decode_each(
-    batch: Sequence[Incoming], decode: Callable[[Incoming], T]
+    batch: Sequence[Incoming], decode: Callable[[Incoming], T], *, most: int = VALUE_MAX
 ) -> tuple[list[tuple[Incoming, T]], list[Rejected]]:
     """Decodes every message of a batch; what can't be is set apart with its error, and the rest goes on.
 
+    A value of more than `most` bytes is not decoded at all (docs/adr/0038).
     It can't be where `decode` raises msgspec.MsgspecError, UnicodeError, PermanentError or, as msgspec does for what is
     nested too deep, RecursionError.
     """
@@ -111,10 +114,16 @@ def decode_each(
     rejected: list[Rejected] = []
     for message in batch:
         try:
+            _measure(message, most)
             decoded.append((message, decode(message)))
         except (msgspec.MsgspecError, UnicodeError, RecursionError, PermanentError) as error:
             rejected.append((message, error))
     return decoded, rejected
+
+
+def _measure(message: Incoming, most: int) -> None:
+    if (size := len(message.value or b"")) > most:
+        raise PermanentError(f"the value has {size} bytes, more than {most}")
 
 
 def dead_letter(message: Incoming, error: Exception, *, group: str) -> Outgoing:

@@ -31,6 +31,8 @@ RECONCILE_ANSWERED: Final = "user.reconcile.res"
 # Keeps a message of the longest texts under half of the 1 MB that Kafka takes.
 FINDINGS_MAX: Final = 250
 RECORDS_MAX: Final = 500
+# Bytes of a page of so many records, each with the longest texts and every letter of 4 bytes: what Kafka takes.
+PAGE_MAX: Final = 1024 * 1024
 
 
 class Kind(StrEnum):
@@ -126,7 +128,7 @@ class ReconcileHandler:
     model: type[ParticipantUser]
 
     def __call__(self, batch: Sequence[Incoming]) -> HandledBatch:
-        decoded, rejected = decode_each(batch, decode_page)
+        decoded, rejected = decode_each(batch, decode_page, most=PAGE_MAX)
         answers: list[Outgoing] = []
         for message, page in decoded:
             if self.service not in page.services:

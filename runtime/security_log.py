@@ -18,6 +18,8 @@ SecurityEvent = Literal[
     "two_factor_enabled",
     "two_factor_disabled",
     "two_factor_failed",
+    "two_factor_reset",
+    "recovery_codes_renewed",
     "privilege_granted",
     "privilege_refused",
     "replay",

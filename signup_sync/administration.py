@@ -7,10 +7,11 @@ from functools import wraps
 from typing import Any, Final
 
 from django.contrib.admin import AdminSite
+from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.contrib.auth.models import Group
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
@@ -20,6 +21,8 @@ from django.utils.translation import gettext_lazy
 
 from authsvc.forms import AdminLoginForm, told_when
 from authsvc.models import SignUp, TrafficMinute, UnconfirmedSignUp, User
+from authsvc.two_factor.login import TwoStepLoginView, with_next
+from authsvc.two_factor.rules import may_administer, must_set_up
 from eventbus.models import DeadLetter, Instance, Topic
 from livesettings.models import Overrides
 from participant.models import ParticipantUser
@@ -41,8 +44,33 @@ class Administration(AdminSite):
     index_title = gettext_lazy("Administration")
     login_form = AdminLoginForm
 
+    def has_permission(self, request: HttpRequest) -> bool:
+        return may_administer(request.user)
+
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        return told_when(super().login(request, extra_context))
+        """Like Django's, which names its view itself: here the login has a second step, and staff who need a second
+        factor and have none are led to where they set it up."""
+        index = reverse("admin:index", current_app=self.name)
+        if must_set_up(request.user):
+            return HttpResponseRedirect(with_next(reverse("two_factor"), request.GET.get(REDIRECT_FIELD_NAME, index)))
+        if request.method == "GET" and self.has_permission(request):
+            return HttpResponseRedirect(index)
+        context = {
+            **self.each_context(request),
+            "title": _("Log in"),
+            "subtitle": None,
+            "app_path": request.get_full_path(),
+            "username": request.user.get_username(),
+        }
+        if REDIRECT_FIELD_NAME not in request.GET and REDIRECT_FIELD_NAME not in request.POST:
+            context[REDIRECT_FIELD_NAME] = index
+        view = TwoStepLoginView.as_view(
+            extra_context=context | (extra_context or {}),
+            authentication_form=self.login_form,
+            template_name="admin/login.html",
+        )
+        request.current_app = self.name
+        return told_when(view(request))
 
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
         apps = super().get_app_list(request, app_label)

@@ -7,3 +7,12 @@ class AdministrationConfig(apps.AdminConfig):
 
     default = False
     default_site = "signup_sync.administration.Administration"
+
+    def ready(self) -> None:
+        super().ready()
+        from django.contrib.admin import site
+        from django_otp.plugins.otp_static.models import StaticDevice
+        from django_otp.plugins.otp_totp.models import TOTPDevice
+
+        # Their pages show the secrets of other people's second factor.
+        site.unregister([TOTPDevice, StaticDevice])

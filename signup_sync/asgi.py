@@ -30,6 +30,7 @@ from eventbus.roles import SERVE_CHECKS, START_CHECKS
 from livesettings.following import Follower
 from signup_sync import health
 from signup_sync.front.sockets import websocket_application
+from signup_sync.measured import Measured, is_for_api
 from signup_sync.registered import Registered
 
 # The other roles are commands, which check the settings by themselves.
@@ -69,11 +70,11 @@ pages = URLRouter(
 
 def http(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
     """The API's requests go past the router, which would keep a copy of the scope for as long as a stream is held."""
-    is_for_api = scope["path"] == "/user" or scope["path"].startswith("/user/")
-    return (api if is_for_api else pages)(scope, receive, send)
+    return (api if is_for_api(scope["path"]) else pages)(scope, receive, send)
 
 
 services = ProtocolTypeRouter({"http": http, "websocket": websocket_application})
 # Not left to the server: that of `runserver` believes X-Forwarded-For from anybody. From here on `client` is the
 # person's address.
-application = Registered(ProxyHeadersMiddleware(services, trusted_hosts=settings.TRUSTED_PROXIES))
+# Measured first: even to split a header is work.
+application = Registered(Measured(ProxyHeadersMiddleware(services, trusted_hosts=settings.TRUSTED_PROXIES)))

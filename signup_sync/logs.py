@@ -8,10 +8,12 @@ import re
 import sys
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import structlog
 from structlog.types import EventDict
+
+from runtime.untrusted import shortened
 
 Format = Literal["json", "console"]
 
@@ -20,6 +22,10 @@ logger = logging.getLogger(__name__)
 # The ticket, or the token that opens an account, is the path segment after these prefixes; a backslash ends it where it
 # stands in JSON.
 _TICKET_IN_PATH = re.compile(r"(/ws/signup/|/signup/status/|/signup/confirm/|/password/[^/\s]+/)[^/\s\"'\\]+")
+# Characters of a line's text and of its traceback. Strangers choose what some errors say: a message of 1 MB must not
+# become a line of 1 MB (docs/adr/0038).
+TEXT_MAX: Final = 4_000
+TRACEBACK_MAX: Final = 12_000
 # What a line may say beside its text, from `extra`. Django, for one, puts whole requests there.
 _EXTRA = ("signup_id", "trace_id", "actor", "subject", "address", "detail")
 
@@ -36,11 +42,11 @@ def formatter(kind: Format) -> logging.Formatter:
     """One that makes lines of this kind out of everybody's records."""
     render: list[structlog.types.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if kind == "json":
-        render += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+        render += [structlog.processors.format_exc_info, shorten, structlog.processors.JSONRenderer(default=str)]
     else:
         # Its own way to show a traceback would show the local variables too, and in one of them is a password.
         plain = structlog.dev.plain_traceback
-        render += [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+        render += [shorten, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
             structlog.stdlib.add_logger_name,
@@ -61,6 +67,15 @@ def name_sign_up_and_trace(_: object, __: str, event: EventDict) -> EventDict:
         event.setdefault("trace_id", _each(_trace_id, event["signup_id"]))
     elif "trace_id" in event:
         event["signup_id"] = _each(_signup_id, event["trace_id"])
+    return event
+
+
+def shorten(_: object, __: str, event: EventDict) -> EventDict:
+    """Cuts what is long. Of a traceback the end is kept, which says what the error was, and its beginning."""
+    event["event"] = shortened(str(event.get("event", "")), TEXT_MAX)
+    if isinstance(traceback := event.get("exception"), str) and len(traceback) > TRACEBACK_MAX:
+        half = TRACEBACK_MAX // 2
+        event["exception"] = f"{traceback[:half]}… ({len(traceback)} characters) …{traceback[-half:]}"
     return event
 
 

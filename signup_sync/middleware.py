@@ -9,15 +9,27 @@ from django.contrib.auth import middleware as auth
 from django.contrib.messages import get_messages
 from django.contrib.messages import middleware as messages
 from django.contrib.sessions import middleware as sessions
+from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponseBase
 from django.middleware import clickjacking, common, csrf, locale, security
 from django.utils.deprecation import MiddlewareMixin
+from django.utils.functional import SimpleLazyObject
+
+from authsvc.two_factor.rules import admitted
+from runtime.untrusted import is_longer_than
 
 # Our own files alone, sockets too; no script or style stands in a page. `data:` are the pictures in Django admin's CSS.
 POLICY: Final = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
 )
+
+
+# Bytes of a field or a parameter, and of what is looked for: every word of that is a condition for every column.
+FIELD_MAX: Final = 4 * 1024
+SEARCH_MAX: Final = 256
+# The parameters with which the administration's lists, and its fields that complete what is typed, are searched.
+SEARCHES: Final = ("q", "term")
 
 
 class InLoop(MiddlewareMixin):
@@ -52,6 +64,22 @@ class Locale(InLoop, locale.LocaleMiddleware):
     pass
 
 
+class MeasuredFields(InLoop):
+    """Refuses a field of a query or a form that is longer than any of ours needs (docs/adr/0038), before any form, list
+    or filter of the administration gets it. The query and the form as a whole are measured by signup_sync.measured."""
+
+    def process_request(self, request: HttpRequest) -> HttpResponseBase | None:
+        for name, values in request.GET.lists():
+            most = SEARCH_MAX if name in SEARCHES else FIELD_MAX
+            if any(is_longer_than(most, text) for text in (name, *values)):
+                raise BadRequest("a parameter of the query is too long")
+        if request.method == "POST":
+            for name, values in request.POST.lists():
+                if any(is_longer_than(FIELD_MAX, text) for text in (name, *values)):
+                    raise BadRequest("a field of the form is too long")
+        return None
+
+
 class Common(InLoop, common.CommonMiddleware):
     pass
 
@@ -72,7 +100,18 @@ class Csrf(InLoop, csrf.CsrfViewMiddleware):
 
 
 class Authentication(InLoop, auth.AuthenticationMiddleware):
-    """Only who asks for the user asks the database."""
+    """Sets `request.user` and `request.auser()`, which ask the database only when they are used. A session whose user
+    has a second factor that it has not proved counts as nobody's, on every page (docs/adr/0046)."""
+
+    def process_request(self, request: HttpRequest) -> None:
+        super().process_request(request)
+        user, auser = request.user, request.auser
+
+        async def admitted_later() -> Any:
+            return await sync_to_async(admitted)(request.session, await auser())
+
+        vars(request)["user"] = SimpleLazyObject(lambda: admitted(request.session, user))
+        vars(request)["auser"] = admitted_later
 
 
 class Message(InLoop, messages.MessageMiddleware):

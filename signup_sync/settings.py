@@ -246,6 +246,16 @@ RELAY_MAX_PAUSE = env.float("RELAY_MAX_PAUSE", default=20.0)
 RELAY_MAX_ATTEMPTS = env.int("RELAY_MAX_ATTEMPTS", default=33)
 # The most events that one relay sends again in a second. Default: 500.
 RELAY_RATE = env.int("RELAY_RATE", default=500)
+# User IDs that nobody can sign up with, nor with one that looks the same; an administrator may still give one to
+# somebody (docs/adr/0039). Comma-separated. Default: those that people take for the operator of the installation.
+RESERVED_USER_IDS: list[str] = env.list(
+    "RESERVED_USER_IDS",
+    default=[
+        "abuse", "admin", "administrator", "anonymous", "help", "hostmaster", "noreply", "null", "official", "operator",
+        "postmaster", "root", "security", "staff", "superuser", "support", "sysadmin", "system", "undefined",
+        "webmaster", "관리자", "운영자",
+    ],
+)  # fmt: skip
 # Days that a complete sign-up is kept; `manage.py purge` deletes it then. Longer than anything can come again that is
 # about it, which is checked at start (authsvc.retention). Default: 90.
 SIGNUP_RETENTION = env.int("SIGNUP_RETENTION", default=90)
@@ -265,21 +275,24 @@ ARGON2_TIME_COST = env.int("ARGON2_TIME_COST", default=2)
 # Passwords that may wait to be hashed; the next sign-up gets 503 with Retry-After. Default: 400 (about 5 s' worth).
 HASH_QUEUE_LIMIT = env.int("HASH_QUEUE_LIMIT", default=400)
 PASSWORD_HASHERS = ["authsvc.passwords.Argon2idHasher"]
-AUTH_PASSWORD_VALIDATORS = [
-    {
-        "NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator",
-        "OPTIONS": {"user_attributes": ("user_id", "user_name", "email")},
-    },
-    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
-    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
-    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
-]
+# One policy, wherever a password is set (docs/adr/0045).
+AUTH_PASSWORD_VALIDATORS = [{"NAME": "authsvc.passwords.PasswordPolicy"}]
+# Seconds that the link of a password reset works.
+PASSWORD_RESET_TIMEOUT = 3600
 AUTH_USER_MODEL = "authsvc.User"
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "account"
 LOGOUT_REDIRECT_URL = "login"
 # userId is unique through its case-folded twin, user_id_key.
 SILENCED_SYSTEM_CHECKS = ["auth.E003"]
+
+# optional: everybody may turn two-factor authentication on. required: staff must, before they can use the
+# administration or sign up administrators by the API. Default: optional.
+ADMIN_TWO_FACTOR = env.str("ADMIN_TWO_FACTOR", default="optional")
+if ADMIN_TWO_FACTOR not in ("optional", "required"):
+    raise ImproperlyConfigured(f"ADMIN_TWO_FACTOR is {ADMIN_TWO_FACTOR!r}: make it optional or required")
+# What an authenticator app calls this installation.
+OTP_TOTP_ISSUER = "Signup Sync"
 
 # --- Django ----------------------------------------------------------------------------------------------------
 
@@ -300,6 +313,9 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "django_otp",
+    "django_otp.plugins.otp_totp",
+    "django_otp.plugins.otp_static",
 ]
 # All of these are async-capable: a sync-only one would hold a thread for every request.
 MIDDLEWARE = [
@@ -307,6 +323,7 @@ MIDDLEWARE = [
     "signup_sync.middleware.ContentSecurityPolicy",
     "signup_sync.middleware.Session",
     "signup_sync.middleware.Locale",
+    "signup_sync.middleware.MeasuredFields",
     "signup_sync.middleware.Common",
     "signup_sync.middleware.Csrf",
     "signup_sync.middleware.Authentication",

@@ -9,15 +9,26 @@ from django.conf import settings
 from django.utils.translation import get_language, ngettext
 from django.utils.translation import gettext_lazy as _
 
+from runtime.untrusted import is_longer_than
 from signup_sync.front.gateway import CLOSED, LIMIT_OF_ADDRESS, LIMIT_OF_USER_ID, GatewayError, NewUser
 from signup_sync.front.words import MISMATCH, NOTICES, REFUSALS, UNKNOWN_REFUSAL
 
 # Auth's contract (docs/openapi.yaml), in characters.
 USER_ID_MIN: Final = 2
 USER_ID_MAX: Final = 32
+# Bytes beyond which a userId is not normalised to be counted (docs/adr/0038).
+USER_ID_BYTES_MAX: Final = 512
 USER_NAME_MAX: Final = 100
 EMAIL_MAX: Final = 254
 PASSWORD_MAX: Final = 128
+# Bytes as typed: NFC, which that rule counts, joins at most nine to one character.
+PASSWORD_BYTES_MAX: Final = PASSWORD_MAX * 9
+
+
+def _validate_length(password: str) -> None:
+    is_too_long = len(password.encode()) > PASSWORD_BYTES_MAX
+    if is_too_long or len(unicodedata.normalize("NFC", password)) > PASSWORD_MAX:
+        raise forms.ValidationError(_("Use at most %(max)d characters."), params={"max": PASSWORD_MAX})
 
 
 class SignUpForm(forms.Form):
@@ -27,7 +38,7 @@ class SignUpForm(forms.Form):
         label=_("User ID"),
         error_messages={"required": _("Enter a user ID.")},
         help_text=_(
-            "2 to 32 characters: letters and digits of any script (한글 too), and . _ - inside. "
+            "2 to 32 characters: letters of one script (한글 too), digits, and . _ - inside. "
             "It begins with a letter or digit, and has no spaces and no emoji."
         ),
         widget=forms.TextInput(attrs={"autocomplete": "username", "autocapitalize": "none", "spellcheck": "false"}),
@@ -48,14 +59,14 @@ class SignUpForm(forms.Form):
         label=_("Password"),
         error_messages={"required": _("Enter a password.")},
         help_text=_("At least 8 characters; not only digits, and nothing that is easily guessed."),
-        max_length=PASSWORD_MAX,
+        validators=[_validate_length],
         strip=False,
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
     )
     userPw2 = forms.CharField(  # noqa: N815 - a name on the wire
         label=_("Password again"),
         error_messages={"required": _("Enter the password again.")},
-        max_length=PASSWORD_MAX,
+        validators=[_validate_length],
         strip=False,
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
     )
@@ -69,7 +80,8 @@ class SignUpForm(forms.Form):
     def clean_userId(self) -> str:  # noqa: N802 - Django finds it by the field's name
         user_id: str = self.cleaned_data["userId"]
         # The rule counts what NFKC makes of it: a Hangul syllable may be typed as three characters.
-        if not USER_ID_MIN <= len(unicodedata.normalize("NFKC", user_id)) <= USER_ID_MAX:
+        too_long = is_longer_than(USER_ID_BYTES_MAX, user_id)
+        if too_long or not USER_ID_MIN <= len(unicodedata.normalize("NFKC", user_id)) <= USER_ID_MAX:
             raise forms.ValidationError(
                 _("Use %(min)d to %(max)d characters."), params={"min": USER_ID_MIN, "max": USER_ID_MAX}
             )

@@ -21,6 +21,7 @@ from authsvc import identity, sse
 from authsvc.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, decode_answer, new_user_requested
 from authsvc.lights import SignUpState, Status, Verdict
 from authsvc.models import Role, User
+from authsvc.passwords import PASSWORD_MAX, PASSWORD_MIN
 from authsvc.problems import FieldError, Problem, unavailable
 from authsvc.reconcile import PAGE
 from authsvc.reconcile_events import (
@@ -32,7 +33,7 @@ from authsvc.reconcile_events import (
     reconcile_requested,
 )
 from authsvc.reconcile_events import decode_answer as decode_reconcile_answer
-from authsvc.requests import BODY_MAX, PASSWORD_MAX
+from authsvc.requests import BODY_MAX
 from chatsvc.models import ChatUser
 from eventbus.messages import Incoming, Outgoing, dead_letter
 from participant import reconcile
@@ -358,7 +359,7 @@ def test_the_documented_limits_are_those_of_the_code():
     )
     assert fields["userName"]["maxLength"] == identity.USER_NAME_MAX
     assert fields["email"]["maxLength"] == identity.EMAIL_MAX
-    assert fields["userPw"]["maxLength"] == PASSWORD_MAX
+    assert (fields["userPw"]["minLength"], fields["userPw"]["maxLength"]) == (PASSWORD_MIN, PASSWORD_MAX)
     assert fields["role"]["enum"] == Role.values
     assert contract["paths"]["/user"]["post"]["requestBody"]["description"] == f"At most {BODY_MAX // 1024} KiB."
 

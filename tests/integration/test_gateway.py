@@ -17,7 +17,8 @@ from tests.servers import CaddyServer, free_port
 from tests.waiting import eventually_async
 
 TICKET = "0199aa00-ticket:1vMpQx:nobody-may-read-this"
-MEGABYTE = 1_000_000
+# Bytes that the gateway lets through to auth, to the administration, and to the pages.
+LIMITS = {"/user": 65_536, "/admin/login/": 65_536, "/signup/": 32_768, "/login/": 32_768}
 
 pytestmark = pytest.mark.needs("caddy")
 
@@ -31,7 +32,7 @@ class Upstream:
         self.requests: list[str] = []
         self.go_on = asyncio.Event()
         self.streams = 0
-        app = web.Application(client_max_size=4 * MEGABYTE)
+        app = web.Application(client_max_size=4 * 1_000_000)
         app.router.add_get("/user/signups/{id}/events", self._stream)
         app.router.add_post("/user/breaks", self._break)
         app.router.add_get("/ws/{path:.*}", self._echo)
@@ -191,7 +192,7 @@ async def test_a_post_that_was_sent_is_not_repeated(client, upstreams):
 
 async def test_a_body_that_is_too_large_is_refused_and_takes_no_instance_away(client, caddy):
     for _ in range(4):
-        answer = await upload(caddy, MEGABYTE + 1)
+        answer = await upload(caddy, "/user", LIMITS["/user"] + 1)
         assert answer.startswith(b"HTTP/1.1 413 ")
         assert b"Content-Type: application/problem+json" in answer
         assert b'"status": 413' in answer
@@ -199,13 +200,22 @@ async def test_a_body_that_is_too_large_is_refused_and_takes_no_instance_away(cl
     assert await answered_by(client, "/user", times=4) == {"first": 2, "second": 2}
 
 
-async def upload(caddy: CaddyServer, size: int) -> bytes:
+@pytest.mark.parametrize("path", LIMITS)
+async def test_a_form_may_have_what_a_form_needs(client, caddy, path):
+    async with client.post(path, data=b"x" * LIMITS[path]) as response:
+        assert (await response.json())["bytes"] == LIMITS[path]
+    for answer in (await upload(caddy, path, LIMITS[path] + 1), await upload(caddy, path, 10 * LIMITS[path])):
+        assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+async def upload(caddy: CaddyServer, path: str, size: int) -> bytes:
     """The answer to a body of which no length was said before. (aiohttp's client reads no answer while it writes.)"""
     reader, writer = await asyncio.open_connection("127.0.0.1", caddy.port)
-    writer.write(f"POST /user HTTP/1.1\r\nHost: {caddy.address}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+    writer.write(f"POST {path} HTTP/1.1\r\nHost: {caddy.address}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
     writer.write(b"%x\r\n%s\r\n0\r\n\r\n" % (size, b"x" * size))
     try:
-        return await reader.readuntil(b"}")
+        head = await reader.readuntil(b"\r\n\r\n")
+        return head + (await reader.readuntil(b"}") if path == "/user" else b"")
     finally:
         writer.close()
 

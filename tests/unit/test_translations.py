@@ -30,7 +30,7 @@ def run(*command: str, cwd: Path = ROOT) -> str:
 def texts(po: Path) -> set[str]:
     """The msgids, without what they are translated to, of a catalogue in which none is obsolete."""
     stripped = run("msgattrib", "--clear-fuzzy", "--empty", "--no-wrap", str(po))
-    return {block for block in stripped.split("\n\n") if 'msgid ""\nmsgstr' not in block}
+    return {block.strip() for block in stripped.split("\n\n") if 'msgid ""\nmsgstr' not in block}
 
 
 @needs_gettext

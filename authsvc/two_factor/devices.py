@@ -1,0 +1,117 @@
+"""What is kept of a person's second factor: the secret of the app and the recovery codes, in django-otp's tables.
+
+A user has at most one confirmed TOTPDevice (RFC 6238), which is the second factor, and one StaticDevice, whose tokens
+are the digests of the recovery codes that are left.
+"""
+
+import re
+import secrets
+from base64 import b32encode, urlsafe_b64encode
+from hashlib import sha256
+from math import ceil
+from typing import Any, Final
+
+from django.db import transaction
+from django.utils import timezone
+from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
+from django_otp.plugins.otp_totp.models import TOTPDevice
+
+from authsvc.models import User
+
+RECOVERY_CODES: Final = 10
+# Random bytes of a recovery code: 80 bits can't be found from their digest, so it needs neither salt nor slow hash.
+RECOVERY_CODE_BYTES: Final = 10
+# django-otp doubles the wait after each wrong code, without end: then whoever knows a password could keep its owner out
+# for years. The tenth and every further wrong code make the next one wait for 512 s.
+FAILURES_MAX: Final = 10
+
+_APP_CODE: Final = re.compile(r"[0-9]{6}")
+_SEPARATORS: Final = re.compile(r"[\s-]+")
+
+
+class TooSoonError(Exception):
+    """Wrong codes came before; in `retry_after` seconds another one is looked at."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(retry_after)
+        self.retry_after = retry_after
+
+
+def second_factor_of(user: User) -> Any:
+    """The user's confirmed TOTPDevice, or None."""
+    return TOTPDevice.objects.filter(user_id=user.pk, confirmed=True).first()
+
+
+def device_in_setup(user: User) -> Any:
+    """The user's TOTPDevice that waits for its first code, or None."""
+    return TOTPDevice.objects.filter(user_id=user.pk, confirmed=False).first()
+
+
+@transaction.atomic
+def begin_setup(user: User) -> None:
+    """Makes a new secret, in place of one that was never confirmed."""
+    TOTPDevice.objects.filter(user_id=user.pk, confirmed=False).delete()
+    TOTPDevice.objects.create(user=user, name="app", confirmed=False)
+
+
+def accepts(device: Any, text: str) -> bool:
+    """Whether `text` is a present code of this TOTPDevice or an unused recovery code of its owner.
+
+    A code is accepted once. Raises TooSoonError while earlier wrong codes make this one wait.
+    """
+    code = _SEPARATORS.sub("", text)
+    with transaction.atomic():
+        # The lock makes two requests with the same code take turns, so the second finds the code used.
+        asked = TOTPDevice.objects.select_for_update().filter(pk=device.pk).first()
+        recovery = StaticDevice.objects.select_for_update().filter(user_id=device.user_id).first()
+        if asked is None:
+            return False
+        if asked.confirmed and recovery is not None and not _APP_CODE.fullmatch(code):
+            asked, code = recovery, _digest(code)
+        is_allowed, refusal = asked.verify_is_allowed()
+        if not is_allowed:
+            raise TooSoonError(max(1, ceil((refusal["locked_until"] - timezone.now()).total_seconds())))
+        if asked.verify_token(code):
+            return True
+        if asked.throttling_failure_count > FAILURES_MAX:
+            asked.throttling_failure_count = FAILURES_MAX
+            asked.save(update_fields=["throttling_failure_count"])
+    return False
+
+
+@transaction.atomic
+def turn_on(device: Any) -> list[str] | None:
+    """Makes the device its owner's second factor. Returns the recovery codes, which can't be read again; None when
+    another setup has replaced the device in the meantime."""
+    if not TOTPDevice.objects.filter(pk=device.pk).update(confirmed=True):
+        return None
+    device.confirmed = True
+    return new_recovery_codes(device.user)
+
+
+@transaction.atomic
+def new_recovery_codes(user: User) -> list[str]:
+    """Replaces the user's recovery codes. Returns the new ones, which can't be read again."""
+    StaticDevice.objects.filter(user_id=user.pk).delete()
+    device = StaticDevice.objects.create(user=user, name="recovery codes")
+    codes = [b32encode(secrets.token_bytes(RECOVERY_CODE_BYTES)).decode().lower() for _ in range(RECOVERY_CODES)]
+    StaticToken.objects.bulk_create(StaticToken(device=device, token=_digest(code)) for code in codes)
+    return ["-".join(re.findall("....", code)) for code in codes]
+
+
+def recovery_codes_left(user: User) -> int:
+    return int(StaticToken.objects.filter(device__user_id=user.pk).count())
+
+
+@transaction.atomic
+def turn_off(user: User) -> bool:
+    """Removes the second factor, its recovery codes and a setup under way. False when there was no second factor."""
+    was_on = second_factor_of(user) is not None
+    TOTPDevice.objects.filter(user_id=user.pk).delete()
+    StaticDevice.objects.filter(user_id=user.pk).delete()
+    return was_on
+
+
+def _digest(code: str) -> str:
+    """96 bits of SHA-256, which is what the column's 16 characters hold."""
+    return urlsafe_b64encode(sha256(code.lower().encode()).digest()[:12]).decode()

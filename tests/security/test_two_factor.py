@@ -1,0 +1,450 @@
+"""Two-factor authentication, past the browser: what a session may do before and after its code."""
+
+import re
+import time
+from datetime import timedelta
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from django.contrib.admin import site
+from django.test import Client
+from django.urls import URLResolver, get_resolver
+from django.utils import timezone
+from django_otp.oath import TOTP
+from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
+from django_otp.plugins.otp_totp.models import TOTPDevice
+
+from authsvc.models import User
+from authsvc.staff import may_add_admin
+from authsvc.two_factor import devices, login
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer"])
+
+PASSWORD = "correct horse 9"
+PAGES = "/account/two-factor/"
+OWN_PAGES = ("/account/", "/account/password/", PAGES, f"{PAGES}setup/", f"{PAGES}codes/", f"{PAGES}off/")
+
+
+@pytest.fixture
+def user() -> User:
+    return User.objects.create_superuser("mina.k", "mina@example.org", PASSWORD)
+
+
+@pytest.fixture
+def codes(user: User) -> list[str]:
+    """The recovery codes of the user, whose second factor is on from here."""
+    devices.begin_setup(user)
+    codes = devices.turn_on(devices.device_in_setup(user))
+    assert codes
+    return codes
+
+
+def code_of(user: User, *, ahead: int = 0) -> str:
+    """What the user's app shows, `ahead` steps of 30 s from now; one step is within what a clock may be wrong."""
+    totp = TOTP(TOTPDevice.objects.get(user=user).bin_key)
+    totp.time = time.time() + 30 * ahead
+    return f"{totp.token():06d}"
+
+
+def wrong_code_of(user: User) -> str:
+    near = {code_of(user, ahead=ahead) for ahead in range(-2, 4)}
+    return next(code for code in (f"{number:06d}" for number in range(10)) if code not in near)
+
+
+def give_password(client: Client, *, path: str = "/login/", **fields: str) -> Any:
+    return client.post(path, {"username": "mina.k", "password": PASSWORD, **fields})
+
+
+def give_code(client: Client, code: str, *, query: str = "", **headers: str) -> Any:
+    return client.post(f"/login/code/{query}", {"code": code}, headers=headers)
+
+
+def verified(user: User, code: str) -> Client:
+    client = Client()
+    give_password(client)
+    assert give_code(client, code).status_code == 302
+    return client
+
+
+def is_logged_in(client: Client) -> bool:
+    return client.get("/account/").status_code == 200
+
+
+def let_time_pass(model: Any = TOTPDevice) -> None:
+    """So that the wait after wrong codes is over."""
+    model.objects.update(throttling_failure_timestamp=timezone.now() - timedelta(days=1))
+
+
+def confirm(client: Client, page: str, code: str, *, password: str = PASSWORD) -> Any:
+    return client.post(f"{PAGES}{page}/", {"password": password, "code": code})
+
+
+def events(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    records = [record for record in caplog.records if record.name == "security"]
+    return [(record.msg, getattr(record, "detail", "")) for record in records if record.msg.startswith(("two", "rec"))]
+
+
+def admin_urls() -> list[str]:
+    """Every URL below /admin/, with something made up for each of its variable parts."""
+
+    def walk(patterns: list[Any], prefix: str) -> Any:
+        for pattern in patterns:
+            path = prefix + str(pattern.pattern)
+            if isinstance(pattern, URLResolver):
+                yield from walk(pattern.url_patterns, path)
+            else:
+                yield re.sub(r"\(\?P<\w+>[^)]*\)|<(\w+:)?\w+>", "1", path).replace("^", "").replace("$", "")
+
+    return [f"/{path}" for path in walk(get_resolver().url_patterns, "") if path.startswith("admin/")]
+
+
+# --- Turning it on and off ------------------------------------------------------------------------------------
+
+
+def set_up(client: Client) -> Any:
+    return client.post(PAGES)
+
+
+def test_it_is_on_only_after_a_correct_code(user: User, caplog: pytest.LogCaptureFixture):
+    client = Client()
+    client.force_login(user)
+    assert client.get(f"{PAGES}setup/")["Location"] == PAGES, "nothing is made by looking"
+    assert set_up(client)["Location"] == f"{PAGES}setup/"
+    page = client.get(f"{PAGES}setup/")
+    secret = TOTPDevice.objects.get().bin_key
+    shown = re.search(r'id="secret">([A-Z2-7 ]+)<', page.content.decode())[1]
+    assert len(shown.replace(" ", "")) == 32
+    assert "no-store" in page["Cache-Control"]
+    assert 'src="data:image/svg+xml' in page.content.decode()
+    assert secret.hex() not in page.content.decode()
+    refused = confirm(client, "setup", wrong_code_of(user))
+    assert "This code is wrong" in refused.content.decode()
+    assert devices.second_factor_of(user) is None
+    assert give_password(Client())["Location"] == "/account/", "a setup that is not finished asks for nothing"
+    let_time_pass()
+    assert "This is not your password" in confirm(client, "setup", code_of(user), password="wrong").content.decode()
+    assert devices.second_factor_of(user) is None
+    page = confirm(client, "setup", code_of(user))
+    codes = re.findall(r"<code>([a-z2-7-]+)</code>", page.content.decode())
+    assert len(set(codes)) == 10
+    assert "no-store" in page["Cache-Control"]
+    assert is_logged_in(client), "who turned it on has proved it"
+    assert events(caplog) == [
+        ("two_factor_failed", "wrong code"),
+        ("two_factor_failed", "wrong password"),
+        ("two_factor_enabled", ""),
+    ]
+    # The secret is shown no more, nor are the codes.
+    for path in OWN_PAGES:
+        content = client.get(path).content.decode()
+        assert shown not in content
+        assert codes[0] not in content
+    # Not as they are: who reads the database can't use them.
+    assert not StaticToken.objects.filter(token__in=[*codes, *(code.replace("-", "") for code in codes)]).exists()
+
+
+def test_each_setup_has_a_secret_of_its_own_and_the_last_one_counts(user: User):
+    client = Client()
+    client.force_login(user)
+    set_up(client)
+    old = code_of(user)
+    set_up(client)
+    assert TOTPDevice.objects.count() == 1
+    assert confirm(client, "setup", old).status_code == 200
+    assert devices.second_factor_of(user) is None
+
+
+def test_a_setup_replaced_while_its_code_is_checked_turns_nothing_on(user: User):
+    devices.begin_setup(user)
+    replaced = devices.device_in_setup(user)
+    devices.begin_setup(user)
+    assert devices.turn_on(replaced) is None
+    assert devices.second_factor_of(user) is None
+
+
+def test_turning_it_off_needs_the_password_and_a_code(user: User, codes: list[str], caplog: pytest.LogCaptureFixture):
+    client = verified(user, code_of(user))
+    assert confirm(client, "off", code_of(user, ahead=1), password="wrong").status_code == 200
+    assert confirm(client, "off", code_of(user)).status_code == 200, "the code that logged in is used"
+    assert devices.second_factor_of(user)
+    let_time_pass()
+    assert confirm(client, "off", code_of(user, ahead=1))["Location"] == PAGES
+    assert not TOTPDevice.objects.exists()
+    assert not StaticDevice.objects.exists()
+    assert not StaticToken.objects.exists()
+    assert is_logged_in(client)
+    assert events(caplog)[-1] == ("two_factor_disabled", "")
+    fresh = Client()
+    assert give_password(fresh)["Location"] == "/account/"
+    assert is_logged_in(fresh)
+
+
+def test_new_recovery_codes_replace_the_old_ones_and_the_page_counts_those_that_are_left(user: User, codes: list[str]):
+    client = verified(user, codes[0])
+    assert "<dd>9</dd>" in client.get(PAGES).content.decode()
+    assert confirm(client, "codes", code_of(user), password="wrong").status_code == 200
+    page = confirm(client, "codes", code_of(user)).content.decode()
+    new = re.findall(r"<code>([a-z2-7-]+)</code>", page)
+    assert len(set(new) - set(codes)) == 10
+    assert "<dd>10</dd>" in client.get(PAGES).content.decode()
+    again = Client()
+    give_password(again)
+    assert give_code(again, codes[1]).status_code == 200
+    let_time_pass(StaticDevice)
+    assert give_code(again, new[1]).status_code == 302
+
+
+# --- The login ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("path", "destination"), [("/login/", "/account/"), ("/admin/login/", "/admin/")])
+def test_after_the_password_nobody_is_logged_in_until_the_code_is_right(
+    user: User, codes: list[str], path: str, destination: str
+):
+    client = Client()
+    step = give_password(client, path=path, **({"next": destination} if "admin" in path else {}))
+    assert step["Location"].startswith("/login/code/")
+    assert "_auth_user_id" not in client.session
+    assert not is_logged_in(client)
+    assert client.get("/admin/").status_code == 302
+    assert "Enter your code" in client.get(step["Location"]).content.decode()
+    before = client.session.session_key
+    done = client.post(step["Location"], {"code": code_of(user)})
+    assert done["Location"] == destination
+    assert client.get(destination).status_code == 200
+    assert client.session.session_key != before, "a session that somebody else has put there would be logged in too"
+
+
+def test_a_code_of_the_app_works_once(user: User, codes: list[str]):
+    code = code_of(user)
+    verified(user, code)
+    replayed = Client()
+    give_password(replayed)
+    assert "used before" in give_code(replayed, code).content.decode()
+    assert not is_logged_in(replayed)
+
+
+def test_a_recovery_code_works_once_however_it_is_typed(user: User, codes: list[str]):
+    assert is_logged_in(verified(user, f" {codes[0].upper().replace('-', ' ')} "))
+    client = Client()
+    give_password(client)
+    assert give_code(client, codes[0]).status_code == 200
+    let_time_pass(StaticDevice)
+    assert give_code(client, codes[1]).status_code == 302
+
+
+def test_wrong_codes_make_the_next_one_wait_but_never_for_long(
+    user: User, codes: list[str], caplog: pytest.LogCaptureFixture
+):
+    client = Client()
+    give_password(client)
+    waits = []
+    for _ in range(15):
+        assert give_code(client, wrong_code_of(user)).status_code == 200
+        refused = give_code(client, code_of(user))
+        assert refused.status_code == 429
+        assert "Too many wrong codes" in refused.content.decode()
+        waits.append(int(refused["Retry-After"]))
+        let_time_pass()
+    assert waits[:4] == [1, 2, 4, 8]
+    assert set(waits[9:]) == {512}
+    assert events(caplog) == [("two_factor_failed", "wrong code")] * 15
+    assert give_code(client, code_of(user)).status_code == 302
+
+
+def test_a_lost_phone_is_no_reason_to_wait_recovery_codes_have_their_own_count(user: User, codes: list[str]):
+    client = Client()
+    give_password(client)
+    give_code(client, wrong_code_of(user))
+    assert give_code(client, codes[0]).status_code == 302
+    other = Client()
+    give_password(other)
+    give_code(other, "no-such-code")
+    assert give_code(other, codes[1]).status_code == 429
+
+
+@pytest.mark.parametrize(
+    "code", ["", "0" * 41, "١٢٣٤٥٦", "12345\x00", "１" * 6, "a" * 100_000, "__import__", "-00001", "0x12345"]
+)
+def test_what_is_no_code_is_refused_in_words(user: User, codes: list[str], code: str):
+    client = Client()
+    give_password(client)
+    answer = give_code(client, code)
+    assert answer.status_code == 200
+    assert "field-error" in answer.content.decode()
+    assert not is_logged_in(client)
+
+
+def test_the_second_step_is_only_for_whose_password_was_right_just_now(
+    user: User, codes: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    stranger = Client()
+    assert stranger.get("/login/code/?next=/account/")["Location"] == "/login/?next=%2Faccount%2F"
+    assert give_code(stranger, code_of(user))["Location"] == "/login/"
+    late, changed, inactive = Client(), Client(), Client()
+    for client in (late, changed, inactive):
+        give_password(client)
+    with monkeypatch.context() as patch:
+        patch.setattr(login, "VALID_FOR", 0)
+        assert give_code(late, code_of(user))["Location"] == "/login/"
+    user.set_password("another horse 9")
+    user.save()
+    assert give_code(changed, code_of(user))["Location"] == "/login/"
+    user.set_password(PASSWORD)
+    user.save()
+    give_password(inactive)
+    User.objects.update(is_active=False)
+    assert give_code(inactive, code_of(user))["Location"] == "/login/"
+    assert not any(is_logged_in(client) for client in (stranger, late, changed, inactive))
+
+
+def test_it_goes_on_to_our_own_pages_alone(user: User, codes: list[str]):
+    for index, elsewhere in enumerate(
+        ("https://evil.example/", "//evil.example/", "javascript:alert(1)", r"\\evil.example")
+    ):
+        client = Client()
+        step = give_password(client, next=elsewhere)
+        assert "evil" not in step["Location"]
+        done = give_code(client, codes[index], query=f"?next={quote(elsewhere)}")
+        assert done["Location"] == "/account/"
+    client = Client()
+    step = give_password(client, next="/account/password/")
+    assert client.post(step["Location"], {"code": codes[9]})["Location"] == "/account/password/"
+
+
+def test_tries_count_as_logins_of_their_address(user: User, codes: list[str], settings, monkeypatch):
+    counted = []
+    monkeypatch.setattr(
+        "authsvc.rate_limits.AttemptLimits.count", lambda self, attempt, **more: counted.append(attempt)
+    )
+    client = Client()
+    give_password(client)
+    give_code(client, wrong_code_of(user))
+    assert counted == ["login", "login"]
+
+
+# --- What a session without the code may not do ---------------------------------------------------------------
+
+
+@pytest.fixture
+def unverified(user: User, codes: list[str]) -> Client:
+    """A session of the user from before the second factor was turned on, or forged past the login's second step."""
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def test_every_page_of_the_administration_refuses_it(unverified: Client):
+    urls = admin_urls()
+    assert len(urls) > 50
+    assert "/admin/authsvc/trafficminute/stream/" in urls
+    for url in urls:
+        for answer in (unverified.get(url), unverified.post(url)):
+            if url == "/admin/login/":
+                assert answer.status_code == 200
+                continue
+            assert answer.status_code in (302, 403, 405), url
+            to = "/admin/" if url == "/admin/logout/" else f"/admin/login/?next={url}"
+            assert answer.get("Location", to) == to
+
+
+@pytest.mark.parametrize("path", OWN_PAGES)
+def test_every_page_of_the_account_refuses_it(unverified: Client, path: str):
+    for answer in (unverified.get(path), unverified.post(path, {"password": PASSWORD})):
+        assert answer["Location"] == f"/login/?next={path}"
+
+
+def test_it_works_again_once_it_has_logged_in_with_a_code(unverified: Client, user: User):
+    give_password(unverified)
+    assert give_code(unverified, code_of(user)).status_code == 302
+    assert unverified.get("/admin/").status_code == 200
+    assert unverified.get("/account/password/").status_code == 200
+
+
+def test_another_persons_device_proves_nothing(unverified: Client, user: User):
+    other = User.objects.create_user("other", "other@example.org", PASSWORD)
+    devices.begin_setup(other)
+    devices.turn_on(devices.device_in_setup(other))
+    session = unverified.session
+    session["otp_device_id"] = devices.second_factor_of(other).persistent_id
+    session.save()
+    assert unverified.get("/admin/").status_code == 302
+
+
+def test_a_session_has_to_prove_the_second_factor_that_is_there_now(user: User, codes: list[str]):
+    client = verified(user, code_of(user))
+    devices.turn_off(user)
+    devices.begin_setup(user)
+    devices.turn_on(devices.device_in_setup(user))
+    assert client.get("/admin/").status_code == 302
+
+
+def scope_of(client: Client) -> Any:
+    token = client.get("/login/").cookies["csrftoken"].value
+    session = client.cookies.get("sessionid")
+    cookie = f"csrftoken={token}; sessionid={session.value if session else ''}"
+    headers = [(b"host", b"testserver"), (b"cookie", cookie.encode()), (b"x-csrftoken", token.encode())]
+    return {"type": "http", "method": "POST", "path": "/user", "query_string": b"", "headers": headers}
+
+
+def test_the_api_takes_administrators_from_sessions_with_the_code_alone(unverified: Client, user: User, settings):
+    assert not may_add_admin(scope_of(unverified))
+    assert may_add_admin(scope_of(verified(user, code_of(user))))
+    devices.turn_off(user)
+    assert may_add_admin(scope_of(unverified))
+    settings.ADMIN_TWO_FACTOR = "required"
+    assert not may_add_admin(scope_of(unverified))
+
+
+# --- Where it is required -------------------------------------------------------------------------------------
+
+
+def test_where_it_is_required_staff_are_led_to_set_it_up_and_then_to_where_they_went(user: User, settings):
+    settings.ADMIN_TWO_FACTOR = "required"
+    client = Client()
+    client.force_login(user)
+    for url in admin_urls():
+        if url not in ("/admin/login/", "/admin/logout/"):
+            assert client.get(url).status_code in (302, 403), url
+    page = client.get("/admin/authsvc/user/", follow=True)
+    assert page.redirect_chain[-1][0] == f"{PAGES}?next=%2Fadmin%2Fauthsvc%2Fuser%2F"
+    assert "The administration asks every member of staff" in page.content.decode()
+    setup = client.post(page.redirect_chain[-1][0])["Location"]
+    done = client.post(setup, {"password": PASSWORD, "code": code_of(user)}).content.decode()
+    assert 'href="/admin/authsvc/user/"' in done
+    assert client.get("/admin/authsvc/user/").status_code == 200
+
+
+def test_where_it_is_required_only_staff_need_it(settings):
+    settings.ADMIN_TWO_FACTOR = "required"
+    client = Client()
+    client.force_login(User.objects.create_user("somebody", "somebody@example.org", PASSWORD))
+    assert "asks every member of staff" not in client.get(PAGES).content.decode()
+    assert is_logged_in(client)
+    assert client.get("/admin/login/?next=/admin/").status_code == 200
+
+
+def test_a_setup_that_leads_elsewhere_leads_nowhere(user: User):
+    client = Client()
+    client.force_login(user)
+    setup = client.post(f"{PAGES}?next=https://evil.example/")["Location"]
+    assert setup == f"{PAGES}setup/"
+    done = client.post(f"{setup}?next=//evil.example/", {"password": PASSWORD, "code": code_of(user)})
+    assert "evil" not in done.content.decode()
+
+
+# --- What it costs and what it shows --------------------------------------------------------------------------
+
+
+def test_pages_for_everybody_ask_no_database(
+    user: User, codes: list[str], django_assert_num_queries, unverified: Client
+):
+    for client in (Client(), unverified):
+        with django_assert_num_queries(0):
+            assert client.get("/signup/").status_code == 200
+
+
+def test_nobody_sees_the_secrets_of_others_in_the_administration(user: User, codes: list[str]):
+    assert not {TOTPDevice, StaticDevice, StaticToken} & {*site._registry}
+    assert not [url for url in admin_urls() if "otp" in url]
