@@ -5,6 +5,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from http import HTTPStatus
 from typing import Final, TypeVar
@@ -42,12 +43,13 @@ from authsvc.requests import (
 from authsvc.services import NewSignUp, read_states
 from authsvc.staff import may_add_admin
 from authsvc.streams import after_first, follow
-from authsvc.tickets import forwarded_address, issue_ticket, opens
+from authsvc.tickets import forwarded_address, is_from_front, issue_ticket, opens
 from authsvc.writer import SignUpWriter
 from eventbus.errors import is_transient
 from eventbus.producer import EventProducer
 from eventbus.tracing import trace_id_in, traceparent
 from livesettings.values import live
+from runtime.held import RETRY_AFTER, HeldConnections, TooManyHeldError
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -69,6 +71,8 @@ class SignUpApi:
             await send_problem(send, problem)
         except QueueFullError:
             await send_problem(send, unavailable("Too many sign-ups at once. Try again in a moment.", retry_after=5))
+        except TooManyHeldError:
+            await send_problem(send, too_many("held", retry_after=RETRY_AFTER))
         except Exception as error:
             if is_transient(error):
                 logger.warning("%s %s: a part is away: %s", scope["method"], scope["path"], error)
@@ -99,6 +103,7 @@ class SignUpApi:
         await mails_leave
 
     async def _route(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        _refuse_plain_http(scope)
         path = scope["path"]
         if path == "/user":
             _allow(scope, "POST")
@@ -119,15 +124,19 @@ class SignUpApi:
 
     async def _sign_up(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         signup_id, request = await self._read_request(scope, receive)
+        is_stream = "text/event-stream" in (header(scope, b"accept") or "")
         # Watched before it is saved or read: the participants may answer before this goes on.
-        with self._hub.watching(signup_id) as watch:
+        with (
+            self._holding(scope, signup_id) if is_stream else nullcontext(),
+            self._hub.watching(signup_id) as watch,
+        ):
             begin = await self._register(signup_id, request, language(scope))
             # Only once it is answered: which mail it is depends on who exists.
             then = partial(mail_soon, signup_id, language=language(scope)) if begin[-1].is_unconfirmed else None
             # A held stream keeps neither what was typed nor the rows (docs/adr/0023).
             del request
             headers = {"Signup-Ticket": issue_ticket(signup_id), "Traceresponse": traceparent(signup_id)}
-            if "text/event-stream" not in (header(scope, b"accept") or ""):
+            if not is_stream:
                 headers["Location"] = f"/user/signups/{signup_id}"
                 await send_json(
                     send, HTTPStatus.ACCEPTED, begin[-1].as_wire(with_took=_wants_took(scope)), headers=headers
@@ -151,7 +160,8 @@ class SignUpApi:
         if self._hashers.is_full or self._writer.is_full:
             raise QueueFullError
         await self._admit(scope, signup_id, request, has_key=key is not None)
-        if request.role == Role.ADMIN and not await self._read(lambda: may_add_admin(scope)):
+        is_admin = request.role == Role.ADMIN
+        if is_admin and not await self._read(lambda: may_add_admin(scope, user_id=request.user_id)):
             raise Problem(HTTPStatus.FORBIDDEN, "Only staff may sign up an administrator.")
         return signup_id, request
 
@@ -235,7 +245,7 @@ class SignUpApi:
     async def _resume(
         self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable, signup_id: UUID
     ) -> None:
-        with self._hub.watching(signup_id) as watch:
+        with self._holding(scope, signup_id), self._hub.watching(signup_id) as watch:
             state = await self._state(signup_id)
             # A version that the sign-up has not reached can't have been seen.
             seen = min(_last_event_id(scope), state.version)
@@ -244,6 +254,12 @@ class SignUpApi:
                 return
             events = follow(watch, [state], seen=seen, with_took=_wants_took(scope))
             await send_stream(send, receive, events, on_leave=watch.close)
+
+    def _holding(self, scope: HTTPScope, signup_id: UUID) -> AbstractContextManager[None]:
+        """Counts a held stream. Raises TooManyHeldError. The front's all come from its own address; it counts the
+        sockets that they are for."""
+        is_front = forwarded_address(header(scope, b"signup-address") or "", signup_id) is not None
+        return self._held.one(signup=str(signup_id), address=None if is_front else _peer(scope))
 
     async def _state(self, signup_id: UUID) -> SignUpState:
         """The projection's copy where it is final, else auth's row: a copy that is not may have missed what followed
@@ -271,6 +287,10 @@ class SignUpApi:
         return await self._readers.run(lambda: _with_connection(work))
 
     @cached_property
+    def _held(self) -> HeldConnections:
+        return HeldConnections()
+
+    @cached_property
     def _readers(self) -> BoundedPool:
         return BoundedPool(READER_THREADS, limit=READS_MAX, name="signup-reader")
 
@@ -294,6 +314,14 @@ class SignUpApi:
     @cached_property
     def _hub(self) -> StreamHub:
         return StreamHub(self._projection, self._read_states)
+
+
+def _refuse_plain_http(scope: HTTPScope) -> None:
+    """In production the API is for HTTPS; the front comes to it inside (docs/adr/0047)."""
+    if not settings.SECURE_SSL_REDIRECT or scope.get("scheme") == "https":
+        return
+    if not is_from_front(header(scope, b"signup-address") or ""):
+        raise Problem(HTTPStatus.FORBIDDEN, "Use HTTPS. What this request held went over the network unencrypted.")
 
 
 def _closed() -> Problem | None:

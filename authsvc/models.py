@@ -79,6 +79,10 @@ class User(AbstractBaseUser, PermissionsMixin):
         verbose_name_plural = _("users")
         constraints = [
             models.UniqueConstraint(fields=["user_id_key"], name="user_id_key_unique"),
+            # It follows from the one above. Django asks it of whatever a login names (auth.E003).
+            models.UniqueConstraint(
+                fields=["user_id"], name="user_id_unique", violation_error_message=_("This user ID is taken.")
+            ),
             models.UniqueConstraint(
                 fields=["email"],
                 name="user_email_unique",

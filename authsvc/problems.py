@@ -56,6 +56,7 @@ _LIMITS: Final = {
     "address": ("/problems/limit-address", "Too many sign-ups came from your address in the last minute."),
     "user_id": ("/problems/limit-user-id", "Too many sign-ups asked for this userId in the last minute."),
     "total": ("/problems/limit-total", "Too many people sign up just now."),
+    "held": ("/problems/limit-streams", "Too many streams are open for this sign-up or from your address."),
 }
 
 

@@ -5,7 +5,6 @@ one mailbox in an hour (docs/adr/0042)."""
 import logging
 import time
 from functools import cache
-from ipaddress import IPv6Address, ip_address, ip_network
 from math import ceil
 from typing import Any, Final, Literal, cast
 from uuid import UUID
@@ -20,6 +19,7 @@ from redis.exceptions import RedisError
 from authsvc.metrics import LIMITED, UNLIMITED
 from livesettings.redis_clients import redis_client, redis_pool
 from livesettings.values import live
+from runtime.addresses import network_of
 
 logger = logging.getLogger(__name__)
 
@@ -187,14 +187,3 @@ class ConfirmationMailLimit(_OpenWithoutRedis):
 def confirmation_mail_limit() -> ConfirmationMailLimit:
     """That of this process."""
     return ConfirmationMailLimit()
-
-
-def network_of(address: str) -> str:
-    """What counts as one address: of IPv6 the network of 64 bits, which is what one customer has."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, IPv6Address):
-        return str(parsed.ipv4_mapped or ip_network((parsed, 64), strict=False))
-    return str(parsed)

@@ -1,7 +1,7 @@
 """What auth does with sign-ups in its database: each function is one transaction, and none calls the network."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import uniform
 from typing import Final
@@ -34,7 +34,8 @@ class NewSignUp:
     email: str
     user_name: str
     role: str
-    password: str
+    # A hash, and no part of what a log or a traceback shows.
+    password: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,15 @@ def forwarded_address(header: str, signup_id: UUID) -> str | None:
     return address if signed_id == str(signup_id) else None
 
 
+def is_from_front(header: str) -> bool:
+    """Whether the front sent this request: it alone signs addresses, be it the one of nobody."""
+    try:
+        _address_signer.unsign(header, max_age=ADDRESS_MAX_AGE)
+    except signing.BadSignature:
+        return False
+    return True
+
+
 def opens(ticket: str, signup_id: UUID) -> bool:
     """Whether this is a genuine, fresh ticket for this very sign-up."""
     try:

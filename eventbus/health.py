@@ -89,6 +89,9 @@ class _HealthHandler(BaseHTTPRequestHandler):
     server: _HealthServer
     # Seconds: a client that says nothing does not hold its thread for longer.
     timeout = 5
+    # Nothing in the header Server says with what it is made.
+    server_version = "health"
+    sys_version = ""
 
     def do_GET(self) -> None:
         if self.path == "/metrics":
@@ -114,6 +117,12 @@ class _HealthHandler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def end_headers(self) -> None:
+        """Every answer, also to what is no GET, has the headers that the web process gives (signup_sync.transport)."""
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        super().end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
         logger.debug(format, *args)

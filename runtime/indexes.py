@@ -3,7 +3,8 @@
 from typing import Any
 
 from django.contrib.postgres.operations import AddIndexConcurrently
-from django.db.migrations.operations import AddIndex
+from django.db.migrations.operations import AddConstraint, AddIndex
+from django.db.models import UniqueConstraint
 
 
 class AddIndexOnline(AddIndexConcurrently):
@@ -30,3 +31,26 @@ class AddIndexOnline(AddIndexConcurrently):
             AddIndex.database_backwards(self, app_label, schema_editor, from_state, to_state)
             return
         super().database_backwards(app_label, schema_editor, from_state, to_state)
+
+
+class AddUniqueOnline(AddConstraint):
+    """Add a unique constraint without blocking writers on PostgreSQL; elsewhere do what AddConstraint does.
+
+    Its migration must be `atomic = False` and should contain nothing else, as for AddIndexOnline.
+    """
+
+    constraint: UniqueConstraint
+
+    def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        model = to_state.apps.get_model(app_label, self.model_name)
+        connection = schema_editor.connection
+        if connection.vendor != "postgresql":
+            super().database_forwards(app_label, schema_editor, from_state, to_state)
+        elif self.allow_migrate_model(connection.alias, model):
+            quote = schema_editor.quote_name
+            table, name = quote(model._meta.db_table), quote(self.constraint.name)
+            columns = ", ".join(quote(model._meta.get_field(field).column) for field in self.constraint.fields)
+            schema_editor.execute(f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {name}")
+            schema_editor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+            schema_editor.execute(f"CREATE UNIQUE INDEX CONCURRENTLY {name} ON {table} ({columns})")
+            schema_editor.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name} UNIQUE USING INDEX {name}")

@@ -6,7 +6,7 @@ from datetime import timedelta
 from functools import wraps
 from typing import Any, Final
 
-from django.contrib.admin import AdminSite
+from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.contrib.auth.models import Group
 from django.core.exceptions import PermissionDenied
@@ -26,6 +26,7 @@ from authsvc.two_factor.rules import may_administer, must_set_up
 from eventbus.models import DeadLetter, Instance, Topic
 from livesettings.models import Overrides
 from participant.models import ParticipantUser
+from runtime.restricted_admin import RestrictedAdmin
 
 # The index, and the navigation beside each page. What is of none of these stands below, by its app.
 GROUPS: Final[tuple[tuple[Any, tuple[type[Model], ...]], ...]] = (
@@ -43,6 +44,18 @@ class Administration(AdminSite):
     site_header = site_title = "Signup Sync"
     index_title = gettext_lazy("Administration")
     login_form = AdminLoginForm
+
+    def register(self, model_or_iterable: Any, admin_class: Any = None, **options: Any) -> None:
+        """Every class gets the rules of RestrictedAdmin, also one of a library (docs/adr/0041)."""
+        chosen = admin_class or ModelAdmin
+        if not issubclass(chosen, RestrictedAdmin):
+            chosen = type(chosen.__name__, (RestrictedAdmin, chosen), {"__module__": chosen.__module__})
+        super().register(model_or_iterable, chosen, **options)
+
+    def get_urls(self) -> list[Any]:
+        """Without Django's redirect to any object's own page: it tells every member of staff which objects exist, and
+        no model here has such a page."""
+        return [each for each in super().get_urls() if getattr(each, "name", None) != "view_on_site"]
 
     def has_permission(self, request: HttpRequest) -> bool:
         return may_administer(request.user)

@@ -32,6 +32,7 @@ from signup_sync import health
 from signup_sync.front.sockets import websocket_application
 from signup_sync.measured import Measured, is_for_api
 from signup_sync.registered import Registered
+from signup_sync.transport import HttpsOnly, SecurityHeaders
 
 # The other roles are commands, which check the settings by themselves.
 BaseCommand().check(tags=[START_CHECKS, SERVE_CHECKS])
@@ -43,7 +44,7 @@ follower.start()
 
 def static_files() -> ServeStaticASGI:
     """The static files from where the apps have them: nothing is collected, so nothing can be missing or stale."""
-    application = ServeStaticASGI(None)
+    application = ServeStaticASGI(None, allow_all_origins=False)
     for finder in get_finders():
         for path, storage in finder.list(ignore_patterns=None):
             url = f"{settings.STATIC_URL}{path}"
@@ -61,7 +62,7 @@ def route(pattern: str, application: Any) -> URLPattern:
 pages = URLRouter(
     [
         route(r"^health/", health.application),
-        route(r"^metrics$", health.metrics),
+        route(r"^metrics$", health.application),
         route(r"^static/", static_files()),
         route(r"", django_application),
     ]
@@ -75,6 +76,7 @@ def http(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
 
 services = ProtocolTypeRouter({"http": http, "websocket": websocket_application})
 # Not left to the server: that of `runserver` believes X-Forwarded-For from anybody. From here on `client` is the
-# person's address.
+# person's address, and `scheme` what the person's browser spoke.
+believing_proxies = ProxyHeadersMiddleware(HttpsOnly(services), trusted_hosts=settings.TRUSTED_PROXIES)
 # Measured first: even to split a header is work.
-application = Registered(Measured(ProxyHeadersMiddleware(services, trusted_hosts=settings.TRUSTED_PROXIES)))
+application = Registered(SecurityHeaders(Measured(believing_proxies)))

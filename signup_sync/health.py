@@ -2,7 +2,8 @@
 eventbus.health's.
 
 `/health/live`: 200 while the event loop turns. `/health/ready`: 200, or 503 with the parts that are away:
-`{"status": "unavailable", "unavailable": ["redis"]}`.
+`{"status": "unavailable", "unavailable": ["redis"]}`. Both, and `/metrics`, are for whoever asks this very process: a
+request that came through a proxy finds nothing (docs/adr/0019).
 
 A plain ASGI application beside Django: a probe names no host that ALLOWED_HOSTS need know, and costs no thread.
 """
@@ -11,13 +12,14 @@ import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
+from typing import Final
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from django.db import connection
 from prometheus_client import make_asgi_app
 from redis.asyncio import Redis
 
-from authsvc.asgi import header, send_json
+from authsvc.asgi import send_json
 from livesettings.redis_clients import redis_pool
 
 logger = logging.getLogger(__name__)
@@ -29,9 +31,17 @@ PATIENCE = 2.0
 _database_thread = ThreadPoolExecutor(1, thread_name_prefix="health")
 _metrics_page = make_asgi_app()
 
+# Each is written by a proxy, and the proxy's client can't remove it. Not X-Forwarded-Proto: probes that are to pass a
+# redirect to HTTPS send it themselves.
+_OF_PROXIES: Final = frozenset({b"x-forwarded-for", b"x-real-ip", b"forwarded", b"via"})
+
 
 async def application(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-    if scope["path"] == "/health/live":
+    if is_proxied(scope):
+        await send_json(send, HTTPStatus.NOT_FOUND, {"status": "there is nothing here"})
+    elif scope["path"] == "/metrics":
+        await _metrics_page(scope, receive, send)
+    elif scope["path"] == "/health/live":
         await send_json(send, HTTPStatus.OK, {"status": "ok"})
     elif scope["path"] != "/health/ready":
         await send_json(send, HTTPStatus.NOT_FOUND, {"status": "there are /health/live and /health/ready"})
@@ -41,13 +51,8 @@ async def application(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGI
         await send_json(send, HTTPStatus.OK, {"status": "ok"})
 
 
-async def metrics(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-    """`/metrics`, for who asks this very process: what comes through a proxy, which says so in X-Forwarded-For, finds
-    nothing here (docs/adr/0019)."""
-    if header(scope, b"x-forwarded-for") is not None:
-        await send_json(send, HTTPStatus.NOT_FOUND, {"status": "there is nothing here"})
-    else:
-        await _metrics_page(scope, receive, send)
+def is_proxied(scope: HTTPScope) -> bool:
+    return any(name in _OF_PROXIES for name, _ in scope["headers"])
 
 
 async def parts_away() -> list[str]:

@@ -107,6 +107,22 @@ CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 # them. They are the gateway, and what stands before it. Default: this host.
 TRUSTED_PROXIES = production.read_proxies(env.str("TRUSTED_PROXIES", default="127.0.0.1 ::1"), production=PRODUCTION)
 
+# --- Slow and numerous clients (docs/adr/0049) -----------------------------------------------------------------
+
+# Seconds that a connection may stay open without a request, before the first one and between two. More than the
+# gateway keeps one (30 s, deploy/Caddyfile): a POST into a closing connection would be lost. Default: 60.
+CONNECTION_IDLE_TIMEOUT = env.int("CONNECTION_IDLE_TIMEOUT", default=60)
+# Seconds in which the line and headers of a request must arrive, from the first byte, and then all of its body. A
+# client that is slower gets 408. Defaults: 10 and 30.
+REQUEST_HEAD_TIMEOUT = env.float("REQUEST_HEAD_TIMEOUT", default=10.0)
+REQUEST_BODY_TIMEOUT = env.float("REQUEST_BODY_TIMEOUT", default=30.0)
+# Seconds that an answer may wait for a client that does not read it; then the connection ends. Default: 30.
+RESPONSE_STALL_TIMEOUT = env.float("RESPONSE_STALL_TIMEOUT", default=30.0)
+# WebSockets, and streams of the API, that one process holds open for one sign-up and for one address (of IPv6, a
+# network of 64 bits); the next one is refused and told when to try again. 0 is any number. Defaults: 10 and 200.
+HELD_PER_SIGNUP = env.int("HELD_PER_SIGNUP", default=10)
+HELD_PER_ADDRESS = env.int("HELD_PER_ADDRESS", default=200)
+
 # --- The services and where each keeps its own -----------------------------------------------------------------
 
 # The services that must know each user, in the order in which the lights stand. A new participant is added here.
@@ -283,8 +299,6 @@ AUTH_USER_MODEL = "authsvc.User"
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "account"
 LOGOUT_REDIRECT_URL = "login"
-# userId is unique through its case-folded twin, user_id_key.
-SILENCED_SYSTEM_CHECKS = ["auth.E003"]
 
 # optional: everybody may turn two-factor authentication on. required: staff must, before they can use the
 # administration or sign up administrators by the API. Default: optional.
@@ -330,8 +344,6 @@ MIDDLEWARE = [
     "signup_sync.middleware.Message",
     "signup_sync.middleware.XFrameOptions",
 ]
-# They look for Django's own names in the list above, where its classes are derived from.
-SILENCED_SYSTEM_CHECKS += ["security.W001", "security.W002", "security.W003"]
 ROOT_URLCONF = "signup_sync.urls"
 ASGI_APPLICATION = "signup_sync.asgi.application"
 TEMPLATES = [
@@ -377,8 +389,8 @@ EMAIL_TIMEOUT = env.int("EMAIL_TIMEOUT", default=10)
 # Mails that may wait in one process, each for an hour at most while the mail server is away; a further one is not sent,
 # and the log says so. Default: 1000.
 MAIL_QUEUE_LIMIT = env.int("MAIL_QUEUE_LIMIT", default=1000)
-# Who writes. Default: signup@ and the first of ALLOWED_HOSTS.
-DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default=f"signup@{ALLOWED_HOSTS[0]}")
+# Who writes. Default: signup@ and the host of PUBLIC_URL.
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default=f"signup@{production.host_of(PUBLIC_URL)}")
 
 # --- Logs ------------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from django.conf import settings
 
 from livesettings.values import live
 from signup_sync.front.states import State, read_state
-from signup_sync.front.tickets import bearer_ticket, signed_address
+from signup_sync.front.tickets import bearer_ticket, signed_address, signed_by_front
 
 logger = logging.getLogger(__name__)
 
@@ -143,6 +143,8 @@ class Gateway:
             **WITH_TIMES,
             "Last-Event-ID": str(seen),
             "Signup-Ticket": bearer_ticket(signup_id),
+            # For whom is not known here. That it is the front suffices: auth counts other streams by address.
+            "Signup-Address": signed_address(signup_id, ""),
         }
         silence = MISSED_HEARTBEATS * live.STREAM_HEARTBEAT
         response = await self._request("GET", f"/user/signups/{signup_id}/events", headers, silence=silence)
@@ -176,6 +178,7 @@ class Gateway:
     async def _request(
         self, method: str, path: str, headers: Mapping[str, str], *, silence: float, json: Any = None
     ) -> aiohttp.ClientResponse:
+        headers = {"Signup-Address": signed_by_front(), **headers}
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=silence)
         try:
             response = await self._session.request(

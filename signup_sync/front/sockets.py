@@ -7,15 +7,15 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from http import HTTPStatus
 from io import BytesIO
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 from channels.consumer import get_handler_name
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import URLRouter
-from channels.security.websocket import WebsocketDenier
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.core.handlers.asgi import ASGIRequest
@@ -24,6 +24,7 @@ from django.urls import path, re_path
 from structlog.contextvars import bind_contextvars
 
 from livesettings.values import live
+from runtime.held import RETRY_AFTER, HeldConnections, TooManyHeldError
 from signup_sync.front.gateway import GatewayError
 from signup_sync.front.relay import REDIS_AWAY, group_of, pause_after, relays
 from signup_sync.front.states import Slowness, State, read_state
@@ -42,6 +43,8 @@ MESSAGES_MAX: Final = 20
 MESSAGE_LENGTH_MAX: Final = 1024
 # A socket that has heard neither a change nor a relay's heartbeat for this many heartbeats asks auth itself.
 SILENT_HEARTBEATS: Final = 2
+
+held_sockets = HeldConnections()
 
 
 def socket_path(ticket: str) -> str:
@@ -63,15 +66,20 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
         self._received = 0
         self._heard = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
+        self._held = ExitStack()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         try:
             await super().__call__(scope, receive, send)
+        except TooManyHeldError as limit:
+            logger.info("a socket is refused: too many are open for its %s", limit)
+            await _send_too_many(scope, send)
         except REDIS_AWAY as error:
             # Without its group a socket would show what is true now and never what follows.
             logger.warning("a socket could not be opened: %r", error)
             await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
         finally:
+            self._held.close()
             await self._leave()
 
     async def dispatch(self, message: Mapping[str, Any]) -> None:
@@ -79,6 +87,9 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
         await getattr(self, get_handler_name(message))(message)
 
     async def connect(self) -> None:
+        client = self.scope.get("client")
+        # Before the ticket is verified, which is work.
+        self._held.enter_context(held_sockets.one(address=client and client[0]))
         browser = browser_of(parse_cookie(_header(self.scope, b"cookie") or ""))
         try:
             self._signup_id: UUID = open_page_ticket(self.scope["url_route"]["kwargs"]["ticket"], browser)
@@ -88,6 +99,7 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
             await self.close(code=EXPIRED if isinstance(refused, TicketExpiredError) else REFUSED)
             return
         bind_contextvars(signup_id=str(self._signup_id))
+        self._held.enter_context(held_sockets.one(signup=str(self._signup_id)))
         # The group first, then the state: what changes in between arrives twice rather than never.
         self._is_member = True
         await self.channel_layer.group_add(group_of(self._signup_id), self.channel_name)
@@ -178,6 +190,23 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
             (relays().watch if wanted else relays().unwatch)(self._signup_id)
 
 
+async def _send_too_many(scope: Mapping[str, Any], send: Any) -> None:
+    """Refuses the handshake. The page asks for the state by HTTP meanwhile, and comes back with pauses."""
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
+        return
+    headers = [(b"retry-after", b"%d" % RETRY_AFTER), (b"cache-control", b"no-store")]
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    await send({"type": "websocket.http.response.start", "status": status.value, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": b"Too many sockets are open.", "more_body": False})
+
+
+async def refuse(scope: Any, receive: Any, send: Any) -> None:
+    """Refuses a handshake. Channels' WebsocketDenier subscribes to Redis first, and fails where that is away."""
+    await receive()
+    await send({"type": "websocket.close"})
+
+
 class OwnOrigin:
     """Lets only pages of this very origin open sockets: a browser sends its cookies along from any page. No Origin is
     as bad as a foreign one. Scheme and host are those that Django's CSRF check compares with."""
@@ -186,7 +215,7 @@ class OwnOrigin:
         self._application = application
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        application = self._application if _is_own_origin(scope) else WebsocketDenier.as_asgi()
+        application = self._application if _is_own_origin(scope) else refuse
         await application(scope, receive, send)
 
 
@@ -210,7 +239,7 @@ websocket_application = OwnOrigin(
     URLRouter(
         [
             path("ws/signup/<str:ticket>/", SignUpSocket.as_asgi()),
-            re_path("", WebsocketDenier.as_asgi()),
+            re_path("", cast(Any, refuse)),  # its types know views alone
         ]
     )
 )

@@ -35,7 +35,8 @@ ENDS_WITHIN = 5.0
 @contextmanager
 def another_web(stack: Stack, *command: str, **env: str) -> Iterator[Role]:
     """One more web process of this stack, by this command of Python if one is given."""
-    role = stack.add_web("another", free_port())
+    port = free_port()
+    role = stack.add_web(f"another-{port}", port)
     role.env |= env
     if command:
         role.command = [*dies_with_parent(), sys.executable, *(word.format(port=role.port) for word in command)]
@@ -43,7 +44,7 @@ def another_web(stack: Stack, *command: str, **env: str) -> Iterator[Role]:
         role.start()
         yield role
     finally:
-        stack.roles.pop("another").kill()
+        stack.roles.pop(role.name).kill()
 
 
 def hashes_waiting(role: Role) -> float:

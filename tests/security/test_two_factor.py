@@ -389,12 +389,12 @@ def scope_of(client: Client) -> Any:
 
 
 def test_the_api_takes_administrators_from_sessions_with_the_code_alone(unverified: Client, user: User, settings):
-    assert not may_add_admin(scope_of(unverified))
-    assert may_add_admin(scope_of(verified(user, code_of(user))))
+    assert not may_add_admin(scope_of(unverified), user_id="new-admin")
+    assert may_add_admin(scope_of(verified(user, code_of(user))), user_id="new-admin")
     devices.turn_off(user)
-    assert may_add_admin(scope_of(unverified))
+    assert may_add_admin(scope_of(unverified), user_id="new-admin")
     settings.ADMIN_TWO_FACTOR = "required"
-    assert not may_add_admin(scope_of(unverified))
+    assert not may_add_admin(scope_of(unverified), user_id="new-admin")
 
 
 # --- Where it is required -------------------------------------------------------------------------------------

@@ -259,11 +259,11 @@ class Server(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def run(self, command: Sequence[str | Path]) -> None:
+    def run(self, command: Sequence[str | Path], *, stdin: str = "") -> None:
         """Runs a command of the preparation; RuntimeError with what it said when it fails."""
         words = [*self.prefix(), *map(str, command)]
         done = subprocess.run(
-            words, env=self.process_env(), cwd=self.directory, capture_output=True, text=True, check=False
+            words, env=self.process_env(), cwd=self.directory, input=stdin, capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
             raise RuntimeError(f"{self.name}: {' '.join(words)} failed:\n{done.stdout}{done.stderr}")

@@ -8,30 +8,25 @@ import sys
 import threading
 from contextlib import suppress
 from types import FrameType
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 import uvicorn
 import uvloop
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from eventbus.roles import ENDS_WITHIN, collect_rarely, end_at_once, take_turns
+from signup_sync.protocols import Http, Socket, connections_max
 
 logger = logging.getLogger(__name__)
 
 # Connections that may wait to be accepted: a crowd comes within one round of the event loop.
 BACKLOG: Final = 1024
-# Seconds that an idle connection stays open. Longer than the gateway keeps one (deploy/Caddyfile): a POST into a
-# closing connection would be lost.
-KEPT_ALIVE: Final = 60
 # Seconds between two pings of a WebSocket, and that its client may take to answer one.
 PING: Final = 20.0
 # Seconds that a thread may keep the interpreter from one that waits, which Python's own 5 ms are long for: whoever
 # has hashed or written a batch waits for the event loop (docs/adr/0035).
 GIL_FOR: Final = 0.0005
-# Bytes that wait for the end of a turn of the event loop.
-JOINED_MAX: Final = 64 * 1024
 # Bytes of a message that a browser may send; ours send none.
 MESSAGE_MAX: Final = 64 * 1024
 # Seconds that requests may take to end after a stop request; then they are cancelled.
@@ -59,6 +54,7 @@ class Command(BaseCommand):
             # After the address is known to be ours: it takes half a second, and starts threads.
             from signup_sync.asgi import api, application
 
+            Http.connections_max = connections_max()
             collect_rarely()
             server = Server(config(application), api)
             # Not asyncio.run(), which in the end waits for tasks that it has cancelled: redis-py's can swallow that.
@@ -126,56 +122,6 @@ class Server(uvicorn.Server):
         self.force_exit = self.force_exit or sig == signal.SIGINT
 
 
-class Http(HttpToolsProtocol):
-    """uvicorn's sends an answer's head, each part of its body and its end as so many packets."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.transport = cast(asyncio.Transport, Joined(transport, self.loop))
-
-
-class Joined:
-    """A transport that sends what one turn of the event loop writes in one piece: each is work for the kernel, and for
-    the gateway, which wakes up for it (docs/adr/0016)."""
-
-    __slots__ = ("_loop", "_pieces", "_size", "_transport")
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._pieces: list[bytes] = []
-        self._size = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        if not self._pieces:
-            self._loop.call_soon(self._flush)
-        self._pieces.append(data)
-        self._size += len(data)
-        # Or whoever writes without a pause would never learn that the client is slower.
-        if self._size >= JOINED_MAX:
-            self._flush()
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        pieces, self._pieces, self._size = self._pieces, [], 0
-        if pieces and not self._transport.is_closing():
-            self._transport.write(b"".join(pieces))
-
-
-class Socket(WebSocketsSansIOProtocol):
-    """uvicorn's keeps the parsed handshake for as long as the socket is open, 2 KiB."""
-
-    def start_keepalive(self) -> None:
-        super().start_keepalive()
-        del self.request, self.response
-
-
 def config(application: Any) -> uvicorn.Config:
     return uvicorn.Config(
         application,
@@ -183,7 +129,7 @@ def config(application: Any) -> uvicorn.Config:
         ws=Socket,
         lifespan="off",
         backlog=BACKLOG,
-        timeout_keep_alive=KEPT_ALIVE,
+        timeout_keep_alive=settings.CONNECTION_IDLE_TIMEOUT,
         timeout_graceful_shutdown=REQUESTS_END_WITHIN,
         ws_ping_interval=PING,
         ws_ping_timeout=PING,

@@ -5,6 +5,7 @@ import shutil
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from confluent_kafka import KafkaException
@@ -47,21 +48,32 @@ class KafkaServer(Server):
         (self.directory / "server.properties").write_text(self._properties())
         cluster = urlsafe_b64encode(uuid4().bytes).rstrip(b"=").decode()
         tool = [*self.command()[:-2], "kafka.tools.StorageTool", "format"]
-        self.run([*tool, f"--cluster-id={cluster}", "-c", self.directory / "server.properties"])
+        options = [f"--cluster-id={cluster}", *self.format_options()]
+        self.run([*tool, *options, "-c", self.directory / "server.properties"])
+
+    def format_options(self) -> Sequence[str]:
+        return []
 
     def is_ready(self) -> bool:
-        client = AdminClient({"bootstrap.servers": self.address, "socket.timeout.ms": 1000}, logger=_silent)
+        client = AdminClient({**self.probe_config(), "socket.timeout.ms": 1000}, logger=_silent)
         try:
             return bool(client.list_topics(timeout=1).brokers)
         except KafkaException:
             return False
+
+    def probe_config(self) -> dict[str, Any]:
+        """What a client needs to reach it."""
+        return {"bootstrap.servers": self.address}
 
     @property
     def env(self) -> dict[str, str]:
         return {"KAFKA_BOOTSTRAP_SERVERS": self.address, "KAFKA_EMBEDDED": "false"}
 
     def _properties(self) -> str:
-        settings = {
+        return "".join(f"{name}={value}\n" for name, value in self.settings().items())
+
+    def settings(self) -> dict[str, object]:
+        return {
             "process.roles": "broker,controller",
             "node.id": 1,
             "controller.quorum.voters": f"1@{LOOPBACK}:{self.controller_port}",
@@ -81,4 +93,3 @@ class KafkaServer(Server):
             # Lower than Kafka's own 6 s, for tests of what happens when a member falls silent.
             "group.min.session.timeout.ms": 1000,
         }
-        return "".join(f"{name}={value}\n" for name, value in settings.items())

@@ -8,6 +8,7 @@ import pytest
 from channels.layers import get_channel_layer
 from channels.testing import WebsocketCommunicator
 from pytest_django.fixtures import Settings
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from signup_sync.front import sockets
 from signup_sync.front.gateway import NewUser
@@ -215,11 +216,15 @@ async def test_a_page_of_another_origin_gets_no_socket(open_socket: OpenSocket, 
 async def test_behind_a_proxy_the_scheme_is_what_it_says(
     open_socket: OpenSocket, settings: Settings, says: str | None, origin: str
 ) -> None:
-    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
-    proxied = {"x-forwarded-proto": says, "host": "localhost"}
-    await connected(open_socket(**proxied, origin=f"{origin}://localhost"))
+    def proxied(origin: str) -> WebsocketCommunicator:
+        socket = open_socket(**{"x-forwarded-proto": says, "host": "localhost"}, origin=f"{origin}://localhost")
+        socket.application = ProxyHeadersMiddleware(socket.application, trusted_hosts=["10.0.0.1"])
+        socket.scope |= {"client": ["10.0.0.1", 1], "scheme": "ws"}
+        return socket
+
+    await connected(proxied(origin))
     other = {"http": "https", "https": "http"}[origin]
-    assert not (await open_socket(**proxied, origin=f"{other}://localhost").connect(PATIENCE))[0]
+    assert not (await proxied(other).connect(PATIENCE))[0]
 
 
 async def test_without_a_proxy_nobody_may_name_the_scheme(open_socket: OpenSocket) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
-from signup_sync.management.commands.serve import JOINED_MAX, Joined
+from signup_sync.protocols import JOINED_MAX, Joined
 from tests.servers.process import ROOT
 
 
@@ -66,6 +66,9 @@ class Sink(asyncio.Transport):
 
     def close(self) -> None:
         self.is_closed = True
+
+    def get_write_buffer_size(self) -> int:
+        return 0
 
     def is_closing(self) -> bool:
         return self.is_closed

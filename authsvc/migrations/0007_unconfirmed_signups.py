@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('authsvc', '0004_signup_keeps_hash'),
+        ('authsvc', '0006_addresses_in_ascii'),
     ]
 
     operations = [

@@ -1,0 +1,175 @@
+"""HTTPS, the proxies that are believed, and the headers of every answer of a production web process."""
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from urllib.error import HTTPError
+
+import pytest
+from django.core import signing
+
+from eventbus.health import Heartbeat, health_server
+from tests.security.production import ENVIRONMENT, PROXY, PUBLIC_URL, STRANGER, Web, production_web
+
+YEAR = "max-age=31536000; includeSubDomains; preload"
+TICKET = "0199aa00-0000-7000-8000-000000000000"
+# One for each that gives answers: Django's page, its errors, static files and their errors, the API's problems, health,
+# metrics.
+PAGES = ["/signup/?next=%2F", "/admin/login/", "/nothing", "/static/front/site.css", "/static/nothing"]
+API = ["/user", f"/user/signups/{TICKET}", f"/user/signups/{TICKET}/events", "/user/nothing"]
+INSIDE = ["/health/live", "/health/ready", "/health/nothing", "/metrics"]
+HANDSHAKE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec_WebSocket_Version": "13",
+}
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    with production_web(tmp_path_factory.mktemp("web")) as running:
+        yield running
+
+
+@pytest.mark.parametrize("path", [*PAGES, *API, *INSIDE])
+def test_every_answer_has_the_security_headers(web: Web, path: str) -> None:
+    answer = web.get_by_https(path)
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["strict-transport-security"] == YEAR
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["referrer-policy"] == "strict-origin"
+    assert answer.headers["cross-origin-opener-policy"] == "same-origin"
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+    assert "server" not in answer.headers
+    if path == PAGES[3]:
+        assert answer.status == 200
+        assert answer.headers["cache-control"] == "max-age=60, public"
+        assert "access-control-allow-origin" not in answer.headers
+    else:
+        assert "no-store" in answer.headers["cache-control"]
+
+
+@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("lies", [{}, {"Host": "evil.example"}, {"X_Forwarded_Host": "evil.example"}])
+def test_a_page_by_plain_http_is_sent_on_to_the_public_address(web: Web, path: str, lies: dict[str, str]) -> None:
+    answer = web.get(path, **lies)
+    assert (answer.status, answer.headers["location"]) == (301, PUBLIC_URL + path)
+    assert "strict-transport-security" not in answer.headers, "a browser must ignore it there (RFC 6797, 7.2)"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", ["//evil.example/", "/%0d%0aSet-Cookie:a=b", "/\\evil.example", "/%2e%2e//x?y=%0a"])
+def test_the_way_to_https_leads_nowhere_else(web: Web, path: str) -> None:
+    answer = web.get(path)
+    assert (answer.status, answer.headers["location"]) == (301, PUBLIC_URL + path)
+    assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("path", INSIDE)
+def test_a_probe_is_answered_over_plain_http(web: Web, path: str) -> None:
+    assert web.get(path).status == {"/health/ready": 503, "/health/nothing": 404}.get(path, 200)
+
+
+@pytest.mark.parametrize("path", API)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_the_api_refuses_plain_http_and_redirects_nobody(web: Web, path: str, method: str) -> None:
+    """A redirect would hide it from whoever sends passwords unencrypted (ASVS 5.0, 4.1.2)."""
+    answer = web.get(path, method=method, body="{}", Content_Type="application/json")
+    assert (answer.status, answer.headers["content-type"]) == (403, "application/problem+json")
+    assert "HTTPS" in json.loads(answer.body)["detail"]
+    assert "no-store" in answer.headers["cache-control"]
+    assert "location" not in answer.headers
+
+
+def test_the_api_takes_plain_http_from_the_front(web: Web) -> None:
+    key = ENVIRONMENT["SECRET_KEY"]
+    genuine = signing.TimestampSigner(key=key, salt="signup-address").sign("-")
+    asked = {"method": "POST", "body": "[]", "Content_Type": "application/json"}
+    assert web.get("/user", **asked, Signup_Address=genuine).status == 400
+    for forged in ("", " ", "x:y:z", genuine + "x", signing.TimestampSigner(key=key, salt="signup-ticket").sign("-")):
+        assert web.get("/user", **asked, Signup_Address=forged).status == 403
+
+
+@pytest.mark.parametrize("name", ["X_Forwarded_Proto", "X_Forwarded_Ssl", "X_Forwarded_Scheme", "Forwarded"])
+def test_nobody_but_a_trusted_proxy_may_claim_https(web: Web, name: str) -> None:
+    claim = {name: {"X_Forwarded_Ssl": "on", "Forwarded": "proto=https"}.get(name, "https")}
+    assert web.get("/signup/", source=STRANGER, **claim).status == 301
+    assert web.get("/user", source=STRANGER, **claim).status == 403
+    # Of what a proxy sends, only the header that it is agreed to set.
+    is_believed = name == "X_Forwarded_Proto"
+    assert (web.get("/signup/", source=PROXY, **claim).status == 301) is not is_believed
+
+
+@pytest.mark.parametrize(
+    "says", ["http", "", "https, http", "http, https", "https,https", "httpsx", "ftp", "https\t;x"]
+)
+def test_what_a_proxy_says_is_https_or_nothing(web: Web, says: str) -> None:
+    assert web.get("/signup/", source=PROXY, X_Forwarded_Proto=says).status == 301
+
+
+def test_the_last_of_several_headers_is_the_nearest_proxys(web: Web) -> None:
+    for said, status in (["https", "http"], 301), (["http", "https"], 200):
+        peer = HTTPConnection("127.0.0.1", web.port, timeout=30, source_address=(PROXY, 0))
+        peer.putrequest("GET", "/signup/")
+        for each in said:
+            peer.putheader("X-Forwarded-Proto", each)
+        peer.endheaders()
+        assert peer.getresponse().status == status
+        peer.close()
+
+
+def test_a_forwarded_host_is_never_used(web: Web) -> None:
+    page = web.get_by_https(
+        "/signup/", Host="signup.example.org", X_Forwarded_Host="evil.example", X_Forwarded_Port="81"
+    )
+    assert page.status == 200
+    assert b"evil.example" not in page.body
+    assert web.get_by_https("/signup/", Host="evil.example", X_Forwarded_Host="signup.example.org").status == 400
+
+
+@pytest.mark.parametrize("path", ["/ws/signup/x/", "/ws/nothing", "/"])
+def test_a_socket_by_plain_http_is_refused(web: Web, path: str) -> None:
+    answer = web.get(path, Host="127.0.0.1", Origin="http://127.0.0.1", **HANDSHAKE)
+    assert (answer.status, answer.headers["x-content-type-options"]) == (403, "nosniff")
+    assert answer.headers["cache-control"] == "no-store"
+    assert "strict-transport-security" not in answer.headers
+
+
+def test_a_foreign_pages_socket_is_refused_with_the_headers(web: Web) -> None:
+    answer = web.get_by_https("/ws/signup/x/", Origin="https://evil.example", **HANDSHAKE)
+    assert (answer.status, answer.headers["strict-transport-security"]) == (403, YEAR)
+    assert answer.headers["cache-control"] == "no-store"
+    assert "ASGI" not in web.log()
+
+
+@pytest.mark.parametrize(("path", "status"), [("/x?" + "y" * 9000, 414), ("/user?" + "y" * 9000, 414)])
+def test_what_is_refused_unread_has_the_headers_too(web: Web, path: str, status: int) -> None:
+    answer = web.get_by_https(path)
+    assert (answer.status, answer.headers["cache-control"]) == (status, "no-store")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_cookies_are_for_https_alone(web: Web) -> None:
+    cookies = web.get_by_https("/signup/", Host="signup.example.org").cookies
+    assert len(cookies) == 2
+    for cookie in cookies:
+        assert "; Secure" in cookie
+        assert "; SameSite=Lax" in cookie
+
+
+@pytest.mark.parametrize(
+    ("path", "method"), [("/health/live", "GET"), ("/x", "GET"), ("/metrics", "GET"), ("/", "POST")]
+)
+def test_a_workers_health_page_has_the_headers_too(path: str, method: str) -> None:
+    with health_server(Heartbeat(), host="127.0.0.1", port=0) as port:
+        request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method)
+        try:
+            answer = urllib.request.urlopen(request, timeout=30)
+        except HTTPError as error:
+            answer = error
+        with answer:
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert answer.headers["Cache-Control"] == "no-store"
+            assert "Python" not in answer.headers["Server"]
