@@ -10,7 +10,7 @@ from django.core.mail import EmailMessage
 from authsvc.confirmation import token_for
 from authsvc.mail import mail_from, public_link, send_later
 from authsvc.models import UnconfirmedSignUp, User
-from authsvc.rate_limits import confirmation_mail_limit
+from authsvc.rate_limits import TooManyError, attempt_limits
 
 
 def mail_soon(signup_id: UUID, *, language: str) -> None:
@@ -27,7 +27,9 @@ def compose(signup_id: UUID) -> EmailMessage | None:
         return None
     has_account = User.objects.filter(email=unconfirmed.email).exists()
     is_id_taken = User.objects.filter(user_id_key=unconfirmed.user_id_key).exists()
-    if not confirmation_mail_limit().admits(unconfirmed.email):
+    try:
+        attempt_limits().count_confirmation_mail(unconfirmed.email)
+    except TooManyError:
         return None
     if has_account:
         links = {"login": public_link("login"), "password": public_link("password_reset")}
