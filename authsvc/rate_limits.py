@@ -124,7 +124,7 @@ class RateLimits(_OpenWithoutRedis):
 class AttemptLimits(_OpenWithoutRedis):
     """The same for logins, requests for a new password, and confirmation mails. For threads."""
 
-    _what = "logins, new passwords and confirmation mails"
+    _what = "logins and new passwords"
 
     def __init__(self) -> None:
         pool = redis_client(REDIS_TIMEOUT).connection_pool
