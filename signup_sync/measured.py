@@ -27,7 +27,7 @@ _WORDS: Final = {
     ),
     HTTPStatus.REQUEST_URI_TOO_LONG: "This address is too long.",
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: (
-        "The headers are too long. Delete the cookies of this site, and try again."
+        "The headers are too long. Delete this site's cookies and try again."
     ),
 }
 
