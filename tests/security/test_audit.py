@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -60,13 +61,30 @@ def database() -> Iterator[str]:
         thread.join()
 
 
-def make_audit(folder: Path, url: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def django_alone(tmp_path: Path) -> Path:
+    """The requirements with no more than Django in them."""
+    file = tmp_path / "requirements.txt"
+    [django] = re.findall(r"^django==.*?(?=^\S)", (ROOT / "requirements.txt").read_text(), re.MULTILINE | re.DOTALL)
+    file.write_text(django)
+    return file
+
+
+def make_audit(
+    folder: Path, url: str, requirements: Path = ROOT / "requirements.txt"
+) -> subprocess.CompletedProcess[str]:
     # With this environment as it is: nothing is to be installed here.
     installed = [word for name in (".installed", ".installed-dev") for word in ("-o", f"{sys.prefix}/{name}")]
     return subprocess.run(
         ["make", *installed, "audit", f"AUDIT=--vulnerability-service osv --osv-url {url}"],
         cwd=ROOT,
-        env=os.environ | {"AUDIT_DIR": str(folder), "VENV": sys.prefix, "XDG_CACHE_HOME": str(folder / "cache")},
+        env=os.environ
+        | {
+            "AUDIT_DIR": str(folder),
+            "AUDIT_REQUIREMENTS": str(requirements),
+            "VENV": sys.prefix,
+            "XDG_CACHE_HOME": str(folder / "cache"),
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -74,18 +92,20 @@ def make_audit(folder: Path, url: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_known_vulnerability_fails_it(tmp_path: Path, database: str) -> None:
-    done = make_audit(tmp_path, database)
+def test_a_known_vulnerability_fails_it(tmp_path: Path, database: str, django_alone: Path) -> None:
+    done = make_audit(tmp_path, database, django_alone)
     assert done.returncode != 0, done.stdout
     assert "PYSEC-2026-1, mended in 99.1" in done.stdout
-    assert "Vulnerabilities: 1 in " in done.stdout
+    assert "Vulnerabilities: 1 in 1 dependencies" in done.stdout
 
 
-def test_without_a_vulnerability_it_succeeds(tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_vulnerability_it_succeeds(
+    tmp_path: Path, database: str, django_alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Database, "vulnerable", "")
-    done = make_audit(tmp_path, database)
+    done = make_audit(tmp_path, database, django_alone)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Vulnerabilities: 0 in " in done.stdout
+    assert "Vulnerabilities: 0 in 1 dependencies" in done.stdout
 
 
 def test_it_lists_licences_and_writes_a_bill_of_materials(tmp_path: Path) -> None:
