@@ -1,15 +1,11 @@
-"""Users, and sign-ups with their lights, for the administrator."""
+"""Sign-ups with their lights, for the administrator."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from django import forms
 from django.contrib import admin
-from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
-from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.contrib.auth.forms import BaseUserCreationForm
-from django.contrib.auth.models import Group, Permission
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -17,15 +13,14 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from authsvc import traffic_admin  # noqa: F401 - registers its page
+from authsvc import admin_users, traffic_admin  # noqa: F401 - each registers its pages
 from authsvc.admin_filters import BegunFilter, FailureGroupFilter, LightsFilter
 from authsvc.admin_replay import ReplayForm, go_on, services_to_ask
 from authsvc.identity import user_id_key
 from authsvc.lights import Status
-from authsvc.models import SignUp, User
+from authsvc.models import SignUp, UnconfirmedSignUp
 from authsvc.timeline import story_of
 from authsvc.views import in_words
 from eventbus.acts import ActsAdmin
@@ -44,65 +39,6 @@ ERASED: Final = _("erased")
 
 def _to_the_second(at: datetime) -> str:
     return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}"
-
-
-class UserCreationForm(BaseUserCreationForm):
-    class Meta:
-        model = User
-        fields = ("user_id", "email", "user_name", "role")
-        field_classes: ClassVar[dict[str, type[forms.Field]]] = {}
-
-
-# What Django makes of each model, by the beginning of its codename.
-_CAN: Final = {
-    "add": _("Can add %s"),
-    "change": _("Can change %s"),
-    "delete": _("Can delete %s"),
-    "view": _("Can view %s"),
-}
-
-
-def permission_in_words(permission: Permission) -> str:
-    """In the reader's language: Django keeps what a permission was called when the tables were made."""
-    act, _under, _model = permission.codename.partition("_")
-    is_djangos = permission.name.startswith("Can ") and act in _CAN
-    name = _CAN[act] % permission.content_type.name if is_djangos else gettext(permission.name)
-    return f"{permission.content_type.app_labeled_name} | {name}"
-
-
-class ChoosesPermissions(ModelAdmin):
-    def formfield_for_manytomany(self, db_field: Any, request: Any = None, **kwargs: Any) -> Any:
-        field: Any = super().formfield_for_manytomany(db_field, request, **kwargs)
-        if db_field.related_model is Permission:
-            field.queryset = Permission.objects.select_related("content_type")
-            field.label_from_instance = permission_in_words
-        return field
-
-
-admin.site.unregister(Group)
-
-
-@admin.register(Group)
-class GroupAdmin(ChoosesPermissions, DjangoGroupAdmin):
-    pass
-
-
-@admin.register(User)
-class UserAdmin(ActsAdmin, ChoosesPermissions, DjangoUserAdmin):
-    list_display = ("user_id", "email", "user_name", "role", "is_active", "is_staff", "date_joined")
-    list_filter = ("role", "is_active", "is_staff", "date_joined")
-    search_fields = ("user_id_key__startswith", "email__startswith", "user_name")
-    search_help_text = _("The beginning of a user ID or email address, or part of a name.")
-    ordering = ("-id",)
-    readonly_fields = ("owner_signup_id", "date_joined", "last_login")
-    add_form = UserCreationForm
-    add_fieldsets = ((None, {"fields": ("user_id", "email", "user_name", "role", "password1", "password2")}),)
-    fieldsets = (
-        (None, {"fields": ("user_id", "email", "user_name", "role", "password")}),
-        (_("Permissions"), {"fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions")}),
-        (_("Origin"), {"fields": ("owner_signup_id", "date_joined", "last_login")}),
-    )
-    filter_horizontal = ("groups", "user_permissions")
 
 
 @admin.register(SignUp)
@@ -235,3 +171,40 @@ class SignUpAdmin(ActsAdmin):
             "authsvc/replay.html",
             {**context, "progress": progress, "service": service, "media": forms.Media(js=["authsvc/replay.js"])},
         )
+
+
+@admin.register(UnconfirmedSignUp)
+class UnconfirmedSignUpAdmin(ModelAdmin):
+    """To look at: only the person confirms, and what nobody confirms deletes itself."""
+
+    list_display = ("user_id", "email", "begun")
+    search_fields = ("user_id_key",)
+    search_help_text = _("A user ID or its beginning.")
+    ordering = ("-created_at",)
+    sortable_by = ()
+    show_full_result_count = False
+    fields = ("user_id", "user_name", "email", "role", "id", "begun")
+    readonly_fields = fields
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: UnconfirmedSignUp | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: UnconfirmedSignUp | None = None) -> bool:
+        return False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[UnconfirmedSignUp]:
+        return super().get_queryset(request).defer("password")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[UnconfirmedSignUp], search_term: str
+    ) -> tuple[QuerySet[UnconfirmedSignUp], bool]:
+        if term := search_term.strip():
+            queryset = queryset.filter(user_id_key__startswith=user_id_key(term))
+        return queryset, False
+
+    @admin.display(description=_("begun"))
+    def begun(self, row: UnconfirmedSignUp) -> str:
+        return _to_the_second(row.created_at)

@@ -1,14 +1,57 @@
 #!/bin/sh
-# PostgreSQL's image runs this once, over an empty data directory: a role and a database for each service, and no way
-# into another's.
+# Makes for each service a database, the role that owns it, and the role that works with it. compose.yaml runs this before
+# each migration. It changes nothing that is as it should be, so an installation that an earlier version made (where the
+# service's role owned everything) gets the same rights, and a changed password takes effect.
+#
+#   <service>_owner  owns the database and its tables. Only migrations log in as this role.
+#   <service>        reads and writes rows. It can't create, change, empty or drop a table, and can't connect elsewhere.
+#
+# Needs psql as a superuser (PGHOST, PGUSER, PGPASSWORD), and <SERVICE>_DATABASE_PASSWORD and <SERVICE>_OWNER_PASSWORD for
+# each of SERVICES.
 set -eu
 
-for service in auth chat customer; do
-    variable=$(echo "$service" | tr '[:lower:]' '[:upper:]')_DATABASE_PASSWORD
-    # Given as a variable of psql's, which quotes it: a password may hold any character here.
-    psql -v ON_ERROR_STOP=1 -v service="$service" -v password="$(printenv "$variable")" <<'SQL'
-CREATE ROLE :"service" LOGIN PASSWORD :'password';
-CREATE DATABASE :"service" OWNER :"service";
-REVOKE CONNECT ON DATABASE :"service" FROM PUBLIC;
+# PUBLIC, which every role belongs to, may connect to any database unless that is revoked.
+psql -v ON_ERROR_STOP=1 -q -d postgres <<'SQL'
+REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC;
+SQL
+
+for service in ${SERVICES:-auth chat customer}; do
+    upper=$(echo "$service" | tr '[:lower:]' '[:upper:]')
+    # psql quotes its variables, so that a password may hold any character here. From the environment, not the command
+    # line, which every process of the host can read.
+    SERVICE_PASSWORD=$(printenv "${upper}_DATABASE_PASSWORD") OWNER_PASSWORD=$(printenv "${upper}_OWNER_PASSWORD") \
+        psql -v ON_ERROR_STOP=1 -q -d postgres -v service="$service" -v owner="${service}_owner" <<'SQL'
+\getenv service_password SERVICE_PASSWORD
+\getenv owner_password OWNER_PASSWORD
+SELECT format('CREATE ROLE %I', name) FROM unnest(ARRAY[:'service', :'owner']) AS name
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) \gexec
+ALTER ROLE :"service" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD :'service_password';
+ALTER ROLE :"owner" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD :'owner_password';
+
+SELECT format('CREATE DATABASE %I OWNER %I', :'service', :'owner')
+WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'service') \gexec
+REVOKE ALL ON DATABASE :"service" FROM PUBLIC;
+
+\connect :"service"
+BEGIN;
+-- Tables, sequences and the database itself, where an earlier version gave them to the service's role.
+REASSIGN OWNED BY :"service" TO :"owner";
+ALTER DATABASE :"service" OWNER TO :"owner";
+REVOKE ALL ON DATABASE :"service" FROM :"service";
+GRANT CONNECT ON DATABASE :"service" TO :"service";
+
+-- Before PostgreSQL 15, PUBLIC may create tables in this schema.
+REVOKE ALL ON SCHEMA public FROM PUBLIC, :"service";
+GRANT USAGE, CREATE ON SCHEMA public TO :"owner";
+GRANT USAGE ON SCHEMA public TO :"service";
+
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM :"service";
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO :"service";
+GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO :"service";
+-- The same for what later migrations create.
+ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO :"service";
+ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public GRANT USAGE, SELECT ON SEQUENCES TO :"service";
+COMMIT;
 SQL
 done

@@ -1,21 +1,17 @@
 """Acts of administrators on rows of a list: refused clearly to who may not do them."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from django.contrib import admin
 from django.contrib.admin.utils import model_format_dict
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
-if TYPE_CHECKING:
-    ModelAdmin = admin.ModelAdmin[Any]
-else:
-    ModelAdmin = admin.ModelAdmin
+from runtime.restricted_admin import RestrictedAdmin
 
 
-class ActsAdmin(ModelAdmin):
+class ActsAdmin(RestrictedAdmin):
     """An admin whose list refuses an act that its user has no permission for, rather than do nothing.
 
     Django leaves such an act out of the list, and takes one that is posted all the same for none.

@@ -84,6 +84,11 @@ def _make(admin: AdminClient, names: list[str]) -> None:
                 continue  # another role was quicker
             if is_transient(error):
                 raise
+            if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                raise TopicError(
+                    f"There is no topic {name}, or this user of Kafka may not see it, and the user may create none: "
+                    "`manage.py set_up_kafka` does, with an administrator in KAFKA_CLIENT_CONFIG."
+                ) from error
             raise TopicError(
                 f"Kafka does not make the topic {name} with KAFKA_PARTITIONS={settings.KAFKA_PARTITIONS} and "
                 f"KAFKA_REPLICATION={settings.KAFKA_REPLICATION}: {error.args[0].str()}"

@@ -47,6 +47,7 @@ class ParticipantUserAdmin(ActsAdmin):
         ),
     )
     actions = ("deactivate", "activate")
+    privileges = ("role",)
     delete_confirmation_template = "participant/delete_confirmation.html"
     delete_selected_confirmation_template = "participant/delete_selected_confirmation.html"
 

@@ -85,6 +85,8 @@ class Stack:
         self.redis = redis
         self.base_url = base_url
         self.caddy: CaddyServer | None = None
+        # What migrations have in place of the roles' own: on PostgreSQL another role owns the tables.
+        self.owner_env: dict[str, str] = {}
         self.roles: dict[str, Role] = {}
         for role, service in CONSUMERS.items():
             self._add_worker(role, "consume_events", service, database=service)
@@ -121,10 +123,11 @@ class Stack:
         web, *auth = (f"{LOOPBACK}:{port}" for port in ports.values())
         with _directory() as directory, cls.redis_server() as redis, CaddyServer(web=web, auth=auth) as caddy:
             prefix = directory.name.replace("-", "_") + "_"
-            postgresql.create_databases(prefix)
-            env = postgresql.env_of(prefix) | kafka.env | settings
+            postgresql.create_services(prefix)
+            env = postgresql.run_time_env(prefix) | kafka.env | settings
             stack = cls(env, directory=directory, redis=redis, base_url=caddy.env["GATEWAY_URL"])
             stack.caddy = caddy
+            stack.owner_env = postgresql.owner_env(prefix)
             for name, port in ports.items():
                 stack.add_web(name, port)
             with stack.running():
@@ -153,7 +156,7 @@ class Stack:
     def running(self) -> Iterator[None]:
         """Migrates, starts all roles at the same time, and in the end kills what a test has not stopped."""
         try:
-            self.manage("migrate_all", "--verbosity", "0")
+            self.migrate()
             for role in self.roles.values():
                 role.launch()
             for role in self.roles.values():
@@ -162,6 +165,11 @@ class Stack:
         finally:
             for role in self.roles.values():
                 role.kill()
+
+    def migrate(self) -> None:
+        """Makes the tables, as their owner."""
+        env: Any = self.owner_env
+        self.manage("migrate_all", "--verbosity", "0", **env)
 
     def manage(self, *command: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
         """Runs `manage.py <command>` to its end; AssertionError with what it said when it fails and `check`."""
@@ -183,9 +191,9 @@ class Stack:
         query = f"SELECT user_id, email, user_name, role FROM {TABLES[service]}"
         return {UserRow(*row) for row in self.query(service, query)}
 
-    def query(self, service: str, sql: str) -> list[tuple[Any, ...]]:
-        """What the database of a service answers; a change is committed."""
-        url = self.env.get(f"{service.upper()}_DATABASE_URL")
+    def query(self, service: str, sql: str, *, as_owner: bool = False) -> list[tuple[Any, ...]]:
+        """What the database of a service answers; a change is committed. Only its owner may change the tables."""
+        url = (self.env | (self.owner_env if as_owner else {})).get(f"{service.upper()}_DATABASE_URL")
         if url is None:
             with closing(sqlite3.connect(Path(self.env["DATA_DIR"]) / f"{service}.sqlite3", timeout=20)) as connection:
                 rows = connection.execute(sql).fetchall()

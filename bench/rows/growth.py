@@ -92,7 +92,7 @@ def fill(full: Installation, users: int) -> None:
     tell(f"filling the databases with {users:,} users each")
     with ThreadPoolExecutor(2) as pool:
         jobs = [
-            pool.submit(_multiply, full.stack.env[f"{service.upper()}_DATABASE_URL"], table, users)
+            pool.submit(_multiply, full.stack.owner_env[f"{service.upper()}_DATABASE_URL"], table, users)
             for service, tables in TABLES.items()
             for table in tables
         ]

@@ -122,5 +122,5 @@ def alone(bench: Bench) -> Iterator[Row]:
 
 def floor_of(ours: Installation) -> Floor:
     """On the very servers, in the very databases, of an installation."""
-    env = ours.stack.env
+    env = ours.stack.env | ours.stack.owner_env
     return Floor(floor_databases(env), env["KAFKA_BOOTSTRAP_SERVERS"], env["REDIS_URL"])

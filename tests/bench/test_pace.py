@@ -37,7 +37,7 @@ def milliseconds_until_all_green(stack: Stack) -> float:
 def test_a_signup_alone_beside_the_floor(quick_stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
     ours: list[float] = []
     floor: list[float] = []
-    env = quick_stack.env
+    env = quick_stack.env | quick_stack.owner_env
     with Floor(floor_databases(env), env["KAFKA_BOOTSTRAP_SERVERS"], env["REDIS_URL"]) as bare:
         bare.sign_ups(WARM_UP)
         for _ in range(WARM_UP):

@@ -159,7 +159,7 @@ def held(stack: Stack) -> dict[str, int]:
         numbers[f"{name}'s tasks"] = tasks_of(stack.roles[name])
     with redis.Redis.from_url(stack.redis.env["REDIS_URL"]) as client:
         numbers["connections to Redis"] = len(client.client_list())
-    query = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname IS NOT NULL AND usename IS NOT NULL"
     [(numbers["connections to PostgreSQL"],)] = stack.query("auth", query)
     return numbers
 

@@ -1,90 +1,195 @@
-"""Every command of compose.yaml, started outside containers with the environment that compose gives it."""
+"""Every command of compose.yaml, started outside containers with the environment that compose gives it: each role has
+its own user of PostgreSQL, Kafka and Redis, with the rights that these have there."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from uuid import uuid4
 
+import psycopg
 import pytest
+from confluent_kafka import Producer
 
-from tests.contract.test_compose import services
-from tests.servers import KafkaServer, PostgresqlServer, RedisServer, free_port
+from tests.contract.test_compose import AUTH_WORKERS, PARTICIPANTS, WEB, services
+from tests.servers import PostgresqlServer, free_port
+from tests.servers.composed import ComposedKafka, ComposedRedis, kafka_client
 from tests.servers.process import LOOPBACK, ROOT, Process
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.needs("application", "postgresql", "kafka")]
 
-LASTING = ("web", "auth", "auth-results", "chat", "customer", "relay", "dead-letters")
+LASTING = (*WEB, *AUTH_WORKERS, *PARTICIPANTS)
 
 
-def health_of(service: dict, port: int) -> bool:
-    """Its own health check, at the port that it has here."""
-    _, *command = service["healthcheck"]["test"]
-    command = [part.replace(":8000/", f":{port}/").replace(":8001/", f":{port}/") for part in command]
-    command[0] = sys.executable
-    return subprocess.run(command, capture_output=True, check=False, timeout=30).returncode == 0
+class Composed:
+    """The servers of compose.yaml, and its roles with their own environments."""
 
-
-def command_of(service: dict, port: int) -> list[str]:
-    _, *rest = service["command"]
-    if "serve" in rest:
-        rest = [part.replace("0.0.0.0", LOOPBACK) for part in rest] + ["--port", str(port)]
-    return [sys.executable, *rest]
-
-
-def test_every_command_starts_and_is_healthy_and_the_installation_works(
-    postgresql: PostgresqlServer, kafka: KafkaServer, tmp_path: Path
-):
-    prefix = f"compose_{uuid4().hex[:8]}_"
-    postgresql.create_databases(prefix)
-    addresses = {
-        f"postgres://{name}:test-{name}_database_password@postgres:5432/{name}": postgresql.url(prefix + name)
-        for name in ("auth", "chat", "customer")
-    }
-    ports = {name: free_port() for name in LASTING}
-    with ExitStack() as stack:
-        redis = stack.enter_context(RedisServer())
-        here = {
-            "KAFKA_BOOTSTRAP_SERVERS": kafka.env["KAFKA_BOOTSTRAP_SERVERS"],
-            "KAFKA_PREFIX": prefix,
-            "REDIS_URL": redis.env["REDIS_URL"],
-        }
-
-        def environment_of(name: str) -> dict[str, str]:
-            given = services()[name]["environment"]
-            return (
-                {key: addresses.get(value, value) for key, value in given.items()}
-                | here
-                | {"HEALTH_PORT": str(ports.get(name, 0))}
-            )
-
-        migrate = services()["migrate"]
-        done = subprocess.run(
-            command_of(migrate, 0), cwd=ROOT, env=environment_of("migrate"), capture_output=True, text=True, check=False
+    def __init__(self, stack: ExitStack, directory: Path) -> None:
+        self._stack = stack
+        self._directory = directory
+        self.postgresql = stack.enter_context(PostgresqlServer())
+        self.kafka = stack.enter_context(
+            ComposedKafka(services()["kafka"], admin=kafka_client(services()["set-up-kafka"]))
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        running = {
-            name: Process(
-                name, command_of(services()[name], port), env=environment_of(name), log=tmp_path / f"{name}.log"
-            )
-            for name, port in ports.items()
+        self.redis = stack.enter_context(ComposedRedis(services()["redis"]))
+        self.ports = {name: free_port() for name in LASTING}
+        self.roles: dict[str, Process] = {}
+
+    def environment_of(self, name: str) -> dict[str, str]:
+        """What the role gets in its container, with the addresses that the servers have here."""
+        here = {
+            "@postgres:5432/": f"@{self.postgresql.address}/",
+            "@redis:6379/": f"@{self.redis.address}/",
+            "kafka:9092": self.kafka.address,
         }
-        for process in running.values():
-            process.start()
-            stack.callback(process.kill)
-        for name, process in running.items():
-            process.wait_ready(lambda name=name: health_of(services()[name], ports[name]), 60)
-        person = f"composed-{uuid4().hex[:8]}"
-        form = {"userId": person, "userPw": "correct horse 9", "email": f"{person}@example.org", "userName": "C"}
+        given: dict[str, str] = services()[name]["environment"]
+        for container, address in here.items():
+            given = {key: value.replace(container, address) for key, value in given.items()}
+        return given | {
+            "PATH": os.environ["PATH"],
+            "HEALTH_HOST": LOOPBACK,
+            "HEALTH_PORT": str(self.ports.get(name, 0)),
+            "TRUSTED_PROXIES": LOOPBACK,
+        }
+
+    def create_databases(self) -> None:
+        with psycopg.connect(self.postgresql.url("postgres"), autocommit=True) as connection:
+            for service in ("auth", "chat", "customer"):
+                connection.execute(f'DROP DATABASE "{service}"')
+        place = {"PATH": os.environ["PATH"], "PGHOST": LOOPBACK, "PGPORT": str(self.postgresql.port)}
+        script = ROOT / "deploy" / "create-databases.sh"
+        subprocess.run([script], env=services()["databases"]["environment"] | place, check=True, timeout=60)
+
+    def run(self, name: str, *command: str) -> str:
+        """Runs a command of manage.py, by default the role's own, to its end; what it wrote."""
+        done = subprocess.run(
+            [sys.executable, "manage.py", *command] if command else self._command_of(name),
+            cwd=ROOT, env=self.environment_of(name), capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def start(self) -> None:
+        self.create_databases()
+        self.run("migrate")
+        self.run("set-up-kafka")
+        for name in LASTING:
+            log = self._directory / f"{name}.log"
+            self.roles[name] = Process(name, self._command_of(name), env=self.environment_of(name), log=log)
+            self.roles[name].start()
+            self._stack.callback(self.roles[name].kill)
+        for name, process in self.roles.items():
+            process.wait_ready(lambda name=name: self._is_healthy(name), 60)
+
+    def _command_of(self, name: str) -> list[str]:
+        _, *rest = services()[name]["command"]
+        rest = [part.replace("0.0.0.0", LOOPBACK) for part in rest]
+        rest = [part.replace("/etc/kafka-acls.toml", "deploy/kafka-acls.toml") for part in rest]
+        if "serve" in rest:
+            rest += ["--port", str(self.ports[name])]
+        return [sys.executable, *rest]
+
+    def _is_healthy(self, name: str) -> bool:
+        """Its own health check, at the port that it has here."""
+        _, *command = services()[name]["healthcheck"]["test"]
+        port = self.ports[name]
+        command = [part.replace(":8000/", f":{port}/").replace(":8001/", f":{port}/") for part in command]
+        command[0] = sys.executable
+        return subprocess.run(command, capture_output=True, check=False, timeout=30).returncode == 0
+
+    def sign_up(self, user_id: str) -> dict[str, str]:
+        """Signs somebody up at auth; the status of each light in the end."""
+        form = {"userId": user_id, "userPw": "correct horse 9", "email": f"{user_id}@example.org", "userName": "C"}
         answer = subprocess.run(
-            ["curl", "-sS", "-m", "30", "-N", "-X", "POST", f"http://{LOOPBACK}:{ports['auth']}/user",
-             # As what ends TLS in front says it; the addresses of TRUSTED_PROXIES hold this host's.
-             "-H", "X-Forwarded-Proto: https",
-             "-H", "Content-Type: application/json", "-H", "Accept: text/event-stream", "-d", json.dumps(form)],
+            ["curl", "-sS", "-m", "30", "-N", "-X", "POST", f"http://{LOOPBACK}:{self.ports['auth']}/user",
+             "-H", "Content-Type: application/json", "-H", "Accept: text/event-stream",
+             "-H", "X-Forwarded-Proto: https", "-d", json.dumps(form)],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         last = json.loads(answer.stdout.rsplit("data: ", 1)[1])
         assert last["complete"]
-        assert {light["status"] for light in last["services"].values()} == {"SUCCESS"}
-        assert [process.stop() for process in running.values()] == [0] * len(running)
+        return {service: light["status"] for service, light in last["services"].items()}
+
+    def publish(self, topic: str, value: bytes) -> None:
+        """Publishes as the web processes may."""
+        config = {"bootstrap.servers": self.kafka.address, **kafka_client(services()["web"])}
+        reports: list[object] = []
+        producer = Producer(config)
+        producer.produce(topic, value, on_delivery=lambda error, _: reports.append(error))
+        producer.flush(30)
+        assert reports == [None]
+
+    def stop(self) -> list[int]:
+        return [process.stop() for process in self.roles.values()]
+
+
+@pytest.fixture(scope="module")
+def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
+    with ExitStack() as stack:
+        composed = Composed(stack, tmp_path_factory.mktemp("composed"))
+        composed.start()
+        yield composed
+        assert composed.stop() == [0] * len(LASTING)
+
+
+def test_every_command_starts_and_is_healthy_and_a_signup_gets_its_lights(composed: Composed):
+    assert composed.sign_up(f"composed-{uuid4().hex[:8]}") == dict.fromkeys(("auth", "chat", "customer"), "SUCCESS")
+
+
+def test_dead_letters_are_collected_and_replayed(composed: Composed):
+    composed.publish("user.newUser.req", b"no event")
+    eventually(lambda: composed.run("web", "dead_letters", "list").count("user.newUser.req") == 2)
+
+    composed.run("web", "dead_letters", "replay", "--all-waiting")
+
+    # Both put it aside again.
+    eventually(lambda: composed.run("web", "dead_letters", "list").count("user.newUser.req") >= 4)
+
+
+def test_participants_answer_a_reconcile(composed: Composed):
+    report = json.loads(composed.run("web", "reconcile", "--json"))
+    assert {service: each["answered"] for service, each in report["services"].items()} == {
+        "chat": True,
+        "customer": True,
+    }
+
+
+def test_the_operators_pages_see_topics_groups_and_instances(composed: Composed):
+    code = """
+from eventbus.groups import read_groups
+from eventbus.inspection import Inspector
+from eventbus.instances import read_instances
+import json
+with Inspector() as inspector:
+    topics = inspector.topics()
+    newest = len(inspector.newest('user.newUser.req').messages)
+groups = [(group.name, group.state, group.problem) for group in read_groups(topics)]
+print(json.dumps([[topic.name for topic in topics], newest, groups, [seen.told.role for seen in read_instances()]]))
+"""
+    topics, newest, groups, roles = json.loads(
+        composed.run("web", "shell", "--no-imports", "-c", code).splitlines()[-1]
+    )
+    assert len(topics) == 9
+    assert newest > 0
+    assert [problem for _, _, problem in groups] == [""] * len(groups)
+    assert {name for name, state, _ in groups if state == "STABLE"} == {
+        "auth", "chat", "chat-reconcile", "customer", "customer-reconcile", "dead-letters",
+    }  # fmt: skip
+    # Each role may say in Redis that it runs.
+    assert len(roles) == len(LASTING)
+
+
+def test_purge_may_delete(composed: Composed):
+    assert "deleted" in composed.run("purge", "purge")
+
+
+def test_no_role_is_refused_anything(composed: Composed):
+    """Neither PostgreSQL, Kafka nor Redis has denied a role what it wanted."""
+    for name, process in composed.roles.items():
+        log = process.log().lower()
+        for word in ("permission denied", "noperm", "authorization failed", "insufficientprivilege", "noauth"):
+            assert word not in log, f"{name}: {log[-3000:]}"

@@ -28,11 +28,11 @@ def refusing(stack: Stack, user_id: str) -> Iterator[None]:
             "BEGIN SELECT RAISE(ABORT, 'refused'); END"
         )
         end = "DROP TRIGGER refused"
-    stack.query("chat", begin)
+    stack.query("chat", begin, as_owner=True)
     try:
         yield
     finally:
-        stack.query("chat", end)
+        stack.query("chat", end, as_owner=True)
 
 
 @contextmanager

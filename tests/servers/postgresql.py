@@ -4,6 +4,7 @@ import os
 import pwd
 import shutil
 import signal
+import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from tests.servers.process import LOOPBACK, Server, dies_with_parent
+from tests.servers.process import LOOPBACK, ROOT, Server, dies_with_parent
 from tests.waiting import eventually
 
 SERVICES = ("auth", "chat", "customer")
@@ -95,6 +96,22 @@ class PostgresqlServer(Server):
                 if name not in there:
                     connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
 
+    def create_services(self, prefix: str) -> None:
+        """Makes the databases of an installation as production has them, by deploy/create-databases.sh: each with an
+        owner, for migrations, and a role that only reads and writes rows. Their names begin with `prefix`."""
+        run_create_databases(self, prefix=prefix)
+
+    def run_time_env(self, prefix: str) -> dict[str, str]:
+        """The addresses of these databases for every role but migrations."""
+        return {f"{service.upper()}_DATABASE_URL": self._url_of(f"{prefix}{service}", "") for service in SERVICES}
+
+    def owner_env(self, prefix: str) -> dict[str, str]:
+        """The same for migrations."""
+        return {f"{service.upper()}_DATABASE_URL": self._url_of(f"{prefix}{service}", "_owner") for service in SERVICES}
+
+    def _url_of(self, database: str, suffix: str) -> str:
+        return f"postgres://{database}{suffix}@{self.address}/{database}"
+
     def kill(self) -> None:
         """kill -9 for it and its backends: one that lived on would keep the data from the next start."""
         backends = self._backends()
@@ -126,6 +143,19 @@ class PostgresqlServer(Server):
         if directory is None:
             raise RuntimeError(self.missing())
         return directory / name
+
+
+def run_create_databases(server: PostgresqlServer, *, prefix: str = "", password: str = "test") -> None:
+    """Runs deploy/create-databases.sh as the superuser."""
+    services = [prefix + service for service in SERVICES]
+    kinds = ("DATABASE", "OWNER")
+    passwords = {f"{service.upper()}_{kind}_PASSWORD": password for service in services for kind in kinds}
+    connection = {"PGHOST": LOOPBACK, "PGPORT": str(server.port), "PGUSER": "postgres", "SERVICES": " ".join(services)}
+    script = ROOT / "deploy" / "create-databases.sh"
+    done = subprocess.run(
+        [script], env=os.environ | passwords | connection, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def _has_user(name: str) -> bool:

@@ -1,4 +1,7 @@
-"""`manage.py make_admin`: an administrator, by questions at a terminal or from the environment."""
+"""`manage.py make_admin`: an administrator, by questions at a terminal or from the environment.
+
+Whoever runs it holds the installation's database password, so there is no permission to check (docs/adr/0041).
+"""
 
 import os
 import sys
@@ -10,6 +13,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
 from authsvc.models import User
+from runtime.security_log import log_security_event
 
 # The model's field, the question, and the variable that answers it.
 FIELDS: Final = (
@@ -39,6 +43,9 @@ class Command(BaseCommand):
         user.user_name = user.user_id
         user.set_password(user.password)
         user.save()
+        log_security_event(
+            "privilege_granted", actor="make_admin", subject=user.user_id, detail="is_staff, is_superuser"
+        )
         self.stdout.write(f"{user.user_id} may log in at /admin/ now.")
 
     def _answer(self, user: User, field: str, question: str, variable: str) -> None:

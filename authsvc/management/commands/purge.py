@@ -1,15 +1,22 @@
-"""`manage.py purge`: deletes what has outlived its retention."""
+"""`manage.py purge`: deletes what has outlived its retention, once or again and again."""
 
-from collections.abc import Callable
+import argparse
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import Error, close_old_connections, connections
 from django.utils import timezone
 from tqdm import tqdm
 
+from authsvc.confirmation import delete_expired, expired
 from authsvc.retention import (
     check_retention,
     erase_expired,
@@ -19,13 +26,24 @@ from authsvc.retention import (
     purge_signups,
     replay_window,
 )
+from authsvc.services import DATABASE
 from authsvc.sessions import SessionStore
 from eventbus.dead_letters import purge_dead_letters
+from eventbus.errors import TransientError, is_transient
 from eventbus.models import DeadLetter
+from eventbus.roles import START_CHECKS, Role, check_database, running_role
 from livesettings.following import look_once
+
+logger = logging.getLogger(__name__)
 
 # Rows of one transaction: short, so that nobody waits for it.
 BATCH: Final = 500
+# Seconds between two looks whether it is time, and until a purge that failed is tried again at the latest.
+LOOK: Final = 1.0
+TRIED_AGAIN_AFTER: Final = 60.0
+# The advisory lock in auth's database that one purge holds: any number that nothing else there uses.
+LOCK: Final = 4_802_201
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 class Command(BaseCommand):
@@ -33,8 +51,10 @@ class Command(BaseCommand):
         "Deletes complete sign-ups and dead letters that are older than SIGNUP_RETENTION and DEAD_LETTER_RETENTION, in "
         "short transactions, and sessions that have expired; erases the password hashes of sign-ups whose ticket has "
         "expired, where no relay has. It may be interrupted and run again at any time. The users stay, and so does a "
-        "sign-up that is incomplete or stalled. Run it once a day."
+        "sign-up that is incomplete or stalled. Run it once a day, or keep it running with --every; it ends on SIGTERM "
+        "within 5 s. On PostgreSQL one runs at a time."
     )
+    requires_system_checks = (START_CHECKS,)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -48,9 +68,57 @@ class Command(BaseCommand):
             action="store_true",
             help="also sign-ups of that age that never became complete, stalled ones too; their lights are lost",
         )
-        parser.add_argument("--dry-run", action="store_true", help="count what would be deleted, and delete nothing")
+        kind = parser.add_mutually_exclusive_group()
+        kind.add_argument("--dry-run", action="store_true", help="count what would be deleted, and delete nothing")
+        kind.add_argument(
+            "--every",
+            type=seconds,
+            metavar="TIME",
+            help="keep running and purge each time that so long has passed, as in 30m, 24h or 7d",
+        )
 
-    def handle(self, *, older_than: int | None, incomplete: bool, dry_run: bool, **options: Any) -> None:
+    def handle(self, *, every: float | None, **options: Any) -> None:
+        if every is not None:
+            with running_role("purge") as role:
+                self._purge_again_and_again(role, every, **options)
+            return
+        try:
+            self._purge(goes_on=lambda: True, **options)
+        except TransientError as error:
+            raise CommandError(str(error)) from error
+
+    def _purge_again_and_again(self, role: Role, every: float, **options: Any) -> None:
+        def goes_on() -> bool:
+            role.beat()
+            return not role.stop.is_set()
+
+        if not role.wait_for("its database", partial(check_database, "authsvc")):
+            return
+        role.ready()
+        due_at = time.monotonic()
+        while goes_on():
+            if time.monotonic() >= due_at:
+                due_at = time.monotonic() + every
+                try:
+                    self._purge(goes_on=goes_on, **options)
+                except Exception as error:
+                    if not is_transient(error):
+                        raise
+                    logger.warning("nothing can be purged now: %s", " ".join(str(error).split()))
+                    due_at = time.monotonic() + min(every, TRIED_AGAIN_AFTER)
+                finally:
+                    close_old_connections()
+            role.stop.wait(LOOK)
+
+    def _purge(
+        self,
+        *,
+        goes_on: Callable[[], bool],
+        older_than: int | None,
+        incomplete: bool,
+        dry_run: bool,
+        **options: Any,
+    ) -> None:
         # What administrators have set may make sign-ups come again for longer than settings.py alone would.
         look_once()
         if errors := check_retention():
@@ -65,12 +133,15 @@ class Command(BaseCommand):
         signups = old_signups(signups_before, incomplete=incomplete).count()
         letters = DeadLetter.objects.filter(put_aside_at__lt=letters_before).count()
         if not dry_run:
-            signups = purge("sign-ups", signups, partial(purge_signups, signups_before, BATCH, incomplete=incomplete))
-            letters = purge("dead letters", letters, partial(purge_dead_letters, letters_before, BATCH))
-            # Relays do this every minute; here it is for an installation whose relay was away.
-            purge("hashes", expired_signups().count(), partial(erase_expired, BATCH))
-            # An expired session is a row that nobody waits for, and found by an index.
-            SessionStore.clear_expired()
+            with only_purge():
+                purge_batch = partial(purge_signups, signups_before, BATCH, incomplete=incomplete)
+                signups = purge("sign-ups", signups, purge_batch, goes_on)
+                letters = purge("dead letters", letters, partial(purge_dead_letters, letters_before, BATCH), goes_on)
+                # Relays do this every minute; here it is for an installation whose relay was away.
+                purge("hashes", expired_signups().count(), partial(erase_expired, BATCH), goes_on)
+                purge("unconfirmed sign-ups", expired().count(), partial(delete_expired, BATCH), goes_on)
+                # An expired session is a row that nobody waits for, and found by an index.
+                SessionStore.clear_expired()
         verb = "would be deleted" if dry_run else "deleted"
         self.stdout.write(f"{signups} sign-ups and {letters} dead letters {verb}")
 
@@ -81,12 +152,39 @@ class Command(BaseCommand):
             raise CommandError("There was nothing so many days ago.") from error
 
 
-def purge(what: str, total: int, delete_batch: Callable[[], int]) -> int:
-    """Deletes until nothing is left; how many."""
+def seconds(text: str) -> float:
+    """A time like 90s, 30m, 24h or 7d."""
+    found = re.fullmatch(r"(\d{1,6})([smhd])", text, re.ASCII)
+    if not found or not int(found[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: give a number with s, m, h or d, like 24h")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+@contextmanager
+def only_purge() -> Iterator[None]:
+    """Raises TransientError where another purge is running. SQLite, which has no such locks, runs writers in turn."""
+    connection = connections[DATABASE]
+    if connection.vendor != "postgresql":
+        yield
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", [LOCK])
+        if cursor.fetchone() != (True,):
+            raise TransientError("Another purge is running, and deletes the same.")
+    try:
+        yield
+    finally:
+        # A connection that has ended has no lock any more.
+        with suppress(Error), connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
+
+
+def purge(what: str, total: int, delete_batch: Callable[[], int], goes_on: Callable[[], bool]) -> int:
+    """Deletes until nothing is left, or `goes_on` says no; how many."""
     deleted = 0
     # On a terminal alone: tqdm draws nothing else where disable is None.
     with tqdm(total=total, unit=f" {what}", disable=None) as progress:
-        while batch := delete_batch():
+        while goes_on() and (batch := delete_batch()):
             deleted += batch
             progress.update(batch)
     return deleted

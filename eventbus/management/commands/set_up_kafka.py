@@ -1,0 +1,59 @@
+"""`manage.py set_up_kafka`: topics, and the rights of the services."""
+
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from confluent_kafka import KafkaError, KafkaException
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from eventbus.acls import apply_rights, read_rights
+from eventbus.errors import TransientError
+from eventbus.subscriptions import subscriptions_of
+from eventbus.topics import TopicError, ensure_topics
+
+
+class Command(BaseCommand):
+    help = (
+        "Creates the topics that are missing and, with --acls, gives each service its rights in Kafka. Run it before "
+        "the other roles of a version start, as a Kafka user that may create topics and change rights "
+        "(KAFKA_CLIENT_CONFIG); the other roles need neither. It changes nothing that is as it should be."
+    )
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--acls",
+            type=Path,
+            metavar="FILE",
+            help="the rights of each service, like deploy/kafka-acls.toml; rights that it does not name are revoked",
+        )
+
+    def handle(self, *, acls: Path | None, **options: Any) -> None:
+        services = (subscriptions_of(service) for service in settings.EVENT_CONSUMERS)
+        topics = sorted({topic for each in chain.from_iterable(services) for topic in each.topics})
+        try:
+            rights = read_rights(acls) if acls else {}
+        except (OSError, ValueError, msgspec.ValidationError) as error:
+            raise CommandError(f"The rights in {acls} can't be read: {error}") from error
+        try:
+            ensure_topics(topics)
+            self.stdout.write(f"{len(topics)} topics are there")
+            if rights:
+                added, revoked = apply_rights(rights)
+                self.stdout.write(f"{len(rights)} users have their rights: {added} added, {revoked} revoked")
+        except (TopicError, TransientError, KafkaException) as error:
+            raise CommandError(_explained(error)) from error
+
+
+def _explained(error: Exception) -> str:
+    reason: KafkaError | None = error.args[0] if isinstance(error, KafkaException) else None
+    if reason is None:
+        return str(error)
+    if reason.code() == KafkaError.SECURITY_DISABLED:
+        return "Kafka checks no rights: set authorizer.class.name on its brokers, or leave out --acls."
+    if reason.code() in (KafkaError.CLUSTER_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED):
+        return "Kafka does not let this user change rights: KAFKA_CLIENT_CONFIG must name an administrator."
+    return f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS} refuses: {reason.str()}"

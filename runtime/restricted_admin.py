@@ -1,0 +1,109 @@
+"""Rules that hold for every class of the administration, whoever wrote it (docs/adr/0041)."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django.contrib import admin
+from django.contrib.admin.filters import FieldListFilter
+from django.contrib.admin.utils import get_fields_from_path
+from django.contrib.auth.models import Permission
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.db.models import Model
+from django.http import HttpRequest, HttpResponse
+from django.utils.translation import gettext as _
+
+from runtime.security_log import log_security_event
+
+if TYPE_CHECKING:
+    ModelAdmin = admin.ModelAdmin[Any]
+else:
+    ModelAdmin = admin.ModelAdmin
+
+
+class RestrictedAdmin(ModelAdmin):
+    """A list is narrowed only by what its filters offer. Only superusers set the fields in `privileges`, and it is
+    logged what they grant.
+
+    The admin site mixes it into every class that is registered without it.
+    """
+
+    # Names of form fields that grant something.
+    privileges: ClassVar[Sequence[str]] = ()
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Django allows lookups on any field of the model, displayed or not: a prefix of a password's hash, say."""
+        return lookup in self._lookups_of_filters(request)
+
+    def _lookups_of_filters(self, request: HttpRequest) -> Iterator[str]:
+        filters: Sequence[Any] = self.get_list_filter(request)
+        for each in filters:
+            if callable(each):
+                yield getattr(each, "parameter_name", "")
+                continue
+            path, make = each if isinstance(each, (list, tuple)) else (each, FieldListFilter.create)
+            field = get_fields_from_path(self.model, path)[-1]
+            yield from make(field, request, {}, self.model, self, field_path=path).expected_parameters()
+        if self.date_hierarchy:
+            yield from (f"{self.date_hierarchy}__{part}" for part in ("year", "month", "day"))
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        fields = super().get_readonly_fields(request, obj)
+        return fields if request.user.is_superuser else (*fields, *self.privileges)
+
+    def forbidden_privileges(self, request: HttpRequest) -> list[str]:
+        """The privileges that this form grants and its sender may not, by the names of their fields."""
+        if request.user.is_superuser:
+            return []
+        return [name for name in self.privileges if name in request.POST]
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        if request.method == "POST" and (names := self.forbidden_privileges(request)):
+            self.refuse_privileges(request, subject=f"{self.opts.label} {object_id or 'new'}", names=names)
+        return super().changeform_view(request, object_id, form_url, extra_context)
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        if not (granted := [each for name in form.changed_data for each in self.grants_of(form, name)]):
+            return
+        about = {"actor": request.user.get_username(), "address": request.META.get("REMOTE_ADDR")}
+        about |= {"subject": str(form.instance), "detail": ", ".join(granted)}
+        # A transaction that fails grants nothing.
+        transaction.on_commit(lambda: log_security_event("privilege_granted", **about), using=form.instance._state.db)
+
+    def grants_of(self, form: Any, name: str) -> Iterable[str]:
+        """What a changed field of this name grants that was not granted before, as it is logged."""
+        if name not in self.privileges:
+            return []
+        value = form.cleaned_data[name]
+        if isinstance(value, bool):
+            return [name] if value else []
+        if isinstance(value, str):
+            field: Any = self.opts.get_field(name)
+            return [f"{name}: {value}"] if value != field.get_default() else []
+        before = form.initial.get(name) or ()
+        return [f"{name}: {_name_of(each)}" for each in value if each not in before]
+
+    def refuse_privileges(self, request: HttpRequest, *, subject: str, names: Sequence[str]) -> None:
+        """Raises PermissionDenied. The page has no such fields, so somebody made the request by hand."""
+        log_security_event(
+            "privilege_refused",
+            actor=request.user.get_username(),
+            subject=subject,
+            address=request.META.get("REMOTE_ADDR"),
+            detail=", ".join(names),
+        )
+        words = _("Your account may not set this: %(fields)s. Nothing was changed.")
+        raise PermissionDenied(words % {"fields": ", ".join(names)})
+
+
+def _name_of(granted: Model) -> str:
+    if isinstance(granted, Permission):
+        return f"{granted.content_type.app_label}.{granted.codename}"
+    return str(granted)

@@ -1,0 +1,80 @@
+"""The five kinds of people who may ask for a page of the administration, and one row of each kind to ask about."""
+
+from typing import Any, Final
+from uuid import uuid4
+
+from django.contrib.auth.models import Group, Permission
+from django.db.models import Model, Q
+from django.test import Client
+from django.utils import timezone
+
+from authsvc.events import NEW_USER_REQUESTED
+from authsvc.models import SignUp, User
+from authsvc.services import NewSignUp, register_users
+from chatsvc.models import ChatUser
+from customersvc.models import Customer
+from eventbus.models import DeadLetter
+from livesettings.models import Overrides
+
+PASSWORD: Final = "correct horse 9"
+ANONYMOUS, WITHOUT, VIEW, CHANGE, SUPER = KINDS = ("anonymous", "without", "view", "change", "super")
+# Of everything but administrators' own privileges: may view, add, change, delete, replay and handle.
+OF_CHANGE: Final = (
+    Q(codename__regex="^(view|add|change|delete)_") | Q(codename__in=["replay_signup", "handle_deadletter"])
+) & ~Q(codename="add_admin")
+
+
+def new_user(user_id: str, **fields: Any) -> User:
+    return User.objects.create_user(user_id, f"{user_id}@example.com", PASSWORD, **fields)
+
+
+def staff_with(user_id: str, *codenames: str) -> User:
+    user = new_user(user_id, is_staff=True)
+    user.user_permissions.add(*Permission.objects.filter(codename__in=codenames))
+    return user
+
+
+def person_of(kind: str) -> User | None:
+    if kind == ANONYMOUS:
+        return None
+    user = new_user(f"{kind}-staff", is_staff=True, is_superuser=kind == SUPER)
+    granted = {VIEW: Q(codename__startswith="view_"), CHANGE: OF_CHANGE}.get(kind)
+    if granted is not None:
+        user.user_permissions.add(*Permission.objects.filter(granted))
+    return user
+
+
+def client_of(user: User | None) -> Client:
+    client = Client()
+    if user is not None:
+        client.force_login(user)
+    return client
+
+
+def rows() -> dict[str, Model]:
+    """One row of each model, by the model's label; `staff` and `administrator` are other users than the plain one."""
+    new = NewSignUp(
+        signup_id=uuid4(), user_id="plain-user", email="plain-user@example.com", user_name="Plain", role="ROLE_USER",
+        password="argon2$argon2id$v=19$m=512,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2g",
+    )  # fmt: skip
+    register_users([new])
+    copy = {"user_id": "plain-user", "email": "plain-user@example.com", "user_name": "Plain"}
+    letter = {
+        "letter_topic": "a.dlt",
+        "letter_partition": 0,
+        "letter_offset": 0,
+        "topic": NEW_USER_REQUESTED,
+        "key": b"plain-user",
+    }
+    return {
+        "authsvc_user": User.objects.get(user_id="plain-user"),
+        "authsvc_user@staff": new_user("other-staff", is_staff=True),
+        "authsvc_user@superuser": new_user("other-super", is_superuser=True),
+        "authsvc_user@administrator": new_user("administrator-user", role="ROLE_ADMIN"),
+        "auth_group": Group.objects.create(name="group"),
+        "authsvc_signup": SignUp.objects.get(id=new.signup_id),
+        "chatsvc_chatuser": ChatUser.objects.create(**copy),
+        "customersvc_customer": Customer.objects.create(**copy),
+        "eventbus_deadletter": DeadLetter.objects.create(put_aside_at=timezone.now(), **letter),
+        "livesettings_overrides": Overrides.objects.get_or_create(pk=1)[0],
+    }

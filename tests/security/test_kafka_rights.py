@@ -1,0 +1,275 @@
+"""What each service may do in Kafka: deploy/kafka-acls.toml, on a broker that is set up as compose.yaml has it."""
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future
+from itertools import chain
+
+import pytest
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from django.conf import settings
+
+from eventbus.acls import Rights, read_rights
+from eventbus.collector import GROUP as COLLECTOR
+from eventbus.subscriptions import subscriptions_of
+from eventbus.topics import dead_letter_topic
+from tests.contract.test_compose import services
+from tests.servers.composed import ComposedKafka, kafka_client
+from tests.servers.process import ROOT
+from tests.waiting import PATIENCE, eventually
+
+FILE = ROOT / "deploy" / "kafka-acls.toml"
+PREFIX = "rights."
+PARTICIPANTS = ("chat", "customer")
+DENIED = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+)
+
+
+def expected_rights(service: str) -> Rights:
+    """What a participant's subscriptions need: its topics, its answers, its dead letters and its groups."""
+    own = subscriptions_of(service)
+    return Rights(
+        read=[each.topic for each in own],
+        write=[topic for each in own for topic in (*each.answers_to, dead_letter_topic(each.topic, each.group))],
+        join=[each.group for each in own],
+    )
+
+
+def as_sets(rights: Rights) -> dict[str, set[str]]:
+    return {name: {*getattr(rights, name)} for name in ("read", "write", "join", "watch")}
+
+
+@pytest.mark.parametrize("service", PARTICIPANTS)
+def test_a_participant_may_do_what_its_subscriptions_need_and_no_more(service):
+    assert as_sets(read_rights(FILE)[service]) == as_sets(expected_rights(service))
+
+
+def test_auth_sees_every_topic_and_group_and_writes_none_of_the_participants_answers():
+    rights = as_sets(read_rights(FILE)["auth"])
+    every = [each for service in settings.EVENT_CONSUMERS for each in subscriptions_of(service)]
+    own = [each for each in every if each.group == "auth"]
+    asked = {each.topic for each in every}
+    assert rights["read"] == set(chain.from_iterable(each.topics for each in every))
+    # What it asks, what it replays from its own dead letters, and its own dead letters.
+    assert rights["write"] == asked | {dead_letter_topic(each.topic, each.group) for each in own}
+    assert rights["join"] == {COLLECTOR, *(each.group for each in own)}
+    assert rights["watch"] >= {each.group for each in every if each not in own}
+    assert read_rights(FILE).keys() == {*settings.EVENT_CONSUMERS}
+
+
+# --- On a broker ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def composed() -> Iterator[ComposedKafka]:
+    admin = kafka_client(services()["set-up-kafka"])
+    with ComposedKafka(services()["kafka"], admin=admin) as kafka:
+        said = set_up(kafka)
+        assert "3 users have their rights" in said.stdout, said.stderr
+        # A broker may learn of new rights a moment after its controller has stored them.
+        eventually(lambda: all(publish(kafka, role, "user.newUser.res") is None for role in ("web", *PARTICIPANTS)))
+        yield kafka
+
+
+def set_up(
+    kafka: ComposedKafka, *, acls: object = FILE, role: str = "set-up-kafka"
+) -> subprocess.CompletedProcess[str]:
+    """`manage.py set_up_kafka` as a role of compose.yaml."""
+    given = services()[role]["environment"]
+    environment = given | {"PATH": os.environ["PATH"], "KAFKA_BOOTSTRAP_SERVERS": kafka.address, "KAFKA_PREFIX": PREFIX}
+    return subprocess.run(
+        [sys.executable, ROOT / "manage.py", "set_up_kafka", "--acls", str(acls)],
+        env=environment, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+
+
+def client(kafka: ComposedKafka, role: str, **more: object) -> dict[str, object]:
+    own = {"bootstrap.servers": kafka.address, "log_level": 0, "error_cb": lambda _: None}
+    return {**own, **kafka_client(services()[role]), **more}
+
+
+def publish(kafka: ComposedKafka, role: str, topic: str) -> int | None:
+    """The code with which Kafka refuses a message; None where it takes it. As idempotent as the product's own."""
+    reports: list[KafkaError | None] = []
+    producer = Producer(client(kafka, role, **{"enable.idempotence": True, "acks": "all"}))
+    producer.produce(PREFIX + topic, b"{}", on_delivery=lambda error, _: reports.append(error))
+    assert producer.flush(PATIENCE) == 0
+    return reports[0].code() if reports[0] else None
+
+
+def read(kafka: ComposedKafka, role: str, topic: str) -> int | None:
+    """The code with which Kafka refuses to show what is in a topic; None where it does not."""
+    consumer = Consumer(client(kafka, role, **{"group.id": f"{PREFIX}inspection", "enable.auto.commit": False,
+                                               "enable.partition.eof": True}))  # fmt: skip
+    try:
+        consumer.assign([TopicPartition(PREFIX + topic, 0, 0)])
+        message = consumer.poll(PATIENCE)
+        assert message is not None
+        error = message.error()
+        return error.code() if error and error.code() != KafkaError._PARTITION_EOF else None
+    finally:
+        consumer.close()
+
+
+def ask_about(kafka: ComposedKafka, role: str, group: str, topic: str = "user.newUser.req") -> int | None:
+    """The code with which Kafka refuses to tell how far a group is."""
+    admin = AdminClient(client(kafka, role))
+    place = ConsumerGroupTopicPartitions(PREFIX + group, [TopicPartition(PREFIX + topic, 0)])
+    return refusal_of(*admin.list_consumer_group_offsets([place]).values())
+
+
+def take_over(kafka: ComposedKafka, role: str, group: str, topic: str = "user.newUser.req") -> int | None:
+    """The code with which Kafka refuses to let somebody commit for a group, which makes it skip messages."""
+    admin = AdminClient(client(kafka, role))
+    place = ConsumerGroupTopicPartitions(PREFIX + group, [TopicPartition(PREFIX + topic, 0, 0)])
+    return refusal_of(*admin.alter_consumer_group_offsets([place]).values())
+
+
+def refusal_of(answer: Future[ConsumerGroupTopicPartitions]) -> int | None:
+    try:
+        [place] = answer.result(PATIENCE).topic_partitions or []
+    except KafkaException as error:
+        return error.args[0].code()
+    return place.error.code() if place.error else None
+
+
+@pytest.mark.needs("kafka")
+@pytest.mark.parametrize("role", PARTICIPANTS)
+def test_a_participant_publishes_its_answers_and_its_own_dead_letters_alone(composed, role):
+    other = "customer" if role == "chat" else "chat"
+    assert {topic: publish(composed, role, topic) for topic in expected_rights(role).write} == dict.fromkeys(
+        expected_rights(role).write
+    )
+    for topic in (
+        "user.newUser.req",
+        "user.reconcile.req",
+        f"user.newUser.req.{other}.dlt",
+        "user.newUser.res.auth.dlt",
+    ):
+        assert publish(composed, role, topic) in DENIED, topic
+
+
+@pytest.mark.needs("kafka")
+@pytest.mark.parametrize("role", PARTICIPANTS)
+def test_a_participant_reads_what_it_is_asked_alone(composed, role):
+    for topic in (
+        "user.newUser.res",
+        "user.reconcile.res",
+        "user.newUser.req.chat.dlt",
+        "user.newUser.req.customer.dlt",
+    ):
+        assert read(composed, role, topic) in DENIED, topic
+
+
+@pytest.mark.needs("kafka")
+@pytest.mark.parametrize("group", ["auth", "customer", "customer-reconcile", "dead-letters", "inspection"])
+def test_chat_neither_sees_nor_moves_the_groups_of_others(composed, group):
+    assert ask_about(composed, "chat", group) in DENIED
+    assert take_over(composed, "chat", group) in DENIED
+
+
+@pytest.mark.needs("kafka")
+def test_a_service_sees_and_moves_its_own_groups(composed):
+    for role, group, topic in (
+        ("chat", "chat", "user.newUser.req"),
+        ("customer", "customer-reconcile", "user.reconcile.req"),
+        ("auth-results", "auth", "user.newUser.res"),
+        ("dead-letters", "dead-letters", "user.newUser.req.chat.dlt"),
+    ):
+        # The first time Kafka makes its own topic of offsets, and may not know at once who keeps a group's.
+        eventually(lambda about=(role, group, topic): take_over(composed, *about) is None)
+        assert ask_about(composed, role, group, topic) is None
+
+
+@pytest.mark.needs("kafka")
+def test_auth_reads_every_topic_and_asks_about_every_group_and_takes_over_none(composed):
+    for topic in read_rights(FILE)["auth"].read:
+        assert read(composed, "web", topic) is None, topic
+    for group in ("chat", "chat-reconcile", "customer", "customer-reconcile"):
+        assert ask_about(composed, "relay", group) is None
+        assert take_over(composed, "relay", group) in DENIED
+    assert publish(composed, "web", "user.newUser.req") is None
+    assert publish(composed, "web", "user.reconcile.res") in DENIED
+    assert publish(composed, "web", "user.newUser.req.chat.dlt") in DENIED
+
+
+@pytest.mark.needs("kafka")
+@pytest.mark.parametrize("role", ["web", "relay", *PARTICIPANTS])
+def test_only_the_administrator_makes_topics_and_gives_rights(composed, role):
+    admin = AdminClient(client(composed, role))
+    [made] = admin.create_topics([NewTopic(f"{PREFIX}more", 1)]).values()
+    with pytest.raises(KafkaException) as refused:
+        made.result(PATIENCE)
+    assert refused.value.args[0].code() in DENIED
+    [deleted] = admin.delete_topics([f"{PREFIX}user.newUser.req"]).values()
+    with pytest.raises(KafkaException) as refused:
+        deleted.result(PATIENCE)
+    assert refused.value.args[0].code() in DENIED
+    said = set_up(composed, role=role)
+    assert said.returncode == 1
+    assert "KAFKA_CLIENT_CONFIG" in said.stderr
+
+
+@pytest.mark.needs("kafka")
+@pytest.mark.parametrize("port", ["port", "controller_port"])
+@pytest.mark.parametrize("password", [None, "wrong"])
+def test_nobody_gets_in_without_a_password(composed, port, password):
+    config = {"bootstrap.servers": f"127.0.0.1:{getattr(composed, port)}", "log_level": 0, "error_cb": lambda _: None}
+    if password:
+        config |= {**kafka_client(services()["set-up-kafka"]), "sasl.password": password}
+    with pytest.raises(KafkaException):
+        AdminClient(config).list_topics(timeout=2)
+
+
+@pytest.mark.needs("kafka")
+def test_a_right_that_the_file_does_not_name_any_more_is_revoked(composed, tmp_path):
+    wider = tmp_path / "acls.toml"
+    wider.write_text(FILE.read_text().replace("[chat]\n", '[chat]\nwatch = ["customer"]\n'))
+    assert "1 added, 0 revoked" in set_up(composed, acls=wider).stdout
+    assert ask_about(composed, "chat", "customer") is None
+    assert "0 added, 1 revoked" in set_up(composed).stdout
+    assert ask_about(composed, "chat", "customer") in DENIED
+    assert "0 added, 0 revoked" in set_up(composed).stdout
+
+
+@pytest.mark.needs("kafka")
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("[chat]\nreads = []", "unknown field"), ("chat = 1", "object"), ("[chat", "can't be read")],
+)
+def test_a_file_that_cannot_be_read_changes_nothing_and_says_why(composed, tmp_path, content, said):
+    wrong = tmp_path / "acls.toml"
+    wrong.write_text(content)
+    done = set_up(composed, acls=wrong)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert said in done.stderr
+
+
+@pytest.mark.needs("kafka")
+def test_a_cluster_that_checks_no_rights_is_named(kafka):
+    environment = services()["set-up-kafka"]["environment"] | {
+        "PATH": os.environ["PATH"], "KAFKA_BOOTSTRAP_SERVERS": kafka.address, "KAFKA_CLIENT_CONFIG": json.dumps({}),
+        "KAFKA_PREFIX": f"unchecked-{secrets.token_hex(4)}.",
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, ROOT / "manage.py", "set_up_kafka", "--acls", FILE],
+        env=environment, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "authorizer.class.name" in done.stderr
