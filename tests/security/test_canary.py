@@ -285,7 +285,8 @@ def test_the_canaries_are_found_nowhere(inbox_and_stack: tuple[Inbox, Stack]) ->
     places += [(f"log of {name}", log.encode()) for name, log in stack.logs().items()]
     places += [("a command", (done.stdout + done.stderr).encode()) for done in said]
     places += [("a mail", mail.as_bytes() + str(mail.get_payload(decode=True)).encode()) for mail in inbox.mails]
-    places += [*all_of_kafka(stack), *all_of_redis(stack), *all_of_databases(stack)]
+    databases = list(all_of_databases(stack))
+    places += [*all_of_kafka(stack), *all_of_redis(stack), *databases]
 
     assert len(trail.tickets) >= 5
     found = {
@@ -296,6 +297,11 @@ def test_the_canaries_are_found_nowhere(inbox_and_stack: tuple[Inbox, Stack]) ->
         if spelling in content and not (secret in trail.tickets and place in own_pages)
     }
     assert found == set()
+    # Hashes are in databases alone.
+    in_databases = {place for place, _ in databases}
+    assert {place for place, content in places if b"argon2id$v=" in content} <= in_databases
+    hashes = [password for (password,) in stack.query("auth", "SELECT password FROM authsvc_user")]
+    assert all(each.startswith("argon2$argon2id$v=19$m=19456,t=2,p=1$") for each in hashes if not each.startswith("!"))
     # The search finds what is there.
     for where in ("log of", "user.newUser.req", "user.newUser.req.chat.dlt", "Redis: ", "admin: ", "a mail"):
         assert any(where in place for place, _ in places), where
