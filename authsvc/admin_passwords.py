@@ -6,7 +6,6 @@ from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.forms import AdminPasswordChangeForm
 from django.http import HttpRequest
 
-from authsvc.models import User, password_replaced
 from authsvc.security_events import log_event_of
 
 
@@ -18,6 +17,4 @@ class PasswordEventsAdmin(UserAdmin):  # type: ignore[type-arg]  # has none at r
             log_event_of(
                 request, "password_changed", subject=form.user.user_id, detail=None if is_usable else "login disabled"
             )
-            if not is_usable:  # User.save() notices new passwords alone
-                password_replaced.send(User, user=form.user)
         return super().construct_change_message(request, form, formsets, add)
