@@ -18,7 +18,7 @@ from uuid_utils.compat import uuid7
 from authsvc import identity
 from authsvc.lights import FAILURES_MAX, SignUpState, lights_as_document, lights_from_document
 
-# Sent with `user` in the transaction that gives an existing user another password, or none.
+# Sent with `user` in the transaction that gives an existing user another password.
 password_replaced = Signal()
 
 
