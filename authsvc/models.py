@@ -10,12 +10,16 @@ from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, Permis
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import models, router, transaction
+from django.dispatch import Signal
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
 from authsvc import identity
 from authsvc.lights import FAILURES_MAX, SignUpState, lights_as_document, lights_from_document
+
+# Sent with `user` in the transaction that gives an existing user another password, or none.
+password_replaced = Signal()
 
 
 def new_signup_id() -> UUID:
@@ -129,6 +133,7 @@ class User(AbstractBaseUser, PermissionsMixin):
             super().save(*args, **kwargs)
             if is_new_password:
                 SignUp.objects.filter(owner_signup_id=self.owner_signup_id, password__gt="").update(password="")
+                password_replaced.send(type(self), user=self)
 
 
 class SignUp(models.Model):

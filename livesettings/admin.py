@@ -1,6 +1,6 @@
 """The page on which administrators change the live settings."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from django import forms
@@ -21,6 +21,7 @@ from django.utils.translation import gettext_lazy as _
 from livesettings.following import look_once
 from livesettings.models import ROW, Overrides
 from livesettings.values import NAMES, broken_rules, meta_of, type_of, with_overrides
+from runtime.security_log import log_security_event
 
 # Changes that the page shows; Django's own history page has all of them.
 CHANGES_SHOWN: Final = 20
@@ -139,6 +140,7 @@ class OverridesAdmin(admin.ModelAdmin):
                     "RATE_LIMIT_USER_ID",
                     "RATE_LIMIT_TOTAL",
                     "RATE_LIMIT_LOGIN",
+                    "RATE_LIMIT_FAILED_LOGIN",
                     "RATE_LIMIT_PASSWORD",
                 )
             },
@@ -205,6 +207,7 @@ class OverridesAdmin(admin.ModelAdmin):
     def save_model(self, request: HttpRequest, obj: Overrides, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
         transaction.on_commit(lambda: self._tell_everybody(request))
+        transaction.on_commit(lambda: _log_changes(request, form.before, obj.values))
 
     def _tell_everybody(self, request: HttpRequest) -> None:
         if look_once():
@@ -237,6 +240,19 @@ class OverridesAdmin(admin.ModelAdmin):
         if not rows:
             return gettext("Nothing was ever changed: every setting has its default.")
         return _table(rows)
+
+
+def _log_changes(request: HttpRequest, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    old, new = with_overrides(before), with_overrides(after)
+    for name in NAMES:
+        if getattr(old, name) != getattr(new, name):
+            log_security_event(
+                "settings_changed",
+                actor=request.user.get_username(),
+                subject=name,
+                address=request.META.get("REMOTE_ADDR"),
+                detail=f"{shown(getattr(old, name))} → {shown(getattr(new, name))}",
+            )
 
 
 def _table(rows: Iterable[tuple[object, ...]]) -> SafeString:

@@ -75,6 +75,15 @@ class LiveSettings(msgspec.Struct, kw_only=True):
             description=_("0: any number. Those with a wrong password count too."),
         ),
     ]
+    RATE_LIMIT_FAILED_LOGIN: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            title=_("Failed logins to one account from one address in 15 minutes"),
+            description=_("0: any number. From other addresses the account stays open."),
+        ),
+    ]
     RATE_LIMIT_PASSWORD: Annotated[
         int,
         Meta(

@@ -236,6 +236,9 @@ RATE_LIMIT_TOTAL = env.int("RATE_LIMIT_TOTAL", default=0)
 # and 5 in production, elsewhere 0.
 RATE_LIMIT_LOGIN = env.int("RATE_LIMIT_LOGIN", default=30 if PRODUCTION else 0)
 RATE_LIMIT_PASSWORD = env.int("RATE_LIMIT_PASSWORD", default=5 if PRODUCTION else 0)
+# Failed logins to one account from one address that are taken in 15 minutes; 0 is any number. Default: 10 in
+# production, elsewhere 0.
+RATE_LIMIT_FAILED_LOGIN = env.int("RATE_LIMIT_FAILED_LOGIN", default=10 if PRODUCTION else 0)
 # Seconds until the page and the stream call a sign-up delayed. Default: 30.
 SIGNUP_DEADLINE = env.float("SIGNUP_DEADLINE", default=30.0)
 # Seconds between two comments on a quiet stream, and between two readings of the state behind it. Default: 15.
@@ -361,6 +364,12 @@ TIME_ZONE = env.str("TIME_ZONE", default="UTC")
 USE_TZ = True
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
+# Seconds that a login lasts. Default: 1209600 (14 days).
+SESSION_COOKIE_AGE = env.int("SESSION_COOKIE_AGE", default=14 * 24 * 3600)
+# Seconds that a login opens the administration, from the login and from the last page opened there; then staff log in
+# again. Defaults: 43200 (12 hours) and 3600.
+ADMIN_SESSION_AGE = env.int("ADMIN_SESSION_AGE", default=12 * 3600)
+ADMIN_SESSION_IDLE = env.int("ADMIN_SESSION_IDLE", default=3600)
 SESSION_ENGINE = "authsvc.sessions"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = PRODUCTION
 # A page's address may hold a ticket: other sites are told the origin alone, and so are our own logs.

@@ -1,0 +1,240 @@
+"""Length is checked before anything else: the worst text costs a process no more than an ordinary request does, by
+whatever way it comes (attacks: combining marks; DESIGN, invariant 11; docs/adr/0038)."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
+from typing import Any
+from urllib.parse import quote, urlencode
+from uuid import uuid4
+
+import pytest
+
+from tests.conftest import Person, new_person
+from tests.e2e.test_api import log_in
+from tests.security.worst_texts import cpu_of_process, too_dear, worst_texts
+from tests.servers.process import LOOPBACK
+from tests.stack import Stack
+
+pytestmark = pytest.mark.needs("application")
+
+# Bytes: less than what each way in lets through, so that the text arrives, and more, so that it is refused.
+FIELD_SIZES = (2_000, 60_000)
+HEADER_SIZES = (5_000, 15_000)
+FORM_SIZES = (3_900, 10_000)
+PATH_SIZES = (250, 1_500)
+URLENCODED = "application/x-www-form-urlencoded"
+
+
+@dataclass
+class Web:
+    """The web process itself, past the gateway: what a stranger reaches where there is none, or inside."""
+
+    port: int
+    pid: int
+    cookies: Mapping[str, str] = field(default_factory=dict)
+
+    def cpu(self) -> float:
+        return cpu_of_process(self.pid)
+
+    def send(self, method: str, path: str, body: bytes | None = None, **headers: str | bytes) -> int | None:
+        """The answer's status, once it is there as a whole; None where the server hung up."""
+        connection = HTTPConnection(LOOPBACK, self.port, timeout=120)
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if self.cookies and "Cookie" not in sent:
+            sent["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        try:
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, path, body=body, headers=sent)
+            with suppress(HTTPException, ConnectionError):
+                answer = connection.getresponse()
+                if answer.status != HTTPStatus.SWITCHING_PROTOCOLS:  # a socket's answer has no end
+                    answer.read()
+                return answer.status
+            return None
+        finally:
+            connection.close()
+
+    def post_form(self, path: str, fields: Mapping[str, str]) -> int | None:
+        token = self.cookies.get("csrftoken", "")
+        return self.send("POST", path, urlencode(fields).encode(), Content_Type=URLENCODED, X_CSRFToken=token)
+
+    def post_json(self, fields: Mapping[str, str], **headers: str | bytes) -> int | None:
+        # As UTF-8, not escaped: fewer bytes for each mark.
+        body = json.dumps(fields, ensure_ascii=False).encode()
+        return self.send("POST", "/user", body, Content_Type="application/json", **headers)
+
+
+@pytest.fixture(scope="module")
+def staff(stack: Stack) -> Person:
+    person = new_person()
+    stack.manage(
+        "createsuperuser", "--noinput", "--user_id", person.user_id, "--email", person.email,
+        DJANGO_SUPERUSER_PASSWORD=person.password,
+    )  # fmt: skip
+    return person
+
+
+@pytest.fixture(scope="module")
+def web(stack: Stack, staff: Person) -> Web:
+    """With a superuser's session: what staff may send, a stranger may send too, and gets a refusal."""
+    role = stack.roles["web"]
+    return Web(role.port, role.pid, log_in(stack, staff))
+
+
+def assert_cheap(web: Web, ordinary: Callable[[], object], worst: dict[str, Callable[[], object]]) -> None:
+    assert too_dear(ordinary, worst, clock=web.cpu) == []
+
+
+def of_sizes(sizes: tuple[int, ...]) -> Iterator[tuple[str, str]]:
+    """Each kind of cost once; the others of its kind are tried inside (test_length_first_inside.py)."""
+    for size in sizes:
+        for name, text in worst_texts(size):
+            if name in ("marks", "digits", "quoted words"):
+                yield f"{name}, {size} bytes", text
+
+
+@pytest.mark.parametrize("name", ["userId", "userName", "email", "userPw", "role", "unknown"])
+def test_a_field_of_the_api(web: Web, name: str):
+    assert_cheap(
+        web,
+        lambda: web.post_json(new_person().form),
+        {
+            which: partial(web.post_json, new_person().form | {name: text})
+            for which, text in of_sizes((*FIELD_SIZES, 200_000))
+        },
+    )
+
+
+@pytest.mark.parametrize("body", [b'{"userId":' + b"[" * 60_000, b'{"userId":' + b"9" * 60_000 + b"}"])
+def test_json_that_is_deep_or_a_number_that_is_long(web: Web, body: bytes):
+    act = partial(web.send, "POST", "/user", body, Content_Type="application/json")
+    assert_cheap(web, lambda: web.post_json(new_person().form), {"body": act})
+    assert act() == 400
+
+
+def test_a_name_of_an_unknown_field(web: Web):
+    worst = {which: partial(web.post_json, new_person().form | {text: "x"}) for which, text in of_sizes(FIELD_SIZES)}
+    assert_cheap(web, lambda: web.post_json(new_person().form), worst)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Idempotency-Key", "Signup-Ticket", "Signup-Address", "Last-Event-ID", "Accept", "Accept-Language", "Prefer",
+        "Content-Type", "Cookie", "traceparent", "X-Forwarded-For", "X-Forwarded-Proto", "Origin", "Host", "Referer",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["/user", f"/user/signups/{uuid4()}/events", "/admin/login/"])
+def test_a_header(web: Web, path: str, name: str):
+    if path == "/user":
+        send = partial(web.send, "POST", path, json.dumps({"userId": "x"}).encode())
+    else:
+        send = partial(web.send, "GET", path)
+    headers = {} if name == "Content-Type" else {"Content_Type": "application/json"}
+    worst = {which: partial(send, **headers | {name: text.encode()}) for which, text in of_sizes(HEADER_SIZES)}
+    assert_cheap(web, partial(send, **headers), worst)
+
+
+@pytest.mark.parametrize("name", ["sessionid", "csrftoken", "signup_browser", "messages", "django_language"])
+@pytest.mark.parametrize("path", ["/signup/", "/admin/"])
+def test_a_cookie(web: Web, path: str, name: str):
+    ordinary = partial(web.send, "GET", path, Cookie=f"{name}=x")
+    worst = {
+        which: partial(web.send, "GET", path, Cookie=f'{name}="{quoted}"'.encode())
+        for which, text in of_sizes(HEADER_SIZES)
+        for quoted in (text.replace('"', "\\042"),)
+    }
+    assert_cheap(web, ordinary, worst)
+
+
+# The page, and what an ordinary post of it has.
+FORMS: dict[str, tuple[str, dict[str, str]]] = {
+    "sign-up": ("/signup/", {"userId": "mina", "userName": "Mina", "email": "m", "userPw": "x", "ticket": "x"}),
+    "check": ("/account/check/", {"userId": "mina", "userName": "Mina", "email": "m@x.org", "userPw": "abcdefg1"}),
+    "login": ("/login/", {"username": "mina", "password": "wrong"}),
+    "admin login": ("/admin/login/", {"username": "mina", "password": "wrong"}),
+    "forgotten password": ("/password/", {"email": "nobody@example.org"}),
+    "new password": ("/account/password/", {"old_password": "x", "new_password1": "y", "new_password2": "y"}),
+    "language": ("/language/", {"language": "en", "next": "/signup/"}),
+    "new user": ("/admin/authsvc/user/add/", {
+        "user_id": "mina", "email": "m", "user_name": "Mina", "role": "ROLE_USER", "password1": "x", "password2": "y",
+    }),
+    "new row of chat": ("/admin/chatsvc/chatuser/add/", {"user_id": "", "email": "m", "user_name": "x", "role": "x"}),
+    "new group": ("/admin/auth/group/add/", {"name": ""}),
+    "act on sign-ups": ("/admin/authsvc/signup/", {"action": "x", "_selected_action": "x", "service": "x"}),
+    "act on letters": ("/admin/eventbus/deadletter/", {"action": "x", "_selected_action": "1", "reason": "x"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_field_of_a_form(web: Web, form: str):
+    path, fields = FORMS[form]
+    worst = {
+        f"{name}: {which}": partial(web.post_form, path, fields | {name: text})
+        for name in (*fields, "unknown")
+        for which, text in of_sizes(FORM_SIZES)
+    }
+    assert_cheap(web, partial(web.post_form, path, fields), worst)
+
+
+@pytest.mark.parametrize(
+    "path", ["/signup/", "/login/", "/account/check/", "/admin/login/", "/admin/authsvc/user/add/"]
+)
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_form_that_is_too_long_as_a_whole(web: Web, path: str, is_chunked: bool):
+    def post(text: str) -> int | None:
+        body = urlencode({"userId": text, "username": text}).encode()
+        # Without a Content-Length nobody knows its length until it is there.
+        sent: Any = iter([body]) if is_chunked else body
+        return web.send("POST", path, sent, Content_Type=URLENCODED, X_CSRFToken=web.cookies["csrftoken"])
+
+    worst = {which: partial(post, text) for which, text in of_sizes((131_000,))}
+    assert_cheap(web, partial(post, "mina"), worst)
+    assert post("x" * 1_000_000) in (413, None)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/admin/authsvc/user/?q=", "/admin/authsvc/signup/?q=", "/admin/chatsvc/chatuser/?q=",
+        "/admin/customersvc/customer/?q=", "/admin/eventbus/deadletter/?q=", "/admin/auth/group/?q=",
+        "/admin/authsvc/signup/?lights=", "/admin/authsvc/signup/?failure=", "/admin/authsvc/signup/?begun=",
+        "/admin/authsvc/user/?role__exact=", "/admin/authsvc/signup/?p=", "/admin/authsvc/signup/?o=",
+        "/admin/eventbus/deadletter/?group=", "/admin/authsvc/trafficminute/?span=", "/admin/eventbus/topic/x/?key=",
+        "/login/?next=", "/user/signups/", "/signup/status/", "/password/x/", "/admin/authsvc/signup/", "/static/", "/",
+    ],
+)  # fmt: skip
+def test_a_query_or_a_path(web: Web, path: str):
+    ordinary = partial(web.send, "GET", f"{path}mina")
+    worst = {which: partial(web.send, "GET", path + quote(text)) for which, text in of_sizes(PATH_SIZES)}
+    assert_cheap(web, ordinary, worst)
+
+
+def test_a_path_or_headers_that_are_too_long_as_a_whole(web: Web):
+    assert web.send("GET", f"/signup/?x={'x' * 10_000}") == 414
+    assert web.send("GET", "/signup/", Cookie=f"x={'x' * 20_000}") == 431
+    problem = web.send("GET", f"/user/signups/{uuid4()}", Signup_Ticket="x" * 20_000)
+    assert problem == 431
+
+
+@pytest.mark.parametrize("where", ["path", "cookie", "origin"])
+def test_a_handshake(web: Web, where: str):
+    def shake(text: str) -> int | None:
+        headers: dict[str, str | bytes] = {
+            "Connection": "Upgrade", "Upgrade": "websocket", "Sec_WebSocket_Version": "13",
+            "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==", "Origin": f"http://{LOOPBACK}:{web.port}",
+        }  # fmt: skip
+        if where == "cookie":
+            headers["Cookie"] = b"signup_browser=" + text.encode()
+        elif where == "origin":
+            headers["Origin"] = text.encode()
+        path = f"/ws/signup/{quote(text, safe='') if where == 'path' else 'x'}/"
+        return web.send("GET", path, **headers)
+
+    worst = {which: partial(shake, text) for which, text in of_sizes(PATH_SIZES)}
+    assert_cheap(web, partial(shake, "mina"), worst)

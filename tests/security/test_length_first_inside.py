@@ -1,0 +1,222 @@
+"""The same for what no web process does: messages of Kafka, commands, and the functions below all ways in."""
+
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from io import StringIO
+from uuid import uuid4
+
+import pytest
+from django.core.management import CommandError, call_command
+
+import authsvc.identity
+import participant.identity
+from authsvc.consumers import handle_answers
+from authsvc.models import User
+from authsvc.passwords import normalize_password
+from authsvc.reconcile_events import decode_answer
+from authsvc.requests import complaints
+from chatsvc.models import ChatUser
+from eventbus.messages import Incoming, decode_each
+from participant.handler import NewUserHandler
+from participant.reconcile import ReconcileHandler
+from runtime.untrusted import is_longer_than
+from signup_sync.front.forms import SignUpForm
+from tests.conftest import new_person
+from tests.security.worst_texts import too_dear, worst_texts
+
+# As long as Kafka lets a message be, and Linux an argument.
+OF_KAFKA = 900_000
+OF_AN_ARGUMENT = 120_000
+
+
+def assert_cheap(ordinary: Callable[[], object], worst: dict[str, Callable[[], object]]) -> None:
+    # This thread's own time: what other threads of the test run do is no matter.
+    assert too_dear(ordinary, worst, clock=time.thread_time) == []
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        authsvc.identity.normalize_user_id, authsvc.identity.user_id_key, authsvc.identity.normalize_email,
+        participant.identity.normalize_user_id, participant.identity.user_id_key, participant.identity.normalize_email,
+        normalize_password,
+    ],
+    ids=lambda function: f"{function.__module__}.{function.__name__}",
+)  # fmt: skip
+@pytest.mark.parametrize("size", [500, 1_100, 5_000, 1_000_000])
+def test_normalising(function: Callable[[str], str], size: int):
+    assert_cheap(
+        lambda: function("mina@example.org"), {name: partial(function, text) for name, text in worst_texts(size)}
+    )
+
+
+@pytest.mark.parametrize("size", [500, 5_000, 60_000])
+def test_the_checks_of_the_forms(size: int):
+    good = new_person().form
+    for check in (complaints, lambda fields: SignUpForm(fields).is_valid()):
+        worst = {
+            f"{name}: {which}": partial(check, good | {name: text})
+            for name in good
+            for which, text in worst_texts(size)
+        }
+        assert_cheap(partial(check, good), worst)
+
+
+def test_a_text_is_measured_in_bytes_and_not_further_than_its_limit():
+    assert not is_longer_than(3, "abc")
+    assert not is_longer_than(3, "가")
+    assert is_longer_than(2, "가")
+    assert is_longer_than(3, "가a")
+    assert is_longer_than(2, "\ud800")  # half a pair, which JSON can spell, counts as it would be kept
+    huge = "가" * 10_000_000
+    assert_cheap(lambda: is_longer_than(512, "가" * 100), {"huge": lambda: is_longer_than(512, huge)})
+
+
+# --- Kafka -------------------------------------------------------------------------------------------------------
+
+
+def message(value: object, *, topic: str = "user.newUser.req", **about: object) -> Incoming:
+    encoded = value if isinstance(value, bytes) else json.dumps(value, ensure_ascii=False).encode()
+    return Incoming(topic=topic, partition=0, offset=0, key=b"mina", value=encoded, **about)
+
+
+def requested(**fields: object) -> dict[str, object]:
+    person = new_person()
+    ids = dict.fromkeys(("signupId", "ownerSignupId"), str(uuid4()))
+    user = {"userId": person.user_id, "email": person.email, "userName": person.user_name, "role": "ROLE_USER"}
+    return {**ids, **user, **fields}
+
+
+def page(**fields: object) -> dict[str, object]:
+    later = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
+    return {"runId": str(uuid4()), "page": 1, "expiresAt": later, "services": ["chat"], "records": [], **fields}
+
+
+@pytest.mark.django_db(transaction=True, databases=["chat"])
+@pytest.mark.parametrize("name", ["userId", "email", "userName", "role", "signupId", "services", "unknown"])
+def test_a_field_of_a_message_to_a_participant(name: str):
+    handle = NewUserHandler("chat", ChatUser)
+    worst = {
+        f"{which}, {size} bytes": partial(handle, [message(requested(**{name: text}))])
+        for size in (700, 10_000, OF_KAFKA)
+        for which, text in worst_texts(size)
+    }
+    assert_cheap(lambda: handle([message(requested())]), worst)
+
+
+@pytest.mark.django_db(transaction=True, databases=["chat"])
+def test_a_header_or_a_value_that_is_no_event():
+    handle = NewUserHandler("chat", ChatUser)
+    texts = dict(worst_texts(OF_KAFKA))
+    worst = {which: partial(handle, [message(text.encode())]) for which, text in texts.items()}
+    worst |= {
+        f"header: {which}": partial(handle, [message(requested(), headers=(("traceparent", text.encode()),))])
+        for which, text in texts.items()
+    }
+    worst["deep"] = partial(handle, [message(b"[" * OF_KAFKA)])
+    assert_cheap(lambda: handle([message(requested())]), worst)
+
+
+@pytest.mark.django_db(transaction=True, databases=["chat"])
+@pytest.mark.parametrize("name", ["userId", "email", "userName"])
+def test_a_record_on_a_page_of_reconcile(name: str):
+    handle = ReconcileHandler("chat", ChatUser)
+    worst = {
+        f"{which}, {size} bytes": partial(handle, [message(page(records=[requested(**{name: text})]))])
+        for size in (700, OF_KAFKA)
+        for which, text in worst_texts(size)
+    }
+    assert_cheap(lambda: handle([message(page(records=[requested()]))]), worst)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("name", ["service", "reason", "signupId"])
+def test_an_answer_of_a_participant(name: str):
+    answer = {"signupId": str(uuid4()), "service": "chat", "status": "SUCCESS"}
+
+    def handle(text: str) -> object:
+        return handle_answers([message(answer | {name: text}, topic="user.newUser.res")])
+
+    worst = {which: partial(handle, text) for size in (250, OF_KAFKA) for which, text in worst_texts(size)}
+    assert_cheap(lambda: handle("chat"), worst)
+
+
+@pytest.mark.parametrize("name", ["userId", "email"])
+def test_a_finding_of_a_participant_is_measured_before_it_is_looked_up(name: str):
+    finding = {"kind": "superfluous", "userId": "mina", "email": "mina@example.org"}
+
+    def decoded(text: str) -> int:
+        found = {
+            "runId": str(uuid4()),
+            "page": 1,
+            "service": "chat",
+            "more": False,
+            "findings": [finding | {name: text}],
+        }
+        return len(decode_each([message(found)], decode_answer, most=1024 * 1024)[0])
+
+    assert decoded("mina") == 1
+    assert [decoded(text) for _, text in worst_texts(OF_KAFKA)] == [0] * len(list(worst_texts(1)))
+
+
+def test_a_value_that_is_too_long_is_not_decoded_and_says_how_long_it_was():
+    reads: list[Incoming] = []
+    decoded, [(_, error)] = decode_each([message(b"x" * 20_000)], reads.append)
+    assert (decoded, reads) == ([], [])
+    assert str(error) == "the value has 20000 bytes, more than 16384"
+
+
+# --- Commands and the login --------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("explain",), ("replay_signups", "--dry-run", "--user-id"), ("dead_letters", "list", "--error"),
+        ("dead_letters", "list", "--topic"), ("dead_letters", "list", "--group"),
+        ("dead_letters", "discard", "1", "--reason"),
+    ],
+    ids=lambda command: " ".join(command),
+)  # fmt: skip
+def test_an_argument_of_a_command(command: tuple[str, ...]):
+    def run(text: str) -> str:
+        try:
+            call_command(*command, text, stdout=StringIO(), stderr=StringIO())
+        except CommandError as error:
+            return str(error)
+        return ""
+
+    worst = {which: partial(run, text) for which, text in worst_texts(OF_AN_ARGUMENT)}
+    assert_cheap(lambda: run("mina"), worst)
+    # Neither refused with a trace of what was typed, nor looked for.
+    assert all("longer than 1024 bytes" in act() and len(act()) < 500 for act in worst.values())
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("variable", ["ADMIN_USER_ID", "ADMIN_EMAIL"])
+def test_what_the_environment_says_to_make_admin(variable: str, monkeypatch: pytest.MonkeyPatch):
+    def run(text: str) -> None:
+        person = new_person()
+        monkeypatch.setenv("ADMIN_USER_ID", person.user_id)
+        monkeypatch.setenv("ADMIN_EMAIL", person.email)
+        monkeypatch.setenv("ADMIN_PASSWORD", person.password)
+        monkeypatch.setenv(variable, text)
+        with pytest.raises(CommandError, match=variable):
+            call_command("make_admin", stdout=StringIO())
+
+    worst = {which: partial(run, text) for which, text in worst_texts(OF_AN_ARGUMENT)}
+    assert_cheap(lambda: run("!"), worst)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_login_name():
+    def look_up(text: str) -> None:
+        with pytest.raises(User.DoesNotExist):
+            User.objects.get_by_natural_key(text)
+
+    worst = {which: partial(look_up, text) for size in (500, 60_000) for which, text in worst_texts(size)}
+    assert_cheap(lambda: look_up("mina"), worst)

@@ -1,0 +1,56 @@
+"""Texts that cost the most for their length, and what a process pays for them."""
+
+import time
+from collections.abc import Callable, Iterator
+
+# Each made of a piece that is repeated, after its beginning. A run of marks is sorted by Python's normalisation in time
+# that grows with the square of its length; the others are the worst for patterns, searches, numbers and paths.
+PIECES = {
+    "marks": ("a", "\u0323\u0302"),
+    "Tibetan marks": ("\u0f40", "\u0f73\u0f71"),
+    "ligatures": ("", "\ufdfa"),
+    "digits": ("", "9"),
+    "quoted words": ("", "\"a '"),
+    "labels": ("a@", "ü."),
+}
+# How many times an ordinary request's CPU time the worst text may cost.
+RATIO = 10
+# Seconds under which two costs can't be told apart.
+FLOOR = 0.002
+
+
+def worst_texts(size: int) -> Iterator[tuple[str, str]]:
+    """The name of each text, and the text, of so many bytes or little less."""
+    for name, (begin, piece) in PIECES.items():
+        yield name, begin + piece * ((size - len(begin.encode())) // len(piece.encode()))
+
+
+def cpu_of_process(pid: int) -> float:
+    """Seconds of CPU time that a process has used, with its threads that have ended: Linux's clock of that process, to
+    the nanosecond (its number is made as clock_getcpuclockid(3) does)."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def cheapest(act: Callable[[], object], *, of: int, clock: Callable[[], float]) -> float:
+    """Seconds by this clock of the cheapest of so many times: what else the machine does only adds."""
+    costs = []
+    for _ in range(of):
+        begun_at = clock()
+        act()
+        costs.append(clock() - begun_at)
+    return min(costs)
+
+
+def too_dear(
+    ordinary: Callable[[], object], worst: dict[str, Callable[[], object]], *, clock: Callable[[], float]
+) -> list[str]:
+    """Which of `worst` cost more than RATIO times what `ordinary` does, with by how much."""
+    usual = max(cheapest(ordinary, of=5, clock=clock), FLOOR)
+    costs = {name: _cheap_enough(act, usual * RATIO, clock) for name, act in worst.items()}
+    return [f"{name}: {cost / usual:.0f} times" for name, cost in costs.items() if cost > usual * RATIO]
+
+
+def _cheap_enough(act: Callable[[], object], limit: float, clock: Callable[[], float]) -> float:
+    """The cost of an act that is tried again, twice, only where it was dear: that may have been another's."""
+    cost = cheapest(act, of=1, clock=clock)
+    return cost if cost <= limit else min(cost, cheapest(act, of=2, clock=clock))
