@@ -19,7 +19,9 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from authsvc.admin_passwords import PasswordEventsAdmin
+from authsvc.identity import USER_ID_BYTES_MAX
 from authsvc.models import Role, User
+from authsvc.two_factor.admin import ResetsTwoFactor
 from eventbus.acts import ActsAdmin
 from runtime.restricted_admin import RestrictedAdmin
 
@@ -90,23 +92,28 @@ class GroupAdmin(ActsAdmin, ChoosesPermissions, DjangoGroupAdmin):
 
 
 @admin.register(User)
-class UserAdmin(ActsAdmin, ChoosesPermissions, PasswordEventsAdmin):
+class UserAdmin(ActsAdmin, ResetsTwoFactor, ChoosesPermissions, PasswordEventsAdmin):
     list_display = ("user_id", "email", "user_name", "role", "is_active", "is_staff", "date_joined")
     list_filter = ("role", "is_active", "is_staff", "date_joined")
     search_fields = ("user_id_key__startswith", "email__startswith", "user_name")
     search_help_text = _("The beginning of a user ID or email address, or part of a name.")
     ordering = ("-id",)
-    readonly_fields = ("owner_signup_id", "date_joined", "last_login")
+    readonly_fields = ("owner_signup_id", "date_joined", "last_login", "two_factor")
     form = UserForm
     add_form = UserCreationForm
     add_fieldsets = ((None, {"fields": ("user_id", "email", "user_name", "role", "password1", "password2")}),)
     fieldsets = (
         (None, {"fields": ("user_id", "email", "user_name", "role", "password")}),
         (_("Permissions"), {"fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions")}),
-        (_("Origin"), {"fields": ("owner_signup_id", "date_joined", "last_login")}),
+        (_("Origin"), {"fields": ("owner_signup_id", "date_joined", "last_login", "two_factor")}),
     )
     filter_horizontal = ("groups", "user_permissions")
     privileges = ("is_staff", "is_superuser", "groups", "user_permissions")
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        # The model counts what is kept. As it is typed it may be longer: a Hangul syllable as three letters.
+        longer = {"max_length": USER_ID_BYTES_MAX} if db_field.name == "user_id" else {}
+        return super().formfield_for_dbfield(db_field, request, **{**kwargs, **longer})
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         return super().has_change_permission(request, obj) and may_edit(request, obj)

@@ -77,10 +77,10 @@ class LimitedForm(BaseForm):
         self.retry_after = reached.retry_after
         self.log(self.event_of_throttling, detail=reached.limit)
         words = WRONG_TOO_OFTEN if reached.limit == "failed_login" else self.too_many
-        return ValidationError(words.format(again=_again_in(reached.retry_after)), code="too_many")
+        return ValidationError(words.format(again=again_in(reached.retry_after)), code="too_many")
 
 
-def _again_in(seconds: int) -> str:
+def again_in(seconds: int) -> str:
     if seconds > 120:
         n = ceil(seconds / 60)
         return ngettext("Try again in %(n)d minute.", "Try again in %(n)d minutes.", n) % {"n": n}

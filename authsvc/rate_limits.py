@@ -1,6 +1,6 @@
 """How many sign-ups are taken in a minute: from one address, for one user ID, and in all (docs/adr/0027); and how many
 logins and requests for a new password, from one address (docs/adr/0033), and failed logins to one account from one
-address (docs/adr/0045)."""
+address (docs/adr/0045); and how many confirmation mails go to one mailbox in an hour (docs/adr/0042)."""
 
 import logging
 import time
@@ -9,7 +9,7 @@ from math import ceil
 from typing import Any, Final, Literal, cast
 from uuid import UUID
 
-from limits import RateLimitItem, RateLimitItemPerMinute, WindowStats
+from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute, WindowStats
 from limits.aio.storage import RedisStorage as AsyncRedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter as AsyncSlidingWindows
 from limits.storage import RedisStorage
@@ -32,7 +32,7 @@ AWAY_PAUSE: Final = 1.0
 KEY_PREFIX: Final = "rate"
 
 Attempt = Literal["login", "password"]
-Limit = Literal["address", "user_id", "total", "failed_login"] | Attempt
+Limit = Literal["address", "user_id", "total", "failed_login", "confirm"] | Attempt
 # Minutes in which the failed logins to one account from one address are counted.
 FAILED_LOGINS_IN: Final = 15
 
@@ -122,7 +122,7 @@ class RateLimits(_OpenWithoutRedis):
 
 
 class AttemptLimits(_OpenWithoutRedis):
-    """The same for logins and requests for a new password. For views, which run in threads."""
+    """The same for logins, requests for a new password, and confirmation mails. For threads."""
 
     _what = "logins and new passwords"
 
@@ -151,6 +151,14 @@ class AttemptLimits(_OpenWithoutRedis):
             self._windows.clear(_failed_logins(), "failed_login", account, network_of(address))
         except (RedisError, OSError) as error:
             self._let_through(error)
+
+    def count_confirmation_mail(self, email: str) -> None:
+        """Counts a mail to this address. Raises TooManyError where it has had enough of them in the last hour."""
+        # What follows a plus sign in front of the @ leads to the same mailbox at most providers.
+        local, _at, domain = email.rpartition("@")
+        if live.RATE_LIMIT_CONFIRM:
+            mailbox = f"{local.partition('+')[0]}@{domain}"
+            self._hit("confirm", RateLimitItemPerHour(live.RATE_LIMIT_CONFIRM), mailbox)
 
     def _hit(self, limit: Limit, item: RateLimitItem, *counted: str) -> None:
         if self._is_away:

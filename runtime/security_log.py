@@ -24,6 +24,7 @@ SecurityEvent = Literal[
     "two_factor_failed",
     "two_factor_reset",
     "recovery_codes_renewed",
+    "recovery_code_used",
     "privilege_granted",
     "privilege_refused",
     "replay",

@@ -23,7 +23,7 @@ from structlog.contextvars import bound_contextvars
 
 from authsvc.admin_sessions import may_still_administer, note_use
 from authsvc.forms import AdminLoginForm, told_when
-from authsvc.models import SignUp, TrafficMinute, User
+from authsvc.models import SignUp, TrafficMinute, UnconfirmedSignUp, User
 from authsvc.two_factor.login import TwoStepLoginView, with_next
 from authsvc.two_factor.rules import may_administer, must_set_up
 from eventbus.models import DeadLetter, Instance, Topic
@@ -33,7 +33,7 @@ from runtime.restricted_admin import RestrictedAdmin
 
 # The index, and the navigation beside each page. What is of none of these stands below, by its app.
 GROUPS: Final[tuple[tuple[Any, tuple[type[Model], ...]], ...]] = (
-    (gettext_lazy("Sign-ups"), (SignUp, DeadLetter)),
+    (gettext_lazy("Sign-ups"), (SignUp, UnconfirmedSignUp, DeadLetter)),
     (gettext_lazy("Accounts"), (User, Group)),
     (gettext_lazy("Copies at the services"), (ParticipantUser,)),
     (gettext_lazy("Operation"), (TrafficMinute, Topic, Instance, Overrides)),

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 # The ticket, or the token that opens an account, is the path segment after these prefixes; a backslash ends it where it
 # stands in JSON.
-_TICKET_IN_PATH = re.compile(r"(/ws/signup/|/signup/status/|/password/[^/\s]+/)[^/\s\"'\\]+")
+_TICKET_IN_PATH = re.compile(r"(/ws/signup/|/signup/status/|/signup/confirm/|/password/[^/\s]+/)[^/\s\"'\\]+")
 # Characters of a line's text and of its traceback. Strangers choose what some errors say: a message of 1 MB must not
 # become a line of 1 MB (docs/adr/0038).
 TEXT_MAX: Final = 4_000
@@ -40,13 +40,11 @@ def configure(config: dict[str, Any]) -> None:
 
 def formatter(kind: Format) -> logging.Formatter:
     """One that makes lines of this kind out of everybody's records."""
-    render: list[structlog.types.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
-    if kind == "json":
-        render += [structlog.processors.format_exc_info, shorten, structlog.processors.JSONRenderer(default=str)]
-    else:
-        # Its own way to show a traceback would show the local variables too, and in one of them is a password.
-        plain = structlog.dev.plain_traceback
-        render += [shorten, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+    # Console's own way to show a traceback would show the local variables too, and in one of them is a password.
+    plain = structlog.dev.plain_traceback
+    rendered: structlog.types.Processor = structlog.processors.JSONRenderer(default=str)
+    if kind == "console":
+        rendered = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
             structlog.stdlib.add_logger_name,
@@ -56,7 +54,13 @@ def formatter(kind: Format) -> logging.Formatter:
             name_sign_up_and_trace,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
         ],
-        processors=[*render, redact_tickets],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            shorten,
+            rendered,
+            redact_tickets,
+        ],
     )
 
 
