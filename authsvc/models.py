@@ -19,7 +19,7 @@ from authsvc import identity
 from authsvc.lights import FAILURES_MAX, SignUpState, lights_as_document, lights_from_document
 from runtime.security_log import log_security_event
 
-# Sent with `user` in the transaction that gives an existing user another password, or none.
+# Sent with `user` in the transaction that gives an existing user another password.
 password_replaced = Signal()
 
 
@@ -139,12 +139,12 @@ class User(AbstractBaseUser, PermissionsMixin):
         """A new password, or none, also erases the hashes of the old one that sign-ups keep (docs/adr/0040)."""
         self.normalize()
         # Django sets `_password` from set_password() until the save, but not while it upgrades a hash's parameters.
-        is_new_password = getattr(self, "_password", None) is not None or self._has_lost_password
-        is_new_password = is_new_password and not self._state.adding
+        is_new_password = getattr(self, "_password", None) is not None and not self._state.adding
         with transaction.atomic(using=kwargs.get("using") or router.db_for_write(type(self), instance=self)):
             super().save(*args, **kwargs)
-            if is_new_password:
+            if is_new_password or self._has_lost_password:
                 SignUp.objects.filter(owner_signup_id=self.owner_signup_id, password__gt="").update(password="")
+            if is_new_password:
                 password_replaced.send(type(self), user=self)
         self._has_lost_password = False
 
