@@ -19,7 +19,7 @@ from authsvc import identity
 from authsvc.lights import FAILURES_MAX, SignUpState, lights_as_document, lights_from_document
 from runtime.security_log import log_security_event
 
-# Sent with `user` in the transaction that gives an existing user another password, or none.
+# Sent with `user` in the transaction that gives an existing user another password.
 password_replaced = Signal()
 
 
