@@ -33,8 +33,8 @@ def audit(arguments: Sequence[str]) -> bool:
     """Whether nothing is known against the dependencies, as far as somebody could be asked."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        command = [BIN / "pip-audit", "--requirement", REQUIREMENTS, "--disable-pip", "--require-hashes"]
-        command += ["--progress-spinner", "off", "--format", "json", "--output", report, *arguments]
+        command = [f"{BIN}/pip-audit", "--requirement", f"{REQUIREMENTS}", "--disable-pip", "--require-hashes"]
+        command += ["--progress-spinner", "off", "--format", "json", "--output", f"{report}", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if not report.is_file():
             lines = done.stderr.strip().splitlines() or ["no answer"]
@@ -59,7 +59,7 @@ def audit(arguments: Sequence[str]) -> bool:
 def list_licences() -> None:
     """Of the run-time dependencies that are installed here; some are for other systems."""
     names = re.findall(r"^([\w.-]+)==", REQUIREMENTS.read_text(), re.MULTILINE)
-    command = [BIN / "pip-licenses", "--from", "mixed", "--order", "license", "--packages", *names]
+    command = [f"{BIN}/pip-licenses", "--from", "mixed", "--order", "license", "--packages", *names]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     (FOLDER / "licences.txt").write_text(listed)
     print(f"Licences ({FOLDER / 'licences.txt'}):\n{listed}")
@@ -67,7 +67,7 @@ def list_licences() -> None:
 
 def write_bill() -> None:
     bill = FOLDER / "sbom.cdx.json"
-    command = [BIN / "cyclonedx-py", "requirements", REQUIREMENTS, "--of", "JSON", "--output-file", bill]
+    command = [f"{BIN}/cyclonedx-py", "requirements", f"{REQUIREMENTS}", "--of", "JSON", "--output-file", f"{bill}"]
     subprocess.run(command, check=True, capture_output=True, text=True)
     print(f"Bill of materials (CycloneDX): {bill}")
 
