@@ -14,7 +14,6 @@ from aiosmtpd.smtp import SMTP, Envelope
 
 from tests.servers.process import LOOPBACK
 
-
 # One line for each command of each mail, at INFO, hides what a failed test says.
 logging.getLogger("mail.log").setLevel(logging.WARNING)
 

@@ -36,9 +36,6 @@ for user in users:
     user.normalize()
 User.objects.bulk_create(users)
 """
-Seen = tuple[int, list[tuple[str, bytes]], bytes]
-
-
 # A cheap hash leaves a difference nothing to hide behind; and mails that cost this process nothing, no noise.
 SETTINGS = {
     "SIGNUP_CONFIRM": "mail",
@@ -46,6 +43,7 @@ SETTINGS = {
     "ARGON2_MEMORY_KIB": "512",
     "ARGON2_TIME_COST": "1",
 }
+Seen = tuple[int, list[tuple[str, bytes]], bytes]
 
 
 @pytest.fixture(scope="module")
