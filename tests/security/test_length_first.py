@@ -238,7 +238,8 @@ def test_the_gateway_takes_no_more_than_a_form_needs(stack: Stack, path: str, mo
     [
         "/admin/authsvc/user/?q=", "/admin/authsvc/signup/?q=", "/admin/chatsvc/chatuser/?q=",
         "/admin/customersvc/customer/?q=", "/admin/eventbus/deadletter/?q=", "/admin/auth/group/?q=",
-        "/admin/authsvc/unconfirmedsignup/?q=", "/signup/confirm/", "/admin/authsvc/signup/?lights=", "/admin/authsvc/signup/?failure=", "/admin/authsvc/signup/?begun=",
+        "/admin/authsvc/unconfirmedsignup/?q=", "/signup/confirm/",
+        "/admin/authsvc/signup/?lights=", "/admin/authsvc/signup/?failure=", "/admin/authsvc/signup/?begun=",
         "/admin/authsvc/user/?role__exact=", "/admin/authsvc/signup/?p=", "/admin/authsvc/signup/?o=",
         "/admin/eventbus/deadletter/?group=", "/admin/authsvc/trafficminute/?span=", "/admin/eventbus/topic/x/?key=",
         "/login/?next=", "/user/signups/", "/signup/status/", "/password/x/", "/admin/authsvc/signup/", "/static/", "/",
