@@ -20,7 +20,7 @@ from authsvc.admin_filters import BegunFilter, FailureGroupFilter, LightsFilter
 from authsvc.admin_replay import ReplayForm, go_on, services_to_ask
 from authsvc.identity import user_id_key
 from authsvc.lights import Status
-from authsvc.models import SignUp
+from authsvc.models import SignUp, UnconfirmedSignUp
 from authsvc.timeline import story_of
 from authsvc.views import in_words
 from eventbus.acts import ActsAdmin
@@ -171,3 +171,40 @@ class SignUpAdmin(ActsAdmin):
             "authsvc/replay.html",
             {**context, "progress": progress, "service": service, "media": forms.Media(js=["authsvc/replay.js"])},
         )
+
+
+@admin.register(UnconfirmedSignUp)
+class UnconfirmedSignUpAdmin(ModelAdmin):
+    """To look at: only the person confirms, and what nobody confirms deletes itself."""
+
+    list_display = ("user_id", "email", "begun")
+    search_fields = ("user_id_key",)
+    search_help_text = _("A user ID or its beginning.")
+    ordering = ("-created_at",)
+    sortable_by = ()
+    show_full_result_count = False
+    fields = ("user_id", "user_name", "email", "role", "id", "begun")
+    readonly_fields = fields
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: UnconfirmedSignUp | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: UnconfirmedSignUp | None = None) -> bool:
+        return False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[UnconfirmedSignUp]:
+        return super().get_queryset(request).defer("password")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[UnconfirmedSignUp], search_term: str
+    ) -> tuple[QuerySet[UnconfirmedSignUp], bool]:
+        if term := search_term.strip():
+            queryset = queryset.filter(user_id_key__startswith=user_id_key(term))
+        return queryset, False
+
+    @admin.display(description=_("begun"))
+    def begun(self, row: UnconfirmedSignUp) -> str:
+        return _to_the_second(row.created_at)

@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Final
 from django import forms
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
-from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import (
     BaseUserCreationForm,
     ReadOnlyPasswordHashField,
@@ -19,7 +18,9 @@ from django.http import HttpRequest
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from authsvc.admin_passwords import PasswordEventsAdmin
 from authsvc.models import Role, User
+from authsvc.two_factor.admin import ResetsTwoFactor
 from eventbus.acts import ActsAdmin
 from runtime.restricted_admin import RestrictedAdmin
 
@@ -90,20 +91,20 @@ class GroupAdmin(ActsAdmin, ChoosesPermissions, DjangoGroupAdmin):
 
 
 @admin.register(User)
-class UserAdmin(ActsAdmin, ChoosesPermissions, DjangoUserAdmin):
+class UserAdmin(ActsAdmin, ResetsTwoFactor, ChoosesPermissions, PasswordEventsAdmin):
     list_display = ("user_id", "email", "user_name", "role", "is_active", "is_staff", "date_joined")
     list_filter = ("role", "is_active", "is_staff", "date_joined")
     search_fields = ("user_id_key__startswith", "email__startswith", "user_name")
     search_help_text = _("The beginning of a user ID or email address, or part of a name.")
     ordering = ("-id",)
-    readonly_fields = ("owner_signup_id", "date_joined", "last_login")
+    readonly_fields = ("owner_signup_id", "date_joined", "last_login", "two_factor")
     form = UserForm
     add_form = UserCreationForm
     add_fieldsets = ((None, {"fields": ("user_id", "email", "user_name", "role", "password1", "password2")}),)
     fieldsets = (
         (None, {"fields": ("user_id", "email", "user_name", "role", "password")}),
         (_("Permissions"), {"fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions")}),
-        (_("Origin"), {"fields": ("owner_signup_id", "date_joined", "last_login")}),
+        (_("Origin"), {"fields": ("owner_signup_id", "date_joined", "last_login", "two_factor")}),
     )
     filter_horizontal = ("groups", "user_permissions")
     privileges = ("is_staff", "is_superuser", "groups", "user_permissions")

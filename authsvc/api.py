@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from http import HTTPStatus
 from typing import Final, TypeVar
 from uuid import UUID
@@ -20,12 +20,14 @@ from structlog.contextvars import bind_contextvars
 
 from authsvc.asgi import header, language, read_body, send_empty, send_json, send_problem, send_stream
 from authsvc.bounded import BoundedPool, QueueFullError
+from authsvc.confirmation import check_token, confirm, keep
+from authsvc.confirmation_mail import mail_soon
 from authsvc.hub import StreamHub
 from authsvc.identity import user_id_key
 from authsvc.lights import SignUpState
 from authsvc.mail import mail_worker
-from authsvc.metrics import HASHES_WAITING
-from authsvc.models import Role, SignUp
+from authsvc.metrics import HASHES_WAITING, UNCONFIRMED
+from authsvc.models import Role, SignUp, UnconfirmedSignUp
 from authsvc.problems import Problem, too_many, unavailable
 from authsvc.projection import AsyncProjection
 from authsvc.rate_limits import RateLimits, TooManyError
@@ -33,13 +35,14 @@ from authsvc.requests import (
     BODY_MAX,
     SignUpRequest,
     check_password_strength,
+    read_confirmation,
     read_idempotency_key,
     read_json,
     read_signup,
 )
 from authsvc.services import NewSignUp, read_states
 from authsvc.staff import may_add_admin
-from authsvc.streams import follow
+from authsvc.streams import after_first, follow
 from authsvc.tickets import forwarded_address, is_from_front, issue_ticket, opens
 from authsvc.writer import SignUpWriter
 from eventbus.errors import is_transient
@@ -105,6 +108,9 @@ class SignUpApi:
         if path == "/user":
             _allow(scope, "POST")
             await self._sign_up(scope, receive, send)
+        elif path == "/user/confirmations":
+            _allow(scope, "POST")
+            await self._confirm(scope, receive, send)
         elif match := _SIGNUP_PATH.fullmatch(path):
             _allow(scope, "GET")
             signup_id = _visible_signup(scope, match["id"])
@@ -125,6 +131,8 @@ class SignUpApi:
             self._hub.watching(signup_id) as watch,
         ):
             begin = await self._register(signup_id, request, language(scope))
+            # Only once it is answered: which mail it is depends on who exists.
+            then = partial(mail_soon, signup_id, language=language(scope)) if begin[-1].is_unconfirmed else None
             # A held stream keeps neither what was typed nor the rows (docs/adr/0023).
             del request
             headers = {"Signup-Ticket": issue_ticket(signup_id), "Traceresponse": traceparent(signup_id)}
@@ -133,8 +141,12 @@ class SignUpApi:
                 await send_json(
                     send, HTTPStatus.ACCEPTED, begin[-1].as_wire(with_took=_wants_took(scope)), headers=headers
                 )
+                if then is not None:
+                    then()
                 return
             events = follow(watch, begin, seen=0, with_took=_wants_took(scope))
+            if then is not None:
+                events = after_first(events, then)
             del begin
             await send_stream(send, receive, events, headers=headers, on_leave=watch.close)
 
@@ -172,27 +184,54 @@ class SignUpApi:
     async def _register(self, signup_id: UUID, request: SignUpRequest, tongue: str) -> list[SignUpState]:
         """The states with which its stream begins, the present one last."""
         password = await self._hash(lambda: _checked_hash(request, tongue))
-        registration = await self._writer.register(
-            NewSignUp(
-                signup_id=signup_id,
-                user_id=request.user_id,
-                email=request.email,
-                user_name=request.user_name,
-                role=request.role,
-                password=password,
-            )
+        new = NewSignUp(
+            signup_id=signup_id,
+            user_id=request.user_id,
+            email=request.email,
+            user_name=request.user_name,
+            role=request.role,
+            password=password,
         )
+        if live.SIGNUP_CONFIRM == "mail":
+            return [await self._keep_unconfirmed(new, request)]
+        registration = await self._writer.register(new)
         state = registration.state
         if registration.is_new:
             # Every light pending before auth's own verdict, which the same transaction decided.
             return [_begun(state), state]
-        if not registration.signup.may_be_repeated:
-            raise _expired()
-        if not await self._is_same(request, registration.signup):
-            raise Problem(HTTPStatus.CONFLICT, "This Idempotency-Key belongs to a sign-up with other content.")
+        await self._check_repetition(request, registration.signup)
         return [state]
 
-    async def _is_same(self, request: SignUpRequest, signup: SignUp) -> bool:
+    async def _keep_unconfirmed(self, new: NewSignUp, request: SignUpRequest) -> SignUpState:
+        kept, is_new = await self._read(lambda: keep(new))
+        if is_new:
+            UNCONFIRMED.labels("begun").inc()
+        else:
+            await self._check_repetition(request, kept)
+        return kept.state
+
+    async def _check_repetition(self, request: SignUpRequest, kept: SignUp | UnconfirmedSignUp) -> None:
+        """Raises Problem 409 unless the request says what the first one with its key said."""
+        if isinstance(kept, SignUp) and not kept.may_be_repeated:
+            raise _expired()
+        if not await self._is_same(request, kept):
+            raise Problem(HTTPStatus.CONFLICT, "This Idempotency-Key belongs to a sign-up with other content.")
+
+    async def _confirm(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        document = read_json(await read_body(scope, receive, limit=BODY_MAX), header(scope, b"content-type") or "")
+        with override(language(scope)):
+            token = read_confirmation(document)
+        # Here first, where few can wait: a link that was used before needs no turn of the writer's.
+        await self._read(lambda: check_token(token))
+        registration = await self._writer.confirm(lambda: confirm(token))
+        UNCONFIRMED.labels("confirmed").inc()
+        state = registration.state
+        # Wakes whoever watches it, on whatever instance.
+        await self._projection.copy(state)
+        headers = {"Signup-Ticket": issue_ticket(state.signup_id), "Traceresponse": traceparent(state.signup_id)}
+        await send_json(send, HTTPStatus.OK, state.as_wire(with_took=_wants_took(scope)), headers=headers)
+
+    async def _is_same(self, request: SignUpRequest, signup: SignUp | UnconfirmedSignUp) -> bool:
         """Whether a repeated request says what the first one said; of the password only its hash is kept."""
         typed = (user_id_key(request.user_id), request.email, request.user_name, request.role)
         if typed != (signup.user_id_key, signup.email, signup.user_name, signup.role):
@@ -244,7 +283,7 @@ class SignUpApi:
         return await self._read(lambda: read_states(signup_ids))
 
     async def _read(self, work: Callable[[], T]) -> T:
-        """Runs a reading of the database in one of this API's own threads."""
+        """Runs work on the database in one of this API's own threads."""
         return await self._readers.run(lambda: _with_connection(work))
 
     @cached_property

@@ -11,5 +11,5 @@ class AuthServiceConfig(AppConfig):
     verbose_name = _("Auth service")
 
     def ready(self) -> None:
-        # Registers the system check.
-        from authsvc import retention  # noqa: F401
+        # Each registers something: a system check, receivers of signals.
+        from authsvc import admin_sessions, confirmation, password_mails, retention, security_events  # noqa: F401

@@ -46,6 +46,13 @@ class SignUpState(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel
     version: int
     lights: dict[str, Light]
     is_stalled: bool = False
+    # Whether the person has yet to confirm the address; every light is pending until then.
+    is_unconfirmed: bool = False
+
+    @classmethod
+    def awaiting_confirmation(cls, signup_id: UUID, *, started_at: datetime, services: Iterable[str]) -> "SignUpState":
+        begun = cls.all_pending(signup_id, started_at=started_at, services=services)
+        return msgspec.structs.replace(begun, is_unconfirmed=True)
 
     @classmethod
     def all_pending(cls, signup_id: UUID, *, started_at: datetime, services: Iterable[str]) -> "SignUpState":
@@ -121,6 +128,8 @@ class SignUpState(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel
             document["took"] = took
         if self.is_stalled and not self.is_complete:
             document["stalled"] = True
+        if self.is_unconfirmed:
+            document["awaiting"] = "confirmation"
         return document
 
     def _took(self) -> dict[str, int]:

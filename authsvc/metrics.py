@@ -18,10 +18,15 @@ COMPLETE_SECONDS: Final = Histogram(
 )
 REPEATED: Final = Counter("signup_repeated_total", "Requests that joined a sign-up which was there already.")
 LIMITED: Final = Counter(
-    "signup_limited_total", "Sign-ups, logins and requests for a new password that a rate limit refused.", ["limit"]
+    "signup_limited_total",
+    "Sign-ups, logins, requests for a password and mails that a limit refused.",
+    ["limit"],
 )
 UNLIMITED: Final = Counter("signup_unlimited_total", "What was let through uncounted because Redis was away.")
 PROBLEMS: Final = Counter("signup_problems_total", "Requests to the API that ended in a problem document.", ["status"])
+UNCONFIRMED: Final = Counter(
+    "signup_unconfirmed_total", "Sign-ups that began to wait for confirmation, were confirmed, or expired.", ["state"]
+)
 MAILS: Final = Counter("signup_mails_total", "Mails, by what became of them.", ["outcome"])
 MAILS_WAITING: Final = Gauge("signup_mails_waiting", "Mails that are being sent or wait for it.")
 STREAMS: Final = Gauge("signup_streams", "Streams that this process holds.")
@@ -37,8 +42,10 @@ _GREEN, _RED = COMPLETE_SECONDS.labels("green"), COMPLETE_SECONDS.labels("red")
 for _service in settings.SIGNUP_SERVICES:
     for _status in (Status.SUCCESS, Status.FAIL):
         VERDICTS.labels(_service, _status.value)
-for _limit in ("address", "user_id", "total", "login", "password"):
+for _limit in ("address", "user_id", "total", "login", "failed_login", "password", "confirm"):
     LIMITED.labels(_limit)
+for _state in ("begun", "confirmed", "expired"):
+    UNCONFIRMED.labels(_state)
 for _outcome in ("sent", "retried", "dropped", "refused"):
     MAILS.labels(_outcome)
 

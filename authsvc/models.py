@@ -10,12 +10,17 @@ from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, Permis
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import models, router, transaction
+from django.dispatch import Signal
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
 from authsvc import identity
 from authsvc.lights import FAILURES_MAX, SignUpState, lights_as_document, lights_from_document
+from runtime.security_log import log_security_event
+
+# Sent with `user` in the transaction that gives an existing user another password, or none.
+password_replaced = Signal()
 
 
 def new_signup_id() -> UUID:
@@ -46,7 +51,12 @@ class UserManager(BaseUserManager["User"]):
         return user
 
     def create_superuser(self, user_id: str, email: str, password: str | None = None, **fields: Any) -> "User":
-        return self.create_user(user_id, email, password, is_staff=True, is_superuser=True, **fields)
+        """Django's `createsuperuser` calls this."""
+        user = self.create_user(user_id, email, password, is_staff=True, is_superuser=True, **fields)
+        log_security_event(
+            "privilege_granted", actor="createsuperuser", subject=user.user_id, detail="is_staff, is_superuser"
+        )
+        return user
 
 
 class User(AbstractBaseUser, PermissionsMixin):
@@ -129,6 +139,7 @@ class User(AbstractBaseUser, PermissionsMixin):
             super().save(*args, **kwargs)
             if is_new_password:
                 SignUp.objects.filter(owner_signup_id=self.owner_signup_id, password__gt="").update(password="")
+                password_replaced.send(type(self), user=self)
 
 
 class SignUp(models.Model):
@@ -227,6 +238,35 @@ class SignUp(models.Model):
         "lights", "version", "pending_count", "failed_count", "failures", "completed_at", "next_due_at",
         "stalled_at",
     ]  # fmt: skip
+
+
+class UnconfirmedSignUp(models.Model):
+    """A sign-up that waits until its email address is confirmed (docs/adr/0042). It reserves nothing, nothing is
+    published about it, and it is deleted when it is confirmed or SIGNUP_CONFIRM_HOURS old.
+
+    `id` is the sign-up's. The password's hash also tells a repeated request from one with other content.
+    """
+
+    id = models.UUIDField(_("sign-up ID"), primary_key=True, editable=False)
+    user_id = models.CharField(_("user ID"), max_length=identity.USER_ID_MAX)
+    user_id_key = models.CharField(_("user ID, folded"), max_length=identity.USER_ID_MAX * 2, db_index=True)
+    email = models.CharField(_("email address"), max_length=identity.EMAIL_MAX)
+    user_name = models.CharField(_("name"), max_length=identity.USER_NAME_MAX)
+    role = models.CharField(_("role"), max_length=16, choices=Role.choices, default=Role.USER)
+    password = models.CharField(_("password hash"), max_length=128)
+    created_at = models.DateTimeField(_("begun"), default=timezone.now, db_index=True)
+
+    class Meta:
+        default_permissions = ("view",)
+        verbose_name = _("unconfirmed sign-up")
+        verbose_name_plural = _("unconfirmed sign-ups")
+
+    def __str__(self) -> str:
+        return f"{self.user_id} ({self.id})"
+
+    @property
+    def state(self) -> SignUpState:
+        return SignUpState.awaiting_confirmation(self.id, started_at=self.created_at, services=settings.SIGNUP_SERVICES)
 
 
 class TrafficMinute(models.Model):

@@ -60,6 +60,21 @@ _LIMITS: Final = {
 }
 
 
+def unknown_link() -> Problem:
+    """Nobody was ever sent this token."""
+    return Problem(HTTPStatus.NOT_FOUND, "There is no such token.", kind="/problems/link-unknown")
+
+
+def expired_link() -> Problem:
+    """Nobody confirmed this sign-up in time, and it is deleted or will be."""
+    return Problem(HTTPStatus.GONE, "This token has expired. Sign up again.", kind="/problems/link-expired")
+
+
+def used_link() -> Problem:
+    """This sign-up is confirmed already."""
+    return Problem(HTTPStatus.CONFLICT, "This token was used before.", kind="/problems/link-used")
+
+
 def unavailable(detail: str, *, retry_after: int = 2) -> Problem:
     """A part is away or overloaded: the same request may work after `retry_after` seconds."""
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(retry_after)})

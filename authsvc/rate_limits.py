@@ -1,5 +1,6 @@
 """How many sign-ups are taken in a minute: from one address, for one user ID, and in all (docs/adr/0027); and how many
-logins and requests for a new password, from one address (docs/adr/0033)."""
+logins and requests for a new password, from one address (docs/adr/0033), and failed logins to one account from one
+address (docs/adr/0045); and how many confirmation mails go to one mailbox in an hour (docs/adr/0042)."""
 
 import logging
 import time
@@ -8,7 +9,7 @@ from math import ceil
 from typing import Any, Final, Literal, cast
 from uuid import UUID
 
-from limits import RateLimitItemPerMinute, WindowStats
+from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute, WindowStats
 from limits.aio.storage import RedisStorage as AsyncRedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter as AsyncSlidingWindows
 from limits.storage import RedisStorage
@@ -31,7 +32,9 @@ AWAY_PAUSE: Final = 1.0
 KEY_PREFIX: Final = "rate"
 
 Attempt = Literal["login", "password"]
-Limit = Literal["address", "user_id", "total"] | Attempt
+Limit = Literal["address", "user_id", "total", "failed_login", "confirm"] | Attempt
+# Minutes in which the failed logins to one account from one address are counted.
+FAILED_LOGINS_IN: Final = 15
 
 
 class TooManyError(Exception):
@@ -119,7 +122,7 @@ class RateLimits(_OpenWithoutRedis):
 
 
 class AttemptLimits(_OpenWithoutRedis):
-    """The same for logins and requests for a new password. For views, which run in threads."""
+    """The same for logins, requests for a new password, and confirmation mails. For threads."""
 
     _what = "logins and new passwords"
 
@@ -131,20 +134,48 @@ class AttemptLimits(_OpenWithoutRedis):
     def count(self, attempt: Attempt, *, address: str) -> None:
         """Counts one attempt. Raises TooManyError where the limit is reached."""
         amount = live.RATE_LIMIT_LOGIN if attempt == "login" else live.RATE_LIMIT_PASSWORD
-        if not (amount and address):
+        if amount and address:
+            self._hit(attempt, RateLimitItemPerMinute(amount), network_of(address))
+
+    def count_login(self, account: str, *, address: str) -> None:
+        """Counts a password that is tried at an account from an address, before it is looked at: of many that come at
+        once, none is overlooked. Raises TooManyError where so many have failed; from elsewhere the account is open."""
+        if live.RATE_LIMIT_FAILED_LOGIN and address:
+            self._hit("failed_login", _failed_logins(), account, network_of(address))
+
+    def forget_logins(self, account: str, *, address: str) -> None:
+        """The password was right: what came before it was its owner."""
+        if not (live.RATE_LIMIT_FAILED_LOGIN and address) or self._is_away:
             return
+        try:
+            self._windows.clear(_failed_logins(), "failed_login", account, network_of(address))
+        except (RedisError, OSError) as error:
+            self._let_through(error)
+
+    def count_confirmation_mail(self, email: str) -> None:
+        """Counts a mail to this address. Raises TooManyError where it has had enough of them in the last hour."""
+        # What follows a plus sign in front of the @ leads to the same mailbox at most providers.
+        local, _at, domain = email.rpartition("@")
+        if live.RATE_LIMIT_CONFIRM:
+            mailbox = f"{local.partition('+')[0]}@{domain}"
+            self._hit("confirm", RateLimitItemPerHour(live.RATE_LIMIT_CONFIRM), mailbox)
+
+    def _hit(self, limit: Limit, item: RateLimitItem, *counted: str) -> None:
         if self._is_away:
             UNLIMITED.inc()
             return
-        item, counted = RateLimitItemPerMinute(amount), network_of(address)
         try:
-            if self._windows.hit(item, attempt, counted):
+            if self._windows.hit(item, limit, *counted):
                 return
-            window = self._windows.get_window_stats(item, attempt, counted)
+            window = self._windows.get_window_stats(item, limit, *counted)
         except (RedisError, OSError) as error:
             self._let_through(error)
             return
-        raise _reached(attempt, window)
+        raise _reached(limit, window)
+
+
+def _failed_logins() -> RateLimitItem:
+    return RateLimitItemPerMinute(live.RATE_LIMIT_FAILED_LOGIN, FAILED_LOGINS_IN)
 
 
 @cache

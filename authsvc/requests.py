@@ -93,6 +93,20 @@ def read_signup(document: Mapping[str, Any]) -> SignUpRequest:
     return request
 
 
+def read_confirmation(document: Mapping[str, Any]) -> str:
+    """The token of a confirmation. Raises Problem 422."""
+    errors = [
+        FieldError(pointer=_pointer(name), detail=_("There is no such field.")) for name in document if name != "token"
+    ]
+    try:
+        token = _text(document, "token")
+    except ValidationError as error:
+        errors = [FieldError(pointer="/token", detail=message) for message in error.messages] + errors
+    if errors:
+        raise _invalid(errors[:UNKNOWN_MAX])
+    return token
+
+
 def check_password_strength(request: SignUpRequest) -> None:
     """The policy's validators, which compare the password with the other fields: slow enough for the hash pool.
     Raises Problem 422."""

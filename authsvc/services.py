@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from authsvc.identity import user_id_key
 from authsvc.lights import SignUpState, Status, Verdict
-from authsvc.models import SignUp, User
+from authsvc.models import SignUp, UnconfirmedSignUp, User
 from eventbus.rows import insert, insert_new_with, locked, overwrite
 from eventbus.transactions import atomically, unless_crossed
 from livesettings.values import live
@@ -81,7 +81,7 @@ def register_users(batch: Sequence[NewSignUp]) -> list[Registration]:
     record: the one that holds the userId, else the one that holds the email. A signup_id that is there already is
     not saved again. Raises TransientError or django.db.OperationalError when the database can't now.
     """
-    return atomically(lambda: _register(batch), using=DATABASE)
+    return atomically(lambda: register_within(batch), using=DATABASE)
 
 
 def _in_order(users: Sequence[User]) -> list[User]:
@@ -97,7 +97,8 @@ def _are_distinct(users: Sequence[User]) -> bool:
     )
 
 
-def _register(batch: Sequence[NewSignUp]) -> list[Registration]:
+def register_within(batch: Sequence[NewSignUp]) -> list[Registration]:
+    """register_users() inside the caller's transaction, which is to be run again where another writer crosses it."""
     now = timezone.now()
     signups = SignUp.objects.in_bulk([new.signup_id for new in batch])
     keys = {new: user_id_key(new.user_id) for new in batch}
@@ -209,7 +210,16 @@ def _apply(reports: Sequence[ReportedVerdict]) -> dict[UUID, SignUpState]:
 
 
 def read_states(signup_ids: Sequence[UUID]) -> dict[UUID, SignUpState]:
-    """The present states of those sign-ups that exist."""
+    """The present states of those sign-ups that exist, unconfirmed ones too."""
+    states = _read_signups(signup_ids)
+    if unknown := [signup_id for signup_id in signup_ids if signup_id not in states]:
+        states |= {row.id: row.state for row in UnconfirmedSignUp.objects.filter(id__in=unknown)}
+        # One that was confirmed between these two readings is in neither of them.
+        states |= _read_signups([signup_id for signup_id in unknown if signup_id not in states])
+    return states
+
+
+def _read_signups(signup_ids: Sequence[UUID]) -> dict[UUID, SignUpState]:
     signups = SignUp.objects.only("id", "created_at", "version", "lights", "stalled_at").in_bulk(list(signup_ids))
     return {signup_id: signup.state for signup_id, signup in signups.items()}
 

@@ -9,6 +9,7 @@ from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
 
+from authsvc.admin_sessions import may_still_administer
 from authsvc.sessions import SessionStore
 from authsvc.two_factor.rules import admitted, may_administer
 from runtime.security_log import log_security_event
@@ -24,7 +25,12 @@ def may_add_admin(scope: HTTPScope, *, user_id: str) -> bool:
     request = ASGIRequest(dict(scope), io.BytesIO())
     request.session = SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
     user = admitted(request.session, get_user(request))
-    is_allowed = may_administer(user) and user.has_perm("authsvc.add_admin") and _is_own_request(request)
+    is_allowed = (
+        may_administer(user)
+        and may_still_administer(request.session)
+        and user.has_perm("authsvc.add_admin")
+        and _is_own_request(request)
+    )
     log_security_event(
         "privilege_granted" if is_allowed else "privilege_refused",
         actor=user.get_username(),

@@ -73,6 +73,14 @@ class SignUpWriter:
         # A client that leaves cancels its wait, not its sign-up.
         return await asyncio.shield(future)
 
+    async def confirm(self, register: Callable[[], Registration]) -> Registration:
+        """Runs `register`, which saves one confirmed sign-up, and publishes and counts that. Raises what it raises."""
+        loop = asyncio.get_running_loop()
+        saved, counts = await loop.run_in_executor(self._thread, self._commit, lambda _: [register()], [])
+        self._count(counts)
+        [registration] = filter(None, saved)
+        return registration
+
     def note_hashed(self) -> None:
         """One password less is coming, whether a sign-up follows or not."""
         self._hashed += 1
@@ -119,12 +127,8 @@ class SignUpWriter:
             for _, future in batch:
                 future.set_exception(error)
             return []
-        # Not awaited: nobody waits for figures. Who asks for a state before a participant has answered gets that of
-        # the row, so that none need be copied yet.
-        if counts and len(self._counting) < COUNTING_MAX:
-            counting = asyncio.create_task(self._projection.count(counts))
-            self._counting.add(counting)
-            counting.add_done_callback(self._counting.discard)
+        # Who asks for a state before a participant has answered gets that of the row, so that none need be copied yet.
+        self._count(counts)
         left_out = []
         for waiting, registration in zip(batch, registrations, strict=True):
             if registration is None:
@@ -132,6 +136,13 @@ class SignUpWriter:
             else:
                 waiting[1].set_result(registration)
         return left_out
+
+    def _count(self, counts: Counts) -> None:
+        # Not awaited: nobody waits for figures.
+        if counts and len(self._counting) < COUNTING_MAX:
+            counting = asyncio.create_task(self._projection.count(counts))
+            self._counting.add(counting)
+            counting.add_done_callback(self._counting.discard)
 
     def _commit(self, register: _Register, batch: Sequence[NewSignUp]) -> tuple[Sequence[Registration | None], Counts]:
         try:

@@ -20,7 +20,7 @@ from django.utils.translation import ngettext
 
 from eventbus import instances_admin, topics_admin  # noqa: F401 - each registers its page
 from eventbus.acts import ActsAdmin
-from eventbus.dead_letters import Outcome, discard, replay
+from eventbus.dead_letters import IN_THE_ADMIN, Outcome, discard, replay
 from eventbus.errors import DeliveryError
 from eventbus.models import DeadLetter
 from eventbus.producer import EventProducer
@@ -256,7 +256,7 @@ def ids_of(queryset: QuerySet[DeadLetter]) -> list[int]:
 
 
 def _who(request: HttpRequest) -> str:
-    return f"{request.user.get_username()}, in the admin"
+    return request.user.get_username() + IN_THE_ADMIN
 
 
 def _wish(request: HttpRequest) -> dict[str, Any]:

@@ -19,10 +19,13 @@ from eventbus.models import ERROR_MAX, DeadLetter, DeadLetterAct, headers_as_doc
 from eventbus.producer import EventProducer
 from eventbus.subscriptions import subscriptions_of
 from eventbus.topics import dead_letter_topic
+from runtime.security_log import log_security_event
 
 # Letters in hand at a time: each may be as large as Kafka takes (1 MB).
 CHUNK: Final = 50
 ACKNOWLEDGED_WITHIN: Final = 10.0
+# Follows the user ID of an administrator where `by` says who acted.
+IN_THE_ADMIN: Final = ", in the admin"
 # What each header of a letter says that was cut.
 _CUT: Final = {
     "dlt-value-bytes": "value of %d bytes",
@@ -214,3 +217,7 @@ def _note(ids: Sequence[int], state: DeadLetter.State, *, by: str, reason: str) 
         acts = [DeadLetterAct(letter_id=each, act=state, by=by, reason=reason) for each in there]
         DeadLetter.objects.filter(pk__in=ids).update(state=state)
         DeadLetterAct.objects.bulk_create(acts)
+    for act in acts:
+        log_security_event(
+            "dead_letter_handled", actor=by.removesuffix(IN_THE_ADMIN), subject=str(act.letter_id), detail=state.value
+        )

@@ -45,6 +45,8 @@ COLLECT_AFTER: Final = (50_000, 10, 10)
 # others look at models, pages and the admin, which only change with the code: here they would cost each role 0.2 s of a
 # core and 10 MiB.
 START_CHECKS: Final = "start"
+# The tag of those that the web process and auth's instances run besides: they alone send mails.
+SERVE_CHECKS: Final = "serve"
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 

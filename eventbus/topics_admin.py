@@ -30,6 +30,8 @@ from eventbus.pages import PageAdmin
 # Characters of a value that are shown, and in the line that stands for it.
 VALUE_SHOWN: Final = 20_000
 BEGINNING_SHOWN: Final = 120
+# Bytes of a value that is shown as JSON with indents; of a longer one the beginning is shown as it came.
+INDENTED_MAX: Final = 64 * 1024
 # Messages on a page: how many may be asked for, and how many there are unless asked.
 LIMITS: Final = (10, 50, 100)
 LIMIT: Final = 50
@@ -113,6 +115,8 @@ class ShownMessage:
         """JSON with indents; anything else as it is, and only its beginning where it is long."""
         if self.message.value is None:
             return None
+        if self.size > INDENTED_MAX:
+            return readable(self.message.value[: 4 * VALUE_SHOWN])[:VALUE_SHOWN]
         try:
             text = json.dumps(json.loads(self.message.value), ensure_ascii=False, indent=2)
         except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
 """The page on which administrators change the live settings."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from django import forms
@@ -20,7 +20,8 @@ from django.utils.translation import gettext_lazy as _
 
 from livesettings.following import look_once
 from livesettings.models import ROW, Overrides
-from livesettings.values import NAMES, broken_rules, meta_of, type_of, with_overrides
+from livesettings.values import NAMES, broken_rules, choices_of, meta_of, type_of, with_overrides
+from runtime.security_log import log_security_event
 
 # Changes that the page shows; Django's own history page has all of them.
 CHANGES_SHOWN: Final = 20
@@ -37,7 +38,10 @@ def shown(value: object) -> str:
 
 def in_words(value: str) -> str:
     """What `shown` gave, in the reader's language."""
-    return {"yes": gettext("Yes").lower(), "no": gettext("No").lower()}.get(value, value)
+    named = {"yes": gettext("Yes").lower(), "no": gettext("No").lower()}
+    for name in NAMES:
+        named |= {each: gettext(words) for each, words in choices_of(name).items()}
+    return named.get(value, value)
 
 
 def translated(message: str) -> str:
@@ -53,16 +57,18 @@ def field_of(name: str) -> forms.Field:
     """The form's field of a setting; empty is its default."""
     meta, default = meta_of(name), getattr(DEFAULTS, name)
     label, what = _(meta.title or name), _(meta.description or "")
-    if type_of(name) is bool:
-        is_default = _("Yes") if default else _("No")
-        choices = [("", format_lazy("{} ({})", _("Default"), is_default)), ("yes", _("Yes")), ("no", _("No"))]
+    is_bool = type_of(name) is bool
+    named = (
+        {"yes": _("Yes"), "no": _("No")} if is_bool else {each: _(words) for each, words in choices_of(name).items()}
+    )
+    if named:
         return forms.TypedChoiceField(
             label=label,
             help_text=what,
             required=False,
-            choices=choices,
+            choices=[("", format_lazy("{} ({})", _("Default"), named[shown(default)])), *named.items()],
             empty_value=None,
-            coerce=lambda each: each == "yes",
+            coerce=(lambda each: each == "yes") if is_bool else str,
         )
     number: Any = forms.IntegerField if type_of(name) is int else forms.FloatField
     span = format_lazy(_("From {least} to {most}."), least=f"{meta.ge:,}", most=f"{meta.le:,}")
@@ -128,7 +134,13 @@ class OverridesAdmin(admin.ModelAdmin):
             _("Sign-up"),
             {
                 "description": _("What is empty has its default, which stands there in grey."),
-                "fields": ("SIGNUP_OPEN", "SIGNUP_REASONS", "SIGNUP_DEADLINE", "STREAM_HEARTBEAT"),
+                "fields": (
+                    "SIGNUP_OPEN",
+                    "SIGNUP_CONFIRM",
+                    "SIGNUP_REASONS",
+                    "SIGNUP_DEADLINE",
+                    "STREAM_HEARTBEAT",
+                ),
             },
         ),
         (
@@ -139,7 +151,9 @@ class OverridesAdmin(admin.ModelAdmin):
                     "RATE_LIMIT_USER_ID",
                     "RATE_LIMIT_TOTAL",
                     "RATE_LIMIT_LOGIN",
+                    "RATE_LIMIT_FAILED_LOGIN",
                     "RATE_LIMIT_PASSWORD",
+                    "RATE_LIMIT_CONFIRM",
                 )
             },
         ),
@@ -205,6 +219,7 @@ class OverridesAdmin(admin.ModelAdmin):
     def save_model(self, request: HttpRequest, obj: Overrides, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
         transaction.on_commit(lambda: self._tell_everybody(request))
+        transaction.on_commit(lambda: _log_changes(request, form.before, obj.values))
 
     def _tell_everybody(self, request: HttpRequest) -> None:
         if look_once():
@@ -237,6 +252,19 @@ class OverridesAdmin(admin.ModelAdmin):
         if not rows:
             return gettext("Nothing was ever changed: every setting has its default.")
         return _table(rows)
+
+
+def _log_changes(request: HttpRequest, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    old, new = with_overrides(before), with_overrides(after)
+    for name in NAMES:
+        if getattr(old, name) != getattr(new, name):
+            log_security_event(
+                "settings_changed",
+                actor=request.user.get_username(),
+                subject=name,
+                address=request.META.get("REMOTE_ADDR"),
+                detail=f"{shown(getattr(old, name))} → {shown(getattr(new, name))}",
+            )
 
 
 def _table(rows: Iterable[tuple[object, ...]]) -> SafeString:

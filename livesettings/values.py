@@ -6,7 +6,7 @@ sets another. Who keeps a value for longer than a moment keeps the old one; `cal
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Final, get_type_hints
+from typing import Annotated, Any, Final, Literal, get_args, get_type_hints
 
 import msgspec
 from django.conf import settings
@@ -20,7 +20,8 @@ logger = logging.getLogger(__name__)
 class LiveSettings(msgspec.Struct, kw_only=True):
     """Each has the name of its default in settings.py, and the range that an administrator may choose from.
 
-    Title and description are what the admin shows. Times are seconds.
+    Title and description are what the admin shows. Times are seconds. One with a few named values is a Literal, and
+    `extra` has the words for each value.
     """
 
     SIGNUP_OPEN: Annotated[
@@ -28,6 +29,17 @@ class LiveSettings(msgspec.Struct, kw_only=True):
         Meta(
             title=_("Sign-up is open"),
             description=_("No: nobody new is taken, and the form says so. Sign-ups that have begun go on."),
+        ),
+    ]
+    SIGNUP_CONFIRM: Annotated[
+        Literal["none", "mail"],
+        Meta(
+            title=_("Confirmation of email addresses"),
+            description=_(
+                "By mail: a sign-up waits until the link in a mail is opened, and new and existing users are answered "
+                "alike. Sign-ups that wait can be confirmed whatever is set later."
+            ),
+            extra={"none": _("None"), "mail": _("By mail")},
         ),
     ]
     SIGNUP_REASONS: Annotated[
@@ -75,6 +87,15 @@ class LiveSettings(msgspec.Struct, kw_only=True):
             description=_("0: any number. Those with a wrong password count too."),
         ),
     ]
+    RATE_LIMIT_FAILED_LOGIN: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            title=_("Failed logins to one account from one address in 15 minutes"),
+            description=_("0: any number. From other addresses the account stays open."),
+        ),
+    ]
     RATE_LIMIT_PASSWORD: Annotated[
         int,
         Meta(
@@ -82,6 +103,15 @@ class LiveSettings(msgspec.Struct, kw_only=True):
             le=1_000_000,
             title=_("Requests for a new password a minute from one address"),
             description=_("0: any number. Each may send a mail."),
+        ),
+    ]
+    RATE_LIMIT_CONFIRM: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            title=_("Confirmation mails an hour to one address"),
+            description=_("0: any number. A sign-up over the limit is answered as any other, but no mail is sent."),
         ),
     ]
     RELAY_FIRST_PAUSE: Annotated[
@@ -138,10 +168,15 @@ def meta_of(name: str) -> Meta:
     return meta
 
 
-def type_of(name: str) -> type:
-    """bool, int or float."""
-    kind: type = _TYPES[name].__origin__
-    return kind
+def type_of(name: str) -> Any:
+    """bool, int, float, or the Literal of a setting that has named values."""
+    return _TYPES[name].__origin__
+
+
+def choices_of(name: str) -> Mapping[str, str]:
+    """The words for each value of a setting that has named values; empty for any other."""
+    words: Mapping[str, str] = meta_of(name).extra or {}
+    return {value: words[value] for value in get_args(type_of(name))}
 
 
 def with_overrides(overrides: Mapping[str, Any]) -> LiveSettings:

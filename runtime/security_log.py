@@ -1,10 +1,13 @@
-"""Security events: log lines that an operator can count and alert on (docs/security.md lists them).
+"""Security events: log lines that an operator can count and alert on (docs/security-events.md lists them).
 
 The line's text is the event's name, which never changes; in JSON it is the member `event`. The other members say who
 did it (`actor`), to whom or what (`subject`), from which address, and whatever else is worth knowing (`detail`).
 """
 
 import logging
+import os
+import pwd
+import socket
 from typing import Final, Literal
 
 SecurityEvent = Literal[
@@ -14,12 +17,14 @@ SecurityEvent = Literal[
     "logout",
     "password_changed",
     "password_reset_requested",
+    "password_reset_throttled",
     "password_reset",
     "two_factor_enabled",
     "two_factor_disabled",
     "two_factor_failed",
     "two_factor_reset",
     "recovery_codes_renewed",
+    "recovery_code_used",
     "privilege_granted",
     "privilege_refused",
     "replay",
@@ -42,4 +47,18 @@ def log_security_event(
 ) -> None:
     """Writes one line at INFO. A password, a ticket or a token must never be among the members."""
     members = {"actor": actor, "subject": subject, "address": address, "detail": detail}
-    logger.info(event, extra={name: text[:MEMBER_MAX] for name, text in members.items() if text})
+    logger.info(event, extra={name: _printable(text[:MEMBER_MAX]) for name, text in members.items() if text})
+
+
+def operator() -> str:
+    """Who runs this command: the user of the operating system, not what the environment says."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        name = f"user {os.getuid()}"  # as in a container
+    return f"{name} on {socket.gethostname()}, by command"
+
+
+def _printable(text: str) -> str:
+    """Without what would begin another line where lines are for people, or move a terminal's cursor."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

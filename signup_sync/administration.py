@@ -6,9 +6,10 @@ from datetime import timedelta
 from functools import wraps
 from typing import Any, Final
 
+from django.contrib import messages
 from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.auth import REDIRECT_FIELD_NAME
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import AnonymousUser, Group
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -18,9 +19,11 @@ from django.utils import timezone
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
+from structlog.contextvars import bound_contextvars
 
+from authsvc.admin_sessions import may_still_administer, note_use
 from authsvc.forms import AdminLoginForm, told_when
-from authsvc.models import SignUp, TrafficMinute, User
+from authsvc.models import SignUp, TrafficMinute, UnconfirmedSignUp, User
 from authsvc.two_factor.login import TwoStepLoginView, with_next
 from authsvc.two_factor.rules import may_administer, must_set_up
 from eventbus.models import DeadLetter, Instance, Topic
@@ -30,7 +33,7 @@ from runtime.restricted_admin import RestrictedAdmin
 
 # The index, and the navigation beside each page. What is of none of these stands below, by its app.
 GROUPS: Final[tuple[tuple[Any, tuple[type[Model], ...]], ...]] = (
-    (gettext_lazy("Sign-ups"), (SignUp, DeadLetter)),
+    (gettext_lazy("Sign-ups"), (SignUp, UnconfirmedSignUp, DeadLetter)),
     (gettext_lazy("Accounts"), (User, Group)),
     (gettext_lazy("Copies at the services"), (ParticipantUser,)),
     (gettext_lazy("Operation"), (TrafficMinute, Topic, Instance, Overrides)),
@@ -58,7 +61,7 @@ class Administration(AdminSite):
         return [each for each in super().get_urls() if getattr(each, "name", None) != "view_on_site"]
 
     def has_permission(self, request: HttpRequest) -> bool:
-        return may_administer(request.user)
+        return may_administer(request.user) and may_still_administer(request.session)
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         """Like Django's, which names its view itself: here the login has a second step, and staff who need a second
@@ -68,6 +71,10 @@ class Administration(AdminSite):
             return HttpResponseRedirect(with_next(reverse("two_factor"), request.GET.get(REDIRECT_FIELD_NAME, index)))
         if request.method == "GET" and self.has_permission(request):
             return HttpResponseRedirect(index)
+        if request.method == "GET" and may_administer(request.user):
+            messages.info(request, _("You logged in some time ago. Log in again to go on in the administration."))
+            # Or the page would say that this user may not see what was asked for.
+            extra_context = {"user": AnonymousUser(), **(extra_context or {})}
         context = {
             **self.each_context(request),
             "title": _("Log in"),
@@ -109,8 +116,11 @@ class Administration(AdminSite):
 
         @wraps(guarded)
         def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            if self.has_permission(request):
+                note_use(request)
             try:
-                return guarded(request, *args, **kwargs)
+                with bound_contextvars(address=request.META.get("REMOTE_ADDR")):
+                    return guarded(request, *args, **kwargs)
             except PermissionDenied as refusal:
                 return self._refuse(request, refusal)
 

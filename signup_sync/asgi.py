@@ -26,7 +26,7 @@ from servestatic import ServeStaticASGI
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from authsvc.api import SignUpApi
-from eventbus.roles import START_CHECKS
+from eventbus.roles import SERVE_CHECKS, START_CHECKS
 from livesettings.following import Follower
 from signup_sync import health
 from signup_sync.front.sockets import websocket_application
@@ -35,7 +35,7 @@ from signup_sync.registered import Registered
 from signup_sync.transport import HttpsOnly, SecurityHeaders
 
 # The other roles are commands, which check the settings by themselves.
-BaseCommand().check(tags=[START_CHECKS])
+BaseCommand().check(tags=[START_CHECKS, SERVE_CHECKS])
 
 api = SignUpApi()
 follower = Follower(keeper=True)

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 # The ticket, or the token that opens an account, is the path segment after these prefixes; a backslash ends it where it
 # stands in JSON.
-_TICKET_IN_PATH = re.compile(r"(/ws/signup/|/signup/status/|/password/[^/\s]+/)[^/\s\"'\\]+")
+_TICKET_IN_PATH = re.compile(r"(/ws/signup/|/signup/status/|/signup/confirm/|/password/[^/\s]+/)[^/\s\"'\\]+")
 # Characters of a line's text and of its traceback. Strangers choose what some errors say: a message of 1 MB must not
 # become a line of 1 MB (docs/adr/0038).
 TEXT_MAX: Final = 4_000

@@ -26,9 +26,7 @@ _WORDS: Final = {
         "This is too long to be sent. Go back, shorten what you typed, and send it again."
     ),
     HTTPStatus.REQUEST_URI_TOO_LONG: "This address is too long.",
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: (
-        "The headers are too long. Delete the cookies of this site, and try again."
-    ),
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: ("The headers are too long. Delete this site's cookies and try again."),
 }
 
 

@@ -221,10 +221,17 @@ CHANNEL_LAYERS = {
 
 # --- The sign-up -----------------------------------------------------------------------------------------------
 
-# From here to RELAY_RATE, but for STREAM_MAX_AGE, TICKET_MAX_AGE and PROJECTION_TTL: what holds until an administrator
-# sets another value, which every process uses within a second (livesettings).
+# From here to RELAY_RATE, but for SIGNUP_CONFIRM_HOURS, STREAM_MAX_AGE, TICKET_MAX_AGE and PROJECTION_TTL: what holds
+# until an administrator sets another value, which every process uses within a second (livesettings).
 # False: nobody new is taken; what has begun goes on. Default: true.
 SIGNUP_OPEN = env.bool("SIGNUP_OPEN", default=True)
+# Whether an address must be confirmed before the account exists: "none", or "mail", by a link that is mailed to it.
+# With "mail", new and existing users are answered alike (docs/adr/0042). Default: none.
+SIGNUP_CONFIRM = env.str("SIGNUP_CONFIRM", default="none")
+if SIGNUP_CONFIRM not in ("none", "mail"):
+    raise ImproperlyConfigured(f"SIGNUP_CONFIRM is {SIGNUP_CONFIRM!r}: make it none or mail")
+# Hours that a sign-up waits for its confirmation; then it is deleted, and its link has expired. Default: 24.
+SIGNUP_CONFIRM_HOURS = env.int("SIGNUP_CONFIRM_HOURS", default=24)
 # False: page and API say that a service refused, and not why. Default: true.
 SIGNUP_REASONS = env.bool("SIGNUP_REASONS", default=True)
 # Sign-ups that are taken in a minute from one address, for one user ID, and in all; 0 is any number. Defaults: 60, 10
@@ -236,6 +243,11 @@ RATE_LIMIT_TOTAL = env.int("RATE_LIMIT_TOTAL", default=0)
 # and 5 in production, elsewhere 0.
 RATE_LIMIT_LOGIN = env.int("RATE_LIMIT_LOGIN", default=30 if PRODUCTION else 0)
 RATE_LIMIT_PASSWORD = env.int("RATE_LIMIT_PASSWORD", default=5 if PRODUCTION else 0)
+# Failed logins to one account from one address that are taken in 15 minutes; 0 is any number. Default: 10 in
+# production, elsewhere 0.
+RATE_LIMIT_FAILED_LOGIN = env.int("RATE_LIMIT_FAILED_LOGIN", default=10 if PRODUCTION else 0)
+# Confirmation mails that are sent to one address in an hour; 0 is any number. Default: 3.
+RATE_LIMIT_CONFIRM = env.int("RATE_LIMIT_CONFIRM", default=3)
 # Seconds until the page and the stream call a sign-up delayed. Default: 30.
 SIGNUP_DEADLINE = env.float("SIGNUP_DEADLINE", default=30.0)
 # Seconds between two comments on a quiet stream, and between two readings of the state behind it. Default: 15.
@@ -361,6 +373,12 @@ TIME_ZONE = env.str("TIME_ZONE", default="UTC")
 USE_TZ = True
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
+# Seconds that a login lasts. Default: 1209600 (14 days).
+SESSION_COOKIE_AGE = env.int("SESSION_COOKIE_AGE", default=14 * 24 * 3600)
+# Seconds that a login opens the administration, from the login and from the last page opened there; then staff log in
+# again. Defaults: 43200 (12 hours) and 3600.
+ADMIN_SESSION_AGE = env.int("ADMIN_SESSION_AGE", default=12 * 3600)
+ADMIN_SESSION_IDLE = env.int("ADMIN_SESSION_IDLE", default=3600)
 SESSION_ENGINE = "authsvc.sessions"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = PRODUCTION
 # Browsers take a cookie of such a name over HTTPS alone and from this very host, so that neither a host beside it nor
@@ -382,6 +400,8 @@ SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 # The server that takes mail, as a URL: smtp+tls://user:password@host:587. Default: none, a mail is written to the web
 # process's output; with PRODUCTION=true, where a link to a new password must stand in no log, this host's port 25.
 vars().update(env.email_url("EMAIL_URL", default="smtp://localhost:25" if PRODUCTION else "consolemail://"))
+# Whether a mail server was named: SIGNUP_CONFIRM=mail is refused in production without one.
+HAS_MAIL_SERVER = bool(env.str("EMAIL_URL", default=""))
 # Seconds that the mail server may take to be reached and to answer, each time. Default: 10.
 EMAIL_TIMEOUT = env.int("EMAIL_TIMEOUT", default=10)
 # Mails that may wait in one process, each for an hour at most while the mail server is away; a further one is not sent,

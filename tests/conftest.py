@@ -159,6 +159,17 @@ def page(browser: Browser, stack: Stack, backing: Backing, request: pytest.Fixtu
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Mails that a test caused leave in its time: a later test has other settings, and another database."""
+    yield
+    # Not above: the settings are read first.
+    from authsvc.mail import mail_worker
+
+    if mail_worker.cache_info().currsize:
+        mail_worker().drain(PATIENCE)
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A failed test of the application shows what each of its processes wrote last."""
     report = yield

@@ -7,6 +7,7 @@ are the digests of the recovery codes that are left.
 import re
 import secrets
 from base64 import b32encode, urlsafe_b64encode
+from dataclasses import dataclass
 from hashlib import sha256
 from math import ceil
 from typing import Any, Final
@@ -37,6 +38,16 @@ class TooSoonError(Exception):
         self.retry_after = retry_after
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Whether a code was right, whether it was looked for among the recovery codes, and how many wrong ones there were
+    in a row."""
+
+    is_right: bool
+    is_recovery_code: bool = False
+    failures: int = 0
+
+
 def second_factor_of(user: User) -> Any:
     """The user's confirmed TOTPDevice, or None."""
     return TOTPDevice.objects.filter(user_id=user.pk, confirmed=True).first()
@@ -54,10 +65,10 @@ def begin_setup(user: User) -> None:
     TOTPDevice.objects.create(user=user, name="app", confirmed=False)
 
 
-def accepts(device: Any, text: str) -> bool:
-    """Whether `text` is a present code of this TOTPDevice or an unused recovery code of its owner.
+def take_code(device: Any, text: str) -> Answer:
+    """Whether `text` is a present code of this TOTPDevice or an unused recovery code of its owner, and uses it up.
 
-    A code is accepted once. Raises TooSoonError while earlier wrong codes make this one wait.
+    A code is right once. Raises TooSoonError while earlier wrong codes make this one wait.
     """
     code = _SEPARATORS.sub("", text)
     with transaction.atomic():
@@ -65,18 +76,18 @@ def accepts(device: Any, text: str) -> bool:
         asked = TOTPDevice.objects.select_for_update().filter(pk=device.pk).first()
         recovery = StaticDevice.objects.select_for_update().filter(user_id=device.user_id).first()
         if asked is None:
-            return False
+            return Answer(is_right=False)
+        is_recovery_code = False
         if asked.confirmed and recovery is not None and not _APP_CODE.fullmatch(code):
-            asked, code = recovery, _digest(code)
+            asked, code, is_recovery_code = recovery, _digest(code), True
         is_allowed, refusal = asked.verify_is_allowed()
         if not is_allowed:
             raise TooSoonError(max(1, ceil((refusal["locked_until"] - timezone.now()).total_seconds())))
-        if asked.verify_token(code):
-            return True
+        is_right = asked.verify_token(code)
         if asked.throttling_failure_count > FAILURES_MAX:
             asked.throttling_failure_count = FAILURES_MAX
             asked.save(update_fields=["throttling_failure_count"])
-    return False
+    return Answer(is_right, is_recovery_code, asked.throttling_failure_count)
 
 
 @transaction.atomic

@@ -1,26 +1,28 @@
 """The forms that ask for a code. Each attempt counts as a login of its address (docs/adr/0033), and wrong codes make
 the next one wait (docs/adr/0046)."""
 
-from typing import Any
+from typing import Any, Final
 
 from django import forms
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
 
-from authsvc.forms import LimitedForm
+from authsvc.forms import LimitedForm, again_in
 from authsvc.models import User
-from authsvc.two_factor.devices import TooSoonError, accepts
-from runtime.security_log import log_security_event
+from authsvc.two_factor.devices import TooSoonError, take_code
+from authsvc.two_factor.notices import record, send_notice
 
-_CODE = {"autocomplete": "one-time-code", "autocapitalize": "none", "spellcheck": "false"}
+# The wrong codes in a row at which their owner is told by mail.
+TOLD_AT: Final = 5
+_CODE: Final = {"autocomplete": "one-time-code", "autocapitalize": "none", "spellcheck": "false"}
 
 
 class CodeForm(LimitedForm, forms.Form):
     """Valid when the code is the device's, or a recovery code where the device is confirmed."""
 
     attempt = "login"
+    event_of_failure = "two_factor_failed"
     too_many = _("Too many tries to log in came from your network just now. {again}")
 
     code = forms.CharField(
@@ -45,19 +47,20 @@ class CodeForm(LimitedForm, forms.Form):
     def _check(self) -> None:
         """Adds an error, or raises ValidationError, where the answers are not right."""
         try:
-            if accepts(self.device, self.cleaned_data["code"]):
-                return
+            answer = take_code(self.device, self.cleaned_data["code"])
         except TooSoonError as error:
-            self.retry_after = n = error.retry_after
-            again = ngettext("Try again in %(n)d second.", "Try again in %(n)d seconds.", n) % {"n": n}
-            words = str(_("Too many wrong codes. {again}")).format(again=again)
+            self.retry_after = error.retry_after
+            self.log(self.event_of_throttling, detail="wrong codes")
+            words = str(_("Too many wrong codes. {again}")).format(again=again_in(error.retry_after))
             raise ValidationError(words, code="too_many") from error
-        self._log_failure("wrong code")
+        if answer.is_right:
+            if answer.is_recovery_code:
+                record("recovery_code_used", self.user, address=self.address)
+            return
+        self.log(self.event_of_failure, detail="wrong code")
+        if answer.failures == TOLD_AT:
+            send_notice("two_factor_failed", self.user)
         self.add_error("code", _("This code is wrong, too old, or was used before. Enter the one that is shown now."))
-
-    def _log_failure(self, detail: str) -> None:
-        address = self.request.META.get("REMOTE_ADDR") if self.request else None
-        log_security_event("two_factor_failed", actor=self.user.user_id, address=address, detail=detail)
 
 
 class ConfirmationForm(CodeForm):
@@ -77,8 +80,7 @@ class ConfirmationForm(CodeForm):
 
     def _check(self) -> None:
         # First, so that a wrong password uses up no code.
-        if not self.user.check_password(self.cleaned_data["password"]):
-            self._log_failure("wrong password")
+        if not self.is_password_of(self.user, self.cleaned_data["password"]):
             self.add_error("password", _("This is not your password."))
             return
         super()._check()

@@ -22,8 +22,9 @@ from authsvc.models import User
 from authsvc.two_factor import devices
 from authsvc.two_factor.forms import ConfirmationForm, SetupForm
 from authsvc.two_factor.login import with_next
+from authsvc.two_factor.notices import record
 from authsvc.two_factor.rules import must_set_up
-from runtime.security_log import SecurityEvent, log_security_event
+from runtime.security_log import SecurityEvent
 
 
 @method_decorator([sensitive_post_parameters(), never_cache], name="dispatch")
@@ -43,8 +44,8 @@ class _Page(LoginRequiredMixin, RedirectURLMixin):
     def redirect(self, view: str) -> HttpResponse:
         return HttpResponseRedirect(with_next(reverse(view), self.get_redirect_url()))
 
-    def log(self, event: SecurityEvent) -> None:
-        log_security_event(event, actor=self.user.user_id, address=self.request.META.get("REMOTE_ADDR"))
+    def record(self, event: SecurityEvent) -> None:
+        record(event, self.user, address=self.request.META.get("REMOTE_ADDR"))
 
 
 class TwoFactorView(_Page, TemplateView):
@@ -118,7 +119,7 @@ class SetupView(_ConfirmedView):
             return self.redirect("two_factor")
         self.request.session.cycle_key()
         django_otp.login(self.request, self.device)
-        self.log("two_factor_enabled")
+        self.record("two_factor_enabled")
         return self.show_codes(codes)
 
 
@@ -130,7 +131,7 @@ class RecoveryCodesView(_ConfirmedView):
 
     def form_valid(self, form: ConfirmationForm) -> HttpResponse:
         codes = devices.new_recovery_codes(self.user)
-        self.log("recovery_codes_renewed")
+        self.record("recovery_codes_renewed")
         return self.show_codes(codes)
 
 
@@ -142,6 +143,6 @@ class TurnOffView(_ConfirmedView):
 
     def form_valid(self, form: ConfirmationForm) -> HttpResponse:
         devices.turn_off(self.user)
-        self.log("two_factor_disabled")
+        self.record("two_factor_disabled")
         messages.success(self.request, _("Two-factor authentication is turned off."))
         return self.redirect("two_factor")

@@ -26,8 +26,7 @@ PASSWORD_BYTES_MAX: Final = PASSWORD_MAX * 9
 
 
 def _validate_length(password: str) -> None:
-    is_too_long = len(password.encode()) > PASSWORD_BYTES_MAX
-    if is_too_long or len(unicodedata.normalize("NFC", password)) > PASSWORD_MAX:
+    if is_longer_than(PASSWORD_BYTES_MAX, password) or len(unicodedata.normalize("NFC", password)) > PASSWORD_MAX:
         raise forms.ValidationError(_("Use at most %(max)d characters."), params={"max": PASSWORD_MAX})
 
 

@@ -29,8 +29,11 @@ MISSED_HEARTBEATS: Final = 3
 POST_ATTEMPTS: Final = 2
 # Asks auth to say how long each light took; the contract's state has only what they are.
 WITH_TIMES: Final[Mapping[str, str]] = {"Prefer": "took"}
-# Types of problem documents: nobody new is taken now, and which rate limit is reached.
+# Types of problem documents: nobody new is taken now, what is wrong with a link, and which rate limit is reached.
 CLOSED: Final = "/problems/closed"
+LINK_UNKNOWN: Final = "/problems/link-unknown"
+LINK_EXPIRED: Final = "/problems/link-expired"
+LINK_USED: Final = "/problems/link-used"
 LIMIT_OF_ADDRESS: Final = "/problems/limit-address"
 LIMIT_OF_USER_ID: Final = "/problems/limit-user-id"
 _LOST_ON_THE_WAY: Final = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
@@ -154,13 +157,21 @@ class Gateway:
         """The present state, None for a sign-up that auth does not have (yet). Raises GatewayError."""
         headers = {**WITH_TIMES, "Signup-Ticket": bearer_ticket(signup_id)}
         try:
-            async with asyncio.timeout(STATE_TIMEOUT):
-                response = await self._request("GET", f"/user/signups/{signup_id}", headers, silence=STATE_TIMEOUT)
-                return read_state(await response.text())
+            return await self._ask_for_state("GET", f"/user/signups/{signup_id}", headers)
         except GatewayError as problem:
             if problem.status == HTTPStatus.NOT_FOUND:
                 return None
             raise
+
+    async def confirm(self, token: str) -> State:
+        """Confirms the sign-up of this token. Returns its state. Raises GatewayError."""
+        return await self._ask_for_state("POST", "/user/confirmations", {}, json={"token": token})
+
+    async def _ask_for_state(self, method: str, path: str, headers: Mapping[str, str], *, json: Any = None) -> State:
+        try:
+            async with asyncio.timeout(STATE_TIMEOUT):
+                response = await self._request(method, path, headers, silence=STATE_TIMEOUT, json=json)
+                return read_state(await response.text())
         except (TimeoutError, aiohttp.ClientError, msgspec.MsgspecError) as error:
             raise GatewayError(HTTPStatus.SERVICE_UNAVAILABLE, f"no state: {error!r}") from error
 

@@ -66,7 +66,8 @@ def group_of(signup_id: UUID) -> str:
 
 class Relay:
     """Reads one sign-up's stream until it is complete, through lost connections, for STREAM_MAX_AGE at most: whoever
-    still watches then takes over."""
+    still watches then takes over. While the sign-up waits for confirmation, perhaps for hours, the relay ends as soon
+    as no socket of this process shows it."""
 
     def __init__(
         self,
@@ -75,6 +76,7 @@ class Relay:
         stream: aiohttp.ClientResponse | None,
         *,
         tell: Callable[["Relay"], None],
+        is_watched: Callable[[UUID], bool],
     ) -> None:
         self.signup_id = signup_id
         self.state: State | None = None
@@ -82,20 +84,22 @@ class Relay:
         self._gateway = gateway
         self._stream = stream
         self._tell = tell
-        self._judged_or_over = asyncio.Event()
+        self._is_watched = is_watched
+        self._answered_or_over = asyncio.Event()
 
-    async def auth_verdict(self) -> State | None:
-        """The state in which auth has given its verdict, or the last one known after SIGNUP_DEADLINE seconds."""
+    async def auth_answer(self) -> State | None:
+        """The state in which auth has given its verdict or waits for the person's confirmation, or the last one known
+        after SIGNUP_DEADLINE seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(live.SIGNUP_DEADLINE):
-                await self._judged_or_over.wait()
+                await self._answered_or_over.wait()
         return self.state
 
     async def run(self) -> None:
         end = time.monotonic() + settings.STREAM_MAX_AGE
         failures = 0
         try:
-            while not self._is_complete and time.monotonic() < end:
+            while not self._is_over and time.monotonic() < end:
                 seen, ask_after = self._version, 0
                 try:
                     await self._read_stream()
@@ -108,10 +112,10 @@ class Relay:
                 except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                     logger.info("sign-up %s lost its stream: %r", self.signup_id, error)
                 failures = 0 if self._version > seen else failures + 1
-                if not self._is_complete:
+                if not self._is_over:
                     await asyncio.sleep(max(ask_after, pause_after(failures)))
         finally:
-            self._judged_or_over.set()
+            self._answered_or_over.set()
 
     async def _read_stream(self) -> None:
         stream, self._stream = self._stream, None
@@ -125,6 +129,9 @@ class Relay:
             # To its end, which comes with the last state: then the connection is there for the next sign-up.
             async for event in read_events(stream.content):
                 self._pass_on(event)
+                if self._is_left_waiting:
+                    stream.close()
+                    return
 
     def _pass_on(self, event: ServerEvent) -> None:
         if event.kind == "status":
@@ -140,8 +147,8 @@ class Relay:
         if state is None or state.version <= self._version:
             return
         self.state = state
-        if state.is_judged:
-            self._judged_or_over.set()
+        if state.is_answered:
+            self._answered_or_over.set()
         self._tell(self)
 
     @property
@@ -149,8 +156,13 @@ class Relay:
         return 0 if self.state is None else self.state.version
 
     @property
-    def _is_complete(self) -> bool:
-        return self.state is not None and self.state.complete
+    def _is_over(self) -> bool:
+        return (self.state is not None and self.state.complete) or self._is_left_waiting
+
+    @property
+    def _is_left_waiting(self) -> bool:
+        is_waiting = self.state is not None and self.state.awaiting is not None
+        return is_waiting and not self._is_watched(self.signup_id)
 
 
 class Relays:
@@ -186,8 +198,8 @@ class Relays:
             del _relays[loop]
 
     async def sign_up(self, signup_id: UUID, user: NewUser) -> State:
-        """Posts a sign-up, relays what follows, and returns when auth has given its verdict, or the state without it
-        where that takes longer than SIGNUP_DEADLINE. Raises GatewayError.
+        """Posts a sign-up, relays what follows, and returns when auth has given its verdict or waits for the person's
+        confirmation, or the state without either where that takes longer than SIGNUP_DEADLINE. Raises GatewayError.
 
         What was begun goes on when the caller is cancelled: a browser that leaves, or posts again, ends no sign-up.
         """
@@ -216,7 +228,7 @@ class Relays:
                 relay = self._start(signup_id, stream)
                 self._unleased.add(signup_id)
                 self._work.set()
-            state = await relay.auth_verdict()
+            state = await relay.auth_answer()
         finally:
             self._posts -= 1
         if state:
@@ -224,7 +236,9 @@ class Relays:
         raise GatewayError(HTTPStatus.SERVICE_UNAVAILABLE, "auth gave no state")
 
     def _start(self, signup_id: UUID, stream: aiohttp.ClientResponse | None = None) -> Relay:
-        relay = self._running[signup_id] = Relay(signup_id, self.gateway, stream, tell=self._tell)
+        relay = self._running[signup_id] = Relay(
+            signup_id, self.gateway, stream, tell=self._tell, is_watched=self._watched.__contains__
+        )
         self._spawn(self._run(relay))
         return relay
 

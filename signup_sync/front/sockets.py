@@ -53,13 +53,14 @@ def socket_path(ticket: str) -> str:
 
 class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels ships no types
     """Sends the state of the ticket's sign-up, then each newer one, as JSON texts; `{"signupId", "delayed": true}`
-    when auth calls it delayed, and the same with `stalled`."""
+    when auth calls it delayed, the same with `stalled`, and with `expired` when it was not confirmed in time."""
 
     def __init__(self) -> None:
         super().__init__()
         self._is_member = False
         self._version = 0
         self._is_complete = False
+        self._is_awaiting = False
         self._is_watched = False
         self._slowness: Slowness | None = None
         self._received = 0
@@ -133,6 +134,11 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
             if state is not None:
                 await self._show(state)
                 await self._show_slowness("stalled" if state.stalled else None)
+            elif self._is_awaiting:
+                # It was there and is not any more: nobody confirmed it in time.
+                self._watch(False)
+                await self._say(json.dumps({"signupId": str(self._signup_id), "expired": True}))
+                return
             await self._silence()
 
     async def _silence(self) -> None:
@@ -148,6 +154,7 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
             return
         self._version = state.version
         self._is_complete = state.complete
+        self._is_awaiting = state.awaiting is not None
         self._watch(not state.complete)
         await self._say(state.text)
 

@@ -26,12 +26,14 @@ class State(msgspec.Struct, frozen=True, rename="camel"):
     services: dict[str, Light]
     took: dict[str, int] = {}
     stalled: bool = False
+    # What the sign-up waits for before any service is asked: the person's confirmation, by mail.
+    awaiting: Literal["confirmation"] | None = None
     text: str = ""
 
     @property
-    def is_judged(self) -> bool:
-        """Whether auth has given its own verdict."""
-        return self._auth.status != "PENDING"
+    def is_answered(self) -> bool:
+        """Whether auth has said what there is to say for now: its own verdict, or that it waits for the person."""
+        return self._auth.status != "PENDING" or self.awaiting is not None
 
     @property
     def refusal(self) -> str | None:

@@ -6,6 +6,7 @@ and never reaches the browser.
 """
 
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Final
@@ -21,7 +22,10 @@ BROWSER_COOKIE: Final = f"{settings.COOKIE_PREFIX}signup_browser"
 _PAGE_SALT: Final = "signup-page-ticket"
 # The contents that one form may sign up with: each that was changed costs every later post a question more.
 CONTENTS_MAX: Final = 8
+# Characters of a link's token, which has about 100.
+CONFIRMATION_MAX: Final = 200
 _cookie_signer = signing.Signer(salt="signup-browser")
+_confirmation_signer = signing.Signer(salt="signup-confirmation")
 _bearer_signer = signing.TimestampSigner(salt="signup-ticket")
 _address_signer = signing.TimestampSigner(salt="signup-address")
 
@@ -83,6 +87,22 @@ def bearer_ticket(signup_id: UUID) -> str:
 def signed_address(signup_id: UUID, address: str) -> str:
     """For auth's API: for whom this sign-up is posted. Auth counts by it, and sees only the gateway otherwise."""
     return _address_signer.sign(f"{signup_id} {address}")
+
+
+def confirmed_by(token: str) -> UUID:
+    """The sign-up that the token in a mail's link confirms, as far as its signature tells; auth knows the rest.
+
+    Raises TicketExpiredError for one that is older than SIGNUP_CONFIRM_HOURS, and TicketError for a forged one.
+    """
+    if len(token) > CONFIRMATION_MAX:
+        raise TicketError
+    try:
+        signup_id, _, microseconds = _confirmation_signer.unsign(token).partition("-")
+    except signing.BadSignature:
+        raise TicketError from None
+    if time.time() - int(microseconds) / 1_000_000 >= settings.SIGNUP_CONFIRM_HOURS * 3600:
+        raise TicketExpiredError
+    return UUID(signup_id)
 
 
 def signed_by_front() -> str:

@@ -22,7 +22,7 @@ from structlog.contextvars import bind_contextvars
 from livesettings.values import live
 from signup_sync.front import words
 from signup_sync.front.forms import SignUpForm
-from signup_sync.front.gateway import CLOSED, GatewayError, NewUser
+from signup_sync.front.gateway import CLOSED, LINK_EXPIRED, LINK_UNKNOWN, LINK_USED, GatewayError, NewUser
 from signup_sync.front.relay import relays
 from signup_sync.front.sockets import socket_path
 from signup_sync.front.states import Light, State
@@ -30,6 +30,7 @@ from signup_sync.front.tickets import (
     TicketError,
     TicketExpiredError,
     browser_of,
+    confirmed_by,
     is_recent,
     new_browser,
     new_signup_id,
@@ -47,7 +48,7 @@ logger = logging.getLogger(__name__)
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 # Seconds until a page without a script loads itself again, and until it goes on when all lights are green.
 RELOAD_SECONDS: Final = 2
-# The same where a sign-up takes long: nothing is gained by looking often.
+# The same where a sign-up takes long, or waits for the person: nothing is gained by looking often.
 DELAYED_RELOAD_SECONDS: Final = 10
 
 
@@ -210,10 +211,59 @@ async def status(request: HttpRequest, ticket: str) -> HttpResponse:
     return _page(request, "front/status.html", page, outcome, state=state, context=context)
 
 
+@require_http_methods(["GET", "HEAD", "POST"])
+@never_cache
+async def confirm(request: HttpRequest, token: str) -> HttpResponse:
+    """Where the link in a mail leads. GET shows a button and changes nothing, as programs that look for viruses open
+    links too; the button's POST creates the account and leads this browser to the lights."""
+    try:
+        signup_id = confirmed_by(token)
+    except TicketExpiredError:
+        return _link_page(request, "expired", HTTPStatus.GONE)
+    except TicketError:
+        return _link_page(request, "unknown", HTTPStatus.NOT_FOUND)
+    bind_contextvars(signup_id=str(signup_id))
+    try:
+        if request.method == "POST":
+            await relays().gateway.confirm(token)
+        else:
+            state = await relays().gateway.read_state(signup_id)
+            if state is None:
+                return _link_page(request, "expired", HTTPStatus.GONE)
+            if state.awaiting is None:
+                return _link_page(request, "used", HTTPStatus.GONE)
+            return render(request, "front/confirm.html")
+    except GatewayError as problem:
+        logger.info("sign-up %s: the link confirms nothing: %s", signup_id, problem)
+        return _link_page(request, *_LINK_PROBLEMS.get(problem.kind, ("away", HTTPStatus.SERVICE_UNAVAILABLE)))
+    return _to_lights(request, signup_id)
+
+
+_LINK_PROBLEMS: Final = {
+    LINK_UNKNOWN: ("unknown", HTTPStatus.NOT_FOUND),
+    LINK_EXPIRED: ("expired", HTTPStatus.GONE),
+    LINK_USED: ("used", HTTPStatus.GONE),
+}
+
+
+def _link_page(request: HttpRequest, reason: str, status: HTTPStatus) -> HttpResponse:
+    return render(request, "front/link.html", words.LINKS[reason], status=status)
+
+
+def _to_lights(request: HttpRequest, signup_id: UUID) -> HttpResponse:
+    known = browser_of(request.COOKIES)
+    browser = known or new_browser()
+    response = HttpResponseRedirect(Page.of(signup_id, browser).status_path)
+    response.status_code = HTTPStatus.SEE_OTHER
+    if known is None:
+        remember_browser(response, browser)
+    return response
+
+
 def _reload_after(outcome: words.Outcome) -> int | None:
     if outcome in ("red", "refused"):
         return None
-    return DELAYED_RELOAD_SECONDS if outcome in ("delayed", "stalled") else RELOAD_SECONDS
+    return DELAYED_RELOAD_SECONDS if outcome in ("awaiting", "delayed", "stalled") else RELOAD_SECONDS
 
 
 def _page(
@@ -260,7 +310,7 @@ def _page(
 
 
 def _closed_page(request: HttpRequest, reason: str, status: HTTPStatus) -> HttpResponse:
-    return render(request, "front/closed.html", {"text": words.NOTICES[reason]}, status=status)
+    return render(request, "front/closed.html", {"text": words.notices()[reason]}, status=status)
 
 
 def _is_script(request: HttpRequest) -> bool:

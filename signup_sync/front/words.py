@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from livesettings.values import live
 from signup_sync.front.states import Light, State
 
-Outcome = Literal["pending", "delayed", "stalled", "green", "red", "refused", "absent", "unknown"]
+Outcome = Literal["pending", "awaiting", "delayed", "stalled", "green", "red", "refused", "lapsed", "absent", "unknown"]
 
 STATUSES: Final = {
     "PENDING": _("Waiting for its answer"),
@@ -50,6 +50,14 @@ OUTCOMES: Final[Mapping[Outcome, Mapping[str, Any]]] = {
         "text": _("Each service takes you in by itself. You may leave this page: it goes on without you."),
         "action": None,
     },
+    "awaiting": {
+        "title": _("Check your mail"),
+        "text": _(
+            "We have sent a message to your address. Open the link in it to create your account, on any device. It "
+            "works for a limited time. Nothing came? Look in your spam folder, or go back and check the address."
+        ),
+        "action": "form",
+    },
     "delayed": {
         "title": _("This takes longer than usual"),
         "text": _("Nothing is lost. You may leave this page and log in: the rest follows by itself."),
@@ -78,6 +86,11 @@ OUTCOMES: Final[Mapping[Outcome, Mapping[str, Any]]] = {
     "refused": {
         "title": _("There is such an account already"),
         "text": _("No new account was made. Log in if the account is yours, or choose other details in the form."),
+        "action": "form",
+    },
+    "lapsed": {
+        "title": _("The link has expired"),
+        "text": _("Your address was not confirmed in time, so no account was made. Fill in the form again."),
         "action": "form",
     },
     "absent": {
@@ -110,6 +123,10 @@ NOTICES: Final = {
     "lost": _("The connection is lost. Trying to get it back; what you see may be out of date."),
     "back": _("The connection is back."),
     "expired": _("This page is too old to show more. Your sign-up goes on; try to log in."),
+    "expiredAwaiting": _(
+        "This page is too old to show more. If you have not opened the link in our mail yet, open it now. If it has "
+        "expired, sign up again."
+    ),
     "foreign": _("This page belongs to another browser, so it shows no more here."),
     "noAnswer": _(
         "The connection was lost before there was an answer. What you typed is still here: try again. "
@@ -121,6 +138,29 @@ NOTICES: Final = {
     ),
     "tooLong": _("This is too long to be sent. What you typed is still here: shorten it and try again."),
     "broken": _("Something went wrong on our side. What you typed is still here: try again in a moment."),
+}
+# Why a link in a mail confirms nothing: a title, what to do, and which way to go on is offered.
+LINKS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "unknown": {
+        "title": _("This link is not complete"),
+        "text": _("Copy the whole link from the mail into the address bar. If that does not help, sign up again."),
+        "action": "form",
+    },
+    "expired": {
+        "title": _("This link has expired"),
+        "text": _("Your address was not confirmed in time, so no account was made. Fill in the form again."),
+        "action": "form",
+    },
+    "used": {
+        "title": _("Your address is confirmed already"),
+        "text": _("This link works once, and it was used before. Log in with the password that you chose."),
+        "action": "login",
+    },
+    "away": {
+        "title": _("We cannot confirm your address right now"),
+        "text": _("The link still works. Load this page again in a moment."),
+        "action": None,
+    },
 }
 MISMATCH: Final = _("The two passwords are not the same. Type both again.")
 # What is said while the form is being filled in, beside what auth says.
@@ -135,6 +175,13 @@ def statuses() -> Mapping[str, Any]:
 def outcomes() -> Mapping[Outcome, Mapping[str, Any]]:
     """For each outcome a title, what it means, and which way to go on is offered."""
     return OUTCOMES if live.SIGNUP_REASONS else {**OUTCOMES, **WITHOUT_REASONS}
+
+
+def notices() -> Mapping[str, Any]:
+    """What is said beside the lights, by its name."""
+    if live.SIGNUP_CONFIRM == "none":
+        return NOTICES
+    return {**NOTICES, "expired": NOTICES["expiredAwaiting"]}
 
 
 def name_of(service: str) -> str:
@@ -160,6 +207,8 @@ def word_of(light: Light) -> str:
 
 def outcome_of(state: State, *, is_delayed: bool) -> Outcome:
     """What a state means for the person. The script has the same rule."""
+    if state.awaiting is not None:
+        return "awaiting"
     if state.refusal is not None:
         return "refused"
     if not state.complete:
@@ -183,6 +232,6 @@ def for_script() -> dict[str, Any]:
         "refusals": {reason: {"field": field, "text": text} for reason, (field, text) in REFUSALS.items()},
         "unknownRefusal": UNKNOWN_REFUSAL,
         "outcomes": outcomes(),
-        "notices": NOTICES,
+        "notices": notices(),
         "checks": CHECKS,
     }

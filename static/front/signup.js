@@ -84,7 +84,7 @@ function record(state) {
 function conclude(state, changed) {
   const lights = Object.values(state.services);
   const { auth } = state.services;
-  let outcome = "pending";
+  let outcome = state.awaiting ? "awaiting" : "pending";
   if (auth.status === "FAIL") outcome = "refused";
   else if (isComplete) outcome = lights.every((light) => light.status === "SUCCESS") ? "green" : "red";
   if (outcome === "refused" && form) {
@@ -93,7 +93,8 @@ function conclude(state, changed) {
     return;
   }
   if (outcome !== "pending" || !["delayed", "stalled"].includes(panel.dataset.outcome)) say(outcome, state);
-  announce([...changed, ...(isComplete ? [document.getElementById("lights-title").textContent] : [])].join(" "));
+  const hasNews = isComplete || outcome === "awaiting";
+  announce([...changed, ...(hasNews ? [document.getElementById("lights-title").textContent] : [])].join(" "));
   if (isComplete) disconnect();
   if (outcome === "green") setTimeout(() => location.replace(data.loginPath), GREEN_SHOWN);
 }
@@ -190,6 +191,12 @@ function take(message) {
     return;
   }
   if (isComplete || message.signupId !== page.signupId) return;
+  if (message.expired) {
+    disconnect();
+    say("lapsed");
+    announce(document.getElementById("lights-title").textContent);
+    return;
+  }
   const slowness = message.stalled || panel.dataset.outcome === "stalled" ? "stalled" : "delayed";
   if (panel.dataset.outcome === slowness) return;
   say(slowness);

@@ -46,6 +46,13 @@ class Pages:
         return self.client.post(url, form, follow=True)
 
 
+@pytest.fixture
+def admin_client() -> Client:
+    client = Client()
+    client.force_login(get_user_model().objects.create_superuser("root-user", "root@example.org", "correct horse 9"))
+    return client
+
+
 @pytest.fixture(params=[ChatUser, Customer], ids=["chat", "customer"])
 def pages(request: pytest.FixtureRequest, admin_client: Client) -> Pages:
     return Pages(request.param, admin_client)

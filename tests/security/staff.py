@@ -8,6 +8,7 @@ from django.db.models import Model, Q
 from django.test import Client
 from django.utils import timezone
 
+from authsvc.events import NEW_USER_REQUESTED
 from authsvc.models import SignUp, User
 from authsvc.services import NewSignUp, register_users
 from chatsvc.models import ChatUser
@@ -58,7 +59,13 @@ def rows() -> dict[str, Model]:
     )  # fmt: skip
     register_users([new])
     copy = {"user_id": "plain-user", "email": "plain-user@example.com", "user_name": "Plain"}
-    letter = {"letter_topic": "a.dlt", "letter_partition": 0, "letter_offset": 0, "topic": "a", "key": b"plain-user"}
+    letter = {
+        "letter_topic": "a.dlt",
+        "letter_partition": 0,
+        "letter_offset": 0,
+        "topic": NEW_USER_REQUESTED,
+        "key": b"plain-user",
+    }
     return {
         "authsvc_user": User.objects.get(user_id="plain-user"),
         "authsvc_user@staff": new_user("other-staff", is_staff=True),

@@ -2,12 +2,17 @@
 
 import re
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from django.contrib.admin import site
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission
+from django.core import mail
+from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import URLResolver, get_resolver
 from django.utils import timezone
@@ -15,15 +20,24 @@ from django_otp.oath import TOTP
 from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
+from authsvc.mail import mail_worker
 from authsvc.models import User
 from authsvc.staff import may_add_admin
 from authsvc.two_factor import devices, login
+from tests.integration.test_admin_korean import Texts, our_english
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer"])
 
 PASSWORD = "correct horse 9"
 PAGES = "/account/two-factor/"
 OWN_PAGES = ("/account/", "/account/password/", PAGES, f"{PAGES}setup/", f"{PAGES}codes/", f"{PAGES}off/")
+
+
+@pytest.fixture(autouse=True)
+def no_mail_is_left() -> Iterator[None]:
+    yield
+    sent()
 
 
 @pytest.fixture
@@ -80,9 +94,15 @@ def confirm(client: Client, page: str, code: str, *, password: str = PASSWORD) -
     return client.post(f"{PAGES}{page}/", {"password": password, "code": code})
 
 
+def sent() -> list[str]:
+    """The second lines of all mails, once they have left."""
+    eventually(lambda: mail_worker().waiting == 0, what="no mail waits")
+    return [message.body.strip().splitlines()[2] for message in mail.outbox]
+
+
 def events(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     records = [record for record in caplog.records if record.name == "security"]
-    return [(record.msg, getattr(record, "detail", "")) for record in records if record.msg.startswith(("two", "rec"))]
+    return [(each.msg, getattr(each, "detail", "")) for each in records if each.msg.startswith(("two", "rec"))]
 
 
 def admin_urls() -> list[str]:
@@ -140,6 +160,7 @@ def test_it_is_on_only_after_a_correct_code(user: User, caplog: pytest.LogCaptur
         content = client.get(path).content.decode()
         assert shown not in content
         assert codes[0] not in content
+    assert sent() == ["Two-factor authentication was turned on for your account."]
     # Not as they are: who reads the database can't use them.
     assert not StaticToken.objects.filter(token__in=[*codes, *(code.replace("-", "") for code in codes)]).exists()
 
@@ -175,6 +196,7 @@ def test_turning_it_off_needs_the_password_and_a_code(user: User, codes: list[st
     assert not StaticToken.objects.exists()
     assert is_logged_in(client)
     assert events(caplog)[-1] == ("two_factor_disabled", "")
+    assert sent() == ["Two-factor authentication was turned off for your account."]
     fresh = Client()
     assert give_password(fresh)["Location"] == "/account/"
     assert is_logged_in(fresh)
@@ -193,6 +215,8 @@ def test_new_recovery_codes_replace_the_old_ones_and_the_page_counts_those_that_
     assert give_code(again, codes[1]).status_code == 200
     let_time_pass(StaticDevice)
     assert give_code(again, new[1]).status_code == 302
+    used, renewed = "A recovery code of your account was used", "New recovery codes were made"
+    assert [words.startswith(each) for words, each in zip(sent(), (used, renewed, used), strict=True)] == [True] * 3
 
 
 # --- The login ------------------------------------------------------------------------------------------------
@@ -251,6 +275,7 @@ def test_wrong_codes_make_the_next_one_wait_but_never_for_long(
     assert set(waits[9:]) == {512}
     assert events(caplog) == [("two_factor_failed", "wrong code")] * 15
     assert give_code(client, code_of(user)).status_code == 302
+    assert sent() == ["Somebody who knows your password has entered several wrong codes for your account."]
 
 
 def test_a_lost_phone_is_no_reason_to_wait_recovery_codes_have_their_own_count(user: User, codes: list[str]):
@@ -265,7 +290,7 @@ def test_a_lost_phone_is_no_reason_to_wait_recovery_codes_have_their_own_count(u
 
 
 @pytest.mark.parametrize(
-    "code", ["", "0" * 41, "١٢٣٤٥٦", "12345\x00", "１" * 6, "a" * 100_000, "__import__", "-00001", "0x12345"]
+    "code", ["", "0" * 41, "١٢٣٤٥٦", "12345\x00", "１" * 6, "a" * 2_000, "__import__", "-00001", "0x12345"]
 )
 def test_what_is_no_code_is_refused_in_words(user: User, codes: list[str], code: str):
     client = Client()
@@ -434,6 +459,70 @@ def test_a_setup_that_leads_elsewhere_leads_nowhere(user: User):
     assert "evil" not in done.content.decode()
 
 
+# --- Those who lost it ----------------------------------------------------------------------------------------
+
+
+def reset_in_admin(client: Client, *users: User) -> Any:
+    fields = {"action": "reset_two_factor", "_selected_action": [user.pk for user in users]}
+    return client.post("/admin/authsvc/user/", fields, follow=True)
+
+
+def test_a_superuser_turns_it_off_for_somebody_who_lost_it_but_not_for_oneself(
+    user: User, codes: list[str], caplog: pytest.LogCaptureFixture
+):
+    boss = User.objects.create_superuser("boss", "boss@example.org", PASSWORD)
+    client = Client()
+    client.force_login(boss)
+    assert "recovery codes left: 10" in client.get(f"/admin/authsvc/user/{user.pk}/change/").content.decode()
+    assert "turned off for 1 user." in reset_in_admin(client, user, boss).content.decode()
+    assert devices.second_factor_of(user) is None
+    assert give_password(Client())["Location"] == "/account/"
+    record = next(each for each in caplog.records if each.msg == "two_factor_reset")
+    assert (record.actor, record.subject, record.address) == ("boss", "mina.k", "127.0.0.1")
+    assert LogEntry.objects.filter(object_id=user.pk, user=boss).count() == 1
+    assert sent() == ["An administrator turned off two-factor authentication for your account."]
+    devices.begin_setup(boss)
+    devices.turn_on(devices.device_in_setup(boss))
+    session = client.session
+    session["otp_device_id"] = devices.second_factor_of(boss).persistent_id
+    session.save()
+    assert "turned off for 0 users." in reset_in_admin(client, boss).content.decode()
+    assert devices.second_factor_of(boss)
+
+
+def test_other_staff_may_not_turn_it_off(user: User, codes: list[str]):
+    staff = User.objects.create_user("staff", "staff@example.org", PASSWORD, is_staff=True)
+    staff.user_permissions.add(*Permission.objects.filter(codename__in=["view_user", "change_user", "delete_user"]))
+    client = Client()
+    client.force_login(staff)
+    assert "reset_two_factor" not in client.get("/admin/authsvc/user/").content.decode()
+    assert reset_in_admin(client, user).status_code == 403
+    assert devices.second_factor_of(user)
+
+
+def test_a_command_turns_it_off(user: User, codes: list[str], caplog: pytest.LogCaptureFixture):
+    call_command("reset_two_factor", "Mina.K")
+    assert devices.second_factor_of(user) is None
+    assert events(caplog) == [("two_factor_reset", "")]
+    assert len(sent()) == 1
+    for nobody, words in (("mina.k", "has no two-factor"), ("nobody", "There is no user")):
+        with pytest.raises(CommandError, match=words):
+            call_command("reset_two_factor", nobody)
+
+
+def test_mails_say_nothing_that_whoever_signed_up_has_typed(user: User, codes: list[str]):
+    User.objects.update(user_name="WARNING https://evil.example/")
+    user.refresh_from_db()
+    client = verified(user, codes[0])
+    confirm(client, "codes", code_of(user))
+    confirm(client, "off", code_of(user, ahead=1))
+    assert len(sent()) == 3
+    for message in mail.outbox:
+        assert message.to == ["mina@example.org"]
+        assert not re.search("evil|mina", message.subject + message.body)
+        assert "http://127.0.0.1:8000/password/" in message.body
+
+
 # --- What it costs and what it shows --------------------------------------------------------------------------
 
 
@@ -448,3 +537,22 @@ def test_pages_for_everybody_ask_no_database(
 def test_nobody_sees_the_secrets_of_others_in_the_administration(user: User, codes: list[str]):
     assert not {TOTPDevice, StaticDevice, StaticToken} & {*site._registry}
     assert not [url for url in admin_urls() if "otp" in url]
+
+
+def test_every_page_is_korean_for_a_korean_browser(user: User):
+    client = Client(headers={"accept-language": "ko"})
+    client.force_login(user)
+    pages = [client.get(PAGES), client.get("/account/"), client.get("/admin/")]
+    set_up(client)
+    pages += [client.get(f"{PAGES}setup/"), confirm(client, "setup", wrong_code_of(user))]
+    pages += [confirm(client, "setup", code_of(user))]
+    let_time_pass()
+    pages += [confirm(client, "setup", code_of(user), password="wrong"), confirm(client, "setup", code_of(user))]
+    pages += [client.get(path) for path in (PAGES, f"{PAGES}codes/", f"{PAGES}off/")]
+    pages += [client.get(f"/admin/authsvc/user/{user.pk}/change/"), client.get("/admin/authsvc/user/")]
+    other = Client(headers={"accept-language": "ko"})
+    pages += [client.get(give_password(other)["Location"]), other.get("/login/code/"), give_code(other, "1")]
+    texts = {text for page in pages for text in Texts(page.content.decode()).found}
+    patterns = our_english()
+    assert [text for text in texts if any(english.search(text) for english in patterns)] == []
+    assert sent() == ["회원님 계정의 2단계 인증을 켰습니다."]

@@ -7,10 +7,11 @@ from uuid import UUID
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from authsvc.identity import user_id_key
-from authsvc.models import SignUp, User
+from authsvc.models import SignUp, UnconfirmedSignUp, User
 from authsvc.timeline import Story, story_of
 from eventbus.terminal import printable, table, titled
 from runtime.untrusted import argument
@@ -34,7 +35,18 @@ class Command(BaseCommand):
         )
 
     def handle(self, *, which: str, limit: int, **_: Any) -> None:
-        signups = chosen(which)
+        waiting = list(unconfirmed(which))
+        for row in waiting:
+            self.stdout.write(
+                f"Sign-up {row.id} of {printable(row.user_id)} waits since {moment(row.created_at)} until its address "
+                f"is confirmed. Nothing is published before; it is deleted after {settings.SIGNUP_CONFIRM_HOURS} hours."
+            )
+        try:
+            signups = chosen(which)
+        except CommandError:
+            if waiting:
+                return
+            raise
         if limit < 1:
             raise CommandError("--limit must be 1 or more.")
         told = signups[:limit]
@@ -48,6 +60,15 @@ class Command(BaseCommand):
             self.stdout.write(f"{more} older ones of {printable(which)}; --limit {len(signups)} tells all:")
             for line in table([(moment(each.created_at), str(each.id)) for each in signups[limit:]]):
                 self.stdout.write(line)
+
+
+def unconfirmed(which: str) -> QuerySet[UnconfirmedSignUp]:
+    """The sign-ups of this id or user ID that wait for confirmation, the newest first."""
+    try:
+        rows = UnconfirmedSignUp.objects.filter(id=UUID(which))
+    except ValueError:
+        rows = UnconfirmedSignUp.objects.filter(user_id_key=user_id_key(which))
+    return rows.order_by("-created_at")
 
 
 def chosen(which: str) -> list[SignUp]:

@@ -16,6 +16,7 @@ from django.db import Error, close_old_connections, connections
 from django.utils import timezone
 from tqdm import tqdm
 
+from authsvc.confirmation import delete_expired, expired
 from authsvc.retention import (
     check_retention,
     erase_expired,
@@ -138,6 +139,7 @@ class Command(BaseCommand):
                 letters = purge("dead letters", letters, partial(purge_dead_letters, letters_before, BATCH), goes_on)
                 # Relays do this every minute; here it is for an installation whose relay was away.
                 purge("hashes", expired_signups().count(), partial(erase_expired, BATCH), goes_on)
+                purge("unconfirmed sign-ups", expired().count(), partial(delete_expired, BATCH), goes_on)
                 # An expired session is a row that nobody waits for, and found by an index.
                 SessionStore.clear_expired()
         verb = "would be deleted" if dry_run else "deleted"

@@ -11,8 +11,9 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 from django.db import close_old_connections
 
+from authsvc.confirmation import delete_expired
 from authsvc.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, new_user_requested
-from authsvc.metrics import INCOMPLETE, RELAYED
+from authsvc.metrics import INCOMPLETE, RELAYED, UNCONFIRMED
 from authsvc.retention import erase_expired
 from authsvc.services import AUTH, DueEvent, claim_due, count_incomplete, give_back_tries
 from authsvc.traffic import LagSampler
@@ -126,12 +127,14 @@ class Relay:
             close_old_connections()
 
     def erase_expired(self) -> None:
-        """Erases the hashes of sign-ups whose ticket has expired, once a minute (docs/adr/0040). After an error it
-        tries again a second later."""
+        """Erases the hashes of sign-ups whose ticket has expired (docs/adr/0040), and deletes those that nobody has
+        confirmed in time (docs/adr/0042), once a minute. After an error it tries again a second later."""
         if time.monotonic() < self._erase_from:
             return
         try:
-            if erase_expired(ERASED_AT_ONCE) < ERASED_AT_ONCE:
+            unconfirmed = delete_expired(ERASED_AT_ONCE)
+            UNCONFIRMED.labels("expired").inc(unconfirmed)
+            if max(erase_expired(ERASED_AT_ONCE), unconfirmed) < ERASED_AT_ONCE:
                 self._erase_from = time.monotonic() + ERASED_EVERY
         except Exception as error:
             if not is_transient(error):

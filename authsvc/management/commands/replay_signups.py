@@ -16,6 +16,7 @@ from authsvc.replay import ReplayCounts, replay
 from authsvc.services import AUTH
 from eventbus.producer import EventProducer
 from eventbus.terminal import moment
+from runtime.security_log import log_security_event, operator
 from runtime.untrusted import argument
 
 
@@ -43,11 +44,15 @@ class Command(BaseCommand):
         signups = choose(options)
         producer = None if options["dry_run"] else EventProducer()
         total = ReplayCounts()
+        count = signups.count()
+        if producer is not None:
+            asked = options["service"] or "every service"
+            log_security_event("replay", actor=operator(), detail=f"{count} sign-ups, {asked}")
         if sys.stderr.isatty():
             # The bar says it there, and lines with a hundred ids each would bury it.
             logging.getLogger("authsvc.replay").setLevel(logging.WARNING)
         # On a terminal alone: tqdm draws nothing else where disable is None.
-        with tqdm(total=signups.count(), unit=" sign-ups", disable=None) as progress:
+        with tqdm(total=count, unit=" sign-ups", disable=None) as progress:
             for counts in replay(signups, producer=producer, service=options["service"]):
                 total += counts
                 progress.update(counts.sent + counts.skipped + counts.failed)

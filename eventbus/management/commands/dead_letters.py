@@ -1,9 +1,6 @@
 """`manage.py dead_letters`: what consumers could not handle, to be seen, replayed or discarded."""
 
 import argparse
-import os
-import pwd
-import socket
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -16,6 +13,7 @@ from eventbus.errors import DeliveryError
 from eventbus.models import DeadLetter
 from eventbus.producer import EventProducer
 from eventbus.terminal import moment, printable, table, titled, to_the_second
+from runtime.security_log import operator
 from runtime.untrusted import argument
 
 HEAD: Final = ("ID", "PUT ASIDE", "STATE", "GROUP", "MESSAGE", "KEY", "ERROR")
@@ -68,7 +66,7 @@ class Command(BaseCommand):
                 self._replay(options)
             case "discard":
                 ids = chosen_ids(options)
-                outcomes = discard(ids, by=who(), reason=options["reason"], again=options["again"])
+                outcomes = discard(ids, by=operator(), reason=options["reason"], again=options["again"])
                 self._report(outcomes, "discarded", len(ids))
 
     def _list(self, options: dict[str, Any]) -> None:
@@ -97,7 +95,7 @@ class Command(BaseCommand):
         ids = chosen_ids(options)
         producer = EventProducer()
         try:
-            self._report(replay(ids, by=who(), producer=producer, again=options["again"]), "replayed", len(ids))
+            self._report(replay(ids, by=operator(), producer=producer, again=options["again"]), "replayed", len(ids))
         finally:
             producer.close(timeout=5)
 
@@ -166,15 +164,6 @@ def chosen_ids(options: dict[str, Any]) -> list[int]:
     # Now, once: what comes while they are replayed, perhaps by the replay, is not among them.
     waiting = filtered(options).filter(state=DeadLetter.State.WAITING)
     return list(waiting.order_by("pk").values_list("pk", flat=True))
-
-
-def who() -> str:
-    """Who acts, for the audit row: the user of the operating system, not what the environment says."""
-    try:
-        name = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        name = f"user {os.getuid()}"  # as in a container
-    return f"{name} on {socket.gethostname()}, by command"
 
 
 # --- What is shown ----------------------------------------------------------------------------------------------

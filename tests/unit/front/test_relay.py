@@ -192,7 +192,7 @@ async def test_a_verdict_that_is_late_leaves_the_state_pending(
     settings.SIGNUP_DEADLINE = 0.2
     auth.verdict = None
     state = await relays().sign_up(signup_id, user)
-    assert not state.is_judged
+    assert not state.is_answered
 
 
 async def test_an_answer_lost_on_the_way_is_asked_for_once_more(

@@ -28,3 +28,14 @@ def test_what_a_stranger_typed_is_cut(caplog):
 
     (line,) = lines_of(caplog)
     assert line["actor"] == "a" * MEMBER_MAX
+
+
+def test_what_a_stranger_typed_makes_no_line_of_its_own(caplog):
+    with caplog.at_level(logging.INFO, "security"):
+        log_security_event("login_failed", actor="mina\nlogin \x1b[2K actor=root \ud55c")
+
+    (record,) = caplog.records
+    said = logs.formatter("console").format(record)
+    assert "\n" not in said
+    assert "\x1b[2K" not in said
+    assert "\ud55c" in said

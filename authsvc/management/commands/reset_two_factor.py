@@ -1,0 +1,25 @@
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from authsvc.models import User
+from authsvc.two_factor.notices import reset
+
+
+class Command(BaseCommand):
+    help = (
+        "Turns off a user's two-factor authentication, for somebody who lost both phone and recovery codes. A mail "
+        "tells the user. Where ADMIN_TWO_FACTOR=required, staff set it up again at their next login."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("user_id", metavar="USER_ID")
+
+    def handle(self, *, user_id: str, **options: Any) -> None:
+        try:
+            user = User.objects.get_by_natural_key(user_id)
+        except User.DoesNotExist:
+            raise CommandError(f"There is no user {user_id}.") from None
+        if not reset(user, actor="manage.py"):
+            raise CommandError(f"{user.user_id} has no two-factor authentication.")
+        self.stdout.write(f"{user.user_id} logs in with the password alone now.")

@@ -1,0 +1,46 @@
+"""The mails about passwords. None has a word that somebody supplied, not even a name: the address may be that of a
+person who did not sign up, and who would read a stranger's text in our mail."""
+
+from functools import partial
+from typing import Any
+
+from django.contrib.auth.tokens import default_token_generator
+from django.core.mail import EmailMessage
+from django.db import transaction
+from django.dispatch import receiver
+from django.utils import timezone
+from django.utils.encoding import force_bytes
+from django.utils.http import urlsafe_base64_encode
+
+from authsvc.identity import normalize_email
+from authsvc.mail import mail_from, public_link, send_later
+from authsvc.models import User, password_replaced
+from runtime.security_log import log_security_event
+
+
+def send_reset_link(email: str, *, address: str | None) -> None:
+    """Has the link sent to the account with this email address, if there is one. Who has none is found out in the
+    mail's own thread: neither the caller nor the time it takes tells."""
+    send_later(partial(_reset_mail, email, address))
+
+
+def _reset_mail(email: str, address: str | None) -> EmailMessage | None:
+    user = User.objects.filter(email=normalize_email(email), is_active=True).first()
+    if user is None or not user.has_usable_password():
+        log_security_event("password_reset_requested", address=address, detail="no account has this email address")
+        return None
+    log_security_event("password_reset_requested", subject=user.user_id, address=address)
+    uid = urlsafe_base64_encode(force_bytes(user.pk))
+    link = public_link("password_reset_confirm", uidb64=uid, token=default_token_generator.make_token(user))
+    return mail_from("authsvc/password_reset", to=user.email, link=link)
+
+
+@receiver(password_replaced)
+def tell_of_new_password(sender: Any, *, user: User, **kwargs: Any) -> None:
+    """Tells the account's owner, whoever did it. In the language of whoever did."""
+    compose = partial(_replaced_mail, user.email, timezone.localtime())
+    transaction.on_commit(lambda: send_later(compose))
+
+
+def _replaced_mail(email: str, at: Any) -> EmailMessage:
+    return mail_from("authsvc/password_replaced", to=email, at=at, link=public_link("password_reset"))

@@ -1,0 +1,126 @@
+"""With SIGNUP_CONFIRM=mail neither an answer nor the time that it took tells whether the user existed before."""
+
+import json
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+from http.cookies import SimpleCookie
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+from scipy.stats import ks_2samp
+
+from tests.client import filled_form
+from tests.conftest import Person, new_person, new_stack
+from tests.plugin import Backing
+from tests.security.mail_servers import mail_server
+from tests.servers import free_port
+from tests.stack import Stack
+
+pytestmark = [pytest.mark.needs("application")]
+
+# How often a comparison of equal times may fail by chance. It is made again then, with other people.
+ALPHA = 0.001
+ROUNDS = 2
+WARM_UP = 20
+# What differs between any two sign-ups: signed tickets, traces and UUIDs, and headers that say what time it is.
+TIMES = ("date", "expires")
+OF_ONE_ALONE = re.compile(
+    rb"[\w.-]+:[\w-]+:[\w-]{20,}|00-[0-9a-f]{32}-[0-9a-f]{16}-01|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+)
+MAKE_USERS = """
+import json
+from authsvc.models import User
+users = [User(user_id=name, email=email, user_name="Kim", password="!") for name, email in json.loads({people!r})]
+for user in users:
+    user.normalize()
+User.objects.bulk_create(users)
+"""
+Seen = tuple[int, list[tuple[str, bytes]], bytes]
+
+
+@pytest.fixture(scope="module")
+def stack(backing: Backing) -> Iterator[Stack]:
+    port = free_port()
+    with (
+        mail_server(port),
+        new_stack(backing, SIGNUP_CONFIRM="mail", EMAIL_URL=f"smtp://127.0.0.1:{port}") as stack,
+    ):
+        yield stack
+
+
+class Client:
+    """One connection that stays open, with its cookies, and what each answer looked like and took."""
+
+    def __init__(self, stack: Stack) -> None:
+        address = urlsplit(stack.base_url)
+        self._connection = HTTPConnection(address.hostname or "", address.port, timeout=30)
+        self._cookies: dict[str, str] = {}
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def ask(self, method: str, path: str, body: str | None = None, **headers: str) -> tuple[Seen, float]:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent["Cookie"] = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
+        began = time.perf_counter()
+        self._connection.request(method, path, body, sent)
+        response = self._connection.getresponse()
+        text = response.read()
+        took = time.perf_counter() - began
+        for header in response.headers.get_all("Set-Cookie") or ():
+            self._cookies |= {name: cookie.value for name, cookie in SimpleCookie(header).items()}
+        headers = [
+            (name.lower(), value.encode()) for name, value in response.headers.items() if name.lower() not in TIMES
+        ]
+        return (response.status, sorted(headers), text), took
+
+
+def by_api(client: Client, person: Person) -> tuple[Seen, float]:
+    return client.ask("POST", "/user", json.dumps(person.form), Content_Type="application/json")
+
+
+def by_form(client: Client, person: Person) -> tuple[Seen, float]:
+    (_status, _headers, page), _took = client.ask("GET", "/signup/")
+    form = urlencode(filled_form(page.decode(), person))
+    return client.ask(
+        "POST", "/signup/", form, Content_Type="application/x-www-form-urlencoded", Accept="application/json"
+    )
+
+
+def without_ids(seen: Seen) -> Seen:
+    status, headers, text = seen
+    return status, [(name, OF_ONE_ALONE.sub(b"", value)) for name, value in headers], OF_ONE_ALONE.sub(b"", text)
+
+
+@pytest.mark.parametrize(("sign_up", "count"), [(by_api, 500), (by_form, 100)])
+def test_new_and_existing_users_are_answered_alike(
+    stack: Stack, sign_up: Callable[[Client, Person], tuple[Seen, float]], count: int
+):
+    client = Client(stack)
+    for _ in range(WARM_UP):
+        sign_up(client, new_person())
+    for _ in range(ROUNDS):
+        existing = [new_person() for _ in range(count)]
+        listed = json.dumps([(person.user_id, person.email) for person in existing])
+        stack.manage("shell", "-c", MAKE_USERS.format(people=listed))
+        everybody = [(person, "existing") for person in existing] + [(new_person(), "new") for _ in range(count)]
+        # So that nothing that changes meanwhile falls upon one kind alone.
+        random.Random(count).shuffle(everybody)
+        took: dict[str, list[float]] = {"existing": [], "new": []}
+        answers = []
+        for person, kind in everybody:
+            seen, seconds = sign_up(client, person)
+            took[kind].append(seconds)
+            answers.append(without_ids(seen))
+        assert answers[0][0] in (200, 202)
+        assert b'"awaiting":"confirmation"' in answers[0][2].replace(b" ", b"")
+        assert [answer for answer in answers if answer != answers[0]] == []
+        result = ks_2samp(took["existing"], took["new"])
+        if result.pvalue > ALPHA:
+            break
+    else:
+        pytest.fail(f"the times of new and existing users differ: {result}")
+    client.close()
