@@ -19,6 +19,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from authsvc.admin_passwords import PasswordEventsAdmin
+from authsvc.identity import USER_ID_BYTES_MAX
 from authsvc.models import Role, User
 from authsvc.two_factor.admin import ResetsTwoFactor
 from eventbus.acts import ActsAdmin
@@ -108,6 +109,11 @@ class UserAdmin(ActsAdmin, ResetsTwoFactor, ChoosesPermissions, PasswordEventsAd
     )
     filter_horizontal = ("groups", "user_permissions")
     privileges = ("is_staff", "is_superuser", "groups", "user_permissions")
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        # The model counts what is kept. As it is typed it may be longer: a Hangul syllable as three letters.
+        longer = {"max_length": USER_ID_BYTES_MAX} if db_field.name == "user_id" else {}
+        return super().formfield_for_dbfield(db_field, request, **{**kwargs, **longer})
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         return super().has_change_permission(request, obj) and may_edit(request, obj)

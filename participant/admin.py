@@ -1,6 +1,6 @@
 """The admin of a participant's users, the same in each."""
 
-from typing import cast
+from typing import Any, cast
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from eventbus.acts import ActsAdmin
+from participant.identity import USER_ID_BYTES_MAX
 from participant.models import ParticipantUser
 
 
@@ -50,6 +51,11 @@ class ParticipantUserAdmin(ActsAdmin):
     privileges = ("role",)
     delete_confirmation_template = "participant/delete_confirmation.html"
     delete_selected_confirmation_template = "participant/delete_selected_confirmation.html"
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        # The model counts what is kept. As it is typed it may be longer: a Hangul syllable as three letters.
+        longer = {"max_length": USER_ID_BYTES_MAX} if db_field.name == "user_id" else {}
+        return super().formfield_for_dbfield(db_field, request, **{**kwargs, **longer})
 
     @admin.action(description=_("Deactivate the chosen users"), permissions=["change"])
     def deactivate(self, request: HttpRequest, queryset: QuerySet[ParticipantUser]) -> None:

@@ -42,13 +42,11 @@ def configure(config: dict[str, Any]) -> None:
 
 def formatter(kind: Format) -> logging.Formatter:
     """One that makes lines of this kind out of everybody's records."""
-    render: list[structlog.types.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
-    if kind == "json":
-        render += [structlog.processors.format_exc_info, shorten, structlog.processors.JSONRenderer(default=str)]
-    else:
-        # Its own way to show a traceback would show the local variables too, and in one of them is a password.
-        plain = structlog.dev.plain_traceback
-        render += [shorten, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+    # Console's own way to show a traceback would show the local variables too, and in one of them is a password.
+    plain = structlog.dev.plain_traceback
+    rendered: structlog.types.Processor = structlog.processors.JSONRenderer(default=str)
+    if kind == "console":
+        rendered = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
             structlog.stdlib.add_logger_name,
@@ -58,7 +56,13 @@ def formatter(kind: Format) -> logging.Formatter:
             name_sign_up_and_trace,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
         ],
-        processors=[*render, redact],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            shorten,
+            rendered,
+            redact,
+        ],
     )
 
 

@@ -1,6 +1,8 @@
 """The same for what no web process does: messages of Kafka, commands, and the functions below all ways in."""
 
 import json
+import logging
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -24,6 +26,7 @@ from participant.handler import NewUserHandler
 from participant.reconcile import ReconcileHandler
 from runtime.untrusted import is_longer_than
 from signup_sync.front.forms import SignUpForm
+from signup_sync.logs import Format, formatter
 from tests.conftest import new_person
 from tests.security.worst_texts import too_dear, worst_texts
 
@@ -167,6 +170,26 @@ def test_a_value_that_is_too_long_is_not_decoded_and_says_how_long_it_was():
     decoded, [(_, error)] = decode_each([message(b"x" * 20_000)], reads.append)
     assert (decoded, reads) == ([], [])
     assert str(error) == "the value has 20000 bytes, more than 16384"
+
+
+def test_an_error_with_a_whole_message_in_it_is_a_short_line():
+    error = ValueError
+
+    def line_of(kind: Format, text: str) -> str:
+        try:
+            raise error(text)
+        except ValueError:
+            about = logging.LogRecord("x", logging.ERROR, "x", 1, "can't handle %s", (text,), sys.exc_info())
+        return formatter(kind).format(about)
+
+    for kind in ("json", "console"):
+        for text in dict(worst_texts(OF_KAFKA)).values():
+            assert len(line_of(kind, text)) < 100_000
+    line = json.loads(line_of("json", "x" * OF_KAFKA + " the end"))
+    assert len(line["event"]) < 5_000
+    assert line["event"].endswith("(900021 characters)")
+    assert line["exception"].startswith("Traceback")
+    assert line["exception"].endswith("the end")
 
 
 # --- Commands and the login --------------------------------------------------------------------------------------

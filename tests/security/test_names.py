@@ -29,6 +29,7 @@ from authsvc.models import SignUp, User
 from authsvc.problems import Problem
 from authsvc.requests import read_signup
 from authsvc.services import NewSignUp, register_users
+from chatsvc.models import ChatUser
 from tests.client import filled_form, request
 from tests.conftest import Person, new_person
 from tests.e2e.test_api import ALL_GREEN, log_in, post, settled, statuses
@@ -259,6 +260,20 @@ def test_a_login_name_of_the_longest_user_id_is_not_cut():
     field = form.fields["username"]
     assert int(field.widget.attrs["maxlength"]) >= len(longest) == 96
     assert field.clean(longest) == "각" * 32
+
+
+@pytest.mark.django_db(databases=["default", "chat"])
+@pytest.mark.parametrize(
+    ("path", "model"), [("/admin/authsvc/user/add/", User), ("/admin/chatsvc/chatuser/add/", ChatUser)]
+)
+def test_an_administrator_may_type_a_long_user_id_in_decomposed_hangul(path: str, model: type[User | ChatUser]):
+    client = Client()
+    client.force_login(User.objects.create_superuser("root-user", "root@example.com", "correct horse 9"))
+    passwords = {"usable_password": "true", "password1": "correct horse 9", "password2": "correct horse 9"}
+    user = {"user_id": unicodedata.normalize("NFD", "각" * 32), "email": "kak@example.org", "user_name": "Kak"}
+    answer = client.post(path, user | {"role": "ROLE_USER", "is_active": "on"} | passwords)
+    assert answer.status_code == 302, answer.context["errors"]
+    assert model.objects.get(email="kak@example.org").user_id == "각" * 32
 
 
 # --- By all ways ---------------------------------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from threading import Barrier
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +15,7 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
 from django.core import mail
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.test import Client
 from django.urls import URLResolver, get_resolver
 from django.utils import timezone
@@ -256,6 +259,25 @@ def test_a_recovery_code_works_once_however_it_is_typed(user: User, codes: list[
     assert give_code(client, codes[0]).status_code == 200
     let_time_pass(StaticDevice)
     assert give_code(client, codes[1]).status_code == 302
+
+
+def test_of_requests_that_bring_the_same_recovery_code_at_once_one_is_taken(user: User, codes: list[str]):
+    device = devices.second_factor_of(user)
+    together = Barrier(6)
+
+    def take() -> bool:
+        together.wait()
+        try:
+            return devices.take_code(device, codes[0]).is_right
+        except devices.TooSoonError:
+            return False
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(6) as pool:
+        taken = [future.result() for future in [pool.submit(take) for _ in range(6)]]
+    assert taken.count(True) == 1
+    assert devices.recovery_codes_left(user) == 9
 
 
 def test_wrong_codes_make_the_next_one_wait_but_never_for_long(
