@@ -37,7 +37,7 @@ PAGES: Final = """
 /                                                  login 200   200   200   200   | login 200   200   200   200
 login/                                             200   302   302   302   302   | 200   200   200   200   200
 logout/                                            302   405   405   405   405   | 302   302   302   302   302
-password_change/                                   login 200   200   200   200   | login 200   200   200   200
+password_change/                                   login 302   302   302   302   | login 302   302   302   302
 password_change/done/                              login 200   200   200   200   | login 405   405   405   405
 autocomplete/                                      login 403   200   200   200   | login 405   405   405   405
 jsi18n/                                            login 200   200   200   200   | login 405   405   405   405
