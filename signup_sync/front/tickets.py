@@ -18,7 +18,7 @@ from django.http import HttpResponseBase
 from django.utils.crypto import salted_hmac
 from uuid_utils.compat import uuid7
 
-BROWSER_COOKIE: Final = "signup_browser"
+BROWSER_COOKIE: Final = f"{settings.COOKIE_PREFIX}signup_browser"
 _PAGE_SALT: Final = "signup-page-ticket"
 # The contents that one form may sign up with: each that was changed costs every later post a question more.
 CONTENTS_MAX: Final = 8

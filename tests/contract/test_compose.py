@@ -198,7 +198,7 @@ REDIS_OF = {
 
 
 @pytest.mark.parametrize(
-    ("roles", "databases", "kafka", "redis", "signs"),
+    ("roles", "databases", "user_of_kafka", "user_of_redis", "signs"),
     [
         (WEB, ("auth", "chat", "customer"), "auth", "auth", True),
         (AUTH_WORKERS, ("auth",), "auth", "auth", False),
@@ -207,16 +207,21 @@ REDIS_OF = {
         (("set-up-kafka",), (), "admin", "none", False),
     ],
 )
-def test_a_role_gets_the_secrets_that_it_needs_and_no_other(roles, databases, kafka, redis, signs):
+def test_a_role_gets_the_secrets_that_it_needs_and_no_other(roles, databases, user_of_kafka, user_of_redis, signs):
     for role in roles:
         environment = environment_of(role)
         expected = dict.fromkeys(DATABASE_OF.values(), NOWHERE)
         expected |= {DATABASE_OF[service]: run_time_database(service) for service in databases}
         assert {name: environment[name] for name in expected} == expected
-        assert json.loads(environment["KAFKA_CLIENT_CONFIG"]) == kafka_user(kafka)
-        assert environment["REDIS_URL"] == REDIS_OF[redis]
+        assert json.loads(environment["KAFKA_CLIENT_CONFIG"]) == kafka_user(user_of_kafka)
+        assert environment["REDIS_URL"] == REDIS_OF[user_of_redis]
         assert ("SECRET_KEY" in environment, "EMAIL_URL" in environment) == (signs, signs)
-        told = [*expected.values(), environment["KAFKA_CLIENT_CONFIG"], REDIS_OF[redis], environment.get("SECRET_KEY")]
+        told = [
+            *expected.values(),
+            environment["KAFKA_CLIENT_CONFIG"],
+            REDIS_OF[user_of_redis],
+            environment.get("SECRET_KEY"),
+        ]
         assert_no_other_secret(environment, told)
 
 

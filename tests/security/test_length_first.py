@@ -118,6 +118,14 @@ def test_a_field_of_the_api(web: Web, name: str):
     )
 
 
+def test_a_token_that_confirms(web: Web):
+    def confirm(token: str) -> int | None:
+        body = json.dumps({"token": token}, ensure_ascii=False).encode()
+        return web.send("POST", "/user/confirmations", body, Content_Type="application/json")
+
+    assert_cheap(web, partial(confirm, "x"), {which: partial(confirm, text) for which, text in of_sizes(FIELD_SIZES)})
+
+
 @pytest.mark.parametrize("body", [b'{"userId":' + b"[" * 60_000, b'{"userId":' + b"9" * 60_000 + b"}"])
 def test_json_that_is_deep_or_a_number_that_is_long(web: Web, body: bytes):
     act = partial(web.send, "POST", "/user", body, Content_Type="application/json")
@@ -168,6 +176,10 @@ FORMS: dict[str, tuple[str, dict[str, str]]] = {
     "admin login": ("/admin/login/", {"username": "mina", "password": "wrong"}),
     "forgotten password": ("/password/", {"email": "nobody@example.org"}),
     "new password": ("/account/password/", {"old_password": "x", "new_password1": "y", "new_password2": "y"}),
+    "confirmation": ("/signup/confirm/x/", {"token": "x"}),
+    "code": ("/login/code/", {"code": "123456"}),
+    "two-factor setup": ("/account/two-factor/setup/", {"code": "123456"}),
+    "two-factor off": ("/account/two-factor/off/", {"code": "123456", "password": "x"}),
     "language": ("/language/", {"language": "en", "next": "/signup/"}),
     "new user": ("/admin/authsvc/user/add/", {
         "user_id": "mina", "email": "m", "user_name": "Mina", "role": "ROLE_USER", "password1": "x", "password2": "y",
@@ -226,6 +238,7 @@ def test_the_gateway_takes_no_more_than_a_form_needs(stack: Stack, path: str, mo
     [
         "/admin/authsvc/user/?q=", "/admin/authsvc/signup/?q=", "/admin/chatsvc/chatuser/?q=",
         "/admin/customersvc/customer/?q=", "/admin/eventbus/deadletter/?q=", "/admin/auth/group/?q=",
+        "/admin/authsvc/unconfirmedsignup/?q=", "/signup/confirm/",
         "/admin/authsvc/signup/?lights=", "/admin/authsvc/signup/?failure=", "/admin/authsvc/signup/?begun=",
         "/admin/authsvc/user/?role__exact=", "/admin/authsvc/signup/?p=", "/admin/authsvc/signup/?o=",
         "/admin/eventbus/deadletter/?group=", "/admin/authsvc/trafficminute/?span=", "/admin/eventbus/topic/x/?key=",
