@@ -77,6 +77,22 @@ async def test_a_page_that_is_shown_follows_and_sees_the_lights_turn(
     await version_after(socket, 3)
 
 
+async def test_who_posts_again_while_a_page_is_shown_is_answered_at_once(
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
+) -> None:
+    socket = await connected(open_socket())
+    await relays().sign_up(signup_id, user)
+    await state_of(socket)
+
+    async def is_followed() -> bool:
+        return auth.streams[str(signup_id)] == 1
+
+    await eventually_async(is_followed, what="the shown sign-up is followed")
+    began = time.monotonic()
+    assert (await relays().sign_up(signup_id, user)).awaiting == "confirmation"
+    assert time.monotonic() - began < 4
+
+
 async def test_a_relay_ends_when_the_last_page_is_closed(
     open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
 ) -> None:
