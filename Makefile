@@ -16,7 +16,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 # Here while a new environment is being filled: what an interrupted start left of one is not to be trusted.
 UNFINISHED := $(VENV)/.unfinished
 
-.PHONY: help run admin test setup check test-unit test-embedded test-real chaos bench bench-profile format messages lock clean
+.PHONY: help run admin test setup check audit test-unit test-embedded test-real chaos bench bench-profile format messages lock clean
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ check: $(INSTALLED_DEV) ## The quick half: format, lint, types, who imports whom
 	$(BIN)/lint-imports
 	DATA_DIR=$(VENV)/check $(MANAGE) makemigrations --check --dry-run
 	$(PYTEST) -q tests/unit/test_translations.py
+
+audit: $(INSTALLED_DEV) ## Known vulnerabilities, licences and a bill of materials of what production installs; AUDIT has arguments for pip-audit
+	@$(BIN)/python deploy/audit.py $(AUDIT)
 
 # The contract tests that need a server; the others run once, with test-unit.
 BROKER_CONTRACTS = $(shell grep -l 'pytest\.mark\.needs' tests/contract/test_*.py)

@@ -1,4 +1,4 @@
-"""The admin's page that sets a user's password: an event, and a mail to the user."""
+"""The admin's page that sets a user's password, with its security event. The mail is that of every new password."""
 
 from typing import Any
 
@@ -6,7 +6,6 @@ from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.forms import AdminPasswordChangeForm
 from django.http import HttpRequest
 
-from authsvc.models import User, password_replaced
 from authsvc.security_events import log_event_of
 
 
@@ -14,10 +13,6 @@ class PasswordEventsAdmin(UserAdmin):  # type: ignore[type-arg]  # has none at r
     def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:
         """Django calls it after every save, and for the password page it is the one method that has the request."""
         if isinstance(form, AdminPasswordChangeForm):
-            is_usable = form.cleaned_data["set_usable_password"]
-            log_event_of(
-                request, "password_changed", subject=form.user.user_id, detail=None if is_usable else "login disabled"
-            )
-            if not is_usable:  # User.save() notices new passwords alone
-                password_replaced.send(User, user=form.user)
+            detail = None if form.cleaned_data["set_usable_password"] else "login by password disabled"
+            log_event_of(request, "password_changed", subject=form.user.user_id, detail=detail)
         return super().construct_change_message(request, form, formsets, add)

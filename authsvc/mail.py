@@ -31,8 +31,8 @@ FIRST_PAUSE: Final = 1.0
 MAX_PAUSE: Final = 60.0
 # Seconds for which a mail is tried: as long as the link of a password reset works.
 TRIED_FOR: Final = 3600.0
-# Seconds that what waits gets to leave when the process ends.
-LEAVES_WITHIN: Final = 1.0
+# Seconds that what waits gets to leave when the process ends: less than the web process takes to close all else.
+LEAVES_WITHIN: Final = 0.8
 
 # Gives the mail to send, or None when there is none to send after all.
 Compose = Callable[[], EmailMessage | None]
@@ -112,9 +112,10 @@ class MailWorker:
         return is_taken
 
     def drain(self, within: float = LEAVES_WITHIN) -> None:
-        """Gives what is due `within` seconds to leave, and drops the rest: the process ends."""
+        """Gives what is due `within` seconds to leave, and drops the rest: the process ends. Called again, it does not
+        wait again for what hangs."""
         with self._changed:
-            self._changed.wait_for(lambda: not (self._in_hand or self._is_due()), within)
+            self._changed.wait_for(lambda: not (self._is_sending_in_time() or self._is_due()), within)
             left = len(self._heap)
             self._heap.clear()
             if self._in_hand is not None:
@@ -137,6 +138,9 @@ class MailWorker:
         with self._changed:
             while not self._is_due():
                 self._changed.wait(self._heap[0].due_at - time.monotonic() if self._heap else None)
+
+    def _is_sending_in_time(self) -> bool:
+        return self._in_hand is not None and self._in_hand.given_up_at > 0
 
     def _is_due(self) -> bool:
         return bool(self._heap) and self._heap[0].due_at <= time.monotonic()

@@ -19,7 +19,7 @@ from authsvc import identity
 from authsvc.lights import FAILURES_MAX, SignUpState, lights_as_document, lights_from_document
 from runtime.security_log import log_security_event
 
-# Sent with `user` in the transaction that gives an existing user another password, or none.
+# Sent with `user` in the transaction that gives an existing user another password.
 password_replaced = Signal()
 
 
@@ -79,6 +79,7 @@ class User(AbstractBaseUser, PermissionsMixin):
     objects: ClassVar[UserManager] = UserManager()
     # The second factor that the request's session has proved (authsvc.two_factor.rules.admitted).
     otp_device: Any = None
+    _has_lost_password = False
 
     USERNAME_FIELD = "user_id"
     EMAIL_FIELD = "email"
@@ -130,16 +131,22 @@ class User(AbstractBaseUser, PermissionsMixin):
         if same.exists():
             raise ValidationError({"user_id": _("This user ID is taken.")})
 
+    def set_unusable_password(self) -> None:
+        super().set_unusable_password()
+        self._has_lost_password = True
+
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """A new password also erases the hashes of the old one that sign-ups keep (docs/adr/0040)."""
+        """A new password, or none, also erases the hashes of the old one that sign-ups keep (docs/adr/0040)."""
         self.normalize()
         # Django sets `_password` from set_password() until the save, but not while it upgrades a hash's parameters.
         is_new_password = getattr(self, "_password", None) is not None and not self._state.adding
         with transaction.atomic(using=kwargs.get("using") or router.db_for_write(type(self), instance=self)):
             super().save(*args, **kwargs)
-            if is_new_password:
+            if is_new_password or self._has_lost_password:
                 SignUp.objects.filter(owner_signup_id=self.owner_signup_id, password__gt="").update(password="")
+            if is_new_password:
                 password_replaced.send(type(self), user=self)
+        self._has_lost_password = False
 
 
 class SignUp(models.Model):

@@ -72,7 +72,7 @@ class Administration(AdminSite):
         if request.method == "GET" and self.has_permission(request):
             return HttpResponseRedirect(index)
         if request.method == "GET" and may_administer(request.user):
-            messages.info(request, _("You logged in some time ago. Log in again to go on in the administration."))
+            messages.warning(request, _("You logged in some time ago. Log in again to go on in the administration."))
             # Or the page would say that this user may not see what was asked for.
             extra_context = {"user": AnonymousUser(), **(extra_context or {})}
         context = {
@@ -91,6 +91,10 @@ class Administration(AdminSite):
         )
         request.current_app = self.name
         return told_when(view(request))
+
+    def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        """At the account, where wrong passwords are counted and a change is logged: Django's page does neither."""
+        return HttpResponseRedirect(reverse("password_change"))
 
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
         apps = super().get_app_list(request, app_label)

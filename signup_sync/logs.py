@@ -26,6 +26,8 @@ _TICKET_IN_PATH = re.compile(r"(/ws/signup/|/signup/status/|/signup/confirm/|/pa
 # become a line of 1 MB (docs/adr/0038).
 TEXT_MAX: Final = 4_000
 TRACEBACK_MAX: Final = 12_000
+# user:password@ in a URL, of whatever server.
+_PASSWORD_IN_URL = re.compile(r"(://[^/\s:@\"'\\]*:)[^/\s@\"'\\]+@")
 # What a line may say beside its text, from `extra`. Django, for one, puts whole requests there.
 _EXTRA = ("signup_id", "trace_id", "actor", "subject", "address", "detail")
 
@@ -59,7 +61,7 @@ def formatter(kind: Format) -> logging.Formatter:
             structlog.processors.format_exc_info,
             shorten,
             rendered,
-            redact_tickets,
+            redact,
         ],
     )
 
@@ -83,9 +85,10 @@ def shorten(_: object, __: str, event: EventDict) -> EventDict:
     return event
 
 
-def redact_tickets(_: object, __: str, line: object) -> str:
-    """The line, whatever part of it the tickets came in by, so that who reads a log can open no sign-up with it."""
-    return _TICKET_IN_PATH.sub(r"\1[ticket]", str(line))
+def redact(_: object, __: str, line: object) -> str:
+    """The line without tickets and without passwords in URLs, whatever part of it they came in by: who reads a log can
+    open no sign-up and no server with it."""
+    return _PASSWORD_IN_URL.sub(r"\1[password]@", _TICKET_IN_PATH.sub(r"\1[ticket]", str(line)))
 
 
 def _each(convert: Callable[[Any], str], value: object) -> str | list[str]:

@@ -32,6 +32,10 @@ SEARCH_MAX: Final = 256
 SEARCHES: Final = ("q", "term")
 
 
+# Nothing here asks for any of these; what an attacker brings into a page shall not either.
+PERMISSIONS: Final = "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()"
+
+
 class InLoop(MiddlewareMixin):
     """Runs a middleware's hooks where they are called. Django takes each of them through a thread, as one could ask a
     database; of these none does but where `has_to_ask` says so (docs/adr/0037)."""
@@ -125,8 +129,9 @@ class XFrameOptions(InLoop, clickjacking.XFrameOptionsMiddleware):
 
 
 class ContentSecurityPolicy(InLoop):
-    """Puts the policy on every page, the admin's too. Django has such a middleware from 6.0."""
+    """Puts the policies on every page, the admin's too. Django has such a middleware from 6.0."""
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         response.headers.setdefault("Content-Security-Policy", POLICY)
+        response.headers.setdefault("Permissions-Policy", PERMISSIONS)
         return response

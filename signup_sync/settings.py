@@ -379,6 +379,15 @@ ADMIN_SESSION_AGE = env.int("ADMIN_SESSION_AGE", default=12 * 3600)
 ADMIN_SESSION_IDLE = env.int("ADMIN_SESSION_IDLE", default=3600)
 SESSION_ENGINE = "authsvc.sessions"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = PRODUCTION
+# Browsers take a cookie of such a name over HTTPS alone and from this very host, so that neither a host beside it nor
+# somebody in between can plant one. Without HTTPS there would be no cookie at all.
+COOKIE_PREFIX = "__Host-" if PRODUCTION else ""
+SESSION_COOKIE_NAME = f"{COOKIE_PREFIX}sessionid"
+CSRF_COOKIE_NAME = f"{COOKIE_PREFIX}csrftoken"
+LANGUAGE_COOKIE_NAME = f"{COOKIE_PREFIX}django_language"
+MESSAGE_STORAGE = "signup_sync.message_storage.Storage"
+# No script of ours reads one.
+CSRF_COOKIE_HTTPONLY = LANGUAGE_COOKIE_HTTPONLY = True
 # A page's address may hold a ticket: other sites are told the origin alone, and so are our own logs.
 SECURE_REFERRER_POLICY = "strict-origin"
 # A page that another site's page opened, or that ours opened, shares no browsing context with it.

@@ -133,9 +133,9 @@ class Stack:
             with stack.running():
                 yield stack
 
-    def add_web(self, name: str, port: int) -> Role:
-        """One more process of the web application, not started yet."""
-        return self._add(name, (*MANAGE, "serve", "--port", str(port)), env=self.env, port=port)
+    def add_web(self, name: str, port: int, **settings: str) -> Role:
+        """One more process of the web application, not started yet; `settings` are more of its environment."""
+        return self._add(name, (*MANAGE, "serve", "--port", str(port)), env=self.env | settings, port=port)
 
     def add_consumer(self, name: str, *, like: str) -> Role:
         """One more process of the consumer `like` (auth-results, chat or customer), not started yet."""

@@ -1,9 +1,9 @@
-"""Runs a role that breaks at one point of its work: it kills itself there, as `kill -9` would, or hangs.
+"""Runs a role that breaks at one point of its work: it kills itself there, as `kill -9` would, hangs, or has a bug.
 
 `python -m tests.chaos.breaks_at authsvc.writer.register_strangers dies-after -- manage.py …` wraps what this dotted
 path names *where it is used* (the module or class that looks it up). At the first call the role `dies-before` it does
-anything, `dies-after` it has returned, or `hangs` in it. `eventbus.health.BEAT_WITHIN=1` before the dashes gives a
-constant another value.
+anything, `dies-after` it has returned, or `hangs` in it; or it `raises` an error at each call.
+`eventbus.health.BEAT_WITHIN=1` before the dashes gives a constant another value.
 """
 
 import functools
@@ -50,6 +50,8 @@ def breaking(function: Callable[..., Any], how: str) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> None:
         if how == "hangs":
             threading.Event().wait()
+        if how == "raises":
+            raise RuntimeError("a bug of this test", args, kwargs)
         if how == "dies-after":
             function(*args, **kwargs)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -75,7 +75,7 @@ def stack(here: network.Namespace, descriptors: None) -> Iterator[Stack]:
     with (
         PostgresqlServer() as postgresql,
         KafkaServer() as kafka,
-        Stack.real(postgresql=postgresql, kafka=kafka) as stack,
+        Stack.real(postgresql=postgresql, kafka=kafka, HELD_PER_SIGNUP="0") as stack,
     ):
         assert stack.caddy
         stack.caddy.stop()

@@ -8,20 +8,22 @@ import participant.identity
 from authsvc.models import Role
 
 # Characters whose folding, composing or lower-casing is odd, beside any others.
-TEXTS = st.text(st.one_of(st.characters(), st.sampled_from("ßẞİıΐΰΣς\u0345\u0301\u0323ſﬃﷺＡ각ㅎ \u3000")))
+TEXTS = st.text(st.one_of(st.characters(), st.sampled_from("ßẞİıΐΰΣς\u0345\u0301\u0323ſﬃﷺＡ각ㅎ @.。-\u00ad \u3000")))
+# At the length from which on neither side normalises, and beyond.
+LONG = st.builds(lambda text, size: (text * (size // len(text) + 1))[:size], st.text(min_size=1), st.integers(100, 600))
 
 
-@given(TEXTS)
+@given(TEXTS | LONG)
 def test_both_sides_hold_the_same_user_ids_to_be_the_same(text):
     assert participant.identity.user_id_key(text) == authsvc.identity.user_id_key(text)
 
 
-@given(TEXTS)
+@given(TEXTS | LONG)
 def test_both_sides_keep_the_same_user_id(text):
     assert participant.identity.normalize_user_id(text) == authsvc.identity.normalize_user_id(text)
 
 
-@given(TEXTS)
+@given(TEXTS | LONG)
 def test_both_sides_keep_the_same_email(text):
     assert participant.identity.normalize_email(text) == authsvc.identity.normalize_email(text)
 

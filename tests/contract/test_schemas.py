@@ -33,7 +33,7 @@ from authsvc.reconcile_events import (
     reconcile_requested,
 )
 from authsvc.reconcile_events import decode_answer as decode_reconcile_answer
-from authsvc.requests import BODY_MAX
+from authsvc.requests import BODY_MAX, FIELD_MAX
 from chatsvc.models import ChatUser
 from eventbus.messages import Incoming, Outgoing, dead_letter
 from participant import reconcile
@@ -361,7 +361,10 @@ def test_the_documented_limits_are_those_of_the_code():
     assert fields["email"]["maxLength"] == identity.EMAIL_MAX
     assert (fields["userPw"]["minLength"], fields["userPw"]["maxLength"]) == (PASSWORD_MIN, PASSWORD_MAX)
     assert fields["role"]["enum"] == Role.values
-    assert contract["paths"]["/user"]["post"]["requestBody"]["description"] == f"At most {BODY_MAX // 1024} KiB."
+    assert (
+        contract["paths"]["/user"]["post"]["requestBody"]["description"]
+        == f"At most {BODY_MAX // 1024} KiB, and {FIELD_MAX // 1024} KiB in one field."
+    )
 
 
 # --- The schemas refuse what they must ---------------------------------------------------------------------------

@@ -136,7 +136,7 @@ def leave_acts(client: Client, signup_id: str) -> None:
 
 
 def pages() -> Iterator[str]:
-    yield from ("/admin/", "/admin/password_change/", f"/admin/eventbus/topic/{NEW_USER_REQUESTED}/")
+    yield from ("/admin/", f"/admin/eventbus/topic/{NEW_USER_REQUESTED}/")
     yield from (f"/admin/authsvc/signup/?lights={lights}" for lights in ("red", "pending", "stalled"))
     for model, its_admin in site._registry.items():
         name = f"admin:{model._meta.app_label}_{model._meta.model_name}"

@@ -30,6 +30,7 @@ class Upstream:
         self.name = name
         self.address = f"127.0.0.1:{free_port()}"
         self.requests: list[str] = []
+        self.forwarded_for: list[list[str]] = []
         self.go_on = asyncio.Event()
         self.streams = 0
         app = web.Application(client_max_size=4 * 1_000_000)
@@ -55,6 +56,7 @@ class Upstream:
     async def _answer(self, request: web.Request) -> web.Response:
         body = await request.read()
         self.requests.append(request.path)
+        self.forwarded_for.append(request.headers.getall("X-Forwarded-For"))
         headers = {
             "Signup-Ticket": TICKET,
             "Set-Cookie": f"signup_browser={TICKET}",
@@ -149,6 +151,26 @@ async def test_instances_of_auth_take_turns_and_the_rest_goes_to_web(client):
     assert await answered_by(client, "/user/signups/1", times=2) == {"first": 1, "second": 1}
     for path in ("/signup/", "/users", "/admin/", "/userx/y"):
         assert await answered_by(client, path, times=1) == {"web": 1}
+
+
+@pytest.mark.parametrize("path", ["/signup/", "/user"])
+@pytest.mark.parametrize(
+    ("says", "believed"),
+    [
+        ({"X-Forwarded-For": "203.0.113.9"}, "203.0.113.9"),
+        # What a client claims stands before what the proxy saw of it.
+        ({"X-Forwarded-For": "192.168.0.7, 203.0.113.9"}, "203.0.113.9"),
+        ({"X-Forwarded-For": "203.0.113.9, 192.168.0.7"}, "192.168.0.7"),
+        ({"X-Forwarded-For": "2001:db8::7"}, "2001:db8::7"),
+        ({}, "127.0.0.1"),
+        ({"X-Forwarded-For": "nonsense"}, "127.0.0.1"),
+    ],
+)
+async def test_the_roles_are_told_the_one_address_that_the_gateway_believes(client, upstreams, path, says, believed):
+    """So they need to know the gateway alone, and not what stands before it."""
+    async with client.get(path, headers=says) as response:
+        assert response.status == 200
+    assert [seen for upstream in upstreams for seen in upstream.forwarded_for] == [[believed]]
 
 
 async def test_first_event_arrives_while_the_stream_is_open(client, upstreams):

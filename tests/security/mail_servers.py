@@ -1,6 +1,7 @@
 """Mail servers to send to: one that takes mail after a pause, and one that takes connections and never answers."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -12,6 +13,9 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope
 
 from tests.servers.process import LOOPBACK
+
+# One line for each command of each mail, at INFO, hides what a failed test says.
+logging.getLogger("mail.log").setLevel(logging.WARNING)
 
 
 class Inbox:

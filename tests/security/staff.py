@@ -9,7 +9,7 @@ from django.test import Client
 from django.utils import timezone
 
 from authsvc.events import NEW_USER_REQUESTED
-from authsvc.models import SignUp, User
+from authsvc.models import SignUp, UnconfirmedSignUp, User
 from authsvc.services import NewSignUp, register_users
 from chatsvc.models import ChatUser
 from customersvc.models import Customer
@@ -66,7 +66,10 @@ def rows() -> dict[str, Model]:
         "topic": NEW_USER_REQUESTED,
         "key": b"plain-user",
     }
+    waiting = UnconfirmedSignUp(id=uuid4(), **copy, user_id_key="plain-user", password=new.password)
+    waiting.save()
     return {
+        "authsvc_unconfirmedsignup": waiting,
         "authsvc_user": User.objects.get(user_id="plain-user"),
         "authsvc_user@staff": new_user("other-staff", is_staff=True),
         "authsvc_user@superuser": new_user("other-super", is_superuser=True),

@@ -15,6 +15,7 @@ from django.contrib.admin.models import LogEntry
 from django.http import HttpResponseBase
 from django.test import RequestFactory
 from django.urls import URLResolver, get_resolver
+from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from authsvc.events import NEW_USER_REQUESTED
 from authsvc.models import User
@@ -36,7 +37,7 @@ PAGES: Final = """
 /                                                  login 200   200   200   200   | login 200   200   200   200
 login/                                             200   302   302   302   302   | 200   200   200   200   200
 logout/                                            302   405   405   405   405   | 302   302   302   302   302
-password_change/                                   login 200   200   200   200   | login 200   200   200   200
+password_change/                                   login 302   302   302   302   | login 302   302   302   302
 password_change/done/                              login 200   200   200   200   | login 405   405   405   405
 autocomplete/                                      login 403   200   200   200   | login 405   405   405   405
 jsi18n/                                            login 200   200   200   200   | login 405   405   405   405
@@ -70,6 +71,12 @@ authsvc/signup/<path:object_id>/history/           login 302   302   302   302  
 authsvc/signup/<path:object_id>/delete/            login 403   403   403   403   | login 403   403   403   403
 authsvc/signup/<path:object_id>/change/            login 403   200   200   200   | login 403   403   403   403
 authsvc/signup/<path:object_id>/                   login 302   302   302   302   | login 302   302   302   302
+authsvc/unconfirmedsignup/                         login 403   200   200   200   | login 403   200   200   200
+authsvc/unconfirmedsignup/add/                     login 403   403   403   403   | login 403   403   403   403
+authsvc/unconfirmedsignup/<path:object_id>/history/ login 403   200   200   200   | login 403   200   200   200
+authsvc/unconfirmedsignup/<path:object_id>/delete/ login 403   403   403   403   | login 403   403   403   403
+authsvc/unconfirmedsignup/<path:object_id>/change/ login 403   200   200   200   | login 403   403   403   403
+authsvc/unconfirmedsignup/<path:object_id>/        login 302   302   302   302   | login 302   302   302   302
 chatsvc/chatuser/                                  login 403   200   200   200   | login 403   200   200   200
 chatsvc/chatuser/add/                              login 403   403   200   200   | login 403   403   200   200
 chatsvc/chatuser/<path:object_id>/history/         login 403   200   200   200   | login 403   200   200   200
@@ -108,6 +115,7 @@ authsvc/user/              delete_selected login 403   403   302   302
 authsvc/user/@staff        delete_selected login 403   403   403   302
 authsvc/user/@superuser    delete_selected login 403   403   403   302
 authsvc/user/@administrator delete_selected login 403  403   403   302
+authsvc/user/              reset_two_factor login 403  403   403   302
 authsvc/signup/            replay_chosen   login 403   403   302   302
 chatsvc/chatuser/          activate        login 403   403   302   302
 chatsvc/chatuser/          deactivate      login 403   403   302   302
@@ -173,7 +181,7 @@ class Everything:
 
     def fingerprint(self) -> list[Any]:
         """All that an action may change."""
-        models = [*{type(row) for row in self.rows.values()}, LogEntry, DeadLetterAct]
+        models = [*{type(row) for row in self.rows.values()}, LogEntry, DeadLetterAct, TOTPDevice]
         return [list(model.objects.order_by("pk").values()) for model in models]
 
     def answers(self, page: str, method: str) -> list[str]:
@@ -209,6 +217,8 @@ def test_each_action_does_what_it_does_only_for_those_whom_the_table_names(every
     row = everything.rows[path.strip("/").replace("/", "_") + (f"@{which}" if which else "")]
     if action == "activate":
         type(row).objects.update(is_active=False)
+    if action == "reset_two_factor":
+        TOTPDevice.objects.create(user=row, name="authenticator")
     clients = [client_of(person) for person in everything.people]
     before = everything.fingerprint()
     for client, answer in zip(clients, expected, strict=True):

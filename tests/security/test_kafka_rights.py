@@ -3,6 +3,8 @@
 import json
 import os
 import secrets
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,7 +30,7 @@ from eventbus.subscriptions import subscriptions_of
 from eventbus.topics import dead_letter_topic
 from tests.contract.test_compose import services
 from tests.servers.composed import ComposedKafka, kafka_client
-from tests.servers.process import ROOT
+from tests.servers.process import LOOPBACK, ROOT
 from tests.waiting import PATIENCE, eventually
 
 FILE = ROOT / "deploy" / "kafka-acls.toml"
@@ -227,14 +229,31 @@ def test_only_the_administrator_makes_topics_and_gives_rights(composed, role):
 
 
 @pytest.mark.needs("kafka")
-@pytest.mark.parametrize("port", ["port", "controller_port"])
-@pytest.mark.parametrize("password", [None, "wrong"])
-def test_nobody_gets_in_without_a_password(composed, port, password):
-    config = {"bootstrap.servers": f"127.0.0.1:{getattr(composed, port)}", "log_level": 0, "error_cb": lambda _: None}
-    if password:
-        config |= {**kafka_client(services()["set-up-kafka"]), "sasl.password": password}
+@pytest.mark.parametrize("changed", [{"security.protocol": "PLAINTEXT"}, {"sasl.password": "wrong"}])
+def test_nobody_gets_in_without_a_password(composed, changed):
     with pytest.raises(KafkaException):
-        AdminClient(config).list_topics(timeout=2)
+        AdminClient(client(composed, "set-up-kafka", **changed)).list_topics(timeout=2)
+
+
+def answers_a_stranger(port: int) -> bool:
+    """Whether a broker or controller answers DescribeCluster (version 0) to who has not said who they are."""
+    header = struct.pack(">hhih", 60, 0, 1, -1) + b"\0"
+    body = b"\0\0"
+    with socket.create_connection((LOOPBACK, port), timeout=PATIENCE) as connection:
+        connection.sendall(struct.pack(">i", len(header + body)) + header + body)
+        try:
+            return connection.recv(1) != b""
+        except ConnectionResetError:
+            return False
+
+
+@pytest.mark.needs("kafka")
+def test_neither_broker_nor_controller_answers_a_stranger(composed, kafka):
+    """Whoever may talk to the controller may change every right."""
+    assert answers_a_stranger(kafka.port)
+    assert answers_a_stranger(kafka.controller_port)
+    assert not answers_a_stranger(composed.port)
+    assert not answers_a_stranger(composed.controller_port)
 
 
 @pytest.mark.needs("kafka")

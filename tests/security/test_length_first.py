@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import pytest
 
+from tests.client import request
 from tests.conftest import Person, new_person
 from tests.e2e.test_api import log_in
 from tests.security.worst_texts import cpu_of_process, too_dear, worst_texts
@@ -54,6 +55,8 @@ class Web:
                 answer = connection.getresponse()
                 if answer.status != HTTPStatus.SWITCHING_PROTOCOLS:  # a socket's answer has no end
                     answer.read()
+                # Whatever it is, it is refused in order: a crash is cheap, too.
+                assert answer.status < HTTPStatus.INTERNAL_SERVER_ERROR, path[:100]
                 return answer.status
             return None
         finally:
@@ -115,6 +118,14 @@ def test_a_field_of_the_api(web: Web, name: str):
     )
 
 
+def test_a_token_that_confirms(web: Web):
+    def confirm(token: str) -> int | None:
+        body = json.dumps({"token": token}, ensure_ascii=False).encode()
+        return web.send("POST", "/user/confirmations", body, Content_Type="application/json")
+
+    assert_cheap(web, partial(confirm, "x"), {which: partial(confirm, text) for which, text in of_sizes(FIELD_SIZES)})
+
+
 @pytest.mark.parametrize("body", [b'{"userId":' + b"[" * 60_000, b'{"userId":' + b"9" * 60_000 + b"}"])
 def test_json_that_is_deep_or_a_number_that_is_long(web: Web, body: bytes):
     act = partial(web.send, "POST", "/user", body, Content_Type="application/json")
@@ -165,6 +176,10 @@ FORMS: dict[str, tuple[str, dict[str, str]]] = {
     "admin login": ("/admin/login/", {"username": "mina", "password": "wrong"}),
     "forgotten password": ("/password/", {"email": "nobody@example.org"}),
     "new password": ("/account/password/", {"old_password": "x", "new_password1": "y", "new_password2": "y"}),
+    "confirmation": ("/signup/confirm/x/", {"token": "x"}),
+    "code": ("/login/code/", {"code": "123456"}),
+    "two-factor setup": ("/account/two-factor/setup/", {"code": "123456"}),
+    "two-factor off": ("/account/two-factor/off/", {"code": "123456", "password": "x"}),
     "language": ("/language/", {"language": "en", "next": "/signup/"}),
     "new user": ("/admin/authsvc/user/add/", {
         "user_id": "mina", "email": "m", "user_name": "Mina", "role": "ROLE_USER", "password1": "x", "password2": "y",
@@ -206,10 +221,24 @@ def test_a_form_that_is_too_long_as_a_whole(web: Web, path: str, is_chunked: boo
 
 
 @pytest.mark.parametrize(
+    ("path", "most"), [("/signup/", 32_768), ("/login/", 32_768), ("/admin/login/", 65_536), ("/user", 65_536)]
+)
+def test_the_gateway_takes_no_more_than_a_form_needs(stack: Stack, path: str, most: int):
+    def post(size: int) -> int:
+        kind = "application/json" if path == "/user" else URLENCODED
+        return request(stack, "POST", path, b"x" * size, Content_Type=kind).status
+
+    # What is short enough is read, and then refused for what it says.
+    assert post(most) in (400, 403)
+    assert post(most + 1) == post(1_000_000) == 413
+
+
+@pytest.mark.parametrize(
     "path",
     [
         "/admin/authsvc/user/?q=", "/admin/authsvc/signup/?q=", "/admin/chatsvc/chatuser/?q=",
         "/admin/customersvc/customer/?q=", "/admin/eventbus/deadletter/?q=", "/admin/auth/group/?q=",
+        "/admin/authsvc/unconfirmedsignup/?q=", "/signup/confirm/",
         "/admin/authsvc/signup/?lights=", "/admin/authsvc/signup/?failure=", "/admin/authsvc/signup/?begun=",
         "/admin/authsvc/user/?role__exact=", "/admin/authsvc/signup/?p=", "/admin/authsvc/signup/?o=",
         "/admin/eventbus/deadletter/?group=", "/admin/authsvc/trafficminute/?span=", "/admin/eventbus/topic/x/?key=",

@@ -136,6 +136,16 @@ def test_the_old_password_of_a_change_is_no_way_around(user: User, caplog: pytes
     assert client.post("/account/password/", new | {"old_password": PASSWORD}).status_code == 302
 
 
+def test_the_administrations_own_page_of_a_change_is_no_way_around_either(user: User):
+    client = Client(REMOTE_ADDR=ATTACKER)
+    client.force_login(user)
+    page = "/admin/password_change/"
+    fields = {"old_password": PASSWORD, "new_password1": "quite another w0rd", "new_password2": "quite another w0rd"}
+    assert client.get(page)["Location"] == client.post(page, fields)["Location"] == "/account/password/"
+    user.refresh_from_db()
+    assert user.check_password(PASSWORD)
+
+
 def test_events_name_accounts_and_never_what_else_was_typed(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO, "security"):
         log_in(HOME, user_id="my-secret-password-in-the-wrong-field")

@@ -125,6 +125,16 @@ def test_the_account_page_changes_a_password_everywhere():
     assert verifying(OLD) == set()
 
 
+def test_without_a_password_any_more_no_sign_up_verifies_the_old_one():
+    sign_up("owner")
+    client = Client()
+    client.force_login(User.objects.create_superuser("root-user", "root@example.com", OLD))
+    path = f"/admin/authsvc/user/{User.objects.get(user_id='owner').pk}/password/"
+    assert client.post(path, {"usable_password": "false", "unset-password": "1"}).status_code == 302
+    assert not User.objects.get(user_id="owner").has_usable_password()
+    assert verifying(OLD) == set()
+
+
 def test_a_hash_with_new_parameters_is_no_new_password(settings):
     settings.PASSWORD_HASHERS = [
         "authsvc.passwords.Argon2idHasher",

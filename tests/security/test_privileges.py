@@ -142,7 +142,13 @@ def test_groups_are_changed_by_superusers_alone(events):
     form = {"name": "renamed", "permissions": [permission.pk]}
     change, delete = (reverse(f"admin:auth_group_{each}", args=[group.pk]) for each in ("change", "delete"))
     client = client_of(person_of(CHANGE))
-    for path, body in ((change, form), ("/admin/auth/group/add/", form | {"name": "own"}), (delete, {"post": "yes"})):
+    renamed = {"name": "renamed"}
+    for path, body in (
+        (change, form),
+        (change, renamed),
+        ("/admin/auth/group/add/", form | {"name": "own"}),
+        (delete, {"post": "yes"}),
+    ):
         assert client.post(path, body).status_code == 403
     chosen = {"action": "delete_selected", "_selected_action": [group.pk], "post": "yes"}
     assert client.post("/admin/auth/group/", chosen).status_code == 403

@@ -27,7 +27,7 @@ SLOW = 160
 HEAD, BODY, IDLE, STALL = 1.0, 1.5, 3, 1.5
 LATE = 6.0
 HOST = b"Host: 127.0.0.1\r\n"
-POST = b"POST %s HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\nContent-Length: 60000\r\n\r\n"
+POST = b"POST %s HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\nContent-Length: 3000\r\n\r\n"
 LIVE = b"GET /health/live HTTP/1.1\r\n" + HOST + b"\r\n"
 # Of 280 KB: with a hundred of them no buffer of the kernel has room for the answers.
 LARGE = b"GET /static/admin/js/vendor/jquery/jquery.js HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -174,7 +174,7 @@ async def test_a_body_may_take_longer_than_a_head(web: Role) -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout((HEAD + BODY) / 2):
                 await reader.read(1)
-        writer.write(b"{}".ljust(60_000))
+        writer.write(b"{}".ljust(3_000))
         assert status_of(await reader.readline()) == 422
 
 
@@ -182,7 +182,7 @@ async def outlives_every_deadline(port: int) -> bool:
     """Whether a stream stays open that has nothing to say; and a socket."""
     async with connected(port) as (reader, writer):
         form = json.dumps(new_person().form).encode()
-        head = POST.replace(b"60000", b"%d") % (b"/user", len(form))
+        head = POST.replace(b"3000", b"%d") % (b"/user", len(form))
         writer.write(head[:-2] + b"Accept: text/event-stream\r\n\r\n" + form)
         assert status_of(await reader.readline()) == 200
         await reader.readuntil(b'"complete":false')

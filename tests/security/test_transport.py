@@ -11,6 +11,7 @@ from django.core import signing
 
 from eventbus.health import Heartbeat, health_server
 from tests.security.production import ENVIRONMENT, PROXY, PUBLIC_URL, STRANGER, Web, production_web
+from tests.unit.test_settings import load_settings
 
 YEAR = "max-age=31536000; includeSubDomains; preload"
 TICKET = "0199aa00-0000-7000-8000-000000000000"
@@ -153,10 +154,28 @@ def test_what_is_refused_unread_has_the_headers_too(web: Web, path: str, status:
 
 def test_cookies_are_for_https_alone(web: Web) -> None:
     cookies = web.get_by_https("/signup/", Host="signup.example.org").cookies
-    assert len(cookies) == 2
+    page = web.get_by_https("/admin/login/", Host="signup.example.org")
+    assert "camera=()" in page.headers["permissions-policy"]
+    cookies += page.cookies
+    assert {cookie.partition("=")[0] for cookie in cookies} == {"__Host-csrftoken", "__Host-signup_browser"}
     for cookie in cookies:
         assert "; Secure" in cookie
+        assert "; HttpOnly" in cookie
         assert "; SameSite=Lax" in cookie
+        assert "; Path=/" in cookie
+        assert "Domain" not in cookie
+
+
+def test_every_cookie_of_production_has_the_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    production, _ = load_settings(monkeypatch, ENVIRONMENT)
+    names = [value for name, value in production.items() if name.endswith("_COOKIE_NAME")]
+    assert len(names) == 3
+    assert all(name.startswith("__Host-") for name in names)
+    for kind in ("SESSION", "CSRF", "LANGUAGE"):
+        # What the prefix demands (RFC 6265bis, 4.1.3.2); Django's own defaults are Path=/ and no Domain.
+        assert production[f"{kind}_COOKIE_SECURE"] is True
+        assert f"{kind}_COOKIE_PATH" not in production
+        assert f"{kind}_COOKIE_DOMAIN" not in production
 
 
 @pytest.mark.parametrize(

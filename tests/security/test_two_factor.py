@@ -2,7 +2,6 @@
 
 import re
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from threading import Barrier
@@ -35,12 +34,6 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat
 PASSWORD = "correct horse 9"
 PAGES = "/account/two-factor/"
 OWN_PAGES = ("/account/", "/account/password/", PAGES, f"{PAGES}setup/", f"{PAGES}codes/", f"{PAGES}off/")
-
-
-@pytest.fixture(autouse=True)
-def no_mail_is_left() -> Iterator[None]:
-    yield
-    sent()
 
 
 @pytest.fixture

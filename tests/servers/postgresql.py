@@ -101,6 +101,10 @@ class PostgresqlServer(Server):
         owner, for migrations, and a role that only reads and writes rows. Their names begin with `prefix`."""
         run_create_databases(self, prefix=prefix)
 
+    def superuser_env(self) -> dict[str, str]:
+        """What libpq's programs need to be the superuser."""
+        return {"PGHOST": LOOPBACK, "PGPORT": str(self.port), "PGUSER": "postgres"}
+
     def run_time_env(self, prefix: str) -> dict[str, str]:
         """The addresses of these databases for every role but migrations."""
         return {f"{service.upper()}_DATABASE_URL": self._url_of(f"{prefix}{service}", "") for service in SERVICES}
@@ -150,11 +154,9 @@ def run_create_databases(server: PostgresqlServer, *, prefix: str = "", password
     services = [prefix + service for service in SERVICES]
     kinds = ("DATABASE", "OWNER")
     passwords = {f"{service.upper()}_{kind}_PASSWORD": password for service in services for kind in kinds}
-    connection = {"PGHOST": LOOPBACK, "PGPORT": str(server.port), "PGUSER": "postgres", "SERVICES": " ".join(services)}
+    environment = os.environ | passwords | server.superuser_env() | {"SERVICES": " ".join(services)}
     script = ROOT / "deploy" / "create-databases.sh"
-    done = subprocess.run(
-        [script], env=os.environ | passwords | connection, capture_output=True, text=True, check=False, timeout=60
-    )
+    done = subprocess.run([script], env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

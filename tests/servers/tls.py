@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from tests.servers.kafka import KafkaServer
-from tests.servers.postgresql import SERVICES, PostgresqlServer
+from tests.servers.postgresql import PostgresqlServer, run_create_databases
 from tests.servers.process import LOOPBACK
 from tests.servers.redis import RedisServer
 
@@ -79,12 +79,26 @@ class TlsPostgresqlServer(PostgresqlServer):
         )
         (self.directory / "data" / "pg_hba.conf").write_text("hostssl all all 127.0.0.1/32 scram-sha-256\n")
 
-    def url(self, database: str) -> str:
-        return self.url_with(database, host=HOST, sslmode="verify-full", sslrootcert=str(self.authority.ca))
+    def superuser_env(self) -> dict[str, str]:
+        checked = {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": str(self.authority.ca), "PGPASSWORD": self.password}
+        return super().superuser_env() | {"PGHOST": HOST} | checked
 
-    def url_with(self, database: str, *, host: str, **options: str) -> str:
+    def create_services(self, prefix: str) -> None:
+        run_create_databases(self, prefix=prefix, password=self.password)
+
+    def url(self, database: str) -> str:
+        return self._checked_url("postgres", database)
+
+    def _url_of(self, database: str, suffix: str) -> str:
+        return self._checked_url(database + suffix, database)
+
+    def _checked_url(self, role: str, database: str) -> str:
+        ca = str(self.authority.ca)
+        return self.url_with(database, host=HOST, role=role, sslmode="verify-full", sslrootcert=ca)
+
+    def url_with(self, database: str, *, host: str, role: str = "postgres", **options: str) -> str:
         query = "&".join(f"{name}={quote(value, safe='')}" for name, value in options.items())
-        return f"postgres://postgres:{quote(self.password, safe='')}@{host}:{self.port}/{database}?{query}"
+        return f"postgres://{role}:{quote(self.password, safe='')}@{host}:{self.port}/{database}?{query}"
 
 
 class SaslKafkaServer(KafkaServer):
@@ -168,6 +182,3 @@ class TlsRedisServer(RedisServer):
     def url_with(self, *, scheme: str = "rediss", host: str = HOST, password: str = password, **options: str) -> str:
         query = "&".join(f"{name}={quote(value, safe='')}" for name, value in options.items())
         return f"{scheme}://:{quote(password, safe='')}@{host}:{self.port}/0" + (f"?{query}" if query else "")
-
-
-__all__ = ["HOST", "LOOPBACK", "SERVICES", "Authority", "SaslKafkaServer", "TlsPostgresqlServer", "TlsRedisServer"]

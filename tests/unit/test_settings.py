@@ -10,10 +10,7 @@ from typing import Any
 
 import environ
 import pytest
-from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
-from django.test import override_settings
-from django.utils.module_loading import import_string
 
 from signup_sync.local.running import announced
 
@@ -87,21 +84,6 @@ def test_production_starts_with_all_that_is_obligatory(monkeypatch: pytest.Monke
     assert settings["SECRET_KEY"] == IN_PRODUCTION["SECRET_KEY"]
     assert settings["SESSION_COOKIE_SECURE"] is True
     assert settings["DEBUG"] is False
-
-
-def test_production_is_what_djangos_deployment_checks_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its deployment checks know middleware by Django's own names alone."""
-    production, _ = load_settings(monkeypatch, IN_PRODUCTION)
-    derived = [import_string(name) for name in production["MIDDLEWARE"]]
-    names = [f"{base.__module__}.{base.__name__}" for each in derived for base in each.__mro__]
-    of_django = [name for name in names if name.startswith("django.") and name.endswith("Middleware")]
-    said = {
-        name: value for name, value in production.items() if name.startswith(("SECURE_", "SESSION_", "CSRF_", "X_"))
-    }
-    with override_settings(**said, DEBUG=False, ALLOWED_HOSTS=["x"], SILENCED_SYSTEM_CHECKS=[], MIDDLEWARE=of_django):
-        found = {each.id for each in run_checks(tags=["security"], include_deployment_checks=True)}
-    assert len(of_django) == 8
-    assert found == set()
 
 
 @pytest.mark.parametrize("name", sorted(IN_PRODUCTION.keys() - {"PRODUCTION", "SECRET_KEY"}))

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from authsvc.hub import Watch
 from authsvc.lights import SignUpState, Status, Verdict
-from authsvc.streams import follow
+from authsvc.streams import after_first, follow
 from tests.waiting import PATIENCE
 
 SERVICES = ["auth", "chat", "customer"]
@@ -159,3 +159,39 @@ async def test_it_ends_when_the_client_leaves_or_it_is_too_old(begun, settings):
     assert ids(await read(follow(watch, [begun], seen=0))) == []
     settings.STREAM_MAX_AGE = 0.05
     assert ids(await read(follow(Watch(), [begun], seen=0))) == [1]
+
+
+async def test_an_unconfirmed_sign_up_is_never_delayed_and_its_deadline_begins_when_it_is_confirmed(begun, settings):
+    settings.SIGNUP_DEADLINE, settings.STREAM_HEARTBEAT = 1, 1
+    old = timezone.now() - timedelta(hours=23)
+    watch, unconfirmed = Watch(), msgspec.structs.replace(begun, started_at=old, is_unconfirmed=True)
+    stream = follow(watch, [unconfirmed], seen=0)
+    texts = await take(stream, 4)
+    assert b'"awaiting":"confirmation"' in texts[1]
+    assert texts[2:] == [b": still here\n\n"] * 2
+    settings.STREAM_HEARTBEAT = 600
+    confirmed = decide(msgspec.structs.replace(begun, started_at=timezone.now()), "auth")
+    watch.offer(confirmed)
+    [text] = await take(stream, 1)
+    assert ids([text]) == [2]
+    assert b"awaiting" not in text
+    # Now it takes long.
+    assert await take(stream, 1) == [b"event: delayed\ndata: {}\n\n"]
+    watch.offer(decide(confirmed, "chat", "customer"))
+    assert ids(await read(stream)) == [3]
+
+
+@pytest.mark.parametrize("has_left", [True, False])
+async def test_what_follows_an_answer_is_done_once_the_first_text_is_sent_or_the_reader_has_left(begun, has_left):
+    done = []
+    stream = after_first(follow(Watch(), [begun], seen=0), lambda: done.append(True))
+    assert b"id: 1" in await anext(stream)
+    assert done == []
+    if has_left:
+        await stream.aclose()
+    else:
+        waiting = asyncio.create_task(anext(stream))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+    assert done == [True]

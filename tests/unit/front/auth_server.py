@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -21,6 +22,7 @@ class SignUp:
     content: dict[str, str]
     version: int = 1
     is_stalled: bool = False
+    is_unconfirmed: bool = False
     took: dict[str, int] = field(default_factory=dict)
     services: dict[str, dict[str, str]] = field(
         default_factory=lambda: {service: {"status": "PENDING"} for service in SERVICES}
@@ -34,13 +36,18 @@ class SignUp:
 
     @property
     def state(self) -> dict[str, Any]:
-        return {
+        state: dict[str, Any] = {
             "signupId": self.signup_id,
             "version": self.version,
             "complete": self.is_complete,
             "services": self.services,
             "took": self.took,
-        } | ({"stalled": True} if self.is_stalled else {})
+        }
+        if self.is_stalled:
+            state["stalled"] = True
+        if self.is_unconfirmed:
+            state["awaiting"] = "confirmation"
+        return state
 
     @property
     def event(self) -> bytes:
@@ -48,13 +55,16 @@ class SignUp:
 
 
 class AuthServer:
-    """Speaks `POST /user`, the state and the stream. `verdict` is auth's own of each new sign-up: None leaves it
-    pending. `problems` are answered first, one to each post, and nothing is while `may_answer` is not set."""
+    """Speaks `POST /user`, the state, the stream and the confirmation. `verdict` is auth's own of each new sign-up:
+    None leaves it pending, and `asks_for_confirmation` has it wait for that first. `problems` are answered first, one
+    to each post, and nothing is while `may_answer` is not set."""
 
     def __init__(self) -> None:
         self.signups: dict[str, SignUp] = {}
         self.verdict: dict[str, str] | None = {"status": "SUCCESS"}
         self.problems: list[web.Response] = []
+        self.asks_for_confirmation = False
+        self.confirmed: list[str] = []  # tokens
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.posts: list[tuple[str, dict[str, str]]] = []
@@ -67,6 +77,7 @@ class AuthServer:
         self._open: set[web.StreamResponse] = set()
         application = web.Application()
         application.router.add_post("/user", self._post)
+        application.router.add_post("/user/confirmations", self._confirm)
         application.router.add_get("/user/signups/{id}", self._show)
         application.router.add_get("/user/signups/{id}/events", self._events)
         self._server = TestServer(application)
@@ -117,11 +128,26 @@ class AuthServer:
         is_new = signup is None
         if signup is None:
             signup = self.signups[key] = SignUp(key, content)
+            signup.is_unconfirmed = self.asks_for_confirmation
         begin = [signup.event] if is_new else []
-        if is_new and self.verdict is not None:
+        if is_new and not signup.is_unconfirmed and self.verdict is not None:
             signup.services["auth"] = dict(self.verdict)
             signup.version = 2
         return await self._stream(request, signup, [*begin, *([signup.event] if signup.version > 1 else [])])
+
+    async def confirm(self, signup_id: str) -> None:
+        """What a link does, wherever it was opened."""
+        self.signups[signup_id].is_unconfirmed = False
+        await self.turn(signup_id, "auth", "SUCCESS")
+
+    async def _confirm(self, request: web.Request) -> web.StreamResponse:
+        token = (await request.json())["token"]
+        if self.problems:
+            return self.problems.pop(0)
+        self.confirmed.append(token)
+        signup_id = str(UUID(token[:32]))
+        await self.confirm(signup_id)
+        return web.json_response(self.signups[signup_id].state)
 
     async def _show(self, request: web.Request) -> web.StreamResponse:
         self.reads += 1

@@ -95,6 +95,25 @@ def test_tickets_are_redacted_wherever_they_come_in(logger, kind):
 
 
 @pytest.mark.parametrize("kind", ["json", "console"])
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgres://auth:se%2Fcret@db:5432/auth", "postgres://auth:[password]@db:5432/auth"),
+        ("rediss://:secret@redis/0", "rediss://:[password]@redis/0"),
+        ("smtp+tls://me:secret@mail:587", "smtp+tls://me:[password]@mail:587"),
+        ("https://host:8443/a@b", "https://host:8443/a@b"),
+        ("http://host/x:y@z", "http://host/x:y@z"),
+    ],
+)
+def test_a_password_in_a_url_is_redacted(logger, kind, url, shown):
+    lines = lines_of(logger, kind)
+    logger.error("can't reach %s", url, exc_info=LookupError(f"'{url}'"))
+    text = "\n".join(lines.written)
+    assert "secret" not in text.replace("se%2Fcret", "secret")
+    assert text.count(shown) == 2
+
+
+@pytest.mark.parametrize("kind", ["json", "console"])
 def test_a_traceback_shows_no_local_variable_and_extras_of_others_are_left_out(logger, kind):
     lines = lines_of(logger, kind)
 

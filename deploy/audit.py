@@ -1,0 +1,76 @@
+"""`make audit`: known vulnerabilities, licences and a bill of materials of what production installs (requirements.txt).
+
+Arguments go to pip-audit, for a database of vulnerabilities elsewhere: `--vulnerability-service osv --osv-url URL`.
+Writes licences.txt and sbom.cdx.json into AUDIT_DIR (default: var/audit). Its exit code is 1 where a dependency has a
+known vulnerability or no bill could be written, and 0 otherwise, also where no database can be reached: it says so.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = Path(os.environ.get("AUDIT_REQUIREMENTS", ROOT / "requirements.txt"))
+FOLDER = Path(os.environ.get("AUDIT_DIR", ROOT / "var" / "audit"))
+# Beside this Python: the environment's own.
+BIN = Path(sys.executable).parent
+
+
+def main(arguments: Sequence[str]) -> int:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    is_sound = audit(arguments)
+    list_licences()
+    write_bill()
+    return 0 if is_sound else 1
+
+
+def audit(arguments: Sequence[str]) -> bool:
+    """Whether nothing is known against the dependencies, as far as somebody could be asked."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        command = [f"{BIN}/pip-audit", "--requirement", f"{REQUIREMENTS}", "--disable-pip", "--require-hashes"]
+        command += ["--progress-spinner", "off", "--format", "json", "--output", f"{report}", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if not report.is_file():
+            lines = done.stderr.strip().splitlines() or ["no answer"]
+            print(f"Vulnerabilities: NOT AUDITED. The database could not be reached: {lines[-1]}")
+            return True
+        dependencies = json.loads(report.read_text())["dependencies"]
+    unknown = [each["name"] for each in dependencies if "skip_reason" in each]
+    if len(unknown) == len(dependencies):
+        print("Vulnerabilities: NOT AUDITED. The database could not be reached, or knows none of the dependencies.")
+        return True
+    found = [(each["name"], each["version"], flaw) for each in dependencies for flaw in each.get("vulns", ())]
+    for name, version, flaw in found:
+        print(
+            f"Vulnerable: {name} {version}: {flaw['id']}, mended in {', '.join(flaw['fix_versions']) or 'no version'}"
+        )
+    print(f"Vulnerabilities: {len(found)} in {len(dependencies) - len(unknown)} dependencies.")
+    if unknown:
+        print(f"Not in the database, and not audited: {', '.join(unknown)}")
+    return not found
+
+
+def list_licences() -> None:
+    """Of the run-time dependencies that are installed here; some are for other systems."""
+    names = re.findall(r"^([\w.-]+)==", REQUIREMENTS.read_text(), re.MULTILINE)
+    command = [f"{BIN}/pip-licenses", "--from", "mixed", "--order", "license", "--packages", *names]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (FOLDER / "licences.txt").write_text(listed)
+    print(f"Licences ({FOLDER / 'licences.txt'}):\n{listed}")
+
+
+def write_bill() -> None:
+    bill = FOLDER / "sbom.cdx.json"
+    command = [f"{BIN}/cyclonedx-py", "requirements", f"{REQUIREMENTS}", "--of", "JSON", "--output-file", f"{bill}"]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    print(f"Bill of materials (CycloneDX): {bill}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,257 @@
+"""What holds of unconfirmed sign-ups inside one process: their end, their mails, and the settings that ask for them."""
+
+import logging
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.core.checks import run_checks
+from django.test import Client
+from django.utils import timezone
+from django.utils.translation import override
+
+from authsvc.confirmation import check_token, confirm, delete_expired, keep, read_token, token_for
+from authsvc.confirmation_mail import compose
+from authsvc.lights import Status
+from authsvc.management.commands.relay_signups import ERASED_AT_ONCE, Relay
+from authsvc.models import SignUp, UnconfirmedSignUp, User
+from authsvc.problems import Problem
+from authsvc.services import NewSignUp, read_states
+from livesettings.models import ROW, Overrides
+from livesettings.values import broken_rules, live, take
+from tests.conftest import Person, new_person
+
+pytestmark = [pytest.mark.needs("redis", "broker"), pytest.mark.django_db(transaction=True)]
+
+DAY = timedelta(hours=24)
+
+
+def kept(person: Person, *, age: timedelta = timedelta(), signup_id: UUID | None = None) -> UnconfirmedSignUp:
+    new = NewSignUp(
+        signup_id=signup_id or uuid4(), user_id=person.user_id, email=person.email, user_name=person.user_name,
+        role="ROLE_USER", password="a hash",
+    )  # fmt: skip
+    keep(new)
+    UnconfirmedSignUp.objects.filter(id=new.signup_id).update(created_at=timezone.now() - age)
+    return UnconfirmedSignUp.objects.get(id=new.signup_id)
+
+
+def refused(token: str) -> str:
+    with pytest.raises(Problem) as problem:
+        confirm(token)
+    return problem.value.kind
+
+
+# --- The row ----------------------------------------------------------------------------------------------------
+
+
+def test_it_reserves_nothing(person: Person):
+    rows = [kept(person) for _ in range(3)]
+    assert {row.user_id for row in rows} == {person.user_id}
+    assert not User.objects.exists()
+    assert not SignUp.objects.exists()
+
+
+def test_it_is_deleted_after_its_hours_by_the_relay(person: Person, settings):
+    old, young = kept(person, age=DAY + timedelta(seconds=1)), kept(person, age=DAY - timedelta(minutes=1))
+    relay = Relay()
+    relay.erase_expired()
+    relay.close()
+    assert list(UnconfirmedSignUp.objects.all()) == [young]
+    assert refused(token_for(old)) == "/problems/link-expired"
+    settings.SIGNUP_CONFIRM_HOURS = 1
+    assert delete_expired(ERASED_AT_ONCE) == 1
+
+
+def test_deletion_goes_by_batches(person: Person):
+    for _ in range(3):
+        kept(person, age=2 * DAY)
+    assert [delete_expired(2), delete_expired(2), delete_expired(2)] == [2, 1, 0]
+
+
+def test_its_state_is_read_like_any_other_and_goes_on_as_the_confirmed_one(person: Person):
+    row = kept(person)
+    [state] = read_states([row.id]).values()
+    assert (state.version, state.is_unconfirmed, len(state.pending)) == (1, True, 3)
+    confirm(token_for(row))
+    [state] = read_states([row.id, uuid4()]).values()
+    assert (state.version, state.is_unconfirmed) == (2, False)
+
+
+def test_a_sign_up_that_is_confirmed_between_two_readings_is_not_lost(person: Person, monkeypatch):
+    row = kept(person)
+    from authsvc import services
+
+    read = services._read_signups
+
+    def read_and_confirm(ids):
+        states = read(ids)
+        if UnconfirmedSignUp.objects.exists():
+            confirm(token_for(row))
+        return states
+
+    monkeypatch.setattr(services, "_read_signups", read_and_confirm)
+    assert read_states([row.id])[row.id].version == 2
+
+
+# --- The token --------------------------------------------------------------------------------------------------
+
+
+def test_a_token_confirms_its_own_row_and_no_later_one_of_the_same_id(person: Person):
+    mine = kept(person, age=timedelta(hours=1))
+    token = token_for(mine)
+    mine.delete()
+    victim = new_person()
+    kept(victim, signup_id=UUID(token[:32]))
+    assert refused(token) == "/problems/link-expired"
+    assert not User.objects.exists()
+
+
+@pytest.mark.parametrize("age", [DAY, 10 * DAY])
+def test_a_token_expires_even_where_the_relay_has_not_deleted_its_row(person: Person, age: timedelta):
+    assert refused(token_for(kept(person, age=age))) == "/problems/link-expired"
+
+
+@pytest.mark.parametrize("token", ["", "x", "x:y", "\ud800", "a" * 10_000, "٣" * 40])
+def test_a_token_that_nobody_was_sent_is_unknown(token: str):
+    assert refused(token) == "/problems/link-unknown"
+
+
+def test_a_token_works_once_and_whoever_comes_later_is_told(person: Person):
+    row = kept(person)
+    registration = confirm(token_for(row))
+    assert registration.is_new
+    assert registration.signup.id == row.id
+    assert User.objects.get().password == "a hash"
+    with pytest.raises(Problem) as problem:
+        check_token(token_for(row))
+    assert problem.value.kind == "/problems/link-used"
+
+
+def test_what_was_taken_meanwhile_is_refused_as_any_duplicate(person: Person):
+    first, second = kept(person), kept(person)
+    confirm(token_for(first))
+    state = confirm(token_for(second)).state
+    assert (state.lights["auth"].status, state.lights["auth"].reason) == (Status.FAIL, "duplicate: userId")
+    assert User.objects.get().owner_signup_id == first.id
+
+
+def test_a_token_says_when_its_row_was_made(person: Person):
+    row = kept(person)
+    assert read_token(token_for(row)) == (row.id, row.created_at)
+
+
+# --- The mail ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_no_mail_has_what_was_typed(language: str):
+    typed = Person("evil.example", "victim@example.org", "WARNING https://evil.example", "pass w0rd")
+    known = User.objects.create_user("known", "known@example.org", "pass w0rd 9", user_name="https://evil.example")
+    rows = [
+        kept(typed),
+        kept(Person(typed.user_id, known.email, typed.user_name, "")),
+        kept(Person("known", "other@example.org", typed.user_name, "")),
+    ]
+    subjects = set()
+    for row in rows:
+        with override(language):
+            mail = compose(row.id)
+        assert mail
+        subjects.add(mail.subject)
+        whole = mail.message().as_string() + str(mail.body)
+        for text in ("evil.example", "WARNING", "known\n", "Kim"):
+            assert text not in whole
+        assert mail.to == [row.email]
+        assert all(line.startswith("http") == ("://" in line) for line in str(mail.body).splitlines())
+    assert len(subjects) == 3
+
+
+def test_a_confirmed_or_deleted_sign_up_gets_no_mail(person: Person):
+    row = kept(person)
+    confirm(token_for(row))
+    assert compose(row.id) is None
+    assert compose(uuid4()) is None
+
+
+def test_one_mailbox_gets_so_many_mails_an_hour(person: Person):
+    user, domain = person.email.split("@")
+    mails = [compose(kept(Person(person.user_id, f"{user}+{n}@{domain}", "Kim", "")).id) for n in range(5)]
+    assert [mail is not None for mail in mails] == [True, True, True, False, False]
+    take({"RATE_LIMIT_CONFIRM": 0})
+    assert compose(kept(person).id) is not None
+    take({})
+
+
+def test_without_redis_mails_are_sent_uncounted(person: Person, settings, caplog):
+    from authsvc import rate_limits
+
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    rate_limits.attempt_limits.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert compose(kept(person).id) is not None
+    rate_limits.attempt_limits.cache_clear()
+
+
+# --- The settings and the admin -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("production", "has_server", "backend", "works"),
+    [
+        (True, True, "smtp", True),
+        (True, False, "smtp", False),
+        (True, True, "console", False),
+        (False, False, "console", True),
+        (False, True, "dummy", False),
+    ],
+)
+def test_confirmation_by_mail_needs_a_mail_server(settings, production, has_server, backend, works):
+    settings.PRODUCTION, settings.HAS_MAIL_SERVER = production, has_server
+    settings.EMAIL_BACKEND = f"django.core.mail.backends.{backend}.EmailBackend"
+    assert [error.id for error in run_checks(tags=["serve"])] == []
+    assert bool(broken_rules({"SIGNUP_CONFIRM": "mail"})) is not works
+    settings.SIGNUP_CONFIRM = "mail"
+    errors = run_checks(tags=["serve"])
+    assert [error.id for error in errors] == ([] if works else ["authsvc.E010"])
+    assert all("EMAIL_URL" in str(error.hint) for error in errors)
+
+
+def staff(*permissions: str) -> Client:
+    user = User.objects.create_user("staff-user", "staff@example.com", "correct horse 9", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def test_an_administrator_chooses_it_by_its_name(settings):
+    Overrides.objects.get_or_create(pk=ROW)
+    client, page = staff("change_overrides"), f"/admin/livesettings/overrides/{ROW}/change/"
+    shown = client.get(page).content.decode()
+    assert '<option value="mail">By mail</option>' in shown
+    assert "Default (None)" in shown
+    assert "Select a valid choice" in client.post(page, {"seen": 0, "SIGNUP_CONFIRM": "sms"}).content.decode()
+    client.post(page, {"seen": 0, "SIGNUP_CONFIRM": "mail"})
+    assert Overrides.read() == {"SIGNUP_CONFIRM": "mail"}
+    assert "None → By mail" in client.get(page).content.decode()
+    settings.EMAIL_BACKEND = "django.core.mail.backends.dummy.EmailBackend"
+    assert "needs a mail server" in client.post(page, {"seen": 1, "SIGNUP_CONFIRM": "mail"}).content.decode()
+    take({})
+    assert live.SIGNUP_CONFIRM == "none"
+
+
+def test_staff_see_unconfirmed_sign_ups_without_their_passwords(person: Person):
+    row = kept(person)
+    client, page = staff("view_unconfirmedsignup"), "/admin/authsvc/unconfirmedsignup/"
+    for path in (page, f"{page}?q={person.user_id[:6]}", f"{page}{row.id}/change/"):
+        answer = client.get(path)
+        assert answer.status_code == 200
+        assert person.email in answer.content.decode()
+        assert row.password not in answer.content.decode()
+    for path in (f"{page}add/", f"{page}{row.id}/delete/"):
+        assert client.get(path).status_code == 403
+    assert client.get(f"{page}?password__startswith=a").status_code in (302, 400)
+    client.post(page, {"action": "delete_selected", "_selected_action": [str(row.id)], "post": "yes"})
+    assert UnconfirmedSignUp.objects.filter(id=row.id).exists()

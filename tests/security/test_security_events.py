@@ -1,0 +1,179 @@
+"""What people do to accounts and operation leaves a line with a stable name, and the list of the names is complete."""
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from io import StringIO
+from pathlib import Path
+from typing import Any, get_args
+from unittest import mock
+from uuid import uuid4
+
+import pytest
+import redis
+from django.contrib.auth.tokens import default_token_generator
+from django.core.management import call_command
+from django.test import Client
+from django.utils.encoding import force_bytes
+from django.utils.http import urlsafe_base64_encode
+
+from authsvc.events import NEW_USER_REQUESTED
+from authsvc.mail import mail_worker
+from authsvc.models import User
+from authsvc.rate_limits import attempt_limits
+from authsvc.services import NewSignUp, register_users
+from eventbus.models import DeadLetter
+from eventbus.topics import ensure_topics
+from livesettings.models import ROW, Overrides
+from livesettings.values import take
+from runtime.security_log import SecurityEvent, operator
+from signup_sync import logs
+from tests.waiting import eventually
+
+ROOT = Path(__file__).resolve().parents[2]
+PASSWORD, NEW = "correct horse 9", "quite another w0rd"
+HOME = "192.0.2.1"
+
+Line = tuple[str, str | None, str | None, str | None, str | None]
+
+
+class Lines(logging.Handler):
+    """The lines as they are written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logs.formatter("json"))
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(self.format(record))
+
+    def take(self) -> list[Line]:
+        """Event, actor, subject, address and detail of each line since the last call."""
+        parsed = [json.loads(text) for text in self.texts]
+        self.texts.clear()
+        return [tuple(line.get(name) for name in ("event", "actor", "subject", "address", "detail")) for line in parsed]
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    handler = Lines()
+    logger = logging.getLogger("security")
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+
+
+@pytest.fixture
+def root(lines: Lines) -> Client:
+    client = Client(REMOTE_ADDR=HOME)
+    client.force_login(User.objects.create_superuser("root-user", "root@example.com", PASSWORD))
+    lines.take()
+    return client
+
+
+@pytest.fixture
+def mina() -> User:
+    return User.objects.create_user("mina.k", "mina@example.org", PASSWORD)
+
+
+def test_the_list_has_every_event_and_no_other():
+    listed = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "security-events.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(get_args(SecurityEvent))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_passwords(lines: Lines, mina: User, root: Client):
+    client = Client(REMOTE_ADDR=HOME)
+    client.force_login(mina)
+    lines.take()
+    new = {"new_password1": NEW, "new_password2": NEW}
+    client.post("/account/password/", new | {"old_password": PASSWORD})
+    assert lines.take() == [("password_changed", "mina.k", "mina.k", HOME, None)]
+    for email in ("mina@example.org", "nobody@example.org"):
+        Client(REMOTE_ADDR=HOME).post("/password/", {"email": email})
+    eventually(lambda: mail_worker().waiting == 0)
+    assert lines.take() == [
+        ("password_reset_requested", None, "mina.k", HOME, None),
+        ("password_reset_requested", None, None, HOME, "no account has this email address"),
+    ]
+    mina.refresh_from_db()
+    path = f"/password/{urlsafe_base64_encode(force_bytes(mina.pk))}/{default_token_generator.make_token(mina)}/"
+    guest = Client(REMOTE_ADDR=HOME)
+    place = guest.get(path, follow=True).redirect_chain[-1][0]
+    guest.post(place, {"new_password1": PASSWORD, "new_password2": PASSWORD})
+    assert lines.take() == [("password_reset", "mina.k", None, HOME, None)]
+    fields = {"password1": NEW, "password2": NEW, "usable_password": "true"}
+    root.post(f"/admin/authsvc/user/{mina.pk}/password/", fields)
+    assert lines.take() == [("password_changed", "root-user", "mina.k", HOME, None)]
+    root.post(f"/admin/authsvc/user/{mina.pk}/password/", {"usable_password": "false", "unset-password": "1"})
+    assert lines.take() == [("password_changed", "root-user", "mina.k", HOME, "login by password disabled")]
+    with mock.patch("getpass.getpass", return_value=PASSWORD):
+        call_command("changepassword", "mina.k", stdout=StringIO())
+    assert lines.take() == [("password_changed", operator(), "mina.k", None, None)]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.needs("redis")
+def test_too_many_requests_for_a_new_password(lines: Lines, settings: Any):
+    settings.RATE_LIMIT_PASSWORD = 1
+    with redis.Redis.from_url(settings.REDIS_URL) as client:
+        client.flushdb()
+    attempt_limits.cache_clear()
+    for _ in range(2):
+        Client(REMOTE_ADDR=HOME).post("/password/", {"email": "nobody@example.org"})
+    eventually(lambda: mail_worker().waiting == 0)
+    assert ("password_reset_throttled", None, None, HOME, "password") in lines.take()
+    attempt_limits.cache_clear()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.needs("redis")
+def test_live_settings(lines: Lines, root: Client):
+    Overrides.objects.get_or_create(pk=ROW)
+    page = f"/admin/livesettings/overrides/{ROW}/change/"
+    assert root.post(page, {"seen": 0, "RATE_LIMIT_LOGIN": 7, "SIGNUP_OPEN": "no"}).status_code == 302
+    assert sorted(lines.take()) == [
+        ("settings_changed", "root-user", "RATE_LIMIT_LOGIN", HOME, "0 → 7"),
+        ("settings_changed", "root-user", "SIGNUP_OPEN", HOME, "yes → no"),
+    ]
+    root.post(page, {"seen": 1, "RATE_LIMIT_LOGIN": 7, "SIGNUP_OPEN": "no"})
+    assert lines.take() == [], "nothing was changed"
+    take({})
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.needs("broker", "redis")
+def test_replays(lines: Lines, root: Client, settings: Any):
+    settings.KAFKA_PREFIX = f"events-{uuid4()}-"
+    ensure_topics([NEW_USER_REQUESTED])
+    new = NewSignUp(
+        signup_id=uuid4(), user_id="jun", email="jun@example.org", user_name="Jun", role="ROLE_USER", password="none"
+    )
+    register_users([new])
+    chosen = {"action": "replay_chosen", "_selected_action": [str(new.signup_id)], "service": "chat"}
+    root.post("/admin/authsvc/signup/", chosen)
+    assert lines.take() == [("replay", "root-user", None, HOME, "1 sign-ups, chat")]
+    call_command("replay_signups", "--all", stdout=StringIO())
+    assert lines.take() == [("replay", operator(), None, None, "1 sign-ups, every service")]
+    call_command("replay_signups", "--all", "--dry-run", stdout=StringIO())
+    assert lines.take() == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_dead_letters(lines: Lines, root: Client):
+    letters = [
+        DeadLetter.objects.create(
+            letter_topic="asked.chat.dlt", letter_partition=0, letter_offset=number, topic="asked", group="chat",
+            put_aside_at=datetime(2026, 3, 1, tzinfo=UTC), key=b"kim", value=b"{}", error="ValueError", message="no",
+        )
+        for number in range(2)
+    ]  # fmt: skip
+    first, second = (str(letter.pk) for letter in letters)
+    chosen = {"action": "discard_chosen", "_selected_action": [first], "reason": "nothing to save"}
+    root.post("/admin/eventbus/deadletter/", chosen)
+    assert lines.take() == [("dead_letter_handled", "root-user", first, HOME, "discarded")]
+    call_command("dead_letters", "discard", second, "--reason", "nothing to save", stdout=StringIO())
+    assert lines.take() == [("dead_letter_handled", operator(), second, None, "discarded")]
