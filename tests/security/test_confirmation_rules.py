@@ -1,26 +1,33 @@
 """What holds of unconfirmed sign-ups inside one process: their end, their mails, and the settings that ask for them."""
 
+import json
 import logging
 from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from asgiref.testing import ApplicationCommunicator
 from django.contrib.auth.models import Permission
 from django.core.checks import run_checks
 from django.test import Client
 from django.utils import timezone
 from django.utils.translation import override
 
+from authsvc.api import SignUpApi
 from authsvc.confirmation import check_token, confirm, delete_expired, keep, read_token, token_for
 from authsvc.confirmation_mail import compose
+from authsvc.events import NEW_USER_REQUESTED
 from authsvc.lights import Status
 from authsvc.management.commands.relay_signups import ERASED_AT_ONCE, Relay
 from authsvc.models import SignUp, UnconfirmedSignUp, User
 from authsvc.problems import Problem
 from authsvc.services import NewSignUp, read_states
+from eventbus.topics import ensure_topics
 from livesettings.models import ROW, Overrides
 from livesettings.values import broken_rules, live, take
 from tests.conftest import Person, new_person
+from tests.integration.test_signing_up import posted
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.needs("redis", "broker"), pytest.mark.django_db(transaction=True)]
 
@@ -255,3 +262,32 @@ def test_staff_see_unconfirmed_sign_ups_without_their_passwords(person: Person):
     assert client.get(f"{page}?password__startswith=a").status_code in (302, 400)
     client.post(page, {"action": "delete_selected", "_selected_action": [str(row.id)], "post": "yes"})
     assert UnconfirmedSignUp.objects.filter(id=row.id).exists()
+
+
+# --- Between instances ------------------------------------------------------------------------------------------
+
+
+async def test_a_confirmation_on_one_instance_wakes_whoever_watches_on_another(person: Person, settings):
+    settings.SIGNUP_CONFIRM, settings.KAFKA_PREFIX = "mail", f"confirmation-{uuid4()}-"
+    # So that no heartbeat can hide a wake-up that got lost; nobody but auth answers here.
+    settings.STREAM_HEARTBEAT = 600
+    ensure_topics([NEW_USER_REQUESTED])
+    watched, other, signup_id = SignUpApi(), SignUpApi(), uuid4()
+    stream = await posted(watched, person.form, signup_id)
+    assert (await stream.receive_output(PATIENCE))["status"] == 200
+    assert b'"awaiting":"confirmation"' in (await stream.receive_output(PATIENCE))["body"]
+    row = await UnconfirmedSignUp.objects.aget(id=signup_id)
+    scope = {
+        "type": "http", "method": "POST", "path": "/user/confirmations",
+        "headers": [(b"content-type", b"application/json")],
+    }  # fmt: skip
+    confirming = ApplicationCommunicator(other, scope)
+    body = json.dumps({"token": token_for(row)}).encode()
+    await confirming.send_input({"type": "http.request", "body": body, "more_body": False})
+    assert (await confirming.receive_output(PATIENCE))["status"] == 200
+    assert b"id: 2\n" in (await stream.receive_output(PATIENCE))["body"]
+    await stream.send_input({"type": "http.disconnect"})
+    await stream.wait(PATIENCE)
+    await confirming.wait(PATIENCE)
+    await watched.close()
+    await other.close()
