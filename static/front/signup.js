@@ -224,7 +224,8 @@ async function answerToForm(signal) {
     form.elements.ticket.value = answer.formTicket;
     turnTo(answer);
     unanswered.signupId = page.signupId;
-    return await post(signal);
+    const second = await post(signal);
+    return second.csrfToken ? { errors: { "": [data.words.notices.stale] } } : second;
   } catch {
     return { errors: { "": [data.words.notices.noAnswer] }, isLost: true };
   }
