@@ -40,7 +40,7 @@ from authsvc.requests import (
     read_json,
     read_signup,
 )
-from authsvc.services import NewSignUp, read_states
+from authsvc.services import KeyTakenError, NewSignUp, read_states
 from authsvc.staff import may_add_admin
 from authsvc.streams import after_first, follow
 from authsvc.tickets import forwarded_address, is_from_front, issue_ticket, opens
@@ -73,6 +73,8 @@ class SignUpApi:
             await send_problem(send, problem)
         except QueueFullError:
             await send_problem(send, unavailable("Too many sign-ups at once. Try again in a moment.", retry_after=5))
+        except KeyTakenError:
+            await send_problem(send, _expired())
         except TooManyHeldError:
             await send_problem(send, too_many("held", retry_after=RETRY_AFTER))
         except Exception as error:
@@ -335,7 +337,7 @@ def _closed() -> Problem | None:
 
 
 def _expired() -> Problem:
-    words = "The sign-up of this Idempotency-Key is too old to be repeated. Read its state, or use a new key."
+    words = "This Idempotency-Key was used before, and its sign-up is too old to be repeated. Use a new key."
     return Problem(HTTPStatus.CONFLICT, words, kind="/problems/key-expired")
 
 
