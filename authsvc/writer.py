@@ -65,7 +65,7 @@ class SignUpWriter:
         return len(self._queue) >= WAITING_MAX
 
     async def register(self, new: NewSignUp) -> Registration:
-        """Returns when the sign-up is committed. Raises KeyTakenError, what the database raised, and QueueFullError when
+        """Returns when the sign-up is committed. Raises KeyTakenError, what the database raised, QueueFullError when
         too many wait.
 
         Raises TimeoutError after SAVED_WITHIN seconds: a sign-up whose batch has not begun by then is not saved.

@@ -1,15 +1,16 @@
-"""The size of a request, measured before anything reads it (docs/adr/0038).
+"""The size of a request, measured before anything reads it, and what of it is not to be read at all (docs/adr/0038).
 
 The gateway has the same limits; this holds for a process without one as well. The API measures its own bodies, which
 it answers with problem documents.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from http import HTTPStatus
 from typing import Any, Final
 
 from authsvc.asgi import send_problem
 from authsvc.problems import Problem
+from signup_sync.headers import has_readable_type, keep_own_cookies
 
 # Bytes of a path with its query, and of all headers together: little more than the gateway lets through.
 TARGET_MAX: Final = 8 * 1024
@@ -27,6 +28,7 @@ _WORDS: Final = {
     ),
     HTTPStatus.REQUEST_URI_TOO_LONG: "This address is too long.",
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: ("The headers are too long. Delete this site's cookies and try again."),
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "Send text in UTF-8: a form as application/x-www-form-urlencoded, or JSON.",
 }
 
 
@@ -35,7 +37,8 @@ class TooLargeError(Exception):
 
 
 class Measured:
-    """The application, which gets only requests of a size that it can need. Others are answered 413, 414 or 431."""
+    """The application, which gets only requests of a size and kind that it can need. Others are answered 413, 414, 415
+    or 431."""
 
     def __init__(self, application: Any) -> None:
         self._application = application
@@ -83,13 +86,16 @@ def body_limit(path: str) -> int | None:
     return ADMIN_FORM_MAX if path.startswith("/admin/") else FORM_MAX
 
 
-def _refusal(scope: Mapping[str, Any]) -> HTTPStatus | None:
+def _refusal(scope: MutableMapping[str, Any]) -> HTTPStatus | None:
     if scope["type"] not in ("http", "websocket"):
         return None
     if len(scope.get("raw_path") or scope["path"]) + len(scope.get("query_string", b"")) > TARGET_MAX:
         return HTTPStatus.REQUEST_URI_TOO_LONG
     if sum(len(name) + len(value) for name, value in scope["headers"]) > HEADERS_MAX:
         return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    keep_own_cookies(scope)
+    if scope["type"] == "http" and not has_readable_type(scope):
+        return HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     if scope["type"] == "http" and (most := body_limit(scope["path"])) and _said_length(scope) > most:
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     return None

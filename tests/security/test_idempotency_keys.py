@@ -10,7 +10,6 @@ from uuid import uuid4
 import pytest
 
 from authsvc import writer
-from authsvc.api import SignUpApi
 from authsvc.confirmation import keep
 from authsvc.models import SignUp, UnconfirmedSignUp, User
 from authsvc.services import KeyTakenError, NewSignUp, register_users
