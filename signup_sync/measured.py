@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from authsvc.asgi import send_problem
+from authsvc.headers import media_type
 from authsvc.problems import Problem
 
 # Bytes of a path with its query, and of all headers together: little more than the gateway lets through.
@@ -21,11 +22,16 @@ ADMIN_FORM_MAX: Final = 64 * 1024
 # Code of a WebSocket's closing, which before the handshake is answered is a 403.
 _POLICY_VIOLATION: Final = 1008
 
+# Of an answer that refuses an encoding: what is accepted (RFC 9110, 15.5.16).
+_ACCEPTED: Final = {HTTPStatus.UNSUPPORTED_MEDIA_TYPE: {"Accept-Encoding": "identity"}}
+
 _WORDS: Final = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
         "This is too long to be sent. Go back, shorten what you typed, and send it again."
     ),
     HTTPStatus.REQUEST_URI_TOO_LONG: "This address is too long.",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "Send the body in UTF-8, without a Content-Encoding.",
+    HTTPStatus.NOT_IMPLEMENTED: "Send the body with a Content-Length, or in chunks without another Transfer-Encoding.",
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: ("The headers are too long. Delete this site's cookies and try again."),
 }
 
@@ -35,7 +41,8 @@ class TooLargeError(Exception):
 
 
 class Measured:
-    """The application, which gets only requests of a size that it can need. Others are answered 413, 414 or 431."""
+    """The application, which gets only requests of a size that it can need. Others are answered 413, 414 or 431,
+    and those whose bodies are encoded, 415 or 501."""
 
     def __init__(self, application: Any) -> None:
         self._application = application
@@ -92,7 +99,27 @@ def _refusal(scope: Mapping[str, Any]) -> HTTPStatus | None:
         return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
     if scope["type"] == "http" and (most := body_limit(scope["path"])) and _said_length(scope) > most:
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    return None if scope["type"] == "websocket" else _refusal_of_encoding(scope)
+
+
+def _refusal_of_encoding(scope: Mapping[str, Any]) -> HTTPStatus | None:
+    """What is encoded would have to be decoded before its size is known. Django fails on some names that Python has for
+    codecs, and decodes with them even the query; the API judges the type of its bodies itself."""
+    for name, value in scope["headers"]:
+        if name == b"content-type" and not is_for_api(scope["path"]) and _charset(value) != "utf-8":
+            return HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            return HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+        if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            return HTTPStatus.NOT_IMPLEMENTED
     return None
+
+
+def _charset(content_type: bytes) -> str:
+    """In lower case; UTF-8 where none is said."""
+    if b"charset" not in content_type.lower():
+        return "utf-8"
+    return media_type(content_type.decode("latin-1"))[1].get("charset", "utf-8").lower()
 
 
 def _said_length(scope: Mapping[str, Any]) -> int:
@@ -106,9 +133,10 @@ async def _refuse(scope: Mapping[str, Any], send: Any, status: HTTPStatus) -> No
         await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
         return
     if is_for_api(scope["path"]):
-        await send_problem(send, Problem(status, _WORDS[status]))
+        await send_problem(send, Problem(status, _WORDS[status], headers=_ACCEPTED.get(status)))
         return
     body = _WORDS[status].encode()
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+    headers += [(name.lower().encode(), value.encode()) for name, value in _ACCEPTED.get(status, {}).items()]
     await send({"type": "http.response.start", "status": status.value, "headers": headers})
     await send({"type": "http.response.body", "body": body})
