@@ -67,7 +67,7 @@ RESERVED = [
     "aḍmin", "supp0rt", "system", "5ystem", "관리자", "관.리.자",
     # Of one script each: small capitals, strokes and hooks, and Cyrillic alone.
     "ᴀdmin", "ʀoot", "ᴀᴅᴍɪɴ", "ꜱʏꜱᴛᴇᴍ", "ʀᴏᴏᴛ", "ɴᴜʟʟ", "ađmin", "røøt", "rooŧ", "ɑɗmin", "ADMƗN",
-    "ѕуѕтем", "СУЅТЕМ", "һеӏр",
+    "ѕуѕтем", "ЅУЅТЕМ", "һеӏр",
 ]  # fmt: skip
 
 
