@@ -137,7 +137,7 @@ async def _submit(request: HttpRequest, browser: str) -> HttpResponse:
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Django's CSRF_FAILURE_VIEW. A sign-up form of our own whose token is outdated (a login in another tab, or two
+    """A sign-up form of our own whose token is outdated (a login in another tab, or two
     first visits at once) is not lost: a script gets a new token and sends it again, and without one the form comes
     back as it was typed. What another site sends is not shown, as it could fill in what it likes."""
     if request.path != reverse("front:signup") or not _is_own_page(request):
