@@ -9,7 +9,8 @@ MAKEFLAGS += --no-print-directory
 
 BIN := $(VENV)/bin
 MANAGE := $(BIN)/python manage.py
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes --only-binary :all:
+# What PIP_USER and the like ask for (Gitpod sets it, and pip.conf may) would be installed beside the environment.
+PIP := PIP_USER=0 PIP_TARGET= PIP_PREFIX= PIP_ROOT= $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes --only-binary :all:
 # Touched when all of a requirements file is installed; older than it, or missing, means: install.
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
