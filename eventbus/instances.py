@@ -36,6 +36,9 @@ ANSWERS_WITHIN: Final = 1.0
 # The ids of all, by when they told last.
 INDEX: Final = "instances"
 
+# What a consumer calls its role, before its service.
+CONSUMER: Final = "consumer of "
+
 
 class Standing(StrEnum):
     STARTING = "starting"

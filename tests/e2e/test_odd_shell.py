@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import eventually
+
 ROOT = Path(__file__).resolve().parents[2]
 MANAGE = (sys.executable, str(ROOT / "manage.py"))
 FULL = Path("/dev/full")
@@ -62,7 +64,7 @@ def test_a_closed_pipe_ends_a_command_silently(data_dir: Path, command: str, unb
 
 def test_an_argument_that_is_not_utf_8_is_no_sign_up(data_dir: Path) -> None:
     line = said(manage(data_dir, "explain", BYTES_OF_CP949))
-    assert line.startswith(r"CommandError: There is no sign-up with the ID or user ID \xb9\xce\xbe\xc6.")
+    assert line.startswith(r"CommandError: There is no sign-up with the ID or user ID \xb9ξ\xc6.")
 
 
 @pytest.mark.parametrize("act", [("show",), ("replay",), ("discard", "--reason", "none"), ("replay", "1")])
@@ -106,7 +108,7 @@ def test_a_settings_module_that_is_not_there_is_one_line(data_dir: Path) -> None
 def test_a_byte_order_mark_in_dot_env_hides_no_setting(data_dir: Path, project: Path) -> None:
     try:
         (project / ".env").write_bytes(b"\xef\xbb\xbfKAFKA_PARTITIONS=many\r\n")
-        command = [sys.executable, str(project / "manage.py"), "help"]
+        command = [sys.executable, str(project / "manage.py"), "dead_letters", "list"]
         line = said(subprocess.run(command, env=environment(data_dir), capture_output=True, timeout=60))
         assert line == "KAFKA_PARTITIONS is 'many': give it a whole number from 0 to 2147483647."
         (project / ".env").write_bytes(b"# first\nLOG_LEVEL debug\n")
@@ -194,7 +196,6 @@ def test_a_command_before_the_first_make_run_says_what_to_do(tmp_path: Path, arg
     admin = {"ADMIN_USER_ID": "somebody", "ADMIN_EMAIL": "somebody@example.org", "ADMIN_PASSWORD": "Xk3-9dk2+kdK!d"}
     line = said(manage(tmp_path, *arguments.split(), LOG_LEVEL="ERROR", **admin))
     assert "migrate_all" in line
-    assert "make run" in line
 
 
 @pytest.mark.parametrize("arguments", ["reconcile", "replay_signups --all", "set_up_kafka"])
@@ -211,8 +212,14 @@ def test_ctrl_c_is_silent(data_dir: Path) -> None:
     shown = b""
     while b"User ID" not in shown:
         shown += os.read(leader, 1024)
-    asking.send_signal(signal.SIGINT)
-    assert asking.wait(30) == 128 + signal.SIGINT
+
+    def has_ended() -> bool:
+        # Again and again, as a person does: a signal just before the read that waits is noticed after it.
+        asking.send_signal(signal.SIGINT)
+        return asking.poll() is not None
+
+    eventually(has_ended)
+    assert asking.returncode == 128 + signal.SIGINT
     with suppress(OSError):  # the end of what a terminal has shown
         while more := os.read(leader, 1024):
             shown += more
