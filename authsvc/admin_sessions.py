@@ -18,8 +18,11 @@ NOTED_EVERY: Final = 60
 
 @receiver(user_logged_in)
 def note_login(sender: Any, *, request: HttpRequest | None, **kwargs: Any) -> None:
-    """Wherever it was: at the administration's login, or at the other one."""
+    """Wherever it was: at the administration's login, or at the other one. Every login gives the session a new key:
+    Django's leaves the key alone when the same person logs in again."""
     if request is not None:
+        if request.session.session_key == request.COOKIES.get(settings.SESSION_COOKIE_NAME):
+            request.session.cycle_key()
         request.session[_LOGGED_IN_AT] = request.session[_USED_AT] = time.time()
 
 

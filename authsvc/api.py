@@ -18,10 +18,20 @@ from django.db import close_old_connections
 from django.utils.translation import override
 from structlog.contextvars import bind_contextvars
 
-from authsvc.asgi import header, language, read_body, send_empty, send_json, send_problem, send_stream
+from authsvc.asgi import (
+    header,
+    language,
+    read_body,
+    send_empty,
+    send_head_of_stream,
+    send_json,
+    send_problem,
+    send_stream,
+)
 from authsvc.bounded import BoundedPool, QueueFullError
 from authsvc.confirmation import check_token, confirm, keep
 from authsvc.confirmation_mail import mail_soon
+from authsvc.headers import asks_for_stream, preferences
 from authsvc.hub import StreamHub
 from authsvc.identity import user_id_key
 from authsvc.lights import SignUpState
@@ -40,7 +50,7 @@ from authsvc.requests import (
     read_json,
     read_signup,
 )
-from authsvc.services import NewSignUp, read_states
+from authsvc.services import KeyTakenError, NewSignUp, read_states
 from authsvc.staff import may_add_admin
 from authsvc.streams import after_first, follow
 from authsvc.tickets import forwarded_address, is_from_front, issue_ticket, opens
@@ -73,6 +83,8 @@ class SignUpApi:
             await send_problem(send, problem)
         except QueueFullError:
             await send_problem(send, unavailable("Too many sign-ups at once. Try again in a moment.", retry_after=5))
+        except KeyTakenError:
+            await send_problem(send, _expired())
         except TooManyHeldError:
             await send_problem(send, too_many("held", retry_after=RETRY_AFTER))
         except Exception as error:
@@ -107,26 +119,28 @@ class SignUpApi:
     async def _route(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         _refuse_plain_http(scope)
         path = scope["path"]
-        if path == "/user":
-            _allow(scope, "POST")
-            await self._sign_up(scope, receive, send)
-        elif path == "/user/confirmations":
-            _allow(scope, "POST")
-            await self._confirm(scope, receive, send)
-        elif match := _SIGNUP_PATH.fullmatch(path):
-            _allow(scope, "GET")
+        match = _SIGNUP_PATH.fullmatch(path)
+        if not match and path not in ("/user", "/user/confirmations"):
+            raise _not_found()
+        allowed = ("GET", "HEAD", "OPTIONS") if match else ("OPTIONS", "POST")
+        if scope["method"] not in allowed:
+            words = f"Use {' or '.join(name for name in allowed if name != 'OPTIONS')}."
+            raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, words, headers={"Allow": ", ".join(allowed)})
+        if scope["method"] == "OPTIONS":
+            await send_empty(send, HTTPStatus.NO_CONTENT, headers={"Allow": ", ".join(allowed)})
+        elif not match:
+            await (self._sign_up if path == "/user" else self._confirm)(scope, receive, send)
+        else:
             signup_id = _visible_signup(scope, match["id"])
             _name_in_log(scope, signup_id)
             if match["events"]:
                 await self._resume(scope, receive, send, signup_id)
             else:
                 await self._show(scope, send, signup_id)
-        else:
-            raise _not_found()
 
     async def _sign_up(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         signup_id, request = await self._read_request(scope, receive)
-        is_stream = "text/event-stream" in (header(scope, b"accept") or "")
+        is_stream = asks_for_stream(header(scope, b"accept") or "")
         # Watched before it is saved or read: the participants may answer before this goes on.
         with (
             self._holding(scope, signup_id) if is_stream else nullcontext(),
@@ -254,6 +268,9 @@ class SignUpApi:
             if state.is_complete and seen == state.version:
                 await send_empty(send, HTTPStatus.NO_CONTENT)
                 return
+            if scope["method"] == "HEAD":
+                await send_head_of_stream(send)
+                return
             events = follow(watch, [state], seen=seen, with_took=_wants_took(scope))
             await send_stream(send, receive, events, on_leave=watch.close)
 
@@ -335,7 +352,7 @@ def _closed() -> Problem | None:
 
 
 def _expired() -> Problem:
-    words = "The sign-up of this Idempotency-Key is too old to be repeated. Read its state, or use a new key."
+    words = "This Idempotency-Key was used before, and its sign-up is too old to be repeated. Use a new key."
     return Problem(HTTPStatus.CONFLICT, words, kind="/problems/key-expired")
 
 
@@ -373,11 +390,6 @@ def _name_in_log(scope: HTTPScope, signup_id: UUID) -> None:
         logger.info("%s belongs to the caller's trace %s", scope["method"], caller)
 
 
-def _allow(scope: HTTPScope, method: str) -> None:
-    if scope["method"] != method:
-        raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, f"Use {method}.", headers={"Allow": method})
-
-
 def _visible_signup(scope: HTTPScope, text: str) -> UUID:
     """The sign-up of the path, if the request's ticket opens it: 404 does not tell whether it exists."""
     try:
@@ -391,7 +403,7 @@ def _visible_signup(scope: HTTPScope, text: str) -> UUID:
 
 def _wants_took(scope: HTTPScope) -> bool:
     """Whether the client asks how long each light took (docs/adr/0024)."""
-    return "took" in (header(scope, b"prefer") or "").lower().split(", ")
+    return "took" in preferences(header(scope, b"prefer") or "")
 
 
 def _last_event_id(scope: HTTPScope) -> int:

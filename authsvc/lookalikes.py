@@ -4,6 +4,7 @@ confusable-homoglyphs has it.
 The data is loaded with the first text beyond ASCII: that takes 80 ms and 18 MB, which most roles never need.
 """
 
+import re
 import unicodedata
 from functools import cache, lru_cache
 from typing import Final
@@ -19,6 +20,11 @@ _WRITTEN_TOGETHER: Final = (
 _OF_ANY_SCRIPT: Final = frozenset({"COMMON", "INHERITED"})
 # Digits that pass for letters; i and l are alike too. What only separates is left out.
 _PASSES_FOR: Final = str.maketrans("01i3457", "olleast", "._-")
+
+# Names of Latin letters in other shapes: small capitals, and letters with a stroke or a hook, which are no accents.
+_LATIN_SHAPES: Final = re.compile(
+    r"LATIN (?:SMALL LETTER|CAPITAL LETTER|LETTER SMALL CAPITAL) (?P<letter>[A-Z])(?: WITH .+)?"
+)
 
 
 def mixes_scripts(text: str) -> bool:
@@ -48,9 +54,12 @@ def _looks_of(user_ids: tuple[str, ...]) -> frozenset[str]:
 def _look_of(text: str) -> str:
     """The text without accents, case and separators, in ASCII as far as its letters look like that."""
     if not text.isascii():
-        plain = (each for each in unicodedata.normalize("NFD", text) if not unicodedata.combining(each))
-        text = unicodedata.normalize("NFC", "".join(map(_latin_look_of, plain)))
+        text = unicodedata.normalize("NFC", "".join(map(_latin_look_of, _without_marks(text))))
     return text.lower().translate(_PASSES_FOR).replace("rn", "m").replace("vv", "w")
+
+
+def _without_marks(text: str) -> str:
+    return "".join(each for each in unicodedata.normalize("NFD", text) if not unicodedata.combining(each))
 
 
 @lru_cache(maxsize=4096)
@@ -63,10 +72,20 @@ def _script_of(character: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _latin_look_of(character: str) -> str:
-    """The ASCII that looks like this character; the character itself where there is none."""
+    """The ASCII that looks like this character, in several steps if need be (Cyrillic т, small capital ᴛ, t); the
+    character itself where there is none."""
     if character.isascii():
         return character
     from confusable_homoglyphs import confusables
 
-    alike = confusables.confusables_data.get(character, ())
-    return next((each["c"] for each in alike if each["c"].isascii()), character)
+    alike = [character]
+    for each in alike:
+        if shape := _LATIN_SHAPES.fullmatch(unicodedata.name(each, "")):
+            return shape["letter"]
+        for other in confusables.confusables_data.get(each, ()):
+            plain = _without_marks(other["c"])
+            if plain and plain.isascii():
+                return plain
+            if len(plain) == 1 and plain not in alike:
+                alike.append(plain)
+    return character

@@ -11,7 +11,7 @@ from authsvc.two_factor import views as two_factor
 urlpatterns = [
     path("login/", views.LoginView.as_view(), name="login"),
     path("login/code/", second_step.CodeView.as_view(), name="login_code"),
-    path("logout/", django_views.LogoutView.as_view(), name="logout"),
+    path("logout/", views.LogoutView.as_view(), name="logout"),
     path("account/", views.AccountView.as_view(), name="account"),
     path("account/check/", views.check, name="check"),
     path("account/password/", views.PasswordChangeView.as_view(), name="password_change"),

@@ -26,6 +26,7 @@ from authsvc.forms import AdminLoginForm, told_when
 from authsvc.models import SignUp, TrafficMinute, UnconfirmedSignUp, User
 from authsvc.two_factor.login import TwoStepLoginView, with_next
 from authsvc.two_factor.rules import may_administer, must_set_up
+from authsvc.views import LogoutView
 from eventbus.attendance import attendance
 from eventbus.models import DeadLetter, Instance, Topic
 from livesettings.models import Overrides
@@ -92,6 +93,10 @@ class Administration(AdminSite):
         )
         request.current_app = self.name
         return told_when(view(request))
+
+    def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        """As at the account: one logout, after which the browser has forgotten what it was shown."""
+        return LogoutView.as_view()(request)
 
     def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         """At the account, where wrong passwords are counted and a change is logged: Django's page does neither."""

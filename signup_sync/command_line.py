@@ -14,10 +14,14 @@ from typing import Final, TextIO
 
 from django.core.exceptions import ImproperlyConfigured
 
+from runtime.untrusted import refusal_of_arguments
+
 # The only settings module: one that another project's shell names is not ours.
 SETTINGS: Final = "signup_sync.settings"
 # What shells report for a process that SIGINT or SIGPIPE ended: 128 and the signal's number.
 INTERRUPTED, CLOSED_PIPE = 130, 141
+# argparse's exit code.
+WRONG_ARGUMENTS: Final = 2
 # What writing fails with where a disk is full, broken or limited.
 DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
 
@@ -27,6 +31,9 @@ def main(arguments: Sequence[str]) -> int:
     os.environ["DJANGO_SETTINGS_MODULE"] = SETTINGS
     open_standard_streams()
     try:
+        if refusal := refusal_of_arguments(arguments[1:]):
+            fail(refusal)
+            return WRONG_ARGUMENTS
         code = run([readable(each) for each in arguments])
         sys.stdout.flush()
     except KeyboardInterrupt:

@@ -65,6 +65,9 @@ MIXED = [
 RESERVED = [
     "admin", "Admin", "ADMIN", "root", "ｒｏｏｔ", "adm1n", "ADMlN", "r00t", "ad.min", "r-o-o-t", "admin_", "ádmin",
     "aḍmin", "supp0rt", "system", "5ystem", "관리자", "관.리.자",
+    # Of one script each: small capitals, strokes and hooks, and Cyrillic alone.
+    "ᴀdmin", "ʀoot", "ᴀᴅᴍɪɴ", "ꜱʏꜱᴛᴇᴍ", "ʀᴏᴏᴛ", "ɴᴜʟʟ", "ađmin", "røøt", "rooŧ", "ɑɗmin", "ADMƗN",
+    "ѕуѕтем", "ЅУЅТЕМ", "һеӏр",
 ]  # fmt: skip
 
 

@@ -1,0 +1,43 @@
+"""What a page does with what it is told, and what it leaves in the browser."""
+
+import json
+
+import pytest
+from playwright.sync_api import Page, WebSocketRoute, expect
+
+from tests.conftest import Person
+from tests.e2e.test_page import fill, lights, log_in, sign_up_in, submit
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.needs("application", "chromium")
+
+KEPT = "JSON.stringify([{...localStorage}, {...sessionStorage}])"
+
+
+def test_the_browser_keeps_the_lights_alone_and_forgets_them_at_logout(page: Page, person: Person):
+    sign_up_in(page, person)
+    page.wait_for_url("**/login/**")
+    local, session = json.loads(page.evaluate(KEPT))
+    assert (local, list(session)) == ({}, ["signupSync.shown"])
+    assert all(set(each) <= {"auth", "chat", "customer", "version"} for each in json.loads(session["signupSync.shown"]))
+    log_in(page, person)
+    page.goto("/account/")
+    page.get_by_role("button", name="Log out").click()
+    page.wait_for_url("**/login/")
+    eventually(lambda: json.loads(page.evaluate(KEPT)) == [{}, {}], what="the browser has forgotten the lights")
+
+
+def test_no_name_in_what_a_socket_says_reaches_every_object(page: Page, person: Person):
+    sockets: list[WebSocketRoute] = []
+    page.route_web_socket("**/ws/signup/**", lambda socket: sockets.append(socket))
+    page.goto("/signup/")
+    fill(page, person)
+    submit(page)
+    expect(page.locator("[data-service=auth]")).to_have_attribute("data-status", "SUCCESS")
+    signup_id = page.evaluate("JSON.parse(document.getElementById('signup-data').textContent).page.signupId")
+    state = json.dumps({"signupId": signup_id, "version": 9, "complete": False, "took": {}})
+    services = '{"auth": {"status": "SUCCESS"}, "__proto__": {"status": "FAIL", "reason": "__proto__"}}'
+    sockets[-1].send(state[:-1] + f', "services": {services}, "__proto__": {{"polluted": 1}}}}')
+    expect(page.locator('[data-service="__proto__"]')).to_have_attribute("data-status", "FAIL")
+    assert lights(page) == {"auth": "SUCCESS", "__proto__": "FAIL"}
+    assert page.evaluate("[({}).polluted, ({}).status, ({}).auth, ({}).reason]") == [None] * 4
