@@ -171,7 +171,7 @@ def test_what_cannot_be_printed_is_replaced(data_dir: Path, locale: dict[str, st
         ("reconcile --timeout 1e300", "no number of seconds above 0 and up to 86400"),
         (f"serve --port {BEYOND_64_BITS}", "is no port"),
         (f"serve --fd {BEYOND_64_BITS}", "larger than can be stored"),
-        (f"explain {'x' * 5000}", "longer than 1024 bytes"),
+        (f"explain {'x' * 5000}", "at most 1024 are taken"),
     ],
 )
 def test_a_number_or_time_beyond_all_limits_is_told(data_dir: Path, arguments: str, line: str) -> None:
