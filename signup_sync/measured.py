@@ -11,9 +11,8 @@ from typing import Any, Final
 from authsvc.asgi import send_problem
 from authsvc.problems import Problem
 
-# Bytes of a path with its query, and of all headers together: little more than the gateway lets through.
+# Bytes of a path with its query. The headers are limited by signup_sync.protocols, which every request passes first.
 TARGET_MAX: Final = 8 * 1024
-HEADERS_MAX: Final = 16 * 1024
 # Bytes of a form that anybody may post: the sign-up form of the longest texts, percent-encoded, has 20 KB.
 FORM_MAX: Final = 32 * 1024
 # The same in the administration: a list posts 60 bytes for each row that was chosen, of which it shows 200 at most.
@@ -26,7 +25,6 @@ _WORDS: Final = {
         "This is too long to be sent. Go back, shorten what you typed, and send it again."
     ),
     HTTPStatus.REQUEST_URI_TOO_LONG: "This address is too long.",
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: ("The headers are too long. Delete this site's cookies and try again."),
 }
 
 
@@ -35,7 +33,7 @@ class TooLargeError(Exception):
 
 
 class Measured:
-    """The application, which gets only requests of a size that it can need. Others are answered 413, 414 or 431."""
+    """The application, which gets only requests of a size that it can need. Others are answered with 413 or 414."""
 
     def __init__(self, application: Any) -> None:
         self._application = application
@@ -88,8 +86,6 @@ def _refusal(scope: Mapping[str, Any]) -> HTTPStatus | None:
         return None
     if len(scope.get("raw_path") or scope["path"]) + len(scope.get("query_string", b"")) > TARGET_MAX:
         return HTTPStatus.REQUEST_URI_TOO_LONG
-    if sum(len(name) + len(value) for name, value in scope["headers"]) > HEADERS_MAX:
-        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
     if scope["type"] == "http" and (most := body_limit(scope["path"])) and _said_length(scope) > most:
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     return None
