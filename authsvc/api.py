@@ -17,20 +17,20 @@ from django.contrib.auth.hashers import check_password, make_password
 from django.db import close_old_connections
 from django.utils.translation import override
 
-from authsvc.asgi import header, language, read_body, send_empty, send_json, send_problem, send_stream
+from authsvc.asgi import (
+    header,
+    language,
+    read_body,
+    send_empty,
+    send_head_of_stream,
+    send_json,
+    send_problem,
+    send_stream,
+)
 from authsvc.bounded import BoundedPool, QueueFullError
 from authsvc.confirmation import check_token, confirm, keep
 from authsvc.confirmation_mail import mail_soon
-from authsvc.heads import (
-    allow,
-    last_event_id,
-    name_in_log,
-    not_found,
-    peer,
-    refuse_plain_http,
-    visible_signup,
-    wants_took,
-)
+from authsvc.headers import asks_for_stream
 from authsvc.hub import StreamHub
 from authsvc.identity import user_id_key
 from authsvc.lights import SignUpState
@@ -40,6 +40,15 @@ from authsvc.models import Role, SignUp, UnconfirmedSignUp
 from authsvc.problems import Problem, too_many, unavailable
 from authsvc.projection import AsyncProjection
 from authsvc.rate_limits import RateLimits, TooManyError
+from authsvc.request_heads import (
+    last_event_id,
+    name_in_log,
+    not_found,
+    peer,
+    refuse_plain_http,
+    visible_signup,
+    wants_took,
+)
 from authsvc.requests import (
     BODY_MAX,
     SignUpRequest,
@@ -49,7 +58,7 @@ from authsvc.requests import (
     read_json,
     read_signup,
 )
-from authsvc.services import NewSignUp, read_states
+from authsvc.services import KeyTakenError, NewSignUp, read_states
 from authsvc.staff import may_add_admin
 from authsvc.streams import after_first, follow
 from authsvc.tickets import forwarded_address, issue_ticket
@@ -82,6 +91,8 @@ class SignUpApi:
             await send_problem(send, problem)
         except QueueFullError:
             await send_problem(send, unavailable("Too many sign-ups at once. Try again in a moment.", retry_after=5))
+        except KeyTakenError:
+            await send_problem(send, _expired())
         except TooManyHeldError:
             await send_problem(send, too_many("held", retry_after=RETRY_AFTER))
         except Exception as error:
@@ -115,26 +126,28 @@ class SignUpApi:
     async def _route(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         refuse_plain_http(scope)
         path = scope["path"]
-        if path == "/user":
-            allow(scope, "POST")
-            await self._sign_up(scope, receive, send)
-        elif path == "/user/confirmations":
-            allow(scope, "POST")
-            await self._confirm(scope, receive, send)
-        elif match := _SIGNUP_PATH.fullmatch(path):
-            allow(scope, "GET")
+        match = _SIGNUP_PATH.fullmatch(path)
+        if not match and path not in ("/user", "/user/confirmations"):
+            raise not_found()
+        allowed = ("GET", "HEAD", "OPTIONS") if match else ("OPTIONS", "POST")
+        if scope["method"] not in allowed:
+            words = f"Use {' or '.join(name for name in allowed if name != 'OPTIONS')}."
+            raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, words, headers={"Allow": ", ".join(allowed)})
+        if scope["method"] == "OPTIONS":
+            await send_empty(send, HTTPStatus.NO_CONTENT, headers={"Allow": ", ".join(allowed)})
+        elif not match:
+            await (self._sign_up if path == "/user" else self._confirm)(scope, receive, send)
+        else:
             signup_id = visible_signup(scope, match["id"])
             name_in_log(scope, signup_id)
             if match["events"]:
                 await self._resume(scope, receive, send, signup_id)
             else:
                 await self._show(scope, send, signup_id)
-        else:
-            raise not_found()
 
     async def _sign_up(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         signup_id, request = await self._read_request(scope, receive)
-        is_stream = "text/event-stream" in (header(scope, b"accept") or "")
+        is_stream = asks_for_stream(header(scope, b"accept") or "")
         # Watched before it is saved or read: the participants may answer before this goes on.
         with (
             self._holding(scope, signup_id) if is_stream else nullcontext(),
@@ -262,6 +275,9 @@ class SignUpApi:
             if state.is_complete and seen == state.version:
                 await send_empty(send, HTTPStatus.NO_CONTENT)
                 return
+            if scope["method"] == "HEAD":
+                await send_head_of_stream(send)
+                return
             events = follow(watch, [state], seen=seen, with_took=wants_took(scope))
             await send_stream(send, receive, events, on_leave=watch.close)
 
@@ -335,7 +351,7 @@ def _closed() -> Problem | None:
 
 
 def _expired() -> Problem:
-    words = "The sign-up of this Idempotency-Key is too old to be repeated. Read its state, or use a new key."
+    words = "This Idempotency-Key was used before, and its sign-up is too old to be repeated. Use a new key."
     return Problem(HTTPStatus.CONFLICT, words, kind="/problems/key-expired")
 
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
@@ -17,13 +17,17 @@ from authsvc.problems import Problem
 
 RawHeaders = list[tuple[bytes, bytes]]
 
+_OF_STREAMS: Final[RawHeaders] = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
 
 def header(scope: HTTPScope, name: bytes) -> str | None:
-    """The first header of this (lower-case) name."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return value.decode("latin-1")
-    return None
+    """The header of this (lower-case) name; several are one list (RFC 9110, 5.3)."""
+    values = [value for key, value in scope["headers"] if key == name]
+    return b", ".join(values).decode("latin-1") if values else None
 
 
 def language(scope: HTTPScope) -> str:
@@ -77,8 +81,8 @@ async def send_problem(send: ASGISendCallable, problem: Problem) -> None:
     )
 
 
-async def send_empty(send: ASGISendCallable, status: HTTPStatus) -> None:
-    await _start(send, status, [])
+async def send_empty(send: ASGISendCallable, status: HTTPStatus, *, headers: Mapping[str, str] | None = None) -> None:
+    await _start(send, status, [], headers)
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -91,16 +95,7 @@ async def send_stream(
     headers: Mapping[str, str] | None = None,
 ) -> None:
     """Sends `events` as they come; calls `on_leave` when the client goes before they end."""
-    await _start(
-        send,
-        HTTPStatus.OK,
-        [
-            (b"content-type", b"text/event-stream; charset=utf-8"),
-            (b"cache-control", b"no-cache"),
-            (b"x-accel-buffering", b"no"),
-        ],
-        headers,
-    )
+    await _start(send, HTTPStatus.OK, _OF_STREAMS, headers)
     leaving = asyncio.create_task(_call_on_disconnect(receive, on_leave))
     try:
         with STREAMS.track_inprogress():
@@ -111,6 +106,12 @@ async def send_stream(
         leaving.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await leaving
+
+
+async def send_head_of_stream(send: ASGISendCallable) -> None:
+    """What HEAD is answered where GET would begin a stream."""
+    await _start(send, HTTPStatus.OK, _OF_STREAMS)
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _call_on_disconnect(receive: ASGIReceiveCallable, on_leave: Callable[[], None]) -> None:

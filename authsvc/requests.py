@@ -1,6 +1,7 @@
 """Reading of `POST /user`: from an untrusted body to checked, normalised fields."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -12,6 +13,7 @@ from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 
 from authsvc import identity
+from authsvc.headers import JSON, media_type
 from authsvc.models import Role, User, new_signup_id
 from authsvc.passwords import validate_length
 from authsvc.problems import FieldError, Problem
@@ -24,6 +26,9 @@ FIELD_MAX: Final = 2048
 UNKNOWN_MAX: Final = 20
 # Characters of an unknown field's name that the answer repeats.
 NAME_SHOWN: Final = 100
+# UUID() also takes braces, urn:uuid: and hyphens anywhere; other clients and gateways do not.
+_UUID: Final = "[0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}"
+_KEY: Final = re.compile(rf'(?P<plain>{_UUID})|"(?P<quoted>{_UUID})"')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +46,18 @@ class SignUpRequest:
 
 
 def read_json(body: bytes, content_type: str) -> Mapping[str, Any]:
-    """The body's JSON object. Raises Problem 415 or 400."""
-    if content_type.partition(";")[0].strip().lower() != "application/json":
-        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body as application/json.")
+    """The body's JSON object, in UTF-8 (RFC 8259, 8.1). Raises Problem 415 or 400."""
+    kind, parameters = media_type(content_type)
+    if kind != JSON or parameters.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body as application/json, in UTF-8.")
     try:
-        document = json.loads(body)
+        # Not by the parser, which guesses UTF-16 and UTF-32. A byte order mark may be ignored.
+        text = body.decode("utf-8-sig")
+        if "\x00" in text:
+            raise Problem(HTTPStatus.BAD_REQUEST, "The body must be UTF-8 without NUL.")
+        document = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise Problem(HTTPStatus.BAD_REQUEST, "The body must be UTF-8.") from error
     except (ValueError, RecursionError) as error:
         raise Problem(HTTPStatus.BAD_REQUEST, f"The body is not JSON: {error}") from error
     if not isinstance(document, dict):
@@ -53,14 +65,28 @@ def read_json(body: bytes, content_type: str) -> Mapping[str, Any]:
     return document
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises ValueError for a name that stands in it twice: readers differ on which of them counts (RFC 8259, 4)."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{shown_name(name)} stands twice in an object")
+        found[name] = value
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"there is no {name}")
+
+
 def read_idempotency_key(header: str | None) -> UUID:
-    """The sign-up's id that the client chose, or a new one. Raises Problem 400."""
+    """The sign-up's id that the client chose, or a new one; it may stand in quotes, as a string of RFC 9651 does.
+    Raises Problem 400."""
     if header is None:
         return new_signup_id()
-    try:
-        return UUID(header.strip())
-    except ValueError as error:
-        raise Problem(HTTPStatus.BAD_REQUEST, "Idempotency-Key must be a UUID.") from error
+    if not (key := _KEY.fullmatch(header.strip())):
+        raise Problem(HTTPStatus.BAD_REQUEST, "Idempotency-Key must be a UUID.")
+    return UUID(key["plain"] or key["quoted"])
 
 
 def read_signup(document: Mapping[str, Any]) -> SignUpRequest:
@@ -149,9 +175,13 @@ def complaints(fields: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def _pointer(name: str) -> str:
-    """The JSON Pointer of a member of the body. Half a surrogate pair, which JSON can spell, has no UTF-8."""
-    text = name[:NAME_SHOWN].encode(errors="replace").decode()
-    return f"/{text.replace('~', '~0').replace('/', '~1')}"
+    """The JSON Pointer of a member of the body."""
+    return f"/{shown_name(name).replace('~', '~0').replace('/', '~1')}"
+
+
+def shown_name(name: str) -> str:
+    """The beginning of it. Half a surrogate pair, which JSON can spell, has no UTF-8."""
+    return name[:NAME_SHOWN].encode(errors="replace").decode()
 
 
 def _invalid(errors: list[FieldError]) -> Problem:

@@ -1,7 +1,7 @@
 """The health of a long-running command, over HTTP.
 
-Live: its loop has beaten within BEAT_WITHIN seconds. Waiting for a dependency still beats; a blocked call does not. Only
-a restart helps then, and unfinished work is read again. A minute later the role ends by itself.
+Live: its loop has beaten within BEAT_WITHIN seconds. Waiting for a dependency still beats; a blocked call does not. A
+restart helps then, and unfinished work is read again. A minute later the role ends by itself.
 Ready: it is live and does its work.
 """
 

@@ -1,15 +1,16 @@
-"""The size of a request, measured before anything reads it (docs/adr/0038).
+"""The size of a request, measured before anything reads it, and what of it is not to be read at all (docs/adr/0038).
 
 The gateway has the same limits; this holds for a process without one as well. The API measures its own bodies, which
 it answers with problem documents.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from http import HTTPStatus
 from typing import Any, Final
 
 from authsvc.asgi import send_problem
 from authsvc.problems import Problem
+from signup_sync.headers import has_readable_type, keep_own_cookies
 
 # Bytes of a path with its query. The headers are limited by signup_sync.protocols, which every request passes first.
 TARGET_MAX: Final = 8 * 1024
@@ -20,11 +21,16 @@ ADMIN_FORM_MAX: Final = 64 * 1024
 # Code of a WebSocket's closing, which before the handshake is answered is a 403.
 _POLICY_VIOLATION: Final = 1008
 
+# Of an answer that refuses an encoding: what is accepted (RFC 9110, 15.5.16).
+_ACCEPTED: Final = {HTTPStatus.UNSUPPORTED_MEDIA_TYPE: {"Accept-Encoding": "identity"}}
+
 _WORDS: Final = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
         "This is too long to be sent. Go back, shorten what you typed, and send it again."
     ),
     HTTPStatus.REQUEST_URI_TOO_LONG: "This address is too long.",
+    HTTPStatus.NOT_IMPLEMENTED: "Send the body with a Content-Length, or in chunks without another Transfer-Encoding.",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "Send the body as text in UTF-8, without a Content-Encoding, and not in parts.",
 }
 
 
@@ -33,7 +39,8 @@ class TooLargeError(Exception):
 
 
 class Measured:
-    """The application, which gets only requests of a size that it can need. Others are answered with 413 or 414."""
+    """The application, which gets only requests of a size and kind that it can need. Others are answered 413 or 414,
+    and those whose bodies are encoded, 415 or 501."""
 
     def __init__(self, application: Any) -> None:
         self._application = application
@@ -81,13 +88,26 @@ def body_limit(path: str) -> int | None:
     return ADMIN_FORM_MAX if path.startswith("/admin/") else FORM_MAX
 
 
-def _refusal(scope: Mapping[str, Any]) -> HTTPStatus | None:
+def _refusal(scope: MutableMapping[str, Any]) -> HTTPStatus | None:
     if scope["type"] not in ("http", "websocket"):
         return None
     if len(scope.get("raw_path") or scope["path"]) + len(scope.get("query_string", b"")) > TARGET_MAX:
         return HTTPStatus.REQUEST_URI_TOO_LONG
+    keep_own_cookies(scope)
+    if scope["type"] == "http" and not has_readable_type(scope):
+        return HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     if scope["type"] == "http" and (most := body_limit(scope["path"])) and _said_length(scope) > most:
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    return None if scope["type"] == "websocket" else _refusal_of_encoding(scope)
+
+
+def _refusal_of_encoding(scope: Mapping[str, Any]) -> HTTPStatus | None:
+    """What is encoded would have to be decoded before its size is known."""
+    for name, value in scope["headers"]:
+        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            return HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+        if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            return HTTPStatus.NOT_IMPLEMENTED
     return None
 
 
@@ -102,9 +122,10 @@ async def _refuse(scope: Mapping[str, Any], send: Any, status: HTTPStatus) -> No
         await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
         return
     if is_for_api(scope["path"]):
-        await send_problem(send, Problem(status, _WORDS[status]))
+        await send_problem(send, Problem(status, _WORDS[status], headers=_ACCEPTED.get(status)))
         return
     body = _WORDS[status].encode()
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+    headers += [(name.lower().encode(), value.encode()) for name, value in _ACCEPTED.get(status, {}).items()]
     await send({"type": "http.response.start", "status": status.value, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -7,13 +7,17 @@ an answer must be read, and a connection that is being closed must go.
 import asyncio
 import json
 import logging
+import re
 import resource
 from http import HTTPStatus
 from typing import Any, Final, Literal, cast
 
+import httptools
 from django.conf import settings
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from signup_sync.security_headers import security_headers
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +36,11 @@ LINGERS_FOR: Final = 1.0
 LATE: Final = 1.0
 # File descriptors kept for databases, Redis, Kafka and files when clients hold all the others.
 RESERVED_FILES: Final = 256
+
+# A target in absolute form whose path is empty, which is the root (RFC 9112, 3.2.1).
+_NO_PATH: Final = re.compile(rb"(https?://[^/?]+)(\?.*)?", re.IGNORECASE)
+# Without chunks, which came with 1.1.
+_OLD_VERSIONS: Final = ("0.9", "1.0")
 
 _WHY: Final = {
     HTTPStatus.BAD_REQUEST: "This is not valid HTTP.",
@@ -94,7 +103,8 @@ class Http(HttpToolsProtocol):
         if before is None:
             self._awaited = "head"
         self._size += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._parse(data)
         if self._is_refused or self._awaited is None:
             return
         if self._awaited == "head" and self._size > HEAD_MAX:
@@ -103,6 +113,45 @@ class Http(HttpToolsProtocol):
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         elif self._awaited != before:
             self._expect()
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+        except httptools.HttpParserUpgrade as pause:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+            elif self.parser.get_method() == b"CONNECT":
+                self.send_400_response("")
+            else:
+                self._parse_without_upgrade(data[pause.args[0] :])
+
+    def _parse_without_upgrade(self, rest: bytes) -> None:
+        """Reads the request again as if it asked for no upgrade: a server may ignore that (RFC 9110, 7.8), and the
+        parser, which takes what follows the head for another protocol, may not."""
+        head = [self.parser.get_method(), b" ", self.url, b" HTTP/", self.parser.get_http_version().encode(), b"\r\n"]
+        for name, value in self.headers:
+            if name == b"connection":
+                value = b", ".join(word for word in value.split(b",") if word.strip().lower() != b"upgrade")
+            if name != b"upgrade":
+                head += [name, b": ", value, b"\r\n"]
+        self.parser = httptools.HttpRequestParser(self)
+        # As uvicorn sets it.
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._parse(b"".join([*head, b"\r\n", rest]))
+
+    def _should_upgrade(self) -> bool:
+        """Whether this is a WebSocket's handshake (RFC 6455, 4.2.1). Any other upgrade is ignored."""
+        words = dict.fromkeys((b"connection", b"upgrade"), b"")
+        for name, value in self.headers:
+            if name == b"transfer-encoding" or (name == b"content-length" and value.strip() != b"0"):
+                return False  # the library for sockets takes no body
+            if name in words:
+                words[name] += b"," + value.lower()
+        asked = {name: [word.strip() for word in value.split(b",")] for name, value in words.items()}
+        is_asked = b"upgrade" in asked[b"connection"] and b"websocket" in asked[b"upgrade"]
+        return is_asked and self.parser.get_method() == b"GET" and self.parser.get_http_version() not in _OLD_VERSIONS
 
     def handle_websocket_upgrade(self) -> None:
         self._awaited = None
@@ -121,15 +170,25 @@ class Http(HttpToolsProtocol):
             self._fault = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             raise HeadTooLargeError
         self._awaited = "body"
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            return  # read again below, without it
+        if bare := _NO_PATH.fullmatch(self.url):
+            self.url = bare[1] + b"/" + (bare[2] or b"")
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            return
         self._awaited = None
         self._size = 0
         super().on_message_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if cycle.scope["http_version"] in _OLD_VERSIONS:
+            app = Unchunked(app, cycle)
+        super()._start_asgi_task(cycle, app)
+
     def send_400_response(self, msg: str) -> None:
-        """Called by uvicorn when the parser raises."""
         self._refuse(self._fault)
 
     def on_response_complete(self) -> None:
@@ -186,9 +245,11 @@ class Http(HttpToolsProtocol):
         if getattr(self, "url", b"").startswith(b"/user"):
             document = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
             kind, body = "application/problem+json", json.dumps(document)
-        head = f"content-type: {kind}\r\ncontent-length: {len(body)}\r\ncache-control: no-store\r\n"
-        head += "x-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
-        return STATUS_LINE[status] + (head + body).encode("ascii")
+        # Whether the client spoke HTTPS is not known here. Over HTTP browsers ignore HSTS (RFC 6797, 8.1), and without
+        # HSTS_SECONDS there is none.
+        more = b"".join(b"%b: %b\r\n" % header for header in security_headers(is_secure=True))
+        head = f"content-type: {kind}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"
+        return STATUS_LINE[status] + head.encode("ascii") + more + b"\r\n" + body.encode("ascii")
 
     # A client that reads slowly, or not at all.
 
@@ -205,6 +266,29 @@ class Http(HttpToolsProtocol):
         for timer in (self._deadline, self._stalled):
             if timer is not None:
                 timer.cancel()
+
+
+class Unchunked:
+    """The application for a client of HTTP/1.0: an answer of unknown length ends with its connection."""
+
+    def __init__(self, application: Any, cycle: RequestResponseCycle) -> None:
+        self._application = application
+        self._cycle = cycle
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        has_length = False
+
+        async def unchunked(message: Any) -> None:
+            nonlocal has_length
+            if message["type"] == "http.response.start":
+                has_length = any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+                self._cycle.chunked_encoding = None if has_length else False
+            elif not has_length:
+                # uvicorn counts what is missing of the length that was said.
+                self._cycle.expected_content_length = len(message.get("body", b""))
+            await send(message)
+
+        await self._application(scope, receive, unchunked)
 
 
 class Joined:
@@ -264,6 +348,8 @@ class Socket(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if not self.handshake_initiated and not self.transport.is_closing():
-            # Http passes on a whole handshake. The library refuses this one, and uvicorn would hold the connection.
-            self.transport.write(b"".join(self.conn.data_to_send()))
+            # Http passes on a whole handshake. The library refuses this one, some without an answer, and uvicorn would
+            # hold the connection.
+            answer = b"".join(self.conn.data_to_send())
+            self.transport.write(answer or STATUS_LINE[HTTPStatus.BAD_REQUEST] + b"content-length: 0\r\n\r\n")
             self.transport.close()

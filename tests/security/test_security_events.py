@@ -2,7 +2,10 @@
 
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from io import StringIO
@@ -24,6 +27,7 @@ from authsvc.mail import mail_worker
 from authsvc.models import User
 from authsvc.rate_limits import attempt_limits
 from authsvc.services import NewSignUp, register_users
+from authsvc.two_factor import devices
 from eventbus.models import DeadLetter
 from eventbus.topics import ensure_topics
 from livesettings.models import ROW, Overrides
@@ -177,3 +181,32 @@ def test_dead_letters(lines: Lines, root: Client):
     assert lines.take() == [("dead_letter_handled", "root-user", first, HOME, "discarded")]
     call_command("dead_letters", "discard", second, "--reason", "nothing to save", stdout=StringIO())
     assert lines.take() == [("dead_letter_handled", operator(), second, None, "discarded")]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_commands_name_who_runs_them(lines: Lines, mina: User, monkeypatch: pytest.MonkeyPatch):
+    for name, value in (("USER_ID", "by-shell"), ("EMAIL", "shell@example.org"), ("PASSWORD", NEW)):
+        monkeypatch.setenv(f"ADMIN_{name}", value)
+    call_command("make_admin", stdout=StringIO())
+    rights = "is_staff, is_superuser"
+    assert lines.take() == [("privilege_granted", operator(), "by-shell", None, rights)]
+    monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", NEW)
+    call_command("createsuperuser", interactive=False, verbosity=0, user_id="by-django", email="django@example.org")
+    assert lines.take() == [("privilege_granted", operator(), "by-django", None, rights)]
+    devices.begin_setup(mina)
+    devices.turn_on(devices.device_in_setup(mina))
+    call_command("reset_two_factor", "mina.k", stdout=StringIO())
+    assert lines.take() == [("two_factor_reset", operator(), "mina.k", None, None)]
+
+
+@pytest.mark.parametrize("level", ["WARNING", "ERROR", "CRITICAL"])
+def test_they_are_written_at_every_log_level(level: str, tmp_path: Path):
+    program = (
+        "import logging; from runtime.security_log import log_security_event; "
+        "logging.getLogger('authsvc').info('of no matter'); log_security_event('login', actor='mina.k')"
+    )
+    environment = os.environ | {"LOG_LEVEL": level, "LOG_FORMAT": "json", "DATA_DIR": str(tmp_path)}
+    command = [sys.executable, str(ROOT / "manage.py"), "shell", "--no-imports", "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    [line] = done.stderr.splitlines()
+    assert (json.loads(line)["event"], json.loads(line)["actor"]) == ("login", "mina.k")

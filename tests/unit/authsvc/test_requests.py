@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from authsvc.headers import asks_for_stream, media_type, preferences
 from authsvc.problems import Problem
 from authsvc.requests import check_password_strength, read_idempotency_key, read_json, read_signup
 
@@ -106,3 +107,46 @@ def test_whatever_is_sent_is_read_or_refused_in_words(document):
     text = json.dumps(document).encode()
     with suppress(Problem):
         read_signup(read_json(text, "application/json"))
+
+
+@pytest.mark.parametrize(
+    ("accept", "asks"),
+    [
+        ("Text/Event-Stream", True),
+        ("application/json, text/event-stream", True),
+        ("application/json;q=0.5, text/event-stream", True),
+        ('text/event-stream;x="a,b;q=0"', True),
+        ("text/event-stream;q=0", False),
+        ("text/event-stream;q=x", False),
+        ("text/event-stream;q=0.9, application/*", False),
+        ("text/event-stream;q=0.9, */*", False),
+        ("*/*", False),
+        ("x/text/event-stream", False),
+        ('text/plain;x="text/event-stream"', False),
+        ('"' * 10_000, False),
+        ("a" * 20_000 + ", text/event-stream", True),
+    ],
+)
+def test_the_stream_is_given_to_who_names_it_and_prefers_nothing_else(accept, asks):
+    assert asks_for_stream(accept) is asks
+
+
+def test_a_media_type_is_one_alone_with_its_parameters_in_quotes_or_without():
+    assert media_type('Application/JSON ; Charset="UTF-8"') == ("application/json", {"charset": "UTF-8"})
+    assert media_type("application/json, text/plain")[0] == ""
+    assert media_type(";") == ("", {})
+
+
+def test_preferences_are_names_without_their_values():
+    assert preferences('wait=10, Took;x, ,;=,y="a,b"') == {"wait", "took", "y"}
+
+
+@pytest.mark.parametrize("name", ["userId", "\ud83d", "x" * 5000])
+def test_a_name_that_stands_twice_is_named(name):
+    twice = json.dumps({name: ""})[:-1] + f", {json.dumps(name)}: 1}}"
+    for body in (twice, f'{{"a": [{twice}]}}'):
+        with pytest.raises(Problem) as caught:
+            read_json(body.encode(), "application/json")
+        assert caught.value.status is HTTPStatus.BAD_REQUEST
+        assert "stands twice" in caught.value.detail
+        assert len(msgspec.json.encode(caught.value.document())) < 1000

@@ -9,6 +9,7 @@ from django.conf import settings
 from structlog.contextvars import bind_contextvars
 
 from authsvc.asgi import header
+from authsvc.headers import preferences
 from authsvc.problems import Problem
 from authsvc.tickets import is_from_front, opens
 from eventbus.tracing import trace_id_in
@@ -39,11 +40,6 @@ def name_in_log(scope: HTTPScope, signup_id: UUID) -> None:
         logger.info("%s belongs to the caller's trace %s", scope["method"], caller)
 
 
-def allow(scope: HTTPScope, method: str) -> None:
-    if scope["method"] != method:
-        raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, f"Use {method}.", headers={"Allow": method})
-
-
 def visible_signup(scope: HTTPScope, text: str) -> UUID:
     """The sign-up of the path, if the request's ticket opens it: 404 does not tell whether it exists."""
     try:
@@ -57,7 +53,7 @@ def visible_signup(scope: HTTPScope, text: str) -> UUID:
 
 def wants_took(scope: HTTPScope) -> bool:
     """Whether the client asks how long each light took (docs/adr/0024)."""
-    return "took" in (header(scope, b"prefer") or "").lower().split(", ")
+    return "took" in preferences(header(scope, b"prefer") or "")
 
 
 def last_event_id(scope: HTTPScope) -> int:
