@@ -52,7 +52,7 @@ BROKER_CONTRACTS = $(shell grep -l 'pytest\.mark\.needs' tests/contract/test_*.p
 
 # What a person does with `make run`. The other journeys, like all faults, are for the real servers.
 EMBEDDED_E2E = $(addprefix tests/e2e/test_,stack.py api.py bad_partition.py page.py account.py looks.py make_run.py \
-	make_admin.py readme_commands.py)
+	make_admin.py readme_commands.py odd_browsers.py)
 # Side by side, as they mostly wait. What starts a whole installation has the machine to itself.
 PYTEST := $(BIN)/python -m pytest
 
