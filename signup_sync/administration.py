@@ -32,6 +32,7 @@ from eventbus.models import DeadLetter, Instance, Topic
 from livesettings.models import Overrides
 from participant.models import ParticipantUser
 from runtime.restricted_admin import RestrictedAdmin
+from runtime.security_log import address_of
 
 # The index, and the navigation beside each page. What is of none of these stands below, by its app.
 GROUPS: Final[tuple[tuple[Any, tuple[type[Model], ...]], ...]] = (
@@ -129,7 +130,7 @@ class Administration(AdminSite):
             if self.has_permission(request):
                 note_use(request)
             try:
-                with bound_contextvars(address=request.META.get("REMOTE_ADDR")):
+                with bound_contextvars(address=address_of(request)):
                     return guarded(request, *args, **kwargs)
             except PermissionDenied as refusal:
                 return self._refuse(request, refusal)

@@ -391,6 +391,7 @@ LANGUAGE_COOKIE_NAME = f"{COOKIE_PREFIX}django_language"
 MESSAGE_STORAGE = "signup_sync.message_storage.Storage"
 # No script of ours reads one.
 CSRF_COOKIE_HTTPONLY = LANGUAGE_COOKIE_HTTPONLY = True
+CSRF_FAILURE_VIEW = "signup_sync.front.views.csrf_failure"
 # A page's address may hold a ticket: other sites are told the origin alone, and so are our own logs.
 SECURE_REFERRER_POLICY = "strict-origin"
 # A page that another site's page opened, or that ours opened, shares no browsing context with it.

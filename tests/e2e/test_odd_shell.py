@@ -40,8 +40,8 @@ def said(done: subprocess.CompletedProcess[bytes], *, code: int = 1) -> str:
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The databases of an installation that nobody has used yet."""
+def data_dir(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The databases of an installation that nobody has used yet. As with `project`, on one stack alone."""
     folder = tmp_path_factory.mktemp("data")
     done = manage(folder, "migrate_all", "--verbosity=0")
     assert done.returncode == 0, done.stderr.decode()
