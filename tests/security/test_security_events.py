@@ -17,6 +17,7 @@ from uuid import uuid4
 import pytest
 import redis
 from django.contrib.auth.tokens import default_token_generator
+from django.core import mail
 from django.core.management import call_command
 from django.test import Client
 from django.utils.encoding import force_bytes
@@ -130,6 +131,24 @@ def test_too_many_requests_for_a_new_password(lines: Lines, settings: Any):
         Client(REMOTE_ADDR=HOME).post("/password/", {"email": "nobody@example.org"})
     eventually(lambda: mail_worker().waiting == 0)
     assert ("password_reset_throttled", None, None, HOME, "password") in lines.take()
+    attempt_limits.cache_clear()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.needs("redis")
+def test_too_many_links_to_one_mailbox(lines: Lines, mina: User, settings: Any):
+    """Silently: whoever asks is told nothing of who has an account."""
+    with redis.Redis.from_url(settings.REDIS_URL) as client:
+        client.flushdb()
+    attempt_limits.cache_clear()
+    asked = [Client(REMOTE_ADDR=f"192.0.2.{n}").post("/password/", {"email": "Mina@example.org"}) for n in range(5)]
+    assert {answer.status_code for answer in asked} == {302}
+    eventually(lambda: mail_worker().waiting == 0)
+    assert [event for event, *_ in lines.take()] == ["password_reset_requested"] * 3 + ["password_reset_throttled"] * 2
+    assert len(mail.outbox) == 3
+    settings.RATE_LIMIT_CONFIRM = 0
+    Client().post("/password/", {"email": "mina@example.org"})
+    eventually(lambda: len(mail.outbox) == 4)
     attempt_limits.cache_clear()
 
 
