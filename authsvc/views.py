@@ -20,9 +20,9 @@ from django.views.generic import FormView, TemplateView
 from authsvc.forms import LoginForm, OwnPasswordChangeForm, PasswordResetForm, told_when
 from authsvc.lights import Light, Status
 from authsvc.models import SignUp, User
+from authsvc.newcomers import USER_ID_COOKIE, user_id_of
 from authsvc.password_mails import send_reset_link
 from authsvc.requests import complaints
-from authsvc.tickets import USER_ID_COOKIE, user_id_of
 from authsvc.two_factor.login import TwoStepLoginView
 from livesettings.values import live
 from runtime.security_log import address_of, log_security_event, log_security_event_of
