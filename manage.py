@@ -4,8 +4,13 @@
 import os
 import sys
 
+from runtime.untrusted import refusal_of_arguments
+
 
 def main() -> None:
+    if refusal := refusal_of_arguments(sys.argv[1:]):
+        sys.stderr.write(f"{refusal}\n")
+        sys.exit(2)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "signup_sync.settings")
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line

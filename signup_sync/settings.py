@@ -241,10 +241,10 @@ RATE_LIMIT_TOTAL = env.int("RATE_LIMIT_TOTAL", default=0)
 # and 5 in production, elsewhere 0.
 RATE_LIMIT_LOGIN = env.int("RATE_LIMIT_LOGIN", default=30 if PRODUCTION else 0)
 RATE_LIMIT_PASSWORD = env.int("RATE_LIMIT_PASSWORD", default=5 if PRODUCTION else 0)
-# Failed logins to one account from one address that are taken in 15 minutes; 0 is any number. Default: 10 in
-# production, elsewhere 0.
-RATE_LIMIT_FAILED_LOGIN = env.int("RATE_LIMIT_FAILED_LOGIN", default=10 if PRODUCTION else 0)
-# Confirmation mails that are sent to one address in an hour; 0 is any number. Default: 3.
+# Failed logins to one account from one address that are taken in 15 minutes; 0 is any number. Default: 10.
+RATE_LIMIT_FAILED_LOGIN = env.int("RATE_LIMIT_FAILED_LOGIN", default=10)
+# Mails that are sent to one mailbox in an hour: so many to confirm sign-ups, and so many with a link to a new password;
+# 0 is any number. Default: 3.
 RATE_LIMIT_CONFIRM = env.int("RATE_LIMIT_CONFIRM", default=3)
 # Seconds until the page and the stream call a sign-up delayed. Default: 30.
 SIGNUP_DEADLINE = env.float("SIGNUP_DEADLINE", default=30.0)
@@ -388,6 +388,7 @@ LANGUAGE_COOKIE_NAME = f"{COOKIE_PREFIX}django_language"
 MESSAGE_STORAGE = "signup_sync.message_storage.Storage"
 # No script of ours reads one.
 CSRF_COOKIE_HTTPONLY = LANGUAGE_COOKIE_HTTPONLY = True
+CSRF_FAILURE_VIEW = "signup_sync.front.views.csrf_failure"
 # A page's address may hold a ticket: other sites are told the origin alone, and so are our own logs.
 SECURE_REFERRER_POLICY = "strict-origin"
 # A page that another site's page opened, or that ours opened, shares no browsing context with it.
@@ -410,7 +411,7 @@ DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default=f"signup@{production.
 
 # --- Logs ------------------------------------------------------------------------------------------------------
 
-# Least level that is written. Default: INFO.
+# Least level that is written; security events (docs/security-events.md) are written at every level. Default: INFO.
 LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
 # json (an object a line) or console (for people). Default: console where stderr is a terminal, else json.
 LOG_FORMAT = env.str("LOG_FORMAT", default="console" if sys.stderr.isatty() else "json")
@@ -425,6 +426,10 @@ LOGGING = {
     "formatters": {"line": {"()": "signup_sync.logs.formatter", "kind": LOG_FORMAT}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    # These would have handlers of their own, by Django's and the server's defaults.
-    "loggers": dict.fromkeys(["django", "django.server", "uvicorn", "uvicorn.error", "uvicorn.access"], _PASSED_ON),
+    "loggers": {
+        # These would have handlers of their own, by Django's and the server's defaults.
+        **dict.fromkeys(["django", "django.server", "uvicorn", "uvicorn.error", "uvicorn.access"], _PASSED_ON),
+        # Its events are at INFO.
+        "security": {"level": "INFO"},
+    },
 }

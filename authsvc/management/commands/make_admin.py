@@ -13,7 +13,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
 from authsvc.models import User
-from runtime.security_log import log_security_event
+from runtime.security_log import log_security_event, operator
 
 # The model's field, the question, and the variable that answers it.
 FIELDS: Final = (
@@ -43,9 +43,7 @@ class Command(BaseCommand):
         user.user_name = user.user_id
         user.set_password(user.password)
         user.save()
-        log_security_event(
-            "privilege_granted", actor="make_admin", subject=user.user_id, detail="is_staff, is_superuser"
-        )
+        log_security_event("privilege_granted", actor=operator(), subject=user.user_id, detail="is_staff, is_superuser")
         self.stdout.write(f"{user.user_id} may log in at /admin/ now.")
 
     def _answer(self, user: User, field: str, question: str, variable: str) -> None:

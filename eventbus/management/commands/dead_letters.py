@@ -14,7 +14,6 @@ from eventbus.models import DeadLetter
 from eventbus.producer import EventProducer
 from eventbus.terminal import moment, printable, table, titled, to_the_second
 from runtime.security_log import operator
-from runtime.untrusted import argument
 
 HEAD: Final = ("ID", "PUT ASIDE", "STATE", "GROUP", "MESSAGE", "KEY", "ERROR")
 
@@ -53,7 +52,7 @@ class Command(BaseCommand):
             "code 1 when a letter was refused.",
         )
         add_choice(gone)
-        gone.add_argument("--reason", type=argument, required=True, help="why, for whoever asks later")
+        gone.add_argument("--reason", required=True, help="why, for whoever asks later")
         gone.add_argument("--again", action="store_true", help=again)
 
     def handle(self, *, act: str, **options: Any) -> None:
@@ -123,9 +122,9 @@ class Command(BaseCommand):
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--topic", type=argument, help="whose message was in this topic")
-    parser.add_argument("--group", type=argument, help="which this consumer group put aside")
-    parser.add_argument("--error", type=argument, metavar="TEXT", help="with this in the error's type, in any case")
+    parser.add_argument("--topic", help="whose message was in this topic")
+    parser.add_argument("--group", help="which this consumer group put aside")
+    parser.add_argument("--error", metavar="TEXT", help="with this in the error's type, in any case")
     parser.add_argument("--since", type=moment, metavar="TIME", help="put aside at this ISO date or time, or later")
 
 
