@@ -17,7 +17,6 @@ from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from authsvc.identity import user_id_key
 from authsvc.models import SignUp, UnconfirmedSignUp, User
 from authsvc.problems import Problem, expired_link, unknown_link, used_link
 from authsvc.services import DATABASE, KeyTakenError, NewSignUp, Registration, register_within
@@ -69,16 +68,7 @@ def _keep(new: NewSignUp) -> tuple[UnconfirmedSignUp | SignUp, bool]:
         return earlier, False
     if User.objects.filter(owner_signup_id=new.signup_id).exists():
         raise KeyTakenError
-    row = UnconfirmedSignUp.objects.create(
-        id=new.signup_id,
-        user_id=new.user_id,
-        user_id_key=user_id_key(new.user_id),
-        email=new.email,
-        user_name=new.user_name,
-        role=new.role,
-        password=new.password,
-    )
-    return row, True
+    return UnconfirmedSignUp.objects.create(**new.columns()), True
 
 
 def token_for(unconfirmed: UnconfirmedSignUp) -> str:

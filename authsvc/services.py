@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import uniform
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from django.conf import settings
@@ -37,6 +37,18 @@ class NewSignUp:
     # A hash, and no part of what a log or a traceback shows.
     password: str = field(repr=False)
 
+    def columns(self) -> dict[str, Any]:
+        """The columns that SignUp and UnconfirmedSignUp have in common, but for the times."""
+        return {
+            "id": self.signup_id,
+            "user_id": self.user_id,
+            "user_id_key": user_id_key(self.user_id),
+            "email": self.email,
+            "user_name": self.user_name,
+            "role": self.role,
+            "password": self.password,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Registration:
@@ -57,9 +69,9 @@ class KeyTakenError(Exception):
 
 
 def register_strangers(batch: Sequence[NewSignUp]) -> list[Registration | None]:
-    """Takes it that nobody of the batch is known, which is the rule: saves those whose users the database takes, with
-    their sign-ups. None for each of the others, who are to be read by register_users(), as are all of a batch that
-    another writer crossed. Raises django.db.OperationalError when the database can't now.
+    """Optimistically assume every user is new: save those that conflict with nothing, with their sign-ups, and return
+    None for the others and for a whole batch that another writer crossed. The caller passes these to
+    register_users(). Raises django.db.OperationalError while the database is unavailable.
     """
     users = [_new_user(new) for new in batch]
     if not _are_distinct(users):
@@ -161,13 +173,7 @@ def _new_user(new: NewSignUp) -> User:
 
 def _new_registration(new: NewSignUp, record: User, verdict: Verdict, now: datetime) -> Registration:
     signup = SignUp(
-        id=new.signup_id,
-        user_id=new.user_id,
-        user_id_key=user_id_key(new.user_id),
-        email=new.email,
-        user_name=new.user_name,
-        role=new.role,
-        password=new.password,
+        **new.columns(),
         owner_signup_id=record.owner_signup_id,
         created_at=now,
         attempts=1,

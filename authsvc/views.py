@@ -22,11 +22,10 @@ from authsvc.lights import Light, Status
 from authsvc.models import SignUp, User
 from authsvc.password_mails import send_reset_link
 from authsvc.requests import complaints
-from authsvc.security_events import address_of, log_event_of
 from authsvc.tickets import USER_ID_COOKIE, user_id_of
 from authsvc.two_factor.login import TwoStepLoginView
 from livesettings.values import live
-from runtime.security_log import log_security_event
+from runtime.security_log import address_of, log_security_event, log_security_event_of
 
 STATUSES: Final = {
     Status.PENDING: _("Waiting for its answer"),
@@ -93,7 +92,7 @@ class PasswordChangeView(SuccessMessageMixin, django_views.PasswordChangeView): 
 
     def form_valid(self, form: Any) -> HttpResponse:
         response = super().form_valid(form)
-        log_event_of(self.request, "password_changed", subject=form.user.user_id)
+        log_security_event_of(self.request, "password_changed", subject=form.user.user_id)
         return response
 
     def dispatch(self, *args: Any, **kwargs: Any) -> HttpResponseBase:

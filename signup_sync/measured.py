@@ -12,9 +12,8 @@ from authsvc.asgi import send_problem
 from authsvc.problems import Problem
 from signup_sync.headers import has_readable_type, keep_own_cookies
 
-# Bytes of a path with its query, and of all headers together: little more than the gateway lets through.
+# Bytes of a path with its query. The headers are limited by signup_sync.protocols, which every request passes first.
 TARGET_MAX: Final = 8 * 1024
-HEADERS_MAX: Final = 16 * 1024
 # Bytes of a form that anybody may post: the sign-up form of the longest texts, percent-encoded, has 20 KB.
 FORM_MAX: Final = 32 * 1024
 # The same in the administration: a list posts 60 bytes for each row that was chosen, of which it shows 200 at most.
@@ -31,7 +30,6 @@ _WORDS: Final = {
     ),
     HTTPStatus.REQUEST_URI_TOO_LONG: "This address is too long.",
     HTTPStatus.NOT_IMPLEMENTED: "Send the body with a Content-Length, or in chunks without another Transfer-Encoding.",
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: ("The headers are too long. Delete this site's cookies and try again."),
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "Send the body as text in UTF-8, without a Content-Encoding, and not in parts.",
 }
 
@@ -41,8 +39,8 @@ class TooLargeError(Exception):
 
 
 class Measured:
-    """The application, which gets only requests of a size and kind that it can need. Others are answered 413, 414 or
-    431, and those whose bodies are encoded, 415 or 501."""
+    """The application, which gets only requests of a size and kind that it can need. Others are answered 413 or 414,
+    and those whose bodies are encoded, 415 or 501."""
 
     def __init__(self, application: Any) -> None:
         self._application = application
@@ -95,8 +93,6 @@ def _refusal(scope: MutableMapping[str, Any]) -> HTTPStatus | None:
         return None
     if len(scope.get("raw_path") or scope["path"]) + len(scope.get("query_string", b"")) > TARGET_MAX:
         return HTTPStatus.REQUEST_URI_TOO_LONG
-    if sum(len(name) + len(value) for name, value in scope["headers"]) > HEADERS_MAX:
-        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
     keep_own_cookies(scope)
     if scope["type"] == "http" and not has_readable_type(scope):
         return HTTPStatus.UNSUPPORTED_MEDIA_TYPE

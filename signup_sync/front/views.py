@@ -25,6 +25,7 @@ from django.views.i18n import set_language
 from structlog.contextvars import bind_contextvars
 
 from livesettings.values import live
+from runtime.security_log import address_of
 from signup_sync.front import words
 from signup_sync.front.forms import TYPED, SignUpForm
 from signup_sync.front.gateway import CLOSED, LINK_EXPIRED, LINK_UNKNOWN, LINK_USED, GatewayError, NewUser
@@ -111,7 +112,7 @@ async def _submit(request: HttpRequest, browser: str) -> HttpResponse:
     first = Page.of(_posted_signup_id(request, browser), browser)
     if not form.is_valid():
         return _form_again(request, form, first, None, HTTPStatus.UNPROCESSABLE_ENTITY)
-    user = replace(form.new_user, address=request.META.get("REMOTE_ADDR"))
+    user = replace(form.new_user, address=address_of(request))
     signup_id, answer = await _post(first.signup_id, user)
     _note_browsers_trace(request, signup_id)
     page = Page.of(signup_id, browser)
@@ -350,8 +351,6 @@ def _page(
     status: HTTPStatus = HTTPStatus.OK,
 ) -> HttpResponse:
     """A page with lights on it, all pending where there is no state."""
-    lights = state.services if state else dict.fromkeys(settings.SIGNUP_SERVICES, Light("PENDING"))
-    took = state.took if state else {}
     for_script = {
         "page": page.for_script(),
         "state": state and json.loads(state.text),
@@ -364,16 +363,7 @@ def _page(
     everything = {
         **context,
         "ticket": page.ticket,
-        "lights": [
-            {
-                "service": name,
-                "name": words.name_of(name),
-                "status": light.status,
-                "word": words.word_of(light),
-                "took": words.took_of(took.get(name)),
-            }
-            for name, light in lights.items()
-        ],
+        "lights": _lights(state),
         "outcome": outcome,
         "title": words.outcomes()[outcome]["title"],
         "text": words.text_of(outcome, state),
@@ -381,6 +371,22 @@ def _page(
         "for_script": for_script,
     }
     return render(request, template, everything, status=status)
+
+
+def _lights(state: State | None) -> list[dict[str, Any]]:
+    """The lights as the template draws them; all pending where there is no state."""
+    lights = state.services if state else dict.fromkeys(settings.SIGNUP_SERVICES, Light("PENDING"))
+    took = state.took if state else {}
+    return [
+        {
+            "service": name,
+            "name": words.name_of(name),
+            "status": light.status,
+            "word": words.word_of(light),
+            "took": words.took_of(took.get(name)),
+        }
+        for name, light in lights.items()
+    ]
 
 
 def _closed_page(request: HttpRequest, reason: str, status: HTTPStatus) -> HttpResponse:
