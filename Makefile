@@ -9,7 +9,8 @@ MAKEFLAGS += --no-print-directory
 
 BIN := $(VENV)/bin
 MANAGE := $(BIN)/python manage.py
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes --only-binary :all:
+# What PIP_USER and the like ask for (Gitpod sets it, and pip.conf may) would be installed beside the environment.
+PIP := PIP_USER=0 PIP_TARGET= PIP_PREFIX= PIP_ROOT= $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes --only-binary :all:
 # Touched when all of a requirements file is installed; older than it, or missing, means: install.
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
@@ -52,7 +53,7 @@ BROKER_CONTRACTS = $(shell grep -l 'pytest\.mark\.needs' tests/contract/test_*.p
 
 # What a person does with `make run`. The other journeys, like all faults, are for the real servers.
 EMBEDDED_E2E = $(addprefix tests/e2e/test_,stack.py api.py bad_partition.py page.py account.py looks.py make_run.py \
-	make_admin.py readme_commands.py odd_browsers.py)
+	make_admin.py readme_commands.py odd_browsers.py odd_shell.py)
 # Side by side, as they mostly wait. What starts a whole installation has the machine to itself.
 PYTEST := $(BIN)/python -m pytest
 

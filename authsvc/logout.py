@@ -1,4 +1,4 @@
-"""The logout of the account page and of the administration. Roles without a SECRET_KEY import this, with the latter."""
+"""The logout of the account page and of the administration."""
 
 from typing import Any
 

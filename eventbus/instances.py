@@ -36,6 +36,9 @@ ANSWERS_WITHIN: Final = 1.0
 # The sorted set of all process ids by the time of their last heartbeat.
 INDEX: Final = "instances"
 
+# What a consumer calls its role, before its service.
+CONSUMER: Final = "consumer of "
+
 
 class Standing(StrEnum):
     STARTING = "starting"

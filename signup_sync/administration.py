@@ -27,6 +27,7 @@ from authsvc.logout import LogoutView
 from authsvc.models import SignUp, TrafficMinute, UnconfirmedSignUp, User
 from authsvc.two_factor.login import TwoStepLoginView, with_next
 from authsvc.two_factor.rules import may_administer, must_set_up
+from eventbus.attendance import attendance
 from eventbus.models import DeadLetter, Instance, Topic
 from livesettings.models import Overrides
 from participant.models import ParticipantUser
@@ -161,8 +162,18 @@ def attention(request: HttpRequest) -> list[dict[str, str]]:
         waiting = DeadLetter.objects.filter(state=DeadLetter.State.WAITING)
         found.append((_("Dead letters that wait"), waiting, f"{letters}?state__exact=waiting"))
     counted = [(words, rows.count(), url) for words, rows, url in found]
-    return [
+    items = [
         {"words": words, "count": number_format(count, force_grouping=True), "url": url}
         for words, count, url in counted
         if count
     ]
+    return absent_services(request) + items
+
+
+def absent_services(request: HttpRequest) -> list[dict[str, str]]:
+    """Services that SIGNUP_SERVICES names and nobody runs. No server is asked for it here (eventbus.attendance)."""
+    absent = attendance.absent
+    if not absent or not request.user.has_perm("eventbus.view_instance"):
+        return []
+    words = _("Services that nobody runs, so their lights stay orange: %(services)s") % {"services": ", ".join(absent)}
+    return [{"words": words, "count": str(len(absent)), "url": reverse("admin:eventbus_instance_changelist")}]

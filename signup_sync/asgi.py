@@ -26,6 +26,7 @@ from servestatic import ServeStaticASGI
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from authsvc.api import SignUpApi
+from eventbus.attendance import attendance
 from eventbus.roles import SERVE_CHECKS, START_CHECKS
 from livesettings.following import Follower
 from signup_sync import health
@@ -40,6 +41,8 @@ BaseCommand().check(tags=[START_CHECKS, SERVE_CHECKS])
 api = SignUpApi()
 follower = Follower(keeper=True)
 follower.start()
+if settings.WEB_ROLE == "web":
+    attendance.start()
 
 
 def static_files() -> ServeStaticASGI:

@@ -18,7 +18,6 @@ from django.apps import apps
 from django.core.management import CommandError, call_command, get_commands, load_command_class
 
 import authsvc.identity
-import manage
 import participant.identity
 from authsvc.consumers import handle_answers
 from authsvc.models import User
@@ -30,6 +29,7 @@ from eventbus.messages import Incoming, decode_each
 from participant.handler import NewUserHandler
 from participant.reconcile import ReconcileHandler
 from runtime.untrusted import ARGUMENT_MAX, is_longer_than, refusal_of_arguments
+from signup_sync import command_line
 from signup_sync.front.forms import SignUpForm
 from signup_sync.logs import Format, formatter
 from tests.conftest import new_person
@@ -220,16 +220,11 @@ def _values_of(parser: argparse.ArgumentParser, *before: str) -> Iterator[tuple[
 
 
 @pytest.mark.parametrize("words", list(ways_in()), ids=" ".join)
-def test_an_argument_of_a_command(
-    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_an_argument_of_a_command(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]):
     """Refused before anything reads it: argparse and the commands quote what they can't use."""
 
     def run(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["manage.py", *arguments])
-        with pytest.raises(SystemExit) as refusal:
-            manage.main()
-        assert refusal.value.code == 2
+        assert command_line.main(["manage.py", *arguments]) == 2
         return capsys.readouterr().err
 
     for _, text in worst_texts(OF_AN_ARGUMENT):

@@ -28,7 +28,6 @@ class Command(BaseCommand):
         "Makes an administrator. Asks at the terminal for what ADMIN_USER_ID, ADMIN_EMAIL and ADMIN_PASSWORD in the "
         "environment do not say. Exit code 1 when none was made."
     )
-    requires_migrations_checks = True
 
     def handle(self, **options: Any) -> None:
         missing = [variable for _, _, variable in FIELDS if not os.environ.get(variable)]

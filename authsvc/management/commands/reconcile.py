@@ -21,6 +21,8 @@ from eventbus.topics import TopicError, ensure_topics
 
 # Lines that are shown of one service; --json has all.
 SHOWN: Final = 50
+# Seconds that somebody may want to wait for a page of answers; librdkafka takes no more than 24 days.
+TIMEOUT_MAX: Final = 86_400
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 _encoder = msgspec.json.Encoder()
 
@@ -105,13 +107,13 @@ def participants() -> list[str]:
 
 
 def seconds(text: str) -> float:
-    """A time of more than nothing."""
+    """A time of more than nothing and at most TIMEOUT_MAX."""
     try:
         value = float(text)
     except ValueError:
         value = 0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    if not 0 < value <= TIMEOUT_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0 and up to {TIMEOUT_MAX}")
     return value
 
 

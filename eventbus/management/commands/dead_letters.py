@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import Count, QuerySet
 
-from eventbus.dead_letters import Outcome, discard, replay
+from eventbus.dead_letters import NUMBER_MAX, Outcome, discard, replay
 from eventbus.errors import DeliveryError
 from eventbus.models import DeadLetter
 from eventbus.producer import EventProducer
@@ -86,7 +86,7 @@ class Command(BaseCommand):
     def _show(self, letter_id: int) -> None:
         letter = DeadLetter.objects.filter(pk=letter_id).first()
         if letter is None:
-            raise CommandError(f"There is no dead letter {letter_id}: see `manage.py dead_letters list`.")
+            raise no_letter(letter_id)
         for line in described(letter):
             self.stdout.write(line)
 
@@ -159,10 +159,16 @@ def chosen_ids(options: dict[str, Any]) -> list[int]:
     if ids:
         if is_narrowed(options):
             raise CommandError("Filters go with --all-waiting, not with IDs.")
+        if impossible := [each for each in ids if each > NUMBER_MAX]:
+            raise no_letter(impossible[0])
         return ids
     # Now, once: what comes while they are replayed, perhaps by the replay, is not among them.
     waiting = filtered(options).filter(state=DeadLetter.State.WAITING)
     return list(waiting.order_by("pk").values_list("pk", flat=True))
+
+
+def no_letter(letter_id: int) -> CommandError:
+    return CommandError(f"There is no dead letter {letter_id}: see `manage.py dead_letters list`.")
 
 
 # --- What is shown ----------------------------------------------------------------------------------------------
