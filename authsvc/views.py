@@ -20,9 +20,9 @@ from django.views.generic import FormView, TemplateView
 from authsvc.forms import LoginForm, OwnPasswordChangeForm, PasswordResetForm, told_when
 from authsvc.lights import Light, Status
 from authsvc.models import SignUp, User
-from authsvc.newcomers import USER_ID_COOKIE, user_id_of
 from authsvc.password_mails import send_reset_link
 from authsvc.requests import complaints
+from authsvc.tickets import USER_ID_COOKIE, user_id_of
 from authsvc.two_factor.login import TwoStepLoginView
 from livesettings.values import live
 from runtime.security_log import address_of, log_security_event, log_security_event_of
@@ -97,15 +97,6 @@ class PasswordChangeView(SuccessMessageMixin, django_views.PasswordChangeView): 
 
     def dispatch(self, *args: Any, **kwargs: Any) -> HttpResponseBase:
         return told_when(super().dispatch(*args, **kwargs))
-
-
-class LogoutView(django_views.LogoutView):
-    """Has the browser forget, too, which lights it has shown (sessionStorage). No page is in its cache."""
-
-    def post(self, *args: Any, **kwargs: Any) -> HttpResponse:
-        response = super().post(*args, **kwargs)
-        response.headers["Clear-Site-Data"] = '"storage"'
-        return response
 
 
 class LoginView(TwoStepLoginView):

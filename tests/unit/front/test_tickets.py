@@ -6,7 +6,6 @@ from django.core import signing
 from django.http import HttpResponse
 from pytest_django.fixtures import Settings
 
-from authsvc import newcomers
 from authsvc import tickets as auth_tickets
 from signup_sync.front import tickets
 
@@ -68,12 +67,12 @@ def test_auth_reads_the_user_id_that_the_front_has_left_in_the_browser(monkeypat
     response = HttpResponse()
     tickets.remember_user_id(response, "홍길동")
     left = {name: morsel.value for name, morsel in response.cookies.items()}
-    assert newcomers.user_id_of(left) == "홍길동"
-    assert newcomers.user_id_of({}) == ""
+    assert auth_tickets.user_id_of(left) == "홍길동"
+    assert auth_tickets.user_id_of({}) == ""
     forged = {tickets.USER_ID_COOKIE: "Your-account-is-locked-call-555"}
-    assert newcomers.user_id_of(forged) == ""
+    assert auth_tickets.user_id_of(forged) == ""
     of_other_purpose = {tickets.USER_ID_COOKIE: tickets.page_ticket(tickets.new_signup_id(), "somebody")}
-    assert newcomers.user_id_of(of_other_purpose) == ""
-    later = time.time() + newcomers.USER_ID_MAX_AGE + 1
+    assert auth_tickets.user_id_of(of_other_purpose) == ""
+    later = time.time() + auth_tickets.USER_ID_MAX_AGE + 1
     monkeypatch.setattr(time, "time", lambda: later)
-    assert newcomers.user_id_of(left) == ""
+    assert auth_tickets.user_id_of(left) == ""
