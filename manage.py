@@ -1,24 +1,13 @@
 #!/usr/bin/env python
 """The project's command line: `python manage.py help` lists what it can do."""
 
-import os
 import sys
-
-
-def main() -> None:
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "signup_sync.settings")
-    from django.core.exceptions import ImproperlyConfigured
-    from django.core.management import execute_from_command_line
-
-    try:
-        execute_from_command_line(sys.argv)
-    except ImproperlyConfigured as problem:
-        # Its line names the setting and what is wrong with it; the way there is nobody's concern.
-        sys.exit(f"{problem}")
-
 
 if __name__ == "__main__":
     try:
-        main()
+        from signup_sync.command_line import main
+
+        code = main(sys.argv)
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = 130
+    sys.exit(code)

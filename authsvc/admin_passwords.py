@@ -6,7 +6,7 @@ from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.forms import AdminPasswordChangeForm
 from django.http import HttpRequest
 
-from authsvc.security_events import log_event_of
+from runtime.security_log import log_security_event_of
 
 
 class PasswordEventsAdmin(UserAdmin):  # type: ignore[type-arg]  # has none at run time
@@ -14,5 +14,5 @@ class PasswordEventsAdmin(UserAdmin):  # type: ignore[type-arg]  # has none at r
         """Django calls it after every save, and for the password page it is the one method that has the request."""
         if isinstance(form, AdminPasswordChangeForm):
             detail = None if form.cleaned_data["set_usable_password"] else "login by password disabled"
-            log_event_of(request, "password_changed", subject=form.user.user_id, detail=detail)
+            log_security_event_of(request, "password_changed", subject=form.user.user_id, detail=detail)
         return super().construct_change_message(request, form, formsets, add)

@@ -19,10 +19,10 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from authsvc.models import SignUp
 from authsvc.replay import PAGE, ReplayCounts, replay
-from authsvc.security_events import log_event_of
 from authsvc.services import AUTH
 from authsvc.timeline import replayed_to
 from eventbus.producer import EventProducer
+from runtime.security_log import log_security_event_of
 
 # Seconds of one request: a page that answers so soon needs no patience, and no proxy's either.
 WORKS_FOR: Final = 2.0
@@ -91,7 +91,7 @@ def go_on(request: HttpRequest, chosen: QuerySet[SignUp], *, service: str | None
         while ids := list(progress.rest_of(chosen).values_list("id", flat=True)[:PAGE]):
             # By id: a replay changes what the list's filter chose by.
             signups = SignUp.objects.filter(id__in=ids)
-            log_event_of(request, "replay", detail=f"{len(ids)} sign-ups, {service or 'every service'}")
+            log_security_event_of(request, "replay", detail=f"{len(ids)} sign-ups, {service or 'every service'}")
             counts = sum(replay(signups, producer=producer, service=service), progress.counts)
             _log(request, signups, service=service)
             progress = Progress(progress.total, progress.until, ids[-1], counts)

@@ -16,7 +16,6 @@ from django.conf import settings
 from django.contrib.auth.hashers import check_password, make_password
 from django.db import close_old_connections
 from django.utils.translation import override
-from structlog.contextvars import bind_contextvars
 
 from authsvc.asgi import (
     header,
@@ -31,7 +30,7 @@ from authsvc.asgi import (
 from authsvc.bounded import BoundedPool, QueueFullError
 from authsvc.confirmation import check_token, confirm, keep
 from authsvc.confirmation_mail import mail_soon
-from authsvc.headers import asks_for_stream, preferences
+from authsvc.headers import asks_for_stream
 from authsvc.hub import StreamHub
 from authsvc.identity import user_id_key
 from authsvc.lights import SignUpState
@@ -41,6 +40,15 @@ from authsvc.models import Role, SignUp, UnconfirmedSignUp
 from authsvc.problems import Problem, too_many, unavailable
 from authsvc.projection import AsyncProjection
 from authsvc.rate_limits import RateLimits, TooManyError
+from authsvc.request_heads import (
+    last_event_id,
+    name_in_log,
+    not_found,
+    peer,
+    refuse_plain_http,
+    visible_signup,
+    wants_took,
+)
 from authsvc.requests import (
     BODY_MAX,
     SignUpRequest,
@@ -50,14 +58,14 @@ from authsvc.requests import (
     read_json,
     read_signup,
 )
-from authsvc.services import NewSignUp, read_states
+from authsvc.services import KeyTakenError, NewSignUp, read_states
 from authsvc.staff import may_add_admin
 from authsvc.streams import after_first, follow
-from authsvc.tickets import forwarded_address, is_from_front, issue_ticket, opens
+from authsvc.tickets import forwarded_address, issue_ticket
 from authsvc.writer import SignUpWriter
 from eventbus.errors import is_transient
 from eventbus.producer import EventProducer
-from eventbus.tracing import trace_id_in, traceparent
+from eventbus.tracing import traceparent
 from livesettings.values import live
 from runtime.held import RETRY_AFTER, HeldConnections, TooManyHeldError
 
@@ -83,6 +91,8 @@ class SignUpApi:
             await send_problem(send, problem)
         except QueueFullError:
             await send_problem(send, unavailable("Too many sign-ups at once. Try again in a moment.", retry_after=5))
+        except KeyTakenError:
+            await send_problem(send, _expired())
         except TooManyHeldError:
             await send_problem(send, too_many("held", retry_after=RETRY_AFTER))
         except Exception as error:
@@ -96,12 +106,11 @@ class SignUpApi:
                 )
 
     def start(self) -> None:
-        """Makes what the first sign-up would wait for: Kafka takes half a second to give a producer its id."""
+        """Creates the producer before the first sign-up needs it: Kafka takes half a second to give it an id."""
         _ = self._writer
 
     def release(self) -> None:
-        """Lets its clients go on elsewhere, as this process is to stop: ends the held streams and those to come, and
-        answers 503 to whose password is not being hashed yet."""
+        """Drain: end streams, also new ones, so that clients reconnect elsewhere; reject queued sign-ups with 503."""
         self._hub.release()
         self._hashers.close()
 
@@ -115,11 +124,11 @@ class SignUpApi:
         await mails_leave
 
     async def _route(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        _refuse_plain_http(scope)
+        refuse_plain_http(scope)
         path = scope["path"]
         match = _SIGNUP_PATH.fullmatch(path)
         if not match and path not in ("/user", "/user/confirmations"):
-            raise _not_found()
+            raise not_found()
         allowed = ("GET", "HEAD", "OPTIONS") if match else ("OPTIONS", "POST")
         if scope["method"] not in allowed:
             words = f"Use {' or '.join(name for name in allowed if name != 'OPTIONS')}."
@@ -129,8 +138,8 @@ class SignUpApi:
         elif not match:
             await (self._sign_up if path == "/user" else self._confirm)(scope, receive, send)
         else:
-            signup_id = _visible_signup(scope, match["id"])
-            _name_in_log(scope, signup_id)
+            signup_id = visible_signup(scope, match["id"])
+            name_in_log(scope, signup_id)
             if match["events"]:
                 await self._resume(scope, receive, send, signup_id)
             else:
@@ -153,12 +162,12 @@ class SignUpApi:
             if not is_stream:
                 headers["Location"] = f"/user/signups/{signup_id}"
                 await send_json(
-                    send, HTTPStatus.ACCEPTED, begin[-1].as_wire(with_took=_wants_took(scope)), headers=headers
+                    send, HTTPStatus.ACCEPTED, begin[-1].as_wire(with_took=wants_took(scope)), headers=headers
                 )
                 if then is not None:
                     then()
                 return
-            events = follow(watch, begin, seen=0, with_took=_wants_took(scope))
+            events = follow(watch, begin, seen=0, with_took=wants_took(scope))
             if then is not None:
                 events = after_first(events, then)
             del begin
@@ -167,7 +176,7 @@ class SignUpApi:
     async def _read_request(self, scope: HTTPScope, receive: ASGIReceiveCallable) -> tuple[UUID, SignUpRequest]:
         document = read_json(await read_body(scope, receive, limit=BODY_MAX), header(scope, b"content-type") or "")
         signup_id = read_idempotency_key(key := header(scope, b"idempotency-key"))
-        _name_in_log(scope, signup_id)
+        name_in_log(scope, signup_id)
         with override(language(scope)):
             request = read_signup(document)
         # Before it is counted against a limit, and before it is hashed in vain.
@@ -182,7 +191,7 @@ class SignUpApi:
     async def _admit(self, scope: HTTPScope, signup_id: UUID, request: SignUpRequest, *, has_key: bool) -> None:
         """Raises Problem where nobody new is taken, or not so many. Who repeats a sign-up that has begun is no new one:
         an answer that got lost may be asked for again, though not any number of times."""
-        address = forwarded_address(header(scope, b"signup-address") or "", signup_id) or _peer(scope)
+        address = forwarded_address(header(scope, b"signup-address") or "", signup_id) or peer(scope)
         refusal = _closed()
         if refusal is None:
             try:
@@ -243,7 +252,7 @@ class SignUpApi:
         # Wakes whoever watches it, on whatever instance.
         await self._projection.copy(state)
         headers = {"Signup-Ticket": issue_ticket(state.signup_id), "Traceresponse": traceparent(state.signup_id)}
-        await send_json(send, HTTPStatus.OK, state.as_wire(with_took=_wants_took(scope)), headers=headers)
+        await send_json(send, HTTPStatus.OK, state.as_wire(with_took=wants_took(scope)), headers=headers)
 
     async def _is_same(self, request: SignUpRequest, signup: SignUp | UnconfirmedSignUp) -> bool:
         """Whether a repeated request says what the first one said; of the password only its hash is kept."""
@@ -254,7 +263,7 @@ class SignUpApi:
 
     async def _show(self, scope: HTTPScope, send: ASGISendCallable, signup_id: UUID) -> None:
         state = await self._state(signup_id)
-        await send_json(send, HTTPStatus.OK, state.as_wire(with_took=_wants_took(scope)))
+        await send_json(send, HTTPStatus.OK, state.as_wire(with_took=wants_took(scope)))
 
     async def _resume(
         self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable, signup_id: UUID
@@ -262,21 +271,21 @@ class SignUpApi:
         with self._holding(scope, signup_id), self._hub.watching(signup_id) as watch:
             state = await self._state(signup_id)
             # A version that the sign-up has not reached can't have been seen.
-            seen = min(_last_event_id(scope), state.version)
+            seen = min(last_event_id(scope), state.version)
             if state.is_complete and seen == state.version:
                 await send_empty(send, HTTPStatus.NO_CONTENT)
                 return
             if scope["method"] == "HEAD":
                 await send_head_of_stream(send)
                 return
-            events = follow(watch, [state], seen=seen, with_took=_wants_took(scope))
+            events = follow(watch, [state], seen=seen, with_took=wants_took(scope))
             await send_stream(send, receive, events, on_leave=watch.close)
 
     def _holding(self, scope: HTTPScope, signup_id: UUID) -> AbstractContextManager[None]:
         """Counts a held stream. Raises TooManyHeldError. The front's all come from its own address; it counts the
         sockets that they are for."""
         is_front = forwarded_address(header(scope, b"signup-address") or "", signup_id) is not None
-        return self._held.one(signup=str(signup_id), address=None if is_front else _peer(scope))
+        return self._held.one(signup=str(signup_id), address=None if is_front else peer(scope))
 
     async def _state(self, signup_id: UUID) -> SignUpState:
         """The projection's copy where it is final, else auth's row: a copy that is not may have missed what followed
@@ -285,7 +294,7 @@ class SignUpApi:
             return state
         states = await self._read_states([signup_id])
         if signup_id not in states:
-            raise _not_found()
+            raise not_found()
         await self._projection.copy(states[signup_id])
         return states[signup_id]
 
@@ -335,14 +344,6 @@ class SignUpApi:
         return StreamHub(self._projection, self._read_states)
 
 
-def _refuse_plain_http(scope: HTTPScope) -> None:
-    """In production the API is for HTTPS; the front comes to it inside (docs/adr/0047)."""
-    if not settings.SECURE_SSL_REDIRECT or scope.get("scheme") == "https":
-        return
-    if not is_from_front(header(scope, b"signup-address") or ""):
-        raise Problem(HTTPStatus.FORBIDDEN, "Use HTTPS. What this request held went over the network unencrypted.")
-
-
 def _closed() -> Problem | None:
     if live.SIGNUP_OPEN:
         return None
@@ -350,14 +351,8 @@ def _closed() -> Problem | None:
 
 
 def _expired() -> Problem:
-    words = "The sign-up of this Idempotency-Key is too old to be repeated. Read its state, or use a new key."
+    words = "This Idempotency-Key was used before, and its sign-up is too old to be repeated. Use a new key."
     return Problem(HTTPStatus.CONFLICT, words, kind="/problems/key-expired")
-
-
-def _peer(scope: HTTPScope) -> str | None:
-    """Who asks: behind TRUSTED_PROXIES, for whom they ask."""
-    client = scope.get("client")
-    return client[0] if client else None
 
 
 def _begun(state: SignUpState) -> SignUpState:
@@ -377,37 +372,3 @@ def _checked_hash(request: SignUpRequest, tongue: str) -> str:
     with override(tongue):
         check_password_strength(request)
     return make_password(request.password)
-
-
-def _name_in_log(scope: HTTPScope, signup_id: UUID) -> None:
-    """From here on the request's lines say which sign-up they are about. A caller's own trace is no other name for it:
-    it is said once (docs/adr/0020)."""
-    bind_contextvars(signup_id=str(signup_id))
-    caller = trace_id_in((header(scope, b"traceparent") or "").encode("latin-1"))
-    if caller not in (None, signup_id.hex):
-        logger.info("%s belongs to the caller's trace %s", scope["method"], caller)
-
-
-def _visible_signup(scope: HTTPScope, text: str) -> UUID:
-    """The sign-up of the path, if the request's ticket opens it: 404 does not tell whether it exists."""
-    try:
-        signup_id = UUID(text)
-    except ValueError:
-        raise _not_found() from None
-    if not opens(header(scope, b"signup-ticket") or "", signup_id):
-        raise _not_found()
-    return signup_id
-
-
-def _wants_took(scope: HTTPScope) -> bool:
-    """Whether the client asks how long each light took (docs/adr/0024)."""
-    return "took" in preferences(header(scope, b"prefer") or "")
-
-
-def _last_event_id(scope: HTTPScope) -> int:
-    text = header(scope, b"last-event-id") or ""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
-
-
-def _not_found() -> Problem:
-    return Problem(HTTPStatus.NOT_FOUND, "There is no such sign-up, or this ticket does not open it.")

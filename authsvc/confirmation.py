@@ -1,7 +1,7 @@
 """Sign-ups that wait until their email address is confirmed, with the live setting SIGNUP_CONFIRM=mail (docs/adr/0042).
 
-Nothing here looks for existing users before the confirmation: what an answer says, and how long it takes, must not
-depend on them. authsvc.confirmation_mail looks for them, after the answer.
+Nothing here looks for users by what was typed before the confirmation: what an answer says, and how long it takes,
+must not depend on them. authsvc.confirmation_mail looks for them, after the answer.
 """
 
 from collections.abc import Iterator
@@ -17,10 +17,9 @@ from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from authsvc.identity import user_id_key
-from authsvc.models import SignUp, UnconfirmedSignUp
+from authsvc.models import SignUp, UnconfirmedSignUp, User
 from authsvc.problems import Problem, expired_link, unknown_link, used_link
-from authsvc.services import DATABASE, NewSignUp, Registration, register_within
+from authsvc.services import DATABASE, KeyTakenError, NewSignUp, Registration, register_within
 from eventbus.roles import SERVE_CHECKS
 from eventbus.transactions import atomically
 from livesettings.values import LiveSettings, rule
@@ -56,7 +55,7 @@ def check_live_confirmation(values: LiveSettings) -> Iterator[tuple[tuple[str, .
 
 def keep(new: NewSignUp) -> tuple[UnconfirmedSignUp | SignUp, bool]:
     """Saves a sign-up that is to be confirmed, unless its id is there already. Returns what there is now, which is a
-    SignUp where it is confirmed already, and whether it was saved now."""
+    SignUp where it is confirmed already, and whether it was saved now. Raises KeyTakenError."""
     return atomically(lambda: _keep(new), using=DATABASE)
 
 
@@ -67,16 +66,9 @@ def _keep(new: NewSignUp) -> tuple[UnconfirmedSignUp | SignUp, bool]:
     )
     if earlier is not None:
         return earlier, False
-    row = UnconfirmedSignUp.objects.create(
-        id=new.signup_id,
-        user_id=new.user_id,
-        user_id_key=user_id_key(new.user_id),
-        email=new.email,
-        user_name=new.user_name,
-        role=new.role,
-        password=new.password,
-    )
-    return row, True
+    if User.objects.filter(owner_signup_id=new.signup_id).exists():
+        raise KeyTakenError
+    return UnconfirmedSignUp.objects.create(**new.columns()), True
 
 
 def token_for(unconfirmed: UnconfirmedSignUp) -> str:
@@ -121,7 +113,7 @@ def _confirm(signup_id: UUID, created_at: datetime) -> Registration:
     if row is None:
         raise _gone(signup_id)
     UnconfirmedSignUp.objects.filter(id=signup_id).delete()
-    [registration] = register_within(
+    [outcome] = register_within(
         [
             NewSignUp(
                 signup_id=row.id,
@@ -133,7 +125,9 @@ def _confirm(signup_id: UUID, created_at: datetime) -> Registration:
             )
         ]
     )
-    return registration
+    if isinstance(outcome, KeyTakenError):
+        raise outcome
+    return outcome
 
 
 def _gone(signup_id: UUID) -> Problem:

@@ -28,7 +28,7 @@ def compose(signup_id: UUID) -> EmailMessage | None:
     has_account = User.objects.filter(email=unconfirmed.email).exists()
     is_id_taken = User.objects.filter(user_id_key=unconfirmed.user_id_key).exists()
     try:
-        attempt_limits().count_confirmation_mail(unconfirmed.email)
+        attempt_limits().count_mail("confirm", email=unconfirmed.email)
     except TooManyError:
         return None
     if has_account:

@@ -18,8 +18,7 @@ from authsvc.identity import EMAIL_MAX, USER_ID_BYTES_MAX, user_id_key
 from authsvc.models import User
 from authsvc.passwords import is_too_long
 from authsvc.rate_limits import Attempt, TooManyError, attempt_limits
-from authsvc.security_events import address_of
-from runtime.security_log import SecurityEvent, log_security_event
+from runtime.security_log import SecurityEvent, address_of, log_security_event
 from runtime.untrusted import is_longer_than
 
 WRONG_TOO_OFTEN: Final = _("Too many wrong passwords for this account came from your network. {again}")

@@ -42,7 +42,7 @@ _GREEN, _RED = COMPLETE_SECONDS.labels("green"), COMPLETE_SECONDS.labels("red")
 for _service in settings.SIGNUP_SERVICES:
     for _status in (Status.SUCCESS, Status.FAIL):
         VERDICTS.labels(_service, _status.value)
-for _limit in ("address", "user_id", "total", "login", "failed_login", "password", "confirm"):
+for _limit in ("address", "user_id", "total", "login", "failed_login", "password", "confirm", "reset"):
     LIMITED.labels(_limit)
 for _state in ("begun", "confirmed", "expired"):
     UNCONFIRMED.labels(_state)

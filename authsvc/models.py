@@ -17,7 +17,7 @@ from uuid_utils.compat import uuid7
 
 from authsvc import identity
 from authsvc.lights import FAILURES_MAX, SignUpState, lights_as_document, lights_from_document
-from runtime.security_log import log_security_event
+from runtime.security_log import log_security_event, operator
 
 # Sent with `user` in the transaction that gives an existing user another password.
 password_replaced = Signal()
@@ -53,9 +53,7 @@ class UserManager(BaseUserManager["User"]):
     def create_superuser(self, user_id: str, email: str, password: str | None = None, **fields: Any) -> "User":
         """Django's `createsuperuser` calls this."""
         user = self.create_user(user_id, email, password, is_staff=True, is_superuser=True, **fields)
-        log_security_event(
-            "privilege_granted", actor="createsuperuser", subject=user.user_id, detail="is_staff, is_superuser"
-        )
+        log_security_event("privilege_granted", actor=operator(), subject=user.user_id, detail="is_staff, is_superuser")
         return user
 
 

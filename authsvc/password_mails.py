@@ -15,6 +15,7 @@ from django.utils.http import urlsafe_base64_encode
 from authsvc.identity import normalize_email
 from authsvc.mail import mail_from, public_link, send_later
 from authsvc.models import User, password_replaced
+from authsvc.rate_limits import TooManyError, attempt_limits
 from runtime.security_log import log_security_event
 
 
@@ -28,6 +29,12 @@ def _reset_mail(email: str, address: str | None) -> EmailMessage | None:
     user = User.objects.filter(email=normalize_email(email), is_active=True).first()
     if user is None or not user.has_usable_password():
         log_security_event("password_reset_requested", address=address, detail="no account has this email address")
+        return None
+    try:
+        attempt_limits().count_mail("reset", email=user.email)
+    except TooManyError as reached:
+        # The answer has been given, and is the same.
+        log_security_event("password_reset_throttled", subject=user.user_id, address=address, detail=reached.limit)
         return None
     log_security_event("password_reset_requested", subject=user.user_id, address=address)
     uid = urlsafe_base64_encode(force_bytes(user.pk))

@@ -1,6 +1,6 @@
 """How many sign-ups are taken in a minute: from one address, for one user ID, and in all (docs/adr/0027); and how many
 logins and requests for a new password, from one address (docs/adr/0033), and failed logins to one account from one
-address (docs/adr/0045); and how many confirmation mails go to one mailbox in an hour (docs/adr/0042)."""
+address (docs/adr/0045); and how many mails that strangers may ask for go to one mailbox in an hour (docs/adr/0042)."""
 
 import logging
 import time
@@ -32,7 +32,8 @@ AWAY_PAUSE: Final = 1.0
 KEY_PREFIX: Final = "rate"
 
 Attempt = Literal["login", "password"]
-Limit = Literal["address", "user_id", "total", "failed_login", "confirm"] | Attempt
+Mail = Literal["confirm", "reset"]
+Limit = Literal["address", "user_id", "total", "failed_login"] | Attempt | Mail
 # Minutes in which the failed logins to one account from one address are counted.
 FAILED_LOGINS_IN: Final = 15
 
@@ -152,13 +153,13 @@ class AttemptLimits(_OpenWithoutRedis):
         except (RedisError, OSError) as error:
             self._let_through(error)
 
-    def count_confirmation_mail(self, email: str) -> None:
-        """Counts a mail to this address. Raises TooManyError where it has had enough of them in the last hour."""
+    def count_mail(self, kind: Mail, *, email: str) -> None:
+        """Counts a mail of this kind. Raises TooManyError where the mailbox has had enough of them in the last hour."""
         # What follows a plus sign in front of the @ leads to the same mailbox at most providers.
         local, _at, domain = email.rpartition("@")
         if live.RATE_LIMIT_CONFIRM:
             mailbox = f"{local.partition('+')[0]}@{domain}"
-            self._hit("confirm", RateLimitItemPerHour(live.RATE_LIMIT_CONFIRM), mailbox)
+            self._hit(kind, RateLimitItemPerHour(live.RATE_LIMIT_CONFIRM), mailbox)
 
     def _hit(self, limit: Limit, item: RateLimitItem, *counted: str) -> None:
         if self._is_away:

@@ -4,9 +4,9 @@ find wrong. It never looks into their tables (docs/adr/0013).
 
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import count
 from typing import Any, Final, TypeVar
@@ -21,6 +21,7 @@ from authsvc.lights import Status
 from authsvc.models import SignUp, User
 from authsvc.reconcile_events import (
     Finding,
+    Kind,
     OwnerRange,
     ReconcileAnswered,
     ReconcileRequested,
@@ -41,8 +42,10 @@ PAGE: Final = 250
 ANSWER_MAX: Final = 1024 * 1024
 # Pages that wait for answers at a time: enough for every partition, little enough for the embedded broker's memory.
 WINDOW: Final = 8
-# How often what is stuck is asked for again, at most: each time a row may get out of the way of another.
-ROUNDS: Final = 5
+# Stuck records that are asked about again together, with the records in whose rows' way they stand, PAGE in all.
+STUCK: Final = 50
+# How often that page grows by the records in the way of those in the way.
+ROUNDS: Final = 20
 # Seconds that an answer's way may take beyond the time that a participant has for a page.
 GRACE: Final = 2.0
 POLL: Final = 0.2
@@ -51,42 +54,69 @@ ACKNOWLEDGED_WITHIN: Final = 10.0
 
 @dataclass(slots=True)
 class Verification:
-    """What is known of one participant."""
+    """What is known of one participant, in numbers: the findings themselves are reported as they come."""
 
-    # By owner: what is missing, different or conflicting. By row: what is superfluous.
-    records: dict[UUID, Finding] = field(default_factory=dict)
-    rows: dict[tuple[UUID | None, str], Finding] = field(default_factory=dict)
+    counts: Counter[tuple[Kind, bool]] = field(default_factory=Counter)  # by kind, and whether it was healed
     # Records that it lacks because their sign-up has not reached it yet: the relay's work, and no fault.
     on_the_way: int = 0
     # Did not answer in time, so what is known is not all.
     is_silent: bool = False
 
-    @property
-    def findings(self) -> list[Finding]:
-        return [*self.records.values(), *self.rows.values()]
+    def left(self, *kinds: Kind) -> int:
+        """How many findings of these kinds were not healed."""
+        return sum(self.counts[kind, False] for kind in kinds)
 
     @property
-    def left(self) -> list[Finding]:
-        return [finding for finding in self.findings if not finding.healed]
+    def healed(self) -> int:
+        return sum(number for (_, is_healed), number in self.counts.items() if is_healed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """Records of one service that are stuck, with what it last said about them, and the owners whose records go on the
+    page with them, or are `gone`; `tries` is how often that page has grown."""
+
+    service: str
+    known: dict[UUID, Finding]
+    owners: frozenset[UUID]
+    gone: frozenset[UUID] = frozenset()
+    tries: int = 0
 
 
 @dataclass(slots=True)
 class _OpenPage:
+    """A page that waits for answers: one of all records, or the one of a question."""
+
     owners: frozenset[UUID]
+    question: _Question | None
     waits_for: set[str]
     deadline: float
-    found: defaultdict[str, list[Finding]] = field(default_factory=lambda: defaultdict(list))
+    # By service: records in whose way are rows that auth's sign-ups made, and the owners whose findings are counted.
+    stuck: defaultdict[str, dict[UUID, Finding]] = field(default_factory=lambda: defaultdict(dict))
+    reported: defaultdict[str, set[UUID]] = field(default_factory=lambda: defaultdict(set))
+
+    def is_about(self, owner: UUID | None) -> bool:
+        """Whether this page's findings about the owner count, unless another page reports them."""
+        return owner in (self.question.known if self.question else self.owners)
 
 
 class Reconciliation:
-    """One run: `pages()` asks and listens, `result` is what came of it, by service.
+    """One run: `run()` asks and listens, `result` counts what came of it, by service.
 
+    Each finding goes to `report`, with its service, as soon as it is final, so memory does not grow with their number.
     `timeout` are the seconds that a participant has for a page. One that leaves a page unanswered is not asked again.
     Raises eventbus.errors.DeliveryError when Kafka does not take a page.
     """
 
     def __init__(
-        self, producer: EventProducer, replies: Replies, *, services: Collection[str], heal: bool, timeout: float
+        self,
+        producer: EventProducer,
+        replies: Replies,
+        *,
+        services: Collection[str],
+        heal: bool,
+        timeout: float,
+        report: Callable[[str, Finding], None],
     ) -> None:
         self.run_id = uuid7()
         self.result = {service: Verification() for service in services}
@@ -94,32 +124,32 @@ class Reconciliation:
         self._replies = replies
         self._heal = heal
         self._timeout = timeout
+        self._report_finding = report
         self._began = timezone.now()
         self._numbers = count(1)
         self._open: dict[int, _OpenPage] = {}
-        # By service: owners without a record whose row is in the way of another's.
-        self._in_the_way: defaultdict[str, set[UUID]] = defaultdict(set)
+        self._questions: deque[_Question] = deque()
 
     def run(self) -> Iterator[int]:
         """Yields how many records each page had; the result is whole when it ends."""
         for records, owners in record_pages():
             self._ask(records, owners=owners)
+            # At once, so that no more than a window of stuck records waits.
+            self._ask_questions()
             yield len(records)
         self._ask([], unowned=True)
-        self._wait_until(0)
-        for _ in range(ROUNDS):
-            healed = self._healed()
-            if not self._ask_again_what_is_stuck() or self._healed() == healed:
-                break
-        for service, verification in self.result.items():
-            self._sort_out(service, verification)
+        while self._open or self._questions:
+            self._ask_questions()
+            self._wait_until(max(len(self._open) - 1, 0))
 
     # --- Asking and listening --------------------------------------------------------------------------------------
 
-    def _ask(self, records: Sequence[UserRecord], *, services: Collection[str] = (), **more: Any) -> None:
+    def _ask(self, records: Sequence[UserRecord], *, question: _Question | None = None, **more: Any) -> None:
         self._wait_until(WINDOW - 1)
-        asked = {name for name in services or self.result if not self.result[name].is_silent}
+        services = [question.service] if question else self.result
+        asked = {name for name in services if not self.result[name].is_silent}
         if not asked:
+            self._report_unanswered(question)
             return
         now = timezone.now()
         page = ReconcileRequested(
@@ -130,12 +160,19 @@ class Reconciliation:
             expires_at=now + timedelta(seconds=self._timeout),
             records=list(records),
             services=sorted(asked),
+            gone=sorted(question.gone) if question else [],
             **more,
         )
-        deadline = time.monotonic() + self._timeout + GRACE
         owners = frozenset(record.owner_signup_id for record in records)
-        self._open[page.page] = _OpenPage(owners, asked, deadline)
+        deadline = time.monotonic() + self._timeout + GRACE
+        self._open[page.page] = _OpenPage(owners, question, asked, deadline)
         self._producer.send_all([reconcile_requested(page)], timeout=ACKNOWLEDGED_WITHIN)
+
+    def _ask_questions(self) -> None:
+        while self._questions:
+            question = self._questions.popleft()
+            users = User.objects.filter(owner_signup_id__in=question.owners)
+            self._ask([UserRecord.of(user) for user in users], question=question)
 
     def _wait_until(self, open_pages: int) -> None:
         """Listens until no more than so many pages wait for an answer."""
@@ -152,33 +189,24 @@ class Reconciliation:
         page = self._open.get(answer.page)
         if page is None or answer.service not in page.waits_for:
             return  # a repeated answer: the first counts, as only that one says what was healed
-        page.found[answer.service] += answer.findings
+        self._sort_out(answer.service, page, answer.findings)
         if not answer.more:
-            self._note(self.result[answer.service], page.owners, page.found.pop(answer.service))
+            self._question_what_is_stuck(answer.service, page)
             self._no_longer_wait_for(answer.service, answer.page)
-
-    def _note(self, verification: Verification, owners: frozenset[UUID], findings: Sequence[Finding]) -> None:
-        """Takes the answer to a page in place of what was known about its owners."""
-        for owner in owners:
-            verification.records.pop(owner, None)
-        candidates = []
-        for finding in findings:
-            if finding.kind != "superfluous" and finding.owner_signup_id:
-                verification.records[finding.owner_signup_id] = finding
-            elif finding.owner_signup_id in owners:
-                verification.rows[finding.owner_signup_id, finding.user_id] = finding  # a second row of a known owner
-            else:
-                candidates.append(finding)
-        for finding in without_record(candidates):
-            verification.rows[finding.owner_signup_id, finding.user_id] = finding
 
     def _give_up_the_silent(self) -> None:
         now = time.monotonic()
         late = {name for page in self._open.values() if page.deadline < now for name in page.waits_for}
         for service in late:
             self.result[service].is_silent = True
-            for number in list(self._open):
-                self._no_longer_wait_for(service, number)
+            for number, page in list(self._open.items()):
+                if service in page.waits_for:
+                    self._report_unanswered(page.question)
+                    self._no_longer_wait_for(service, number)
+
+    def _report_unanswered(self, question: _Question | None) -> None:
+        if question:
+            self._report(question.service, question.known.values())
 
     def _no_longer_wait_for(self, service: str, number: int) -> None:
         page = self._open[number]
@@ -188,43 +216,73 @@ class Reconciliation:
 
     # --- Sorting out -----------------------------------------------------------------------------------------------
 
-    def _healed(self) -> int:
-        return sum(finding.healed for each in self.result.values() for finding in each.findings)
+    def _sort_out(self, service: str, page: _OpenPage, findings: Sequence[Finding]) -> None:
+        """Reports what is final of a part of an answer.
 
-    def _ask_again_what_is_stuck(self) -> bool:
-        """Asks again about records in whose way is a row that auth's sign-ups made: one whose record is gone, which
-        only auth can tell, or one that has been corrected since. Returns whether there was any."""
-        was_asked = False
-        for service, verification in self.result.items():
-            stuck = {
-                owner: {row.owner_signup_id for row in finding.held_by if row.owner_signup_id}
-                for owner, finding in verification.records.items()
-                if finding.kind == "conflicting"
-            }
-            stuck = {owner: holders for owner, holders in stuck.items() if holders}
-            for owners in in_chunks(list(stuck)):
-                holders = set().union(*(stuck[owner] for owner in owners))
-                gone = holders - known_owners(holders)
-                self._in_the_way[service] |= gone
-                users = User.objects.filter(owner_signup_id__in=owners)
-                self._ask([UserRecord.of(user) for user in users], services=[service], gone=sorted(gone))
-                was_asked = True
-        self._wait_until(0)
-        return was_asked
+        A healed finding is said once, by whichever page healed it. Another counts on the page that is about it.
+        """
+        final, missing, rows = [], {}, []
+        for finding in findings:
+            owner = finding.owner_signup_id
+            if finding.kind == "superfluous":
+                if owner in page.owners:
+                    # A second row of a known owner. A question's page repeats what the first has said.
+                    final += [] if page.question else [finding]
+                else:
+                    rows.append(finding)
+            elif owner is None or owner in page.reported[service]:
+                continue  # a repeated part of an answer
+            elif any(row.owner_signup_id for row in finding.held_by):
+                page.stuck[service][owner] = finding
+            elif finding.healed or page.is_about(owner):
+                page.reported[service].add(owner)
+                if finding.kind == "missing" and not finding.healed:
+                    missing[owner] = finding
+                else:
+                    final.append(finding)
+        on_the_way = self._on_the_way(service, missing)
+        self.result[service].on_the_way += len(on_the_way)
+        final += [finding for owner, finding in missing.items() if owner not in on_the_way]
+        self._report(service, [*final, *without_record(rows)])
 
-    def _sort_out(self, service: str, verification: Verification) -> None:
-        # Each row is reported once: what is in the way of a record stands there.
-        in_the_way = self._in_the_way[service]
-        verification.rows = {key: finding for key, finding in verification.rows.items() if key[0] not in in_the_way}
-        missing = [
-            owner for owner, finding in verification.records.items() if finding.kind == "missing" and not finding.healed
-        ]
-        for owners in in_chunks(missing):
-            for signup in SignUp.objects.filter(id__in=owners, stalled_at=None).only("id", "lights"):
-                light = signup.state.lights.get(service)
-                if light and (light.status is Status.PENDING or (light.decided_at and light.decided_at > self._began)):
-                    del verification.records[signup.id]
-                    verification.on_the_way += 1
+    def _question_what_is_stuck(self, service: str, page: _OpenPage) -> None:
+        """Asks again about the records that are stuck, together with those that have the rows in their way: a
+        participant heals what is whole on one page (docs/adr/0013). What grows no more is reported."""
+        stuck = page.stuck.pop(service, {})
+        about = {owner: finding for owner, finding in stuck.items() if page.is_about(owner)}
+        if page.question is None:
+            for owners in in_chunks(list(about), STUCK):
+                known = {owner: about[owner] for owner in owners}
+                self._questions.append(self._grown(_Question(service, known, frozenset(owners)), known))
+            return
+        question = replace(page.question, known=about, tries=page.question.tries + 1)
+        grown = self._grown(question, stuck)
+        if about and question.tries < ROUNDS and (grown.owners, grown.gone) != (question.owners, question.gone):
+            self._questions.append(grown)
+        else:
+            self._report(service, about.values())
+
+    def _grown(self, question: _Question, stuck: dict[UUID, Finding]) -> _Question:
+        """The question with those whose rows are in the way of `stuck`, as many as a page takes."""
+        held_by = {row.owner_signup_id for finding in stuck.values() for row in finding.held_by if row.owner_signup_id}
+        new = held_by - question.owners - question.gone
+        known = known_owners(new)
+        room = PAGE - len(question.owners)
+        return replace(question, owners=question.owners | set(sorted(known)[:room]), gone=question.gone | (new - known))
+
+    def _on_the_way(self, service: str, missing: Collection[UUID]) -> set[UUID]:
+        """Those of the missing records whose sign-up is still on its way to the service."""
+        on_the_way = set()
+        for signup in SignUp.objects.filter(id__in=missing, stalled_at=None).only("id", "lights"):
+            light = signup.state.lights.get(service)
+            if light and (light.status is Status.PENDING or (light.decided_at and light.decided_at > self._began)):
+                on_the_way.add(signup.id)
+        return on_the_way
+
+    def _report(self, service: str, findings: Iterable[Finding]) -> None:
+        for finding in findings:
+            self.result[service].counts[finding.kind, finding.healed] += 1
+            self._report_finding(service, finding)
 
 
 def record_pages() -> Iterator[tuple[list[UserRecord], OwnerRange]]:
@@ -245,21 +303,17 @@ def record_pages() -> Iterator[tuple[list[UserRecord], OwnerRange]]:
 
 def without_record(candidates: Sequence[Finding]) -> Iterator[Finding]:
     """Those of the rows that a participant takes for superfluous that auth has no record of now either: a user who came
-    after the page was read has one, and a row that an administrator made may be in the way of one, which is said there.
+    after the page was read has one, and a row in the way of a record is reported with that record.
     """
     for chunk in in_chunks(candidates):
         owners = known_owners({finding.owner_signup_id for finding in chunk if finding.owner_signup_id})
-        unowned = [finding for finding in chunk if finding.owner_signup_id is None]
-        user_ids = {user_id_key(finding.user_id) for finding in unowned}
-        emails = {normalize_email(finding.email) for finding in unowned}
+        user_ids = {user_id_key(finding.user_id) for finding in chunk}
+        emails = {normalize_email(finding.email) for finding in chunk}
         held = User.objects.filter(Q(user_id_key__in=user_ids) | Q(email__in=emails))
         texts = {text for pair in held.values_list("user_id_key", "email") for text in pair}
         for finding in chunk:
-            if finding.owner_signup_id is None:
-                is_known = not texts.isdisjoint((user_id_key(finding.user_id), normalize_email(finding.email)))
-            else:
-                is_known = finding.owner_signup_id in owners
-            if not is_known:
+            is_in_the_way = not texts.isdisjoint((user_id_key(finding.user_id), normalize_email(finding.email)))
+            if finding.owner_signup_id not in owners and not is_in_the_way:
                 yield finding
 
 
@@ -268,6 +322,6 @@ def known_owners(owners: Collection[UUID]) -> set[UUID]:
     return set(User.objects.filter(owner_signup_id__in=owners).values_list("owner_signup_id", flat=True))
 
 
-def in_chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """The items, PAGE at a time."""
-    return (items[start : start + PAGE] for start in range(0, len(items), PAGE))
+def in_chunks(items: Sequence[T], size: int = PAGE) -> Iterator[Sequence[T]]:
+    """The items, `size` at a time."""
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,4 +1,4 @@
-"""Security events of logins, wherever they happen (docs/security-events.md)."""
+"""Logs logins and logouts, wherever they happen, as security events (docs/security-events.md)."""
 
 from typing import Any
 
@@ -7,20 +7,7 @@ from django.dispatch import receiver
 from django.http import HttpRequest
 
 from authsvc.models import User
-from runtime.security_log import SecurityEvent, log_security_event
-
-
-def log_event_of(
-    request: HttpRequest | None, event: SecurityEvent, *, subject: str | None = None, detail: str | None = None
-) -> None:
-    """The event with who is logged in, and from which address. A login itself is an event of its own."""
-    actor = getattr(getattr(request, "user", None), "user_id", None)
-    log_security_event(event, actor=actor, subject=subject, address=address_of(request), detail=detail)
-
-
-def address_of(request: HttpRequest | None) -> str | None:
-    """The person's address, which the application has told by TRUSTED_PROXIES."""
-    return request.META.get("REMOTE_ADDR") if request else None
+from runtime.security_log import address_of, log_security_event
 
 
 @receiver(user_logged_in)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import uniform
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from django.conf import settings
@@ -37,6 +37,18 @@ class NewSignUp:
     # A hash, and no part of what a log or a traceback shows.
     password: str = field(repr=False)
 
+    def columns(self) -> dict[str, Any]:
+        """The columns that SignUp and UnconfirmedSignUp have in common, but for the times."""
+        return {
+            "id": self.signup_id,
+            "user_id": self.user_id,
+            "user_id_key": user_id_key(self.user_id),
+            "email": self.email,
+            "user_name": self.user_name,
+            "role": self.role,
+            "password": self.password,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Registration:
@@ -51,10 +63,15 @@ class Registration:
         return self.record is not None
 
 
+class KeyTakenError(Exception):
+    """The id of a sign-up that made a user, or of a user made otherwise, and there is no such sign-up (any more): no
+    other sign-up may have it, or it would count as the one that made that user."""
+
+
 def register_strangers(batch: Sequence[NewSignUp]) -> list[Registration | None]:
-    """Takes it that nobody of the batch is known, which is the rule: saves those whose users the database takes, with
-    their sign-ups. None for each of the others, who are to be read by register_users(), as are all of a batch that
-    another writer crossed. Raises django.db.OperationalError when the database can't now.
+    """Optimistically assume every user is new: save those that conflict with nothing, with their sign-ups, and return
+    None for the others and for a whole batch that another writer crossed. The caller passes these to
+    register_users(). Raises django.db.OperationalError while the database is unavailable.
     """
     users = [_new_user(new) for new in batch]
     if not _are_distinct(users):
@@ -74,8 +91,9 @@ def register_strangers(batch: Sequence[NewSignUp]) -> list[Registration | None]:
     return [each if each.signup.id in taken else None for each in registrations]
 
 
-def register_users(batch: Sequence[NewSignUp]) -> list[Registration]:
-    """Saves the users and their sign-ups, all in one transaction; an answer for each, in the batch's order.
+def register_users(batch: Sequence[NewSignUp]) -> list[Registration | KeyTakenError]:
+    """Saves the users and their sign-ups, all in one transaction; an answer for each, in the batch's order, which is an
+    error where nothing is saved.
 
     A userId or email that auth has already refuses the sign-up, which is saved all the same and carries the stored
     record: the one that holds the userId, else the one that holds the email. A signup_id that is there already is
@@ -97,21 +115,29 @@ def _are_distinct(users: Sequence[User]) -> bool:
     )
 
 
-def register_within(batch: Sequence[NewSignUp]) -> list[Registration]:
+def register_within(batch: Sequence[NewSignUp]) -> list[Registration | KeyTakenError]:
     """register_users() inside the caller's transaction, which is to be run again where another writer crosses it."""
     now = timezone.now()
     signups = SignUp.objects.in_bulk([new.signup_id for new in batch])
     keys = {new: user_id_key(new.user_id) for new in batch}
-    held = User.objects.filter(Q(user_id_key__in=set(keys.values())) | Q(email__in={new.email for new in batch}))
-    by_user_id, by_email = {}, {}
+    held = User.objects.filter(
+        Q(user_id_key__in=set(keys.values()))
+        | Q(email__in={new.email for new in batch})
+        | Q(owner_signup_id__in={new.signup_id for new in batch})
+    )
+    by_user_id, by_email, owners = {}, {}, set()
     for user in held:
         by_user_id[user.user_id_key] = by_email[user.email] = user
+        owners.add(user.owner_signup_id)
 
     new_users: list[User] = []
-    registrations: list[Registration] = []
+    registrations: list[Registration | KeyTakenError] = []
     for new in batch:
         if earlier := signups.get(new.signup_id):
             registrations.append(Registration(earlier, earlier.state, None))
+            continue
+        if new.signup_id in owners:
+            registrations.append(KeyTakenError())
             continue
         key = keys[new]
         if record := by_user_id.get(key):
@@ -127,7 +153,8 @@ def register_within(batch: Sequence[NewSignUp]) -> list[Registration]:
         signups[new.signup_id] = registration.signup
         registrations.append(registration)
     insert(_in_order(new_users), using=DATABASE)
-    insert([each.signup for each in registrations if each.is_new], using=DATABASE)
+    saved = [each.signup for each in registrations if isinstance(each, Registration) and each.is_new]
+    insert(saved, using=DATABASE)
     return registrations
 
 
@@ -146,13 +173,7 @@ def _new_user(new: NewSignUp) -> User:
 
 def _new_registration(new: NewSignUp, record: User, verdict: Verdict, now: datetime) -> Registration:
     signup = SignUp(
-        id=new.signup_id,
-        user_id=new.user_id,
-        user_id_key=user_id_key(new.user_id),
-        email=new.email,
-        user_name=new.user_name,
-        role=new.role,
-        password=new.password,
+        **new.columns(),
         owner_signup_id=record.owner_signup_id,
         created_at=now,
         attempts=1,

@@ -12,7 +12,7 @@ from django.middleware.csrf import CsrfViewMiddleware
 from authsvc.admin_sessions import may_still_administer
 from authsvc.sessions import SessionStore
 from authsvc.two_factor.rules import admitted, may_administer
-from runtime.security_log import log_security_event
+from runtime.security_log import address_of, log_security_event
 
 
 def may_add_admin(scope: HTTPScope, *, user_id: str) -> bool:
@@ -35,7 +35,7 @@ def may_add_admin(scope: HTTPScope, *, user_id: str) -> bool:
         "privilege_granted" if is_allowed else "privilege_refused",
         actor=user.get_username(),
         subject=user_id,
-        address=request.META.get("REMOTE_ADDR"),
+        address=address_of(request),
         detail="ROLE_ADMIN, asked for through the API",
     )
     return is_allowed

@@ -1,5 +1,6 @@
 """Bearer tickets of the API: who has one may see that one sign-up (DESIGN, invariant 9; docs/adr/0007)."""
 
+from collections.abc import Mapping
 from typing import Final
 from uuid import UUID
 
@@ -8,6 +9,9 @@ from django.core import signing
 
 # Seconds from the front's request to ours; their clocks may differ.
 ADDRESS_MAX_AGE: Final = 300
+# What the front leaves in a browser that has signed up, and for how many seconds it is good.
+USER_ID_COOKIE: Final = f"{settings.COOKIE_PREFIX}signup_user_id"
+USER_ID_MAX_AGE: Final = 3600
 _signer = signing.TimestampSigner(salt="signup-ticket")
 _address_signer = signing.TimestampSigner(salt="signup-address")
 
@@ -33,6 +37,15 @@ def is_from_front(header: str) -> bool:
     except signing.BadSignature:
         return False
     return True
+
+
+def user_id_of(cookies: Mapping[str, str]) -> str:
+    """The user ID that has just signed up in this browser, "" where there is none."""
+    try:
+        user_id: str = signing.loads(cookies.get(USER_ID_COOKIE, ""), salt="signup-user-id", max_age=USER_ID_MAX_AGE)
+    except signing.BadSignature:
+        return ""
+    return user_id
 
 
 def opens(ticket: str, signup_id: UUID) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast
 
 from django.contrib.auth import views as django_views
+from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.contrib.messages.views import SuccessMessageMixin
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
@@ -21,10 +22,10 @@ from authsvc.lights import Light, Status
 from authsvc.models import SignUp, User
 from authsvc.password_mails import send_reset_link
 from authsvc.requests import complaints
-from authsvc.security_events import address_of, log_event_of
+from authsvc.tickets import USER_ID_COOKIE, user_id_of
 from authsvc.two_factor.login import TwoStepLoginView
 from livesettings.values import live
-from runtime.security_log import log_security_event
+from runtime.security_log import address_of, log_security_event, log_security_event_of
 
 STATUSES: Final = {
     Status.PENDING: _("Waiting for its answer"),
@@ -91,7 +92,7 @@ class PasswordChangeView(SuccessMessageMixin, django_views.PasswordChangeView): 
 
     def form_valid(self, form: Any) -> HttpResponse:
         response = super().form_valid(form)
-        log_event_of(self.request, "password_changed", subject=form.user.user_id)
+        log_security_event_of(self.request, "password_changed", subject=form.user.user_id)
         return response
 
     def dispatch(self, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -110,6 +111,22 @@ class LogoutView(django_views.LogoutView):
 class LoginView(TwoStepLoginView):
     template_name = "authsvc/login.html"
     authentication_form = LoginForm
+
+    def get_initial(self) -> dict[str, Any]:
+        return {"username": user_id_of(self.request.COOKIES)}
+
+    def get_form(self, form_class: Any = None) -> AuthenticationForm:
+        form = super().get_form(form_class)
+        if form.initial["username"]:
+            # The first field that is still empty.
+            form.fields["username"].widget.attrs.pop("autofocus", None)
+            form.fields["password"].widget.attrs["autofocus"] = True
+        return form
+
+    def form_valid(self, form: AuthenticationForm) -> HttpResponse:
+        response = super().form_valid(form)
+        response.delete_cookie(USER_ID_COOKIE)
+        return response
 
     def dispatch(self, *args: Any, **kwargs: Any) -> HttpResponseBase:
         return told_when(super().dispatch(*args, **kwargs))

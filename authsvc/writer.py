@@ -14,9 +14,9 @@ from authsvc.events import new_user_requested
 from authsvc.lights import Decisions, decisions_in
 from authsvc.metrics import REPEATED, count_verdicts
 from authsvc.projection import CONNECTIONS, AsyncProjection
-from authsvc.services import AUTH, NewSignUp, Registration, register_strangers, register_users
+from authsvc.services import AUTH, KeyTakenError, NewSignUp, Registration, register_strangers, register_users
 from authsvc.traffic import Counts, counts_of
-from eventbus.errors import is_transient
+from eventbus.errors import CrossedError, is_transient
 from eventbus.producer import EventProducer
 from eventbus.tracing import IDS_OF_A_LINE, log_traces
 
@@ -34,7 +34,9 @@ COUNTING_MAX: Final = CONNECTIONS
 LEAVES_WITHIN: Final = 1.0
 
 _Waiting = tuple[NewSignUp, asyncio.Future[Registration]]
-_Register = Callable[[Sequence[NewSignUp]], Sequence[Registration | None]]
+# None where a sign-up was left out.
+_Outcome = Registration | KeyTakenError | None
+_Register = Callable[[Sequence[NewSignUp]], Sequence[_Outcome]]
 
 
 class SignUpWriter:
@@ -63,7 +65,8 @@ class SignUpWriter:
         return len(self._queue) >= WAITING_MAX
 
     async def register(self, new: NewSignUp) -> Registration:
-        """Returns when the sign-up is committed. Raises what the database raised, QueueFullError when too many wait.
+        """Returns when the sign-up is committed. Raises KeyTakenError, what the database raised, QueueFullError when
+        too many wait.
 
         Raises TimeoutError after SAVED_WITHIN seconds: a sign-up whose batch has not begun by then is not saved.
         """
@@ -90,7 +93,7 @@ class SignUpWriter:
         loop = asyncio.get_running_loop()
         saved, counts = await loop.run_in_executor(self._thread, self._commit, lambda _: [register()], [])
         self._count(counts)
-        [registration] = filter(None, saved)
+        [registration] = [each for each in saved if isinstance(each, Registration)]
         return registration
 
     def note_hashed(self) -> None:
@@ -127,28 +130,28 @@ class SignUpWriter:
         """Has these saved in one transaction, and tells who waits; those that were left out."""
         loop = asyncio.get_running_loop()
         try:
-            registrations, counts = await loop.run_in_executor(
+            outcomes, counts = await loop.run_in_executor(
                 self._thread, self._commit, register, [new for new, _ in batch]
             )
         except Exception as error:
-            if len(batch) > 1 and not is_transient(error):
+            if len(batch) > 1 and (isinstance(error, CrossedError) or not is_transient(error)):
                 # One of them is at fault; the others must not fail with it.
                 return [left for waiting in batch for left in await self._save(register, [waiting])]
             ids = [str(new.signup_id) for new, _ in batch[:IDS_OF_A_LINE]]
             logger.exception("a batch of %d sign-ups was not saved", len(batch), extra={"signup_id": ids})
-            for _, future in batch:
-                future.set_exception(error)
-                # Nobody may be waiting any more, and asyncio complains of an error that nobody has read.
-                future.exception()
+            for waiting in batch:
+                _fail(waiting, error)
             return []
         # Who asks for a state before a participant has answered gets that of the row, so that none need be copied yet.
         self._count(counts)
         left_out = []
-        for waiting, registration in zip(batch, registrations, strict=True):
-            if registration is None:
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            if outcome is None:
                 left_out.append(waiting)
+            elif isinstance(outcome, KeyTakenError):
+                _fail(waiting, outcome)
             else:
-                waiting[1].set_result(registration)
+                waiting[1].set_result(outcome)
         return left_out
 
     def _count(self, counts: Counts) -> None:
@@ -158,13 +161,13 @@ class SignUpWriter:
             self._counting.add(counting)
             counting.add_done_callback(self._counting.discard)
 
-    def _commit(self, register: _Register, batch: Sequence[NewSignUp]) -> tuple[Sequence[Registration | None], Counts]:
+    def _commit(self, register: _Register, batch: Sequence[NewSignUp]) -> tuple[Sequence[_Outcome], Counts]:
         try:
-            registrations = register(batch)
+            outcomes = register(batch)
         except Exception:
             close_old_connections()
             raise
-        saved = [each for each in registrations if each is not None]
+        saved = [each for each in outcomes if isinstance(each, Registration)]
         # Made first, so that Kafka's client sends them together: it waits for nothing.
         events = [
             new_user_requested(each.record, signup_id=each.signup.id, attempt=1)
@@ -175,7 +178,14 @@ class SignUpWriter:
             self._producer.send(event)
         decisions = decisions_in(each.state for each in saved if each.is_new)
         _tell(saved, decisions)
-        return registrations, counts_of(decisions, begun=len(events))
+        return outcomes, counts_of(decisions, begun=len(events))
+
+
+def _fail(waiting: _Waiting, error: Exception) -> None:
+    _, future = waiting
+    future.set_exception(error)
+    # Nobody may be waiting any more, and asyncio complains of an error that nobody has read.
+    future.exception()
 
 
 def _tell(registrations: Sequence[Registration], decisions: Decisions) -> None:

@@ -2,7 +2,8 @@
 
 Arguments go to pip-audit, for a database of vulnerabilities elsewhere: `--vulnerability-service osv --osv-url URL`.
 Writes licences.txt and sbom.cdx.json into AUDIT_DIR (default: var/audit). Its exit code is 1 where a dependency has a
-known vulnerability or no bill could be written, and 0 otherwise, also where no database can be reached: it says so.
+known vulnerability, pip-audit fails or no bill could be written. It is 0 otherwise, also where no database can be
+reached, which it says.
 """
 
 import json
@@ -19,6 +20,8 @@ REQUIREMENTS = Path(os.environ.get("AUDIT_REQUIREMENTS", ROOT / "requirements.tx
 FOLDER = Path(os.environ.get("AUDIT_DIR", ROOT / "var" / "audit"))
 # Beside this Python: the environment's own.
 BIN = Path(sys.executable).parent
+# What pip-audit, or requests below it, says where nobody answers. Any other failure is one of the audit itself.
+_IS_AWAY = re.compile(r"^requests\.exceptions\.(ConnectionError|\w*Timeout)|Could not connect to ", re.MULTILINE)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,9 +40,12 @@ def audit(arguments: Sequence[str]) -> bool:
         command += ["--progress-spinner", "off", "--format", "json", "--output", f"{report}", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if not report.is_file():
-            lines = done.stderr.strip().splitlines() or ["no answer"]
-            print(f"Vulnerabilities: NOT AUDITED. The database could not be reached: {lines[-1]}")
-            return True
+            *_, reason = done.stderr.strip().splitlines() or [f"pip-audit ended with {done.returncode}"]
+            if is_away := _IS_AWAY.search(done.stderr) is not None:
+                print(f"Vulnerabilities: NOT AUDITED. The database could not be reached: {reason}")
+            else:
+                print(f"Vulnerabilities: NOT AUDITED. pip-audit failed: {reason}")
+            return is_away
         dependencies = json.loads(report.read_text())["dependencies"]
     unknown = [each["name"] for each in dependencies if "skip_reason" in each]
     if len(unknown) == len(dependencies):

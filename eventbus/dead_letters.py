@@ -34,7 +34,7 @@ _CUT: Final = {
 }
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # The largest number that a column takes.
-_NUMBER_MAX: Final = 2**63 - 1
+NUMBER_MAX: Final = 2**63 - 1
 
 # Which subscription's letters a topic holds.
 Origins = Mapping[str, Subscription]
@@ -155,7 +155,7 @@ def _number(value: bytes | None) -> int | None:
         number = int(value or b"")
     except ValueError:
         return None
-    return number if 0 <= number <= _NUMBER_MAX else None
+    return number if 0 <= number <= NUMBER_MAX else None
 
 
 # --- Acts -------------------------------------------------------------------------------------------------------
@@ -168,7 +168,8 @@ def _chosen(
     once = list(dict.fromkeys(ids))
     for start in range(0, len(once), CHUNK):
         chunk = once[start : start + CHUNK]
-        there = DeadLetter.objects.in_bulk(chunk)
+        # The database would refuse a larger number, and no letter has one.
+        there = DeadLetter.objects.in_bulk([each for each in chunk if each <= NUMBER_MAX])
         refusals = {each: _refusal(there.get(each), again=again, otherwise=refusal) for each in chunk}
         yield (
             [there[each] for each in chunk if not refusals[each]],

@@ -17,6 +17,10 @@ class TransientError(Exception):
     """The same work may succeed later: nothing is wrong with the message."""
 
 
+class CrossedError(TransientError):
+    """Other writers crossed each try of a transaction, or what it writes conflicts with what is there whoever tries."""
+
+
 class PermanentError(Exception):
     """The message can never be handled."""
 

@@ -1,7 +1,7 @@
-"""What a long-running command tells about itself over HTTP.
+"""The health of a long-running command, over HTTP.
 
-Live: its loop has gone round within BEAT_WITHIN seconds. Who waits for a part that is away goes round; who hangs in a
-call does not, and a restart is what helps: whatever was begun is read again. A minute later the role ends by itself.
+Live: its loop has beaten within BEAT_WITHIN seconds. Waiting for a dependency still beats; a blocked call does not. A
+restart helps then, and unfinished work is read again. A minute later the role ends by itself.
 Ready: it is live and does its work.
 """
 

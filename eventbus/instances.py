@@ -26,15 +26,18 @@ from livesettings.redis_clients import redis_client
 
 logger = logging.getLogger(__name__)
 
-# Seconds between two words of a process, and without one until it is taken for gone.
+# Heartbeat interval in seconds, and the silence after which a process is presumed dead.
 TOLD_EVERY: Final = 3.0
 GONE_AFTER: Final = 10.0
-# Seconds that one which went without a word is remembered, so that somebody sees that it did.
+# Seconds that a process which died without signing off stays on the list.
 REMEMBERED: Final = 3600
-# Seconds that Redis may take: who ends waits for it once.
+# Timeout of Redis in seconds; a process that stops waits for it once.
 ANSWERS_WITHIN: Final = 1.0
-# The ids of all, by when they told last.
+# The sorted set of all process ids by the time of their last heartbeat.
 INDEX: Final = "instances"
+
+# What a consumer calls its role, before its service.
+CONSUMER: Final = "consumer of "
 
 
 class Standing(StrEnum):

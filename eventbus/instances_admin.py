@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, pgettext_lazy
 
-from eventbus.instances import GONE_AFTER, REMEMBERED, Seen, Standing, read_instances
+from eventbus.instances import CONSUMER, GONE_AFTER, REMEMBERED, Seen, Standing, read_instances
 from eventbus.models import Instance as InstancesPage
 from eventbus.pages import PageAdmin
 
@@ -41,7 +41,6 @@ ROLES = {
     "relay": gettext_lazy("relay"),
     "collector of dead letters": gettext_lazy("collector of dead letters"),
 }
-CONSUMER = "consumer of "
 
 
 def words_of(role: str) -> str:

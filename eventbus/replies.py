@@ -26,7 +26,12 @@ class Replies:
 
     def __init__(self, topic: str) -> None:
         self._topic = prefixed(topic)
-        own: dict[str, object] = {"group.id": prefixed("replies"), "enable.auto.commit": False}
+        own: dict[str, object] = {
+            "group.id": prefixed("replies"),
+            "enable.auto.commit": False,
+            # Answers that are fetched ahead of a slow reader, in kB: by default as much as 64 MB.
+            "queued.max.messages.kbytes": 4096,
+        }
         if settings.KAFKA_EMBEDDED:
             # A fetch that waits there is not woken by a new message.
             own["fetch.wait.max.ms"] = 5

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from django.utils import timezone
@@ -41,11 +41,13 @@ def to_the_second(at: datetime) -> str:
 
 
 def moment(text: str) -> datetime:
-    """An ISO date (its midnight) or time, in TIME_ZONE unless it says otherwise."""
+    """An ISO date (its midnight) or time, in TIME_ZONE unless it says otherwise; returned in UTC, as it is stored."""
     try:
         at = datetime.fromisoformat(text)
+        return (at if timezone.is_aware(at) else timezone.make_aware(at)).astimezone(UTC)
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no ISO date or time, such as 2026-01-31 or 2026-01-31T09:30"
         ) from None
-    return at if timezone.is_aware(at) else timezone.make_aware(at)
+    except OverflowError:
+        raise argparse.ArgumentTypeError(f"{text!r} is outside the calendar, which has the years 1 to 9999") from None

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from django.db import Error, IntegrityError, OperationalError, connections, transaction
 
-from eventbus.errors import TransientError
+from eventbus.errors import CrossedError
 from runtime.postgresql.base import has_ended
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ def atomically(work: Callable[[], T], *, using: str) -> T:
 
     Two batches that insert the same unique values can violate each other's constraints or deadlock; both mean that
     what was read no longer holds, so the whole of it is read and decided again. `work` must touch nothing but the
-    database. Raises TransientError when it was crossed TRIES times, and every other error as it is.
+    database. Raises CrossedError when it was crossed TRIES times, and every other error as it is.
     """
     leave_ended_connection(using)
     for attempt in range(1, TRIES + 1):
@@ -35,7 +35,7 @@ def atomically(work: Callable[[], T], *, using: str) -> T:
             _must_be_crossed(error, using, attempt)
         # A pause that differs keeps two batches from crossing again in step.
         time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311 - jitter, not a secret
-    raise TransientError(f"the transaction on {using} was crossed {TRIES} times")
+    raise CrossedError(f"the transaction on {using} was crossed {TRIES} times")
 
 
 def unless_crossed(work: Callable[[], T], *, otherwise: T, using: str) -> T:

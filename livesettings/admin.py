@@ -21,7 +21,7 @@ from django.utils.translation import gettext_lazy as _
 from livesettings.following import look_once
 from livesettings.models import ROW, Overrides
 from livesettings.values import NAMES, broken_rules, choices_of, meta_of, type_of, with_overrides
-from runtime.security_log import log_security_event
+from runtime.security_log import log_security_event_of
 
 # Changes that the page shows; Django's own history page has all of them.
 CHANGES_SHOWN: Final = 20
@@ -258,13 +258,8 @@ def _log_changes(request: HttpRequest, before: Mapping[str, Any], after: Mapping
     old, new = with_overrides(before), with_overrides(after)
     for name in NAMES:
         if getattr(old, name) != getattr(new, name):
-            log_security_event(
-                "settings_changed",
-                actor=request.user.get_username(),
-                subject=name,
-                address=request.META.get("REMOTE_ADDR"),
-                detail=f"{shown(getattr(old, name))} → {shown(getattr(new, name))}",
-            )
+            detail = f"{shown(getattr(old, name))} → {shown(getattr(new, name))}"
+            log_security_event_of(request, "settings_changed", subject=name, detail=detail)
 
 
 def _table(rows: Iterable[tuple[object, ...]]) -> SafeString:

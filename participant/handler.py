@@ -47,8 +47,7 @@ class NewUserHandler:
         return HandledBatch(answers=answers, rejected=rejected)
 
     def _save(self, requests: Sequence[NewUser]) -> list[Verdict]:
-        """Takes it that nobody of the batch is known, which is the rule, and reads only about those whose rows the
-        database did not take."""
+        """Optimistically assume every user is new, and read only the rows that conflict."""
         kept: set[str] = set()
         if all(len({key(request) for request in requests}) == len(requests) for key in _UNIQUE):
             # In one order for every writer, so that two batches mostly wait for each other rather than deadlock.

@@ -19,7 +19,7 @@ from eventbus.errors import PermanentError
 from eventbus.messages import HandledBatch, Incoming, Outgoing, cloud_event_headers, decode_each
 from eventbus.tracing import traceparent_of
 from eventbus.transactions import atomically
-from participant.comparison import Comparison, compare
+from participant.comparison import Comparison, compare, vacating
 from participant.events import UserRecord
 from participant.models import ParticipantUser
 
@@ -176,6 +176,11 @@ class ReconcileHandler:
                 yield Finding(Kind.SUPERFLUOUS, user_id, email, owner)
 
     def _heal(self, found: Comparison[UserRecord, ParticipantUser]) -> None:
+        if parked := vacating(found):
+            for row in parked:
+                # Neither can be anybody's: a userId has no blank, an address has an @.
+                row.user_id_key = row.email = f"parked {row.pk}"
+            self.model.objects.bulk_update(parked, ["user_id_key", "email"])
         different = [_corrected(row, record) for record, row, _ in found.different]
         self.model.objects.bulk_update(different, _CORRECTED)
         # In one order for every writer, so that two of them mostly wait for each other rather than deadlock.

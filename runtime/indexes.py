@@ -1,30 +1,30 @@
-"""Indexes that a migration adds to a table in use."""
+"""Indexes that a migration adds to a table in use.
+
+A migration with one of these must be `atomic = False` and contain nothing else, so that it can be repeated. An
+interrupted build leaves an invalid index behind, which the next attempt drops; one that was built is kept.
+"""
 
 from typing import Any
 
 from django.contrib.postgres.operations import AddIndexConcurrently
+from django.db import IntegrityError
 from django.db.migrations.operations import AddConstraint, AddIndex
 from django.db.models import UniqueConstraint
 
 
 class AddIndexOnline(AddIndexConcurrently):
-    """Build an index without blocking writers on PostgreSQL; elsewhere do what AddIndex does.
-
-    Its migration must be `atomic = False` and should contain nothing else: a build that was interrupted leaves an
-    invalid index of this name behind, which the next attempt drops first.
-    """
+    """Build an index without blocking writers on PostgreSQL; elsewhere do what AddIndex does."""
 
     def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
-        if schema_editor.connection.vendor != "postgresql":
-            AddIndex.database_forwards(self, app_label, schema_editor, from_state, to_state)
+        model = to_state.apps.get_model(app_label, self.model_name)
+        if not self.allow_migrate_model(schema_editor.connection.alias, model):
             return
-        self._ensure_not_in_transaction(schema_editor)
-        if self.allow_migrate_model(
-            schema_editor.connection.alias, to_state.apps.get_model(app_label, self.model_name)
-        ):
-            name = schema_editor.quote_name(self.index.name)
-            schema_editor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-        super().database_forwards(app_label, schema_editor, from_state, to_state)
+        if schema_editor.connection.vendor == "postgresql":
+            self._ensure_not_in_transaction(schema_editor)
+            if not _is_built(schema_editor, self.index.name):
+                super().database_forwards(app_label, schema_editor, from_state, to_state)
+        elif self.index.name not in _names(schema_editor, model._meta.db_table):
+            AddIndex.database_forwards(self, app_label, schema_editor, from_state, to_state)
 
     def database_backwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
         if schema_editor.connection.vendor != "postgresql":
@@ -36,7 +36,7 @@ class AddIndexOnline(AddIndexConcurrently):
 class AddUniqueOnline(AddConstraint):
     """Add a unique constraint without blocking writers on PostgreSQL; elsewhere do what AddConstraint does.
 
-    Its migration must be `atomic = False` and should contain nothing else, as for AddIndexOnline.
+    Where two rows have the same values it raises IntegrityError, which names them, and leaves no index behind.
     """
 
     constraint: UniqueConstraint
@@ -50,7 +50,36 @@ class AddUniqueOnline(AddConstraint):
             quote = schema_editor.quote_name
             table, name = quote(model._meta.db_table), quote(self.constraint.name)
             columns = ", ".join(quote(model._meta.get_field(field).column) for field in self.constraint.fields)
-            schema_editor.execute(f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {name}")
-            schema_editor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-            schema_editor.execute(f"CREATE UNIQUE INDEX CONCURRENTLY {name} ON {table} ({columns})")
+            if _is_constraint(schema_editor, self.constraint.name):
+                return
+            if not _is_built(schema_editor, self.constraint.name):
+                try:
+                    schema_editor.execute(f"CREATE UNIQUE INDEX CONCURRENTLY {name} ON {table} ({columns})")
+                except IntegrityError:
+                    # Invalid as it is, it would go on refusing new rows.
+                    schema_editor.execute(f"DROP INDEX CONCURRENTLY {name}")
+                    raise
             schema_editor.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name} UNIQUE USING INDEX {name}")
+
+
+def _is_built(schema_editor: Any, name: str) -> bool:
+    """Whether PostgreSQL has this index, whole. What an interrupted build left of it is dropped."""
+    with schema_editor.connection.cursor() as cursor:
+        cursor.execute("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)", [name])
+        found = cursor.fetchone()
+    if found == (False,):
+        schema_editor.execute(f"DROP INDEX CONCURRENTLY {schema_editor.quote_name(name)}")
+    return bool(found == (True,))
+
+
+def _is_constraint(schema_editor: Any, name: str) -> bool:
+    """Whether PostgreSQL has a constraint whose index is of this name; both have the same."""
+    with schema_editor.connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_constraint WHERE conindid = to_regclass(%s) AND contype = 'u'", [name])
+        return cursor.fetchone() is not None
+
+
+def _names(schema_editor: Any, table: str) -> set[str]:
+    """The names of the table's indexes and constraints."""
+    with schema_editor.connection.cursor() as cursor:
+        return set(schema_editor.connection.introspection.get_constraints(cursor, table))

@@ -1,6 +1,7 @@
 """Rules that hold for every class of the administration, whoever wrote it (docs/adr/0041)."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
@@ -14,7 +15,7 @@ from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
-from runtime.security_log import log_security_event
+from runtime.security_log import log_security_event_of
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]
@@ -80,10 +81,15 @@ class RestrictedAdmin(ModelAdmin):
         super().save_related(request, form, formsets, change)
         if not (granted := [each for name in form.changed_data for each in self.grants_of(form, name)]):
             return
-        about = {"actor": request.user.get_username(), "address": request.META.get("REMOTE_ADDR")}
-        about |= {"subject": str(form.instance), "detail": ", ".join(granted)}
+        log = partial(
+            log_security_event_of,
+            request,
+            "privilege_granted",
+            subject=str(form.instance),
+            detail=", ".join(granted),
+        )
         # A transaction that fails grants nothing.
-        transaction.on_commit(lambda: log_security_event("privilege_granted", **about), using=form.instance._state.db)
+        transaction.on_commit(log, using=form.instance._state.db)
 
     def grants_of(self, form: Any, name: str) -> Iterable[str]:
         """What a changed field of this name grants that was not granted before, as it is logged."""
@@ -100,13 +106,7 @@ class RestrictedAdmin(ModelAdmin):
 
     def refuse_privileges(self, request: HttpRequest, *, subject: str, names: Sequence[str]) -> None:
         """Raises PermissionDenied. The page has no such fields, so somebody made the request by hand."""
-        log_security_event(
-            "privilege_refused",
-            actor=request.user.get_username(),
-            subject=subject,
-            address=request.META.get("REMOTE_ADDR"),
-            detail=", ".join(names),
-        )
+        log_security_event_of(request, "privilege_refused", subject=subject, detail=", ".join(names))
         words = _("Your account may not set this: %(fields)s. Nothing was changed.")
         raise PermissionDenied(words % {"fields": ", ".join(names)})
 

@@ -8,7 +8,9 @@ import logging
 import os
 import pwd
 import socket
-from typing import Final, Literal
+from typing import Any, Final, Literal
+
+from django.http import HttpRequest
 
 SecurityEvent = Literal[
     "login",
@@ -48,6 +50,21 @@ def log_security_event(
     """Writes one line at INFO. A password, a ticket or a token must never be among the members."""
     members = {"actor": actor, "subject": subject, "address": address, "detail": detail}
     logger.info(event, extra={name: _printable(text[:MEMBER_MAX]) for name, text in members.items() if text})
+
+
+def log_security_event_of(
+    request: HttpRequest | None, event: SecurityEvent, *, subject: str | None = None, detail: str | None = None
+) -> None:
+    """The same about what a request did: the actor is whoever is logged in, and the address is the request's."""
+    user: Any = getattr(request, "user", None)
+    actor = user.get_username() if user else None
+    log_security_event(event, actor=actor, subject=subject, address=address_of(request), detail=detail)
+
+
+def address_of(request: HttpRequest | None) -> str | None:
+    """The client's address. Behind TRUSTED_PROXIES, the application has put the one that they name in its place."""
+    address: str | None = request.META.get("REMOTE_ADDR") if request else None
+    return address
 
 
 def operator() -> str:

@@ -5,11 +5,14 @@ the while. Each entry point therefore refuses what is too long, in bytes, before
 matched, hashed or logged.
 """
 
-import argparse
+import os
+from collections.abc import Sequence
 from typing import Final
 
-# Bytes of one argument of a command: no name, address, topic or reason is longer.
+# Bytes of one argument of a command: no name, address, topic, path or reason is longer.
 ARGUMENT_MAX: Final = 1024
+# Django's command whose argument is a program.
+_TAKES_PROGRAMS: Final = "shell"
 
 
 def is_longer_than(most: int, text: str) -> bool:
@@ -22,8 +25,13 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
 
 
-def argument(text: str) -> str:
-    """The type of a command's argument that is a text. Raises argparse.ArgumentTypeError where it is too long."""
-    if is_longer_than(ARGUMENT_MAX, text):
-        raise argparse.ArgumentTypeError(f"this is longer than {ARGUMENT_MAX} bytes")
-    return text
+def refusal_of_arguments(arguments: Sequence[str]) -> str | None:
+    """Why a command line is refused, in one line that shows nothing of it; None where it is taken. argparse and the
+    commands quote what they can't use, so this comes before them."""
+    if arguments and arguments[0] == _TAKES_PROGRAMS:
+        return None
+    for number, argument in enumerate(arguments, 1):
+        size = len(os.fsencode(argument))
+        if size > ARGUMENT_MAX:
+            return f"Argument {number} has {size} bytes; at most {ARGUMENT_MAX} are taken."
+    return None

@@ -27,10 +27,12 @@ from authsvc.models import SignUp, TrafficMinute, UnconfirmedSignUp, User
 from authsvc.two_factor.login import TwoStepLoginView, with_next
 from authsvc.two_factor.rules import may_administer, must_set_up
 from authsvc.views import LogoutView
+from eventbus.attendance import attendance
 from eventbus.models import DeadLetter, Instance, Topic
 from livesettings.models import Overrides
 from participant.models import ParticipantUser
 from runtime.restricted_admin import RestrictedAdmin
+from runtime.security_log import address_of
 
 # The index, and the navigation beside each page. What is of none of these stands below, by its app.
 GROUPS: Final[tuple[tuple[Any, tuple[type[Model], ...]], ...]] = (
@@ -128,7 +130,7 @@ class Administration(AdminSite):
             if self.has_permission(request):
                 note_use(request)
             try:
-                with bound_contextvars(address=request.META.get("REMOTE_ADDR")):
+                with bound_contextvars(address=address_of(request)):
                     return guarded(request, *args, **kwargs)
             except PermissionDenied as refusal:
                 return self._refuse(request, refusal)
@@ -160,8 +162,18 @@ def attention(request: HttpRequest) -> list[dict[str, str]]:
         waiting = DeadLetter.objects.filter(state=DeadLetter.State.WAITING)
         found.append((_("Dead letters that wait"), waiting, f"{letters}?state__exact=waiting"))
     counted = [(words, rows.count(), url) for words, rows, url in found]
-    return [
+    items = [
         {"words": words, "count": number_format(count, force_grouping=True), "url": url}
         for words, count, url in counted
         if count
     ]
+    return absent_services(request) + items
+
+
+def absent_services(request: HttpRequest) -> list[dict[str, str]]:
+    """Services that SIGNUP_SERVICES names and nobody runs. No server is asked for it here (eventbus.attendance)."""
+    absent = attendance.absent
+    if not absent or not request.user.has_perm("eventbus.view_instance"):
+        return []
+    words = _("Services that nobody runs, so their lights stay orange: %(services)s") % {"services": ", ".join(absent)}
+    return [{"words": words, "count": str(len(absent)), "url": reverse("admin:eventbus_instance_changelist")}]

@@ -26,6 +26,7 @@ from servestatic import ServeStaticASGI
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from authsvc.api import SignUpApi
+from eventbus.attendance import attendance
 from eventbus.roles import SERVE_CHECKS, START_CHECKS
 from livesettings.following import Follower
 from signup_sync import health
@@ -40,6 +41,8 @@ BaseCommand().check(tags=[START_CHECKS, SERVE_CHECKS])
 api = SignUpApi()
 follower = Follower(keeper=True)
 follower.start()
+if settings.WEB_ROLE == "web":
+    attendance.start()
 
 
 def static_files() -> ServeStaticASGI:
@@ -77,6 +80,7 @@ def http(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
 services = ProtocolTypeRouter({"http": http, "websocket": websocket_application})
 # Not left to the server: that of `runserver` believes X-Forwarded-For from anybody. From here on `client` is the
 # person's address, and `scheme` what the person's browser spoke.
-believing_proxies = ProxyHeadersMiddleware(HttpsOnly(services), trusted_hosts=settings.TRUSTED_PROXIES)
-# Measured first: even to split a header is work.
-application = Registered(SecurityHeaders(Measured(believing_proxies)))
+# It comes before Measured, whose refusals need the scheme for their headers: of a head the server reads 16 KiB at most
+# (signup_sync.protocols).
+believing_proxies = ProxyHeadersMiddleware(Measured(HttpsOnly(services)), trusted_hosts=settings.TRUSTED_PROXIES)
+application = Registered(SecurityHeaders(believing_proxies))

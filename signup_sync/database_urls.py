@@ -5,7 +5,7 @@ The options of a URL take effect or are refused: one that was dropped could be t
 
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import psycopg
 from django.core.exceptions import ImproperlyConfigured
@@ -43,12 +43,20 @@ def read_database_url(name: str, url: str) -> dict[str, Any]:
     if parts.fragment:
         raise _refusal(name, "it has a #. Write that as %23")
     if parts.scheme == "sqlite":
-        path = unquote(parts.path[1:])
-        if parts.netloc or not path or path == ":memory:":
-            raise _refusal(name, "it has no file. An SQLite URL is sqlite:///relative/path or sqlite:////absolute/path")
-        return {"ENGINE": "django.db.backends.sqlite3", "NAME": path, "OPTIONS": _sqlite_options(name, dict(options))}
-    if parts.scheme not in POSTGRESQL:
-        raise _refusal(name, "it begins with neither postgres:// nor sqlite:///")
+        return _sqlite(name, parts, dict(options))
+    if parts.scheme in POSTGRESQL:
+        return _postgresql(name, parts, host, port, dict(options))
+    raise _refusal(name, "it begins with neither postgres:// nor sqlite:///")
+
+
+def _sqlite(name: str, parts: SplitResult, options: dict[str, str]) -> dict[str, Any]:
+    path = unquote(parts.path[1:])
+    if parts.netloc or not path or path == ":memory:":
+        raise _refusal(name, "it has no file. An SQLite URL is sqlite:///relative/path or sqlite:////absolute/path")
+    return {"ENGINE": "django.db.backends.sqlite3", "NAME": path, "OPTIONS": _sqlite_options(name, options)}
+
+
+def _postgresql(name: str, parts: SplitResult, host: str, port: str, options: dict[str, str]) -> dict[str, Any]:
     database = unquote(parts.path[1:])
     if database.startswith("/"):  # postgres:////var/run/postgresql/database: a Unix socket's folder
         folder, _, database = database.rpartition("/")
@@ -62,7 +70,7 @@ def read_database_url(name: str, url: str) -> dict[str, Any]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": unquote(host),
         "PORT": port,
-        "OPTIONS": _postgresql_options(name, dict(options)),
+        "OPTIONS": _postgresql_options(name, options),
     }
 
 

@@ -5,12 +5,15 @@ with `$` up as another variable. Here each of them is either taken as it stands 
 """
 
 import json
-import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
+
+from signup_sync.dotenv import read_dotenv
 
 # Their values are, or may contain, passwords: no error shows them.
 SECRETS: Final = frozenset(
@@ -27,6 +30,9 @@ SECRETS: Final = frozenset(
 _TRUE: Final = frozenset({"true", "yes", "on", "1"})
 _FALSE: Final = frozenset({"false", "no", "off", "0"})
 _MISSING: Final = environ.Env.NOTSET
+# The largest number that a setting takes: librdkafka and PostgreSQL have 32 bits for most of theirs.
+NUMBER_MAX: Final = 2**31 - 1
+PORT_MAX: Final = 65_535
 
 
 def refusal(name: str, value: object, allowed: str) -> ImproperlyConfigured:
@@ -41,11 +47,41 @@ class Environment(environ.Env):  # type: ignore[misc]  # django-environ ships no
     Every method raises ImproperlyConfigured for a value that it can't take.
     """
 
+    @classmethod
+    def read_env(cls, path: Path) -> None:
+        """Takes over what the file sets and the environment does not. Raises ImproperlyConfigured."""
+        for name, value in read_dotenv(path).items():
+            if not cls.ENVIRON.get(name, "").strip():
+                cls.ENVIRON[name] = value
+
+    def int(self, var: str, default: Any = _MISSING, *, least: float = 0, most: float = NUMBER_MAX) -> Any:
+        number = self.get_value(var, cast=int, default=default)
+        if not least <= number <= most:
+            raise refusal(var, number, f"a whole number from {least} to {most}")
+        return number
+
+    def float(self, var: str, default: Any = _MISSING, *, least: float = 0) -> Any:
+        number = self.get_value(var, cast=float, default=default)
+        if number < least:
+            raise refusal(var, number, f"a number from {least} to {NUMBER_MAX}")
+        return number
+
+    def choice(self, var: str, choices: Sequence[str], default: str) -> str:
+        """One of a few words, in any case."""
+        word: str = self.get_value(var, default=default)
+        found = [choice for choice in choices if choice.lower() == word.lower()]
+        if not found:
+            raise refusal(var, word, f"{', '.join(choices[:-1])} or {choices[-1]}")
+        return found[0]
+
     def get_value(self, var: str, cast: Any = None, default: Any = _MISSING, parse_default: bool = False) -> Any:
         try:
-            value = self.ENVIRON[var].strip()
+            # As UTF-8, whatever the locale says: Python makes characters of other bytes that nothing can store.
+            value = os.fsencode(self.ENVIRON[var]).decode().strip()
         except KeyError:
             value = ""
+        except UnicodeError:
+            raise refusal(var, ascii(self.ENVIRON[var]), "text in UTF-8") from None
         if not value:
             if default is _MISSING:
                 raise ImproperlyConfigured(f"{var} is not set: it has no default with PRODUCTION=true.")
@@ -76,7 +112,7 @@ def _read_int(value: str) -> int:
 
 def _read_float(value: str) -> float:
     number = float(value)
-    if not math.isfinite(number) or number < 0:
+    if not 0 <= number <= NUMBER_MAX:
         raise ValueError
     return number
 
@@ -91,7 +127,7 @@ def _read_object(value: str) -> dict[str, Any]:
 # What django-environ's bool(), int(), float() and json() ask for, and the words for what they take.
 _READERS: Final[dict[Any, tuple[Callable[[str], Any], str]]] = {
     bool: (_read_bool, "true or false"),
-    int: (_read_int, "a whole number, 0 or more"),
-    float: (_read_float, "a number, 0 or more"),
+    int: (_read_int, f"a whole number from 0 to {NUMBER_MAX}"),
+    float: (_read_float, f"a number from 0 to {NUMBER_MAX}"),
     json.loads: (_read_object, "a JSON object, in one line"),
 }

@@ -1,20 +1,19 @@
-"""The size of a request, measured before anything reads it (docs/adr/0038).
+"""The size of a request, measured before anything reads it, and what of it is not to be read at all (docs/adr/0038).
 
 The gateway has the same limits; this holds for a process without one as well. The API measures its own bodies, which
 it answers with problem documents.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from http import HTTPStatus
 from typing import Any, Final
 
 from authsvc.asgi import send_problem
-from authsvc.headers import media_type
 from authsvc.problems import Problem
+from signup_sync.headers import has_readable_type, keep_own_cookies
 
-# Bytes of a path with its query, and of all headers together: little more than the gateway lets through.
+# Bytes of a path with its query. The headers are limited by signup_sync.protocols, which every request passes first.
 TARGET_MAX: Final = 8 * 1024
-HEADERS_MAX: Final = 16 * 1024
 # Bytes of a form that anybody may post: the sign-up form of the longest texts, percent-encoded, has 20 KB.
 FORM_MAX: Final = 32 * 1024
 # The same in the administration: a list posts 60 bytes for each row that was chosen, of which it shows 200 at most.
@@ -30,9 +29,8 @@ _WORDS: Final = {
         "This is too long to be sent. Go back, shorten what you typed, and send it again."
     ),
     HTTPStatus.REQUEST_URI_TOO_LONG: "This address is too long.",
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "Send the body in UTF-8, without a Content-Encoding.",
     HTTPStatus.NOT_IMPLEMENTED: "Send the body with a Content-Length, or in chunks without another Transfer-Encoding.",
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: ("The headers are too long. Delete this site's cookies and try again."),
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "Send the body as text in UTF-8, without a Content-Encoding, and not in parts.",
 }
 
 
@@ -41,7 +39,7 @@ class TooLargeError(Exception):
 
 
 class Measured:
-    """The application, which gets only requests of a size that it can need. Others are answered 413, 414 or 431,
+    """The application, which gets only requests of a size and kind that it can need. Others are answered 413 or 414,
     and those whose bodies are encoded, 415 or 501."""
 
     def __init__(self, application: Any) -> None:
@@ -90,36 +88,27 @@ def body_limit(path: str) -> int | None:
     return ADMIN_FORM_MAX if path.startswith("/admin/") else FORM_MAX
 
 
-def _refusal(scope: Mapping[str, Any]) -> HTTPStatus | None:
+def _refusal(scope: MutableMapping[str, Any]) -> HTTPStatus | None:
     if scope["type"] not in ("http", "websocket"):
         return None
     if len(scope.get("raw_path") or scope["path"]) + len(scope.get("query_string", b"")) > TARGET_MAX:
         return HTTPStatus.REQUEST_URI_TOO_LONG
-    if sum(len(name) + len(value) for name, value in scope["headers"]) > HEADERS_MAX:
-        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    keep_own_cookies(scope)
+    if scope["type"] == "http" and not has_readable_type(scope):
+        return HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     if scope["type"] == "http" and (most := body_limit(scope["path"])) and _said_length(scope) > most:
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     return None if scope["type"] == "websocket" else _refusal_of_encoding(scope)
 
 
 def _refusal_of_encoding(scope: Mapping[str, Any]) -> HTTPStatus | None:
-    """What is encoded would have to be decoded before its size is known. Django fails on some names that Python has for
-    codecs, and decodes with them even the query; the API judges the type of its bodies itself."""
+    """What is encoded would have to be decoded before its size is known."""
     for name, value in scope["headers"]:
-        if name == b"content-type" and not is_for_api(scope["path"]) and _charset(value) != "utf-8":
-            return HTTPStatus.UNSUPPORTED_MEDIA_TYPE
         if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
             return HTTPStatus.UNSUPPORTED_MEDIA_TYPE
         if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
             return HTTPStatus.NOT_IMPLEMENTED
     return None
-
-
-def _charset(content_type: bytes) -> str:
-    """In lower case; UTF-8 where none is said."""
-    if b"charset" not in content_type.lower():
-        return "utf-8"
-    return media_type(content_type.decode("latin-1"))[1].get("charset", "utf-8").lower()
 
 
 def _said_length(scope: Mapping[str, Any]) -> int:

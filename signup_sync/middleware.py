@@ -23,17 +23,13 @@ POLICY: Final = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
 )
-
-
-# Bytes of a field or a parameter, and of what is looked for: every word of that is a condition for every column.
+# No page uses any of these features, so a script that an attacker injects can't use them either.
+PERMISSIONS: Final = "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()"
+# Bytes of a field or a parameter, and of a search term: each of its words becomes a condition for each searched column.
 FIELD_MAX: Final = 4 * 1024
 SEARCH_MAX: Final = 256
-# The parameters with which the administration's lists, and its fields that complete what is typed, are searched.
+# Names of the parameters that hold search terms: of the administration's lists, and of its autocompleted fields.
 SEARCHES: Final = ("q", "term")
-
-
-# Nothing here asks for any of these; what an attacker brings into a page shall not either.
-PERMISSIONS: Final = "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()"
 
 
 class InLoop(MiddlewareMixin):

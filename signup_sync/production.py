@@ -100,7 +100,7 @@ def check_redis_url(url: str) -> None:
     """Whether redis-py can take it. Its own errors would come with each try to connect, and quote the URL."""
     try:
         parts = urlsplit(url)
-        is_good = parts.scheme in ("redis", "rediss", "unix") and (parts.port or 1)
+        is_good = url.lower().startswith(("redis://", "rediss://", "unix://")) and (parts.port or 1)
         options = parse_qsl(parts.query, strict_parsing=True) if parts.query else []
     except ValueError:
         is_good = False

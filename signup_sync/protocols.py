@@ -17,6 +17,8 @@ from django.conf import settings
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from signup_sync.security_headers import security_headers
+
 logger = logging.getLogger(__name__)
 
 # Bytes that wait for the end of a turn of the event loop.
@@ -243,9 +245,11 @@ class Http(HttpToolsProtocol):
         if getattr(self, "url", b"").startswith(b"/user"):
             document = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
             kind, body = "application/problem+json", json.dumps(document)
-        head = f"content-type: {kind}\r\ncontent-length: {len(body)}\r\ncache-control: no-store\r\n"
-        head += "x-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
-        return STATUS_LINE[status] + (head + body).encode("ascii")
+        # Whether the client spoke HTTPS is not known here. Over HTTP browsers ignore HSTS (RFC 6797, 8.1), and without
+        # HSTS_SECONDS there is none.
+        more = b"".join(b"%b: %b\r\n" % header for header in security_headers(is_secure=True))
+        head = f"content-type: {kind}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"
+        return STATUS_LINE[status] + head.encode("ascii") + more + b"\r\n" + body.encode("ascii")
 
     # A client that reads slowly, or not at all.
 

@@ -17,14 +17,18 @@ from urllib.parse import quote
 from django.core.exceptions import ImproperlyConfigured
 
 from signup_sync import production
+from signup_sync import settings_checks as checks
 from signup_sync.database_urls import read_database_url
-from signup_sync.environment import Environment
+from signup_sync.environment import PORT_MAX, Environment
 from signup_sync.local.running import running_settings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Environment()
 if (BASE_DIR / ".env").is_file():
     Environment.read_env(BASE_DIR / ".env")
+
+# The most days that anything is kept: a hundred years. Beyond it, dates leave the calendar.
+DAYS_MAX = 36_500
 
 # True: secrets and addresses have no defaults, unsafe values are refused (docs/adr/0047), cookies and pages are for
 # HTTPS alone. Default: false (`make run`).
@@ -82,10 +86,13 @@ if PRODUCTION and SECRET_KEY:
     production.check_secret_key(SECRET_KEY)
 # Host names that this installation answers to, comma-separated; PUBLIC_URL's is always one of them.
 ALLOWED_HOSTS: list[str] = required_in_production("ALLOWED_HOSTS", ["127.0.0.1", "localhost", "[::1]"], read=env.list)
+checks.check_allowed_hosts(ALLOWED_HOSTS)
 if PRODUCTION:
     production.check_hosts(ALLOWED_HOSTS)
 # Where the front posts: the gateway's address. Without a gateway, the one instance itself.
-GATEWAY_URL: str = required_in_production("GATEWAY_URL", RUNNING_HERE.get("GATEWAY_URL", "http://127.0.0.1:8000"))
+GATEWAY_URL = checks.read_http_url(
+    "GATEWAY_URL", required_in_production("GATEWAY_URL", RUNNING_HERE.get("GATEWAY_URL", "http://127.0.0.1:8000"))
+)
 # The address under which people reach the pages, scheme://host[:port], https in production: the links in mails lead
 # there, whatever host a request was made to, and plain HTTP is sent on to it. Default: GATEWAY_URL, which is the one
 # address of `make run`.
@@ -101,7 +108,7 @@ SECURE_HSTS_PRELOAD = env.bool("HSTS_PRELOAD", default=True)
 SECURE_SSL_REDIRECT = PRODUCTION
 SECURE_SSL_HOST = PUBLIC_URL.partition("://")[2]
 # Origins (scheme://host) that may post forms when a proxy ends TLS, comma-separated. Default: none.
-CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+CSRF_TRUSTED_ORIGINS = checks.read_origins(env.list("CSRF_TRUSTED_ORIGINS", default=[]))
 
 # Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed: addresses or networks, with spaces or commas between
 # them. They are the gateway, and what stands before it. Default: this host.
@@ -111,13 +118,13 @@ TRUSTED_PROXIES = production.read_proxies(env.str("TRUSTED_PROXIES", default="12
 
 # Seconds that a connection may stay open without a request, before the first one and between two. More than the
 # gateway keeps one (30 s, deploy/Caddyfile): a POST into a closing connection would be lost. Default: 60.
-CONNECTION_IDLE_TIMEOUT = env.int("CONNECTION_IDLE_TIMEOUT", default=60)
+CONNECTION_IDLE_TIMEOUT = env.int("CONNECTION_IDLE_TIMEOUT", default=60, least=1)
 # Seconds in which the line and headers of a request must arrive, from the first byte, and then all of its body. A
 # client that is slower gets 408. Defaults: 10 and 30.
-REQUEST_HEAD_TIMEOUT = env.float("REQUEST_HEAD_TIMEOUT", default=10.0)
-REQUEST_BODY_TIMEOUT = env.float("REQUEST_BODY_TIMEOUT", default=30.0)
+REQUEST_HEAD_TIMEOUT = env.float("REQUEST_HEAD_TIMEOUT", default=10.0, least=0.01)
+REQUEST_BODY_TIMEOUT = env.float("REQUEST_BODY_TIMEOUT", default=30.0, least=0.01)
 # Seconds that an answer may wait for a client that does not read it; then the connection ends. Default: 30.
-RESPONSE_STALL_TIMEOUT = env.float("RESPONSE_STALL_TIMEOUT", default=30.0)
+RESPONSE_STALL_TIMEOUT = env.float("RESPONSE_STALL_TIMEOUT", default=30.0, least=0.01)
 # WebSockets, and streams of the API, that one process holds open for one sign-up and for one address (of IPv6, a
 # network of 64 bits); the next one is refused and told when to try again. 0 is any number. Defaults: 10 and 200.
 HELD_PER_SIGNUP = env.int("HELD_PER_SIGNUP", default=10)
@@ -126,7 +133,7 @@ HELD_PER_ADDRESS = env.int("HELD_PER_ADDRESS", default=200)
 # --- The services and where each keeps its own -----------------------------------------------------------------
 
 # The services that must know each user, in the order in which the lights stand. A new participant is added here.
-SIGNUP_SERVICES: list[str] = env.list("SIGNUP_SERVICES", default=["auth", "chat", "customer"])
+SIGNUP_SERVICES = checks.read_services(env.list("SIGNUP_SERVICES", default=["auth", "chat", "customer"]))
 # What each `manage.py consume_events <service>` runs: the dotted path of its eventbus.Subscription,
 # or of a tuple of them.
 EVENT_CONSUMERS = {
@@ -136,7 +143,7 @@ EVENT_CONSUMERS = {
 }
 
 # Connections that one process may hold to one PostgreSQL database. Default: 8.
-DATABASE_POOL_SIZE = env.int("DATABASE_POOL_SIZE", default=8)
+DATABASE_POOL_SIZE = env.int("DATABASE_POOL_SIZE", default=8, least=1)
 
 
 def database(service: str) -> dict[str, Any]:
@@ -178,8 +185,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # host:port, comma-separated. Default: the embedded broker of the `make run` that runs here; without one whatever needs
 # Kafka says so and ends.
-KAFKA_BOOTSTRAP_SERVERS = required_in_production(
-    "KAFKA_BOOTSTRAP_SERVERS", RUNNING_HERE.get("KAFKA_BOOTSTRAP_SERVERS", "")
+KAFKA_BOOTSTRAP_SERVERS = checks.read_brokers(
+    required_in_production("KAFKA_BOOTSTRAP_SERVERS", RUNNING_HERE.get("KAFKA_BOOTSTRAP_SERVERS", ""))
 )
 # True: the broker is librdkafka's own, which makes its topics on first use and is polled often. Default: false, but
 # for the one of `make run`.
@@ -187,20 +194,20 @@ KAFKA_EMBEDDED = env.bool(
     "KAFKA_EMBEDDED", default=RUNNING_HERE.get("KAFKA_BOOTSTRAP_SERVERS") == KAFKA_BOOTSTRAP_SERVERS
 )
 # Further librdkafka settings for every client, as a JSON object (TLS, SASL; .env.example has one). Default: none.
-KAFKA_CLIENT_CONFIG: dict[str, Any] = env.json("KAFKA_CLIENT_CONFIG", default={})
+KAFKA_CLIENT_CONFIG = checks.read_client_config(env.json("KAFKA_CLIENT_CONFIG", default={}))
 # Partitions and copies of the topics that the project makes. Defaults: 4 and 1 (production wants 3 copies).
-KAFKA_PARTITIONS = env.int("KAFKA_PARTITIONS", default=4)
-KAFKA_REPLICATION = env.int("KAFKA_REPLICATION", default=1)
+KAFKA_PARTITIONS = env.int("KAFKA_PARTITIONS", default=4, least=1)
+KAFKA_REPLICATION = env.int("KAFKA_REPLICATION", default=1, least=1, most=32767)
 # Put before every topic's and group's name, so that tests and installations can share a cluster. Default: none.
-KAFKA_PREFIX = env.str("KAFKA_PREFIX", default="")
+KAFKA_PREFIX = checks.read_kafka_prefix(env.str("KAFKA_PREFIX", default=""))
 # Hours that Kafka keeps the messages of a topic that the project makes; a topic that is there keeps what it has.
 # Default: 168 (7 days).
-KAFKA_RETENTION_HOURS = env.int("KAFKA_RETENTION_HOURS", default=168)
+KAFKA_RETENTION_HOURS = env.int("KAFKA_RETENTION_HOURS", default=168, least=1, most=24 * DAYS_MAX)
 # The most messages that one batch takes. Default: 500.
-KAFKA_BATCH_SIZE = env.int("KAFKA_BATCH_SIZE", default=500)
+KAFKA_BATCH_SIZE = env.int("KAFKA_BATCH_SIZE", default=500, least=1)
 # Days that a dead letter is kept, whatever was done about it, from when it was put aside; `manage.py purge` deletes it
 # then. More than Kafka keeps the dead-letter topics (7 days by default). Default: 30.
-DEAD_LETTER_RETENTION = env.int("DEAD_LETTER_RETENTION", default=30)
+DEAD_LETTER_RETENTION = env.int("DEAD_LETTER_RETENTION", default=30, least=1, most=DAYS_MAX)
 
 # --- Redis -----------------------------------------------------------------------------------------------------
 
@@ -225,11 +232,9 @@ CHANNEL_LAYERS = {
 SIGNUP_OPEN = env.bool("SIGNUP_OPEN", default=True)
 # Whether an address must be confirmed before the account exists: "none", or "mail", by a link that is mailed to it.
 # With "mail", new and existing users are answered alike (docs/adr/0042). Default: none.
-SIGNUP_CONFIRM = env.str("SIGNUP_CONFIRM", default="none")
-if SIGNUP_CONFIRM not in ("none", "mail"):
-    raise ImproperlyConfigured(f"SIGNUP_CONFIRM is {SIGNUP_CONFIRM!r}: make it none or mail")
+SIGNUP_CONFIRM = env.choice("SIGNUP_CONFIRM", ("none", "mail"), default="none")
 # Hours that a sign-up waits for its confirmation; then it is deleted, and its link has expired. Default: 24.
-SIGNUP_CONFIRM_HOURS = env.int("SIGNUP_CONFIRM_HOURS", default=24)
+SIGNUP_CONFIRM_HOURS = env.int("SIGNUP_CONFIRM_HOURS", default=24, least=1, most=24 * DAYS_MAX)
 # False: page and API say that a service refused, and not why. Default: true.
 SIGNUP_REASONS = env.bool("SIGNUP_REASONS", default=True)
 # Sign-ups that are taken in a minute from one address, for one user ID, and in all; 0 is any number. Defaults: 60, 10
@@ -241,28 +246,28 @@ RATE_LIMIT_TOTAL = env.int("RATE_LIMIT_TOTAL", default=0)
 # and 5 in production, elsewhere 0.
 RATE_LIMIT_LOGIN = env.int("RATE_LIMIT_LOGIN", default=30 if PRODUCTION else 0)
 RATE_LIMIT_PASSWORD = env.int("RATE_LIMIT_PASSWORD", default=5 if PRODUCTION else 0)
-# Failed logins to one account from one address that are taken in 15 minutes; 0 is any number. Default: 10 in
-# production, elsewhere 0.
-RATE_LIMIT_FAILED_LOGIN = env.int("RATE_LIMIT_FAILED_LOGIN", default=10 if PRODUCTION else 0)
-# Confirmation mails that are sent to one address in an hour; 0 is any number. Default: 3.
+# Failed logins to one account from one address that are taken in 15 minutes; 0 is any number. Default: 10.
+RATE_LIMIT_FAILED_LOGIN = env.int("RATE_LIMIT_FAILED_LOGIN", default=10)
+# Mails that are sent to one mailbox in an hour: so many to confirm sign-ups, and so many with a link to a new password;
+# 0 is any number. Default: 3.
 RATE_LIMIT_CONFIRM = env.int("RATE_LIMIT_CONFIRM", default=3)
 # Seconds until the page and the stream call a sign-up delayed. Default: 30.
-SIGNUP_DEADLINE = env.float("SIGNUP_DEADLINE", default=30.0)
+SIGNUP_DEADLINE = env.float("SIGNUP_DEADLINE", default=30.0, least=0.01)
 # Seconds between two comments on a quiet stream, and between two readings of the state behind it. Default: 15.
-STREAM_HEARTBEAT = env.float("STREAM_HEARTBEAT", default=15.0)
+STREAM_HEARTBEAT = env.float("STREAM_HEARTBEAT", default=15.0, least=0.01)
 # Seconds after which a stream ends and the client resumes. Default: 600.
-STREAM_MAX_AGE = env.float("STREAM_MAX_AGE", default=600.0)
+STREAM_MAX_AGE = env.float("STREAM_MAX_AGE", default=600.0, least=0.01)
 # Seconds that a ticket opens its sign-up. Default: 3600.
-TICKET_MAX_AGE = env.int("TICKET_MAX_AGE", default=3600)
+TICKET_MAX_AGE = env.int("TICKET_MAX_AGE", default=3600, least=1)
 # Seconds that the projection of a sign-up stays in Redis after its last change. Default: 3600.
-PROJECTION_TTL = env.int("PROJECTION_TTL", default=3600)
+PROJECTION_TTL = env.int("PROJECTION_TTL", default=3600, least=1)
 # Seconds from an unanswered event to the next, first and most; it doubles in between. Defaults: 5 and 20.
-RELAY_FIRST_PAUSE = env.float("RELAY_FIRST_PAUSE", default=5.0)
-RELAY_MAX_PAUSE = env.float("RELAY_MAX_PAUSE", default=20.0)
+RELAY_FIRST_PAUSE = env.float("RELAY_FIRST_PAUSE", default=5.0, least=0.01)
+RELAY_MAX_PAUSE = env.float("RELAY_MAX_PAUSE", default=20.0, least=0.01)
 # Tries until a sign-up is stalled. 33 are 10 minutes' worth at the default pauses. Default: 33.
-RELAY_MAX_ATTEMPTS = env.int("RELAY_MAX_ATTEMPTS", default=33)
+RELAY_MAX_ATTEMPTS = env.int("RELAY_MAX_ATTEMPTS", default=33, least=1)
 # The most events that one relay sends again in a second. Default: 500.
-RELAY_RATE = env.int("RELAY_RATE", default=500)
+RELAY_RATE = env.int("RELAY_RATE", default=500, least=1)
 # User IDs that nobody can sign up with, nor with one that looks the same; an administrator may still give one to
 # somebody (docs/adr/0039). Comma-separated. Default: those that people take for the operator of the installation.
 RESERVED_USER_IDS: list[str] = env.list(
@@ -275,20 +280,20 @@ RESERVED_USER_IDS: list[str] = env.list(
 )  # fmt: skip
 # Days that a complete sign-up is kept; `manage.py purge` deletes it then. Longer than anything can come again that is
 # about it, which is checked at start (authsvc.retention). Default: 90.
-SIGNUP_RETENTION = env.int("SIGNUP_RETENTION", default=90)
+SIGNUP_RETENTION = env.int("SIGNUP_RETENTION", default=90, least=1, most=DAYS_MAX)
 # Port of a consumer's or relay's health page and /metrics on HEALTH_HOST; 0 is none. The web process has its own.
-HEALTH_PORT = env.int("HEALTH_PORT", default=0)
-HEALTH_HOST = env.str("HEALTH_HOST", default="127.0.0.1")
+HEALTH_PORT = env.int("HEALTH_PORT", default=0, most=PORT_MAX)
+HEALTH_HOST = checks.read_address("HEALTH_HOST", env.str("HEALTH_HOST", default="127.0.0.1"))
 # What the page of the instances calls this web process: web, or auth for auth's own behind the gateway. Default: web.
-WEB_ROLE = env.str("WEB_ROLE", default="web")
+WEB_ROLE = env.choice("WEB_ROLE", ("web", "auth"), default="web")
 # What it says runs here, a commit for example. Default: the version in pyproject.toml, which images lack.
 VERSION = env.str("VERSION", default="0.1.0")
 
 # --- Passwords -------------------------------------------------------------------------------------------------
 
 # argon2id at OWASP's parameters: 19 MiB, 2 passes, 1 lane. Only a benchmark has a reason to change them.
-ARGON2_MEMORY_KIB = env.int("ARGON2_MEMORY_KIB", default=19 * 1024)
-ARGON2_TIME_COST = env.int("ARGON2_TIME_COST", default=2)
+ARGON2_MEMORY_KIB = env.int("ARGON2_MEMORY_KIB", default=19 * 1024, least=8)
+ARGON2_TIME_COST = env.int("ARGON2_TIME_COST", default=2, least=1)
 # Passwords that may wait to be hashed; the next sign-up gets 503 with Retry-After. Default: 400 (about 5 s' worth).
 HASH_QUEUE_LIMIT = env.int("HASH_QUEUE_LIMIT", default=400)
 PASSWORD_HASHERS = ["authsvc.passwords.Argon2idHasher"]
@@ -303,9 +308,7 @@ LOGOUT_REDIRECT_URL = "login"
 
 # optional: everybody may turn two-factor authentication on. required: staff must, before they can use the
 # administration or sign up administrators by the API. Default: optional.
-ADMIN_TWO_FACTOR = env.str("ADMIN_TWO_FACTOR", default="optional")
-if ADMIN_TWO_FACTOR not in ("optional", "required"):
-    raise ImproperlyConfigured(f"ADMIN_TWO_FACTOR is {ADMIN_TWO_FACTOR!r}: make it optional or required")
+ADMIN_TWO_FACTOR = env.choice("ADMIN_TWO_FACTOR", ("optional", "required"), default="optional")
 # What an authenticator app calls this installation.
 OTP_TOTP_ISSUER = "Signup Sync"
 
@@ -367,16 +370,16 @@ LANGUAGES = [("en", "English"), ("ko", "한국어")]
 LANGUAGE_COOKIE_AGE = 365 * 24 * 3600
 LANGUAGE_COOKIE_SAMESITE = "Lax"
 LOCALE_PATHS = [BASE_DIR / "locale"]
-TIME_ZONE = env.str("TIME_ZONE", default="UTC")
+TIME_ZONE = checks.read_time_zone(env.str("TIME_ZONE", default="UTC"))
 USE_TZ = True
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 # Seconds that a login lasts. Default: 1209600 (14 days).
-SESSION_COOKIE_AGE = env.int("SESSION_COOKIE_AGE", default=14 * 24 * 3600)
+SESSION_COOKIE_AGE = env.int("SESSION_COOKIE_AGE", default=14 * 24 * 3600, least=1)
 # Seconds that a login opens the administration, from the login and from the last page opened there; then staff log in
 # again. Defaults: 43200 (12 hours) and 3600.
-ADMIN_SESSION_AGE = env.int("ADMIN_SESSION_AGE", default=12 * 3600)
-ADMIN_SESSION_IDLE = env.int("ADMIN_SESSION_IDLE", default=3600)
+ADMIN_SESSION_AGE = env.int("ADMIN_SESSION_AGE", default=12 * 3600, least=1)
+ADMIN_SESSION_IDLE = env.int("ADMIN_SESSION_IDLE", default=3600, least=1)
 SESSION_ENGINE = "authsvc.sessions"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = PRODUCTION
 # Browsers take a cookie of such a name over HTTPS alone and from this very host, so that neither a host beside it nor
@@ -388,6 +391,7 @@ LANGUAGE_COOKIE_NAME = f"{COOKIE_PREFIX}django_language"
 MESSAGE_STORAGE = "signup_sync.message_storage.Storage"
 # No script of ours reads one.
 CSRF_COOKIE_HTTPONLY = LANGUAGE_COOKIE_HTTPONLY = True
+CSRF_FAILURE_VIEW = "signup_sync.front.views.csrf_failure"
 # A page's address may hold a ticket: other sites are told the origin alone, and so are our own logs.
 SECURE_REFERRER_POLICY = "strict-origin"
 # A page that another site's page opened, or that ours opened, shares no browsing context with it.
@@ -397,25 +401,27 @@ SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 
 # The server that takes mail, as a URL: smtp+tls://user:password@host:587. Default: none, a mail is written to the web
 # process's output; with PRODUCTION=true, where a link to a new password must stand in no log, this host's port 25.
-vars().update(env.email_url("EMAIL_URL", default="smtp://localhost:25" if PRODUCTION else "consolemail://"))
+vars().update(
+    checks.read_mail_server(env.str("EMAIL_URL", default="smtp://localhost:25" if PRODUCTION else "consolemail://"))
+)
 # Whether a mail server was named: SIGNUP_CONFIRM=mail is refused in production without one.
 HAS_MAIL_SERVER = bool(env.str("EMAIL_URL", default=""))
 # Seconds that the mail server may take to be reached and to answer, each time. Default: 10.
-EMAIL_TIMEOUT = env.int("EMAIL_TIMEOUT", default=10)
+EMAIL_TIMEOUT = env.int("EMAIL_TIMEOUT", default=10, least=1)
 # Mails that may wait in one process, each for an hour at most while the mail server is away; a further one is not sent,
 # and the log says so. Default: 1000.
 MAIL_QUEUE_LIMIT = env.int("MAIL_QUEUE_LIMIT", default=1000)
 # Who writes. Default: signup@ and the host of PUBLIC_URL.
-DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default=f"signup@{production.host_of(PUBLIC_URL)}")
+DEFAULT_FROM_EMAIL = checks.read_sender(
+    env.str("DEFAULT_FROM_EMAIL", default=f"signup@{production.host_of(PUBLIC_URL)}")
+)
 
 # --- Logs ------------------------------------------------------------------------------------------------------
 
-# Least level that is written. Default: INFO.
-LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
+# Least level that is written; security events (docs/security-events.md) are written at every level. Default: INFO.
+LOG_LEVEL = env.choice("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO")
 # json (an object a line) or console (for people). Default: console where stderr is a terminal, else json.
-LOG_FORMAT = env.str("LOG_FORMAT", default="console" if sys.stderr.isatty() else "json")
-if LOG_FORMAT not in ("json", "console"):
-    raise ImproperlyConfigured(f"LOG_FORMAT is {LOG_FORMAT!r}: make it json or console")
+LOG_FORMAT = env.choice("LOG_FORMAT", ("json", "console"), default="console" if sys.stderr.isatty() else "json")
 # Everybody's lines go one way, on which they get their form and lose their tickets (docs/adr/0020).
 _PASSED_ON = {"handlers": [], "propagate": True}
 LOGGING_CONFIG = "signup_sync.logs.configure"
@@ -425,6 +431,10 @@ LOGGING = {
     "formatters": {"line": {"()": "signup_sync.logs.formatter", "kind": LOG_FORMAT}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    # These would have handlers of their own, by Django's and the server's defaults.
-    "loggers": dict.fromkeys(["django", "django.server", "uvicorn", "uvicorn.error", "uvicorn.access"], _PASSED_ON),
+    "loggers": {
+        # These would have handlers of their own, by Django's and the server's defaults.
+        **dict.fromkeys(["django", "django.server", "uvicorn", "uvicorn.error", "uvicorn.access"], _PASSED_ON),
+        # Its events are at INFO.
+        "security": {"level": "INFO"},
+    },
 }

@@ -9,22 +9,13 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
-from django.middleware.security import SecurityMiddleware
 
 from signup_sync.front.sockets import refuse
 from signup_sync.measured import is_for_api
+from signup_sync.security_headers import Headers, security_headers
 
-# For every answer that does not say otherwise itself. The policy is for what is no page: Django's have their own.
-DEFAULTS: Final = (
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-)
 # Asked by probes and by Prometheus, inside: each over plain HTTP, and about this very process.
 _PLAIN: Final = ("/health/", "/metrics")
-
-Headers = list[tuple[bytes, bytes]]
 
 
 class SecurityHeaders:
@@ -33,7 +24,7 @@ class SecurityHeaders:
 
     def __init__(self, application: Any) -> None:
         self._application = application
-        self._headers = {is_secure: _security_headers(is_secure=is_secure) for is_secure in (True, False)}
+        self._headers = {is_secure: security_headers(is_secure=is_secure) for is_secure in (True, False)}
 
     def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
         """No coroutine of its own: it would be kept for as long as a stream is held (docs/adr/0023)."""
@@ -116,14 +107,3 @@ async def _redirect(scope: Any, send: Any) -> None:
     headers = [(b"location", location), (b"content-length", b"0")]
     await send({"type": "http.response.start", "status": HTTPStatus.MOVED_PERMANENTLY.value, "headers": headers})
     await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _security_headers(*, is_secure: bool) -> Headers:
-    """What Django's SecurityMiddleware puts on a page, by Django's own settings, and ours."""
-    request = HttpRequest()
-    request._get_scheme = lambda: "https" if is_secure else "http"  # type: ignore[attr-defined]
-    response = HttpResponse(headers={"Content-Type": "none"})
-    SecurityMiddleware(lambda _: response).process_response(request, response)
-    del response.headers["Content-Type"]
-    django = [(name.lower().encode(), value.encode()) for name, value in response.headers.items()]
-    return [*django, *DEFAULTS]

@@ -78,6 +78,7 @@ class Stack:
             "GATEWAY_URL": base_url,
             # All clients of a test come from one address.
             "HELD_PER_ADDRESS": "0",
+            "RATE_LIMIT_FAILED_LOGIN": "0",
             **redis.env,
             **env,
         }

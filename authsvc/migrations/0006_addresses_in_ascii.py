@@ -1,6 +1,9 @@
+from contextlib import suppress
 from typing import Any
 
-from django.db import migrations
+from django.db import IntegrityError, migrations
+
+from runtime.batches import in_batches
 
 
 def rewrite(apps: Any, schema_editor: Any) -> None:
@@ -9,13 +12,18 @@ def rewrite(apps: Any, schema_editor: Any) -> None:
     from authsvc.identity import normalize_email
 
     users = apps.get_model('authsvc', 'User').objects.using(schema_editor.connection.alias)
-    for pk, email in users.filter(email__regex='[^ -~]').values_list('pk', 'email'):
-        normalized = normalize_email(email)
-        if normalized != email and not users.filter(email=normalized).exists():
-            users.filter(pk=pk).update(email=normalized)
+    for batch in in_batches(users.filter(email__regex='[^ -~]').only('pk', 'email')):
+        for user in batch:
+            normalized = normalize_email(user.email)
+            if normalized != user.email and not users.filter(email=normalized).exists():
+                # Each in a transaction of its own. Somebody may have signed up or changed the address just now.
+                with suppress(IntegrityError):
+                    users.filter(pk=user.pk, email=user.email).update(email=normalized)
 
 
 class Migration(migrations.Migration):
+
+    atomic = False
 
     dependencies = [
         ('authsvc', '0005_user_id_unique'),

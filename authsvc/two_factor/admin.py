@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from authsvc.models import User
 from authsvc.two_factor import devices
 from authsvc.two_factor.notices import reset
+from runtime.security_log import address_of
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]
@@ -29,7 +30,7 @@ class ResetsTwoFactor(ModelAdmin):
 
     @admin.action(description=gettext_lazy("Turn off two-factor authentication"), permissions=["reset_two_factor"])
     def reset_two_factor(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
-        actor, address = request.user.get_username(), request.META.get("REMOTE_ADDR")
+        actor, address = request.user.get_username(), address_of(request)
         # One's own takes the password and a code, on the account page.
         others = [user for user in queryset if user.pk != request.user.pk]
         done = [user for user in others if reset(user, actor=actor, address=address)]

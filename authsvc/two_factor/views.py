@@ -24,7 +24,7 @@ from authsvc.two_factor.forms import ConfirmationForm, SetupForm
 from authsvc.two_factor.login import with_next
 from authsvc.two_factor.notices import record
 from authsvc.two_factor.rules import must_set_up
-from runtime.security_log import SecurityEvent
+from runtime.security_log import SecurityEvent, address_of
 
 
 @method_decorator([sensitive_post_parameters(), never_cache], name="dispatch")
@@ -45,7 +45,7 @@ class _Page(LoginRequiredMixin, RedirectURLMixin):
         return HttpResponseRedirect(with_next(reverse(view), self.get_redirect_url()))
 
     def record(self, event: SecurityEvent) -> None:
-        record(event, self.user, address=self.request.META.get("REMOTE_ADDR"))
+        record(event, self.user, address=address_of(self.request))
 
 
 class TwoFactorView(_Page, TemplateView):

@@ -2,15 +2,19 @@
 
 from django.db import migrations, models
 
+from runtime.indexes import AddIndexOnline
+
 
 class Migration(migrations.Migration):
+
+    atomic = False
 
     dependencies = [
         ('customersvc', '0001_initial'),
     ]
 
     operations = [
-        migrations.AddIndex(
+        AddIndexOnline(
             model_name='customer',
             index=models.Index(fields=['owner_signup_id'], name='customer_owner'),
         ),

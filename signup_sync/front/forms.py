@@ -23,6 +23,8 @@ EMAIL_MAX: Final = 254
 PASSWORD_MAX: Final = 128
 # Bytes as typed: NFC, which that rule counts, joins at most nine to one character.
 PASSWORD_BYTES_MAX: Final = PASSWORD_MAX * 9
+# The fields that a form shows again which was not sent to be checked: never a password.
+TYPED: Final = ("userId", "userName", "email")
 
 
 def _validate_length(password: str) -> None:

@@ -41,6 +41,8 @@ TEND_SECONDS: Final = 2.0
 LEASED_AFTER: Final = 0.25
 # Seconds that a sign-up is left to whoever posted it, who leases it meanwhile.
 TAKEN_OVER_AFTER: Final = 1.0
+# Seconds from auth's taking a sign-up to its first state, which it sends at once.
+FIRST_STATE_WITHIN: Final = 1.0
 # Seconds between two attempts to get a lost stream back: doubling from the first to the most.
 FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 10.0
@@ -81,11 +83,11 @@ class Relay:
         self._is_watched = is_watched
         self._answered_or_over = asyncio.Event()
 
-    async def auth_answer(self) -> State | None:
+    async def auth_answer(self, *, until: float) -> State | None:
         """The state in which auth has given its verdict or waits for the person's confirmation, or the last one known
-        after SIGNUP_DEADLINE seconds."""
+        at that time of the event loop."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(live.SIGNUP_DEADLINE):
+            async with asyncio.timeout_at(until):
                 await self._answered_or_over.wait()
         return self.state
 
@@ -218,6 +220,9 @@ class Relays:
 
     async def _sign_up(self, signup_id: UUID, user: NewUser) -> State:
         bind_contextvars(signup_id=str(signup_id))
+        now = asyncio.get_running_loop().time
+        # The person waits from here on, also for a gateway that hangs.
+        end = now() + live.SIGNUP_DEADLINE
         try:
             stream = await self.gateway.post_user(signup_id, user)
             if relay := self._running.get(signup_id):
@@ -226,7 +231,7 @@ class Relays:
                 relay = self._start(signup_id, stream)
                 self._unleased.add(signup_id)
                 self._work.set()
-            state = await relay.auth_answer()
+            state = await relay.auth_answer(until=max(end, now() + FIRST_STATE_WITHIN))
         finally:
             self._posts -= 1
         if state:

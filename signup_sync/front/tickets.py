@@ -19,6 +19,9 @@ from django.utils.crypto import salted_hmac
 from uuid_utils.compat import uuid7
 
 BROWSER_COOKIE: Final = f"{settings.COOKIE_PREFIX}signup_browser"
+USER_ID_COOKIE: Final = f"{settings.COOKIE_PREFIX}signup_user_id"
+# Seconds after a sign-up in which the login form knows its user ID.
+USER_ID_MAX_AGE: Final = 3600
 _PAGE_SALT: Final = "signup-page-ticket"
 # The contents that one form may sign up with: each that was changed costs every later post a question more.
 CONTENTS_MAX: Final = 8
@@ -74,6 +77,19 @@ def browser_of(cookies: Mapping[str, str]) -> str | None:
 def remember_browser(response: HttpResponseBase, browser: str) -> None:
     response.set_cookie(
         BROWSER_COOKIE, _cookie_signer.sign(browser), httponly=True, samesite="Lax", secure=settings.PRODUCTION
+    )
+
+
+def remember_user_id(response: HttpResponseBase, user_id: str) -> None:
+    """Tells auth's login page, in this browser, who has just signed up. It is signed, as what a page shows in its
+    fields must not be another site's."""
+    response.set_cookie(
+        USER_ID_COOKIE,
+        signing.dumps(user_id, salt="signup-user-id"),
+        max_age=USER_ID_MAX_AGE,
+        httponly=True,
+        samesite="Lax",
+        secure=settings.PRODUCTION,
     )
 
 

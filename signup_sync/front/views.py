@@ -12,16 +12,22 @@ from uuid import UUID
 from django.conf import settings
 from django.core.exceptions import NON_FIELD_ERRORS
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.middleware.csrf import get_token
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils import translation
+from django.utils.translation import check_for_language, get_language
+from django.views.csrf import csrf_failure as django_csrf_failure
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_safe
+from django.views.i18n import set_language
 from structlog.contextvars import bind_contextvars
 
 from livesettings.values import live
+from runtime.security_log import address_of
 from signup_sync.front import words
-from signup_sync.front.forms import SignUpForm
+from signup_sync.front.forms import TYPED, SignUpForm
 from signup_sync.front.gateway import CLOSED, LINK_EXPIRED, LINK_UNKNOWN, LINK_USED, GatewayError, NewUser
 from signup_sync.front.relay import relays
 from signup_sync.front.sockets import socket_path
@@ -37,6 +43,7 @@ from signup_sync.front.tickets import (
     open_page_ticket,
     page_ticket,
     remember_browser,
+    remember_user_id,
     signup_id_of,
     signup_ids_of,
     successor_of,
@@ -84,7 +91,9 @@ async def sign_up(request: HttpRequest) -> HttpResponse:
     with the form again. A script (`Accept: application/json`) gets either as JSON."""
     known = browser_of(request.COOKIES)
     browser = known or new_browser()
-    if request.method == "POST":
+    if request.method == "POST" and "language" in request.POST:
+        response = _form_in_other_language(request, browser)
+    elif request.method == "POST":
         response = await _submit(request, browser)
     elif not live.SIGNUP_OPEN:
         response = render(request, "front/not_open.html", {"text": words.NOTICES["closed"]})
@@ -96,12 +105,14 @@ async def sign_up(request: HttpRequest) -> HttpResponse:
 
 
 async def _submit(request: HttpRequest, browser: str) -> HttpResponse:
+    if _is_script(request) and request.POST.get("ticket") and not _is_ticket_of(request, browser):
+        return _renewed(request, browser)
     form = SignUpForm(request.POST)
     # The form keeps its first sign-up, so that every content that it ever has is looked for from there.
     first = Page.of(_posted_signup_id(request, browser), browser)
     if not form.is_valid():
         return _form_again(request, form, first, None, HTTPStatus.UNPROCESSABLE_ENTITY)
-    user = replace(form.new_user, address=request.META.get("REMOTE_ADDR"))
+    user = replace(form.new_user, address=address_of(request))
     signup_id, answer = await _post(first.signup_id, user)
     _note_browsers_trace(request, signup_id)
     page = Page.of(signup_id, browser)
@@ -116,11 +127,73 @@ async def _submit(request: HttpRequest, browser: str) -> HttpResponse:
         # What is sent next will be other content.
         expected = Page.of(successor_of(signup_id), browser)
         return _form_again(request, form, first, expected, HTTPStatus.UNPROCESSABLE_ENTITY)
+    taken: HttpResponse
     if _is_script(request):
-        return JsonResponse(page.for_script() | {"formTicket": first.ticket, "state": json.loads(answer.text)})
-    response = HttpResponseRedirect(page.status_path)
-    response.status_code = HTTPStatus.SEE_OTHER
+        taken = JsonResponse(page.for_script() | {"formTicket": first.ticket, "state": json.loads(answer.text)})
+    else:
+        taken = HttpResponseRedirect(page.status_path)
+        taken.status_code = HTTPStatus.SEE_OTHER
+    remember_user_id(taken, user.user_id)
+    return taken
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """Django's CSRF_FAILURE_VIEW. A sign-up form of our own whose token is outdated (a login in another tab, or two
+    first visits at once) is not lost: a script gets a new token and sends it again, and without one the form comes
+    back as it was typed. What another site sends is not shown, as it could fill in what it likes."""
+    if request.path != reverse("front:signup") or not _is_own_page(request):
+        return django_csrf_failure(request, reason)
+    logger.info("a form has an outdated token: %s", reason)
+    known = browser_of(request.COOKIES)
+    browser = known or new_browser()
+    if _is_script(request):
+        response: HttpResponse = _renewed(request, browser)
+    else:
+        response = _form_as_typed(request, browser, status=HTTPStatus.FORBIDDEN)
+    if known is None:
+        remember_browser(response, browser)
     return response
+
+
+def _is_own_page(request: HttpRequest) -> bool:
+    """As far as the browser says it, which no page can feign."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site == "same-origin"
+    return request.headers.get("Origin") == f"{request.scheme}://{request.get_host()}"
+
+
+def _renewed(request: HttpRequest, browser: str) -> JsonResponse:
+    """For the script, which sends the same form again with it: a token and a sign-up that are this browser's."""
+    page = Page.of(_posted_signup_id(request, browser), browser)
+    renewed = page.for_script() | {"formTicket": page.ticket, "csrfToken": get_token(request)}
+    return JsonResponse(renewed, status=HTTPStatus.FORBIDDEN)
+
+
+def _form_in_other_language(request: HttpRequest, browser: str) -> HttpResponse:
+    """The form as it was typed, in the language of the button that was pressed in it."""
+    switched = set_language(request)
+    language = request.POST["language"]
+    with translation.override(language if check_for_language(language) else get_language()):
+        response = _form_as_typed(request, browser)
+        response["Content-Language"] = get_language() or settings.LANGUAGE_CODE
+    response.cookies.update(switched.cookies)
+    return response
+
+
+def _form_as_typed(request: HttpRequest, browser: str, status: HTTPStatus = HTTPStatus.OK) -> HttpResponse:
+    """Without errors, as it was not sent to be checked."""
+    typed = {name: request.POST.get(name, "") for name in TYPED}
+    page = Page.of(_posted_signup_id(request, browser), browser)
+    return _form_page(request, SignUpForm(initial=typed), page, status=status)
+
+
+def _is_ticket_of(request: HttpRequest, browser: str) -> bool:
+    try:
+        signup_id_of(request.POST["ticket"], browser)
+    except TicketError:
+        return False
+    return True
 
 
 def _posted_signup_id(request: HttpRequest, browser: str) -> UUID:
@@ -181,7 +254,8 @@ def _form_again(
 
 
 def _form_page(request: HttpRequest, form: SignUpForm, page: Page, status: HTTPStatus = HTTPStatus.OK) -> HttpResponse:
-    return _page(request, "front/signup.html", page, "pending", context={"form": form}, status=status)
+    context = {"form": form, "is_outdated": status == HTTPStatus.FORBIDDEN and not form.is_bound}
+    return _page(request, "front/signup.html", page, "pending", context=context, status=status)
 
 
 @require_safe
@@ -206,7 +280,7 @@ async def status(request: HttpRequest, ticket: str) -> HttpResponse:
     if state is not None:
         outcome = words.outcome_of(state, is_delayed=not is_recent(ticket, live.SIGNUP_DEADLINE))
     if _is_script(request):
-        return JsonResponse({"state": state and json.loads(state.text)})
+        return JsonResponse({"state": state and json.loads(state.text), "outcome": outcome})
     context = {"reload": _reload_after(outcome)}
     return _page(request, "front/status.html", page, outcome, state=state, context=context)
 
@@ -277,29 +351,19 @@ def _page(
     status: HTTPStatus = HTTPStatus.OK,
 ) -> HttpResponse:
     """A page with lights on it, all pending where there is no state."""
-    lights = state.services if state else dict.fromkeys(settings.SIGNUP_SERVICES, Light("PENDING"))
-    took = state.took if state else {}
     for_script = {
         "page": page.for_script(),
         "state": state and json.loads(state.text),
         "formPath": reverse("front:signup"),
         "loginPath": reverse("login"),
         "checkPath": reverse("check"),
+        "deadline": live.SIGNUP_DEADLINE,
         "words": words.for_script(),
     }
     everything = {
         **context,
         "ticket": page.ticket,
-        "lights": [
-            {
-                "service": name,
-                "name": words.name_of(name),
-                "status": light.status,
-                "word": words.word_of(light),
-                "took": words.took_of(took.get(name)),
-            }
-            for name, light in lights.items()
-        ],
+        "lights": _lights(state),
         "outcome": outcome,
         "title": words.outcomes()[outcome]["title"],
         "text": words.text_of(outcome, state),
@@ -307,6 +371,22 @@ def _page(
         "for_script": for_script,
     }
     return render(request, template, everything, status=status)
+
+
+def _lights(state: State | None) -> list[dict[str, Any]]:
+    """The lights as the template draws them; all pending where there is no state."""
+    lights = state.services if state else dict.fromkeys(settings.SIGNUP_SERVICES, Light("PENDING"))
+    took = state.took if state else {}
+    return [
+        {
+            "service": name,
+            "name": words.name_of(name),
+            "status": light.status,
+            "word": words.word_of(light),
+            "took": words.took_of(took.get(name)),
+        }
+        for name, light in lights.items()
+    ]
 
 
 def _closed_page(request: HttpRequest, reason: str, status: HTTPStatus) -> HttpResponse:

@@ -121,6 +121,9 @@ REFUSED: Final = _("Refused")
 NOTICES: Final = {
     "closed": _("Nobody new can sign up at the moment. Try again later, or log in if you have an account."),
     "lost": _("The connection is lost. Trying to get it back; what you see may be out of date."),
+    "polling": _("There is no live connection at the moment, so this page asks for news every few seconds."),
+    "unseen": _("We cannot see your sign-up right now. It goes on all the same, and this page keeps asking."),
+    "unanswered": _("There is no answer to your form yet. This page waits for it, and asks how far your sign-up is."),
     "back": _("The connection is back."),
     "expired": _("This page is too old to show more. Your sign-up goes on; try to log in."),
     "expiredAwaiting": _(

@@ -1,19 +1,19 @@
 // The form that stays, and the lights. The server draws the same without this script.
+import { ask, follow } from "./channel.js";
 import { checkWhileTyping } from "./check.js";
 import { showErrors } from "./fields.js";
 
-const BACKOFF_FIRST = 500; // ms until the first attempt to get a lost socket back; doubles
-const BACKOFF_MAX = 20_000;
 const GREEN_SHOWN = 1200; // ms that all green is shown before the page goes on
-const EXPIRED = 4401; // close codes of front/sockets.py
-const FOREIGN = 4403;
-const NORMAL = 1000;
+const UNANSWERED_AFTER = 5000; // ms until the person is told that the form's answer has not come
+const ANSWERED_WITHIN = 30_000; // ms from the press of the button until the answer counts as lost; the server takes less
+const REFUSAL_WAITS = 3000; // ms that a refusal heard elsewhere waits for the form's answer, which says more
 
 const data = JSON.parse(document.getElementById("signup-data").textContent);
 const form = document.getElementById("signup-form"); // null on the status page
 const formPanel = document.getElementById("form-panel");
 const panel = document.getElementById("lights-panel");
 const list = document.getElementById("lights");
+const languages = document.querySelectorAll("#languages button");
 
 // What has been shown, for tests and for who looks into it; kept for the tab, as the page moves on by itself.
 const seen = (window.signupSync = { ready: false, connected: false, shown: [] });
@@ -21,13 +21,15 @@ const seen = (window.signupSync = { ready: false, connected: false, shown: [] })
 let page = data.page; // {signupId, ticket, socketPath, statusPath}
 let version = -1; // of what is shown; 0 is what the page draws before it knows anything
 let isComplete = false;
-let isPosting = false;
-let held = []; // what the socket says while the post is under way: perhaps of an earlier attempt
+let posting = null; // aborts the form's request, as long as that has no answer
+let deadlines = []; // timers that run from the press of the button
+let unanswered = {}; // a sign-up that was sent and had no answer: its id, and what the form said
+let held = []; // news that waits for the form's answer
+let mayShow = true; // whether news are of this content of the form, also before its answer
 let stillWrong = () => ({}); // what is known to be wrong with the form beside what its answer says
 let unsaid = []; // what is announced when the present work is done
-let socket = null;
-let retry = 0;
-let failures = 0;
+let channel = null;
+const notices = { form: "", channel: "" };
 
 // --- the lights ---
 
@@ -58,6 +60,7 @@ function draw(state) {
   if (state.signupId !== page.signupId || state.version <= version) return;
   version = state.version;
   isComplete = state.complete;
+  if (version > 0) notice("form", "");
   const changed = [];
   for (const [service, light] of Object.entries(state.services)) {
     const item = lightOf(service);
@@ -120,85 +123,70 @@ function announce(text) {
   unsaid.push(text);
 }
 
-function notice(text) {
+function notice(source, text) {
+  if (notices[source] === text) return; // said already, with the attempt before
+  notices[source] = text;
   const place = document.getElementById("notice");
-  if (place.textContent === text) return; // said already, with the attempt before
-  place.textContent = text;
-  place.hidden = !text;
+  place.textContent = Object.values(notices).filter(Boolean).join(" ");
+  place.hidden = !place.textContent;
   announce(text);
 }
 
-// --- the socket ---
+// --- the channel ---
 
 function connect() {
   disconnect();
-  const address = new URL(page.socketPath, location.href);
-  address.protocol = address.protocol.replace("http", "ws");
-  const mine = (socket = new WebSocket(address));
-  mine.addEventListener("open", () => {
-    seen.connected = true;
-    const wasLost = !document.getElementById("notice").hidden;
-    notice("");
-    if (wasLost) announce(data.words.notices.back);
-  });
-  mine.addEventListener("message", (event) => {
-    failures = 0;
-    const message = JSON.parse(event.data);
-    if (isPosting) held.push(message);
-    else take(message);
-  });
-  mine.addEventListener("close", (event) => {
-    if (mine === socket) lose(event.code);
-  });
+  channel = follow(page, { take, tell });
 }
 
 function disconnect() {
-  clearTimeout(retry);
-  const old = socket;
-  socket = null;
+  channel?.close();
+  channel = null;
   seen.connected = false;
-  old?.close(NORMAL);
+  notice("channel", "");
 }
 
-function lose(code) {
-  socket = null;
-  seen.connected = false;
-  if (isPosting) return; // the answer brings a fresh ticket, and then we connect again
-  if (code === EXPIRED || code === FOREIGN) {
-    notice(data.words.notices[code === EXPIRED ? "expired" : "foreign"]);
-    return;
-  }
-  notice(data.words.notices.lost);
-  if (failures > 0) ask();
-  const pause = Math.min(BACKOFF_FIRST * 2 ** failures++, BACKOFF_MAX);
-  retry = setTimeout(connect, pause * (0.5 + Math.random() / 2));
+function tell(name) {
+  seen.connected = Boolean(channel?.isOpen);
+  // The form's answer brings a fresh ticket.
+  if (posting && ["expired", "foreign"].includes(name)) return;
+  const isBack = !name && notices.channel;
+  notice("channel", name && data.words.notices[name]);
+  if (isBack) announce(data.words.notices.back);
 }
 
-// Where no socket can be had, the state comes the plain way, with each attempt.
-async function ask() {
-  try {
-    const response = await fetch(page.statusPath, { headers: { Accept: "application/json" } });
-    const { state } = await response.json();
-    if (state) draw(state);
-  } catch {
-    // The notice says already that there is no connection.
-  }
-}
-
+// News of the socket, and answers of the status page, which are {state, outcome}.
 function take(message) {
-  if (message.services) {
-    draw(message);
+  if (!posting || (mayShow && !isRefusal(message.state ?? message))) {
+    show(message);
     return;
   }
-  if (isComplete || message.signupId !== page.signupId) return;
-  if (message.expired) {
-    disconnect();
-    say("lapsed");
-    announce(document.getElementById("lights-title").textContent);
-    return;
+  held.push(message);
+  if (mayShow) setTimeout(() => held.includes(message) && show(message), REFUSAL_WAITS);
+}
+
+const isRefusal = (state) => state.services?.auth.status === "FAIL";
+
+function show(message) {
+  if (message.services) draw(message);
+  else if (message.outcome) {
+    if (message.state) draw(message.state);
+    else if (message.outcome === "absent" && panel.dataset.outcome === "awaiting") lapse();
+    if (["delayed", "stalled"].includes(message.outcome)) slowDown(message.outcome);
+  } else if (message.signupId === page.signupId) {
+    if (message.expired) lapse();
+    else slowDown(message.stalled ? "stalled" : "delayed");
   }
-  const slowness = message.stalled || panel.dataset.outcome === "stalled" ? "stalled" : "delayed";
-  if (panel.dataset.outcome === slowness) return;
+}
+
+function lapse() {
+  disconnect();
+  say("lapsed");
+  announce(document.getElementById("lights-title").textContent);
+}
+
+function slowDown(slowness) {
+  if (isComplete || [slowness, "stalled", "awaiting"].includes(panel.dataset.outcome)) return;
   say(slowness);
   announce(document.getElementById("lights-title").textContent);
 }
@@ -206,29 +194,67 @@ function take(message) {
 // --- the form ---
 
 async function submit(event) {
-  event.preventDefault();
-  if (isPosting) return;
-  begin();
-  let answer;
-  try {
-    const response = await fetch(form.action, {
-      method: "POST",
-      body: new URLSearchParams(new FormData(form)),
-      headers: { Accept: "application/json", traceparent: traceparent() },
-    });
-    // The view's own JSON: the gateway's problem documents are of another type.
-    const isOurs = (response.headers.get("Content-Type") ?? "").startsWith("application/json");
-    answer = isOurs ? await response.json() : { errors: { "": [wordsOf(response.status)] } };
-  } catch {
-    answer = { errors: { "": [data.words.notices.noAnswer] } };
+  if (event.submitter?.name === "language") {
+    forgetPasswords();
+    return; // the server draws the form again, in that language
   }
-  isPosting = false;
-  form.querySelector("[type=submit]").disabled = false;
+  event.preventDefault();
+  if (posting) return;
+  const mine = (posting = new AbortController());
+  begin();
+  const answer = await answerToForm(mine.signal);
+  if (mine !== posting) return; // the lights have led back to the form
+  stopWaiting();
   if (answer.formTicket) form.elements.ticket.value = answer.formTicket;
   if (answer.ticket) turnTo(answer);
-  if (answer.errors) backToForm({ ...stillWrong(), ...answer.errors }, "" in answer.errors);
+  if (!answer.isLost && mayShow) unanswered = {};
+  if (answer.isLost && (await isKnown())) held.forEach(take);
+  else if (answer.errors) backToForm({ ...stillWrong(), ...answer.errors }, "" in answer.errors);
   else [...held, answer.state].forEach(take);
   held = [];
+}
+
+// Sends the form, once more where its token or ticket had to be renewed: another tab has logged in, or was given other
+// cookies at the same moment.
+async function answerToForm(signal) {
+  try {
+    const answer = await post(signal);
+    if (!answer.csrfToken) return answer;
+    for (const input of document.querySelectorAll("[name=csrfmiddlewaretoken]")) input.value = answer.csrfToken;
+    form.elements.ticket.value = answer.formTicket;
+    turnTo(answer);
+    unanswered.signupId = page.signupId;
+    const second = await post(signal);
+    return second.csrfToken ? { errors: { "": [data.words.notices.stale] } } : second;
+  } catch {
+    return { errors: { "": [data.words.notices.noAnswer] }, isLost: true };
+  }
+}
+
+async function post(signal) {
+  const response = await fetch(form.action, {
+    method: "POST",
+    body: new URLSearchParams(new FormData(form)),
+    headers: { Accept: "application/json", traceparent: traceparent() },
+    signal,
+  });
+  // The view's own JSON: the gateway's problem documents are of another type.
+  const isOurs = (response.headers.get("Content-Type") ?? "").startsWith("application/json");
+  return isOurs ? await response.json() : { errors: { "": [wordsOf(response.status)] } };
+}
+
+// Whether the sign-up has arrived although its answer has not.
+async function isKnown() {
+  if (!mayShow) return false;
+  if (version > 0) return true;
+  try {
+    const answer = await ask(page.statusPath);
+    if (!answer.state) return false;
+    take(answer);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 // The W3C's trace context: the sign-up's id is its trace's, and this request a step in it.
@@ -244,9 +270,16 @@ function wordsOf(status) {
 }
 
 function begin() {
-  isPosting = true;
   held = [];
-  failures = 0;
+  // The page's sign-up may be that of an earlier content, where that one's answer was lost.
+  const content = Array.from(form.querySelectorAll("[data-field] input"), (input) => input.value).join("\n");
+  mayShow = unanswered.signupId !== page.signupId || unanswered.content === content;
+  if (mayShow) unanswered = { signupId: page.signupId, content };
+  deadlines = [
+    setTimeout(() => posting && version === 0 && notice("form", data.words.notices.unanswered), UNANSWERED_AFTER),
+    setTimeout((mine) => mine.abort(), ANSWERED_WITHIN, posting),
+    setTimeout(() => posting || slowDown("delayed"), data.deadline * 1000),
+  ];
   form.querySelector("[type=submit]").disabled = true;
   // A reload now shows the lights and not an empty form, whose sign-up would be another one.
   history.replaceState(null, "", page.statusPath);
@@ -258,7 +291,15 @@ function begin() {
   draw({ signupId: page.signupId, version: 0, complete: false, services: Object.fromEntries(services) });
   say("pending");
   document.getElementById("lights-title").focus();
+  for (const button of languages) button.removeAttribute("form"); // from here on they are about the lights
   connect();
+}
+
+function stopWaiting() {
+  posting?.abort();
+  posting = null;
+  notice("form", "");
+  form.querySelector("[type=submit]").disabled = false;
 }
 
 // The server may have found that this is another sign-up than the page thought.
@@ -266,24 +307,36 @@ function turnTo(answer) {
   const isOther = answer.signupId !== page.signupId;
   page = { signupId: answer.signupId, ticket: answer.ticket, socketPath: answer.socketPath, statusPath: answer.statusPath };
   if (answer.errors) return;
+  if (isOther) version = 0;
   history.replaceState(null, "", page.statusPath);
-  if (isOther || !socket) connect();
+  if (isOther || !channel || channel.isOver) connect();
 }
 
 function backToForm(errors, keepPassword = false) {
+  deadlines.forEach(clearTimeout);
+  stopWaiting();
   disconnect();
-  notice("");
+  for (const button of languages) button.setAttribute("form", form.id);
   history.replaceState(null, "", data.formPath);
   panel.hidden = true;
   formPanel.hidden = false;
-  if (!keepPassword) for (const input of form.querySelectorAll("[type=password]")) input.value = "";
+  if (!keepPassword) forgetPasswords();
   showErrors(form, errors);
+}
+
+function forgetPasswords() {
+  for (const input of form.querySelectorAll("[type=password]")) input.value = "";
 }
 
 // --- begin ---
 
+function takeOver() {
+  window.stop();
+  if (!isComplete) connect();
+}
+
 window.addEventListener("online", () => {
-  if (!socket && !isComplete && !panel.hidden && !isPosting) connect();
+  channel?.hurry();
 });
 if (form) {
   form.addEventListener("submit", submit);
@@ -292,7 +345,9 @@ if (form) {
   if (!summary.hidden) summary.focus();
 } else {
   if (data.state) draw(data.state);
-  if (!isComplete) connect();
+  // The page reloads itself, as without scripts, until one says that it has come.
+  if (document.readyState === "complete") takeOver();
+  else window.addEventListener("load", takeOver);
 }
 document.getElementById("languages").addEventListener("submit", (event) => {
   // The address may be that of the lights by now.

@@ -151,7 +151,7 @@ def test_dead_letters_are_collected_and_replayed(composed: Composed):
 
 
 def test_participants_answer_a_reconcile(composed: Composed):
-    report = json.loads(composed.run("web", "reconcile", "--json"))
+    report = json.loads(composed.run("web", "reconcile", "--json").splitlines()[-1])
     assert {service: each["answered"] for service, each in report["services"].items()} == {
         "chat": True,
         "customer": True,

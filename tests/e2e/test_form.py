@@ -90,10 +90,14 @@ def test_a_corrected_form_whose_answer_is_lost_is_sent_again_and_ends_green(page
         route.fetch()
         route.abort()
 
+    # The lights would tell that it has arrived, and go on.
+    page.route_web_socket("**/ws/**", lambda socket: socket.close())
+    page.route("**/signup/status/**", lambda route: route.abort())
     page.route("**/signup/", lose_the_answer, times=1)
     fill(page, newcomer)
     submit(page)
     expect(page.locator("#error-summary")).to_contain_text("The connection was lost")
+    page.unroute("**/signup/status/**")
     submit(page)
     page.wait_for_url("**/login/")
     assert shown(page)[-1] == GREEN
@@ -127,7 +131,13 @@ def test_a_browser_that_keeps_nothing_for_the_site_shows_the_lights_all_the_same
 def test_a_form_that_is_refused_as_foreign_says_what_to_do(page: Page, stack: Stack, person: Person):
     page.goto("/signup/")
     wait_for_flag(page, "ready")
-    page.context.clear_cookies()
+
+    def send_without_cookies(route: Route) -> None:
+        page.context.clear_cookies()
+        route.continue_()
+
+    # Each time: the answer to the first brings new ones, with which the form is sent again.
+    page.route("**/signup/", send_without_cookies)
     fill(page, person)
     submit(page)
     expect(page.locator("#error-summary")).to_contain_text("allow cookies")

@@ -20,7 +20,11 @@ def reconcile(stack: Stack, *arguments: str, code: int) -> dict[str, Any]:
     }  # fmt: skip
     done = stack.manage("reconcile", "--json", "--timeout", "30", *arguments, check=False, **nowhere)
     assert done.returncode == code, done.stderr
-    return json.loads(done.stdout)["services"]
+    *findings, last = map(json.loads, done.stdout.splitlines())
+    services: dict[str, Any] = last["services"]
+    for name, report in services.items():
+        report["findings"] = [finding for finding in findings if finding["service"] == name]
+    return services
 
 
 def found(report: dict[str, Any]) -> set[tuple[str, str, bool]]:

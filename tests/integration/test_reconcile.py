@@ -1,6 +1,7 @@
 """`manage.py reconcile`, with the participants' consumers on the broker of the chosen stack."""
 
 import json
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -10,6 +11,8 @@ from uuid import UUID, uuid4
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db.models import Value
+from django.db.models.functions import Concat
 from django.test import override_settings
 
 from authsvc.lights import Status, Verdict
@@ -20,6 +23,7 @@ from chatsvc.models import ChatUser
 from customersvc.models import Customer
 from eventbus.subscriptions import subscriptions_of
 from eventbus.topics import ensure_topics
+from participant.reconcile import FINDINGS_MAX
 from tests.broker import consuming
 
 pytestmark = [
@@ -68,7 +72,17 @@ def reconcile(*arguments: str) -> tuple[dict[str, Any], str]:
         problems = ""
     except CommandError as error:
         problems = str(error)
-    return json.loads(out.getvalue())["services"], problems
+    return report_of(out.getvalue()), problems
+
+
+def report_of(lines: str) -> dict[str, Any]:
+    """The last line's services, each with the findings of the lines before."""
+    *findings, last = map(json.loads, lines.splitlines())
+    for report in last["services"].values():
+        report["findings"] = []
+    for finding in findings:
+        last["services"][finding.pop("service")]["findings"].append(finding)
+    return last["services"]
 
 
 def found(report: dict[str, Any]) -> list[tuple[str, str]]:
@@ -167,6 +181,42 @@ def test_users_who_exchange_an_email_are_healed_one_after_the_other():
     assert rows(ChatUser) == rows(Customer) == records()
 
 
+@pytest.mark.parametrize("users", [2, 3])
+@pytest.mark.parametrize("page", [2, 250], ids=["on different pages", "on one page"])
+def test_users_who_passed_on_their_keys_in_a_circle_are_healed(monkeypatch, users, page):
+    monkeypatch.setattr("authsvc.reconcile.PAGE", max(page, users))
+    names = [f"user-{n}" for n in range(users)]
+    bystanders = [f"bystander-{n}" for n in range(5)]
+    sign_up(*names, *bystanders)
+    User.objects.filter(user_id__in=names).update(email=Concat("email", Value(".old")))
+    for n, name in enumerate(names):
+        User.objects.filter(user_id=name).update(email=f"{names[n - 1]}@example.org")
+    different = [("different", name) for name in names]
+
+    services, problems = reconcile()
+    assert [found(report) for report in services.values()] == [different, different]
+    assert f"{2 * users} can be mended" in problems
+
+    services, problems = reconcile("--heal")
+    assert problems == ""
+    assert [found(report) for report in services.values()] == [different, different]
+    assert rows(ChatUser) == rows(Customer) == records()
+
+
+def test_of_a_circle_with_an_administrators_row_in_it_nothing_is_changed():
+    sign_up("kim", "lee", "park")
+    ChatUser.objects.filter(user_id="park").delete()
+    ChatUser.objects.create(user_id="by-hand", email="park@example.org")
+    Customer.objects.all().delete()
+    User.objects.filter(user_id="park").update(email="new@example.org")
+    User.objects.filter(user_id="lee").update(email="park@example.org")
+    User.objects.filter(user_id="kim").update(email="lee@example.org")
+    services, problems = reconcile("--heal")
+    assert found(services["chat"]) == [("conflicting", "kim"), ("conflicting", "lee"), ("missing", "park")]
+    assert "2 need a decision" in problems
+    assert rows(Customer) == records()
+
+
 def test_a_row_whose_record_is_gone_becomes_that_of_who_has_its_user_id_now():
     sign_up("kim")
     User.objects.all().delete()
@@ -202,6 +252,49 @@ def test_a_long_answer_comes_in_parts(monkeypatch):
         ChatUser.objects.create(user_id=name, email=f"{name}@example.org")
     services, _ = reconcile()
     assert found(services["chat"]) == [("superfluous", name) for name in names]
+
+
+@pytest.mark.parametrize("number", [249, 250, 251, 500])
+def test_an_answer_ends_whatever_the_number_of_its_findings(number):
+    assert FINDINGS_MAX == 250
+    ChatUser.objects.bulk_create(
+        ChatUser(user_id=f"u{n}", user_id_key=f"u{n}", email=f"u{n}@example.org") for n in range(number)
+    )
+    services, _ = reconcile("--service", "chat")
+    assert services["chat"]["answered"]
+    assert services["chat"]["counts"] == NOTHING | {"superfluous": number}
+
+
+def test_memory_does_not_grow_with_the_number_of_findings():
+    class Lines:
+        """An output that only counts."""
+
+        number = 0
+
+        def write(self, text: str) -> None:
+            self.number += text.count("\n")
+
+    def peak(users: int) -> int:
+        there = User.objects.count()
+        User.objects.bulk_create(
+            User(user_id=f"u{n}", user_id_key=f"u{n}", email=f"u{n}@example.org", user_name="User")
+            for n in range(there, users)
+        )
+        out = Lines()
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        with pytest.raises(CommandError, match=f"{users} can be mended"):
+            call_command("reconcile", "--json", "--service=chat", stdout=out)
+        assert out.number == users + 1
+        return tracemalloc.get_traced_memory()[1] - before
+
+    tracemalloc.start()
+    try:
+        peak(500)  # what is loaded with the first use
+        few, many = peak(2_000), peak(20_000)
+    finally:
+        tracemalloc.stop()
+    assert many < 1.5 * few
 
 
 def test_one_on_the_way_is_no_fault_but_one_that_is_stalled_is():

@@ -61,9 +61,9 @@ class Web:
 
 
 @contextmanager
-def production_web(directory: Path) -> Iterator[Web]:
+def production_web(directory: Path, **settings: str) -> Iterator[Web]:
     port = free_port()
-    environment = ENVIRONMENT | {"DATA_DIR": str(directory / "data")}
+    environment = ENVIRONMENT | {"DATA_DIR": str(directory / "data")} | settings
     process = Process("web", [*MANAGE, "serve", "--port", str(port)], env=environment, log=directory / "web.log")
     process.start()
     try:

@@ -122,3 +122,19 @@ def test_it_lists_licences_and_writes_a_bill_of_materials(tmp_path: Path) -> Non
     names = {component["name"] for component in bill["components"]}
     assert {"django", "uvicorn", "confluent-kafka"} <= names
     assert "pytest" not in names
+
+
+@pytest.mark.parametrize("failure", ["--nonsense", "--vulnerability-service nobody"])
+def test_a_failure_of_the_audit_itself_fails_it(tmp_path: Path, django_alone: Path, failure: str) -> None:
+    done = make_audit(tmp_path, f"http://{LOOPBACK}:{free_port()}/ {failure}", django_alone)
+    assert done.returncode != 0, done.stdout
+    assert "NOT AUDITED. pip-audit failed: " in done.stdout
+
+
+def test_an_answer_that_is_none_fails_it(
+    tmp_path: Path, database: str, django_alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Database, "do_POST", lambda handler: handler.send_error(500))
+    done = make_audit(tmp_path, database, django_alone)
+    assert done.returncode != 0, done.stdout
+    assert "NOT AUDITED. pip-audit failed: " in done.stdout

@@ -102,7 +102,7 @@ def of_sizes(sizes: tuple[int, ...]) -> Iterator[tuple[str, str]]:
     """Each kind of cost once; the others of its kind are tried inside (test_length_first_inside.py)."""
     for size in sizes:
         for name, text in worst_texts(size):
-            if name in ("marks", "digits", "quoted words"):
+            if name in ("marks", "digits", "quoted words", "quoted quotes"):
                 yield f"{name}, {size} bytes", text
 
 

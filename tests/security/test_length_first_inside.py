@@ -1,17 +1,21 @@
 """The same for what no web process does: messages of Kafka, commands, and the functions below all ways in."""
 
+import argparse
 import json
 import logging
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from io import StringIO
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from django.core.management import CommandError, call_command
+from django.apps import apps
+from django.core.management import CommandError, call_command, get_commands, load_command_class
 
 import authsvc.identity
 import participant.identity
@@ -24,11 +28,13 @@ from chatsvc.models import ChatUser
 from eventbus.messages import Incoming, decode_each
 from participant.handler import NewUserHandler
 from participant.reconcile import ReconcileHandler
-from runtime.untrusted import is_longer_than
+from runtime.untrusted import ARGUMENT_MAX, is_longer_than, refusal_of_arguments
+from signup_sync import command_line
 from signup_sync.front.forms import SignUpForm
 from signup_sync.logs import Format, formatter
 from tests.conftest import new_person
 from tests.security.worst_texts import too_dear, worst_texts
+from tests.servers.process import ROOT
 
 # As long as Kafka lets a message be, and Linux an argument.
 OF_KAFKA = 900_000
@@ -195,28 +201,63 @@ def test_an_error_with_a_whole_message_in_it_is_a_short_line():
 # --- Commands and the login --------------------------------------------------------------------------------------
 
 
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize(
-    "command",
-    [
-        ("explain",), ("replay_signups", "--dry-run", "--user-id"), ("dead_letters", "list", "--error"),
-        ("dead_letters", "list", "--topic"), ("dead_letters", "list", "--group"),
-        ("dead_letters", "discard", "1", "--reason"),
-    ],
-    ids=lambda command: " ".join(command),
-)  # fmt: skip
-def test_an_argument_of_a_command(command: tuple[str, ...]):
-    def run(text: str) -> str:
-        try:
-            call_command(*command, text, stdout=StringIO(), stderr=StringIO())
-        except CommandError as error:
-            return str(error)
-        return ""
+def ways_in() -> Iterator[tuple[str, ...]]:
+    """Each command of ours, and of Django's that names accounts, up to where each of its arguments takes a value."""
+    ours = {config.label for config in apps.get_app_configs() if Path(config.path).parent == ROOT} | {"signup_sync"}
+    for command, app in get_commands().items():
+        if app in ours or command in ("createsuperuser", "changepassword"):
+            yield from _values_of(load_command_class(app, command).create_parser("manage.py", command), command)
 
-    worst = {which: partial(run, text) for which, text in worst_texts(OF_AN_ARGUMENT)}
-    assert_cheap(lambda: run("mina"), worst)
-    # Neither refused with a trace of what was typed, nor looked for.
-    assert all("longer than 1024 bytes" in act() and len(act()) < 500 for act in worst.values())
+
+def _values_of(parser: argparse.ArgumentParser, *before: str) -> Iterator[tuple[str, ...]]:
+    yield before  # a value that nothing asks for
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, acts in action.choices.items():
+                yield from _values_of(acts, *before, name)
+        elif action.option_strings and action.nargs != 0:
+            yield (*before, action.option_strings[-1])
+
+
+@pytest.mark.parametrize("words", list(ways_in()), ids=" ".join)
+def test_an_argument_of_a_command(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]):
+    """Refused before anything reads it: argparse and the commands quote what they can't use."""
+
+    def run(*arguments: str) -> str:
+        assert command_line.main(["manage.py", *arguments]) == 2
+        return capsys.readouterr().err
+
+    for _, text in worst_texts(OF_AN_ARGUMENT):
+        expected = f"has {len(text.encode())} bytes; at most {ARGUMENT_MAX} are taken.\n"
+        assert run(*words, text) == f"Argument {len(words) + 1} {expected}"
+        assert run(text, *words) == f"Argument 1 {expected}"
+    if words[-1].startswith("--"):
+        size = ARGUMENT_MAX + len(words[-1]) + 1
+        assert run(*words[:-1], f"{words[-1]}={'x' * ARGUMENT_MAX}").startswith(f"Argument {len(words)} has {size} ")
+
+
+def test_the_commands_that_take_a_text_are_among_them():
+    tried = set(ways_in())
+    assert {
+        ("reset_two_factor",), ("changepassword",), ("consume_events",), ("explain",), ("createsuperuser", "--email"),
+        ("reconcile", "--service"), ("purge", "--every"), ("set_up_kafka", "--acls"), ("replay_signups", "--user-id"),
+        ("dead_letters", "list", "--error"), ("dead_letters", "discard", "--reason"), ("serve", "--port"),
+    } <= tried  # fmt: skip
+
+
+def test_an_argument_of_the_greatest_length_is_taken_and_a_program_may_be_longer():
+    assert refusal_of_arguments(["explain", "x" * ARGUMENT_MAX]) is None
+    assert refusal_of_arguments(["explain", "x" * (ARGUMENT_MAX + 1)]) is not None
+    # What the system passes on as it came need not be UTF-8.
+    assert refusal_of_arguments(["explain", "\udcff" * ARGUMENT_MAX]) is None
+    assert refusal_of_arguments(["shell", "-c", "x" * 100_000]) is None
+
+
+def test_a_command_line_says_so_in_one_line_and_starts_nothing():
+    command = [sys.executable, str(ROOT / "manage.py"), "changepassword", "x" * OF_AN_ARGUMENT]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd="/")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"Argument 2 has {OF_AN_ARGUMENT} bytes; at most 1024 are taken.\n"
 
 
 @pytest.mark.django_db(transaction=True)

@@ -11,6 +11,7 @@ from django.urls import reverse
 from authsvc.models import User
 from chatsvc.models import ChatUser
 from customersvc.models import Customer
+from runtime.security_log import operator
 from tests.security.staff import CHANGE, PASSWORD, SUPER, VIEW, client_of, new_user, person_of, rows, staff_with
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer"])
@@ -133,7 +134,7 @@ def test_make_admin_says_whom_it_made_an_administrator(events, monkeypatch):
     for name, text in (("USER_ID", "shell-admin"), ("EMAIL", "shell@example.com"), ("PASSWORD", PASSWORD)):
         monkeypatch.setenv(f"ADMIN_{name}", text)
     call_command("make_admin")
-    assert events() == [("privilege_granted", "make_admin", "shell-admin", "is_staff, is_superuser")]
+    assert events() == [("privilege_granted", operator(), "shell-admin", "is_staff, is_superuser")]
 
 
 def test_groups_are_changed_by_superusers_alone(events):

@@ -2,7 +2,10 @@
 
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from io import StringIO
@@ -14,6 +17,7 @@ from uuid import uuid4
 import pytest
 import redis
 from django.contrib.auth.tokens import default_token_generator
+from django.core import mail
 from django.core.management import call_command
 from django.test import Client
 from django.utils.encoding import force_bytes
@@ -24,6 +28,7 @@ from authsvc.mail import mail_worker
 from authsvc.models import User
 from authsvc.rate_limits import attempt_limits
 from authsvc.services import NewSignUp, register_users
+from authsvc.two_factor import devices
 from eventbus.models import DeadLetter
 from eventbus.topics import ensure_topics
 from livesettings.models import ROW, Overrides
@@ -131,6 +136,24 @@ def test_too_many_requests_for_a_new_password(lines: Lines, settings: Any):
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.needs("redis")
+def test_too_many_links_to_one_mailbox(lines: Lines, mina: User, settings: Any):
+    """Silently: whoever asks is told nothing of who has an account."""
+    with redis.Redis.from_url(settings.REDIS_URL) as client:
+        client.flushdb()
+    attempt_limits.cache_clear()
+    asked = [Client(REMOTE_ADDR=f"192.0.2.{n}").post("/password/", {"email": "Mina@example.org"}) for n in range(5)]
+    assert {answer.status_code for answer in asked} == {302}
+    eventually(lambda: mail_worker().waiting == 0)
+    assert [event for event, *_ in lines.take()] == ["password_reset_requested"] * 3 + ["password_reset_throttled"] * 2
+    assert len(mail.outbox) == 3
+    settings.RATE_LIMIT_CONFIRM = 0
+    Client().post("/password/", {"email": "mina@example.org"})
+    eventually(lambda: len(mail.outbox) == 4)
+    attempt_limits.cache_clear()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.needs("redis")
 def test_live_settings(lines: Lines, root: Client):
     Overrides.objects.get_or_create(pk=ROW)
     page = f"/admin/livesettings/overrides/{ROW}/change/"
@@ -177,3 +200,32 @@ def test_dead_letters(lines: Lines, root: Client):
     assert lines.take() == [("dead_letter_handled", "root-user", first, HOME, "discarded")]
     call_command("dead_letters", "discard", second, "--reason", "nothing to save", stdout=StringIO())
     assert lines.take() == [("dead_letter_handled", operator(), second, None, "discarded")]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_commands_name_who_runs_them(lines: Lines, mina: User, monkeypatch: pytest.MonkeyPatch):
+    for name, value in (("USER_ID", "by-shell"), ("EMAIL", "shell@example.org"), ("PASSWORD", NEW)):
+        monkeypatch.setenv(f"ADMIN_{name}", value)
+    call_command("make_admin", stdout=StringIO())
+    rights = "is_staff, is_superuser"
+    assert lines.take() == [("privilege_granted", operator(), "by-shell", None, rights)]
+    monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", NEW)
+    call_command("createsuperuser", interactive=False, verbosity=0, user_id="by-django", email="django@example.org")
+    assert lines.take() == [("privilege_granted", operator(), "by-django", None, rights)]
+    devices.begin_setup(mina)
+    devices.turn_on(devices.device_in_setup(mina))
+    call_command("reset_two_factor", "mina.k", stdout=StringIO())
+    assert lines.take() == [("two_factor_reset", operator(), "mina.k", None, None)]
+
+
+@pytest.mark.parametrize("level", ["WARNING", "ERROR", "CRITICAL"])
+def test_they_are_written_at_every_log_level(level: str, tmp_path: Path):
+    program = (
+        "import logging; from runtime.security_log import log_security_event; "
+        "logging.getLogger('authsvc').info('of no matter'); log_security_event('login', actor='mina.k')"
+    )
+    environment = os.environ | {"LOG_LEVEL": level, "LOG_FORMAT": "json", "DATA_DIR": str(tmp_path)}
+    command = [sys.executable, str(ROOT / "manage.py"), "shell", "--no-imports", "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    [line] = done.stderr.splitlines()
+    assert (json.loads(line)["event"], json.loads(line)["actor"]) == ("login", "mina.k")

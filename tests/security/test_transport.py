@@ -1,16 +1,17 @@
 """HTTPS, the proxies that are believed, and the headers of every answer of a production web process."""
 
 import json
+import socket
 import urllib.request
 from collections.abc import Iterator
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
 from urllib.error import HTTPError
 
 import pytest
 from django.core import signing
 
 from eventbus.health import Heartbeat, health_server
-from tests.security.production import ENVIRONMENT, PROXY, PUBLIC_URL, STRANGER, Web, production_web
+from tests.security.production import ENVIRONMENT, PROXY, PUBLIC_URL, STRANGER, Answer, Web, production_web
 from tests.unit.test_settings import load_settings
 
 YEAR = "max-age=31536000; includeSubDomains; preload"
@@ -31,6 +32,13 @@ HANDSHAKE = {
 @pytest.fixture(scope="module")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     with production_web(tmp_path_factory.mktemp("web")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def slow_web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    """The same, which waits for the head of a request for one second only."""
+    with production_web(tmp_path_factory.mktemp("slow-web"), REQUEST_HEAD_TIMEOUT="1") as running:
         yield running
 
 
@@ -145,11 +153,50 @@ def test_a_foreign_pages_socket_is_refused_with_the_headers(web: Web) -> None:
     assert "ASGI" not in web.log()
 
 
-@pytest.mark.parametrize(("path", "status"), [("/x?" + "y" * 9000, 414), ("/user?" + "y" * 9000, 414)])
-def test_what_is_refused_unread_has_the_headers_too(web: Web, path: str, status: int) -> None:
-    answer = web.get_by_https(path)
-    assert (answer.status, answer.headers["cache-control"]) == (status, "no-store")
-    assert answer.headers["x-content-type-options"] == "nosniff"
+def has_the_headers(answer: Answer) -> bool:
+    return (
+        answer.headers["cache-control"] == "no-store"
+        and answer.headers["x-content-type-options"] == "nosniff"
+        and answer.headers["strict-transport-security"] == YEAR
+        and answer.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+        and answer.headers["referrer-policy"] == "strict-origin"
+    )
+
+
+@pytest.mark.parametrize("path", ["/x", "/user"])
+@pytest.mark.parametrize(("query", "headers", "status"), [(9000, 0, 414), (0, 20_000, 431)])
+def test_what_is_refused_unread_has_the_headers_too(web: Web, path: str, query: int, headers: int, status: int) -> None:
+    """The application refuses the first, and the server's protocol the second."""
+    answer = web.get_by_https(f"{path}?{'y' * query}", X_Long="x" * headers)
+    assert answer.status == status
+    assert has_the_headers(answer), answer.headers
+
+
+@pytest.mark.parametrize("length", [100_000, 5_000_000])
+@pytest.mark.parametrize("path", ["/login/", "/user"])
+def test_a_body_that_is_too_long_is_refused_with_the_headers(web: Web, path: str, length: int) -> None:
+    body = "x" * length
+    answer = web.get_by_https(path, method="POST", body=body, Content_Type="application/json")
+    assert answer.status == 413
+    assert has_the_headers(answer), answer.headers
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"), [(b"nonsense\r\n\r\n", 400), (b"GET /user HTTP/1.1\r\n", 408), (b"G", 408)]
+)
+def test_what_is_no_request_is_refused_with_the_headers(slow_web: Web, sent: bytes, status: int) -> None:
+    with socket.create_connection(("127.0.0.1", slow_web.port), timeout=30) as peer:
+        peer.sendall(sent)
+        response = HTTPResponse(peer)
+        response.begin()
+    answer = Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, b"", [])
+    assert answer.status == status
+    assert has_the_headers(answer), answer.headers
+
+
+def test_what_is_refused_over_plain_http_promises_nothing_for_https(web: Web) -> None:
+    answer = web.get("/x?" + "y" * 9000)
+    assert (answer.status, "strict-transport-security" in answer.headers) == (414, False)
 
 
 def test_cookies_are_for_https_alone(web: Web) -> None:

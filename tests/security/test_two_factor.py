@@ -339,6 +339,26 @@ def test_the_second_step_is_only_for_whose_password_was_right_just_now(
     assert not any(is_logged_in(client) for client in (stranger, late, changed, inactive))
 
 
+def test_a_password_reset_does_not_go_around_the_second_factor(user: User, codes: list[str]):
+    client = Client()
+    client.post("/password/", {"email": user.email})
+    eventually(lambda: mail.outbox, what="the mail with the link")
+    link = re.search(r"/password/\S+/\S+/", mail.outbox[0].body)
+    assert link
+    form = client.get(link[0])["Location"]
+    new = {"new_password1": "another horse 9", "new_password2": "another horse 9"}
+    assert client.post(form, new)["Location"] == "/login/"
+    assert not is_logged_in(client)
+    step = give_password(client, password="another horse 9")
+    assert step["Location"].startswith("/login/code/")
+    assert not is_logged_in(client)
+    assert give_code(client, wrong_code_of(user)).status_code == 200
+    assert not is_logged_in(client)
+    let_time_pass()
+    assert give_code(client, code_of(user)).status_code == 302
+    assert is_logged_in(client)
+
+
 def test_it_goes_on_to_our_own_pages_alone(user: User, codes: list[str]):
     for index, elsewhere in enumerate(
         ("https://evil.example/", "//evil.example/", "javascript:alert(1)", r"\\evil.example")

@@ -11,6 +11,7 @@ PIECES = {
     "ligatures": ("", "\ufdfa"),
     "digits": ("", "9"),
     "quoted words": ("", "\"a '"),
+    "quoted quotes": ('"', '\\"'),
     "labels": ("a@", "ü."),
 }
 # How many times an ordinary request's CPU time the worst text may cost.

@@ -12,6 +12,7 @@ import environ
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
+from signup_sync.environment import Environment
 from signup_sync.local.running import announced
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +48,7 @@ def load_settings(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> tu
     """What settings.py makes of exactly this environment, and which names it looked up in it."""
     environment = RecordedEnvironment(values)
     monkeypatch.setattr(environ.Env, "ENVIRON", environment)
-    monkeypatch.setattr(environ.Env, "read_env", lambda *_: None)  # a developer's own .env is not under test
+    monkeypatch.setattr(Environment, "read_env", lambda *_: None)  # a developer's own .env is not under test
     loaded = runpy.run_path(str(ROOT / "signup_sync" / "settings.py"))
     return {name: value for name, value in loaded.items() if name.isupper()}, environment.asked
 

@@ -15,7 +15,6 @@ from authsvc.identity import user_id_key
 from authsvc.models import SignUp, UnconfirmedSignUp, User
 from authsvc.timeline import Story, story_of
 from eventbus.terminal import printable, table, titled
-from runtime.untrusted import argument
 
 HEAD: Final = ("TIME", "AFTER", "WHAT", "WHERE", "DETAIL")
 # Stories that are told of one user ID unless --limit says otherwise.
@@ -30,7 +29,7 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("which", type=argument, metavar="USER_ID | SIGNUP_ID")
+        parser.add_argument("which", metavar="USER_ID | SIGNUP_ID")
         parser.add_argument(
             "--limit", type=int, default=TOLD, metavar="N", help=f"of a user ID, the newest N; {TOLD} by default"
         )

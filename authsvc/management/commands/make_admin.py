@@ -13,7 +13,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
 from authsvc.models import User
-from runtime.security_log import log_security_event
+from runtime.security_log import log_security_event, operator
 
 # The model's field, the question, and the variable that answers it.
 FIELDS: Final = (
@@ -28,7 +28,6 @@ class Command(BaseCommand):
         "Makes an administrator. Asks at the terminal for what ADMIN_USER_ID, ADMIN_EMAIL and ADMIN_PASSWORD in the "
         "environment do not say. Exit code 1 when none was made."
     )
-    requires_migrations_checks = True
 
     def handle(self, **options: Any) -> None:
         missing = [variable for _, _, variable in FIELDS if not os.environ.get(variable)]
@@ -43,9 +42,7 @@ class Command(BaseCommand):
         user.user_name = user.user_id
         user.set_password(user.password)
         user.save()
-        log_security_event(
-            "privilege_granted", actor="make_admin", subject=user.user_id, detail="is_staff, is_superuser"
-        )
+        log_security_event("privilege_granted", actor=operator(), subject=user.user_id, detail="is_staff, is_superuser")
         self.stdout.write(f"{user.user_id} may log in at /admin/ now.")
 
     def _answer(self, user: User, field: str, question: str, variable: str) -> None:

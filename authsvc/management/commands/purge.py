@@ -83,6 +83,7 @@ class Command(BaseCommand):
                 self._purge_again_and_again(role, every, **options)
             return
         try:
+            check_database("authsvc")
             self._purge(goes_on=lambda: True, **options)
         except TransientError as error:
             raise CommandError(str(error)) from error

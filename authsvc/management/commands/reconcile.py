@@ -1,7 +1,8 @@
 """`manage.py reconcile`: says where the participants' copies are not what auth has, and mends what can be mended."""
 
 import argparse
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from typing import Any, Final, get_args
 
 import msgspec
@@ -20,7 +21,10 @@ from eventbus.topics import TopicError, ensure_topics
 
 # Lines that are shown of one service; --json has all.
 SHOWN: Final = 50
-KINDS: Final[tuple[str, ...]] = get_args(Kind)
+# Seconds that somebody may want to wait for a page of answers; librdkafka takes no more than 24 days.
+TIMEOUT_MAX: Final = 86_400
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+_encoder = msgspec.json.Encoder()
 
 
 class Command(BaseCommand):
@@ -42,21 +46,33 @@ class Command(BaseCommand):
             metavar="SECONDS",
             help="how long a participant may take for a page of users (default: 60)",
         )
-        parser.add_argument("--json", action="store_true", help="print the whole report as one JSON document")
+        parser.add_argument(
+            "--json",
+            action="store_true",
+            help="print JSON lines: each finding with its service as soon as it is known, and last the counts, which "
+            "have the key services",
+        )
 
     def handle(self, **options: Any) -> None:
         services = [options["service"]] if options["service"] else participants()
-        reconciliation = self._run(services, heal=options["heal"], timeout=options["timeout"])
+        examples = Examples()
+        report = self._write_finding if options["json"] else examples.add
+        reconciliation = self._run(services, heal=options["heal"], timeout=options["timeout"], report=report)
         result = reconciliation.result
         if options["json"]:
-            self.stdout.write(as_json(reconciliation, heal=options["heal"]))
+            self.stdout.write(counts_as_json(reconciliation, heal=options["heal"]))
         else:
-            for line in as_text(result):
+            for line in as_text(result, examples):
                 self.stdout.write(line)
         if problems := list(what_is_left(result, heal=options["heal"], timeout=options["timeout"])):
             raise CommandError("\n".join(problems))
 
-    def _run(self, services: list[str], *, heal: bool, timeout: float) -> Reconciliation:
+    def _write_finding(self, service: str, finding: Finding) -> None:
+        self.stdout.write(_encoder.encode({"service": service, **msgspec.to_builtins(finding)}).decode())
+
+    def _run(
+        self, services: list[str], *, heal: bool, timeout: float, report: Callable[[str, Finding], None]
+    ) -> Reconciliation:
         try:
             ensure_topics([RECONCILE_REQUESTED, RECONCILE_ANSWERED])
             producer = EventProducer()
@@ -66,7 +82,9 @@ class Command(BaseCommand):
                     Replies(RECONCILE_ANSWERED) as replies,
                     tqdm(total=User.objects.count(), unit=" users", disable=None) as progress,
                 ):
-                    reconciliation = Reconciliation(producer, replies, services=services, heal=heal, timeout=timeout)
+                    reconciliation = Reconciliation(
+                        producer, replies, services=services, heal=heal, timeout=timeout, report=report
+                    )
                     for compared in reconciliation.run():
                         progress.update(compared)
             finally:
@@ -89,35 +107,49 @@ def participants() -> list[str]:
 
 
 def seconds(text: str) -> float:
-    """A time of more than nothing."""
+    """A time of more than nothing and at most TIMEOUT_MAX."""
     try:
         value = float(text)
     except ValueError:
         value = 0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    if not 0 < value <= TIMEOUT_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0 and up to {TIMEOUT_MAX}")
     return value
+
+
+class Examples:
+    """The findings that the report for a person names: the first SHOWN of each service, kind, and healed or not."""
+
+    def __init__(self) -> None:
+        self._kept: defaultdict[tuple[str, bool, int], list[Finding]] = defaultdict(list)
+
+    def add(self, service: str, finding: Finding) -> None:
+        kept = self._kept[service, finding.healed, KINDS.index(finding.kind)]
+        if len(kept) < SHOWN:
+            kept.append(finding)
+
+    def of(self, service: str) -> list[Finding]:
+        """SHOWN at most; what is left to do comes first."""
+        keys = sorted(key for key in self._kept if key[0] == service)
+        return [finding for key in keys for finding in self._kept[key]][:SHOWN]
 
 
 def counts(verification: Verification) -> dict[str, int]:
     """How much of each kind was found, healed or not."""
-    return {kind: sum(finding.kind == kind for finding in verification.findings) for kind in KINDS}
+    return {kind: verification.counts[kind, False] + verification.counts[kind, True] for kind in KINDS}
 
 
-def as_text(result: dict[str, Verification]) -> Iterator[str]:
+def as_text(result: dict[str, Verification], examples: Examples) -> Iterator[str]:
     """The report for a person: a table of counts, then what is wrong, a line each."""
     yield f"{'':<12}" + "".join(f"{title:>13}" for title in (*KINDS, "healed", "on the way"))
     for service, found in result.items():
-        healed = len(found.findings) - len(found.left)
-        numbers = (*counts(found).values(), healed, found.on_the_way)
+        numbers = (*counts(found).values(), found.healed, found.on_the_way)
         yield f"{service:<12}" + "".join(f"{number:>13}" for number in numbers)
     for service, found in result.items():
-        # What is left to do comes first.
-        findings = sorted(found.findings, key=lambda finding: (finding.healed, KINDS.index(finding.kind)))
-        for finding in findings[:SHOWN]:
+        for finding in examples.of(service):
             yield f"{service}: {finding.kind:<11} {finding.user_id} {finding.email}{_remark(finding)}"
-        if len(findings) > SHOWN:
-            yield f"{service}: and {len(findings) - SHOWN} more; --json lists all"
+        if (more := found.counts.total() - SHOWN) > 0:
+            yield f"{service}: and {more} more; --json lists all"
 
 
 def _remark(finding: Finding) -> str:
@@ -135,19 +167,18 @@ def _remark(finding: Finding) -> str:
     return f" ({'; '.join(remarks)})" if remarks else ""
 
 
-def as_json(reconciliation: Reconciliation, *, heal: bool) -> str:
-    """The whole report; findings are as the participants sent them."""
+def counts_as_json(reconciliation: Reconciliation, *, heal: bool) -> str:
+    """The last line for a program; the lines before it are the findings as the participants sent them."""
     services = {
         service: {
             "answered": not found.is_silent,
             "counts": counts(found),
-            "healed": len(found.findings) - len(found.left),
+            "healed": found.healed,
             "onTheWay": found.on_the_way,
-            "findings": msgspec.to_builtins(found.findings),
         }
         for service, found in reconciliation.result.items()
     }
-    return msgspec.json.encode({"runId": reconciliation.run_id, "heal": heal, "services": services}).decode()
+    return _encoder.encode({"runId": reconciliation.run_id, "heal": heal, "services": services}).decode()
 
 
 def what_is_left(result: dict[str, Verification], *, heal: bool, timeout: float) -> Iterator[str]:
@@ -158,12 +189,12 @@ def what_is_left(result: dict[str, Verification], *, heal: bool, timeout: float)
                 f"{service} did not answer within {timeout:g} s, so this is not all. Does `manage.py consume_events "
                 f"{service}` run? Start it, or give it more time with --timeout, and run this again."
             )
-    left = [finding for found in result.values() for finding in found.left]
-    by_hand = sum(finding.kind in ("conflicting", "superfluous") for finding in left)
-    if len(left) > by_hand and not heal:
-        yield f"{len(left) - by_hand} can be mended: run this again with --heal."
-    elif len(left) > by_hand:
-        yield f"{len(left) - by_hand} could not be mended yet: run this again."
+    mendable = sum(found.left("missing", "different") for found in result.values())
+    by_hand = sum(found.left("conflicting", "superfluous") for found in result.values())
+    if mendable and not heal:
+        yield f"{mendable} can be mended: run this again with --heal."
+    elif mendable:
+        yield f"{mendable} could not be mended yet: run this again."
     if by_hand:
         yield (
             f"{by_hand} need a decision, in the admin of the service: change or delete the row if it should not be "

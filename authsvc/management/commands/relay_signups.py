@@ -18,6 +18,7 @@ from authsvc.retention import erase_expired
 from authsvc.services import AUTH, DueEvent, claim_due, count_incomplete, give_back_tries
 from authsvc.traffic import LagSampler
 from authsvc.traffic_history import RollUp
+from eventbus.attendance import attendance
 from eventbus.errors import DeliveryError, TransientError, is_transient
 from eventbus.lag import LagReader
 from eventbus.messages import Outgoing
@@ -56,6 +57,7 @@ class Command(BaseCommand):
             if not role.wait_for("its database", partial(check_database, "authsvc")):
                 return
             relay = Relay()
+            attendance.start()
             role.ready()
             while not role.stop.is_set():
                 role.beat()
@@ -65,6 +67,7 @@ class Command(BaseCommand):
                 relay.erase_expired()
                 # A second's worth at most, then a pause: RELAY_RATE events a second.
                 role.stop.wait(PAUSE)
+            attendance.close()
             relay.close()
 
 

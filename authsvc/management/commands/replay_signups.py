@@ -17,7 +17,6 @@ from authsvc.services import AUTH
 from eventbus.producer import EventProducer
 from eventbus.terminal import moment
 from runtime.security_log import log_security_event, operator
-from runtime.untrusted import argument
 
 
 class Command(BaseCommand):
@@ -30,7 +29,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         chosen = parser.add_argument_group("which sign-ups", "choose at least one; together they narrow the choice")
         chosen.add_argument("--id", action="append", type=UUID, default=[], metavar="SIGNUP_ID", dest="signup_ids")
-        chosen.add_argument("--user-id", action="append", type=argument, default=[], metavar="USER_ID", dest="user_ids")
+        chosen.add_argument("--user-id", action="append", default=[], metavar="USER_ID", dest="user_ids")
         chosen.add_argument("--since", type=moment, metavar="TIME", help="begun at this ISO date or time, or later")
         chosen.add_argument("--until", type=moment, metavar="TIME", help="begun before this ISO date or time")
         chosen.add_argument("--pending", action="store_true", help="with a light that is still orange")

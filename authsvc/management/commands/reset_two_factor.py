@@ -4,6 +4,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from authsvc.models import User
 from authsvc.two_factor.notices import reset
+from eventbus.terminal import printable
+from runtime.security_log import operator
 
 
 class Command(BaseCommand):
@@ -19,7 +21,7 @@ class Command(BaseCommand):
         try:
             user = User.objects.get_by_natural_key(user_id)
         except User.DoesNotExist:
-            raise CommandError(f"There is no user {user_id}.") from None
-        if not reset(user, actor="manage.py"):
+            raise CommandError(f"There is no user {printable(user_id)}.") from None
+        if not reset(user, actor=operator()):
             raise CommandError(f"{user.user_id} has no two-factor authentication.")
         self.stdout.write(f"{user.user_id} logs in with the password alone now.")

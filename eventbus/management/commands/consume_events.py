@@ -12,6 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from eventbus.consumer import BatchConsumer
 from eventbus.health import Heartbeat
+from eventbus.instances import CONSUMER
 from eventbus.messages import Subscription
 from eventbus.roles import START_CHECKS, Role, check_database, running_role
 from eventbus.subscriptions import subscriptions_of
@@ -41,7 +42,7 @@ class Command(BaseCommand):
         app_label = settings.EVENT_CONSUMERS[service].partition(".")[0]
         topics = list(chain.from_iterable(subscription.topics for subscription in subscriptions))
         kafka = f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS}"
-        with running_role(f"consumer of {service}") as role:
+        with running_role(f"{CONSUMER}{service}") as role:
             if not role.wait_for("its database", partial(check_database, app_label)):
                 return
             try:

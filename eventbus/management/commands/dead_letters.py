@@ -8,13 +8,12 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import Count, QuerySet
 
-from eventbus.dead_letters import Outcome, discard, replay
+from eventbus.dead_letters import NUMBER_MAX, Outcome, discard, replay
 from eventbus.errors import DeliveryError
 from eventbus.models import DeadLetter
 from eventbus.producer import EventProducer
 from eventbus.terminal import moment, printable, table, titled, to_the_second
 from runtime.security_log import operator
-from runtime.untrusted import argument
 
 HEAD: Final = ("ID", "PUT ASIDE", "STATE", "GROUP", "MESSAGE", "KEY", "ERROR")
 
@@ -53,7 +52,7 @@ class Command(BaseCommand):
             "code 1 when a letter was refused.",
         )
         add_choice(gone)
-        gone.add_argument("--reason", type=argument, required=True, help="why, for whoever asks later")
+        gone.add_argument("--reason", required=True, help="why, for whoever asks later")
         gone.add_argument("--again", action="store_true", help=again)
 
     def handle(self, *, act: str, **options: Any) -> None:
@@ -87,7 +86,7 @@ class Command(BaseCommand):
     def _show(self, letter_id: int) -> None:
         letter = DeadLetter.objects.filter(pk=letter_id).first()
         if letter is None:
-            raise CommandError(f"There is no dead letter {letter_id}: see `manage.py dead_letters list`.")
+            raise no_letter(letter_id)
         for line in described(letter):
             self.stdout.write(line)
 
@@ -123,9 +122,9 @@ class Command(BaseCommand):
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--topic", type=argument, help="whose message was in this topic")
-    parser.add_argument("--group", type=argument, help="which this consumer group put aside")
-    parser.add_argument("--error", type=argument, metavar="TEXT", help="with this in the error's type, in any case")
+    parser.add_argument("--topic", help="whose message was in this topic")
+    parser.add_argument("--group", help="which this consumer group put aside")
+    parser.add_argument("--error", metavar="TEXT", help="with this in the error's type, in any case")
     parser.add_argument("--since", type=moment, metavar="TIME", help="put aside at this ISO date or time, or later")
 
 
@@ -160,10 +159,16 @@ def chosen_ids(options: dict[str, Any]) -> list[int]:
     if ids:
         if is_narrowed(options):
             raise CommandError("Filters go with --all-waiting, not with IDs.")
+        if impossible := [each for each in ids if each > NUMBER_MAX]:
+            raise no_letter(impossible[0])
         return ids
     # Now, once: what comes while they are replayed, perhaps by the replay, is not among them.
     waiting = filtered(options).filter(state=DeadLetter.State.WAITING)
     return list(waiting.order_by("pk").values_list("pk", flat=True))
+
+
+def no_letter(letter_id: int) -> CommandError:
+    return CommandError(f"There is no dead letter {letter_id}: see `manage.py dead_letters list`.")
 
 
 # --- What is shown ----------------------------------------------------------------------------------------------

@@ -1,10 +1,12 @@
 import asyncio
 import gc
 import json
+import re
 import time
 import weakref
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -226,6 +228,37 @@ async def test_silence_after_a_post_was_sent_is_a_lost_answer(
     auth.may_answer.set()
     assert (await waiting).signup_id == signup_id
     assert {key for key, _ in auth.posts} == {str(signup_id)}
+
+
+async def test_a_gateway_that_hangs_costs_two_attempts_and_no_more(
+    auth: AuthServer, signup_id: UUID, user: NewUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway, "POST_TIMEOUT", 0.3)
+    auth.may_answer.clear()
+    async with asyncio.timeout(10):
+        with pytest.raises(GatewayError, match="no answer within"):
+            await relays().sign_up(signup_id, user)
+    assert len(auth.posts) == gateway.POST_ATTEMPTS
+
+
+async def test_the_deadline_runs_from_the_press_of_the_button(
+    auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings
+) -> None:
+    settings.SIGNUP_DEADLINE = 3.0
+    auth.verdict = None
+    auth.may_answer.clear()
+    loop = asyncio.get_running_loop()
+    loop.call_later(2.0, auth.may_answer.set)
+    began = loop.time()
+    state = await relays().sign_up(signup_id, user)
+    assert not state.is_answered
+    assert loop.time() - began < 4.5  # 3 s, and not 2 s more
+
+
+def test_the_page_waits_longer_than_the_server_may_take() -> None:
+    script = (Path(__file__).parents[3] / "static" / "front" / "signup.js").read_text()
+    waits = int(re.search(r"ANSWERED_WITHIN = ([\d_]+)", script)[1])
+    assert waits > 1000 * gateway.POST_TIMEOUT * gateway.POST_ATTEMPTS
 
 
 async def test_a_heartbeat_says_the_newest_state_again_and_that_it_is_delayed(

@@ -3,6 +3,7 @@ from uuid import RFC_4122, UUID
 
 import pytest
 from django.core import signing
+from django.http import HttpResponse
 from pytest_django.fixtures import Settings
 
 from authsvc import tickets as auth_tickets
@@ -60,3 +61,18 @@ def test_the_successor_of_a_signup_is_always_the_same_and_no_one_can_guess_it(
     assert len(chain) == 4
     settings.SECRET_KEY = "another"
     assert tickets.successor_of(signup_id) != after
+
+
+def test_auth_reads_the_user_id_that_the_front_has_left_in_the_browser(monkeypatch: pytest.MonkeyPatch) -> None:
+    response = HttpResponse()
+    tickets.remember_user_id(response, "홍길동")
+    left = {name: morsel.value for name, morsel in response.cookies.items()}
+    assert auth_tickets.user_id_of(left) == "홍길동"
+    assert auth_tickets.user_id_of({}) == ""
+    forged = {tickets.USER_ID_COOKIE: "Your-account-is-locked-call-555"}
+    assert auth_tickets.user_id_of(forged) == ""
+    of_other_purpose = {tickets.USER_ID_COOKIE: tickets.page_ticket(tickets.new_signup_id(), "somebody")}
+    assert auth_tickets.user_id_of(of_other_purpose) == ""
+    later = time.time() + auth_tickets.USER_ID_MAX_AGE + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert auth_tickets.user_id_of(left) == ""

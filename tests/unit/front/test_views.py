@@ -1,6 +1,7 @@
 """The form over HTTP, with scripts and without. None of these tests may touch a database: pytest-django sees to it."""
 
 import asyncio
+import html
 import logging
 import re
 import time
@@ -279,7 +280,7 @@ async def test_the_switch_is_kept_in_a_cookie(client: AsyncClient) -> None:
     assert client.cookies["django_language"].value == "ko"
     page = (await client.get("/signup/", headers={"Accept-Language": "en"})).content.decode()
     assert '<html lang="ko">' in page
-    assert '<button name="language" value="en" lang="en">English</button>' in page
+    assert '<button name="language" value="en" form="signup-form" lang="en">English</button>' in page
 
 
 async def test_the_switch_leads_to_no_other_site(client: AsyncClient) -> None:
@@ -303,10 +304,58 @@ async def test_a_post_of_another_sites_page_is_refused_though_it_has_the_token(
     client = AsyncClient(enforce_csrf_checks=True, headers={"Host": HOST})
     page = (await client.get("/signup/")).content.decode()
     token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)[1]
-    fields = TYPED | PASSWORDS | {"csrfmiddlewaretoken": token, "language": "ko"}
-    assert (await client.post(path, fields, headers={"Origin": origin})).status_code == 403
+    fields = TYPED | PASSWORDS | {"csrfmiddlewaretoken": token}
+    if path == "/language/":
+        fields["language"] = "ko"
+    refused = await client.post(path, fields, headers={"Origin": origin})
+    assert refused.status_code == 403
+    assert TYPED["userName"] not in html.unescape(refused.content.decode())
     assert (await client.post(path, fields)).status_code != 403
     assert len(auth.posts) == (path == "/signup/")
+
+
+async def test_a_form_of_ours_with_an_outdated_token_comes_back_as_it_was_typed(auth: AuthServer) -> None:
+    site = {"Sec-Fetch-Site": "same-origin"}
+    client = AsyncClient(enforce_csrf_checks=True, headers={"Host": HOST})
+    fields = TYPED | PASSWORDS | {"csrfmiddlewaretoken": "outdated"}
+    answer = await client.post("/signup/", fields, headers=site)
+    page = html.unescape(answer.content.decode())
+    assert answer.status_code == 403
+    assert 'role="alert"' in page
+    assert all(text in page for text in TYPED.values())
+    assert PASSWORDS["userPw"] not in page
+    token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)[1]
+    assert (await client.post("/signup/", fields | {"csrfmiddlewaretoken": token}, headers=site)).status_code == 303
+    assert len(auth.posts) == 1
+
+
+@pytest.mark.parametrize("site", [{}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}])
+async def test_a_form_that_another_site_has_filled_in_is_not_shown(auth: AuthServer, site: dict[str, str]) -> None:
+    client = AsyncClient(enforce_csrf_checks=True, headers={"Host": HOST})
+    answer = await client.post("/signup/", TYPED | PASSWORDS, headers=site)
+    assert answer.status_code == 403
+    assert TYPED["userName"] not in html.unescape(answer.content.decode())
+    assert auth.posts == []
+
+
+async def test_a_script_sends_the_form_again_with_a_new_token_and_a_ticket_of_its_browser(auth: AuthServer) -> None:
+    client = AsyncClient(enforce_csrf_checks=True, headers={"Host": HOST})
+    headers = {"Accept": "application/json", "Sec-Fetch-Site": "same-origin"}
+    renewed = await client.post("/signup/", TYPED | PASSWORDS, headers=headers)
+    assert renewed.status_code == 403
+    fields = TYPED | PASSWORDS | {"csrfmiddlewaretoken": renewed.json()["csrfToken"]}
+    foreign = await client.post("/signup/", fields | {"ticket": "another browser's"}, headers=headers)
+    assert (foreign.status_code, auth.posts) == (403, [])
+    own = await client.post("/signup/", fields | {"ticket": foreign.json()["formTicket"]}, headers=headers)
+    assert own.json()["signupId"] == foreign.json()["signupId"]
+    assert len(auth.posts) == 1
+
+
+async def test_a_language_that_does_not_exist_leaves_the_form_as_it_is(client: AsyncClient) -> None:
+    answer = await client.post("/signup/", TYPED | {"language": "xx"})
+    assert '<html lang="en">' in answer.content.decode()
+    assert TYPED["userName"] in html.unescape(answer.content.decode())
+    assert "django_language" not in client.cookies
 
 
 async def test_no_password_is_logged(client: AsyncClient, auth: AuthServer, caplog: pytest.LogCaptureFixture) -> None:

@@ -147,4 +147,4 @@ def test_another_format_is_refused_in_words(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", "import django; django.setup()"], env=env, capture_output=True, text=True, check=False
     )
-    assert "LOG_FORMAT is 'xml': make it json or console" in done.stderr
+    assert "LOG_FORMAT is 'xml': give it json or console." in done.stderr

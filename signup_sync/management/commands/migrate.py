@@ -1,0 +1,42 @@
+"""`manage.py migrate` for databases in use: it waits for locks without making anybody queue behind it."""
+
+import random
+import time
+from typing import Any, Final
+
+from django.core.management.base import CommandError
+from django.core.management.commands import migrate
+from django.db import OperationalError
+
+# Seconds between two attempts at most, and for how long it tries.
+PAUSE: Final = 5.0
+TRIES_FOR: Final = 600.0
+# What PostgreSQL calls lock_not_available and deadlock_detected.
+CROSSED: Final = ("55P03", "40P01")
+
+
+class Command(migrate.Command):
+    """Django's, except that it runs again where another transaction held a lock that a migration needs.
+
+    The migrations of this project can be repeated from their beginning (CONTRIBUTING.md); runtime.postgresql limits how
+    long their statements wait for a lock.
+    """
+
+    def handle(self, *args: Any, **options: Any) -> Any:
+        deadline = time.monotonic() + TRIES_FOR
+        attempt = 1
+        while True:
+            try:
+                return super().handle(*args, **options)
+            except OperationalError as error:
+                if getattr(error.__cause__, "sqlstate", None) not in CROSSED:
+                    raise
+                if time.monotonic() > deadline:
+                    raise CommandError(
+                        f"Another transaction has held a lock that the migration needs for {TRIES_FOR:g} s. "
+                        "pg_stat_activity shows the oldest xact_start: end that session, and run this again."
+                    ) from error
+                self.stderr.write("Another transaction holds a lock that the migration needs; trying again ...")
+            # Between the attempts everybody else goes on. The pause differs, in case the others come at intervals.
+            time.sleep(random.uniform(0.5, min(PAUSE, 0.5 + attempt)))  # noqa: S311 - jitter, not a secret
+            attempt += 1

@@ -1,0 +1,125 @@
+"""A service that SIGNUP_SERVICES names and nobody runs is told in the log and on the admin's index."""
+
+import logging
+import secrets
+import socket
+from collections.abc import Iterator
+
+import pytest
+import redis
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.test import Client
+
+from eventbus import attendance, instances
+from eventbus.attendance import Attendance
+from eventbus.health import Heartbeat
+from eventbus.instances import INDEX, Registration
+from eventbus.messages import Subscription
+from eventbus.topics import ensure_topics
+from tests.broker import RecordingHandler, consuming
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.needs("redis", "broker")
+
+
+@pytest.fixture(autouse=True)
+def nobody_else(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An installation in which nothing runs."""
+    monkeypatch.setattr(settings, "KAFKA_PREFIX", f"prefix-{secrets.token_hex(4)}-")
+    monkeypatch.setattr(instances, "TOLD_EVERY", 0.05)
+    with redis.Redis.from_url(settings.REDIS_URL) as client:
+        client.delete(INDEX)
+        yield
+        client.delete(INDEX)
+
+
+def running(service: str) -> Registration:
+    return Registration(f"consumer of {service}", Heartbeat())
+
+
+def test_what_nobody_runs_is_told_once_and_so_is_its_start(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "eventbus.attendance")
+    found = Attendance(grace=0)
+    with running("auth"), running("customer"):
+
+        def absent() -> list[str]:
+            found.look()
+            return found.absent
+
+        eventually(lambda: absent() == ["chat"])
+        eventually(lambda: absent() == ["chat"])
+        with running("chat"):
+            eventually(lambda: absent() == [])
+    told = [each for each in caplog.messages if "chat" in each]
+    assert told == [
+        "nobody runs the service chat, which SIGNUP_SERVICES names: its lights stay orange. Please start "
+        "`manage.py consume_events chat`, or take it out of SIGNUP_SERVICES.",
+        "chat runs now",
+    ]
+
+
+def test_a_restart_is_nothing_to_tell() -> None:
+    found = Attendance(grace=60)
+    found.look()
+    assert found.absent == []
+
+
+@pytest.mark.needs("kafka")
+def test_a_participant_in_another_language_is_known_by_its_group() -> None:
+    stranger = Subscription(group="billing", topic="asked", handle=RecordingHandler())
+    settings.SIGNUP_SERVICES = ["auth", "billing"]
+    found = Attendance(grace=0)
+    try:
+        ensure_topics(stranger.topics)
+        with running("auth"):
+
+            def absent() -> list[str]:
+                found.look()
+                return found.absent
+
+            eventually(lambda: absent() == ["billing"])
+            with consuming(stranger):
+                eventually(lambda: absent() == [])
+    finally:
+        settings.SIGNUP_SERVICES = ["auth", "chat", "customer"]
+
+
+def test_while_nobody_can_tell_what_was_known_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Attendance(grace=0)
+    found.look()
+    assert found.absent == settings.SIGNUP_SERVICES
+    monkeypatch.setattr(attendance, "ANSWERS_WITHIN", 0.2)
+    with socket.socket() as frozen:
+        frozen.bind(("127.0.0.1", 0))
+        frozen.listen()
+        port = frozen.getsockname()[1]
+        # Frozen: it takes connections and never answers.
+        monkeypatch.setattr(settings, "REDIS_URL", f"redis://127.0.0.1:{port}")
+        monkeypatch.setattr(settings, "KAFKA_BOOTSTRAP_SERVERS", f"127.0.0.1:{port}")
+        monkeypatch.setattr(found, "_admin", None)
+        found.look()
+        assert found.absent == settings.SIGNUP_SERVICES
+        unknown = Attendance(grace=0)
+        unknown.look()
+        assert unknown.absent == []
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer"])
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [("en", "Services that nobody runs, so their lights stay orange: chat"), ("ko", "서비스: chat")],
+)
+def test_the_index_of_the_administration_shows_it(monkeypatch: pytest.MonkeyPatch, language: str, words: str) -> None:
+    found = Attendance(grace=0)
+    monkeypatch.setattr("signup_sync.administration.attendance", found)
+    client = Client(headers={"accept-language": language})
+    client.force_login(get_user_model().objects.create_superuser("root-user", "root@example.org", "correct horse 9"))
+    assert words not in client.get("/admin/").content.decode()
+    with running("auth"), running("customer"):
+
+        def is_shown() -> bool:
+            found.look()
+            return words in client.get("/admin/").content.decode()
+
+        eventually(is_shown)

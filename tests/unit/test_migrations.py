@@ -1,0 +1,75 @@
+"""CONTRIBUTING.md's rules for migrations: sign-ups go on meanwhile, and so does the previous release afterwards."""
+
+from collections.abc import Iterator
+
+import pytest
+from django.db import migrations, models
+from django.db.migrations import Migration
+from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.operations.base import Operation
+from django.db.models import NOT_PROVIDED
+
+from runtime.indexes import AddIndexOnline, AddUniqueOnline
+
+OURS = ("authsvc", "chatsvc", "customersvc", "eventbus", "livesettings")
+# These must be repeatable, so a transaction round them is of no use, and nothing may stand beside them.
+ALONE = (AddIndexOnline, AddUniqueOnline, migrations.RunPython)
+KNOWN = (*ALONE, migrations.CreateModel, migrations.AddField, migrations.RemoveIndex)
+
+
+def complaints(migration: Migration) -> Iterator[str]:
+    """What is wrong with a migration of a database in use. The first of an app finds no table in use."""
+    if migration.initial:
+        return
+    new_models = {op.name_lower for op in migration.operations if isinstance(op, migrations.CreateModel)}
+    for operation in migration.operations:
+        if getattr(operation, "model_name_lower", None) not in new_models:
+            yield from complaints_about(operation)
+        if isinstance(operation, ALONE) and (migration.atomic or len(migration.operations) > 1):
+            yield f"{operation.describe()}: set atomic = False, and put nothing else into the migration"
+
+
+def complaints_about(operation: Operation) -> Iterator[str]:
+    if isinstance(operation, migrations.AddField):
+        field = operation.field
+        if not (field.null or field.db_default is not NOT_PROVIDED or field.many_to_many):
+            yield f"{operation.describe()}: the previous release's INSERTs need a db_default or NULL"
+        if field.unique or field.db_index:
+            yield f"{operation.describe()}: build its index by AddIndexOnline or AddUniqueOnline"
+    elif isinstance(operation, (migrations.AddIndex, migrations.AddConstraint)) and not isinstance(operation, ALONE):
+        yield f"{operation.describe()}: use AddIndexOnline or AddUniqueOnline"
+    elif not isinstance(operation, KNOWN):
+        yield f"{operation.describe()}: it may lock or rewrite the table, or take what the previous release uses"
+
+
+def test_all_migrations_let_sign_ups_and_the_previous_release_go_on():
+    ours = [each for (app, _), each in MigrationLoader(None).disk_migrations.items() if app in OURS]
+    assert len(ours) > 15
+    assert {str(each): found for each in ours if (found := list(complaints(each)))} == {}
+
+
+INDEX = models.Index(fields=["email"], name="an_index")
+UNIQUE = models.UniqueConstraint(fields=["email"], name="a_constraint")
+
+
+@pytest.mark.parametrize(
+    ("operations", "atomic"),
+    [
+        ([migrations.AddIndex("user", INDEX)], False),
+        ([migrations.AddConstraint("user", UNIQUE)], False),
+        ([AddIndexOnline("user", INDEX)], True),
+        ([AddUniqueOnline("user", UNIQUE), AddIndexOnline("user", INDEX)], False),
+        ([migrations.RunPython(migrations.RunPython.noop)], True),
+        ([migrations.RunSQL("UPDATE authsvc_user SET email = lower(email)")], False),
+        ([migrations.AddField("user", "a_field", models.IntegerField(default=0))], True),
+        ([migrations.AddField("user", "a_field", models.IntegerField(null=True, db_index=True))], True),
+        ([migrations.AlterField("user", "email", models.TextField())], True),
+        ([migrations.RemoveField("user", "email")], True),
+        ([migrations.RenameField("user", "email", "mail")], True),
+        ([migrations.DeleteModel("user")], True),
+    ],
+)
+def test_a_migration_that_breaks_a_rule_is_refused(operations: list[Operation], atomic: bool):
+    migration = Migration("0099_example", "authsvc")
+    migration.operations, migration.atomic = operations, atomic
+    assert list(complaints(migration))
