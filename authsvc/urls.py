@@ -5,13 +5,14 @@ from django.urls import path
 from django.utils.translation import gettext_lazy as _
 
 from authsvc import views
+from authsvc.logout import LogoutView
 from authsvc.two_factor import login as second_step
 from authsvc.two_factor import views as two_factor
 
 urlpatterns = [
     path("login/", views.LoginView.as_view(), name="login"),
     path("login/code/", second_step.CodeView.as_view(), name="login_code"),
-    path("logout/", views.LogoutView.as_view(), name="logout"),
+    path("logout/", LogoutView.as_view(), name="logout"),
     path("account/", views.AccountView.as_view(), name="account"),
     path("account/check/", views.check, name="check"),
     path("account/password/", views.PasswordChangeView.as_view(), name="password_change"),

@@ -99,15 +99,6 @@ class PasswordChangeView(SuccessMessageMixin, django_views.PasswordChangeView): 
         return told_when(super().dispatch(*args, **kwargs))
 
 
-class LogoutView(django_views.LogoutView):
-    """Has the browser forget, too, which lights it has shown (sessionStorage). No page is in its cache."""
-
-    def post(self, *args: Any, **kwargs: Any) -> HttpResponse:
-        response = super().post(*args, **kwargs)
-        response.headers["Clear-Site-Data"] = '"storage"'
-        return response
-
-
 class LoginView(TwoStepLoginView):
     template_name = "authsvc/login.html"
     authentication_form = LoginForm

@@ -23,10 +23,10 @@ from structlog.contextvars import bound_contextvars
 
 from authsvc.admin_sessions import may_still_administer, note_use
 from authsvc.forms import AdminLoginForm, told_when
+from authsvc.logout import LogoutView
 from authsvc.models import SignUp, TrafficMinute, UnconfirmedSignUp, User
 from authsvc.two_factor.login import TwoStepLoginView, with_next
 from authsvc.two_factor.rules import may_administer, must_set_up
-from authsvc.views import LogoutView
 from eventbus.attendance import attendance
 from eventbus.models import DeadLetter, Instance, Topic
 from livesettings.models import Overrides

@@ -226,8 +226,9 @@ CHANNEL_LAYERS = {
 
 # --- The sign-up -----------------------------------------------------------------------------------------------
 
-# From here to RELAY_RATE, but for SIGNUP_CONFIRM_HOURS, STREAM_MAX_AGE, TICKET_MAX_AGE and PROJECTION_TTL: what holds
-# until an administrator sets another value, which every process uses within a second (livesettings).
+# The settings from here to RELAY_RATE are live settings: they hold until an administrator sets another value, which
+# every process uses within a second (livesettings). Exceptions: SIGNUP_CONFIRM_HOURS, STREAM_MAX_AGE,
+# TICKET_MAX_AGE and PROJECTION_TTL.
 # False: nobody new is taken; what has begun goes on. Default: true.
 SIGNUP_OPEN = env.bool("SIGNUP_OPEN", default=True)
 # Whether an address must be confirmed before the account exists: "none", or "mail", by a link that is mailed to it.

@@ -219,7 +219,8 @@ def test_ctrl_c_is_silent(data_dir: Path) -> None:
         return asking.poll() is not None
 
     eventually(has_ended)
-    assert asking.returncode == 128 + signal.SIGINT
+    # The second where a further signal came while Python was ending; a shell reports both as 130.
+    assert asking.returncode in (128 + signal.SIGINT, -signal.SIGINT)
     with suppress(OSError):  # the end of what a terminal has shown
         while more := os.read(leader, 1024):
             shown += more
