@@ -393,6 +393,8 @@ def test_no_page_fails_for_an_odd_query(client: Client, rows: Mapping[str, objec
     put(NEW_USER_REQUESTED, b"{}", key="kim")
     failed = {}
     for url in page_urls(rows, ()):
+        if "stream" in url:
+            continue  # its thread does not see this test's transaction
         # A page of one object has no query of its own.
         step = 20 if any(part in url for part in ("/add/", "/change/", "/delete/", "/history/", "/password/")) else 2
         for query in list(odd_queries(of_topic="/topic/user" in url))[::step]:
