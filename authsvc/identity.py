@@ -18,6 +18,8 @@ USER_ID_MIN: Final = 2
 USER_ID_MAX: Final = 32
 USER_NAME_MAX: Final = 100
 EMAIL_MAX: Final = 254
+# Characters before the @ (RFC 5321, 4.5.3.1.1). Longer ones no mail server takes.
+LOCAL_PART_MAX: Final = 64
 # Bytes beyond which a text is neither normalised nor folded, since it can't become a userId or an address of ours: 32
 # characters of a userId are 288 bytes where each is written as three Hangul letters.
 USER_ID_BYTES_MAX: Final = 512
@@ -97,6 +99,10 @@ def validate_user_name(text: str) -> None:
         raise ValidationError(_("Use no control characters."))
     if hides_something(text):
         raise ValidationError(_("Use no invisible characters."))
+    if _has_heap_of_marks(text):
+        raise ValidationError(
+            _("Put accents and vowel signs after a letter, at most %(max)d different ones."), params={"max": MARKS_MAX}
+        )
     if not any(unicodedata.category(character)[0] in "LNPS" for character in text):
         raise ValidationError(_("Enter a name that can be seen."))
 
@@ -113,6 +119,8 @@ def validate_address(text: str) -> None:
         raise ValidationError(_("Use no invisible characters."))
     if not text.rpartition("@")[0].isascii():
         raise ValidationError(_("Use only Latin letters, digits and signs before the @."))
+    if len(text.rpartition("@")[0]) > LOCAL_PART_MAX:
+        raise ValidationError(_("Enter a valid email address."))
     try:
         # test_environment: addresses in .test, where nobody can get mail by RFC 6761, do no harm.
         validate_email(text, check_deliverability=False, allow_smtputf8=False, test_environment=True)
@@ -127,6 +135,16 @@ def _is_of_a_word(character: str) -> bool:
 
 def _is_mark(character: str) -> bool:
     return unicodedata.category(character) in ("Mn", "Mc")
+
+
+def _has_heap_of_marks(text: str) -> bool:
+    """Whether so many marks follow each other that they cover the lines around them."""
+    run = 0
+    for character in unicodedata.normalize("NFD", text):
+        run = run + 1 if _is_mark(character) else 0
+        if run > MARKS_MAX:
+            return True
+    return False
 
 
 def _has_stray_marks(text: str) -> bool:

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import model_format_dict
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import BadRequest, PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
@@ -18,6 +19,12 @@ class ActsAdmin(RestrictedAdmin):
     """
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        for chosen in request.POST.getlist(ACTION_CHECKBOX_NAME):
+            try:
+                self.opts.pk.to_python(chosen)
+            except ValidationError:
+                # Or the query for the chosen rows would fail.
+                raise BadRequest("a chosen row is none of this list's") from None
         for name in request.POST.getlist("action"):
             if (act := self.get_action(name)) and name not in self.get_actions(request):
                 title = act[2] % model_format_dict(self.opts)

@@ -19,9 +19,14 @@ Format = Literal["json", "console"]
 
 logger = logging.getLogger(__name__)
 
-# The ticket, or the token that opens an account, is the path segment after these prefixes; a backslash ends it where it
-# stands in JSON.
-_TICKET_IN_PATH = re.compile(r"(/ws/signup/|/signup/status/|/signup/confirm/|/password/[^/\s]+/)[^/\s\"'\\]+")
+# The ticket, or the token that opens an account, is the path segment after these words, however a stranger writes the
+# path; a backslash ends it where it stands in JSON.
+# After it: whatever is signed as ours are, or looks like the token of a reset, wherever it stands.
+_TICKET = re.compile(
+    r"((?:/ws/+signup|/signup/+status|/signup/+confirm|/password/+[^/\s\"'\\]+)/+)[^/\s\"'\\]+"
+    r"|(?<![^\s/\"'\\?&=])[^\s/\"'\\?&=]*(?::|%3a)[\w-]{43}|\b[0-9a-z]{6,7}-[0-9a-f]{32}\b",
+    re.IGNORECASE | re.ASCII,
+)
 # Characters of a line's text and of its traceback. Strangers choose what some errors say: a message of 1 MB must not
 # become a line of 1 MB (docs/adr/0038).
 TEXT_MAX: Final = 4_000
@@ -88,7 +93,7 @@ def shorten(_: object, __: str, event: EventDict) -> EventDict:
 def redact(_: object, __: str, line: object) -> str:
     """The line without tickets and without passwords in URLs, whatever part of it they came in by: who reads a log can
     open no sign-up and no server with it."""
-    return _PASSWORD_IN_URL.sub(r"\1[password]@", _TICKET_IN_PATH.sub(r"\1[ticket]", str(line)))
+    return _PASSWORD_IN_URL.sub(r"\1[password]@", _TICKET.sub(r"\1[ticket]", str(line)))
 
 
 def _each(convert: Callable[[Any], str], value: object) -> str | list[str]:

@@ -1,5 +1,6 @@
 """Django's middleware as the pages have it, and the policy of what content they may use."""
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -30,6 +31,9 @@ FIELD_MAX: Final = 4 * 1024
 SEARCH_MAX: Final = 256
 # Names of the parameters that hold search terms: of the administration's lists, and of its autocompleted fields.
 SEARCHES: Final = ("q", "term")
+# Names of the fields with which the administration's lists say which rows were chosen, and what is done with them.
+CHOSEN: Final = ("_selected_action", "action")
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 class InLoop(MiddlewareMixin):
@@ -65,19 +69,30 @@ class Locale(InLoop, locale.LocaleMiddleware):
 
 
 class MeasuredFields(InLoop):
-    """Refuses a field of a query or a form that is longer than any of ours needs (docs/adr/0038), before any form, list
-    or filter of the administration gets it. The query and the form as a whole are measured by signup_sync.measured."""
+    """Refuses a field of a query or a form that is longer than any of ours needs, or that no database takes
+    (docs/adr/0038), before any form, list or filter of the administration gets it. The query and the form as a whole
+    are measured by signup_sync.measured."""
 
     def process_request(self, request: HttpRequest) -> HttpResponseBase | None:
         for name, values in request.GET.lists():
             most = SEARCH_MAX if name in SEARCHES else FIELD_MAX
             if any(is_longer_than(most, text) for text in (name, *values)):
                 raise BadRequest("a parameter of the query is too long")
+            if not all(map(_is_storable, (name, *values))):
+                raise BadRequest("a parameter of the query has a character that no database takes")
         if request.method == "POST":
             for name, values in request.POST.lists():
                 if any(is_longer_than(FIELD_MAX, text) for text in (name, *values)):
                     raise BadRequest("a field of the form is too long")
+                # What people type is told by the form. Of what the administration's lists post, nothing is.
+                if name in CHOSEN and not all(map(_is_storable, values)):
+                    raise BadRequest("a chosen row has a character that no database takes")
         return None
+
+
+def _is_storable(text: str) -> bool:
+    """PostgreSQL fails on a NUL, and every database on half of a surrogate pair."""
+    return "\0" not in text and not _SURROGATE.search(text)
 
 
 class Common(InLoop, common.CommonMiddleware):

@@ -3,6 +3,7 @@
 Django's middleware sees its own pages alone; these stand before everything (docs/adr/0047).
 """
 
+import logging
 from collections.abc import Awaitable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -14,8 +15,11 @@ from signup_sync.front.sockets import refuse
 from signup_sync.measured import is_for_api
 from signup_sync.security_headers import Headers, security_headers
 
+logger = logging.getLogger(__name__)
+
 # Asked by probes and by Prometheus, inside: each over plain HTTP, and about this very process.
 _PLAIN: Final = ("/health/", "/metrics")
+_FAILED: Final = b"This is our mistake; it is logged."
 
 
 class SecurityHeaders:
@@ -27,10 +31,19 @@ class SecurityHeaders:
         self._headers = {is_secure: security_headers(is_secure=is_secure) for is_secure in (True, False)}
 
     def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
-        """No coroutine of its own: it would be kept for as long as a stream is held (docs/adr/0023)."""
-        sender = (_SocketSender if scope["type"] == "websocket" else _Sender)(scope, send, self._headers)
-        answer: Awaitable[None] = self._application(scope, receive, sender)
-        return answer
+        if scope["type"] == "websocket":
+            return self._answer(scope, receive, _SocketSender(scope, send, self._headers))
+        return self._answer(scope, receive, _Sender(scope, send, self._headers))
+
+    async def _answer(self, scope: Any, receive: Any, sender: "_Sender") -> None:
+        """The server would answer for an error that escapes without a header of ours."""
+        try:
+            await self._application(scope, receive, sender)
+        except Exception:
+            if sender.has_begun or scope["type"] not in ("http", "websocket"):
+                raise
+            logger.exception("%s failed", scope["path"])
+            await sender.fail()
 
 
 class HttpsOnly:
@@ -58,20 +71,29 @@ def _is_secure(scope: Any) -> bool:
 class _Sender:
     """Adds headers to the beginning of an answer, where they are not in it."""
 
-    __slots__ = ("_headers", "_scope", "_send")
+    __slots__ = ("_headers", "_scope", "_send", "has_begun")
 
     def __init__(self, scope: Any, send: Any, headers: Mapping[bool, Headers]) -> None:
         self._scope = scope
         self._send = send
         self._headers = headers
+        self.has_begun = False
 
     def __call__(self, message: Any) -> Awaitable[None]:
+        self.has_begun = True
         if message["type"] == "http.response.start":
             there = {name.lower() for name, _ in message.get("headers", ())}
             more = [header for header in self._headers[_is_secure(self._scope)] if header[0] not in there]
             message = {**message, "headers": [*message.get("headers", ()), *more]}
         sent: Awaitable[None] = self._send(message)
         return sent
+
+    async def fail(self) -> None:
+        """Answers that this is our mistake."""
+        status = HTTPStatus.INTERNAL_SERVER_ERROR.value
+        headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(_FAILED))]
+        await self({"type": "http.response.start", "status": status, "headers": headers})
+        await self({"type": "http.response.body", "body": _FAILED, "more_body": False})
 
 
 class _SocketSender(_Sender):
@@ -87,13 +109,20 @@ class _SocketSender(_Sender):
         if message["type"] == "websocket.accept":
             self._gives_answer = False
         elif message["type"] == "websocket.close" and self._gives_answer:
-            return self._refuse()
+            self.has_begun = True
+            return self._refuse(HTTPStatus.FORBIDDEN)
         return super().__call__(message)
 
-    async def _refuse(self) -> None:
+    async def fail(self) -> None:
+        if not self._gives_answer:
+            await self._send({"type": "websocket.close"})
+        else:
+            await self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    async def _refuse(self, status: HTTPStatus) -> None:
         more = self._headers[_is_secure(self._scope)]
         headers = [(b"content-type", b"text/plain"), (b"content-length", b"0"), *more]
-        start = {"type": "websocket.http.response.start", "status": HTTPStatus.FORBIDDEN.value, "headers": headers}
+        start = {"type": "websocket.http.response.start", "status": status.value, "headers": headers}
         await self._send(start)
         await self._send({"type": "websocket.http.response.body", "body": b"", "more_body": False})
 

@@ -341,3 +341,15 @@ def test_a_key_from_the_far_future_does_not_stay_at_the_top_of_the_list():
     by_filter = client.get("/admin/authsvc/signup/?lights=pending").context["cl"].result_list
     assert [signup.user_id for signup in by_filter] == ["second", "first"]
     assert SignUp.objects.count() == 2
+
+
+def test_a_local_part_is_as_long_as_a_mail_server_takes() -> None:
+    validate_address(f"{'a' * 64}@example.com")
+    with pytest.raises(ValidationError):
+        validate_address(f"{'a' * 65}@example.com")
+
+
+@pytest.mark.parametrize("name", ["Z" + "\u0301" * 96, "M\u0301\u0302\u0303\u0304\u0305", "\u1ead\u0301\u0302\u0303"])
+def test_a_name_has_no_heap_of_marks(name: str) -> None:
+    with pytest.raises(ValidationError):
+        validate_user_name(name)

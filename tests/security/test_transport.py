@@ -5,12 +5,14 @@ import socket
 import urllib.request
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPResponse
+from typing import Any
 from urllib.error import HTTPError
 
 import pytest
 from django.core import signing
 
 from eventbus.health import Heartbeat, health_server
+from signup_sync.transport import SecurityHeaders
 from tests.security.production import ENVIRONMENT, PROXY, PUBLIC_URL, STRANGER, Answer, Web, production_web
 from tests.unit.test_settings import load_settings
 
@@ -239,3 +241,36 @@ def test_a_workers_health_page_has_the_headers_too(path: str, method: str) -> No
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
             assert answer.headers["Cache-Control"] == "no-store"
             assert "Python" not in answer.headers["Server"]
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_an_error_that_escapes_is_answered_with_the_security_headers(kind: str) -> None:
+    """The server's own answer would have none."""
+
+    async def fails(scope: Any, receive: Any, send: Any) -> None:
+        raise LookupError("a bug")
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": kind, "path": "/", "scheme": "http", "extensions": {"websocket.http.response": {}}}
+    await SecurityHeaders(fails)(scope, None, send)
+    assert [each["type"].rpartition(".")[2] for each in sent] == ["start", "body"]
+    assert sent[0]["status"] == 500
+    assert {b"x-content-type-options", b"content-security-policy", b"cache-control"} <= {
+        n for n, _ in sent[0]["headers"]
+    }
+
+
+async def test_an_error_after_an_answer_has_begun_ends_the_connection() -> None:
+    async def fails(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise LookupError("a bug")
+
+    async def send(message: Any) -> None:
+        pass
+
+    with pytest.raises(LookupError):
+        await SecurityHeaders(fails)({"type": "http", "path": "/", "scheme": "http"}, None, send)

@@ -94,6 +94,34 @@ def test_tickets_are_redacted_wherever_they_come_in(logger, kind):
     assert text.count("[ticket]") == 3
 
 
+SIGNED = "0199aa00:1vMpQx:" + "nobody-may_read-this" * 2 + "abc"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/signup/confirm//{SIGNED}/", f"/signup/Confirm/{SIGNED}/", f"/signup/status/a/../{SIGNED}/",
+        f"/SIGNUP//status/{SIGNED}", f"/signup%2Fstatus%2F{SIGNED}", f"/x?next={SIGNED.replace(':', '%3A')}&y",
+        f"/x/{SIGNED.replace(':', '%3a')}", f"/nothing/{SIGNED}",
+        "/password//MQ/czq1vx-0123456789abcdef0123456789abcdef/",
+        "/Password/MQ/czq1vx-0123456789abcdef0123456789abcdef", "/x/MQ/czq1vx-0123456789abcdef0123456789abcdef/",
+    ],
+)  # fmt: skip
+def test_a_ticket_is_redacted_however_its_path_is_written(logger, path):
+    lines = lines_of(logger, "json")
+    logger.warning("Not Found: %s", path)
+    assert "[ticket]" in lines.written[0]
+    assert "nobody-may" not in lines.written[0]
+    assert "0123456789abcdef" not in lines.written[0]
+
+
+def test_an_id_and_a_trace_are_no_tickets(logger):
+    lines = lines_of(logger, "json")
+    said = f"00-{SIGNUP.hex}-{SIGNUP.hex[:16]}-01 of {SIGNUP} at 12:30:05 http://127.0.0.1:8000/user/signups/{SIGNUP}"
+    logger.info(said)
+    assert lines.last["event"] == said
+
+
 @pytest.mark.parametrize("kind", ["json", "console"])
 @pytest.mark.parametrize(
     ("url", "shown"),
