@@ -1,12 +1,13 @@
 """Sign-ups with their lights, for the administrator."""
 
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from django import forms
 from django.contrib import admin
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -84,10 +85,11 @@ class SignUpAdmin(ActsAdmin):
         term = search_term.strip()
         if not term:
             return queryset, False
-        try:
-            return queryset.filter(id=UUID(term)), False
-        except ValueError:
-            return queryset.filter(user_id_key__startswith=user_id_key(term)), False
+        found = Q(user_id_key__startswith=user_id_key(term))
+        # Which may be a user ID as well.
+        with suppress(ValueError):
+            found |= Q(id=UUID(term))
+        return queryset.filter(found), False
 
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None

@@ -14,16 +14,18 @@ from django.contrib.auth.forms import (
 )
 from django.contrib.auth.hashers import is_password_usable
 from django.contrib.auth.models import Group, Permission
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from authsvc.admin_passwords import PasswordEventsAdmin
-from authsvc.identity import USER_ID_BYTES_MAX
+from authsvc.identity import USER_ID_BYTES_MAX, normalize_email, user_id_key
 from authsvc.models import Role, User
 from authsvc.two_factor.admin import ResetsTwoFactor
 from eventbus.acts import ActsAdmin
 from runtime.restricted_admin import RestrictedAdmin
+from runtime.search import search
 
 # What Django makes of each model, by the beginning of its codename.
 _CAN: Final = {
@@ -95,7 +97,7 @@ class GroupAdmin(ActsAdmin, ChoosesPermissions, DjangoGroupAdmin):
 class UserAdmin(ActsAdmin, ResetsTwoFactor, ChoosesPermissions, PasswordEventsAdmin):
     list_display = ("user_id", "email", "user_name", "role", "is_active", "is_staff", "date_joined")
     list_filter = ("role", "is_active", "is_staff", "date_joined")
-    search_fields = ("user_id_key__startswith", "email__startswith", "user_name")
+    search_fields = ("user_id_key", "email", "user_name")
     search_help_text = _("The beginning of a user ID or email address, or part of a name.")
     ordering = ("-id",)
     readonly_fields = ("owner_signup_id", "date_joined", "last_login", "two_factor")
@@ -114,6 +116,15 @@ class UserAdmin(ActsAdmin, ResetsTwoFactor, ChoosesPermissions, PasswordEventsAd
         # The model counts what is kept. As it is typed it may be longer: a Hangul syllable as three letters.
         longer = {"max_length": USER_ID_BYTES_MAX} if db_field.name == "user_id" else {}
         return super().formfield_for_dbfield(db_field, request, **{**kwargs, **longer})
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[User], search_term: str
+    ) -> tuple[QuerySet[User], bool]:
+        if not (term := search_term.strip()):
+            return queryset, False
+        # The columns have user IDs and addresses as they are compared.
+        known = Q(user_id_key__startswith=user_id_key(term)) | Q(email__startswith=term.lower())
+        return search(queryset, known | Q(email=normalize_email(term)), term, column="user_name"), False
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         return super().has_change_permission(request, obj) and may_edit(request, obj)

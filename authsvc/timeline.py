@@ -5,7 +5,7 @@ somebody asks (docs/adr/0030).
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final, Literal
 from uuid import UUID
 
@@ -24,7 +24,7 @@ from authsvc.models import SignUp, User
 from authsvc.services import AUTH
 from eventbus.errors import is_transient
 from eventbus.inspection import Inspector, NoSuchTopicError
-from eventbus.messages import Header, Incoming
+from eventbus.messages import Header, Incoming, moment_of
 from eventbus.models import DeadLetter, headers_from_document, place
 from eventbus.tracing import trace_id_in
 
@@ -196,17 +196,15 @@ def times_of(signup: SignUp, acts: Sequence[LogEntry]) -> list[tuple[datetime, d
 
 def is_about(signup_id: UUID, value: bytes | memoryview | None, headers: Iterable[Header]) -> bool:
     """Whether a message belongs to this sign-up; one that can't be read, by its trace."""
-    try:
-        return _decoder.decode(bytes(value or b"")).signup_id == signup_id
-    except msgspec.MsgspecError:
-        traces = (trace_id_in(content) for name, content in headers if name == "traceparent" and content)
-        return signup_id.hex in traces
+    if said := said_in(value):
+        return said.signup_id == signup_id
+    return signup_id.hex in (trace_id_in(content) for name, content in headers if name == "traceparent" and content)
 
 
 def what_is_gone(signup: SignUp, messages: Sequence[Incoming]) -> Iterator[str]:
     """In words, what the topics should have and do not."""
-    asked = {said.attempt for each in messages if each.topic == NEW_USER_REQUESTED and (said := said_in(each))}
-    answered = {said.service for each in messages if each.topic == NEW_USER_ANSWERED and (said := said_in(each))}
+    asked = {said.attempt for each in messages if each.topic == NEW_USER_REQUESTED and (said := said_in(each.value))}
+    answered = {said.service for each in messages if each.topic == NEW_USER_ANSWERED and (said := said_in(each.value))}
     kept = _("Kafka deletes messages after %d hours") % settings.KAFKA_RETENTION_HOURS
     if settings.KAFKA_EMBEDDED:
         kept = _("the embedded broker forgets all when it ends, and old messages before")
@@ -221,38 +219,43 @@ def what_is_gone(signup: SignUp, messages: Sequence[Incoming]) -> Iterator[str]:
         }  # fmt: skip
 
 
-def said_in(message: Incoming) -> Said | None:
+def said_in(value: bytes | memoryview | None) -> Said | None:
+    """None for what can't be read: no JSON, no UTF-8, another shape, or nested too deeply."""
     try:
-        return _decoder.decode(message.value or b"")
-    except msgspec.MsgspecError:
+        return _decoder.decode(bytes(value or b""))
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
 
 
 def message_steps(signup: SignUp, messages: Sequence[Incoming]) -> Iterator[Step]:
     answered: set[str] = set()
     for message in sorted(messages, key=lambda each: (each.timestamp_ms or 0, each.topic, each.offset)):
-        # The embedded broker may keep none.
-        at = (
-            datetime.fromtimestamp((message.timestamp_ms or 0) / 1000, UTC)
-            if message.timestamp_ms
-            else signup.created_at
-        )
+        # The embedded broker may keep no time; and whoever published a message may have chosen one.
+        at = moment_of(message.timestamp_ms or None) or signup.created_at
         where = place(message.topic, message.partition, message.offset)
-        said = said_in(message)
+        said = said_in(message.value)
         if said is None:
-            yield Step(at, "asked", _("A message that can't be read"), where)
+            yield Step(at, "asked", _("A message that can't be read"), where, _own_time(message))
         elif message.topic == NEW_USER_REQUESTED:
             whom = ", ".join(said.services) if said.services else _("every service")
             tries = _("try %d") % said.attempt if said.attempt else ""
-            yield Step(at, "asked", _("Asked %s") % whom, where, tries)
+            yield Step(at, "asked", _("Asked %s") % whom, where, "; ".join(filter(None, (tries, _own_time(message)))))
         else:
             service = said.service or "?"
             repeated = _("again; the light stays") if service in answered else ""
             answered.add(service)
-            detail = "; ".join(filter(None, (said.reason, repeated)))
+            detail = "; ".join(filter(None, (said.reason, repeated, _own_time(message))))
             yield Step(at, "answered", _("%(service)s answered %(status)s") % {
                 "service": service, "status": said.status or "?",
             }, where, detail, said.status)  # fmt: skip
+
+
+def _own_time(message: Incoming) -> str:
+    """In words, a time that no calendar has: the step stands at the sign-up's beginning instead."""
+    milliseconds = message.timestamp_ms
+    if milliseconds is None or moment_of(milliseconds):
+        return ""
+    return _("its own time is %d ms after 1970") % milliseconds
 
 
 # --- Dead letters, and acts -------------------------------------------------------------------------------------

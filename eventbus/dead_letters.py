@@ -6,7 +6,7 @@ The collector brings it from there into the table. See docs/adr/0012.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 from django.conf import settings
@@ -14,7 +14,7 @@ from django.db import router, transaction
 from django.utils.translation import gettext as _
 
 from eventbus.errors import DeliveryError
-from eventbus.messages import DEAD_LETTER_PREFIX, ERROR_TEXT_MAX, Incoming, Outgoing, Subscription
+from eventbus.messages import DEAD_LETTER_PREFIX, ERROR_TEXT_MAX, Incoming, Outgoing, Subscription, moment_of
 from eventbus.models import ERROR_MAX, DeadLetter, DeadLetterAct, headers_as_document, headers_from_document
 from eventbus.producer import EventProducer
 from eventbus.subscriptions import subscriptions_of
@@ -123,13 +123,13 @@ def _row(letter: Incoming, origin: Subscription) -> DeadLetter:
         letter_topic=letter.topic,
         letter_partition=letter.partition,
         letter_offset=letter.offset,
-        put_aside_at=_moment(letter.timestamp_ms) or _EPOCH,
+        put_aside_at=moment_of(letter.timestamp_ms) or _EPOCH,
         # Not what the headers say: who may write to this topic may not choose where a replay writes to.
         topic=origin.topic,
         group=origin.group,
         partition=_number(about.get("dlt-partition")),
         offset=_number(about.get("dlt-offset")),
-        sent_at=_moment(_number(about.get("dlt-timestamp"))),
+        sent_at=moment_of(_number(about.get("dlt-timestamp"))),
         key=letter.key,
         value=letter.value,
         headers=headers_as_document(original),
@@ -156,14 +156,6 @@ def _number(value: bytes | None) -> int | None:
     except ValueError:
         return None
     return number if 0 <= number <= NUMBER_MAX else None
-
-
-def _moment(milliseconds: int | None) -> datetime | None:
-    """A time of Kafka's; None for none, and for one that no calendar has."""
-    try:
-        return None if milliseconds is None else _EPOCH + timedelta(milliseconds=milliseconds)
-    except OverflowError:
-        return None
 
 
 # --- Acts -------------------------------------------------------------------------------------------------------

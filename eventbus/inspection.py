@@ -190,7 +190,8 @@ class Inspector:
         # The embedded broker knows no times, and keeps little enough to be read from its beginning.
         if since is None or settings.KAFKA_EMBEDDED:
             return {each.number: each.begin for each in partitions}
-        name, milliseconds = prefixed(topic), math.floor(since.timestamp() * 1000)
+        # A negative one means something else to Kafka's client.
+        name, milliseconds = prefixed(topic), max(0, math.floor(since.timestamp() * 1000))
         places = [TopicPartition(name, each.number, milliseconds) for each in partitions]
         found = {each.partition: each.offset for each in self._consumer.offsets_for_times(places, ANSWERS_WITHIN)}
         # Negative: the partition's last message is older.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
 import msgspec
@@ -26,6 +26,19 @@ HEADER_COST: Final = 10
 ERROR_TEXT_MAX: Final = 2_000
 # How the names of the headers begin that a dead letter has and its message had not.
 DEAD_LETTER_PREFIX: Final = "dlt-"
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# Milliseconds since then of the calendar's first and last whole days, which it has in every time zone.
+_FIRST_MOMENT: Final = -62_135_510_400_000
+_LAST_MOMENT: Final = 253_402_214_400_000
+
+
+def moment_of(milliseconds: int | None) -> datetime | None:
+    """A time of Kafka's; None for none, and for one that is in no calendar: who publishes a message may choose it."""
+    if milliseconds is None or not _FIRST_MOMENT <= milliseconds <= _LAST_MOMENT:
+        return None
+    return _EPOCH + timedelta(milliseconds=milliseconds)
 
 
 @dataclass(frozen=True, slots=True)

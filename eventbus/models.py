@@ -93,13 +93,7 @@ class DeadLetter(models.Model):
 
     @property
     def value_text(self) -> str:
-        """The value for a person's eyes: JSON with an indent, other text as it is, other bytes as \\x00."""
-        if self.value is None:
-            return ""
-        try:
-            return readable(msgspec.json.format(bytes(self.value), indent=2))
-        except (msgspec.MsgspecError, RecursionError):
-            return readable(self.value)
+        return "" if self.value is None else readable_json(self.value)
 
     @property
     def header_texts(self) -> list[tuple[str, str]]:
@@ -137,6 +131,14 @@ def place(topic: str, partition: int | None, offset: int | None) -> str:
 def readable(content: bytes | memoryview | None) -> str:
     """Text, with what is no UTF-8 as \\x00; empty where there is nothing."""
     return "" if content is None else bytes(content).decode(errors="backslashreplace")
+
+
+def readable_json(content: bytes | memoryview) -> str:
+    """JSON with an indent, its escapes and numbers as they came; anything else as readable() has it."""
+    try:
+        return readable(msgspec.json.format(bytes(content), indent=2))
+    except (msgspec.MsgspecError, RecursionError):
+        return readable(content)
 
 
 def headers_as_document(headers: tuple[Header, ...]) -> list[list[Any]]:

@@ -1,9 +1,7 @@
 """The topics page: what is in Kafka, to be looked at. Nothing on it can change anything."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -22,9 +20,9 @@ from django.views.decorators.http import require_safe
 
 from eventbus.groups import Group, can_list_groups, read_groups
 from eventbus.inspection import Inspector, NoSuchTopicError, Reading, Topic
-from eventbus.messages import Incoming
+from eventbus.messages import Incoming, moment_of
 from eventbus.models import Topic as TopicsPage
-from eventbus.models import readable
+from eventbus.models import readable, readable_json
 from eventbus.pages import PageAdmin
 
 # Characters of a value that are shown, and in the line that stands for it.
@@ -88,15 +86,13 @@ class ShownMessage:
 
     @property
     def at(self) -> str:
-        """Its time to the millisecond, in TIME_ZONE; empty where it has none."""
-        if self.message.timestamp_ms is None:
+        """Its time to the millisecond, in TIME_ZONE; the bare number where no calendar has it, empty without one."""
+        milliseconds = self.message.timestamp_ms
+        if milliseconds is None:
             return ""
-        seconds, milliseconds = divmod(self.message.timestamp_ms, 1000)
-        try:
-            at = datetime.fromtimestamp(seconds, timezone.get_current_timezone())
-        except (OverflowError, ValueError, OSError):
-            return ""  # whoever published it chose it
-        return f"{at:%Y-%m-%d %H:%M:%S}.{milliseconds:03}"
+        if (at := moment_of(milliseconds)) is None:
+            return f"{milliseconds} ms"
+        return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}.{milliseconds % 1000:03}"
 
     @property
     def key(self) -> str | None:
@@ -117,11 +113,7 @@ class ShownMessage:
             return None
         if self.size > INDENTED_MAX:
             return readable(self.message.value[: 4 * VALUE_SHOWN])[:VALUE_SHOWN]
-        try:
-            text = json.dumps(json.loads(self.message.value), ensure_ascii=False, indent=2)
-        except (ValueError, RecursionError):
-            text = readable(self.message.value)
-        return text[:VALUE_SHOWN]
+        return readable_json(self.message.value)[:VALUE_SHOWN]
 
     @property
     def size(self) -> int:

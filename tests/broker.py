@@ -41,16 +41,21 @@ def new_topic() -> str:
 
 def let_take(topic: str, size: int) -> None:
     """From now on real Kafka takes messages of so many bytes in this topic, and none larger."""
-    change = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+    configure(topic, "max.message.bytes", str(size))
+
+
+def configure(topic: str, name: str, value: str) -> None:
+    """Sets an option of a topic of real Kafka, and returns when it is in effect."""
+    change = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, _full(topic), incremental_configs=[change])
     admin = AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS})
     admin.incremental_alter_configs([resource])[resource].result(10)
     asked = ConfigResource(ResourceType.TOPIC, _full(topic))
 
     def is_in_effect() -> bool:
-        return admin.describe_configs([asked])[asked].result(10)["max.message.bytes"].value == str(size)
+        return admin.describe_configs([asked])[asked].result(10)[name].value == value
 
-    eventually(is_in_effect, what=f"{topic} takes {size} bytes")
+    eventually(is_in_effect, what=f"{topic} has {name}={value}")
 
 
 def put(

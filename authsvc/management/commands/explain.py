@@ -1,13 +1,14 @@
 """`manage.py explain`: the whole story of a sign-up, on a terminal."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from authsvc.identity import user_id_key
@@ -63,11 +64,10 @@ class Command(BaseCommand):
 
 def unconfirmed(which: str) -> QuerySet[UnconfirmedSignUp]:
     """The sign-ups of this id or user ID that wait for confirmation, the newest first."""
-    try:
-        rows = UnconfirmedSignUp.objects.filter(id=UUID(which))
-    except ValueError:
-        rows = UnconfirmedSignUp.objects.filter(user_id_key=user_id_key(which))
-    return rows.order_by("-created_at")
+    is_meant = Q(user_id_key=user_id_key(which))
+    with suppress(ValueError):
+        is_meant |= Q(id=UUID(which))
+    return UnconfirmedSignUp.objects.filter(is_meant).order_by("-created_at")
 
 
 def chosen(which: str) -> list[SignUp]:
