@@ -218,7 +218,7 @@ def test_commands_name_who_runs_them(lines: Lines, mina: User, monkeypatch: pyte
     assert lines.take() == [("two_factor_reset", operator(), "mina.k", None, None)]
 
 
-@pytest.mark.parametrize("level", ["WARNING", "ERROR", "CRITICAL"])
+@pytest.mark.parametrize("level", ["WARNING", "ERROR"])
 def test_they_are_written_at_every_log_level(level: str, tmp_path: Path):
     program = (
         "import logging; from runtime.security_log import log_security_event; "
