@@ -128,7 +128,9 @@ class Stack:
             env = postgresql.run_time_env(prefix) | kafka.env | settings
             stack = cls(env, directory=directory, redis=redis, base_url=caddy.env["GATEWAY_URL"])
             stack.caddy = caddy
-            stack.owner_env = postgresql.owner_env(prefix)
+            # A test that gives a service a PostgreSQL of its own has made its database, and owns it.
+            own = {name: url for name, url in settings.items() if name.endswith("_DATABASE_URL")}
+            stack.owner_env = postgresql.owner_env(prefix) | own
             for name, port in ports.items():
                 stack.add_web(name, port)
             with stack.running():
