@@ -340,7 +340,7 @@ def test_a_user_id_of_hangul_is_accepted(stack: Stack):
 
 def test_another_method_is_405_and_another_path_404(stack: Stack):
     refused = request(stack, "GET", "/user")
-    assert (refused.status, refused.headers["Allow"]) == (405, "POST")
+    assert (refused.status, refused.headers["Allow"]) == (405, "OPTIONS, POST")
     assert request(stack, "GET", "/user/nobody").status == 404
 
 
