@@ -149,6 +149,8 @@ def test_with_redis_away_the_last_known_values_hold_and_one_that_forgot_is_told_
 ):
     administrator.set(SIGNUP_OPEN="no")
     eventually(lambda: is_closed(own))
+    # An instance of auth that looks later must know it too, before Redis is gone.
+    eventually(lambda: {status_at(port, new_person()) for port in auth_ports(own)} == {403})
     away = {name: len(own.roles[name].log()) for name in USED_BY}
     own.redis.process.kill()
     # Not what others of the role say of Redis: only what follows the settings says later that it is back.
