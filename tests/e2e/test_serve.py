@@ -123,7 +123,8 @@ def test_a_database_that_hangs_keeps_no_process_that_is_to_stop(stack: Stack):
         code, seconds = end(web)
     assert code == 1
     assert seconds < ENDS_WITHIN + 1
-    assert [answer and answer[0] for answer in posts.answers] in ([None], [500])
+    # 503 where the wait for the commit ended before the process did.
+    assert [answer and answer[0] for answer in posts.answers] in ([None], [500], [503])
 
 
 async def watch(role: Role, person: Person) -> tuple[list[str], int | None]:
