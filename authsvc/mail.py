@@ -192,7 +192,7 @@ class MailWorker:
             _log_failure(error, tries=mail.tries, is_tried_again=is_tried_again)
 
     def _pause(self, tries: int, longest: float) -> float:
-        return min(self._first_pause * 2 ** min(tries - 1, 16), longest) * uniform(1, 1.1)  # noqa: S311 - jitter
+        return min(self._first_pause * 2.0 ** min(tries - 1, 16), longest) * uniform(1, 1.1)  # noqa: S311 - jitter
 
     def _compose_and_send(self, mail: _Waiting) -> None:
         if mail.message is None:

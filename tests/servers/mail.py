@@ -20,8 +20,8 @@ class MailServer(Server):
         return None
 
     def command(self) -> Sequence[str | Path]:
-        handler = ["--class", "aiosmtpd.handlers.Mailbox", self.directory / "mails"]
-        return [sys.executable, "-m", "aiosmtpd", "--nosetuid", "--listen", self.address, *handler]
+        server = [sys.executable, "-m", "aiosmtpd", "--nosetuid", "--listen", self.address]
+        return [*server, "--class", "aiosmtpd.handlers.Mailbox", self.directory / "mails"]
 
     def is_ready(self) -> bool:
         with suppress(OSError, smtplib.SMTPException), smtplib.SMTP(LOOPBACK, self.port, timeout=5) as client:
