@@ -146,8 +146,8 @@ class ConfirmForm(forms.Form):
             self.add_error(
                 "userPw",
                 _(
-                    "This is not the password that was chosen at this sign-up. If you did not sign up, close this "
-                    "page: somebody else entered your address, and nothing happens without the password."
+                    "This is not the password that was chosen at this sign-up. If you have several of these mails, "
+                    "try the link in another one. If you did not sign up, close this page."
                 ),
             )
         elif problem.kind == LIMIT_OF_PASSWORDS:
