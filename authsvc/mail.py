@@ -26,13 +26,19 @@ from eventbus.errors import is_transient
 
 logger = logging.getLogger(__name__)
 
-# Seconds between two tries of a mail, at first and at most; the pause doubles in between.
+# Seconds between two tries of a mail that the server refused for now, at first and at most; the pause doubles.
 FIRST_PAUSE: Final = 1.0
 MAX_PAUSE: Final = 60.0
+# The longest pause after a server could not be reached or did not answer, which holds for all mails: mails leave within
+# so many seconds of its return.
+MAX_PAUSE_AWAY: Final = 5.0
 # Seconds for which a mail is tried: as long as the link of a password reset works.
 TRIED_FOR: Final = 3600.0
 # Seconds that what waits gets to leave when the process ends: less than the web process takes to close all else.
 LEAVES_WITHIN: Final = 0.8
+
+# Answers of a server that works, about this mail; other errors are about the server.
+_ABOUT_ONE_MAIL: Final = (smtplib.SMTPRecipientsRefused, smtplib.SMTPSenderRefused, smtplib.SMTPDataError)
 
 # Gives the mail to send, or None when there is none to send after all.
 Compose = Callable[[], EmailMessage | None]
@@ -63,11 +69,13 @@ class MailWorker:
         limit: int,
         first_pause: float = FIRST_PAUSE,
         max_pause: float = MAX_PAUSE,
+        max_pause_away: float = MAX_PAUSE_AWAY,
         tried_for: float = TRIED_FOR,
     ) -> None:
         self._limit = limit
         self._first_pause = first_pause
         self._max_pause = max_pause
+        self._max_pause_away = max_pause_away
         self._tried_for = tried_for
         # Guards what follows. It is held for moments only: the event loop takes it too.
         self._changed = threading.Condition()
@@ -75,8 +83,10 @@ class MailWorker:
         self._count = 0
         self._in_hand: _Waiting | None = None
         self._thread: threading.Thread | None = None
-        # The thread's own.
+        # The thread's own: how often in a row the server was away, and when it is asked again.
         self._connection: Any = None
+        self._times_away = 0
+        self._resumes_at = 0.0
 
     @property
     def waiting(self) -> int:
@@ -137,13 +147,16 @@ class MailWorker:
     def _wait_until_one_is_due(self) -> None:
         with self._changed:
             while not self._is_due():
-                self._changed.wait(self._heap[0].due_at - time.monotonic() if self._heap else None)
+                self._changed.wait(self._due_at() - time.monotonic() if self._heap else None)
 
     def _is_sending_in_time(self) -> bool:
         return self._in_hand is not None and self._in_hand.given_up_at > 0
 
     def _is_due(self) -> bool:
-        return bool(self._heap) and self._heap[0].due_at <= time.monotonic()
+        return bool(self._heap) and self._due_at() <= time.monotonic()
+
+    def _due_at(self) -> float:
+        return max(self._heap[0].due_at, self._resumes_at)
 
     def _take(self) -> _Waiting | None:
         with self._changed:
@@ -160,10 +173,16 @@ class MailWorker:
             error = raised
             self._disconnect()
         mail.tries += 1
-        pause = min(self._first_pause * 2 ** min(mail.tries - 1, 16), self._max_pause) * uniform(1, 1.1)  # noqa: S311 - jitter
-        mail.due_at = time.monotonic() + pause
+        is_away = isinstance(error, OSError) and not isinstance(error, _ABOUT_ONE_MAIL)
+        self._times_away = self._times_away + 1 if is_away else 0
+        if is_away:
+            mail.due_at = time.monotonic() + self._pause(self._times_away, self._max_pause_away)
+        else:
+            mail.due_at = time.monotonic() + self._pause(mail.tries, self._max_pause)
         with self._changed:
             self._in_hand = None
+            if is_away:
+                self._resumes_at = mail.due_at
             is_tried_again = error is not None and not _is_final(error) and mail.due_at < mail.given_up_at
             if is_tried_again:
                 heapq.heappush(self._heap, mail)
@@ -171,6 +190,9 @@ class MailWorker:
             self._changed.notify_all()
         if error is not None:
             _log_failure(error, tries=mail.tries, is_tried_again=is_tried_again)
+
+    def _pause(self, tries: int, longest: float) -> float:
+        return min(self._first_pause * 2.0 ** min(tries - 1, 16), longest) * uniform(1, 1.1)  # noqa: S311 - jitter
 
     def _compose_and_send(self, mail: _Waiting) -> None:
         if mail.message is None:

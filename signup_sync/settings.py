@@ -241,10 +241,12 @@ RATE_LIMIT_TOTAL = env.int("RATE_LIMIT_TOTAL", default=0)
 # and 5 in production, elsewhere 0.
 RATE_LIMIT_LOGIN = env.int("RATE_LIMIT_LOGIN", default=30 if PRODUCTION else 0)
 RATE_LIMIT_PASSWORD = env.int("RATE_LIMIT_PASSWORD", default=5 if PRODUCTION else 0)
-# Failed logins to one account from one address that are taken in 15 minutes; 0 is any number. Default: 10.
+# Failed logins to one account from one address that are taken in 15 minutes, and passwords that are tried at one
+# confirmation link; 0 is any number. Default: 10.
 RATE_LIMIT_FAILED_LOGIN = env.int("RATE_LIMIT_FAILED_LOGIN", default=10)
-# Mails that are sent to one mailbox in an hour: so many to confirm sign-ups, and so many with a link to a new password;
-# 0 is any number. Default: 3.
+# Mails that are sent to one mailbox in an hour at the request of one network address: so many to confirm sign-ups, and
+# so many with a link to a new password. At the request of all addresses together: four times as many of each. 0 is any
+# number. Default: 3.
 RATE_LIMIT_CONFIRM = env.int("RATE_LIMIT_CONFIRM", default=3)
 # Seconds until the page and the stream call a sign-up delayed. Default: 30.
 SIGNUP_DEADLINE = env.float("SIGNUP_DEADLINE", default=30.0, least=0.01)

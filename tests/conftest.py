@@ -10,6 +10,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 from django.db import connections
+from django.db.backends.postgresql.base import DatabaseWrapper as PostgresqlWrapper
 from django.utils import translation
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from pytest_django import DjangoDbBlocker
@@ -56,6 +57,16 @@ def english() -> Iterator[None]:
     """Django's test client leaves the language of its last request to whatever comes next in its thread."""
     yield
     translation.deactivate()
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings: None) -> None:
+    """Close the pools that tests without a database have opened: a thread of the product may ask for a connection, and
+    Django blocks the query only after it has made the pool. That pool would lead all later tests to the application's
+    database instead of the test database, until something closes it."""
+    for connection in connections.all():
+        if isinstance(connection, PostgresqlWrapper):
+            connection.close_pool()
 
 
 @pytest.fixture(scope="session")

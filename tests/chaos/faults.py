@@ -22,8 +22,7 @@ KILLED = (
     ("kafka",),
     ("postgresql",),
 )
-KILLED_LATER = (*(name for names in KILLED for name in names), "dead-letters", "caddy")
-FROZEN = ("chat", "customer", "auth-results", "auth-1", "auth-2", "relay", "redis", "postgresql", "kafka")
+ALL = (*(name for names in KILLED for name in names), "dead-letters", "caddy")
 JOINED = {"chat": "chat-2", "customer": "customer-2", "auth-results": "auth-results-2"}
 # Seconds that what was killed stays away, that what is frozen stays so (the group's session ends after 6), and that a
 # second consumer stays: its start takes two or three of them.
@@ -48,26 +47,26 @@ class Step:
 def plan(kills: int, seconds: float, random: Random) -> list[Step]:
     """Kills spread over the time, and for every four of them a flush, a freeze and a rebalance, which may overlap."""
     planner = _Planner(random)
-    victims = _victims(kills, random)
+    killed = _rounds([random.choice(names) for names in KILLED], kills, random)
+    # First a consumer, whose group presumes it dead meanwhile.
+    frozen = _rounds([random.choice(tuple(JOINED))], kills // 4, random)
     for index in range(kills):
-        planner.add(seconds * (index + random.random()) / kills, "kill", victims, until="start", lasts=AWAY)
-    for number in range(max(1, kills // 4)):
+        planner.add(seconds * (index + random.random()) / kills, "kill", killed, until="start", lasts=AWAY)
+    for _ in range(max(1, kills // 4)):
         # Early enough to end while there is still traffic.
         at = iter([random.uniform(0, 0.85) * seconds for _ in range(3)])
         planner.steps.append(Step(next(at), "flush", "redis"))
-        # First one whose group takes it for dead meanwhile.
-        frozen = FROZEN if number else tuple(JOINED)
-        planner.add(next(at), "freeze", _shuffled(frozen, random), until="resume", lasts=FROZEN_FOR)
+        planner.add(next(at), "freeze", frozen, until="resume", lasts=FROZEN_FOR)
         planner.add(next(at), "join", _shuffled(tuple(JOINED.values()), random), until="leave", lasts=JOINED_FOR)
     return sorted(planner.steps)
 
 
-def _victims(kills: int, random: Random) -> list[str]:
-    """In the first round one of each line of KILLED, in later ones all, each time in another order."""
-    victims = _shuffled([random.choice(names) for names in KILLED], random)
-    while len(victims) < kills:
-        victims += _shuffled(KILLED_LATER, random)
-    return victims
+def _rounds(first: Sequence[str], count: int, random: Random) -> list[str]:
+    """At least `count` targets: those of the first round, then ALL in another order each round."""
+    targets = _shuffled(first, random)
+    while len(targets) < count:
+        targets += _shuffled(ALL, random)
+    return targets
 
 
 def _shuffled(names: Sequence[str], random: Random) -> list[str]:
@@ -78,17 +77,25 @@ class _Planner:
     def __init__(self, random: Random) -> None:
         self.steps: list[Step] = []
         self._random = random
-        self._free_at: defaultdict[str, float] = defaultdict(float)
+        # Begin and end of each fault of a target, its recovery included.
+        self._taken: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
 
     def add(self, at: float, begin: str, targets: list[str], *, until: str, lasts: tuple[float, float]) -> None:
-        """A fault for the first of the targets that no other fault has in its hands then, else for the next that is
-        free, as soon as it is; takes it out of the list."""
-        target = min(targets, key=lambda name: max(at, self._free_at[name]))
+        """Plan a fault for the first of the targets that has no other fault then, else for the one that is free again
+        first; take it out of the list."""
+        seconds = self._random.uniform(*lasts)
+        target = min(targets, key=lambda name: self._free_from(name, at, seconds))
         targets.remove(target)
-        at = max(at, self._free_at[target])
-        end = at + self._random.uniform(*lasts)
-        self._free_at[target] = end + RECOVERY
-        self.steps += [Step(at, begin, target), Step(end, until, target)]
+        at = self._free_from(target, at, seconds)
+        self._taken[target].append((at, at + seconds + RECOVERY))
+        self.steps += [Step(at, begin, target), Step(at + seconds, until, target)]
+
+    def _free_from(self, target: str, at: float, seconds: float) -> float:
+        """The earliest time from `at` on at which a fault of `seconds` and its recovery touch no other fault."""
+        for begin, end in sorted(self._taken[target]):
+            if at < end and begin < at + seconds + RECOVERY:
+                at = end
+        return at
 
 
 class Injector:

@@ -6,21 +6,23 @@ After it is back everything is complete within RECOVERS_WITHIN seconds.
 
 import itertools
 import json
+import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
-from http.client import HTTPException
+from functools import partial
+from http.client import HTTPConnection, HTTPException
 from typing import Any, Literal
 from uuid import uuid4
 
 import pytest
 
-from tests.client import events, opened
+from tests.client import events, opened, request
 from tests.conftest import Person, new_person
-from tests.servers import KafkaServer, PostgresqlServer, Server
-from tests.servers.process import Process
+from tests.servers import KafkaServer, MailServer, PostgresqlServer, Server, free_port
+from tests.servers.process import LOOPBACK, Process
 from tests.stack import Stack
 from tests.waiting import PATIENCE, eventually
 
@@ -50,6 +52,8 @@ class Case:
     refuses: bool = False
     # The client's own connection may break, or get no answer: it asks again.
     is_in_the_way: bool = False
+    # People confirm their address by the link in a mail before they are signed up.
+    confirms: bool = False
 
 
 CASES = [
@@ -66,6 +70,7 @@ CASES = [
     Case("customer", turning=frozenset({"auth", "chat"})),
     Case("relay"),
     Case("dead-letters"),
+    Case("mail", turning=frozenset(), confirms=True),
 ]
 
 
@@ -116,11 +121,36 @@ class SignUp:
             self.complete_at = now
 
 
+@dataclass
+class ConfirmedSignUp(SignUp):
+    """Somebody who signs up at the instance that sends mails, and opens the link that comes."""
+
+    mails: MailServer = field(kw_only=True)
+
+    def run(self, stack: Stack, give_up: threading.Event) -> None:
+        with closing(HTTPConnection(LOOPBACK, stack.roles["confirming"].port, timeout=30)) as connection:
+            headers = {"Content-Type": "application/json", "Idempotency-Key": self.key}
+            connection.request("POST", "/user", json.dumps(self.person.form), headers)
+            response = connection.getresponse()
+            self.longest_answer = time.monotonic() - self.begun_at
+            assert response.status == 202, response.read()
+        self.accepted_at = time.monotonic()
+        while not give_up.wait(0.1):
+            if mail := self.mails.texts().get(self.person.email):
+                [token] = re.findall(r"/signup/confirm/([^/\s]+)/", mail)
+                confirmed = request(stack, "POST", "/user/confirmations", {"token": token})
+                assert confirmed.status == 200, confirmed.body
+                break
+        # The same key joins the sign-up, which is now like any other.
+        super().run(stack, give_up)
+
+
 class People:
     """Somebody signs up every EVERY seconds, each in a thread."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, new_signup: Callable[[], SignUp] = SignUp) -> None:
         self._stack = stack
+        self._new_signup = new_signup
         self._stop, self._give_up = threading.Event(), threading.Event()
         self._threads: list[threading.Thread] = []
         self.signups: list[SignUp] = []
@@ -142,7 +172,7 @@ class People:
 
     def _come(self) -> None:
         while not self._stop.wait(EVERY):
-            signup = SignUp()
+            signup = self._new_signup()
             self.signups.append(signup)
             self._threads.append(threading.Thread(target=signup.run, args=(self._stack, self._give_up)))
             self._threads[-1].start()
@@ -167,7 +197,11 @@ def targets() -> Iterator[tuple[Stack, dict[str, Server | Process]]]:
             Stack.real(postgresql=servers["postgresql-auth"], kafka=kafka, RELAY_FIRST_PAUSE="2", **urls)
         )
         assert stack.caddy
-        yield stack, {**servers, "kafka": kafka, "redis": stack.redis, "caddy": stack.caddy, **stack.roles}
+        mails = cleanup.enter_context(MailServer())
+        confirming = stack.add_web("confirming", free_port(), SIGNUP_CONFIRM="mail", EMAIL_TIMEOUT="5", **mails.env)
+        confirming.start()
+        others = {"kafka": kafka, "redis": stack.redis, "caddy": stack.caddy, "mail": mails}
+        yield stack, {**servers, **others, **stack.roles}
 
 
 def are_complete(signups: Sequence[SignUp]) -> bool:
@@ -181,7 +215,9 @@ def test_a_dependency_that_is_away_costs_only_what_it_provides(
 ):
     stack, by_name = targets
     target = by_name[case.dependency]
-    with People(stack) as people:
+    mails = by_name["mail"]
+    assert isinstance(mails, MailServer)
+    with People(stack, partial(ConfirmedSignUp, mails=mails) if case.confirms else SignUp) as people:
         eventually(lambda: len(people.signups) >= 3 and are_complete(people.signups[:3]), what="all is well before")
         away_at = time.monotonic()
         (target.kill if fault == "killed" else target.pause)()

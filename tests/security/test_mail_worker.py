@@ -26,8 +26,10 @@ def port(settings) -> int:
     return settings.EMAIL_PORT
 
 
-def new_worker(limit: int = 100, tried_for: float = 60.0) -> MailWorker:
-    return MailWorker(limit=limit, first_pause=0.05, max_pause=0.1, tried_for=tried_for)
+def new_worker(limit: int = 100, **times: float) -> MailWorker:
+    return MailWorker(
+        limit=limit, **({"first_pause": 0.05, "max_pause": 0.1, "max_pause_away": 0.1, "tried_for": 60.0} | times)
+    )
 
 
 def mail_to(address: str = MINA, subject: str = "Subject") -> Callable[[], EmailMessage]:
@@ -97,6 +99,28 @@ def test_a_server_that_never_answers_costs_one_thread_and_a_bounded_queue_and_al
         idle(worker)
     assert sorted(inbox.recipients) == sorted(f"{number}@example.org" for number in range(20))
     assert threading.active_count() == threads + 1
+
+
+def test_a_server_that_is_away_is_asked_by_one_mail_at_a_time(port: int, caplog: pytest.LogCaptureFixture):
+    worker = new_worker(first_pause=0.1, max_pause_away=0.1)
+    began = time.monotonic()
+    for number in range(20):
+        worker.send_later(mail_to(f"{number}@example.org"))
+    eventually(lambda: ours(caplog).count("is tried again") >= 5)
+    assert time.monotonic() - began >= 0.4
+    with mail_server(port) as inbox:
+        idle(worker)
+    assert len(inbox.mails) == 20
+
+
+def test_a_mail_leaves_soon_after_the_return_of_its_server_however_often_it_was_tried(
+    port: int, caplog: pytest.LogCaptureFixture
+):
+    worker = new_worker(max_pause=3600, max_pause_away=0.1)
+    worker.send_later(mail_to())
+    eventually(lambda: "(try 10)" in ours(caplog), 5)
+    with mail_server(port) as inbox:
+        eventually(lambda: inbox.mails, 5)
 
 
 def test_a_mail_is_tried_again_after_a_passing_refusal_and_not_after_a_final_one(

@@ -7,6 +7,7 @@ keep port and data, so that a test can take a server away and bring the same one
 from tests.servers import chromium, network
 from tests.servers.caddy import CaddyServer
 from tests.servers.kafka import KafkaServer
+from tests.servers.mail import MailServer
 from tests.servers.postgresql import PostgresqlServer
 from tests.servers.process import Process, Server, free_port
 from tests.servers.redis import RedisServer, ValkeyServer
@@ -14,6 +15,7 @@ from tests.servers.redis import RedisServer, ValkeyServer
 __all__ = [
     "CaddyServer",
     "KafkaServer",
+    "MailServer",
     "PostgresqlServer",
     "Process",
     "RedisServer",
