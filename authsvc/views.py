@@ -25,6 +25,7 @@ from authsvc.requests import complaints
 from authsvc.tickets import USER_ID_COOKIE, user_id_of
 from authsvc.two_factor.login import TwoStepLoginView
 from livesettings.values import live
+from runtime.mail_addresses import shown_address
 from runtime.security_log import address_of, log_security_event, log_security_event_of
 
 STATUSES: Final = {
@@ -49,7 +50,7 @@ class AccountView(LoginRequiredMixin, TemplateView):
         user = cast(User, self.request.user)
         signup = SignUp.objects.filter(id=user.owner_signup_id).first()
         lights = list(_shown(signup.state.lights)) if signup else []
-        return super().get_context_data(lights=lights, signup=signup, **kwargs)
+        return super().get_context_data(address=shown_address(user.email), lights=lights, signup=signup, **kwargs)
 
 
 def in_words(light: Light) -> Any:
