@@ -26,7 +26,6 @@ from eventbus.errors import TransientError, growing_pauses, is_transient
 from eventbus.health import Heartbeat, health_server
 from eventbus.instances import Registration
 from eventbus.metrics import HEARTBEAT_AGE
-from livesettings.following import Follower
 
 logger = logging.getLogger(__name__)
 
@@ -88,10 +87,8 @@ class Role:
 
 
 @contextmanager
-def running_role(name: str, *, keeps_live_settings: bool = False) -> Iterator[Role]:
+def running_role(name: str) -> Iterator[Role]:
     """Runs a role until SIGTERM or SIGINT, with its health page on HEALTH_HOST:HEALTH_PORT (none if that is 0).
-
-    It follows the live settings. A role that has auth's database may keep their copy in Redis right.
 
     Must be entered by the main thread. The command's exit code is 0 after a stop request, and 1 when it ended by an
     error, had to be ended ENDS_WITHIN seconds after the request, or was stuck for a minute and more (docs/adr/0034).
@@ -114,9 +111,6 @@ def running_role(name: str, *, keeps_live_settings: bool = False) -> Iterator[Ro
                     f"{name} can't have {where} for its health page: {error}. Set HEALTH_PORT."
                 ) from error
         logger.info("%s started", name)
-        follower = Follower(keeper=keeps_live_settings)
-        stack.callback(follower.close)
-        follower.start()
         yield role
     logger.info("%s stopped", name)
 

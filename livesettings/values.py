@@ -1,7 +1,8 @@
-"""What an administrator may change while everything runs, and what of it holds now (docs/adr/0026).
+"""What an administrator may change while everything runs, and what of it holds now (docs/adr/0050).
 
 `live.SIGNUP_DEADLINE` is a plain attribute: settings.py's value, which is the environment's, until an administrator
-sets another. Who keeps a value for longer than a moment keeps the old one; `call_on_change` tells of a new one.
+sets another. Only web, auth's instances and the relay follow the row (livesettings.following); in any other role `live`
+keeps the environment's values. Code that stores a value keeps the old one; `call_on_change` reports a new one.
 """
 
 import logging
@@ -110,8 +111,11 @@ class LiveSettings(msgspec.Struct, kw_only=True):
         Meta(
             ge=0,
             le=1_000_000,
-            title=_("Confirmation mails an hour to one address"),
-            description=_("0: any number. A sign-up over the limit is answered as any other, but no mail is sent."),
+            title=_("Confirmation and reset mails an hour"),
+            description=_(
+                "Of each kind, to one mailbox, at the request of one network address; at the request of all together, "
+                "four times as many. 0: any number. A request over the limit is answered as any other."
+            ),
         ),
     ]
     RELAY_FIRST_PAUSE: Annotated[

@@ -39,7 +39,7 @@ from signup_sync.transport import HttpsOnly, SecurityHeaders
 BaseCommand().check(tags=[START_CHECKS, SERVE_CHECKS])
 
 api = SignUpApi()
-follower = Follower(keeper=True)
+follower = Follower()
 follower.start()
 if settings.WEB_ROLE == "web":
     attendance.start()

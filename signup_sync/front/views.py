@@ -25,7 +25,7 @@ from livesettings.values import live
 from runtime.language import in_other_language
 from runtime.security_log import address_of
 from signup_sync.front import words
-from signup_sync.front.forms import TYPED, SignUpForm
+from signup_sync.front.forms import TYPED, ConfirmForm, SignUpForm
 from signup_sync.front.gateway import CLOSED, LINK_EXPIRED, LINK_UNKNOWN, LINK_USED, GatewayError, NewUser
 from signup_sync.front.relay import relays
 from signup_sync.front.sockets import socket_path
@@ -274,9 +274,10 @@ async def status(request: HttpRequest, ticket: str) -> HttpResponse:
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @never_cache
+@sensitive_post_parameters("userPw")
 async def confirm(request: HttpRequest, token: str) -> HttpResponse:
-    """Where the link in a mail leads. GET shows a button and changes nothing, as programs that look for viruses open
-    links too; the button's POST creates the account and leads this browser to the lights."""
+    """Where the link in a mail leads. GET shows a form and changes nothing, as programs that look for viruses open
+    links too; its POST, with the password of the sign-up, creates the account and leads this browser to the lights."""
     try:
         signup_id = confirmed_by(token)
     except TicketExpiredError:
@@ -284,20 +285,32 @@ async def confirm(request: HttpRequest, token: str) -> HttpResponse:
     except TicketError:
         return _link_page(request, "unknown", HTTPStatus.NOT_FOUND)
     bind_contextvars(signup_id=str(signup_id))
+    form = ConfirmForm(request.POST if request.method == "POST" else None)
     try:
-        if request.method == "POST":
-            await relays().gateway.confirm(token)
-        else:
+        if form.is_valid():
+            await relays().gateway.confirm(token, form.cleaned_data["userPw"])
+            return _to_lights(request, signup_id)
+        if not form.is_bound:
             state = await relays().gateway.read_state(signup_id)
             if state is None:
                 return _link_page(request, "expired", HTTPStatus.GONE)
             if state.awaiting is None:
                 return _link_page(request, "used", HTTPStatus.GONE)
-            return render(request, "front/confirm.html")
     except GatewayError as problem:
         logger.info("sign-up %s: the link confirms nothing: %s", signup_id, problem)
-        return _link_page(request, *_LINK_PROBLEMS.get(problem.kind, ("away", HTTPStatus.SERVICE_UNAVAILABLE)))
-    return _to_lights(request, signup_id)
+        if not form.show_problem(problem):
+            return _link_page(request, *_LINK_PROBLEMS.get(problem.kind, ("away", HTTPStatus.SERVICE_UNAVAILABLE)))
+        return _confirm_page(request, form, HTTPStatus(problem.status), retry_after=problem.retry_after)
+    return _confirm_page(request, form, HTTPStatus.UNPROCESSABLE_ENTITY if form.is_bound else HTTPStatus.OK)
+
+
+def _confirm_page(
+    request: HttpRequest, form: ConfirmForm, status: HTTPStatus, *, retry_after: int | None = None
+) -> HttpResponse:
+    response = render(request, "front/confirm.html", {"form": form}, status=status)
+    if retry_after is not None:
+        response["Retry-After"] = str(retry_after)
+    return response
 
 
 _LINK_PROBLEMS: Final = {

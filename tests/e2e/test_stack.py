@@ -21,7 +21,6 @@ pytestmark = pytest.mark.needs("application")
 
 # Seconds that each kind of key may live in Redis after its last change (docs/adr/0014).
 LIFETIMES = {"signup": 3600, "front": 6, "traffic": 3600, "instance": 3600, "instances": 3600, "rate": 120}
-FOR_EVER = {"live-settings"}
 
 
 def test_every_role_is_ready_and_the_form_is_there(stack: Stack):
@@ -77,10 +76,11 @@ def test_all_that_is_in_redis_ends_by_itself(backing: Backing):
                         found.setdefault(key.partition(":")[0], []).append(left)
                 return found
 
-            every = LIFETIMES.keys() | FOR_EVER
-            lives = eventually(lambda: (now := kinds()).keys() >= every and now, what="there is one of each kind")
-    assert lives.keys() == LIFETIMES.keys() | FOR_EVER
-    assert {kind: left for kind, left in lives.items() if kind in LIFETIMES and not within(left, LIFETIMES[kind])} == {}
+            lives = eventually(
+                lambda: (now := kinds()).keys() >= LIFETIMES.keys() and now, what="there is one of each kind"
+            )
+    assert lives.keys() == LIFETIMES.keys()
+    assert {kind: left for kind, left in lives.items() if not within(left, LIFETIMES[kind])} == {}
 
 
 def within(left: list[int], lifetime: int) -> bool:

@@ -8,7 +8,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-import redis
 from django.conf import settings
 from django.contrib.admin import site
 from django.contrib.auth.models import Group
@@ -29,7 +28,6 @@ from eventbus.messages import HandledBatch, Incoming, Subscription, dead_letter
 from eventbus.models import DeadLetter
 from eventbus.pages import PageAdmin
 from eventbus.topics import dead_letter_topic, ensure_topics
-from livesettings.following import KEY
 from livesettings.models import ROW
 from livesettings.values import take
 from tests.waiting import eventually
@@ -88,8 +86,6 @@ def defaults_afterwards() -> Iterator[None]:
     """For this process, whose other tests have live settings too."""
     yield
     take({})
-    with redis.Redis.from_url(settings.REDIS_URL) as client:
-        client.delete(KEY)
 
 
 @pytest.fixture

@@ -1,42 +1,33 @@
-"""Live settings between processes: the row, its copy in Redis, and the page on which they are changed."""
+"""Live settings between processes: the row, and the page on which it is changed."""
 
-import json
 import logging
 from contextlib import closing
+from threading import Thread
 
 import pytest
-import redis
 from django.conf import settings as django_settings
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
+from django.db import InterfaceError, OperationalError, connection
 from django.test import Client
+from psycopg_pool import PoolTimeout
 
 from authsvc.models import User
 from livesettings import following
-from livesettings.following import KEY, Follower
+from livesettings.following import Follower
 from livesettings.models import ROW, Overrides
-from livesettings.values import live, take
-from tests.servers import ValkeyServer
+from livesettings.values import live, take, with_overrides
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.needs("redis"), pytest.mark.django_db(transaction=True)]
 
 PAGE = f"/admin/livesettings/overrides/{ROW}/change/"
-AWAY = "redis://127.0.0.1:1/0"
 
 
 @pytest.fixture(autouse=True)
-def nothing_set(settings):
-    with redis.Redis.from_url(settings.REDIS_URL) as client:
-        client.delete(KEY)
-        yield client
-        client.delete(KEY)
+def nothing_set():
+    yield
     take({})
-
-
-@pytest.fixture
-def copy(nothing_set):
-    return lambda: nothing_set.get(KEY)
 
 
 def client_of(*permissions: str) -> Client:
@@ -64,106 +55,91 @@ def set_row(**values: object) -> None:
 # --- Between processes ----------------------------------------------------------------------------------------
 
 
-def test_a_keeper_copies_the_row_and_others_follow_the_copy_without_any_database(django_assert_num_queries):
+def test_a_follower_applies_what_is_set_before_its_start_and_afterwards():
     set_row(SIGNUP_DEADLINE=12)
-    assert Follower(keeper=True).look()
-    take({})
-    with django_assert_num_queries(0):
-        Follower(keeper=False).look()
+    with closing(Follower()) as follower:
+        follower.start()
+        assert live.SIGNUP_DEADLINE == 12
+        set_row(SIGNUP_DEADLINE=13)
+        eventually(lambda: live.SIGNUP_DEADLINE == 13)
+        Overrides.objects.all().delete()
+        eventually(lambda: live.SIGNUP_DEADLINE == django_settings.SIGNUP_DEADLINE)
+
+
+def test_a_look_takes_one_query(django_assert_num_queries):
+    set_row(SIGNUP_DEADLINE=12)
+    with django_assert_num_queries(1):
+        Follower().look()
     assert live.SIGNUP_DEADLINE == 12
 
 
-def test_a_redis_that_lost_the_copy_gets_it_again_and_nobody_goes_back_meanwhile(nothing_set, copy):
-    set_row(SIGNUP_OPEN=False)
-    keeper, follower = Follower(keeper=True), Follower(keeper=False)
-    keeper.look()
-    follower.look()
-    nothing_set.flushdb()
-    follower.look()
-    assert live.SIGNUP_OPEN is False
-    keeper.look()
-    assert json.loads(copy()) == {"SIGNUP_OPEN": False}
-
-
-def test_a_redis_that_came_back_with_an_old_copy_is_put_right(nothing_set, copy):
-    nothing_set.set(KEY, json.dumps({"RELAY_RATE": 7}))
-    set_row(RELAY_RATE=8)
-    Follower(keeper=True).look()
-    assert (json.loads(copy()), live.RELAY_RATE) == ({"RELAY_RATE": 8}, 8)
-
-
-def test_a_keeper_that_read_the_row_before_a_change_does_not_undo_it(nothing_set, copy, monkeypatch):
-    slow = Follower(keeper=True)
-    read = slow._read_row
-
-    def read_then_overtaken():
-        row = read()
-        set_row(RELAY_RATE=9)
-        nothing_set.set(KEY, b'{"RELAY_RATE":9}')  # by a quicker one
-        return row
-
-    monkeypatch.setattr(slow, "_read_row", read_then_overtaken)
-    slow.look()
-    assert copy() == b'{"RELAY_RATE":9}'
-
-
-@pytest.mark.parametrize("keeper", [True, False])
-def test_while_redis_is_away_the_last_known_values_hold_and_it_is_said_once(settings, caplog, keeper):
+@pytest.mark.parametrize("error", [OperationalError("gone"), InterfaceError("closed"), PoolTimeout("none free")])
+def test_while_the_database_is_away_the_last_values_apply_and_the_log_has_one_line(monkeypatch, caplog, error):
+    caplog.set_level(logging.INFO)
     set_row(SIGNUP_DEADLINE=13)
-    Follower(keeper=True).look()
-    settings.REDIS_URL = AWAY
-    follower = Follower(keeper=keeper)
-    assert follower.look() is False
-    assert follower.look() is False
-    assert live.SIGNUP_DEADLINE == 13
-    said = [record for record in caplog.records if record.name == following.__name__]
-    assert [record.levelname for record in said if "Redis is away" in record.message] == ["WARNING"]
-
-
-def test_a_role_of_auths_learns_a_change_also_while_redis_is_away(settings):
-    settings.REDIS_URL = AWAY
-    set_row(SIGNUP_DEADLINE=14)
-    Follower(keeper=True).look()
-    assert live.SIGNUP_DEADLINE == 14
-
-
-@pytest.mark.parametrize("document", [b'{"SIGNUP_DEADLINE": -1}', b'{"SIGNUP_OPEN": "maybe"}', b"[]", b"\xff"])
-def test_a_copy_that_cannot_be_true_changes_nothing(nothing_set, document, caplog):
-    nothing_set.set(KEY, b'{"SIGNUP_DEADLINE": 15}')
-    follower = Follower(keeper=False)
+    follower = Follower()
     follower.look()
-    nothing_set.set(KEY, document)
+
+    def fail():
+        raise error
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Overrides, "read", fail)
+        follower.look()
+        follower.look()
+    assert live.SIGNUP_DEADLINE == 13
+    assert levels_of_log(caplog) == ["WARNING"]
+    set_row(SIGNUP_DEADLINE=14)
+    follower.look()
+    follower.look()
+    assert live.SIGNUP_DEADLINE == 14
+    assert levels_of_log(caplog) == ["WARNING", "INFO"]
+
+
+@pytest.mark.parametrize("values", [{"SIGNUP_DEADLINE": -1}, {"SIGNUP_OPEN": "maybe"}, ["SIGNUP_OPEN"], "SIGNUP_OPEN"])
+def test_a_row_with_impossible_values_changes_nothing(values, caplog):
+    set_row(SIGNUP_DEADLINE=15)
+    follower = Follower()
+    follower.look()
+    Overrides.objects.update(values=values)
+    follower.look()
     follower.look()
     assert live.SIGNUP_DEADLINE == 15
-    assert "the live settings stay as they are" in caplog.text
+    assert levels_of_log(caplog) == ["WARNING"]
 
 
-def test_one_that_follows_comes_through_the_end_of_redis(settings, caplog):
-    caplog.set_level(logging.INFO)
-    with ValkeyServer() as valkey:
-        settings.REDIS_URL = valkey.env["REDIS_URL"]
-        with redis.Redis.from_url(settings.REDIS_URL) as client:
-            client.set(KEY, b'{"RELAY_RATE": 21}')
-        with closing(Follower(keeper=False)) as follower:
-            follower.start()
-            eventually(lambda: live.RELAY_RATE == 21)
-            valkey.process.kill()
-            eventually(lambda: "Redis is away" in caplog.text)
-            assert live.RELAY_RATE == 21
-            valkey.start()
-            with redis.Redis.from_url(settings.REDIS_URL) as client:
-                client.set(KEY, b'{"RELAY_RATE": 22}')
-            eventually(lambda: live.RELAY_RATE == 22)
+def test_a_look_that_began_before_a_change_does_not_undo_one_that_began_after_it(monkeypatch):
+    quick = Thread(target=Follower().look)
+    read = Overrides.read
+
+    def read_and_be_overtaken():
+        values = read()
+        if not quick.ident:
+            set_row(RELAY_RATE=9)
+            quick.start()
+            quick.join(0.3)  # it waits for this look, or overtakes it
+        else:
+            connection.close()
+        return values
+
+    monkeypatch.setattr(Overrides, "read", read_and_be_overtaken)
+    Follower().look()
+    quick.join()
+    assert live.RELAY_RATE == 9
+
+
+def levels_of_log(caplog) -> list[str]:
+    return [record.levelname for record in caplog.records if record.name == following.__name__]
 
 
 # --- The page -------------------------------------------------------------------------------------------------
 
 
-def test_what_is_saved_holds_at_once_is_in_redis_and_who_did_what_is_shown(admin_client, copy):
+def test_what_is_saved_holds_at_once_and_who_did_what_is_shown(admin_client):
     page = save(admin_client, SIGNUP_DEADLINE="45", SIGNUP_OPEN="no").content.decode()
     assert "Saved. Every process uses it within a second." in page
     assert (live.SIGNUP_DEADLINE, live.SIGNUP_OPEN) == (45, False)
-    assert json.loads(copy()) == {"SIGNUP_DEADLINE": 45, "SIGNUP_OPEN": False}
+    assert Overrides.read() == {"SIGNUP_DEADLINE": 45, "SIGNUP_OPEN": False}
     [entry] = LogEntry.objects.all()
     assert entry.user.user_id == "staff-user"
     assert entry.get_change_message() == "Sign-up is open: yes → no; Deadline, in seconds: 30 → 45"
@@ -200,10 +176,11 @@ def test_an_emptied_field_is_the_default_again(admin_client):
         ("SIGNUP_OPEN", "maybe", "Select a valid choice"),
     ],
 )
-def test_a_setting_out_of_its_range_is_refused_with_a_clear_answer(admin_client, copy, field, value, said):
+def test_a_setting_out_of_its_range_is_refused_with_a_clear_answer(admin_client, field, value, said):
     page = save(admin_client, **{field: value}).content.decode()
     assert said in page
-    assert (Overrides.read(), copy(), LogEntry.objects.count()) == ({}, None, 0)
+    assert (Overrides.read(), LogEntry.objects.count()) == ({}, 0)
+    assert live == with_overrides({})
 
 
 def test_who_saves_what_somebody_has_changed_meanwhile_is_told(admin_client):
@@ -213,10 +190,10 @@ def test_who_saves_what_somebody_has_changed_meanwhile_is_told(admin_client):
     assert Overrides.read() == {"SIGNUP_DEADLINE": 45}
 
 
-def test_with_redis_away_it_is_saved_and_said(admin_client, settings):
-    settings.REDIS_URL = AWAY
+def test_with_redis_away_it_is_saved_and_applies_all_the_same(admin_client, settings):
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
     page = save(admin_client, SIGNUP_DEADLINE="46").content.decode()
-    assert "Redis is away" in page
+    assert "Saved. Every process uses it within a second." in page
     assert live.SIGNUP_DEADLINE == 46
 
 

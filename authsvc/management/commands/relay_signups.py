@@ -25,6 +25,7 @@ from eventbus.messages import Outgoing
 from eventbus.producer import EventProducer
 from eventbus.roles import START_CHECKS, check_database, running_role
 from eventbus.tracing import log_traces
+from livesettings.following import Follower
 from livesettings.values import live
 
 logger = logging.getLogger(__name__)
@@ -53,10 +54,12 @@ class Command(BaseCommand):
     requires_system_checks = (START_CHECKS,)
 
     def handle(self, **options: Any) -> None:
-        with running_role("relay", keeps_live_settings=True) as role:
+        with running_role("relay") as role:
             if not role.wait_for("its database", partial(check_database, "authsvc")):
                 return
             relay = Relay()
+            follower = Follower()
+            follower.start()
             attendance.start()
             role.ready()
             while not role.stop.is_set():
@@ -68,6 +71,7 @@ class Command(BaseCommand):
                 # A second's worth at most, then a pause: RELAY_RATE events a second.
                 role.stop.wait(PAUSE)
             attendance.close()
+            follower.close()
             relay.close()
 
 
