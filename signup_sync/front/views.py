@@ -15,16 +15,14 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonRes
 from django.middleware.csrf import get_token
 from django.shortcuts import render
 from django.urls import reverse
-from django.utils import translation
-from django.utils.translation import check_for_language, get_language
 from django.views.csrf import csrf_failure as django_csrf_failure
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_safe
-from django.views.i18n import set_language
 from structlog.contextvars import bind_contextvars
 
 from livesettings.values import live
+from runtime.language import in_other_language
 from runtime.security_log import address_of
 from signup_sync.front import words
 from signup_sync.front.forms import TYPED, ConfirmForm, SignUpForm
@@ -92,7 +90,7 @@ async def sign_up(request: HttpRequest) -> HttpResponse:
     known = browser_of(request.COOKIES)
     browser = known or new_browser()
     if request.method == "POST" and "language" in request.POST:
-        response = _form_in_other_language(request, browser)
+        response = in_other_language(request, lambda: _form_as_typed(request, browser))
     elif request.method == "POST":
         response = await _submit(request, browser)
     elif not live.SIGNUP_OPEN:
@@ -168,17 +166,6 @@ def _renewed(request: HttpRequest, browser: str) -> JsonResponse:
     page = Page.of(_posted_signup_id(request, browser), browser)
     renewed = page.for_script() | {"formTicket": page.ticket, "csrfToken": get_token(request)}
     return JsonResponse(renewed, status=HTTPStatus.FORBIDDEN)
-
-
-def _form_in_other_language(request: HttpRequest, browser: str) -> HttpResponse:
-    """The form as it was typed, in the language of the button that was pressed in it."""
-    switched = set_language(request)
-    language = request.POST["language"]
-    with translation.override(language if check_for_language(language) else get_language()):
-        response = _form_as_typed(request, browser)
-        response["Content-Language"] = get_language() or settings.LANGUAGE_CODE
-    response.cookies.update(switched.cookies)
-    return response
 
 
 def _form_as_typed(request: HttpRequest, browser: str, status: HTTPStatus = HTTPStatus.OK) -> HttpResponse:
