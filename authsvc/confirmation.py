@@ -94,6 +94,7 @@ def read_token(token: str) -> tuple[UUID, datetime]:
 
 def confirm(token: str) -> Registration:
     """Registers the sign-up that the token confirms, exactly once. Raises Problem, or what register_users() raises.
+    The caller has compared the password, which takes too long for a transaction and never changes in a row.
 
     Of several that confirm at the same time, one deletes the row; the others wait for it and find none.
     """
@@ -101,11 +102,13 @@ def confirm(token: str) -> Registration:
     return atomically(lambda: _confirm(signup_id, created_at), using=DATABASE)
 
 
-def check_token(token: str) -> None:
-    """Raises Problem where the token confirms nothing now."""
+def row_of(token: str) -> UnconfirmedSignUp:
+    """The row that the token confirms. Raises Problem where that is none now."""
     signup_id, created_at = read_token(token)
-    if not UnconfirmedSignUp.objects.filter(id=signup_id, created_at=created_at).exists():
+    row = UnconfirmedSignUp.objects.filter(id=signup_id, created_at=created_at).first()
+    if row is None:
         raise _gone(signup_id)
+    return row
 
 
 def _confirm(signup_id: UUID, created_at: datetime) -> Registration:

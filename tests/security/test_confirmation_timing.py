@@ -4,7 +4,8 @@ import json
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from http.client import HTTPConnection
 from http.cookies import SimpleCookie
 from urllib.parse import urlencode, urlsplit
@@ -35,6 +36,17 @@ users = [User(user_id=name, email=email, user_name="Kim", password="!") for name
 for user in users:
     user.normalize()
 User.objects.bulk_create(users)
+"""
+MAKE_LINKS = """
+import json
+from uuid import uuid4
+from django.contrib.auth.hashers import make_password
+from authsvc.confirmation import keep, token_for
+from authsvc.services import NewSignUp
+hashed = make_password("correct horse 9")
+for name, email in json.loads({people!r}):
+    typed = NewSignUp(signup_id=uuid4(), user_id=name, email=email, user_name="Kim", role="ROLE_USER", password=hashed)
+    print(token_for(keep(typed)[0]))
 """
 # A cheap hash leaves a difference nothing to hide behind; and mails that cost this process nothing, no noise.
 SETTINGS = {
@@ -96,6 +108,41 @@ def without_ids(seen: Seen) -> Seen:
     return status, [(name, OF_ONE_ALONE.sub(b"", value)) for name, value in headers], OF_ONE_ALONE.sub(b"", text)
 
 
+def by_link(client: Client, token: str) -> tuple[Seen, float]:
+    body = json.dumps({"token": token, "userPw": "not the passw0rd"})
+    return client.ask("POST", "/user/confirmations", body, Content_Type="application/json")
+
+
+def listed(people: Iterable[Person]) -> str:
+    return json.dumps([(person.user_id, person.email) for person in people])
+
+
+def existing_and_new(stack: Stack, count: int) -> list[tuple[Person, str]]:
+    """So many people who have an account and as many who have none, in an order in which nothing that changes meanwhile
+    falls upon one kind alone."""
+    existing = [new_person() for _ in range(count)]
+    stack.manage("shell", "-c", MAKE_USERS.format(people=listed(existing)))
+    everybody = [(person, "existing") for person in existing] + [(new_person(), "new") for _ in range(count)]
+    random.Random(count).shuffle(everybody)
+    return everybody
+
+
+def answer_alike(prepare: Callable[[], Sequence[tuple[Callable[[], tuple[Seen, float]], str]]]) -> Seen:
+    """The one answer that both kinds get, after times that no test tells apart."""
+    for _ in range(ROUNDS):
+        took: dict[str, list[float]] = {"existing": [], "new": []}
+        answers = []
+        for ask, kind in prepare():
+            seen, seconds = ask()
+            took[kind].append(seconds)
+            answers.append(without_ids(seen))
+        assert [answer for answer in answers if answer != answers[0]] == []
+        result = ks_2samp(took["existing"], took["new"])
+        if result.pvalue > ALPHA:
+            return answers[0]
+    pytest.fail(f"the times of new and existing users differ: {result}")
+
+
 @pytest.mark.parametrize(("sign_up", "count"), [(by_api, 500), (by_form, 100)])
 def test_new_and_existing_users_are_answered_alike(
     stack: Stack, sign_up: Callable[[Client, Person], tuple[Seen, float]], count: int
@@ -103,25 +150,25 @@ def test_new_and_existing_users_are_answered_alike(
     client = Client(stack)
     for _ in range(WARM_UP):
         sign_up(client, new_person())
-    for _ in range(ROUNDS):
-        existing = [new_person() for _ in range(count)]
-        listed = json.dumps([(person.user_id, person.email) for person in existing])
-        stack.manage("shell", "-c", MAKE_USERS.format(people=listed))
-        everybody = [(person, "existing") for person in existing] + [(new_person(), "new") for _ in range(count)]
-        # So that nothing that changes meanwhile falls upon one kind alone.
-        random.Random(count).shuffle(everybody)
-        took: dict[str, list[float]] = {"existing": [], "new": []}
-        answers = []
-        for person, kind in everybody:
-            seen, seconds = sign_up(client, person)
-            took[kind].append(seconds)
-            answers.append(without_ids(seen))
-        assert answers[0][0] in (200, 202)
-        assert b'"awaiting":"confirmation"' in answers[0][2].replace(b" ", b"")
-        assert [answer for answer in answers if answer != answers[0]] == []
-        result = ks_2samp(took["existing"], took["new"])
-        if result.pvalue > ALPHA:
-            break
-    else:
-        pytest.fail(f"the times of new and existing users differ: {result}")
+    status, _headers, text = answer_alike(
+        lambda: [(partial(sign_up, client, person), kind) for person, kind in existing_and_new(stack, count)]
+    )
+    assert status in (200, 202)
+    assert b'"awaiting":"confirmation"' in text.replace(b" ", b"")
+    client.close()
+
+
+def test_a_wrong_password_at_a_link_is_answered_alike_whether_or_not_the_user_was_taken_meanwhile(stack: Stack):
+    client = Client(stack)
+
+    def asks() -> list[tuple[Callable[[], tuple[Seen, float]], str]]:
+        people = existing_and_new(stack, 100)
+        tokens = stack.manage("shell", "-c", MAKE_LINKS.format(people=listed(person for person, _ in people)))
+        found = zip(tokens.stdout.split()[-len(people) :], people, strict=True)
+        return [(partial(by_link, client, token), kind) for token, (_person, kind) in found]
+
+    for ask, _kind in asks()[:WARM_UP]:
+        ask()
+    status, _headers, text = answer_alike(asks)
+    assert (status, json.loads(text)["type"]) == (422, "/problems/wrong-password")
     client.close()

@@ -18,6 +18,7 @@ from eventbus.errors import is_transient
 from eventbus.producer import EventProducer
 from eventbus.replies import Replies
 from eventbus.topics import TopicError, ensure_topics
+from runtime.mail_addresses import shown_address
 
 # Lines that are shown of one service; --json has all.
 SHOWN: Final = 50
@@ -147,7 +148,7 @@ def as_text(result: dict[str, Verification], examples: Examples) -> Iterator[str
         yield f"{service:<12}" + "".join(f"{number:>13}" for number in numbers)
     for service, found in result.items():
         for finding in examples.of(service):
-            yield f"{service}: {finding.kind:<11} {finding.user_id} {finding.email}{_remark(finding)}"
+            yield f"{service}: {finding.kind:<11} {finding.user_id} {shown_address(finding.email)}{_remark(finding)}"
         if (more := found.counts.total() - SHOWN) > 0:
             yield f"{service}: and {more} more; --json lists all"
 
@@ -158,7 +159,7 @@ def _remark(finding: Finding) -> str:
         remarks.append(f"in {', '.join(finding.fields)}")
     for row in finding.held_by:
         whose = f"of sign-up {row.owner_signup_id}" if row.owner_signup_id else "that an administrator made"
-        remarks.append(f"against the row {row.user_id} {row.email} {whose}")
+        remarks.append(f"against the row {row.user_id} {shown_address(row.email)} {whose}")
     if finding.kind == "superfluous":
         owner = finding.owner_signup_id
         remarks.append(f"of sign-up {owner}" if owner else "made by an administrator")

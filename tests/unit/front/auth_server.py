@@ -64,7 +64,7 @@ class AuthServer:
         self.verdict: dict[str, str] | None = {"status": "SUCCESS"}
         self.problems: list[web.Response] = []
         self.asks_for_confirmation = False
-        self.confirmed: list[str] = []  # tokens
+        self.confirmed: list[tuple[str, str]] = []  # tokens and passwords
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.posts: list[tuple[str, dict[str, str]]] = []
@@ -143,11 +143,11 @@ class AuthServer:
         await self.turn(signup_id, "auth", "SUCCESS")
 
     async def _confirm(self, request: web.Request) -> web.StreamResponse:
-        token = (await request.json())["token"]
+        body = await request.json()
         if self.problems:
             return self.problems.pop(0)
-        self.confirmed.append(token)
-        signup_id = str(UUID(token[:32]))
+        self.confirmed.append((body["token"], body["userPw"]))
+        signup_id = str(UUID(body["token"][:32]))
         await self.confirm(signup_id)
         return web.json_response(self.signups[signup_id].state)
 
