@@ -57,7 +57,7 @@ class SignUp:
 class AuthServer:
     """Speaks `POST /user`, the state, the stream and the confirmation. `verdict` is auth's own of each new sign-up:
     None leaves it pending, and `asks_for_confirmation` has it wait for that first. `problems` are answered first, one
-    to each post, and nothing is while `may_answer` is not set."""
+    to each post, `stream_problems` one to each GET …/events, and nothing is while `may_answer` is not set."""
 
     def __init__(self) -> None:
         self.signups: dict[str, SignUp] = {}
@@ -71,7 +71,9 @@ class AuthServer:
         self.addresses: list[str] = []  # for whom, as the front says
         self.languages: list[str] = []  # of each post
         self.streams: Counter[str] = Counter()  # open now
+        self.stream_problems: list[web.Response] = []
         self.resumed: list[tuple[str, str]] = []  # signup_id and Last-Event-ID of each GET …/events
+        self.resumed_at: list[float] = []
         self.reads = 0
         self.connections: set[Any] = set()  # those that a post came by
         self._open: set[web.StreamResponse] = set()
@@ -160,6 +162,9 @@ class AuthServer:
             return problem(404)
         seen = request.headers.get("Last-Event-ID", "0")
         self.resumed.append((signup.signup_id, seen))
+        self.resumed_at.append(asyncio.get_running_loop().time())
+        if self.stream_problems:
+            return self.stream_problems.pop(0)
         if signup.is_complete and int(seen) == signup.version:
             return web.Response(status=204)
         return await self._stream(request, signup, [signup.event] if signup.version > int(seen) else [])
