@@ -7,7 +7,7 @@ WORKDIR /app
 COPY requirements.txt .
 RUN pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements.txt
 COPY . .
-# Compiled here, because nothing can be written where it runs. Static files are served from where they are.
+# Compile here, because the running container is read-only. Static files are served from their source folders.
 RUN python -m compileall -q .
 
 FROM python:3.13-slim

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from uuid import UUID
 
 from django import forms
@@ -25,11 +25,8 @@ from authsvc.models import SignUp, UnconfirmedSignUp
 from authsvc.timeline import story_of
 from authsvc.views import in_words
 from eventbus.acts import ActsAdmin
-
-if TYPE_CHECKING:
-    ModelAdmin = admin.ModelAdmin[Any]
-else:
-    ModelAdmin = admin.ModelAdmin
+from runtime.address_admin import ShowsAddresses
+from runtime.mail_addresses import shown_address
 
 # A sign beside the colour: a light must be readable without it.
 _SIGNS = {Status.PENDING: "◌", Status.SUCCESS: "✓", Status.FAIL: "✕"}
@@ -144,7 +141,7 @@ class SignUpAdmin(ActsAdmin):
 
     @admin.display(description=_("email address"))
     def typed_email(self, signup: SignUp) -> str:
-        return signup.email or str(ERASED)
+        return shown_address(signup.email) or str(ERASED)
 
     @admin.display(description=_("trace ID"))
     def trace(self, signup: SignUp) -> str:
@@ -176,16 +173,16 @@ class SignUpAdmin(ActsAdmin):
 
 
 @admin.register(UnconfirmedSignUp)
-class UnconfirmedSignUpAdmin(ModelAdmin):
+class UnconfirmedSignUpAdmin(ShowsAddresses):
     """To look at: only the person confirms, and what nobody confirms deletes itself."""
 
-    list_display = ("user_id", "email", "begun")
+    list_display = ("user_id", "shown_email", "begun")
     search_fields = ("user_id_key",)
     search_help_text = _("A user ID or its beginning.")
     ordering = ("-created_at",)
     sortable_by = ()
     show_full_result_count = False
-    fields = ("user_id", "user_name", "email", "role", "id", "begun")
+    fields = ("user_id", "user_name", "shown_email", "role", "id", "begun")
     readonly_fields = fields
 
     def has_add_permission(self, request: HttpRequest) -> bool:

@@ -24,6 +24,7 @@ from authsvc.identity import USER_ID_BYTES_MAX, normalize_email, user_id_key
 from authsvc.models import Role, User
 from authsvc.two_factor.admin import ResetsTwoFactor
 from eventbus.acts import ActsAdmin
+from runtime.address_admin import ShowsAddresses
 from runtime.restricted_admin import RestrictedAdmin
 from runtime.search import search
 
@@ -94,8 +95,8 @@ class GroupAdmin(ActsAdmin, ChoosesPermissions, DjangoGroupAdmin):
 
 
 @admin.register(User)
-class UserAdmin(ActsAdmin, ResetsTwoFactor, ChoosesPermissions, PasswordEventsAdmin):
-    list_display = ("user_id", "email", "user_name", "role", "is_active", "is_staff", "date_joined")
+class UserAdmin(ActsAdmin, ResetsTwoFactor, ChoosesPermissions, ShowsAddresses, PasswordEventsAdmin):
+    list_display = ("user_id", "shown_email", "user_name", "role", "is_active", "is_staff", "date_joined")
     list_filter = ("role", "is_active", "is_staff", "date_joined")
     search_fields = ("user_id_key", "email", "user_name")
     search_help_text = _("The beginning of a user ID or email address, or part of a name.")

@@ -28,7 +28,7 @@ from authsvc.asgi import (
     send_stream,
 )
 from authsvc.bounded import BoundedPool, QueueFullError
-from authsvc.confirmation import check_token, confirm, keep
+from authsvc.confirmation import confirm, keep, row_of
 from authsvc.confirmation_mail import mail_soon
 from authsvc.headers import asks_for_stream
 from authsvc.hub import StreamHub
@@ -37,7 +37,7 @@ from authsvc.lights import SignUpState
 from authsvc.mail import mail_worker
 from authsvc.metrics import HASHES_WAITING, UNCONFIRMED
 from authsvc.models import Role, SignUp, UnconfirmedSignUp
-from authsvc.problems import Problem, too_many, unavailable
+from authsvc.problems import Problem, too_many, unavailable, wrong_password
 from authsvc.projection import AsyncProjection
 from authsvc.rate_limits import RateLimits, TooManyError
 from authsvc.request_heads import (
@@ -46,11 +46,13 @@ from authsvc.request_heads import (
     not_found,
     peer,
     refuse_plain_http,
+    sender,
     visible_signup,
     wants_took,
 )
 from authsvc.requests import (
     BODY_MAX,
+    Confirmation,
     SignUpRequest,
     check_password_strength,
     read_confirmation,
@@ -155,7 +157,9 @@ class SignUpApi:
         ):
             begin = await self._register(signup_id, request, language(scope))
             # Only once it is answered: which mail it is depends on who exists.
-            then = partial(mail_soon, signup_id, language=language(scope)) if begin[-1].is_unconfirmed else None
+            then = None
+            if begin[-1].is_unconfirmed:
+                then = partial(mail_soon, signup_id, address=sender(scope, signup_id), language=language(scope))
             # A held stream keeps neither what was typed nor the rows (docs/adr/0023).
             del request
             headers = {"Signup-Ticket": issue_ticket(signup_id), "Traceresponse": traceparent(signup_id)}
@@ -191,11 +195,10 @@ class SignUpApi:
     async def _admit(self, scope: HTTPScope, signup_id: UUID, request: SignUpRequest, *, has_key: bool) -> None:
         """Raises Problem where nobody new is taken, or not so many. Who repeats a sign-up that has begun is no new one:
         an answer that got lost may be asked for again, though not any number of times."""
-        address = forwarded_address(header(scope, b"signup-address") or "", signup_id) or peer(scope)
         refusal = _closed()
         if refusal is None:
             try:
-                await self._limits.count(address=address, user_id_key=user_id_key(request.user_id))
+                await self._limits.count(address=sender(scope, signup_id), user_id_key=user_id_key(request.user_id))
             except TooManyError as error:
                 refusal = too_many(error.limit, retry_after=error.retry_after)
         if refusal is not None and not (has_key and await self._may_repeat(signup_id)):
@@ -243,16 +246,29 @@ class SignUpApi:
     async def _confirm(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         document = read_json(await read_body(scope, receive, limit=BODY_MAX), header(scope, b"content-type") or "")
         with override(language(scope)):
-            token = read_confirmation(document)
-        # Here first, where few can wait: a link that was used before needs no turn of the writer's.
-        await self._read(lambda: check_token(token))
-        registration = await self._writer.confirm(lambda: confirm(token))
+            confirmation = read_confirmation(document)
+            await self._check_confirmation(confirmation)
+        registration = await self._writer.confirm(lambda: confirm(confirmation.token))
         UNCONFIRMED.labels("confirmed").inc()
         state = registration.state
         # Wakes whoever watches it, on whatever instance.
         await self._projection.copy(state)
         headers = {"Signup-Ticket": issue_ticket(state.signup_id), "Traceresponse": traceparent(state.signup_id)}
         await send_json(send, HTTPStatus.OK, state.as_wire(with_took=wants_took(scope)), headers=headers)
+
+    async def _check_confirmation(self, confirmation: Confirmation) -> None:
+        """Raises Problem unless the token works and the password is the one that was chosen at its sign-up: whoever
+        reads the mail may not be the one who signed up. No user is looked for."""
+        # Here, where few can wait: a link that was used before needs no turn of the writer's.
+        row = await self._read(lambda: row_of(confirmation.token))
+        if self._hashers.is_full:
+            raise QueueFullError
+        try:
+            await self._limits.count_confirmation(row.id)
+        except TooManyError as error:
+            raise too_many(error.limit, retry_after=error.retry_after) from error
+        if not await self._hash(lambda: check_password(confirmation.password, row.password)):
+            raise wrong_password()
 
     async def _is_same(self, request: SignUpRequest, signup: SignUp | UnconfirmedSignUp) -> bool:
         """Whether a repeated request says what the first one said; of the password only its hash is kept."""

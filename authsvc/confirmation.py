@@ -60,13 +60,15 @@ def keep(new: NewSignUp) -> tuple[UnconfirmedSignUp | SignUp, bool]:
 
 
 def _keep(new: NewSignUp) -> tuple[UnconfirmedSignUp | SignUp, bool]:
-    # In this order: a confirmation that commits in between has deleted the one and saved the other.
+    # In this order: whoever commits the user in between has saved the sign-up too, and a confirmation that commits in
+    # between has deleted the one row and saved the other.
+    is_taken = User.objects.filter(owner_signup_id=new.signup_id).exists()
     earlier = (
         UnconfirmedSignUp.objects.filter(id=new.signup_id).first() or SignUp.objects.filter(id=new.signup_id).first()
     )
     if earlier is not None:
         return earlier, False
-    if User.objects.filter(owner_signup_id=new.signup_id).exists():
+    if is_taken:
         raise KeyTakenError
     return UnconfirmedSignUp.objects.create(**new.columns()), True
 
@@ -94,6 +96,7 @@ def read_token(token: str) -> tuple[UUID, datetime]:
 
 def confirm(token: str) -> Registration:
     """Registers the sign-up that the token confirms, exactly once. Raises Problem, or what register_users() raises.
+    The caller has compared the password, which takes too long for a transaction and never changes in a row.
 
     Of several that confirm at the same time, one deletes the row; the others wait for it and find none.
     """
@@ -101,11 +104,13 @@ def confirm(token: str) -> Registration:
     return atomically(lambda: _confirm(signup_id, created_at), using=DATABASE)
 
 
-def check_token(token: str) -> None:
-    """Raises Problem where the token confirms nothing now."""
+def row_of(token: str) -> UnconfirmedSignUp:
+    """The row that the token confirms. Raises Problem where that is none now."""
     signup_id, created_at = read_token(token)
-    if not UnconfirmedSignUp.objects.filter(id=signup_id, created_at=created_at).exists():
+    row = UnconfirmedSignUp.objects.filter(id=signup_id, created_at=created_at).first()
+    if row is None:
         raise _gone(signup_id)
+    return row
 
 
 def _confirm(signup_id: UUID, created_at: datetime) -> Registration:

@@ -13,14 +13,14 @@ from authsvc.models import UnconfirmedSignUp, User
 from authsvc.rate_limits import TooManyError, attempt_limits
 
 
-def mail_soon(signup_id: UUID, *, language: str) -> None:
-    """Mails what there is to do about this sign-up. Call it once the request is answered: which mail it is depends on
-    who exists, and no answer may."""
-    send_later(partial(compose, signup_id), language=language)
+def mail_soon(signup_id: UUID, *, address: str | None, language: str) -> None:
+    """Mails what there is to do about this sign-up, which came from this network address. Call it once the request is
+    answered: which mail it is depends on who exists, and no answer may."""
+    send_later(partial(compose, signup_id, address=address), language=language)
 
 
-def compose(signup_id: UUID) -> EmailMessage | None:
-    """The mail, in the language that is active. None where the sign-up is no longer unconfirmed, or its address has had
+def compose(signup_id: UUID, *, address: str | None) -> EmailMessage | None:
+    """The mail, in the language that is active. None where the sign-up is no longer unconfirmed, or its mailbox has had
     enough mails in the last hour."""
     unconfirmed = UnconfirmedSignUp.objects.filter(id=signup_id).first()
     if unconfirmed is None:
@@ -28,7 +28,7 @@ def compose(signup_id: UUID) -> EmailMessage | None:
     has_account = User.objects.filter(email=unconfirmed.email).exists()
     is_id_taken = User.objects.filter(user_id_key=unconfirmed.user_id_key).exists()
     try:
-        attempt_limits().count_mail("confirm", email=unconfirmed.email)
+        attempt_limits().count_mail("confirm", email=unconfirmed.email, address=address)
     except TooManyError:
         return None
     if has_account:

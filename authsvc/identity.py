@@ -11,7 +11,8 @@ from django.core.exceptions import ValidationError
 from django.utils.translation import gettext_lazy as _
 
 from authsvc.invisible import hides_something, is_hidden
-from authsvc.lookalikes import looks_reserved, mixes_digits, mixes_scripts
+from authsvc.lookalikes import looks_reserved
+from runtime.scripts import mixes_digits, mixes_scripts
 from runtime.untrusted import is_longer_than
 
 USER_ID_MIN: Final = 2

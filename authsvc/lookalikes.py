@@ -1,5 +1,4 @@
-"""Which scripts a userId is written in, and what it looks like (docs/adr/0039): Unicode's data, as
-confusable-homoglyphs has it.
+"""What a userId looks like (docs/adr/0039), by Unicode's data as confusable-homoglyphs has it.
 
 The data is loaded with the first text beyond ASCII: that takes 80 ms and 18 MB, which most roles never need.
 """
@@ -11,13 +10,6 @@ from typing import Final
 
 from django.conf import settings
 
-# Sets of scripts that are written together: the level "highly restrictive" of UTS 39, 5.2.
-_WRITTEN_TOGETHER: Final = (
-    frozenset({"LATIN", "HAN", "HIRAGANA", "KATAKANA"}),
-    frozenset({"LATIN", "HAN", "BOPOMOFO"}),
-    frozenset({"LATIN", "HAN", "HANGUL"}),
-)
-_OF_ANY_SCRIPT: Final = frozenset({"COMMON", "INHERITED"})
 # Digits that pass for letters; i and l are alike too. What only separates is left out.
 _PASSES_FOR: Final = str.maketrans("01i3457", "olleast", "._-")
 
@@ -25,18 +17,6 @@ _PASSES_FOR: Final = str.maketrans("01i3457", "olleast", "._-")
 _LATIN_SHAPES: Final = re.compile(
     r"LATIN (?:SMALL LETTER|CAPITAL LETTER|LETTER SMALL CAPITAL) (?P<letter>[A-Z])(?: WITH .+)?"
 )
-
-
-def mixes_scripts(text: str) -> bool:
-    """Whether the text has letters of scripts that are not written together."""
-    scripts = {_script_of(character) for character in text} - _OF_ANY_SCRIPT
-    return len(scripts) > 1 and not any(scripts <= together for together in _WRITTEN_TOGETHER)
-
-
-def mixes_digits(text: str) -> bool:
-    """Whether the text has decimal digits of two scripts: some look like digits of another value."""
-    zeros = {ord(character) - unicodedata.decimal(character) for character in text if character.isdecimal()}
-    return len(zeros) > 1
 
 
 def looks_reserved(user_id: str) -> bool:
@@ -60,14 +40,6 @@ def _look_of(text: str) -> str:
 
 def _without_marks(text: str) -> str:
     return "".join(each for each in unicodedata.normalize("NFD", text) if not unicodedata.combining(each))
-
-
-@lru_cache(maxsize=4096)
-def _script_of(character: str) -> str:
-    from confusable_homoglyphs import categories
-
-    script: str = categories.alias(character)
-    return script
 
 
 @lru_cache(maxsize=4096)

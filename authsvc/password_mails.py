@@ -31,7 +31,7 @@ def _reset_mail(email: str, address: str | None) -> EmailMessage | None:
         log_security_event("password_reset_requested", address=address, detail="no account has this email address")
         return None
     try:
-        attempt_limits().count_mail("reset", email=user.email)
+        attempt_limits().count_mail("reset", email=user.email, address=address)
     except TooManyError as reached:
         # The answer has been given, and is the same.
         log_security_event("password_reset_throttled", subject=user.user_id, address=address, detail=reached.limit)

@@ -5,6 +5,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
+from django.utils.translation import gettext as _
 
 
 class FieldError(msgspec.Struct, frozen=True):
@@ -56,6 +57,7 @@ _LIMITS: Final = {
     "address": ("/problems/limit-address", "Too many sign-ups came from your address in the last minute."),
     "user_id": ("/problems/limit-user-id", "Too many sign-ups asked for this userId in the last minute."),
     "total": ("/problems/limit-total", "Too many people sign up just now."),
+    "failed_confirm": ("/problems/limit-password", "Too many passwords were tried for this sign-up."),
     "held": ("/problems/limit-streams", "Too many streams are open for this sign-up or from your address."),
 }
 
@@ -73,6 +75,13 @@ def expired_link() -> Problem:
 def used_link() -> Problem:
     """This sign-up is confirmed already."""
     return Problem(HTTPStatus.CONFLICT, "This token was used before.", kind="/problems/link-used")
+
+
+def wrong_password() -> Problem:
+    """The token is right, but whoever signed up chose another password."""
+    error = FieldError(pointer="/userPw", detail=_("This is not the password that was chosen at this sign-up."))
+    words = "The password is not that of the sign-up."
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, words, kind="/problems/wrong-password", errors=[error])
 
 
 def unavailable(detail: str, *, retry_after: int = 2) -> Problem:

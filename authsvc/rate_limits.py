@@ -1,8 +1,6 @@
-"""How many sign-ups are taken in a minute: from one address, for one user ID, and in all (docs/adr/0027); and how many
-logins and requests for a new password, from one address (docs/adr/0033), and failed logins to one account from one
-address (docs/adr/0045); and how many mails that strangers may ask for go to one mailbox in an hour (docs/adr/0042)."""
+"""The rate limits: of sign-ups (docs/adr/0027), of logins and requests for a new password (0033), of failed logins
+(0045), and of passwords tried at a confirmation link and mails that strangers can ask for (0042)."""
 
-import logging
 import time
 from functools import cache
 from math import ceil
@@ -14,28 +12,25 @@ from limits.aio.storage import RedisStorage as AsyncRedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter as AsyncSlidingWindows
 from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
-from redis.exceptions import RedisError
 
 from authsvc.metrics import LIMITED, UNLIMITED
-from livesettings.redis_clients import redis_client, redis_pool
+from livesettings.redis_clients import ANSWERS_WITHIN, REDIS_ERRORS, CircuitBreaker, redis_client, redis_pool
 from livesettings.values import live
 from runtime.addresses import network_of
-
-logger = logging.getLogger(__name__)
 
 # Repetitions of one sign-up that are taken in a minute although a limit is reached.
 REPETITIONS: Final = RateLimitItemPerMinute(6)
 CONNECTIONS: Final = 16
-# Seconds that Redis may take, and for which it is not asked again after it did not answer.
-REDIS_TIMEOUT: Final = 0.5
-AWAY_PAUSE: Final = 1.0
 KEY_PREFIX: Final = "rate"
 
 Attempt = Literal["login", "password"]
 Mail = Literal["confirm", "reset"]
-Limit = Literal["address", "user_id", "total", "failed_login"] | Attempt | Mail
-# Minutes in which the failed logins to one account from one address are counted.
+Limit = Literal["address", "user_id", "total", "failed_login", "failed_confirm"] | Attempt | Mail
+# Minutes in which the failed logins to one account from one address are counted, and the wrong passwords at one link.
 FAILED_LOGINS_IN: Final = 15
+# The mails to one mailbox in all, as a multiple of those that one address may ask for: a stranger at one address cannot
+# use up what the mailbox's owner may ask for, and strangers at many addresses cannot fill the mailbox.
+MAILS_IN_ALL: Final = 4
 
 
 class TooManyError(Exception):
@@ -52,32 +47,15 @@ def _reached(limit: Limit, window: WindowStats) -> TooManyError:
     return TooManyError(limit, max(1, ceil(window.reset_time - time.time())))
 
 
-class _OpenWithoutRedis:
-    """Where Redis is away everybody is let through, and it is not asked again for a while."""
-
-    _what: str
-    _ask_again_at = 0.0
-
-    @property
-    def _is_away(self) -> bool:
-        return time.monotonic() < self._ask_again_at
-
-    def _let_through(self, error: Exception) -> None:
-        UNLIMITED.inc()
-        self._ask_again_at = time.monotonic() + AWAY_PAUSE
-        logger.warning("Redis is away, so %s are let through uncounted: %s", self._what, error)
-
-
-class RateLimits(_OpenWithoutRedis):
-    """Counts sign-ups in Redis, in sliding windows, over all processes.
+class RateLimits:
+    """Counts sign-ups in Redis, in sliding windows, over all processes. While Redis is away, lets everybody through.
 
     For one event loop. Each limit that is set costs one round trip; one that is reached spares those after it.
     """
 
-    _what = "sign-ups"
-
     def __init__(self) -> None:
-        self._pool = redis_pool(REDIS_TIMEOUT, connections=CONNECTIONS)
+        self._breaker = CircuitBreaker("sign-ups are let through uncounted")
+        self._pool = redis_pool(ANSWERS_WITHIN, connections=CONNECTIONS)
         # The pool has the address, which may be a Unix socket's.
         storage = AsyncRedisStorage(
             "async+redis://", implementation="redispy", key_prefix=KEY_PREFIX, connection_pool=cast("Any", self._pool)
@@ -100,35 +78,43 @@ class RateLimits(_OpenWithoutRedis):
             if amount and counted:
                 await self._hit(limit, RateLimitItemPerMinute(amount), counted)
 
+    async def count_confirmation(self, signup_id: UUID) -> None:
+        """Counts a password that is tried at this sign-up's link, from wherever, before it is looked at. Raises
+        TooManyError where so many were tried as may fail at a login."""
+        if live.RATE_LIMIT_FAILED_LOGIN:
+            await self._hit("failed_confirm", _failed_logins(), str(signup_id))
+
     async def count_repetition(self, signup_id: UUID) -> bool:
         """Whether a sign-up that has begun may be posted once more, although a limit is reached."""
-        try:
-            return await self._windows.hit(REPETITIONS, "repetition", str(signup_id))
-        except (RedisError, OSError) as error:
-            self._let_through(error)
-            return True
+        return await self._full_window(REPETITIONS, "repetition", str(signup_id)) is None
 
-    async def _hit(self, limit: Limit, item: RateLimitItemPerMinute, counted: str) -> None:
-        if self._is_away:
+    async def _hit(self, limit: Limit, item: RateLimitItem, *counted: str) -> None:
+        if (window := await self._full_window(item, limit, *counted)) is not None:
+            raise _reached(limit, window)
+
+    async def _full_window(self, item: RateLimitItem, *counted: str) -> WindowStats | None:
+        """Counts one more. The window where that is too many, and None where it is not or where Redis is away."""
+        if self._breaker.is_open:
             UNLIMITED.inc()
-            return
+            return None
+        window = None
         try:
-            if await self._windows.hit(item, limit, counted):
-                return
-            window = await self._windows.get_window_stats(item, limit, counted)
-        except (RedisError, OSError) as error:
-            self._let_through(error)
-            return
-        raise _reached(limit, window)
+            if not await self._windows.hit(item, *counted):
+                window = await self._windows.get_window_stats(item, *counted)
+        except REDIS_ERRORS as error:
+            UNLIMITED.inc()
+            self._breaker.note_failure(error)
+            return None
+        self._breaker.note_success()
+        return window
 
 
-class AttemptLimits(_OpenWithoutRedis):
-    """The same for logins, requests for a new password, and confirmation mails. For threads."""
-
-    _what = "logins and new passwords"
+class AttemptLimits:
+    """The same for logins, requests for a new password, and mails that strangers may ask for. For threads."""
 
     def __init__(self) -> None:
-        pool = redis_client(REDIS_TIMEOUT).connection_pool
+        self._breaker = CircuitBreaker("logins and new passwords are let through uncounted")
+        pool = redis_client(ANSWERS_WITHIN).connection_pool
         storage = RedisStorage("redis://", key_prefix=KEY_PREFIX, connection_pool=pool)
         self._windows = SlidingWindowCounterRateLimiter(storage)
 
@@ -146,33 +132,44 @@ class AttemptLimits(_OpenWithoutRedis):
 
     def forget_logins(self, account: str, *, address: str) -> None:
         """The password was right: what came before it was its owner."""
-        if not (live.RATE_LIMIT_FAILED_LOGIN and address) or self._is_away:
+        if not (live.RATE_LIMIT_FAILED_LOGIN and address) or self._breaker.is_open:
             return
         try:
             self._windows.clear(_failed_logins(), "failed_login", account, network_of(address))
-        except (RedisError, OSError) as error:
-            self._let_through(error)
+        except REDIS_ERRORS as error:
+            self._breaker.note_failure(error)
 
-    def count_mail(self, kind: Mail, *, email: str) -> None:
-        """Counts a mail of this kind. Raises TooManyError where the mailbox has had enough of them in the last hour."""
+    def count_mail(self, kind: Mail, *, email: str, address: str | None) -> None:
+        """Counts a mail of this kind that somebody at this address asked for. Raises TooManyError where the mailbox has
+        had enough of them in the last hour, through that address or in all."""
+        amount = live.RATE_LIMIT_CONFIRM
+        if not amount:
+            return
         # What follows a plus sign in front of the @ leads to the same mailbox at most providers.
         local, _at, domain = email.rpartition("@")
-        if live.RATE_LIMIT_CONFIRM:
-            mailbox = f"{local.partition('+')[0]}@{domain}"
-            self._hit(kind, RateLimitItemPerHour(live.RATE_LIMIT_CONFIRM), mailbox)
+        mailbox = f"{local.partition('+')[0]}@{domain}"
+        self._hit(kind, RateLimitItemPerHour(amount), mailbox, network_of(address) if address else "unknown")
+        self._hit(kind, RateLimitItemPerHour(MAILS_IN_ALL * amount), mailbox)
 
     def _hit(self, limit: Limit, item: RateLimitItem, *counted: str) -> None:
-        if self._is_away:
+        if (window := self._full_window(item, limit, *counted)) is not None:
+            raise _reached(limit, window)
+
+    def _full_window(self, item: RateLimitItem, *counted: str) -> WindowStats | None:
+        """Counts one more. The window where that is too many, and None where it is not or where Redis is away."""
+        if self._breaker.is_open:
             UNLIMITED.inc()
-            return
+            return None
+        window = None
         try:
-            if self._windows.hit(item, limit, *counted):
-                return
-            window = self._windows.get_window_stats(item, limit, *counted)
-        except (RedisError, OSError) as error:
-            self._let_through(error)
-            return
-        raise _reached(limit, window)
+            if not self._windows.hit(item, *counted):
+                window = self._windows.get_window_stats(item, *counted)
+        except REDIS_ERRORS as error:
+            UNLIMITED.inc()
+            self._breaker.note_failure(error)
+            return None
+        self._breaker.note_success()
+        return window
 
 
 def _failed_logins() -> RateLimitItem:

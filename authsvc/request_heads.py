@@ -11,7 +11,7 @@ from structlog.contextvars import bind_contextvars
 from authsvc.asgi import header
 from authsvc.headers import preferences
 from authsvc.problems import Problem
-from authsvc.tickets import is_from_front, opens
+from authsvc.tickets import forwarded_address, is_from_front, opens
 from eventbus.tracing import trace_id_in
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,11 @@ def peer(scope: HTTPScope) -> str | None:
     """The client's address. Behind TRUSTED_PROXIES, the application has put the one that they name in its place."""
     client = scope.get("client")
     return client[0] if client else None
+
+
+def sender(scope: HTTPScope, signup_id: UUID) -> str | None:
+    """The address of the person who posts this sign-up: the front signs it for those who use the form."""
+    return forwarded_address(header(scope, b"signup-address") or "", signup_id) or peer(scope)
 
 
 def name_in_log(scope: HTTPScope, signup_id: UUID) -> None:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 from uuid import UUID
@@ -30,6 +30,9 @@ NAME_SHOWN: Final = 100
 _UUID: Final = "[0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}"
 _KEY: Final = re.compile(rf'(?P<plain>{_UUID})|"(?P<quoted>{_UUID})"')
 
+# How a field is normalised, and then validated.
+_Rule = tuple[Callable[[str], str], Callable[[str], None]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignUpRequest:
@@ -43,6 +46,14 @@ class SignUpRequest:
 
     def __repr__(self) -> str:
         return f"SignUpRequest(user_id={self.user_id!r})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmation:
+    """The fields of one confirmation: the token of the link, and the password that was chosen at the sign-up."""
+
+    token: str
+    password: str = field(repr=False)
 
 
 def read_json(body: bytes, content_type: str) -> Mapping[str, Any]:
@@ -90,47 +101,39 @@ def read_idempotency_key(header: str | None) -> UUID:
 
 
 def read_signup(document: Mapping[str, Any]) -> SignUpRequest:
-    """The checked fields of the body. Raises Problem 422 that names every field that is wrong."""
-    errors: list[FieldError] = []
+    """The checked fields of `POST /user`. Raises Problem 422 that names every field that is wrong."""
+    fields = _read_fields({"role": Role.USER.value, **document}, _SIGNUP)
+    return SignUpRequest(
+        user_id=fields["userId"],
+        email=fields["email"],
+        user_name=fields["userName"],
+        role=fields["role"],
+        password=fields["userPw"],
+    )
 
-    def field(name: str, normalize: Callable[[str], str], validate: Callable[[str], None]) -> str:
+
+def read_confirmation(document: Mapping[str, Any]) -> Confirmation:
+    """The checked fields of `POST /user/confirmations`. Raises Problem 422 that names every field that is wrong."""
+    fields = _read_fields(document, _CONFIRMATION)
+    return Confirmation(token=fields["token"], password=fields["userPw"])
+
+
+def _read_fields(document: Mapping[str, Any], rules: Mapping[str, _Rule]) -> dict[str, str]:
+    errors: list[FieldError] = []
+    fields: dict[str, str] = {}
+    for name, (normalize, validate) in rules.items():
         try:
-            text = normalize(_text(document, name))
-            validate(text)
+            fields[name] = normalize(_text(document, name))
+            validate(fields[name])
         except ValidationError as error:
             errors.extend(FieldError(pointer=f"/{name}", detail=message) for message in error.messages)
-            return ""
-        return text
-
-    request = SignUpRequest(
-        user_id=field("userId", identity.normalize_user_id, _validate_new_user_id),
-        email=field("email", identity.normalize_email, identity.validate_address),
-        user_name=field("userName", str.strip, identity.validate_user_name),
-        role=field("role", str, _validate_role) if "role" in document else Role.USER.value,
-        password=field("userPw", str, validate_length),
-    )
-    known = ("userId", "email", "userName", "role", "userPw")
-    unknown = [name for name in document if name not in known]
+    unknown = [name for name in document if name not in rules]
     errors += [
         FieldError(pointer=_pointer(name), detail=_("There is no such field.")) for name in unknown[:UNKNOWN_MAX]
     ]
     if errors:
         raise _invalid(errors)
-    return request
-
-
-def read_confirmation(document: Mapping[str, Any]) -> str:
-    """The token of a confirmation. Raises Problem 422."""
-    errors = [
-        FieldError(pointer=_pointer(name), detail=_("There is no such field.")) for name in document if name != "token"
-    ]
-    try:
-        token = _text(document, "token")
-    except ValidationError as error:
-        errors = [FieldError(pointer="/token", detail=message) for message in error.messages] + errors
-    if errors:
-        raise _invalid(errors[:UNKNOWN_MAX])
-    return token
+    return fields
 
 
 def check_password_strength(request: SignUpRequest) -> None:
@@ -211,3 +214,17 @@ def _validate_new_user_id(text: str) -> None:
 def _validate_role(text: str) -> None:
     if text not in Role.values:
         raise ValidationError(_("Use one of %(roles)s."), params={"roles": ", ".join(Role.values)})
+
+
+def _validate_nothing(text: str) -> None:
+    """For a token, whose signature is checked later."""
+
+
+_SIGNUP: Final[Mapping[str, _Rule]] = {
+    "userId": (identity.normalize_user_id, _validate_new_user_id),
+    "email": (identity.normalize_email, identity.validate_address),
+    "userName": (str.strip, identity.validate_user_name),
+    "role": (str, _validate_role),
+    "userPw": (str, validate_length),
+}
+_CONFIRMATION: Final[Mapping[str, _Rule]] = {"token": (str, _validate_nothing), "userPw": (str, validate_length)}

@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
-from django.views.generic import FormView, TemplateView
+from django.views.generic import TemplateView
 
 from authsvc.forms import LoginForm, OwnPasswordChangeForm, PasswordResetForm, told_when
 from authsvc.lights import Light, Status
@@ -24,7 +24,9 @@ from authsvc.password_mails import send_reset_link
 from authsvc.requests import complaints
 from authsvc.tickets import USER_ID_COOKIE, user_id_of
 from authsvc.two_factor.login import TwoStepLoginView
+from authsvc.typed import KeepsTyped
 from livesettings.values import live
+from runtime.mail_addresses import shown_address
 from runtime.security_log import address_of, log_security_event, log_security_event_of
 
 STATUSES: Final = {
@@ -49,7 +51,7 @@ class AccountView(LoginRequiredMixin, TemplateView):
         user = cast(User, self.request.user)
         signup = SignUp.objects.filter(id=user.owner_signup_id).first()
         lights = list(_shown(signup.state.lights)) if signup else []
-        return super().get_context_data(lights=lights, signup=signup, **kwargs)
+        return super().get_context_data(address=shown_address(user.email), lights=lights, signup=signup, **kwargs)
 
 
 def in_words(light: Light) -> Any:
@@ -99,7 +101,7 @@ class PasswordChangeView(SuccessMessageMixin, django_views.PasswordChangeView): 
         return told_when(super().dispatch(*args, **kwargs))
 
 
-class LoginView(TwoStepLoginView):
+class LoginView(KeepsTyped, TwoStepLoginView):
     template_name = "authsvc/login.html"
     authentication_form = LoginForm
 
@@ -107,7 +109,7 @@ class LoginView(TwoStepLoginView):
         return {"username": user_id_of(self.request.COOKIES)}
 
     def get_form(self, form_class: Any = None) -> AuthenticationForm:
-        form = super().get_form(form_class)
+        form = cast(AuthenticationForm, super().get_form(form_class))
         if form.initial["username"]:
             # The first field that is still empty.
             form.fields["username"].widget.attrs.pop("autofocus", None)
@@ -123,7 +125,7 @@ class LoginView(TwoStepLoginView):
         return told_when(super().dispatch(*args, **kwargs))
 
 
-class PasswordResetView(django_views.PasswordContextMixin, FormView):  # type: ignore[type-arg]  # the same
+class PasswordResetView(django_views.PasswordContextMixin, KeepsTyped):
     """Takes the same time whether an account has the address or not (docs/adr/0044)."""
 
     form_class = PasswordResetForm

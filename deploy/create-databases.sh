@@ -1,13 +1,13 @@
 #!/bin/sh
-# Makes for each service a database, the role that owns it, and the role that works with it. compose.yaml runs this before
-# each migration. It changes nothing that is as it should be, so an installation that an earlier version made (where the
-# service's role owned everything) gets the same rights, and a changed password takes effect.
+# Creates a database, an owner role and a run-time role for each service. compose.yaml runs this before each migration. The
+# script is idempotent: an installation of an earlier version (in which the service's role owned everything) gets the same
+# rights, and a changed password takes effect.
 #
 #   <service>_owner  owns the database and its tables. Only migrations log in as this role.
-#   <service>        reads and writes rows. It can't create, change, empty or drop a table, and can't connect elsewhere.
+#   <service>        reads and writes rows. It can't create, alter, truncate or drop tables, nor connect to other databases.
 #
-# Needs psql as a superuser (PGHOST, PGUSER, PGPASSWORD), and <SERVICE>_DATABASE_PASSWORD and <SERVICE>_OWNER_PASSWORD for
-# each of SERVICES.
+# It needs psql with a superuser (PGHOST, PGUSER, PGPASSWORD), and <SERVICE>_DATABASE_PASSWORD and <SERVICE>_OWNER_PASSWORD
+# for each of SERVICES.
 set -eu
 
 # PUBLIC, which every role belongs to, may connect to any database unless that is revoked.
@@ -17,8 +17,8 @@ SQL
 
 for service in ${SERVICES:-auth chat customer}; do
     upper=$(echo "$service" | tr '[:lower:]' '[:upper:]')
-    # psql quotes its variables, so that a password may hold any character here. From the environment, not the command
-    # line, which every process of the host can read.
+    # psql quotes its variables, so a password may contain any character here. Passwords come from the environment, because
+    # every process on the host can read command lines.
     SERVICE_PASSWORD=$(printenv "${upper}_DATABASE_PASSWORD") OWNER_PASSWORD=$(printenv "${upper}_OWNER_PASSWORD") \
         psql -v ON_ERROR_STOP=1 -q -d postgres -v service="$service" -v owner="${service}_owner" <<'SQL'
 \getenv service_password SERVICE_PASSWORD
@@ -34,13 +34,13 @@ REVOKE ALL ON DATABASE :"service" FROM PUBLIC;
 
 \connect :"service"
 BEGIN;
--- Tables, sequences and the database itself, where an earlier version gave them to the service's role.
+-- Tables, sequences and the database itself, if an earlier version made the service's role their owner.
 REASSIGN OWNED BY :"service" TO :"owner";
 ALTER DATABASE :"service" OWNER TO :"owner";
 REVOKE ALL ON DATABASE :"service" FROM :"service";
 GRANT CONNECT ON DATABASE :"service" TO :"service";
 
--- Before PostgreSQL 15, PUBLIC may create tables in this schema.
+-- Before PostgreSQL 15, PUBLIC could create tables in this schema.
 REVOKE ALL ON SCHEMA public FROM PUBLIC, :"service";
 GRANT USAGE, CREATE ON SCHEMA public TO :"owner";
 GRANT USAGE ON SCHEMA public TO :"service";
@@ -48,7 +48,7 @@ GRANT USAGE ON SCHEMA public TO :"service";
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM :"service";
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO :"service";
 GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO :"service";
--- The same for what later migrations create.
+-- The same rights on tables and sequences of later migrations.
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO :"service";
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public GRANT USAGE, SELECT ON SEQUENCES TO :"service";

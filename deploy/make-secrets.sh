@@ -1,5 +1,5 @@
 #!/bin/sh
-# Adds to .env a random value for each secret that compose.yaml needs and .env lacks; what is there stays as it is.
+# Adds a random value to .env for each secret that compose.yaml requires and .env lacks. Existing values stay unchanged.
 set -eu
 cd "$(dirname "$0")/.."
 umask 077

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Starts the Redis or Valkey that the arguments name, with these users and no other:
+# Starts the Redis or Valkey server given as arguments, with only these users:
 #
-#   auth         web, auth's consumer, relay, dead letters, purge: every key, but nothing that concerns the server
-#   participant  chat and customer: they report that they run
+#   auth         web, auth's consumer, relay, dead letters, purge: every key, but no server commands
+#   participant  chat and customer: they only register their processes
 #
-# Needs REDIS_AUTH_PASSWORD and REDIS_PARTICIPANT_PASSWORD, of letters and digits.
+# It needs REDIS_AUTH_PASSWORD and REDIS_PARTICIPANT_PASSWORD, which may contain letters and digits.
 set -eu
 umask 077
 users=$(mktemp)

@@ -111,8 +111,11 @@ class LiveSettings(msgspec.Struct, kw_only=True):
         Meta(
             ge=0,
             le=1_000_000,
-            title=_("Confirmation mails an hour to one address"),
-            description=_("0: any number. A sign-up over the limit is answered as any other, but no mail is sent."),
+            title=_("Confirmation and reset mails an hour"),
+            description=_(
+                "Of each kind, to one mailbox, at the request of one network address; at the request of all together, "
+                "four times as many. 0: any number. A request over the limit is answered as any other."
+            ),
         ),
     ]
     RELAY_FIRST_PAUSE: Annotated[

@@ -14,13 +14,14 @@ from django.utils.translation import ngettext
 from eventbus.acts import ActsAdmin
 from participant.identity import USER_ID_BYTES_MAX, normalize_email, user_id_key
 from participant.models import ParticipantUser
+from runtime.address_admin import ShowsAddresses
 from runtime.search import search
 
 
-class ParticipantUserAdmin(ActsAdmin):
+class ParticipantUserAdmin(ActsAdmin, ShowsAddresses):
     """Register a subclass, or this class itself, with each concrete model."""
 
-    list_display = ("user_id", "email", "user_name", "role", "is_active", "created_at")
+    list_display = ("user_id", "shown_email", "user_name", "role", "is_active", "created_at")
     list_filter = ("is_active", "role", "created_at")
     search_fields = ("user_id_key", "email", "user_name", "signup_id", "owner_signup_id")
     search_help_text = _("Part of a user ID, an email address or a name, or a whole sign-up ID.")

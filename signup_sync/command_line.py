@@ -50,9 +50,9 @@ def run(arguments: Sequence[str]) -> int:
     """Runs the command. Prints one line for what the person or the installation must put right."""
     try:
         # Within reach of the handlers below: it takes half a second, in which somebody may press Ctrl-C.
-        from django.core.management import execute_from_command_line
+        from signup_sync.strict_commands import StrictCommands
 
-        execute_from_command_line(list(arguments))
+        StrictCommands(list(arguments)).execute()
     except SystemExit as end:
         return exit_code(end)
     except Exception as error:

@@ -16,6 +16,9 @@ import httptools
 from django.conf import settings
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Response
+from websockets.server import ServerProtocol
+from websockets.typing import StatusLike
 
 from signup_sync.security_headers import security_headers
 
@@ -332,8 +335,25 @@ class Joined:
             self._transport.write(b"".join(pieces))
 
 
+class Handshake(ServerProtocol):
+    """The library's handshake, with the security headers on whatever refuses it, by the library or by uvicorn."""
+
+    def reject(self, status: StatusLike, text: str) -> Response:
+        response = super().reject(status, text)
+        # As in Http._answer, the scheme is not known here.
+        for name, value in security_headers(is_secure=True):
+            response.headers[name.decode("ascii")] = value.decode("ascii")
+        return response
+
+
 class Socket(WebSocketsSansIOProtocol):
     """uvicorn's keeps the parsed handshake for as long as the socket is open, 2 KiB."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.conn = Handshake(
+            extensions=self.conn.available_extensions, max_size=self.config.ws_max_size, logger=self.logger
+        )
 
     def start_keepalive(self) -> None:
         super().start_keepalive()
@@ -351,5 +371,6 @@ class Socket(WebSocketsSansIOProtocol):
             # Http passes on a whole handshake. The library refuses this one, some without an answer, and uvicorn would
             # hold the connection.
             answer = b"".join(self.conn.data_to_send())
-            self.transport.write(answer or STATUS_LINE[HTTPStatus.BAD_REQUEST] + b"content-length: 0\r\n\r\n")
+            refusal = self.conn.reject(HTTPStatus.BAD_REQUEST, _WHY[HTTPStatus.BAD_REQUEST])
+            self.transport.write(answer or refusal.serialize())
             self.transport.close()

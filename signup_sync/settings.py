@@ -36,8 +36,6 @@ PRODUCTION = env.bool("PRODUCTION", default=False)
 # Django's debug pages, refused with PRODUCTION. Default: false, also for `make run`: what a developer sees is what a
 # user sees.
 DEBUG = env.bool("DEBUG", default=False)
-if PRODUCTION:
-    production.check_debug(DEBUG)
 # Where the embedded default keeps its databases, secret key and sockets. Default: var/ beside manage.py.
 DATA_DIR = Path(env.str("DATA_DIR", default=str(BASE_DIR / "var")))
 
@@ -82,13 +80,9 @@ def required_in_production(name: str, default: Any, read: Callable[..., Any] = e
 # Signs sessions, tickets and cookies: 50 random characters or more. In production it has no default, and processes that
 # sign (`manage.py serve`) don't start without it; the others need none. Elsewhere it is made once, in DATA_DIR.
 SECRET_KEY = env.str("SECRET_KEY", default="") or ("" if PRODUCTION else local_secret())
-if PRODUCTION and SECRET_KEY:
-    production.check_secret_key(SECRET_KEY)
 # Host names that this installation answers to, comma-separated; PUBLIC_URL's is always one of them.
 ALLOWED_HOSTS: list[str] = required_in_production("ALLOWED_HOSTS", ["127.0.0.1", "localhost", "[::1]"], read=env.list)
 checks.check_allowed_hosts(ALLOWED_HOSTS)
-if PRODUCTION:
-    production.check_hosts(ALLOWED_HOSTS)
 # Where the front posts: the gateway's address. Without a gateway, the one instance itself.
 GATEWAY_URL = checks.read_http_url(
     "GATEWAY_URL", required_in_production("GATEWAY_URL", RUNNING_HERE.get("GATEWAY_URL", "http://127.0.0.1:8000"))
@@ -96,9 +90,9 @@ GATEWAY_URL = checks.read_http_url(
 # The address under which people reach the pages, scheme://host[:port], https in production: the links in mails lead
 # there, whatever host a request was made to, and plain HTTP is sent on to it. Default: GATEWAY_URL, which is the one
 # address of `make run`.
-PUBLIC_URL = production.read_public_url(required_in_production("PUBLIC_URL", GATEWAY_URL), production=PRODUCTION)
-if production.host_of(PUBLIC_URL) not in ALLOWED_HOSTS:
-    ALLOWED_HOSTS.append(production.host_of(PUBLIC_URL))
+PUBLIC_URL = checks.read_public_url(required_in_production("PUBLIC_URL", GATEWAY_URL), production=PRODUCTION)
+if checks.host_of(PUBLIC_URL) not in ALLOWED_HOSTS:
+    ALLOWED_HOSTS.append(checks.host_of(PUBLIC_URL))
 # Seconds that browsers refuse plain HTTP after each page (Strict-Transport-Security), whether for all hosts below
 # PUBLIC_URL's too, and whether browsers may have it built in. Defaults: in production a year and both; elsewhere none.
 SECURE_HSTS_SECONDS = env.int("HSTS_SECONDS", default=365 * 24 * 3600 if PRODUCTION else 0)
@@ -112,7 +106,7 @@ CSRF_TRUSTED_ORIGINS = checks.read_origins(env.list("CSRF_TRUSTED_ORIGINS", defa
 
 # Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed: addresses or networks, with spaces or commas between
 # them. They are the gateway, and what stands before it. Default: this host.
-TRUSTED_PROXIES = production.read_proxies(env.str("TRUSTED_PROXIES", default="127.0.0.1 ::1"), production=PRODUCTION)
+TRUSTED_PROXIES = checks.read_proxies(env.str("TRUSTED_PROXIES", default="127.0.0.1 ::1"))
 
 # --- Slow and numerous clients (docs/adr/0049) -----------------------------------------------------------------
 
@@ -214,7 +208,7 @@ DEAD_LETTER_RETENTION = env.int("DEAD_LETTER_RETENTION", default=30, least=1, mo
 # The projection, the wake-ups, the relays' leases and the channel layer: redis://user:password@host:port/0, rediss://
 # over TLS (certificate and host name are checked; ?ssl_ca_certs=/path names a CA of one's own), or unix:///path.
 REDIS_URL: str = required_in_production("REDIS_URL", RUNNING_HERE.get("REDIS_URL", "redis://127.0.0.1:6379/0"))
-production.check_redis_url(REDIS_URL)
+checks.check_redis_url(REDIS_URL)
 CHANNEL_LAYERS = {
     "default": {
         # PubSub rather than the list-based layer: see docs/adr/0004.
@@ -247,10 +241,12 @@ RATE_LIMIT_TOTAL = env.int("RATE_LIMIT_TOTAL", default=0)
 # and 5 in production, elsewhere 0.
 RATE_LIMIT_LOGIN = env.int("RATE_LIMIT_LOGIN", default=30 if PRODUCTION else 0)
 RATE_LIMIT_PASSWORD = env.int("RATE_LIMIT_PASSWORD", default=5 if PRODUCTION else 0)
-# Failed logins to one account from one address that are taken in 15 minutes; 0 is any number. Default: 10.
+# Failed logins to one account from one address that are taken in 15 minutes, and passwords that are tried at one
+# confirmation link; 0 is any number. Default: 10.
 RATE_LIMIT_FAILED_LOGIN = env.int("RATE_LIMIT_FAILED_LOGIN", default=10)
-# Mails that are sent to one mailbox in an hour: so many to confirm sign-ups, and so many with a link to a new password;
-# 0 is any number. Default: 3.
+# Mails that are sent to one mailbox in an hour at the request of one network address: so many to confirm sign-ups, and
+# so many with a link to a new password. At the request of all addresses together: four times as many of each. 0 is any
+# number. Default: 3.
 RATE_LIMIT_CONFIRM = env.int("RATE_LIMIT_CONFIRM", default=3)
 # Seconds until the page and the stream call a sign-up delayed. Default: 30.
 SIGNUP_DEADLINE = env.float("SIGNUP_DEADLINE", default=30.0, least=0.01)
@@ -413,9 +409,7 @@ EMAIL_TIMEOUT = env.int("EMAIL_TIMEOUT", default=10, least=1)
 # and the log says so. Default: 1000.
 MAIL_QUEUE_LIMIT = env.int("MAIL_QUEUE_LIMIT", default=1000)
 # Who writes. Default: signup@ and the host of PUBLIC_URL.
-DEFAULT_FROM_EMAIL = checks.read_sender(
-    env.str("DEFAULT_FROM_EMAIL", default=f"signup@{production.host_of(PUBLIC_URL)}")
-)
+DEFAULT_FROM_EMAIL = checks.read_sender(env.str("DEFAULT_FROM_EMAIL", default=f"signup@{checks.host_of(PUBLIC_URL)}"))
 
 # --- Logs ------------------------------------------------------------------------------------------------------
 
@@ -439,3 +433,6 @@ LOGGING = {
         "security": {"level": "INFO"},
     },
 }
+
+if PRODUCTION:
+    production.check(globals())

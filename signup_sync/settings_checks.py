@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from email.utils import parseaddr
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import environ
+from django.core.exceptions import ImproperlyConfigured
 
 from signup_sync.environment import PORT_MAX, refusal
 
@@ -21,6 +22,10 @@ _SERVICE: Final = re.compile(r"[a-z][a-z0-9-]{0,49}")
 _KAFKA_NAME: Final = re.compile(r"[A-Za-z0-9._-]{0,100}")
 _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", re.IGNORECASE)
 _ALLOWED_HOST: Final = re.compile(r"\*|\.?[a-z0-9]([a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\]", re.IGNORECASE)
+_PUBLIC_HOST: Final = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\]", re.IGNORECASE)
+# What redis-py may be told in the URL. The product decides on the rest (livesettings.redis_clients): a socket_timeout
+# would end quiet WebSockets.
+_REDIS_OPTIONS: Final = re.compile(r"db|protocol|client_name|ssl_[a-z_]+")
 _SYSTEM_ZONES: Final = Path("/usr/share/zoneinfo")
 
 
@@ -76,6 +81,8 @@ def read_address(name: str, host: str) -> str:
 
 
 def check_allowed_hosts(hosts: Sequence[str]) -> None:
+    if not hosts:
+        raise refusal("ALLOWED_HOSTS", "", "the host names that people type, comma-separated")
     for host in hosts:
         if not _ALLOWED_HOST.fullmatch(host):
             raise refusal("ALLOWED_HOSTS", host, "host names alone, without scheme and port, comma-separated")
@@ -113,6 +120,60 @@ def read_sender(address: str) -> str:
     if not name or not host or "\n" in address or "\r" in address:
         raise refusal("DEFAULT_FROM_EMAIL", address, "an address, like signup@example.org or Us <us@example.org>")
     return address
+
+
+def read_public_url(url: str, *, production: bool) -> str:
+    """`scheme://host[:port]`, without a slash at its end."""
+    schemes = ("https",) if production else ("https", "http")
+    allowed = f"{' or '.join(schemes)}://host or {schemes[0]}://host:port, and nothing after it"
+    try:
+        parts = urlsplit(url)
+        is_good = parts.scheme in schemes and _PUBLIC_HOST.fullmatch(_bracketed(parts.hostname)) and parts.port != 0
+    except ValueError:
+        is_good = False
+    if not is_good or "@" in parts.netloc or parts.path.strip("/") or parts.query or parts.fragment:
+        raise refusal("PUBLIC_URL", url, allowed)
+    return f"{parts.scheme}://{parts.netloc.lower()}"
+
+
+def host_of(url: str) -> str:
+    """The host of a URL that `read_public_url` has taken, as ALLOWED_HOSTS has it."""
+    return _bracketed(urlsplit(url).hostname)
+
+
+def _bracketed(host: str | None) -> str:
+    return f"[{host}]" if host and ":" in host else host or ""
+
+
+def read_proxies(text: str) -> list[str]:
+    """Addresses and networks, with spaces or commas between them."""
+    proxies = text.replace(",", " ").split()
+    for proxy in proxies:
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError:
+            raise refusal(
+                "TRUSTED_PROXIES", proxy, "addresses or networks like 10.0.0.0/8 (no bit set behind it)"
+            ) from None
+    return proxies
+
+
+def check_redis_url(url: str) -> None:
+    """Whether redis-py can take it. Its own errors would come with each try to connect, and quote the URL."""
+    try:
+        parts = urlsplit(url)
+        is_good = url.lower().startswith(("redis://", "rediss://", "unix://")) and (parts.port or 1)
+        options = parse_qsl(parts.query, strict_parsing=True) if parts.query else []
+    except ValueError:
+        is_good = False
+    if not is_good:
+        allowed = "redis://user:password@host:port/0, rediss:// for TLS, or unix:///path; in a password / is %2F"
+        raise refusal("REDIS_URL", url, allowed)
+    if unknown := sorted(option for option, _ in options if not _REDIS_OPTIONS.fullmatch(option)):
+        raise ImproperlyConfigured(
+            f"REDIS_URL can't be used: it has the option {', '.join(unknown)}. Its options are db and redis-py's that "
+            "begin with ssl_, like ssl_ca_certs=/path."
+        )
 
 
 def _is_place(text: str) -> bool:

@@ -2,15 +2,24 @@
 
 import unicodedata
 from http import HTTPStatus
+from math import ceil
 from typing import Any, Final
 
 from django import forms
 from django.conf import settings
-from django.utils.translation import get_language, ngettext
+from django.utils.translation import get_language, gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from runtime.untrusted import is_longer_than
-from signup_sync.front.gateway import CLOSED, LIMIT_OF_ADDRESS, LIMIT_OF_USER_ID, GatewayError, NewUser
+from signup_sync.front.gateway import (
+    CLOSED,
+    LIMIT_OF_ADDRESS,
+    LIMIT_OF_PASSWORDS,
+    LIMIT_OF_USER_ID,
+    WRONG_PASSWORD,
+    GatewayError,
+    NewUser,
+)
 from signup_sync.front.words import MISMATCH, NOTICES, REFUSALS, UNKNOWN_REFUSAL
 
 # Auth's contract (docs/openapi.yaml), in characters.
@@ -119,6 +128,36 @@ class SignUpForm(forms.Form):
             self.add_error("userId" if problem.kind == LIMIT_OF_USER_ID else None, _words_of(problem))
 
 
+class ConfirmForm(forms.Form):
+    """What the page of a confirmation link asks: only whoever signed up knows the password."""
+
+    userPw = forms.CharField(  # noqa: N815 - a name on the wire
+        label=_("Password"),
+        error_messages={"required": _("Enter a password.")},
+        help_text=_("The one that you chose when you signed up."),
+        validators=[_validate_length],
+        strip=False,
+        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
+    )
+
+    def show_problem(self, problem: GatewayError) -> bool:
+        """Puts the problem on the field. False where it is not about the password."""
+        if problem.kind == WRONG_PASSWORD:
+            self.add_error(
+                "userPw",
+                _(
+                    "This is not the password that was chosen at this sign-up. If you have several of these mails, "
+                    "try the link in another one. If you did not sign up, close this page."
+                ),
+            )
+        elif problem.kind == LIMIT_OF_PASSWORDS:
+            text = gettext("Too many passwords were tried for this sign-up. {again}")
+            self.add_error("userPw", text.format(again=_again(problem)))
+        else:
+            return False
+        return True
+
+
 _LIMITS: Final = {
     LIMIT_OF_ADDRESS: _("Too many sign-ups came from your network just now. What you typed is still here. {again}"),
     LIMIT_OF_USER_ID: _("Too many sign-ups asked for this user ID just now. Choose another one. {again}"),
@@ -134,8 +173,15 @@ def _words_of(problem: GatewayError) -> str:
         return str(NOTICES["closed"])
     if not problem.may_pass:
         return str(_("Your sign-up was not accepted, and we do not know why. Load this page again and try once more."))
-    again = str(_("Try again in a moment."))
-    if seconds := problem.retry_after:
-        again = ngettext("Try again in %(n)d second.", "Try again in %(n)d seconds.", seconds) % {"n": seconds}
     text = _LIMITS.get(problem.kind, _("We cannot sign you up right now. What you typed is still here. {again}"))
-    return str(text).format(again=again)
+    return str(text).format(again=_again(problem))
+
+
+def _again(problem: GatewayError) -> str:
+    seconds = problem.retry_after
+    if not seconds:
+        return gettext("Try again in a moment.")
+    if seconds > 120:
+        n = ceil(seconds / 60)
+        return ngettext("Try again in %(n)d minute.", "Try again in %(n)d minutes.", n) % {"n": n}
+    return ngettext("Try again in %(n)d second.", "Try again in %(n)d seconds.", seconds) % {"n": seconds}

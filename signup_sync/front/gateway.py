@@ -30,11 +30,14 @@ MISSED_HEARTBEATS: Final = 3
 POST_ATTEMPTS: Final = 2
 # Asks auth to say how long each light took; the contract's state has only what they are.
 WITH_TIMES: Final[Mapping[str, str]] = {"Prefer": "took"}
-# Types of problem documents: nobody new is taken now, what is wrong with a link, and which rate limit is reached.
+# Types of problem documents: nobody new is taken now, what is wrong with a link or its password, and which rate limit
+# is reached.
 CLOSED: Final = "/problems/closed"
 LINK_UNKNOWN: Final = "/problems/link-unknown"
 LINK_EXPIRED: Final = "/problems/link-expired"
 LINK_USED: Final = "/problems/link-used"
+WRONG_PASSWORD: Final = "/problems/wrong-password"  # noqa: S105 - a problem's type
+LIMIT_OF_PASSWORDS: Final = "/problems/limit-password"
 LIMIT_OF_ADDRESS: Final = "/problems/limit-address"
 LIMIT_OF_USER_ID: Final = "/problems/limit-user-id"
 _LOST_ON_THE_WAY: Final = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
@@ -168,9 +171,10 @@ class Gateway:
                 return None
             raise
 
-    async def confirm(self, token: str) -> State:
-        """Confirms the sign-up of this token. Returns its state. Raises GatewayError."""
-        return await self._ask_for_state("POST", "/user/confirmations", {}, json={"token": token})
+    async def confirm(self, token: str, password: str) -> State:
+        """Confirms the sign-up of this token, whose password this is. Returns its state. Raises GatewayError."""
+        body = {"token": token, "userPw": password}
+        return await self._ask_for_state("POST", "/user/confirmations", {}, json=body)
 
     async def _ask_for_state(self, method: str, path: str, headers: Mapping[str, str], *, json: Any = None) -> State:
         try:

@@ -15,19 +15,17 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonRes
 from django.middleware.csrf import get_token
 from django.shortcuts import render
 from django.urls import reverse
-from django.utils import translation
-from django.utils.translation import check_for_language, get_language
 from django.views.csrf import csrf_failure as django_csrf_failure
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_safe
-from django.views.i18n import set_language
 from structlog.contextvars import bind_contextvars
 
 from livesettings.values import live
+from runtime.language import in_other_language
 from runtime.security_log import address_of
 from signup_sync.front import words
-from signup_sync.front.forms import TYPED, SignUpForm
+from signup_sync.front.forms import TYPED, ConfirmForm, SignUpForm
 from signup_sync.front.gateway import CLOSED, LINK_EXPIRED, LINK_UNKNOWN, LINK_USED, GatewayError, NewUser
 from signup_sync.front.relay import relays
 from signup_sync.front.sockets import socket_path
@@ -92,7 +90,7 @@ async def sign_up(request: HttpRequest) -> HttpResponse:
     known = browser_of(request.COOKIES)
     browser = known or new_browser()
     if request.method == "POST" and "language" in request.POST:
-        response = _form_in_other_language(request, browser)
+        response = in_other_language(request, lambda: _form_as_typed(request, browser))
     elif request.method == "POST":
         response = await _submit(request, browser)
     elif not live.SIGNUP_OPEN:
@@ -168,17 +166,6 @@ def _renewed(request: HttpRequest, browser: str) -> JsonResponse:
     page = Page.of(_posted_signup_id(request, browser), browser)
     renewed = page.for_script() | {"formTicket": page.ticket, "csrfToken": get_token(request)}
     return JsonResponse(renewed, status=HTTPStatus.FORBIDDEN)
-
-
-def _form_in_other_language(request: HttpRequest, browser: str) -> HttpResponse:
-    """The form as it was typed, in the language of the button that was pressed in it."""
-    switched = set_language(request)
-    language = request.POST["language"]
-    with translation.override(language if check_for_language(language) else get_language()):
-        response = _form_as_typed(request, browser)
-        response["Content-Language"] = get_language() or settings.LANGUAGE_CODE
-    response.cookies.update(switched.cookies)
-    return response
 
 
 def _form_as_typed(request: HttpRequest, browser: str, status: HTTPStatus = HTTPStatus.OK) -> HttpResponse:
@@ -287,9 +274,10 @@ async def status(request: HttpRequest, ticket: str) -> HttpResponse:
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @never_cache
+@sensitive_post_parameters("userPw")
 async def confirm(request: HttpRequest, token: str) -> HttpResponse:
-    """Where the link in a mail leads. GET shows a button and changes nothing, as programs that look for viruses open
-    links too; the button's POST creates the account and leads this browser to the lights."""
+    """Where the link in a mail leads. GET shows a form and changes nothing, as programs that look for viruses open
+    links too; its POST, with the password of the sign-up, creates the account and leads this browser to the lights."""
     try:
         signup_id = confirmed_by(token)
     except TicketExpiredError:
@@ -297,20 +285,32 @@ async def confirm(request: HttpRequest, token: str) -> HttpResponse:
     except TicketError:
         return _link_page(request, "unknown", HTTPStatus.NOT_FOUND)
     bind_contextvars(signup_id=str(signup_id))
+    form = ConfirmForm(request.POST if request.method == "POST" else None)
     try:
-        if request.method == "POST":
-            await relays().gateway.confirm(token)
-        else:
+        if form.is_valid():
+            await relays().gateway.confirm(token, form.cleaned_data["userPw"])
+            return _to_lights(request, signup_id)
+        if not form.is_bound:
             state = await relays().gateway.read_state(signup_id)
             if state is None:
                 return _link_page(request, "expired", HTTPStatus.GONE)
             if state.awaiting is None:
                 return _link_page(request, "used", HTTPStatus.GONE)
-            return render(request, "front/confirm.html")
     except GatewayError as problem:
         logger.info("sign-up %s: the link confirms nothing: %s", signup_id, problem)
-        return _link_page(request, *_LINK_PROBLEMS.get(problem.kind, ("away", HTTPStatus.SERVICE_UNAVAILABLE)))
-    return _to_lights(request, signup_id)
+        if not form.show_problem(problem):
+            return _link_page(request, *_LINK_PROBLEMS.get(problem.kind, ("away", HTTPStatus.SERVICE_UNAVAILABLE)))
+        return _confirm_page(request, form, HTTPStatus(problem.status), retry_after=problem.retry_after)
+    return _confirm_page(request, form, HTTPStatus.UNPROCESSABLE_ENTITY if form.is_bound else HTTPStatus.OK)
+
+
+def _confirm_page(
+    request: HttpRequest, form: ConfirmForm, status: HTTPStatus, *, retry_after: int | None = None
+) -> HttpResponse:
+    response = render(request, "front/confirm.html", {"form": form}, status=status)
+    if retry_after is not None:
+        response["Retry-After"] = str(retry_after)
+    return response
 
 
 _LINK_PROBLEMS: Final = {

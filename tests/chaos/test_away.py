@@ -10,7 +10,7 @@ from tests.chaos.listeners import Listeners
 from tests.client import topic_of
 from tests.conftest import Person, new_person
 from tests.e2e.test_api import ALL_GREEN, post, row, settled, state, statuses
-from tests.e2e.test_page import shown, sign_up_in, stopped
+from tests.e2e.test_page import keep_picture, shown, sign_up_in, stopped
 from tests.plugin import Backing
 from tests.servers import PostgresqlServer
 from tests.servers.process import http_status
@@ -80,6 +80,20 @@ def test_at_the_deadline_page_and_stream_say_delayed_and_go_on_when_the_particip
         listener.assert_saw_all(ALL_GREEN)
         assert listener.losses == 0
     assert {row(person), row(other)} <= stack.rows("customer")
+
+
+@pytest.mark.needs("chromium")
+def test_the_page_says_that_it_cannot_see_the_sign_up_while_auth_is_away(page: Page, stack: Stack, person: Person):
+    notice = page.locator("#notice")
+    with stopped(stack, "customer"):
+        sign_up_in(page, person)
+        expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "SUCCESS")
+        with stopped(stack, "auth-1"), stopped(stack, "auth-2"):
+            expect(notice).to_contain_text("We cannot see your sign-up right now")
+            keep_picture(page, "unseen.png")
+        expect(notice).not_to_contain_text("We cannot see your sign-up right now")
+    page.wait_for_url("**/login/")
+    assert shown(page)[-1] == ALL_GREEN
 
 
 def test_a_participant_waits_for_its_database_and_puts_nothing_aside(

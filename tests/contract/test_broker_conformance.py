@@ -621,10 +621,20 @@ def test_a_consumer_that_lost_its_partitions_and_hears_of_no_others_joins_anew(m
         eventually(lambda: handler.values == [b"late"])
 
 
+def has_leaders(lag: LagReader, topic: str, group: str) -> bool:
+    """Kafka creates a topic before each of its partitions has a leader; until then it can't tell the lag."""
+    try:
+        lag.lag_by_partition(topic, group)
+    except TransientError:
+        return False
+    return True
+
+
 def test_a_groups_lag_is_what_it_has_not_committed(patient, request):
     topic, lag = new_topic(), LagReader()
     request.addfinalizer(lag.close)
     group = secrets.token_hex(6)
+    eventually(lambda: has_leaders(lag, topic, group), what="every partition of the new topic has a leader")
     assert lag.lag(topic, group) == 0
     put(topic, *numbered(3), partition=1)
     put(topic, *numbered(2), partition=2)

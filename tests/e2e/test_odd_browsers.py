@@ -119,6 +119,22 @@ def test_without_a_socket_that_speaks_the_lights_come_over_http(
     assert shown(page)[-1] == GREEN
 
 
+def test_without_any_connection_the_page_says_so_and_goes_on_when_there_is_one(page: Page, person: Person):
+    listen_to_announcements(page)
+    refuse_sockets(page)
+    page.route(STATUS, lambda route: route.abort())
+    page.goto("/signup/")
+    fill(page, person)
+    submit(page)
+    expect(page.locator("#notice")).to_contain_text("The connection is lost")
+    assert "The connection is lost" in announced(page)
+    keep_picture(page, "lost.png")
+    page.unroute(STATUS)
+    expect(page.locator("#notice")).not_to_contain_text("The connection is lost")
+    page.wait_for_url("**/login/")
+    assert shown(page)[-1] == GREEN
+
+
 def test_an_answer_that_is_swallowed_leaves_the_lights_of_the_socket(page: Page, stack: Stack, person: Person):
     held: list[Route] = []
     swallow(page, held)
@@ -241,6 +257,31 @@ def test_what_was_typed_is_kept_when_the_language_changes(
     fill(tab, person)
     tab.locator("[name=userPw2]").press("Enter")  # and Enter sends the form: it does not change the language
     tab.wait_for_url("**/login/")
+    expect(tab.locator("html")).to_have_attribute("lang", "ko")
+
+
+@pytest.mark.parametrize("has_scripts", [True, False])
+@pytest.mark.parametrize(("path", "field"), [("/login/?next=/account/password/", "username"), ("/password/", "email")])
+def test_login_and_password_reset_keep_what_was_typed_when_the_language_changes(
+    page: Page, without_scripts: BrowserContext, stack: Stack, person: Person, path: str, field: str, has_scripts: bool
+):
+    sign_up(stack, person.form)
+    typed = person.email if field == "email" else person.user_id
+    tab = page if has_scripts else without_scripts.new_page()
+    tab.goto(path)
+    tab.locator(f"[name={field}]").fill(typed)
+    for password in tab.locator("[type=password]").all():
+        password.fill(person.password)
+    tab.get_by_role("button", name="한국어").click()
+    expect(tab.locator("html")).to_have_attribute("lang", "ko")
+    expect(tab.locator(f"[name={field}]")).to_have_value(typed)
+    for password in tab.locator("[type=password]").all():
+        expect(password).to_have_value("")
+        password.fill(person.password)
+    expect(tab.locator("#error-summary")).to_be_hidden()
+    keep_picture(tab, f"other-language-{field}.png")
+    tab.locator(f"[name={field}]").press("Enter")  # and Enter sends the form: it does not change the language
+    tab.wait_for_url("**/password/sent/" if field == "email" else "**/account/password/")
     expect(tab.locator("html")).to_have_attribute("lang", "ko")
 
 

@@ -85,6 +85,26 @@ def test_a_setting_that_cannot_be_used_is_one_line(data_dir: Path, setting: str,
     assert said(manage(data_dir, "dead_letters", "list", **{setting: value})) == f"{setting} is '{value}': {allowed}"
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "shell -c print(1)",
+        "shell",
+        "dbshell",
+        "diffsettings",
+        "runserver",
+        "sendtestemail a@example.org",
+        "help shell",
+        "shell --help",
+        "no_such_command",
+    ],
+)
+def test_no_command_runs_without_its_settings(data_dir: Path, command: str) -> None:
+    done = manage(data_dir, *command.split(" ", 2), KAFKA_PARTITIONS="four")
+    assert said(done).startswith("KAFKA_PARTITIONS is 'four'")
+    assert done.stdout == b""
+
+
 def test_settings_whose_meaning_is_clear_are_taken(data_dir: Path) -> None:
     clear = {
         "DATABASE_POOL_SIZE": "",

@@ -302,6 +302,24 @@ def test_what_is_discarded_says_by_whom_when_and_why():
     assert second.state == "waiting"
 
 
+@needs_broker
+@pytest.mark.parametrize("act", ["replay", "discard"])
+@pytest.mark.parametrize(
+    ("before", "said"), [("replay", "It was replayed already."), ("discard", "It was discarded already.")]
+)
+def test_what_was_done_with_a_letter_is_done_once_unless_again(topics, act, before, said):
+    arguments = {"replay": [], "discard": ["--reason", "tired of it"]}
+    done, waits = kept(2)
+    command(before, done.pk, *arguments[before])
+    refusal = refused(act, done.pk, waits.pk, *arguments[act])
+    assert f"{done.pk}: {said}" in refusal
+    assert f"{waits.pk}:" not in refusal
+    command(act, done.pk, *arguments[act], "--again")
+    assert [each.act for each in done.acts.order_by("pk")] == [f"{before}ed", f"{act}ed"]
+    # Those that were refused were not sent either.
+    assert len(read("asked", [before, act, act].count("replay"))) == [before, act, act].count("replay")
+
+
 def test_a_letter_that_is_not_there_is_said():
     [row] = kept()
     said = refused("discard", row.pk, row.pk + 1, "--reason", "gone")

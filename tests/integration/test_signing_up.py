@@ -1,6 +1,7 @@
 """`POST /user` inside one process: the races that no client can time."""
 
 import asyncio
+import dataclasses
 import json
 import threading
 from http import HTTPStatus
@@ -12,20 +13,23 @@ from asgiref.testing import ApplicationCommunicator
 from django.db import DataError, OperationalError
 
 from authsvc import api as api_module
+from authsvc import hub as hub_module
 from authsvc import writer as writer_module
 from authsvc.api import SignUpApi
 from authsvc.bounded import BoundedPool, QueueFullError
 from authsvc.events import NEW_USER_REQUESTED
-from authsvc.lights import Status, Verdict
+from authsvc.hub import StreamHub
+from authsvc.lights import SignUpState, Status, Verdict
 from authsvc.models import SignUp
 from authsvc.problems import Problem
 from authsvc.projection import AsyncProjection, Projection
-from authsvc.services import NewSignUp, ReportedVerdict, apply_verdicts, register_strangers
+from authsvc.services import NewSignUp, ReportedVerdict, apply_verdicts, register_strangers, register_users
+from authsvc.tickets import issue_ticket
 from authsvc.writer import SignUpWriter
 from eventbus.producer import EventProducer
 from eventbus.topics import ensure_topics
 from tests.conftest import Person, new_person
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, eventually_async
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs("broker", "redis")]
 
@@ -59,29 +63,101 @@ async def posted(api: SignUpApi, form: dict[str, str], signup_id) -> Application
     return client
 
 
-async def stream_of(api: SignUpApi, person: Person, signup_id) -> list[dict]:
-    """The data of all events of a `POST /user`."""
-    client = await posted(api, person.form, signup_id)
+def new_signup(person: Person) -> NewSignUp:
+    return NewSignUp(
+        signup_id=uuid4(), user_id=person.user_id, email=person.email, user_name=person.user_name, role="ROLE_USER",
+        password="not a hash",
+    )  # fmt: skip
+
+
+async def registered(signup_id) -> SignUpState:
+    """The state of a sign-up that auth has taken and nobody else has answered."""
+    new = dataclasses.replace(new_signup(new_person()), signup_id=signup_id)
+    [registration] = await sync_to_async(register_users, thread_sensitive=False)([new])
+    return registration.state
+
+
+async def asked_for(api: SignUpApi, signup_id, what: str = "", **headers: str) -> ApplicationCommunicator:
+    """A `GET` of the sign-up with its ticket."""
+    headers = {"signup-ticket": issue_ticket(signup_id)} | headers
+    scope = {
+        "type": "http", "method": "GET", "path": f"/user/signups/{signup_id}{what}",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }  # fmt: skip
+    client = ApplicationCommunicator(api, scope)
+    await client.send_input({"type": "http.request", "body": b"", "more_body": False})
+    return client
+
+
+async def body_of(client: ApplicationCommunicator) -> str:
     assert (await client.receive_output(timeout=20))["status"] == 200
     text = b""
     while True:
         part = await client.receive_output(timeout=20)
         text += part["body"]
-        if not part["more_body"]:
+        if not part.get("more_body"):
             break
     await client.wait(timeout=20)
-    return [json.loads(line[6:]) for line in text.decode().splitlines() if line.startswith("data: {")]
+    return text.decode()
 
 
+async def data_of(client: ApplicationCommunicator) -> list[dict]:
+    """The data of all events of a stream, to its end."""
+    return [json.loads(line[6:]) for line in (await body_of(client)).splitlines() if line.startswith("data: {")]
+
+
+async def shown(api: SignUpApi, signup_id) -> dict:
+    return json.loads(await body_of(await asked_for(api, signup_id)))
+
+
+async def stream_of(api: SignUpApi, person: Person, signup_id) -> list[dict]:
+    """The data of all events of a `POST /user`."""
+    return await data_of(await posted(api, person.form, signup_id))
+
+
+@pytest.fixture
+def settled_at_once(monkeypatch):
+    """A hub trusts its subscription as soon as it has it, so that no reading hides a wake-up that got lost."""
+    monkeypatch.setattr(hub_module, "SETTLES_WITHIN", 0.0)
+
+
+async def trusts_wake_ups_alone(hub: StreamHub) -> None:
+    """Returns when the hub has subscribed and has read everything since: now it reads with its heartbeat alone."""
+    readings, read = [], hub._read_states
+
+    async def counted(signup_ids):
+        states = await read(signup_ids)
+        readings.append(len(signup_ids))
+        return states
+
+    hub._read_states = counted
+    with hub.watching(uuid4()):
+        await eventually_async(lambda: asyncio.sleep(0, hub._hears_all), what="the hub has subscribed")
+        before = len(readings)
+        hub._reread_now.set()
+        await eventually_async(lambda: asyncio.sleep(0, len(readings) > before), what="the hub has read again")
+        await everything_has_run()
+
+
+async def answered_while_nobody_listens(api: SignUpApi, signup_id) -> None:
+    """All participants answer, and their wake-up reaches this process and is over."""
+    await trusts_wake_ups_alone(api._hub)
+    # Another stream of the sign-up, opened now: it shows when the wake-up has been here, and keeps it for nobody else.
+    with api._hub.watching(signup_id) as other:
+        await sync_to_async(everybody_answers, thread_sensitive=False)(signup_id)
+        await eventually_async(
+            lambda: asyncio.sleep(0, other.state is not None and other.state.is_complete), what="the wake-up has come"
+        )
+
+
+@pytest.mark.usefixtures("settled_at_once")
 async def test_answers_that_come_before_the_stream_is_held_are_not_missed(monkeypatch):
     api, person, signup_id = SignUpApi(), new_person(), uuid4()
     register = api._register
 
     async def registered_and_answered(*arguments):
         registration = await register(*arguments)
-        await sync_to_async(everybody_answers, thread_sensitive=False)(signup_id)
-        # The wake-up has come and gone when the answer begins.
-        await asyncio.sleep(0.2)
+        await answered_while_nobody_listens(api, signup_id)
         return registration
 
     monkeypatch.setattr(api, "_register", registered_and_answered)
@@ -91,11 +167,44 @@ async def test_answers_that_come_before_the_stream_is_held_are_not_missed(monkey
     assert events[-1]["complete"]
 
 
-def new_signup(person: Person) -> NewSignUp:
-    return NewSignUp(
-        signup_id=uuid4(), user_id=person.user_id, email=person.email, user_name=person.user_name, role="ROLE_USER",
-        password="not a hash",
-    )  # fmt: skip
+@pytest.mark.usefixtures("settled_at_once")
+async def test_answers_that_come_after_a_resumed_stream_has_read_its_state_are_not_missed(monkeypatch):
+    api, signup_id = SignUpApi(), uuid4()
+    await registered(signup_id)
+    read = api._state
+
+    async def read_and_answered(*arguments):
+        state = await read(*arguments)
+        await answered_while_nobody_listens(api, signup_id)
+        return state
+
+    monkeypatch.setattr(api, "_state", read_and_answered)
+    events = await data_of(await asked_for(api, signup_id, "/events", **{"last-event-id": "2"}))
+    await api.close()
+    assert [(event["version"], event["complete"]) for event in events] == [(3, True)]
+
+
+async def test_a_copy_that_is_not_final_is_not_believed_and_is_put_right():
+    """A write of it may have been lost."""
+    api, signup_id = SignUpApi(), uuid4()
+    old = await registered(signup_id)
+    Projection().write_and_wake([old])
+    verdict = ReportedVerdict(signup_id, Verdict("chat", Status.FAIL, "duplicate: email"))
+    [answered] = (await sync_to_async(apply_verdicts, thread_sensitive=False)([verdict])).values()
+    assert (await shown(api, signup_id))["version"] == answered.version == 3
+    assert await api._projection.read(signup_id) == answered
+    await api.close()
+
+
+async def test_a_copy_that_is_final_is_believed_without_the_database(monkeypatch):
+    api, signup_id = SignUpApi(), uuid4()
+    await registered(signup_id)
+    await sync_to_async(everybody_answers, thread_sensitive=False)(signup_id)
+    reads = []
+    monkeypatch.setattr(api, "_read_states", reads.append)
+    state = await shown(api, signup_id)
+    assert (state["complete"], reads) == (True, [])
+    await api.close()
 
 
 @pytest.fixture
@@ -126,10 +235,16 @@ def sizes(monkeypatch) -> list[int]:
 
 
 async def begin(writer: SignUpWriter, n: int) -> list[asyncio.Future]:
-    """So many sign-ups, each of which waits for its batch by now."""
+    """So many sign-ups, each of which has been put into the queue, and the writer has looked at it."""
     begun = [asyncio.ensure_future(writer.register(new_signup(new_person()))) for _ in range(n)]
-    await asyncio.sleep(0.1)
+    await everything_has_run()
     return begun
+
+
+async def everything_has_run() -> None:
+    """Whatever could go on without waiting for a thread or a server has gone on."""
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 async def end(*begun: asyncio.Future) -> list:
@@ -151,7 +266,7 @@ async def test_a_batch_begins_when_as_many_were_hashed_although_most_were_refuse
     one = await begin(writer, 1)
     for _ in range(writer_module.ENOUGH - 1):
         writer.note_hashed()
-    await asyncio.sleep(0.1)
+    await everything_has_run()
     before = list(sizes)
     writer.note_hashed()
     await end(*one)
@@ -262,5 +377,6 @@ async def test_a_client_that_leaves_does_not_stop_its_signup(writer):
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert (await writer.register(new)).signup.id == new.signup_id
+    async with asyncio.timeout(PATIENCE):
+        assert (await writer.register(new)).signup.id == new.signup_id
     assert await count(id=new.signup_id) == 1

@@ -46,8 +46,12 @@ class Installation:
         [token] = re.findall(r"/signup/confirm/([^/\s]+)/", text_of(self.mails_to(person)[-1]))
         return token
 
-    def confirm(self, token: str) -> Answer:
-        return request(self.stack, "POST", "/user/confirmations", {"token": token})
+    def confirm(self, token: str, password: str) -> Answer:
+        return request(self.stack, "POST", "/user/confirmations", {"token": token, "userPw": password})
+
+    def confirm_last(self, person: Person) -> Answer:
+        """What the person does with the last mail."""
+        return self.confirm(self.token_of(person), person.password)
 
     def page(self, token: str, method: str = "GET") -> Answer:
         return request(self.stack, method, f"/signup/confirm/{token}/")
@@ -112,6 +116,11 @@ def test_the_first_page_turns_green_when_the_link_is_confirmed_elsewhere(
     elsewhere = other.new_page()
     elsewhere.goto(f"/signup/confirm/{token}/")
     expect(elsewhere.locator("h1")).to_have_text("이메일 주소를 확인해 주세요")
+    elsewhere.locator("[name=userPw]").fill("not the passw0rd")
+    elsewhere.locator("main [type=submit]").click()
+    expect(elsewhere.locator(".field-error")).to_contain_text("이 가입에서 정한 비밀번호가 아닙니다.")
+    assert not here.has_user(person)
+    elsewhere.locator("[name=userPw]").fill(person.password)
     elsewhere.locator("main [type=submit]").click()
     # Both see the lights, and then log in.
     page.wait_for_url("**/login/")
@@ -133,6 +142,10 @@ def test_without_a_script_the_page_loads_itself_slowly_and_the_link_leads_to_the
     expect(page.locator("#lights-title")).to_have_text("Check your mail")
     assert 'http-equiv="refresh" content="10"' in page.content()
     page.goto(f"/signup/confirm/{here.token_of(person)}/")
+    page.locator("[name=userPw]").fill("not the passw0rd")
+    page.locator("main [type=submit]").click()
+    expect(page.locator(".field-error")).to_contain_text("This is not the password that was chosen at this sign-up.")
+    page.locator("[name=userPw]").fill(person.password)
     page.locator("main [type=submit]").click()
     page.wait_for_url("**/signup/status/**")
     assert set(lights(page).values()) <= {"PENDING", "SUCCESS"}
@@ -146,7 +159,7 @@ def test_a_script_that_stays_away_is_not_told_that_it_takes_long(page: Page, her
     expect(page.locator("#lights-panel")).to_have_attribute("data-outcome", "awaiting")
     page.reload()
     expect(page.locator("#lights-title")).to_have_text("Check your mail")
-    here.confirm(here.token_of(person))
+    here.confirm_last(person)
     page.wait_for_url("**/login/")
 
 
@@ -166,7 +179,7 @@ def test_nothing_is_there_before_the_confirmation_and_all_of_it_after(here: Inst
     token = here.token_of(person)
     assert not here.has_user(person)
     assert here.events_about(person) == []
-    confirmed = here.confirm(token)
+    confirmed = here.confirm(token, person.password)
     assert confirmed.status == 200
     assert confirmed.json["services"]["auth"] == {"status": "SUCCESS"}
     assert here.settled(answer) == GREEN
@@ -179,7 +192,7 @@ def test_a_stream_says_that_it_waits_and_then_shows_the_lights(here: Installatio
         stream = events(response)
         first = next(stream)
         assert (first.id, first.data["awaiting"]) == (1, "confirmation")
-        here.confirm(here.token_of(person))
+        here.confirm_last(person)
         rest = list(stream)
     assert [event.kind for event in rest] == ["status"] * len(rest)
     assert all("awaiting" not in event.data for event in rest)
@@ -189,8 +202,8 @@ def test_a_stream_says_that_it_waits_and_then_shows_the_lights(here: Installatio
 def test_the_link_works_once(here: Installation, person: Person):
     here.post(person)
     token = here.token_of(person)
-    assert here.confirm(token).status == 200
-    again = here.confirm(token)
+    assert here.confirm(token, person.password).status == 200
+    again = here.confirm(token, person.password)
     assert (again.status, again.json["type"]) == (409, "/problems/link-used")
     page = here.page(token)
     assert (page.status, b"Your address is confirmed already" in page.body) == (410, True)
@@ -200,7 +213,7 @@ def test_of_many_confirmations_at_the_same_time_one_counts(here: Installation, p
     here.post(person)
     token = here.token_of(person)
     with ThreadPoolExecutor(8) as pool:
-        statuses = [answer.status for answer in pool.map(here.confirm, [token] * 8)]
+        statuses = [answer.status for answer in pool.map(here.confirm, [token] * 8, [person.password] * 8)]
     assert sorted(statuses) == [200] + [409] * 7
     assert len(here.events_about(person)) == 1
 
@@ -213,7 +226,7 @@ def test_a_forged_link_is_refused_and_says_what_to_do(here: Installation, person
         answer = here.page(token)
         assert answer.status == 404, token
     assert b"This link is not complete" in here.page(flipped).body
-    assert here.confirm(flipped).json["type"] == "/problems/link-unknown"
+    assert here.confirm(flipped, person.password).json["type"] == "/problems/link-unknown"
     assert not here.has_user(person)
 
 
@@ -222,14 +235,14 @@ def test_an_expired_link_is_refused_and_says_what_to_do(here: Installation, pers
     token = here.token_of(person)
     table = "authsvc_unconfirmedsignup"
     here.stack.query("auth", f"DELETE FROM {table} WHERE email = '{person.email}'")
-    assert here.confirm(token).json["type"] == "/problems/link-expired"
+    assert here.confirm(token, person.password).json["type"] == "/problems/link-expired"
     page = here.page(token)
     assert (page.status, b"This link has expired" in page.body) == (410, True)
     # The same id with other content is another row: the old link does not confirm it.
     other = new_person()
     assert here.post(other, answer.json["signupId"]).status == 202
     here.mails_to(other)
-    assert here.confirm(token).json["type"] == "/problems/link-expired"
+    assert here.confirm(token, person.password).json["type"] == "/problems/link-expired"
     assert not here.has_user(other)
 
 
@@ -240,12 +253,32 @@ def test_a_post_from_another_site_confirms_nothing(here: Installation, person: P
     assert not here.has_user(person)
 
 
+def test_the_owner_of_an_address_cannot_confirm_what_a_stranger_signed_up(here: Installation, person: Person):
+    """The attack: sign up with the owner's address before the owner does, so that both mails look alike."""
+    stranger = replace(person, password=new_person().password)
+    here.post(stranger)
+    planted = here.token_of(person)
+    refused = here.confirm(planted, person.password)
+    assert (refused.status, refused.json["type"]) == (422, "/problems/wrong-password")
+    assert [error["pointer"] for error in refused.json["errors"]] == ["/userPw"]
+    assert not here.has_user(person)
+    assert here.events_about(person) == []
+    # Nothing is reserved: the owner's own sign-up has the same user ID, and the owner's password.
+    own = here.post(person)
+    here.mails_to(person, 2)
+    assert here.confirm_last(person).json["services"]["auth"] == {"status": "SUCCESS"}
+    assert here.settled(own) == GREEN
+    late = here.confirm(planted, stranger.password)
+    assert late.json["services"]["auth"] == {"status": "FAIL", "reason": "duplicate: userId"}
+
+
 def test_of_two_who_chose_the_same_user_id_the_first_to_confirm_gets_it(here: Installation, person: Person):
     late = replace(new_person(), user_id=person.user_id)
     answers = [here.post(late), here.post(person)]
-    tokens = [here.token_of(late), here.token_of(person)]
-    assert here.confirm(tokens[1]).json["services"]["auth"] == {"status": "SUCCESS"}
-    refused = here.confirm(tokens[0])
+    for each in (late, person):
+        here.mails_to(each)
+    assert here.confirm_last(person).json["services"]["auth"] == {"status": "SUCCESS"}
+    refused = here.confirm_last(late)
     assert refused.json["services"]["auth"] == {"status": "FAIL", "reason": "duplicate: userId"}
     assert here.settled(answers[1]) == GREEN
     assert not here.has_user(late)
@@ -262,7 +295,7 @@ def test_a_repeated_request_joins_and_other_content_is_refused(here: Installatio
     assert here.post(person, key, userName="Other").status == 409
     assert here.post(person, key, userPw="quite another w0rd").status == 409
     here.mails_to(person, 2)
-    assert here.confirm(here.token_of(person)).status == 200
+    assert here.confirm_last(person).status == 200
     # It is confirmed now, and stays one sign-up.
     joined = here.post(person, key)
     assert "awaiting" not in joined.json
@@ -286,33 +319,31 @@ def test_no_more_than_three_mails_an_hour_go_to_one_mailbox(here: Installation, 
 # --- What an existing user gets, and what a stranger can send ----------------------------------------------------
 
 
-def test_whoever_has_an_account_is_told_so_by_mail_alone(here: Installation, person: Person):
+@pytest.mark.parametrize(
+    ("taken", "subject", "pages"),
+    [
+        ("email", "You already have an account at Signup Sync", ["/login/", "/password/"]),
+        ("user_id", "Choose another user ID at Signup Sync", ["/signup/"]),
+    ],
+)
+def test_whoever_chose_what_is_taken_is_told_so_by_mail_alone(
+    here: Installation, person: Person, taken: str, subject: str, pages: list[str]
+):
     here.post(person)
-    here.confirm(here.token_of(person))
-    newcomer = replace(new_person(), email=person.email.upper())
-    answer = here.post(newcomer)
+    here.confirm_last(person)
+    newcomer = replace(new_person(), **{taken: getattr(person, taken)})
+    answer = here.post(newcomer, email=newcomer.email.upper(), userId=newcomer.user_id.upper())
     assert answer.json["awaiting"] == "confirmation"
-    mail = here.mails_to(person, 2)[-1]
-    assert mail["Subject"] == "You already have an account at Signup Sync"
-    assert f"{here.stack.base_url}/login/" in text_of(mail)
-    assert f"{here.stack.base_url}/password/" in text_of(mail)
-    assert "/confirm/" not in text_of(mail)
-
-
-def test_whoever_chose_a_taken_user_id_is_told_so_by_mail_alone(here: Installation, person: Person):
-    here.post(person)
-    here.confirm(here.token_of(person))
-    newcomer = replace(new_person(), user_id=person.user_id.upper())
-    assert here.post(newcomer).json["awaiting"] == "confirmation"
-    [mail] = here.mails_to(newcomer)
-    assert mail["Subject"] == "Choose another user ID at Signup Sync"
+    mail = here.mails_to(newcomer, 2 if taken == "email" else 1)[-1]
+    assert mail["Subject"] == subject
+    assert [page for page in pages if f"{here.stack.base_url}{page}" not in text_of(mail)] == []
     assert "/confirm/" not in text_of(mail)
 
 
 def test_a_stranger_can_send_the_owner_of_an_address_no_text(here: Installation, person: Person):
     """The attack: sign up with somebody else's address and a warning for a name, then ask for a new password."""
     here.post(person, userName=WARNING)
-    here.confirm(here.token_of(person))
+    here.confirm_last(person)
     for typed in (person, replace(new_person(), user_id=person.user_id)):
         here.post(replace(typed, user_name=WARNING))
     victim = new_person()
@@ -333,7 +364,7 @@ def test_no_log_has_a_token(here: Installation, person: Person):
     token = here.token_of(person)
     here.page(token)
     request(here.stack, "GET", "/login/", Referer=f"{here.stack.base_url}/signup/confirm/{token}/")
-    here.confirm(token)
+    here.confirm(token, person.password)
     here.page(token)
     signature = token.rpartition(":")[2]
     logs = here.stack.logs()

@@ -1,12 +1,18 @@
 """What holds of unconfirmed sign-ups inside one process: their end, their mails, and the settings that ask for them."""
 
+import asyncio
 import json
 import logging
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from asgiref.sync import sync_to_async
 from asgiref.testing import ApplicationCommunicator
+from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import Permission
 from django.core.checks import run_checks
 from django.test import Client
@@ -14,7 +20,7 @@ from django.utils import timezone
 from django.utils.translation import override
 
 from authsvc.api import SignUpApi
-from authsvc.confirmation import check_token, confirm, delete_expired, keep, read_token, token_for
+from authsvc.confirmation import confirm, delete_expired, keep, read_token, row_of, token_for
 from authsvc.confirmation_mail import compose
 from authsvc.events import NEW_USER_REQUESTED
 from authsvc.lights import Status
@@ -32,6 +38,7 @@ from tests.waiting import PATIENCE
 pytestmark = [pytest.mark.needs("redis", "broker"), pytest.mark.django_db(transaction=True)]
 
 DAY = timedelta(hours=24)
+HOME, STRANGER = "198.51.100.7", "192.0.2.1"
 
 
 def kept(person: Person, *, age: timedelta = timedelta(), signup_id: UUID | None = None) -> UnconfirmedSignUp:
@@ -132,7 +139,7 @@ def test_a_token_works_once_and_whoever_comes_later_is_told(person: Person):
     assert registration.signup.id == row.id
     assert User.objects.get().password == "a hash"
     with pytest.raises(Problem) as problem:
-        check_token(token_for(row))
+        row_of(token_for(row))
     assert problem.value.kind == "/problems/link-used"
 
 
@@ -164,7 +171,7 @@ def test_no_mail_has_what_was_typed(language: str):
     subjects = set()
     for row in rows:
         with override(language):
-            mail = compose(row.id)
+            mail = compose(row.id, address=HOME)
         assert mail
         subjects.add(mail.subject)
         whole = mail.message().as_string() + str(mail.body)
@@ -178,17 +185,27 @@ def test_no_mail_has_what_was_typed(language: str):
 def test_a_confirmed_or_deleted_sign_up_gets_no_mail(person: Person):
     row = kept(person)
     confirm(token_for(row))
-    assert compose(row.id) is None
-    assert compose(uuid4()) is None
+    assert compose(row.id, address=HOME) is None
+    assert compose(uuid4(), address=HOME) is None
 
 
-def test_one_mailbox_gets_so_many_mails_an_hour(person: Person):
+def test_one_mailbox_gets_so_many_mails_an_hour_at_the_request_of_one_address(person: Person):
     user, domain = person.email.split("@")
-    mails = [compose(kept(Person(person.user_id, f"{user}+{n}@{domain}", "Kim", "")).id) for n in range(5)]
-    assert [mail is not None for mail in mails] == [True, True, True, False, False]
+    rows = [kept(replace(person, email=f"{user}+{n}@{domain}")) for n in range(4)]
+    assert [compose(row.id, address=STRANGER) is not None for row in rows] == [True, True, True, False]
+    # The owner of the mailbox, who is elsewhere, still gets one.
+    assert compose(kept(person).id, address=HOME) is not None
     take({"RATE_LIMIT_CONFIRM": 0})
-    assert compose(kept(person).id) is not None
+    assert compose(kept(person).id, address=STRANGER) is not None
     take({})
+
+
+def test_one_mailbox_gets_so_many_mails_an_hour_in_all(person: Person):
+    row = kept(person)
+    mails = [compose(row.id, address=f"192.0.2.{n % 7}") for n in range(14)]
+    assert sum(mail is not None for mail in mails) == 12
+    assert compose(row.id, address=HOME) is None
+    assert compose(kept(new_person()).id, address=HOME) is not None
 
 
 def test_without_redis_mails_are_sent_uncounted(person: Person, settings, caplog):
@@ -197,7 +214,7 @@ def test_without_redis_mails_are_sent_uncounted(person: Person, settings, caplog
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
     rate_limits.attempt_limits.cache_clear()
     with caplog.at_level(logging.WARNING):
-        assert compose(kept(person).id) is not None
+        assert compose(kept(person).id, address=HOME) is not None
     rate_limits.attempt_limits.cache_clear()
 
 
@@ -264,30 +281,95 @@ def test_staff_see_unconfirmed_sign_ups_without_their_passwords(person: Person):
     assert UnconfirmedSignUp.objects.filter(id=row.id).exists()
 
 
-# --- Between instances ------------------------------------------------------------------------------------------
+# --- The password, and several instances -------------------------------------------------------------------------
 
 
-async def test_a_confirmation_on_one_instance_wakes_whoever_watches_on_another(person: Person, settings):
+@pytest.fixture
+async def instances(settings) -> AsyncIterator[list[SignUpApi]]:
+    """Two that ask for confirmation, before the same servers."""
     settings.SIGNUP_CONFIRM, settings.KAFKA_PREFIX = "mail", f"confirmation-{uuid4()}-"
+    ensure_topics([NEW_USER_REQUESTED])
+    apis = [SignUpApi(), SignUpApi()]
+    yield apis
+    for api in apis:
+        await api.close()
+
+
+async def confirmed(api: SignUpApi, body: dict[str, str], **headers: str) -> tuple[int, dict[str, str], Any]:
+    """What `POST /user/confirmations` answers: status, headers and document."""
+    sent = {"content-type": "application/json"} | headers
+    scope = {
+        "type": "http", "method": "POST", "path": "/user/confirmations",
+        "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in sent.items()],
+    }  # fmt: skip
+    confirming = ApplicationCommunicator(api, scope)
+    await confirming.send_input({"type": "http.request", "body": json.dumps(body).encode(), "more_body": False})
+    head = await confirming.receive_output(PATIENCE)
+    answer = await confirming.receive_output(PATIENCE)
+    await confirming.wait(PATIENCE)
+    told = {name.decode().lower(): value.decode() for name, value in head["headers"]}
+    return head["status"], told, json.loads(answer["body"])
+
+
+async def row_with_hash(person: Person) -> UnconfirmedSignUp:
+    row = await sync_to_async(kept)(person)
+    row.password = make_password(person.password)
+    await row.asave()
+    return row
+
+
+async def test_a_wrong_password_confirms_nothing_and_the_link_goes_on_working(person: Person, instances):
+    row = await row_with_hash(replace(person, password="\u1112\u1161\u11ab passw0rd"))
+    body = {"token": token_for(row), "userPw": "not it"}
+    status, _, problem = await confirmed(instances[0], body, accept_language="ko")
+    assert (status, problem["type"]) == (422, "/problems/wrong-password")
+    assert problem["errors"] == [{"pointer": "/userPw", "detail": "이 가입에서 정한 비밀번호가 아닙니다."}]
+    assert not await User.objects.aexists()
+    # The right one may be spelled otherwise.
+    status, _, state = await confirmed(instances[0], body | {"userPw": "\ud55c passw0rd"})
+    assert (status, state["services"]["auth"]) == (200, {"status": "SUCCESS"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointers"),
+    [
+        ({}, ["/userPw"]),
+        ({"userPw": "x" * 129}, ["/userPw"]),
+        ({"userPw": "\ud800"}, ["/userPw"]),
+        ({"userPw": None, "token": 1, "more": ""}, ["/token", "/userPw", "/more"]),
+    ],
+)
+async def test_each_wrong_field_of_a_confirmation_is_named(instances, person: Person, changes, pointers):
+    row = await row_with_hash(person)
+    status, _, problem = await confirmed(instances[0], {"token": token_for(row)} | changes)
+    assert (status, [error["pointer"] for error in problem["errors"]]) == (422, pointers)
+
+
+async def test_so_many_passwords_are_tried_at_one_link_on_all_instances_together(instances, person: Person, settings):
+    settings.RATE_LIMIT_FAILED_LOGIN = 4
+    row, other = await row_with_hash(person), await row_with_hash(new_person())
+    body = {"token": token_for(row), "userPw": "not it"}
+    # All at once, so that none is looked at before the others are counted.
+    tries = await asyncio.gather(*(confirmed(instances[n % 2], body) for n in range(8)))
+    assert sorted(status for status, _, _ in tries) == [422] * 4 + [429] * 4
+    status, headers, problem = await confirmed(instances[1], body | {"userPw": person.password})
+    assert (status, problem["type"]) == (429, "/problems/limit-password")
+    assert 0 < int(headers["retry-after"]) <= 30 * 60
+    assert not await User.objects.aexists()
+    # Another sign-up's link is not concerned.
+    assert (await confirmed(instances[0], {"token": token_for(other), "userPw": "not it"}))[0] == 422
+
+
+async def test_a_confirmation_on_one_instance_wakes_whoever_watches_on_another(instances, person: Person, settings):
     # So that no heartbeat can hide a wake-up that got lost; nobody but auth answers here.
     settings.STREAM_HEARTBEAT = 600
-    ensure_topics([NEW_USER_REQUESTED])
-    watched, other, signup_id = SignUpApi(), SignUpApi(), uuid4()
+    watched, other = instances
+    signup_id = uuid4()
     stream = await posted(watched, person.form, signup_id)
     assert (await stream.receive_output(PATIENCE))["status"] == 200
     assert b'"awaiting":"confirmation"' in (await stream.receive_output(PATIENCE))["body"]
     row = await UnconfirmedSignUp.objects.aget(id=signup_id)
-    scope = {
-        "type": "http", "method": "POST", "path": "/user/confirmations",
-        "headers": [(b"content-type", b"application/json")],
-    }  # fmt: skip
-    confirming = ApplicationCommunicator(other, scope)
-    body = json.dumps({"token": token_for(row)}).encode()
-    await confirming.send_input({"type": "http.request", "body": body, "more_body": False})
-    assert (await confirming.receive_output(PATIENCE))["status"] == 200
+    assert (await confirmed(other, {"token": token_for(row), "userPw": person.password}))[0] == 200
     assert b"id: 2\n" in (await stream.receive_output(PATIENCE))["body"]
     await stream.send_input({"type": "http.disconnect"})
     await stream.wait(PATIENCE)
-    await confirming.wait(PATIENCE)
-    await watched.close()
-    await other.close()

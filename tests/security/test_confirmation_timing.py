@@ -4,8 +4,9 @@ import json
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
-from http.client import HTTPConnection
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from http.client import HTTPConnection, HTTPResponse
 from http.cookies import SimpleCookie
 from urllib.parse import urlencode, urlsplit
 
@@ -28,6 +29,8 @@ TIMES = ("date", "expires")
 OF_ONE_ALONE = re.compile(
     rb"expires=[^;]+|[\w.-]+:[\w-]+:[\w-]{20,}|00-[0-9a-f]{32}-[0-9a-f]{16}-01|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 )
+# Random for each page and browser.
+CSRF_TOKEN = re.compile(rb'(?<=csrftoken=)\w{32}|(?<=csrfmiddlewaretoken" value=")\w{64}')
 MAKE_USERS = """
 import json
 from authsvc.models import User
@@ -35,6 +38,17 @@ users = [User(user_id=name, email=email, user_name="Kim", password="!") for name
 for user in users:
     user.normalize()
 User.objects.bulk_create(users)
+"""
+MAKE_LINKS = """
+import json
+from uuid import uuid4
+from django.contrib.auth.hashers import make_password
+from authsvc.confirmation import keep, token_for
+from authsvc.services import NewSignUp
+hashed = make_password("correct horse 9")
+for name, email in json.loads({people!r}):
+    typed = NewSignUp(signup_id=uuid4(), user_id=name, email=email, user_name="Kim", role="ROLE_USER", password=hashed)
+    print(token_for(keep(typed)[0]))
 """
 # A cheap hash leaves a difference nothing to hide behind; and mails that cost this process nothing, no noise.
 SETTINGS = {
@@ -63,13 +77,20 @@ class Client:
     def close(self) -> None:
         self._connection.close()
 
-    def ask(self, method: str, path: str, body: str | None = None, **headers: str) -> tuple[Seen, float]:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: str | None = None,
+        read: Callable[[HTTPResponse], bytes] = HTTPResponse.read,
+        **headers: str,
+    ) -> tuple[Seen, float]:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         sent["Cookie"] = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
         began = time.perf_counter()
         self._connection.request(method, path, body, sent)
         response = self._connection.getresponse()
-        text = response.read()
+        text = read(response)
         took = time.perf_counter() - began
         for header in response.headers.get_all("Set-Cookie") or ():
             self._cookies |= {name: cookie.value for name, cookie in SimpleCookie(header).items()}
@@ -96,6 +117,41 @@ def without_ids(seen: Seen) -> Seen:
     return status, [(name, OF_ONE_ALONE.sub(b"", value)) for name, value in headers], OF_ONE_ALONE.sub(b"", text)
 
 
+def by_link(client: Client, token: str) -> tuple[Seen, float]:
+    body = json.dumps({"token": token, "userPw": "not the passw0rd"})
+    return client.ask("POST", "/user/confirmations", body, Content_Type="application/json")
+
+
+def listed(people: Iterable[Person]) -> str:
+    return json.dumps([(person.user_id, person.email) for person in people])
+
+
+def existing_and_new(stack: Stack, count: int) -> list[tuple[Person, str]]:
+    """So many people who have an account and as many who have none, in an order in which nothing that changes meanwhile
+    falls upon one kind alone."""
+    existing = [new_person() for _ in range(count)]
+    stack.manage("shell", "-c", MAKE_USERS.format(people=listed(existing)))
+    everybody = [(person, "existing") for person in existing] + [(new_person(), "new") for _ in range(count)]
+    random.Random(count).shuffle(everybody)
+    return everybody
+
+
+def answer_alike(prepare: Callable[[], Sequence[tuple[Callable[[], tuple[Seen, float]], str]]]) -> Seen:
+    """The one answer that both kinds get, after times that no test tells apart."""
+    for _ in range(ROUNDS):
+        took: dict[str, list[float]] = {"existing": [], "new": []}
+        answers = []
+        for ask, kind in prepare():
+            seen, seconds = ask()
+            took[kind].append(seconds)
+            answers.append(without_ids(seen))
+        assert [answer for answer in answers if answer != answers[0]] == []
+        result = ks_2samp(took["existing"], took["new"])
+        if result.pvalue > ALPHA:
+            return answers[0]
+    pytest.fail(f"the times of new and existing users differ: {result}")
+
+
 @pytest.mark.parametrize(("sign_up", "count"), [(by_api, 500), (by_form, 100)])
 def test_new_and_existing_users_are_answered_alike(
     stack: Stack, sign_up: Callable[[Client, Person], tuple[Seen, float]], count: int
@@ -103,25 +159,68 @@ def test_new_and_existing_users_are_answered_alike(
     client = Client(stack)
     for _ in range(WARM_UP):
         sign_up(client, new_person())
-    for _ in range(ROUNDS):
-        existing = [new_person() for _ in range(count)]
-        listed = json.dumps([(person.user_id, person.email) for person in existing])
-        stack.manage("shell", "-c", MAKE_USERS.format(people=listed))
-        everybody = [(person, "existing") for person in existing] + [(new_person(), "new") for _ in range(count)]
-        # So that nothing that changes meanwhile falls upon one kind alone.
-        random.Random(count).shuffle(everybody)
-        took: dict[str, list[float]] = {"existing": [], "new": []}
-        answers = []
-        for person, kind in everybody:
-            seen, seconds = sign_up(client, person)
-            took[kind].append(seconds)
-            answers.append(without_ids(seen))
-        assert answers[0][0] in (200, 202)
-        assert b'"awaiting":"confirmation"' in answers[0][2].replace(b" ", b"")
-        assert [answer for answer in answers if answer != answers[0]] == []
-        result = ks_2samp(took["existing"], took["new"])
-        if result.pvalue > ALPHA:
-            break
-    else:
-        pytest.fail(f"the times of new and existing users differ: {result}")
+    status, _headers, text = answer_alike(
+        lambda: [(partial(sign_up, client, person), kind) for person, kind in existing_and_new(stack, count)]
+    )
+    assert status in (200, 202)
+    assert b'"awaiting":"confirmation"' in text.replace(b" ", b"")
     client.close()
+
+
+def test_a_wrong_password_at_a_link_is_answered_alike_whether_or_not_the_user_was_taken_meanwhile(stack: Stack):
+    client = Client(stack)
+
+    def asks() -> list[tuple[Callable[[], tuple[Seen, float]], str]]:
+        people = existing_and_new(stack, 100)
+        tokens = stack.manage("shell", "-c", MAKE_LINKS.format(people=listed(person for person, _ in people)))
+        found = zip(tokens.stdout.split()[-len(people) :], people, strict=True)
+        return [(partial(by_link, client, token), kind) for token, (_person, kind) in found]
+
+    for ask, _kind in asks()[:WARM_UP]:
+        ask()
+    status, _headers, text = answer_alike(asks)
+    assert (status, json.loads(text)["type"]) == (422, "/problems/wrong-password")
+    client.close()
+
+
+def first_event(client: Client, person: Person) -> Seen:
+    """What the stream of `POST /user` begins with, to the end of its first event."""
+    headers = {"Content_Type": "application/json", "Accept": "text/event-stream"}
+    seen, _took = client.ask("POST", "/user", json.dumps(person.form), read_event, **headers)
+    return seen
+
+
+def read_event(response: HTTPResponse) -> bytes:
+    lines: list[bytes] = []
+    while not (lines and lines[-1] == b"\n" and any(line.startswith(b"data:") for line in lines)):
+        line = response.readline()
+        assert line, lines
+        lines.append(line)
+    return b"".join(lines)
+
+
+def without_script(client: Client, person: Person) -> Seen:
+    """What a browser without JavaScript gets for the form, and the page of the lights to which that leads."""
+    (_status, _headers, page), _took = client.ask("GET", "/signup/")
+    form = urlencode(filled_form(page.decode(), person))
+    kind = "application/x-www-form-urlencoded"
+    (status, headers, text), _took = client.ask("POST", "/signup/", form, Content_Type=kind, Accept="text/html")
+    assert status == 303, text
+    where = dict(headers)["location"].decode()
+    (page_status, page_headers, lights), _took = client.ask("GET", where, Accept="text/html")
+    assert page_status == 200
+    told = [(name, CSRF_TOKEN.sub(b"", value)) for name, value in (*headers, *page_headers)]
+    return status, told, text + CSRF_TOKEN.sub(b"", lights)
+
+
+@pytest.mark.parametrize("sign_up", [first_event, without_script])
+def test_a_stream_and_a_browser_without_script_begin_alike_for_everybody(
+    stack: Stack, sign_up: Callable[[Client, Person], Seen]
+) -> None:
+    answers = []
+    for person, _kind in existing_and_new(stack, 10):
+        client = Client(stack)
+        answers.append(without_ids(sign_up(client, person)))
+        client.close()
+    assert b"awaiting" in answers[0][2]
+    assert [answer for answer in answers if answer != answers[0]] == []

@@ -118,9 +118,10 @@ def test_a_field_of_the_api(web: Web, name: str):
     )
 
 
-def test_a_token_that_confirms(web: Web):
-    def confirm(token: str) -> int | None:
-        body = json.dumps({"token": token}, ensure_ascii=False).encode()
+@pytest.mark.parametrize("name", ["token", "userPw"])
+def test_a_field_of_a_confirmation(web: Web, name: str):
+    def confirm(text: str) -> int | None:
+        body = json.dumps({"token": "x", "userPw": "x", name: text}, ensure_ascii=False).encode()
         return web.send("POST", "/user/confirmations", body, Content_Type="application/json")
 
     assert_cheap(web, partial(confirm, "x"), {which: partial(confirm, text) for which, text in of_sizes(FIELD_SIZES)})

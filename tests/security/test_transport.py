@@ -62,6 +62,48 @@ def test_every_answer_has_the_security_headers(web: Web, path: str) -> None:
         assert "no-store" in answer.headers["cache-control"]
 
 
+def handshake(*more: str, **changed: str) -> bytes:
+    """A WebSocket's handshake, through the trusted proxy; what is changed to "" is left out."""
+    named = HANDSHAKE | {"Host": "signup.example.org", "X_Forwarded_Proto": "https", "Origin": PUBLIC_URL} | changed
+    lines = [f"{name.replace('_', '-')}: {value}" for name, value in named.items() if value]
+    return "\r\n".join(["GET /ws/signup/x/ HTTP/1.1", *lines, *more, "", ""]).encode("latin-1")
+
+
+REFUSED_HANDSHAKES = {
+    "no key": (handshake(Sec_WebSocket_Key=""), 400),
+    "a bad key": (handshake(Sec_WebSocket_Key="x"), 400),
+    "a short key": (handshake(Sec_WebSocket_Key="aw=="), 400),
+    "two keys": (handshake("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="), 400),
+    "version 12": (handshake(Sec_WebSocket_Version="12"), 400),
+    "no version": (handshake(Sec_WebSocket_Version=""), 400),
+    "two upgrades": (handshake(Upgrade="websocket, h2c"), 426),
+    "bad protocols": (handshake(Sec_WebSocket_Protocol=", ,"), 400),
+    "9 KB of cookies": (handshake(Cookie="x=" + "y" * 9000), 431),
+    "150 headers": (handshake(*(f"X-{number}: y" for number in range(150))), 431),
+    "20 KB of headers": (handshake(*(f"X-{number}: {'y' * 1000}" for number in range(20))), 431),
+    "a long path": (handshake().replace(b"/x/", b"/" + b"x" * 9000 + b"/"), 414),
+    "latin-1 in the path": (handshake().replace(b"/x/", b"/\xff/"), 400),
+    "another origin": (handshake(Origin="https://evil.example"), 403),
+    "plain HTTP": (handshake(X_Forwarded_Proto="http"), 403),
+}
+
+
+@pytest.mark.parametrize(("sent", "status"), REFUSED_HANDSHAKES.values(), ids=REFUSED_HANDSHAKES)
+def test_a_refused_handshake_has_the_security_headers(web: Web, sent: bytes, status: int) -> None:
+    """Whoever refuses it: the HTTP parser, the library for WebSockets, the server or the application."""
+    with socket.create_connection((STRANGER, web.port), timeout=30, source_address=(PROXY, 0)) as peer:
+        peer.sendall(sent)
+        response = HTTPResponse(peer)
+        response.begin()
+        assert response.status == status
+        names = [name.lower() for name in response.headers]
+        assert len(names) == len(set(names)), "a header stands twice"
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Cache-Control"] == "no-store"
+        assert response.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+        assert response.headers["Referrer-Policy"] == "strict-origin"
+
+
 @pytest.mark.parametrize("path", PAGES)
 @pytest.mark.parametrize("lies", [{}, {"Host": "evil.example"}, {"X_Forwarded_Host": "evil.example"}])
 def test_a_page_by_plain_http_is_sent_on_to_the_public_address(web: Web, path: str, lies: dict[str, str]) -> None:

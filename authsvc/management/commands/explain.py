@@ -15,6 +15,7 @@ from authsvc.identity import user_id_key
 from authsvc.models import SignUp, UnconfirmedSignUp, User
 from authsvc.timeline import Story, story_of
 from eventbus.terminal import printable, table, titled
+from runtime.mail_addresses import shown_address
 
 HEAD: Final = ("TIME", "AFTER", "WHAT", "WHERE", "DETAIL")
 # Stories that are told of one user ID unless --limit says otherwise.
@@ -98,7 +99,7 @@ def as_text(story: Story) -> Iterator[str]:
             ("Sign-up", str(signup.id)),
             ("Trace", story.trace_id),
             ("User ID", signup.user_id),
-            ("Email", signup.email or "erased"),
+            ("Email", shown_address(signup.email) or "erased"),
             ("Name", signup.user_name or "erased"),
             ("Record", "made by this sign-up" if signup.is_owner else f"made by sign-up {signup.owner_signup_id}"),
             ("State", ", ".join(light_texts(signup)) + f"; version {signup.version}, tries {signup.attempts}"),

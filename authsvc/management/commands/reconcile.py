@@ -11,13 +11,14 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from tqdm import tqdm
 
 from authsvc.models import User
-from authsvc.reconcile import Reconciliation, Verification
+from authsvc.reconcile import QUESTION_MAX, Reconciliation, Verification
 from authsvc.reconcile_events import RECONCILE_ANSWERED, RECONCILE_REQUESTED, Finding, Kind
 from authsvc.services import AUTH
 from eventbus.errors import is_transient
 from eventbus.producer import EventProducer
 from eventbus.replies import Replies
 from eventbus.topics import TopicError, ensure_topics
+from runtime.mail_addresses import shown_address
 
 # Lines that are shown of one service; --json has all.
 SHOWN: Final = 50
@@ -147,7 +148,7 @@ def as_text(result: dict[str, Verification], examples: Examples) -> Iterator[str
         yield f"{service:<12}" + "".join(f"{number:>13}" for number in numbers)
     for service, found in result.items():
         for finding in examples.of(service):
-            yield f"{service}: {finding.kind:<11} {finding.user_id} {finding.email}{_remark(finding)}"
+            yield f"{service}: {finding.kind:<11} {finding.user_id} {shown_address(finding.email)}{_remark(finding)}"
         if (more := found.counts.total() - SHOWN) > 0:
             yield f"{service}: and {more} more; --json lists all"
 
@@ -158,7 +159,7 @@ def _remark(finding: Finding) -> str:
         remarks.append(f"in {', '.join(finding.fields)}")
     for row in finding.held_by:
         whose = f"of sign-up {row.owner_signup_id}" if row.owner_signup_id else "that an administrator made"
-        remarks.append(f"against the row {row.user_id} {row.email} {whose}")
+        remarks.append(f"against the row {row.user_id} {shown_address(row.email)} {whose}")
     if finding.kind == "superfluous":
         owner = finding.owner_signup_id
         remarks.append(f"of sign-up {owner}" if owner else "made by an administrator")
@@ -190,11 +191,18 @@ def what_is_left(result: dict[str, Verification], *, heal: bool, timeout: float)
                 f"{service}` run? Start it, or give it more time with --timeout, and run this again."
             )
     mendable = sum(found.left("missing", "different") for found in result.values())
-    by_hand = sum(found.left("conflicting", "superfluous") for found in result.values())
+    entangled = sum(found.entangled for found in result.values())
+    by_hand = sum(found.left("conflicting", "superfluous") for found in result.values()) - entangled
     if mendable and not heal:
         yield f"{mendable} can be mended: run this again with --heal."
     elif mendable:
         yield f"{mendable} could not be mended yet: run this again."
+    if entangled:
+        yield (
+            f"{entangled} hold each other's user IDs or addresses in circles of more than {QUESTION_MAX}, which are "
+            "too long to be mended. Delete the row of one of them in the admin of the service, and run this again with "
+            "--heal, several times if need be."
+        )
     if by_hand:
         yield (
             f"{by_hand} need a decision, in the admin of the service: change or delete the row if it should not be "

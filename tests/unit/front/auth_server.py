@@ -57,21 +57,23 @@ class SignUp:
 class AuthServer:
     """Speaks `POST /user`, the state, the stream and the confirmation. `verdict` is auth's own of each new sign-up:
     None leaves it pending, and `asks_for_confirmation` has it wait for that first. `problems` are answered first, one
-    to each post, and nothing is while `may_answer` is not set."""
+    to each post, `stream_problems` one to each GET …/events, and nothing is while `may_answer` is not set."""
 
     def __init__(self) -> None:
         self.signups: dict[str, SignUp] = {}
         self.verdict: dict[str, str] | None = {"status": "SUCCESS"}
         self.problems: list[web.Response] = []
         self.asks_for_confirmation = False
-        self.confirmed: list[str] = []  # tokens
+        self.confirmed: list[tuple[str, str]] = []  # tokens and passwords
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.posts: list[tuple[str, dict[str, str]]] = []
         self.addresses: list[str] = []  # for whom, as the front says
         self.languages: list[str] = []  # of each post
         self.streams: Counter[str] = Counter()  # open now
+        self.stream_problems: list[web.Response] = []
         self.resumed: list[tuple[str, str]] = []  # signup_id and Last-Event-ID of each GET …/events
+        self.resumed_at: list[float] = []
         self.reads = 0
         self.connections: set[Any] = set()  # those that a post came by
         self._open: set[web.StreamResponse] = set()
@@ -141,11 +143,11 @@ class AuthServer:
         await self.turn(signup_id, "auth", "SUCCESS")
 
     async def _confirm(self, request: web.Request) -> web.StreamResponse:
-        token = (await request.json())["token"]
+        body = await request.json()
         if self.problems:
             return self.problems.pop(0)
-        self.confirmed.append(token)
-        signup_id = str(UUID(token[:32]))
+        self.confirmed.append((body["token"], body["userPw"]))
+        signup_id = str(UUID(body["token"][:32]))
         await self.confirm(signup_id)
         return web.json_response(self.signups[signup_id].state)
 
@@ -160,6 +162,9 @@ class AuthServer:
             return problem(404)
         seen = request.headers.get("Last-Event-ID", "0")
         self.resumed.append((signup.signup_id, seen))
+        self.resumed_at.append(asyncio.get_running_loop().time())
+        if self.stream_problems:
+            return self.stream_problems.pop(0)
         if signup.is_complete and int(seen) == signup.version:
             return web.Response(status=204)
         return await self._stream(request, signup, [signup.event] if signup.version > int(seen) else [])

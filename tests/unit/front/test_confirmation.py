@@ -10,7 +10,7 @@ from django.test import AsyncClient
 from pytest_django.fixtures import Settings
 
 from signup_sync.front import sockets, tickets
-from signup_sync.front.gateway import LINK_EXPIRED, LINK_USED, NewUser
+from signup_sync.front.gateway import LIMIT_OF_PASSWORDS, LINK_EXPIRED, LINK_USED, WRONG_PASSWORD, NewUser
 from signup_sync.front.relay import relays
 from signup_sync.front.words import outcomes
 from tests.unit.front.auth_server import AuthServer, problem
@@ -132,28 +132,29 @@ async def test_a_page_is_told_that_nobody_confirmed_in_time(
     assert await state_of(socket) == {"signupId": str(signup_id), "expired": True}
 
 
-async def test_the_link_shows_a_button_and_confirms_nothing(
+async def test_the_link_asks_for_the_password_and_confirms_nothing(
     client: AsyncClient, auth: AuthServer, signup_id: UUID, user: NewUser
 ) -> None:
     await relays().sign_up(signup_id, user)
     answer = await client.get(path_of(token_for(signup_id)))
     assert answer.status_code == 200
     assert (await client.head(path_of(token_for(signup_id)))).status_code == 200
-    assert '<form method="post">' in answer.content.decode()
+    assert '<form method="post" novalidate>' in answer.content.decode()
+    assert 'name="userPw" autocomplete="current-password"' in answer.content.decode()
     assert "no-store" in answer["Cache-Control"]
     for typed in (user.user_id, user.email, user.user_name):
         assert typed not in answer.content.decode()
     assert auth.confirmed == []
 
 
-async def test_the_button_confirms_and_leads_this_browser_to_the_lights(
+async def test_the_password_confirms_and_leads_this_browser_to_the_lights(
     client: AsyncClient, auth: AuthServer, signup_id: UUID, user: NewUser
 ) -> None:
     await relays().sign_up(signup_id, user)
     token = token_for(signup_id)
-    answer = await client.post(path_of(token))
+    answer = await client.post(path_of(token), {"userPw": user.password})
     assert answer.status_code == 303
-    assert auth.confirmed == [token]
+    assert auth.confirmed == [(token, user.password)]
     lights = await client.get(answer["Location"])
     assert lights.status_code == 200
     assert 'data-status="SUCCESS"' in lights.content.decode()
@@ -196,8 +197,46 @@ async def test_what_auth_refuses_is_said_in_words(
     client: AsyncClient, auth: AuthServer, signup_id: UUID, status: int, kind: str, said: int, words: str
 ) -> None:
     auth.problems.append(problem(status, kind=kind))
-    answer = await client.post(path_of(token_for(signup_id)))
+    answer = await client.post(path_of(token_for(signup_id)), {"userPw": "pass w0rd 9"})
     assert (answer.status_code, words in answer.content.decode()) == (said, True)
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("", "Enter a password."),
+        ("x" * 129, "Use at most 128 characters."),
+        ("a\u0300" * 600, "Use at most 128 characters."),
+    ],
+)
+async def test_what_cannot_be_a_password_is_not_sent_to_auth(
+    client: AsyncClient, auth: AuthServer, signup_id: UUID, typed: str, words: str
+) -> None:
+    answer = await client.post(path_of(token_for(signup_id)), {"userPw": typed})
+    assert (answer.status_code, words in answer.content.decode()) == (422, True)
+    assert auth.confirmed == []
+
+
+async def test_a_wrong_password_is_said_on_the_field_and_the_page_may_be_sent_again(
+    client: AsyncClient, auth: AuthServer, signup_id: UUID, user: NewUser
+) -> None:
+    await relays().sign_up(signup_id, user)
+    path = path_of(token_for(signup_id))
+    auth.problems.append(problem(422, kind=WRONG_PASSWORD))
+    answer = await client.post(path, {"userPw": "not the passw0rd"})
+    page = answer.content.decode()
+    assert (answer.status_code, "If you did not sign up, close this page" in page) == (422, True)
+    assert "not the passw0rd" not in page
+    assert (await client.post(path, {"userPw": user.password})).status_code == 303
+
+
+async def test_whoever_tried_too_many_passwords_is_told_how_long_to_wait(
+    client: AsyncClient, auth: AuthServer, signup_id: UUID
+) -> None:
+    auth.problems.append(problem(429, kind=LIMIT_OF_PASSWORDS, retry_after="540"))
+    answer = await client.post(path_of(token_for(signup_id)), {"userPw": "not the passw0rd"})
+    assert (answer.status_code, answer["Retry-After"]) == (429, "540")
+    assert "Too many passwords were tried for this sign-up. Try again in 9 minutes." in answer.content.decode()
 
 
 async def test_a_used_link_leads_to_the_login(

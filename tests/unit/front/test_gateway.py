@@ -23,7 +23,7 @@ async def test_it_takes_a_password_to_no_other_address(auth: AuthServer, setting
             await gateway.post_user(uuid4(), USER)
         assert refused.value.status == status
         with pytest.raises(GatewayError):
-            await gateway.confirm("token")
+            await gateway.confirm("token", "pass w0rd 9")
         assert (len(auth.posts), elsewhere.posts, elsewhere.confirmed) == (1, [], [])
     finally:
         await gateway.close()

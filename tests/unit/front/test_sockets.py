@@ -13,10 +13,12 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from signup_sync.front import sockets
 from signup_sync.front.gateway import NewUser
 from signup_sync.front.relay import Relays, group_of, relays
+from signup_sync.front.states import State
 from tests.servers import ValkeyServer
 from tests.servers.process import free_port
 from tests.unit.front.auth_server import AuthServer, SignUp
 from tests.unit.front.conftest import HOST, use_redis
+from tests.unit.front.test_relay import Listener
 from tests.waiting import PATIENCE, eventually_async
 
 pytestmark = pytest.mark.usefixtures("front")
@@ -70,6 +72,31 @@ async def test_a_page_that_comes_late_sees_the_present_state_then_what_follows(
     await version_after(socket, 3)
     await auth.turn(str(signup_id), "customer", "SUCCESS")
     assert (await state_of(socket))["complete"]
+
+
+async def test_a_change_while_it_reads_the_state_is_not_missed(
+    open_socket: OpenSocket,
+    auth: AuthServer,
+    signup_id: UUID,
+    user: NewUser,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # So that no second reading can hide what the first has missed.
+    settings.STREAM_HEARTBEAT = 600
+    await relays().sign_up(signup_id, user)
+    read = relays().gateway.read_state
+
+    async def read_and_changed(signup_id: UUID) -> State | None:
+        state = await read(signup_id)
+        async with Listener(signup_id) as listener:
+            await auth.turn(str(signup_id), "chat", "SUCCESS")
+            await listener.hears(3)
+        return state
+
+    monkeypatch.setattr(relays().gateway, "read_state", read_and_changed)
+    socket = await connected(open_socket())
+    await version_after(socket, 3)
 
 
 async def test_no_state_is_sent_twice_or_backwards(

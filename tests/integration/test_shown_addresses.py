@@ -1,0 +1,134 @@
+"""An address with an international domain: kept in ASCII, and shown to people in the letters that they typed."""
+
+import re
+from io import StringIO
+from uuid import uuid4
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+from django.core.management import call_command
+from django.test import Client
+from django.utils import timezone
+
+from authsvc.management.commands.reconcile import Examples, as_text
+from authsvc.models import SignUp, UnconfirmedSignUp, User
+from authsvc.reconcile import Verification
+from authsvc.reconcile_events import Finding
+from authsvc.services import NewSignUp, register_users
+from chatsvc.models import ChatUser
+from customersvc.models import Customer
+from runtime.mail_addresses import shown_address
+
+pytestmark = pytest.mark.django_db(databases=["default", "chat", "customer"])
+
+KEPT, SHOWN = "kim@xn--bcher-kva.example", "kim@bücher.example"
+
+
+@pytest.fixture
+def kim() -> User:
+    """Somebody whom every service knows, and who waits for a confirmation as well."""
+    new = NewSignUp(
+        signup_id=uuid4(), user_id="kim", email=KEPT, user_name="Kim", role="ROLE_USER", password="not a hash"
+    )
+    register_users([new])
+    for model in (ChatUser, Customer):
+        model.objects.create(user_id="kim", email=KEPT, user_name="Kim", role="ROLE_USER")
+    UnconfirmedSignUp.objects.create(
+        id=uuid4(), user_id="kim", user_id_key="kim", email=KEPT, user_name="Kim", role="ROLE_USER",
+        password="not a hash", created_at=timezone.now(),
+    )  # fmt: skip
+    return User.objects.get(user_id="kim")
+
+
+def client_of(user: User) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def administrator() -> User:
+    return get_user_model().objects.create_superuser("root-user", "root@example.org", "correct horse 9")
+
+
+def viewer() -> User:
+    user = get_user_model().objects.create_user("viewer", "viewer@example.org", "correct horse 9", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
+    return user
+
+
+@pytest.mark.parametrize(
+    ("kept", "shown"),
+    [
+        (KEPT, SHOWN),
+        ("lee@mail.xn--caf-dma.xn--3e0b707e", "lee@mail.café.한국"),
+        ("lee@xn--fa-hia.example", "lee@faß.example"),
+        ("lee@example.org", "lee@example.org"),
+        # Not valid: no label of IDNA 2008, and what an old row may have.
+        ("lee@xn--a.example", "lee@xn--a.example"),
+        ("lee@xn--ls8h.example", "lee@xn--ls8h.example"),
+        ("lee@bücher.example", "lee@bücher.example"),
+        ("xn--nothing", "xn--nothing"),
+        ("", ""),
+        # "аpple" with a Cyrillic а.
+        ("lee@xn--pple-43d.example", "lee@xn--pple-43d.example"),
+    ],
+)
+def test_a_domain_is_shown_in_its_own_script_unless_it_deceives(kept: str, shown: str):
+    assert shown_address(kept) == shown
+
+
+@pytest.mark.parametrize("model", ["authsvc/user", "chatsvc/chatuser", "customersvc/customer"])
+@pytest.mark.parametrize("staff", [administrator, viewer], ids=["may change", "may view"])
+def test_lists_and_records_of_users_show_it(kim: User, model: str, staff: type):
+    client = client_of(staff())
+    assert_shown(client, f"/admin/{model}/?q=kim")
+    assert_shown(client, f"/admin/{model}/?o=2")
+    key = kim.pk if "auth" in model else (ChatUser if "chat" in model else Customer).objects.get().pk
+    assert_shown(client, f"/admin/{model}/{key}/change/")
+
+
+@pytest.mark.parametrize("staff", [administrator, viewer], ids=["may change", "may view"])
+def test_pages_of_sign_ups_and_of_who_waits_for_confirmation_show_it(kim: User, staff: type):
+    client = client_of(staff())
+    assert_shown(client, "/admin/authsvc/unconfirmedsignup/")
+    assert_shown(client, f"/admin/authsvc/unconfirmedsignup/{UnconfirmedSignUp.objects.get().pk}/change/")
+    assert_shown(client, f"/admin/authsvc/signup/{SignUp.objects.get().pk}/change/")
+
+
+def assert_shown(client: Client, path: str):
+    page = client.get(path).content.decode()
+    assert SHOWN in page
+    assert KEPT not in page
+
+
+@pytest.mark.parametrize("model", ["authsvc/user", "chatsvc/chatuser"])
+def test_saving_a_record_as_it_is_shown_changes_nothing(kim: User, model: str):
+    client = client_of(administrator())
+    row = kim if "auth" in model else ChatUser.objects.get()
+    path = f"/admin/{model}/{row.pk}/change/"
+    form = client.get(path).context["adminform"].form
+    data = {name: value for name in form.fields if isinstance(value := form[name].value(), str | bool | int)}
+    assert data["email"] == SHOWN
+    assert client.post(path, data | {"user_name": "Kim the Second"}).status_code == 302
+    row.refresh_from_db()
+    assert (row.email, row.user_name) == (KEPT, "Kim the Second")
+    history = re.sub(r"\s+", " ", client.get(f"/admin/{model}/{row.pk}/history/").content.decode())
+    assert "Changed Name" in history
+    assert "ddress" not in history.partition("Changed Name")[2][:60]
+
+
+def test_the_account_page_shows_it(kim: User):
+    assert_shown(client_of(kim), "/account/")
+
+
+def test_explain_says_it(kim: User):
+    out = StringIO()
+    call_command("explain", "kim", stdout=out)
+    assert re.search(rf"^Email +{SHOWN}$", out.getvalue(), re.MULTILINE)
+
+
+def test_reconcile_says_it():
+    examples = Examples()
+    examples.add("chat", Finding("missing", "kim", KEPT, uuid4()))
+    assert SHOWN in "\n".join(as_text({"chat": Verification()}, examples))
