@@ -334,16 +334,16 @@ INSTALLED_APPS = [
 ]
 # All of these are async-capable: a sync-only one would hold a thread for every request.
 MIDDLEWARE = [
-    "signup_sync.middleware.Security",
+    "django.middleware.security.SecurityMiddleware",
     "signup_sync.middleware.ContentSecurityPolicy",
-    "signup_sync.middleware.Session",
-    "signup_sync.middleware.Locale",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
     "signup_sync.middleware.MeasuredFields",
-    "signup_sync.middleware.Common",
-    "signup_sync.middleware.Csrf",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
     "signup_sync.middleware.Authentication",
-    "signup_sync.middleware.Message",
-    "signup_sync.middleware.XFrameOptions",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 ROOT_URLCONF = "signup_sync.urls"
 ASGI_APPLICATION = "signup_sync.asgi.application"
