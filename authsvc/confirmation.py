@@ -60,13 +60,15 @@ def keep(new: NewSignUp) -> tuple[UnconfirmedSignUp | SignUp, bool]:
 
 
 def _keep(new: NewSignUp) -> tuple[UnconfirmedSignUp | SignUp, bool]:
-    # In this order: a confirmation that commits in between has deleted the one and saved the other.
+    # In this order: whoever commits the user in between has saved the sign-up too, and a confirmation that commits in
+    # between has deleted the one row and saved the other.
+    is_taken = User.objects.filter(owner_signup_id=new.signup_id).exists()
     earlier = (
         UnconfirmedSignUp.objects.filter(id=new.signup_id).first() or SignUp.objects.filter(id=new.signup_id).first()
     )
     if earlier is not None:
         return earlier, False
-    if User.objects.filter(owner_signup_id=new.signup_id).exists():
+    if is_taken:
         raise KeyTakenError
     return UnconfirmedSignUp.objects.create(**new.columns()), True
 

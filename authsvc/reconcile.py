@@ -42,10 +42,10 @@ PAGE: Final = 250
 ANSWER_MAX: Final = 1024 * 1024
 # Pages that wait for answers at a time: enough for every partition, little enough for the embedded broker's memory.
 WINDOW: Final = 8
-# Stuck records that are asked about again together, with the records in whose rows' way they stand, PAGE in all.
+# Stuck records that are asked about again together, and the most records on such a page: it grows by the owners of the
+# rows that are in the way, then by the owners of those in their way, until it grows no more.
 STUCK: Final = 50
-# How often that page grows by the records in the way of those in the way.
-ROUNDS: Final = 20
+QUESTION_MAX: Final = PAGE
 # Seconds that an answer's way may take beyond the time that a participant has for a page.
 GRACE: Final = 2.0
 POLL: Final = 0.2
@@ -59,6 +59,8 @@ class Verification:
     counts: Counter[tuple[Kind, bool]] = field(default_factory=Counter)  # by kind, and whether it was healed
     # Records that it lacks because their sign-up has not reached it yet: the relay's work, and no fault.
     on_the_way: int = 0
+    # Conflicts between rows that auth's sign-ups made, which are too many for one page.
+    entangled: int = 0
     # Did not answer in time, so what is known is not all.
     is_silent: bool = False
 
@@ -74,13 +76,16 @@ class Verification:
 @dataclass(frozen=True, slots=True)
 class _Question:
     """Records of one service that are stuck, with what it last said about them, and the owners whose records go on the
-    page with them, or are `gone`; `tries` is how often that page has grown."""
+    page with them, or are `gone`."""
 
     service: str
     known: dict[UUID, Finding]
     owners: frozenset[UUID]
     gone: frozenset[UUID] = frozenset()
-    tries: int = 0
+
+    def joined(self, other: "_Question") -> "_Question":
+        known = self.known | other.known
+        return _Question(self.service, known, self.owners | other.owners, self.gone | other.gone)
 
 
 @dataclass(slots=True)
@@ -170,9 +175,19 @@ class Reconciliation:
 
     def _ask_questions(self) -> None:
         while self._questions:
-            question = self._questions.popleft()
+            question = self._joined(self._questions.popleft())
             users = User.objects.filter(owner_signup_id__in=question.owners)
             self._ask([UserRecord.of(user) for user in users], question=question)
+
+    def _joined(self, question: _Question) -> _Question:
+        """The question with those that wait and share a record with it. Otherwise each of the records of a circle would
+        gather the whole circle on a page of its own."""
+        for other in list(self._questions):
+            owners = question.owners | other.owners
+            if other.service == question.service and question.owners & other.owners and len(owners) <= QUESTION_MAX:
+                self._questions.remove(other)
+                question = question.joined(other)
+        return question
 
     def _wait_until(self, open_pages: int) -> None:
         """Listens until no more than so many pages wait for an answer."""
@@ -255,19 +270,20 @@ class Reconciliation:
                 known = {owner: about[owner] for owner in owners}
                 self._questions.append(self._grown(_Question(service, known, frozenset(owners)), known))
             return
-        question = replace(page.question, known=about, tries=page.question.tries + 1)
+        question = replace(page.question, known=about)
         grown = self._grown(question, stuck)
-        if about and question.tries < ROUNDS and (grown.owners, grown.gone) != (question.owners, question.gone):
+        if about and (grown.owners, grown.gone) != (question.owners, question.gone):
             self._questions.append(grown)
-        else:
-            self._report(service, about.values())
+            return
+        if _owners_in_the_way(stuck) - grown.owners - grown.gone:
+            self.result[service].entangled += len(about)
+        self._report(service, about.values())
 
     def _grown(self, question: _Question, stuck: dict[UUID, Finding]) -> _Question:
         """The question with those whose rows are in the way of `stuck`, as many as a page takes."""
-        held_by = {row.owner_signup_id for finding in stuck.values() for row in finding.held_by if row.owner_signup_id}
-        new = held_by - question.owners - question.gone
+        new = _owners_in_the_way(stuck) - question.owners - question.gone
         known = known_owners(new)
-        room = PAGE - len(question.owners)
+        room = QUESTION_MAX - len(question.owners)
         return replace(question, owners=question.owners | set(sorted(known)[:room]), gone=question.gone | (new - known))
 
     def _on_the_way(self, service: str, missing: Collection[UUID]) -> set[UUID]:
@@ -283,6 +299,10 @@ class Reconciliation:
         for finding in findings:
             self.result[service].counts[finding.kind, finding.healed] += 1
             self._report_finding(service, finding)
+
+
+def _owners_in_the_way(stuck: dict[UUID, Finding]) -> set[UUID]:
+    return {row.owner_signup_id for finding in stuck.values() for row in finding.held_by if row.owner_signup_id}
 
 
 def record_pages() -> Iterator[tuple[list[UserRecord], OwnerRange]]:

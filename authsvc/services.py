@@ -118,7 +118,6 @@ def _are_distinct(users: Sequence[User]) -> bool:
 def register_within(batch: Sequence[NewSignUp]) -> list[Registration | KeyTakenError]:
     """register_users() inside the caller's transaction, which is to be run again where another writer crosses it."""
     now = timezone.now()
-    signups = SignUp.objects.in_bulk([new.signup_id for new in batch])
     keys = {new: user_id_key(new.user_id) for new in batch}
     held = User.objects.filter(
         Q(user_id_key__in=set(keys.values()))
@@ -129,6 +128,9 @@ def register_within(batch: Sequence[NewSignUp]) -> list[Registration | KeyTakenE
     for user in held:
         by_user_id[user.user_id_key] = by_email[user.email] = user
         owners.add(user.owner_signup_id)
+    # After the users: another instance may commit the same sign-up between the two queries. In the other order its user
+    # would be found without it, and a retry refused.
+    signups = SignUp.objects.in_bulk([new.signup_id for new in batch])
 
     new_users: list[User] = []
     registrations: list[Registration | KeyTakenError] = []

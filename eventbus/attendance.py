@@ -7,17 +7,17 @@ does not, but it is a member of its consumer group, which bears its name. The em
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 import redis
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaException
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from eventbus.clients import client_config, prefixed
+from eventbus.clients import prefixed
 from eventbus.instances import CONSUMER, Standing, read_instances
+from eventbus.membership import read_memberships
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,6 @@ class Attendance:
 
     def __init__(self, *, look: float = LOOK, grace: float = GRACE) -> None:
         self._look, self._grace = look, grace
-        self._admin: AdminClient | None = None
         self._away_since: dict[str, float] = {}
         self._told_at: dict[str, float] = {}
         self._stop = threading.Event()
@@ -100,24 +99,16 @@ class Attendance:
 
     def _without_members(self, services: Iterable[str]) -> set[str] | None:
         try:
-            # Kept: what an AdminClient was asked is never answered once it is gone.
-            self._admin = self._admin or AdminClient(client_config({}))
-            names = {prefixed(service): service for service in services}
-            asked = self._admin.describe_consumer_groups(list(names), request_timeout=ANSWERS_WITHIN)
-            return {names[name] for name, answer in asked.items() if not _has_members(answer.result)}
-        except (KafkaException, TimeoutError, ImproperlyConfigured):
+            return {service for service in services if not _has_members(prefixed(service))}
+        except (KafkaException, ImproperlyConfigured):
             return None
 
 
-def _has_members(answer: Callable[[float], object]) -> bool:
-    try:
-        members: Collection[object] = getattr(answer(2 * ANSWERS_WITHIN), "members", ())
-    except KafkaException as error:
-        # What Kafka 4 says of a group that nobody has been in yet.
-        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-            return False
-        raise
-    return bool(members)
+def _has_members(group: str) -> bool:
+    found = read_memberships(group, timeout=ANSWERS_WITHIN).get(group)
+    if found is not None and found.problem:
+        raise KafkaException(found.problem)
+    return found is not None and bool(found.members)
 
 
 def warning_of(service: str) -> str:

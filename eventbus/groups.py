@@ -2,20 +2,17 @@
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
-from typing import Any, Final
+from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from django.conf import settings
 
 from eventbus.clients import client_config, prefixed, unprefixed
 from eventbus.collector import GROUP as COLLECTOR
 from eventbus.inspection import ANSWERS_WITHIN, Partition, Topic
+from eventbus.membership import Membership, read_memberships
 from eventbus.subscriptions import subscriptions_of
 from eventbus.topics import dead_letter_topic
 
@@ -23,24 +20,8 @@ from eventbus.topics import dead_letter_topic
 Places = Mapping[tuple[str, int], Partition]
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A process in a group; `reads` are its partitions, as (topic, number)."""
-
-    client: str
-    host: str
-    reads: tuple[tuple[str, int], ...]
-
-    @property
-    def by_topic(self) -> list[tuple[str, list[int]]]:
-        """The same as the partitions of each topic."""
-        topics = groupby(self.reads, key=itemgetter(0))
-        return [(topic, [number for _, number in numbers]) for topic, numbers in topics]
-
-
-# What a group's membership is: Group.state, Group.members and Group.problem.
-Membership = tuple[str, tuple[Member, ...] | None, str]
-_UNTOLD: Final[Membership] = ("", None, "")
+# Kafka's words for a group that nobody has been in yet: Kafka 3 says the first, Kafka 4 does not list it.
+_NOBODY_YET: Final = Membership("Dead", ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +43,11 @@ class Progress:
 class Group:
     """A group; its name comes without KAFKA_PREFIX.
 
-    `state` is Kafka's own word: STABLE, EMPTY, DEAD (nobody was in it yet), ...; where Kafka can't tell it is "" and
-    `members` None. `problem` says why Kafka doesn't answer about this one.
+    `membership` is None where Kafka can't tell it. `problem` says why Kafka doesn't answer about this group.
     """
 
     name: str
-    state: str
-    members: tuple[Member, ...] | None
+    membership: Membership | None
     progress: tuple[Progress, ...]
     problem: str = ""
 
@@ -98,28 +77,21 @@ def read_groups(topics: Sequence[Topic]) -> list[Group]:
     Raises KafkaException, which is transient while Kafka is away.
     """
     known = known_groups()
-    memberships = _memberships(known) if can_list_groups() else {}
+    there = _memberships() if can_list_groups() else {}
     places = {(topic.name, each.number): each for topic in topics for each in topic.partitions}
     return [
-        _group(name, memberships.get(name, _UNTOLD), places, known.get(name, set()))
-        for name in sorted({*known, *memberships})
+        _group(name, there.get(name, _NOBODY_YET) if can_list_groups() else None, places, known.get(name, set()))
+        for name in sorted({*known, *there})
     ]
 
 
-def _memberships(known: Iterable[str]) -> dict[str, Membership]:
-    # Held until all has been answered: what an AdminClient was asked is never answered once it is gone.
-    admin = AdminClient(client_config({}))
-    listed = admin.list_consumer_groups(request_timeout=ANSWERS_WITHIN).result(2 * ANSWERS_WITHIN)
-    if listed.errors:
-        raise KafkaException(listed.errors[0])
-    there = {each.group_id for each in listed.valid if each.group_id.startswith(settings.KAFKA_PREFIX)}
-    names = sorted(there | {prefixed(name) for name in known})
-    asked = admin.describe_consumer_groups(names, request_timeout=ANSWERS_WITHIN)
-    return {unprefixed(name): _membership(answer) for name, answer in asked.items()}
+def _memberships() -> dict[str, Membership]:
+    listed = read_memberships(timeout=ANSWERS_WITHIN)
+    return {unprefixed(name): each for name, each in listed.items() if name.startswith(settings.KAFKA_PREFIX)}
 
 
-def _group(name: str, membership: Membership, places: Places, reads: set[str]) -> Group:
-    state, members, problem = membership
+def _group(name: str, membership: Membership | None, places: Places, reads: set[str]) -> Group:
+    problem = membership.problem if membership else ""
     progress: list[Progress] = []
     try:
         for place in _committed(name, places):
@@ -128,31 +100,12 @@ def _group(name: str, membership: Membership, places: Places, reads: set[str]) -
                 progress.append(Progress(topic, places[topic, place.partition], offset if offset >= 0 else None))
     except KafkaException as error:
         problem = error.args[0].str()
-    return Group(name, state, members, tuple(progress), problem)
+    return Group(name, membership, tuple(progress), problem)
 
 
 def _committed(name: str, places: Places) -> list[TopicPartition]:
-    """Where the group goes on in each of these. Asked by a client that bears the group's name and never joins it: why
-    by no AdminClient, says eventbus.lag."""
+    """Where the group goes on in each of these. Asked by a client that has the group's name and never joins it, for the
+    reason that eventbus.lag gives."""
     client = Consumer(client_config({"group.id": prefixed(name), "enable.auto.commit": False}))
     with contextlib.closing(client):
         return client.committed([TopicPartition(prefixed(topic), number) for topic, number in places], ANSWERS_WITHIN)
-
-
-def _membership(asked: Future[Any]) -> Membership:
-    try:
-        description = asked.result(2 * ANSWERS_WITHIN)
-    except KafkaException as error:
-        # What Kafka 4 says of a group that nobody has been in yet; Kafka 3 says DEAD.
-        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-            return "DEAD", (), ""
-        return "", None, error.args[0].str()
-    members = [
-        Member(
-            each.client_id,
-            each.host.lstrip("/"),
-            tuple(sorted((unprefixed(at.topic), at.partition) for at in each.assignment.topic_partitions)),
-        )
-        for each in description.members
-    ]
-    return description.state.name, tuple(sorted(members, key=lambda member: member.reads)), ""

@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.client import produce, request, sign_up
 from tests.conftest import Person, new_person
 from tests.e2e.test_api import requested, row
-from tests.e2e.test_page import GREEN, fill, lights, log_in, sign_up_in, submit, wait_for_flag
+from tests.e2e.test_page import GREEN, fill, give_password, lights, log_in, sign_up_in, submit, wait_for_flag
 from tests.e2e.test_stalled import admin_of
 from tests.stack import Stack
 from tests.waiting import eventually
@@ -54,9 +54,7 @@ def test_the_account_is_shown_to_nobody_else(stack: Stack):
 def test_a_script_for_a_name_is_text_on_every_page(page: Page, stack: Stack, person: Person):
     sign_up(stack, person.form | {"userName": SCRIPT})
     page.goto("/login/")
-    page.locator("[name=username]").fill(person.user_id)
-    page.locator("[name=password]").fill(person.password)
-    page.locator("main [type=submit]").click()
+    give_password(page, person)
     page.wait_for_url("**/account/")
     expect(page.locator("h1")).to_contain_text(SCRIPT)
     page.goto("/signup/")

@@ -12,27 +12,27 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.client import sign_up
 from tests.conftest import ARTIFACTS, Person, new_person
+from tests.e2e.test_page import give_password
 from tests.plugin import Backing
 from tests.stack import Stack
 
 pytestmark = [pytest.mark.needs("application", "chromium")]
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
-PASSWORD = "correct horse battery 9"
+OPERATOR = Person("operator", "operator@example.org", "", "correct horse battery 9")
 # Of the real stack: auth's own instances are web processes as well.
 ROLES = ("collector of dead letters", "consumer of auth", "consumer of chat", "consumer of customer", "relay", "web")
 
 
 @pytest.fixture(scope="module")
-def operator_of(stack: Stack) -> str:
-    """The userId of a superuser."""
-    account = {"ADMIN_USER_ID": "operator", "ADMIN_EMAIL": "operator@example.org", "ADMIN_PASSWORD": PASSWORD}
+def superuser(stack: Stack) -> Person:
+    account = {"ADMIN_USER_ID": OPERATOR.user_id, "ADMIN_EMAIL": OPERATOR.email, "ADMIN_PASSWORD": OPERATOR.password}
     stack.manage("make_admin", **account)
-    return account["ADMIN_USER_ID"]
+    return OPERATOR
 
 
 @pytest.fixture(params=["light", "dark"])
-def operator(browser: Browser, stack: Stack, operator_of: str, request: pytest.FixtureRequest) -> Iterator[Page]:
+def operator(browser: Browser, stack: Stack, superuser: Person, request: pytest.FixtureRequest) -> Iterator[Page]:
     """A tab of the administration in either theme. An error in its scripts, or what the site's policy stops, fails the
     test."""
     context = browser.new_context(base_url=stack.base_url, locale="en-US", color_scheme=request.param)
@@ -41,9 +41,7 @@ def operator(browser: Browser, stack: Stack, operator_of: str, request: pytest.F
     tab.on("pageerror", lambda error: errors.append(str(error)))
     tab.on("console", lambda said: errors.append(said.text) if "Content Security" in said.text else None)
     tab.goto("/admin/login/")
-    tab.fill("[name=username]", operator_of)
-    tab.fill("[name=password]", PASSWORD)
-    tab.click("[type=submit]")
+    give_password(tab, superuser)
     tab.theme = request.param
     yield tab
     context.close()

@@ -83,10 +83,15 @@ def open_socket_that_is_idle(tab: Page, closed: list[object]) -> list[dict[str, 
     return heard
 
 
-def log_in(page: Page, person: Person) -> None:
+def give_password(page: Page, person: Person) -> None:
+    """Sends the login form that is shown, that of the site or of the administration."""
     page.locator("[name=username]").fill(person.user_id)
     page.locator("[name=password]").fill(person.password)
-    page.locator("main [type=submit]").click()
+    page.locator("main [type=submit], #login-form [type=submit]").first.click()
+
+
+def log_in(page: Page, person: Person) -> None:
+    give_password(page, person)
     page.wait_for_url("**/account/")
     expect(page.locator("main")).to_contain_text(person.user_name)
 

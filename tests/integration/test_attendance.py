@@ -97,7 +97,6 @@ def test_while_nobody_can_tell_what_was_known_stays(monkeypatch: pytest.MonkeyPa
         # Frozen: it takes connections and never answers.
         monkeypatch.setattr(settings, "REDIS_URL", f"redis://127.0.0.1:{port}")
         monkeypatch.setattr(settings, "KAFKA_BOOTSTRAP_SERVERS", f"127.0.0.1:{port}")
-        monkeypatch.setattr(found, "_admin", None)
         found.look()
         assert found.absent == settings.SIGNUP_SERVICES
         unknown = Attendance(grace=0)

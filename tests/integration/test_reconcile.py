@@ -181,16 +181,22 @@ def test_users_who_exchange_an_email_are_healed_one_after_the_other():
     assert rows(ChatUser) == rows(Customer) == records()
 
 
-@pytest.mark.parametrize("users", [2, 3])
-@pytest.mark.parametrize("page", [2, 250], ids=["on different pages", "on one page"])
-def test_users_who_passed_on_their_keys_in_a_circle_are_healed(monkeypatch, users, page):
-    monkeypatch.setattr("authsvc.reconcile.PAGE", max(page, users))
-    names = [f"user-{n}" for n in range(users)]
-    bystanders = [f"bystander-{n}" for n in range(5)]
-    sign_up(*names, *bystanders)
+def pass_on_emails(users: int) -> list[str]:
+    """Each of so many users gets the address of the one before, and the first that of the last."""
+    names = [f"user-{n:02}" for n in range(users)]
+    sign_up(*names)
     User.objects.filter(user_id__in=names).update(email=Concat("email", Value(".old")))
     for n, name in enumerate(names):
         User.objects.filter(user_id=name).update(email=f"{names[n - 1]}@example.org")
+    return names
+
+
+@pytest.mark.parametrize("users", [2, 3, 30])
+@pytest.mark.parametrize("page", [1, 250], ids=["on different pages", "on one page"])
+def test_users_who_passed_on_their_keys_in_a_circle_are_healed(monkeypatch, users, page):
+    monkeypatch.setattr("authsvc.reconcile.PAGE", page)
+    names = pass_on_emails(users)
+    sign_up(*(f"bystander-{n}" for n in range(5)))
     different = [("different", name) for name in names]
 
     services, problems = reconcile()
@@ -200,6 +206,28 @@ def test_users_who_passed_on_their_keys_in_a_circle_are_healed(monkeypatch, user
     services, problems = reconcile("--heal")
     assert problems == ""
     assert [found(report) for report in services.values()] == [different, different]
+    assert rows(ChatUser) == rows(Customer) == records()
+
+
+@pytest.mark.parametrize("page", [1, 4])
+def test_a_circle_that_is_too_long_for_one_page_is_told_and_healed_once_it_is_broken(monkeypatch, page):
+    monkeypatch.setattr("authsvc.reconcile.PAGE", page)
+    for module in ("authsvc.reconcile", "authsvc.management.commands.reconcile"):
+        monkeypatch.setattr(f"{module}.QUESTION_MAX", 5)
+    names = pass_on_emails(7)
+    for heal in ([], ["--heal"]):
+        services, problems = reconcile(*heal)
+        assert [found(report) for report in services.values()] == [[("conflicting", name) for name in names]] * 2
+        assert "14 hold each other's user IDs or addresses" in problems
+        assert "need a decision" not in problems
+    assert "circles of more than 5" in problems
+    for model in (ChatUser, Customer):
+        model.objects.filter(user_id=names[0]).delete()
+    for _ in names:
+        problems = reconcile("--heal")[1]
+        if not problems:
+            break
+    assert problems == ""
     assert rows(ChatUser) == rows(Customer) == records()
 
 

@@ -14,6 +14,7 @@ from authsvc.lights import Status, Verdict
 from authsvc.models import SignUp, User
 from authsvc.services import (
     NewSignUp,
+    Registration,
     ReportedVerdict,
     apply_verdicts,
     claim_due,
@@ -131,6 +132,31 @@ def test_writers_that_cross_on_user_id_and_email_make_each_user_once():
 
 def report(signup_id: UUID, service: str, status: Status, reason: str | None = None) -> ReportedVerdict:
     return ReportedVerdict(signup_id, Verdict(service, status, reason))
+
+
+@pytest.mark.needs("postgresql")
+@pytest.mark.parametrize("query", [1, 2])
+def test_a_retry_joins_the_sign_up_that_another_instance_commits_between_two_of_its_queries(query: int):
+    if connections["default"].vendor != "postgresql":
+        pytest.skip("SQLite has one writer at a time")
+    first = new("mina")
+    queries = 0
+
+    def commit_elsewhere(execute, sql, params, many, context):
+        nonlocal queries
+        result = execute(sql, params, many, context)
+        queries += sql.startswith("SELECT")
+        if queries == query and sql.startswith("SELECT"):
+            in_threads(lambda: register_users([first]))
+        return result
+
+    with connections["default"].execute_wrapper(commit_elsewhere):
+        [registration] = register_users([first])
+    assert queries >= 2
+    assert isinstance(registration, Registration)
+    assert registration.signup.id == first.signup_id
+    assert auth_light(registration.signup) == ("SUCCESS", None)
+    assert (User.objects.count(), SignUp.objects.count()) == (1, 1)
 
 
 @pytest.mark.needs("postgresql")

@@ -319,26 +319,24 @@ def test_no_more_than_three_mails_an_hour_go_to_one_mailbox(here: Installation, 
 # --- What an existing user gets, and what a stranger can send ----------------------------------------------------
 
 
-def test_whoever_has_an_account_is_told_so_by_mail_alone(here: Installation, person: Person):
+@pytest.mark.parametrize(
+    ("taken", "subject", "pages"),
+    [
+        ("email", "You already have an account at Signup Sync", ["/login/", "/password/"]),
+        ("user_id", "Choose another user ID at Signup Sync", ["/signup/"]),
+    ],
+)
+def test_whoever_chose_what_is_taken_is_told_so_by_mail_alone(
+    here: Installation, person: Person, taken: str, subject: str, pages: list[str]
+):
     here.post(person)
     here.confirm_last(person)
-    newcomer = replace(new_person(), email=person.email.upper())
-    answer = here.post(newcomer)
+    newcomer = replace(new_person(), **{taken: getattr(person, taken)})
+    answer = here.post(newcomer, email=newcomer.email.upper(), userId=newcomer.user_id.upper())
     assert answer.json["awaiting"] == "confirmation"
-    mail = here.mails_to(person, 2)[-1]
-    assert mail["Subject"] == "You already have an account at Signup Sync"
-    assert f"{here.stack.base_url}/login/" in text_of(mail)
-    assert f"{here.stack.base_url}/password/" in text_of(mail)
-    assert "/confirm/" not in text_of(mail)
-
-
-def test_whoever_chose_a_taken_user_id_is_told_so_by_mail_alone(here: Installation, person: Person):
-    here.post(person)
-    here.confirm_last(person)
-    newcomer = replace(new_person(), user_id=person.user_id.upper())
-    assert here.post(newcomer).json["awaiting"] == "confirmation"
-    [mail] = here.mails_to(newcomer)
-    assert mail["Subject"] == "Choose another user ID at Signup Sync"
+    mail = here.mails_to(newcomer, 2 if taken == "email" else 1)[-1]
+    assert mail["Subject"] == subject
+    assert [page for page in pages if f"{here.stack.base_url}{page}" not in text_of(mail)] == []
     assert "/confirm/" not in text_of(mail)
 
 

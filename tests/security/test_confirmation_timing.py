@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
 from http.cookies import SimpleCookie
 from urllib.parse import urlencode, urlsplit
 
@@ -29,6 +29,8 @@ TIMES = ("date", "expires")
 OF_ONE_ALONE = re.compile(
     rb"expires=[^;]+|[\w.-]+:[\w-]+:[\w-]{20,}|00-[0-9a-f]{32}-[0-9a-f]{16}-01|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 )
+# Random for each page and browser.
+CSRF_TOKEN = re.compile(rb'(?<=csrftoken=)\w{32}|(?<=csrfmiddlewaretoken" value=")\w{64}')
 MAKE_USERS = """
 import json
 from authsvc.models import User
@@ -75,13 +77,20 @@ class Client:
     def close(self) -> None:
         self._connection.close()
 
-    def ask(self, method: str, path: str, body: str | None = None, **headers: str) -> tuple[Seen, float]:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: str | None = None,
+        read: Callable[[HTTPResponse], bytes] = HTTPResponse.read,
+        **headers: str,
+    ) -> tuple[Seen, float]:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         sent["Cookie"] = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
         began = time.perf_counter()
         self._connection.request(method, path, body, sent)
         response = self._connection.getresponse()
-        text = response.read()
+        text = read(response)
         took = time.perf_counter() - began
         for header in response.headers.get_all("Set-Cookie") or ():
             self._cookies |= {name: cookie.value for name, cookie in SimpleCookie(header).items()}
@@ -172,3 +181,46 @@ def test_a_wrong_password_at_a_link_is_answered_alike_whether_or_not_the_user_wa
     status, _headers, text = answer_alike(asks)
     assert (status, json.loads(text)["type"]) == (422, "/problems/wrong-password")
     client.close()
+
+
+def first_event(client: Client, person: Person) -> Seen:
+    """What the stream of `POST /user` begins with, to the end of its first event."""
+    headers = {"Content_Type": "application/json", "Accept": "text/event-stream"}
+    seen, _took = client.ask("POST", "/user", json.dumps(person.form), read_event, **headers)
+    return seen
+
+
+def read_event(response: HTTPResponse) -> bytes:
+    lines: list[bytes] = []
+    while not (lines and lines[-1] == b"\n" and any(line.startswith(b"data:") for line in lines)):
+        line = response.readline()
+        assert line, lines
+        lines.append(line)
+    return b"".join(lines)
+
+
+def without_script(client: Client, person: Person) -> Seen:
+    """What a browser without JavaScript gets for the form, and the page of the lights to which that leads."""
+    (_status, _headers, page), _took = client.ask("GET", "/signup/")
+    form = urlencode(filled_form(page.decode(), person))
+    kind = "application/x-www-form-urlencoded"
+    (status, headers, text), _took = client.ask("POST", "/signup/", form, Content_Type=kind, Accept="text/html")
+    assert status == 303, text
+    where = dict(headers)["location"].decode()
+    (page_status, page_headers, lights), _took = client.ask("GET", where, Accept="text/html")
+    assert page_status == 200
+    told = [(name, CSRF_TOKEN.sub(b"", value)) for name, value in (*headers, *page_headers)]
+    return status, told, text + CSRF_TOKEN.sub(b"", lights)
+
+
+@pytest.mark.parametrize("sign_up", [first_event, without_script])
+def test_a_stream_and_a_browser_without_script_begin_alike_for_everybody(
+    stack: Stack, sign_up: Callable[[Client, Person], Seen]
+) -> None:
+    answers = []
+    for person, _kind in existing_and_new(stack, 10):
+        client = Client(stack)
+        answers.append(without_ids(sign_up(client, person)))
+        client.close()
+    assert b"awaiting" in answers[0][2]
+    assert [answer for answer in answers if answer != answers[0]] == []

@@ -15,6 +15,7 @@ from django.test import Client
 
 from authsvc.mail import mail_worker
 from authsvc.models import User
+from tests.security.staff import client_of
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -64,14 +65,8 @@ def set_password(path: str, password: str = NEW) -> Client:
     return client
 
 
-def logged_in(user: User) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 def change(user: User, **headers: str) -> Client:
-    client = logged_in(user)
+    client = client_of(user)
     fields = {"old_password": OLD, "new_password1": NEW, "new_password2": NEW}
     assert client.post("/account/password/", fields, headers=headers).status_code == 302
     return client
@@ -172,7 +167,7 @@ def by_reset(user: User) -> None:
 
 
 def by_an_administrator(user: User) -> None:
-    root = logged_in(User.objects.create_superuser("root-user", "root@example.com", OLD))
+    root = client_of(User.objects.create_superuser("root-user", "root@example.com", OLD))
     fields = {"password1": NEW, "password2": NEW, "usable_password": "true"}
     assert root.post(f"/admin/authsvc/user/{user.pk}/password/", fields).status_code == 302
 
@@ -194,7 +189,7 @@ def by_code(user: User) -> None:
 def test_the_owner_is_told_of_a_new_password_and_what_to_do_and_other_sessions_end(
     user: User, replace: Callable[[User], None]
 ):
-    elsewhere = logged_in(user)
+    elsewhere = client_of(user)
     assert elsewhere.get("/account/").status_code == 200
     replace(user)
     [sent] = mails()
@@ -204,14 +199,14 @@ def test_the_owner_is_told_of_a_new_password_and_what_to_do_and_other_sessions_e
     assert elsewhere.get("/account/").status_code == 302
 
 
-def test_who_changes_the_password_stays_logged_in(user: User):
+def test_who_changes_the_password_stays_client_of(user: User):
     assert change(user).get("/account/").status_code == 200
 
 
 def test_nobody_is_told_when_the_password_stays_as_it_is(user: User):
     user.user_name = "Another"
     user.save()
-    logged_in(user).post("/account/password/", {"old_password": "wrong", "new_password1": NEW, "new_password2": NEW})
+    client_of(user).post("/account/password/", {"old_password": "wrong", "new_password1": NEW, "new_password2": NEW})
     # A hash that is made anew with other parameters is no new password.
     with mock.patch.object(Argon2PasswordHasher, "time_cost", 3):
         user.password = make_password(OLD)

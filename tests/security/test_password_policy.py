@@ -21,6 +21,7 @@ from authsvc.passwords import PASSWORD_BYTES_MAX, PASSWORD_MAX
 from authsvc.problems import Problem
 from authsvc.requests import check_password_strength, complaints, read_signup
 from signup_sync.front.forms import SignUpForm
+from tests.security.staff import client_of
 
 OLD = "correct horse 9"
 SYLLABLE = "\ud55c"  # one character, which NFD spells with three of three bytes
@@ -77,12 +78,6 @@ def existing() -> User:
     return User.objects.create_user(password=OLD, **FIELDS)
 
 
-def logged_in(user: User) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 def taken(user: User, password: str) -> bool:
     """Whether it is the user's password now; otherwise the old one still is."""
     user.refresh_from_db()
@@ -94,7 +89,7 @@ def taken(user: User, password: str) -> bool:
 def by_change(password: str) -> bool:
     user = existing()
     fields = {"old_password": OLD, "new_password1": password, "new_password2": password}
-    logged_in(user).post("/account/password/", fields)
+    client_of(user).post("/account/password/", fields)
     return taken(user, password)
 
 
@@ -108,7 +103,7 @@ def by_reset(password: str) -> bool:
 
 
 def root() -> Client:
-    return logged_in(User.objects.create_superuser("root-user", "root@example.com", OLD))
+    return client_of(User.objects.create_superuser("root-user", "root@example.com", OLD))
 
 
 def by_the_admins_add_page(password: str) -> bool:

@@ -12,6 +12,7 @@ from tests.conftest import ARTIFACTS, Person, new_person
 from tests.e2e.test_api import log_in as session_of
 from tests.e2e.test_looks import DESKTOP, PHONE, assert_accessible
 from tests.e2e.test_looks import still as still
+from tests.e2e.test_page import give_password
 from tests.plugin import Backing
 from tests.stack import Stack
 from tests.waiting import eventually
@@ -29,11 +30,9 @@ def administrator(stack: Stack) -> Person:
     return staff
 
 
-def give_password(page: Page, person: Person, path: str = "/login/") -> None:
+def give_password_at(page: Page, person: Person, path: str = "/login/") -> None:
     page.goto(path)
-    page.locator("[name=username]").fill(person.user_id)
-    page.locator("[name=password]").fill(person.password)
-    page.locator("main [type=submit], #login-form [type=submit]").first.click()
+    give_password(page, person)
 
 
 def give_code(page: Page, code: str) -> None:
@@ -85,7 +84,7 @@ def test_an_administrator_turns_it_on_and_logs_in_with_codes(
     page = still
     ARTIFACTS.mkdir(exist_ok=True)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    give_password(page, administrator)
+    give_password_at(page, administrator)
     page.wait_for_url("**/account/")
     page.get_by_role("link", name="Two-factor authentication").click()
     look(page, "off")
@@ -107,12 +106,12 @@ def test_an_administrator_turns_it_on_and_logs_in_with_codes(
     log_out(page)
 
     # The administration's own login, with the code that comes next: the first one is used.
-    give_password(page, administrator, "/admin/")
+    give_password_at(page, administrator, "/admin/")
     expect(page.locator("h1")).to_have_text("Enter your code")
     look(page, "login")
     page.goto("/admin/")
     expect(page.locator("#login-form")).to_be_visible()
-    give_password(page, administrator, "/admin/")
+    give_password_at(page, administrator, "/admin/")
     give_code(page, "000000")
     expect(page.locator(".error-summary")).to_contain_text("This code is wrong")
     look(page, "wrong")
@@ -124,15 +123,15 @@ def test_an_administrator_turns_it_on_and_logs_in_with_codes(
     log_out(page)
 
     # Without the phone: each recovery code once.
-    give_password(page, administrator)
+    give_password_at(page, administrator)
     give_code(page, codes[0])
     page.wait_for_url("**/account/")
     log_out(page)
-    give_password(page, administrator)
+    give_password_at(page, administrator)
     give_code(page, codes[0])
     expect(page.locator(".error-summary")).to_contain_text("used before")
     stack.manage("reset_two_factor", administrator.user_id)
-    give_password(page, administrator)
+    give_password_at(page, administrator)
     page.wait_for_url("**/account/")
     expect(page.locator(".facts")).to_contain_text("Off")
     page.goto("/account/two-factor/")
@@ -155,7 +154,7 @@ def test_the_api_refuses_administrators_from_a_session_without_the_code(
 
     from_before = session_of(stack, administrator)
     assert sign_up_an_administrator(from_before) == 202
-    give_password(page, administrator)
+    give_password_at(page, administrator)
     page.wait_for_url("**/account/")
     turn_on(page, administrator)
     assert sign_up_an_administrator(from_before) == 403

@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from tqdm import tqdm
 
 from authsvc.models import User
-from authsvc.reconcile import Reconciliation, Verification
+from authsvc.reconcile import QUESTION_MAX, Reconciliation, Verification
 from authsvc.reconcile_events import RECONCILE_ANSWERED, RECONCILE_REQUESTED, Finding, Kind
 from authsvc.services import AUTH
 from eventbus.errors import is_transient
@@ -191,11 +191,18 @@ def what_is_left(result: dict[str, Verification], *, heal: bool, timeout: float)
                 f"{service}` run? Start it, or give it more time with --timeout, and run this again."
             )
     mendable = sum(found.left("missing", "different") for found in result.values())
-    by_hand = sum(found.left("conflicting", "superfluous") for found in result.values())
+    entangled = sum(found.entangled for found in result.values())
+    by_hand = sum(found.left("conflicting", "superfluous") for found in result.values()) - entangled
     if mendable and not heal:
         yield f"{mendable} can be mended: run this again with --heal."
     elif mendable:
         yield f"{mendable} could not be mended yet: run this again."
+    if entangled:
+        yield (
+            f"{entangled} hold each other's user IDs or addresses in circles of more than {QUESTION_MAX}, which are "
+            "too long to be mended. Delete the row of one of them in the admin of the service, and run this again with "
+            "--heal, several times if need be."
+        )
     if by_hand:
         yield (
             f"{by_hand} need a decision, in the admin of the service: change or delete the row if it should not be "

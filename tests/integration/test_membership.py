@@ -1,0 +1,59 @@
+"""Who is in a consumer group, as real Kafka says it."""
+
+import secrets
+
+import pytest
+from confluent_kafka import KafkaException
+from django.conf import settings
+
+from eventbus.clients import prefixed
+from eventbus.membership import Membership, partitions_in, read_memberships
+from eventbus.messages import Subscription
+from tests.broker import PARTITIONS, RecordingHandler, consuming, new_topic
+from tests.servers import free_port
+from tests.waiting import eventually
+
+TOPIC_A = b"\x00\x01a"
+NUMBERS = b"\x00\x00\x00\x02\x00\x00\x00\x03\x00\x00\x00\x01"
+
+
+@pytest.mark.needs("kafka")
+def test_a_member_is_known_with_what_it_reads() -> None:
+    topic, group = new_topic(), f"group-{secrets.token_hex(4)}"
+    assert read_memberships(prefixed(group), timeout=10) == {}
+
+    def read() -> Membership:
+        return read_memberships(timeout=10)[prefixed(group)]
+
+    with consuming(Subscription(group=group, topic=topic, handle=RecordingHandler())):
+        found = eventually(lambda: each if (each := read()).state == "Stable" else None)
+        [member] = found.members
+        assert member.by_topic == [(topic, list(range(PARTITIONS)))]
+        assert member.host
+    assert eventually(lambda: each if (each := read()).state == "Empty" else None) == Membership("Empty", ())
+
+
+def test_a_kafka_that_is_away_is_an_error_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "KAFKA_BOOTSTRAP_SERVERS", f"127.0.0.1:{free_port()}")
+    with pytest.raises(KafkaException):
+        read_memberships(timeout=0.2)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "partitions"),
+    [
+        (b"", ()),
+        (b"\x00\x00\x00\x00\x00\x00", ()),
+        (
+            b"\x00\x00\x00\x00\x00\x01" + TOPIC_A + b"\x00\x00\x00\x02\x00\x00\x00\x03\x00\x00\x00\x01",
+            (("a", 1), ("a", 3)),
+        ),
+        # Cut off, a count that no message has, a name that is not UTF-8.
+        (b"\x00\x00\x00\x00\x00\x01" + TOPIC_A + NUMBERS[:-4], ()),
+        (b"\x00\x00\x7f\xff\xff\xff" + TOPIC_A + b"\x00\x00\x00\x00", ()),
+        (b"\x00\x00\x00\x00\x00\x01" + TOPIC_A + b"\xff\xff\xff\xff", ()),
+        (b"\x00\x00\x00\x00\x00\x01\x00\x01\xff\x00\x00\x00\x00", ()),
+    ],
+)
+def test_an_assignment_is_read_where_it_can_be(assignment: bytes, partitions: tuple[tuple[str, int], ...]) -> None:
+    assert partitions_in(assignment) == partitions
