@@ -14,7 +14,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Final, NoReturn
 
 from django.conf import settings
@@ -93,7 +93,6 @@ def running_role(name: str) -> Iterator[Role]:
     Must be entered by the main thread. The command's exit code is 0 after a stop request, and 1 when it ended by an
     error, had to be ended ENDS_WITHIN seconds after the request, or was stuck for a minute and more (docs/adr/0034).
     """
-    take_turns()
     collect_rarely()
     role = Role(name)
     HEARTBEAT_AGE.set_function(lambda: role.heartbeat.age)
@@ -113,17 +112,6 @@ def running_role(name: str) -> Iterator[Role]:
         logger.info("%s started", name)
         yield role
     logger.info("%s stopped", name)
-
-
-def take_turns() -> None:
-    """Has Linux let who runs finish before the threads of this process, made from here on, get their turn.
-
-    A message that wakes a consumer is no reason to interrupt who is just writing the next one: what comes meanwhile is
-    one batch. Where a core is idle, nothing waits (docs/adr/0035).
-    """
-    if hasattr(os, "SCHED_BATCH"):
-        with suppress(PermissionError):
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def collect_rarely() -> None:

@@ -3,7 +3,6 @@
 import os
 import time
 import urllib.request
-from pathlib import Path
 
 import pytest
 import redis
@@ -29,15 +28,6 @@ def test_every_role_is_ready_and_the_form_is_there(stack: Stack):
     )
     with urllib.request.urlopen(f"{stack.base_url}/signup/", timeout=30) as answer:
         assert 'name="userId"' in answer.read().decode()
-
-
-def test_every_thread_of_every_role_takes_its_turn(stack: Stack):
-    """docs/adr/0035"""
-    threads = {
-        name: {os.sched_getscheduler(int(thread.name)) for thread in Path(f"/proc/{role.pid}/task").iterdir()}
-        for name, role in stack.roles.items()
-    }
-    assert threads == {name: {os.SCHED_BATCH} for name in stack.roles}
 
 
 def test_sigterm_ends_each_role_within_5_s_without_an_error_and_nothing_stays(backing: Backing):

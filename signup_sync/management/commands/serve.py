@@ -15,7 +15,7 @@ import uvloop
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from eventbus.roles import ENDS_WITHIN, collect_rarely, end_at_once, take_turns
+from eventbus.roles import ENDS_WITHIN, collect_rarely, end_at_once
 from signup_sync.protocols import Http, Socket, connections_max
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,6 @@ class Command(BaseCommand):
 
     def handle(self, *, host: str, port: str | int, fd: int | None, **options: Any) -> None:
         with listen(host, str(port)) if fd is None else inherited(fd) as listener:
-            take_turns()
             sys.setswitchinterval(GIL_FOR)
             # After the address is known to be ours: it takes half a second, and starts threads.
             from signup_sync.asgi import api, application
