@@ -22,6 +22,7 @@ import pytest
 from tests.client import Answer, filled_form, sign_up
 from tests.conftest import Person, new_person
 from tests.e2e.test_api import ALL_GREEN
+from tests.plugin import is_ci
 from tests.servers import KafkaServer, PostgresqlServer
 from tests.servers.process import LOOPBACK, ROOT
 from tests.stack import CONSUMERS, MANAGE, Role, Stack
@@ -34,7 +35,7 @@ RED = 10
 # Seconds that a sign-up's statements may take while a migration runs: a second is how long it may wait for its lock.
 ANSWERS_WITHIN = 2.0
 # The release before these migrations; a clone with its history has it.
-PREVIOUS_RELEASE = "fa1d8ee"
+PREVIOUS_RELEASE = "fa1d8ee893f66ec1adc28c0760f5084fa2cfa1c3"
 
 # The tables as release 0.1.0 had them after migration 0002, and the columns that its code writes.
 FILL = [
@@ -191,12 +192,16 @@ def test_an_interrupted_migration_is_completed_by_the_next(postgresql: Postgresq
 
 @pytest.fixture(scope="module")
 def previous_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The code of the previous release."""
+    """The code of the previous release, out of this repository's history."""
     archive = subprocess.run(
         ["git", "archive", "--format=tar", PREVIOUS_RELEASE], cwd=ROOT, capture_output=True, check=False
     )
     if archive.returncode:
-        pytest.skip(f"this clone's history does not reach the previous release, {PREVIOUS_RELEASE}")
+        reason = (
+            f"the previous release, commit {PREVIOUS_RELEASE}, is not here: {archive.stderr.decode().strip()}. In a "
+            "shallow clone run `git fetch --unshallow`, and let CI check out the whole history."
+        )
+        pytest.fail(reason) if is_ci() else pytest.skip(reason)
     directory = tmp_path_factory.mktemp("previous-release")
     with tarfile.open(fileobj=BytesIO(archive.stdout)) as files:
         files.extractall(directory, filter="data")
