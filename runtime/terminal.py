@@ -40,7 +40,7 @@ def to_the_second(at: datetime) -> str:
     return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}"
 
 
-def moment(text: str) -> datetime:
+def time_argument(text: str) -> datetime:
     """An ISO date (its midnight) or time, in TIME_ZONE unless it says otherwise; returned in UTC, as it is stored."""
     try:
         at = datetime.fromisoformat(text)

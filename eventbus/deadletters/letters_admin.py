@@ -18,7 +18,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from eventbus.deadletters.letters import IN_THE_ADMIN, Outcome, discard, replay
+from eventbus.deadletters.letters import IN_THE_ADMIN, LetterResult, discard, replay
 from eventbus.errors import DeliveryError
 from eventbus.models import DeadLetter
 from eventbus.producer import EventProducer
@@ -224,7 +224,7 @@ class DeadLetterAdmin(ActsAdmin):
         done = self._tell_refused(request, discard(ids_of(queryset), by=_who(request), **wish), str(_("Discarded")))
         self.message_user(request, ngettext("%d letter discarded.", "%d letters discarded.", done) % done)
 
-    def _tell_refused(self, request: HttpRequest, outcomes: Iterator[Outcome], act: str) -> int:
+    def _tell_refused(self, request: HttpRequest, outcomes: Iterator[LetterResult], act: str) -> int:
         """Tells of what was refused, and logs what was done; how many that were."""
         done, refused = [], []
         try:

@@ -27,7 +27,7 @@ def pause_after(failures: int) -> float:
     return min(FIRST_PAUSE * 2.0 ** min(failures, 16), LONGEST_PAUSE) * uniform(0.5, 1.0)  # noqa: S311 - no secret
 
 
-class Relay:
+class StreamRelay:
     """Reads one sign-up's stream until it is complete, through lost connections, for STREAM_MAX_AGE at most: whoever
     still watches then takes over. While the sign-up waits for confirmation, perhaps for hours, the relay ends as soon
     as no socket of this process shows it."""
@@ -38,7 +38,7 @@ class Relay:
         gateway: Gateway,
         stream: aiohttp.ClientResponse | None,
         *,
-        tell: Callable[["Relay"], None],
+        tell: Callable[["StreamRelay"], None],
         is_watched: Callable[[UUID], bool],
     ) -> None:
         self.signup_id = signup_id

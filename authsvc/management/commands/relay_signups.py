@@ -59,7 +59,7 @@ class Command(BaseCommand):
         with running_role("relay") as role:
             if not role.wait_for("its database", partial(check_database, "authsvc")):
                 return
-            relay = Relay()
+            relay = OutboxRelay()
             follower = Follower()
             follower.start()
             attendance.start()
@@ -77,7 +77,7 @@ class Command(BaseCommand):
             relay.close()
 
 
-class Relay:
+class OutboxRelay:
     """Publishes what is due, RELAY_RATE events a second, and a tenth of it while somebody is merely behind: to ask
     again what lies unread would bury who is to read it (docs/adr/0002)."""
 

@@ -16,7 +16,7 @@ from authsvc.models import SignUp
 from authsvc.signups.replay import ReplayCounts, replay
 from eventbus.producer import EventProducer
 from runtime.security_log import log_security_event, operator
-from runtime.terminal import moment
+from runtime.terminal import time_argument
 
 
 class Command(BaseCommand):
@@ -30,8 +30,10 @@ class Command(BaseCommand):
         chosen = parser.add_argument_group("which sign-ups", "choose at least one; together they narrow the choice")
         chosen.add_argument("--id", action="append", type=UUID, default=[], metavar="SIGNUP_ID", dest="signup_ids")
         chosen.add_argument("--user-id", action="append", default=[], metavar="USER_ID", dest="user_ids")
-        chosen.add_argument("--since", type=moment, metavar="TIME", help="begun at this ISO date or time, or later")
-        chosen.add_argument("--until", type=moment, metavar="TIME", help="begun before this ISO date or time")
+        chosen.add_argument(
+            "--since", type=time_argument, metavar="TIME", help="begun at this ISO date or time, or later"
+        )
+        chosen.add_argument("--until", type=time_argument, metavar="TIME", help="begun before this ISO date or time")
         chosen.add_argument("--pending", action="store_true", help="with a light that is still orange")
         chosen.add_argument("--stalled", action="store_true", help="with all tries used up")
         chosen.add_argument("--all", action="store_true", help="every one")
