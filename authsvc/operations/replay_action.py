@@ -7,7 +7,6 @@ from typing import Any, Final, Self, cast
 from uuid import UUID
 
 from django import forms
-from django.conf import settings
 from django.contrib import messages
 from django.contrib.admin.helpers import ActionForm
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -17,7 +16,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from authsvc.lights import AUTH
+from authsvc.lights import participants
 from authsvc.models import SignUp
 from authsvc.operations.timeline import replayed_to
 from authsvc.signups.replay import PAGE, ReplayCounts, replay
@@ -30,8 +29,7 @@ WORKS_FOR: Final = 2.0
 
 def services_to_ask() -> list[tuple[str, Any]]:
     """The choices of whom a replay asks; the empty one is every participant."""
-    participants = [(service, service) for service in settings.SIGNUP_SERVICES if service != AUTH]
-    return [("", gettext_lazy("every service")), *participants]
+    return [("", gettext_lazy("every service")), *((service, service) for service in participants())]
 
 
 class ReplayForm(ActionForm):

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any, ClassVar, Final, cast
 
 from django import forms
@@ -12,7 +11,6 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
@@ -23,6 +21,7 @@ from eventbus.errors import DeliveryError
 from eventbus.models import DeadLetter
 from eventbus.producer import EventProducer
 from runtime.admin_toolkit.action_admin import ActsAdmin
+from runtime.times import to_the_second
 
 # Characters of a value that its page shows; `manage.py dead_letters show` shows all.
 VALUE_SHOWN: Final = 20_000
@@ -244,10 +243,6 @@ class DeadLetterAdmin(ActsAdmin):
         letters = DeadLetter.objects.filter(pk__in=done).defer("value", "headers")
         LogEntry.objects.log_actions(cast(int, request.user.pk), letters, CHANGE, act)
         return len(done)
-
-
-def to_the_second(at: datetime) -> str:
-    return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}"
 
 
 def ids_of(queryset: QuerySet[DeadLetter]) -> list[int]:

@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from confluent_kafka.admin._metadata import PartitionMetadata
 from django.conf import settings
 
-from eventbus.clients import client_config, prefixed, unprefixed
+from eventbus.clients import prefixed, reader_config, unprefixed
 from eventbus.errors import is_transient_in_kafka
 from eventbus.incoming import as_incoming
 from eventbus.messages import Incoming
@@ -98,10 +98,7 @@ class Inspector:
             "queued.max.messages.kbytes": 8192,
             "fetch.max.bytes": 8_388_608,
         }
-        if settings.KAFKA_EMBEDDED:
-            # A fetch that waits there is not woken by a new message.
-            own["fetch.wait.max.ms"] = 5
-        self._consumer = Consumer(client_config(own))
+        self._consumer = Consumer(reader_config(own))
 
     def __enter__(self) -> Self:
         return self

@@ -12,7 +12,6 @@ from django.contrib import admin
 from django.core.exceptions import ImproperlyConfigured
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, path
-from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -24,6 +23,7 @@ from eventbus.messages import Incoming, moment_of
 from eventbus.models import Topic as TopicsPage
 from eventbus.models import readable, readable_json
 from runtime.admin_toolkit.page_admin import PageAdmin
+from runtime.times import to_the_millisecond
 
 # Characters of a value that are shown, and in the line that stands for it.
 VALUE_SHOWN: Final = 20_000
@@ -92,7 +92,7 @@ class ShownMessage:
             return ""
         if (at := moment_of(milliseconds)) is None:
             return f"{milliseconds} ms"
-        return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}.{milliseconds % 1000:03}"
+        return to_the_millisecond(at)
 
     @property
     def key(self) -> str | None:

@@ -12,6 +12,7 @@ from uuid import UUID
 import aiohttp
 from django.conf import settings
 
+from runtime.backoff import doubled
 from signup_sync.front.gateway import Gateway, GatewayError
 from signup_sync.front.sse import COMMENT, ServerEvent, read_events
 from signup_sync.front.states import Slowness, State, read_state
@@ -24,7 +25,7 @@ LONGEST_PAUSE: Final = 10.0
 
 def pause_after(failures: int) -> float:
     """Seconds until the next attempt, spread so that those who failed together do not come back together."""
-    return min(FIRST_PAUSE * 2.0 ** min(failures, 16), LONGEST_PAUSE) * uniform(0.5, 1.0)  # noqa: S311 - no secret
+    return doubled(FIRST_PAUSE, times=failures, most=LONGEST_PAUSE) * uniform(0.5, 1.0)  # noqa: S311 - no secret
 
 
 class StreamRelay:

@@ -16,6 +16,7 @@ from authsvc.models import SignUp, UnconfirmedSignUp, User
 from authsvc.operations.timeline import Story, story_of
 from runtime.mail_addresses import shown_address
 from runtime.terminal import printable, table, titled
+from runtime.times import to_the_millisecond
 
 HEAD: Final = ("TIME", "AFTER", "WHAT", "WHERE", "DETAIL")
 # Stories that are told of one user ID unless --limit says otherwise.
@@ -39,8 +40,9 @@ class Command(BaseCommand):
         waiting = list(unconfirmed(which))
         for row in waiting:
             self.stdout.write(
-                f"Sign-up {row.id} of {printable(row.user_id)} waits since {shown_time(row.created_at)} until its address "
-                f"is confirmed. Nothing is published before; it is deleted after {settings.SIGNUP_CONFIRM_HOURS} hours."
+                f"Sign-up {row.id} of {printable(row.user_id)} waits since {shown_time(row.created_at)} until its "
+                "address is confirmed. Nothing is published before; it is deleted after "
+                f"{settings.SIGNUP_CONFIRM_HOURS} hours."
             )
         try:
             signups = chosen(which)
@@ -122,5 +124,4 @@ def light_texts(signup: SignUp) -> Iterator[str]:
 
 def shown_time(at: datetime) -> str:
     """To the millisecond, in TIME_ZONE, which is named."""
-    local = timezone.localtime(at)
-    return f"{local:%Y-%m-%d %H:%M:%S}.{local.microsecond // 1000:03} {local:%Z}"
+    return f"{to_the_millisecond(at)} {timezone.localtime(at):%Z}"

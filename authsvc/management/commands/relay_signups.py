@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
-from django.conf import settings
 from django.core.management.base import BaseCommand
 from django.db import close_old_connections
 
-from authsvc.lights import AUTH
+from authsvc.lights import AUTH, participants
 from authsvc.metrics import INCOMPLETE, RELAYED, UNCONFIRMED
 from authsvc.operations.traffic_history import RollUp
 from authsvc.signups.confirmation import delete_expired
@@ -168,9 +167,8 @@ class OutboxRelay:
         return max(1, int(rate * SHARE_WHEN_BEHIND)) if is_behind else rate
 
     def _unread(self) -> int:
-        participants = [service for service in settings.SIGNUP_SERVICES if service != AUTH]
         unread = {AUTH: self._lag.lag(NEW_USER_ANSWERED, AUTH)}
-        unread |= {participant: self._lag.lag(NEW_USER_REQUESTED, participant) for participant in participants}
+        unread |= {participant: self._lag.lag(NEW_USER_REQUESTED, participant) for participant in participants()}
         self._sampler.sample(unread)
         return max(unread.values())
 

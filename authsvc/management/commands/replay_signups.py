@@ -5,18 +5,17 @@ import sys
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import QuerySet
 from tqdm import tqdm
 
 from authsvc.identity import user_id_key
-from authsvc.lights import AUTH
+from authsvc.lights import participants
 from authsvc.models import SignUp
 from authsvc.signups.replay import ReplayCounts, replay
 from eventbus.producer import EventProducer
 from runtime.security_log import log_security_event, operator
-from runtime.terminal import time_argument
+from runtime.times import time_argument
 
 
 class Command(BaseCommand):
@@ -37,8 +36,7 @@ class Command(BaseCommand):
         chosen.add_argument("--pending", action="store_true", help="with a light that is still orange")
         chosen.add_argument("--stalled", action="store_true", help="with all tries used up")
         chosen.add_argument("--all", action="store_true", help="every one")
-        participants = [service for service in settings.SIGNUP_SERVICES if service != AUTH]
-        parser.add_argument("--service", choices=participants, help="ask this service alone")
+        parser.add_argument("--service", choices=participants(), help="ask this service alone")
         parser.add_argument("--dry-run", action="store_true", help="count what would be sent, and send nothing")
 
     def handle(self, **options: Any) -> None:

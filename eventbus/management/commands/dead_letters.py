@@ -13,7 +13,8 @@ from eventbus.errors import DeliveryError
 from eventbus.models import DeadLetter
 from eventbus.producer import EventProducer
 from runtime.security_log import operator
-from runtime.terminal import printable, table, time_argument, titled, to_the_second
+from runtime.terminal import printable, table, titled
+from runtime.times import time_argument, to_the_second
 
 HEAD: Final = ("ID", "PUT ASIDE", "STATE", "GROUP", "MESSAGE", "KEY", "ERROR")
 
