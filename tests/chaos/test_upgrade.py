@@ -5,7 +5,7 @@ import subprocess
 import tarfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -118,21 +118,26 @@ class Databases:
     owner: str
     url: str
 
-    def migrate(self, *command: str) -> subprocess.Popen[str]:
+    def migrate(self, *command: str, manage: Sequence[str] = MANAGE) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*MANAGE, *command], env=self.env, cwd=ROOT, text=True, stdin=subprocess.DEVNULL,
+            [*manage, *command], env=self.env, cwd=ROOT, text=True, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
 
-def old_databases(postgresql: PostgresqlServer, directory: Path, *, rows: int) -> Databases:
-    """Databases as migration 0002 leaves them, with `rows` users and sign-ups."""
+def old_databases(
+    postgresql: PostgresqlServer, directory: Path, *, rows: int, release: Path | None = None
+) -> Databases:
+    """Databases with `rows` users and sign-ups, as migration 0002 leaves them or, if given, the previous release."""
     prefix = f"upgrade_{uuid4().hex[:8]}_"
     postgresql.create_services(prefix)
     owner = postgresql.owner_env(prefix)
     env = {"PATH": "/usr/bin:/bin", "HOME": str(directory), "DATA_DIR": str(directory / "data"), **owner}
     databases = Databases(env, owner["AUTH_DATABASE_URL"], postgresql.run_time_env(prefix)["AUTH_DATABASE_URL"])
-    before = databases.migrate("migrate", "authsvc", "0002", "--verbosity", "0")
+    if release:
+        before = databases.migrate("migrate_all", "--verbosity", "0", manage=by_code_of(release, MANAGE))
+    else:
+        before = databases.migrate("migrate", "authsvc", "0002", "--verbosity", "0")
     _, errors = before.communicate(timeout=60)
     assert before.returncode == 0, errors
     with psycopg.connect(databases.owner, autocommit=True) as connection:
@@ -208,10 +213,35 @@ def previous_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+def by_code_of(code: Path, command: Sequence[str]) -> list[str]:
+    """The command with the manage.py of this code."""
+    return [str(code / "manage.py") if part == MANAGE[1] else part for part in command]
+
+
+@pytest.mark.needs("postgresql")
+def test_an_installation_of_the_previous_release_is_migrated(
+    postgresql: PostgresqlServer, previous_release: Path, tmp_path: Path
+):
+    """Its migration 0003 filled the column and built the index at once, which 0008 and 0009 do now."""
+    databases = old_databases(postgresql, tmp_path, rows=1_000, release=previous_release)
+    index = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'signup_failures'::regclass"
+    with psycopg.connect(databases.owner, autocommit=True) as connection:
+        connection.execute(
+            "UPDATE authsvc_signup SET failures = 'chat: taken' WHERE failed_count > 0 AND id::text < '8'"
+        )
+        assert connection.execute(index).fetchall() == [(True,)]
+        migration = databases.migrate("migrate_all", "--verbosity", "0")
+        assert migration.communicate(timeout=300)[1] == ""
+        assert migration.returncode == 0
+        named = connection.execute("SELECT failures, count(*) FROM authsvc_signup GROUP BY 1").fetchall()
+        assert sorted(named) == [("", 1_000 - 1_000 // RED), ("chat: taken", 1_000 // RED)]
+        assert connection.execute(index).fetchall() == [(True,)]
+
+
 def as_previous(stack: Stack, name: str, code: Path) -> Role:
     """The role `name` by the previous release's code, on the same port."""
     role = stack.roles[name]
-    command = [str(code / "manage.py") if part == MANAGE[1] else part for part in role.command]
+    command = by_code_of(code, role.command)
     return Role(f"previous-{name}", command, env=role.env, log=stack.directory / f"previous-{name}.log", port=role.port)
 
 
