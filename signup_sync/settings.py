@@ -334,16 +334,16 @@ INSTALLED_APPS = [
 ]
 # All of these are async-capable: a sync-only one would hold a thread for every request.
 MIDDLEWARE = [
-    "signup_sync.middleware.page_middleware.Security",
+    "django.middleware.security.SecurityMiddleware",
     "signup_sync.middleware.page_middleware.ContentSecurityPolicy",
-    "signup_sync.middleware.page_middleware.Session",
-    "signup_sync.middleware.page_middleware.Locale",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
     "signup_sync.middleware.page_middleware.MeasuredFields",
-    "signup_sync.middleware.page_middleware.Common",
-    "signup_sync.middleware.page_middleware.Csrf",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
     "signup_sync.middleware.page_middleware.Authentication",
-    "signup_sync.middleware.page_middleware.Message",
-    "signup_sync.middleware.page_middleware.XFrameOptions",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 ROOT_URLCONF = "signup_sync.urls"
 ASGI_APPLICATION = "signup_sync.asgi.application"

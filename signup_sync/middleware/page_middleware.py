@@ -1,18 +1,12 @@
-"""Django's middleware as the pages have it, and the policy of what content they may use."""
+"""The pages' middleware that Django does not have, and the policy of what content they may use."""
 
 import re
-from collections.abc import Callable
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
-from django.conf import settings
-from django.contrib.auth import middleware as auth
-from django.contrib.messages import get_messages
-from django.contrib.messages import middleware as messages
-from django.contrib.sessions import middleware as sessions
+from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponseBase
-from django.middleware import clickjacking, common, csrf, locale, security
 from django.utils.deprecation import MiddlewareMixin
 from django.utils.functional import SimpleLazyObject
 
@@ -36,39 +30,7 @@ CHOSEN: Final = ("_selected_action", "action")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
-class InLoop(MiddlewareMixin):
-    """Runs a middleware's hooks where they are called. Django takes each of them through a thread, as one could ask a
-    database; of these none does but where `has_to_ask` says so (docs/adr/0037)."""
-
-    def has_to_ask(self, request: HttpRequest) -> bool:
-        """Whether process_response() has something to ask a database for, or to tell it."""
-        return False
-
-    async def __acall__(self, request: HttpRequest) -> Any:
-        get_response: Callable[[HttpRequest], Any] = self.get_response
-        before, after = getattr(self, "process_request", None), getattr(self, "process_response", None)
-        response = (before and before(request)) or await get_response(request)
-        if after is None:
-            return response
-        if self.has_to_ask(request):
-            return await sync_to_async(after)(request, response)
-        return after(request, response)
-
-
-class Security(InLoop, security.SecurityMiddleware):
-    pass
-
-
-class Session(InLoop, sessions.SessionMiddleware):
-    def has_to_ask(self, request: HttpRequest) -> bool:
-        return request.session.modified or settings.SESSION_SAVE_EVERY_REQUEST
-
-
-class Locale(InLoop, locale.LocaleMiddleware):
-    pass
-
-
-class MeasuredFields(InLoop):
+class MeasuredFields(MiddlewareMixin):
     """Refuses a field of a query or a form that is longer than any of ours needs, or that no database takes
     (docs/adr/0038), before any form, list or filter of the administration gets it. The query and the form as a whole
     are measured by signup_sync.server.request_size."""
@@ -95,26 +57,7 @@ def _is_storable(text: str) -> bool:
     return "\0" not in text and not _SURROGATE.search(text)
 
 
-class Common(InLoop, common.CommonMiddleware):
-    pass
-
-
-class Csrf(InLoop, csrf.CsrfViewMiddleware):
-    """It reads no session: its secret is in a cookie of its own."""
-
-    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
-        super().__init__(get_response)
-        if self.async_mode:
-            # Or the handler would take it through a thread.
-            vars(self)["process_view"] = self._process_view
-
-    async def _process_view(self, request: HttpRequest, *arguments: Any) -> HttpResponseBase | None:
-        if request.content_type == "multipart/form-data":  # looks for its token in what may be a large file
-            return await sync_to_async(super().process_view)(request, *arguments)
-        return super().process_view(request, *arguments)
-
-
-class Authentication(InLoop, auth.AuthenticationMiddleware):
+class Authentication(AuthenticationMiddleware):
     """Sets `request.user` and `request.auser()`, which ask the database only when they are used. A session whose user
     has a second factor that it has not proved counts as nobody's, on every page (docs/adr/0046)."""
 
@@ -129,17 +72,7 @@ class Authentication(InLoop, auth.AuthenticationMiddleware):
         vars(request)["auser"] = admitted_later
 
 
-class Message(InLoop, messages.MessageMiddleware):
-    def has_to_ask(self, request: HttpRequest) -> bool:
-        kept: Any = get_messages(request)
-        return bool(kept.used or kept.added_new)
-
-
-class XFrameOptions(InLoop, clickjacking.XFrameOptionsMiddleware):
-    pass
-
-
-class ContentSecurityPolicy(InLoop):
+class ContentSecurityPolicy(MiddlewareMixin):
     """Puts the policies on every page, the admin's too. Django has such a middleware from 6.0."""
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
