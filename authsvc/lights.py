@@ -7,6 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
+from django.conf import settings
 
 from livesettings.values import live
 
@@ -14,6 +15,11 @@ from livesettings.values import live
 AUTH: Final = "auth"
 # Characters: PostgreSQL indexes texts of 2,700 bytes at most, and a character has up to 4.
 FAILURES_MAX: Final = 600
+
+
+def participants() -> list[str]:
+    """The services besides auth that must know each user, in the order of their lights."""
+    return [service for service in settings.SIGNUP_SERVICES if service != AUTH]
 
 
 class Status(StrEnum):

@@ -22,6 +22,7 @@ from django.urls import reverse
 from django.utils.translation import get_language, override
 
 from authsvc.metrics import MAILS, MAILS_WAITING
+from runtime.backoff import doubled
 from runtime.errors import is_transient
 
 logger = logging.getLogger(__name__)
@@ -192,7 +193,7 @@ class MailWorker:
             _log_failure(error, tries=mail.tries, is_tried_again=is_tried_again)
 
     def _pause(self, tries: int, longest: float) -> float:
-        return min(self._first_pause * 2.0 ** min(tries - 1, 16), longest) * uniform(1, 1.1)  # noqa: S311 - jitter
+        return doubled(self._first_pause, times=tries - 1, most=longest) * uniform(1, 1.1)  # noqa: S311 - jitter
 
     def _compose_and_send(self, mail: _Waiting) -> None:
         if mail.message is None:

@@ -13,6 +13,7 @@ from django.utils import timezone
 from authsvc.lights import SignUpState
 from authsvc.models import DATABASE, SignUp, User
 from livesettings.values import live
+from runtime.backoff import doubled
 from runtime.database.bulk_sql import overwrite
 from runtime.database.transactions import atomically
 
@@ -23,7 +24,7 @@ EVENT_FIELDS: Final = ("owner_signup_id", "user_id", "email", "user_name", "role
 
 def pause_after(attempt: int) -> timedelta:
     """How long to wait for answers after the n-th attempt: exponential backoff with up to 10 % jitter."""
-    seconds = min(live.RELAY_FIRST_PAUSE * 2 ** min(attempt - 1, 16), live.RELAY_MAX_PAUSE)
+    seconds = doubled(live.RELAY_FIRST_PAUSE, times=attempt - 1, most=live.RELAY_MAX_PAUSE)
     return timedelta(seconds=seconds * uniform(1, JITTER))  # noqa: S311 - jitter, not a secret
 
 

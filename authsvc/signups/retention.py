@@ -22,13 +22,12 @@ from django.utils.translation import gettext as _
 from authsvc.models import DATABASE, SignUp
 from eventbus.topics import kept_for
 from livesettings.values import LiveSettings, live, rule
+from runtime.backoff import DOUBLINGS_MAX, doubled
 from runtime.processes.roles import START_CHECKS
 
 DAY: Final = timedelta(days=1)
 # Seconds. Retries must outlast an outage of this length, so that it needs no replay (DESIGN, invariant 2).
 TRIES_WORTH: Final = 600
-# Number of doublings after which any allowed first pause has reached any allowed longest pause.
-GROWING_PAUSES: Final = 17
 
 
 def replay_window(values: LiveSettings = live) -> timedelta:
@@ -93,7 +92,7 @@ def check_relay(values: LiveSettings) -> Iterator[tuple[tuple[str, ...], str]]:
 
 def seconds_of_tries(values: LiveSettings) -> float:
     """Seconds from a sign-up's first attempt until it is stalled, without jitter."""
-    pauses = (min(values.RELAY_FIRST_PAUSE * 2.0**n, values.RELAY_MAX_PAUSE) for n in range(GROWING_PAUSES))
+    pauses = (doubled(values.RELAY_FIRST_PAUSE, times=n, most=values.RELAY_MAX_PAUSE) for n in range(DOUBLINGS_MAX + 1))
     growing = list(islice(pauses, values.RELAY_MAX_ATTEMPTS))
     return sum(growing) + (values.RELAY_MAX_ATTEMPTS - len(growing)) * values.RELAY_MAX_PAUSE
 

@@ -12,6 +12,7 @@ from django.db import close_old_connections, connections
 from authsvc.lights import AUTH, Decisions, decisions_in
 from authsvc.metrics import REPEATED, count_verdicts
 from authsvc.signups.events import new_user_requested
+from authsvc.signups.hash_pool import HashPool
 from authsvc.signups.projection import CONNECTIONS, AsyncProjection
 from authsvc.signups.registration import KeyTakenError, NewSignUp, Registration, register_strangers, register_users
 from authsvc.signups.traffic_counts import Counts, counts_of
@@ -22,8 +23,6 @@ from runtime.tracing import IDS_OF_A_LINE, log_traces
 
 logger = logging.getLogger(__name__)
 BATCH_MAX: Final = 500
-# Batch size from which the writer waits for no more: the cost per sign-up falls no further (docs/adr/0008).
-ENOUGH: Final = 50
 # Length limit of the queue: a few batches, about a second of work for a healthy database.
 WAITING_MAX: Final = 2000
 # Seconds that a sign-up waits for its commit. Nothing else ends the wait if a frozen database keeps connections open.
@@ -45,15 +44,11 @@ class SignUpWriter:
     An event that Kafka doesn't accept is not lost: its sign-up stays due until every service has answered.
     """
 
-    def __init__(
-        self, producer: EventProducer, projection: AsyncProjection, *, count_coming: Callable[[], int]
-    ) -> None:
-        """`count_coming` returns the number of passwords queued for hashing; their sign-ups will be written next."""
+    def __init__(self, producer: EventProducer, projection: AsyncProjection, hashes: HashPool) -> None:
         self._producer = producer
         self._projection = projection
-        self._count_coming = count_coming
-        self._hashed = 0
-        self._has_changed = asyncio.Event()
+        # Decides when the next batch should start.
+        self._hashes = hashes
         # One thread: one connection and one transaction at a time. Sign-ups that arrive meanwhile form the next batch.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="signup-writer")
         self._queue: list[_Waiting] = []
@@ -75,7 +70,7 @@ class SignUpWriter:
         future: asyncio.Future[Registration] = asyncio.get_running_loop().create_future()
         waiting = (new, future)
         self._queue.append(waiting)
-        self._has_changed.set()
+        self._hashes.note_queued()
         if self._running is None:
             # Use a fresh context: the request's context must not outlive the request.
             self._running = asyncio.create_task(self._drain(), context=contextvars.Context())
@@ -96,11 +91,6 @@ class SignUpWriter:
         [registration] = [each for each in saved if isinstance(each, Registration)]
         return registration
 
-    def note_hashed(self) -> None:
-        """Note that a password has left the hash queue, whether or not a sign-up follows."""
-        self._hashed += 1
-        self._has_changed.set()
-
     async def close(self) -> None:
         """Return when every accepted sign-up is saved and counted; then stop the thread and close the producer."""
         while begun := {*self._counting, *({self._running} if self._running else ())}:
@@ -112,11 +102,7 @@ class SignUpWriter:
     async def _drain(self) -> None:
         try:
             while self._queue:
-                # Count finished hashes too, or this could wait forever while passwords are rejected as they arrive.
-                while max(len(self._queue), self._hashed) < min(self._count_coming(), ENOUGH):
-                    self._has_changed.clear()
-                    await self._has_changed.wait()
-                self._hashed = 0
+                await self._hashes.wait_for_batch(lambda: len(self._queue))
                 batch, self._queue = self._queue[:BATCH_MAX], self._queue[BATCH_MAX:]
                 await self._write(batch)
         finally:

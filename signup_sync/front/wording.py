@@ -8,20 +8,11 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from livesettings.values import live
+from runtime.light_wording import REASONS, REFUSED, STATUSES
 from signup_sync.front.states import Light, State
 
 Outcome = Literal["pending", "awaiting", "delayed", "stalled", "green", "red", "refused", "lapsed", "absent", "unknown"]
 
-STATUSES: Final = {
-    "PENDING": _("Waiting for its answer"),
-    "SUCCESS": _("Ready"),
-    "FAIL": _("Already knew this user"),
-}
-# A red light's words where its reason says more.
-REASONS: Final = {
-    "duplicate: userId": _("Already knew this user ID"),
-    "duplicate: email": _("Already knew this email address"),
-}
 # How long a light took: below so many milliseconds, what one of its unit is in them, and the words.
 TOOK: Final = (
     (100, 1, _("at once")),
@@ -117,7 +108,6 @@ WITHOUT_REASONS: Final[Mapping[Outcome, Mapping[str, Any]]] = {
         "action": "form",
     },
 }
-REFUSED: Final = _("Refused")
 NOTICES: Final = {
     "closed": _("Nobody new can sign up at the moment. Try again later, or log in if you have an account."),
     "lost": _("The connection is lost. Trying to get it back; what you see may be out of date."),
