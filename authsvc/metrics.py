@@ -12,7 +12,7 @@ VERDICTS: Final = Counter(
 )
 COMPLETE_SECONDS: Final = Histogram(
     "signup_complete_seconds",
-    "Time from the sign-up to the verdict that decided its last light.",
+    "Time from the sign-up to the verdict that decided its last light; green if all of its lights are.",
     ["outcome"],
     buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600),
 )

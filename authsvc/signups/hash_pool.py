@@ -1,8 +1,8 @@
 """The pool that hashes passwords and paces the sign-up writer (docs/adr/0008).
 
-The writer starts its next batch when at least as many sign-ups are queued for it as passwords wait to be hashed, or when
-ENOUGH are queued. The larger batches make all later steps, in four processes, handle many sign-ups at a time. There is
-no timer: a sign-up that arrives alone, or finds a free hashing thread, doesn't wait.
+The writer starts its next batch when at least as many sign-ups are queued for it as passwords wait to be hashed, or
+when ENOUGH are queued. These larger batches let all later steps, in four processes, handle many sign-ups at a time.
+There is no timer: a sign-up that arrives alone, or finds a free hashing thread, doesn't wait.
 """
 
 import asyncio
