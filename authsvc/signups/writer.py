@@ -12,6 +12,7 @@ from django.db import close_old_connections, connections
 from authsvc.lights import AUTH, Decisions, decisions_in
 from authsvc.metrics import REPEATED, count_verdicts
 from authsvc.signups.events import new_user_requested
+from authsvc.signups.hash_pool import HashPool
 from authsvc.signups.projection import CONNECTIONS, AsyncProjection
 from authsvc.signups.registration import KeyTakenError, NewSignUp, Registration, register_strangers, register_users
 from authsvc.signups.traffic_counts import Counts, counts_of
@@ -22,8 +23,6 @@ from runtime.tracing import IDS_OF_A_LINE, log_traces
 
 logger = logging.getLogger(__name__)
 BATCH_MAX: Final = 500
-# Sign-ups that are worth a batch in any case: one of more costs no less for each (docs/adr/0008).
-ENOUGH: Final = 50
 # Sign-ups that may wait: some batches, about a second of a database that answers.
 WAITING_MAX: Final = 2000
 # Seconds that a sign-up waits for its commit. A frozen database breaks no connection, so nothing else ends the wait.
@@ -45,15 +44,11 @@ class SignUpWriter:
     An event that can't be handed over to Kafka is not lost: its sign-up is due until every service has answered.
     """
 
-    def __init__(
-        self, producer: EventProducer, projection: AsyncProjection, *, count_coming: Callable[[], int]
-    ) -> None:
-        """`count_coming` says how many passwords wait to be hashed, whose sign-ups are the next to be written."""
+    def __init__(self, producer: EventProducer, projection: AsyncProjection, hashes: HashPool) -> None:
         self._producer = producer
         self._projection = projection
-        self._count_coming = count_coming
-        self._hashed = 0
-        self._has_changed = asyncio.Event()
+        # It says when the next batch should begin.
+        self._hashes = hashes
         # One thread, hence one connection and one transaction at a time: what arrives meanwhile is the next batch.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="signup-writer")
         self._queue: list[_Waiting] = []
@@ -75,7 +70,7 @@ class SignUpWriter:
         future: asyncio.Future[Registration] = asyncio.get_running_loop().create_future()
         waiting = (new, future)
         self._queue.append(waiting)
-        self._has_changed.set()
+        self._hashes.note_queued()
         if self._running is None:
             # A context of its own: the request's ends with the request.
             self._running = asyncio.create_task(self._drain(), context=contextvars.Context())
@@ -96,11 +91,6 @@ class SignUpWriter:
         [registration] = [each for each in saved if isinstance(each, Registration)]
         return registration
 
-    def note_hashed(self) -> None:
-        """One password less is coming, whether a sign-up follows or not."""
-        self._hashed += 1
-        self._has_changed.set()
-
     async def close(self) -> None:
         """Returns when all that was taken is saved and told; ends the thread and the producer."""
         while begun := {*self._counting, *({self._running} if self._running else ())}:
@@ -112,11 +102,7 @@ class SignUpWriter:
     async def _drain(self) -> None:
         try:
             while self._queue:
-                # The hashed are counted too: passwords may be refused as fast as others come.
-                while max(len(self._queue), self._hashed) < min(self._count_coming(), ENOUGH):
-                    self._has_changed.clear()
-                    await self._has_changed.wait()
-                self._hashed = 0
+                await self._hashes.wait_for_batch(lambda: len(self._queue))
                 batch, self._queue = self._queue[:BATCH_MAX], self._queue[BATCH_MAX:]
                 await self._write(batch)
         finally:
