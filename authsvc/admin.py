@@ -1,4 +1,4 @@
-"""Sign-ups with their lights, for the administrator."""
+"""The admin pages of sign-ups and their lights."""
 
 from contextlib import suppress
 from typing import Any, Final
@@ -28,10 +28,10 @@ from runtime.light_wording import light_in_words
 from runtime.mail_addresses import shown_address
 from runtime.times import to_the_second
 
-# A sign beside the colour: a light must be readable without it.
+# Shown besides the colour, so that lights are readable without colour vision.
 _SIGNS = {Status.PENDING: "◌", Status.SUCCESS: "✓", Status.FAIL: "✕"}
 
-# What stands for a name and an address that were erased (docs/adr/0040): neither is ever empty before that.
+# Shown instead of an erased name or address (docs/adr/0040), neither of which is empty before its erasure.
 ERASED: Final = _("erased")
 
 
@@ -41,12 +41,12 @@ class SignUpAdmin(ActsAdmin):
     list_filter = (LightsFilter, FailureGroupFilter, BegunFilter)
     search_fields = ("user_id_key",)
     search_help_text = _("A user ID or its beginning, or a whole sign-up ID.")
-    # Not by id: whoever signs up chooses that, with the Idempotency-Key.
+    # Not by ID, which the client chooses with the Idempotency-Key.
     ordering = ("-created_at", "-id")
-    # What has an index: anything else would sort every row for one page.
+    # Only indexed columns: sorting by any other would read and sort all rows for one page.
     sortable_by = ("user", "begun")
     show_full_result_count = False
-    # Counts beside every choice would read every row; those that matter, the failure groups, have theirs.
+    # Facet counts would read every row. The filter by failure group, where counts matter, has its own.
     show_facets = admin.ShowFacets.NEVER
     actions = ("replay_chosen",)
     action_form = ReplayForm
@@ -79,7 +79,7 @@ class SignUpAdmin(ActsAdmin):
         if not term:
             return queryset, False
         found = Q(user_id_key__startswith=user_id_key(term))
-        # Which may be a user ID as well.
+        # The term may be a sign-up ID as well, so search for both.
         with suppress(ValueError):
             found |= Q(id=UUID(term))
         return queryset.filter(found), False
@@ -87,7 +87,7 @@ class SignUpAdmin(ActsAdmin):
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """What was done to it stands in its timeline."""
+        """Redirect to the sign-up's timeline, which includes the actions of administrators."""
         return HttpResponseRedirect(reverse("admin:authsvc_signup_change", args=[object_id]))
 
     def render_change_form(
@@ -170,7 +170,7 @@ class SignUpAdmin(ActsAdmin):
 
 @admin.register(UnconfirmedSignUp)
 class UnconfirmedSignUpAdmin(ShowsAddresses):
-    """To look at: only the person confirms, and what nobody confirms deletes itself."""
+    """Read-only: only the person can confirm, and unconfirmed sign-ups are deleted when they expire."""
 
     list_display = ("user_id", "shown_email", "begun")
     search_fields = ("user_id_key",)

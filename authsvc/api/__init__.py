@@ -1,1 +1,1 @@
-"""The HTTP API: requests, answers, problems, tickets, and the streams that are held open."""
+"""The HTTP API: requests, responses, problem documents, tickets, and event streams."""

@@ -79,8 +79,8 @@ _SIGNUP_PATH: Final = re.compile(r"/user/signups/(?P<id>[0-9a-fA-F-]{36})(?P<eve
 
 
 class SignUpApi:
-    """`POST /user`, the state, and the stream. What it works with is made within the event loop, when it is first
-    needed."""
+    """The ASGI application: `POST /user`, confirmations, states and streams. Its collaborators are created on first
+    use, inside the event loop."""
 
     async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         try:
@@ -97,25 +97,25 @@ class SignUpApi:
             await send_problem(send, too_many("held", retry_after=RETRY_AFTER))
         except Exception as error:
             if is_transient(error):
-                logger.warning("%s %s: a part is away: %s", scope["method"], scope["path"], error)
-                await send_problem(send, unavailable("A part of the service is away. Try again in a moment."))
+                logger.warning("%s %s: a dependency is unavailable: %s", scope["method"], scope["path"], error)
+                await send_problem(send, unavailable("The service is temporarily unavailable. Try again in a moment."))
             else:
                 logger.exception("%s %s failed", scope["method"], scope["path"])
                 await send_problem(
-                    send, Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "This is our mistake; it is logged.")
+                    send, Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "An internal error occurred; it has been logged.")
                 )
 
     def start(self) -> None:
-        """Creates the producer before the first sign-up needs it: Kafka takes half a second to give it an id."""
+        """Create the producer before the first sign-up needs it: Kafka takes half a second to assign its ID."""
         _ = self._writer
 
     def release(self) -> None:
-        """Drain: end streams, also new ones, so that clients reconnect elsewhere; reject queued sign-ups with 503."""
+        """Drain: end current and new streams, so that clients reconnect elsewhere; reject queued sign-ups with 503."""
         self._hub.release()
         self._hashes.close()
 
     async def close(self) -> None:
-        """Ends the background work and the connections of the event loop."""
+        """Stop the background tasks and close the event loop's connections."""
         mails_leave = asyncio.create_task(asyncio.to_thread(mail_worker().drain))
         await self._writer.close()
         await self._hub.close()
@@ -148,17 +148,17 @@ class SignUpApi:
     async def _sign_up(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         signup_id, request = await self._read_request(scope, receive)
         is_stream = asks_for_stream(header(scope, b"accept") or "")
-        # Watched before it is saved or read: the participants may answer before this goes on.
+        # Register the watch before saving or reading: participants may answer before this coroutine continues.
         with (
             self._holding(scope, signup_id) if is_stream else nullcontext(),
             self._hub.watching(signup_id) as watch,
         ):
             begin = await self._register(signup_id, request, language(scope))
-            # Only once it is answered: which mail it is depends on who exists.
+            # Queue the mail only after the response: which mail it is depends on whether the user exists.
             then = None
             if begin[-1].is_unconfirmed:
                 then = partial(mail_soon, signup_id, address=sender(scope, signup_id), language=language(scope))
-            # A held stream keeps neither what was typed nor the rows (docs/adr/0023).
+            # Don't keep the submitted fields and the rows in memory while the stream is open (docs/adr/0023).
             del request
             headers = {"Signup-Ticket": issue_ticket(signup_id), "Traceresponse": traceparent(signup_id)}
             if not is_stream:
@@ -181,7 +181,7 @@ class SignUpApi:
         name_in_log(scope, signup_id)
         with override(language(scope)):
             request = read_signup(document)
-        # Before it is counted against a limit, and before it is hashed in vain.
+        # Reject overload before counting against rate limits, and before hashing in vain.
         if self._hashes.is_full or self._writer.is_full:
             raise QueueFullError
         await self._admit(scope, signup_id, request, has_key=key is not None)
@@ -191,8 +191,8 @@ class SignUpApi:
         return signup_id, request
 
     async def _admit(self, scope: HTTPScope, signup_id: UUID, request: SignUpRequest, *, has_key: bool) -> None:
-        """Raises Problem where nobody new is taken, or not so many. Who repeats a sign-up that has begun is no new one:
-        an answer that got lost may be asked for again, though not any number of times."""
+        """Raise Problem if sign-up is closed or a rate limit is reached. A repetition of an existing sign-up is still
+        admitted, because the first response may have been lost, but only a limited number of times."""
         refusal = _closed()
         if refusal is None:
             try:
@@ -206,7 +206,7 @@ class SignUpApi:
         return bool(await self._read_states([signup_id])) and await self._limits.count_repetition(signup_id)
 
     async def _register(self, signup_id: UUID, request: SignUpRequest, tongue: str) -> list[SignUpState]:
-        """The states with which its stream begins, the present one last."""
+        """Save the sign-up, or find it. Return the states with which its stream starts, the current one last."""
         password = await self._hashes.run(lambda: _checked_hash(request, tongue))
         new = NewSignUp(
             signup_id=signup_id,
@@ -221,7 +221,7 @@ class SignUpApi:
         registration = await self._writer.register(new)
         state = registration.state
         if registration.is_new:
-            # Every light pending before auth's own verdict, which the same transaction decided.
+            # First all lights pending, then auth's own verdict, which the same transaction decided.
             return [_begun(state), state]
         await self._check_repetition(request, registration.signup)
         return [state]
@@ -235,11 +235,11 @@ class SignUpApi:
         return kept.state
 
     async def _check_repetition(self, request: SignUpRequest, kept: SignUp | UnconfirmedSignUp) -> None:
-        """Raises Problem 409 unless the request says what the first one with its key said."""
+        """Raise Problem 409 unless the request has the same content as the first one with its key."""
         if isinstance(kept, SignUp) and not kept.may_be_repeated:
             raise _expired()
         if not await self._is_same(request, kept):
-            raise Problem(HTTPStatus.CONFLICT, "This Idempotency-Key belongs to a sign-up with other content.")
+            raise Problem(HTTPStatus.CONFLICT, "This Idempotency-Key belongs to a sign-up with different content.")
 
     async def _confirm(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         document = read_json(await read_body(scope, receive, limit=BODY_MAX), header(scope, b"content-type") or "")
@@ -249,15 +249,15 @@ class SignUpApi:
         registration = await self._writer.confirm(lambda: confirm(confirmation.token))
         UNCONFIRMED.labels("confirmed").inc()
         state = registration.state
-        # Wakes whoever watches it, on whatever instance.
+        # Wake the streams that watch it, on every instance.
         await self._projection.copy(state)
         headers = {"Signup-Ticket": issue_ticket(state.signup_id), "Traceresponse": traceparent(state.signup_id)}
         await send_json(send, HTTPStatus.OK, state.as_wire(with_took=wants_took(scope)), headers=headers)
 
     async def _check_confirmation(self, confirmation: Confirmation) -> None:
-        """Raises Problem unless the token works and the password is the one that was chosen at its sign-up: whoever
-        reads the mail may not be the one who signed up. No user is looked for."""
-        # Here, where few can wait: a link that was used before needs no turn of the writer's.
+        """Raise Problem unless the token is valid and the password is the one chosen at the sign-up: the reader of the
+        mail may not be the person who signed up. No user is looked up."""
+        # Check in the small reader pool: a used link mustn't occupy the writer.
         row = await self._database.run(lambda: row_of(confirmation.token))
         if self._hashes.is_full:
             raise QueueFullError
@@ -269,7 +269,7 @@ class SignUpApi:
             raise wrong_password()
 
     async def _is_same(self, request: SignUpRequest, signup: SignUp | UnconfirmedSignUp) -> bool:
-        """Whether a repeated request says what the first one said; of the password only its hash is kept."""
+        """Whether a repeated request has the same content as the first one; the password is compared with its hash."""
         typed = (user_id_key(request.user_id), request.email, request.user_name, request.role)
         if typed != (signup.user_id_key, signup.email, signup.user_name, signup.role):
             return False
@@ -284,7 +284,7 @@ class SignUpApi:
     ) -> None:
         with self._holding(scope, signup_id), self._hub.watching(signup_id) as watch:
             state = await self._state(signup_id)
-            # A version that the sign-up has not reached can't have been seen.
+            # Ignore a Last-Event-ID beyond the current version: the client can't have seen it.
             seen = min(last_event_id(scope), state.version)
             if state.is_complete and seen == state.version:
                 await send_empty(send, HTTPStatus.NO_CONTENT)
@@ -296,14 +296,14 @@ class SignUpApi:
             await send_stream(send, receive, events, on_leave=watch.close)
 
     def _holding(self, scope: HTTPScope, signup_id: UUID) -> AbstractContextManager[None]:
-        """Counts a held stream. Raises TooManyHeldError. The front's all come from its own address; it counts the
-        sockets that they are for."""
+        """Count an open stream. Raise TooManyHeldError. Streams from the front aren't counted by address, which would
+        be the front's own; the front counts the WebSockets that they serve."""
         is_front = forwarded_address(header(scope, b"signup-address") or "", signup_id) is not None
         return self._held.one(signup=str(signup_id), address=None if is_front else peer(scope))
 
     async def _state(self, signup_id: UUID) -> SignUpState:
-        """The projection's copy where it is final, else auth's row: a copy that is not may have missed what followed
-        it. Raises Problem 404."""
+        """Return the projection's copy if it is complete, else read auth's database, because an incomplete copy may be
+        outdated. Raise Problem 404."""
         if (state := await self._projection.read(signup_id)) and state.is_complete:
             return state
         states = await self._read_states([signup_id])
@@ -360,7 +360,7 @@ def _begun(state: SignUpState) -> SignUpState:
 
 
 def _checked_hash(request: SignUpRequest, tongue: str) -> str:
-    # In a thread of the pool, which knows nothing of the request's language.
+    # The pool's thread doesn't inherit the request's language.
     with override(tongue):
         check_password_strength(request)
     return make_password(request.password)

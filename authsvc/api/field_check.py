@@ -1,4 +1,4 @@
-"""What the API would find wrong with a form's fields, while they are being typed."""
+"""Validate the sign-up form's fields while they are being typed, by the API's rules."""
 
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
@@ -12,6 +12,6 @@ from authsvc.api.signup_requests import complaints
 @never_cache
 @sensitive_post_parameters()
 def check(request: HttpRequest) -> JsonResponse:
-    """What `POST /user` would find wrong with these fields of the form, by field, while they are being typed. Whether a
-    user ID or an email address is taken is not said here."""
+    """Return, by field, the errors that `POST /user` would report for the form's fields that are filled in. It never
+    reveals whether a user ID or an email address is taken."""
     return JsonResponse({"errors": complaints(request.POST.dict())})

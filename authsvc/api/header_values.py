@@ -1,4 +1,4 @@
-"""Values of headers, read as their RFCs say: names without case, parameters, texts in quotes, lists, weights."""
+"""Parse header values by their RFCs: case-insensitive names, parameters, quoted strings, lists, weights."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from django.utils.http import parse_header_parameters
 STREAM: Final = "text/event-stream"
 JSON: Final = "application/json"
 
-# One member of a list, in which a comma may stand in quotes (RFC 9110, 5.6.1 and 5.6.4).
+# One member of a list; it may contain commas inside quoted strings (RFC 9110, 5.6.1 and 5.6.4).
 _MEMBER: Final = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*"?)+')
 _WEIGHT: Final = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
@@ -17,18 +17,18 @@ Member = tuple[str, Mapping[str, str]]
 
 
 def members(value: str) -> list[Member]:
-    """The members of a list, each in lower case with its parameters; one that can't be read is left out."""
+    """Return the members of a list, each in lower case with its parameters. Malformed members are skipped."""
     return [member for text in _MEMBER.findall(value) if (member := _member(text))[0]]
 
 
 def media_type(value: str) -> Member:
-    """A media type in lower case, and its parameters; the empty one where there is none, or more than one."""
+    """Return the media type in lower case and its parameters; ("", {}) unless the value has exactly one."""
     found = members(value)
     return found[0] if len(found) == 1 else ("", {})
 
 
 def asks_for_stream(accept: str) -> bool:
-    """Whether this header Accept names the stream and prefers nothing else to it. A range like */* names no stream."""
+    """Whether this Accept header names the stream explicitly (not by a range like */*) and ranks JSON no higher."""
     weights = {kind: _weight(parameters) for kind, parameters in members(accept)}
     stream = weights.get(STREAM, 0.0)
     json = next((weights[kind] for kind in (JSON, "application/*", "*/*") if kind in weights), 0.0)
@@ -36,18 +36,18 @@ def asks_for_stream(accept: str) -> bool:
 
 
 def preferences(value: str) -> set[str]:
-    """The names in a header Prefer (RFC 7240)."""
+    """Return the names in a Prefer header (RFC 7240)."""
     return {name.partition("=")[0].strip() for name, _parameters in members(value)}
 
 
 def _member(text: str) -> Member:
     try:
         return parse_header_parameters(text)
-    except ValueError:  # longer than Django reads
+    except ValueError:  # longer than Django's limit
         return "", {}
 
 
 def _weight(parameters: Mapping[str, str]) -> float:
-    """The parameter q; 1 without one, and 0 where it is no weight."""
+    """Return the parameter q: 1 if it is missing, 0 if it isn't a valid weight."""
     text = parameters.get("q", "1")
     return float(text) if _WEIGHT.fullmatch(text) else 0.0

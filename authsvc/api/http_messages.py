@@ -1,4 +1,4 @@
-"""Reading requests and sending answers over bare ASGI, for the API alone."""
+"""Read requests and send responses over plain ASGI, for the API only."""
 
 import asyncio
 import contextlib
@@ -25,13 +25,13 @@ _OF_STREAMS: Final[RawHeaders] = [
 
 
 def header(scope: HTTPScope, name: bytes) -> str | None:
-    """The header of this (lower-case) name; several are one list (RFC 9110, 5.3)."""
+    """Return the header with this lower-case name; repeated headers are joined into a list (RFC 9110, 5.3)."""
     values = [value for key, value in scope["headers"] if key == name]
     return b", ".join(values).decode("latin-1") if values else None
 
 
 def language(scope: HTTPScope) -> str:
-    """The best of the product's languages for the header Accept-Language."""
+    """Return the product's language that matches the Accept-Language header best."""
     for code, _priority in parse_accept_lang_header(header(scope, b"accept-language") or ""):
         with contextlib.suppress(LookupError):
             return get_supported_language_variant(code)
@@ -39,7 +39,7 @@ def language(scope: HTTPScope) -> str:
 
 
 async def read_body(scope: HTTPScope, receive: ASGIReceiveCallable, *, limit: int) -> bytes:
-    """The whole body, of at most `limit` bytes. Raises Problem 413 or, when the client left half-way, 400."""
+    """Read the whole body, at most `limit` bytes. Raise Problem 413, or 400 if the client disconnects half-way."""
     too_long = Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body may have at most {limit} bytes.")
     length = header(scope, b"content-length") or ""
     if length.isascii() and length.isdigit() and int(length) > limit:
@@ -94,7 +94,7 @@ async def send_stream(
     on_leave: Callable[[], None],
     headers: Mapping[str, str] | None = None,
 ) -> None:
-    """Sends `events` as they come; calls `on_leave` when the client goes before they end."""
+    """Send `events` as they arrive. Call `on_leave` if the client disconnects before they end."""
     await _start(send, HTTPStatus.OK, _OF_STREAMS, headers)
     leaving = asyncio.create_task(_call_on_disconnect(receive, on_leave))
     try:
@@ -109,7 +109,7 @@ async def send_stream(
 
 
 async def send_head_of_stream(send: ASGISendCallable) -> None:
-    """What HEAD is answered where GET would begin a stream."""
+    """Answer a HEAD request whose GET would start a stream."""
     await _start(send, HTTPStatus.OK, _OF_STREAMS)
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -1,8 +1,8 @@
-"""The held streams of one process, and what wakes them: one subscription to Redis for all of them.
+"""The hub of a process: wakes all its held streams through one subscription to Redis.
 
-Subscribe first, then read the state: a watch is registered before its first reading, so nothing falls between. A
-wake-up may be lost (Redis away, a reader too slow), so the hub reads the database for everything it holds with every
-heartbeat, after each reconnect, and every second while Redis is away (docs/adr/0010).
+Subscribe first, then read: a watch is registered before its state is first read, so no change falls in between.
+Wake-ups may be lost (Redis is unavailable, or a subscriber is too slow), so the hub rereads all watched sign-ups from
+the database with every heartbeat, after each reconnect, and every second while Redis is unavailable (docs/adr/0010).
 """
 
 import asyncio
@@ -26,18 +26,18 @@ from runtime.redis_clients import ANSWERS_WITHIN, AWAY_PAUSE, REDIS_ERRORS, SETT
 logger = logging.getLogger(__name__)
 
 READ_CHUNK: Final = 500
-# Seconds without a message after which the hub asks whether the subscription still lives. A frozen Redis keeps its
-# connections open and says nothing.
+# Seconds without a message after which the hub pings Redis: a frozen Redis keeps its connections open but stays
+# silent.
 PING_AFTER: Final = 0.5
 
 ReadStates = Callable[[Sequence[UUID]], Awaitable[dict[UUID, SignUpState]]]
 
 
 class Watch:
-    """One stream's view of one sign-up: the newest state that reached this process, and a bell.
+    """One stream's view of one sign-up: the newest state that reached this process, and a bell that wakes the stream.
 
-    The bell is a future, done once it has rung: asyncio.Event and asyncio.timeout would add 8 % to the memory of a held
-    stream (docs/adr/0051).
+    The bell is a future that is done once it has rung: asyncio.Event and asyncio.timeout would add 8 % to the memory of
+    a held stream (docs/adr/0051).
     """
 
     __slots__ = ("_bell", "is_closed", "state")
@@ -48,23 +48,23 @@ class Watch:
         self._bell: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def offer(self, state: SignUpState) -> None:
-        """Takes the state if it is newer than what is held, or as new and now stalled."""
+        """Accept the state if it is newer than the current one, or has the same version but became stalled."""
         if self.state is None or (state.version, state.is_stalled) > (self.state.version, self.state.is_stalled):
             self.state = state
             self.ring()
 
     def close(self) -> None:
-        """The client has left: its stream must end."""
+        """End the stream, for example because the client has disconnected."""
         self.is_closed = True
         self.ring()
 
     def ring(self) -> None:
-        """Wakes the stream to see what has changed."""
+        """Wake the stream, so that it checks for changes."""
         if not self._bell.done():
             self._bell.set_result(None)
 
     async def wait(self, *, at_most: float) -> None:
-        """Returns when the bell has rung since the last wait, or after `at_most` seconds. For one waiter."""
+        """Wait until the bell has rung since the last wait, or for `at_most` seconds. Allows one waiter only."""
         loop = asyncio.get_running_loop()
         timer = loop.call_later(at_most, self.ring)
         try:
@@ -75,14 +75,14 @@ class Watch:
 
 
 class StreamHub:
-    """Watches of one event loop by sign-up. Its background tasks begin with the first watch."""
+    """The watches of one event loop, by sign-up. Its background tasks start with the first watch."""
 
     def __init__(self, projection: AsyncProjection, read_states: ReadStates) -> None:
         self._projection = projection
         self._read_states = read_states
         self._watches: dict[UUID, set[Watch]] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        # None: nobody knows yet.
+        # None: not known yet.
         self._is_subscribed: bool | None = None
         self._settled_at = 0.0
         self._reread_now = asyncio.Event()
@@ -90,7 +90,7 @@ class StreamHub:
 
     @contextmanager
     def watching(self, signup_id: UUID) -> Iterator[Watch]:
-        """A watch for as long as the block lasts."""
+        """Register a watch for the duration of the block."""
         self._start()
         watch = Watch()
         if self._is_released:
@@ -105,25 +105,25 @@ class StreamHub:
                 del self._watches[signup_id]
 
     def release(self) -> None:
-        """Ends the streams that watch, and those to come: the process is to stop, and their clients go on elsewhere."""
+        """Drain: end current and future streams, so that their clients reconnect to another process."""
         self._is_released = True
         for watches in self._watches.values():
             for watch in watches:
                 watch.close()
 
     async def close(self) -> None:
-        """Ends the background tasks. What is watched stays as it is."""
+        """Stop the background tasks. Watches stay as they are."""
         if self._tasks:
             forget(self._tell_of_settings)
         tasks, self._tasks = self._tasks, []
         while pending := {task for task in tasks if not task.done()}:
-            # Again and again: on Python 3.11 the wait_for inside redis-py can swallow a cancellation.
+            # Cancel repeatedly: on Python 3.11 the wait_for inside redis-py can swallow a cancellation.
             for task in pending:
                 task.cancel()
             await asyncio.wait(pending, timeout=0.1)
 
     def deliver(self, states: Sequence[SignUpState]) -> None:
-        """Offers these states to who watches them."""
+        """Offer these states to the watches of their sign-ups."""
         for state in states:
             for watch in self._watches.get(state.signup_id, ()):
                 watch.offer(state)
@@ -132,14 +132,14 @@ class StreamHub:
         if not self._tasks:
             self._loop = asyncio.get_running_loop()
             call_on_change(self._tell_of_settings)
-            # Contexts of their own: the first request's ends with that request.
+            # Use fresh contexts: the first request's context must not outlive the request.
             self._tasks = [
                 asyncio.create_task(self._subscribe(), context=contextvars.Context()),
                 asyncio.create_task(self._reread(), context=contextvars.Context()),
             ]
 
     def _tell_of_settings(self) -> None:
-        """Called by the thread that follows the live settings: heartbeat and deadline may be others now."""
+        """Wake all streams, because heartbeat or deadline may have changed. Called by the live settings' thread."""
         self._loop.call_soon_threadsafe(self._settings_changed)
 
     def _settings_changed(self) -> None:
@@ -171,7 +171,7 @@ class StreamHub:
             while True:
                 message = await _next_message(subscription)
                 if message["type"] == "subscribe":
-                    # Redis's own word: from here on nothing is missed, and what was is read now.
+                    # Redis has confirmed the subscription: no wake-up is lost from now on; reread for earlier ones.
                     self._is_subscribed = True
                     self._settled_at = time.monotonic() + SETTLES_WITHIN
                     REDIS_AWAY.set(0)
@@ -188,12 +188,12 @@ class StreamHub:
             try:
                 await self._read_all()
             except Exception:
-                # The database may be away too; the streams stay and the next round tries again.
-                logger.exception("held streams could not be read again")
+                # The database may be unavailable too: keep the streams and retry in the next round.
+                logger.exception("could not reread the states of held streams")
 
     @property
     def _hears_all(self) -> bool:
-        """Whether every process that changes a light wakes this one."""
+        """Whether wake-ups from all processes reach this one."""
         return bool(self._is_subscribed) and time.monotonic() >= self._settled_at
 
     async def _read_all(self) -> None:
@@ -204,10 +204,10 @@ class StreamHub:
 
 
 async def _next_message(subscription: PubSub) -> Any:
-    """The next message. Raises TimeoutError where Redis does not even answer a ping."""
+    """Return the next message. Raise TimeoutError if Redis doesn't even answer a ping."""
     if message := await subscription.get_message(timeout=PING_AFTER):
         return message
     await subscription.ping()
     if message := await subscription.get_message(timeout=ANSWERS_WITHIN):
         return message
-    raise TimeoutError("Redis answers no ping")
+    raise TimeoutError("Redis doesn't answer a ping")

@@ -1,4 +1,4 @@
-"""Errors of the API: problem documents of RFC 9457."""
+"""The API's errors: problem documents (RFC 9457)."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -9,14 +9,14 @@ from django.utils.translation import gettext as _
 
 
 class FieldError(msgspec.Struct, frozen=True):
-    """What is wrong with one field. `pointer` is a JSON Pointer into the body."""
+    """An error in one field. `pointer` is a JSON Pointer into the body."""
 
     pointer: str
     detail: str
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457's word for it
-    """Ends a request with this status and problem document. `kind` is its type, where the status does not say all."""
+    """Ends a request with this status and problem document. `kind` is its type, if the status alone is ambiguous."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word for it
 
 
 def too_many(limit: str, *, retry_after: int) -> Problem:
-    """This rate limit is reached."""
+    """Return the Problem for a reached limit."""
     kind, detail = _LIMITS[limit]
     headers = {"Retry-After": str(retry_after)}
     return Problem(HTTPStatus.TOO_MANY_REQUESTS, f"{detail} Try again in {retry_after} s.", kind=kind, headers=headers)
@@ -56,14 +56,14 @@ def too_many(limit: str, *, retry_after: int) -> Problem:
 _LIMITS: Final = {
     "address": ("/problems/limit-address", "Too many sign-ups came from your address in the last minute."),
     "user_id": ("/problems/limit-user-id", "Too many sign-ups asked for this userId in the last minute."),
-    "total": ("/problems/limit-total", "Too many people sign up just now."),
+    "total": ("/problems/limit-total", "Too many people are signing up at the moment."),
     "failed_confirm": ("/problems/limit-password", "Too many passwords were tried for this sign-up."),
     "held": ("/problems/limit-streams", "Too many streams are open for this sign-up or from your address."),
 }
 
 
 def unusable_link(reason: str) -> Problem:
-    """The link of a confirmation mail confirms nothing (authsvc.signups.confirmation.UnusableLinkError)."""
+    """Return the Problem for an UnusableLinkError of authsvc.signups.confirmation."""
     status, detail = _LINKS[reason]
     return Problem(status, detail, kind=f"/problems/link-{reason}")
 
@@ -76,12 +76,12 @@ _LINKS: Final = {
 
 
 def wrong_password() -> Problem:
-    """The token is right, but whoever signed up chose another password."""
+    """Return the Problem for a valid token with a password other than the one chosen at the sign-up."""
     error = FieldError(pointer="/userPw", detail=_("This is not the password that was chosen at this sign-up."))
-    words = "The password is not that of the sign-up."
+    words = "The password is not the one chosen at the sign-up."
     return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, words, kind="/problems/wrong-password", errors=[error])
 
 
 def unavailable(detail: str, *, retry_after: int = 2) -> Problem:
-    """A part is away or overloaded: the same request may work after `retry_after` seconds."""
+    """Return the Problem for an outage or overload: the same request may succeed after `retry_after` seconds."""
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(retry_after)})

@@ -1,4 +1,4 @@
-"""What a request to the API says besides its body: scheme, method, ticket and preferences."""
+"""Read the parts of an API request other than its body: scheme, addresses, ticket and preferences."""
 
 import logging
 from http import HTTPStatus
@@ -18,27 +18,27 @@ logger = logging.getLogger(__name__)
 
 
 def refuse_plain_http(scope: HTTPScope) -> None:
-    """In production the API is for HTTPS; the front comes to it inside (docs/adr/0047)."""
+    """Raise Problem 403 for plain HTTP in production, unless it comes from the front (docs/adr/0047)."""
     if not settings.SECURE_SSL_REDIRECT or scope.get("scheme") == "https":
         return
     if not is_from_front(header(scope, b"signup-address") or ""):
-        raise Problem(HTTPStatus.FORBIDDEN, "Use HTTPS. What this request held went over the network unencrypted.")
+        raise Problem(HTTPStatus.FORBIDDEN, "Use HTTPS. This request was sent over the network unencrypted.")
 
 
 def peer(scope: HTTPScope) -> str | None:
-    """The client's address. Behind TRUSTED_PROXIES, the application has put the one that they name in its place."""
+    """Return the client's address. The server has already resolved it behind TRUSTED_PROXIES."""
     client = scope.get("client")
     return client[0] if client else None
 
 
 def sender(scope: HTTPScope, signup_id: UUID) -> str | None:
-    """The address of the person who posts this sign-up: the front signs it for those who use the form."""
+    """Return the address of the person who posts this sign-up; for the form's users, the front sends it signed."""
     return forwarded_address(header(scope, b"signup-address") or "", signup_id) or peer(scope)
 
 
 def name_in_log(scope: HTTPScope, signup_id: UUID) -> None:
-    """Adds the sign-up to every line that this request logs from here on. If the caller has a trace of its own, its id
-    is logged once (docs/adr/0020)."""
+    """Add the sign-up's ID to every line that this request logs from now on. If the caller sent its own trace ID, log
+    that once (docs/adr/0020)."""
     bind_contextvars(signup_id=str(signup_id))
     caller = trace_id_in((header(scope, b"traceparent") or "").encode("latin-1"))
     if caller not in (None, signup_id.hex):
@@ -46,7 +46,8 @@ def name_in_log(scope: HTTPScope, signup_id: UUID) -> None:
 
 
 def visible_signup(scope: HTTPScope, text: str) -> UUID:
-    """The sign-up of the path, if the request's ticket opens it: 404 does not tell whether it exists."""
+    """Return the sign-up ID of the path if the request's ticket grants access. Otherwise raise Problem 404, which
+    doesn't reveal whether the sign-up exists."""
     try:
         signup_id = UUID(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Reading of `POST /user`: from an untrusted body to checked, normalised fields."""
+"""Parse `POST /user` and confirmations: from an untrusted body to validated, normalised fields."""
 
 import json
 import re
@@ -20,23 +20,23 @@ from authsvc.models import Role, User, new_signup_id
 from runtime.untrusted import is_longer_than
 
 BODY_MAX: Final = 64 * 1024
-# Bytes of one field: twice what its limit in characters can take.
+# Bytes of one field: about twice the size of the longest valid text.
 FIELD_MAX: Final = 2048
-# A body may hold thousands of unknown fields; an answer need not.
+# A body may contain thousands of unknown fields; the response lists only so many.
 UNKNOWN_MAX: Final = 20
-# Characters of an unknown field's name that the answer repeats.
+# Characters of an unknown field's name that the response repeats.
 NAME_SHOWN: Final = 100
-# UUID() also takes braces, urn:uuid: and hyphens anywhere; other clients and gateways do not.
+# Stricter than UUID(), which also accepts braces, urn:uuid: and hyphens anywhere; other clients and gateways don't.
 _UUID: Final = "[0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}"
 _KEY: Final = re.compile(rf'(?P<plain>{_UUID})|"(?P<quoted>{_UUID})"')
 
-# How a field is normalised, and then validated.
+# The functions that normalise and then validate a field.
 _Rule = tuple[Callable[[str], str], Callable[[str], None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignUpRequest:
-    """The fields of one request. The password is as typed and goes no further than the hash pool."""
+    """The fields of one request. The password is unchanged and is passed to the hash pool only."""
 
     user_id: str
     email: str
@@ -50,19 +50,19 @@ class SignUpRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confirmation:
-    """The fields of one confirmation: the token of the link, and the password that was chosen at the sign-up."""
+    """The fields of one confirmation: the link's token, and the password that was chosen at the sign-up."""
 
     token: str
     password: str = field(repr=False)
 
 
 def read_json(body: bytes, content_type: str) -> Mapping[str, Any]:
-    """The body's JSON object, in UTF-8 (RFC 8259, 8.1). Raises Problem 415 or 400."""
+    """Parse the body as a JSON object in UTF-8 (RFC 8259, 8.1). Raise Problem 415 or 400."""
     kind, parameters = media_type(content_type)
     if kind != JSON or parameters.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body as application/json, in UTF-8.")
     try:
-        # Not by the parser, which guesses UTF-16 and UTF-32. A byte order mark may be ignored.
+        # Decode here, because the parser would also detect UTF-16 and UTF-32. A byte order mark may be ignored.
         text = body.decode("utf-8-sig")
         if "\x00" in text:
             raise Problem(HTTPStatus.BAD_REQUEST, "The body must be UTF-8 without NUL.")
@@ -77,22 +77,22 @@ def read_json(body: bytes, content_type: str) -> Mapping[str, Any]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Raises ValueError for a name that stands in it twice: readers differ on which of them counts (RFC 8259, 4)."""
+    """Raise ValueError for a duplicate name: parsers differ on which of the values counts (RFC 8259, 4)."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"{shown_name(name)} stands twice in an object")
+            raise ValueError(f"{shown_name(name)} appears twice in an object")
         found[name] = value
     return found
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"there is no {name}")
+    raise ValueError(f"{name} is not allowed")
 
 
 def read_idempotency_key(header: str | None) -> UUID:
-    """The sign-up's id that the client chose, or a new one; it may stand in quotes, as a string of RFC 9651 does.
-    Raises Problem 400."""
+    """Return the sign-up ID that the client chose, or a new one without the header. The value may be quoted, as a
+    string of RFC 9651. Raise Problem 400."""
     if header is None:
         return new_signup_id()
     if not (key := _KEY.fullmatch(header.strip())):
@@ -101,7 +101,7 @@ def read_idempotency_key(header: str | None) -> UUID:
 
 
 def read_signup(document: Mapping[str, Any]) -> SignUpRequest:
-    """The checked fields of `POST /user`. Raises Problem 422 that names every field that is wrong."""
+    """Return the validated fields of `POST /user`. Raise Problem 422 that lists every invalid field."""
     fields = _read_fields({"role": Role.USER.value, **document}, _SIGNUP)
     return SignUpRequest(
         user_id=fields["userId"],
@@ -113,7 +113,7 @@ def read_signup(document: Mapping[str, Any]) -> SignUpRequest:
 
 
 def read_confirmation(document: Mapping[str, Any]) -> Confirmation:
-    """The checked fields of `POST /user/confirmations`. Raises Problem 422 that names every field that is wrong."""
+    """Return the validated fields of `POST /user/confirmations`. Raise Problem 422 that lists every invalid field."""
     fields = _read_fields(document, _CONFIRMATION)
     return Confirmation(token=fields["token"], password=fields["userPw"])
 
@@ -137,8 +137,8 @@ def _read_fields(document: Mapping[str, Any], rules: Mapping[str, _Rule]) -> dic
 
 
 def check_password_strength(request: SignUpRequest) -> None:
-    """The policy's validators, which compare the password with the other fields: slow enough for the hash pool.
-    Raises Problem 422."""
+    """Apply the password policy, which also compares the password with the other fields. It is slow, so call it in the
+    hash pool. Raise Problem 422."""
     user = User(user_id=request.user_id, email=request.email, user_name=request.user_name)
     try:
         validate_password(request.password, user=user)
@@ -147,7 +147,7 @@ def check_password_strength(request: SignUpRequest) -> None:
 
 
 def complaints(fields: Mapping[str, str]) -> dict[str, list[str]]:
-    """What is wrong with those fields of a form that are filled in, in words, by name."""
+    """Return the error messages, by field, for those fields of a form that are filled in."""
     given = {name: fields[name] for name in ("userId", "email", "userName", "userPw") if fields.get(name)}
     wrong: dict[str, list[str]] = {}
 
@@ -159,7 +159,7 @@ def complaints(fields: Mapping[str, str]) -> dict[str, list[str]]:
         read_signup(given)
     except Problem as problem:
         take(problem)
-    # The validators compare with the other fields, as long as those are: only with what may be such a field.
+    # Compare the password only with valid fields: the comparison's cost grows with their length.
     right = {name: "" if name in wrong else text for name, text in given.items()}
     if password := right.get("userPw"):
         try:
@@ -178,17 +178,17 @@ def complaints(fields: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def _pointer(name: str) -> str:
-    """The JSON Pointer of a member of the body."""
+    """Return the JSON Pointer of a member of the body."""
     return f"/{shown_name(name).replace('~', '~0').replace('/', '~1')}"
 
 
 def shown_name(name: str) -> str:
-    """The beginning of it. Half a surrogate pair, which JSON can spell, has no UTF-8."""
+    """Return the name, truncated. Lone surrogates, which JSON can express but UTF-8 can't, are replaced."""
     return name[:NAME_SHOWN].encode(errors="replace").decode()
 
 
 def _invalid(errors: list[FieldError]) -> Problem:
-    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "Some fields are not as they must be.", errors=errors)
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "Some fields are invalid.", errors=errors)
 
 
 def _text(document: Mapping[str, Any], name: str) -> str:
@@ -197,10 +197,10 @@ def _text(document: Mapping[str, Any], name: str) -> str:
     value = document[name]
     if not isinstance(value, str):
         raise ValidationError(_("This must be a text."))
-    # Before anything else is done with it (docs/adr/0038).
+    # Check the length before processing the value in any other way (docs/adr/0038).
     if is_longer_than(FIELD_MAX, value):
         raise ValidationError(_("This is too long."))
-    # PostgreSQL keeps no NUL, and half of a surrogate pair has no UTF-8: JSON can spell both.
+    # JSON can express both, but PostgreSQL can't store NUL, and UTF-8 can't encode lone surrogates.
     if "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value):
         raise ValidationError(_("Use no NUL and no incomplete characters."))
     return value
@@ -217,7 +217,7 @@ def _validate_role(text: str) -> None:
 
 
 def _validate_nothing(text: str) -> None:
-    """For a token, whose signature is checked later."""
+    """Accept any token; its signature is checked later."""
 
 
 _SIGNUP: Final[Mapping[str, _Rule]] = {

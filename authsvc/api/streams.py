@@ -1,4 +1,4 @@
-"""What goes down one held stream, and when."""
+"""The content and timing of one event stream."""
 
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -15,12 +15,12 @@ from livesettings.values import live
 async def follow(
     watch: Watch, states: Sequence[SignUpState], *, seen: int, with_took: bool = False
 ) -> AsyncIterator[bytes]:
-    """The stream's text, for a reader whose last version was `seen`: these states, at least one and in order of
-    version, then what comes to the watch, until all lights are decided.
+    """Yield the stream's text for a reader whose last seen version was `seen`: first `states` (at least one, ordered by
+    version), then the states that reach the watch, until all lights are decided.
 
-    Ends without that when the client has left or the stream is STREAM_MAX_AGE seconds old: the client comes back
-    with its Last-Event-ID. Says once that the sign-up is delayed, and once that it is stalled; neither while it waits
-    for the person's confirmation.
+    End earlier if the client has disconnected or the stream is STREAM_MAX_AGE seconds old; a client then reconnects
+    with its Last-Event-ID. Send `delayed` and `stalled` at most once each, and `delayed` never while the sign-up awaits
+    confirmation.
     """
     now = time.monotonic()
     end = now + settings.STREAM_MAX_AGE
@@ -28,13 +28,13 @@ async def follow(
     began = _began(states[-1])
     is_delayed = False
 
-    # What there is to say at once goes in one piece: each is a write here, and one more in the gateway.
+    # Send everything available as one chunk: each chunk costs a write here and another one in the gateway.
     text = sse.RETRY
     for current in states[:-1]:
         text += sse.status_event(current, seen=seen, with_took=with_took)
         seen = current.version
     current = states[-1]
-    # A held stream keeps one state (docs/adr/0023).
+    # Keep only one state in memory while the stream is open (docs/adr/0023).
     del states
     is_stalled = False
     while not watch.is_closed and now < end:
@@ -51,7 +51,7 @@ async def follow(
         if current.is_stalled and not is_stalled:
             is_stalled = True
             text += sse.STALLED
-        # Both may have changed while this waited: the hub wakes everybody then.
+        # Read the live settings anew: if they change, the hub wakes all streams.
         has_deadline = not (is_delayed or current.is_unconfirmed)
         if has_deadline and now >= began + live.SIGNUP_DEADLINE:
             has_deadline, is_delayed = False, True
@@ -70,13 +70,13 @@ async def follow(
 
 
 def _began(state: SignUpState) -> float:
-    """When the sign-up began, on the monotonic clock."""
-    # Not later than now: where the clock was put back, what began before that begins in the future (docs/adr/0017).
+    """Return the start of the sign-up on the monotonic clock."""
+    # At most now: after the wall clock is set back, started_at can lie in the future (docs/adr/0017).
     return time.monotonic() - max(0.0, (timezone.now() - state.started_at).total_seconds())
 
 
 async def after_first(texts: AsyncIterator[bytes], then: Callable[[], None]) -> AsyncIterator[bytes]:
-    """The same texts; calls `then` once the first of them is sent, or the reader has left."""
+    """Pass `texts` through. Call `then` once the first of them is sent or the reader has left."""
     try:
         yield await anext(texts, b"")
     finally:

@@ -1,4 +1,4 @@
-"""Bearer tickets of the API: who has one may see that one sign-up (DESIGN, invariant 9; docs/adr/0007)."""
+"""The API's bearer tickets: each grants access to one sign-up (DESIGN, invariant 9; docs/adr/0007)."""
 
 from functools import cache
 from typing import Final
@@ -7,17 +7,17 @@ from uuid import UUID
 from django.conf import settings
 from django.core import signing
 
-# Seconds from the front's request to ours; their clocks may differ.
+# Maximum age in seconds of the front's signature; the clocks of the two hosts may differ.
 ADDRESS_MAX_AGE: Final = 300
 
 
 def issue_ticket(signup_id: UUID) -> str:
-    """A ticket for this sign-up, good for TICKET_MAX_AGE seconds."""
+    """Return a ticket for this sign-up, valid for TICKET_MAX_AGE seconds."""
     return _signer("signup-ticket").sign(str(signup_id))
 
 
 def forwarded_address(header: str, signup_id: UUID) -> str | None:
-    """The address of the person for whom the front posts this sign-up; None where the header is not the front's."""
+    """Return the address of the person for whom the front posts this sign-up; None if the front didn't sign it."""
     try:
         signed_id, _, address = _signer("signup-address").unsign(header, max_age=ADDRESS_MAX_AGE).partition(" ")
     except signing.BadSignature:
@@ -26,7 +26,7 @@ def forwarded_address(header: str, signup_id: UUID) -> str | None:
 
 
 def is_from_front(header: str) -> bool:
-    """Whether the front sent this request: it alone signs addresses, be it the one of nobody."""
+    """Whether the front sent this request: only the front signs addresses, possibly an empty one."""
     try:
         _signer("signup-address").unsign(header, max_age=ADDRESS_MAX_AGE)
     except signing.BadSignature:
@@ -35,7 +35,7 @@ def is_from_front(header: str) -> bool:
 
 
 def opens(ticket: str, signup_id: UUID) -> bool:
-    """Whether this is a genuine, fresh ticket for this very sign-up."""
+    """Whether the ticket is genuine, not expired, and for this sign-up."""
     try:
         return _signer("signup-ticket").unsign(ticket, max_age=settings.TICKET_MAX_AGE) == str(signup_id)
     except signing.BadSignature:
@@ -44,5 +44,5 @@ def opens(ticket: str, signup_id: UUID) -> bool:
 
 @cache
 def _signer(salt: str) -> signing.TimestampSigner:
-    # Made when it is first used: roles without a SECRET_KEY import this module with the administration.
+    # Created on first use: roles without a SECRET_KEY import this module too, through the admin.
     return signing.TimestampSigner(salt=salt)

@@ -1,1 +1,1 @@
-"""Comparing the participants' copies with auth's records, a page of owners at a time."""
+"""Reconciliation: compare the participants' copies with auth's users, one page of owners at a time."""

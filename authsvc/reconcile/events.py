@@ -1,4 +1,4 @@
-"""What auth asks the participants when it reconciles, and its reading of what they answer (docs/asyncapi.yaml)."""
+"""The reconciliation messages that auth sends, and auth's model of the participants' answers (docs/asyncapi.yaml)."""
 
 from datetime import datetime
 from typing import Annotated, Final, Literal
@@ -13,14 +13,14 @@ from eventbus.messages import Incoming, Outgoing, cloud_event_headers
 RECONCILE_REQUESTED: Final = "user.reconcile.req"
 RECONCILE_ANSWERED: Final = "user.reconcile.res"
 
-# What is found is looked up in auth's database, and PostgreSQL refuses a NUL even in a question. No userId or address
-# is as long as this.
+# The texts of findings are looked up in auth's database, and PostgreSQL rejects NUL even in a query. The maximum length
+# exceeds that of every userId and address.
 Text = Annotated[str, Meta(max_length=512, pattern=r"\A[^\x00]*\Z")]
 Kind = Literal["missing", "different", "conflicting", "superfluous"]
 
 
 class UserRecord(msgspec.Struct, frozen=True, rename="camel"):
-    """Auth's record of a user, as every participant should have it."""
+    """Auth's record of a user, which every participant should have."""
 
     owner_signup_id: UUID
     user_id: str
@@ -40,14 +40,14 @@ class UserRecord(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class OwnerRange(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """The owners after `after` up to and including `up_to`; without one of the two it has no end there."""
+    """The owners after `after`, up to and including `up_to`. None means unbounded on that side."""
 
     after: UUID | None = None
     up_to: UUID | None = None
 
 
 class ReconcileRequested(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A page: asks `services` what is wrong about `records`; if `owners` is there, they are all of auth's in it."""
+    """A page that `services` compare with their rows. With `owners`, `records` is complete for that range."""
 
     run_id: UUID
     page: int
@@ -62,7 +62,7 @@ class ReconcileRequested(msgspec.Struct, frozen=True, kw_only=True, rename="came
 
 
 class HeldBy(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A participant's row that is in the way; an administrator's has no owner."""
+    """A conflicting row of a participant; a row created by an administrator has no owner."""
 
     user_id: Text
     email: Text
@@ -70,7 +70,7 @@ class HeldBy(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 class Finding(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """One thing that is wrong at a participant, or was until it `healed` it."""
+    """One discrepancy at a participant; `healed` if the participant has fixed it."""
 
     kind: Kind
     user_id: Text
@@ -82,7 +82,7 @@ class Finding(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 class ReconcileAnswered(msgspec.Struct, frozen=True, rename="camel"):
-    """What one service found on a page, or the first part of it if there is `more`. Unknown fields are ignored."""
+    """One service's findings on a page, or a part of them if there is `more`. Unknown fields are ignored."""
 
     run_id: UUID
     page: int
@@ -96,12 +96,12 @@ _answer_decoder = msgspec.json.Decoder(ReconcileAnswered)
 
 
 def decode_answer(message: Incoming) -> ReconcileAnswered:
-    """Raises msgspec.DecodeError, UnicodeError or RecursionError for what is no answer."""
+    """Decode an answer. Raise msgspec.DecodeError, UnicodeError or RecursionError if the message isn't one."""
     return _answer_decoder.decode(message.value or b"")
 
 
 def reconcile_requested(page: ReconcileRequested) -> Outgoing:
-    """The message of a page. Its key spreads the pages over the partitions, hence over a participant's processes."""
+    """Build a page's message. Its key spreads the pages over partitions and so over a participant's processes."""
     return Outgoing(
         topic=RECONCILE_REQUESTED,
         key=f"{page.run_id}:{page.page}",

@@ -1,5 +1,5 @@
-"""Auth's part in `manage.py reconcile`: it sends its records to the participants, page by page, and sorts out what they
-find wrong. It never looks into their tables (docs/adr/0013).
+"""Auth's side of `manage.py reconcile`: send auth's records to the participants page by page, and evaluate their
+findings. Auth never reads the participants' tables (docs/adr/0013).
 """
 
 import logging
@@ -36,17 +36,17 @@ from eventbus.replies import Replies
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# Records on a page: of the longest texts they make 400 kB, and Kafka takes 1 MB.
+# Records per page: at most 400 kB with the longest texts; Kafka accepts 1 MB.
 PAGE: Final = 250
-# Bytes of an answer: what Kafka takes.
+# Maximum size of an answer in bytes: Kafka's limit.
 ANSWER_MAX: Final = 1024 * 1024
-# Pages that wait for answers at a time: enough for every partition, little enough for the embedded broker's memory.
+# Maximum number of unanswered pages: enough to use every partition, few enough for the embedded broker's memory.
 WINDOW: Final = 8
-# Stuck records that are asked about again together, and the most records on such a page: it grows by the owners of the
-# rows that are in the way, then by the owners of those in their way, until it grows no more.
+# Number of stuck records that share a follow-up page, and the maximum number of records on it: the page grows by the
+# owners of the conflicting rows, then by the owners of the rows that conflict with those, until it stops growing.
 STUCK: Final = 50
 QUESTION_MAX: Final = PAGE
-# Seconds that an answer's way may take beyond the time that a participant has for a page.
+# Seconds of delivery time allowed for an answer, on top of a participant's time for a page.
 GRACE: Final = 2.0
 POLL: Final = 0.2
 ACKNOWLEDGED_WITHIN: Final = 10.0
@@ -54,18 +54,18 @@ ACKNOWLEDGED_WITHIN: Final = 10.0
 
 @dataclass(slots=True)
 class Verification:
-    """What is known of one participant, in numbers: the findings themselves are reported as they come."""
+    """The result for one participant, in numbers; the findings themselves are reported as they arrive."""
 
-    counts: Counter[tuple[Kind, bool]] = field(default_factory=Counter)  # by kind, and whether it was healed
-    # Records that it lacks because their sign-up has not reached it yet: the relay's work, and no fault.
+    counts: Counter[tuple[Kind, bool]] = field(default_factory=Counter)  # by (kind, healed)
+    # Missing records whose sign-up is still being processed: not a fault, since the relay will deliver them.
     on_the_way: int = 0
-    # Conflicts between rows that auth's sign-ups made, which are too many for one page.
+    # Conflicts among more sign-ups' rows than fit on one page.
     entangled: int = 0
-    # Did not answer in time, so what is known is not all.
+    # Did not answer in time, so the result is incomplete.
     is_silent: bool = False
 
     def left(self, *kinds: Kind) -> int:
-        """How many findings of these kinds were not healed."""
+        """Return the number of findings of these kinds that were not healed."""
         return sum(self.counts[kind, False] for kind in kinds)
 
     @property
@@ -75,8 +75,8 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """Records of one service that are stuck, with what it last said about them, and the owners whose records go on the
-    page with them, or are `gone`."""
+    """A follow-up page about records that are stuck at one service: its last findings about them, the owners whose
+    records belong on the page, and the owners that are `gone` from auth."""
 
     service: str
     known: dict[UUID, Finding]
@@ -90,27 +90,27 @@ class _Question:
 
 @dataclass(slots=True)
 class _OpenPage:
-    """A page that waits for answers: one of all records, or the one of a question."""
+    """A page that waits for answers: a regular page of records, or a question's page."""
 
     owners: frozenset[UUID]
     question: _Question | None
     waits_for: set[str]
     deadline: float
-    # By service: records in whose way are rows that auth's sign-ups made, and the owners whose findings are counted.
+    # By service: stuck records, which conflict with rows of other sign-ups, and the owners already reported.
     stuck: defaultdict[str, dict[UUID, Finding]] = field(default_factory=lambda: defaultdict(dict))
     reported: defaultdict[str, set[UUID]] = field(default_factory=lambda: defaultdict(set))
 
     def is_about(self, owner: UUID | None) -> bool:
-        """Whether this page's findings about the owner count, unless another page reports them."""
+        """Whether it is this page that reports findings about the owner."""
         return owner in (self.question.known if self.question else self.owners)
 
 
 class Reconciliation:
-    """One run: `run()` asks and listens, `result` counts what came of it, by service.
+    """One run: run() sends pages and receives answers; `result` has the counts by service.
 
-    Each finding goes to `report`, with its service, as soon as it is final, so memory does not grow with their number.
-    `timeout` are the seconds that a participant has for a page. One that leaves a page unanswered is not asked again.
-    Raises eventbus.errors.DeliveryError when Kafka does not take a page.
+    Each finding is passed to `report`, with its service, as soon as it is final, so that memory use doesn't grow with
+    their number. `timeout` is a participant's time for a page, in seconds. A participant that leaves a page unanswered
+    is not asked again. Raise eventbus.errors.DeliveryError if Kafka doesn't accept a page.
     """
 
     def __init__(
@@ -136,10 +136,10 @@ class Reconciliation:
         self._questions: deque[_Question] = deque()
 
     def run(self) -> Iterator[int]:
-        """Yields how many records each page had; the result is whole when it ends."""
+        """Yield the number of records of each page. The result is complete when the iterator ends."""
         for records, owners in record_pages():
             self._ask(records, owners=owners)
-            # At once, so that no more than a window of stuck records waits.
+            # Ask immediately, so that at most one window of stuck records accumulates.
             self._ask_questions()
             yield len(records)
         self._ask([], unowned=True)
@@ -180,8 +180,8 @@ class Reconciliation:
             self._ask([UserRecord.of(user) for user in users], question=question)
 
     def _joined(self, question: _Question) -> _Question:
-        """The question with those that wait and share a record with it. Otherwise each of the records of a circle would
-        gather the whole circle on a page of its own."""
+        """Return the question merged with queued ones that share a record with it. Otherwise each record of a circle of
+        conflicts would collect the whole circle on a separate page."""
         for other in list(self._questions):
             owners = question.owners | other.owners
             if other.service == question.service and question.owners & other.owners and len(owners) <= QUESTION_MAX:
@@ -190,11 +190,11 @@ class Reconciliation:
         return question
 
     def _wait_until(self, open_pages: int) -> None:
-        """Listens until no more than so many pages wait for an answer."""
+        """Receive answers until at most `open_pages` pages are unanswered."""
         while len(self._open) > open_pages:
             answers, unreadable = decode_each(self._replies.read(POLL), decode_answer, most=ANSWER_MAX)
             for _, error in unreadable:
-                logger.warning("an answer can't be read: %s", error)
+                logger.warning("an answer can't be decoded: %s", error)
             for _, answer in answers:
                 if answer.run_id == self.run_id:
                     self._take(answer)
@@ -203,7 +203,7 @@ class Reconciliation:
     def _take(self, answer: ReconcileAnswered) -> None:
         page = self._open.get(answer.page)
         if page is None or answer.service not in page.waits_for:
-            return  # a repeated answer: the first counts, as only that one says what was healed
+            return  # a redelivered page's answer: only the first one says what was healed
         self._sort_out(answer.service, page, answer.findings)
         if not answer.more:
             self._question_what_is_stuck(answer.service, page)
@@ -232,21 +232,21 @@ class Reconciliation:
     # --- Sorting out -----------------------------------------------------------------------------------------------
 
     def _sort_out(self, service: str, page: _OpenPage, findings: Sequence[Finding]) -> None:
-        """Reports what is final of a part of an answer.
+        """Report the final findings in a part of an answer.
 
-        A healed finding is said once, by whichever page healed it. Another counts on the page that is about it.
+        A healed finding is reported by the page that healed it, any other finding by the page that is about its owner.
         """
         final, missing, rows = [], {}, []
         for finding in findings:
             owner = finding.owner_signup_id
             if finding.kind == "superfluous":
                 if owner in page.owners:
-                    # A second row of a known owner. A question's page repeats what the first has said.
+                    # A second row of a known owner. A question's page would repeat the regular page's finding.
                     final += [] if page.question else [finding]
                 else:
                     rows.append(finding)
             elif owner is None or owner in page.reported[service]:
-                continue  # a repeated part of an answer
+                continue  # already reported
             elif any(row.owner_signup_id for row in finding.held_by):
                 page.stuck[service][owner] = finding
             elif finding.healed or page.is_about(owner):
@@ -261,8 +261,9 @@ class Reconciliation:
         self._report(service, [*final, *without_record(rows)])
 
     def _question_what_is_stuck(self, service: str, page: _OpenPage) -> None:
-        """Asks again about the records that are stuck, together with those that have the rows in their way: a
-        participant heals what is whole on one page (docs/adr/0013). What grows no more is reported."""
+        """Ask again about stuck records together with the owners of the rows that conflict with them: a participant
+        can heal a conflict whose records are all on one page (docs/adr/0013). Report those that still don't heal when
+        the page stops growing."""
         stuck = page.stuck.pop(service, {})
         about = {owner: finding for owner, finding in stuck.items() if page.is_about(owner)}
         if page.question is None:
@@ -280,14 +281,14 @@ class Reconciliation:
         self._report(service, about.values())
 
     def _grown(self, question: _Question, stuck: dict[UUID, Finding]) -> _Question:
-        """The question with those whose rows are in the way of `stuck`, as many as a page takes."""
+        """Return the question plus the owners of the rows that conflict with `stuck`, as many as fit on a page."""
         new = _owners_in_the_way(stuck) - question.owners - question.gone
         known = known_owners(new)
         room = QUESTION_MAX - len(question.owners)
         return replace(question, owners=question.owners | set(sorted(known)[:room]), gone=question.gone | (new - known))
 
     def _on_the_way(self, service: str, missing: Collection[UUID]) -> set[UUID]:
-        """Those of the missing records whose sign-up is still on its way to the service."""
+        """Return the owners of those missing records whose sign-up the service has yet to process."""
         on_the_way = set()
         for signup in SignUp.objects.filter(id__in=missing, stalled_at=None).only("id", "lights"):
             light = signup.state.lights.get(service)
@@ -306,9 +307,9 @@ def _owners_in_the_way(stuck: dict[UUID, Finding]) -> set[UUID]:
 
 
 def record_pages() -> Iterator[tuple[list[UserRecord], OwnerRange]]:
-    """Auth's records in the order of their owners, each page with the range of owners that it covers.
+    """Yield auth's records ordered by owner, each page with the range of owners that it covers.
 
-    The ranges leave nothing out: a participant's row in one of them whose owner is not on the page is superfluous.
+    The ranges have no gaps: a participant's row in a range whose owner is not on the page is superfluous.
     """
     users = User.objects.order_by("owner_signup_id")
     after: UUID | None = None
@@ -322,8 +323,8 @@ def record_pages() -> Iterator[tuple[list[UserRecord], OwnerRange]]:
 
 
 def without_record(candidates: Sequence[Finding]) -> Iterator[Finding]:
-    """Those of the rows that a participant takes for superfluous that auth has no record of now either: a user who came
-    after the page was read has one, and a row in the way of a record is reported with that record.
+    """Yield those superfluous rows for which auth still has no record. A user may have been created after the page was
+    read, and a row that conflicts with a record is reported as that record's conflict instead.
     """
     for chunk in in_chunks(candidates):
         owners = known_owners({finding.owner_signup_id for finding in chunk if finding.owner_signup_id})
@@ -338,10 +339,10 @@ def without_record(candidates: Sequence[Finding]) -> Iterator[Finding]:
 
 
 def known_owners(owners: Collection[UUID]) -> set[UUID]:
-    """Those of the sign-ups that own a record of auth's."""
+    """Return those of the owners that auth has a record of."""
     return set(User.objects.filter(owner_signup_id__in=owners).values_list("owner_signup_id", flat=True))
 
 
 def in_chunks(items: Sequence[T], size: int = PAGE) -> Iterator[Sequence[T]]:
-    """The items, `size` at a time."""
+    """Split the items into chunks of at most `size`."""
     return (items[start : start + size] for start in range(0, len(items), size))

@@ -148,5 +148,5 @@ def test_a_name_that_stands_twice_is_named(name):
         with pytest.raises(Problem) as caught:
             read_json(body.encode(), "application/json")
         assert caught.value.status is HTTPStatus.BAD_REQUEST
-        assert "stands twice" in caught.value.detail
+        assert "appears twice" in caught.value.detail
         assert len(msgspec.json.encode(caught.value.document())) < 1000
