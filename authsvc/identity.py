@@ -1,10 +1,9 @@
-"""What may be a userId, an email and a name, and when two of them are the same (DESIGN, invariant 11).
+"""What may be a userId, an email and a name. When two of them are the same is said by runtime.equality.
 
-Texts are measured before they are normalised (docs/adr/0038); which characters a name may have is docs/adr/0039.
+Which characters a name may have is docs/adr/0039.
 """
 
 import unicodedata
-from contextlib import suppress
 from typing import Final
 
 from django.core.exceptions import ValidationError
@@ -12,8 +11,8 @@ from django.utils.translation import gettext_lazy as _
 
 from authsvc.invisible import hides_something, is_hidden
 from authsvc.lookalikes import looks_reserved
+from runtime.equality import user_id_key
 from runtime.scripts import mixes_digits, mixes_scripts
-from runtime.untrusted import is_longer_than
 
 USER_ID_MIN: Final = 2
 USER_ID_MAX: Final = 32
@@ -21,44 +20,10 @@ USER_NAME_MAX: Final = 100
 EMAIL_MAX: Final = 254
 # Characters before the @ (RFC 5321, 4.5.3.1.1). Longer ones no mail server takes.
 LOCAL_PART_MAX: Final = 64
-# Bytes beyond which a text is neither normalised nor folded, since it can't become a userId or an address of ours: 32
-# characters of a userId are 288 bytes where each is written as three Hangul letters.
-USER_ID_BYTES_MAX: Final = 512
-EMAIL_BYTES_MAX: Final = 512
 # Marks on one letter. Four are more than any living script stacks (UTS 39, 5.4).
 MARKS_MAX: Final = 4
 
 _WORD_SIGNS: Final = "._-"
-
-
-def normalize_user_id(text: str) -> str:
-    """The userId as it is kept and shown: NFKC, so that one look has one spelling. A text that is too long for one
-    stays as it is: no rule accepts it and no user has it."""
-    return text if is_longer_than(USER_ID_BYTES_MAX, text) else unicodedata.normalize("NFKC", text)
-
-
-def user_id_key(text: str) -> str:
-    """What two userIds have in common when they are the same. Folding may leave NFKC, hence the second pass."""
-    if is_longer_than(USER_ID_BYTES_MAX, text):
-        return text
-    return unicodedata.normalize("NFKC", normalize_user_id(text).casefold())
-
-
-def normalize_email(text: str) -> str:
-    """The address as it is kept and compared: the local part in lower case, the domain in ASCII (IDNA), so that one
-    mailbox is one account. A text that is too long for one stays as it is."""
-    if is_longer_than(EMAIL_BYTES_MAX, text):
-        return text
-    text = text.strip()
-    if text.isascii():
-        return text.lower()
-    # Loaded when it is needed: nearly every domain is written in ASCII.
-    import idna
-
-    local, at, domain = text.rpartition("@")
-    with suppress(UnicodeError):  # where it is no domain, which validate_address() says
-        domain = idna.encode(domain, uts46=True).decode("ascii")
-    return unicodedata.normalize("NFC", f"{local}{at}{domain}".lower())
 
 
 def validate_user_id(text: str) -> None:

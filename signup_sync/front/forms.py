@@ -10,6 +10,7 @@ from django.conf import settings
 from django.utils.translation import get_language, gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
+from runtime.equality import USER_ID_BYTES_MAX
 from runtime.untrusted import is_longer_than
 from signup_sync.front.gateway import (
     CLOSED,
@@ -25,8 +26,6 @@ from signup_sync.front.wording import MISMATCH, NOTICES, REFUSALS, UNKNOWN_REFUS
 # Auth's contract (docs/openapi.yaml), in characters.
 USER_ID_MIN: Final = 2
 USER_ID_MAX: Final = 32
-# Bytes beyond which a userId is not normalised to be counted (docs/adr/0038).
-USER_ID_BYTES_MAX: Final = 512
 USER_NAME_MAX: Final = 100
 EMAIL_MAX: Final = 254
 PASSWORD_MAX: Final = 128

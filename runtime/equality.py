@@ -1,8 +1,4 @@
-"""When two userIds or two emails are the same (DESIGN, invariant 11), and how long the texts of a user may be.
-
-Auth has its own twin of these functions: services share the contract, not classes. tests/contract/test_identity.py
-compares the two, and sees to it that no limit here, in characters, is stricter than auth's.
-"""
+"""When two userIds or two email addresses are the same, for every service (DESIGN, invariant 11)."""
 
 import unicodedata
 from contextlib import suppress
@@ -10,19 +6,15 @@ from typing import Final
 
 from runtime.untrusted import is_longer_than
 
-USER_ID_MAX: Final = 64
-# Case folding makes at most three characters of one.
-USER_ID_KEY_MAX: Final = 3 * USER_ID_MAX
-EMAIL_MAX: Final = 254
-USER_NAME_MAX: Final = 150
-ROLE_MAX: Final = 32
-# Bytes beyond which a text is neither normalised nor folded, since it can't be a userId or an address (docs/adr/0038).
+# Bytes beyond which a text is neither normalised nor folded, since it can't become a userId or an address of ours
+# (docs/adr/0038): 32 characters of a userId are 288 bytes where each is written as three Hangul letters.
 USER_ID_BYTES_MAX: Final = 512
 EMAIL_BYTES_MAX: Final = 512
 
 
 def normalize_user_id(text: str) -> str:
-    """The userId as it is kept and shown: NFKC. A text that is too long for one stays as it is."""
+    """The userId as it is kept and shown: NFKC, so that one look has one spelling. A text that is too long for one
+    stays as it is: no rule accepts it and no user has it."""
     return text if is_longer_than(USER_ID_BYTES_MAX, text) else unicodedata.normalize("NFKC", text)
 
 
@@ -34,8 +26,8 @@ def user_id_key(text: str) -> str:
 
 
 def normalize_email(text: str) -> str:
-    """The address as it is kept and compared: the local part in lower case, the domain in ASCII (IDNA). A text that is
-    too long for one stays as it is."""
+    """The address as it is kept and compared: the local part in lower case, the domain in ASCII (IDNA), so that one
+    mailbox is one account. A text that is too long for one stays as it is."""
     if is_longer_than(EMAIL_BYTES_MAX, text):
         return text
     text = text.strip()
@@ -45,6 +37,6 @@ def normalize_email(text: str) -> str:
     import idna
 
     local, at, domain = text.rpartition("@")
-    with suppress(UnicodeError):  # where it is no domain
+    with suppress(UnicodeError):  # where it is no domain, which is said where it is judged
         domain = idna.encode(domain, uts46=True).decode("ascii")
     return unicodedata.normalize("NFC", f"{local}{at}{domain}".lower())
