@@ -1,4 +1,7 @@
-"""When two userIds or two email addresses are the same, for every service (DESIGN, invariant 11)."""
+"""When two userIds or two email addresses are equal, for every service (DESIGN, invariant 11).
+
+Lengths are checked before normalisation (docs/adr/0038).
+"""
 
 import unicodedata
 from contextlib import suppress
@@ -6,37 +9,37 @@ from typing import Final
 
 from runtime.untrusted import is_longer_than
 
-# Bytes beyond which a text is neither normalised nor folded, since it can't become a userId or an address of ours
-# (docs/adr/0038): 32 characters of a userId are 288 bytes where each is written as three Hangul letters.
+# Length in bytes beyond which a text is neither normalised nor folded, because it can't be a valid userId or address. A
+# userId of 32 characters takes at most 288 bytes, if each is a Hangul syllable decomposed into three letters.
 USER_ID_BYTES_MAX: Final = 512
 EMAIL_BYTES_MAX: Final = 512
 
 
 def normalize_user_id(text: str) -> str:
-    """The userId as it is kept and shown: NFKC, so that one look has one spelling. A text that is too long for one
-    stays as it is: no rule accepts it and no user has it."""
+    """Return the userId as it is stored and displayed: in NFKC, so that equal looks have equal spellings. A text that
+    is too long for a userId is returned unchanged; validation rejects it and no user has it."""
     return text if is_longer_than(USER_ID_BYTES_MAX, text) else unicodedata.normalize("NFKC", text)
 
 
 def user_id_key(text: str) -> str:
-    """What two userIds have in common when they are the same. Folding may leave NFKC, hence the second pass."""
+    """Return the key by which userIds are compared. Case folding may undo NFKC, hence the second normalisation."""
     if is_longer_than(USER_ID_BYTES_MAX, text):
         return text
     return unicodedata.normalize("NFKC", normalize_user_id(text).casefold())
 
 
 def normalize_email(text: str) -> str:
-    """The address as it is kept and compared: the local part in lower case, the domain in ASCII (IDNA), so that one
-    mailbox is one account. A text that is too long for one stays as it is."""
+    """Return the address as it is stored and compared: the local part in lower case, the domain in ASCII (IDNA), so
+    that one mailbox is one account. A text that is too long for an address is returned unchanged."""
     if is_longer_than(EMAIL_BYTES_MAX, text):
         return text
     text = text.strip()
     if text.isascii():
         return text.lower()
-    # Loaded when it is needed: nearly every domain is written in ASCII.
+    # Imported on demand: almost all domains are ASCII.
     import idna
 
     local, at, domain = text.rpartition("@")
-    with suppress(UnicodeError):  # where it is no domain, which is said where it is judged
+    with suppress(UnicodeError):  # not a valid domain, which validation reports
         domain = idna.encode(domain, uts46=True).decode("ascii")
     return unicodedata.normalize("NFC", f"{local}{at}{domain}".lower())
