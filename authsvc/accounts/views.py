@@ -27,13 +27,13 @@ from runtime.mail_addresses import shown_address
 from runtime.security_log import address_of, log_security_event, log_security_event_of
 
 STATUSES: Final = {
-    Status.PENDING: _("Waiting for its answer"),
+    Status.PENDING: _("Waiting for an answer"),
     Status.SUCCESS: _("Ready"),
-    Status.FAIL: _("Already knew this user"),
+    Status.FAIL: _("Already had this user"),
 }
 REASONS: Final = {
-    "duplicate: userId": _("Already knew this user ID"),
-    "duplicate: email": _("Already knew this email address"),
+    "duplicate: userId": _("Already had this user ID"),
+    "duplicate: email": _("Already had this email address"),
 }
 
 
@@ -75,7 +75,7 @@ class PasswordChangeView(SuccessMessageMixin, django_views.PasswordChangeView): 
     template_name = "authsvc/password_change.html"
     title = _("Change your password")
     success_url = reverse_lazy("account")
-    success_message = _("Your password is changed.")
+    success_message = _("Your password has been changed.")
 
     def get_form_kwargs(self) -> dict[str, Any]:
         return super().get_form_kwargs() | {"request": self.request}
@@ -136,7 +136,7 @@ class PasswordResetConfirmView(SuccessMessageMixin, django_views.PasswordResetCo
     template_name = "authsvc/password_set.html"
     title = _("Choose a new password")
     success_url = reverse_lazy("login")
-    success_message = _("Your new password is set. Log in with it.")
+    success_message = _("Your new password is set. You can log in with it now.")
 
     def form_valid(self, form: Any) -> HttpResponse:
         response = super().form_valid(form)
@@ -145,4 +145,4 @@ class PasswordResetConfirmView(SuccessMessageMixin, django_views.PasswordResetCo
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         context = super().get_context_data(**kwargs)
-        return context if self.validlink else context | {"title": _("This link does not work any more")}
+        return context if self.validlink else context | {"title": _("This link no longer works")}
