@@ -125,7 +125,7 @@ async def test_a_red_participant_is_named_and_the_way_on_offered(client: AsyncCl
     assert lights_of(response)["chat"] == ("FAIL", "Already had this email address")
     assert reload_of(response) is None
     page = response.content.decode()
-    assert "Chat already knew this user" in page
+    assert "Chat already had this user" in page
     assert re.search(r'data-action="login" href="/login/">', page)
 
 
