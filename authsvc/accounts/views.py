@@ -1,7 +1,7 @@
 """What a person sees of the account. All of it is auth's own: the user, and the sign-up that made it."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from django.contrib.auth import views as django_views
 from django.contrib.auth.forms import AuthenticationForm
@@ -23,18 +23,9 @@ from authsvc.accounts.two_factor.login import TwoStepLoginView
 from authsvc.lights import Light, Status
 from authsvc.models import SignUp, User
 from livesettings.values import live
+from runtime.light_wording import REFUSED, light_in_words
 from runtime.mail_addresses import shown_address
 from runtime.security_log import address_of, log_security_event, log_security_event_of
-
-STATUSES: Final = {
-    Status.PENDING: _("Waiting for an answer"),
-    Status.SUCCESS: _("Ready"),
-    Status.FAIL: _("Already had this user"),
-}
-REASONS: Final = {
-    "duplicate: userId": _("Already had this user ID"),
-    "duplicate: email": _("Already had this email address"),
-}
 
 
 @method_decorator(never_cache, name="dispatch")
@@ -51,16 +42,11 @@ class AccountView(LoginRequiredMixin, TemplateView):
         return super().get_context_data(address=shown_address(user.email), lights=lights, signup=signup, **kwargs)
 
 
-def in_words(light: Light) -> Any:
-    """A light's reason, or its status."""
-    return REASONS.get(light.reason or "", STATUSES[light.status])
-
-
 def _shown(lights: Mapping[str, Light]) -> Iterator[dict[str, Any]]:
     for service, light in lights.items():
-        words = in_words(light)
+        words = light_in_words(light.status, light.reason)
         if light.status is Status.FAIL and not live.SIGNUP_REASONS:
-            words = _("Refused")
+            words = REFUSED
         yield {
             "service": service,
             "name": gettext(service.capitalize()),

@@ -12,6 +12,7 @@ from uuid import UUID
 import aiohttp
 from django.conf import settings
 
+from runtime.backoff import doubled
 from signup_sync.front.gateway import Gateway, GatewayError
 from signup_sync.front.sse import COMMENT, ServerEvent, read_events
 from signup_sync.front.states import Slowness, State, read_state
@@ -24,10 +25,10 @@ LONGEST_PAUSE: Final = 10.0
 
 def pause_after(failures: int) -> float:
     """Seconds until the next attempt, spread so that those who failed together do not come back together."""
-    return min(FIRST_PAUSE * 2.0 ** min(failures, 16), LONGEST_PAUSE) * uniform(0.5, 1.0)  # noqa: S311 - no secret
+    return doubled(FIRST_PAUSE, times=failures, most=LONGEST_PAUSE) * uniform(0.5, 1.0)  # noqa: S311 - no secret
 
 
-class Relay:
+class StreamRelay:
     """Reads one sign-up's stream until it is complete, through lost connections, for STREAM_MAX_AGE at most: whoever
     still watches then takes over. While the sign-up waits for confirmation, perhaps for hours, the relay ends as soon
     as no socket of this process shows it."""
@@ -38,7 +39,7 @@ class Relay:
         gateway: Gateway,
         stream: aiohttp.ClientResponse | None,
         *,
-        tell: Callable[["Relay"], None],
+        tell: Callable[["StreamRelay"], None],
         is_watched: Callable[[UUID], bool],
     ) -> None:
         self.signup_id = signup_id

@@ -8,20 +8,11 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from livesettings.values import live
+from runtime.light_wording import REASONS, REFUSED, STATUSES
 from signup_sync.front.states import Light, State
 
 Outcome = Literal["pending", "awaiting", "delayed", "stalled", "green", "red", "refused", "lapsed", "absent", "unknown"]
 
-STATUSES: Final = {
-    "PENDING": _("Waiting for an answer"),
-    "SUCCESS": _("Ready"),
-    "FAIL": _("Already had this user"),
-}
-# A red light's words where its reason says more.
-REASONS: Final = {
-    "duplicate: userId": _("Already had this user ID"),
-    "duplicate: email": _("Already had this email address"),
-}
 # How long a light took: below so many milliseconds, what one of its unit is in them, and the words.
 TOOK: Final = (
     (100, 1, _("instantly")),
@@ -118,7 +109,6 @@ WITHOUT_REASONS: Final[Mapping[Outcome, Mapping[str, Any]]] = {
         "action": "form",
     },
 }
-REFUSED: Final = _("Refused")
 NOTICES: Final = {
     "closed": _("Sign-up is closed at the moment. Try again later, or log in if you have an account."),
     "lost": _("The connection is lost. Reconnecting; what you see may be out of date."),

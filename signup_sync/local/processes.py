@@ -44,7 +44,7 @@ class ProcessGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Role:
+class LocalRole:
     """What a process does. It tells whether it is ready at /health/ready: on `port`, or on the HEALTH_PORT that each
     start gives it; one without a health page is taken as ready."""
 
@@ -60,7 +60,7 @@ class KeptProcess:
 
     def __init__(
         self,
-        role: Role,
+        role: LocalRole,
         *,
         group: ProcessGroup,
         environment: Mapping[str, str],

@@ -17,7 +17,7 @@ from eventbus.messages import Subscription
 from eventbus.topics import ensure_topics
 from runtime.processes import instances
 from runtime.processes.health import Heartbeat
-from runtime.processes.instances import INDEX, Registration
+from runtime.processes.instances import INDEX, InstanceReport
 from tests.broker import RecordingHandler, consuming
 from tests.waiting import eventually
 
@@ -35,8 +35,8 @@ def nobody_else(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         client.delete(INDEX)
 
 
-def running(service: str) -> Registration:
-    return Registration(f"consumer of {service}", Heartbeat())
+def running(service: str) -> InstanceReport:
+    return InstanceReport(f"consumer of {service}", Heartbeat())
 
 
 def test_what_nobody_runs_is_told_once_and_so_is_its_start(caplog: pytest.LogCaptureFixture) -> None:
