@@ -30,7 +30,7 @@ def validate_user_id(text: str) -> None:
     """Raise ValidationError unless the normalised text is a valid userId."""
     is_short = USER_ID_MIN <= len(text) <= USER_ID_MAX and len(user_id_key(text)) <= USER_ID_MAX * 2
     if is_short and any(map(is_hidden, text)):
-        raise ValidationError(_("Use no invisible characters."))
+        raise ValidationError(_("Do not use invisible characters."))
     if not (is_short and text[0].isalnum() and all(map(_is_of_a_word, text))):
         raise ValidationError(
             _("Use %(min)d to %(max)d letters, digits, dots, hyphens or underscores; begin with a letter or digit."),
@@ -43,9 +43,9 @@ def validate_user_id(text: str) -> None:
             _("Put accents and vowel signs after a letter, at most %(max)d different ones."), params={"max": MARKS_MAX}
         )
     if mixes_scripts(text):
-        raise ValidationError(_("Use the letters of one script, for example only Latin or only Cyrillic ones."))
+        raise ValidationError(_("Use letters of only one script, such as Latin or Cyrillic."))
     if mixes_digits(text):
-        raise ValidationError(_("Use the digits of one script."))
+        raise ValidationError(_("Use digits of only one script."))
 
 
 def validate_not_reserved(text: str) -> None:
@@ -62,15 +62,15 @@ def validate_user_name(text: str) -> None:
     if len(text) > USER_NAME_MAX:
         raise ValidationError(_("Use at most %(max)d characters."), params={"max": USER_NAME_MAX})
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
-        raise ValidationError(_("Use no control characters."))
+        raise ValidationError(_("Do not use control characters."))
     if hides_something(text):
-        raise ValidationError(_("Use no invisible characters."))
+        raise ValidationError(_("Do not use invisible characters."))
     if _has_heap_of_marks(text):
         raise ValidationError(
             _("Put accents and vowel signs after a letter, at most %(max)d different ones."), params={"max": MARKS_MAX}
         )
     if not any(unicodedata.category(character)[0] in "LNPS" for character in text):
-        raise ValidationError(_("Enter a name that can be seen."))
+        raise ValidationError(_("Enter a name with visible characters."))
 
 
 def validate_address(text: str) -> None:
@@ -82,9 +82,9 @@ def validate_address(text: str) -> None:
     if len(text) > EMAIL_MAX:
         raise ValidationError(_("Use at most %(max)d characters."), params={"max": EMAIL_MAX})
     if hides_something(text):
-        raise ValidationError(_("Use no invisible characters."))
+        raise ValidationError(_("Do not use invisible characters."))
     if not text.rpartition("@")[0].isascii():
-        raise ValidationError(_("Use only Latin letters, digits and signs before the @."))
+        raise ValidationError(_("Use only Latin letters, digits and symbols before the @."))
     if len(text.rpartition("@")[0]) > LOCAL_PART_MAX:
         raise ValidationError(_("Enter a valid email address."))
     try:

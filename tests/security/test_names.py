@@ -131,7 +131,7 @@ def test_marks_stand_on_letters_few_and_different_ones(user_id: str):
 
 def test_digits_are_of_one_script():
     validate_user_id("नमिता९९")
-    with pytest.raises(ValidationError, match="digits of one script"):
+    with pytest.raises(ValidationError, match="digits of only one script"):
         validate_user_id("नमिता9९")
 
 
@@ -280,7 +280,7 @@ def test_an_administrator_may_type_a_long_user_id_in_decomposed_hangul(path: str
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("userId", "аdmin", "letters of one script"),
+        ("userId", "аdmin", "letters of only one script"),
         ("userId", "r00t", "is reserved"),
         ("userId", "a\u3164b", "invisible"),
         ("userName", "mi\u200bna", "invisible"),
