@@ -1,6 +1,7 @@
 """Waiting for a condition instead of for a time."""
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -8,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 # Seconds, a bound for the broken case: two cores may be busy with a dozen processes.
-PATIENCE = 30.0
+PATIENCE = float(os.environ.get("PATIENCE", "30"))
 
 # Seconds between two looks: short beside what is waited for, long beside what a look costs.
 PAUSE = 0.02
