@@ -5,7 +5,7 @@ import sys
 
 if __name__ == "__main__":
     try:
-        from signup_sync.command_line import main
+        from signup_sync.management.command_line import main
 
         code = main(sys.argv)
     except KeyboardInterrupt:

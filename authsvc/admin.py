@@ -16,16 +16,17 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from authsvc import admin_users, traffic_admin  # noqa: F401 - each registers its pages
-from authsvc.admin_filters import BegunFilter, FailureGroupFilter, LightsFilter
-from authsvc.admin_replay import ReplayForm, go_on, services_to_ask
+from authsvc.accounts import users_admin  # noqa: F401 - each registers its pages
+from authsvc.accounts.views import in_words
 from authsvc.identity import user_id_key
 from authsvc.lights import Status
 from authsvc.models import SignUp, UnconfirmedSignUp
-from authsvc.timeline import story_of
-from authsvc.views import in_words
-from eventbus.acts import ActsAdmin
-from runtime.address_admin import ShowsAddresses
+from authsvc.operations import traffic_page  # noqa: F401 - each registers its pages
+from authsvc.operations.replay_action import ReplayForm, go_on, services_to_ask
+from authsvc.operations.signup_filters import BegunFilter, FailureGroupFilter, LightsFilter
+from authsvc.operations.timeline import story_of
+from runtime.admin_toolkit.action_admin import ActsAdmin
+from runtime.admin_toolkit.address_admin import ShowsAddresses
 from runtime.mail_addresses import shown_address
 
 # A sign beside the colour: a light must be readable without it.

@@ -12,4 +12,5 @@ class AuthServiceConfig(AppConfig):
 
     def ready(self) -> None:
         # Each registers something: a system check, receivers of signals.
-        from authsvc import admin_sessions, confirmation, password_mails, retention, security_events  # noqa: F401
+        from authsvc.accounts import admin_sessions, password_mails, security_events  # noqa: F401
+        from authsvc.signups import confirmation, retention  # noqa: F401

@@ -10,6 +10,8 @@ import msgspec
 
 from livesettings.values import live
 
+# The name of auth's own light.
+AUTH: Final = "auth"
 # Characters: PostgreSQL indexes texts of 2,700 bytes at most, and a character has up to 4.
 FAILURES_MAX: Final = 600
 

@@ -22,7 +22,7 @@ from django.urls import reverse
 from django.utils.translation import get_language, override
 
 from authsvc.metrics import MAILS, MAILS_WAITING
-from eventbus.errors import is_transient
+from runtime.errors import is_transient
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 from uuid import UUID
 
 from django.conf import settings
@@ -19,6 +19,8 @@ from authsvc import identity
 from authsvc.lights import FAILURES_MAX, SignUpState, lights_as_document, lights_from_document
 from runtime.security_log import log_security_event, operator
 
+# The alias of the database that these are in.
+DATABASE: Final = "default"
 # Sent with `user` in the transaction that gives an existing user another password.
 password_replaced = Signal()
 
@@ -75,7 +77,7 @@ class User(AbstractBaseUser, PermissionsMixin):
     date_joined = models.DateTimeField(_("joined"), default=timezone.now, editable=False)
 
     objects: ClassVar[UserManager] = UserManager()
-    # The second factor that the request's session has proved (authsvc.two_factor.rules.admitted).
+    # The second factor that the request's session has proved (authsvc.accounts.two_factor.rules.admitted).
     otp_device: Any = None
     _has_lost_password = False
 
@@ -275,7 +277,8 @@ class UnconfirmedSignUp(models.Model):
 
 
 class TrafficMinute(models.Model):
-    """The figures of one minute of traffic, as authsvc.traffic names them; kept for a week (docs/adr/0028)."""
+    """The figures of one minute of traffic, as authsvc.signups.traffic_counts names them; kept for a week
+    (docs/adr/0028)."""
 
     minute = models.DateTimeField(_("minute"), primary_key=True)
     counts = models.JSONField(_("figures"))

@@ -14,9 +14,9 @@ from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from authsvc.metrics import LIMITED, UNLIMITED
-from livesettings.redis_clients import ANSWERS_WITHIN, REDIS_ERRORS, CircuitBreaker, redis_client, redis_pool
 from livesettings.values import live
 from runtime.addresses import network_of
+from runtime.redis_clients import ANSWERS_WITHIN, REDIS_ERRORS, CircuitBreaker, redis_client, redis_pool
 
 # Repetitions of one sign-up that are taken in a minute although a limit is reached.
 REPETITIONS: Final = RateLimitItemPerMinute(6)

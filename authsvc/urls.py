@@ -4,17 +4,18 @@ from django.contrib.auth import views as django_views
 from django.urls import path
 from django.utils.translation import gettext_lazy as _
 
-from authsvc import views
-from authsvc.logout import LogoutView
-from authsvc.two_factor import login as second_step
-from authsvc.two_factor import views as two_factor
+from authsvc.accounts import views
+from authsvc.accounts.logout import LogoutView
+from authsvc.accounts.two_factor import login as second_step
+from authsvc.accounts.two_factor import views as two_factor
+from authsvc.api import field_check
 
 urlpatterns = [
     path("login/", views.LoginView.as_view(), name="login"),
     path("login/code/", second_step.CodeView.as_view(), name="login_code"),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("account/", views.AccountView.as_view(), name="account"),
-    path("account/check/", views.check, name="check"),
+    path("account/check/", field_check.check, name="check"),
     path("account/password/", views.PasswordChangeView.as_view(), name="password_change"),
     path("account/two-factor/", two_factor.TwoFactorView.as_view(), name="two_factor"),
     path("account/two-factor/setup/", two_factor.SetupView.as_view(), name="two_factor_setup"),

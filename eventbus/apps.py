@@ -5,3 +5,7 @@ from django.utils.translation import gettext_lazy as _
 class EventBusConfig(AppConfig):
     name = "eventbus"
     verbose_name = _("Event bus")
+
+    def ready(self) -> None:
+        # It teaches runtime.errors which of Kafka's errors pass by themselves.
+        from eventbus import errors  # noqa: F401

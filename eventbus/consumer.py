@@ -7,30 +7,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from functools import partial
-from operator import methodcaller
-from typing import Final, cast
+from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from django.conf import settings
 from django.db import close_old_connections
 from structlog.contextvars import bind_contextvars
 
-from eventbus.clients import client_config, prefixed, unprefixed
-from eventbus.errors import (
-    BugError,
-    PermanentError,
-    TooLargeError,
-    growing_pauses,
-    is_fatal,
-    is_transient,
-    is_transient_in_kafka,
-)
-from eventbus.health import Heartbeat
-from eventbus.messages import ERROR_TEXT_MAX, Header, Incoming, Rejected, Subscription, dead_letter
+from eventbus.clients import client_config, prefixed
+from eventbus.errors import BugError, TooLargeError, is_transient_in_kafka
+from eventbus.incoming import as_incoming, is_error_report
+from eventbus.message_traces import trace_of, traces_of
+from eventbus.messages import ERROR_TEXT_MAX, Incoming, Rejected, Subscription, dead_letter
 from eventbus.metrics import ReadingMetrics
 from eventbus.producer import EventProducer
-from eventbus.tracing import trace_of, traces_of
-from eventbus.worker import Worker
+from runtime.backoff import growing_pauses
+from runtime.errors import PermanentError, is_transient
+from runtime.processes.health import Heartbeat
+from runtime.processes.worker import Worker
 from runtime.untrusted import shortened
 
 logger = logging.getLogger(__name__)
@@ -73,11 +67,6 @@ _NOT_OURS_ANY_MORE: Final = frozenset(
         KafkaError.UNKNOWN_MEMBER_ID,
     }
 )
-
-
-# Message.headers(). Where a header's name is not UTF-8 it leaves an error behind without saying so. A call from C finds
-# it at once; the interpreter's own quick way to call overlooks it, and whatever comes next would raise it.
-_headers_of: Final = methodcaller("headers")
 
 
 class BatchConsumer:
@@ -378,36 +367,6 @@ class BatchConsumer:
         if self._is_paused:
             self._consumer.resume(self._consumer.assignment())
             self._is_paused = False
-
-
-def is_error_report(message: Message) -> bool:
-    """Whether it is no message but the client's report of an error, which is logged. Raises a fatal one."""
-    error = message.error()
-    if error is None:
-        return False
-    if is_fatal(error):
-        raise KafkaException(error)
-    logger.warning("Kafka reports: %s", error.str())
-    return True
-
-
-def as_incoming(message: Message) -> Incoming:
-    """The message as handlers get it."""
-    kind_of_time, timestamp = message.timestamp()
-    try:
-        headers = cast("list[Header]", _headers_of(message) or [])  # a list, whatever produce() would take
-    except (SystemError, UnicodeError):
-        # A name that is not UTF-8: confluent-kafka can't give any of them, and a second call gives a broken list.
-        headers = []
-    return Incoming(
-        topic=unprefixed(message.topic() or ""),
-        partition=message.partition() or 0,
-        offset=message.offset() or 0,
-        key=message.key(),
-        value=message.value(),
-        headers=tuple(headers),
-        timestamp_ms=timestamp if kind_of_time else None,
-    )
 
 
 def _place(message: Incoming) -> str:

@@ -1,28 +1,12 @@
-"""Errors told apart by type: what passes by itself and when to try it again, and what never will."""
+"""Kafka's errors, and which of them pass by themselves. Those that any part can have are in runtime.errors."""
 
-import random
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import Final
 
-import redis.exceptions
 from confluent_kafka import KafkaError, KafkaException
-from django.db import DataError, Error, IntegrityError
-from psycopg_pool import PoolTimeout
 
-if TYPE_CHECKING:
-    from eventbus.messages import Outgoing
-
-
-class TransientError(Exception):
-    """The same work may succeed later: nothing is wrong with the message."""
-
-
-class CrossedError(TransientError):
-    """Other writers crossed each try of a transaction, or what it writes conflicts with what is there whoever tries."""
-
-
-class PermanentError(Exception):
-    """The message can never be handled."""
+from eventbus.messages import Outgoing
+from runtime.errors import TransientError, set_transient_rule
 
 
 class BugError(Exception):
@@ -32,7 +16,7 @@ class BugError(Exception):
 class DeliveryError(TransientError):
     """Kafka did not acknowledge the messages `failed`, or not in time; it may have them all the same."""
 
-    def __init__(self, failed: "Sequence[Outgoing]", reason: str) -> None:
+    def __init__(self, failed: Sequence[Outgoing], reason: str) -> None:
         super().__init__(f"{len(failed)} messages were not acknowledged by Kafka: {reason}")
         self.failed = failed
 
@@ -43,16 +27,6 @@ class TooLargeError(DeliveryError):
     For who sends on behalf of one message this is permanent (docs/adr/0018)."""
 
 
-_TRANSIENT: Final = (
-    TransientError,
-    # Whatever a database says that is not about the data: also a standby's refusal to write after a failover, and a
-    # table or a right that is missing. Nothing that Redis says is a message's fault.
-    Error,
-    PoolTimeout,
-    redis.exceptions.RedisError,
-    ConnectionError,
-    TimeoutError,
-)
 # KafkaError.retriable() is set for transactions and little else, so what passes by itself is named here.
 _TRANSIENT_IN_KAFKA: Final = frozenset(
     {
@@ -89,16 +63,8 @@ _TRANSIENT_IN_KAFKA: Final = frozenset(
 )
 
 
-def is_transient(error: BaseException) -> bool:
-    """Whether trying again later may help."""
-    if isinstance(error, KafkaException):
-        cause = error.args[0] if error.args else None
-        return isinstance(cause, KafkaError) and is_transient_in_kafka(cause)
-    return isinstance(error, _TRANSIENT) and not isinstance(error, DataError | IntegrityError)
-
-
 def is_transient_in_kafka(error: KafkaError) -> bool:
-    """The same for what Kafka reports."""
+    """Whether trying again later may help against what Kafka reports."""
     return not is_fatal(error) and (error.retriable() or error.code() in _TRANSIENT_IN_KAFKA)
 
 
@@ -107,12 +73,9 @@ def is_fatal(error: KafkaError) -> bool:
     return error.fatal() or error.code() == KafkaError._FATAL
 
 
-def growing_pauses(*, first: float, most: float) -> Iterator[float]:
-    """Seconds to wait before each further try, without end: any time up to a limit that doubles from `first` to `most`.
+def _is_transient_exception(error: KafkaException) -> bool:
+    cause = error.args[0] if error.args else None
+    return isinstance(cause, KafkaError) and is_transient_in_kafka(cause)
 
-    Full jitter: those who failed together do not come back together.
-    """
-    limit = first
-    while True:
-        yield random.uniform(0, limit)  # noqa: S311 - jitter, not a secret
-        limit = min(limit * 2, most)
+
+set_transient_rule(KafkaException, _is_transient_exception)

@@ -9,8 +9,8 @@ import msgspec
 from uuid_utils.compat import uuid7
 
 from eventbus.clients import prefixed
-from eventbus.errors import PermanentError
 from eventbus.topics import MESSAGE_MAX, dead_letter_topic
+from runtime.errors import PermanentError
 
 T = TypeVar("T")
 Header = tuple[str, bytes | None]

@@ -23,7 +23,6 @@ UNDELIVERED: Final = Counter("eventbus_undelivered_total", "Messages that Kafka 
 PRODUCERS_REPLACED: Final = Counter(
     "eventbus_producers_replaced_total", "Producers that could do nothing any more and were replaced."
 )
-HEARTBEAT_AGE: Final = Gauge("eventbus_heartbeat_age_seconds", "Since the role last went round its loop.")
 
 
 class ReadingMetrics:

@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, TopicPartition
 from django.conf import settings
 
 from eventbus.clients import client_config, prefixed
-from eventbus.consumer import as_incoming, is_error_report
+from eventbus.incoming import as_incoming, is_error_report
 from eventbus.messages import Incoming
 
 # Seconds that Kafka may take to say where a partition ends.

@@ -12,7 +12,7 @@ from confluent_kafka.cimpl import NewTopic
 from django.conf import settings
 
 from eventbus.clients import client_config, prefixed
-from eventbus.errors import TransientError, is_transient
+from runtime.errors import TransientError, is_transient
 
 logger = logging.getLogger(__name__)
 

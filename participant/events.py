@@ -11,9 +11,8 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from eventbus.errors import PermanentError
+from eventbus.message_traces import traceparent_of
 from eventbus.messages import Incoming, Outgoing, cloud_event_headers
-from eventbus.tracing import traceparent_of
 from participant.identity import (
     EMAIL_MAX,
     ROLE_MAX,
@@ -24,6 +23,7 @@ from participant.identity import (
     user_id_key,
 )
 from participant.verdict import Verdict
+from runtime.errors import PermanentError
 
 NEW_USER_REQUESTED: Final = "user.newUser.req"
 NEW_USER_ANSWERED: Final = "user.newUser.res"

@@ -15,13 +15,13 @@ from django.db import router
 from django.db.models import Q, QuerySet
 from msgspec import Meta
 
-from eventbus.errors import PermanentError
+from eventbus.message_traces import traceparent_of
 from eventbus.messages import HandledBatch, Incoming, Outgoing, cloud_event_headers, decode_each
-from eventbus.tracing import traceparent_of
-from eventbus.transactions import atomically
 from participant.comparison import Comparison, compare, vacating
 from participant.events import UserRecord
 from participant.models import ParticipantUser
+from runtime.database.transactions import atomically
+from runtime.errors import PermanentError
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,8 @@ class ReconcileHandler:
     """Compares each page that asks `service` with the rows of `model`, mends if it asks for that, and answers.
 
     An eventbus.messages.Handler. A page is one transaction. One that has expired is left alone: nobody waits for its
-    answer, and to carry it out would bring back what auth had then. Raises as participant.handler.NewUserHandler does.
+    answer, and to carry it out would bring back what auth had then. Raises as participant.new_users.NewUserHandler
+    does.
     """
 
     service: str

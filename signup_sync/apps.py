@@ -6,7 +6,7 @@ class AdministrationConfig(apps.AdminConfig):
     """Stands for django.contrib.admin in INSTALLED_APPS."""
 
     default = False
-    default_site = "signup_sync.administration.Administration"
+    default_site = "signup_sync.administration.site.Administration"
 
     def ready(self) -> None:
         super().ready()

@@ -13,7 +13,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "signup_sync.settings")
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 
-from signup_sync.production import require_signing_key
+from signup_sync.configuration.production import require_signing_key
 
 require_signing_key()
 django_application = get_asgi_application()
@@ -25,15 +25,15 @@ from django.urls import URLPattern, re_path
 from servestatic import ServeStaticASGI
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from authsvc.api import SignUpApi
-from eventbus.attendance import attendance
-from eventbus.roles import SERVE_CHECKS, START_CHECKS
+from authsvc.api.application import SignUpApi
+from eventbus.inspection.attendance import attendance
 from livesettings.following import Follower
-from signup_sync import health
+from runtime.processes.roles import SERVE_CHECKS, START_CHECKS
 from signup_sync.front.sockets import websocket_application
-from signup_sync.measured import Measured, is_for_api
-from signup_sync.registered import Registered
-from signup_sync.transport import HttpsOnly, SecurityHeaders
+from signup_sync.server import health
+from signup_sync.server.request_size import Measured, is_for_api
+from signup_sync.server.transport import HttpsOnly, SecurityHeaders
+from signup_sync.server.web_instance import Registered
 
 # The other roles are commands, which check the settings by themselves.
 BaseCommand().check(tags=[START_CHECKS, SERVE_CHECKS])
@@ -81,6 +81,6 @@ services = ProtocolTypeRouter({"http": http, "websocket": websocket_application}
 # Not left to the server: that of `runserver` believes X-Forwarded-For from anybody. From here on `client` is the
 # person's address, and `scheme` what the person's browser spoke.
 # It comes before Measured, whose refusals need the scheme for their headers: of a head the server reads 16 KiB at most
-# (signup_sync.protocols).
+# (signup_sync.server.protocols).
 believing_proxies = ProxyHeadersMiddleware(Measured(HttpsOnly(services)), trusted_hosts=settings.TRUSTED_PROXIES)
 application = Registered(SecurityHeaders(believing_proxies))

@@ -16,10 +16,10 @@ from urllib.parse import quote
 
 from django.core.exceptions import ImproperlyConfigured
 
-from signup_sync import production
-from signup_sync import settings_checks as checks
-from signup_sync.database_urls import read_database_url
-from signup_sync.environment import PORT_MAX, Environment
+from signup_sync.configuration import production
+from signup_sync.configuration import settings_checks as checks
+from signup_sync.configuration.database_urls import read_database_url
+from signup_sync.configuration.environment import PORT_MAX, Environment
 from signup_sync.local.running import running_settings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -131,9 +131,9 @@ SIGNUP_SERVICES = checks.read_services(env.list("SIGNUP_SERVICES", default=["aut
 # What each `manage.py consume_events <service>` runs: the dotted path of its eventbus.Subscription,
 # or of a tuple of them.
 EVENT_CONSUMERS = {
-    "auth": "authsvc.consumers.verdicts",
-    "chat": "chatsvc.consumers.subscriptions",
-    "customer": "customersvc.consumers.subscriptions",
+    "auth": "authsvc.signups.answers.verdicts",
+    "chat": "chatsvc.handlers.subscriptions",
+    "customer": "customersvc.handlers.subscriptions",
 }
 
 # Connections that one process may hold to one PostgreSQL database. Default: 8.
@@ -276,7 +276,7 @@ RESERVED_USER_IDS: list[str] = env.list(
     ],
 )  # fmt: skip
 # Days that a complete sign-up is kept; `manage.py purge` deletes it then. Longer than anything can come again that is
-# about it, which is checked at start (authsvc.retention). Default: 90.
+# about it, which is checked at start (authsvc.signups.retention). Default: 90.
 SIGNUP_RETENTION = env.int("SIGNUP_RETENTION", default=90, least=1, most=DAYS_MAX)
 # Port of a consumer's or relay's health page and /metrics on HEALTH_HOST; 0 is none. The web process has its own.
 HEALTH_PORT = env.int("HEALTH_PORT", default=0, most=PORT_MAX)
@@ -293,9 +293,9 @@ ARGON2_MEMORY_KIB = env.int("ARGON2_MEMORY_KIB", default=19 * 1024, least=8)
 ARGON2_TIME_COST = env.int("ARGON2_TIME_COST", default=2, least=1)
 # Passwords that may wait to be hashed; the next sign-up gets 503 with Retry-After. Default: 400 (about 5 s' worth).
 HASH_QUEUE_LIMIT = env.int("HASH_QUEUE_LIMIT", default=400)
-PASSWORD_HASHERS = ["authsvc.passwords.Argon2idHasher"]
+PASSWORD_HASHERS = ["authsvc.accounts.passwords.Argon2idHasher"]
 # One policy, wherever a password is set (docs/adr/0045).
-AUTH_PASSWORD_VALIDATORS = [{"NAME": "authsvc.passwords.PasswordPolicy"}]
+AUTH_PASSWORD_VALIDATORS = [{"NAME": "authsvc.accounts.passwords.PasswordPolicy"}]
 # Seconds that the link of a password reset works.
 PASSWORD_RESET_TIMEOUT = 3600
 AUTH_USER_MODEL = "authsvc.User"
@@ -334,16 +334,16 @@ INSTALLED_APPS = [
 ]
 # All of these are async-capable: a sync-only one would hold a thread for every request.
 MIDDLEWARE = [
-    "signup_sync.middleware.Security",
-    "signup_sync.middleware.ContentSecurityPolicy",
-    "signup_sync.middleware.Session",
-    "signup_sync.middleware.Locale",
-    "signup_sync.middleware.MeasuredFields",
-    "signup_sync.middleware.Common",
-    "signup_sync.middleware.Csrf",
-    "signup_sync.middleware.Authentication",
-    "signup_sync.middleware.Message",
-    "signup_sync.middleware.XFrameOptions",
+    "django.middleware.security.SecurityMiddleware",
+    "signup_sync.middleware.page_middleware.ContentSecurityPolicy",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "signup_sync.middleware.page_middleware.MeasuredFields",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "signup_sync.middleware.page_middleware.Authentication",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 ROOT_URLCONF = "signup_sync.urls"
 ASGI_APPLICATION = "signup_sync.asgi.application"
@@ -377,7 +377,7 @@ SESSION_COOKIE_AGE = env.int("SESSION_COOKIE_AGE", default=14 * 24 * 3600, least
 # again. Defaults: 43200 (12 hours) and 3600.
 ADMIN_SESSION_AGE = env.int("ADMIN_SESSION_AGE", default=12 * 3600, least=1)
 ADMIN_SESSION_IDLE = env.int("ADMIN_SESSION_IDLE", default=3600, least=1)
-SESSION_ENGINE = "authsvc.sessions"
+SESSION_ENGINE = "authsvc.accounts.sessions"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = PRODUCTION
 # Browsers take a cookie of such a name over HTTPS alone and from this very host, so that neither a host beside it nor
 # somebody in between can plant one. Without HTTPS there would be no cookie at all.
@@ -385,10 +385,10 @@ COOKIE_PREFIX = "__Host-" if PRODUCTION else ""
 SESSION_COOKIE_NAME = f"{COOKIE_PREFIX}sessionid"
 CSRF_COOKIE_NAME = f"{COOKIE_PREFIX}csrftoken"
 LANGUAGE_COOKIE_NAME = f"{COOKIE_PREFIX}django_language"
-MESSAGE_STORAGE = "signup_sync.message_storage.Storage"
+MESSAGE_STORAGE = "signup_sync.middleware.message_storage.Storage"
 # No script of ours reads one.
 CSRF_COOKIE_HTTPONLY = LANGUAGE_COOKIE_HTTPONLY = True
-CSRF_FAILURE_VIEW = "signup_sync.outdated_forms.csrf_failure"
+CSRF_FAILURE_VIEW = "signup_sync.middleware.csrf_failure.csrf_failure"
 # A page's address may hold a ticket: other sites are told the origin alone, and so are our own logs.
 SECURE_REFERRER_POLICY = "strict-origin"
 # A page that another site's page opened, or that ours opened, shares no browsing context with it.
@@ -419,11 +419,11 @@ LOG_LEVEL = env.choice("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), defau
 LOG_FORMAT = env.choice("LOG_FORMAT", ("json", "console"), default="console" if sys.stderr.isatty() else "json")
 # Everybody's lines go one way, on which they get their form and lose their tickets (docs/adr/0020).
 _PASSED_ON = {"handlers": [], "propagate": True}
-LOGGING_CONFIG = "signup_sync.logs.configure"
+LOGGING_CONFIG = "runtime.logs.configure"
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"()": "signup_sync.logs.formatter", "kind": LOG_FORMAT}},
+    "formatters": {"line": {"()": "runtime.logs.formatter", "kind": LOG_FORMAT}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {

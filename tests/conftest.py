@@ -96,10 +96,10 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     for limit in (
         "lag.ANSWERS_WITHIN",
         "groups.ANSWERS_WITHIN",
-        "inspection.ANSWERS_WITHIN",
-        "inspection.SECONDS_MOST",
+        "inspector.ANSWERS_WITHIN",
+        "inspector.SECONDS_MOST",
     ):
-        monkeypatch.setattr(f"eventbus.{limit}", PATIENCE)
+        monkeypatch.setattr(f"eventbus.inspection.{limit}", PATIENCE)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 from django.db import migrations, models
 
-from runtime.indexes import AddIndexOnline
+from runtime.database.indexes import AddIndexOnline
 
 
 class Migration(migrations.Migration):

@@ -1,6 +1,6 @@
 from django.db import migrations, models
 
-from runtime.indexes import AddUniqueOnline
+from runtime.database.indexes import AddUniqueOnline
 
 
 class Migration(migrations.Migration):

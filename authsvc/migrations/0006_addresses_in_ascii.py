@@ -3,7 +3,7 @@ from typing import Any
 
 from django.db import IntegrityError, migrations
 
-from runtime.batches import in_batches
+from runtime.database.batches import in_batches
 
 
 def rewrite(apps: Any, schema_editor: Any) -> None:

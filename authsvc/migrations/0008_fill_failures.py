@@ -2,7 +2,7 @@ from typing import Any
 
 from django.db import migrations
 
-from runtime.batches import change_in_batches
+from runtime.database.batches import change_in_batches
 
 
 def name_failures(apps: Any, schema_editor: Any) -> None:

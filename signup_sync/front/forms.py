@@ -20,7 +20,7 @@ from signup_sync.front.gateway import (
     GatewayError,
     NewUser,
 )
-from signup_sync.front.words import MISMATCH, NOTICES, REFUSALS, UNKNOWN_REFUSAL
+from signup_sync.front.wording import MISMATCH, NOTICES, REFUSALS, UNKNOWN_REFUSAL
 
 # Auth's contract (docs/openapi.yaml), in characters.
 USER_ID_MIN: Final = 2

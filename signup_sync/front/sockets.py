@@ -26,12 +26,13 @@ from django.http import parse_cookie
 from django.urls import path, re_path
 from structlog.contextvars import bind_contextvars
 
-from livesettings.redis_clients import ANSWERS_WITHIN, AWAY_PAUSE, REDIS_ERRORS
 from livesettings.values import live
-from runtime.held import RETRY_AFTER, HeldConnections, TooManyHeldError
+from runtime.held_connections import RETRY_AFTER, HeldConnections, TooManyHeldError
+from runtime.redis_clients import ANSWERS_WITHIN, AWAY_PAUSE, REDIS_ERRORS
 from signup_sync.front.gateway import GatewayError
-from signup_sync.front.relay import group_of, pause_after, relays
+from signup_sync.front.relay_pool import group_of, relays
 from signup_sync.front.states import Slowness, State, read_state
+from signup_sync.front.stream_relay import pause_after
 from signup_sync.front.tickets import TicketError, TicketExpiredError, browser_of, open_page_ticket
 
 logger = logging.getLogger(__name__)

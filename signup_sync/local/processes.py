@@ -18,7 +18,7 @@ FIRST_PAUSE, LONGEST_PAUSE, STEADY_RUN = 0.5, 15.0, 30.0
 HEALTH_TIMEOUT = 2.0
 # Warnings of one process that are shown at a time; the others are in its log.
 MOST_SHOWN = 5
-# A line that signup_sync.logs writes for people at these levels.
+# A line that runtime.logs writes for people at these levels.
 _WARNING = re.compile(r"\S+ \[(?:warning|error|critical) *\] ")
 
 

@@ -1,9 +1,9 @@
 """Runs a role that breaks at one point of its work: it kills itself there, as `kill -9` would, hangs, or has a bug.
 
-`python -m tests.chaos.breaks_at authsvc.writer.register_strangers dies-after -- manage.py …` wraps what this dotted
-path names *where it is used* (the module or class that looks it up). At the first call the role `dies-before` it does
-anything, `dies-after` it has returned, or `hangs` in it; or it `raises` an error at each call.
-`eventbus.health.BEAT_WITHIN=1` before the dashes gives a constant another value.
+`python -m tests.chaos.breaks_at authsvc.signups.writer.register_strangers dies-after -- manage.py …` wraps what this
+dotted path names *where it is used* (the module or class that looks it up). At the first call the role `dies-before`
+it does anything, `dies-after` it has returned, or `hangs` in it; or it `raises` an error at each call.
+`runtime.processes.health.BEAT_WITHIN=1` before the dashes gives a constant another value.
 """
 
 import functools

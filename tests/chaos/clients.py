@@ -69,7 +69,9 @@ class Crowd:
             self._is_open.set()
 
     async def _run(self) -> None:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=SILENCE)
+        # No time limit for connecting: a frozen server takes connections, and on a busy machine this loop may itself be
+        # late by seconds. Then every attempt would fail, and the next ones make it later still.
+        timeout = aiohttp.ClientTimeout(total=None, sock_read=SILENCE)
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(self._base_url, connector=connector, timeout=timeout) as self._http:
             self._everybody = asyncio.gather(*(self._come(*each) for each in enumerate(self._stories)))

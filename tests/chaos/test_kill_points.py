@@ -92,7 +92,7 @@ def test_auth_between_commit_and_publish(stack: Stack, person: Person, people: l
     key = str(uuid4())
     auth, relay = stack.roles["auth-1"], stack.roles["relay"]
     with stopped(stack, "auth-2", "relay"):
-        restart_dying(auth, "authsvc.writer.register_strangers", "after")
+        restart_dying(auth, "authsvc.signups.writer.register_strangers", "after")
         assert post(stack, person.form, Idempotency_Key=key).status == 502
         wait_for_death(auth)
         auth.start()
@@ -153,7 +153,7 @@ def test_the_results_consumer_between_database_and_redis(stack: Stack, person: P
         signup = post(stack, person.form)
         eventually(lambda: statuses(state(stack, signup))["chat"] == "SUCCESS")
         listeners.follow([signup])
-        results = restart_dying(stack.roles["auth-results"], "authsvc.consumers.apply_verdicts", "after")
+        results = restart_dying(stack.roles["auth-results"], "authsvc.signups.answers.apply_verdicts", "after")
         stack.roles["customer"].start()
         wait_for_death(results)
         assert kept_lights(stack, person) == ALL_GREEN

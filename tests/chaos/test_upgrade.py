@@ -5,7 +5,7 @@ import subprocess
 import tarfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -22,6 +22,7 @@ import pytest
 from tests.client import Answer, filled_form, sign_up
 from tests.conftest import Person, new_person
 from tests.e2e.test_api import ALL_GREEN
+from tests.plugin import is_ci
 from tests.servers import KafkaServer, PostgresqlServer
 from tests.servers.process import LOOPBACK, ROOT
 from tests.stack import CONSUMERS, MANAGE, Role, Stack
@@ -34,7 +35,7 @@ RED = 10
 # Seconds that a sign-up's statements may take while a migration runs: a second is how long it may wait for its lock.
 ANSWERS_WITHIN = 2.0
 # The release before these migrations; a clone with its history has it.
-PREVIOUS_RELEASE = "fa1d8ee"
+PREVIOUS_RELEASE = "fa1d8ee893f66ec1adc28c0760f5084fa2cfa1c3"
 
 # The tables as release 0.1.0 had them after migration 0002, and the columns that its code writes.
 FILL = [
@@ -117,21 +118,26 @@ class Databases:
     owner: str
     url: str
 
-    def migrate(self, *command: str) -> subprocess.Popen[str]:
+    def migrate(self, *command: str, manage: Sequence[str] = MANAGE) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*MANAGE, *command], env=self.env, cwd=ROOT, text=True, stdin=subprocess.DEVNULL,
+            [*manage, *command], env=self.env, cwd=ROOT, text=True, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
 
-def old_databases(postgresql: PostgresqlServer, directory: Path, *, rows: int) -> Databases:
-    """Databases as migration 0002 leaves them, with `rows` users and sign-ups."""
+def old_databases(
+    postgresql: PostgresqlServer, directory: Path, *, rows: int, release: Path | None = None
+) -> Databases:
+    """Databases with `rows` users and sign-ups, as migration 0002 leaves them or, if given, the previous release."""
     prefix = f"upgrade_{uuid4().hex[:8]}_"
     postgresql.create_services(prefix)
     owner = postgresql.owner_env(prefix)
     env = {"PATH": "/usr/bin:/bin", "HOME": str(directory), "DATA_DIR": str(directory / "data"), **owner}
     databases = Databases(env, owner["AUTH_DATABASE_URL"], postgresql.run_time_env(prefix)["AUTH_DATABASE_URL"])
-    before = databases.migrate("migrate", "authsvc", "0002", "--verbosity", "0")
+    if release:
+        before = databases.migrate("migrate_all", "--verbosity", "0", manage=by_code_of(release, MANAGE))
+    else:
+        before = databases.migrate("migrate", "authsvc", "0002", "--verbosity", "0")
     _, errors = before.communicate(timeout=60)
     assert before.returncode == 0, errors
     with psycopg.connect(databases.owner, autocommit=True) as connection:
@@ -191,22 +197,51 @@ def test_an_interrupted_migration_is_completed_by_the_next(postgresql: Postgresq
 
 @pytest.fixture(scope="module")
 def previous_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The code of the previous release."""
+    """The code of the previous release, out of this repository's history."""
     archive = subprocess.run(
         ["git", "archive", "--format=tar", PREVIOUS_RELEASE], cwd=ROOT, capture_output=True, check=False
     )
     if archive.returncode:
-        pytest.skip(f"this clone's history does not reach the previous release, {PREVIOUS_RELEASE}")
+        reason = (
+            f"the previous release, commit {PREVIOUS_RELEASE}, is not here: {archive.stderr.decode().strip()}. In a "
+            "shallow clone run `git fetch --unshallow`, and let CI check out the whole history."
+        )
+        pytest.fail(reason) if is_ci() else pytest.skip(reason)
     directory = tmp_path_factory.mktemp("previous-release")
     with tarfile.open(fileobj=BytesIO(archive.stdout)) as files:
         files.extractall(directory, filter="data")
     return directory
 
 
+def by_code_of(code: Path, command: Sequence[str]) -> list[str]:
+    """The command with the manage.py of this code."""
+    return [str(code / "manage.py") if part == MANAGE[1] else part for part in command]
+
+
+@pytest.mark.needs("postgresql")
+def test_an_installation_of_the_previous_release_is_migrated(
+    postgresql: PostgresqlServer, previous_release: Path, tmp_path: Path
+):
+    """Its migration 0003 filled the column and built the index at once, which 0008 and 0009 do now."""
+    databases = old_databases(postgresql, tmp_path, rows=1_000, release=previous_release)
+    index = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'signup_failures'::regclass"
+    with psycopg.connect(databases.owner, autocommit=True) as connection:
+        connection.execute(
+            "UPDATE authsvc_signup SET failures = 'chat: taken' WHERE failed_count > 0 AND id::text < '8'"
+        )
+        assert connection.execute(index).fetchall() == [(True,)]
+        migration = databases.migrate("migrate_all", "--verbosity", "0")
+        assert migration.communicate(timeout=300)[1] == ""
+        assert migration.returncode == 0
+        named = connection.execute("SELECT failures, count(*) FROM authsvc_signup GROUP BY 1").fetchall()
+        assert sorted(named) == [("", 1_000 - 1_000 // RED), ("chat: taken", 1_000 // RED)]
+        assert connection.execute(index).fetchall() == [(True,)]
+
+
 def as_previous(stack: Stack, name: str, code: Path) -> Role:
     """The role `name` by the previous release's code, on the same port."""
     role = stack.roles[name]
-    command = [str(code / "manage.py") if part == MANAGE[1] else part for part in role.command]
+    command = by_code_of(code, role.command)
     return Role(f"previous-{name}", command, env=role.env, log=stack.directory / f"previous-{name}.log", port=role.port)
 
 

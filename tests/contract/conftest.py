@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from eventbus.inspection import Inspector
+from eventbus.inspection.inspector import Inspector
 
 
 @pytest.fixture

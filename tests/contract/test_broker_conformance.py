@@ -17,11 +17,12 @@ from django.conf import settings
 
 from eventbus import consumer as consumer_module
 from eventbus.consumer import BatchConsumer
-from eventbus.errors import BugError, DeliveryError, TransientError
-from eventbus.lag import LagReader
+from eventbus.errors import BugError, DeliveryError
+from eventbus.inspection.lag import LagReader
 from eventbus.messages import HandledBatch, Handler, Incoming, Outgoing, Subscription
 from eventbus.producer import EventProducer
 from eventbus.topics import MESSAGE_MAX, TopicError, dead_letter_topic, ensure_topics
+from runtime.errors import TransientError
 from tests.broker import (
     RecordingHandler,
     RunningConsumer,

@@ -10,12 +10,12 @@ from ipaddress import ip_network
 import pytest
 from django.conf import settings
 
-from authsvc.requests import BODY_MAX
-from eventbus.roles import ENDS_WITHIN
-from signup_sync import protocols
+from authsvc.api.signup_requests import BODY_MAX
+from runtime.processes.roles import ENDS_WITHIN
 from signup_sync.front.gateway import CONNECT_TIMEOUT, POST_TIMEOUT
 from signup_sync.management.commands.serve import CLOSES_WITHIN, REQUESTS_END_WITHIN
-from signup_sync.measured import ADMIN_FORM_MAX, FORM_MAX
+from signup_sync.server import protocols
+from signup_sync.server.request_size import ADMIN_FORM_MAX, FORM_MAX
 from tests.contract.test_compose import ONCE, ROLES, ROOT, SERVERS, WEB, environment_of, services
 
 CADDYFILE = (ROOT / "deploy" / "Caddyfile").read_text()

@@ -6,8 +6,8 @@ import pytest
 from confluent_kafka import KafkaException
 from django.conf import settings
 
-from eventbus.groups import Group, read_groups
-from eventbus.inspection import Inspector
+from eventbus.inspection.groups import Group, read_groups
+from eventbus.inspection.inspector import Inspector
 from eventbus.messages import Subscription
 from eventbus.topics import ensure_topics
 from tests.broker import RecordingHandler, committed, consuming, put, skip_to_the_end
@@ -70,7 +70,7 @@ def test_members_with_what_they_read_and_groups_that_no_setting_names(inspector)
 
 
 def test_kafka_away_is_said(monkeypatch):
-    monkeypatch.setattr("eventbus.inspection.ANSWERS_WITHIN", 0.2)
+    monkeypatch.setattr("eventbus.inspection.inspector.ANSWERS_WITHIN", 0.2)
     monkeypatch.setattr(settings, "KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     with Inspector() as away, pytest.raises(KafkaException):
         read_groups(away.topics())

@@ -4,9 +4,9 @@ from uuid import uuid4
 
 import pytest
 
-from authsvc.events import decode_answer, new_user_requested
 from authsvc.lights import Status
 from authsvc.models import User
+from authsvc.signups.events import decode_answer, new_user_requested
 from eventbus.messages import Incoming, Outgoing
 from participant.events import answer, decode_new_user
 from participant.verdict import Verdict

@@ -17,14 +17,14 @@ from jsonschema.exceptions import ValidationError
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
-from authsvc import identity, sse
-from authsvc.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, decode_answer, new_user_requested
+from authsvc import identity
+from authsvc.accounts.passwords import PASSWORD_MAX, PASSWORD_MIN
+from authsvc.api import sse
+from authsvc.api.problems import FieldError, Problem, unavailable
+from authsvc.api.signup_requests import BODY_MAX, FIELD_MAX
 from authsvc.lights import SignUpState, Status, Verdict
 from authsvc.models import Role, User
-from authsvc.passwords import PASSWORD_MAX, PASSWORD_MIN
-from authsvc.problems import FieldError, Problem, unavailable
-from authsvc.reconcile import PAGE
-from authsvc.reconcile_events import (
+from authsvc.reconcile.events import (
     RECONCILE_ANSWERED,
     RECONCILE_REQUESTED,
     OwnerRange,
@@ -32,8 +32,9 @@ from authsvc.reconcile_events import (
     UserRecord,
     reconcile_requested,
 )
-from authsvc.reconcile_events import decode_answer as decode_reconcile_answer
-from authsvc.requests import BODY_MAX, FIELD_MAX
+from authsvc.reconcile.events import decode_answer as decode_reconcile_answer
+from authsvc.reconcile.reconciliation import PAGE
+from authsvc.signups.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, decode_answer, new_user_requested
 from chatsvc.models import ChatUser
 from eventbus.messages import Incoming, Outgoing, dead_letter
 from participant import reconcile

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from pytest_django.fixtures import Settings
 
-from eventbus.lag import LagReader
+from eventbus.inspection.lag import LagReader
 from tests.broker import put, put_with_unreadable_header
 from tests.client import produce, topic_of
 from tests.conftest import new_person

@@ -160,9 +160,9 @@ def test_participants_answer_a_reconcile(composed: Composed):
 
 def test_the_operators_pages_see_topics_groups_and_instances(composed: Composed):
     code = """
-from eventbus.groups import read_groups
-from eventbus.inspection import Inspector
-from eventbus.instances import read_instances
+from eventbus.inspection.groups import read_groups
+from eventbus.inspection.inspector import Inspector
+from runtime.processes.instances import read_instances
 import json
 with Inspector() as inspector:
     topics = inspector.topics()

@@ -22,9 +22,9 @@ def health(role: Role) -> tuple[int | None, int | None]:
 @pytest.mark.parametrize(
     ("name", "hangs_in"),
     [
-        ("chat", "participant.handler.NewUserHandler._save"),
-        ("auth-results", "authsvc.consumers.apply_verdicts"),
-        ("dead-letters", "eventbus.collector.keep"),
+        ("chat", "participant.new_users.NewUserHandler._save"),
+        ("auth-results", "authsvc.signups.answers.apply_verdicts"),
+        ("dead-letters", "eventbus.deadletters.collector.keep"),
         ("relay", "authsvc.management.commands.relay_signups.claim_due"),
     ],
 )
@@ -54,7 +54,7 @@ def test_a_role_that_hangs_for_long_ends_and_the_next_one_does_its_work(stack: S
     impatient = {
         f"eventbus__{name}": 2 for name in ("health__BEAT_WITHIN", "consumer__TRY_WITHIN", "roles__STUCK_LOOKS")
     }
-    start_breaking(chat, "participant.handler.NewUserHandler._save", "hangs", **impatient)
+    start_breaking(chat, "participant.new_users.NewUserHandler._save", "hangs", **impatient)
     try:
         signup = post(stack, person.form)
         eventually(lambda: chat.exit_code == 1, what="chat ends by itself")

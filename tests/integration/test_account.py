@@ -9,7 +9,8 @@ from django.utils import timezone
 
 from authsvc.lights import Status, Verdict
 from authsvc.models import SignUp, User
-from authsvc.services import NewSignUp, ReportedVerdict, apply_verdicts, register_users
+from authsvc.signups.registration import NewSignUp, register_users
+from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

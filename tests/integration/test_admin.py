@@ -13,17 +13,18 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 from django.utils import timezone
 
-from authsvc import admin_replay
-from authsvc.events import NEW_USER_REQUESTED
 from authsvc.lights import Status, Verdict
 from authsvc.models import SignUp, User
-from authsvc.services import NewSignUp, ReportedVerdict, apply_verdicts, register_users
+from authsvc.operations import replay_action
+from authsvc.signups.events import NEW_USER_REQUESTED
+from authsvc.signups.registration import NewSignUp, register_users
+from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from chatsvc.models import ChatUser
 from customersvc.models import Customer
-from eventbus.attendance import Attendance
+from eventbus.inspection.attendance import Attendance
 from eventbus.models import DeadLetter
-from eventbus.pages import PageAdmin
 from eventbus.topics import ensure_topics
+from runtime.admin_toolkit.page_admin import PageAdmin
 from tests.client import read_topic
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer"])
@@ -232,8 +233,8 @@ def test_a_service_that_is_none_is_refused(admin_client, signups):
 
 @pytest.mark.needs("broker")
 def test_a_whole_filter_is_replayed_by_a_page_that_goes_on_by_itself(admin_client, sent, monkeypatch):
-    monkeypatch.setattr(admin_replay, "WORKS_FOR", 0)
-    monkeypatch.setattr(admin_replay, "PAGE", 2)
+    monkeypatch.setattr(replay_action, "WORKS_FOR", 0)
+    monkeypatch.setattr(replay_action, "PAGE", 2)
     chosen = {str(sign_up(f"pending-{n}").id) for n in range(5)}
     sign_up("green-user", chat=Status.SUCCESS, customer=Status.SUCCESS)
     form = {"action": "replay_chosen", "select_across": "1", "_selected_action": [min(chosen)], "service": "chat"}
@@ -251,8 +252,8 @@ def test_a_whole_filter_is_replayed_by_a_page_that_goes_on_by_itself(admin_clien
 
 def test_without_kafka_a_replay_says_so_and_what_was_not_tried(admin_client, settings, monkeypatch):
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
-    monkeypatch.setattr("authsvc.replay.ACKNOWLEDGED_WITHIN", 0.2)
-    monkeypatch.setattr(admin_replay, "PAGE", 2)
+    monkeypatch.setattr("authsvc.signups.replay.ACKNOWLEDGED_WITHIN", 0.2)
+    monkeypatch.setattr(replay_action, "PAGE", 2)
     chosen = [str(sign_up(f"pending-{n}").id) for n in range(5)]
     page = admin_client.post(LIST, {"action": "replay_chosen", "_selected_action": chosen}, follow=True)
     said = page.content.decode()
@@ -261,7 +262,7 @@ def test_without_kafka_a_replay_says_so_and_what_was_not_tried(admin_client, set
 
 def test_the_index_begins_with_what_needs_attention(admin_client, staff_client, signups, monkeypatch):
     # An earlier test may have loaded signup_sync.asgi, which looks for services that nobody runs: here, all of them.
-    monkeypatch.setattr("signup_sync.administration.attendance", Attendance())
+    monkeypatch.setattr("signup_sync.administration.site.attendance", Attendance())
     SignUp.objects.filter(user_id="pending-user").update(
         stalled_at=timezone.now(), created_at=timezone.now() - timedelta(hours=1)
     )

@@ -14,22 +14,23 @@ from django.contrib.auth.models import Group
 from django.test import Client
 from django.urls import reverse
 
-from authsvc.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED
 from authsvc.lights import Status, Verdict
 from authsvc.models import User
-from authsvc.services import NewSignUp, ReportedVerdict, apply_verdicts, register_users
+from authsvc.signups.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED
+from authsvc.signups.registration import NewSignUp, register_users
+from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from chatsvc.models import ChatUser
 from customersvc.models import Customer
-from eventbus.dead_letters import keep
-from eventbus.errors import PermanentError
-from eventbus.health import Heartbeat
-from eventbus.instances import Registration, read_instances
+from eventbus.deadletters.letters import keep
 from eventbus.messages import HandledBatch, Incoming, Subscription, dead_letter
 from eventbus.models import DeadLetter
-from eventbus.pages import PageAdmin
 from eventbus.topics import dead_letter_topic, ensure_topics
 from livesettings.models import ROW
 from livesettings.values import take
+from runtime.admin_toolkit.page_admin import PageAdmin
+from runtime.errors import PermanentError
+from runtime.processes.health import Heartbeat
+from runtime.processes.instances import Registration, read_instances
 from tests.waiting import eventually
 
 pytestmark = [

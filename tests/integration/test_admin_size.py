@@ -15,7 +15,7 @@ from authsvc.models import SignUp, User
 from chatsvc.models import ChatUser
 from customersvc.models import Customer
 from eventbus.models import DeadLetter
-from eventbus.pages import PageAdmin
+from runtime.admin_toolkit.page_admin import PageAdmin
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer"])
 

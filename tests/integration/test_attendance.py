@@ -11,12 +11,13 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.test import Client
 
-from eventbus import attendance, instances
-from eventbus.attendance import Attendance
-from eventbus.health import Heartbeat
-from eventbus.instances import INDEX, Registration
+from eventbus.inspection import attendance
+from eventbus.inspection.attendance import Attendance
 from eventbus.messages import Subscription
 from eventbus.topics import ensure_topics
+from runtime.processes import instances
+from runtime.processes.health import Heartbeat
+from runtime.processes.instances import INDEX, Registration
 from tests.broker import RecordingHandler, consuming
 from tests.waiting import eventually
 
@@ -39,7 +40,7 @@ def running(service: str) -> Registration:
 
 
 def test_what_nobody_runs_is_told_once_and_so_is_its_start(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "eventbus.attendance")
+    caplog.set_level(logging.INFO, "eventbus.inspection.attendance")
     found = Attendance(grace=0)
     with running("auth"), running("customer"):
 
@@ -111,7 +112,7 @@ def test_while_nobody_can_tell_what_was_known_stays(monkeypatch: pytest.MonkeyPa
 )
 def test_the_index_of_the_administration_shows_it(monkeypatch: pytest.MonkeyPatch, language: str, words: str) -> None:
     found = Attendance(grace=0)
-    monkeypatch.setattr("signup_sync.administration.attendance", found)
+    monkeypatch.setattr("signup_sync.administration.site.attendance", found)
     client = Client(headers={"accept-language": language})
     client.force_login(get_user_model().objects.create_superuser("root-user", "root@example.org", "correct horse 9"))
     assert words not in client.get("/admin/").content.decode()

@@ -11,18 +11,19 @@ import pytest
 from django.conf import settings
 from hypothesis import given
 
-from authsvc.consumers import handle_answers
-from authsvc.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED
 from authsvc.lights import Status
 from authsvc.models import SignUp
-from authsvc.reconcile import Reconciliation
-from authsvc.reconcile_events import RECONCILE_ANSWERED, RECONCILE_REQUESTED
-from authsvc.services import NewSignUp, read_states, register_users
-from eventbus.dead_letters import keep
-from eventbus.errors import PermanentError
+from authsvc.reconcile.events import RECONCILE_ANSWERED, RECONCILE_REQUESTED
+from authsvc.reconcile.reconciliation import Reconciliation
+from authsvc.signups.answers import handle_answers
+from authsvc.signups.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED
+from authsvc.signups.registration import NewSignUp, register_users
+from authsvc.signups.states import read_states
+from eventbus.deadletters.letters import keep
 from eventbus.messages import HandledBatch, Incoming, Outgoing, Subscription, dead_letter
 from eventbus.models import DeadLetter
 from eventbus.subscriptions import subscriptions_of
+from runtime.errors import PermanentError
 from tests.garbage import bounded, messages
 
 pytestmark = pytest.mark.django_db(databases=["default", "chat", "customer"], transaction=True)

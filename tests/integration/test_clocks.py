@@ -10,8 +10,10 @@ from django.utils import timezone
 
 from authsvc.lights import Status, Verdict
 from authsvc.models import SignUp
-from authsvc.retention import purge_signups
-from authsvc.services import NewSignUp, ReportedVerdict, apply_verdicts, ask_again, claim_due, register_users
+from authsvc.signups.outbox import ask_again, claim_due
+from authsvc.signups.registration import NewSignUp, register_users
+from authsvc.signups.retention import purge_signups
+from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

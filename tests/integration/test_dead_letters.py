@@ -14,10 +14,9 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError, connections
 from django.utils import timezone
 
-from eventbus import collector, dead_letters
-from eventbus.collector import DeadLetterCollector
-from eventbus.dead_letters import Origins, keep, purge_dead_letters
-from eventbus.errors import PermanentError
+from eventbus.deadletters import collector, letters
+from eventbus.deadletters.collector import DeadLetterCollector
+from eventbus.deadletters.letters import Origins, keep, purge_dead_letters
 from eventbus.messages import (
     HandledBatch,
     Header,
@@ -28,6 +27,7 @@ from eventbus.messages import (
 from eventbus.models import DeadLetter, DeadLetterAct
 from eventbus.producer import EventProducer
 from eventbus.topics import MESSAGE_MAX, ensure_topics
+from runtime.errors import PermanentError
 from tests.broker import put, read
 from tests.waiting import PATIENCE, eventually
 
@@ -125,7 +125,7 @@ def test_a_letter_is_collected_and_its_replay_is_the_message_as_it_was(topics):
     with collecting():
         row = eventually(DeadLetter.objects.first)
     assert (row.topic, row.partition, row.offset, row.group, row.sent_at) == ("asked", 3, 17, "readers", SENT_AT)
-    assert (row.error, row.message) == ("eventbus.errors.PermanentError", "it has a \ufffd in it")
+    assert (row.error, row.message) == ("runtime.errors.PermanentError", "it has a \ufffd in it")
     assert (row.letter_topic, row.state) == (LETTERS, "waiting")
     assert abs(row.put_aside_at - timezone.now()) < timedelta(minutes=1)
     assert command("replay", row.pk) == "1 replayed, 0 refused, 0 not tried or failed\n"
@@ -238,7 +238,7 @@ def test_what_was_replayed_is_refused_the_next_time_unless_again(topics):
 
 @needs_broker
 def test_all_that_wait_are_replayed_across_chunks_narrowed_by_filters(topics, monkeypatch):
-    monkeypatch.setattr(dead_letters, "CHUNK", 3)
+    monkeypatch.setattr(letters, "CHUNK", 3)
     kept(10)
     others = letter(99)
     keep([Incoming("told.auth.dlt", 0, 0, b"lee", b"other", others.headers, others.timestamp_ms)], ORIGINS)
@@ -280,8 +280,8 @@ def test_the_largest_message_that_kafka_takes_is_kept_and_replayed_whole(topics,
 
 def test_without_kafka_nothing_is_marked(settings, monkeypatch):
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
-    monkeypatch.setattr(dead_letters, "ACKNOWLEDGED_WITHIN", 0.2)
-    monkeypatch.setattr(dead_letters, "CHUNK", 1)
+    monkeypatch.setattr(letters, "ACKNOWLEDGED_WITHIN", 0.2)
+    monkeypatch.setattr(letters, "CHUNK", 1)
     first, second = kept(2)
     said = refused("replay", first.pk, second.pk)
     assert "0 replayed, 0 refused, 2 not tried or failed" in said
@@ -374,7 +374,7 @@ def test_one_is_shown_whole_with_json_indented():
     [row] = kept(value=value, headers=ODD_HEADERS)
     lines = command("show", row.pk).splitlines()
     assert f"Dead letter  {row.pk}, waiting" in lines
-    assert "Error        eventbus.errors.PermanentError" in lines
+    assert "Error        runtime.errors.PermanentError" in lines
     assert "             no reader" in lines
     assert "Message      asked[3] at 17" in lines
     assert "Header       not UTF-8: \\xff\\xfe" in lines

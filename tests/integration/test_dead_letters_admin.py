@@ -10,7 +10,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.test import Client
 
-from eventbus import dead_letters
+from eventbus.deadletters import letters
 from eventbus.models import DeadLetter, DeadLetterAct
 from eventbus.topics import ensure_topics
 from tests.broker import read
@@ -166,7 +166,7 @@ def test_what_was_replayed_is_refused_the_next_time_unless_again(handler, own_to
 
 def test_without_kafka_it_says_so_and_the_letter_waits(handler, settings, monkeypatch):
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
-    monkeypatch.setattr(dead_letters, "ACKNOWLEDGED_WITHIN", 0.2)
+    monkeypatch.setattr(letters, "ACKNOWLEDGED_WITHIN", 0.2)
     assert "Kafka did not take every message" in act(handler, "replay_chosen", new_letter())
     assert states() == ["waiting"]
 

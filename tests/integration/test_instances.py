@@ -16,10 +16,10 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.test import Client
 
-from eventbus import health, instances
-from eventbus.health import Heartbeat
-from eventbus.instances import INDEX, Registration, Seen, Standing, read_instances
-from signup_sync.registered import Registered
+from runtime.processes import health, instances
+from runtime.processes.health import Heartbeat
+from runtime.processes.instances import INDEX, Registration, Seen, Standing, read_instances
+from signup_sync.server.web_instance import Registered
 from tests.servers.process import Process, free_port
 from tests.waiting import eventually, eventually_async
 
@@ -114,7 +114,7 @@ def test_it_is_told_again_when_redis_is_back(heartbeat):
 
 def test_a_role_shows_that_it_drains_until_it_ends(tmp_path):
     port = free_port()
-    command = [sys.executable, "-m", "tests.unit.eventbus.role", "stuck", str(port), settings.REDIS_URL]
+    command = [sys.executable, "-m", "tests.unit.runtime.processes.role", "stuck", str(port), settings.REDIS_URL]
     role = Process("role", command, log=tmp_path / "log")
     role.start()
     try:
@@ -128,7 +128,14 @@ def test_a_role_shows_that_it_drains_until_it_ends(tmp_path):
 
 
 def test_a_role_that_ends_in_order_leaves_nothing(tmp_path):
-    command = [sys.executable, "-m", "tests.unit.eventbus.role", "steady", str(free_port()), settings.REDIS_URL]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.unit.runtime.processes.role",
+        "steady",
+        str(free_port()),
+        settings.REDIS_URL,
+    ]
     role = Process("role", command, log=tmp_path / "log")
     role.start()
     try:

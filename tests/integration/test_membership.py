@@ -7,7 +7,7 @@ from confluent_kafka import KafkaException
 from django.conf import settings
 
 from eventbus.clients import prefixed
-from eventbus.membership import Membership, partitions_in, read_memberships
+from eventbus.inspection.membership import Membership, partitions_in, read_memberships
 from eventbus.messages import Subscription
 from tests.broker import PARTITIONS, RecordingHandler, consuming, new_topic
 from tests.servers import free_port

@@ -24,12 +24,12 @@ from django.test import Client
 from django.urls import NoReverseMatch, URLPattern, URLResolver, reverse
 from django.utils import timezone
 
-from authsvc.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED
 from authsvc.models import SignUp, UnconfirmedSignUp, User
-from authsvc.services import NewSignUp, register_users
+from authsvc.signups.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED
+from authsvc.signups.registration import NewSignUp, register_users
 from chatsvc.models import ChatUser
 from customersvc.models import Customer
-from eventbus.dead_letters import dead_letter_origins, keep
+from eventbus.deadletters.letters import dead_letter_origins, keep
 from eventbus.messages import Incoming
 from eventbus.models import DeadLetter
 from eventbus.topics import ensure_topics

@@ -7,9 +7,9 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.test import Client
 
+from authsvc.api.problems import Problem
+from authsvc.api.signup_requests import complaints, read_signup
 from authsvc.identity import normalize_email, user_id_key
-from authsvc.problems import Problem
-from authsvc.requests import complaints, read_signup
 
 FORM = {"userId": "kim", "userPw": "correct horse 9", "email": "kim@example.org", "userName": "Kim"}
 

@@ -216,7 +216,7 @@ def is_waiting_for_us(service: Service) -> bool:
 
 def crossings(caplog: pytest.LogCaptureFixture) -> list[str]:
     """The error of each try of a batch that another writer crossed."""
-    return [str(record.args[-1]) for record in caplog.records if record.name == "eventbus.transactions"]
+    return [str(record.args[-1]) for record in caplog.records if record.name == "runtime.database.transactions"]
 
 
 def test_two_batches_that_cross_keep_each_user_once(service, beside):

@@ -14,11 +14,12 @@ from django.db import connections, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from authsvc.accounts.sessions import SessionStore
 from authsvc.lights import Status, Verdict
 from authsvc.models import SignUp, User
-from authsvc.services import NewSignUp, ReportedVerdict, apply_verdicts, register_users
-from authsvc.sessions import SessionStore
-from eventbus.dead_letters import keep
+from authsvc.signups.registration import NewSignUp, register_users
+from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
+from eventbus.deadletters.letters import keep
 from eventbus.messages import Incoming, Subscription
 from eventbus.models import DeadLetter
 from eventbus.topics import ensure_topics

@@ -9,9 +9,9 @@ import redis
 from asgiref.testing import ApplicationCommunicator
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from authsvc.api import SignUpApi
-from authsvc.events import NEW_USER_REQUESTED
+from authsvc.api.application import SignUpApi
 from authsvc.rate_limits import REPETITIONS, network_of
+from authsvc.signups.events import NEW_USER_REQUESTED
 from eventbus.topics import ensure_topics
 from signup_sync.front.tickets import signed_address
 from tests.conftest import Person, new_person

@@ -17,8 +17,9 @@ from django.test import override_settings
 
 from authsvc.lights import Status, Verdict
 from authsvc.models import SignUp, User
-from authsvc.reconcile_events import RECONCILE_ANSWERED, RECONCILE_REQUESTED
-from authsvc.services import NewSignUp, ReportedVerdict, apply_verdicts, register_users
+from authsvc.reconcile.events import RECONCILE_ANSWERED, RECONCILE_REQUESTED
+from authsvc.signups.registration import NewSignUp, register_users
+from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from chatsvc.models import ChatUser
 from customersvc.models import Customer
 from eventbus.subscriptions import subscriptions_of
@@ -194,7 +195,7 @@ def pass_on_emails(users: int) -> list[str]:
 @pytest.mark.parametrize("users", [2, 3, 30])
 @pytest.mark.parametrize("page", [1, 250], ids=["on different pages", "on one page"])
 def test_users_who_passed_on_their_keys_in_a_circle_are_healed(monkeypatch, users, page):
-    monkeypatch.setattr("authsvc.reconcile.PAGE", page)
+    monkeypatch.setattr("authsvc.reconcile.reconciliation.PAGE", page)
     names = pass_on_emails(users)
     sign_up(*(f"bystander-{n}" for n in range(5)))
     different = [("different", name) for name in names]
@@ -211,8 +212,8 @@ def test_users_who_passed_on_their_keys_in_a_circle_are_healed(monkeypatch, user
 
 @pytest.mark.parametrize("page", [1, 4])
 def test_a_circle_that_is_too_long_for_one_page_is_told_and_healed_once_it_is_broken(monkeypatch, page):
-    monkeypatch.setattr("authsvc.reconcile.PAGE", page)
-    for module in ("authsvc.reconcile", "authsvc.management.commands.reconcile"):
+    monkeypatch.setattr("authsvc.reconcile.reconciliation.PAGE", page)
+    for module in ("authsvc.reconcile.reconciliation", "authsvc.management.commands.reconcile"):
         monkeypatch.setattr(f"{module}.QUESTION_MAX", 5)
     names = pass_on_emails(7)
     for heal in ([], ["--heal"]):
@@ -261,7 +262,7 @@ def test_a_row_whose_record_is_gone_becomes_that_of_who_has_its_user_id_now():
 
 
 def test_pages_cover_everybody_whatever_their_number(monkeypatch):
-    monkeypatch.setattr("authsvc.reconcile.PAGE", 3)
+    monkeypatch.setattr("authsvc.reconcile.reconciliation.PAGE", 3)
     names = [f"user-{n}" for n in range(10)]
     sign_up(*names)
     ChatUser.objects.filter(user_id__in=names[::2]).delete()

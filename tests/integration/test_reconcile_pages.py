@@ -11,7 +11,7 @@ import pytest
 from django.db import connections
 from django.test.utils import CaptureQueriesContext
 
-from chatsvc.consumers import new_users, reconcile
+from chatsvc.handlers import new_users, reconcile
 from chatsvc.models import ChatUser
 from eventbus.messages import HandledBatch, Incoming
 

@@ -12,15 +12,10 @@ from django.utils import timezone
 
 from authsvc.lights import Status, Verdict
 from authsvc.models import SignUp, User
-from authsvc.services import (
-    NewSignUp,
-    Registration,
-    ReportedVerdict,
-    apply_verdicts,
-    claim_due,
-    read_states,
-    register_users,
-)
+from authsvc.signups.outbox import claim_due
+from authsvc.signups.registration import NewSignUp, Registration, register_users
+from authsvc.signups.states import read_states
+from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

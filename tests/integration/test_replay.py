@@ -10,13 +10,14 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from authsvc.events import NEW_USER_REQUESTED
 from authsvc.lights import SignUpState, Status, Verdict
 from authsvc.management.commands.relay_signups import Relay
 from authsvc.models import SignUp, User
-from authsvc.projection import AsyncProjection
-from authsvc.replay import replay as replay_all
-from authsvc.services import NewSignUp, ReportedVerdict, apply_verdicts, register_users
+from authsvc.signups.events import NEW_USER_REQUESTED
+from authsvc.signups.projection import AsyncProjection
+from authsvc.signups.registration import NewSignUp, register_users
+from authsvc.signups.replay import replay as replay_all
+from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from eventbus.producer import EventProducer
 from eventbus.topics import ensure_topics
 from tests.broker import put, skip_to_the_end
@@ -81,14 +82,14 @@ def test_all_are_sent_and_no_decided_light_changes(sent):
 
 
 def test_it_goes_on_past_its_page(sent, monkeypatch):
-    monkeypatch.setattr("authsvc.replay.PAGE", 3)
+    monkeypatch.setattr("authsvc.signups.replay.PAGE", 3)
     signups = sign_up(*[f"user-{n}" for n in range(10)])
     assert replay("--all") == "10 sent, 0 skipped, 0 failed"
     assert sent() == everyone(*signups)
 
 
 def test_one_page_is_read_while_kafka_takes_the_one_before_and_no_more(monkeypatch):
-    monkeypatch.setattr("authsvc.replay.PAGE", 2)
+    monkeypatch.setattr("authsvc.signups.replay.PAGE", 2)
     sign_up(*[f"user-{n}" for n in range(7)])
     on_their_way = []
 
@@ -108,7 +109,7 @@ def test_one_page_is_read_while_kafka_takes_the_one_before_and_no_more(monkeypat
 
 
 def test_a_page_is_two_reads_and_a_write_where_something_is_pending(sent, monkeypatch, django_assert_num_queries):
-    monkeypatch.setattr("authsvc.replay.PAGE", 2)
+    monkeypatch.setattr("authsvc.signups.replay.PAGE", 2)
     complete(*sign_up(*[f"done-{n}" for n in range(4)]))
     producer = EventProducer()
     with django_assert_num_queries(5) as reads:  # the last of them finds that there are no more
@@ -199,7 +200,7 @@ def test_a_dry_run_counts_and_sends_nothing(sent):
 
 def test_what_cannot_be_sent_is_counted_and_is_an_error(settings, monkeypatch):
     sign_up("kim")
-    monkeypatch.setattr("authsvc.replay.ACKNOWLEDGED_WITHIN", 0.5)
+    monkeypatch.setattr("authsvc.signups.replay.ACKNOWLEDGED_WITHIN", 0.5)
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
     out = StringIO()
     with pytest.raises(CommandError, match="could not be sent"):

@@ -9,7 +9,7 @@ from django.db import DataError, IntegrityError, models, transaction
 
 from authsvc.models import SignUp, User
 from chatsvc.models import ChatUser
-from eventbus.rows import insert, insert_new, insert_new_with, locked, overwrite
+from runtime.database.bulk_sql import insert, insert_new, insert_new_with, locked, overwrite
 
 pytestmark = [pytest.mark.django_db(transaction=True, databases=["default", "chat"])]
 

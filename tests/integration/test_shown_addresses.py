@@ -13,9 +13,9 @@ from django.utils import timezone
 
 from authsvc.management.commands.reconcile import Examples, as_text
 from authsvc.models import SignUp, UnconfirmedSignUp, User
-from authsvc.reconcile import Verification
-from authsvc.reconcile_events import Finding
-from authsvc.services import NewSignUp, register_users
+from authsvc.reconcile.events import Finding
+from authsvc.reconcile.reconciliation import Verification
+from authsvc.signups.registration import NewSignUp, register_users
 from chatsvc.models import ChatUser
 from customersvc.models import Customer
 from runtime.mail_addresses import shown_address

@@ -12,22 +12,23 @@ from asgiref.sync import sync_to_async
 from asgiref.testing import ApplicationCommunicator
 from django.db import DataError, OperationalError
 
-from authsvc import api as api_module
-from authsvc import hub as hub_module
-from authsvc import writer as writer_module
-from authsvc.api import SignUpApi
-from authsvc.bounded import BoundedPool, QueueFullError
-from authsvc.events import NEW_USER_REQUESTED
-from authsvc.hub import StreamHub
+from authsvc.api import application as api_module
+from authsvc.api import hub as hub_module
+from authsvc.api.application import SignUpApi
+from authsvc.api.hub import StreamHub
+from authsvc.api.problems import Problem
+from authsvc.api.tickets import issue_ticket
 from authsvc.lights import SignUpState, Status, Verdict
 from authsvc.models import SignUp
-from authsvc.problems import Problem
-from authsvc.projection import AsyncProjection, Projection
-from authsvc.services import NewSignUp, ReportedVerdict, apply_verdicts, register_strangers, register_users
-from authsvc.tickets import issue_ticket
-from authsvc.writer import SignUpWriter
+from authsvc.signups import writer as writer_module
+from authsvc.signups.events import NEW_USER_REQUESTED
+from authsvc.signups.projection import AsyncProjection, Projection
+from authsvc.signups.registration import NewSignUp, register_strangers, register_users
+from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
+from authsvc.signups.writer import SignUpWriter
 from eventbus.producer import EventProducer
 from eventbus.topics import ensure_topics
+from runtime.processes.bounded_pool import BoundedPool, QueueFullError
 from tests.conftest import Person, new_person
 from tests.waiting import PATIENCE, eventually_async
 

@@ -11,11 +11,11 @@ from django.conf import settings
 from django.utils import timezone
 from redis.asyncio import Redis
 
-from authsvc import projection as projection_module
-from authsvc.hub import StreamHub, Watch
+from authsvc.api.hub import StreamHub, Watch
 from authsvc.lights import SignUpState, Status, Verdict
-from authsvc.projection import AsyncProjection, Projection
-from authsvc.traffic import KEPT, LagSampler
+from authsvc.signups import projection as projection_module
+from authsvc.signups.projection import AsyncProjection, Projection
+from authsvc.signups.traffic_counts import KEPT, LagSampler
 from livesettings.values import take
 from tests.servers import ValkeyServer
 from tests.waiting import PATIENCE, eventually_async

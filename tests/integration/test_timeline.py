@@ -12,16 +12,17 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 from django.utils.translation import override
 
-from authsvc.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, new_user_requested
 from authsvc.lights import Status, Verdict
 from authsvc.models import SignUp, User
-from authsvc.services import NewSignUp, ReportedVerdict, apply_verdicts, register_users
-from authsvc.timeline import Story, story_of
+from authsvc.operations.timeline import Story, story_of
+from authsvc.signups.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, new_user_requested
+from authsvc.signups.registration import NewSignUp, register_users
+from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from eventbus.messages import Outgoing
 from eventbus.models import DeadLetter, DeadLetterAct
 from eventbus.producer import EventProducer
 from eventbus.topics import ensure_topics
-from eventbus.tracing import traceparent
+from runtime.tracing import traceparent
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

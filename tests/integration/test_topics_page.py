@@ -151,7 +151,7 @@ def test_a_topic_that_is_not_there_is_404(operator, name):
 
 @pytest.mark.parametrize("path", [PAGE, f"{PAGE}asked/"])
 def test_kafka_away_is_said_with_what_to_do(operator, monkeypatch, path):
-    monkeypatch.setattr("eventbus.inspection.ANSWERS_WITHIN", 0.2)
+    monkeypatch.setattr("eventbus.inspection.inspector.ANSWERS_WITHIN", 0.2)
     monkeypatch.setattr(settings, "KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     response = operator.get(path)
     assert response.status_code == 503

@@ -18,13 +18,13 @@ from django.contrib.auth.models import Permission
 from django.test import AsyncClient, Client
 from django.utils import timezone
 
-from authsvc import traffic as traffic_module
-from authsvc import traffic_admin, traffic_history
 from authsvc.lights import SignUpState
 from authsvc.models import TrafficMinute
-from authsvc.projection import Projection
-from authsvc.traffic import LagSampler, bucket_of, key_of
-from authsvc.traffic_history import MINUTE, RollUp, read_days, read_seconds
+from authsvc.operations import traffic_history, traffic_page
+from authsvc.operations.traffic_history import MINUTE, RollUp, read_days, read_seconds
+from authsvc.signups import traffic_counts as traffic_module
+from authsvc.signups.projection import Projection
+from authsvc.signups.traffic_counts import LagSampler, bucket_of, key_of
 from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.needs("redis"), pytest.mark.django_db(transaction=True)]
@@ -222,7 +222,7 @@ async def test_the_stream_of_days_comes_from_the_database(operator):
 
 
 async def test_redis_away_is_said_and_the_stream_goes_on_when_it_is_back(operator, monkeypatch):
-    read = traffic_admin.read_seconds
+    read = traffic_page.read_seconds
     failures = [redis.ConnectionError("gone"), redis.TimeoutError("slow")]
 
     def sometimes(*arguments: Any) -> Any:
@@ -230,7 +230,7 @@ async def test_redis_away_is_said_and_the_stream_goes_on_when_it_is_back(operato
             raise failures.pop()
         return read(*arguments)
 
-    monkeypatch.setattr(traffic_admin, "read_seconds", sometimes)
+    monkeypatch.setattr(traffic_page, "read_seconds", sometimes)
     events = events_of(operator)
     kinds = [await next_of(events) for _ in range(3)]
     assert [kind for kind, _ in kinds] == ["problem", "problem", "points"]

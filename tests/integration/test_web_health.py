@@ -16,8 +16,8 @@ from django.db import connection, connections
 from django.utils.connection import ConnectionProxy
 from pytest_django.fixtures import Settings
 
-from signup_sync import health
 from signup_sync.asgi import application, follower
+from signup_sync.server import health
 from tests.waiting import PATIENCE
 
 # This is no web process: it follows nothing in between the tests.

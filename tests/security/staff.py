@@ -8,9 +8,9 @@ from django.db.models import Model, Q
 from django.test import Client
 from django.utils import timezone
 
-from authsvc.events import NEW_USER_REQUESTED
 from authsvc.models import SignUp, UnconfirmedSignUp, User
-from authsvc.services import NewSignUp, register_users
+from authsvc.signups.events import NEW_USER_REQUESTED
+from authsvc.signups.registration import NewSignUp, register_users
 from chatsvc.models import ChatUser
 from customersvc.models import Customer
 from eventbus.models import DeadLetter

@@ -7,8 +7,8 @@ from django.contrib.auth.models import Permission
 from django.contrib.sessions.models import Session
 from django.urls import reverse
 
-from eventbus.pages import PageAdmin
-from runtime.restricted_admin import RestrictedAdmin
+from runtime.admin_toolkit.page_admin import PageAdmin
+from runtime.admin_toolkit.restricted_admin import RestrictedAdmin
 from tests.security.staff import SUPER, VIEW, client_of, person_of, rows
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer"])

@@ -17,11 +17,11 @@ from django.test import RequestFactory
 from django.urls import URLResolver, get_resolver
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
-from authsvc.events import NEW_USER_REQUESTED
 from authsvc.models import User
+from authsvc.signups.events import NEW_USER_REQUESTED
 from eventbus.models import DeadLetterAct
-from eventbus.pages import PageAdmin
 from eventbus.topics import ensure_topics
+from runtime.admin_toolkit.page_admin import PageAdmin
 from tests.security.staff import KINDS, client_of, person_of, rows
 
 pytestmark = [

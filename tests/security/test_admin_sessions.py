@@ -7,8 +7,8 @@ from unittest import mock
 import pytest
 from django.test import Client
 
+from authsvc.accounts.staff import may_add_admin
 from authsvc.models import User
-from authsvc.staff import may_add_admin
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -29,7 +29,7 @@ def log_in(client: Client, path: str) -> Client:
 
 
 def later(seconds: float) -> Any:
-    return mock.patch("authsvc.admin_sessions.time.time", return_value=time.time() + seconds)
+    return mock.patch("authsvc.accounts.admin_sessions.time.time", return_value=time.time() + seconds)
 
 
 def may_still(client: Client) -> bool:

@@ -19,15 +19,16 @@ from django.test import Client
 from django.utils import timezone
 from django.utils.translation import override
 
-from authsvc.api import SignUpApi
-from authsvc.confirmation import confirm, delete_expired, keep, read_token, row_of, token_for
-from authsvc.confirmation_mail import compose
-from authsvc.events import NEW_USER_REQUESTED
+from authsvc.api.application import SignUpApi
 from authsvc.lights import Status
 from authsvc.management.commands.relay_signups import ERASED_AT_ONCE, Relay
 from authsvc.models import SignUp, UnconfirmedSignUp, User
-from authsvc.problems import Problem
-from authsvc.services import NewSignUp, read_states
+from authsvc.signups import states
+from authsvc.signups.confirmation import UnusableLinkError, confirm, delete_expired, keep, read_token, row_of, token_for
+from authsvc.signups.confirmation_mails import compose
+from authsvc.signups.events import NEW_USER_REQUESTED
+from authsvc.signups.registration import NewSignUp
+from authsvc.signups.states import read_states
 from eventbus.topics import ensure_topics
 from livesettings.models import ROW, Overrides
 from livesettings.values import broken_rules, live, take
@@ -52,9 +53,9 @@ def kept(person: Person, *, age: timedelta = timedelta(), signup_id: UUID | None
 
 
 def refused(token: str) -> str:
-    with pytest.raises(Problem) as problem:
+    with pytest.raises(UnusableLinkError) as problem:
         confirm(token)
-    return problem.value.kind
+    return problem.value.reason
 
 
 # --- The row ----------------------------------------------------------------------------------------------------
@@ -73,7 +74,7 @@ def test_it_is_deleted_after_its_hours_by_the_relay(person: Person, settings):
     relay.erase_expired()
     relay.close()
     assert list(UnconfirmedSignUp.objects.all()) == [young]
-    assert refused(token_for(old)) == "/problems/link-expired"
+    assert refused(token_for(old)) == "expired"
     settings.SIGNUP_CONFIRM_HOURS = 1
     assert delete_expired(ERASED_AT_ONCE) == 1
 
@@ -95,9 +96,8 @@ def test_its_state_is_read_like_any_other_and_goes_on_as_the_confirmed_one(perso
 
 def test_a_sign_up_that_is_confirmed_between_two_readings_is_not_lost(person: Person, monkeypatch):
     row = kept(person)
-    from authsvc import services
 
-    read = services._read_signups
+    read = states._read_signups
 
     def read_and_confirm(ids):
         states = read(ids)
@@ -105,7 +105,7 @@ def test_a_sign_up_that_is_confirmed_between_two_readings_is_not_lost(person: Pe
             confirm(token_for(row))
         return states
 
-    monkeypatch.setattr(services, "_read_signups", read_and_confirm)
+    monkeypatch.setattr(states, "_read_signups", read_and_confirm)
     assert read_states([row.id])[row.id].version == 2
 
 
@@ -118,18 +118,18 @@ def test_a_token_confirms_its_own_row_and_no_later_one_of_the_same_id(person: Pe
     mine.delete()
     victim = new_person()
     kept(victim, signup_id=UUID(token[:32]))
-    assert refused(token) == "/problems/link-expired"
+    assert refused(token) == "expired"
     assert not User.objects.exists()
 
 
 @pytest.mark.parametrize("age", [DAY, 10 * DAY])
 def test_a_token_expires_even_where_the_relay_has_not_deleted_its_row(person: Person, age: timedelta):
-    assert refused(token_for(kept(person, age=age))) == "/problems/link-expired"
+    assert refused(token_for(kept(person, age=age))) == "expired"
 
 
 @pytest.mark.parametrize("token", ["", "x", "x:y", "\ud800", "a" * 10_000, "٣" * 40])
 def test_a_token_that_nobody_was_sent_is_unknown(token: str):
-    assert refused(token) == "/problems/link-unknown"
+    assert refused(token) == "unknown"
 
 
 def test_a_token_works_once_and_whoever_comes_later_is_told(person: Person):
@@ -138,9 +138,9 @@ def test_a_token_works_once_and_whoever_comes_later_is_told(person: Person):
     assert registration.is_new
     assert registration.signup.id == row.id
     assert User.objects.get().password == "a hash"
-    with pytest.raises(Problem) as problem:
+    with pytest.raises(UnusableLinkError) as problem:
         row_of(token_for(row))
-    assert problem.value.kind == "/problems/link-used"
+    assert problem.value.reason == "used"
 
 
 def test_what_was_taken_meanwhile_is_refused_as_any_duplicate(person: Person):

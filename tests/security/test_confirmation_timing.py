@@ -43,8 +43,8 @@ MAKE_LINKS = """
 import json
 from uuid import uuid4
 from django.contrib.auth.hashers import make_password
-from authsvc.confirmation import keep, token_for
-from authsvc.services import NewSignUp
+from authsvc.signups.confirmation import keep, token_for
+from authsvc.signups.registration import NewSignUp
 hashed = make_password("correct horse 9")
 for name, email in json.loads({people!r}):
     typed = NewSignUp(signup_id=uuid4(), user_id=name, email=email, user_name="Kim", role="ROLE_USER", password=hashed)

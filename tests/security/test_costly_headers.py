@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 import pytest
 
-from signup_sync.headers import keep_own_cookies
-from signup_sync.message_storage import PrefixedCookieStorage
+from signup_sync.middleware.message_storage import PrefixedCookieStorage
+from signup_sync.server.request_headers import keep_own_cookies
 from tests.client import request
 from tests.security.test_length_first import URLENCODED, Web, assert_cheap, staff, web
 from tests.servers.process import LOOPBACK

@@ -9,12 +9,12 @@ from uuid import uuid4
 
 import pytest
 
-from authsvc import writer
-from authsvc.confirmation import keep
 from authsvc.models import SignUp, UnconfirmedSignUp, User
-from authsvc.services import KeyTakenError, NewSignUp, register_users
-from authsvc.writer import SignUpWriter
-from eventbus.errors import CrossedError
+from authsvc.signups import writer
+from authsvc.signups.confirmation import keep
+from authsvc.signups.registration import KeyTakenError, NewSignUp, register_users
+from authsvc.signups.writer import SignUpWriter
+from runtime.errors import CrossedError
 from tests.client import request
 from tests.conftest import new_person
 from tests.integration.test_registration import new

@@ -25,7 +25,7 @@ from confluent_kafka.cimpl import NewTopic
 from django.conf import settings
 
 from eventbus.acls import Rights, read_rights
-from eventbus.collector import GROUP as COLLECTOR
+from eventbus.deadletters.collector import GROUP as COLLECTOR
 from eventbus.subscriptions import subscriptions_of
 from eventbus.topics import dead_letter_topic
 from tests.contract.test_compose import services

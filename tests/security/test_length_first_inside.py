@@ -19,19 +19,19 @@ from django.core.management import CommandError, call_command, get_commands, loa
 
 import authsvc.identity
 import participant.identity
-from authsvc.consumers import handle_answers
+from authsvc.accounts.passwords import normalize_password
+from authsvc.api.signup_requests import complaints
 from authsvc.models import User
-from authsvc.passwords import normalize_password
-from authsvc.reconcile_events import decode_answer
-from authsvc.requests import complaints
+from authsvc.reconcile.events import decode_answer
+from authsvc.signups.answers import handle_answers
 from chatsvc.models import ChatUser
 from eventbus.messages import Incoming, decode_each
-from participant.handler import NewUserHandler
+from participant.new_users import NewUserHandler
 from participant.reconcile import ReconcileHandler
+from runtime.logs import Format, formatter
 from runtime.untrusted import ARGUMENT_MAX, is_longer_than, refusal_of_arguments
-from signup_sync import command_line
 from signup_sync.front.forms import SignUpForm
-from signup_sync.logs import Format, formatter
+from signup_sync.management import command_line
 from tests.conftest import new_person
 from tests.security.worst_texts import too_dear, worst_texts
 from tests.servers.process import ROOT

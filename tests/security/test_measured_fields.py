@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 import pytest
 from django.test import AsyncClient, Client
 
-from signup_sync.middleware import FIELD_MAX, SEARCH_MAX, SEARCHES
+from signup_sync.middleware.page_middleware import FIELD_MAX, SEARCH_MAX, SEARCHES
 
 HEADERS = {"Host": "127.0.0.1"}
 # One of a byte each, and one of three each: the limits are in bytes.

@@ -15,7 +15,9 @@ from django.db import connection
 from django.test import Client
 from django.utils.translation import override
 
-from authsvc.forms import LoginForm
+from authsvc.accounts.forms import LoginForm
+from authsvc.api.problems import Problem
+from authsvc.api.signup_requests import read_signup
 from authsvc.identity import (
     normalize_email,
     normalize_user_id,
@@ -26,9 +28,7 @@ from authsvc.identity import (
 )
 from authsvc.lookalikes import looks_reserved
 from authsvc.models import SignUp, User
-from authsvc.problems import Problem
-from authsvc.requests import read_signup
-from authsvc.services import NewSignUp, register_users
+from authsvc.signups.registration import NewSignUp, register_users
 from chatsvc.models import ChatUser
 from tests.client import filled_form, request
 from tests.conftest import Person, new_person

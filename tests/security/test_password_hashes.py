@@ -14,13 +14,13 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from authsvc.api import SignUpApi
-from authsvc.events import NEW_USER_REQUESTED
+from authsvc.api.application import SignUpApi
 from authsvc.management.commands.relay_signups import Relay
 from authsvc.models import SignUp, User
-from authsvc.retention import erase_expired, expired_signups
-from authsvc.services import NewSignUp, register_users
-from authsvc.timeline import story_of
+from authsvc.operations.timeline import story_of
+from authsvc.signups.events import NEW_USER_REQUESTED
+from authsvc.signups.registration import NewSignUp, register_users
+from authsvc.signups.retention import erase_expired, expired_signups
 from eventbus.topics import ensure_topics
 from tests.conftest import Person, new_person
 
@@ -137,7 +137,7 @@ def test_without_a_password_any_more_no_sign_up_verifies_the_old_one():
 
 def test_a_hash_with_new_parameters_is_no_new_password(settings):
     settings.PASSWORD_HASHERS = [
-        "authsvc.passwords.Argon2idHasher",
+        "authsvc.accounts.passwords.Argon2idHasher",
         "django.contrib.auth.hashers.PBKDF2PasswordHasher",
     ]
     sign_up("owner")

@@ -16,10 +16,10 @@ from django.test import Client
 from django.utils.encoding import force_bytes
 from django.utils.http import urlsafe_base64_encode
 
+from authsvc.accounts.passwords import PASSWORD_BYTES_MAX, PASSWORD_MAX
+from authsvc.api.problems import Problem
+from authsvc.api.signup_requests import check_password_strength, complaints, read_signup
 from authsvc.models import User
-from authsvc.passwords import PASSWORD_BYTES_MAX, PASSWORD_MAX
-from authsvc.problems import Problem
-from authsvc.requests import check_password_strength, complaints, read_signup
 from signup_sync.front.forms import SignUpForm
 from tests.security.staff import client_of
 
@@ -197,7 +197,7 @@ def test_a_password_logs_in_however_it_is_spelled(typed: Any, set_as: Any):
 
 def test_hashes_that_were_made_before_keep_working():
     password = unicodedata.normalize("NFD", "\ube44\ubc00\ubc88\ud638 12")
-    with mock.patch("authsvc.passwords.Argon2idHasher.encode", Argon2PasswordHasher.encode):
+    with mock.patch("authsvc.accounts.passwords.Argon2idHasher.encode", Argon2PasswordHasher.encode):
         of_the_text_as_typed = make_password(password)
     assert check_password(password, of_the_text_as_typed)
     assert not check_password(password + "x", of_the_text_as_typed)

@@ -265,9 +265,9 @@ def test_check_deploy_misses_each_middleware_that_is_away(settings, capsys: pyte
     from django.core.management import call_command
     from django.core.management.base import SystemCheckError
 
-    for away, warning in (("Security", "W001"), ("XFrameOptions", "W002"), ("Csrf", "W003")):
+    for away, warning in (("Security", "W001"), ("XFrameOptions", "W002"), ("CsrfView", "W003")):
         named = settings.MIDDLEWARE
-        settings.MIDDLEWARE = [name for name in named if not name.endswith(f".{away}")]
+        settings.MIDDLEWARE = [name for name in named if not name.endswith(f".{away}Middleware")]
         with pytest.raises(SystemCheckError, match=f"security.{warning}"):
             call_command("check", "--deploy", "--fail-level", "WARNING", "--tag", "security")
         settings.MIDDLEWARE = named

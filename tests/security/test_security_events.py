@@ -23,18 +23,18 @@ from django.test import Client
 from django.utils.encoding import force_bytes
 from django.utils.http import urlsafe_base64_encode
 
-from authsvc.events import NEW_USER_REQUESTED
+from authsvc.accounts.two_factor import devices
 from authsvc.mail import mail_worker
 from authsvc.models import User
 from authsvc.rate_limits import attempt_limits
-from authsvc.services import NewSignUp, register_users
-from authsvc.two_factor import devices
+from authsvc.signups.events import NEW_USER_REQUESTED
+from authsvc.signups.registration import NewSignUp, register_users
 from eventbus.models import DeadLetter
 from eventbus.topics import ensure_topics
 from livesettings.models import ROW, Overrides
 from livesettings.values import take
+from runtime import logs
 from runtime.security_log import SecurityEvent, operator
-from signup_sync import logs
 from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]

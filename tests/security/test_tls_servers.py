@@ -17,7 +17,7 @@ from django.db import DatabaseError
 from django.db.utils import ConnectionHandler
 
 from eventbus.clients import client_config
-from livesettings.redis_clients import redis_client, redis_listener, redis_pool
+from runtime.redis_clients import redis_client, redis_listener, redis_pool
 from tests.conftest import Person
 from tests.security.production import PUBLIC_URL
 from tests.servers.process import LOOPBACK

@@ -11,8 +11,8 @@ from urllib.error import HTTPError
 import pytest
 from django.core import signing
 
-from eventbus.health import Heartbeat, health_server
-from signup_sync.transport import SecurityHeaders
+from runtime.processes.health import Heartbeat, health_server
+from signup_sync.server.transport import SecurityHeaders
 from tests.security.production import ENVIRONMENT, PROXY, PUBLIC_URL, STRANGER, Answer, Web, production_web
 from tests.unit.test_settings import load_settings
 

@@ -22,10 +22,10 @@ from django_otp.oath import TOTP
 from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
+from authsvc.accounts.staff import may_add_admin
+from authsvc.accounts.two_factor import devices, login
 from authsvc.mail import mail_worker
 from authsvc.models import User
-from authsvc.staff import may_add_admin
-from authsvc.two_factor import devices, login
 from tests.integration.test_admin_korean import Texts, our_english
 from tests.waiting import eventually
 

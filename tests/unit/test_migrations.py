@@ -9,7 +9,7 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations.base import Operation
 from django.db.models import NOT_PROVIDED
 
-from runtime.indexes import AddIndexOnline, AddUniqueOnline
+from runtime.database.indexes import AddIndexOnline, AddUniqueOnline
 
 OURS = ("authsvc", "chatsvc", "customersvc", "eventbus", "livesettings")
 # These must be repeatable, so a transaction round them is of no use, and nothing may stand beside them.

@@ -12,7 +12,7 @@ import environ
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from signup_sync.environment import Environment
+from signup_sync.configuration.environment import Environment
 from signup_sync.local.running import announced
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,9 +13,9 @@ from django.utils import timezone
 
 from authsvc.identity import user_id_key
 from authsvc.models import SignUp, UnconfirmedSignUp, User
-from authsvc.timeline import Story, story_of
-from eventbus.terminal import printable, table, titled
+from authsvc.operations.timeline import Story, story_of
 from runtime.mail_addresses import shown_address
+from runtime.terminal import printable, table, titled
 
 HEAD: Final = ("TIME", "AFTER", "WHAT", "WHERE", "DETAIL")
 # Stories that are told of one user ID unless --limit says otherwise.

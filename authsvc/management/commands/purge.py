@@ -16,8 +16,10 @@ from django.db import Error, close_old_connections, connections
 from django.utils import timezone
 from tqdm import tqdm
 
-from authsvc.confirmation import delete_expired, expired
-from authsvc.retention import (
+from authsvc.accounts.sessions import SessionStore
+from authsvc.models import DATABASE
+from authsvc.signups.confirmation import delete_expired, expired
+from authsvc.signups.retention import (
     check_retention,
     erase_expired,
     expired_signups,
@@ -26,13 +28,11 @@ from authsvc.retention import (
     purge_signups,
     replay_window,
 )
-from authsvc.services import DATABASE
-from authsvc.sessions import SessionStore
-from eventbus.dead_letters import purge_dead_letters
-from eventbus.errors import TransientError, is_transient
+from eventbus.deadletters.letters import purge_dead_letters
 from eventbus.models import DeadLetter
-from eventbus.roles import START_CHECKS, Role, check_database, running_role
 from livesettings.following import look_once
+from runtime.errors import TransientError, is_transient
+from runtime.processes.roles import START_CHECKS, Role, check_database, running_role
 
 logger = logging.getLogger(__name__)
 

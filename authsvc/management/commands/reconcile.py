@@ -10,14 +10,14 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from tqdm import tqdm
 
+from authsvc.lights import AUTH
 from authsvc.models import User
-from authsvc.reconcile import QUESTION_MAX, Reconciliation, Verification
-from authsvc.reconcile_events import RECONCILE_ANSWERED, RECONCILE_REQUESTED, Finding, Kind
-from authsvc.services import AUTH
-from eventbus.errors import is_transient
+from authsvc.reconcile.events import RECONCILE_ANSWERED, RECONCILE_REQUESTED, Finding, Kind
+from authsvc.reconcile.reconciliation import QUESTION_MAX, Reconciliation, Verification
 from eventbus.producer import EventProducer
 from eventbus.replies import Replies
 from eventbus.topics import TopicError, ensure_topics
+from runtime.errors import is_transient
 from runtime.mail_addresses import shown_address
 
 # Lines that are shown of one service; --json has all.

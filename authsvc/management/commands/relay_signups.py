@@ -11,22 +11,24 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 from django.db import close_old_connections
 
-from authsvc.confirmation import delete_expired
-from authsvc.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, new_user_requested
+from authsvc.lights import AUTH
 from authsvc.metrics import INCOMPLETE, RELAYED, UNCONFIRMED
-from authsvc.retention import erase_expired
-from authsvc.services import AUTH, DueEvent, claim_due, count_incomplete, give_back_tries
-from authsvc.traffic import LagSampler
-from authsvc.traffic_history import RollUp
-from eventbus.attendance import attendance
-from eventbus.errors import DeliveryError, TransientError, is_transient
-from eventbus.lag import LagReader
+from authsvc.operations.traffic_history import RollUp
+from authsvc.signups.confirmation import delete_expired
+from authsvc.signups.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, new_user_requested
+from authsvc.signups.outbox import DueEvent, claim_due, count_incomplete, give_back_tries
+from authsvc.signups.retention import erase_expired
+from authsvc.signups.traffic_counts import LagSampler
+from eventbus.errors import DeliveryError
+from eventbus.inspection.attendance import attendance
+from eventbus.inspection.lag import LagReader
 from eventbus.messages import Outgoing
 from eventbus.producer import EventProducer
-from eventbus.roles import START_CHECKS, check_database, running_role
-from eventbus.tracing import log_traces
 from livesettings.following import Follower
 from livesettings.values import live
+from runtime.errors import TransientError, is_transient
+from runtime.processes.roles import START_CHECKS, check_database, running_role
+from runtime.tracing import log_traces
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from django.db.models import QuerySet
 from tqdm import tqdm
 
 from authsvc.identity import user_id_key
+from authsvc.lights import AUTH
 from authsvc.models import SignUp
-from authsvc.replay import ReplayCounts, replay
-from authsvc.services import AUTH
+from authsvc.signups.replay import ReplayCounts, replay
 from eventbus.producer import EventProducer
-from eventbus.terminal import moment
 from runtime.security_log import log_security_event, operator
+from runtime.terminal import moment
 
 
 class Command(BaseCommand):
@@ -49,7 +49,7 @@ class Command(BaseCommand):
             log_security_event("replay", actor=operator(), detail=f"{count} sign-ups, {asked}")
         if sys.stderr.isatty():
             # The bar says it there, and lines with a hundred ids each would bury it.
-            logging.getLogger("authsvc.replay").setLevel(logging.WARNING)
+            logging.getLogger("authsvc.signups.replay").setLevel(logging.WARNING)
         # On a terminal alone: tqdm draws nothing else where disable is None.
         with tqdm(total=count, unit=" sign-ups", disable=None) as progress:
             for counts in replay(signups, producer=producer, service=options["service"]):

@@ -2,10 +2,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from authsvc.accounts.two_factor.notices import reset
 from authsvc.models import User
-from authsvc.two_factor.notices import reset
-from eventbus.terminal import printable
 from runtime.security_log import operator
+from runtime.terminal import printable
 
 
 class Command(BaseCommand):

@@ -7,10 +7,10 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from eventbus.collector import DeadLetterCollector
-from eventbus.dead_letters import dead_letter_origins
-from eventbus.roles import START_CHECKS, check_database, running_role
+from eventbus.deadletters.collector import DeadLetterCollector
+from eventbus.deadletters.letters import dead_letter_origins
 from eventbus.topics import TopicError, ensure_topics
+from runtime.processes.roles import START_CHECKS, check_database, running_role
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from eventbus.consumer import BatchConsumer
-from eventbus.health import Heartbeat
-from eventbus.instances import CONSUMER
 from eventbus.messages import Subscription
-from eventbus.roles import START_CHECKS, Role, check_database, running_role
 from eventbus.subscriptions import subscriptions_of
 from eventbus.topics import TopicError, ensure_topics
+from runtime.processes.health import Heartbeat
+from runtime.processes.instances import CONSUMER
+from runtime.processes.roles import START_CHECKS, Role, check_database, running_role
 
 logger = logging.getLogger(__name__)
 

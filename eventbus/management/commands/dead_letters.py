@@ -8,12 +8,12 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import Count, QuerySet
 
-from eventbus.dead_letters import NUMBER_MAX, Outcome, discard, replay
+from eventbus.deadletters.letters import NUMBER_MAX, Outcome, discard, replay
 from eventbus.errors import DeliveryError
 from eventbus.models import DeadLetter
 from eventbus.producer import EventProducer
-from eventbus.terminal import moment, printable, table, titled, to_the_second
 from runtime.security_log import operator
+from runtime.terminal import moment, printable, table, titled, to_the_second
 
 HEAD: Final = ("ID", "PUT ASIDE", "STATE", "GROUP", "MESSAGE", "KEY", "ERROR")
 

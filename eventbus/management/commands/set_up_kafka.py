@@ -10,9 +10,9 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from eventbus.acls import apply_rights, read_rights
-from eventbus.errors import TransientError
 from eventbus.subscriptions import subscriptions_of
 from eventbus.topics import TopicError, ensure_topics
+from runtime.errors import TransientError
 
 
 class Command(BaseCommand):

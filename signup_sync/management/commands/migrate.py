@@ -18,8 +18,8 @@ CROSSED: Final = ("55P03", "40P01")
 class Command(migrate.Command):
     """Django's, except that it runs again where another transaction held a lock that a migration needs.
 
-    The migrations of this project can be repeated from their beginning (CONTRIBUTING.md); runtime.postgresql limits how
-    long their statements wait for a lock.
+    The migrations of this project can be repeated from their beginning (CONTRIBUTING.md); runtime.database.postgresql
+    limits how long their statements wait for a lock.
     """
 
     def handle(self, *args: Any, **options: Any) -> Any:

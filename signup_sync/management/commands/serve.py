@@ -15,8 +15,8 @@ import uvloop
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from eventbus.roles import ENDS_WITHIN, collect_rarely, end_at_once
-from signup_sync.protocols import Http, Socket, connections_max
+from runtime.processes.roles import ENDS_WITHIN, collect_rarely, end_at_once
+from signup_sync.server.protocols import Http, Socket, connections_max
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def inherited(fd: int) -> socket.socket:
 
 
 class Api(Protocol):
-    """What the server tells the API of auth (authsvc.api)."""
+    """What the server tells the API of auth (authsvc.api.application)."""
 
     def start(self) -> None: ...
     def release(self) -> None: ...

@@ -15,7 +15,7 @@ from django.core.management.base import CommandError
 from eventbus.embedded import EmbeddedBroker
 from eventbus.management.commands.consume_events import consume
 from eventbus.messages import HandledBatch, Incoming, Subscription
-from eventbus.roles import Role
+from runtime.processes.roles import Role
 from tests.broker import RecordingHandler, new_topic, put
 from tests.servers.process import LOOPBACK, ROOT, Process, free_port, http_status
 from tests.waiting import eventually

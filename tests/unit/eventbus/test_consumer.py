@@ -10,9 +10,10 @@ from confluent_kafka import KafkaError, KafkaException
 
 from eventbus import consumer as consumer_module
 from eventbus.consumer import BatchConsumer
-from eventbus.errors import BugError, DeliveryError, PermanentError, TooLargeError, TransientError
+from eventbus.errors import BugError, DeliveryError, TooLargeError
 from eventbus.messages import HandledBatch, Handler, Incoming, Outgoing, Subscription
 from eventbus.producer import EventProducer
+from runtime.errors import PermanentError, TransientError
 from tests.broker import RecordingHandler, new_topic, put, read
 from tests.waiting import eventually
 

@@ -16,7 +16,9 @@ from django.db import (
 )
 from psycopg_pool import PoolTimeout
 
-from eventbus.errors import DeliveryError, PermanentError, TransientError, growing_pauses, is_transient
+from eventbus.errors import DeliveryError
+from runtime.backoff import growing_pauses
+from runtime.errors import PermanentError, TransientError, is_transient
 
 
 @pytest.mark.parametrize(

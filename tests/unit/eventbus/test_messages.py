@@ -6,7 +6,6 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from eventbus.errors import PermanentError
 from eventbus.messages import (
     HEADER_COST,
     Incoming,
@@ -17,6 +16,7 @@ from eventbus.messages import (
     decode_each,
 )
 from eventbus.topics import DEAD_LETTER_MAX
+from runtime.errors import PermanentError
 
 
 def incoming(value: bytes | None, **changes: object) -> Incoming:
@@ -85,7 +85,7 @@ def test_a_dead_letter_is_the_message_with_what_happened_to_it(settings):
         "dlt-offset": b"7",
         "dlt-timestamp": b"1234",
         "dlt-group": b"test-readers",
-        "dlt-error": b"eventbus.errors.PermanentError",
+        "dlt-error": b"runtime.errors.PermanentError",
         "dlt-message": "too 큰".encode(),
     }
 

@@ -5,8 +5,8 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from eventbus import topics
-from eventbus.errors import TransientError, is_transient
 from eventbus.topics import dead_letter_topic, ensure_topics
+from runtime.errors import TransientError, is_transient
 
 
 def test_a_group_s_dead_letters_have_a_topic_of_their_own():

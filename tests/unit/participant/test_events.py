@@ -5,10 +5,10 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from eventbus.errors import PermanentError
 from eventbus.messages import Incoming
 from participant.events import answer, decode_new_user
 from participant.verdict import Verdict
+from runtime.errors import PermanentError
 
 SIGNUP = "0190a000-0000-7000-8000-000000000001"
 OWNER = "0190a000-0000-7000-8000-000000000002"

@@ -3,8 +3,8 @@
 import json
 import logging
 
+from runtime import logs
 from runtime.security_log import MEMBER_MAX, log_security_event
-from signup_sync import logs
 
 
 def lines_of(caplog):

@@ -1,0 +1,178 @@
+"""The forms with which a person logs in, changes a password and asks for a new one. Of each, so many are taken in a
+minute from one address (docs/adr/0033), and so many wrong passwords for one account from one address (0045)."""
+
+from http import HTTPStatus
+from math import ceil
+from typing import Any, ClassVar, Final
+
+from django import forms
+from django.contrib.admin.forms import AdminAuthenticationForm
+from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm
+from django.core.exceptions import ValidationError
+from django.forms import BaseForm
+from django.http import HttpRequest, HttpResponseBase
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+
+from authsvc.accounts.passwords import is_too_long
+from authsvc.identity import EMAIL_MAX, USER_ID_BYTES_MAX, user_id_key
+from authsvc.models import User
+from authsvc.rate_limits import Attempt, TooManyError, attempt_limits
+from runtime.security_log import SecurityEvent, address_of, log_security_event
+from runtime.untrusted import is_longer_than
+
+WRONG_TOO_OFTEN: Final = _("Too many wrong passwords for this account came from your network. {again}")
+
+
+class LimitedForm(BaseForm):
+    """Refuses before anything dear is done: before a password is hashed, or a mail is sent."""
+
+    attempt: ClassVar[Attempt]
+    too_many: ClassVar[Any]
+    event_of_throttling: ClassVar[SecurityEvent] = "login_throttled"
+    event_of_failure: ClassVar[SecurityEvent] = "login_failed"
+    request: HttpRequest | None
+    # Seconds until another is taken, where this one is refused.
+    retry_after: int | None = None
+
+    def clean(self) -> Any:
+        try:
+            self.count()
+        except TooManyError as reached:
+            raise self.refusal(reached) from reached
+        return super().clean()
+
+    def count(self) -> None:
+        """Raises TooManyError."""
+        attempt_limits().count(self.attempt, address=self.address)
+
+    def is_password_of(self, user: User, password: str) -> bool:
+        """Whether it is this user's password; counted and logged as a login is. Raises ValidationError."""
+        try:
+            attempt_limits().count_login(user.user_id_key, address=self.address)
+        except TooManyError as reached:
+            raise self.refusal(reached) from reached
+        if is_too_long(password) or not user.check_password(password):
+            self.log(self.event_of_failure, detail="wrong password")
+            return False
+        attempt_limits().forget_logins(user.user_id_key, address=self.address)
+        return True
+
+    @property
+    def address(self) -> str:
+        return address_of(self.request) or ""
+
+    @property
+    def actor(self) -> str | None:
+        """The user ID of the account that it is about."""
+        user = getattr(self, "user", None)
+        return user.user_id if isinstance(user, User) else None
+
+    def log(self, event: SecurityEvent, *, detail: str) -> None:
+        log_security_event(event, actor=self.actor, address=self.address, detail=detail)
+
+    def refusal(self, reached: TooManyError) -> ValidationError:
+        """What the form says, and the log."""
+        self.retry_after = reached.retry_after
+        self.log(self.event_of_throttling, detail=reached.limit)
+        words = WRONG_TOO_OFTEN if reached.limit == "failed_login" else self.too_many
+        return ValidationError(words.format(again=again_in(reached.retry_after)), code="too_many")
+
+
+def again_in(seconds: int) -> str:
+    if seconds > 120:
+        n = ceil(seconds / 60)
+        return ngettext("Try again in %(n)d minute.", "Try again in %(n)d minutes.", n) % {"n": n}
+    return ngettext("Try again in %(n)d second.", "Try again in %(n)d seconds.", seconds) % {"n": seconds}
+
+
+class LoginForm(LimitedForm, AuthenticationForm):
+    attempt = "login"
+    too_many = _("Too many tries to log in came from your network just now. {again}")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Django's limit is that of a kept user ID, and the browser cuts what is longer: a Hangul syllable may be typed
+        # as three letters. What is longer than this Django does not normalise.
+        username: Any = self.fields["username"]
+        username.max_length = USER_ID_BYTES_MAX
+        username.widget.attrs["maxlength"] = USER_ID_BYTES_MAX
+
+    def clean(self) -> Any:
+        try:
+            cleaned = super().clean()
+        except ValidationError as refusal:
+            if refusal.code != "too_many":
+                self.log(self.event_of_failure, detail=self._failure)
+            raise
+        if self.user_cache is not None:
+            attempt_limits().forget_logins(self.account, address=self.address)
+        return cleaned
+
+    def count(self) -> None:
+        super().count()
+        # Unknown accounts too, or the answer would tell which are known.
+        attempt_limits().count_login(self.account, address=self.address)
+
+    @property
+    def _failure(self) -> str:
+        if self.user_cache is not None:
+            return "this account may not log in here"
+        return "wrong password" if self.actor else "there is no such account"
+
+    @property
+    def account(self) -> str:
+        """What counts as one account; of a text that is too long for a user ID nothing is kept."""
+        typed = self.cleaned_data.get("username", "")
+        return "" if is_longer_than(USER_ID_BYTES_MAX, typed) else user_id_key(typed)
+
+    @property
+    def actor(self) -> str | None:
+        """None where there is no such account: what was typed may be a password in the wrong field."""
+        return User.objects.filter(user_id_key=self.account).values_list("user_id", flat=True).first()
+
+
+class AdminLoginForm(LoginForm, AdminAuthenticationForm):
+    """That of the administration: counted together with the other one."""
+
+
+class OwnPasswordChangeForm(LimitedForm, PasswordChangeForm):
+    """Whoever finds a session open may not guess its password without end."""
+
+    def __init__(self, *args: Any, request: HttpRequest, **kwargs: Any) -> None:
+        self.request = request
+        super().__init__(*args, **kwargs)
+
+    def count(self) -> None:
+        """The old password is counted where it is checked."""
+
+    def clean_old_password(self) -> str:
+        password: str = self.cleaned_data["old_password"]
+        if not self.is_password_of(self.user, password):
+            raise ValidationError(self.error_messages["password_incorrect"], code="password_incorrect")
+        return password
+
+
+class PasswordResetForm(LimitedForm, forms.Form):
+    """Says nothing about whether an account has the address: that is looked up after the answer."""
+
+    attempt = "password"
+    too_many = _("Too many new passwords were asked for from your network just now. {again}")
+    event_of_throttling = "password_reset_throttled"
+
+    email = forms.EmailField(
+        label=_("Email address"), max_length=EMAIL_MAX, widget=forms.EmailInput(attrs={"autocomplete": "email"})
+    )
+
+    def __init__(self, *args: Any, request: HttpRequest, **kwargs: Any) -> None:
+        self.request = request
+        super().__init__(*args, **kwargs)
+
+
+def told_when(response: HttpResponseBase) -> HttpResponseBase:
+    """The page with its form; 429 with Retry-After where that was one too many."""
+    form = (getattr(response, "context_data", None) or {}).get("form")
+    if isinstance(form, LimitedForm) and form.retry_after is not None:
+        response.status_code = HTTPStatus.TOO_MANY_REQUESTS
+        response.headers["Retry-After"] = str(form.retry_after)
+    return response

@@ -1,0 +1,52 @@
+"""What a superuser sees of the second factor of others, and does for those who lost it."""
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.formats import date_format
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from authsvc.accounts.two_factor import devices
+from authsvc.accounts.two_factor.notices import reset
+from authsvc.models import User
+from runtime.security_log import address_of
+
+if TYPE_CHECKING:
+    ModelAdmin = admin.ModelAdmin[Any]
+else:
+    ModelAdmin = admin.ModelAdmin
+
+
+class ResetsTwoFactor(ModelAdmin):
+    """An act on chosen users, and what their page says."""
+
+    actions = ("reset_two_factor",)
+
+    def has_reset_two_factor_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.is_superuser)
+
+    @admin.action(description=gettext_lazy("Turn off two-factor authentication"), permissions=["reset_two_factor"])
+    def reset_two_factor(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        actor, address = request.user.get_username(), address_of(request)
+        # One's own takes the password and a code, on the account page.
+        others = [user for user in queryset if user.pk != request.user.pk]
+        done = [user for user in others if reset(user, actor=actor, address=address)]
+        for user in done:
+            self.log_change(request, user, "Turned off two-factor authentication.")
+        words = ngettext(
+            "Two-factor authentication was turned off for %(n)d user.",
+            "Two-factor authentication was turned off for %(n)d users.",
+            len(done),
+        )
+        self.message_user(request, words % {"n": len(done)}, messages.SUCCESS if done else messages.WARNING)
+
+    @admin.display(description=gettext_lazy("two-factor authentication"))
+    def two_factor(self, user: User) -> str:
+        device = devices.second_factor_of(user)
+        if device is None:
+            return _("Off")
+        words = _("On since %(day)s; recovery codes left: %(n)d")
+        return words % {"day": date_format(device.created_at), "n": devices.recovery_codes_left(user)}

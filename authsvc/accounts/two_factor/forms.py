@@ -1,0 +1,95 @@
+"""The forms that ask for a code. Each attempt counts as a login of its address (docs/adr/0033), and wrong codes make
+the next one wait (docs/adr/0046)."""
+
+from typing import Any, Final
+
+from django import forms
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+
+from authsvc.accounts.forms import LimitedForm, again_in
+from authsvc.accounts.two_factor.devices import TooSoonError, take_code
+from authsvc.accounts.two_factor.notices import record, send_notice
+from authsvc.models import User
+
+# The wrong codes in a row at which their owner is told by mail.
+TOLD_AT: Final = 5
+_CODE: Final = {"autocomplete": "one-time-code", "autocapitalize": "none", "spellcheck": "false"}
+
+
+class CodeForm(LimitedForm, forms.Form):
+    """Valid when the code is the device's, or a recovery code where the device is confirmed."""
+
+    attempt = "login"
+    event_of_failure = "two_factor_failed"
+    too_many = _("Too many tries to log in came from your network just now. {again}")
+
+    code = forms.CharField(
+        label=_("Code"),
+        max_length=40,
+        help_text=_("The 6 digits that your authenticator app shows, or a recovery code."),
+        widget=forms.TextInput(attrs={**_CODE, "autofocus": True}),
+    )
+
+    def __init__(self, *args: Any, request: HttpRequest, user: User, device: Any, **kwargs: Any) -> None:
+        self.request = request
+        self.user = user
+        self.device = device
+        super().__init__(*args, **kwargs)
+
+    def clean(self) -> Any:
+        cleaned = super().clean()
+        if not self.errors:
+            self._check()
+        return cleaned
+
+    def _check(self) -> None:
+        """Adds an error, or raises ValidationError, where the answers are not right."""
+        try:
+            answer = take_code(self.device, self.cleaned_data["code"])
+        except TooSoonError as error:
+            self.retry_after = error.retry_after
+            self.log(self.event_of_throttling, detail="wrong codes")
+            words = str(_("Too many wrong codes. {again}")).format(again=again_in(error.retry_after))
+            raise ValidationError(words, code="too_many") from error
+        if answer.is_right:
+            if answer.is_recovery_code:
+                record("recovery_code_used", self.user, address=self.address)
+            return
+        self.log(self.event_of_failure, detail="wrong code")
+        if answer.failures == TOLD_AT:
+            send_notice("two_factor_failed", self.user)
+        self.add_error("code", _("This code is wrong, too old, or was used before. Enter the one that is shown now."))
+
+
+class ConfirmationForm(CodeForm):
+    """Asks for the password as well, before the second factor is changed."""
+
+    password = forms.CharField(
+        label=_("Your password"),
+        max_length=512,
+        strip=False,
+        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
+    )
+    field_order = ("password", "code")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["code"].widget.attrs.pop("autofocus")
+
+    def _check(self) -> None:
+        # First, so that a wrong password uses up no code.
+        if not self.is_password_of(self.user, self.cleaned_data["password"]):
+            self.add_error("password", _("This is not your password."))
+            return
+        super()._check()
+
+
+class SetupForm(ConfirmationForm):
+    """The first code of a new secret; there are no recovery codes yet."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["code"].help_text = _("The 6 digits that the app shows now.")
+        self.fields["code"].widget.attrs["inputmode"] = "numeric"

@@ -1,0 +1,47 @@
+"""What a person is told by mail about the second factor of the account.
+
+The address may be unconfirmed, so the mail has no text of the account: not even its user ID.
+"""
+
+from functools import partial
+from typing import Any, Final
+
+from django.core.mail import EmailMessage
+from django.utils.translation import gettext_lazy as _
+
+from authsvc.accounts.two_factor import devices
+from authsvc.mail import mail_from, public_link, send_later
+from authsvc.models import User
+from runtime.security_log import SecurityEvent, log_security_event
+
+_WORDS: Final[dict[SecurityEvent, Any]] = {
+    "two_factor_enabled": _("Two-factor authentication was turned on for your account."),
+    "two_factor_disabled": _("Two-factor authentication was turned off for your account."),
+    "two_factor_reset": _("An administrator turned off two-factor authentication for your account."),
+    "two_factor_failed": _("Somebody who knows your password has entered several wrong codes for your account."),
+    "recovery_codes_renewed": _("New recovery codes were made for your account. The old ones no longer work."),
+    "recovery_code_used": _("A recovery code of your account was used. It does not work again."),
+}
+
+
+def record(event: SecurityEvent, user: User, *, actor: str | None = None, address: str | None = None) -> None:
+    """Logs what happened to the user's second factor, and tells the user. `actor` is the user where nobody is named."""
+    log_security_event(event, actor=actor or user.user_id, subject=actor and user.user_id, address=address)
+    send_notice(event, user)
+
+
+def send_notice(event: SecurityEvent, user: User) -> None:
+    send_later(partial(_compose, event, user.email))
+
+
+def reset(user: User, *, actor: str, address: str | None = None) -> bool:
+    """Turns a person's second factor off for somebody else. False when there was none."""
+    was_on = devices.turn_off(user)
+    if was_on:
+        record("two_factor_reset", user, actor=actor, address=address)
+    return was_on
+
+
+def _compose(event: SecurityEvent, address: str) -> EmailMessage:
+    link = public_link("password_reset")
+    return mail_from("authsvc/two_factor", to=address, what=_WORDS[event], link=link)

@@ -1,0 +1,174 @@
+"""Users and groups, for the administrator. Only superusers grant privileges and edit staff (docs/adr/0041)."""
+
+from collections.abc import Iterable
+from typing import Any, ClassVar, Final
+
+from django import forms
+from django.contrib import admin
+from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
+from django.contrib.auth.forms import (
+    BaseUserCreationForm,
+    ReadOnlyPasswordHashField,
+    ReadOnlyPasswordHashWidget,
+    UserChangeForm,
+)
+from django.contrib.auth.hashers import is_password_usable
+from django.contrib.auth.models import Group, Permission
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from authsvc.accounts.password_admin import PasswordEventsAdmin
+from authsvc.accounts.two_factor.admin import ResetsTwoFactor
+from authsvc.identity import USER_ID_BYTES_MAX, normalize_email, user_id_key
+from authsvc.models import Role, User
+from runtime.admin_toolkit.action_admin import ActsAdmin
+from runtime.admin_toolkit.address_admin import ShowsAddresses
+from runtime.admin_toolkit.restricted_admin import RestrictedAdmin
+from runtime.database.search import search
+
+# What Django makes of each model, by the beginning of its codename.
+_CAN: Final = {
+    "add": _("Can add %s"),
+    "change": _("Can change %s"),
+    "delete": _("Can delete %s"),
+    "view": _("Can view %s"),
+}
+
+
+class PasswordWidget(ReadOnlyPasswordHashWidget):
+    """Says whether there is a password. Django's own shows the salt's and the hash's beginning."""
+
+    def get_context(self, name: str, value: Any, attrs: Any) -> dict[str, Any]:
+        context = super().get_context(name, None, attrs)
+        if value and is_password_usable(value):
+            context |= {"summary": [{"label": gettext("A password is set.")}], "button_label": _("Reset password")}
+        return context
+
+
+class UserForm(UserChangeForm):
+    password = ReadOnlyPasswordHashField(label=_("Password"), widget=PasswordWidget)
+
+
+class UserCreationForm(BaseUserCreationForm):
+    class Meta:
+        model = User
+        fields = ("user_id", "email", "user_name", "role")
+        field_classes: ClassVar[dict[str, type[forms.Field]]] = {}
+
+
+def permission_in_words(permission: Permission) -> str:
+    """In the reader's language: Django keeps what a permission was called when the tables were made."""
+    act, _under, _model = permission.codename.partition("_")
+    is_djangos = permission.name.startswith("Can ") and act in _CAN
+    name = _CAN[act] % permission.content_type.name if is_djangos else gettext(permission.name)
+    return f"{permission.content_type.app_labeled_name} | {name}"
+
+
+class ChoosesPermissions(RestrictedAdmin):
+    def formfield_for_manytomany(self, db_field: Any, request: Any = None, **kwargs: Any) -> Any:
+        field: Any = super().formfield_for_manytomany(db_field, request, **kwargs)
+        if db_field.related_model is Permission:
+            field.queryset = Permission.objects.select_related("content_type")
+            field.label_from_instance = permission_in_words
+        return field
+
+
+admin.site.unregister(Group)
+
+
+@admin.register(Group)
+class GroupAdmin(ActsAdmin, ChoosesPermissions, DjangoGroupAdmin):
+    """Whoever changes a group grants something to its members, so only superusers do."""
+
+    privileges = ("permissions",)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return request.user.is_superuser
+
+    def has_change_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
+        return request.user.is_superuser
+
+    def has_delete_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
+        return request.user.is_superuser
+
+
+@admin.register(User)
+class UserAdmin(ActsAdmin, ResetsTwoFactor, ChoosesPermissions, ShowsAddresses, PasswordEventsAdmin):
+    list_display = ("user_id", "shown_email", "user_name", "role", "is_active", "is_staff", "date_joined")
+    list_filter = ("role", "is_active", "is_staff", "date_joined")
+    search_fields = ("user_id_key", "email", "user_name")
+    search_help_text = _("The beginning of a user ID or email address, or part of a name.")
+    ordering = ("-id",)
+    readonly_fields = ("owner_signup_id", "date_joined", "last_login", "two_factor")
+    form = UserForm
+    add_form = UserCreationForm
+    add_fieldsets = ((None, {"fields": ("user_id", "email", "user_name", "role", "password1", "password2")}),)
+    fieldsets = (
+        (None, {"fields": ("user_id", "email", "user_name", "role", "password")}),
+        (_("Permissions"), {"fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions")}),
+        (_("Origin"), {"fields": ("owner_signup_id", "date_joined", "last_login", "two_factor")}),
+    )
+    filter_horizontal = ("groups", "user_permissions")
+    privileges = ("is_staff", "is_superuser", "groups", "user_permissions")
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        # The model counts what is kept. As it is typed it may be longer: a Hangul syllable as three letters.
+        longer = {"max_length": USER_ID_BYTES_MAX} if db_field.name == "user_id" else {}
+        return super().formfield_for_dbfield(db_field, request, **{**kwargs, **longer})
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[User], search_term: str
+    ) -> tuple[QuerySet[User], bool]:
+        if not (term := search_term.strip()):
+            return queryset, False
+        # The columns have user IDs and addresses as they are compared.
+        known = Q(user_id_key__startswith=user_id_key(term)) | Q(email__startswith=term.lower())
+        return search(queryset, known | Q(email=normalize_email(term)), term, column="user_name"), False
+
+    def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        return super().has_change_permission(request, obj) and may_edit(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        return super().has_delete_permission(request, obj) and may_edit(request, obj)
+
+    def get_fieldsets(self, request: HttpRequest, obj: User | None = None) -> Any:
+        """Without the password, and the button that resets it, for who may not."""
+        fieldsets = super().get_fieldsets(request, obj)
+        if obj is None or self.has_change_permission(request, obj):
+            return fieldsets
+        return [
+            (title, {**options, "fields": [name for name in options["fields"] if name != "password"]})
+            for title, options in fieldsets
+        ]
+
+    def formfield_for_choice_field(self, db_field: Any, request: Any, **kwargs: Any) -> Any:
+        if db_field.name == "role" and not holds_add_admin(request):
+            kwargs["choices"] = [(role.value, role.label) for role in Role if role is not Role.ADMIN]
+        return super().formfield_for_choice_field(db_field, request, **kwargs)
+
+    def forbidden_privileges(self, request: HttpRequest) -> list[str]:
+        forbidden = super().forbidden_privileges(request)
+        if request.POST.get("role") == Role.ADMIN and not holds_add_admin(request):
+            forbidden.append("role")
+        return forbidden
+
+    def grants_of(self, form: Any, name: str) -> Iterable[str]:
+        if name == "role" and form.cleaned_data[name] == Role.ADMIN:
+            return [f"role: {Role.ADMIN}"]
+        return super().grants_of(form, name)
+
+
+def holds_add_admin(request: HttpRequest) -> bool:
+    return request.user.has_perm("authsvc.add_admin")
+
+
+def may_edit(request: HttpRequest, user: User | None) -> bool:
+    """Whether somebody who may change or delete users may do so to this one. Whoever sets the password or the address
+    of an account can act as that account."""
+    if user is None or request.user.is_superuser:
+        return True
+    if user.is_staff or user.is_superuser:
+        return False
+    return user.role != Role.ADMIN or holds_add_admin(request)

@@ -1,0 +1,148 @@
+"""What a person sees of the account. All of it is auth's own: the user, and the sign-up that made it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, cast
+
+from django.contrib.auth import views as django_views
+from django.contrib.auth.forms import AuthenticationForm
+from django.contrib.auth.mixins import LoginRequiredMixin
+from django.contrib.messages.views import SuccessMessageMixin
+from django.http import HttpResponse, HttpResponseBase
+from django.urls import reverse_lazy
+from django.utils.decorators import method_decorator
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+from django.views.decorators.cache import never_cache
+from django.views.generic import TemplateView
+
+from authsvc.accounts.forms import LoginForm, OwnPasswordChangeForm, PasswordResetForm, told_when
+from authsvc.accounts.language_switch import KeepsTyped
+from authsvc.accounts.last_signup import USER_ID_COOKIE, user_id_of
+from authsvc.accounts.password_mails import send_reset_link
+from authsvc.accounts.two_factor.login import TwoStepLoginView
+from authsvc.lights import Light, Status
+from authsvc.models import SignUp, User
+from livesettings.values import live
+from runtime.mail_addresses import shown_address
+from runtime.security_log import address_of, log_security_event, log_security_event_of
+
+STATUSES: Final = {
+    Status.PENDING: _("Waiting for its answer"),
+    Status.SUCCESS: _("Ready"),
+    Status.FAIL: _("Already knew this user"),
+}
+REASONS: Final = {
+    "duplicate: userId": _("Already knew this user ID"),
+    "duplicate: email": _("Already knew this email address"),
+}
+
+
+@method_decorator(never_cache, name="dispatch")
+class AccountView(LoginRequiredMixin, TemplateView):
+    """Who is logged in, and the lights of the sign-up that made the account, for its owner alone. There are none for
+    an account that an administrator made, nor when the sign-up has been purged."""
+
+    template_name = "authsvc/account.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        user = cast(User, self.request.user)
+        signup = SignUp.objects.filter(id=user.owner_signup_id).first()
+        lights = list(_shown(signup.state.lights)) if signup else []
+        return super().get_context_data(address=shown_address(user.email), lights=lights, signup=signup, **kwargs)
+
+
+def in_words(light: Light) -> Any:
+    """A light's reason, or its status."""
+    return REASONS.get(light.reason or "", STATUSES[light.status])
+
+
+def _shown(lights: Mapping[str, Light]) -> Iterator[dict[str, Any]]:
+    for service, light in lights.items():
+        words = in_words(light)
+        if light.status is Status.FAIL and not live.SIGNUP_REASONS:
+            words = _("Refused")
+        yield {
+            "service": service,
+            "name": gettext(service.capitalize()),
+            "status": light.status.value,
+            "word": words,
+            "decided_at": light.decided_at,
+        }
+
+
+class PasswordChangeView(SuccessMessageMixin, django_views.PasswordChangeView):  # type: ignore[type-arg]  # has none at run time
+    form_class = OwnPasswordChangeForm
+    template_name = "authsvc/password_change.html"
+    title = _("Change your password")
+    success_url = reverse_lazy("account")
+    success_message = _("Your password is changed.")
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        return super().get_form_kwargs() | {"request": self.request}
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        response = super().form_valid(form)
+        log_security_event_of(self.request, "password_changed", subject=form.user.user_id)
+        return response
+
+    def dispatch(self, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        return told_when(super().dispatch(*args, **kwargs))
+
+
+class LoginView(KeepsTyped, TwoStepLoginView):
+    template_name = "authsvc/login.html"
+    authentication_form = LoginForm
+
+    def get_initial(self) -> dict[str, Any]:
+        return {"username": user_id_of(self.request.COOKIES)}
+
+    def get_form(self, form_class: Any = None) -> AuthenticationForm:
+        form = cast(AuthenticationForm, super().get_form(form_class))
+        if form.initial["username"]:
+            # The first field that is still empty.
+            form.fields["username"].widget.attrs.pop("autofocus", None)
+            form.fields["password"].widget.attrs["autofocus"] = True
+        return form
+
+    def form_valid(self, form: AuthenticationForm) -> HttpResponse:
+        response = super().form_valid(form)
+        response.delete_cookie(USER_ID_COOKIE)
+        return response
+
+    def dispatch(self, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        return told_when(super().dispatch(*args, **kwargs))
+
+
+class PasswordResetView(django_views.PasswordContextMixin, KeepsTyped):
+    """Takes the same time whether an account has the address or not (docs/adr/0044)."""
+
+    form_class = PasswordResetForm
+    template_name = "authsvc/password_reset.html"
+    title = _("Forgot your password?")
+    success_url = reverse_lazy("password_reset_done")
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        return super().get_form_kwargs() | {"request": self.request}
+
+    def form_valid(self, form: PasswordResetForm) -> HttpResponse:
+        send_reset_link(form.cleaned_data["email"], address=address_of(self.request))
+        return super().form_valid(form)
+
+    def dispatch(self, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        return told_when(super().dispatch(*args, **kwargs))
+
+
+class PasswordResetConfirmView(SuccessMessageMixin, django_views.PasswordResetConfirmView):  # type: ignore[type-arg]  # the same
+    template_name = "authsvc/password_set.html"
+    title = _("Choose a new password")
+    success_url = reverse_lazy("login")
+    success_message = _("Your new password is set. Log in with it.")
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        response = super().form_valid(form)
+        log_security_event("password_reset", actor=form.user.user_id, address=address_of(self.request))
+        return response
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        context = super().get_context_data(**kwargs)
+        return context if self.validlink else context | {"title": _("This link does not work any more")}

@@ -1,0 +1,393 @@
+"""The HTTP API of auth: a plain ASGI application beside Django (docs/adr/0003, docs/openapi.yaml)."""
+
+import asyncio
+import logging
+import os
+import re
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property, partial
+from http import HTTPStatus
+from typing import Final, TypeVar
+from uuid import UUID
+
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+from django.conf import settings
+from django.contrib.auth.hashers import check_password, make_password
+from django.db import close_old_connections
+from django.utils.translation import override
+
+from authsvc.accounts.staff import may_add_admin
+from authsvc.api.header_values import asks_for_stream
+from authsvc.api.http_messages import (
+    header,
+    language,
+    read_body,
+    send_empty,
+    send_head_of_stream,
+    send_json,
+    send_problem,
+    send_stream,
+)
+from authsvc.api.hub import StreamHub
+from authsvc.api.problems import Problem, too_many, unavailable, unusable_link, wrong_password
+from authsvc.api.request_heads import (
+    last_event_id,
+    name_in_log,
+    not_found,
+    peer,
+    refuse_plain_http,
+    sender,
+    visible_signup,
+    wants_took,
+)
+from authsvc.api.signup_requests import (
+    BODY_MAX,
+    Confirmation,
+    SignUpRequest,
+    check_password_strength,
+    read_confirmation,
+    read_idempotency_key,
+    read_json,
+    read_signup,
+)
+from authsvc.api.streams import after_first, follow
+from authsvc.api.tickets import forwarded_address, issue_ticket
+from authsvc.identity import user_id_key
+from authsvc.lights import SignUpState
+from authsvc.mail import mail_worker
+from authsvc.metrics import HASHES_WAITING, UNCONFIRMED
+from authsvc.models import Role, SignUp, UnconfirmedSignUp
+from authsvc.rate_limits import RateLimits, TooManyError
+from authsvc.signups.confirmation import UnusableLinkError, confirm, keep, row_of
+from authsvc.signups.confirmation_mails import mail_soon
+from authsvc.signups.projection import AsyncProjection
+from authsvc.signups.registration import KeyTakenError, NewSignUp
+from authsvc.signups.states import read_states
+from authsvc.signups.writer import SignUpWriter
+from eventbus.producer import EventProducer
+from livesettings.values import live
+from runtime.errors import is_transient
+from runtime.held_connections import RETRY_AFTER, HeldConnections, TooManyHeldError
+from runtime.processes.bounded_pool import BoundedPool, QueueFullError
+from runtime.tracing import traceparent
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+READER_THREADS: Final = 4
+# Readings of the database that may wait: seconds' worth of a database that answers, and little of one that does not.
+READS_MAX: Final = 400
+# Seconds that work on the database may take: a frozen one breaks no connection.
+READ_WITHIN: Final = 3.0
+_SIGNUP_PATH: Final = re.compile(r"/user/signups/(?P<id>[0-9a-fA-F-]{36})(?P<events>/events)?")
+
+
+class SignUpApi:
+    """`POST /user`, the state, and the stream. What it works with is made within the event loop, when it is first
+    needed."""
+
+    async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        try:
+            await self._route(scope, receive, send)
+        except Problem as problem:
+            await send_problem(send, problem)
+        except UnusableLinkError as error:
+            await send_problem(send, unusable_link(error.reason))
+        except QueueFullError:
+            await send_problem(send, unavailable("Too many sign-ups at once. Try again in a moment.", retry_after=5))
+        except KeyTakenError:
+            await send_problem(send, _expired())
+        except TooManyHeldError:
+            await send_problem(send, too_many("held", retry_after=RETRY_AFTER))
+        except Exception as error:
+            if is_transient(error):
+                logger.warning("%s %s: a part is away: %s", scope["method"], scope["path"], error)
+                await send_problem(send, unavailable("A part of the service is away. Try again in a moment."))
+            else:
+                logger.exception("%s %s failed", scope["method"], scope["path"])
+                await send_problem(
+                    send, Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "This is our mistake; it is logged.")
+                )
+
+    def start(self) -> None:
+        """Creates the producer before the first sign-up needs it: Kafka takes half a second to give it an id."""
+        _ = self._writer
+
+    def release(self) -> None:
+        """Drain: end streams, also new ones, so that clients reconnect elsewhere; reject queued sign-ups with 503."""
+        self._hub.release()
+        self._hashers.close()
+
+    async def close(self) -> None:
+        """Ends the background work and the connections of the event loop."""
+        mails_leave = asyncio.create_task(asyncio.to_thread(mail_worker().drain))
+        await self._writer.close()
+        await self._hub.close()
+        await self._projection.close()
+        await self._limits.close()
+        await mails_leave
+
+    async def _route(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        refuse_plain_http(scope)
+        path = scope["path"]
+        match = _SIGNUP_PATH.fullmatch(path)
+        if not match and path not in ("/user", "/user/confirmations"):
+            raise not_found()
+        allowed = ("GET", "HEAD", "OPTIONS") if match else ("OPTIONS", "POST")
+        if scope["method"] not in allowed:
+            words = f"Use {' or '.join(name for name in allowed if name != 'OPTIONS')}."
+            raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, words, headers={"Allow": ", ".join(allowed)})
+        if scope["method"] == "OPTIONS":
+            await send_empty(send, HTTPStatus.NO_CONTENT, headers={"Allow": ", ".join(allowed)})
+        elif not match:
+            await (self._sign_up if path == "/user" else self._confirm)(scope, receive, send)
+        else:
+            signup_id = visible_signup(scope, match["id"])
+            name_in_log(scope, signup_id)
+            if match["events"]:
+                await self._resume(scope, receive, send, signup_id)
+            else:
+                await self._show(scope, send, signup_id)
+
+    async def _sign_up(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        signup_id, request = await self._read_request(scope, receive)
+        is_stream = asks_for_stream(header(scope, b"accept") or "")
+        # Watched before it is saved or read: the participants may answer before this goes on.
+        with (
+            self._holding(scope, signup_id) if is_stream else nullcontext(),
+            self._hub.watching(signup_id) as watch,
+        ):
+            begin = await self._register(signup_id, request, language(scope))
+            # Only once it is answered: which mail it is depends on who exists.
+            then = None
+            if begin[-1].is_unconfirmed:
+                then = partial(mail_soon, signup_id, address=sender(scope, signup_id), language=language(scope))
+            # A held stream keeps neither what was typed nor the rows (docs/adr/0023).
+            del request
+            headers = {"Signup-Ticket": issue_ticket(signup_id), "Traceresponse": traceparent(signup_id)}
+            if not is_stream:
+                headers["Location"] = f"/user/signups/{signup_id}"
+                await send_json(
+                    send, HTTPStatus.ACCEPTED, begin[-1].as_wire(with_took=wants_took(scope)), headers=headers
+                )
+                if then is not None:
+                    then()
+                return
+            events = follow(watch, begin, seen=0, with_took=wants_took(scope))
+            if then is not None:
+                events = after_first(events, then)
+            del begin
+            await send_stream(send, receive, events, headers=headers, on_leave=watch.close)
+
+    async def _read_request(self, scope: HTTPScope, receive: ASGIReceiveCallable) -> tuple[UUID, SignUpRequest]:
+        document = read_json(await read_body(scope, receive, limit=BODY_MAX), header(scope, b"content-type") or "")
+        signup_id = read_idempotency_key(key := header(scope, b"idempotency-key"))
+        name_in_log(scope, signup_id)
+        with override(language(scope)):
+            request = read_signup(document)
+        # Before it is counted against a limit, and before it is hashed in vain.
+        if self._hashers.is_full or self._writer.is_full:
+            raise QueueFullError
+        await self._admit(scope, signup_id, request, has_key=key is not None)
+        is_admin = request.role == Role.ADMIN
+        if is_admin and not await self._read(lambda: may_add_admin(scope, user_id=request.user_id)):
+            raise Problem(HTTPStatus.FORBIDDEN, "Only staff may sign up an administrator.")
+        return signup_id, request
+
+    async def _admit(self, scope: HTTPScope, signup_id: UUID, request: SignUpRequest, *, has_key: bool) -> None:
+        """Raises Problem where nobody new is taken, or not so many. Who repeats a sign-up that has begun is no new one:
+        an answer that got lost may be asked for again, though not any number of times."""
+        refusal = _closed()
+        if refusal is None:
+            try:
+                await self._limits.count(address=sender(scope, signup_id), user_id_key=user_id_key(request.user_id))
+            except TooManyError as error:
+                refusal = too_many(error.limit, retry_after=error.retry_after)
+        if refusal is not None and not (has_key and await self._may_repeat(signup_id)):
+            raise refusal
+
+    async def _may_repeat(self, signup_id: UUID) -> bool:
+        return bool(await self._read_states([signup_id])) and await self._limits.count_repetition(signup_id)
+
+    async def _register(self, signup_id: UUID, request: SignUpRequest, tongue: str) -> list[SignUpState]:
+        """The states with which its stream begins, the present one last."""
+        password = await self._hash(lambda: _checked_hash(request, tongue))
+        new = NewSignUp(
+            signup_id=signup_id,
+            user_id=request.user_id,
+            email=request.email,
+            user_name=request.user_name,
+            role=request.role,
+            password=password,
+        )
+        if live.SIGNUP_CONFIRM == "mail":
+            return [await self._keep_unconfirmed(new, request)]
+        registration = await self._writer.register(new)
+        state = registration.state
+        if registration.is_new:
+            # Every light pending before auth's own verdict, which the same transaction decided.
+            return [_begun(state), state]
+        await self._check_repetition(request, registration.signup)
+        return [state]
+
+    async def _keep_unconfirmed(self, new: NewSignUp, request: SignUpRequest) -> SignUpState:
+        kept, is_new = await self._read(lambda: keep(new))
+        if is_new:
+            UNCONFIRMED.labels("begun").inc()
+        else:
+            await self._check_repetition(request, kept)
+        return kept.state
+
+    async def _check_repetition(self, request: SignUpRequest, kept: SignUp | UnconfirmedSignUp) -> None:
+        """Raises Problem 409 unless the request says what the first one with its key said."""
+        if isinstance(kept, SignUp) and not kept.may_be_repeated:
+            raise _expired()
+        if not await self._is_same(request, kept):
+            raise Problem(HTTPStatus.CONFLICT, "This Idempotency-Key belongs to a sign-up with other content.")
+
+    async def _confirm(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        document = read_json(await read_body(scope, receive, limit=BODY_MAX), header(scope, b"content-type") or "")
+        with override(language(scope)):
+            confirmation = read_confirmation(document)
+            await self._check_confirmation(confirmation)
+        registration = await self._writer.confirm(lambda: confirm(confirmation.token))
+        UNCONFIRMED.labels("confirmed").inc()
+        state = registration.state
+        # Wakes whoever watches it, on whatever instance.
+        await self._projection.copy(state)
+        headers = {"Signup-Ticket": issue_ticket(state.signup_id), "Traceresponse": traceparent(state.signup_id)}
+        await send_json(send, HTTPStatus.OK, state.as_wire(with_took=wants_took(scope)), headers=headers)
+
+    async def _check_confirmation(self, confirmation: Confirmation) -> None:
+        """Raises Problem unless the token works and the password is the one that was chosen at its sign-up: whoever
+        reads the mail may not be the one who signed up. No user is looked for."""
+        # Here, where few can wait: a link that was used before needs no turn of the writer's.
+        row = await self._read(lambda: row_of(confirmation.token))
+        if self._hashers.is_full:
+            raise QueueFullError
+        try:
+            await self._limits.count_confirmation(row.id)
+        except TooManyError as error:
+            raise too_many(error.limit, retry_after=error.retry_after) from error
+        if not await self._hash(lambda: check_password(confirmation.password, row.password)):
+            raise wrong_password()
+
+    async def _is_same(self, request: SignUpRequest, signup: SignUp | UnconfirmedSignUp) -> bool:
+        """Whether a repeated request says what the first one said; of the password only its hash is kept."""
+        typed = (user_id_key(request.user_id), request.email, request.user_name, request.role)
+        if typed != (signup.user_id_key, signup.email, signup.user_name, signup.role):
+            return False
+        return await self._hash(lambda: check_password(request.password, signup.password))
+
+    async def _show(self, scope: HTTPScope, send: ASGISendCallable, signup_id: UUID) -> None:
+        state = await self._state(signup_id)
+        await send_json(send, HTTPStatus.OK, state.as_wire(with_took=wants_took(scope)))
+
+    async def _resume(
+        self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable, signup_id: UUID
+    ) -> None:
+        with self._holding(scope, signup_id), self._hub.watching(signup_id) as watch:
+            state = await self._state(signup_id)
+            # A version that the sign-up has not reached can't have been seen.
+            seen = min(last_event_id(scope), state.version)
+            if state.is_complete and seen == state.version:
+                await send_empty(send, HTTPStatus.NO_CONTENT)
+                return
+            if scope["method"] == "HEAD":
+                await send_head_of_stream(send)
+                return
+            events = follow(watch, [state], seen=seen, with_took=wants_took(scope))
+            await send_stream(send, receive, events, on_leave=watch.close)
+
+    def _holding(self, scope: HTTPScope, signup_id: UUID) -> AbstractContextManager[None]:
+        """Counts a held stream. Raises TooManyHeldError. The front's all come from its own address; it counts the
+        sockets that they are for."""
+        is_front = forwarded_address(header(scope, b"signup-address") or "", signup_id) is not None
+        return self._held.one(signup=str(signup_id), address=None if is_front else peer(scope))
+
+    async def _state(self, signup_id: UUID) -> SignUpState:
+        """The projection's copy where it is final, else auth's row: a copy that is not may have missed what followed
+        it. Raises Problem 404."""
+        if (state := await self._projection.read(signup_id)) and state.is_complete:
+            return state
+        states = await self._read_states([signup_id])
+        if signup_id not in states:
+            raise not_found()
+        await self._projection.copy(states[signup_id])
+        return states[signup_id]
+
+    async def _hash(self, work: Callable[[], T]) -> T:
+        with HASHES_WAITING.track_inprogress():
+            try:
+                return await self._hashers.run(work)
+            finally:
+                self._writer.note_hashed()
+
+    async def _read_states(self, signup_ids: Sequence[UUID]) -> dict[UUID, SignUpState]:
+        return await self._read(lambda: read_states(signup_ids))
+
+    async def _read(self, work: Callable[[], T]) -> T:
+        """Runs work on the database in one of this API's own threads. Raises TimeoutError after READ_WITHIN seconds."""
+        async with asyncio.timeout(READ_WITHIN):
+            # Shielded: a thread that hangs counts as taken until it returns, so that the queue keeps its end.
+            return await asyncio.shield(self._readers.run(lambda: _with_connection(work)))
+
+    @cached_property
+    def _held(self) -> HeldConnections:
+        return HeldConnections()
+
+    @cached_property
+    def _readers(self) -> BoundedPool:
+        return BoundedPool(READER_THREADS, limit=READS_MAX, name="signup-reader")
+
+    @cached_property
+    def _limits(self) -> RateLimits:
+        return RateLimits()
+
+    @cached_property
+    def _hashers(self) -> BoundedPool:
+        # As many threads as cores: argon2 releases the GIL and keeps a core busy, so more of them only compete.
+        return BoundedPool(os.cpu_count() or 1, limit=settings.HASH_QUEUE_LIMIT, name="hash")
+
+    @cached_property
+    def _projection(self) -> AsyncProjection:
+        return AsyncProjection()
+
+    @cached_property
+    def _writer(self) -> SignUpWriter:
+        return SignUpWriter(EventProducer(), self._projection, count_coming=lambda: self._hashers.waiting)
+
+    @cached_property
+    def _hub(self) -> StreamHub:
+        return StreamHub(self._projection, self._read_states)
+
+
+def _closed() -> Problem | None:
+    if live.SIGNUP_OPEN:
+        return None
+    return Problem(HTTPStatus.FORBIDDEN, "Nobody new can sign up at the moment.", kind="/problems/closed")
+
+
+def _expired() -> Problem:
+    words = "This Idempotency-Key was used before, and its sign-up is too old to be repeated. Use a new key."
+    return Problem(HTTPStatus.CONFLICT, words, kind="/problems/key-expired")
+
+
+def _begun(state: SignUpState) -> SignUpState:
+    return SignUpState.all_pending(state.signup_id, started_at=state.started_at, services=state.lights)
+
+
+def _with_connection(work: Callable[[], T]) -> T:
+    close_old_connections()
+    try:
+        return work()
+    finally:
+        close_old_connections()
+
+
+def _checked_hash(request: SignUpRequest, tongue: str) -> str:
+    # In a thread of the pool, which knows nothing of the request's language.
+    with override(tongue):
+        check_password_strength(request)
+    return make_password(request.password)

@@ -1,0 +1,213 @@
+"""The held streams of one process, and what wakes them: one subscription to Redis for all of them.
+
+Subscribe first, then read the state: a watch is registered before its first reading, so nothing falls between. A
+wake-up may be lost (Redis away, a reader too slow), so the hub reads the database for everything it holds with every
+heartbeat, after each reconnect, and every second while Redis is away (docs/adr/0010).
+"""
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+from uuid import UUID
+
+from redis.asyncio.client import PubSub
+
+from authsvc.lights import SignUpState
+from authsvc.metrics import REDIS_AWAY
+from authsvc.signups.projection import CHANNEL, AsyncProjection, decode_wake_up
+from livesettings.values import call_on_change, forget, live
+from runtime.redis_clients import ANSWERS_WITHIN, AWAY_PAUSE, REDIS_ERRORS, SETTLES_WITHIN
+
+logger = logging.getLogger(__name__)
+
+READ_CHUNK: Final = 500
+# Seconds without a message after which the hub asks whether the subscription still lives. A frozen Redis keeps its
+# connections open and says nothing.
+PING_AFTER: Final = 0.5
+
+ReadStates = Callable[[Sequence[UUID]], Awaitable[dict[UUID, SignUpState]]]
+
+
+class Watch:
+    """One stream's view of one sign-up: the newest state that reached this process, and a bell.
+
+    The bell is a future, done once it has rung: asyncio.Event and asyncio.timeout would add 8 % to the memory of a held
+    stream (docs/adr/0051).
+    """
+
+    __slots__ = ("_bell", "is_closed", "state")
+
+    def __init__(self) -> None:
+        self.state: SignUpState | None = None
+        self.is_closed = False
+        self._bell: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def offer(self, state: SignUpState) -> None:
+        """Takes the state if it is newer than what is held, or as new and now stalled."""
+        if self.state is None or (state.version, state.is_stalled) > (self.state.version, self.state.is_stalled):
+            self.state = state
+            self.ring()
+
+    def close(self) -> None:
+        """The client has left: its stream must end."""
+        self.is_closed = True
+        self.ring()
+
+    def ring(self) -> None:
+        """Wakes the stream to see what has changed."""
+        if not self._bell.done():
+            self._bell.set_result(None)
+
+    async def wait(self, *, at_most: float) -> None:
+        """Returns when the bell has rung since the last wait, or after `at_most` seconds. For one waiter."""
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(at_most, self.ring)
+        try:
+            await self._bell
+        finally:
+            timer.cancel()
+            self._bell = loop.create_future()
+
+
+class StreamHub:
+    """Watches of one event loop by sign-up. Its background tasks begin with the first watch."""
+
+    def __init__(self, projection: AsyncProjection, read_states: ReadStates) -> None:
+        self._projection = projection
+        self._read_states = read_states
+        self._watches: dict[UUID, set[Watch]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        # None: nobody knows yet.
+        self._is_subscribed: bool | None = None
+        self._settled_at = 0.0
+        self._reread_now = asyncio.Event()
+        self._is_released = False
+
+    @contextmanager
+    def watching(self, signup_id: UUID) -> Iterator[Watch]:
+        """A watch for as long as the block lasts."""
+        self._start()
+        watch = Watch()
+        if self._is_released:
+            watch.close()
+        self._watches.setdefault(signup_id, set()).add(watch)
+        try:
+            yield watch
+        finally:
+            watches = self._watches[signup_id]
+            watches.discard(watch)
+            if not watches:
+                del self._watches[signup_id]
+
+    def release(self) -> None:
+        """Ends the streams that watch, and those to come: the process is to stop, and their clients go on elsewhere."""
+        self._is_released = True
+        for watches in self._watches.values():
+            for watch in watches:
+                watch.close()
+
+    async def close(self) -> None:
+        """Ends the background tasks. What is watched stays as it is."""
+        if self._tasks:
+            forget(self._tell_of_settings)
+        tasks, self._tasks = self._tasks, []
+        while pending := {task for task in tasks if not task.done()}:
+            # Again and again: on Python 3.11 the wait_for inside redis-py can swallow a cancellation.
+            for task in pending:
+                task.cancel()
+            await asyncio.wait(pending, timeout=0.1)
+
+    def deliver(self, states: Sequence[SignUpState]) -> None:
+        """Offers these states to who watches them."""
+        for state in states:
+            for watch in self._watches.get(state.signup_id, ()):
+                watch.offer(state)
+
+    def _start(self) -> None:
+        if not self._tasks:
+            self._loop = asyncio.get_running_loop()
+            call_on_change(self._tell_of_settings)
+            # Contexts of their own: the first request's ends with that request.
+            self._tasks = [
+                asyncio.create_task(self._subscribe(), context=contextvars.Context()),
+                asyncio.create_task(self._reread(), context=contextvars.Context()),
+            ]
+
+    def _tell_of_settings(self) -> None:
+        """Called by the thread that follows the live settings: heartbeat and deadline may be others now."""
+        self._loop.call_soon_threadsafe(self._settings_changed)
+
+    def _settings_changed(self) -> None:
+        self._reread_now.set()
+        for watches in self._watches.values():
+            for watch in watches:
+                watch.ring()
+
+    async def _subscribe(self) -> None:
+        while True:
+            try:
+                await self._listen()
+                reason = "it ended the subscription"
+            except REDIS_ERRORS as error:
+                reason = str(error) or type(error).__name__
+            except Exception as error:
+                logger.exception("the subscription failed; subscribing again")
+                reason = type(error).__name__
+            if self._is_subscribed is not False:
+                logger.warning("Redis is away (%s): streams read the database every second", reason)
+                self._is_subscribed = False
+                REDIS_AWAY.set(1)
+                self._reread_now.set()
+            await asyncio.sleep(AWAY_PAUSE)
+
+    async def _listen(self) -> None:
+        async with self._projection.subscription() as subscription:
+            await subscription.subscribe(CHANNEL)
+            while True:
+                message = await _next_message(subscription)
+                if message["type"] == "subscribe":
+                    # Redis's own word: from here on nothing is missed, and what was is read now.
+                    self._is_subscribed = True
+                    self._settled_at = time.monotonic() + SETTLES_WITHIN
+                    REDIS_AWAY.set(0)
+                    self._reread_now.set()
+                elif message["type"] == "message":
+                    self.deliver(decode_wake_up(message["data"]))
+
+    async def _reread(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(live.STREAM_HEARTBEAT if self._hears_all else AWAY_PAUSE):
+                    await self._reread_now.wait()
+            self._reread_now.clear()
+            try:
+                await self._read_all()
+            except Exception:
+                # The database may be away too; the streams stay and the next round tries again.
+                logger.exception("held streams could not be read again")
+
+    @property
+    def _hears_all(self) -> bool:
+        """Whether every process that changes a light wakes this one."""
+        return bool(self._is_subscribed) and time.monotonic() >= self._settled_at
+
+    async def _read_all(self) -> None:
+        signup_ids = list(self._watches)
+        for start in range(0, len(signup_ids), READ_CHUNK):
+            states = await self._read_states(signup_ids[start : start + READ_CHUNK])
+            self.deliver(list(states.values()))
+
+
+async def _next_message(subscription: PubSub) -> Any:
+    """The next message. Raises TimeoutError where Redis does not even answer a ping."""
+    if message := await subscription.get_message(timeout=PING_AFTER):
+        return message
+    await subscription.ping()
+    if message := await subscription.get_message(timeout=ANSWERS_WITHIN):
+        return message
+    raise TimeoutError("Redis answers no ping")

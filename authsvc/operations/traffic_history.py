@@ -1,0 +1,134 @@
+"""The figures of traffic as the page draws them, and how those of the last minutes become those of the last days: each
+full minute of Redis is added up into a row of auth's database, which stays for KEPT_DAYS (docs/adr/0028)."""
+
+import logging
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import redis
+
+from authsvc.models import TrafficMinute
+from authsvc.signups.traffic_counts import KEPT, LAG, Counts, figures_client, key_of, milliseconds_of
+
+logger = logging.getLogger(__name__)
+
+KEPT_DAYS: Final = 8
+MINUTE: Final = 60
+# Seconds that the figures of a minute may come late.
+GRACE: Final = 5
+PERCENTILES: Final = (50, 95, 99)
+
+
+def merged(many: Iterable[Counts]) -> dict[str, int]:
+    """Figures of a longer time: counts are added up, of lag it is the most."""
+    total: dict[str, int] = Counter()
+    for counts in many:
+        for field, value in counts.items():
+            total[field] = max(total[field], value) if field.startswith(LAG) else total[field] + value
+    return dict(total)
+
+
+def point(at: int, counts: Counts) -> dict[str, Any]:
+    """What is drawn of one step that begins `at` (seconds since 1970). Without figures there is nothing but `t`.
+
+    {"t", "begun", "verdicts": {service: [green, red]}, "lag": {group: messages}, "took": [p50, p95, p99] in ms}
+    """
+    shown: dict[str, Any] = {"t": at}
+    verdicts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    times: dict[int, int] = {}
+    for field, value in counts.items():
+        match field.split(":"):
+            case ["begun"]:
+                shown["begun"] = value
+            case ["verdict", service, status]:
+                verdicts[service][status != "SUCCESS"] += value
+            case ["took", bucket]:
+                times[int(bucket)] = value
+            case ["lag", group]:
+                shown.setdefault("lag", {})[group] = value
+    if verdicts:
+        shown["verdicts"] = verdicts
+    if times:
+        shown["took"] = [percentile(times, percent) for percent in PERCENTILES]
+    return shown
+
+
+def percentile(times: Mapping[int, int], percent: int) -> float:
+    """The time in ms that `percent` of those took at most, from how many are in each bucket."""
+    rank = sum(times.values()) * percent / 100
+    seen = 0
+    for bucket in sorted(times):
+        seen += times[bucket]
+        if seen >= rank:
+            break
+    return round(milliseconds_of(bucket), 1)
+
+
+# --- The last minutes, out of Redis -------------------------------------------------------------------------------
+
+
+def read_seconds(client: redis.Redis, begin: int, end: int) -> list[tuple[int, Counts]]:
+    """The figures of each second from `begin` on and before `end`. Raises redis.RedisError."""
+    seconds = range(begin, end)
+    with client.pipeline(transaction=False) as pipeline:
+        for second in seconds:
+            pipeline.hgetall(key_of(second))
+        answers = pipeline.execute()
+    return [
+        (second, {field: int(value) for field, value in answer.items()})
+        for second, answer in zip(seconds, answers, strict=True)
+    ]
+
+
+# --- The last days, out of the database ---------------------------------------------------------------------------
+
+
+class RollUp:
+    """Adds up each minute that is over. Any number of relays may do it: a minute that is there stays as it is."""
+
+    def __init__(self) -> None:
+        self._redis = figures_client()
+        self._next = 0
+
+    def run(self) -> int:
+        """How many minutes were added up. Raises redis.RedisError, or what the database raises."""
+        end = _minute(int(time.time()) - GRACE)
+        begin = max(self._next or _after_the_newest(), _minute(end - KEPT) + MINUTE)
+        rows = [
+            TrafficMinute(minute=datetime.fromtimestamp(minute, UTC), counts=counts)
+            for minute in range(begin, end, MINUTE)
+            if (counts := merged(counts for _, counts in read_seconds(self._redis, minute, minute + MINUTE)))
+        ]
+        TrafficMinute.objects.bulk_create(rows, ignore_conflicts=True)
+        if rows:
+            oldest = datetime.now(UTC) - timedelta(days=KEPT_DAYS)
+            TrafficMinute.objects.filter(minute__lt=oldest).delete()
+        self._next = max(begin, end)
+        return len(rows)
+
+
+def _after_the_newest() -> int:
+    newest = TrafficMinute.objects.order_by("-minute").values_list("minute", flat=True).first()
+    return int(newest.timestamp()) + MINUTE if newest else 0
+
+
+def _minute(second: int) -> int:
+    return second - second % MINUTE
+
+
+def read_days(*, begin: int, step: int) -> Sequence[dict[str, Any]]:
+    """The points of each `step` seconds from `begin` on, which have figures, in order. One query."""
+    since = datetime.fromtimestamp(begin, UTC)
+    rows = TrafficMinute.objects.filter(minute__gte=since).order_by("minute").values_list("minute", "counts")
+    return [point(at, merged(counts)) for at, counts in _by_step(rows, step)]
+
+
+def _by_step(rows: Iterable[tuple[datetime, Counts]], step: int) -> Iterator[tuple[int, list[Counts]]]:
+    steps: dict[int, list[Counts]] = {}
+    for minute, counts in rows:
+        second = int(minute.timestamp())
+        steps.setdefault(second - second % step, []).append(counts)
+    yield from steps.items()

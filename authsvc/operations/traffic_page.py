@@ -1,0 +1,168 @@
+"""The traffic page, and the stream that its charts are drawn from."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+import redis
+from asgiref.sync import sync_to_async
+from django.contrib import admin
+from django.db import close_old_connections
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from django.views.decorators.http import require_safe
+
+from authsvc.accounts.two_factor.rules import may_administer
+from authsvc.models import TrafficMinute
+from authsvc.operations.traffic_history import MINUTE, point, read_days, read_seconds
+from authsvc.signups.traffic_counts import figures_client
+from runtime.admin_toolkit.page_admin import PageAdmin
+from runtime.errors import is_transient
+
+logger = logging.getLogger(__name__)
+
+# Seconds until a stream ends and the browser opens another, which begins with all that there is.
+STREAM_SECONDS: Final = 600
+# Seconds that are read again with each second of the live stream: what was written late.
+LATE: Final = 3
+
+
+@dataclass(frozen=True)
+class Span:
+    """How far the page looks back: `steps` of `step` seconds each. Steps of a second are live."""
+
+    title: Any
+    unit: Any
+    step: int
+    steps: int
+
+    @property
+    def is_live(self) -> bool:
+        return self.step == 1
+
+    def begin(self, now: float) -> int:
+        """When the first step begins."""
+        return int(now) // self.step * self.step - (self.steps - 1) * self.step
+
+
+SPANS: Final = {
+    "live": Span(gettext_lazy("Last 5 minutes, live"), gettext_lazy("per second"), 1, 300),
+    "day": Span(gettext_lazy("Last 24 hours"), gettext_lazy("per 10 minutes"), 600, 145),
+    "week": Span(gettext_lazy("Last 7 days"), gettext_lazy("per hour"), 3600, 169),
+}
+
+
+@admin.register(TrafficMinute)
+class TrafficAdmin(PageAdmin):
+    def page(self, request: HttpRequest) -> HttpResponse:
+        name = request.GET.get("span", "live")
+        span = SPANS.get(name) or SPANS["live"]
+        context = {"spans": SPANS, "span": span, "chosen": name, "stream": reverse("admin:authsvc_traffic_stream")}
+        return self.render(request, "authsvc/traffic.html", _("Traffic"), context)
+
+    def more_urls(self) -> list[URLPattern]:
+        return [path("stream/", stream, name="authsvc_traffic_stream")]
+
+
+@require_safe
+async def stream(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
+    """Server-sent events: `points` with JSON {step, begin, points}, or `problem` with a sentence.
+
+    Points replace those of the same `t`; the first event has all, later ones what is new. Refused for who may not see
+    the page: a script can't follow a redirect to the login.
+    """
+    user = await request.auser()
+    if not (may_administer(user) and await user.ahas_perm("authsvc.view_trafficminute")):
+        return HttpResponse(_("You may not see this."), status=HTTPStatus.FORBIDDEN, content_type="text/plain")
+    span = SPANS.get(request.GET.get("span", "live"))
+    if span is None:
+        return HttpResponse(_("There is no such span."), status=HTTPStatus.BAD_REQUEST, content_type="text/plain")
+    # A stream lasts long: it must not keep the connection that the user was looked up with.
+    await sync_to_async(close_old_connections)()
+    events = _live(span) if span.is_live else _days(span)
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingHttpResponse(events, content_type="text/event-stream; charset=utf-8", headers=headers)
+
+
+async def _live(span: Span) -> AsyncIterator[bytes]:
+    end = time.monotonic() + STREAM_SECONDS
+    reader = _Reader()
+    read_from: int | None = None
+    try:
+        yield b"retry: 2000\n\n"
+        while time.monotonic() < end:
+            # The present second is still being counted.
+            now = int(time.time())
+            begin = span.begin(now - 1) if read_from is None else read_from
+            try:
+                seconds = await reader.read(begin, now)
+            except (redis.RedisError, OSError) as error:
+                yield _event("problem", _redis_away(error))
+                read_from = None
+            else:
+                yield _points(span, [point(second, counts) for second, counts in seconds], now - 1)
+                read_from = now - LATE
+            await asyncio.sleep(1 - time.time() % 1)
+    finally:
+        await reader.close()
+
+
+async def _days(span: Span) -> AsyncIterator[bytes]:
+    end = time.monotonic() + STREAM_SECONDS
+    steps = span.steps
+    yield b"retry: 5000\n\n"
+    while time.monotonic() < end:
+        now = time.time()
+        begin = int(now) // span.step * span.step - (steps - 1) * span.step
+        try:
+            points = await sync_to_async(_read_days)(begin, span.step)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            logger.warning("the history of traffic can't be read: %s", error)
+            yield _event("problem", _("The database does not answer. The page goes on when it does."))
+        else:
+            yield _points(span, points, now)
+            # From now on the step before, which has got its last minute, and the present one.
+            steps = 2
+        await asyncio.sleep(MINUTE)
+
+
+def _read_days(begin: int, step: int) -> Any:
+    try:
+        return read_days(begin=begin, step=step)
+    finally:
+        close_old_connections()
+
+
+class _Reader:
+    """Reads Redis away from the event loop, with a connection of this stream's own."""
+
+    def __init__(self) -> None:
+        self._redis = figures_client()
+
+    async def read(self, begin: int, end: int) -> Any:
+        return await asyncio.to_thread(read_seconds, self._redis, begin, end)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._redis.close)
+
+
+def _points(span: Span, points: Any, now: float) -> bytes:
+    return _event("points", {"step": span.step, "begin": span.begin(now), "steps": span.steps, "points": points})
+
+
+def _redis_away(error: Exception) -> str:
+    words = _("Redis does not answer (%(error)s). Check that it runs; the page goes on when it does.")
+    return words % {"error": error}
+
+
+def _event(kind: str, data: object) -> bytes:
+    return f"event: {kind}\ndata: {json.dumps(data)}\n\n".encode()

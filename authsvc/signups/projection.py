@@ -1,0 +1,156 @@
+"""The projection: each sign-up's state in Redis, a copy of auth's row, and the wake-up of who watches it.
+
+A copy is written whole and only over an older one, so writers may come in any order and any of them may be repeated.
+Wake-ups are at-most-once and carry the states themselves. Losing either costs time, never truth: a lost copy is
+read from the database again, and every held stream reads the database with its heartbeat. What the traffic page counts
+goes along: each command more would be a way to Redis and back.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import cache
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+import redis.asyncio
+from django.conf import settings
+
+from authsvc.lights import SignUpState
+from authsvc.signups.traffic_counts import KEPT, NOTHING, Counts, present_key
+from runtime.redis_clients import (
+    ANSWERS_WITHIN,
+    REDIS_ERRORS,
+    CircuitBreaker,
+    redis_client,
+    redis_listener,
+    redis_pool,
+)
+
+CHANNEL: Final = "signups"
+CONNECTIONS: Final = 16
+# Completes "Redis is away: " in the log.
+_CONSEQUENCE: Final = "states are read from the database, and traffic is not counted"
+
+# KEYS: the present second's figures, then the copies. ARGV: seconds to live of figures and of copies, the channel and
+# its message, version and copy for each of the copies, then what to count, each a field and a number.
+# A copy is a hash: v is the version, s the state.
+_WRITE_AND_WAKE: Final = """
+local after = 4
+for i = 2, #KEYS do
+  local version, state = ARGV[after + 1], ARGV[after + 2]
+  local held = redis.call('HGET', KEYS[i], 'v')
+  if not held or tonumber(held) < tonumber(version) then
+    redis.call('HSET', KEYS[i], 'v', version, 's', state)
+    redis.call('EXPIRE', KEYS[i], ARGV[2])
+  end
+  after = after + 2
+end
+for i = after + 1, #ARGV, 2 do
+  redis.call('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1])
+end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+if #KEYS > 1 then
+  redis.call('PUBLISH', ARGV[3], ARGV[4])
+end
+"""
+
+_encoder = msgspec.json.Encoder()
+_state_decoder = msgspec.json.Decoder(SignUpState)
+_wake_up_decoder = msgspec.json.Decoder(list[SignUpState])
+
+
+def _key(signup_id: UUID) -> str:
+    return f"signup:{signup_id}"
+
+
+def _script_arguments(states: Sequence[SignUpState], counts: Counts) -> tuple[list[str], list[str | int | bytes]]:
+    keys = [present_key(), *(_key(state.signup_id) for state in states)]
+    arguments: list[str | int | bytes] = [KEPT, settings.PROJECTION_TTL, CHANNEL, _encoder.encode(states)]
+    for state in states:
+        arguments += [state.version, _encoder.encode(state)]
+    for field, count in counts.items():
+        arguments += [field, count]
+    return keys, arguments
+
+
+def decode_wake_up(data: bytes) -> list[SignUpState]:
+    """The states that a message of the channel carries."""
+    return _wake_up_decoder.decode(data)
+
+
+class Projection:
+    """For synchronous roles."""
+
+    def __init__(self) -> None:
+        self._redis = redis_client(ANSWERS_WITHIN)
+        self._script = self._redis.register_script(_WRITE_AND_WAKE)
+        self._breaker = CircuitBreaker(_CONSEQUENCE)
+
+    def write_and_wake(self, states: Sequence[SignUpState], *, counts: Counts = NOTHING) -> None:
+        """Does nothing while Redis is away: the rows are the truth, and held streams read them (docs/adr/0010)."""
+        if not states or self._breaker.is_open:
+            return
+        keys, arguments = _script_arguments(states, counts)
+        try:
+            self._script(keys=keys, args=arguments)
+        except REDIS_ERRORS as error:
+            self._breaker.note_failure(error)
+        else:
+            self._breaker.note_success()
+
+
+@cache
+def projection() -> Projection:
+    """That of this process."""
+    return Projection()
+
+
+class AsyncProjection:
+    """For the event loop."""
+
+    def __init__(self) -> None:
+        self._redis = redis.asyncio.Redis.from_pool(redis_pool(ANSWERS_WITHIN, connections=CONNECTIONS))
+        self._script = self._redis.register_script(_WRITE_AND_WAKE)
+        self._breaker = CircuitBreaker(_CONSEQUENCE)
+
+    async def close(self) -> None:
+        """Ends the connections."""
+        await self._redis.aclose()
+
+    async def copy(self, state: SignUpState) -> None:
+        """Writes the copy and wakes; where Redis is away auth's row is enough."""
+        await self._write([state], NOTHING)
+
+    async def count(self, counts: Counts) -> None:
+        """Counts these for the traffic page; where Redis is away they are not counted."""
+        await self._write([], counts)
+
+    async def _write(self, states: Sequence[SignUpState], counts: Counts) -> None:
+        keys, arguments = _script_arguments(states, counts)
+        await self._ask(lambda: self._script(keys=keys, args=arguments))
+
+    async def read(self, signup_id: UUID) -> SignUpState | None:
+        """The copy; None where it is lost or Redis is away."""
+        copy = await self._ask(lambda: self._redis.hget(_key(signup_id), "s"))
+        return _state_decoder.decode(copy) if copy else None
+
+    async def _ask(self, question: Callable[[], Awaitable[Any]]) -> Any:
+        """Redis's answer; None where it is away."""
+        if self._breaker.is_open:
+            return None
+        try:
+            answer = await question()
+        except REDIS_ERRORS as error:
+            self._breaker.note_failure(error)
+            return None
+        self._breaker.note_success()
+        return answer
+
+    @asynccontextmanager
+    async def subscription(self) -> AsyncIterator[redis.asyncio.client.PubSub]:
+        """A subscriber of its own connection, which waits without a time limit."""
+        client = redis_listener(ANSWERS_WITHIN)
+        # Both: a subscriber that is cancelled while it connects leaves its connection to the client.
+        async with client, client.pubsub() as subscriber:
+            yield subscriber

@@ -1,0 +1,180 @@
+"""Registering users: each function is one transaction on auth's database, and none calls the network."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db.models import Q
+from django.utils import timezone
+
+from authsvc.identity import user_id_key
+from authsvc.lights import AUTH, SignUpState, Status, Verdict
+from authsvc.models import DATABASE, SignUp, User
+from authsvc.signups.outbox import pause_after
+from runtime.database.bulk_sql import insert, insert_new_with
+from runtime.database.transactions import atomically, unless_crossed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSignUp:
+    """A checked request to sign up: normalised fields, the password already hashed."""
+
+    signup_id: UUID
+    user_id: str
+    email: str
+    user_name: str
+    role: str
+    # A hash, and no part of what a log or a traceback shows.
+    password: str = field(repr=False)
+
+    def columns(self) -> dict[str, Any]:
+        """The columns that SignUp and UnconfirmedSignUp have in common, but for the times."""
+        return {
+            "id": self.signup_id,
+            "user_id": self.user_id,
+            "user_id_key": user_id_key(self.user_id),
+            "email": self.email,
+            "user_name": self.user_name,
+            "role": self.role,
+            "password": self.password,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What became of a NewSignUp. `record` is the user that the event carries, None where `signup` was there before."""
+
+    signup: SignUp
+    state: SignUpState
+    record: User | None
+
+    @property
+    def is_new(self) -> bool:
+        return self.record is not None
+
+
+class KeyTakenError(Exception):
+    """The id of a sign-up that made a user, or of a user made otherwise, and there is no such sign-up (any more): no
+    other sign-up may have it, or it would count as the one that made that user."""
+
+
+def register_strangers(batch: Sequence[NewSignUp]) -> list[Registration | None]:
+    """Optimistically assume every user is new: save those that conflict with nothing, with their sign-ups, and return
+    None for the others and for a whole batch that another writer crossed. The caller passes these to
+    register_users(). Raises django.db.OperationalError while the database is unavailable.
+    """
+    users = [_new_user(new) for new in batch]
+    if not _are_distinct(users):
+        return [None] * len(batch)
+    now = timezone.now()
+    registrations = [
+        _new_registration(new, user, Verdict(AUTH, Status.SUCCESS), now) for new, user in zip(batch, users, strict=True)
+    ]
+    signups = [each.signup for each in registrations]
+    nobody: list[User] = []
+    saved = unless_crossed(
+        lambda: insert_new_with(_in_order(users), signups, key="owner_signup_id", using=DATABASE),
+        otherwise=nobody,
+        using=DATABASE,
+    )
+    taken = {user.owner_signup_id for user in saved}
+    return [each if each.signup.id in taken else None for each in registrations]
+
+
+def register_users(batch: Sequence[NewSignUp]) -> list[Registration | KeyTakenError]:
+    """Saves the users and their sign-ups, all in one transaction; an answer for each, in the batch's order, which is an
+    error where nothing is saved.
+
+    A userId or email that auth has already refuses the sign-up, which is saved all the same and carries the stored
+    record: the one that holds the userId, else the one that holds the email. A signup_id that is there already is
+    not saved again. Raises TransientError or django.db.OperationalError when the database can't now.
+    """
+    return atomically(lambda: register_within(batch), using=DATABASE)
+
+
+def _in_order(users: Sequence[User]) -> list[User]:
+    """One for every writer, so that two batches mostly wait for each other rather than deadlock."""
+    return sorted(users, key=lambda user: user.user_id_key)
+
+
+def _are_distinct(users: Sequence[User]) -> bool:
+    """Whether no two of them are the same to the database."""
+    return all(
+        len({getattr(user, name) for user in users}) == len(users)
+        for name in ("owner_signup_id", "user_id_key", "email")
+    )
+
+
+def register_within(batch: Sequence[NewSignUp]) -> list[Registration | KeyTakenError]:
+    """register_users() inside the caller's transaction, which is to be run again where another writer crosses it."""
+    now = timezone.now()
+    keys = {new: user_id_key(new.user_id) for new in batch}
+    held = User.objects.filter(
+        Q(user_id_key__in=set(keys.values()))
+        | Q(email__in={new.email for new in batch})
+        | Q(owner_signup_id__in={new.signup_id for new in batch})
+    )
+    by_user_id, by_email, owners = {}, {}, set()
+    for user in held:
+        by_user_id[user.user_id_key] = by_email[user.email] = user
+        owners.add(user.owner_signup_id)
+    # After the users: another instance may commit the same sign-up between the two queries. In the other order its user
+    # would be found without it, and a retry refused.
+    signups = SignUp.objects.in_bulk([new.signup_id for new in batch])
+
+    new_users: list[User] = []
+    registrations: list[Registration | KeyTakenError] = []
+    for new in batch:
+        if earlier := signups.get(new.signup_id):
+            registrations.append(Registration(earlier, earlier.state, None))
+            continue
+        if new.signup_id in owners:
+            registrations.append(KeyTakenError())
+            continue
+        key = keys[new]
+        if record := by_user_id.get(key):
+            verdict = Verdict(AUTH, Status.FAIL, "duplicate: userId")
+        elif record := by_email.get(new.email):
+            verdict = Verdict(AUTH, Status.FAIL, "duplicate: email")
+        else:
+            verdict = Verdict(AUTH, Status.SUCCESS)
+            record = _new_user(new)
+            new_users.append(record)
+            by_user_id[key] = by_email[new.email] = record
+        registration = _new_registration(new, record, verdict, now)
+        signups[new.signup_id] = registration.signup
+        registrations.append(registration)
+    insert(_in_order(new_users), using=DATABASE)
+    saved = [each.signup for each in registrations if isinstance(each, Registration) and each.is_new]
+    insert(saved, using=DATABASE)
+    return registrations
+
+
+def _new_user(new: NewSignUp) -> User:
+    user = User(
+        user_id=new.user_id,
+        email=new.email,
+        user_name=new.user_name,
+        role=new.role,
+        owner_signup_id=new.signup_id,
+        password=new.password,
+    )
+    user.normalize()
+    return user
+
+
+def _new_registration(new: NewSignUp, record: User, verdict: Verdict, now: datetime) -> Registration:
+    signup = SignUp(
+        **new.columns(),
+        owner_signup_id=record.owner_signup_id,
+        created_at=now,
+        attempts=1,
+        next_due_at=now + pause_after(1),
+    )
+    begun = SignUpState.all_pending(new.signup_id, started_at=now, services=settings.SIGNUP_SERVICES)
+    state = begun.decided([verdict], at=now)
+    signup.take(state, at=now)
+    return Registration(signup, state, record)

@@ -1,0 +1,124 @@
+"""Replay: auth's present records are published again for chosen sign-ups, which heals a participant that lost them."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from django.db.models import QuerySet
+
+from authsvc.models import SignUp
+from authsvc.signups.events import new_user_requested
+from authsvc.signups.outbox import ask_again, ask_also, records_of
+from authsvc.signups.projection import projection
+from eventbus.errors import DeliveryError
+from eventbus.producer import Delivery, EventProducer
+from runtime.tracing import log_traces
+
+logger = logging.getLogger(__name__)
+
+# Sign-ups that are read, and whose events are sent, at a time.
+PAGE: Final = 1000
+ACKNOWLEDGED_WITHIN: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayCounts:
+    """How many sign-ups were sent (acknowledged by Kafka), skipped (nothing to send) and could not be sent."""
+
+    sent: int = 0
+    skipped: int = 0
+    failed: int = 0
+
+    def __add__(self, other: "ReplayCounts") -> "ReplayCounts":
+        return ReplayCounts(self.sent + other.sent, self.skipped + other.skipped, self.failed + other.failed)
+
+
+class _Chosen(NamedTuple):
+    """What is read of a sign-up."""
+
+    id: UUID
+    owner_signup_id: UUID
+    attempts: int
+    pending_count: int
+
+
+def replay(
+    signups: QuerySet[SignUp], *, producer: EventProducer | None, service: str | None = None
+) -> Iterator[ReplayCounts]:
+    """Publishes the events of `signups` again, to `service` alone or to every participant; yields the counts of each
+    page. A million of them need the memory of two pages: one is read while Kafka acknowledges the one before.
+
+    A sign-up is skipped where auth's record is gone. One that is incomplete gets all its tries again, one that never
+    asked `service` gets its light; a decided light stays as it is. Without a producer nothing is sent or changed: a
+    dry run.
+    """
+    before = None
+    for page in _pages(signups):
+        begun = _begin(page, producer, service)
+        if before is not None:
+            yield before.finish()
+        before = begun
+    if before is not None:
+        yield before.finish()
+
+
+def _pages(signups: QuerySet[SignUp]) -> Iterator[Sequence[_Chosen]]:
+    rest = signups = signups.order_by("id")
+    while page := [_Chosen._make(row) for row in rest.values_list(*_Chosen._fields)[:PAGE]]:
+        yield page
+        rest = signups.filter(id__gt=page[-1].id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A page whose events are on their way; in a dry run they are not."""
+
+    chosen: int
+    skipped: int
+    delivery: Delivery | None
+
+    def finish(self) -> ReplayCounts:
+        """Waits until Kafka has acknowledged them."""
+        failed = 0
+        try:
+            if self.delivery is not None:
+                self.delivery.wait()
+        except DeliveryError as error:
+            failed = len(error.failed)
+        return ReplayCounts(sent=self.chosen - failed, skipped=self.skipped, failed=failed)
+
+
+def _begin(page: Sequence[_Chosen], producer: EventProducer | None, service: str | None) -> _Begun:
+    records = records_of({each.owner_signup_id for each in page})
+    chosen = [each for each in page if each.owner_signup_id in records]
+    delivery = None
+    if producer is not None:
+        # Before it is sent: what is sent now may be lost like any other event.
+        renewed = _renew(chosen, service)
+        events = [
+            new_user_requested(
+                records[each.owner_signup_id],
+                signup_id=each.id,
+                attempt=1 if each.id in renewed else each.attempts,
+                services=[service] if service else None,
+            )
+            for each in chosen
+        ]
+        log_traces(logger, "sign-ups replayed: %d", [each.id for each in chosen])
+        delivery = producer.begin_all(events, timeout=ACKNOWLEDGED_WITHIN)
+    return _Begun(len(chosen), len(page) - len(chosen), delivery)
+
+
+def _renew(chosen: Sequence[_Chosen], service: str | None) -> set[UUID]:
+    """Gives those that wait for an answer, `service`'s included, all their tries again; which they are."""
+    incomplete = {each.id for each in chosen if each.pending_count}
+    if incomplete:
+        ask_again(incomplete)
+    if service is None:
+        return incomplete
+    states = ask_also([each.id for each in chosen], service=service)
+    # A light that was added takes the finality from a copy that was complete.
+    projection().write_and_wake(states)
+    return incomplete | {state.signup_id for state in states}

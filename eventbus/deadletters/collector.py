@@ -1,0 +1,143 @@
+"""Brings dead letters from their topics into the table."""
+
+import logging
+import math
+import threading
+import time
+from typing import Final
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from django.db import close_old_connections
+
+from eventbus.clients import client_config, prefixed
+from eventbus.consumer import JOINS_ANEW_AFTER
+from eventbus.deadletters.letters import CHUNK, Origins, keep
+from eventbus.errors import is_fatal
+from eventbus.incoming import as_incoming, is_error_report
+from eventbus.message_traces import traces_of
+from eventbus.messages import Incoming
+from eventbus.metrics import DEAD_LETTERS_WAITING
+from eventbus.models import DeadLetter
+from runtime.backoff import growing_pauses
+from runtime.errors import is_transient
+from runtime.processes.health import Heartbeat
+
+logger = logging.getLogger(__name__)
+
+GROUP: Final = "dead-letters"
+# Seconds that a letter is waited for; a stop request waits as long.
+POLL: Final = 0.5
+# Seconds before letters that could not be kept are tried again: at first, and the most.
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 5.0
+# Seconds between two counts of the letters that wait.
+COUNTED_EVERY: Final = 5.0
+
+
+class DeadLetterCollector:
+    """Reads all dead-letter topics as one group and keeps what they hold.
+
+    A letter that was read is known by its place and kept once, so this needs nothing of what BatchConsumer does about
+    being evicted in the middle of a batch: whoever reads it again changes nothing. It puts nothing aside either: what
+    can't be kept stays in its topic, and the process says so and ends.
+    """
+
+    def __init__(self, origins: Origins, *, heartbeat: Heartbeat | None = None) -> None:
+        self._origins = origins
+        self._heartbeat = heartbeat or Heartbeat()
+        self._count_from = 0.0
+        self._joins_anew_at = math.inf
+        self._consumer = Consumer(
+            client_config(
+                {
+                    "group.id": prefixed(GROUP),
+                    "auto.offset.reset": "earliest",
+                    "session.timeout.ms": 6000,
+                    "enable.auto.commit": False,
+                    # A topic that a cluster's brokers did not all know when this began is seen so soon after.
+                    "topic.metadata.refresh.interval.ms": 10_000,
+                }
+            )
+        )
+
+    def run(self, stop: threading.Event) -> None:
+        """Collects until `stop` is set, then leaves the group, within 5 s."""
+        self._join()
+        try:
+            while not stop.is_set():
+                self._heartbeat.beat()
+                if time.monotonic() > self._joins_anew_at:
+                    logger.warning("Kafka has said nothing of partitions for %.0f s: joining anew", JOINS_ANEW_AFTER)
+                    self._consumer.unsubscribe()
+                    self._join()
+                letters = self._next()
+                if letters and self._keep(letters, stop):
+                    self._commit()
+                self._count_waiting()
+        finally:
+            self._consumer.close()
+
+    def _join(self) -> None:
+        self._joins_anew_at = time.monotonic() + JOINS_ANEW_AFTER
+        topics = [prefixed(topic) for topic in self._origins]
+        self._consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke)
+
+    def _on_revoke(self, _consumer: Consumer, _partitions: list[TopicPartition]) -> None:
+        self._joins_anew_at = time.monotonic() + JOINS_ANEW_AFTER
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._joins_anew_at = math.inf
+        consumer.assign(partitions)
+        self._heartbeat.ready()
+
+    def _next(self) -> list[Incoming]:
+        first = self._consumer.poll(POLL)
+        if first is None:
+            return []
+        messages = [first, *self._consumer.consume(CHUNK - 1, 0)]
+        return [as_incoming(message) for message in messages if not is_error_report(message)]
+
+    def _keep(self, letters: list[Incoming], stop: threading.Event) -> bool:
+        """Keeps them, for as long as it takes; False when it was given up because of `stop`.
+
+        Without polls meanwhile: a group that takes this member for dead gives the letters to another, or to it again.
+        """
+        for pause in growing_pauses(first=FIRST_PAUSE, most=LONGEST_PAUSE):
+            self._heartbeat.beat()
+            close_old_connections()
+            try:
+                keep(letters, self._origins)
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                logger.warning("%d dead letters can't be kept now: %s", len(letters), " ".join(str(error).split()))
+            else:
+                logger.info("kept %d dead letters", len(letters), extra=traces_of(letters))
+                return True
+            finally:
+                close_old_connections()
+            if stop.wait(pause):
+                break
+        return False
+
+    def _count_waiting(self) -> None:
+        if time.monotonic() < self._count_from:
+            return
+        self._count_from = time.monotonic() + COUNTED_EVERY
+        waiting = math.nan
+        try:
+            waiting = DeadLetter.objects.filter(state=DeadLetter.State.WAITING).count()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+        finally:
+            DEAD_LETTERS_WAITING.set(waiting)
+            close_old_connections()
+
+    def _commit(self) -> None:
+        try:
+            self._consumer.commit(asynchronous=False)
+        except KafkaException as error:
+            if is_fatal(error.args[0]):
+                raise
+            logger.warning("the place was not noted, so letters will be read again: %s", error.args[0].str())

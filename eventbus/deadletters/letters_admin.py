@@ -1,0 +1,262 @@
+"""Dead letters for the administrator: seen by who may view them, replayed and discarded by who may handle them."""
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, ClassVar, Final, cast
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ActionForm
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.db.models import Count, Q, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+
+from eventbus.deadletters.letters import IN_THE_ADMIN, Outcome, discard, replay
+from eventbus.errors import DeliveryError
+from eventbus.models import DeadLetter
+from eventbus.producer import EventProducer
+from runtime.admin_toolkit.action_admin import ActsAdmin
+
+# Characters of a value that its page shows; `manage.py dead_letters show` shows all.
+VALUE_SHOWN: Final = 20_000
+# Characters of an error in the list.
+ERROR_SHOWN: Final = 80
+# Values that a filter offers, the most frequent first.
+VALUES_SHOWN: Final = 30
+# Refusals that are shown one by one.
+MOST_SHOWN: Final = 10
+
+
+class ActForm(ActionForm):
+    """What stands beside the choice of an action."""
+
+    reason = forms.CharField(required=False, label=_("Reason:"), max_length=1000)
+    again = forms.BooleanField(required=False, label=_("Also what was replayed or discarded before"))
+
+
+class CountedFilter(admin.SimpleListFilter):
+    """The values of one column, with how many letters have each. One query counts for all of these filters, where
+    Django's own take two each."""
+
+    column: ClassVar[str]
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        counts = Counter[str]()
+        for row in _counted(request):
+            counts[row[self.column]] += row["letters"]
+        return [(value, f"{shown} ({counts[value]})") for value, shown in self.values(counts)]
+
+    def values(self, counts: Counter[str]) -> list[tuple[str, Any]]:
+        return [(value, value) for value, _count in counts.most_common(VALUES_SHOWN)]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> QuerySet[DeadLetter]:
+        return queryset.filter(**{self.column: self.value()}) if self.value() is not None else queryset
+
+
+class StateFilter(CountedFilter):
+    title = _("state")
+    column, parameter_name = "state", "state__exact"
+
+    def values(self, counts: Counter[str]) -> list[tuple[str, Any]]:
+        return list(DeadLetter.State.choices)
+
+
+class GroupFilter(CountedFilter):
+    title = _("group")
+    column = parameter_name = "group"
+
+
+class TopicFilter(CountedFilter):
+    title = _("topic")
+    column = parameter_name = "topic"
+
+
+class ErrorFilter(CountedFilter):
+    title = _("error")
+    column = parameter_name = "error"
+
+
+def _counted(request: HttpRequest) -> list[dict[str, Any]]:
+    """The letters of each state, group, topic and error, counted once in a request."""
+    if not hasattr(request, "counted_letters"):
+        columns = DeadLetter.objects.order_by().values("state", "group", "topic", "error")
+        vars(request)["counted_letters"] = list(columns.annotate(letters=Count("pk")))
+    counted: list[dict[str, Any]] = vars(request)["counted_letters"]
+    return counted
+
+
+@admin.register(DeadLetter)
+class DeadLetterAdmin(ActsAdmin):
+    list_display = ("id", "put_aside", "state", "group", "error_begins", "key_shown", "original_place")
+    list_display_links = ("id", "error_begins")
+    list_filter = (StateFilter, GroupFilter, ErrorFilter, TopicFilter, "put_aside_at")
+    show_facets = admin.ShowFacets.NEVER
+    show_full_result_count = False
+    search_fields = ("message", "error")
+    search_help_text = _("A whole key, which is a user ID, or part of the error.")
+    ordering = ("-id",)
+    list_per_page = 50
+    actions = ("replay_chosen", "discard_chosen")
+    action_form = ActForm
+    change_form_template = "eventbus/dead_letter.html"
+    fieldsets = (
+        (None, {"fields": ("state", "put_aside", "group", "error", "message_shown", "acts_shown")}),
+        (_("Origin"), {"fields": ("original_place", "sent", "letter_place", "key_shown", "headers_shown", "cut")}),
+        (_("Value"), {"fields": ("value_shown",)}),
+    )
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: DeadLetter | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: DeadLetter | None = None) -> bool:
+        return False
+
+    def has_handle_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("eventbus.handle_deadletter")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[DeadLetter]:
+        # A page of the list would read 50 MB otherwise.
+        return super().get_queryset(request).defer("value", "headers")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[DeadLetter], search_term: str
+    ) -> tuple[QuerySet[DeadLetter], bool]:
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        of_error = Q(message__icontains=term) | Q(error__icontains=term)
+        return queryset.filter(Q(key=term.encode()) | of_error), False
+
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The acts, by whatever way they were done, stand on the letter's own page."""
+        return HttpResponseRedirect(reverse("admin:eventbus_deadletter_change", args=[object_id]))
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        may_handle = {"may_handle": self.has_handle_permission(request)}
+        return super().change_view(request, object_id, form_url, {**(extra_context or {}), **may_handle})
+
+    # --- What is shown ------------------------------------------------------------------------------------------
+
+    @admin.display(description=_("message"), ordering="topic")
+    def original_place(self, letter: DeadLetter) -> str:
+        return letter.place
+
+    @admin.display(description=_("in the dead-letter topic"))
+    def letter_place(self, letter: DeadLetter) -> str:
+        return letter.letter_place
+
+    @admin.display(description=_("key"), empty_value="–")
+    def key_shown(self, letter: DeadLetter) -> str | None:
+        return None if letter.key is None else letter.key_text
+
+    @admin.display(description=_("error"), ordering="error")
+    def error_begins(self, letter: DeadLetter) -> str:
+        return letter.error_line[:ERROR_SHOWN]
+
+    @admin.display(description=_("put aside"), ordering="put_aside_at")
+    def put_aside(self, letter: DeadLetter) -> str:
+        return to_the_second(letter.put_aside_at)
+
+    @admin.display(description=_("sent"))
+    def sent(self, letter: DeadLetter) -> str | None:
+        return to_the_second(letter.sent_at) if letter.sent_at else None
+
+    @admin.display(description=_("what the error said"))
+    def message_shown(self, letter: DeadLetter) -> SafeString:
+        return format_html("<pre>{}</pre>", letter.message)
+
+    @admin.display(description=_("headers"))
+    def headers_shown(self, letter: DeadLetter) -> SafeString:
+        return format_html("<pre>{}</pre>", "\n".join(f"{name}: {value}" for name, value in letter.header_texts))
+
+    @admin.display(description=_("value"))
+    def value_shown(self, letter: DeadLetter) -> SafeString | str:
+        if letter.value is None:
+            return str(_("The message has no value."))
+        text = letter.value_text
+        note = ""
+        if len(text) > VALUE_SHOWN:
+            note = _("This is its beginning; manage.py dead_letters show %(id)d shows all.") % {"id": letter.pk}
+        return format_html("<pre>{}</pre>{}", text[:VALUE_SHOWN], note)
+
+    @admin.display(description=_("what was done"))
+    def acts_shown(self, letter: DeadLetter) -> SafeString | str:
+        rows = [(to_the_second(act.at), act.get_act_display(), act.by, act.reason) for act in letter.acts.all()]
+        if not rows:
+            return str(_("Nothing yet."))
+        return format_html(
+            "<table><tbody>{}</tbody></table>",
+            format_html_join("", "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>", rows),
+        )
+
+    # --- Acts ---------------------------------------------------------------------------------------------------
+
+    @admin.action(description=_("Replay: send it again"), permissions=["handle"])
+    def replay_chosen(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> None:
+        producer = EventProducer()
+        try:
+            outcomes = replay(ids_of(queryset), by=_who(request), producer=producer, **_wish(request))
+            done = self._tell_refused(request, outcomes, str(_("Replayed")))
+        finally:
+            producer.close(timeout=5)
+        self.message_user(request, ngettext("%d message sent again.", "%d messages sent again.", done) % done)
+
+    @admin.action(description=_("Discard, with a reason"), permissions=["handle"])
+    def discard_chosen(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> None:
+        wish = _wish(request)
+        if not wish["reason"]:
+            self.message_user(request, _("Say why: a letter is discarded with a reason."), messages.ERROR)
+            return
+        done = self._tell_refused(request, discard(ids_of(queryset), by=_who(request), **wish), str(_("Discarded")))
+        self.message_user(request, ngettext("%d letter discarded.", "%d letters discarded.", done) % done)
+
+    def _tell_refused(self, request: HttpRequest, outcomes: Iterator[Outcome], act: str) -> int:
+        """Tells of what was refused, and logs what was done; how many that were."""
+        done, refused = [], []
+        try:
+            for outcome in outcomes:
+                if outcome.refusal:
+                    refused.append(f"{outcome.letter_id}: {outcome.refusal}")
+                else:
+                    done.append(outcome.letter_id)
+        except DeliveryError as error:
+            text = _("Kafka did not take every message; the letters that are left still wait. %(error)s")
+            self.message_user(request, text % {"error": error}, messages.ERROR)
+        for line in refused[:MOST_SHOWN]:
+            self.message_user(request, line, messages.WARNING)
+        if (more := len(refused) - MOST_SHOWN) > 0:
+            self.message_user(request, _("%(more)d more were refused.") % {"more": more}, messages.WARNING)
+        # Its acts are the letter's audit; this is for who looks at what an administrator did.
+        letters = DeadLetter.objects.filter(pk__in=done).defer("value", "headers")
+        LogEntry.objects.log_actions(cast(int, request.user.pk), letters, CHANGE, act)
+        return len(done)
+
+
+def to_the_second(at: datetime) -> str:
+    return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}"
+
+
+def ids_of(queryset: QuerySet[DeadLetter]) -> list[int]:
+    return list(queryset.order_by("pk").values_list("pk", flat=True))
+
+
+def _who(request: HttpRequest) -> str:
+    return request.user.get_username() + IN_THE_ADMIN
+
+
+def _wish(request: HttpRequest) -> dict[str, Any]:
+    return {"reason": request.POST.get("reason", "").strip()[:1000], "again": bool(request.POST.get("again"))}

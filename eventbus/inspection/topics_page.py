@@ -1,0 +1,193 @@
+"""The topics page: what is in Kafka, to be looked at. Nothing on it can change anything."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from typing import Any, Final
+
+from confluent_kafka import KafkaException
+from django import forms
+from django.conf import settings
+from django.contrib import admin
+from django.core.exceptions import ImproperlyConfigured
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import URLPattern, path
+from django.utils import timezone
+from django.utils.decorators import method_decorator
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+from django.views.decorators.http import require_safe
+
+from eventbus.inspection.groups import Group, can_list_groups, read_groups
+from eventbus.inspection.inspector import Inspector, NoSuchTopicError, Reading, Topic
+from eventbus.messages import Incoming, moment_of
+from eventbus.models import Topic as TopicsPage
+from eventbus.models import readable, readable_json
+from runtime.admin_toolkit.page_admin import PageAdmin
+
+# Characters of a value that are shown, and in the line that stands for it.
+VALUE_SHOWN: Final = 20_000
+BEGINNING_SHOWN: Final = 120
+# Bytes of a value that is shown as JSON with indents; of a longer one the beginning is shown as it came.
+INDENTED_MAX: Final = 64 * 1024
+# Messages on a page: how many may be asked for, and how many there are unless asked.
+LIMITS: Final = (10, 50, 100)
+LIMIT: Final = 50
+
+
+class MessagesForm(forms.Form):
+    """Which messages of a topic: from an offset on, or by key and time; without anything the newest, the last first."""
+
+    partition = forms.TypedChoiceField(label=_("Partition"), required=False, coerce=int, empty_value=None)
+    offset = forms.IntegerField(label=_("From offset"), required=False, min_value=0, max_value=2**63 - 1)
+    key = forms.CharField(label=_("Key"), required=False, strip=False, max_length=1000)
+    since = forms.DateTimeField(
+        label=_("From time"),
+        required=False,
+        widget=forms.DateTimeInput(attrs={"type": "datetime-local", "step": 1}, format="%Y-%m-%dT%H:%M:%S"),
+    )
+    limit = forms.TypedChoiceField(
+        label=_("At most"), required=False, coerce=int, choices=[(each, str(each)) for each in LIMITS]
+    )
+
+    def __init__(self, data: Any, *, topic: Topic) -> None:
+        super().__init__({"limit": LIMIT} | data.dict(), use_required_attribute=False)
+        numbers = [(each.number, str(each.number)) for each in topic.partitions]
+        self.fields["partition"].choices = [("", _("any")), *numbers]  # type: ignore[attr-defined]
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        if cleaned.get("offset") is not None:
+            if cleaned.get("partition") is None:
+                self.add_error("partition", _("Choose the partition that the offset is of."))
+            if cleaned.get("key") or cleaned.get("since"):
+                self.add_error("offset", _("An offset goes alone: leave key and time empty, or the offset."))
+        return cleaned
+
+    def read(self, inspector: Inspector, topic: str) -> Reading:
+        """What the fields ask for. Raises KafkaException."""
+        wish = self.cleaned_data
+        where = {"partition": wish["partition"], "limit": wish["limit"] or LIMIT}
+        if wish["offset"] is not None:
+            return inspector.from_offset(topic, offset=wish["offset"], **where)
+        if wish["key"]:
+            return inspector.messages_about(topic, key=wish["key"], since=wish["since"], **where)
+        if wish["since"]:
+            return inspector.from_time(topic, since=wish["since"], **where)
+        newest = inspector.newest(topic, **where)
+        return replace(newest, messages=newest.messages[::-1])
+
+
+@dataclass(frozen=True)
+class ShownMessage:
+    """A message as its page shows it; the template escapes all of it."""
+
+    message: Incoming
+
+    @property
+    def at(self) -> str:
+        """Its time to the millisecond, in TIME_ZONE; the bare number where no calendar has it, empty without one."""
+        milliseconds = self.message.timestamp_ms
+        if milliseconds is None:
+            return ""
+        if (at := moment_of(milliseconds)) is None:
+            return f"{milliseconds} ms"
+        return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}.{milliseconds % 1000:03}"
+
+    @property
+    def key(self) -> str | None:
+        return None if self.message.key is None else readable(self.message.key)
+
+    @property
+    def headers(self) -> list[tuple[str, str | None]]:
+        return [(name, None if value is None else readable(value)) for name, value in self.message.headers]
+
+    @property
+    def beginning(self) -> str:
+        return " ".join(readable((self.message.value or b"")[: 4 * BEGINNING_SHOWN]).split())[:BEGINNING_SHOWN]
+
+    @property
+    def value(self) -> str | None:
+        """JSON with indents; anything else as it is, and only its beginning where it is long."""
+        if self.message.value is None:
+            return None
+        if self.size > INDENTED_MAX:
+            return readable(self.message.value[: 4 * VALUE_SHOWN])[:VALUE_SHOWN]
+        return readable_json(self.message.value)[:VALUE_SHOWN]
+
+    @property
+    def size(self) -> int:
+        return len(self.message.value or b"")
+
+    @property
+    def is_cut(self) -> bool:
+        return len(self.value or "") >= VALUE_SHOWN
+
+
+@admin.register(TopicsPage)
+class TopicsAdmin(PageAdmin):
+    def page(self, request: HttpRequest) -> HttpResponse:
+        def show(inspector: Inspector) -> HttpResponse:
+            topics = inspector.topics()
+            groups = read_groups(topics)
+            context = {"topics": topics, "groups": groups, "can_list_groups": can_list_groups()}
+            return self.render(request, "eventbus/topics.html", gettext("Topics"), context)
+
+        return self._looking_into_kafka(request, show)
+
+    def more_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.topic_view)
+        return [path("<str:name>/", view, name="eventbus_topic_messages")]
+
+    @method_decorator(require_safe)
+    def topic_view(self, request: HttpRequest, name: str) -> HttpResponse:
+        """One topic: its partitions, who reads it, and the messages that are asked for."""
+        self.refuse_strangers(request)
+
+        def show(inspector: Inspector) -> HttpResponse:
+            topic = inspector.topic(name)
+            form = MessagesForm(request.GET, topic=topic)
+            reading = form.read(inspector, name) if form.is_valid() else None
+            context = {
+                "topic": topic,
+                "form": form,
+                "reading": reading,
+                "messages_shown": [ShownMessage(each) for each in reading.messages] if reading else [],
+                "next_offset": _next_offset(form, reading),
+                "readers": _readers(read_groups([topic]), topic),
+                "can_list_groups": can_list_groups(),
+                "time_zone": settings.TIME_ZONE,
+            }
+            status = HTTPStatus.OK if reading else HTTPStatus.BAD_REQUEST
+            return self.render(request, "eventbus/topic.html", name, context, status=status)
+
+        return self._looking_into_kafka(request, show)
+
+    def _looking_into_kafka(self, request: HttpRequest, show: Callable[[Inspector], HttpResponse]) -> HttpResponse:
+        """What `show` gives; where Kafka doesn't answer, a page that says so and what to do."""
+        try:
+            with Inspector() as inspector:
+                return show(inspector)
+        except NoSuchTopicError as error:
+            raise Http404(gettext("There is no such topic or partition: %s") % error) from error
+        except ImproperlyConfigured as error:
+            problem = str(error)
+        except TimeoutError:
+            problem = gettext("no answer in time")
+        except KafkaException as error:
+            problem = error.args[0].str()
+        context = {"problem": problem, "kafka": settings.KAFKA_BOOTSTRAP_SERVERS}
+        away = HTTPStatus.SERVICE_UNAVAILABLE
+        return self.render(request, "eventbus/kafka_away.html", gettext("Topics"), context, status=away)
+
+
+def _next_offset(form: MessagesForm, reading: Reading | None) -> int | None:
+    """Where the next page begins, where one partition is read from an offset on and there is more of it."""
+    if reading is None or reading.is_whole or not reading.messages or form.cleaned_data["offset"] is None:
+        return None
+    return reading.messages[-1].offset + 1
+
+
+def _readers(groups: list[Group], topic: Topic) -> list[Group]:
+    """The groups that read this topic."""
+    return [group for group in groups if any(each.topic == topic.name for each in group.progress)]

@@ -1,0 +1,26 @@
+"""The trace that a message belongs to, from its headers."""
+
+from collections.abc import Sequence
+
+from eventbus.messages import Incoming
+from runtime.tracing import IDS_OF_A_LINE, trace_id_in
+
+
+def traceparent_of(message: Incoming) -> str | None:
+    """The trace that the message belongs to; None where it names none, or in a form that can't be passed on."""
+    for name, value in message.headers:
+        if name == "traceparent" and value is not None and trace_id_in(value):
+            return value.decode("ascii")
+    return None
+
+
+def trace_of(message: Incoming) -> dict[str, str]:
+    """The `extra` of a log line about this message: its trace_id, where it has one."""
+    context = traceparent_of(message)
+    return {} if context is None else {"trace_id": context.split("-")[1]}
+
+
+def traces_of(messages: Sequence[Incoming]) -> dict[str, list[str]]:
+    """The same of a line about several: the trace_ids of the first IDS_OF_A_LINE."""
+    ids = [each["trace_id"] for each in map(trace_of, messages[:IDS_OF_A_LINE]) if each]
+    return {"trace_id": ids} if ids else {}

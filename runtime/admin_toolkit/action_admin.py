@@ -1,0 +1,35 @@
+"""Acts of administrators on rows of a list: refused clearly to who may not do them."""
+
+from typing import Any
+
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.utils import model_format_dict
+from django.core.exceptions import BadRequest, PermissionDenied, ValidationError
+from django.http import HttpRequest, HttpResponse
+from django.utils.text import capfirst
+from django.utils.translation import gettext as _
+
+from runtime.admin_toolkit.restricted_admin import RestrictedAdmin
+
+
+class ActsAdmin(RestrictedAdmin):
+    """An admin whose list refuses an act that its user has no permission for, rather than do nothing.
+
+    Django leaves such an act out of the list, and takes one that is posted all the same for none.
+    """
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        for chosen in request.POST.getlist(ACTION_CHECKBOX_NAME):
+            try:
+                self.opts.pk.to_python(chosen)
+            except ValidationError:
+                # Or the query for the chosen rows would fail.
+                raise BadRequest("a chosen row is none of this list's") from None
+        for name in request.POST.getlist("action"):
+            if (act := self.get_action(name)) and name not in self.get_actions(request):
+                title = act[2] % model_format_dict(self.opts)
+                raise PermissionDenied(
+                    _("Your account may not do this: “%(act)s”. Nothing was changed.") % {"act": title}
+                )
+        title = capfirst(str(self.opts.verbose_name_plural))
+        return super().changelist_view(request, {"title": title, **(extra_context or {})})

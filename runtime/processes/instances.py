@@ -1,0 +1,197 @@
+"""Which processes run: each tells Redis of itself every few seconds, under a key that expires (docs/adr/0029).
+
+Redis away costs the page that shows them, never the process: it says so once, and goes on telling.
+"""
+
+import contextlib
+import logging
+import os
+import queue
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+from types import TracebackType
+from typing import Final, Self, cast
+
+import msgspec
+import redis
+from django.conf import settings
+
+from runtime.processes.health import Heartbeat
+from runtime.redis_clients import redis_client
+
+logger = logging.getLogger(__name__)
+
+# Heartbeat interval in seconds, and the silence after which a process is presumed dead.
+TOLD_EVERY: Final = 3.0
+GONE_AFTER: Final = 10.0
+# Seconds that a process which died without signing off stays on the list.
+REMEMBERED: Final = 3600
+# Timeout of Redis in seconds; a process that stops waits for it once.
+ANSWERS_WITHIN: Final = 1.0
+# The sorted set of all process ids by the time of their last heartbeat.
+INDEX: Final = "instances"
+
+# What a consumer calls its role, before its service.
+CONSUMER: Final = "consumer of "
+
+
+class Standing(StrEnum):
+    STARTING = "starting"
+    IN_ROTATION = "in rotation"
+    STUCK = "stuck"
+    DRAINING = "draining"
+    GONE = "gone"
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What a process says of itself. `beat_age`: seconds since its work last went round (runtime.processes.health)."""
+
+    id: str
+    role: str
+    host: str
+    pid: int
+    version: str
+    since: datetime
+    address: str
+    standing: Standing
+    beat_age: float
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What is known of a process. `age`: seconds since it told, by the clock of Redis."""
+
+    told: Told
+    age: float
+
+    @property
+    def standing(self) -> Standing:
+        return Standing.GONE if self.age > GONE_AFTER else self.told.standing
+
+    @property
+    def beat_age(self) -> float:
+        """Seconds since its last heartbeat."""
+        return self.age + self.told.beat_age
+
+
+class Registration:
+    """Tells of this process, from a thread of its own, for as long as the context lasts. After an orderly end nothing
+    is left; who dies is shown as gone."""
+
+    def __init__(self, role: str, heartbeat: Heartbeat, *, address: str = "") -> None:
+        self.address = address
+        self._role = role
+        self._heartbeat = heartbeat
+        self._id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._since = datetime.now(UTC)
+        self._is_draining = False
+        self._is_away = False
+        self._redis = redis_client(ANSWERS_WITHIN)
+        # put() may be called by a signal's handler, whatever the thread does: an Event's set() may not.
+        self._wishes: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="registration", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        self._wishes.put("end")
+        self._thread.join(2 * ANSWERS_WITHIN)
+
+    def drain(self) -> None:
+        """From now on it is shown to be on its way out."""
+        self._wishes.put("drain")
+
+    def _run(self) -> None:
+        while True:
+            self._try(self._tell)
+            try:
+                wish = self._wishes.get(timeout=TOLD_EVERY)
+            except queue.Empty:
+                continue
+            if wish == "end":
+                self._try(self._forget)
+                self._redis.close()
+                return
+            self._is_draining = True
+
+    def _try(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except (redis.RedisError, OSError) as error:
+            if not self._is_away:
+                logger.warning("Redis is away, and nobody sees there that this process runs: %s", error)
+            self._is_away = True
+        else:
+            self._is_away = False
+
+    def _tell(self) -> None:
+        told = Told(
+            id=self._id,
+            role=self._role,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=settings.VERSION,
+            since=self._since,
+            address=self.address,
+            standing=self._standing,
+            beat_age=self._heartbeat.age,
+        )
+        with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.set(_key(self._id), msgspec.json.encode(told), ex=REMEMBERED)
+            pipeline.zadd(INDEX, {self._id: time.time()})
+            pipeline.expire(INDEX, REMEMBERED)
+            pipeline.execute()
+
+    def _forget(self) -> None:
+        with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.delete(_key(self._id))
+            pipeline.zrem(INDEX, self._id)
+            pipeline.execute()
+
+    @property
+    def _standing(self) -> Standing:
+        if self._is_draining:
+            return Standing.DRAINING
+        if not self._heartbeat.is_live:
+            return Standing.STUCK
+        return Standing.IN_ROTATION if self._heartbeat.is_ready else Standing.STARTING
+
+
+def read_instances() -> list[Seen]:
+    """Every process that runs, and those that went without a word within the last hour, by role and age.
+
+    Raises redis.RedisError while Redis is away.
+    """
+    with contextlib.closing(redis_client(ANSWERS_WITHIN)) as client:
+        # The index has no expiry for each of them; by now their keys are gone.
+        client.zremrangebyscore(INDEX, 0, time.time() - REMEMBERED)
+        ids = cast("list[bytes]", client.zrange(INDEX, 0, -1))
+        keys = [_key(instance_id.decode()) for instance_id in ids]
+        with client.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.get(key)
+                pipeline.pttl(key)
+            answers = pipeline.execute()
+    decode = msgspec.json.Decoder(Told).decode
+    seen = [
+        # How long a key has left says how long ago it was written, without a word of two hosts' clocks.
+        Seen(decode(text), max(0.0, REMEMBERED - left / 1000))
+        for text, left in zip(answers[::2], answers[1::2], strict=True)
+        if text is not None
+    ]
+    return sorted(seen, key=lambda each: (each.told.role, each.told.since))
+
+
+def _key(instance_id: str) -> str:
+    return f"instance:{instance_id}"

@@ -1,0 +1,225 @@
+"""What every long-running command shares: it ends when it is told to, says how it is, and waits for what it needs.
+
+with running_role("relay") as role:
+    role.ready()
+    while not role.stop.is_set():
+        role.beat()
+        ...
+"""
+
+import gc
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final, NoReturn
+
+from django.conf import settings
+from django.core.management.base import CommandError
+from django.db import connections
+from django.db.migrations.executor import MigrationExecutor
+
+from runtime.backoff import growing_pauses
+from runtime.errors import TransientError, is_transient
+from runtime.metrics import HEARTBEAT_AGE
+from runtime.processes.health import Heartbeat, health_server
+from runtime.processes.instances import Registration
+
+logger = logging.getLogger(__name__)
+
+# Seconds from a stop request to the end of the process, whatever it is doing then.
+ENDS_WITHIN: Final = 5.0
+# Seconds between two tries to reach what a role needs: at first, and the most.
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 5.0
+# Seconds between two looks whether the role still beats, and how many in a row may find that it does not.
+STUCK_LOOK: Final = 5.0
+STUCK_LOOKS: Final = 12
+# New objects (less those that are gone) after which the youngest are searched for garbage; how many such searches are
+# one of those that stayed, and how many of those one of all.
+COLLECT_AFTER: Final = (50_000, 10, 10)
+# The tag of the system checks that every process runs before it starts: those of settings that must fit each other. The
+# others look at models, pages and the admin, which only change with the code: here they would cost each role 0.2 s of a
+# core and 10 MiB.
+START_CHECKS: Final = "start"
+# The tag of those that the web process and auth's instances run besides: they alone send mails.
+SERVE_CHECKS: Final = "serve"
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class Role:
+    """A long-running command. `stop` is set when it should end; `heartbeat` is what its health page shows."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.stop = threading.Event()
+        self.heartbeat = Heartbeat()
+
+    def beat(self) -> None:
+        """To be called at least every 30 s, or the role counts as stuck."""
+        self.heartbeat.beat()
+
+    def ready(self) -> None:
+        """From now on the role does its work."""
+        self.heartbeat.ready()
+
+    def wait_for(self, what: str, check: Callable[[], object]) -> bool:
+        """Calls `check` until it raises nothing, and says in the log what is waited for. False: stop was set first.
+
+        Raises what `check` raises if that does not pass by itself.
+        """
+        for pause in growing_pauses(first=FIRST_PAUSE, most=LONGEST_PAUSE):
+            if self.stop.is_set():
+                break
+            self.beat()
+            try:
+                check()
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                logger.warning("%s waits for %s: %s", self.name, what, " ".join(str(error).split()))
+            else:
+                return True
+            self.stop.wait(pause)
+        return False
+
+
+@contextmanager
+def running_role(name: str) -> Iterator[Role]:
+    """Runs a role until SIGTERM or SIGINT, with its health page on HEALTH_HOST:HEALTH_PORT (none if that is 0).
+
+    Must be entered by the main thread. The command's exit code is 0 after a stop request, and 1 when it ended by an
+    error, had to be ended ENDS_WITHIN seconds after the request, or was stuck for a minute and more (docs/adr/0034).
+    """
+    collect_rarely()
+    role = Role(name)
+    HEARTBEAT_AGE.set_function(lambda: role.heartbeat.age)
+    address = f"{settings.HEALTH_HOST}:{settings.HEALTH_PORT}" if settings.HEALTH_PORT else ""
+    with ExitStack() as stack:
+        registration = stack.enter_context(Registration(name, role.heartbeat, address=address))
+        stack.enter_context(_stop_on_signals(role, registration))
+        stack.enter_context(_ends_when_stuck(role))
+        if settings.HEALTH_PORT:
+            try:
+                stack.enter_context(health_server(role.heartbeat, host=settings.HEALTH_HOST, port=settings.HEALTH_PORT))
+            except OSError as error:
+                where = f"{settings.HEALTH_HOST}:{settings.HEALTH_PORT}"
+                raise CommandError(
+                    f"{name} can't have {where} for its health page: {error}. Set HEALTH_PORT."
+                ) from error
+        logger.info("%s started", name)
+        yield role
+    logger.info("%s stopped", name)
+
+
+def collect_rarely() -> None:
+    """Has Python look for garbage in cycles after as many new objects as a crowd brings, and no more among those that
+    are there now: what a sign-up leaves behind is in no cycle, and what a held stream keeps is no garbage
+    (docs/adr/0036). Call it when all is imported.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
+
+
+def check_database(app_label: str) -> None:
+    """Whether the database of this app answers and has its tables.
+
+    Raises a transient error otherwise: a role that began before the migrations would take every message for poison.
+    """
+    connection = connections[settings.SERVICE_DATABASES.get(app_label, "default")]
+    try:
+        executor = MigrationExecutor(connection)
+        wanted = [node for node in executor.loader.graph.leaf_nodes() if node[0] == app_label]
+        if executor.migration_plan(wanted):
+            raise TransientError(f"{app_label} has migrations to be applied: manage.py migrate_all")
+    finally:
+        connection.close()
+
+
+class StuckLooks:
+    """Counts looks and not seconds: a process that was frozen as a whole, its work and who looks at it, goes on."""
+
+    def __init__(self, heartbeat: Heartbeat) -> None:
+        self._heartbeat = heartbeat
+        self._in_a_row = 0
+
+    def find_it_stuck(self) -> bool:
+        """One more look; True when so many in a row found no beat that somebody should begin anew."""
+        self._in_a_row = 0 if self._heartbeat.is_live else self._in_a_row + 1
+        return self._in_a_row > STUCK_LOOKS
+
+
+@contextmanager
+def _ends_when_stuck(role: Role) -> Iterator[None]:
+    ended = threading.Event()
+    looks = StuckLooks(role.heartbeat)
+
+    def watch() -> None:
+        while not ended.wait(STUCK_LOOK):
+            if looks.find_it_stuck():
+                logger.error("%s is stuck for %.0f s and ends, to be started again", role.name, role.heartbeat.age)
+                os._exit(1)
+
+    watcher = threading.Thread(target=watch, name="stuck", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+
+
+@contextmanager
+def _stop_on_signals(role: Role, registration: Registration) -> Iterator[None]:
+    """Sets `stop` on a signal, even while the main thread is inside a library's call that takes its time.
+
+    Python runs a handler only when the main thread is back from such a call, and a handler that sets an Event can
+    deadlock with a wait for it. So the handlers do nothing, and a thread reads the signal from the wake-up socket.
+    """
+    ended = threading.Event()
+    receiver, sender = socket.socketpair()
+    with receiver, sender:
+        sender.setblocking(False)
+        watcher = threading.Thread(
+            target=_watch, args=(role, registration, receiver, ended), name="stop-signals", daemon=True
+        )
+        watcher.start()
+        handlers = {number: signal.signal(number, _do_nothing) for number in STOP_SIGNALS}
+        wakeup = signal.set_wakeup_fd(sender.fileno())
+        try:
+            yield
+        finally:
+            ended.set()
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            sender.close()
+            watcher.join()
+
+
+def _watch(role: Role, registration: Registration, receiver: socket.socket, ended: threading.Event) -> None:
+    while number := receiver.recv(1):
+        if signal.Signals(number[0]) in STOP_SIGNALS:
+            break
+    else:
+        return
+    logger.info("%s stops: %s", role.name, signal.Signals(number[0]).name)
+    role.stop.set()
+    registration.drain()
+    if not ended.wait(ENDS_WITHIN):
+        # Offsets follow the work, so what is cut off here is done again after the next start.
+        end_at_once(role.name)
+
+
+def end_at_once(name: str) -> NoReturn:
+    """For a process that has not ended ENDS_WITHIN seconds after it was told to."""
+    logger.error("%s did not stop within %g s and is ended now", name, ENDS_WITHIN)
+    os._exit(1)
+
+
+def _do_nothing(*_: object) -> None:
+    pass

@@ -1,0 +1,89 @@
+"""The instances page: every running process of every role."""
+
+from collections import Counter
+from http import HTTPStatus
+
+import redis
+from django.conf import settings
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, pgettext_lazy
+
+from eventbus.models import Instance as InstancesPage
+from runtime.admin_toolkit.page_admin import PageAdmin
+from runtime.processes.instances import CONSUMER, GONE_AFTER, REMEMBERED, Seen, Standing, read_instances
+
+WORDS = {
+    Standing.STARTING: pgettext_lazy("a process is", "starting"),
+    Standing.IN_ROTATION: pgettext_lazy("a process is", "in rotation"),
+    Standing.STUCK: pgettext_lazy("a process is", "stuck"),
+    Standing.DRAINING: pgettext_lazy("a process is", "draining"),
+    Standing.GONE: pgettext_lazy("a process is", "gone"),
+}
+# Each light is colour, sign and word.
+LIGHTS = {
+    Standing.STARTING: ("pending", "○"),
+    Standing.IN_ROTATION: ("success", "✓"),
+    Standing.STUCK: ("fail", "✗"),
+    Standing.DRAINING: ("pending", "↓"),
+    Standing.GONE: ("fail", "✗"),
+}
+HINTS = {
+    Standing.STUCK: gettext_lazy("Its work has not gone round for 30 s: see its log, and restart it."),
+    Standing.GONE: gettext_lazy("It went without a word: it was killed, or it can't reach Redis. See its log."),
+}
+
+
+# What the roles call themselves; a consumer also names its service.
+ROLES = {
+    "web": gettext_lazy("web"),
+    "relay": gettext_lazy("relay"),
+    "collector of dead letters": gettext_lazy("collector of dead letters"),
+}
+
+
+def words_of(role: str) -> str:
+    """The role in the reader's language."""
+    if role.startswith(CONSUMER):
+        return _("consumer of %(service)s") % {"service": role.removeprefix(CONSUMER)}
+    return str(ROLES.get(role, role))
+
+
+def expected_roles() -> list[str]:
+    """What must run at least once for sign-ups to come through, by the names that the roles give themselves."""
+    consumers = [f"{CONSUMER}{service}" for service in settings.EVENT_CONSUMERS]
+    return ["web", *consumers, "relay", "collector of dead letters"]
+
+
+@admin.register(InstancesPage)
+class InstancesAdmin(PageAdmin):
+    def page(self, request: HttpRequest) -> HttpResponse:
+        try:
+            instances = read_instances()
+        except (redis.RedisError, OSError) as error:
+            away, status = {"problem": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE
+            return self.render(request, "eventbus/redis_away.html", _("Instances"), away, status=status)
+        counts = Counter(each.standing for each in instances)
+        at_work = {each.told.role for each in instances if each.standing is not Standing.GONE}
+        context = {
+            "instances": [_row(each) for each in instances],
+            "counts": [(counts[standing], word) for standing, word in WORDS.items() if counts[standing]],
+            "absent": [words_of(role) for role in expected_roles() if role not in at_work],
+            "gone_after": int(GONE_AFTER),
+            "remembered": REMEMBERED // 60,
+        }
+        return self.render(request, "eventbus/instances.html", _("Instances"), context)
+
+
+def _row(seen: Seen) -> dict[str, object]:
+    light, sign = LIGHTS[seen.standing]
+    return {
+        "told": seen.told,
+        "role": words_of(seen.told.role),
+        "light": light,
+        "sign": sign,
+        "word": WORDS[seen.standing],
+        "hint": HINTS.get(seen.standing, ""),
+        "beat_age": seen.beat_age,
+    }

@@ -1,0 +1,1 @@
+"""Reading and checking the settings: the environment, `.env`, and what production refuses."""

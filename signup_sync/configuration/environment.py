@@ -1,0 +1,133 @@
+"""Settings as the environment has them: read strictly, and refused in one line that names the setting.
+
+django-environ reads a misspelt `true` as false, drops what is no digit from a number, and looks a value that begins
+with `$` up as another variable. Here each of them is either taken as it stands or refused.
+"""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+from signup_sync.configuration.dotenv import read_dotenv
+
+# Their values are, or may contain, passwords: no error shows them.
+SECRETS: Final = frozenset(
+    {
+        "SECRET_KEY",
+        "AUTH_DATABASE_URL",
+        "CHAT_DATABASE_URL",
+        "CUSTOMER_DATABASE_URL",
+        "REDIS_URL",
+        "KAFKA_CLIENT_CONFIG",
+        "EMAIL_URL",
+    }
+)
+_TRUE: Final = frozenset({"true", "yes", "on", "1"})
+_FALSE: Final = frozenset({"false", "no", "off", "0"})
+_MISSING: Final = environ.Env.NOTSET
+# The largest number that a setting takes: librdkafka and PostgreSQL have 32 bits for most of theirs.
+NUMBER_MAX: Final = 2**31 - 1
+PORT_MAX: Final = 65_535
+
+
+def refusal(name: str, value: object, allowed: str) -> ImproperlyConfigured:
+    """The error of a setting that can't be used; `allowed` continues the sentence "give it …"."""
+    shown = "can't be used" if name in SECRETS or name.endswith("_DATABASE_URL") else f"is {str(value)[:200]!r}"
+    return ImproperlyConfigured(f"{name} {shown}: give it {allowed}.")
+
+
+class Environment(environ.Env):  # type: ignore[misc]  # django-environ ships no types
+    """The process's environment. A variable that is empty counts as one that is not set.
+
+    Every method raises ImproperlyConfigured for a value that it can't take.
+    """
+
+    @classmethod
+    def read_env(cls, path: Path) -> None:
+        """Takes over what the file sets and the environment does not. Raises ImproperlyConfigured."""
+        for name, value in read_dotenv(path).items():
+            if not cls.ENVIRON.get(name, "").strip():
+                cls.ENVIRON[name] = value
+
+    def int(self, var: str, default: Any = _MISSING, *, least: float = 0, most: float = NUMBER_MAX) -> Any:
+        number = self.get_value(var, cast=int, default=default)
+        if not least <= number <= most:
+            raise refusal(var, number, f"a whole number from {least} to {most}")
+        return number
+
+    def float(self, var: str, default: Any = _MISSING, *, least: float = 0) -> Any:
+        number = self.get_value(var, cast=float, default=default)
+        if number < least:
+            raise refusal(var, number, f"a number from {least} to {NUMBER_MAX}")
+        return number
+
+    def choice(self, var: str, choices: Sequence[str], default: str) -> str:
+        """One of a few words, in any case."""
+        word: str = self.get_value(var, default=default)
+        found = [choice for choice in choices if choice.lower() == word.lower()]
+        if not found:
+            raise refusal(var, word, f"{', '.join(choices[:-1])} or {choices[-1]}")
+        return found[0]
+
+    def get_value(self, var: str, cast: Any = None, default: Any = _MISSING, parse_default: bool = False) -> Any:
+        try:
+            # As UTF-8, whatever the locale says: Python makes characters of other bytes that nothing can store.
+            value = os.fsencode(self.ENVIRON[var]).decode().strip()
+        except KeyError:
+            value = ""
+        except UnicodeError:
+            raise refusal(var, ascii(self.ENVIRON[var]), "text in UTF-8") from None
+        if not value:
+            if default is _MISSING:
+                raise ImproperlyConfigured(f"{var} is not set: it has no default with PRODUCTION=true.")
+            return default
+        if isinstance(cast, list) or cast is list:
+            return [part for each in value.split(",") if (part := each.strip())]
+        read, allowed = _READERS.get(cast, (cast or str, "a value of the right form"))
+        try:
+            return read(value)
+        except (ValueError, TypeError):
+            # Without its cause, which quotes the value.
+            raise refusal(var, value, allowed) from None
+
+
+def _read_bool(value: str) -> bool:
+    if value.lower() in _TRUE:
+        return True
+    if value.lower() in _FALSE:
+        return False
+    raise ValueError
+
+
+def _read_int(value: str) -> int:
+    if not (value.isascii() and value.isdigit()):
+        raise ValueError
+    return int(value)
+
+
+def _read_float(value: str) -> float:
+    number = float(value)
+    if not 0 <= number <= NUMBER_MAX:
+        raise ValueError
+    return number
+
+
+def _read_object(value: str) -> dict[str, Any]:
+    document = json.loads(value)
+    if not isinstance(document, dict):
+        raise ValueError  # noqa: TRY004 - as json.loads() itself has it
+    return document
+
+
+# What django-environ's bool(), int(), float() and json() ask for, and the words for what they take.
+_READERS: Final[dict[Any, tuple[Callable[[str], Any], str]]] = {
+    bool: (_read_bool, "true or false"),
+    int: (_read_int, f"a whole number from 0 to {NUMBER_MAX}"),
+    float: (_read_float, f"a number from 0 to {NUMBER_MAX}"),
+    json.loads: (_read_object, "a JSON object, in one line"),
+}

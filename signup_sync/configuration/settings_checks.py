@@ -1,0 +1,192 @@
+"""Settings whose form is checked in every installation. What only production demands is in
+signup_sync.configuration.production.
+
+Each function takes the value from the environment and raises ImproperlyConfigured with one line that names the setting.
+"""
+
+import ipaddress
+import re
+import zoneinfo
+from collections.abc import Mapping, Sequence
+from email.utils import parseaddr
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+from signup_sync.configuration.environment import PORT_MAX, refusal
+
+# A service's name is a part of names in Kafka, of ce_source (docs/asyncapi.yaml) and of metrics.
+_SERVICE: Final = re.compile(r"[a-z][a-z0-9-]{0,49}")
+_KAFKA_NAME: Final = re.compile(r"[A-Za-z0-9._-]{0,100}")
+_HOST: Final = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", re.IGNORECASE)
+_ALLOWED_HOST: Final = re.compile(r"\*|\.?[a-z0-9]([a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\]", re.IGNORECASE)
+_PUBLIC_HOST: Final = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\]", re.IGNORECASE)
+# What redis-py may be told in the URL. The product decides on the rest (runtime.redis_clients): a socket_timeout
+# would end quiet WebSockets.
+_REDIS_OPTIONS: Final = re.compile(r"db|protocol|client_name|ssl_[a-z_]+")
+_SYSTEM_ZONES: Final = Path("/usr/share/zoneinfo")
+
+
+def read_services(names: Sequence[str]) -> list[str]:
+    is_good = all(_SERVICE.fullmatch(name) for name in names) and len(set(names)) == len(names)
+    if not is_good or "auth" not in names:
+        allowed = "names of lower-case letters, digits and -, comma-separated, each once and auth among them"
+        raise refusal("SIGNUP_SERVICES", ",".join(names), allowed)
+    return list(names)
+
+
+def read_time_zone(name: str) -> str:
+    """Django looks for the zone in the system's folder, where there is one, and zoneinfo in a package as well."""
+    try:
+        zoneinfo.ZoneInfo(name)
+        is_known = not _SYSTEM_ZONES.exists() or (_SYSTEM_ZONES / name).is_file()
+    except (LookupError, ValueError, OSError):
+        is_known = False
+    if not is_known:
+        raise refusal("TIME_ZONE", name, "a name of the time zone database, like UTC or Asia/Seoul")
+    return name
+
+
+def read_brokers(text: str) -> str:
+    """`host:port`, comma-separated, perhaps with spaces; returned without them."""
+    brokers = [part for each in text.split(",") if (part := each.strip())]
+    if not all(_is_place(broker) for broker in brokers):
+        raise refusal("KAFKA_BOOTSTRAP_SERVERS", text, "host:port of the brokers, comma-separated")
+    return ",".join(brokers)
+
+
+def read_client_config(config: dict[str, Any]) -> dict[str, Any]:
+    if not all(isinstance(value, str | int | float) for value in config.values()):
+        raise refusal("KAFKA_CLIENT_CONFIG", config, "a JSON object whose values are texts, numbers, true or false")
+    return config
+
+
+def read_kafka_prefix(prefix: str) -> str:
+    if not _KAFKA_NAME.fullmatch(prefix):
+        raise refusal("KAFKA_PREFIX", prefix, "up to 100 letters, digits and . _ -")
+    return prefix
+
+
+def read_address(name: str, host: str) -> str:
+    """A host name, or an IP address without brackets."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        # What looks like an IPv4 address is no name of a host.
+        if not _HOST.fullmatch(host) or not re.search("[a-z]", host, re.IGNORECASE):
+            raise refusal(name, host, "an IP address or a host name") from None
+    return host
+
+
+def check_allowed_hosts(hosts: Sequence[str]) -> None:
+    if not hosts:
+        raise refusal("ALLOWED_HOSTS", "", "the host names that people type, comma-separated")
+    for host in hosts:
+        if not _ALLOWED_HOST.fullmatch(host):
+            raise refusal("ALLOWED_HOSTS", host, "host names alone, without scheme and port, comma-separated")
+
+
+def read_http_url(name: str, url: str) -> str:
+    """The address of a server: scheme, host and perhaps port, without a slash at its end."""
+    if not _is_origin(url.rstrip("/")):
+        raise refusal(name, url, "http://host or http://host:port (or https), and nothing after it")
+    return url.rstrip("/")
+
+
+def read_origins(origins: Sequence[str]) -> list[str]:
+    for origin in origins:
+        if not _is_origin(origin.replace("//*.", "//", 1)):
+            raise refusal("CSRF_TRUSTED_ORIGINS", origin, "https://host or https://host:port, comma-separated")
+    return list(origins)
+
+
+def read_mail_server(url: str) -> Mapping[str, Any]:
+    """Django's settings for the server that the URL names."""
+    try:
+        config: dict[str, Any] = environ.Env.email_url_config(url)
+        is_good = (urlsplit(url).port or 1) <= PORT_MAX
+    except (KeyError, ValueError, TypeError, environ.ImproperlyConfigured):
+        is_good = False
+    if not is_good or (urlsplit(url).scheme.startswith("smtp") and not urlsplit(url).hostname):
+        allowed = "smtp://user:password@host:port, or smtp+tls:// or smtp+ssl://; in a password / is %2F"
+        raise refusal("EMAIL_URL", url, allowed)
+    return config
+
+
+def read_sender(address: str) -> str:
+    name, _, host = parseaddr(address)[1].rpartition("@")
+    if not name or not host or "\n" in address or "\r" in address:
+        raise refusal("DEFAULT_FROM_EMAIL", address, "an address, like signup@example.org or Us <us@example.org>")
+    return address
+
+
+def read_public_url(url: str, *, production: bool) -> str:
+    """`scheme://host[:port]`, without a slash at its end."""
+    schemes = ("https",) if production else ("https", "http")
+    allowed = f"{' or '.join(schemes)}://host or {schemes[0]}://host:port, and nothing after it"
+    try:
+        parts = urlsplit(url)
+        is_good = parts.scheme in schemes and _PUBLIC_HOST.fullmatch(_bracketed(parts.hostname)) and parts.port != 0
+    except ValueError:
+        is_good = False
+    if not is_good or "@" in parts.netloc or parts.path.strip("/") or parts.query or parts.fragment:
+        raise refusal("PUBLIC_URL", url, allowed)
+    return f"{parts.scheme}://{parts.netloc.lower()}"
+
+
+def host_of(url: str) -> str:
+    """The host of a URL that `read_public_url` has taken, as ALLOWED_HOSTS has it."""
+    return _bracketed(urlsplit(url).hostname)
+
+
+def _bracketed(host: str | None) -> str:
+    return f"[{host}]" if host and ":" in host else host or ""
+
+
+def read_proxies(text: str) -> list[str]:
+    """Addresses and networks, with spaces or commas between them."""
+    proxies = text.replace(",", " ").split()
+    for proxy in proxies:
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError:
+            raise refusal(
+                "TRUSTED_PROXIES", proxy, "addresses or networks like 10.0.0.0/8 (no bit set behind it)"
+            ) from None
+    return proxies
+
+
+def check_redis_url(url: str) -> None:
+    """Whether redis-py can take it. Its own errors would come with each try to connect, and quote the URL."""
+    try:
+        parts = urlsplit(url)
+        is_good = url.lower().startswith(("redis://", "rediss://", "unix://")) and (parts.port or 1)
+        options = parse_qsl(parts.query, strict_parsing=True) if parts.query else []
+    except ValueError:
+        is_good = False
+    if not is_good:
+        allowed = "redis://user:password@host:port/0, rediss:// for TLS, or unix:///path; in a password / is %2F"
+        raise refusal("REDIS_URL", url, allowed)
+    if unknown := sorted(option for option, _ in options if not _REDIS_OPTIONS.fullmatch(option)):
+        raise ImproperlyConfigured(
+            f"REDIS_URL can't be used: it has the option {', '.join(unknown)}. Its options are db and redis-py's that "
+            "begin with ssl_, like ssl_ca_certs=/path."
+        )
+
+
+def _is_place(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    is_port = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) <= PORT_MAX
+    return is_port and bool(_ALLOWED_HOST.fullmatch(host)) and host != "*"
+
+
+def _is_origin(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return is_good and not (parts.path or parts.query or parts.fragment or "@" in parts.netloc or " " in parts.netloc)

@@ -1,0 +1,91 @@
+"""The page that the link in a confirmation mail opens."""
+
+import logging
+from http import HTTPStatus
+from typing import Final
+from uuid import UUID
+
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_http_methods
+from structlog.contextvars import bind_contextvars
+
+from signup_sync.front import wording
+from signup_sync.front.forms import ConfirmForm
+from signup_sync.front.gateway import LINK_EXPIRED, LINK_UNKNOWN, LINK_USED, GatewayError
+from signup_sync.front.lights_page import Page
+from signup_sync.front.relay_pool import relays
+from signup_sync.front.tickets import (
+    TicketError,
+    TicketExpiredError,
+    browser_of,
+    confirmed_by,
+    new_browser,
+    remember_browser,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@never_cache
+@sensitive_post_parameters("userPw")
+async def confirm(request: HttpRequest, token: str) -> HttpResponse:
+    """Where the link in a mail leads. GET shows a form and changes nothing, as programs that look for viruses open
+    links too; its POST, with the password of the sign-up, creates the account and leads this browser to the lights."""
+    try:
+        signup_id = confirmed_by(token)
+    except TicketExpiredError:
+        return _link_page(request, "expired", HTTPStatus.GONE)
+    except TicketError:
+        return _link_page(request, "unknown", HTTPStatus.NOT_FOUND)
+    bind_contextvars(signup_id=str(signup_id))
+    form = ConfirmForm(request.POST if request.method == "POST" else None)
+    try:
+        if form.is_valid():
+            await relays().gateway.confirm(token, form.cleaned_data["userPw"])
+            return _to_lights(request, signup_id)
+        if not form.is_bound:
+            state = await relays().gateway.read_state(signup_id)
+            if state is None:
+                return _link_page(request, "expired", HTTPStatus.GONE)
+            if state.awaiting is None:
+                return _link_page(request, "used", HTTPStatus.GONE)
+    except GatewayError as problem:
+        logger.info("sign-up %s: the link confirms nothing: %s", signup_id, problem)
+        if not form.show_problem(problem):
+            return _link_page(request, *_LINK_PROBLEMS.get(problem.kind, ("away", HTTPStatus.SERVICE_UNAVAILABLE)))
+        return _confirm_page(request, form, HTTPStatus(problem.status), retry_after=problem.retry_after)
+    return _confirm_page(request, form, HTTPStatus.UNPROCESSABLE_ENTITY if form.is_bound else HTTPStatus.OK)
+
+
+def _confirm_page(
+    request: HttpRequest, form: ConfirmForm, status: HTTPStatus, *, retry_after: int | None = None
+) -> HttpResponse:
+    response = render(request, "front/confirm.html", {"form": form}, status=status)
+    if retry_after is not None:
+        response["Retry-After"] = str(retry_after)
+    return response
+
+
+_LINK_PROBLEMS: Final = {
+    LINK_UNKNOWN: ("unknown", HTTPStatus.NOT_FOUND),
+    LINK_EXPIRED: ("expired", HTTPStatus.GONE),
+    LINK_USED: ("used", HTTPStatus.GONE),
+}
+
+
+def _link_page(request: HttpRequest, reason: str, status: HTTPStatus) -> HttpResponse:
+    return render(request, "front/link.html", wording.LINKS[reason], status=status)
+
+
+def _to_lights(request: HttpRequest, signup_id: UUID) -> HttpResponse:
+    known = browser_of(request.COOKIES)
+    browser = known or new_browser()
+    response = HttpResponseRedirect(Page.of(signup_id, browser).status_path)
+    response.status_code = HTTPStatus.SEE_OTHER
+    if known is None:
+        remember_browser(response, browser)
+    return response

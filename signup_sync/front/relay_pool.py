@@ -1,0 +1,258 @@
+"""From auth's streams to the browsers' sockets.
+
+A relay reads one sign-up's stream and sends each state to the Channels group of that sign-up, which every socket that
+shows it is in, on whatever web process. Which process relays does not matter; that one does is kept true by a short
+lease in Redis for each relayed sign-up and, in every process, by a look at the leases of the sign-ups that its own
+sockets show. A lease says *that* a sign-up is relayed, not by whom: two relays at once send the same versions twice,
+and sockets drop what they have shown. So it needs no owner and no release; it runs out (docs/adr/0009).
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from contextvars import Context
+from http import HTTPStatus
+from typing import Any, Final, TypeVar
+from uuid import UUID
+from weakref import WeakKeyDictionary
+
+import aiohttp
+from channels.layers import get_channel_layer
+from redis.asyncio import Redis
+from structlog.contextvars import bind_contextvars
+
+from livesettings.values import live
+from runtime.redis_clients import ANSWERS_WITHIN, AWAY_PAUSE, REDIS_ERRORS, CircuitBreaker, redis_pool
+from signup_sync.front.gateway import Gateway, GatewayError, NewUser
+from signup_sync.front.states import State
+from signup_sync.front.stream_relay import Relay
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+# Seconds that a lease holds without being renewed, and between two renewals: one may fail.
+LEASE_SECONDS: Final = 6
+TEND_SECONDS: Final = 2.0
+# Seconds until a new sign-up is leased: most are through by then, and the others go to Redis together.
+LEASED_AFTER: Final = 0.25
+# Seconds that a sign-up is left to whoever posted it, who leases it meanwhile.
+TAKEN_OVER_AFTER: Final = 1.0
+# Seconds from auth's taking a sign-up to its first state, which it sends at once.
+FIRST_STATE_WITHIN: Final = 1.0
+# Posts of one process that may wait for auth's verdict: the next person is told to come back (docs/adr/0022).
+POSTS_MAX: Final = 1000
+
+
+def group_of(signup_id: UUID) -> str:
+    """The Channels group of those who watch this sign-up."""
+    return f"signup.{signup_id}"
+
+
+class Relays:
+    """All relays of a process, its client of auth, and the leases. Made by `relays()`, in the event loop."""
+
+    def __init__(self) -> None:
+        self.gateway = Gateway()
+        self._redis = Redis.from_pool(redis_pool(ANSWERS_WITHIN, connections=1))
+        self._running: dict[UUID, Relay] = {}
+        self._news: dict[UUID, Relay] = {}
+        self._has_news = asyncio.Event()
+        self._unleased: set[UUID] = set()
+        self._breaker = CircuitBreaker("sockets ask auth for the lights every second")
+        # For each sign-up that sockets of this process show, what makes each of them read the state again.
+        self._watched: dict[UUID, set[Callable[[], None]]] = {}
+        # What is watched and not relayed here, and since when.
+        self._orphans: dict[UUID, float] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._work = asyncio.Event()
+        self._renewed_at = time.monotonic()
+        self._posts = 0
+        self._spawn(self._tend())
+        self._spawn(self._publish())
+
+    async def close(self) -> None:
+        """Ends all tasks and connections. Sign-ups go on; their leases run out."""
+        while tasks := set(self._tasks):
+            # Again and again: before Python 3.12 asyncio.wait_for, which redis-py uses, may swallow a cancellation.
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=0.1)
+        await self.gateway.close()
+        await self._redis.aclose()
+        if _relays.get(loop := asyncio.get_running_loop()) is self:
+            del _relays[loop]
+
+    async def sign_up(self, signup_id: UUID, user: NewUser) -> State:
+        """Posts a sign-up, relays what follows, and returns when auth has given its verdict or waits for the person's
+        confirmation, or the state without either where that takes longer than SIGNUP_DEADLINE. Raises GatewayError.
+
+        What was begun goes on when the caller is cancelled: a browser that leaves, or posts again, ends no sign-up.
+        """
+        if self._posts >= POSTS_MAX:
+            raise GatewayError(HTTPStatus.SERVICE_UNAVAILABLE, "too many sign-ups wait for auth", retry_after=5)
+        self._posts += 1
+        return await asyncio.shield(self._spawn(self._sign_up(signup_id, user)))
+
+    def watch(self, signup_id: UUID, read_again: Callable[[], None]) -> None:
+        """A socket of this process shows this sign-up, which is not complete: it must be relayed. `read_again` is
+        called every second while messages through Redis may be missing."""
+        self._watched.setdefault(signup_id, set()).add(read_again)
+        self._work.set()
+
+    def unwatch(self, signup_id: UUID, read_again: Callable[[], None]) -> None:
+        """The socket is closed, or what it shows is complete."""
+        self._watched[signup_id].discard(read_again)
+        if not self._watched[signup_id]:
+            del self._watched[signup_id]
+
+    async def _sign_up(self, signup_id: UUID, user: NewUser) -> State:
+        bind_contextvars(signup_id=str(signup_id))
+        now = asyncio.get_running_loop().time
+        # The person waits from here on, also for a gateway that hangs.
+        end = now() + live.SIGNUP_DEADLINE
+        try:
+            stream = await self.gateway.post_user(signup_id, user)
+            if relay := self._running.get(signup_id):
+                stream.close()
+            else:
+                relay = self._start(signup_id, stream)
+                self._unleased.add(signup_id)
+                self._work.set()
+            state = await relay.auth_answer(until=max(end, now() + FIRST_STATE_WITHIN))
+        finally:
+            self._posts -= 1
+        if state:
+            return state
+        raise GatewayError(HTTPStatus.SERVICE_UNAVAILABLE, "auth gave no state")
+
+    def _start(self, signup_id: UUID, stream: aiohttp.ClientResponse | None = None) -> Relay:
+        relay = self._running[signup_id] = Relay(
+            signup_id, self.gateway, stream, tell=self._tell, is_watched=self._watched.__contains__
+        )
+        self._spawn(self._run(relay))
+        return relay
+
+    async def _run(self, relay: Relay) -> None:
+        bind_contextvars(signup_id=str(relay.signup_id))
+        try:
+            await relay.run()
+        finally:
+            del self._running[relay.signup_id]
+
+    def _tell(self, relay: Relay) -> None:
+        self._news[relay.signup_id] = relay
+        self._has_news.set()
+
+    async def _publish(self) -> None:
+        """Sends each relay's news to its group, one after the other, as the layer's lock has it anyway: a relay that
+        has more news before its turn is sent once, with the newest. No relay waits for Redis."""
+        while True:
+            await self._has_news.wait()
+            self._has_news.clear()
+            while self._news:
+                if self._breaker.is_open:
+                    await asyncio.sleep(AWAY_PAUSE)
+                relay = self._news.pop(next(iter(self._news)))
+                try:
+                    await self._send(relay)
+                except REDIS_ERRORS as error:
+                    self._breaker.note_failure(error)
+                    self._work.set()
+                    # There is one entry for each relay, so that what waits for Redis stays small.
+                    self._news.setdefault(relay.signup_id, relay)
+                except Exception:
+                    logger.exception("the news of a sign-up did not reach its group")
+
+    async def _send(self, relay: Relay) -> None:
+        if relay.state is None:
+            return
+        # The layer itself waits for Redis without an end.
+        async with asyncio.timeout(ANSWERS_WITHIN):
+            await get_channel_layer().group_send(
+                group_of(relay.signup_id),
+                {"type": "signup.news", "text": relay.state.text, "slowness": relay.slowness},
+            )
+
+    async def _tend(self) -> None:
+        """Keeps the leases of what runs here, and takes over what is watched here and runs nowhere."""
+        while True:
+            self._work.clear()
+            try:
+                await self._lease(self._due(), only_free=False)
+                for signup_id in await self._lease(self._left_alone(), only_free=True):
+                    if signup_id in self._watched and signup_id not in self._running:
+                        self._start(signup_id)
+            except REDIS_ERRORS as error:
+                self._breaker.note_failure(error)
+            except Exception:
+                logger.exception("the leases of the relays are not kept")
+            if self._breaker.has_failed_lately:
+                for read_again in [each for bells in self._watched.values() for each in bells]:
+                    read_again()
+                await asyncio.sleep(AWAY_PAUSE)
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TEND_SECONDS):
+                    await self._work.wait()
+                    await asyncio.sleep(LEASED_AFTER)
+
+    def _due(self) -> list[UUID]:
+        """The running relays whose lease is to be set now: all of them once in TEND_SECONDS, before that the new."""
+        new, self._unleased = self._unleased, set()
+        now = time.monotonic()
+        if now - self._renewed_at < TEND_SECONDS:
+            return [signup_id for signup_id in new if signup_id in self._running]
+        self._renewed_at = now
+        return list(self._running)
+
+    def _left_alone(self) -> list[UUID]:
+        """What has been watched here for long enough without being relayed here; perhaps another process relays it."""
+        now = time.monotonic()
+        orphans = self._watched.keys() - self._running.keys()
+        self._orphans = {signup_id: self._orphans.get(signup_id, now) for signup_id in orphans}
+        return [signup_id for signup_id, since in self._orphans.items() if now - since >= TAKEN_OVER_AFTER]
+
+    async def _lease(self, signup_ids: Sequence[UUID], *, only_free: bool) -> list[UUID]:
+        """Sets the leases of these sign-ups. Returns those that are set. Without Redis nothing is leased: the process
+        that posted a sign-up relays it, and sockets elsewhere read the state."""
+        if not signup_ids or self._breaker.is_open:
+            return []
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for signup_id in signup_ids:
+                pipe.set(f"front:relay:{signup_id}", 1, ex=LEASE_SECONDS, nx=only_free)
+            answers = await pipe.execute()
+            set_now = [signup_id for signup_id, is_set in zip(signup_ids, answers, strict=True) if is_set]
+            # Redis keeps the time at which a lease ends. Where its clock has been put back, that is far off, and nobody
+            # would take over from a relay that died: so none that is met lives longer than a new one (docs/adr/0017).
+            for signup_id in set(signup_ids).difference(set_now):
+                pipe.expire(f"front:relay:{signup_id}", LEASE_SECONDS, lt=True)
+            await pipe.execute()
+        self._breaker.note_success()
+        return set_now
+
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        # In a context of its own: that of a request would keep what the request had, its executor and thread too,
+        # for as long as the task runs.
+        context = Context()
+        task = asyncio.get_running_loop().create_task(work, context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._forget, context=context)
+        return task
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) and not isinstance(error, GatewayError):
+            logger.error("a task of the relays failed", exc_info=error)
+
+
+_relays: WeakKeyDictionary[asyncio.AbstractEventLoop, Relays] = WeakKeyDictionary()
+
+
+def relays() -> Relays:
+    """The relays of the running event loop, made with the first call: only then is there one."""
+    loop = asyncio.get_running_loop()
+    if loop not in _relays:
+        _relays[loop] = Relays()
+    return _relays[loop]

@@ -1,0 +1,210 @@
+"""The form. It holds neither a thread nor a database connection while auth works."""
+
+import json
+import logging
+import re
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Final
+from uuid import UUID
+
+from django.core.exceptions import NON_FIELD_ERRORS
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.middleware.csrf import get_token
+from django.shortcuts import render
+from django.urls import reverse
+from django.views.csrf import csrf_failure as django_csrf_failure
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_http_methods
+from structlog.contextvars import bind_contextvars
+
+from livesettings.values import live
+from runtime.language import in_other_language
+from runtime.security_log import address_of
+from signup_sync.front import wording
+from signup_sync.front.forms import TYPED, SignUpForm
+from signup_sync.front.gateway import CLOSED, GatewayError, NewUser
+from signup_sync.front.lights_page import Page, is_script, render_with_lights
+from signup_sync.front.relay_pool import relays
+from signup_sync.front.states import State
+from signup_sync.front.tickets import (
+    TicketError,
+    browser_of,
+    new_browser,
+    new_signup_id,
+    remember_browser,
+    remember_user_id,
+    signup_id_of,
+    signup_ids_of,
+    successor_of,
+)
+
+logger = logging.getLogger(__name__)
+
+# https://www.w3.org/TR/trace-context/#traceparent-header
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@never_cache
+@sensitive_post_parameters("userPw", "userPw2")
+async def sign_up(request: HttpRequest) -> HttpResponse:
+    """GET shows the form. POST signs up and answers when auth has given its verdict: with the way to the lights, or
+    with the form again. A script (`Accept: application/json`) gets either as JSON."""
+    known = browser_of(request.COOKIES)
+    browser = known or new_browser()
+    if request.method == "POST" and "language" in request.POST:
+        response = in_other_language(request, lambda: _form_as_typed(request, browser))
+    elif request.method == "POST":
+        response = await _submit(request, browser)
+    elif not live.SIGNUP_OPEN:
+        response = render(request, "front/not_open.html", {"text": wording.NOTICES["closed"]})
+    else:
+        response = _form_page(request, SignUpForm(), Page.of(new_signup_id(), browser))
+    if known is None:
+        remember_browser(response, browser)
+    return response
+
+
+async def _submit(request: HttpRequest, browser: str) -> HttpResponse:
+    if is_script(request) and request.POST.get("ticket") and not _is_ticket_of(request, browser):
+        return _renewed(request, browser)
+    form = SignUpForm(request.POST)
+    # The form keeps its first sign-up, so that every content that it ever has is looked for from there.
+    first = Page.of(_posted_signup_id(request, browser), browser)
+    if not form.is_valid():
+        return _form_again(request, form, first, None, HTTPStatus.UNPROCESSABLE_ENTITY)
+    user = replace(form.new_user, address=address_of(request))
+    signup_id, answer = await _post(first.signup_id, user)
+    _note_browsers_trace(request, signup_id)
+    page = Page.of(signup_id, browser)
+    if isinstance(answer, GatewayError):
+        form.show_problem(answer)
+        response = _form_again(request, form, first, page, _status_of(answer))
+        if answer.retry_after is not None:
+            response["Retry-After"] = str(answer.retry_after)
+        return response
+    if answer.refusal is not None:
+        form.show_refusal(answer.refusal)
+        # What is sent next will be other content.
+        expected = Page.of(successor_of(signup_id), browser)
+        return _form_again(request, form, first, expected, HTTPStatus.UNPROCESSABLE_ENTITY)
+    taken: HttpResponse
+    if is_script(request):
+        taken = JsonResponse(page.for_script() | {"formTicket": first.ticket, "state": json.loads(answer.text)})
+    else:
+        taken = HttpResponseRedirect(page.status_path)
+        taken.status_code = HTTPStatus.SEE_OTHER
+    remember_user_id(taken, user.user_id)
+    return taken
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """A sign-up form of our own whose token is outdated (a login in another tab, or two
+    first visits at once) is not lost: a script gets a new token and sends it again, and without one the form comes
+    back as it was typed. What another site sends is not shown, as it could fill in what it likes."""
+    if request.path != reverse("front:signup") or not _is_own_page(request):
+        return django_csrf_failure(request, reason)
+    logger.info("a form has an outdated token: %s", reason)
+    known = browser_of(request.COOKIES)
+    browser = known or new_browser()
+    if is_script(request):
+        response: HttpResponse = _renewed(request, browser)
+    else:
+        response = _form_as_typed(request, browser, status=HTTPStatus.FORBIDDEN)
+    if known is None:
+        remember_browser(response, browser)
+    return response
+
+
+def _is_own_page(request: HttpRequest) -> bool:
+    """As far as the browser says it, which no page can feign."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site == "same-origin"
+    return request.headers.get("Origin") == f"{request.scheme}://{request.get_host()}"
+
+
+def _renewed(request: HttpRequest, browser: str) -> JsonResponse:
+    """For the script, which sends the same form again with it: a token and a sign-up that are this browser's."""
+    page = Page.of(_posted_signup_id(request, browser), browser)
+    renewed = page.for_script() | {"formTicket": page.ticket, "csrfToken": get_token(request)}
+    return JsonResponse(renewed, status=HTTPStatus.FORBIDDEN)
+
+
+def _form_as_typed(request: HttpRequest, browser: str, status: HTTPStatus = HTTPStatus.OK) -> HttpResponse:
+    """Without errors, as it was not sent to be checked."""
+    typed = {name: request.POST.get(name, "") for name in TYPED}
+    page = Page.of(_posted_signup_id(request, browser), browser)
+    return _form_page(request, SignUpForm(initial=typed), page, status=status)
+
+
+def _is_ticket_of(request: HttpRequest, browser: str) -> bool:
+    try:
+        signup_id_of(request.POST["ticket"], browser)
+    except TicketError:
+        return False
+    return True
+
+
+def _posted_signup_id(request: HttpRequest, browser: str) -> UUID:
+    """That of the form, however long it was open; a new one where the form is not this browser's."""
+    try:
+        return signup_id_of(request.POST.get("ticket", ""), browser)
+    except TicketError:
+        return new_signup_id()
+
+
+async def _post(first: UUID, user: NewUser) -> tuple[UUID, State | GatewayError]:
+    """Signs up as the first of the form's sign-ups that has no other content. Returns which, and what auth says."""
+    for signup_id in signup_ids_of(first):
+        answer = await _post_as(signup_id, user)
+        if not isinstance(answer, GatewayError) or answer.status != HTTPStatus.CONFLICT:
+            break
+    return signup_id, answer
+
+
+async def _post_as(signup_id: UUID, user: NewUser) -> State | GatewayError:
+    bind_contextvars(signup_id=str(signup_id))
+    try:
+        return await relays().sign_up(signup_id, user)
+    except GatewayError as problem:
+        logger.info("sign-up %s was not taken: %s", signup_id, problem)
+        return problem
+
+
+def _note_browsers_trace(request: HttpRequest, signup_id: UUID) -> None:
+    """The page's script sends the trace of the sign-up that it shows. Changed content is another sign-up: this line
+    leads from the one to the other."""
+    match = _TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
+    if match and match[1] != signup_id.hex:
+        logger.info("the browser's trace is %s", match[1])
+
+
+def _status_of(problem: GatewayError) -> HTTPStatus:
+    """What the front answers where the gateway answered that."""
+    if problem.errors:
+        return HTTPStatus.UNPROCESSABLE_ENTITY
+    if problem.kind == CLOSED:
+        return HTTPStatus.FORBIDDEN
+    if problem.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.CONFLICT):
+        return HTTPStatus(problem.status)
+    return HTTPStatus.SERVICE_UNAVAILABLE if problem.may_pass else HTTPStatus.BAD_GATEWAY
+
+
+def _form_again(
+    request: HttpRequest, form: SignUpForm, first: Page, page: Page | None, status: HTTPStatus
+) -> HttpResponse:
+    """The form of the sign-up `first` with its errors. A script is also told which sign-up to show with its next post,
+    unless None."""
+    if not is_script(request):
+        return _form_page(request, form, first, status=status)
+    errors = {"" if name == NON_FIELD_ERRORS else name: list(texts) for name, texts in form.errors.items()}
+    expected = page.for_script() if page else {}
+    return JsonResponse(expected | {"formTicket": first.ticket, "errors": errors}, status=status)
+
+
+def _form_page(request: HttpRequest, form: SignUpForm, page: Page, status: HTTPStatus = HTTPStatus.OK) -> HttpResponse:
+    context = {"form": form, "is_outdated": status == HTTPStatus.FORBIDDEN and not form.is_bound}
+    return render_with_lights(request, "front/signup.html", page, "pending", context=context, status=status)

@@ -1,0 +1,128 @@
+"""Reading one sign-up's stream from auth, through lost connections, until it is complete."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from random import uniform
+from typing import Final
+from uuid import UUID
+
+import aiohttp
+from django.conf import settings
+
+from signup_sync.front.gateway import Gateway, GatewayError
+from signup_sync.front.sse import COMMENT, ServerEvent, read_events
+from signup_sync.front.states import Slowness, State, read_state
+
+logger = logging.getLogger(__name__)
+# Seconds between two attempts to get a lost stream back: doubling from the first to the most.
+FIRST_PAUSE: Final = 0.25
+LONGEST_PAUSE: Final = 10.0
+
+
+def pause_after(failures: int) -> float:
+    """Seconds until the next attempt, spread so that those who failed together do not come back together."""
+    return min(FIRST_PAUSE * 2.0 ** min(failures, 16), LONGEST_PAUSE) * uniform(0.5, 1.0)  # noqa: S311 - no secret
+
+
+class Relay:
+    """Reads one sign-up's stream until it is complete, through lost connections, for STREAM_MAX_AGE at most: whoever
+    still watches then takes over. While the sign-up waits for confirmation, perhaps for hours, the relay ends as soon
+    as no socket of this process shows it."""
+
+    def __init__(
+        self,
+        signup_id: UUID,
+        gateway: Gateway,
+        stream: aiohttp.ClientResponse | None,
+        *,
+        tell: Callable[["Relay"], None],
+        is_watched: Callable[[UUID], bool],
+    ) -> None:
+        self.signup_id = signup_id
+        self.state: State | None = None
+        self.slowness: Slowness | None = None
+        self._gateway = gateway
+        self._stream = stream
+        self._tell = tell
+        self._is_watched = is_watched
+        self._answered_or_over = asyncio.Event()
+
+    async def auth_answer(self, *, until: float) -> State | None:
+        """The state in which auth has given its verdict or waits for the person's confirmation, or the last one known
+        at that time of the event loop."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                await self._answered_or_over.wait()
+        return self.state
+
+    async def run(self) -> None:
+        end = time.monotonic() + settings.STREAM_MAX_AGE
+        failures = 0
+        try:
+            while not self._is_over and time.monotonic() < end:
+                seen, ask_after = self._version, 0
+                try:
+                    await self._read_stream()
+                except GatewayError as problem:
+                    if not problem.may_pass:
+                        logger.warning("sign-up %s is not relayed any more: %s", self.signup_id, problem)
+                        return
+                    logger.info("sign-up %s has no stream: %s", self.signup_id, problem)
+                    ask_after = problem.retry_after or 0
+                except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+                    logger.info("sign-up %s lost its stream: %r", self.signup_id, error)
+                failures = 0 if self._version > seen else failures + 1
+                if not self._is_over:
+                    await asyncio.sleep(max(ask_after, pause_after(failures)))
+        finally:
+            self._answered_or_over.set()
+
+    async def _read_stream(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is None:
+            stream = await self._gateway.open_events(self.signup_id, seen=self._version)
+        if stream is None:
+            # Auth says that we have seen the end; only its own word makes a sign-up complete.
+            self._take(await self._gateway.read_state(self.signup_id))
+            return
+        async with stream:
+            # To its end, which comes with the last state: then the connection is there for the next sign-up.
+            async for event in read_events(stream.content):
+                self._pass_on(event)
+                if self._is_left_waiting:
+                    stream.close()
+                    return
+
+    def _pass_on(self, event: ServerEvent) -> None:
+        if event.kind == "status":
+            self._take(read_state(event.data))
+        elif event.kind in ("delayed", "stalled"):
+            self.slowness = "stalled" if "stalled" in (event.kind, self.slowness) else "delayed"
+            self._tell(self)
+        elif event.kind == COMMENT:
+            # The layer delivers at most once. What a socket missed, it gets with the next heartbeat.
+            self._tell(self)
+
+    def _take(self, state: State | None) -> None:
+        if state is None or state.version <= self._version:
+            return
+        self.state = state
+        if state.is_answered:
+            self._answered_or_over.set()
+        self._tell(self)
+
+    @property
+    def _version(self) -> int:
+        return 0 if self.state is None else self.state.version
+
+    @property
+    def _is_over(self) -> bool:
+        return (self.state is not None and self.state.complete) or self._is_left_waiting
+
+    @property
+    def _is_left_waiting(self) -> bool:
+        is_waiting = self.state is not None and self.state.awaiting is not None
+        return is_waiting and not self._is_watched(self.signup_id)

@@ -1,0 +1,376 @@
+"""uvicorn's protocols, with deadlines and limits for clients that are slow, silent or large (docs/adr/0049).
+
+uvicorn limits only the pause between two requests. Here a request's head and body must arrive in time and in bounds,
+an answer must be read, and a connection that is being closed must go.
+"""
+
+import asyncio
+import json
+import logging
+import re
+import resource
+from http import HTTPStatus
+from typing import Any, Final, Literal, cast
+
+import httptools
+from django.conf import settings
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Response
+from websockets.server import ServerProtocol
+from websockets.typing import StatusLike
+
+from signup_sync.server.security_headers import security_headers
+
+logger = logging.getLogger(__name__)
+
+# Bytes that wait for the end of a turn of the event loop.
+JOINED_MAX: Final = 64 * 1024
+# Bytes and lines of a request's head; the gateway's limit is 14 KiB (deploy/Caddyfile).
+HEAD_MAX: Final = 16 * 1024
+HEADERS_MAX: Final = 100
+# Bytes of a whole request, head and trailers included. Applications have smaller limits for the bodies they read.
+REQUEST_MAX: Final = 4 * 1024 * 1024
+# Seconds in which a client may take the last bytes of a connection that is being closed, and the answer that refuses
+# its request: closing with unread input would reset the connection and lose that answer.
+CLOSES_WITHIN: Final = 10.0
+LINGERS_FOR: Final = 1.0
+# A timer that fires so many seconds late means that this process was stopped or busy, not that the client was slow.
+LATE: Final = 1.0
+# File descriptors kept for databases, Redis, Kafka and files when clients hold all the others.
+RESERVED_FILES: Final = 256
+
+# A target in absolute form whose path is empty, which is the root (RFC 9112, 3.2.1).
+_NO_PATH: Final = re.compile(rb"(https?://[^/?]+)(\?.*)?", re.IGNORECASE)
+# Without chunks, which came with 1.1.
+_OLD_VERSIONS: Final = ("0.9", "1.0")
+
+_WHY: Final = {
+    HTTPStatus.BAD_REQUEST: "This is not valid HTTP.",
+    HTTPStatus.REQUEST_TIMEOUT: "The request took too long to arrive. Send it again.",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The request is too large.",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "The request's headers are too large.",
+}
+
+
+def connections_max() -> int:
+    """Connections that this process may hold. Raises its limit of open files as far as it may itself."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        soft = 65_536 if hard == resource.RLIM_INFINITY else hard
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(soft - RESERVED_FILES, RESERVED_FILES)
+
+
+class HeadTooLargeError(Exception):
+    """Ends the parsing of a request."""
+
+
+class Http(HttpToolsProtocol):
+    """Also joins small writes: uvicorn's sends an answer's head, each part of its body and its end as so many packets.
+
+    A deadline runs while the server waits for the client: for the first byte (CONNECTION_IDLE_TIMEOUT, as between two
+    requests), the rest of a head, or the rest of a body. It is one timer, and none for a request that arrives whole.
+    """
+
+    # Of every connection of this process.
+    connections_max = 0
+    # What the client has begun to send and not finished.
+    _awaited: Literal["head", "body"] | None = None
+    _deadline: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
+    _is_refused = False
+    # How a request is refused that the parser gives up.
+    _fault = HTTPStatus.BAD_REQUEST
+    # Bytes since the present request began.
+    _size = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.transport = cast(asyncio.Transport, Joined(transport, self.loop))
+        if 0 < self.connections_max < len(self.connections):
+            transport.abort()
+            return
+        # uvicorn's own timer, which it starts only after the first request.
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_timers()
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            return
+        before = self._awaited
+        if before is None:
+            self._awaited = "head"
+        self._size += len(data)
+        self._unset_keepalive_if_required()
+        self._parse(data)
+        if self._is_refused or self._awaited is None:
+            return
+        if self._awaited == "head" and self._size > HEAD_MAX:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        elif self._size > REQUEST_MAX:
+            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        elif self._awaited != before:
+            self._expect()
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+        except httptools.HttpParserUpgrade as pause:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+            elif self.parser.get_method() == b"CONNECT":
+                self.send_400_response("")
+            else:
+                self._parse_without_upgrade(data[pause.args[0] :])
+
+    def _parse_without_upgrade(self, rest: bytes) -> None:
+        """Reads the request again as if it asked for no upgrade: a server may ignore that (RFC 9110, 7.8), and the
+        parser, which takes what follows the head for another protocol, may not."""
+        head = [self.parser.get_method(), b" ", self.url, b" HTTP/", self.parser.get_http_version().encode(), b"\r\n"]
+        for name, value in self.headers:
+            if name == b"connection":
+                value = b", ".join(word for word in value.split(b",") if word.strip().lower() != b"upgrade")
+            if name != b"upgrade":
+                head += [name, b": ", value, b"\r\n"]
+        self.parser = httptools.HttpRequestParser(self)
+        # As uvicorn sets it.
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._parse(b"".join([*head, b"\r\n", rest]))
+
+    def _should_upgrade(self) -> bool:
+        """Whether this is a WebSocket's handshake (RFC 6455, 4.2.1). Any other upgrade is ignored."""
+        words = dict.fromkeys((b"connection", b"upgrade"), b"")
+        for name, value in self.headers:
+            if name == b"transfer-encoding" or (name == b"content-length" and value.strip() != b"0"):
+                return False  # the library for sockets takes no body
+            if name in words:
+                words[name] += b"," + value.lower()
+        asked = {name: [word.strip() for word in value.split(b",")] for name, value in words.items()}
+        is_asked = b"upgrade" in asked[b"connection"] and b"websocket" in asked[b"upgrade"]
+        return is_asked and self.parser.get_method() == b"GET" and self.parser.get_http_version() not in _OLD_VERSIONS
+
+    def handle_websocket_upgrade(self) -> None:
+        self._awaited = None
+        self._cancel_timers()
+        super().handle_websocket_upgrade()
+
+    # The parser's callbacks.
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._awaited = "head"
+
+    def on_headers_complete(self) -> None:
+        size = len(self.url) + sum([len(name) + len(value) + 4 for name, value in self.headers])
+        if size > HEAD_MAX or len(self.headers) > HEADERS_MAX:
+            self._fault = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            raise HeadTooLargeError
+        self._awaited = "body"
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            return  # read again below, without it
+        if bare := _NO_PATH.fullmatch(self.url):
+            self.url = bare[1] + b"/" + (bare[2] or b"")
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            return
+        self._awaited = None
+        self._size = 0
+        super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if cycle.scope["http_version"] in _OLD_VERSIONS:
+            app = Unchunked(app, cycle)
+        super()._start_asgi_task(cycle, app)
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(self._fault)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        # Of the next request something came while this one was answered.
+        if self._awaited == "head":
+            self._expect()
+
+    # Deadlines.
+
+    def _expect(self) -> None:
+        """Gives the client time for the rest of what it has begun to send."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        wait = settings.REQUEST_HEAD_TIMEOUT if self._awaited == "head" else settings.REQUEST_BODY_TIMEOUT
+        self._deadline = self.loop.call_later(wait, self._look, self.loop.time() + wait, self._awaited)
+
+    def _look(self, due: float, awaited: str | None) -> None:
+        self._deadline = None
+        if self._awaited != awaited or (awaited == "head" and self._is_answering):
+            return
+        if self.flow.read_paused or self.loop.time() - due > LATE:
+            # The client may have sent the rest; this process has not read it.
+            self._expect()
+        else:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        """Answers, where no other answer has begun, and closes."""
+        self._is_refused = True
+        self._cancel_timers()
+        self._unset_keepalive_if_required()
+        if self.pipeline or (self._is_answering and (self._awaited != "body" or self.cycle.response_started)):
+            self.transport.abort()
+            return
+        if self._is_answering:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        elif status == HTTPStatus.REQUEST_TIMEOUT and self._awaited == "body":
+            # Answered already, without a look at the body.
+            self.transport.close()
+            return
+        self.transport.write(self._answer(status))
+        self.transport.write_eof()
+        self.loop.call_later(LINGERS_FOR, self.transport.abort)
+
+    def _answer(self, status: HTTPStatus) -> bytes:
+        detail = _WHY[status]
+        kind, body = "text/plain; charset=utf-8", detail
+        if getattr(self, "url", b"").startswith(b"/user"):
+            document = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
+            kind, body = "application/problem+json", json.dumps(document)
+        # Whether the client spoke HTTPS is not known here. Over HTTP browsers ignore HSTS (RFC 6797, 8.1), and without
+        # HSTS_SECONDS there is none.
+        more = b"".join(b"%b: %b\r\n" % header for header in security_headers(is_secure=True))
+        head = f"content-type: {kind}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"
+        return STATUS_LINE[status] + head.encode("ascii") + more + b"\r\n" + body.encode("ascii")
+
+    # A client that reads slowly, or not at all.
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stalled = self.loop.call_later(settings.RESPONSE_STALL_TIMEOUT, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._deadline, self._stalled):
+            if timer is not None:
+                timer.cancel()
+
+
+class Unchunked:
+    """The application for a client of HTTP/1.0: an answer of unknown length ends with its connection."""
+
+    def __init__(self, application: Any, cycle: RequestResponseCycle) -> None:
+        self._application = application
+        self._cycle = cycle
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        has_length = False
+
+        async def unchunked(message: Any) -> None:
+            nonlocal has_length
+            if message["type"] == "http.response.start":
+                has_length = any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+                self._cycle.chunked_encoding = None if has_length else False
+            elif not has_length:
+                # uvicorn counts what is missing of the length that was said.
+                self._cycle.expected_content_length = len(message.get("body", b""))
+            await send(message)
+
+        await self._application(scope, receive, unchunked)
+
+
+class Joined:
+    """A transport that sends what one turn of the event loop writes in one piece: each is work for the kernel, and for
+    the gateway, which wakes up for it (docs/adr/0016). Once closed, it does not wait forever for its client to read."""
+
+    __slots__ = ("_loop", "_pieces", "_size", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._pieces:
+            self._loop.call_soon(self._flush)
+        self._pieces.append(data)
+        self._size += len(data)
+        # Or whoever writes without a pause would never learn that the client is slower.
+        if self._size >= JOINED_MAX:
+            self._flush()
+
+    def write_eof(self) -> None:
+        self._flush()
+        if not self._transport.is_closing():
+            self._transport.write_eof()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+        if self._transport.get_write_buffer_size():
+            self._loop.call_later(CLOSES_WITHIN, self._transport.abort)
+
+    def _flush(self) -> None:
+        pieces, self._pieces, self._size = self._pieces, [], 0
+        if pieces and not self._transport.is_closing():
+            self._transport.write(b"".join(pieces))
+
+
+class Handshake(ServerProtocol):
+    """The library's handshake, with the security headers on whatever refuses it, by the library or by uvicorn."""
+
+    def reject(self, status: StatusLike, text: str) -> Response:
+        response = super().reject(status, text)
+        # As in Http._answer, the scheme is not known here.
+        for name, value in security_headers(is_secure=True):
+            response.headers[name.decode("ascii")] = value.decode("ascii")
+        return response
+
+
+class Socket(WebSocketsSansIOProtocol):
+    """uvicorn's keeps the parsed handshake for as long as the socket is open, 2 KiB."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.conn = Handshake(
+            extensions=self.conn.available_extensions, max_size=self.config.ws_max_size, logger=self.logger
+        )
+
+    def start_keepalive(self) -> None:
+        super().start_keepalive()
+        del self.request, self.response
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            # uvicorn logs an error for a handshake that was answered with a status, as if nothing had been answered.
+            self.handshake_complete = True
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self.handshake_initiated and not self.transport.is_closing():
+            # Http passes on a whole handshake. The library refuses this one, some without an answer, and uvicorn would
+            # hold the connection.
+            answer = b"".join(self.conn.data_to_send())
+            refusal = self.conn.reject(HTTPStatus.BAD_REQUEST, _WHY[HTTPStatus.BAD_REQUEST])
+            self.transport.write(answer or refusal.serialize())
+            self.transport.close()

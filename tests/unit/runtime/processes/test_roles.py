@@ -1,0 +1,202 @@
+"""What every long-running command shares."""
+
+import gc
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.core.management.base import CommandError
+from django.db import OperationalError
+
+from runtime.errors import TransientError
+from runtime.processes import health, roles
+from runtime.processes.health import Heartbeat
+from runtime.processes.roles import COLLECT_AFTER, Role, StuckLooks, check_database, collect_rarely, running_role
+from tests.servers.process import LOOPBACK, Process, free_port, http_status
+from tests.waiting import PATIENCE
+
+# --- The end ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator:
+    """Starts tests.unit.runtime.processes.role, and returns when it works or has ended."""
+    started: list[Process] = []
+
+    def start(how: str, *, stop_signal: signal.Signals = signal.SIGTERM) -> Process:
+        port = free_port()
+        command = [sys.executable, "-m", "tests.unit.runtime.processes.role", how, str(port)]
+        process = Process(how, command, log=tmp_path / "log", stop_signal=stop_signal)
+        started.append(process)
+        process.start()
+        if how != "failing":
+            process.wait_ready(lambda: http_status(port, "/health/ready") == 200, PATIENCE)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_role_ends_at_once_when_it_is_told_to(start, number):
+    role = start("steady", stop_signal=number)
+    began = time.monotonic()
+    assert role.stop() == 0
+    # It would wait for 30 s by itself; one that is ended by force has another exit code.
+    assert time.monotonic() - began < 15
+    said = [line for line in role.log().splitlines() if not line.startswith("Redis is away")]
+    assert said == ["steady started", f"steady stops: {number.name}", "steady stopped"]
+
+
+def test_a_role_that_is_stuck_is_ended_all_the_same(start):
+    role = start("stuck")
+    began = time.monotonic()
+    assert role.stop() == 1
+    assert 4 < time.monotonic() - began < 30, "it would sleep for 60 s"
+    assert "stuck did not stop within 5 s and is ended now" in role.log()
+
+
+def test_a_role_that_hangs_for_long_ends_with_an_error_that_says_so(start):
+    role = start("hanging")
+    assert role.popen is not None
+    assert role.popen.wait(PATIENCE) == 1
+    assert re.search(r"hanging is stuck for \d+ s and ends, to be started again", role.log())
+
+
+def test_it_takes_many_looks_in_a_row_to_find_a_role_stuck(monkeypatch):
+    monkeypatch.setattr(roles, "STUCK_LOOKS", 2)
+    heartbeat = Heartbeat()
+    looks = StuckLooks(heartbeat)
+    # As after a freeze: nobody has beaten for long, and then the work goes on before the next look.
+    for _ in range(5):
+        monkeypatch.setattr(health, "BEAT_WITHIN", -1.0)
+        assert [looks.find_it_stuck() for _ in range(2)] == [False, False]
+        monkeypatch.setattr(health, "BEAT_WITHIN", 60.0)
+        assert not looks.find_it_stuck()
+    monkeypatch.setattr(health, "BEAT_WITHIN", -1.0)
+    assert [looks.find_it_stuck() for _ in range(3)] == [False, False, True]
+
+
+def test_a_role_that_fails_ends_with_an_error(start):
+    role = start("failing")
+    assert role.popen is not None
+    assert role.popen.wait(PATIENCE) == 1
+    assert "LookupError: a bug" in role.log()
+
+
+def test_afterwards_signals_mean_what_they_meant_before(settings):
+    settings.HEALTH_PORT = 0
+    before = [signal.getsignal(number) for number in roles.STOP_SIGNALS]
+    with running_role("short") as role:
+        assert signal.getsignal(signal.SIGTERM) not in before
+        signal.raise_signal(signal.SIGTERM)
+        assert role.stop.wait(PATIENCE)
+    assert [signal.getsignal(number) for number in roles.STOP_SIGNALS] == before
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+# --- The health page --------------------------------------------------------------------------------------------
+
+
+def test_a_port_in_use_is_said_in_a_line(settings):
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        settings.HEALTH_HOST, settings.HEALTH_PORT = taken.getsockname()
+        with pytest.raises(CommandError, match=r"can't have .* for its health page: .*in use. Set HEALTH_PORT."):
+            running_role("unlucky").__enter__()
+
+
+# --- What it waits for ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def role(monkeypatch) -> Role:
+    monkeypatch.setattr(roles, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(roles, "LONGEST_PAUSE", 0.01)
+    return Role("reader")
+
+
+def test_it_waits_until_what_it_needs_is_there_and_says_so_in_words(role, caplog):
+    failures = [OperationalError("connection refused\n\tIs it running?"), TransientError("no tables")]
+
+    def check() -> None:
+        if failures:
+            raise failures.pop(0)
+
+    assert role.wait_for("its database", check)
+    said = [record for record in caplog.records if record.name == roles.__name__]
+    assert [record.getMessage() for record in said] == [
+        "reader waits for its database: connection refused Is it running?",
+        "reader waits for its database: no tables",
+    ]
+    assert all(record.exc_info is None for record in said)
+
+
+def test_a_stop_request_ends_the_waiting(role):
+    def check() -> None:
+        role.stop.set()
+        raise TransientError("away")
+
+    assert not role.wait_for("something", check)
+
+
+def test_what_does_not_pass_by_itself_is_not_waited_for(role):
+    with pytest.raises(ZeroDivisionError):
+        role.wait_for("something", lambda: 1 / 0)
+
+
+@pytest.mark.django_db(databases=["default", "chat"])
+@pytest.mark.parametrize("app_label", ["authsvc", "chatsvc"])
+def test_a_database_that_is_migrated_is_there(app_label):
+    check_database(app_label)
+
+
+def test_a_database_without_its_tables_is_not_there_yet(tmp_path):
+    """In a process of its own, on databases of its own."""
+    code = (
+        "import django; django.setup()\n"
+        "from runtime.processes.roles import check_database\n"
+        "from runtime.errors import is_transient\n"
+        "try: check_database('chatsvc')\n"
+        "except Exception as error: print(is_transient(error), error)"
+    )
+    env = {"DJANGO_SETTINGS_MODULE": "signup_sync.settings", "DATA_DIR": str(tmp_path), "PYTHONPATH": "."}
+    said = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+    assert said == "True chatsvc has migrations to be applied: manage.py migrate_all\n"
+
+
+# --- Garbage ----------------------------------------------------------------------------------------------------
+
+
+class Knot:
+    """Garbage that counting references does not find."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+@pytest.fixture(autouse=True)
+def usual_garbage() -> Iterator[None]:
+    usual = gc.get_threshold()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*usual)
+
+
+def test_garbage_is_looked_for_rarely_and_not_in_what_was_there_before():
+    knots = [weakref.ref(Knot())]
+    collect_rarely()
+    assert knots[0]() is None
+    assert gc.get_freeze_count() > 10_000
+    knots = [weakref.ref(Knot()) for _ in range(1000)]
+    assert all(knot() for knot in knots)
+    keep = [[] for _ in range(COLLECT_AFTER[0])]
+    assert keep
+    assert not any(knot() for knot in knots)

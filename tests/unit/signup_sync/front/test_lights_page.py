@@ -1,0 +1,192 @@
+"""The page with the lights over HTTP, as it is without a script."""
+
+import re
+import time
+from typing import Any
+
+import pytest
+from django.http import HttpResponse
+from django.test import AsyncClient
+from pytest_django.fixtures import Settings
+
+from signup_sync.front import wording
+from tests.servers.process import free_port
+from tests.unit.signup_sync.front.auth_server import AuthServer
+from tests.unit.signup_sync.front.conftest import HOST
+from tests.unit.signup_sync.front.test_signup_form import open_form, send, signup_id_of
+
+pytestmark = pytest.mark.usefixtures("front")
+
+
+async def status_page(client: AsyncClient, auth: AuthServer, **lights: str) -> HttpResponse:
+    ticket = await open_form(client)
+    response = await send(client, ticket)
+    for service, verdict in lights.items():
+        status, _, reason = verdict.partition(" ")
+        await auth.turn(str(signup_id_of(client, ticket)), service, status, reason or None)
+    return await client.get(response["Location"])
+
+
+def lights_of(response: HttpResponse) -> dict[str, tuple[str, str]]:
+    """Each light's status and its words."""
+    found = re.findall(
+        r'data-service="(\w+)" data-status="(\w+)".*?class="light-word">([^<]+)<', response.content.decode(), re.DOTALL
+    )
+    return {service: (status, wording) for service, status, wording in found}
+
+
+def reload_of(response: HttpResponse) -> str | None:
+    found = re.search(r'<meta http-equiv="refresh" content="([^"]+)">', response.content.decode())
+    return found and found[1]
+
+
+async def test_pending_lights_load_themselves_again(client: AsyncClient, auth: AuthServer) -> None:
+    response = await status_page(client, auth)
+    waiting = ("PENDING", "Waiting for its answer")
+    assert lights_of(response) == {"auth": ("SUCCESS", "Ready"), "chat": waiting, "customer": waiting}
+    assert reload_of(response) == "2"
+    assert "Creating your account" in response.content.decode()
+
+
+@pytest.mark.parametrize("passed", [6, -86_400], ids=["later", "after the clock was put back"])
+async def test_without_a_script_a_delay_is_said_and_the_page_loads_itself_less_often(
+    client: AsyncClient, auth: AuthServer, settings: Settings, monkeypatch: pytest.MonkeyPatch, passed: int
+) -> None:
+    path = (await send(client, await open_form(client)))["Location"]
+    assert abs(passed) > settings.SIGNUP_DEADLINE
+    later = time.time() + passed
+    monkeypatch.setattr(time, "time", lambda: later)
+    response = await client.get(path)
+    assert "This takes longer than usual" in response.content.decode()
+    assert 'data-outcome="delayed"' in response.content.decode()
+    assert re.search(r'data-action="login" href="/login/">', response.content.decode())
+    assert reload_of(response) == "10"
+    (signup_id,) = auth.signups
+    for service in ("chat", "customer"):
+        await auth.turn(signup_id, service, "SUCCESS")
+    assert reload_of(await client.get(path)) == "2;url=/login/"
+
+
+async def test_without_a_script_a_stalled_signup_is_said(client: AsyncClient, auth: AuthServer) -> None:
+    path = (await send(client, await open_form(client)))["Location"]
+    (signup,) = auth.signups.values()
+    signup.is_stalled = True
+    response = await client.get(path)
+    assert "A service does not answer" in response.content.decode()
+    assert 'data-outcome="stalled"' in response.content.decode()
+    assert re.search(r'data-action="login" href="/login/">', response.content.decode())
+    assert reload_of(response) == "10"
+
+
+async def test_each_light_says_how_long_it_took(client: AsyncClient, auth: AuthServer) -> None:
+    path = (await send(client, await open_form(client)))["Location"]
+    (signup,) = auth.signups.values()
+    signup.took = {"auth": 3, "chat": 1260}
+    assert re.findall(r'class="light-took">([^<]*)<', (await client.get(path)).content.decode()) == [
+        "at once",
+        "1.3 s",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "said"),
+    [
+        (None, ""),
+        (0, "at once"),
+        (400, "0.4 s"),
+        (99_900, "100 s"),
+        (130_000, "2.2 min"),
+        (10**7, "2.8 h"),
+        (10**9, "12 d"),
+    ],
+)
+def test_a_time_is_said_in_its_unit(milliseconds: int | None, said: str) -> None:
+    assert wording.took_of(milliseconds) == said
+
+
+async def test_a_form_that_was_open_for_long_is_not_delayed_at_once(
+    client: AsyncClient, auth: AuthServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticket = await open_form(client)
+    later = time.time() + settings.SIGNUP_DEADLINE + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    response = await client.get((await send(client, ticket))["Location"])
+    assert "Creating your account" in response.content.decode()
+
+
+async def test_all_green_goes_on_to_the_login_page(client: AsyncClient, auth: AuthServer) -> None:
+    response = await status_page(client, auth, chat="SUCCESS", customer="SUCCESS")
+    assert reload_of(response) == "2;url=/login/"
+
+
+async def test_a_red_participant_is_named_and_the_way_on_offered(client: AsyncClient, auth: AuthServer) -> None:
+    response = await status_page(client, auth, chat="FAIL duplicate: email", customer="SUCCESS")
+    assert lights_of(response)["chat"] == ("FAIL", "Already knew this email address")
+    assert reload_of(response) is None
+    page = response.content.decode()
+    assert "Chat already knew this user" in page
+    assert re.search(r'data-action="login" href="/login/">', page)
+
+
+async def test_a_script_may_ask_for_the_state(client: AsyncClient, auth: AuthServer) -> None:
+    ticket = await open_form(client)
+    path = f"/signup/status/{ticket}/"
+    json = {"Accept": "application/json"}
+    assert (await client.get(path, headers=json)).json() == {"state": None, "outcome": "absent"}
+    await send(client, ticket)
+    assert (await client.get(path, headers=json)).json()["state"]["version"] == 2
+
+
+async def test_a_signup_that_has_not_arrived_is_waited_for(client: AsyncClient) -> None:
+    ticket = await open_form(client)
+    response = await client.get(f"/signup/status/{ticket}/")
+    assert reload_of(response) == "2"
+    assert "on its way" in response.content.decode()
+    assert {status for status, _ in lights_of(response).values()} == {"PENDING"}
+
+
+async def test_the_lights_without_a_gateway_say_so_and_try_again(client: AsyncClient, settings: Settings) -> None:
+    settings.GATEWAY_URL = f"http://{HOST}:{free_port()}"
+    ticket = await open_form(client)
+    response = await client.get(f"/signup/status/{ticket}/")
+    assert "We cannot see your sign-up right now" in response.content.decode()
+    assert reload_of(response) == "2"
+
+
+async def test_the_lights_are_shown_to_no_other_browser(client: AsyncClient, auth: AuthServer) -> None:
+    path = (await send(client, await open_form(client)))["Location"]
+    stranger = AsyncClient(headers={"Host": HOST})
+    await open_form(stranger)
+    for who in (stranger, AsyncClient(headers={"Host": HOST})):
+        response = await who.get(path)
+        assert response.status_code == 404
+        assert "another browser" in response.content.decode()
+        assert "data-service" not in response.content.decode()
+
+
+@pytest.mark.parametrize("ticket", ["nonsense", "eyJzIjoiMSJ9:1w:x", "<script>", "%00", "a" * 5000])
+async def test_a_guessed_ticket_opens_nothing(client: AsyncClient, ticket: str) -> None:
+    await open_form(client)
+    response = await client.get(f"/signup/status/{ticket}/")
+    assert response.status_code == 404
+    assert "<script>" not in response.content.decode()
+    assert "data-service" not in response.content.decode()
+
+
+async def test_an_old_page_is_closed_in_words(
+    client: AsyncClient, auth: AuthServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = (await send(client, await open_form(client)))["Location"]
+    later = time.time() + settings.TICKET_MAX_AGE + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    response = await client.get(path)
+    assert response.status_code == 403
+    assert "too old" in response.content.decode()
+    assert 'href="/signup/"' in response.content.decode()
+
+
+async def test_the_pages_address_is_told_to_nobody(client: AsyncClient, auth: AuthServer) -> None:
+    response: Any = await status_page(client, auth)
+    assert response["Referrer-Policy"] == "strict-origin"
+    assert "default-src 'self'" in response["Content-Security-Policy"]

@@ -1,0 +1,415 @@
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+from channels.layers import get_channel_layer
+from channels.testing import WebsocketCommunicator
+from pytest_django.fixtures import Settings
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from signup_sync.front import sockets
+from signup_sync.front.gateway import NewUser
+from signup_sync.front.relay_pool import Relays, group_of, relays
+from signup_sync.front.states import State
+from tests.servers import ValkeyServer
+from tests.servers.process import free_port
+from tests.unit.signup_sync.front.auth_server import AuthServer, SignUp
+from tests.unit.signup_sync.front.conftest import HOST, use_redis
+from tests.unit.signup_sync.front.test_relay_pool import Listener
+from tests.waiting import PATIENCE, eventually_async
+
+pytestmark = pytest.mark.usefixtures("front")
+OpenSocket = Callable[..., WebsocketCommunicator]
+
+
+async def connected(socket: WebsocketCommunicator) -> WebsocketCommunicator:
+    is_accepted, code = await socket.connect(PATIENCE)
+    assert is_accepted, code
+    return socket
+
+
+async def close_code(socket: WebsocketCommunicator) -> int:
+    answer = await socket.receive_output(PATIENCE)
+    assert answer["type"] == "websocket.close", answer
+    return answer["code"]
+
+
+async def state_of(socket: WebsocketCommunicator) -> dict[str, Any]:
+    return await socket.receive_json_from(PATIENCE)
+
+
+async def version_after(socket: WebsocketCommunicator, version: int) -> dict[str, Any]:
+    """The state of that version; what comes before it rises."""
+    before = 0
+    while (state := await state_of(socket))["version"] != version:
+        assert before < state["version"] < version
+        before = state["version"]
+    return state
+
+
+async def test_a_page_sees_its_signup_from_the_beginning_to_the_end(
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
+) -> None:
+    socket = await connected(open_socket())
+    await relays().sign_up(signup_id, user)
+    await version_after(socket, 2)
+    await auth.turn(str(signup_id), "chat", "FAIL", "duplicate: userId")
+    await version_after(socket, 3)
+    await auth.turn(str(signup_id), "customer", "SUCCESS")
+    assert await version_after(socket, 4) == auth.signups[str(signup_id)].state
+    assert await socket.receive_nothing()
+
+
+async def test_a_page_that_comes_late_sees_the_present_state_then_what_follows(
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
+) -> None:
+    await relays().sign_up(signup_id, user)
+    await auth.turn(str(signup_id), "chat", "SUCCESS")
+    socket = await connected(open_socket())
+    await version_after(socket, 3)
+    await auth.turn(str(signup_id), "customer", "SUCCESS")
+    assert (await state_of(socket))["complete"]
+
+
+async def test_a_change_while_it_reads_the_state_is_not_missed(
+    open_socket: OpenSocket,
+    auth: AuthServer,
+    signup_id: UUID,
+    user: NewUser,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # So that no second reading can hide what the first has missed.
+    settings.STREAM_HEARTBEAT = 600
+    await relays().sign_up(signup_id, user)
+    read = relays().gateway.read_state
+
+    async def read_and_changed(signup_id: UUID) -> State | None:
+        state = await read(signup_id)
+        async with Listener(signup_id) as listener:
+            await auth.turn(str(signup_id), "chat", "SUCCESS")
+            await listener.hears(3)
+        return state
+
+    monkeypatch.setattr(relays().gateway, "read_state", read_and_changed)
+    socket = await connected(open_socket())
+    await version_after(socket, 3)
+
+
+async def test_no_state_is_sent_twice_or_backwards(
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
+) -> None:
+    await relays().sign_up(signup_id, user)
+    socket = await connected(open_socket())
+    assert (await state_of(socket))["version"] == 2
+    layer = get_channel_layer()
+    old = auth.signups[str(signup_id)].event.decode().split("data: ")[1].strip()
+    for text in (old, old.replace('"version": 2', '"version": 1')):
+        await layer.group_send(group_of(signup_id), {"type": "signup.news", "text": text, "slowness": None})
+    await auth.turn(str(signup_id), "chat", "SUCCESS")
+    assert (await state_of(socket))["version"] == 3
+
+
+async def test_a_heartbeat_brings_what_a_message_lost(
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
+) -> None:
+    socket = await connected(open_socket())
+    layer = get_channel_layer()
+    await relays().sign_up(signup_id, user)
+    await version_after(socket, 2)
+    # Out of the group, the socket misses a change, as when Redis has lost the subscription.
+    (channel,) = layer.groups[layer._get_group_channel_name(group_of(signup_id))]
+    await layer.group_discard(group_of(signup_id), channel)
+    await auth.turn(str(signup_id), "chat", "SUCCESS")
+    assert await socket.receive_nothing(0.3)
+    await layer.group_add(group_of(signup_id), channel)
+    await auth.say(str(signup_id), b": still here\n\n")
+    assert (await state_of(socket))["version"] == 3
+
+
+async def test_silence_makes_it_ask_auth(
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings
+) -> None:
+    settings.STREAM_HEARTBEAT = 0.2
+    await relays().sign_up(signup_id, user)
+    socket = await connected(open_socket())
+    assert (await state_of(socket))["version"] == 2
+    signup = auth.signups[str(signup_id)]
+    signup.services["chat"], signup.version = {"status": "SUCCESS"}, 3  # and nobody is told
+    assert (await state_of(socket))["version"] == 3
+
+
+async def test_the_page_ends_right_when_the_relaying_process_dies(
+    open_socket: OpenSocket, auth: AuthServer, other_process: Relays, signup_id: UUID, user: NewUser
+) -> None:
+    socket = await connected(open_socket())
+    await other_process.sign_up(signup_id, user)
+    await version_after(socket, 2)
+    await other_process.close()  # like kill -9: nothing is released
+    await auth.turn(str(signup_id), "chat", "SUCCESS")
+    await auth.turn(str(signup_id), "customer", "SUCCESS")
+    state = await state_of(socket)
+    while not state["complete"]:
+        state = await state_of(socket)
+    assert auth.resumed
+
+
+async def test_delayed_is_said_once(open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser) -> None:
+    await relays().sign_up(signup_id, user)
+    socket = await connected(open_socket())
+    await state_of(socket)
+    await auth.say(str(signup_id), b"event: delayed\ndata: {}\n\n")
+    assert await state_of(socket) == {"signupId": str(signup_id), "delayed": True}
+    await auth.say(str(signup_id), b": still here\n\n")
+    assert await socket.receive_nothing(0.2)
+    await auth.turn(str(signup_id), "chat", "SUCCESS")
+    assert (await state_of(socket))["version"] == 3
+
+
+async def test_stalled_is_said_once_and_never_taken_back(
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
+) -> None:
+    await relays().sign_up(signup_id, user)
+    socket = await connected(open_socket())
+    await state_of(socket)
+    for event in (b"stalled", b"delayed", b"stalled"):
+        await auth.say(str(signup_id), b"event: " + event + b"\ndata: {}\n\n")
+    assert await state_of(socket) == {"signupId": str(signup_id), "stalled": True}
+    assert await socket.receive_nothing(0.2)
+
+
+async def test_a_page_that_comes_late_hears_that_its_signup_is_stalled(
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID
+) -> None:
+    auth.signups[str(signup_id)] = SignUp(str(signup_id), {}, is_stalled=True)
+    socket = await connected(open_socket())
+    assert (await state_of(socket))["version"] == 1
+    assert await state_of(socket) == {"signupId": str(signup_id), "stalled": True}
+
+
+async def test_while_it_hears_heartbeats_it_does_not_ask(
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings
+) -> None:
+    settings.STREAM_HEARTBEAT = 1.0
+    await relays().sign_up(signup_id, user)
+    socket = await connected(open_socket())
+    await state_of(socket)
+    end = time.monotonic() + 4 * settings.STREAM_HEARTBEAT
+
+    async def is_over() -> bool:
+        await auth.say(str(signup_id), b": still here\n\n")
+        return time.monotonic() > end
+
+    await eventually_async(is_over)
+    assert auth.reads == 1
+
+
+async def test_a_gateway_that_comes_back_is_asked_again(
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, settings: Settings
+) -> None:
+    auth.signups[str(signup_id)] = SignUp(str(signup_id), {})
+    settings.GATEWAY_URL = f"http://{HOST}:{free_port()}"
+    socket = await connected(open_socket())
+    assert await socket.receive_nothing(0.2)
+    relays().gateway._address = auth.url
+    assert (await state_of(socket))["version"] == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"origin": None},
+        {"origin": "null"},
+        {"origin": ""},
+        {"origin": "http://evil.example"},
+        {"origin": "http://evil.example", "host": "evil.example"},
+        {"origin": f"http://{HOST}:9999"},
+        {"origin": f"http://{HOST}:8000.evil.example"},
+        {"origin": f"https://{HOST}:8000"},
+        {"origin": f"ftp://{HOST}:8000"},
+        {"origin": "http://["},
+        {"host": None},
+    ],
+)
+async def test_a_page_of_another_origin_gets_no_socket(open_socket: OpenSocket, changes: dict[str, str | None]) -> None:
+    is_accepted, _ = await open_socket(**changes).connect(PATIENCE)
+    assert not is_accepted
+
+
+@pytest.mark.parametrize(("says", "origin"), [("https", "https"), ("http", "http"), (None, "http")])
+async def test_behind_a_proxy_the_scheme_is_what_it_says(
+    open_socket: OpenSocket, settings: Settings, says: str | None, origin: str
+) -> None:
+    def proxied(origin: str) -> WebsocketCommunicator:
+        socket = open_socket(**{"x-forwarded-proto": says, "host": "localhost"}, origin=f"{origin}://localhost")
+        socket.application = ProxyHeadersMiddleware(socket.application, trusted_hosts=["10.0.0.1"])
+        socket.scope |= {"client": ["10.0.0.1", 1], "scheme": "ws"}
+        return socket
+
+    await connected(proxied(origin))
+    other = {"http": "https", "https": "http"}[origin]
+    assert not (await proxied(other).connect(PATIENCE))[0]
+
+
+async def test_without_a_proxy_nobody_may_name_the_scheme(open_socket: OpenSocket) -> None:
+    socket = open_socket(**{"x-forwarded-proto": "https"}, origin=f"https://{HOST}:8000")
+    assert not (await socket.connect(PATIENCE))[0]
+
+
+async def test_over_tls_the_origin_is_https(open_socket: OpenSocket) -> None:
+    socket = open_socket(origin=f"https://{HOST}:8000")
+    socket.scope["scheme"] = "wss"
+    await connected(socket)
+
+
+async def test_an_origin_behind_a_proxy_is_trusted_where_the_settings_say_so(
+    open_socket: OpenSocket, settings: Settings
+) -> None:
+    settings.CSRF_TRUSTED_ORIGINS = ["https://signup.example"]
+    await connected(open_socket(origin="https://signup.example", host="web:8000"))
+
+
+@pytest.mark.parametrize("cookie", [None, "", "signup_browser=made-up", "signup_browser=a:b:c"])
+async def test_another_browser_is_told_that_it_may_not(open_socket: OpenSocket, cookie: str | None) -> None:
+    assert await close_code(await connected(open_socket(cookie=cookie))) == sockets.REFUSED
+
+
+async def test_a_made_up_ticket_is_refused(open_socket: OpenSocket) -> None:
+    assert await close_code(await connected(open_socket(ticket="nonsense"))) == sockets.REFUSED
+
+
+async def test_an_old_ticket_is_called_old(
+    open_socket: OpenSocket, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    socket = open_socket()
+    later = time.time() + settings.TICKET_MAX_AGE + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert await close_code(await connected(socket)) == sockets.EXPIRED
+
+
+async def test_no_other_path_is_a_socket(visitor: str) -> None:
+    headers = [(b"origin", b"http://127.0.0.1"), (b"host", b"127.0.0.1")]
+    socket = WebsocketCommunicator(sockets.websocket_application, "/ws/other/", headers=headers)
+    assert not (await socket.connect(PATIENCE))[0]
+
+
+async def test_a_little_that_a_page_says_is_ignored(open_socket: OpenSocket) -> None:
+    socket = await connected(open_socket())
+    await socket.send_to(text_data="hello")
+    assert await socket.receive_nothing(0.2)
+
+
+@pytest.mark.parametrize("flood", [["x"] * (sockets.MESSAGES_MAX + 1), ["x" * (sockets.MESSAGE_LENGTH_MAX + 1)]])
+async def test_a_flood_closes_the_socket(open_socket: OpenSocket, flood: list[str]) -> None:
+    socket = await connected(open_socket())
+    for text in flood:
+        await socket.send_to(text_data=text)
+    assert await close_code(socket) == sockets.POLICY_VIOLATION
+
+
+async def test_bytes_close_the_socket(open_socket: OpenSocket) -> None:
+    socket = await connected(open_socket())
+    await socket.send_to(bytes_data=b"\x00")
+    assert await close_code(socket) == sockets.POLICY_VIOLATION
+
+
+async def test_a_socket_that_closes_leaves_nothing_behind(
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
+) -> None:
+    await relays().sign_up(signup_id, user)
+    socket = await connected(open_socket())
+    await state_of(socket)
+    await socket.disconnect()
+    assert not relays()._watched
+    assert get_channel_layer().groups == {}
+
+
+async def test_without_redis_a_new_socket_reads_the_state_every_second(
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings
+) -> None:
+    use_redis(settings, f"redis://{HOST}:{free_port()}/0")
+    await relays().sign_up(signup_id, user)
+    socket = await connected(open_socket())
+    assert (await state_of(socket))["version"] == 2
+    await auth.turn(str(signup_id), "chat", "SUCCESS")
+    assert (await state_of(socket))["version"] == 3
+
+
+@pytest.mark.parametrize("fault", ["killed", "frozen"])
+async def test_a_redis_that_goes_away_costs_a_socket_no_light(
+    fault: str, open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings
+) -> None:
+    with ValkeyServer() as own:
+        use_redis(settings, own.env["REDIS_URL"])
+        # So that no heartbeat hides what got lost.
+        settings.STREAM_HEARTBEAT = 600
+        await relays().sign_up(signup_id, user)
+        socket = await connected(open_socket())
+        assert (await state_of(socket))["version"] == 2
+        (own.kill if fault == "killed" else own.pause)()
+        await auth.turn(str(signup_id), "chat", "SUCCESS")
+        assert (await state_of(socket))["version"] == 3
+        await (asyncio.to_thread(own.start) if fault == "killed" else asyncio.to_thread(own.resume))
+        await auth.turn(str(signup_id), "customer", "SUCCESS")
+        assert (await state_of(socket))["version"] == 4
+
+
+async def test_a_redis_that_dies_and_comes_back_ends_no_socket(
+    open_socket: OpenSocket,
+    auth: AuthServer,
+    signup_id: UUID,
+    user: NewUser,
+    settings: Settings,
+) -> None:
+    with ValkeyServer() as own:
+        use_redis(settings, own.env["REDIS_URL"])
+        settings.STREAM_HEARTBEAT = 0.5
+        await relays().sign_up(signup_id, user)
+        socket = await connected(open_socket())
+        assert (await state_of(socket))["version"] == 2
+        own.kill()
+        await auth.turn(str(signup_id), "chat", "SUCCESS")
+        assert (await state_of(socket))["version"] == 3
+        await asyncio.to_thread(own.start)
+        await auth.turn(str(signup_id), "customer", "SUCCESS")
+        assert (await state_of(socket))["complete"]
+        await socket.disconnect()
+        await get_channel_layer().flush()
+
+
+async def test_a_client_that_is_gone_before_the_server_knows_leaves_nothing_behind(
+    auth: AuthServer, signup_id: UUID, user: NewUser, open_socket: OpenSocket
+) -> None:
+    """daphne raises for a send to a client that has left, until its `websocket.disconnect` is handled."""
+    is_gone = False
+    answers: list[dict[str, Any]] = []
+    incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def send(message: dict[str, Any]) -> None:
+        if is_gone:
+            raise RuntimeError("Attempt to send on a closed protocol")
+        answers.append(message)
+
+    await relays().sign_up(signup_id, user)
+    incoming.put_nowait({"type": "websocket.connect"})
+    running = asyncio.create_task(sockets.websocket_application(open_socket().scope, incoming.get, send))
+
+    async def is_shown() -> bool:
+        return bool(answers) and answers[-1]["type"] == "websocket.send"
+
+    await eventually_async(is_shown)
+    is_gone = True
+    await auth.turn(str(signup_id), "chat", "SUCCESS")
+
+    async def is_relayed() -> bool:
+        relay = relays()._running[signup_id]
+        return relay.state.version == 3 and not relays()._news
+
+    await eventually_async(is_relayed)
+    incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
+    await asyncio.wait_for(running, PATIENCE)
+    assert not relays()._watched
+    assert get_channel_layer().groups == {}
