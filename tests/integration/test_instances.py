@@ -223,7 +223,7 @@ def test_the_page_names_the_roles_in_the_readers_language(operator, heartbeat):
 
 
 def test_the_page_without_any_process_says_so(operator):
-    assert "No process has told of itself yet." in operator.get(PAGE).content.decode()
+    assert "No process has registered yet." in operator.get(PAGE).content.decode()
 
 
 def test_staff_without_the_permission_are_refused(db):
@@ -235,4 +235,4 @@ def test_redis_away_is_said_with_what_to_do(operator, monkeypatch):
     monkeypatch.setattr(settings, "REDIS_URL", "redis://127.0.0.1:1/0")
     response = operator.get(PAGE)
     assert response.status_code == 503
-    assert "Redis does not answer" in response.content.decode()
+    assert "Redis is not responding" in response.content.decode()
