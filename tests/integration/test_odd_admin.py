@@ -263,7 +263,7 @@ def test_a_timeline_shows_messages_of_times_that_no_calendar_has(client: Client)
     for at in BEYOND:
         put_about("mina", NEW_USER_REQUESTED, value, timestamp_ms=at)
     for text in told(client, signup):
-        assert text.count("try 7") == len(BEYOND)
+        assert text.count("attempt 7") == len(BEYOND)
         for at in BEYOND[:2]:
             assert f"{at} ms after 1970" in text
 
