@@ -6,14 +6,14 @@ from typing import Any, Final
 from django.utils.translation import gettext_lazy as _
 
 STATUSES: Final[Mapping[str, Any]] = {
-    "PENDING": _("Waiting for its answer"),
+    "PENDING": _("Waiting for an answer"),
     "SUCCESS": _("Ready"),
-    "FAIL": _("Already knew this user"),
+    "FAIL": _("Already had this user"),
 }
 # A red light's words where its reason says more.
 REASONS: Final[Mapping[str, Any]] = {
-    "duplicate: userId": _("Already knew this user ID"),
-    "duplicate: email": _("Already knew this email address"),
+    "duplicate: userId": _("Already had this user ID"),
+    "duplicate: email": _("Already had this email address"),
 }
 # A red light's words while the live settings hide why a service refused.
 REFUSED: Final = _("Refused")

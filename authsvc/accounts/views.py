@@ -61,7 +61,7 @@ class PasswordChangeView(SuccessMessageMixin, django_views.PasswordChangeView): 
     template_name = "authsvc/password_change.html"
     title = _("Change your password")
     success_url = reverse_lazy("account")
-    success_message = _("Your password is changed.")
+    success_message = _("Your password has been changed.")
 
     def get_form_kwargs(self) -> dict[str, Any]:
         return super().get_form_kwargs() | {"request": self.request}
@@ -122,7 +122,7 @@ class PasswordResetConfirmView(SuccessMessageMixin, django_views.PasswordResetCo
     template_name = "authsvc/password_set.html"
     title = _("Choose a new password")
     success_url = reverse_lazy("login")
-    success_message = _("Your new password is set. Log in with it.")
+    success_message = _("Your new password is set. You can log in with it now.")
 
     def form_valid(self, form: Any) -> HttpResponse:
         response = super().form_valid(form)
@@ -131,4 +131,4 @@ class PasswordResetConfirmView(SuccessMessageMixin, django_views.PasswordResetCo
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         context = super().get_context_data(**kwargs)
-        return context if self.validlink else context | {"title": _("This link does not work any more")}
+        return context if self.validlink else context | {"title": _("This link no longer works")}

@@ -1,4 +1,4 @@
-"""The threads in which the API works on auth's database, off the event loop and within a time limit."""
+"""The threads in which the API queries auth's database, off the event loop and with a time limit."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,22 +11,22 @@ from runtime.processes.bounded_pool import BoundedPool
 T = TypeVar("T")
 
 THREADS: Final = 4
-# Readings that may wait: seconds' worth of a database that answers, and little of one that does not.
+# Length limit of the queue: seconds of work for a healthy database, and a bound while it is frozen.
 READS_MAX: Final = 400
-# Seconds that work on the database may take: a frozen one breaks no connection.
+# Time limit in seconds for one piece of work: a frozen database keeps connections open.
 READ_WITHIN: Final = 3.0
 
 
 class DatabaseThreads:
-    """For one event loop."""
+    """A bounded thread pool for database work. For use in one event loop."""
 
     def __init__(self) -> None:
         self._pool = BoundedPool(THREADS, limit=READS_MAX, name="signup-reader")
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Returns what `work` returns. Raises QueueFullError at once, and TimeoutError after READ_WITHIN seconds."""
+        """Run `work` and return its result. Raise QueueFullError at once, or TimeoutError after READ_WITHIN seconds."""
         async with asyncio.timeout(READ_WITHIN):
-            # Shielded: a thread that hangs counts as taken until it returns, so that the queue keeps its end.
+            # Shielded: a thread that hangs stays occupied until it returns, which keeps the queue bounded.
             return await asyncio.shield(self._pool.run(lambda: _with_connection(work)))
 
 

@@ -1,8 +1,8 @@
-"""The pool that hashes passwords, and how it paces the writer of sign-ups (docs/adr/0008).
+"""The pool that hashes passwords and paces the sign-up writer (docs/adr/0008).
 
-The writer's next batch begins when at least as many sign-ups wait for it as passwords wait for a hash, and with ENOUGH
-in any case. So the steps that follow, in four processes, handle many sign-ups at a time. There is no timer: a sign-up
-that comes alone, or finds a free thread, does not wait.
+The writer starts its next batch when at least as many sign-ups are queued for it as passwords wait to be hashed, or
+when ENOUGH are queued. These larger batches let all later steps, in four processes, handle many sign-ups at a time.
+There is no timer: a sign-up that arrives alone, or finds a free hashing thread, doesn't wait.
 """
 
 import asyncio
@@ -15,15 +15,15 @@ from runtime.processes.bounded_pool import BoundedPool
 
 T = TypeVar("T")
 
-# Sign-ups that are worth a batch in any case: one of more costs no less for each.
+# Batch size from which the writer waits for no more: the cost per sign-up falls no further.
 ENOUGH: Final = 50
 
 
 class HashPool:
-    """Hashes and checks passwords; at most `limit` may be running or waiting. For one event loop."""
+    """Hashes and checks passwords; at most `limit` may be running or waiting. For use in one event loop."""
 
     def __init__(self, *, limit: int, threads: int = os.cpu_count() or 1) -> None:
-        # As many threads as cores: argon2 releases the GIL and keeps a core busy, so more of them only compete.
+        # One thread per core: argon2 releases the GIL and saturates a core, so more threads would only compete.
         self._pool = BoundedPool(threads, limit=limit, name="hash")
         self._hashed = 0
         self._has_changed = asyncio.Event()
@@ -34,11 +34,11 @@ class HashPool:
 
     @property
     def waiting(self) -> int:
-        """How many passwords wait for a thread; their sign-ups are the next to be written."""
+        """The number of passwords that wait for a thread; their sign-ups will be written next."""
         return self._pool.waiting
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Returns what `work` returns, which hashes or checks one password. Raises QueueFullError."""
+        """Run `work`, which hashes or checks one password, and return its result. Raise QueueFullError."""
         with HASHES_WAITING.track_inprogress():
             try:
                 return await self._pool.run(work)
@@ -46,22 +46,22 @@ class HashPool:
                 self.note_hashed()
 
     def note_hashed(self) -> None:
-        """One password less is coming, whether a sign-up follows or not."""
+        """Note that a password has left the pool, whether or not a sign-up follows."""
         self._hashed += 1
         self._has_changed.set()
 
     def note_queued(self) -> None:
-        """One sign-up more waits for the writer."""
+        """Note that a sign-up was queued for the writer."""
         self._has_changed.set()
 
     async def wait_for_batch(self, count_queued: Callable[[], int]) -> None:
-        """Returns when the writer should begin its next batch."""
-        # The hashed are counted too: passwords may be refused as fast as others come.
+        """Return when the writer should start its next batch."""
+        # Count finished hashes too, or this could wait forever while passwords are rejected as they arrive.
         while max(count_queued(), self._hashed) < min(self.waiting, ENOUGH):
             self._has_changed.clear()
             await self._has_changed.wait()
         self._hashed = 0
 
     def close(self) -> None:
-        """From now on it refuses who comes, and who waits; what runs is finished."""
+        """Reject new and waiting passwords; finish those being hashed."""
         self._pool.close()

@@ -108,7 +108,7 @@ def test_while_nobody_can_tell_what_was_known_stays(monkeypatch: pytest.MonkeyPa
 @pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer"])
 @pytest.mark.parametrize(
     ("language", "words"),
-    [("en", "Services that nobody runs, so their lights stay orange: chat"), ("ko", "서비스: chat")],
+    [("en", "Services without a running process, whose lights stay orange: chat"), ("ko", "서비스: chat")],
 )
 def test_the_index_of_the_administration_shows_it(monkeypatch: pytest.MonkeyPatch, language: str, words: str) -> None:
     found = Attendance(grace=0)
