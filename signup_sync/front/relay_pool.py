@@ -1,10 +1,11 @@
-"""From auth's streams to the browsers' sockets.
+"""Relays states from auth's streams to the browsers' WebSockets.
 
-A relay reads one sign-up's stream and sends each state to the Channels group of that sign-up, which every socket that
-shows it is in, on whatever web process. Which process relays does not matter; that one does is kept true by a short
-lease in Redis for each relayed sign-up and, in every process, by a look at the leases of the sign-ups that its own
-sockets show. A lease says *that* a sign-up is relayed, not by whom: two relays at once send the same versions twice,
-and sockets drop what they have shown. So it needs no owner and no release; it runs out (docs/adr/0009).
+A relay reads one sign-up's stream and sends each state to the sign-up's Channels group. Every socket that shows the
+sign-up is a member of the group, in any web process. It doesn't matter which process relays a sign-up. Each relayed
+sign-up has a short lease in Redis, and every process checks the leases of the sign-ups that its sockets show and takes
+over those without one. A lease means that some process relays the sign-up, not which one: two relays send the same
+versions twice, and sockets ignore versions that they have shown. A lease therefore has no owner and is never released;
+it expires (docs/adr/0009).
 """
 
 import asyncio
@@ -32,26 +33,26 @@ from signup_sync.front.stream_relay import Relay
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# Seconds that a lease holds without being renewed, and between two renewals: one may fail.
+# Seconds after which a lease expires, and between two renewals, of which one may fail.
 LEASE_SECONDS: Final = 6
 TEND_SECONDS: Final = 2.0
-# Seconds until a new sign-up is leased: most are through by then, and the others go to Redis together.
+# Seconds after which a new sign-up gets a lease: most are complete by then, and the others share a round trip to Redis.
 LEASED_AFTER: Final = 0.25
-# Seconds that a sign-up is left to whoever posted it, who leases it meanwhile.
+# Seconds for which a watched sign-up is left to the process that posted it, which takes the lease in that time.
 TAKEN_OVER_AFTER: Final = 1.0
-# Seconds from auth's taking a sign-up to its first state, which it sends at once.
+# Seconds to wait for the first state after auth has accepted a sign-up; auth sends it immediately.
 FIRST_STATE_WITHIN: Final = 1.0
-# Posts of one process that may wait for auth's verdict: the next person is told to come back (docs/adr/0022).
+# Posts of one process that may wait for auth's verdict; further sign-ups get 503 with Retry-After (docs/adr/0022).
 POSTS_MAX: Final = 1000
 
 
 def group_of(signup_id: UUID) -> str:
-    """The Channels group of those who watch this sign-up."""
+    """Return the name of the Channels group whose members show this sign-up."""
     return f"signup.{signup_id}"
 
 
 class Relays:
-    """All relays of a process, its client of auth, and the leases. Made by `relays()`, in the event loop."""
+    """All relays of a process, its client of auth, and the leases. `relays()` creates it in the event loop."""
 
     def __init__(self) -> None:
         self.gateway = Gateway()
@@ -61,9 +62,9 @@ class Relays:
         self._has_news = asyncio.Event()
         self._unleased: set[UUID] = set()
         self._breaker = CircuitBreaker("sockets ask auth for the lights every second")
-        # For each sign-up that sockets of this process show, what makes each of them read the state again.
+        # For each sign-up that sockets of this process show, the callbacks that make them re-read the state.
         self._watched: dict[UUID, set[Callable[[], None]]] = {}
-        # What is watched and not relayed here, and since when.
+        # Sign-ups that are watched but not relayed here, with the time since when.
         self._orphans: dict[UUID, float] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._work = asyncio.Event()
@@ -73,9 +74,9 @@ class Relays:
         self._spawn(self._publish())
 
     async def close(self) -> None:
-        """Ends all tasks and connections. Sign-ups go on; their leases run out."""
+        """End all tasks and connections. Sign-ups continue; their leases expire."""
         while tasks := set(self._tasks):
-            # Again and again: before Python 3.12 asyncio.wait_for, which redis-py uses, may swallow a cancellation.
+            # Cancel repeatedly: before Python 3.12, asyncio.wait_for, which redis-py uses, may swallow a cancellation.
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=0.1)
@@ -85,10 +86,10 @@ class Relays:
             del _relays[loop]
 
     async def sign_up(self, signup_id: UUID, user: NewUser) -> State:
-        """Posts a sign-up, relays what follows, and returns when auth has given its verdict or waits for the person's
-        confirmation, or the state without either where that takes longer than SIGNUP_DEADLINE. Raises GatewayError.
+        """Post a sign-up, start to relay it, and return its state once auth has given its verdict or waits for the
+        confirmation; after SIGNUP_DEADLINE, return the last known state. Raises GatewayError.
 
-        What was begun goes on when the caller is cancelled: a browser that leaves, or posts again, ends no sign-up.
+        The work continues when the caller is cancelled, so a browser that leaves or posts again doesn't end a sign-up.
         """
         if self._posts >= POSTS_MAX:
             raise GatewayError(HTTPStatus.SERVICE_UNAVAILABLE, "too many sign-ups wait for auth", retry_after=5)
@@ -96,13 +97,13 @@ class Relays:
         return await asyncio.shield(self._spawn(self._sign_up(signup_id, user)))
 
     def watch(self, signup_id: UUID, read_again: Callable[[], None]) -> None:
-        """A socket of this process shows this sign-up, which is not complete: it must be relayed. `read_again` is
-        called every second while messages through Redis may be missing."""
+        """Ensure that this incomplete sign-up, which a socket of this process shows, is relayed. `read_again` is called
+        every second while messages through Redis may be lost."""
         self._watched.setdefault(signup_id, set()).add(read_again)
         self._work.set()
 
     def unwatch(self, signup_id: UUID, read_again: Callable[[], None]) -> None:
-        """The socket is closed, or what it shows is complete."""
+        """End `watch`: the socket is closed, or its sign-up is complete."""
         self._watched[signup_id].discard(read_again)
         if not self._watched[signup_id]:
             del self._watched[signup_id]
@@ -110,7 +111,7 @@ class Relays:
     async def _sign_up(self, signup_id: UUID, user: NewUser) -> State:
         bind_contextvars(signup_id=str(signup_id))
         now = asyncio.get_running_loop().time
-        # The person waits from here on, also for a gateway that hangs.
+        # The deadline counts from here, so that it also covers a gateway that hangs.
         end = now() + live.SIGNUP_DEADLINE
         try:
             stream = await self.gateway.post_user(signup_id, user)
