@@ -147,8 +147,8 @@ class Relays:
         self._has_news.set()
 
     async def _publish(self) -> None:
-        """Sends each relay's news to its group, one after the other, as the layer's lock has it anyway: a relay that
-        has more news before its turn is sent once, with the newest. No relay waits for Redis."""
+        """Send each relay's latest state to its group, one at a time, because the layer's lock serializes sends anyway.
+        A relay that changes again before its turn is sent once, with the latest state. No relay waits for Redis."""
         while True:
             await self._has_news.wait()
             self._has_news.clear()
@@ -161,15 +161,15 @@ class Relays:
                 except REDIS_ERRORS as error:
                     self._breaker.note_failure(error)
                     self._work.set()
-                    # There is one entry for each relay, so that what waits for Redis stays small.
+                    # There is one entry per relay, so the backlog for Redis stays small.
                     self._news.setdefault(relay.signup_id, relay)
                 except Exception:
-                    logger.exception("the news of a sign-up did not reach its group")
+                    logger.exception("a sign-up's state can't be sent to its group")
 
     async def _send(self, relay: Relay) -> None:
         if relay.state is None:
             return
-        # The layer itself waits for Redis without an end.
+        # The layer has no timeout for Redis.
         async with asyncio.timeout(ANSWERS_WITHIN):
             await get_channel_layer().group_send(
                 group_of(relay.signup_id),
@@ -177,7 +177,7 @@ class Relays:
             )
 
     async def _tend(self) -> None:
-        """Keeps the leases of what runs here, and takes over what is watched here and runs nowhere."""
+        """Renew the leases of the relays in this process, and take over watched sign-ups that no process relays."""
         while True:
             self._work.clear()
             try:
@@ -188,7 +188,7 @@ class Relays:
             except REDIS_ERRORS as error:
                 self._breaker.note_failure(error)
             except Exception:
-                logger.exception("the leases of the relays are not kept")
+                logger.exception("the leases of the relays can't be renewed")
             if self._breaker.has_failed_lately:
                 for read_again in [each for bells in self._watched.values() for each in bells]:
                     read_again()
@@ -200,7 +200,7 @@ class Relays:
                     await asyncio.sleep(LEASED_AFTER)
 
     def _due(self) -> list[UUID]:
-        """The running relays whose lease is to be set now: all of them once in TEND_SECONDS, before that the new."""
+        """Return the running relays whose leases are due: all of them every TEND_SECONDS, in between only new ones."""
         new, self._unleased = self._unleased, set()
         now = time.monotonic()
         if now - self._renewed_at < TEND_SECONDS:
@@ -209,15 +209,15 @@ class Relays:
         return list(self._running)
 
     def _left_alone(self) -> list[UUID]:
-        """What has been watched here for long enough without being relayed here; perhaps another process relays it."""
+        """Return the sign-ups watched for TAKEN_OVER_AFTER without a relay here; another process may relay them."""
         now = time.monotonic()
         orphans = self._watched.keys() - self._running.keys()
         self._orphans = {signup_id: self._orphans.get(signup_id, now) for signup_id in orphans}
         return [signup_id for signup_id, since in self._orphans.items() if now - since >= TAKEN_OVER_AFTER]
 
     async def _lease(self, signup_ids: Sequence[UUID], *, only_free: bool) -> list[UUID]:
-        """Sets the leases of these sign-ups. Returns those that are set. Without Redis nothing is leased: the process
-        that posted a sign-up relays it, and sockets elsewhere read the state."""
+        """Set the leases of these sign-ups, and return the sign-ups whose lease was set. While Redis is unreachable,
+        there are no leases: the process that posted a sign-up relays it, and sockets elsewhere read the state."""
         if not signup_ids or self._breaker.is_open:
             return []
         async with self._redis.pipeline(transaction=False) as pipe:
@@ -225,8 +225,8 @@ class Relays:
                 pipe.set(f"front:relay:{signup_id}", 1, ex=LEASE_SECONDS, nx=only_free)
             answers = await pipe.execute()
             set_now = [signup_id for signup_id, is_set in zip(signup_ids, answers, strict=True) if is_set]
-            # Redis keeps the time at which a lease ends. Where its clock has been put back, that is far off, and nobody
-            # would take over from a relay that died: so none that is met lives longer than a new one (docs/adr/0017).
+            # Redis stores the time at which a lease expires. If its clock has been set back, that time is far off, and
+            # nobody would take over from a dead relay. So no existing lease may outlive a new one (docs/adr/0017).
             for signup_id in set(signup_ids).difference(set_now):
                 pipe.expire(f"front:relay:{signup_id}", LEASE_SECONDS, lt=True)
             await pipe.execute()
@@ -234,8 +234,8 @@ class Relays:
         return set_now
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        # In a context of its own: that of a request would keep what the request had, its executor and thread too,
-        # for as long as the task runs.
+        # Use a new context: a request's context would keep its objects, including its executor and thread, alive as
+        # long as the task runs.
         context = Context()
         task = asyncio.get_running_loop().create_task(work, context=context)
         self._tasks.add(task)
@@ -252,7 +252,7 @@ _relays: WeakKeyDictionary[asyncio.AbstractEventLoop, Relays] = WeakKeyDictionar
 
 
 def relays() -> Relays:
-    """The relays of the running event loop, made with the first call: only then is there one."""
+    """Return the relays of the running event loop. The first call creates them, since it needs the loop."""
     loop = asyncio.get_running_loop()
     if loop not in _relays:
         _relays[loop] = Relays()
