@@ -176,5 +176,7 @@ def absent_services(request: HttpRequest) -> list[dict[str, str]]:
     absent = attendance.absent
     if not absent or not request.user.has_perm("eventbus.view_instance"):
         return []
-    words = _("Services that nobody runs, so their lights stay orange: %(services)s") % {"services": ", ".join(absent)}
+    words = _("Services without a running process, whose lights stay orange: %(services)s") % {
+        "services": ", ".join(absent)
+    }
     return [{"words": words, "count": str(len(absent)), "url": reverse("admin:eventbus_instance_changelist")}]

@@ -11,6 +11,7 @@ from django.conf import settings
 from django.utils.translation import get_language, gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
+from runtime.equality import USER_ID_BYTES_MAX
 from runtime.untrusted import is_longer_than
 from signup_sync.front.gateway import (
     CLOSED,
@@ -26,8 +27,6 @@ from signup_sync.front.wording import MISMATCH, NOTICES, REFUSALS, UNKNOWN_REFUS
 # Limits of auth's contract (docs/openapi.yaml), in characters.
 USER_ID_MIN: Final = 2
 USER_ID_MAX: Final = 32
-# A userId of more bytes is rejected without being normalised and counted (docs/adr/0038).
-USER_ID_BYTES_MAX: Final = 512
 USER_NAME_MAX: Final = 100
 EMAIL_MAX: Final = 254
 PASSWORD_MAX: Final = 128
@@ -49,8 +48,8 @@ class SignUpForm(forms.Form):
         label=_("User ID"),
         error_messages={"required": _("Enter a user ID.")},
         help_text=_(
-            "2 to 32 characters: letters of one script (한글 too), digits, and . _ - inside. "
-            "It begins with a letter or digit, and has no spaces and no emoji."
+            "2 to 32 characters: letters of one script (한글 too), digits, and . _ - after the first "
+            "character. No spaces or emoji."
         ),
         widget=forms.TextInput(attrs={"autocomplete": "username", "autocapitalize": "none", "spellcheck": "false"}),
     )
@@ -69,13 +68,13 @@ class SignUpForm(forms.Form):
     userPw = forms.CharField(  # noqa: N815 - a name on the wire
         label=_("Password"),
         error_messages={"required": _("Enter a password.")},
-        help_text=_("At least 8 characters; not only digits, and nothing that is easily guessed."),
+        help_text=_("At least 8 characters, not only digits, and not easy to guess."),
         validators=[_validate_length],
         strip=False,
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
     )
     userPw2 = forms.CharField(  # noqa: N815 - a name on the wire
-        label=_("Password again"),
+        label=_("Confirm password"),
         error_messages={"required": _("Enter the password again.")},
         validators=[_validate_length],
         strip=False,
@@ -135,7 +134,7 @@ class ConfirmForm(forms.Form):
     userPw = forms.CharField(  # noqa: N815 - a name on the wire
         label=_("Password"),
         error_messages={"required": _("Enter a password.")},
-        help_text=_("The one that you chose when you signed up."),
+        help_text=_("The password that you chose when you signed up."),
         validators=[_validate_length],
         strip=False,
         widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
@@ -147,12 +146,12 @@ class ConfirmForm(forms.Form):
             self.add_error(
                 "userPw",
                 _(
-                    "This is not the password that was chosen at this sign-up. If you have several of these mails, "
-                    "try the link in another one. If you did not sign up, close this page."
+                    "This is not the password that was chosen for this sign-up. If you received several of these "
+                    "emails, try the link in another one. If you did not sign up, close this page."
                 ),
             )
         elif problem.kind == LIMIT_OF_PASSWORDS:
-            text = gettext("Too many passwords were tried for this sign-up. {again}")
+            text = gettext("There were too many password attempts for this sign-up. {again}")
             self.add_error("userPw", text.format(again=_again(problem)))
         else:
             return False
@@ -160,21 +159,26 @@ class ConfirmForm(forms.Form):
 
 
 _LIMITS: Final = {
-    LIMIT_OF_ADDRESS: _("Too many sign-ups came from your network just now. What you typed is still here. {again}"),
-    LIMIT_OF_USER_ID: _("Too many sign-ups asked for this user ID just now. Choose another one. {again}"),
+    LIMIT_OF_ADDRESS: _(
+        "There were too many sign-ups from your network just now. What you entered is still here. {again}"
+    ),
+    LIMIT_OF_USER_ID: _("There were too many sign-ups for this user ID just now. Choose another one. {again}"),
 }
 
 
 def _words_of(problem: GatewayError) -> str:
     if problem.status == HTTPStatus.CONFLICT:
         return str(
-            _("This form was sent with too many different details. Copy what you need, open the sign-up page again.")
+            _(
+                "This form was sent too many times with different details. Copy what you need, then open the "
+                "sign-up page again."
+            )
         )
     if problem.kind == CLOSED:
         return str(NOTICES["closed"])
     if not problem.may_pass:
-        return str(_("Your sign-up was not accepted, and we do not know why. Load this page again and try once more."))
-    text = _LIMITS.get(problem.kind, _("We cannot sign you up right now. What you typed is still here. {again}"))
+        return str(_("Your sign-up was not accepted, and we do not know why. Reload this page and try again."))
+    text = _LIMITS.get(problem.kind, _("We cannot sign you up right now. What you entered is still here. {again}"))
     return str(text).format(again=_again(problem))
 
 

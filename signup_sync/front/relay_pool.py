@@ -28,7 +28,7 @@ from livesettings.values import live
 from runtime.redis_clients import ANSWERS_WITHIN, AWAY_PAUSE, REDIS_ERRORS, CircuitBreaker, redis_pool
 from signup_sync.front.gateway import Gateway, GatewayError, NewUser
 from signup_sync.front.states import State
-from signup_sync.front.stream_relay import Relay
+from signup_sync.front.stream_relay import StreamRelay
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -51,14 +51,14 @@ def group_of(signup_id: UUID) -> str:
     return f"signup.{signup_id}"
 
 
-class Relays:
+class RelayPool:
     """All relays of a process, its client of auth, and the leases. `relays()` creates it in the event loop."""
 
     def __init__(self) -> None:
         self.gateway = Gateway()
         self._redis = Redis.from_pool(redis_pool(ANSWERS_WITHIN, connections=1))
-        self._running: dict[UUID, Relay] = {}
-        self._news: dict[UUID, Relay] = {}
+        self._running: dict[UUID, StreamRelay] = {}
+        self._news: dict[UUID, StreamRelay] = {}
         self._has_news = asyncio.Event()
         self._unleased: set[UUID] = set()
         self._breaker = CircuitBreaker("sockets ask auth for the lights every second")
@@ -128,21 +128,21 @@ class Relays:
             return state
         raise GatewayError(HTTPStatus.SERVICE_UNAVAILABLE, "auth gave no state")
 
-    def _start(self, signup_id: UUID, stream: aiohttp.ClientResponse | None = None) -> Relay:
-        relay = self._running[signup_id] = Relay(
+    def _start(self, signup_id: UUID, stream: aiohttp.ClientResponse | None = None) -> StreamRelay:
+        relay = self._running[signup_id] = StreamRelay(
             signup_id, self.gateway, stream, tell=self._tell, is_watched=self._watched.__contains__
         )
         self._spawn(self._run(relay))
         return relay
 
-    async def _run(self, relay: Relay) -> None:
+    async def _run(self, relay: StreamRelay) -> None:
         bind_contextvars(signup_id=str(relay.signup_id))
         try:
             await relay.run()
         finally:
             del self._running[relay.signup_id]
 
-    def _tell(self, relay: Relay) -> None:
+    def _tell(self, relay: StreamRelay) -> None:
         self._news[relay.signup_id] = relay
         self._has_news.set()
 
@@ -166,7 +166,7 @@ class Relays:
                 except Exception:
                     logger.exception("a sign-up's state can't be sent to its group")
 
-    async def _send(self, relay: Relay) -> None:
+    async def _send(self, relay: StreamRelay) -> None:
         if relay.state is None:
             return
         # The layer has no timeout for Redis.
@@ -248,12 +248,12 @@ class Relays:
             logger.error("a task of the relays failed", exc_info=error)
 
 
-_relays: WeakKeyDictionary[asyncio.AbstractEventLoop, Relays] = WeakKeyDictionary()
+_relays: WeakKeyDictionary[asyncio.AbstractEventLoop, RelayPool] = WeakKeyDictionary()
 
 
-def relays() -> Relays:
+def relays() -> RelayPool:
     """Return the relays of the running event loop. The first call creates them, since it needs the loop."""
     loop = asyncio.get_running_loop()
     if loop not in _relays:
-        _relays[loop] = Relays()
+        _relays[loop] = RelayPool()
     return _relays[loop]

@@ -12,6 +12,7 @@ from uuid import UUID
 import aiohttp
 from django.conf import settings
 
+from runtime.backoff import doubled
 from signup_sync.front.gateway import Gateway, GatewayError
 from signup_sync.front.sse import COMMENT, ServerEvent, read_events
 from signup_sync.front.states import Slowness, State, read_state
@@ -25,10 +26,10 @@ LONGEST_PAUSE: Final = 10.0
 def pause_after(failures: int) -> float:
     """Return the seconds until the next attempt, with jitter so that clients that failed together don't retry
     together."""
-    return min(FIRST_PAUSE * 2.0 ** min(failures, 16), LONGEST_PAUSE) * uniform(0.5, 1.0)  # noqa: S311 - no secret
+    return doubled(FIRST_PAUSE, times=failures, most=LONGEST_PAUSE) * uniform(0.5, 1.0)  # noqa: S311 - no secret
 
 
-class Relay:
+class StreamRelay:
     """Reads one sign-up's stream until the sign-up is complete, for at most STREAM_MAX_AGE; then a process whose
     sockets still show the sign-up takes over. While the sign-up waits for confirmation, perhaps for hours, the relay
     ends as soon as no socket of this process shows it."""
@@ -39,7 +40,7 @@ class Relay:
         gateway: Gateway,
         stream: aiohttp.ClientResponse | None,
         *,
-        tell: Callable[["Relay"], None],
+        tell: Callable[["StreamRelay"], None],
         is_watched: Callable[[UUID], bool],
     ) -> None:
         self.signup_id = signup_id

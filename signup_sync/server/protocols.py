@@ -24,8 +24,6 @@ from signup_sync.server.security_headers import security_headers
 
 logger = logging.getLogger(__name__)
 
-# Bytes buffered until the end of an event-loop iteration; more are written immediately.
-JOINED_MAX: Final = 64 * 1024
 # Maximum size (bytes) and number of headers of a request; the gateway's limit is 14 KiB (deploy/Caddyfile).
 HEAD_MAX: Final = 16 * 1024
 HEADERS_MAX: Final = 100
@@ -67,8 +65,7 @@ class HeadTooLargeError(Exception):
 
 
 class Http(HttpToolsProtocol):
-    """uvicorn's HTTP protocol with deadlines. It also joins small writes: uvicorn sends the head, each part of the body
-    and the end of a response as separate packets.
+    """uvicorn's HTTP protocol with deadlines for the client and limits for its requests.
 
     A deadline runs while the server waits for the client: for the first byte (CONNECTION_IDLE_TIMEOUT, also between two
     requests), the rest of a head, or the rest of a body. It is a single timer; a request that arrives whole needs none.
@@ -88,7 +85,7 @@ class Http(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.transport = cast(asyncio.Transport, Joined(transport, self.loop))
+        self.transport = cast(asyncio.Transport, ClosingTransport(transport, self.loop))
         if 0 < self.connections_max < len(self.connections):
             transport.abort()
             return
@@ -239,8 +236,9 @@ class Http(HttpToolsProtocol):
             # The request has been answered without its body being read.
             self.transport.close()
             return
-        self.transport.write(self._answer(status))
-        self.transport.write_eof()
+        if not self.transport.is_closing():
+            self.transport.write(self._answer(status))
+            self.transport.write_eof()
         self.loop.call_later(LINGERS_FOR, self.transport.abort)
 
     def _answer(self, status: HTTPStatus) -> bytes:
@@ -295,45 +293,22 @@ class Unchunked:
         await self._application(scope, receive, unchunked)
 
 
-class Joined:
-    """A transport that joins all writes of one event-loop iteration, because each write costs a system call and wakes
-    up the gateway (docs/adr/0016). Once closed, it doesn't wait forever for its client to read."""
+class ClosingTransport:
+    """A transport that, once closed, doesn't wait forever for its client to read the rest."""
 
-    __slots__ = ("_loop", "_pieces", "_size", "_transport")
+    __slots__ = ("_loop", "_transport")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
-        self._pieces: list[bytes] = []
-        self._size = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
-    def write(self, data: bytes) -> None:
-        if not self._pieces:
-            self._loop.call_soon(self._flush)
-        self._pieces.append(data)
-        self._size += len(data)
-        # Otherwise a writer that never yields would not notice backpressure.
-        if self._size >= JOINED_MAX:
-            self._flush()
-
-    def write_eof(self) -> None:
-        self._flush()
-        if not self._transport.is_closing():
-            self._transport.write_eof()
-
     def close(self) -> None:
-        self._flush()
         self._transport.close()
         if self._transport.get_write_buffer_size():
             self._loop.call_later(CLOSES_WITHIN, self._transport.abort)
-
-    def _flush(self) -> None:
-        pieces, self._pieces, self._size = self._pieces, [], 0
-        if pieces and not self._transport.is_closing():
-            self._transport.write(b"".join(pieces))
 
 
 class Handshake(ServerProtocol):
