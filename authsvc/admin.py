@@ -15,7 +15,6 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from authsvc.accounts import users_admin  # noqa: F401 - each registers its pages
-from authsvc.identity import user_id_key
 from authsvc.lights import Status
 from authsvc.models import SignUp, UnconfirmedSignUp
 from authsvc.operations import traffic_page  # noqa: F401 - each registers its pages
@@ -24,6 +23,7 @@ from authsvc.operations.signup_filters import BegunFilter, FailureGroupFilter, L
 from authsvc.operations.timeline import story_of
 from runtime.admin_toolkit.action_admin import ActsAdmin
 from runtime.admin_toolkit.address_admin import ShowsAddresses
+from runtime.equality import user_id_key
 from runtime.light_wording import light_in_words
 from runtime.mail_addresses import shown_address
 from runtime.times import to_the_second

@@ -1,10 +1,9 @@
-"""Validation and normalisation of userIds, email addresses and names, and when two are equal (DESIGN, invariant 11).
+"""Validation of userIds, email addresses and names. runtime.equality normalises them and says when two are equal.
 
-Lengths are checked before normalisation (docs/adr/0038); docs/adr/0039 defines the allowed characters.
+docs/adr/0039 defines the allowed characters.
 """
 
 import unicodedata
-from contextlib import suppress
 from typing import Final
 
 from django.core.exceptions import ValidationError
@@ -12,8 +11,8 @@ from django.utils.translation import gettext_lazy as _
 
 from authsvc.invisible import hides_something, is_hidden
 from authsvc.lookalikes import looks_reserved
+from runtime.equality import user_id_key
 from runtime.scripts import mixes_digits, mixes_scripts
-from runtime.untrusted import is_longer_than
 
 USER_ID_MIN: Final = 2
 USER_ID_MAX: Final = 32
@@ -21,44 +20,10 @@ USER_NAME_MAX: Final = 100
 EMAIL_MAX: Final = 254
 # Characters before the @ (RFC 5321, 4.5.3.1.1). Mail servers accept no longer ones.
 LOCAL_PART_MAX: Final = 64
-# Length in bytes beyond which a text is neither normalised nor folded, because it can't be a valid userId or address. A
-# userId of 32 characters takes at most 288 bytes, if each is a Hangul syllable decomposed into three letters.
-USER_ID_BYTES_MAX: Final = 512
-EMAIL_BYTES_MAX: Final = 512
 # Combining marks per letter. No living script needs more than four (UTS 39, 5.4).
 MARKS_MAX: Final = 4
 
 _WORD_SIGNS: Final = "._-"
-
-
-def normalize_user_id(text: str) -> str:
-    """Return the userId as it is stored and displayed: in NFKC, so that equal looks have equal spellings. A text that
-    is too long for a userId is returned unchanged; validation rejects it and no user has it."""
-    return text if is_longer_than(USER_ID_BYTES_MAX, text) else unicodedata.normalize("NFKC", text)
-
-
-def user_id_key(text: str) -> str:
-    """Return the key by which userIds are compared. Case folding may undo NFKC, hence the second normalisation."""
-    if is_longer_than(USER_ID_BYTES_MAX, text):
-        return text
-    return unicodedata.normalize("NFKC", normalize_user_id(text).casefold())
-
-
-def normalize_email(text: str) -> str:
-    """Return the address as it is stored and compared: the local part in lower case, the domain in ASCII (IDNA), so
-    that one mailbox is one account. A text that is too long for an address is returned unchanged."""
-    if is_longer_than(EMAIL_BYTES_MAX, text):
-        return text
-    text = text.strip()
-    if text.isascii():
-        return text.lower()
-    # Imported on demand: almost all domains are ASCII.
-    import idna
-
-    local, at, domain = text.rpartition("@")
-    with suppress(UnicodeError):  # not a valid domain: validate_address() reports it
-        domain = idna.encode(domain, uts46=True).decode("ascii")
-    return unicodedata.normalize("NFC", f"{local}{at}{domain}".lower())
 
 
 def validate_user_id(text: str) -> None:

@@ -17,6 +17,7 @@ from uuid_utils.compat import uuid7
 
 from authsvc import identity
 from authsvc.lights import FAILURES_MAX, SignUpState, lights_as_document, lights_from_document
+from runtime import equality
 from runtime.security_log import log_security_event, operator
 
 # The alias of the database that holds these tables.
@@ -37,10 +38,10 @@ class Role(models.TextChoices):
 
 class UserManager(BaseUserManager["User"]):
     def get_by_natural_key(self, username: str | None) -> "User":
-        return self.get(user_id_key=identity.user_id_key(username or ""))
+        return self.get(user_id_key=equality.user_id_key(username or ""))
 
     async def aget_by_natural_key(self, username: str | None) -> "User":
-        return await self.aget(user_id_key=identity.user_id_key(username or ""))
+        return await self.aget(user_id_key=equality.user_id_key(username or ""))
 
     def create_user(self, user_id: str, email: str, password: str | None = None, **fields: Any) -> "User":
         fields.setdefault("user_name", user_id)
@@ -111,9 +112,9 @@ class User(AbstractBaseUser, PermissionsMixin):
 
     def normalize(self) -> None:
         """Normalise the fields, so that equal values are equal strings everywhere."""
-        self.user_id = identity.normalize_user_id(self.user_id)
-        self.user_id_key = identity.user_id_key(self.user_id)
-        self.email = identity.normalize_email(self.email)
+        self.user_id = equality.normalize_user_id(self.user_id)
+        self.user_id_key = equality.user_id_key(self.user_id)
+        self.email = equality.normalize_email(self.email)
 
     def clean_fields(self, exclude: Collection[str] | None = None) -> None:
         """Normalise before validating, because the limits apply to the saved values. Don't validate unchanged values:

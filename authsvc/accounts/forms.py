@@ -15,9 +15,10 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from authsvc.accounts.passwords import is_too_long
-from authsvc.identity import EMAIL_MAX, USER_ID_BYTES_MAX, user_id_key
+from authsvc.identity import EMAIL_MAX
 from authsvc.models import User
 from authsvc.rate_limits import Attempt, TooManyError, attempt_limits
+from runtime.equality import USER_ID_BYTES_MAX, user_id_key
 from runtime.security_log import SecurityEvent, address_of, log_security_event
 from runtime.untrusted import is_longer_than
 

@@ -52,7 +52,6 @@ from authsvc.api.signup_requests import (
 )
 from authsvc.api.streams import after_first, follow
 from authsvc.api.tickets import forwarded_address, issue_ticket
-from authsvc.identity import user_id_key
 from authsvc.lights import SignUpState
 from authsvc.mail import mail_worker
 from authsvc.metrics import UNCONFIRMED
@@ -67,6 +66,7 @@ from authsvc.signups.states import read_states
 from authsvc.signups.writer import SignUpWriter
 from eventbus.producer import EventProducer
 from livesettings.values import live
+from runtime.equality import user_id_key
 from runtime.errors import is_transient
 from runtime.held_connections import RETRY_AFTER, HeldConnections, TooManyHeldError
 from runtime.processes.bounded_pool import QueueFullError

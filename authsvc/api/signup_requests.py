@@ -17,6 +17,7 @@ from authsvc.accounts.passwords import validate_length
 from authsvc.api.header_values import JSON, media_type
 from authsvc.api.problems import FieldError, Problem
 from authsvc.models import Role, User, new_signup_id
+from runtime import equality
 from runtime.untrusted import is_longer_than
 
 BODY_MAX: Final = 64 * 1024
@@ -219,8 +220,8 @@ def _validate_nothing(text: str) -> None:
 
 
 _SIGNUP: Final[Mapping[str, _Rule]] = {
-    "userId": (identity.normalize_user_id, _validate_new_user_id),
-    "email": (identity.normalize_email, identity.validate_address),
+    "userId": (equality.normalize_user_id, _validate_new_user_id),
+    "email": (equality.normalize_email, identity.validate_address),
     "userName": (str.strip, identity.validate_user_name),
     "role": (str, _validate_role),
     "userPw": (str, validate_length),

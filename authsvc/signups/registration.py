@@ -10,12 +10,12 @@ from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
-from authsvc.identity import user_id_key
 from authsvc.lights import AUTH, SignUpState, Status, Verdict
 from authsvc.models import DATABASE, SignUp, User
 from authsvc.signups.outbox import pause_after
 from runtime.database.bulk_sql import insert, insert_new_with
 from runtime.database.transactions import atomically, unless_crossed
+from runtime.equality import user_id_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

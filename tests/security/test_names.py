@@ -18,18 +18,12 @@ from django.utils.translation import override
 from authsvc.accounts.forms import LoginForm
 from authsvc.api.problems import Problem
 from authsvc.api.signup_requests import read_signup
-from authsvc.identity import (
-    normalize_email,
-    normalize_user_id,
-    validate_address,
-    validate_not_reserved,
-    validate_user_id,
-    validate_user_name,
-)
+from authsvc.identity import validate_address, validate_not_reserved, validate_user_id, validate_user_name
 from authsvc.lookalikes import looks_reserved
 from authsvc.models import SignUp, User
 from authsvc.signups.registration import NewSignUp, register_users
 from chatsvc.models import ChatUser
+from runtime.equality import normalize_email, normalize_user_id
 from tests.client import filled_form, request
 from tests.conftest import Person, new_person
 from tests.e2e.test_api import ALL_GREEN, log_in, post, settled, statuses

@@ -11,9 +11,9 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from authsvc.identity import user_id_key
 from authsvc.models import SignUp, UnconfirmedSignUp, User
 from authsvc.operations.timeline import Story, story_of
+from runtime.equality import user_id_key
 from runtime.mail_addresses import shown_address
 from runtime.terminal import printable, table, titled
 from runtime.times import to_the_millisecond

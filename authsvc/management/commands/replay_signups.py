@@ -9,11 +9,11 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import QuerySet
 from tqdm import tqdm
 
-from authsvc.identity import user_id_key
 from authsvc.lights import participants
 from authsvc.models import SignUp
 from authsvc.signups.replay import ReplayCounts, replay
 from eventbus.producer import EventProducer
+from runtime.equality import user_id_key
 from runtime.security_log import log_security_event, operator
 from runtime.times import time_argument
 
