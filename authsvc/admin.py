@@ -1,7 +1,6 @@
 """Sign-ups with their lights, for the administrator."""
 
 from contextlib import suppress
-from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -11,14 +10,11 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from authsvc.accounts import users_admin  # noqa: F401 - each registers its pages
-from authsvc.accounts.views import in_words
-from authsvc.identity import user_id_key
 from authsvc.lights import Status
 from authsvc.models import SignUp, UnconfirmedSignUp
 from authsvc.operations import traffic_page  # noqa: F401 - each registers its pages
@@ -27,7 +23,10 @@ from authsvc.operations.signup_filters import BegunFilter, FailureGroupFilter, L
 from authsvc.operations.timeline import story_of
 from runtime.admin_toolkit.action_admin import ActsAdmin
 from runtime.admin_toolkit.address_admin import ShowsAddresses
+from runtime.equality import user_id_key
+from runtime.light_wording import light_in_words
 from runtime.mail_addresses import shown_address
+from runtime.times import to_the_second
 
 # A sign beside the colour: a light must be readable without it.
 _SIGNS = {Status.PENDING: "◌", Status.SUCCESS: "✓", Status.FAIL: "✕"}
@@ -36,16 +35,12 @@ _SIGNS = {Status.PENDING: "◌", Status.SUCCESS: "✓", Status.FAIL: "✕"}
 ERASED: Final = _("erased")
 
 
-def _to_the_second(at: datetime) -> str:
-    return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}"
-
-
 @admin.register(SignUp)
 class SignUpAdmin(ActsAdmin):
     list_display = ("user", "lights_in_colour", "begun", "took", "tries")
     list_filter = (LightsFilter, FailureGroupFilter, BegunFilter)
     search_fields = ("user_id_key",)
-    search_help_text = _("A user ID or its beginning, or a whole sign-up ID.")
+    search_help_text = _("A user ID or its beginning, or a complete sign-up ID.")
     # Not by id: whoever signs up chooses that, with the Idempotency-Key.
     ordering = ("-created_at", "-id")
     # What has an index: anything else would sort every row for one page.
@@ -57,8 +52,8 @@ class SignUpAdmin(ActsAdmin):
     action_form = ReplayForm
     change_form_template = "authsvc/signup.html"
     fieldsets = (
-        (_("What was typed"), {"fields": (("user_id", "typed_name"), ("typed_email", "role"), "owner")}),
-        (_("What is kept"), {"fields": (("id", "trace"), ("version", "attempts"))}),
+        (_("Details entered"), {"fields": (("user_id", "typed_name"), ("typed_email", "role"), "owner")}),
+        (_("Stored state"), {"fields": (("id", "trace"), ("version", "attempts"))}),
     )
     readonly_fields = ("user_id", "typed_name", "typed_email", "role", "owner", "id", "trace", "version", "attempts")
 
@@ -117,16 +112,16 @@ class SignUpAdmin(ActsAdmin):
             " ",
             '<span class="light light-{}" title="{}">{} {}</span>',
             (
-                (light.status.lower(), in_words(light), _SIGNS[light.status], service)
+                (light.status.lower(), light_in_words(light.status, light.reason), _SIGNS[light.status], service)
                 for service, light in signup.state.lights.items()
             ),
         )
 
     @admin.display(description=_("begun"), ordering="created_at")
     def begun(self, signup: SignUp) -> str:
-        return _to_the_second(signup.created_at)
+        return to_the_second(signup.created_at)
 
-    @admin.display(description=_("until complete"))
+    @admin.display(description=_("time to complete"))
     def took(self, signup: SignUp) -> str:
         if signup.completed_at is None:
             return "–"
@@ -148,13 +143,13 @@ class SignUpAdmin(ActsAdmin):
     def trace(self, signup: SignUp) -> str:
         return signup.id.hex
 
-    @admin.display(description=_("whose record"))
+    @admin.display(description=_("auth's record"))
     def owner(self, signup: SignUp) -> SafeString | str:
         if signup.is_owner:
-            return str(_("This sign-up made auth's record."))
+            return str(_("Created by this sign-up."))
         found = f"{reverse('admin:authsvc_signup_changelist')}?q={signup.owner_signup_id}"
         link = format_html('<a href="{}">{}</a>', found, signup.owner_signup_id)
-        return format_html("{} {}", _("Auth had this user already, from sign-up"), link)
+        return format_html("{} {}", _("Auth already had this user, from sign-up"), link)
 
     # --- Acts ---------------------------------------------------------------------------------------------------
 
@@ -207,4 +202,4 @@ class UnconfirmedSignUpAdmin(ShowsAddresses):
 
     @admin.display(description=_("begun"))
     def begun(self, row: UnconfirmedSignUp) -> str:
-        return _to_the_second(row.created_at)
+        return to_the_second(row.created_at)

@@ -36,6 +36,11 @@ def client_config(own: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def reader_config(own: dict[str, Any]) -> dict[str, Any]:
+    """client_config() of a client that reads. The embedded broker wakes no fetch that waits, so it is asked often."""
+    return client_config({"fetch.wait.max.ms": 5, **own} if settings.KAFKA_EMBEDDED else own)
+
+
 def prefixed(name: str) -> str:
     """A topic's or group's name as Kafka has it."""
     return f"{settings.KAFKA_PREFIX}{name}"

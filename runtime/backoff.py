@@ -2,6 +2,16 @@
 
 import random
 from collections.abc import Iterator
+from itertools import count
+from typing import Final
+
+# After so many doublings any first pause has reached any longest one.
+DOUBLINGS_MAX: Final = 16
+
+
+def doubled(first: float, *, times: int, most: float) -> float:
+    """A pause of `first` seconds doubled so many times, `most` seconds at most; without jitter."""
+    return min(first * 2.0 ** min(times, DOUBLINGS_MAX), most)
 
 
 def growing_pauses(*, first: float, most: float) -> Iterator[float]:
@@ -9,7 +19,5 @@ def growing_pauses(*, first: float, most: float) -> Iterator[float]:
 
     Full jitter: those who failed together do not come back together.
     """
-    limit = first
-    while True:
-        yield random.uniform(0, limit)  # noqa: S311 - jitter, not a secret
-        limit = min(limit * 2, most)
+    for times in count():
+        yield random.uniform(0, doubled(first, times=times, most=most))  # noqa: S311 - jitter, not a secret

@@ -41,7 +41,7 @@ Origins = Mapping[str, Subscription]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class LetterResult:
     """What became of one letter; `refusal` says in words why nothing was done, and is empty where it was."""
 
     letter_id: int
@@ -65,7 +65,7 @@ def keep(letters: Sequence[Incoming], origins: Origins) -> None:
 
 def replay(
     ids: Sequence[int], *, by: str, producer: EventProducer, reason: str = "", again: bool = False
-) -> Iterator[Outcome]:
+) -> Iterator[LetterResult]:
     """Publishes the messages in their original topics again, with their key, value and headers, and says what became
     of each.
 
@@ -87,18 +87,18 @@ def replay(
         failed = {id(message) for message in failure.failed} if failure else set()
         sent = [letter.pk for letter in letters if id(messages[letter.pk]) not in failed]
         _note(sent, DeadLetter.State.REPLAYED, by=by, reason=reason)
-        yield from map(Outcome, sent)
+        yield from map(LetterResult, sent)
         if failure:
             raise failure
 
 
-def discard(ids: Sequence[int], *, by: str, reason: str, again: bool = False) -> Iterator[Outcome]:
+def discard(ids: Sequence[int], *, by: str, reason: str, again: bool = False) -> Iterator[LetterResult]:
     """Marks the letters as needing nothing any more; they stay to be seen until they are purged."""
     for letters, refused in _chosen(ids, again=again, refusal=lambda letter: ""):
         yield from refused
         discarded = [letter.pk for letter in letters]
         _note(discarded, DeadLetter.State.DISCARDED, by=by, reason=reason)
-        yield from map(Outcome, discarded)
+        yield from map(LetterResult, discarded)
 
 
 def purge_dead_letters(before: datetime, limit: int) -> int:
@@ -163,7 +163,7 @@ def _number(value: bytes | None) -> int | None:
 
 def _chosen(
     ids: Sequence[int], *, again: bool, refusal: Callable[[DeadLetter], str]
-) -> Iterator[tuple[list[DeadLetter], list[Outcome]]]:
+) -> Iterator[tuple[list[DeadLetter], list[LetterResult]]]:
     """The letters with these ids, in their order, a chunk at a time, and the outcomes of those that are refused."""
     once = list(dict.fromkeys(ids))
     for start in range(0, len(once), CHUNK):
@@ -173,7 +173,7 @@ def _chosen(
         refusals = {each: _refusal(there.get(each), again=again, otherwise=refusal) for each in chunk}
         yield (
             [there[each] for each in chunk if not refusals[each]],
-            [Outcome(each, why) for each, why in refusals.items() if why],
+            [LetterResult(each, why) for each, why in refusals.items() if why],
         )
 
 
@@ -181,16 +181,16 @@ def _refusal(letter: DeadLetter | None, *, again: bool, otherwise: Callable[[Dea
     if letter is None:
         return _("There is no such letter.")
     if letter.state == DeadLetter.State.REPLAYED and not again:
-        return _("It was replayed already.")
+        return _("It has already been replayed.")
     if letter.state == DeadLetter.State.DISCARDED and not again:
-        return _("It was discarded already.")
+        return _("It has already been discarded.")
     return otherwise(letter)
 
 
 def _refusal_of_replay(letter: DeadLetter) -> str:
     if not letter.cut:
         return ""
-    words = _("It was cut to fit (%(what)s), so it can't be replayed. Have its sender send it again.")
+    words = _("It was truncated to fit (%(what)s), so it cannot be replayed. Ask its sender to send it again.")
     return words % {"what": letter.cut}
 
 

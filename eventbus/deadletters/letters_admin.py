@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any, ClassVar, Final, cast
 
 from django import forms
@@ -12,17 +11,17 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from eventbus.deadletters.letters import IN_THE_ADMIN, Outcome, discard, replay
+from eventbus.deadletters.letters import IN_THE_ADMIN, LetterResult, discard, replay
 from eventbus.errors import DeliveryError
 from eventbus.models import DeadLetter
 from eventbus.producer import EventProducer
 from runtime.admin_toolkit.action_admin import ActsAdmin
+from runtime.times import to_the_second
 
 # Characters of a value that its page shows; `manage.py dead_letters show` shows all.
 VALUE_SHOWN: Final = 20_000
@@ -38,7 +37,7 @@ class ActForm(ActionForm):
     """What stands beside the choice of an action."""
 
     reason = forms.CharField(required=False, label=_("Reason:"), max_length=1000)
-    again = forms.BooleanField(required=False, label=_("Also what was replayed or discarded before"))
+    again = forms.BooleanField(required=False, label=_("Include letters that were already replayed or discarded"))
 
 
 class CountedFilter(admin.SimpleListFilter):
@@ -100,7 +99,7 @@ class DeadLetterAdmin(ActsAdmin):
     show_facets = admin.ShowFacets.NEVER
     show_full_result_count = False
     search_fields = ("message", "error")
-    search_help_text = _("A whole key, which is a user ID, or part of the error.")
+    search_help_text = _("A complete key (a user ID), or part of the error.")
     ordering = ("-id",)
     list_per_page = 50
     actions = ("replay_chosen", "discard_chosen")
@@ -190,14 +189,16 @@ class DeadLetterAdmin(ActsAdmin):
         text = letter.value_text
         note = ""
         if len(text) > VALUE_SHOWN:
-            note = _("This is its beginning; manage.py dead_letters show %(id)d shows all.") % {"id": letter.pk}
+            note = _("Only the beginning is shown; manage.py dead_letters show %(id)d shows the whole value.") % {
+                "id": letter.pk
+            }
         return format_html("<pre>{}</pre>{}", text[:VALUE_SHOWN], note)
 
-    @admin.display(description=_("what was done"))
+    @admin.display(description=_("actions"))
     def acts_shown(self, letter: DeadLetter) -> SafeString | str:
         rows = [(to_the_second(act.at), act.get_act_display(), act.by, act.reason) for act in letter.acts.all()]
         if not rows:
-            return str(_("Nothing yet."))
+            return str(_("None yet."))
         return format_html(
             "<table><tbody>{}</tbody></table>",
             format_html_join("", "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>", rows),
@@ -219,12 +220,12 @@ class DeadLetterAdmin(ActsAdmin):
     def discard_chosen(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> None:
         wish = _wish(request)
         if not wish["reason"]:
-            self.message_user(request, _("Say why: a letter is discarded with a reason."), messages.ERROR)
+            self.message_user(request, _("Enter a reason for discarding."), messages.ERROR)
             return
         done = self._tell_refused(request, discard(ids_of(queryset), by=_who(request), **wish), str(_("Discarded")))
         self.message_user(request, ngettext("%d letter discarded.", "%d letters discarded.", done) % done)
 
-    def _tell_refused(self, request: HttpRequest, outcomes: Iterator[Outcome], act: str) -> int:
+    def _tell_refused(self, request: HttpRequest, outcomes: Iterator[LetterResult], act: str) -> int:
         """Tells of what was refused, and logs what was done; how many that were."""
         done, refused = [], []
         try:
@@ -234,7 +235,7 @@ class DeadLetterAdmin(ActsAdmin):
                 else:
                     done.append(outcome.letter_id)
         except DeliveryError as error:
-            text = _("Kafka did not take every message; the letters that are left still wait. %(error)s")
+            text = _("Kafka did not accept every message; the remaining letters are still waiting. %(error)s")
             self.message_user(request, text % {"error": error}, messages.ERROR)
         for line in refused[:MOST_SHOWN]:
             self.message_user(request, line, messages.WARNING)
@@ -244,10 +245,6 @@ class DeadLetterAdmin(ActsAdmin):
         letters = DeadLetter.objects.filter(pk__in=done).defer("value", "headers")
         LogEntry.objects.log_actions(cast(int, request.user.pk), letters, CHANGE, act)
         return len(done)
-
-
-def to_the_second(at: datetime) -> str:
-    return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}"
 
 
 def ids_of(queryset: QuerySet[DeadLetter]) -> list[int]:

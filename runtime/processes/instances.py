@@ -78,7 +78,7 @@ class Seen(msgspec.Struct, frozen=True):
         return self.age + self.told.beat_age
 
 
-class Registration:
+class InstanceReport:
     """Tells of this process, from a thread of its own, for as long as the context lasts. After an orderly end nothing
     is left; who dies is shown as gone."""
 
@@ -93,7 +93,7 @@ class Registration:
         self._redis = redis_client(ANSWERS_WITHIN)
         # put() may be called by a signal's handler, whatever the thread does: an Event's set() may not.
         self._wishes: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="registration", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="instance-report", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()

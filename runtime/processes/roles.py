@@ -26,7 +26,7 @@ from runtime.backoff import growing_pauses
 from runtime.errors import TransientError, is_transient
 from runtime.metrics import HEARTBEAT_AGE
 from runtime.processes.health import Heartbeat, health_server
-from runtime.processes.instances import Registration
+from runtime.processes.instances import InstanceReport
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ SERVE_CHECKS: Final = "serve"
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-class Role:
+class RunningRole:
     """A long-running command. `stop` is set when it should end; `heartbeat` is what its health page shows."""
 
     def __init__(self, name: str) -> None:
@@ -88,19 +88,19 @@ class Role:
 
 
 @contextmanager
-def running_role(name: str) -> Iterator[Role]:
+def running_role(name: str) -> Iterator[RunningRole]:
     """Runs a role until SIGTERM or SIGINT, with its health page on HEALTH_HOST:HEALTH_PORT (none if that is 0).
 
     Must be entered by the main thread. The command's exit code is 0 after a stop request, and 1 when it ended by an
     error, had to be ended ENDS_WITHIN seconds after the request, or was stuck for a minute and more (docs/adr/0034).
     """
     collect_rarely()
-    role = Role(name)
+    role = RunningRole(name)
     HEARTBEAT_AGE.set_function(lambda: role.heartbeat.age)
     address = f"{settings.HEALTH_HOST}:{settings.HEALTH_PORT}" if settings.HEALTH_PORT else ""
     with ExitStack() as stack:
-        registration = stack.enter_context(Registration(name, role.heartbeat, address=address))
-        stack.enter_context(_stop_on_signals(role, registration))
+        report = stack.enter_context(InstanceReport(name, role.heartbeat, address=address))
+        stack.enter_context(_stop_on_signals(role, report))
         stack.enter_context(_ends_when_stuck(role))
         if settings.HEALTH_PORT:
             try:
@@ -154,7 +154,7 @@ class StuckLooks:
 
 
 @contextmanager
-def _ends_when_stuck(role: Role) -> Iterator[None]:
+def _ends_when_stuck(role: RunningRole) -> Iterator[None]:
     ended = threading.Event()
     looks = StuckLooks(role.heartbeat)
 
@@ -174,7 +174,7 @@ def _ends_when_stuck(role: Role) -> Iterator[None]:
 
 
 @contextmanager
-def _stop_on_signals(role: Role, registration: Registration) -> Iterator[None]:
+def _stop_on_signals(role: RunningRole, report: InstanceReport) -> Iterator[None]:
     """Sets `stop` on a signal, even while the main thread is inside a library's call that takes its time.
 
     Python runs a handler only when the main thread is back from such a call, and a handler that sets an Event can
@@ -185,7 +185,7 @@ def _stop_on_signals(role: Role, registration: Registration) -> Iterator[None]:
     with receiver, sender:
         sender.setblocking(False)
         watcher = threading.Thread(
-            target=_watch, args=(role, registration, receiver, ended), name="stop-signals", daemon=True
+            target=_watch, args=(role, report, receiver, ended), name="stop-signals", daemon=True
         )
         watcher.start()
         handlers = {number: signal.signal(number, _do_nothing) for number in STOP_SIGNALS}
@@ -201,7 +201,7 @@ def _stop_on_signals(role: Role, registration: Registration) -> Iterator[None]:
             watcher.join()
 
 
-def _watch(role: Role, registration: Registration, receiver: socket.socket, ended: threading.Event) -> None:
+def _watch(role: RunningRole, report: InstanceReport, receiver: socket.socket, ended: threading.Event) -> None:
     while number := receiver.recv(1):
         if signal.Signals(number[0]) in STOP_SIGNALS:
             break
@@ -209,7 +209,7 @@ def _watch(role: Role, registration: Registration, receiver: socket.socket, ende
         return
     logger.info("%s stops: %s", role.name, signal.Signals(number[0]).name)
     role.stop.set()
-    registration.drain()
+    report.drain()
     if not ended.wait(ENDS_WITHIN):
         # Offsets follow the work, so what is cut off here is done again after the next start.
         end_at_once(role.name)

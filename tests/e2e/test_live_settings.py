@@ -200,7 +200,7 @@ def test_a_rate_limit_counts_people_by_their_own_address_at_the_api_and_at_the_f
     assert [mina.sign_up(new_person())[0] for _ in range(2)] == [200, 200]
     status, page = mina.sign_up(new_person())
     assert status == 429
-    assert "Too many sign-ups came from your network just now." in page
+    assert "There were too many sign-ups from your network just now." in page
     assert jun.sign_up(new_person())[0] == 200
 
 
@@ -210,7 +210,7 @@ def test_logins_are_counted_by_the_persons_own_address(own: Stack, administrator
     assert [mina.log_in(nobody)[0] for _ in range(2)] == [200, 200]
     status, page = mina.log_in(nobody)
     assert status == 429
-    assert "Too many tries to log in came from your network just now." in page
+    assert "There were too many login attempts from your network just now." in page
     assert jun.log_in(nobody)[0] == 200
 
 
@@ -224,17 +224,17 @@ def test_an_administrator_is_told_what_is_wrong_and_sees_what_was_changed(
     page.get_by_label("Password").fill(administrator.person.password)
     page.get_by_role("button", name="Log in").click()
     page.get_by_role("link", name="Live settings", exact=True).last.click()
-    page.get_by_label("Tries until stalled").fill("3")
+    page.get_by_label("Attempts until stalled").fill("3")
     page.get_by_role("button", name="Save").click()
-    expect(page.get_by_text("The tries are used up after 35 seconds; the least is 600.")).to_be_visible()
-    page.get_by_label("Tries until stalled").fill("40")
+    expect(page.get_by_text("The attempts would be used up after 35 seconds; the minimum is 600.")).to_be_visible()
+    page.get_by_label("Attempts until stalled").fill("40")
     page.get_by_label("Sign-up is open").select_option("No")
     page.get_by_role("button", name="Save").click()
-    expect(page.get_by_text("Saved. Every process uses it within a second.")).to_be_visible()
+    expect(page.get_by_text("Saved. Every process uses the new values within a second.")).to_be_visible()
     changes = page.locator(".field-changes tr").first
     expect(changes).to_contain_text(administrator.person.user_id)
     expect(changes).to_contain_text("Sign-up is open: yes → no")
-    expect(changes).to_contain_text("Tries until stalled: 33 → 40")
+    expect(changes).to_contain_text("Attempts until stalled: 33 → 40")
     ARTIFACTS.mkdir(exist_ok=True)
     page.screenshot(path=ARTIFACTS / "live-settings.png", full_page=True)
     page.goto("/signup/")

@@ -21,7 +21,7 @@ from django.utils.translation import override
 
 from authsvc.api.application import SignUpApi
 from authsvc.lights import Status
-from authsvc.management.commands.relay_signups import ERASED_AT_ONCE, Relay
+from authsvc.management.commands.relay_signups import ERASED_AT_ONCE, OutboxRelay
 from authsvc.models import SignUp, UnconfirmedSignUp, User
 from authsvc.signups import states
 from authsvc.signups.confirmation import UnusableLinkError, confirm, delete_expired, keep, read_token, row_of, token_for
@@ -70,7 +70,7 @@ def test_it_reserves_nothing(person: Person):
 
 def test_it_is_deleted_after_its_hours_by_the_relay(person: Person, settings):
     old, young = kept(person, age=DAY + timedelta(seconds=1)), kept(person, age=DAY - timedelta(minutes=1))
-    relay = Relay()
+    relay = OutboxRelay()
     relay.erase_expired()
     relay.close()
     assert list(UnconfirmedSignUp.objects.all()) == [young]
@@ -254,12 +254,12 @@ def test_an_administrator_chooses_it_by_its_name(settings):
     Overrides.objects.get_or_create(pk=ROW)
     client, page = staff("change_overrides"), f"/admin/livesettings/overrides/{ROW}/change/"
     shown = client.get(page).content.decode()
-    assert '<option value="mail">By mail</option>' in shown
+    assert '<option value="mail">By email</option>' in shown
     assert "Default (None)" in shown
     assert "Select a valid choice" in client.post(page, {"seen": 0, "SIGNUP_CONFIRM": "sms"}).content.decode()
     client.post(page, {"seen": 0, "SIGNUP_CONFIRM": "mail"})
     assert Overrides.read() == {"SIGNUP_CONFIRM": "mail"}
-    assert "None → By mail" in client.get(page).content.decode()
+    assert "None → By email" in client.get(page).content.decode()
     settings.EMAIL_BACKEND = "django.core.mail.backends.dummy.EmailBackend"
     assert "needs a mail server" in client.post(page, {"seen": 1, "SIGNUP_CONFIRM": "mail"}).content.decode()
     take({})
