@@ -127,3 +127,24 @@ def test_its_cookies_are_for_our_own_pages_and_in_production_for_https_alone(
         assert (cookie["httponly"], cookie["samesite"], bool(cookie["secure"])) == (True, "Lax", is_production)
     assert (browser["max-age"], user_id["max-age"]) == ("", tickets.USER_ID_MAX_AGE)
     assert tickets.browser_of({tickets.BROWSER_COOKIE: browser.value}) == visitor
+
+
+def test_each_random_bit_of_a_successor_depends_on_its_sign_up_and_no_other_bit_does() -> None:
+    begun = tickets.new_signup_id()
+    same_time = [UUID(int=begun.int ^ number) for number in range(64)]
+    after = [tickets.successor_of(each) for each in same_time]
+    assert len(set(after)) == len(after)
+    assert {(each.version, each.variant) for each in after} == {(7, RFC_4122)}
+    assert {each.int >> 80 for each in after} == {begun.int >> 80}
+    varying = 0
+    for each in after:
+        varying |= each.int ^ after[0].int
+    # All bits but those of time, version and variant (RFC 9562, 5.7).
+    assert varying == (1 << 80) - 1 & ~(0xF << 76) & ~(0b11 << 62)
+
+
+def test_the_contents_of_one_form_have_a_chain_of_sign_ups_that_begins_with_its_own(signup_id: UUID) -> None:
+    chain = list(tickets.signup_ids_of(signup_id))
+    assert chain[0] == signup_id
+    assert chain[1:] == [tickets.successor_of(each) for each in chain[:-1]]
+    assert len(chain) == tickets.CONTENTS_MAX
