@@ -1,13 +1,12 @@
-"""How long to wait before a further try."""
+"""Exponential backoff with jitter."""
 
 import random
 from collections.abc import Iterator
 
 
 def growing_pauses(*, first: float, most: float) -> Iterator[float]:
-    """Seconds to wait before each further try, without end: any time up to a limit that doubles from `first` to `most`.
-
-    Full jitter: those who failed together do not come back together.
+    """Yield the seconds to wait before each retry, without end: random, up to a limit that doubles from `first` to
+    `most`. The full jitter keeps clients that failed together from retrying together.
     """
     limit = first
     while True:

@@ -1,4 +1,4 @@
-"""What commands read from a person at a terminal, and write: plain lines, whatever strangers put into the messages."""
+"""Terminal input and output of commands. Untrusted text is escaped, so that it can't control the terminal."""
 
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,13 +7,13 @@ from typing import Final
 
 from django.utils import timezone
 
-# Characters of a line, and of a column but the last.
+# Maximum characters of a line, and of every column except the last.
 LINE: Final = 200
 COLUMN: Final = 60
 
 
 def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The rows as lines, each column as wide as its widest cell."""
+    """Yield the rows as lines, with each column as wide as its widest cell."""
     shown = [[" ".join(printable(cell).split()) for cell in row] for row in rows]
     widths = [min(max(map(len, column)), COLUMN) for column in zip(*shown, strict=True)]
     for row in shown:
@@ -29,7 +29,7 @@ def titled(lines: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 
 def printable(text: str) -> str:
-    """The text without what would drive a terminal: whoever sent the message chose it."""
+    """Return the text with control characters escaped, because the sender of a message is untrusted."""
     return "".join(
         character if character.isprintable() or character == "\n" else character.encode("unicode_escape").decode()
         for character in text
@@ -41,13 +41,13 @@ def to_the_second(at: datetime) -> str:
 
 
 def moment(text: str) -> datetime:
-    """An ISO date (its midnight) or time, in TIME_ZONE unless it says otherwise; returned in UTC, as it is stored."""
+    """Parse an ISO date (its midnight) or time, in TIME_ZONE unless it has an offset, and return it in UTC."""
     try:
         at = datetime.fromisoformat(text)
         return (at if timezone.is_aware(at) else timezone.make_aware(at)).astimezone(UTC)
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no ISO date or time, such as 2026-01-31 or 2026-01-31T09:30"
+            f"{text!r} is not an ISO date or time, such as 2026-01-31 or 2026-01-31T09:30"
         ) from None
     except OverflowError:
-        raise argparse.ArgumentTypeError(f"{text!r} is outside the calendar, which has the years 1 to 9999") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is outside the supported years, 1 to 9999") from None
