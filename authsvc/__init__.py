@@ -1,1 +1,1 @@
-"""Owns users and sign-ups: the API, its streams, the projection, the relay, replay, login and account pages."""
+"""Auth owns users and sign-ups: the API, its streams, the projection, relay and replay, login and account pages."""

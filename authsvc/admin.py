@@ -1,7 +1,6 @@
 """Sign-ups with their lights, for the administrator."""
 
 from contextlib import suppress
-from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -11,14 +10,11 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from authsvc.accounts import users_admin  # noqa: F401 - each registers its pages
-from authsvc.accounts.views import in_words
-from authsvc.identity import user_id_key
 from authsvc.lights import Status
 from authsvc.models import SignUp, UnconfirmedSignUp
 from authsvc.operations import traffic_page  # noqa: F401 - each registers its pages
@@ -27,17 +23,16 @@ from authsvc.operations.signup_filters import BegunFilter, FailureGroupFilter, L
 from authsvc.operations.timeline import story_of
 from runtime.admin_toolkit.action_admin import ActsAdmin
 from runtime.admin_toolkit.address_admin import ShowsAddresses
+from runtime.equality import user_id_key
+from runtime.light_wording import light_in_words
 from runtime.mail_addresses import shown_address
+from runtime.times import to_the_second
 
 # A sign beside the colour: a light must be readable without it.
 _SIGNS = {Status.PENDING: "◌", Status.SUCCESS: "✓", Status.FAIL: "✕"}
 
 # What stands for a name and an address that were erased (docs/adr/0040): neither is ever empty before that.
 ERASED: Final = _("erased")
-
-
-def _to_the_second(at: datetime) -> str:
-    return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}"
 
 
 @admin.register(SignUp)
@@ -117,14 +112,14 @@ class SignUpAdmin(ActsAdmin):
             " ",
             '<span class="light light-{}" title="{}">{} {}</span>',
             (
-                (light.status.lower(), in_words(light), _SIGNS[light.status], service)
+                (light.status.lower(), light_in_words(light.status, light.reason), _SIGNS[light.status], service)
                 for service, light in signup.state.lights.items()
             ),
         )
 
     @admin.display(description=_("begun"), ordering="created_at")
     def begun(self, signup: SignUp) -> str:
-        return _to_the_second(signup.created_at)
+        return to_the_second(signup.created_at)
 
     @admin.display(description=_("until complete"))
     def took(self, signup: SignUp) -> str:
@@ -207,4 +202,4 @@ class UnconfirmedSignUpAdmin(ShowsAddresses):
 
     @admin.display(description=_("begun"))
     def begun(self, row: UnconfirmedSignUp) -> str:
-        return _to_the_second(row.created_at)
+        return to_the_second(row.created_at)

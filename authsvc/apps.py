@@ -2,7 +2,7 @@ from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import gettext_noop
 
-# The name beside its light: pages translate the service's own name, which is a setting, with a capital letter.
+# The label of auth's light. Pages translate the service name, which comes from a setting, with a capital letter.
 LIGHT_NAME = gettext_noop("Auth")
 
 
@@ -11,6 +11,6 @@ class AuthServiceConfig(AppConfig):
     verbose_name = _("Auth service")
 
     def ready(self) -> None:
-        # Each registers something: a system check, receivers of signals.
+        # Imported for their side effects: they register system checks and signal receivers.
         from authsvc.accounts import admin_sessions, password_mails, security_events  # noqa: F401
         from authsvc.signups import confirmation, retention  # noqa: F401

@@ -1,4 +1,4 @@
-"""A sign-up's lights: pure values, without a database or a network."""
+"""The lights of a sign-up: pure values and rules, without database or network access."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -7,13 +7,19 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
+from django.conf import settings
 
 from livesettings.values import live
 
 # The name of auth's own light.
 AUTH: Final = "auth"
-# Characters: PostgreSQL indexes texts of 2,700 bytes at most, and a character has up to 4.
+# Characters. PostgreSQL indexes at most 2,700 bytes, and a character takes up to 4 bytes.
 FAILURES_MAX: Final = 600
+
+
+def participants() -> list[str]:
+    """The services besides auth that must know each user, in the order of their lights."""
+    return [service for service in settings.SIGNUP_SERVICES if service != AUTH]
 
 
 class Status(StrEnum):
@@ -23,7 +29,7 @@ class Status(StrEnum):
 
 
 class Light(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
-    """One service's status. `version` is the version of the sign-up in which it got this status."""
+    """The status of one service. `version` is the sign-up's version in which the light got this status."""
 
     status: Status = Status.PENDING
     version: int = 1
@@ -40,15 +46,15 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class SignUpState(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
-    """What is shown of one sign-up, whole. `version` rises with each transaction that decides a light; that all tries
-    are used up decides none, and raises none (docs/adr/0024)."""
+    """The complete visible state of one sign-up. `version` increases with each transaction that decides a light.
+    Becoming stalled decides no light and doesn't increase it (docs/adr/0024)."""
 
     signup_id: UUID
     started_at: datetime
     version: int
     lights: dict[str, Light]
     is_stalled: bool = False
-    # Whether the person has yet to confirm the address; every light is pending until then.
+    # Whether the email address still awaits confirmation; until then every light is pending.
     is_unconfirmed: bool = False
 
     @classmethod
@@ -70,7 +76,7 @@ class SignUpState(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel
 
     @property
     def failures(self) -> str:
-        """What failed, a line `service: reason` for each red light, cut to FAILURES_MAX: equal for equal failures."""
+        """One line `service: reason` per red light, cut to FAILURES_MAX. Equal failures give equal texts."""
         reasons = ((name, " ".join((self.lights[name].reason or "").split())) for name in self.failed)
         return "\n".join(": ".join(filter(None, line)) for line in reasons)[:FAILURES_MAX]
 
@@ -79,10 +85,11 @@ class SignUpState(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel
         return not self.pending
 
     def decided(self, verdicts: Iterable[Verdict], *, at: datetime) -> "SignUpState":
-        """The state after these verdicts: a light only moves from pending to its verdict, all in one new version.
+        """Return the state after these verdicts. A light only ever changes from pending to its verdict; all changes
+        share one new version.
 
-        Returns the same object where nothing changes. A verdict for a service that the sign-up does not name is a
-        KeyError: the caller tells it apart before.
+        Return the same object if nothing changes. Raise KeyError for a service without a light in this sign-up, so
+        the caller filters such verdicts out.
         """
         lights = dict(self.lights)
         version = self.version + 1
@@ -96,25 +103,25 @@ class SignUpState(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel
         return msgspec.structs.replace(self, version=version, lights=lights)
 
     def asking(self, service: str) -> "SignUpState":
-        """The state in which one more service is asked: its light is added, pending, in a new version."""
+        """Return the state with a pending light for one more service, in a new version."""
         version = self.version + 1
         return msgspec.structs.replace(self, version=version, lights=self.lights | {service: Light(version=version)})
 
     def _reason(self, verdict: Verdict) -> str | None:
-        """Where auth refused, a participant was asked about auth's record, not about what was typed: auth's reason
-        is the one that means something to the person."""
+        """Return the reason to show for this verdict. After a refusal by auth, participants were asked about the
+        existing user instead of the submitted fields, so only auth's reason makes sense to the person."""
         refused = self.lights.get("auth")
         if verdict.status is Status.FAIL and refused is not None and refused.status is Status.FAIL:
             return refused.reason
         return verdict.reason
 
     def changed_since(self, version: int) -> list[str]:
-        """The services whose light a reader of that version has not seen; 0 is a reader who has seen nothing."""
+        """Return the services whose lights changed after `version`; 0 stands for a reader who has seen nothing."""
         return [name for name, light in self.lights.items() if light.version > version]
 
     def as_wire(self, *, with_took: bool = False) -> dict[str, Any]:
-        """The state of the HTTP contract, without reasons where the live settings say so; with how long each light
-        took for who asked for it."""
+        """Return the state as a JSON document of the HTTP contract. The live setting SIGNUP_REASONS controls whether
+        it includes reasons; `with_took` adds how long each light took."""
         services: dict[str, dict[str, str]] = {}
         for name, light in self.lights.items():
             services[name] = {"status": light.status.value}
@@ -135,7 +142,7 @@ class SignUpState(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel
         return document
 
     def _took(self) -> dict[str, int]:
-        """Milliseconds from the beginning until each decided light."""
+        """Return the milliseconds from the start of the sign-up to each decided light."""
         return {
             name: max(0, int((light.decided_at - self.started_at).total_seconds() * 1000))
             for name, light in self.lights.items()
@@ -144,14 +151,14 @@ class SignUpState(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel
 
 
 class Decisions(msgspec.Struct, frozen=True):
-    """What one transaction decided: the sign-ups by service and status, and those that became complete, with when."""
+    """The effects of one transaction: sign-ups by (service, status) decided, and completed sign-ups with the time."""
 
     lights: Mapping[tuple[str, str], Sequence[UUID]]
     complete: Sequence[tuple[SignUpState, datetime]]
 
 
 def decisions_in(states: Iterable[SignUpState], *, since: datetime | None = None) -> Decisions:
-    """What of these states was decided since then; without it, all that is."""
+    """Collect the decisions in these states that were made since that time, or all of them without one."""
     lights: dict[tuple[str, str], list[UUID]] = {}
     complete = []
     for state in states:
@@ -168,11 +175,11 @@ def decisions_in(states: Iterable[SignUpState], *, since: datetime | None = None
 
 
 def lights_from_document(document: Mapping[str, Any]) -> dict[str, Light]:
-    """The lights kept in the sign-up's JSON column."""
+    """Decode the lights from the sign-up's JSON column."""
     return msgspec.convert(document, dict[str, Light])
 
 
 def lights_as_document(lights: Mapping[str, Light]) -> dict[str, Any]:
-    """What the sign-up's JSON column keeps of the lights."""
+    """Encode the lights for the sign-up's JSON column."""
     document: dict[str, Any] = msgspec.to_builtins(lights)
     return document

@@ -1,6 +1,6 @@
-"""What a userId looks like (docs/adr/0039), by Unicode's data as confusable-homoglyphs has it.
+"""Detect userIds that look like reserved ones (docs/adr/0039), with Unicode's data from confusable-homoglyphs.
 
-The data is loaded with the first text beyond ASCII: that takes 80 ms and 18 MB, which most roles never need.
+The data is loaded when the first non-ASCII text is checked: it takes 80 ms and 18 MB, and most roles never need it.
 """
 
 import re
@@ -10,18 +10,18 @@ from typing import Final
 
 from django.conf import settings
 
-# Digits that pass for letters; i and l are alike too. What only separates is left out.
+# Digits that look like letters (i and l look alike too). Separators are removed.
 _PASSES_FOR: Final = str.maketrans("01i3457", "olleast", "._-")
 
-# Names of Latin letters in other shapes: small capitals, and letters with a stroke or a hook, which are no accents.
+# Unicode names of Latin letter variants: small capitals, and letters with a stroke or hook, which aren't accents.
 _LATIN_SHAPES: Final = re.compile(
     r"LATIN (?:SMALL LETTER|CAPITAL LETTER|LETTER SMALL CAPITAL) (?P<letter>[A-Z])(?: WITH .+)?"
 )
 
 
 def looks_reserved(user_id: str) -> bool:
-    """Whether this valid userId is one of RESERVED_USER_IDS, or looks like one. Both as it is written and folded: a
-    capital letter may look like a Latin one when its small letter does not."""
+    """Whether this valid userId is, or looks like, one of RESERVED_USER_IDS. Both the original and the case-folded form
+    are compared: a capital letter may look like a Latin one although its small letter doesn't."""
     reserved = _looks_of(tuple(settings.RESERVED_USER_IDS))
     return _look_of(user_id) in reserved or _look_of(user_id.casefold()) in reserved
 
@@ -32,7 +32,7 @@ def _looks_of(user_ids: tuple[str, ...]) -> frozenset[str]:
 
 
 def _look_of(text: str) -> str:
-    """The text without accents, case and separators, in ASCII as far as its letters look like that."""
+    """Return the text without accents, case and separators, with letters replaced by their ASCII look-alikes."""
     if not text.isascii():
         text = unicodedata.normalize("NFC", "".join(map(_latin_look_of, _without_marks(text))))
     return text.lower().translate(_PASSES_FOR).replace("rn", "m").replace("vv", "w")
@@ -44,8 +44,8 @@ def _without_marks(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _latin_look_of(character: str) -> str:
-    """The ASCII that looks like this character, in several steps if need be (Cyrillic т, small capital ᴛ, t); the
-    character itself where there is none."""
+    """Return the ASCII text that looks like this character, found in several steps if needed (Cyrillic т, small capital
+    ᴛ, t), or the character itself if there is none."""
     if character.isascii():
         return character
     from confusable_homoglyphs import confusables

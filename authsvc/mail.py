@@ -1,4 +1,4 @@
-"""Mail leaves after the response: one thread composes and sends what waits in a bounded queue (docs/adr/0044)."""
+"""Send mails after the response: one thread composes and sends the mails of a bounded queue (docs/adr/0044)."""
 
 import atexit
 import heapq
@@ -22,31 +22,32 @@ from django.urls import reverse
 from django.utils.translation import get_language, override
 
 from authsvc.metrics import MAILS, MAILS_WAITING
+from runtime.backoff import doubled
 from runtime.errors import is_transient
 
 logger = logging.getLogger(__name__)
 
-# Seconds between two tries of a mail that the server refused for now, at first and at most; the pause doubles.
+# First and longest pause, in seconds, after the server temporarily refused a mail; the pause doubles each time.
 FIRST_PAUSE: Final = 1.0
 MAX_PAUSE: Final = 60.0
-# The longest pause after a server could not be reached or did not answer, which holds for all mails: mails leave within
-# so many seconds of its return.
+# The longest pause, in seconds and for all mails, after the server was unreachable or silent: sending resumes within
+# this time of the server's return.
 MAX_PAUSE_AWAY: Final = 5.0
-# Seconds for which a mail is tried: as long as the link of a password reset works.
+# Seconds after which a mail is given up: the lifetime of a password reset link.
 TRIED_FOR: Final = 3600.0
-# Seconds that what waits gets to leave when the process ends: less than the web process takes to close all else.
+# Seconds to send waiting mails at shutdown: less than the web process takes to close everything else.
 LEAVES_WITHIN: Final = 0.8
 
-# Answers of a server that works, about this mail; other errors are about the server.
+# A working server's errors about one mail; all other errors concern the server.
 _ABOUT_ONE_MAIL: Final = (smtplib.SMTPRecipientsRefused, smtplib.SMTPSenderRefused, smtplib.SMTPDataError)
 
-# Gives the mail to send, or None when there is none to send after all.
+# Returns the mail, or None if there is nothing to send after all.
 Compose = Callable[[], EmailMessage | None]
 
 
 @dataclass(order=True)
 class _Waiting:
-    """A mail in the queue, which is a heap: the one that is due first, comes first."""
+    """A mail in the queue, a heap ordered by due time."""
 
     due_at: float
     number: int
@@ -58,9 +59,9 @@ class _Waiting:
 
 
 class MailWorker:
-    """Sends mails on a thread of its own, which starts with the first of them.
+    """Sends mails on a dedicated thread, which starts with the first mail.
 
-    What is lost with the process is not sent again, so a mail must be something that its reader can ask for again.
+    Mails in the queue are lost if the process dies, so only mails that the recipient can request again belong here.
     """
 
     def __init__(
@@ -77,20 +78,20 @@ class MailWorker:
         self._max_pause = max_pause
         self._max_pause_away = max_pause_away
         self._tried_for = tried_for
-        # Guards what follows. It is held for moments only: the event loop takes it too.
+        # Guards the fields below. Hold it only briefly: the event loop acquires it too.
         self._changed = threading.Condition()
         self._heap: list[_Waiting] = []
         self._count = 0
         self._in_hand: _Waiting | None = None
         self._thread: threading.Thread | None = None
-        # The thread's own: how often in a row the server was away, and when it is asked again.
+        # Used only by the thread: consecutive failures to reach the server, and the time of the next attempt.
         self._connection: Any = None
         self._times_away = 0
         self._resumes_at = 0.0
 
     @property
     def waiting(self) -> int:
-        """The mails that are being sent or wait for it."""
+        """The number of mails being sent or waiting to be sent."""
         with self._changed:
             return self._waiting
 
@@ -99,10 +100,10 @@ class MailWorker:
         return len(self._heap) + (self._in_hand is not None)
 
     def send_later(self, compose: Compose, *, language: str | None = None) -> bool:
-        """Has `compose` called on the worker's thread, and what it gives sent; returns at once, from any thread.
+        """Queue a mail and return at once. Can be called from any thread; `compose` runs on the worker's thread.
 
-        `compose` may read the database, and runs in `language`, by default the caller's. False when too many mails
-        wait already: then nothing is sent, and a log line and a metric say so.
+        `compose` may read the database and runs in `language`, by default the caller's. Return False if too many mails
+        are waiting already: the mail is then dropped, logged and counted.
         """
         now = time.monotonic()
         with self._changed:
@@ -118,12 +119,12 @@ class MailWorker:
                 self._changed.notify_all()
         if not is_taken:
             MAILS.labels("refused").inc()
-            logger.error("a mail is not sent: %d wait already", self._limit)
+            logger.error("a mail is dropped: %d are waiting already", self._limit)
         return is_taken
 
     def drain(self, within: float = LEAVES_WITHIN) -> None:
-        """Gives what is due `within` seconds to leave, and drops the rest: the process ends. Called again, it does not
-        wait again for what hangs."""
+        """At shutdown, wait up to `within` seconds until due mails are sent, and drop the rest. A second call doesn't
+        wait again for a mail that hangs."""
         with self._changed:
             self._changed.wait_for(lambda: not (self._is_sending_in_time() or self._is_due()), within)
             left = len(self._heap)
@@ -132,7 +133,7 @@ class MailWorker:
                 self._in_hand.given_up_at = 0.0
         if left:
             MAILS.labels("dropped").inc(left)
-            logger.error("the process ends, and %d mails were not sent", left)
+            logger.error("the process stops: %d mails were not sent", left)
 
     def _run(self) -> None:
         while True:
@@ -192,7 +193,7 @@ class MailWorker:
             _log_failure(error, tries=mail.tries, is_tried_again=is_tried_again)
 
     def _pause(self, tries: int, longest: float) -> float:
-        return min(self._first_pause * 2.0 ** min(tries - 1, 16), longest) * uniform(1, 1.1)  # noqa: S311 - jitter
+        return doubled(self._first_pause, times=tries - 1, most=longest) * uniform(1, 1.1)  # noqa: S311 - jitter
 
     def _compose_and_send(self, mail: _Waiting) -> None:
         if mail.message is None:
@@ -216,7 +217,7 @@ class MailWorker:
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether the same mail would fail again: this address, or this mail, is refused, or our own code is wrong."""
+    """Whether retrying is pointless: the server refuses the address or the mail for good, or our own code has a bug."""
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         return all(code >= 500 for code, _ in error.recipients.values())
     if isinstance(error, smtplib.SMTPSenderRefused | smtplib.SMTPDataError):
@@ -225,37 +226,37 @@ def _is_final(error: Exception) -> bool:
 
 
 def _log_failure(error: Exception, *, tries: int, is_tried_again: bool) -> None:
-    """Says what kind of error it was: what it says may name the person, or quote the mail."""
+    """Log only the error's type and code location: its message may name the person or quote the mail."""
     kind = type(error).__name__
     if is_tried_again:
         MAILS.labels("retried").inc()
-        logger.warning("a mail could not be sent (try %d) and is tried again: %s", tries, kind)
+        logger.warning("a mail could not be sent (attempt %d) and will be retried: %s", tries, kind)
         return
     MAILS.labels("dropped").inc()
     where = "" if isinstance(error, OSError) else "\n" + "".join(traceback.format_tb(error.__traceback__))
-    logger.error("a mail could not be sent (try %d) and is dropped: %s%s", tries, kind, where)
+    logger.error("a mail could not be sent (attempt %d) and is dropped: %s%s", tries, kind, where)
 
 
 @cache
 def mail_worker() -> MailWorker:
-    """That of this process. A command that ends at once gives it a moment."""
+    """Return this process's worker. At exit it is drained, so that the mails of a short command are sent."""
     worker = MailWorker(limit=settings.MAIL_QUEUE_LIMIT)
     atexit.register(worker.drain)
     return worker
 
 
 def send_later(compose: Compose, *, language: str | None = None) -> bool:
-    """MailWorker.send_later() of this process."""
+    """Queue a mail in this process's worker (MailWorker.send_later)."""
     return mail_worker().send_later(compose, language=language)
 
 
 def public_link(view: str, **arguments: Any) -> str:
-    """The absolute address of a page: below PUBLIC_URL, whatever host a request was made to."""
+    """Return the absolute URL of a page, based on PUBLIC_URL and never on the Host header of a request."""
     return settings.PUBLIC_URL + reverse(view, kwargs=arguments)
 
 
 def mail_from(templates: str, *, to: str, **context: Any) -> EmailMessage:
-    """The mail of `<templates>_subject.txt` and `<templates>_mail.txt`, in the language that is active."""
+    """Render a mail from `<templates>_subject.txt` and `<templates>_mail.txt` in the active language."""
     subject = render_to_string(f"{templates}_subject.txt", context)
-    # A newline in a subject would begin another header.
+    # A newline in the subject would start another header.
     return EmailMessage("".join(subject.splitlines()), render_to_string(f"{templates}_mail.txt", context), to=[to])

@@ -1,4 +1,4 @@
-"""Auth's own tables: the users, and the sign-ups with their lights."""
+"""Auth's tables: users, and sign-ups with their lights."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -17,16 +17,17 @@ from uuid_utils.compat import uuid7
 
 from authsvc import identity
 from authsvc.lights import FAILURES_MAX, SignUpState, lights_as_document, lights_from_document
+from runtime import equality
 from runtime.security_log import log_security_event, operator
 
-# The alias of the database that these are in.
+# The alias of the database that holds these tables.
 DATABASE: Final = "default"
-# Sent with `user` in the transaction that gives an existing user another password.
+# Sent with `user` inside the transaction that changes an existing user's password.
 password_replaced = Signal()
 
 
 def new_signup_id() -> UUID:
-    """A UUIDv7: its order is the order of time, so the primary key's index grows at one end."""
+    """Return a UUIDv7, which is ordered by time, so that the primary key's index grows at one end."""
     return uuid7()
 
 
@@ -37,10 +38,10 @@ class Role(models.TextChoices):
 
 class UserManager(BaseUserManager["User"]):
     def get_by_natural_key(self, username: str | None) -> "User":
-        return self.get(user_id_key=identity.user_id_key(username or ""))
+        return self.get(user_id_key=equality.user_id_key(username or ""))
 
     async def aget_by_natural_key(self, username: str | None) -> "User":
-        return await self.aget(user_id_key=identity.user_id_key(username or ""))
+        return await self.aget(user_id_key=equality.user_id_key(username or ""))
 
     def create_user(self, user_id: str, email: str, password: str | None = None, **fields: Any) -> "User":
         fields.setdefault("user_name", user_id)
@@ -53,18 +54,18 @@ class UserManager(BaseUserManager["User"]):
         return user
 
     def create_superuser(self, user_id: str, email: str, password: str | None = None, **fields: Any) -> "User":
-        """Django's `createsuperuser` calls this."""
+        """Called by Django's `createsuperuser` command."""
         user = self.create_user(user_id, email, password, is_staff=True, is_superuser=True, **fields)
         log_security_event("privilege_granted", actor=operator(), subject=user.user_id, detail="is_staff, is_superuser")
         return user
 
 
 class User(AbstractBaseUser, PermissionsMixin):
-    """Auth's record of a user. `owner_signup_id` is the sign-up that made it; one made otherwise has an id of its
-    own there, which no sign-up will ever have."""
+    """Auth's record of a user. `owner_signup_id` is the ID of the sign-up that created it; a user created in another
+    way has a unique ID there that no sign-up can ever use."""
 
     user_id = models.CharField(_("user ID"), max_length=identity.USER_ID_MAX, validators=[identity.validate_user_id])
-    # Case folding can lengthen: the sharp s becomes two letters.
+    # Case folding can lengthen a text: ß becomes ss.
     user_id_key = models.CharField(_("user ID, folded"), max_length=identity.USER_ID_MAX * 2, editable=False)
     email = models.CharField(_("email address"), max_length=identity.EMAIL_MAX, validators=[identity.validate_address])
     user_name = models.CharField(_("name"), max_length=identity.USER_NAME_MAX, validators=[identity.validate_user_name])
@@ -90,7 +91,7 @@ class User(AbstractBaseUser, PermissionsMixin):
         verbose_name_plural = _("users")
         constraints = [
             models.UniqueConstraint(fields=["user_id_key"], name="user_id_key_unique"),
-            # It follows from the one above. Django asks it of whatever a login names (auth.E003).
+            # Implied by the constraint above, but Django requires it of USERNAME_FIELD (auth.E003).
             models.UniqueConstraint(
                 fields=["user_id"], name="user_id_unique", violation_error_message=_("This user ID is taken.")
             ),
@@ -110,14 +111,14 @@ class User(AbstractBaseUser, PermissionsMixin):
         return self.user_name
 
     def normalize(self) -> None:
-        """Brings the fields to the form in which equal means equal everywhere."""
-        self.user_id = identity.normalize_user_id(self.user_id)
-        self.user_id_key = identity.user_id_key(self.user_id)
-        self.email = identity.normalize_email(self.email)
+        """Normalise the fields, so that equal values are equal strings everywhere."""
+        self.user_id = equality.normalize_user_id(self.user_id)
+        self.user_id_key = equality.user_id_key(self.user_id)
+        self.email = equality.normalize_email(self.email)
 
     def clean_fields(self, exclude: Collection[str] | None = None) -> None:
-        """Normalises first: the limits are those of what is saved. What is kept already need not follow the rules,
-        which may have become stricter since: such a user could not even be deactivated otherwise."""
+        """Normalise before validating, because the limits apply to the saved values. Don't validate unchanged values:
+        the rules may have become stricter since, and such a user couldn't even be deactivated."""
         self.normalize()
         row = type(self).objects.filter(pk=self.pk).first()
         unchanged = {
@@ -126,7 +127,7 @@ class User(AbstractBaseUser, PermissionsMixin):
         super().clean_fields(exclude={*(exclude or ()), *unchanged})
 
     def clean(self) -> None:
-        """Says at the user ID that it is taken: its folded twin, which is the unique one, is in no form."""
+        """Report a taken user ID at the user_id field: the unique field, user_id_key, is in no form."""
         same = type(self).objects.filter(user_id_key=self.user_id_key).exclude(pk=self.pk)
         if same.exists():
             raise ValidationError({"user_id": _("This user ID is taken.")})
@@ -136,9 +137,10 @@ class User(AbstractBaseUser, PermissionsMixin):
         self._has_lost_password = True
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """A new password, or none, also erases the hashes of the old one that sign-ups keep (docs/adr/0040)."""
+        """Save the user. If the password changed or became unusable, also erase the old hash from sign-ups
+        (docs/adr/0040)."""
         self.normalize()
-        # Django sets `_password` from set_password() until the save, but not while it upgrades a hash's parameters.
+        # Django sets `_password` between set_password() and save(), except when it only upgrades a hash's parameters.
         is_new_password = getattr(self, "_password", None) is not None and not self._state.adding
         with transaction.atomic(using=kwargs.get("using") or router.db_for_write(type(self), instance=self)):
             super().save(*args, **kwargs)
@@ -150,12 +152,12 @@ class User(AbstractBaseUser, PermissionsMixin):
 
 
 class SignUp(models.Model):
-    """One attempt of one person, its lights, and when its event is due again: its own outbox (docs/adr/0002).
+    """One attempt to sign up: its lights, and its outbox, the time when its event is due again (docs/adr/0002).
 
-    The typed fields and the password's hash are kept so that a repeated `POST /user` can be told from another one
-    that uses the same key. When the sign-up's ticket has expired, nothing is repeated any more: the hash becomes "",
-    and so do the name and address of a sign-up that auth refused (docs/adr/0040). `lights` is one JSON document, read
-    and written whole (docs/adr/0005).
+    The submitted fields and the password hash are kept to distinguish a repeated `POST /user` from a different one with
+    the same key. Once the sign-up's ticket has expired, it can't be repeated any more: the hash becomes "", and so do
+    the name and address of a sign-up that auth refused (docs/adr/0040). `lights` is one JSON document, read and written
+    whole (docs/adr/0005).
     """
 
     id = models.UUIDField(_("sign-up ID"), primary_key=True, default=new_signup_id, editable=False)
@@ -171,7 +173,7 @@ class SignUp(models.Model):
     version = models.PositiveIntegerField(_("version"))
     pending_count = models.PositiveSmallIntegerField(_("lights pending"))
     failed_count = models.PositiveSmallIntegerField(_("lights red"))
-    # SignUpState.failures: so the failure groups are counted in an index, without reading documents.
+    # A copy of SignUpState.failures: failure groups are counted in its index without reading the JSON documents.
     failures = models.CharField(_("failures"), max_length=FAILURES_MAX, default="", db_default="", blank=True)
 
     created_at = models.DateTimeField(_("begun"), default=timezone.now, db_index=True)
@@ -191,7 +193,7 @@ class SignUp(models.Model):
             models.Index(fields=["id"], name="signup_red", condition=models.Q(failed_count__gt=0)),
             models.Index(fields=["failures", "id"], name="signup_failures", condition=models.Q(failed_count__gt=0)),
             models.Index(fields=["id"], name="signup_stalled", condition=models.Q(stalled_at__isnull=False)),
-            # Those that still have a hash: retention.erase_expired() finds the old ones, User.save() those of a user.
+            # Sign-ups that still have a hash: retention.erase_expired() looks for old ones, User.save() for a user's.
             models.Index(
                 fields=["created_at", "owner_signup_id"],
                 name="signup_keeps_hash",
@@ -204,17 +206,17 @@ class SignUp(models.Model):
 
     @property
     def is_owner(self) -> bool:
-        """Whether this sign-up made auth's record."""
+        """Whether this sign-up created the user."""
         return self.owner_signup_id == self.id
 
     @property
     def is_erased(self) -> bool:
-        """Whether its password's hash is gone, and with it what else erase_expired() erases."""
+        """Whether the password hash has been erased, with the other data that erase_expired() erases."""
         return not self.password
 
     @property
     def may_be_repeated(self) -> bool:
-        """Whether the same `POST /user` may still join it: while its first ticket is valid."""
+        """Whether a repeated `POST /user` may still join this sign-up: as long as its first ticket is valid."""
         age = (timezone.now() - self.created_at).total_seconds()
         return not self.is_erased and age <= settings.TICKET_MAX_AGE
 
@@ -229,7 +231,7 @@ class SignUp(models.Model):
         )
 
     def take(self, state: SignUpState, *, at: datetime) -> None:
-        """Writes a state into the columns; the caller saves. A complete sign-up is due no more."""
+        """Copy a state into the columns; the caller saves. A complete sign-up is no longer due."""
         self.lights = lights_as_document(state.lights)
         self.version = state.version
         self.pending_count = len(state.pending)
@@ -240,7 +242,7 @@ class SignUp(models.Model):
             self.next_due_at = None
             self.stalled_at = None
 
-    # What `take` writes, for bulk_update.
+    # The columns that take() sets, for bulk updates.
     STATE_FIELDS: ClassVar[list[str]] = [
         "lights", "version", "pending_count", "failed_count", "failures", "completed_at", "next_due_at",
         "stalled_at",
@@ -248,10 +250,11 @@ class SignUp(models.Model):
 
 
 class UnconfirmedSignUp(models.Model):
-    """A sign-up that waits until its email address is confirmed (docs/adr/0042). It reserves nothing, nothing is
-    published about it, and it is deleted when it is confirmed or SIGNUP_CONFIRM_HOURS old.
+    """A sign-up that awaits confirmation of its email address (docs/adr/0042). It reserves no userId or address and
+    publishes nothing. It is deleted when it is confirmed or after SIGNUP_CONFIRM_HOURS.
 
-    `id` is the sign-up's. The password's hash also tells a repeated request from one with other content.
+    `id` will be the ID of the confirmed sign-up. The password hash also serves to distinguish a repeated request from
+    a different one with the same key.
     """
 
     id = models.UUIDField(_("sign-up ID"), primary_key=True, editable=False)
@@ -277,7 +280,7 @@ class UnconfirmedSignUp(models.Model):
 
 
 class TrafficMinute(models.Model):
-    """The figures of one minute of traffic, as authsvc.signups.traffic_counts names them; kept for a week
+    """The traffic counts of one minute, with the fields of authsvc.signups.traffic_counts; kept for a week
     (docs/adr/0028)."""
 
     minute = models.DateTimeField(_("minute"), primary_key=True)

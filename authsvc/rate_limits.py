@@ -1,5 +1,5 @@
-"""The rate limits: of sign-ups (docs/adr/0027), of logins and requests for a new password (0033), of failed logins
-(0045), and of passwords tried at a confirmation link and mails that strangers can ask for (0042)."""
+"""Rate limits for sign-ups (docs/adr/0027), logins and password reset requests (0033), failed logins (0045), and for
+password attempts at confirmation links and mails that anyone can trigger (0042)."""
 
 import time
 from functools import cache
@@ -18,7 +18,7 @@ from livesettings.values import live
 from runtime.addresses import network_of
 from runtime.redis_clients import ANSWERS_WITHIN, REDIS_ERRORS, CircuitBreaker, redis_client, redis_pool
 
-# Repetitions of one sign-up that are taken in a minute although a limit is reached.
+# Repetitions of one sign-up that are accepted per minute even if a limit is reached.
 REPETITIONS: Final = RateLimitItemPerMinute(6)
 CONNECTIONS: Final = 16
 KEY_PREFIX: Final = "rate"
@@ -26,15 +26,15 @@ KEY_PREFIX: Final = "rate"
 Attempt = Literal["login", "password"]
 Mail = Literal["confirm", "reset"]
 Limit = Literal["address", "user_id", "total", "failed_login", "failed_confirm"] | Attempt | Mail
-# Minutes in which the failed logins to one account from one address are counted, and the wrong passwords at one link.
+# Window in minutes for failed logins to one account from one address, and for password attempts at one link.
 FAILED_LOGINS_IN: Final = 15
-# The mails to one mailbox in all, as a multiple of those that one address may ask for: a stranger at one address cannot
-# use up what the mailbox's owner may ask for, and strangers at many addresses cannot fill the mailbox.
+# Limit of mails to one mailbox for all network addresses, as a multiple of the limit for one address: an attacker at
+# one address can't use up the owner's share, and attackers at many addresses can't flood the mailbox.
 MAILS_IN_ALL: Final = 4
 
 
 class TooManyError(Exception):
-    """This limit is reached; in `retry_after` seconds another may be taken."""
+    """This limit is reached; another attempt is possible in `retry_after` seconds."""
 
     def __init__(self, limit: Limit, retry_after: int) -> None:
         super().__init__(limit)
@@ -48,27 +48,27 @@ def _reached(limit: Limit, window: WindowStats) -> TooManyError:
 
 
 class RateLimits:
-    """Counts sign-ups in Redis, in sliding windows, over all processes. While Redis is away, lets everybody through.
+    """Counts sign-ups of all processes in Redis, in sliding windows. While Redis is unavailable, all are let through.
 
-    For one event loop. Each limit that is set costs one round trip; one that is reached spares those after it.
+    For use in one event loop. Each active limit costs one round trip; once one is reached, the next aren't checked.
     """
 
     def __init__(self) -> None:
         self._breaker = CircuitBreaker("sign-ups are let through uncounted")
         self._pool = redis_pool(ANSWERS_WITHIN, connections=CONNECTIONS)
-        # The pool has the address, which may be a Unix socket's.
+        # The pool determines the real server, which may be a Unix socket.
         storage = AsyncRedisStorage(
             "async+redis://", implementation="redispy", key_prefix=KEY_PREFIX, connection_pool=cast("Any", self._pool)
         )
         self._windows = AsyncSlidingWindows(storage)
 
     async def close(self) -> None:
-        """Ends the connections."""
+        """Close the connections."""
         await self._pool.aclose()
 
     async def count(self, *, address: str | None, user_id_key: str) -> None:
-        """Counts one sign-up. Raises TooManyError where a limit is reached; those after it don't count it, so that
-        who floods from one address takes nothing of what all have together."""
+        """Count one sign-up. Raise TooManyError if a limit is reached; later limits then don't count it, so that a
+        flood from one address doesn't use up the total that everyone shares."""
         limits: tuple[tuple[Limit, int, str | None], ...] = (
             ("address", live.RATE_LIMIT_ADDRESS, address and network_of(address)),
             ("user_id", live.RATE_LIMIT_USER_ID, user_id_key),
@@ -79,13 +79,13 @@ class RateLimits:
                 await self._hit(limit, RateLimitItemPerMinute(amount), counted)
 
     async def count_confirmation(self, signup_id: UUID) -> None:
-        """Counts a password that is tried at this sign-up's link, from wherever, before it is looked at. Raises
-        TooManyError where so many were tried as may fail at a login."""
+        """Count a password attempt at this sign-up's link, from any address, before the password is checked. Raise
+        TooManyError after as many attempts as the limit of failed logins allows."""
         if live.RATE_LIMIT_FAILED_LOGIN:
             await self._hit("failed_confirm", _failed_logins(), str(signup_id))
 
     async def count_repetition(self, signup_id: UUID) -> bool:
-        """Whether a sign-up that has begun may be posted once more, although a limit is reached."""
+        """Whether an existing sign-up may be posted once more although a limit is reached. Counts the repetition."""
         return await self._full_window(REPETITIONS, "repetition", str(signup_id)) is None
 
     async def _hit(self, limit: Limit, item: RateLimitItem, *counted: str) -> None:
@@ -110,7 +110,7 @@ class RateLimits:
 
 
 class AttemptLimits:
-    """The same for logins, requests for a new password, and mails that strangers may ask for. For threads."""
+    """The same for logins, password reset requests, and mails that anyone can trigger. For use in threads."""
 
     def __init__(self) -> None:
         self._breaker = CircuitBreaker("logins and new passwords are let through uncounted")
@@ -119,19 +119,19 @@ class AttemptLimits:
         self._windows = SlidingWindowCounterRateLimiter(storage)
 
     def count(self, attempt: Attempt, *, address: str) -> None:
-        """Counts one attempt. Raises TooManyError where the limit is reached."""
+        """Count one attempt. Raise TooManyError if the limit is reached."""
         amount = live.RATE_LIMIT_LOGIN if attempt == "login" else live.RATE_LIMIT_PASSWORD
         if amount and address:
             self._hit(attempt, RateLimitItemPerMinute(amount), network_of(address))
 
     def count_login(self, account: str, *, address: str) -> None:
-        """Counts a password that is tried at an account from an address, before it is looked at: of many that come at
-        once, none is overlooked. Raises TooManyError where so many have failed; from elsewhere the account is open."""
+        """Count a password attempt at an account from an address before the password is checked, so that concurrent
+        attempts are all counted. Raise TooManyError after too many failures; other addresses are not affected."""
         if live.RATE_LIMIT_FAILED_LOGIN and address:
             self._hit("failed_login", _failed_logins(), account, network_of(address))
 
     def forget_logins(self, account: str, *, address: str) -> None:
-        """The password was right: what came before it was its owner."""
+        """Reset the count after a correct password: the earlier failures were the owner's."""
         if not (live.RATE_LIMIT_FAILED_LOGIN and address) or self._breaker.is_open:
             return
         try:
@@ -140,12 +140,12 @@ class AttemptLimits:
             self._breaker.note_failure(error)
 
     def count_mail(self, kind: Mail, *, email: str, address: str | None) -> None:
-        """Counts a mail of this kind that somebody at this address asked for. Raises TooManyError where the mailbox has
-        had enough of them in the last hour, through that address or in all."""
+        """Count a mail of this kind that was requested from this network address. Raise TooManyError if the mailbox has
+        reached its hourly limit, for this address or in total."""
         amount = live.RATE_LIMIT_CONFIRM
         if not amount:
             return
-        # What follows a plus sign in front of the @ leads to the same mailbox at most providers.
+        # Most providers deliver name+tag@domain to the mailbox of name@domain.
         local, _at, domain = email.rpartition("@")
         mailbox = f"{local.partition('+')[0]}@{domain}"
         self._hit(kind, RateLimitItemPerHour(amount), mailbox, network_of(address) if address else "unknown")
@@ -178,5 +178,5 @@ def _failed_logins() -> RateLimitItem:
 
 @cache
 def attempt_limits() -> AttemptLimits:
-    """Those of this process."""
+    """Return this process's limits."""
     return AttemptLimits()

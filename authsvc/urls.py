@@ -25,7 +25,7 @@ urlpatterns = [
     path(
         "password/sent/",
         django_views.PasswordResetDoneView.as_view(
-            template_name="authsvc/password_sent.html", title=_("Look into your mail")
+            template_name="authsvc/password_sent.html", title=_("Check your email")
         ),
         name="password_reset_done",
     ),

@@ -36,6 +36,11 @@ def client_config(own: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def reader_config(own: dict[str, Any]) -> dict[str, Any]:
+    """Return client_config() for a consumer. The embedded broker does not wake a waiting fetch, so poll it often."""
+    return client_config({"fetch.wait.max.ms": 5, **own} if settings.KAFKA_EMBEDDED else own)
+
+
 def prefixed(name: str) -> str:
     """Return a topic's or group's name with KAFKA_PREFIX, as Kafka has it."""
     return f"{settings.KAFKA_PREFIX}{name}"

@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import close_old_connections
 from structlog.contextvars import bind_contextvars
 
-from eventbus.clients import client_config, prefixed
+from eventbus.clients import prefixed, reader_config
 from eventbus.errors import BugError, TooLargeError, is_transient_in_kafka
 from eventbus.incoming import as_incoming, is_error_report
 from eventbus.message_traces import trace_of, traces_of
@@ -83,7 +83,7 @@ class BatchConsumer:
         self._topic = prefixed(subscription.topic)
         self._heartbeat = heartbeat or Heartbeat()
         self._metrics = ReadingMetrics(subscription.topic, subscription.group)
-        self._consumer = Consumer(client_config(self._settings()))
+        self._consumer = Consumer(reader_config(self._settings()))
         self._producer = EventProducer()
         self._worker = Worker(f"handler of {subscription.group}")
         # Partitions of the current batch that have stayed assigned since it was read. One that was revoked and came
@@ -288,9 +288,6 @@ class BatchConsumer:
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
         }
-        if settings.KAFKA_EMBEDDED:
-            # The embedded broker does not wake a waiting fetch when a message arrives.
-            own["fetch.wait.max.ms"] = 5
         return own
 
     # --- The group -------------------------------------------------------------------------------------------------

@@ -5,9 +5,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from confluent_kafka import Consumer, TopicPartition
-from django.conf import settings
 
-from eventbus.clients import client_config, prefixed
+from eventbus.clients import prefixed, reader_config
 from eventbus.incoming import as_incoming, is_error_report
 from eventbus.messages import Incoming
 
@@ -32,10 +31,7 @@ class Replies:
             # Prefetch limit for a slow reader, in kB. The default is 64 MB.
             "queued.max.messages.kbytes": 4096,
         }
-        if settings.KAFKA_EMBEDDED:
-            # The embedded broker does not wake a waiting fetch when a message arrives.
-            own["fetch.wait.max.ms"] = 5
-        self._consumer = Consumer(client_config(own))
+        self._consumer = Consumer(reader_config(own))
 
     def __enter__(self) -> Self:
         """Start reading at the current ends. Raises a transient KafkaException while Kafka does not answer."""

@@ -11,7 +11,6 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.text import format_lazy
@@ -22,6 +21,7 @@ from livesettings.following import look_once
 from livesettings.models import ROW, Overrides
 from livesettings.values import NAMES, broken_rules, choices_of, meta_of, type_of, with_overrides
 from runtime.security_log import log_security_event_of
+from runtime.times import to_the_second
 
 # Number of changes shown on the page. Django's history page has all of them.
 CHANGES_SHOWN: Final = 20
@@ -237,7 +237,7 @@ class OverridesAdmin(admin.ModelAdmin):
         ).select_related("user")[:CHANGES_SHOWN]
         rows = [
             (
-                f"{timezone.localtime(entry.action_time):%Y-%m-%d %H:%M:%S}",
+                to_the_second(entry.action_time),
                 entry.user,
                 translated(entry.get_change_message()),
             )

@@ -11,11 +11,11 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from participant.identity import USER_ID_BYTES_MAX, normalize_email, user_id_key
 from participant.models import ParticipantUser
 from runtime.admin_toolkit.action_admin import ActsAdmin
 from runtime.admin_toolkit.address_admin import ShowsAddresses
 from runtime.database.search import search
+from runtime.equality import USER_ID_BYTES_MAX, normalize_email, user_id_key
 
 
 class ParticipantUserAdmin(ActsAdmin, ShowsAddresses):

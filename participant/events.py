@@ -13,16 +13,9 @@ from msgspec import Meta
 
 from eventbus.message_traces import traceparent_of
 from eventbus.messages import Incoming, Outgoing, cloud_event_headers
-from participant.identity import (
-    EMAIL_MAX,
-    ROLE_MAX,
-    USER_ID_MAX,
-    USER_NAME_MAX,
-    normalize_email,
-    normalize_user_id,
-    user_id_key,
-)
+from participant.limits import EMAIL_MAX, ROLE_MAX, USER_ID_MAX, USER_NAME_MAX
 from participant.verdict import Verdict
+from runtime.equality import normalize_email, normalize_user_id, user_id_key
 from runtime.errors import PermanentError
 
 NEW_USER_REQUESTED: Final = "user.newUser.req"

@@ -8,16 +8,8 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from participant.identity import (
-    EMAIL_MAX,
-    ROLE_MAX,
-    USER_ID_KEY_MAX,
-    USER_ID_MAX,
-    USER_NAME_MAX,
-    normalize_email,
-    normalize_user_id,
-    user_id_key,
-)
+from participant.limits import EMAIL_MAX, ROLE_MAX, USER_ID_KEY_MAX, USER_ID_MAX, USER_NAME_MAX
+from runtime.equality import normalize_email, normalize_user_id, user_id_key
 
 
 class ParticipantUser(models.Model):

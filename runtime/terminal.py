@@ -1,11 +1,7 @@
 """Terminal input and output of commands. Untrusted text is escaped, so that it can't control the terminal."""
 
-import argparse
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Final
-
-from django.utils import timezone
 
 # Maximum characters of a line, and of every column except the last.
 LINE: Final = 200
@@ -34,20 +30,3 @@ def printable(text: str) -> str:
         character if character.isprintable() or character == "\n" else character.encode("unicode_escape").decode()
         for character in text
     )
-
-
-def to_the_second(at: datetime) -> str:
-    return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}"
-
-
-def moment(text: str) -> datetime:
-    """Parse an ISO date (its midnight) or time, in TIME_ZONE unless it has an offset, and return it in UTC."""
-    try:
-        at = datetime.fromisoformat(text)
-        return (at if timezone.is_aware(at) else timezone.make_aware(at)).astimezone(UTC)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not an ISO date or time, such as 2026-01-31 or 2026-01-31T09:30"
-        ) from None
-    except OverflowError:
-        raise argparse.ArgumentTypeError(f"{text!r} is outside the supported years, 1 to 9999") from None

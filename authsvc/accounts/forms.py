@@ -15,13 +15,14 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from authsvc.accounts.passwords import is_too_long
-from authsvc.identity import EMAIL_MAX, USER_ID_BYTES_MAX, user_id_key
+from authsvc.identity import EMAIL_MAX
 from authsvc.models import User
 from authsvc.rate_limits import Attempt, TooManyError, attempt_limits
+from runtime.equality import USER_ID_BYTES_MAX, user_id_key
 from runtime.security_log import SecurityEvent, address_of, log_security_event
 from runtime.untrusted import is_longer_than
 
-WRONG_TOO_OFTEN: Final = _("Too many wrong passwords for this account came from your network. {again}")
+WRONG_TOO_OFTEN: Final = _("There were too many wrong passwords for this account from your network. {again}")
 
 
 class LimitedForm(BaseForm):
@@ -88,7 +89,7 @@ def again_in(seconds: int) -> str:
 
 class LoginForm(LimitedForm, AuthenticationForm):
     attempt = "login"
-    too_many = _("Too many tries to log in came from your network just now. {again}")
+    too_many = _("There were too many login attempts from your network just now. {again}")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -157,7 +158,7 @@ class PasswordResetForm(LimitedForm, forms.Form):
     """Says nothing about whether an account has the address: that is looked up after the answer."""
 
     attempt = "password"
-    too_many = _("Too many new passwords were asked for from your network just now. {again}")
+    too_many = _("There were too many password reset requests from your network just now. {again}")
     event_of_throttling = "password_reset_throttled"
 
     email = forms.EmailField(

@@ -12,10 +12,10 @@ from django.utils import timezone
 from django.utils.encoding import force_bytes
 from django.utils.http import urlsafe_base64_encode
 
-from authsvc.identity import normalize_email
 from authsvc.mail import mail_from, public_link, send_later
 from authsvc.models import User, password_replaced
 from authsvc.rate_limits import TooManyError, attempt_limits
+from runtime.equality import normalize_email
 from runtime.security_log import log_security_event
 
 

@@ -39,7 +39,7 @@ def validate_length(password: str) -> None:
     if is_too_long(password) or len(normalize_password(password)) > PASSWORD_MAX:
         raise ValidationError(_("Use at most %(max)d characters."), params={"max": PASSWORD_MAX})
     if any("\ud800" <= character <= "\udfff" for character in password):
-        raise ValidationError(_("Use no NUL and no incomplete characters."))
+        raise ValidationError(_("Do not use NUL or incomplete characters."))
 
 
 class PasswordPolicy:

@@ -21,12 +21,12 @@ from django.utils.translation import gettext_lazy as _
 
 from authsvc.accounts.password_admin import PasswordEventsAdmin
 from authsvc.accounts.two_factor.admin import ResetsTwoFactor
-from authsvc.identity import USER_ID_BYTES_MAX, normalize_email, user_id_key
 from authsvc.models import Role, User
 from runtime.admin_toolkit.action_admin import ActsAdmin
 from runtime.admin_toolkit.address_admin import ShowsAddresses
 from runtime.admin_toolkit.restricted_admin import RestrictedAdmin
 from runtime.database.search import search
+from runtime.equality import USER_ID_BYTES_MAX, normalize_email, user_id_key
 
 # What Django makes of each model, by the beginning of its codename.
 _CAN: Final = {

@@ -1,7 +1,7 @@
 """What a person sees of the account. All of it is auth's own: the user, and the sign-up that made it."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from django.contrib.auth import views as django_views
 from django.contrib.auth.forms import AuthenticationForm
@@ -23,18 +23,9 @@ from authsvc.accounts.two_factor.login import TwoStepLoginView
 from authsvc.lights import Light, Status
 from authsvc.models import SignUp, User
 from livesettings.values import live
+from runtime.light_wording import REFUSED, light_in_words
 from runtime.mail_addresses import shown_address
 from runtime.security_log import address_of, log_security_event, log_security_event_of
-
-STATUSES: Final = {
-    Status.PENDING: _("Waiting for its answer"),
-    Status.SUCCESS: _("Ready"),
-    Status.FAIL: _("Already knew this user"),
-}
-REASONS: Final = {
-    "duplicate: userId": _("Already knew this user ID"),
-    "duplicate: email": _("Already knew this email address"),
-}
 
 
 @method_decorator(never_cache, name="dispatch")
@@ -51,16 +42,11 @@ class AccountView(LoginRequiredMixin, TemplateView):
         return super().get_context_data(address=shown_address(user.email), lights=lights, signup=signup, **kwargs)
 
 
-def in_words(light: Light) -> Any:
-    """A light's reason, or its status."""
-    return REASONS.get(light.reason or "", STATUSES[light.status])
-
-
 def _shown(lights: Mapping[str, Light]) -> Iterator[dict[str, Any]]:
     for service, light in lights.items():
-        words = in_words(light)
+        words = light_in_words(light.status, light.reason)
         if light.status is Status.FAIL and not live.SIGNUP_REASONS:
-            words = _("Refused")
+            words = REFUSED
         yield {
             "service": service,
             "name": gettext(service.capitalize()),
@@ -75,7 +61,7 @@ class PasswordChangeView(SuccessMessageMixin, django_views.PasswordChangeView): 
     template_name = "authsvc/password_change.html"
     title = _("Change your password")
     success_url = reverse_lazy("account")
-    success_message = _("Your password is changed.")
+    success_message = _("Your password has been changed.")
 
     def get_form_kwargs(self) -> dict[str, Any]:
         return super().get_form_kwargs() | {"request": self.request}
@@ -136,7 +122,7 @@ class PasswordResetConfirmView(SuccessMessageMixin, django_views.PasswordResetCo
     template_name = "authsvc/password_set.html"
     title = _("Choose a new password")
     success_url = reverse_lazy("login")
-    success_message = _("Your new password is set. Log in with it.")
+    success_message = _("Your new password is set. You can log in with it now.")
 
     def form_valid(self, form: Any) -> HttpResponse:
         response = super().form_valid(form)
@@ -145,4 +131,4 @@ class PasswordResetConfirmView(SuccessMessageMixin, django_views.PasswordResetCo
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         context = super().get_context_data(**kwargs)
-        return context if self.validlink else context | {"title": _("This link does not work any more")}
+        return context if self.validlink else context | {"title": _("This link no longer works")}

@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from http import HTTPStatus
@@ -14,10 +13,10 @@ from uuid import UUID
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from django.conf import settings
 from django.contrib.auth.hashers import check_password, make_password
-from django.db import close_old_connections
 from django.utils.translation import override
 
 from authsvc.accounts.staff import may_add_admin
+from authsvc.api.database_threads import DatabaseThreads
 from authsvc.api.header_values import asks_for_stream
 from authsvc.api.http_messages import (
     header,
@@ -53,33 +52,29 @@ from authsvc.api.signup_requests import (
 )
 from authsvc.api.streams import after_first, follow
 from authsvc.api.tickets import forwarded_address, issue_ticket
-from authsvc.identity import user_id_key
 from authsvc.lights import SignUpState
 from authsvc.mail import mail_worker
-from authsvc.metrics import HASHES_WAITING, UNCONFIRMED
+from authsvc.metrics import UNCONFIRMED
 from authsvc.models import Role, SignUp, UnconfirmedSignUp
 from authsvc.rate_limits import RateLimits, TooManyError
 from authsvc.signups.confirmation import UnusableLinkError, confirm, keep, row_of
 from authsvc.signups.confirmation_mails import mail_soon
+from authsvc.signups.hash_pool import HashPool
 from authsvc.signups.projection import AsyncProjection
 from authsvc.signups.registration import KeyTakenError, NewSignUp
 from authsvc.signups.states import read_states
 from authsvc.signups.writer import SignUpWriter
 from eventbus.producer import EventProducer
 from livesettings.values import live
+from runtime.equality import user_id_key
 from runtime.errors import is_transient
 from runtime.held_connections import RETRY_AFTER, HeldConnections, TooManyHeldError
-from runtime.processes.bounded_pool import BoundedPool, QueueFullError
+from runtime.processes.bounded_pool import QueueFullError
 from runtime.tracing import traceparent
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-READER_THREADS: Final = 4
-# Readings of the database that may wait: seconds' worth of a database that answers, and little of one that does not.
-READS_MAX: Final = 400
-# Seconds that work on the database may take: a frozen one breaks no connection.
-READ_WITHIN: Final = 3.0
 _SIGNUP_PATH: Final = re.compile(r"/user/signups/(?P<id>[0-9a-fA-F-]{36})(?P<events>/events)?")
 
 
@@ -117,7 +112,7 @@ class SignUpApi:
     def release(self) -> None:
         """Drain: end streams, also new ones, so that clients reconnect elsewhere; reject queued sign-ups with 503."""
         self._hub.release()
-        self._hashers.close()
+        self._hashes.close()
 
     async def close(self) -> None:
         """Ends the background work and the connections of the event loop."""
@@ -187,11 +182,11 @@ class SignUpApi:
         with override(language(scope)):
             request = read_signup(document)
         # Before it is counted against a limit, and before it is hashed in vain.
-        if self._hashers.is_full or self._writer.is_full:
+        if self._hashes.is_full or self._writer.is_full:
             raise QueueFullError
         await self._admit(scope, signup_id, request, has_key=key is not None)
         is_admin = request.role == Role.ADMIN
-        if is_admin and not await self._read(lambda: may_add_admin(scope, user_id=request.user_id)):
+        if is_admin and not await self._database.run(lambda: may_add_admin(scope, user_id=request.user_id)):
             raise Problem(HTTPStatus.FORBIDDEN, "Only staff may sign up an administrator.")
         return signup_id, request
 
@@ -212,7 +207,7 @@ class SignUpApi:
 
     async def _register(self, signup_id: UUID, request: SignUpRequest, tongue: str) -> list[SignUpState]:
         """The states with which its stream begins, the present one last."""
-        password = await self._hash(lambda: _checked_hash(request, tongue))
+        password = await self._hashes.run(lambda: _checked_hash(request, tongue))
         new = NewSignUp(
             signup_id=signup_id,
             user_id=request.user_id,
@@ -232,7 +227,7 @@ class SignUpApi:
         return [state]
 
     async def _keep_unconfirmed(self, new: NewSignUp, request: SignUpRequest) -> SignUpState:
-        kept, is_new = await self._read(lambda: keep(new))
+        kept, is_new = await self._database.run(lambda: keep(new))
         if is_new:
             UNCONFIRMED.labels("begun").inc()
         else:
@@ -263,14 +258,14 @@ class SignUpApi:
         """Raises Problem unless the token works and the password is the one that was chosen at its sign-up: whoever
         reads the mail may not be the one who signed up. No user is looked for."""
         # Here, where few can wait: a link that was used before needs no turn of the writer's.
-        row = await self._read(lambda: row_of(confirmation.token))
-        if self._hashers.is_full:
+        row = await self._database.run(lambda: row_of(confirmation.token))
+        if self._hashes.is_full:
             raise QueueFullError
         try:
             await self._limits.count_confirmation(row.id)
         except TooManyError as error:
             raise too_many(error.limit, retry_after=error.retry_after) from error
-        if not await self._hash(lambda: check_password(confirmation.password, row.password)):
+        if not await self._hashes.run(lambda: check_password(confirmation.password, row.password)):
             raise wrong_password()
 
     async def _is_same(self, request: SignUpRequest, signup: SignUp | UnconfirmedSignUp) -> bool:
@@ -278,7 +273,7 @@ class SignUpApi:
         typed = (user_id_key(request.user_id), request.email, request.user_name, request.role)
         if typed != (signup.user_id_key, signup.email, signup.user_name, signup.role):
             return False
-        return await self._hash(lambda: check_password(request.password, signup.password))
+        return await self._hashes.run(lambda: check_password(request.password, signup.password))
 
     async def _show(self, scope: HTTPScope, send: ASGISendCallable, signup_id: UUID) -> None:
         state = await self._state(signup_id)
@@ -317,38 +312,24 @@ class SignUpApi:
         await self._projection.copy(states[signup_id])
         return states[signup_id]
 
-    async def _hash(self, work: Callable[[], T]) -> T:
-        with HASHES_WAITING.track_inprogress():
-            try:
-                return await self._hashers.run(work)
-            finally:
-                self._writer.note_hashed()
-
     async def _read_states(self, signup_ids: Sequence[UUID]) -> dict[UUID, SignUpState]:
-        return await self._read(lambda: read_states(signup_ids))
-
-    async def _read(self, work: Callable[[], T]) -> T:
-        """Runs work on the database in one of this API's own threads. Raises TimeoutError after READ_WITHIN seconds."""
-        async with asyncio.timeout(READ_WITHIN):
-            # Shielded: a thread that hangs counts as taken until it returns, so that the queue keeps its end.
-            return await asyncio.shield(self._readers.run(lambda: _with_connection(work)))
+        return await self._database.run(lambda: read_states(signup_ids))
 
     @cached_property
     def _held(self) -> HeldConnections:
         return HeldConnections()
 
     @cached_property
-    def _readers(self) -> BoundedPool:
-        return BoundedPool(READER_THREADS, limit=READS_MAX, name="signup-reader")
+    def _database(self) -> DatabaseThreads:
+        return DatabaseThreads()
 
     @cached_property
     def _limits(self) -> RateLimits:
         return RateLimits()
 
     @cached_property
-    def _hashers(self) -> BoundedPool:
-        # As many threads as cores: argon2 releases the GIL and keeps a core busy, so more of them only compete.
-        return BoundedPool(os.cpu_count() or 1, limit=settings.HASH_QUEUE_LIMIT, name="hash")
+    def _hashes(self) -> HashPool:
+        return HashPool(limit=settings.HASH_QUEUE_LIMIT)
 
     @cached_property
     def _projection(self) -> AsyncProjection:
@@ -356,7 +337,7 @@ class SignUpApi:
 
     @cached_property
     def _writer(self) -> SignUpWriter:
-        return SignUpWriter(EventProducer(), self._projection, count_coming=lambda: self._hashers.waiting)
+        return SignUpWriter(EventProducer(), self._projection, self._hashes)
 
     @cached_property
     def _hub(self) -> StreamHub:
@@ -376,14 +357,6 @@ def _expired() -> Problem:
 
 def _begun(state: SignUpState) -> SignUpState:
     return SignUpState.all_pending(state.signup_id, started_at=state.started_at, services=state.lights)
-
-
-def _with_connection(work: Callable[[], T]) -> T:
-    close_old_connections()
-    try:
-        return work()
-    finally:
-        close_old_connections()
 
 
 def _checked_hash(request: SignUpRequest, tongue: str) -> str:

@@ -77,7 +77,7 @@ _LINKS: Final = {
 
 def wrong_password() -> Problem:
     """The token is right, but whoever signed up chose another password."""
-    error = FieldError(pointer="/userPw", detail=_("This is not the password that was chosen at this sign-up."))
+    error = FieldError(pointer="/userPw", detail=_("This is not the password that was chosen for this sign-up."))
     words = "The password is not that of the sign-up."
     return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, words, kind="/problems/wrong-password", errors=[error])
 

@@ -17,6 +17,7 @@ from authsvc.accounts.passwords import validate_length
 from authsvc.api.header_values import JSON, media_type
 from authsvc.api.problems import FieldError, Problem
 from authsvc.models import Role, User, new_signup_id
+from runtime import equality
 from runtime.untrusted import is_longer_than
 
 BODY_MAX: Final = 64 * 1024
@@ -128,9 +129,7 @@ def _read_fields(document: Mapping[str, Any], rules: Mapping[str, _Rule]) -> dic
         except ValidationError as error:
             errors.extend(FieldError(pointer=f"/{name}", detail=message) for message in error.messages)
     unknown = [name for name in document if name not in rules]
-    errors += [
-        FieldError(pointer=_pointer(name), detail=_("There is no such field.")) for name in unknown[:UNKNOWN_MAX]
-    ]
+    errors += [FieldError(pointer=_pointer(name), detail=_("Unknown field.")) for name in unknown[:UNKNOWN_MAX]]
     if errors:
         raise _invalid(errors)
     return fields
@@ -196,13 +195,13 @@ def _text(document: Mapping[str, Any], name: str) -> str:
         raise ValidationError(_("This field is required."))
     value = document[name]
     if not isinstance(value, str):
-        raise ValidationError(_("This must be a text."))
+        raise ValidationError(_("This must be a string."))
     # Before anything else is done with it (docs/adr/0038).
     if is_longer_than(FIELD_MAX, value):
         raise ValidationError(_("This is too long."))
     # PostgreSQL keeps no NUL, and half of a surrogate pair has no UTF-8: JSON can spell both.
     if "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValidationError(_("Use no NUL and no incomplete characters."))
+        raise ValidationError(_("Do not use NUL or incomplete characters."))
     return value
 
 
@@ -221,8 +220,8 @@ def _validate_nothing(text: str) -> None:
 
 
 _SIGNUP: Final[Mapping[str, _Rule]] = {
-    "userId": (identity.normalize_user_id, _validate_new_user_id),
-    "email": (identity.normalize_email, identity.validate_address),
+    "userId": (equality.normalize_user_id, _validate_new_user_id),
+    "email": (equality.normalize_email, identity.validate_address),
     "userName": (str.strip, identity.validate_user_name),
     "role": (str, _validate_role),
     "userPw": (str, validate_length),

@@ -9,7 +9,7 @@ from runtime.database.batches import in_batches
 def rewrite(apps: Any, schema_editor: Any) -> None:
     """Bring addresses whose domain is not in ASCII to the form that is compared (docs/adr/0039). Where another account
     has that form, both stay as they are: a person decides which of them is to keep the mailbox."""
-    from authsvc.identity import normalize_email
+    from runtime.equality import normalize_email
 
     users = apps.get_model('authsvc', 'User').objects.using(schema_editor.connection.alias)
     for batch in in_batches(users.filter(email__regex='[^ -~]').only('pk', 'email')):

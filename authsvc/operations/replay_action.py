@@ -7,7 +7,6 @@ from typing import Any, Final, Self, cast
 from uuid import UUID
 
 from django import forms
-from django.conf import settings
 from django.contrib import messages
 from django.contrib.admin.helpers import ActionForm
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -17,7 +16,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from authsvc.lights import AUTH
+from authsvc.lights import participants
 from authsvc.models import SignUp
 from authsvc.operations.timeline import replayed_to
 from authsvc.signups.replay import PAGE, ReplayCounts, replay
@@ -30,8 +29,7 @@ WORKS_FOR: Final = 2.0
 
 def services_to_ask() -> list[tuple[str, Any]]:
     """The choices of whom a replay asks; the empty one is every participant."""
-    participants = [(service, service) for service in settings.SIGNUP_SERVICES if service != AUTH]
-    return [("", gettext_lazy("every service")), *participants]
+    return [("", gettext_lazy("every service")), *((service, service) for service in participants())]
 
 
 class ReplayForm(ActionForm):
@@ -51,7 +49,7 @@ class ProgressForm(forms.Form):
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ReplayProgress:
     """A replay of `total` sign-ups begun before `until`, in the order of their ids; those up to `after` are done."""
 
     total: int
@@ -79,12 +77,12 @@ class Progress:
         return (rest.filter(id__gt=self.after) if self.after else rest).order_by("id")
 
 
-def go_on(request: HttpRequest, chosen: QuerySet[SignUp], *, service: str | None) -> Progress | None:
+def go_on(request: HttpRequest, chosen: QuerySet[SignUp], *, service: str | None) -> ReplayProgress | None:
     """Replays of `chosen` what WORKS_FOR allows and logs it; where it has come to, None at the end.
 
     At the end, which also comes when Kafka does not take the messages, the administrator is told.
     """
-    progress = Progress.read(request.POST, chosen)
+    progress = ReplayProgress.read(request.POST, chosen)
     end = time.monotonic() + WORKS_FOR
     producer = EventProducer()
     try:
@@ -94,7 +92,7 @@ def go_on(request: HttpRequest, chosen: QuerySet[SignUp], *, service: str | None
             log_security_event_of(request, "replay", detail=f"{len(ids)} sign-ups, {service or 'every service'}")
             counts = sum(replay(signups, producer=producer, service=service), progress.counts)
             _log(request, signups, service=service)
-            progress = Progress(progress.total, progress.until, ids[-1], counts)
+            progress = ReplayProgress(progress.total, progress.until, ids[-1], counts)
             if counts.failed:
                 break
             if time.monotonic() > end and progress.rest_of(chosen).exists():
@@ -110,7 +108,7 @@ def _log(request: HttpRequest, signups: QuerySet[SignUp], *, service: str | None
     LogEntry.objects.log_actions(cast(int, request.user.pk), entries, CHANGE, replayed_to(service))
 
 
-def _tell(request: HttpRequest, progress: Progress) -> None:
+def _tell(request: HttpRequest, progress: ReplayProgress) -> None:
     counts = progress.counts
     said = ngettext("%(sent)d sign-up sent again", "%(sent)d sign-ups sent again", counts.sent) % {"sent": counts.sent}
     said += _(", %(skipped)d skipped, %(failed)d failed.") % {"skipped": counts.skipped, "failed": counts.failed}

@@ -16,7 +16,6 @@ from django.db.models import Q
 from django.utils import timezone
 from uuid_utils.compat import uuid7
 
-from authsvc.identity import normalize_email, user_id_key
 from authsvc.lights import Status
 from authsvc.models import SignUp, User
 from authsvc.reconcile.events import (
@@ -32,6 +31,7 @@ from authsvc.reconcile.events import (
 from eventbus.messages import decode_each
 from eventbus.producer import EventProducer
 from eventbus.replies import Replies
+from runtime.equality import normalize_email, user_id_key
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -1,1 +1,1 @@
-"""A sign-up from its registration to its last light: written, published, answered, repeated, replayed and purged."""
+"""The life of a sign-up: registration, its event, the participants' answers, retries, replay and purge."""

@@ -1,4 +1,4 @@
-"""What auth reads from Kafka: the participants' answers."""
+"""Auth's Kafka consumer: handles the participants' answers."""
 
 import logging
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ logger = logging.getLogger(__name__)
 
 
 def handle_answers(batch: Sequence[Incoming]) -> HandledBatch:
-    """Decides the lights in the database, then copies the states to Redis and wakes who watches.
+    """Decide the lights in the database, then copy the states to Redis and wake the streams that watch them.
 
-    An answer that changes no light is copied too, because the process that handled it first may have died in between
-    (DESIGN, invariant 4). Redis being away delays nothing: streams then read the lights from the database.
+    The state is copied even if an answer changes no light, because the process that handled the answer first may have
+    died before copying it (DESIGN, invariant 4). A Redis outage delays nothing: streams then read the database.
     """
     answers, rejected = decode_each(batch, decode_answer)
     begun_at = timezone.now()
     states = apply_verdicts([ReportedVerdict(answer.signup_id, answer.verdict) for _, answer in answers])
     decisions = decisions_in(states.values(), since=begun_at)
     projection().write_and_wake(list(states.values()), counts=counts_of(decisions))
-    # People wait for the wake-up, so the log lines come after it.
+    # Log after the wake-up, because people are waiting for that.
     _tell(decisions)
     for message, answer in answers:
         if error := _misfit(answer, states):
@@ -41,12 +41,12 @@ def handle_answers(batch: Sequence[Incoming]) -> HandledBatch:
 def _tell(decisions: Decisions) -> None:
     count_verdicts(decisions)
     for (service, status), signup_ids in decisions.lights.items():
-        log_traces(logger, f"lights turned, {service} {status}: %d", signup_ids)
+        log_traces(logger, f"lights decided, {service} {status}: %d", signup_ids)
     log_traces(logger, "sign-ups complete: %d", [state.signup_id for state, _ in decisions.complete])
 
 
 def _misfit(answer: NewUserAnswered, states: dict[UUID, SignUpState]) -> PermanentError | None:
-    """Why this answer turns no light and never will, for the dead letter."""
+    """The reason, for the dead letter, why this answer can never decide a light; None if it can."""
     state = states.get(answer.signup_id)
     if state is None:
         return PermanentError(f"there is no sign-up {answer.signup_id}")
@@ -55,5 +55,6 @@ def _misfit(answer: NewUserAnswered, states: dict[UUID, SignUpState]) -> Permane
     return None
 
 
-# The participants answer one sign-up at nearly the same time; both in one batch are there sooner than the second alone.
+# Gather for 2 ms: participants answer a sign-up at nearly the same time, and one batch with both answers finishes
+# sooner than two batches.
 verdicts = Subscription(group="auth", topic=NEW_USER_ANSWERED, handle=handle_answers, gathers=0.002)

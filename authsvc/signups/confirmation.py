@@ -1,7 +1,7 @@
 """Sign-ups that wait until their email address is confirmed, with the live setting SIGNUP_CONFIRM=mail (docs/adr/0042).
 
-Nothing here looks for users by what was typed before the confirmation: what an answer says, and how long it takes,
-must not depend on them. authsvc.signups.confirmation_mails looks for them, after the answer.
+Before the confirmation, nothing here looks up users by the submitted fields: neither the response nor its timing may
+reveal whether a user exists. authsvc.signups.confirmation_mails looks them up after the response is sent.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ from runtime.processes.roles import SERVE_CHECKS
 
 
 class UnusableLinkError(Exception):
-    """The link of a confirmation mail confirms nothing, for this reason."""
+    """The link of a confirmation mail can't be used, for this reason."""
 
     def __init__(self, reason: Literal["unknown", "expired", "used"]) -> None:
         super().__init__(reason)
@@ -33,7 +33,7 @@ class UnusableLinkError(Exception):
 
 
 def can_mail() -> bool:
-    """Whether mails reach people. In production a mail server must be named: the log is no place for links."""
+    """Whether mails reach people. Production requires a mail server, because links must not go to the log."""
     if settings.PRODUCTION:
         return settings.HAS_MAIL_SERVER and settings.EMAIL_BACKEND.endswith(".smtp.EmailBackend")
     return not settings.EMAIL_BACKEND.endswith(".dummy.EmailBackend")
@@ -41,7 +41,7 @@ def can_mail() -> bool:
 
 @register(SERVE_CHECKS)
 def check_mail_server(**options: Any) -> list[CheckMessage]:
-    """The error that keeps `serve` from starting where confirmation could never come."""
+    """Keep `serve` from starting if sign-ups need confirmation but mails can't be sent."""
     if settings.SIGNUP_CONFIRM != "mail" or can_mail():
         return []
     return [
@@ -55,20 +55,20 @@ def check_mail_server(**options: Any) -> list[CheckMessage]:
 
 @rule
 def check_live_confirmation(values: LiveSettings) -> Iterator[tuple[tuple[str, ...], str]]:
-    """The same for administrators who turn it on while everything runs."""
+    """The same check for an administrator who enables confirmation at run time."""
     if values.SIGNUP_CONFIRM == "mail" and not can_mail():
         yield ("SIGNUP_CONFIRM",), _("Confirmation by mail needs a mail server: have EMAIL_URL set first.")
 
 
 def keep(new: NewSignUp) -> tuple[UnconfirmedSignUp | SignUp, bool]:
-    """Saves a sign-up that is to be confirmed, unless its id is there already. Returns what there is now, which is a
-    SignUp where it is confirmed already, and whether it was saved now. Raises KeyTakenError."""
+    """Save a sign-up that awaits confirmation, unless its ID exists already. Return the stored row (a SignUp if it has
+    been confirmed) and whether this call saved it. Raise KeyTakenError."""
     return atomically(lambda: _keep(new), using=DATABASE)
 
 
 def _keep(new: NewSignUp) -> tuple[UnconfirmedSignUp | SignUp, bool]:
-    # In this order: whoever commits the user in between has saved the sign-up too, and a confirmation that commits in
-    # between has deleted the one row and saved the other.
+    # The order of the queries matters: a transaction that commits the user in between has saved the sign-up too, and a
+    # confirmation that commits in between has deleted the unconfirmed row and saved the sign-up.
     is_taken = User.objects.filter(owner_signup_id=new.signup_id).exists()
     earlier = (
         UnconfirmedSignUp.objects.filter(id=new.signup_id).first() or SignUp.objects.filter(id=new.signup_id).first()
@@ -90,7 +90,7 @@ def token_for(unconfirmed: UnconfirmedSignUp) -> str:
 
 
 def read_token(token: str) -> tuple[UUID, datetime]:
-    """The sign-up that the token confirms, and when that was made. Raises UnusableLinkError."""
+    """Return the ID and creation time of the sign-up that the token confirms. Raise UnusableLinkError."""
     try:
         signup_id, _hyphen, microseconds = _signer().unsign(token).partition("-")
     except signing.BadSignature:
@@ -102,17 +102,18 @@ def read_token(token: str) -> tuple[UUID, datetime]:
 
 
 def confirm(token: str) -> Registration:
-    """Registers the sign-up that the token confirms, exactly once. Raises UnusableLinkError, or what register_users()
-    raises. The caller has compared the password, which takes too long for a transaction and never changes in a row.
+    """Register the sign-up that the token confirms, exactly once. Raise UnusableLinkError, or the errors of
+    register_users(). The caller has checked the password before: that is too slow for a transaction, and a row's
+    password never changes.
 
-    Of several that confirm at the same time, one deletes the row; the others wait for it and find none.
+    Of several concurrent confirmations, one deletes the row; the others wait for its lock and then find no row.
     """
     signup_id, created_at = read_token(token)
     return atomically(lambda: _confirm(signup_id, created_at), using=DATABASE)
 
 
 def row_of(token: str) -> UnconfirmedSignUp:
-    """The row that the token confirms. Raises UnusableLinkError where that is none now."""
+    """Return the row that the token confirms. Raise UnusableLinkError if there is none any more."""
     signup_id, created_at = read_token(token)
     row = UnconfirmedSignUp.objects.filter(id=signup_id, created_at=created_at).first()
     if row is None:
@@ -147,7 +148,7 @@ def _gone(signup_id: UUID) -> UnusableLinkError:
 
 
 def _signer() -> signing.Signer:
-    # Not made with the module: the relay imports that, and has no SECRET_KEY.
+    # Created on use: the relay imports this module but has no SECRET_KEY.
     return signing.Signer(salt="signup-confirmation")
 
 
@@ -156,17 +157,17 @@ def _microseconds(at: datetime) -> int:
 
 
 def oldest() -> datetime:
-    """What was made before then has expired."""
+    """The creation time at or before which an unconfirmed sign-up has expired."""
     return timezone.now() - timedelta(hours=settings.SIGNUP_CONFIRM_HOURS)
 
 
 def expired() -> QuerySet[UnconfirmedSignUp]:
-    """The sign-ups that nobody has confirmed in time, the oldest first."""
+    """The sign-ups that were not confirmed in time, oldest first."""
     return UnconfirmedSignUp.objects.filter(created_at__lte=oldest()).order_by("created_at")
 
 
 def delete_expired(limit: int) -> int:
-    """Deletes `limit` of the expired at most, in one transaction; how many."""
+    """Delete at most `limit` expired sign-ups in one transaction. Return how many were deleted."""
     with transaction.atomic(using=DATABASE):
         ids = list(expired().select_for_update(skip_locked=True).values_list("id", flat=True)[:limit])
         UnconfirmedSignUp.objects.filter(id__in=ids).delete()

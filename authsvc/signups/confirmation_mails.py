@@ -1,5 +1,5 @@
-"""The mails to the address of an unconfirmed sign-up. They hold nothing that was typed: whoever signs up with somebody
-else's address must not be able to send them a text (docs/adr/0042)."""
+"""Mails to the address of an unconfirmed sign-up. They contain none of the submitted text: signing up with another
+person's address must not be a way to send that person a message (docs/adr/0042)."""
 
 from functools import partial
 from uuid import UUID
@@ -14,14 +14,14 @@ from authsvc.signups.confirmation import token_for
 
 
 def mail_soon(signup_id: UUID, *, address: str | None, language: str) -> None:
-    """Mails what there is to do about this sign-up, which came from this network address. Call it once the request is
-    answered: which mail it is depends on who exists, and no answer may."""
+    """Queue the mail that this sign-up needs; `address` is the network address that it came from. Call this after the
+    response is sent: which mail it is depends on whether the user exists, and the response must not."""
     send_later(partial(compose, signup_id, address=address), language=language)
 
 
 def compose(signup_id: UUID, *, address: str | None) -> EmailMessage | None:
-    """The mail, in the language that is active. None where the sign-up is no longer unconfirmed, or its mailbox has had
-    enough mails in the last hour."""
+    """Return the mail, in the active language; None if the sign-up no longer awaits confirmation or its mailbox has
+    reached the hourly limit of mails."""
     unconfirmed = UnconfirmedSignUp.objects.filter(id=signup_id).first()
     if unconfirmed is None:
         return None

@@ -1,4 +1,4 @@
-"""The events that auth publishes and reads, as docs/asyncapi.yaml has them. Each side keeps its own reading."""
+"""The events that auth publishes and consumes (docs/asyncapi.yaml). Each service has its own model of them."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
@@ -15,7 +15,7 @@ from runtime.tracing import traceparent
 NEW_USER_REQUESTED: Final = "user.newUser.req"
 NEW_USER_ANSWERED: Final = "user.newUser.res"
 
-# A reason is kept and shown. PostgreSQL's jsonb refuses a NUL, which would fail all of a batch for one answer.
+# Reasons are stored and displayed. PostgreSQL's jsonb rejects NUL: one such answer would fail its whole batch.
 REASON_MAX: Final = 255
 _NO_NUL: Final = r"\A[^\x00]*\Z"
 
@@ -23,7 +23,7 @@ _encoder = msgspec.json.Encoder()
 
 
 class NewUserRequested(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """Asks the participants to know this user: always auth's stored record, whoever signed up."""
+    """Asks the participants to set up this user: always auth's stored record, even if the sign-up is a duplicate."""
 
     signup_id: UUID
     owner_signup_id: UUID
@@ -53,14 +53,15 @@ _answer_decoder = msgspec.json.Decoder(NewUserAnswered)
 
 
 def decode_answer(message: Incoming) -> NewUserAnswered:
-    """Raises msgspec.DecodeError, UnicodeError or RecursionError for what is no answer."""
+    """Decode an answer. Raise msgspec.DecodeError, UnicodeError or RecursionError if the message isn't one."""
     return _answer_decoder.decode(message.value or b"")
 
 
 def new_user_requested(user: User, *, signup_id: UUID, attempt: int, services: list[str] | None = None) -> Outgoing:
-    """The message that asks `services` (without it: all) about this record on behalf of one sign-up.
+    """Build the message that asks `services` (all by default) to set up this user on behalf of one sign-up.
 
-    Whatever is sent for a sign-up, now or in a replay next month, is one trace, with the sign-up's id (docs/adr/0020).
+    All messages of a sign-up, even those of a replay a month later, share one trace whose ID is the sign-up's ID
+    (docs/adr/0020).
     """
     event = NewUserRequested(
         signup_id=signup_id,

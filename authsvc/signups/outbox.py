@@ -1,4 +1,4 @@
-"""When a sign-up's event is due again, and who publishes it: each sign-up is its own outbox (docs/adr/0002)."""
+"""The outbox: when the event of a sign-up is due again, and claiming due events for the relay (docs/adr/0002)."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -13,28 +13,29 @@ from django.utils import timezone
 from authsvc.lights import SignUpState
 from authsvc.models import DATABASE, SignUp, User
 from livesettings.values import live
+from runtime.backoff import doubled
 from runtime.database.bulk_sql import overwrite
 from runtime.database.transactions import atomically
 
-# A pause is up to so many times as long as it is said to be.
+# A pause is multiplied by a random factor between 1 and this.
 JITTER: Final = 1.1
 EVENT_FIELDS: Final = ("owner_signup_id", "user_id", "email", "user_name", "role")
 
 
 def pause_after(attempt: int) -> timedelta:
-    """How long to wait for the answers to the n-th try: doubling, with a tenth of jitter."""
-    seconds = min(live.RELAY_FIRST_PAUSE * 2 ** min(attempt - 1, 16), live.RELAY_MAX_PAUSE)
+    """How long to wait for answers after the n-th attempt: exponential backoff with up to 10 % jitter."""
+    seconds = doubled(live.RELAY_FIRST_PAUSE, times=attempt - 1, most=live.RELAY_MAX_PAUSE)
     return timedelta(seconds=seconds * uniform(1, JITTER))  # noqa: S311 - jitter, not a secret
 
 
 def longest_pause() -> timedelta:
-    """No sign-up is made due later than this."""
+    """The longest time ahead at which an event can become due."""
     return timedelta(seconds=live.RELAY_MAX_PAUSE * JITTER)
 
 
 @dataclass(frozen=True, slots=True)
 class DueEvent:
-    """An event to publish again: auth's present record, and the services that have not answered."""
+    """An event to publish again: auth's current record and the services that have not answered."""
 
     signup_id: UUID
     record: User
@@ -43,10 +44,10 @@ class DueEvent:
 
 
 def claim_due(*, limit: int) -> list[DueEvent]:
-    """Claims at most `limit` sign-ups whose event is due, for this caller alone, and makes them due later.
+    """Claim at most `limit` sign-ups whose event is due, exclusively for this caller, and postpone their next attempt.
 
-    One that has had all its tries, or whose record is gone, is stalled instead: visible, no longer due, and taken
-    up by a replay.
+    A sign-up that has used up its attempts, or whose user is gone, becomes stalled instead: it is shown as such, no
+    longer due, and only a replay resumes it.
     """
     return atomically(lambda: _claim(limit), using=DATABASE)
 
@@ -55,7 +56,7 @@ def _claim(limit: int) -> list[DueEvent]:
     now = timezone.now()
     waiting = SignUp.objects.select_for_update(skip_locked=True).order_by("next_due_at")
     due = list(waiting.filter(next_due_at__lte=now)[:limit])
-    # Further ahead than any pause: the clock that said so has been put back since (docs/adr/0017).
+    # Due further ahead than any pause allows: the clock has been set back since (docs/adr/0017).
     due += waiting.filter(next_due_at__gt=now + longest_pause())[: limit - len(due)]
     records = records_of({signup.owner_signup_id for signup in due})
     events = []
@@ -72,7 +73,7 @@ def _claim(limit: int) -> list[DueEvent]:
 
 
 def give_back_tries(signup_ids: Sequence[UUID]) -> None:
-    """Uncounts the last try of these sign-ups, which went nowhere. They stay due when they are."""
+    """Take back the last attempt of these sign-ups, which never reached Kafka. Their due times stay the same."""
     atomically(
         lambda: SignUp.objects.filter(id__in=signup_ids, attempts__gt=1).update(attempts=F("attempts") - 1),
         using=DATABASE,
@@ -80,7 +81,7 @@ def give_back_tries(signup_ids: Sequence[UUID]) -> None:
 
 
 def ask_again(signup_ids: Collection[UUID]) -> None:
-    """Gives those that are incomplete all their tries again."""
+    """Reset the attempts of those sign-ups that are incomplete."""
     atomically(lambda: _ask_again(signup_ids), using=DATABASE)
 
 
@@ -90,8 +91,8 @@ def _ask_again(signup_ids: Collection[UUID]) -> None:
 
 
 def ask_also(signup_ids: Sequence[UUID], *, service: str) -> list[SignUpState]:
-    """Gives those that never asked `service` its light, pending, and all their tries again: so a service that was added
-    later is filled with the users that were there before. Returns the states of those."""
+    """Backfill: add a pending light for `service` to those sign-ups that lack it, and reset their attempts, so that a
+    service added later receives the existing users. Return the states of the changed sign-ups."""
     return atomically(lambda: _ask_also(signup_ids, service), using=DATABASE)
 
 
@@ -107,8 +108,8 @@ def _ask_also(signup_ids: Sequence[UUID], service: str) -> list[SignUpState]:
 
 
 def count_incomplete() -> dict[str, int]:
-    """How many sign-ups wait for a verdict: `waiting` were asked lately, `due` are to be asked again now, `stalled` are
-    asked no more. Each is counted in an index of its own few rows."""
+    """Count the incomplete sign-ups: `waiting` for answers, `due` to be published again now, and `stalled`. Each count
+    reads a small partial index."""
     now = timezone.now()
     return {
         "waiting": SignUp.objects.filter(next_due_at__gt=now).count(),
@@ -118,6 +119,6 @@ def count_incomplete() -> dict[str, int]:
 
 
 def records_of(owners: Collection[UUID]) -> dict[UUID, User]:
-    """Auth's present records that these sign-ups made, by sign-up; with the fields that an event carries."""
+    """Return the users that these sign-ups created, by sign-up ID, loading only the fields that an event carries."""
     users = User.objects.filter(owner_signup_id__in=owners)
     return {user.owner_signup_id: user for user in users.only(*EVENT_FIELDS)}

@@ -1,9 +1,9 @@
-"""The projection: each sign-up's state in Redis, a copy of auth's row, and the wake-up of who watches it.
+"""The projection: a copy in Redis of each sign-up's state, and the wake-up of the streams that watch it.
 
-A copy is written whole and only over an older one, so writers may come in any order and any of them may be repeated.
-Wake-ups are at-most-once and carry the states themselves. Losing either costs time, never truth: a lost copy is
-read from the database again, and every held stream reads the database with its heartbeat. What the traffic page counts
-goes along: each command more would be a way to Redis and back.
+A copy is written whole, and only over an older version, so writes are idempotent and may arrive in any order. Wake-ups
+are at-most-once and carry the states themselves. Losing either costs time but never correctness: a lost copy is read
+from the database again, and every held stream rereads the database with its heartbeat. The traffic page's counts are
+written by the same script, which saves a round trip to Redis.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -32,9 +32,9 @@ CONNECTIONS: Final = 16
 # Completes "Redis is away: " in the log.
 _CONSEQUENCE: Final = "states are read from the database, and traffic is not counted"
 
-# KEYS: the present second's figures, then the copies. ARGV: seconds to live of figures and of copies, the channel and
-# its message, version and copy for each of the copies, then what to count, each a field and a number.
-# A copy is a hash: v is the version, s the state.
+# KEYS: the hash of the current second's counts, then the copies. ARGV: TTL in seconds of the counts and of the copies,
+# the channel and its message, version and state for each copy, then pairs of a field and the number to add to it.
+# A copy is a hash with the version in v and the state in s.
 _WRITE_AND_WAKE: Final = """
 local after = 4
 for i = 2, #KEYS do
@@ -75,12 +75,12 @@ def _script_arguments(states: Sequence[SignUpState], counts: Counts) -> tuple[li
 
 
 def decode_wake_up(data: bytes) -> list[SignUpState]:
-    """The states that a message of the channel carries."""
+    """Decode the states that a message of the channel carries."""
     return _wake_up_decoder.decode(data)
 
 
 class Projection:
-    """For synchronous roles."""
+    """The projection for synchronous roles."""
 
     def __init__(self) -> None:
         self._redis = redis_client(ANSWERS_WITHIN)
@@ -88,7 +88,8 @@ class Projection:
         self._breaker = CircuitBreaker(_CONSEQUENCE)
 
     def write_and_wake(self, states: Sequence[SignUpState], *, counts: Counts = NOTHING) -> None:
-        """Does nothing while Redis is away: the rows are the truth, and held streams read them (docs/adr/0010)."""
+        """Copy the states and wake their streams. Do nothing while Redis is unavailable: the database is the source of
+        truth, and held streams read it (docs/adr/0010)."""
         if not states or self._breaker.is_open:
             return
         keys, arguments = _script_arguments(states, counts)
@@ -102,12 +103,12 @@ class Projection:
 
 @cache
 def projection() -> Projection:
-    """That of this process."""
+    """Return this process's projection."""
     return Projection()
 
 
 class AsyncProjection:
-    """For the event loop."""
+    """The projection for the event loop. While Redis is unavailable, its methods do nothing and read() returns None."""
 
     def __init__(self) -> None:
         self._redis = redis.asyncio.Redis.from_pool(redis_pool(ANSWERS_WITHIN, connections=CONNECTIONS))
@@ -115,15 +116,15 @@ class AsyncProjection:
         self._breaker = CircuitBreaker(_CONSEQUENCE)
 
     async def close(self) -> None:
-        """Ends the connections."""
+        """Close the connections."""
         await self._redis.aclose()
 
     async def copy(self, state: SignUpState) -> None:
-        """Writes the copy and wakes; where Redis is away auth's row is enough."""
+        """Write the copy and wake its streams."""
         await self._write([state], NOTHING)
 
     async def count(self, counts: Counts) -> None:
-        """Counts these for the traffic page; where Redis is away they are not counted."""
+        """Add these counts to those of the traffic page."""
         await self._write([], counts)
 
     async def _write(self, states: Sequence[SignUpState], counts: Counts) -> None:
@@ -131,12 +132,12 @@ class AsyncProjection:
         await self._ask(lambda: self._script(keys=keys, args=arguments))
 
     async def read(self, signup_id: UUID) -> SignUpState | None:
-        """The copy; None where it is lost or Redis is away."""
+        """Return the copy; None if it is lost or Redis is unavailable."""
         copy = await self._ask(lambda: self._redis.hget(_key(signup_id), "s"))
         return _state_decoder.decode(copy) if copy else None
 
     async def _ask(self, question: Callable[[], Awaitable[Any]]) -> Any:
-        """Redis's answer; None where it is away."""
+        """Return Redis's answer; None while Redis is unavailable."""
         if self._breaker.is_open:
             return None
         try:
@@ -149,8 +150,8 @@ class AsyncProjection:
 
     @asynccontextmanager
     async def subscription(self) -> AsyncIterator[redis.asyncio.client.PubSub]:
-        """A subscriber of its own connection, which waits without a time limit."""
+        """A subscriber on a dedicated connection without a read timeout."""
         client = redis_listener(ANSWERS_WITHIN)
-        # Both: a subscriber that is cancelled while it connects leaves its connection to the client.
+        # Close both: a subscriber that is cancelled while connecting leaves its connection to the client.
         async with client, client.pubsub() as subscriber:
             yield subscriber

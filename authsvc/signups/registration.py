@@ -1,4 +1,4 @@
-"""Registering users: each function is one transaction on auth's database, and none calls the network."""
+"""Register users. Each public function is one transaction on auth's database; none makes a network call."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,12 +10,12 @@ from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
-from authsvc.identity import user_id_key
 from authsvc.lights import AUTH, SignUpState, Status, Verdict
 from authsvc.models import DATABASE, SignUp, User
 from authsvc.signups.outbox import pause_after
 from runtime.database.bulk_sql import insert, insert_new_with
 from runtime.database.transactions import atomically, unless_crossed
+from runtime.equality import user_id_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +27,11 @@ class NewSignUp:
     email: str
     user_name: str
     role: str
-    # A hash, and no part of what a log or a traceback shows.
+    # The hash, kept out of logs and tracebacks.
     password: str = field(repr=False)
 
     def columns(self) -> dict[str, Any]:
-        """The columns that SignUp and UnconfirmedSignUp have in common, but for the times."""
+        """The columns that SignUp and UnconfirmedSignUp share, except timestamps."""
         return {
             "id": self.signup_id,
             "user_id": self.user_id,
@@ -45,7 +45,7 @@ class NewSignUp:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What became of a NewSignUp. `record` is the user that the event carries, None where `signup` was there before."""
+    """The outcome of a NewSignUp. `record` is the user that the event carries, or None if `signup` existed already."""
 
     signup: SignUp
     state: SignUpState
@@ -57,14 +57,14 @@ class Registration:
 
 
 class KeyTakenError(Exception):
-    """The id of a sign-up that made a user, or of a user made otherwise, and there is no such sign-up (any more): no
-    other sign-up may have it, or it would count as the one that made that user."""
+    """The sign-up ID is already the owner ID of an existing user, but no such sign-up exists (any more). Reusing
+    the ID would make the new sign-up look like the one that created that user."""
 
 
 def register_strangers(batch: Sequence[NewSignUp]) -> list[Registration | None]:
-    """Optimistically assume every user is new: save those that conflict with nothing, with their sign-ups, and return
-    None for the others and for a whole batch that another writer crossed. The caller passes these to
-    register_users(). Raises django.db.OperationalError while the database is unavailable.
+    """Optimistically assume every user is new: insert those that conflict with nothing, with their sign-ups. Return
+    None for the rest, or for the whole batch after a conflict with a concurrent writer; the caller passes those to
+    register_users(). Raise django.db.OperationalError while the database is unavailable.
     """
     users = [_new_user(new) for new in batch]
     if not _are_distinct(users):
@@ -85,23 +85,23 @@ def register_strangers(batch: Sequence[NewSignUp]) -> list[Registration | None]:
 
 
 def register_users(batch: Sequence[NewSignUp]) -> list[Registration | KeyTakenError]:
-    """Saves the users and their sign-ups, all in one transaction; an answer for each, in the batch's order, which is an
-    error where nothing is saved.
+    """Save the users and their sign-ups in one transaction. Return one outcome per sign-up, in the batch's order; a
+    KeyTakenError means that nothing was saved for it.
 
-    A userId or email that auth has already refuses the sign-up, which is saved all the same and carries the stored
-    record: the one that holds the userId, else the one that holds the email. A signup_id that is there already is
-    not saved again. Raises TransientError or django.db.OperationalError when the database can't now.
+    A sign-up whose userId or email is taken is refused, but still saved; its registration carries the existing user
+    (the holder of the userId, else of the email). A sign-up whose ID exists already is not saved again. Raise
+    TransientError or django.db.OperationalError while the database is unavailable.
     """
     return atomically(lambda: register_within(batch), using=DATABASE)
 
 
 def _in_order(users: Sequence[User]) -> list[User]:
-    """One for every writer, so that two batches mostly wait for each other rather than deadlock."""
+    """Sort in the order that every writer uses, so that concurrent batches usually wait instead of deadlocking."""
     return sorted(users, key=lambda user: user.user_id_key)
 
 
 def _are_distinct(users: Sequence[User]) -> bool:
-    """Whether no two of them are the same to the database."""
+    """Whether no two of the users violate a unique constraint."""
     return all(
         len({getattr(user, name) for user in users}) == len(users)
         for name in ("owner_signup_id", "user_id_key", "email")
@@ -109,7 +109,7 @@ def _are_distinct(users: Sequence[User]) -> bool:
 
 
 def register_within(batch: Sequence[NewSignUp]) -> list[Registration | KeyTakenError]:
-    """register_users() inside the caller's transaction, which is to be run again where another writer crosses it."""
+    """Like register_users(), in the caller's transaction, which the caller retries after a conflict with a writer."""
     now = timezone.now()
     keys = {new: user_id_key(new.user_id) for new in batch}
     held = User.objects.filter(
@@ -121,8 +121,8 @@ def register_within(batch: Sequence[NewSignUp]) -> list[Registration | KeyTakenE
     for user in held:
         by_user_id[user.user_id_key] = by_email[user.email] = user
         owners.add(user.owner_signup_id)
-    # After the users: another instance may commit the same sign-up between the two queries. In the other order its user
-    # would be found without it, and a retry refused.
+    # Query sign-ups after users: another instance may commit the same sign-up between the two queries. In the opposite
+    # order we would find its user but not the sign-up, and refuse a legitimate retry.
     signups = SignUp.objects.in_bulk([new.signup_id for new in batch])
 
     new_users: list[User] = []

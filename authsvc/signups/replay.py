@@ -1,4 +1,4 @@
-"""Replay: auth's present records are published again for chosen sign-ups, which heals a participant that lost them."""
+"""Replay: publish auth's current users again for selected sign-ups, to restore a participant that lost them."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -18,14 +18,14 @@ from runtime.tracing import log_traces
 
 logger = logging.getLogger(__name__)
 
-# Sign-ups that are read, and whose events are sent, at a time.
+# Number of sign-ups that are read and published at a time.
 PAGE: Final = 1000
 ACKNOWLEDGED_WITHIN: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayCounts:
-    """How many sign-ups were sent (acknowledged by Kafka), skipped (nothing to send) and could not be sent."""
+    """Numbers of sign-ups: sent (acknowledged by Kafka), skipped (nothing to send), and failed (not acknowledged)."""
 
     sent: int = 0
     skipped: int = 0
@@ -36,7 +36,7 @@ class ReplayCounts:
 
 
 class _Chosen(NamedTuple):
-    """What is read of a sign-up."""
+    """The columns that a replay reads of each sign-up."""
 
     id: UUID
     owner_signup_id: UUID
@@ -47,12 +47,12 @@ class _Chosen(NamedTuple):
 def replay(
     signups: QuerySet[SignUp], *, producer: EventProducer | None, service: str | None = None
 ) -> Iterator[ReplayCounts]:
-    """Publishes the events of `signups` again, to `service` alone or to every participant; yields the counts of each
-    page. A million of them need the memory of two pages: one is read while Kafka acknowledges the one before.
+    """Publish the events of `signups` again, to `service` only or to every participant. Yield the counts of each page.
+    Memory use is bounded by two pages: one is read while Kafka acknowledges the previous one.
 
-    A sign-up is skipped where auth's record is gone. One that is incomplete gets all its tries again, one that never
-    asked `service` gets its light; a decided light stays as it is. Without a producer nothing is sent or changed: a
-    dry run.
+    A sign-up whose user is gone is skipped. The attempts of an incomplete sign-up are reset, and a sign-up without a
+    light for `service` gets one; decided lights don't change. Without a producer it is a dry run: nothing is sent or
+    changed.
     """
     before = None
     for page in _pages(signups):
@@ -73,14 +73,14 @@ def _pages(signups: QuerySet[SignUp]) -> Iterator[Sequence[_Chosen]]:
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """A page whose events are on their way; in a dry run they are not."""
+    """A page whose events are being sent; `delivery` is None in a dry run, or if there is nothing to send."""
 
     chosen: int
     skipped: int
     delivery: Delivery | None
 
     def finish(self) -> ReplayCounts:
-        """Waits until Kafka has acknowledged them."""
+        """Wait until Kafka has acknowledged the events, and return the page's counts."""
         failed = 0
         try:
             if self.delivery is not None:
@@ -95,7 +95,7 @@ def _begin(page: Sequence[_Chosen], producer: EventProducer | None, service: str
     chosen = [each for each in page if each.owner_signup_id in records]
     delivery = None
     if producer is not None:
-        # Before it is sent: what is sent now may be lost like any other event.
+        # Reset attempts before sending: if these events get lost, the relay sends them again.
         renewed = _renew(chosen, service)
         events = [
             new_user_requested(
@@ -112,13 +112,13 @@ def _begin(page: Sequence[_Chosen], producer: EventProducer | None, service: str
 
 
 def _renew(chosen: Sequence[_Chosen], service: str | None) -> set[UUID]:
-    """Gives those that wait for an answer, `service`'s included, all their tries again; which they are."""
+    """Reset the attempts of the sign-ups that wait for an answer, including one from `service`. Return their IDs."""
     incomplete = {each.id for each in chosen if each.pending_count}
     if incomplete:
         ask_again(incomplete)
     if service is None:
         return incomplete
     states = ask_also([each.id for each in chosen], service=service)
-    # A light that was added takes the finality from a copy that was complete.
+    # Write the projection: with the added light, a complete copy is no longer final.
     projection().write_and_wake(states)
     return incomplete | {state.signup_id for state in states}

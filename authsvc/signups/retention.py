@@ -1,8 +1,8 @@
-"""How long sign-ups are kept, and how they are purged.
+"""Retention of sign-ups, and their purge.
 
-A sign-up's row is what makes a repeated `POST /user` join and a late answer known. So it stays for longer than anything
-about it can come again, which is checked when a process starts. What only a repeated `POST /user` needs of it is erased
-as soon as its ticket has expired.
+A repeated `POST /user` or a late answer is recognised by the sign-up's row. The row must therefore outlive the last
+possible repetition, which a check at start-up enforces. The data that only a repeated `POST /user` needs is erased as
+soon as the ticket has expired.
 """
 
 from collections.abc import Iterator
@@ -22,21 +22,20 @@ from django.utils.translation import gettext as _
 from authsvc.models import DATABASE, SignUp
 from eventbus.topics import kept_for
 from livesettings.values import LiveSettings, live, rule
+from runtime.backoff import DOUBLINGS_MAX, doubled
 from runtime.processes.roles import START_CHECKS
 
 DAY: Final = timedelta(days=1)
-# Seconds. An outage of so long is nobody's reason to replay (DESIGN, invariant 2).
+# Seconds. Retries must outlast an outage of this length, so that it needs no replay (DESIGN, invariant 2).
 TRIES_WORTH: Final = 600
-# After so many doublings any first pause has reached any longest one.
-GROWING_PAUSES: Final = 17
 
 
 def replay_window(values: LiveSettings = live) -> timedelta:
-    """How long after a sign-up began, at most, something about it can come again.
+    """The longest time after a sign-up began at which a message about it can still arrive.
 
-    It is retried for as long as its ticket is valid and sent for as long as the relay tries. A request may be read as
-    long as Kafka keeps it, and its answer as long again; and both begin anew when a dead letter is replayed on its last
-    day.
+    The client may repeat it while its ticket is valid, and the relay publishes it until its attempts are used up. Kafka
+    keeps the request for its retention, and the answer for as long again; both start over when a dead letter is
+    replayed on its last day.
     """
     relay = timedelta(seconds=values.RELAY_MAX_ATTEMPTS * values.RELAY_MAX_PAUSE * 1.1)
     ticket = timedelta(seconds=settings.TICKET_MAX_AGE)
@@ -45,7 +44,7 @@ def replay_window(values: LiveSettings = live) -> timedelta:
 
 @register(START_CHECKS)
 def check_retention(**options: Any) -> list[CheckMessage]:
-    """Errors that keep every process from starting, in words."""
+    """Keep every process from starting with retention settings that contradict each other."""
     if settings.KAFKA_RETENTION_HOURS < 1:
         return [Error("KAFKA_RETENTION_HOURS is less than an hour.", hint="Set it to 1 or more.", id="authsvc.E001")]
     errors: list[CheckMessage] = []
@@ -92,36 +91,36 @@ def check_relay(values: LiveSettings) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def seconds_of_tries(values: LiveSettings) -> float:
-    """From a sign-up's first try until it is stalled, without jitter."""
-    pauses = (min(values.RELAY_FIRST_PAUSE * 2.0**n, values.RELAY_MAX_PAUSE) for n in range(GROWING_PAUSES))
+    """Seconds from a sign-up's first attempt until it is stalled, without jitter."""
+    pauses = (doubled(values.RELAY_FIRST_PAUSE, times=n, most=values.RELAY_MAX_PAUSE) for n in range(DOUBLINGS_MAX + 1))
     growing = list(islice(pauses, values.RELAY_MAX_ATTEMPTS))
     return sum(growing) + (values.RELAY_MAX_ATTEMPTS - len(growing)) * values.RELAY_MAX_PAUSE
 
 
 def in_days(span: timedelta) -> int:
-    """Whole days, begun ones too."""
+    """Return the span in days, rounded up."""
     return -(-span // DAY)
 
 
 def old_signups(before: datetime, *, incomplete: bool = False) -> QuerySet[SignUp]:
-    """Those that were complete before then; with `incomplete` also those begun before then that never were."""
-    # Nothing is complete before it began, and when it began has an index.
+    """Sign-ups completed before that time; if `incomplete`, also those that began before it and never completed."""
+    # Filter by created_at first, which is indexed: a sign-up can't complete before it began.
     signups = SignUp.objects.filter(created_at__lt=before).order_by("created_at")
     return signups.exclude(completed_at__gte=before) if incomplete else signups.filter(completed_at__lt=before)
 
 
 def expired_signups() -> QuerySet[SignUp]:
-    """Those that still have a hash, and a ticket that has expired, the oldest first."""
+    """Sign-ups that still have a password hash although their ticket has expired, oldest first."""
     before = timezone.now() - timedelta(seconds=settings.TICKET_MAX_AGE)
     return SignUp.objects.filter(password__gt="", created_at__lt=before).order_by("created_at")
 
 
 def erase_expired(limit: int) -> int:
-    """Erases what only a repeated `POST /user` needs from `limit` sign-ups at most whose ticket has expired, in one
-    transaction; how many (docs/adr/0040).
+    """Erase the data that only a repeated `POST /user` needs from at most `limit` sign-ups whose ticket has expired, in
+    one transaction. Return how many were changed (docs/adr/0040).
 
-    That is the password's hash, and of a sign-up that auth refused also the name and the address: somebody typed them
-    for whom there is no account. A sign-up that somebody is working on just now is left for the next time.
+    This is the password hash and, for a sign-up that auth refused, also the name and address, because no account holds
+    them. Sign-ups locked by another transaction are skipped until the next call.
     """
     with transaction.atomic(using=DATABASE):
         chosen = expired_signups().select_for_update(skip_locked=True)
@@ -135,10 +134,10 @@ def erase_expired(limit: int) -> int:
 
 
 def purge_signups(before: datetime, limit: int, *, incomplete: bool = False) -> int:
-    """Deletes old sign-ups, the oldest first and `limit` at most, in one transaction; how many.
+    """Delete at most `limit` old sign-ups, oldest first, in one transaction. Return how many were deleted.
 
-    One that somebody is working on just now is left for the next time. The users stay; what administrators did to the
-    sign-ups goes with them.
+    Sign-ups locked by another transaction are skipped until the next call. Users are kept; the admin log entries about
+    the deleted sign-ups are deleted too.
     """
     with transaction.atomic(using=DATABASE):
         chosen = old_signups(before, incomplete=incomplete).select_for_update(skip_locked=True)

@@ -1,4 +1,4 @@
-"""The present states of sign-ups, read from auth's database."""
+"""Read the current states of sign-ups from auth's database."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -8,11 +8,11 @@ from authsvc.models import SignUp, UnconfirmedSignUp
 
 
 def read_states(signup_ids: Sequence[UUID]) -> dict[UUID, SignUpState]:
-    """The present states of those sign-ups that exist, unconfirmed ones too."""
+    """Return the current states, by ID, of those sign-ups that exist, including unconfirmed ones."""
     states = _read_signups(signup_ids)
     if unknown := [signup_id for signup_id in signup_ids if signup_id not in states]:
         states |= {row.id: row.state for row in UnconfirmedSignUp.objects.filter(id__in=unknown)}
-        # One that was confirmed between these two readings is in neither of them.
+        # A sign-up that was confirmed between the two queries was in neither result.
         states |= _read_signups([signup_id for signup_id in unknown if signup_id not in states])
     return states
 

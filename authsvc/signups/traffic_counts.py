@@ -1,8 +1,8 @@
-"""What the traffic page counts, by the second, in Redis, for an hour (docs/adr/0028).
+"""Traffic counts per second, kept in Redis for an hour, for the traffic page (docs/adr/0028).
 
-A second is a hash at `traffic:<seconds since 1970>`. Its fields: `begun` (sign-ups), `verdict:<service>:<status>`,
-`took:<bucket>` (sign-ups that became all green, by how long that took) and `lag:<group>` (the most of that second).
-These are figures to look at: a Redis that is away, or a process that dies, costs some of them and nothing else.
+Each second is a hash at `traffic:<Unix time>` with the fields `begun` (sign-ups), `verdict:<service>:<status>`,
+`took:<bucket>` (sign-ups that became all green, by duration) and `lag:<group>` (the last consumer lag sampled in that
+second). They are for information only: a Redis outage or a crash loses some counts and has no other effect.
 """
 
 import logging
@@ -22,13 +22,13 @@ logger = logging.getLogger(__name__)
 Counts = Mapping[str, int]
 NOTHING: Final[Counts] = {}
 
-# Seconds that a second's figures stay in Redis: enough for a relay that comes back to roll them up.
+# TTL in seconds of a second's counts: long enough for a relay that was down to roll them up into minutes.
 KEPT: Final = 3600
-# Seconds that Redis may take, and without a try after it took longer: nobody waits for figures twice.
+# Redis timeout in seconds, and the seconds without another attempt after a failure.
 ANSWERS_WITHIN: Final = 1.0
 AWAY_PAUSE: Final = 10.0
-# Times are counted in buckets, each a quarter wider than the one before; a percentile is off by an eighth at most.
-# The first ends at 5 ms, the last is for more than 55 minutes.
+# Durations are counted in buckets, each ending 25 % later than the one before, so a percentile is off by an eighth at
+# most. The first bucket ends at 5 ms; the last holds everything above 43 minutes.
 FIRST_BUCKET_MS: Final = 5.0
 BUCKET_GROWTH: Final = 1.25
 LAST_BUCKET: Final = 60
@@ -40,25 +40,25 @@ def key_of(second: int) -> str:
 
 
 def present_key() -> str:
-    """The key of the second that it is now."""
+    """Return the key of the current second."""
     return key_of(int(time.time()))
 
 
 def bucket_of(milliseconds: float) -> int:
-    """The bucket of a time; one below zero, of two clocks that differ, is in the first."""
+    """Return the bucket of a duration. A negative one, caused by clock skew, is in the first bucket."""
     if milliseconds <= FIRST_BUCKET_MS:
         return 0
     return min(LAST_BUCKET, math.ceil(math.log(milliseconds / FIRST_BUCKET_MS, BUCKET_GROWTH)))
 
 
 def milliseconds_of(bucket: int) -> float:
-    """What stands for a bucket's times: its middle."""
+    """Return the (geometric) middle of the bucket, which represents all its durations."""
     return FIRST_BUCKET_MS * math.pow(BUCKET_GROWTH, bucket - 0.5)
 
 
 def counts_of(decisions: Decisions, *, begun: int = 0) -> Counter[str]:
-    """What a batch counts for: the sign-ups that began, the lights that it decided, and how long it took those that
-    became all green by it."""
+    """Return the counts of a batch: sign-ups that began, lights that it decided, and durations of the sign-ups that it
+    turned all green."""
     counts: Counter[str] = Counter(begun=begun) if begun else Counter()
     for (service, status), signup_ids in decisions.lights.items():
         counts[f"verdict:{service}:{status}"] += len(signup_ids)
@@ -69,15 +69,15 @@ def counts_of(decisions: Decisions, *, begun: int = 0) -> Counter[str]:
 
 
 class LagSampler:
-    """Writes into Redis how far each group is behind. Never raises: it tries no more for AWAY_PAUSE seconds where Redis
-    is away. What sign-ups count for is authsvc.signups.projection's."""
+    """Record the lag of each consumer group in Redis. If Redis is unavailable, log that and make no further attempt for
+    AWAY_PAUSE seconds. Counts of sign-ups are written by authsvc.signups.projection instead."""
 
     def __init__(self) -> None:
         self._redis = figures_client()
         self._away_until = 0.0
 
     def sample(self, lags: Mapping[str, int]) -> None:
-        """Notes these for the present second."""
+        """Record these lags for the current second."""
         if time.monotonic() < self._away_until:
             return
         key = present_key()
@@ -87,10 +87,10 @@ class LagSampler:
                 pipeline.expire(key, KEPT)
                 pipeline.execute()
         except (redis.RedisError, OSError) as error:
-            logger.warning("the groups' lag is not noted for %g s: %s", AWAY_PAUSE, error)
+            logger.warning("consumer lag is not recorded for %g s: %s", AWAY_PAUSE, error)
             self._away_until = time.monotonic() + AWAY_PAUSE
 
 
 def figures_client() -> redis.Redis:
-    """One that reads and writes figures. Use it, and close it."""
+    """Return a Redis client for traffic counts. The caller closes it."""
     return redis_client(ANSWERS_WITHIN, decode_responses=True)

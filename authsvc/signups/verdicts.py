@@ -1,4 +1,4 @@
-"""Turning lights: the participants' verdicts on sign-ups, in one transaction for a batch."""
+"""Apply the participants' verdicts to the lights of sign-ups, one transaction per batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ class ReportedVerdict:
 
 
 def apply_verdicts(reports: Sequence[ReportedVerdict]) -> dict[UUID, SignUpState]:
-    """Turns the lights that these verdicts decide. Returns the present state of every sign-up that is known,
-    changed or not, so that the caller writes the projection of a repeated answer again."""
+    """Decide lights by these verdicts. Return the current state of every known sign-up, changed or not, so that the
+    caller writes the projection again when an answer is redelivered."""
     return atomically(lambda: _apply(reports), using=DATABASE)
 
 
@@ -31,7 +31,7 @@ def _apply(reports: Sequence[ReportedVerdict]) -> dict[UUID, SignUpState]:
     verdicts: dict[UUID, list[Verdict]] = {}
     for report in reports:
         verdicts.setdefault(report.signup_id, []).append(report.verdict)
-    # Locked in one order, so that two consumers wait for each other rather than deadlock.
+    # Lock rows in a fixed order, so that concurrent consumers wait for each other instead of deadlocking.
     signups = locked(SignUp, list(verdicts), using=DATABASE)
     states: dict[UUID, SignUpState] = {}
     changed: list[SignUp] = []

@@ -1,4 +1,4 @@
-"""Group commit: one writer takes all the sign-ups that queued while its last transaction was under way."""
+"""Group commit: one writer saves all sign-ups that queued up during its previous transaction in the next one."""
 
 import asyncio
 import contextvars
@@ -12,6 +12,7 @@ from django.db import close_old_connections, connections
 from authsvc.lights import AUTH, Decisions, decisions_in
 from authsvc.metrics import REPEATED, count_verdicts
 from authsvc.signups.events import new_user_requested
+from authsvc.signups.hash_pool import HashPool
 from authsvc.signups.projection import CONNECTIONS, AsyncProjection
 from authsvc.signups.registration import KeyTakenError, NewSignUp, Registration, register_strangers, register_users
 from authsvc.signups.traffic_counts import Counts, counts_of
@@ -22,39 +23,33 @@ from runtime.tracing import IDS_OF_A_LINE, log_traces
 
 logger = logging.getLogger(__name__)
 BATCH_MAX: Final = 500
-# Sign-ups that are worth a batch in any case: one of more costs no less for each (docs/adr/0008).
-ENOUGH: Final = 50
-# Sign-ups that may wait: some batches, about a second of a database that answers.
+# Length limit of the queue: a few batches, about a second of work for a healthy database.
 WAITING_MAX: Final = 2000
-# Seconds that a sign-up waits for its commit. A frozen database breaks no connection, so nothing else ends the wait.
+# Seconds that a sign-up waits for its commit. Nothing else ends the wait if a frozen database keeps connections open.
 SAVED_WITHIN: Final = 3.0
-# Batches that are being counted: as many as there are connections. Where Redis hangs, more would only pile up.
+# Batches whose counts may be on their way to Redis: one per connection. More would only pile up if Redis hangs.
 COUNTING_MAX: Final = CONNECTIONS
-# Seconds that the last events have to get to Kafka; those of the others are due again.
+# Seconds to deliver the last events to Kafka at shutdown; the relay publishes the remaining ones again.
 LEAVES_WITHIN: Final = 1.0
 
 _Waiting = tuple[NewSignUp, asyncio.Future[Registration]]
-# None where a sign-up was left out.
+# None for a sign-up that the optimistic insert left out.
 _Outcome = Registration | KeyTakenError | None
 _Register = Callable[[Sequence[NewSignUp]], Sequence[_Outcome]]
 
 
 class SignUpWriter:
-    """Saves sign-ups in batches and publishes their events right after the commit (docs/adr/0008).
+    """Save sign-ups in batches and publish their events right after the commit (docs/adr/0008).
 
-    An event that can't be handed over to Kafka is not lost: its sign-up is due until every service has answered.
+    An event that Kafka doesn't accept is not lost: its sign-up stays due until every service has answered.
     """
 
-    def __init__(
-        self, producer: EventProducer, projection: AsyncProjection, *, count_coming: Callable[[], int]
-    ) -> None:
-        """`count_coming` says how many passwords wait to be hashed, whose sign-ups are the next to be written."""
+    def __init__(self, producer: EventProducer, projection: AsyncProjection, hashes: HashPool) -> None:
         self._producer = producer
         self._projection = projection
-        self._count_coming = count_coming
-        self._hashed = 0
-        self._has_changed = asyncio.Event()
-        # One thread, hence one connection and one transaction at a time: what arrives meanwhile is the next batch.
+        # Decides when the next batch should start.
+        self._hashes = hashes
+        # One thread: one connection and one transaction at a time. Sign-ups that arrive meanwhile form the next batch.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="signup-writer")
         self._queue: list[_Waiting] = []
         self._running: asyncio.Task[None] | None = None
@@ -65,23 +60,23 @@ class SignUpWriter:
         return len(self._queue) >= WAITING_MAX
 
     async def register(self, new: NewSignUp) -> Registration:
-        """Returns when the sign-up is committed. Raises KeyTakenError, what the database raised, QueueFullError when
-        too many wait.
+        """Save the sign-up and return once it is committed.
 
-        Raises TimeoutError after SAVED_WITHIN seconds: a sign-up whose batch has not begun by then is not saved.
+        Raise KeyTakenError, the database's error, or QueueFullError if too many sign-ups wait. Raise TimeoutError after
+        SAVED_WITHIN seconds; if the sign-up's batch has not started by then, the sign-up is not saved.
         """
         if self.is_full:
             raise QueueFullError
         future: asyncio.Future[Registration] = asyncio.get_running_loop().create_future()
         waiting = (new, future)
         self._queue.append(waiting)
-        self._has_changed.set()
+        self._hashes.note_queued()
         if self._running is None:
-            # A context of its own: the request's ends with the request.
+            # Use a fresh context: the request's context must not outlive the request.
             self._running = asyncio.create_task(self._drain(), context=contextvars.Context())
         try:
             async with asyncio.timeout(SAVED_WITHIN):
-                # A client that leaves cancels its wait, not its sign-up.
+                # A client that disconnects cancels only its wait, not its sign-up.
                 return await asyncio.shield(future)
         except TimeoutError:
             if waiting in self._queue:
@@ -89,20 +84,20 @@ class SignUpWriter:
             raise
 
     async def confirm(self, register: Callable[[], Registration]) -> Registration:
-        """Runs `register`, which saves one confirmed sign-up, and publishes and counts that. Raises what it raises."""
+        """Run `register`, which saves one confirmed sign-up, and publish and count that sign-up.
+
+        Raises what `register` raises, and TimeoutError after SAVED_WITHIN seconds: a registration that has not begun by
+        then does not run, and its link stays valid.
+        """
         loop = asyncio.get_running_loop()
-        saved, counts = await loop.run_in_executor(self._thread, self._commit, lambda _: [register()], [])
+        async with asyncio.timeout(SAVED_WITHIN):
+            saved, counts = await loop.run_in_executor(self._thread, self._commit, lambda _: [register()], [])
         self._count(counts)
         [registration] = [each for each in saved if isinstance(each, Registration)]
         return registration
 
-    def note_hashed(self) -> None:
-        """One password less is coming, whether a sign-up follows or not."""
-        self._hashed += 1
-        self._has_changed.set()
-
     async def close(self) -> None:
-        """Returns when all that was taken is saved and told; ends the thread and the producer."""
+        """Return when every accepted sign-up is saved and counted; then stop the thread and close the producer."""
         while begun := {*self._counting, *({self._running} if self._running else ())}:
             await asyncio.wait(begun)
         self._thread.submit(connections.close_all)
@@ -112,11 +107,7 @@ class SignUpWriter:
     async def _drain(self) -> None:
         try:
             while self._queue:
-                # The hashed are counted too: passwords may be refused as fast as others come.
-                while max(len(self._queue), self._hashed) < min(self._count_coming(), ENOUGH):
-                    self._has_changed.clear()
-                    await self._has_changed.wait()
-                self._hashed = 0
+                await self._hashes.wait_for_batch(lambda: len(self._queue))
                 batch, self._queue = self._queue[:BATCH_MAX], self._queue[BATCH_MAX:]
                 await self._write(batch)
         finally:
@@ -127,7 +118,7 @@ class SignUpWriter:
             await self._save(register_users, known)
 
     async def _save(self, register: _Register, batch: list[_Waiting]) -> list[_Waiting]:
-        """Has these saved in one transaction, and tells who waits; those that were left out."""
+        """Save the batch in one transaction and resolve its futures. Return the sign-ups that `register` left out."""
         loop = asyncio.get_running_loop()
         try:
             outcomes, counts = await loop.run_in_executor(
@@ -135,14 +126,14 @@ class SignUpWriter:
             )
         except Exception as error:
             if len(batch) > 1 and (isinstance(error, CrossedError) or not is_transient(error)):
-                # One of them is at fault; the others must not fail with it.
+                # One sign-up may be at fault: retry them one by one, so that the others don't fail with it.
                 return [left for waiting in batch for left in await self._save(register, [waiting])]
             ids = [str(new.signup_id) for new, _ in batch[:IDS_OF_A_LINE]]
-            logger.exception("a batch of %d sign-ups was not saved", len(batch), extra={"signup_id": ids})
+            logger.exception("could not save a batch of %d sign-ups", len(batch), extra={"signup_id": ids})
             for waiting in batch:
                 _fail(waiting, error)
             return []
-        # Who asks for a state before a participant has answered gets that of the row, so that none need be copied yet.
+        # No copy to Redis yet: until a participant answers, states are read from the database.
         self._count(counts)
         left_out = []
         for waiting, outcome in zip(batch, outcomes, strict=True):
@@ -155,7 +146,7 @@ class SignUpWriter:
         return left_out
 
     def _count(self, counts: Counts) -> None:
-        # Not awaited: nobody waits for figures.
+        # Not awaited: no client waits for traffic counts.
         if counts and len(self._counting) < COUNTING_MAX:
             counting = asyncio.create_task(self._projection.count(counts))
             self._counting.add(counting)
@@ -168,7 +159,7 @@ class SignUpWriter:
             close_old_connections()
             raise
         saved = [each for each in outcomes if isinstance(each, Registration)]
-        # Made first, so that Kafka's client sends them together: it waits for nothing.
+        # Encode all events first: Kafka's client sends immediately, so a tight loop puts them into one request.
         events = [
             new_user_requested(each.record, signup_id=each.signup.id, attempt=1)
             for each in saved
@@ -184,7 +175,7 @@ class SignUpWriter:
 def _fail(waiting: _Waiting, error: Exception) -> None:
     _, future = waiting
     future.set_exception(error)
-    # Nobody may be waiting any more, and asyncio complains of an error that nobody has read.
+    # The waiter may be gone, and asyncio warns about exceptions that are never retrieved.
     future.exception()
 
 
@@ -192,6 +183,6 @@ def _tell(registrations: Sequence[Registration], decisions: Decisions) -> None:
     repeated = [each.signup.id for each in registrations if not each.is_new]
     count_verdicts(decisions)
     REPEATED.inc(len(repeated))
-    log_traces(logger, "sign-ups taken: %d", decisions.lights.get((AUTH, "SUCCESS"), ()))
+    log_traces(logger, "sign-ups accepted: %d", decisions.lights.get((AUTH, "SUCCESS"), ()))
     log_traces(logger, "sign-ups refused as duplicates: %d", decisions.lights.get((AUTH, "FAIL"), ()))
-    log_traces(logger, "requests that joined their sign-ups: %d", repeated)
+    log_traces(logger, "requests that repeated a sign-up: %d", repeated)

@@ -41,7 +41,7 @@ Origins = Mapping[str, Subscription]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class LetterResult:
     """The result for one letter. `refusal` says why nothing was done, and is empty on success."""
 
     letter_id: int
@@ -65,8 +65,9 @@ def keep(letters: Sequence[Incoming], origins: Origins) -> None:
 
 def replay(
     ids: Sequence[int], *, by: str, producer: EventProducer, reason: str = "", again: bool = False
-) -> Iterator[Outcome]:
-    """Publish the messages to their original topics again, with key, value and headers, and yield each outcome.
+) -> Iterator[LetterResult]:
+    """Publishes the messages in their original topics again, with their key, value and headers, and says what became
+    of each.
 
     Every consumer group of the topic reads them, including those that handled them before. That is harmless: delivery
     is at least once anyway, and handlers are idempotent. A group that still can't handle a message creates another
@@ -86,18 +87,18 @@ def replay(
         failed = {id(message) for message in failure.failed} if failure else set()
         sent = [letter.pk for letter in letters if id(messages[letter.pk]) not in failed]
         _note(sent, DeadLetter.State.REPLAYED, by=by, reason=reason)
-        yield from map(Outcome, sent)
+        yield from map(LetterResult, sent)
         if failure:
             raise failure
 
 
-def discard(ids: Sequence[int], *, by: str, reason: str, again: bool = False) -> Iterator[Outcome]:
+def discard(ids: Sequence[int], *, by: str, reason: str, again: bool = False) -> Iterator[LetterResult]:
     """Mark the letters as discarded, and yield each outcome. They remain visible until they are purged."""
     for letters, refused in _chosen(ids, again=again, refusal=lambda letter: ""):
         yield from refused
         discarded = [letter.pk for letter in letters]
         _note(discarded, DeadLetter.State.DISCARDED, by=by, reason=reason)
-        yield from map(Outcome, discarded)
+        yield from map(LetterResult, discarded)
 
 
 def purge_dead_letters(before: datetime, limit: int) -> int:
@@ -162,7 +163,7 @@ def _number(value: bytes | None) -> int | None:
 
 def _chosen(
     ids: Sequence[int], *, again: bool, refusal: Callable[[DeadLetter], str]
-) -> Iterator[tuple[list[DeadLetter], list[Outcome]]]:
+) -> Iterator[tuple[list[DeadLetter], list[LetterResult]]]:
     """Yield, chunk by chunk and in the order of `ids`, the accepted letters and the outcomes of the refused ones."""
     once = list(dict.fromkeys(ids))
     for start in range(0, len(once), CHUNK):
@@ -172,7 +173,7 @@ def _chosen(
         refusals = {each: _refusal(there.get(each), again=again, otherwise=refusal) for each in chunk}
         yield (
             [there[each] for each in chunk if not refusals[each]],
-            [Outcome(each, why) for each, why in refusals.items() if why],
+            [LetterResult(each, why) for each, why in refusals.items() if why],
         )
 
 

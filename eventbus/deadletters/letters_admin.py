@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any, ClassVar, Final, cast
 
 from django import forms
@@ -12,17 +11,17 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from eventbus.deadletters.letters import IN_THE_ADMIN, Outcome, discard, replay
+from eventbus.deadletters.letters import IN_THE_ADMIN, LetterResult, discard, replay
 from eventbus.errors import DeliveryError
 from eventbus.models import DeadLetter
 from eventbus.producer import EventProducer
 from runtime.admin_toolkit.action_admin import ActsAdmin
+from runtime.times import to_the_second
 
 # Characters of a value shown on its page. `manage.py dead_letters show` shows the whole value.
 VALUE_SHOWN: Final = 20_000
@@ -225,7 +224,7 @@ class DeadLetterAdmin(ActsAdmin):
         done = self._tell_refused(request, discard(ids_of(queryset), by=_who(request), **wish), str(_("Discarded")))
         self.message_user(request, ngettext("%d letter discarded.", "%d letters discarded.", done) % done)
 
-    def _tell_refused(self, request: HttpRequest, outcomes: Iterator[Outcome], act: str) -> int:
+    def _tell_refused(self, request: HttpRequest, outcomes: Iterator[LetterResult], act: str) -> int:
         """Show the refusals, log the letters that were handled, and return how many they were."""
         done, refused = [], []
         try:
@@ -245,10 +244,6 @@ class DeadLetterAdmin(ActsAdmin):
         letters = DeadLetter.objects.filter(pk__in=done).defer("value", "headers")
         LogEntry.objects.log_actions(cast(int, request.user.pk), letters, CHANGE, act)
         return len(done)
-
-
-def to_the_second(at: datetime) -> str:
-    return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}"
 
 
 def ids_of(queryset: QuerySet[DeadLetter]) -> list[int]:

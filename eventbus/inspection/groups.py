@@ -11,7 +11,7 @@ from django.conf import settings
 
 from eventbus.clients import client_config, prefixed, unprefixed
 from eventbus.deadletters.collector import GROUP as COLLECTOR
-from eventbus.inspection.inspector import ANSWERS_WITHIN, Partition, Topic
+from eventbus.inspection.inspector import ANSWERS_WITHIN, InspectedTopic, Partition
 from eventbus.inspection.membership import Membership, read_memberships
 from eventbus.subscriptions import subscriptions_of
 from eventbus.topics import dead_letter_topic
@@ -25,7 +25,7 @@ _NOBODY_YET: Final = Membership("Dead", ())
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class PartitionProgress:
     """A group's position in one partition; `committed` is None if it never committed."""
 
     topic: str
@@ -48,7 +48,7 @@ class Group:
 
     name: str
     membership: Membership | None
-    progress: tuple[Progress, ...]
+    progress: tuple[PartitionProgress, ...]
     problem: str = ""
 
     @property
@@ -71,7 +71,7 @@ def can_list_groups() -> bool:
     return not settings.KAFKA_EMBEDDED
 
 
-def read_groups(topics: Sequence[Topic]) -> list[Group]:
+def read_groups(topics: Sequence[InspectedTopic]) -> list[Group]:
     """Return the groups with KAFKA_PREFIX and those in the settings, sorted by name, with their lag in `topics`.
 
     Raises KafkaException, which is transient while Kafka is away.
@@ -92,12 +92,14 @@ def _memberships() -> dict[str, Membership]:
 
 def _group(name: str, membership: Membership | None, places: Places, reads: set[str]) -> Group:
     problem = membership.problem if membership else ""
-    progress: list[Progress] = []
+    progress: list[PartitionProgress] = []
     try:
         for place in _committed(name, places):
             topic, offset = unprefixed(place.topic), place.offset
             if offset >= 0 or topic in reads:
-                progress.append(Progress(topic, places[topic, place.partition], offset if offset >= 0 else None))
+                progress.append(
+                    PartitionProgress(topic, places[topic, place.partition], offset if offset >= 0 else None)
+                )
     except KafkaException as error:
         problem = error.args[0].str()
     return Group(name, membership, tuple(progress), problem)

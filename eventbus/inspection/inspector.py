@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from confluent_kafka.admin._metadata import PartitionMetadata
 from django.conf import settings
 
-from eventbus.clients import client_config, prefixed, unprefixed
+from eventbus.clients import prefixed, reader_config, unprefixed
 from eventbus.errors import is_transient_in_kafka
 from eventbus.incoming import as_incoming
 from eventbus.messages import Incoming
@@ -60,7 +60,7 @@ class Partition:
 
 
 @dataclass(frozen=True, slots=True)
-class Topic:
+class InspectedTopic:
     """A topic of this installation; `name` is without KAFKA_PREFIX."""
 
     name: str
@@ -98,10 +98,7 @@ class Inspector:
             "queued.max.messages.kbytes": 8192,
             "fetch.max.bytes": 8_388_608,
         }
-        if settings.KAFKA_EMBEDDED:
-            # The embedded broker does not wake a waiting fetch when a message arrives.
-            own["fetch.wait.max.ms"] = 5
-        self._consumer = Consumer(client_config(own))
+        self._consumer = Consumer(reader_config(own))
 
     def __enter__(self) -> Self:
         return self
@@ -111,22 +108,24 @@ class Inspector:
     ) -> None:
         self._consumer.close()
 
-    def topics(self) -> list[Topic]:
+    def topics(self) -> list[InspectedTopic]:
         """Return all topics with KAFKA_PREFIX, sorted by name, without Kafka's internal ones."""
         return self._topics(lambda name: name.startswith(settings.KAFKA_PREFIX) and not name.startswith("__"))
 
-    def topic(self, name: str) -> Topic:
+    def topic(self, name: str) -> InspectedTopic:
         """Return the topic with this name. Raises NoSuchTopicError."""
         full = prefixed(name)
         if found := self._topics(lambda each: each == full and not full.startswith("__")):
             return found[0]
         raise NoSuchTopicError(name)
 
-    def _topics(self, is_asked_for: Callable[[str], bool]) -> list[Topic]:
+    def _topics(self, is_asked_for: Callable[[str], bool]) -> list[InspectedTopic]:
         # List all topics rather than one by name: Kafka may create a topic when asked for its metadata.
         known = self._consumer.list_topics(timeout=ANSWERS_WITHIN).topics
         return [
-            Topic(unprefixed(name), tuple(self._partition(name, known[name].partitions[number]) for number in numbers))
+            InspectedTopic(
+                unprefixed(name), tuple(self._partition(name, known[name].partitions[number]) for number in numbers)
+            )
             for name in sorted(filter(is_asked_for, known))
             if (numbers := sorted(known[name].partitions))
         ]
@@ -297,7 +296,7 @@ class _Scan:
             raise KafkaException(error)
 
 
-def _chosen(topic: Topic, number: int | None) -> list[Partition]:
+def _chosen(topic: InspectedTopic, number: int | None) -> list[Partition]:
     chosen = [each for each in topic.partitions if number in (None, each.number)]
     if not chosen:
         raise NoSuchTopicError(topic.name, number)

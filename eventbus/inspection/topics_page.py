@@ -12,18 +12,18 @@ from django.contrib import admin
 from django.core.exceptions import ImproperlyConfigured
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, path
-from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_safe
 
 from eventbus.inspection.groups import Group, can_list_groups, read_groups
-from eventbus.inspection.inspector import Inspector, NoSuchTopicError, Reading, Topic
+from eventbus.inspection.inspector import InspectedTopic, Inspector, NoSuchTopicError, Reading
 from eventbus.messages import Incoming, moment_of
 from eventbus.models import Topic as TopicsPage
 from eventbus.models import readable, readable_json
 from runtime.admin_toolkit.page_admin import PageAdmin
+from runtime.times import to_the_millisecond
 
 # Characters shown of a value, and of its one-line preview.
 VALUE_SHOWN: Final = 20_000
@@ -50,7 +50,7 @@ class MessagesForm(forms.Form):
         label=_("At most"), required=False, coerce=int, choices=[(each, str(each)) for each in LIMITS]
     )
 
-    def __init__(self, data: Any, *, topic: Topic) -> None:
+    def __init__(self, data: Any, *, topic: InspectedTopic) -> None:
         super().__init__({"limit": LIMIT} | data.dict(), use_required_attribute=False)
         numbers = [(each.number, str(each.number)) for each in topic.partitions]
         self.fields["partition"].choices = [("", _("any")), *numbers]  # type: ignore[attr-defined]
@@ -92,7 +92,7 @@ class ShownMessage:
             return ""
         if (at := moment_of(milliseconds)) is None:
             return f"{milliseconds} ms"
-        return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}.{milliseconds % 1000:03}"
+        return to_the_millisecond(at)
 
     @property
     def key(self) -> str | None:
@@ -188,6 +188,6 @@ def _next_offset(form: MessagesForm, reading: Reading | None) -> int | None:
     return reading.messages[-1].offset + 1
 
 
-def _readers(groups: list[Group], topic: Topic) -> list[Group]:
+def _readers(groups: list[Group], topic: InspectedTopic) -> list[Group]:
     """Return the groups that read this topic."""
     return [group for group in groups if any(each.topic == topic.name for each in group.progress)]

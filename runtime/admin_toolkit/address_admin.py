@@ -1,18 +1,14 @@
 """Email addresses in the admin: shown with the domain in Unicode, stored with the domain in ASCII."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django import forms
 from django.contrib import admin
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
+from runtime.admin_toolkit.model_admin import ModelAdmin
 from runtime.mail_addresses import shown_address
-
-if TYPE_CHECKING:
-    ModelAdmin = admin.ModelAdmin[Any]
-else:
-    ModelAdmin = admin.ModelAdmin
 
 
 class AddressField(forms.CharField):

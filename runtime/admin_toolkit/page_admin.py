@@ -1,9 +1,8 @@
 """Admin pages that are not lists of rows. Each is registered for a model, which provides its permission and its entry
 in the index."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -11,10 +10,7 @@ from django.urls import URLPattern, path
 from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_safe
 
-if TYPE_CHECKING:
-    ModelAdmin = admin.ModelAdmin[Any]
-else:
-    ModelAdmin = admin.ModelAdmin
+from runtime.admin_toolkit.model_admin import ModelAdmin
 
 
 class PageAdmin(ModelAdmin):

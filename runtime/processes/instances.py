@@ -79,7 +79,7 @@ class Seen(msgspec.Struct, frozen=True):
         return self.age + self.told.beat_age
 
 
-class Registration:
+class InstanceReport:
     """Report this process's status, on a background thread, for the duration of the context.
 
     An orderly exit removes the entry; a process that dies is shown as gone."""
@@ -95,7 +95,7 @@ class Registration:
         self._redis = redis_client(ANSWERS_WITHIN)
         # A signal handler may call put() at any time, but not an Event's set(), which may deadlock.
         self._wishes: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="registration", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="instance-report", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()

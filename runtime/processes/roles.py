@@ -26,7 +26,7 @@ from runtime.backoff import growing_pauses
 from runtime.errors import TransientError, is_transient
 from runtime.metrics import HEARTBEAT_AGE
 from runtime.processes.health import Heartbeat, health_server
-from runtime.processes.instances import Registration
+from runtime.processes.instances import InstanceReport
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ SERVE_CHECKS: Final = "serve"
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-class Role:
+class RunningRole:
     """A long-running command. `stop` is set when it should end; its health checks report `heartbeat`."""
 
     def __init__(self, name: str) -> None:
@@ -87,19 +87,19 @@ class Role:
 
 
 @contextmanager
-def running_role(name: str) -> Iterator[Role]:
-    """Run a role until SIGTERM or SIGINT, with health checks on HEALTH_HOST:HEALTH_PORT (none if the port is 0).
+def running_role(name: str) -> Iterator[RunningRole]:
+    """Runs a role until SIGTERM or SIGINT, with its health page on HEALTH_HOST:HEALTH_PORT (none if that is 0).
 
     Enter it on the main thread. The exit code is 0 after a stop request, and 1 if the role failed, was still running
     ENDS_WITHIN seconds after the request, or was stuck for over a minute (docs/adr/0034).
     """
     collect_rarely()
-    role = Role(name)
+    role = RunningRole(name)
     HEARTBEAT_AGE.set_function(lambda: role.heartbeat.age)
     address = f"{settings.HEALTH_HOST}:{settings.HEALTH_PORT}" if settings.HEALTH_PORT else ""
     with ExitStack() as stack:
-        registration = stack.enter_context(Registration(name, role.heartbeat, address=address))
-        stack.enter_context(_stop_on_signals(role, registration))
+        report = stack.enter_context(InstanceReport(name, role.heartbeat, address=address))
+        stack.enter_context(_stop_on_signals(role, report))
         stack.enter_context(_ends_when_stuck(role))
         if settings.HEALTH_PORT:
             try:
@@ -153,7 +153,7 @@ class StuckLooks:
 
 
 @contextmanager
-def _ends_when_stuck(role: Role) -> Iterator[None]:
+def _ends_when_stuck(role: RunningRole) -> Iterator[None]:
     ended = threading.Event()
     looks = StuckLooks(role.heartbeat)
 
@@ -173,8 +173,8 @@ def _ends_when_stuck(role: Role) -> Iterator[None]:
 
 
 @contextmanager
-def _stop_on_signals(role: Role, registration: Registration) -> Iterator[None]:
-    """Set `stop` on a signal, even while the main thread is blocked in a call of a library.
+def _stop_on_signals(role: RunningRole, report: InstanceReport) -> Iterator[None]:
+    """Sets `stop` on a signal, even while the main thread is inside a library's call that takes its time.
 
     Python runs handlers only after the main thread returns from such a call, and a handler that sets an Event can
     deadlock with a wait for it. So the handlers do nothing, and a thread reads the signal from the wake-up socket.
@@ -184,7 +184,7 @@ def _stop_on_signals(role: Role, registration: Registration) -> Iterator[None]:
     with receiver, sender:
         sender.setblocking(False)
         watcher = threading.Thread(
-            target=_watch, args=(role, registration, receiver, ended), name="stop-signals", daemon=True
+            target=_watch, args=(role, report, receiver, ended), name="stop-signals", daemon=True
         )
         watcher.start()
         handlers = {number: signal.signal(number, _do_nothing) for number in STOP_SIGNALS}
@@ -200,7 +200,7 @@ def _stop_on_signals(role: Role, registration: Registration) -> Iterator[None]:
             watcher.join()
 
 
-def _watch(role: Role, registration: Registration, receiver: socket.socket, ended: threading.Event) -> None:
+def _watch(role: RunningRole, report: InstanceReport, receiver: socket.socket, ended: threading.Event) -> None:
     while number := receiver.recv(1):
         if signal.Signals(number[0]) in STOP_SIGNALS:
             break
@@ -208,7 +208,7 @@ def _watch(role: Role, registration: Registration, receiver: socket.socket, ende
         return
     logger.info("%s stops: %s", role.name, signal.Signals(number[0]).name)
     role.stop.set()
-    registration.drain()
+    report.drain()
     if not ended.wait(ENDS_WITHIN):
         # Offsets are committed after the work, so interrupted work is repeated after the next start.
         end_at_once(role.name)

@@ -1,4 +1,5 @@
-"""The form. It checks what needs no knowledge of users; the rules are auth's, and its words are put on the fields."""
+"""The forms of the front. They check only what can be checked without knowing the users; auth owns the rules, and its
+messages are shown at the fields."""
 
 import unicodedata
 from http import HTTPStatus
@@ -10,6 +11,7 @@ from django.conf import settings
 from django.utils.translation import get_language, gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
+from runtime.equality import USER_ID_BYTES_MAX
 from runtime.untrusted import is_longer_than
 from signup_sync.front.gateway import (
     CLOSED,
@@ -22,17 +24,15 @@ from signup_sync.front.gateway import (
 )
 from signup_sync.front.wording import MISMATCH, NOTICES, REFUSALS, UNKNOWN_REFUSAL
 
-# Auth's contract (docs/openapi.yaml), in characters.
+# Limits of auth's contract (docs/openapi.yaml), in characters.
 USER_ID_MIN: Final = 2
 USER_ID_MAX: Final = 32
-# Bytes beyond which a userId is not normalised to be counted (docs/adr/0038).
-USER_ID_BYTES_MAX: Final = 512
 USER_NAME_MAX: Final = 100
 EMAIL_MAX: Final = 254
 PASSWORD_MAX: Final = 128
-# Bytes as typed: NFC, which that rule counts, joins at most nine to one character.
+# The same limit in bytes as typed: the rule counts characters in NFC, which composes at most nine bytes into one.
 PASSWORD_BYTES_MAX: Final = PASSWORD_MAX * 9
-# The fields that a form shows again which was not sent to be checked: never a password.
+# Fields that are prefilled when a form is shown again without having been validated. Never a password.
 TYPED: Final = ("userId", "userName", "email")
 
 
@@ -42,14 +42,14 @@ def _validate_length(password: str) -> None:
 
 
 class SignUpForm(forms.Form):
-    """Its fields are named as on the wire. A password is never rendered again."""
+    """The sign-up form. The fields have the names of the API. Passwords are never rendered."""
 
     userId = forms.CharField(  # noqa: N815 - a name on the wire
         label=_("User ID"),
         error_messages={"required": _("Enter a user ID.")},
         help_text=_(
-            "2 to 32 characters: letters of one script (한글 too), digits, and . _ - inside. "
-            "It begins with a letter or digit, and has no spaces and no emoji."
+            "2 to 32 characters: letters of one script (한글 too), digits, and . _ - after the first "
+            "character. No spaces or emoji."
         ),
         widget=forms.TextInput(attrs={"autocomplete": "username", "autocapitalize": "none", "spellcheck": "false"}),
     )
@@ -68,13 +68,13 @@ class SignUpForm(forms.Form):
     userPw = forms.CharField(  # noqa: N815 - a name on the wire
         label=_("Password"),
         error_messages={"required": _("Enter a password.")},
-        help_text=_("At least 8 characters; not only digits, and nothing that is easily guessed."),
+        help_text=_("At least 8 characters, not only digits, and not easy to guess."),
         validators=[_validate_length],
         strip=False,
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
     )
     userPw2 = forms.CharField(  # noqa: N815 - a name on the wire
-        label=_("Password again"),
+        label=_("Confirm password"),
         error_messages={"required": _("Enter the password again.")},
         validators=[_validate_length],
         strip=False,
@@ -84,12 +84,12 @@ class SignUpForm(forms.Form):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for field in self.fields.values():
-            # The attribute would cut what is pasted, without a word; the server says what is too long.
+            # The attribute would silently truncate pasted text; the server reports what is too long.
             field.widget.attrs.pop("maxlength", None)
 
     def clean_userId(self) -> str:  # noqa: N802 - Django finds it by the field's name
         user_id: str = self.cleaned_data["userId"]
-        # The rule counts what NFKC makes of it: a Hangul syllable may be typed as three characters.
+        # The rule counts characters in NFKC: a Hangul syllable may be typed as three characters.
         too_long = is_longer_than(USER_ID_BYTES_MAX, user_id)
         if too_long or not USER_ID_MIN <= len(unicodedata.normalize("NFKC", user_id)) <= USER_ID_MAX:
             raise forms.ValidationError(
@@ -105,7 +105,7 @@ class SignUpForm(forms.Form):
 
     @property
     def new_user(self) -> NewUser:
-        """What was typed, of a valid form."""
+        """The user to sign up. The form must be valid."""
         return NewUser(
             user_id=self.cleaned_data["userId"],
             user_name=self.cleaned_data["userName"],
@@ -115,12 +115,12 @@ class SignUpForm(forms.Form):
         )
 
     def show_refusal(self, reason: str) -> None:
-        """Auth has this user already: its reason goes on the field that it is about."""
+        """Show auth's reason for refusing the user at the field that it concerns."""
         field, words = REFUSALS.get(reason, (None, UNKNOWN_REFUSAL))
         self.add_error(field, words)
 
     def show_problem(self, problem: GatewayError) -> None:
-        """What the gateway says: on the fields that it names, or over them all."""
+        """Show the gateway's errors at the fields that they name, or else above the form."""
         for error in problem.errors:
             name = error.pointer.removeprefix("/")
             self.add_error(name if name in self.fields else None, error.detail)
@@ -129,29 +129,29 @@ class SignUpForm(forms.Form):
 
 
 class ConfirmForm(forms.Form):
-    """What the page of a confirmation link asks: only whoever signed up knows the password."""
+    """The form of the confirmation page. The password proves that the same person signed up."""
 
     userPw = forms.CharField(  # noqa: N815 - a name on the wire
         label=_("Password"),
         error_messages={"required": _("Enter a password.")},
-        help_text=_("The one that you chose when you signed up."),
+        help_text=_("The password that you chose when you signed up."),
         validators=[_validate_length],
         strip=False,
         widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
     )
 
     def show_problem(self, problem: GatewayError) -> bool:
-        """Puts the problem on the field. False where it is not about the password."""
+        """Show a problem with the password at its field. Return False if the problem is about something else."""
         if problem.kind == WRONG_PASSWORD:
             self.add_error(
                 "userPw",
                 _(
-                    "This is not the password that was chosen at this sign-up. If you have several of these mails, "
-                    "try the link in another one. If you did not sign up, close this page."
+                    "This is not the password that was chosen for this sign-up. If you received several of these "
+                    "emails, try the link in another one. If you did not sign up, close this page."
                 ),
             )
         elif problem.kind == LIMIT_OF_PASSWORDS:
-            text = gettext("Too many passwords were tried for this sign-up. {again}")
+            text = gettext("There were too many password attempts for this sign-up. {again}")
             self.add_error("userPw", text.format(again=_again(problem)))
         else:
             return False
@@ -159,21 +159,26 @@ class ConfirmForm(forms.Form):
 
 
 _LIMITS: Final = {
-    LIMIT_OF_ADDRESS: _("Too many sign-ups came from your network just now. What you typed is still here. {again}"),
-    LIMIT_OF_USER_ID: _("Too many sign-ups asked for this user ID just now. Choose another one. {again}"),
+    LIMIT_OF_ADDRESS: _(
+        "There were too many sign-ups from your network just now. What you entered is still here. {again}"
+    ),
+    LIMIT_OF_USER_ID: _("There were too many sign-ups for this user ID just now. Choose another one. {again}"),
 }
 
 
 def _words_of(problem: GatewayError) -> str:
     if problem.status == HTTPStatus.CONFLICT:
         return str(
-            _("This form was sent with too many different details. Copy what you need, open the sign-up page again.")
+            _(
+                "This form was sent too many times with different details. Copy what you need, then open the "
+                "sign-up page again."
+            )
         )
     if problem.kind == CLOSED:
         return str(NOTICES["closed"])
     if not problem.may_pass:
-        return str(_("Your sign-up was not accepted, and we do not know why. Load this page again and try once more."))
-    text = _LIMITS.get(problem.kind, _("We cannot sign you up right now. What you typed is still here. {again}"))
+        return str(_("Your sign-up was not accepted, and we do not know why. Reload this page and try again."))
+    text = _LIMITS.get(problem.kind, _("We cannot sign you up right now. What you entered is still here. {again}"))
     return str(text).format(again=_again(problem))
 
 

@@ -1,4 +1,4 @@
-"""What people read about a sign-up. The page's script gets the same words, so that both draw the same."""
+"""The texts about a sign-up that users read. The page's script gets the same texts."""
 
 from collections.abc import Mapping
 from typing import Any, Final, Literal
@@ -8,29 +8,20 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from livesettings.values import live
+from runtime.light_wording import REASONS, REFUSED, STATUSES
 from signup_sync.front.states import Light, State
 
 Outcome = Literal["pending", "awaiting", "delayed", "stalled", "green", "red", "refused", "lapsed", "absent", "unknown"]
 
-STATUSES: Final = {
-    "PENDING": _("Waiting for its answer"),
-    "SUCCESS": _("Ready"),
-    "FAIL": _("Already knew this user"),
-}
-# A red light's words where its reason says more.
-REASONS: Final = {
-    "duplicate: userId": _("Already knew this user ID"),
-    "duplicate: email": _("Already knew this email address"),
-}
-# How long a light took: below so many milliseconds, what one of its unit is in them, and the words.
+# Formats for the time that a light took: the upper limit in milliseconds, the milliseconds of one unit, and the text.
 TOOK: Final = (
-    (100, 1, _("at once")),
+    (100, 1, _("instantly")),
     (100_000, 1000, _("{n} s")),
     (6_000_000, 60_000, _("{n} min")),
     (172_800_000, 3_600_000, _("{n} h")),
     (None, 86_400_000, _("{n} d")),
 )
-# Why auth refuses: the field that it is about, and what to do.
+# Auth's reasons for refusing: the field concerned, and what to do.
 REFUSALS: Final = {
     "duplicate: userId": (
         "userId",
@@ -38,59 +29,60 @@ REFUSALS: Final = {
     ),
     "duplicate: email": (
         "email",
-        _("An account with this email address exists. Use another address, or log in if the account is yours."),
+        _("An account with this email address already exists. Use another address, or log in if the account is yours."),
     ),
 }
-UNKNOWN_REFUSAL: Final = _("This sign-up was refused. Change what you typed and try again.")
+UNKNOWN_REFUSAL: Final = _("This sign-up was refused. Change your details and try again.")
 
-# For each outcome a title, what it means, and which way to go on is offered.
+# Each outcome's title, explanation, and the next step offered.
 OUTCOMES: Final[Mapping[Outcome, Mapping[str, Any]]] = {
     "pending": {
         "title": _("Creating your account"),
-        "text": _("Each service takes you in by itself. You may leave this page: it goes on without you."),
+        "text": _("Each service is setting up your account. You can leave this page; the setup continues without it."),
         "action": None,
     },
     "awaiting": {
-        "title": _("Check your mail"),
+        "title": _("Check your email"),
         "text": _(
-            "We have sent a message to your address. Open the link in it to create your account, on any device. It "
-            "works for a limited time. Nothing came? Look in your spam folder, or go back and check the address."
+            "We sent a message to your address. Open the link in it, on any device, to create your account. "
+            "The link works for a limited time. If nothing arrives, look in your spam folder, or go back and "
+            "check the address."
         ),
         "action": "form",
     },
     "delayed": {
-        "title": _("This takes longer than usual"),
-        "text": _("Nothing is lost. You may leave this page and log in: the rest follows by itself."),
+        "title": _("This is taking longer than usual"),
+        "text": _("Nothing is lost. You can leave this page and log in; the setup continues in the background."),
         "action": "login",
     },
     "stalled": {
-        "title": _("A service does not answer"),
+        "title": _("A service is not responding"),
         "text": _(
-            "Your sign-up is kept, and an administrator sees it. Your account works already: log in. The rest follows "
-            "when the service is back."
+            "Your sign-up is saved, and an administrator can see it. Your account already works, so you can "
+            "log in. The rest is set up when the service is back."
         ),
         "action": "login",
     },
     "green": {
         "title": _("Your account is ready"),
-        "text": _("Every service knows you now. Taking you to the login page…"),
+        "text": _("Every service has set up your account. Taking you to the login page…"),
         "action": "login",
     },
     "red": {
         "title": _("Your account exists"),
         "text": _(
-            "{services} already knew this user, so nothing was changed there. Your account works: go on to log in."
+            "{services} already had this user, so nothing was changed there. Your account works, and you can log in."
         ),
         "action": "login",
     },
     "refused": {
-        "title": _("There is such an account already"),
-        "text": _("No new account was made. Log in if the account is yours, or choose other details in the form."),
+        "title": _("This account already exists"),
+        "text": _("No new account was created. Log in if the account is yours, or use different details in the form."),
         "action": "form",
     },
     "lapsed": {
         "title": _("The link has expired"),
-        "text": _("Your address was not confirmed in time, so no account was made. Fill in the form again."),
+        "text": _("Your address was not confirmed in time, so no account was created. Fill in the form again."),
         "action": "form",
     },
     "absent": {
@@ -99,101 +91,104 @@ OUTCOMES: Final[Mapping[Outcome, Mapping[str, Any]]] = {
         "action": "form",
     },
     "unknown": {
-        "title": _("We cannot see your sign-up right now"),
-        "text": _("It goes on all the same. This page looks again by itself."),
+        "title": _("We cannot check your sign-up right now"),
+        "text": _("It continues in the background, and this page keeps checking."),
         "action": None,
     },
 }
-# In place of theirs while the live settings hide why a service refused.
+# Replacements for use while the live settings hide the reasons of services.
 WITHOUT_REASONS: Final[Mapping[Outcome, Mapping[str, Any]]] = {
     "red": {
         "title": _("Your account exists"),
-        "text": _("{services} refused, so nothing was changed there. Your account works: go on to log in."),
+        "text": _("{services} refused, so nothing was changed there. Your account works, and you can log in."),
         "action": "login",
     },
     "refused": {
         "title": _("This sign-up was refused"),
-        "text": _("No new account was made. Log in if you have one, or choose other details in the form."),
+        "text": _("No new account was created. Log in if you have one, or use different details in the form."),
         "action": "form",
     },
 }
-REFUSED: Final = _("Refused")
 NOTICES: Final = {
-    "closed": _("Nobody new can sign up at the moment. Try again later, or log in if you have an account."),
-    "lost": _("The connection is lost. Trying to get it back; what you see may be out of date."),
-    "polling": _("There is no live connection at the moment, so this page asks for news every few seconds."),
-    "unseen": _("We cannot see your sign-up right now. It goes on all the same, and this page keeps asking."),
-    "unanswered": _("There is no answer to your form yet. This page waits for it, and asks how far your sign-up is."),
-    "back": _("The connection is back."),
-    "expired": _("This page is too old to show more. Your sign-up goes on; try to log in."),
-    "expiredAwaiting": _(
-        "This page is too old to show more. If you have not opened the link in our mail yet, open it now. If it has "
-        "expired, sign up again."
+    "closed": _("Sign-up is closed at the moment. Try again later, or log in if you have an account."),
+    "lost": _("The connection is lost. Reconnecting; what you see may be out of date."),
+    "polling": _("Live updates are not available at the moment, so this page checks every few seconds."),
+    "unseen": _(
+        "We cannot check your sign-up right now. It continues in the background, and this page keeps checking."
     ),
-    "foreign": _("This page belongs to another browser, so it shows no more here."),
+    "unanswered": _(
+        "There is no answer to your form yet. This page is waiting for it and checking how far your sign-up has got."
+    ),
+    "back": _("The connection is back."),
+    "expired": _("This page has expired and shows no more updates. Your sign-up continues; try logging in."),
+    "expiredAwaiting": _(
+        "This page has expired and shows no more updates. If you have not opened the link in our email "
+        "yet, open it now. If the link has expired, sign up again."
+    ),
+    "foreign": _("This page belongs to another browser, so it cannot show updates here."),
     "noAnswer": _(
-        "The connection was lost before there was an answer. What you typed is still here: try again. "
-        "You cannot be signed up twice by it."
+        "The connection was lost before an answer arrived. What you entered is still here: try again. "
+        "You will not be signed up twice."
     ),
     "stale": _(
-        "This page is too old to be sent, or your browser keeps no cookies of this site. What you typed is still "
-        "here: copy it, allow cookies, and load the page again."
+        "This page has expired, or your browser blocks cookies from this site. What you entered is still "
+        "here: copy it, allow cookies, and reload the page."
     ),
-    "tooLong": _("This is too long to be sent. What you typed is still here: shorten it and try again."),
-    "broken": _("Something went wrong on our side. What you typed is still here: try again in a moment."),
+    "tooLong": _("This is too long to send. What you entered is still here: shorten it and try again."),
+    "broken": _("Something went wrong on our side. What you entered is still here: try again in a moment."),
 }
-# Why a link in a mail confirms nothing: a title, what to do, and which way to go on is offered.
+# Pages for links in mails that can't be confirmed: title, what to do, and the next step offered.
 LINKS: Final[Mapping[str, Mapping[str, Any]]] = {
     "unknown": {
-        "title": _("This link is not complete"),
-        "text": _("Copy the whole link from the mail into the address bar. If that does not help, sign up again."),
+        "title": _("This link is incomplete"),
+        "text": _("Copy the whole link from the email into the address bar. If that does not help, sign up again."),
         "action": "form",
     },
     "expired": {
         "title": _("This link has expired"),
-        "text": _("Your address was not confirmed in time, so no account was made. Fill in the form again."),
+        "text": _("Your address was not confirmed in time, so no account was created. Fill in the form again."),
         "action": "form",
     },
     "used": {
-        "title": _("Your address is confirmed already"),
-        "text": _("This link works once, and it was used before. Log in with the password that you chose."),
+        "title": _("Your address is already confirmed"),
+        "text": _("This link works only once and has already been used. Log in with the password that you chose."),
         "action": "login",
     },
     "away": {
         "title": _("We cannot confirm your address right now"),
-        "text": _("The link still works. Load this page again in a moment."),
+        "text": _("The link still works. Reload this page in a moment."),
         "action": None,
     },
 }
-MISMATCH: Final = _("The two passwords are not the same. Type both again.")
-# What is said while the form is being filled in, beside what auth says.
-CHECKS: Final = {"goodPassword": _("This password can be used."), "mismatch": MISMATCH}
+MISMATCH: Final = _("The two passwords do not match. Enter both again.")
+# Messages shown while the form is being filled in, in addition to auth's.
+CHECKS: Final = {"goodPassword": _("You can use this password."), "mismatch": MISMATCH}
 
 
 def statuses() -> Mapping[str, Any]:
-    """A light's status in words, where no reason says more."""
+    """Return the text of each status, for lights without a known reason."""
     return STATUSES if live.SIGNUP_REASONS else {**STATUSES, "FAIL": REFUSED}
 
 
 def outcomes() -> Mapping[Outcome, Mapping[str, Any]]:
-    """For each outcome a title, what it means, and which way to go on is offered."""
+    """Return each outcome's title, explanation, and the next step offered."""
     return OUTCOMES if live.SIGNUP_REASONS else {**OUTCOMES, **WITHOUT_REASONS}
 
 
 def notices() -> Mapping[str, Any]:
-    """What is said beside the lights, by its name."""
+    """Return the notices shown beside the lights, by name."""
     if live.SIGNUP_CONFIRM == "none":
         return NOTICES
     return {**NOTICES, "expired": NOTICES["expiredAwaiting"]}
 
 
 def name_of(service: str) -> str:
-    """A service's name, in the person's language where the catalogue has it."""
+    """Return a service's name, translated if the catalogue has it."""
     return gettext(service.capitalize())
 
 
 def took_of(milliseconds: int | None) -> str:
-    """How long a light took, "" where that is not known. The script has the same rule."""
+    """Format the time that a light took; "" if it is unknown. The page's script has the same rule."""
     if milliseconds is None:
         return ""
     _limit, unit, words = next(row for row in TOOK if row[0] is None or milliseconds < row[0])
@@ -202,14 +197,14 @@ def took_of(milliseconds: int | None) -> str:
 
 
 def word_of(light: Light) -> str:
-    """A light's status in words."""
+    """Return the text of a light's status."""
     return str(
         REASONS.get(light.reason or "", statuses()["FAIL"]) if light.status == "FAIL" else STATUSES[light.status]
     )
 
 
 def outcome_of(state: State, *, is_delayed: bool) -> Outcome:
-    """What a state means for the person. The script has the same rule."""
+    """Return a state's outcome for the user. The page's script has the same rule."""
     if state.awaiting is not None:
         return "awaiting"
     if state.refusal is not None:
@@ -220,7 +215,7 @@ def outcome_of(state: State, *, is_delayed: bool) -> Outcome:
 
 
 def text_of(outcome: Outcome, state: State | None) -> str:
-    """An outcome's text, with the names of the services whose light is red."""
+    """Return an outcome's text, with the names of the services whose light is red."""
     lights = state.services.items() if state else ()
     red = ", ".join(name_of(service) for service, light in lights if light.status == "FAIL")
     return str(outcomes()[outcome]["text"]).replace("{services}", red)

@@ -1,4 +1,4 @@
-"""The web process's entry on the page of the running processes; the other roles' is made by runtime.processes.roles."""
+"""Registers the web process for the instances page. runtime.processes.roles registers the other roles."""
 
 import asyncio
 import atexit
@@ -10,52 +10,51 @@ from typing import Any, Final
 from django.conf import settings
 
 from runtime.processes.health import Heartbeat
-from runtime.processes.instances import Registration
+from runtime.processes.instances import InstanceReport
 
-# Seconds between two beats, which show that the event loop turns.
+# Seconds between two heartbeats, which show that the event loop runs.
 BEAT: Final = 1.0
 
 
 class Registered:
-    """The application, whose process is registered with its first call: only then is there an event loop, and the
-    server's own signal handlers. It is a health probe's, as a rule.
-    """
+    """Registers the process with the application's first call, usually a health probe: the event loop and the server's
+    signal handlers don't exist earlier."""
 
     def __init__(self, application: Any) -> None:
         self._application = application
         self._heartbeat = Heartbeat()
-        self._registration: Registration | None = None
+        self._report: InstanceReport | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        registration = self._registration or self._register()
-        if not registration.address and (server := scope.get("server")):
-            registration.address = f"{server[0]}:{server[1]}"
+        report = self._report or self._register()
+        if not report.address and (server := scope.get("server")):
+            report.address = f"{server[0]}:{server[1]}"
         await self._application(scope, receive, send)
 
-    def _register(self) -> Registration:
+    def _register(self) -> InstanceReport:
         self._heartbeat.ready()
-        self._registration = registration = Registration(settings.WEB_ROLE, self._heartbeat)
-        registration.__enter__()
-        atexit.register(registration.__exit__)
+        self._report = report = InstanceReport(settings.WEB_ROLE, self._heartbeat)
+        report.__enter__()
+        atexit.register(report.__exit__)
         self._beat(asyncio.get_running_loop())
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                _also_drain(number, registration)
-        return registration
+                _also_drain(number, report)
+        return report
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         self._heartbeat.beat()
         loop.call_later(BEAT, self._beat, loop)
 
 
-def _also_drain(number: signal.Signals, registration: Registration) -> None:
-    """Marks the process as draining, then does what the server does at this signal."""
+def _also_drain(number: signal.Signals, report: InstanceReport) -> None:
+    """At this signal, mark the process as draining before the server's own handler runs."""
     servers_own = signal.getsignal(number)
     if not callable(servers_own):
         return
 
     def drain(received: int, frame: FrameType | None) -> None:
-        registration.drain()
+        report.drain()
         servers_own(received, frame)
 
     signal.signal(number, drain)

@@ -8,6 +8,7 @@ from django.conf import settings
 
 from eventbus.inspection.groups import Group, read_groups
 from eventbus.inspection.inspector import Inspector
+from eventbus.inspection.membership import Membership
 from eventbus.messages import Subscription
 from eventbus.topics import ensure_topics
 from tests.broker import RecordingHandler, committed, consuming, put, skip_to_the_end
@@ -40,8 +41,7 @@ def test_the_groups_that_the_settings_name_have_their_lag_even_if_nobody_was_in_
     assert found["dead-letters"].lag == 0
     assert {each.topic for each in found["dead-letters"].progress} == {"asked.answerer.dlt"}
     # Who is in it, the embedded broker can't tell.
-    nobody = ("", None) if settings.KAFKA_EMBEDDED else ("DEAD", ())
-    assert (found["answerer"].state, found["answerer"].members) == nobody
+    assert found["answerer"].membership == (None if settings.KAFKA_EMBEDDED else Membership("Dead", ()))
 
 
 def test_lag_is_what_is_not_committed(inspector):
@@ -61,12 +61,13 @@ def test_members_with_what_they_read_and_groups_that_no_setting_names(inspector)
         put("asked", b"read", partition=1)
         eventually(lambda: committed(asked) == {1: 1})
         group = groups(inspector)["answerer"]
-        assert (group.state, group.lag) == ("STABLE", 0)
-        assert [member.reads for member in group.members] == [tuple(("asked", number) for number in range(4))]
-        assert group.members[0].by_topic == [("asked", [0, 1, 2, 3])]
-        assert group.members[0].host == "127.0.0.1"
-        assert groups(inspector)["stranger"].state == "STABLE"
-    eventually(lambda: groups(inspector)["answerer"].state == "EMPTY")
+        assert (group.membership.state, group.lag) == ("Stable", 0)
+        [member] = group.membership.members
+        assert member.reads == tuple(("asked", number) for number in range(4))
+        assert member.by_topic == [("asked", [0, 1, 2, 3])]
+        assert member.host == "127.0.0.1"
+        assert groups(inspector)["stranger"].membership.state == "Stable"
+    eventually(lambda: groups(inspector)["answerer"].membership == Membership("Empty", ()))
 
 
 def test_kafka_away_is_said(monkeypatch):

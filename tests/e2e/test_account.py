@@ -43,7 +43,7 @@ def test_the_account_names_the_service_that_knew_the_person_before(page: Page, s
     sign_up(stack, person.form)
     log_in_at(page, person)
     assert lights(page) == GREEN | {"chat": "FAIL"}
-    expect(page.locator("[data-service=chat]")).to_contain_text("Already knew this user ID")
+    expect(page.locator("[data-service=chat]")).to_contain_text("Already had this user ID")
 
 
 def test_the_account_is_shown_to_nobody_else(stack: Stack):
@@ -79,23 +79,23 @@ def test_who_forgot_the_password_gets_a_link_by_mail_that_works_once(page: Page,
     page.get_by_role("link", name="Forgot your password?").click()
     page.locator("[name=email]").fill(person.email.upper())
     page.get_by_role("button", name="Send the link").click()
-    expect(page.locator("h1")).to_have_text("Look into your mail")
+    expect(page.locator("h1")).to_have_text("Check your email")
     mail = eventually(lambda: re.search(rf"To: {person.email}.*?(/password/\S+)", stack.logs()["web"], re.DOTALL))
     page.goto(mail[1])
     for name in ("new_password1", "new_password2"):
         page.locator(f"[name={name}]").fill(NEW_PASSWORD)
-    page.get_by_role("button", name="Set the password").click()
+    page.get_by_role("button", name="Set password").click()
     expect(page.locator(".notice")).to_contain_text("Your new password is set")
     log_in(page, Person(person.user_id, person.email, person.user_name, NEW_PASSWORD))
     page.goto(mail[1])
-    expect(page.locator("h1")).to_have_text("This link does not work any more")
+    expect(page.locator("h1")).to_have_text("This link no longer works")
 
 
 def test_an_unknown_address_is_told_the_same_and_gets_no_mail(page: Page, stack: Stack, person: Person):
     page.goto("/password/")
     page.locator("[name=email]").fill(person.email)
     page.get_by_role("button", name="Send the link").click()
-    expect(page.locator("h1")).to_have_text("Look into your mail")
+    expect(page.locator("h1")).to_have_text("Check your email")
     assert person.email not in stack.logs()["web"]
 
 
@@ -105,7 +105,7 @@ def test_the_password_is_changed_at_the_account(page: Page, stack: Stack, person
     page.get_by_role("link", name="Change your password").click()
     for name, text in (("old_password", "wrong"), ("new_password1", "12345678"), ("new_password2", "12345678")):
         page.locator(f"[name={name}]").fill(text)
-    page.get_by_role("button", name="Change the password").click()
+    page.get_by_role("button", name="Change password").click()
     expect(page.locator("[data-field=old_password] .field-error")).to_be_visible()
     expect(page.locator("[data-field=new_password2] .field-error")).to_contain_text("too common")
     for name, text in (
@@ -114,8 +114,8 @@ def test_the_password_is_changed_at_the_account(page: Page, stack: Stack, person
         ("new_password2", NEW_PASSWORD),
     ):
         page.locator(f"[name={name}]").fill(text)
-    page.get_by_role("button", name="Change the password").click()
-    expect(page.locator(".notice")).to_have_text("Your password is changed.")
+    page.get_by_role("button", name="Change password").click()
+    expect(page.locator(".notice")).to_have_text("Your password has been changed.")
     page.get_by_role("button", name="Log out").click()
     log_in(page, Person(person.user_id, person.email, person.user_name, NEW_PASSWORD))
 
@@ -130,7 +130,7 @@ def test_the_form_says_what_is_wrong_while_one_types_and_logs_nothing(page: Page
     expect(page.locator("[data-field=email] .field-error")).to_be_visible()
     expect(page.locator(ADVICE)).to_contain_text("too similar to the user ID")
     page.locator("[name=userPw]").fill(person.password)
-    expect(page.locator(ADVICE)).to_have_text("This password can be used.")
+    expect(page.locator(ADVICE)).to_have_text("You can use this password.")
     page.locator("[name=email]").fill(person.email)
     expect(page.locator("[data-field=email] .field-error")).to_be_hidden()
     assert not any(person.password in log for log in stack.logs().values())

@@ -167,7 +167,7 @@ import json
 with Inspector() as inspector:
     topics = inspector.topics()
     newest = len(inspector.newest('user.newUser.req').messages)
-groups = [(group.name, group.state, group.problem) for group in read_groups(topics)]
+groups = [(group.name, group.membership.state, group.problem) for group in read_groups(topics)]
 print(json.dumps([[topic.name for topic in topics], newest, groups, [seen.told.role for seen in read_instances()]]))
 """
     topics, newest, groups, roles = json.loads(
@@ -176,7 +176,7 @@ print(json.dumps([[topic.name for topic in topics], newest, groups, [seen.told.r
     assert len(topics) == 9
     assert newest > 0
     assert [problem for _, _, problem in groups] == [""] * len(groups)
-    assert {name for name, state, _ in groups if state == "STABLE"} == {
+    assert {name for name, state, _ in groups if state == "Stable"} == {
         "auth", "chat", "chat-reconcile", "customer", "customer-reconcile", "dead-letters",
     }  # fmt: skip
     # Each role may say in Redis that it runs.

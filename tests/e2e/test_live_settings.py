@@ -200,7 +200,7 @@ def test_a_rate_limit_counts_people_by_their_own_address_at_the_api_and_at_the_f
     assert [mina.sign_up(new_person())[0] for _ in range(2)] == [200, 200]
     status, page = mina.sign_up(new_person())
     assert status == 429
-    assert "Too many sign-ups came from your network just now." in page
+    assert "There were too many sign-ups from your network just now." in page
     assert jun.sign_up(new_person())[0] == 200
 
 
@@ -210,7 +210,7 @@ def test_logins_are_counted_by_the_persons_own_address(own: Stack, administrator
     assert [mina.log_in(nobody)[0] for _ in range(2)] == [200, 200]
     status, page = mina.log_in(nobody)
     assert status == 429
-    assert "Too many tries to log in came from your network just now." in page
+    assert "There were too many login attempts from your network just now." in page
     assert jun.log_in(nobody)[0] == 200
 
 

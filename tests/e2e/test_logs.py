@@ -50,13 +50,13 @@ def test_one_sign_up_is_one_trace_in_every_role(stack: Stack, person: Person):
     for role in WORKERS:
         eventually(lambda role=role: said_of(signup_id, stack.roles[role]), what=f"{role} says something of it")
     assert said_of(signup_id, *web_roles(stack)) == [
-        f"POST belongs to the caller's trace {caller}", "sign-ups taken: 1",
+        f"POST belongs to the caller's trace {caller}", "sign-ups accepted: 1",
     ]  # fmt: skip
     # Once, or again where the machine is so slow that the relay asks again.
     assert set(said_of(signup_id, stack.roles["chat"])) == {"sign-ups judged SUCCESS: 1"}
     results = eventually(lambda: (said := said_of(signup_id, stack.roles["auth-results"])) and len(said) == 3 and said)
     assert sorted(results) == [
-        "lights turned, chat SUCCESS: 1", "lights turned, customer SUCCESS: 1", "sign-ups complete: 1",
+        "lights decided, chat SUCCESS: 1", "lights decided, customer SUCCESS: 1", "sign-ups complete: 1",
     ]  # fmt: skip
     traces = {
         message.headers["traceparent"].decode().split("-")[1]
@@ -74,7 +74,7 @@ def test_the_answer_names_the_trace_and_a_repeated_request_stays_in_it(stack: St
             assert response.headers["Traceresponse"].split("-")[1] == signup_id.replace("-", "")
     # The second request may have come to the instance that stands first.
     assert sorted(said_of(signup_id, *web_roles(stack))) == [
-        "requests that joined their sign-ups: 1", "sign-ups taken: 1",
+        "requests that repeated a sign-up: 1", "sign-ups accepted: 1",
     ]  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def test_the_browsers_request_is_in_the_trace(page, stack: Stack, person: Person
     trace = str(signup_id).replace("-", "")
     assert [post.headers["traceparent"].split("-")[1] for post in posts] == [trace]
     texts = [line["event"] for role in web_roles(stack) for line in lines(role) if trace in line.get("trace_id", "")]
-    assert texts == ["sign-ups taken: 1"]
+    assert texts == ["sign-ups accepted: 1"]
 
 
 def test_every_line_of_every_role_is_json_also_of_what_goes_wrong(stack: Stack, person: Person):

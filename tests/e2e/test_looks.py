@@ -70,7 +70,7 @@ def test_the_form(still: Page, person: Person):
     wait_for_flag(still, "ready")
     assert_accessible(still)
     fill(still, Person("mina.k", "mina@example.org", "Mina Kim", "correct horse battery"))
-    expect(still.locator("#password-advice")).to_contain_text("can be used")
+    expect(still.locator("#password-advice")).to_contain_text("You can use this password")
     keep_pictures(still, "form")
     fill(still, person, userId="no spaces")
     submit(still)
@@ -105,7 +105,7 @@ def test_the_lights(still: Page, stack: Stack, person: Person):
         for service, sign in (("auth", "success"), ("chat", "fail"), ("customer", "pending")):
             # Readable without its colour.
             expect(still.locator(f"[data-service={service}] svg:visible")).to_have_class(f"sign-{sign}")
-        assert " ".join(still.evaluate("window.said")) == "Auth: Ready. Chat: Already knew this user ID."
+        assert " ".join(still.evaluate("window.said")) == "Auth: Ready. Chat: Already had this user ID."
         assert still.evaluate("document.getAnimations().length") == 0
         assert_accessible(still)
         keep_pictures(still, "lights")

@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.needs("application", "chromium")]
 FORM = "**/signup/"
 STATUS = "**/signup/status/**"
 SOCKETS = "**/ws/signup/**"
-NO_SOCKET = "There is no live connection"
+NO_SOCKET = "Live updates are not available"
 # Three of them are as many as a company's single sign-on leaves at a host.
 COOKIE = "x" * 3000
 

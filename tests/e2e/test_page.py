@@ -137,7 +137,7 @@ def test_one_whom_chat_knows_sees_only_chat_red_and_is_told_what_to_do(page: Pag
     assert lights(page) == {"auth": "SUCCESS", "chat": "FAIL", "customer": "SUCCESS"}
     assert {state["chat"] for state in shown(page)} == {"PENDING", "FAIL"}
     expect(page.locator("#lights-panel")).to_contain_text("Chat")
-    page.get_by_role("link", name="Go on to log in").click()
+    page.get_by_role("link", name="Continue to log in").click()
     log_in(page, person)
 
 

@@ -134,7 +134,7 @@ def test_a_page_that_is_open_all_the_while_says_so_and_then_shows_it(
         sign_up_in(page, person)
         eventually(lambda: person.user_id in stalled(impatient), what="the sign-up is stalled")
         expect(page.locator("#lights-panel")).to_have_attribute("data-outcome", "stalled")
-        expect(page.locator("#announcement")).to_have_text("A service does not answer")
+        expect(page.locator("#announcement")).to_have_text("A service is not responding")
         expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "SUCCESS")
         assert lights(page) == GREEN | {"customer": "PENDING"}
         lose_requests(impatient, "customer")

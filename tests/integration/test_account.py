@@ -41,14 +41,14 @@ def test_it_shows_what_has_been_answered_and_what_not(signup: SignUp):
     page = page_of(User.objects.get())
     assert 'data-service="auth" data-status="SUCCESS"' in page
     assert 'data-service="chat" data-status="PENDING"' in page
-    assert "Already knew this email address" in page
+    assert "Already had this email address" in page
     assert "Not every service has answered yet" in page
 
 
 def test_when_the_signup_has_been_purged_it_says_so(signup: SignUp):
     signup.delete()
     page = page_of(User.objects.get())
-    assert "There is no record of the services any more" in page
+    assert "There is no record of your sign-up at the services" in page
     assert "data-service" not in page
 
 

@@ -85,8 +85,8 @@ def shown(client: Client, query: str = "") -> set[str]:
 
 def test_it_lists_signups_with_a_colour_a_sign_and_a_word_for_each_light(admin_client, signups):
     page = admin_client.get(LIST).content.decode()
-    assert '<span class="light light-fail" title="Already knew this user ID">✕ chat</span>' in page
-    assert '<span class="light light-pending" title="Waiting for its answer">◌ customer</span>' in page
+    assert '<span class="light light-fail" title="Already had this user ID">✕ chat</span>' in page
+    assert '<span class="light light-pending" title="Waiting for an answer">◌ customer</span>' in page
     assert '<span class="light light-success" title="Ready">✓ auth</span>' in page
 
 

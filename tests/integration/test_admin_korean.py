@@ -30,7 +30,7 @@ from livesettings.values import take
 from runtime.admin_toolkit.page_admin import PageAdmin
 from runtime.errors import PermanentError
 from runtime.processes.health import Heartbeat
-from runtime.processes.instances import Registration, read_instances
+from runtime.processes.instances import InstanceReport, read_instances
 from tests.waiting import eventually
 
 pytestmark = [
@@ -114,7 +114,7 @@ def desk(monkeypatch, defaults_afterwards) -> Iterator[Client]:
     client = Client(headers={"accept-language": "ko"})
     client.force_login(User.objects.create_superuser("zq-root", "zq-root@example.org", "correct horse 9"))
     leave_acts(client, str(signups[0].signup_id))
-    with Registration("consumer of chat", Heartbeat()):
+    with InstanceReport("consumer of chat", Heartbeat()):
         eventually(read_instances)
         yield client
 

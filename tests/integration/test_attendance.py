@@ -17,7 +17,7 @@ from eventbus.messages import Subscription
 from eventbus.topics import ensure_topics
 from runtime.processes import instances
 from runtime.processes.health import Heartbeat
-from runtime.processes.instances import INDEX, Registration
+from runtime.processes.instances import INDEX, InstanceReport
 from tests.broker import RecordingHandler, consuming
 from tests.waiting import eventually
 
@@ -35,8 +35,8 @@ def nobody_else(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         client.delete(INDEX)
 
 
-def running(service: str) -> Registration:
-    return Registration(f"consumer of {service}", Heartbeat())
+def running(service: str) -> InstanceReport:
+    return InstanceReport(f"consumer of {service}", Heartbeat())
 
 
 def test_what_nobody_runs_is_told_once_and_so_is_its_start(caplog: pytest.LogCaptureFixture) -> None:
@@ -108,7 +108,7 @@ def test_while_nobody_can_tell_what_was_known_stays(monkeypatch: pytest.MonkeyPa
 @pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer"])
 @pytest.mark.parametrize(
     ("language", "words"),
-    [("en", "Services that nobody runs, so their lights stay orange: chat"), ("ko", "서비스: chat")],
+    [("en", "Services without a running process, whose lights stay orange: chat"), ("ko", "서비스: chat")],
 )
 def test_the_index_of_the_administration_shows_it(monkeypatch: pytest.MonkeyPatch, language: str, words: str) -> None:
     found = Attendance(grace=0)

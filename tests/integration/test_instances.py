@@ -18,7 +18,7 @@ from django.test import Client
 
 from runtime.processes import health, instances
 from runtime.processes.health import Heartbeat
-from runtime.processes.instances import INDEX, Registration, Seen, Standing, read_instances
+from runtime.processes.instances import INDEX, InstanceReport, Seen, Standing, read_instances
 from signup_sync.server.web_instance import Registered
 from tests.servers.process import Process, free_port
 from tests.waiting import eventually, eventually_async
@@ -56,7 +56,7 @@ def is_shown_as(standing: Standing) -> bool:
 
 
 def test_a_process_tells_who_it_is_and_how_it_is(heartbeat):
-    with Registration("relay", heartbeat, address="127.0.0.1:8001") as registration:
+    with InstanceReport("relay", heartbeat, address="127.0.0.1:8001") as report:
         eventually(lambda: is_shown_as(Standing.STARTING))
         heartbeat.ready()
         eventually(lambda: is_shown_as(Standing.IN_ROTATION))
@@ -64,7 +64,7 @@ def test_a_process_tells_who_it_is_and_how_it_is(heartbeat):
         assert (told.role, told.host, told.pid) == ("relay", socket.gethostname(), os.getpid())
         assert (told.address, told.version) == ("127.0.0.1:8001", settings.VERSION)
         assert abs((datetime.now(UTC) - told.since).total_seconds()) < 60
-        registration.drain()
+        report.drain()
         eventually(lambda: is_shown_as(Standing.DRAINING))
     assert the_one() is None
 
@@ -72,7 +72,7 @@ def test_a_process_tells_who_it_is_and_how_it_is(heartbeat):
 def test_its_heartbeat_is_that_of_its_work_and_not_of_the_thread_that_tells(heartbeat, monkeypatch):
     heartbeat.ready()
     monkeypatch.setattr(health, "BEAT_WITHIN", 0.3)
-    with Registration("stuck", heartbeat):
+    with InstanceReport("stuck", heartbeat):
         eventually(lambda: is_shown_as(Standing.STUCK))
         eventually(lambda: (seen := the_one()) and seen.beat_age > 0.5)
         monkeypatch.undo()
@@ -81,29 +81,29 @@ def test_its_heartbeat_is_that_of_its_work_and_not_of_the_thread_that_tells(hear
 
 
 def test_one_that_died_is_gone_and_then_forgotten(heartbeat, monkeypatch):
-    registration = Registration("killed", heartbeat)
-    registration._tell()
+    report = InstanceReport("killed", heartbeat)
+    report._tell()
     monkeypatch.setattr(instances, "GONE_AFTER", 0.05)
     eventually(lambda: is_shown_as(Standing.GONE))
     with redis.Redis.from_url(settings.REDIS_URL) as client:
-        client.delete(f"instance:{registration._id}")
+        client.delete(f"instance:{report._id}")
     assert the_one() is None
 
 
 def test_redis_away_is_said_once_and_costs_the_process_nothing(heartbeat, monkeypatch, caplog):
     monkeypatch.setattr(settings, "REDIS_URL", "redis://127.0.0.1:1/0")
     told: list[object] = []
-    with Registration("lonely", heartbeat) as registration:
-        tell = registration._tell
-        monkeypatch.setattr(registration, "_tell", lambda: (told.append(1), tell()))
+    with InstanceReport("lonely", heartbeat) as report:
+        tell = report._tell
+        monkeypatch.setattr(report, "_tell", lambda: (told.append(1), tell()))
         eventually(lambda: len(told) >= 3)
     said = [record.getMessage() for record in caplog.records if record.name == instances.__name__]
     assert [message.partition(",")[0] for message in said] == ["Redis is away"]
-    assert not registration._thread.is_alive()
+    assert not report._thread.is_alive()
 
 
 def test_it_is_told_again_when_redis_is_back(heartbeat):
-    with Registration("back", heartbeat), redis.Redis.from_url(settings.REDIS_URL) as client:
+    with InstanceReport("back", heartbeat), redis.Redis.from_url(settings.REDIS_URL) as client:
         eventually(the_one)
         client.delete(INDEX)
         eventually(the_one)
@@ -176,7 +176,7 @@ async def test_the_web_registers_with_its_first_call_and_drains_at_sigterm(own_h
         await eventually_async(lambda: asyncio.to_thread(is_shown_as, Standing.DRAINING))
         assert own_handler == [signal.SIGTERM]
     finally:
-        web._registration.__exit__()
+        web._report.__exit__()
     assert the_one() is None
 
 
@@ -199,7 +199,7 @@ def client_of(*permissions: str) -> Client:
 
 def test_the_page_shows_each_process_and_which_roles_nobody_plays(operator, heartbeat, django_assert_max_num_queries):
     heartbeat.ready()
-    with Registration("consumer of chat", heartbeat), Registration(SCRIPT, heartbeat):
+    with InstanceReport("consumer of chat", heartbeat), InstanceReport(SCRIPT, heartbeat):
         eventually(lambda: len(read_instances()) == 2)
         with django_assert_max_num_queries(9):
             response = operator.get(PAGE)
@@ -213,7 +213,7 @@ def test_the_page_shows_each_process_and_which_roles_nobody_plays(operator, hear
 
 
 def test_the_page_names_the_roles_in_the_readers_language(operator, heartbeat):
-    with Registration("consumer of chat", heartbeat), Registration("collector of dead letters", heartbeat):
+    with InstanceReport("consumer of chat", heartbeat), InstanceReport("collector of dead letters", heartbeat):
         eventually(lambda: len(read_instances()) == 2)
         response = operator.get(PAGE, headers={"accept-language": "ko"})
     text = response.content.decode()

@@ -55,7 +55,9 @@ def test_too_many_tries_from_one_address_are_told_when_to_come_again_and_another
     page = refused.content.decode()
     assert refused.status_code == 429
     assert 1 <= int(refused["Retry-After"]) <= 60
-    assert re.search(r"Too many tries to log in came from your network just now. Try again in \d+ seconds?\.", page)
+    assert re.search(
+        r"There were too many login attempts from your network just now. Try again in \d+ seconds?\.", page
+    )
     assert 'value="mina.k"' in page
     assert PASSWORD not in page
     assert "_auth_user_id" not in refused.client.session
@@ -68,7 +70,7 @@ def test_both_logins_count_together():
     assert log_in(path="/admin/login/").status_code == 200
     refused = log_in(path="/admin/login/", password=PASSWORD)
     assert (refused.status_code, "Retry-After" in refused) == (429, True)
-    assert "Too many tries to log in" in refused.content.decode()
+    assert "too many login attempts" in refused.content.decode()
     assert log_in().status_code == 429
 
 
@@ -81,7 +83,7 @@ def test_to_look_at_the_pages_counts_nothing():
 def test_so_many_mails_are_sent_for_one_address_and_no_more():
     assert [ask_for_a_password().status_code for _ in range(3)] == [302, 302, 429]
     refused = ask_for_a_password()
-    assert "Too many new passwords were asked for from your network just now." in refused.content.decode()
+    assert "There were too many password reset requests from your network just now." in refused.content.decode()
     eventually(lambda: mail_worker().waiting == 0)
     assert len(mail.outbox) == 2
     assert ask_for_a_password(JUN).status_code == 302
@@ -93,7 +95,10 @@ def test_it_is_said_in_korean():
         log_in()
         ask_for_a_password()
     assert "방금 같은 네트워크에서 로그인 시도가 너무 많았습니다." in log_in(**KOREAN).content.decode()
-    assert "방금 같은 네트워크에서 새 비밀번호 요청이 너무 많았습니다." in ask_for_a_password(**KOREAN).content.decode()
+    assert (
+        "방금 같은 네트워크에서 비밀번호 재설정 요청이 너무 많았습니다."
+        in ask_for_a_password(**KOREAN).content.decode()
+    )
 
 
 def test_a_limit_of_none_counts_nothing(settings):

@@ -1,36 +1,14 @@
-"""Who is in a consumer group, as real Kafka says it."""
-
-import secrets
+"""Reading who is in a consumer group; tests/contract/test_groups.py asks real Kafka."""
 
 import pytest
 from confluent_kafka import KafkaException
 from django.conf import settings
 
-from eventbus.clients import prefixed
-from eventbus.inspection.membership import Membership, partitions_in, read_memberships
-from eventbus.messages import Subscription
-from tests.broker import PARTITIONS, RecordingHandler, consuming, new_topic
+from eventbus.inspection.membership import partitions_in, read_memberships
 from tests.servers import free_port
-from tests.waiting import eventually
 
 TOPIC_A = b"\x00\x01a"
 NUMBERS = b"\x00\x00\x00\x02\x00\x00\x00\x03\x00\x00\x00\x01"
-
-
-@pytest.mark.needs("kafka")
-def test_a_member_is_known_with_what_it_reads() -> None:
-    topic, group = new_topic(), f"group-{secrets.token_hex(4)}"
-    assert read_memberships(prefixed(group), timeout=10) == {}
-
-    def read() -> Membership:
-        return read_memberships(timeout=10)[prefixed(group)]
-
-    with consuming(Subscription(group=group, topic=topic, handle=RecordingHandler())):
-        found = eventually(lambda: each if (each := read()).state == "Stable" else None)
-        [member] = found.members
-        assert member.by_topic == [(topic, list(range(PARTITIONS)))]
-        assert member.host
-    assert eventually(lambda: each if (each := read()).state == "Empty" else None) == Membership("Empty", ())
 
 
 def test_a_kafka_that_is_away_is_an_error_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

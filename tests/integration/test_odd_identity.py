@@ -9,7 +9,7 @@ from django.test import Client
 
 from authsvc.api.problems import Problem
 from authsvc.api.signup_requests import complaints, read_signup
-from authsvc.identity import normalize_email, user_id_key
+from runtime.equality import normalize_email, user_id_key
 
 FORM = {"userId": "kim", "userPw": "correct horse 9", "email": "kim@example.org", "userName": "Kim"}
 

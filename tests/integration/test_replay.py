@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from authsvc.lights import SignUpState, Status, Verdict
-from authsvc.management.commands.relay_signups import Relay
+from authsvc.management.commands.relay_signups import OutboxRelay
 from authsvc.models import SignUp, User
 from authsvc.signups.events import NEW_USER_REQUESTED
 from authsvc.signups.projection import AsyncProjection
@@ -228,7 +228,7 @@ def test_a_wrong_choice_is_refused_in_words(arguments, words):
 
 @pytest.fixture
 def relay(patient):
-    relay = Relay()
+    relay = OutboxRelay()
     yield relay
     relay.close()
 
@@ -259,7 +259,7 @@ def test_a_relay_without_kafka_keeps_what_is_due_and_uses_up_no_tries(settings, 
     [kim] = sign_up("kim")
     monkeypatch.setattr("authsvc.management.commands.relay_signups.ACKNOWLEDGED_WITHIN", 0.2)
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
-    relay = Relay()
+    relay = OutboxRelay()
     try:
         for _ in range(3):
             SignUp.objects.update(next_due_at=timezone.now())

@@ -22,13 +22,14 @@ from authsvc.lights import SignUpState, Status, Verdict
 from authsvc.models import SignUp
 from authsvc.signups import writer as writer_module
 from authsvc.signups.events import NEW_USER_REQUESTED
+from authsvc.signups.hash_pool import ENOUGH, HashPool
 from authsvc.signups.projection import AsyncProjection, Projection
 from authsvc.signups.registration import NewSignUp, register_strangers, register_users
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from authsvc.signups.writer import SignUpWriter
 from eventbus.producer import EventProducer
 from eventbus.topics import ensure_topics
-from runtime.processes.bounded_pool import BoundedPool, QueueFullError
+from runtime.processes.bounded_pool import QueueFullError
 from tests.conftest import Person, new_person
 from tests.waiting import PATIENCE, eventually_async
 
@@ -211,7 +212,7 @@ async def test_a_copy_that_is_final_is_believed_without_the_database(monkeypatch
 @pytest.fixture
 async def writer():
     projection = AsyncProjection()
-    writer = SignUpWriter(EventProducer(), projection, count_coming=lambda: 0)
+    writer = SignUpWriter(EventProducer(), projection, HashPool(limit=1))
     yield writer
     async with asyncio.timeout(PATIENCE):
         await writer.close()
@@ -254,7 +255,7 @@ async def end(*begun: asyncio.Future) -> list:
 
 
 async def test_a_batch_begins_when_as_many_wait_for_it_as_for_a_hash(writer, sizes, monkeypatch):
-    monkeypatch.setattr(writer, "_count_coming", lambda: 5)
+    monkeypatch.setattr(HashPool, "waiting", 5)
     four = await begin(writer, 4)
     before = list(sizes)
     await end(*four, *await begin(writer, 1))
@@ -263,21 +264,21 @@ async def test_a_batch_begins_when_as_many_wait_for_it_as_for_a_hash(writer, siz
 
 async def test_a_batch_begins_when_as_many_were_hashed_although_most_were_refused(writer, sizes, monkeypatch):
     """Where refused passwords come as fast as they are hashed, as many always wait."""
-    monkeypatch.setattr(writer, "_count_coming", lambda: 300)
+    monkeypatch.setattr(HashPool, "waiting", 300)
     one = await begin(writer, 1)
-    for _ in range(writer_module.ENOUGH - 1):
-        writer.note_hashed()
+    for _ in range(ENOUGH - 1):
+        writer._hashes.note_hashed()
     await everything_has_run()
     before = list(sizes)
-    writer.note_hashed()
+    writer._hashes.note_hashed()
     await end(*one)
     assert (before, sizes) == ([], [1])
 
 
 async def test_a_batch_of_enough_waits_for_nobody(writer, sizes, monkeypatch):
-    monkeypatch.setattr(writer, "_count_coming", lambda: 1000)
-    await end(*await begin(writer, writer_module.ENOUGH))
-    assert sizes == [writer_module.ENOUGH]
+    monkeypatch.setattr(HashPool, "waiting", 1000)
+    await end(*await begin(writer, ENOUGH))
+    assert sizes == [ENOUGH]
 
 
 async def test_where_no_password_waits_nobody_waits_for_a_batch(writer, sizes):
@@ -289,7 +290,7 @@ async def test_where_no_password_waits_nobody_waits_for_a_batch(writer, sizes):
 async def test_passwords_that_are_refused_are_waited_for_no_more(sizes, monkeypatch):
     """Who was hashed before them is taken, although nobody comes after."""
     api, gate = SignUpApi(), threading.Event()
-    monkeypatch.setitem(vars(api), "_hashers", BoundedPool(1, limit=20, name="hash"))
+    monkeypatch.setitem(vars(api), "_hashes", HashPool(threads=1, limit=20))
 
     def checked(request, tongue):
         if request.password != "refused-later":
@@ -369,6 +370,29 @@ async def test_more_signups_than_may_wait_are_refused_at_once_and_those_that_wai
     database_hangs.set()
     assert [each.is_new for each in await asyncio.gather(in_hand, *waiting)] == [True] * 4
     assert (await writer.register(new_signup(new_person()))).is_new
+
+
+async def test_a_confirmation_behind_a_database_that_hangs_is_given_up_and_not_made_later(writer, monkeypatch):
+    released, begun, made = threading.Event(), threading.Event(), []
+
+    def hanging(batch):
+        begun.set()
+        released.wait(PATIENCE)
+        return register_strangers(batch)
+
+    monkeypatch.setattr(writer_module, "register_strangers", hanging)
+    monkeypatch.setattr(writer_module, "SAVED_WITHIN", 0.2)
+    in_hand = asyncio.create_task(writer.register(new_signup(new_person())))
+    await eventually_async(sync_to_async(begun.is_set))
+    with pytest.raises(TimeoutError):
+        await writer.confirm(lambda: made.append(1))
+    released.set()
+    with pytest.raises(TimeoutError):
+        await in_hand
+    monkeypatch.setattr(writer_module, "SAVED_WITHIN", PATIENCE)
+    monkeypatch.setattr(writer_module, "register_strangers", register_strangers)
+    assert (await writer.register(new_signup(new_person()))).is_new
+    assert made == []
 
 
 async def test_a_client_that_leaves_does_not_stop_its_signup(writer):

@@ -68,6 +68,9 @@ def test_topics_with_their_watermarks_and_groups_with_their_lag(operator, django
     assert lag == {"answerer": 1, "dead-letters": 0}
     # What the embedded broker can't tell is said.
     assert ("embedded broker" in text) == settings.KAFKA_EMBEDDED
+    # The first has committed, nobody has been in the other.
+    states = () if settings.KAFKA_EMBEDDED else ("<td>nobody is in it now</td>", "<td>nobody has been in it yet</td>")
+    assert all(state in text for state in states)
 
 
 def test_it_stands_in_the_index_and_in_the_header_of_who_may_see_it(operator):

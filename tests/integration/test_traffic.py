@@ -79,7 +79,7 @@ def test_redis_away_costs_figures_and_one_try(monkeypatch, caplog):
         sampler.sample({"chat": 1})
     said = [record.getMessage() for record in caplog.records if record.name == traffic_module.__name__]
     assert len(said) == 1
-    assert "lag is not noted" in said[0]
+    assert "lag is not recorded" in said[0]
 
 
 # --- Kept for days ----------------------------------------------------------------------------------------------

@@ -29,11 +29,11 @@ pytestmark = [pytest.mark.needs("redis"), pytest.mark.django_db(transaction=True
 @pytest.fixture(autouse=True)
 def registered_for_the_test_alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The first call registers the process, in whose Redis the tests of the instances look for nobody else."""
-    monkeypatch.setattr(application, "_registration", None)
+    monkeypatch.setattr(application, "_report", None)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
-    if application._registration:
-        application._registration.__exit__()
+    if application._report:
+        application._report.__exit__()
     for number, handler in handlers.items():
         signal.signal(number, handler)
 

@@ -102,7 +102,7 @@ def test_the_first_page_turns_green_when_the_link_is_confirmed_elsewhere(
     page: Page, browser: Browser, here: Installation, person: Person
 ):
     sign_up_in(page, person)
-    expect(page.locator("#lights-title")).to_have_text("Check your mail")
+    expect(page.locator("#lights-title")).to_have_text("Check your email")
     assert lights(page) == ORANGE
     token = here.token_of(person)
     # What a scanner of mails does.
@@ -139,12 +139,12 @@ def test_without_a_script_the_page_loads_itself_slowly_and_the_link_leads_to_the
     for name, value in (person.form | {"userPw2": person.password}).items():
         page.locator(f"[name={name}]").fill(value)
     page.locator("#signup-form [type=submit]").click()
-    expect(page.locator("#lights-title")).to_have_text("Check your mail")
+    expect(page.locator("#lights-title")).to_have_text("Check your email")
     assert 'http-equiv="refresh" content="10"' in page.content()
     page.goto(f"/signup/confirm/{here.token_of(person)}/")
     page.locator("[name=userPw]").fill("not the passw0rd")
     page.locator("main [type=submit]").click()
-    expect(page.locator(".field-error")).to_contain_text("This is not the password that was chosen at this sign-up.")
+    expect(page.locator(".field-error")).to_contain_text("This is not the password that was chosen for this sign-up.")
     page.locator("[name=userPw]").fill(person.password)
     page.locator("main [type=submit]").click()
     page.wait_for_url("**/signup/status/**")
@@ -158,7 +158,7 @@ def test_a_script_that_stays_away_is_not_told_that_it_takes_long(page: Page, her
     sign_up_in(page, person)
     expect(page.locator("#lights-panel")).to_have_attribute("data-outcome", "awaiting")
     page.reload()
-    expect(page.locator("#lights-title")).to_have_text("Check your mail")
+    expect(page.locator("#lights-title")).to_have_text("Check your email")
     here.confirm_last(person)
     page.wait_for_url("**/login/")
 
@@ -322,8 +322,8 @@ def test_no_more_than_three_mails_an_hour_go_to_one_mailbox(here: Installation, 
 @pytest.mark.parametrize(
     ("taken", "subject", "pages"),
     [
-        ("email", "You already have an account at Signup Sync", ["/login/", "/password/"]),
-        ("user_id", "Choose another user ID at Signup Sync", ["/signup/"]),
+        ("email", "You already have a Signup Sync account", ["/login/", "/password/"]),
+        ("user_id", "Choose another user ID for Signup Sync", ["/signup/"]),
     ],
 )
 def test_whoever_chose_what_is_taken_is_told_so_by_mail_alone(

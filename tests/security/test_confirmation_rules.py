@@ -21,7 +21,7 @@ from django.utils.translation import override
 
 from authsvc.api.application import SignUpApi
 from authsvc.lights import Status
-from authsvc.management.commands.relay_signups import ERASED_AT_ONCE, Relay
+from authsvc.management.commands.relay_signups import ERASED_AT_ONCE, OutboxRelay
 from authsvc.models import SignUp, UnconfirmedSignUp, User
 from authsvc.signups import states
 from authsvc.signups.confirmation import UnusableLinkError, confirm, delete_expired, keep, read_token, row_of, token_for
@@ -70,7 +70,7 @@ def test_it_reserves_nothing(person: Person):
 
 def test_it_is_deleted_after_its_hours_by_the_relay(person: Person, settings):
     old, young = kept(person, age=DAY + timedelta(seconds=1)), kept(person, age=DAY - timedelta(minutes=1))
-    relay = Relay()
+    relay = OutboxRelay()
     relay.erase_expired()
     relay.close()
     assert list(UnconfirmedSignUp.objects.all()) == [young]

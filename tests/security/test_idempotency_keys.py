@@ -12,6 +12,7 @@ import pytest
 from authsvc.models import SignUp, UnconfirmedSignUp, User
 from authsvc.signups import writer
 from authsvc.signups.confirmation import keep
+from authsvc.signups.hash_pool import HashPool
 from authsvc.signups.registration import KeyTakenError, NewSignUp, register_users
 from authsvc.signups.writer import SignUpWriter
 from runtime.errors import CrossedError
@@ -77,10 +78,11 @@ def test_a_batch_that_stays_crossed_is_saved_one_by_one(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(writer, "register_strangers", lambda batch: [None] * len(batch))
     monkeypatch.setattr(writer, "register_users", register)
+    monkeypatch.setattr(HashPool, "waiting", 3)
 
     async def sign_up() -> list[Any]:
         quiet: Any = _Quiet()
-        saving = SignUpWriter(quiet, quiet, count_coming=lambda: 3)
+        saving = SignUpWriter(quiet, quiet, HashPool(limit=1))
         ends = await asyncio.gather(
             *(saving.register(each) for each in (new("hana"), at_fault, new("yuna"))), return_exceptions=True
         )

@@ -17,8 +17,6 @@ import pytest
 from django.apps import apps
 from django.core.management import CommandError, call_command, get_commands, load_command_class
 
-import authsvc.identity
-import participant.identity
 from authsvc.accounts.passwords import normalize_password
 from authsvc.api.signup_requests import complaints
 from authsvc.models import User
@@ -28,6 +26,7 @@ from chatsvc.models import ChatUser
 from eventbus.messages import Incoming, decode_each
 from participant.new_users import NewUserHandler
 from participant.reconcile import ReconcileHandler
+from runtime import equality
 from runtime.logs import Format, formatter
 from runtime.untrusted import ARGUMENT_MAX, is_longer_than, refusal_of_arguments
 from signup_sync.front.forms import SignUpForm
@@ -49,9 +48,7 @@ def assert_cheap(ordinary: Callable[[], object], worst: dict[str, Callable[[], o
 @pytest.mark.parametrize(
     "function",
     [
-        authsvc.identity.normalize_user_id, authsvc.identity.user_id_key, authsvc.identity.normalize_email,
-        participant.identity.normalize_user_id, participant.identity.user_id_key, participant.identity.normalize_email,
-        normalize_password,
+        equality.normalize_user_id, equality.user_id_key, equality.normalize_email, normalize_password,
     ],
     ids=lambda function: f"{function.__module__}.{function.__name__}",
 )  # fmt: skip

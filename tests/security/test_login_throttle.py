@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs("redis"
 PASSWORD = "correct horse 9"
 ATTACKER, HOME, OFFICE = "192.0.2.66", "192.0.2.1", "192.0.2.2"
 LIMIT = 5
-WORDS = "Too many wrong passwords for this account came from your network. Try again in"
+WORDS = "There were too many wrong passwords for this account from your network. Try again in"
 
 
 @pytest.fixture(autouse=True)
@@ -188,4 +188,4 @@ def test_it_is_said_in_korean():
     for _ in range(LIMIT):
         log_in(ATTACKER)
     page = log_in(ATTACKER, **{"accept-language": "ko"}).content.decode()
-    assert "같은 네트워크에서 이 계정의 비밀번호를 너무 많이 틀렸습니다." in page
+    assert "같은 네트워크에서 이 계정의 비밀번호를 너무 여러 번 틀렸습니다." in page

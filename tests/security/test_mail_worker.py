@@ -92,9 +92,9 @@ def test_a_server_that_never_answers_costs_one_thread_and_a_bounded_queue_and_al
         assert time.monotonic() - began < 0.2
         assert threading.active_count() == threads + 1
         assert (taken.count(True), worker.waiting) == (20, 20)
-        eventually(lambda: "is tried again" in ours(caplog))
+        eventually(lambda: "will be retried" in ours(caplog))
         assert worker.waiting == 20
-    assert ours(caplog).count("a mail is not sent: 20 wait already") == 30
+    assert ours(caplog).count("a mail is dropped: 20 are waiting already") == 30
     with mail_server(port) as inbox:
         idle(worker)
     assert sorted(inbox.recipients) == sorted(f"{number}@example.org" for number in range(20))
@@ -106,7 +106,7 @@ def test_a_server_that_is_away_is_asked_by_one_mail_at_a_time(port: int, caplog:
     began = time.monotonic()
     for number in range(20):
         worker.send_later(mail_to(f"{number}@example.org"))
-    eventually(lambda: ours(caplog).count("is tried again") >= 5)
+    eventually(lambda: ours(caplog).count("will be retried") >= 5)
     assert time.monotonic() - began >= 0.4
     with mail_server(port) as inbox:
         idle(worker)
@@ -118,7 +118,7 @@ def test_a_mail_leaves_soon_after_the_return_of_its_server_however_often_it_was_
 ):
     worker = new_worker(max_pause=3600, max_pause_away=0.1)
     worker.send_later(mail_to())
-    eventually(lambda: "(try 10)" in ours(caplog), 5)
+    eventually(lambda: "(attempt 10)" in ours(caplog), 5)
     with mail_server(port) as inbox:
         eventually(lambda: inbox.mails, 5)
 
@@ -131,7 +131,7 @@ def test_a_mail_is_tried_again_after_a_passing_refusal_and_not_after_a_final_one
         worker.send_later(mail_to())
         idle(worker)
     assert inbox.recipients == [MINA]
-    assert ours(caplog).count("is tried again") == 2
+    assert ours(caplog).count("will be retried") == 2
     with mail_server(port, refusals=["550 nobody here"]) as inbox:
         worker.send_later(mail_to())
         worker.send_later(mail_to("other@example.org"))
@@ -145,7 +145,7 @@ def test_a_mail_is_dropped_after_its_time_with_a_line_that_names_nobody(port: in
     with caplog.at_level(logging.DEBUG):
         worker.send_later(mail_to())
         idle(worker)
-    assert "a mail could not be sent (try 1) and is tried again" in ours(caplog)
+    assert "a mail could not be sent (attempt 1) and will be retried" in ours(caplog)
     assert "and is dropped: ConnectionRefusedError" in ours(caplog)
     assert "mina" not in ours(caplog)
     assert "secret" not in ours(caplog)
@@ -183,7 +183,7 @@ def test_the_end_of_a_process_waits_for_what_can_leave_and_no_longer(port: int, 
         worker.drain(0.1)
         worker.drain(30)
         assert time.monotonic() - began < 1
-    assert "the process ends, and 2 mails were not sent" in ours(caplog)
+    assert "the process stops: 2 mails were not sent" in ours(caplog)
     idle(worker)
 
 

@@ -18,18 +18,12 @@ from django.utils.translation import override
 from authsvc.accounts.forms import LoginForm
 from authsvc.api.problems import Problem
 from authsvc.api.signup_requests import read_signup
-from authsvc.identity import (
-    normalize_email,
-    normalize_user_id,
-    validate_address,
-    validate_not_reserved,
-    validate_user_id,
-    validate_user_name,
-)
+from authsvc.identity import validate_address, validate_not_reserved, validate_user_id, validate_user_name
 from authsvc.lookalikes import looks_reserved
 from authsvc.models import SignUp, User
 from authsvc.signups.registration import NewSignUp, register_users
 from chatsvc.models import ChatUser
+from runtime.equality import normalize_email, normalize_user_id
 from tests.client import filled_form, request
 from tests.conftest import Person, new_person
 from tests.e2e.test_api import ALL_GREEN, log_in, post, settled, statuses
@@ -137,7 +131,7 @@ def test_marks_stand_on_letters_few_and_different_ones(user_id: str):
 
 def test_digits_are_of_one_script():
     validate_user_id("नमिता९९")
-    with pytest.raises(ValidationError, match="digits of one script"):
+    with pytest.raises(ValidationError, match="digits of only one script"):
         validate_user_id("नमिता9९")
 
 
@@ -286,7 +280,7 @@ def test_an_administrator_may_type_a_long_user_id_in_decomposed_hangul(path: str
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("userId", "аdmin", "letters of one script"),
+        ("userId", "аdmin", "letters of only one script"),
         ("userId", "r00t", "is reserved"),
         ("userId", "a\u3164b", "invisible"),
         ("userName", "mi\u200bna", "invisible"),

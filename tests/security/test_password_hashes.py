@@ -15,7 +15,7 @@ from django.test import Client
 from django.utils import timezone
 
 from authsvc.api.application import SignUpApi
-from authsvc.management.commands.relay_signups import Relay
+from authsvc.management.commands.relay_signups import OutboxRelay
 from authsvc.models import SignUp, User
 from authsvc.operations.timeline import story_of
 from authsvc.signups.events import NEW_USER_REQUESTED
@@ -87,7 +87,7 @@ def test_it_finds_expired_ones_in_an_index_of_the_few_that_keep_a_hash():
 
 def test_the_relay_erases(settings):
     sign_up("old", age=settings.TICKET_MAX_AGE + 1)
-    relay = Relay.__new__(Relay)
+    relay = OutboxRelay.__new__(OutboxRelay)
     relay._erase_from = 0.0
     relay.erase_expired()
     assert verifying(OLD) == set()

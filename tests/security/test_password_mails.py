@@ -104,7 +104,7 @@ def test_a_link_works_once(user: User):
     set_password(path, "a third w0rd of it")
     user.refresh_from_db()
     assert user.check_password(NEW)
-    assert "This link does not work any more" in Client().get(path, follow=True).content.decode()
+    assert "This link no longer works" in Client().get(path, follow=True).content.decode()
 
 
 @pytest.mark.parametrize(("minutes", "works"), [(59, True), (61, False)])
@@ -145,11 +145,11 @@ def test_a_mail_speaks_the_language_of_who_asked(user: User):
     change(user, **KOREAN)
     ask()
     reset, told, english = mails()
-    assert (reset.subject, told.subject) == ("Signup Sync 새 비밀번호", "Signup Sync 비밀번호가 변경되었습니다")
+    assert (reset.subject, told.subject) == ("Signup Sync 비밀번호 재설정", "Signup Sync 비밀번호가 변경되었습니다")
     assert "링크는 한 시간 동안 한 번만 쓸 수 있습니다." in reset.body
-    assert "지금 새 비밀번호를 정하세요." in told.body
-    assert english.subject == "A new password for Signup Sync"
-    assert "The link works once, for an hour." in english.body
+    assert "지금 새 비밀번호를 설정하세요." in told.body
+    assert english.subject == "Reset your Signup Sync password"
+    assert "The link works once and expires in an hour." in english.body
 
 
 # --- Who is told of a new password ------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_the_owner_is_told_of_a_new_password_and_what_to_do_and_other_sessions_e
     assert elsewhere.get("/account/").status_code == 200
     replace(user)
     [sent] = mails()
-    assert (sent.to, sent.subject) == ([FIELDS["email"]], "Your password for Signup Sync was changed")
+    assert (sent.to, sent.subject) == ([FIELDS["email"]], "Your Signup Sync password was changed")
     assert link_in(sent) == f"{PUBLIC_URL}/password/"
     assert re.search(r"was changed at \d{4}-\d\d-\d\d \d\d:\d\d \w+\.", sent.body)
     assert elsewhere.get("/account/").status_code == 302

@@ -139,7 +139,7 @@ def test_it_is_on_only_after_a_correct_code(user: User, caplog: pytest.LogCaptur
     assert devices.second_factor_of(user) is None
     assert give_password(Client())["Location"] == "/account/", "a setup that is not finished asks for nothing"
     let_time_pass()
-    assert "This is not your password" in confirm(client, "setup", code_of(user), password="wrong").content.decode()
+    assert "This password is wrong" in confirm(client, "setup", code_of(user), password="wrong").content.decode()
     assert devices.second_factor_of(user) is None
     page = confirm(client, "setup", code_of(user))
     codes = re.findall(r"<code>([a-z2-7-]+)</code>", page.content.decode())
@@ -211,7 +211,7 @@ def test_new_recovery_codes_replace_the_old_ones_and_the_page_counts_those_that_
     assert give_code(again, codes[1]).status_code == 200
     let_time_pass(StaticDevice)
     assert give_code(again, new[1]).status_code == 302
-    used, renewed = "A recovery code of your account was used", "New recovery codes were made"
+    used, renewed = "One of your account's recovery codes was used", "New recovery codes were created"
     assert [words.startswith(each) for words, each in zip(sent(), (used, renewed, used), strict=True)] == [True] * 3
 
 
@@ -241,7 +241,7 @@ def test_a_code_of_the_app_works_once(user: User, codes: list[str]):
     verified(user, code)
     replayed = Client()
     give_password(replayed)
-    assert "used before" in give_code(replayed, code).content.decode()
+    assert "already used" in give_code(replayed, code).content.decode()
     assert not is_logged_in(replayed)
 
 
@@ -290,7 +290,7 @@ def test_wrong_codes_make_the_next_one_wait_but_never_for_long(
     assert set(waits[9:]) == {512}
     assert events(caplog) == [("two_factor_failed", "wrong code")] * 15
     assert give_code(client, code_of(user)).status_code == 302
-    assert sent() == ["Somebody who knows your password has entered several wrong codes for your account."]
+    assert sent() == ["Someone who knows your password entered several wrong codes for your account."]
 
 
 def test_a_lost_phone_is_no_reason_to_wait_recovery_codes_have_their_own_count(user: User, codes: list[str]):
@@ -471,7 +471,7 @@ def test_where_it_is_required_staff_are_led_to_set_it_up_and_then_to_where_they_
             assert client.get(url).status_code in (302, 403), url
     page = client.get("/admin/authsvc/user/", follow=True)
     assert page.redirect_chain[-1][0] == f"{PAGES}?next=%2Fadmin%2Fauthsvc%2Fuser%2F"
-    assert "The administration asks every member of staff" in page.content.decode()
+    assert "Staff need two-factor authentication" in page.content.decode()
     setup = client.post(page.redirect_chain[-1][0])["Location"]
     done = client.post(setup, {"password": PASSWORD, "code": code_of(user)}).content.decode()
     assert 'href="/admin/authsvc/user/"' in done
@@ -482,7 +482,7 @@ def test_where_it_is_required_only_staff_need_it(settings):
     settings.ADMIN_TWO_FACTOR = "required"
     client = Client()
     client.force_login(User.objects.create_user("somebody", "somebody@example.org", PASSWORD))
-    assert "asks every member of staff" not in client.get(PAGES).content.decode()
+    assert "Staff need two-factor authentication" not in client.get(PAGES).content.decode()
     assert is_logged_in(client)
     assert client.get("/admin/login/?next=/admin/").status_code == 200
 
@@ -592,4 +592,4 @@ def test_every_page_is_korean_for_a_korean_browser(user: User):
     texts = {text for page in pages for text in Texts(page.content.decode()).found}
     patterns = our_english()
     assert [text for text in texts if any(english.search(text) for english in patterns)] == []
-    assert sent() == ["회원님 계정의 2단계 인증을 켰습니다."]
+    assert sent() == ["회원님 계정의 2단계 인증이 켜졌습니다."]

@@ -71,7 +71,7 @@ def look(page: Page, name: str) -> None:
 def turn_on(page: Page, person: Person) -> tuple[str, list[str]]:
     """The secret and the recovery codes of somebody who is logged in."""
     page.goto("/account/two-factor/")
-    page.get_by_role("button", name="Set it up").click()
+    page.get_by_role("button", name="Set up").click()
     secret = page.locator("#secret").inner_text()
     confirm(page, person, code_of(secret))
     expect(page.locator("h1")).to_have_text("Your recovery codes")
@@ -88,7 +88,7 @@ def test_an_administrator_turns_it_on_and_logs_in_with_codes(
     page.wait_for_url("**/account/")
     page.get_by_role("link", name="Two-factor authentication").click()
     look(page, "off")
-    page.get_by_role("button", name="Set it up").click()
+    page.get_by_role("button", name="Set up").click()
     secret = page.locator("#secret").inner_text()
     picture = page.get_by_role("img", name="QR code of the secret below")
     assert picture.evaluate("image => image.complete && image.naturalWidth > 100")
@@ -100,7 +100,7 @@ def test_an_administrator_turns_it_on_and_logs_in_with_codes(
     page.get_by_role("button", name="Copy").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()") == "\n".join(codes)
-    page.get_by_role("link", name="I have kept the codes").click()
+    page.get_by_role("link", name="I have saved the codes").click()
     expect(page.locator(".facts")).to_contain_text("10")
     look(page, "on")
     log_out(page)
@@ -119,7 +119,7 @@ def test_an_administrator_turns_it_on_and_logs_in_with_codes(
     expect(page.get_by_role("heading", name="Administration")).to_be_visible()
     page.screenshot(path=ARTIFACTS / "two-factor-administration.png")
     page.get_by_role("link", name="Two-factor").click()
-    expect(page.get_by_role("link", name="Make new recovery codes")).to_be_visible()
+    expect(page.get_by_role("link", name="Create new recovery codes")).to_be_visible()
     log_out(page)
 
     # Without the phone: each recovery code once.
@@ -129,7 +129,7 @@ def test_an_administrator_turns_it_on_and_logs_in_with_codes(
     log_out(page)
     give_password_at(page, administrator)
     give_code(page, codes[0])
-    expect(page.locator(".error-summary")).to_contain_text("used before")
+    expect(page.locator(".error-summary")).to_contain_text("already used")
     stack.manage("reset_two_factor", administrator.user_id)
     give_password_at(page, administrator)
     page.wait_for_url("**/account/")

@@ -1,7 +1,5 @@
 """What a superuser sees of the second factor of others, and does for those who lost it."""
 
-from typing import TYPE_CHECKING, Any
-
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -12,12 +10,8 @@ from django.utils.translation import gettext_lazy, ngettext
 from authsvc.accounts.two_factor import devices
 from authsvc.accounts.two_factor.notices import reset
 from authsvc.models import User
+from runtime.admin_toolkit.model_admin import ModelAdmin
 from runtime.security_log import address_of
-
-if TYPE_CHECKING:
-    ModelAdmin = admin.ModelAdmin[Any]
-else:
-    ModelAdmin = admin.ModelAdmin
 
 
 class ResetsTwoFactor(ModelAdmin):

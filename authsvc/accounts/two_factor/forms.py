@@ -23,12 +23,12 @@ class CodeForm(LimitedForm, forms.Form):
 
     attempt = "login"
     event_of_failure = "two_factor_failed"
-    too_many = _("Too many tries to log in came from your network just now. {again}")
+    too_many = _("There were too many login attempts from your network just now. {again}")
 
     code = forms.CharField(
         label=_("Code"),
         max_length=40,
-        help_text=_("The 6 digits that your authenticator app shows, or a recovery code."),
+        help_text=_("The 6-digit code from your authenticator app, or a recovery code."),
         widget=forms.TextInput(attrs={**_CODE, "autofocus": True}),
     )
 
@@ -60,7 +60,7 @@ class CodeForm(LimitedForm, forms.Form):
         self.log(self.event_of_failure, detail="wrong code")
         if answer.failures == TOLD_AT:
             send_notice("two_factor_failed", self.user)
-        self.add_error("code", _("This code is wrong, too old, or was used before. Enter the one that is shown now."))
+        self.add_error("code", _("This code is wrong, expired or already used. Enter the current one."))
 
 
 class ConfirmationForm(CodeForm):
@@ -81,7 +81,7 @@ class ConfirmationForm(CodeForm):
     def _check(self) -> None:
         # First, so that a wrong password uses up no code.
         if not self.is_password_of(self.user, self.cleaned_data["password"]):
-            self.add_error("password", _("This is not your password."))
+            self.add_error("password", _("This password is wrong."))
             return
         super()._check()
 
@@ -91,5 +91,5 @@ class SetupForm(ConfirmationForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["code"].help_text = _("The 6 digits that the app shows now.")
+        self.fields["code"].help_text = _("The 6-digit code that the app shows now.")
         self.fields["code"].widget.attrs["inputmode"] = "numeric"

@@ -18,9 +18,9 @@ _WORDS: Final[dict[SecurityEvent, Any]] = {
     "two_factor_enabled": _("Two-factor authentication was turned on for your account."),
     "two_factor_disabled": _("Two-factor authentication was turned off for your account."),
     "two_factor_reset": _("An administrator turned off two-factor authentication for your account."),
-    "two_factor_failed": _("Somebody who knows your password has entered several wrong codes for your account."),
-    "recovery_codes_renewed": _("New recovery codes were made for your account. The old ones no longer work."),
-    "recovery_code_used": _("A recovery code of your account was used. It does not work again."),
+    "two_factor_failed": _("Someone who knows your password entered several wrong codes for your account."),
+    "recovery_codes_renewed": _("New recovery codes were created for your account. The old ones no longer work."),
+    "recovery_code_used": _("One of your account's recovery codes was used. It can't be used again."),
 }
 
 

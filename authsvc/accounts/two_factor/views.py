@@ -127,7 +127,7 @@ class RecoveryCodesView(_ConfirmedView):
     """Replaces the recovery codes."""
 
     template_name = "authsvc/two_factor_new_codes.html"
-    title = gettext_lazy("Make new recovery codes")
+    title = gettext_lazy("Create new recovery codes")
 
     def form_valid(self, form: ConfirmationForm) -> HttpResponse:
         codes = devices.new_recovery_codes(self.user)
@@ -144,5 +144,5 @@ class TurnOffView(_ConfirmedView):
     def form_valid(self, form: ConfirmationForm) -> HttpResponse:
         devices.turn_off(self.user)
         self.record("two_factor_disabled")
-        messages.success(self.request, _("Two-factor authentication is turned off."))
+        messages.success(self.request, _("Two-factor authentication has been turned off."))
         return self.redirect("two_factor")

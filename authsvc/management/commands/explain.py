@@ -11,11 +11,12 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from authsvc.identity import user_id_key
 from authsvc.models import SignUp, UnconfirmedSignUp, User
 from authsvc.operations.timeline import Story, story_of
+from runtime.equality import user_id_key
 from runtime.mail_addresses import shown_address
 from runtime.terminal import printable, table, titled
+from runtime.times import to_the_millisecond
 
 HEAD: Final = ("TIME", "AFTER", "WHAT", "WHERE", "DETAIL")
 # Stories that are told of one user ID unless --limit says otherwise.
@@ -39,8 +40,9 @@ class Command(BaseCommand):
         waiting = list(unconfirmed(which))
         for row in waiting:
             self.stdout.write(
-                f"Sign-up {row.id} of {printable(row.user_id)} waits since {moment(row.created_at)} until its address "
-                f"is confirmed. Nothing is published before; it is deleted after {settings.SIGNUP_CONFIRM_HOURS} hours."
+                f"Sign-up {row.id} of {printable(row.user_id)} waits since {shown_time(row.created_at)} until its "
+                "address is confirmed. Nothing is published before; it is deleted after "
+                f"{settings.SIGNUP_CONFIRM_HOURS} hours."
             )
         try:
             signups = chosen(which)
@@ -59,7 +61,7 @@ class Command(BaseCommand):
         if more := len(signups) - len(told):
             self.stdout.write("")
             self.stdout.write(f"{more} older ones of {printable(which)}; --limit {len(signups)} tells all:")
-            for line in table([(moment(each.created_at), str(each.id)) for each in signups[limit:]]):
+            for line in table([(shown_time(each.created_at), str(each.id)) for each in signups[limit:]]):
                 self.stdout.write(line)
 
 
@@ -85,8 +87,8 @@ def chosen(which: str) -> list[SignUp]:
     kept = f"Complete ones are deleted after {settings.SIGNUP_RETENTION} days."
     if user := User.objects.filter(user_id_key=user_id_key(which)).first():
         raise CommandError(
-            f"Auth has the user {printable(user.user_id)}, who joined at {moment(user.date_joined)}, but no sign-up of "
-            f"that user ID: an administrator made the user, or the sign-up was purged. {kept}"
+            f"Auth has the user {printable(user.user_id)}, who joined at {shown_time(user.date_joined)}, but no "
+            f"sign-up of that user ID: an administrator made the user, or the sign-up was purged. {kept}"
         )
     raise CommandError(f"There is no sign-up with the ID or user ID {printable(which)}. {kept}")
 
@@ -110,7 +112,7 @@ def as_text(story: Story) -> Iterator[str]:
     yield from table(
         [
             HEAD,
-            *((moment(step.at), after, step.what, step.place, step.detail) for after, step in story.rows),
+            *((shown_time(step.at), after, step.what, step.place, step.detail) for after, step in story.rows),
         ]
     )
 
@@ -120,7 +122,6 @@ def light_texts(signup: SignUp) -> Iterator[str]:
         yield f"{service} {light.status}" + (f" ({light.reason})" if light.reason else "")
 
 
-def moment(at: datetime) -> str:
+def shown_time(at: datetime) -> str:
     """To the millisecond, in TIME_ZONE, which is named."""
-    local = timezone.localtime(at)
-    return f"{local:%Y-%m-%d %H:%M:%S}.{local.microsecond // 1000:03} {local:%Z}"
+    return f"{to_the_millisecond(at)} {timezone.localtime(at):%Z}"

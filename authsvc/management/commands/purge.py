@@ -32,7 +32,7 @@ from eventbus.deadletters.letters import purge_dead_letters
 from eventbus.models import DeadLetter
 from livesettings.following import look_once
 from runtime.errors import TransientError, is_transient
-from runtime.processes.roles import START_CHECKS, Role, check_database, running_role
+from runtime.processes.roles import START_CHECKS, RunningRole, check_database, running_role
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class Command(BaseCommand):
         except TransientError as error:
             raise CommandError(str(error)) from error
 
-    def _purge_again_and_again(self, role: Role, every: float, **options: Any) -> None:
+    def _purge_again_and_again(self, role: RunningRole, every: float, **options: Any) -> None:
         def goes_on() -> bool:
             role.beat()
             return not role.stop.is_set()

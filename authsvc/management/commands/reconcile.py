@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, get_args
 
 import msgspec
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from tqdm import tqdm
 
-from authsvc.lights import AUTH
+from authsvc.lights import participants
 from authsvc.models import User
 from authsvc.reconcile.events import RECONCILE_ANSWERED, RECONCILE_REQUESTED, Finding, Kind
 from authsvc.reconcile.reconciliation import QUESTION_MAX, Reconciliation, Verification
@@ -100,11 +99,6 @@ class Command(BaseCommand):
                 "what was healed stays healed."
             ) from error
         return reconciliation
-
-
-def participants() -> list[str]:
-    """All services but auth."""
-    return [service for service in settings.SIGNUP_SERVICES if service != AUTH]
 
 
 def seconds(text: str) -> float:

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
-from django.conf import settings
 from django.core.management.base import BaseCommand
 from django.db import close_old_connections
 
-from authsvc.lights import AUTH
+from authsvc.lights import AUTH, participants
 from authsvc.metrics import INCOMPLETE, RELAYED, UNCONFIRMED
 from authsvc.operations.traffic_history import RollUp
 from authsvc.signups.confirmation import delete_expired
@@ -59,7 +58,7 @@ class Command(BaseCommand):
         with running_role("relay") as role:
             if not role.wait_for("its database", partial(check_database, "authsvc")):
                 return
-            relay = Relay()
+            relay = OutboxRelay()
             follower = Follower()
             follower.start()
             attendance.start()
@@ -77,7 +76,7 @@ class Command(BaseCommand):
             relay.close()
 
 
-class Relay:
+class OutboxRelay:
     """Publishes what is due, RELAY_RATE events a second, and a tenth of it while somebody is merely behind: to ask
     again what lies unread would bury who is to read it (docs/adr/0002)."""
 
@@ -168,9 +167,8 @@ class Relay:
         return max(1, int(rate * SHARE_WHEN_BEHIND)) if is_behind else rate
 
     def _unread(self) -> int:
-        participants = [service for service in settings.SIGNUP_SERVICES if service != AUTH]
         unread = {AUTH: self._lag.lag(NEW_USER_ANSWERED, AUTH)}
-        unread |= {participant: self._lag.lag(NEW_USER_REQUESTED, participant) for participant in participants}
+        unread |= {participant: self._lag.lag(NEW_USER_REQUESTED, participant) for participant in participants()}
         self._sampler.sample(unread)
         return max(unread.values())
 

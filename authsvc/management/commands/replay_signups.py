@@ -5,18 +5,17 @@ import sys
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import QuerySet
 from tqdm import tqdm
 
-from authsvc.identity import user_id_key
-from authsvc.lights import AUTH
+from authsvc.lights import participants
 from authsvc.models import SignUp
 from authsvc.signups.replay import ReplayCounts, replay
 from eventbus.producer import EventProducer
+from runtime.equality import user_id_key
 from runtime.security_log import log_security_event, operator
-from runtime.terminal import moment
+from runtime.times import time_argument
 
 
 class Command(BaseCommand):
@@ -30,13 +29,14 @@ class Command(BaseCommand):
         chosen = parser.add_argument_group("which sign-ups", "choose at least one; together they narrow the choice")
         chosen.add_argument("--id", action="append", type=UUID, default=[], metavar="SIGNUP_ID", dest="signup_ids")
         chosen.add_argument("--user-id", action="append", default=[], metavar="USER_ID", dest="user_ids")
-        chosen.add_argument("--since", type=moment, metavar="TIME", help="begun at this ISO date or time, or later")
-        chosen.add_argument("--until", type=moment, metavar="TIME", help="begun before this ISO date or time")
+        chosen.add_argument(
+            "--since", type=time_argument, metavar="TIME", help="begun at this ISO date or time, or later"
+        )
+        chosen.add_argument("--until", type=time_argument, metavar="TIME", help="begun before this ISO date or time")
         chosen.add_argument("--pending", action="store_true", help="with a light that is still orange")
         chosen.add_argument("--stalled", action="store_true", help="with all tries used up")
         chosen.add_argument("--all", action="store_true", help="every one")
-        participants = [service for service in settings.SIGNUP_SERVICES if service != AUTH]
-        parser.add_argument("--service", choices=participants, help="ask this service alone")
+        parser.add_argument("--service", choices=participants(), help="ask this service alone")
         parser.add_argument("--dry-run", action="store_true", help="count what would be sent, and send nothing")
 
     def handle(self, **options: Any) -> None:

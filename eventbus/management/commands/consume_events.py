@@ -16,7 +16,7 @@ from eventbus.subscriptions import subscriptions_of
 from eventbus.topics import TopicError, ensure_topics
 from runtime.processes.health import Heartbeat
 from runtime.processes.instances import CONSUMER
-from runtime.processes.roles import START_CHECKS, Role, check_database, running_role
+from runtime.processes.roles import START_CHECKS, RunningRole, check_database, running_role
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Command(BaseCommand):
                 consume(subscriptions, role)
 
 
-def consume(subscriptions: Sequence[Subscription], role: Role) -> None:
+def consume(subscriptions: Sequence[Subscription], role: RunningRole) -> None:
     """Run a consumer for each subscription until the role stops. If one fails, stop the others and raise its error."""
     hearts = role.heartbeat.parts(len(subscriptions))
     with ThreadPoolExecutor(len(subscriptions), thread_name_prefix="consumer") as threads:
@@ -61,7 +61,7 @@ def consume(subscriptions: Sequence[Subscription], role: Role) -> None:
         run.result()
 
 
-def _run(subscription: Subscription, heartbeat: Heartbeat, role: Role) -> None:
+def _run(subscription: Subscription, heartbeat: Heartbeat, role: RunningRole) -> None:
     logger.info("consuming %s as group %s", subscription.topic, subscription.group)
     try:
         BatchConsumer(subscription, heartbeat=heartbeat).run(role.stop)

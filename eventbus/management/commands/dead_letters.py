@@ -8,12 +8,13 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import Count, QuerySet
 
-from eventbus.deadletters.letters import NUMBER_MAX, Outcome, discard, replay
+from eventbus.deadletters.letters import NUMBER_MAX, LetterResult, discard, replay
 from eventbus.errors import DeliveryError
 from eventbus.models import DeadLetter
 from eventbus.producer import EventProducer
 from runtime.security_log import operator
-from runtime.terminal import moment, printable, table, titled, to_the_second
+from runtime.terminal import printable, table, titled
+from runtime.times import time_argument, to_the_second
 
 HEAD: Final = ("ID", "PUT ASIDE", "STATE", "GROUP", "MESSAGE", "KEY", "ERROR")
 
@@ -99,7 +100,7 @@ class Command(BaseCommand):
         finally:
             producer.close(timeout=5)
 
-    def _report(self, outcomes: Iterator[Outcome], verb: str, asked: int) -> None:
+    def _report(self, outcomes: Iterator[LetterResult], verb: str, asked: int) -> None:
         """Print the outcomes. Raises CommandError if a letter was refused or Kafka is away."""
         done = refused = 0
         failure = ""
@@ -128,7 +129,7 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--group", help="only letters of this consumer group")
     parser.add_argument("--error", metavar="TEXT", help="only letters whose error type contains TEXT, ignoring case")
     parser.add_argument(
-        "--since", type=moment, metavar="TIME", help="only letters put aside at this ISO date or time, or later"
+        "--since", type=time_argument, metavar="TIME", help="only letters put aside at this ISO date or time, or later"
     )
 
 

@@ -15,7 +15,7 @@ from django.core.management.base import CommandError
 from eventbus.embedded import EmbeddedBroker
 from eventbus.management.commands.consume_events import consume
 from eventbus.messages import HandledBatch, Incoming, Subscription
-from runtime.processes.roles import Role
+from runtime.processes.roles import RunningRole
 from tests.broker import RecordingHandler, new_topic, put
 from tests.servers.process import LOOPBACK, ROOT, Process, free_port, http_status
 from tests.waiting import eventually
@@ -85,7 +85,7 @@ def test_of_several_consumers_one_that_ends_by_an_error_ends_the_others_and_the_
         raise SystemExit("a bug that no batch is to blame for")
 
     put(bad, b"1")
-    role = Role("several")
+    role = RunningRole("several")
     with pytest.raises(SystemExit, match="no batch is to blame for"):
         consume((Subscription("good", good, RecordingHandler()), Subscription("bad", bad, fail)), role)
     assert role.stop.is_set()
@@ -94,7 +94,7 @@ def test_of_several_consumers_one_that_ends_by_an_error_ends_the_others_and_the_
 def test_each_of_several_consumers_reads_its_topic(embedded):
     topics = [new_topic() for _ in range(2)]
     handlers = [RecordingHandler() for _ in topics]
-    role = Role("several")
+    role = RunningRole("several")
     subscriptions = [Subscription(topic, topic, handler) for topic, handler in zip(topics, handlers, strict=True)]
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(consume, subscriptions, role)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from participant.comparison import Comparison, compare, vacating
 from participant.events import UserRecord
-from participant.identity import user_id_key
+from runtime.equality import user_id_key
 
 
 @dataclass(frozen=True)

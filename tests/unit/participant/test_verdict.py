@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from participant.events import NewUser
-from participant.identity import normalize_email, user_id_key
 from participant.verdict import Kept, Verdict, decide
+from runtime.equality import normalize_email, user_id_key
 from tests.unit.participant.requests import request
 
 

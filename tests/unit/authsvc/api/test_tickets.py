@@ -12,7 +12,7 @@ from authsvc.accounts import last_signup
 from authsvc.api import tickets
 from signup_sync.front import tickets as front
 
-SIGNUP = uuid4()
+SIGNUP = UUID("5c0e1f4e-8a63-4a0c-9d6e-3f2b7a1d9c05")
 After = Callable[[float], None]
 
 

@@ -18,7 +18,7 @@ from django.db import OperationalError
 from runtime.errors import TransientError
 from runtime.processes import health, roles
 from runtime.processes.health import Heartbeat
-from runtime.processes.roles import COLLECT_AFTER, Role, StuckLooks, check_database, collect_rarely, running_role
+from runtime.processes.roles import COLLECT_AFTER, RunningRole, StuckLooks, check_database, collect_rarely, running_role
 from tests.servers.process import LOOPBACK, Process, free_port, http_status
 from tests.waiting import PATIENCE
 
@@ -117,10 +117,10 @@ def test_a_port_in_use_is_said_in_a_line(settings):
 
 
 @pytest.fixture
-def role(monkeypatch) -> Role:
+def role(monkeypatch) -> RunningRole:
     monkeypatch.setattr(roles, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(roles, "LONGEST_PAUSE", 0.01)
-    return Role("reader")
+    return RunningRole("reader")
 
 
 def test_it_waits_until_what_it_needs_is_there_and_says_so_in_words(role, caplog):

@@ -11,7 +11,7 @@ from pytest_django.fixtures import Settings
 
 from signup_sync.front import relay_pool, stream_relay, tickets
 from signup_sync.front.gateway import NewUser
-from signup_sync.front.relay_pool import Relays, relays
+from signup_sync.front.relay_pool import RelayPool, relays
 from signup_sync.front.sockets import websocket_application
 from tests.servers import ValkeyServer
 from tests.unit.signup_sync.front.auth_server import AuthServer
@@ -70,9 +70,9 @@ def client() -> AsyncClient:
 
 
 @pytest.fixture
-async def other_process(front: None) -> AsyncIterator[Relays]:
+async def other_process(front: None) -> AsyncIterator[RelayPool]:
     """The relays of another web process: they share nothing with `relays()` but Redis and auth."""
-    other = Relays()
+    other = RelayPool()
     yield other
     await other.close()
 

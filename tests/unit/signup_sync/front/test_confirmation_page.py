@@ -181,14 +181,14 @@ async def test_an_old_link_says_that_it_has_expired_without_asking_auth(
 async def test_a_forged_link_is_not_complete(client: AsyncClient, auth: AuthServer, method: str) -> None:
     for token in ("x", "x:y", tickets.bearer_ticket(tickets.new_signup_id()), "x" * 1000):
         answer = await getattr(client, method)(path_of(token))
-        assert (answer.status_code, "This link is not complete" in answer.content.decode()) == (404, True)
+        assert (answer.status_code, "This link is incomplete" in answer.content.decode()) == (404, True)
     assert (auth.reads, auth.confirmed) == (0, [])
 
 
 @pytest.mark.parametrize(
     ("status", "kind", "said", "words"),
     [
-        (409, LINK_USED, 410, "Your address is confirmed already"),
+        (409, LINK_USED, 410, "Your address is already confirmed"),
         (410, LINK_EXPIRED, 410, "This link has expired"),
         (503, "about:blank", 503, "We cannot confirm your address right now"),
     ],
@@ -236,7 +236,7 @@ async def test_whoever_tried_too_many_passwords_is_told_how_long_to_wait(
     auth.problems.append(problem(429, kind=LIMIT_OF_PASSWORDS, retry_after="540"))
     answer = await client.post(path_of(token_for(signup_id)), {"userPw": "not the passw0rd"})
     assert (answer.status_code, answer["Retry-After"]) == (429, "540")
-    assert "Too many passwords were tried for this sign-up. Try again in 9 minutes." in answer.content.decode()
+    assert "There were too many password attempts for this sign-up. Try again in 9 minutes." in answer.content.decode()
 
 
 async def test_a_used_link_leads_to_the_login(
@@ -245,7 +245,7 @@ async def test_a_used_link_leads_to_the_login(
     await relays().sign_up(signup_id, user)
     await auth.confirm(str(signup_id))
     answer = await client.get(path_of(token_for(signup_id)))
-    assert (answer.status_code, "Your address is confirmed already" in answer.content.decode()) == (410, True)
+    assert (answer.status_code, "Your address is already confirmed" in answer.content.decode()) == (410, True)
 
 
 async def test_a_page_that_is_too_old_says_what_to_do_with_the_mail(client: AsyncClient, settings: Settings) -> None:

@@ -83,7 +83,7 @@ def test_the_gateways_words_go_on_the_fields_that_it_names() -> None:
         (GatewayError(429, "", retry_after=1), "Try again in 1 second."),
         (GatewayError(502, ""), "Try again in a moment."),
         (GatewayError(503, "", retry_after=0), "Try again in a moment."),
-        (GatewayError(400, ""), "Load this page again"),
+        (GatewayError(400, ""), "Reload this page"),
         (GatewayError(409, ""), "open the sign-up page again"),
     ],
 )

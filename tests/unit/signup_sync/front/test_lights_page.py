@@ -42,7 +42,7 @@ def reload_of(response: HttpResponse) -> str | None:
 
 async def test_pending_lights_load_themselves_again(client: AsyncClient, auth: AuthServer) -> None:
     response = await status_page(client, auth)
-    waiting = ("PENDING", "Waiting for its answer")
+    waiting = ("PENDING", "Waiting for an answer")
     assert lights_of(response) == {"auth": ("SUCCESS", "Ready"), "chat": waiting, "customer": waiting}
     assert reload_of(response) == "2"
     assert "Creating your account" in response.content.decode()
@@ -57,7 +57,7 @@ async def test_without_a_script_a_delay_is_said_and_the_page_loads_itself_less_o
     later = time.time() + passed
     monkeypatch.setattr(time, "time", lambda: later)
     response = await client.get(path)
-    assert "This takes longer than usual" in response.content.decode()
+    assert "This is taking longer than usual" in response.content.decode()
     assert 'data-outcome="delayed"' in response.content.decode()
     assert re.search(r'data-action="login" href="/login/">', response.content.decode())
     assert reload_of(response) == "10"
@@ -72,7 +72,7 @@ async def test_without_a_script_a_stalled_signup_is_said(client: AsyncClient, au
     (signup,) = auth.signups.values()
     signup.is_stalled = True
     response = await client.get(path)
-    assert "A service does not answer" in response.content.decode()
+    assert "A service is not responding" in response.content.decode()
     assert 'data-outcome="stalled"' in response.content.decode()
     assert re.search(r'data-action="login" href="/login/">', response.content.decode())
     assert reload_of(response) == "10"
@@ -83,7 +83,7 @@ async def test_each_light_says_how_long_it_took(client: AsyncClient, auth: AuthS
     (signup,) = auth.signups.values()
     signup.took = {"auth": 3, "chat": 1260}
     assert re.findall(r'class="light-took">([^<]*)<', (await client.get(path)).content.decode()) == [
-        "at once",
+        "instantly",
         "1.3 s",
         "",
     ]
@@ -93,7 +93,7 @@ async def test_each_light_says_how_long_it_took(client: AsyncClient, auth: AuthS
     ("milliseconds", "said"),
     [
         (None, ""),
-        (0, "at once"),
+        (0, "instantly"),
         (400, "0.4 s"),
         (99_900, "100 s"),
         (130_000, "2.2 min"),
@@ -122,10 +122,10 @@ async def test_all_green_goes_on_to_the_login_page(client: AsyncClient, auth: Au
 
 async def test_a_red_participant_is_named_and_the_way_on_offered(client: AsyncClient, auth: AuthServer) -> None:
     response = await status_page(client, auth, chat="FAIL duplicate: email", customer="SUCCESS")
-    assert lights_of(response)["chat"] == ("FAIL", "Already knew this email address")
+    assert lights_of(response)["chat"] == ("FAIL", "Already had this email address")
     assert reload_of(response) is None
     page = response.content.decode()
-    assert "Chat already knew this user" in page
+    assert "Chat already had this user" in page
     assert re.search(r'data-action="login" href="/login/">', page)
 
 
@@ -150,7 +150,7 @@ async def test_the_lights_without_a_gateway_say_so_and_try_again(client: AsyncCl
     settings.GATEWAY_URL = f"http://{HOST}:{free_port()}"
     ticket = await open_form(client)
     response = await client.get(f"/signup/status/{ticket}/")
-    assert "We cannot see your sign-up right now" in response.content.decode()
+    assert "We cannot check your sign-up right now" in response.content.decode()
     assert reload_of(response) == "2"
 
 
@@ -182,7 +182,7 @@ async def test_an_old_page_is_closed_in_words(
     monkeypatch.setattr(time, "time", lambda: later)
     response = await client.get(path)
     assert response.status_code == 403
-    assert "too old" in response.content.decode()
+    assert "This page has expired" in response.content.decode()
     assert 'href="/signup/"' in response.content.decode()
 
 

@@ -16,7 +16,7 @@ async def test_a_closed_signup_says_so_in_place_of_the_form(client: AsyncClient,
     settings.SIGNUP_OPEN = False
     page = (await client.get("/signup/")).content.decode()
     assert "Sign-up is closed" in page
-    assert "Nobody new can sign up at the moment." in page
+    assert "Sign-up is closed at the moment." in page
     assert "<form" not in page.partition("<main")[2]
 
 
@@ -27,14 +27,14 @@ async def test_a_form_that_was_open_when_signup_closed_says_so_and_keeps_what_wa
     auth.problems = [problem(403, kind="/problems/closed")]
     response = await send(client, ticket)
     assert response.status_code == 403
-    assert_is_form_again(response, "Nobody new can sign up at the moment.")
+    assert_is_form_again(response, "Sign-up is closed at the moment.")
 
 
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("/problems/limit-address", "Too many sign-ups came from your network just now."),
-        ("/problems/limit-user-id", "Too many sign-ups asked for this user ID just now."),
+        ("/problems/limit-address", "There were too many sign-ups from your network just now."),
+        ("/problems/limit-user-id", "There were too many sign-ups for this user ID just now."),
         ("/problems/limit-total", "We cannot sign you up right now."),
     ],
 )
@@ -64,7 +64,7 @@ async def test_with_reasons_hidden_neither_light_nor_text_tells_one(
     assert lights_of(response)["chat"] == ("FAIL", "Refused")
     page = response.content.decode()
     assert "Chat refused, so nothing was changed there." in page
-    assert "already knew" not in page.partition("signup-data")[0].lower()
+    assert "already had" not in page.partition("signup-data")[0].lower()
 
 
 async def test_with_reasons_hidden_a_refusal_of_auths_points_at_no_field(
@@ -73,4 +73,4 @@ async def test_with_reasons_hidden_a_refusal_of_auths_points_at_no_field(
     settings.SIGNUP_REASONS = False
     auth.verdict = {"status": "FAIL"}
     response = await send(client, await open_form(client), script=True)
-    assert response.json()["errors"] == {"": ["This sign-up was refused. Change what you typed and try again."]}
+    assert response.json()["errors"] == {"": ["This sign-up was refused. Change your details and try again."]}

@@ -26,7 +26,7 @@ async def test_a_body_that_is_too_long(client: AsyncClient) -> None:
 
 async def test_a_form_that_is_not_this_sites() -> None:
     client = AsyncClient(enforce_csrf_checks=True, headers={"Host": HOST})
-    assert_says(await client.post("/signup/", {}), 403, "cookies", "Load the page again")
+    assert_says(await client.post("/signup/", {}), 403, "cookies", "reload the page")
 
 
 async def test_a_page_that_is_not_there(client: AsyncClient) -> None:

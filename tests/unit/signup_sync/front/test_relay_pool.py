@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from signup_sync.front import gateway, relay_pool, stream_relay
 from signup_sync.front.gateway import GatewayError, NewUser
-from signup_sync.front.relay_pool import Relays, group_of, relays
+from signup_sync.front.relay_pool import RelayPool, group_of, relays
 from signup_sync.front.tickets import new_signup_id
 from tests.servers import ValkeyServer
 from tests.servers.process import free_port
@@ -42,7 +42,7 @@ async def is_leased(redis: Redis, signup_id: UUID) -> bool:
     return bool(await redis.exists(f"front:relay:{signup_id}"))
 
 
-async def other_sign_up(auth: AuthServer, process: Relays) -> UUID:
+async def other_sign_up(auth: AuthServer, process: RelayPool) -> UUID:
     signup_id = new_signup_id()
     await process.sign_up(signup_id, NewUser(user_id="a", user_name="b", email="c", password="d"))
     return signup_id
@@ -127,7 +127,7 @@ async def test_what_is_soon_complete_is_not_leased(
 
 
 async def test_what_another_process_has_just_posted_is_left_to_it(
-    auth: AuthServer, other_process: Relays, signup_id: UUID, user: NewUser, monkeypatch: pytest.MonkeyPatch
+    auth: AuthServer, other_process: RelayPool, signup_id: UUID, user: NewUser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay_pool, "TEND_SECONDS", 0.5)
     monkeypatch.setattr(relay_pool, "LEASED_AFTER", 0.2)
@@ -236,7 +236,7 @@ async def test_a_gateway_that_hangs_costs_two_attempts_and_no_more(
     monkeypatch.setattr(gateway, "POST_TIMEOUT", 0.3)
     auth.may_answer.clear()
     async with asyncio.timeout(10):
-        with pytest.raises(GatewayError, match="no answer within"):
+        with pytest.raises(GatewayError, match="no response within"):
             await relays().sign_up(signup_id, user)
     assert len(auth.posts) == gateway.POST_ATTEMPTS
 
@@ -348,7 +348,7 @@ async def test_what_cannot_be_published_ends_no_other_news(
     await relays().sign_up(signup_id, user)
 
     async def is_logged() -> bool:
-        return "did not reach its group" in caplog.text
+        return "can't be sent to its group" in caplog.text
 
     await eventually_async(is_logged)
     settings.CHANNEL_LAYERS = working
@@ -366,7 +366,7 @@ async def test_garbage_in_the_stream_ends_no_relay(auth: AuthServer, signup_id: 
 
 
 async def test_a_watched_signup_is_taken_over_when_its_process_dies(
-    auth: AuthServer, other_process: Relays, signup_id: UUID, user: NewUser
+    auth: AuthServer, other_process: RelayPool, signup_id: UUID, user: NewUser
 ) -> None:
     await other_process.sign_up(signup_id, user)
     relays().watch(signup_id, read_again)
@@ -377,7 +377,7 @@ async def test_a_watched_signup_is_taken_over_when_its_process_dies(
 
 
 async def test_a_lease_that_redis_would_keep_until_tomorrow_is_taken_over_all_the_same(
-    auth: AuthServer, other_process: Relays, signup_id: UUID, user: NewUser, redis: Redis
+    auth: AuthServer, other_process: RelayPool, signup_id: UUID, user: NewUser, redis: Redis
 ) -> None:
     await other_process.sign_up(signup_id, user)
     await eventually_async(lambda: is_leased(redis, signup_id), what="the lease is set")
@@ -392,7 +392,7 @@ async def test_a_lease_that_redis_would_keep_until_tomorrow_is_taken_over_all_th
 
 async def test_a_signup_that_another_process_relays_is_left_to_it(
     auth: AuthServer,
-    other_process: Relays,
+    other_process: RelayPool,
     signup_id: UUID,
     user: NewUser,
     redis: Redis,
@@ -415,7 +415,7 @@ async def test_a_signup_that_another_process_relays_is_left_to_it(
 
 
 async def test_a_signup_that_nobody_watches_any_more_is_not_taken_over(
-    auth: AuthServer, other_process: Relays, signup_id: UUID, user: NewUser, redis: Redis
+    auth: AuthServer, other_process: RelayPool, signup_id: UUID, user: NewUser, redis: Redis
 ) -> None:
     await other_process.sign_up(signup_id, user)
     await eventually_async(lambda: is_leased(redis, signup_id), what="the lease is set")

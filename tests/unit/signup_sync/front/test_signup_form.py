@@ -56,7 +56,7 @@ def assert_is_form_again(response: HttpResponse, message: str) -> None:
 async def test_the_form_states_the_rule_and_is_nobody_elses(client: AsyncClient) -> None:
     response = await client.get("/signup/")
     page = response.content.decode()
-    for words in ("2 to 32 characters", "한글", ". _ -", "no spaces and no emoji"):
+    for words in ("2 to 32 characters", "한글", ". _ -", "No spaces or emoji"):
         assert words in page
     for name in ("userId", "userName", "email", "userPw", "userPw2"):
         assert f'name="{name}"' in page
@@ -101,7 +101,7 @@ async def test_a_script_gets_the_way_to_the_lights_as_json(client: AsyncClient, 
 
 @pytest.mark.parametrize(
     ("reason", "field", "message"),
-    [("duplicate: userId", "userId", "This user ID is taken"), ("duplicate: email", "email", "address exists")],
+    [("duplicate: userId", "userId", "This user ID is taken"), ("duplicate: email", "email", "address already exists")],
 )
 async def test_a_refusal_brings_the_form_back_with_the_message_on_its_field(
     client: AsyncClient, auth: AuthServer, reason: str, field: str, message: str
@@ -120,7 +120,7 @@ async def test_what_the_form_itself_refuses_is_not_posted(client: AsyncClient, a
     ticket = await open_form(client)
     response = await send(client, ticket, userPw2="something else", email="nobody")
     assert response.status_code == 422
-    assert_is_form_again(response, "The two passwords are not the same")
+    assert_is_form_again(response, "The two passwords do not match")
     assert auth.posts == []
     answer = (await send(client, ticket, script=True, userPw2="something else")).json()
     assert list(answer["errors"]) == ["userPw2"]

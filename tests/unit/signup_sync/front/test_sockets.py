@@ -12,7 +12,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from signup_sync.front import sockets
 from signup_sync.front.gateway import NewUser
-from signup_sync.front.relay_pool import Relays, group_of, relays
+from signup_sync.front.relay_pool import RelayPool, group_of, relays
 from signup_sync.front.states import State
 from tests.servers import ValkeyServer
 from tests.servers.process import free_port
@@ -143,7 +143,7 @@ async def test_silence_makes_it_ask_auth(
 
 
 async def test_the_page_ends_right_when_the_relaying_process_dies(
-    open_socket: OpenSocket, auth: AuthServer, other_process: Relays, signup_id: UUID, user: NewUser
+    open_socket: OpenSocket, auth: AuthServer, other_process: RelayPool, signup_id: UUID, user: NewUser
 ) -> None:
     socket = await connected(open_socket())
     await other_process.sign_up(signup_id, user)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from runtime.logs import formatter
-from signup_sync.local.processes import KeptProcess, ProcessGroup, Role, how_it_ended, short, stop_all
+from signup_sync.local.processes import KeptProcess, LocalRole, ProcessGroup, how_it_ended, short, stop_all
 from tests.waiting import eventually, eventually_async
 
 SLEEP = ("/bin/sh", "-c", "echo started; sleep 60")
@@ -31,7 +31,7 @@ class Told(list[str]):
 
 
 def kept(command: tuple[str, ...], *, group: ProcessGroup, folder: Path, told: Told) -> KeptProcess:
-    role = Role("a role", command, has_health=False)
+    role = LocalRole("a role", command, has_health=False)
     return KeptProcess(role, group=group, environment=os.environ, folder=folder, log_folder=folder, tell=told.append)
 
 

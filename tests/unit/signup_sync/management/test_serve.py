@@ -1,4 +1,4 @@
-"""What `manage.py serve` says when it can't have its address, and how it writes."""
+"""What `manage.py serve` says when it can't have its address, and how it closes."""
 
 import asyncio
 import socket
@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
-from signup_sync.server.protocols import JOINED_MAX, Joined
+from signup_sync.server import protocols
 from tests.servers.process import ROOT
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"port": "70000"}, "70000 is no port: give --port a number from 1 to 65535."),
-        ({"port": "-1"}, "-1 is no port: give --port a number from 1 to 65535."),
-        ({"port": "http"}, "http is no port: give --port a number from 1 to 65535."),
+        ({"port": "70000"}, "70000 is not a port: give --port a number from 1 to 65535."),
+        ({"port": "-1"}, "-1 is not a port: give --port a number from 1 to 65535."),
+        ({"port": "http"}, "http is not a port: give --port a number from 1 to 65535."),
         ({"host": "nowhere.invalid"}, "Can't listen on nowhere.invalid, port 8000: "),
         ({"host": "192.0.2.1"}, "Can't listen on 192.0.2.1, port 8000: Cannot assign requested address."),
         ({"fd": 999}, "Can't listen on file descriptor 999: Bad file descriptor."),
@@ -46,60 +46,40 @@ def test_an_address_in_use_is_said_in_one_line(tmp_path: Path) -> None:
         )
     assert done.returncode == 1
     [line] = done.stderr.splitlines()
-    assert f"Can't listen on 127.0.0.1, port {port}: Address already in use. Name another --host or --port." in line
+    assert f"Can't listen on 127.0.0.1, port {port}: Address already in use. Use another --host or --port." in line
 
 
-# --- Writing ----------------------------------------------------------------------------------------------------
+# --- Closing ----------------------------------------------------------------------------------------------------
 
 
-class Sink(asyncio.Transport):
-    """Keeps what is written, each write by itself."""
+class Unread(asyncio.Transport):
+    """Has so many bytes that its client has not read."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__({"peername": ("192.0.2.1", 1)})
-        self.written: list[bytes] = []
-        self.is_closed = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        assert not self.is_closed
-        self.written.append(bytes(data))
+        self.calls: list[str] = []
+        self._size = size
 
     def close(self) -> None:
-        self.is_closed = True
+        self.calls.append("close")
+
+    def abort(self) -> None:
+        self.calls.append("abort")
 
     def get_write_buffer_size(self) -> int:
-        return 0
-
-    def is_closing(self) -> bool:
-        return self.is_closed
+        return self._size
 
 
-async def test_what_one_turn_of_the_loop_writes_goes_in_one_piece() -> None:
-    joined = Joined(sink := Sink(), asyncio.get_running_loop())
-    for piece in (b"head ", b"body ", b"end"):
-        joined.write(piece)
-    assert sink.written == []
-    await asyncio.sleep(0)
-    joined.write(b"more")
-    await asyncio.sleep(0)
-    assert sink.written == [b"head body end", b"more"]
-    assert joined.get_extra_info("peername") == ("192.0.2.1", 1)
-
-
-async def test_much_is_written_at_once_so_that_a_slow_reader_is_noticed() -> None:
-    joined = Joined(sink := Sink(), asyncio.get_running_loop())
-    joined.write(b"head")
-    joined.write(bytes(JOINED_MAX))
-    assert [len(each) for each in sink.written] == [JOINED_MAX + 4]
-    await asyncio.sleep(0)
-    assert len(sink.written) == 1
-
-
-async def test_what_was_written_before_the_end_is_sent_and_nothing_after_it() -> None:
-    joined = Joined(sink := Sink(), asyncio.get_running_loop())
-    joined.write(b"last words")
-    joined.close()
-    assert (sink.written, sink.is_closed) == ([b"last words"], True)
-    joined.write(b"lost")
-    await asyncio.sleep(0)
-    assert sink.written == [b"last words"]
+@pytest.mark.parametrize(("size", "calls"), [(1, ["close", "abort"]), (0, ["close"])])
+async def test_a_closed_connection_waits_only_so_long_for_its_client(monkeypatch, size: int, calls: list[str]) -> None:
+    monkeypatch.setattr(protocols, "CLOSES_WITHIN", 0.01)
+    loop = asyncio.get_running_loop()
+    transport = protocols.ClosingTransport(unread := Unread(size), loop)
+    assert transport.get_extra_info("peername") == ("192.0.2.1", 1)
+    transport.close()
+    assert unread.calls == ["close"]
+    # The loop calls in the order of time: by then the other timer has fired.
+    later = loop.create_future()
+    loop.call_later(0.02, later.set_result, None)
+    await later
+    assert unread.calls == calls

@@ -1,16 +1,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from participant.identity import (
-    USER_ID_KEY_MAX,
-    USER_ID_MAX,
-    normalize_email,
-    normalize_user_id,
-    user_id_key,
-)
+from runtime.equality import EMAIL_BYTES_MAX, USER_ID_BYTES_MAX, normalize_email, normalize_user_id, user_id_key
 
 # Letters whose folding or composing lengthens, shortens or reorders, beside any others.
-TEXTS = st.text(st.one_of(st.characters(), st.sampled_from("ßẞİıΐΰᾳ\u0345\u0301\u0323ſﬃﷺＡ각ㅎ")))
+TEXTS = st.text(st.one_of(st.characters(), st.sampled_from("ßẞİıΐΰᾳΣς\u0345\u0301\u0323ſﬃﷺＡ각ㅎ @.。-\u00ad \u3000")))
+# At the length from which on nothing is normalised, and beyond.
+LONG = st.builds(lambda text, size: (text * (size // len(text) + 1))[:size], st.text(min_size=1), st.integers(100, 600))
 
 
 def test_equal_user_ids_have_one_key():
@@ -26,12 +22,15 @@ def test_a_key_is_its_own_key(text):
     assert user_id_key(user_id_key(text)) == user_id_key(text) == user_id_key(normalize_user_id(text))
 
 
-@given(TEXTS)
+@given(TEXTS | LONG)
 def test_what_was_normalised_stays_as_it_is(text):
     assert normalize_user_id(normalize_user_id(text)) == normalize_user_id(text)
     assert normalize_email(normalize_email(text)) == normalize_email(text)
 
 
-@given(TEXTS)
-def test_the_key_of_a_user_id_that_fits_fits(text):
-    assert len(user_id_key(normalize_user_id(text)[:USER_ID_MAX])) <= USER_ID_KEY_MAX
+@given(LONG)
+def test_what_is_too_long_stays_as_it_is(text):
+    if len(text.encode(errors="surrogatepass")) > USER_ID_BYTES_MAX:
+        assert user_id_key(text) == normalize_user_id(text) == text
+    if len(text.encode(errors="surrogatepass")) > EMAIL_BYTES_MAX:
+        assert normalize_email(text) == text

@@ -1,0 +1,22 @@
+"""What auth accepts fits into the participants' rows."""
+
+from hypothesis import given
+
+import authsvc.identity
+import participant.limits
+from authsvc.models import Role
+from runtime.equality import normalize_user_id, user_id_key
+from tests.unit.runtime.test_equality import TEXTS
+
+
+def test_whatever_auth_accepts_a_participant_can_keep():
+    assert participant.limits.USER_ID_MAX >= authsvc.identity.USER_ID_MAX
+    assert participant.limits.EMAIL_MAX >= authsvc.identity.EMAIL_MAX
+    assert participant.limits.USER_NAME_MAX >= authsvc.identity.USER_NAME_MAX
+    assert max(len(role) for role in Role.values) <= participant.limits.ROLE_MAX
+
+
+@given(TEXTS)
+def test_the_key_of_a_user_id_that_fits_fits(text):
+    longest = normalize_user_id(text)[: participant.limits.USER_ID_MAX]
+    assert len(user_id_key(longest)) <= participant.limits.USER_ID_KEY_MAX
