@@ -77,10 +77,10 @@ def http(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
     return (api if is_for_api(scope["path"]) else pages)(scope, receive, send)
 
 
-services = ProtocolTypeRouter({"http": http, "websocket": websocket_application})
+protocols = ProtocolTypeRouter({"http": http, "websocket": websocket_application})
 # Not left to the server: that of `runserver` believes X-Forwarded-For from anybody. From here on `client` is the
 # person's address, and `scheme` what the person's browser spoke.
 # It comes before Measured, whose refusals need the scheme for their headers: of a head the server reads 16 KiB at most
 # (signup_sync.server.protocols).
-believing_proxies = ProxyHeadersMiddleware(Measured(HttpsOnly(services)), trusted_hosts=settings.TRUSTED_PROXIES)
+believing_proxies = ProxyHeadersMiddleware(Measured(HttpsOnly(protocols)), trusted_hosts=settings.TRUSTED_PROXIES)
 application = Registered(SecurityHeaders(believing_proxies))
