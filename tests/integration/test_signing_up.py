@@ -372,6 +372,29 @@ async def test_more_signups_than_may_wait_are_refused_at_once_and_those_that_wai
     assert (await writer.register(new_signup(new_person()))).is_new
 
 
+async def test_a_confirmation_behind_a_database_that_hangs_is_given_up_and_not_made_later(writer, monkeypatch):
+    released, begun, made = threading.Event(), threading.Event(), []
+
+    def hanging(batch):
+        begun.set()
+        released.wait(PATIENCE)
+        return register_strangers(batch)
+
+    monkeypatch.setattr(writer_module, "register_strangers", hanging)
+    monkeypatch.setattr(writer_module, "SAVED_WITHIN", 0.2)
+    in_hand = asyncio.create_task(writer.register(new_signup(new_person())))
+    await eventually_async(sync_to_async(begun.is_set))
+    with pytest.raises(TimeoutError):
+        await writer.confirm(lambda: made.append(1))
+    released.set()
+    with pytest.raises(TimeoutError):
+        await in_hand
+    monkeypatch.setattr(writer_module, "SAVED_WITHIN", PATIENCE)
+    monkeypatch.setattr(writer_module, "register_strangers", register_strangers)
+    assert (await writer.register(new_signup(new_person()))).is_new
+    assert made == []
+
+
 async def test_a_client_that_leaves_does_not_stop_its_signup(writer):
     new = new_signup(new_person())
     waiting = asyncio.create_task(writer.register(new))

@@ -236,7 +236,7 @@ async def test_a_gateway_that_hangs_costs_two_attempts_and_no_more(
     monkeypatch.setattr(gateway, "POST_TIMEOUT", 0.3)
     auth.may_answer.clear()
     async with asyncio.timeout(10):
-        with pytest.raises(GatewayError, match="no answer within"):
+        with pytest.raises(GatewayError, match="no response within"):
             await relays().sign_up(signup_id, user)
     assert len(auth.posts) == gateway.POST_ATTEMPTS
 
@@ -348,7 +348,7 @@ async def test_what_cannot_be_published_ends_no_other_news(
     await relays().sign_up(signup_id, user)
 
     async def is_logged() -> bool:
-        return "did not reach its group" in caplog.text
+        return "can't be sent to its group" in caplog.text
 
     await eventually_async(is_logged)
     settings.CHANNEL_LAYERS = working
