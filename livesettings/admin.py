@@ -26,7 +26,7 @@ from runtime.times import to_the_second
 # Number of changes shown on the page. Django's history page has all of them.
 CHANGES_SHOWN: Final = 20
 DEFAULTS: Final = with_overrides({})
-UNCHANGED: Final = gettext_noop("Saved without a change.")
+UNCHANGED: Final = gettext_noop("Saved; nothing was changed.")
 
 
 def shown(value: object) -> str:
@@ -101,7 +101,7 @@ class OverridesForm(forms.ModelForm):
             return cleaned
         if cleaned["seen"] != self.instance.version:
             raise forms.ValidationError(
-                _("Somebody has changed these settings since you opened this page. Load it again and see what is new.")
+                _("Someone has changed these settings since you opened this page. Reload it to see the changes.")
             )
         if problems := broken_rules(self.overrides):
             raise forms.ValidationError(problems)
@@ -133,7 +133,7 @@ class OverridesAdmin(admin.ModelAdmin):
         (
             _("Sign-up"),
             {
-                "description": _("What is empty has its default, which stands there in grey."),
+                "description": _("An empty field uses its default, which is shown in grey."),
                 "fields": (
                     "SIGNUP_OPEN",
                     "SIGNUP_CONFIRM",
@@ -158,7 +158,7 @@ class OverridesAdmin(admin.ModelAdmin):
             },
         ),
         (
-            _("Asking again"),
+            _("Retries"),
             {"fields": ("RELAY_FIRST_PAUSE", "RELAY_MAX_PAUSE", "RELAY_MAX_ATTEMPTS", "RELAY_RATE")},
         ),
         (_("Changes"), {"fields": ("changes", "seen")}),
@@ -223,14 +223,14 @@ class OverridesAdmin(admin.ModelAdmin):
 
     def _tell_everybody(self, request: HttpRequest) -> None:
         look_once()
-        self.message_user(request, _("Saved. Every process uses it within a second."), messages.SUCCESS)
+        self.message_user(request, _("Saved. Every process uses the new values within a second."), messages.SUCCESS)
 
-    @admin.display(description=_("what holds"))
+    @admin.display(description=_("values in effect"))
     def present(self, overrides: Overrides) -> SafeString:
         values = with_overrides(overrides.values)
         return _table((gettext(meta_of(name).title or name), in_words(shown(getattr(values, name)))) for name in NAMES)
 
-    @admin.display(description=_("the last changes"))
+    @admin.display(description=_("recent changes"))
     def changes(self, overrides: Overrides) -> SafeString | str:
         entries = LogEntry.objects.filter(
             content_type=ContentType.objects.get_for_model(Overrides), object_id=str(ROW)
@@ -244,7 +244,7 @@ class OverridesAdmin(admin.ModelAdmin):
             for entry in entries
         ]
         if not rows:
-            return gettext("Nothing was ever changed: every setting has its default.")
+            return gettext("No changes so far: every setting has its default.")
         return _table(rows)
 
 

@@ -30,7 +30,7 @@ class LiveSettings(msgspec.Struct, kw_only=True):
         bool,
         Meta(
             title=_("Sign-up is open"),
-            description=_("No: nobody new is taken, and the form says so. Sign-ups that have begun go on."),
+            description=_("No: new sign-ups are rejected, and the form says so. Sign-ups that have started continue."),
         ),
     ]
     SIGNUP_CONFIRM: Annotated[
@@ -38,22 +38,30 @@ class LiveSettings(msgspec.Struct, kw_only=True):
         Meta(
             title=_("Confirmation of email addresses"),
             description=_(
-                "By mail: a sign-up waits until the link in a mail is opened, and new and existing users are answered "
-                "alike. Sign-ups that wait can be confirmed whatever is set later."
+                "By email: a sign-up waits until the link in an email is opened, and new and existing users get "
+                "the same response. Waiting sign-ups can be confirmed even if this setting changes."
             ),
-            extra={"none": _("None"), "mail": _("By mail")},
+            extra={"none": _("None"), "mail": _("By email")},
         ),
     ]
     SIGNUP_REASONS: Annotated[
         bool,
         Meta(
-            title=_("A red light tells its reason"),
-            description=_("No: page and API say that a service refused, but not that it knew the user ID or address."),
+            title=_("Show the reason of a red light"),
+            description=_(
+                "No: the page and the API say that a service refused, but not that it already had the user ID or "
+                "address."
+            ),
         ),
     ]
     SIGNUP_DEADLINE: Annotated[
         float,
-        Meta(ge=1, le=600, title=_("Deadline, in seconds"), description=_("After it a sign-up is called delayed.")),
+        Meta(
+            ge=1,
+            le=600,
+            title=_("Deadline, in seconds"),
+            description=_("A sign-up that takes longer is reported as delayed."),
+        ),
     ]
     STREAM_HEARTBEAT: Annotated[
         float,
@@ -61,7 +69,7 @@ class LiveSettings(msgspec.Struct, kw_only=True):
             ge=1,
             le=60,
             title=_("Heartbeat, in seconds"),
-            description=_("Between two signs of life on a quiet stream, and two looks at the state behind it."),
+            description=_("Interval between heartbeats on an idle stream, and between reads of the state behind it."),
         ),
     ]
     RATE_LIMIT_ADDRESS: Annotated[
@@ -69,24 +77,24 @@ class LiveSettings(msgspec.Struct, kw_only=True):
         Meta(
             ge=0,
             le=1_000_000,
-            title=_("Sign-ups a minute from one address"),
-            description=_("0: any number. One IPv6 network of 64 bits is one address."),
+            title=_("Sign-ups per minute from one address"),
+            description=_("0: no limit. An IPv6 /64 network counts as one address."),
         ),
     ]
     RATE_LIMIT_USER_ID: Annotated[
         int,
-        Meta(ge=0, le=1_000_000, title=_("Sign-ups a minute for one user ID"), description=_("0: any number.")),
+        Meta(ge=0, le=1_000_000, title=_("Sign-ups per minute for one user ID"), description=_("0: no limit.")),
     ]
     RATE_LIMIT_TOTAL: Annotated[
-        int, Meta(ge=0, le=100_000_000, title=_("Sign-ups a minute in all"), description=_("0: any number."))
+        int, Meta(ge=0, le=100_000_000, title=_("Sign-ups per minute in total"), description=_("0: no limit."))
     ]
     RATE_LIMIT_LOGIN: Annotated[
         int,
         Meta(
             ge=0,
             le=1_000_000,
-            title=_("Logins a minute from one address"),
-            description=_("0: any number. Those with a wrong password count too."),
+            title=_("Logins per minute from one address"),
+            description=_("0: no limit. Attempts with a wrong password count too."),
         ),
     ]
     RATE_LIMIT_FAILED_LOGIN: Annotated[
@@ -95,7 +103,7 @@ class LiveSettings(msgspec.Struct, kw_only=True):
             ge=0,
             le=1_000_000,
             title=_("Failed logins to one account from one address in 15 minutes"),
-            description=_("0: any number. From other addresses the account stays open."),
+            description=_("0: no limit. Logins from other addresses are not affected."),
         ),
     ]
     RATE_LIMIT_PASSWORD: Annotated[
@@ -103,8 +111,8 @@ class LiveSettings(msgspec.Struct, kw_only=True):
         Meta(
             ge=0,
             le=1_000_000,
-            title=_("Requests for a new password a minute from one address"),
-            description=_("0: any number. Each may send a mail."),
+            title=_("Password reset requests per minute from one address"),
+            description=_("0: no limit. Each request may send an email."),
         ),
     ]
     RATE_LIMIT_CONFIRM: Annotated[
@@ -112,10 +120,11 @@ class LiveSettings(msgspec.Struct, kw_only=True):
         Meta(
             ge=0,
             le=1_000_000,
-            title=_("Confirmation and reset mails an hour"),
+            title=_("Confirmation and password reset emails per hour"),
             description=_(
-                "Of each kind, to one mailbox, at the request of one network address; at the request of all together, "
-                "four times as many. 0: any number. A request over the limit is answered as any other."
+                "Limit per kind and mailbox for requests from one network address; requests from all addresses "
+                "together may send four times as many. 0: no limit. A request over the limit gets the same "
+                "response as any other."
             ),
         ),
     ]
@@ -125,19 +134,24 @@ class LiveSettings(msgspec.Struct, kw_only=True):
             ge=0.1,
             le=600,
             title=_("First pause, in seconds"),
-            description=_("Until a service that has not answered is asked again. The pause doubles with each try."),
+            description=_(
+                "Time until a service that has not answered is asked again. The pause doubles with each attempt."
+            ),
         ),
     ]
     RELAY_MAX_PAUSE: Annotated[
-        float, Meta(ge=0.1, le=3600, title=_("Longest pause, in seconds"), description=_("It doubles no further."))
+        float,
+        Meta(
+            ge=0.1, le=3600, title=_("Longest pause, in seconds"), description=_("The pause does not grow beyond this.")
+        ),
     ]
     RELAY_MAX_ATTEMPTS: Annotated[
         int,
         Meta(
             ge=1,
             le=100_000,
-            title=_("Tries until stalled"),
-            description=_("A stalled sign-up is asked about only when somebody replays it."),
+            title=_("Attempts until stalled"),
+            description=_("A stalled sign-up is sent again only when someone replays it."),
         ),
     ]
     RELAY_RATE: Annotated[
@@ -145,8 +159,8 @@ class LiveSettings(msgspec.Struct, kw_only=True):
         Meta(
             ge=1,
             le=10_000,
-            title=_("Events a second from one relay"),
-            description=_("The most that are sent again; a tenth while a service is merely behind."),
+            title=_("Events per second from one relay"),
+            description=_("Maximum rate of sending again; a tenth of it while a service is behind."),
         ),
     ]
 

@@ -24,7 +24,7 @@ class ParticipantUserAdmin(ActsAdmin, ShowsAddresses):
     list_display = ("user_id", "shown_email", "user_name", "role", "is_active", "created_at")
     list_filter = ("is_active", "role", "created_at")
     search_fields = ("user_id_key", "email", "user_name", "signup_id", "owner_signup_id")
-    search_help_text = _("Part of a user ID, an email address or a name, or a whole sign-up ID.")
+    search_help_text = _("Part of a user ID, an email address or a name, or a complete sign-up ID.")
     ordering = ("-pk",)
     # The full count beside a search would read the whole table for a number that nobody needs.
     show_full_result_count = False
@@ -36,17 +36,18 @@ class ParticipantUserAdmin(ActsAdmin, ShowsAddresses):
             {
                 "fields": ("is_active",),
                 "description": _(
-                    "To keep a user out of this service, deactivate the user here. A deleted row is only a lost row: "
+                    "To keep a user out of this service, deactivate the user here. Deleting the row is not enough: "
                     "the next replay of the sign-up adds it again."
                 ),
             },
         ),
         (
-            _("Made by"),
+            _("Created by"),
             {
                 "fields": ("signup_id", "owner_signup_id", "created_at"),
                 "description": _(
-                    "A user whom an administrator added here has no sign-up, and is a duplicate to every one."
+                    "A user added here by an administrator has no sign-up, so every sign-up for the same user is a "
+                    "duplicate."
                 ),
             },
         ),
@@ -73,11 +74,11 @@ class ParticipantUserAdmin(ActsAdmin, ShowsAddresses):
             known |= Q(signup_id=UUID(term)) | Q(owner_signup_id=UUID(term))
         return search(queryset, known, term, column="user_name"), False
 
-    @admin.action(description=_("Deactivate the chosen users"), permissions=["change"])
+    @admin.action(description=_("Deactivate selected users"), permissions=["change"])
     def deactivate(self, request: HttpRequest, queryset: QuerySet[ParticipantUser]) -> None:
         self._set_active(request, queryset, is_active=False)
 
-    @admin.action(description=_("Activate the chosen users"), permissions=["change"])
+    @admin.action(description=_("Activate selected users"), permissions=["change"])
     def activate(self, request: HttpRequest, queryset: QuerySet[ParticipantUser]) -> None:
         self._set_active(request, queryset, is_active=True)
 

@@ -181,16 +181,16 @@ def _refusal(letter: DeadLetter | None, *, again: bool, otherwise: Callable[[Dea
     if letter is None:
         return _("There is no such letter.")
     if letter.state == DeadLetter.State.REPLAYED and not again:
-        return _("It was replayed already.")
+        return _("It has already been replayed.")
     if letter.state == DeadLetter.State.DISCARDED and not again:
-        return _("It was discarded already.")
+        return _("It has already been discarded.")
     return otherwise(letter)
 
 
 def _refusal_of_replay(letter: DeadLetter) -> str:
     if not letter.cut:
         return ""
-    words = _("It was cut to fit (%(what)s), so it can't be replayed. Have its sender send it again.")
+    words = _("It was truncated to fit (%(what)s), so it cannot be replayed. Ask its sender to send it again.")
     return words % {"what": letter.cut}
 
 

@@ -37,7 +37,7 @@ class ActForm(ActionForm):
     """The fields beside the choice of an action."""
 
     reason = forms.CharField(required=False, label=_("Reason:"), max_length=1000)
-    again = forms.BooleanField(required=False, label=_("Also what was replayed or discarded before"))
+    again = forms.BooleanField(required=False, label=_("Include letters that were already replayed or discarded"))
 
 
 class CountedFilter(admin.SimpleListFilter):
@@ -100,7 +100,7 @@ class DeadLetterAdmin(ActsAdmin):
     show_facets = admin.ShowFacets.NEVER
     show_full_result_count = False
     search_fields = ("message", "error")
-    search_help_text = _("A whole key, which is a user ID, or part of the error.")
+    search_help_text = _("A complete key (a user ID), or part of the error.")
     ordering = ("-id",)
     list_per_page = 50
     actions = ("replay_chosen", "discard_chosen")
@@ -190,14 +190,16 @@ class DeadLetterAdmin(ActsAdmin):
         text = letter.value_text
         note = ""
         if len(text) > VALUE_SHOWN:
-            note = _("This is its beginning; manage.py dead_letters show %(id)d shows all.") % {"id": letter.pk}
+            note = _("Only the beginning is shown; manage.py dead_letters show %(id)d shows the whole value.") % {
+                "id": letter.pk
+            }
         return format_html("<pre>{}</pre>{}", text[:VALUE_SHOWN], note)
 
-    @admin.display(description=_("what was done"))
+    @admin.display(description=_("actions"))
     def acts_shown(self, letter: DeadLetter) -> SafeString | str:
         rows = [(to_the_second(act.at), act.get_act_display(), act.by, act.reason) for act in letter.acts.all()]
         if not rows:
-            return str(_("Nothing yet."))
+            return str(_("None yet."))
         return format_html(
             "<table><tbody>{}</tbody></table>",
             format_html_join("", "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>", rows),
@@ -219,7 +221,7 @@ class DeadLetterAdmin(ActsAdmin):
     def discard_chosen(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> None:
         wish = _wish(request)
         if not wish["reason"]:
-            self.message_user(request, _("Say why: a letter is discarded with a reason."), messages.ERROR)
+            self.message_user(request, _("Enter a reason for discarding."), messages.ERROR)
             return
         done = self._tell_refused(request, discard(ids_of(queryset), by=_who(request), **wish), str(_("Discarded")))
         self.message_user(request, ngettext("%d letter discarded.", "%d letters discarded.", done) % done)
@@ -234,7 +236,7 @@ class DeadLetterAdmin(ActsAdmin):
                 else:
                     done.append(outcome.letter_id)
         except DeliveryError as error:
-            text = _("Kafka did not take every message; the letters that are left still wait. %(error)s")
+            text = _("Kafka did not accept every message; the remaining letters are still waiting. %(error)s")
             self.message_user(request, text % {"error": error}, messages.ERROR)
         for line in refused[:MOST_SHOWN]:
             self.message_user(request, line, messages.WARNING)

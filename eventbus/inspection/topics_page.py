@@ -47,7 +47,7 @@ class MessagesForm(forms.Form):
         widget=forms.DateTimeInput(attrs={"type": "datetime-local", "step": 1}, format="%Y-%m-%dT%H:%M:%S"),
     )
     limit = forms.TypedChoiceField(
-        label=_("At most"), required=False, coerce=int, choices=[(each, str(each)) for each in LIMITS]
+        label=_("Limit"), required=False, coerce=int, choices=[(each, str(each)) for each in LIMITS]
     )
 
     def __init__(self, data: Any, *, topic: InspectedTopic) -> None:
@@ -59,9 +59,9 @@ class MessagesForm(forms.Form):
         cleaned = super().clean() or {}
         if cleaned.get("offset") is not None:
             if cleaned.get("partition") is None:
-                self.add_error("partition", _("Choose the partition that the offset is of."))
+                self.add_error("partition", _("Choose the partition of the offset."))
             if cleaned.get("key") or cleaned.get("since"):
-                self.add_error("offset", _("An offset goes alone: leave key and time empty, or the offset."))
+                self.add_error("offset", _("An offset cannot be combined with a key or a time."))
         return cleaned
 
     def read(self, inspector: Inspector, topic: str) -> Reading:

@@ -29,7 +29,7 @@ class ActsAdmin(RestrictedAdmin):
             if (act := self.get_action(name)) and name not in self.get_actions(request):
                 title = act[2] % model_format_dict(self.opts)
                 raise PermissionDenied(
-                    _("Your account may not do this: “%(act)s”. Nothing was changed.") % {"act": title}
+                    _("You do not have permission to do this: “%(act)s”. Nothing was changed.") % {"act": title}
                 )
         title = capfirst(str(self.opts.verbose_name_plural))
         return super().changelist_view(request, {"title": title, **(extra_context or {})})

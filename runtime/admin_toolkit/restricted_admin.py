@@ -101,7 +101,7 @@ class RestrictedAdmin(ModelAdmin):
     def refuse_privileges(self, request: HttpRequest, *, subject: str, names: Sequence[str]) -> None:
         """Log and raise PermissionDenied. The page has no such fields, so the request was crafted by hand."""
         log_security_event_of(request, "privilege_refused", subject=subject, detail=", ".join(names))
-        words = _("Your account may not set this: %(fields)s. Nothing was changed.")
+        words = _("You do not have permission to set this: %(fields)s. Nothing was changed.")
         raise PermissionDenied(words % {"fields": ", ".join(names)})
 
 

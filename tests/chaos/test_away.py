@@ -15,7 +15,7 @@ from tests.plugin import Backing
 from tests.servers import PostgresqlServer
 from tests.servers.process import http_status
 from tests.stack import Stack
-from tests.waiting import eventually
+from tests.waiting import eventually, must_hold
 
 pytestmark = pytest.mark.needs("application", "caddy")
 
@@ -110,7 +110,7 @@ def test_a_participant_waits_for_its_database_and_puts_nothing_aside(
         eventually(lambda signup=signup: statuses(state(stack, signup))["customer"] == "SUCCESS")
 
     def has_tried_for_long() -> bool:
-        assert http_status(chat.port, "/health/live") == 200
+        must_hold(http_status(chat.port, "/health/live") == 200, "it is alive while it waits")
         return time.monotonic() > back_at
 
     eventually(has_tried_for_long, 2 * AWAY)

@@ -228,9 +228,9 @@ def test_what_was_replayed_is_refused_the_next_time_unless_again(topics):
     first, second = kept(2)
     assert "1 replayed, 0 refused" in command("replay", first.pk)
     said = refused("replay", first.pk, second.pk)
-    assert f"{first.pk}: It was replayed already." in said
+    assert f"{first.pk}: It has already been replayed." in said
     assert "1 replayed, 1 refused" in said
-    assert f"{first.pk}: It was replayed already." in refused("discard", first.pk, "--reason", "tired of it")
+    assert f"{first.pk}: It has already been replayed." in refused("discard", first.pk, "--reason", "tired of it")
     assert "1 replayed, 0 refused" in command("replay", first.pk, "--again")
     assert len(read("asked", 3)) == 3
     assert [act.act for act in first.acts.all()] == ["replayed", "replayed"]
@@ -263,7 +263,7 @@ def test_what_was_cut_is_not_sent(topics, large, said):
     assert f"Cut to fit   {said}" in command("show", row.pk)
     for again in ((), ("--again",)):
         words = refused("replay", row.pk, *again)
-        assert f"{row.pk}: It was cut to fit ({said}), so it can't be replayed." in words
+        assert f"{row.pk}: It was truncated to fit ({said}), so it cannot be replayed." in words
         assert "0 replayed, 1 refused" in words
     assert not DeadLetterAct.objects.exists()
     assert "1 discarded" in command("discard", row.pk, "--reason", "its sender sent it again")
@@ -305,7 +305,7 @@ def test_what_is_discarded_says_by_whom_when_and_why():
 @needs_broker
 @pytest.mark.parametrize("act", ["replay", "discard"])
 @pytest.mark.parametrize(
-    ("before", "said"), [("replay", "It was replayed already."), ("discard", "It was discarded already.")]
+    ("before", "said"), [("replay", "It has already been replayed."), ("discard", "It has already been discarded.")]
 )
 def test_what_was_done_with_a_letter_is_done_once_unless_again(topics, act, before, said):
     arguments = {"replay": [], "discard": ["--reason", "tired of it"]}
