@@ -1,5 +1,5 @@
 # `make` alone says what there is. Variables: PORT, DATA_DIR, PYTHON (makes the environment), VENV (where it is); of chaos: SIGNUPS, KILLS, SEED;
-# of bench: PEER, ROWS, SMALL.
+# of bench: PEER, ROWS, SMALL; of mutants: MODULES.
 VENV ?= .venv
 PYTHON ?=
 
@@ -17,7 +17,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 # Here while a new environment is being filled: what an interrupted start left of one is not to be trusted.
 UNFINISHED := $(VENV)/.unfinished
 
-.PHONY: help run admin test setup check audit test-unit test-embedded test-real chaos bench bench-profile format messages lock clean
+.PHONY: help run admin test setup check audit test-unit test-embedded test-real chaos mutants bench bench-profile format messages lock clean
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ chaos: $(INSTALLED_DEV) ## Faults against the real thing: make chaos SIGNUPS=200
 
 bench: $(INSTALLED_DEV) ## How fast it is, against the goals: make bench PEER=../shared/peers/spring ROWS="throughput alone" SMALL=1 (default: all rows without the peer)
 	@exec $(BIN)/python -m bench $(if $(PEER),--peer $(PEER)) $(if $(SMALL),--small) $(ROWS)
+
+mutants: $(INSTALLED_DEV) ## Plant bugs in the modules that decide, and count those that the tests notice: make mutants MODULES="lights verdict"
+	@exec $(BIN)/python -m tests.mutants $(MODULES)
 
 bench-profile: $(INSTALLED_DEV) ## Where the CPU goes while sign-ups go through, for each role
 	@exec $(BIN)/python -m bench.hot

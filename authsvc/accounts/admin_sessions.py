@@ -36,7 +36,7 @@ def may_still_administer(session: SessionBase) -> bool:
 
 
 def note_use(request: HttpRequest) -> None:
-    """Record that a person opened a page. Requests made by a page itself don't count: they would never let it expire."""
+    """Record that a person opened a page. Requests made by a page itself don't count: they would keep it alive."""
     is_page = request.headers.get("Sec-Fetch-Dest", "document") == "document"
     if is_page and time.time() - request.session.get(_USED_AT, 0) > NOTED_EVERY:
         request.session[_USED_AT] = time.time()

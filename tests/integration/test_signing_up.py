@@ -303,7 +303,8 @@ async def test_passwords_that_are_refused_are_waited_for_no_more(sizes, monkeypa
     clients = [
         await posted(api, form, uuid4()) for form in (taken, *(form | {"userPw": "refused-later"} for form in refused))
     ]
-    await asyncio.sleep(0.5)
+    await eventually_async(lambda: asyncio.sleep(0, len(api._writer._queue) == 1), what="one is hashed, and waits")
+    await everything_has_run()
     before = list(sizes)
     gate.set()
     statuses = [(await client.receive_output(timeout=PATIENCE))["status"] for client in clients]
