@@ -1,5 +1,5 @@
 # `make` lists the targets. Variables: PORT, DATA_DIR, PYTHON (creates the environment), VENV (its folder); for chaos: SIGNUPS, KILLS,
-# SEED; for bench: PEER, ROWS, SMALL.
+# SEED; for bench: PEER, ROWS, SMALL; for mutants: MODULES.
 VENV ?= .venv
 PYTHON ?=
 
@@ -17,7 +17,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 # Exists while a new environment is being filled, because an interrupted installation can't be trusted.
 UNFINISHED := $(VENV)/.unfinished
 
-.PHONY: help run admin test setup check audit test-unit test-embedded test-real chaos bench bench-profile format messages lock clean
+.PHONY: help run admin test setup check audit test-unit test-embedded test-real chaos mutants bench bench-profile format messages lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ chaos: $(INSTALLED_DEV) ## Inject faults into a real installation: make chaos SI
 
 bench: $(INSTALLED_DEV) ## Measure performance against the goals: make bench PEER=../shared/peers/spring ROWS="throughput alone" SMALL=1 (default: all rows, no peer)
 	@exec $(BIN)/python -m bench $(if $(PEER),--peer $(PEER)) $(if $(SMALL),--small) $(ROWS)
+
+mutants: $(INSTALLED_DEV) ## Run mutation tests on the modules with the most important rules, or on some: make mutants MODULES="lights verdict"
+	@exec $(BIN)/python -m tests.mutants $(MODULES)
 
 bench-profile: $(INSTALLED_DEV) ## Profile the CPU use of each role during sign-ups
 	@exec $(BIN)/python -m bench.hot

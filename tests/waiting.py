@@ -1,6 +1,7 @@
 """Waiting for a condition instead of for a time."""
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -8,16 +9,27 @@ from typing import TypeVar
 T = TypeVar("T")
 
 # Seconds, a bound for the broken case: two cores may be busy with a dozen processes.
-PATIENCE = 30.0
+PATIENCE = float(os.environ.get("PATIENCE", "30"))
 
 # Seconds between two looks: short beside what is waited for, long beside what a look costs.
 PAUSE = 0.02
 
 
+class BrokenError(Exception):
+    """Something that must hold at every moment does not. Not an AssertionError, which eventually() would wait out."""
+
+
+def must_hold(holds: object, what: str = "") -> None:
+    """Fails the test at once, also within a condition that is waited for."""
+    if not holds:
+        raise BrokenError(what or "it does not hold")
+
+
 def eventually(condition: Callable[[], T], timeout: float = PATIENCE, *, what: str = "") -> T:
     """What `condition` gives as soon as that is true; an AssertionError that says `what` after `timeout` seconds.
 
-    An AssertionError of the condition itself counts as "not yet"; the last one is shown.
+    An AssertionError of the condition itself counts as "not yet"; the last one is shown. What must hold all the while
+    is for must_hold().
     """
     deadline = time.monotonic() + timeout
     while True:

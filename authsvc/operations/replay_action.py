@@ -35,7 +35,7 @@ def services_to_ask() -> list[tuple[str, Any]]:
 class ReplayForm(ActionForm):
     """What stands beside the choice of an action."""
 
-    service = forms.ChoiceField(required=False, label=gettext_lazy("Ask:"), choices=services_to_ask)
+    service = forms.ChoiceField(required=False, label=gettext_lazy("Services to ask:"), choices=services_to_ask)
 
 
 class ProgressForm(forms.Form):
@@ -113,7 +113,7 @@ def _tell(request: HttpRequest, progress: ReplayProgress) -> None:
     said = ngettext("%(sent)d sign-up sent again", "%(sent)d sign-ups sent again", counts.sent) % {"sent": counts.sent}
     said += _(", %(skipped)d skipped, %(failed)d failed.") % {"skipped": counts.skipped, "failed": counts.failed}
     if counts.failed and (left := progress.total - progress.done) > 0:
-        said += " " + _("%(left)d were not tried.") % {"left": left}
+        said += " " + _("%(left)d were not attempted.") % {"left": left}
     if counts.failed:
-        said += " " + _("Is Kafka there? Replay them again: what was sent already changes nothing.")
+        said += " " + _("Check that Kafka is running, then replay them again; sending an event twice changes nothing.")
     messages.add_message(request, messages.ERROR if counts.failed else messages.SUCCESS, said)

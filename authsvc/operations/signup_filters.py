@@ -28,8 +28,8 @@ class LightsFilter(admin.SimpleListFilter):
         return [
             ("pending", _("Pending: a service has not answered")),
             ("red", _("Red: a service refused")),
-            ("complete", _("Complete: all have answered")),
-            ("stalled", _("Stalled: all tries used up")),
+            ("complete", _("Complete: every service has answered")),
+            ("stalled", _("Stalled: all attempts used up")),
         ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[SignUp]) -> QuerySet[SignUp]:
@@ -48,7 +48,7 @@ class LightsFilter(admin.SimpleListFilter):
 class BegunFilter(admin.SimpleListFilter):
     """Since when, down to minutes: a pending sign-up of the last minutes is news, one of last week is trouble."""
 
-    title = _("time begun")
+    title = _("start time")
     parameter_name = "begun"
     _SPANS: ClassVar[dict[str, timedelta]] = {
         "10m": timedelta(minutes=10), "1h": timedelta(hours=1), "1d": timedelta(days=1), "7d": timedelta(days=7),

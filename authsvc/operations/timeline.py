@@ -96,7 +96,7 @@ def story_of(signup: SignUp) -> Story:
         *(Step(act.action_time, "act", _done(act), detail=_by(act)) for act in acts),
     ]
     if record is None:
-        notes.append(_("Auth's record of this user is gone, so nothing about it can be sent again."))
+        notes.append(_("Auth no longer has a record of this user, so nothing can be sent again."))
     return Story(signup, sorted(steps, key=lambda step: step.at), notes)
 
 
@@ -104,7 +104,7 @@ def story_of(signup: SignUp) -> Story:
 
 
 def row_steps(signup: SignUp) -> Iterator[Step]:
-    begun = _("Sign-up and user saved") if signup.is_owner else _("Sign-up saved; auth had this user already")
+    begun = _("Sign-up and user saved") if signup.is_owner else _("Sign-up saved; auth already had this user")
     yield Step(signup.created_at, "auth", begun, detail=_("version 1: every light pending"))
     for service, light in signup.state.lights.items():
         if light.decided_at is not None:
@@ -115,11 +115,11 @@ def row_steps(signup: SignUp) -> Iterator[Step]:
         took = (signup.completed_at - signup.created_at).total_seconds()
         yield Step(signup.completed_at, "end", _("Complete: every service has answered"), detail=f"{took:.2f} s")
     if signup.stalled_at is not None:
-        tries = ngettext("after %d try", "after %d tries", signup.attempts) % signup.attempts
-        yield Step(signup.stalled_at, "end", _("Stalled: nothing is sent until somebody replays it"), detail=tries)
+        tries = ngettext("after %d attempt", "after %d attempts", signup.attempts) % signup.attempts
+        yield Step(signup.stalled_at, "end", _("Stalled: nothing is sent until someone replays it"), detail=tries)
     if signup.next_due_at is not None:
         pending = ", ".join(signup.state.pending)
-        yield Step(signup.next_due_at, "due", _("Due to be sent again"), detail=_("pending: %s") % pending)
+        yield Step(signup.next_due_at, "due", _("Next attempt due"), detail=_("pending: %s") % pending)
 
 
 def _light_turned(service: str, light: Light) -> str:
@@ -166,17 +166,17 @@ def messages_about(signup: SignUp, keys: Iterable[str], acts: Sequence[LogEntry]
     except NoSuchTopicError as error:
         notes.append(_("Kafka has no topic %s: nothing was ever sent there.") % error.args[0])
     except ImproperlyConfigured as error:
-        notes.append(_("Kafka was not asked, so this is what the databases know. %s") % error)
+        notes.append(_("Kafka was not queried, so this shows only what the databases have. %s") % error)
     except Exception as error:
         if not is_transient(error):
             raise
         notes.append(
-            _("Kafka does not answer, so this is what the databases know: no message, topic or offset. %s")
+            _("Kafka is not responding, so this shows only what the databases have: no messages, topics or offsets. %s")
             % " ".join(str(error).split())
         )
     else:
         if not is_whole:
-            notes.append(_("Kafka holds more than could be read in time: later messages may be missing here."))
+            notes.append(_("Kafka has more messages than could be read in time: later messages may be missing here."))
     about = [message for message in found.values() if is_about(signup.id, message.value, message.headers)]
     return about, notes or list(what_is_gone(signup, about))
 
@@ -206,11 +206,11 @@ def what_is_gone(signup: SignUp, messages: Sequence[Incoming]) -> Iterator[str]:
     answered = {said.service for each in messages if each.topic == NEW_USER_ANSWERED and (said := said_in(each.value))}
     kept = _("Kafka deletes messages after %d hours") % settings.KAFKA_RETENTION_HOURS
     if settings.KAFKA_EMBEDDED:
-        kept = _("the embedded broker forgets all when it ends, and old messages before")
+        kept = _("the embedded broker loses all messages when it stops, and drops old ones earlier")
     if not messages:
-        yield _("Kafka has no message about it any more: %s. Or none was ever sent.") % kept
+        yield _("Kafka no longer has any message about it (%s), or none was ever sent.") % kept
     elif 1 not in asked:
-        yield _("The first request is not in Kafka: %s. Or Kafka was away when it was to be sent.") % kept
+        yield _("The first request is not in Kafka (%s), or Kafka was unavailable when it was due.") % kept
     decided = {name for name, light in signup.state.lights.items() if light.status is not Status.PENDING} - {AUTH}
     if messages and (missing := sorted(decided - answered)):
         yield _("The answers of %(services)s are not in Kafka: %(kept)s.") % {
@@ -234,14 +234,14 @@ def message_steps(signup: SignUp, messages: Sequence[Incoming]) -> Iterator[Step
         where = place(message.topic, message.partition, message.offset)
         said = said_in(message.value)
         if said is None:
-            yield Step(at, "asked", _("A message that can't be read"), where, _own_time(message))
+            yield Step(at, "asked", _("Unreadable message"), where, _own_time(message))
         elif message.topic == NEW_USER_REQUESTED:
             whom = ", ".join(said.services) if said.services else _("every service")
-            tries = _("try %d") % said.attempt if said.attempt else ""
+            tries = _("attempt %d") % said.attempt if said.attempt else ""
             yield Step(at, "asked", _("Asked %s") % whom, where, "; ".join(filter(None, (tries, _own_time(message)))))
         else:
             service = said.service or "?"
-            repeated = _("again; the light stays") if service in answered else ""
+            repeated = _("repeated; the light does not change") if service in answered else ""
             answered.add(service)
             detail = "; ".join(filter(None, (said.reason, repeated, _own_time(message))))
             yield Step(at, "answered", _("%(service)s answered %(status)s") % {
@@ -254,7 +254,7 @@ def _own_time(message: Incoming) -> str:
     milliseconds = message.timestamp_ms
     if milliseconds is None or moment_of(milliseconds):
         return ""
-    return _("its own time is %d ms after 1970") % milliseconds
+    return _("its own timestamp is %d ms after 1970") % milliseconds
 
 
 # --- Dead letters, and acts -------------------------------------------------------------------------------------
@@ -267,7 +267,7 @@ def letter_steps(signup: SignUp, keys: Iterable[str]) -> Iterator[Step]:
     for letter in letters.order_by("-pk").prefetch_related("acts")[:MOST_SHOWN]:
         if not is_about(signup.id, letter.value, headers_from_document(letter.headers)):
             continue
-        put_aside = _("%s could not handle it: a dead letter") % letter.group
+        put_aside = _("%s could not handle it: dead-lettered") % letter.group
         detail = f"{Truncator(letter.error_line).chars(ERROR_SHOWN)} ({letter.place})"
         yield Step(letter.put_aside_at, "letter", put_aside, letter.letter_place, detail, letter_id=letter.pk)
         for act in letter.acts.all():

@@ -80,10 +80,12 @@ async def stream(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
     """
     user = await request.auser()
     if not (may_administer(user) and await user.ahas_perm("authsvc.view_trafficminute")):
-        return HttpResponse(_("You may not see this."), status=HTTPStatus.FORBIDDEN, content_type="text/plain")
+        return HttpResponse(
+            _("You do not have permission to view this."), status=HTTPStatus.FORBIDDEN, content_type="text/plain"
+        )
     span = SPANS.get(request.GET.get("span", "live"))
     if span is None:
-        return HttpResponse(_("There is no such span."), status=HTTPStatus.BAD_REQUEST, content_type="text/plain")
+        return HttpResponse(_("There is no such time range."), status=HTTPStatus.BAD_REQUEST, content_type="text/plain")
     # A stream lasts long: it must not keep the connection that the user was looked up with.
     await sync_to_async(close_old_connections)()
     events = _live(span) if span.is_live else _days(span)
@@ -127,7 +129,7 @@ async def _days(span: Span) -> AsyncIterator[bytes]:
             if not is_transient(error):
                 raise
             logger.warning("the history of traffic can't be read: %s", error)
-            yield _event("problem", _("The database does not answer. The page goes on when it does."))
+            yield _event("problem", _("The database is not responding. The page resumes when it does."))
         else:
             yield _points(span, points, now)
             # From now on the step before, which has got its last minute, and the present one.
@@ -160,7 +162,7 @@ def _points(span: Span, points: Any, now: float) -> bytes:
 
 
 def _redis_away(error: Exception) -> str:
-    words = _("Redis does not answer (%(error)s). Check that it runs; the page goes on when it does.")
+    words = _("Redis is not responding (%(error)s). Check that it is running; the page resumes when it responds.")
     return words % {"error": error}
 
 

@@ -30,8 +30,8 @@ LIGHTS = {
     Standing.GONE: ("fail", "✗"),
 }
 HINTS = {
-    Standing.STUCK: gettext_lazy("Its work has not gone round for 30 s: see its log, and restart it."),
-    Standing.GONE: gettext_lazy("It went without a word: it was killed, or it can't reach Redis. See its log."),
+    Standing.STUCK: gettext_lazy("Its main loop has not run for 30 s. See its log, and restart it."),
+    Standing.GONE: gettext_lazy("It stopped without notice: it was killed, or it cannot reach Redis. See its log."),
 }
 
 

@@ -75,7 +75,7 @@ class Administration(AdminSite):
         if request.method == "GET" and self.has_permission(request):
             return HttpResponseRedirect(index)
         if request.method == "GET" and may_administer(request.user):
-            messages.warning(request, _("You logged in some time ago. Log in again to go on in the administration."))
+            messages.warning(request, _("You logged in some time ago. Log in again to continue in the administration."))
             # Otherwise the page would say that this user is not authorised to see the requested page.
             extra_context = {"user": AnonymousUser(), **(extra_context or {})}
         context = {
@@ -138,7 +138,7 @@ class Administration(AdminSite):
         return answer
 
     def _refuse(self, request: HttpRequest, refusal: PermissionDenied) -> HttpResponse:
-        why = str(refusal) or _("Your account may not see or do this.")
+        why = str(refusal) or _("You do not have permission to view or do this.")
         context = {**self.each_context(request), "title": _("Not permitted"), "why": why}
         return TemplateResponse(request, "admin/refused.html", context, status=403)
 
@@ -153,14 +153,14 @@ def attention(request: HttpRequest) -> list[dict[str, str]]:
         # A red light is final, so it is listed only for a day.
         refused = SignUp.objects.filter(failed_count__gt=0, created_at__gte=timezone.now() - NEWS)
         found += [
-            (_("Stalled sign-ups: all tries are used up"), stalled, f"{signups}?lights=stalled"),
+            (_("Stalled sign-ups: all attempts are used up"), stalled, f"{signups}?lights=stalled"),
             (_("Pending for more than 10 minutes"), pending, f"{signups}?lights=pending&begun=older10m"),
             (_("Refused by a service in the last 24 hours"), refused, f"{signups}?lights=red&begun=1d"),
         ]
     if request.user.has_perm("eventbus.view_deadletter"):
         letters = reverse("admin:eventbus_deadletter_changelist")
         waiting = DeadLetter.objects.filter(state=DeadLetter.State.WAITING)
-        found.append((_("Dead letters that wait"), waiting, f"{letters}?state__exact=waiting"))
+        found.append((_("Dead letters waiting"), waiting, f"{letters}?state__exact=waiting"))
     counted = [(words, rows.count(), url) for words, rows, url in found]
     items = [
         {"words": words, "count": number_format(count, force_grouping=True), "url": url}
