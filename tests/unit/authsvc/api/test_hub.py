@@ -96,7 +96,7 @@ def has_rung(watch: Watch) -> bool:
     return rang
 
 
-def test_a_watch_takes_over_what_is_newer_and_rings_for_nothing_else(states: Iterator[SignUpState]) -> None:
+async def test_a_watch_takes_over_what_is_newer_and_rings_for_nothing_else(states: Iterator[SignUpState]) -> None:
     watch, first, second = Watch(), *states
     watch.offer(first)
     assert (watch.state, has_rung(watch)) == (first, True)
@@ -108,7 +108,7 @@ def test_a_watch_takes_over_what_is_newer_and_rings_for_nothing_else(states: Ite
     assert (watch.state, has_rung(watch)) == (second, False)
 
 
-def test_a_watch_takes_over_that_its_sign_up_is_stalled_and_not_the_other_way(states: Iterator[SignUpState]) -> None:
+async def test_a_watch_takes_over_that_its_sign_up_is_stalled_and_not_the_other_way(states: Iterator[SignUpState]) -> None:
     watch, state = Watch(), next(states)
     stalled = msgspec.structs.replace(state, is_stalled=True)
     for offered, held in ((state, state), (stalled, stalled), (state, stalled)):
