@@ -208,7 +208,7 @@ class OverridesAdmin(admin.ModelAdmin):
         return HttpResponseRedirect(request.path)
 
     def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:
-        """A text with the values: Django's own lists the fields alone."""
+        """Return a text with old and new values. Django's default lists only the names of the fields."""
         before, after = with_overrides(form.before), with_overrides(form.instance.values)
         changed = [name for name in NAMES if getattr(before, name) != getattr(after, name)]
         told = "; ".join(

@@ -66,8 +66,7 @@ def keep(letters: Sequence[Incoming], origins: Origins) -> None:
 def replay(
     ids: Sequence[int], *, by: str, producer: EventProducer, reason: str = "", again: bool = False
 ) -> Iterator[LetterResult]:
-    """Publishes the messages in their original topics again, with their key, value and headers, and says what became
-    of each.
+    """Publish the messages to their original topics again, with key, value and headers, and yield each outcome.
 
     Every consumer group of the topic reads them, including those that handled them before. That is harmless: delivery
     is at least once anyway, and handlers are idempotent. A group that still can't handle a message creates another

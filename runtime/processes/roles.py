@@ -88,7 +88,7 @@ class RunningRole:
 
 @contextmanager
 def running_role(name: str) -> Iterator[RunningRole]:
-    """Runs a role until SIGTERM or SIGINT, with its health page on HEALTH_HOST:HEALTH_PORT (none if that is 0).
+    """Run a role until SIGTERM or SIGINT, with health checks on HEALTH_HOST:HEALTH_PORT (none if the port is 0).
 
     Enter it on the main thread. The exit code is 0 after a stop request, and 1 if the role failed, was still running
     ENDS_WITHIN seconds after the request, or was stuck for over a minute (docs/adr/0034).
@@ -174,7 +174,7 @@ def _ends_when_stuck(role: RunningRole) -> Iterator[None]:
 
 @contextmanager
 def _stop_on_signals(role: RunningRole, report: InstanceReport) -> Iterator[None]:
-    """Sets `stop` on a signal, even while the main thread is inside a library's call that takes its time.
+    """Set `stop` on a signal, even while the main thread is blocked in a call of a library.
 
     Python runs handlers only after the main thread returns from such a call, and a handler that sets an Event can
     deadlock with a wait for it. So the handlers do nothing, and a thread reads the signal from the wake-up socket.
