@@ -1,8 +1,9 @@
-"""What an administrator may change while everything runs, and what of it holds now (docs/adr/0050).
+"""Settings that administrators can change at run time, and their current values (docs/adr/0050).
 
-`live.SIGNUP_DEADLINE` is a plain attribute: settings.py's value, which is the environment's, until an administrator
-sets another. Only web, auth's instances and the relay follow the row (livesettings.following); in any other role `live`
-keeps the environment's values. Code that stores a value keeps the old one; `call_on_change` reports a new one.
+`live.SIGNUP_DEADLINE` is a plain attribute: the value of settings.py, which comes from the environment, until an
+administrator sets another. Only web, auth's instances and the relay follow the row (livesettings.following); in other
+roles `live` keeps the environment's values. Read values when needed: code that stores one keeps it after a change,
+unless it registers with `call_on_change`.
 """
 
 import logging
@@ -19,10 +20,10 @@ logger = logging.getLogger(__name__)
 
 
 class LiveSettings(msgspec.Struct, kw_only=True):
-    """Each has the name of its default in settings.py, and the range that an administrator may choose from.
+    """All live settings. Each has the name of its default in settings.py, and the range of allowed values.
 
-    Title and description are what the admin shows. Times are seconds. One with a few named values is a Literal, and
-    `extra` has the words for each value.
+    The admin shows title and description. Times are in seconds. A setting with a few named values is a Literal, and
+    `extra` gives the label of each value.
     """
 
     SIGNUP_OPEN: Annotated[
@@ -167,7 +168,7 @@ class LiveSettings(msgspec.Struct, kw_only=True):
 _TYPES: Final = get_type_hints(LiveSettings, include_extras=True)
 NAMES: Final = tuple(_TYPES)
 
-# Says what is wrong with values of which each is in its range: the settings that it is about, and words.
+# A consistency check of values that are each in range. It yields problems: the settings concerned, and a description.
 Rule = Callable[[LiveSettings], Iterable[tuple[tuple[str, ...], str]]]
 _rules: list[Rule] = []
 _listeners: list[Callable[[], None]] = []
@@ -175,55 +176,58 @@ _overrides: dict[str, Any] = {}
 
 
 def rule(check: Rule) -> Rule:
-    """Registers a rule over several values. Each app has its own."""
+    """Register a rule over several values. Each app registers its own."""
     _rules.append(check)
     return check
 
 
 def meta_of(name: str) -> Meta:
-    """Range, title and description of a setting."""
+    """Return the range, title and description of a setting."""
     meta: Meta = _TYPES[name].__metadata__[0]
     return meta
 
 
 def type_of(name: str) -> Any:
-    """bool, int, float, or the Literal of a setting that has named values."""
+    """Return the setting's type: bool, int, float, or a Literal of its named values."""
     return _TYPES[name].__origin__
 
 
 def choices_of(name: str) -> Mapping[str, str]:
-    """The words for each value of a setting that has named values; empty for any other."""
+    """Return the label of each named value of a setting; empty if it has no named values."""
     words: Mapping[str, str] = meta_of(name).extra or {}
     return {value: words[value] for value in get_args(type_of(name))}
 
 
 def with_overrides(overrides: Mapping[str, Any]) -> LiveSettings:
-    """The values that these overrides and settings.py make together."""
+    """Return the values of settings.py with these overrides applied."""
     return LiveSettings(**{name: overrides.get(name, getattr(settings, name)) for name in NAMES})
 
 
 def checked(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that this version knows, each of its type. Raises msgspec.ValidationError for one out of its range."""
+    """Return the overrides that this version knows, converted to their types.
+
+    Raises msgspec.ValidationError for a value out of range."""
     return {name: msgspec.convert(overrides[name], _TYPES[name]) for name in NAMES if name in overrides}
 
 
 def broken_rules(overrides: Mapping[str, Any]) -> list[str]:
-    """What these overrides break, in words. What settings.py alone breaks is no administrator's fault."""
+    """Describe the rules that these overrides break. Rules broken by settings.py alone are not the admin's concern."""
     values = with_overrides(overrides)
     return [problem for check in _rules for names, problem in check(values) if any(name in overrides for name in names)]
 
 
 def call_on_change(listener: Callable[[], None]) -> None:
-    """From now on `listener` is called, in whatever thread, after values have changed."""
+    """Call `listener`, on any thread, whenever values have changed."""
     _listeners.append(listener)
 
 
 def forget(listener: Callable[[], None]) -> None:
+    """Stop calling `listener` on changes."""
     _listeners.remove(listener)
 
 
 def take(overrides: Mapping[str, Any]) -> None:
-    """Makes these overrides hold in this process, and no others."""
+    """Replace the overrides that apply in this process, and notify the listeners."""
     global _overrides
     _overrides = dict(overrides)
     values = with_overrides(_overrides)
@@ -242,5 +246,5 @@ def _take_default(*, setting: str, **_: Any) -> None:
 
 
 live: Final = with_overrides({})
-# Sent by tests alone, which change settings.py's values.
+# Sent only in tests, which change the values of settings.py.
 setting_changed.connect(_take_default)

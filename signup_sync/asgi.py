@@ -77,10 +77,10 @@ def http(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
     return (api if is_for_api(scope["path"]) else pages)(scope, receive, send)
 
 
-services = ProtocolTypeRouter({"http": http, "websocket": websocket_application})
+protocols = ProtocolTypeRouter({"http": http, "websocket": websocket_application})
 # The server doesn't do this, because the server of `runserver` trusts X-Forwarded-For from any client. Inside this
 # middleware, `client` is the person's address and `scheme` the scheme that the person's browser used.
 # It wraps Measured, whose refusals need the scheme for their headers. It is safe there: the server reads at most 16 KiB
 # of a request's head (signup_sync.server.protocols).
-believing_proxies = ProxyHeadersMiddleware(Measured(HttpsOnly(services)), trusted_hosts=settings.TRUSTED_PROXIES)
+believing_proxies = ProxyHeadersMiddleware(Measured(HttpsOnly(protocols)), trusted_hosts=settings.TRUSTED_PROXIES)
 application = Registered(SecurityHeaders(believing_proxies))

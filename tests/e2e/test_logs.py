@@ -104,7 +104,7 @@ def test_every_line_of_every_role_is_json_also_of_what_goes_wrong(stack: Stack, 
 
     def put_aside() -> list[dict[str, Any]]:
         said = [line for line in lines(stack.roles["chat"]) if line.get("trace_id") == trace]
-        return [line for line in said if line["event"].startswith("put aside")]
+        return [line for line in said if line["event"].startswith("dead-lettered")]
 
     [aside] = eventually(put_aside, what="chat says what it put aside")
     assert (aside["level"], aside["group"]) == ("error", "chat")

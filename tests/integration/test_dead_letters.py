@@ -164,7 +164,7 @@ def test_while_the_database_is_away_the_letters_wait(topics, monkeypatch, caplog
     put(LETTERS, b"patient")
     with collecting():
         eventually(DeadLetter.objects.exists)
-    assert caplog.text.count("1 dead letters can't be kept now: the server is gone") == 2
+    assert caplog.text.count("1 dead letters can't be stored yet: the server is gone") == 2
 
 
 @needs_broker
@@ -285,7 +285,7 @@ def test_without_kafka_nothing_is_marked(settings, monkeypatch):
     first, second = kept(2)
     said = refused("replay", first.pk, second.pk)
     assert "0 replayed, 0 refused, 2 not tried or failed" in said
-    assert "Kafka at 127.0.0.1:1 did not take the rest, which still wait" in said
+    assert "Kafka at 127.0.0.1:1 did not acknowledge the rest, which are still waiting" in said
     assert set(DeadLetter.objects.values_list("state", flat=True)) == {"waiting"}
     assert not DeadLetterAct.objects.exists()
 
@@ -398,8 +398,8 @@ def test_the_help_says_what_each_does(capsys):
             call_command("dead_letters", *arguments)
         assert ended.value.code == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "Shows the messages that a consumer could not handle" in said
-    assert "Every group of the topic reads them, which is harmless" in said
+    assert "Show, replay or discard dead letters: messages that a consumer could not handle" in said
+    assert "Every consumer group of the topic reads them, which is harmless" in said
 
 
 # --- Their end --------------------------------------------------------------------------------------------------
