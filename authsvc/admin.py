@@ -40,7 +40,7 @@ class SignUpAdmin(ActsAdmin):
     list_display = ("user", "lights_in_colour", "begun", "took", "tries")
     list_filter = (LightsFilter, FailureGroupFilter, BegunFilter)
     search_fields = ("user_id_key",)
-    search_help_text = _("A user ID or its beginning, or a whole sign-up ID.")
+    search_help_text = _("A user ID or its beginning, or a complete sign-up ID.")
     # Not by ID, which the client chooses with the Idempotency-Key.
     ordering = ("-created_at", "-id")
     # Only indexed columns: sorting by any other would read and sort all rows for one page.
@@ -52,8 +52,8 @@ class SignUpAdmin(ActsAdmin):
     action_form = ReplayForm
     change_form_template = "authsvc/signup.html"
     fieldsets = (
-        (_("What was typed"), {"fields": (("user_id", "typed_name"), ("typed_email", "role"), "owner")}),
-        (_("What is kept"), {"fields": (("id", "trace"), ("version", "attempts"))}),
+        (_("Details entered"), {"fields": (("user_id", "typed_name"), ("typed_email", "role"), "owner")}),
+        (_("Stored state"), {"fields": (("id", "trace"), ("version", "attempts"))}),
     )
     readonly_fields = ("user_id", "typed_name", "typed_email", "role", "owner", "id", "trace", "version", "attempts")
 
@@ -121,7 +121,7 @@ class SignUpAdmin(ActsAdmin):
     def begun(self, signup: SignUp) -> str:
         return to_the_second(signup.created_at)
 
-    @admin.display(description=_("until complete"))
+    @admin.display(description=_("time to complete"))
     def took(self, signup: SignUp) -> str:
         if signup.completed_at is None:
             return "–"
@@ -143,13 +143,13 @@ class SignUpAdmin(ActsAdmin):
     def trace(self, signup: SignUp) -> str:
         return signup.id.hex
 
-    @admin.display(description=_("whose record"))
+    @admin.display(description=_("auth's record"))
     def owner(self, signup: SignUp) -> SafeString | str:
         if signup.is_owner:
-            return str(_("This sign-up made auth's record."))
+            return str(_("Created by this sign-up."))
         found = f"{reverse('admin:authsvc_signup_changelist')}?q={signup.owner_signup_id}"
         link = format_html('<a href="{}">{}</a>', found, signup.owner_signup_id)
-        return format_html("{} {}", _("Auth had this user already, from sign-up"), link)
+        return format_html("{} {}", _("Auth already had this user, from sign-up"), link)
 
     # --- Acts ---------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""`python -m bench [ROW ...]`: see docs/performance.md."""
+"""`python -m bench [ROW ...]`: run the benchmark (docs/performance.md)."""
 
 import argparse
 import resource
@@ -15,15 +15,15 @@ from bench.running import FULL, SMALL, Bench, machine, tell
 
 
 def main() -> int:
-    """0 when everything that was asked for was measured, whether the goals are met or not."""
+    """Return 0 if everything requested was measured, whether or not the goals are met."""
     options = read_options()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # Thousands of connections are held on both sides of the gateway.
+    # The benchmark holds thousands of connections on both sides of the gateway.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="signup-sync-bench-", ignore_cleanup_errors=True) as directory:
-        # PostgreSQL, as another user, must get to its own part of it.
+        # PostgreSQL runs as another user, who must be able to reach its subdirectory.
         Path(directory).chmod(0o711)
         bench = Bench(Path(directory), SMALL if options.small else FULL, options.peer)
         rows: list[Row] = []
@@ -31,7 +31,7 @@ def main() -> int:
         try:
             measure(bench, options.rows, rows, failures)
         except KeyboardInterrupt:
-            failures["the rest"] = "it was interrupted"
+            failures["the rest"] = "the run was interrupted"
         finally:
             bench.close()
     print(f"{machine()}; {(time.monotonic() - begun) / 60:.0f} min\n")
@@ -44,19 +44,21 @@ def main() -> int:
 
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench")
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(GROUPS)}; without any: all")
-    parser.add_argument("--peer", type=Path, help="the Spring peer's directory; without it its rows are not measured")
-    parser.add_argument("--small", action="store_true", help="little of everything, to try the benchmark itself")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"rows to measure: {', '.join(GROUPS)}; default: all")
+    parser.add_argument("--peer", type=Path, help="the Spring peer's directory; without it, the peer is not measured")
+    parser.add_argument(
+        "--small", action="store_true", help="measure little of everything, to test the benchmark itself"
+    )
     options = parser.parse_args()
     if unknown := set(options.rows) - set(GROUPS):
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
     if options.peer is not None and not (options.peer / "run.sh").is_file():
-        parser.error(f"there is no Spring peer in {options.peer}")
+        parser.error(f"{options.peer} contains no Spring peer")
     return options
 
 
 def measure(bench: Bench, chosen: Sequence[str], rows: list[Row], failures: dict[str, str]) -> None:
-    """Adds the rows, and what failed, by group: one that can't be measured must not cost the others."""
+    """Add the rows and failures, group by group: a group that fails must not prevent the others."""
     for name in (name for name in GROUPS if name in (chosen or GROUPS)):
         print(f"{name} ...", file=sys.stderr, flush=True)
         if name in OURS_ALONE:
@@ -64,7 +66,7 @@ def measure(bench: Bench, chosen: Sequence[str], rows: list[Row], failures: dict
         begun = time.monotonic()
         try:
             rows += GROUPS[name](bench)
-        except Exception as error:  # whatever it is, it is said with the table
+        except Exception as error:  # any error is reported with the table
             failures[name] = f"{type(error).__name__}: {error}"
             tell(f"failed: {failures[name]}")
         tell(f"{name}: {time.monotonic() - begun:.0f} s")

@@ -1,7 +1,7 @@
-"""A Django form and nothing more, to measure what posting one costs: settings, URLs and view in one module.
+"""A bare Django form, to measure the cost of posting one. This module has its settings, URLs and view.
 
-It runs as the web process does, with its server, Django's own middleware and its CSRF check (DJANGO_SETTINGS_MODULE=
-bench.bare_form): what is left out is what the product does with the form.
+It runs like the web process, with the same server, Django's own middleware and CSRF check (DJANGO_SETTINGS_MODULE=
+bench.bare_form), but without the product's handling of the form.
 """
 
 from django import forms
@@ -10,10 +10,10 @@ from django.middleware.csrf import get_token
 from django.urls import path
 from django.utils.html import format_html
 
-from signup_sync.settings import *  # noqa: F403 - that is how Django's settings are derived
+from signup_sync.settings import *  # noqa: F403 - the usual way to derive Django settings
 
 ROOT_URLCONF = __name__
-# What `startproject` puts there, and the page's languages.
+# The middleware of `startproject`, and that for languages.
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -28,7 +28,7 @@ PATH = "/bare/"
 
 
 class BareForm(forms.Form):
-    userId = forms.CharField(max_length=32)  # noqa: N815 - as the product's form has it
+    userId = forms.CharField(max_length=32)  # noqa: N815 - like the product's form
     userName = forms.CharField(max_length=100)  # noqa: N815
     email = forms.EmailField()
     userPw = forms.CharField(max_length=128)  # noqa: N815

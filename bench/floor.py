@@ -1,4 +1,4 @@
-"""The floor: what a sign-up costs where there is nothing but its commits and messages, one after another.
+"""The floor: the cost of a sign-up's commits and messages alone, one after another.
 
 No Django, no HTTP, no hash: auth commits, the request is produced and acknowledged, chat and customer read it, commit
 and answer, auth reads the answers and commits, and Redis is written and wakes a subscriber.
@@ -19,17 +19,17 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from psycopg.types.json import Jsonb
 
-# Seconds that one step may take.
+# Timeout in seconds for one step.
 PATIENCE = 20.0
 PARTICIPANTS = ("chat", "customer")
 LIGHTS = {"auth": "SUCCESS", "chat": "PENDING", "customer": "PENDING"}
 
 
 class Floor:
-    """Its own databases, topics and key on the servers of a run."""
+    """The floor's own tables, topics and key on the servers of a run."""
 
     def __init__(self, databases: Mapping[str, str], bootstrap_servers: str, redis_url: str) -> None:
-        """`databases` are the addresses of auth's, chat's and customer's, by name."""
+        """`databases` maps auth, chat and customer to the URLs of their databases."""
         self._open = ExitStack()
         self._name = f"floor.{uuid4().hex[:12]}"
         self._databases = {name: self._open.enter_context(_database(url)) for name, url in databases.items()}
@@ -58,7 +58,7 @@ class Floor:
         self._open.close()
 
     def sign_ups(self, n: int) -> list[float]:
-        """Milliseconds of each of `n`, one after another."""
+        """Return the milliseconds of each of `n` sign-ups, run one after another."""
         return [self._sign_up() for _ in range(n)]
 
     def _sign_up(self) -> float:
@@ -95,7 +95,7 @@ class Floor:
         while not failures:
             self._producer.poll(PATIENCE)
         if failures[0] is not None:
-            raise RuntimeError(f"the floor's message was not taken: {failures[0]}")
+            raise RuntimeError(f"the floor's message was not accepted: {failures[0]}")
 
     def _consume(self, name: str) -> dict[str, str]:
         value: dict[str, str] = json.loads(_next(self._readers[name]).value() or b"")
@@ -109,17 +109,17 @@ class Floor:
         end = time.monotonic() + PATIENCE
         while self._subscriber.get_message(timeout=PATIENCE) is None:
             if time.monotonic() > end:
-                raise RuntimeError("the floor's subscriber heard nothing")
+                raise RuntimeError("the floor's subscriber received nothing")
 
 
 def floor_databases(env: Mapping[str, str]) -> dict[str, str]:
-    """Those of an installation, by its settings."""
+    """Return the database URLs from an installation's settings."""
     return {name: env[f"{name.upper()}_DATABASE_URL"] for name in ("auth", *PARTICIPANTS)}
 
 
 @contextmanager
 def _database(url: str) -> "Iterator[psycopg.Connection[Any]]":
-    """With the tables that the steps write, as few columns and as many unique keys as the product has."""
+    """Connect and create the tables of the steps, with few columns but as many unique keys as in the product."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
             "CREATE TABLE IF NOT EXISTS floor_user"
@@ -138,7 +138,7 @@ def _insert_user(connection: "psycopg.Connection[Any]", event: Mapping[str, str]
 
 @contextmanager
 def _reader(bootstrap_servers: str, group: str, topic: str) -> Iterator[Consumer]:
-    """One that has its partitions."""
+    """Yield a consumer after its partitions have been assigned."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap_servers,
@@ -165,4 +165,4 @@ def _next(consumer: Consumer) -> Message:
         message = consumer.poll(PATIENCE)
         if message is not None and not message.error():
             return message
-    raise RuntimeError("the floor's message did not come")
+    raise RuntimeError("the floor's message did not arrive")

@@ -1,4 +1,4 @@
-"""The load generator of bench/load, built and asked."""
+"""Builds and runs the load generator in bench/load."""
 
 import json
 import shutil
@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 SOURCE = Path(__file__).parent / "load"
-# A share of failures above which figures mean nothing.
+# The share of failures above which a measurement is invalid.
 FAILURES_MAX = 0.01
-# Seconds that one answer of the generator may take.
+# Timeout in seconds for one answer of the generator.
 TIMEOUT = 300
 
 
 class LoadError(Exception):
-    """The load did not get what it asked for."""
+    """The load generator failed, or too many of its requests did."""
 
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
-    """In milliseconds."""
+    """Percentiles in milliseconds."""
 
     p50: float
     p95: float
@@ -36,8 +36,9 @@ NOTHING = Percentiles(float("nan"), float("nan"), float("nan"), float("nan"))
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the generator saw. Times are from when each was due: to its first event, to all lights decided, and from
-    the one to the other. `cpu_ms` is the generator's own, for each."""
+    """The generator's measurements. Times count from when each sign-up was due: `first` until its first event, `last`
+    until all lights are decided; `between` is the time from one to the other. `cpu_ms` is the generator's own CPU time
+    per sign-up."""
 
     n: int
     failed: int
@@ -62,18 +63,18 @@ class Load:
 
 
 class Pages:
-    """Forms that are open, each in a browser of its own."""
+    """Open forms, each in a separate browser session."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
 
     def connect(self, *, rate: float) -> Load:
-        """Opens the WebSockets of all, `rate` a second; `first` is until each is open."""
+        """Open the WebSockets of all forms, `rate` per second; `first` is the time until each is open."""
         return self._ask(f"connect {rate}")
 
     def post(self, count: int, *, at_once: int = 1, until: Literal["first", "last"] = "last") -> Load:
-        """Posts the next `count` forms, and waits for the first or the last frame of those with a WebSocket. `first` is
-        until the answer and the first frame are there."""
+        """Post the next `count` forms, and wait for the first or the last frame of those with a WebSocket. `first` is
+        the time until the answer and the first frame have arrived."""
         return self._ask(f"post {count} {at_once} {until}")
 
     def _ask(self, line: str) -> Load:
@@ -83,10 +84,10 @@ class Pages:
 
 
 class Generator:
-    """bench/load as a program. It is built where it runs: `go` and, once, a module proxy are needed."""
+    """The compiled load generator. Building it needs `go` and, once, a module proxy."""
 
     def __init__(self, directory: Path) -> None:
-        """Builds it into `directory`. Raises LoadError where that can't be done."""
+        """Build it into `directory`. Raises LoadError if that fails."""
         go = shutil.which("go")
         if go is None:
             raise LoadError("the load generator needs Go (Debian: apt-get install golang)")
@@ -98,24 +99,24 @@ class Generator:
             raise LoadError(f"the load generator could not be built:\n{built.stderr}")
 
     def signups(self, url: str, n: int, *, at_once: int = 1, rate: float = 0, timeout: float = 60) -> Load:
-        """Sign-ups over SSE, read to the end."""
+        """Post sign-ups and read their SSE streams to the end."""
         with self._running("signups", url, n=n, c=at_once, rate=rate, timeout=f"{timeout}s") as process:
             return _answer(process)
 
     def gets(self, url: str, path: str, n: int, *, rate: float) -> Load:
-        """GETs of one page; `first` is the whole answer."""
+        """GET one page `n` times; `first` is the time until the complete answer."""
         with self._running("gets", url, path=path, n=n, c=20, rate=rate) as process:
             return _answer(process)
 
     @contextmanager
     def held_streams(self, url: str, n: int, *, rate: float) -> Iterator[Load]:
-        """Streams that stay open: something must keep their sign-ups pending."""
+        """Hold `n` streams open. The caller must keep their sign-ups pending."""
         with self._running("streams", url, n=n, c=n, rate=rate) as process:
             yield _answer(process)
 
     @contextmanager
     def pages(self, url: str, path: str, n: int) -> Iterator[Pages]:
-        """The form, opened n times."""
+        """Open the form `n` times."""
         with self._running("pages", url, path=path, n=n, c=4) as process:
             _answer(process)
             yield Pages(process)

@@ -1,4 +1,4 @@
-"""Bare argon2: what the hash of a password costs here, and how many a second the cores do when they do nothing else."""
+"""Bare argon2: the cost of hashing a password, and the rate at which the cores hash when they do nothing else."""
 
 import os
 import time
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from argon2.low_level import Type, hash_secret
 
 PASSWORD, SALT = b"nine lives of a bench", b"0123456789abcdef"
-# KiB that one hash is tried with, to find the cheap one.
+# Candidates for the memory (KiB) of the cheap hash.
 STEPS = range(64, 8192, 64)
 
 
@@ -21,32 +21,32 @@ class Cost:
 
     @property
     def settings(self) -> dict[str, str]:
-        """As the product's settings name them."""
+        """The parameters as the product's settings."""
         return {"ARGON2_MEMORY_KIB": str(self.memory_kib), "ARGON2_TIME_COST": str(self.passes)}
 
     def hash(self) -> None:
         hash_secret(PASSWORD, SALT, self.passes, self.memory_kib, 1, 32, Type.ID)
 
     def milliseconds(self, times: int = 40) -> float:
-        """CPU time of one."""
+        """Return the CPU time of one hash."""
         begun = time.thread_time()
         for _ in range(times):
             self.hash()
         return (time.thread_time() - begun) * 1000 / times
 
 
-# OWASP's, which are the product's defaults.
+# OWASP's parameters, which are the product's defaults.
 REAL = Cost(19 * 1024, 2)
 
 
 def cheap() -> Cost:
-    """One that takes about a millisecond here, as the peer's BCrypt of strength 4 does."""
+    """Return a cost that takes about a millisecond here, like the peer's BCrypt with strength 4."""
     per_step = Cost(1024, 1).milliseconds()
     return Cost(min(STEPS, key=lambda kib: abs(kib * per_step / 1024 - 1.0)), 1)
 
 
 def bare_rate(cost: Cost, seconds: float) -> float:
-    """Hashes a second of as many threads as cores, which is how many the product's pool has."""
+    """Return the hashes per second with one thread per core, like the product's pool."""
     end = time.monotonic() + seconds
 
     def work() -> int:

@@ -1,4 +1,4 @@
-"""`python -m bench.hot`: where the CPU goes. py-spy looks at every role while sign-ups go through."""
+"""`python -m bench.hot`: profile the CPU use of every role with py-spy during sign-ups."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from bench.rows.pace import AT_ONCE, warm_up
 from bench.running import SMALL, Bench, tell
 
 SECONDS = 12
-# Looks a second: more of them would be a load of their own.
+# Samples per second; more would themselves be a load.
 LOOKS = 50
 SHOWN = 15
 
@@ -30,13 +30,13 @@ def main() -> None:
 
 
 def profile(bench: Bench, directory: Path) -> None:
-    """Prints a table for each role: those that use most of the CPU first."""
+    """Print a table for each role, in descending order of CPU use."""
     ours = bench.ours
     warm_up(bench, ours)
     rate = bench.generator.signups(ours.url, bench.size.signups, at_once=AT_ONCE).rate
     roles = {role: process.pid for role, process in ours.stack.roles.items()}
     meter = CpuMeter(ours.pids)
-    tell(f"looking for {SECONDS} s, {rate:,.0f} sign-ups/s")
+    tell(f"profiling for {SECONDS} s at {rate:,.0f} sign-ups/s")
     with ThreadPoolExecutor(len(roles) + 1) as pool:
         load = pool.submit(bench.generator.signups, ours.url, round(rate * (SECONDS + 3)), at_once=AT_ONCE)
         records = {role: pool.submit(_record, pid, directory / f"{role}.raw") for role, pid in roles.items()}
@@ -52,14 +52,14 @@ def profile(bench: Bench, directory: Path) -> None:
 
 
 def _record(pid: int, output: Path) -> Counter[tuple[str, ...]]:
-    """Stacks, outermost function first, and how often each was seen running."""
+    """Return the stacks, outermost function first, with the number of samples of each."""
     spy = Path(sys.executable).with_name("py-spy")
     options = ("--duration", str(SECONDS), "--rate", str(LOOKS), "--format", "raw", "--function", "--nonblocking")
     done = subprocess.run(
         [spy, "record", "--pid", str(pid), *options, "--output", output], capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise RuntimeError(f"py-spy could not look at process {pid}: {done.stderr}")
+        raise RuntimeError(f"py-spy could not profile process {pid}: {done.stderr}")
     stacks: Counter[tuple[str, ...]] = Counter()
     for line in output.read_text().splitlines():
         stack, _, count = line.rpartition(" ")
@@ -68,7 +68,7 @@ def _record(pid: int, output: Path) -> Counter[tuple[str, ...]]:
 
 
 def table(stacks: Counter[tuple[str, ...]]) -> str:
-    """The functions in which most of the time was spent: in themselves, and with all that they called."""
+    """Format the functions with the most CPU time: their own, and including the functions that they called."""
     own: Counter[str] = Counter()
     within: Counter[str] = Counter()
     for stack, count in stacks.items():
@@ -76,14 +76,14 @@ def table(stacks: Counter[tuple[str, ...]]) -> str:
         for function in set(stack):
             within[function] += count
     total = stacks.total() or 1
-    lines = [f"{'itself':>7} {'with all':>9}  function"]
+    lines = [f"{'own':>7} {'total':>9}  function"]
     for function, count in own.most_common(SHOWN):
         lines.append(f"{100 * count / total:6.1f}% {100 * within[function] / total:8.1f}%  {_short(function)}")
     return "\n".join(lines)
 
 
 def _short(function: str) -> str:
-    """Without the folders in which packages are."""
+    """Shorten the paths of packages."""
     return function.replace(os.getcwd() + "/", "").replace("site-packages/", "")  # noqa: PTH109 - py-spy's own text
 
 

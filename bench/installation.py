@@ -1,4 +1,4 @@
-"""The product under load: the stack of the tests, on servers set up as production's and the peer's are."""
+"""The installation under load: the tests' stack on servers configured like those of production and of the peer."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,12 +8,12 @@ from pathlib import Path
 from tests.servers import CaddyServer, KafkaServer, PostgresqlServer
 from tests.stack import Stack
 
-# The roles whose memory is compared with the peer's five JVMs.
+# Roles whose memory is compared with that of the peer's five JVMs.
 ROLES = ("web", "auth-1", "auth-results", "chat", "customer", "relay")
 
 
 class DurablePostgresql(PostgresqlServer):
-    """With fsync, as production and the peer have it; the last of two settings of one name counts."""
+    """PostgreSQL with fsync, like in production and for the peer. These settings override the earlier ones."""
 
     def command(self) -> Sequence[str | Path]:
         settings = ("fsync=on", "full_page_writes=on", "shared_buffers=256MB", "max_wal_size=4GB")
@@ -21,14 +21,14 @@ class DurablePostgresql(PostgresqlServer):
 
 
 class WarmedKafka(KafkaServer):
-    """On a Java that optimises what runs for long, as production and the peer have it."""
+    """Kafka on a JVM with full optimisation, like in production and for the peer."""
 
     java_options = ("-Xms256m", "-Xmx512m")
 
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """What every installation of a run shares."""
+    """The servers that all installations of a run share."""
 
     postgresql: PostgresqlServer
     kafka: KafkaServer
@@ -36,7 +36,7 @@ class Servers:
 
 @contextmanager
 def servers() -> Iterator[Servers]:
-    """Starts both at the same time."""
+    """Start both at the same time."""
     started = Servers(DurablePostgresql(), WarmedKafka())
     try:
         started.postgresql.launch()
@@ -50,7 +50,7 @@ def servers() -> Iterator[Servers]:
 
 
 class Installation:
-    """One auth process and one of every other role, behind Caddy."""
+    """An installation with one process per role, behind Caddy."""
 
     def __init__(self, stack: Stack, servers: Servers, caddy: CaddyServer) -> None:
         self.stack = stack
@@ -63,7 +63,7 @@ class Installation:
 
     @property
     def pids(self) -> dict[str, int]:
-        """All processes that work for a sign-up, by name."""
+        """The processes that take part in a sign-up, by name."""
         roles = {name: role.pid for name, role in self.stack.roles.items() if role.running}
         around = {
             "caddy": self.caddy.process.pid,
@@ -78,7 +78,7 @@ class Installation:
 
     @contextmanager
     def without(self, *roles: str) -> Iterator[None]:
-        """With these roles stopped."""
+        """Stop these roles within the context."""
         for role in roles:
             self.stack.roles[role].stop()
         try:
@@ -89,7 +89,7 @@ class Installation:
 
     @contextmanager
     def with_environment(self, role: str, env: Mapping[str, str]) -> Iterator[None]:
-        """With this role started again in another environment."""
+        """Run this role with another environment within the context."""
         process = self.stack.roles[role]
         usual = process.env
         try:
@@ -105,7 +105,7 @@ class Installation:
 
 @contextmanager
 def installation(servers: Servers, **settings: str) -> Iterator[Installation]:
-    """A fresh one; `settings` are more of the environment of every role."""
+    """Start a fresh installation; `settings` are added to the environment of every role."""
     with Stack.real(postgresql=servers.postgresql, kafka=servers.kafka, auths=1, **settings) as stack:
         assert stack.caddy is not None
         yield Installation(stack, servers, stack.caddy)

@@ -1,4 +1,4 @@
-"""The Spring peer: built once in a copy of its own, started and stopped by its own scripts."""
+"""The Spring peer: built once in a copy, and started and stopped by its own scripts."""
 
 import os
 import shutil
@@ -13,10 +13,10 @@ from pathlib import Path
 from tests.servers import free_port
 from tests.servers.process import LOOPBACK, ROOT
 
-# Kept between runs, as a build takes a minute and downloads.
+# The copy is kept between runs, because a build takes a minute and downloads its dependencies.
 COPY = ROOT / ".servers" / "spring-peer"
 JVMS = ("eureka", "gateway", "auth", "chat", "customer")
-# Ports of which run.sh says where the servers listen. Those of chat and customer it has fixed itself.
+# Environment variables for the ports in run.sh, which hard-codes those of chat and customer.
 PORTS = ("PG_PORT", "REDIS_PORT", "KAFKA_PORT", "EUREKA_PORT", "GATEWAY_PORT", "AUTH_PORT_BASE")
 START_TIMEOUT = 300
 
@@ -27,17 +27,17 @@ class PeerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PeerStart:
-    """Seconds until its first sign-up was all green: from nothing, and from where its servers and Eureka were there."""
+    """Seconds until the first sign-up was all green: from nothing, and from when its servers and Eureka were ready."""
 
     seconds: float
     roles_seconds: float
 
 
 class SpringPeer:
-    """`BCRYPT_STRENGTH=4`, which is about a millisecond of a core."""
+    """The peer, with `BCRYPT_STRENGTH=4`, which costs about a millisecond of CPU per hash."""
 
     def __init__(self, source: Path, directory: Path) -> None:
-        """Builds it where that was not done yet."""
+        """Build the peer if that has not been done yet."""
         self._run = directory / "peer"
         self._env = {
             **os.environ,
@@ -50,10 +50,10 @@ class SpringPeer:
             self._build(source)
 
     def start(self) -> PeerStart:
-        """From nothing: it makes its databases anew each time."""
+        """Start it from nothing; it creates its databases anew each time."""
         said = self._script("run.sh")
         seconds = float(next(line.split()[1] for line in said.splitlines() if line.startswith("ready_s ")))
-        # The gateway's is written when the servers and Eureka answer, `ready` with the first sign-up.
+        # gateway.pid is written when the servers and Eureka answer, and `ready` after the first sign-up.
         roles = (self._run / "ready").stat().st_mtime - (self._run / "pids" / "gateway.pid").stat().st_mtime
         return PeerStart(seconds, roles)
 
@@ -69,13 +69,13 @@ class SpringPeer:
         shutil.rmtree(COPY, ignore_errors=True)
         shutil.copytree(source, COPY, ignore=shutil.ignore_patterns("target"))
         self._script("build.sh")
-        # The class archives that make its starts quicker, as its README has it.
+        # Create the class archives that speed up its start (see its README).
         self._script("run.sh", CDS_TRAIN="1")
         self._script("stop.sh")
         (COPY / "built").write_text(_contents(source))
 
     def _script(self, name: str, **env: str) -> str:
-        # To a file: what it starts in the background would keep a pipe open.
+        # Write to a file: background processes would keep a pipe open.
         with tempfile.TemporaryFile("w+") as output:
             done = subprocess.run(
                 [COPY / name],
@@ -97,7 +97,7 @@ class SpringPeer:
 
 @contextmanager
 def spring_peer(source: Path, directory: Path) -> Iterator[SpringPeer]:
-    """Not started yet; stopped in the end."""
+    """Yield the peer, not started yet; stop it at the end."""
     peer = SpringPeer(source, directory)
     try:
         yield peer
@@ -111,6 +111,6 @@ def _is_built(source: Path) -> bool:
 
 
 def _contents(source: Path) -> str:
-    """By which another version of it is known."""
+    """Return a fingerprint of the sources, to detect another version."""
     files = sorted(path for path in source.rglob("*") if path.is_file() and not {"target", "lib"} & set(path.parts))
     return "\n".join(f"{path.relative_to(source)} {sha256(path.read_bytes()).hexdigest()}" for path in files)

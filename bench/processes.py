@@ -1,4 +1,4 @@
-"""What processes cost, from Linux's /proc: CPU, memory, threads."""
+"""CPU time, memory and threads of processes, from Linux's /proc."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,7 +9,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def family(pid: int) -> Iterator[int]:
-    """The process and all that descend from it."""
+    """Yield the process and all its descendants."""
     yield pid
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
@@ -18,13 +18,13 @@ def family(pid: int) -> Iterator[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process with its children, also those that have ended and been waited for."""
+    """Return the CPU time of a process and its descendants, including those that have ended and been reaped."""
     return sum(_cpu_seconds(member) for member in family(pid))
 
 
 def _cpu_seconds(pid: int) -> float:
     try:
-        # The second field is the command's name in parentheses, which may hold anything.
+        # The second field is the command's name in parentheses, which may contain any character.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     except OSError:
         return 0.0
@@ -32,7 +32,7 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def pss_kib(pid: int) -> float:
-    """Memory of a process with its children, each shared page divided among those who share it."""
+    """Return the memory of a process and its descendants; shared pages count in proportion (PSS)."""
     total = 0
     for member in family(pid):
         with suppress(OSError):
@@ -46,14 +46,14 @@ def threads(pid: int) -> int:
 
 
 class CpuMeter:
-    """CPU time of named processes since it was made."""
+    """Measures the CPU time of named processes since its creation."""
 
     def __init__(self, pids: Mapping[str, int]) -> None:
         self._pids = dict(pids)
         self._before = self._now()
 
     def read(self) -> dict[str, float]:
-        """Seconds by name."""
+        """Return the seconds by name."""
         return {name: after - self._before[name] for name, after in self._now().items()}
 
     def total(self, names: Iterable[str] | None = None) -> float:

@@ -1,4 +1,4 @@
-"""A row of the table for each goal, and how the table is shown."""
+"""The rows of the results, one for each goal, and their output as a table and as JSON."""
 
 import json
 import math
@@ -12,14 +12,14 @@ Of = Literal["ratio", "ours"]
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A bound for the ratio or for our own figure; None of both is a figure that is only reported."""
+    """A bound for the ratio or for our own figure."""
 
     of: Of
     sense: Literal[">=", "<="]
     bound: float
 
     def is_met(self, *, ours: float | None, ratio: float | None) -> bool | None:
-        """None where the figure that the goal is about was not measured."""
+        """Whether the goal is met, or None if its figure was not measured."""
         figure = ratio if self.of == "ratio" else ours
         if figure is None:
             return None
@@ -47,7 +47,7 @@ def at_most(bound: float) -> Goal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of the table. `other` is what ours is compared with, `against` what that is; None was not measured."""
+    """One line of the table. `other` is the figure to compare with, and `against` its name; None means not measured."""
 
     name: str
     unit: str
@@ -76,16 +76,16 @@ class Row:
 
 
 def middle(values: Iterable[float]) -> float | None:
-    """The median; None of nothing."""
+    """Return the median, or None if there are no values."""
     known = list(values)
     return median(known) if known else None
 
 
 def table(rows: Sequence[Row]) -> str:
-    """As Markdown, so that it can be put into docs/performance.md as it is."""
+    """Format the rows as Markdown, for docs/performance.md."""
     lines = [("what", "unit", "ours", "other", "", "ratio", "goal", "met")]
     for row in rows:
-        # Without a goal it is a figure to know; without a figure, one that was not measured here.
+        # A row without a goal is informational; a goal without a figure was not measured.
         met = {True: "yes", False: "**no**", None: "" if row.goal is None else "not measured"}[row.met]
         figures = (_shown(row.ours), _shown(row.other), row.against, _shown(row.ratio))
         lines.append((row.name, row.unit, *figures, str(row.goal or ""), met))
@@ -101,7 +101,7 @@ def as_json(rows: Iterable[Row]) -> str:
 
 
 def _rounded(value: float | None) -> float | None:
-    """Four digits that count: more would be noise."""
+    """Round to four significant digits; more would be noise."""
     if not value:
         return value
     return round(value, max(0, 3 - math.floor(math.log10(abs(value)))))

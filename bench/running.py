@@ -1,4 +1,4 @@
-"""One run of the benchmark: what is started for several rows, and how often things are measured."""
+"""One run of the benchmark: the processes that several rows share, and the number of measurements."""
 
 import os
 import re
@@ -20,18 +20,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is done. The small form is to try the benchmark itself."""
+    """The amount of work. SMALL serves to test the benchmark itself."""
 
     rounds: int
-    signups: int  # in one round under load
+    signups: int  # per round under load
     peer_signups: int
-    alone: int  # in one round of what is done one at a time
+    alone: int  # per round of one at a time
     warm_up: int
     peer_warm_up: int
-    seconds: float  # of what is measured by time
+    seconds: float  # of measurements with a fixed duration
     held: int
     relays: int
-    users: int  # in each database, for growth
+    users: int  # per database, for growth
     replayed: int
 
 
@@ -40,7 +40,7 @@ SMALL = Size(1, 1500, 800, 60, 1000, 2000, 4, 400, 100, 50_000, 20_000)
 
 
 class Bench:
-    """Starts what a row needs when it is asked for it first, and ends all of it with `close`."""
+    """Starts the processes that rows need on first use, and stops all of them in `close`."""
 
     def __init__(self, directory: Path, size: Size, peer_source: Path | None) -> None:
         self.directory = directory
@@ -70,20 +70,20 @@ class Bench:
 
     @cached_property
     def ours(self) -> Installation:
-        """With the cheap hash; one process of auth and of every other role."""
+        """Our installation with the cheap hash and one process per role."""
         shared = self.servers
         tell("starting our roles")
         return self._open.enter_context(installation(shared, **self.cheap_hash.settings))
 
     @cached_property
     def peer(self) -> SpringPeer | None:
-        """The Spring peer, not started by this; None where it was not asked for."""
+        """The Spring peer, without starting it; None if it was not requested."""
         if self.peer_source is None:
             return None
         return self._open.enter_context(spring_peer(self.peer_source, self.directory))
 
     def start_peer(self) -> PeerStart | None:
-        """Starts it from nothing, again if it runs. Where it does not start, the run goes on without it."""
+        """Start the peer from nothing; restart it if it is running. If it fails, the run continues without it."""
         if self.peer is None or self.peer_failure:
             return None
         tell("starting the Spring peer")
@@ -103,14 +103,14 @@ class Bench:
         return self.peer if self._peer_is_running else None
 
     def stop_peer(self) -> None:
-        """What is measured without it need not share the cores with it."""
+        """Stop the peer, so that it takes no CPU from measurements without it."""
         if self.peer is not None and self._peer_is_running:
             self.peer.stop()
             self._peer_is_running = False
 
 
 def in_turn(rounds: int, **measure: Callable[[], T]) -> dict[str, list[T]]:
-    """Measures each of them in turn, `rounds` times: what else happens on the machine happens to all."""
+    """Measure each in turn, `rounds` times, so that other load on the machine affects all of them."""
     measured: dict[str, list[T]] = {name: [] for name in measure}
     for number in range(rounds):
         for name, take in measure.items():
@@ -122,12 +122,12 @@ def in_turn(rounds: int, **measure: Callable[[], T]) -> dict[str, list[T]]:
 
 
 def tell(text: str) -> None:
-    """A line of progress, to stderr: the table and the JSON stand alone on stdout."""
+    """Print a line of progress to stderr; stdout is only for the table and the JSON."""
     print(f"  {text}", file=sys.stderr, flush=True)
 
 
 def machine() -> str:
-    """What the figures were measured on."""
+    """Describe the machine."""
     cpus, memory = Path("/proc/cpuinfo").read_text(), Path("/proc/meminfo").read_text()
     model = re.search(r"^model name\s*: (.*)$", cpus, re.MULTILINE)
     total = re.search(r"^MemTotal:\s*(\d+) kB", memory, re.MULTILINE)

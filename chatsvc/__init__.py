@@ -1,1 +1,1 @@
-"""Chat, a participant: keeps its own copy of the users."""
+"""The chat service: a participant that stores its own copy of the users."""

@@ -2,7 +2,7 @@ from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import gettext_noop
 
-# The name beside its light: pages translate the service's own name, which is a setting, with a capital letter.
+# The name beside the light. Pages capitalise and translate the service's name, which comes from a setting.
 LIGHT_NAME = gettext_noop("Chat")
 
 

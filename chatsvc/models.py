@@ -1,4 +1,4 @@
-"""Chat's own copy of the users, in chat's own database."""
+"""Chat's copy of the users, in chat's own database."""
 
 from django.utils.translation import gettext_lazy as _
 

@@ -1,1 +1,1 @@
-"""The customer service, a participant: keeps its own copy of the users."""
+"""The customer service: a participant that stores its own copy of the users."""

@@ -1,4 +1,4 @@
-"""What the customer service reads from Kafka; `manage.py consume_events customer` runs it."""
+"""The customer service's Kafka subscriptions, which `manage.py consume_events customer` runs."""
 
 from customersvc.models import Customer
 from eventbus.messages import Subscription
@@ -13,7 +13,7 @@ new_users = Subscription(
     answers_to=(NEW_USER_ANSWERED,),
 )
 
-# A group of its own: a new user never waits behind a page of a thousand old ones.
+# A separate consumer group, so that a new user never waits behind a page of hundreds of existing ones.
 reconcile = Subscription(
     group="customer-reconcile",
     topic=RECONCILE_REQUESTED,

@@ -1,9 +1,10 @@
-"""`make audit`: known vulnerabilities, licences and a bill of materials of what production installs (requirements.txt).
+"""`make audit`: report known vulnerabilities, licences and a bill of materials of the run-time dependencies
+(requirements.txt).
 
-Arguments go to pip-audit, for a database of vulnerabilities elsewhere: `--vulnerability-service osv --osv-url URL`.
-Writes licences.txt and sbom.cdx.json into AUDIT_DIR (default: var/audit). Its exit code is 1 where a dependency has a
-known vulnerability, pip-audit fails or no bill could be written. It is 0 otherwise, also where no database can be
-reached, which it says.
+Arguments are passed to pip-audit, for example for another vulnerability database: `--vulnerability-service osv
+--osv-url URL`. Writes licences.txt and sbom.cdx.json to AUDIT_DIR (default: var/audit). The exit code is 1 if a
+dependency has a known vulnerability, pip-audit fails or the bill of materials can't be written. Otherwise it is 0, even
+if no database can be reached, which is reported.
 """
 
 import json
@@ -18,9 +19,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = Path(os.environ.get("AUDIT_REQUIREMENTS", ROOT / "requirements.txt"))
 FOLDER = Path(os.environ.get("AUDIT_DIR", ROOT / "var" / "audit"))
-# Beside this Python: the environment's own.
+# The tools of this Python's environment.
 BIN = Path(sys.executable).parent
-# What pip-audit, or requests below it, says where nobody answers. Any other failure is one of the audit itself.
+# Error output of pip-audit, or of requests below it, if the database can't be reached. Any other error is a failure of
+# the audit itself.
 _IS_AWAY = re.compile(r"^requests\.exceptions\.(ConnectionError|\w*Timeout)|Could not connect to ", re.MULTILINE)
 
 
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def audit(arguments: Sequence[str]) -> bool:
-    """Whether nothing is known against the dependencies, as far as somebody could be asked."""
+    """Whether no vulnerability is known. True also if no database can be reached."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         command = [f"{BIN}/pip-audit", "--requirement", f"{REQUIREMENTS}", "--disable-pip", "--require-hashes"]
@@ -53,9 +55,7 @@ def audit(arguments: Sequence[str]) -> bool:
         return True
     found = [(each["name"], each["version"], flaw) for each in dependencies for flaw in each.get("vulns", ())]
     for name, version, flaw in found:
-        print(
-            f"Vulnerable: {name} {version}: {flaw['id']}, mended in {', '.join(flaw['fix_versions']) or 'no version'}"
-        )
+        print(f"Vulnerable: {name} {version}: {flaw['id']}, fixed in {', '.join(flaw['fix_versions']) or 'no version'}")
     print(f"Vulnerabilities: {len(found)} in {len(dependencies) - len(unknown)} dependencies.")
     if unknown:
         print(f"Not in the database, and not audited: {', '.join(unknown)}")
@@ -63,7 +63,7 @@ def audit(arguments: Sequence[str]) -> bool:
 
 
 def list_licences() -> None:
-    """Of the run-time dependencies that are installed here; some are for other systems."""
+    """List the licences of the run-time dependencies that are installed; some are for other systems."""
     names = re.findall(r"^([\w.-]+)==", REQUIREMENTS.read_text(), re.MULTILINE)
     command = [f"{BIN}/pip-licenses", "--from", "mixed", "--order", "license", "--packages", *names]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout

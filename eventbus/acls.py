@@ -1,4 +1,4 @@
-"""Who may do what in Kafka: rights of each service, read from a file and applied to the cluster (docs/adr/0048)."""
+"""Kafka ACLs: the rights of each service, read from a file and applied to the cluster (docs/adr/0048)."""
 
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -13,14 +13,14 @@ from django.conf import settings
 
 from eventbus.clients import client_config, prefixed
 
-# Seconds that Kafka may take to store or to delete rights.
+# Timeout in seconds for storing or deleting ACLs.
 DONE_WITHIN: Final = 10.0
-# In a filter it matches every name and host, which the library's own types leave out.
+# Matches every name and host in a filter. The library's type hints do not allow it.
 _ALL: Final[Any] = None
 
 
 class Rights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Topics and consumer groups by what a Kafka user may do with them, without KAFKA_PREFIX."""
+    """Topics that a Kafka user may read and write, and groups that it may join and watch; without KAFKA_PREFIX."""
 
     read: list[str] = []
     write: list[str] = []
@@ -28,7 +28,7 @@ class Rights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     watch: list[str] = []
 
     def bindings(self, user: str) -> set[AclBinding]:
-        """The same as Kafka's own entries. To read or to write includes to describe."""
+        """Return these rights as Kafka's ACL bindings. Read and write imply describe."""
         named = [
             (ResourceType.TOPIC, AclOperation.READ, self.read),
             (ResourceType.TOPIC, AclOperation.WRITE, self.write),
@@ -51,7 +51,7 @@ class Rights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_rights(path: Path) -> Mapping[str, Rights]:
-    """The rights of each user in a file like deploy/kafka-acls.toml.
+    """Read the rights of each user from a file like deploy/kafka-acls.toml.
 
     Raises OSError, ValueError (tomllib.TOMLDecodeError) and msgspec.ValidationError.
     """
@@ -59,15 +59,16 @@ def read_rights(path: Path) -> Mapping[str, Rights]:
 
 
 def apply_rights(rights: Mapping[str, Rights]) -> tuple[int, int]:
-    """Gives each user these rights, and takes away others that it has on names with KAFKA_PREFIX; how many of each.
+    """Grant each user these rights and revoke its other rights on names with KAFKA_PREFIX.
 
-    Rights of users who are not named stay. Raises KafkaException, also where the cluster checks no rights at all.
+    Return how many were granted and how many revoked. Users who are not listed keep their rights. Raises
+    KafkaException, also if the cluster has no authorizer.
     """
     admin = AdminClient(client_config({}))
     wanted = {binding for user, each in rights.items() for binding in each.bindings(user)}
     there = {each for user in rights for each in _bindings_of(admin, user) if _is_ours(each)}
     missing, superfluous = list(wanted - there), list(there - wanted)
-    # New rights come first, so that a service that is running is never without one that it keeps.
+    # Grant before revoking, so that a running service never lacks a right that it keeps.
     if missing:
         _wait_for(admin.create_acls(missing, request_timeout=DONE_WITHIN).values())
     if superfluous:
@@ -91,7 +92,7 @@ def _bindings_of(admin: AdminClient, user: str) -> list[AclBinding]:
 
 
 def _is_ours(binding: AclBinding) -> bool:
-    """Another installation may share the cluster and its users, with a prefix of its own."""
+    """Whether the binding belongs to this installation: another one may share the cluster under a different prefix."""
     return binding.name.startswith(settings.KAFKA_PREFIX)
 
 
@@ -108,6 +109,6 @@ def _exactly(binding: AclBinding) -> AclBindingFilter:
 
 
 def _wait_for(answers: Iterable[Any]) -> None:
-    """Raises what Kafka answered to the first that it refused."""
+    """Wait for every answer; raise the error of the first request that Kafka refused."""
     for answer in answers:
         answer.result()

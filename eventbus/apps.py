@@ -7,5 +7,5 @@ class EventBusConfig(AppConfig):
     verbose_name = _("Event bus")
 
     def ready(self) -> None:
-        # It teaches runtime.errors which of Kafka's errors pass by themselves.
+        # Importing it tells runtime.errors which of Kafka's errors are transient.
         from eventbus import errors  # noqa: F401

@@ -1,4 +1,4 @@
-"""How every client of Kafka is set up: where Kafka is, what names carry, how it complains."""
+"""Configuration that all Kafka clients share: the broker's address, the name prefix, and error logging."""
 
 import logging
 import time
@@ -10,25 +10,25 @@ from django.core.exceptions import ImproperlyConfigured
 
 logger = logging.getLogger(__name__)
 
-# Seconds until the same complaint is written again.
+# Seconds before the same error is logged again.
 REPEATED_AFTER: Final = 10.0
 
 
 def client_config(own: dict[str, Any]) -> dict[str, Any]:
-    """librdkafka's settings of a client: what all have, its `own`, and the installation's KAFKA_CLIENT_CONFIG last.
+    """Return a client's librdkafka settings: the shared ones, then `own`, then KAFKA_CLIENT_CONFIG. Later ones win.
 
-    Raises ImproperlyConfigured where nothing says where Kafka is.
+    Raises ImproperlyConfigured if no Kafka is configured.
     """
     if not settings.KAFKA_BOOTSTRAP_SERVERS:
         raise ImproperlyConfigured(
-            f"There is no Kafka here: `make run`, whose broker would be the one, is not running on {settings.DATA_DIR}."
-            " Start it, name its DATA_DIR, or say with KAFKA_BOOTSTRAP_SERVERS where Kafka is."
+            f"There is no Kafka here: `make run`, which would provide the broker, is not running on "
+            f"{settings.DATA_DIR}. Start it, set DATA_DIR to the one that it uses, or set KAFKA_BOOTSTRAP_SERVERS."
         )
     return {
         "bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS,
-        # Otherwise a client may take 10 s to see that Kafka is back.
+        # By default a client may take 10 s to reconnect once Kafka is back.
         "reconnect.backoff.max.ms": 2000,
-        # librdkafka's own lines are 20 a second while a broker is away; Complaints says the same in one.
+        # librdkafka logs 20 lines a second while a broker is unreachable; Complaints logs one every 10 s.
         "log_level": 2,
         "error_cb": Complaints(),
         **own,
@@ -37,22 +37,22 @@ def client_config(own: dict[str, Any]) -> dict[str, Any]:
 
 
 def reader_config(own: dict[str, Any]) -> dict[str, Any]:
-    """client_config() of a client that reads. The embedded broker wakes no fetch that waits, so it is asked often."""
+    """Return client_config() for a consumer. The embedded broker does not wake a waiting fetch, so poll it often."""
     return client_config({"fetch.wait.max.ms": 5, **own} if settings.KAFKA_EMBEDDED else own)
 
 
 def prefixed(name: str) -> str:
-    """A topic's or group's name as Kafka has it."""
+    """Return a topic's or group's name with KAFKA_PREFIX, as Kafka has it."""
     return f"{settings.KAFKA_PREFIX}{name}"
 
 
 def unprefixed(name: str) -> str:
-    """A topic's or group's name as the services know it."""
+    """Return a topic's or group's name without KAFKA_PREFIX, as the services use it."""
     return name.removeprefix(settings.KAFKA_PREFIX)
 
 
 class Complaints:
-    """Logs what librdkafka reports of itself, the same at most every REPEATED_AFTER seconds."""
+    """Error callback that logs librdkafka's client errors, each error code at most every REPEATED_AFTER seconds."""
 
     def __init__(self) -> None:
         self._said_at: dict[int, float] = {}

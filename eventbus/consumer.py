@@ -1,4 +1,4 @@
-"""Reading one topic in batches, so that offsets follow the work."""
+"""Read one topic in batches, and commit offsets only after the work is done."""
 
 import logging
 import math
@@ -29,36 +29,36 @@ from runtime.untrusted import shortened
 
 logger = logging.getLogger(__name__)
 
-# Seconds that the first message of a batch is waited for; a stop request waits as long.
+# Seconds to wait for the first message of a batch. A stop request may wait as long.
 POLL: Final = 0.2
-# Offsets are committed when no message comes for IDLE seconds, and every COMMIT_EVERY seconds while they do: Kafka
-# takes milliseconds over that, and a sign-up's second answer comes as soon after the first.
+# Offsets are committed after IDLE seconds without a message, and every COMMIT_EVERY seconds under load. A commit takes
+# milliseconds, and a sign-up's second answer follows the first that closely.
 IDLE: Final = 0.02
 COMMIT_EVERY: Final = 0.2
-# Seconds that a batch may be in hand without polls. Pausing drops what was fetched ahead and resuming takes up to a
-# second, so that what is quick, like a deadlock's second try, must not pay for it.
+# Seconds that a batch may take before the consumer pauses its partitions and polls. Pausing drops prefetched messages
+# and resuming takes up to a second, so quick work, such as a retry after a deadlock, must not pay for it.
 UNPOLLED: Final = 1.0
-# Seconds before a batch is tried again: at first, and the most.
+# Seconds before a batch is retried: the first and the longest pause.
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 10.0
-# Seconds that Kafka may take to acknowledge a batch's answers.
+# Timeout in seconds for Kafka to acknowledge a batch's answers.
 ACKNOWLEDGED_WITHIN: Final = 10.0
-# Seconds that one try may take before it counts as stuck: from then on the consumer's heartbeat stops. Its polls go on,
-# as it would be no help to the batch if another got it in the same state.
+# Seconds after which one attempt counts as stuck and the consumer's heartbeat stops. Polling continues, because moving
+# the batch to another consumer in the same state would not help.
 TRY_WITHIN: Final = 60.0
-# Seconds without a word about partitions, not even that there are none for this member, after which it joins anew:
-# twice as long as Kafka and the client wait for a rebalance to end. Seen once: a member that was frozen together with
-# Kafka in the middle of a rebalance waited for good.
+# Seconds without any assignment, not even an empty one, after which the consumer rejoins its group: twice as long as
+# Kafka and the client wait for a rebalance. Observed once: a member that was frozen together with Kafka during a
+# rebalance waited forever.
 JOINS_ANEW_AFTER: Final = 60.0
-# Seconds that the batch in hand may take after a stop request; then it is left to whoever gets its partitions.
+# Seconds that the current batch may take after a stop request. Then it is left to the next owner of its partitions.
 STOPS_WITHIN: Final = 3.0
 
-# Messages that fail unexpectedly one after the other, and the size of a batch of which most fail so, before the handler
-# is held to be at fault: the process ends with the error and commits nothing.
+# Number of consecutive unexpected failures, and minimum size of a batch most of which fails unexpectedly, that put the
+# blame on the handler: the process ends with the error and commits nothing.
 BUG_IN_A_ROW: Final = 10
 BUG_BATCH: Final = 10
 
-# The partition has, or will have, another reader, who begins where we committed last.
+# The partition is being reassigned. Its next reader starts at our last commit.
 _NOT_OURS_ANY_MORE: Final = frozenset(
     {
         KafkaError._ASSIGNMENT_LOST,
@@ -70,16 +70,15 @@ _NOT_OURS_ANY_MORE: Final = frozenset(
 
 
 class BatchConsumer:
-    """Runs a subscription: reads a batch, has it handled, publishes the answers, commits the offsets, in this order.
+    """Run a subscription: read a batch, handle it, publish the answers, and commit the offsets, in this order.
 
-    Whatever happens in between, the batch is read again by somebody: at least once, never lost. The thread that calls
-    run() is the only one that talks to the group; the handler runs on a thread of its own, so that a slow one does not
-    cost the group membership.
+    A failure in between means that the batch is read again (at-least-once delivery). Only the thread that calls run()
+    talks to the consumer group. The handler runs on a separate thread, so that slow work does not cost the membership.
     """
 
     def __init__(self, subscription: Subscription, *, heartbeat: Heartbeat | None = None) -> None:
         self.subscription = subscription
-        # Those that are ours now. Nothing but the thread of run() may ask the client itself.
+        # Currently assigned partitions. Only the thread of run() may ask the client itself.
         self.partitions: set[int] = set()
         self._topic = prefixed(subscription.topic)
         self._heartbeat = heartbeat or Heartbeat()
@@ -87,10 +86,10 @@ class BatchConsumer:
         self._consumer = Consumer(reader_config(self._settings()))
         self._producer = EventProducer()
         self._worker = Worker(f"handler of {subscription.group}")
-        # Partitions of the batch in hand that have been ours without a break since it was read. One that went and came
-        # back is not among them: it is read again from the committed offset, perhaps after somebody else's work.
+        # Partitions of the current batch that have stayed assigned since it was read. One that was revoked and came
+        # back is excluded: it is read again from the committed offset, perhaps after another member's work.
         self._held: set[int] = set()
-        # Where to go on in each partition whose work is done: what is still to be committed.
+        # Offsets of finished work, by partition, that are not committed yet.
         self._done: dict[int, int] = {}
         self._commits_at = -math.inf
         self._failures_in_a_row = 0
@@ -99,10 +98,10 @@ class BatchConsumer:
         self._joins_anew_at = math.inf
 
     def run(self, stop: threading.Event) -> None:
-        """Consumes until `stop` is set, then leaves the group, within 5 s.
+        """Consume until `stop` is set, then leave the group within 5 s.
 
-        Raises BugError where most messages fail unexpectedly, what is neither the message's fault nor passes by itself,
-        and KafkaException when the client can do nothing any more: the process should end.
+        Raises BugError if most messages fail unexpectedly, any error that is neither transient nor a message's fault,
+        and KafkaException after a fatal error of the client. The process should end then.
         """
         bind_contextvars(group=self.subscription.group)
         self.join()
@@ -110,7 +109,7 @@ class BatchConsumer:
             while not stop.is_set():
                 self._heartbeat.beat()
                 if time.monotonic() > self._joins_anew_at:
-                    logger.warning("Kafka has said nothing of partitions for %.0f s: joining anew", JOINS_ANEW_AFTER)
+                    logger.warning("no partition assignment for %.0f s: rejoining the group", JOINS_ANEW_AFTER)
                     self._consumer.unsubscribe()
                     self.join()
                 batch = self.next_batch(IDLE if self._done else POLL)
@@ -123,29 +122,30 @@ class BatchConsumer:
             self.close()
 
     def join(self) -> None:
-        """Subscribes; the partitions come with a later poll."""
+        """Subscribe. Partitions are assigned during a later poll."""
         self._joins_anew_at = time.monotonic() + JOINS_ANEW_AFTER
         self._consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke)
 
     def next_batch(self, at_most: float = POLL) -> list[Incoming]:
-        """What there is, KAFKA_BATCH_SIZE messages at most. The first is waited for, for so many seconds, and the
-        second where the subscription gathers."""
+        """Return the messages that are available, at most KAFKA_BATCH_SIZE.
+
+        Waits up to `at_most` seconds for the first one, and up to the subscription's `gathers` for the second."""
         first = self._consumer.poll(at_most)
         if first is None:
             return []
         messages = [first]
         if self.subscription.gathers:
             messages += self._consumer.consume(min(1, settings.KAFKA_BATCH_SIZE - 1), self.subscription.gathers)
-        # consume() with a timeout would wait for all of them, or for all of the time.
+        # With a timeout, consume() would wait until it has all of them or the time is over.
         messages += self._consumer.consume(settings.KAFKA_BATCH_SIZE - len(messages), 0)
         batch = [as_incoming(message) for message in messages if not is_error_report(message)]
         self._held = {message.partition for message in batch} & self.partitions
         return batch
 
     def work_through(self, batch: Sequence[Incoming], stop: threading.Event) -> bool:
-        """Repeats the batch until it is handled, answered and put aside; for as long as it takes.
+        """Retry the batch until it is handled and its answers and dead letters are published, however long that takes.
 
-        False when it was given up, because of `stop` or because all its partitions went to others.
+        Return False if the batch was abandoned because of `stop` or because all its partitions were revoked.
         """
         self._polls_from = time.monotonic() + UNPOLLED
         pauses = growing_pauses(first=FIRST_PAUSE, most=LONGEST_PAUSE)
@@ -153,7 +153,7 @@ class BatchConsumer:
             while batch:
                 work = self._worker.submit(partial(self.process, batch))
                 if not self._has_ended(work, stop):
-                    logger.warning("a batch of %d was given up to stop in time; it will be read again", len(batch))
+                    logger.warning("abandoned a batch of %d in order to stop; it will be read again", len(batch))
                     return False
                 error = work.exception()
                 if error is None:
@@ -162,18 +162,18 @@ class BatchConsumer:
                     raise error
                 self._metrics.retries.inc()
                 pause = next(pauses)
-                words = "a batch of %d is tried again in %.1f s: %s"
+                words = "a batch of %d is retried in %.1f s: %s"
                 logger.warning(words, len(batch), pause, _in_a_line(error), extra=traces_of(batch))
                 if not self._has_waited(pause, stop):
                     return False
-                # What others read now is their work; repeating it would be harmless but for the time.
+                # Messages of revoked partitions are another member's work now. Repeating it would only waste time.
                 batch = [message for message in batch if message.partition in self._held]
             return False
         finally:
             self._resume()
 
     def process(self, batch: Sequence[Incoming]) -> None:
-        """One try, on the worker's thread. Returns when Kafka has acknowledged the answers and the dead letters."""
+        """Make one attempt on the worker's thread; return when Kafka has acknowledged answers and dead letters."""
         bind_contextvars(group=self.subscription.group)
         begun_at = time.perf_counter()
         failures: dict[Incoming, Exception] = {}
@@ -189,7 +189,7 @@ class BatchConsumer:
         self._metrics.messages.inc(len(batch))
         self._metrics.dead_letters.inc(len(rejected))
         for message, error in rejected:
-            logger.error("put aside %s: %s", _place(message), _in_a_line(error), extra=trace_of(message))
+            logger.error("dead-lettered %s: %s", _place(message), _in_a_line(error), extra=trace_of(message))
 
     def _put_aside(self, rejected: Sequence[Rejected]) -> None:
         group = self.subscription.group
@@ -197,15 +197,15 @@ class BatchConsumer:
         try:
             self._producer.send_all(list(letters), timeout=ACKNOWLEDGED_WITHIN)
         except TooLargeError as error:
-            # Somebody else made the dead-letter topic, with the limit of other topics.
+            # The dead-letter topic was created elsewhere, with the size limit of ordinary topics.
             cut = [dead_letter(*letters[letter], group=group, cuts=True) for letter in error.failed]
             self._producer.send_all(cut, timeout=ACKNOWLEDGED_WITHIN)
 
     def handle(self, batch: Sequence[Incoming], failures: dict[Incoming, Exception]) -> list[Rejected]:
-        """Has the batch handled and publishes the answers. Returns the rejected messages, among them each that fails
-        alone with an error that does not pass (noted in `failures`) or whose answer is too large (docs/adr/0018).
+        """Handle the batch, publish the answers, and return the rejected messages.
 
-        A batch that fails so is handled in halves, and these in halves, until the message is found.
+        These include messages that fail alone with an error that is not transient (an unexpected one is also added to
+        `failures`) and those whose answer is too large (docs/adr/0018). A failing batch is bisected to find them.
         """
         try:
             handled = self.subscription.handle(batch)
@@ -232,10 +232,10 @@ class BatchConsumer:
         return [*self.handle(batch[:middle], failures), *self.handle(batch[middle:], failures)]
 
     def _judge(self, batch: Sequence[Incoming], failures: Mapping[Incoming, Exception]) -> int:
-        """How many messages have failed unexpectedly in a row, up to the end of this batch.
+        """Return the number of consecutive unexpected failures up to the end of this batch.
 
-        Raises BugError where so many fail that the fault is the handler's and not the messages': a bad release must not
-        drain a topic into the dead letters (DESIGN, invariant 6).
+        Raises BugError if so many messages fail that the handler must be at fault: a bad release must not drain a topic
+        into the dead letters (DESIGN, invariant 6).
         """
         if not failures:
             return 0
@@ -251,13 +251,13 @@ class BatchConsumer:
         return in_a_row
 
     def note_done(self, batch: Sequence[Incoming]) -> None:
-        """Notes for each partition of the batch that is still ours where to go on after it."""
+        """Record the offset to commit after this batch, for each of its partitions that is still assigned."""
         for message in batch:
             if message.partition in self._held:
                 self._done[message.partition] = max(self._done.get(message.partition, 0), message.offset + 1)
 
     def commit_done(self) -> None:
-        """Commits what is done and waits for Kafka's word on each partition. What failed for now is kept for later."""
+        """Commit finished offsets and check each partition's result. Keep those that fail transiently for later."""
         self._commits_at = time.monotonic() + COMMIT_EVERY
         if not self._done:
             return
@@ -272,7 +272,7 @@ class BatchConsumer:
                 self._note_commit(result.partition, result.error)
 
     def close(self) -> None:
-        """Leaves the group, so that others get its partitions at once, and ends the threads."""
+        """Leave the group, so that other members get its partitions at once, and end the threads."""
         self._worker.stop(timeout=0.5)
         self._consumer.close()
         self._producer.close(timeout=0.5)
@@ -282,9 +282,8 @@ class BatchConsumer:
             "group.id": prefixed(self.subscription.group),
             "auto.offset.reset": "earliest",
             "session.timeout.ms": 6000,
-            # For so long Kafka and this client wait for a rebalance to end; their own 5 minutes would be 5 minutes of
-            # orange lights where a member or an answer got lost in it. Polls go on while a batch is in hand, so that
-            # nobody is put out by this.
+            # Also the rebalance timeout. With the default of 5 minutes, a member lost in a rebalance would keep lights
+            # orange for as long. Polling continues while a batch is handled, so slow work is not evicted.
             "max.poll.interval.ms": 30_000,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -295,7 +294,7 @@ class BatchConsumer:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         consumer.assign(partitions)
-        # The client remembers a pause beyond a revocation: what went away paused must not come back so for ever.
+        # The client remembers a pause across a revocation: a partition that left paused must not stay paused forever.
         (consumer.pause if self._is_paused else consumer.resume)(partitions)
         self.partitions = {partition.partition for partition in partitions}
         self._joins_anew_at = math.inf
@@ -303,7 +302,7 @@ class BatchConsumer:
         self._heartbeat.ready()
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        """Also when they were lost, which is when this member was taken for dead."""
+        """Called for revoked partitions and for lost ones, after this member was presumed dead."""
         for number in (partition.partition for partition in partitions):
             self.partitions.discard(number)
             self._held.discard(number)
@@ -322,7 +321,7 @@ class BatchConsumer:
     # --- While a batch is in hand ----------------------------------------------------------------------------------
 
     def _has_ended(self, work: Future[None], stop: threading.Event) -> bool:
-        """Waits for the work, or until a stop request has waited for long enough."""
+        """Wait until the work is done; False if STOPS_WITHIN has passed since a stop request."""
         until = math.inf
         stuck_at = time.monotonic() + TRY_WITHIN
         while not work.done():
@@ -336,7 +335,7 @@ class BatchConsumer:
         return True
 
     def _has_waited(self, seconds: float, stop: threading.Event) -> bool:
-        """Waits for so long; False if a stop request came."""
+        """Wait for that many seconds; False if a stop request came."""
         until = time.monotonic() + seconds
         while not stop.is_set() and (left := until - time.monotonic()) > 0:
             self._heartbeat.beat()
@@ -344,14 +343,14 @@ class BatchConsumer:
         return not stop.is_set()
 
     def _stand_by(self, wait_for: Callable[[float], object], at_most: float = POLL) -> None:
-        """One short wait. When the batch has been in hand for long, it is a poll, which Kafka wants now and then."""
+        """Wait briefly. Once the batch has taken longer than UNPOLLED, wait by polling, to remain a group member."""
         if time.monotonic() < self._polls_from:
             wait_for(min(POLL, at_most))
             return
         self._pause()
         message = self._consumer.poll(min(POLL, at_most))
         if message is not None and not is_error_report(message):
-            # No paused partition gives one. If it did, going on after it would lose it.
+            # Paused partitions yield no messages. If one did, seek back so that it is not lost.
             read = as_incoming(message)
             self._consumer.seek(TopicPartition(self._topic, read.partition, read.offset))
 

@@ -1,4 +1,4 @@
-"""librdkafka's own in-memory broker: the Kafka of `make run` and of quick tests."""
+"""librdkafka's in-memory mock broker, which `make run` and quick tests use as Kafka."""
 
 from typing import Self
 
@@ -6,10 +6,9 @@ from confluent_kafka import Producer
 
 
 class EmbeddedBroker:
-    """A broker on a free port of the loopback, for this and other processes, while the context is open.
+    """Run a broker on a free loopback port, for this and other processes, while the context is open.
 
-    It makes topics with 4 partitions when they are first asked for, keeps about 5 MB of each partition, and forgets
-    everything in the end.
+    It creates topics with 4 partitions on first use, keeps about 5 MB of each partition, and persists nothing.
     """
 
     bootstrap_servers: str

@@ -1,4 +1,4 @@
-"""Kafka's errors, and which of them pass by themselves. Those that any part can have are in runtime.errors."""
+"""Kafka's errors and which of them are transient. Errors that any part can have are in runtime.errors."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -10,11 +10,11 @@ from runtime.errors import TransientError, set_transient_rule
 
 
 class BugError(Exception):
-    """The handler is at fault: so many messages failed unexpectedly that it can't be the messages."""
+    """So many messages failed unexpectedly that the handler must be at fault, not the messages."""
 
 
 class DeliveryError(TransientError):
-    """Kafka did not acknowledge the messages `failed`, or not in time; it may have them all the same."""
+    """Kafka did not acknowledge the messages `failed`, or not in time. It may have stored them nonetheless."""
 
     def __init__(self, failed: Sequence[Outgoing], reason: str) -> None:
         super().__init__(f"{len(failed)} messages were not acknowledged by Kafka: {reason}")
@@ -22,12 +22,12 @@ class DeliveryError(TransientError):
 
 
 class TooLargeError(DeliveryError):
-    """Kafka took none of `failed` because a message, or what was sent with it at once, is larger than its topic allows.
+    """Kafka rejected all of `failed` because a message, or the batch that it was sent in, exceeds the topic's limit.
 
-    For who sends on behalf of one message this is permanent (docs/adr/0018)."""
+    For a caller that publishes on behalf of a single message, this error is permanent (docs/adr/0018)."""
 
 
-# KafkaError.retriable() is set for transactions and little else, so what passes by itself is named here.
+# KafkaError.retriable() is set for transactions and little else, so the transient errors are listed here.
 _TRANSIENT_IN_KAFKA: Final = frozenset(
     {
         KafkaError._ALL_BROKERS_DOWN,
@@ -64,12 +64,12 @@ _TRANSIENT_IN_KAFKA: Final = frozenset(
 
 
 def is_transient_in_kafka(error: KafkaError) -> bool:
-    """Whether trying again later may help against what Kafka reports."""
+    """Whether a retry may succeed after this error."""
     return not is_fatal(error) and (error.retriable() or error.code() in _TRANSIENT_IN_KAFKA)
 
 
 def is_fatal(error: KafkaError) -> bool:
-    """Whether the client that reports it can do nothing any more."""
+    """Whether the client that reports the error is unusable from now on."""
     return error.fatal() or error.code() == KafkaError._FATAL
 
 

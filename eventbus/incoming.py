@@ -1,4 +1,4 @@
-"""What Kafka's client hands over, as handlers get it."""
+"""Convert the Kafka client's messages into the form that handlers receive."""
 
 import logging
 from operator import methodcaller
@@ -13,13 +13,13 @@ from eventbus.messages import Header, Incoming
 logger = logging.getLogger(__name__)
 
 
-# Message.headers(). Where a header's name is not UTF-8 it leaves an error behind without saying so. A call from C finds
-# it at once; the interpreter's own quick way to call overlooks it, and whatever comes next would raise it.
+# Calls Message.headers(). If a header's name is not UTF-8, that method sets an exception without signalling it. A call
+# from C, as here, raises it at once; the interpreter's fast call path misses it, and an unrelated later call raises it.
 _headers_of: Final = methodcaller("headers")
 
 
 def is_error_report(message: Message) -> bool:
-    """Whether it is no message but the client's report of an error, which is logged. Raises a fatal one."""
+    """Whether this is not a message but the client's report of an error, which is logged. Raises a fatal error."""
     error = message.error()
     if error is None:
         return False
@@ -30,12 +30,12 @@ def is_error_report(message: Message) -> bool:
 
 
 def as_incoming(message: Message) -> Incoming:
-    """The message as handlers get it."""
+    """Return the message in the form that handlers receive."""
     kind_of_time, timestamp = message.timestamp()
     try:
-        headers = cast("list[Header]", _headers_of(message) or [])  # a list, whatever produce() would take
+        headers = cast("list[Header]", _headers_of(message) or [])  # Always a list, though produce() takes other types.
     except (SystemError, UnicodeError):
-        # A name that is not UTF-8: confluent-kafka can't give any of them, and a second call gives a broken list.
+        # With a name that is not UTF-8, confluent-kafka can't return any header; a second call returns a broken list.
         headers = []
     return Incoming(
         topic=unprefixed(message.topic() or ""),

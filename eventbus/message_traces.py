@@ -1,4 +1,4 @@
-"""The trace that a message belongs to, from its headers."""
+"""Read the trace that a message belongs to from its headers."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from runtime.tracing import IDS_OF_A_LINE, trace_id_in
 
 
 def traceparent_of(message: Incoming) -> str | None:
-    """The trace that the message belongs to; None where it names none, or in a form that can't be passed on."""
+    """Return the message's W3C trace context; None if it has none or an invalid one."""
     for name, value in message.headers:
         if name == "traceparent" and value is not None and trace_id_in(value):
             return value.decode("ascii")
@@ -15,12 +15,12 @@ def traceparent_of(message: Incoming) -> str | None:
 
 
 def trace_of(message: Incoming) -> dict[str, str]:
-    """The `extra` of a log line about this message: its trace_id, where it has one."""
+    """Return the `extra` of a log line about this message: its trace_id, if it has one."""
     context = traceparent_of(message)
     return {} if context is None else {"trace_id": context.split("-")[1]}
 
 
 def traces_of(messages: Sequence[Incoming]) -> dict[str, list[str]]:
-    """The same of a line about several: the trace_ids of the first IDS_OF_A_LINE."""
+    """Return the `extra` of a log line about several messages: the trace_ids of the first IDS_OF_A_LINE."""
     ids = [each["trace_id"] for each in map(trace_of, messages[:IDS_OF_A_LINE]) if each]
     return {"trace_id": ids} if ids else {}

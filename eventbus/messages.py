@@ -1,4 +1,4 @@
-"""What goes through Kafka, without a word of what it means."""
+"""Messages as Kafka carries them, whatever their meaning: incoming, outgoing, and dead letters."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,27 +15,29 @@ from runtime.errors import PermanentError
 T = TypeVar("T")
 Header = tuple[str, bytes | None]
 
-# Bytes of a value that is decoded, unless its reader says otherwise: an event about one user has a few hundred.
+# Default for the largest value, in bytes, that is decoded. An event about one user has a few hundred.
 VALUE_MAX: Final = 16 * 1024
-# What is left of a larger message, and of one that goes to a dead-letter topic that takes no more than other topics.
+# Bytes that are kept of an oversized message, and of one whose dead-letter topic has the limit of ordinary topics.
 CUT_VALUE_MAX: Final = 900_000
 CUT_KEY_MAX: Final = 10_000
 CUT_HEADERS_MAX: Final = 50_000
-# Bytes that a header costs beside its name and value, at most: Kafka writes the length of each before it.
+# Maximum overhead of a header in bytes: Kafka prefixes its name and its value with their lengths.
 HEADER_COST: Final = 10
 ERROR_TEXT_MAX: Final = 2_000
-# How the names of the headers begin that a dead letter has and its message had not.
+# Prefix of the headers that a dead letter adds to those of its message.
 DEAD_LETTER_PREFIX: Final = "dlt-"
 
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-# Milliseconds since then of the calendar's first and last whole days, which it has in every time zone.
+# Milliseconds since the epoch of the first and last days that datetime can represent in every time zone.
 _FIRST_MOMENT: Final = -62_135_510_400_000
 _LAST_MOMENT: Final = 253_402_214_400_000
 
 
 def moment_of(milliseconds: int | None) -> datetime | None:
-    """A time of Kafka's; None for none, and for one that is in no calendar: who publishes a message may choose it."""
+    """Return a Kafka timestamp as a datetime; None if there is none or datetime can't represent it.
+
+    Publishers choose their timestamps, so any number may come."""
     if milliseconds is None or not _FIRST_MOMENT <= milliseconds <= _LAST_MOMENT:
         return None
     return _EPOCH + timedelta(milliseconds=milliseconds)
@@ -43,7 +45,7 @@ def moment_of(milliseconds: int | None) -> datetime | None:
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A message as it was read. `topic` comes without KAFKA_PREFIX; `timestamp_ms` is since 1970."""
+    """A message as read from Kafka. `topic` is without KAFKA_PREFIX; `timestamp_ms` is Unix time in milliseconds."""
 
     topic: str
     partition: int
@@ -56,7 +58,7 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message to publish. `topic` goes without KAFKA_PREFIX."""
+    """A message to publish. `topic` is without KAFKA_PREFIX."""
 
     topic: str
     key: str | bytes | None
@@ -64,26 +66,29 @@ class Outgoing:
     headers: tuple[Header, ...] = ()
 
 
-# A message to put aside, and why.
+# A message to dead-letter, and the error that caused it.
 Rejected = tuple[Incoming, Exception]
 
 
 @dataclass(frozen=True, slots=True)
 class HandledBatch:
-    """What became of a batch: what to publish before its offsets are committed, and what to put aside, with why."""
+    """The result of a batch: answers to publish before its offsets are committed, and messages to dead-letter."""
 
     answers: Sequence[Outgoing] = ()
     rejected: Sequence[Rejected] = ()
 
 
-# Handles a batch; everything it saved is committed when it returns. It gets the same messages again after any failure.
+# Handles a batch. Its database writes are committed when it returns. After any failure the same messages come again
+# (at-least-once delivery), so a handler must be idempotent.
 Handler = Callable[[Sequence[Incoming]], HandledBatch]
 
 
 @dataclass(frozen=True)
 class Subscription:
-    """One group's reading of one topic. `answers_to` are the topics that its handler publishes to. A batch's second
-    message is waited for, for `gathers` seconds, where it mostly comes right behind the first."""
+    """One consumer group's subscription to one topic. `answers_to` lists the topics that its handler publishes to.
+
+    After the first message of a batch the consumer waits up to `gathers` seconds for a second one, for topics whose
+    messages usually come in pairs."""
 
     group: str
     topic: str
@@ -93,14 +98,14 @@ class Subscription:
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """Every topic that it reads or writes."""
+        """Every topic that the subscription reads or writes."""
         return (self.topic, dead_letter_topic(self.topic, self.group), *self.answers_to)
 
 
 def cloud_event_headers(
     *, type: str, source: str, id: str | None = None, traceparent: str | None = None
 ) -> tuple[tuple[str, bytes], ...]:
-    """The headers of a CloudEvents 1.0 event in binary mode with a JSON value, as the Kafka binding names them."""
+    """Return the headers of a CloudEvents 1.0 event with a JSON value, in the Kafka binding's binary mode."""
     headers = [
         ("content-type", b"application/json"),
         ("ce_specversion", b"1.0"),
@@ -117,11 +122,11 @@ def cloud_event_headers(
 def decode_each(
     batch: Sequence[Incoming], decode: Callable[[Incoming], T], *, most: int = VALUE_MAX
 ) -> tuple[list[tuple[Incoming, T]], list[Rejected]]:
-    """Decodes every message of a batch; what can't be is set apart with its error, and the rest goes on.
+    """Decode every message of a batch; return the decoded messages and the rejected ones with their errors.
 
-    A value of more than `most` bytes is not decoded at all (docs/adr/0038).
-    It can't be where `decode` raises msgspec.MsgspecError, UnicodeError, PermanentError or, as msgspec does for what is
-    nested too deep, RecursionError.
+    A message is rejected if its value has more than `most` bytes (docs/adr/0038), or if `decode` raises
+    msgspec.MsgspecError, UnicodeError, PermanentError or RecursionError, which msgspec raises for values nested too
+    deeply.
     """
     decoded: list[tuple[Incoming, T]] = []
     rejected: list[Rejected] = []
@@ -140,11 +145,12 @@ def _measure(message: Incoming, most: int) -> None:
 
 
 def dead_letter(message: Incoming, error: Exception, *, group: str, cuts: bool = False) -> Outgoing:
-    """The message as it was, with `dlt-` headers (UTF-8) that say where it stood, who could not handle it, and why.
+    """Return the message unchanged but for added `dlt-` headers (UTF-8): its position, the consumer group that could
+    not handle it, and the error.
 
-    Where it `cuts`, and where the message is larger than MESSAGE_MAX bytes, a long value or key is cut, and
-    `dlt-value-bytes` or `dlt-key-bytes` says how long it was; of too many headers `dlt-headers-dropped` keeps the
-    number. `dlt-` headers of the message's own are left out: nobody could tell whose they are.
+    If `cuts` is true, or the message exceeds MESSAGE_MAX bytes, a long value or key is truncated, and `dlt-value-bytes`
+    or `dlt-key-bytes` gives its original length. Excessive headers are dropped; `dlt-headers-dropped` gives their
+    number. Headers of the original message that begin with `dlt-` are dropped, because they would be mistaken for ours.
     """
     value, key = message.value, message.key
     headers = [header for header in message.headers if not header[0].startswith(DEAD_LETTER_PREFIX)]

@@ -1,4 +1,4 @@
-"""What is kept of the messages that nobody could handle: the dead letters, and what was done about each."""
+"""Dead letters, which are messages that a consumer could not handle, and what was done about each."""
 
 import base64
 from typing import Any, ClassVar, Final, Self
@@ -19,11 +19,11 @@ BY_MAX: Final = 255
 
 
 class DeadLetter(models.Model):
-    """One message as a consumer put it aside, with the reason.
+    """A message that a consumer could not handle, with the error.
 
-    `key` and `value` are the original's bytes, None where it had none, and `headers` its headers, as
-    `headers_as_document` has them. `cut` says in words what of them was cut to fit, and is empty where nothing was.
-    What the letter itself did not say is null.
+    `key` and `value` are the original bytes, or None if it had none; `headers` has the format of headers_as_document().
+    `cut` describes what was truncated to fit, and is empty if nothing was. Fields that the dead letter's headers did
+    not give are null.
     """
 
     class State(models.TextChoices):
@@ -32,8 +32,8 @@ class DeadLetter(models.Model):
         DISCARDED = "discarded", _("discarded")
 
     state = models.CharField(_("state"), max_length=16, choices=State.choices, default=State.WAITING)
-    # Where it stands among the dead letters. Not the place alone makes it this one: a topic that was made anew, as
-    # the embedded broker's are at each start, counts its offsets from 0 again.
+    # Position in the dead-letter topic. It identifies a letter only together with put_aside_at: a topic that was
+    # created anew, as the embedded broker's are at each start, counts its offsets from 0 again.
     letter_topic = models.CharField(_("dead-letter topic"), max_length=TOPIC_MAX)
     letter_partition = models.BigIntegerField(_("dead-letter partition"))
     letter_offset = models.BigIntegerField(_("dead-letter offset"))
@@ -75,7 +75,7 @@ class DeadLetter(models.Model):
 
     @property
     def place(self) -> str:
-        """Where the original message stood."""
+        """The original message's topic, partition and offset."""
         return place(self.topic, self.partition, self.offset)
 
     @property
@@ -84,7 +84,7 @@ class DeadLetter(models.Model):
 
     @property
     def error_line(self) -> str:
-        """The error's type without its module, and what it said."""
+        """The error's type without its module, and its text."""
         return ": ".join(part for part in (self.error.rpartition(".")[2], self.message) if part)
 
     @property
@@ -101,10 +101,10 @@ class DeadLetter(models.Model):
 
 
 class DeadLetterAct(models.Model):
-    """What somebody did about a letter: the audit row. It lives as long as its letter."""
+    """Audit row of an action on a letter. It is deleted with its letter."""
 
     letter = models.ForeignKey(DeadLetter, on_delete=models.CASCADE, related_name="acts")
-    # The state that the act led to is its name.
+    # Named after the state that it led to.
     act = models.CharField(_("act"), max_length=16, choices=DeadLetter.State.choices)
     at = models.DateTimeField(_("when"), default=timezone.now)
     by = models.CharField(_("who"), max_length=BY_MAX)
@@ -123,18 +123,18 @@ class DeadLetterAct(models.Model):
 
 
 def place(topic: str, partition: int | None, offset: int | None) -> str:
-    """topic[partition] at offset, with ? for what is not known."""
+    """Return "topic[partition] at offset", with ? for an unknown number."""
     known = {"partition": "?" if partition is None else partition, "offset": "?" if offset is None else offset}
     return gettext("%(topic)s[%(partition)s] at %(offset)s") % {"topic": topic, **known}
 
 
 def readable(content: bytes | memoryview | None) -> str:
-    """Text, with what is no UTF-8 as \\x00; empty where there is nothing."""
+    """Return the content as text, with bytes that are not UTF-8 as \\x00; empty if there is none."""
     return "" if content is None else bytes(content).decode(errors="backslashreplace")
 
 
 def readable_json(content: bytes | memoryview) -> str:
-    """JSON with an indent, its escapes and numbers as they came; anything else as readable() has it."""
+    """Return JSON indented, with its escapes and numbers unchanged; anything else as readable() does."""
     try:
         return readable(msgspec.json.format(bytes(content), indent=2))
     except (msgspec.MsgspecError, RecursionError):
@@ -142,15 +142,15 @@ def readable_json(content: bytes | memoryview) -> str:
 
 
 def headers_as_document(headers: tuple[Header, ...]) -> list[list[Any]]:
-    """[[name, value], ...] that any JSON column takes: a value is a text, null, or {"base64": ...} for other bytes.
+    """Return the headers as [[name, value], ...] for a JSON column. A value is text, null, or {"base64": ...}.
 
-    A text with a NUL goes as base64 too: PostgreSQL's jsonb refuses it.
+    Text with a NUL is also encoded in base64, because PostgreSQL's jsonb rejects it.
     """
     return [[name, value if value is None else _header_value(value)] for name, value in headers]
 
 
 def headers_from_document(document: list[list[Any]]) -> tuple[Header, ...]:
-    """The headers as they were."""
+    """Return the original headers from the format of headers_as_document()."""
     return tuple((name, _header_bytes(value)) for name, value in document)
 
 
@@ -170,7 +170,7 @@ def _header_bytes(value: str | dict[str, str] | None) -> bytes | None:
 
 
 class Topic(models.Model):  # noqa: DJ008 - there are no rows
-    """No table: it gives the topics page its permission and its place in the administration."""
+    """Model without a table. It gives the topics page a permission and an entry in the admin."""
 
     class Meta:
         managed = False
@@ -180,7 +180,7 @@ class Topic(models.Model):  # noqa: DJ008 - there are no rows
 
 
 class Instance(models.Model):  # noqa: DJ008 - there are no rows
-    """No table: it gives the page of the running processes its permission and its place in the administration."""
+    """Model without a table. It gives the page of running processes a permission and an entry in the admin."""
 
     class Meta:
         managed = False

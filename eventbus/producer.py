@@ -1,4 +1,4 @@
-"""Publishing to Kafka, from any thread."""
+"""Publish to Kafka from any thread."""
 
 import logging
 import math
@@ -19,27 +19,27 @@ from eventbus.topics import DEAD_LETTER_MAX
 
 logger = logging.getLogger(__name__)
 
-# Seconds after which an unacknowledged message is given up. Whoever sent it sends it again, so a queue that kept the
-# old ones as well would grow with every try.
+# Seconds after which an unacknowledged message is dropped. Its sender retries, so a queue that also kept the old copies
+# would grow with every attempt.
 GIVEN_UP_AFTER: Final = 10.0
-# Messages that wait here for Kafka, some 20 MB: more than GIVEN_UP_AFTER's worth. What comes after that is refused by
-# send() and waited with by send_all().
+# Capacity of the local queue in messages (some 20 MB): more than are sent within GIVEN_UP_AFTER. When it is full,
+# send() refuses a message and send_all() waits for room.
 WAITING_MAX: Final = 20_000
-# Seconds between two looks whether the local queue has room again.
+# Seconds between two checks whether the local queue has room again.
 ROOM_PAUSE: Final = 0.01
-# Seconds between two replacements of a client that can do nothing any more: what ends it may last.
+# Minimum seconds between two replacements of a client after a fatal error, whose cause may persist.
 REPLACED_AFTER: Final = 5.0
-# Seconds that the polling thread waits for reports at a time; close() waits for it.
+# Seconds for which the polling thread waits for delivery reports at a time. close() may wait as long.
 POLL: Final = 0.2
 
 Report = Callable[[KafkaError | None, Message], None]
 
 
 class EventProducer:
-    """Publishes with acks=all, without duplicates by the client's own retries, and a key's messages in their order.
+    """Publish with acks=all, without duplicates from the client's retries, and in order for each key.
 
-    One per process is enough. It has a thread of its own, which close() ends. A client that Kafka has fenced or refused
-    for good is replaced by the next send(); send_all() raises, because a role that waits for its answers is restarted.
+    One producer per process is enough. It runs a thread, which close() ends. After a fatal error, such as being fenced,
+    the next send() replaces the client; send_all() raises, because a role that depends on its answers gets restarted.
     """
 
     def __init__(self) -> None:
@@ -53,13 +53,13 @@ class EventProducer:
 
     @property
     def lost(self) -> int:
-        """How many messages of send() were not delivered, as far as is known."""
+        """Number of messages passed to send() that are known to be undelivered."""
         return self._losses.count
 
     def send(self, message: Outgoing) -> bool:
-        """Hands a message over and returns at once; False if it was not taken, as when the local queue is full.
+        """Queue a message and return at once; False if it was refused, for example because the local queue is full.
 
-        One that was taken may fail later: that is logged and counted, and the caller does not learn of it.
+        A queued message may fail later. The failure is logged and counted, but not reported to the caller.
         """
         for is_last in (False, True):
             producer = self._producer
@@ -74,16 +74,17 @@ class EventProducer:
         return True
 
     def send_all(self, messages: Sequence[Outgoing], *, timeout: float) -> None:
-        """Publishes the messages and returns when Kafka has acknowledged each of them.
+        """Publish the messages and return when Kafka has acknowledged every one.
 
-        Raises DeliveryError when it has not within `timeout` seconds, TooLargeError when it never will take one as
-        large as that, and KafkaException when this producer can do nothing any more.
+        Raises DeliveryError if it has not within `timeout` seconds, TooLargeError if a message exceeds the size limit,
+        and KafkaException after a fatal error of this producer.
         """
         self.begin_all(messages, timeout=timeout).wait()
 
     def begin_all(self, messages: Sequence[Outgoing], *, timeout: float) -> "Delivery":
-        """Hands the messages over, for who has other work to do while Kafka takes them: waits for room in the local
-        queue alone. Delivery.wait() is the rest of send_all(), and raises what that does."""
+        """Queue the messages, waiting only for room in the local queue, so that the caller can work in the meantime.
+
+        Delivery.wait() does the rest of send_all() and raises the same errors."""
         delivery = Delivery(messages, deadline=time.monotonic() + timeout)
         try:
             for index, message in enumerate(messages):
@@ -95,7 +96,7 @@ class EventProducer:
         return delivery
 
     def close(self, timeout: float) -> int:
-        """Waits up to `timeout` seconds until all is delivered; how many messages still were not."""
+        """Wait up to `timeout` seconds for pending deliveries; return how many messages are still undelivered."""
         self._closing.set()
         self._poller.join()
         unsent = self._producer.flush(timeout)
@@ -112,17 +113,17 @@ class EventProducer:
         )
 
     def _replace(self, failed: Producer, error: Exception) -> bool:
-        """Makes another client in place of one that can do nothing any more. False: the last one was made just now."""
+        """Replace a client after a fatal error; False if the last replacement was less than REPLACED_AFTER ago."""
         with self._replacing:
             if self._producer is not failed:
                 return True
             if time.monotonic() < self._replaced_at + REPLACED_AFTER:
                 return False
             self._replaced_at = time.monotonic()
-            logger.error("the producer can't go on and is replaced: %s", error)
+            logger.error("the producer hit a fatal error and is replaced: %s", error)
             PRODUCERS_REPLACED.inc()
             self._producer = _new_producer()
-        # Reports what it still holds as undelivered.
+        # Report the messages still in its queue as undelivered.
         failed.purge()
         with suppress(KafkaException):
             failed.poll(0)
@@ -145,7 +146,7 @@ class EventProducer:
             try:
                 producer.poll(POLL)
             except KafkaException as error:
-                # The client raises a fatal error here as well, once: this thread must outlive it.
+                # The client also raises a fatal error here, once. This thread must survive it.
                 self._replace(producer, error)
             self._losses.log()
 
@@ -156,11 +157,11 @@ def _new_producer() -> Producer:
             {
                 "acks": "all",
                 "enable.idempotence": True,
-                # Where Java's and Node's clients put a key, too.
+                # Places a key in the same partition as the Java and Node clients do.
                 "partitioner": "murmur2_random",
-                # Batches are made by who sends: to wait for more cost each of a sign-up's messages 1.2 ms.
+                # Callers send in batches already; lingering cost each of a sign-up's messages 1.2 ms.
                 "linger.ms": 0,
-                # A dead letter is larger than the message that it holds. Each topic has its own limit as well.
+                # A dead letter is larger than its message. Each topic has a limit as well.
                 "message.max.bytes": DEAD_LETTER_MAX,
                 "message.timeout.ms": int(GIVEN_UP_AFTER * 1000),
                 "queue.buffering.max.messages": WAITING_MAX,
@@ -174,7 +175,7 @@ def _is_fatal_to_client(error: Exception) -> bool:
 
 
 class Delivery:
-    """Messages on their way to Kafka, and what became of them."""
+    """Messages in flight to Kafka, and their results."""
 
     def __init__(self, messages: Sequence[Outgoing], *, deadline: float) -> None:
         self.deadline = deadline
@@ -187,11 +188,11 @@ class Delivery:
 
     @property
     def unacknowledged(self) -> Sequence[Outgoing]:
-        # One step for the interpreter, so a report that comes now can't get between.
+        # tuple() copies atomically under the GIL, so a concurrent report can't interfere.
         return tuple(self._unacknowledged.values())
 
     def report(self, index: int, error: KafkaError | None, _: Message) -> None:
-        """Called by the polling thread, once for each message."""
+        """Record one message's result. The polling thread calls this once for each message."""
         if error is None:
             del self._unacknowledged[index]
         else:
@@ -201,12 +202,12 @@ class Delivery:
             self._all_reported.set()
 
     def give_up(self, error: KafkaError) -> None:
-        """Not all of them could be handed over."""
+        """Record that not all messages could be queued."""
         self._error = error
         self._all_reported.set()
 
     def wait(self) -> None:
-        """Returns when Kafka has acknowledged each. Raises as EventProducer.send_all() does."""
+        """Return when Kafka has acknowledged every message. Raises the errors of EventProducer.send_all()."""
         self._all_reported.wait(max(0.0, self.deadline - time.monotonic()))
         if self._error is not None:
             raise _delivery_error(self.unacknowledged, self._error)
@@ -215,7 +216,7 @@ class Delivery:
 
 
 def _delivery_error(failed: Sequence[Outgoing], error: KafkaError) -> Exception:
-    """What send_all() raises for what Kafka reported."""
+    """Return the exception that send_all() raises for an error that Kafka reported."""
     if is_fatal(error):
         return KafkaException(error)
     kind = TooLargeError if error.code() == KafkaError.MSG_SIZE_TOO_LARGE else DeliveryError
@@ -231,7 +232,7 @@ def _not_delivered(
 
 
 class _Losses:
-    """Counts what send() did not get delivered, and says so in one line for many."""
+    """Count the undelivered messages of send(), and log them in one line for many."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -1,4 +1,4 @@
-"""Reading what is answered to this process's own questions: a topic from now on, without a group."""
+"""Read the answers to this process's own requests: a topic from now on, without a consumer group."""
 
 import time
 from types import TracebackType
@@ -10,17 +10,17 @@ from eventbus.clients import prefixed, reader_config
 from eventbus.incoming import as_incoming, is_error_report
 from eventbus.messages import Incoming
 
-# Seconds that Kafka may take to say where a partition ends.
+# Timeout in seconds for the end offset of a partition.
 ANSWERS_WITHIN: Final = 10.0
-# Messages in hand at a time.
+# Largest number of messages read at once.
 CHUNK: Final = 100
 
 
 class Replies:
-    """What comes into a topic, in all its partitions, from the moment when the context begins.
+    """Read all messages that arrive in a topic, in any partition, after the context is entered.
 
-    Where each partition ends is asked for before it is read, so an answer to what is sent within the context is never
-    missed. Nothing is committed and no group is joined: two such readers get the same.
+    Each partition's end offset is resolved on entry, so an answer to a request sent within the context is never missed.
+    The reader commits nothing and joins no group, so two readers get the same messages.
     """
 
     def __init__(self, topic: str) -> None:
@@ -28,13 +28,13 @@ class Replies:
         own: dict[str, object] = {
             "group.id": prefixed("replies"),
             "enable.auto.commit": False,
-            # Answers that are fetched ahead of a slow reader, in kB: by default as much as 64 MB.
+            # Prefetch limit for a slow reader, in kB. The default is 64 MB.
             "queued.max.messages.kbytes": 4096,
         }
         self._consumer = Consumer(reader_config(own))
 
     def __enter__(self) -> Self:
-        """Raises a transient KafkaException while Kafka does not answer."""
+        """Start reading at the current ends. Raises a transient KafkaException while Kafka does not answer."""
         numbers = self._consumer.list_topics(self._topic, timeout=ANSWERS_WITHIN).topics[self._topic].partitions
         ends = [
             (number, self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), ANSWERS_WITHIN)[1])
@@ -49,7 +49,7 @@ class Replies:
         self._consumer.close()
 
     def read(self, timeout: float) -> list[Incoming]:
-        """What has come; the first message is waited for, for `timeout` seconds at most."""
+        """Return the messages that have arrived; wait up to `timeout` seconds for the first."""
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
             first = self._consumer.poll(left)

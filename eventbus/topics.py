@@ -1,4 +1,4 @@
-"""Topics: their names, and that they are there."""
+"""Topic names, and creating the topics that are missing."""
 
 import logging
 import time
@@ -16,48 +16,47 @@ from runtime.errors import TransientError, is_transient
 
 logger = logging.getLogger(__name__)
 
-# Seconds that Kafka may take to say which topics it has (who stops a role waits as long), and to make some.
+# Timeouts in seconds for listing topics (stopping a role may take as long), and for creating them.
 ANSWERS_WITHIN: Final = 2.0
 MADE_WITHIN: Final = 10.0
-# Seconds between two looks whether a new topic can be used yet.
+# Seconds between two checks whether a new topic is usable yet.
 LOOK_PAUSE: Final = 0.05
 DEAD_LETTER_SUFFIX: Final = ".dlt"
-# Bytes of the largest message that a topic takes, by Kafka's own default; and of the largest dead letter, which carries
-# more headers than the message that it holds.
+# Largest message in bytes, which is Kafka's default, and largest dead letter, which has more headers than its message.
 MESSAGE_MAX: Final = 1_048_588
 DEAD_LETTER_MAX: Final = MESSAGE_MAX + 64 * 1024
-# Kafka deletes whole segments: so many to a topic's retention, or the last messages of one would stay much longer.
+# Segments per retention period. Kafka deletes whole segments only, so long ones would outlive the retention by far.
 SEGMENTS: Final = 7
 
 
 class TopicError(Exception):
-    """Kafka refuses to make a topic; the text says which, why, and which settings decide it."""
+    """Kafka refuses to create a topic. The text gives the topic, the reason and the settings to change."""
 
 
 def dead_letter_topic(topic: str, group: str) -> str:
-    """Where a group puts the messages of a topic that it could not handle."""
+    """Return the name of the topic for the messages of `topic` that `group` could not handle."""
     return f"{topic}.{group}{DEAD_LETTER_SUFFIX}"
 
 
 def kept_for() -> timedelta:
-    """How long Kafka may keep a message of a topic that the project made: its retention, and a segment's time more."""
+    """Return the longest time that a topic of ours keeps a message: the retention plus the length of one segment."""
     return timedelta(hours=settings.KAFKA_RETENTION_HOURS) * (SEGMENTS + 1) / SEGMENTS
 
 
 def ensure_topics(names: Iterable[str]) -> None:
-    """Makes the topics that are not there yet; KAFKA_PREFIX is put before each name.
+    """Create the topics that do not exist yet. `names` are without KAFKA_PREFIX.
 
-    Raises a transient KafkaException while Kafka does not answer, and TopicError when it refuses.
+    Raises a transient KafkaException while Kafka does not answer, and TopicError if it refuses.
     """
     wanted = {prefixed(name) for name in names}
     admin = AdminClient(client_config({}))
     if settings.KAFKA_EMBEDDED:
-        # The embedded broker cannot make topics when told to. It makes one when it is asked about it, and a group that
-        # subscribes to one that is not there yet would not see it for minutes.
+        # The embedded broker has no API for creating topics, but creates one when asked for its metadata. A group that
+        # subscribes to a missing topic would not notice it for minutes.
         for name in wanted:
             admin.list_topics(name, timeout=ANSWERS_WITHIN)
         return
-    # Looked up first, so that a role that may not make topics works where somebody else has made them.
+    # List first, so that a role without the right to create topics can start if they exist.
     missing = sorted(wanted - admin.list_topics(timeout=ANSWERS_WITHIN).topics.keys())
     if missing:
         _make(admin, missing)
@@ -75,8 +74,8 @@ def _make(admin: AdminClient, names: list[str]) -> None:
                 **({"max.message.bytes": str(DEAD_LETTER_MAX)} if name.endswith(DEAD_LETTER_SUFFIX) else {}),
                 "retention.ms": str(retention),
                 "segment.ms": str(retention // SEGMENTS),
-                # Else Kafka 4 refuses what comes from a clock that is an hour ahead, and keeps a message for as long as
-                # its sender's clock says (docs/adr/0017).
+                # Otherwise Kafka 4 rejects messages from a clock that is an hour ahead, and applies the retention to
+                # the sender's clock (docs/adr/0017).
                 "message.timestamp.type": "LogAppendTime",
             },
         )
@@ -87,23 +86,23 @@ def _make(admin: AdminClient, names: list[str]) -> None:
             made.result()
         except KafkaException as error:
             if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
-                continue  # another role was quicker
+                continue  # Another role created it first.
             if is_transient(error):
                 raise
             if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
                 raise TopicError(
-                    f"There is no topic {name}, or this user of Kafka may not see it, and the user may create none: "
-                    "`manage.py set_up_kafka` does, with an administrator in KAFKA_CLIENT_CONFIG."
+                    f"The topic {name} does not exist or is hidden from this Kafka user, who may not create topics. "
+                    "Run `manage.py set_up_kafka` with an administrator in KAFKA_CLIENT_CONFIG."
                 ) from error
             raise TopicError(
-                f"Kafka does not make the topic {name} with KAFKA_PARTITIONS={settings.KAFKA_PARTITIONS} and "
+                f"Kafka refuses to create the topic {name} with KAFKA_PARTITIONS={settings.KAFKA_PARTITIONS} and "
                 f"KAFKA_REPLICATION={settings.KAFKA_REPLICATION}: {error.args[0].str()}"
             ) from error
-        logger.info("made the topic %s", name)
+        logger.info("created the topic %s", name)
 
 
 def _wait_until_known(admin: AdminClient, names: list[str]) -> None:
-    """Kafka makes a topic a moment before it tells of it. Who subscribes in between waits for it for minutes."""
+    """Wait until Kafka's metadata has the new topics: a consumer that subscribes earlier misses them for minutes."""
     deadline = time.monotonic() + MADE_WITHIN
     while True:
         topics = admin.list_topics(timeout=ANSWERS_WITHIN).topics
@@ -111,5 +110,5 @@ def _wait_until_known(admin: AdminClient, names: list[str]) -> None:
         if not unknown:
             return
         if time.monotonic() > deadline:
-            raise TransientError(f"Kafka made the topics {', '.join(unknown)} and does not tell of them yet")
+            raise TransientError(f"Kafka created the topics {', '.join(unknown)} but does not list them yet")
         time.sleep(LOOK_PAUSE)

@@ -1,4 +1,4 @@
-"""The page on which administrators change the live settings."""
+"""The admin page for changing the live settings."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -23,21 +23,21 @@ from livesettings.values import NAMES, broken_rules, choices_of, meta_of, type_o
 from runtime.security_log import log_security_event_of
 from runtime.times import to_the_second
 
-# Changes that the page shows; Django's own history page has all of them.
+# Number of changes shown on the page. Django's history page has all of them.
 CHANGES_SHOWN: Final = 20
 DEFAULTS: Final = with_overrides({})
-UNCHANGED: Final = gettext_noop("Saved without a change.")
+UNCHANGED: Final = gettext_noop("Saved; nothing was changed.")
 
 
 def shown(value: object) -> str:
-    """A value as it is typed and logged."""
+    """Return a value as it is entered and logged."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def in_words(value: str) -> str:
-    """What `shown` gave, in the reader's language."""
+    """Translate the result of shown() into the reader's language."""
     named = {"yes": gettext("Yes").lower(), "no": gettext("No").lower()}
     for name in NAMES:
         named |= {each: gettext(words) for each, words in choices_of(name).items()}
@@ -45,7 +45,7 @@ def in_words(value: str) -> str:
 
 
 def translated(message: str) -> str:
-    """What was changed, as the log has it, in the reader's language."""
+    """Translate a change message from the admin log into the reader's language."""
     changes = [change.partition(": ") for change in message.split("; ")]
     return "; ".join(
         gettext(title) + colon + " → ".join(in_words(value) for value in values.split(" → "))
@@ -54,7 +54,7 @@ def translated(message: str) -> str:
 
 
 def field_of(name: str) -> forms.Field:
-    """The form's field of a setting; empty is its default."""
+    """Return the form field of a setting. An empty value means the default."""
     meta, default = meta_of(name), getattr(DEFAULTS, name)
     label, what = _(meta.title or name), _(meta.description or "")
     is_bool = type_of(name) is bool
@@ -80,7 +80,7 @@ def field_of(name: str) -> forms.Field:
 
 
 class OverridesForm(forms.ModelForm):
-    """One field for each setting, named as it is."""
+    """The form's base. SettingsForm adds a field for each setting, with its name."""
 
     seen = forms.IntegerField(widget=forms.HiddenInput)
 
@@ -101,7 +101,7 @@ class OverridesForm(forms.ModelForm):
             return cleaned
         if cleaned["seen"] != self.instance.version:
             raise forms.ValidationError(
-                _("Somebody has changed these settings since you opened this page. Load it again and see what is new.")
+                _("Someone has changed these settings since you opened this page. Reload it to see the changes.")
             )
         if problems := broken_rules(self.overrides):
             raise forms.ValidationError(problems)
@@ -109,7 +109,7 @@ class OverridesForm(forms.ModelForm):
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """What was chosen, without what is left at its default."""
+        """The chosen values, without settings that are left at their default."""
         return {name: value for name in NAMES if (value := self.cleaned_data.get(name)) is not None}
 
     def save(self, commit: bool = True) -> Any:
@@ -124,7 +124,7 @@ SettingsForm: Final = type("SettingsForm", (OverridesForm,), {name: field_of(nam
 
 @admin.register(Overrides)
 class OverridesAdmin(admin.ModelAdmin):
-    """One page: the list leads to it, and nothing is added or deleted."""
+    """A single page, to which the list redirects. Nothing can be added or deleted."""
 
     form = SettingsForm
     change_form_template = "livesettings/change_form.html"
@@ -133,7 +133,7 @@ class OverridesAdmin(admin.ModelAdmin):
         (
             _("Sign-up"),
             {
-                "description": _("What is empty has its default, which stands there in grey."),
+                "description": _("An empty field uses its default, which is shown in grey."),
                 "fields": (
                     "SIGNUP_OPEN",
                     "SIGNUP_CONFIRM",
@@ -158,7 +158,7 @@ class OverridesAdmin(admin.ModelAdmin):
             },
         ),
         (
-            _("Asking again"),
+            _("Retries"),
             {"fields": ("RELAY_FIRST_PAUSE", "RELAY_MAX_PAUSE", "RELAY_MAX_ATTEMPTS", "RELAY_RATE")},
         ),
         (_("Changes"), {"fields": ("changes", "seen")}),
@@ -177,7 +177,7 @@ class OverridesAdmin(admin.ModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Overrides]:
         rows = super().get_queryset(request)
-        # Two who save at the same time come one after the other, and the second one is told.
+        # Serialise concurrent saves, so that the second one sees the new version and is rejected.
         return rows.select_for_update() if request.method == "POST" else rows
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
@@ -208,7 +208,7 @@ class OverridesAdmin(admin.ModelAdmin):
         return HttpResponseRedirect(request.path)
 
     def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:
-        """A text with the values: Django's own lists the fields alone."""
+        """Return a text with old and new values. Django's default lists only the names of the fields."""
         before, after = with_overrides(form.before), with_overrides(form.instance.values)
         changed = [name for name in NAMES if getattr(before, name) != getattr(after, name)]
         told = "; ".join(
@@ -223,14 +223,14 @@ class OverridesAdmin(admin.ModelAdmin):
 
     def _tell_everybody(self, request: HttpRequest) -> None:
         look_once()
-        self.message_user(request, _("Saved. Every process uses it within a second."), messages.SUCCESS)
+        self.message_user(request, _("Saved. Every process uses the new values within a second."), messages.SUCCESS)
 
-    @admin.display(description=_("what holds"))
+    @admin.display(description=_("values in effect"))
     def present(self, overrides: Overrides) -> SafeString:
         values = with_overrides(overrides.values)
         return _table((gettext(meta_of(name).title or name), in_words(shown(getattr(values, name)))) for name in NAMES)
 
-    @admin.display(description=_("the last changes"))
+    @admin.display(description=_("recent changes"))
     def changes(self, overrides: Overrides) -> SafeString | str:
         entries = LogEntry.objects.filter(
             content_type=ContentType.objects.get_for_model(Overrides), object_id=str(ROW)
@@ -244,7 +244,7 @@ class OverridesAdmin(admin.ModelAdmin):
             for entry in entries
         ]
         if not rows:
-            return gettext("Nothing was ever changed: every setting has its default.")
+            return gettext("No changes so far: every setting has its default.")
         return _table(rows)
 
 

@@ -1,6 +1,6 @@
-"""How the processes that use live settings learn of a change within a second (docs/adr/0050).
+"""Apply changes of live settings within a second in the processes that use them (docs/adr/0050).
 
-The overrides are one row in auth's database. Web, auth's instances and the relay read it twice a second; no other role
+The overrides are one row in auth's database. Web, auth's instances and the relay poll it twice a second; no other role
 uses a live setting. While the row can't be read, the last known values apply.
 """
 
@@ -17,45 +17,45 @@ from livesettings.values import checked, take
 
 logger = logging.getLogger(__name__)
 
-# Seconds between two looks. A change must arrive within 1 s.
+# Polling interval in seconds. A change must apply within 1 s.
 LOOK: Final = 0.5
-# Seconds that a start waits for the first look, and an end for the last one.
+# Seconds that start() waits for the first poll, and close() for the last one.
 FIRST_LOOK: Final = 2.0
 LAST_LOOK: Final = 1.0
 
-# A look that read the row before a change must not overwrite one that read it afterwards.
+# A poll that read the row before a change must not overwrite one that read it afterwards.
 _one_at_a_time: Final = threading.Lock()
 
 
 class Follower:
-    """Keeps the live settings of this process up to date, from a thread of its own."""
+    """Keep this process's live settings up to date, on a background thread."""
 
     def __init__(self) -> None:
-        # What kept the last look from applying the row; the log has one line for each outage.
+        # Why the last poll could not apply the row. Each outage is logged once.
         self._problem = ""
         self._has_looked, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="live-settings", daemon=True)
 
     def start(self) -> None:
-        """Starts following. On return the settings apply, if the row could be read."""
+        """Start polling. On return the settings apply, if the row could be read."""
         self._thread.start()
         self._has_looked.wait(FIRST_LOOK)
 
     def close(self) -> None:
-        """Stops following."""
+        """Stop polling."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(LAST_LOOK)
 
     def look(self) -> None:
-        """Applies the row. A row that can't be read or has impossible values changes nothing."""
+        """Apply the row. If it can't be read or has invalid values, nothing changes."""
         try:
             with _one_at_a_time:
                 take(checked(msgspec.convert(Overrides.read(), dict[str, Any])))
         except (Error, PoolTimeout) as error:
             self._note(f"the database is away: {error}")
         except msgspec.ValidationError as error:
-            self._note(f"their row is wrong: {error}")
+            self._note(f"their row is invalid: {error}")
         else:
             self._note("")
 
@@ -64,7 +64,7 @@ class Follower:
             try:
                 self.look()
             except Exception:
-                logger.exception("the live settings can't be followed; trying again")
+                logger.exception("reading the live settings failed; it will be retried")
             finally:
                 close_old_connections()
             self._has_looked.set()
@@ -72,12 +72,12 @@ class Follower:
 
     def _note(self, problem: str) -> None:
         if problem and not self._problem:
-            logger.warning("the live settings stay as they are, %s", " ".join(problem.split()))
+            logger.warning("the live settings keep their last values: %s", " ".join(problem.split()))
         elif self._problem and not problem:
-            logger.info("the live settings are followed again")
+            logger.info("the live settings are up to date again")
         self._problem = problem
 
 
 def look_once() -> None:
-    """One look: after a change made here, and for a command that ends."""
+    """Apply the row once: after a change in this process, and in short-lived commands."""
     Follower().look()

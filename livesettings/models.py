@@ -1,4 +1,4 @@
-"""What administrators have set, in auth's database."""
+"""The values that administrators have set, in auth's database."""
 
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ ROW: Final = 1
 
 
 class Overrides(models.Model):
-    """The one row: by name, the settings that differ from settings.py's. `version` counts its changes."""
+    """The only row: overrides of defaults in settings.py, by name. `version` counts the changes."""
 
     values = models.JSONField(_("values"), default=dict, blank=True)
     version = models.PositiveIntegerField(_("version"), default=0)
@@ -24,6 +24,6 @@ class Overrides(models.Model):
 
     @classmethod
     def read(cls) -> dict[str, Any]:
-        """Nothing where nobody has set anything yet."""
+        """Return the overrides; empty if nothing has ever been set."""
         values: dict[str, Any] | None = cls.objects.filter(pk=ROW).values_list("values", flat=True).first()
         return values or {}

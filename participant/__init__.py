@@ -1,1 +1,1 @@
-"""What every participant shares: the row of a user, the verdict on a request, the handler of a batch, the admin."""
+"""Code shared by all participants: the user's row, the verdict on a request, the batch handlers, and the admin."""

@@ -1,4 +1,4 @@
-"""The admin of a participant's users, the same in each."""
+"""The admin for a participant's users, which is the same for every participant."""
 
 from contextlib import suppress
 from typing import Any, cast
@@ -19,14 +19,14 @@ from runtime.equality import USER_ID_BYTES_MAX, normalize_email, user_id_key
 
 
 class ParticipantUserAdmin(ActsAdmin, ShowsAddresses):
-    """Register a subclass, or this class itself, with each concrete model."""
+    """The admin of a participant's users. Register it, or a subclass, with each concrete model."""
 
     list_display = ("user_id", "shown_email", "user_name", "role", "is_active", "created_at")
     list_filter = ("is_active", "role", "created_at")
     search_fields = ("user_id_key", "email", "user_name", "signup_id", "owner_signup_id")
-    search_help_text = _("Part of a user ID, an email address or a name, or a whole sign-up ID.")
+    search_help_text = _("Part of a user ID, an email address or a name, or a complete sign-up ID.")
     ordering = ("-pk",)
-    # The full count beside a search reads the whole table, for a number that nobody needs.
+    # The full count beside a search would read the whole table for a number that nobody needs.
     show_full_result_count = False
     readonly_fields = ("signup_id", "owner_signup_id", "created_at")
     fieldsets = (
@@ -36,17 +36,18 @@ class ParticipantUserAdmin(ActsAdmin, ShowsAddresses):
             {
                 "fields": ("is_active",),
                 "description": _(
-                    "To keep a user out of this service, deactivate the user here. A deleted row is only a lost row: "
+                    "To keep a user out of this service, deactivate the user here. Deleting the row is not enough: "
                     "the next replay of the sign-up adds it again."
                 ),
             },
         ),
         (
-            _("Made by"),
+            _("Created by"),
             {
                 "fields": ("signup_id", "owner_signup_id", "created_at"),
                 "description": _(
-                    "A user whom an administrator added here has no sign-up, and is a duplicate to every one."
+                    "A user added here by an administrator has no sign-up, so every sign-up for the same user is a "
+                    "duplicate."
                 ),
             },
         ),
@@ -57,7 +58,7 @@ class ParticipantUserAdmin(ActsAdmin, ShowsAddresses):
     delete_selected_confirmation_template = "participant/delete_selected_confirmation.html"
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
-        # The model counts what is kept. As it is typed it may be longer: a Hangul syllable as three letters.
+        # The model limits the normalised text. Input may be longer: a Hangul syllable can be typed as three characters.
         longer = {"max_length": USER_ID_BYTES_MAX} if db_field.name == "user_id" else {}
         return super().formfield_for_dbfield(db_field, request, **{**kwargs, **longer})
 
@@ -66,18 +67,18 @@ class ParticipantUserAdmin(ActsAdmin, ShowsAddresses):
     ) -> tuple[QuerySet[ParticipantUser], bool]:
         if not (term := search_term.strip()):
             return queryset, False
-        # The columns have user IDs and addresses as they are compared.
+        # The columns store user IDs and addresses in their normalised forms.
         known = Q(user_id_key__contains=user_id_key(term)) | Q(email__contains=term.lower())
         known |= Q(email=normalize_email(term))
         with suppress(ValueError):
             known |= Q(signup_id=UUID(term)) | Q(owner_signup_id=UUID(term))
         return search(queryset, known, term, column="user_name"), False
 
-    @admin.action(description=_("Deactivate the chosen users"), permissions=["change"])
+    @admin.action(description=_("Deactivate selected users"), permissions=["change"])
     def deactivate(self, request: HttpRequest, queryset: QuerySet[ParticipantUser]) -> None:
         self._set_active(request, queryset, is_active=False)
 
-    @admin.action(description=_("Activate the chosen users"), permissions=["change"])
+    @admin.action(description=_("Activate selected users"), permissions=["change"])
     def activate(self, request: HttpRequest, queryset: QuerySet[ParticipantUser]) -> None:
         self._set_active(request, queryset, is_active=True)
 

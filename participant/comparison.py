@@ -1,4 +1,4 @@
-"""How auth's records and a participant's rows differ: pure, without a database."""
+"""Compare auth's records with a participant's rows: pure functions, without a database."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
@@ -8,7 +8,7 @@ from uuid import UUID
 
 
 class Row(Protocol):
-    """What is compared. A participant's row that an administrator made has no owner."""
+    """The compared fields. A participant's row that an administrator made has no owner."""
 
     @property
     def owner_signup_id(self) -> UUID | None: ...
@@ -24,14 +24,14 @@ class Row(Protocol):
     def role(self) -> str: ...
 
 
-# A record of auth's is the row that it would become.
+# Auth's record has the form of the row that it would become.
 RecordT = TypeVar("RecordT", bound=Row)
 RowT = TypeVar("RowT", bound=Row)
-# Without a bound: mypy looks at written type arguments before it knows the fields of a model.
+# Without a bound, because mypy checks explicit type arguments before it knows a model's fields.
 AnyRecord = TypeVar("AnyRecord")
 AnyRow = TypeVar("AnyRow")
 
-# What makes a row different, by the names of the contract.
+# Fields whose difference counts, with their names in the contract.
 COMPARED: Final = {
     "user_id": "userId",
     "email": "email",
@@ -43,12 +43,12 @@ COMPARED: Final = {
 
 @dataclass(slots=True)
 class Comparison(Generic[AnyRecord, AnyRow]):
-    """What is wrong, by kind. Records stand in their order; what agrees is not here."""
+    """The discrepancies by kind, in the order of the records. Records that agree with their row are not included."""
 
     missing: list[AnyRecord] = field(default_factory=list)
-    # With the row to correct, and the names of the fields.
+    # Each with the row to correct and the names of the differing fields.
     different: list[tuple[AnyRecord, AnyRow, tuple[str, ...]]] = field(default_factory=list)
-    # With the rows that are in the way.
+    # Each with the rows that are in the way.
     conflicting: list[tuple[AnyRecord, tuple[AnyRow, ...]]] = field(default_factory=list)
     superfluous: list[AnyRow] = field(default_factory=list)
 
@@ -56,13 +56,13 @@ class Comparison(Generic[AnyRecord, AnyRow]):
 def compare(
     records: Sequence[RecordT], rows: Iterable[RowT], *, gone: Collection[UUID] = ()
 ) -> Comparison[RecordT, RowT]:
-    """What is wrong about `records`.
+    """Return the discrepancies between `records` and `rows`.
 
-    `rows` are all that hold the userId or the email of one of them, or that are owned by one. A row whose owner is
-    among `gone`, of which auth has no record any more, belongs to the record that has its userId or email now.
+    `rows` must include every row that holds the userId or email of a record, or that a record owns. A row whose owner
+    is in `gone`, which lists owners that auth no longer has, belongs to the record that has its userId or email now.
 
-    What is missing or different takes no userId or email from a row, except from one that another record in `different`
-    corrects: users who exchanged an email correct each other's rows. So all of it can be healed in one transaction, if
+    A missing or different record takes a userId or email only from a row that another record in `different` corrects:
+    users who exchanged emails correct each other's rows. So everything can be healed in one transaction, provided that
     the rows in `vacating()` give up their keys first.
     """
     by_user_id: dict[str, RowT] = {}
@@ -75,7 +75,7 @@ def compare(
 
     def belongs_to(record: RecordT, row: RowT) -> bool:
         if row.owner_signup_id in gone:
-            # Of a record that has its userId and another that has its email, the first gets it.
+            # If one record has its userId and another its email, the row belongs to the first.
             return row.user_id_key == record.user_id_key or row.user_id_key not in asked
         return row.owner_signup_id == record.owner_signup_id
 
@@ -85,7 +85,7 @@ def compare(
         holders = tuple({id(row): row for row in same if row is not None}.values())
         strangers = tuple(row for row in holders if not belongs_to(record, row))
         owned = by_owner[record.owner_signup_id]
-        # One of its own that has its userId or email is its row; else the oldest that it owns.
+        # Of the rows that the record owns, those with its userId or email are its own; otherwise the oldest.
         own = tuple(row for row in holders if row not in strangers) or tuple(owned[:1])
         matches.append(_Match(record, own, strangers, tuple(row for row in owned if row not in own)))
 
@@ -104,8 +104,9 @@ def compare(
 
 @dataclass(frozen=True, slots=True)
 class _Match(Generic[AnyRecord, AnyRow]):
-    """A record with its own rows, the rows of others that hold its keys, and further rows of its owner, left behind
-    when auth's record had changed and was asked for again."""
+    """A record with its own rows, other records' rows that hold its keys, and further rows of its owner.
+
+    The latter were left behind when auth's record had changed and was requested again."""
 
     record: AnyRecord
     own: tuple[AnyRow, ...]
@@ -114,10 +115,10 @@ class _Match(Generic[AnyRecord, AnyRow]):
 
 
 def _blocked(matches: Sequence[_Match[RecordT, RowT]]) -> set[int]:
-    """The ids of the matches that can't be healed: two rows are their own, or a stranger's row will keep their keys.
+    """Return the ids of the matches that can't be healed: they have two own rows, or another's row keeps their keys.
 
-    A stranger's row is out of the way if another record here corrects it, for no two records have the same key. Assume
-    that of all at first, then spread what blocks one to those that wait for it: a cycle that nothing blocks is healed.
+    Another's row stops being in the way if its record is corrected too, because no two records share a key. Assume at
+    first that all are, then propagate each block to the matches that wait for it. A cycle without a block is healed.
     """
     corrected_by = {id(match.own[0]): match for match in matches if len(match.own) == 1}
     blocked = {id(match) for match in matches if len(match.own) > 1}
@@ -137,7 +138,7 @@ def _blocked(matches: Sequence[_Match[RecordT, RowT]]) -> set[int]:
 
 
 def vacating(found: Comparison[RecordT, RowT]) -> list[RowT]:
-    """The rows to correct that still hold a userId or email that another record in `found` takes."""
+    """Return the rows to correct that still hold a userId or email which another record in `found` needs."""
     wanted = [*found.missing, *(record for record, *_ in found.different)]
     user_ids = {record.user_id_key for record in wanted}
     emails = {record.email for record in wanted}

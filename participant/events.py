@@ -1,7 +1,7 @@
-"""A participant's reading of `user.newUser.req` and its answer on `user.newUser.res`, as docs/asyncapi.yaml has them.
+"""The messages of `user.newUser.req` and `user.newUser.res`, which docs/asyncapi.yaml specifies.
 
-What fits here can be saved by SQLite and PostgreSQL alike: so one message is refused for itself and never fails the
-batch that it came in.
+Every request that passes validation here can be stored by SQLite and PostgreSQL alike. So an invalid message is
+rejected alone, and never fails its batch.
 """
 
 from datetime import UTC, datetime
@@ -21,15 +21,15 @@ from runtime.errors import PermanentError
 NEW_USER_REQUESTED: Final = "user.newUser.req"
 NEW_USER_ANSWERED: Final = "user.newUser.res"
 
-# PostgreSQL stores no NUL. Lone surrogates, which it refuses too, never come out of msgspec's JSON decoder.
+# PostgreSQL can't store NUL. It rejects lone surrogates too, but msgspec's JSON decoder never produces them.
 _NO_NUL: Final = r"\A[^\x00]*\Z"
 
 
 class UserRecord(msgspec.Struct, frozen=True, rename="camel"):
-    """Auth's record of a user, which the sign-up `owner_signup_id` made.
+    """Auth's record of a user, created by the sign-up `owner_signup_id`.
 
-    `user_id` and `email` are normalised when it is made. Fields that are not read here are ignored. Raises ValueError
-    (a msgspec.ValidationError while decoding) for a text that normalising makes too long for the row.
+    The constructor normalises `user_id` and `email`. Unknown fields are ignored. Raises ValueError (while decoding, a
+    msgspec.ValidationError) if a normalised text does not fit the row.
     """
 
     owner_signup_id: UUID
@@ -50,13 +50,13 @@ class UserRecord(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class NewUser(UserRecord, frozen=True):
-    """Asks to keep this user for the sign-up `signup_id`."""
+    """A request to save this user for the sign-up `signup_id`."""
 
     signup_id: UUID
     services: list[str] | None = None
 
     def asks(self, service: str) -> bool:
-        """Whether this service is to answer: a request that names no services asks all."""
+        """Whether this service should answer. A request without `services` asks all of them."""
         return self.services is None or service in self.services
 
 
@@ -76,14 +76,14 @@ _encoder = msgspec.json.Encoder()
 
 
 def decode_new_user(message: Incoming) -> NewUser:
-    """The request in this message. Raises what eventbus.messages.decode_each takes for the message's fault."""
+    """Decode the request in this message. Raises the errors that eventbus.messages.decode_each catches."""
     if message.value is None:
         raise PermanentError("a request to keep a user has no value")
     return _decoder.decode(message.value)
 
 
 def answer(message: Incoming, request: NewUser, verdict: Verdict, *, service: str) -> Outgoing:
-    """The message that gives the verdict on `request`, which came in `message`, in the same trace."""
+    """Return the message that answers `request` with the verdict, in the trace of `message`, which carried it."""
     event = NewUserAnswered(
         signup_id=request.signup_id,
         user_id=request.user_id,

@@ -1,9 +1,9 @@
-"""How long the texts of a user may be, in characters. No limit is stricter than auth's."""
+"""Maximum lengths of a user's texts, in characters. No limit is stricter than auth's."""
 
 from typing import Final
 
 USER_ID_MAX: Final = 64
-# Case folding makes at most three characters of one.
+# Case folding turns one character into at most three.
 USER_ID_KEY_MAX: Final = 3 * USER_ID_MAX
 EMAIL_MAX: Final = 254
 USER_NAME_MAX: Final = 150

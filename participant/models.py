@@ -1,4 +1,4 @@
-"""The row that every participant keeps of a user."""
+"""The model of a user that every participant stores."""
 
 from collections.abc import Collection
 from typing import Any, ClassVar, Self
@@ -13,10 +13,10 @@ from runtime.equality import normalize_email, normalize_user_id, user_id_key
 
 
 class ParticipantUser(models.Model):
-    """One participant's own copy of a user. Validating and saving normalise it; bulk_create and update do not.
+    """A participant's copy of a user. Validating and saving normalise it; bulk_create and update do not.
 
-    `signup_id` is the sign-up whose request made the row, `owner_signup_id` the one that made auth's record. Both are
-    null in a row that an administrator made: such a row is a duplicate to every sign-up.
+    `signup_id` is the sign-up whose request created the row, `owner_signup_id` the one that created auth's record. Both
+    are null in a row that an administrator created: such a row is a duplicate for every sign-up.
     """
 
     signup_id = models.UUIDField(_("made by sign-up"), null=True, editable=False)
@@ -39,7 +39,7 @@ class ParticipantUser(models.Model):
             models.UniqueConstraint(fields=["user_id_key"], name="%(class)s_user_id_key_unique"),
             models.UniqueConstraint(fields=["email"], name="%(class)s_email_unique"),
         ]
-        # Reconcile finds a row by its owner, whatever became of its userId and email.
+        # Reconcile finds a row by its owner, even if its userId and email have changed.
         indexes = [models.Index(fields=["owner_signup_id"], name="%(class)s_owner")]
 
     def __str__(self) -> str:
@@ -50,18 +50,18 @@ class ParticipantUser(models.Model):
         super().save(*args, **kwargs)
 
     def normalize(self) -> None:
-        """Brings the fields to the form in which equal means equal everywhere."""
+        """Bring userId and email to their normal forms, in which equality is the same in every service."""
         self.user_id = normalize_user_id(self.user_id)
         self.user_id_key = user_id_key(self.user_id)
         self.email = normalize_email(self.email)
 
     def clean_fields(self, exclude: Collection[str] | None = None) -> None:
-        """Normalises first: it can lengthen a text, and the limits are those of what is saved."""
+        """Normalise first, because that can lengthen a text and the limits apply to what is saved."""
         self.normalize()
         super().clean_fields(exclude=exclude)
 
     def clean(self) -> None:
-        """Says at userId that it is taken: its folded twin, which is the unique one, is in no form."""
+        """Report a taken userId at its field. The unique column, user_id_key, is not part of any form."""
         super().clean()
         same = type(self).objects.filter(user_id_key=self.user_id_key).exclude(pk=self.pk).first()
         if same is not None:

@@ -1,4 +1,4 @@
-"""What a participant does with a batch of new users."""
+"""The handler that saves a batch of new users and answers their requests."""
 
 import logging
 from collections.abc import Sequence
@@ -19,17 +19,17 @@ from runtime.tracing import log_traces
 logger = logging.getLogger(__name__)
 
 _USER_ID_KEY = attrgetter("user_id_key")
-# In which no two rows may be equal.
+# The fields that are unique among the rows.
 _UNIQUE = (_USER_ID_KEY, attrgetter("email"))
 
 
 @dataclass(frozen=True, slots=True)
 class NewUserHandler:
-    """Keeps the new users of a batch as rows of `model` and answers every request that asks `service`.
+    """Save the new users of a batch as rows of `model`, and answer every request that asks `service`.
 
-    An eventbus.messages.Handler. The rows are committed when it returns. Raises TransientError when other writers
-    crossed the batch too often, and django.db.OperationalError when the database is away; what was saved by then is
-    found when the batch comes again.
+    This is an eventbus.messages.Handler. The rows are committed when it returns. Raises TransientError if other writers
+    conflicted too often, and django.db.OperationalError if the database is away. Rows saved by then are recognised when
+    the batch is redelivered.
     """
 
     service: str
@@ -50,7 +50,7 @@ class NewUserHandler:
         """Optimistically assume every user is new, and read only the rows that conflict."""
         kept: set[str] = set()
         if all(len({key(request) for request in requests}) == len(requests) for key in _UNIQUE):
-            # In one order for every writer, so that two batches mostly wait for each other rather than deadlock.
+            # All writers use the same order, so that two batches mostly wait for each other rather than deadlock.
             rows = [self._row(request) for request in sorted(requests, key=_USER_ID_KEY)]
             kept = unless_crossed(lambda: self._insert_new(rows), otherwise=kept, using=self._database)
         known = [request for request in requests if request.user_id_key not in kept]

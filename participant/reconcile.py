@@ -1,5 +1,5 @@
-"""A participant's part in `manage.py reconcile`: it compares its rows with a page of auth's records, and mends what it
-may (docs/adr/0013). The events are those of docs/asyncapi.yaml.
+"""A participant's part in `manage.py reconcile`: compare its rows with a page of auth's records, and repair what can be
+repaired automatically (docs/adr/0013). docs/asyncapi.yaml specifies the events.
 """
 
 import logging
@@ -28,34 +28,34 @@ logger = logging.getLogger(__name__)
 RECONCILE_REQUESTED: Final = "user.reconcile.req"
 RECONCILE_ANSWERED: Final = "user.reconcile.res"
 
-# Keeps a message of the longest texts under half of the 1 MB that Kafka takes.
+# Keeps a message with the longest texts below half of Kafka's limit of 1 MB.
 FINDINGS_MAX: Final = 250
 RECORDS_MAX: Final = 500
-# Bytes of a page of so many records, each with the longest texts and every letter of 4 bytes: what Kafka takes.
+# Maximum bytes of a page, which is Kafka's limit: RECORDS_MAX records with the longest texts, 4 bytes per character.
 PAGE_MAX: Final = 1024 * 1024
 
 
 class Kind(StrEnum):
-    """What is wrong. The first two are mended; about the others a person decides."""
+    """The kind of a discrepancy. The first two are repaired; a person decides about the others."""
 
     MISSING = "missing"  # no row for auth's record
-    DIFFERENT = "different"  # the row that auth's sign-ups made for it has other fields
-    CONFLICTING = "conflicting"  # a row that is not its own has its userId or email, or two rows have them
-    SUPERFLUOUS = "superfluous"  # a row for no record of auth's
+    DIFFERENT = "different"  # the record's row has other values
+    CONFLICTING = "conflicting"  # another record's row, or an administrator's, has its userId or email, or two rows do
+    SUPERFLUOUS = "superfluous"  # a row without a record in auth
 
 
 class OwnerRange(msgspec.Struct, frozen=True, rename="camel"):
-    """The owners after `after` up to and including `up_to`; without one of the two it has no end there."""
+    """The owners after `after`, up to and including `up_to`. None leaves that end open."""
 
     after: UUID | None = None
     up_to: UUID | None = None
 
 
 class ReconcilePage(msgspec.Struct, frozen=True, rename="camel"):
-    """Asks what is wrong about `records`, which are all of auth's whose owner is in `owners`, if that is there.
+    """A request for the discrepancies of `records`. If `owners` is given, these are all of auth's in that range.
 
-    `unowned` asks for all rows that no sign-up made. `gone` are owners of which auth has no record. Raises ValueError
-    where two records would be the same row.
+    `unowned` asks for all rows that no sign-up created. `gone` lists owners of which auth has no record. Raises
+    ValueError if two records would be the same row.
     """
 
     run_id: UUID
@@ -75,7 +75,7 @@ class ReconcilePage(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class HeldBy(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A row that is in the way; an administrator's has no owner."""
+    """A row that is in the way. A row that an administrator created has no owner."""
 
     user_id: str
     email: str
@@ -83,7 +83,7 @@ class HeldBy(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 class Finding(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """One thing that is or was wrong: about auth's record, or where superfluous about the row."""
+    """One discrepancy, healed or not. It describes auth's record or, if superfluous, the row."""
 
     kind: Kind
     user_id: str
@@ -95,7 +95,7 @@ class Finding(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 class ReconcileAnswered(msgspec.Struct, frozen=True, rename="camel"):
-    """What one service found; where it is much, in several messages, all but the last with `more`."""
+    """The findings of one service. Many findings take several messages, of which all but the last have `more`."""
 
     run_id: UUID
     page: int
@@ -110,7 +110,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def decode_page(message: Incoming) -> ReconcilePage:
-    """The page in this message. Raises what eventbus.messages.decode_each takes for the message's fault."""
+    """Decode the page in this message. Raises the errors that eventbus.messages.decode_each catches."""
     if message.value is None:
         raise PermanentError("a page to reconcile has no value")
     return _decoder.decode(message.value)
@@ -118,11 +118,10 @@ def decode_page(message: Incoming) -> ReconcilePage:
 
 @dataclass(frozen=True, slots=True)
 class ReconcileHandler:
-    """Compares each page that asks `service` with the rows of `model`, mends if it asks for that, and answers.
+    """Compare each page that asks `service` with the rows of `model`, heal if the page asks for it, and answer.
 
-    An eventbus.messages.Handler. A page is one transaction. One that has expired is left alone: nobody waits for its
-    answer, and to carry it out would bring back what auth had then. Raises as participant.new_users.NewUserHandler
-    does.
+    This is an eventbus.messages.Handler. Each page is one transaction. An expired page is ignored: nobody waits for its
+    answer, and healing would restore outdated values. Raises the errors of participant.new_users.NewUserHandler.
     """
 
     service: str
@@ -135,7 +134,7 @@ class ReconcileHandler:
             if self.service not in page.services:
                 continue
             if page.expires_at < datetime.now(UTC):
-                logger.warning("page %d of the reconcile run %s came too late", page.page, page.run_id)
+                logger.warning("ignored page %d of the reconcile run %s: it has expired", page.page, page.run_id)
                 continue
             answers += self.answers(message, page, self._findings(page))
         return HandledBatch(answers=answers, rejected=rejected)
@@ -150,7 +149,7 @@ class ReconcileHandler:
         return [*_findings(found, is_healed=page.heal), *self._rows_without_record(page)]
 
     def _rows_about(self, records: Sequence[UserRecord]) -> QuerySet[ParticipantUser]:
-        # Locked, so that an administrator's change does not come between; in one order, as every writer does.
+        # Lock the rows against concurrent changes by administrators, in the order that all writers use.
         return (
             self.model.objects.select_for_update()
             .filter(
@@ -179,17 +178,17 @@ class ReconcileHandler:
     def _heal(self, found: Comparison[UserRecord, ParticipantUser]) -> None:
         if parked := vacating(found):
             for row in parked:
-                # Neither can be anybody's: a userId has no blank, an address has an @.
+                # No user can have these keys: a userId has no space, and an address has an @.
                 row.user_id_key = row.email = f"parked {row.pk}"
             self.model.objects.bulk_update(parked, ["user_id_key", "email"])
         different = [_corrected(row, record) for record, row, _ in found.different]
         self.model.objects.bulk_update(different, _CORRECTED)
-        # In one order for every writer, so that two of them mostly wait for each other rather than deadlock.
+        # All writers use the same order, so that two of them mostly wait for each other rather than deadlock.
         missing = sorted(found.missing, key=lambda record: record.user_id_key)
         self.model.objects.bulk_create([_corrected(self.model(), record) for record in missing])
 
     def answers(self, message: Incoming, page: ReconcilePage, findings: Sequence[Finding]) -> Iterator[Outgoing]:
-        """The messages that report the findings on `page`, which came in `message`: FINDINGS_MAX in each."""
+        """Yield the messages that report the findings on `page`, with at most FINDINGS_MAX in each."""
         for start in range(0, len(findings) or 1, FINDINGS_MAX):
             event = ReconcileAnswered(
                 run_id=page.run_id,
@@ -213,7 +212,7 @@ _CORRECTED: Final = ["signup_id", "owner_signup_id", "user_id", "user_id_key", "
 
 
 def _corrected(row: ParticipantUser, record: UserRecord) -> ParticipantUser:
-    """The row as the record wants it. Whether the user is active is the administrator's to say."""
+    """Return the row with the record's values. `is_active` stays, because only administrators decide about it."""
     if row.owner_signup_id != record.owner_signup_id:
         row.signup_id = row.owner_signup_id = record.owner_signup_id
     row.user_id, row.user_id_key, row.email = record.user_id, record.user_id_key, record.email

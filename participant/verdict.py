@@ -1,4 +1,4 @@
-"""The rule by which a participant answers (DESIGN, invariant 1): pure, without a database."""
+"""The rule by which a participant answers (DESIGN, invariant 1): pure functions, without a database."""
 
 from collections.abc import Iterable, Sequence
 from enum import Enum
@@ -7,7 +7,7 @@ from uuid import UUID
 
 
 class Verdict(Enum):
-    """A participant's final answer; the value is the reason that the contract names, None for success."""
+    """A participant's final answer. The value is the contract's reason, or None for success."""
 
     KEPT = None
     DUPLICATE_USER_ID = "duplicate: userId"
@@ -23,9 +23,9 @@ class Verdict(Enum):
 
 
 class Kept(Protocol):
-    """What the rule looks at in a row: its two unique keys, and which sign-ups it was made for.
+    """The fields of a row that the rule needs: its two unique keys, and the sign-ups that it belongs to.
 
-    A row that an administrator made has neither sign-up. A request has all four too: it is the row it would become.
+    A row that an administrator created has neither sign-up. A request has all four: it has the form of its future row.
     """
 
     @property
@@ -42,10 +42,10 @@ Request = TypeVar("Request", bound=Kept)
 
 
 def decide(requests: Sequence[Request], rows: Iterable[Kept]) -> tuple[list[Request], list[Verdict]]:
-    """Which of the requests become rows, and a verdict for each, in the order of the requests.
+    """Return the requests that become rows, and the verdict on each request, in order.
 
-    `rows` are all rows that hold the userId or the email of one of the requests. Each request meets the rows that
-    those before it have made, so a batch gives the verdicts that its messages would give one by one.
+    `rows` must include every row that holds the userId or email of a request. Each request also meets the rows of
+    those before it, so a batch yields the same verdicts as its messages one by one.
     """
     by_user_id: dict[str, Kept] = {}
     by_email: dict[str, Kept] = {}
@@ -65,14 +65,14 @@ def decide(requests: Sequence[Request], rows: Iterable[Kept]) -> tuple[list[Requ
 
 def _verdict(request: Kept, same_user_id: Kept | None, same_email: Kept | None) -> Verdict:
     held = [row for row in (same_user_id, same_email) if row is not None]
-    # One row of its own is enough: an administrator may since have changed its other key, or given that to another.
+    # One own row is enough: an administrator may have changed its other key since, or given that key to another row.
     if not held or any(_is_for(row, request) for row in held):
         return Verdict.KEPT
     return Verdict.DUPLICATE_EMAIL if same_user_id is None else Verdict.DUPLICATE_USER_ID
 
 
 def _is_for(row: Kept, request: Kept) -> bool:
-    """Whether the row was made for this sign-up, or by a stranger to the record that this sign-up owns."""
+    """Whether the row was created for this sign-up, or by another sign-up for the record that this sign-up owns."""
     if row.signup_id == request.signup_id:
         return True
     return request.signup_id == request.owner_signup_id == row.owner_signup_id

@@ -1,1 +1,1 @@
-"""What every process needs, whatever it does: the bottom layer, which imports no other part of the project."""
+"""What every process needs. This is the bottom layer: it imports no other part of the project."""

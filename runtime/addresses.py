@@ -1,10 +1,12 @@
-"""Which clients count as one."""
+"""Group client addresses for limits."""
 
 from ipaddress import IPv6Address, ip_address, ip_network
 
 
 def network_of(address: str) -> str:
-    """What counts as one address: for IPv6 the network of 64 bits, which is what one customer has."""
+    """Return what counts as one address: an IPv6 client's /64 network, which is what one customer gets.
+
+    IPv4 addresses, also those mapped to IPv6, count individually. Text that is no address is returned unchanged."""
     try:
         parsed = ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Errors that any part can have, told apart by type: what passes by itself, and what never will."""
+"""Errors that any part can have, classified as transient or permanent."""
 
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -9,11 +9,11 @@ from psycopg_pool import PoolTimeout
 
 
 class TransientError(Exception):
-    """The same work may succeed later: nothing is wrong with the message."""
+    """A failure that is not the message's fault: retrying the same work may succeed."""
 
 
 class CrossedError(TransientError):
-    """Other writers crossed each try of a transaction, or what it writes conflicts with what is there whoever tries."""
+    """Every attempt at a transaction conflicted: with concurrent writers, or with rows that exist anyway."""
 
 
 class PermanentError(Exception):
@@ -22,8 +22,8 @@ class PermanentError(Exception):
 
 _TRANSIENT: Final = (
     TransientError,
-    # Whatever a database says that is not about the data: also a standby's refusal to write after a failover, and a
-    # table or a right that is missing. Nothing that Redis says is a message's fault.
+    # Any database error that is not about the data (see is_transient), including a standby that refuses writes after a
+    # failover, and a missing table or right. Redis errors are never a message's fault.
     Error,
     PoolTimeout,
     redis.exceptions.RedisError,
@@ -33,17 +33,17 @@ _TRANSIENT: Final = (
 
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)
-# By the type of an error: what tells whether trying again may help.
+# By the type of an error, the function that decides whether a retry may succeed.
 _rules: dict[type[BaseException], Callable[[Any], bool]] = {}
 
 
 def set_transient_rule(kind: type[ErrorT], rule: Callable[[ErrorT], bool]) -> None:
-    """From now on `rule` decides about errors of this type. For errors of libraries that this layer does not know."""
+    """Register `rule` to classify errors of this type, for errors of libraries that this layer does not import."""
     _rules[kind] = rule
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether trying again later may help."""
+    """Whether a retry may succeed."""
     for kind, rule in _rules.items():
         if isinstance(error, kind):
             return rule(error)

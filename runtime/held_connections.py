@@ -1,7 +1,7 @@
-"""Limits for connections that are held open: WebSockets of the page, streams of the API (docs/adr/0049).
+"""Limits for connections that are held open: the page's WebSockets and the API's streams (docs/adr/0049).
 
-They are counted in each process by itself. What they use up is that process's memory and files, and a count that needs
-Redis would have to let everybody in while Redis is away.
+Each process counts its own, because they consume that process's memory and file descriptors. A shared count in Redis
+would have to admit everybody while Redis is away.
 """
 
 from collections import Counter
@@ -13,23 +13,23 @@ from django.conf import settings
 
 from runtime.addresses import network_of
 
-# Seconds after which a client that was refused may try again.
+# Seconds after which a refused client may retry.
 RETRY_AFTER: Final = 10
 
 
 class TooManyHeldError(Exception):
-    """This process holds as many connections for the sign-up or the address as it may."""
+    """This process already holds the maximum number of connections for the sign-up or the address."""
 
 
 class HeldConnections:
-    """Those of one kind, for one event loop."""
+    """The open connections of one kind. Use it from one event loop only."""
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str]] = Counter()
 
     @contextmanager
     def one(self, *, signup: str | None = None, address: str | None = None) -> Iterator[None]:
-        """Counts one more for as long as the block lasts. Raises TooManyHeldError."""
+        """Count one more connection for the duration of the block. Raises TooManyHeldError."""
         with ExitStack() as stack:
             if address:
                 stack.enter_context(self._counted("address", network_of(address), settings.HELD_PER_ADDRESS))

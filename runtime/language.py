@@ -1,4 +1,4 @@
-"""Switching the language of a page whose form somebody is filling in."""
+"""Switch a page's language without losing what was entered in its form."""
 
 from collections.abc import Callable
 
@@ -9,8 +9,9 @@ from django.views.i18n import set_language
 
 
 def in_other_language(request: HttpRequest, render: Callable[[], HttpResponse]) -> HttpResponse:
-    """What `render` gives in the language of the button that was pressed inside the form. The browser remembers the
-    language; one that does not exist changes nothing."""
+    """Return the response of `render` in the language of the button that was pressed inside the form.
+
+    A cookie stores the choice. An unknown language changes nothing."""
     switched = set_language(request)
     language = request.POST["language"]
     with override(language if check_for_language(language) else get_language()):

@@ -1,4 +1,4 @@
-"""A light in words, for auth's pages and the front's: they share the contract's statuses and reasons, and no code."""
+"""The wording of a light, shared by auth's pages and the front's."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -10,15 +10,15 @@ STATUSES: Final[Mapping[str, Any]] = {
     "SUCCESS": _("Ready"),
     "FAIL": _("Already had this user"),
 }
-# A red light's words where its reason says more.
+# Wording of a red light whose reason is more specific than its status.
 REASONS: Final[Mapping[str, Any]] = {
     "duplicate: userId": _("Already had this user ID"),
     "duplicate: email": _("Already had this email address"),
 }
-# A red light's words while the live settings hide why a service refused.
+# Wording of a red light while the live settings hide the reasons.
 REFUSED: Final = _("Refused")
 
 
 def light_in_words(status: str, reason: str | None) -> Any:
-    """A light's reason, or its status."""
+    """Return the wording of a light's reason or, without a known reason, of its status."""
     return REASONS.get(reason or "", STATUSES[status])

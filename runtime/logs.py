@@ -1,6 +1,6 @@
-"""How a log line looks: JSON for machines or a line for people, with the sign-up that it is about (docs/adr/0020).
+"""Log format: JSON for machines or plain lines for people, with the sign-up that a line is about (docs/adr/0020).
 
-The code logs by the standard library, as every library does; structlog makes the lines, so all look alike.
+The code logs through the standard library, as all libraries do. structlog formats every line, so they look alike.
 """
 
 import logging.config
@@ -19,26 +19,26 @@ Format = Literal["json", "console"]
 
 logger = logging.getLogger(__name__)
 
-# The ticket, or the token that opens an account, is the path segment after these words, however a stranger writes the
-# path; a backslash ends it where it stands in JSON.
-# After it: whatever is signed as ours are, or looks like the token of a reset, wherever it stands.
+# First alternative: the path segment after these words is a ticket, or a token that opens an account, however the path
+# is spelled. A backslash ends it if it is quoted in JSON.
+# Second and third: anything with the form of our signatures, or of a password reset token, wherever it occurs.
 _TICKET = re.compile(
     r"((?:/ws/+signup|/signup/+status|/signup/+confirm|/password/+[^/\s\"'\\]+)/+)[^/\s\"'\\]+"
     r"|(?<![^\s/\"'\\?&=])[^\s/\"'\\?&=]*(?::|%3a)[\w-]{43}|\b[0-9a-z]{6,7}-[0-9a-f]{32}\b",
     re.IGNORECASE | re.ASCII,
 )
-# Characters of a line's text and of its traceback. Strangers choose what some errors say: a message of 1 MB must not
-# become a line of 1 MB (docs/adr/0038).
+# Maximum characters of a line's text and of its traceback. Untrusted input can end up in error texts: a message of 1 MB
+# must not become a line of 1 MB (docs/adr/0038).
 TEXT_MAX: Final = 4_000
 TRACEBACK_MAX: Final = 12_000
-# user:password@ in a URL, of whatever server.
+# user:password@ in any URL.
 _PASSWORD_IN_URL = re.compile(r"(://[^/\s:@\"'\\]*:)[^/\s@\"'\\]+@")
-# What a line may say beside its text, from `extra`. Django, for one, puts whole requests there.
+# Members of `extra` that a line may contain. Others are dropped; Django, for one, passes whole requests there.
 _EXTRA = ("signup_id", "trace_id", "actor", "subject", "address", "detail")
 
 
 def configure(config: dict[str, Any]) -> None:
-    """Django's LOGGING_CONFIG. What ends the process is a line as well, where lines are JSON, and so is a warning."""
+    """Configure logging (Django's LOGGING_CONFIG). Warnings are logged; in JSON mode, uncaught exceptions are too."""
     logging.config.dictConfig(config)
     logging.captureWarnings(True)
     if config["formatters"]["line"]["kind"] == "json":
@@ -46,8 +46,8 @@ def configure(config: dict[str, Any]) -> None:
 
 
 def formatter(kind: Format) -> logging.Formatter:
-    """One that makes lines of this kind out of everybody's records."""
-    # Console's own way to show a traceback would show the local variables too, and in one of them is a password.
+    """Return a formatter that renders all records, of structlog and of the standard library, in this format."""
+    # The console renderer's default traceback includes local variables, which may hold a password.
     plain = structlog.dev.plain_traceback
     rendered: structlog.types.Processor = structlog.processors.JSONRenderer(default=str)
     if kind == "console":
@@ -72,7 +72,7 @@ def formatter(kind: Format) -> logging.Formatter:
 
 
 def name_sign_up_and_trace(_: object, __: str, event: EventDict) -> EventDict:
-    """A sign-up's id and its trace's are the same 16 bytes: a line that knows one says both. Of many, it has lists."""
+    """Add the trace id to a line with a sign-up id, and the reverse: they are the same 16 bytes. Both may be lists."""
     if "signup_id" in event:
         event["signup_id"] = _each(str, event["signup_id"])
         event.setdefault("trace_id", _each(_trace_id, event["signup_id"]))
@@ -82,7 +82,7 @@ def name_sign_up_and_trace(_: object, __: str, event: EventDict) -> EventDict:
 
 
 def shorten(_: object, __: str, event: EventDict) -> EventDict:
-    """Cuts what is long. Of a traceback the end is kept, which says what the error was, and its beginning."""
+    """Truncate long texts. Of a traceback, keep the beginning and the end, which has the error."""
     event["event"] = shortened(str(event.get("event", "")), TEXT_MAX)
     if isinstance(traceback := event.get("exception"), str) and len(traceback) > TRACEBACK_MAX:
         half = TRACEBACK_MAX // 2
@@ -91,8 +91,7 @@ def shorten(_: object, __: str, event: EventDict) -> EventDict:
 
 
 def redact(_: object, __: str, line: object) -> str:
-    """The line without tickets and without passwords in URLs, whatever part of it they came in by: who reads a log can
-    open no sign-up and no server with it."""
+    """Replace tickets, tokens and passwords in URLs anywhere in the line, so that logs give no access to anything."""
     return _PASSWORD_IN_URL.sub(r"\1[password]@", _TICKET.sub(r"\1[ticket]", str(line)))
 
 
@@ -112,4 +111,4 @@ def _log_uncaught(kind: type[BaseException], error: BaseException, where: Traceb
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, where)
     else:
-        logger.critical("the process ends by an error", exc_info=(kind, error, where))
+        logger.critical("the process ends because of an uncaught error", exc_info=(kind, error, where))

@@ -1,4 +1,4 @@
-"""How an email address is shown to people. It is kept and compared with its domain in ASCII (docs/adr/0039)."""
+"""Display form of email addresses. They are stored and compared with the domain in ASCII (docs/adr/0039)."""
 
 from contextlib import suppress
 
@@ -6,12 +6,13 @@ from runtime.scripts import mixes_scripts
 
 
 def shown_address(address: str) -> str:
-    """The address with its domain in the letters of its own script. A domain with a label that mixes scripts stays in
-    ASCII, since it may imitate another, and so does one that is not valid."""
+    """Return the address with its domain in Unicode.
+
+    A domain stays in ASCII if it is invalid or if a label mixes scripts, because it may imitate another domain."""
     local, at, domain = address.rpartition("@")
     if not at or "xn--" not in domain:
         return address
-    # Loaded when it is needed: nearly every domain is written in ASCII.
+    # Imported lazily: nearly every domain is ASCII.
     import idna
 
     with suppress(UnicodeError):

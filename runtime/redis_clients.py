@@ -1,5 +1,6 @@
-"""Redis as every process speaks to it: who asks gives up soon and asks once. What it holds are copies, and nobody is to
-wait where it is away. It stands here because every layer may import from here."""
+"""Redis clients with short timeouts and no retries.
+
+Redis holds nothing that the product can't lose, so nothing may wait long for it while it is away."""
 
 import logging
 import math
@@ -16,19 +17,19 @@ from redis.retry import Retry
 
 logger = logging.getLogger(__name__)
 
-# Seconds that Redis may take to answer what people wait for.
+# Timeout of Redis in seconds where a person waits for the result.
 ANSWERS_WITHIN: Final = 0.5
-# Seconds for which Redis is not asked again after it did not answer.
+# Seconds after a failure during which Redis is not asked again.
 AWAY_PAUSE: Final = 1.0
-# Seconds after the last failure for which other processes may not have noticed that Redis is back: until they do, they
-# send no messages through it.
+# Seconds after the last failure during which other processes may not have noticed yet that Redis is back. Until they
+# do, they publish no messages through it.
 SETTLES_WITHIN: Final = 3.0
-# What a client raises while Redis is away.
+# Errors that a client raises while Redis is away.
 REDIS_ERRORS: Final = (RedisError, OSError)
 
 
 def redis_client(within: float, *, decode_responses: bool = False) -> Redis:
-    """For threads. Redis may take `within` seconds to answer, and as many to be reached."""
+    """Return a client for threads. `within` is the timeout in seconds of a command, and of connecting."""
     return Redis.from_url(
         settings.REDIS_URL,
         retry=Retry(NoBackoff(), 0),
@@ -39,8 +40,9 @@ def redis_client(within: float, *, decode_responses: bool = False) -> Redis:
 
 
 def redis_pool(within: float, *, connections: int) -> aio.BlockingConnectionPool:
-    """The same for an event loop. Who finds no free connection waits for one, as long again: the default pool of 100
-    refuses the 101st."""
+    """Return a connection pool for an event loop, with the same timeouts.
+
+    A caller waits up to `within` seconds for a free connection; the default pool would refuse it at once."""
     return aio.BlockingConnectionPool.from_url(
         settings.REDIS_URL,
         max_connections=connections,
@@ -52,17 +54,17 @@ def redis_pool(within: float, *, connections: int) -> aio.BlockingConnectionPool
 
 
 def redis_listener(within: float) -> aio.Redis:
-    """For a subscriber in an event loop: reached within so many seconds, and then listened to without a limit."""
+    """Return a client for a subscriber in an event loop: connecting times out after `within` seconds, reading never."""
     return aio.Redis.from_url(
         settings.REDIS_URL, retry=AsyncRetry(NoBackoff(), 0), socket_timeout=None, socket_connect_timeout=within
     )
 
 
 class CircuitBreaker:
-    """Remembers for AWAY_PAUSE seconds that Redis did not answer, so that only one caller a second waits for it.
+    """Open for AWAY_PAUSE seconds after Redis failed to answer, so that only one caller per second waits for it.
 
-    A frozen Redis costs each caller the whole timeout, and everything that queues behind a caller as well. Threads may
-    share a breaker: two that race ask Redis once too often, which is harmless.
+    A frozen Redis costs each caller the full timeout, and delays everything queued behind that caller. Threads may
+    share a breaker: a race causes at most one extra request, which is harmless.
     """
 
     def __init__(self, consequence: str) -> None:
@@ -73,23 +75,23 @@ class CircuitBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether Redis failed a moment ago and should not be asked now."""
+        """Whether Redis failed within the last AWAY_PAUSE seconds and should not be asked now."""
         return time.monotonic() < self._failed_at + AWAY_PAUSE
 
     @property
     def has_failed_lately(self) -> bool:
-        """Whether messages through Redis may still be missing."""
+        """Whether messages through Redis may still be missing, because other processes have not noticed its return."""
         return time.monotonic() < self._failed_at + SETTLES_WITHIN
 
     def note_failure(self, error: Exception) -> None:
-        """Opens the breaker. The log has one line for the whole outage."""
+        """Open the breaker. An outage is logged once."""
         self._failed_at = time.monotonic()
         if not self._is_away:
             logger.warning("Redis is away: %s: %s", self._consequence, " ".join(str(error).split()))
         self._is_away = True
 
     def note_success(self) -> None:
-        """Ends the outage."""
+        """Record that Redis answers; log the end of an outage."""
         if self._is_away:
             logger.info("Redis is back")
         self._is_away = False

@@ -1,7 +1,7 @@
 """Security events: log lines that an operator can count and alert on (docs/security-events.md lists them).
 
-The line's text is the event's name, which never changes; in JSON it is the member `event`. The other members say who
-did it (`actor`), to whom or what (`subject`), from which address, and whatever else is worth knowing (`detail`).
+The line's text is the event's name, which is stable; in JSON it is the member `event`. The other members are `actor`,
+`subject` (the user or object affected), `address` and `detail`.
 """
 
 import logging
@@ -33,7 +33,7 @@ SecurityEvent = Literal[
     "dead_letter_handled",
     "settings_changed",
 ]
-# Characters of each member: some of them are what a stranger typed.
+# Maximum characters of each member: some are untrusted input.
 MEMBER_MAX: Final = 200
 
 logger = logging.getLogger("security")
@@ -47,7 +47,7 @@ def log_security_event(
     address: str | None = None,
     detail: str | None = None,
 ) -> None:
-    """Writes one line at INFO. A password, a ticket or a token must never be among the members."""
+    """Write one line at INFO. The members must never contain a password, a ticket or a token."""
     members = {"actor": actor, "subject": subject, "address": address, "detail": detail}
     logger.info(event, extra={name: _printable(text[:MEMBER_MAX]) for name, text in members.items() if text})
 
@@ -55,27 +55,27 @@ def log_security_event(
 def log_security_event_of(
     request: HttpRequest | None, event: SecurityEvent, *, subject: str | None = None, detail: str | None = None
 ) -> None:
-    """The same about what a request did: the actor is whoever is logged in, and the address is the request's."""
+    """Log an event that a request caused: the actor is the logged-in user, and the address is the client's."""
     user: Any = getattr(request, "user", None)
     actor = user.get_username() if user else None
     log_security_event(event, actor=actor, subject=subject, address=address_of(request), detail=detail)
 
 
 def address_of(request: HttpRequest | None) -> str | None:
-    """The client's address. Behind TRUSTED_PROXIES, the application has put the one that they name in its place."""
+    """Return the client's address. Behind TRUSTED_PROXIES, the ASGI application has set it from their header."""
     address: str | None = request.META.get("REMOTE_ADDR") if request else None
     return address
 
 
 def operator() -> str:
-    """Who runs this command: the user of the operating system, not what the environment says."""
+    """Return the operating system's user who runs this command, not the name in the environment, and the host."""
     try:
         name = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
-        name = f"user {os.getuid()}"  # as in a container
+        name = f"user {os.getuid()}"  # A container may have no name for the user.
     return f"{name} on {socket.gethostname()}, by command"
 
 
 def _printable(text: str) -> str:
-    """Without what would begin another line where lines are for people, or move a terminal's cursor."""
+    """Escape characters that could start a new line in the log or control a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

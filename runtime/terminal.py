@@ -1,15 +1,15 @@
-"""What commands read from a person at a terminal, and write: plain lines, whatever strangers put into the messages."""
+"""Terminal input and output of commands. Untrusted text is escaped, so that it can't control the terminal."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-# Characters of a line, and of a column but the last.
+# Maximum characters of a line, and of every column except the last.
 LINE: Final = 200
 COLUMN: Final = 60
 
 
 def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The rows as lines, each column as wide as its widest cell."""
+    """Yield the rows as lines, with each column as wide as its widest cell."""
     shown = [[" ".join(printable(cell).split()) for cell in row] for row in rows]
     widths = [min(max(map(len, column)), COLUMN) for column in zip(*shown, strict=True)]
     for row in shown:
@@ -25,7 +25,7 @@ def titled(lines: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 
 def printable(text: str) -> str:
-    """The text without what would drive a terminal: whoever sent the message chose it."""
+    """Return the text with control characters escaped, because the sender of a message is untrusted."""
     return "".join(
         character if character.isprintable() or character == "\n" else character.encode("unicode_escape").decode()
         for character in text

@@ -1,4 +1,4 @@
-"""Times as people read and write them, in TIME_ZONE."""
+"""Format and parse times for people, in TIME_ZONE."""
 
 import argparse
 from datetime import UTC, datetime
@@ -7,23 +7,23 @@ from django.utils import timezone
 
 
 def to_the_second(at: datetime) -> str:
-    """As in 2026-01-31 09:30:00."""
+    """Return the time as in 2026-01-31 09:30:00."""
     return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}"
 
 
 def to_the_millisecond(at: datetime) -> str:
-    """As in 2026-01-31 09:30:00.123."""
+    """Return the time as in 2026-01-31 09:30:00.123."""
     return f"{to_the_second(at)}.{at.microsecond // 1000:03}"
 
 
 def time_argument(text: str) -> datetime:
-    """An ISO date (its midnight) or time, in TIME_ZONE unless it says otherwise; returned in UTC, as it is stored."""
+    """Parse an ISO date (its midnight) or time, in TIME_ZONE unless it has an offset, and return it in UTC."""
     try:
         at = datetime.fromisoformat(text)
         return (at if timezone.is_aware(at) else timezone.make_aware(at)).astimezone(UTC)
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no ISO date or time, such as 2026-01-31 or 2026-01-31T09:30"
+            f"{text!r} is not an ISO date or time, such as 2026-01-31 or 2026-01-31T09:30"
         ) from None
     except OverflowError:
-        raise argparse.ArgumentTypeError(f"{text!r} is outside the calendar, which has the years 1 to 9999") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is outside the supported years, 1 to 9999") from None

@@ -1,3 +1,3 @@
-"""The page of the administration about the project's processes, which registers itself."""
+"""Django imports this module to register the admin page of the running processes."""
 
 from signup_sync.administration import instances_page  # noqa: F401

@@ -1,9 +1,9 @@
-# The module and not the class: Django would take a class that stands here for this app's own.
+# Import the module, not the class: Django would mistake an AppConfig class in this namespace for this app's own.
 from django.contrib.admin import apps
 
 
 class AdministrationConfig(apps.AdminConfig):
-    """Stands for django.contrib.admin in INSTALLED_APPS."""
+    """Replaces django.contrib.admin in INSTALLED_APPS."""
 
     default = False
     default_site = "signup_sync.administration.site.Administration"
@@ -14,5 +14,5 @@ class AdministrationConfig(apps.AdminConfig):
         from django_otp.plugins.otp_static.models import StaticDevice
         from django_otp.plugins.otp_totp.models import TOTPDevice
 
-        # Their pages show the secrets of other people's second factor.
+        # These pages would show the secrets of other people's second factors.
         site.unregister([TOTPDevice, StaticDevice])

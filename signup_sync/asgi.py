@@ -1,7 +1,7 @@
-"""The one ASGI application of the web process and of the auth instances behind the gateway.
+"""The ASGI application of the web process and of the auth instances behind the gateway.
 
-The API is a plain ASGI application beside Django: Django's handler makes an executor for each request and keeps a
-thread for each held stream (docs/adr/0003).
+The API is a plain ASGI application beside Django, because Django's handler creates an executor per request and holds a
+thread per open stream (docs/adr/0003).
 """
 
 import os
@@ -35,7 +35,7 @@ from signup_sync.server.request_size import Measured, is_for_api
 from signup_sync.server.transport import HttpsOnly, SecurityHeaders
 from signup_sync.server.web_instance import Registered
 
-# The other roles are commands, which check the settings by themselves.
+# The other roles are management commands, which run the system checks themselves.
 BaseCommand().check(tags=[START_CHECKS, SERVE_CHECKS])
 
 api = SignUpApi()
@@ -46,7 +46,7 @@ if settings.WEB_ROLE == "web":
 
 
 def static_files() -> ServeStaticASGI:
-    """The static files from where the apps have them: nothing is collected, so nothing can be missing or stale."""
+    """Serve the static files from the apps' folders; without `collectstatic`, none can be missing or stale."""
     application = ServeStaticASGI(None, allow_all_origins=False)
     for finder in get_finders():
         for path, storage in finder.list(ignore_patterns=None):
@@ -57,7 +57,7 @@ def static_files() -> ServeStaticASGI:
 
 
 def route(pattern: str, application: Any) -> URLPattern:
-    """URLRouter takes ASGI applications where the types of `re_path` know views alone."""
+    """Wrap `re_path`: URLRouter accepts ASGI applications, but the type stubs of `re_path` accept only views."""
     routed: URLPattern = re_path(pattern, application)
     return routed
 
@@ -73,14 +73,14 @@ pages = URLRouter(
 
 
 def http(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
-    """The API's requests go past the router, which would keep a copy of the scope for as long as a stream is held."""
+    """Dispatch API requests without the router, which would keep a copy of the scope while a stream is open."""
     return (api if is_for_api(scope["path"]) else pages)(scope, receive, send)
 
 
-services = ProtocolTypeRouter({"http": http, "websocket": websocket_application})
-# Not left to the server: that of `runserver` believes X-Forwarded-For from anybody. From here on `client` is the
-# person's address, and `scheme` what the person's browser spoke.
-# It comes before Measured, whose refusals need the scheme for their headers: of a head the server reads 16 KiB at most
-# (signup_sync.server.protocols).
-believing_proxies = ProxyHeadersMiddleware(Measured(HttpsOnly(services)), trusted_hosts=settings.TRUSTED_PROXIES)
+protocols = ProtocolTypeRouter({"http": http, "websocket": websocket_application})
+# The server doesn't do this, because the server of `runserver` trusts X-Forwarded-For from any client. Inside this
+# middleware, `client` is the person's address and `scheme` the scheme that the person's browser used.
+# It wraps Measured, whose refusals need the scheme for their headers. It is safe there: the server reads at most 16 KiB
+# of a request's head (signup_sync.server.protocols).
+believing_proxies = ProxyHeadersMiddleware(Measured(HttpsOnly(protocols)), trusted_hosts=settings.TRUSTED_PROXIES)
 application = Registered(SecurityHeaders(believing_proxies))

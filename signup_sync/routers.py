@@ -1,4 +1,4 @@
-"""Which database each service's tables are in."""
+"""Route each service's models to its database."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from django.db.models import Model
 
 
 class ServiceRouter:
-    """Sends every model to its own service's database and keeps migrations and relations inside it."""
+    """Routes every model to its service's database, and keeps migrations and relations within that database."""
 
     def db_for_read(self, model: type[Model], **hints: Any) -> str:
         return database_of(model._meta.app_label)
@@ -24,10 +24,10 @@ class ServiceRouter:
 
 
 def database_of(app_label: str) -> str:
-    """The alias of the database that holds this app's tables."""
+    """Return the alias of the database that holds this app's tables."""
     return settings.SERVICE_DATABASES.get(app_label, DEFAULT_DB_ALIAS)
 
 
 def service_of(alias: str) -> str:
-    """The service whose database has this alias, in words for people."""
+    """Return the name of the service whose database has this alias, for messages."""
     return "auth" if alias == DEFAULT_DB_ALIAS else alias

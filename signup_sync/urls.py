@@ -1,4 +1,4 @@
-"""The pages, by service. The API, the health pages and the static files are not here: see asgi.py."""
+"""URLs of the pages. asgi.py routes the API, the health endpoints and the static files."""
 
 from django.contrib import admin
 from django.urls import include, path

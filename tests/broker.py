@@ -1,4 +1,4 @@
-"""Kafka as a test sees it, past the product's code: what is in a topic, and how far a group has read."""
+"""Direct access to Kafka for tests, without the product's code: the messages of a topic, and a group's offsets."""
 
 import ctypes
 import secrets
@@ -28,24 +28,24 @@ from eventbus.topics import ensure_topics
 from tests.waiting import PATIENCE, eventually
 
 PARTITIONS = 4
-# Bytes of a message that a test sends, at most; a topic takes 1 MB unless it was made otherwise.
+# The largest message (bytes) that a test sends; by default, a topic accepts 1 MB.
 LARGEST = 10_000_000
 
 
 def new_topic() -> str:
-    """A topic of the test's own, which is there."""
+    """Create a topic for one test, and return its name."""
     name = f"test.{secrets.token_hex(6)}"
     ensure_topics([name])
     return name
 
 
 def let_take(topic: str, size: int) -> None:
-    """From now on real Kafka takes messages of so many bytes in this topic, and none larger."""
+    """Limit the messages of a topic of real Kafka to so many bytes."""
     configure(topic, "max.message.bytes", str(size))
 
 
 def configure(topic: str, name: str, value: str) -> None:
-    """Sets an option of a topic of real Kafka, and returns when it is in effect."""
+    """Set an option of a topic of real Kafka, and wait until it is in effect."""
     change = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, _full(topic), incremental_configs=[change])
     admin = AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS})
@@ -66,8 +66,8 @@ def put(
     timestamp_ms: int = 0,
     **headers: bytes | None,
 ) -> None:
-    """Puts messages into a topic, in this order, and returns when Kafka has them. Large ones too, if the topic takes
-    them; at `timestamp_ms` by the sender's clock, 0 for now."""
+    """Write messages to a topic, in this order, and wait until Kafka has acknowledged them. They may be large if the
+    topic accepts them. `timestamp_ms` is their time, or 0 for now."""
     servers = {"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS, "log_level": 2}
     producer = Producer({**servers, "message.max.bytes": LARGEST})
     reports: list[object] = []
@@ -86,7 +86,7 @@ def put(
 
 
 def put_with_unreadable_header(topic: str, value: bytes) -> None:
-    """Puts a message with a header whose name is not UTF-8, which confluent-kafka's own producer can't make."""
+    """Write a message with a header whose name is not UTF-8, which confluent-kafka's producer can't do."""
     package = Path(confluent_kafka.__file__).parent
     [library] = package.with_name("confluent_kafka.libs").glob("librdkafka-*")
     rdkafka = ctypes.CDLL(str(library))
@@ -111,17 +111,17 @@ def put_with_unreadable_header(topic: str, value: bytes) -> None:
 
 
 def break_for_good(producer: Producer) -> None:
-    """Gives a client of confluent-kafka a fatal error, by the hook that librdkafka has for such tests."""
+    """Trigger a fatal error in a client of confluent-kafka, with librdkafka's hook for tests."""
     package = Path(confluent_kafka.__file__).parent
     [library] = package.with_name("confluent_kafka.libs").glob("librdkafka-*")
     rdkafka = ctypes.CDLL(str(library))
-    # The first member of confluent-kafka's object, behind Python's own two.
+    # The first member of confluent-kafka's object, after Python's own two.
     handle = ctypes.c_void_p.from_address(id(producer) + 2 * ctypes.sizeof(ctypes.c_void_p))
     assert rdkafka.rd_kafka_test_fatal_error(handle, KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, b"broken by a test") == 0
 
 
 def read(topic: str, count: int, *, timeout: float = PATIENCE) -> list[Message]:
-    """The first `count` messages of a topic, over all partitions; AssertionError if there are not so many in time."""
+    """Return the first `count` messages of a topic, over all partitions. Raises AssertionError on timeout."""
     with _reader() as consumer:
         consumer.assign(_partitions(topic, OFFSET_BEGINNING))
         messages: list[Message] = []
@@ -133,25 +133,25 @@ def read(topic: str, count: int, *, timeout: float = PATIENCE) -> list[Message]:
 
 
 def read_all(topic: str) -> list[Message]:
-    """What is in a topic now, over all partitions."""
+    """Return the current messages of a topic, over all partitions."""
     with _reader() as consumer:
         ends = [consumer.get_watermark_offsets(partition, timeout=PATIENCE) for partition in _partitions(topic)]
     return read(topic, sum(high - low for low, high in ends))
 
 
 def committed(subscription: Subscription) -> dict[int, int]:
-    """Where the group of a subscription goes on, by partition; without those of which nothing is committed."""
+    """Return the committed offsets of a subscription's group, by partition, for partitions that have one."""
     with _reader(subscription.group) as consumer:
         try:
             places = consumer.committed(_partitions(subscription.topic), timeout=PATIENCE)
         except KafkaException as error:
-            # Kafka has just come back: for who waits, not yet.
+            # Kafka has just come back; `eventually` tries again.
             raise AssertionError(f"Kafka does not say where the group is: {error}") from error
         return {place.partition: place.offset for place in places if place.offset >= 0}
 
 
 def skip_to_the_end(topic: str, *, group: str) -> None:
-    """Commits for a group, which nobody is in, that it has read all of a topic."""
+    """Commit the end offsets of a topic for a group without members."""
     with _reader(group) as consumer:
         partitions = _partitions(topic)
         ends = [consumer.get_watermark_offsets(partition, timeout=PATIENCE)[1] for partition in partitions]
@@ -161,7 +161,7 @@ def skip_to_the_end(topic: str, *, group: str) -> None:
 
 
 class RecordingHandler:
-    """A handler that keeps what it got. `fail` is what it raises next, in turn; None in between means success."""
+    """A handler that records its batches. It raises the given failures in turn; None in between means success."""
 
     def __init__(self, *failures: Exception | None) -> None:
         self.batches: list[list[Incoming]] = []
@@ -185,7 +185,7 @@ class RecordingHandler:
 
 
 class RunningConsumer:
-    """A BatchConsumer that runs in a thread."""
+    """A BatchConsumer in a thread."""
 
     def __init__(self, subscription: Subscription) -> None:
         self.consumer = BatchConsumer(subscription)
@@ -203,7 +203,7 @@ class RunningConsumer:
         return self._thread.is_alive()
 
     def stop(self) -> float:
-        """Stops it; how many seconds that took. Raises what it ended with."""
+        """Stop it, and return the seconds that it took. Raises the error with which it ended."""
         began = time.monotonic()
         self._stop.set()
         self._thread.join(PATIENCE)
@@ -221,7 +221,7 @@ class RunningConsumer:
 
 @contextmanager
 def consuming(subscription: Subscription) -> Iterator[RunningConsumer]:
-    """Runs a consumer of the subscription, which has partitions when the block begins."""
+    """Run a consumer of the subscription, which has been assigned partitions when the block begins."""
     running = RunningConsumer(subscription)
     try:
         eventually(lambda: running.partitions or running.error, 60, what="partitions assigned")

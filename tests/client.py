@@ -1,4 +1,4 @@
-"""A client of the product's contracts, written from the documents and not from the code: HTTP, SSE and Kafka."""
+"""A client of the product's contracts (HTTP, SSE and Kafka), written from the documents and not from the code."""
 
 import json
 import re
@@ -24,7 +24,7 @@ SERVICES = ("auth", "chat", "customer")
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole HTTP answer."""
+    """A complete HTTP response."""
 
     status: int
     headers: HTTPMessage
@@ -51,7 +51,7 @@ class ServerEvent:
 def request(
     stack: Stack, method: str, path: str, body: bytes | Mapping[str, Any] | None = None, **headers: str
 ) -> Answer:
-    """One request through the gateway; header names with `_` for `-`."""
+    """Send one request through the gateway. Header names have `_` for `-`."""
     with opened(stack, method, path, body, **headers) as response:
         return Answer(response.status, response.headers, response.read())
 
@@ -60,7 +60,7 @@ def request(
 def opened(
     stack: Stack, method: str, path: str, body: bytes | Mapping[str, Any] | None = None, **headers: str
 ) -> Iterator[HTTPResponse]:
-    """The same with the answer still open."""
+    """Like `request`, but with the response still open."""
     address = urlsplit(stack.base_url)
     connection = HTTPConnection(address.hostname or "", address.port, timeout=30)
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -68,7 +68,7 @@ def opened(
         body = json.dumps(body).encode()
         sent.setdefault("Content-Type", "application/json")
     try:
-        # A body that is too long is refused while it is still being sent.
+        # The server may refuse a body that is too long while it is still being sent.
         with suppress(BrokenPipeError):
             connection.request(method, path, body=body, headers=sent)
         yield connection.getresponse()
@@ -77,20 +77,20 @@ def opened(
 
 
 def sign_up(stack: Stack, form: Mapping[str, Any], **headers: str) -> list[ServerEvent]:
-    """`POST /user` as a stream, read to its end."""
+    """Post to `/user`, and read the stream to its end."""
     with opened(stack, "POST", "/user", form, Accept="text/event-stream", **headers) as response:
         assert response.status == 200, response.read()
         return list(events(response))
 
 
 def filled_form(page: str, person: Person) -> dict[str, str]:
-    """What a browser posts of the page with the sign-up form, once this person has filled it in."""
+    """Return what a browser posts after this person has filled in the page's sign-up form."""
     hidden = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]+)"', page))
     return hidden | person.form | {"userPw2": person.password}
 
 
 def events(response: HTTPResponse) -> Iterator[ServerEvent]:
-    """The events of a stream as they come."""
+    """Yield the events of a stream as they arrive."""
     fields: dict[str, str] = {}
     while line := response.readline():
         text = line.decode().rstrip("\n")
@@ -107,7 +107,7 @@ def events(response: HTTPResponse) -> Iterator[ServerEvent]:
 def produce(
     stack: Stack, topic: str, value: bytes | Mapping[str, Any], *, key: str | None = None, **headers: str
 ) -> None:
-    """Publishes one message by hand and waits for Kafka's word."""
+    """Publish one message, and wait until Kafka has acknowledged it."""
     producer = Producer({"bootstrap.servers": stack.env["KAFKA_BOOTSTRAP_SERVERS"], "partitioner": "murmur2_random"})
     errors: list[Any] = []
     producer.produce(
@@ -129,12 +129,12 @@ class Message:
 
 
 def topic_of(stack: Stack, topic: str) -> list[Message]:
-    """All that a topic of the installation holds now."""
+    """Return the current messages of a topic of the installation."""
     return read_topic(stack.env["KAFKA_BOOTSTRAP_SERVERS"], stack.env["KAFKA_PREFIX"] + topic)
 
 
 def read_topic(bootstrap_servers: str, topic: str) -> list[Message]:
-    """All that the topic holds now, read by a group of its own."""
+    """Return the current messages of the topic, read with a new group."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap_servers,
@@ -153,7 +153,7 @@ def read_topic(bootstrap_servers: str, topic: str) -> list[Message]:
 
 def _headers_of(message: confluent_kafka.Message) -> dict[str, bytes]:
     try:
-        # As eventbus.consumer has it: a name that is not UTF-8 leaves an error that only a call from C finds.
+        # Like eventbus.consumer: a name that is not UTF-8 sets an error that is only raised in a call from C.
         return dict(methodcaller("headers")(message) or [])
     except (SystemError, UnicodeError):
         return {}

@@ -1,4 +1,4 @@
-"""What tests of every level share: people, the servers of this run, the application on them, and a browser."""
+"""Fixtures for tests of all levels: people, the servers of this run, the application on them, and a browser."""
 
 import re
 import secrets
@@ -20,21 +20,21 @@ from tests.servers import KafkaServer, PostgresqlServer, chromium
 from tests.stack import Stack
 from tests.waiting import PATIENCE
 
-# How long an example takes is the machine's affair, which may be busy; and the same run finds the same.
+# No deadlines, because the machine may be busy; derandomized, so that every run uses the same examples.
 hypothesis.settings.register_profile(
     "shared machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], derandomize=True
 )
 hypothesis.settings.load_profile("shared machine")
-# Playwright's own is 5 s, and 30 s for what is no assertion.
+# Playwright's default is 5 s for assertions, and 30 s for everything else.
 expect.set_options(timeout=PATIENCE * 1000)
 
-# Screenshots of the browser tests, to be looked at.
+# Screenshots of the browser tests, for review.
 ARTIFACTS = Path(__file__).parent / "artifacts"
 
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody whom no service knows yet."""
+    """A person whom no service knows yet."""
 
     user_id: str
     email: str
@@ -43,7 +43,7 @@ class Person:
 
     @property
     def form(self) -> dict[str, str]:
-        """What `POST /user` takes."""
+        """The body for `POST /user`."""
         return {"userId": self.user_id, "userPw": self.password, "email": self.email, "userName": self.user_name}
 
 
@@ -54,7 +54,7 @@ def new_person() -> Person:
 
 @pytest.fixture(autouse=True)
 def english() -> Iterator[None]:
-    """Django's test client leaves the language of its last request to whatever comes next in its thread."""
+    """Reset the language: Django's test client leaves that of its last request active in its thread."""
     yield
     translation.deactivate()
 
@@ -71,8 +71,8 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None) -> None:
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    """Ends what is left of sessions before the test databases go: an executor's thread, or one that a test leaves with
-    its connection, keeps that until it is collected."""
+    """End remaining sessions before the test databases are dropped: a thread of an executor, or one left by a test,
+    keeps its connection until it is garbage-collected."""
     yield
     with django_db_blocker.unblock():
         for connection in connections.all():
@@ -91,8 +91,8 @@ def person() -> Person:
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The product gives up soon what it asks of Kafka beside its work, and asks again. A test asks once, perhaps as the
-    first after Kafka's start, on a machine that is busy."""
+    """Extend timeouts: the product uses short ones for its inspection of Kafka, and asks again. A test asks only once,
+    perhaps right after Kafka's start, on a busy machine."""
     for limit in (
         "lag.ANSWERS_WITHIN",
         "groups.ANSWERS_WITHIN",
@@ -109,34 +109,34 @@ def backing(request: pytest.FixtureRequest) -> Backing:
 
 @pytest.fixture(scope="session")
 def postgresql(backing: Backing) -> PostgresqlServer:
-    """The one of the whole run: a test that takes it away starts one of its own for that."""
+    """The PostgreSQL of the whole run. A test that stops PostgreSQL must start a separate one."""
     assert backing.postgresql
     return backing.postgresql
 
 
 @pytest.fixture(scope="session")
 def kafka(backing: Backing) -> KafkaServer:
-    """The one of the whole run: a test that takes it away starts one of its own for that."""
+    """The Kafka of the whole run. A test that stops Kafka must start a separate one."""
     assert backing.kafka
     return backing.kafka
 
 
 @pytest.fixture(scope="session")
 def stack(backing: Backing) -> Iterator[Stack]:
-    """The application of the whole run, on this run's stack. A test leaves it as it was: all roles running."""
+    """The application of the whole run, on this run's stack. A test must leave all roles running."""
     with new_stack(backing) as running:
         yield running
 
 
 @pytest.fixture
 def fresh_stack(backing: Backing) -> Iterator[Stack]:
-    """An application of the test's own, to do to it what it wants."""
+    """A separate application for one test, which may do anything to it."""
     with new_stack(backing) as running:
         yield running
 
 
 def new_stack(backing: Backing, **settings: str) -> AbstractContextManager[Stack]:
-    """An application on this run's stack; `settings` are more of the environment of every role."""
+    """Return an application on this run's stack; `settings` are added to the environment of every role."""
     if backing.stack == "embedded":
         return Stack.embedded(**settings)
     assert backing.postgresql
@@ -146,8 +146,8 @@ def new_stack(backing: Backing, **settings: str) -> AbstractContextManager[Stack
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium. While it is open, Playwright's event loop runs in this thread and no async test can: hence not for the
-    whole session, and keep async tests out of modules with browser tests."""
+    """Chromium. While it is open, Playwright's event loop runs in this thread, so no async test can. Therefore it isn't
+    open for the whole session, and modules with browser tests must not contain async tests."""
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=chromium.executable(), args=chromium.FLAGS)
         yield running
@@ -156,7 +156,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, stack: Stack, backing: Backing, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """An empty tab at the application; in the end its picture is kept, and an error in its scripts fails the test."""
+    """An empty tab for the application. At the end, a screenshot is saved, and any script error fails the test."""
     context = browser.new_context(base_url=stack.base_url, locale="en-US")
     tab = context.new_page()
     errors: list[str] = []
@@ -171,9 +171,9 @@ def page(browser: Browser, stack: Stack, backing: Backing, request: pytest.Fixtu
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Mails that a test caused leave in its time: a later test has other settings, and another database."""
+    """Send the mails of a test before it ends, because a later test has other settings and another database."""
     yield
-    # Not above: the settings are read first.
+    # Imported here, because the settings must be read first.
     from authsvc.mail import mail_worker
 
     if mail_worker.cache_info().currsize:
@@ -182,7 +182,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A failed test of the application shows what each of its processes wrote last."""
+    """Add the end of each process's log to the report of a failed test of the application."""
     report = yield
     if report.failed:
         for fixture in ("stack", "fresh_stack"):

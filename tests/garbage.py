@@ -1,4 +1,4 @@
-"""What nobody should send through Kafka, as Hypothesis makes it up: bytes, JSON of any kind, and nearly right JSON."""
+"""Hypothesis strategies for invalid Kafka messages: bytes, arbitrary JSON, and almost valid JSON."""
 
 import json
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from hypothesis.strategies import SearchStrategy
 
 from eventbus.messages import Header, Incoming
 
-# The same examples every time, and no files of their own.
+# The same examples every time, without an example database.
 bounded = settings(
     max_examples=50, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
 
-# Values as they stand in a document, also those that no JSON library writes.
+# Raw JSON values, including ones that no JSON library writes.
 ODD: tuple[bytes, ...] = (
     b"null", b"true", b"-1", b"0.5", b"1e999", b"1" + b"0" * 400, b"1" + b"0" * 5000, b"NaN", b"[]", b"{}", b'""',
     rb'"\u0000"', rb'"a\u0000b"', rb'"\ud800"', rb'"\udc00\ud800"', b'"\xff\xfe"', b'"\xed\xa0\x80"', b'"\x00"',
@@ -36,7 +36,7 @@ def any_json() -> SearchStrategy[Any]:
 
 @st.composite
 def nearly(draw: st.DrawFn, good: Mapping[str, Any]) -> bytes:
-    """The good document with up to three of its fields spoiled, left out or there twice, and perhaps cut off."""
+    """Draw the valid document with up to three fields corrupted, removed or duplicated, and perhaps truncated."""
     fields = [(json.dumps(name).encode(), json.dumps(value).encode()) for name, value in good.items()]
     odd = st.sampled_from(ODD) | any_json().map(lambda value: json.dumps(value).encode())
     for _ in range(draw(st.integers(1, 3))):
@@ -54,7 +54,7 @@ def nearly(draw: st.DrawFn, good: Mapping[str, Any]) -> bytes:
 
 
 def values(*good: Mapping[str, Any]) -> SearchStrategy[bytes | None]:
-    """Values of messages, among them what is nearly one of these documents."""
+    """Draw message values, some of them almost equal to one of these documents."""
     return st.one_of(
         st.none(),
         st.binary(max_size=50),
@@ -66,7 +66,7 @@ def values(*good: Mapping[str, Any]) -> SearchStrategy[bytes | None]:
 
 
 def headers() -> SearchStrategy[tuple[Header, ...]]:
-    """Any that confluent-kafka can give: a name ends before its first NUL and is UTF-8."""
+    """Draw headers that confluent-kafka can return: a name is UTF-8 and ends before its first NUL."""
     names = st.sampled_from(["traceparent", "ce_id", "ce_type", "content-type", "dlt-offset", "dlt-value-bytes"])
     text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
     odd = st.sampled_from([b"9" * 5000, b"-1", b"\xff", b"\0", b"00-" + b"0" * 32 + b"-" + b"0" * 16 + b"-01"])
@@ -75,7 +75,7 @@ def headers() -> SearchStrategy[tuple[Header, ...]]:
 
 
 def messages(topic: str, *good: Mapping[str, Any]) -> SearchStrategy[list[Incoming]]:
-    """A few messages of this topic."""
+    """Draw a few messages of this topic."""
     message = st.builds(
         Incoming,
         topic=st.just(topic),

@@ -1,8 +1,8 @@
-"""Starts what the chosen stack needs before Django reads its settings, and ends it when pytest ends.
+"""Starts the servers of the chosen stack before Django reads its settings, and stops them when pytest ends.
 
-`--stack=none` (unit tests), `embedded` (what `make run` uses) or `real` (the servers of production). A test that needs
-a server says so: `@pytest.mark.needs("broker")`. What needs another stack is left out; what needs a server that is not
-installed is skipped and named in the last lines, or fails the run at its start where CI=true.
+`--stack=none` (unit tests), `embedded` (as in `make run`) or `real` (the servers of production). A test declares the
+servers that it needs: `@pytest.mark.needs("broker")`. Tests for another stack are deselected. Tests that need a server
+that is not installed are skipped and listed in the last lines; with CI=true, the run fails at its start instead.
 """
 
 import os
@@ -18,16 +18,16 @@ import pytest
 
 from tests.servers import CaddyServer, KafkaServer, PostgresqlServer, RedisServer, ValkeyServer, chromium, network
 
-# What a test may need. `broker` and `redis` are there in both stacks; `kafka`, `postgresql` and `caddy` are the real
-# ones; `application` is the whole product as processes of its own (tests.stack); `network` is the right to make network
-# namespaces (tests.servers.network).
+# Servers and resources that a test may need. Both stacks have `broker` and `redis`; `kafka`, `postgresql` and `caddy`
+# are the real ones; `application` is the whole product as separate processes (tests.stack); `network` is the permission
+# to create network namespaces (tests.servers.network).
 NEEDS = ("broker", "redis", "application", "chromium", "postgresql", "kafka", "caddy", "network")
 OF_STACK = {
     "none": frozenset[str](),
     "embedded": frozenset({"broker", "redis", "application", "chromium"}),
     "real": frozenset(NEEDS),
 }
-# Fixtures of tests/conftest.py that say by themselves what their test needs.
+# Fixtures of tests/conftest.py that imply needs.
 NEEDS_OF_FIXTURE = {
     "postgresql": ("postgresql",),
     "kafka": ("kafka",),
@@ -39,7 +39,7 @@ NEEDS_OF_FIXTURE = {
 
 @dataclass
 class Backing:
-    """What stands behind the tests of this run. `missing` maps what the stack lacks here to the reason, in words."""
+    """The servers of this run. `missing` maps each need that this machine lacks to the reason."""
 
     stack: str
     missing: dict[str, str]
@@ -57,24 +57,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--stack",
         choices=tuple(OF_STACK),
         default="none",
-        help="What tests run on: none (no servers), embedded (as `make run`), real (PostgreSQL, Kafka, Redis, Caddy).",
+        help="servers for the tests: none, embedded (as in `make run`) or real (PostgreSQL, Kafka, Redis, Caddy)",
     )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Before pytest-django's own: it reads the settings, and they read the environment."""
+    """Run before pytest-django's hook, which reads the settings and thus the environment."""
     stack = early_config.known_args_namespace.stack
     backing = Backing(stack, missing=what_is_missing(stack))
     early_config.stash[backing_key] = backing
     if backing.missing and is_ci():
         raise pytest.UsageError(
-            "With CI=true the servers are obligatory, and some are missing: "
+            "With CI=true, all servers are required, and some are missing: "
             + "; ".join(reason for name, reason in backing.missing.items() if name != "application")
             + ". `bash tests/setup.sh` as root installs them."
         )
-    # SIGTERM (what ends a CI job) ends the run as Ctrl-C does: with everything that it started. A shell that starts
-    # the run in the background has Ctrl-C ignored, also by whatever is started from here: so it is set as well.
+    # SIGTERM, which ends a CI job, must end the run like Ctrl-C, including everything that it started. A shell that
+    # runs pytest in the background makes it and its children ignore SIGINT, so that handler is set as well.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     cleanup = ExitStack()
@@ -85,8 +85,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 
 def runs_tests(config: pytest.Config) -> bool:
-    """Not where help is asked for, nor in the process that hands the tests out to pytest-xdist's workers, of which each
-    starts servers of its own."""
+    """Whether this process runs tests. It doesn't for --help, nor as the controller of pytest-xdist, each of whose
+    workers starts its own servers."""
     options = config.known_args_namespace
     hands_out = bool(getattr(options, "numprocesses", None)) and "PYTEST_XDIST_WORKER" not in os.environ
     return not options.help and not hands_out
@@ -116,16 +116,16 @@ def base_environment(cleanup: ExitStack) -> dict[str, str]:
     return {
         "DATA_DIR": data,
         "SECRET_KEY": secrets.token_urlsafe(50),
-        # What production pays for a password is spent where a test is about that.
+        # A cheap hash; tests about the real hash set its parameters.
         "ARGON2_MEMORY_KIB": "512",
         "ARGON2_TIME_COST": "1",
-        # All tests log in from one address, and those of the limit set their own.
+        # All tests log in from one address; tests of the limit set their own.
         "RATE_LIMIT_FAILED_LOGIN": "0",
     }
 
 
 def start(backing: Backing, cleanup: ExitStack) -> None:
-    """Starts all at the same time, and tells the settings where they are."""
+    """Start all servers at the same time, and put their addresses into the environment."""
     if backing.stack == "real":
         backing.postgresql = None if "postgresql" in backing.missing else PostgresqlServer()
         backing.kafka = None if "kafka" in backing.missing else KafkaServer()
@@ -152,7 +152,7 @@ def embedded_broker(cleanup: ExitStack) -> dict[str, str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", f"needs(*names): servers the test needs, among {', '.join(NEEDS)}")
+    config.addinivalue_line("markers", f"needs(*names): servers that the test needs: {', '.join(NEEDS)}")
     config.stash[left_out_key] = {}
 
 
@@ -186,7 +186,7 @@ def needs_of(item: pytest.Item) -> set[str]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
-    """Around pytest's own, so that what was left out stands in the last lines."""
+    """Run after pytest's own summary, so that omitted tests are listed in the last lines."""
     yield
     for line in left_out_lines(config):
         terminalreporter.write_line(line, yellow=True)

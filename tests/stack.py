@@ -1,4 +1,4 @@
-"""The application under test: every role a process of its own, started by the commands that production uses."""
+"""The application under test: one process per role, started with the commands of production."""
 
 import os
 import secrets
@@ -19,14 +19,14 @@ from tests.servers.process import LOOPBACK, ROOT, Process, http_status
 MANAGE = (sys.executable, str(ROOT / "manage.py"))
 TABLES = {"auth": "authsvc_user", "chat": "chatsvc_chatuser", "customer": "customersvc_customer"}
 CONSUMERS = {"auth-results": "auth", "chat": "chat", "customer": "customer"}
-# A role gets the addresses of the databases that are its own, as in compose.yaml; the others' are nowhere.
+# As in compose.yaml, a role gets only the address of its own database; the others get this invalid one.
 NO_DATABASE = f"postgres://nobody@{LOOPBACK}:1/none"
-# Seconds, for a machine that is busy with something else as well.
+# Timeout in seconds for a start, generous because the machine may be busy.
 START_TIMEOUT = 60.0
 
 
 class UserRow(NamedTuple):
-    """What every service keeps of a user."""
+    """A user as every service stores it."""
 
     user_id: str
     email: str
@@ -35,14 +35,14 @@ class UserRow(NamedTuple):
 
 
 class Role(Process):
-    """One role of the product: a process that says over HTTP when it is ready."""
+    """A process of one role, which reports over HTTP when it is ready."""
 
     def __init__(self, name: str, command: Sequence[str], *, env: Mapping[str, str], log: Path, port: int) -> None:
         super().__init__(name, command, env=env, log=log)
         self.port = port
 
     def start(self) -> None:
-        """Starts it, again or for the first time, and returns when it is ready."""
+        """Start or restart it, and wait until it is ready."""
         self.launch()
         self.wait_until_ready()
 
@@ -57,18 +57,18 @@ class Role(Process):
 
 
 class Stack:
-    """A running installation, fresh and of its own: databases, Redis, and a prefix before topics and groups.
+    """A fresh, separate installation: its own databases and Redis, and a prefix for its topics and groups.
 
-    Make one by `embedded` or `real`. `roles` are web, relay, auth-results, chat, customer and dead-letters, on the real
-    servers also auth-1 and auth-2 behind the gateway; each can be stopped, killed, paused and started again.
+    Create one with `embedded` or `real`. `roles` are web, relay, auth-results, chat, customer and dead-letters, and on
+    the real servers also auth-1 and auth-2 behind the gateway. Each can be stopped, killed, paused and restarted.
     """
 
-    # What `real` starts for itself.
+    # The Redis server that `real` starts.
     redis_server: type[RedisServer] = RedisServer
 
     def __init__(self, env: Mapping[str, str], *, directory: Path, redis: RedisServer, base_url: str) -> None:
         self.env = {
-            # Nothing else of the environment in which the tests run: what is exported there is no part of the test.
+            # Don't inherit anything else: the environment of the test run must not influence the test.
             "PATH": os.environ["PATH"],
             "HOME": str(directory),
             "LANG": "C.UTF-8",
@@ -86,7 +86,7 @@ class Stack:
         self.redis = redis
         self.base_url = base_url
         self.caddy: CaddyServer | None = None
-        # What migrations have in place of the roles' own: on PostgreSQL another role owns the tables.
+        # Settings for migrations, because on PostgreSQL another database role owns the tables.
         self.owner_env: dict[str, str] = {}
         self.roles: dict[str, Role] = {}
         for role, service in CONSUMERS.items():
@@ -97,9 +97,9 @@ class Stack:
     @classmethod
     @contextmanager
     def embedded(cls, **settings: str) -> Iterator[Self]:
-        """On what `make run` uses: SQLite, a Valkey, and a broker that this process holds. The web is all of auth.
+        """Run on the servers of `make run`: SQLite, Valkey, and a broker in this process. The web process serves auth.
 
-        `settings` are more of the environment of every role.
+        `settings` are added to the environment of every role.
         """
         from eventbus.embedded import EmbeddedBroker
 
@@ -116,9 +116,9 @@ class Stack:
     def real(
         cls, *, postgresql: PostgresqlServer, kafka: KafkaServer, auths: int = 2, **settings: str
     ) -> Iterator[Self]:
-        """On PostgreSQL, Kafka, a Redis of its own, and Caddy before one web and `auths` instances of auth.
+        """Run on PostgreSQL, Kafka, a separate Redis, and Caddy in front of one web process and `auths` auth instances.
 
-        `settings` are more of the environment of every role.
+        `settings` are added to the environment of every role.
         """
         ports = {name: free_port() for name in ("web", *(f"auth-{number + 1}" for number in range(auths)))}
         web, *auth = (f"{LOOPBACK}:{port}" for port in ports.values())
@@ -128,7 +128,7 @@ class Stack:
             env = postgresql.run_time_env(prefix) | kafka.env | settings
             stack = cls(env, directory=directory, redis=redis, base_url=caddy.env["GATEWAY_URL"])
             stack.caddy = caddy
-            # A test that gives a service a PostgreSQL of its own has made its database, and owns it.
+            # A test that gives a service a separate PostgreSQL has created the database, and owns it.
             own = {name: url for name, url in settings.items() if name.endswith("_DATABASE_URL")}
             stack.owner_env = postgresql.owner_env(prefix) | own
             for name, port in ports.items():
@@ -137,11 +137,11 @@ class Stack:
                 yield stack
 
     def add_web(self, name: str, port: int, **settings: str) -> Role:
-        """One more process of the web application, not started yet; `settings` are more of its environment."""
+        """Add a web process without starting it; `settings` are added to its environment."""
         return self._add(name, (*MANAGE, "serve", "--port", str(port)), env=self.env | settings, port=port)
 
     def add_consumer(self, name: str, *, like: str) -> Role:
-        """One more process of the consumer `like` (auth-results, chat or customer), not started yet."""
+        """Add a process of the consumer `like` (auth-results, chat or customer) without starting it."""
         return self._add_worker(name, "consume_events", CONSUMERS[like], database=CONSUMERS[like])
 
     def _add_worker(self, name: str, *command: str, database: str) -> Role:
@@ -157,7 +157,7 @@ class Stack:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Migrates, starts all roles at the same time, and in the end kills what a test has not stopped."""
+        """Migrate, start all roles at the same time, and at the end kill those that the test has not stopped."""
         try:
             self.migrate()
             for role in self.roles.values():
@@ -170,12 +170,12 @@ class Stack:
                 role.kill()
 
     def migrate(self) -> None:
-        """Makes the tables, as their owner."""
+        """Create the tables, as their owner."""
         env: Any = self.owner_env
         self.manage("migrate_all", "--verbosity", "0", **env)
 
     def manage(self, *command: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
-        """Runs `manage.py <command>` to its end; AssertionError with what it said when it fails and `check`."""
+        """Run `manage.py <command>`. If it fails and `check` is true, raise AssertionError with its output."""
         done = subprocess.run(
             [*MANAGE, *command],
             env=self.env | env,
@@ -190,12 +190,12 @@ class Stack:
         return done
 
     def rows(self, service: str) -> set[UserRow]:
-        """The users that a service keeps, read from its database past all of the product's code."""
+        """Return the users of a service, read directly from its database."""
         query = f"SELECT user_id, email, user_name, role FROM {TABLES[service]}"
         return {UserRow(*row) for row in self.query(service, query)}
 
     def query(self, service: str, sql: str, *, as_owner: bool = False) -> list[tuple[Any, ...]]:
-        """What the database of a service answers; a change is committed. Only its owner may change the tables."""
+        """Run SQL on the database of a service, commit, and return the rows. Only the owner may alter the tables."""
         url = (self.env | (self.owner_env if as_owner else {})).get(f"{service.upper()}_DATABASE_URL")
         if url is None:
             with closing(sqlite3.connect(Path(self.env["DATA_DIR"]) / f"{service}.sqlite3", timeout=20)) as connection:
@@ -207,7 +207,7 @@ class Stack:
             return cursor.fetchall() if cursor.description else []
 
     def logs(self) -> dict[str, str]:
-        """All that the roles and the gateway have written, by name."""
+        """Return the logs of the roles and of the gateway, by name."""
         processes = [*self.roles.values(), *([self.caddy.process] if self.caddy else [])]
         return {process.name: process.log() for process in processes}
 

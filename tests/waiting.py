@@ -1,23 +1,35 @@
-"""Waiting for a condition instead of for a time."""
+"""Wait for conditions instead of sleeping."""
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 T = TypeVar("T")
 
-# Seconds, a bound for the broken case: two cores may be busy with a dozen processes.
-PATIENCE = 30.0
+# Timeout in seconds, generous because two cores may be busy with a dozen processes.
+PATIENCE = float(os.environ.get("PATIENCE", "30"))
 
-# Seconds between two looks: short beside what is waited for, long beside what a look costs.
+# Seconds between two checks: short compared with the wait, long compared with the cost of a check.
 PAUSE = 0.02
 
 
-def eventually(condition: Callable[[], T], timeout: float = PATIENCE, *, what: str = "") -> T:
-    """What `condition` gives as soon as that is true; an AssertionError that says `what` after `timeout` seconds.
+class BrokenError(Exception):
+    """Something that must hold at every moment does not. Not an AssertionError, which eventually() would wait out."""
 
-    An AssertionError of the condition itself counts as "not yet"; the last one is shown.
+
+def must_hold(holds: object, what: str = "") -> None:
+    """Fails the test at once, also within a condition that is waited for."""
+    if not holds:
+        raise BrokenError(what or "it does not hold")
+
+
+def eventually(condition: Callable[[], T], timeout: float = PATIENCE, *, what: str = "") -> T:
+    """Return the result of `condition` as soon as it is true. Raise AssertionError with `what` after `timeout` seconds.
+
+    An AssertionError in the condition counts as "not yet"; the last one is shown. Use must_hold() for conditions that
+    must hold at every moment.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -32,8 +44,8 @@ def eventually(condition: Callable[[], T], timeout: float = PATIENCE, *, what: s
         time.sleep(PAUSE)
 
 
-async def eventually_async(condition: Callable[[], Awaitable[T]], timeout: float = PATIENCE, *, what: str = "") -> T:  # noqa: ASYNC109 - the same shape as eventually
-    """`eventually` for a condition that is awaited."""
+async def eventually_async(condition: Callable[[], Awaitable[T]], timeout: float = PATIENCE, *, what: str = "") -> T:  # noqa: ASYNC109 - the same signature as eventually
+    """`eventually` for an async condition."""
     deadline = time.monotonic() + timeout
     while True:
         try:
@@ -48,7 +60,7 @@ async def eventually_async(condition: Callable[[], Awaitable[T]], timeout: float
 
 
 def slowness() -> float:
-    """How many times as long as on a free core work takes here now; 1.0 where one is free."""
+    """Return the current slowdown compared with an idle core; 1.0 if a core is idle."""
     began, worked = time.monotonic(), time.thread_time()
     while time.thread_time() - worked < 0.2:
         pass

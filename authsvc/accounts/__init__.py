@@ -1,1 +1,1 @@
-"""What a person does with an account, and what staff may do with those of others: login, passwords, two-factor."""
+"""Login, passwords and two-factor authentication: pages for account owners, and what staff may change for others."""

@@ -1,5 +1,5 @@
-"""The forms with which a person logs in, changes a password and asks for a new one. Of each, so many are taken in a
-minute from one address (docs/adr/0033), and so many wrong passwords for one account from one address (0045)."""
+"""Forms for logging in, changing a password and requesting a reset. Each is rate-limited per address and minute
+(docs/adr/0033), and so are wrong passwords per account and address (0045)."""
 
 from http import HTTPStatus
 from math import ceil
@@ -26,14 +26,14 @@ WRONG_TOO_OFTEN: Final = _("There were too many wrong passwords for this account
 
 
 class LimitedForm(BaseForm):
-    """Refuses before anything dear is done: before a password is hashed, or a mail is sent."""
+    """Check the rate limit before anything expensive: before a password is hashed or a mail is sent."""
 
     attempt: ClassVar[Attempt]
     too_many: ClassVar[Any]
     event_of_throttling: ClassVar[SecurityEvent] = "login_throttled"
     event_of_failure: ClassVar[SecurityEvent] = "login_failed"
     request: HttpRequest | None
-    # Seconds until another is taken, where this one is refused.
+    # Seconds until another attempt is accepted, when this one was refused.
     retry_after: int | None = None
 
     def clean(self) -> Any:
@@ -48,7 +48,7 @@ class LimitedForm(BaseForm):
         attempt_limits().count(self.attempt, address=self.address)
 
     def is_password_of(self, user: User, password: str) -> bool:
-        """Whether it is this user's password; counted and logged as a login is. Raises ValidationError."""
+        """Whether this is the user's password; counted and logged like a login. Raise ValidationError at the limit."""
         try:
             attempt_limits().count_login(user.user_id_key, address=self.address)
         except TooManyError as reached:
@@ -65,7 +65,7 @@ class LimitedForm(BaseForm):
 
     @property
     def actor(self) -> str | None:
-        """The user ID of the account that it is about."""
+        """The user ID of the account concerned."""
         user = getattr(self, "user", None)
         return user.user_id if isinstance(user, User) else None
 
@@ -73,7 +73,7 @@ class LimitedForm(BaseForm):
         log_security_event(event, actor=self.actor, address=self.address, detail=detail)
 
     def refusal(self, reached: TooManyError) -> ValidationError:
-        """What the form says, and the log."""
+        """Log the refusal and return the form's error."""
         self.retry_after = reached.retry_after
         self.log(self.event_of_throttling, detail=reached.limit)
         words = WRONG_TOO_OFTEN if reached.limit == "failed_login" else self.too_many
@@ -93,8 +93,8 @@ class LoginForm(LimitedForm, AuthenticationForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Django's limit is that of a kept user ID, and the browser cuts what is longer: a Hangul syllable may be typed
-        # as three letters. What is longer than this Django does not normalise.
+        # Django's limit is that of a stored user ID, and the browser truncates longer input, but a Hangul syllable may
+        # be typed as three letters. Django does not normalise input above this limit.
         username: Any = self.fields["username"]
         username.max_length = USER_ID_BYTES_MAX
         username.widget.attrs["maxlength"] = USER_ID_BYTES_MAX
@@ -112,7 +112,7 @@ class LoginForm(LimitedForm, AuthenticationForm):
 
     def count(self) -> None:
         super().count()
-        # Unknown accounts too, or the answer would tell which are known.
+        # Count unknown accounts too, or the response would reveal which accounts exist.
         attempt_limits().count_login(self.account, address=self.address)
 
     @property
@@ -123,29 +123,29 @@ class LoginForm(LimitedForm, AuthenticationForm):
 
     @property
     def account(self) -> str:
-        """What counts as one account; of a text that is too long for a user ID nothing is kept."""
+        """The key under which attempts are counted, or "" for a text that is too long for a user ID."""
         typed = self.cleaned_data.get("username", "")
         return "" if is_longer_than(USER_ID_BYTES_MAX, typed) else user_id_key(typed)
 
     @property
     def actor(self) -> str | None:
-        """None where there is no such account: what was typed may be a password in the wrong field."""
+        """None for an unknown account: the text may be a password typed into the wrong field."""
         return User.objects.filter(user_id_key=self.account).values_list("user_id", flat=True).first()
 
 
 class AdminLoginForm(LoginForm, AdminAuthenticationForm):
-    """That of the administration: counted together with the other one."""
+    """The login of the administration; shares its limits with LoginForm."""
 
 
 class OwnPasswordChangeForm(LimitedForm, PasswordChangeForm):
-    """Whoever finds a session open may not guess its password without end."""
+    """Limit guesses of the old password by someone who finds an open session."""
 
     def __init__(self, *args: Any, request: HttpRequest, **kwargs: Any) -> None:
         self.request = request
         super().__init__(*args, **kwargs)
 
     def count(self) -> None:
-        """The old password is counted where it is checked."""
+        """Do nothing: the old password is counted when it is checked."""
 
     def clean_old_password(self) -> str:
         password: str = self.cleaned_data["old_password"]
@@ -155,7 +155,7 @@ class OwnPasswordChangeForm(LimitedForm, PasswordChangeForm):
 
 
 class PasswordResetForm(LimitedForm, forms.Form):
-    """Says nothing about whether an account has the address: that is looked up after the answer."""
+    """Never reveal whether an account has the address: it is looked up after the response."""
 
     attempt = "password"
     too_many = _("There were too many password reset requests from your network just now. {again}")
@@ -171,7 +171,7 @@ class PasswordResetForm(LimitedForm, forms.Form):
 
 
 def told_when(response: HttpResponseBase) -> HttpResponseBase:
-    """The page with its form; 429 with Retry-After where that was one too many."""
+    """Return the response; turn it into 429 with Retry-After when its form was over a limit."""
     form = (getattr(response, "context_data", None) or {}).get("form")
     if isinstance(form, LimitedForm) and form.retry_after is not None:
         response.status_code = HTTPStatus.TOO_MANY_REQUESTS

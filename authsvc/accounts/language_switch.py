@@ -1,4 +1,4 @@
-"""Forms that keep what is typed in them when the language of their page is switched."""
+"""Forms that keep their input when the language of the page is switched."""
 
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,8 +16,8 @@ else:
 
 
 class KeepsTyped(View):
-    """Its language buttons belong to its form. The form comes back as it was typed, without errors, since it was not
-    sent to be checked, and without passwords."""
+    """The page's language buttons submit its form. The form comes back as typed, without errors, because it was not
+    submitted for validation, and without passwords."""
 
     def post(self, request: HttpRequest, *args: str, **kwargs: Any) -> HttpResponse:
         if not self.is_switching:

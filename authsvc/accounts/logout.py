@@ -7,7 +7,7 @@ from django.http import HttpResponse
 
 
 class LogoutView(django_views.LogoutView):
-    """Has the browser forget, too, which lights it has shown (sessionStorage). No page is in its cache."""
+    """Also clear the lights kept in the browser's sessionStorage. No page is in its cache."""
 
     def post(self, *args: Any, **kwargs: Any) -> HttpResponse:
         response = super().post(*args, **kwargs)

@@ -1,5 +1,5 @@
-"""The mails about passwords. None has a word that somebody supplied, not even a name: the address may be that of a
-person who did not sign up, and who would read a stranger's text in our mail."""
+"""Mails about passwords. They contain no user-supplied text, not even a name: the address may belong to someone who
+did not sign up, and who would read a stranger's text in our mail."""
 
 from functools import partial
 from typing import Any
@@ -20,8 +20,10 @@ from runtime.security_log import log_security_event
 
 
 def send_reset_link(email: str, *, address: str | None) -> None:
-    """Has the link sent to the account with this email address, if there is one. Who has none is found out in the
-    mail's own thread: neither the caller nor the time it takes tells."""
+    """Send a reset link to the account with this email address, if there is one.
+
+    The account is looked up in the mail thread, so neither the result nor the response time reveals whether it exists.
+    """
     send_later(partial(_reset_mail, email, address))
 
 
@@ -33,7 +35,7 @@ def _reset_mail(email: str, address: str | None) -> EmailMessage | None:
     try:
         attempt_limits().count_mail("reset", email=user.email, address=address)
     except TooManyError as reached:
-        # The answer has been given, and is the same.
+        # The response has already been sent and is the same either way.
         log_security_event("password_reset_throttled", subject=user.user_id, address=address, detail=reached.limit)
         return None
     log_security_event("password_reset_requested", subject=user.user_id, address=address)
@@ -44,7 +46,7 @@ def _reset_mail(email: str, address: str | None) -> EmailMessage | None:
 
 @receiver(password_replaced)
 def tell_of_new_password(sender: Any, *, user: User, **kwargs: Any) -> None:
-    """Tells the account's owner, whoever did it. In the language of whoever did."""
+    """Notify the account's owner of every new password, in the language of the request that set it."""
     compose = partial(_replaced_mail, user.email, timezone.localtime())
     transaction.on_commit(lambda: send_later(compose))
 

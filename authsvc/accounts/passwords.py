@@ -1,4 +1,4 @@
-"""What may be a password, and how it is hashed: NFC, then argon2id at OWASP's parameters (docs/adr/0045)."""
+"""The password policy and the hash: NFC, then argon2id with OWASP's parameters (docs/adr/0045)."""
 
 import unicodedata
 from collections.abc import Callable
@@ -20,22 +20,22 @@ from runtime.untrusted import is_longer_than
 # Characters after NFC.
 PASSWORD_MIN: Final = 8
 PASSWORD_MAX: Final = 128
-# Bytes as typed. NFC joins at most 9 bytes to one character: a Hangul syllable that is typed as three letters.
+# Bytes as typed. NFC composes at most 9 bytes into one character: a Hangul syllable typed as three letters.
 PASSWORD_BYTES_MAX: Final = PASSWORD_MAX * 9
 
 
 def is_too_long(password: str) -> bool:
-    """Whether it has more bytes than any password. NFC takes time by the square of a length: this is asked first."""
+    """Whether the text has more bytes than any valid password. Check this first: NFC takes quadratic time."""
     return is_longer_than(PASSWORD_BYTES_MAX, password)
 
 
 def normalize_password(password: str) -> str:
-    """One password has one spelling, whatever keyboard it is typed on. What is too long to be one stays as it is."""
+    """Return the NFC form, so that a password is the same on every keyboard. Overlong text is returned unchanged."""
     return password if is_too_long(password) else unicodedata.normalize("NFC", password)
 
 
 def validate_length(password: str) -> None:
-    """Raises ValidationError for one that is longer than PASSWORD_MAX, or that is no text."""
+    """Raise ValidationError if the password is longer than PASSWORD_MAX or contains surrogates."""
     if is_too_long(password) or len(normalize_password(password)) > PASSWORD_MAX:
         raise ValidationError(_("Use at most %(max)d characters."), params={"max": PASSWORD_MAX})
     if any("\ud800" <= character <= "\udfff" for character in password):
@@ -43,9 +43,9 @@ def validate_length(password: str) -> None:
 
 
 class PasswordPolicy:
-    """The one policy: the only entry of AUTH_PASSWORD_VALIDATORS, so it holds wherever Django or we set a password.
+    """The only entry of AUTH_PASSWORD_VALIDATORS, so it applies wherever Django or this project sets a password.
 
-    Django would run every validator of the list on the text as typed, however long it is.
+    A list of validators would each run on the text as typed, however long it is.
     """
 
     def __init__(self) -> None:
@@ -76,9 +76,9 @@ def _error_of(validate: Callable[[str, Any], None], text: str, user: Any) -> Val
 
 
 class Argon2idHasher(Argon2PasswordHasher):
-    """Django's argon2id, of the NFC, with the parameters of OWASP's password storage cheat sheet (19 MiB, t=2, p=1).
+    """Django's argon2id of the NFC form, with the parameters of OWASP's cheat sheet (19 MiB, t=2, p=1).
 
-    Hashes that were made before are of the text as typed, so that is tried too where it differs.
+    Older hashes are of the text as typed, so verify() also tries that where it differs.
     """
 
     memory_cost = settings.ARGON2_MEMORY_KIB
@@ -88,7 +88,7 @@ class Argon2idHasher(Argon2PasswordHasher):
     def encode(self, password: str, salt: str) -> str:
         normalized = normalize_password(password)
         if normalized != password:
-            # As dear as a failing verify(). Django hashes once for a user that does not exist: the time would tell.
+            # Cost as much as a failing verify(): Django hashes once for an unknown user, and timing would reveal that.
             super().encode(password, salt)
         return super().encode(normalized, salt)
 

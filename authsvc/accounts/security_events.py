@@ -1,4 +1,4 @@
-"""Logs logins and logouts, wherever they happen, as security events (docs/security-events.md)."""
+"""Log every login and logout as a security event (docs/security-events.md)."""
 
 from typing import Any
 

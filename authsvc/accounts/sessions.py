@@ -1,11 +1,14 @@
-"""Sessions in auth's database, as Django has them, for keys that Django can have made."""
+"""Django's database sessions, limited to keys that Django can have created."""
 
 from django.contrib.sessions.backends import db
 
 
 class SessionStore(db.SessionStore):
-    """Django looks up whatever the cookie says, and PostgreSQL refuses a NUL, which a cookie can spell, in a question:
-    any page that looks for its user would be a 500. A key that is none counts as no session."""
+    """Treat a malformed session key as no session.
+
+    Django queries for whatever the cookie contains, and PostgreSQL rejects a NUL, which a cookie can encode: every
+    page that looks up its user would answer 500.
+    """
 
     def __init__(self, session_key: str | None = None) -> None:
         is_key = session_key is not None and session_key.isascii() and session_key.isalnum()

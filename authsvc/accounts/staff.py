@@ -1,4 +1,4 @@
-"""Whether a request comes from a member of staff who may sign up administrators."""
+"""Check whether a request comes from a member of staff who may sign up administrators."""
 
 import io
 
@@ -18,9 +18,8 @@ from runtime.security_log import address_of, log_security_event
 def may_add_admin(scope: HTTPScope, *, user_id: str) -> bool:
     """True for a staff session with permission `authsvc.add_admin` whose request passes Django's CSRF check.
 
-    The API stands beside Django, so what its middleware would do is done here for the one case that needs it.
-    Reads the database: not for the event loop. The decision is logged, with the `user_id` that is to be an
-    administrator.
+    The API does not run Django's middleware, so the one case that needs it does that work here. Reads the database:
+    do not call it on the event loop. Logs the decision with the `user_id` of the requested administrator.
     """
     request = ASGIRequest(dict(scope), io.BytesIO())
     request.session = SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
@@ -36,7 +35,7 @@ def may_add_admin(scope: HTTPScope, *, user_id: str) -> bool:
         actor=user.get_username(),
         subject=user_id,
         address=address_of(request),
-        detail="ROLE_ADMIN, asked for through the API",
+        detail="ROLE_ADMIN, requested through the API",
     )
     return is_allowed
 

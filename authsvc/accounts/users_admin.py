@@ -1,4 +1,4 @@
-"""Users and groups, for the administrator. Only superusers grant privileges and edit staff (docs/adr/0041)."""
+"""Admin pages of users and groups. Only superusers grant privileges and edit staff (docs/adr/0041)."""
 
 from collections.abc import Iterable
 from typing import Any, ClassVar, Final
@@ -28,7 +28,7 @@ from runtime.admin_toolkit.restricted_admin import RestrictedAdmin
 from runtime.database.search import search
 from runtime.equality import USER_ID_BYTES_MAX, normalize_email, user_id_key
 
-# What Django makes of each model, by the beginning of its codename.
+# Names of the permissions that Django creates for each model, by the prefix of the codename.
 _CAN: Final = {
     "add": _("Can add %s"),
     "change": _("Can change %s"),
@@ -38,7 +38,7 @@ _CAN: Final = {
 
 
 class PasswordWidget(ReadOnlyPasswordHashWidget):
-    """Says whether there is a password. Django's own shows the salt's and the hash's beginning."""
+    """Show only whether a password is set. Django's widget shows the beginning of the salt and the hash."""
 
     def get_context(self, name: str, value: Any, attrs: Any) -> dict[str, Any]:
         context = super().get_context(name, None, attrs)
@@ -59,7 +59,7 @@ class UserCreationForm(BaseUserCreationForm):
 
 
 def permission_in_words(permission: Permission) -> str:
-    """In the reader's language: Django keeps what a permission was called when the tables were made."""
+    """Return the permission's name in the reader's language: Django stores the name from when it was created."""
     act, _under, _model = permission.codename.partition("_")
     is_djangos = permission.name.startswith("Can ") and act in _CAN
     name = _CAN[act] % permission.content_type.name if is_djangos else gettext(permission.name)
@@ -80,7 +80,7 @@ admin.site.unregister(Group)
 
 @admin.register(Group)
 class GroupAdmin(ActsAdmin, ChoosesPermissions, DjangoGroupAdmin):
-    """Whoever changes a group grants something to its members, so only superusers do."""
+    """Changing a group grants privileges to its members, so only superusers may do it."""
 
     privileges = ("permissions",)
 
@@ -114,7 +114,7 @@ class UserAdmin(ActsAdmin, ResetsTwoFactor, ChoosesPermissions, ShowsAddresses, 
     privileges = ("is_staff", "is_superuser", "groups", "user_permissions")
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
-        # The model counts what is kept. As it is typed it may be longer: a Hangul syllable as three letters.
+        # The model limits the normalised text. Typed text may be longer: a Hangul syllable as three letters.
         longer = {"max_length": USER_ID_BYTES_MAX} if db_field.name == "user_id" else {}
         return super().formfield_for_dbfield(db_field, request, **{**kwargs, **longer})
 
@@ -123,7 +123,7 @@ class UserAdmin(ActsAdmin, ResetsTwoFactor, ChoosesPermissions, ShowsAddresses, 
     ) -> tuple[QuerySet[User], bool]:
         if not (term := search_term.strip()):
             return queryset, False
-        # The columns have user IDs and addresses as they are compared.
+        # The columns hold user IDs and addresses in the form in which they are compared.
         known = Q(user_id_key__startswith=user_id_key(term)) | Q(email__startswith=term.lower())
         return search(queryset, known | Q(email=normalize_email(term)), term, column="user_name"), False
 
@@ -134,7 +134,7 @@ class UserAdmin(ActsAdmin, ResetsTwoFactor, ChoosesPermissions, ShowsAddresses, 
         return super().has_delete_permission(request, obj) and may_edit(request, obj)
 
     def get_fieldsets(self, request: HttpRequest, obj: User | None = None) -> Any:
-        """Without the password, and the button that resets it, for who may not."""
+        """Omit the password and its reset button for staff who may not change this user."""
         fieldsets = super().get_fieldsets(request, obj)
         if obj is None or self.has_change_permission(request, obj):
             return fieldsets
@@ -165,8 +165,10 @@ def holds_add_admin(request: HttpRequest) -> bool:
 
 
 def may_edit(request: HttpRequest, user: User | None) -> bool:
-    """Whether somebody who may change or delete users may do so to this one. Whoever sets the password or the address
-    of an account can act as that account."""
+    """Whether a member of staff who may change or delete users may do so to this one.
+
+    Setting the password or the address of an account is enough to act as that account.
+    """
     if user is None or request.user.is_superuser:
         return True
     if user.is_staff or user.is_superuser:

@@ -1,4 +1,4 @@
-"""What a person sees of the account. All of it is auth's own: the user, and the sign-up that made it."""
+"""Account and password pages. They read only auth's own data: the user, and the sign-up that created it."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
@@ -30,8 +30,10 @@ from runtime.security_log import address_of, log_security_event, log_security_ev
 
 @method_decorator(never_cache, name="dispatch")
 class AccountView(LoginRequiredMixin, TemplateView):
-    """Who is logged in, and the lights of the sign-up that made the account, for its owner alone. There are none for
-    an account that an administrator made, nor when the sign-up has been purged."""
+    """The owner's account, with the lights of the sign-up that created it.
+
+    Accounts created by an administrator have no lights, nor do accounts whose sign-up has been purged.
+    """
 
     template_name = "authsvc/account.html"
 
@@ -85,7 +87,7 @@ class LoginView(KeepsTyped, TwoStepLoginView):
     def get_form(self, form_class: Any = None) -> AuthenticationForm:
         form = cast(AuthenticationForm, super().get_form(form_class))
         if form.initial["username"]:
-            # The first field that is still empty.
+            # Focus the first empty field.
             form.fields["username"].widget.attrs.pop("autofocus", None)
             form.fields["password"].widget.attrs["autofocus"] = True
         return form
@@ -100,7 +102,7 @@ class LoginView(KeepsTyped, TwoStepLoginView):
 
 
 class PasswordResetView(django_views.PasswordContextMixin, KeepsTyped):
-    """Takes the same time whether an account has the address or not (docs/adr/0044)."""
+    """Takes the same time whether or not an account has the address (docs/adr/0044)."""
 
     form_class = PasswordResetForm
     template_name = "authsvc/password_reset.html"

@@ -1,4 +1,4 @@
-"""Replay out of the admin: as much as fits into one request, then a page that goes on by itself (docs/adr/0031)."""
+"""Replay from the admin: as much as fits into one request, then a page that continues automatically (docs/adr/0031)."""
 
 import time
 from dataclasses import dataclass, field
@@ -23,23 +23,23 @@ from authsvc.signups.replay import PAGE, ReplayCounts, replay
 from eventbus.producer import EventProducer
 from runtime.security_log import log_security_event_of
 
-# Seconds of one request: a page that answers so soon needs no patience, and no proxy's either.
+# Seconds of work per request: short enough for people and for proxy timeouts.
 WORKS_FOR: Final = 2.0
 
 
 def services_to_ask() -> list[tuple[str, Any]]:
-    """The choices of whom a replay asks; the empty one is every participant."""
+    """Return the choices of services to replay to; the empty value means every participant."""
     return [("", gettext_lazy("every service")), *((service, service) for service in participants())]
 
 
 class ReplayForm(ActionForm):
-    """What stands beside the choice of an action."""
+    """The service field beside the action menu."""
 
-    service = forms.ChoiceField(required=False, label=gettext_lazy("Ask:"), choices=services_to_ask)
+    service = forms.ChoiceField(required=False, label=gettext_lazy("Services to ask:"), choices=services_to_ask)
 
 
 class ProgressForm(forms.Form):
-    """How far a replay of many has come: what its page posts to go on."""
+    """Progress of a long replay, as its page posts it to continue."""
 
     total = forms.IntegerField(min_value=0)
     sent = forms.IntegerField(min_value=0)
@@ -59,7 +59,7 @@ class ReplayProgress:
 
     @classmethod
     def read(cls, posted: QueryDict, chosen: QuerySet[SignUp]) -> Self:
-        """Where the page left off; without that, the beginning. What begins meanwhile is not among them."""
+        """Return the posted progress, or a new one. Sign-ups that start later are not included."""
         form = ProgressForm(posted)
         if form.is_valid():
             said = form.cleaned_data
@@ -78,16 +78,16 @@ class ReplayProgress:
 
 
 def go_on(request: HttpRequest, chosen: QuerySet[SignUp], *, service: str | None) -> ReplayProgress | None:
-    """Replays of `chosen` what WORKS_FOR allows and logs it; where it has come to, None at the end.
+    """Replay and log as many of `chosen` as WORKS_FOR allows. Return the progress, or None at the end.
 
-    At the end, which also comes when Kafka does not take the messages, the administrator is told.
+    The replay also ends when Kafka does not accept the messages. At the end the administrator gets a message.
     """
     progress = ReplayProgress.read(request.POST, chosen)
     end = time.monotonic() + WORKS_FOR
     producer = EventProducer()
     try:
         while ids := list(progress.rest_of(chosen).values_list("id", flat=True)[:PAGE]):
-            # By id: a replay changes what the list's filter chose by.
+            # Select by id: a replay changes the fields that the list is filtered by.
             signups = SignUp.objects.filter(id__in=ids)
             log_security_event_of(request, "replay", detail=f"{len(ids)} sign-ups, {service or 'every service'}")
             counts = sum(replay(signups, producer=producer, service=service), progress.counts)
@@ -113,7 +113,7 @@ def _tell(request: HttpRequest, progress: ReplayProgress) -> None:
     said = ngettext("%(sent)d sign-up sent again", "%(sent)d sign-ups sent again", counts.sent) % {"sent": counts.sent}
     said += _(", %(skipped)d skipped, %(failed)d failed.") % {"skipped": counts.skipped, "failed": counts.failed}
     if counts.failed and (left := progress.total - progress.done) > 0:
-        said += " " + _("%(left)d were not tried.") % {"left": left}
+        said += " " + _("%(left)d were not attempted.") % {"left": left}
     if counts.failed:
-        said += " " + _("Is Kafka there? Replay them again: what was sent already changes nothing.")
+        said += " " + _("Check that Kafka is running, then replay them again; sending an event twice changes nothing.")
     messages.add_message(request, messages.ERROR if counts.failed else messages.SUCCESS, said)

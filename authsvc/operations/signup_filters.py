@@ -1,4 +1,4 @@
-"""What narrows the administrator's list of sign-ups."""
+"""Filters of the administrator's list of sign-ups."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy as _
 
 from authsvc.models import SignUp
 
-# Failure groups that the list offers, the largest first, and characters of one.
+# Number of failure groups offered, largest first, and characters shown of each.
 GROUPS_SHOWN: Final = 30
 GROUP_SHOWN: Final = 80
 
@@ -28,8 +28,8 @@ class LightsFilter(admin.SimpleListFilter):
         return [
             ("pending", _("Pending: a service has not answered")),
             ("red", _("Red: a service refused")),
-            ("complete", _("Complete: all have answered")),
-            ("stalled", _("Stalled: all tries used up")),
+            ("complete", _("Complete: every service has answered")),
+            ("stalled", _("Stalled: all attempts used up")),
         ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[SignUp]) -> QuerySet[SignUp]:
@@ -46,9 +46,9 @@ class LightsFilter(admin.SimpleListFilter):
 
 
 class BegunFilter(admin.SimpleListFilter):
-    """Since when, down to minutes: a pending sign-up of the last minutes is news, one of last week is trouble."""
+    """Filter by start time, down to minutes: pending for minutes is normal, pending since last week is a problem."""
 
-    title = _("time begun")
+    title = _("start time")
     parameter_name = "begun"
     _SPANS: ClassVar[dict[str, timedelta]] = {
         "10m": timedelta(minutes=10), "1h": timedelta(hours=1), "1d": timedelta(days=1), "7d": timedelta(days=7),
@@ -72,7 +72,7 @@ class BegunFilter(admin.SimpleListFilter):
 
 
 class FailureGroupFilter(admin.SimpleListFilter):
-    """The same service for the same reason, with how many: docs/adr/0030. A sign-up that failed at two services is in
+    """Group failures by service and reason, with counts (docs/adr/0030). A sign-up that failed at two services is in
     two groups."""
 
     title = _("failure group")
@@ -94,6 +94,6 @@ class FailureGroupFilter(admin.SimpleListFilter):
         return queryset.filter(failed_count__gt=0, failures__in=alike)
 
     def _combinations(self) -> Sequence[tuple[str, int]]:
-        """What failed together, and how often."""
+        """Return each combination of failures with its count."""
         red = SignUp.objects.filter(failed_count__gt=0).order_by()
         return list(red.values_list("failures").annotate(Count("pk")))

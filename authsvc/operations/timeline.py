@@ -1,6 +1,5 @@
-"""One sign-up's whole story, for the administrator's page and for `manage.py explain`: what its row says, what went
-through Kafka about it, the dead letters, and what administrators did. Nothing is kept for it: the topics are read when
-somebody asks (docs/adr/0030).
+"""A sign-up's full history, for the administrator's page and `manage.py explain`: its row, its Kafka messages, its dead
+letters, and administrators' actions. Nothing is stored for it: the topics are read on demand (docs/adr/0030).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,22 +28,22 @@ from runtime.tracing import trace_id_in
 
 Kind = Literal["auth", "asked", "answered", "light", "letter", "act", "end", "due"]
 
-# How far the clocks of the machines may differ, and how long an answer may come after the light that it decided.
+# Maximum clock skew between machines, and how long after its light an answer may be published.
 CLOCKS_DIFFER: Final = timedelta(seconds=10)
 COMES_WITHIN: Final = timedelta(minutes=1)
-# Acts of administrators whose messages are looked for, the newest, and letters and acts that are shown.
+# Number of newest replays whose messages are searched for, and of letters and acts shown.
 REPLAYS_FOLLOWED: Final = 5
 MOST_SHOWN: Final = 200
-# Characters of an error: a database's goes on with the whole row.
+# Characters shown of an error: a database error includes the whole row.
 ERROR_SHOWN: Final = 100
-# An administrator's act as the log has it, for readers of any language.
+# Log entries are stored in English and translated when shown.
 REPLAYED: Final = gettext_noop("Replayed to every service")
 REPLAYED_TO: Final = gettext_noop("Replayed to %(service)s")
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing that happened. `place` is where its message stands in Kafka, `letter_id` names its dead letter."""
+    """One event of the timeline. `place` is its message's position in Kafka, `letter_id` the id of its dead letter."""
 
     at: datetime
     kind: Kind
@@ -61,31 +60,31 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """A sign-up's steps in the order of their times, and in words what could not be learnt."""
+    """A sign-up's steps in chronological order, and notes about information that could not be read."""
 
     signup: SignUp
     steps: Sequence[Step]
     notes: Sequence[str] = field(default=())
 
     def after(self, step: Step) -> str:
-        """How long after its beginning."""
+        """Return the time of a step relative to the start of the sign-up, as text."""
         return f"{(step.at - self.signup.created_at).total_seconds():+.3f} s"
 
     @property
     def rows(self) -> Iterator[tuple[str, Step]]:
-        """Each step with how long after the beginning it was."""
+        """Each step with its time since the start."""
         return ((self.after(step), step) for step in self.steps)
 
     @property
     def trace_id(self) -> str:
-        """The W3C trace that all its messages belong to: the sign-up's id."""
+        """The W3C trace ID of all its messages, which is the sign-up's id."""
         return self.signup.id.hex
 
 
 def story_of(signup: SignUp) -> Story:
-    """Reads all that is known of a sign-up. Takes some seconds at most, whatever is away."""
+    """Read everything known about a sign-up. Takes a few seconds at most, even when Kafka is unavailable."""
     record = User.objects.filter(owner_signup_id=signup.owner_signup_id).first()
-    # Its events carry auth's record, whose ID is another one where the email was taken, or was changed since.
+    # Events carry auth's record, whose user ID differs if the email was taken or the record was changed since.
     keys = {signup.user_id, record.user_id if record else signup.user_id}
     acts = list(acts_on(signup))
     messages, notes = messages_about(signup, keys, acts)
@@ -96,7 +95,7 @@ def story_of(signup: SignUp) -> Story:
         *(Step(act.action_time, "act", _done(act), detail=_by(act)) for act in acts),
     ]
     if record is None:
-        notes.append(_("Auth's record of this user is gone, so nothing about it can be sent again."))
+        notes.append(_("Auth no longer has a record of this user, so nothing can be sent again."))
     return Story(signup, sorted(steps, key=lambda step: step.at), notes)
 
 
@@ -104,7 +103,7 @@ def story_of(signup: SignUp) -> Story:
 
 
 def row_steps(signup: SignUp) -> Iterator[Step]:
-    begun = _("Sign-up and user saved") if signup.is_owner else _("Sign-up saved; auth had this user already")
+    begun = _("Sign-up and user saved") if signup.is_owner else _("Sign-up saved; auth already had this user")
     yield Step(signup.created_at, "auth", begun, detail=_("version 1: every light pending"))
     for service, light in signup.state.lights.items():
         if light.decided_at is not None:
@@ -115,11 +114,11 @@ def row_steps(signup: SignUp) -> Iterator[Step]:
         took = (signup.completed_at - signup.created_at).total_seconds()
         yield Step(signup.completed_at, "end", _("Complete: every service has answered"), detail=f"{took:.2f} s")
     if signup.stalled_at is not None:
-        tries = ngettext("after %d try", "after %d tries", signup.attempts) % signup.attempts
-        yield Step(signup.stalled_at, "end", _("Stalled: nothing is sent until somebody replays it"), detail=tries)
+        tries = ngettext("after %d attempt", "after %d attempts", signup.attempts) % signup.attempts
+        yield Step(signup.stalled_at, "end", _("Stalled: nothing is sent until someone replays it"), detail=tries)
     if signup.next_due_at is not None:
         pending = ", ".join(signup.state.pending)
-        yield Step(signup.next_due_at, "due", _("Due to be sent again"), detail=_("pending: %s") % pending)
+        yield Step(signup.next_due_at, "due", _("Next attempt due"), detail=_("pending: %s") % pending)
 
 
 def _light_turned(service: str, light: Light) -> str:
@@ -137,7 +136,7 @@ def _decided(light: Light) -> str:
 
 
 class Said(msgspec.Struct, frozen=True, rename="camel"):
-    """What the timeline shows of a request or of an answer."""
+    """The fields of a request or an answer that the timeline shows."""
 
     signup_id: UUID
     attempt: int | None = None
@@ -151,7 +150,7 @@ _decoder = msgspec.json.Decoder(Said)
 
 
 def messages_about(signup: SignUp, keys: Iterable[str], acts: Sequence[LogEntry]) -> tuple[list[Incoming], list[str]]:
-    """The messages of both topics that are about this sign-up, and in words why some may be missing."""
+    """Return the messages of both topics about this sign-up, and notes on why some may be missing."""
     found: dict[tuple[str, int, int], Incoming] = {}
     notes: list[str] = []
     is_whole = True
@@ -166,23 +165,23 @@ def messages_about(signup: SignUp, keys: Iterable[str], acts: Sequence[LogEntry]
     except NoSuchTopicError as error:
         notes.append(_("Kafka has no topic %s: nothing was ever sent there.") % error.args[0])
     except ImproperlyConfigured as error:
-        notes.append(_("Kafka was not asked, so this is what the databases know. %s") % error)
+        notes.append(_("Kafka was not queried, so this shows only what the databases have. %s") % error)
     except Exception as error:
         if not is_transient(error):
             raise
         notes.append(
-            _("Kafka does not answer, so this is what the databases know: no message, topic or offset. %s")
+            _("Kafka is not responding, so this shows only what the databases have: no messages, topics or offsets. %s")
             % " ".join(str(error).split())
         )
     else:
         if not is_whole:
-            notes.append(_("Kafka holds more than could be read in time: later messages may be missing here."))
+            notes.append(_("Kafka has more messages than could be read in time: later messages may be missing here."))
     about = [message for message in found.values() if is_about(signup.id, message.value, message.headers)]
     return about, notes or list(what_is_gone(signup, about))
 
 
 def times_of(signup: SignUp, acts: Sequence[LogEntry]) -> list[tuple[datetime, datetime | None]]:
-    """When something about it can have been published: while it ran, and after each of the newest replays."""
+    """Return the periods in which messages may have been published: the run itself, and around the newest replays."""
     ended = signup.completed_at or signup.stalled_at
     times: list[tuple[datetime, datetime | None]] = [
         (signup.created_at - CLOCKS_DIFFER, ended + COMES_WITHIN if ended else None)
@@ -194,23 +193,23 @@ def times_of(signup: SignUp, acts: Sequence[LogEntry]) -> list[tuple[datetime, d
 
 
 def is_about(signup_id: UUID, value: bytes | memoryview | None, headers: Iterable[Header]) -> bool:
-    """Whether a message belongs to this sign-up; one that can't be read, by its trace."""
+    """Whether a message belongs to this sign-up. An unreadable message is matched by its trace ID."""
     if said := said_in(value):
         return said.signup_id == signup_id
     return signup_id.hex in (trace_id_in(content) for name, content in headers if name == "traceparent" and content)
 
 
 def what_is_gone(signup: SignUp, messages: Sequence[Incoming]) -> Iterator[str]:
-    """In words, what the topics should have and do not."""
+    """Yield notes on messages that the topics should have but do not."""
     asked = {said.attempt for each in messages if each.topic == NEW_USER_REQUESTED and (said := said_in(each.value))}
     answered = {said.service for each in messages if each.topic == NEW_USER_ANSWERED and (said := said_in(each.value))}
     kept = _("Kafka deletes messages after %d hours") % settings.KAFKA_RETENTION_HOURS
     if settings.KAFKA_EMBEDDED:
-        kept = _("the embedded broker forgets all when it ends, and old messages before")
+        kept = _("the embedded broker loses all messages when it stops, and drops old ones earlier")
     if not messages:
-        yield _("Kafka has no message about it any more: %s. Or none was ever sent.") % kept
+        yield _("Kafka no longer has any message about it (%s), or none was ever sent.") % kept
     elif 1 not in asked:
-        yield _("The first request is not in Kafka: %s. Or Kafka was away when it was to be sent.") % kept
+        yield _("The first request is not in Kafka (%s), or Kafka was unavailable when it was due.") % kept
     decided = {name for name, light in signup.state.lights.items() if light.status is not Status.PENDING} - {AUTH}
     if messages and (missing := sorted(decided - answered)):
         yield _("The answers of %(services)s are not in Kafka: %(kept)s.") % {
@@ -219,7 +218,7 @@ def what_is_gone(signup: SignUp, messages: Sequence[Incoming]) -> Iterator[str]:
 
 
 def said_in(value: bytes | memoryview | None) -> Said | None:
-    """None for what can't be read: no JSON, no UTF-8, another shape, or nested too deeply."""
+    """Return None for an unreadable value: not JSON, not UTF-8, another shape, or nested too deeply."""
     try:
         return _decoder.decode(bytes(value or b""))
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
@@ -229,19 +228,19 @@ def said_in(value: bytes | memoryview | None) -> Said | None:
 def message_steps(signup: SignUp, messages: Sequence[Incoming]) -> Iterator[Step]:
     answered: set[str] = set()
     for message in sorted(messages, key=lambda each: (each.timestamp_ms or 0, each.topic, each.offset)):
-        # The embedded broker may keep no time; and whoever published a message may have chosen one.
+        # The embedded broker may store no timestamp, and a producer may have set an arbitrary one.
         at = moment_of(message.timestamp_ms or None) or signup.created_at
         where = place(message.topic, message.partition, message.offset)
         said = said_in(message.value)
         if said is None:
-            yield Step(at, "asked", _("A message that can't be read"), where, _own_time(message))
+            yield Step(at, "asked", _("Unreadable message"), where, _own_time(message))
         elif message.topic == NEW_USER_REQUESTED:
             whom = ", ".join(said.services) if said.services else _("every service")
-            tries = _("try %d") % said.attempt if said.attempt else ""
+            tries = _("attempt %d") % said.attempt if said.attempt else ""
             yield Step(at, "asked", _("Asked %s") % whom, where, "; ".join(filter(None, (tries, _own_time(message)))))
         else:
             service = said.service or "?"
-            repeated = _("again; the light stays") if service in answered else ""
+            repeated = _("repeated; the light does not change") if service in answered else ""
             answered.add(service)
             detail = "; ".join(filter(None, (said.reason, repeated, _own_time(message))))
             yield Step(at, "answered", _("%(service)s answered %(status)s") % {
@@ -250,11 +249,11 @@ def message_steps(signup: SignUp, messages: Sequence[Incoming]) -> Iterator[Step
 
 
 def _own_time(message: Incoming) -> str:
-    """In words, a time that no calendar has: the step stands at the sign-up's beginning instead."""
+    """Describe a timestamp outside the calendar's range; such a step is placed at the start of the sign-up."""
     milliseconds = message.timestamp_ms
     if milliseconds is None or moment_of(milliseconds):
         return ""
-    return _("its own time is %d ms after 1970") % milliseconds
+    return _("its own timestamp is %d ms after 1970") % milliseconds
 
 
 # --- Dead letters, and acts -------------------------------------------------------------------------------------
@@ -267,7 +266,7 @@ def letter_steps(signup: SignUp, keys: Iterable[str]) -> Iterator[Step]:
     for letter in letters.order_by("-pk").prefetch_related("acts")[:MOST_SHOWN]:
         if not is_about(signup.id, letter.value, headers_from_document(letter.headers)):
             continue
-        put_aside = _("%s could not handle it: a dead letter") % letter.group
+        put_aside = _("%s could not handle it: dead-lettered") % letter.group
         detail = f"{Truncator(letter.error_line).chars(ERROR_SHOWN)} ({letter.place})"
         yield Step(letter.put_aside_at, "letter", put_aside, letter.letter_place, detail, letter_id=letter.pk)
         for act in letter.acts.all():
@@ -277,7 +276,7 @@ def letter_steps(signup: SignUp, keys: Iterable[str]) -> Iterator[Step]:
 
 
 def acts_on(signup: SignUp) -> Iterator[LogEntry]:
-    """What administrators did to it, the oldest first."""
+    """Return administrators' actions on the sign-up, oldest first."""
     about = ContentType.objects.get_for_model(SignUp)
     acts = LogEntry.objects.filter(content_type=about, object_id=str(signup.pk)).select_related("user")
     return reversed(acts.order_by("-action_time")[:MOST_SHOWN])
@@ -288,12 +287,12 @@ def _by(act: LogEntry) -> str:
 
 
 def replayed_to(service: str | None) -> str:
-    """What the log says of a replay, in English; None is every service."""
+    """Return the log entry of a replay, in English; None means every service."""
     return REPLAYED_TO % {"service": service} if service else REPLAYED
 
 
 def _done(act: LogEntry) -> str:
-    """What the log says, in the reader's language."""
+    """Return the log entry in the reader's language."""
     said = act.get_change_message()
     if said == REPLAYED:
         return _(REPLAYED)

@@ -1,5 +1,5 @@
-"""The figures of traffic as the page draws them, and how those of the last minutes become those of the last days: each
-full minute of Redis is added up into a row of auth's database, which stays for KEPT_DAYS (docs/adr/0028)."""
+"""Traffic figures as the page draws them, and their roll-up: each full minute in Redis becomes a row in auth's
+database, which is kept for KEPT_DAYS (docs/adr/0028)."""
 
 import logging
 import time
@@ -17,13 +17,13 @@ logger = logging.getLogger(__name__)
 
 KEPT_DAYS: Final = 8
 MINUTE: Final = 60
-# Seconds that the figures of a minute may come late.
+# Seconds by which the figures of a minute may be late.
 GRACE: Final = 5
 PERCENTILES: Final = (50, 95, 99)
 
 
 def merged(many: Iterable[Counts]) -> dict[str, int]:
-    """Figures of a longer time: counts are added up, of lag it is the most."""
+    """Merge figures into those of a longer period: sum the counts, take the maximum of lag."""
     total: dict[str, int] = Counter()
     for counts in many:
         for field, value in counts.items():
@@ -32,7 +32,7 @@ def merged(many: Iterable[Counts]) -> dict[str, int]:
 
 
 def point(at: int, counts: Counts) -> dict[str, Any]:
-    """What is drawn of one step that begins `at` (seconds since 1970). Without figures there is nothing but `t`.
+    """Return the chart data of the step that starts `at` (Unix seconds). Without figures it has only `t`.
 
     {"t", "begun", "verdicts": {service: [green, red]}, "lag": {group: messages}, "took": [p50, p95, p99] in ms}
     """
@@ -57,7 +57,7 @@ def point(at: int, counts: Counts) -> dict[str, Any]:
 
 
 def percentile(times: Mapping[int, int], percent: int) -> float:
-    """The time in ms that `percent` of those took at most, from how many are in each bucket."""
+    """Return the percentile in ms from the number of durations per bucket."""
     rank = sum(times.values()) * percent / 100
     seen = 0
     for bucket in sorted(times):
@@ -71,7 +71,7 @@ def percentile(times: Mapping[int, int], percent: int) -> float:
 
 
 def read_seconds(client: redis.Redis, begin: int, end: int) -> list[tuple[int, Counts]]:
-    """The figures of each second from `begin` on and before `end`. Raises redis.RedisError."""
+    """Return the figures of each second in [begin, end). Raise redis.RedisError."""
     seconds = range(begin, end)
     with client.pipeline(transaction=False) as pipeline:
         for second in seconds:
@@ -87,14 +87,14 @@ def read_seconds(client: redis.Redis, begin: int, end: int) -> list[tuple[int, C
 
 
 class RollUp:
-    """Adds up each minute that is over. Any number of relays may do it: a minute that is there stays as it is."""
+    """Roll up each completed minute. Any number of relays may do this: an existing minute is not changed."""
 
     def __init__(self) -> None:
         self._redis = figures_client()
         self._next = 0
 
     def run(self) -> int:
-        """How many minutes were added up. Raises redis.RedisError, or what the database raises."""
+        """Return how many minutes were rolled up. Raise redis.RedisError or a database error."""
         end = _minute(int(time.time()) - GRACE)
         begin = max(self._next or _after_the_newest(), _minute(end - KEPT) + MINUTE)
         rows = [
@@ -120,7 +120,7 @@ def _minute(second: int) -> int:
 
 
 def read_days(*, begin: int, step: int) -> Sequence[dict[str, Any]]:
-    """The points of each `step` seconds from `begin` on, which have figures, in order. One query."""
+    """Return the points that have figures, one per `step` seconds from `begin` on, in order. Runs one query."""
     since = datetime.fromtimestamp(begin, UTC)
     rows = TrafficMinute.objects.filter(minute__gte=since).order_by("minute").values_list("minute", "counts")
     return [point(at, merged(counts)) for at, counts in _by_step(rows, step)]

@@ -1,4 +1,4 @@
-"""The traffic page, and the stream that its charts are drawn from."""
+"""The traffic page, and the event stream that feeds its charts."""
 
 import asyncio
 import json
@@ -28,15 +28,15 @@ from runtime.errors import is_transient
 
 logger = logging.getLogger(__name__)
 
-# Seconds until a stream ends and the browser opens another, which begins with all that there is.
+# Seconds after which a stream ends; the browser reconnects and gets all points again.
 STREAM_SECONDS: Final = 600
-# Seconds that are read again with each second of the live stream: what was written late.
+# Past seconds reread with each new second of the live stream, to include late writes.
 LATE: Final = 3
 
 
 @dataclass(frozen=True)
 class Span:
-    """How far the page looks back: `steps` of `step` seconds each. Steps of a second are live."""
+    """A time range of `steps` steps of `step` seconds each. A range with steps of one second is live."""
 
     title: Any
     unit: Any
@@ -75,16 +75,18 @@ class TrafficAdmin(PageAdmin):
 async def stream(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
     """Server-sent events: `points` with JSON {step, begin, points}, or `problem` with a sentence.
 
-    Points replace those of the same `t`; the first event has all, later ones what is new. Refused for who may not see
-    the page: a script can't follow a redirect to the login.
+    Points replace those with the same `t`; the first event has all points, later ones only new ones. Answers 403
+    without permission: a script can't follow a redirect to the login.
     """
     user = await request.auser()
     if not (may_administer(user) and await user.ahas_perm("authsvc.view_trafficminute")):
-        return HttpResponse(_("You may not see this."), status=HTTPStatus.FORBIDDEN, content_type="text/plain")
+        return HttpResponse(
+            _("You do not have permission to view this."), status=HTTPStatus.FORBIDDEN, content_type="text/plain"
+        )
     span = SPANS.get(request.GET.get("span", "live"))
     if span is None:
-        return HttpResponse(_("There is no such span."), status=HTTPStatus.BAD_REQUEST, content_type="text/plain")
-    # A stream lasts long: it must not keep the connection that the user was looked up with.
+        return HttpResponse(_("There is no such time range."), status=HTTPStatus.BAD_REQUEST, content_type="text/plain")
+    # A stream is long-lived and must not hold the database connection that looked up the user.
     await sync_to_async(close_old_connections)()
     events = _live(span) if span.is_live else _days(span)
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -98,7 +100,7 @@ async def _live(span: Span) -> AsyncIterator[bytes]:
     try:
         yield b"retry: 2000\n\n"
         while time.monotonic() < end:
-            # The present second is still being counted.
+            # The current second is still being counted.
             now = int(time.time())
             begin = span.begin(now - 1) if read_from is None else read_from
             try:
@@ -126,11 +128,11 @@ async def _days(span: Span) -> AsyncIterator[bytes]:
         except Exception as error:
             if not is_transient(error):
                 raise
-            logger.warning("the history of traffic can't be read: %s", error)
-            yield _event("problem", _("The database does not answer. The page goes on when it does."))
+            logger.warning("cannot read the traffic history: %s", error)
+            yield _event("problem", _("The database is not responding. The page resumes when it does."))
         else:
             yield _points(span, points, now)
-            # From now on the step before, which has got its last minute, and the present one.
+            # From now on send only the previous step, which may have got its last minute, and the current one.
             steps = 2
         await asyncio.sleep(MINUTE)
 
@@ -143,7 +145,7 @@ def _read_days(begin: int, step: int) -> Any:
 
 
 class _Reader:
-    """Reads Redis away from the event loop, with a connection of this stream's own."""
+    """Read Redis off the event loop, with one connection per stream."""
 
     def __init__(self) -> None:
         self._redis = figures_client()
@@ -160,7 +162,7 @@ def _points(span: Span, points: Any, now: float) -> bytes:
 
 
 def _redis_away(error: Exception) -> str:
-    words = _("Redis does not answer (%(error)s). Check that it runs; the page goes on when it does.")
+    words = _("Redis is not responding (%(error)s). Check that it is running; the page resumes when it responds.")
     return words % {"error": error}
 
 

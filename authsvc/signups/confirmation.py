@@ -57,7 +57,7 @@ def check_mail_server(**options: Any) -> list[CheckMessage]:
 def check_live_confirmation(values: LiveSettings) -> Iterator[tuple[tuple[str, ...], str]]:
     """The same check for an administrator who enables confirmation at run time."""
     if values.SIGNUP_CONFIRM == "mail" and not can_mail():
-        yield ("SIGNUP_CONFIRM",), _("Confirmation by mail needs a mail server: have EMAIL_URL set first.")
+        yield ("SIGNUP_CONFIRM",), _("Confirmation by email needs a mail server. Set EMAIL_URL first.")
 
 
 def keep(new: NewSignUp) -> tuple[UnconfirmedSignUp | SignUp, bool]:

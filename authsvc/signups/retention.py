@@ -75,17 +75,23 @@ def check_relay(values: LiveSettings) -> Iterator[tuple[tuple[str, ...], str]]:
     """What keeps administrators from live settings of the relay that don't fit each other, or the retention."""
     names = ("RELAY_FIRST_PAUSE", "RELAY_MAX_PAUSE", "RELAY_MAX_ATTEMPTS")
     if values.RELAY_FIRST_PAUSE > values.RELAY_MAX_PAUSE:
-        yield names[:2], _("The first pause is longer than the longest.")
+        yield names[:2], _("The first pause is longer than the longest pause.")
     elif (worth := seconds_of_tries(values)) < TRIES_WORTH:
         yield (
             names,
-            _("The tries are used up after %(worth)d seconds; the least is %(least)d. Take more, or longer pauses.")
+            _(
+                "The attempts would be used up after %(worth)d seconds; the minimum is %(least)d. Set more "
+                "attempts or longer pauses."
+            )
             % {"worth": worth, "least": TRIES_WORTH},
         )
     if timedelta(days=settings.SIGNUP_RETENTION) <= (window := replay_window(values)):
         yield (
             names[1:],
-            _("Something about a sign-up could come again for %(window)d days, but it is purged after %(kept)d.")
+            _(
+                "Messages about a sign-up could still arrive for %(window)d days, but the sign-up is purged "
+                "after %(kept)d."
+            )
             % {"window": in_days(window), "kept": settings.SIGNUP_RETENTION},
         )
 

@@ -84,9 +84,14 @@ class SignUpWriter:
             raise
 
     async def confirm(self, register: Callable[[], Registration]) -> Registration:
-        """Run `register`, which saves one confirmed sign-up; then publish and count it. Propagate its exceptions."""
+        """Run `register`, which saves one confirmed sign-up, and publish and count that sign-up.
+
+        Raises what `register` raises, and TimeoutError after SAVED_WITHIN seconds: a registration that has not begun by
+        then does not run, and its link stays valid.
+        """
         loop = asyncio.get_running_loop()
-        saved, counts = await loop.run_in_executor(self._thread, self._commit, lambda _: [register()], [])
+        async with asyncio.timeout(SAVED_WITHIN):
+            saved, counts = await loop.run_in_executor(self._thread, self._commit, lambda _: [register()], [])
         self._count(counts)
         [registration] = [each for each in saved if isinstance(each, Registration)]
         return registration

@@ -1,4 +1,4 @@
-"""The goals. A group is measured together, and gives a row for each of its goals."""
+"""The groups of rows. A group is measured together, and yields a row for each of its goals."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
@@ -9,7 +9,7 @@ from bench.running import Bench
 
 Group = Callable[[Bench], Iterator[Row]]
 
-# In this order: what needs the peer comes first, and then it is stopped.
+# In this order: the groups that need the peer come first; then the peer is stopped.
 WITH_PEER: Final[Mapping[str, Group]] = {
     "start": starts.start,
     "memory": starts.memory,

@@ -1,4 +1,4 @@
-"""The embedded default under load."""
+"""The local installation (`make run`) under load."""
 
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ AT_ONCE = 50
 
 
 def embedded(bench: Bench) -> Iterator[Row]:
-    """`make run`, with the cheap hash."""
+    """Measure the rate of `make run` with the cheap hash."""
     size, port = bench.size, free_port()
     url = f"http://{LOOPBACK}:{port}"
     with (

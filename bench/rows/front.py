@@ -1,4 +1,4 @@
-"""The way of a person: from the form's POST to the last frame on the WebSocket that is open already."""
+"""The user's path: from the form's POST to the last frame on the WebSocket, which is already open."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ BARE = "bare-form"
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """One round: p50 until the last frame (bare: until the answer), and the web process' CPU for each, in ms."""
+    """One round, in ms: p50 until the last frame (bare form: until the answer), and the web process's CPU per form."""
 
     p50: float
     cpu: float
@@ -28,7 +28,7 @@ class Posted:
 
 
 def front(bench: Bench) -> Iterator[Row]:
-    """Through front, Caddy, auth, Kafka and back, one at a time."""
+    """Measure forms one at a time, through front, Caddy, auth, Kafka and back."""
     ours, n = bench.ours, bench.size.alone
 
     def form() -> Posted:
@@ -70,7 +70,7 @@ def front(bench: Bench) -> Iterator[Row]:
 
 @contextmanager
 def _bare_form(ours: Installation) -> Iterator[CaddyServer]:
-    """bench.bare_form behind a gateway of its own."""
+    """Run bench.bare_form behind a separate gateway."""
     roles = ours.stack.roles
     role = ours.stack.add_web(BARE, free_port())
     role.env = {**role.env, "DJANGO_SETTINGS_MODULE": bare_form.__name__}

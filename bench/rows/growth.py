@@ -1,4 +1,4 @@
-"""With millions of users: the rate, and a replay."""
+"""The sign-up rate and a replay with millions of users."""
 
 import sys
 import time
@@ -23,9 +23,9 @@ TABLES = {
     "chat": ("chatsvc_chatuser",),
     "customer": ("customersvc_customer",),
 }
-# Of the n-th row: keys of its own, spread as those of the load are, which then come between them; a UUIDv7 in the order
-# of time, and a second of its own in the past. Every other column is that of the one sign-up that is multiplied, so
-# that this knows nothing of columns that come later.
+# The columns that differ in the n-th row: keys that are distributed like those of the load, so that the two interleave;
+# a UUIDv7 in the order of time; and a different second in the past. All other columns are copied from the one sign-up
+# that is multiplied, so that new columns need no change here.
 OWN = {
     "user_id": "name",
     "user_id_key": "name",
@@ -47,12 +47,12 @@ MULTIPLY = """
         ) AS own
 """
 BEGIN = "2020-01-01 00:00:00+00"
-# Of serial keys: far from what the sequence gives out.
+# The first serial key: far beyond the values of the sequence.
 FIRST_ID = 1_000_000_000
 
 
 def growth(bench: Bench) -> Iterator[Row]:
-    """A second installation, filled, beside the empty one."""
+    """Compare a second installation, filled with users, with the empty one."""
     size, empty = bench.size, bench.ours
     with installation(bench.servers, **bench.cheap_hash.settings) as full:
         first_green(bench.generator, full.url)
@@ -87,7 +87,7 @@ def growth(bench: Bench) -> Iterator[Row]:
 
 
 def fill(full: Installation, users: int) -> None:
-    """Multiplies the one sign-up that is there."""
+    """Multiply the only sign-up of the installation."""
     begun = time.monotonic()
     tell(f"filling the databases with {users:,} users each")
     with ThreadPoolExecutor(2) as pool:
@@ -120,7 +120,7 @@ def _multiply(url: str, table: str, users: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """A replay: how many a second, from its start to its end, and its memory."""
+    """A replay: its average rate per second, and its memory."""
 
     rate: float
     early_kib: float
@@ -128,7 +128,7 @@ class Replayed:
 
 
 def replay(full: Installation, signups: int) -> Replayed:
-    """Replays the oldest of the multiplied sign-ups; nobody reads meanwhile."""
+    """Replay the oldest of the multiplied sign-ups, while no consumer is running."""
     with psycopg.connect(full.stack.env["AUTH_DATABASE_URL"]) as connection:
         until = connection.execute(
             f"SELECT to_char((timestamptz '{BEGIN}' + {signups + 1} * interval '1 second') AT TIME ZONE 'UTC',"
@@ -148,7 +148,7 @@ def replay(full: Installation, signups: int) -> Replayed:
     finally:
         process.kill()
     seconds = time.monotonic() - begun
-    # Before it stands what was logged, 77 bytes for each sign-up.
+    # The log lines, 77 bytes per sign-up, precede the last line.
     said = process.log().strip().rpartition("\n")[2]
     if said != f"{signups} sent, 0 skipped, 0 failed":
         raise RuntimeError(f"the replay did not send {signups}: {said}")

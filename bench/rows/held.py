@@ -1,4 +1,4 @@
-"""What waits: streams, WebSockets, and what a relay adds to a WebSocket."""
+"""Held streams and WebSockets, and the memory that a relay adds to a WebSocket."""
 
 import time
 from collections.abc import Iterator
@@ -10,15 +10,15 @@ from bench.running import Bench, tell
 
 RATE = 500
 FIRST_MS = 300
-# Seconds until what came with the last of them has settled.
+# Seconds until memory has settled after the last one was opened.
 SETTLED = 3
-# Threads that may come for other reasons: pools fill up as they are used first.
+# Additional threads allowed for other reasons: pools start their threads on first use.
 THREADS = 8
 FORM = "/signup/"
 
 
 class Footprint:
-    """Memory and threads of a role, and of the gateway, since this was made."""
+    """Growth in memory and threads of a role, and in memory of the gateway, since its creation."""
 
     def __init__(self, ours: Installation, role: str) -> None:
         self._pid, self._gateway = ours.pid(role), ours.caddy.process.pid
@@ -26,7 +26,7 @@ class Footprint:
         self._before = self._now()
 
     def grown(self, n: int) -> tuple[float, int]:
-        """KiB for each of `n`, and threads in all."""
+        """Return the KiB per connection for `n` connections, and the total of new threads."""
         time.sleep(SETTLED)
         own, gateway, count = (after - before for after, before in zip(self._now(), self._before, strict=True))
         each = f"{own / n:.1f} KiB each and {count:+.0f} threads; Caddy {gateway / n:.1f} KiB each"
@@ -38,7 +38,7 @@ class Footprint:
 
 
 def held(bench: Bench) -> Iterator[Row]:
-    """Each of them once: the machine has to hold them, not to be quick."""
+    """Measure each once: the goal is to hold the connections, not speed."""
     ours, size = bench.ours, bench.size
     bench.generator.signups(ours.url, size.warm_up, at_once=50)
     yield from _streams(bench, ours)

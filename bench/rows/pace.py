@@ -1,4 +1,4 @@
-"""How many a second, at what price, and how long one takes that is alone."""
+"""Sign-up rate, CPU per sign-up, and the latency of a single sign-up."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ AT_ONCE = 200
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """One round of sign-ups. `cpu` is milliseconds for each, by process."""
+    """One round of sign-ups. `cpu` is the milliseconds per sign-up, by process."""
 
     load: Load
     cpu: Mapping[str, float]
@@ -48,7 +48,7 @@ def warm_up(bench: Bench, ours: Installation) -> None:
 
 
 def throughput(bench: Bench) -> Iterator[Row]:
-    """200 at once: rate, CPU, and our slowest against the peer's middle."""
+    """With 200 at once, measure the rate, the CPU, and our p99 against the peer's p50."""
     size, ours, peer = bench.size, bench.ours, bench.running_peer()
     tell("warming up")
     warm_up(bench, ours)
@@ -87,7 +87,7 @@ def throughput(bench: Bench) -> Iterator[Row]:
 
 
 def alone(bench: Bench) -> Iterator[Row]:
-    """One at a time, until all green."""
+    """Measure the time until all green, one sign-up at a time."""
     size, ours, peer = bench.size, bench.ours, bench.running_peer()
 
     def p50(url: str) -> float:
@@ -121,6 +121,6 @@ def alone(bench: Bench) -> Iterator[Row]:
 
 
 def floor_of(ours: Installation) -> Floor:
-    """On the very servers, in the very databases, of an installation."""
+    """Return the floor on the same servers and databases as an installation."""
     env = ours.stack.env | ours.stack.owner_env
     return Floor(floor_databases(env), env["KAFKA_BOOTSTRAP_SERVERS"], env["REDIS_URL"])

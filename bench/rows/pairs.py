@@ -1,4 +1,4 @@
-"""Two auth processes and two of each participant."""
+"""The rate with two auth processes and two consumers per participant."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -15,7 +15,7 @@ PAIRS: Mapping[str, str] = {"auth-1": "auth-2", "chat": "chat-2", "customer": "c
 
 
 def two(bench: Bench) -> Iterator[Row]:
-    """One and two of each in turn, the second ones stopped in between."""
+    """Measure with one and with two processes in turn; the second ones are stopped in between."""
     ours, size = bench.ours, bench.size
     rates: dict[str, list[float]] = {"one": [], "two": []}
     smallest: list[float] = []
@@ -47,7 +47,7 @@ def two(bench: Bench) -> Iterator[Row]:
 
 
 def _second_ones(ours: Installation, opened: ExitStack) -> str:
-    """Adds them, not started, with a gateway that knows both of auth's; its address."""
+    """Add the second processes, without starting them, and a gateway to both auth instances. Return its address."""
     stack = ours.stack
     port = free_port()
     stack.add_web("auth-2", port)
@@ -62,5 +62,5 @@ def _second_ones(ours: Installation, opened: ExitStack) -> str:
 
 
 def _shares(used: Mapping[str, float]) -> dict[str, float]:
-    """Percent that the first of each pair took of the pair's CPU."""
+    """Return the first process's share of each pair's CPU, in percent."""
     return {first: 100 * used[first] / (used[first] + used[second]) for first, second in PAIRS.items()}

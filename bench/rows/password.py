@@ -1,4 +1,4 @@
-"""With the password hash of production."""
+"""The rate and latencies with the password hash of production."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,13 +9,13 @@ from bench.report import Row, at_most, middle, ratio_at_least
 from bench.running import Bench, in_turn
 
 AT_ONCE = 50
-# GETs of the login page in a second, meanwhile.
+# GETs of the login page per second during the load.
 LOGINS = 5
 SLOW_MS = 100
 
 
 def real_hash(bench: Bench) -> Iterator[Row]:
-    """Sign-ups against hashes a second, and whether the rest stays quick meanwhile."""
+    """Compare the sign-up rate with bare hashing, and measure whether other requests stay fast under that load."""
     size, ours = bench.size, bench.ours
     logins: list[Load] = []
     signups: list[Load] = []

@@ -1,4 +1,4 @@
-"""Starts, to the first sign-up that is all green, and memory after one."""
+"""Start-up time until the first sign-up is all green, and idle memory after it."""
 
 import os
 import signal
@@ -20,21 +20,21 @@ from tests.servers import Process, free_port
 from tests.servers.process import LOOPBACK
 from tests.waiting import eventually
 
-# Seconds in which a start that goes wrong is given up.
+# Seconds after which a start counts as failed.
 START_TIMEOUT = 90
 STOP_TIMEOUT = 15
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Seconds from nothing, and of the roles where the servers are there and the databases are migrated."""
+    """Seconds for a start from nothing, and for the roles alone, with running servers and migrated databases."""
 
     seconds: float
     roles_seconds: float
 
 
 def start(bench: Bench) -> Iterator[Row]:
-    """`make run` on databases that are there; the roles of production; the peer's."""
+    """Measure the start of `make run` on existing databases, of the production roles, and of the peer."""
     with tempfile.TemporaryDirectory(dir=bench.directory) as data:
         with make_run(Path(data), port := free_port()):
             first_green(bench.generator, f"http://{LOOPBACK}:{port}")
@@ -65,7 +65,7 @@ _KINDS: Mapping[str, Callable[[Start], float]] = {
 
 
 def memory(bench: Bench) -> Iterator[Row]:
-    """Idle, after their first sign-up."""
+    """Measure the idle memory after the first sign-up."""
     first_green(bench.generator, bench.ours.url)
     peer = bench.running_peer()
     used = {name: pss_kib(bench.ours.pid(name)) for name in ROLES}
@@ -109,7 +109,7 @@ def _make_run(bench: Bench, data: Path) -> float:
 
 @contextmanager
 def make_run(data: Path, port: int, **settings: str) -> Iterator[Process]:
-    """`make run` as a person types it, with its data in `data`, until Ctrl-C."""
+    """Run `make run` as a user would, with its data in `data`; stop it with Ctrl-C at the end."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     variables = {"PORT": str(port), "DATA_DIR": str(data), "VENV": sys.prefix}
     process = Process("make run", ["make", "run"], env=kept | variables | settings, log=data / "make-run.log")
@@ -118,14 +118,14 @@ def make_run(data: Path, port: int, **settings: str) -> Iterator[Process]:
         yield process
     finally:
         members = list(family(process.pid))
-        # What a terminal does: to all of the foreground's group.
+        # Like a terminal: signal the whole foreground group.
         os.killpg(process.pid, signal.SIGINT)
         eventually(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in members), STOP_TIMEOUT, what="it ended")
         process.kill()
 
 
 def first_green(generator: Generator, url: str) -> None:
-    """Returns when a sign-up has come back all green; tries with new people until one does."""
+    """Wait until a sign-up is all green, trying with new users until one is."""
     end = time.monotonic() + START_TIMEOUT
     while time.monotonic() < end:
         try:

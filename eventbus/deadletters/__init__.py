@@ -1,1 +1,1 @@
-"""Messages that a consumer could not handle: collected into a table, shown, replayed, discarded and purged."""
+"""Dead letters, which are messages that a consumer could not handle: collect, show, replay, discard and purge them."""

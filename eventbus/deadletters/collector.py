@@ -1,4 +1,4 @@
-"""Brings dead letters from their topics into the table."""
+"""Copy dead letters from their topics into the table."""
 
 import logging
 import math
@@ -25,21 +25,21 @@ from runtime.processes.health import Heartbeat
 logger = logging.getLogger(__name__)
 
 GROUP: Final = "dead-letters"
-# Seconds that a letter is waited for; a stop request waits as long.
+# Seconds to wait for a letter. A stop request may wait as long.
 POLL: Final = 0.5
-# Seconds before letters that could not be kept are tried again: at first, and the most.
+# Seconds before storing letters is retried: the first and the longest pause.
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 5.0
-# Seconds between two counts of the letters that wait.
+# Seconds between two counts of the waiting letters.
 COUNTED_EVERY: Final = 5.0
 
 
 class DeadLetterCollector:
-    """Reads all dead-letter topics as one group and keeps what they hold.
+    """Read all dead-letter topics as one consumer group, and store their messages.
 
-    A letter that was read is known by its place and kept once, so this needs nothing of what BatchConsumer does about
-    being evicted in the middle of a batch: whoever reads it again changes nothing. It puts nothing aside either: what
-    can't be kept stays in its topic, and the process says so and ends.
+    Storing is idempotent, because a letter is identified by its position. So unlike BatchConsumer, this class needs no
+    protection against eviction in the middle of a batch. It dead-letters nothing either: a letter that can't be stored
+    stays in its topic, and the process logs the error and ends.
     """
 
     def __init__(self, origins: Origins, *, heartbeat: Heartbeat | None = None) -> None:
@@ -54,20 +54,20 @@ class DeadLetterCollector:
                     "auto.offset.reset": "earliest",
                     "session.timeout.ms": 6000,
                     "enable.auto.commit": False,
-                    # A topic that a cluster's brokers did not all know when this began is seen so soon after.
+                    # Bounds the delay for a topic that some brokers did not know yet when the collector subscribed.
                     "topic.metadata.refresh.interval.ms": 10_000,
                 }
             )
         )
 
     def run(self, stop: threading.Event) -> None:
-        """Collects until `stop` is set, then leaves the group, within 5 s."""
+        """Collect until `stop` is set, then leave the group within 5 s."""
         self._join()
         try:
             while not stop.is_set():
                 self._heartbeat.beat()
                 if time.monotonic() > self._joins_anew_at:
-                    logger.warning("Kafka has said nothing of partitions for %.0f s: joining anew", JOINS_ANEW_AFTER)
+                    logger.warning("no partition assignment for %.0f s: rejoining the group", JOINS_ANEW_AFTER)
                     self._consumer.unsubscribe()
                     self._join()
                 letters = self._next()
@@ -98,9 +98,9 @@ class DeadLetterCollector:
         return [as_incoming(message) for message in messages if not is_error_report(message)]
 
     def _keep(self, letters: list[Incoming], stop: threading.Event) -> bool:
-        """Keeps them, for as long as it takes; False when it was given up because of `stop`.
+        """Store the letters, retrying as long as it takes; False if `stop` was set first.
 
-        Without polls meanwhile: a group that takes this member for dead gives the letters to another, or to it again.
+        It does not poll in the meantime. If the group presumes this member dead, the letters are read again.
         """
         for pause in growing_pauses(first=FIRST_PAUSE, most=LONGEST_PAUSE):
             self._heartbeat.beat()
@@ -110,9 +110,9 @@ class DeadLetterCollector:
             except Exception as error:
                 if not is_transient(error):
                     raise
-                logger.warning("%d dead letters can't be kept now: %s", len(letters), " ".join(str(error).split()))
+                logger.warning("%d dead letters can't be stored yet: %s", len(letters), " ".join(str(error).split()))
             else:
-                logger.info("kept %d dead letters", len(letters), extra=traces_of(letters))
+                logger.info("stored %d dead letters", len(letters), extra=traces_of(letters))
                 return True
             finally:
                 close_old_connections()
@@ -140,4 +140,4 @@ class DeadLetterCollector:
         except KafkaException as error:
             if is_fatal(error.args[0]):
                 raise
-            logger.warning("the place was not noted, so letters will be read again: %s", error.args[0].str())
+            logger.warning("offsets were not committed, so letters will be read again: %s", error.args[0].str())

@@ -1,7 +1,7 @@
-"""Dead letters: kept in a table where they can be seen, then replayed or discarded by somebody, and purged in the end.
+"""Dead letters in the table: store, replay, discard and purge them (docs/adr/0012).
 
-What a consumer can't handle goes to `<topic>.<group>.dlt`, which works when nothing else does (messages.dead_letter).
-The collector brings it from there into the table. See docs/adr/0012.
+A consumer publishes a message that it can't handle to `<topic>.<group>.dlt`, which works even while the database is
+away (messages.dead_letter). The collector copies it from there into the table.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,43 +21,43 @@ from eventbus.subscriptions import subscriptions_of
 from eventbus.topics import dead_letter_topic
 from runtime.security_log import log_security_event
 
-# Letters in hand at a time: each may be as large as Kafka takes (1 MB).
+# Letters processed at a time. Each may be as large as Kafka allows (1 MB).
 CHUNK: Final = 50
 ACKNOWLEDGED_WITHIN: Final = 10.0
-# Follows the user ID of an administrator where `by` says who acted.
+# Suffix to the user ID of an administrator in `by`.
 IN_THE_ADMIN: Final = ", in the admin"
-# What each header of a letter says that was cut.
+# Description of what each header of a letter reports as cut.
 _CUT: Final = {
     "dlt-value-bytes": "value of %d bytes",
     "dlt-key-bytes": "key of %d bytes",
     "dlt-headers-dropped": "%d headers",
 }
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-# The largest number that a column takes.
+# Largest number that a column can store.
 NUMBER_MAX: Final = 2**63 - 1
 
-# Which subscription's letters a topic holds.
+# By dead-letter topic, the subscription whose letters it holds.
 Origins = Mapping[str, Subscription]
 
 
 @dataclass(frozen=True, slots=True)
 class LetterResult:
-    """What became of one letter; `refusal` says in words why nothing was done, and is empty where it was."""
+    """The result for one letter. `refusal` says why nothing was done, and is empty on success."""
 
     letter_id: int
     refusal: str = ""
 
 
 def dead_letter_origins() -> Origins:
-    """Every dead-letter topic of this installation, from the subscriptions in EVENT_CONSUMERS."""
+    """Return every dead-letter topic of this installation with its subscription, from EVENT_CONSUMERS."""
     subscriptions = [each for service in settings.EVENT_CONSUMERS for each in subscriptions_of(service)]
     return {dead_letter_topic(each.topic, each.group): each for each in subscriptions}
 
 
 def keep(letters: Sequence[Incoming], origins: Origins) -> None:
-    """Brings letters that were read from the topics of `origins` into the table; one that is there stays as it is.
+    """Insert letters from the topics of `origins` into the table, and leave those unchanged that are already there.
 
-    Every message there is kept, also one that somebody made by hand: no content of one can be the database's to refuse.
+    Every message in these topics is stored, even a handmade one: no content may make the database reject the row.
     """
     rows = [_row(letter, origins[letter.topic]) for letter in letters]
     DeadLetter.objects.bulk_create(rows, ignore_conflicts=True)
@@ -66,15 +66,14 @@ def keep(letters: Sequence[Incoming], origins: Origins) -> None:
 def replay(
     ids: Sequence[int], *, by: str, producer: EventProducer, reason: str = "", again: bool = False
 ) -> Iterator[LetterResult]:
-    """Publishes the messages in their original topics again, with their key, value and headers, and says what became
-    of each.
+    """Publish the messages to their original topics again, with key, value and headers, and yield each outcome.
 
-    Every group of the topic reads them, also those that had handled them before. That is harmless: they were delivered
-    at least once anyway, and a handler gives the same answer each time. Who still can't handle one puts it aside anew,
-    as another letter. A letter is marked once Kafka has acknowledged its message: an end in between leaves it waiting.
-    One that was replayed or discarded before is refused unless `again`, one that was cut always.
+    Every consumer group of the topic reads them, including those that handled them before. That is harmless: delivery
+    is at least once anyway, and handlers are idempotent. A group that still can't handle a message creates another
+    letter. A letter is marked once Kafka has acknowledged its message; a crash in between leaves it waiting. A letter
+    that was replayed or discarded before is refused unless `again` is true; a truncated one is always refused.
 
-    Raises DeliveryError when Kafka did not acknowledge all of a chunk; what it did acknowledge is marked.
+    Raises DeliveryError if Kafka did not acknowledge all of a chunk; letters of acknowledged messages are marked.
     """
     for letters, refused in _chosen(ids, again=again, refusal=_refusal_of_replay):
         yield from refused
@@ -93,7 +92,7 @@ def replay(
 
 
 def discard(ids: Sequence[int], *, by: str, reason: str, again: bool = False) -> Iterator[LetterResult]:
-    """Marks the letters as needing nothing any more; they stay to be seen until they are purged."""
+    """Mark the letters as discarded, and yield each outcome. They remain visible until they are purged."""
     for letters, refused in _chosen(ids, again=again, refusal=lambda letter: ""):
         yield from refused
         discarded = [letter.pk for letter in letters]
@@ -102,13 +101,13 @@ def discard(ids: Sequence[int], *, by: str, reason: str, again: bool = False) ->
 
 
 def purge_dead_letters(before: datetime, limit: int) -> int:
-    """Deletes letters that were put aside before then, the oldest first and `limit` at most, with their acts; how many.
+    """Delete letters older than `before`, oldest first and at most `limit`, with their audit rows; return how many.
 
-    Whatever their state: the sign-up, or what else a letter was about, is known where it is owned.
+    Their state does not matter: what a letter was about, such as a sign-up, is recorded by the service that owns it.
     """
     old = DeadLetter.objects.filter(put_aside_at__lt=before).order_by("put_aside_at").values_list("pk", flat=True)
     chosen = list(old[:limit])
-    # only(): their values are not to be read for this.
+    # only(): don't load the values, which may be large.
     DeadLetter.objects.filter(pk__in=chosen).only("pk").delete()
     return len(chosen)
 
@@ -124,7 +123,7 @@ def _row(letter: Incoming, origin: Subscription) -> DeadLetter:
         letter_partition=letter.partition,
         letter_offset=letter.offset,
         put_aside_at=moment_of(letter.timestamp_ms) or _EPOCH,
-        # Not what the headers say: who may write to this topic may not choose where a replay writes to.
+        # Don't trust the headers for these: writers to this topic must not choose the topic of a replay.
         topic=origin.topic,
         group=origin.group,
         partition=_number(about.get("dlt-partition")),
@@ -140,13 +139,13 @@ def _row(letter: Incoming, origin: Subscription) -> DeadLetter:
 
 
 def _cut(about: Mapping[str, bytes | None]) -> str:
-    """What was too large for a letter, with how large it was; empty where nothing was."""
+    """Describe what was cut from the message, with its original size; empty if nothing was."""
     sizes = ((words, _number(about.get(name))) for name, words in _CUT.items())
     return ", ".join(words % size for words, size in sizes if size is not None)
 
 
 def _text(value: bytes | None) -> str:
-    """PostgreSQL stores no NUL."""
+    """Decode the text, without NULs, which PostgreSQL can't store."""
     return (value or b"").decode(errors="replace").replace("\x00", "\ufffd")
 
 
@@ -164,11 +163,11 @@ def _number(value: bytes | None) -> int | None:
 def _chosen(
     ids: Sequence[int], *, again: bool, refusal: Callable[[DeadLetter], str]
 ) -> Iterator[tuple[list[DeadLetter], list[LetterResult]]]:
-    """The letters with these ids, in their order, a chunk at a time, and the outcomes of those that are refused."""
+    """Yield, chunk by chunk and in the order of `ids`, the accepted letters and the outcomes of the refused ones."""
     once = list(dict.fromkeys(ids))
     for start in range(0, len(once), CHUNK):
         chunk = once[start : start + CHUNK]
-        # The database would refuse a larger number, and no letter has one.
+        # The database rejects larger numbers, and no letter has one.
         there = DeadLetter.objects.in_bulk([each for each in chunk if each <= NUMBER_MAX])
         refusals = {each: _refusal(there.get(each), again=again, otherwise=refusal) for each in chunk}
         yield (
@@ -181,16 +180,16 @@ def _refusal(letter: DeadLetter | None, *, again: bool, otherwise: Callable[[Dea
     if letter is None:
         return _("There is no such letter.")
     if letter.state == DeadLetter.State.REPLAYED and not again:
-        return _("It was replayed already.")
+        return _("It has already been replayed.")
     if letter.state == DeadLetter.State.DISCARDED and not again:
-        return _("It was discarded already.")
+        return _("It has already been discarded.")
     return otherwise(letter)
 
 
 def _refusal_of_replay(letter: DeadLetter) -> str:
     if not letter.cut:
         return ""
-    words = _("It was cut to fit (%(what)s), so it can't be replayed. Have its sender send it again.")
+    words = _("It was truncated to fit (%(what)s), so it cannot be replayed. Ask its sender to send it again.")
     return words % {"what": letter.cut}
 
 
@@ -204,7 +203,7 @@ def _message(letter: DeadLetter) -> Outgoing:
 
 
 def _note(ids: Sequence[int], state: DeadLetter.State, *, by: str, reason: str) -> None:
-    """Marks the letters and writes the audit row of each; one that was purged meanwhile has none."""
+    """Mark the letters and write an audit row for each, except for those that were purged in the meantime."""
     with transaction.atomic(using=router.db_for_write(DeadLetter)):
         there = DeadLetter.objects.select_for_update().filter(pk__in=ids).values_list("pk", flat=True)
         acts = [DeadLetterAct(letter_id=each, act=state, by=by, reason=reason) for each in there]

@@ -1,4 +1,4 @@
-"""Dead letters for the administrator: seen by who may view them, replayed and discarded by who may handle them."""
+"""Admin pages of dead letters. Viewing them needs one permission, replaying and discarding them another."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -23,26 +23,27 @@ from eventbus.producer import EventProducer
 from runtime.admin_toolkit.action_admin import ActsAdmin
 from runtime.times import to_the_second
 
-# Characters of a value that its page shows; `manage.py dead_letters show` shows all.
+# Characters of a value shown on its page. `manage.py dead_letters show` shows the whole value.
 VALUE_SHOWN: Final = 20_000
-# Characters of an error in the list.
+# Characters of an error shown in the list.
 ERROR_SHOWN: Final = 80
-# Values that a filter offers, the most frequent first.
+# Number of values that a filter offers, most frequent first.
 VALUES_SHOWN: Final = 30
-# Refusals that are shown one by one.
+# Number of refusals that are shown individually.
 MOST_SHOWN: Final = 10
 
 
 class ActForm(ActionForm):
-    """What stands beside the choice of an action."""
+    """The fields beside the choice of an action."""
 
     reason = forms.CharField(required=False, label=_("Reason:"), max_length=1000)
-    again = forms.BooleanField(required=False, label=_("Also what was replayed or discarded before"))
+    again = forms.BooleanField(required=False, label=_("Include letters that were already replayed or discarded"))
 
 
 class CountedFilter(admin.SimpleListFilter):
-    """The values of one column, with how many letters have each. One query counts for all of these filters, where
-    Django's own take two each."""
+    """Filter by the values of one column, with the number of letters for each.
+
+    One query counts for all of these filters; Django's own facets take two queries per filter."""
 
     column: ClassVar[str]
 
@@ -83,7 +84,7 @@ class ErrorFilter(CountedFilter):
 
 
 def _counted(request: HttpRequest) -> list[dict[str, Any]]:
-    """The letters of each state, group, topic and error, counted once in a request."""
+    """Count the letters by state, group, topic and error, once per request."""
     if not hasattr(request, "counted_letters"):
         columns = DeadLetter.objects.order_by().values("state", "group", "topic", "error")
         vars(request)["counted_letters"] = list(columns.annotate(letters=Count("pk")))
@@ -99,7 +100,7 @@ class DeadLetterAdmin(ActsAdmin):
     show_facets = admin.ShowFacets.NEVER
     show_full_result_count = False
     search_fields = ("message", "error")
-    search_help_text = _("A whole key, which is a user ID, or part of the error.")
+    search_help_text = _("A complete key (a user ID), or part of the error.")
     ordering = ("-id",)
     list_per_page = 50
     actions = ("replay_chosen", "discard_chosen")
@@ -124,7 +125,7 @@ class DeadLetterAdmin(ActsAdmin):
         return request.user.has_perm("eventbus.handle_deadletter")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[DeadLetter]:
-        # A page of the list would read 50 MB otherwise.
+        # Otherwise one page of the list could load 50 MB.
         return super().get_queryset(request).defer("value", "headers")
 
     def get_search_results(
@@ -139,7 +140,7 @@ class DeadLetterAdmin(ActsAdmin):
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """The acts, by whatever way they were done, stand on the letter's own page."""
+        """Redirect to the letter's page, which lists all acts, whether from the admin or a command."""
         return HttpResponseRedirect(reverse("admin:eventbus_deadletter_change", args=[object_id]))
 
     def change_view(
@@ -189,14 +190,16 @@ class DeadLetterAdmin(ActsAdmin):
         text = letter.value_text
         note = ""
         if len(text) > VALUE_SHOWN:
-            note = _("This is its beginning; manage.py dead_letters show %(id)d shows all.") % {"id": letter.pk}
+            note = _("Only the beginning is shown; manage.py dead_letters show %(id)d shows the whole value.") % {
+                "id": letter.pk
+            }
         return format_html("<pre>{}</pre>{}", text[:VALUE_SHOWN], note)
 
-    @admin.display(description=_("what was done"))
+    @admin.display(description=_("actions"))
     def acts_shown(self, letter: DeadLetter) -> SafeString | str:
         rows = [(to_the_second(act.at), act.get_act_display(), act.by, act.reason) for act in letter.acts.all()]
         if not rows:
-            return str(_("Nothing yet."))
+            return str(_("None yet."))
         return format_html(
             "<table><tbody>{}</tbody></table>",
             format_html_join("", "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>", rows),
@@ -218,13 +221,13 @@ class DeadLetterAdmin(ActsAdmin):
     def discard_chosen(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> None:
         wish = _wish(request)
         if not wish["reason"]:
-            self.message_user(request, _("Say why: a letter is discarded with a reason."), messages.ERROR)
+            self.message_user(request, _("Enter a reason for discarding."), messages.ERROR)
             return
         done = self._tell_refused(request, discard(ids_of(queryset), by=_who(request), **wish), str(_("Discarded")))
         self.message_user(request, ngettext("%d letter discarded.", "%d letters discarded.", done) % done)
 
     def _tell_refused(self, request: HttpRequest, outcomes: Iterator[LetterResult], act: str) -> int:
-        """Tells of what was refused, and logs what was done; how many that were."""
+        """Show the refusals, log the letters that were handled, and return how many they were."""
         done, refused = [], []
         try:
             for outcome in outcomes:
@@ -233,13 +236,13 @@ class DeadLetterAdmin(ActsAdmin):
                 else:
                     done.append(outcome.letter_id)
         except DeliveryError as error:
-            text = _("Kafka did not take every message; the letters that are left still wait. %(error)s")
+            text = _("Kafka did not accept every message; the remaining letters are still waiting. %(error)s")
             self.message_user(request, text % {"error": error}, messages.ERROR)
         for line in refused[:MOST_SHOWN]:
             self.message_user(request, line, messages.WARNING)
         if (more := len(refused) - MOST_SHOWN) > 0:
             self.message_user(request, _("%(more)d more were refused.") % {"more": more}, messages.WARNING)
-        # Its acts are the letter's audit; this is for who looks at what an administrator did.
+        # The acts are the audit trail of the letter; this entry is for the history of the administrator.
         letters = DeadLetter.objects.filter(pk__in=done).defer("value", "headers")
         LogEntry.objects.log_actions(cast(int, request.user.pk), letters, CHANGE, act)
         return len(done)

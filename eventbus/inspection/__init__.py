@@ -1,1 +1,1 @@
-"""Looking into Kafka without taking part: topics, messages, groups, and how far behind they are."""
+"""Read-only inspection of Kafka: topics, messages, consumer groups and their lag."""

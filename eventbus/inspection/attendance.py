@@ -1,7 +1,7 @@
-"""Which services that every sign-up must reach are run by nobody: their lights would stay orange.
+"""Detect services in SIGNUP_SERVICES that are not running anywhere: their lights would stay orange.
 
-A process of this product registers in Redis (runtime.processes.instances). A participant that is written in another
-language does not, but it is a member of its consumer group, which bears its name. The embedded broker knows no members.
+Processes of this product register in Redis (runtime.processes.instances). A participant written in another language
+does not, but it is a member of the consumer group with its name. The embedded broker can't list group members.
 """
 
 import logging
@@ -21,19 +21,19 @@ from runtime.processes.instances import CONSUMER, Standing, read_instances
 
 logger = logging.getLogger(__name__)
 
-# Seconds between two looks, that a service may be away before that is told (a restart takes less), and until it is told
-# again.
+# Seconds between two checks; seconds that a service may be absent before a warning is logged (a restart takes less);
+# and seconds until the warning is repeated.
 LOOK: Final = 5.0
 GRACE: Final = 20.0
 TOLD_AGAIN_AFTER: Final = 3600.0
-# Seconds that Kafka may take to answer. The looks have a thread of their own, for which nobody waits.
+# Timeout of Kafka in seconds. The checks run on a background thread that nothing waits for.
 ANSWERS_WITHIN: Final = 2.0
 
 
 class Attendance:
-    """Looks again and again, from a thread of its own, and remembers which services were away for `grace` seconds.
+    """Check periodically, on a background thread, which services have been absent for `grace` seconds.
 
-    What nobody can tell now, with Redis or Kafka away, stays as it was.
+    While Redis or Kafka is away, the last result stays.
     """
 
     def __init__(self, *, look: float = LOOK, grace: float = GRACE) -> None:
@@ -45,7 +45,7 @@ class Attendance:
 
     @property
     def absent(self) -> list[str]:
-        """The services that nobody has run for a while, in the order of their lights. Takes no time."""
+        """The services that have been absent for `grace` seconds, in the order of their lights. Makes no request."""
         now = time.monotonic()
         since = dict(self._away_since)
         return [each for each in settings.SIGNUP_SERVICES if each in since and now >= since[each] + self._grace]
@@ -55,7 +55,7 @@ class Attendance:
         self._thread.start()
 
     def close(self) -> None:
-        """Ends the looks, without waiting for one that hangs."""
+        """Stop checking, without waiting for a check that hangs."""
         self._stop.set()
 
     def _run(self) -> None:
@@ -63,11 +63,11 @@ class Attendance:
             try:
                 self.look()
             except Exception:
-                logger.exception("nobody can tell now which services run")
+                logger.exception("checking which services are running failed")
             self._stop.wait(self._look)
 
     def look(self) -> None:
-        """Looks once, and tells in the log what has changed."""
+        """Check once, and log what has changed."""
         away = self._away()
         if away is None:
             return
@@ -75,7 +75,7 @@ class Attendance:
         for service in [each for each in self._away_since if each not in away]:
             del self._away_since[service]
             if self._told_at.pop(service, None) is not None:
-                logger.info("%s runs now", service)
+                logger.info("%s is running now", service)
         for service in away:
             self._away_since.setdefault(service, now)
         for service in self.absent:
@@ -84,7 +84,7 @@ class Attendance:
                 logger.warning("%s", warning_of(service))
 
     def _away(self) -> set[str] | None:
-        """The services that are not running now; None where nobody can tell."""
+        """The services that are not running now; None if that is unknown."""
         services = set(settings.SIGNUP_SERVICES)
         try:
             seen = read_instances()
@@ -112,13 +112,13 @@ def _has_members(group: str) -> bool:
 
 
 def warning_of(service: str) -> str:
-    """What is wrong and what to do, in one line."""
+    """Return one line that says what is wrong and what to do."""
     start = f"start `manage.py consume_events {service}`" if service in settings.EVENT_CONSUMERS else "start it"
     return (
-        f"nobody runs the service {service}, which SIGNUP_SERVICES names: its lights stay orange. "
-        f"Please {start}, or take it out of SIGNUP_SERVICES."
+        f"the service {service} in SIGNUP_SERVICES is not running anywhere: its lights stay orange. "
+        f"Please {start}, or remove it from SIGNUP_SERVICES."
     )
 
 
-# The one of this process. It looks once start() was called, which the web process and the relay do.
+# This process's instance. Checks begin with start(), which the web process and the relay call.
 attendance: Final = Attendance()

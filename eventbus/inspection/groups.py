@@ -1,4 +1,4 @@
-"""The consumer groups of this installation: who is in them, and how far behind they are. Nobody joins one to look."""
+"""The consumer groups of this installation: their members and their lag, read without joining them."""
 
 import contextlib
 from collections import defaultdict
@@ -20,13 +20,13 @@ from eventbus.topics import dead_letter_topic
 Places = Mapping[tuple[str, int], Partition]
 
 
-# Kafka's words for a group that nobody has been in yet: Kafka 3 says the first, Kafka 4 does not list it.
+# A group that has never had a member. Kafka 3 reports the state Dead for it; Kafka 4 does not list it.
 _NOBODY_YET: Final = Membership("Dead", ())
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionProgress:
-    """How far a group is in one partition; `committed` is None where it never committed."""
+    """A group's position in one partition; `committed` is None if it never committed."""
 
     topic: str
     partition: Partition
@@ -35,15 +35,15 @@ class PartitionProgress:
     @property
     def lag(self) -> int:
         begin = self.partition.begin
-        # Who never committed begins with what there is. One may also have gone on since the end was looked up.
+        # A group that never committed starts at the beginning. It may also have committed since the end was read.
         return max(0, self.partition.end - max(begin, begin if self.committed is None else self.committed))
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A group; its name comes without KAFKA_PREFIX.
+    """A consumer group; `name` is without KAFKA_PREFIX.
 
-    `membership` is None where Kafka can't tell it. `problem` says why Kafka doesn't answer about this group.
+    `membership` is None if the broker can't list members. `problem` says why Kafka does not answer about this group.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Group:
 
 
 def known_groups() -> Mapping[str, set[str]]:
-    """The groups that this installation has by its settings, with the topics that each reads, whoever is in them."""
+    """Return the groups that the settings define, with the topics that each reads, whether or not they have members."""
     groups: dict[str, set[str]] = defaultdict(set)
     for service in settings.EVENT_CONSUMERS:
         for subscription in subscriptions_of(service):
@@ -67,12 +67,12 @@ def known_groups() -> Mapping[str, set[str]]:
 
 
 def can_list_groups() -> bool:
-    """The embedded broker can't: of it only the lag of the groups that the settings name is known."""
+    """Whether the broker can list groups. For the embedded one, only the lag of configured groups is known."""
     return not settings.KAFKA_EMBEDDED
 
 
 def read_groups(topics: Sequence[InspectedTopic]) -> list[Group]:
-    """The groups that begin with KAFKA_PREFIX and those that the settings name, in order, with their lag in `topics`.
+    """Return the groups with KAFKA_PREFIX and those in the settings, sorted by name, with their lag in `topics`.
 
     Raises KafkaException, which is transient while Kafka is away.
     """
@@ -106,8 +106,9 @@ def _group(name: str, membership: Membership | None, places: Places, reads: set[
 
 
 def _committed(name: str, places: Places) -> list[TopicPartition]:
-    """Where the group goes on in each of these. Asked by a client that has the group's name and never joins it, for the
-    reason that eventbus.inspection.lag gives."""
+    """Return the group's committed offset in each of these partitions.
+
+    Uses a consumer with the group's ID that never joins it; eventbus.inspection.lag explains why."""
     client = Consumer(client_config({"group.id": prefixed(name), "enable.auto.commit": False}))
     with contextlib.closing(client):
         return client.committed([TopicPartition(prefixed(topic), number) for topic, number in places], ANSWERS_WITHIN)

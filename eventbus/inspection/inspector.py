@@ -1,7 +1,7 @@
-"""Looking into Kafka without taking part: topics, where their partitions begin and end, and messages by offset, key or
-time. Nothing here joins a group, commits, makes a topic or writes.
+"""Inspect Kafka read-only: topics, the bounds of their partitions, and messages by offset, key or time.
 
-Every reading is bounded, in messages, bytes and seconds, and says whether it came to the end.
+Nothing here joins a group, commits, creates a topic or writes. Every read is limited in messages, bytes and seconds,
+and reports whether it is complete.
 """
 
 import heapq
@@ -22,30 +22,30 @@ from eventbus.errors import is_transient_in_kafka
 from eventbus.incoming import as_incoming
 from eventbus.messages import Incoming
 
-# Seconds that Kafka may take for one answer.
+# Timeout in seconds for one request to Kafka.
 ANSWERS_WITHIN: Final = 2.0
-# What one reading takes at most: seconds, messages looked at, and bytes of those that it keeps.
+# Limits of one read: seconds, messages examined, and bytes of the messages that it keeps.
 SECONDS_MOST: Final = 3.0
 LOOKED_AT_MOST: Final = 200_000
 BYTES_MOST: Final = 4_000_000
-# Messages that it keeps, unless asked for fewer.
+# Default limit for the number of messages kept.
 KEPT_MOST: Final = 100
-# Messages in hand at a time, and seconds that the first of them is waited for.
+# Messages fetched at a time, and seconds to wait for the first of them.
 CHUNK: Final = 500
 POLL: Final = 0.1
-# Seconds by which the clocks of those who publish may differ: a partition is not quite in the order of its times.
+# Seconds by which publishers' clocks may differ: timestamps in a partition are not strictly ascending.
 CLOCKS_DIFFER: Final = 10.0
 
 
 class NoSuchTopicError(LookupError):
-    """Kafka has no topic of this name, or no such partition of it."""
+    """Kafka has no topic with this name, or the topic has no such partition."""
 
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """The offsets of the first message that is kept and of the next one to come (the watermarks).
+    """A partition's low and high watermarks: the offsets of the first stored message and of the next one to come.
 
-    Both are 0 where Kafka can't tell them now, for the reason `problem`: no broker leads the partition, for example.
+    Both are 0 if Kafka can't give them now; `problem` says why, for example because no broker leads the partition.
     """
 
     number: int
@@ -55,13 +55,13 @@ class Partition:
 
     @property
     def count(self) -> int:
-        """Messages that are kept; fewer where a topic is compacted or transactional."""
+        """Number of stored messages; an upper bound if the topic is compacted or transactional."""
         return self.end - self.begin
 
 
 @dataclass(frozen=True, slots=True)
 class InspectedTopic:
-    """A topic of this installation; its name comes without KAFKA_PREFIX."""
+    """A topic of this installation; `name` is without KAFKA_PREFIX."""
 
     name: str
     partitions: tuple[Partition, ...]
@@ -73,7 +73,7 @@ class InspectedTopic:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The messages found, in order of their time. Not whole: a bound was met, and there may be more after them."""
+    """The messages found, in order of time. If `is_whole` is false, a limit was reached and more may follow."""
 
     messages: tuple[Incoming, ...]
     looked_at: int
@@ -81,20 +81,20 @@ class Reading:
 
 
 class Inspector:
-    """A context in which Kafka is looked at, with a client of its own. No AdminClient: see eventbus.inspection.lag.
+    """Context manager with a client for inspecting Kafka. eventbus.inspection.lag says why not with an AdminClient.
 
     Every method raises KafkaException, which is transient while Kafka is away, and NoSuchTopicError.
     """
 
     def __init__(self) -> None:
         own: dict[str, object] = {
-            # Kafka's client wants one, also of who only looks.
+            # The client requires a group ID even though it never joins the group.
             "group.id": prefixed("inspection"),
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",
-            # What comes ahead of the bounds below, in bytes.
+            # Bounds for prefetching, which the limits above do not cover: in kB, and in bytes.
             "queued.max.messages.kbytes": 8192,
             "fetch.max.bytes": 8_388_608,
         }
@@ -109,18 +109,18 @@ class Inspector:
         self._consumer.close()
 
     def topics(self) -> list[InspectedTopic]:
-        """All topics that begin with KAFKA_PREFIX, by name; not Kafka's own."""
+        """Return all topics with KAFKA_PREFIX, sorted by name, without Kafka's internal ones."""
         return self._topics(lambda name: name.startswith(settings.KAFKA_PREFIX) and not name.startswith("__"))
 
     def topic(self, name: str) -> InspectedTopic:
-        """One of them."""
+        """Return the topic with this name. Raises NoSuchTopicError."""
         full = prefixed(name)
         if found := self._topics(lambda each: each == full and not full.startswith("__")):
             return found[0]
         raise NoSuchTopicError(name)
 
     def _topics(self, is_asked_for: Callable[[str], bool]) -> list[InspectedTopic]:
-        # All of them, never one by name: Kafka may make a topic when it is asked about it.
+        # List all topics rather than one by name: Kafka may create a topic when asked for its metadata.
         known = self._consumer.list_topics(timeout=ANSWERS_WITHIN).topics
         return [
             InspectedTopic(
@@ -140,14 +140,14 @@ class Inspector:
         return Partition(about.id, begin, end)
 
     def newest(self, topic: str, *, partition: int | None = None, limit: int = KEPT_MOST) -> Reading:
-        """The last messages of a topic, or of one partition."""
+        """Return the last messages of a topic or of one partition."""
         partitions = _chosen(self.topic(topic), partition)
         starts = {each.number: max(each.begin, each.end - limit) for each in partitions}
         found = self._read(topic, partitions, starts, limit=limit)
         return replace(found, messages=found.messages[-limit:])
 
     def from_offset(self, topic: str, *, partition: int, offset: int, limit: int = KEPT_MOST) -> Reading:
-        """The messages of a partition from this offset on, or from the nearest that is kept."""
+        """Return the messages of a partition from this offset on, or from the nearest stored one."""
         partitions = _chosen(self.topic(topic), partition)
         starts = {each.number: min(max(each.begin, offset), each.end) for each in partitions}
         return self._first(self._read(topic, partitions, starts, limit=limit), limit)
@@ -155,7 +155,7 @@ class Inspector:
     def from_time(
         self, topic: str, *, since: datetime, partition: int | None = None, limit: int = KEPT_MOST
     ) -> Reading:
-        """The messages published at `since` or later."""
+        """Return the messages published at `since` or later."""
         partitions = _chosen(self.topic(topic), partition)
         starts = self._starts(topic, partitions, since)
         return self._first(self._read(topic, partitions, starts, since=since, limit=limit), limit)
@@ -170,10 +170,10 @@ class Inspector:
         partition: int | None = None,
         limit: int = KEPT_MOST,
     ) -> Reading:
-        """The messages with this key that were published in this time, which is the publisher's.
+        """Return the messages with this key, published between `since` and `until` by the publishers' clocks.
 
-        Looks into the partition where this product's producers, and Java's and Node's, put the key, or into
-        `partition`, where somebody put it elsewhere.
+        Reads the partition to which this product's producers, and Java's and Node's, assign the key, or `partition` if
+        another partitioner was used.
         """
         wanted = key.encode() if isinstance(key, str) else key
         there = self.topic(topic)
@@ -185,20 +185,20 @@ class Inspector:
         )
 
     def _starts(self, topic: str, partitions: Sequence[Partition], since: datetime | None) -> dict[int, int]:
-        """The offset from which on each partition has what was published then."""
-        # The embedded broker knows no times, and keeps little enough to be read from its beginning.
+        """Return, for each partition, the offset of the first message published at `since` or later."""
+        # The embedded broker has no time index, and stores so little that it can be read from the beginning.
         if since is None or settings.KAFKA_EMBEDDED:
             return {each.number: each.begin for each in partitions}
-        # A negative one means something else to Kafka's client.
+        # Negative timestamps have a special meaning for the client.
         name, milliseconds = prefixed(topic), max(0, math.floor(since.timestamp() * 1000))
         places = [TopicPartition(name, each.number, milliseconds) for each in partitions]
         found = {each.partition: each.offset for each in self._consumer.offsets_for_times(places, ANSWERS_WITHIN)}
-        # Negative: the partition's last message is older.
+        # Negative if the partition's last message is older.
         return {each.number: found[each.number] if found[each.number] >= 0 else each.end for each in partitions}
 
     @staticmethod
     def _first(found: Reading, limit: int) -> Reading:
-        """Each partition may have given `limit` messages; these are the first of all."""
+        """Return the first `limit` messages overall: each partition may have yielded as many."""
         return replace(found, messages=found.messages[:limit], is_whole=found.is_whole and len(found.messages) <= limit)
 
     def _read(
@@ -219,7 +219,7 @@ class Inspector:
         self._consumer.assign(places)
         try:
             if places:
-                # The client remembers a pause beyond an assignment.
+                # The client remembers a pause across assignments.
                 self._consumer.resume(places)
             while scan.goes_on:
                 first = self._consumer.poll(POLL)
@@ -234,7 +234,7 @@ class Inspector:
 
 
 class _Scan:
-    """What one reading has found so far, and which partitions are still open."""
+    """The state of one read: the messages found so far, and the partitions that are not finished."""
 
     def __init__(
         self,
@@ -248,7 +248,7 @@ class _Scan:
         self.open = dict(ends)
         self._limit = limit
         self._is_wanted = is_wanted
-        # Kafka's times are whole milliseconds.
+        # Kafka's timestamps are whole milliseconds.
         self._since = math.floor(since.timestamp() * 1000) if since else -math.inf
         self._until = until.timestamp() * 1000 if until else math.inf
         self._kept: dict[int, list[Incoming]] = {number: [] for number in ends}
@@ -263,7 +263,7 @@ class _Scan:
         return bool(self.open) and is_allowed and time.monotonic() < self._deadline
 
     def take(self, messages: Iterable[Message]) -> set[int]:
-        """Keeps what is wanted of these; the partitions of which no more is."""
+        """Keep the wanted messages; return the partitions that these messages have finished."""
         before = set(self.open)
         for message in messages:
             number = message.partition() or 0
@@ -290,7 +290,7 @@ class _Scan:
 
     def _note(self, error: KafkaError, number: int) -> None:
         if error.code() == KafkaError._PARTITION_EOF:
-            # Before the offset that it was to end at, where the last ones are no messages but marks of a transaction.
+            # EOF comes before the expected end if the last offsets are transaction markers rather than messages.
             self.open.pop(number, None)
         elif not is_transient_in_kafka(error):
             raise KafkaException(error)

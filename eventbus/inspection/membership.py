@@ -1,8 +1,8 @@
-"""Who is in Kafka's consumer groups.
+"""The members of Kafka's consumer groups.
 
-Kafka is asked by AdminClient.list_groups(), although that is deprecated. In its successor, describe_consumer_groups(),
-librdkafka 2.16 fails an assertion, which ends the process, when the connection to a group's coordinator breaks (its
-issue 4605): a restart of Kafka killed every web process that was asking.
+This uses the deprecated AdminClient.list_groups(). In its successor, describe_consumer_groups(), librdkafka 2.16 fails
+an assertion and aborts the process when the connection to a group's coordinator breaks (its issue 4605): a restart of
+Kafka killed every web process that was asking.
 """
 
 import struct
@@ -17,13 +17,13 @@ from confluent_kafka.admin import AdminClient
 
 from eventbus.clients import client_config, unprefixed
 
-# What consumers write into their membership, as opposed to Kafka Connect's workers, for example.
+# Protocol type of consumers, as opposed to Kafka Connect's workers, for example.
 _CONSUMER: Final = "consumer"
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A process in a group; `reads` are its partitions, as (topic, number). Topics come without KAFKA_PREFIX."""
+    """A member of a group. `reads` lists its partitions as (topic, number); topics are without KAFKA_PREFIX."""
 
     client: str
     host: str
@@ -31,14 +31,16 @@ class Member:
 
     @property
     def by_topic(self) -> list[tuple[str, list[int]]]:
-        """The same as the partitions of each topic."""
+        """The member's partitions, grouped by topic."""
         topics = groupby(self.reads, key=itemgetter(0))
         return [(topic, [number for _, number in numbers]) for topic, numbers in topics]
 
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """`state` is Kafka's own word: Stable, Empty, Dead, ...; `problem` says why Kafka can't tell about this group."""
+    """A group's state in Kafka's terms (Stable, Empty, Dead, ...) and its members.
+
+    `problem` says why Kafka could not describe the group."""
 
     state: str
     members: tuple[Member, ...]
@@ -46,9 +48,9 @@ class Membership:
 
 
 def read_memberships(group: str | None = None, *, timeout: float) -> dict[str, Membership]:
-    """All groups of Kafka by their names, or only this one; a group in which nobody was yet is not there.
+    """Return all groups of the cluster by name, or only `group`. Groups that have never had a member are missing.
 
-    Raises KafkaException when Kafka has not answered within `timeout` seconds.
+    Raises KafkaException if Kafka has not answered within `timeout` seconds.
     """
     client = AdminClient(client_config({}))
     with warnings.catch_warnings():
@@ -69,9 +71,9 @@ def _membership(group: Any) -> Membership:
 
 
 def partitions_in(assignment: bytes) -> tuple[tuple[str, int], ...]:
-    """The (topic, number) pairs of a member's assignment, in order; nothing where it can't be read.
+    """Return the (topic, number) pairs of a member's assignment, sorted; empty if it can't be parsed.
 
-    Its form is Kafka's ConsumerProtocolAssignment: a version, and an array of topics with an array of numbers each.
+    The format is Kafka's ConsumerProtocolAssignment: a version, then an array of topics, each with an array of numbers.
     """
     try:
         return tuple(sorted(_partitions(assignment)))

@@ -1,4 +1,4 @@
-"""The topics page: what is in Kafka, to be looked at. Nothing on it can change anything."""
+"""The topics page of the admin: a read-only view of Kafka's topics, messages and consumer groups."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,18 +25,18 @@ from eventbus.models import readable, readable_json
 from runtime.admin_toolkit.page_admin import PageAdmin
 from runtime.times import to_the_millisecond
 
-# Characters of a value that are shown, and in the line that stands for it.
+# Characters shown of a value, and of its one-line preview.
 VALUE_SHOWN: Final = 20_000
 BEGINNING_SHOWN: Final = 120
-# Bytes of a value that is shown as JSON with indents; of a longer one the beginning is shown as it came.
+# Largest value, in bytes, that is shown as indented JSON. Of a longer one the beginning is shown unformatted.
 INDENTED_MAX: Final = 64 * 1024
-# Messages on a page: how many may be asked for, and how many there are unless asked.
+# Messages per page: the choices, and the default.
 LIMITS: Final = (10, 50, 100)
 LIMIT: Final = 50
 
 
 class MessagesForm(forms.Form):
-    """Which messages of a topic: from an offset on, or by key and time; without anything the newest, the last first."""
+    """Choice of a topic's messages: from an offset on, or by key and time. By default the newest ones, newest first."""
 
     partition = forms.TypedChoiceField(label=_("Partition"), required=False, coerce=int, empty_value=None)
     offset = forms.IntegerField(label=_("From offset"), required=False, min_value=0, max_value=2**63 - 1)
@@ -47,7 +47,7 @@ class MessagesForm(forms.Form):
         widget=forms.DateTimeInput(attrs={"type": "datetime-local", "step": 1}, format="%Y-%m-%dT%H:%M:%S"),
     )
     limit = forms.TypedChoiceField(
-        label=_("At most"), required=False, coerce=int, choices=[(each, str(each)) for each in LIMITS]
+        label=_("Limit"), required=False, coerce=int, choices=[(each, str(each)) for each in LIMITS]
     )
 
     def __init__(self, data: Any, *, topic: InspectedTopic) -> None:
@@ -59,13 +59,13 @@ class MessagesForm(forms.Form):
         cleaned = super().clean() or {}
         if cleaned.get("offset") is not None:
             if cleaned.get("partition") is None:
-                self.add_error("partition", _("Choose the partition that the offset is of."))
+                self.add_error("partition", _("Choose the partition of the offset."))
             if cleaned.get("key") or cleaned.get("since"):
-                self.add_error("offset", _("An offset goes alone: leave key and time empty, or the offset."))
+                self.add_error("offset", _("An offset cannot be combined with a key or a time."))
         return cleaned
 
     def read(self, inspector: Inspector, topic: str) -> Reading:
-        """What the fields ask for. Raises KafkaException."""
+        """Read the messages that the form asks for. Raises KafkaException."""
         wish = self.cleaned_data
         where = {"partition": wish["partition"], "limit": wish["limit"] or LIMIT}
         if wish["offset"] is not None:
@@ -80,13 +80,13 @@ class MessagesForm(forms.Form):
 
 @dataclass(frozen=True)
 class ShownMessage:
-    """A message as its page shows it; the template escapes all of it."""
+    """A message as the page shows it. The template escapes all of it."""
 
     message: Incoming
 
     @property
     def at(self) -> str:
-        """Its time to the millisecond, in TIME_ZONE; the bare number where no calendar has it, empty without one."""
+        """The timestamp to the millisecond, in TIME_ZONE; the bare number if it is no valid date, empty if missing."""
         milliseconds = self.message.timestamp_ms
         if milliseconds is None:
             return ""
@@ -108,7 +108,7 @@ class ShownMessage:
 
     @property
     def value(self) -> str | None:
-        """JSON with indents; anything else as it is, and only its beginning where it is long."""
+        """Indented JSON, or the value as it is; only the beginning of a long value."""
         if self.message.value is None:
             return None
         if self.size > INDENTED_MAX:
@@ -141,7 +141,7 @@ class TopicsAdmin(PageAdmin):
 
     @method_decorator(require_safe)
     def topic_view(self, request: HttpRequest, name: str) -> HttpResponse:
-        """One topic: its partitions, who reads it, and the messages that are asked for."""
+        """Show one topic: its partitions, the groups that read it, and the chosen messages."""
         self.refuse_strangers(request)
 
         def show(inspector: Inspector) -> HttpResponse:
@@ -164,7 +164,7 @@ class TopicsAdmin(PageAdmin):
         return self._looking_into_kafka(request, show)
 
     def _looking_into_kafka(self, request: HttpRequest, show: Callable[[Inspector], HttpResponse]) -> HttpResponse:
-        """What `show` gives; where Kafka doesn't answer, a page that says so and what to do."""
+        """Return the response of `show`, or if Kafka doesn't answer a page that says so and what to do."""
         try:
             with Inspector() as inspector:
                 return show(inspector)
@@ -182,12 +182,12 @@ class TopicsAdmin(PageAdmin):
 
 
 def _next_offset(form: MessagesForm, reading: Reading | None) -> int | None:
-    """Where the next page begins, where one partition is read from an offset on and there is more of it."""
+    """Return the offset of the next page if one partition is read from an offset on and has more; otherwise None."""
     if reading is None or reading.is_whole or not reading.messages or form.cleaned_data["offset"] is None:
         return None
     return reading.messages[-1].offset + 1
 
 
 def _readers(groups: list[Group], topic: InspectedTopic) -> list[Group]:
-    """The groups that read this topic."""
+    """Return the groups that read this topic."""
     return [group for group in groups if any(each.topic == topic.name for each in group.progress)]

@@ -1,1 +1,1 @@
-"""Bases for the classes of Django's admin: what they refuse, and pages that show no rows."""
+"""Base classes for Django's admin: access restrictions, and pages that are not lists of rows."""

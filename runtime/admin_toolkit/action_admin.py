@@ -1,4 +1,4 @@
-"""Acts of administrators on rows of a list: refused clearly to who may not do them."""
+"""Admin actions that are refused with a clear error if the user has no permission."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ from runtime.admin_toolkit.restricted_admin import RestrictedAdmin
 
 
 class ActsAdmin(RestrictedAdmin):
-    """An admin whose list refuses an act that its user has no permission for, rather than do nothing.
+    """An admin whose list refuses an action that the user has no permission for, instead of ignoring it.
 
-    Django leaves such an act out of the list, and takes one that is posted all the same for none.
+    Django does not offer such an action, and silently ignores one that is posted anyway.
     """
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
@@ -23,13 +23,13 @@ class ActsAdmin(RestrictedAdmin):
             try:
                 self.opts.pk.to_python(chosen)
             except ValidationError:
-                # Or the query for the chosen rows would fail.
-                raise BadRequest("a chosen row is none of this list's") from None
+                # Otherwise the query for the chosen rows would fail.
+                raise BadRequest("a chosen row has an invalid key") from None
         for name in request.POST.getlist("action"):
             if (act := self.get_action(name)) and name not in self.get_actions(request):
                 title = act[2] % model_format_dict(self.opts)
                 raise PermissionDenied(
-                    _("Your account may not do this: “%(act)s”. Nothing was changed.") % {"act": title}
+                    _("You do not have permission to do this: “%(act)s”. Nothing was changed.") % {"act": title}
                 )
         title = capfirst(str(self.opts.verbose_name_plural))
         return super().changelist_view(request, {"title": title, **(extra_context or {})})

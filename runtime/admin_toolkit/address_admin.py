@@ -1,4 +1,4 @@
-"""Email addresses in the administration: shown as people write them, kept with their domain in ASCII."""
+"""Email addresses in the admin: shown with the domain in Unicode, stored with the domain in ASCII."""
 
 from typing import Any
 
@@ -20,8 +20,9 @@ class AddressField(forms.CharField):
 
 
 class ShowsAddresses(ModelAdmin):
-    """Shows the column `email` by shown_address() in forms, also to people who may only view them. Lists name
-    `shown_email` in its place."""
+    """Show the field `email` by shown_address() in forms, including read-only ones.
+
+    In `list_display`, use `shown_email` in its place."""
 
     @admin.display(description=_("email address"), ordering="email")
     def shown_email(self, row: Any) -> str:

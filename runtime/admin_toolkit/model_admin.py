@@ -1,4 +1,4 @@
-"""Django's ModelAdmin as a base class: generic to mypy, and plain at run time, where it takes no type argument."""
+"""Django's ModelAdmin as a base class: generic for mypy, but not at run time, where it takes no type argument."""
 
 from typing import TYPE_CHECKING, Any
 

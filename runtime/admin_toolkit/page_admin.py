@@ -1,5 +1,5 @@
-"""Pages of the administration that show something else than rows, each in the place of a model: for its permission, and
-for its entry in the index."""
+"""Admin pages that are not lists of rows. Each is registered for a model, which provides its permission and its entry
+in the index."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ from runtime.admin_toolkit.model_admin import ModelAdmin
 
 
 class PageAdmin(ModelAdmin):
-    """Nothing here can be added, changed or deleted. `page()` is what stands where a list would."""
+    """An admin without adding, changing and deleting, which shows `page()` in place of the list."""
 
     def page(self, request: HttpRequest) -> HttpResponse:
         raise NotImplementedError
 
     def more_urls(self) -> list[URLPattern]:
-        """What stands below the page."""
+        """Return the URLs below the page."""
         return []
 
     def get_urls(self) -> list[URLPattern]:
@@ -33,14 +33,14 @@ class PageAdmin(ModelAdmin):
         return self.page(request)
 
     def refuse_strangers(self, request: HttpRequest) -> None:
-        """Raises PermissionDenied for staff without this page's permission."""
+        """Raise PermissionDenied for staff without this page's permission."""
         if not self.has_view_permission(request):
             raise PermissionDenied
 
     def render(
         self, request: HttpRequest, template: str, title: str, context: dict[str, Any], *, status: int = 200
     ) -> HttpResponse:
-        """The page in the administration's frame."""
+        """Render the template within the admin's layout."""
         frame = {**self.admin_site.each_context(request), "opts": self.opts, "title": title}
         return TemplateResponse(request, template, frame | context, status=status)
 

@@ -1,4 +1,4 @@
-"""Rules that hold for every class of the administration, whoever wrote it (docs/adr/0041)."""
+"""Restrictions for every admin class, including those of libraries (docs/adr/0041)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -19,17 +19,16 @@ from runtime.security_log import log_security_event_of
 
 
 class RestrictedAdmin(ModelAdmin):
-    """A list is narrowed only by what its filters offer. Only superusers set the fields in `privileges`, and it is
-    logged what they grant.
+    """Restrict list lookups to those that the filters offer, and the fields in `privileges` to superusers.
 
-    The admin site mixes it into every class that is registered without it.
+    Granted privileges are logged. The admin site mixes this class into every class that is registered without it.
     """
 
-    # Names of form fields that grant something.
+    # Names of form fields that grant privileges.
     privileges: ClassVar[Sequence[str]] = ()
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        """Django allows lookups on any field of the model, displayed or not: a prefix of a password's hash, say."""
+        """Allow only lookups of the filters. Django allows any field of the model, such as a password hash's prefix."""
         return lookup in self._lookups_of_filters(request)
 
     def _lookups_of_filters(self, request: HttpRequest) -> Iterator[str]:
@@ -48,7 +47,7 @@ class RestrictedAdmin(ModelAdmin):
         try:
             return super().get_changelist_instance(request)
         except OverflowError as error:
-            # A date at the end of the calendar, which has no time in another zone.
+            # A date at the limits of datetime overflows when it is converted to another time zone.
             raise IncorrectLookupParameters(error) from error
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
@@ -56,7 +55,7 @@ class RestrictedAdmin(ModelAdmin):
         return fields if request.user.is_superuser else (*fields, *self.privileges)
 
     def forbidden_privileges(self, request: HttpRequest) -> list[str]:
-        """The privileges that this form grants and its sender may not, by the names of their fields."""
+        """Return the names of submitted privilege fields that the sender may not set."""
         if request.user.is_superuser:
             return []
         return [name for name in self.privileges if name in request.POST]
@@ -83,11 +82,11 @@ class RestrictedAdmin(ModelAdmin):
             subject=str(form.instance),
             detail=", ".join(granted),
         )
-        # A transaction that fails grants nothing.
+        # Log after the commit, because a transaction that fails grants nothing.
         transaction.on_commit(log, using=form.instance._state.db)
 
     def grants_of(self, form: Any, name: str) -> Iterable[str]:
-        """What a changed field of this name grants that was not granted before, as it is logged."""
+        """Return descriptions, for the log, of the privileges that a changed field newly grants."""
         if name not in self.privileges:
             return []
         value = form.cleaned_data[name]
@@ -100,9 +99,9 @@ class RestrictedAdmin(ModelAdmin):
         return [f"{name}: {_name_of(each)}" for each in value if each not in before]
 
     def refuse_privileges(self, request: HttpRequest, *, subject: str, names: Sequence[str]) -> None:
-        """Raises PermissionDenied. The page has no such fields, so somebody made the request by hand."""
+        """Log and raise PermissionDenied. The page has no such fields, so the request was crafted by hand."""
         log_security_event_of(request, "privilege_refused", subject=subject, detail=", ".join(names))
-        words = _("Your account may not set this: %(fields)s. Nothing was changed.")
+        words = _("You do not have permission to set this: %(fields)s. Nothing was changed.")
         raise PermissionDenied(words % {"fields": ", ".join(names)})
 
 

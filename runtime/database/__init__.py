@@ -1,1 +1,1 @@
-"""Work on a database that any service may need: transactions, many rows in a statement, searches, migrations in use."""
+"""Database tools for all services: transactions, bulk SQL, search, and migrations of tables in use."""

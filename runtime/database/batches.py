@@ -1,4 +1,4 @@
-"""Changing the rows of a large table while the application goes on."""
+"""Change the rows of a large table while the application keeps running."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeVar
@@ -8,14 +8,14 @@ from django.db.models import Model, QuerySet
 
 ModelT = TypeVar("ModelT", bound=Model)
 
-# Rows in a batch: few enough that their locks last some milliseconds.
+# Rows per batch: few enough that their locks last only milliseconds.
 SIZE: Final = 500
 
 
 def in_batches(rows: QuerySet[ModelT]) -> Iterator[list[ModelT]]:
-    """The rows in the order of their primary keys, each batch by a query of its own.
+    """Yield the rows in batches, in the order of their primary keys, with one query for each batch.
 
-    What is done between two batches may change which rows are left.
+    Changes between two batches may affect which rows follow.
     """
     rows = rows.order_by("pk")
     batch = list(rows[:SIZE])
@@ -25,9 +25,9 @@ def in_batches(rows: QuerySet[ModelT]) -> Iterator[list[ModelT]]:
 
 
 def change_in_batches(rows: QuerySet[ModelT], change: Callable[[ModelT], None], *, fields: Sequence[str]) -> None:
-    """Call `change` on each row and save `fields`, a transaction per batch; no other writer gets in between.
+    """Call `change` on each row and save `fields`, in one transaction per batch with its rows locked.
 
-    The filter of `rows` should leave out what is changed already, so that an interrupted run can be repeated.
+    The filter of `rows` should exclude rows that are already changed, so that an interrupted run can be repeated.
     """
     rows = rows.order_by("pk")
     last = None

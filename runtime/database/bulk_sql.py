@@ -1,7 +1,7 @@
-"""Many rows in one statement, for what a sign-up waits for.
+"""Write many rows with one statement, where a sign-up waits for the result.
 
-Django's own ways take several times as long to say the same: they make the statement anew each time, with a place for
-each value that psycopg looks for in Python. bulk_create can't say either which rows it left out (docs/adr/0008).
+Django's bulk operations take several times as long: they build the statement anew each time, with a placeholder per
+value that psycopg parses in Python. bulk_create also can't report which rows it skipped (docs/adr/0008).
 """
 
 from collections.abc import Callable, Sequence
@@ -20,16 +20,16 @@ M = TypeVar("M", bound=Model)
 
 
 def insert(rows: Sequence[Model], *, using: str) -> None:
-    """Inserts these rows of one model. Keys that the database numbers are left to it, and no signals are sent. Raises
-    django.db.IntegrityError where one of them conflicts with another row; then none is inserted."""
+    """Insert rows of one model. The database assigns automatic keys, and no signals are sent.
+
+    Raises django.db.IntegrityError if a row conflicts with another; then none is inserted."""
     if rows:
         with connections[using].cursor() as cursor:
             _insert(cursor, rows)
 
 
 def insert_new(rows: Sequence[M], *, key: str, using: str) -> list[M]:
-    """Inserts those of the rows that conflict with none that is there, and returns them; by the field `key`, in which
-    they differ."""
+    """Insert the rows that conflict with no existing row, and return them. `key` names a field that is unique."""
     if not rows:
         return []
     connection = connections[using]
@@ -41,8 +41,8 @@ def insert_new(rows: Sequence[M], *, key: str, using: str) -> list[M]:
 
 
 def insert_new_with(rows: Sequence[M], others: Sequence[Model], *, key: str, using: str) -> list[M]:
-    """insert_new(), and in the same transaction those of `others` whose primary key is the `key` of an inserted row.
-    Raises django.db.IntegrityError where one of them conflicts; then nothing is inserted."""
+    """Do insert_new(), and in the same transaction insert those of `others` whose primary key equals the `key` of an
+    inserted row. Raises django.db.IntegrityError if one of `others` conflicts; then nothing is inserted."""
     if not (rows and others):
         return []
     connection = connections[using]
@@ -54,7 +54,7 @@ def insert_new_with(rows: Sequence[M], others: Sequence[Model], *, key: str, usi
             return inserted
     table, other = _table(type(rows[0]), using), _table(type(others[0]), using)
     column = table.fields[key].column
-    # One statement, hence a transaction and a single way to the database and back.
+    # One statement is a transaction by itself and takes a single round trip.
     new = f"INSERT INTO {table.name} ({table.columns}) {table.source} ON CONFLICT DO NOTHING RETURNING {column}"
     rest = f"INSERT INTO {other.name} ({other.columns}) {other.source} WHERE {other.key} IN (TABLE new)"
     statement = f"WITH new AS ({new}), rest AS ({rest}) TABLE new"
@@ -65,8 +65,9 @@ def insert_new_with(rows: Sequence[M], others: Sequence[Model], *, key: str, usi
 
 
 def overwrite(rows: Sequence[Model], *, fields: Sequence[str], using: str) -> None:
-    """Writes these fields of rows that are there and locked: an insert that always conflicts is one statement of plain
-    values, where bulk_update makes a CASE for each field and row."""
+    """Update these fields of existing, locked rows.
+
+    An upsert that always conflicts is one statement of plain values; bulk_update builds a CASE per field and row."""
     if rows:
         table = _table(type(rows[0]), using)
         columns = [table.fields[name].column for name in fields]
@@ -76,7 +77,7 @@ def overwrite(rows: Sequence[Model], *, fields: Sequence[str], using: str) -> No
 
 
 def locked(model: type[M], keys: Sequence[UUID], *, using: str) -> list[M]:
-    """The rows that have these primary keys, in the keys' order; locked, where the database locks rows."""
+    """Return the rows with these primary keys, sorted by key, and lock them if the database supports row locks."""
     table, connection = _table(model, using), connections[using]
     values: list[Any] = [table.fields[table.key].get_db_prep_value(key, connection) for key in keys]
     if connection.vendor == "postgresql":
@@ -91,15 +92,15 @@ def locked(model: type[M], keys: Sequence[UUID], *, using: str) -> list[M]:
 
 
 class _Table(NamedTuple):
-    """A model's table, as statements name it, but for a key that the database numbers."""
+    """A model's table as the statements need it, without an automatic key."""
 
     name: str
     key: str
     fields: "dict[str, Field[Any, Any]]"
     columns: str
-    # For PostgreSQL: reads rows out of a document.
+    # For PostgreSQL: a SELECT that reads rows from a JSON document.
     source: str
-    # By the column's place, what turns a value as the database has it into the field's.
+    # Position of a column, and the converters from the database's value to the field's.
     converters: Sequence[tuple[int, Col, Sequence[Callable[..., Any]]]]
 
     def converted(self, row: Sequence[Any], connection: BaseDatabaseWrapper) -> list[Any]:
@@ -116,7 +117,7 @@ def _table(model: type[Model], using: str) -> _Table:
     fields = {field.name: field for field in meta.concrete_fields if not isinstance(field, AutoField)}
     connection = connections[using]
     types = {str(field.column): field.db_type(connection) or "" for field in fields.values()}
-    # Each with its type, but without its length, as what is too long is an error and is not cut.
+    # Types without their lengths: a value that is too long must be an error and not be truncated.
     described = ", ".join(f"{column} {type_.partition('(')[0]}" for column, type_ in types.items())
     converters = [
         (place, column, [*connection.ops.get_db_converters(column), *column.get_db_converters(connection)])
@@ -149,12 +150,12 @@ def _insert(cursor: CursorWrapper, rows: Sequence[Model], on_conflict: str = "")
 
 
 def _by_key(rows: Sequence[M], field: "Field[Any, Any]", connection: BaseDatabaseWrapper) -> dict[Any, M]:
-    """The rows by what the database says for this field."""
+    """Return the rows by the database's value of this field."""
     return {field.get_db_prep_save(getattr(row, field.attname), connection): row for row in rows}
 
 
 def _document(rows: Sequence[Model], table: _Table) -> str:
-    """One value for all of the rows."""
+    """Return all rows as one JSON document."""
     names = [field.attname for field in table.fields.values()]
     return _encoder.encode([{name: getattr(row, name) for name in names} for row in rows]).decode()
 

@@ -1,7 +1,7 @@
-"""Indexes that a migration adds to a table in use.
+"""Migration operations that add an index to a table in use.
 
-A migration with one of these must be `atomic = False` and contain nothing else, so that it can be repeated. An
-interrupted build leaves an invalid index behind, which the next attempt drops; one that was built is kept.
+A migration with one of these must be `atomic = False` and contain nothing else, so that it can be repeated. The next
+attempt drops an invalid index, which an interrupted build leaves behind, and keeps a valid one.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from django.db.models import UniqueConstraint
 
 
 class AddIndexOnline(AddIndexConcurrently):
-    """Build an index without blocking writers on PostgreSQL; elsewhere do what AddIndex does."""
+    """Build an index without blocking writers on PostgreSQL; on other databases act like AddIndex."""
 
     def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
         model = to_state.apps.get_model(app_label, self.model_name)
@@ -34,9 +34,9 @@ class AddIndexOnline(AddIndexConcurrently):
 
 
 class AddUniqueOnline(AddConstraint):
-    """Add a unique constraint without blocking writers on PostgreSQL; elsewhere do what AddConstraint does.
+    """Add a unique constraint without blocking writers on PostgreSQL; on other databases act like AddConstraint.
 
-    Where two rows have the same values it raises IntegrityError, which names them, and leaves no index behind.
+    If two rows have the same values, it raises IntegrityError, which names them, and leaves no index behind.
     """
 
     constraint: UniqueConstraint
@@ -56,14 +56,14 @@ class AddUniqueOnline(AddConstraint):
                 try:
                     schema_editor.execute(f"CREATE UNIQUE INDEX CONCURRENTLY {name} ON {table} ({columns})")
                 except IntegrityError:
-                    # Invalid as it is, it would go on refusing new rows.
+                    # Even an invalid unique index would keep rejecting new rows.
                     schema_editor.execute(f"DROP INDEX CONCURRENTLY {name}")
                     raise
             schema_editor.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name} UNIQUE USING INDEX {name}")
 
 
 def _is_built(schema_editor: Any, name: str) -> bool:
-    """Whether PostgreSQL has this index, whole. What an interrupted build left of it is dropped."""
+    """Whether PostgreSQL has a valid index of this name. An invalid one, from an interrupted build, is dropped."""
     with schema_editor.connection.cursor() as cursor:
         cursor.execute("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)", [name])
         found = cursor.fetchone()
@@ -73,13 +73,13 @@ def _is_built(schema_editor: Any, name: str) -> bool:
 
 
 def _is_constraint(schema_editor: Any, name: str) -> bool:
-    """Whether PostgreSQL has a constraint whose index is of this name; both have the same."""
+    """Whether PostgreSQL has a unique constraint of this name, which is also the name of its index."""
     with schema_editor.connection.cursor() as cursor:
         cursor.execute("SELECT 1 FROM pg_constraint WHERE conindid = to_regclass(%s) AND contype = 'u'", [name])
         return cursor.fetchone() is not None
 
 
 def _names(schema_editor: Any, table: str) -> set[str]:
-    """The names of the table's indexes and constraints."""
+    """Return the names of the table's indexes and constraints."""
     with schema_editor.connection.cursor() as cursor:
         return set(schema_editor.connection.introspection.get_constraints(cursor, table))

@@ -1,4 +1,4 @@
-"""Searching as people do: in any case, composition and width, alike on SQLite and PostgreSQL."""
+"""Search that ignores case, Unicode composition and width, with the same results on SQLite and PostgreSQL."""
 
 import unicodedata
 from typing import Any, Final
@@ -9,17 +9,19 @@ from django.dispatch import receiver
 
 from runtime.untrusted import is_longer_than
 
-# Bytes of a term; a longer one is not normalised, and no name is as long.
+# Maximum bytes of a search term. A longer one is not normalised, because no name is as long.
 TERM_MAX: Final = 1024
 
 
 def folded(text: str) -> str:
-    """What texts have in common that differ in case, composition or width. To lower case first: ẞ becomes SS, as ß."""
+    """Return a form that is equal for texts that differ in case, composition or width.
+
+    Lower-casing comes first so that ẞ becomes SS, as ß does."""
     return unicodedata.normalize("NFKC", text).lower().upper()
 
 
 class Folded(Func):
-    """folded() of a column. PostgreSQL folds by ICU's rules, whatever the database's own collation."""
+    """SQL expression for folded() of a column. On PostgreSQL it uses ICU's rules, not the database's collation."""
 
     function = "folded"
     arity = 1
@@ -37,7 +39,7 @@ def _add_function(connection: Any, **_: Any) -> None:
 
 
 def search(queryset: QuerySet[Any], otherwise: Q, term: str, *, column: str) -> QuerySet[Any]:
-    """The rows whose `column` has every word of the term, and those of `otherwise`."""
+    """Return the rows whose `column` contains every word of the term, and those that match `otherwise`."""
     words = [] if is_longer_than(TERM_MAX, term) else folded(term).split()
     if not words:
         return queryset.filter(otherwise)

@@ -1,4 +1,4 @@
-"""Work in one transaction that others may cross."""
+"""Transactions that are retried after a conflict with other writers."""
 
 import logging
 import random
@@ -20,11 +20,11 @@ _CROSSED: Final = ("23505", "40P01", "40001", "SQLITE_CONSTRAINT_UNIQUE", "SQLIT
 
 
 def atomically(work: Callable[[], T], *, using: str) -> T:
-    """Runs `work` in a transaction on the database `using`, again from its start when another writer crossed it.
+    """Run `work` in a transaction on the database `using`, and retry it from the start if another writer conflicts.
 
-    Two batches that insert the same unique values can violate each other's constraints or deadlock; both mean that
-    what was read no longer holds, so the whole of it is read and decided again. `work` must touch nothing but the
-    database. Raises CrossedError when it was crossed TRIES times, and every other error as it is.
+    Two batches that insert the same unique values can violate each other's constraints or deadlock. Either way the data
+    that was read is stale, so `work` reads and decides again. It must have no effects outside the database. Raises
+    CrossedError after TRIES conflicts, and every other error unchanged.
     """
     leave_ended_connection(using)
     for attempt in range(1, TRIES + 1):
@@ -33,14 +33,15 @@ def atomically(work: Callable[[], T], *, using: str) -> T:
                 return work()
         except (IntegrityError, OperationalError) as error:
             _must_be_crossed(error, using, attempt)
-        # A pause that differs keeps two batches from crossing again in step.
+        # A random pause keeps two batches from conflicting again in lockstep.
         time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311 - jitter, not a secret
-    raise CrossedError(f"the transaction on {using} was crossed {TRIES} times")
+    raise CrossedError(f"the transaction on {using} conflicted with other writers {TRIES} times")
 
 
 def unless_crossed(work: Callable[[], T], *, otherwise: T, using: str) -> T:
-    """Runs `work`, which writes all or nothing by itself, as one statement does: it takes one way to the database and
-    back, where a transaction round it takes three. Returns `otherwise` where another writer crossed it."""
+    """Run `work`, which must be atomic by itself, like a single statement; return `otherwise` on a conflict.
+
+    This takes one round trip to the database; a transaction around it would take three."""
     leave_ended_connection(using)
     try:
         return work()
@@ -50,10 +51,10 @@ def unless_crossed(work: Callable[[], T], *, otherwise: T, using: str) -> T:
 
 
 def leave_ended_connection(using: str) -> None:
-    """Closes this thread's connection if PostgreSQL has ended it, so that the next query gets another.
+    """Close this thread's connection if PostgreSQL has ended it, so that the next query gets a new one.
 
-    For threads that keep theirs between two batches: to borrow one for each would be one more round trip in each step
-    of a sign-up.
+    For threads that keep their connection between batches: borrowing one for each batch would add a round trip to each
+    step of a sign-up.
     """
     wrapper = connections[using]
     if (
@@ -67,13 +68,13 @@ def leave_ended_connection(using: str) -> None:
 
 
 def is_crossed(error: Error) -> bool:
-    """Whether another writer came between: a unique violation, a deadlock or a serialization failure."""
+    """Whether another writer caused the error: a unique violation, a deadlock or a serialization failure."""
     cause = error.__cause__
     return (getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorname", None)) in _CROSSED
 
 
 def _must_be_crossed(error: Error, using: str, attempt: int) -> None:
-    """Raises the error if it is another one."""
+    """Raise the error unless it is a conflict with another writer, which is logged."""
     if not is_crossed(error):
         raise error
-    logger.info("transaction on %s crossed (try %d): %s", using, attempt, type(error).__name__)
+    logger.info("transaction on %s conflicted (attempt %d): %s", using, attempt, type(error).__name__)

@@ -1,1 +1,1 @@
-"""The life of a process: its start and end, its health, its entry on the list of instances, and its threads."""
+"""Process lifecycle: start and stop, health, the registry of instances, and threads."""

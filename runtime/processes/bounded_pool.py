@@ -1,4 +1,4 @@
-"""Threads with a queue that has an end: what can't be taken now is refused at once (docs/adr/0022)."""
+"""A thread pool with a bounded queue: work beyond its capacity is refused at once (docs/adr/0022)."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,11 +11,11 @@ T = TypeVar("T")
 
 
 class QueueFullError(TransientError):
-    """So much waits already that what comes now would wait too long to be worth taking."""
+    """The queue is full: new work would wait too long to be worth accepting (backpressure)."""
 
 
 class BoundedPool:
-    """Runs calls on `threads` threads, off the event loop; at most `limit` may be running or waiting."""
+    """Run calls on `threads` threads, off the event loop. At most `limit` calls may be running or waiting."""
 
     def __init__(self, threads: int, *, limit: int, name: str) -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
@@ -30,11 +30,11 @@ class BoundedPool:
 
     @property
     def waiting(self) -> int:
-        """How many wait for a thread."""
+        """Number of calls that are waiting for a thread."""
         return max(0, self._taken - self._threads)
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Returns what `work` returns. Raises QueueFullError at once when too much waits."""
+        """Return the result of `work`. Raises QueueFullError at once if the pool is full or closed."""
         if self.is_full:
             raise QueueFullError
         self._taken += 1
@@ -48,6 +48,6 @@ class BoundedPool:
             self._taken -= 1
 
     def close(self) -> None:
-        """From now on it refuses who comes, and who waits; what runs is finished."""
+        """Refuse new and waiting calls from now on. Running calls finish."""
         self._is_closed = True
         self._executor.shutdown(wait=False, cancel_futures=True)

@@ -1,8 +1,9 @@
-"""The health of a long-running command, over HTTP.
+"""Health checks of a long-running command over HTTP.
 
-Live: its loop has beaten within BEAT_WITHIN seconds. Waiting for a dependency still beats; a blocked call does not. A
-restart helps then, and unfinished work is read again. A minute later the role ends by itself.
-Ready: it is live and does its work.
+Live: the last heartbeat is at most BEAT_WITHIN seconds old. Waiting for a dependency still beats; a blocked call does
+not. A restart helps then, and unfinished work is read again. If it stays blocked for another minute, the role ends
+itself.
+Ready: the role is live and does its work.
 """
 
 import json
@@ -18,14 +19,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 logger = logging.getLogger(__name__)
 
-# Seconds without a beat after which a role counts as stuck.
+# Seconds without a heartbeat after which a role counts as stuck.
 BEAT_WITHIN: Final = 30.0
 
 
 class Heartbeat:
-    """When a role last went round its loop, and whether it has begun to work.
+    """When a role last completed a loop iteration, and whether it does its work yet.
 
-    A role of several loops has a part for each: it lives as long as all of them do, and is ready when all are.
+    A role with several loops has a part for each. It is live while all parts are live, and ready when all are ready.
     """
 
     def __init__(self) -> None:
@@ -41,13 +42,13 @@ class Heartbeat:
         self._ready = True
 
     def parts(self, count: int) -> "tuple[Heartbeat, ...]":
-        """From now on these beat in its place."""
+        """Create `count` parts that beat in place of this heartbeat from now on."""
         self._parts = tuple(Heartbeat() for _ in range(count))
         return self._parts
 
     @property
     def age(self) -> float:
-        """Seconds since the last beat."""
+        """Seconds since the last beat, of the slowest part."""
         return max((part.age for part in self._parts), default=time.monotonic() - self._last)
 
     @property
@@ -61,10 +62,10 @@ class Heartbeat:
 
 @contextmanager
 def health_server(heartbeat: Heartbeat, *, host: str, port: int) -> Iterator[int]:
-    """Serves GET /health/live and /health/ready in a thread: 200 `{"status": "ok"}`, or 503 with the status in words;
-    and /metrics for Prometheus.
+    """Serve GET /health/live, /health/ready and /metrics (for Prometheus) on a thread.
 
-    Gives the port: a free one if `port` is 0. Raises OSError when the port can't be had.
+    Health is 200 `{"status": "ok"}`, or 503 with a description as the status. Yields the port, which is a free one if
+    `port` is 0. Raises OSError if the port can't be bound.
     """
 
     server = _HealthServer((host, port), _HealthHandler)
@@ -82,14 +83,14 @@ class _HealthServer(ThreadingHTTPServer):
     heartbeat: Heartbeat
 
     def handle_error(self, request: object, client_address: object) -> None:
-        logger.debug("a client of the health page left early", exc_info=True)
+        logger.debug("a client of the health server disconnected early", exc_info=True)
 
 
 class _HealthHandler(BaseHTTPRequestHandler):
     server: _HealthServer
-    # Seconds: a client that says nothing does not hold its thread for longer.
+    # Seconds before a silent client is disconnected, so that it does not occupy its thread for longer.
     timeout = 5
-    # Nothing in the header Server says with what it is made.
+    # Keep the software's name and version out of the Server header.
     server_version = "health"
     sys_version = ""
 
@@ -100,7 +101,7 @@ class _HealthHandler(BaseHTTPRequestHandler):
         heartbeat = self.server.heartbeat
         pages = {"/health/live": heartbeat.is_live, "/health/ready": heartbeat.is_ready}
         if (is_good := pages.get(self.path.rstrip("/"))) is None:
-            self._answer(404, "there are /health/live, /health/ready and /metrics")
+            self._answer(404, "not found: use /health/live, /health/ready or /metrics")
         elif is_good:
             self._answer(200, "ok")
         elif heartbeat.is_live:
@@ -119,8 +120,7 @@ class _HealthHandler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def end_headers(self) -> None:
-        """Every answer, also to what is no GET, has the headers that the web process gives
-        (signup_sync.server.transport)."""
+        """Add the headers that the web process sends (signup_sync.server.transport) to every response."""
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
         super().end_headers()

@@ -1,6 +1,7 @@
-"""Which processes run: each tells Redis of itself every few seconds, under a key that expires (docs/adr/0029).
+"""The registry of running processes: each writes its status to Redis every few seconds, under a key that expires
+(docs/adr/0029).
 
-Redis away costs the page that shows them, never the process: it says so once, and goes on telling.
+While Redis is away, only the page that lists the instances suffers. A process logs the outage once and keeps trying.
 """
 
 import contextlib
@@ -29,14 +30,14 @@ logger = logging.getLogger(__name__)
 # Heartbeat interval in seconds, and the silence after which a process is presumed dead.
 TOLD_EVERY: Final = 3.0
 GONE_AFTER: Final = 10.0
-# Seconds that a process which died without signing off stays on the list.
+# Seconds that a process stays on the list after it died without signing off.
 REMEMBERED: Final = 3600
-# Timeout of Redis in seconds; a process that stops waits for it once.
+# Timeout of Redis in seconds. A stopping process waits for it once.
 ANSWERS_WITHIN: Final = 1.0
 # The sorted set of all process ids by the time of their last heartbeat.
 INDEX: Final = "instances"
 
-# What a consumer calls its role, before its service.
+# Prefix of a consumer's role; the service's name follows.
 CONSUMER: Final = "consumer of "
 
 
@@ -49,7 +50,7 @@ class Standing(StrEnum):
 
 
 class Told(msgspec.Struct, frozen=True):
-    """What a process says of itself. `beat_age`: seconds since its work last went round (runtime.processes.health)."""
+    """A process's status as it reports it. `beat_age`: seconds since its heartbeat (runtime.processes.health)."""
 
     id: str
     role: str
@@ -63,7 +64,7 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What is known of a process. `age`: seconds since it told, by the clock of Redis."""
+    """A process's last report and its `age` in seconds, by the clock of Redis."""
 
     told: Told
     age: float
@@ -74,13 +75,14 @@ class Seen(msgspec.Struct, frozen=True):
 
     @property
     def beat_age(self) -> float:
-        """Seconds since its last heartbeat."""
+        """Seconds since the last heartbeat of its work."""
         return self.age + self.told.beat_age
 
 
 class InstanceReport:
-    """Tells of this process, from a thread of its own, for as long as the context lasts. After an orderly end nothing
-    is left; who dies is shown as gone."""
+    """Report this process's status, on a background thread, for the duration of the context.
+
+    An orderly exit removes the entry; a process that dies is shown as gone."""
 
     def __init__(self, role: str, heartbeat: Heartbeat, *, address: str = "") -> None:
         self.address = address
@@ -91,7 +93,7 @@ class InstanceReport:
         self._is_draining = False
         self._is_away = False
         self._redis = redis_client(ANSWERS_WITHIN)
-        # put() may be called by a signal's handler, whatever the thread does: an Event's set() may not.
+        # A signal handler may call put() at any time, but not an Event's set(), which may deadlock.
         self._wishes: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="instance-report", daemon=True)
 
@@ -109,7 +111,7 @@ class InstanceReport:
         self._thread.join(2 * ANSWERS_WITHIN)
 
     def drain(self) -> None:
-        """From now on it is shown to be on its way out."""
+        """Show this process as draining from now on."""
         self._wishes.put("drain")
 
     def _run(self) -> None:
@@ -130,7 +132,7 @@ class InstanceReport:
             act()
         except (redis.RedisError, OSError) as error:
             if not self._is_away:
-                logger.warning("Redis is away, and nobody sees there that this process runs: %s", error)
+                logger.warning("Redis is away, so the list of instances does not show this process: %s", error)
             self._is_away = True
         else:
             self._is_away = False
@@ -169,12 +171,12 @@ class InstanceReport:
 
 
 def read_instances() -> list[Seen]:
-    """Every process that runs, and those that went without a word within the last hour, by role and age.
+    """Return every running process, and those that died without signing off within the last hour, by role and age.
 
     Raises redis.RedisError while Redis is away.
     """
     with contextlib.closing(redis_client(ANSWERS_WITHIN)) as client:
-        # The index has no expiry for each of them; by now their keys are gone.
+        # Members of the index do not expire individually. The keys of those removed here have expired.
         client.zremrangebyscore(INDEX, 0, time.time() - REMEMBERED)
         ids = cast("list[bytes]", client.zrange(INDEX, 0, -1))
         keys = [_key(instance_id.decode()) for instance_id in ids]
@@ -185,7 +187,7 @@ def read_instances() -> list[Seen]:
             answers = pipeline.execute()
     decode = msgspec.json.Decoder(Told).decode
     seen = [
-        # How long a key has left says how long ago it was written, without a word of two hosts' clocks.
+        # The key's remaining time to live gives its age without comparing the clocks of two hosts.
         Seen(decode(text), max(0.0, REMEMBERED - left / 1000))
         for text, left in zip(answers[::2], answers[1::2], strict=True)
         if text is not None

@@ -1,4 +1,4 @@
-"""What every long-running command shares: it ends when it is told to, says how it is, and waits for what it needs.
+"""What long-running commands share: a clean stop on signals, health checks, and waiting for dependencies.
 
 with running_role("relay") as role:
     role.ready()
@@ -30,28 +30,27 @@ from runtime.processes.instances import InstanceReport
 
 logger = logging.getLogger(__name__)
 
-# Seconds from a stop request to the end of the process, whatever it is doing then.
+# Seconds after a stop request until the process is ended, whatever it is doing.
 ENDS_WITHIN: Final = 5.0
-# Seconds between two tries to reach what a role needs: at first, and the most.
+# Seconds between two attempts to reach a dependency: the first and the longest pause.
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 5.0
-# Seconds between two looks whether the role still beats, and how many in a row may find that it does not.
+# Seconds between two checks of the role's heartbeat, and how many checks in a row may fail.
 STUCK_LOOK: Final = 5.0
 STUCK_LOOKS: Final = 12
-# New objects (less those that are gone) after which the youngest are searched for garbage; how many such searches are
-# one of those that stayed, and how many of those one of all.
+# Thresholds for gc.set_threshold(): net new objects before a collection of the youngest generation, and the number of
+# collections of each generation before one of the next.
 COLLECT_AFTER: Final = (50_000, 10, 10)
-# The tag of the system checks that every process runs before it starts: those of settings that must fit each other. The
-# others look at models, pages and the admin, which only change with the code: here they would cost each role 0.2 s of a
-# core and 10 MiB.
+# Tag of the system checks that every process runs at start: those for settings that must be consistent. The others
+# check models, pages and the admin, which change only with the code; they would cost each role 0.2 s of CPU and 10 MiB.
 START_CHECKS: Final = "start"
-# The tag of those that the web process and auth's instances run besides: they alone send mails.
+# Tag of further checks for the web process and auth's instances, which alone send mails.
 SERVE_CHECKS: Final = "serve"
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class RunningRole:
-    """A long-running command. `stop` is set when it should end; `heartbeat` is what its health page shows."""
+    """A long-running command. `stop` is set when it should end; its health checks report `heartbeat`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -59,17 +58,17 @@ class RunningRole:
         self.heartbeat = Heartbeat()
 
     def beat(self) -> None:
-        """To be called at least every 30 s, or the role counts as stuck."""
+        """Record a heartbeat. Call this at least every 30 s, or the role counts as stuck."""
         self.heartbeat.beat()
 
     def ready(self) -> None:
-        """From now on the role does its work."""
+        """Mark the role as ready."""
         self.heartbeat.ready()
 
     def wait_for(self, what: str, check: Callable[[], object]) -> bool:
-        """Calls `check` until it raises nothing, and says in the log what is waited for. False: stop was set first.
+        """Retry `check` until it succeeds, and log what the role waits for. False if `stop` was set first.
 
-        Raises what `check` raises if that does not pass by itself.
+        Raises any error of `check` that is not transient.
         """
         for pause in growing_pauses(first=FIRST_PAUSE, most=LONGEST_PAUSE):
             if self.stop.is_set():
@@ -89,10 +88,10 @@ class RunningRole:
 
 @contextmanager
 def running_role(name: str) -> Iterator[RunningRole]:
-    """Runs a role until SIGTERM or SIGINT, with its health page on HEALTH_HOST:HEALTH_PORT (none if that is 0).
+    """Run a role until SIGTERM or SIGINT, with health checks on HEALTH_HOST:HEALTH_PORT (none if the port is 0).
 
-    Must be entered by the main thread. The command's exit code is 0 after a stop request, and 1 when it ended by an
-    error, had to be ended ENDS_WITHIN seconds after the request, or was stuck for a minute and more (docs/adr/0034).
+    Enter it on the main thread. The exit code is 0 after a stop request, and 1 if the role failed, was still running
+    ENDS_WITHIN seconds after the request, or was stuck for over a minute (docs/adr/0034).
     """
     collect_rarely()
     role = RunningRole(name)
@@ -108,7 +107,7 @@ def running_role(name: str) -> Iterator[RunningRole]:
             except OSError as error:
                 where = f"{settings.HEALTH_HOST}:{settings.HEALTH_PORT}"
                 raise CommandError(
-                    f"{name} can't have {where} for its health page: {error}. Set HEALTH_PORT."
+                    f"{name} can't listen on {where} for its health page: {error}. Set HEALTH_PORT."
                 ) from error
         logger.info("%s started", name)
         yield role
@@ -116,9 +115,9 @@ def running_role(name: str) -> Iterator[RunningRole]:
 
 
 def collect_rarely() -> None:
-    """Has Python look for garbage in cycles after as many new objects as a crowd brings, and no more among those that
-    are there now: what a sign-up leaves behind is in no cycle, and what a held stream keeps is no garbage
-    (docs/adr/0036). Call it when all is imported.
+    """Make garbage collections rare, and exclude all current objects from them. Call it after all imports.
+
+    Sign-ups leave no reference cycles behind, and the objects of held streams are not garbage (docs/adr/0036).
     """
     gc.collect()
     gc.freeze()
@@ -126,29 +125,29 @@ def collect_rarely() -> None:
 
 
 def check_database(app_label: str) -> None:
-    """Whether the database of this app answers and has its tables.
+    """Check that this app's database answers and is fully migrated.
 
-    Raises a transient error otherwise: a role that began before the migrations would take every message for poison.
+    Raises a transient error otherwise: a role that started before the migrations would dead-letter every message.
     """
     connection = connections[settings.SERVICE_DATABASES.get(app_label, "default")]
     try:
         executor = MigrationExecutor(connection)
         wanted = [node for node in executor.loader.graph.leaf_nodes() if node[0] == app_label]
         if executor.migration_plan(wanted):
-            raise TransientError(f"{app_label} has migrations to be applied: manage.py migrate_all")
+            raise TransientError(f"{app_label} has unapplied migrations: run manage.py migrate_all")
     finally:
         connection.close()
 
 
 class StuckLooks:
-    """Counts looks and not seconds: a process that was frozen as a whole, its work and who looks at it, goes on."""
+    """Detect a stuck role by counting checks, not seconds: a process that was frozen as a whole is not stuck."""
 
     def __init__(self, heartbeat: Heartbeat) -> None:
         self._heartbeat = heartbeat
         self._in_a_row = 0
 
     def find_it_stuck(self) -> bool:
-        """One more look; True when so many in a row found no beat that somebody should begin anew."""
+        """Check once more; True if more than STUCK_LOOKS checks in a row found no heartbeat."""
         self._in_a_row = 0 if self._heartbeat.is_live else self._in_a_row + 1
         return self._in_a_row > STUCK_LOOKS
 
@@ -161,7 +160,7 @@ def _ends_when_stuck(role: RunningRole) -> Iterator[None]:
     def watch() -> None:
         while not ended.wait(STUCK_LOOK):
             if looks.find_it_stuck():
-                logger.error("%s is stuck for %.0f s and ends, to be started again", role.name, role.heartbeat.age)
+                logger.error("%s has been stuck for %.0f s and ends for a restart", role.name, role.heartbeat.age)
                 os._exit(1)
 
     watcher = threading.Thread(target=watch, name="stuck", daemon=True)
@@ -175,9 +174,9 @@ def _ends_when_stuck(role: RunningRole) -> Iterator[None]:
 
 @contextmanager
 def _stop_on_signals(role: RunningRole, report: InstanceReport) -> Iterator[None]:
-    """Sets `stop` on a signal, even while the main thread is inside a library's call that takes its time.
+    """Set `stop` on a signal, even while the main thread is blocked in a call of a library.
 
-    Python runs a handler only when the main thread is back from such a call, and a handler that sets an Event can
+    Python runs handlers only after the main thread returns from such a call, and a handler that sets an Event can
     deadlock with a wait for it. So the handlers do nothing, and a thread reads the signal from the wake-up socket.
     """
     ended = threading.Event()
@@ -211,13 +210,13 @@ def _watch(role: RunningRole, report: InstanceReport, receiver: socket.socket, e
     role.stop.set()
     report.drain()
     if not ended.wait(ENDS_WITHIN):
-        # Offsets follow the work, so what is cut off here is done again after the next start.
+        # Offsets are committed after the work, so interrupted work is repeated after the next start.
         end_at_once(role.name)
 
 
 def end_at_once(name: str) -> NoReturn:
-    """For a process that has not ended ENDS_WITHIN seconds after it was told to."""
-    logger.error("%s did not stop within %g s and is ended now", name, ENDS_WITHIN)
+    """Exit with code 1, because the process has not stopped within ENDS_WITHIN seconds."""
+    logger.error("%s did not stop within %g s and is terminated", name, ENDS_WITHIN)
     os._exit(1)
 
 

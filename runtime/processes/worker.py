@@ -1,4 +1,4 @@
-"""A thread that does one thing after another."""
+"""A thread that runs tasks one after another."""
 
 import threading
 from collections.abc import Callable
@@ -9,9 +9,9 @@ from django.db import connections
 
 
 class Worker:
-    """Runs what it is given on one thread of its own, where Django's connections live.
+    """Run tasks on one dedicated thread, which keeps Django's database connections between them.
 
-    A daemon, unlike the threads of ThreadPoolExecutor: work that never returns does not keep the process from ending.
+    Unlike ThreadPoolExecutor's threads it is a daemon: a task that never returns does not keep the process from ending.
     """
 
     def __init__(self, name: str) -> None:
@@ -20,13 +20,13 @@ class Worker:
         self._thread.start()
 
     def submit(self, work: Callable[[], None]) -> Future[None]:
-        """Starts the work when what was given before is done. The future has its result or what it raised."""
+        """Queue the task. The future completes when the task has run, with its exception if it raised one."""
         future: Future[None] = Future()
         self._tasks.put((future, work))
         return future
 
     def stop(self, timeout: float) -> None:
-        """Ends the thread when it has nothing to do any more; leaves it alone after `timeout` seconds."""
+        """End the thread after the queued tasks. Wait for it for at most `timeout` seconds."""
         self._tasks.put(None)
         self._thread.join(timeout)
 
@@ -34,14 +34,14 @@ class Worker:
         try:
             while (task := self._tasks.get()) is not None:
                 self._do(*task)
-                del task  # or it would keep the last batch until the next
+                del task  # Otherwise the last batch stays in memory until the next one.
         finally:
             connections.close_all()
 
     def _do(self, future: Future[None], work: Callable[[], None]) -> None:
         try:
             work()
-        except BaseException as error:  # whoever waits for the future gets it
+        except BaseException as error:  # The future passes it on.
             future.set_exception(error)
         else:
             future.set_result(None)

@@ -21,7 +21,7 @@ WORDS = {
     Standing.DRAINING: pgettext_lazy("a process is", "draining"),
     Standing.GONE: pgettext_lazy("a process is", "gone"),
 }
-# Each light is colour, sign and word.
+# A light's colour class and sign; WORDS has its text.
 LIGHTS = {
     Standing.STARTING: ("pending", "○"),
     Standing.IN_ROTATION: ("success", "✓"),
@@ -30,12 +30,12 @@ LIGHTS = {
     Standing.GONE: ("fail", "✗"),
 }
 HINTS = {
-    Standing.STUCK: gettext_lazy("Its work has not gone round for 30 s: see its log, and restart it."),
-    Standing.GONE: gettext_lazy("It went without a word: it was killed, or it can't reach Redis. See its log."),
+    Standing.STUCK: gettext_lazy("Its main loop has not run for 30 s. See its log, and restart it."),
+    Standing.GONE: gettext_lazy("It stopped without notice: it was killed, or it cannot reach Redis. See its log."),
 }
 
 
-# What the roles call themselves; a consumer also names its service.
+# Names of the roles as processes register them; a consumer's name also contains its service.
 ROLES = {
     "web": gettext_lazy("web"),
     "relay": gettext_lazy("relay"),
@@ -44,14 +44,14 @@ ROLES = {
 
 
 def words_of(role: str) -> str:
-    """The role in the reader's language."""
+    """Return the role's name in the reader's language."""
     if role.startswith(CONSUMER):
         return _("consumer of %(service)s") % {"service": role.removeprefix(CONSUMER)}
     return str(ROLES.get(role, role))
 
 
 def expected_roles() -> list[str]:
-    """What must run at least once for sign-ups to come through, by the names that the roles give themselves."""
+    """Return the registered names of the roles without which sign-ups can't complete."""
     consumers = [f"{CONSUMER}{service}" for service in settings.EVENT_CONSUMERS]
     return ["web", *consumers, "relay", "collector of dead letters"]
 

@@ -1,5 +1,4 @@
-"""Django's admin as this project shows it: grouped by what an administrator does, with what needs attention first, and
-refusals in words."""
+"""The project's admin site: models grouped by task, items that need attention first, and explained refusals."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -34,14 +33,14 @@ from participant.models import ParticipantUser
 from runtime.admin_toolkit.restricted_admin import RestrictedAdmin
 from runtime.security_log import address_of
 
-# The index, and the navigation beside each page. What is of none of these stands below, by its app.
+# Groups on the index and in the navigation. Models in none of these are listed below them, by app.
 GROUPS: Final[tuple[tuple[Any, tuple[type[Model], ...]], ...]] = (
     (gettext_lazy("Sign-ups"), (SignUp, UnconfirmedSignUp, DeadLetter)),
     (gettext_lazy("Accounts"), (User, Group)),
     (gettext_lazy("Copies at the services"), (ParticipantUser,)),
     (gettext_lazy("Operation"), (TrafficMinute, Topic, Instance, Overrides)),
 )
-# A sign-up that is pending for longer is no news any more.
+# A sign-up that is pending for longer than OVERDUE needs attention; a refused one does for the time of NEWS.
 OVERDUE: Final = timedelta(minutes=10)
 NEWS: Final = timedelta(days=1)
 
@@ -52,31 +51,32 @@ class Administration(AdminSite):
     login_form = AdminLoginForm
 
     def register(self, model_or_iterable: Any, admin_class: Any = None, **options: Any) -> None:
-        """Every class gets the rules of RestrictedAdmin, also one of a library (docs/adr/0041)."""
+        """Register the models. Every admin class, including those of libraries, gets the rules of RestrictedAdmin
+        (docs/adr/0041)."""
         chosen = admin_class or ModelAdmin
         if not issubclass(chosen, RestrictedAdmin):
             chosen = type(chosen.__name__, (RestrictedAdmin, chosen), {"__module__": chosen.__module__})
         super().register(model_or_iterable, chosen, **options)
 
     def get_urls(self) -> list[Any]:
-        """Without Django's redirect to any object's own page: it tells every member of staff which objects exist, and
-        no model here has such a page."""
+        """Remove Django's `view_on_site` redirect: it reveals to all staff which objects exist, and no model here has a
+        public page."""
         return [each for each in super().get_urls() if getattr(each, "name", None) != "view_on_site"]
 
     def has_permission(self, request: HttpRequest) -> bool:
         return may_administer(request.user) and may_still_administer(request.session)
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        """Like Django's, which names its view itself: here the login has a second step, and staff who need a second
-        factor and have none are led to where they set it up."""
+        """Log in with the second step, which Django's login, with its fixed view, lacks. Staff who need a second factor
+        and have none are redirected to the page where they set it up."""
         index = reverse("admin:index", current_app=self.name)
         if must_set_up(request.user):
             return HttpResponseRedirect(with_next(reverse("two_factor"), request.GET.get(REDIRECT_FIELD_NAME, index)))
         if request.method == "GET" and self.has_permission(request):
             return HttpResponseRedirect(index)
         if request.method == "GET" and may_administer(request.user):
-            messages.warning(request, _("You logged in some time ago. Log in again to go on in the administration."))
-            # Or the page would say that this user may not see what was asked for.
+            messages.warning(request, _("You logged in some time ago. Log in again to continue in the administration."))
+            # Otherwise the page would say that this user is not authorised to see the requested page.
             extra_context = {"user": AnonymousUser(), **(extra_context or {})}
         context = {
             **self.each_context(request),
@@ -96,11 +96,11 @@ class Administration(AdminSite):
         return told_when(view(request))
 
     def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        """As at the account: one logout, after which the browser has forgotten what it was shown."""
+        """Use the account's logout, which also makes the browser discard cached pages."""
         return LogoutView.as_view()(request)
 
     def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        """At the account, where wrong passwords are counted and a change is logged: Django's page does neither."""
+        """Redirect to the account's page, which limits wrong passwords and logs the change; Django's does neither."""
         return HttpResponseRedirect(reverse("password_change"))
 
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
@@ -138,29 +138,29 @@ class Administration(AdminSite):
         return answer
 
     def _refuse(self, request: HttpRequest, refusal: PermissionDenied) -> HttpResponse:
-        why = str(refusal) or _("Your account may not see or do this.")
+        why = str(refusal) or _("You do not have permission to view or do this.")
         context = {**self.each_context(request), "title": _("Not permitted"), "why": why}
         return TemplateResponse(request, "admin/refused.html", context, status=403)
 
 
 def attention(request: HttpRequest) -> list[dict[str, str]]:
-    """What somebody should look at, as {words, count, url}; of what this user may see, and only where there is some."""
+    """Return the items that need attention and that this user may see, as {words, count, url}."""
     found: list[tuple[str, QuerySet[Any], str]] = []
     if request.user.has_perm("authsvc.view_signup"):
         signups = reverse("admin:authsvc_signup_changelist")
         pending = SignUp.objects.filter(pending_count__gt=0, created_at__lt=timezone.now() - OVERDUE)
         stalled = SignUp.objects.filter(stalled_at__isnull=False)
-        # A red light is final, so it is news for a day.
+        # A red light is final, so it is listed only for a day.
         refused = SignUp.objects.filter(failed_count__gt=0, created_at__gte=timezone.now() - NEWS)
         found += [
-            (_("Stalled sign-ups: all tries are used up"), stalled, f"{signups}?lights=stalled"),
+            (_("Stalled sign-ups: all attempts are used up"), stalled, f"{signups}?lights=stalled"),
             (_("Pending for more than 10 minutes"), pending, f"{signups}?lights=pending&begun=older10m"),
             (_("Refused by a service in the last 24 hours"), refused, f"{signups}?lights=red&begun=1d"),
         ]
     if request.user.has_perm("eventbus.view_deadletter"):
         letters = reverse("admin:eventbus_deadletter_changelist")
         waiting = DeadLetter.objects.filter(state=DeadLetter.State.WAITING)
-        found.append((_("Dead letters that wait"), waiting, f"{letters}?state__exact=waiting"))
+        found.append((_("Dead letters waiting"), waiting, f"{letters}?state__exact=waiting"))
     counted = [(words, rows.count(), url) for words, rows, url in found]
     items = [
         {"words": words, "count": number_format(count, force_grouping=True), "url": url}
@@ -171,8 +171,8 @@ def attention(request: HttpRequest) -> list[dict[str, str]]:
 
 
 def absent_services(request: HttpRequest) -> list[dict[str, str]]:
-    """Services that SIGNUP_SERVICES names and nobody runs. No server is asked for it here
-    (eventbus.inspection.attendance)."""
+    """Return an item if services of SIGNUP_SERVICES have no running consumer. The answer is cached, so no server is
+    asked here (eventbus.inspection.attendance)."""
     absent = attendance.absent
     if not absent or not request.user.has_perm("eventbus.view_instance"):
         return []

@@ -1,1 +1,1 @@
-"""Reading and checking the settings: the environment, `.env`, and what production refuses."""
+"""Reads and validates the settings: the environment, `.env`, and the values that production refuses."""

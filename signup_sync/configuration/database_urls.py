@@ -1,6 +1,6 @@
-"""The database of a service as a URL, and what Django makes of it.
+"""Converts a service's database URL to Django's settings.
 
-The options of a URL take effect or are refused: one that was dropped could be the one that asks for TLS.
+Every option of a URL takes effect or is refused: a dropped option could be the one that requires TLS.
 """
 
 from pathlib import Path
@@ -12,19 +12,19 @@ from django.core.exceptions import ImproperlyConfigured
 
 POSTGRESQL: Final = frozenset({"postgres", "postgresql", "psql", "pgsql"})
 SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-# What the URL says before its question mark, and what the connection pool is told by DATABASE_POOL_SIZE.
+# Parameters that the URL gives before its question mark, or that Django sets.
 _SAID_ELSEWHERE: Final = frozenset({"host", "hostaddr", "port", "dbname", "user", "password", "client_encoding"})
-# What libpq expects to be whole numbers; it would refuse anything else with every try to connect.
+# libpq's integer parameters; with any other value, every attempt to connect would fail.
 _NUMBERS: Final = frozenset(
     {"connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"}
 )
 
 
 def read_database_url(name: str, url: str) -> dict[str, Any]:
-    """ENGINE, NAME, USER, PASSWORD, HOST, PORT and OPTIONS of `postgres://user:password@host:port/database?options` or
-    `sqlite:///path?options`.
+    """Return ENGINE, NAME, USER, PASSWORD, HOST, PORT and OPTIONS for a URL of the form
+    `postgres://user:password@host:port/database?options` or `sqlite:///path?options`.
 
-    Raises ImproperlyConfigured, without the URL, which holds a password; `name` is the setting that has it.
+    Raises ImproperlyConfigured with the name of the setting, but without the URL, which contains a password.
     """
     try:
         parts = urlsplit(url)
@@ -33,13 +33,13 @@ def read_database_url(name: str, url: str) -> dict[str, Any]:
         port = ",".join(str(place.port or "") for place in places).strip(",")
         options = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True) if parts.query else []
     except ValueError:
-        # Its cause quotes what stands where the port should, which is a part of the password where that has a "/".
+        # Suppress the cause: it quotes the text at the port's place, which is part of a password that contains "/".
         reason = (
-            "it is no URL, or an option has no value. In a password write %2F for /, %3F for ?, %23 for #, %40 for @"
+            "it is not a URL, or an option has no value. In a password write %2F for /, %3F for ?, %23 for #, %40 for @"
         )
         raise _refusal(name, reason) from None
     if len({key for key, _ in options}) < len(options):
-        raise _refusal(name, "an option stands there twice")
+        raise _refusal(name, "an option is given twice")
     if parts.fragment:
         raise _refusal(name, "it has a #. Write that as %23")
     if parts.scheme == "sqlite":
@@ -75,32 +75,32 @@ def _postgresql(name: str, parts: SplitResult, host: str, port: str, options: di
 
 
 def _postgresql_options(name: str, options: dict[str, str]) -> dict[str, Any]:
-    """libpq's parameters, which the connection gets as they are."""
+    """Return the options, which are passed to libpq unchanged. Refuse unknown ones."""
     known = {each.keyword.decode() for each in psycopg.pq.Conninfo.get_defaults()} - _SAID_ELSEWHERE
     if unknown := options.keys() - known:
         allowed = (
-            "Its options are connection parameters of libpq, like sslmode; connections are kept by DATABASE_POOL_SIZE"
+            "Its options are libpq's connection parameters, such as sslmode; DATABASE_POOL_SIZE sets the pool's size"
         )
         raise _refusal(name, f"it has the option {_listed(unknown)}. {allowed}")
     if (mode := options.get("sslmode", SSL_MODES[0])) not in SSL_MODES:
-        raise _refusal(name, f"its sslmode is {mode!r}, and not one of {', '.join(SSL_MODES)}")
+        raise _refusal(name, f"its sslmode is {mode!r}, which is not one of {', '.join(SSL_MODES)}")
     for option in _NUMBERS & options.keys():
         if not (options[option].isascii() and options[option].isdigit()):
-            raise _refusal(name, f"its {option} is {options[option]!r}, and no whole number")
+            raise _refusal(name, f"its {option} is {options[option]!r}, which is not a whole number")
     for option in ("sslrootcert", "sslcert", "sslkey", "sslcrl"):
         file = options.get(option, "")
         if file and file != "system" and not Path(file).is_file():
-            raise _refusal(name, f"its {option} {file!r} is no file here")
+            raise _refusal(name, f"its {option} {file!r} is not a file on this machine")
     return dict(options)
 
 
 def _sqlite_options(name: str, options: dict[str, str]) -> dict[str, Any]:
     if unknown := options.keys() - {"timeout"}:
-        raise _refusal(name, f"it has the option {_listed(unknown)}. SQLite's one option is timeout, in seconds")
+        raise _refusal(name, f"it has the option {_listed(unknown)}. SQLite's only option is timeout, in seconds")
     if "timeout" not in options:
         return {}
     if not (options["timeout"].isascii() and options["timeout"].isdigit()):
-        raise _refusal(name, f"its timeout is {options['timeout']!r}, and no whole number of seconds")
+        raise _refusal(name, f"its timeout is {options['timeout']!r}, which is not a whole number of seconds")
     return {"timeout": int(options["timeout"])}
 
 

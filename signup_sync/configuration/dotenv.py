@@ -1,7 +1,7 @@
-"""`.env` as people write it: comments, quotes, `export`, spaces around "=", CRLF, a byte order mark.
+"""Reads `.env` files as people write them: comments, quotes, `export`, spaces around "=", CRLF, a byte order mark.
 
-What can't be understood is refused with the number of its line, which is not quoted: it may hold a password. The rules
-are those of Docker Compose, which reads the same file, but nothing is substituted: a "$" is a "$".
+A line that can't be parsed is refused by its number and not quoted, because it may contain a password. The rules are
+those of Docker Compose, which reads the same file, but without substitution: a "$" is a "$".
 """
 
 import re
@@ -12,15 +12,15 @@ from typing import Final
 from django.core.exceptions import ImproperlyConfigured
 
 _ASSIGNMENT: Final = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)", re.ASCII)
-# A value in quotes, and perhaps a comment after it. In double quotes a backslash may precede any character.
+# A quoted value, optionally followed by a comment. In double quotes, a backslash may precede any character.
 _QUOTED: Final = re.compile(r"""(?:'(?P<plain>[^']*)'|"(?P<escaped>(?:[^"\\]|\\.)*)")\s*(?:#.*)?""")
 _COMMENT: Final = re.compile(r"\s#.*")
-# What a backslash and this character mean in double quotes; before any other character the backslash stays.
+# Escape sequences in double quotes; before any other character, the backslash is kept.
 _ESCAPES: Final = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$"}
 
 
 def read_dotenv(path: Path) -> dict[str, str]:
-    """The variables of the file; of a name that stands there twice the last one. Raises ImproperlyConfigured."""
+    """Return the variables of the file; if a name occurs twice, the last one wins. Raises ImproperlyConfigured."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -38,14 +38,14 @@ def _assignments(content: bytes, path: Path) -> Iterator[tuple[str, str]]:
             continue
         found = _ASSIGNMENT.fullmatch(line)
         if not found or "\0" in line:
-            raise _refusal(path, number, "is no setting: write NAME=value, or # before a comment")
+            raise _refusal(path, number, "is not a setting: write NAME=value, or # before a comment")
         name, value = found.groups()
         if value.strip()[:1] not in ("'", '"'):
             yield name, _COMMENT.sub("", value).strip()
         elif quoted := _QUOTED.fullmatch(value.strip()):
             yield name, _unescaped(quoted["escaped"]) if quoted["plain"] is None else quoted["plain"]
         else:
-            raise _refusal(path, number, f"({name}) begins with a quote and must end with the same one, in one line")
+            raise _refusal(path, number, f"({name}) begins with a quote and must end with the same one, on one line")
 
 
 def _unescaped(text: str) -> str:

@@ -1,7 +1,7 @@
-"""Settings as the environment has them: read strictly, and refused in one line that names the setting.
+"""Reads settings from the environment strictly. An invalid value is refused in one line that names the setting.
 
-django-environ reads a misspelt `true` as false, drops what is no digit from a number, and looks a value that begins
-with `$` up as another variable. Here each of them is either taken as it stands or refused.
+django-environ reads a misspelt `true` as false, drops non-digits from a number, and treats a value that begins with `$`
+as a reference to another variable. Here each value is either taken literally or refused.
 """
 
 import json
@@ -15,7 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from signup_sync.configuration.dotenv import read_dotenv
 
-# Their values are, or may contain, passwords: no error shows them.
+# Settings whose values are or may contain passwords, so that errors must not show them.
 SECRETS: Final = frozenset(
     {
         "SECRET_KEY",
@@ -30,26 +30,26 @@ SECRETS: Final = frozenset(
 _TRUE: Final = frozenset({"true", "yes", "on", "1"})
 _FALSE: Final = frozenset({"false", "no", "off", "0"})
 _MISSING: Final = environ.Env.NOTSET
-# The largest number that a setting takes: librdkafka and PostgreSQL have 32 bits for most of theirs.
+# The largest number that a setting accepts: most numbers of librdkafka and PostgreSQL have 32 bits.
 NUMBER_MAX: Final = 2**31 - 1
 PORT_MAX: Final = 65_535
 
 
 def refusal(name: str, value: object, allowed: str) -> ImproperlyConfigured:
-    """The error of a setting that can't be used; `allowed` continues the sentence "give it …"."""
+    """Return the error for an invalid setting; `allowed` completes the sentence "give it …"."""
     shown = "can't be used" if name in SECRETS or name.endswith("_DATABASE_URL") else f"is {str(value)[:200]!r}"
     return ImproperlyConfigured(f"{name} {shown}: give it {allowed}.")
 
 
 class Environment(environ.Env):  # type: ignore[misc]  # django-environ ships no types
-    """The process's environment. A variable that is empty counts as one that is not set.
+    """The process's environment. An empty variable counts as not set.
 
-    Every method raises ImproperlyConfigured for a value that it can't take.
+    Every method raises ImproperlyConfigured for an invalid value.
     """
 
     @classmethod
     def read_env(cls, path: Path) -> None:
-        """Takes over what the file sets and the environment does not. Raises ImproperlyConfigured."""
+        """Add the file's variables that the environment doesn't set. Raises ImproperlyConfigured."""
         for name, value in read_dotenv(path).items():
             if not cls.ENVIRON.get(name, "").strip():
                 cls.ENVIRON[name] = value
@@ -67,7 +67,7 @@ class Environment(environ.Env):  # type: ignore[misc]  # django-environ ships no
         return number
 
     def choice(self, var: str, choices: Sequence[str], default: str) -> str:
-        """One of a few words, in any case."""
+        """Read one of `choices`, ignoring case."""
         word: str = self.get_value(var, default=default)
         found = [choice for choice in choices if choice.lower() == word.lower()]
         if not found:
@@ -76,7 +76,7 @@ class Environment(environ.Env):  # type: ignore[misc]  # django-environ ships no
 
     def get_value(self, var: str, cast: Any = None, default: Any = _MISSING, parse_default: bool = False) -> Any:
         try:
-            # As UTF-8, whatever the locale says: Python makes characters of other bytes that nothing can store.
+            # Decode as UTF-8, whatever the locale: Python decodes other bytes to surrogates, which can't be stored.
             value = os.fsencode(self.ENVIRON[var]).decode().strip()
         except KeyError:
             value = ""
@@ -92,7 +92,7 @@ class Environment(environ.Env):  # type: ignore[misc]  # django-environ ships no
         try:
             return read(value)
         except (ValueError, TypeError):
-            # Without its cause, which quotes the value.
+            # Suppress the cause, which quotes the value.
             raise refusal(var, value, allowed) from None
 
 
@@ -120,11 +120,11 @@ def _read_float(value: str) -> float:
 def _read_object(value: str) -> dict[str, Any]:
     document = json.loads(value)
     if not isinstance(document, dict):
-        raise ValueError  # noqa: TRY004 - as json.loads() itself has it
+        raise ValueError  # noqa: TRY004 - like json.loads() itself
     return document
 
 
-# What django-environ's bool(), int(), float() and json() ask for, and the words for what they take.
+# Readers for the casts that django-environ's bool(), int(), float() and json() pass, and descriptions of valid values.
 _READERS: Final[dict[Any, tuple[Callable[[str], Any], str]]] = {
     bool: (_read_bool, "true or false"),
     int: (_read_int, f"a whole number from 0 to {NUMBER_MAX}"),

@@ -1,7 +1,7 @@
-"""What an installation that faces strangers refuses to start with (docs/adr/0047): the settings that would weaken it.
+"""Refuses unsafe settings with PRODUCTION=true (docs/adr/0047).
 
-Each of CHECKS gets all settings and returns one line for the first weakness that it finds: the name of the setting in
-the environment, the problem, and what to do. It returns "" where there is none.
+Each of CHECKS takes all settings and returns one line about the first weakness that it finds (the name of the
+environment variable, the problem, and what to do), or "" if there is none.
 """
 
 import ipaddress
@@ -16,25 +16,25 @@ from django.core.exceptions import ImproperlyConfigured
 Settings = Mapping[str, Any]
 
 SECRET_LENGTH_MIN: Final = 50
-# Least number of pieces that a key consists of where a run that is known, or that stood before, is one piece.
+# The minimum number of pieces in a key, where a run that is known or repeated counts as one piece (_pieces).
 SECRET_PIECES_MIN: Final = 32
-# What people type for want of a random key.
+# Sequences that people type instead of a random key.
 _SEQUENCES: Final = (
     b"abcdefghijklmnopqrstuvwxyz", b"0123456789", b"qwertyuiop", b"asdfghjkl", b"zxcvbnm", b"azertyuiop", b"qsdfghjklm",
     b"wxcvbn", b"qwertz", b"!@#$%^&*()_+", b"1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik9ol0p",
 )  # fmt: skip
-# In both directions, and twice, because after its end a sequence may begin again.
+# Each sequence in both directions, and doubled, because it may start over after its end.
 _KNOWN: Final = b" ".join(each * 2 for sequence in _SEQUENCES for each in (sequence, sequence[::-1]))
-# Beginnings and parts of keys that others have published: Django's template, and our examples.
+# Parts of published keys: Django's project template, common placeholders, and our examples.
 _PUBLISHED: Final = ("django-insecure-", "the-output-of-openssl", "changeme", "change-me", "change_me", "your-secret")
-# argon2id: KiB of memory, and passes that are enough with them (OWASP's Password Storage Cheat Sheet).
+# argon2id: memory in KiB, and the number of passes that suffices with it (OWASP's Password Storage Cheat Sheet).
 _ARGON2_MIN: Final = ((47_104, 1), (19_456, 2), (12_288, 3), (9_216, 4), (7_168, 5))
 HSTS_SECONDS_MIN: Final = 300
-# The part of all addresses of a family that proxies may have: fc00::/7 and 10.0.0.0/8 are legitimate.
+# Proxies may cover at most 1/64 of a family's addresses: fc00::/7 and 10.0.0.0/8 are legitimate.
 _PROXIES_SHARE: Final = 64
 _IPV4: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 _IPV6: Final = ipaddress.IPv6Network("::/0")
-# Least and most of what limits strangers. Beyond these a setting is no limit any more.
+# Bounds of the settings that limit clients. Outside these bounds, a setting no longer limits anything.
 _LIMITS: Final[Mapping[str, tuple[int, int]]] = {
     "CONNECTION_IDLE_TIMEOUT": (1, 3_600),
     **dict.fromkeys(("REQUEST_HEAD_TIMEOUT", "REQUEST_BODY_TIMEOUT", "RESPONSE_STALL_TIMEOUT"), (0, 600)),
@@ -46,17 +46,17 @@ _LIMITS: Final[Mapping[str, tuple[int, int]]] = {
     "SESSION_COOKIE_AGE": (1, 400 * 24 * 3600),
     **dict.fromkeys(("ADMIN_SESSION_AGE", "ADMIN_SESSION_IDLE"), (1, 30 * 24 * 3600)),
 }
-# Ends of names that only a network of one's own resolves (RFC 6761, 6762, 9476; Kubernetes).
+# Suffixes of names that only a private network resolves (RFC 6761, 6762, 9476; Kubernetes).
 _INSIDE: Final = (".internal", ".local", ".localhost", ".invalid", ".test", ".lan", ".home.arpa", ".svc")
-# Second labels under which a country's registry sells names: .co.uk is as public as .com.
+# Second-level labels under which country registries sell names: .co.uk is as public as .com.
 _SOLD_BELOW: Final = frozenset("ac co com edu gob go gov gouv gv id mil ne net nom or org re sch".split())  # noqa: SIM905
-# librdkafka's settings by which a client believes anybody, and the values that say so.
+# librdkafka's settings, with values that turn off the authentication of servers or tokens.
 _KAFKA_UNSAFE: Final[Mapping[str, frozenset[str]]] = {
     "enable.ssl.certificate.verification": frozenset({"false", "f", "0"}),
     "ssl.endpoint.identification.algorithm": frozenset({"none", ""}),
     "enable.sasl.oauthbearer.unsecure.jwt": frozenset({"true", "t", "1"}),
 }
-# The same for redis-py, by its own words for false.
+# The same for redis-py, with all its spellings of false.
 _REDIS_UNSAFE: Final = frozenset(
     [("ssl_cert_reqs", word) for word in ("none", "optional")]
     + [("ssl_check_hostname", word) for word in ("0", "f", "false", "n", "no")]
@@ -65,20 +65,21 @@ _KAFKA_PLACES: Final = ("bootstrap.servers", "metadata.broker.list")
 
 
 def check(settings: Settings) -> None:
-    """Raises ImproperlyConfigured for the first weakness."""
+    """Raise ImproperlyConfigured for the first weakness found."""
     for find in CHECKS:
         if weakness := find(settings):
             raise ImproperlyConfigured(weakness)
 
 
 def require_signing_key() -> None:
-    """For processes that sign something. The others, like a participant's, are not given the key."""
+    """Raise ImproperlyConfigured if there is no SECRET_KEY. Only processes that sign call this; the others, such as a
+    participant's, don't have the key."""
     try:
         _ = django_settings.SECRET_KEY
     except ImproperlyConfigured:
         raise ImproperlyConfigured(
-            "SECRET_KEY is not set: this process signs sessions, tickets and cookies with it. Give it "
-            f"{SECRET_LENGTH_MIN} random characters or more, the same for every web process."
+            "SECRET_KEY is not set: this process signs sessions, tickets and cookies with it. Give it at least "
+            f"{SECRET_LENGTH_MIN} random characters, the same for every web process."
         ) from None
 
 
@@ -87,7 +88,7 @@ def _debug(settings: Settings) -> str:
         return ""
     return (
         "DEBUG is true together with PRODUCTION=true: its error pages show settings and passwords to anybody. "
-        "Take one of the two away."
+        "Remove one of the two."
     )
 
 
@@ -96,21 +97,21 @@ def _secret_key(settings: Settings) -> str:
 
 
 def weakness_of_key(key: str) -> str:
-    """Why a key may not sign sessions and tickets. What is stored signed lasts as long as the key is unknown."""
-    allowed = f"{SECRET_LENGTH_MIN} random characters or more, e.g. the output of: openssl rand -base64 48"
+    """Return the reason why a key is too weak to sign sessions and tickets, or ""."""
+    allowed = f"at least {SECRET_LENGTH_MIN} random characters, e.g. the output of: openssl rand -base64 48"
     if len(key) < SECRET_LENGTH_MIN:
         return f"SECRET_KEY has {len(key)} characters: give it {allowed}."
     if any(part in key.lower() for part in _PUBLISHED):
-        return f"SECRET_KEY is an example that everybody knows: give it {allowed}."
+        return f"SECRET_KEY is a published example: give it {allowed}."
     begin = key[:1_000]  # finding the pieces takes quadratic time
     if min(_pieces(begin.lower().encode(), _KNOWN), _pieces(_steps(begin.encode()))) < SECRET_PIECES_MIN:
-        return f"SECRET_KEY repeats itself, counts up, or is a row of the keyboard: give it {allowed}."
+        return f"SECRET_KEY consists of repetitions, sequences or keyboard rows: give it {allowed}."
     return ""
 
 
 def _pieces(text: bytes, known: bytes = b"") -> int:
-    """The number of pieces that the text consists of, where each run of three or more bytes that is in `known`, or that
-    has begun earlier in the text, is one piece."""
+    """Count the pieces of the text, where each run of three or more bytes that occurs in `known`, or earlier in the
+    text, is one piece."""
     at = count = 0
     while at < len(text):
         size = 1
@@ -124,7 +125,7 @@ def _pieces(text: bytes, known: bytes = b"") -> int:
 
 
 def _steps(text: bytes) -> bytes:
-    """The distances between neighbours. Those of aabbcc, acegik and a1b2c3 repeat themselves."""
+    """Return the differences between adjacent bytes. Those of aabbcc, acegik and a1b2c3 are repetitive."""
     return bytes((after - before) % 256 for before, after in pairwise(text))
 
 
@@ -133,8 +134,8 @@ def _argon2(settings: Settings) -> str:
     if any(memory >= memory_min and passes >= passes_min for memory_min, passes_min in _ARGON2_MIN):
         return ""
     return (
-        f"ARGON2_MEMORY_KIB and ARGON2_TIME_COST are {memory} and {passes}, and stolen hashes would be cheap to guess: "
-        "leave both out, which makes them 19456 and 2."
+        f"ARGON2_MEMORY_KIB and ARGON2_TIME_COST are {memory} and {passes}, so stolen hashes would be cheap to crack: "
+        "remove both, for the defaults of 19456 and 2."
     )
 
 
@@ -164,8 +165,8 @@ def _trusted_origins(settings: Settings) -> str:
         host = parts.hostname or ""
         if parts.scheme != "https":
             return (
-                f"CSRF_TRUSTED_ORIGINS has {origin!r}, whose pages anybody on the way can write: give it origins that "
-                "begin with https://."
+                f"CSRF_TRUSTED_ORIGINS has {origin!r}, whose pages an attacker on the network can change: give it "
+                "origins that begin with https://."
             )
         if "*" in host and _is_public_suffix(host.removeprefix("*").removeprefix(".")):
             return f"CSRF_TRUSTED_ORIGINS has {origin!r}, which trusts strangers: name each origin."
@@ -173,8 +174,8 @@ def _trusted_origins(settings: Settings) -> str:
 
 
 def _is_public_suffix(name: str) -> bool:
-    """Whether anybody can buy a name below this one. A list of all such names would be out of date; this knows the
-    top-level names and the usual second ones of countries."""
+    """Whether anybody can register a name below this one. A full list would be out of date; this covers top-level
+    domains and the usual second-level domains of countries."""
     labels = [label for label in name.lower().split(".") if label not in ("", "*")]
     return len(labels) < 2 or (len(labels) == 2 and len(labels[1]) == 2 and labels[0] in _SOLD_BELOW)
 
@@ -187,13 +188,13 @@ def _trusted_proxies(settings: Settings) -> str:
         if sum(part.num_addresses for part in parts) * _PROXIES_SHARE > family.num_addresses:
             return (
                 f"TRUSTED_PROXIES are {', '.join(map(str, named))[:200]}, which is a large part of all addresses: give "
-                "it the proxies alone, because whoever is named there may claim any address and HTTPS."
+                "it only the proxies, because any host in it can claim any client address and HTTPS."
             )
     return ""
 
 
 def _as_ipv6(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> ipaddress.IPv6Network:
-    """IPv4's addresses as a socket for both families shows them."""
+    """Return the network as IPv6, with IPv4 addresses mapped as on a dual-stack socket."""
     if isinstance(network, ipaddress.IPv6Network):
         return network
     return ipaddress.IPv6Network((int(_IPV4[0]) + int(network[0]), network.prefixlen + _IPV4.prefixlen))
@@ -204,8 +205,8 @@ def _hsts(settings: Settings) -> str:
     if seconds == 0 or seconds >= HSTS_SECONDS_MIN:
         return ""
     return (
-        f"HSTS_SECONDS is {seconds}, after which browsers take plain HTTP again: give it {HSTS_SECONDS_MIN} to try, "
-        "then 31536000, or 0 for none."
+        f"HSTS_SECONDS is {seconds}, after which browsers accept plain HTTP again: give it {HSTS_SECONDS_MIN} for a "
+        "trial, later 31536000, or 0 to turn it off."
     )
 
 
@@ -213,15 +214,14 @@ def _hsts(settings: Settings) -> str:
 
 
 def _mail(settings: Settings) -> str:
-    """Links to a new password are always offered: mail must be sent, and nobody on the way may read it."""
+    """Check the mail server. Password resets are always offered, so mail must be sent, and not in plain text outside
+    this network."""
     allowed = "smtp+tls://user:password@host:587, or smtp+ssl:// with port 465"
     if not settings["EMAIL_BACKEND"].endswith(".smtp.EmailBackend"):
-        return f"EMAIL_URL can't be used: with it no mail is sent, and people wait for links; give it {allowed}."
+        return f"EMAIL_URL can't be used: it sends no mail, so users would never get their links; give it {allowed}."
     has_tls = settings.get("EMAIL_USE_TLS") or settings.get("EMAIL_USE_SSL")
     if not has_tls and _is_outside(settings["EMAIL_HOST"]):
-        return (
-            f"EMAIL_URL can't be used: links to a new password would leave this network unencrypted; give it {allowed}."
-        )
+        return f"EMAIL_URL can't be used: password-reset links would leave this network unencrypted; give it {allowed}."
     return ""
 
 
@@ -231,7 +231,7 @@ def _databases(settings: Settings) -> str:
         if any(_is_outside(host) for host in database.get("HOST", "").split(",")) and mode != "verify-full":
             name = f"{'auth' if alias == 'default' else alias}_DATABASE_URL".upper()
             return (
-                f"{name} can't be used: its host is outside this network, where another server could take its place; "
+                f"{name} can't be used: its host is outside this network, where another server could impersonate it; "
                 "give it ?sslmode=verify-full&sslrootcert=/path, or sslrootcert=system."
             )
     return ""
@@ -242,8 +242,8 @@ def _redis(settings: Settings) -> str:
     options = {(name, value.lower()) for name, value in parse_qsl(url.query)}
     if not options.isdisjoint(_REDIS_UNSAFE):
         return (
-            "REDIS_URL can't be used: by its options another server could take the place of Redis; leave ssl_cert_reqs "
-            "and ssl_check_hostname out, and name a CA of your own by ssl_ca_certs=/path."
+            "REDIS_URL can't be used: its options let another server impersonate Redis; remove ssl_cert_reqs and "
+            "ssl_check_hostname, and name a private CA with ssl_ca_certs=/path."
         )
     if url.scheme == "redis" and _is_outside(url.hostname or ""):
         return "REDIS_URL can't be used: its host is outside this network; give it rediss://, which is TLS."
@@ -255,8 +255,8 @@ def _kafka(settings: Settings) -> str:
     for name, unsafe in _KAFKA_UNSAFE.items():
         if config.get(name) in unsafe:
             return (
-                f"KAFKA_CLIENT_CONFIG can't be used: by its {name} another server could take the place of Kafka; leave "
-                "it out, and name a CA of your own by ssl.ca.location."
+                f"KAFKA_CLIENT_CONFIG can't be used: its {name} lets another server impersonate Kafka; remove it, and "
+                "name a private CA with ssl.ca.location."
             )
     places = ",".join([settings["KAFKA_BOOTSTRAP_SERVERS"], *(config.get(name, "") for name in _KAFKA_PLACES)])
     is_plain = not config.get("security.protocol", "plaintext").endswith("ssl")
@@ -275,14 +275,14 @@ def _gateway(settings: Settings) -> str:
     if url.scheme == "https" or not _is_outside(url.hostname or ""):
         return ""
     return (
-        f"GATEWAY_URL is {settings['GATEWAY_URL']!r}, and passwords would leave this network unencrypted: give it "
-        "https://, or the gateway's address inside."
+        f"GATEWAY_URL is {settings['GATEWAY_URL']!r}, so passwords would leave this network unencrypted: give it "
+        "https://, or the gateway's internal address."
     )
 
 
 def _is_outside(host: str) -> bool:
-    """Whether what is sent there may pass through networks of others: an address of the internet, or a name with a dot.
-    A name without one, as containers have, and a Unix socket are inside."""
+    """Whether traffic to the host may leave this network: the host is a public address, or a name with a dot. Names
+    without a dot, such as those of containers, and Unix sockets are inside."""
     host = host.strip("[]").rstrip(".").lower()
     try:
         return not ipaddress.ip_address(host).is_private

@@ -1,5 +1,5 @@
-"""Settings whose form is checked in every installation. What only production demands is in
-signup_sync.configuration.production.
+"""Checks of the form of settings, for every installation. signup_sync.configuration.production has the checks for
+production only.
 
 Each function takes the value from the environment and raises ImproperlyConfigured with one line that names the setting.
 """
@@ -18,14 +18,14 @@ from django.core.exceptions import ImproperlyConfigured
 
 from signup_sync.configuration.environment import PORT_MAX, refusal
 
-# A service's name is a part of names in Kafka, of ce_source (docs/asyncapi.yaml) and of metrics.
+# A service's name becomes part of Kafka names, of ce_source (docs/asyncapi.yaml) and of metrics.
 _SERVICE: Final = re.compile(r"[a-z][a-z0-9-]{0,49}")
 _KAFKA_NAME: Final = re.compile(r"[A-Za-z0-9._-]{0,100}")
 _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", re.IGNORECASE)
 _ALLOWED_HOST: Final = re.compile(r"\*|\.?[a-z0-9]([a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\]", re.IGNORECASE)
 _PUBLIC_HOST: Final = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\]", re.IGNORECASE)
-# What redis-py may be told in the URL. The product decides on the rest (runtime.redis_clients): a socket_timeout
-# would end quiet WebSockets.
+# Options of redis-py that the URL may set. runtime.redis_clients sets the others: a socket_timeout, for example, would
+# close quiet WebSockets.
 _REDIS_OPTIONS: Final = re.compile(r"db|protocol|client_name|ssl_[a-z_]+")
 _SYSTEM_ZONES: Final = Path("/usr/share/zoneinfo")
 
@@ -39,7 +39,7 @@ def read_services(names: Sequence[str]) -> list[str]:
 
 
 def read_time_zone(name: str) -> str:
-    """Django looks for the zone in the system's folder, where there is one, and zoneinfo in a package as well."""
+    """Read a time zone. Django looks it up in the system's folder if there is one; zoneinfo also looks in a package."""
     try:
         zoneinfo.ZoneInfo(name)
         is_known = not _SYSTEM_ZONES.exists() or (_SYSTEM_ZONES / name).is_file()
@@ -51,7 +51,7 @@ def read_time_zone(name: str) -> str:
 
 
 def read_brokers(text: str) -> str:
-    """`host:port`, comma-separated, perhaps with spaces; returned without them."""
+    """Read `host:port` entries, comma-separated; spaces are removed."""
     brokers = [part for each in text.split(",") if (part := each.strip())]
     if not all(_is_place(broker) for broker in brokers):
         raise refusal("KAFKA_BOOTSTRAP_SERVERS", text, "host:port of the brokers, comma-separated")
@@ -71,11 +71,11 @@ def read_kafka_prefix(prefix: str) -> str:
 
 
 def read_address(name: str, host: str) -> str:
-    """A host name, or an IP address without brackets."""
+    """Read a host name, or an IP address without brackets."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        # What looks like an IPv4 address is no name of a host.
+        # A malformed IPv4 address is not a host name.
         if not _HOST.fullmatch(host) or not re.search("[a-z]", host, re.IGNORECASE):
             raise refusal(name, host, "an IP address or a host name") from None
     return host
@@ -90,7 +90,7 @@ def check_allowed_hosts(hosts: Sequence[str]) -> None:
 
 
 def read_http_url(name: str, url: str) -> str:
-    """The address of a server: scheme, host and perhaps port, without a slash at its end."""
+    """Read a server's address: scheme, host and optional port, returned without a trailing slash."""
     if not _is_origin(url.rstrip("/")):
         raise refusal(name, url, "http://host or http://host:port (or https), and nothing after it")
     return url.rstrip("/")
@@ -104,7 +104,7 @@ def read_origins(origins: Sequence[str]) -> list[str]:
 
 
 def read_mail_server(url: str) -> Mapping[str, Any]:
-    """Django's settings for the server that the URL names."""
+    """Return Django's settings for the mail server of the URL."""
     try:
         config: dict[str, Any] = environ.Env.email_url_config(url)
         is_good = (urlsplit(url).port or 1) <= PORT_MAX
@@ -124,7 +124,7 @@ def read_sender(address: str) -> str:
 
 
 def read_public_url(url: str, *, production: bool) -> str:
-    """`scheme://host[:port]`, without a slash at its end."""
+    """Read `scheme://host[:port]`, returned without a trailing slash."""
     schemes = ("https",) if production else ("https", "http")
     allowed = f"{' or '.join(schemes)}://host or {schemes[0]}://host:port, and nothing after it"
     try:
@@ -138,7 +138,7 @@ def read_public_url(url: str, *, production: bool) -> str:
 
 
 def host_of(url: str) -> str:
-    """The host of a URL that `read_public_url` has taken, as ALLOWED_HOSTS has it."""
+    """Return the host of a valid URL in the form used in ALLOWED_HOSTS."""
     return _bracketed(urlsplit(url).hostname)
 
 
@@ -147,7 +147,7 @@ def _bracketed(host: str | None) -> str:
 
 
 def read_proxies(text: str) -> list[str]:
-    """Addresses and networks, with spaces or commas between them."""
+    """Read addresses and networks, separated by spaces or commas."""
     proxies = text.replace(",", " ").split()
     for proxy in proxies:
         try:
@@ -160,7 +160,7 @@ def read_proxies(text: str) -> list[str]:
 
 
 def check_redis_url(url: str) -> None:
-    """Whether redis-py can take it. Its own errors would come with each try to connect, and quote the URL."""
+    """Check that redis-py accepts the URL. Its own errors would occur at each attempt to connect, and quote the URL."""
     try:
         parts = urlsplit(url)
         is_good = url.lower().startswith(("redis://", "rediss://", "unix://")) and (parts.port or 1)

@@ -1,4 +1,4 @@
-"""The page that the link in a confirmation mail opens."""
+"""The page that a confirmation mail links to."""
 
 import logging
 from http import HTTPStatus
@@ -33,8 +33,8 @@ logger = logging.getLogger(__name__)
 @never_cache
 @sensitive_post_parameters("userPw")
 async def confirm(request: HttpRequest, token: str) -> HttpResponse:
-    """Where the link in a mail leads. GET shows a form and changes nothing, as programs that look for viruses open
-    links too; its POST, with the password of the sign-up, creates the account and leads this browser to the lights."""
+    """Confirm a sign-up. GET shows a form and changes nothing, because mail scanners also open links. POST, with the
+    password chosen at sign-up, creates the account and redirects this browser to the lights."""
     try:
         signup_id = confirmed_by(token)
     except TicketExpiredError:

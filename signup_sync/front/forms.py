@@ -1,4 +1,5 @@
-"""The form. It checks what needs no knowledge of users; the rules are auth's, and its words are put on the fields."""
+"""The forms of the front. They check only what can be checked without knowing the users; auth owns the rules, and its
+messages are shown at the fields."""
 
 import unicodedata
 from http import HTTPStatus
@@ -23,15 +24,15 @@ from signup_sync.front.gateway import (
 )
 from signup_sync.front.wording import MISMATCH, NOTICES, REFUSALS, UNKNOWN_REFUSAL
 
-# Auth's contract (docs/openapi.yaml), in characters.
+# Limits of auth's contract (docs/openapi.yaml), in characters.
 USER_ID_MIN: Final = 2
 USER_ID_MAX: Final = 32
 USER_NAME_MAX: Final = 100
 EMAIL_MAX: Final = 254
 PASSWORD_MAX: Final = 128
-# Bytes as typed: NFC, which that rule counts, joins at most nine to one character.
+# The same limit in bytes as typed: the rule counts characters in NFC, which composes at most nine bytes into one.
 PASSWORD_BYTES_MAX: Final = PASSWORD_MAX * 9
-# The fields that a form shows again which was not sent to be checked: never a password.
+# Fields that are prefilled when a form is shown again without having been validated. Never a password.
 TYPED: Final = ("userId", "userName", "email")
 
 
@@ -41,7 +42,7 @@ def _validate_length(password: str) -> None:
 
 
 class SignUpForm(forms.Form):
-    """Its fields are named as on the wire. A password is never rendered again."""
+    """The sign-up form. The fields have the names of the API. Passwords are never rendered."""
 
     userId = forms.CharField(  # noqa: N815 - a name on the wire
         label=_("User ID"),
@@ -83,12 +84,12 @@ class SignUpForm(forms.Form):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for field in self.fields.values():
-            # The attribute would cut what is pasted, without a word; the server says what is too long.
+            # The attribute would silently truncate pasted text; the server reports what is too long.
             field.widget.attrs.pop("maxlength", None)
 
     def clean_userId(self) -> str:  # noqa: N802 - Django finds it by the field's name
         user_id: str = self.cleaned_data["userId"]
-        # The rule counts what NFKC makes of it: a Hangul syllable may be typed as three characters.
+        # The rule counts characters in NFKC: a Hangul syllable may be typed as three characters.
         too_long = is_longer_than(USER_ID_BYTES_MAX, user_id)
         if too_long or not USER_ID_MIN <= len(unicodedata.normalize("NFKC", user_id)) <= USER_ID_MAX:
             raise forms.ValidationError(
@@ -104,7 +105,7 @@ class SignUpForm(forms.Form):
 
     @property
     def new_user(self) -> NewUser:
-        """What was typed, of a valid form."""
+        """The user to sign up. The form must be valid."""
         return NewUser(
             user_id=self.cleaned_data["userId"],
             user_name=self.cleaned_data["userName"],
@@ -114,12 +115,12 @@ class SignUpForm(forms.Form):
         )
 
     def show_refusal(self, reason: str) -> None:
-        """Auth has this user already: its reason goes on the field that it is about."""
+        """Show auth's reason for refusing the user at the field that it concerns."""
         field, words = REFUSALS.get(reason, (None, UNKNOWN_REFUSAL))
         self.add_error(field, words)
 
     def show_problem(self, problem: GatewayError) -> None:
-        """What the gateway says: on the fields that it names, or over them all."""
+        """Show the gateway's errors at the fields that they name, or else above the form."""
         for error in problem.errors:
             name = error.pointer.removeprefix("/")
             self.add_error(name if name in self.fields else None, error.detail)
@@ -128,7 +129,7 @@ class SignUpForm(forms.Form):
 
 
 class ConfirmForm(forms.Form):
-    """What the page of a confirmation link asks: only whoever signed up knows the password."""
+    """The form of the confirmation page. The password proves that the same person signed up."""
 
     userPw = forms.CharField(  # noqa: N815 - a name on the wire
         label=_("Password"),
@@ -140,7 +141,7 @@ class ConfirmForm(forms.Form):
     )
 
     def show_problem(self, problem: GatewayError) -> bool:
-        """Puts the problem on the field. False where it is not about the password."""
+        """Show a problem with the password at its field. Return False if the problem is about something else."""
         if problem.kind == WRONG_PASSWORD:
             self.add_error(
                 "userPw",

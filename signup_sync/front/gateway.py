@@ -1,4 +1,4 @@
-"""Auth as the front knows it: HTTP, through the gateway, and nothing else."""
+"""Client of auth's HTTP API. The front reaches auth only through the gateway."""
 
 import asyncio
 import logging
@@ -19,19 +19,18 @@ from signup_sync.front.tickets import bearer_ticket, signed_address, signed_by_f
 
 logger = logging.getLogger(__name__)
 
-# Seconds. A gateway that takes longer to accept a connection, or to give a state, counts as away.
+# Seconds after which connecting to the gateway, or reading a state, counts as failed.
 CONNECT_TIMEOUT: Final = 5.0
 STATE_TIMEOUT: Final = 10.0
-# Seconds until a sign-up's answer begins: the password may wait to be hashed for five of them, and auth waits three for
-# its database.
+# Seconds within which the response to a sign-up must begin: the password may queue for hashing for five, and auth waits
+# up to three for its database.
 POST_TIMEOUT: Final = 12.0
-# A stream that misses this many heartbeats is taken for dead.
+# A stream that misses this many heartbeats is presumed dead.
 MISSED_HEARTBEATS: Final = 3
 POST_ATTEMPTS: Final = 2
-# Asks auth to say how long each light took; the contract's state has only what they are.
+# Asks auth to include the time that each light took, which is not part of a state by default.
 WITH_TIMES: Final[Mapping[str, str]] = {"Prefer": "took"}
-# Types of problem documents: nobody new is taken now, what is wrong with a link or its password, and which rate limit
-# is reached.
+# Types of problem documents: sign-ups are closed, a link or its password is wrong, or a rate limit is reached.
 CLOSED: Final = "/problems/closed"
 LINK_UNKNOWN: Final = "/problems/link-unknown"
 LINK_EXPIRED: Final = "/problems/link-expired"
@@ -45,8 +44,8 @@ _LOST_ON_THE_WAY: Final = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewUser:
-    """What a person typed, the address that they have, and the language to say in what is wrong. Its repr, which may
-    get into a log, has no password."""
+    """A user to sign up, with the client's address and the language for error messages. The repr, which may be logged,
+    omits the password."""
 
     user_id: str
     user_name: str
@@ -65,7 +64,7 @@ class NewUser:
 
 
 class FieldError(msgspec.Struct, frozen=True):
-    """One entry of a problem document's `errors`: a JSON Pointer to a field, and what is wrong with it."""
+    """One entry of a problem document's `errors`: a JSON Pointer to a field, and the error message."""
 
     pointer: str
     detail: str
@@ -77,7 +76,8 @@ class _ProblemDocument(msgspec.Struct, frozen=True):
 
 
 class GatewayError(Exception):
-    """The gateway refused, or it is away (503). `kind` is the problem's type, `retry_after` is in seconds."""
+    """The gateway refused the request or is unreachable (503). `kind` is the problem's type; `retry_after` is in
+    seconds."""
 
     def __init__(
         self,
@@ -96,12 +96,12 @@ class GatewayError(Exception):
 
     @property
     def may_pass(self) -> bool:
-        """Whether the same request may work later."""
+        """Whether the same request may succeed later."""
         return self.status >= HTTPStatus.INTERNAL_SERVER_ERROR or self.status == HTTPStatus.TOO_MANY_REQUESTS
 
 
 class Gateway:
-    """The one HTTP client of a process. Make it in the running event loop; it holds any number of streams."""
+    """The HTTP client of a process. Create it in the running event loop. The number of open streams is not limited."""
 
     def __init__(self) -> None:
         self._address = settings.GATEWAY_URL.rstrip("/")
@@ -114,16 +114,16 @@ class Gateway:
         await self._session.close()
 
     async def post_user(self, signup_id: UUID, user: NewUser) -> aiohttp.ClientResponse:
-        """The open stream of a sign-up that auth has taken. Raises GatewayError.
+        """Post a sign-up and return its open stream. Raises GatewayError.
 
-        An answer that got lost on the way is asked for once more: the key makes the second request join the first.
+        If the response is lost, the request is sent once more: with the same Idempotency-Key, it joins the first.
         """
         headers = {
             "Accept": "text/event-stream",
             "Accept-Language": user.language,
             **WITH_TIMES,
             "Idempotency-Key": str(signup_id),
-            # The sign-up's id is its trace's; each request is a step of its own in it.
+            # The sign-up's id is the trace id; each request is a new span.
             "traceparent": f"00-{signup_id.hex}-{secrets.token_hex(8)}-01",
         }
         if user.address:
@@ -134,15 +134,15 @@ class Gateway:
                 async with asyncio.timeout(POST_TIMEOUT):
                     return await self._request("POST", "/user", headers, silence=silence, json=user.as_wire())
             except TimeoutError:
-                problem = _AnswerLostError(HTTPStatus.SERVICE_UNAVAILABLE, f"no answer within {POST_TIMEOUT:.0f} s")
-                logger.warning("sign-up %s: no answer at attempt %d", signup_id, attempt)
+                problem = _AnswerLostError(HTTPStatus.SERVICE_UNAVAILABLE, f"no response within {POST_TIMEOUT:.0f} s")
+                logger.warning("sign-up %s: attempt %d got no response in time", signup_id, attempt)
             except _AnswerLostError as lost:
-                logger.warning("sign-up %s: the answer got lost at attempt %d: %s", signup_id, attempt, lost)
+                logger.warning("sign-up %s: the response to attempt %d was lost: %s", signup_id, attempt, lost)
                 problem = lost
         raise problem
 
     async def open_events(self, signup_id: UUID, *, seen: int) -> aiohttp.ClientResponse | None:
-        """The open stream after version `seen` (0: from the beginning), None where that was the last.
+        """Open the stream of the states after version `seen` (0 for all). Return None if `seen` was the last version.
 
         Raises GatewayError.
         """
@@ -151,7 +151,8 @@ class Gateway:
             **WITH_TIMES,
             "Last-Event-ID": str(seen),
             "Signup-Ticket": bearer_ticket(signup_id),
-            # For whom is not known here. That it is the front suffices: auth counts other streams by address.
+            # The client's address is not known here. A signature of the front without an address suffices: auth counts
+            # only other clients' streams by address.
             "Signup-Address": signed_address(signup_id, ""),
         }
         silence = MISSED_HEARTBEATS * live.STREAM_HEARTBEAT
@@ -162,7 +163,7 @@ class Gateway:
         return response
 
     async def read_state(self, signup_id: UUID) -> State | None:
-        """The present state, None for a sign-up that auth does not have (yet). Raises GatewayError."""
+        """Return the current state, or None if auth doesn't have the sign-up (yet). Raises GatewayError."""
         headers = {**WITH_TIMES, "Signup-Ticket": bearer_ticket(signup_id)}
         try:
             return await self._ask_for_state("GET", f"/user/signups/{signup_id}", headers)
@@ -172,7 +173,7 @@ class Gateway:
             raise
 
     async def confirm(self, token: str, password: str) -> State:
-        """Confirms the sign-up of this token, whose password this is. Returns its state. Raises GatewayError."""
+        """Confirm the sign-up of this token with its password. Return its state. Raises GatewayError."""
         body = {"token": token, "userPw": password}
         return await self._ask_for_state("POST", "/user/confirmations", {}, json=body)
 
@@ -182,7 +183,7 @@ class Gateway:
                 response = await self._request(method, path, headers, silence=STATE_TIMEOUT, json=json)
                 return read_state(await response.text())
         except (TimeoutError, aiohttp.ClientError, msgspec.MsgspecError) as error:
-            raise GatewayError(HTTPStatus.SERVICE_UNAVAILABLE, f"no state: {error!r}") from error
+            raise GatewayError(HTTPStatus.SERVICE_UNAVAILABLE, f"the state can't be read: {error!r}") from error
 
     async def _request(
         self, method: str, path: str, headers: Mapping[str, str], *, silence: float, json: Any = None
@@ -194,10 +195,10 @@ class Gateway:
                 method, self._address + path, headers=headers, json=json, timeout=timeout, allow_redirects=False
             )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            # These two alone say that nothing was sent.
-            raise GatewayError(HTTPStatus.SERVICE_UNAVAILABLE, f"away: {error!r}") from error
+            # Only these two errors guarantee that nothing was sent.
+            raise GatewayError(HTTPStatus.SERVICE_UNAVAILABLE, f"the gateway is unreachable: {error!r}") from error
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise _AnswerLostError(HTTPStatus.SERVICE_UNAVAILABLE, f"lost: {error!r}") from error
+            raise _AnswerLostError(HTTPStatus.SERVICE_UNAVAILABLE, f"the response was lost: {error!r}") from error
         if response.status in (HTTPStatus.OK, HTTPStatus.NO_CONTENT):
             return response
         async with response:
@@ -205,12 +206,12 @@ class Gateway:
 
 
 class _AnswerLostError(GatewayError):
-    """The request may have been carried out, but nobody knows."""
+    """The response was lost; the request may or may not have been carried out."""
 
 
 async def _problem_of(response: aiohttp.ClientResponse) -> GatewayError:
     if response.status in _LOST_ON_THE_WAY:
-        return _AnswerLostError(response.status, "the gateway lost auth")
+        return _AnswerLostError(response.status, "the gateway lost its connection to auth")
     try:
         document = msgspec.json.decode(await response.read(), type=_ProblemDocument)
     except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError):

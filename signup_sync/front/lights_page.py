@@ -1,4 +1,4 @@
-"""The page with the lights of one sign-up, and what every page with lights shows."""
+"""The status page with the lights of one sign-up, and the rendering that all pages with lights share."""
 
 import json
 import logging
@@ -32,15 +32,15 @@ from signup_sync.front.tickets import (
 )
 
 logger = logging.getLogger(__name__)
-# Seconds until a page without a script loads itself again, and until it goes on when all lights are green.
+# Seconds after which a page without a script reloads itself, or moves on when all lights are green.
 RELOAD_SECONDS: Final = 2
-# The same where a sign-up takes long, or waits for the person: nothing is gained by looking often.
+# The same for a sign-up that is delayed or waits for its confirmation, where frequent reloads gain nothing.
 DELAYED_RELOAD_SECONDS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One sign-up as one browser may see it."""
+    """One browser's access to one sign-up."""
 
     signup_id: UUID
     ticket: str
@@ -65,7 +65,7 @@ class Page:
 @require_safe
 @never_cache
 async def status(request: HttpRequest, ticket: str) -> HttpResponse:
-    """The lights of the ticket's sign-up. A page without a script loads itself again until they are decided."""
+    """Show the lights of the ticket's sign-up. Without a script, the page reloads itself until they are decided."""
     browser = browser_of(request.COOKIES)
     try:
         page = Page(open_page_ticket(ticket, browser), ticket)
@@ -79,7 +79,7 @@ async def status(request: HttpRequest, ticket: str) -> HttpResponse:
     try:
         state = await relays().gateway.read_state(page.signup_id)
     except GatewayError as problem:
-        logger.info("sign-up %s: the state cannot be read: %s", page.signup_id, problem)
+        logger.info("sign-up %s: the state can't be read: %s", page.signup_id, problem)
         outcome = "unknown"
     if state is not None:
         outcome = wording.outcome_of(state, is_delayed=not is_recent(ticket, live.SIGNUP_DEADLINE))
@@ -105,7 +105,7 @@ def render_with_lights(
     context: Mapping[str, Any],
     status: HTTPStatus = HTTPStatus.OK,
 ) -> HttpResponse:
-    """A page with lights on it, all pending where there is no state."""
+    """Render a page with lights; without a state, all are pending."""
     for_script = {
         "page": page.for_script(),
         "state": state and json.loads(state.text),
@@ -129,7 +129,7 @@ def render_with_lights(
 
 
 def _lights(state: State | None) -> list[dict[str, Any]]:
-    """The lights as the template draws them; all pending where there is no state."""
+    """Return the lights for the template; without a state, all are pending."""
     lights = state.services if state else dict.fromkeys(settings.SIGNUP_SERVICES, Light("PENDING"))
     took = state.took if state else {}
     return [

@@ -1,10 +1,11 @@
-"""From auth's streams to the browsers' sockets.
+"""Relays states from auth's streams to the browsers' WebSockets.
 
-A relay reads one sign-up's stream and sends each state to the Channels group of that sign-up, which every socket that
-shows it is in, on whatever web process. Which process relays does not matter; that one does is kept true by a short
-lease in Redis for each relayed sign-up and, in every process, by a look at the leases of the sign-ups that its own
-sockets show. A lease says *that* a sign-up is relayed, not by whom: two relays at once send the same versions twice,
-and sockets drop what they have shown. So it needs no owner and no release; it runs out (docs/adr/0009).
+A relay reads one sign-up's stream and sends each state to the sign-up's Channels group. Every socket that shows the
+sign-up is a member of the group, in any web process. It doesn't matter which process relays a sign-up. Each relayed
+sign-up has a short lease in Redis, and every process checks the leases of the sign-ups that its sockets show and takes
+over those without one. A lease means that some process relays the sign-up, not which one: two relays send the same
+versions twice, and sockets ignore versions that they have shown. A lease therefore has no owner and is never released;
+it expires (docs/adr/0009).
 """
 
 import asyncio
@@ -32,26 +33,26 @@ from signup_sync.front.stream_relay import StreamRelay
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# Seconds that a lease holds without being renewed, and between two renewals: one may fail.
+# Seconds after which a lease expires, and between two renewals, of which one may fail.
 LEASE_SECONDS: Final = 6
 TEND_SECONDS: Final = 2.0
-# Seconds until a new sign-up is leased: most are through by then, and the others go to Redis together.
+# Seconds after which a new sign-up gets a lease: most are complete by then, and the others share a round trip to Redis.
 LEASED_AFTER: Final = 0.25
-# Seconds that a sign-up is left to whoever posted it, who leases it meanwhile.
+# Seconds for which a watched sign-up is left to the process that posted it, which takes the lease in that time.
 TAKEN_OVER_AFTER: Final = 1.0
-# Seconds from auth's taking a sign-up to its first state, which it sends at once.
+# Seconds to wait for the first state after auth has accepted a sign-up; auth sends it immediately.
 FIRST_STATE_WITHIN: Final = 1.0
-# Posts of one process that may wait for auth's verdict: the next person is told to come back (docs/adr/0022).
+# Posts of one process that may wait for auth's verdict; further sign-ups get 503 with Retry-After (docs/adr/0022).
 POSTS_MAX: Final = 1000
 
 
 def group_of(signup_id: UUID) -> str:
-    """The Channels group of those who watch this sign-up."""
+    """Return the name of the Channels group whose members show this sign-up."""
     return f"signup.{signup_id}"
 
 
 class RelayPool:
-    """All relays of a process, its client of auth, and the leases. Made by `relays()`, in the event loop."""
+    """All relays of a process, its client of auth, and the leases. `relays()` creates it in the event loop."""
 
     def __init__(self) -> None:
         self.gateway = Gateway()
@@ -61,9 +62,9 @@ class RelayPool:
         self._has_news = asyncio.Event()
         self._unleased: set[UUID] = set()
         self._breaker = CircuitBreaker("sockets ask auth for the lights every second")
-        # For each sign-up that sockets of this process show, what makes each of them read the state again.
+        # For each sign-up that sockets of this process show, the callbacks that make them re-read the state.
         self._watched: dict[UUID, set[Callable[[], None]]] = {}
-        # What is watched and not relayed here, and since when.
+        # Sign-ups that are watched but not relayed here, with the time since when.
         self._orphans: dict[UUID, float] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._work = asyncio.Event()
@@ -73,9 +74,9 @@ class RelayPool:
         self._spawn(self._publish())
 
     async def close(self) -> None:
-        """Ends all tasks and connections. Sign-ups go on; their leases run out."""
+        """End all tasks and connections. Sign-ups continue; their leases expire."""
         while tasks := set(self._tasks):
-            # Again and again: before Python 3.12 asyncio.wait_for, which redis-py uses, may swallow a cancellation.
+            # Cancel repeatedly: before Python 3.12, asyncio.wait_for, which redis-py uses, may swallow a cancellation.
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=0.1)
@@ -85,10 +86,10 @@ class RelayPool:
             del _relays[loop]
 
     async def sign_up(self, signup_id: UUID, user: NewUser) -> State:
-        """Posts a sign-up, relays what follows, and returns when auth has given its verdict or waits for the person's
-        confirmation, or the state without either where that takes longer than SIGNUP_DEADLINE. Raises GatewayError.
+        """Post a sign-up, start to relay it, and return its state once auth has given its verdict or waits for the
+        confirmation; after SIGNUP_DEADLINE, return the last known state. Raises GatewayError.
 
-        What was begun goes on when the caller is cancelled: a browser that leaves, or posts again, ends no sign-up.
+        The work continues when the caller is cancelled, so a browser that leaves or posts again doesn't end a sign-up.
         """
         if self._posts >= POSTS_MAX:
             raise GatewayError(HTTPStatus.SERVICE_UNAVAILABLE, "too many sign-ups wait for auth", retry_after=5)
@@ -96,13 +97,13 @@ class RelayPool:
         return await asyncio.shield(self._spawn(self._sign_up(signup_id, user)))
 
     def watch(self, signup_id: UUID, read_again: Callable[[], None]) -> None:
-        """A socket of this process shows this sign-up, which is not complete: it must be relayed. `read_again` is
-        called every second while messages through Redis may be missing."""
+        """Ensure that this incomplete sign-up, which a socket of this process shows, is relayed. `read_again` is called
+        every second while messages through Redis may be lost."""
         self._watched.setdefault(signup_id, set()).add(read_again)
         self._work.set()
 
     def unwatch(self, signup_id: UUID, read_again: Callable[[], None]) -> None:
-        """The socket is closed, or what it shows is complete."""
+        """End `watch`: the socket is closed, or its sign-up is complete."""
         self._watched[signup_id].discard(read_again)
         if not self._watched[signup_id]:
             del self._watched[signup_id]
@@ -110,7 +111,7 @@ class RelayPool:
     async def _sign_up(self, signup_id: UUID, user: NewUser) -> State:
         bind_contextvars(signup_id=str(signup_id))
         now = asyncio.get_running_loop().time
-        # The person waits from here on, also for a gateway that hangs.
+        # The deadline counts from here, so that it also covers a gateway that hangs.
         end = now() + live.SIGNUP_DEADLINE
         try:
             stream = await self.gateway.post_user(signup_id, user)
@@ -146,8 +147,8 @@ class RelayPool:
         self._has_news.set()
 
     async def _publish(self) -> None:
-        """Sends each relay's news to its group, one after the other, as the layer's lock has it anyway: a relay that
-        has more news before its turn is sent once, with the newest. No relay waits for Redis."""
+        """Send each relay's latest state to its group, one at a time, because the layer's lock serializes sends anyway.
+        A relay that changes again before its turn is sent once, with the latest state. No relay waits for Redis."""
         while True:
             await self._has_news.wait()
             self._has_news.clear()
@@ -160,15 +161,15 @@ class RelayPool:
                 except REDIS_ERRORS as error:
                     self._breaker.note_failure(error)
                     self._work.set()
-                    # There is one entry for each relay, so that what waits for Redis stays small.
+                    # There is one entry per relay, so the backlog for Redis stays small.
                     self._news.setdefault(relay.signup_id, relay)
                 except Exception:
-                    logger.exception("the news of a sign-up did not reach its group")
+                    logger.exception("a sign-up's state can't be sent to its group")
 
     async def _send(self, relay: StreamRelay) -> None:
         if relay.state is None:
             return
-        # The layer itself waits for Redis without an end.
+        # The layer has no timeout for Redis.
         async with asyncio.timeout(ANSWERS_WITHIN):
             await get_channel_layer().group_send(
                 group_of(relay.signup_id),
@@ -176,7 +177,7 @@ class RelayPool:
             )
 
     async def _tend(self) -> None:
-        """Keeps the leases of what runs here, and takes over what is watched here and runs nowhere."""
+        """Renew the leases of the relays in this process, and take over watched sign-ups that no process relays."""
         while True:
             self._work.clear()
             try:
@@ -187,7 +188,7 @@ class RelayPool:
             except REDIS_ERRORS as error:
                 self._breaker.note_failure(error)
             except Exception:
-                logger.exception("the leases of the relays are not kept")
+                logger.exception("the leases of the relays can't be renewed")
             if self._breaker.has_failed_lately:
                 for read_again in [each for bells in self._watched.values() for each in bells]:
                     read_again()
@@ -199,7 +200,7 @@ class RelayPool:
                     await asyncio.sleep(LEASED_AFTER)
 
     def _due(self) -> list[UUID]:
-        """The running relays whose lease is to be set now: all of them once in TEND_SECONDS, before that the new."""
+        """Return the running relays whose leases are due: all of them every TEND_SECONDS, in between only new ones."""
         new, self._unleased = self._unleased, set()
         now = time.monotonic()
         if now - self._renewed_at < TEND_SECONDS:
@@ -208,15 +209,15 @@ class RelayPool:
         return list(self._running)
 
     def _left_alone(self) -> list[UUID]:
-        """What has been watched here for long enough without being relayed here; perhaps another process relays it."""
+        """Return the sign-ups watched for TAKEN_OVER_AFTER without a relay here; another process may relay them."""
         now = time.monotonic()
         orphans = self._watched.keys() - self._running.keys()
         self._orphans = {signup_id: self._orphans.get(signup_id, now) for signup_id in orphans}
         return [signup_id for signup_id, since in self._orphans.items() if now - since >= TAKEN_OVER_AFTER]
 
     async def _lease(self, signup_ids: Sequence[UUID], *, only_free: bool) -> list[UUID]:
-        """Sets the leases of these sign-ups. Returns those that are set. Without Redis nothing is leased: the process
-        that posted a sign-up relays it, and sockets elsewhere read the state."""
+        """Set the leases of these sign-ups, and return the sign-ups whose lease was set. While Redis is unreachable,
+        there are no leases: the process that posted a sign-up relays it, and sockets elsewhere read the state."""
         if not signup_ids or self._breaker.is_open:
             return []
         async with self._redis.pipeline(transaction=False) as pipe:
@@ -224,8 +225,8 @@ class RelayPool:
                 pipe.set(f"front:relay:{signup_id}", 1, ex=LEASE_SECONDS, nx=only_free)
             answers = await pipe.execute()
             set_now = [signup_id for signup_id, is_set in zip(signup_ids, answers, strict=True) if is_set]
-            # Redis keeps the time at which a lease ends. Where its clock has been put back, that is far off, and nobody
-            # would take over from a relay that died: so none that is met lives longer than a new one (docs/adr/0017).
+            # Redis stores the time at which a lease expires. If its clock has been set back, that time is far off, and
+            # nobody would take over from a dead relay. So no existing lease may outlive a new one (docs/adr/0017).
             for signup_id in set(signup_ids).difference(set_now):
                 pipe.expire(f"front:relay:{signup_id}", LEASE_SECONDS, lt=True)
             await pipe.execute()
@@ -233,8 +234,8 @@ class RelayPool:
         return set_now
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        # In a context of its own: that of a request would keep what the request had, its executor and thread too,
-        # for as long as the task runs.
+        # Use a new context: a request's context would keep its objects, including its executor and thread, alive as
+        # long as the task runs.
         context = Context()
         task = asyncio.get_running_loop().create_task(work, context=context)
         self._tasks.add(task)
@@ -251,7 +252,7 @@ _relays: WeakKeyDictionary[asyncio.AbstractEventLoop, RelayPool] = WeakKeyDictio
 
 
 def relays() -> RelayPool:
-    """The relays of the running event loop, made with the first call: only then is there one."""
+    """Return the relays of the running event loop. The first call creates them, since it needs the loop."""
     loop = asyncio.get_running_loop()
     if loop not in _relays:
         _relays[loop] = RelayPool()

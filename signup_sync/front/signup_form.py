@@ -1,4 +1,4 @@
-"""The form. It holds neither a thread nor a database connection while auth works."""
+"""The sign-up form. Its view holds neither a thread nor a database connection while auth works."""
 
 import json
 import logging
@@ -50,8 +50,8 @@ _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a
 @never_cache
 @sensitive_post_parameters("userPw", "userPw2")
 async def sign_up(request: HttpRequest) -> HttpResponse:
-    """GET shows the form. POST signs up and answers when auth has given its verdict: with the way to the lights, or
-    with the form again. A script (`Accept: application/json`) gets either as JSON."""
+    """Show the form (GET), or sign up (POST). A POST returns when auth has given its verdict: with a redirect to the
+    lights, or with the form and its errors. A script (`Accept: application/json`) gets either as JSON."""
     known = browser_of(request.COOKIES)
     browser = known or new_browser()
     if request.method == "POST" and "language" in request.POST:
@@ -71,7 +71,7 @@ async def _submit(request: HttpRequest, browser: str) -> HttpResponse:
     if is_script(request) and request.POST.get("ticket") and not _is_ticket_of(request, browser):
         return _renewed(request, browser)
     form = SignUpForm(request.POST)
-    # The form keeps its first sign-up, so that every content that it ever has is looked for from there.
+    # The form keeps its first sign-up id: the search for an unused id starts there, whatever content is posted.
     first = Page.of(_posted_signup_id(request, browser), browser)
     if not form.is_valid():
         return _form_again(request, form, first, None, HTTPStatus.UNPROCESSABLE_ENTITY)
@@ -87,7 +87,7 @@ async def _submit(request: HttpRequest, browser: str) -> HttpResponse:
         return response
     if answer.refusal is not None:
         form.show_refusal(answer.refusal)
-        # What is sent next will be other content.
+        # The next post will have other content, and thus another sign-up.
         expected = Page.of(successor_of(signup_id), browser)
         return _form_again(request, form, first, expected, HTTPStatus.UNPROCESSABLE_ENTITY)
     taken: HttpResponse
@@ -101,9 +101,9 @@ async def _submit(request: HttpRequest, browser: str) -> HttpResponse:
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """A sign-up form of our own whose token is outdated (a login in another tab, or two
-    first visits at once) is not lost: a script gets a new token and sends it again, and without one the form comes
-    back as it was typed. What another site sends is not shown, as it could fill in what it likes."""
+    """Handle an outdated CSRF token. The cause may be a login in another tab, or two first visits at once, so a sign-up
+    form of our own is not lost: a script gets a new token and posts again; without a script, the form is shown as it
+    was typed. A form from another site is never shown, because that site could fill in anything."""
     if request.path != reverse("front:signup") or not _is_own_page(request):
         return django_csrf_failure(request, reason)
     logger.info("a form has an outdated token: %s", reason)
@@ -119,7 +119,7 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 
 
 def _is_own_page(request: HttpRequest) -> bool:
-    """As far as the browser says it, which no page can feign."""
+    """Whether the form came from this origin, according to headers that a page can't forge."""
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
         return site == "same-origin"
@@ -127,14 +127,14 @@ def _is_own_page(request: HttpRequest) -> bool:
 
 
 def _renewed(request: HttpRequest, browser: str) -> JsonResponse:
-    """For the script, which sends the same form again with it: a token and a sign-up that are this browser's."""
+    """Return a CSRF token and a sign-up for this browser, with which the script posts the same form again."""
     page = Page.of(_posted_signup_id(request, browser), browser)
     renewed = page.for_script() | {"formTicket": page.ticket, "csrfToken": get_token(request)}
     return JsonResponse(renewed, status=HTTPStatus.FORBIDDEN)
 
 
 def _form_as_typed(request: HttpRequest, browser: str, status: HTTPStatus = HTTPStatus.OK) -> HttpResponse:
-    """Without errors, as it was not sent to be checked."""
+    """Show the form as it was typed, without validating it."""
     typed = {name: request.POST.get(name, "") for name in TYPED}
     page = Page.of(_posted_signup_id(request, browser), browser)
     return _form_page(request, SignUpForm(initial=typed), page, status=status)
@@ -149,7 +149,7 @@ def _is_ticket_of(request: HttpRequest, browser: str) -> bool:
 
 
 def _posted_signup_id(request: HttpRequest, browser: str) -> UUID:
-    """That of the form, however long it was open; a new one where the form is not this browser's."""
+    """Return the form's sign-up id, however old its ticket, or a new one if the form is not this browser's."""
     try:
         return signup_id_of(request.POST.get("ticket", ""), browser)
     except TicketError:
@@ -157,7 +157,7 @@ def _posted_signup_id(request: HttpRequest, browser: str) -> UUID:
 
 
 async def _post(first: UUID, user: NewUser) -> tuple[UUID, State | GatewayError]:
-    """Signs up as the first of the form's sign-ups that has no other content. Returns which, and what auth says."""
+    """Sign up with the first of the form's ids that was not used for other content. Return the id and auth's answer."""
     for signup_id in signup_ids_of(first):
         answer = await _post_as(signup_id, user)
         if not isinstance(answer, GatewayError) or answer.status != HTTPStatus.CONFLICT:
@@ -170,20 +170,20 @@ async def _post_as(signup_id: UUID, user: NewUser) -> State | GatewayError:
     try:
         return await relays().sign_up(signup_id, user)
     except GatewayError as problem:
-        logger.info("sign-up %s was not taken: %s", signup_id, problem)
+        logger.info("sign-up %s was not accepted: %s", signup_id, problem)
         return problem
 
 
 def _note_browsers_trace(request: HttpRequest, signup_id: UUID) -> None:
-    """The page's script sends the trace of the sign-up that it shows. Changed content is another sign-up: this line
-    leads from the one to the other."""
+    """Log the trace that the page's script sent, which is that of the sign-up that it shows. Changed content becomes
+    another sign-up; this line connects the two."""
     match = _TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
     if match and match[1] != signup_id.hex:
         logger.info("the browser's trace is %s", match[1])
 
 
 def _status_of(problem: GatewayError) -> HTTPStatus:
-    """What the front answers where the gateway answered that."""
+    """Map a problem of the gateway to the status of the front's response."""
     if problem.errors:
         return HTTPStatus.UNPROCESSABLE_ENTITY
     if problem.kind == CLOSED:
@@ -196,8 +196,8 @@ def _status_of(problem: GatewayError) -> HTTPStatus:
 def _form_again(
     request: HttpRequest, form: SignUpForm, first: Page, page: Page | None, status: HTTPStatus
 ) -> HttpResponse:
-    """The form of the sign-up `first` with its errors. A script is also told which sign-up to show with its next post,
-    unless None."""
+    """Return the form of the sign-up `first` with its errors. A script also gets `page`, if given: the sign-up to show
+    with its next post."""
     if not is_script(request):
         return _form_page(request, form, first, status=status)
     errors = {"" if name == NON_FIELD_ERRORS else name: list(texts) for name, texts in form.errors.items()}

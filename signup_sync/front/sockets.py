@@ -1,6 +1,6 @@
-"""The WebSocket of the page: the lights of one sign-up, as they change (docs/asyncapi.yaml).
+"""The page's WebSocket, which sends the lights of one sign-up as they change (docs/asyncapi.yaml).
 
-Channels calls the class of a socket a consumer; it has nothing to do with Kafka's.
+Channels calls such a class a consumer; it is unrelated to Kafka consumers.
 """
 
 import asyncio
@@ -37,16 +37,16 @@ from signup_sync.front.tickets import TicketError, TicketExpiredError, browser_o
 
 logger = logging.getLogger(__name__)
 
-# Close codes. The page tells a person what the first two mean; after the others it comes back, with pauses.
+# Close codes. The page explains the first two to the user; after the others it reconnects with backoff.
 EXPIRED: Final = 4401
 REFUSED: Final = 4403
 POLICY_VIOLATION: Final = 1008
 TRY_AGAIN_LATER: Final = 1013
 
-# The page sends nothing. What comes all the same is ignored, within these limits for the life of one socket.
+# The page sends no messages. Any that arrive are ignored, up to these limits per socket.
 MESSAGES_MAX: Final = 20
 MESSAGE_LENGTH_MAX: Final = 1024
-# A socket that has heard neither a change nor a relay's heartbeat for this many heartbeats asks auth itself.
+# A socket that has received neither a change nor a relay's heartbeat for this many intervals reads auth's state itself.
 SILENT_HEARTBEATS: Final = 2
 
 held_sockets = HeldConnections()
@@ -57,8 +57,8 @@ def socket_path(ticket: str) -> str:
 
 
 class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels ships no types
-    """Sends the state of the ticket's sign-up, then each newer one, as JSON texts; `{"signupId", "delayed": true}`
-    when auth calls it delayed, the same with `stalled`, and with `expired` when it was not confirmed in time."""
+    """Sends the state of the ticket's sign-up and each newer state as JSON. Also sends `{"signupId", "delayed": true}`
+    when auth calls the sign-up delayed, and likewise `stalled`, and `expired` if it was not confirmed in time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,8 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
         self._held = ExitStack()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        # Channels' own waits for Redis before it looks at the handshake, which then gets no answer while Redis is away.
+        # Channels' own method waits for Redis before it handles the handshake, which would get no answer while Redis
+        # is unreachable.
         self.scope, self.base_send = scope, send
         self.channel_layer = get_channel_layer()
         self.channel_name = f"signup.{uuid4().hex}"
@@ -91,46 +92,46 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
             await self._leave()
 
     async def _next_news(self) -> Any:
-        """The next message of the group."""
+        """Return the next message of the group."""
         while True:
             try:
                 return await self.channel_layer.receive(self.channel_name)
             except REDIS_ERRORS:
-                # The layer has made the queue that the group fills. Its subscription to a channel of this socket alone
-                # has failed, which does not matter: nobody sends there.
+                # The layer has already created the queue that the group fills. Only its subscription to this socket's
+                # own channel has failed, which doesn't matter because nothing is sent there.
                 continue
 
     async def dispatch(self, message: Mapping[str, Any]) -> None:
-        # Channels' own goes through a thread with each message, to close database connections. Here are none.
+        # Channels' own method uses a thread for each message, to close database connections. This socket has none.
         await getattr(self, get_handler_name(message))(message)
 
     async def connect(self) -> None:
         client = self.scope.get("client")
-        # Before the ticket is verified, which is work.
+        # Check the limit first: verifying the ticket costs CPU.
         self._held.enter_context(held_sockets.one(address=client and client[0]))
         browser = browser_of(parse_cookie(_header(self.scope, b"cookie") or ""))
         try:
             self._signup_id: UUID = open_page_ticket(self.scope["url_route"]["kwargs"]["ticket"], browser)
         except TicketError as refused:
-            # Accepted first: of a refused handshake the page would not learn why.
+            # Accept before closing: from a refused handshake, the page would not learn the reason.
             await self.accept()
             await self.close(code=EXPIRED if isinstance(refused, TicketExpiredError) else REFUSED)
             return
         bind_contextvars(signup_id=str(self._signup_id))
         self._held.enter_context(held_sockets.one(signup=str(self._signup_id)))
-        # The group first, then the state: what changes in between arrives twice rather than never.
+        # Join the group before reading the state: a change in between then arrives twice rather than never.
         await self._join()
         await self.accept()
         self._following = asyncio.create_task(self._follow())
 
     async def _join(self) -> None:
-        """Joins the sign-up's group. Where Redis is away the socket stays outside and reads the state every second."""
+        """Join the sign-up's group. While Redis is unreachable, the socket stays outside and polls the state."""
         try:
-            # The layer itself waits for Redis without an end.
+            # The layer has no timeout for Redis.
             async with asyncio.timeout(ANSWERS_WITHIN):
                 await self.channel_layer.group_add(group_of(self._signup_id), self.channel_name)
         except REDIS_ERRORS as error:
-            logger.info("sign-up %s: a socket has not joined its group: %r", self._signup_id, error)
+            logger.info("sign-up %s: a socket could not join its group: %r", self._signup_id, error)
         else:
             self._is_member = True
 
@@ -140,15 +141,15 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
             await self.close(code=POLICY_VIOLATION)
 
     async def signup_news(self, message: Mapping[str, Any]) -> None:
-        """What a relay says: the state, new or again, and how auth calls a sign-up that takes long."""
+        """Handle a relay's message: a state, new or repeated, and whether the sign-up is delayed or stalled."""
         self._heard.set()
         await self._show(read_state(message["text"]))
-        # A process of an earlier version does not say it.
+        # Processes of an earlier version don't send it.
         await self._show_slowness(message.get("slowness"))
 
     async def _follow(self) -> None:
-        """Reads the state at once, and again whenever nobody has said anything for a while: the process that relays,
-        the message, or Redis with the subscription may have got lost."""
+        """Read the state now, and again after each period of silence: a relaying process, a message, or Redis with its
+        subscriptions may have been lost."""
         failures = 0
         while not self._is_complete:
             if not self._is_member:
@@ -156,7 +157,7 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
             try:
                 state = await relays().gateway.read_state(self._signup_id)
             except GatewayError as problem:
-                logger.info("sign-up %s: the state cannot be read: %s", self._signup_id, problem)
+                logger.info("sign-up %s: the state can't be read: %s", self._signup_id, problem)
                 await asyncio.sleep(max(problem.retry_after or 0, pause_after(failures)))
                 failures += 1
                 continue
@@ -165,14 +166,14 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
                 await self._show(state)
                 await self._show_slowness("stalled" if state.stalled else None)
             elif self._is_awaiting:
-                # It was there and is not any more: nobody confirmed it in time.
+                # The sign-up has been deleted because it was not confirmed in time.
                 self._watch(False)
                 await self._say(json.dumps({"signupId": str(self._signup_id), "expired": True}))
                 return
             await self._silence()
 
     async def _silence(self) -> None:
-        """Returns when nothing has been heard for SILENT_HEARTBEATS, and soon where messages may be missing."""
+        """Wait until nothing has been received for SILENT_HEARTBEATS; return soon if messages may have been lost."""
         at_most = SILENT_HEARTBEATS * live.STREAM_HEARTBEAT if self._is_member else AWAY_PAUSE
         with suppress(TimeoutError):
             while not self._must_read:
@@ -195,7 +196,7 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
         await self._say(state.text)
 
     async def _show_slowness(self, slowness: Slowness | None) -> None:
-        """Each of the two is said once, and never the lesser after the worse."""
+        """Send "delayed" and "stalled" at most once each, and never "delayed" after "stalled"."""
         if slowness is None or self._is_complete or self._slowness in (slowness, "stalled"):
             return
         self._slowness = slowness
@@ -205,12 +206,12 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
         try:
             await self.send(text_data=text)
         except (RuntimeError, OSError) as gone:
-            # Who has left is told no more: the server of `runserver` raises the one, the ASGI specification the other.
-            # The message that ends this socket is on its way.
+            # The browser has disconnected. The server of `runserver` raises RuntimeError, and the ASGI specification
+            # names OSError. The disconnect message, which ends this socket, will follow.
             logger.debug("sign-up %s: a browser has left: %r", self._signup_id, gone)
 
     async def _leave(self) -> None:
-        """However the socket has ended."""
+        """Clean up, however the socket ended."""
         if self._following is None:
             return
         self._following.cancel()
@@ -220,14 +221,14 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
                 await self.channel_layer.group_discard(group_of(self._signup_id), self.channel_name)
 
     def _watch(self, wanted: bool) -> None:
-        """A sign-up that is known and not complete must be relayed, by whichever process."""
+        """Ask for the sign-up to be relayed, or withdraw that. A known, incomplete sign-up needs a relay somewhere."""
         if wanted != self._is_watched:
             self._is_watched = wanted
             (relays().watch if wanted else relays().unwatch)(self._signup_id, self._read_again)
 
 
 async def _send_too_many(scope: Mapping[str, Any], send: Any) -> None:
-    """Refuses the handshake. The page asks for the state by HTTP meanwhile, and comes back with pauses."""
+    """Refuse the handshake. Meanwhile the page polls the state over HTTP, and it reconnects with backoff."""
     if "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
         return
@@ -238,14 +239,14 @@ async def _send_too_many(scope: Mapping[str, Any], send: Any) -> None:
 
 
 async def refuse(scope: Any, receive: Any, send: Any) -> None:
-    """Refuses a handshake. Channels' WebsocketDenier subscribes to Redis first, and fails where that is away."""
+    """Refuse a handshake. Channels' WebsocketDenier subscribes to Redis first, and fails if Redis is unreachable."""
     await receive()
     await send({"type": "websocket.close"})
 
 
 class OwnOrigin:
-    """Lets only pages of this very origin open sockets: a browser sends its cookies along from any page. No Origin is
-    as bad as a foreign one. Scheme and host are those that Django's CSRF check compares with."""
+    """Allows only pages of this origin to open sockets, because browsers send cookies with handshakes from any page. A
+    missing Origin is refused too. Scheme and host are compared as in Django's CSRF check."""
 
     def __init__(self, application: Any) -> None:
         self._application = application
@@ -275,7 +276,7 @@ websocket_application = OwnOrigin(
     URLRouter(
         [
             path("ws/signup/<str:ticket>/", SignUpSocket.as_asgi()),
-            re_path("", cast(Any, refuse)),  # its types know views alone
+            re_path("", cast(Any, refuse)),  # its type stubs accept only views
         ]
     )
 )

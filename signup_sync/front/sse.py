@@ -1,4 +1,4 @@
-"""Reading of a stream of server-sent events (WHATWG HTML, section 9.2.6)."""
+"""Parser for streams of server-sent events (WHATWG HTML, section 9.2.6)."""
 
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ COMMENT: Final = "comment"
 
 @dataclass(frozen=True, slots=True)
 class ServerEvent:
-    """One event; a comment is one of kind COMMENT without data. Ids and `retry` are not kept: the state in the data
-    has its version, and the front has a pause of its own."""
+    """One event, or a comment (kind COMMENT, no data). Ids and `retry` are dropped: the state in the data has its
+    version, and the front has its own backoff."""
 
     kind: str
     data: str = ""
 
 
 async def read_events(lines: AsyncIterable[bytes]) -> AsyncIterator[ServerEvent]:
-    """The events of a stream that is given in lines. An event that its blank line has not closed is not given."""
+    """Yield the events of a stream of lines. An event that no blank line ends is not yielded."""
     kind, data = "message", list[str]()
     async for raw in lines:
         line = raw.decode(errors="replace").rstrip("\r\n")

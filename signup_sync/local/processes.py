@@ -1,4 +1,4 @@
-"""Processes that are kept running, and that end with the one that started them."""
+"""Supervised processes, which are restarted when they end, and which end with this process."""
 
 import asyncio
 import re
@@ -12,23 +12,24 @@ from pathlib import Path
 from typing import Self
 
 LOOPBACK = "127.0.0.1"
-# Seconds until a process that ended is started again: they double, and begin anew after a steady run.
+# Seconds before an ended process is restarted: the first pause, which doubles up to the longest, and the run time after
+# which it is reset.
 FIRST_PAUSE, LONGEST_PAUSE, STEADY_RUN = 0.5, 15.0, 30.0
-# Seconds that a health page may take.
+# Timeout in seconds for a health check.
 HEALTH_TIMEOUT = 2.0
-# Warnings of one process that are shown at a time; the others are in its log.
+# Maximum number of one process's warnings shown at a time; the others are in its log.
 MOST_SHOWN = 5
-# A line that runtime.logs writes for people at these levels.
+# A log line of these levels, in the console format of runtime.logs.
 _WARNING = re.compile(r"\S+ \[(?:warning|error|critical) *\] ")
 
 
 class ProcessGroup:
-    """A process group that ends when this process does, however it does.
+    """A process group that ends when this process ends, for whatever reason.
 
-    A shell leads the group and reads a pipe whose other end this process alone holds. The kernel closes that end also
-    after a kill -9; then the shell kills the group, and with it whatever its members have started. Linux and macOS do
-    this alike. PR_SET_PDEATHSIG would be Linux's alone, and would have Python run between fork and exec of a process
-    with threads. A terminal's Ctrl-C goes to the foreground group, so to none of the members of this one.
+    A shell leads the group and reads from a pipe whose other end only this process holds. The kernel closes that end
+    even after a kill -9; then the shell kills the group, including all processes that its members have started. This
+    works on Linux and macOS. PR_SET_PDEATHSIG exists only on Linux, and would run Python between fork and exec in a
+    process with threads. A terminal's Ctrl-C goes to the foreground group, and thus not to members of this one.
     """
 
     def __enter__(self) -> Self:
@@ -37,7 +38,7 @@ class ProcessGroup:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Kills what is still in it."""
+        """Kill the processes that are still in the group."""
         if self._leader.stdin:
             self._leader.stdin.close()
         self._leader.wait()
@@ -45,8 +46,8 @@ class ProcessGroup:
 
 @dataclass(frozen=True, slots=True)
 class LocalRole:
-    """What a process does. It tells whether it is ready at /health/ready: on `port`, or on the HEALTH_PORT that each
-    start gives it; one without a health page is taken as ready."""
+    """A kind of process. Its readiness is checked at /health/ready, on `port` or on the HEALTH_PORT that each start
+    assigns; a process without health endpoints counts as ready."""
 
     name: str
     command: Sequence[str]
@@ -56,7 +57,7 @@ class LocalRole:
 
 
 class KeptProcess:
-    """One role's process: started, started again whenever it ends, stopped at the end."""
+    """The process of one role, which is restarted whenever it ends."""
 
     def __init__(
         self,
@@ -68,8 +69,8 @@ class KeptProcess:
         log_folder: Path,
         tell: Callable[[str], None],
     ) -> None:
-        """It runs in `folder`; its log in `log_folder` begins anew, and the one before that is kept beside it.
-        `tell` shows a line to the person."""
+        """The process runs in `folder`. Its log in `log_folder` starts empty, and the previous one is kept beside it.
+        `tell` prints a line for the user."""
         self.role = role
         self.log = log_folder / f"{role.name.replace(' ', '-')}.log"
         self._group = group
@@ -84,7 +85,7 @@ class KeptProcess:
         self._shown_to = 0
 
     async def keep_running(self) -> None:
-        """Runs until it is cancelled, which leaves the process to `stop_all`."""
+        """Run the process until this is cancelled; `stop_all` then stops the process."""
         loop = asyncio.get_running_loop()
         pause = FIRST_PAUSE
         while True:
@@ -99,7 +100,7 @@ class KeptProcess:
             pause = min(pause * 2, LONGEST_PAUSE)
 
     async def _start(self) -> asyncio.subprocess.Process:
-        # A new port each time: one that somebody took meanwhile would otherwise keep it from ever starting again.
+        # Use a new port each time: if another program took the old one meanwhile, the process could never restart.
         self._health_port = self.role.port or free_port()
         with self.log.open("ab") as log:
             return await asyncio.create_subprocess_exec(
@@ -134,7 +135,7 @@ class KeptProcess:
             await self._process.wait()
 
     def show_warnings(self) -> None:
-        """Tells of the warnings and errors in its log since the last call, by the first line of each."""
+        """Print the first line of each warning and error logged since the last call."""
         with self.log.open("rb") as log:
             log.seek(self._shown_to)
             written = log.read()
@@ -147,7 +148,7 @@ class KeptProcess:
             self._tell(f"[{self.name}] and {len(warnings) - MOST_SHOWN} more in {short(self.log)}")
 
     def _last_words(self) -> str:
-        """The last line of its log, where a traceback says what it was, and where the rest of it stands."""
+        """Return the last line of the log, which in a traceback names the error, and the log's path."""
         with self.log.open("rb") as log:
             log.seek(max(0, self.log.stat().st_size - 4096))
             lines = log.read().decode(errors="replace").strip().splitlines()
@@ -155,7 +156,7 @@ class KeptProcess:
 
 
 async def stop_all(processes: Iterable[KeptProcess], *, grace: float) -> None:
-    """SIGTERM to each, and SIGKILL to those that are still there after `grace` seconds."""
+    """Send SIGTERM to each, and SIGKILL to those still running after `grace` seconds."""
     running = [process for process in processes if process.is_running]
     for process in running:
         process.send(signal.SIGTERM)
@@ -167,12 +168,12 @@ async def stop_all(processes: Iterable[KeptProcess], *, grace: float) -> None:
 
 
 def how_it_ended(code: int) -> str:
-    """An exit code in words; it is minus the signal's number where a signal ended the process."""
+    """Describe an exit code; a negative one is that of the signal that ended the process."""
     return f"ended with exit code {code}" if code >= 0 else f"was ended ({signal.strsignal(-code)})"
 
 
 def short(path: Path) -> str:
-    """The path as seen from where the person stands, if it is below that."""
+    """Return the path relative to the current directory if it is below that."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 

@@ -1,8 +1,8 @@
-"""What runs here tells the project's commands where it is, in <data_dir>/running.env.
+"""Publishes the addresses of a running local installation to the project's commands, in <data_dir>/running.env.
 
-A file alone would be believed after a kill -9 as well. So the launcher keeps it locked, and what nobody locks any
-more is not read. The lock of run_local itself is no use for that: who asks for it, to see whether it is held, could
-keep a launcher from starting that asks in the same moment.
+After a kill -9, the file would remain. So the launcher keeps it locked, and a file that is not locked is ignored. The
+lock of run_local itself can't serve for this: testing whether it is held could prevent a launcher from starting at the
+same moment.
 """
 
 import fcntl
@@ -15,13 +15,14 @@ NAME = "running.env"
 
 @contextmanager
 def announced(data_dir: Path, addresses: Mapping[str, str]) -> Iterator[None]:
-    """Meanwhile `running_settings` gives `addresses`. For the one that holds `data_dir` (preconditions.hold)."""
+    """Publish `addresses` to `running_settings` within the context. The caller holds `data_dir`
+    (preconditions.hold)."""
     path = data_dir / NAME
     with path.with_suffix(".new").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.writelines(f"{name}={value}\n" for name, value in addresses.items())
         file.flush()
-        # Whole and locked from the first moment in which it can be seen.
+        # Rename it only now, so that it is complete and locked from the moment it becomes visible.
         Path(file.name).replace(path)
         try:
             yield
@@ -30,13 +31,13 @@ def announced(data_dir: Path, addresses: Mapping[str, str]) -> Iterator[None]:
 
 
 def running_settings(data_dir: Path) -> dict[str, str]:
-    """The addresses of the installation that runs on this data directory; none where none runs."""
+    """Return the addresses of the installation that runs on this data directory, or {} if none is running."""
     try:
         with (data_dir / NAME).open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return dict(line.rstrip("\n").split("=", 1) for line in file)
-    except OSError:  # it is not there, or somebody else's
+    except OSError:  # the file doesn't exist, or belongs to another user
         pass
     return {}

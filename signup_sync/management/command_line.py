@@ -1,6 +1,6 @@
-"""What every command owes a person's shell, at one place: one line and an exit code for what is no bug of the product.
+"""Runs every command with shell-friendly errors: one line and an exit code for any problem that is not a bug.
 
-A bug still ends with its traceback. Each command reports its own refusals with CommandError.
+A bug still ends with its traceback. Commands report their own errors with CommandError.
 """
 
 import errno
@@ -16,18 +16,18 @@ from django.core.exceptions import ImproperlyConfigured
 
 from runtime.untrusted import refusal_of_arguments
 
-# The only settings module: one that another project's shell names is not ours.
+# The only settings module. DJANGO_SETTINGS_MODULE may still be set for another project.
 SETTINGS: Final = "signup_sync.settings"
-# What shells report for a process that SIGINT or SIGPIPE ended: 128 and the signal's number.
+# Exit codes that shells report for a process ended by SIGINT or SIGPIPE: 128 plus the signal's number.
 INTERRUPTED, CLOSED_PIPE = 130, 141
 # argparse's exit code.
 WRONG_ARGUMENTS: Final = 2
-# What writing fails with where a disk is full, broken or limited.
+# Error numbers of writes to a disk that is full, broken or over quota.
 DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs one command, as `manage.py` was given it, and returns the exit code."""
+    """Run one command with the arguments of `manage.py`, and return the exit code."""
     os.environ["DJANGO_SETTINGS_MODULE"] = SETTINGS
     open_standard_streams()
     try:
@@ -47,9 +47,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Runs the command. Prints one line for what the person or the installation must put right."""
+    """Run the command. Print one line for a problem that the user or operator must fix."""
     try:
-        # Within reach of the handlers below: it takes half a second, in which somebody may press Ctrl-C.
+        # Import inside the try block: it takes half a second, in which the user may press Ctrl-C.
         from signup_sync.management.strict_commands import StrictCommands
 
         StrictCommands(list(arguments)).execute()
@@ -63,7 +63,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def explanation(error: Exception) -> str:
-    """What the person should put right, as one line. Empty for what may be a bug."""
+    """Return one line that says what the user should fix, or "" if the error may be a bug."""
     if isinstance(error, ImproperlyConfigured):
         return str(error)
     if isinstance(error, ModuleNotFoundError) and error.name and is_settings_module(error.name):
@@ -82,7 +82,7 @@ def explanation(error: Exception) -> str:
 
 
 def explanation_of_database_error(error: Exception) -> str:
-    """Names the database that has no tables yet or can't be reached. Empty for an error in the SQL or the data."""
+    """Name the database that lacks tables or can't be reached. Return "" for an error in the SQL or the data."""
     from django.db import Error, InterfaceError, OperationalError, connections
     from django.db.migrations.executor import MigrationExecutor
     from psycopg_pool import PoolTimeout
@@ -112,14 +112,14 @@ def is_settings_module(name: str) -> bool:
 
 
 def readable(argument: str) -> str:
-    r"""The argument as UTF-8, whatever the locale says. A byte that is not UTF-8 becomes `\xb9`, which can be stored,
-    compared and printed where the surrogates that Python makes of it can not."""
+    r"""Decode the argument as UTF-8, whatever the locale. An invalid byte becomes, for example, `\xb9`, which can be
+    stored, compared and printed, unlike the surrogates to which Python decodes it."""
     return os.fsencode(argument).decode(errors="backslashreplace")
 
 
 def open_standard_streams() -> None:
-    """Has the streams replace what they can't show or read. One that is closed becomes /dev/null, or the next file or
-    socket that is opened would take its place."""
+    """Make the streams escape characters that they can't encode or decode. Replace a closed stream by /dev/null;
+    otherwise the next file or socket to be opened would get its descriptor."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:
@@ -133,7 +133,7 @@ def open_standard_streams() -> None:
 
 
 def code_of_failed_output(error: OSError) -> int:
-    """The exit code where the reader of the output has gone or a disk is full, which is said; else 0."""
+    """Return the exit code if the output's reader has gone or the disk failed (which is reported), or else 0."""
     if isinstance(error, BrokenPipeError) and any(has_no_reader(stream) for stream in (sys.stdout, sys.stderr)):
         return CLOSED_PIPE
     if error.errno in DISK_ERRORS:
@@ -148,7 +148,7 @@ def has_no_reader(stream: TextIO) -> bool:
 
 
 def silence_failed_streams() -> None:
-    """Sends what a stream could not write to /dev/null: Python would try again at its end, and complain."""
+    """Redirect a stream that can't be flushed to /dev/null: Python would try again at exit, and complain."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -159,7 +159,7 @@ def silence_failed_streams() -> None:
 
 
 def exit_code(end: SystemExit) -> int:
-    """As Python itself has it: a text is printed and means 1."""
+    """Return the exit code as Python does: a text is printed and means 1."""
     if end.code is None or isinstance(end.code, int):
         return end.code or 0
     return fail(str(end.code))

@@ -1,1 +1,1 @@
-"""What Django does around every page: middleware, stored messages, and the answer to an outdated form."""
+"""Django's hooks around every page: middleware, message storage, and the view for CSRF failures."""

@@ -1,4 +1,5 @@
-"""Django's CSRF_FAILURE_VIEW, which its checks import in every role: also in those that have no key to sign with."""
+"""Django's CSRF_FAILURE_VIEW. Django's checks import it in every role, including those without a signing key, so it
+imports the form only when called."""
 
 from django.http import HttpRequest, HttpResponse
 

@@ -1,4 +1,4 @@
-"""Where messages wait for the next page: in a cookie, and in the session what has no room there."""
+"""Storage of messages for the next page: in a cookie, and in the session if they don't fit."""
 
 from django.conf import settings
 from django.contrib.messages.storage.cookie import CookieStorage
@@ -7,7 +7,7 @@ from django.contrib.messages.storage.session import SessionStorage
 
 
 class PrefixedCookieStorage(CookieStorage):
-    """Django names this cookie by no setting."""
+    """Sets the cookie's name, for which Django has no setting."""
 
     cookie_name = f"{settings.COOKIE_PREFIX}messages"
 

@@ -1,4 +1,4 @@
-"""The pages' middleware that Django does not have, and the policy of what content they may use."""
+"""Middleware for the pages that Django lacks, and their content security policy."""
 
 import re
 from typing import Any, Final
@@ -13,27 +13,27 @@ from django.utils.functional import SimpleLazyObject
 from authsvc.accounts.two_factor.rules import admitted
 from runtime.untrusted import is_longer_than
 
-# Our own files alone, sockets too; no script or style stands in a page. `data:` are the pictures in Django admin's CSS.
+# Only our own origin, including sockets; pages have no inline scripts or styles. Django admin's CSS has `data:` images.
 POLICY: Final = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
 )
-# No page uses any of these features, so a script that an attacker injects can't use them either.
+# No page uses these features, so they are disabled for any script that an attacker might inject.
 PERMISSIONS: Final = "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()"
-# Bytes of a field or a parameter, and of a search term: each of its words becomes a condition for each searched column.
+# Maximum bytes of a field or parameter, and of a search term, each word of which adds a condition per searched column.
 FIELD_MAX: Final = 4 * 1024
 SEARCH_MAX: Final = 256
-# Names of the parameters that hold search terms: of the administration's lists, and of its autocompleted fields.
+# Parameters with search terms: those of the admin's lists and of its autocompleted fields.
 SEARCHES: Final = ("q", "term")
-# Names of the fields with which the administration's lists say which rows were chosen, and what is done with them.
+# Fields with which the admin's lists post the selected rows and the action.
 CHOSEN: Final = ("_selected_action", "action")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 class MeasuredFields(MiddlewareMixin):
-    """Refuses a field of a query or a form that is longer than any of ours needs, or that no database takes
-    (docs/adr/0038), before any form, list or filter of the administration gets it. The query and the form as a whole
-    are measured by signup_sync.server.request_size."""
+    """Refuses fields of a query or form that are longer than any of ours needs, or that no database can store
+    (docs/adr/0038), before any form, list or filter reads them. signup_sync.server.request_size limits the query and
+    the form as a whole."""
 
     def process_request(self, request: HttpRequest) -> HttpResponseBase | None:
         for name, values in request.GET.lists():
@@ -46,20 +46,20 @@ class MeasuredFields(MiddlewareMixin):
             for name, values in request.POST.lists():
                 if any(is_longer_than(FIELD_MAX, text) for text in (name, *values)):
                     raise BadRequest("a field of the form is too long")
-                # What people type is told by the form. Of what the administration's lists post, nothing is.
+                # Forms report invalid characters in typed text. For the fields of the admin's lists, nothing else does.
                 if name in CHOSEN and not all(map(_is_storable, values)):
                     raise BadRequest("a chosen row has a character that no database takes")
         return None
 
 
 def _is_storable(text: str) -> bool:
-    """PostgreSQL fails on a NUL, and every database on half of a surrogate pair."""
+    """Whether databases can store the text: PostgreSQL can't store NUL, and none can store a lone surrogate."""
     return "\0" not in text and not _SURROGATE.search(text)
 
 
 class Authentication(AuthenticationMiddleware):
-    """Sets `request.user` and `request.auser()`, which ask the database only when they are used. A session whose user
-    has a second factor that it has not proved counts as nobody's, on every page (docs/adr/0046)."""
+    """Sets `request.user` and `request.auser()`, which query the database lazily. On every page, a session that lacks
+    its user's second factor counts as anonymous (docs/adr/0046)."""
 
     def process_request(self, request: HttpRequest) -> None:
         super().process_request(request)
@@ -73,7 +73,7 @@ class Authentication(AuthenticationMiddleware):
 
 
 class ContentSecurityPolicy(MiddlewareMixin):
-    """Puts the policies on every page, the admin's too. Django has such a middleware from 6.0."""
+    """Sets the policies on every page, including the admin. Django 6.0 introduces such a middleware."""
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         response.headers.setdefault("Content-Security-Policy", POLICY)

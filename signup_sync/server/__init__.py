@@ -1,1 +1,1 @@
-"""The web process below Django: uvicorn's protocols, limits of requests, HTTPS, security headers and health."""
+"""The web process below Django: uvicorn's protocols, request limits, HTTPS, security headers and health."""

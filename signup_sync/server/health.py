@@ -1,12 +1,12 @@
-"""The web process's health pages, for compose, gateways and `make run`, and its metrics; the other roles' are
-runtime.processes.health's.
+"""The web process's metrics and its health endpoints for compose, gateways and `make run`. runtime.processes.health
+serves those of the other roles.
 
-`/health/live`: 200 while the event loop turns. `/health/ready`: 200 while this process can do its own work, which it
-also can without Redis, `{"status": "ok", "unavailable": ["redis"]}`; otherwise 503, `{"status": "unavailable",
-"unavailable": ["database"]}`. Both, and `/metrics`, are for whoever asks this very process: a request that came through
-a proxy finds nothing (docs/adr/0019).
+`/health/live`: 200 while the event loop runs. `/health/ready`: 200 while this process can do its own work, which
+includes the time without Redis (`{"status": "ok", "unavailable": ["redis"]}`); otherwise 503 (`{"status":
+"unavailable", "unavailable": ["database"]}`). These and `/metrics` are only for clients that connect to this process
+directly: a request through a proxy gets 404 (docs/adr/0019).
 
-A plain ASGI application beside Django: a probe names no host that ALLOWED_HOSTS need know, and costs no thread.
+This is a plain ASGI application beside Django, so that a probe needs no host in ALLOWED_HOSTS and costs no thread.
 """
 
 import asyncio
@@ -25,15 +25,15 @@ from runtime.redis_clients import redis_pool
 
 logger = logging.getLogger(__name__)
 
-# Seconds that a part may take to answer; those who ask wait about as long.
+# Timeout in seconds for each dependency; probes usually wait about as long.
 PATIENCE = 2.0
 
-# One thread, whatever the number of probes: a database that hangs blocks this one alone.
+# A single thread for all probes: a database that hangs blocks only this one.
 _database_thread = ThreadPoolExecutor(1, thread_name_prefix="health")
 _metrics_page = make_asgi_app()
 
-# Each is written by a proxy, and the proxy's client can't remove it. Not X-Forwarded-Proto: probes that are to pass a
-# redirect to HTTPS send it themselves.
+# Headers that proxies add and their clients can't remove. X-Forwarded-Proto is not among them, because probes send it
+# themselves to avoid a redirect to HTTPS.
 _OF_PROXIES: Final = frozenset({b"x-forwarded-for", b"x-real-ip", b"forwarded", b"via"})
 
 
@@ -48,7 +48,7 @@ async def application(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGI
         await send_json(send, HTTPStatus.NOT_FOUND, {"status": "there are /health/live and /health/ready"})
     else:
         away = await parts_away()
-        # Without Redis every instance still does its work: a probe that removed them all would make an outage of it.
+        # Without Redis, every instance still works; if it failed the probe, all of them would leave the rotation.
         is_ready = "database" not in away
         status = HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
         document = {"status": "ok" if is_ready else "unavailable"}
@@ -60,14 +60,14 @@ def is_proxied(scope: HTTPScope) -> bool:
 
 
 async def parts_away() -> list[str]:
-    """Which parts do not answer: this process's database (it uses no other service's), and Redis."""
+    """Return the dependencies that don't respond, of this process's database (it uses no other) and Redis."""
     database = asyncio.get_running_loop().run_in_executor(_database_thread, _ask_database)
     parts = {"database": database, "redis": _ask_redis()}
     waits = (asyncio.wait_for(part, PATIENCE) for part in parts.values())
     away = []
     for name, answer in zip(parts, await asyncio.gather(*waits, return_exceptions=True), strict=True):
         if isinstance(answer, BaseException):
-            logger.warning("%s is away: %r", name, answer)
+            logger.warning("%s is unreachable: %r", name, answer)
             away.append(name)
     return away
 
@@ -77,7 +77,7 @@ def _ask_database() -> None:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
     finally:
-        # Outside a request nobody else gives it back to the pool, or drops it when the server was restarted.
+        # Outside a request, nothing else returns the connection to the pool or drops it after a server restart.
         connection.close_if_unusable_or_obsolete()
 
 

@@ -1,7 +1,7 @@
-"""uvicorn's protocols, with deadlines and limits for clients that are slow, silent or large (docs/adr/0049).
+"""uvicorn's protocols with deadlines and limits for slow, silent and oversized clients (docs/adr/0049).
 
-uvicorn limits only the pause between two requests. Here a request's head and body must arrive in time and in bounds,
-an answer must be read, and a connection that is being closed must go.
+uvicorn limits only the pause between two requests. These protocols also limit the time and size of a request's head and
+body, the time for which a client may not read its response, and the time that closing a connection may take.
 """
 
 import asyncio
@@ -24,23 +24,23 @@ from signup_sync.server.security_headers import security_headers
 
 logger = logging.getLogger(__name__)
 
-# Bytes and lines of a request's head; the gateway's limit is 14 KiB (deploy/Caddyfile).
+# Maximum size (bytes) and number of headers of a request; the gateway's limit is 14 KiB (deploy/Caddyfile).
 HEAD_MAX: Final = 16 * 1024
 HEADERS_MAX: Final = 100
-# Bytes of a whole request, head and trailers included. Applications have smaller limits for the bodies they read.
+# Maximum bytes of a whole request, including head and trailers. Applications have smaller limits for their bodies.
 REQUEST_MAX: Final = 4 * 1024 * 1024
-# Seconds in which a client may take the last bytes of a connection that is being closed, and the answer that refuses
-# its request: closing with unread input would reset the connection and lose that answer.
+# Seconds for a client to read the last bytes of a connection that is being closed, and seconds before a refused
+# connection is aborted: closing it with unread input would reset it and lose the response.
 CLOSES_WITHIN: Final = 10.0
 LINGERS_FOR: Final = 1.0
-# A timer that fires so many seconds late means that this process was stopped or busy, not that the client was slow.
+# If a timer fires this many seconds late, this process was stopped or busy; the client was not necessarily slow.
 LATE: Final = 1.0
-# File descriptors kept for databases, Redis, Kafka and files when clients hold all the others.
+# File descriptors reserved for databases, Redis, Kafka and files.
 RESERVED_FILES: Final = 256
 
-# A target in absolute form whose path is empty, which is the root (RFC 9112, 3.2.1).
+# A target in absolute form with an empty path, which means "/" (RFC 9112, 3.2.1).
 _NO_PATH: Final = re.compile(rb"(https?://[^/?]+)(\?.*)?", re.IGNORECASE)
-# Without chunks, which came with 1.1.
+# Versions without chunked encoding, which HTTP/1.1 introduced.
 _OLD_VERSIONS: Final = ("0.9", "1.0")
 
 _WHY: Final = {
@@ -52,7 +52,7 @@ _WHY: Final = {
 
 
 def connections_max() -> int:
-    """Connections that this process may hold. Raises its limit of open files as far as it may itself."""
+    """Return the number of connections that this process may hold. Raises its open-file limit to the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         soft = 65_536 if hard == resource.RLIM_INFINITY else hard
@@ -61,26 +61,26 @@ def connections_max() -> int:
 
 
 class HeadTooLargeError(Exception):
-    """Ends the parsing of a request."""
+    """Aborts the parsing of a request."""
 
 
 class Http(HttpToolsProtocol):
-    """With deadlines for the client and limits for its requests.
+    """uvicorn's HTTP protocol with deadlines for the client and limits for its requests.
 
-    A deadline runs while the server waits for the client: for the first byte (CONNECTION_IDLE_TIMEOUT, as between two
-    requests), the rest of a head, or the rest of a body. It is one timer, and none for a request that arrives whole.
+    A deadline runs while the server waits for the client: for the first byte (CONNECTION_IDLE_TIMEOUT, also between two
+    requests), the rest of a head, or the rest of a body. It is a single timer; a request that arrives whole needs none.
     """
 
-    # Of every connection of this process.
+    # The limit for all connections of this process.
     connections_max = 0
-    # What the client has begun to send and not finished.
+    # The part of a request that the client has begun to send and not finished.
     _awaited: Literal["head", "body"] | None = None
     _deadline: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
     _is_refused = False
-    # How a request is refused that the parser gives up.
+    # The status that answers a request that can't be parsed.
     _fault = HTTPStatus.BAD_REQUEST
-    # Bytes since the present request began.
+    # Bytes since the current request began.
     _size = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -129,8 +129,8 @@ class Http(HttpToolsProtocol):
                 self._parse_without_upgrade(data[pause.args[0] :])
 
     def _parse_without_upgrade(self, rest: bytes) -> None:
-        """Reads the request again as if it asked for no upgrade: a server may ignore that (RFC 9110, 7.8), and the
-        parser, which takes what follows the head for another protocol, may not."""
+        """Parse the request again without its upgrade headers. A server may ignore an upgrade (RFC 9110, 7.8), but the
+        parser can't: it treats everything after the head as another protocol."""
         head = [self.parser.get_method(), b" ", self.url, b" HTTP/", self.parser.get_http_version().encode(), b"\r\n"]
         for name, value in self.headers:
             if name == b"connection":
@@ -138,16 +138,16 @@ class Http(HttpToolsProtocol):
             if name != b"upgrade":
                 head += [name, b": ", value, b"\r\n"]
         self.parser = httptools.HttpRequestParser(self)
-        # As uvicorn sets it.
+        # uvicorn sets the same leniency.
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._parse(b"".join([*head, b"\r\n", rest]))
 
     def _should_upgrade(self) -> bool:
-        """Whether this is a WebSocket's handshake (RFC 6455, 4.2.1). Any other upgrade is ignored."""
+        """Whether this is a WebSocket handshake (RFC 6455, 4.2.1). Any other upgrade is ignored."""
         words = dict.fromkeys((b"connection", b"upgrade"), b"")
         for name, value in self.headers:
             if name == b"transfer-encoding" or (name == b"content-length" and value.strip() != b"0"):
-                return False  # the library for sockets takes no body
+                return False  # the WebSocket library doesn't accept a body
             if name in words:
                 words[name] += b"," + value.lower()
         asked = {name: [word.strip() for word in value.split(b",")] for name, value in words.items()}
@@ -172,7 +172,7 @@ class Http(HttpToolsProtocol):
             raise HeadTooLargeError
         self._awaited = "body"
         if self.parser.should_upgrade() and not self._should_upgrade():
-            return  # read again below, without it
+            return  # _parse_without_upgrade parses the request again
         if bare := _NO_PATH.fullmatch(self.url):
             self.url = bare[1] + b"/" + (bare[2] or b"")
         super().on_headers_complete()
@@ -194,14 +194,14 @@ class Http(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        # Of the next request something came while this one was answered.
+        # The first bytes of the next request arrived while this one was being answered.
         if self._awaited == "head":
             self._expect()
 
     # Deadlines.
 
     def _expect(self) -> None:
-        """Gives the client time for the rest of what it has begun to send."""
+        """Start the deadline for the part that the client has begun to send."""
         if self._deadline is not None:
             self._deadline.cancel()
         wait = settings.REQUEST_HEAD_TIMEOUT if self._awaited == "head" else settings.REQUEST_BODY_TIMEOUT
@@ -222,7 +222,7 @@ class Http(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _refuse(self, status: HTTPStatus) -> None:
-        """Answers, where no other answer has begun, and closes."""
+        """Send an error response, unless another response has begun, and close the connection."""
         self._is_refused = True
         self._cancel_timers()
         self._unset_keepalive_if_required()
@@ -233,7 +233,7 @@ class Http(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         elif status == HTTPStatus.REQUEST_TIMEOUT and self._awaited == "body":
-            # Answered already, without a look at the body.
+            # The request has been answered without its body being read.
             self.transport.close()
             return
         if not self.transport.is_closing():
@@ -247,8 +247,8 @@ class Http(HttpToolsProtocol):
         if getattr(self, "url", b"").startswith(b"/user"):
             document = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
             kind, body = "application/problem+json", json.dumps(document)
-        # Whether the client spoke HTTPS is not known here. Over HTTP browsers ignore HSTS (RFC 6797, 8.1), and without
-        # HSTS_SECONDS there is none.
+        # The client's scheme is not known here. That is harmless: browsers ignore HSTS over HTTP (RFC 6797, 8.1), and
+        # without HSTS_SECONDS the header is absent.
         more = b"".join(b"%b: %b\r\n" % header for header in security_headers(is_secure=True))
         head = f"content-type: {kind}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"
         return STATUS_LINE[status] + head.encode("ascii") + more + b"\r\n" + body.encode("ascii")
@@ -271,7 +271,7 @@ class Http(HttpToolsProtocol):
 
 
 class Unchunked:
-    """The application for a client of HTTP/1.0: an answer of unknown length ends with its connection."""
+    """Wraps the application for HTTP/1.0 clients: closing the connection ends a response of unknown length."""
 
     def __init__(self, application: Any, cycle: RequestResponseCycle) -> None:
         self._application = application
@@ -286,7 +286,7 @@ class Unchunked:
                 has_length = any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
                 self._cycle.chunked_encoding = None if has_length else False
             elif not has_length:
-                # uvicorn counts what is missing of the length that was said.
+                # uvicorn checks the body against the expected length.
                 self._cycle.expected_content_length = len(message.get("body", b""))
             await send(message)
 
@@ -294,7 +294,7 @@ class Unchunked:
 
 
 class ClosingTransport:
-    """A transport that, once closed, does not wait forever for its client to read the rest."""
+    """A transport that, once closed, doesn't wait forever for its client to read the rest."""
 
     __slots__ = ("_loop", "_transport")
 
@@ -312,7 +312,7 @@ class ClosingTransport:
 
 
 class Handshake(ServerProtocol):
-    """The library's handshake, with the security headers on whatever refuses it, by the library or by uvicorn."""
+    """The library's handshake, with security headers on every refusal, by the library or by uvicorn."""
 
     def reject(self, status: StatusLike, text: str) -> Response:
         response = super().reject(status, text)
@@ -323,7 +323,7 @@ class Handshake(ServerProtocol):
 
 
 class Socket(WebSocketsSansIOProtocol):
-    """uvicorn's keeps the parsed handshake for as long as the socket is open, 2 KiB."""
+    """uvicorn's WebSocket protocol. It also frees the parsed handshake (2 KiB), which uvicorn keeps with the socket."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -338,14 +338,14 @@ class Socket(WebSocketsSansIOProtocol):
     async def send(self, message: Any) -> None:
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
-            # uvicorn logs an error for a handshake that was answered with a status, as if nothing had been answered.
+            # Without this, uvicorn logs an error for a handshake that was answered with a status.
             self.handshake_complete = True
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if not self.handshake_initiated and not self.transport.is_closing():
-            # Http passes on a whole handshake. The library refuses this one, some without an answer, and uvicorn would
-            # hold the connection.
+            # Http passes on only complete handshakes, so the library has refused this one, in some cases without a
+            # response, and uvicorn would keep the connection open.
             answer = b"".join(self.conn.data_to_send())
             refusal = self.conn.reject(HTTPStatus.BAD_REQUEST, _WHY[HTTPStatus.BAD_REQUEST])
             self.transport.write(answer or refusal.serialize())

@@ -1,7 +1,7 @@
-"""Headers that are dear or dangerous to read, put right or refused before anything reads them (docs/adr/0038).
+"""Cleans or refuses headers that are expensive or dangerous to parse, before anything parses them (docs/adr/0038).
 
-Python's parser of cookies takes time that grows with the square of a value's length where quotes are escaped in it, and
-decodes forms and parameters with whatever codec of its own a client names.
+Python's cookie parser takes quadratic time for a value with escaped quotes, and Python decodes forms and parameters
+with any codec that a client names.
 """
 
 import re
@@ -24,11 +24,11 @@ _OWN_COOKIES: Final = frozenset(
         USER_ID_COOKIE,
     )
 )
-# Bytes of a cookie: browsers keep no larger one.
+# Maximum bytes of a cookie; browsers don't store larger ones.
 _COOKIE_MAX: Final = 4 * 1024
-# Bytes of a Content-Type. A browser's form has 33.
+# Maximum bytes of a Content-Type. A browser's form has 33.
 _TYPE_MAX: Final = 256
-# A type and its parameters, none of them encoded by RFC 2231 or with a backslash, and no codec but UTF-8.
+# A type and its parameters, without RFC 2231 encoding, backslashes or any charset but UTF-8.
 _TYPE: Final = re.compile(
     rb"""[\w.+-]+/[\w.+-]+
     (?:[ \t]*;[ \t]*(?:charset="?utf-8"?|(?!charset)[\w.-]+=(?:[^\s;"\\]+|"[^"\\]*")))*
@@ -38,8 +38,8 @@ _TYPE: Final = re.compile(
 
 
 def keep_own_cookies(scope: MutableMapping[str, Any]) -> None:
-    """Leaves out the cookies of other applications, which browsers send along where these share a host, and what can't
-    be one of ours: those need neither backslashes nor 4 KB."""
+    """Drop the cookies of other applications on the same host, and cookies that can't be ours because they contain a
+    backslash or are too large."""
     if all(name != b"cookie" for name, _ in scope["headers"]):
         return
     headers = []
@@ -58,7 +58,8 @@ def _is_own(cookie: bytes) -> bool:
 
 
 def has_readable_type(scope: MutableMapping[str, Any]) -> bool:
-    """Whether the body is one that is read here: text in UTF-8, of one type. A form in parts is none of ours."""
+    """Whether the Content-Type is one that we read: a single type, in UTF-8, and not multipart, which no form here
+    uses."""
     types = [value for name, value in scope["headers"] if name == b"content-type"]
     if not types or types == [b""]:
         return True

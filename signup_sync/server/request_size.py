@@ -1,7 +1,7 @@
-"""The size of a request, measured before anything reads it, and what of it is not to be read at all (docs/adr/0038).
+"""Limits the size and encoding of requests before anything reads them (docs/adr/0038).
 
-The gateway has the same limits; this holds for a process without one as well. The API measures its own bodies, which
-it answers with problem documents.
+The gateway has the same limits; these also protect a process without a gateway. The API limits the bodies of its own
+requests, because it answers with problem documents.
 """
 
 from collections.abc import Mapping, MutableMapping
@@ -12,17 +12,16 @@ from authsvc.api.http_messages import send_problem
 from authsvc.api.problems import Problem
 from signup_sync.server.request_headers import has_readable_type, keep_own_cookies
 
-# Bytes of a path with its query. The headers are limited by signup_sync.server.protocols, which every request passes
-# first.
+# Maximum bytes of a path with its query. signup_sync.server.protocols has limited the headers already.
 TARGET_MAX: Final = 8 * 1024
-# Bytes of a form that anybody may post: the sign-up form of the longest texts, percent-encoded, has 20 KB.
+# Maximum bytes of a public form: the sign-up form with the longest texts, percent-encoded, has 20 KB.
 FORM_MAX: Final = 32 * 1024
-# The same in the administration: a list posts 60 bytes for each row that was chosen, of which it shows 200 at most.
+# The same in the administration: a list posts 60 bytes per selected row and shows at most 200 rows.
 ADMIN_FORM_MAX: Final = 64 * 1024
-# Code of a WebSocket's closing, which before the handshake is answered is a 403.
+# A WebSocket close code; before the handshake is answered, it becomes a 403.
 _POLICY_VIOLATION: Final = 1008
 
-# Of an answer that refuses an encoding: what is accepted (RFC 9110, 15.5.16).
+# The header that tells which encoding is accepted (RFC 9110, 15.5.16).
 _ACCEPTED: Final = {HTTPStatus.UNSUPPORTED_MEDIA_TYPE: {"Accept-Encoding": "identity"}}
 
 _WORDS: Final = {
@@ -36,12 +35,12 @@ _WORDS: Final = {
 
 
 class TooLargeError(Exception):
-    """The body has more bytes than a form may have."""
+    """The body exceeds its limit."""
 
 
 class Measured:
-    """The application, which gets only requests of a size and kind that it can need. Others are answered 413 or 414,
-    and those whose bodies are encoded, 415 or 501."""
+    """Passes requests within the limits on to the application. Larger requests get 413 or 414, and those with an
+    encoded body 415 or 501."""
 
     def __init__(self, application: Any) -> None:
         self._application = application
@@ -83,7 +82,7 @@ def is_for_api(path: str) -> bool:
 
 
 def body_limit(path: str) -> int | None:
-    """Bytes that the body of a request for this path may have; None where its application has a limit of its own."""
+    """Return the maximum bytes of a request body for this path, or None if its application has its own limit."""
     if is_for_api(path):
         return None
     return ADMIN_FORM_MAX if path.startswith("/admin/") else FORM_MAX
@@ -103,7 +102,7 @@ def _refusal(scope: MutableMapping[str, Any]) -> HTTPStatus | None:
 
 
 def _refusal_of_encoding(scope: Mapping[str, Any]) -> HTTPStatus | None:
-    """What is encoded would have to be decoded before its size is known."""
+    """Refuse encoded bodies, whose size is known only after decoding."""
     for name, value in scope["headers"]:
         if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
             return HTTPStatus.UNSUPPORTED_MEDIA_TYPE
@@ -113,7 +112,7 @@ def _refusal_of_encoding(scope: Mapping[str, Any]) -> HTTPStatus | None:
 
 
 def _said_length(scope: Mapping[str, Any]) -> int:
-    """The header Content-Length; 0 where it says nothing that can be read, and the body is counted as it comes."""
+    """Return the Content-Length, or 0 if it is missing or invalid; the body is also counted as it arrives."""
     text = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
     return int(text) if text.isdigit() and len(text) < 20 else 0
 

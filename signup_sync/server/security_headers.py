@@ -1,4 +1,4 @@
-"""The security headers of whatever is no page of Django's (docs/adr/0047)."""
+"""Security headers for responses that Django doesn't produce (docs/adr/0047)."""
 
 from functools import cache
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 from django.http import HttpRequest, HttpResponse
 from django.middleware.security import SecurityMiddleware
 
-# For every answer that does not say otherwise itself. The policy is for what is no page: Django's have their own.
+# Defaults for responses that don't set these headers. The policy is for non-pages; Django's pages set their own.
 DEFAULTS: Final = (
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -18,8 +18,8 @@ Headers = list[tuple[bytes, bytes]]
 
 @cache
 def security_headers(*, is_secure: bool) -> Headers:
-    """What Django's SecurityMiddleware puts on a page, by Django's own settings, and ours. HSTS is among them where
-    `is_secure` and HSTS_SECONDS is set."""
+    """Return the headers that Django's SecurityMiddleware would set, and DEFAULTS. They include HSTS if `is_secure` and
+    HSTS_SECONDS is not 0."""
     request = HttpRequest()
     request._get_scheme = lambda: "https" if is_secure else "http"  # type: ignore[attr-defined]
     response = HttpResponse(headers={"Content-Type": "none"})

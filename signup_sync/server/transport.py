@@ -1,6 +1,6 @@
-"""HTTPS and the security headers of every answer, whoever gives it: pages, API, health, metrics, static files, sockets.
+"""Enforces HTTPS and sets security headers for every response: pages, API, health, metrics, static files, sockets.
 
-Django's middleware sees its own pages alone; these stand before everything (docs/adr/0047).
+Django's middleware covers only Django's pages; these ASGI middlewares wrap everything (docs/adr/0047).
 """
 
 import logging
@@ -17,14 +17,14 @@ from signup_sync.server.security_headers import Headers, security_headers
 
 logger = logging.getLogger(__name__)
 
-# Asked by probes and by Prometheus, inside: each over plain HTTP, and about this very process.
+# Paths that probes and Prometheus request from this process directly, over plain HTTP inside the network.
 _PLAIN: Final = ("/health/", "/metrics")
 _FAILED: Final = b"This is our mistake; it is logged."
 
 
 class SecurityHeaders:
-    """Stands outside everything else, so that no answer goes past it. What believes the proxies is inside and corrects
-    the scope's scheme, which is looked at when the answer begins."""
+    """Adds the security headers to every response; it is the outermost layer but for the registration. The proxy
+    middleware inside it corrects the scope's scheme, which is therefore read only when the response begins."""
 
     def __init__(self, application: Any) -> None:
         self._application = application
@@ -36,7 +36,7 @@ class SecurityHeaders:
         return self._answer(scope, receive, _Sender(scope, send, self._headers))
 
     async def _answer(self, scope: Any, receive: Any, sender: "_Sender") -> None:
-        """The server would answer for an error that escapes without a header of ours."""
+        """Answer errors here: the server's own error response would lack our headers."""
         try:
             await self._application(scope, receive, sender)
         except Exception:
@@ -47,8 +47,8 @@ class SecurityHeaders:
 
 
 class HttpsOnly:
-    """In production, what comes over plain HTTP is redirected (pages, static files) or refused (API, sockets). Probes
-    and Prometheus ask inside, each for this very process."""
+    """In production, redirects plain HTTP to HTTPS (pages, static files) or refuses it (sockets; the API refuses it
+    itself). Probes and Prometheus are exempt: they connect to this process directly."""
 
     def __init__(self, application: Any) -> None:
         self._application = application
@@ -57,7 +57,7 @@ class HttpsOnly:
         if settings.SECURE_SSL_REDIRECT and not _is_secure(scope):
             if scope["type"] == "websocket":
                 return refuse(scope, receive, send)
-            # The API says itself what it refuses: a redirect would hide that a password went over the wire.
+            # The API refuses plain HTTP itself: a redirect would hide that a password was sent unencrypted.
             if not (scope["path"].startswith(_PLAIN) or is_for_api(scope["path"])):
                 return _redirect(scope, send)
         answer: Awaitable[None] = self._application(scope, receive, send)
@@ -69,7 +69,7 @@ def _is_secure(scope: Any) -> bool:
 
 
 class _Sender:
-    """Adds headers to the beginning of an answer, where they are not in it."""
+    """Adds headers to the start of a response that doesn't set them."""
 
     __slots__ = ("_headers", "_scope", "_send", "has_begun")
 
@@ -89,7 +89,7 @@ class _Sender:
         return sent
 
     async def fail(self) -> None:
-        """Answers that this is our mistake."""
+        """Send a 500 response."""
         status = HTTPStatus.INTERNAL_SERVER_ERROR.value
         headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(_FAILED))]
         await self({"type": "http.response.start", "status": status, "headers": headers})
@@ -97,7 +97,7 @@ class _Sender:
 
 
 class _SocketSender(_Sender):
-    """A handshake that is refused is an HTTP answer. The server would give it by itself, without a header of ours."""
+    """Answers a refused handshake over HTTP, because the server's own response would lack our headers."""
 
     __slots__ = ("_gives_answer",)
 
@@ -128,7 +128,7 @@ class _SocketSender(_Sender):
 
 
 async def _redirect(scope: Any, send: Any) -> None:
-    """To PUBLIC_URL, whatever host was asked for, as Django's SecurityMiddleware does it."""
+    """Redirect to PUBLIC_URL, whatever host was requested, like Django's SecurityMiddleware."""
     path = scope.get("raw_path") or quote(scope["path"]).encode()
     location = b"https://" + settings.SECURE_SSL_HOST.encode() + path
     if scope["query_string"]:

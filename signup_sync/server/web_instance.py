@@ -1,4 +1,4 @@
-"""The web process's entry on the page of the running processes; the other roles' is made by runtime.processes.roles."""
+"""Registers the web process for the instances page. runtime.processes.roles registers the other roles."""
 
 import asyncio
 import atexit
@@ -12,14 +12,13 @@ from django.conf import settings
 from runtime.processes.health import Heartbeat
 from runtime.processes.instances import InstanceReport
 
-# Seconds between two beats, which show that the event loop turns.
+# Seconds between two heartbeats, which show that the event loop runs.
 BEAT: Final = 1.0
 
 
 class Registered:
-    """The application, whose process is registered with its first call: only then is there an event loop, and the
-    server's own signal handlers. It is a health probe's, as a rule.
-    """
+    """Registers the process with the application's first call, usually a health probe: the event loop and the server's
+    signal handlers don't exist earlier."""
 
     def __init__(self, application: Any) -> None:
         self._application = application
@@ -49,7 +48,7 @@ class Registered:
 
 
 def _also_drain(number: signal.Signals, report: InstanceReport) -> None:
-    """Marks the process as draining, then does what the server does at this signal."""
+    """At this signal, mark the process as draining before the server's own handler runs."""
     servers_own = signal.getsignal(number)
     if not callable(servers_own):
         return

@@ -1,2 +1,2 @@
-// The page of a long replay goes on by itself; without scripts its button does.
+// Continues a long replay automatically; without scripts, the user presses the button.
 document.addEventListener("DOMContentLoaded", () => document.getElementById("replay-goes-on").requestSubmit());

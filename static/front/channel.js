@@ -1,20 +1,20 @@
-// How the page learns the state of its sign-up: from a WebSocket, and by asking over HTTP while none speaks.
+// Receives the state of the page's sign-up over a WebSocket, and polls over HTTP while the socket is closed or silent.
 
-const OPENS_WITHIN = 5000; // ms until the person is told that no socket has opened
-const GIVEN_UP_AFTER = 10_000; // ms until a handshake without an answer is given up
-const BACKOFF_FIRST = 500; // ms until the first attempt to get a lost socket back; doubles
+const OPENS_WITHIN = 5000; // ms until the user is told that no socket has opened
+const GIVEN_UP_AFTER = 10_000; // ms until an unanswered handshake is abandoned
+const BACKOFF_FIRST = 500; // ms until the first attempt to reconnect; doubles
 const BACKOFF_MAX = 20_000;
-const ASK_FIRST = 700; // ms without an open socket until the page asks over HTTP
-const ASK_MAX = 5000; // ms between two questions while there is no socket
-const SILENT_AFTER = 5000; // ms without a message until the page asks although the socket is open
+const ASK_FIRST = 700; // ms without an open socket until the page polls
+const ASK_MAX = 5000; // maximum ms between two polls without a socket
+const SILENT_AFTER = 5000; // ms without a message until the page polls despite an open socket
 const SILENT_MAX = 30_000;
-const ANSWERS_WITHIN = 10_000; // ms that a question may take
-const EXPIRED = 4401; // close codes of front/sockets.py
+const ANSWERS_WITHIN = 10_000; // timeout in ms for one poll
+const EXPIRED = 4401; // close codes of signup_sync/front/sockets.py
 const FOREIGN = 4403;
 const NORMAL = 1000;
 const STATUS_REFUSALS = { 403: "expired", 404: "foreign" };
 
-// Asks once. Returns {state, outcome}, or {refusal} where this browser may not see the sign-up. Throws without an answer.
+// Polls once. Returns {state, outcome}, or {refusal} if this browser may not see the sign-up. Throws if there is no answer.
 export async function ask(path) {
   const signal = AbortSignal.timeout(ANSWERS_WITHIN);
   const response = await fetch(path, { headers: { Accept: "application/json" }, signal });
@@ -22,17 +22,17 @@ export async function ask(path) {
   return refusal ? { refusal } : await response.json();
 }
 
-// `take` gets each message of the socket and each answer. `tell` gets the name of the notice that fits now: "" while
-// the socket works, "polling", "lost" and "unseen" while the page goes on trying, "expired" and "foreign" at the end.
+// Calls `take` with each message of the socket and each answer to a poll, and `tell` with the name of the current notice:
+// "" while the socket works; "polling", "lost" or "unseen" while the page keeps trying; finally "expired" or "foreign".
 export function follow(page, { take, tell }) {
   let socket = null;
   let failures = 0;
-  let version = 0; // the newest that the socket has told
+  let version = 0; // the latest from the socket
   let pause = ASK_FIRST;
-  let heardAt = 0; // when the socket opened, or spoke last
+  let heardAt = 0; // when the socket opened or last sent a message
   let isAsking = false;
   let isDue = false; // no socket has opened in time
-  let isMistrusted = false; // the socket before was open and said nothing
+  let isMistrusted = false; // the previous socket was open but silent
   let isOver = false;
   const timers = {};
 
@@ -86,7 +86,7 @@ export function follow(page, { take, tell }) {
     if (!isAsking) question();
   }
 
-  // Not by its close event, which may take minutes to come where nobody answers.
+  // Doesn't wait for the close event, which may take minutes if the server is unreachable.
   function drop() {
     const old = socket;
     lose(0);
@@ -121,7 +121,7 @@ export function follow(page, { take, tell }) {
     try {
       answer = await ask(page.statusPath);
     } catch {
-      // Told below.
+      // Reported below.
     }
     if (isOver) return;
     if (answer?.refusal) {
@@ -129,7 +129,7 @@ export function follow(page, { take, tell }) {
       tell(answer.refusal);
       return;
     }
-    // What HTTP knows and an open socket has not told in all this time, it will not tell.
+    // If HTTP has a newer version than a socket that has been open and silent for long, that socket is broken.
     const isMute = isOpen() && performance.now() - heardAt > SILENT_AFTER / 2;
     if (isMute && answer?.state?.version > version) {
       isMistrusted = true;
@@ -162,7 +162,7 @@ export function follow(page, { take, tell }) {
     get isOver() {
       return isOver;
     },
-    // The network is back: without waiting for the next attempt.
+    // The network is back: reconnect without waiting for the next attempt.
     hurry() {
       if (!isOver && !socket) connect();
     },

@@ -1,13 +1,13 @@
-// Says while the form is being filled in what the server would say later. The rules and the words are the server's.
+// Validates the form while it is being filled in. The server has the rules and the texts.
 import { showField } from "./fields.js";
 
-const PAUSE = 400; // ms without a key until the server is asked
+const PAUSE = 400; // ms without a keystroke until the server is asked
 
-// Returns what tells the errors that were found and are not mended, by field: where the form itself is refused, auth is not
-// asked, and would say them only the next time.
+// Returns a function that returns the errors not yet fixed, by field. When the front refuses the form, auth has not been
+// asked, so its errors would otherwise appear only after the next attempt.
 export function checkWhileTyping(form, { path, words }) {
   const fields = Object.fromEntries([...form.querySelectorAll("[data-field]")].map((each) => [each.dataset.field, each]));
-  const left = new Set(); // the fields that were filled in and left: an error is shown at them, not while one types
+  const left = new Set(); // fields that were filled in and left; errors are shown only there, not during typing
   const advice = adviceAt(fields.userPw);
   let timer = 0;
   let asking = null;
@@ -30,7 +30,7 @@ export function checkWhileTyping(form, { path, words }) {
       const { errors } = await response.json();
       calmly(() => mine.signal.aborted || show(errors, sent));
     } catch {
-      // Left, or without a connection: the form is checked when it is sent.
+      // Aborted, or no connection: the form is checked when it is sent.
     }
   }
 
@@ -52,8 +52,8 @@ export function checkWhileTyping(form, { path, words }) {
     if (left.has("userPw2") && two) showField(fields.userPw2, one === two ? [] : [words.mismatch]);
   }
 
-  // A message moves what stands below it. It must not take away the button on which somebody is just pressing: then
-  // nothing would be clicked.
+  // A message moves everything below it. While the user is pressing a button, the button must not move, or the click
+  // would be lost.
   function calmly(work) {
     if (isPressed) postponed.push(work);
     else work();
@@ -68,18 +68,18 @@ export function checkWhileTyping(form, { path, words }) {
       });
     });
   }
-  // What the answer to the whole form says is newer.
+  // The answer to the whole form is newer than any pending check.
   form.addEventListener("submit", () => {
     clearTimeout(timer);
     asking?.abort();
-    // It is about a password that stands there no more when the form comes back.
+    // The advice is about a password that will be cleared when the form is shown again.
     advice.textContent = "";
     advice.classList.remove("good");
   });
   form.addEventListener("input", (event) => {
     const name = event.target.name;
     if (!(name in fields)) return;
-    // What was said when the form was sent is about what stood there then.
+    // The shown errors are about the value that was sent.
     if (fields[name].classList.contains("has-error")) left.add(name);
     if (name === "userPw2") {
       compare();

@@ -1,4 +1,4 @@
-// The page with the recovery codes: buttons that copy and print them. Without scripts a person selects the text.
+// Buttons that copy and print the recovery codes. Without scripts, the user selects the text.
 
 const actions = document.getElementById("codes-actions");
 const copy = document.getElementById("copy-codes");
@@ -9,6 +9,6 @@ copy.addEventListener("click", async () => {
   copy.textContent = copy.dataset.done;
 });
 document.getElementById("print-codes").addEventListener("click", () => window.print());
-// A page that came over plain HTTP from another host has no clipboard.
+// The clipboard is unavailable on pages served over plain HTTP from another host.
 copy.hidden = !navigator.clipboard;
 actions.hidden = false;

@@ -1,4 +1,4 @@
-// What is wrong with a form: at each field, and in the summary above them, as the server draws it.
+// Shows a form's errors at the fields and in the summary above them, as the server renders them.
 
 const summary = document.getElementById("error-summary");
 
@@ -14,7 +14,7 @@ export function showField(field, texts) {
   input.setAttribute("aria-describedby", described.filter(Boolean).map((each) => each.id).join(" "));
 }
 
-// `errors` has the texts of each field by its name, those of no field under "".
+// `errors` maps field names to texts; "" has the texts that belong to no field.
 export function showErrors(form, errors) {
   const items = (errors[""] ?? []).map((text) => item(text));
   for (const field of form.querySelectorAll("[data-field]")) {

@@ -1,12 +1,12 @@
-// The form that stays, and the lights. The server draws the same without this script.
+// The sign-up form and the lights on one page. Without this script, the server renders them as separate pages.
 import { ask, follow } from "./channel.js";
 import { checkWhileTyping } from "./check.js";
 import { showErrors } from "./fields.js";
 
-const GREEN_SHOWN = 1200; // ms that all green is shown before the page goes on
-const UNANSWERED_AFTER = 5000; // ms until the person is told that the form's answer has not come
-const ANSWERED_WITHIN = 30_000; // ms from the press of the button until the answer counts as lost; the server takes less
-const REFUSAL_WAITS = 3000; // ms that a refusal heard elsewhere waits for the form's answer, which says more
+const GREEN_SHOWN = 1200; // ms for which all green lights are shown before the page moves on
+const UNANSWERED_AFTER = 5000; // ms until the user is told that the form has no answer yet
+const ANSWERED_WITHIN = 30_000; // ms after which the form's answer counts as lost; the server's timeout is shorter
+const REFUSAL_WAITS = 3000; // ms for which a refusal from the channel waits for the form's answer, which has more detail
 
 const data = JSON.parse(document.getElementById("signup-data").textContent);
 const form = document.getElementById("signup-form"); // null on the status page
@@ -15,19 +15,19 @@ const panel = document.getElementById("lights-panel");
 const list = document.getElementById("lights");
 const languages = document.querySelectorAll("#languages button");
 
-// What has been shown, for tests and for who looks into it; kept for the tab, as the page moves on by itself.
+// The states shown so far, for tests and debugging; also kept in sessionStorage, because the page moves on by itself.
 const seen = (window.signupSync = { ready: false, connected: false, shown: [] });
 
 let page = data.page; // {signupId, ticket, socketPath, statusPath}
-let version = -1; // of what is shown; 0 is what the page draws before it knows anything
+let version = -1; // of the state shown; 0 is the page's own initial state
 let isComplete = false;
-let posting = null; // aborts the form's request, as long as that has no answer
-let deadlines = []; // timers that run from the press of the button
-let unanswered = {}; // a sign-up that was sent and had no answer: its id, and what the form said
-let held = []; // news that waits for the form's answer
-let mayShow = true; // whether news are of this content of the form, also before its answer
-let stillWrong = () => ({}); // what is known to be wrong with the form beside what its answer says
-let unsaid = []; // what is announced when the present work is done
+let posting = null; // the AbortController of the form's request while it has no answer
+let deadlines = []; // timers that start when the form is sent
+let unanswered = {}; // a sign-up that was sent without getting an answer: its id, and the form's content
+let held = []; // messages that wait for the form's answer
+let mayShow = true; // whether messages before the form's answer are about its current content
+let stillWrong = () => ({}); // returns known errors that the form's answer may lack
+let unsaid = []; // texts to be announced at the end of the current task
 let channel = null;
 const notices = { form: "", channel: "" };
 
@@ -49,7 +49,7 @@ const nameOf = (service) => data.words.names[service] ?? service.charAt(0).toUpp
 const wordOf = ({ status, reason }) =>
   (status === "FAIL" && data.words.reasons[reason]) || data.words.statuses[status];
 
-// How long a light took, of milliseconds.
+// Formats the milliseconds that a light took.
 function tookOf(took) {
   if (took === undefined) return "";
   const [, unit, words] = data.words.took.find(([limit]) => limit === null || took < limit);
@@ -80,7 +80,7 @@ function record(state) {
   try {
     sessionStorage.setItem("signupSync.shown", JSON.stringify(seen.shown));
   } catch {
-    // Where the browser keeps nothing for this site. The lights need none of it.
+    // The browser blocks storage for this site. The lights don't need it.
   }
 }
 
@@ -111,7 +111,7 @@ function say(outcome, state) {
   for (const link of panel.querySelectorAll("[data-action]")) link.hidden = link.dataset.action !== action;
 }
 
-// What comes at once is said at once: a second text would take the place of the first before anybody heard it.
+// Joins texts of the same task: otherwise a second text would replace the first before a screen reader reads it.
 function announce(text) {
   if (!text) return;
   if (!unsaid.length) {
@@ -124,7 +124,7 @@ function announce(text) {
 }
 
 function notice(source, text) {
-  if (notices[source] === text) return; // said already, with the attempt before
+  if (notices[source] === text) return; // announced already
   notices[source] = text;
   const place = document.getElementById("notice");
   place.textContent = Object.values(notices).filter(Boolean).join(" ");
@@ -148,14 +148,14 @@ function disconnect() {
 
 function tell(name) {
   seen.connected = Boolean(channel?.isOpen);
-  // The form's answer brings a fresh ticket.
+  // The form's answer will contain a fresh ticket.
   if (posting && ["expired", "foreign"].includes(name)) return;
   const isBack = !name && notices.channel;
   notice("channel", name && data.words.notices[name]);
   if (isBack) announce(data.words.notices.back);
 }
 
-// News of the socket, and answers of the status page, which are {state, outcome}.
+// Handles messages of the socket, and answers of the status page, which are {state, outcome}.
 function take(message) {
   if (!posting || (mayShow && !isRefusal(message.state ?? message))) {
     show(message);
@@ -196,14 +196,14 @@ function slowDown(slowness) {
 async function submit(event) {
   if (event.submitter?.name === "language") {
     forgetPasswords();
-    return; // the server draws the form again, in that language
+    return; // the server renders the form again in that language
   }
   event.preventDefault();
   if (posting) return;
   const mine = (posting = new AbortController());
   begin();
   const answer = await answerToForm(mine.signal);
-  if (mine !== posting) return; // the lights have led back to the form
+  if (mine !== posting) return; // the channel has led back to the form
   stopWaiting();
   if (answer.formTicket) form.elements.ticket.value = answer.formTicket;
   if (answer.ticket) turnTo(answer);
@@ -214,8 +214,8 @@ async function submit(event) {
   held = [];
 }
 
-// Sends the form, once more where its token or ticket had to be renewed: another tab has logged in, or was given other
-// cookies at the same moment.
+// Sends the form. Sends it again if its CSRF token or ticket had to be renewed, because another tab has logged in, or has
+// got different cookies at the same time.
 async function answerToForm(signal) {
   try {
     const answer = await post(signal);
@@ -238,12 +238,12 @@ async function post(signal) {
     headers: { Accept: "application/json", traceparent: traceparent() },
     signal,
   });
-  // The view's own JSON: the gateway's problem documents are of another type.
+  // Only the view's own answers have this type; the gateway's problem documents have another one.
   const isOurs = (response.headers.get("Content-Type") ?? "").startsWith("application/json");
   return isOurs ? await response.json() : { errors: { "": [wordsOf(response.status)] } };
 }
 
-// Whether the sign-up has arrived although its answer has not.
+// Whether the sign-up has reached the server although its answer was lost.
 async function isKnown() {
   if (!mayShow) return false;
   if (version > 0) return true;
@@ -257,13 +257,13 @@ async function isKnown() {
   }
 }
 
-// The W3C's trace context: the sign-up's id is its trace's, and this request a step in it.
+// W3C trace context: the sign-up's id is the trace id, and this request a new span.
 function traceparent() {
   const step = Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, "0"));
   return `00-${page.signupId.replaceAll("-", "")}-${step.join("")}-01`;
 }
 
-// What an answer means that the form's view has not written: Django's own, or the gateway's.
+// The text for an answer that is not from the form's view but from Django or the gateway.
 function wordsOf(status) {
   const { stale, tooLong, broken } = data.words.notices;
   return { 400: tooLong, 403: stale, 413: tooLong }[status] ?? broken;
@@ -271,7 +271,7 @@ function wordsOf(status) {
 
 function begin() {
   held = [];
-  // The page's sign-up may be that of an earlier content, where that one's answer was lost.
+  // The page's sign-up may belong to an earlier content whose answer was lost.
   const content = Array.from(form.querySelectorAll("[data-field] input"), (input) => input.value).join("\n");
   mayShow = unanswered.signupId !== page.signupId || unanswered.content === content;
   if (mayShow) unanswered = { signupId: page.signupId, content };
@@ -281,7 +281,7 @@ function begin() {
     setTimeout(() => posting || slowDown("delayed"), data.deadline * 1000),
   ];
   form.querySelector("[type=submit]").disabled = true;
-  // A reload now shows the lights and not an empty form, whose sign-up would be another one.
+  // From here on, a reload shows the lights instead of an empty form with another sign-up.
   history.replaceState(null, "", page.statusPath);
   formPanel.hidden = true;
   panel.hidden = false;
@@ -291,7 +291,7 @@ function begin() {
   draw({ signupId: page.signupId, version: 0, complete: false, services: Object.fromEntries(services) });
   say("pending");
   document.getElementById("lights-title").focus();
-  for (const button of languages) button.removeAttribute("form"); // from here on they are about the lights
+  for (const button of languages) button.removeAttribute("form"); // the language switch now applies to the lights
   connect();
 }
 
@@ -302,7 +302,7 @@ function stopWaiting() {
   form.querySelector("[type=submit]").disabled = false;
 }
 
-// The server may have found that this is another sign-up than the page thought.
+// Switches to the sign-up of the answer, which may differ from the one that the page expected.
 function turnTo(answer) {
   const isOther = answer.signupId !== page.signupId;
   page = { signupId: answer.signupId, ticket: answer.ticket, socketPath: answer.socketPath, statusPath: answer.statusPath };
@@ -345,12 +345,12 @@ if (form) {
   if (!summary.hidden) summary.focus();
 } else {
   if (data.state) draw(data.state);
-  // The page reloads itself, as without scripts, until one says that it has come.
+  // Until the page has loaded, its automatic reload (for browsers without scripts) stays active; stop it then.
   if (document.readyState === "complete") takeOver();
   else window.addEventListener("load", takeOver);
 }
 document.getElementById("languages").addEventListener("submit", (event) => {
-  // The address may be that of the lights by now.
+  // By now, the address may be that of the lights.
   event.target.elements.next.value = location.pathname;
 });
 seen.ready = true;

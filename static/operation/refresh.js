@@ -1,4 +1,4 @@
-// Replaces the marked part of the page by what the server has now, every so many milliseconds.
+// Refreshes the marked part of the page at the interval (ms) in its data-refresh attribute.
 "use strict";
 {
   const part = document.querySelector("[data-refresh]");
@@ -10,7 +10,7 @@
       part.classList.toggle("is-stale", !fresh);
       if (fresh) part.replaceChildren(...(fresh.hasAttribute("data-refresh") ? fresh.childNodes : [fresh]));
     } catch {
-      // The web process is away: what is shown is old, and looks so.
+      // The web process is unreachable: mark the content as stale.
       part.classList.add("is-stale");
     }
     setTimeout(refresh, Number(part.dataset.refresh));

@@ -1,18 +1,18 @@
-// Draws the traffic charts from the stream of the page. A chart is an SVG of bars or lines over the same steps of time.
+// Draws the traffic charts from the page's stream. A chart is an SVG of bars or lines over the same time steps.
 "use strict";
 
 const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 190;
 const MARGIN = { top: 10, right: 8, bottom: 22, left: 56 };
-/** So many steps without a value break a line. */
+/** A line is interrupted where this many steps have no value. */
 const GAP = 10;
 const page = document.getElementById("traffic");
 const words = page.dataset;
 const status = document.getElementById("traffic-state");
 
-/** The steps that are shown, by their time; begin and step are seconds. */
+/** The points shown, by time; begin and step are in seconds. */
 const shown = { points: new Map(), begin: 0, step: 1, steps: 0 };
-/** Where the pointer is, as the time of a step; null is nowhere: the newest is read out. */
+/** The time of the step under the pointer; if null, the latest step is read out. */
 let pointed = null;
 
 const svg = (name, attributes, ...children) => {
@@ -24,7 +24,7 @@ const svg = (name, attributes, ...children) => {
 
 // --- Words -------------------------------------------------------------------------------------------------------
 
-/** The page's language, which its switch may have set to another than the browser's. */
+/** The page's language, which may differ from the browser's. */
 const LANGUAGE = document.documentElement.lang;
 const count = (value) => Math.round(value).toLocaleString(LANGUAGE);
 const duration = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`);
@@ -35,7 +35,7 @@ const clock = (seconds) => {
   return shown.step < 3600 ? time : `${at.toLocaleDateString(LANGUAGE, { month: "short", day: "numeric" })} ${time}`;
 };
 
-// --- What each chart shows: series of {name, kind, values by step} -------------------------------------------------
+// --- The charts: series of {name, look, values by step} ---------------------------------------------------------
 
 const times = () => Array.from({ length: shown.steps }, (_, index) => shown.begin + index * shown.step);
 const values = (read) => times().map((t) => (shown.points.has(t) ? read(shown.points.get(t)) : undefined));
@@ -73,7 +73,7 @@ const verdictsOf = (service) => () => ({
 
 // --- Drawing -----------------------------------------------------------------------------------------------------
 
-/** The ticks of an axis up to `most`: three to five of a step of 1, 2 or 5 times a power of ten; of counts, whole ones. */
+/** The ticks of an axis up to `most`: three to five, in steps of 1, 2 or 5 times a power of ten; integers for counts. */
 const ticksUpTo = (most, isCount) => {
   const least = Math.max(most / 4, isCount ? 1 : 1e-9);
   const power = 10 ** Math.floor(Math.log10(least));
@@ -120,7 +120,7 @@ const bars = ({ series }, x, y) => {
   });
 };
 
-/** A line over the steps that have a value, broken where none has one for long; what stands alone is a dot. */
+/** A line through the steps with values, interrupted at gaps of more than GAP steps; a single value becomes a dot. */
 const lines = ({ series }, x, y) => series.flatMap((each) => {
   const known = each.values.map((value, index) => ({ value, index })).filter(({ value }) => value !== undefined);
   const isJoined = (place) => place > 0 && place < known.length && known[place].index - known[place - 1].index <= GAP;
@@ -158,7 +158,7 @@ const draw = (figure, chart) => {
   picture.setAttribute("aria-label", figure.querySelector("figcaption").textContent);
 };
 
-/** Says in words what the chart has at the pointer; without one, the last step that has anything. */
+/** Shows the values at the pointer as text, or those of the latest step with values. */
 const readOut = (figure, chart) => {
   const all = times();
   let index = pointed === null ? -1 : all.indexOf(pointed);
@@ -194,7 +194,7 @@ const drawAll = () => {
   if (!shown.steps) return;
   for (const [name, chart] of Object.entries(CHARTS)) draw(page.querySelector(`[data-chart=${name}]`), chart());
   for (const service of named("verdicts")) draw(figureOf(service), verdictsOf(service)());
-  // For who waits for the page: how often it was drawn.
+  // The number of drawings, for tests.
   page.dataset.drawn = Number(page.dataset.drawn ?? 0) + 1;
 };
 
@@ -217,7 +217,7 @@ source.addEventListener("points", ({ data }) => {
 });
 source.addEventListener("problem", ({ data }) => say(JSON.parse(data), true));
 source.addEventListener("error", () => {
-  // Closed for good means an answer that is no stream: a session that ended, a permission that was taken.
+  // CLOSED means that the answer was not a stream: the session has ended, or a permission was revoked.
   say(source.readyState === EventSource.CLOSED ? status.dataset.refused : status.dataset.lost, true);
 });
 

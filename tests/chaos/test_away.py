@@ -15,7 +15,7 @@ from tests.plugin import Backing
 from tests.servers import PostgresqlServer
 from tests.servers.process import http_status
 from tests.stack import Stack
-from tests.waiting import eventually
+from tests.waiting import eventually, must_hold
 
 pytestmark = pytest.mark.needs("application", "caddy")
 
@@ -110,7 +110,7 @@ def test_a_participant_waits_for_its_database_and_puts_nothing_aside(
         eventually(lambda signup=signup: statuses(state(stack, signup))["customer"] == "SUCCESS")
 
     def has_tried_for_long() -> bool:
-        assert http_status(chat.port, "/health/live") == 200
+        must_hold(http_status(chat.port, "/health/live") == 200, "it is alive while it waits")
         return time.monotonic() > back_at
 
     eventually(has_tried_for_long, 2 * AWAY)
@@ -119,7 +119,7 @@ def test_a_participant_waits_for_its_database_and_puts_nothing_aside(
     for signup in signups:
         assert statuses(settled(stack, signup)) == ALL_GREEN
     log = chat.log()[written:]
-    assert log.count("is tried again in") >= 3
+    assert log.count("is retried in") >= 3
     assert "gives up partitions" not in log, "it polls on, and stays a member"
     assert topic_of(stack, "user.newUser.req.chat.dlt") == []
     assert stack.rows("chat") == {row(each) for each in people}

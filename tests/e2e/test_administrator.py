@@ -72,7 +72,7 @@ def test_from_what_needs_attention_to_the_timeline_of_one_signup_and_its_replay(
         settled(stack, post(stack, new_person().form | {"userId": person.user_id}))
         page.goto("/admin/")
         attention = page.get_by_role("region", name="Needs attention")
-        expect(attention).to_contain_text("Dead letters that wait")
+        expect(attention).to_contain_text("Dead letters waiting")
         picture(page, "admin-index", theme, backing)
         attention.get_by_role("link", name=re.compile("Refused by")).click()
         expect(page.locator("#result_list")).to_contain_text(person.user_id)
@@ -94,7 +94,7 @@ def test_from_what_needs_attention_to_the_timeline_of_one_signup_and_its_replay(
         ):
             expect(timeline).to_contain_text(words)
         picture(page, "admin-timeline", theme, backing)
-    page.get_by_label("Ask:").select_option("chat")
+    page.get_by_label("Services to ask:").select_option("chat")
     page.get_by_role("button", name="Replay").click()
     expect(page.locator(".messagelist")).to_contain_text("1 sign-up sent again")
     eventually(lambda: statuses(state(stack, waiting)) == ALL_GREEN)

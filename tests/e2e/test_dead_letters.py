@@ -92,7 +92,7 @@ def test_a_replay_after_the_fault_is_mended_turns_the_light_of_the_same_signup(s
     assert letter_of(stack, person, "--state", "waiting") is None
     done = stack.manage("dead_letters", "replay", again[0], check=False)
     assert done.returncode == 1
-    assert "It was replayed already." in done.stderr
+    assert "It has already been replayed." in done.stderr
 
 
 def test_a_replay_changes_nothing_for_the_services_that_had_handled_the_message(stack: Stack, person: Person):

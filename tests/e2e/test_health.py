@@ -58,7 +58,7 @@ def test_a_role_that_hangs_for_long_ends_and_the_next_one_does_its_work(stack: S
     try:
         signup = post(stack, person.form)
         eventually(lambda: chat.exit_code == 1, what="chat ends by itself")
-        assert "consumer of chat is stuck for" in chat.log()
+        assert "consumer of chat has been stuck for" in chat.log()
     finally:
         if not chat.running:
             chat.start()

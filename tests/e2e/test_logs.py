@@ -10,7 +10,7 @@ from tests.client import opened, produce, request, sign_up, topic_of
 from tests.conftest import Person, new_person
 from tests.e2e.test_page import sign_up_in
 from tests.stack import Role, Stack
-from tests.waiting import eventually
+from tests.waiting import eventually, must_hold
 
 pytestmark = pytest.mark.needs("application")
 
@@ -35,7 +35,8 @@ def lines(role: Role) -> list[dict[str, Any]]:
 def said_of(signup_id: str, *roles: Role) -> list[str]:
     """The texts of the lines about this sign-up; each of them names its trace too."""
     about = [line for role in roles for line in lines(role) if signup_id in line.get("signup_id", "")]
-    assert [line for line in about if signup_id.replace("-", "") not in line["trace_id"]] == []
+    for line in about:
+        must_hold(signup_id.replace("-", "") in line["trace_id"], f"each line names its trace: {line}")
     return [line["event"] for line in about]
 
 
@@ -103,7 +104,7 @@ def test_every_line_of_every_role_is_json_also_of_what_goes_wrong(stack: Stack, 
 
     def put_aside() -> list[dict[str, Any]]:
         said = [line for line in lines(stack.roles["chat"]) if line.get("trace_id") == trace]
-        return [line for line in said if line["event"].startswith("put aside")]
+        return [line for line in said if line["event"].startswith("dead-lettered")]
 
     [aside] = eventually(put_aside, what="chat says what it put aside")
     assert (aside["level"], aside["group"]) == ("error", "chat")

@@ -36,7 +36,7 @@ def test_without_a_terminal_it_says_which_variables_it_needs(project: Path, runn
     assert done.returncode != 0
     said = done.stderr.splitlines()[0]
     assert "There is no terminal here" in said
-    assert said.endswith("say ADMIN_EMAIL and ADMIN_PASSWORD in the environment.")
+    assert said.endswith("set ADMIN_EMAIL and ADMIN_PASSWORD in the environment.")
 
 
 class Terminal:
@@ -108,12 +108,12 @@ def test_at_a_terminal_it_asks_until_the_answers_are_good(project: Path, running
         terminal.wait_for("This password is")
         terminal.answer("Password: ", f"{person.password}\n")
         terminal.answer("Password again: ", "another one\n")
-        terminal.wait_for("not the same")
+        terminal.wait_for("do not match")
         terminal.answer("Password: ", f"{person.password}\n")
         terminal.answer("Password again: ", f"{person.password}\n")
         code, shown = terminal.end()
         assert code == 0
-        assert f"{person.user_id} may log in at /admin/ now." in shown
+        assert f"{person.user_id} can now log in at /admin/." in shown
         assert person.password not in shown
 
 

@@ -124,7 +124,7 @@ def test_what_is_killed_starts_again_and_the_person_is_told(running: MakeRun, pe
 
 def test_a_second_one_on_the_same_data_says_where_the_first_is(running: MakeRun, project: Path) -> None:
     said = refused(project, PORT=str(free_port()), DATA_DIR=running.env["DATA_DIR"])
-    assert f"It runs already: http://127.0.0.1:{running.port}/" in said
+    assert f"It is already running: http://127.0.0.1:{running.port}/" in said
     assert get(running.port, "/health/ready") == 200
 
 

@@ -133,7 +133,7 @@ def test_a_byte_order_mark_in_dot_env_hides_no_setting(data_dir: Path, project: 
         assert line == "KAFKA_PARTITIONS is 'many': give it a whole number from 0 to 2147483647."
         (project / ".env").write_bytes(b"# first\nLOG_LEVEL debug\n")
         line = said(subprocess.run(command, env=environment(data_dir), capture_output=True, timeout=60))
-        assert line.startswith(f"Line 2 of {project / '.env'} is no setting")
+        assert line.startswith(f"Line 2 of {project / '.env'} is not a setting")
     finally:
         (project / ".env").unlink()
 
@@ -183,15 +183,15 @@ def test_what_cannot_be_printed_is_replaced(data_dir: Path, locale: dict[str, st
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ("dead_letters list --since 9999-12-31T23:59:59-12:00", "outside the calendar"),
-        ("dead_letters list --since 0001-01-01T00:00:00+12:00", "outside the calendar"),
-        ("dead_letters list --since 10000-01-01", "no ISO date or time"),
-        ("purge --every 99999999999h", "is no time"),
-        (f"purge --older-than {BEYOND_64_BITS}", "nothing so many days ago"),
-        ("reconcile --timeout 1e300", "no number of seconds above 0 and up to 86400"),
-        (f"serve --port {BEYOND_64_BITS}", "is no port"),
+        ("dead_letters list --since 9999-12-31T23:59:59-12:00", "outside the supported years"),
+        ("dead_letters list --since 0001-01-01T00:00:00+12:00", "outside the supported years"),
+        ("dead_letters list --since 10000-01-01", "not an ISO date or time"),
+        ("purge --every 99999999999h", "is not a duration"),
+        (f"purge --older-than {BEYOND_64_BITS}", "goes back before the year 1"),
+        ("reconcile --timeout 1e300", "not a number of seconds above 0 and up to 86400"),
+        (f"serve --port {BEYOND_64_BITS}", "is not a port"),
         (f"serve --fd {BEYOND_64_BITS}", "larger than can be stored"),
-        (f"explain {'x' * 5000}", "at most 1024 are taken"),
+        (f"explain {'x' * 5000}", "at most 1024 are allowed"),
     ],
 )
 def test_a_number_or_time_beyond_all_limits_is_told(data_dir: Path, arguments: str, line: str) -> None:

@@ -129,6 +129,6 @@ def test_every_process_is_shown_and_one_that_died_too(operator: Page, stack: Sta
     rows = rows_of(operator, "collector of dead letters")
     expect(rows.filter(has_text="in rotation")).to_have_count(0)
     expect(rows.filter(has_text="gone").first).to_be_visible()
-    expect(operator.get_by_text("No process runs for:")).to_be_visible()
+    expect(operator.get_by_text("No process is running for:")).to_be_visible()
     collector.start()
-    expect(operator.get_by_text("No process runs for:")).to_be_hidden()
+    expect(operator.get_by_text("No process is running for:")).to_be_hidden()

@@ -163,7 +163,7 @@ def test_without_the_permission_a_replay_is_not_offered_and_refused_in_words(sta
     for query in ("", "?lights=red"):
         response = staff_client.post(LIST + query, chosen)
         assert response.status_code == 403
-        assert "Your account may not do this: “Replay: ask the services again”." in response.content.decode()
+        assert "You do not have permission to do this: “Replay: ask the services again”." in response.content.decode()
     assert not LogEntry.objects.exists()
 
 
@@ -172,7 +172,7 @@ def test_who_may_not_see_signups_is_refused_in_words(admin_client, signups):
     for path in (LIST, f"{LIST}{signups['red'].id}/change/"):
         response = admin_client.get(path)
         assert response.status_code == 403
-        assert "Your account may not see or do this." in response.content.decode()
+        assert "You do not have permission to view or do this." in response.content.decode()
 
 
 def filter_links(client: Client, query: str = "") -> dict[str, str]:
@@ -257,7 +257,7 @@ def test_without_kafka_a_replay_says_so_and_what_was_not_tried(admin_client, set
     chosen = [str(sign_up(f"pending-{n}").id) for n in range(5)]
     page = admin_client.post(LIST, {"action": "replay_chosen", "_selected_action": chosen}, follow=True)
     said = page.content.decode()
-    assert "0 sign-ups sent again, 0 skipped, 2 failed. 3 were not tried. Is Kafka there?" in said
+    assert "0 sign-ups sent again, 0 skipped, 2 failed. 3 were not attempted. Check that Kafka is running" in said
 
 
 def test_the_index_begins_with_what_needs_attention(admin_client, staff_client, signups, monkeypatch):
@@ -271,14 +271,14 @@ def test_the_index_begins_with_what_needs_attention(admin_client, staff_client, 
     )
     words = [each["words"] for each in admin_client.get("/admin/").context["attention"]]
     assert words == [
-        "Stalled sign-ups: all tries are used up", "Pending for more than 10 minutes",
-        "Refused by a service in the last 24 hours", "Dead letters that wait",
+        "Stalled sign-ups: all attempts are used up", "Pending for more than 10 minutes",
+        "Refused by a service in the last 24 hours", "Dead letters waiting",
     ]  # fmt: skip
     for each in admin_client.get("/admin/").context["attention"]:
         assert (each["count"], len(admin_client.get(each["url"]).context["cl"].result_list)) == ("1", 1)
     assert len(staff_client.get("/admin/").context["attention"]) == 3
     SignUp.objects.all().delete()
-    assert "no dead letter waits" in staff_client.get("/admin/").content.decode()
+    assert "no dead letter is waiting" in staff_client.get("/admin/").content.decode()
 
 
 def test_the_index_groups_what_belongs_together_and_leaves_nothing_out(admin_client):

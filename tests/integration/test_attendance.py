@@ -54,9 +54,9 @@ def test_what_nobody_runs_is_told_once_and_so_is_its_start(caplog: pytest.LogCap
             eventually(lambda: absent() == [])
     told = [each for each in caplog.messages if "chat" in each]
     assert told == [
-        "nobody runs the service chat, which SIGNUP_SERVICES names: its lights stay orange. Please start "
-        "`manage.py consume_events chat`, or take it out of SIGNUP_SERVICES.",
-        "chat runs now",
+        "the service chat in SIGNUP_SERVICES is not running anywhere: its lights stay orange. Please start "
+        "`manage.py consume_events chat`, or remove it from SIGNUP_SERVICES.",
+        "chat is running now",
     ]
 
 

@@ -164,7 +164,7 @@ def test_while_the_database_is_away_the_letters_wait(topics, monkeypatch, caplog
     put(LETTERS, b"patient")
     with collecting():
         eventually(DeadLetter.objects.exists)
-    assert caplog.text.count("1 dead letters can't be kept now: the server is gone") == 2
+    assert caplog.text.count("1 dead letters can't be stored yet: the server is gone") == 2
 
 
 @needs_broker
@@ -228,9 +228,9 @@ def test_what_was_replayed_is_refused_the_next_time_unless_again(topics):
     first, second = kept(2)
     assert "1 replayed, 0 refused" in command("replay", first.pk)
     said = refused("replay", first.pk, second.pk)
-    assert f"{first.pk}: It was replayed already." in said
+    assert f"{first.pk}: It has already been replayed." in said
     assert "1 replayed, 1 refused" in said
-    assert f"{first.pk}: It was replayed already." in refused("discard", first.pk, "--reason", "tired of it")
+    assert f"{first.pk}: It has already been replayed." in refused("discard", first.pk, "--reason", "tired of it")
     assert "1 replayed, 0 refused" in command("replay", first.pk, "--again")
     assert len(read("asked", 3)) == 3
     assert [act.act for act in first.acts.all()] == ["replayed", "replayed"]
@@ -263,7 +263,7 @@ def test_what_was_cut_is_not_sent(topics, large, said):
     assert f"Cut to fit   {said}" in command("show", row.pk)
     for again in ((), ("--again",)):
         words = refused("replay", row.pk, *again)
-        assert f"{row.pk}: It was cut to fit ({said}), so it can't be replayed." in words
+        assert f"{row.pk}: It was truncated to fit ({said}), so it cannot be replayed." in words
         assert "0 replayed, 1 refused" in words
     assert not DeadLetterAct.objects.exists()
     assert "1 discarded" in command("discard", row.pk, "--reason", "its sender sent it again")
@@ -285,7 +285,7 @@ def test_without_kafka_nothing_is_marked(settings, monkeypatch):
     first, second = kept(2)
     said = refused("replay", first.pk, second.pk)
     assert "0 replayed, 0 refused, 2 not tried or failed" in said
-    assert "Kafka at 127.0.0.1:1 did not take the rest, which still wait" in said
+    assert "Kafka at 127.0.0.1:1 did not acknowledge the rest, which are still waiting" in said
     assert set(DeadLetter.objects.values_list("state", flat=True)) == {"waiting"}
     assert not DeadLetterAct.objects.exists()
 
@@ -305,7 +305,7 @@ def test_what_is_discarded_says_by_whom_when_and_why():
 @needs_broker
 @pytest.mark.parametrize("act", ["replay", "discard"])
 @pytest.mark.parametrize(
-    ("before", "said"), [("replay", "It was replayed already."), ("discard", "It was discarded already.")]
+    ("before", "said"), [("replay", "It has already been replayed."), ("discard", "It has already been discarded.")]
 )
 def test_what_was_done_with_a_letter_is_done_once_unless_again(topics, act, before, said):
     arguments = {"replay": [], "discard": ["--reason", "tired of it"]}
@@ -398,8 +398,8 @@ def test_the_help_says_what_each_does(capsys):
             call_command("dead_letters", *arguments)
         assert ended.value.code == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "Shows the messages that a consumer could not handle" in said
-    assert "Every group of the topic reads them, which is harmless" in said
+    assert "Show, replay or discard dead letters: messages that a consumer could not handle" in said
+    assert "Every consumer group of the topic reads them, which is harmless" in said
 
 
 # --- Their end --------------------------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ def test_a_letter_shows_its_error_origin_headers_and_value_and_no_script_of_it_r
     assert "asked.chat.dlt[0] at 0" in page
     assert "trace: 1" in page
     assert f"{{\n  &quot;userId&quot;: &quot;{html.escape(SCRIPT)}&quot;\n}}" in page
-    assert "Nothing yet." in page
+    assert "None yet." in page
 
 
 def test_a_long_value_is_cut_on_the_page_and_an_absent_one_said(viewer):
@@ -159,7 +159,7 @@ def test_a_replay_sends_the_message_and_leaves_an_audit_row(handler, own_topics)
 def test_what_was_replayed_is_refused_the_next_time_unless_again(handler, own_topics):
     letter = new_letter(state="replayed")
     said = act(handler, "replay_chosen", letter)
-    assert f"{letter.pk}: It was replayed already." in said
+    assert f"{letter.pk}: It has already been replayed." in said
     assert "0 messages sent again." in said
     assert "1 message sent again." in act(handler, "replay_chosen", letter, again="on")
 
@@ -167,13 +167,13 @@ def test_what_was_replayed_is_refused_the_next_time_unless_again(handler, own_to
 def test_without_kafka_it_says_so_and_the_letter_waits(handler, settings, monkeypatch):
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
     monkeypatch.setattr(letters, "ACKNOWLEDGED_WITHIN", 0.2)
-    assert "Kafka did not take every message" in act(handler, "replay_chosen", new_letter())
+    assert "Kafka did not accept every message" in act(handler, "replay_chosen", new_letter())
     assert states() == ["waiting"]
 
 
 def test_a_letter_is_discarded_with_a_reason_alone(handler):
     first, second, third = (new_letter(offset) for offset in range(3))
-    assert "a letter is discarded with a reason" in act(handler, "discard_chosen", first, reason=" ")
+    assert "Enter a reason for discarding" in act(handler, "discard_chosen", first, reason=" ")
     assert states() == ["waiting"] * 3
     assert "2 letters discarded." in act(handler, "discard_chosen", first, second, reason="a test of the sender")
     assert states() == ["discarded", "discarded", "waiting"]
@@ -190,7 +190,7 @@ def test_without_the_permission_there_is_no_act(viewer):
         assert "replay_chosen" not in page
         assert "discard_chosen" not in page
     for action, words in (("discard_chosen", "Discard, with a reason"), ("replay_chosen", "Replay: send it again")):
-        assert f"Your account may not do this: “{words}”." in act(viewer, action, letter, reason="I may not")
+        assert f"You do not have permission to do this: “{words}”." in act(viewer, action, letter, reason="I may not")
     assert states() == ["waiting"]
     assert not DeadLetterAct.objects.exists()
 

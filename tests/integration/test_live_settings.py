@@ -137,7 +137,7 @@ def levels_of_log(caplog) -> list[str]:
 
 def test_what_is_saved_holds_at_once_and_who_did_what_is_shown(admin_client):
     page = save(admin_client, SIGNUP_DEADLINE="45", SIGNUP_OPEN="no").content.decode()
-    assert "Saved. Every process uses it within a second." in page
+    assert "Saved. Every process uses the new values within a second." in page
     assert (live.SIGNUP_DEADLINE, live.SIGNUP_OPEN) == (45, False)
     assert Overrides.read() == {"SIGNUP_DEADLINE": 45, "SIGNUP_OPEN": False}
     [entry] = LogEntry.objects.all()
@@ -153,7 +153,7 @@ def test_what_was_changed_is_told_in_the_readers_language(admin_client):
     save(admin_client, seen=1, SIGNUP_OPEN="no", SIGNUP_DEADLINE="45")
     page = admin_client.get(PAGE, headers={"accept-language": "ko"}).content.decode()
     assert "가입 열림: 예 → 아니요; 기한(초): 30 → 45" in page
-    assert "바꾼 것 없이 저장했습니다." in page
+    assert "저장했습니다. 변경된 내용은 없습니다." in page
 
 
 def test_an_emptied_field_is_the_default_again(admin_client):
@@ -186,14 +186,14 @@ def test_a_setting_out_of_its_range_is_refused_with_a_clear_answer(admin_client,
 def test_who_saves_what_somebody_has_changed_meanwhile_is_told(admin_client):
     save(admin_client, SIGNUP_DEADLINE="45")
     page = save(admin_client, seen=0, SIGNUP_DEADLINE="50").content.decode()
-    assert "Somebody has changed these settings" in page
+    assert "Someone has changed these settings" in page
     assert Overrides.read() == {"SIGNUP_DEADLINE": 45}
 
 
 def test_with_redis_away_it_is_saved_and_applies_all_the_same(admin_client, settings):
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
     page = save(admin_client, SIGNUP_DEADLINE="46").content.decode()
-    assert "Saved. Every process uses it within a second." in page
+    assert "Saved. Every process uses the new values within a second." in page
     assert live.SIGNUP_DEADLINE == 46
 
 
@@ -201,7 +201,7 @@ def test_who_may_view_alone_sees_the_values_and_changes_nothing():
     client = client_of("view_overrides")
     assert save(client, SIGNUP_DEADLINE="45").status_code == 403
     page = client.get("/admin/livesettings/overrides/", follow=True).content.decode()
-    assert "Tries until stalled" in page
+    assert "Attempts until stalled" in page
     assert 'name="SIGNUP_DEADLINE"' not in page
     assert Overrides.read() == {}
 

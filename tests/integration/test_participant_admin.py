@@ -180,9 +180,9 @@ def test_one_who_may_only_view_changes_nothing(pages):
     assert viewer.change(row, user_name="Other").status_code == 403
     assert viewer.add("lee", "lee@example.org").status_code == 403
     assert viewer.client.post(viewer.url("delete", row.pk), {"post": "yes"}).status_code == 403
-    for action, words in (("deactivate", "Deactivate the chosen users"), ("delete_selected", "Delete selected")):
+    for action, words in (("deactivate", "Deactivate selected users"), ("delete_selected", "Delete selected")):
         refused = viewer.client.post(viewer.url("changelist"), {"action": action, "_selected_action": [row.pk]})
         assert refused.status_code == 403
-        assert f"Your account may not do this: “{words}" in refused.content.decode()
+        assert f"You do not have permission to do this: “{words}" in refused.content.decode()
     row.refresh_from_db()
     assert (row.is_active, row.user_name) == (True, "")

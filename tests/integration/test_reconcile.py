@@ -388,5 +388,5 @@ def test_the_terminal_shows_counts_and_who():
 
 @pytest.mark.parametrize("timeout", ["0", "-1", "nan", "soon"])
 def test_a_timeout_that_is_none_is_refused(timeout):
-    with pytest.raises(CommandError, match="is no number of seconds above 0"):
+    with pytest.raises(CommandError, match="is not a number of seconds above 0"):
         call_command("reconcile", f"--timeout={timeout}")

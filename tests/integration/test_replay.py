@@ -216,8 +216,8 @@ def test_what_cannot_be_sent_is_counted_and_is_an_error(settings, monkeypatch):
         (["--id", "nonsense"], "nonsense"),
         (["--id", str(UUID(int=1))], "There is no sign-up"),
         (["--user-id", "nobody"], "There is no sign-up of nobody"),
-        (["--since", "yesterday"], "is no ISO date or time"),
-        (["--since", "2026-02-31"], "is no ISO date or time"),
+        (["--since", "yesterday"], "is not an ISO date or time"),
+        (["--since", "2026-02-31"], "is not an ISO date or time"),
         (["--all", "--service", "auth"], "invalid choice"),
     ],
 )

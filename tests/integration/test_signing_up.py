@@ -303,7 +303,8 @@ async def test_passwords_that_are_refused_are_waited_for_no_more(sizes, monkeypa
     clients = [
         await posted(api, form, uuid4()) for form in (taken, *(form | {"userPw": "refused-later"} for form in refused))
     ]
-    await asyncio.sleep(0.5)
+    await eventually_async(lambda: asyncio.sleep(0, len(api._writer._queue) == 1), what="one is hashed, and waits")
+    await everything_has_run()
     before = list(sizes)
     gate.set()
     statuses = [(await client.receive_output(timeout=PATIENCE))["status"] for client in clients]
@@ -370,6 +371,29 @@ async def test_more_signups_than_may_wait_are_refused_at_once_and_those_that_wai
     database_hangs.set()
     assert [each.is_new for each in await asyncio.gather(in_hand, *waiting)] == [True] * 4
     assert (await writer.register(new_signup(new_person()))).is_new
+
+
+async def test_a_confirmation_behind_a_database_that_hangs_is_given_up_and_not_made_later(writer, monkeypatch):
+    released, begun, made = threading.Event(), threading.Event(), []
+
+    def hanging(batch):
+        begun.set()
+        released.wait(PATIENCE)
+        return register_strangers(batch)
+
+    monkeypatch.setattr(writer_module, "register_strangers", hanging)
+    monkeypatch.setattr(writer_module, "SAVED_WITHIN", 0.2)
+    in_hand = asyncio.create_task(writer.register(new_signup(new_person())))
+    await eventually_async(sync_to_async(begun.is_set))
+    with pytest.raises(TimeoutError):
+        await writer.confirm(lambda: made.append(1))
+    released.set()
+    with pytest.raises(TimeoutError):
+        await in_hand
+    monkeypatch.setattr(writer_module, "SAVED_WITHIN", PATIENCE)
+    monkeypatch.setattr(writer_module, "register_strangers", register_strangers)
+    assert (await writer.register(new_signup(new_person()))).is_new
+    assert made == []
 
 
 async def test_a_client_that_leaves_does_not_stop_its_signup(writer):

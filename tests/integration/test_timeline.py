@@ -91,11 +91,11 @@ def test_it_tells_every_try_and_verdict_with_its_place_in_kafka_and_nobody_elses
     answer(lee, "chat")
     story = told(kim)
     assert [(step.what, step.detail) for step in story.steps if step.place] == [
-        ("Asked every service", "try 1"),
+        ("Asked every service", "attempt 1"),
         ("customer answered SUCCESS", ""),
-        ("Asked chat", "try 2"),
+        ("Asked chat", "attempt 2"),
         ("chat answered FAIL", "duplicate: email"),
-        ("chat answered FAIL", "duplicate: email; again; the light stays"),
+        ("chat answered FAIL", "duplicate: email; repeated; the light does not change"),
     ]
     assert [step.place.partition("[")[0] for step in story.steps if step.place][:2] == [
         NEW_USER_REQUESTED, NEW_USER_ANSWERED,
@@ -119,7 +119,7 @@ def test_one_whom_auth_refused_is_found_under_the_user_id_of_auths_record(topics
     ask(refused)
     answer(refused, "chat", "FAIL", "duplicate: email")
     whats = [step.what for step in told(refused).steps]
-    assert whats[0] == "Sign-up saved; auth had this user already"
+    assert whats[0] == "Sign-up saved; auth already had this user"
     assert {"auth turned red", "Asked every service", "chat answered FAIL"} <= set(whats)
 
 
@@ -135,7 +135,7 @@ def test_a_replay_long_after_the_end_is_followed(topics):
     admin = User.objects.create_superuser("root-user", "root@example.com", "correct horse 9")
     LogEntry.objects.log_actions(admin.pk, [kim], CHANGE, "Replayed to chat")
     steps = {step.what: step.detail for step in told(kim).steps}
-    assert steps["Asked chat"] == "try 1"
+    assert steps["Asked chat"] == "attempt 1"
     assert steps["Replayed to chat"] == "by root-user, in the admin"
     with override("ko"):
         assert "chat에 재전송함" in [step.what for step in told(kim).steps]
@@ -144,9 +144,13 @@ def test_a_replay_long_after_the_end_is_followed(topics):
 @on_a_broker
 def test_it_says_what_kafka_has_no_more(topics, settings):
     kim = sign_up("kim")
-    kept = "the embedded broker forgets all" if settings.KAFKA_EMBEDDED else "Kafka deletes messages after 168 hours"
+    kept = (
+        "the embedded broker loses all messages"
+        if settings.KAFKA_EMBEDDED
+        else "Kafka deletes messages after 168 hours"
+    )
     [note] = told(kim).notes
-    assert note.startswith("Kafka has no message about it any more")
+    assert note.startswith("Kafka no longer has any message about it")
     assert kept in note
     ask(kim, attempt=2)
     [note] = told(kim).notes
@@ -161,7 +165,9 @@ def test_topics_that_were_never_made_are_said(settings):
     assert told(sign_up("kim")).notes == [f"Kafka has no topic {NEW_USER_REQUESTED}: nothing was ever sent there."]
 
 
-@pytest.mark.parametrize(("servers", "words"), [("127.0.0.1:1", "Kafka does not answer"), ("", "Kafka was not asked")])
+@pytest.mark.parametrize(
+    ("servers", "words"), [("127.0.0.1:1", "Kafka is not responding"), ("", "Kafka was not queried")]
+)
 def test_without_kafka_it_tells_what_the_database_knows_and_says_so(settings, servers, words):
     settings.KAFKA_BOOTSTRAP_SERVERS = servers
     kim = sign_up("kim")
@@ -172,9 +178,9 @@ def test_without_kafka_it_tells_what_the_database_knows_and_says_so(settings, se
     assert story.notes[0].startswith(words)
     assert [step.what for step in story.steps] == [
         "Sign-up and user saved", "auth turned green", "chat turned green",
-        "Stalled: nothing is sent until somebody replays it",
+        "Stalled: nothing is sent until someone replays it",
     ]  # fmt: skip
-    assert story.steps[-1].detail == "after 33 tries"
+    assert story.steps[-1].detail == "after 33 attempts"
     assert words in explain("kim")
 
 
@@ -190,7 +196,7 @@ def test_its_dead_letters_and_what_was_done_about_them_are_told(no_kafka):
     DeadLetterAct.objects.create(letter=letter, act="replayed", by="root-user", reason="mended")
     about = [(step.what, step.detail, step.letter_id) for step in told(kim).steps if step.letter_id]
     assert about == [
-        ("chat could not handle it: a dead letter", "ValueError: refused (user.newUser.req[0] at 7)", letter.pk),
+        ("chat could not handle it: dead-lettered", "ValueError: refused (user.newUser.req[0] at 7)", letter.pk),
         (f"Dead letter {letter.pk} replayed", "root-user: mended", letter.pk),
     ]
 
@@ -208,7 +214,7 @@ def test_a_letter_that_cannot_be_read_is_told_by_its_trace(no_kafka):
 def test_a_record_that_is_gone_is_said(no_kafka):
     kim = sign_up("kim")
     User.objects.all().delete()
-    assert told(kim).notes[-1].startswith("Auth's record of this user is gone")
+    assert told(kim).notes[-1].startswith("Auth no longer has a record of this user")
 
 
 def test_explain_tells_one_story_by_id_with_the_trace_and_times_with_their_zone(no_kafka):

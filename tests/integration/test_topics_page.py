@@ -69,7 +69,7 @@ def test_topics_with_their_watermarks_and_groups_with_their_lag(operator, django
     # What the embedded broker can't tell is said.
     assert ("embedded broker" in text) == settings.KAFKA_EMBEDDED
     # The first has committed, nobody has been in the other.
-    states = () if settings.KAFKA_EMBEDDED else ("<td>nobody is in it now</td>", "<td>nobody has been in it yet</td>")
+    states = () if settings.KAFKA_EMBEDDED else ("<td>no members now</td>", "<td>no members yet</td>")
     assert all(state in text for state in states)
 
 
@@ -111,14 +111,14 @@ def test_where_there_is_more_a_link_goes_on(operator):
     put("asked", *(b"%d" % number for number in range(12)), partition=3)
     text = shown(operator, "?partition=3&offset=0&limit=10")
     assert 'href="?partition=3&amp;offset=10&amp;limit=10"' in text
-    assert "There is more" not in shown(operator, "?partition=3&offset=10&limit=10")
+    assert "There are more messages" not in shown(operator, "?partition=3&offset=10&limit=10")
 
 
 @pytest.mark.parametrize(
     ("query", "words"),
     [
         ("?offset=1", "Choose the partition"),
-        ("?partition=0&offset=1&key=k", "An offset goes alone"),
+        ("?partition=0&offset=1&key=k", "An offset cannot be combined"),
         ("?partition=9", "Select a valid choice"),
         ("?since=yesterday", "Enter a valid date/time"),
         ("?offset=-1&partition=0", "greater than or equal to 0"),
@@ -159,7 +159,7 @@ def test_kafka_away_is_said_with_what_to_do(operator, monkeypatch, path):
     response = operator.get(path)
     assert response.status_code == 503
     text = response.content.decode()
-    for words in ("Kafka does not answer", "127.0.0.1:1", "Try again"):
+    for words in ("Kafka is not responding", "127.0.0.1:1", "Try again"):
         assert words in text
 
 

@@ -234,7 +234,7 @@ async def test_redis_away_is_said_and_the_stream_goes_on_when_it_is_back(operato
     events = events_of(operator)
     kinds = [await next_of(events) for _ in range(3)]
     assert [kind for kind, _ in kinds] == ["problem", "problem", "points"]
-    assert "Redis does not answer" in kinds[0][1]
+    assert "Redis is not responding" in kinds[0][1]
     # What was missed is there again: all of it.
     assert len(kinds[2][1]["points"]) == 300
     await events.aclose()

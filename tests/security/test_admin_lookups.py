@@ -73,6 +73,10 @@ def test_a_list_is_ordered_by_nothing_that_it_does_not_show():
                 orders[f"{opts.label}.{column}"] = field
     assert orders == {
         "authsvc.SignUp.user": "user_id_key",
+        # With its domain in its own script.
+        "authsvc.User.shown_email": "email",
+        "chatsvc.ChatUser.shown_email": "email",
+        "customersvc.Customer.shown_email": "email",
         "authsvc.SignUp.begun": "created_at",
         "eventbus.DeadLetter.put_aside": "put_aside_at",
         "eventbus.DeadLetter.error_begins": "error",

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 PASSWORD = "correct horse 9"
 INDEX = "/admin/"
 HOUR = 3600
-SAID = "You logged in some time ago. Log in again to go on in the administration."
+SAID = "You logged in some time ago. Log in again to continue in the administration."
 
 
 @pytest.fixture

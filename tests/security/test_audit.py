@@ -95,7 +95,7 @@ def make_audit(
 def test_a_known_vulnerability_fails_it(tmp_path: Path, database: str, django_alone: Path) -> None:
     done = make_audit(tmp_path, database, django_alone)
     assert done.returncode != 0, done.stdout
-    assert "PYSEC-2026-1, mended in 99.1" in done.stdout
+    assert "PYSEC-2026-1, fixed in 99.1" in done.stdout
     assert "Vulnerabilities: 1 in 1 dependencies" in done.stdout
 
 

@@ -254,12 +254,12 @@ def test_an_administrator_chooses_it_by_its_name(settings):
     Overrides.objects.get_or_create(pk=ROW)
     client, page = staff("change_overrides"), f"/admin/livesettings/overrides/{ROW}/change/"
     shown = client.get(page).content.decode()
-    assert '<option value="mail">By mail</option>' in shown
+    assert '<option value="mail">By email</option>' in shown
     assert "Default (None)" in shown
     assert "Select a valid choice" in client.post(page, {"seen": 0, "SIGNUP_CONFIRM": "sms"}).content.decode()
     client.post(page, {"seen": 0, "SIGNUP_CONFIRM": "mail"})
     assert Overrides.read() == {"SIGNUP_CONFIRM": "mail"}
-    assert "None → By mail" in client.get(page).content.decode()
+    assert "None → By email" in client.get(page).content.decode()
     settings.EMAIL_BACKEND = "django.core.mail.backends.dummy.EmailBackend"
     assert "needs a mail server" in client.post(page, {"seen": 1, "SIGNUP_CONFIRM": "mail"}).content.decode()
     take({})

@@ -225,7 +225,7 @@ def test_an_argument_of_a_command(words: tuple[str, ...], capsys: pytest.Capture
         return capsys.readouterr().err
 
     for _, text in worst_texts(OF_AN_ARGUMENT):
-        expected = f"has {len(text.encode())} bytes; at most {ARGUMENT_MAX} are taken.\n"
+        expected = f"has {len(text.encode())} bytes; at most {ARGUMENT_MAX} are allowed.\n"
         assert run(*words, text) == f"Argument {len(words) + 1} {expected}"
         assert run(text, *words) == f"Argument 1 {expected}"
     if words[-1].startswith("--"):
@@ -254,7 +254,7 @@ def test_a_command_line_says_so_in_one_line_and_starts_nothing():
     command = [sys.executable, str(ROOT / "manage.py"), "changepassword", "x" * OF_AN_ARGUMENT]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd="/")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"Argument 2 has {OF_AN_ARGUMENT} bytes; at most 1024 are taken.\n"
+    assert done.stderr == f"Argument 2 has {OF_AN_ARGUMENT} bytes; at most 1024 are allowed.\n"
 
 
 @pytest.mark.django_db(transaction=True)

@@ -1,4 +1,4 @@
-"""What a superuser sees of the second factor of others, and does for those who lost it."""
+"""Admin display of users' second factors, and the superuser's action that resets one."""
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
@@ -15,7 +15,7 @@ from runtime.security_log import address_of
 
 
 class ResetsTwoFactor(ModelAdmin):
-    """An act on chosen users, and what their page says."""
+    """The reset action, and the second factor's state on the user's page."""
 
     actions = ("reset_two_factor",)
 
@@ -25,7 +25,7 @@ class ResetsTwoFactor(ModelAdmin):
     @admin.action(description=gettext_lazy("Turn off two-factor authentication"), permissions=["reset_two_factor"])
     def reset_two_factor(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
         actor, address = request.user.get_username(), address_of(request)
-        # One's own takes the password and a code, on the account page.
+        # Turning off one's own takes the password and a code, on the account page.
         others = [user for user in queryset if user.pk != request.user.pk]
         done = [user for user in others if reset(user, actor=actor, address=address)]
         for user in done:

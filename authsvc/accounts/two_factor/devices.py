@@ -1,4 +1,4 @@
-"""What is kept of a person's second factor: the secret of the app and the recovery codes, in django-otp's tables.
+"""Storage of the second factor: the app's secret and the recovery codes, in django-otp's tables.
 
 A user has at most one confirmed TOTPDevice (RFC 6238), which is the second factor, and one StaticDevice, whose tokens
 are the digests of the recovery codes that are left.
@@ -20,10 +20,10 @@ from django_otp.plugins.otp_totp.models import TOTPDevice
 from authsvc.models import User
 
 RECOVERY_CODES: Final = 10
-# Random bytes of a recovery code: 80 bits can't be found from their digest, so it needs neither salt nor slow hash.
+# Random bytes of a recovery code: 80 bits can't be recovered from a digest, so it needs no salt and no slow hash.
 RECOVERY_CODE_BYTES: Final = 10
-# django-otp doubles the wait after each wrong code, without end: then whoever knows a password could keep its owner out
-# for years. The tenth and every further wrong code make the next one wait for 512 s.
+# django-otp doubles the wait after each wrong code without limit, so an attacker who knows the password could lock the
+# owner out for years. From the tenth wrong code on, the wait stays at 512 s.
 FAILURES_MAX: Final = 10
 
 _APP_CODE: Final = re.compile(r"[0-9]{6}")
@@ -31,7 +31,7 @@ _SEPARATORS: Final = re.compile(r"[\s-]+")
 
 
 class TooSoonError(Exception):
-    """Wrong codes came before; in `retry_after` seconds another one is looked at."""
+    """Earlier wrong codes delay the next attempt by `retry_after` seconds."""
 
     def __init__(self, retry_after: int) -> None:
         super().__init__(retry_after)
@@ -40,8 +40,7 @@ class TooSoonError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Whether a code was right, whether it was looked for among the recovery codes, and how many wrong ones there were
-    in a row."""
+    """Whether a code was right, whether it was checked as a recovery code, and the number of consecutive failures."""
 
     is_right: bool
     is_recovery_code: bool = False
@@ -49,30 +48,30 @@ class Answer:
 
 
 def second_factor_of(user: User) -> Any:
-    """The user's confirmed TOTPDevice, or None."""
+    """Return the user's confirmed TOTPDevice, or None."""
     return TOTPDevice.objects.filter(user_id=user.pk, confirmed=True).first()
 
 
 def device_in_setup(user: User) -> Any:
-    """The user's TOTPDevice that waits for its first code, or None."""
+    """Return the user's TOTPDevice that awaits its first code, or None."""
     return TOTPDevice.objects.filter(user_id=user.pk, confirmed=False).first()
 
 
 @transaction.atomic
 def begin_setup(user: User) -> None:
-    """Makes a new secret, in place of one that was never confirmed."""
+    """Create a new secret, replacing one that was never confirmed."""
     TOTPDevice.objects.filter(user_id=user.pk, confirmed=False).delete()
     TOTPDevice.objects.create(user=user, name="app", confirmed=False)
 
 
 def take_code(device: Any, text: str) -> Answer:
-    """Whether `text` is a present code of this TOTPDevice or an unused recovery code of its owner, and uses it up.
+    """Check `text` as a current code of this TOTPDevice or an unused recovery code of its owner, and use it up.
 
-    A code is right once. Raises TooSoonError while earlier wrong codes make this one wait.
+    A code is accepted once. Raise TooSoonError while earlier wrong codes delay this attempt.
     """
     code = _SEPARATORS.sub("", text)
     with transaction.atomic():
-        # The lock makes two requests with the same code take turns, so the second finds the code used.
+        # The lock serialises two requests with the same code, so the second finds the code used.
         asked = TOTPDevice.objects.select_for_update().filter(pk=device.pk).first()
         recovery = StaticDevice.objects.select_for_update().filter(user_id=device.user_id).first()
         if asked is None:
@@ -92,8 +91,10 @@ def take_code(device: Any, text: str) -> Answer:
 
 @transaction.atomic
 def turn_on(device: Any) -> list[str] | None:
-    """Makes the device its owner's second factor. Returns the recovery codes, which can't be read again; None when
-    another setup has replaced the device in the meantime."""
+    """Make the device its owner's second factor and return the recovery codes, which can't be read again.
+
+    Return None if another setup has replaced the device in the meantime.
+    """
     if not TOTPDevice.objects.filter(pk=device.pk).update(confirmed=True):
         return None
     device.confirmed = True
@@ -102,7 +103,7 @@ def turn_on(device: Any) -> list[str] | None:
 
 @transaction.atomic
 def new_recovery_codes(user: User) -> list[str]:
-    """Replaces the user's recovery codes. Returns the new ones, which can't be read again."""
+    """Replace the user's recovery codes and return the new ones, which can't be read again."""
     StaticDevice.objects.filter(user_id=user.pk).delete()
     device = StaticDevice.objects.create(user=user, name="recovery codes")
     codes = [b32encode(secrets.token_bytes(RECOVERY_CODE_BYTES)).decode().lower() for _ in range(RECOVERY_CODES)]
@@ -116,7 +117,7 @@ def recovery_codes_left(user: User) -> int:
 
 @transaction.atomic
 def turn_off(user: User) -> bool:
-    """Removes the second factor, its recovery codes and a setup under way. False when there was no second factor."""
+    """Remove the second factor, its recovery codes and any setup in progress. Return False if there was none."""
     was_on = second_factor_of(user) is not None
     TOTPDevice.objects.filter(user_id=user.pk).delete()
     StaticDevice.objects.filter(user_id=user.pk).delete()

@@ -1,5 +1,5 @@
-"""The forms that ask for a code. Each attempt counts as a login of its address (docs/adr/0033), and wrong codes make
-the next one wait (docs/adr/0046)."""
+"""Forms that ask for a code. Each attempt counts as a login from its address (docs/adr/0033), and wrong codes delay
+the next attempt (docs/adr/0046)."""
 
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from authsvc.accounts.two_factor.devices import TooSoonError, take_code
 from authsvc.accounts.two_factor.notices import record, send_notice
 from authsvc.models import User
 
-# The wrong codes in a row at which their owner is told by mail.
+# Consecutive wrong codes after which the owner is notified by mail.
 TOLD_AT: Final = 5
 _CODE: Final = {"autocomplete": "one-time-code", "autocapitalize": "none", "spellcheck": "false"}
 
@@ -45,7 +45,7 @@ class CodeForm(LimitedForm, forms.Form):
         return cleaned
 
     def _check(self) -> None:
-        """Adds an error, or raises ValidationError, where the answers are not right."""
+        """Add an error or raise ValidationError if the input is wrong."""
         try:
             answer = take_code(self.device, self.cleaned_data["code"])
         except TooSoonError as error:
@@ -64,7 +64,7 @@ class CodeForm(LimitedForm, forms.Form):
 
 
 class ConfirmationForm(CodeForm):
-    """Asks for the password as well, before the second factor is changed."""
+    """Also ask for the password, before the second factor is changed."""
 
     password = forms.CharField(
         label=_("Your password"),
@@ -79,7 +79,7 @@ class ConfirmationForm(CodeForm):
         self.fields["code"].widget.attrs.pop("autofocus")
 
     def _check(self) -> None:
-        # First, so that a wrong password uses up no code.
+        # Check the password first, so that a wrong one uses up no code.
         if not self.is_password_of(self.user, self.cleaned_data["password"]):
             self.add_error("password", _("This password is wrong."))
             return

@@ -1,5 +1,5 @@
-"""The login's second step. Until the code is right nobody is logged in: the session only remembers whose password it
-was."""
+"""Second step of the login. Nobody is logged in until the code is right: the session only remembers whose password
+was given."""
 
 import time
 from typing import Any, Final
@@ -24,13 +24,13 @@ from authsvc.accounts.two_factor.devices import second_factor_of
 from authsvc.accounts.two_factor.forms import CodeForm
 from authsvc.models import User
 
-# Seconds from the right password until it has to be given again.
+# Seconds for which a correct password stays valid without the code.
 VALID_FOR: Final = 600
 _KEY: Final = "second_step"
 
 
 class TwoStepLoginView(django_views.LoginView):
-    """Django's, which goes on to the second step when the user has a second factor."""
+    """Django's login, followed by the second step when the user has a second factor."""
 
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
         user = form.get_user()
@@ -42,7 +42,7 @@ class TwoStepLoginView(django_views.LoginView):
 
 @method_decorator([sensitive_post_parameters(), never_cache], name="dispatch")
 class CodeView(django_views.RedirectURLMixin, FormView):  # type: ignore[type-arg]  # has none at run time
-    """Asks for the code, and logs in whoever gives it."""
+    """Ask for the code, and log the user in when it is right."""
 
     template_name = "authsvc/login_code.html"
     form_class = CodeForm
@@ -65,7 +65,7 @@ class CodeView(django_views.RedirectURLMixin, FormView):  # type: ignore[type-ar
     def form_valid(self, form: CodeForm) -> HttpResponse:
         del self.request.session[_KEY]
         login(self.request, self.user)
-        # For a recovery code too: what the session proves is the second factor that exists now.
+        # Also after a recovery code: the session is bound to the second factor that exists now.
         django_otp.login(self.request, self.device)
         return super().form_valid(form)
 
@@ -75,7 +75,7 @@ def with_next(url: str, next_url: str) -> str:
 
 
 def _expected_in(session: SessionBase) -> User | None:
-    """Whose code is asked for in this session, where the password was right a short time ago and is still the same."""
+    """Return the user whose code this session expects, if the password was given recently and has not changed since."""
     step = session.get(_KEY)
     if not step or not 0 <= time.time() - step["at"] < VALID_FOR:
         return None

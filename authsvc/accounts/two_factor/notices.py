@@ -1,6 +1,6 @@
-"""What a person is told by mail about the second factor of the account.
+"""Mails about an account's second factor.
 
-The address may be unconfirmed, so the mail has no text of the account: not even its user ID.
+The address may be unconfirmed, so the mail contains nothing from the account, not even its user ID.
 """
 
 from functools import partial
@@ -25,7 +25,7 @@ _WORDS: Final[dict[SecurityEvent, Any]] = {
 
 
 def record(event: SecurityEvent, user: User, *, actor: str | None = None, address: str | None = None) -> None:
-    """Logs what happened to the user's second factor, and tells the user. `actor` is the user where nobody is named."""
+    """Log an event of the user's second factor and notify the user. `actor` defaults to the user."""
     log_security_event(event, actor=actor or user.user_id, subject=actor and user.user_id, address=address)
     send_notice(event, user)
 
@@ -35,7 +35,7 @@ def send_notice(event: SecurityEvent, user: User) -> None:
 
 
 def reset(user: User, *, actor: str, address: str | None = None) -> bool:
-    """Turns a person's second factor off for somebody else. False when there was none."""
+    """Turn off a user's second factor on behalf of `actor`. Return False if there was none."""
     was_on = devices.turn_off(user)
     if was_on:
         record("two_factor_reset", user, actor=actor, address=address)

@@ -1,4 +1,4 @@
-"""Who counts as logged in, and who may administer."""
+"""Rules that decide whether a session counts as logged in, and whether a user may administer."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from authsvc.models import User
 
 
 def admitted(session: SessionBase, user: Any) -> User | AnonymousUser:
-    """The session's user, or nobody where that user has a second factor that this session has not proved.
+    """Return the session's user, or AnonymousUser if the session has not proved the user's second factor.
 
-    This one rule stands before every page and the API: a session from before the second factor was turned on has to log
-    in again. Reads the database when somebody is logged in.
+    This rule guards every page and the API: a session from before the second factor was turned on has to log in again.
+    Reads the database when a user is logged in.
     """
     if not isinstance(user, User):
         return AnonymousUser()
@@ -34,5 +34,5 @@ def may_administer(user: Any) -> bool:
 
 
 def must_set_up(user: Any) -> bool:
-    """Whether all that keeps this member of staff from the administration is a second factor not set up."""
+    """Whether only a missing second factor keeps this member of staff out of the administration."""
     return bool(user.is_active and user.is_staff) and not may_administer(user)

@@ -1,4 +1,4 @@
-"""Pages on which a person turns the second factor on and off, and gets recovery codes."""
+"""Pages to turn the second factor on and off, and to get recovery codes."""
 
 from base64 import b32encode
 from typing import Any, cast
@@ -29,7 +29,7 @@ from runtime.security_log import SecurityEvent, address_of
 
 @method_decorator([sensitive_post_parameters(), never_cache], name="dispatch")
 class _Page(LoginRequiredMixin, RedirectURLMixin):
-    """A page for its own user, that keeps where a person wanted to go before."""
+    """A page for the logged-in user that preserves the `next` URL."""
 
     request: HttpRequest
     next_page = "two_factor"
@@ -49,7 +49,7 @@ class _Page(LoginRequiredMixin, RedirectURLMixin):
 
 
 class TwoFactorView(_Page, TemplateView):
-    """Whether it is on; a POST begins to set it up."""
+    """Show whether the second factor is on; a POST starts the setup."""
 
     template_name = "authsvc/two_factor.html"
 
@@ -68,13 +68,13 @@ class TwoFactorView(_Page, TemplateView):
 
 
 class _ConfirmedView(_Page, FormView):  # type: ignore[type-arg]  # has none at run time
-    """Does something once the password and a code are right."""
+    """Act once the password and a code are right."""
 
     form_class = ConfirmationForm
     title: Any
 
     def find_device(self) -> Any:
-        """The device whose code is asked for; None when there is nothing to do here."""
+        """Return the device whose code is asked for, or None if there is nothing to do here."""
         return devices.second_factor_of(self.user)
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -91,14 +91,14 @@ class _ConfirmedView(_Page, FormView):  # type: ignore[type-arg]  # has none at 
         return super().get_context_data(**kwargs, title=self.title)
 
     def show_codes(self, codes: list[str]) -> HttpResponse:
-        """The page with the recovery codes: the only one that ever has them."""
+        """Render the recovery codes, which no other page ever shows."""
         self.template_name = "authsvc/two_factor_codes.html"
         context = {"recovery_codes": codes, "go_on": self.get_redirect_url() or reverse("two_factor")}
         return self.render_to_response(super().get_context_data(title=_("Your recovery codes"), **context))
 
 
 class SetupView(_ConfirmedView):
-    """Shows the new secret, and turns the second factor on with the first code."""
+    """Show the new secret, and turn the second factor on with the first code."""
 
     template_name = "authsvc/two_factor_setup.html"
     form_class = SetupForm
@@ -124,7 +124,7 @@ class SetupView(_ConfirmedView):
 
 
 class RecoveryCodesView(_ConfirmedView):
-    """Replaces the recovery codes."""
+    """Replace the recovery codes."""
 
     template_name = "authsvc/two_factor_new_codes.html"
     title = gettext_lazy("Create new recovery codes")
@@ -136,7 +136,7 @@ class RecoveryCodesView(_ConfirmedView):
 
 
 class TurnOffView(_ConfirmedView):
-    """Removes the second factor."""
+    """Remove the second factor."""
 
     template_name = "authsvc/two_factor_off.html"
     title = gettext_lazy("Turn off two-factor authentication")

@@ -1,4 +1,4 @@
-"""`manage.py changepassword`: Django's, which also leaves a security event."""
+"""`manage.py changepassword`: Django's command, which also logs a security event."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""`manage.py explain`: the whole story of a sign-up, on a terminal."""
+"""`manage.py explain`: print the full history of a sign-up."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,21 +19,25 @@ from runtime.terminal import printable, table, titled
 from runtime.times import to_the_millisecond
 
 HEAD: Final = ("TIME", "AFTER", "WHAT", "WHERE", "DETAIL")
-# Stories that are told of one user ID unless --limit says otherwise.
+# Default of --limit: number of sign-ups shown for one user ID.
 TOLD: Final = 5
 
 
 class Command(BaseCommand):
     help = (
-        "Tells the whole story of a sign-up: every try, message, place in Kafka, verdict, dead letter and act of an "
-        "administrator, with times. Of a user ID, the story of each of its sign-ups, the newest first. Exit code 1 "
-        "where there is none."
+        "Prints the full history of a sign-up: every attempt, message, position in Kafka, verdict, dead letter and "
+        "administrator's action, with times. For a user ID, prints the history of each of its sign-ups, newest first. "
+        "Exit code 1 if there is none."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("which", metavar="USER_ID | SIGNUP_ID")
         parser.add_argument(
-            "--limit", type=int, default=TOLD, metavar="N", help=f"of a user ID, the newest N; {TOLD} by default"
+            "--limit",
+            type=int,
+            default=TOLD,
+            metavar="N",
+            help=f"show only the newest N sign-ups of a user ID (default: {TOLD})",
         )
 
     def handle(self, *, which: str, limit: int, **_: Any) -> None:

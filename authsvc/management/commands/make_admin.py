@@ -1,6 +1,6 @@
-"""`manage.py make_admin`: an administrator, by questions at a terminal or from the environment.
+"""`manage.py make_admin`: create an administrator from terminal prompts or the environment.
 
-Whoever runs it holds the installation's database password, so there is no permission to check (docs/adr/0041).
+It checks no permission: running it already takes the installation's database password (docs/adr/0041).
 """
 
 import os
@@ -15,7 +15,7 @@ from django.core.management.base import BaseCommand, CommandError
 from authsvc.models import User
 from runtime.security_log import log_security_event, operator
 
-# The model's field, the question, and the variable that answers it.
+# Model field, prompt, and the environment variable that replaces the prompt.
 FIELDS: Final = (
     ("user_id", "User ID", "ADMIN_USER_ID"),
     ("email", "Email address", "ADMIN_EMAIL"),
@@ -25,28 +25,28 @@ FIELDS: Final = (
 
 class Command(BaseCommand):
     help = (
-        "Makes an administrator. Asks at the terminal for what ADMIN_USER_ID, ADMIN_EMAIL and ADMIN_PASSWORD in the "
-        "environment do not say. Exit code 1 when none was made."
+        "Creates an administrator. Reads ADMIN_USER_ID, ADMIN_EMAIL and ADMIN_PASSWORD from the environment, and asks "
+        "at the terminal for those that are not set. Exit code 1 if none was created."
     )
 
     def handle(self, **options: Any) -> None:
         missing = [variable for _, _, variable in FIELDS if not os.environ.get(variable)]
         if missing and not sys.stdin.isatty():
-            raise CommandError(f"There is no terminal here to ask at: say {' and '.join(missing)} in the environment.")
+            raise CommandError(f"There is no terminal here to ask at: set {' and '.join(missing)} in the environment.")
         user = User(is_staff=True, is_superuser=True)
         try:
             for field, question, variable in FIELDS:
                 self._answer(user, field, question, variable)
         except EOFError:
-            raise CommandError("\nNo administrator was made.") from None
+            raise CommandError("\nNo administrator was created.") from None
         user.user_name = user.user_id
         user.set_password(user.password)
         user.save()
         log_security_event("privilege_granted", actor=operator(), subject=user.user_id, detail="is_staff, is_superuser")
-        self.stdout.write(f"{user.user_id} may log in at /admin/ now.")
+        self.stdout.write(f"{user.user_id} can now log in at /admin/.")
 
     def _answer(self, user: User, field: str, question: str, variable: str) -> None:
-        """Sets the field: to what the environment says, or to the first good answer at the terminal."""
+        """Set the field from the environment, or from the first valid answer at the terminal."""
         if given := os.environ.get(variable):
             try:
                 accept(user, field, given)
@@ -61,7 +61,7 @@ class Command(BaseCommand):
 
 
 def accept(user: User, field: str, text: str) -> None:
-    """Sets the field. Raises ValidationError where it must not be so, or where another user has it."""
+    """Set the field. Raise ValidationError if the value is invalid or taken by another user."""
     setattr(user, field, text)
     if field == "password":
         validate_password(text, user)
@@ -76,8 +76,8 @@ def accept(user: User, field: str, text: str) -> None:
 
 
 def ask_twice(question: str) -> str:
-    """Raises ValidationError where the second is not the first."""
+    """Ask for the password twice. Raise ValidationError if the two differ."""
     password = getpass(f"{question}: ")
     if getpass(f"{question} again: ") != password:
-        raise ValidationError("These are not the same.")
+        raise ValidationError("The passwords do not match.")
     return password

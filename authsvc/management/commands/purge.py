@@ -1,4 +1,4 @@
-"""`manage.py purge`: deletes what has outlived its retention, once or again and again."""
+"""`manage.py purge`: delete rows past their retention, once or at intervals."""
 
 import argparse
 import logging
@@ -36,12 +36,12 @@ from runtime.processes.roles import START_CHECKS, RunningRole, check_database, r
 
 logger = logging.getLogger(__name__)
 
-# Rows of one transaction: short, so that nobody waits for it.
+# Rows per transaction: few, so that no other transaction waits long.
 BATCH: Final = 500
-# Seconds between two looks whether it is time, and until a purge that failed is tried again at the latest.
+# Seconds between checks whether a purge is due, and the maximum delay before a failed purge is retried.
 LOOK: Final = 1.0
 TRIED_AGAIN_AFTER: Final = 60.0
-# The advisory lock in auth's database that one purge holds: any number that nothing else there uses.
+# Advisory lock in auth's database that a running purge holds: any number that nothing else there uses.
 LOCK: Final = 4_802_201
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -50,9 +50,9 @@ class Command(BaseCommand):
     help = (
         "Deletes complete sign-ups and dead letters that are older than SIGNUP_RETENTION and DEAD_LETTER_RETENTION, in "
         "short transactions, and sessions that have expired; erases the password hashes of sign-ups whose ticket has "
-        "expired, where no relay has. It may be interrupted and run again at any time. The users stay, and so does a "
-        "sign-up that is incomplete or stalled. Run it once a day, or keep it running with --every; it ends on SIGTERM "
-        "within 5 s. On PostgreSQL one runs at a time."
+        "expired, where no relay has. It can be interrupted and run again at any time. Users are kept, and so are "
+        "incomplete and stalled sign-ups. Run it once a day, or keep it running with --every; it ends on SIGTERM "
+        "within 5 s. On PostgreSQL only one purge runs at a time."
     )
     requires_system_checks = (START_CHECKS,)
 
@@ -61,12 +61,12 @@ class Command(BaseCommand):
             "--older-than",
             type=int,
             metavar="DAYS",
-            help="in place of both retentions; a sign-up must be older than anything about it can come again",
+            help="replaces both retention settings; must exceed the time in which messages about a sign-up can arrive",
         )
         parser.add_argument(
             "--incomplete",
             action="store_true",
-            help="also sign-ups of that age that never became complete, stalled ones too; their lights are lost",
+            help="also delete sign-ups of that age that never completed, including stalled ones; their lights are lost",
         )
         kind = parser.add_mutually_exclusive_group()
         kind.add_argument("--dry-run", action="store_true", help="count what would be deleted, and delete nothing")
@@ -74,7 +74,7 @@ class Command(BaseCommand):
             "--every",
             type=seconds,
             metavar="TIME",
-            help="keep running and purge each time that so long has passed, as in 30m, 24h or 7d",
+            help="keep running and purge at this interval, such as 30m, 24h or 7d",
         )
 
     def handle(self, *, every: float | None, **options: Any) -> None:
@@ -105,7 +105,7 @@ class Command(BaseCommand):
                 except Exception as error:
                     if not is_transient(error):
                         raise
-                    logger.warning("nothing can be purged now: %s", " ".join(str(error).split()))
+                    logger.warning("cannot purge now, will retry: %s", " ".join(str(error).split()))
                     due_at = time.monotonic() + min(every, TRIED_AGAIN_AFTER)
                 finally:
                     close_old_connections()
@@ -120,7 +120,7 @@ class Command(BaseCommand):
         dry_run: bool,
         **options: Any,
     ) -> None:
-        # What administrators have set may make sign-ups come again for longer than settings.py alone would.
+        # Live settings may extend the time for which sign-ups are sent again beyond that of settings.py.
         look_once()
         if errors := check_retention():
             raise CommandError("\n".join(str(error) for error in errors))
@@ -128,8 +128,8 @@ class Command(BaseCommand):
         letters_before = self._before(older_than, settings.DEAD_LETTER_RETENTION)
         if older_than is not None and timedelta(days=older_than) <= (window := replay_window()):
             raise CommandError(
-                f"--older-than must be more than {in_days(window)}: for so many days something about a sign-up can "
-                "come again, and without its row it would count as a duplicate."
+                f"--older-than must be more than {in_days(window)}: for that long, messages about a sign-up can "
+                "still arrive, and without its row they would count as duplicates."
             )
         signups = old_signups(signups_before, incomplete=incomplete).count()
         letters = DeadLetter.objects.filter(put_aside_at__lt=letters_before).count()
@@ -138,10 +138,10 @@ class Command(BaseCommand):
                 purge_batch = partial(purge_signups, signups_before, BATCH, incomplete=incomplete)
                 signups = purge("sign-ups", signups, purge_batch, goes_on)
                 letters = purge("dead letters", letters, partial(purge_dead_letters, letters_before, BATCH), goes_on)
-                # Relays do this every minute; here it is for an installation whose relay was away.
+                # Relays do this every minute; it is repeated here for an installation whose relay was down.
                 purge("hashes", expired_signups().count(), partial(erase_expired, BATCH), goes_on)
                 purge("unconfirmed sign-ups", expired().count(), partial(delete_expired, BATCH), goes_on)
-                # An expired session is a row that nobody waits for, and found by an index.
+                # Expired sessions are found by an index, and nothing waits for their rows.
                 SessionStore.clear_expired()
         verb = "would be deleted" if dry_run else "deleted"
         self.stdout.write(f"{signups} sign-ups and {letters} dead letters {verb}")
@@ -150,20 +150,20 @@ class Command(BaseCommand):
         try:
             return timezone.now() - timedelta(days=retention if older_than is None else older_than)
         except OverflowError as error:
-            raise CommandError("There was nothing so many days ago.") from error
+            raise CommandError("--older-than goes back before the year 1.") from error
 
 
 def seconds(text: str) -> float:
-    """A time like 90s, 30m, 24h or 7d."""
+    """Parse a duration such as 90s, 30m, 24h or 7d into seconds."""
     found = re.fullmatch(r"(\d{1,6})([smhd])", text, re.ASCII)
     if not found or not int(found[1]):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: give a number with s, m, h or d, like 24h")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: give a number with s, m, h or d, such as 24h")
     return int(found[1]) * _UNITS[found[2]]
 
 
 @contextmanager
 def only_purge() -> Iterator[None]:
-    """Raises TransientError where another purge is running. SQLite, which has no such locks, runs writers in turn."""
+    """Hold the purge lock. Raise TransientError if another purge holds it. SQLite serialises writers without it."""
     connection = connections[DATABASE]
     if connection.vendor != "postgresql":
         yield
@@ -171,19 +171,19 @@ def only_purge() -> Iterator[None]:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_lock(%s)", [LOCK])
         if cursor.fetchone() != (True,):
-            raise TransientError("Another purge is running, and deletes the same.")
+            raise TransientError("Another purge is already running.")
     try:
         yield
     finally:
-        # A connection that has ended has no lock any more.
+        # A closed connection no longer holds the lock.
         with suppress(Error), connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
 
 
 def purge(what: str, total: int, delete_batch: Callable[[], int], goes_on: Callable[[], bool]) -> int:
-    """Deletes until nothing is left, or `goes_on` says no; how many."""
+    """Delete batches until none is left or `goes_on` returns False. Return how many rows were deleted."""
     deleted = 0
-    # On a terminal alone: tqdm draws nothing else where disable is None.
+    # disable=None: tqdm draws only on a terminal.
     with tqdm(total=total, unit=f" {what}", disable=None) as progress:
         while goes_on() and (batch := delete_batch()):
             deleted += batch

@@ -1,4 +1,4 @@
-"""`manage.py reconcile`: says where the participants' copies are not what auth has, and mends what can be mended."""
+"""`manage.py reconcile`: report where the participants' copies differ from auth's users, and heal what it can."""
 
 import argparse
 from collections import defaultdict
@@ -19,9 +19,9 @@ from eventbus.topics import TopicError, ensure_topics
 from runtime.errors import is_transient
 from runtime.mail_addresses import shown_address
 
-# Lines that are shown of one service; --json has all.
+# Findings printed per service; --json prints all.
 SHOWN: Final = 50
-# Seconds that somebody may want to wait for a page of answers; librdkafka takes no more than 24 days.
+# Maximum --timeout in seconds; librdkafka accepts at most 24 days.
 TIMEOUT_MAX: Final = 86_400
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 _encoder = msgspec.json.Encoder()
@@ -29,16 +29,16 @@ _encoder = msgspec.json.Encoder()
 
 class Command(BaseCommand):
     help = (
-        "Asks every participant where its copies of the users are not what auth has, and lists what is missing, "
-        "different, superfluous, or in conflict with a row that auth's sign-ups did not make. With --heal the "
-        "participants add what is missing and correct what is different; the rest is for an administrator to decide. "
-        "Whether a user is active at a participant is never touched. Exit code 0 when all agree now, 1 when something "
-        "is left or a participant did not answer."
+        "Asks every participant where its copies of the users differ from auth's, and lists users that are missing, "
+        "different, superfluous, or in conflict with a row that auth's sign-ups did not create. With --heal the "
+        "participants add missing users and correct different ones; an administrator decides about the rest. "
+        "Whether a user is active at a participant never changes. Exit code 0 if everything agrees now, 1 if "
+        "differences are left or a participant did not answer."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--heal", action="store_true", help="add what is missing, correct what is different")
-        parser.add_argument("--service", choices=participants(), help="ask this participant alone")
+        parser.add_argument("--heal", action="store_true", help="add missing users and correct different ones")
+        parser.add_argument("--service", choices=participants(), help="ask only this participant")
         parser.add_argument(
             "--timeout",
             type=seconds,
@@ -77,7 +77,7 @@ class Command(BaseCommand):
             ensure_topics([RECONCILE_REQUESTED, RECONCILE_ANSWERED])
             producer = EventProducer()
             try:
-                # On a terminal alone: tqdm draws nothing else where disable is None.
+                # disable=None: tqdm draws only on a terminal.
                 with (
                     Replies(RECONCILE_ANSWERED) as replies,
                     tqdm(total=User.objects.count(), unit=" users", disable=None) as progress,
@@ -102,18 +102,18 @@ class Command(BaseCommand):
 
 
 def seconds(text: str) -> float:
-    """A time of more than nothing and at most TIMEOUT_MAX."""
+    """Parse a number of seconds above 0 and up to TIMEOUT_MAX."""
     try:
         value = float(text)
     except ValueError:
         value = 0
     if not 0 < value <= TIMEOUT_MAX:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0 and up to {TIMEOUT_MAX}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0 and up to {TIMEOUT_MAX}")
     return value
 
 
 class Examples:
-    """The findings that the report for a person names: the first SHOWN of each service, kind, and healed or not."""
+    """Findings that the text report lists: the first SHOWN per service, kind and healed state."""
 
     def __init__(self) -> None:
         self._kept: defaultdict[tuple[str, bool, int], list[Finding]] = defaultdict(list)
@@ -124,18 +124,18 @@ class Examples:
             kept.append(finding)
 
     def of(self, service: str) -> list[Finding]:
-        """SHOWN at most; what is left to do comes first."""
+        """Return at most SHOWN findings, those not healed first."""
         keys = sorted(key for key in self._kept if key[0] == service)
         return [finding for key in keys for finding in self._kept[key]][:SHOWN]
 
 
 def counts(verification: Verification) -> dict[str, int]:
-    """How much of each kind was found, healed or not."""
+    """Return the number of findings of each kind, healed or not."""
     return {kind: verification.counts[kind, False] + verification.counts[kind, True] for kind in KINDS}
 
 
 def as_text(result: dict[str, Verification], examples: Examples) -> Iterator[str]:
-    """The report for a person: a table of counts, then what is wrong, a line each."""
+    """Yield the text report: a table of counts, then one line per finding."""
     yield f"{'':<12}" + "".join(f"{title:>13}" for title in (*KINDS, "healed", "on the way"))
     for service, found in result.items():
         numbers = (*counts(found).values(), found.healed, found.on_the_way)
@@ -163,7 +163,7 @@ def _remark(finding: Finding) -> str:
 
 
 def counts_as_json(reconciliation: Reconciliation, *, heal: bool) -> str:
-    """The last line for a program; the lines before it are the findings as the participants sent them."""
+    """Return the last line of --json; the lines before it are the findings as the participants sent them."""
     services = {
         service: {
             "answered": not found.is_silent,
@@ -177,7 +177,7 @@ def counts_as_json(reconciliation: Reconciliation, *, heal: bool) -> str:
 
 
 def what_is_left(result: dict[str, Verification], *, heal: bool, timeout: float) -> Iterator[str]:
-    """Why the exit code is 1, and what to do about it; nothing where all agree."""
+    """Yield the reasons for exit code 1 and what to do about each; nothing if everything agrees."""
     for service, found in result.items():
         if found.is_silent:
             yield (

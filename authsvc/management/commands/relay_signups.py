@@ -1,4 +1,4 @@
-"""`manage.py relay_signups`: publishes again what is due (DESIGN, invariant 2)."""
+"""`manage.py relay_signups`: publish due events again (DESIGN, invariant 2)."""
 
 import logging
 import math
@@ -32,24 +32,24 @@ from runtime.tracing import log_traces
 logger = logging.getLogger(__name__)
 
 PAUSE: Final = 1.0
-# Less than a role has to stop in. What is acknowledged later was sent in time all the same.
+# Less than the time a role has to stop. Messages acknowledged later were still sent in time.
 ACKNOWLEDGED_WITHIN: Final = 2.0
-# Seconds between two counts of the sign-ups that wait.
+# Seconds between counts of the waiting sign-ups.
 COUNTED_EVERY: Final = 5.0
-# Seconds between two looks whether a minute of traffic is over.
+# Seconds between checks whether a minute of traffic is complete.
 ROLLED_UP_EVERY: Final = 20.0
-# Seconds between two looks for sign-ups whose ticket has expired, and how many one transaction erases. After a full
-# transaction the next look follows at once, so a relay erases more than an installation takes in a second.
+# Seconds between checks for sign-ups whose ticket has expired, and rows erased per transaction. A full transaction is
+# followed by another one at once, so a relay erases faster than an installation accepts sign-ups.
 ERASED_EVERY: Final = 60.0
 ERASED_AT_ONCE: Final = 2000
-# What is left of RELAY_RATE while a second's worth of it lies unread.
+# Share of RELAY_RATE used while one second's worth of events is unread.
 SHARE_WHEN_BEHIND: Final = 0.1
 
 
 class Command(BaseCommand):
     help = (
-        "Publishes the events of sign-ups that still wait for an answer, with growing pauses, until every service "
-        "has answered or the sign-up is stalled. Any number of relays may run: each due sign-up is claimed by one. "
+        "Republishes the events of sign-ups that still wait for an answer, with growing pauses, until every service "
+        "has answered or the sign-up is stalled. Any number of relays can run: each due sign-up is claimed by one. "
         "Ends on SIGTERM."
     )
     requires_system_checks = (START_CHECKS,)
@@ -69,7 +69,7 @@ class Command(BaseCommand):
                 relay.count_incomplete()
                 relay.roll_up_traffic()
                 relay.erase_expired()
-                # A second's worth at most, then a pause: RELAY_RATE events a second.
+                # At most one second's worth of events, then a pause: RELAY_RATE events per second.
                 role.stop.wait(PAUSE)
             attendance.close()
             follower.close()
@@ -77,8 +77,10 @@ class Command(BaseCommand):
 
 
 class OutboxRelay:
-    """Publishes what is due, RELAY_RATE events a second, and a tenth of it while somebody is merely behind: to ask
-    again what lies unread would bury who is to read it (docs/adr/0002)."""
+    """Publish due events at RELAY_RATE per second, and at a tenth of it while a consumer is behind.
+
+    Sending unread requests again would only bury a slow consumer (docs/adr/0002).
+    """
 
     def __init__(self) -> None:
         self._producer = EventProducer()
@@ -90,22 +92,22 @@ class OutboxRelay:
         self._erase_from = 0.0
 
     def relay_once(self) -> int:
-        """Claims and publishes what is due now, a second's worth at most; how many events were acknowledged.
+        """Claim and publish due events, at most one second's worth. Return how many were acknowledged.
 
-        What fails stays claimed and is due again after its pause, so nothing is lost by giving up here.
+        Events that fail stay claimed and are due again after their pause, so giving up here loses nothing.
         """
         try:
             return self._publish(claim_due(limit=self._rate()))
         except Exception as error:
             if not is_transient(error):
                 raise
-            logger.warning("the relay can't work now and tries again: %s", error)
+            logger.warning("the relay cannot work now and will retry: %s", error)
             return 0
         finally:
             close_old_connections()
 
     def count_incomplete(self) -> None:
-        """Counts for /metrics what is waited for, every COUNTED_EVERY seconds; nothing is shown while it can't."""
+        """Count waiting sign-ups for /metrics every COUNTED_EVERY seconds; the metrics are NaN while that fails."""
         if time.monotonic() < self._count_from:
             return
         self._count_from = time.monotonic() + COUNTED_EVERY
@@ -121,7 +123,7 @@ class OutboxRelay:
             close_old_connections()
 
     def roll_up_traffic(self) -> None:
-        """Keeps the last minute's figures for the traffic page, once a minute; where it can't, the next time does."""
+        """Store the last minute's figures for the traffic page, once a minute. The next run makes up for a failure."""
         if time.monotonic() < self._roll_up_from:
             return
         self._roll_up_from = time.monotonic() + ROLLED_UP_EVERY
@@ -130,13 +132,13 @@ class OutboxRelay:
         except Exception as error:
             if not is_transient(error):
                 raise
-            logger.warning("traffic is not rolled up now: %s", error)
+            logger.warning("cannot roll up traffic now: %s", error)
         finally:
             close_old_connections()
 
     def erase_expired(self) -> None:
-        """Erases the hashes of sign-ups whose ticket has expired (docs/adr/0040), and deletes those that nobody has
-        confirmed in time (docs/adr/0042), once a minute. After an error it tries again a second later."""
+        """Once a minute, erase the hashes of sign-ups whose ticket has expired (docs/adr/0040) and delete sign-ups that
+        were not confirmed in time (docs/adr/0042). Retry a second after an error."""
         if time.monotonic() < self._erase_from:
             return
         try:
@@ -147,12 +149,12 @@ class OutboxRelay:
         except Exception as error:
             if not is_transient(error):
                 raise
-            logger.warning("expired sign-ups are not erased now: %s", error)
+            logger.warning("cannot erase expired sign-ups now: %s", error)
         finally:
             close_old_connections()
 
     def close(self) -> None:
-        """Ends the clients."""
+        """Close the clients."""
         self._producer.close(timeout=0)
         self._lag.close()
 
@@ -161,8 +163,8 @@ class OutboxRelay:
         try:
             is_behind = self._unread() >= rate
         except TransientError as error:
-            # It need not be known: after a restart Kafka may take messages a minute before it tells of groups.
-            logger.warning("the relay goes slowly: %s", error)
+            # Unknown lag is acceptable: after a restart Kafka may accept messages a minute before it reports groups.
+            logger.warning("the relay slows down because the lag is unknown: %s", error)
             is_behind = True
         return max(1, int(rate * SHARE_WHEN_BEHIND)) if is_behind else rate
 
@@ -177,7 +179,7 @@ class OutboxRelay:
         try:
             self._producer.send_all(list(of_message), timeout=ACKNOWLEDGED_WITHIN)
         except DeliveryError as error:
-            # Kafka away is no try: otherwise an outage would use them all up.
+            # An attempt without Kafka does not count: otherwise an outage would use up all attempts.
             give_back_tries([of_message.pop(message) for message in error.failed])
             logger.warning("%s", error)
         sent = list(of_message.values())

@@ -1,4 +1,4 @@
-"""`manage.py replay_signups`: publishes the events of chosen sign-ups again."""
+"""`manage.py replay_signups`: publish the events of selected sign-ups again."""
 
 import logging
 import sys
@@ -20,23 +20,23 @@ from runtime.times import time_argument
 
 class Command(BaseCommand):
     help = (
-        "Publishes auth's present records again for the sign-ups you choose, so that a participant that lost its rows "
-        "gets them back and a light that is still orange is asked for again. A decided light never changes. "
-        "Exit code 1 when something could not be sent."
+        "Publishes auth's current records again for the selected sign-ups, so that a participant that lost its rows "
+        "gets them back and a light that is still orange is requested again. A decided light never changes. "
+        "Exit code 1 if something could not be sent."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        chosen = parser.add_argument_group("which sign-ups", "choose at least one; together they narrow the choice")
+        chosen = parser.add_argument_group("which sign-ups", "give at least one; a sign-up must match all of them")
         chosen.add_argument("--id", action="append", type=UUID, default=[], metavar="SIGNUP_ID", dest="signup_ids")
         chosen.add_argument("--user-id", action="append", default=[], metavar="USER_ID", dest="user_ids")
         chosen.add_argument(
-            "--since", type=time_argument, metavar="TIME", help="begun at this ISO date or time, or later"
+            "--since", type=time_argument, metavar="TIME", help="started at or after this ISO date or time"
         )
-        chosen.add_argument("--until", type=time_argument, metavar="TIME", help="begun before this ISO date or time")
+        chosen.add_argument("--until", type=time_argument, metavar="TIME", help="started before this ISO date or time")
         chosen.add_argument("--pending", action="store_true", help="with a light that is still orange")
-        chosen.add_argument("--stalled", action="store_true", help="with all tries used up")
-        chosen.add_argument("--all", action="store_true", help="every one")
-        parser.add_argument("--service", choices=participants(), help="ask this service alone")
+        chosen.add_argument("--stalled", action="store_true", help="with all attempts used up")
+        chosen.add_argument("--all", action="store_true", help="every sign-up")
+        parser.add_argument("--service", choices=participants(), help="ask only this service")
         parser.add_argument("--dry-run", action="store_true", help="count what would be sent, and send nothing")
 
     def handle(self, **options: Any) -> None:
@@ -48,9 +48,9 @@ class Command(BaseCommand):
             asked = options["service"] or "every service"
             log_security_event("replay", actor=operator(), detail=f"{count} sign-ups, {asked}")
         if sys.stderr.isatty():
-            # The bar says it there, and lines with a hundred ids each would bury it.
+            # The progress bar shows this, and log lines with a hundred ids each would bury it.
             logging.getLogger("authsvc.signups.replay").setLevel(logging.WARNING)
-        # On a terminal alone: tqdm draws nothing else where disable is None.
+        # disable=None: tqdm draws only on a terminal.
         with tqdm(total=count, unit=" sign-ups", disable=None) as progress:
             for counts in replay(signups, producer=producer, service=options["service"]):
                 total += counts
@@ -60,11 +60,13 @@ class Command(BaseCommand):
         verb = "would be sent" if producer is None else "sent"
         self.stdout.write(f"{total.sent} {verb}, {total.skipped} skipped, {total.failed} failed")
         if total.failed:
-            raise CommandError("Some events could not be sent: is Kafka there? Run the same command again.")
+            raise CommandError(
+                "Some events could not be sent. Check that Kafka is running, then run the same command again."
+            )
 
 
 def choose(options: dict[str, Any]) -> QuerySet[SignUp]:
-    """The sign-ups that the options name. Raises CommandError where they name none or one that is not there."""
+    """Return the sign-ups that match the options. Raise CommandError without options, or if a named one is missing."""
     narrowing = ("signup_ids", "user_ids", "since", "until", "pending", "stalled")
     if not options["all"] and not any(options[name] for name in narrowing):
         raise CommandError("Say which sign-ups: --id, --user-id, --since, --until, --pending, --stalled or --all.")

@@ -10,8 +10,8 @@ from runtime.terminal import printable
 
 class Command(BaseCommand):
     help = (
-        "Turns off a user's two-factor authentication, for somebody who lost both phone and recovery codes. A mail "
-        "tells the user. Where ADMIN_TWO_FACTOR=required, staff set it up again at their next login."
+        "Turns off two-factor authentication for a user who has lost both phone and recovery codes. The user is "
+        "notified by mail. With ADMIN_TWO_FACTOR=required, staff set it up again at their next login."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -24,4 +24,4 @@ class Command(BaseCommand):
             raise CommandError(f"There is no user {printable(user_id)}.") from None
         if not reset(user, actor=operator()):
             raise CommandError(f"{user.user_id} has no two-factor authentication.")
-        self.stdout.write(f"{user.user_id} logs in with the password alone now.")
+        self.stdout.write(f"{user.user_id} now logs in with the password alone.")

@@ -1,4 +1,4 @@
-"""`manage.py collect_dead_letters`: brings dead letters into the table."""
+"""`manage.py collect_dead_letters`: copy dead letters from Kafka into the table."""
 
 import logging
 from functools import partial
@@ -17,9 +17,9 @@ logger = logging.getLogger(__name__)
 
 class Command(BaseCommand):
     help = (
-        "Brings the messages that consumers put aside, from the dead-letter topic of each, into the table that the "
-        "admin and `manage.py dead_letters` show. Waits for Kafka and the database if they are not there yet. Any "
-        "number of these may run. Ends on SIGTERM within 5 s."
+        "Copy dead letters from the consumers' dead-letter topics into the table that the admin and "
+        "`manage.py dead_letters` show. Waits until Kafka and the database are available. Any number of instances may "
+        "run. Stops within 5 s after SIGTERM."
     )
     requires_system_checks = (START_CHECKS,)
 

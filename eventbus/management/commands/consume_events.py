@@ -1,4 +1,4 @@
-"""`manage.py consume_events <service>`: one service's reading of Kafka."""
+"""`manage.py consume_events <service>`: run one service's Kafka consumers."""
 
 import logging
 from collections.abc import Sequence
@@ -23,10 +23,9 @@ logger = logging.getLogger(__name__)
 
 class Command(BaseCommand):
     help = (
-        "Reads the events that a service subscribes to, has them handled in batches, publishes its answers, and "
-        "commits the offsets only then. Makes the topics that are missing. Waits for Kafka and the database if they "
-        "are not there yet. Any number of these may run for a service: they share its partitions. Ends on SIGTERM "
-        "within 5 s."
+        "Run the Kafka consumers of a service: read its events, handle them in batches, publish its answers, and then "
+        "commit the offsets. Creates missing topics. Waits until Kafka and the database are available. Any number of "
+        "instances may run for a service: they share its partitions. Stops within 5 s after SIGTERM."
     )
     requires_system_checks = (START_CHECKS,)
 
@@ -34,7 +33,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "service",
             choices=list(settings.EVENT_CONSUMERS),
-            help="The service whose events are read; EVENT_CONSUMERS in the settings says what each runs.",
+            help="The service to run; EVENT_CONSUMERS in the settings lists the subscriptions of each.",
         )
 
     def handle(self, *, service: str, **options: Any) -> None:
@@ -54,7 +53,7 @@ class Command(BaseCommand):
 
 
 def consume(subscriptions: Sequence[Subscription], role: RunningRole) -> None:
-    """Runs a consumer for each subscription until the role stops. One that ends by an error ends the others too."""
+    """Run a consumer for each subscription until the role stops. If one fails, stop the others and raise its error."""
     hearts = role.heartbeat.parts(len(subscriptions))
     with ThreadPoolExecutor(len(subscriptions), thread_name_prefix="consumer") as threads:
         runs = [threads.submit(_run, *each, role) for each in zip(subscriptions, hearts, strict=True)]

@@ -1,4 +1,4 @@
-"""`manage.py dead_letters`: what consumers could not handle, to be seen, replayed or discarded."""
+"""`manage.py dead_letters`: list, show, replay or discard the messages that consumers could not handle."""
 
 import argparse
 from collections.abc import Iterator
@@ -21,39 +21,40 @@ HEAD: Final = ("ID", "PUT ASIDE", "STATE", "GROUP", "MESSAGE", "KEY", "ERROR")
 
 class Command(BaseCommand):
     help = (
-        "Shows the messages that a consumer could not handle, with the error, where they stood and their headers, and "
-        "replays or discards them. `manage.py collect_dead_letters`, which runs with the other roles, brings them here."
+        "Show, replay or discard dead letters: messages that a consumer could not handle, with the error, their "
+        "position in Kafka and their headers. `manage.py collect_dead_letters`, which runs with the other roles, "
+        "collects them."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         acts = parser.add_subparsers(dest="act", required=True, metavar="list | show | replay | discard")
-        each = acts.add_parser("list", help="the letters, the newest first", description="Lists the letters.")
+        each = acts.add_parser("list", help="list the letters, newest first", description="List the letters.")
         add_filters(each)
-        each.add_argument("--state", choices=DeadLetter.State.values, help="those in this state; without it, in any")
-        each.add_argument("--limit", type=int, default=50, metavar="N", help="at most so many; 50 by default")
+        each.add_argument("--state", choices=DeadLetter.State.values, help="only letters in this state")
+        each.add_argument("--limit", type=int, default=50, metavar="N", help="at most N letters; 50 by default")
 
-        one = acts.add_parser("show", help="all about one letter", description="Shows all that is known of a letter.")
+        one = acts.add_parser("show", help="show one letter in full", description="Show one letter in full.")
         one.add_argument("letter_id", type=int, metavar="ID")
 
-        again = "also letters that were replayed or discarded before"
+        again = "include letters that were replayed or discarded before"
         sent = acts.add_parser(
             "replay",
-            help="send the messages to their topics again, once what was wrong is mended",
-            description="Publishes the original messages in their topics again. Every group of the topic reads them, "
-            "which is harmless: a service answers the same each time. Exit code 1 when a letter was refused or Kafka "
-            "did not take a message.",
+            help="publish the messages to their topics again, once the cause is fixed",
+            description="Publish the original messages to their topics again. Every consumer group of the topic reads "
+            "them, which is harmless, because handlers are idempotent. The exit code is 1 if a letter was refused or "
+            "Kafka did not acknowledge a message.",
         )
         add_choice(sent)
         sent.add_argument("--again", action="store_true", help=again)
 
         gone = acts.add_parser(
             "discard",
-            help="mark letters as needing nothing",
-            description="Marks letters as needing nothing any more. They stay to be seen until they are purged. Exit "
-            "code 1 when a letter was refused.",
+            help="mark letters as needing no action",
+            description="Mark letters as needing no action. They remain visible until they are purged. The exit code "
+            "is 1 if a letter was refused.",
         )
         add_choice(gone)
-        gone.add_argument("--reason", required=True, help="why, for whoever asks later")
+        gone.add_argument("--reason", required=True, help="the reason, which is recorded with the letter")
         gone.add_argument("--again", action="store_true", help=again)
 
     def handle(self, *, act: str, **options: Any) -> None:
@@ -100,7 +101,7 @@ class Command(BaseCommand):
             producer.close(timeout=5)
 
     def _report(self, outcomes: Iterator[LetterResult], verb: str, asked: int) -> None:
-        """Says what became of each. Raises CommandError when a letter was refused or Kafka is away."""
+        """Print the outcomes. Raises CommandError if a letter was refused or Kafka is away."""
         done = refused = 0
         failure = ""
         try:
@@ -111,10 +112,11 @@ class Command(BaseCommand):
                 else:
                     done += 1
         except DeliveryError as error:
-            failure = f" Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS} did not take the rest, which still wait: {error}."
+            kafka = settings.KAFKA_BOOTSTRAP_SERVERS
+            failure = f" Kafka at {kafka} did not acknowledge the rest, which are still waiting: {error}."
         self.stdout.write(f"{done} {verb}, {refused} refused, {asked - done - refused} not tried or failed")
         if refused:
-            failure += " What was refused needs another way, or --again where it was replayed or discarded before."
+            failure += " Letters that were refused because they had been replayed or discarded need --again."
         if failure:
             raise CommandError(failure.strip())
 
@@ -123,17 +125,17 @@ class Command(BaseCommand):
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--topic", help="whose message was in this topic")
-    parser.add_argument("--group", help="which this consumer group put aside")
-    parser.add_argument("--error", metavar="TEXT", help="with this in the error's type, in any case")
+    parser.add_argument("--topic", help="only letters whose message was in this topic")
+    parser.add_argument("--group", help="only letters of this consumer group")
+    parser.add_argument("--error", metavar="TEXT", help="only letters whose error type contains TEXT, ignoring case")
     parser.add_argument(
-        "--since", type=time_argument, metavar="TIME", help="put aside at this ISO date or time, or later"
+        "--since", type=time_argument, metavar="TIME", help="only letters put aside at this ISO date or time, or later"
     )
 
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("letter_ids", nargs="*", type=int, metavar="ID")
-    parser.add_argument("--all-waiting", action="store_true", help="every letter that waits, narrowed by the filters")
+    parser.add_argument("--all-waiting", action="store_true", help="all waiting letters that match the filters")
     add_filters(parser)
 
 
@@ -155,17 +157,17 @@ def is_narrowed(options: dict[str, Any]) -> bool:
 
 
 def chosen_ids(options: dict[str, Any]) -> list[int]:
-    """The ids that the options name. Raises CommandError where they name none, or in two ways."""
+    """Return the chosen ids. Raises CommandError unless there is exactly one choice: IDs or --all-waiting."""
     ids: list[int] = options["letter_ids"]
     if bool(ids) == options["all_waiting"]:
-        raise CommandError("Say which letters: their IDs, or --all-waiting, which filters narrow.")
+        raise CommandError("Name the letters by their IDs, or use --all-waiting, with or without filters.")
     if ids:
         if is_narrowed(options):
-            raise CommandError("Filters go with --all-waiting, not with IDs.")
+            raise CommandError("Filters can be combined with --all-waiting, but not with IDs.")
         if impossible := [each for each in ids if each > NUMBER_MAX]:
             raise no_letter(impossible[0])
         return ids
-    # Now, once: what comes while they are replayed, perhaps by the replay, is not among them.
+    # Choose once, before the replay: letters that arrive during it, perhaps because of it, are not included.
     waiting = filtered(options).filter(state=DeadLetter.State.WAITING)
     return list(waiting.order_by("pk").values_list("pk", flat=True))
 

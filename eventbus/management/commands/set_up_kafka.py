@@ -1,4 +1,4 @@
-"""`manage.py set_up_kafka`: topics, and the rights of the services."""
+"""`manage.py set_up_kafka`: create the topics, and grant the services their rights."""
 
 from itertools import chain
 from pathlib import Path
@@ -17,9 +17,9 @@ from runtime.errors import TransientError
 
 class Command(BaseCommand):
     help = (
-        "Creates the topics that are missing and, with --acls, gives each service its rights in Kafka. Run it before "
-        "the other roles of a version start, as a Kafka user that may create topics and change rights "
-        "(KAFKA_CLIENT_CONFIG); the other roles need neither. It changes nothing that is as it should be."
+        "Create missing topics and, with --acls, grant each service its rights in Kafka. Run it before you start the "
+        "other roles of a version, as a Kafka user who may create topics and change ACLs (KAFKA_CLIENT_CONFIG). The "
+        "other roles need neither right. Running it again is harmless."
     )
     requires_system_checks = ()
 
@@ -28,7 +28,7 @@ class Command(BaseCommand):
             "--acls",
             type=Path,
             metavar="FILE",
-            help="the rights of each service, like deploy/kafka-acls.toml; rights that it does not name are revoked",
+            help="the rights of each service, like deploy/kafka-acls.toml; rights that it does not list are revoked",
         )
 
     def handle(self, *, acls: Path | None, **options: Any) -> None:
@@ -40,7 +40,7 @@ class Command(BaseCommand):
             raise CommandError(f"The rights in {acls} can't be read: {error}") from error
         try:
             ensure_topics(topics)
-            self.stdout.write(f"{len(topics)} topics are there")
+            self.stdout.write(f"{len(topics)} topics exist")
             if rights:
                 added, revoked = apply_rights(rights)
                 self.stdout.write(f"{len(rights)} users have their rights: {added} added, {revoked} revoked")
@@ -53,7 +53,7 @@ def _explained(error: Exception) -> str:
     if reason is None:
         return str(error)
     if reason.code() == KafkaError.SECURITY_DISABLED:
-        return "Kafka checks no rights: set authorizer.class.name on its brokers, or leave out --acls."
+        return "Kafka has no authorizer: set authorizer.class.name on its brokers, or omit --acls."
     if reason.code() in (KafkaError.CLUSTER_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED):
-        return "Kafka does not let this user change rights: KAFKA_CLIENT_CONFIG must name an administrator."
+        return "This Kafka user may not change rights: KAFKA_CLIENT_CONFIG must name an administrator."
     return f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS} refuses: {reason.str()}"

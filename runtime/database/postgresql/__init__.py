@@ -1,1 +1,1 @@
-"""A backend of Django for PostgreSQL, whose pool replaces ended connections at once."""
+"""A Django database backend for PostgreSQL whose pool replaces ended connections at once."""

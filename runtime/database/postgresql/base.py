@@ -1,4 +1,4 @@
-"""The database backend that the settings name as ENGINE for PostgreSQL."""
+"""The backend's classes. Django imports this module for the setting ENGINE."""
 
 import select
 from types import TracebackType
@@ -7,15 +7,15 @@ from typing import Any, Final, Self
 from django.db.backends.postgresql import base, schema
 from psycopg import Connection
 
-# How long a migration's statement waits for a lock. All who come after it queue behind it, sign-ups too.
+# How long a migration's statement waits for a lock. Later statements queue behind it, including those of sign-ups.
 LOCK_TIMEOUT: Final = "'1s'"
 
 
 class SchemaEditor(schema.DatabaseSchemaEditor):
-    """Gives up rather than wait for a lock longer than LOCK_TIMEOUT; `manage.py migrate` tries again.
+    """Fail rather than wait for a lock longer than LOCK_TIMEOUT; `manage.py migrate` retries.
 
-    Nobody queues behind CREATE INDEX CONCURRENTLY, which waits for every transaction in the database: it has all the
-    time it needs.
+    CREATE INDEX CONCURRENTLY has no timeout: it waits for every transaction in the database, but nothing queues behind
+    it.
     """
 
     def __enter__(self) -> Self:
@@ -48,10 +48,10 @@ class SchemaEditor(schema.DatabaseSchemaEditor):
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """Lends no connection that PostgreSQL has ended, and does not pause before it lends another.
+    """Never hand out a connection that PostgreSQL has ended, and replace it without delay.
 
-    The pool's own check (CONN_HEALTH_CHECKS) costs a round trip for each loan, and a second for each connection that
-    fails it: after an idle night, a restart or a failover every role's next query would be that late.
+    The pool's own check (CONN_HEALTH_CHECKS) costs a round trip per checkout, and a second per connection that fails
+    it: after an idle night, a restart or a failover, every role's next query would be that late.
     """
 
     SchemaEditorClass = SchemaEditor
@@ -61,14 +61,15 @@ class DatabaseWrapper(base.DatabaseWrapper):
             connection = super().get_new_connection(conn_params)
             if not self.pool or not has_ended(connection):
                 return connection
-            # The pool makes another for one that comes back closed.
+            # The pool replaces a connection that is returned closed.
             connection.close()
             self.pool.putconn(connection)
 
 
 def has_ended(connection: "Connection[Any]") -> bool:
-    """Whether PostgreSQL has ended this idle connection. The answer takes no round trip: a server that was asked
-    nothing says nothing, except that it ends."""
+    """Whether PostgreSQL has ended this idle connection.
+
+    This takes no round trip: the socket of an idle connection becomes readable only when the server ends it."""
     if connection.closed:
         return True
     socket = select.poll()

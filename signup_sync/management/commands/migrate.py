@@ -1,4 +1,4 @@
-"""`manage.py migrate` for databases in use: it waits for locks without making anybody queue behind it."""
+"""`manage.py migrate` for databases in use: it waits for locks without making other transactions queue behind it."""
 
 import random
 import time
@@ -8,18 +8,18 @@ from django.core.management.base import CommandError
 from django.core.management.commands import migrate
 from django.db import OperationalError
 
-# Seconds between two attempts at most, and for how long it tries.
+# Maximum seconds between two attempts, and seconds after which it gives up.
 PAUSE: Final = 5.0
 TRIES_FOR: Final = 600.0
-# What PostgreSQL calls lock_not_available and deadlock_detected.
+# PostgreSQL's codes for lock_not_available and deadlock_detected.
 CROSSED: Final = ("55P03", "40P01")
 
 
 class Command(migrate.Command):
-    """Django's, except that it runs again where another transaction held a lock that a migration needs.
+    """Django's command, but it tries again if another transaction holds a lock that a migration needs.
 
-    The migrations of this project can be repeated from their beginning (CONTRIBUTING.md); runtime.database.postgresql
-    limits how long their statements wait for a lock.
+    The migrations of this project can be rerun from the start (CONTRIBUTING.md); runtime.database.postgresql limits how
+    long their statements wait for a lock.
     """
 
     def handle(self, *args: Any, **options: Any) -> Any:
@@ -37,6 +37,6 @@ class Command(migrate.Command):
                         "pg_stat_activity shows the oldest xact_start: end that session, and run this again."
                     ) from error
                 self.stderr.write("Another transaction holds a lock that the migration needs; trying again ...")
-            # Between the attempts everybody else goes on. The pause differs, in case the others come at intervals.
+            # Other transactions proceed between the attempts. The jitter avoids colliding with periodic ones.
             time.sleep(random.uniform(0.5, min(PAUSE, 0.5 + attempt)))  # noqa: S311 - jitter, not a secret
             attempt += 1

@@ -1,4 +1,4 @@
-"""`manage.py migrate_all`: every service's database, one after another."""
+"""`manage.py migrate_all`: migrate every service's database, one after another."""
 
 from typing import Any
 
@@ -10,8 +10,10 @@ from signup_sync.routers import service_of
 
 
 class Command(BaseCommand):
-    help = "Brings every service's database to this version. Run it again after a failure: what is done stays done."
-    requires_system_checks = ()  # `migrate` runs those that concern it
+    help = (
+        "Migrate every service's database to this version. After a failure, run it again; finished migrations are kept."
+    )
+    requires_system_checks = ()  # `migrate` runs the relevant ones
 
     def handle(self, *args: Any, verbosity: int, **options: Any) -> None:
         for alias in connections:
@@ -22,5 +24,5 @@ class Command(BaseCommand):
             except Error as error:
                 reason = " ".join(str(error).split())
                 raise CommandError(
-                    f"The database of {service_of(alias)} can't be migrated: {reason} (--traceback says more)"
+                    f"The database of {service_of(alias)} can't be migrated: {reason} (--traceback shows more)"
                 ) from error

@@ -1,4 +1,4 @@
-"""`manage.py run_local`, which is `make run`: the whole installation on the embedded default."""
+"""`manage.py run_local`, which `make run` calls: run the whole installation with embedded servers."""
 
 import asyncio
 import contextlib
@@ -16,8 +16,8 @@ from signup_sync.local.preconditions import CannotStart, hold, listen, port_numb
 
 
 class Command(BaseCommand):
-    help = "Runs every role on this machine, with an embedded broker and Valkey, until Ctrl-C. PORT: the web's port."
-    requires_system_checks = ()  # they would read databases that nobody has looked at yet
+    help = "Run every role on this machine, with an embedded broker and Valkey, until Ctrl-C. PORT: port of the pages."
+    requires_system_checks = ()  # they would read databases that have not been checked yet
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -27,8 +27,8 @@ class Command(BaseCommand):
 
     def _run(self) -> None:
         if settings.PRODUCTION:
-            raise CannotStart("PRODUCTION is set, and this is for trying out: the README says how to run it for real.")
-        os.umask(0o077)  # the databases hold the passwords' hashes, the logs what people did
+            raise CannotStart("PRODUCTION is set, but this command is for local use. The README explains deployment.")
+        os.umask(0o077)  # the databases contain password hashes, and the logs contain users' actions
         data_dir: Path = settings.DATA_DIR.resolve()
         port = port_number(os.environ.get("PORT", "8000"))
         with hold(data_dir) as lock, listen(port) as listener:
@@ -38,7 +38,7 @@ class Command(BaseCommand):
             asyncio.run(run_installation(listener, address=address, data_dir=data_dir, tell=self.tell))
 
     def tell(self, line: str) -> None:
-        """Shows a line at once; a terminal that has gone is no reason to end in the middle of things."""
+        """Print a line immediately. A closed terminal must not stop the installation halfway."""
         with contextlib.suppress(OSError):
             self.stdout.write(line)
             self.stdout.flush()

@@ -1,4 +1,4 @@
-"""`manage.py serve`: the web process, and auth's instances behind the gateway (docs/adr/0016)."""
+"""`manage.py serve`: run a web process, or an auth instance behind the gateway (docs/adr/0016)."""
 
 import asyncio
 import logging
@@ -20,50 +20,50 @@ from signup_sync.server.protocols import Http, Socket, connections_max
 
 logger = logging.getLogger(__name__)
 
-# Connections that may wait to be accepted: a crowd comes within one round of the event loop.
+# Connections that may wait to be accepted: many can arrive within one event-loop iteration.
 BACKLOG: Final = 1024
-# Seconds between two pings of a WebSocket, and that its client may take to answer one.
+# Seconds between two pings of a WebSocket, and within which its client must answer one.
 PING: Final = 20.0
-# Seconds that a thread may keep the interpreter from one that waits, which Python's own 5 ms are long for: whoever
-# has hashed or written a batch waits for the event loop (docs/adr/0035).
+# The interpreter's switch interval in seconds. Python's default of 5 ms is long for threads that wait for the event
+# loop after hashing a password or writing a batch (docs/adr/0035).
 GIL_FOR: Final = 0.0005
-# Bytes of a message that a browser may send; ours send none.
+# Maximum bytes of a WebSocket message from a browser; our pages send none.
 MESSAGE_MAX: Final = 64 * 1024
-# Seconds that requests may take to end after a stop request; then they are cancelled.
+# Seconds for requests to finish after a stop request; then they are cancelled.
 REQUESTS_END_WITHIN: Final = 3
-# Seconds that what these have begun may take after that: copies, events, connections.
+# Further seconds for the work that requests have started: copies, events, connections.
 CLOSES_WITHIN: Final = 1.0
 
 
 class Command(BaseCommand):
     help = (
-        "Serves pages, admin, API and WebSockets until SIGTERM or Ctrl-C. Within 5 s of it this has ended: streams end"
-        " in order, so that their clients go on at another process, and requests may take 3 s."
+        "Serve pages, admin, API and WebSockets until SIGTERM or Ctrl-C. It then stops within 5 s: streams are ended"
+        " cleanly, so that clients reconnect to another process, and requests have 3 s to finish."
     )
-    requires_system_checks = ()  # the application has those that it needs done
+    requires_system_checks = ()  # signup_sync.asgi runs the ones that it needs
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="the address to listen on; default: %(default)s")
-        parser.add_argument("--port", default="8000", help="0 takes any free one; default: %(default)s")
-        parser.add_argument("--fd", type=int, help="a socket's file descriptor, instead of an address")
+        parser.add_argument("--port", default="8000", help="the port, or 0 for any free one; default: %(default)s")
+        parser.add_argument("--fd", type=int, help="file descriptor of an open socket, instead of an address")
 
     def handle(self, *, host: str, port: str | int, fd: int | None, **options: Any) -> None:
         with listen(host, str(port)) if fd is None else inherited(fd) as listener:
             sys.setswitchinterval(GIL_FOR)
-            # After the address is known to be ours: it takes half a second, and starts threads.
+            # Import it only after binding the address: it takes half a second, and starts threads.
             from signup_sync.asgi import api, application
 
             Http.connections_max = connections_max()
             collect_rarely()
             server = Server(config(application), api)
-            # Not asyncio.run(), which in the end waits for tasks that it has cancelled: redis-py's can swallow that.
+            # asyncio.run() would finally wait for the tasks that it cancels, and redis-py can swallow a cancellation.
             uvloop.new_event_loop().run_until_complete(server.serve([listener]))
 
 
 def listen(host: str, port: str) -> socket.socket:
-    """A socket that listens on this address. Raises CommandError."""
+    """Open a socket that listens on this address. Raises CommandError."""
     if not (port.isascii() and port.isdigit() and int(port) < 65536):
-        raise CommandError(f"{port} is no port: give --port a number from 1 to 65535.")
+        raise CommandError(f"{port} is not a port: give --port a number from 1 to 65535.")
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -72,12 +72,13 @@ def listen(host: str, port: str) -> socket.socket:
     except OSError as error:
         listener.close()
         reason = error.strerror
-        raise CommandError(f"Can't listen on {host}, port {port}: {reason}. Name another --host or --port.") from error
+        raise CommandError(f"Can't listen on {host}, port {port}: {reason}. Use another --host or --port.") from error
     return listener
 
 
 def inherited(fd: int) -> socket.socket:
-    """The socket that whoever started this has opened; uvicorn would take it for a Unix socket. Raises CommandError."""
+    """Return the socket that the parent process has opened; uvicorn's own --fd assumes a Unix socket. Raises
+    CommandError."""
     try:
         return socket.socket(fileno=fd)
     except OSError as error:
@@ -85,7 +86,7 @@ def inherited(fd: int) -> socket.socket:
 
 
 class Api(Protocol):
-    """What the server tells the API of auth (authsvc.api.application)."""
+    """The methods of auth's API (authsvc.api.application) that the server calls."""
 
     def start(self) -> None: ...
     def release(self) -> None: ...
@@ -93,8 +94,8 @@ class Api(Protocol):
 
 
 class Server(uvicorn.Server):
-    """uvicorn's waits for held streams when it is to stop, or cancels each with a traceback, and then ends by the
-    signal. This one has them end, so that their clients go on elsewhere, and returns."""
+    """A server that drains: it ends held streams, so that clients reconnect elsewhere, and then returns. uvicorn's own
+    waits for held streams, or cancels each with a traceback, and then ends by raising the signal again."""
 
     def __init__(self, config: uvicorn.Config, api: Api) -> None:
         super().__init__(config)
@@ -106,7 +107,7 @@ class Server(uvicorn.Server):
         logger.info("serving at %s", ", ".join("{}:{}".format(*each.getsockname()) for each in sockets or ()))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # A thread that hangs in a database would keep the process, whose end waits for its threads.
+        # A thread that hangs in a database call would keep the process alive, because its exit waits for threads.
         last_resort = threading.Timer(ENDS_WITHIN, end_at_once, ["serve"])
         last_resort.daemon = True
         last_resort.start()
@@ -133,12 +134,12 @@ def config(application: Any) -> uvicorn.Config:
         ws_ping_interval=PING,
         ws_ping_timeout=PING,
         ws_max_size=MESSAGE_MAX,
-        # A compressor for each socket would be the largest part of what a socket keeps.
+        # A compressor per socket would use most of a socket's memory.
         ws_per_message_deflate=False,
-        # The application's own, by TRUSTED_PROXIES.
+        # The application handles these headers, according to TRUSTED_PROXIES.
         proxy_headers=False,
         server_header=False,
-        # The lines of requests would hold the tickets that stand in paths; the gateway has them, without.
+        # Request lines would contain the tickets in paths; the gateway logs requests with tickets redacted.
         access_log=False,
         log_config=None,
         log_level="warning",

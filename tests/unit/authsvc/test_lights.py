@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authsvc.lights import FAILURES_MAX, SignUpState, Status, Verdict, lights_as_document, lights_from_document
+from authsvc.lights import (
+    FAILURES_MAX,
+    SignUpState,
+    Status,
+    Verdict,
+    decisions_in,
+    lights_as_document,
+    lights_from_document,
+)
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SERVICES = ["auth", "chat", "customer"]
@@ -127,3 +135,82 @@ def test_the_failures_are_a_line_for_each_red_light_equal_for_equal_ones_and_sho
     red = decided(Verdict("customer", Status.FAIL), Verdict("chat", Status.FAIL, "duplicate:\n userId"))
     assert red.failures == "chat: duplicate: userId\ncustomer"
     assert len(decided(Verdict("chat", Status.FAIL, "말" * 5000)).failures) == FAILURES_MAX
+
+
+def test_it_waits_for_confirmation_with_every_light_pending_and_says_so():
+    state = SignUpState.awaiting_confirmation(UUID(int=1), started_at=NOW, services=SERVICES)
+    assert state == msgspec.structs.replace(begun(), is_unconfirmed=True)
+    assert state.as_wire()["awaiting"] == "confirmation"
+    assert "awaiting" not in begun().as_wire()
+
+
+def test_another_service_that_is_asked_gets_a_pending_light_in_a_version_of_its_own():
+    complete = decided(*(Verdict(service, Status.SUCCESS) for service in SERVICES))
+    state = complete.asking("billing")
+    assert (complete.is_complete, complete.version) == (True, 2)
+    assert (state.is_complete, state.version, state.pending) == (False, 3, ["billing"])
+    assert state.changed_since(2) == ["billing"]
+    assert state.changed_since(3) == []
+    assert {name: state.lights[name] for name in SERVICES} == complete.lights
+
+
+def test_a_light_keeps_the_time_of_its_verdict():
+    later = NOW + timedelta(seconds=1)
+    state = decided(Verdict("auth", Status.SUCCESS)).decided([Verdict("chat", Status.FAIL)], at=later)
+    assert [state.lights[name].decided_at for name in SERVICES] == [NOW, later, None]
+
+
+def test_a_clock_that_was_put_back_makes_no_light_take_less_than_nothing():
+    state = begun().decided([Verdict("auth", Status.SUCCESS)], at=NOW - timedelta(hours=1))
+    assert state.as_wire(with_took=True)["took"] == {"auth": 0}
+
+
+def test_what_took_no_time_to_tell_is_not_told():
+    assert "took" not in begun().as_wire(with_took=True)
+
+
+def test_a_reason_is_told_only_where_the_setting_says_so(settings):
+    state = decided(Verdict("chat", Status.FAIL, "duplicate: userId"))
+    assert state.as_wire()["services"]["chat"] == {"status": "FAIL", "reason": "duplicate: userId"}
+    settings.SIGNUP_REASONS = False
+    assert state.as_wire()["services"]["chat"] == {"status": "FAIL"}
+
+
+# --- What one transaction decided -------------------------------------------------------------------------------
+
+BEFORE, AFTER = NOW - timedelta(microseconds=1), NOW + timedelta(microseconds=1)
+
+
+def test_all_decided_lights_count_where_no_time_is_named():
+    half = decided(Verdict("auth", Status.SUCCESS), Verdict("chat", Status.FAIL))
+    whole = half.decided([Verdict("customer", Status.SUCCESS)], at=AFTER)
+    other = msgspec.structs.replace(half, signup_id=UUID(int=2))
+    decisions = decisions_in([begun(), other, whole])
+    assert decisions.lights == {
+        ("auth", "SUCCESS"): [UUID(int=2), UUID(int=1)],
+        ("chat", "FAIL"): [UUID(int=2), UUID(int=1)],
+        ("customer", "SUCCESS"): [UUID(int=1)],
+    }
+    assert decisions.complete == [(whole, AFTER)]
+
+
+def test_of_a_sign_up_that_was_decided_in_steps_the_last_step_counts():
+    whole = decided(Verdict("auth", Status.SUCCESS)).decided(
+        [Verdict("chat", Status.FAIL), Verdict("customer", Status.SUCCESS)], at=AFTER
+    )
+    decisions = decisions_in([whole], since=AFTER)
+    assert set(decisions.lights) == {("chat", "FAIL"), ("customer", "SUCCESS")}
+    assert decisions.complete == [(whole, AFTER)]
+
+
+def test_what_was_decided_at_that_very_time_counts_and_what_was_before_does_not():
+    state = decided(Verdict("auth", Status.SUCCESS))
+    assert decisions_in([state], since=NOW).lights == {("auth", "SUCCESS"): [UUID(int=1)]}
+    assert decisions_in([state], since=AFTER).lights == {}
+    whole = decided(*(Verdict(service, Status.SUCCESS) for service in SERVICES))
+    assert decisions_in([whole], since=AFTER).complete == []
+
+
+def test_one_that_counts_for_nothing_hides_no_other():
+    states = [begun(), decided(Verdict("auth", Status.SUCCESS))]
+    assert decisions_in(states, since=NOW).lights == {("auth", "SUCCESS"): [UUID(int=1)]}

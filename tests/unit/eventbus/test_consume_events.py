@@ -46,7 +46,7 @@ def test_it_waits_for_its_tables_then_for_its_partitions_then_it_is_ready(consum
     port = int(consumer.env["HEALTH_PORT"])
     consumer.env["KAFKA_BOOTSTRAP_SERVERS"] = broker.bootstrap_servers
     consumer.start()
-    eventually(lambda: "waits for its database: chatsvc has migrations to be applied" in consumer.log())
+    eventually(lambda: "waits for its database: chatsvc has unapplied migrations" in consumer.log())
     assert http_status(port, "/health/live") == 200
     assert http_status(port, "/health/ready") == 503
     subprocess.run([*MANAGE, "migrate_all", "--verbosity", "0"], env=consumer.env, check=True)
@@ -74,7 +74,7 @@ def test_its_help_says_what_it_does(capsys):
         call_command("consume_events", "--help")
     assert ended.value.code == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "Reads the events that a service subscribes to" in said
+    assert "Run the Kafka consumers of a service" in said
     assert "{auth,chat,customer}" in said
 
 

@@ -33,5 +33,5 @@ def test_kafka_away_is_an_error_that_passes(settings, monkeypatch, embedded):
 def test_a_topic_that_kafka_does_not_tell_of_in_time_is_an_error_that_passes(embedded, monkeypatch):
     monkeypatch.setattr(topics, "MADE_WITHIN", 0.1)
     admin = AdminClient({"bootstrap.servers": embedded.bootstrap_servers})
-    with pytest.raises(TransientError, match="the topics never-made and does not tell"):
+    with pytest.raises(TransientError, match="the topics never-made but does not list them"):
         topics._wait_until_known(admin, ["never-made"])

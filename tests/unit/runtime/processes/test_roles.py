@@ -61,14 +61,14 @@ def test_a_role_that_is_stuck_is_ended_all_the_same(start):
     began = time.monotonic()
     assert role.stop() == 1
     assert 4 < time.monotonic() - began < 30, "it would sleep for 60 s"
-    assert "stuck did not stop within 5 s and is ended now" in role.log()
+    assert "stuck did not stop within 5 s and is terminated" in role.log()
 
 
 def test_a_role_that_hangs_for_long_ends_with_an_error_that_says_so(start):
     role = start("hanging")
     assert role.popen is not None
     assert role.popen.wait(PATIENCE) == 1
-    assert re.search(r"hanging is stuck for \d+ s and ends, to be started again", role.log())
+    assert re.search(r"hanging has been stuck for \d+ s and ends for a restart", role.log())
 
 
 def test_it_takes_many_looks_in_a_row_to_find_a_role_stuck(monkeypatch):
@@ -109,7 +109,7 @@ def test_afterwards_signals_mean_what_they_meant_before(settings):
 def test_a_port_in_use_is_said_in_a_line(settings):
     with socket.create_server((LOOPBACK, 0)) as taken:
         settings.HEALTH_HOST, settings.HEALTH_PORT = taken.getsockname()
-        with pytest.raises(CommandError, match=r"can't have .* for its health page: .*in use. Set HEALTH_PORT."):
+        with pytest.raises(CommandError, match=r"can't listen on .* for its health page: .*in use. Set HEALTH_PORT."):
             running_role("unlucky").__enter__()
 
 
@@ -169,7 +169,7 @@ def test_a_database_without_its_tables_is_not_there_yet(tmp_path):
     )
     env = {"DJANGO_SETTINGS_MODULE": "signup_sync.settings", "DATA_DIR": str(tmp_path), "PYTHONPATH": "."}
     said = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
-    assert said == "True chatsvc has migrations to be applied: manage.py migrate_all\n"
+    assert said == "True chatsvc has unapplied migrations: run manage.py migrate_all\n"
 
 
 # --- Garbage ----------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import json
 import re
 import time
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from tests.servers import ValkeyServer
 from tests.servers.process import free_port
 from tests.unit.signup_sync.front.auth_server import AuthServer, problem
 from tests.unit.signup_sync.front.conftest import use_redis
-from tests.waiting import eventually_async
+from tests.waiting import eventually_async, must_hold
 
 pytestmark = pytest.mark.usefixtures("front")
 
@@ -78,7 +78,7 @@ class Listener:
         """Returns when this version is the last that was heard. Versions may be skipped, but never fall."""
 
         async def is_heard() -> bool:
-            assert self.versions == sorted(self.versions)
+            must_hold(self.versions == sorted(self.versions), f"versions never fall: {self.versions}")
             return self.versions[-1:] == [version]
 
         await eventually_async(is_heard, what=f"version {version}")
@@ -129,19 +129,29 @@ async def test_what_is_soon_complete_is_not_leased(
 async def test_what_another_process_has_just_posted_is_left_to_it(
     auth: AuthServer, other_process: RelayPool, signup_id: UUID, user: NewUser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay_pool, "TEND_SECONDS", 0.5)
-    monkeypatch.setattr(relay_pool, "LEASED_AFTER", 0.2)
-    monkeypatch.setattr(relay_pool, "TAKEN_OVER_AFTER", 0.6)
-    here = relays()
-    await asyncio.sleep(0.05)
-    here._work.set()
-    await asyncio.sleep(0.1)
+    monkeypatch.setattr(relay_pool, "TAKEN_OVER_AFTER", 2.0)
+    here, may_lease, asked, taken = relays(), asyncio.Event(), [], []
+    lease_there, lease_here = other_process._lease, here._lease
+
+    async def leases_late(signup_ids: Sequence[UUID], *, only_free: bool) -> list[UUID]:
+        await may_lease.wait()
+        return await lease_there(signup_ids, only_free=only_free)
+
+    async def noted(signup_ids: Sequence[UUID], *, only_free: bool) -> list[UUID]:
+        taken_now = await lease_here(signup_ids, only_free=only_free)
+        asked.extend(signup_ids)
+        taken.extend(taken_now)
+        return taken_now
+
+    monkeypatch.setattr(other_process, "_lease", leases_late)
+    monkeypatch.setattr(here, "_lease", noted)
     await other_process.sign_up(signup_id, user)
-    # The next look, 0.2 s after the work, comes before the other process leases.
     here.watch(signup_id, read_again)
-    await asyncio.sleep(1.5)
+    await eventually_async(lambda: asyncio.sleep(0, signup_id in here._orphans), what="it is seen, and not yet leased")
+    may_lease.set()
+    await eventually_async(lambda: asyncio.sleep(0, signup_id in asked), what="it would be taken over now")
     here.unwatch(signup_id, read_again)
-    assert auth.resumed == []
+    assert (taken, auth.resumed) == ([], [])
 
 
 async def test_a_lost_stream_is_resumed_after_the_last_event(auth: AuthServer, signup_id: UUID, user: NewUser) -> None:
@@ -221,7 +231,7 @@ async def test_silence_after_a_post_was_sent_is_a_lost_answer(
     waiting = asyncio.create_task(relays().sign_up(signup_id, user))
 
     async def is_posted_again() -> bool:
-        assert not waiting.done() or waiting.result()
+        must_hold(not waiting.done(), "the sign-up waits for its answer")
         return len(auth.posts) == 2
 
     await eventually_async(is_posted_again)
@@ -236,7 +246,7 @@ async def test_a_gateway_that_hangs_costs_two_attempts_and_no_more(
     monkeypatch.setattr(gateway, "POST_TIMEOUT", 0.3)
     auth.may_answer.clear()
     async with asyncio.timeout(10):
-        with pytest.raises(GatewayError, match="no answer within"):
+        with pytest.raises(GatewayError, match="no response within"):
             await relays().sign_up(signup_id, user)
     assert len(auth.posts) == gateway.POST_ATTEMPTS
 
@@ -348,7 +358,7 @@ async def test_what_cannot_be_published_ends_no_other_news(
     await relays().sign_up(signup_id, user)
 
     async def is_logged() -> bool:
-        return "did not reach its group" in caplog.text
+        return "can't be sent to its group" in caplog.text
 
     await eventually_async(is_logged)
     settings.CHANNEL_LAYERS = working
@@ -407,7 +417,7 @@ async def test_a_signup_that_another_process_relays_is_left_to_it(
     end = time.monotonic() + 1.5 * relay_pool.LEASE_SECONDS
 
     async def is_over() -> bool:
-        assert await is_leased(redis, signup_id)
+        must_hold(await is_leased(redis, signup_id), "the lease is renewed before it ends")
         return time.monotonic() > end
 
     await eventually_async(is_over)

@@ -128,7 +128,7 @@ def test_a_port_is_free_again_at_once(tmp_path: Path) -> None:
 def test_a_data_directory_is_held_by_one(tmp_path: Path) -> None:
     with hold(tmp_path / "var") as lock:
         write_address(lock, "http://127.0.0.1:8000/")
-        with pytest.raises(CannotStart, match=r"runs already: http://127.0.0.1:8000/"):
+        with pytest.raises(CannotStart, match=r"is already running: http://127.0.0.1:8000/"):
             hold(tmp_path / "var")
     hold(tmp_path / "var").close()
 

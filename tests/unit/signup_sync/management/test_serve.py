@@ -17,9 +17,9 @@ from tests.servers.process import ROOT
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"port": "70000"}, "70000 is no port: give --port a number from 1 to 65535."),
-        ({"port": "-1"}, "-1 is no port: give --port a number from 1 to 65535."),
-        ({"port": "http"}, "http is no port: give --port a number from 1 to 65535."),
+        ({"port": "70000"}, "70000 is not a port: give --port a number from 1 to 65535."),
+        ({"port": "-1"}, "-1 is not a port: give --port a number from 1 to 65535."),
+        ({"port": "http"}, "http is not a port: give --port a number from 1 to 65535."),
         ({"host": "nowhere.invalid"}, "Can't listen on nowhere.invalid, port 8000: "),
         ({"host": "192.0.2.1"}, "Can't listen on 192.0.2.1, port 8000: Cannot assign requested address."),
         ({"fd": 999}, "Can't listen on file descriptor 999: Bad file descriptor."),
@@ -46,7 +46,7 @@ def test_an_address_in_use_is_said_in_one_line(tmp_path: Path) -> None:
         )
     assert done.returncode == 1
     [line] = done.stderr.splitlines()
-    assert f"Can't listen on 127.0.0.1, port {port}: Address already in use. Name another --host or --port." in line
+    assert f"Can't listen on 127.0.0.1, port {port}: Address already in use. Use another --host or --port." in line
 
 
 # --- Closing ----------------------------------------------------------------------------------------------------

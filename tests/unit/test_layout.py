@@ -1,0 +1,26 @@
+"""The README leads through the code, and the unit tests lie where the code lies."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def test_every_link_of_the_readme_leads_somewhere():
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_a_sign_up_is_followed_through_at_most_twelve_files_each_once():
+    rows = re.findall(r"^\| (\d+) \| \[([^]]+)\]\(([^)]+)\)", README, re.MULTILINE)
+    assert [int(number) for number, _, _ in rows] == list(range(1, len(rows) + 1))
+    assert 1 < len({path for _, _, path in rows}) == len(rows) <= 12
+    assert all(name == path for _, name, path in rows)
+
+
+def test_each_folder_of_unit_tests_has_the_name_of_what_it_tests():
+    folders = {path.parent for path in (ROOT / "tests/unit").rglob("test_*.py")} - {ROOT / "tests/unit"}
+    assert folders
+    assert [folder for folder in folders if not (ROOT / folder.relative_to(ROOT / "tests/unit")).is_dir()] == []
