@@ -88,7 +88,7 @@ async def test_a_database_that_fails_is_read_again(
         async with asyncio.timeout(PATIENCE):
             await watch.wait(at_most=PATIENCE)
         assert watch.state is not None
-    assert "could not be read again" in caplog.text
+    assert "could not reread the states of held streams" in caplog.text
 
 
 async def has_rung(watch: Watch) -> bool:
