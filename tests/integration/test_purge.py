@@ -124,7 +124,7 @@ def test_sessions_that_have_expired_go_too():
 @pytest.mark.parametrize("days", ["0", "-1", "46"])
 def test_an_age_within_the_replay_window_is_refused_in_words(days):
     sign_up("old", begun=95, complete=90)
-    with pytest.raises(CommandError, match="must be more than 47: for so many days"):
+    with pytest.raises(CommandError, match="must be more than 47: for that long"):
         purge("--older-than", days)
     assert left() == {"old"}
 
