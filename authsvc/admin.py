@@ -28,7 +28,7 @@ from runtime.light_wording import light_in_words
 from runtime.mail_addresses import shown_address
 from runtime.times import to_the_second
 
-# Shown besides the colour, so that lights are readable without colour vision.
+# Shown in addition to the colour, so that lights are readable without colour vision.
 _SIGNS = {Status.PENDING: "◌", Status.SUCCESS: "✓", Status.FAIL: "✕"}
 
 # Shown instead of an erased name or address (docs/adr/0040), neither of which is empty before its erasure.

@@ -93,7 +93,7 @@ class RateLimits:
             raise _reached(limit, window)
 
     async def _full_window(self, item: RateLimitItem, *counted: str) -> WindowStats | None:
-        """Counts one more. The window where that is too many, and None where it is not or where Redis is away."""
+        """Count one hit. Return the window if it is full, None otherwise or while Redis is unavailable."""
         if self._breaker.is_open:
             UNLIMITED.inc()
             return None
@@ -156,7 +156,7 @@ class AttemptLimits:
             raise _reached(limit, window)
 
     def _full_window(self, item: RateLimitItem, *counted: str) -> WindowStats | None:
-        """Counts one more. The window where that is too many, and None where it is not or where Redis is away."""
+        """Count one hit. Return the window if it is full, None otherwise or while Redis is unavailable."""
         if self._breaker.is_open:
             UNLIMITED.inc()
             return None

@@ -257,7 +257,7 @@ class SignUpApi:
     async def _check_confirmation(self, confirmation: Confirmation) -> None:
         """Raise Problem unless the token is valid and the password is the one chosen at the sign-up: the reader of the
         mail may not be the person who signed up. No user is looked up."""
-        # Check in the small reader pool: a used link mustn't occupy the writer.
+        # Check here, in the bounded database threads, so that a used link doesn't occupy the writer.
         row = await self._database.run(lambda: row_of(confirmation.token))
         if self._hashes.is_full:
             raise QueueFullError

@@ -46,8 +46,8 @@ def check_mail_server(**options: Any) -> list[CheckMessage]:
         return []
     return [
         Error(
-            "SIGNUP_CONFIRM is mail, but no mail server is set: nobody could confirm an address.",
-            hint="Set EMAIL_URL, as smtp+tls://user:password@mail.example.org:587, or SIGNUP_CONFIRM to none.",
+            "SIGNUP_CONFIRM is mail, but no mail server is configured, so nobody could confirm an address.",
+            hint="Set EMAIL_URL, e.g. to smtp+tls://user:password@mail.example.org:587, or set SIGNUP_CONFIRM to none.",
             id="authsvc.E010",
         )
     ]

@@ -108,7 +108,7 @@ def projection() -> Projection:
 
 
 class AsyncProjection:
-    """The projection for the event loop. While Redis is unavailable, its methods do nothing and read() returns None."""
+    """The projection for the event loop. While Redis is unavailable, writes do nothing and read() returns None."""
 
     def __init__(self) -> None:
         self._redis = redis.asyncio.Redis.from_pool(redis_pool(ANSWERS_WITHIN, connections=CONNECTIONS))

@@ -73,7 +73,7 @@ def _pages(signups: QuerySet[SignUp]) -> Iterator[Sequence[_Chosen]]:
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """A page whose events are being sent; `delivery` is None in a dry run, or if there is nothing to send."""
+    """A page whose events are being sent; `delivery` is None in a dry run."""
 
     chosen: int
     skipped: int

@@ -51,8 +51,8 @@ def check_retention(**options: Any) -> list[CheckMessage]:
     if timedelta(days=settings.SIGNUP_RETENTION) <= (window := replay_window()):
         errors.append(
             Error(
-                f"SIGNUP_RETENTION is {settings.SIGNUP_RETENTION} days, but something about a sign-up can come again "
-                f"for {in_days(window)} days: a purge would make a repeated sign-up a duplicate of itself.",
+                f"SIGNUP_RETENTION is {settings.SIGNUP_RETENTION} days, but messages about a sign-up can arrive for "
+                f"{in_days(window)} days: after a purge, a repeated sign-up would be a duplicate of itself.",
                 hint=f"Set SIGNUP_RETENTION to {window // DAY + 1} or more, or DEAD_LETTER_RETENTION or "
                 "KAFKA_RETENTION_HOURS to less.",
                 id="authsvc.E002",
@@ -62,7 +62,7 @@ def check_retention(**options: Any) -> list[CheckMessage]:
         errors.append(
             Error(
                 f"DEAD_LETTER_RETENTION is {settings.DEAD_LETTER_RETENTION} days, but Kafka keeps dead letters for "
-                f"{in_days(kept_for())} days: one that was purged could be collected again.",
+                f"{in_days(kept_for())} days: a purged one could be collected again.",
                 hint=f"Set DEAD_LETTER_RETENTION to {kept_for() // DAY + 1} or more, or KAFKA_RETENTION_HOURS to less.",
                 id="authsvc.E003",
             )

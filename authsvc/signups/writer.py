@@ -39,7 +39,7 @@ _Register = Callable[[Sequence[NewSignUp]], Sequence[_Outcome]]
 
 
 class SignUpWriter:
-    """Save sign-ups in batches and publish their events right after the commit (docs/adr/0008).
+    """Saves sign-ups in batches and publishes their events right after the commit (docs/adr/0008).
 
     An event that Kafka doesn't accept is not lost: its sign-up stays due until every service has answered.
     """

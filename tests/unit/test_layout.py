@@ -24,3 +24,13 @@ def test_each_folder_of_unit_tests_has_the_name_of_what_it_tests():
     folders = {path.parent for path in (ROOT / "tests/unit").rglob("test_*.py")} - {ROOT / "tests/unit"}
     assert folders
     assert [folder for folder in folders if not (ROOT / folder.relative_to(ROOT / "tests/unit")).is_dir()] == []
+
+
+def test_the_files_that_the_canvases_name_are_there():
+    named = {
+        (canvas.name, file)
+        for canvas in (ROOT / "docs/services").glob("*.md")
+        for file in re.findall(r"`([\w/]+\.py)`", canvas.read_text())
+    }
+    assert named
+    assert [(canvas, file) for canvas, file in sorted(named) if not (ROOT / file).exists()] == []

@@ -65,7 +65,7 @@ def test_what_another_version_knows_is_left_out():
         ({"RELAY_FIRST_PAUSE": 21.0}, "The first pause is longer"),
         ({"RELAY_MAX_ATTEMPTS": 31}, "used up after 595 seconds"),
         ({"RELAY_FIRST_PAUSE": 1.0, "RELAY_MAX_PAUSE": 1.0}, "used up after 33 seconds"),
-        ({"RELAY_MAX_ATTEMPTS": 100_000, "RELAY_MAX_PAUSE": 3600.0}, "it is purged after 90"),
+        ({"RELAY_MAX_ATTEMPTS": 100_000, "RELAY_MAX_PAUSE": 3600.0}, "the sign-up is purged after 90"),
     ],
 )
 def test_values_that_do_not_fit_each_other_are_named(overrides, said):
