@@ -14,6 +14,9 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("application", "kafka")
 
+# Seconds; the defaults are 30 for a loop, and 60 for a batch before that.
+IMPATIENT = {"runtime__processes__health__BEAT_WITHIN": 2, "eventbus__consumer__TRY_WITHIN": 2}
+
 
 def health(role: Role) -> tuple[int | None, int | None]:
     return http_status(role.port, "/health/live"), http_status(role.port, "/health/ready")
@@ -31,8 +34,7 @@ def health(role: Role) -> tuple[int | None, int | None]:
 def test_a_role_that_hangs_is_not_live_and_a_restart_helps(stack: Stack, person: Person, name: str, hangs_in: str):
     role = stack.roles[name]
     role.stop()
-    # The product's own patience is 30 s for a loop, and 60 s for a batch before that.
-    start_breaking(role, hangs_in, "hangs", eventbus__health__BEAT_WITHIN=2, eventbus__consumer__TRY_WITHIN=2)
+    start_breaking(role, hangs_in, "hangs", **IMPATIENT)
     try:
         signup = post(stack, person.form)
         produce(stack, "user.newUser.req", b"garbage", key=person.user_id)  # so that the collector has work, too
@@ -51,9 +53,7 @@ def test_a_role_that_hangs_for_long_ends_and_the_next_one_does_its_work(stack: S
     chat = stack.roles["chat"]
     chat.stop()
     # The product's own patience is two minutes and a half.
-    impatient = {
-        f"eventbus__{name}": 2 for name in ("health__BEAT_WITHIN", "consumer__TRY_WITHIN", "roles__STUCK_LOOKS")
-    }
+    impatient = IMPATIENT | {"runtime__processes__roles__STUCK_LOOKS": 2}
     start_breaking(chat, "participant.new_users.NewUserHandler._save", "hangs", **impatient)
     try:
         signup = post(stack, person.form)
