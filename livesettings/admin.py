@@ -26,7 +26,7 @@ from runtime.times import to_the_second
 # Number of changes shown on the page. Django's history page has all of them.
 CHANGES_SHOWN: Final = 20
 DEFAULTS: Final = with_overrides({})
-UNCHANGED: Final = gettext_noop("Saved; nothing was changed.")
+UNCHANGED: Final = gettext_noop("Saved without changes.")
 
 
 def shown(value: object) -> str:

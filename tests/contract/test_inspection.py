@@ -4,13 +4,12 @@ import secrets
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from django.conf import settings
 
 from eventbus.clients import prefixed
-from eventbus.inspection import inspector
-from eventbus.inspection.inspector import Inspector, NoSuchTopicError, Partition
+from eventbus.inspection.inspector import Inspector, NoSuchTopicError, Partition, Reading
 from eventbus.messages import Outgoing
 from eventbus.producer import EventProducer
 from runtime.errors import is_transient
@@ -35,7 +34,7 @@ def produce():
     producer.close(1)
 
 
-def values(reading: inspector.Reading) -> list[bytes | None]:
+def values(reading: Reading) -> list[bytes | None]:
     return [message.value for message in reading.messages]
 
 
@@ -166,7 +165,7 @@ def test_messages_from_a_time_on_are_the_first_of_all_partitions(inspector, topi
 @pytest.mark.parametrize(("bound", "most"), [("LOOKED_AT_MOST", 5), ("BYTES_MOST", 5), ("SECONDS_MOST", -1.0)])
 def test_a_reading_that_meets_its_bound_ends_and_says_so(inspector, topic, monkeypatch, bound, most):
     put(topic, *[b"x"] * 50, partition=0)
-    monkeypatch.setattr(inspector, bound, most)
+    monkeypatch.setattr(f"eventbus.inspection.inspector.{bound}", most)
     reading = inspector.from_offset(topic, partition=0, offset=0)
     assert len(reading.messages) == max(most, 0)
     assert not reading.is_whole
@@ -175,7 +174,7 @@ def test_a_reading_that_meets_its_bound_ends_and_says_so(inspector, topic, monke
 def test_looking_commits_nothing_and_joins_no_group(inspector, topic):
     put(topic, *numbered(3), partition=0)
     inspector.newest(topic)
-    committed = inspector._consumer.committed([inspector.TopicPartition(prefixed(topic), 0)], timeout=10)
+    committed = inspector._consumer.committed([TopicPartition(prefixed(topic), 0)], timeout=10)
     assert [place.offset for place in committed] == [-1001]
     assert inspector._consumer.memberid() in (None, "")
 

@@ -76,7 +76,7 @@ def defaults_afterwards(own: Stack, administrator: Administrator) -> Iterator[No
 
 
 def is_closed(stack: Stack) -> bool:
-    return b"Sign-up is closed" in request(stack, "GET", "/signup/").body
+    return b"<h1>Sign-up is closed</h1>" in request(stack, "GET", "/signup/").body
 
 
 def auth_ports(stack: Stack) -> list[int]:

@@ -106,6 +106,8 @@ async def test_an_older_copy_never_replaces_a_newer_one(projection):
 
 
 async def test_hundreds_of_readings_at_once_share_few_connections(projection, caplog):
+    # A reading waits for its turn for half a second, which is long for a machine that has nothing else to do.
+    projection._redis.connection_pool.timeout = PATIENCE
     state = begun()
     await projection.copy(state)
     with caplog.at_level(logging.WARNING):
