@@ -347,7 +347,7 @@ class SignUpApi:
 def _closed() -> Problem | None:
     if live.SIGNUP_OPEN:
         return None
-    return Problem(HTTPStatus.FORBIDDEN, "Nobody new can sign up at the moment.", kind="/problems/closed")
+    return Problem(HTTPStatus.FORBIDDEN, "Sign-up is closed at the moment.", kind="/problems/closed")
 
 
 def _expired() -> Problem:

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 # Paths that probes and Prometheus request from this process directly, over plain HTTP inside the network.
 _PLAIN: Final = ("/health/", "/metrics")
-_FAILED: Final = b"This is our mistake; it is logged."
+_FAILED: Final = b"An internal error occurred; it has been logged."
 
 
 class SecurityHeaders:
