@@ -14,6 +14,7 @@ from authsvc.lights import (
     decisions_in,
     lights_as_document,
     lights_from_document,
+    participants,
 )
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -214,3 +215,8 @@ def test_what_was_decided_at_that_very_time_counts_and_what_was_before_does_not(
 def test_one_that_counts_for_nothing_hides_no_other():
     states = [begun(), decided(Verdict("auth", Status.SUCCESS))]
     assert decisions_in(states, since=NOW).lights == {("auth", "SUCCESS"): [UUID(int=1)]}
+
+
+def test_the_participants_are_all_services_but_auth_in_their_order(settings):
+    settings.SIGNUP_SERVICES = ["chat", "auth", "customer"]
+    assert participants() == ["chat", "customer"]
