@@ -206,7 +206,7 @@ def test_the_link_works_once(here: Installation, person: Person):
     again = here.confirm(token, person.password)
     assert (again.status, again.json["type"]) == (409, "/problems/link-used")
     page = here.page(token)
-    assert (page.status, b"Your address is confirmed already" in page.body) == (410, True)
+    assert (page.status, b"Your address is already confirmed" in page.body) == (410, True)
 
 
 def test_of_many_confirmations_at_the_same_time_one_counts(here: Installation, person: Person):
@@ -225,7 +225,7 @@ def test_a_forged_link_is_refused_and_says_what_to_do(here: Installation, person
     for token in (flipped, claims, "x", "%F0%9F", "x" * 5000):
         answer = here.page(token)
         assert answer.status == 404, token
-    assert b"This link is not complete" in here.page(flipped).body
+    assert b"This link is incomplete" in here.page(flipped).body
     assert here.confirm(flipped, person.password).json["type"] == "/problems/link-unknown"
     assert not here.has_user(person)
 
