@@ -138,7 +138,9 @@ class ConfirmedSignUp(SignUp):
         while not give_up.wait(0.1):
             if mail := self.mails.texts().get(self.person.email):
                 [token] = re.findall(r"/signup/confirm/([^/\s]+)/", mail)
-                confirmed = request(stack, "POST", "/user/confirmations", {"token": token})
+                confirmed = request(
+                    stack, "POST", "/user/confirmations", {"token": token, "userPw": self.person.password}
+                )
                 assert confirmed.status == 200, confirmed.body
                 break
         # The same key joins the sign-up, which is now like any other.
