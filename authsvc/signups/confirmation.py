@@ -114,17 +114,18 @@ def confirm(token: str) -> Registration:
 
 def row_of(token: str) -> UnconfirmedSignUp:
     """Return the row that the token confirms. Raise UnusableLinkError if there is none any more."""
-    signup_id, created_at = read_token(token)
-    row = UnconfirmedSignUp.objects.filter(id=signup_id, created_at=created_at).first()
+    return _row_in(UnconfirmedSignUp.objects.all(), *read_token(token))
+
+
+def _row_in(rows: QuerySet[UnconfirmedSignUp], signup_id: UUID, created_at: datetime) -> UnconfirmedSignUp:
+    row = rows.filter(id=signup_id, created_at=created_at).first()
     if row is None:
         raise _gone(signup_id)
     return row
 
 
 def _confirm(signup_id: UUID, created_at: datetime) -> Registration:
-    row = UnconfirmedSignUp.objects.select_for_update().filter(id=signup_id, created_at=created_at).first()
-    if row is None:
-        raise _gone(signup_id)
+    row = _row_in(UnconfirmedSignUp.objects.select_for_update(), signup_id, created_at)
     UnconfirmedSignUp.objects.filter(id=signup_id).delete()
     [outcome] = register_within(
         [

@@ -36,6 +36,15 @@ def path_of(token: str) -> str:
     return f"/signup/confirm/{token}/"
 
 
+async def followed(auth: AuthServer, signup_id: UUID) -> None:
+    """Return when the relay holds auth's stream of this sign-up."""
+
+    async def is_followed() -> bool:
+        return auth.streams[str(signup_id)] == 1
+
+    await eventually_async(is_followed, what="the shown sign-up is followed")
+
+
 async def test_the_form_leads_to_the_page_that_says_look_into_your_mail(client: AsyncClient, auth: AuthServer) -> None:
     auth.verdict = None
     began = time.monotonic()
@@ -65,11 +74,7 @@ async def test_a_page_that_is_shown_follows_and_sees_the_lights_turn(
     socket = await connected(open_socket())
     await relays().sign_up(signup_id, user)
     assert (await state_of(socket))["awaiting"] == "confirmation"
-
-    async def is_followed() -> bool:
-        return auth.streams[str(signup_id)] == 1
-
-    await eventually_async(is_followed, what="the shown sign-up is followed")
+    await followed(auth, signup_id)
     await auth.confirm(str(signup_id))
     assert "awaiting" not in await version_after(socket, 2)
     # Whoever still shows it has it followed to its end; who leaves is not waited for.
@@ -83,11 +88,7 @@ async def test_who_posts_again_while_a_page_is_shown_is_answered_at_once(
     socket = await connected(open_socket())
     await relays().sign_up(signup_id, user)
     await state_of(socket)
-
-    async def is_followed() -> bool:
-        return auth.streams[str(signup_id)] == 1
-
-    await eventually_async(is_followed, what="the shown sign-up is followed")
+    await followed(auth, signup_id)
     began = time.monotonic()
     assert (await relays().sign_up(signup_id, user)).awaiting == "confirmation"
     assert time.monotonic() - began < 4
@@ -99,11 +100,7 @@ async def test_a_relay_ends_when_the_last_page_is_closed(
     socket = await connected(open_socket())
     await relays().sign_up(signup_id, user)
     await state_of(socket)
-
-    async def is_followed() -> bool:
-        return auth.streams[str(signup_id)] == 1
-
-    await eventually_async(is_followed, what="the shown sign-up is followed")
+    await followed(auth, signup_id)
     await socket.disconnect()
     await auth.say(str(signup_id), b": still here\n\n")
 
