@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal
@@ -47,7 +47,10 @@ def at_most(bound: float) -> Goal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of the table. `other` is the figure to compare with, and `against` its name; None means not measured."""
+    """One line of a table. `other` is the figure to compare with, and `against` its name; None means not measured.
+
+    `felt` marks a metric that a user or an operator can feel (ADR 0051); all others are engineering detail.
+    """
 
     name: str
     unit: str
@@ -55,6 +58,7 @@ class Row:
     other: float | None = None
     against: str = ""
     goal: Goal | None = None
+    felt: bool = False
 
     @property
     def ratio(self) -> float | None:
@@ -67,8 +71,10 @@ class Row:
     def document(self) -> dict[str, object]:
         return {
             "name": self.name,
+            "felt": self.felt,
             "ours": _rounded(self.ours),
             "other": _rounded(self.other),
+            "against": self.against or None,
             "ratio": _rounded(self.ratio),
             "goal": str(self.goal) if self.goal else None,
             "met": self.met,
@@ -81,8 +87,29 @@ def middle(values: Iterable[float]) -> float | None:
     return median(known) if known else None
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Format the rows as Markdown, for docs/performance.md."""
+def rows_against(
+    others: Mapping[str, float | None],
+    *,
+    name: str,
+    unit: str,
+    ours: float | None,
+    goal: Goal | None = None,
+    felt: bool = False,
+) -> Iterator[Row]:
+    """Yield a row for each of the others, by their names; without any, a row whose comparison was not measured."""
+    for against, other in (others or {"a peer": None}).items():
+        yield Row(name=name, unit=unit, ours=ours, other=other, against=against, goal=goal, felt=felt)
+
+
+def tables(rows: Sequence[Row]) -> str:
+    """Format the rows as Markdown for docs/performance.md, those that can be felt first."""
+    felt = [row for row in rows if row.felt]
+    detail = [row for row in rows if not row.felt]
+    titled = {"What a user or an operator feels": felt, "Engineering detail": detail}
+    return "\n\n".join(f"**{title}**\n\n{_table(some)}" for title, some in titled.items() if some)
+
+
+def _table(rows: Sequence[Row]) -> str:
     lines = [("what", "unit", "ours", "other", "", "ratio", "goal", "met")]
     for row in rows:
         # A row without a goal is informational; a goal without a figure was not measured.
@@ -97,7 +124,8 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def as_json(rows: Iterable[Row]) -> str:
-    return json.dumps({"rows": [row.document() for row in rows]})
+    """Return the rows as JSON, in the same order as in the tables."""
+    return json.dumps({"rows": [row.document() for row in sorted(rows, key=lambda row: not row.felt)]})
 
 
 def _rounded(value: float | None) -> float | None:
