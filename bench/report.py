@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
+SPRING = "Spring peer"
+
 Of = Literal["ratio", "ours"]
 
 
@@ -88,7 +90,7 @@ def middle(values: Iterable[float]) -> float | None:
 
 
 def rows_against(
-    others: Mapping[str, float | None],
+    peers: Mapping[str, float | None],
     *,
     name: str,
     unit: str,
@@ -96,9 +98,13 @@ def rows_against(
     goal: Goal | None = None,
     felt: bool = False,
 ) -> Iterator[Row]:
-    """Yield a row for each of the others, by their names; without any, a row whose comparison was not measured."""
-    for against, other in (others or {"a peer": None}).items():
-        yield Row(name=name, unit=unit, ours=ours, other=other, against=against, goal=goal, felt=felt)
+    """Yield a row for each peer, by their names; without peers, one whose comparison was not measured.
+
+    The goals are set against the Spring peer. The other peers are shown for information.
+    """
+    for against, other in (peers or {SPRING: None}).items():
+        its_goal = goal if against.startswith(SPRING) else None
+        yield Row(name=name, unit=unit, ours=ours, other=other, against=against, goal=its_goal, felt=felt)
 
 
 def tables(rows: Sequence[Row]) -> str:
