@@ -9,7 +9,7 @@ from django.utils.translation import override
 from authsvc.api.database_threads import DatabaseThreads
 from authsvc.api.problems import Problem, expired_key
 from authsvc.api.signup_requests import SignUpRequest, check_password_strength
-from authsvc.lights import SignUpState
+from authsvc.lights import TransactionState
 from authsvc.metrics import UNCONFIRMED
 from authsvc.models import SignUp, UnconfirmedSignUp
 from authsvc.signups.confirmation import keep
@@ -28,7 +28,7 @@ class Registrar:
         self._hashes = hashes
         self._database = database
 
-    async def register(self, signup_id: UUID, request: SignUpRequest, tongue: str) -> list[SignUpState]:
+    async def register(self, signup_id: UUID, request: SignUpRequest, tongue: str) -> list[TransactionState]:
         """Save the sign-up, or find it. Return the states with which its stream starts, the current one last.
 
         Raises Problem 422 for a weak password, and 409 if the sign-up with this key has other content or is too old.
@@ -52,7 +52,7 @@ class Registrar:
         await self._check_repetition(request, registration.signup)
         return [state]
 
-    async def _keep_unconfirmed(self, new: NewSignUp, request: SignUpRequest) -> SignUpState:
+    async def _keep_unconfirmed(self, new: NewSignUp, request: SignUpRequest) -> TransactionState:
         kept, is_new = await self._database.run(lambda: keep(new))
         if is_new:
             UNCONFIRMED.labels("begun").inc()
@@ -75,8 +75,8 @@ class Registrar:
         return await self._hashes.run(lambda: check_password(request.password, signup.password))
 
 
-def _begun(state: SignUpState) -> SignUpState:
-    return SignUpState.all_pending(state.signup_id, started_at=state.started_at, services=state.lights)
+def _begun(state: TransactionState) -> TransactionState:
+    return TransactionState.all_pending(state.transaction_id, started_at=state.started_at, services=state.lights)
 
 
 def _checked_hash(request: SignUpRequest, tongue: str) -> str:
