@@ -5,8 +5,8 @@ from typing import Final
 from django.conf import settings
 from django.http import HttpResponseRedirect
 
-from authsvc.api.tickets import issue_ticket
 from authsvc.models import EventTransaction
+from authsvc.tickets import issue_ticket
 
 # The front reads this cookie, because a removal ends the session that could otherwise prove who may see the lights.
 CHANGE_COOKIE: Final = f"{settings.COOKIE_PREFIX}change_ticket"

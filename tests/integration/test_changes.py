@@ -10,7 +10,7 @@ from asgiref.sync import sync_to_async
 from django.test import Client
 from django.utils import timezone
 
-from authsvc.api import tickets
+from authsvc import tickets
 from authsvc.api.application import SignUpApi
 from authsvc.lights import Kind, Status, Verdict
 from authsvc.models import EventTransaction, RemovedAccount, SignUp, User
