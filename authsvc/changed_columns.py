@@ -49,9 +49,7 @@ class KnowsChanges(models.Model):
         if self._state.adding:
             return frozenset()
         return frozenset(
-            name
-            for name, value in self._columns().items()
-            if name not in self._stored or self._stored[name] != value
+            name for name, value in self._columns().items() if name not in self._stored or self._stored[name] != value
         )
 
     def columns_to_save(self, asked: Collection[str] | None, *, is_change: bool) -> Collection[str] | None:
