@@ -1,4 +1,4 @@
-"""`manage.py relay_signups`: publish due events again (DESIGN, invariant 2)."""
+"""`manage.py relay_signups`: publish due events again (docs/invariants.md, 2)."""
 
 import logging
 import math
