@@ -15,7 +15,7 @@ from django.conf import settings
 from django.contrib.auth.hashers import check_password, make_password
 from django.utils.translation import override
 
-from authsvc.accounts.staff import may_add_admin
+from authsvc.accounts.api_sessions import may_add_admin, may_see_change
 from authsvc.api.database_threads import DatabaseThreads
 from authsvc.api.header_values import asks_for_stream
 from authsvc.api.http_messages import (
@@ -31,13 +31,15 @@ from authsvc.api.http_messages import (
 from authsvc.api.hub import StreamHub
 from authsvc.api.problems import Problem, too_many, unavailable, unusable_link, wrong_password
 from authsvc.api.request_heads import (
+    has_session,
+    has_ticket,
+    id_in_path,
     last_event_id,
     name_in_log,
     not_found,
     peer,
     refuse_plain_http,
     sender,
-    visible_signup,
     wants_took,
 )
 from authsvc.api.signup_requests import (
@@ -52,7 +54,7 @@ from authsvc.api.signup_requests import (
 )
 from authsvc.api.streams import after_first, follow
 from authsvc.api.tickets import forwarded_address, issue_ticket
-from authsvc.lights import SignUpState
+from authsvc.lights import TransactionState
 from authsvc.mail import mail_worker
 from authsvc.metrics import UNCONFIRMED
 from authsvc.models import Role, SignUp, UnconfirmedSignUp
@@ -75,7 +77,8 @@ from runtime.tracing import traceparent
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_SIGNUP_PATH: Final = re.compile(r"/user/signups/(?P<id>[0-9a-fA-F-]{36})(?P<events>/events)?")
+# A ticket opens its event transaction at either path.
+_STATE_PATH: Final = re.compile(r"/user/(?P<kind>signups|changes)/(?P<id>[0-9a-fA-F-]{36})(?P<events>/events)?")
 
 
 class SignUpApi:
@@ -126,7 +129,7 @@ class SignUpApi:
     async def _route(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         refuse_plain_http(scope)
         path = scope["path"]
-        match = _SIGNUP_PATH.fullmatch(path)
+        match = _STATE_PATH.fullmatch(path)
         if not match and path not in ("/user", "/user/confirmations"):
             raise not_found()
         allowed = ("GET", "HEAD", "OPTIONS") if match else ("OPTIONS", "POST")
@@ -138,7 +141,13 @@ class SignUpApi:
         elif not match:
             await (self._sign_up if path == "/user" else self._confirm)(scope, receive, send)
         else:
-            signup_id = visible_signup(scope, match["id"])
+            signup_id = id_in_path(match["id"])
+            if not has_ticket(scope, signup_id) and not (
+                match["kind"] == "changes"
+                and has_session(scope)
+                and await self._database.run(lambda: may_see_change(scope, signup_id))
+            ):
+                raise not_found()
             name_in_log(scope, signup_id)
             if match["events"]:
                 await self._resume(scope, receive, send, signup_id)
@@ -205,7 +214,7 @@ class SignUpApi:
     async def _may_repeat(self, signup_id: UUID) -> bool:
         return bool(await self._read_states([signup_id])) and await self._limits.count_repetition(signup_id)
 
-    async def _register(self, signup_id: UUID, request: SignUpRequest, tongue: str) -> list[SignUpState]:
+    async def _register(self, signup_id: UUID, request: SignUpRequest, tongue: str) -> list[TransactionState]:
         """Save the sign-up, or find it. Return the states with which its stream starts, the current one last."""
         password = await self._hashes.run(lambda: _checked_hash(request, tongue))
         new = NewSignUp(
@@ -226,7 +235,7 @@ class SignUpApi:
         await self._check_repetition(request, registration.signup)
         return [state]
 
-    async def _keep_unconfirmed(self, new: NewSignUp, request: SignUpRequest) -> SignUpState:
+    async def _keep_unconfirmed(self, new: NewSignUp, request: SignUpRequest) -> TransactionState:
         kept, is_new = await self._database.run(lambda: keep(new))
         if is_new:
             UNCONFIRMED.labels("begun").inc()
@@ -251,7 +260,10 @@ class SignUpApi:
         state = registration.state
         # Wake the streams that watch it, on every instance.
         await self._projection.copy(state)
-        headers = {"Signup-Ticket": issue_ticket(state.signup_id), "Traceresponse": traceparent(state.signup_id)}
+        headers = {
+            "Signup-Ticket": issue_ticket(state.transaction_id),
+            "Traceresponse": traceparent(state.transaction_id),
+        }
         await send_json(send, HTTPStatus.OK, state.as_wire(with_took=wants_took(scope)), headers=headers)
 
     async def _check_confirmation(self, confirmation: Confirmation) -> None:
@@ -301,7 +313,7 @@ class SignUpApi:
         is_front = forwarded_address(header(scope, b"signup-address") or "", signup_id) is not None
         return self._held.one(signup=str(signup_id), address=None if is_front else peer(scope))
 
-    async def _state(self, signup_id: UUID) -> SignUpState:
+    async def _state(self, signup_id: UUID) -> TransactionState:
         """Return the projection's copy if it is complete, else read auth's database, because an incomplete copy may be
         outdated. Raise Problem 404."""
         if (state := await self._projection.read(signup_id)) and state.is_complete:
@@ -312,7 +324,7 @@ class SignUpApi:
         await self._projection.copy(states[signup_id])
         return states[signup_id]
 
-    async def _read_states(self, signup_ids: Sequence[UUID]) -> dict[UUID, SignUpState]:
+    async def _read_states(self, signup_ids: Sequence[UUID]) -> dict[UUID, TransactionState]:
         return await self._database.run(lambda: read_states(signup_ids))
 
     @cached_property
@@ -355,8 +367,8 @@ def _expired() -> Problem:
     return Problem(HTTPStatus.CONFLICT, words, kind="/problems/key-expired")
 
 
-def _begun(state: SignUpState) -> SignUpState:
-    return SignUpState.all_pending(state.signup_id, started_at=state.started_at, services=state.lights)
+def _begun(state: TransactionState) -> TransactionState:
+    return TransactionState.all_pending(state.transaction_id, started_at=state.started_at, services=state.lights)
 
 
 def _checked_hash(request: SignUpRequest, tongue: str) -> str:

@@ -22,7 +22,7 @@ from authsvc.accounts.passwords import PASSWORD_MAX, PASSWORD_MIN
 from authsvc.api import sse
 from authsvc.api.problems import FieldError, Problem, unavailable
 from authsvc.api.signup_requests import BODY_MAX, FIELD_MAX
-from authsvc.lights import SignUpState, Status, Verdict
+from authsvc.lights import Status, TransactionState, Verdict
 from authsvc.models import Role, User
 from authsvc.reconcile.events import (
     RECONCILE_ANSWERED,
@@ -309,8 +309,8 @@ def test_both_sides_mean_the_same_topics():
     assert (reconcile.RECONCILE_REQUESTED, reconcile.RECONCILE_ANSWERED) == (RECONCILE_REQUESTED, RECONCILE_ANSWERED)
 
 
-def states() -> list[SignUpState]:
-    begun = SignUpState.all_pending(SIGNUP, started_at=NOW, services=["auth", "chat", "customer"])
+def states() -> list[TransactionState]:
+    begun = TransactionState.all_pending(SIGNUP, started_at=NOW, services=["auth", "chat", "customer"])
     saved = begun.decided([Verdict("auth", Status.SUCCESS)], at=NOW)
     verdicts = [Verdict("chat", Status.FAIL, "duplicate: email"), Verdict("customer", Status.SUCCESS)]
     return [begun, saved, saved.decided(verdicts, at=NOW)]
@@ -324,7 +324,7 @@ def test_a_state_fits_as_document_and_as_event(state):
 
 
 def test_the_documented_stream_is_what_auth_writes():
-    signup = SignUpState.all_pending(SIGNUP, started_at=NOW, services=["auth", "chat", "customer"])
+    signup = TransactionState.all_pending(SIGNUP, started_at=NOW, services=["auth", "chat", "customer"])
     written = sse.RETRY + sse.status_event(signup, seen=0)
     for name in signup.lights:
         seen, signup = signup.version, signup.decided([Verdict(name, Status.SUCCESS)], at=NOW)

@@ -14,7 +14,7 @@ from django.utils import timezone
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
-from authsvc.lights import SignUpState, Status, Verdict
+from authsvc.lights import Status, TransactionState, Verdict
 from authsvc.signups import projection as projection_module
 from authsvc.signups.projection import CHANNEL, CONNECTIONS, AsyncProjection, Projection, decode_wake_up
 from authsvc.signups.projection import projection as projection_of_process
@@ -26,15 +26,15 @@ pytestmark = pytest.mark.needs("redis")
 SERVICES = ["auth", "chat", "customer"]
 
 
-def begun() -> SignUpState:
-    return SignUpState.all_pending(uuid4(), started_at=timezone.now(), services=SERVICES)
+def begun() -> TransactionState:
+    return TransactionState.all_pending(uuid4(), started_at=timezone.now(), services=SERVICES)
 
 
-def decide(state: SignUpState, *services: str) -> SignUpState:
+def decide(state: TransactionState, *services: str) -> TransactionState:
     return state.decided([Verdict(service, Status.SUCCESS) for service in services], at=timezone.now())
 
 
-def at_version(state: SignUpState, version: int) -> SignUpState:
+def at_version(state: TransactionState, version: int) -> TransactionState:
     return msgspec.structs.replace(state, version=version)
 
 
@@ -81,7 +81,7 @@ async def test_an_older_copy_never_replaces_a_newer_one(projection):
     newer = decide(state, "auth")
     await projection.copy(newer)
     await projection.copy(state)
-    assert await projection.read(state.signup_id) == newer
+    assert await projection.read(state.transaction_id) == newer
     assert await projection.read(uuid4()) is None
 
 
@@ -90,21 +90,21 @@ async def test_versions_are_numbers(projection, held, written, stays):
     state = begun()
     await projection.copy(at_version(state, held))
     await projection.copy(at_version(state, written))
-    assert (await projection.read(state.signup_id)).version == stays
+    assert (await projection.read(state.transaction_id)).version == stays
 
 
 async def test_an_equal_version_is_written_only_once(projection):
     state = decide(begun(), "auth")
     await projection.copy(state)
     await projection.copy(at_version(decide(state, "chat"), state.version))
-    assert await projection.read(state.signup_id) == state
+    assert await projection.read(state.transaction_id) == state
 
 
 async def test_several_copies_are_written_at_once_each_with_its_version(projection, redis, synchronous):
     first, second = begun(), decide(begun(), "auth")
     await asyncio.to_thread(synchronous.write_and_wake, [first, second])
-    assert [await projection.read(each.signup_id) for each in (first, second)] == [first, second]
-    versions = [await redis.hget(f"signup:{each.signup_id}", "v") for each in (first, second)]
+    assert [await projection.read(each.transaction_id) for each in (first, second)] == [first, second]
+    versions = [await redis.hget(f"signup:{each.transaction_id}", "v") for each in (first, second)]
     assert versions == [str(first.version).encode(), str(second.version).encode()]
 
 
@@ -112,7 +112,7 @@ async def test_every_key_that_is_written_ends_by_itself(projection, redis, setti
     settings.PROJECTION_TTL = 1234
     state = begun()
     writes = {
-        f"signup:{state.signup_id}": [
+        f"signup:{state.transaction_id}": [
             (1234, lambda: projection.copy(state)),
             (1234, lambda: asyncio.to_thread(synchronous.write_and_wake, [state])),
         ],
@@ -137,7 +137,7 @@ async def test_what_is_counted_is_added_to_the_present_second(projection, redis,
     state = begun()
     await asyncio.to_thread(synchronous.write_and_wake, [state], counts={"begun": 3})
     assert await redis.hgetall("traffic:a-second") == {b"begun": b"5", b"verdict:chat:FAIL": b"1"}
-    assert await projection.read(state.signup_id) == state
+    assert await projection.read(state.transaction_id) == state
 
 
 async def test_without_a_state_the_synchronous_projection_writes_nothing(redis, synchronous):
@@ -147,13 +147,15 @@ async def test_without_a_state_the_synchronous_projection_writes_nothing(redis, 
 
 
 async def test_hundreds_of_reads_at_once_share_few_connections(projection, redis, caplog):
-    # A reading waits for its turn for half a second, which is long for a machine that has nothing else to do.
-    projection._redis.connection_pool.timeout = PATIENCE
+    # A read waits half a second for its turn, to connect and for its answer, which is too short on a busy machine.
+    pool = projection._redis.connection_pool
+    pool.timeout = PATIENCE
+    pool.connection_kwargs.update(socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE)
     state = begun()
     await projection.copy(state)
     before = len(await redis.client_list())
     with caplog.at_level(logging.WARNING):
-        copies = await asyncio.gather(*[projection.read(state.signup_id) for _ in range(400)])
+        copies = await asyncio.gather(*[projection.read(state.transaction_id) for _ in range(400)])
     # The connection of the first copy is one of them.
     assert len(await redis.client_list()) - before < CONNECTIONS
     assert copies == [state] * 400

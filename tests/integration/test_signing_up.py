@@ -18,7 +18,7 @@ from authsvc.api.application import SignUpApi
 from authsvc.api.hub import StreamHub
 from authsvc.api.problems import Problem
 from authsvc.api.tickets import issue_ticket
-from authsvc.lights import SignUpState, Status, Verdict
+from authsvc.lights import Status, TransactionState, Verdict
 from authsvc.models import SignUp
 from authsvc.signups import writer as writer_module
 from authsvc.signups.events import NEW_USER_REQUESTED
@@ -72,7 +72,7 @@ def new_signup(person: Person) -> NewSignUp:
     )  # fmt: skip
 
 
-async def registered(signup_id) -> SignUpState:
+async def registered(signup_id) -> TransactionState:
     """The state of a sign-up that auth has taken and nobody else has answered."""
     new = dataclasses.replace(new_signup(new_person()), signup_id=signup_id)
     [registration] = await sync_to_async(register_users, thread_sensitive=False)([new])

@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 
 from authsvc.api.hub import StreamHub, Watch
-from authsvc.lights import SignUpState, Status, Verdict
+from authsvc.lights import Status, TransactionState, Verdict
 from authsvc.signups.projection import AsyncProjection, Projection
 from livesettings.values import take
 from tests.servers import ValkeyServer
@@ -19,22 +19,22 @@ pytestmark = pytest.mark.needs("redis")
 SERVICES = ["auth", "chat", "customer"]
 
 
-def begun() -> SignUpState:
-    return SignUpState.all_pending(uuid4(), started_at=timezone.now(), services=SERVICES)
+def begun() -> TransactionState:
+    return TransactionState.all_pending(uuid4(), started_at=timezone.now(), services=SERVICES)
 
 
-def decide(state: SignUpState, *services: str) -> SignUpState:
+def decide(state: TransactionState, *services: str) -> TransactionState:
     return state.decided([Verdict(service, Status.SUCCESS) for service in services], at=timezone.now())
 
 
 class Rows:
     """What the database holds, and how often it was read."""
 
-    def __init__(self, *states: SignUpState) -> None:
-        self.states = {state.signup_id: state for state in states}
+    def __init__(self, *states: TransactionState) -> None:
+        self.states = {state.transaction_id: state for state in states}
         self.readings = 0
 
-    async def read(self, signup_ids: Sequence[UUID]) -> dict[UUID, SignUpState]:
+    async def read(self, signup_ids: Sequence[UUID]) -> dict[UUID, TransactionState]:
         self.readings += 1
         return {signup_id: self.states[signup_id] for signup_id in signup_ids if signup_id in self.states}
 
@@ -55,7 +55,7 @@ async def hub(settings, projection) -> AsyncIterator[StreamHub]:
     await running.close()
 
 
-async def has(watch: Watch, state: SignUpState) -> None:
+async def has(watch: Watch, state: TransactionState) -> None:
     async def held() -> bool:
         return watch.state == state
 
@@ -81,7 +81,7 @@ async def test_another_value_of_a_live_setting_wakes_who_watches(hub):
 
 async def test_what_another_process_writes_reaches_who_watches_it(hub):
     mine, other = begun(), begun()
-    with hub.watching(mine.signup_id) as watch, hub.watching(mine.signup_id) as second:
+    with hub.watching(mine.transaction_id) as watch, hub.watching(mine.transaction_id) as second:
         await subscribed(hub)
         answered = decide(mine, "chat")
         Projection().write_and_wake([decide(other, "chat"), answered])
@@ -98,11 +98,11 @@ async def test_while_redis_is_away_the_database_is_read_every_second_and_after_i
         rows = Rows(state)
         projection = AsyncProjection()
         hub = StreamHub(projection, rows.read)
-        with hub.watching(state.signup_id) as watch:
+        with hub.watching(state.transaction_id) as watch:
             await subscribed(hub)
             await has(watch, state)
             await asyncio.to_thread(valkey.kill)
-            answered = rows.states[state.signup_id] = decide(state, "chat")
+            answered = rows.states[state.transaction_id] = decide(state, "chat")
             await has(watch, answered)
             await asyncio.to_thread(valkey.start)
             await subscribed(hub)

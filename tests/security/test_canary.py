@@ -184,7 +184,7 @@ def administer(stack: Stack, client: Client, trail: Trail) -> None:
         assert status in (200, 404, 503), path
         # Not every filter of every list: each would show the same again.
         waiting += re.findall(r'href="(/admin/[^"#?]*)"', page)
-    assert any(re.search(r"/authsvc/signup/[0-9a-f-]{36}/", path) for path in seen), seen
+    assert any(re.search(r"/authsvc/eventtransaction/[0-9a-f-]{36}/", path) for path in seen), seen
     assert any("/deadletter/" in path for path in seen), seen
 
 
