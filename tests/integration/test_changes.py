@@ -6,10 +6,11 @@ from uuid import UUID, uuid4
 
 import msgspec
 import pytest
+from asgiref.sync import sync_to_async
 from django.test import Client
 from django.utils import timezone
 
-from authsvc.api import tickets
+from authsvc import tickets
 from authsvc.api.application import SignUpApi
 from authsvc.lights import Kind, Status, Verdict
 from authsvc.models import EventTransaction, RemovedAccount, SignUp, User
@@ -276,7 +277,7 @@ def cookies_of(user: User) -> str:
 
 def stranger(**fields: bool) -> User:
     signup = sign_up().signup
-    User.objects.filter(owner_signup_id=signup.id).update(**fields)
+    User._base_manager.filter(owner_signup_id=signup.id).update(**fields)
     return User.objects.get(owner_signup_id=signup.id)
 
 
@@ -308,6 +309,18 @@ async def test_the_owner_and_administrators_see_a_change(api, change, cookies, w
                 "auth": {"status": "SUCCESS"}, "chat": {"status": "PENDING"}, "customer": {"status": "PENDING"},
             },
         }  # fmt: skip
+
+
+async def test_tickets_and_sessions_of_a_removed_account_open_only_its_removal(api, kim, change, cookies):
+    signup_id = kim.owner_signup_id
+    ticket = tickets.issue_ticket(signup_id)
+    assert (await ask(api, "GET", f"/user/signups/{signup_id}", signup_ticket=ticket)).status == 200
+    removal = await sync_to_async(remove_account, thread_sensitive=False)(kim)
+    assert (await ask(api, "GET", f"/user/signups/{signup_id}", signup_ticket=ticket)).status == 404
+    assert (await ask(api, "GET", f"/user/changes/{change.id}", cookie=cookies["owner"])).status == 404
+    assert (await ask(api, "GET", f"/user/changes/{change.id}", cookie=cookies["administrator"])).status == 404
+    shown = await ask(api, "GET", f"/user/changes/{removal.id}", signup_ticket=tickets.issue_ticket(removal.id))
+    assert (shown.status, shown.document["kind"]) == (200, "removal")
 
 
 async def test_a_session_opens_no_sign_up_and_a_ticket_opens_its_change(api, kim, change, cookies):
