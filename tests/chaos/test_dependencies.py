@@ -1,6 +1,6 @@
 """Each dependency is killed, and frozen, during a stream of sign-ups that spans several batches.
 
-Meanwhile, the outage costs only what the dependency provides (docs/invariants.md, 12). After its recovery, every sign-up
+Meanwhile, only what the dependency provides is unavailable (docs/invariants.md, 12). After its recovery, every sign-up
 completes within RECOVERS_WITHIN seconds.
 """
 
