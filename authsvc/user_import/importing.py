@@ -9,7 +9,7 @@ from uuid import UUID
 from django.contrib.auth.hashers import make_password
 
 from authsvc.lights import AUTH, decisions_in
-from authsvc.models import Role, User
+from authsvc.models import RemovedAccount, Role, User
 from authsvc.signups.events import new_user_requested
 from authsvc.signups.projection import projection
 from authsvc.signups.registration import (
@@ -100,9 +100,8 @@ def _known(batch: Sequence[NewSignUp]) -> dict[UUID, str | None]:
     """Return the IDs of those that were imported before, with the reason to reject them; "" if the user exists."""
     ids = [new.signup_id for new in batch]
     users = User.objects.filter(owner_signup_id__in=ids).values_list("owner_signup_id", flat=True)
-    signups = SignUp.objects.filter(id__in=ids).values_list("id", flat=True)
-    known: dict[UUID, str | None] = dict.fromkeys(signups, REMOVED)
-    return known | dict.fromkeys(users, "")
+    removed = RemovedAccount.objects.filter(owner_signup_id__in=ids).values_list("owner_signup_id", flat=True)
+    return {**dict.fromkeys(users, ""), **dict.fromkeys(removed, REMOVED)}
 
 
 def _refusal(outcome: Registration | KeyTakenError) -> str | None:

@@ -38,8 +38,9 @@ class PacedEvents:
     def __init__(self) -> None:
         self._lag = LagReader()
         self._delivery: Delivery | None = None
-        # An upper bound of the unread messages, by the last look and what has been published since.
-        self._unread = UNREAD_MAX
+        # The unread messages at the last look, and all that were published since. The first look comes late: a Kafka
+        # that has just started reports them only after a while.
+        self._unread = 0
         self._closed_until = 0.0
         # Events left to the relay.
         self.left_out = 0
@@ -87,17 +88,19 @@ class PacedEvents:
             return True
         if time.monotonic() < self._closed_until:
             return False
-        least, deadline = math.inf, math.inf
+        least, reason = math.inf, ""
+        deadline = time.monotonic() + STUCK_AFTER
         while time.monotonic() < deadline:
             try:
                 self._unread = max(unread_by_service(self._lag).values())
             except TransientError as error:
-                self._leave(str(error))
-                return False
-            if self._unread < CONTINUES_BELOW:
-                return True
-            if self._unread < least:
-                least, deadline = self._unread, time.monotonic() + STUCK_AFTER
+                reason = str(error)
+            else:
+                if self._unread < CONTINUES_BELOW:
+                    return True
+                if self._unread < least:
+                    least, deadline = self._unread, time.monotonic() + STUCK_AFTER
+                reason = f"{self._unread} messages are unread"
             time.sleep(LOOK)
-        self._leave(f"{least} messages are unread")
+        self._leave(reason)
         return False
