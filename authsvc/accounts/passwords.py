@@ -60,19 +60,19 @@ def validate_length(password: str) -> None:
 
 def validate_hash(encoded: str) -> None:
     """Raise ValidationError unless this is a hash, made elsewhere, that can be used here: by argon2id, as Django writes
-    it, with costs that are neither too low to be safe nor too high for a login."""
+    it, with costs that are neither too low to be safe nor too high for a login. Only a command shows the message."""
     try:
         identify_hasher(encoded)
     except ValueError:
-        raise ValidationError(_("This is not a hash of an algorithm in use here, which is argon2id.")) from None
+        raise ValidationError("This is not a hash of an algorithm in use here, which is argon2id.") from None
     parts = _HASH.fullmatch(encoded)
     if len(encoded) > HASH_MAX or not parts or not (_is_base64(parts["salt"]) and _is_base64(parts["hash"])):
-        raise ValidationError(_("This is not an argon2id hash as Django stores it."))
+        raise ValidationError("This is not an argon2id hash as Django stores it.")
     memory, passes, lanes = (int(parts[name]) for name in ("memory", "passes", "lanes"))
     if not is_sufficient(memory, passes):
-        raise ValidationError(_("This hash is too cheap to crack; have the user set a new password."))
+        raise ValidationError("This hash is too cheap to crack; have the user set a new password.")
     if memory > MEMORY_KIB_MAX or passes > PASSES_MAX or not 1 <= lanes <= LANES_MAX:
-        raise ValidationError(_("This hash takes too much memory or time to check."))
+        raise ValidationError("This hash takes too much memory or time to check.")
 
 
 def _is_base64(text: str) -> bool:
