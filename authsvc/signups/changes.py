@@ -6,13 +6,14 @@ same way as a sign-up (docs/adr/0057).
 
 from collections.abc import Sequence
 from datetime import datetime
+from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from authsvc.lights import AUTH, Kind, Status, TransactionState, Verdict
-from authsvc.models import DATABASE, EventTransaction, RemovedAccount, User, new_signup_id
+from authsvc.models import DATABASE, EventTransaction, RemovedAccount, User, address_replaced, new_signup_id
 from authsvc.signups.events import requested
 from authsvc.signups.outbox import pause_after
 from authsvc.signups.projection import projection
@@ -42,10 +43,17 @@ def change_account(user: User, *, expected_version: int | None = None) -> EventT
             raise OutdatedError
         user.normalize()
         changed = [wire for name, wire in User.SYNCHRONISED.items() if getattr(user, name) != getattr(stored, name)]
-        user.version = stored.version + bool(changed)
-        user.save()
         if not changed:
+            user.save()
             return None
+        user.version = stored.version + 1
+        try:
+            user.save(is_change=True)
+        except IntegrityError:
+            user.version = stored.version
+            raise
+        if "email" in changed:
+            address_replaced.send(User, user=user, former=stored.email)
         row = _begun(Kind.CHANGE, user, at=timezone.now())
         row.email, row.user_name, row.role = user.email, user.user_name, user.role
         row.changed_fields = " ".join(changed)
@@ -65,12 +73,12 @@ def remove_account(user: User) -> EventTransaction:
         now = timezone.now()
         stored.version += 1
         RemovedAccount.objects.create(owner_signup_id=stored.owner_signup_id, version=stored.version, removed_at=now)
-        ended = _end_earlier(stored, at=now)
+        ended, earlier = _end_earlier(stored, at=now)
         row = _begun(Kind.REMOVAL, stored, at=now)
         row.role = stored.role
         row.save(force_insert=True)
         stored.delete()
-        transaction.on_commit(lambda: _tell(row, ended), using=DATABASE)
+        transaction.on_commit(lambda: _tell(row, ended, earlier), using=DATABASE)
     return row
 
 
@@ -97,17 +105,20 @@ def _begun(kind: Kind, user: User, *, at: datetime) -> EventTransaction:
     return row
 
 
-def _end_earlier(user: User, *, at: datetime) -> list[TransactionState]:
-    """End the account's other event transactions and erase their personal data. Return the states that changed."""
+def _end_earlier(user: User, *, at: datetime) -> tuple[list[TransactionState], list[UUID]]:
+    """End the account's other event transactions and erase their personal data. Return the states that changed, and the
+    IDs of all."""
     rows = EventTransaction.objects.filter(owner_signup_id=user.owner_signup_id)
     pending = list(rows.filter(pending_count__gt=0).select_for_update().order_by("id"))
     for row in pending:
         row.take(row.state.superseded(at=at), at=at)
     overwrite(pending, fields=EventTransaction.STATE_FIELDS, using=DATABASE)
+    earlier = list(rows.values_list("id", flat=True))
     rows.update(user_id="", user_id_key="", email="", user_name="", password="")
-    return [row.state for row in pending]
+    return [row.state for row in pending], earlier
 
 
-def _tell(row: EventTransaction, ended: Sequence[TransactionState]) -> None:
+def _tell(row: EventTransaction, ended: Sequence[TransactionState], earlier: Sequence[UUID]) -> None:
     publish([requested(row, None, attempt=1)])
     projection().write_and_wake(ended)
+    projection().forget(earlier)

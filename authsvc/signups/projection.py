@@ -60,8 +60,8 @@ _state_decoder = msgspec.json.Decoder(TransactionState)
 _wake_up_decoder = msgspec.json.Decoder(list[TransactionState])
 
 
-def _key(signup_id: UUID) -> str:
-    return f"signup:{signup_id}"
+def _key(transaction_id: UUID) -> str:
+    return f"signup:{transaction_id}"
 
 
 def _script_arguments(states: Sequence[TransactionState], counts: Counts) -> tuple[list[str], list[str | int | bytes]]:
@@ -90,11 +90,22 @@ class Projection:
     def write_and_wake(self, states: Sequence[TransactionState], *, counts: Counts = NOTHING) -> None:
         """Copy the states and wake their streams. Do nothing while Redis is unavailable: the database is the source of
         truth, and held streams read it (docs/adr/0010)."""
-        if not states or self._breaker.is_open:
+        if not (states or counts) or self._breaker.is_open:
             return
         keys, arguments = _script_arguments(states, counts)
         try:
             self._script(keys=keys, args=arguments)
+        except REDIS_ERRORS as error:
+            self._breaker.note_failure(error)
+        else:
+            self._breaker.note_success()
+
+    def forget(self, transaction_ids: Sequence[UUID]) -> None:
+        """Delete the copies; while Redis is unavailable, they stay for PROJECTION_TTL."""
+        if not transaction_ids or self._breaker.is_open:
+            return
+        try:
+            self._redis.delete(*map(_key, transaction_ids))
         except REDIS_ERRORS as error:
             self._breaker.note_failure(error)
         else:

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from authsvc.lights import TransactionState
+from django.db.models import Q
+
+from authsvc.lights import Kind, TransactionState
 from authsvc.models import EventTransaction, UnconfirmedSignUp
 
 
 def read_states(transaction_ids: Sequence[UUID]) -> dict[UUID, TransactionState]:
-    """Return the current states, by ID, of those event transactions that exist, including unconfirmed sign-ups."""
+    """Return the current states, by ID, of those event transactions that exist, including unconfirmed sign-ups. Of a
+    removed account, only the removal still has a state: nobody may follow the others any more."""
     states = _read_saved(transaction_ids)
     if unknown := [each for each in transaction_ids if each not in states]:
         states |= {row.id: row.state for row in UnconfirmedSignUp.objects.filter(id__in=unknown)}
@@ -18,5 +21,6 @@ def read_states(transaction_ids: Sequence[UUID]) -> dict[UUID, TransactionState]
 
 
 def _read_saved(transaction_ids: Sequence[UUID]) -> dict[UUID, TransactionState]:
-    rows = EventTransaction.objects.only("id", "kind", "created_at", "version", "lights", "stalled_at")
+    rows = EventTransaction.objects.exclude(~Q(kind=Kind.REMOVAL), user_id_key="")
+    rows = rows.only("id", "kind", "created_at", "version", "lights", "stalled_at")
     return {each: row.state for each, row in rows.in_bulk(list(transaction_ids)).items()}

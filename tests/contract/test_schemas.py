@@ -41,6 +41,8 @@ from participant import reconcile
 from participant.comparison import COMPARED
 from participant.events import answer, decode_new_user
 from participant.verdict import Verdict as ParticipantVerdict
+from signup_sync.front.page_messages import page_message, state_message
+from signup_sync.front.states import read_state
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 TRACEPARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -321,6 +323,21 @@ def test_a_state_fits_as_document_and_as_event(state):
     validate(state.as_wire(), "schemas/signup-state.json")
     (event,) = events_of(sse.status_event(state, seen=state.version - 1).decode())
     check_event(event)
+
+
+@pytest.mark.parametrize("state", states())
+@pytest.mark.parametrize("slowness", [None, "delayed", "stalled"])
+def test_what_the_page_is_sent_fits(state, slowness):
+    read = read_state(json.dumps(state.as_wire(with_took=True)))
+    for message, sent in {
+        "signUpState": state_message(read, slowness=slowness),
+        "signUpDelayed": page_message(SIGNUP, "delayed", read, delayed=True),
+        "signUpStalled": page_message(SIGNUP, "stalled", read, stalled=True),
+        "signUpExpired": page_message(SIGNUP, "lapsed", read, expired=True),
+    }.items():
+        payload = ("components", "messages", message, "payload")
+        schema = (*payload, "schema") if message == "signUpState" else payload
+        validate(sent, pointer("asyncapi.yaml", *schema))
 
 
 def test_the_documented_stream_is_what_auth_writes():

@@ -153,7 +153,7 @@ def log_in_and_out(client: Client, person: Person, trail: Trail, inbox: Inbox) -
 def crash(stack: Stack, person: Person, trail: Trail) -> None:
     """A bug in the API, and one in a view, with everything in their hands."""
     for path, attempt in (
-        ("authsvc.api.application._checked_hash", lambda client: client.post_json("500 of the API", person)),
+        ("authsvc.api.registrar._checked_hash", lambda client: client.post_json("500 of the API", person)),
         (
             "signup_sync.front.signup_form._posted_signup_id",
             lambda client: client.submit("500 of a page", "/signup/", **person.form, userPw2=trail.password),
