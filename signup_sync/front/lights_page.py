@@ -1,4 +1,4 @@
-"""The status page with the lights of one sign-up, change or removal, and the rendering that all pages with lights share."""
+"""The status page with the lights of a sign-up, change or removal, and the rendering that all such pages share."""
 
 import logging
 from collections.abc import Mapping
