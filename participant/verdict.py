@@ -1,4 +1,4 @@
-"""The rule by which a participant answers (DESIGN, invariant 1): pure functions, without a database."""
+"""The rule by which a participant answers (docs/invariants.md, 1): pure functions, without a database."""
 
 from collections.abc import Iterable, Sequence
 from enum import Enum

@@ -53,7 +53,6 @@ from authsvc.api.signup_requests import (
     read_signup,
 )
 from authsvc.api.streams import after_first, follow
-from authsvc.api.tickets import forwarded_address, issue_ticket
 from authsvc.lights import TransactionState
 from authsvc.mail import mail_worker
 from authsvc.metrics import UNCONFIRMED
@@ -66,6 +65,7 @@ from authsvc.signups.projection import AsyncProjection
 from authsvc.signups.registration import KeyTakenError
 from authsvc.signups.states import read_states
 from authsvc.signups.writer import SignUpWriter
+from authsvc.tickets import forwarded_address, issue_ticket
 from eventbus.producer import EventProducer
 from livesettings.values import live
 from runtime.equality import user_id_key

@@ -11,7 +11,7 @@ from structlog.contextvars import bind_contextvars
 from authsvc.api.header_values import preferences
 from authsvc.api.http_messages import header
 from authsvc.api.problems import Problem
-from authsvc.api.tickets import forwarded_address, is_from_front, opens
+from authsvc.tickets import forwarded_address, is_from_front, opens
 from runtime.tracing import trace_id_in
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ def handle_answers(batch: Sequence[Incoming]) -> HandledBatch:
     """Decide the lights in the database, then copy the states to Redis and wake the streams that watch them.
 
     The state is copied even if an answer changes no light, because the process that handled the answer first may have
-    died before copying it (DESIGN, invariant 4). A Redis outage delays nothing: streams then read the database.
+    died before copying it (docs/invariants.md, 4). A Redis outage delays nothing: streams then read the database.
     """
     answers, rejected = decode_each(batch, decode_answer)
     begun_at = timezone.now()

@@ -10,7 +10,7 @@ from asgiref.sync import sync_to_async
 from django.test import Client
 from django.utils import timezone
 
-from authsvc.api import tickets
+from authsvc import tickets
 from authsvc.api.application import SignUpApi
 from authsvc.lights import Kind, Status, Verdict
 from authsvc.models import EventTransaction, RemovedAccount, SignUp, User
@@ -277,7 +277,7 @@ def cookies_of(user: User) -> str:
 
 def stranger(**fields: bool) -> User:
     signup = sign_up().signup
-    User.objects.filter(owner_signup_id=signup.id).update(**fields)
+    User._base_manager.filter(owner_signup_id=signup.id).update(**fields)
     return User.objects.get(owner_signup_id=signup.id)
 
 

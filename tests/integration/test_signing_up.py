@@ -17,7 +17,6 @@ from authsvc.api import registrar
 from authsvc.api.application import SignUpApi
 from authsvc.api.hub import StreamHub
 from authsvc.api.problems import Problem
-from authsvc.api.tickets import issue_ticket
 from authsvc.lights import Status, TransactionState, Verdict
 from authsvc.models import SignUp
 from authsvc.signups import writer as writer_module
@@ -27,6 +26,7 @@ from authsvc.signups.projection import AsyncProjection, Projection
 from authsvc.signups.registration import NewSignUp, register_strangers, register_users
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from authsvc.signups.writer import SignUpWriter
+from authsvc.tickets import issue_ticket
 from eventbus.producer import EventProducer
 from eventbus.topics import ensure_topics
 from runtime.processes.bounded_pool import QueueFullError

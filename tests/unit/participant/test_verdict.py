@@ -1,4 +1,4 @@
-"""The rule of invariant 1, example by example and as properties over worlds of sign-ups."""
+"""The rule for verdicts (docs/invariants.md, 1), example by example and as properties over worlds of sign-ups."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
