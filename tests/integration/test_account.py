@@ -11,6 +11,7 @@ from authsvc.lights import Status, Verdict
 from authsvc.models import SignUp, User
 from authsvc.signups.registration import NewSignUp, register_users
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
+from tests.signups import save_signup
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -61,11 +62,8 @@ def test_the_login_page_leads_who_is_logged_in_to_the_account(signup: SignUp):
 
 
 def test_anothers_signup_with_the_same_user_id_is_not_shown(signup: SignUp):
-    stranger = NewSignUp(
-        signup_id=uuid4(), user_id="mina.k", email="x@example.org", user_name="X", role="ROLE_USER", password="no"
-    )
-    register_users([stranger])
-    SignUp.objects.filter(id=stranger.signup_id).update(created_at=timezone.now() + timedelta(days=1))
+    stranger = save_signup("mina.k", email="x@example.org", name="X")
+    SignUp.objects.filter(id=stranger.id).update(created_at=timezone.now() + timedelta(days=1))
     assert 'data-service="auth" data-status="SUCCESS"' in page_of(User.objects.get())
 
 

@@ -9,7 +9,6 @@ from uuid import uuid4
 import pytest
 from django.contrib.admin import site
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission
 from django.test import Client
 from django.utils import timezone
 
@@ -17,7 +16,6 @@ from authsvc.lights import Status, Verdict
 from authsvc.models import SignUp, User
 from authsvc.operations import replay_action
 from authsvc.signups.events import NEW_USER_REQUESTED
-from authsvc.signups.registration import NewSignUp, register_users
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from chatsvc.models import ChatUser
 from customersvc.models import Customer
@@ -26,6 +24,8 @@ from eventbus.models import DeadLetter
 from eventbus.topics import ensure_topics
 from runtime.admin_toolkit.page_admin import PageAdmin
 from tests.client import read_topic
+from tests.signups import save_signup
+from tests.users import client_with
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer"])
 
@@ -44,38 +44,27 @@ def admin_client() -> Client:
 @pytest.fixture
 def staff_client() -> Client:
     """May see sign-ups and nothing else."""
-    user = User.objects.create_user("staff-user", "staff@example.com", "correct horse 9", is_staff=True)
-    user.user_permissions.add(Permission.objects.get(codename="view_signup"))
-    client = Client()
-    client.force_login(user)
-    return client
+    return client_with("view_signup", user_id="staff-user")
 
 
-def sign_up(user_id: str, **verdicts: Status) -> SignUp:
-    new = NewSignUp(
-        signup_id=uuid4(),
-        user_id=user_id,
-        email=f"{user_id}@example.com",
-        user_name="<script>alert(1)</script>",
-        role="ROLE_USER",
-        password="not a hash",
-    )
-    register_users([new])
+def save_decided(user_id: str, **verdicts: Status) -> SignUp:
+    signup = save_signup(user_id, name="<script>alert(1)</script>")
     apply_verdicts(
         [
-            ReportedVerdict(new.signup_id, Verdict(service, status, "duplicate: userId" if status == "FAIL" else None))
+            ReportedVerdict(signup.id, Verdict(service, status, "duplicate: userId" if status == "FAIL" else None))
             for service, status in verdicts.items()
         ]
     )
-    return SignUp.objects.get(id=new.signup_id)
+    signup.refresh_from_db()
+    return signup
 
 
 @pytest.fixture
 def signups() -> dict[str, SignUp]:
     return {
-        "pending": sign_up("pending-user", chat=Status.SUCCESS),
-        "red": sign_up("red-user", chat=Status.FAIL, customer=Status.SUCCESS),
-        "green": sign_up("green-user", chat=Status.SUCCESS, customer=Status.SUCCESS),
+        "pending": save_decided("pending-user", chat=Status.SUCCESS),
+        "red": save_decided("red-user", chat=Status.FAIL, customer=Status.SUCCESS),
+        "green": save_decided("green-user", chat=Status.SUCCESS, customer=Status.SUCCESS),
     }
 
 
@@ -186,8 +175,9 @@ def filter_links(client: Client, query: str = "") -> dict[str, str]:
 
 
 def test_failure_groups_count_the_same_service_and_reason_and_filter(admin_client, signups):
-    sign_up("another", chat=Status.FAIL, customer=Status.FAIL)
-    sign_up("red-USER", chat=Status.FAIL, customer=Status.SUCCESS)  # auth has that user, so auth's reason is chat's too
+    save_decided("another", chat=Status.FAIL, customer=Status.FAIL)
+    # Auth has that user, so auth's reason is chat's too.
+    save_decided("red-USER", chat=Status.FAIL, customer=Status.SUCCESS)
     links = filter_links(admin_client)
     assert set(links) == {
         "chat: duplicate: userId (3)", "customer: duplicate: userId (1)", "auth: duplicate: userId (1)",
@@ -198,7 +188,7 @@ def test_failure_groups_count_the_same_service_and_reason_and_filter(admin_clien
 
 
 def test_without_a_failure_there_is_no_filter_of_failures(admin_client):
-    sign_up("green-user", chat=Status.SUCCESS, customer=Status.SUCCESS)
+    save_decided("green-user", chat=Status.SUCCESS, customer=Status.SUCCESS)
     assert filter_links(admin_client) == {}
 
 
@@ -237,15 +227,15 @@ def test_a_service_that_is_none_is_refused(admin_client, signups):
 def test_a_whole_filter_is_replayed_by_a_page_that_goes_on_by_itself(admin_client, sent, monkeypatch):
     monkeypatch.setattr(replay_action, "WORKS_FOR", 0)
     monkeypatch.setattr(replay_action, "PAGE", 2)
-    chosen = {str(sign_up(f"pending-{n}").id) for n in range(5)}
-    sign_up("green-user", chat=Status.SUCCESS, customer=Status.SUCCESS)
+    chosen = {str(save_decided(f"pending-{n}").id) for n in range(5)}
+    save_decided("green-user", chat=Status.SUCCESS, customer=Status.SUCCESS)
     form = {"action": "replay_chosen", "select_across": "1", "_selected_action": [min(chosen)], "service": "chat"}
     told = []
     while "replay-goes-on" in (page := admin_client.post(f"{LIST}?lights=pending", form, follow=True).content.decode()):
         assert "authsvc/replay.js" in page
         told += re.findall(r"(\d of \d) sign-ups are done", page)
         form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page))
-        sign_up(f"begun-meanwhile-{len(told)}")
+        save_decided(f"begun-meanwhile-{len(told)}")
     assert told == ["2 of 5", "4 of 5"]
     assert "5 sign-ups sent again, 0 skipped, 0 failed." in page
     assert sent() == sorted((each, ["chat"]) for each in chosen)
@@ -256,7 +246,7 @@ def test_without_kafka_a_replay_says_so_and_what_was_not_tried(admin_client, set
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
     monkeypatch.setattr("authsvc.signups.replay.ACKNOWLEDGED_WITHIN", 0.2)
     monkeypatch.setattr(replay_action, "PAGE", 2)
-    chosen = [str(sign_up(f"pending-{n}").id) for n in range(5)]
+    chosen = [str(save_decided(f"pending-{n}").id) for n in range(5)]
     page = admin_client.post(LIST, {"action": "replay_chosen", "_selected_action": chosen}, follow=True)
     said = page.content.decode()
     assert "0 sign-ups sent again, 0 skipped, 2 failed. 3 were not attempted. Check that Kafka is running" in said
@@ -296,9 +286,9 @@ def test_the_index_groups_what_belongs_together_and_leaves_nothing_out(admin_cli
 def test_no_script_in_a_name_runs_on_any_page(admin_client):
     """The name goes wherever a name or a message goes: also into copies, letters, and what was logged."""
     script = "<script>alert(1)</script>"
-    signup = sign_up("scripted")
-    ChatUser.objects.create(user_id="scripted", email="scripted@example.com", user_name=script)
-    Customer.objects.create(user_id="scripted", email="scripted@example.com", user_name=script)
+    signup = save_decided("scripted")
+    ChatUser.objects.create(user_id="scripted", email="scripted@example.org", user_name=script)
+    Customer.objects.create(user_id="scripted", email="scripted@example.org", user_name=script)
     letter = DeadLetter.objects.create(
         letter_topic=script, letter_partition=0, letter_offset=0, put_aside_at=timezone.now(), topic=script,
         group=script, key=b"scripted", message=script, error=script,

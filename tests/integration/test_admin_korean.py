@@ -17,7 +17,6 @@ from django.urls import reverse
 from authsvc.lights import Status, Verdict
 from authsvc.models import User
 from authsvc.signups.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED
-from authsvc.signups.registration import NewSignUp, register_users
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from chatsvc.models import ChatUser
 from customersvc.models import Customer
@@ -31,6 +30,7 @@ from runtime.admin_toolkit.page_admin import PageAdmin
 from runtime.errors import PermanentError
 from runtime.processes.health import Heartbeat
 from runtime.processes.instances import InstanceReport, read_instances
+from tests.signups import save_signups
 from tests.waiting import eventually
 
 pytestmark = [
@@ -96,16 +96,10 @@ def desk(monkeypatch, defaults_afterwards) -> Iterator[Client]:
     asked = Subscription("chat", NEW_USER_REQUESTED, lambda batch: HandledBatch())
     ensure_topics([*asked.topics, NEW_USER_ANSWERED])
     names = ("zq1", "zq2")
-    signups = [
-        NewSignUp(
-            signup_id=uuid4(), user_id=name, email=f"{name}@example.org", user_name=name, role="ROLE_USER", password="x"
-        )
-        for name in names
-    ]  # fmt: skip
-    register_users(signups)
-    apply_verdicts([ReportedVerdict(signups[1].signup_id, Verdict("chat", Status.FAIL, "duplicate: userId"))])
+    signup_ids = save_signups(*names)
+    apply_verdicts([ReportedVerdict(signup_ids[1], Verdict("chat", Status.FAIL, "duplicate: userId"))])
     for model in (ChatUser, Customer):
-        model.objects.create(user_id="zq1", email="zq1@example.org", owner_signup_id=signups[0].signup_id)
+        model.objects.create(user_id="zq1", email="zq1@example.org", owner_signup_id=signup_ids[0])
     message = Incoming(NEW_USER_REQUESTED, 1, 17, b"zq1", b"{}", (), 1_800_000_000_000)
     topic = dead_letter_topic(NEW_USER_REQUESTED, "chat")
     letter = dead_letter(message, PermanentError("zq"), group="chat")
@@ -113,7 +107,7 @@ def desk(monkeypatch, defaults_afterwards) -> Iterator[Client]:
     Group.objects.create(name="zq")
     client = Client(headers={"accept-language": "ko"})
     client.force_login(User.objects.create_superuser("zq-root", "zq-root@example.org", "correct horse 9"))
-    leave_acts(client, str(signups[0].signup_id))
+    leave_acts(client, str(signup_ids[0]))
     with InstanceReport("consumer of chat", Heartbeat()):
         eventually(read_instances)
         yield client

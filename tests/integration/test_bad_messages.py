@@ -17,7 +17,6 @@ from authsvc.reconcile.events import RECONCILE_ANSWERED, RECONCILE_REQUESTED
 from authsvc.reconcile.reconciliation import Reconciliation
 from authsvc.signups.answers import handle_answers
 from authsvc.signups.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED
-from authsvc.signups.registration import NewSignUp, register_users
 from authsvc.signups.states import read_states
 from eventbus.deadletters.letters import keep
 from eventbus.messages import HandledBatch, Incoming, Outgoing, Subscription, dead_letter
@@ -25,6 +24,7 @@ from eventbus.models import DeadLetter
 from eventbus.subscriptions import subscriptions_of
 from runtime.errors import PermanentError
 from tests.garbage import bounded, messages
+from tests.signups import save_signup
 
 pytestmark = pytest.mark.django_db(databases=["default", "chat", "customer"], transaction=True)
 
@@ -89,11 +89,7 @@ def test_a_participant_answers_the_good_pages(service, bad):
 
 def new_signup() -> UUID:
     name = f"good-{next(numbers)}"
-    new = NewSignUp(
-        signup_id=uuid4(), user_id=name, email=f"{name}@example.org", user_name=name, role="ROLE_USER", password="hash"
-    )
-    [registration] = register_users([new])
-    return registration.signup.id
+    return save_signup(name).id
 
 
 def verdict(signup_id: UUID, service: str = "chat", **more: Any) -> dict[str, Any]:

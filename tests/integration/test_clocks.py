@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from django.conf import settings
@@ -11,9 +11,9 @@ from django.utils import timezone
 from authsvc.lights import Status, Verdict
 from authsvc.models import SignUp
 from authsvc.signups.outbox import ask_again, claim_due
-from authsvc.signups.registration import NewSignUp, register_users
 from authsvc.signups.retention import purge_signups
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
+from tests.signups import save_signup
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -39,11 +39,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 
 
 def begin(name: str) -> UUID:
-    new = NewSignUp(
-        signup_id=uuid4(), user_id=name, email=f"{name}@example.org", user_name=name, role="ROLE_USER", password="hash"
-    )
-    [registration] = register_users([new])
-    return registration.signup.id
+    return save_signup(name).id
 
 
 def answered(signup_id: UUID, *services: str) -> SignUp:

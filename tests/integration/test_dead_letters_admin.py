@@ -6,14 +6,13 @@ from uuid import uuid4
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Permission
 from django.test import Client
 
 from eventbus.deadletters import letters
 from eventbus.models import DeadLetter, DeadLetterAct
 from eventbus.topics import ensure_topics
 from tests.broker import read
+from tests.users import client_with
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -21,23 +20,15 @@ LIST = "/admin/eventbus/deadletter/"
 SCRIPT = "<script>alert(1)</script>"
 
 
-def client_of(user_id: str, *permissions: str) -> Client:
-    user = get_user_model().objects.create_user(user_id, f"{user_id}@example.com", "correct horse 9", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 @pytest.fixture
 def handler() -> Client:
     """May see letters, and replay and discard them."""
-    return client_of("handler", "view_deadletter", "handle_deadletter")
+    return client_with("view_deadletter", "handle_deadletter", user_id="handler")
 
 
 @pytest.fixture
 def viewer() -> Client:
-    return client_of("viewer", "view_deadletter")
+    return client_with("view_deadletter", user_id="viewer")
 
 
 def new_letter(offset: int = 0, **fields: object) -> DeadLetter:
@@ -196,7 +187,7 @@ def test_without_the_permission_there_is_no_act(viewer):
 
 
 def test_without_the_permission_to_see_there_is_nothing(db):
-    client = client_of("other")
+    client = client_with(user_id="other")
     assert client.get(LIST).status_code == 403
     assert client.get(f"{LIST}{new_letter().pk}/change/").status_code == 403
 

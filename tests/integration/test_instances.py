@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import secrets
 import signal
 import socket
 import sys
@@ -12,8 +11,6 @@ from datetime import UTC, datetime
 import pytest
 import redis
 from django.conf import settings
-from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Permission
 from django.test import Client
 
 from runtime.processes import health, instances
@@ -21,6 +18,7 @@ from runtime.processes.health import Heartbeat
 from runtime.processes.instances import INDEX, InstanceReport, Seen, Standing, read_instances
 from signup_sync.server.web_instance import Registered
 from tests.servers.process import Process, free_port
+from tests.users import client_with
 from tests.waiting import eventually, eventually_async, must_hold
 
 pytestmark = pytest.mark.needs("redis")
@@ -185,16 +183,7 @@ async def test_the_web_registers_with_its_first_call_and_drains_at_sigterm(own_h
 
 @pytest.fixture
 def operator(db) -> Client:
-    return client_of("view_instance")
-
-
-def client_of(*permissions: str) -> Client:
-    name = f"user-{secrets.token_hex(4)}"
-    user = get_user_model().objects.create_user(name, f"{name}@example.org", "correct horse 9", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-    client = Client()
-    client.force_login(user)
-    return client
+    return client_with("view_instance")
 
 
 def test_the_page_shows_each_process_and_which_roles_nobody_plays(operator, heartbeat, django_assert_max_num_queries):
@@ -227,8 +216,8 @@ def test_the_page_without_any_process_says_so(operator):
 
 
 def test_staff_without_the_permission_are_refused(db):
-    assert client_of("view_topic").get(PAGE).status_code == 403
-    assert client_of("view_instance").post(PAGE).status_code == 405
+    assert client_with("view_topic").get(PAGE).status_code == 403
+    assert client_with("view_instance").post(PAGE).status_code == 405
 
 
 def test_redis_away_is_said_with_what_to_do(operator, monkeypatch):

@@ -7,16 +7,15 @@ from threading import Thread
 import pytest
 from django.conf import settings as django_settings
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission
 from django.db import InterfaceError, OperationalError, connection
 from django.test import Client
 from psycopg_pool import PoolTimeout
 
-from authsvc.models import User
 from livesettings import following
 from livesettings.following import Follower
 from livesettings.models import ROW, Overrides
 from livesettings.values import live, take, with_overrides
+from tests.users import client_with
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.needs("redis"), pytest.mark.django_db(transaction=True)]
@@ -30,17 +29,9 @@ def nothing_set():
     take({})
 
 
-def client_of(*permissions: str) -> Client:
-    user = User.objects.create_user("staff-user", "staff@example.com", "correct horse 9", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 @pytest.fixture
 def admin_client() -> Client:
-    return client_of("change_overrides")
+    return client_with("change_overrides", user_id="staff-user")
 
 
 def save(client: Client, *, seen: int = 0, **fields: object):
@@ -198,7 +189,7 @@ def test_with_redis_away_it_is_saved_and_applies_all_the_same(admin_client, sett
 
 
 def test_who_may_view_alone_sees_the_values_and_changes_nothing():
-    client = client_of("view_overrides")
+    client = client_with("view_overrides")
     assert save(client, SIGNUP_DEADLINE="45").status_code == 403
     page = client.get("/admin/livesettings/overrides/", follow=True).content.decode()
     assert "Attempts until stalled" in page
@@ -207,7 +198,7 @@ def test_who_may_view_alone_sees_the_values_and_changes_nothing():
 
 
 def test_without_a_permission_there_is_no_page():
-    client = client_of()
+    client = client_with()
     assert client.get("/admin/livesettings/overrides/").status_code == 403
     assert save(client, SIGNUP_DEADLINE="45").status_code == 403
     assert Overrides.read() == {}

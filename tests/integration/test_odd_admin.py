@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from io import StringIO
 from typing import Any
 from urllib.parse import quote, urlencode
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from confluent_kafka import murmur2
@@ -26,7 +26,6 @@ from django.utils import timezone
 
 from authsvc.models import SignUp, UnconfirmedSignUp, User
 from authsvc.signups.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED
-from authsvc.signups.registration import NewSignUp, register_users
 from chatsvc.models import ChatUser
 from customersvc.models import Customer
 from eventbus.deadletters.letters import dead_letter_origins, keep
@@ -34,6 +33,7 @@ from eventbus.messages import Incoming
 from eventbus.models import DeadLetter
 from eventbus.topics import ensure_topics
 from tests.broker import PARTITIONS, configure, put
+from tests.signups import save_signup
 
 pytestmark = pytest.mark.django_db(databases=["default", "chat", "customer"])
 
@@ -58,15 +58,6 @@ def nothing_fails(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     # Django's word for 400.
     errors = [each for each in records if each.levelno >= logging.ERROR and "Disallowed" not in each.name]
     assert [record.getMessage() for record in errors] == []
-
-
-def sign_up(user_id: str, email: str = "", name: str = "Name", signup_id: UUID | None = None) -> SignUp:
-    new = NewSignUp(
-        signup_id=signup_id or uuid4(), user_id=user_id, email=email or f"{secrets.token_hex(6)}@example.com",
-        user_name=name, role="ROLE_USER", password="not a hash",
-    )  # fmt: skip
-    register_users([new])
-    return SignUp.objects.get(id=new.signup_id)
 
 
 def found(client: Client, model: str, query: str) -> list[str]:
@@ -98,7 +89,9 @@ PEOPLE = {
 @pytest.fixture
 def people() -> None:
     for user_id, name in PEOPLE.items():
-        signup = sign_up(unicodedata.normalize("NFKC", user_id), name=name)
+        signup = save_signup(
+            unicodedata.normalize("NFKC", user_id), email=f"{secrets.token_hex(6)}@example.com", name=name
+        )
         for model in (ChatUser, Customer):
             model.objects.create(
                 user_id=signup.user_id, email=signup.email, user_name=name, role="ROLE_USER", signup_id=signup.id,
@@ -135,7 +128,7 @@ def test_signs_of_a_pattern_stand_for_themselves(client: Client, model: str) -> 
 def test_a_search_finds_an_address_in_every_spelling(client: Client) -> None:
     for model in ("authsvc/user", "chatsvc/chatuser", "customersvc/customer"):
         if model == "authsvc/user":
-            sign_up("boss", "kim@xn--bcher-kva.example")
+            save_signup("boss", email="kim@xn--bcher-kva.example")
         else:
             (ChatUser if "chat" in model else Customer).objects.create(
                 user_id="boss", email="kim@xn--bcher-kva.example", user_name="Kim", role="ROLE_USER"
@@ -146,9 +139,9 @@ def test_a_search_finds_an_address_in_every_spelling(client: Client) -> None:
 
 def test_a_search_for_32_hex_digits_finds_a_sign_up_by_its_user_id_and_by_its_id(client: Client) -> None:
     signup_id = uuid4()
-    sign_up(uuid4().hex)
-    sign_up(signup_id.hex)
-    sign_up("owner", signup_id=signup_id)
+    save_signup(uuid4().hex)
+    save_signup(signup_id.hex)
+    save_signup("owner", signup_id=signup_id)
     for spelling in (signup_id.hex, signup_id.hex.upper(), str(signup_id)):
         expected = {"owner", signup_id.hex} if "-" not in spelling else {"owner"}
         assert set(found(client, "authsvc/signup", spelling)) == expected
@@ -245,7 +238,7 @@ def told(client: Client, signup: SignUp) -> tuple[str, str]:
 @on_a_broker
 @pytest.mark.usefixtures("topics", "nothing_fails")
 def test_a_timeline_shows_messages_that_can_not_be_read(client: Client) -> None:
-    signup = sign_up("mina")
+    signup = save_signup("mina")
     trace = f"00-{signup.id.hex}-00f067aa0ba902b7-01".encode()
     for topic in (NEW_USER_REQUESTED, NEW_USER_ANSWERED):
         put_about("mina", topic, *(value for value, _ in VALUES.values()), traceparent=trace)
@@ -257,7 +250,7 @@ def test_a_timeline_shows_messages_that_can_not_be_read(client: Client) -> None:
 @on_a_broker
 @pytest.mark.usefixtures("topics", "nothing_fails")
 def test_a_timeline_shows_messages_of_times_that_no_calendar_has(client: Client) -> None:
-    signup = sign_up("mina")
+    signup = save_signup("mina")
     let_choose_time(NEW_USER_REQUESTED)
     value = json.dumps({"signupId": str(signup.id), "attempt": 7}).encode()
     for at in BEYOND:
@@ -328,7 +321,7 @@ def odd_queries(*, of_topic: bool) -> Iterator[str]:
 @pytest.fixture
 def rows(people: None) -> Mapping[str, object]:
     """The key of one row of each model, by the name of its pages."""
-    sign_up("mina")
+    save_signup("mina")
     keep([letter(b"\xff", 0, 1)], dead_letter_origins())
     return {
         f"{model._meta.app_label}_{model._meta.model_name}": row.pk
@@ -422,7 +415,7 @@ def test_no_page_fails_for_an_odd_form(client: Client, rows: Mapping[str, object
 @pytest.mark.parametrize("at", [datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)])
 @pytest.mark.usefixtures("nothing_fails")
 def test_lists_show_rows_of_every_time(client: Client, at: datetime) -> None:
-    signup = sign_up("mina")
+    signup = save_signup("mina")
     SignUp.objects.filter(pk=signup.pk).update(created_at=at)
     User.objects.filter(user_id="mina").update(date_joined=at, last_login=at)
     for url in ("/admin/authsvc/eventtransaction/", "/admin/authsvc/user/"):

@@ -15,35 +15,24 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from authsvc.accounts.sessions import SessionStore
-from authsvc.lights import Status, Verdict
 from authsvc.models import EventTransaction, SignUp, User
-from authsvc.signups.registration import NewSignUp, register_users
-from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from eventbus.deadletters.letters import keep
 from eventbus.messages import Incoming, Subscription
 from eventbus.models import DeadLetter
 from eventbus.topics import ensure_topics
+from tests.signups import complete, save_signups
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def sign_up(*names: str, begun: int, complete: int | None = None) -> list[UUID]:
-    """Sign-ups that began, and were complete, so many days ago."""
-    batch = [
-        NewSignUp(
-            signup_id=uuid4(), user_id=name, email=f"{name}@example.org", user_name=name, role="ROLE_USER",
-            password="not a hash",
-        )
-        for name in names
-    ]  # fmt: skip
-    register_users(batch)
-    ids = [new.signup_id for new in batch]
+def save_aged(*names: str, begun: int, completed: int | None = None) -> list[UUID]:
+    """Save sign-ups that began, and were completed, this many days ago."""
+    ids = save_signups(*names)
     signups = SignUp.objects.filter(id__in=ids)
-    if complete is not None:
-        verdicts = [Verdict("chat", Status.SUCCESS), Verdict("customer", Status.SUCCESS)]
-        apply_verdicts([ReportedVerdict(each, verdict) for each in ids for verdict in verdicts])
-        signups.update(completed_at=days_ago(complete))
+    if completed is not None:
+        complete(*ids)
+        signups.update(completed_at=days_ago(completed))
     signups.update(created_at=days_ago(begun))
     return ids
 
@@ -71,8 +60,8 @@ def left() -> set[str]:
 
 
 def test_it_deletes_what_was_complete_before_its_time_and_no_user():
-    sign_up("old", begun=95, complete=90)
-    sign_up("young", begun=95, complete=89)
+    save_aged("old", begun=95, completed=90)
+    save_aged("young", begun=95, completed=89)
     letters(31, 29)
     assert purge() == "1 sign-ups and 1 dead letters deleted"
     assert left() == {"young"}
@@ -82,10 +71,10 @@ def test_it_deletes_what_was_complete_before_its_time_and_no_user():
 
 
 def test_what_is_incomplete_or_stalled_stays_unless_it_is_asked_for():
-    sign_up("pending", begun=200)
-    sign_up("stalled", begun=200)
-    sign_up("pending-young", begun=80)
-    sign_up("late", begun=200, complete=10)
+    save_aged("pending", begun=200)
+    save_aged("stalled", begun=200)
+    save_aged("pending-young", begun=80)
+    save_aged("late", begun=200, completed=10)
     SignUp.objects.filter(user_id="stalled").update(stalled_at=days_ago(199), next_due_at=None)
     assert purge() == "0 sign-ups and 0 dead letters deleted"
     assert purge("--incomplete") == "2 sign-ups and 0 dead letters deleted"
@@ -93,8 +82,8 @@ def test_what_is_incomplete_or_stalled_stays_unless_it_is_asked_for():
 
 
 def test_a_dry_run_counts_the_same_and_deletes_nothing():
-    sign_up("old", begun=95, complete=90)
-    sign_up("pending", begun=95)
+    save_aged("old", begun=95, completed=90)
+    save_aged("pending", begun=95)
     letters(31)
     assert purge("--dry-run") == "1 sign-ups and 1 dead letters would be deleted"
     assert purge("--dry-run", "--incomplete") == "2 sign-ups and 1 dead letters would be deleted"
@@ -102,8 +91,8 @@ def test_a_dry_run_counts_the_same_and_deletes_nothing():
 
 
 def test_it_may_be_told_an_age_above_the_replay_window():
-    sign_up("sixty", begun=60, complete=60)
-    sign_up("fifty", begun=50, complete=50)
+    save_aged("sixty", begun=60, completed=60)
+    save_aged("fifty", begun=50, completed=50)
     letters(61, 50)
     assert purge("--older-than", "55") == "1 sign-ups and 1 dead letters deleted"
     assert left() == {"fifty"}
@@ -123,7 +112,7 @@ def test_sessions_that_have_expired_go_too():
 
 @pytest.mark.parametrize("days", ["0", "-1", "46"])
 def test_an_age_within_the_replay_window_is_refused_in_words(days):
-    sign_up("old", begun=95, complete=90)
+    save_aged("old", begun=95, completed=90)
     with pytest.raises(CommandError, match="must be more than 47: for that long"):
         purge("--older-than", days)
     assert left() == {"old"}
@@ -136,7 +125,7 @@ def test_an_age_beyond_the_calendar_is_refused_in_words():
 
 def test_it_works_in_short_transactions(monkeypatch):
     monkeypatch.setattr("authsvc.management.commands.purge.BATCH", 3)
-    sign_up(*[f"user-{n}" for n in range(8)], begun=95, complete=90)
+    save_aged(*[f"user-{n}" for n in range(8)], begun=95, completed=90)
     with CaptureQueriesContext(connections["default"]) as queries:
         assert purge() == "8 sign-ups and 0 dead letters deleted"
     deletes = [query for query in queries if query["sql"].startswith('DELETE FROM "authsvc_signup"')]
@@ -145,7 +134,7 @@ def test_it_works_in_short_transactions(monkeypatch):
 
 @pytest.mark.needs("postgresql")
 def test_it_waits_for_nobody_who_works_on_a_sign_up():
-    [held, _free] = sign_up("held", "free", begun=95, complete=90)
+    [held, _free] = save_aged("held", "free", begun=95, completed=90)
     is_held, may_end = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -180,7 +169,7 @@ def test_kafka_keeps_what_the_project_makes_as_long_as_the_setting_says(settings
 
 
 def test_what_administrators_did_to_a_sign_up_goes_with_it():
-    [old], [new] = sign_up("old", begun=100, complete=100), sign_up("new", begun=1, complete=1)
+    [old], [new] = save_aged("old", begun=100, completed=100), save_aged("new", begun=1, completed=1)
     admin = User.objects.create_superuser("root-user", "root@example.org", "correct horse 9")
     signups = EventTransaction.objects.filter(id__in=[old, new])
     LogEntry.objects.log_actions(admin.pk, [*signups, admin], CHANGE, "Replayed")

@@ -18,7 +18,7 @@ from django.test import override_settings
 from authsvc.lights import Status, Verdict
 from authsvc.models import SignUp, User
 from authsvc.reconcile.events import RECONCILE_ANSWERED, RECONCILE_REQUESTED
-from authsvc.signups.registration import NewSignUp, register_users
+from authsvc.signups.registration import register_users
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from chatsvc.models import ChatUser
 from customersvc.models import Customer
@@ -26,6 +26,7 @@ from eventbus.subscriptions import subscriptions_of
 from eventbus.topics import ensure_topics
 from participant.reconcile import FINDINGS_MAX
 from tests.broker import consuming
+from tests.signups import new_signup, save_signup, save_signups
 
 pytestmark = [
     pytest.mark.django_db(databases=["default", "chat", "customer"], transaction=True),
@@ -45,15 +46,9 @@ def participants() -> Iterator[None]:
         yield
 
 
-def sign_up(*names: str) -> list[UUID]:
-    """Users whose sign-up is complete, and whom both participants keep."""
-    batch = [
-        NewSignUp(
-            signup_id=uuid4(), user_id=name, email=f"{name}@example.org", user_name=name, role="ROLE_USER",
-            password="not a hash",
-        )
-        for name in names
-    ]  # fmt: skip
+def save_everywhere(*names: str) -> list[UUID]:
+    """Save users with complete sign-ups, and their copies at both participants."""
+    batch = [new_signup(name) for name in names]
     register_users(batch)
     for new in batch:
         apply_verdicts([ReportedVerdict(new.signup_id, Verdict(name, Status.SUCCESS)) for name in ("chat", "customer")])
@@ -99,7 +94,7 @@ def records() -> set[tuple[Any, ...]]:
 
 
 def test_where_all_agree_it_says_so():
-    sign_up("kim", "lee")
+    save_everywhere("kim", "lee")
     services, problems = reconcile()
     assert problems == ""
     for report in services.values():
@@ -111,7 +106,7 @@ def test_nobody_at_all_is_agreement():
 
 
 def test_it_finds_each_kind_and_changes_nothing():
-    _kim, lee, _park = sign_up("kim", "lee", "park")
+    _kim, lee, _park = save_everywhere("kim", "lee", "park")
     ChatUser.objects.filter(user_id="kim").delete()
     ChatUser.objects.filter(user_id="lee").update(user_name="Somebody else", role="ROLE_ADMIN")
     ChatUser.objects.create(user_id="by-hand", email="by-hand@example.org")
@@ -136,7 +131,7 @@ def test_it_finds_each_kind_and_changes_nothing():
 
 
 def test_it_heals_and_a_second_run_finds_only_what_a_person_decides():
-    sign_up("kim", "lee", "park")
+    save_everywhere("kim", "lee", "park")
     ChatUser.objects.filter(user_id="kim").delete()
     ChatUser.objects.filter(user_id="lee").update(email="elsewhere@example.org")
     ChatUser.objects.create(user_id="by-hand", email="by-hand@example.org")
@@ -156,7 +151,7 @@ def test_it_heals_and_a_second_run_finds_only_what_a_person_decides():
 
 
 def test_a_deactivated_row_is_there_and_stays_deactivated():
-    sign_up("kim", "lee")
+    save_everywhere("kim", "lee")
     ChatUser.objects.update(is_active=False)
     ChatUser.objects.filter(user_id="lee").update(user_name="Old")
     assert reconcile("--heal")[1] == ""
@@ -164,7 +159,7 @@ def test_a_deactivated_row_is_there_and_stays_deactivated():
 
 
 def test_what_an_administrator_changes_at_auth_is_brought_to_the_participants():
-    sign_up("kim", "lee")
+    save_everywhere("kim", "lee")
     kim = User.objects.get(user_id="kim")
     kim.user_id, kim.email, kim.user_name = "Kimberly", "kimberly@example.org", "Kimberly"
     kim.save()
@@ -175,7 +170,7 @@ def test_what_an_administrator_changes_at_auth_is_brought_to_the_participants():
 
 
 def test_users_who_exchange_an_email_are_healed_one_after_the_other():
-    sign_up("kim", "lee")
+    save_everywhere("kim", "lee")
     User._base_manager.filter(user_id="kim").update(email="new@example.org")
     User._base_manager.filter(user_id="lee").update(email="kim@example.org")
     assert reconcile("--heal")[1] == ""
@@ -185,7 +180,7 @@ def test_users_who_exchange_an_email_are_healed_one_after_the_other():
 def pass_on_emails(users: int) -> list[str]:
     """Each of so many users gets the address of the one before, and the first that of the last."""
     names = [f"user-{n:02}" for n in range(users)]
-    sign_up(*names)
+    save_everywhere(*names)
     User._base_manager.filter(user_id__in=names).update(email=Concat("email", Value(".old")))
     for n, name in enumerate(names):
         User._base_manager.filter(user_id=name).update(email=f"{names[n - 1]}@example.org")
@@ -197,7 +192,7 @@ def pass_on_emails(users: int) -> list[str]:
 def test_users_who_passed_on_their_keys_in_a_circle_are_healed(monkeypatch, users, page):
     monkeypatch.setattr("authsvc.reconcile.reconciliation.PAGE", page)
     names = pass_on_emails(users)
-    sign_up(*(f"bystander-{n}" for n in range(5)))
+    save_everywhere(*(f"bystander-{n}" for n in range(5)))
     different = [("different", name) for name in names]
 
     services, problems = reconcile()
@@ -233,7 +228,7 @@ def test_a_circle_that_is_too_long_for_one_page_is_told_and_healed_once_it_is_br
 
 
 def test_of_a_circle_with_an_administrators_row_in_it_nothing_is_changed():
-    sign_up("kim", "lee", "park")
+    save_everywhere("kim", "lee", "park")
     ChatUser.objects.filter(user_id="park").delete()
     ChatUser.objects.create(user_id="by-hand", email="park@example.org")
     Customer.objects.all().delete()
@@ -247,24 +242,20 @@ def test_of_a_circle_with_an_administrators_row_in_it_nothing_is_changed():
 
 
 def test_a_row_whose_record_is_gone_becomes_that_of_who_has_its_user_id_now():
-    sign_up("kim")
+    save_everywhere("kim")
     User.objects.all().delete()
-    again = NewSignUp(
-        signup_id=uuid4(), user_id="kim", email="kim@example.org", user_name="Kim again", role="ROLE_USER",
-        password="not a hash",
-    )  # fmt: skip
-    register_users([again])
+    again = save_signup("kim", name="Kim again")
     services, _ = reconcile()
     assert found(services["chat"]) == [("different", "kim")]
     assert reconcile("--heal")[1] == ""
     assert rows(ChatUser) == rows(Customer) == records()
-    assert ChatUser.objects.get().owner_signup_id == again.signup_id
+    assert ChatUser.objects.get().owner_signup_id == again.id
 
 
 def test_pages_cover_everybody_whatever_their_number(monkeypatch):
     monkeypatch.setattr("authsvc.reconcile.reconciliation.PAGE", 3)
     names = [f"user-{n}" for n in range(10)]
-    sign_up(*names)
+    save_everywhere(*names)
     ChatUser.objects.filter(user_id__in=names[::2]).delete()
     Customer.objects.create(user_id="lost", email="lost@example.org", owner_signup_id=UUID(int=1))
     Customer.objects.create(user_id="later", email="later@example.org", owner_signup_id=UUID(int=2**128 - 1))
@@ -327,14 +318,7 @@ def test_memory_does_not_grow_with_the_number_of_findings():
 
 
 def test_one_on_the_way_is_no_fault_but_one_that_is_stalled_is():
-    batch = [
-        NewSignUp(
-            signup_id=uuid4(), user_id=name, email=f"{name}@example.org", user_name=name, role="ROLE_USER",
-            password="not a hash",
-        )
-        for name in ("on-the-way", "stalled")
-    ]  # fmt: skip
-    register_users(batch)
+    save_signups("on-the-way", "stalled")
     SignUp.objects.filter(user_id="stalled").update(stalled_at=datetime.now(UTC), next_due_at=None)
     services, _ = reconcile()
     for report in services.values():
@@ -342,7 +326,7 @@ def test_one_on_the_way_is_no_fault_but_one_that_is_stalled_is():
 
 
 def test_one_service_alone_is_asked():
-    sign_up("kim")
+    save_everywhere("kim")
     ChatUser.objects.all().delete()
     Customer.objects.all().delete()
     services, problems = reconcile("--heal", "--service", "chat")
@@ -353,7 +337,7 @@ def test_one_service_alone_is_asked():
 
 def test_a_participant_that_does_not_answer_is_said_in_words(settings):
     settings.SIGNUP_SERVICES = ["auth", "chat", "nobody"]
-    sign_up("kim")
+    save_everywhere("kim")
     out = StringIO()
     with pytest.raises(CommandError, match=r"nobody did not answer within 1 s.*consume_events nobody") as raised:
         call_command("reconcile", "--timeout=1", stdout=out)
@@ -369,7 +353,7 @@ def test_kafka_away_is_said_in_words(settings, monkeypatch):
 
 
 def test_the_terminal_shows_counts_and_who():
-    sign_up("kim")
+    save_everywhere("kim")
     ChatUser.objects.all().delete()
     ChatUser.objects.create(user_id="KIM", email="kim2@example.org")
     Customer.objects.update(role="ROLE_ADMIN")

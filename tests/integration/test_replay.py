@@ -15,13 +15,13 @@ from authsvc.management.commands.relay_signups import OutboxRelay
 from authsvc.models import SignUp, User
 from authsvc.signups.events import NEW_USER_REQUESTED
 from authsvc.signups.projection import AsyncProjection
-from authsvc.signups.registration import NewSignUp, register_users
 from authsvc.signups.replay import replay as replay_all
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from eventbus.producer import EventProducer
 from eventbus.topics import ensure_topics
 from tests.broker import put, skip_to_the_end
 from tests.client import read_topic
+from tests.signups import complete, save_signups
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs("broker", "redis")]
 
@@ -44,24 +44,6 @@ def sent(settings):
     return read
 
 
-def sign_up(*user_ids: str) -> list[UUID]:
-    batch = [
-        NewSignUp(
-            signup_id=uuid4(), user_id=user_id, email=f"{user_id}@example.com", user_name=user_id, role="ROLE_USER",
-            password="not a hash",
-        )
-        for user_id in user_ids
-    ]  # fmt: skip
-    register_users(batch)
-    return [new.signup_id for new in batch]
-
-
-def complete(*signup_ids: UUID) -> None:
-    apply_verdicts(
-        [ReportedVerdict(each, Verdict(name, Status.SUCCESS)) for each in signup_ids for name in ("chat", "customer")]
-    )
-
-
 def replay(*arguments: str) -> str:
     out = StringIO()
     call_command("replay_signups", *arguments, stdout=out)
@@ -73,7 +55,7 @@ def everyone(*signup_ids: UUID) -> list[tuple[UUID, None]]:
 
 
 def test_all_are_sent_and_no_decided_light_changes(sent):
-    kim, lee = sign_up("kim", "lee")
+    kim, lee = save_signups("kim", "lee")
     complete(kim, lee)
     before = list(SignUp.objects.order_by("id").values())
     assert replay("--all") == "2 sent, 0 skipped, 0 failed"
@@ -83,14 +65,14 @@ def test_all_are_sent_and_no_decided_light_changes(sent):
 
 def test_it_goes_on_past_its_page(sent, monkeypatch):
     monkeypatch.setattr("authsvc.signups.replay.PAGE", 3)
-    signups = sign_up(*[f"user-{n}" for n in range(10)])
+    signups = save_signups(*[f"user-{n}" for n in range(10)])
     assert replay("--all") == "10 sent, 0 skipped, 0 failed"
     assert sent() == everyone(*signups)
 
 
 def test_one_page_is_read_while_kafka_takes_the_one_before_and_no_more(monkeypatch):
     monkeypatch.setattr("authsvc.signups.replay.PAGE", 2)
-    sign_up(*[f"user-{n}" for n in range(7)])
+    save_signups(*[f"user-{n}" for n in range(7)])
     on_their_way = []
 
     class Watched(EventProducer):
@@ -110,7 +92,7 @@ def test_one_page_is_read_while_kafka_takes_the_one_before_and_no_more(monkeypat
 
 def test_a_page_is_two_reads_and_a_write_where_something_is_pending(sent, monkeypatch, django_assert_num_queries):
     monkeypatch.setattr("authsvc.signups.replay.PAGE", 2)
-    complete(*sign_up(*[f"done-{n}" for n in range(4)]))
+    complete(*save_signups(*[f"done-{n}" for n in range(4)]))
     producer = EventProducer()
     with django_assert_num_queries(5) as reads:  # the last of them finds that there are no more
         list(replay_all(SignUp.objects.all(), producer=producer))
@@ -123,14 +105,14 @@ def test_a_page_is_two_reads_and_a_write_where_something_is_pending(sent, monkey
 
 
 def test_those_named_by_id_or_user_id(sent):
-    kim, lee, _park = sign_up("kim", "lee", "park")
+    kim, lee, _park = save_signups("kim", "lee", "park")
     assert replay("--id", str(kim)) == "1 sent, 0 skipped, 0 failed"
     assert replay("--user-id", "LEE") == "1 sent, 0 skipped, 0 failed"
     assert sent() == everyone(kim, lee)
 
 
 def test_those_of_a_time(sent):
-    old, new = sign_up("old", "new")
+    old, new = save_signups("old", "new")
     SignUp.objects.filter(id=old).update(created_at=timezone.now() - timedelta(days=2))
     yesterday = (timezone.now() - timedelta(days=1)).isoformat()
     replay("--until", yesterday)
@@ -140,7 +122,7 @@ def test_those_of_a_time(sent):
 
 
 def test_the_pending_and_the_stalled_get_all_their_tries_again(sent):
-    pending, stalled, done = sign_up("pending", "stalled", "done")
+    pending, stalled, done = save_signups("pending", "stalled", "done")
     complete(done)
     SignUp.objects.filter(id=stalled).update(stalled_at=timezone.now(), next_due_at=None, attempts=33)
     assert replay("--stalled") == "1 sent, 0 skipped, 0 failed"
@@ -153,13 +135,13 @@ def test_the_pending_and_the_stalled_get_all_their_tries_again(sent):
 
 
 def test_one_service_alone_is_asked(sent):
-    [kim] = sign_up("kim")
+    [kim] = save_signups("kim")
     replay("--all", "--service", "chat")
     assert sent() == [(kim, ["chat"])]
 
 
 def test_a_service_that_was_added_later_gets_a_light(sent):
-    [kim] = sign_up("kim")
+    [kim] = save_signups("kim")
     complete(kim)
     SignUp.objects.update(lights={name: light for name, light in SignUp.objects.get().lights.items() if name != "chat"})
     version = SignUp.objects.get().version
@@ -181,7 +163,7 @@ async def copy_of(signup_id: UUID) -> TransactionState | None:
 
 
 def test_it_sends_auths_present_record_and_skips_where_that_is_gone(sent, settings):
-    kim, _lee = sign_up("kim", "lee")
+    kim, _lee = save_signups("kim", "lee")
     User._base_manager.filter(user_id="kim").update(email="new@example.com")
     User.objects.filter(user_id="lee").delete()
     assert replay("--all") == "1 sent, 1 skipped, 0 failed"
@@ -191,7 +173,7 @@ def test_it_sends_auths_present_record_and_skips_where_that_is_gone(sent, settin
 
 
 def test_a_dry_run_counts_and_sends_nothing(sent):
-    sign_up("kim")
+    save_signups("kim")
     before = list(SignUp.objects.values())
     assert replay("--all", "--dry-run") == "1 would be sent, 0 skipped, 0 failed"
     assert sent() == []
@@ -199,7 +181,7 @@ def test_a_dry_run_counts_and_sends_nothing(sent):
 
 
 def test_what_cannot_be_sent_is_counted_and_is_an_error(settings, monkeypatch):
-    sign_up("kim")
+    save_signups("kim")
     monkeypatch.setattr("authsvc.signups.replay.ACKNOWLEDGED_WITHIN", 0.5)
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
     out = StringIO()
@@ -234,7 +216,7 @@ def relay(patient):
 
 
 def test_the_relay_publishes_what_is_due_to_those_who_have_not_answered(sent, relay):
-    kim, lee = sign_up("kim", "lee")
+    kim, lee = save_signups("kim", "lee")
     apply_verdicts([ReportedVerdict(kim, Verdict("chat", Status.SUCCESS))])
     assert relay.relay_once() == 0
     SignUp.objects.update(next_due_at=timezone.now())
@@ -245,7 +227,7 @@ def test_the_relay_publishes_what_is_due_to_those_who_have_not_answered(sent, re
 
 def test_the_relay_sends_a_tenth_while_more_lies_unread_than_it_sends_in_a_second(settings, relay):
     settings.RELAY_RATE = 20
-    sign_up(*(f"user{number}" for number in range(30)))
+    save_signups(*(f"user{number}" for number in range(30)))
     put(NEW_USER_REQUESTED, *[b"{}"] * 20)
     SignUp.objects.update(next_due_at=timezone.now())
     assert relay.relay_once() == 2
@@ -256,7 +238,7 @@ def test_the_relay_sends_a_tenth_while_more_lies_unread_than_it_sends_in_a_secon
 
 
 def test_a_relay_without_kafka_keeps_what_is_due_and_uses_up_no_tries(settings, monkeypatch):
-    [kim] = sign_up("kim")
+    [kim] = save_signups("kim")
     monkeypatch.setattr("authsvc.management.commands.relay_signups.ACKNOWLEDGED_WITHIN", 0.2)
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
     relay = OutboxRelay()
@@ -272,7 +254,7 @@ def test_a_relay_without_kafka_keeps_what_is_due_and_uses_up_no_tries(settings, 
 
 
 def test_all_that_is_sent_for_a_signup_is_one_trace(settings):
-    kim, lee = sign_up("kim", "lee")
+    kim, lee = save_signups("kim", "lee")
     replay("--all")
     replay("--all")
     messages = read_topic(settings.KAFKA_BOOTSTRAP_SERVERS, settings.KAFKA_PREFIX + NEW_USER_REQUESTED)

@@ -15,10 +15,11 @@ from authsvc.management.commands.reconcile import Examples, as_text
 from authsvc.models import SignUp, UnconfirmedSignUp, User
 from authsvc.reconcile.events import Finding
 from authsvc.reconcile.reconciliation import Verification
-from authsvc.signups.registration import NewSignUp, register_users
 from chatsvc.models import ChatUser
 from customersvc.models import Customer
 from runtime.mail_addresses import shown_address
+from tests.signups import save_signup
+from tests.users import client_of
 
 pytestmark = pytest.mark.django_db(databases=["default", "chat", "customer"])
 
@@ -28,10 +29,7 @@ KEPT, SHOWN = "kim@xn--bcher-kva.example", "kim@bücher.example"
 @pytest.fixture
 def kim() -> User:
     """Somebody whom every service knows, and who waits for a confirmation as well."""
-    new = NewSignUp(
-        signup_id=uuid4(), user_id="kim", email=KEPT, user_name="Kim", role="ROLE_USER", password="not a hash"
-    )
-    register_users([new])
+    save_signup("kim", email=KEPT, name="Kim")
     for model in (ChatUser, Customer):
         model.objects.create(user_id="kim", email=KEPT, user_name="Kim", role="ROLE_USER")
     UnconfirmedSignUp.objects.create(
@@ -39,12 +37,6 @@ def kim() -> User:
         password="not a hash", created_at=timezone.now(),
     )  # fmt: skip
     return User.objects.get(user_id="kim")
-
-
-def client_of(user: User) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 def administrator() -> User:

@@ -16,13 +16,13 @@ from authsvc.lights import Status, Verdict
 from authsvc.models import SignUp, User
 from authsvc.operations.timeline import Story, story_of
 from authsvc.signups.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, new_user_requested
-from authsvc.signups.registration import NewSignUp, register_users
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from eventbus.messages import Outgoing
 from eventbus.models import DeadLetter, DeadLetterAct
 from eventbus.producer import EventProducer
 from eventbus.topics import ensure_topics
 from runtime.tracing import traceparent
+from tests.signups import save_signup
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -38,15 +38,6 @@ def topics(settings, patient):
 @pytest.fixture
 def no_kafka(settings):
     settings.KAFKA_BOOTSTRAP_SERVERS = ""
-
-
-def sign_up(user_id: str, *, email: str = "", name: str = "Name") -> SignUp:
-    new = NewSignUp(
-        signup_id=uuid4(), user_id=user_id, email=email or f"{user_id}@example.com", user_name=name, role="ROLE_USER",
-        password="not a hash",
-    )  # fmt: skip
-    register_users([new])
-    return SignUp.objects.get(id=new.signup_id)
 
 
 def send(message: Outgoing) -> None:
@@ -81,7 +72,7 @@ def explain(*arguments: str) -> str:
 
 @on_a_broker
 def test_it_tells_every_try_and_verdict_with_its_place_in_kafka_and_nobody_elses(topics):
-    kim, lee = sign_up("kim"), sign_up("lee")
+    kim, lee = save_signup("kim"), save_signup("lee")
     for signup in (kim, lee):
         ask(signup)
     answer(kim, "customer")
@@ -114,8 +105,8 @@ def test_it_tells_every_try_and_verdict_with_its_place_in_kafka_and_nobody_elses
 
 @on_a_broker
 def test_one_whom_auth_refused_is_found_under_the_user_id_of_auths_record(topics):
-    sign_up("kim", email="kim@example.com")
-    refused = sign_up("other", email="kim@example.com")
+    save_signup("kim", email="kim@example.com")
+    refused = save_signup("other", email="kim@example.com")
     ask(refused)
     answer(refused, "chat", "FAIL", "duplicate: email")
     whats = [step.what for step in told(refused).steps]
@@ -125,7 +116,7 @@ def test_one_whom_auth_refused_is_found_under_the_user_id_of_auths_record(topics
 
 @on_a_broker
 def test_a_replay_long_after_the_end_is_followed(topics):
-    kim = sign_up("kim")
+    kim = save_signup("kim")
     for service in ("chat", "customer"):
         answer(kim, service)
     ended = timezone.now() - timedelta(days=3)
@@ -143,7 +134,7 @@ def test_a_replay_long_after_the_end_is_followed(topics):
 
 @on_a_broker
 def test_it_says_what_kafka_has_no_more(topics, settings):
-    kim = sign_up("kim")
+    kim = save_signup("kim")
     kept = (
         "the embedded broker loses all messages"
         if settings.KAFKA_EMBEDDED
@@ -162,7 +153,7 @@ def test_it_says_what_kafka_has_no_more(topics, settings):
 @on_a_broker
 def test_topics_that_were_never_made_are_said(settings):
     settings.KAFKA_PREFIX = f"timeline-{uuid4()}-"
-    assert told(sign_up("kim")).notes == [f"Kafka has no topic {NEW_USER_REQUESTED}: nothing was ever sent there."]
+    assert told(save_signup("kim")).notes == [f"Kafka has no topic {NEW_USER_REQUESTED}: nothing was ever sent there."]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +161,7 @@ def test_topics_that_were_never_made_are_said(settings):
 )
 def test_without_kafka_it_tells_what_the_database_knows_and_says_so(settings, servers, words):
     settings.KAFKA_BOOTSTRAP_SERVERS = servers
-    kim = sign_up("kim")
+    kim = save_signup("kim")
     SignUp.objects.update(stalled_at=timezone.now() + timedelta(minutes=10), next_due_at=None, attempts=33)
     apply_verdicts([ReportedVerdict(kim.id, Verdict("chat", Status.SUCCESS))])
     story = told(kim)
@@ -185,7 +176,7 @@ def test_without_kafka_it_tells_what_the_database_knows_and_says_so(settings, se
 
 
 def test_its_dead_letters_and_what_was_done_about_them_are_told(no_kafka):
-    kim, lee = sign_up("kim"), sign_up("lee")
+    kim, lee = save_signup("kim"), save_signup("lee")
     for offset, (signup, key) in enumerate([(kim, b"kim"), (lee, b"lee"), (lee, b"kim")]):
         DeadLetter.objects.create(
             letter_topic="user.newUser.req.chat.dlt", letter_partition=0, letter_offset=offset,
@@ -202,7 +193,7 @@ def test_its_dead_letters_and_what_was_done_about_them_are_told(no_kafka):
 
 
 def test_a_letter_that_cannot_be_read_is_told_by_its_trace(no_kafka):
-    kim = sign_up("kim")
+    kim = save_signup("kim")
     DeadLetter.objects.create(
         letter_topic="user.newUser.req.chat.dlt", letter_partition=0, letter_offset=0, topic="user.newUser.req",
         group="chat", put_aside_at=timezone.now(), key=b"kim", value=b"\xff",
@@ -212,13 +203,13 @@ def test_a_letter_that_cannot_be_read_is_told_by_its_trace(no_kafka):
 
 
 def test_a_record_that_is_gone_is_said(no_kafka):
-    kim = sign_up("kim")
+    kim = save_signup("kim")
     User.objects.all().delete()
     assert told(kim).notes[-1].startswith("Auth no longer has a record of this user")
 
 
 def test_explain_tells_one_story_by_id_with_the_trace_and_times_with_their_zone(no_kafka):
-    kim = sign_up("kim")
+    kim = save_signup("kim")
     SignUp.objects.update(created_at="2026-03-01T23:30:00.25Z")
     with timezone.override(ZoneInfo("Asia/Seoul")):
         said = explain(str(kim.id))
@@ -229,7 +220,7 @@ def test_explain_tells_one_story_by_id_with_the_trace_and_times_with_their_zone(
 
 
 def test_explain_tells_all_signups_of_a_user_id_the_newest_first(no_kafka):
-    ids = [sign_up(user_id).id for user_id in ("kim", "KIM", "Kim")]
+    ids = [save_signup(user_id).id for user_id in ("kim", "KIM", "Kim")]
     for minutes, each in enumerate(ids):
         SignUp.objects.filter(id=each).update(created_at=timezone.now() + timedelta(minutes=minutes))
     said = explain("kIm")
@@ -242,7 +233,7 @@ def test_explain_tells_all_signups_of_a_user_id_the_newest_first(no_kafka):
 
 
 def test_explain_writes_nothing_that_drives_a_terminal(no_kafka):
-    sign_up("kim", name="\x1b[2J boo")
+    save_signup("kim", name="\x1b[2J boo")
     said = explain("kim")
     assert "\\x1b[2J boo" in said
     assert "\x1b" not in said
@@ -260,6 +251,6 @@ def test_explain_writes_nothing_that_drives_a_terminal(no_kafka):
 def test_explain_says_in_words_where_there_is_none(no_kafka, arguments, words):
     User.objects.create_superuser("root-user", "root@example.com", "correct horse 9")
     SignUp.objects.all().delete()
-    sign_up("kim")
+    save_signup("kim")
     with pytest.raises(CommandError, match=words):
         explain(*arguments)

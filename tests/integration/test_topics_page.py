@@ -6,14 +6,13 @@ from urllib.parse import urlencode
 
 import pytest
 from django.conf import settings
-from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Permission
 from django.test import Client
 from django.urls import reverse
 
 from eventbus.messages import Subscription
 from eventbus.topics import ensure_topics
 from tests.broker import RecordingHandler, put, skip_to_the_end
+from tests.users import client_with
 
 pytestmark = [pytest.mark.needs("broker"), pytest.mark.django_db]
 
@@ -29,18 +28,9 @@ def installation(monkeypatch, patient):
     ensure_topics(asked.topics)
 
 
-def client_of(*permissions: str, is_staff: bool = True) -> Client:
-    name = f"user-{secrets.token_hex(4)}"
-    user = get_user_model().objects.create_user(name, f"{name}@example.org", "correct horse 9", is_staff=is_staff)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 @pytest.fixture
 def operator() -> Client:
-    return client_of("view_topic")
+    return client_with("view_topic")
 
 
 def shown(client: Client, query: str = "", *, status: int = 200) -> str:
@@ -75,13 +65,13 @@ def test_topics_with_their_watermarks_and_groups_with_their_lag(operator, django
 
 def test_it_stands_in_the_index_and_in_the_header_of_who_may_see_it(operator):
     assert operator.get("/admin/").content.decode().count(f'href="{PAGE}"') >= 2
-    assert PAGE not in client_of("view_deadletter").get("/admin/").content.decode()
+    assert PAGE not in client_with("view_deadletter").get("/admin/").content.decode()
 
 
 @pytest.mark.parametrize("path", [PAGE, f"{PAGE}asked/"])
 def test_staff_without_the_permission_are_refused_and_others_sent_to_the_login(path):
-    assert client_of("view_deadletter").get(path).status_code == 403
-    assert client_of("view_topic", is_staff=False).get(path).url.startswith("/admin/login/")
+    assert client_with("view_deadletter").get(path).status_code == 403
+    assert client_with("view_topic", is_staff=False).get(path).url.startswith("/admin/login/")
     assert Client().get(path).url.startswith("/admin/login/")
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -13,8 +12,6 @@ from uuid import uuid4
 import pytest
 import redis
 from django.conf import settings
-from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Permission
 from django.test import AsyncClient, Client
 from django.utils import timezone
 
@@ -25,6 +22,7 @@ from authsvc.operations.traffic_history import MINUTE, RollUp, read_days, read_s
 from authsvc.signups import traffic_counts as traffic_module
 from authsvc.signups.projection import Projection
 from authsvc.signups.traffic_counts import LagSampler, bucket_of, key_of
+from tests.users import client_with, user_with
 from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.needs("redis"), pytest.mark.django_db(transaction=True)]
@@ -130,19 +128,6 @@ def test_days_are_read_by_steps_in_one_query(django_assert_num_queries):
 # --- Shown ------------------------------------------------------------------------------------------------------
 
 
-def user_with(*permissions: str, is_staff: bool = True) -> Any:
-    name = f"user-{secrets.token_hex(4)}"
-    user = get_user_model().objects.create_user(name, f"{name}@example.org", "correct horse 9", is_staff=is_staff)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-    return user
-
-
-def client_of(*permissions: str, is_staff: bool = True) -> Client:
-    client = Client()
-    client.force_login(user_with(*permissions, is_staff=is_staff))
-    return client
-
-
 @pytest.fixture
 def operator() -> AsyncClient:
     client = AsyncClient()
@@ -167,7 +152,7 @@ async def next_of(events: AsyncIterator[tuple[str, Any]]) -> tuple[str, Any]:
 
 
 def test_the_page_has_no_script_or_style_of_its_own_and_few_queries(django_assert_max_num_queries):
-    client = client_of("view_trafficminute")
+    client = client_with("view_trafficminute")
     with django_assert_max_num_queries(9):
         response = client.get(PAGE)
     text = response.content.decode()
@@ -177,14 +162,14 @@ def test_the_page_has_no_script_or_style_of_its_own_and_few_queries(django_asser
 
 
 def test_who_may_not_see_it_is_refused_in_page_and_stream():
-    stranger = client_of("view_topic")
+    stranger = client_with("view_topic")
     assert stranger.get(PAGE).status_code == 403
     assert stranger.get(STREAM).status_code == 403
     assert Client().get(PAGE).url.startswith("/admin/login/")
     assert Client().get(STREAM).status_code == 403
-    assert client_of("view_trafficminute", is_staff=False).get(STREAM).status_code == 403
-    assert client_of("view_trafficminute").post(STREAM).status_code == 405
-    assert client_of("view_trafficminute").get(f"{STREAM}?span=decade").status_code == 400
+    assert client_with("view_trafficminute", is_staff=False).get(STREAM).status_code == 403
+    assert client_with("view_trafficminute").post(STREAM).status_code == 405
+    assert client_with("view_trafficminute").get(f"{STREAM}?span=decade").status_code == 400
 
 
 async def test_the_live_stream_begins_with_five_minutes_and_goes_on(operator, client_of_redis):

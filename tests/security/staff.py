@@ -1,11 +1,10 @@
 """The five kinds of people who may ask for a page of the administration, and one row of each kind to ask about."""
 
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 from django.contrib.auth.models import Group, Permission
 from django.db.models import Model, Q
-from django.test import Client
 from django.utils import timezone
 
 from authsvc.models import SignUp, UnconfirmedSignUp, User
@@ -15,23 +14,13 @@ from chatsvc.models import ChatUser
 from customersvc.models import Customer
 from eventbus.models import DeadLetter
 from livesettings.models import Overrides
+from tests.users import new_user
 
-PASSWORD: Final = "correct horse 9"
 ANONYMOUS, WITHOUT, VIEW, CHANGE, SUPER = KINDS = ("anonymous", "without", "view", "change", "super")
 # Of everything but administrators' own privileges: may view, add, change, delete, replay and handle.
 OF_CHANGE: Final = (
     Q(codename__regex="^(view|add|change|delete)_") | Q(codename__in=["replay_signup", "handle_deadletter"])
 ) & ~Q(codename="add_admin")
-
-
-def new_user(user_id: str, **fields: Any) -> User:
-    return User.objects.create_user(user_id, f"{user_id}@example.com", PASSWORD, **fields)
-
-
-def staff_with(user_id: str, *codenames: str) -> User:
-    user = new_user(user_id, is_staff=True)
-    user.user_permissions.add(*Permission.objects.filter(codename__in=codenames))
-    return user
 
 
 def person_of(kind: str) -> User | None:
@@ -42,13 +31,6 @@ def person_of(kind: str) -> User | None:
     if granted is not None:
         user.user_permissions.add(*Permission.objects.filter(granted))
     return user
-
-
-def client_of(user: User | None) -> Client:
-    client = Client()
-    if user is not None:
-        client.force_login(user)
-    return client
 
 
 def rows() -> dict[str, Model]:

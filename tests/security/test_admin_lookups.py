@@ -9,7 +9,8 @@ from django.urls import reverse
 
 from runtime.admin_toolkit.page_admin import PageAdmin
 from runtime.admin_toolkit.restricted_admin import RestrictedAdmin
-from tests.security.staff import SUPER, VIEW, client_of, person_of, rows
+from tests.security.staff import SUPER, VIEW, person_of, rows
+from tests.users import client_of
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer"])
 

@@ -22,7 +22,8 @@ from authsvc.signups.events import NEW_USER_REQUESTED
 from eventbus.models import DeadLetterAct
 from eventbus.topics import ensure_topics
 from runtime.admin_toolkit.page_admin import PageAdmin
-from tests.security.staff import KINDS, client_of, person_of, rows
+from tests.security.staff import KINDS, person_of, rows
+from tests.users import client_of
 
 pytestmark = [
     pytest.mark.django_db(databases=["default", "chat", "customer"]),

@@ -13,9 +13,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from asgiref.testing import ApplicationCommunicator
 from django.contrib.auth.hashers import make_password
-from django.contrib.auth.models import Permission
 from django.core.checks import run_checks
-from django.test import Client
 from django.utils import timezone
 from django.utils.translation import override
 
@@ -34,6 +32,7 @@ from livesettings.models import ROW, Overrides
 from livesettings.values import broken_rules, live, take
 from tests.conftest import Person, new_person
 from tests.integration.test_signing_up import posted
+from tests.users import client_with
 from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.needs("redis", "broker"), pytest.mark.django_db(transaction=True)]
@@ -242,17 +241,9 @@ def test_confirmation_by_mail_needs_a_mail_server(settings, production, has_serv
     assert all("EMAIL_URL" in str(error.hint) for error in errors)
 
 
-def staff(*permissions: str) -> Client:
-    user = User.objects.create_user("staff-user", "staff@example.com", "correct horse 9", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 def test_an_administrator_chooses_it_by_its_name(settings):
     Overrides.objects.get_or_create(pk=ROW)
-    client, page = staff("change_overrides"), f"/admin/livesettings/overrides/{ROW}/change/"
+    client, page = client_with("change_overrides"), f"/admin/livesettings/overrides/{ROW}/change/"
     shown = client.get(page).content.decode()
     assert '<option value="mail">By email</option>' in shown
     assert "Default (None)" in shown
@@ -268,7 +259,7 @@ def test_an_administrator_chooses_it_by_its_name(settings):
 
 def test_staff_see_unconfirmed_sign_ups_without_their_passwords(person: Person):
     row = kept(person)
-    client, page = staff("view_unconfirmedsignup"), "/admin/authsvc/unconfirmedsignup/"
+    client, page = client_with("view_unconfirmedsignup"), "/admin/authsvc/unconfirmedsignup/"
     for path in (page, f"{page}?q={person.user_id[:6]}", f"{page}{row.id}/change/"):
         answer = client.get(path)
         assert answer.status_code == 200

@@ -21,12 +21,12 @@ from authsvc.api.signup_requests import read_signup
 from authsvc.identity import validate_address, validate_not_reserved, validate_user_id, validate_user_name
 from authsvc.lookalikes import looks_reserved
 from authsvc.models import SignUp, User
-from authsvc.signups.registration import NewSignUp, register_users
 from chatsvc.models import ChatUser
 from runtime.equality import normalize_email, normalize_user_id
 from tests.client import filled_form, request
 from tests.conftest import Person, new_person
 from tests.e2e.test_api import ALL_GREEN, log_in, post, settled, statuses
+from tests.signups import save_signup
 from tests.stack import Stack
 
 # Each shows nothing: fillers, joiners, directions, tags, variation selectors, blanks, separators, a soft hyphen.
@@ -320,18 +320,13 @@ def _rest_of(person: Person) -> tuple[str, str, str]:
 # --- The list of sign-ups ----------------------------------------------------------------------------------------
 
 
-def sign_up(signup_id: UUID, user_id: str) -> None:
-    new = {"email": f"{user_id}@example.org", "user_name": user_id, "role": "ROLE_USER", "password": "!"}
-    register_users([NewSignUp(signup_id=signup_id, user_id=user_id, **new)])
-
-
 @pytest.mark.django_db(transaction=True)
 def test_a_key_from_the_far_future_does_not_stay_at_the_top_of_the_list():
     client = Client()
     client.force_login(User.objects.create_superuser("root-user", "root@example.com", "correct horse 9"))
     SignUp.objects.all().delete()
-    sign_up(UUID("ffffffff-ffff-7fff-bfff-ffffffffffff"), "first")
-    sign_up(UUID("0195a1c2-7b34-7e10-9d55-3f6c8a2b4e01"), "second")
+    save_signup("first", signup_id=UUID("ffffffff-ffff-7fff-bfff-ffffffffffff"))
+    save_signup("second", signup_id=UUID("0195a1c2-7b34-7e10-9d55-3f6c8a2b4e01"))
     shown = client.get("/admin/authsvc/eventtransaction/").context["cl"].result_list
     assert [signup.user_id for signup in shown] == ["second", "first"]
     by_filter = client.get("/admin/authsvc/eventtransaction/?lights=pending").context["cl"].result_list

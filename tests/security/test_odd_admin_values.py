@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.security.staff import SUPER, client_of, person_of, rows
+from tests.security.staff import SUPER, person_of, rows
+from tests.users import client_of
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer"])
 

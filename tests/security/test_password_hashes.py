@@ -19,25 +19,22 @@ from authsvc.management.commands.relay_signups import OutboxRelay
 from authsvc.models import SignUp, User
 from authsvc.operations.timeline import story_of
 from authsvc.signups.events import NEW_USER_REQUESTED
-from authsvc.signups.registration import NewSignUp, register_users
 from authsvc.signups.retention import erase_expired, expired_signups
 from eventbus.topics import ensure_topics
 from tests.conftest import Person, new_person
+from tests.signups import save_signup
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 OLD, NEW = "correct horse 9", "quite another w0rd"
 
 
-def sign_up(user_id: str, *, email: str = "", age: float = 0) -> SignUp:
-    """A sign-up that began `age` seconds ago."""
-    new = NewSignUp(
-        signup_id=uuid4(), user_id=user_id, email=email or f"{user_id}@example.com", user_name=f"Name of {user_id}",
-        role="ROLE_USER", password=make_password(OLD),
-    )  # fmt: skip
-    register_users([new])
-    SignUp.objects.filter(id=new.signup_id).update(created_at=timezone.now() - timedelta(seconds=age))
-    return SignUp.objects.get(id=new.signup_id)
+def save_aged(user_id: str, *, email: str = "", age: float = 0) -> SignUp:
+    """Save a sign-up that began `age` seconds ago."""
+    signup = save_signup(user_id, email=email, name=f"Name of {user_id}", password=make_password(OLD))
+    SignUp.objects.filter(id=signup.id).update(created_at=timezone.now() - timedelta(seconds=age))
+    signup.refresh_from_db()
+    return signup
 
 
 def verifying(password: str) -> set[str]:
@@ -46,21 +43,21 @@ def verifying(password: str) -> set[str]:
 
 
 def test_a_hash_is_erased_when_the_ticket_has_expired_and_not_before(settings):
-    sign_up("young", age=settings.TICKET_MAX_AGE - 60)
-    sign_up("old", age=settings.TICKET_MAX_AGE + 1)
+    save_aged("young", age=settings.TICKET_MAX_AGE - 60)
+    save_aged("old", age=settings.TICKET_MAX_AGE + 1)
     assert erase_expired(10) == 1
     assert verifying(OLD) == {"young"}
     assert erase_expired(10) == 0
     # The account itself works as before, and its sign-up still tells who it was.
     assert User.objects.get(user_id="old").check_password(OLD)
     old = SignUp.objects.get(user_id="old")
-    assert (old.email, old.user_name) == ("old@example.com", "Name of old")
+    assert (old.email, old.user_name) == ("old@example.org", "Name of old")
 
 
 def test_of_a_refused_sign_up_the_name_and_the_address_are_erased_too(settings):
-    sign_up("taken")
-    by_user_id = sign_up("TAKEN", email="else@example.com", age=settings.TICKET_MAX_AGE + 1)
-    by_email = sign_up("another", email="taken@example.com", age=settings.TICKET_MAX_AGE + 1)
+    save_aged("taken")
+    by_user_id = save_aged("TAKEN", email="else@example.com", age=settings.TICKET_MAX_AGE + 1)
+    by_email = save_aged("another", email="taken@example.org", age=settings.TICKET_MAX_AGE + 1)
     erase_expired(10)
     for refused in (by_user_id, by_email):
         before = refused.lights
@@ -71,7 +68,7 @@ def test_of_a_refused_sign_up_the_name_and_the_address_are_erased_too(settings):
 
 def test_it_erases_in_batches_the_oldest_first(settings):
     for n in range(5):
-        sign_up(f"user-{n}", age=settings.TICKET_MAX_AGE + 10 * (n + 1))
+        save_aged(f"user-{n}", age=settings.TICKET_MAX_AGE + 10 * (n + 1))
     assert [erase_expired(2), erase_expired(2)] == [2, 2]
     assert verifying(OLD) == {"user-0"}
 
@@ -86,7 +83,7 @@ def test_it_finds_expired_ones_in_an_index_of_the_few_that_keep_a_hash():
 
 
 def test_the_relay_erases(settings):
-    sign_up("old", age=settings.TICKET_MAX_AGE + 1)
+    save_aged("old", age=settings.TICKET_MAX_AGE + 1)
     relay = OutboxRelay.__new__(OutboxRelay)
     relay._erase_from = 0.0
     relay.erase_expired()
@@ -94,7 +91,7 @@ def test_the_relay_erases(settings):
 
 
 def test_purge_erases_unless_it_is_a_dry_run(settings):
-    sign_up("old", age=settings.TICKET_MAX_AGE + 1)
+    save_aged("old", age=settings.TICKET_MAX_AGE + 1)
     call_command("purge", "--dry-run", stdout=StringIO())
     assert verifying(OLD) == {"old"}
     call_command("purge", stdout=StringIO())
@@ -105,10 +102,10 @@ def test_purge_erases_unless_it_is_a_dry_run(settings):
 
 
 def test_after_a_new_password_no_sign_up_verifies_the_old_one():
-    sign_up("owner")
-    sign_up("OWNER", email="else@example.com")
-    sign_up("forgetful", email="owner@example.com")
-    sign_up("somebody-else")
+    save_aged("owner")
+    save_aged("OWNER", email="else@example.com")
+    save_aged("forgetful", email="owner@example.org")
+    save_aged("somebody-else")
     owner = User.objects.get(user_id="owner")
     owner.set_password(NEW)
     owner.save()
@@ -117,7 +114,7 @@ def test_after_a_new_password_no_sign_up_verifies_the_old_one():
 
 
 def test_the_account_page_changes_a_password_everywhere():
-    sign_up("owner")
+    save_aged("owner")
     client = Client()
     client.force_login(User.objects.get(user_id="owner"))
     fields = {"old_password": OLD, "new_password1": NEW, "new_password2": NEW}
@@ -126,7 +123,7 @@ def test_the_account_page_changes_a_password_everywhere():
 
 
 def test_without_a_password_any_more_no_sign_up_verifies_the_old_one():
-    sign_up("owner")
+    save_aged("owner")
     client = Client()
     client.force_login(User.objects.create_superuser("root-user", "root@example.com", OLD))
     path = f"/admin/authsvc/user/{User.objects.get(user_id='owner').pk}/password/"
@@ -140,7 +137,7 @@ def test_a_hash_with_new_parameters_is_no_new_password(settings):
         "authsvc.accounts.passwords.Argon2idHasher",
         "django.contrib.auth.hashers.PBKDF2PasswordHasher",
     ]
-    sign_up("owner")
+    save_aged("owner")
     User.objects.update(password=make_password(OLD, hasher="pbkdf2_sha256"))
     owner = User.objects.get(user_id="owner")
     assert owner.check_password(OLD)
@@ -155,8 +152,8 @@ def test_a_hash_with_new_parameters_is_no_new_password(settings):
 def test_an_erased_sign_up_can_still_be_explained_shown_and_replayed(settings):
     settings.KAFKA_PREFIX = f"erased-{uuid4()}-"
     ensure_topics([NEW_USER_REQUESTED])
-    sign_up("taken")
-    refused = sign_up("another", email="taken@example.com", age=settings.TICKET_MAX_AGE + 1)
+    save_aged("taken")
+    refused = save_aged("another", email="taken@example.org", age=settings.TICKET_MAX_AGE + 1)
     erase_expired(10)
     refused.refresh_from_db()
     assert story_of(refused).steps

@@ -16,7 +16,7 @@ from django.test import Client
 from authsvc.mail import mail_worker
 from authsvc.models import User
 from authsvc.signups.changes import change_account
-from tests.security.staff import client_of
+from tests.users import client_of
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)

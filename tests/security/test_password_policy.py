@@ -21,7 +21,7 @@ from authsvc.api.problems import Problem
 from authsvc.api.signup_requests import check_password_strength, complaints, read_signup
 from authsvc.models import User
 from signup_sync.front.forms import SignUpForm
-from tests.security.staff import client_of
+from tests.users import client_of
 
 OLD = "correct horse 9"
 SYLLABLE = "\ud55c"  # one character, which NFD spells with three of three bytes

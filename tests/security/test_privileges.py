@@ -12,7 +12,8 @@ from authsvc.models import User
 from chatsvc.models import ChatUser
 from customersvc.models import Customer
 from runtime.security_log import operator
-from tests.security.staff import CHANGE, PASSWORD, SUPER, VIEW, client_of, new_user, person_of, rows, staff_with
+from tests.security.staff import CHANGE, SUPER, VIEW, person_of, rows
+from tests.users import PASSWORD, client_of, new_user, user_with
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer"])
 
@@ -110,7 +111,7 @@ def test_staff_who_may_add_users_add_plain_ones(events):
 @pytest.mark.parametrize("has_it", [False, True])
 def test_role_admin_requires_add_admin(has_it, events):
     of_admin = ["add_admin"] if has_it else []
-    client = client_of(staff_with("adder", "view_user", "add_user", "change_user", *of_admin))
+    client = client_of(user_with("view_user", "add_user", "change_user", *of_admin, user_id="adder"))
     plain = rows()["authsvc_user"]
     added = client.post(ADD, new_form("made-admin", role="ROLE_ADMIN")).status_code
     changed = client.post(page(plain), form_of(plain, role="ROLE_ADMIN")).status_code
@@ -214,7 +215,7 @@ def test_staff_who_may_change_users_change_plain_ones():
 
 def test_staff_with_add_admin_edit_administrators_who_are_no_staff():
     administrator = rows()["authsvc_user@administrator"]
-    client = client_of(staff_with("adder", "view_user", "change_user", "add_admin"))
+    client = client_of(user_with("view_user", "change_user", "add_admin", user_id="adder"))
     assert client.post(page(administrator), form_of(administrator, user_name="Renamed")).status_code == 302
     User.objects.filter(pk=administrator.pk).update(is_staff=True)
     assert client.post(page(administrator), form_of(administrator, user_name="Again")).status_code == 403
