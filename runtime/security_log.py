@@ -29,6 +29,7 @@ SecurityEvent = Literal[
     "recovery_code_used",
     "privilege_granted",
     "privilege_refused",
+    "users_imported",
     "replay",
     "dead_letter_handled",
     "settings_changed",

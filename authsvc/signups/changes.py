@@ -9,11 +9,11 @@ from datetime import datetime
 from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from authsvc.lights import AUTH, Kind, Status, TransactionState, Verdict
-from authsvc.models import DATABASE, EventTransaction, RemovedAccount, User, new_signup_id
+from authsvc.models import DATABASE, EventTransaction, RemovedAccount, User, address_replaced, new_signup_id
 from authsvc.signups.events import requested
 from authsvc.signups.outbox import pause_after
 from authsvc.signups.projection import projection
@@ -43,10 +43,17 @@ def change_account(user: User, *, expected_version: int | None = None) -> EventT
             raise OutdatedError
         user.normalize()
         changed = [wire for name, wire in User.SYNCHRONISED.items() if getattr(user, name) != getattr(stored, name)]
-        user.version = stored.version + bool(changed)
-        user.save()
         if not changed:
+            user.save()
             return None
+        user.version = stored.version + 1
+        try:
+            user.save(is_change=True)
+        except IntegrityError:
+            user.version = stored.version
+            raise
+        if "email" in changed:
+            address_replaced.send(User, user=user, former=stored.email)
         row = _begun(Kind.CHANGE, user, at=timezone.now())
         row.email, row.user_name, row.role = user.email, user.user_name, user.role
         row.changed_fields = " ".join(changed)

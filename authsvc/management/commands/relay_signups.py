@@ -1,4 +1,4 @@
-"""`manage.py relay_signups`: publish due events again (DESIGN, invariant 2)."""
+"""`manage.py relay_signups`: publish due events again (docs/invariants.md, 2)."""
 
 import logging
 import math
@@ -10,11 +10,11 @@ from typing import Any, Final
 from django.core.management.base import BaseCommand
 from django.db import close_old_connections
 
-from authsvc.lights import AUTH, participants
 from authsvc.metrics import INCOMPLETE, RELAYED, UNCONFIRMED
 from authsvc.operations.traffic_history import RollUp
+from authsvc.signups.backlog import unread_by_service
 from authsvc.signups.confirmation import delete_expired
-from authsvc.signups.events import ANSWER_TOPICS, REQUEST_TOPICS, requested
+from authsvc.signups.events import requested
 from authsvc.signups.outbox import DueEvent, claim_due, count_incomplete, give_back_tries
 from authsvc.signups.retention import erase_expired
 from authsvc.signups.traffic_counts import LagSampler
@@ -170,9 +170,7 @@ class OutboxRelay:
         return max(1, int(rate * SHARE_WHEN_BEHIND)) if is_behind else rate
 
     def _unread(self) -> int:
-        unread = {AUTH: sum(self._lag.lag(topic, AUTH) for topic in ANSWER_TOPICS.values())}
-        for participant in participants():
-            unread[participant] = sum(self._lag.lag(topic, participant) for topic in REQUEST_TOPICS.values())
+        unread = unread_by_service(self._lag)
         self._sampler.sample(unread)
         return max(unread.values())
 
