@@ -115,7 +115,12 @@ class EventTransactionAdmin(ActsAdmin):
             " ",
             '<span class="light light-{}" title="{}">{} {}</span>',
             (
-                (light.status.lower(), light_in_words(light.status, light.reason), _SIGNS[light.status], service)
+                (
+                    light.status.lower(),
+                    light_in_words(light.status, light.reason, kind=signup.kind),
+                    _SIGNS[light.status],
+                    service,
+                )
                 for service, light in signup.state.lights.items()
             ),
         )

@@ -6,6 +6,7 @@ from django.utils.translation import gettext_lazy as _
 
 from authsvc.accounts import views
 from authsvc.accounts.logout import LogoutView
+from authsvc.accounts.profile.views import AccountView, AddressView
 from authsvc.accounts.two_factor import login as second_step
 from authsvc.accounts.two_factor import views as two_factor
 from authsvc.api import field_check
@@ -14,7 +15,8 @@ urlpatterns = [
     path("login/", views.LoginView.as_view(), name="login"),
     path("login/code/", second_step.CodeView.as_view(), name="login_code"),
     path("logout/", LogoutView.as_view(), name="logout"),
-    path("account/", views.AccountView.as_view(), name="account"),
+    path("account/", AccountView.as_view(), name="account"),
+    path("account/address/<str:token>/", AddressView.as_view(), name="address"),
     path("account/check/", field_check.check, name="check"),
     path("account/password/", views.PasswordChangeView.as_view(), name="password_change"),
     path("account/two-factor/", two_factor.TwoFactorView.as_view(), name="two_factor"),

@@ -21,6 +21,8 @@ SecurityEvent = Literal[
     "password_reset_requested",
     "password_reset_throttled",
     "password_reset",
+    "account_changed",
+    "address_change_requested",
     "two_factor_enabled",
     "two_factor_disabled",
     "two_factor_failed",

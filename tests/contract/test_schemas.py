@@ -375,7 +375,7 @@ def test_a_state_fits_as_document_and_as_event(state):
 def test_what_the_page_is_sent_fits(state, slowness):
     read = read_state(json.dumps(state.as_wire(with_took=True)))
     for message, sent in {
-        "signUpState": state_message(read, slowness=slowness),
+        "signUpState": state_message(read.signup_id, read, slowness=slowness),
         "signUpDelayed": page_message(SIGNUP, "delayed", read, delayed=True),
         "signUpStalled": page_message(SIGNUP, "stalled", read, stalled=True),
         "signUpExpired": page_message(SIGNUP, "lapsed", read, expired=True),
