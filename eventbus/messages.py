@@ -95,6 +95,11 @@ class Subscription:
     handle: Handler
     answers_to: tuple[str, ...] = ()
     gathers: float = 0.0
+    # The maximum number of messages in a batch, if it is less than KAFKA_BATCH_SIZE.
+    batch: int | None = None
+    # Raises ImproperlyConfigured if a process lacks the settings that the handler needs. consume_events calls it at
+    # start; processes that only inspect subscriptions don't.
+    check: Callable[[], None] | None = None
 
     @property
     def topics(self) -> tuple[str, ...]:
