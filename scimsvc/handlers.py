@@ -106,9 +106,8 @@ class ScimHandler:
                 raise
             return error
         except UnavailableError as error:
-            raise UnavailableError(
-                f"{self.service}: {error}", status=error.status, retry_after=error.retry_after
-            ) from error
+            text = f"{self.service} can't be provisioned: {error}"
+            raise UnavailableError(text, status=error.status, retry_after=error.retry_after) from error
         self._set_aside_in_a_row = 0
         words = judgement.verdict.reason or judgement.verdict.status
         log_traces(logger, f"transactions judged {words}: %d", [request.transaction_id])

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeGuard
 from uuid import UUID
 
 from participant.events import NewUser, Request, UserChange, UserRemoval
@@ -130,9 +130,8 @@ class Provisioning:
             held = self._others(self._server.find_by_email, request.email, request)
             verdict = Verdict.DUPLICATE_EMAIL
         account.last_answer = f"409: {verdict.reason}"
-        return Judgement(
-            verdict, self._held_by({UUID(text) for user in held if _is_uuid(text := user.external_id or "")})
-        )
+        ours = {UUID(user.external_id) for user in held if _is_uuid(user.external_id)}
+        return Judgement(verdict, self._held_by(ours))
 
     def _others(self, find: Callable[[str], list[User]], value: str, request: NewUser | UserChange) -> list[User]:
         """Return the other users that have this value; none if the server can't filter by that attribute."""
@@ -148,9 +147,9 @@ class Provisioning:
         return tuple(versions_of(self._name, owners))
 
 
-def _is_uuid(text: str) -> bool:
+def _is_uuid(text: str | None) -> TypeGuard[str]:
     try:
-        UUID(text)
+        UUID(text or "")
     except ValueError:
         return False
     return True

@@ -63,7 +63,7 @@ class Record(Protocol):
 
 
 def user_of(record: Record) -> User:
-    """Return the user that the server should have. Servers require a displayName, so an empty name becomes the userId."""
+    """Return the user that the server should have. Without a name, displayName is the userId."""
     name = record.user_name or record.user_id
     return User(
         external_id=str(record.owner_signup_id),

@@ -1,9 +1,9 @@
-"""Requests to one SCIM server (RFC 7644). Only the processes of SCIM services import this module, and thereby httpx2."""
+"""Requests to one SCIM server (RFC 7644). Only consumers of SCIM services import this module, and thereby httpx2."""
 
 import asyncio
 import json
 import logging
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -69,22 +69,16 @@ class ScimServer:
 
     def find(self, owner: UUID) -> list[User]:
         """Return the users whose externalId is this owner: one, or none."""
-        return self._lookup(f'externalId eq "{owner}"', lambda user: user.external_id == str(owner))
+        return self._lookup(_equals("externalId", str(owner)), lambda user: user.external_id == str(owner))
 
     def find_by_user_name(self, user_name: str) -> list[User]:
         """Return the users with this userName, which servers compare without regard to case."""
-        folded = user_name.casefold()
-        return self._lookup(
-            f"userName eq {json.dumps(user_name, ensure_ascii=False)}",
-            lambda user: (user.user_name or "").casefold() == folded,
-        )
+        return self._lookup(_equals("userName", user_name), lambda user: _same(user.user_name, user_name))
 
     def find_by_email(self, email: str) -> list[User]:
         """Return the users with this email address."""
-        folded = email.casefold()
         return self._lookup(
-            f"emails.value eq {json.dumps(email, ensure_ascii=False)}",
-            lambda user: folded in [(each.value or "").casefold() for each in user.emails or ()],
+            _equals("emails.value", email), lambda user: any(_same(each.value, email) for each in user.emails or ())
         )
 
     def create(self, user: User) -> User:
@@ -109,7 +103,7 @@ class ScimServer:
             if error.status != 404:
                 raise
 
-    def _lookup(self, query: str, is_sought: Any) -> list[User]:
+    def _lookup(self, query: str, is_sought: Callable[[User], bool]) -> list[User]:
         try:
             answer = self._run(self._client.query(User, SearchRequest(filter=query)))
         except ScimError as error:
@@ -151,10 +145,19 @@ def _writing(method: str) -> Iterator[None]:
 def _checked(created: object, user: User) -> User:
     if not isinstance(created, User) or not _is_usable_id(created.id):
         raise ScimError("the answer does not contain the new user")
-    is_same_name = (created.user_name or "").casefold() == (user.user_name or "").casefold()
-    if created.external_id != user.external_id or not is_same_name:
+    if created.external_id != user.external_id or not _same(created.user_name, user.user_name):
         raise ScimError("the answer is about a different user")
     return created
+
+
+def _equals(attribute: str, value: str) -> str:
+    """Return a filter. Its texts are JSON strings (RFC 7644, section 3.4.2.2)."""
+    return f"{attribute} eq {json.dumps(value, ensure_ascii=False)}"
+
+
+def _same(one: str | None, other: str | None) -> bool:
+    """Whether the texts are equal for servers, which ignore case."""
+    return (one or "").casefold() == (other or "").casefold()
 
 
 def _is_usable_id(scim_id: str | None) -> bool:

@@ -129,8 +129,8 @@ HELD_PER_ADDRESS = env.int("HELD_PER_ADDRESS", default=200)
 
 # --- The services and their databases --------------------------------------------------------------------------
 
-# SCIM servers to provision, as name=URL pairs, comma-separated; the URL is the one that /Users follows. Each is a service
-# with that name and its own light. Default: none.
+# SCIM servers to provision, as name=URL pairs, comma-separated; the URL is the one that /Users follows. Each is a
+# service with that name and its own light. Default: none.
 SCIM_SERVERS = checks.read_scim_servers(env.list("SCIM_SERVERS", default=[]))
 # Their bearer tokens, as name=token pairs, comma-separated. Only processes that consume their events need them.
 # Default: none.
@@ -139,8 +139,8 @@ SCIM_TOKENS = checks.read_scim_tokens(env.list("SCIM_TOKENS", default=[]), SCIM_
 # servers that it doesn't name follow at the end.
 SIGNUP_SERVICES = checks.read_services(env.list("SIGNUP_SERVICES", default=["auth", "chat", "customer"]))
 SIGNUP_SERVICES += [name for name in SCIM_SERVERS if name not in SIGNUP_SERVICES]
-# What `manage.py consume_events <service>` runs, per service: the dotted path of an eventbus.Subscription, of a tuple of
-# them, or of a function that returns them for the service's name.
+# What `manage.py consume_events <service>` runs, per service: the dotted path of an eventbus.Subscription, of a tuple
+# of them, or of a function that returns them for the service's name.
 EVENT_CONSUMERS = {
     "auth": "authsvc.signups.answers.verdicts",
     "chat": "chatsvc.handlers.subscriptions",

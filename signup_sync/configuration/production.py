@@ -134,8 +134,8 @@ def _scim_servers(settings: Settings) -> str:
         url = urlsplit(address)
         if url.scheme != "https" and _is_outside(url.hostname or ""):
             return (
-                f"SCIM_SERVERS has {address!r} for {name}, so users and the token would leave this network unencrypted: "
-                "give it https://."
+                f"SCIM_SERVERS has {address!r} for {name}, so users and the token would leave this network "
+                "unencrypted: give it https://."
             )
     return ""
 

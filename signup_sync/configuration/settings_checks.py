@@ -21,9 +21,7 @@ from signup_sync.configuration.environment import PORT_MAX, refusal
 # A service's name becomes part of Kafka names, of ce_source (docs/asyncapi.yaml) and of metrics.
 _SERVICE: Final = re.compile(r"[a-z][a-z0-9-]{0,49}")
 # Names of other services, consumer groups and roles.
-_NOT_SCIM: Final = frozenset(
-    {"auth", "chat", "customer", "dead-letters", "inspection", "replies", "relay", "scim", "web"}
-)
+_NOT_SCIM: Final = frozenset({"auth", "chat", "customer", "dead-letters", "inspection", "replies", "scim"})
 # RFC 6750.
 _BEARER_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _KAFKA_NAME: Final = re.compile(r"[A-Za-z0-9._-]{0,100}")
@@ -68,7 +66,7 @@ def read_scim_tokens(pairs: Sequence[str], servers: Mapping[str, str]) -> dict[s
             raise refusal("SCIM_TOKENS", pair, allowed)
         tokens[name] = token
     if tokens and tokens.keys() != servers.keys():
-        missing, unknown = servers.keys() - tokens.keys(), tokens.keys() - servers.keys()
+        missing = servers.keys() - tokens.keys()
         said = f"no token for {min(missing)}" if missing else "a token for a server that SCIM_SERVERS doesn't name"
         raise ImproperlyConfigured(f"SCIM_TOKENS can't be used: it has {said}.")
     return tokens
