@@ -31,6 +31,9 @@ class Provisioning:
         self._name = name
         self._server = server
 
+    def close(self) -> None:
+        self._server.close()
+
     def apply(self, request: Request) -> Judgement:
         """Raises the errors of scimsvc.errors. After any of them, the request can be applied again."""
         with claimed(self._name, request.owner_signup_id) as account:
