@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Final, Protocol
 from uuid import UUID
 
-from scim2_models import URN, ComplexAttribute, PatchOp, PatchOperation, Required, Resource, Uniqueness
+from scim2_models import URN, ComplexAttribute, PatchOp, PatchOperation, Path, Required, Resource, Uniqueness
 
 # The paths that a PATCH may replace, with the names of the attributes.
 _PATHS: Final = {
@@ -79,10 +79,10 @@ def user_of(record: Record) -> User:
 def changes(current: User, wanted: User) -> PatchOp[User] | None:
     """Return the PATCH that makes `current` like `wanted`, or None if nothing differs."""
     operations = [
-        PatchOperation[User](op=PatchOperation.Op.replace_, path=path, value=_new_value(name, wanted))
+        PatchOperation[User](op=PatchOperation.Op.replace_, path=Path[User](path), value=_new_value(name, wanted))
         for name, path in _differences(current, wanted)
     ]
-    return PatchOp[User](operations=operations) if operations else None
+    return PatchOp[User](Operations=operations) if operations else None
 
 
 def _differences(current: User, wanted: User) -> Iterator[tuple[str, str]]:

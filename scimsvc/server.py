@@ -13,7 +13,7 @@ from uuid import UUID
 from httpx2 import AsyncClient, HTTPError, InvalidURL, Response
 from scim2_client import SCIMClientException
 from scim2_client.engines.httpx2 import AsyncSCIMClient
-from scim2_models import ListResponse, PatchOp, SCIMException, ScimPolicy, ScimProvider, SearchRequest
+from scim2_models import ListResponse, PatchOp, SCIMException, ScimFilter, ScimPolicy, ScimProvider, SearchRequest
 
 from runtime.untrusted import shortened
 from scimsvc.errors import RefusedError, ScimError, UnavailableError, UnfinishedError
@@ -105,7 +105,7 @@ class ScimServer:
 
     def _lookup(self, query: str, is_sought: Callable[[User], bool]) -> list[User]:
         try:
-            answer = self._run(self._client.query(User, SearchRequest(filter=query)))
+            answer = self._run(self._client.query(User, SearchRequest[User](filter=ScimFilter[User](query))))
         except ScimError as error:
             raise UnavailableError(f"lookup: {error}", status=error.status, retry_after=error.retry_after) from error
         if not isinstance(answer, ListResponse):
@@ -168,8 +168,12 @@ class _BoundedClient(AsyncSCIMClient):
     """scim2-client's requests with a deadline, a limit for the size of answers, and our errors for failures."""
 
     async def request(self, method: str, url: str, **kwargs: Any) -> Response:
+        headers = {"Content-Type": "application/scim+json"} if "json" in kwargs else {}
         try:
-            async with asyncio.timeout(ANSWERS_WITHIN), self.client.stream(method, url, **kwargs) as answer:
+            async with (
+                asyncio.timeout(ANSWERS_WITHIN),
+                self.client.stream(method, url, headers=headers, **kwargs) as answer,
+            ):
                 response = Response(
                     answer.status_code,
                     headers=answer.headers,
