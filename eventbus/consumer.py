@@ -1,4 +1,4 @@
-"""Read one topic in batches, and commit offsets only after the work is done."""
+"""Read topics in batches, and commit offsets only after the work is done."""
 
 import logging
 import math
@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import close_old_connections
 from structlog.contextvars import bind_contextvars
 
-from eventbus.clients import prefixed, reader_config
+from eventbus.clients import prefixed, reader_config, unprefixed
 from eventbus.errors import BugError, TooLargeError, is_transient_in_kafka
 from eventbus.incoming import as_incoming, is_error_report
 from eventbus.message_traces import trace_of, traces_of
@@ -69,6 +69,10 @@ _NOT_OURS_ANY_MORE: Final = frozenset(
 )
 
 
+# A partition's topic, without KAFKA_PREFIX, and its number.
+Partition = tuple[str, int]
+
+
 class BatchConsumer:
     """Run a subscription: read a batch, handle it, publish the answers, and commit the offsets, in this order.
 
@@ -79,18 +83,17 @@ class BatchConsumer:
     def __init__(self, subscription: Subscription, *, heartbeat: Heartbeat | None = None) -> None:
         self.subscription = subscription
         # Currently assigned partitions. Only the thread of run() may ask the client itself.
-        self.partitions: set[int] = set()
-        self._topic = prefixed(subscription.topic)
+        self.partitions: set[Partition] = set()
         self._heartbeat = heartbeat or Heartbeat()
-        self._metrics = ReadingMetrics(subscription.topic, subscription.group)
+        self._metrics = ReadingMetrics(subscription.topics, subscription.group)
         self._consumer = Consumer(reader_config(self._settings()))
         self._producer = EventProducer()
         self._worker = Worker(f"handler of {subscription.group}")
         # Partitions of the current batch that have stayed assigned since it was read. One that was revoked and came
         # back is excluded: it is read again from the committed offset, perhaps after another member's work.
-        self._held: set[int] = set()
+        self._held: set[Partition] = set()
         # Offsets of finished work, by partition, that are not committed yet.
-        self._done: dict[int, int] = {}
+        self._done: dict[Partition, int] = {}
         self._commits_at = -math.inf
         self._failures_in_a_row = 0
         self._is_paused = False
@@ -124,7 +127,8 @@ class BatchConsumer:
     def join(self) -> None:
         """Subscribe. Partitions are assigned during a later poll."""
         self._joins_anew_at = time.monotonic() + JOINS_ANEW_AFTER
-        self._consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke)
+        topics = [prefixed(topic) for topic in self.subscription.topics]
+        self._consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke)
 
     def next_batch(self, at_most: float = POLL) -> list[Incoming]:
         """Return the messages that are available, at most KAFKA_BATCH_SIZE or the subscription's `batch`.
@@ -140,7 +144,7 @@ class BatchConsumer:
         # With a timeout, consume() would wait until it has all of them or the time is over.
         messages += self._consumer.consume(most - len(messages), 0)
         batch = [as_incoming(message) for message in messages if not is_error_report(message)]
-        self._held = {message.partition for message in batch} & self.partitions
+        self._held = {_partition_of(message) for message in batch} & self.partitions
         return batch
 
     def work_through(self, batch: Sequence[Incoming], stop: threading.Event) -> bool:
@@ -161,14 +165,14 @@ class BatchConsumer:
                     return True
                 if not is_transient(error):
                     raise error
-                self._metrics.retries.inc()
+                self._metrics.retried(batch)
                 pause = max(next(pauses), error.retry_after if isinstance(error, TransientError) else 0.0)
                 words = "a batch of %d is retried in %.1f s: %s"
                 logger.warning(words, len(batch), pause, _in_a_line(error), extra=traces_of(batch))
                 if not self._has_waited(pause, stop):
                     return False
                 # Messages of revoked partitions are another member's work now. Repeating it would only waste time.
-                batch = [message for message in batch if message.partition in self._held]
+                batch = [message for message in batch if _partition_of(message) in self._held]
             return False
         finally:
             self._resume()
@@ -186,9 +190,7 @@ class BatchConsumer:
             close_old_connections()
             raise
         self._failures_in_a_row = in_a_row
-        self._metrics.batch_seconds.observe(time.perf_counter() - begun_at)
-        self._metrics.messages.inc(len(batch))
-        self._metrics.dead_letters.inc(len(rejected))
+        self._metrics.handled(batch, rejected, seconds=time.perf_counter() - begun_at)
         for message, error in rejected:
             logger.error("dead-lettered %s: %s", _place(message), _in_a_line(error), extra=trace_of(message))
 
@@ -254,15 +256,15 @@ class BatchConsumer:
     def note_done(self, batch: Sequence[Incoming]) -> None:
         """Record the offset to commit after this batch, for each of its partitions that is still assigned."""
         for message in batch:
-            if message.partition in self._held:
-                self._done[message.partition] = max(self._done.get(message.partition, 0), message.offset + 1)
+            if (partition := _partition_of(message)) in self._held:
+                self._done[partition] = max(self._done.get(partition, 0), message.offset + 1)
 
     def commit_done(self) -> None:
         """Commit finished offsets and check each partition's result. Keep those that fail transiently for later."""
         self._commits_at = time.monotonic() + COMMIT_EVERY
         if not self._done:
             return
-        offsets = [TopicPartition(self._topic, partition, offset) for partition, offset in self._done.items()]
+        offsets = [TopicPartition(prefixed(topic), number, offset) for (topic, number), offset in self._done.items()]
         try:
             results = self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
@@ -270,7 +272,7 @@ class BatchConsumer:
                 self._note_commit(partition, error.args[0])
         else:
             for result in results:
-                self._note_commit(result.partition, result.error)
+                self._note_commit(_assigned(result), result.error)
 
     def close(self) -> None:
         """Leave the group, so that other members get its partitions at once, and end the threads."""
@@ -297,27 +299,27 @@ class BatchConsumer:
         consumer.assign(partitions)
         # The client remembers a pause across a revocation: a partition that left paused must not stay paused forever.
         (consumer.pause if self._is_paused else consumer.resume)(partitions)
-        self.partitions = {partition.partition for partition in partitions}
+        self.partitions = {_assigned(partition) for partition in partitions}
         self._joins_anew_at = math.inf
-        logger.info("reads partitions %s", _numbers(partitions))
+        logger.info("reads partitions %s", _names(partitions))
         self._heartbeat.ready()
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         """Called for revoked partitions and for lost ones, after this member was presumed dead."""
-        for number in (partition.partition for partition in partitions):
-            self.partitions.discard(number)
-            self._held.discard(number)
-            self._done.pop(number, None)
+        for partition in map(_assigned, partitions):
+            self.partitions.discard(partition)
+            self._held.discard(partition)
+            self._done.pop(partition, None)
         self._joins_anew_at = time.monotonic() + JOINS_ANEW_AFTER
-        logger.info("gives up partitions %s", _numbers(partitions))
+        logger.info("gives up partitions %s", _names(partitions))
 
-    def _note_commit(self, partition: int, error: KafkaError | None) -> None:
+    def _note_commit(self, partition: Partition, error: KafkaError | None) -> None:
         if error is None or error.code() in _NOT_OURS_ANY_MORE:
             del self._done[partition]
         elif not is_transient_in_kafka(error):
             raise KafkaException(error)
         if error is not None:
-            logger.warning("the offset of partition %d was not committed: %s", partition, error.str())
+            logger.warning("the offset of %s[%d] was not committed: %s", *partition, error.str())
 
     # --- While a batch is in hand ----------------------------------------------------------------------------------
 
@@ -353,7 +355,7 @@ class BatchConsumer:
         if message is not None and not is_error_report(message):
             # Paused partitions yield no messages. If one did, seek back so that it is not lost.
             read = as_incoming(message)
-            self._consumer.seek(TopicPartition(self._topic, read.partition, read.offset))
+            self._consumer.seek(TopicPartition(prefixed(read.topic), read.partition, read.offset))
 
     def _pause(self) -> None:
         if not self._is_paused:
@@ -370,8 +372,16 @@ def _place(message: Incoming) -> str:
     return f"{message.topic}[{message.partition}] at {message.offset}"
 
 
-def _numbers(partitions: Sequence[TopicPartition]) -> str:
-    return ", ".join(str(partition.partition) for partition in partitions) or "none"
+def _partition_of(message: Incoming) -> Partition:
+    return message.topic, message.partition
+
+
+def _assigned(partition: TopicPartition) -> Partition:
+    return unprefixed(partition.topic), partition.partition
+
+
+def _names(partitions: Sequence[TopicPartition]) -> str:
+    return ", ".join("{}[{}]".format(*each) for each in sorted(map(_assigned, partitions))) or "none"
 
 
 def _in_a_line(error: BaseException) -> str:

@@ -57,4 +57,4 @@ def _misfit(answer: NewUserAnswered, states: dict[UUID, SignUpState]) -> Permane
 
 # Gather for 2 ms: participants answer a sign-up at nearly the same time, and one batch with both answers finishes
 # sooner than two batches.
-verdicts = Subscription(group="auth", topic=NEW_USER_ANSWERED, handle=handle_answers, gathers=0.002)
+verdicts = Subscription(group="auth", topics=(NEW_USER_ANSWERED,), handle=handle_answers, gathers=0.002)

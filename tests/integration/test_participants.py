@@ -93,7 +93,7 @@ def test_it_keeps_a_new_user_and_says_so(service):
 
 def test_each_service_reads_requests_in_a_group_of_its_own(service):
     subscription = service.subscription
-    assert (subscription.group, subscription.topic) == (service.name, "user.newUser.req")
+    assert (subscription.group, subscription.topics[0]) == (service.name, "user.newUser.req")
     assert subscription.answers_to == ("user.newUser.res",)
 
 

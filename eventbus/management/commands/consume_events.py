@@ -44,7 +44,7 @@ class Command(BaseCommand):
         subscriptions = [subscription for each in services for subscription in subscriptions_of(each)]
         check(subscriptions)
         app_label = settings.EVENT_CONSUMERS[services[0]].partition(".")[0]
-        topics = list(chain.from_iterable(subscription.topics for subscription in subscriptions))
+        topics = list(chain.from_iterable(subscription.every_topic for subscription in subscriptions))
         kafka = f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS}"
         with running_role(f"{CONSUMER}{service}") as role, ExitStack() as stack:
             for each in services:
@@ -80,7 +80,7 @@ def consume(subscriptions: Sequence[Subscription], role: RunningRole) -> None:
 
 
 def _run(subscription: Subscription, heartbeat: Heartbeat, role: RunningRole) -> None:
-    logger.info("consuming %s as group %s", subscription.topic, subscription.group)
+    logger.info("consuming %s as group %s", ", ".join(subscription.topics), subscription.group)
     try:
         BatchConsumer(subscription, heartbeat=heartbeat).run(role.stop)
     finally:
