@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 from wsgiref.util import setup_testing_defaults
 
 from tests.servers.process import LOOPBACK, Server, http_status
@@ -63,11 +64,11 @@ class ScimTestServer(Server):
     @property
     def requests(self) -> list[str]:
         """The methods of the requests that came, with the first part of their path."""
-        return self._control("GET", "requests")
+        return list(self._control("GET", "requests"))
 
     @property
     def users(self) -> list[dict[str, Any]]:
-        return self._control("GET", "users")
+        return list(self._control("GET", "users"))
 
     def add(self, **attributes: Any) -> str:
         """Add a user as the server's own administrator would, and return its id."""
@@ -142,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         fault = None
         if not self.headers.get("X-Unrecorded"):
-            text = urllib.request.unquote(self.path) + body.decode(errors="replace")
+            text = unquote(self.path) + body.decode(errors="replace")
             with self.kept.lock:
                 self.kept.requests.append(f"{self.command} /{self.path.split('?')[0].split('/')[2]}")
             fault = self.kept.fault_for(self.command, text)
@@ -157,7 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PATCH = do_DELETE = handle_any  # noqa: N815 - the names of BaseHTTPRequestHandler
 
     def control(self, path: str, body: Any) -> None:
-        kept, answer = self.kept, None
+        kept = self.kept
+        answer: Any = None
         match self.command, path:
             case "POST", "reset":
                 kept.released.set()
@@ -179,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
         path, _, query = self.path.partition("?")
         environ: dict[str, Any] = {
             "REQUEST_METHOD": self.command,
-            "PATH_INFO": urllib.request.unquote(path).encode().decode("latin-1"),
+            "PATH_INFO": unquote(path).encode().decode("latin-1"),
             "QUERY_STRING": query,
             "wsgi.input": io.BytesIO(body),
             "CONTENT_LENGTH": str(len(body)),
