@@ -71,8 +71,8 @@ test-real: $(INSTALLED_DEV) ## Run the tests on PostgreSQL, Kafka, Redis and Cad
 chaos: $(INSTALLED_DEV) ## Inject faults into a real installation: make chaos SIGNUPS=20000 KILLS=60 SEED=1 (default: 500, 8, random)
 	@exec $(BIN)/python -m tests.chaos $(if $(SIGNUPS),--signups $(SIGNUPS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
 
-bench: $(INSTALLED_DEV) ## Measure performance against the goals: make bench PEER=../shared/peers/spring ROWS="throughput alone" SMALL=1 (default: all rows, no peer)
-	@exec $(BIN)/python -m bench $(if $(PEER),--peer $(PEER)) $(if $(SMALL),--small) $(ROWS)
+bench: $(INSTALLED_DEV) ## Measure performance against the goals: make bench PEER="../shared/peers/spring ../shared/peers/faststream" ROWS="throughput alone" SMALL=1 (default: all rows, no peer)
+	@exec $(BIN)/python -m bench $(foreach peer,$(PEER),--peer $(peer)) $(if $(SMALL),--small) $(ROWS)
 
 mutants: $(INSTALLED_DEV) ## Run mutation tests on the modules with the most important rules, or on some: make mutants MODULES="lights verdict"
 	@exec $(BIN)/python -m tests.mutants $(MODULES)

@@ -16,7 +16,7 @@ from django.utils.translation import gettext_lazy as _
 
 from authsvc.accounts import users_admin  # noqa: F401 - each registers its pages
 from authsvc.lights import Status
-from authsvc.models import SignUp, UnconfirmedSignUp
+from authsvc.models import EventTransaction, UnconfirmedSignUp
 from authsvc.operations import traffic_page  # noqa: F401 - each registers its pages
 from authsvc.operations.replay_action import ReplayForm, go_on, services_to_ask
 from authsvc.operations.signup_filters import BegunFilter, FailureGroupFilter, LightsFilter
@@ -35,8 +35,8 @@ _SIGNS = {Status.PENDING: "◌", Status.SUCCESS: "✓", Status.FAIL: "✕"}
 ERASED: Final = _("erased")
 
 
-@admin.register(SignUp)
-class SignUpAdmin(ActsAdmin):
+@admin.register(EventTransaction)
+class EventTransactionAdmin(ActsAdmin):
     list_display = ("user", "lights_in_colour", "begun", "took", "tries")
     list_filter = (LightsFilter, FailureGroupFilter, BegunFilter)
     search_fields = ("user_id_key",)
@@ -60,21 +60,24 @@ class SignUpAdmin(ActsAdmin):
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: SignUp | None = None) -> bool:
+    def has_change_permission(self, request: HttpRequest, obj: EventTransaction | None = None) -> bool:
         return False
 
-    def has_delete_permission(self, request: HttpRequest, obj: SignUp | None = None) -> bool:
+    def has_delete_permission(self, request: HttpRequest, obj: EventTransaction | None = None) -> bool:
         return False
+
+    def has_view_permission(self, request: HttpRequest, obj: EventTransaction | None = None) -> bool:
+        return request.user.has_perm("authsvc.view_signup")
 
     def has_replay_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("authsvc.replay_signup")
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[SignUp]:
+    def get_queryset(self, request: HttpRequest) -> QuerySet[EventTransaction]:
         return super().get_queryset(request).defer("password")
 
     def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[SignUp], search_term: str
-    ) -> tuple[QuerySet[SignUp], bool]:
+        self, request: HttpRequest, queryset: QuerySet[EventTransaction], search_term: str
+    ) -> tuple[QuerySet[EventTransaction], bool]:
         term = search_term.strip()
         if not term:
             return queryset, False
@@ -88,7 +91,7 @@ class SignUpAdmin(ActsAdmin):
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """Redirect to the sign-up's timeline, which includes the actions of administrators."""
-        return HttpResponseRedirect(reverse("admin:authsvc_signup_change", args=[object_id]))
+        return HttpResponseRedirect(reverse("admin:authsvc_eventtransaction_change", args=[object_id]))
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
@@ -103,11 +106,11 @@ class SignUpAdmin(ActsAdmin):
     # --- What is shown ------------------------------------------------------------------------------------------
 
     @admin.display(description=_("user ID"), ordering="user_id_key")
-    def user(self, signup: SignUp) -> str:
+    def user(self, signup: EventTransaction) -> str:
         return signup.user_id
 
     @admin.display(description=_("lights"))
-    def lights_in_colour(self, signup: SignUp) -> SafeString:
+    def lights_in_colour(self, signup: EventTransaction) -> SafeString:
         return format_html_join(
             " ",
             '<span class="light light-{}" title="{}">{} {}</span>',
@@ -118,43 +121,43 @@ class SignUpAdmin(ActsAdmin):
         )
 
     @admin.display(description=_("begun"), ordering="created_at")
-    def begun(self, signup: SignUp) -> str:
+    def begun(self, signup: EventTransaction) -> str:
         return to_the_second(signup.created_at)
 
     @admin.display(description=_("time to complete"))
-    def took(self, signup: SignUp) -> str:
+    def took(self, signup: EventTransaction) -> str:
         if signup.completed_at is None:
             return "–"
         return f"{(signup.completed_at - signup.created_at).total_seconds():.2f} s"
 
     @admin.display(description=_("tries"))
-    def tries(self, signup: SignUp) -> str:
+    def tries(self, signup: EventTransaction) -> str:
         return str(_("%d, stalled") % signup.attempts) if signup.stalled_at else str(signup.attempts)
 
     @admin.display(description=_("name"))
-    def typed_name(self, signup: SignUp) -> str:
+    def typed_name(self, signup: EventTransaction) -> str:
         return signup.user_name or str(ERASED)
 
     @admin.display(description=_("email address"))
-    def typed_email(self, signup: SignUp) -> str:
+    def typed_email(self, signup: EventTransaction) -> str:
         return shown_address(signup.email) or str(ERASED)
 
     @admin.display(description=_("trace ID"))
-    def trace(self, signup: SignUp) -> str:
+    def trace(self, signup: EventTransaction) -> str:
         return signup.id.hex
 
     @admin.display(description=_("auth's record"))
-    def owner(self, signup: SignUp) -> SafeString | str:
+    def owner(self, signup: EventTransaction) -> SafeString | str:
         if signup.is_owner:
             return str(_("Created by this sign-up."))
-        found = f"{reverse('admin:authsvc_signup_changelist')}?q={signup.owner_signup_id}"
+        found = f"{reverse('admin:authsvc_eventtransaction_changelist')}?q={signup.owner_signup_id}"
         link = format_html('<a href="{}">{}</a>', found, signup.owner_signup_id)
         return format_html("{} {}", _("Auth already had this user, from sign-up"), link)
 
     # --- Acts ---------------------------------------------------------------------------------------------------
 
     @admin.action(description=_("Replay: ask the services again"), permissions=["replay"])
-    def replay_chosen(self, request: HttpRequest, queryset: QuerySet[SignUp]) -> HttpResponse | None:
+    def replay_chosen(self, request: HttpRequest, queryset: QuerySet[EventTransaction]) -> HttpResponse | None:
         service = request.POST.get("service") or None
         progress = go_on(request, queryset, service=service)
         if progress is None:

@@ -1,4 +1,5 @@
-"""The lights of a sign-up: pure values and rules, without database or network access."""
+"""The lights of an event transaction (a sign-up, a change or a removal): pure values and rules, without database or
+network access."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -13,6 +14,8 @@ from livesettings.values import live
 
 # The name of auth's own light.
 AUTH: Final = "auth"
+# The reason of a light that an account's removal decided: the service was never asked, or is not asked any more.
+REMOVED: Final = "removed"
 # Characters. PostgreSQL indexes at most 2,700 bytes, and a character takes up to 4 bytes.
 FAILURES_MAX: Final = 600
 
@@ -22,6 +25,14 @@ def participants() -> list[str]:
     return [service for service in settings.SIGNUP_SERVICES if service != AUTH]
 
 
+class Kind(StrEnum):
+    """The kinds of event transactions."""
+
+    SIGNUP = "signUp"
+    CHANGE = "change"
+    REMOVAL = "removal"
+
+
 class Status(StrEnum):
     PENDING = "PENDING"
     SUCCESS = "SUCCESS"
@@ -29,7 +40,7 @@ class Status(StrEnum):
 
 
 class Light(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
-    """The status of one service. `version` is the sign-up's version in which the light got this status."""
+    """The status of one service. `version` is the transaction's version in which the light got this status."""
 
     status: Status = Status.PENDING
     version: int = 1
@@ -38,33 +49,40 @@ class Light(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """A service's final answer to one sign-up."""
+    """A service's final answer to one event transaction."""
 
     service: str
     status: Status
     reason: str | None = None
 
 
-class SignUpState(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
-    """The complete visible state of one sign-up. `version` increases with each transaction that decides a light.
-    Becoming stalled decides no light and doesn't increase it (docs/adr/0024)."""
+class TransactionState(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """The complete visible state of one event transaction. `version` increases with each database transaction that
+    decides a light. Becoming stalled decides no light and doesn't increase it (docs/adr/0024)."""
 
-    signup_id: UUID
+    # The name in Redis is that of the previous release, which may still run during an upgrade.
+    transaction_id: UUID = msgspec.field(name="signupId")
     started_at: datetime
     version: int
     lights: dict[str, Light]
+    kind: Kind = Kind.SIGNUP
     is_stalled: bool = False
     # Whether the email address still awaits confirmation; until then every light is pending.
     is_unconfirmed: bool = False
 
     @classmethod
-    def awaiting_confirmation(cls, signup_id: UUID, *, started_at: datetime, services: Iterable[str]) -> "SignUpState":
+    def awaiting_confirmation(
+        cls, signup_id: UUID, *, started_at: datetime, services: Iterable[str]
+    ) -> "TransactionState":
         begun = cls.all_pending(signup_id, started_at=started_at, services=services)
         return msgspec.structs.replace(begun, is_unconfirmed=True)
 
     @classmethod
-    def all_pending(cls, signup_id: UUID, *, started_at: datetime, services: Iterable[str]) -> "SignUpState":
-        return cls(signup_id=signup_id, started_at=started_at, version=1, lights={name: Light() for name in services})
+    def all_pending(
+        cls, transaction_id: UUID, *, started_at: datetime, services: Iterable[str], kind: Kind = Kind.SIGNUP
+    ) -> "TransactionState":
+        lights = {name: Light() for name in services}
+        return cls(transaction_id=transaction_id, started_at=started_at, version=1, lights=lights, kind=kind)
 
     @property
     def pending(self) -> list[str]:
@@ -84,11 +102,11 @@ class SignUpState(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel
     def is_complete(self) -> bool:
         return not self.pending
 
-    def decided(self, verdicts: Iterable[Verdict], *, at: datetime) -> "SignUpState":
+    def decided(self, verdicts: Iterable[Verdict], *, at: datetime) -> "TransactionState":
         """Return the state after these verdicts. A light only ever changes from pending to its verdict; all changes
         share one new version.
 
-        Return the same object if nothing changes. Raise KeyError for a service without a light in this sign-up, so
+        Return the same object if nothing changes. Raise KeyError for a service without a light here, so
         the caller filters such verdicts out.
         """
         lights = dict(self.lights)
@@ -102,7 +120,11 @@ class SignUpState(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel
             return self
         return msgspec.structs.replace(self, version=version, lights=lights)
 
-    def asking(self, service: str) -> "SignUpState":
+    def superseded(self, *, at: datetime) -> "TransactionState":
+        """Return the state after the account's removal: no service can be asked about this transaction any more."""
+        return self.decided((Verdict(service, Status.FAIL, REMOVED) for service in self.pending), at=at)
+
+    def asking(self, service: str) -> "TransactionState":
         """Return the state with a pending light for one more service, in a new version."""
         version = self.version + 1
         return msgspec.structs.replace(self, version=version, lights=self.lights | {service: Light(version=version)})
@@ -128,11 +150,13 @@ class SignUpState(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel
             if light.reason is not None and live.SIGNUP_REASONS:
                 services[name]["reason"] = light.reason
         document: dict[str, Any] = {
-            "signupId": str(self.signup_id),
+            "signupId" if self.kind is Kind.SIGNUP else "changeId": str(self.transaction_id),
             "version": self.version,
             "complete": self.is_complete,
             "services": services,
         }
+        if self.kind is not Kind.SIGNUP:
+            document["kind"] = self.kind.value
         if with_took and (took := self._took()):
             document["took"] = took
         if self.is_stalled and not self.is_complete:
@@ -142,7 +166,7 @@ class SignUpState(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel
         return document
 
     def _took(self) -> dict[str, int]:
-        """Return the milliseconds from the start of the sign-up to each decided light."""
+        """Return the milliseconds from the start of the transaction to each decided light."""
         return {
             name: max(0, int((light.decided_at - self.started_at).total_seconds() * 1000))
             for name, light in self.lights.items()
@@ -151,13 +175,14 @@ class SignUpState(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel
 
 
 class Decisions(msgspec.Struct, frozen=True):
-    """The effects of one transaction: sign-ups by (service, status) decided, and completed sign-ups with the time."""
+    """The effects of one database transaction: event transactions by (service, status) decided, and the completed ones
+    with the time."""
 
     lights: Mapping[tuple[str, str], Sequence[UUID]]
-    complete: Sequence[tuple[SignUpState, datetime]]
+    complete: Sequence[tuple[TransactionState, datetime]]
 
 
-def decisions_in(states: Iterable[SignUpState], *, since: datetime | None = None) -> Decisions:
+def decisions_in(states: Iterable[TransactionState], *, since: datetime | None = None) -> Decisions:
     """Collect the decisions in these states that were made since that time, or all of them without one."""
     lights: dict[tuple[str, str], list[UUID]] = {}
     complete = []
@@ -168,18 +193,18 @@ def decisions_in(states: Iterable[SignUpState], *, since: datetime | None = None
             continue
         for service, light in state.lights.items():
             if light.decided_at is not None and (since is None or light.decided_at >= since):
-                lights.setdefault((service, light.status.value), []).append(state.signup_id)
+                lights.setdefault((service, light.status.value), []).append(state.transaction_id)
         if len(times) == len(state.lights):
             complete.append((state, last))
     return Decisions(lights, complete)
 
 
 def lights_from_document(document: Mapping[str, Any]) -> dict[str, Light]:
-    """Decode the lights from the sign-up's JSON column."""
+    """Decode the lights from the event transaction's JSON column."""
     return msgspec.convert(document, dict[str, Light])
 
 
 def lights_as_document(lights: Mapping[str, Light]) -> dict[str, Any]:
-    """Encode the lights for the sign-up's JSON column."""
+    """Encode the lights for the event transaction's JSON column."""
     document: dict[str, Any] = msgspec.to_builtins(lights)
     return document

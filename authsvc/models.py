@@ -1,4 +1,4 @@
-"""Auth's tables: users, and sign-ups with their lights."""
+"""Auth's tables: users, and event transactions (sign-ups, changes and removals) with their lights."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -16,7 +16,7 @@ from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
 from authsvc import identity
-from authsvc.lights import FAILURES_MAX, SignUpState, lights_as_document, lights_from_document
+from authsvc.lights import FAILURES_MAX, Kind, TransactionState, lights_as_document, lights_from_document
 from runtime import equality
 from runtime.security_log import log_security_event, operator
 
@@ -71,6 +71,8 @@ class User(AbstractBaseUser, PermissionsMixin):
     user_name = models.CharField(_("name"), max_length=identity.USER_NAME_MAX, validators=[identity.validate_user_name])
     role = models.CharField(_("role"), max_length=16, choices=Role.choices, default=Role.USER)
     owner_signup_id = models.UUIDField(_("made by sign-up"), default=new_signup_id, editable=False)
+    # Increases in the transaction that changes a field in SYNCHRONISED (docs/adr/0057).
+    version = models.PositiveIntegerField(_("version"), default=1, db_default=1, editable=False)
     is_active = models.BooleanField(
         _("active"), default=True, help_text=_("Take this away instead of deleting the account.")
     )
@@ -78,6 +80,10 @@ class User(AbstractBaseUser, PermissionsMixin):
     date_joined = models.DateTimeField(_("joined"), default=timezone.now, editable=False)
 
     objects: ClassVar[UserManager] = UserManager()
+    # The fields that every service has a copy of, with their names in the contract.
+    SYNCHRONISED: ClassVar[dict[str, str]] = {
+        "user_id": "userId", "email": "email", "user_name": "userName", "role": "role", "is_active": "active",
+    }  # fmt: skip
     # The second factor that the request's session has proved (authsvc.accounts.two_factor.rules.admitted).
     otp_device: Any = None
     _has_lost_password = False
@@ -151,16 +157,33 @@ class User(AbstractBaseUser, PermissionsMixin):
         self._has_lost_password = False
 
 
-class SignUp(models.Model):
-    """One attempt to sign up: its lights, and its outbox, the time when its event is due again (docs/adr/0002).
+class EventTransaction(models.Model):
+    """A sign-up, or a change or removal of an account: its lights, and its outbox, the time when its event is due again
+    (docs/adr/0002, docs/adr/0057). `lights` is one JSON document, read and written whole (docs/adr/0005).
 
-    The submitted fields and the password hash are kept to distinguish a repeated `POST /user` from a different one with
-    the same key. Once the sign-up's ticket has expired, it can't be repeated any more: the hash becomes "", and so do
-    the name and address of a sign-up that auth refused (docs/adr/0040). `lights` is one JSON document, read and written
-    whole (docs/adr/0005).
+    The fields submitted at a sign-up and the password hash are kept to distinguish a repeated `POST /user` from a
+    different one with the same key. Once the sign-up's ticket has expired, it can't be repeated any more: the hash
+    becomes "", and so do the name and address of a sign-up that auth refused (docs/adr/0040). A change shows the values
+    that it brought about, and its event carries auth's current record. A removal keeps the user ID until every service
+    has answered. Once an account has been removed, none of its transactions has personal data.
     """
 
-    id = models.UUIDField(_("sign-up ID"), primary_key=True, default=new_signup_id, editable=False)
+    id = models.UUIDField(_("ID"), primary_key=True, default=new_signup_id, editable=False)
+    kind = models.CharField(
+        _("kind"),
+        max_length=16,
+        choices=[
+            (Kind.SIGNUP.value, _("Sign-up")),
+            (Kind.CHANGE.value, _("Change")),
+            (Kind.REMOVAL.value, _("Removal")),
+        ],
+        default=Kind.SIGNUP.value,
+        db_default=Kind.SIGNUP.value,
+    )
+    # The version of auth's record that this transaction brought about.
+    record_version = models.PositiveIntegerField(_("version of the account"), default=1, db_default=1)
+    # The names in the contract of the fields that a change changed, separated by spaces.
+    changed_fields = models.CharField(_("changed"), max_length=60, default="", db_default="", blank=True)
     user_id = models.CharField(_("user ID"), max_length=identity.USER_ID_MAX)
     user_id_key = models.CharField(_("user ID, folded"), max_length=identity.USER_ID_MAX * 2)
     email = models.CharField(_("email address"), max_length=identity.EMAIL_MAX)
@@ -173,7 +196,7 @@ class SignUp(models.Model):
     version = models.PositiveIntegerField(_("version"))
     pending_count = models.PositiveSmallIntegerField(_("lights pending"))
     failed_count = models.PositiveSmallIntegerField(_("lights red"))
-    # A copy of SignUpState.failures: failure groups are counted in its index without reading the JSON documents.
+    # A copy of TransactionState.failures: failure groups are counted in its index without reading the JSON documents.
     failures = models.CharField(_("failures"), max_length=FAILURES_MAX, default="", db_default="", blank=True)
 
     created_at = models.DateTimeField(_("begun"), default=timezone.now, db_index=True)
@@ -183,9 +206,15 @@ class SignUp(models.Model):
     stalled_at = models.DateTimeField(_("stalled"), null=True, blank=True)
 
     class Meta:
-        verbose_name = _("sign-up")
-        verbose_name_plural = _("sign-ups")
-        permissions = [("replay_signup", _("May replay sign-ups"))]
+        db_table = "authsvc_signup"
+        verbose_name = _("sign-up, change or removal")
+        verbose_name_plural = _("sign-ups, changes and removals")
+        # Administrators got these before there were changes and removals.
+        default_permissions = ()
+        permissions = [
+            ("view_signup", _("Can view sign-ups, changes and removals")),
+            ("replay_signup", _("May replay sign-ups")),
+        ]
         indexes = [
             models.Index(fields=["user_id_key"], name="signup_user_id_key"),
             models.Index(fields=["next_due_at"], name="signup_due", condition=models.Q(next_due_at__isnull=False)),
@@ -199,6 +228,8 @@ class SignUp(models.Model):
                 name="signup_keeps_hash",
                 condition=models.Q(password__gt=""),
             ),
+            # An account's transactions, which its removal erases.
+            models.Index(fields=["owner_signup_id"], name="signup_owner"),
         ]
 
     def __str__(self) -> str:
@@ -206,7 +237,7 @@ class SignUp(models.Model):
 
     @property
     def is_owner(self) -> bool:
-        """Whether this sign-up created the user."""
+        """Whether this is the sign-up that created the user."""
         return self.owner_signup_id == self.id
 
     @property
@@ -221,16 +252,17 @@ class SignUp(models.Model):
         return not self.is_erased and age <= settings.TICKET_MAX_AGE
 
     @property
-    def state(self) -> SignUpState:
-        return SignUpState(
-            signup_id=self.id,
+    def state(self) -> TransactionState:
+        return TransactionState(
+            transaction_id=self.id,
+            kind=Kind(self.kind),
             started_at=self.created_at,
             version=self.version,
             lights=lights_from_document(self.lights),
             is_stalled=self.stalled_at is not None,
         )
 
-    def take(self, state: SignUpState, *, at: datetime) -> None:
+    def take(self, state: TransactionState, *, at: datetime) -> None:
         """Copy a state into the columns; the caller saves. A complete sign-up is no longer due."""
         self.lights = lights_as_document(state.lights)
         self.version = state.version
@@ -247,6 +279,40 @@ class SignUp(models.Model):
         "lights", "version", "pending_count", "failed_count", "failures", "completed_at", "next_due_at",
         "stalled_at",
     ]  # fmt: skip
+
+
+class SignUpManager(models.Manager["SignUp"]):
+    def get_queryset(self) -> models.QuerySet["SignUp"]:
+        return super().get_queryset().filter(kind=Kind.SIGNUP)
+
+
+class SignUp(EventTransaction):
+    """The event transactions that are sign-ups."""
+
+    objects: ClassVar[SignUpManager] = SignUpManager()
+
+    class Meta:
+        proxy = True
+        default_permissions = ()
+        verbose_name = _("sign-up")
+        verbose_name_plural = _("sign-ups")
+
+
+class RemovedAccount(models.Model):
+    """The tombstone of an account: it keeps a late message, a replay or a restored backup from bringing the account
+    back. It has no personal data and is kept forever."""
+
+    owner_signup_id = models.UUIDField(_("made by sign-up"), primary_key=True, editable=False)
+    version = models.PositiveIntegerField(_("version"))
+    removed_at = models.DateTimeField(_("removed"), default=timezone.now)
+
+    class Meta:
+        default_permissions = ()
+        verbose_name = _("removed account")
+        verbose_name_plural = _("removed accounts")
+
+    def __str__(self) -> str:
+        return str(self.owner_signup_id)
 
 
 class UnconfirmedSignUp(models.Model):
@@ -275,8 +341,10 @@ class UnconfirmedSignUp(models.Model):
         return f"{self.user_id} ({self.id})"
 
     @property
-    def state(self) -> SignUpState:
-        return SignUpState.awaiting_confirmation(self.id, started_at=self.created_at, services=settings.SIGNUP_SERVICES)
+    def state(self) -> TransactionState:
+        return TransactionState.awaiting_confirmation(
+            self.id, started_at=self.created_at, services=settings.SIGNUP_SERVICES
+        )
 
 
 class TrafficMinute(models.Model):

@@ -1,1 +1,1 @@
-"""`make bench`: measure the product against the floor, bare hashing and the Spring peer (docs/performance.md)."""
+"""`make bench`: measure the product against the floor, bare hashing and the peers (docs/performance.md)."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.report import Row, as_json, table
+from bench.report import Row, as_json, tables
 from bench.rows import GROUPS, OURS_ALONE
 from bench.running import FULL, SMALL, Bench, machine, tell
 
@@ -21,11 +21,11 @@ def main() -> int:
     # The benchmark holds thousands of connections on both sides of the gateway.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    begun = time.monotonic()
+    begun, here = time.monotonic(), machine()
     with tempfile.TemporaryDirectory(prefix="signup-sync-bench-", ignore_cleanup_errors=True) as directory:
         # PostgreSQL runs as another user, who must be able to reach its subdirectory.
         Path(directory).chmod(0o711)
-        bench = Bench(Path(directory), SMALL if options.small else FULL, options.peer)
+        bench = Bench(Path(directory), SMALL if options.small else FULL, options.peers)
         rows: list[Row] = []
         failures: dict[str, str] = {}
         try:
@@ -34,8 +34,8 @@ def main() -> int:
             failures["the rest"] = "the run was interrupted"
         finally:
             bench.close()
-    print(f"{machine()}; {(time.monotonic() - begun) / 60:.0f} min\n")
-    print(table(rows))
+    print(f"{here}; {(time.monotonic() - begun) / 60:.0f} min\n")
+    print(tables(rows))
     for name, failure in failures.items():
         print(f"\n{name} was not measured: {failure}")
     print(f"\n{as_json(rows)}")
@@ -45,15 +45,23 @@ def main() -> int:
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench")
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"rows to measure: {', '.join(GROUPS)}; default: all")
-    parser.add_argument("--peer", type=Path, help="the Spring peer's directory; without it, the peer is not measured")
+    parser.add_argument(
+        "--peer",
+        type=Path,
+        action="append",
+        default=[],
+        dest="peers",
+        help="the directory of a peer to measure alongside; repeat it for several",
+    )
     parser.add_argument(
         "--small", action="store_true", help="measure little of everything, to test the benchmark itself"
     )
     options = parser.parse_args()
     if unknown := set(options.rows) - set(GROUPS):
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
-    if options.peer is not None and not (options.peer / "run.sh").is_file():
-        parser.error(f"{options.peer} contains no Spring peer")
+    for peer in options.peers:
+        if not (peer / "run.sh").is_file():
+            parser.error(f"{peer} contains no peer")
     return options
 
 
@@ -62,7 +70,7 @@ def measure(bench: Bench, chosen: Sequence[str], rows: list[Row], failures: dict
     for name in (name for name in GROUPS if name in (chosen or GROUPS)):
         print(f"{name} ...", file=sys.stderr, flush=True)
         if name in OURS_ALONE:
-            bench.stop_peer()
+            bench.stop_peers()
         begun = time.monotonic()
         try:
             rows += GROUPS[name](bench)
@@ -70,8 +78,7 @@ def measure(bench: Bench, chosen: Sequence[str], rows: list[Row], failures: dict
             failures[name] = f"{type(error).__name__}: {error}"
             tell(f"failed: {failures[name]}")
         tell(f"{name}: {time.monotonic() - begun:.0f} s")
-    if bench.peer_failure:
-        failures["the Spring peer"] = bench.peer_failure
+    failures |= {f"the {name}": failure for name, failure in bench.peer_failures.items()}
 
 
 sys.exit(main())

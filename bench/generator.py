@@ -48,6 +48,12 @@ class Load:
     between: Percentiles
     cpu_ms: float
 
+    def __str__(self) -> str:
+        return (
+            f"{self.rate:,.1f}/s, until all green p50 {self.last.p50:.1f} p99 {self.last.p99:.1f} ms, after the first "
+            f"event p50 {self.between.p50:.1f} p99 {self.between.p99:.1f} ms, the load's own CPU {self.cpu_ms:.2f} ms"
+        )
+
     @classmethod
     def read(cls, line: str) -> "Load":
         seen: dict[str, Any] = json.loads(line)

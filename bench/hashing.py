@@ -45,19 +45,27 @@ def cheap() -> Cost:
     return Cost(min(STEPS, key=lambda kib: abs(kib * per_step / 1024 - 1.0)), 1)
 
 
-def bare_rate(cost: Cost, seconds: float) -> float:
-    """Return the hashes per second with one thread per core, like the product's pool."""
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """Bare hashing with one thread per core, like in the product's pool."""
+
+    rate: float  # hashes per second
+    cpu_ms: float  # CPU time of one hash
+
+
+def bare(cost: Cost, seconds: float) -> Bare:
     end = time.monotonic() + seconds
 
-    def work() -> int:
-        done = 0
+    def work(_: int) -> tuple[int, float]:
+        begun, done = time.thread_time(), 0
         while time.monotonic() < end:
             cost.hash()
             done += 1
-        return done
+        return done, time.thread_time() - begun
 
     cores = os.cpu_count() or 1
     begun = time.monotonic()
     with ThreadPoolExecutor(cores) as pool:
-        done = sum(pool.map(lambda _: work(), range(cores)))
-    return done / (time.monotonic() - begun)
+        counts, used = zip(*pool.map(work, range(cores)), strict=True)
+    done = sum(counts)
+    return Bare(done / (time.monotonic() - begun), 1000 * sum(used) / done)

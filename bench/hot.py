@@ -22,7 +22,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="signup-sync-profile-", ignore_cleanup_errors=True) as name:
         directory = Path(name)
         directory.chmod(0o711)
-        bench = Bench(directory, SMALL, None)
+        bench = Bench(directory, SMALL)
         try:
             profile(bench, directory)
         finally:

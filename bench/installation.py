@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.servers import CaddyServer, KafkaServer, PostgresqlServer
 from tests.stack import Stack
 
-# Roles whose memory is compared with that of the peer's five JVMs.
+# Roles whose memory is compared with that of the peers' roles.
 ROLES = ("web", "auth-1", "auth-results", "chat", "customer", "relay")
 
 
@@ -75,6 +75,17 @@ class Installation:
 
     def pid(self, role: str) -> int:
         return self.stack.roles[role].pid
+
+    def restart(self, **settings: str) -> None:
+        """Restart every role, with these settings added to its environment and to that of commands."""
+        roles = self.stack.roles.values()
+        self.stack.env |= settings
+        for role in roles:
+            role.stop()
+            role.env = {**role.env, **settings}
+            role.launch()
+        for role in roles:
+            role.wait_until_ready()
 
     @contextmanager
     def without(self, *roles: str) -> Iterator[None]:

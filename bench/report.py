@@ -2,10 +2,12 @@
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal
+
+SPRING = "Spring peer"
 
 Of = Literal["ratio", "ours"]
 
@@ -47,7 +49,10 @@ def at_most(bound: float) -> Goal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of the table. `other` is the figure to compare with, and `against` its name; None means not measured."""
+    """One line of a table. `other` is the figure to compare with, and `against` its name; None means not measured.
+
+    `felt` marks a metric that a user or an operator can feel (ADR 0051); all others are engineering detail.
+    """
 
     name: str
     unit: str
@@ -55,6 +60,7 @@ class Row:
     other: float | None = None
     against: str = ""
     goal: Goal | None = None
+    felt: bool = False
 
     @property
     def ratio(self) -> float | None:
@@ -67,8 +73,10 @@ class Row:
     def document(self) -> dict[str, object]:
         return {
             "name": self.name,
+            "felt": self.felt,
             "ours": _rounded(self.ours),
             "other": _rounded(self.other),
+            "against": self.against or None,
             "ratio": _rounded(self.ratio),
             "goal": str(self.goal) if self.goal else None,
             "met": self.met,
@@ -81,8 +89,33 @@ def middle(values: Iterable[float]) -> float | None:
     return median(known) if known else None
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Format the rows as Markdown, for docs/performance.md."""
+def rows_against(
+    peers: Mapping[str, float | None],
+    *,
+    name: str,
+    unit: str,
+    ours: float | None,
+    goal: Goal | None = None,
+    felt: bool = False,
+) -> Iterator[Row]:
+    """Yield a row for each peer, by their names; without peers, one whose comparison was not measured.
+
+    The goals are set against the Spring peer. The other peers are shown for information.
+    """
+    for against, other in (peers or {SPRING: None}).items():
+        its_goal = goal if against.startswith(SPRING) else None
+        yield Row(name=name, unit=unit, ours=ours, other=other, against=against, goal=its_goal, felt=felt)
+
+
+def tables(rows: Sequence[Row]) -> str:
+    """Format the rows as Markdown for docs/performance.md, those that can be felt first."""
+    felt = [row for row in rows if row.felt]
+    detail = [row for row in rows if not row.felt]
+    titled = {"What a user or an operator feels": felt, "Engineering detail": detail}
+    return "\n\n".join(f"**{title}**\n\n{_table(some)}" for title, some in titled.items() if some)
+
+
+def _table(rows: Sequence[Row]) -> str:
     lines = [("what", "unit", "ours", "other", "", "ratio", "goal", "met")]
     for row in rows:
         # A row without a goal is informational; a goal without a figure was not measured.
@@ -97,7 +130,8 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def as_json(rows: Iterable[Row]) -> str:
-    return json.dumps({"rows": [row.document() for row in rows]})
+    """Return the rows as JSON, in the same order as in the tables."""
+    return json.dumps({"rows": [row.document() for row in sorted(rows, key=lambda row: not row.felt)]})
 
 
 def _rounded(value: float | None) -> float | None:

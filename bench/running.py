@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +13,7 @@ from typing import TypeVar
 from bench import hashing
 from bench.generator import Generator
 from bench.installation import Installation, Servers, installation, servers
-from bench.peer import PeerError, PeerStart, SpringPeer, spring_peer
+from bench.peer import Peer, PeerError, PeerStart
 
 T = TypeVar("T")
 
@@ -33,24 +33,26 @@ class Size:
     relays: int
     users: int  # per database, for growth
     replayed: int
+    backfilled: int
 
 
-FULL = Size(3, 8000, 4000, 300, 10_000, 24_000, 10, 5000, 1000, 2_000_000, 1_000_000)
-SMALL = Size(1, 1500, 800, 60, 1000, 2000, 4, 400, 100, 50_000, 20_000)
+FULL = Size(3, 8000, 4000, 300, 10_000, 24_000, 10, 5000, 1000, 2_000_000, 1_000_000, 100_000)
+SMALL = Size(1, 1500, 800, 60, 1000, 2000, 4, 400, 100, 50_000, 20_000, 5000)
 
 
 class Bench:
     """Starts the processes that rows need on first use, and stops all of them in `close`."""
 
-    def __init__(self, directory: Path, size: Size, peer_source: Path | None) -> None:
+    def __init__(self, directory: Path, size: Size, peer_sources: Sequence[Path] = ()) -> None:
         self.directory = directory
         self.size = size
-        self.peer_source = peer_source
+        self.peers = [Peer(source, directory) for source in peer_sources]
+        self.peer_failures: dict[str, str] = {}
+        self._running: list[Peer] = []
         self._open = ExitStack()
-        self._peer_is_running = False
-        self.peer_failure: str | None = None
 
     def close(self) -> None:
+        self.stop_peers()
         self._open.close()
 
     @cached_property
@@ -75,38 +77,32 @@ class Bench:
         tell("starting our roles")
         return self._open.enter_context(installation(shared, **self.cheap_hash.settings))
 
-    @cached_property
-    def peer(self) -> SpringPeer | None:
-        """The Spring peer, without starting it; None if it was not requested."""
-        if self.peer_source is None:
+    def start_peer(self, peer: Peer) -> PeerStart | None:
+        """Start a peer from nothing. If it fails, the run continues without it."""
+        if peer.name in self.peer_failures:
             return None
-        return self._open.enter_context(spring_peer(self.peer_source, self.directory))
-
-    def start_peer(self) -> PeerStart | None:
-        """Start the peer from nothing; restart it if it is running. If it fails, the run continues without it."""
-        if self.peer is None or self.peer_failure:
-            return None
-        tell("starting the Spring peer")
+        tell(f"starting the {peer.name}")
         try:
-            started = self.peer.start()
+            started = peer.start()
         except PeerError as error:
-            self.peer_failure = str(error)
-            tell(self.peer_failure)
-            self.peer.stop()
+            self.peer_failures[peer.name] = str(error)
+            tell(str(error))
+            peer.stop()
             return None
-        self._peer_is_running = True
+        self._running.append(peer)
         return started
 
-    def running_peer(self) -> SpringPeer | None:
-        if not self._peer_is_running:
-            self.start_peer()
-        return self.peer if self._peer_is_running else None
+    def running_peers(self) -> Sequence[Peer]:
+        """Start the peers that are not running, and return those that are."""
+        for peer in self.peers:
+            if peer not in self._running:
+                self.start_peer(peer)
+        return self._running
 
-    def stop_peer(self) -> None:
-        """Stop the peer, so that it takes no CPU from measurements without it."""
-        if self.peer is not None and self._peer_is_running:
-            self.peer.stop()
-            self._peer_is_running = False
+    def stop_peers(self) -> None:
+        """Stop the peers, so that they take no CPU from measurements without them."""
+        while self._running:
+            self._running.pop().stop()
 
 
 def in_turn(rounds: int, **measure: Callable[[], T]) -> dict[str, list[T]]:

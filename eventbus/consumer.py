@@ -4,28 +4,30 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from django.conf import settings
-from django.db import close_old_connections
 from structlog.contextvars import bind_contextvars
 
+from eventbus.batch_processor import BatchProcessor, in_a_line
 from eventbus.clients import prefixed, reader_config, unprefixed
-from eventbus.errors import BugError, TooLargeError, is_transient_in_kafka
+from eventbus.errors import is_transient_in_kafka
+from eventbus.group_member import GroupMember, group_config
 from eventbus.incoming import as_incoming, is_error_report
-from eventbus.message_traces import trace_of, traces_of
-from eventbus.messages import ERROR_TEXT_MAX, Incoming, Rejected, Subscription, dead_letter
+from eventbus.message_traces import traces_of
+from eventbus.messages import Incoming, Subscription
 from eventbus.metrics import ReadingMetrics
 from eventbus.producer import EventProducer
 from runtime.backoff import growing_pauses
-from runtime.errors import PermanentError, TransientError, is_transient
+from runtime.errors import TransientError, is_transient
 from runtime.processes.health import Heartbeat
 from runtime.processes.worker import Worker
-from runtime.untrusted import shortened
 
 logger = logging.getLogger(__name__)
 
@@ -41,22 +43,11 @@ UNPOLLED: Final = 1.0
 # Seconds before a batch is retried: the first and the longest pause.
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 10.0
-# Timeout in seconds for Kafka to acknowledge a batch's answers.
-ACKNOWLEDGED_WITHIN: Final = 10.0
 # Seconds after which one attempt counts as stuck and the consumer's heartbeat stops. Polling continues, because moving
 # the batch to another consumer in the same state would not help.
 TRY_WITHIN: Final = 60.0
-# Seconds without any assignment, not even an empty one, after which the consumer rejoins its group: twice as long as
-# Kafka and the client wait for a rebalance. Observed once: a member that was frozen together with Kafka during a
-# rebalance waited forever.
-JOINS_ANEW_AFTER: Final = 60.0
 # Seconds that the current batch may take after a stop request. Then it is left to the next owner of its partitions.
 STOPS_WITHIN: Final = 3.0
-
-# Number of consecutive unexpected failures, and minimum size of a batch most of which fails unexpectedly, that put the
-# blame on the handler: the process ends with the error and commits nothing.
-BUG_IN_A_ROW: Final = 10
-BUG_BATCH: Final = 10
 
 # The partition is being reassigned. Its next reader starts at our last commit.
 _NOT_OURS_ANY_MORE: Final = frozenset(
@@ -69,7 +60,7 @@ _NOT_OURS_ANY_MORE: Final = frozenset(
 )
 
 
-# A partition's topic, without KAFKA_PREFIX, and its number.
+# A partition: its topic, without KAFKA_PREFIX, and its number.
 Partition = tuple[str, int]
 
 
@@ -87,7 +78,15 @@ class BatchConsumer:
         self._heartbeat = heartbeat or Heartbeat()
         self._metrics = ReadingMetrics(subscription.topics, subscription.group)
         self._consumer = Consumer(reader_config(self._settings()))
+        self._member = GroupMember(
+            self._consumer,
+            subscription.topics,
+            heartbeat=self._heartbeat,
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+        )
         self._producer = EventProducer()
+        self._processor = BatchProcessor(subscription, self._producer, self._metrics)
         self._worker = Worker(f"handler of {subscription.group}")
         # Partitions of the current batch that have stayed assigned since it was read. One that was revoked and came
         # back is excluded: it is read again from the committed offset, perhaps after another member's work.
@@ -95,10 +94,8 @@ class BatchConsumer:
         # Offsets of finished work, by partition, that are not committed yet.
         self._done: dict[Partition, int] = {}
         self._commits_at = -math.inf
-        self._failures_in_a_row = 0
         self._is_paused = False
         self._polls_from = math.inf
-        self._joins_anew_at = math.inf
 
     def run(self, stop: threading.Event) -> None:
         """Consume until `stop` is set, then leave the group within 5 s.
@@ -111,10 +108,7 @@ class BatchConsumer:
         try:
             while not stop.is_set():
                 self._heartbeat.beat()
-                if time.monotonic() > self._joins_anew_at:
-                    logger.warning("no partition assignment for %.0f s: rejoining the group", JOINS_ANEW_AFTER)
-                    self._consumer.unsubscribe()
-                    self.join()
+                self._member.rejoin_if_forgotten()
                 batch = self.next_batch(IDLE if self._done else POLL)
                 if batch and self.work_through(batch, stop):
                     self.note_done(batch)
@@ -126,9 +120,7 @@ class BatchConsumer:
 
     def join(self) -> None:
         """Subscribe. Partitions are assigned during a later poll."""
-        self._joins_anew_at = time.monotonic() + JOINS_ANEW_AFTER
-        topics = [prefixed(topic) for topic in self.subscription.topics]
-        self._consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke)
+        self._member.join()
 
     def next_batch(self, at_most: float = POLL) -> list[Incoming]:
         """Return the messages that are available, at most KAFKA_BATCH_SIZE or the subscription's `batch`.
@@ -156,7 +148,7 @@ class BatchConsumer:
         pauses = growing_pauses(first=FIRST_PAUSE, most=LONGEST_PAUSE)
         try:
             while batch:
-                work = self._worker.submit(partial(self.process, batch))
+                work = self._worker.submit(partial(self._processor.process, batch))
                 if not self._has_ended(work, stop):
                     logger.warning("abandoned a batch of %d in order to stop; it will be read again", len(batch))
                     return False
@@ -168,7 +160,7 @@ class BatchConsumer:
                 self._metrics.retried(batch)
                 pause = max(next(pauses), error.retry_after if isinstance(error, TransientError) else 0.0)
                 words = "a batch of %d is retried in %.1f s: %s"
-                logger.warning(words, len(batch), pause, _in_a_line(error), extra=traces_of(batch))
+                logger.warning(words, len(batch), pause, in_a_line(error), extra=traces_of(batch))
                 if not self._has_waited(pause, stop):
                     return False
                 # Messages of revoked partitions are another member's work now. Repeating it would only waste time.
@@ -176,82 +168,6 @@ class BatchConsumer:
             return False
         finally:
             self._resume()
-
-    def process(self, batch: Sequence[Incoming]) -> None:
-        """Make one attempt on the worker's thread; return when Kafka has acknowledged answers and dead letters."""
-        bind_contextvars(group=self.subscription.group)
-        begun_at = time.perf_counter()
-        failures: dict[Incoming, Exception] = {}
-        try:
-            rejected = self.handle(batch, failures)
-            in_a_row = self._judge(batch, failures)
-            self._put_aside(rejected)
-        except Exception:
-            close_old_connections()
-            raise
-        self._failures_in_a_row = in_a_row
-        self._metrics.handled(batch, rejected, seconds=time.perf_counter() - begun_at)
-        for message, error in rejected:
-            logger.error("dead-lettered %s: %s", _place(message), _in_a_line(error), extra=trace_of(message))
-
-    def _put_aside(self, rejected: Sequence[Rejected]) -> None:
-        group = self.subscription.group
-        letters = {dead_letter(message, error, group=group): (message, error) for message, error in rejected}
-        try:
-            self._producer.send_all(list(letters), timeout=ACKNOWLEDGED_WITHIN)
-        except TooLargeError as error:
-            # The dead-letter topic was created elsewhere, with the size limit of ordinary topics.
-            cut = [dead_letter(*letters[letter], group=group, cuts=True) for letter in error.failed]
-            self._producer.send_all(cut, timeout=ACKNOWLEDGED_WITHIN)
-
-    def handle(self, batch: Sequence[Incoming], failures: dict[Incoming, Exception]) -> list[Rejected]:
-        """Handle the batch, publish the answers, and return the rejected messages.
-
-        These include messages that fail alone with an error that is not transient (an unexpected one is also added to
-        `failures`) and those whose answer is too large (docs/adr/0018). A failing batch is bisected to find them.
-        """
-        try:
-            handled = self.subscription.handle(batch)
-        except Exception as error:
-            if is_transient(error):
-                raise
-            if len(batch) == 1 and not isinstance(error, PermanentError):
-                failures[batch[0]] = error
-            return self._handle_halves(batch, error, failures)
-        try:
-            self._producer.send_all(handled.answers, timeout=ACKNOWLEDGED_WITHIN)
-        except TooLargeError as error:
-            return self._handle_halves(batch, error, failures)
-        return list(handled.rejected)
-
-    def _handle_halves(
-        self, batch: Sequence[Incoming], error: Exception, failures: dict[Incoming, Exception]
-    ) -> list[Rejected]:
-        if len(batch) == 1:
-            logger.error("can't handle %s", _place(batch[0]), exc_info=error, extra=trace_of(batch[0]))
-            return [(batch[0], error)]
-        logger.warning("a batch of %d can't be handled as a whole: %s", len(batch), _in_a_line(error))
-        middle = len(batch) // 2
-        return [*self.handle(batch[:middle], failures), *self.handle(batch[middle:], failures)]
-
-    def _judge(self, batch: Sequence[Incoming], failures: Mapping[Incoming, Exception]) -> int:
-        """Return the number of consecutive unexpected failures up to the end of this batch.
-
-        Raises BugError if so many messages fail that the handler must be at fault: a bad release must not drain a topic
-        into the dead letters (DESIGN, invariant 6).
-        """
-        if not failures:
-            return 0
-        in_a_row = self._failures_in_a_row
-        for message in batch:
-            in_a_row = in_a_row + 1 if message in failures else 0
-            if in_a_row >= BUG_IN_A_ROW:
-                raise BugError(f"{in_a_row} messages in a row failed") from failures[message]
-        if len(batch) >= BUG_BATCH and 2 * len(failures) > len(batch):
-            raise BugError(f"{len(failures)} of a batch of {len(batch)} messages failed") from next(
-                iter(failures.values())
-            )
-        return in_a_row
 
     def note_done(self, batch: Sequence[Incoming]) -> None:
         """Record the offset to commit after this batch, for each of its partitions that is still assigned."""
@@ -272,7 +188,7 @@ class BatchConsumer:
                 self._note_commit(partition, error.args[0])
         else:
             for result in results:
-                self._note_commit(_assigned(result), result.error)
+                self._note_commit(_known(result), result.error)
 
     def close(self) -> None:
         """Leave the group, so that other members get its partitions at once, and end the threads."""
@@ -282,35 +198,27 @@ class BatchConsumer:
 
     def _settings(self) -> dict[str, object]:
         own: dict[str, object] = {
-            "group.id": prefixed(self.subscription.group),
-            "auto.offset.reset": "earliest",
-            "session.timeout.ms": 6000,
+            **group_config(self.subscription.group),
             # Also the rebalance timeout. With the default of 5 minutes, a member lost in a rebalance would keep lights
             # orange for as long. Polling continues while a batch is handled, so slow work is not evicted.
             "max.poll.interval.ms": 30_000,
-            "enable.auto.commit": False,
             "enable.auto.offset.store": False,
         }
         return own
 
     # --- The group -------------------------------------------------------------------------------------------------
 
-    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        consumer.assign(partitions)
+    def _on_assign(self, partitions: list[TopicPartition]) -> None:
         # The client remembers a pause across a revocation: a partition that left paused must not stay paused forever.
-        (consumer.pause if self._is_paused else consumer.resume)(partitions)
-        self.partitions = {_assigned(partition) for partition in partitions}
-        self._joins_anew_at = math.inf
+        (self._consumer.pause if self._is_paused else self._consumer.resume)(partitions)
+        self.partitions = {_known(partition) for partition in partitions}
         logger.info("reads partitions %s", _names(partitions))
-        self._heartbeat.ready()
 
-    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        """Called for revoked partitions and for lost ones, after this member was presumed dead."""
-        for partition in map(_assigned, partitions):
+    def _on_revoke(self, partitions: list[TopicPartition]) -> None:
+        for partition in map(_known, partitions):
             self.partitions.discard(partition)
             self._held.discard(partition)
             self._done.pop(partition, None)
-        self._joins_anew_at = time.monotonic() + JOINS_ANEW_AFTER
         logger.info("gives up partitions %s", _names(partitions))
 
     def _note_commit(self, partition: Partition, error: KafkaError | None) -> None:
@@ -368,21 +276,14 @@ class BatchConsumer:
             self._is_paused = False
 
 
-def _place(message: Incoming) -> str:
-    return f"{message.topic}[{message.partition}] at {message.offset}"
-
-
 def _partition_of(message: Incoming) -> Partition:
     return message.topic, message.partition
 
 
-def _assigned(partition: TopicPartition) -> Partition:
+def _known(partition: TopicPartition) -> Partition:
     return unprefixed(partition.topic), partition.partition
 
 
 def _names(partitions: Sequence[TopicPartition]) -> str:
-    return ", ".join("{}[{}]".format(*each) for each in sorted(map(_assigned, partitions))) or "none"
-
-
-def _in_a_line(error: BaseException) -> str:
-    return shortened(f"{type(error).__name__}: {error}", ERROR_TEXT_MAX).splitlines()[0]
+    by_topic = groupby(sorted(map(_known, partitions)), key=itemgetter(0))
+    return ", ".join(f"{topic}{[number for _, number in each]}" for topic, each in by_topic) or "none"

@@ -1,8 +1,9 @@
-"""The wording of a light, shared by auth's pages and the front's."""
+"""What a light says, on every page of auth and the front."""
 
 from collections.abc import Mapping
 from typing import Any, Final
 
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 STATUSES: Final[Mapping[str, Any]] = {
@@ -19,6 +20,19 @@ REASONS: Final[Mapping[str, Any]] = {
 REFUSED: Final = _("Refused")
 
 
-def light_in_words(status: str, reason: str | None) -> Any:
+def light_in_words(status: str, reason: str | None, *, shows_reasons: bool = True) -> str:
     """Return the wording of a light's reason or, without a known reason, of its status."""
-    return REASONS.get(reason or "", STATUSES[status])
+    if status == "FAIL" and not shows_reasons:
+        return str(REFUSED)
+    return str(REASONS.get(reason or "", STATUSES[status]))
+
+
+def name_of(service: str) -> str:
+    """Return a service's name, translated if the catalogue has it."""
+    return gettext(service.capitalize())
+
+
+def shown_light(service: str, status: str, reason: str | None, *, shows_reasons: bool) -> dict[str, str]:
+    """Return a light as the template `_light.html` and the script `front/lights.js` draw it."""
+    word = light_in_words(status, reason, shows_reasons=shows_reasons)
+    return {"service": service, "name": name_of(service), "status": str(status), "word": word}

@@ -10,7 +10,6 @@ from django.contrib.messages.views import SuccessMessageMixin
 from django.http import HttpResponse, HttpResponseBase
 from django.urls import reverse_lazy
 from django.utils.decorators import method_decorator
-from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
 from django.views.generic import TemplateView
@@ -20,10 +19,10 @@ from authsvc.accounts.language_switch import KeepsTyped
 from authsvc.accounts.last_signup import USER_ID_COOKIE, user_id_of
 from authsvc.accounts.password_mails import send_reset_link
 from authsvc.accounts.two_factor.login import TwoStepLoginView
-from authsvc.lights import Light, Status
+from authsvc.lights import Light
 from authsvc.models import SignUp, User
 from livesettings.values import live
-from runtime.light_wording import REFUSED, light_in_words
+from runtime.light_wording import shown_light
 from runtime.mail_addresses import shown_address
 from runtime.security_log import address_of, log_security_event, log_security_event_of
 
@@ -46,16 +45,8 @@ class AccountView(LoginRequiredMixin, TemplateView):
 
 def _shown(lights: Mapping[str, Light]) -> Iterator[dict[str, Any]]:
     for service, light in lights.items():
-        words = light_in_words(light.status, light.reason)
-        if light.status is Status.FAIL and not live.SIGNUP_REASONS:
-            words = REFUSED
-        yield {
-            "service": service,
-            "name": gettext(service.capitalize()),
-            "status": light.status.value,
-            "word": words,
-            "decided_at": light.decided_at,
-        }
+        shown = shown_light(service, light.status, light.reason, shows_reasons=live.SIGNUP_REASONS)
+        yield {**shown, "decided_at": light.decided_at}
 
 
 class PasswordChangeView(SuccessMessageMixin, django_views.PasswordChangeView):  # type: ignore[type-arg]  # has none at run time

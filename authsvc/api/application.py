@@ -12,10 +12,10 @@ from uuid import UUID
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from django.conf import settings
-from django.contrib.auth.hashers import check_password, make_password
+from django.contrib.auth.hashers import check_password
 from django.utils.translation import override
 
-from authsvc.accounts.staff import may_add_admin
+from authsvc.accounts.api_sessions import may_add_admin, may_see_change
 from authsvc.api.database_threads import DatabaseThreads
 from authsvc.api.header_values import asks_for_stream
 from authsvc.api.http_messages import (
@@ -29,41 +29,43 @@ from authsvc.api.http_messages import (
     send_stream,
 )
 from authsvc.api.hub import StreamHub
-from authsvc.api.problems import Problem, too_many, unavailable, unusable_link, wrong_password
+from authsvc.api.problems import Problem, expired_key, too_many, unavailable, unusable_link, wrong_password
+from authsvc.api.registrar import Registrar
 from authsvc.api.request_heads import (
+    has_session,
+    has_ticket,
+    id_in_path,
     last_event_id,
     name_in_log,
     not_found,
     peer,
     refuse_plain_http,
     sender,
-    visible_signup,
     wants_took,
 )
 from authsvc.api.signup_requests import (
     BODY_MAX,
     Confirmation,
     SignUpRequest,
-    check_password_strength,
     read_confirmation,
     read_idempotency_key,
     read_json,
     read_signup,
 )
 from authsvc.api.streams import after_first, follow
-from authsvc.api.tickets import forwarded_address, issue_ticket
-from authsvc.lights import SignUpState
+from authsvc.lights import TransactionState
 from authsvc.mail import mail_worker
 from authsvc.metrics import UNCONFIRMED
-from authsvc.models import Role, SignUp, UnconfirmedSignUp
+from authsvc.models import Role
 from authsvc.rate_limits import RateLimits, TooManyError
-from authsvc.signups.confirmation import UnusableLinkError, confirm, keep, row_of
+from authsvc.signups.confirmation import UnusableLinkError, confirm, row_of
 from authsvc.signups.confirmation_mails import mail_soon
 from authsvc.signups.hash_pool import HashPool
 from authsvc.signups.projection import AsyncProjection
-from authsvc.signups.registration import KeyTakenError, NewSignUp
+from authsvc.signups.registration import KeyTakenError
 from authsvc.signups.states import read_states
 from authsvc.signups.writer import SignUpWriter
+from authsvc.tickets import forwarded_address, issue_ticket
 from eventbus.producer import EventProducer
 from livesettings.values import live
 from runtime.equality import user_id_key
@@ -75,7 +77,8 @@ from runtime.tracing import traceparent
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_SIGNUP_PATH: Final = re.compile(r"/user/signups/(?P<id>[0-9a-fA-F-]{36})(?P<events>/events)?")
+# A ticket opens its event transaction at either path.
+_STATE_PATH: Final = re.compile(r"/user/(?P<kind>signups|changes)/(?P<id>[0-9a-fA-F-]{36})(?P<events>/events)?")
 
 
 class SignUpApi:
@@ -92,7 +95,7 @@ class SignUpApi:
         except QueueFullError:
             await send_problem(send, unavailable("Too many sign-ups at once. Try again in a moment.", retry_after=5))
         except KeyTakenError:
-            await send_problem(send, _expired())
+            await send_problem(send, expired_key())
         except TooManyHeldError:
             await send_problem(send, too_many("held", retry_after=RETRY_AFTER))
         except Exception as error:
@@ -126,7 +129,7 @@ class SignUpApi:
     async def _route(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         refuse_plain_http(scope)
         path = scope["path"]
-        match = _SIGNUP_PATH.fullmatch(path)
+        match = _STATE_PATH.fullmatch(path)
         if not match and path not in ("/user", "/user/confirmations"):
             raise not_found()
         allowed = ("GET", "HEAD", "OPTIONS") if match else ("OPTIONS", "POST")
@@ -138,7 +141,13 @@ class SignUpApi:
         elif not match:
             await (self._sign_up if path == "/user" else self._confirm)(scope, receive, send)
         else:
-            signup_id = visible_signup(scope, match["id"])
+            signup_id = id_in_path(match["id"])
+            if not has_ticket(scope, signup_id) and not (
+                match["kind"] == "changes"
+                and has_session(scope)
+                and await self._database.run(lambda: may_see_change(scope, signup_id))
+            ):
+                raise not_found()
             name_in_log(scope, signup_id)
             if match["events"]:
                 await self._resume(scope, receive, send, signup_id)
@@ -153,7 +162,7 @@ class SignUpApi:
             self._holding(scope, signup_id) if is_stream else nullcontext(),
             self._hub.watching(signup_id) as watch,
         ):
-            begin = await self._register(signup_id, request, language(scope))
+            begin = await self._registrar.register(signup_id, request, language(scope))
             # Queue the mail only after the response: which mail it is depends on whether the user exists.
             then = None
             if begin[-1].is_unconfirmed:
@@ -205,42 +214,6 @@ class SignUpApi:
     async def _may_repeat(self, signup_id: UUID) -> bool:
         return bool(await self._read_states([signup_id])) and await self._limits.count_repetition(signup_id)
 
-    async def _register(self, signup_id: UUID, request: SignUpRequest, tongue: str) -> list[SignUpState]:
-        """Save the sign-up, or find it. Return the states with which its stream starts, the current one last."""
-        password = await self._hashes.run(lambda: _checked_hash(request, tongue))
-        new = NewSignUp(
-            signup_id=signup_id,
-            user_id=request.user_id,
-            email=request.email,
-            user_name=request.user_name,
-            role=request.role,
-            password=password,
-        )
-        if live.SIGNUP_CONFIRM == "mail":
-            return [await self._keep_unconfirmed(new, request)]
-        registration = await self._writer.register(new)
-        state = registration.state
-        if registration.is_new:
-            # First all lights pending, then auth's own verdict, which the same transaction decided.
-            return [_begun(state), state]
-        await self._check_repetition(request, registration.signup)
-        return [state]
-
-    async def _keep_unconfirmed(self, new: NewSignUp, request: SignUpRequest) -> SignUpState:
-        kept, is_new = await self._database.run(lambda: keep(new))
-        if is_new:
-            UNCONFIRMED.labels("begun").inc()
-        else:
-            await self._check_repetition(request, kept)
-        return kept.state
-
-    async def _check_repetition(self, request: SignUpRequest, kept: SignUp | UnconfirmedSignUp) -> None:
-        """Raise Problem 409 unless the request has the same content as the first one with its key."""
-        if isinstance(kept, SignUp) and not kept.may_be_repeated:
-            raise _expired()
-        if not await self._is_same(request, kept):
-            raise Problem(HTTPStatus.CONFLICT, "This Idempotency-Key belongs to a sign-up with different content.")
-
     async def _confirm(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         document = read_json(await read_body(scope, receive, limit=BODY_MAX), header(scope, b"content-type") or "")
         with override(language(scope)):
@@ -251,7 +224,10 @@ class SignUpApi:
         state = registration.state
         # Wake the streams that watch it, on every instance.
         await self._projection.copy(state)
-        headers = {"Signup-Ticket": issue_ticket(state.signup_id), "Traceresponse": traceparent(state.signup_id)}
+        headers = {
+            "Signup-Ticket": issue_ticket(state.transaction_id),
+            "Traceresponse": traceparent(state.transaction_id),
+        }
         await send_json(send, HTTPStatus.OK, state.as_wire(with_took=wants_took(scope)), headers=headers)
 
     async def _check_confirmation(self, confirmation: Confirmation) -> None:
@@ -267,13 +243,6 @@ class SignUpApi:
             raise too_many(error.limit, retry_after=error.retry_after) from error
         if not await self._hashes.run(lambda: check_password(confirmation.password, row.password)):
             raise wrong_password()
-
-    async def _is_same(self, request: SignUpRequest, signup: SignUp | UnconfirmedSignUp) -> bool:
-        """Whether a repeated request has the same content as the first one; the password is compared with its hash."""
-        typed = (user_id_key(request.user_id), request.email, request.user_name, request.role)
-        if typed != (signup.user_id_key, signup.email, signup.user_name, signup.role):
-            return False
-        return await self._hashes.run(lambda: check_password(request.password, signup.password))
 
     async def _show(self, scope: HTTPScope, send: ASGISendCallable, signup_id: UUID) -> None:
         state = await self._state(signup_id)
@@ -301,7 +270,7 @@ class SignUpApi:
         is_front = forwarded_address(header(scope, b"signup-address") or "", signup_id) is not None
         return self._held.one(signup=str(signup_id), address=None if is_front else peer(scope))
 
-    async def _state(self, signup_id: UUID) -> SignUpState:
+    async def _state(self, signup_id: UUID) -> TransactionState:
         """Return the projection's copy if it is complete, else read auth's database, because an incomplete copy may be
         outdated. Raise Problem 404."""
         if (state := await self._projection.read(signup_id)) and state.is_complete:
@@ -312,7 +281,7 @@ class SignUpApi:
         await self._projection.copy(states[signup_id])
         return states[signup_id]
 
-    async def _read_states(self, signup_ids: Sequence[UUID]) -> dict[UUID, SignUpState]:
+    async def _read_states(self, signup_ids: Sequence[UUID]) -> dict[UUID, TransactionState]:
         return await self._database.run(lambda: read_states(signup_ids))
 
     @cached_property
@@ -340,6 +309,10 @@ class SignUpApi:
         return SignUpWriter(EventProducer(), self._projection, self._hashes)
 
     @cached_property
+    def _registrar(self) -> Registrar:
+        return Registrar(self._writer, self._hashes, self._database)
+
+    @cached_property
     def _hub(self) -> StreamHub:
         return StreamHub(self._projection, self._read_states)
 
@@ -348,19 +321,3 @@ def _closed() -> Problem | None:
     if live.SIGNUP_OPEN:
         return None
     return Problem(HTTPStatus.FORBIDDEN, "Sign-up is closed at the moment.", kind="/problems/closed")
-
-
-def _expired() -> Problem:
-    words = "This Idempotency-Key was used before, and its sign-up is too old to be repeated. Use a new key."
-    return Problem(HTTPStatus.CONFLICT, words, kind="/problems/key-expired")
-
-
-def _begun(state: SignUpState) -> SignUpState:
-    return SignUpState.all_pending(state.signup_id, started_at=state.started_at, services=state.lights)
-
-
-def _checked_hash(request: SignUpRequest, tongue: str) -> str:
-    # The pool's thread doesn't inherit the request's language.
-    with override(tongue):
-        check_password_strength(request)
-    return make_password(request.password)

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from redis.asyncio.client import PubSub
 
-from authsvc.lights import SignUpState
+from authsvc.lights import TransactionState
 from authsvc.metrics import REDIS_AWAY
 from authsvc.signups.projection import CHANNEL, AsyncProjection, decode_wake_up
 from livesettings.values import call_on_change, forget, live
@@ -30,7 +30,7 @@ READ_CHUNK: Final = 500
 # silent.
 PING_AFTER: Final = 0.5
 
-ReadStates = Callable[[Sequence[UUID]], Awaitable[dict[UUID, SignUpState]]]
+ReadStates = Callable[[Sequence[UUID]], Awaitable[dict[UUID, TransactionState]]]
 
 
 class Watch:
@@ -43,11 +43,11 @@ class Watch:
     __slots__ = ("_bell", "is_closed", "state")
 
     def __init__(self) -> None:
-        self.state: SignUpState | None = None
+        self.state: TransactionState | None = None
         self.is_closed = False
         self._bell: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def offer(self, state: SignUpState) -> None:
+    def offer(self, state: TransactionState) -> None:
         """Accept the state if it is newer than the current one, or has the same version but became stalled."""
         if self.state is None or (state.version, state.is_stalled) > (self.state.version, self.state.is_stalled):
             self.state = state
@@ -122,10 +122,10 @@ class StreamHub:
                 task.cancel()
             await asyncio.wait(pending, timeout=0.1)
 
-    def deliver(self, states: Sequence[SignUpState]) -> None:
+    def deliver(self, states: Sequence[TransactionState]) -> None:
         """Offer these states to the watches of their sign-ups."""
         for state in states:
-            for watch in self._watches.get(state.signup_id, ()):
+            for watch in self._watches.get(state.transaction_id, ()):
                 watch.offer(state)
 
     def _start(self) -> None:

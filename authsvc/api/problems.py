@@ -85,3 +85,9 @@ def wrong_password() -> Problem:
 def unavailable(detail: str, *, retry_after: int = 2) -> Problem:
     """Return the Problem for an outage or overload: the same request may succeed after `retry_after` seconds."""
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(retry_after)})
+
+
+def expired_key() -> Problem:
+    """Return the Problem for an Idempotency-Key whose sign-up exists and is too old to be repeated."""
+    words = "This Idempotency-Key was used before, and its sign-up is too old to be repeated. Use a new key."
+    return Problem(HTTPStatus.CONFLICT, words, kind="/problems/key-expired")

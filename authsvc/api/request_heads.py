@@ -11,7 +11,7 @@ from structlog.contextvars import bind_contextvars
 from authsvc.api.header_values import preferences
 from authsvc.api.http_messages import header
 from authsvc.api.problems import Problem
-from authsvc.api.tickets import forwarded_address, is_from_front, opens
+from authsvc.tickets import forwarded_address, is_from_front, opens
 from runtime.tracing import trace_id_in
 
 logger = logging.getLogger(__name__)
@@ -45,16 +45,22 @@ def name_in_log(scope: HTTPScope, signup_id: UUID) -> None:
         logger.info("%s belongs to the caller's trace %s", scope["method"], caller)
 
 
-def visible_signup(scope: HTTPScope, text: str) -> UUID:
-    """Return the sign-up ID of the path if the request's ticket grants access. Otherwise raise Problem 404, which
-    doesn't reveal whether the sign-up exists."""
+def id_in_path(text: str) -> UUID:
+    """Return the ID of an event transaction in the request's path. Raise Problem 404."""
     try:
-        signup_id = UUID(text)
+        return UUID(text)
     except ValueError:
         raise not_found() from None
-    if not opens(header(scope, b"signup-ticket") or "", signup_id):
-        raise not_found()
-    return signup_id
+
+
+def has_ticket(scope: HTTPScope, transaction_id: UUID) -> bool:
+    """Whether the request's ticket grants access to this event transaction."""
+    return opens(header(scope, b"signup-ticket") or "", transaction_id)
+
+
+def has_session(scope: HTTPScope) -> bool:
+    """Whether the request has a session cookie, of whatever value."""
+    return f"{settings.SESSION_COOKIE_NAME}=" in (header(scope, b"cookie") or "")
 
 
 def wants_took(scope: HTTPScope) -> bool:
@@ -68,4 +74,5 @@ def last_event_id(scope: HTTPScope) -> int:
 
 
 def not_found() -> Problem:
+    """Don't reveal whether the sign-up exists."""
     return Problem(HTTPStatus.NOT_FOUND, "There is no such sign-up, or this ticket does not open it.")

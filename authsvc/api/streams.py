@@ -8,12 +8,12 @@ from django.utils import timezone
 
 from authsvc.api import sse
 from authsvc.api.hub import Watch
-from authsvc.lights import SignUpState
+from authsvc.lights import TransactionState
 from livesettings.values import live
 
 
 async def follow(
-    watch: Watch, states: Sequence[SignUpState], *, seen: int, with_took: bool = False
+    watch: Watch, states: Sequence[TransactionState], *, seen: int, with_took: bool = False
 ) -> AsyncIterator[bytes]:
     """Yield the stream's text for a reader whose last seen version was `seen`: first `states` (at least one, ordered by
     version), then the states that reach the watch, until all lights are decided.
@@ -69,7 +69,7 @@ async def follow(
         yield text
 
 
-def _began(state: SignUpState) -> float:
+def _began(state: TransactionState) -> float:
     """Return the start of the sign-up on the monotonic clock."""
     # At most now: after the wall clock is set back, started_at can lie in the future (docs/adr/0017).
     return time.monotonic() - max(0.0, (timezone.now() - state.started_at).total_seconds())

@@ -6,7 +6,7 @@ from runtime.database.batches import change_in_batches
 
 
 def name_failures(apps: Any, schema_editor: Any) -> None:
-    """Name the failures of sign-ups that were red before there was the column. SignUpState.failures has its format."""
+    """Name the failures of sign-ups that were red before there was the column. TransactionState.failures has its format."""
     signups = apps.get_model('authsvc', 'SignUp').objects.using(schema_editor.connection.alias)
 
     def name(signup: Any) -> None:

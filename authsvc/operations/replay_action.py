@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from authsvc.lights import participants
-from authsvc.models import SignUp
+from authsvc.models import EventTransaction
 from authsvc.operations.timeline import replayed_to
 from authsvc.signups.replay import PAGE, ReplayCounts, replay
 from eventbus.producer import EventProducer
@@ -58,7 +58,7 @@ class ReplayProgress:
     counts: ReplayCounts = field(default_factory=ReplayCounts)
 
     @classmethod
-    def read(cls, posted: QueryDict, chosen: QuerySet[SignUp]) -> Self:
+    def read(cls, posted: QueryDict, chosen: QuerySet[EventTransaction]) -> Self:
         """Return the posted progress, or a new one. Sign-ups that start later are not included."""
         form = ProgressForm(posted)
         if form.is_valid():
@@ -72,12 +72,12 @@ class ReplayProgress:
     def done(self) -> int:
         return self.counts.sent + self.counts.skipped + self.counts.failed
 
-    def rest_of(self, chosen: QuerySet[SignUp]) -> QuerySet[SignUp]:
+    def rest_of(self, chosen: QuerySet[EventTransaction]) -> QuerySet[EventTransaction]:
         rest = chosen.filter(created_at__lt=self.until)
         return (rest.filter(id__gt=self.after) if self.after else rest).order_by("id")
 
 
-def go_on(request: HttpRequest, chosen: QuerySet[SignUp], *, service: str | None) -> ReplayProgress | None:
+def go_on(request: HttpRequest, chosen: QuerySet[EventTransaction], *, service: str | None) -> ReplayProgress | None:
     """Replay and log as many of `chosen` as WORKS_FOR allows. Return the progress, or None at the end.
 
     The replay also ends when Kafka does not accept the messages. At the end the administrator gets a message.
@@ -88,7 +88,7 @@ def go_on(request: HttpRequest, chosen: QuerySet[SignUp], *, service: str | None
     try:
         while ids := list(progress.rest_of(chosen).values_list("id", flat=True)[:PAGE]):
             # Select by id: a replay changes the fields that the list is filtered by.
-            signups = SignUp.objects.filter(id__in=ids)
+            signups = EventTransaction.objects.filter(id__in=ids)
             log_security_event_of(request, "replay", detail=f"{len(ids)} sign-ups, {service or 'every service'}")
             counts = sum(replay(signups, producer=producer, service=service), progress.counts)
             _log(request, signups, service=service)
@@ -103,7 +103,7 @@ def go_on(request: HttpRequest, chosen: QuerySet[SignUp], *, service: str | None
     return None
 
 
-def _log(request: HttpRequest, signups: QuerySet[SignUp], *, service: str | None) -> None:
+def _log(request: HttpRequest, signups: QuerySet[EventTransaction], *, service: str | None) -> None:
     entries = signups.only("id", "user_id")
     LogEntry.objects.log_actions(cast(int, request.user.pk), entries, CHANGE, replayed_to(service))
 

@@ -13,7 +13,7 @@ from django.utils.formats import number_format
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
-from authsvc.models import SignUp
+from authsvc.models import EventTransaction
 
 # Number of failure groups offered, largest first, and characters shown of each.
 GROUPS_SHOWN: Final = 30
@@ -32,7 +32,7 @@ class LightsFilter(admin.SimpleListFilter):
             ("stalled", _("Stalled: all attempts used up")),
         ]
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[SignUp]) -> QuerySet[SignUp]:
+    def queryset(self, request: HttpRequest, queryset: QuerySet[EventTransaction]) -> QuerySet[EventTransaction]:
         match self.value():
             case "pending":
                 return queryset.filter(pending_count__gt=0)
@@ -63,7 +63,7 @@ class BegunFilter(admin.SimpleListFilter):
             ("older10m", _("More than 10 minutes ago")),
         ]
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[SignUp]) -> QuerySet[SignUp]:
+    def queryset(self, request: HttpRequest, queryset: QuerySet[EventTransaction]) -> QuerySet[EventTransaction]:
         if self.value() == "older10m":
             return queryset.filter(created_at__lt=timezone.now() - timedelta(minutes=10))
         if span := self._SPANS.get(self.value() or ""):
@@ -87,7 +87,7 @@ class FailureGroupFilter(admin.SimpleListFilter):
             for group, count in groups.most_common(GROUPS_SHOWN)
         ]
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[SignUp]) -> QuerySet[SignUp]:
+    def queryset(self, request: HttpRequest, queryset: QuerySet[EventTransaction]) -> QuerySet[EventTransaction]:
         if (group := self.value()) is None:
             return queryset
         alike = [failures for failures, _count in self._combinations() if group in failures.splitlines()]
@@ -95,5 +95,5 @@ class FailureGroupFilter(admin.SimpleListFilter):
 
     def _combinations(self) -> Sequence[tuple[str, int]]:
         """Return each combination of failures with its count."""
-        red = SignUp.objects.filter(failed_count__gt=0).order_by()
+        red = EventTransaction.objects.filter(failed_count__gt=0).order_by()
         return list(red.values_list("failures").annotate(Count("pk")))

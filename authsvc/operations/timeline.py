@@ -18,7 +18,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop, ngettext
 
 from authsvc.lights import AUTH, Light, Status
-from authsvc.models import SignUp, User
+from authsvc.models import EventTransaction, User
 from authsvc.signups.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED
 from eventbus.inspection.inspector import Inspector, NoSuchTopicError
 from eventbus.messages import Header, Incoming, moment_of
@@ -62,7 +62,7 @@ class Step:
 class Story:
     """A sign-up's steps in chronological order, and notes about information that could not be read."""
 
-    signup: SignUp
+    signup: EventTransaction
     steps: Sequence[Step]
     notes: Sequence[str] = field(default=())
 
@@ -81,7 +81,7 @@ class Story:
         return self.signup.id.hex
 
 
-def story_of(signup: SignUp) -> Story:
+def story_of(signup: EventTransaction) -> Story:
     """Read everything known about a sign-up. Takes a few seconds at most, even when Kafka is unavailable."""
     record = User.objects.filter(owner_signup_id=signup.owner_signup_id).first()
     # Events carry auth's record, whose user ID differs if the email was taken or the record was changed since.
@@ -102,7 +102,7 @@ def story_of(signup: SignUp) -> Story:
 # --- What the row says ------------------------------------------------------------------------------------------
 
 
-def row_steps(signup: SignUp) -> Iterator[Step]:
+def row_steps(signup: EventTransaction) -> Iterator[Step]:
     begun = _("Sign-up and user saved") if signup.is_owner else _("Sign-up saved; auth already had this user")
     yield Step(signup.created_at, "auth", begun, detail=_("version 1: every light pending"))
     for service, light in signup.state.lights.items():
@@ -149,7 +149,9 @@ class Said(msgspec.Struct, frozen=True, rename="camel"):
 _decoder = msgspec.json.Decoder(Said)
 
 
-def messages_about(signup: SignUp, keys: Iterable[str], acts: Sequence[LogEntry]) -> tuple[list[Incoming], list[str]]:
+def messages_about(
+    signup: EventTransaction, keys: Iterable[str], acts: Sequence[LogEntry]
+) -> tuple[list[Incoming], list[str]]:
     """Return the messages of both topics about this sign-up, and notes on why some may be missing."""
     found: dict[tuple[str, int, int], Incoming] = {}
     notes: list[str] = []
@@ -180,7 +182,7 @@ def messages_about(signup: SignUp, keys: Iterable[str], acts: Sequence[LogEntry]
     return about, notes or list(what_is_gone(signup, about))
 
 
-def times_of(signup: SignUp, acts: Sequence[LogEntry]) -> list[tuple[datetime, datetime | None]]:
+def times_of(signup: EventTransaction, acts: Sequence[LogEntry]) -> list[tuple[datetime, datetime | None]]:
     """Return the periods in which messages may have been published: the run itself, and around the newest replays."""
     ended = signup.completed_at or signup.stalled_at
     times: list[tuple[datetime, datetime | None]] = [
@@ -199,7 +201,7 @@ def is_about(signup_id: UUID, value: bytes | memoryview | None, headers: Iterabl
     return signup_id.hex in (trace_id_in(content) for name, content in headers if name == "traceparent" and content)
 
 
-def what_is_gone(signup: SignUp, messages: Sequence[Incoming]) -> Iterator[str]:
+def what_is_gone(signup: EventTransaction, messages: Sequence[Incoming]) -> Iterator[str]:
     """Yield notes on messages that the topics should have but do not."""
     asked = {said.attempt for each in messages if each.topic == NEW_USER_REQUESTED and (said := said_in(each.value))}
     answered = {said.service for each in messages if each.topic == NEW_USER_ANSWERED and (said := said_in(each.value))}
@@ -225,7 +227,7 @@ def said_in(value: bytes | memoryview | None) -> Said | None:
         return None
 
 
-def message_steps(signup: SignUp, messages: Sequence[Incoming]) -> Iterator[Step]:
+def message_steps(signup: EventTransaction, messages: Sequence[Incoming]) -> Iterator[Step]:
     answered: set[str] = set()
     for message in sorted(messages, key=lambda each: (each.timestamp_ms or 0, each.topic, each.offset)):
         # The embedded broker may store no timestamp, and a producer may have set an arbitrary one.
@@ -259,7 +261,7 @@ def _own_time(message: Incoming) -> str:
 # --- Dead letters, and acts -------------------------------------------------------------------------------------
 
 
-def letter_steps(signup: SignUp, keys: Iterable[str]) -> Iterator[Step]:
+def letter_steps(signup: EventTransaction, keys: Iterable[str]) -> Iterator[Step]:
     letters = DeadLetter.objects.filter(
         key__in=[key.encode() for key in keys], put_aside_at__gte=signup.created_at - CLOCKS_DIFFER
     )
@@ -275,9 +277,9 @@ def letter_steps(signup: SignUp, keys: Iterable[str]) -> Iterator[Step]:
             yield Step(act.at, "act", done, detail=detail, letter_id=letter.pk)
 
 
-def acts_on(signup: SignUp) -> Iterator[LogEntry]:
+def acts_on(signup: EventTransaction) -> Iterator[LogEntry]:
     """Return administrators' actions on the sign-up, oldest first."""
-    about = ContentType.objects.get_for_model(SignUp)
+    about = ContentType.objects.get_for_model(EventTransaction)
     acts = LogEntry.objects.filter(content_type=about, object_id=str(signup.pk)).select_related("user")
     return reversed(acts.order_by("-action_time")[:MOST_SHOWN])
 

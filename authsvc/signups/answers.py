@@ -6,9 +6,9 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from authsvc.lights import Decisions, SignUpState, decisions_in
+from authsvc.lights import Decisions, TransactionState, decisions_in
 from authsvc.metrics import count_verdicts
-from authsvc.signups.events import NEW_USER_ANSWERED, NewUserAnswered, decode_answer
+from authsvc.signups.events import NEW_USER_ANSWERED, Answer, decode_answer
 from authsvc.signups.projection import projection
 from authsvc.signups.traffic_counts import counts_of
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
@@ -27,7 +27,9 @@ def handle_answers(batch: Sequence[Incoming]) -> HandledBatch:
     """
     answers, rejected = decode_each(batch, decode_answer)
     begun_at = timezone.now()
-    states = apply_verdicts([ReportedVerdict(answer.signup_id, answer.verdict) for _, answer in answers])
+    states = apply_verdicts(
+        [ReportedVerdict(answer.transaction_id, answer.verdict, answer.held_by) for _, answer in answers]
+    )
     decisions = decisions_in(states.values(), since=begun_at)
     projection().write_and_wake(list(states.values()), counts=counts_of(decisions))
     # Log after the wake-up, because people are waiting for that.
@@ -42,16 +44,16 @@ def _tell(decisions: Decisions) -> None:
     count_verdicts(decisions)
     for (service, status), signup_ids in decisions.lights.items():
         log_traces(logger, f"lights decided, {service} {status}: %d", signup_ids)
-    log_traces(logger, "sign-ups complete: %d", [state.signup_id for state, _ in decisions.complete])
+    log_traces(logger, "complete: %d", [state.transaction_id for state, _ in decisions.complete])
 
 
-def _misfit(answer: NewUserAnswered, states: dict[UUID, SignUpState]) -> PermanentError | None:
+def _misfit(answer: Answer, states: dict[UUID, TransactionState]) -> PermanentError | None:
     """The reason, for the dead letter, why this answer can never decide a light; None if it can."""
-    state = states.get(answer.signup_id)
+    state = states.get(answer.transaction_id)
     if state is None:
-        return PermanentError(f"there is no sign-up {answer.signup_id}")
+        return PermanentError(f"there is no sign-up, change or removal {answer.transaction_id}")
     if answer.service not in state.lights:
-        return PermanentError(f"sign-up {answer.signup_id} does not ask the service {answer.service!r}")
+        return PermanentError(f"{state.kind} {answer.transaction_id} does not ask the service {answer.service!r}")
     return None
 
 

@@ -1,4 +1,5 @@
-"""The outbox: when the event of a sign-up is due again, and claiming due events for the relay (docs/adr/0002)."""
+"""The outbox: when the event of a sign-up, change or removal is due again, and claiming due events for the relay
+(docs/adr/0002)."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from uuid import UUID
 from django.db.models import F
 from django.utils import timezone
 
-from authsvc.lights import SignUpState
-from authsvc.models import DATABASE, SignUp, User
+from authsvc.lights import Kind, TransactionState
+from authsvc.models import DATABASE, EventTransaction, SignUp, User
 from livesettings.values import live
 from runtime.backoff import doubled
 from runtime.database.bulk_sql import overwrite
@@ -19,7 +20,7 @@ from runtime.database.transactions import atomically
 
 # A pause is multiplied by a random factor between 1 and this.
 JITTER: Final = 1.1
-EVENT_FIELDS: Final = ("owner_signup_id", "user_id", "email", "user_name", "role")
+EVENT_FIELDS: Final = ("owner_signup_id", "version", *User.SYNCHRONISED)
 
 
 def pause_after(attempt: int) -> timedelta:
@@ -35,18 +36,19 @@ def longest_pause() -> timedelta:
 
 @dataclass(frozen=True, slots=True)
 class DueEvent:
-    """An event to publish again: auth's current record and the services that have not answered."""
+    """An event to publish again: auth's current record (None for a removal) and the services that have not answered."""
 
-    signup_id: UUID
-    record: User
+    transaction: EventTransaction
+    record: User | None
     attempt: int
     services: list[str]
 
 
 def claim_due(*, limit: int) -> list[DueEvent]:
-    """Claim at most `limit` sign-ups whose event is due, exclusively for this caller, and postpone their next attempt.
+    """Claim at most `limit` transactions whose event is due, exclusively for this caller, and postpone their next
+    attempt.
 
-    A sign-up that has used up its attempts, or whose user is gone, becomes stalled instead: it is shown as such, no
+    One that has used up its attempts, or whose user is gone, becomes stalled instead: it is shown as such, no
     longer due, and only a replay resumes it.
     """
     return atomically(lambda: _claim(limit), using=DATABASE)
@@ -54,71 +56,74 @@ def claim_due(*, limit: int) -> list[DueEvent]:
 
 def _claim(limit: int) -> list[DueEvent]:
     now = timezone.now()
-    waiting = SignUp.objects.select_for_update(skip_locked=True).order_by("next_due_at")
+    waiting = EventTransaction.objects.select_for_update(skip_locked=True).order_by("next_due_at")
     due = list(waiting.filter(next_due_at__lte=now)[:limit])
     # Due further ahead than any pause allows: the clock has been set back since (docs/adr/0017).
     due += waiting.filter(next_due_at__gt=now + longest_pause())[: limit - len(due)]
-    records = records_of({signup.owner_signup_id for signup in due})
+    records = records_of({row.owner_signup_id for row in due})
     events = []
-    for signup in due:
-        record = records.get(signup.owner_signup_id)
-        if record is None or signup.attempts >= live.RELAY_MAX_ATTEMPTS:
-            signup.stalled_at, signup.next_due_at = now, None
+    for row in due:
+        record = records.get(row.owner_signup_id)
+        if (record is None and row.kind != Kind.REMOVAL) or row.attempts >= live.RELAY_MAX_ATTEMPTS:
+            row.stalled_at, row.next_due_at = now, None
             continue
-        signup.attempts += 1
-        signup.next_due_at = now + pause_after(signup.attempts)
-        events.append(DueEvent(signup.id, record, signup.attempts, signup.state.pending))
+        row.attempts += 1
+        row.next_due_at = now + pause_after(row.attempts)
+        events.append(DueEvent(row, record, row.attempts, row.state.pending))
     overwrite(due, fields=["attempts", "next_due_at", "stalled_at"], using=DATABASE)
     return events
 
 
-def give_back_tries(signup_ids: Sequence[UUID]) -> None:
-    """Take back the last attempt of these sign-ups, which never reached Kafka. Their due times stay the same."""
+def give_back_tries(transaction_ids: Sequence[UUID]) -> None:
+    """Take back the last attempt of these transactions, which never reached Kafka. Their due times stay the same."""
     atomically(
-        lambda: SignUp.objects.filter(id__in=signup_ids, attempts__gt=1).update(attempts=F("attempts") - 1),
+        lambda: EventTransaction.objects.filter(id__in=transaction_ids, attempts__gt=1).update(
+            attempts=F("attempts") - 1
+        ),
         using=DATABASE,
     )
 
 
-def ask_again(signup_ids: Collection[UUID]) -> None:
-    """Reset the attempts of those sign-ups that are incomplete."""
-    atomically(lambda: _ask_again(signup_ids), using=DATABASE)
+def ask_again(transaction_ids: Collection[UUID]) -> None:
+    """Reset the attempts of those transactions that are incomplete."""
+    atomically(lambda: _ask_again(transaction_ids), using=DATABASE)
 
 
-def _ask_again(signup_ids: Collection[UUID]) -> None:
-    incomplete = SignUp.objects.filter(id__in=signup_ids, pending_count__gt=0)
+def _ask_again(transaction_ids: Collection[UUID]) -> None:
+    incomplete = EventTransaction.objects.filter(id__in=transaction_ids, pending_count__gt=0)
     incomplete.update(attempts=1, next_due_at=timezone.now() + pause_after(1), stalled_at=None)
 
 
-def ask_also(signup_ids: Sequence[UUID], *, service: str) -> list[SignUpState]:
+def ask_also(signup_ids: Sequence[UUID], *, service: str) -> list[TransactionState]:
     """Backfill: add a pending light for `service` to those sign-ups that lack it, and reset their attempts, so that a
     service added later receives the existing users. Return the states of the changed sign-ups."""
     return atomically(lambda: _ask_also(signup_ids, service), using=DATABASE)
 
 
-def _ask_also(signup_ids: Sequence[UUID], service: str) -> list[SignUpState]:
+def _ask_also(signup_ids: Sequence[UUID], service: str) -> list[TransactionState]:
     now = timezone.now()
     lacking = SignUp.objects.filter(id__in=signup_ids).exclude(lights__has_key=service)
     signups = list(lacking.select_for_update().order_by("id"))
     for signup in signups:
         signup.take(signup.state.asking(service), at=now)
         signup.attempts, signup.next_due_at, signup.stalled_at = 1, now + pause_after(1), None
-    overwrite(signups, fields=[*SignUp.STATE_FIELDS, "attempts"], using=DATABASE)
+    overwrite(signups, fields=[*EventTransaction.STATE_FIELDS, "attempts"], using=DATABASE)
     return [signup.state for signup in signups]
 
 
 def count_incomplete() -> dict[str, int]:
-    """Count the incomplete sign-ups: `waiting` for answers, `due` to be published again now, and `stalled`. Each count
-    reads a small partial index."""
+    """Count the incomplete transactions: `waiting` for answers, `due` to be published again now, and `stalled`.
+
+    Each count reads a small partial index."""
     now = timezone.now()
     return {
-        "waiting": SignUp.objects.filter(next_due_at__gt=now).count(),
-        "due": SignUp.objects.filter(next_due_at__lte=now).count(),
-        "stalled": SignUp.objects.filter(stalled_at__isnull=False).count(),
+        "waiting": EventTransaction.objects.filter(next_due_at__gt=now).count(),
+        "due": EventTransaction.objects.filter(next_due_at__lte=now).count(),
+        "stalled": EventTransaction.objects.filter(stalled_at__isnull=False).count(),
     }
 
 
 def records_of(owners: Collection[UUID]) -> dict[UUID, User]:
-    """Return the users that these sign-ups created, by sign-up ID, loading only the fields that an event carries."""
+    """Return the users that these sign-ups created, by the sign-up's ID, with only the fields that an event carries."""
     users = User.objects.filter(owner_signup_id__in=owners)
     return {user.owner_signup_id: user for user in users.only(*EVENT_FIELDS)}

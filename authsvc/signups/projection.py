@@ -16,7 +16,7 @@ import msgspec
 import redis.asyncio
 from django.conf import settings
 
-from authsvc.lights import SignUpState
+from authsvc.lights import TransactionState
 from authsvc.signups.traffic_counts import KEPT, NOTHING, Counts, present_key
 from runtime.redis_clients import (
     ANSWERS_WITHIN,
@@ -56,16 +56,16 @@ end
 """
 
 _encoder = msgspec.json.Encoder()
-_state_decoder = msgspec.json.Decoder(SignUpState)
-_wake_up_decoder = msgspec.json.Decoder(list[SignUpState])
+_state_decoder = msgspec.json.Decoder(TransactionState)
+_wake_up_decoder = msgspec.json.Decoder(list[TransactionState])
 
 
-def _key(signup_id: UUID) -> str:
-    return f"signup:{signup_id}"
+def _key(transaction_id: UUID) -> str:
+    return f"signup:{transaction_id}"
 
 
-def _script_arguments(states: Sequence[SignUpState], counts: Counts) -> tuple[list[str], list[str | int | bytes]]:
-    keys = [present_key(), *(_key(state.signup_id) for state in states)]
+def _script_arguments(states: Sequence[TransactionState], counts: Counts) -> tuple[list[str], list[str | int | bytes]]:
+    keys = [present_key(), *(_key(state.transaction_id) for state in states)]
     arguments: list[str | int | bytes] = [KEPT, settings.PROJECTION_TTL, CHANNEL, _encoder.encode(states)]
     for state in states:
         arguments += [state.version, _encoder.encode(state)]
@@ -74,7 +74,7 @@ def _script_arguments(states: Sequence[SignUpState], counts: Counts) -> tuple[li
     return keys, arguments
 
 
-def decode_wake_up(data: bytes) -> list[SignUpState]:
+def decode_wake_up(data: bytes) -> list[TransactionState]:
     """Decode the states that a message of the channel carries."""
     return _wake_up_decoder.decode(data)
 
@@ -87,7 +87,7 @@ class Projection:
         self._script = self._redis.register_script(_WRITE_AND_WAKE)
         self._breaker = CircuitBreaker(_CONSEQUENCE)
 
-    def write_and_wake(self, states: Sequence[SignUpState], *, counts: Counts = NOTHING) -> None:
+    def write_and_wake(self, states: Sequence[TransactionState], *, counts: Counts = NOTHING) -> None:
         """Copy the states and wake their streams. Do nothing while Redis is unavailable: the database is the source of
         truth, and held streams read it (docs/adr/0010)."""
         if not states or self._breaker.is_open:
@@ -95,6 +95,17 @@ class Projection:
         keys, arguments = _script_arguments(states, counts)
         try:
             self._script(keys=keys, args=arguments)
+        except REDIS_ERRORS as error:
+            self._breaker.note_failure(error)
+        else:
+            self._breaker.note_success()
+
+    def forget(self, transaction_ids: Sequence[UUID]) -> None:
+        """Delete the copies; while Redis is unavailable, they stay for PROJECTION_TTL."""
+        if not transaction_ids or self._breaker.is_open:
+            return
+        try:
+            self._redis.delete(*map(_key, transaction_ids))
         except REDIS_ERRORS as error:
             self._breaker.note_failure(error)
         else:
@@ -119,7 +130,7 @@ class AsyncProjection:
         """Close the connections."""
         await self._redis.aclose()
 
-    async def copy(self, state: SignUpState) -> None:
+    async def copy(self, state: TransactionState) -> None:
         """Write the copy and wake its streams."""
         await self._write([state], NOTHING)
 
@@ -127,11 +138,11 @@ class AsyncProjection:
         """Add these counts to those of the traffic page."""
         await self._write([], counts)
 
-    async def _write(self, states: Sequence[SignUpState], counts: Counts) -> None:
+    async def _write(self, states: Sequence[TransactionState], counts: Counts) -> None:
         keys, arguments = _script_arguments(states, counts)
         await self._ask(lambda: self._script(keys=keys, args=arguments))
 
-    async def read(self, signup_id: UUID) -> SignUpState | None:
+    async def read(self, signup_id: UUID) -> TransactionState | None:
         """Return the copy; None if it is lost or Redis is unavailable."""
         copy = await self._ask(lambda: self._redis.hget(_key(signup_id), "s"))
         return _state_decoder.decode(copy) if copy else None

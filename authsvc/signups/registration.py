@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
-from authsvc.lights import AUTH, SignUpState, Status, Verdict
+from authsvc.lights import AUTH, Status, TransactionState, Verdict
 from authsvc.models import DATABASE, SignUp, User
 from authsvc.signups.outbox import pause_after
 from runtime.database.bulk_sql import insert, insert_new_with
@@ -48,7 +48,7 @@ class Registration:
     """The outcome of a NewSignUp. `record` is the user that the event carries, or None if `signup` existed already."""
 
     signup: SignUp
-    state: SignUpState
+    state: TransactionState
     record: User | None
 
     @property
@@ -174,7 +174,7 @@ def _new_registration(new: NewSignUp, record: User, verdict: Verdict, now: datet
         attempts=1,
         next_due_at=now + pause_after(1),
     )
-    begun = SignUpState.all_pending(new.signup_id, started_at=now, services=settings.SIGNUP_SERVICES)
+    begun = TransactionState.all_pending(new.signup_id, started_at=now, services=settings.SIGNUP_SERVICES)
     state = begun.decided([verdict], at=now)
     signup.take(state, at=now)
     return Registration(signup, state, record)

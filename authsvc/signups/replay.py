@@ -1,4 +1,7 @@
-"""Replay: publish auth's current users again for selected sign-ups, to restore a participant that lost them."""
+"""Replay: publish the events of selected sign-ups, changes and removals again, with auth's current records.
+
+This restores a participant that has lost something.
+"""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -8,8 +11,9 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 
-from authsvc.models import SignUp
-from authsvc.signups.events import new_user_requested
+from authsvc.lights import Kind
+from authsvc.models import EventTransaction
+from authsvc.signups.events import requested
 from authsvc.signups.outbox import ask_again, ask_also, records_of
 from authsvc.signups.projection import projection
 from eventbus.errors import DeliveryError
@@ -36,23 +40,26 @@ class ReplayCounts:
 
 
 class _Chosen(NamedTuple):
-    """The columns that a replay reads of each sign-up."""
+    """The columns that a replay reads of each event transaction."""
 
     id: UUID
+    kind: str
     owner_signup_id: UUID
+    user_id: str
+    record_version: int
     attempts: int
     pending_count: int
 
 
 def replay(
-    signups: QuerySet[SignUp], *, producer: EventProducer | None, service: str | None = None
+    signups: QuerySet[EventTransaction], *, producer: EventProducer | None, service: str | None = None
 ) -> Iterator[ReplayCounts]:
     """Publish the events of `signups` again, to `service` only or to every participant. Yield the counts of each page.
     Memory use is bounded by two pages: one is read while Kafka acknowledges the previous one.
 
-    A sign-up whose user is gone is skipped. The attempts of an incomplete sign-up are reset, and a sign-up without a
-    light for `service` gets one; decided lights don't change. Without a producer it is a dry run: nothing is sent or
-    changed.
+    A sign-up or change whose user is gone is skipped. The attempts of an incomplete transaction are reset, and a
+    sign-up without a light for `service` gets one; decided lights don't change. Without a producer it is a dry run:
+    nothing is sent or changed.
     """
     before = None
     for page in _pages(signups):
@@ -64,7 +71,7 @@ def replay(
         yield before.finish()
 
 
-def _pages(signups: QuerySet[SignUp]) -> Iterator[Sequence[_Chosen]]:
+def _pages(signups: QuerySet[EventTransaction]) -> Iterator[Sequence[_Chosen]]:
     rest = signups = signups.order_by("id")
     while page := [_Chosen._make(row) for row in rest.values_list(*_Chosen._fields)[:PAGE]]:
         yield page
@@ -92,27 +99,27 @@ class _Begun:
 
 def _begin(page: Sequence[_Chosen], producer: EventProducer | None, service: str | None) -> _Begun:
     records = records_of({each.owner_signup_id for each in page})
-    chosen = [each for each in page if each.owner_signup_id in records]
+    chosen = [each for each in page if each.kind == Kind.REMOVAL or each.owner_signup_id in records]
     delivery = None
     if producer is not None:
         # Reset attempts before sending: if these events get lost, the relay sends them again.
         renewed = _renew(chosen, service)
         events = [
-            new_user_requested(
-                records[each.owner_signup_id],
-                signup_id=each.id,
+            requested(
+                each,
+                records.get(each.owner_signup_id),
                 attempt=1 if each.id in renewed else each.attempts,
                 services=[service] if service else None,
             )
             for each in chosen
         ]
-        log_traces(logger, "sign-ups replayed: %d", [each.id for each in chosen])
+        log_traces(logger, "sign-ups, changes and removals replayed: %d", [each.id for each in chosen])
         delivery = producer.begin_all(events, timeout=ACKNOWLEDGED_WITHIN)
     return _Begun(len(chosen), len(page) - len(chosen), delivery)
 
 
 def _renew(chosen: Sequence[_Chosen], service: str | None) -> set[UUID]:
-    """Reset the attempts of the sign-ups that wait for an answer, including one from `service`. Return their IDs."""
+    """Reset the attempts of the transactions that wait for an answer, also from `service`. Return their IDs."""
     incomplete = {each.id for each in chosen if each.pending_count}
     if incomplete:
         ask_again(incomplete)
@@ -121,4 +128,4 @@ def _renew(chosen: Sequence[_Chosen], service: str | None) -> set[UUID]:
     states = ask_also([each.id for each in chosen], service=service)
     # Write the projection: with the added light, a complete copy is no longer final.
     projection().write_and_wake(states)
-    return incomplete | {state.signup_id for state in states}
+    return incomplete | {state.transaction_id for state in states}

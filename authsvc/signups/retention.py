@@ -19,7 +19,8 @@ from django.db.models import Case, F, QuerySet, Value, When
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from authsvc.models import DATABASE, SignUp
+from authsvc.lights import Kind
+from authsvc.models import DATABASE, EventTransaction, SignUp
 from eventbus.topics import kept_for
 from livesettings.values import LiveSettings, live, rule
 from runtime.backoff import DOUBLINGS_MAX, doubled
@@ -108,11 +109,14 @@ def in_days(span: timedelta) -> int:
     return -(-span // DAY)
 
 
-def old_signups(before: datetime, *, incomplete: bool = False) -> QuerySet[SignUp]:
-    """Sign-ups completed before that time; if `incomplete`, also those that began before it and never completed."""
-    # Filter by created_at first, which is indexed: a sign-up can't complete before it began.
-    signups = SignUp.objects.filter(created_at__lt=before).order_by("created_at")
-    return signups.exclude(completed_at__gte=before) if incomplete else signups.filter(completed_at__lt=before)
+def old_signups(before: datetime, *, incomplete: bool = False) -> QuerySet[EventTransaction]:
+    """Sign-ups, changes and removals completed before that time; if `incomplete`, also those that began before it and
+    never completed."""
+    # Filter by created_at first, which is indexed: no transaction can complete before it began. A removed account keeps
+    # its own sign-up, so that nobody can use that ID for another account.
+    rows = EventTransaction.objects.filter(created_at__lt=before).order_by("created_at")
+    rows = rows.exclude(kind=Kind.SIGNUP, user_id_key="", id=F("owner_signup_id"))
+    return rows.exclude(completed_at__gte=before) if incomplete else rows.filter(completed_at__lt=before)
 
 
 def expired_signups() -> QuerySet[SignUp]:
@@ -148,7 +152,7 @@ def purge_signups(before: datetime, limit: int, *, incomplete: bool = False) -> 
     with transaction.atomic(using=DATABASE):
         chosen = old_signups(before, incomplete=incomplete).select_for_update(skip_locked=True)
         ids = list(chosen.values_list("id", flat=True)[:limit])
-        SignUp.objects.filter(id__in=ids).delete()
-        about = ContentType.objects.db_manager(DATABASE).get_for_model(SignUp)
+        EventTransaction.objects.filter(id__in=ids).delete()
+        about = ContentType.objects.db_manager(DATABASE).get_for_model(EventTransaction)
         LogEntry.objects.filter(content_type=about, object_id__in=[str(each) for each in ids]).delete()
     return len(ids)

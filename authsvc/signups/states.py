@@ -1,22 +1,26 @@
-"""Read the current states of sign-ups from auth's database."""
+"""Read the current states of sign-ups, changes and removals from auth's database."""
 
 from collections.abc import Sequence
 from uuid import UUID
 
-from authsvc.lights import SignUpState
-from authsvc.models import SignUp, UnconfirmedSignUp
+from django.db.models import Q
+
+from authsvc.lights import Kind, TransactionState
+from authsvc.models import EventTransaction, UnconfirmedSignUp
 
 
-def read_states(signup_ids: Sequence[UUID]) -> dict[UUID, SignUpState]:
-    """Return the current states, by ID, of those sign-ups that exist, including unconfirmed ones."""
-    states = _read_signups(signup_ids)
-    if unknown := [signup_id for signup_id in signup_ids if signup_id not in states]:
+def read_states(transaction_ids: Sequence[UUID]) -> dict[UUID, TransactionState]:
+    """Return the current states, by ID, of those event transactions that exist, including unconfirmed sign-ups. Of a
+    removed account, only the removal still has a state: nobody may follow the others any more."""
+    states = _read_saved(transaction_ids)
+    if unknown := [each for each in transaction_ids if each not in states]:
         states |= {row.id: row.state for row in UnconfirmedSignUp.objects.filter(id__in=unknown)}
         # A sign-up that was confirmed between the two queries was in neither result.
-        states |= _read_signups([signup_id for signup_id in unknown if signup_id not in states])
+        states |= _read_saved([each for each in unknown if each not in states])
     return states
 
 
-def _read_signups(signup_ids: Sequence[UUID]) -> dict[UUID, SignUpState]:
-    signups = SignUp.objects.only("id", "created_at", "version", "lights", "stalled_at").in_bulk(list(signup_ids))
-    return {signup_id: signup.state for signup_id, signup in signups.items()}
+def _read_saved(transaction_ids: Sequence[UUID]) -> dict[UUID, TransactionState]:
+    rows = EventTransaction.objects.exclude(~Q(kind=Kind.REMOVAL), user_id_key="")
+    rows = rows.only("id", "kind", "created_at", "version", "lights", "stalled_at")
+    return {each: row.state for each, row in rows.in_bulk(list(transaction_ids)).items()}

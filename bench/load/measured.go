@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"net"
+	"net/url"
 	"slices"
 	"sync"
 	"syscall"
@@ -98,6 +99,10 @@ func percentilesOf(values []float64) *percentiles {
 
 // shortly leaves out addresses and ports, so that like errors count together.
 func shortly(err error) string {
+	var request *url.Error
+	if errors.As(err, &request) {
+		return request.Op + ": " + shortly(request.Err)
+	}
 	var network *net.OpError
 	if errors.As(err, &network) {
 		return network.Op + ": " + network.Err.Error()

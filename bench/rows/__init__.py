@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from bench.report import Row
-from bench.rows import embedded, front, growth, held, pace, pairs, password, starts
+from bench.rows import backfill, embedded, front, growth, held, pace, pairs, password, starts
 from bench.running import Bench
 
 Group = Callable[[Bench], Iterator[Row]]
 
-# In this order: the groups that need the peer come first; then the peer is stopped.
-WITH_PEER: Final[Mapping[str, Group]] = {
+# In this order: the groups that need the peers come first; then the peers are stopped.
+WITH_PEERS: Final[Mapping[str, Group]] = {
     "start": starts.start,
     "memory": starts.memory,
     "throughput": pace.throughput,
@@ -22,6 +22,7 @@ OURS_ALONE: Final[Mapping[str, Group]] = {
     "front": front.front,
     "two": pairs.two,
     "growth": growth.growth,
+    "backfill": backfill.backfill,
     "embedded": embedded.embedded,
 }
-GROUPS: Final[Mapping[str, Group]] = {**WITH_PEER, **OURS_ALONE}
+GROUPS: Final[Mapping[str, Group]] = {**WITH_PEERS, **OURS_ALONE}

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 from psycopg import sql
@@ -36,6 +37,8 @@ OWN = {
     "completed_at": "at",
     "date_joined": "at",
 }
+# A sign-up whose ticket has expired has lost its hash (ADR 0040).
+OWN_OF_SIGNUP = {"id": "uuid", "password": "''"}
 MULTIPLY = """
     INSERT INTO {table} ({columns}) SELECT {values}
     FROM (SELECT * FROM {table} LIMIT 1) AS original,
@@ -75,7 +78,7 @@ def growth(bench: Bench) -> Iterator[Row]:
         for role in ("chat", "customer"):
             full.stack.roles[role].stop()
         replayed = replay(full, size.replayed)
-    yield Row(name=f"replay of {size.replayed:,}", unit="1/s", ours=replayed.rate, goal=at_least(5000))
+    yield Row(name=f"replay of {size.replayed:,}", unit="1/s", ours=replayed.rate, goal=at_least(5000), felt=True)
     yield Row(
         name="memory of that replay at its highest",
         unit="MiB",
@@ -102,7 +105,7 @@ def fill(full: Installation, users: int) -> None:
 
 
 def _multiply(url: str, table: str, users: int) -> None:
-    own = {**OWN, "id": "uuid" if table == "authsvc_signup" else f"{FIRST_ID} + n"}
+    own = OWN | (OWN_OF_SIGNUP if table == "authsvc_signup" else {"id": f"{FIRST_ID} + n"})
     with psycopg.connect(url, autocommit=True) as connection:
         described = connection.execute(sql.SQL("SELECT * FROM {} LIMIT 0").format(sql.Identifier(table))).description
         columns = [column.name for column in described or ()]
@@ -135,9 +138,14 @@ def replay(full: Installation, signups: int) -> Replayed:
             " 'YYYY-MM-DD\"T\"HH24:MI:SS+00:00')"
         ).fetchone()
     assert until is not None
-    command = [sys.executable, ROOT / "manage.py", "replay_signups", "--until", until[0]]
-    process = Process("replay", command, env=full.stack.env, log=full.stack.directory / "replay.log")
     tell(f"replaying {signups:,} sign-ups")
+    return run_replay(full, signups, "--until", until[0])
+
+
+def run_replay(full: Installation, signups: int, *options: str) -> Replayed:
+    """Run the command that replays, and check that it sent so many."""
+    command: list[str | Path] = [sys.executable, ROOT / "manage.py", "replay_signups", *options]
+    process = Process("replay", command, env=full.stack.env, log=full.stack.directory / "replay.log")
     begun = time.monotonic()
     memory: list[float] = []
     process.start()

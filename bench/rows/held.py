@@ -72,6 +72,6 @@ def _sockets(bench: Bench, ours: Installation) -> Iterator[Row]:
 
 
 def _rows(what: str, role: str, each: float, most: float, more_threads: int, first_ms: float) -> Iterator[Row]:
-    yield Row(name=f"{what}, each, in {role}", unit="KiB", ours=each, goal=at_most(most))
+    yield Row(name=f"{what}, each, in {role}", unit="KiB", ours=each, goal=at_most(most), felt=True)
     yield Row(name=f"{what}, threads more", unit="", ours=more_threads, goal=at_most(THREADS))
     yield Row(name=f"{what}, {RATE} a second, first event p99", unit="ms", ours=first_ms, goal=at_most(FIRST_MS))

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from bench.generator import Generator, LoadError
 from bench.installation import ROLES, installation, servers
-from bench.peer import JVMS
 from bench.processes import family, pss_kib
-from bench.report import Row, at_most, middle, ratio_at_most
+from bench.report import Row, at_most, middle, ratio_at_most, rows_against
 from bench.running import Bench, mib, tell
 from tests.servers import Process, free_port
 from tests.servers.process import LOOPBACK
@@ -34,27 +33,29 @@ class Start:
 
 
 def start(bench: Bench) -> Iterator[Row]:
-    """Measure the start of `make run` on existing databases, of the production roles, and of the peer."""
+    """Measure the start of `make run` on existing databases, of the production roles, and of the peers, each alone."""
     with tempfile.TemporaryDirectory(dir=bench.directory) as data:
         with make_run(Path(data), port := free_port()):
             first_green(bench.generator, f"http://{LOOPBACK}:{port}")
         local = [_make_run(bench, Path(data)) for _ in range(bench.size.rounds)]
     ours: list[Start] = []
-    peers: list[Start] = []
+    peers: dict[str, list[Start]] = {peer.name: [] for peer in bench.peers}
     for _ in range(bench.size.rounds):
         ours.append(_production(bench))
-        if peer := bench.start_peer():
-            peers.append(Start(peer.seconds, peer.roles_seconds))
-            tell(f"the Spring peer: {peer.seconds:.1f} s, its roles {peer.roles_seconds:.1f} s")
-    yield Row(name="`make run`, warm, to all green", unit="s", ours=middle(local), goal=at_most(8))
+        for peer in bench.peers:
+            if started := bench.start_peer(peer):
+                peers[peer.name].append(Start(started.seconds, started.roles_seconds))
+                tell(f"the {peer.name}: {started.seconds:.1f} s, its roles {started.roles_seconds:.1f} s")
+            bench.stop_peers()
+    yield Row(name="`make run`, warm, to all green", unit="s", ours=middle(local), goal=at_most(8), felt=True)
     for name, seconds in _KINDS.items():
-        yield Row(
+        yield from rows_against(
+            {peer: middle(map(seconds, starts)) for peer, starts in peers.items()},
             name=name,
             unit="s",
             ours=middle(map(seconds, ours)),
-            other=middle(map(seconds, peers)),
-            against="Spring peer",
             goal=ratio_at_most(0.333),
+            felt=True,
         )
 
 
@@ -65,18 +66,19 @@ _KINDS: Mapping[str, Callable[[Start], float]] = {
 
 
 def memory(bench: Bench) -> Iterator[Row]:
-    """Measure the idle memory after the first sign-up."""
-    first_green(bench.generator, bench.ours.url)
-    peer = bench.running_peer()
-    used = {name: pss_kib(bench.ours.pid(name)) for name in ROLES}
+    """Measure the idle memory of the roles and the gateway after the first sign-up."""
+    ours, peers = bench.ours, bench.running_peers()
+    first_green(bench.generator, ours.url)
+    pids = {name: ours.pid(name) for name in ROLES} | {"caddy": ours.caddy.process.pid}
+    used = {name: pss_kib(pid) for name, pid in pids.items()}
     tell("MiB: " + ", ".join(f"{name} {mib([kib]):.0f}" for name, kib in used.items()))
-    yield Row(
-        name="memory of the six roles, idle (PSS)",
+    yield from rows_against(
+        {f"{peer.name}'s": mib(map(pss_kib, peer.role_pids)) for peer in peers},
+        name="memory of the six roles and the gateway, idle (PSS)",
         unit="MiB",
         ours=mib(used.values()),
-        other=mib(pss_kib(peer.pids[name]) for name in JVMS) if peer else None,
-        against="Spring peer's five JVMs",
         goal=ratio_at_most(0.4),
+        felt=True,
     )
 
 

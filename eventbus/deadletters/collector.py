@@ -6,13 +6,13 @@ import threading
 import time
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException
 from django.db import close_old_connections
 
-from eventbus.clients import client_config, prefixed
-from eventbus.consumer import JOINS_ANEW_AFTER
+from eventbus.clients import client_config
 from eventbus.deadletters.letters import CHUNK, Origins, keep
 from eventbus.errors import is_fatal
+from eventbus.group_member import GroupMember, group_config
 from eventbus.incoming import as_incoming, is_error_report
 from eventbus.message_traces import traces_of
 from eventbus.messages import Incoming
@@ -46,49 +46,30 @@ class DeadLetterCollector:
         self._origins = origins
         self._heartbeat = heartbeat or Heartbeat()
         self._count_from = 0.0
-        self._joins_anew_at = math.inf
         self._consumer = Consumer(
             client_config(
                 {
-                    "group.id": prefixed(GROUP),
-                    "auto.offset.reset": "earliest",
-                    "session.timeout.ms": 6000,
-                    "enable.auto.commit": False,
+                    **group_config(GROUP),
                     # Bounds the delay for a topic that some brokers did not know yet when the collector subscribed.
                     "topic.metadata.refresh.interval.ms": 10_000,
                 }
             )
         )
+        self._member = GroupMember(self._consumer, list(origins), heartbeat=self._heartbeat)
 
     def run(self, stop: threading.Event) -> None:
         """Collect until `stop` is set, then leave the group within 5 s."""
-        self._join()
+        self._member.join()
         try:
             while not stop.is_set():
                 self._heartbeat.beat()
-                if time.monotonic() > self._joins_anew_at:
-                    logger.warning("no partition assignment for %.0f s: rejoining the group", JOINS_ANEW_AFTER)
-                    self._consumer.unsubscribe()
-                    self._join()
+                self._member.rejoin_if_forgotten()
                 letters = self._next()
                 if letters and self._keep(letters, stop):
                     self._commit()
                 self._count_waiting()
         finally:
             self._consumer.close()
-
-    def _join(self) -> None:
-        self._joins_anew_at = time.monotonic() + JOINS_ANEW_AFTER
-        topics = [prefixed(topic) for topic in self._origins]
-        self._consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke)
-
-    def _on_revoke(self, _consumer: Consumer, _partitions: list[TopicPartition]) -> None:
-        self._joins_anew_at = time.monotonic() + JOINS_ANEW_AFTER
-
-    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._joins_anew_at = math.inf
-        consumer.assign(partitions)
-        self._heartbeat.ready()
 
     def _next(self) -> list[Incoming]:
         first = self._consumer.poll(POLL)

@@ -25,7 +25,7 @@ from authsvc.accounts.forms import AdminLoginForm, told_when
 from authsvc.accounts.logout import LogoutView
 from authsvc.accounts.two_factor.login import TwoStepLoginView, with_next
 from authsvc.accounts.two_factor.rules import may_administer, must_set_up
-from authsvc.models import SignUp, TrafficMinute, UnconfirmedSignUp, User
+from authsvc.models import EventTransaction, TrafficMinute, UnconfirmedSignUp, User
 from eventbus.inspection.attendance import attendance
 from eventbus.models import DeadLetter, Instance, Topic
 from livesettings.models import Overrides
@@ -36,7 +36,7 @@ from scimsvc.models import ScimAccount
 
 # Groups on the index and in the navigation. Models in none of these are listed below them, by app.
 GROUPS: Final[tuple[tuple[Any, tuple[type[Model], ...]], ...]] = (
-    (gettext_lazy("Sign-ups"), (SignUp, UnconfirmedSignUp, DeadLetter)),
+    (gettext_lazy("Sign-ups"), (EventTransaction, UnconfirmedSignUp, DeadLetter)),
     (gettext_lazy("Accounts"), (User, Group)),
     (gettext_lazy("Copies at the services"), (ParticipantUser, ScimAccount)),
     (gettext_lazy("Operation"), (TrafficMinute, Topic, Instance, Overrides)),
@@ -148,11 +148,11 @@ def attention(request: HttpRequest) -> list[dict[str, str]]:
     """Return the items that need attention and that this user may see, as {words, count, url}."""
     found: list[tuple[str, QuerySet[Any], str]] = []
     if request.user.has_perm("authsvc.view_signup"):
-        signups = reverse("admin:authsvc_signup_changelist")
-        pending = SignUp.objects.filter(pending_count__gt=0, created_at__lt=timezone.now() - OVERDUE)
-        stalled = SignUp.objects.filter(stalled_at__isnull=False)
+        signups = reverse("admin:authsvc_eventtransaction_changelist")
+        pending = EventTransaction.objects.filter(pending_count__gt=0, created_at__lt=timezone.now() - OVERDUE)
+        stalled = EventTransaction.objects.filter(stalled_at__isnull=False)
         # A red light is final, so it is listed only for a day.
-        refused = SignUp.objects.filter(failed_count__gt=0, created_at__gte=timezone.now() - NEWS)
+        refused = EventTransaction.objects.filter(failed_count__gt=0, created_at__gte=timezone.now() - NEWS)
         found += [
             (_("Stalled sign-ups: all attempts are used up"), stalled, f"{signups}?lights=stalled"),
             (_("Pending for more than 10 minutes"), pending, f"{signups}?lights=pending&begun=older10m"),

@@ -22,7 +22,7 @@ from signup_sync.front.gateway import (
     GatewayError,
     NewUser,
 )
-from signup_sync.front.wording import MISMATCH, NOTICES, REFUSALS, UNKNOWN_REFUSAL
+from signup_sync.front.wording import MISMATCH, NOTICES, refusal_errors
 
 # Limits of auth's contract (docs/openapi.yaml), in characters.
 USER_ID_MIN: Final = 2
@@ -116,8 +116,8 @@ class SignUpForm(forms.Form):
 
     def show_refusal(self, reason: str) -> None:
         """Show auth's reason for refusing the user at the field that it concerns."""
-        field, words = REFUSALS.get(reason, (None, UNKNOWN_REFUSAL))
-        self.add_error(field, words)
+        for field, texts in refusal_errors(reason).items():
+            self.add_error(field or None, texts)
 
     def show_problem(self, problem: GatewayError) -> None:
         """Show the gateway's errors at the fields that they name, or else above the form."""

@@ -1,6 +1,5 @@
 """The status page with the lights of one sign-up, and the rendering that all pages with lights share."""
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +7,6 @@ from http import HTTPStatus
 from typing import Any, Final
 from uuid import UUID
 
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -19,9 +17,10 @@ from structlog.contextvars import bind_contextvars
 from livesettings.values import live
 from signup_sync.front import wording
 from signup_sync.front.gateway import GatewayError
+from signup_sync.front.page_messages import page_message, state_message
 from signup_sync.front.relay_pool import relays
 from signup_sync.front.sockets import socket_path
-from signup_sync.front.states import Light, State
+from signup_sync.front.states import State
 from signup_sync.front.tickets import (
     TicketError,
     TicketExpiredError,
@@ -75,22 +74,24 @@ async def status(request: HttpRequest, ticket: str) -> HttpResponse:
         return _closed_page(request, "foreign", HTTPStatus.NOT_FOUND)
     bind_contextvars(signup_id=str(page.signup_id))
     state: State | None = None
-    outcome: wording.Outcome = "absent"
+    # A sign-up that awaited its confirmation and is gone has been deleted, because it was not confirmed in time.
+    outcome: wording.Outcome = "lapsed" if request.GET.get("shown") == "awaiting" else "absent"
     try:
         state = await relays().gateway.read_state(page.signup_id)
     except GatewayError as problem:
         logger.info("sign-up %s: the state can't be read: %s", page.signup_id, problem)
         outcome = "unknown"
+    message = page_message(page.signup_id, outcome, None)
     if state is not None:
-        outcome = wording.outcome_of(state, is_delayed=not is_recent(ticket, live.SIGNUP_DEADLINE))
+        message = state_message(state, slowness=None if is_recent(ticket, live.SIGNUP_DEADLINE) else "delayed")
+        outcome = message["shown"]["outcome"]
     if is_script(request):
-        return JsonResponse({"state": state and json.loads(state.text), "outcome": outcome})
-    context = {"reload": _reload_after(outcome)}
-    return render_with_lights(request, "front/status.html", page, outcome, state=state, context=context)
+        return JsonResponse({"state": message if state or outcome == "lapsed" else None, "outcome": outcome})
+    return render_with_lights(request, "front/status.html", page, message, context={"reload": _reload_after(outcome)})
 
 
 def _reload_after(outcome: wording.Outcome) -> int | None:
-    if outcome in ("red", "refused"):
+    if outcome in ("red", "refused", "lapsed"):
         return None
     return DELAYED_RELOAD_SECONDS if outcome in ("awaiting", "delayed", "stalled") else RELOAD_SECONDS
 
@@ -99,49 +100,21 @@ def render_with_lights(
     request: HttpRequest,
     template: str,
     page: Page,
-    outcome: wording.Outcome,
+    message: Mapping[str, Any],
     *,
-    state: State | None = None,
     context: Mapping[str, Any],
     status: HTTPStatus = HTTPStatus.OK,
 ) -> HttpResponse:
-    """Render a page with lights; without a state, all are pending."""
+    """Render a page with the lights of this message."""
     for_script = {
         "page": page.for_script(),
-        "state": state and json.loads(state.text),
+        "message": message,
         "formPath": reverse("front:signup"),
-        "loginPath": reverse("login"),
         "checkPath": reverse("check"),
-        "deadline": live.SIGNUP_DEADLINE,
-        "words": wording.for_script(),
+        "words": {"notices": wording.notices(), "checks": wording.CHECKS},
     }
-    everything = {
-        **context,
-        "ticket": page.ticket,
-        "lights": _lights(state),
-        "outcome": outcome,
-        "title": wording.outcomes()[outcome]["title"],
-        "text": wording.text_of(outcome, state),
-        "action": wording.outcomes()[outcome]["action"],
-        "for_script": for_script,
-    }
+    everything = {**context, **message["shown"], "ticket": page.ticket, "for_script": for_script}
     return render(request, template, everything, status=status)
-
-
-def _lights(state: State | None) -> list[dict[str, Any]]:
-    """Return the lights for the template; without a state, all are pending."""
-    lights = state.services if state else dict.fromkeys(settings.SIGNUP_SERVICES, Light("PENDING"))
-    took = state.took if state else {}
-    return [
-        {
-            "service": name,
-            "name": wording.name_of(name),
-            "status": light.status,
-            "word": wording.word_of(light),
-            "took": wording.took_of(took.get(name)),
-        }
-        for name, light in lights.items()
-    ]
 
 
 def _closed_page(request: HttpRequest, reason: str, status: HTTPStatus) -> HttpResponse:

@@ -1,6 +1,5 @@
 """The sign-up form. Its view holds neither a thread nor a database connection while auth works."""
 
-import json
 import logging
 import re
 from dataclasses import replace
@@ -26,6 +25,7 @@ from signup_sync.front import wording
 from signup_sync.front.forms import TYPED, SignUpForm
 from signup_sync.front.gateway import CLOSED, GatewayError, NewUser
 from signup_sync.front.lights_page import Page, is_script, render_with_lights
+from signup_sync.front.page_messages import page_message, state_message
 from signup_sync.front.relay_pool import relays
 from signup_sync.front.states import State
 from signup_sync.front.tickets import (
@@ -92,7 +92,7 @@ async def _submit(request: HttpRequest, browser: str) -> HttpResponse:
         return _form_again(request, form, first, expected, HTTPStatus.UNPROCESSABLE_ENTITY)
     taken: HttpResponse
     if is_script(request):
-        taken = JsonResponse(page.for_script() | {"formTicket": first.ticket, "state": json.loads(answer.text)})
+        taken = JsonResponse(page.for_script() | {"formTicket": first.ticket, "state": state_message(answer)})
     else:
         taken = HttpResponseRedirect(page.status_path)
         taken.status_code = HTTPStatus.SEE_OTHER
@@ -207,4 +207,5 @@ def _form_again(
 
 def _form_page(request: HttpRequest, form: SignUpForm, page: Page, status: HTTPStatus = HTTPStatus.OK) -> HttpResponse:
     context = {"form": form, "is_outdated": status == HTTPStatus.FORBIDDEN and not form.is_bound}
-    return render_with_lights(request, "front/signup.html", page, "pending", context=context, status=status)
+    message = page_message(page.signup_id, "pending", None, version=0)
+    return render_with_lights(request, "front/signup.html", page, message, context=context, status=status)

@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any, Final, cast
+from urllib.parse import parse_qsl
 from uuid import UUID, uuid4
 
 from channels.consumer import get_handler_name
@@ -24,16 +25,19 @@ from django.core.exceptions import DisallowedHost
 from django.core.handlers.asgi import ASGIRequest
 from django.http import parse_cookie
 from django.urls import path, re_path
+from django.utils.translation import override
 from structlog.contextvars import bind_contextvars
 
 from livesettings.values import live
 from runtime.held_connections import RETRY_AFTER, HeldConnections, TooManyHeldError
 from runtime.redis_clients import ANSWERS_WITHIN, AWAY_PAUSE, REDIS_ERRORS
 from signup_sync.front.gateway import GatewayError
+from signup_sync.front.page_messages import outcome_of, page_message
 from signup_sync.front.relay_pool import group_of, relays
 from signup_sync.front.states import Slowness, State, read_state
 from signup_sync.front.stream_relay import pause_after
 from signup_sync.front.tickets import TicketError, TicketExpiredError, browser_of, open_page_ticket
+from signup_sync.front.wording import Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -58,14 +62,13 @@ def socket_path(ticket: str) -> str:
 
 class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels ships no types
     """Sends the state of the ticket's sign-up and each newer state as JSON. Also sends `{"signupId", "delayed": true}`
-    when auth calls the sign-up delayed, and likewise `stalled`, and `expired` if it was not confirmed in time."""
+    when auth calls the sign-up delayed, and likewise `stalled`, and `expired` if it was not confirmed in time. Each
+    message has `shown`, which the page draws, in the language that the page asks for."""
 
     def __init__(self) -> None:
         super().__init__()
         self._is_member = False
-        self._version = 0
-        self._is_complete = False
-        self._is_awaiting = False
+        self._state: State | None = None
         self._is_watched = False
         self._slowness: Slowness | None = None
         self._received = 0
@@ -118,6 +121,8 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
             await self.close(code=EXPIRED if isinstance(refused, TicketExpiredError) else REFUSED)
             return
         bind_contextvars(signup_id=str(self._signup_id))
+        language = dict(parse_qsl(self.scope["query_string"].decode("latin-1"))).get("language")
+        self._language = language if language in dict(settings.LANGUAGES) else settings.LANGUAGE_CODE
         self._held.enter_context(held_sockets.one(signup=str(self._signup_id)))
         # Join the group before reading the state: a change in between then arrives twice rather than never.
         await self._join()
@@ -165,10 +170,10 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
             if state is not None:
                 await self._show(state)
                 await self._show_slowness("stalled" if state.stalled else None)
-            elif self._is_awaiting:
+            elif self._state is not None and self._state.awaiting:
                 # The sign-up has been deleted because it was not confirmed in time.
                 self._watch(False)
-                await self._say(json.dumps({"signupId": str(self._signup_id), "expired": True}))
+                await self._say("lapsed", expired=True)
                 return
             await self._silence()
 
@@ -187,28 +192,32 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
         self._heard.set()
 
     async def _show(self, state: State) -> None:
-        if state.version <= self._version:
+        if self._state is not None and state.version <= self._state.version:
             return
-        self._version = state.version
-        self._is_complete = state.complete
-        self._is_awaiting = state.awaiting is not None
+        self._state = state
         self._watch(not state.complete)
-        await self._say(state.text)
+        await self._say(outcome_of(state, slowness=self._slowness), **json.loads(state.text))
 
     async def _show_slowness(self, slowness: Slowness | None) -> None:
         """Send "delayed" and "stalled" at most once each, and never "delayed" after "stalled"."""
-        if slowness is None or self._is_complete or self._slowness in (slowness, "stalled"):
+        if slowness is None or self._state is None or self._is_complete or self._slowness in (slowness, "stalled"):
             return
         self._slowness = slowness
-        await self._say(json.dumps({"signupId": str(self._signup_id), slowness: True}))
+        await self._say(outcome_of(self._state, slowness=slowness), **{slowness: True})
 
-    async def _say(self, text: str) -> None:
+    async def _say(self, outcome: Outcome, **also: Any) -> None:
+        with override(self._language):
+            message = page_message(self._signup_id, outcome, self._state, **also)
         try:
-            await self.send(text_data=text)
+            await self.send(text_data=json.dumps(message))
         except (RuntimeError, OSError) as gone:
             # The browser has disconnected. The server of `runserver` raises RuntimeError, and the ASGI specification
             # names OSError. The disconnect message, which ends this socket, will follow.
             logger.debug("sign-up %s: a browser has left: %r", self._signup_id, gone)
+
+    @property
+    def _is_complete(self) -> bool:
+        return self._state is not None and self._state.complete
 
     async def _leave(self) -> None:
         """Clean up, however the socket ended."""

@@ -1,15 +1,11 @@
-"""The texts about a sign-up that users read. The page's script gets the same texts."""
+"""The texts about a sign-up that users read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal
 
-from django.conf import settings
-from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from livesettings.values import live
-from runtime.light_wording import REASONS, REFUSED, STATUSES
-from signup_sync.front.states import Light, State
 
 Outcome = Literal["pending", "awaiting", "delayed", "stalled", "green", "red", "refused", "lapsed", "absent", "unknown"]
 
@@ -165,11 +161,6 @@ MISMATCH: Final = _("The two passwords do not match. Enter both again.")
 CHECKS: Final = {"goodPassword": _("You can use this password."), "mismatch": MISMATCH}
 
 
-def statuses() -> Mapping[str, Any]:
-    """Return the text of each status, for lights without a known reason."""
-    return STATUSES if live.SIGNUP_REASONS else {**STATUSES, "FAIL": REFUSED}
-
-
 def outcomes() -> Mapping[Outcome, Mapping[str, Any]]:
     """Return each outcome's title, explanation, and the next step offered."""
     return OUTCOMES if live.SIGNUP_REASONS else {**OUTCOMES, **WITHOUT_REASONS}
@@ -182,13 +173,8 @@ def notices() -> Mapping[str, Any]:
     return {**NOTICES, "expired": NOTICES["expiredAwaiting"]}
 
 
-def name_of(service: str) -> str:
-    """Return a service's name, translated if the catalogue has it."""
-    return gettext(service.capitalize())
-
-
 def took_of(milliseconds: int | None) -> str:
-    """Format the time that a light took; "" if it is unknown. The page's script has the same rule."""
+    """Format the time that a light took; "" if it is unknown."""
     if milliseconds is None:
         return ""
     _limit, unit, words = next(row for row in TOOK if row[0] is None or milliseconds < row[0])
@@ -196,40 +182,12 @@ def took_of(milliseconds: int | None) -> str:
     return str(words).replace("{n}", f"{n:.1f}" if n < 10 else f"{n:.0f}")
 
 
-def word_of(light: Light) -> str:
-    """Return the text of a light's status."""
-    return str(
-        REASONS.get(light.reason or "", statuses()["FAIL"]) if light.status == "FAIL" else STATUSES[light.status]
-    )
-
-
-def outcome_of(state: State, *, is_delayed: bool) -> Outcome:
-    """Return a state's outcome for the user. The page's script has the same rule."""
-    if state.awaiting is not None:
-        return "awaiting"
-    if state.refusal is not None:
-        return "refused"
-    if not state.complete:
-        return "stalled" if state.stalled else "delayed" if is_delayed else "pending"
-    return "green" if state.is_all_green else "red"
-
-
-def text_of(outcome: Outcome, state: State | None) -> str:
+def text_of(outcome: Outcome, red: Iterable[str]) -> str:
     """Return an outcome's text, with the names of the services whose light is red."""
-    lights = state.services.items() if state else ()
-    red = ", ".join(name_of(service) for service, light in lights if light.status == "FAIL")
-    return str(outcomes()[outcome]["text"]).replace("{services}", red)
+    return str(outcomes()[outcome]["text"]).replace("{services}", ", ".join(red))
 
 
-def for_script() -> dict[str, Any]:
-    return {
-        "names": {service: name_of(service) for service in settings.SIGNUP_SERVICES},
-        "statuses": statuses(),
-        "reasons": REASONS,
-        "took": TOOK,
-        "refusals": {reason: {"field": field, "text": text} for reason, (field, text) in REFUSALS.items()},
-        "unknownRefusal": UNKNOWN_REFUSAL,
-        "outcomes": outcomes(),
-        "notices": notices(),
-        "checks": CHECKS,
-    }
+def refusal_errors(reason: str) -> dict[str, list[str]]:
+    """Return the form's errors for auth's reason, by field; "" stands for the whole form."""
+    field, text = REFUSALS.get(reason, ("", UNKNOWN_REFUSAL))
+    return {field: [str(text)]}

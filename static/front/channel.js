@@ -15,16 +15,18 @@ const NORMAL = 1000;
 const STATUS_REFUSALS = { 403: "expired", 404: "foreign" };
 
 // Polls once. Returns {state, outcome}, or {refusal} if this browser may not see the sign-up. Throws if there is no answer.
-export async function ask(path) {
+// The server is told the outcome that the page shows.
+export async function ask(path, shown) {
   const signal = AbortSignal.timeout(ANSWERS_WITHIN);
-  const response = await fetch(path, { headers: { Accept: "application/json" }, signal });
+  const response = await fetch(`${path}?${new URLSearchParams({ shown })}`, { headers: { Accept: "application/json" }, signal });
   const refusal = STATUS_REFUSALS[response.status];
   return refusal ? { refusal } : await response.json();
 }
 
-// Calls `take` with each message of the socket and each answer to a poll, and `tell` with the name of the current notice:
+// Calls `take` with each message, of the socket or in an answer to a poll, and `tell` with the name of the current notice:
 // "" while the socket works; "polling", "lost" or "unseen" while the page keeps trying; finally "expired" or "foreign".
-export function follow(page, { take, tell }) {
+// `outcome` returns the outcome shown.
+export function follow(page, { take, tell, outcome }) {
   let socket = null;
   let failures = 0;
   let version = 0; // the latest from the socket
@@ -47,6 +49,7 @@ export function follow(page, { take, tell }) {
   function connect() {
     clearTimeout(timers.retry);
     const address = new URL(page.socketPath, location.href);
+    address.searchParams.set("language", document.documentElement.lang);
     address.protocol = address.protocol.replace("http", "ws");
     let mine;
     try {
@@ -119,7 +122,7 @@ export function follow(page, { take, tell }) {
     clearTimeout(timers.ask);
     let answer = null;
     try {
-      answer = await ask(page.statusPath);
+      answer = await ask(page.statusPath, outcome());
     } catch {
       // Reported below.
     }
@@ -140,7 +143,7 @@ export function follow(page, { take, tell }) {
     else if (answer.outcome === "unknown") tell("unseen");
     else if (isGood()) tell("");
     else if (isDue) tell("polling");
-    if (answer) take(answer);
+    if (answer?.state) take(answer.state);
     if (!isOver) askLater(Math.min(pause * 1.5, isGood() ? SILENT_MAX : ASK_MAX));
   }
 

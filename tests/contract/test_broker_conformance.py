@@ -3,7 +3,6 @@
 import logging
 import secrets
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,10 +10,11 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 
 import pytest
-from confluent_kafka import KafkaException
+from confluent_kafka import Consumer, KafkaException, Message
 from confluent_kafka.admin import AdminClient
 from django.conf import settings
 
+from eventbus import batch_processor, group_member
 from eventbus import consumer as consumer_module
 from eventbus.consumer import BatchConsumer
 from eventbus.errors import BugError, DeliveryError
@@ -250,14 +250,22 @@ def test_what_was_done_but_not_committed_is_read_again():
 
 
 @pytest.mark.parametrize("most", [500, 1])
-def test_one_that_gathers_waits_for_the_second_message(settings, most):
+def test_one_that_gathers_waits_for_the_second_message(settings, monkeypatch, most):
+    class Reporting(Consumer):
+        def poll(self, timeout: float) -> Message | None:
+            if (message := super().poll(timeout)) is not None:
+                has_read.set()
+            return message
+
+    has_read = threading.Event()
+    monkeypatch.setattr(consumer_module, "Consumer", Reporting)
     settings.KAFKA_BATCH_SIZE = most
     handler = RecordingHandler()
     subscription = replace(new_subscription(handler), gathers=PATIENCE / 3)
     with consuming(subscription):
         put(subscription.topics[0], b"first", partition=0)
+        assert has_read.wait(PATIENCE)
         if most > 1:
-            time.sleep(1)
             assert handler.tries == [], "the first alone"
         put(subscription.topics[0], b"second", partition=0)
         eventually(lambda: len(handler.handled) == 2)
@@ -314,8 +322,8 @@ def test_a_handler_with_a_bug_ends_its_consumer_before_it_drains_the_topic():
     with pytest.raises(BugError), consuming(subscription) as running:
         eventually(lambda: not running.is_running)
     # A first batch may have been small: its messages may have been at fault themselves.
-    assert committed(subscription).get(2, 0) < consumer_module.BUG_IN_A_ROW
-    assert len(read_all(dead_letter_topic(subscription.topics[0], subscription.group))) < consumer_module.BUG_IN_A_ROW
+    assert committed(subscription).get(2, 0) < batch_processor.BUG_IN_A_ROW
+    assert len(read_all(dead_letter_topic(subscription.topics[0], subscription.group))) < batch_processor.BUG_IN_A_ROW
 
 
 def test_a_header_name_that_is_not_utf_8_stops_nobody():
@@ -611,7 +619,7 @@ def test_a_fatal_error_of_the_client_ends_the_consumer(monkeypatch):
 
 
 def test_a_consumer_that_lost_its_partitions_and_hears_of_no_others_joins_anew(monkeypatch):
-    monkeypatch.setattr(consumer_module, "JOINS_ANEW_AFTER", 6.0)
+    monkeypatch.setattr(group_member, "REJOINS_AFTER", 6.0)
     subscription = new_subscription(handler := RecordingHandler())
     with consuming(subscription) as running:
         # Between two polls, on its own thread, the client leaves the group: nothing will give it partitions again.

@@ -22,7 +22,7 @@ from authsvc.accounts.passwords import PASSWORD_MAX, PASSWORD_MIN
 from authsvc.api import sse
 from authsvc.api.problems import FieldError, Problem, unavailable
 from authsvc.api.signup_requests import BODY_MAX, FIELD_MAX
-from authsvc.lights import SignUpState, Status, Verdict
+from authsvc.lights import Status, TransactionState, Verdict
 from authsvc.models import Role, User
 from authsvc.reconcile.events import (
     RECONCILE_ANSWERED,
@@ -43,6 +43,8 @@ from participant.comparison import COMPARED
 from participant.events import answer, decode_request, is_asked
 from participant.verdict import Judgement
 from participant.verdict import Verdict as ParticipantVerdict
+from signup_sync.front.page_messages import page_message, state_message
+from signup_sync.front.states import read_state
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 TRACEPARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -354,8 +356,8 @@ def test_both_sides_mean_the_same_topics():
     assert (reconcile.RECONCILE_REQUESTED, reconcile.RECONCILE_ANSWERED) == (RECONCILE_REQUESTED, RECONCILE_ANSWERED)
 
 
-def states() -> list[SignUpState]:
-    begun = SignUpState.all_pending(SIGNUP, started_at=NOW, services=["auth", "chat", "customer"])
+def states() -> list[TransactionState]:
+    begun = TransactionState.all_pending(SIGNUP, started_at=NOW, services=["auth", "chat", "customer"])
     saved = begun.decided([Verdict("auth", Status.SUCCESS)], at=NOW)
     verdicts = [Verdict("chat", Status.FAIL, "duplicate: email"), Verdict("customer", Status.SUCCESS)]
     return [begun, saved, saved.decided(verdicts, at=NOW)]
@@ -368,8 +370,23 @@ def test_a_state_fits_as_document_and_as_event(state):
     check_event(event)
 
 
+@pytest.mark.parametrize("state", states())
+@pytest.mark.parametrize("slowness", [None, "delayed", "stalled"])
+def test_what_the_page_is_sent_fits(state, slowness):
+    read = read_state(json.dumps(state.as_wire(with_took=True)))
+    for message, sent in {
+        "signUpState": state_message(read, slowness=slowness),
+        "signUpDelayed": page_message(SIGNUP, "delayed", read, delayed=True),
+        "signUpStalled": page_message(SIGNUP, "stalled", read, stalled=True),
+        "signUpExpired": page_message(SIGNUP, "lapsed", read, expired=True),
+    }.items():
+        payload = ("components", "messages", message, "payload")
+        schema = (*payload, "schema") if message == "signUpState" else payload
+        validate(sent, pointer("asyncapi.yaml", *schema))
+
+
 def test_the_documented_stream_is_what_auth_writes():
-    signup = SignUpState.all_pending(SIGNUP, started_at=NOW, services=["auth", "chat", "customer"])
+    signup = TransactionState.all_pending(SIGNUP, started_at=NOW, services=["auth", "chat", "customer"])
     written = sse.RETRY + sse.status_event(signup, seen=0)
     for name in signup.lights:
         seen, signup = signup.version, signup.decided([Verdict(name, Status.SUCCESS)], at=NOW)

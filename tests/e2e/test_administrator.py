@@ -81,10 +81,10 @@ def test_from_what_needs_attention_to_the_timeline_of_one_signup_and_its_replay(
         expect(page.locator("#result_list")).to_contain_text("✕ chat")
         expect(page.locator("#changelist-filter")).to_contain_text(re.compile(r"auth: duplicate: userId \(\d+\)"))
         picture(page, "admin-groups", theme, backing)
-        page.goto("/admin/authsvc/signup/")
+        page.goto("/admin/authsvc/eventtransaction/")
         picture(page, "admin-signups", theme, backing)
 
-        page.goto(f"/admin/authsvc/signup/{waiting.json['signupId']}/change/")
+        page.goto(f"/admin/authsvc/eventtransaction/{waiting.json['signupId']}/change/")
         timeline = page.get_by_role("region", name="Timeline")
         for words in (
             "Asked every service",
@@ -98,7 +98,7 @@ def test_from_what_needs_attention_to_the_timeline_of_one_signup_and_its_replay(
     page.get_by_role("button", name="Replay").click()
     expect(page.locator(".messagelist")).to_contain_text("1 sign-up sent again")
     eventually(lambda: statuses(state(stack, waiting)) == ALL_GREEN)
-    page.goto(f"/admin/authsvc/signup/{waiting.json['signupId']}/change/")
+    page.goto(f"/admin/authsvc/eventtransaction/{waiting.json['signupId']}/change/")
     for words in ("Replayed to chat", "Asked chat", "chat answered SUCCESS", "Complete: every service has answered"):
         expect(page.get_by_role("region", name="Timeline")).to_contain_text(words)
 

@@ -128,7 +128,13 @@ def test_the_policy_lets_the_administration_work(still: Page, stack: Stack):
     staff = new_person()
     sign_up(stack, staff.form)
     become_admin(still, stack)
-    for path in ("", f"authsvc/user/?q={staff.user_id}", "authsvc/signup/", "chatsvc/chatuser/add/", "auth/group/add/"):
+    for path in (
+        "",
+        f"authsvc/user/?q={staff.user_id}",
+        "authsvc/eventtransaction/",
+        "chatsvc/chatuser/add/",
+        "auth/group/add/",
+    ):
         still.goto(f"/admin/{path}")
         expect(still.locator("#content h1")).to_be_visible()
     # Built by Django's own script: the two boxes of permissions.
@@ -136,7 +142,7 @@ def test_the_policy_lets_the_administration_work(still: Page, stack: Stack):
 
 
 ADMINISTRATION = (
-    "", "authsvc/signup/", "authsvc/trafficminute/", "eventbus/topic/", "eventbus/topic/user.newUser.req/",
+    "", "authsvc/eventtransaction/", "authsvc/trafficminute/", "eventbus/topic/", "eventbus/topic/user.newUser.req/",
     "eventbus/instance/", "eventbus/deadletter/", "livesettings/overrides/",
 )  # fmt: skip
 

@@ -212,7 +212,7 @@ def test_news_of_what_the_form_said_before_are_not_shown_as_those_of_what_it_say
     assert lights(page) == dict.fromkeys(GREEN, "PENDING")
 
 
-@pytest.mark.parametrize("file", ["signup.js", "channel.js"])
+@pytest.mark.parametrize("file", ["signup.js", "channel.js", "lights.js"])
 def test_where_the_script_does_not_load_the_page_reloads_itself(page: Page, stack: Stack, person: Person, file: str):
     page.route(f"**/front/{file}", lambda route: route.abort())
     with stopped(stack, "customer"):
@@ -289,7 +289,8 @@ def test_the_language_of_the_lights_changes_too(page: Page, stack: Stack, person
     with stopped(stack, "customer"):
         sign_up_in(page, person)
         expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "SUCCESS")
-        page.get_by_role("button", name="한국어").click()
+        with page.expect_websocket(lambda socket: socket.url.endswith("?language=ko")):
+            page.get_by_role("button", name="한국어").click()
         expect(page.locator("html")).to_have_attribute("lang", "ko")
         expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "SUCCESS")
     page.wait_for_url("**/login/")

@@ -106,9 +106,9 @@ def test_a_stalled_sign_up_is_delayed_seen_in_the_admin_and_taken_up_by_a_replay
 
         cookie = admin_of(impatient)
         for lights_of in ("stalled", "pending"):
-            page = request(impatient, "GET", f"/admin/authsvc/signup/?lights={lights_of}", Cookie=cookie)
+            page = request(impatient, "GET", f"/admin/authsvc/eventtransaction/?lights={lights_of}", Cookie=cookie)
             assert person.user_id in page.body.decode()
-        complete = request(impatient, "GET", "/admin/authsvc/signup/?lights=complete", Cookie=cookie)
+        complete = request(impatient, "GET", "/admin/authsvc/eventtransaction/?lights=complete", Cookie=cookie)
         assert complete.status == 200
         assert person.user_id not in complete.body.decode()
 

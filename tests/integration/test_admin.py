@@ -29,7 +29,7 @@ from tests.client import read_topic
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer"])
 
-LIST = "/admin/authsvc/signup/"
+LIST = "/admin/authsvc/eventtransaction/"
 
 
 @pytest.fixture
@@ -284,7 +284,7 @@ def test_the_index_begins_with_what_needs_attention(admin_client, staff_client, 
 def test_the_index_groups_what_belongs_together_and_leaves_nothing_out(admin_client):
     groups = admin_client.get("/admin/").context["app_list"]
     names = {group["name"]: [model["object_name"] for model in group["models"]] for group in groups}
-    assert names["Sign-ups"] == ["SignUp", "UnconfirmedSignUp", "DeadLetter"]
+    assert names["Sign-ups"] == ["EventTransaction", "UnconfirmedSignUp", "DeadLetter"]
     assert names["Accounts"] == ["User", "Group"]
     assert names["Copies at the services"] == ["ChatUser", "Customer"]
     assert names["Operation"] == ["TrafficMinute", "Topic", "Instance", "Overrides"]

@@ -125,7 +125,7 @@ def leave_acts(client: Client, signup_id: str) -> None:
     client.get("/admin/livesettings/overrides/")
     assert client.post(settings_page, {"seen": 0, "SIGNUP_OPEN": "no", "SIGNUP_DEADLINE": "45"}).status_code == 302
     chosen = {"action": "replay_chosen", "_selected_action": [signup_id], "service": "chat"}
-    assert client.post("/admin/authsvc/signup/", chosen).status_code == 302
+    assert client.post("/admin/authsvc/eventtransaction/", chosen).status_code == 302
     copy = {"action": "deactivate", "_selected_action": [ChatUser.objects.get().pk]}
     assert client.post("/admin/chatsvc/chatuser/", copy).status_code == 302
     discarded = {"action": "discard_chosen", "_selected_action": [DeadLetter.objects.get().pk], "reason": "zq"}
@@ -134,7 +134,7 @@ def leave_acts(client: Client, signup_id: str) -> None:
 
 def pages() -> Iterator[str]:
     yield from ("/admin/", f"/admin/eventbus/topic/{NEW_USER_REQUESTED}/")
-    yield from (f"/admin/authsvc/signup/?lights={lights}" for lights in ("red", "pending", "stalled"))
+    yield from (f"/admin/authsvc/eventtransaction/?lights={lights}" for lights in ("red", "pending", "stalled"))
     for model, its_admin in site._registry.items():
         name = f"admin:{model._meta.app_label}_{model._meta.model_name}"
         yield reverse(f"{name}_changelist")

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 from asgiref.testing import ApplicationCommunicator
 
-from authsvc.api import tickets
+from authsvc import tickets
 from authsvc.api.application import SignUpApi
 from authsvc.api.signup_requests import BODY_MAX
 from authsvc.models import SignUp

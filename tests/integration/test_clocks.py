@@ -60,7 +60,7 @@ def test_what_was_begun_by_a_clock_that_was_put_back_is_due_at_once_and_then_as_
     clock.ahead = DAY
     signup_id = begin("kim")
     clock.ahead = timedelta()
-    assert [event.signup_id for event in claim_due(limit=10)] == [signup_id]
+    assert [event.transaction.id for event in claim_due(limit=10)] == [signup_id]
     assert wait_of(signup_id, clock) < timedelta(seconds=settings.RELAY_MAX_PAUSE * 1.2)
     assert claim_due(limit=10) == []
 
@@ -89,7 +89,7 @@ def test_what_is_due_by_the_right_clock_comes_first_and_the_limit_holds(clock):
     clock.ahead = timedelta()
     due = [begin("kim"), begin("lee")]
     SignUp.objects.filter(id__in=due).update(next_due_at=clock.now() - timedelta(seconds=1))
-    assert {event.signup_id for event in claim_due(limit=2)} == set(due)
+    assert {event.transaction.id for event in claim_due(limit=2)} == set(due)
     assert len(claim_due(limit=2)) == 1
 
 

@@ -1,6 +1,5 @@
 """Dead letters on their way from the topic to the table, and what is done about them there."""
 
-import math
 import secrets
 import threading
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError, connections
 from django.utils import timezone
 
+from eventbus import group_member
 from eventbus.deadletters import collector, letters
 from eventbus.deadletters.collector import DeadLetterCollector
 from eventbus.deadletters.letters import Origin, Origins, keep, purge_dead_letters
@@ -167,7 +167,7 @@ def test_while_the_database_is_away_the_letters_wait(topics, monkeypatch, caplog
 
 @needs_broker
 def test_one_that_lost_its_partitions_and_hears_of_no_others_joins_anew(topics, monkeypatch):
-    monkeypatch.setattr(collector, "JOINS_ANEW_AFTER", 6.0)
+    monkeypatch.setattr(group_member, "REJOINS_AFTER", 6.0)
     put(LETTERS, b"early")
     with collecting() as running:
         eventually(DeadLetter.objects.exists)
@@ -175,7 +175,7 @@ def test_one_that_lost_its_partitions_and_hears_of_no_others_joins_anew(topics, 
         client, beat = running._consumer, running._heartbeat.beat
         leave = iter([client.unsubscribe])
         monkeypatch.setattr(running._heartbeat, "beat", lambda: (next(leave, beat)(), beat()))
-        eventually(lambda: running._joins_anew_at < math.inf, what="its partitions are gone")
+        eventually(lambda: running._member.awaits_assignment, what="its partitions are gone")
         put(LETTERS, b"late")
         eventually(lambda: DeadLetter.objects.count() == 2)
 

@@ -239,7 +239,7 @@ def told(client: Client, signup: SignUp) -> tuple[str, str]:
     """The page with the timeline, and what `explain` says."""
     out = StringIO()
     call_command("explain", str(signup.id), stdout=out)
-    return page_of(client, reverse("admin:authsvc_signup_change", args=[signup.pk])), out.getvalue()
+    return page_of(client, reverse("admin:authsvc_eventtransaction_change", args=[signup.pk])), out.getvalue()
 
 
 @on_a_broker
@@ -425,5 +425,5 @@ def test_lists_show_rows_of_every_time(client: Client, at: datetime) -> None:
     signup = sign_up("mina")
     SignUp.objects.filter(pk=signup.pk).update(created_at=at)
     User.objects.filter(user_id="mina").update(date_joined=at, last_login=at)
-    for url in ("/admin/authsvc/signup/", "/admin/authsvc/user/"):
+    for url in ("/admin/authsvc/eventtransaction/", "/admin/authsvc/user/"):
         page_of(client, url)

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from authsvc.accounts.sessions import SessionStore
 from authsvc.lights import Status, Verdict
-from authsvc.models import SignUp, User
+from authsvc.models import EventTransaction, SignUp, User
 from authsvc.signups.registration import NewSignUp, register_users
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from eventbus.deadletters.letters import Origin, keep
@@ -182,7 +182,7 @@ def test_kafka_keeps_what_the_project_makes_as_long_as_the_setting_says(settings
 def test_what_administrators_did_to_a_sign_up_goes_with_it():
     [old], [new] = sign_up("old", begun=100, complete=100), sign_up("new", begun=1, complete=1)
     admin = User.objects.create_superuser("root-user", "root@example.org", "correct horse 9")
-    signups = SignUp.objects.filter(id__in=[old, new])
+    signups = EventTransaction.objects.filter(id__in=[old, new])
     LogEntry.objects.log_actions(admin.pk, [*signups, admin], CHANGE, "Replayed")
     purge()
     assert set(LogEntry.objects.values_list("object_id", flat=True)) == {str(new), str(admin.pk)}

@@ -219,7 +219,7 @@ def test_what_is_due_is_claimed_once_and_asks_those_that_have_not_answered():
     apply_verdicts([report(kim.signup_id, "chat", Status.SUCCESS)])
     assert claim_due(limit=10) == []
     make_due()
-    claimed = {event.signup_id: event for event in claim_due(limit=10)}
+    claimed = {event.transaction.id: event for event in claim_due(limit=10)}
     assert claimed[kim.signup_id].services == ["customer"]
     assert claimed[lee.signup_id].services == ["chat", "customer"]
     assert claimed[kim.signup_id].attempt == 2
@@ -234,7 +234,7 @@ def test_relays_share_the_work():
     def claim():
         start.wait(timeout=30)
         while events := claim_due(limit=7):
-            claimed.extend(event.signup_id for event in events)
+            claimed.extend(event.transaction.id for event in events)
 
     in_threads(claim, claim, claim)
     assert len(claimed) == len(set(claimed)) == 60

@@ -10,7 +10,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from authsvc.lights import SignUpState, Status, Verdict
+from authsvc.lights import Status, TransactionState, Verdict
 from authsvc.management.commands.relay_signups import OutboxRelay
 from authsvc.models import SignUp, User
 from authsvc.signups.events import NEW_USER_REQUESTED
@@ -172,7 +172,7 @@ def test_a_service_that_was_added_later_gets_a_light(sent):
     assert SignUp.objects.get().state.is_complete
 
 
-async def copy_of(signup_id: UUID) -> SignUpState | None:
+async def copy_of(signup_id: UUID) -> TransactionState | None:
     projection = AsyncProjection()
     try:
         return await projection.read(signup_id)

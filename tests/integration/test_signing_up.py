@@ -12,13 +12,12 @@ from asgiref.sync import sync_to_async
 from asgiref.testing import ApplicationCommunicator
 from django.db import DataError, OperationalError
 
-from authsvc.api import application as api_module
 from authsvc.api import hub as hub_module
+from authsvc.api import registrar
 from authsvc.api.application import SignUpApi
 from authsvc.api.hub import StreamHub
 from authsvc.api.problems import Problem
-from authsvc.api.tickets import issue_ticket
-from authsvc.lights import SignUpState, Status, Verdict
+from authsvc.lights import Status, TransactionState, Verdict
 from authsvc.models import SignUp
 from authsvc.signups import writer as writer_module
 from authsvc.signups.events import NEW_USER_REQUESTED
@@ -27,6 +26,7 @@ from authsvc.signups.projection import AsyncProjection, Projection
 from authsvc.signups.registration import NewSignUp, register_strangers, register_users
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from authsvc.signups.writer import SignUpWriter
+from authsvc.tickets import issue_ticket
 from eventbus.producer import EventProducer
 from eventbus.topics import ensure_topics
 from runtime.processes.bounded_pool import QueueFullError
@@ -72,7 +72,7 @@ def new_signup(person: Person) -> NewSignUp:
     )  # fmt: skip
 
 
-async def registered(signup_id) -> SignUpState:
+async def registered(signup_id) -> TransactionState:
     """The state of a sign-up that auth has taken and nobody else has answered."""
     new = dataclasses.replace(new_signup(new_person()), signup_id=signup_id)
     [registration] = await sync_to_async(register_users, thread_sensitive=False)([new])
@@ -155,14 +155,14 @@ async def answered_while_nobody_listens(api: SignUpApi, signup_id) -> None:
 @pytest.mark.usefixtures("settled_at_once")
 async def test_answers_that_come_before_the_stream_is_held_are_not_missed(monkeypatch):
     api, person, signup_id = SignUpApi(), new_person(), uuid4()
-    register = api._register
+    register = api._registrar.register
 
     async def registered_and_answered(*arguments):
         registration = await register(*arguments)
         await answered_while_nobody_listens(api, signup_id)
         return registration
 
-    monkeypatch.setattr(api, "_register", registered_and_answered)
+    monkeypatch.setattr(api._registrar, "register", registered_and_answered)
     events = await stream_of(api, person, signup_id)
     await api.close()
     assert [event["version"] for event in events] in ([1, 3], [1, 2, 3])
@@ -298,7 +298,7 @@ async def test_passwords_that_are_refused_are_waited_for_no_more(sizes, monkeypa
         gate.wait(PATIENCE)
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "too weak")
 
-    monkeypatch.setattr(api_module, "_checked_hash", checked)
+    monkeypatch.setattr(registrar, "_checked_hash", checked)
     taken, *refused = [new_person().form for _ in range(6)]
     clients = [
         await posted(api, form, uuid4()) for form in (taken, *(form | {"userPw": "refused-later"} for form in refused))

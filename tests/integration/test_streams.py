@@ -12,7 +12,7 @@ from django.utils import timezone
 from redis.asyncio import Redis
 
 from authsvc.api.hub import StreamHub, Watch
-from authsvc.lights import SignUpState, Status, Verdict
+from authsvc.lights import Status, TransactionState, Verdict
 from authsvc.signups import projection as projection_module
 from authsvc.signups.projection import AsyncProjection, Projection
 from authsvc.signups.traffic_counts import KEPT, LagSampler
@@ -25,22 +25,22 @@ pytestmark = pytest.mark.needs("redis")
 SERVICES = ["auth", "chat", "customer"]
 
 
-def begun() -> SignUpState:
-    return SignUpState.all_pending(uuid4(), started_at=timezone.now(), services=SERVICES)
+def begun() -> TransactionState:
+    return TransactionState.all_pending(uuid4(), started_at=timezone.now(), services=SERVICES)
 
 
-def decide(state: SignUpState, *services: str) -> SignUpState:
+def decide(state: TransactionState, *services: str) -> TransactionState:
     return state.decided([Verdict(service, Status.SUCCESS) for service in services], at=timezone.now())
 
 
 class Rows:
     """What the database holds, and how often it was read."""
 
-    def __init__(self, *states: SignUpState) -> None:
-        self.states = {state.signup_id: state for state in states}
+    def __init__(self, *states: TransactionState) -> None:
+        self.states = {state.transaction_id: state for state in states}
         self.readings = 0
 
-    async def read(self, signup_ids: Sequence[UUID]) -> dict[UUID, SignUpState]:
+    async def read(self, signup_ids: Sequence[UUID]) -> dict[UUID, TransactionState]:
         self.readings += 1
         return {signup_id: self.states[signup_id] for signup_id in signup_ids if signup_id in self.states}
 
@@ -61,7 +61,7 @@ async def hub(settings, projection) -> AsyncIterator[StreamHub]:
     await running.close()
 
 
-async def has(watch: Watch, state: SignUpState) -> None:
+async def has(watch: Watch, state: TransactionState) -> None:
     async def held() -> bool:
         return watch.state == state
 
@@ -87,7 +87,7 @@ async def test_another_value_of_a_live_setting_wakes_who_watches(hub):
 
 async def test_what_another_process_writes_reaches_who_watches_it(hub):
     mine, other = begun(), begun()
-    with hub.watching(mine.signup_id) as watch, hub.watching(mine.signup_id) as second:
+    with hub.watching(mine.transaction_id) as watch, hub.watching(mine.transaction_id) as second:
         await subscribed(hub)
         answered = decide(mine, "chat")
         Projection().write_and_wake([decide(other, "chat"), answered])
@@ -101,7 +101,7 @@ async def test_an_older_copy_never_replaces_a_newer_one(projection):
     newer = decide(state, "auth")
     await projection.copy(newer)
     await projection.copy(state)
-    assert await projection.read(state.signup_id) == newer
+    assert await projection.read(state.transaction_id) == newer
     assert await projection.read(uuid4()) is None
 
 
@@ -111,7 +111,7 @@ async def test_hundreds_of_readings_at_once_share_few_connections(projection, ca
     state = begun()
     await projection.copy(state)
     with caplog.at_level(logging.WARNING):
-        copies = await asyncio.gather(*[projection.read(state.signup_id) for _ in range(400)])
+        copies = await asyncio.gather(*[projection.read(state.transaction_id) for _ in range(400)])
     assert copies == [state] * 400
     assert [record for record in caplog.records if record.name == projection_module.__name__] == []
 
@@ -124,11 +124,11 @@ async def test_while_redis_is_away_the_database_is_read_every_second_and_after_i
         rows = Rows(state)
         projection = AsyncProjection()
         hub = StreamHub(projection, rows.read)
-        with hub.watching(state.signup_id) as watch:
+        with hub.watching(state.transaction_id) as watch:
             await subscribed(hub)
             await has(watch, state)
             await asyncio.to_thread(valkey.kill)
-            answered = rows.states[state.signup_id] = decide(state, "chat")
+            answered = rows.states[state.transaction_id] = decide(state, "chat")
             await has(watch, answered)
             await asyncio.to_thread(valkey.start)
             await subscribed(hub)
@@ -145,7 +145,7 @@ async def test_while_redis_is_away_the_database_is_read_every_second_and_after_i
 # --- The copies -------------------------------------------------------------------------------------------------
 
 
-def at_version(state: SignUpState, version: int) -> SignUpState:
+def at_version(state: TransactionState, version: int) -> TransactionState:
     return msgspec.structs.replace(state, version=version)
 
 
@@ -160,14 +160,14 @@ async def test_versions_are_numbers(projection, held, written, stays):
     state = begun()
     await projection.copy(at_version(state, held))
     await projection.copy(at_version(state, written))
-    assert (await projection.read(state.signup_id)).version == stays
+    assert (await projection.read(state.transaction_id)).version == stays
 
 
 async def test_every_key_that_is_written_ends_by_itself(projection, redis, settings):
     settings.PROJECTION_TTL = 1234
     state = begun()
     writes = {
-        f"signup:{state.signup_id}": [
+        f"signup:{state.transaction_id}": [
             (1234, lambda: projection.copy(state)),
             (1234, lambda: asyncio.to_thread(Projection().write_and_wake, [state])),
         ],
@@ -192,12 +192,12 @@ async def test_what_is_counted_is_added_to_the_present_second(projection, redis,
     state = begun()
     await asyncio.to_thread(Projection().write_and_wake, [state], counts={"begun": 3})
     assert await redis.hgetall("traffic:a-second") == {b"begun": b"5", b"verdict:chat:FAIL": b"1"}
-    assert await projection.read(state.signup_id) == state
+    assert await projection.read(state.transaction_id) == state
 
 
 async def test_to_count_wakes_nobody(projection, hub):
     state = begun()
-    with hub.watching(state.signup_id) as watch:
+    with hub.watching(state.transaction_id) as watch:
         await subscribed(hub)
         heard = []
         hub.deliver = heard.append

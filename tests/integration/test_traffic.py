@@ -18,7 +18,7 @@ from django.contrib.auth.models import Permission
 from django.test import AsyncClient, Client
 from django.utils import timezone
 
-from authsvc.lights import SignUpState
+from authsvc.lights import TransactionState
 from authsvc.models import TrafficMinute
 from authsvc.operations import traffic_history, traffic_page
 from authsvc.operations.traffic_history import MINUTE, RollUp, read_days, read_seconds
@@ -56,8 +56,8 @@ def figures(client: redis.Redis) -> Counter[str]:
     return sums
 
 
-def a_state() -> SignUpState:
-    return SignUpState.all_pending(uuid4(), started_at=timezone.now(), services=["auth", "chat"])
+def a_state() -> TransactionState:
+    return TransactionState.all_pending(uuid4(), started_at=timezone.now(), services=["auth", "chat"])
 
 
 # --- Counted ----------------------------------------------------------------------------------------------------

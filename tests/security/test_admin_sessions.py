@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 from django.test import Client
 
-from authsvc.accounts.staff import may_add_admin
+from authsvc.accounts.api_sessions import may_add_admin
 from authsvc.models import User
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -153,7 +153,7 @@ def log_in_and_out(client: Client, person: Person, trail: Trail, inbox: Inbox) -
 def crash(stack: Stack, person: Person, trail: Trail) -> None:
     """A bug in the API, and one in a view, with everything in their hands."""
     for path, attempt in (
-        ("authsvc.api.application._checked_hash", lambda client: client.post_json("500 of the API", person)),
+        ("authsvc.api.registrar._checked_hash", lambda client: client.post_json("500 of the API", person)),
         (
             "signup_sync.front.signup_form._posted_signup_id",
             lambda client: client.submit("500 of a page", "/signup/", **person.form, userPw2=trail.password),
@@ -184,7 +184,7 @@ def administer(stack: Stack, client: Client, trail: Trail) -> None:
         assert status in (200, 404, 503), path
         # Not every filter of every list: each would show the same again.
         waiting += re.findall(r'href="(/admin/[^"#?]*)"', page)
-    assert any(re.search(r"/authsvc/signup/[0-9a-f-]{36}/", path) for path in seen), seen
+    assert any(re.search(r"/authsvc/eventtransaction/[0-9a-f-]{36}/", path) for path in seen), seen
     assert any("/deadletter/" in path for path in seen), seen
 
 

@@ -187,7 +187,7 @@ FORMS: dict[str, tuple[str, dict[str, str]]] = {
     }),
     "new row of chat": ("/admin/chatsvc/chatuser/add/", {"user_id": "", "email": "m", "user_name": "x", "role": "x"}),
     "new group": ("/admin/auth/group/add/", {"name": ""}),
-    "act on sign-ups": ("/admin/authsvc/signup/", {"action": "x", "_selected_action": "x", "service": "x"}),
+    "act on sign-ups": ("/admin/authsvc/eventtransaction/", {"action": "x", "_selected_action": "x", "service": "x"}),
     "act on letters": ("/admin/eventbus/deadletter/", {"action": "x", "_selected_action": "1", "reason": "x"}),
 }  # fmt: skip
 
@@ -237,13 +237,16 @@ def test_the_gateway_takes_no_more_than_a_form_needs(stack: Stack, path: str, mo
 @pytest.mark.parametrize(
     "path",
     [
-        "/admin/authsvc/user/?q=", "/admin/authsvc/signup/?q=", "/admin/chatsvc/chatuser/?q=",
+        "/admin/authsvc/user/?q=", "/admin/authsvc/eventtransaction/?q=", "/admin/chatsvc/chatuser/?q=",
         "/admin/customersvc/customer/?q=", "/admin/eventbus/deadletter/?q=", "/admin/auth/group/?q=",
         "/admin/authsvc/unconfirmedsignup/?q=", "/signup/confirm/",
-        "/admin/authsvc/signup/?lights=", "/admin/authsvc/signup/?failure=", "/admin/authsvc/signup/?begun=",
-        "/admin/authsvc/user/?role__exact=", "/admin/authsvc/signup/?p=", "/admin/authsvc/signup/?o=",
+        "/admin/authsvc/eventtransaction/?lights=", "/admin/authsvc/eventtransaction/?failure=",
+        "/admin/authsvc/eventtransaction/?begun=",
+        "/admin/authsvc/user/?role__exact=", "/admin/authsvc/eventtransaction/?p=",
+        "/admin/authsvc/eventtransaction/?o=",
         "/admin/eventbus/deadletter/?group=", "/admin/authsvc/trafficminute/?span=", "/admin/eventbus/topic/x/?key=",
-        "/login/?next=", "/user/signups/", "/signup/status/", "/password/x/", "/admin/authsvc/signup/", "/static/", "/",
+        "/login/?next=", "/user/signups/", "/user/changes/", "/signup/status/", "/password/x/",
+        "/admin/authsvc/eventtransaction/", "/static/", "/",
     ],
 )  # fmt: skip
 def test_a_query_or_a_path(web: Web, path: str):

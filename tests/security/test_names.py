@@ -330,9 +330,9 @@ def test_a_key_from_the_far_future_does_not_stay_at_the_top_of_the_list():
     sign_up(UUID("0195a1c2-7b34-7e10-9d55-3f6c8a2b4e01"), "second")
     client = Client()
     client.force_login(User.objects.create_superuser("root-user", "root@example.com", "correct horse 9"))
-    shown = client.get("/admin/authsvc/signup/").context["cl"].result_list
+    shown = client.get("/admin/authsvc/eventtransaction/").context["cl"].result_list
     assert [signup.user_id for signup in shown] == ["second", "first"]
-    by_filter = client.get("/admin/authsvc/signup/?lights=pending").context["cl"].result_list
+    by_filter = client.get("/admin/authsvc/eventtransaction/?lights=pending").context["cl"].result_list
     assert [signup.user_id for signup in by_filter] == ["second", "first"]
     assert SignUp.objects.count() == 2
 

@@ -10,7 +10,8 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat
 @pytest.mark.parametrize(
     "path",
     [
-        "authsvc/user/?role__exact=%00", "authsvc/user/?%00=1", "authsvc/signup/?q=%00", "chatsvc/chatuser/?role=a%00",
+        "authsvc/user/?role__exact=%00", "authsvc/user/?%00=1", "authsvc/eventtransaction/?q=%00",
+        "chatsvc/chatuser/?role=a%00",
         "eventbus/deadletter/?state__exact=%00", "eventbus/deadletter/?group=%00", "authsvc/user/?p=%00",
         "autocomplete/?app_label=authsvc&model_name=user&field_name=groups&term=%00",
     ],

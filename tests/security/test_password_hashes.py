@@ -165,11 +165,13 @@ def test_an_erased_sign_up_can_still_be_explained_shown_and_replayed(settings):
     assert "erased" in out.getvalue()
     client = Client()
     client.force_login(User.objects.create_superuser("root-user", "root@example.com", OLD))
-    page = client.get(f"/admin/authsvc/signup/{refused.id}/change/").content.decode()
+    page = client.get(f"/admin/authsvc/eventtransaction/{refused.id}/change/").content.decode()
     assert "erased" in page
     assert "another" in page
     answer = client.post(
-        "/admin/authsvc/signup/", {"action": "replay_chosen", "_selected_action": [str(refused.id)]}, follow=True
+        "/admin/authsvc/eventtransaction/",
+        {"action": "replay_chosen", "_selected_action": [str(refused.id)]},
+        follow=True,
     )
     assert "1 sign-up sent again" in answer.content.decode()
 

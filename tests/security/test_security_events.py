@@ -185,7 +185,7 @@ def test_replays(lines: Lines, root: Client, settings: Any):
     )
     register_users([new])
     chosen = {"action": "replay_chosen", "_selected_action": [str(new.signup_id)], "service": "chat"}
-    root.post("/admin/authsvc/signup/", chosen)
+    root.post("/admin/authsvc/eventtransaction/", chosen)
     assert lines.take() == [("replay", "root-user", None, HOME, "1 sign-ups, chat")]
     call_command("replay_signups", "--all", stdout=StringIO())
     assert lines.take() == [("replay", operator(), None, None, "1 sign-ups, every service")]

@@ -22,7 +22,7 @@ from django_otp.oath import TOTP
 from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
-from authsvc.accounts.staff import may_add_admin
+from authsvc.accounts.api_sessions import may_add_admin
 from authsvc.accounts.two_factor import devices, login
 from authsvc.mail import mail_worker
 from authsvc.models import User

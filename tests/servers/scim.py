@@ -190,9 +190,8 @@ class _Handler(BaseHTTPRequestHandler):
         }
         setup_testing_defaults(environ)
         begun: list[Any] = []
-        content = b"".join(
-            self.kept.application(environ, lambda status, headers, _=None: begun.extend((status, headers)))
-        )
+        application: Any = self.kept.application
+        content = b"".join(application(environ, lambda *response: begun.extend(response)))
         return int(begun[0].split()[0]), dict(begun[1]), content
 
     def answer(self, status: int, headers: dict[str, str], content: bytes) -> None:

@@ -7,6 +7,7 @@ from django.db import migrations, models
 from django.db.migrations import Migration
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations.base import Operation
+from django.db.migrations.state import ProjectState, StateApps
 from django.db.models import NOT_PROVIDED
 
 from runtime.database.indexes import AddIndexOnline, AddUniqueOnline
@@ -14,6 +15,8 @@ from runtime.database.indexes import AddIndexOnline, AddUniqueOnline
 OURS = ("authsvc", "chatsvc", "customersvc", "scimsvc", "eventbus", "livesettings")
 # These must be repeatable, so a transaction round them is of no use, and nothing may stand beside them.
 ALONE = (AddIndexOnline, AddUniqueOnline, migrations.RunPython)
+# These may change only what the database does not know.
+STATE_ONLY = (migrations.AlterModelTable, migrations.RenameModel, migrations.AlterModelOptions, migrations.AlterField)
 KNOWN = (*ALONE, migrations.CreateModel, migrations.AddField, migrations.RemoveIndex)
 
 
@@ -23,10 +26,33 @@ def complaints(migration: Migration) -> Iterator[str]:
         return
     new_models = {op.name_lower for op in migration.operations if isinstance(op, migrations.CreateModel)}
     for operation in migration.operations:
-        if getattr(operation, "model_name_lower", None) not in new_models:
+        if getattr(operation, "model_name_lower", None) not in new_models and not leaves_tables(operation, migration):
             yield from complaints_about(operation)
         if isinstance(operation, ALONE) and (migration.atomic or len(migration.operations) > 1):
             yield f"{operation.describe()}: set atomic = False, and put nothing else into the migration"
+
+
+def leaves_tables(operation: Operation, migration: Migration) -> bool:
+    """Whether a renamed model or other labels leave all columns as they are."""
+    if not isinstance(operation, STATE_ONLY):
+        return False
+    state = MigrationLoader(None).project_state(migration.dependencies)
+    for earlier in migration.operations[: migration.operations.index(operation)]:
+        earlier.state_forwards(migration.app_label, state)
+    before = columns(state)
+    operation.state_forwards(migration.app_label, state)
+    return columns(state) == before
+
+
+def columns(state: ProjectState) -> dict[tuple[str, str], object]:
+    """Each table and column with the part of its definition that the database knows."""
+    found: dict[tuple[str, str], object] = {}
+    for model in StateApps(state.real_apps, state.models).get_models():
+        for field in model._meta.local_concrete_fields:
+            _, path, _, options = field.deconstruct()
+            known = {name: value for name, value in options.items() if name not in field.non_db_attrs}
+            found[model._meta.db_table, str(field.column)] = (path, repr(known))
+    return found
 
 
 def complaints_about(operation: Operation) -> Iterator[str]:
@@ -67,9 +93,12 @@ UNIQUE = models.UniqueConstraint(fields=["email"], name="a_constraint")
         ([migrations.RemoveField("user", "email")], True),
         ([migrations.RenameField("user", "email", "mail")], True),
         ([migrations.DeleteModel("user")], True),
+        ([migrations.RenameModel("User", "Person")], True),
+        ([migrations.AlterModelTable("user", "person")], True),
     ],
 )
 def test_a_migration_that_breaks_a_rule_is_refused(operations: list[Operation], atomic: bool):
     migration = Migration("0099_example", "authsvc")
+    migration.dependencies = [("authsvc", "0011_owner_index")]
     migration.operations, migration.atomic = operations, atomic
     assert list(complaints(migration))

@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from authsvc.models import SignUp, UnconfirmedSignUp, User
+from authsvc.models import EventTransaction, UnconfirmedSignUp, User
 from authsvc.operations.timeline import Story, story_of
 from runtime.equality import user_id_key
 from runtime.mail_addresses import shown_address
@@ -77,16 +77,16 @@ def unconfirmed(which: str) -> QuerySet[UnconfirmedSignUp]:
     return UnconfirmedSignUp.objects.filter(is_meant).order_by("-created_at")
 
 
-def chosen(which: str) -> list[SignUp]:
+def chosen(which: str) -> list[EventTransaction]:
     """The sign-ups of this id or user ID, the newest first. Raises CommandError, in words, where there is none."""
     try:
         signup_id = UUID(which)
     except ValueError:
         pass
     else:
-        if signup := SignUp.objects.filter(id=signup_id).first():
+        if signup := EventTransaction.objects.filter(id=signup_id).first():
             return [signup]
-    if signups := list(SignUp.objects.filter(user_id_key=user_id_key(which)).order_by("-created_at", "-id")):
+    if signups := list(EventTransaction.objects.filter(user_id_key=user_id_key(which)).order_by("-created_at", "-id")):
         return signups
     kept = f"Complete ones are deleted after {settings.SIGNUP_RETENTION} days."
     if user := User.objects.filter(user_id_key=user_id_key(which)).first():
@@ -121,7 +121,7 @@ def as_text(story: Story) -> Iterator[str]:
     )
 
 
-def light_texts(signup: SignUp) -> Iterator[str]:
+def light_texts(signup: EventTransaction) -> Iterator[str]:
     for service, light in signup.state.lights.items():
         yield f"{service} {light.status}" + (f" ({light.reason})" if light.reason else "")
 

@@ -14,7 +14,7 @@ from authsvc.lights import AUTH, participants
 from authsvc.metrics import INCOMPLETE, RELAYED, UNCONFIRMED
 from authsvc.operations.traffic_history import RollUp
 from authsvc.signups.confirmation import delete_expired
-from authsvc.signups.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, new_user_requested
+from authsvc.signups.events import ANSWER_TOPICS, REQUEST_TOPICS, requested
 from authsvc.signups.outbox import DueEvent, claim_due, count_incomplete, give_back_tries
 from authsvc.signups.retention import erase_expired
 from authsvc.signups.traffic_counts import LagSampler
@@ -48,8 +48,9 @@ SHARE_WHEN_BEHIND: Final = 0.1
 
 class Command(BaseCommand):
     help = (
-        "Republishes the events of sign-ups that still wait for an answer, with growing pauses, until every service "
-        "has answered or the sign-up is stalled. Any number of relays can run: each due sign-up is claimed by one. "
+        "Republishes the events of sign-ups, changes and removals that still wait for an answer, with growing pauses, "
+        "until every service has answered or the attempts are used up. Any number of relays can run: each due event is "
+        "claimed by one. "
         "Ends on SIGTERM."
     )
     requires_system_checks = (START_CHECKS,)
@@ -169,13 +170,14 @@ class OutboxRelay:
         return max(1, int(rate * SHARE_WHEN_BEHIND)) if is_behind else rate
 
     def _unread(self) -> int:
-        unread = {AUTH: self._lag.lag(NEW_USER_ANSWERED, AUTH)}
-        unread |= {participant: self._lag.lag(NEW_USER_REQUESTED, participant) for participant in participants()}
+        unread = {AUTH: sum(self._lag.lag(topic, AUTH) for topic in ANSWER_TOPICS.values())}
+        for participant in participants():
+            unread[participant] = sum(self._lag.lag(topic, participant) for topic in REQUEST_TOPICS.values())
         self._sampler.sample(unread)
         return max(unread.values())
 
     def _publish(self, events: Sequence[DueEvent]) -> int:
-        of_message = {_message(event): event.signup_id for event in events}
+        of_message = {_message(event): event.transaction.id for event in events}
         try:
             self._producer.send_all(list(of_message), timeout=ACKNOWLEDGED_WITHIN)
         except DeliveryError as error:
@@ -184,9 +186,9 @@ class OutboxRelay:
             logger.warning("%s", error)
         sent = list(of_message.values())
         RELAYED.inc(len(sent))
-        log_traces(logger, "sign-ups asked for again: %d", sent)
+        log_traces(logger, "events published again: %d", sent)
         return len(sent)
 
 
 def _message(event: DueEvent) -> Outgoing:
-    return new_user_requested(event.record, signup_id=event.signup_id, attempt=event.attempt, services=event.services)
+    return requested(event.transaction, event.record, attempt=event.attempt, services=event.services)

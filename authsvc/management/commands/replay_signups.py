@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 from tqdm import tqdm
 
 from authsvc.lights import participants
-from authsvc.models import SignUp
+from authsvc.models import EventTransaction
 from authsvc.signups.replay import ReplayCounts, replay
 from eventbus.producer import EventProducer
 from runtime.equality import user_id_key
@@ -65,12 +65,12 @@ class Command(BaseCommand):
             )
 
 
-def choose(options: dict[str, Any]) -> QuerySet[SignUp]:
+def choose(options: dict[str, Any]) -> QuerySet[EventTransaction]:
     """Return the sign-ups that match the options. Raise CommandError without options, or if a named one is missing."""
     narrowing = ("signup_ids", "user_ids", "since", "until", "pending", "stalled")
     if not options["all"] and not any(options[name] for name in narrowing):
         raise CommandError("Say which sign-ups: --id, --user-id, --since, --until, --pending, --stalled or --all.")
-    signups = SignUp.objects.all()
+    signups = EventTransaction.objects.all()
     if ids := options["signup_ids"]:
         signups = signups.filter(id__in=ids)
         if missing := set(ids) - set(signups.values_list("id", flat=True)):

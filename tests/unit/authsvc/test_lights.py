@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from authsvc.lights import (
     FAILURES_MAX,
-    SignUpState,
     Status,
+    TransactionState,
     Verdict,
     decisions_in,
     lights_as_document,
@@ -21,11 +21,11 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SERVICES = ["auth", "chat", "customer"]
 
 
-def begun() -> SignUpState:
-    return SignUpState.all_pending(UUID(int=1), started_at=NOW, services=SERVICES)
+def begun() -> TransactionState:
+    return TransactionState.all_pending(UUID(int=1), started_at=NOW, services=SERVICES)
 
 
-def decided(*verdicts: Verdict) -> SignUpState:
+def decided(*verdicts: Verdict) -> TransactionState:
     return begun().decided(verdicts, at=NOW)
 
 
@@ -128,7 +128,7 @@ def test_its_column_and_its_copy_in_redis_hold_it_whole(batches):
     for batch in batches:
         state = state.decided(batch, at=NOW)
     assert lights_from_document(lights_as_document(state.lights)) == state.lights
-    assert msgspec.json.decode(msgspec.json.encode(state), type=SignUpState) == state
+    assert msgspec.json.decode(msgspec.json.encode(state), type=TransactionState) == state
 
 
 def test_the_failures_are_a_line_for_each_red_light_equal_for_equal_ones_and_short_enough_for_an_index():
@@ -139,7 +139,7 @@ def test_the_failures_are_a_line_for_each_red_light_equal_for_equal_ones_and_sho
 
 
 def test_it_waits_for_confirmation_with_every_light_pending_and_says_so():
-    state = SignUpState.awaiting_confirmation(UUID(int=1), started_at=NOW, services=SERVICES)
+    state = TransactionState.awaiting_confirmation(UUID(int=1), started_at=NOW, services=SERVICES)
     assert state == msgspec.structs.replace(begun(), is_unconfirmed=True)
     assert state.as_wire()["awaiting"] == "confirmation"
     assert "awaiting" not in begun().as_wire()
@@ -185,7 +185,7 @@ BEFORE, AFTER = NOW - timedelta(microseconds=1), NOW + timedelta(microseconds=1)
 def test_all_decided_lights_count_where_no_time_is_named():
     half = decided(Verdict("auth", Status.SUCCESS), Verdict("chat", Status.FAIL))
     whole = half.decided([Verdict("customer", Status.SUCCESS)], at=AFTER)
-    other = msgspec.structs.replace(half, signup_id=UUID(int=2))
+    other = msgspec.structs.replace(half, transaction_id=UUID(int=2))
     decisions = decisions_in([begun(), other, whole])
     assert decisions.lights == {
         ("auth", "SUCCESS"): [UUID(int=2), UUID(int=1)],

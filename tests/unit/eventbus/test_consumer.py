@@ -1,20 +1,16 @@
-"""The steps of a BatchConsumer, each alone. What it does in a group is in tests/contract/test_broker_conformance.py."""
+"""The steps of a BatchConsumer, each on its own. tests/contract/test_broker_conformance.py tests it in a group."""
 
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from eventbus import consumer as consumer_module
 from eventbus.consumer import BatchConsumer
-from eventbus.errors import BugError, DeliveryError, TooLargeError
 from eventbus.messages import HandledBatch, Handler, Incoming, Outgoing, Subscription
-from eventbus.producer import EventProducer
-from runtime.errors import PermanentError, TransientError
-from tests.broker import RecordingHandler, new_topic, put, read
+from runtime.errors import TransientError
+from tests.broker import RecordingHandler, new_topic, put
 from tests.waiting import eventually
 
 
@@ -34,133 +30,11 @@ def closing(handle: Handler) -> Iterator[BatchConsumer]:
 
 
 def with_handler(consumer: BatchConsumer, handle: Handler) -> BatchConsumer:
-    consumer.subscription = replace(consumer.subscription, handle=handle)
+    consumer._processor.subscription = replace(consumer.subscription, handle=handle)
     return consumer
 
 
-def answering(batch: Sequence[Incoming], *, to: str = "answers") -> HandledBatch:
-    """Answers each with its offset; poison in a batch makes all of it fail."""
-    if any(message.value == b"poison" for message in batch):
-        raise PermanentError("poison")
-    return HandledBatch(answers=[Outgoing(to, "key", b"%d" % message.offset) for message in batch])
-
-
-# --- One try ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("poisoned", [{0}, {6}, {2, 3}, set(range(7))], ids=str)
-def test_of_a_batch_that_fails_only_what_fails_alone_is_rejected(consumer, poisoned):
-    answers = new_topic()
-    batch = [incoming(offset, b"poison" if offset in poisoned else b"good") for offset in range(7)]
-    rejected = with_handler(consumer, partial(answering, to=answers)).handle(batch, {})
-    assert [int(answer.value()) for answer in read(answers, 7 - len(poisoned))] == [
-        n for n in range(7) if n not in poisoned
-    ]
-    assert [message.offset for message, _ in rejected] == sorted(poisoned)
-    assert {type(error) for _, error in rejected} == {PermanentError}
-
-
-def test_what_passes_by_itself_rejects_nothing_even_beside_poison(consumer):
-    def handle(batch: Sequence[Incoming]) -> HandledBatch:
-        if len(batch) == 1 and batch[0].value == b"good":
-            raise TransientError("away")
-        return answering(batch)
-
-    with pytest.raises(TransientError):
-        with_handler(consumer, handle).handle([incoming(0, b"poison"), incoming(1)], {})
-
-
-def test_a_try_ends_when_answers_and_dead_letters_are_in_kafka(consumer):
-    def handle(batch: Sequence[Incoming]) -> HandledBatch:
-        return HandledBatch(answers=[Outgoing(answers, "key", b"yes")], rejected=[(batch[0], ValueError("no"))])
-
-    answers = new_topic()
-    with_handler(consumer, handle).process([incoming(0, b"odd")])
-    assert [message.value() for message in read(answers, 1)] == [b"yes"]
-    assert [message.value() for message in read("asked.readers.dlt", 1)] == [b"odd"]
-
-
-def test_a_try_whose_answer_is_not_taken_fails(consumer, settings, monkeypatch):
-    monkeypatch.setattr(consumer_module, "ACKNOWLEDGED_WITHIN", 0.2)
-    settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
-    monkeypatch.setattr(consumer, "_producer", away := EventProducer())
-    with pytest.raises(DeliveryError):
-        with_handler(consumer, answering).process([incoming(0)])
-    away.close(0)
-
-
-def test_a_message_whose_answer_is_too_large_is_rejected_alone(consumer):
-    def handle(batch: Sequence[Incoming]) -> HandledBatch:
-        return HandledBatch(answers=[Outgoing(answers, "key", message.value * 4) for message in batch])
-
-    answers = new_topic()
-    batch = [incoming(0, b"a"), incoming(1, bytes(500_000)), incoming(2, b"b")]
-    [(message, error)] = with_handler(consumer, handle).handle(batch, {})
-    assert message.offset == 1
-    assert isinstance(error, TooLargeError)
-    # The first was answered with the batch and again with its half, which is harmless.
-    assert {answer.value() for answer in read(answers, 3)} == {b"aaaa", b"bbbb"}
-
-
-# --- Bugs ---------------------------------------------------------------------------------------------------------
-
-
-def buggy(batch: Sequence[Incoming]) -> HandledBatch:
-    """A handler that fails, in a way that nobody foresaw, at each message that says so."""
-    if any(message.value == b"bug" for message in batch):
-        raise KeyError("bug")
-    return HandledBatch()
-
-
-def batch_of(values: str) -> list[Incoming]:
-    """A letter for each message: b has the handler fail, g does not."""
-    return [incoming(offset, {"b": b"bug", "g": b"good"}[value]) for offset, value in enumerate(values)]
-
-
-def letters_of(consumer: BatchConsumer, monkeypatch: pytest.MonkeyPatch) -> list[Outgoing]:
-    sent: list[Outgoing] = []
-    monkeypatch.setattr(consumer._producer, "send_all", lambda messages, timeout: sent.extend(messages))
-    return sent
-
-
-@pytest.mark.parametrize("values", ["b" * 9, "bg" * 5, "b" * 5 + "g" * 5, "bbbbbbbbbg" + "g" * 8, "b" * 9 + "g" * 9])
-def test_where_most_messages_succeed_those_that_fail_unexpectedly_are_put_aside(consumer, monkeypatch, values):
-    sent = letters_of(consumer, monkeypatch)
-    with_handler(consumer, buggy).process(batch_of(values))
-    assert len(sent) == values.count("b")
-
-
-@pytest.mark.parametrize("values", ["b" * 10, "bbbbbbgggg", "bg" * 5 + "b", "b" * 500])
-def test_where_most_of_a_large_batch_fails_unexpectedly_nothing_is_put_aside(consumer, monkeypatch, values):
-    sent = letters_of(consumer, monkeypatch)
-    with pytest.raises(BugError) as caught:
-        with_handler(consumer, buggy).process(batch_of(values))
-    assert isinstance(caught.value.__cause__, KeyError)
-    assert sent == []
-
-
-def test_ten_failures_in_a_row_end_it_also_over_small_batches(consumer, monkeypatch):
-    sent = letters_of(consumer, monkeypatch)
-    with_handler(consumer, buggy)
-    for values in ("gb", *["b"] * 8):
-        consumer.process(batch_of(values))
-    assert len(sent) == 9
-    with pytest.raises(BugError, match="10 messages in a row"):
-        consumer.process(batch_of("b"))
-    assert len(sent) == 9
-
-
-def test_one_success_begins_the_count_anew(consumer, monkeypatch):
-    letters_of(consumer, monkeypatch)
-    with_handler(consumer, buggy)
-    for values in (*["b"] * 9, "g", *["b"] * 9):
-        consumer.process(batch_of(values))
-
-
-def test_messages_that_are_at_fault_themselves_are_no_bug(consumer, monkeypatch):
-    sent = letters_of(consumer, monkeypatch)
-    with_handler(consumer, answering).process([incoming(offset, b"poison") for offset in range(30)])
-    assert len(sent) == 30
+# --- Attempts ----------------------------------------------------------------------------------------------------
 
 
 def test_handlers_run_on_one_thread_which_is_not_the_one_that_polls(consumer):
@@ -230,9 +104,8 @@ def test_a_stop_request_gives_up_what_would_be_tried_again(consumer):
 def test_the_offset_is_the_one_after_the_last_and_one_for_each_partition_of_each_topic(consumer):
     consumer._held = {("asked", 0), ("asked", 3), ("told", 0)}
     told = replace(incoming(1), topic="told")
-    consumer.note_done(
-        [incoming(4), incoming(6), told, incoming(5), incoming(0, partition=3), incoming(8, partition=2)]
-    )
+    others = [incoming(0, partition=3), incoming(8, partition=2)]
+    consumer.note_done([incoming(4), incoming(6), told, incoming(5), *others])
     assert consumer._done == {("asked", 0): 7, ("asked", 3): 1, ("told", 0): 2}
 
 
@@ -241,7 +114,7 @@ def test_partitions_that_are_revoked_are_forgotten(consumer):
     eventually(lambda: consumer.next_batch() or consumer.partitions)
     first, second, *others = sorted(consumer.partitions)
     consumer._held, consumer._done = {first, second}, {first: 5, second: 5}
-    consumer._on_revoke(consumer._consumer, consumer._consumer.assignment()[:1])
+    consumer._on_revoke(consumer._consumer.assignment()[:1])
     assert (consumer._held, consumer._done, consumer.partitions) == ({second}, {second: 5}, {second, *others})
 
 

@@ -11,17 +11,17 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from authsvc.api.hub import READ_CHUNK, StreamHub, Watch
-from authsvc.lights import SignUpState, Status, Verdict
+from authsvc.lights import Status, TransactionState, Verdict
 from authsvc.signups.projection import AsyncProjection
 from tests.servers.process import free_port
 from tests.waiting import PATIENCE, eventually_async
 
 
-def begun(signup_id: UUID) -> SignUpState:
-    return SignUpState.all_pending(signup_id, started_at=timezone.now(), services=["auth", "chat"])
+def begun(signup_id: UUID) -> TransactionState:
+    return TransactionState.all_pending(signup_id, started_at=timezone.now(), services=["auth", "chat"])
 
 
-def decide(state: SignUpState, service: str) -> SignUpState:
+def decide(state: TransactionState, service: str) -> TransactionState:
     return state.decided([Verdict(service, Status.SUCCESS)], at=timezone.now())
 
 
@@ -31,7 +31,7 @@ class Rows:
     def __init__(self) -> None:
         self.asked: list[int] = []
 
-    async def read(self, signup_ids: Sequence[UUID]) -> dict[UUID, SignUpState]:
+    async def read(self, signup_ids: Sequence[UUID]) -> dict[UUID, TransactionState]:
         self.asked.append(len(signup_ids))
         return {signup_id: begun(signup_id) for signup_id in signup_ids}
 
@@ -54,7 +54,7 @@ async def hub(settings: Settings, rows: Rows) -> AsyncIterator[StreamHub]:
 
 
 @pytest.fixture
-def states() -> Iterator[SignUpState]:
+def states() -> Iterator[TransactionState]:
     first = begun(uuid4())
     return iter((first, decide(first, "chat")))
 
@@ -78,7 +78,7 @@ async def test_a_database_that_fails_is_read_again(
 ) -> None:
     read, failures = rows.read, [RuntimeError("away")]
 
-    async def failing(signup_ids: Sequence[UUID]) -> dict[UUID, SignUpState]:
+    async def failing(signup_ids: Sequence[UUID]) -> dict[UUID, TransactionState]:
         if failures:
             raise failures.pop()
         return await read(signup_ids)
@@ -98,7 +98,7 @@ async def has_rung(watch: Watch) -> bool:
     return rang
 
 
-async def test_a_watch_takes_over_what_is_newer_and_rings_for_nothing_else(states: Iterator[SignUpState]) -> None:
+async def test_a_watch_takes_over_what_is_newer_and_rings_for_nothing_else(states: Iterator[TransactionState]) -> None:
     watch, first, second = Watch(), *states
     watch.offer(first)
     assert (watch.state, await has_rung(watch)) == (first, True)
@@ -111,7 +111,7 @@ async def test_a_watch_takes_over_what_is_newer_and_rings_for_nothing_else(state
 
 
 async def test_a_watch_takes_over_that_its_sign_up_is_stalled_and_not_the_other_way(
-    states: Iterator[SignUpState],
+    states: Iterator[TransactionState],
 ) -> None:
     watch, state = Watch(), next(states)
     stalled = msgspec.structs.replace(state, is_stalled=True)

@@ -9,18 +9,18 @@ from django.utils import timezone
 
 from authsvc.api.hub import Watch
 from authsvc.api.streams import after_first, follow
-from authsvc.lights import SignUpState, Status, Verdict
+from authsvc.lights import Status, TransactionState, Verdict
 from tests.waiting import PATIENCE
 
 SERVICES = ["auth", "chat", "customer"]
 
 
 @pytest.fixture
-def begun() -> SignUpState:
-    return SignUpState.all_pending(UUID(int=7), started_at=timezone.now(), services=SERVICES)
+def begun() -> TransactionState:
+    return TransactionState.all_pending(UUID(int=7), started_at=timezone.now(), services=SERVICES)
 
 
-def decide(state: SignUpState, *services: str) -> SignUpState:
+def decide(state: TransactionState, *services: str) -> TransactionState:
     return state.decided([Verdict(service, Status.SUCCESS) for service in services], at=timezone.now())
 
 
@@ -97,7 +97,9 @@ async def test_a_reader_who_comes_back_gets_what_it_has_not_seen(begun):
 
 async def test_it_says_once_that_it_is_delayed_and_stays(begun, settings):
     settings.STREAM_HEARTBEAT = 0.05
-    late = SignUpState.all_pending(begun.signup_id, started_at=timezone.now() - timedelta(hours=1), services=SERVICES)
+    late = TransactionState.all_pending(
+        begun.transaction_id, started_at=timezone.now() - timedelta(hours=1), services=SERVICES
+    )
     watch = Watch()
     stream = follow(watch, [late], seen=1)
     texts = await take(stream, 4)
@@ -125,7 +127,7 @@ async def test_it_says_delayed_in_time_also_of_one_that_begins_tomorrow(begun, s
     """Its clock was a day ahead when it began, and has been put back since."""
     settings.SIGNUP_DEADLINE = 0.05
     services = {"started_at": timezone.now() + timedelta(days=1), "services": SERVICES}
-    stream = follow(Watch(), [SignUpState.all_pending(begun.signup_id, **services)], seen=1)
+    stream = follow(Watch(), [TransactionState.all_pending(begun.transaction_id, **services)], seen=1)
     async with asyncio.timeout(PATIENCE):
         texts = await take(stream, 2)
     assert texts[-1] == b"event: delayed\ndata: {}\n\n"

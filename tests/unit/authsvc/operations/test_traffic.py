@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authsvc.lights import SignUpState, Status, Verdict, decisions_in
+from authsvc.lights import Status, TransactionState, Verdict, decisions_in
 from authsvc.operations.traffic_history import merged, percentile, point
 from authsvc.signups.traffic_counts import LAST_BUCKET, bucket_of, counts_of, milliseconds_of
 
@@ -15,15 +15,15 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SERVICES = ("auth", "chat", "customer")
 
 
-def state_after(*verdicts: tuple[str, Status, float]) -> SignUpState:
+def state_after(*verdicts: tuple[str, Status, float]) -> TransactionState:
     """A sign-up that began NOW, in which these services decided so many seconds later."""
-    state = SignUpState.all_pending(uuid4(), started_at=NOW, services=SERVICES)
+    state = TransactionState.all_pending(uuid4(), started_at=NOW, services=SERVICES)
     for service, status, seconds in verdicts:
         state = state.decided([Verdict(service, status)], at=NOW + timedelta(seconds=seconds))
     return state
 
 
-def counted(*states: SignUpState, since: float, begun: int = 0) -> dict[str, int]:
+def counted(*states: TransactionState, since: float, begun: int = 0) -> dict[str, int]:
     return dict(counts_of(decisions_in(states, since=NOW + timedelta(seconds=since)), begun=begun))
 
 

@@ -103,12 +103,13 @@ async def open_socket(
     def open_one(**changes: str | None) -> WebsocketCommunicator:
         given: dict[str, str | None] = {
             "ticket": tickets.page_ticket(signup_id, visitor),
+            "query": "",
             "cookie": f"{tickets.BROWSER_COOKIE}={tickets._cookie_signer.sign(visitor)}",
             "origin": f"http://{HOST}:8000",
             "host": f"{HOST}:8000",
         }
         given |= changes
-        path = f"/ws/signup/{given.pop('ticket')}/"
+        path = f"/ws/signup/{given.pop('ticket')}/{given.pop('query')}"
         headers = [(name.encode(), value.encode()) for name, value in given.items() if value is not None]
         socket = WebsocketCommunicator(websocket_application, path, headers=headers)
         opened.append(socket)

@@ -138,6 +138,24 @@ async def test_a_script_may_ask_for_the_state(client: AsyncClient, auth: AuthSer
     assert (await client.get(path, headers=json)).json()["state"]["version"] == 2
 
 
+async def test_a_script_that_showed_a_sign_up_awaiting_its_confirmation_learns_that_it_is_gone(
+    client: AsyncClient,
+) -> None:
+    path = f"/signup/status/{await open_form(client)}/"
+    answer = (await client.get(path, {"shown": "awaiting"}, headers={"Accept": "application/json"})).json()
+    assert (answer["outcome"], answer["state"]["shown"]["isOver"]) == ("lapsed", True)
+    assert answer["state"]["shown"]["title"] == "The link has expired"
+
+
+async def test_a_script_gets_what_the_page_shows(client: AsyncClient, auth: AuthServer) -> None:
+    page = await status_page(client, auth, chat="FAIL duplicate: email", customer="SUCCESS")
+    path = page.request["path"] if isinstance(page.request, dict) else page.request.path
+    shown = (await client.get(path, headers={"Accept": "application/json"})).json()["state"]["shown"]
+    assert {light["service"]: (light["status"], light["word"]) for light in shown["lights"]} == lights_of(page)
+    for name in ("title", "text"):
+        assert f">{shown[name]}<" in page.content.decode()
+
+
 async def test_a_signup_that_has_not_arrived_is_waited_for(client: AsyncClient) -> None:
     ticket = await open_form(client)
     response = await client.get(f"/signup/status/{ticket}/")

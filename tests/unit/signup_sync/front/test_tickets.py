@@ -6,8 +6,8 @@ from django.core import signing
 from django.http import HttpResponse
 from pytest_django.fixtures import Settings
 
+from authsvc import tickets as auth_tickets
 from authsvc.accounts import last_signup
-from authsvc.api import tickets as auth_tickets
 from signup_sync.front import tickets
 
 

@@ -8,8 +8,8 @@ import pytest
 from django.core import signing
 from pytest_django.fixtures import Settings
 
+from authsvc import tickets
 from authsvc.accounts import last_signup
-from authsvc.api import tickets
 from signup_sync.front import tickets as front
 
 SIGNUP = UUID("5c0e1f4e-8a63-4a0c-9d6e-3f2b7a1d9c05")

@@ -1,0 +1,117 @@
+"""Change and remove accounts.
+
+Each function is one transaction on auth's database, and creates an event transaction that reaches every service in the
+same way as a sign-up (docs/adr/0057).
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from authsvc.lights import AUTH, Kind, Status, TransactionState, Verdict
+from authsvc.models import DATABASE, EventTransaction, RemovedAccount, User, new_signup_id
+from authsvc.signups.events import requested
+from authsvc.signups.outbox import pause_after
+from authsvc.signups.projection import projection
+from authsvc.signups.publisher import publish
+from runtime.database.bulk_sql import overwrite
+
+
+class NoSuchAccountError(Exception):
+    """The account has been removed, perhaps a moment ago."""
+
+
+class OutdatedError(Exception):
+    """The account has been changed since the caller read it. Reading it again and repeating the change may help."""
+
+
+def change_account(user: User, *, expected_version: int | None = None) -> EventTransaction | None:
+    """Save the user, whose attributes have the new values. Return the event transaction that tells the services, or
+    None if no field changed that they have a copy of.
+
+    Raise OutdatedError if the account's version is no longer `expected_version` (by default that of `user`),
+    NoSuchAccountError if it was removed, and django.db.IntegrityError if another account has the userId or address.
+    """
+    expected = user.version if expected_version is None else expected_version
+    with transaction.atomic(using=DATABASE):
+        stored = _locked(user)
+        if stored.version != expected:
+            raise OutdatedError
+        user.normalize()
+        changed = [wire for name, wire in User.SYNCHRONISED.items() if getattr(user, name) != getattr(stored, name)]
+        user.version = stored.version + bool(changed)
+        user.save()
+        if not changed:
+            return None
+        row = _begun(Kind.CHANGE, user, at=timezone.now())
+        row.email, row.user_name, row.role = user.email, user.user_name, user.role
+        row.changed_fields = " ".join(changed)
+        row.save(force_insert=True)
+        transaction.on_commit(lambda: publish([requested(row, user, attempt=1)]), using=DATABASE)
+    return row
+
+
+def remove_account(user: User) -> EventTransaction:
+    """Delete the user for good. Return the event transaction that makes every service delete its copy.
+
+    The userId and address are free at once. Nothing brings the account back: its tombstone remains. The account's
+    earlier event transactions end, and lose all personal data. Raise NoSuchAccountError if it was removed already.
+    """
+    with transaction.atomic(using=DATABASE):
+        stored = _locked(user)
+        now = timezone.now()
+        stored.version += 1
+        RemovedAccount.objects.create(owner_signup_id=stored.owner_signup_id, version=stored.version, removed_at=now)
+        ended, earlier = _end_earlier(stored, at=now)
+        row = _begun(Kind.REMOVAL, stored, at=now)
+        row.role = stored.role
+        row.save(force_insert=True)
+        stored.delete()
+        transaction.on_commit(lambda: _tell(row, ended, earlier), using=DATABASE)
+    return row
+
+
+def _locked(user: User) -> User:
+    stored = User.objects.select_for_update().filter(pk=user.pk).first()
+    if stored is None:
+        raise NoSuchAccountError
+    return stored
+
+
+def _begun(kind: Kind, user: User, *, at: datetime) -> EventTransaction:
+    row = EventTransaction(
+        id=new_signup_id(),
+        kind=kind.value,
+        owner_signup_id=user.owner_signup_id,
+        record_version=user.version,
+        user_id=user.user_id,
+        user_id_key=user.user_id_key,
+        created_at=at,
+        next_due_at=at + pause_after(1),
+    )
+    begun = TransactionState.all_pending(row.id, started_at=at, services=settings.SIGNUP_SERVICES, kind=kind)
+    row.take(begun.decided([Verdict(AUTH, Status.SUCCESS)], at=at), at=at)
+    return row
+
+
+def _end_earlier(user: User, *, at: datetime) -> tuple[list[TransactionState], list[UUID]]:
+    """End the account's other event transactions and erase their personal data. Return the states that changed, and the
+    IDs of all."""
+    rows = EventTransaction.objects.filter(owner_signup_id=user.owner_signup_id)
+    pending = list(rows.filter(pending_count__gt=0).select_for_update().order_by("id"))
+    for row in pending:
+        row.take(row.state.superseded(at=at), at=at)
+    overwrite(pending, fields=EventTransaction.STATE_FIELDS, using=DATABASE)
+    earlier = list(rows.values_list("id", flat=True))
+    rows.update(user_id="", user_id_key="", email="", user_name="", password="")
+    return [row.state for row in pending], earlier
+
+
+def _tell(row: EventTransaction, ended: Sequence[TransactionState], earlier: Sequence[UUID]) -> None:
+    publish([requested(row, None, attempt=1)])
+    projection().write_and_wake(ended)
+    projection().forget(earlier)

@@ -1,0 +1,32 @@
+"""Publish the events of committed transactions from pages and commands.
+
+An event that Kafka doesn't accept is not lost: its transaction stays due until every service has answered.
+"""
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Final
+
+from eventbus.messages import Outgoing
+from eventbus.producer import EventProducer
+
+# Seconds to deliver the last events to Kafka when a command ends.
+LEAVES_WITHIN: Final = 2.0
+
+
+@cache
+def _producer() -> EventProducer:
+    return EventProducer()
+
+
+def publish(events: Iterable[Outgoing]) -> None:
+    """Queue the events and return at once. Pages don't wait for Kafka."""
+    for event in events:
+        _producer().send(event)
+
+
+def close() -> None:
+    """Deliver the queued events, if there are any, before the process ends."""
+    if _producer.cache_info().currsize:
+        _producer().close(LEAVES_WITHIN)
+        _producer.cache_clear()

@@ -1,0 +1,79 @@
+"""Membership of a consumer group, which survives a lost rebalance."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from confluent_kafka import Consumer, TopicPartition
+
+from eventbus.clients import prefixed
+from runtime.processes.health import Heartbeat
+
+logger = logging.getLogger(__name__)
+
+# Seconds without any assignment, not even an empty one, after which a member rejoins its group: twice as long as Kafka
+# and the client wait for a rebalance. Observed once: a member that was frozen together with Kafka during a rebalance
+# waited forever.
+REJOINS_AFTER: Final = 60.0
+
+
+def group_config(group: str) -> dict[str, Any]:
+    """Return the librdkafka settings of every group member. Offsets are committed by hand, after the work."""
+    return {
+        "group.id": prefixed(group),
+        "auto.offset.reset": "earliest",
+        "session.timeout.ms": 6000,
+        "enable.auto.commit": False,
+    }
+
+
+class GroupMember:
+    """Keeps a client in its consumer group: subscribes it, and lets it rejoin when no assignment arrives.
+
+    The callbacks run inside a poll, on its thread. `on_assign` is called when the partitions have been assigned,
+    `on_revoke` for revoked partitions and also for lost ones, after this member was presumed dead.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        topics: Sequence[str],
+        *,
+        heartbeat: Heartbeat,
+        on_assign: Callable[[list[TopicPartition]], None] = lambda _: None,
+        on_revoke: Callable[[list[TopicPartition]], None] = lambda _: None,
+    ) -> None:
+        self._consumer = consumer
+        self._topics = [prefixed(topic) for topic in topics]
+        self._heartbeat = heartbeat
+        self._when_assigned = on_assign
+        self._when_revoked = on_revoke
+        self._rejoins_at = math.inf
+
+    @property
+    def awaits_assignment(self) -> bool:
+        return self._rejoins_at < math.inf
+
+    def join(self) -> None:
+        """Subscribe. Partitions are assigned during a later poll."""
+        self._rejoins_at = time.monotonic() + REJOINS_AFTER
+        self._consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke)
+
+    def rejoin_if_forgotten(self) -> None:
+        """Leave the group and join it again if no assignment has arrived for REJOINS_AFTER."""
+        if time.monotonic() > self._rejoins_at:
+            logger.warning("no partition assignment for %.0f s: rejoining the group", REJOINS_AFTER)
+            self._consumer.unsubscribe()
+            self.join()
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        consumer.assign(partitions)
+        self._rejoins_at = math.inf
+        self._when_assigned(partitions)
+        self._heartbeat.ready()
+
+    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._rejoins_at = time.monotonic() + REJOINS_AFTER
+        self._when_revoked(partitions)

@@ -1,0 +1,156 @@
+"""The steps of one attempt at a batch, each on its own. tests/contract/test_broker_conformance.py tests all of them."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import pytest
+
+from eventbus import batch_processor
+from eventbus.batch_processor import BatchProcessor
+from eventbus.errors import BugError, DeliveryError, TooLargeError
+from eventbus.messages import HandledBatch, Handler, Incoming, Outgoing, Subscription
+from eventbus.metrics import ReadingMetrics
+from eventbus.producer import EventProducer
+from runtime.errors import PermanentError, TransientError
+from tests.broker import new_topic, read
+
+
+def incoming(offset: int, value: bytes = b"good") -> Incoming:
+    return Incoming(topic="asked", partition=0, offset=offset, key=b"key", value=value)
+
+
+@pytest.fixture
+def producer(embedded) -> Iterator[EventProducer]:
+    producer = EventProducer()
+    yield producer
+    producer.close(0.5)
+
+
+def processor(handle: Handler, producer: EventProducer) -> BatchProcessor:
+    subscription = Subscription(group="readers", topics=("asked",), handle=handle)
+    return BatchProcessor(subscription, producer, ReadingMetrics(["asked"], "readers"))
+
+
+def answering(batch: Sequence[Incoming], *, to: str = "answers") -> HandledBatch:
+    """Answers each with its offset; poison in a batch makes all of it fail."""
+    if any(message.value == b"poison" for message in batch):
+        raise PermanentError("poison")
+    return HandledBatch(answers=[Outgoing(to, "key", b"%d" % message.offset) for message in batch])
+
+
+# --- One attempt ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("poisoned", [{0}, {6}, {2, 3}, set(range(7))], ids=str)
+def test_of_a_batch_that_fails_only_what_fails_alone_is_rejected(producer, poisoned):
+    answers = new_topic()
+    batch = [incoming(offset, b"poison" if offset in poisoned else b"good") for offset in range(7)]
+    rejected = processor(partial(answering, to=answers), producer).handle(batch, {})
+    assert [int(answer.value()) for answer in read(answers, 7 - len(poisoned))] == [
+        n for n in range(7) if n not in poisoned
+    ]
+    assert [message.offset for message, _ in rejected] == sorted(poisoned)
+    assert {type(error) for _, error in rejected} == {PermanentError}
+
+
+def test_what_passes_by_itself_rejects_nothing_even_beside_poison(producer):
+    def handle(batch: Sequence[Incoming]) -> HandledBatch:
+        if len(batch) == 1 and batch[0].value == b"good":
+            raise TransientError("away")
+        return answering(batch)
+
+    with pytest.raises(TransientError):
+        processor(handle, producer).handle([incoming(0, b"poison"), incoming(1)], {})
+
+
+def test_a_try_ends_when_answers_and_dead_letters_are_in_kafka(producer):
+    def handle(batch: Sequence[Incoming]) -> HandledBatch:
+        return HandledBatch(answers=[Outgoing(answers, "key", b"yes")], rejected=[(batch[0], ValueError("no"))])
+
+    answers = new_topic()
+    processor(handle, producer).process([incoming(0, b"odd")])
+    assert [message.value() for message in read(answers, 1)] == [b"yes"]
+    assert [message.value() for message in read("asked.readers.dlt", 1)] == [b"odd"]
+
+
+def test_a_try_whose_answer_is_not_taken_fails(settings, monkeypatch):
+    monkeypatch.setattr(batch_processor, "ACKNOWLEDGED_WITHIN", 0.2)
+    settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
+    away = EventProducer()
+    with pytest.raises(DeliveryError):
+        processor(answering, away).process([incoming(0)])
+    away.close(0)
+
+
+def test_a_message_whose_answer_is_too_large_is_rejected_alone(producer):
+    def handle(batch: Sequence[Incoming]) -> HandledBatch:
+        return HandledBatch(answers=[Outgoing(answers, "key", message.value * 4) for message in batch])
+
+    answers = new_topic()
+    batch = [incoming(0, b"a"), incoming(1, bytes(500_000)), incoming(2, b"b")]
+    [(message, error)] = processor(handle, producer).handle(batch, {})
+    assert message.offset == 1
+    assert isinstance(error, TooLargeError)
+    # The first was answered with the batch and again with its half, which is harmless.
+    assert {answer.value() for answer in read(answers, 3)} == {b"aaaa", b"bbbb"}
+
+
+# --- Bugs ---------------------------------------------------------------------------------------------------------
+
+
+def buggy(batch: Sequence[Incoming]) -> HandledBatch:
+    """A handler that fails, in a way that nobody foresaw, at each message that says so."""
+    if any(message.value == b"bug" for message in batch):
+        raise KeyError("bug")
+    return HandledBatch()
+
+
+def batch_of(values: str) -> list[Incoming]:
+    """A letter for each message: b has the handler fail, g does not."""
+    return [incoming(offset, {"b": b"bug", "g": b"good"}[value]) for offset, value in enumerate(values)]
+
+
+def letters_of(producer: EventProducer, monkeypatch: pytest.MonkeyPatch) -> list[Outgoing]:
+    sent: list[Outgoing] = []
+    monkeypatch.setattr(producer, "send_all", lambda messages, timeout: sent.extend(messages))
+    return sent
+
+
+@pytest.mark.parametrize("values", ["b" * 9, "bg" * 5, "b" * 5 + "g" * 5, "bbbbbbbbbg" + "g" * 8, "b" * 9 + "g" * 9])
+def test_where_most_messages_succeed_those_that_fail_unexpectedly_are_put_aside(producer, monkeypatch, values):
+    sent = letters_of(producer, monkeypatch)
+    processor(buggy, producer).process(batch_of(values))
+    assert len(sent) == values.count("b")
+
+
+@pytest.mark.parametrize("values", ["b" * 10, "bbbbbbgggg", "bg" * 5 + "b", "b" * 500])
+def test_where_most_of_a_large_batch_fails_unexpectedly_nothing_is_put_aside(producer, monkeypatch, values):
+    sent = letters_of(producer, monkeypatch)
+    with pytest.raises(BugError) as caught:
+        processor(buggy, producer).process(batch_of(values))
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert sent == []
+
+
+def test_ten_failures_in_a_row_end_it_also_over_small_batches(producer, monkeypatch):
+    sent = letters_of(producer, monkeypatch)
+    running = processor(buggy, producer)
+    for values in ("gb", *["b"] * 8):
+        running.process(batch_of(values))
+    assert len(sent) == 9
+    with pytest.raises(BugError, match="10 messages in a row"):
+        running.process(batch_of("b"))
+    assert len(sent) == 9
+
+
+def test_one_success_begins_the_count_anew(producer, monkeypatch):
+    letters_of(producer, monkeypatch)
+    running = processor(buggy, producer)
+    for values in (*["b"] * 9, "g", *["b"] * 9):
+        running.process(batch_of(values))
+
+
+def test_messages_that_are_at_fault_themselves_are_no_bug(producer, monkeypatch):
+    sent = letters_of(producer, monkeypatch)
+    processor(answering, producer).process([incoming(offset, b"poison") for offset in range(30)])
+    assert len(sent) == 30
