@@ -56,12 +56,12 @@ def as_sets(rights: Rights) -> dict[str, set[str]]:
     return {name: {*getattr(rights, name)} for name in ("read", "write", "join", "watch")}
 
 
-@pytest.fixture(params=[(), ("crm", "wiki")], ids=["no SCIM server", "two SCIM servers"])
-def scim_servers(request: pytest.FixtureRequest, settings: LazySettings) -> None:
-    names: tuple[str, ...] = request.param
+@pytest.fixture
+def scim_servers(settings: LazySettings) -> None:
+    names = ["crm", "wiki"]
     settings.SCIM_SERVERS = {name: f"https://{name}.example.org" for name in names}
-    settings.CONSUMED_TOGETHER = {"scim": [*names]}
-    settings.EVENT_CONSUMERS |= dict.fromkeys(names, "scimsvc.handlers.subscription_of")
+    settings.CONSUMED_TOGETHER = {"scim": names}
+    settings.EVENT_CONSUMERS = settings.EVENT_CONSUMERS | dict.fromkeys(names, "scimsvc.handlers.subscription_of")
 
 
 @pytest.mark.usefixtures("scim_servers")
@@ -70,8 +70,10 @@ def test_a_participant_may_do_what_its_subscriptions_need_and_no_more(service):
     assert as_sets(read_rights(FILE)[service]) == as_sets(expected_rights(service))
 
 
-@pytest.mark.usefixtures("scim_servers")
-def test_auth_sees_every_topic_and_group_and_writes_none_of_the_participants_answers():
+@pytest.mark.parametrize("servers", ["scim_servers", None])
+def test_auth_sees_every_topic_and_group_and_writes_none_of_the_participants_answers(request, servers):
+    if servers:
+        request.getfixturevalue(servers)
     rights = as_sets(read_rights(FILE)["auth"])
     every = [each for service in settings.EVENT_CONSUMERS for each in subscriptions_of(service)]
     own = [each for each in every if each.group == "auth"]
