@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
 from authsvc import identity
+from authsvc.changed_columns import GuardedQuerySet, KnowsChanges
 from authsvc.lights import FAILURES_MAX, Kind, TransactionState, lights_as_document, lights_from_document
 from runtime import equality
 from runtime.security_log import log_security_event, operator
@@ -24,6 +25,8 @@ from runtime.security_log import log_security_event, operator
 DATABASE: Final = "default"
 # Sent with `user` inside the transaction that changes an existing user's password.
 password_replaced = Signal()
+# Sent with `user` and the `former` address inside the transaction that changes a user's email address.
+address_replaced = Signal()
 
 
 def new_signup_id() -> UUID:
@@ -37,6 +40,9 @@ class Role(models.TextChoices):
 
 
 class UserManager(BaseUserManager["User"]):
+    def get_queryset(self) -> models.QuerySet["User"]:
+        return GuardedQuerySet(self.model, using=self._db)
+
     def get_by_natural_key(self, username: str | None) -> "User":
         return self.get(user_id_key=equality.user_id_key(username or ""))
 
@@ -60,7 +66,7 @@ class UserManager(BaseUserManager["User"]):
         return user
 
 
-class User(AbstractBaseUser, PermissionsMixin):
+class User(KnowsChanges, AbstractBaseUser, PermissionsMixin):
     """Auth's record of a user. `owner_signup_id` is the ID of the sign-up that created it; a user created in another
     way has a unique ID there that no sign-up can ever use."""
 
@@ -77,6 +83,8 @@ class User(AbstractBaseUser, PermissionsMixin):
         _("active"), default=True, help_text=_("Take this away instead of deleting the account.")
     )
     is_staff = models.BooleanField(_("staff"), default=False, help_text=_("May log in to the administration."))
+    # When the owner's request to close the account takes effect.
+    closes_at = models.DateTimeField(_("closes"), null=True, blank=True, editable=False)
     date_joined = models.DateTimeField(_("joined"), default=timezone.now, editable=False)
 
     objects: ClassVar[UserManager] = UserManager()
@@ -84,6 +92,7 @@ class User(AbstractBaseUser, PermissionsMixin):
     SYNCHRONISED: ClassVar[dict[str, str]] = {
         "user_id": "userId", "email": "email", "user_name": "userName", "role": "role", "is_active": "active",
     }  # fmt: skip
+    GUARDED: ClassVar[frozenset[str]] = frozenset({*SYNCHRONISED, "user_id_key", "version"})
     # The second factor that the request's session has proved (authsvc.accounts.two_factor.rules.admitted).
     otp_device: Any = None
     _has_lost_password = False
@@ -107,6 +116,9 @@ class User(AbstractBaseUser, PermissionsMixin):
                 violation_error_message=_("This email address is taken."),
             ),
             models.UniqueConstraint(fields=["owner_signup_id"], name="user_owner_unique"),
+        ]
+        indexes = [
+            models.Index(fields=["closes_at"], name="user_closing", condition=models.Q(closes_at__isnull=False)),
         ]
         permissions = [("add_admin", _("May sign up administrators"))]
 
@@ -142,14 +154,18 @@ class User(AbstractBaseUser, PermissionsMixin):
         super().set_unusable_password()
         self._has_lost_password = True
 
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        """Save the user. If the password changed or became unusable, also erase the old hash from sign-ups
-        (docs/adr/0040)."""
-        self.normalize()
+    def save(self, *args: Any, is_change: bool = False, **kwargs: Any) -> None:
+        """Save the columns that changed. If the password changed or became unusable, also erase the old hash from
+        sign-ups (docs/adr/0040). Only change_account() saves with `is_change`; raise BypassError for all others that
+        changed a synchronised field of an existing user."""
+        kwargs["update_fields"] = columns = self.columns_to_save(kwargs.get("update_fields"), is_change=is_change)
+        if self._state.adding:
+            self.normalize()
         # Django sets `_password` between set_password() and save(), except when it only upgrades a hash's parameters.
         is_new_password = getattr(self, "_password", None) is not None and not self._state.adding
         with transaction.atomic(using=kwargs.get("using") or router.db_for_write(type(self), instance=self)):
             super().save(*args, **kwargs)
+            self.note_saved(columns)
             if is_new_password or self._has_lost_password:
                 SignUp.objects.filter(owner_signup_id=self.owner_signup_id, password__gt="").update(password="")
             if is_new_password:

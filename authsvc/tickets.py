@@ -1,4 +1,4 @@
-"""The API's bearer tickets: each grants access to one sign-up (DESIGN, invariant 9; docs/adr/0007)."""
+"""The API's bearer tickets: each grants access to one sign-up (docs/invariants.md, 9; docs/adr/0007)."""
 
 from functools import cache
 from typing import Final

@@ -99,9 +99,9 @@ class Subscription:
     gathers: float = 0.0
     # The maximum number of messages in a batch, if it is less than KAFKA_BATCH_SIZE.
     batch: int | None = None
-    # Raises ImproperlyConfigured if a process lacks the settings that the handler needs. consume_events calls it at
-    # start; processes that only inspect subscriptions don't.
-    check: Callable[[], None] | None = None
+    # Prepares the handler, and raises ImproperlyConfigured if this process lacks the settings that it needs.
+    # consume_events calls it at start; processes that only inspect subscriptions don't.
+    prepare: Callable[[], None] | None = None
 
     @property
     def dead_letter_topics(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The rules by which a participant handles a batch (DESIGN, invariants 1 and 13): pure functions, without a database.
+"""The rules by which a participant handles a batch (docs/invariants.md, 1 and 13): pure functions, without a database.
 
 The messages of one account arrive in any order, because they are on three topics. So versions decide what is written,
 and a removal is final.
@@ -13,7 +13,7 @@ from uuid import UUID
 from participant import comparison
 from participant.comparison import compare
 from participant.events import NewUser, Request, UserChange, UserRecord, UserRemoval
-from participant.verdict import Judgement, Verdict
+from participant.verdict import Holder, Judgement, Verdict
 
 _DONE = Judgement(Verdict.DONE)
 _REMOVED = Judgement(Verdict.REMOVED)
@@ -119,7 +119,7 @@ def _judge(request: NewUser, row: comparison.Row, signup_id: UUID | None) -> Jud
         return _DONE
     is_same_email = row.email == request.email and row.user_id_key != request.user_id_key
     verdict = Verdict.DUPLICATE_EMAIL if is_same_email else Verdict.DUPLICATE_USER_ID
-    return Judgement(verdict, (request.owner_signup_id,))
+    return Judgement(verdict, (Holder(request.owner_signup_id, row.version),))
 
 
 def _settle(
@@ -163,5 +163,5 @@ def _first_of_each_key(records: Sequence[UserRecord]) -> tuple[list[UserRecord],
 
 def _conflict(record: UserRecord, rows: Sequence[comparison.Row]) -> Judgement:
     is_user_id = any(row.user_id_key == record.user_id_key for row in rows)
-    owners = {row.owner_signup_id for row in rows if row.owner_signup_id}
-    return Judgement(Verdict.DUPLICATE_USER_ID if is_user_id else Verdict.DUPLICATE_EMAIL, tuple(sorted(owners)))
+    holders = tuple(Holder(row.owner_signup_id, row.version) for row in rows if row.owner_signup_id)
+    return Judgement(Verdict.DUPLICATE_USER_ID if is_user_id else Verdict.DUPLICATE_EMAIL, holders)

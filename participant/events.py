@@ -14,7 +14,7 @@ from msgspec import Meta
 from eventbus.message_traces import traceparent_of
 from eventbus.messages import Incoming, Outgoing, cloud_event_headers
 from participant.limits import EMAIL_MAX, ROLE_MAX, USER_ID_MAX, USER_NAME_MAX, VERSION_MAX
-from participant.verdict import Judgement
+from participant.verdict import Holder, Judgement
 from runtime.equality import normalize_email, normalize_user_id, user_id_key
 from runtime.errors import PermanentError
 
@@ -99,8 +99,7 @@ Request: TypeAlias = NewUser | UserChange | UserRemoval
 
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A service's final answer to a sign-up, or to a change or removal. `held_by` names the owners of the rows in the
-    way."""
+    """A service's final answer to a sign-up, or to a change or removal."""
 
     signup_id: UUID | None = None
     change_id: UUID | None = None
@@ -109,7 +108,7 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     status: Literal["SUCCESS", "FAIL"]
     occurred_at: datetime
     reason: str | None = None
-    held_by: tuple[UUID, ...] = ()
+    held_by: tuple[Holder, ...] = ()
 
 
 _decoders: Final[dict[str, msgspec.json.Decoder[Request]]] = {

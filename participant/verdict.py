@@ -5,6 +5,8 @@ from enum import Enum
 from typing import Literal
 from uuid import UUID
 
+import msgspec
+
 
 class Verdict(Enum):
     """The answer; its value is the contract's reason, or None for success."""
@@ -23,9 +25,16 @@ class Verdict(Enum):
         return None if self is Verdict.DONE else str(self.value)
 
 
+class Holder(msgspec.Struct, frozen=True, rename="camel"):
+    """An account whose row is in the way, and the row's version."""
+
+    owner_signup_id: UUID
+    version: int
+
+
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A verdict with the owners of the rows in the way. A row that an administrator made has no owner to name."""
+    """A verdict, and the accounts in the way. A row that an administrator made belongs to no account."""
 
     verdict: Verdict
-    held_by: tuple[UUID, ...] = ()
+    held_by: tuple[Holder, ...] = ()

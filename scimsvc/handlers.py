@@ -51,17 +51,19 @@ class ScimHandler:
 
     @cached_property
     def provisioning(self) -> "Provisioning":
-        # Imported here, because web processes also import this module, and httpx2 and pydantic take 35 MB.
+        """The connection to the server. Raises ImproperlyConfigured if this process lacks the server's token."""
+        if self.service not in settings.SCIM_TOKENS:
+            raise ImproperlyConfigured(f"SCIM_TOKENS has no token for {self.service}: add {self.service}=<token>.")
+        # Imported here, because web processes also import this module, and httpx2 and pydantic take seconds and 35 MB.
         from scimsvc.provisioning import Provisioning
         from scimsvc.server import ScimServer
 
         server = ScimServer(settings.SCIM_SERVERS[self.service], settings.SCIM_TOKENS[self.service])
         return Provisioning(self.service, server)
 
-    def check(self) -> None:
-        """Raise ImproperlyConfigured if this process lacks the server's token."""
-        if self.service not in settings.SCIM_TOKENS:
-            raise ImproperlyConfigured(f"SCIM_TOKENS has no token for {self.service}: add {self.service}=<token>.")
+    def prepare(self) -> None:
+        """Load the client now, so that the first user needn't wait for it. Raises the error of `provisioning`."""
+        _ = self.provisioning
 
     def __call__(self, batch: Sequence[Incoming]) -> HandledBatch:
         decoded, rejected = decode_each(batch, decode_request)
@@ -132,5 +134,5 @@ def subscription_of(service: str) -> Subscription:
     delays no other."""
     handler = ScimHandler(service)
     return Subscription(
-        group=service, topics=REQUESTED, handle=handler, answers_to=ANSWERED, batch=BATCH, check=handler.check
+        group=service, topics=REQUESTED, handle=handler, answers_to=ANSWERED, batch=BATCH, prepare=handler.prepare
     )

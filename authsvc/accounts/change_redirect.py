@@ -26,7 +26,8 @@ def redirect_to_lights(row: EventTransaction) -> HttpResponseRedirect:
         CHANGE_COOKIE,
         issue_ticket(row.id),
         max_age=CHANGE_MAX_AGE,
-        path=CHANGES_PATH,
+        # Browsers reject a cookie whose name begins with __Host- if it has another path.
+        path="/",
         httponly=True,
         samesite="Lax",
         secure=settings.PRODUCTION,

@@ -1,11 +1,14 @@
 """The password policy and the hash: NFC, then argon2id with OWASP's parameters (docs/adr/0045)."""
 
+import base64
+import binascii
+import re
 import unicodedata
 from collections.abc import Callable
 from typing import Any, Final
 
 from django.conf import settings
-from django.contrib.auth.hashers import Argon2PasswordHasher
+from django.contrib.auth.hashers import Argon2PasswordHasher, identify_hasher
 from django.contrib.auth.password_validation import (
     CommonPasswordValidator,
     MinimumLengthValidator,
@@ -15,6 +18,7 @@ from django.contrib.auth.password_validation import (
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 
+from runtime.argon2_costs import is_sufficient
 from runtime.untrusted import is_longer_than
 
 # Characters after NFC.
@@ -22,6 +26,18 @@ PASSWORD_MIN: Final = 8
 PASSWORD_MAX: Final = 128
 # Bytes as typed. NFC composes at most 9 bytes into one character: a Hangul syllable typed as three letters.
 PASSWORD_BYTES_MAX: Final = PASSWORD_MAX * 9
+
+# Characters of a stored hash (User.password).
+HASH_MAX: Final = 128
+# The costs of an imported hash, which each login has to pay: Django's own defaults are 100 MiB, 2 passes and 8 lanes.
+MEMORY_KIB_MAX: Final = 128 * 1024
+PASSES_MAX: Final = 10
+LANES_MAX: Final = 16
+_HASH: Final = re.compile(
+    r"argon2\$argon2id\$v=19\$m=(?P<memory>\d{1,7}),t=(?P<passes>\d{1,3}),p=(?P<lanes>\d{1,3})"
+    r"\$(?P<salt>[A-Za-z0-9+/]{11,})\$(?P<hash>[A-Za-z0-9+/]{22,})",
+    re.ASCII,
+)
 
 
 def is_too_long(password: str) -> bool:
@@ -40,6 +56,32 @@ def validate_length(password: str) -> None:
         raise ValidationError(_("Use at most %(max)d characters."), params={"max": PASSWORD_MAX})
     if any("\ud800" <= character <= "\udfff" for character in password):
         raise ValidationError(_("Do not use NUL or incomplete characters."))
+
+
+def validate_hash(encoded: str) -> None:
+    """Raise ValidationError unless this is a hash, made elsewhere, that can be used here: by argon2id, as Django writes
+    it, with costs that are neither too low to be safe nor too high for a login. Only a command shows the message."""
+    try:
+        identify_hasher(encoded)
+    except ValueError:
+        raise ValidationError("This is not a hash of an algorithm in use here, which is argon2id.") from None
+    parts = _HASH.fullmatch(encoded)
+    if len(encoded) > HASH_MAX or not parts or not (_is_base64(parts["salt"]) and _is_base64(parts["hash"])):
+        raise ValidationError("This is not an argon2id hash as Django stores it.")
+    memory, passes, lanes = (int(parts[name]) for name in ("memory", "passes", "lanes"))
+    if not is_sufficient(memory, passes):
+        raise ValidationError("This hash is too cheap to crack; have the user set a new password.")
+    if memory > MEMORY_KIB_MAX or passes > PASSES_MAX or not 1 <= lanes <= LANES_MAX:
+        raise ValidationError("This hash takes too much memory or time to check.")
+
+
+def _is_base64(text: str) -> bool:
+    """Whether argon2 can decode it: without padding, and with no bits left over."""
+    try:
+        decoded = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except binascii.Error:
+        return False
+    return base64.b64encode(decoded).decode().rstrip("=") == text
 
 
 class PasswordPolicy:

@@ -32,7 +32,7 @@ _UUID: Final = "[0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}"
 _KEY: Final = re.compile(rf'(?P<plain>{_UUID})|"(?P<quoted>{_UUID})"')
 
 # The functions that normalise and then validate a field.
-_Rule = tuple[Callable[[str], str], Callable[[str], None]]
+Rule = tuple[Callable[[str], str], Callable[[str], None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ def read_json(body: bytes, content_type: str) -> Mapping[str, Any]:
         text = body.decode("utf-8-sig")
         if "\x00" in text:
             raise Problem(HTTPStatus.BAD_REQUEST, "The body must be UTF-8 without NUL.")
-        document = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+        document = parse_json(text)
     except UnicodeDecodeError as error:
         raise Problem(HTTPStatus.BAD_REQUEST, "The body must be UTF-8.") from error
     except (ValueError, RecursionError) as error:
@@ -75,6 +75,11 @@ def read_json(body: bytes, content_type: str) -> Mapping[str, Any]:
     if not isinstance(document, dict):
         raise Problem(HTTPStatus.BAD_REQUEST, "The body must be a JSON object.")
     return document
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON strictly. Raise ValueError, also for a name that an object repeats, or RecursionError."""
+    return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -103,7 +108,7 @@ def read_idempotency_key(header: str | None) -> UUID:
 
 def read_signup(document: Mapping[str, Any]) -> SignUpRequest:
     """Return the validated fields of `POST /user`. Raise Problem 422 that lists every invalid field."""
-    fields = _read_fields({"role": Role.USER.value, **document}, _SIGNUP)
+    fields = read_fields({"role": Role.USER.value, **document}, SIGNUP_RULES)
     return SignUpRequest(
         user_id=fields["userId"],
         email=fields["email"],
@@ -115,11 +120,12 @@ def read_signup(document: Mapping[str, Any]) -> SignUpRequest:
 
 def read_confirmation(document: Mapping[str, Any]) -> Confirmation:
     """Return the validated fields of `POST /user/confirmations`. Raise Problem 422 that lists every invalid field."""
-    fields = _read_fields(document, _CONFIRMATION)
+    fields = read_fields(document, _CONFIRMATION)
     return Confirmation(token=fields["token"], password=fields["userPw"])
 
 
-def _read_fields(document: Mapping[str, Any], rules: Mapping[str, _Rule]) -> dict[str, str]:
+def read_fields(document: Mapping[str, Any], rules: Mapping[str, Rule]) -> dict[str, str]:
+    """Return the normalised fields, one for each rule. Raise Problem 422 that lists every invalid field."""
     errors: list[FieldError] = []
     fields: dict[str, str] = {}
     for name, (normalize, validate) in rules.items():
@@ -219,11 +225,11 @@ def _validate_nothing(text: str) -> None:
     """Accept any token; its signature is checked later."""
 
 
-_SIGNUP: Final[Mapping[str, _Rule]] = {
+SIGNUP_RULES: Final[Mapping[str, Rule]] = {
     "userId": (equality.normalize_user_id, _validate_new_user_id),
     "email": (equality.normalize_email, identity.validate_address),
     "userName": (str.strip, identity.validate_user_name),
     "role": (str, _validate_role),
     "userPw": (str, validate_length),
 }
-_CONFIRMATION: Final[Mapping[str, _Rule]] = {"token": (str, _validate_nothing), "userPw": (str, validate_length)}
+_CONFIRMATION: Final[Mapping[str, Rule]] = {"token": (str, _validate_nothing), "userPw": (str, validate_length)}

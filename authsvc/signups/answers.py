@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from authsvc.lights import Decisions, TransactionState, decisions_in
 from authsvc.metrics import count_verdicts
-from authsvc.signups.events import NEW_USER_ANSWERED, Answer, decode_answer
+from authsvc.signups.events import ANSWER_TOPICS, Answer, decode_answer
 from authsvc.signups.projection import projection
 from authsvc.signups.traffic_counts import counts_of
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
@@ -23,7 +23,7 @@ def handle_answers(batch: Sequence[Incoming]) -> HandledBatch:
     """Decide the lights in the database, then copy the states to Redis and wake the streams that watch them.
 
     The state is copied even if an answer changes no light, because the process that handled the answer first may have
-    died before copying it (DESIGN, invariant 4). A Redis outage delays nothing: streams then read the database.
+    died before copying it (docs/invariants.md, 4). A Redis outage delays nothing: streams then read the database.
     """
     answers, rejected = decode_each(batch, decode_answer)
     begun_at = timezone.now()
@@ -59,4 +59,4 @@ def _misfit(answer: Answer, states: dict[UUID, TransactionState]) -> PermanentEr
 
 # Gather for 2 ms: participants answer a sign-up at nearly the same time, and one batch with both answers finishes
 # sooner than two batches.
-verdicts = Subscription(group="auth", topics=(NEW_USER_ANSWERED,), handle=handle_answers, gathers=0.002)
+verdicts = Subscription(group="auth", topics=tuple(ANSWER_TOPICS.values()), handle=handle_answers, gathers=0.002)

@@ -90,7 +90,7 @@ class Projection:
     def write_and_wake(self, states: Sequence[TransactionState], *, counts: Counts = NOTHING) -> None:
         """Copy the states and wake their streams. Do nothing while Redis is unavailable: the database is the source of
         truth, and held streams read it (docs/adr/0010)."""
-        if not states or self._breaker.is_open:
+        if not (states or counts) or self._breaker.is_open:
             return
         keys, arguments = _script_arguments(states, counts)
         try:

@@ -7,7 +7,10 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
+from django.db import transaction
 from django.db.models import Q
+from django.db.models.signals import post_save
+from django.dispatch import receiver
 from django.utils import timezone
 
 from authsvc.lights import AUTH, Status, TransactionState, Verdict
@@ -29,6 +32,9 @@ class NewSignUp:
     role: str
     # The hash, kept out of logs and tracebacks.
     password: str = field(repr=False)
+    # Whether a client may send the same request again and join this sign-up. Otherwise the sign-up keeps no hash, and
+    # it is not saved if auth refuses it: nobody waits for its lights.
+    may_be_repeated: bool = True
 
     def columns(self) -> dict[str, Any]:
         """The columns that SignUp and UnconfirmedSignUp share, except timestamps."""
@@ -95,6 +101,41 @@ def register_users(batch: Sequence[NewSignUp]) -> list[Registration | KeyTakenEr
     return atomically(lambda: register_within(batch), using=DATABASE)
 
 
+def foresee_users(batch: Sequence[NewSignUp]) -> list[Registration | KeyTakenError]:
+    """Return what register_users() would, and save nothing."""
+
+    def register_and_undo() -> list[Registration | KeyTakenError]:
+        outcomes = register_within(batch)
+        transaction.set_rollback(True, using=DATABASE)
+        return outcomes
+
+    return atomically(register_and_undo, using=DATABASE)
+
+
+@receiver(post_save, sender=User)
+def register_added(sender: Any, *, instance: User, created: bool, raw: bool, **kwargs: Any) -> None:
+    """Give a user whom an administrator or a command adds a sign-up, in the transaction that saves the user.
+
+    It is due at once, so the relay publishes its event within a second: pages and commands need no connection to Kafka.
+    """
+    if not created or raw:
+        return
+    now = timezone.now()
+    new = NewSignUp(
+        signup_id=instance.owner_signup_id,
+        user_id=instance.user_id,
+        email=instance.email,
+        user_name=instance.user_name,
+        role=instance.role,
+        password=instance.password,
+        may_be_repeated=False,
+    )
+    signup = _new_registration(new, instance, Verdict(AUTH, Status.SUCCESS), now).signup
+    if signup.completed_at is None:
+        signup.attempts, signup.next_due_at = 0, now
+    insert([signup], using=DATABASE)
+
+
 def _in_order(users: Sequence[User]) -> list[User]:
     """Sort in the order that every writer uses, so that concurrent batches usually wait instead of deadlocking."""
     return sorted(users, key=lambda user: user.user_id_key)
@@ -148,8 +189,14 @@ def register_within(batch: Sequence[NewSignUp]) -> list[Registration | KeyTakenE
         signups[new.signup_id] = registration.signup
         registrations.append(registration)
     insert(_in_order(new_users), using=DATABASE)
-    saved = [each.signup for each in registrations if isinstance(each, Registration) and each.is_new]
-    insert(saved, using=DATABASE)
+    insert(
+        [
+            each.signup
+            for new, each in zip(batch, registrations, strict=True)
+            if isinstance(each, Registration) and each.is_new and (each.signup.is_owner or new.may_be_repeated)
+        ],
+        using=DATABASE,
+    )
     return registrations
 
 
@@ -177,4 +224,6 @@ def _new_registration(new: NewSignUp, record: User, verdict: Verdict, now: datet
     begun = TransactionState.all_pending(new.signup_id, started_at=now, services=settings.SIGNUP_SERVICES)
     state = begun.decided([verdict], at=now)
     signup.take(state, at=now)
+    if not new.may_be_repeated:
+        signup.password = ""
     return Registration(signup, state, record)

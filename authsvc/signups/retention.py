@@ -27,7 +27,7 @@ from runtime.backoff import DOUBLINGS_MAX, doubled
 from runtime.processes.roles import START_CHECKS
 
 DAY: Final = timedelta(days=1)
-# Seconds. Retries must outlast an outage of this length, so that it needs no replay (DESIGN, invariant 2).
+# Seconds. Retries must outlast an outage of this length, so that it needs no replay (docs/invariants.md, 2).
 TRIES_WORTH: Final = 600
 
 

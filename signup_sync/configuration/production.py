@@ -13,6 +13,8 @@ from urllib.parse import parse_qsl, urlsplit
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 
+from runtime.argon2_costs import is_sufficient
+
 Settings = Mapping[str, Any]
 
 SECRET_LENGTH_MIN: Final = 50
@@ -27,8 +29,6 @@ _SEQUENCES: Final = (
 _KNOWN: Final = b" ".join(each * 2 for sequence in _SEQUENCES for each in (sequence, sequence[::-1]))
 # Parts of published keys: Django's project template, common placeholders, and our examples.
 _PUBLISHED: Final = ("django-insecure-", "the-output-of-openssl", "changeme", "change-me", "change_me", "your-secret")
-# argon2id: memory in KiB, and the number of passes that suffices with it (OWASP's Password Storage Cheat Sheet).
-_ARGON2_MIN: Final = ((47_104, 1), (19_456, 2), (12_288, 3), (9_216, 4), (7_168, 5))
 HSTS_SECONDS_MIN: Final = 300
 # Proxies may cover at most 1/64 of a family's addresses: fc00::/7 and 10.0.0.0/8 are legitimate.
 _PROXIES_SHARE: Final = 64
@@ -142,7 +142,7 @@ def _scim_servers(settings: Settings) -> str:
 
 def _argon2(settings: Settings) -> str:
     memory, passes = settings["ARGON2_MEMORY_KIB"], settings["ARGON2_TIME_COST"]
-    if any(memory >= memory_min and passes >= passes_min for memory_min, passes_min in _ARGON2_MIN):
+    if is_sufficient(memory, passes):
         return ""
     return (
         f"ARGON2_MEMORY_KIB and ARGON2_TIME_COST are {memory} and {passes}, so stolen hashes would be cheap to crack: "

@@ -44,7 +44,7 @@ class Person:
 
 
 def folded(user_id: str) -> str:
-    """What userIds that are the same have in common (DESIGN, invariant 11)."""
+    """Return the form in which equal userIds are identical (docs/invariants.md, 11)."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", user_id).casefold())
 
 

@@ -1,7 +1,7 @@
-"""Each dependency is killed, and frozen, under a stream of sign-ups that spans several batches.
+"""Each dependency is killed, and frozen, during a stream of sign-ups that spans several batches.
 
-What people see meanwhile is what DESIGN's invariant 12 promises: a dependency that is away costs only what it provides.
-After it is back everything is complete within RECOVERS_WITHIN seconds.
+Meanwhile, only what the dependency provides is unavailable (docs/invariants.md, 12). After its recovery, every sign-up
+completes within RECOVERS_WITHIN seconds.
 """
 
 import itertools

@@ -41,7 +41,7 @@ from participant import events as participant_events
 from participant import reconcile
 from participant.comparison import COMPARED
 from participant.events import answer, decode_request, is_asked
-from participant.verdict import Judgement
+from participant.verdict import Holder, Judgement
 from participant.verdict import Verdict as ParticipantVerdict
 from signup_sync.front.page_messages import page_message, state_message
 from signup_sync.front.states import read_state
@@ -212,7 +212,7 @@ def test_auths_request_fits_and_participants_read_it(services):
 
 @pytest.mark.parametrize("verdict", ParticipantVerdict)
 def test_a_participants_answer_fits_and_auth_reads_it(verdict):
-    held_by = (SIGNUP,) if verdict.reason else ()
+    held_by = (Holder(SIGNUP, 2),) if verdict.reason else ()
     question = as_read(new_user_requested(stored_user(), signup_id=SIGNUP, attempt=1))
 
     message = answer(question, decode_request(question), Judgement(verdict, held_by), service="chat")
@@ -247,7 +247,7 @@ def test_participants_read_a_change_and_a_removal_and_their_answer_fits(name, to
     )
     assert is_asked("customer", request) is not bool(changed)
 
-    held_by = (SIGNUP,) if verdict.reason else ()
+    held_by = (Holder(SIGNUP, 2),) if verdict.reason else ()
     message = answer(question, request, Judgement(verdict, held_by), service="chat")
 
     check_message(answered, message)
@@ -375,7 +375,7 @@ def test_a_state_fits_as_document_and_as_event(state):
 def test_what_the_page_is_sent_fits(state, slowness):
     read = read_state(json.dumps(state.as_wire(with_took=True)))
     for message, sent in {
-        "signUpState": state_message(read, slowness=slowness),
+        "signUpState": state_message(read.signup_id, read, slowness=slowness),
         "signUpDelayed": page_message(SIGNUP, "delayed", read, delayed=True),
         "signUpStalled": page_message(SIGNUP, "stalled", read, stalled=True),
         "signUpExpired": page_message(SIGNUP, "lapsed", read, expired=True),
@@ -438,6 +438,7 @@ CHANGE = "schemas/change-user-requested.json"
 REMOVAL = "schemas/remove-user-requested.json"
 CHANGE_ANSWER = "schemas/change-answered.json"
 STATE = "schemas/signup-state.json"
+HOLDER = {"ownerSignupId": str(SIGNUP), "version": 1}
 PAGE_ASKED = "schemas/reconcile-requested.json"
 PAGE_ANSWERED = "schemas/reconcile-answered.json"
 
@@ -461,7 +462,11 @@ def finding(**fields: Any) -> dict[str, Any]:
         pytest.param(ANSWER, example_of("newUserAnswered") | {"status": "FAIL"}, id="a refusal without a reason"),
         pytest.param(ANSWER, example_of("newUserAnswered") | {"reason": "duplicate: email"}, id="a reason to succeed"),
         pytest.param(ANSWER, example_of("newUserAnswered") | {"status": "PENDING"}, id="no verdict"),
-        pytest.param(ANSWER, example_of("newUserAnswered") | {"heldBy": [str(SIGNUP)]}, id="held though it succeeded"),
+        pytest.param(
+            ANSWER,
+            example_of("newUserAnswered") | {"heldBy": [{"ownerSignupId": str(SIGNUP), "version": 1}]},
+            id="held though it succeeded",
+        ),
         pytest.param(REQUEST, example_of("newUserRequested") | {"version": 0}, id="a version of 0"),
         pytest.param(CHANGE, example_of("changeUserRequested") | {"userPw": "x"}, id="a password in a change"),
         pytest.param(CHANGE, {"changeId": str(SIGNUP)}, id="half a change"),

@@ -277,7 +277,7 @@ def cookies_of(user: User) -> str:
 
 def stranger(**fields: bool) -> User:
     signup = sign_up().signup
-    User.objects.filter(owner_signup_id=signup.id).update(**fields)
+    User._base_manager.filter(owner_signup_id=signup.id).update(**fields)
     return User.objects.get(owner_signup_id=signup.id)
 
 

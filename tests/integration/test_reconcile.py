@@ -176,8 +176,8 @@ def test_what_an_administrator_changes_at_auth_is_brought_to_the_participants():
 
 def test_users_who_exchange_an_email_are_healed_one_after_the_other():
     sign_up("kim", "lee")
-    User.objects.filter(user_id="kim").update(email="new@example.org")
-    User.objects.filter(user_id="lee").update(email="kim@example.org")
+    User._base_manager.filter(user_id="kim").update(email="new@example.org")
+    User._base_manager.filter(user_id="lee").update(email="kim@example.org")
     assert reconcile("--heal")[1] == ""
     assert rows(ChatUser) == rows(Customer) == records()
 
@@ -186,9 +186,9 @@ def pass_on_emails(users: int) -> list[str]:
     """Each of so many users gets the address of the one before, and the first that of the last."""
     names = [f"user-{n:02}" for n in range(users)]
     sign_up(*names)
-    User.objects.filter(user_id__in=names).update(email=Concat("email", Value(".old")))
+    User._base_manager.filter(user_id__in=names).update(email=Concat("email", Value(".old")))
     for n, name in enumerate(names):
-        User.objects.filter(user_id=name).update(email=f"{names[n - 1]}@example.org")
+        User._base_manager.filter(user_id=name).update(email=f"{names[n - 1]}@example.org")
     return names
 
 
@@ -237,9 +237,9 @@ def test_of_a_circle_with_an_administrators_row_in_it_nothing_is_changed():
     ChatUser.objects.filter(user_id="park").delete()
     ChatUser.objects.create(user_id="by-hand", email="park@example.org")
     Customer.objects.all().delete()
-    User.objects.filter(user_id="park").update(email="new@example.org")
-    User.objects.filter(user_id="lee").update(email="park@example.org")
-    User.objects.filter(user_id="kim").update(email="lee@example.org")
+    User._base_manager.filter(user_id="park").update(email="new@example.org")
+    User._base_manager.filter(user_id="lee").update(email="park@example.org")
+    User._base_manager.filter(user_id="kim").update(email="lee@example.org")
     services, problems = reconcile("--heal")
     assert found(services["chat"]) == [("conflicting", "kim"), ("conflicting", "lee"), ("missing", "park")]
     assert "2 need a decision" in problems

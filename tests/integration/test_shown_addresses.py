@@ -93,7 +93,7 @@ def test_pages_of_sign_ups_and_of_who_waits_for_confirmation_show_it(kim: User, 
     client = client_of(staff())
     assert_shown(client, "/admin/authsvc/unconfirmedsignup/")
     assert_shown(client, f"/admin/authsvc/unconfirmedsignup/{UnconfirmedSignUp.objects.get().pk}/change/")
-    assert_shown(client, f"/admin/authsvc/eventtransaction/{SignUp.objects.get().pk}/change/")
+    assert_shown(client, f"/admin/authsvc/eventtransaction/{SignUp.objects.get(user_id=kim.user_id).pk}/change/")
 
 
 def assert_shown(client: Client, path: str):

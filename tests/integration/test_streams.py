@@ -1,21 +1,15 @@
 """Held streams, their wake-ups and the projection, on a real Redis."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Sequence
 from uuid import UUID, uuid4
 
-import msgspec
 import pytest
-from django.conf import settings
 from django.utils import timezone
-from redis.asyncio import Redis
 
 from authsvc.api.hub import StreamHub, Watch
 from authsvc.lights import Status, TransactionState, Verdict
-from authsvc.signups import projection as projection_module
 from authsvc.signups.projection import AsyncProjection, Projection
-from authsvc.signups.traffic_counts import KEPT, LagSampler
 from livesettings.values import take
 from tests.servers import ValkeyServer
 from tests.waiting import PATIENCE, eventually_async
@@ -96,26 +90,6 @@ async def test_what_another_process_writes_reaches_who_watches_it(hub):
     assert hub._watches == {}
 
 
-async def test_an_older_copy_never_replaces_a_newer_one(projection):
-    state = begun()
-    newer = decide(state, "auth")
-    await projection.copy(newer)
-    await projection.copy(state)
-    assert await projection.read(state.transaction_id) == newer
-    assert await projection.read(uuid4()) is None
-
-
-async def test_hundreds_of_readings_at_once_share_few_connections(projection, caplog):
-    # A reading waits for its turn for half a second, which is long for a machine that has nothing else to do.
-    projection._redis.connection_pool.timeout = PATIENCE
-    state = begun()
-    await projection.copy(state)
-    with caplog.at_level(logging.WARNING):
-        copies = await asyncio.gather(*[projection.read(state.transaction_id) for _ in range(400)])
-    assert copies == [state] * 400
-    assert [record for record in caplog.records if record.name == projection_module.__name__] == []
-
-
 async def test_while_redis_is_away_the_database_is_read_every_second_and_after_it_the_wake_ups_count(settings):
     settings.STREAM_HEARTBEAT = 600
     with ValkeyServer() as valkey:
@@ -140,73 +114,3 @@ async def test_while_redis_is_away_the_database_is_read_every_second_and_after_i
             assert rows.readings <= readings + 2
         await hub.close()
         await projection.close()
-
-
-# --- The copies -------------------------------------------------------------------------------------------------
-
-
-def at_version(state: TransactionState, version: int) -> TransactionState:
-    return msgspec.structs.replace(state, version=version)
-
-
-@pytest.fixture
-async def redis() -> AsyncIterator[Redis]:
-    async with Redis.from_url(settings.REDIS_URL) as client:
-        yield client
-
-
-@pytest.mark.parametrize(("held", "written", "stays"), [(9, 10, 10), (10, 9, 10), (99, 100, 100), (100, 20, 100)])
-async def test_versions_are_numbers(projection, held, written, stays):
-    state = begun()
-    await projection.copy(at_version(state, held))
-    await projection.copy(at_version(state, written))
-    assert (await projection.read(state.transaction_id)).version == stays
-
-
-async def test_every_key_that_is_written_ends_by_itself(projection, redis, settings):
-    settings.PROJECTION_TTL = 1234
-    state = begun()
-    writes = {
-        f"signup:{state.transaction_id}": [
-            (1234, lambda: projection.copy(state)),
-            (1234, lambda: asyncio.to_thread(Projection().write_and_wake, [state])),
-        ],
-        "traffic:*": [
-            (KEPT, lambda: projection.count({"begun": 1})),
-            (KEPT, lambda: asyncio.to_thread(LagSampler().sample, {"chat": 3})),
-        ],
-    }
-    for name, ways in writes.items():
-        for longest, write in ways:
-            await redis.flushdb()
-            await write()
-            [key] = await redis.keys(name)
-            assert longest - 60 < await redis.ttl(key) <= longest
-
-
-async def test_what_is_counted_is_added_to_the_present_second(projection, redis, monkeypatch):
-    # One second, whatever the clock does meanwhile.
-    monkeypatch.setattr(projection_module, "present_key", lambda: "traffic:a-second")
-    await redis.delete("traffic:a-second")
-    await projection.count({"begun": 2, "verdict:chat:FAIL": 1})
-    state = begun()
-    await asyncio.to_thread(Projection().write_and_wake, [state], counts={"begun": 3})
-    assert await redis.hgetall("traffic:a-second") == {b"begun": b"5", b"verdict:chat:FAIL": b"1"}
-    assert await projection.read(state.transaction_id) == state
-
-
-async def test_to_count_wakes_nobody(projection, hub):
-    state = begun()
-    with hub.watching(state.transaction_id) as watch:
-        await subscribed(hub)
-        heard = []
-        hub.deliver = heard.append
-        await projection.count({"begun": 1})
-        await projection.copy(state)
-
-        async def has_heard() -> bool:
-            return bool(heard)
-
-        await eventually_async(has_heard, what="the wake-up has come")
-        assert heard == [[state]]
-        assert watch.state is None

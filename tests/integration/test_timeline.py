@@ -259,6 +259,7 @@ def test_explain_writes_nothing_that_drives_a_terminal(no_kafka):
 )
 def test_explain_says_in_words_where_there_is_none(no_kafka, arguments, words):
     User.objects.create_superuser("root-user", "root@example.com", "correct horse 9")
+    SignUp.objects.all().delete()
     sign_up("kim")
     with pytest.raises(CommandError, match=words):
         explain(*arguments)

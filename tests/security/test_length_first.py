@@ -1,5 +1,5 @@
-"""Length is checked before anything else: the worst text costs a process no more than an ordinary request does, by
-whatever way it comes (attacks: combining marks; DESIGN, invariant 11; docs/adr/0038)."""
+"""Length is checked first: at every entry point, the most expensive text costs a process no more than an ordinary
+request (combining marks; docs/invariants.md, 11; docs/adr/0038)."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping

@@ -15,6 +15,7 @@ from django.test import Client
 
 from authsvc.mail import mail_worker
 from authsvc.models import User
+from authsvc.signups.changes import change_account
 from tests.security.staff import client_of
 from tests.waiting import eventually
 
@@ -205,7 +206,7 @@ def test_who_changes_the_password_stays_client_of(user: User):
 
 def test_nobody_is_told_when_the_password_stays_as_it_is(user: User):
     user.user_name = "Another"
-    user.save()
+    change_account(user)
     client_of(user).post("/account/password/", {"old_password": "wrong", "new_password1": NEW, "new_password2": NEW})
     # A hash that is made anew with other parameters is no new password.
     with mock.patch.object(Argon2PasswordHasher, "time_cost", 3):

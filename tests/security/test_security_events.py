@@ -187,9 +187,9 @@ def test_replays(lines: Lines, root: Client, settings: Any):
     chosen = {"action": "replay_chosen", "_selected_action": [str(new.signup_id)], "service": "chat"}
     root.post("/admin/authsvc/eventtransaction/", chosen)
     assert lines.take() == [("replay", "root-user", None, HOME, "1 sign-ups, chat")]
-    call_command("replay_signups", "--all", stdout=StringIO())
+    call_command("replay_signups", "--user-id", "jun", stdout=StringIO())
     assert lines.take() == [("replay", operator(), None, None, "1 sign-ups, every service")]
-    call_command("replay_signups", "--all", "--dry-run", stdout=StringIO())
+    call_command("replay_signups", "--user-id", "jun", "--dry-run", stdout=StringIO())
     assert lines.take() == []
 
 

@@ -90,10 +90,10 @@ def test_a_deactivated_or_deleted_account_has_no_session(user: User):
     clients = [Client(), Client()]
     for client in clients:
         log_in(client)
-    User.objects.update(is_active=False)
+    User._base_manager.update(is_active=False)
     assert not any(is_logged_in(client) for client in clients)
     assert Client().post("/login/", {"username": "mina.k", "password": PASSWORD}).status_code == 200
-    User.objects.update(is_active=True)
+    User._base_manager.update(is_active=True)
     log_in(clients[0])
     User.objects.all().delete()
     assert not is_logged_in(clients[0])

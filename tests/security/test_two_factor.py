@@ -334,7 +334,7 @@ def test_the_second_step_is_only_for_whose_password_was_right_just_now(
     user.set_password(PASSWORD)
     user.save()
     give_password(inactive)
-    User.objects.update(is_active=False)
+    User._base_manager.update(is_active=False)
     assert give_code(inactive, code_of(user))["Location"] == "/login/"
     assert not any(is_logged_in(client) for client in (stranger, late, changed, inactive))
 
@@ -548,7 +548,7 @@ def test_a_command_turns_it_off(user: User, codes: list[str], caplog: pytest.Log
 
 
 def test_mails_say_nothing_that_whoever_signed_up_has_typed(user: User, codes: list[str]):
-    User.objects.update(user_name="WARNING https://evil.example/")
+    User._base_manager.update(user_name="WARNING https://evil.example/")
     user.refresh_from_db()
     client = verified(user, codes[0])
     confirm(client, "codes", code_of(user))

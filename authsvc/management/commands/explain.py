@@ -92,7 +92,7 @@ def chosen(which: str) -> list[EventTransaction]:
     if user := User.objects.filter(user_id_key=user_id_key(which)).first():
         raise CommandError(
             f"Auth has the user {printable(user.user_id)}, who joined at {shown_time(user.date_joined)}, but no "
-            f"sign-up of that user ID: an administrator made the user, or the sign-up was purged. {kept}"
+            f"sign-up of that user ID: it was purged, or the user was added before added users had sign-ups. {kept}"
         )
     raise CommandError(f"There is no sign-up with the ID or user ID {printable(which)}. {kept}")
 

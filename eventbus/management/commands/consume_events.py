@@ -42,7 +42,7 @@ class Command(BaseCommand):
     def handle(self, *, service: str, **options: Any) -> None:
         services = settings.CONSUMED_TOGETHER.get(service, [service])
         subscriptions = [subscription for each in services for subscription in subscriptions_of(each)]
-        check(subscriptions)
+        prepare(subscriptions)
         app_label = settings.EVENT_CONSUMERS[services[0]].partition(".")[0]
         topics = list(chain.from_iterable(subscription.every_topic for subscription in subscriptions))
         kafka = f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS}"
@@ -60,12 +60,12 @@ class Command(BaseCommand):
                 consume(subscriptions, role)
 
 
-def check(subscriptions: Sequence[Subscription]) -> None:
-    """Raise CommandError if this process lacks settings that a subscription needs."""
+def prepare(subscriptions: Sequence[Subscription]) -> None:
+    """Prepare the handlers. Raises CommandError if this process lacks settings that one of them needs."""
     for subscription in subscriptions:
-        if subscription.check is not None:
+        if subscription.prepare is not None:
             try:
-                subscription.check()
+                subscription.prepare()
             except ImproperlyConfigured as error:
                 raise CommandError(str(error)) from error
 

@@ -1,4 +1,4 @@
-"""The rules of invariants 1 and 13, example by example and as properties over worlds of sign-ups."""
+"""The rules of a participant (docs/invariants.md, 1 and 13), by examples and as properties over worlds of sign-ups."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from participant.decisions import decide
 from participant.events import NewUser, Request, UserRecord
-from participant.verdict import Judgement, Verdict
+from participant.verdict import Holder, Judgement, Verdict
 from runtime.equality import normalize_email, user_id_key
 from tests.unit.participant.requests import change, removal, request
 
@@ -76,8 +76,8 @@ class Participant:
         return [row for row in self.table if not row.removed_at]
 
 
-def held_by(verdict: Verdict, *owners: int) -> Judgement:
-    return Judgement(verdict, tuple(UUID(int=owner) for owner in owners))
+def held_by(verdict: Verdict, *owners: int, version: int = 1) -> Judgement:
+    return Judgement(verdict, tuple(Holder(UUID(int=owner), version) for owner in owners))
 
 
 def test_it_keeps_a_user_that_it_does_not_know():
@@ -197,7 +197,7 @@ def test_a_change_without_a_row_adds_it_and_the_late_sign_up_is_green():
     assert participant.judge(change()) == [DONE]
     assert participant.judge(request("old", signup=1), request(signup=2, owner=1)) == [
         DONE,
-        held_by(Verdict.DUPLICATE_USER_ID, 1),
+        held_by(Verdict.DUPLICATE_USER_ID, 1, version=2),
     ]
     assert participant.rows == [row_of(change())]
 
@@ -257,7 +257,7 @@ def test_of_two_that_claim_a_key_the_first_gets_it_and_the_other_gets_what_it_va
     participant = Participant([row_of(request("a", "a@x", signup=1)), row_of(request("b", "b@x", signup=2))])
     late = request("c", "a@x", signup=3)
     asked = [change("a", "new@x", owner=1), change("b", "new@x", owner=2), late]
-    assert participant.judge(*asked) == [DONE, held_by(Verdict.DUPLICATE_EMAIL, 1), DONE]
+    assert participant.judge(*asked) == [DONE, held_by(Verdict.DUPLICATE_EMAIL, 1, version=2), DONE]
 
 
 def test_only_the_newest_record_of_a_batch_is_written():

@@ -1,0 +1,49 @@
+"""The file of rejected records, in the format of the import file, so that it can be corrected and imported."""
+
+import os
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any, TextIO
+
+from authsvc.user_import.formats import Format
+
+
+class Rejects:
+    """Creates its file with the first rejected record."""
+
+    def __init__(self, path: Path, format_: Format) -> None:
+        self._path = path
+        self._format = format_
+        self._file: TextIO | None = None
+        self.count = 0
+
+    @property
+    def name(self) -> str:
+        """The file's path, or "" while there is none."""
+        return self._file.name if self._file else ""
+
+    def add(self, source: Any, reason: str) -> None:
+        """Write a record as it was read, with the reason."""
+        if self._file is None:
+            self._file = self._create()
+            self._file.write(self._format.header())
+        self._file.write(self._format.rejected(source, reason))
+        self.count += 1
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+
+    def _create(self) -> TextIO:
+        """Create the file; if it exists, one with the next free number: somebody may be correcting an earlier one."""
+        for number in count(1):
+            path = self._path if number == 1 else self._path.with_stem(f"{self._path.stem}-{number}")
+            with suppress(FileExistsError):
+                return open(path, "x", encoding="utf-8", newline="", opener=_open_private)
+        raise AssertionError
+
+
+def _open_private(path: str, flags: int) -> int:
+    """Open the file for its owner only: it may contain password hashes."""
+    return os.open(path, flags, 0o600)
