@@ -6,7 +6,7 @@ from typing import Final, TypeGuard
 from uuid import UUID
 
 from participant.events import NewUser, Request, UserChange, UserRemoval
-from participant.verdict import Judgement, Verdict
+from participant.verdict import Holder, Judgement, Verdict
 from runtime.untrusted import shortened
 from scimsvc.accounts import claimed, versions_of
 from scimsvc.errors import ScimError, UnavailableError, UnfinishedError
@@ -146,8 +146,8 @@ class Provisioning:
             return []
         return [user for user in found if user.external_id != str(request.owner_signup_id)]
 
-    def _held_by(self, owners: set[UUID]) -> tuple[UUID, ...]:
-        return tuple(versions_of(self._name, owners))
+    def _held_by(self, owners: set[UUID]) -> tuple[Holder, ...]:
+        return tuple(Holder(owner, version) for owner, version in versions_of(self._name, owners).items())
 
 
 def _is_uuid(text: str | None) -> TypeGuard[str]:

@@ -185,7 +185,7 @@ def test_a_conflict_with_one_of_our_own_users_names_its_owner(handler):
     handler([new(5, version=3)])
     [body] = bodies(handler([new(1)]))
     assert body["reason"] == "duplicate: userId"
-    assert [held["ownerSignupId"] for held in body["heldBy"]] == [str(UUID(int=5))]
+    assert body["heldBy"] == [{"ownerSignupId": str(UUID(int=5)), "version": 3}]
 
 
 def test_a_conflict_about_the_address_says_so(handler, scim):
