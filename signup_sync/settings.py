@@ -281,6 +281,9 @@ RESERVED_USER_IDS: list[str] = env.list(
 # Days for which a complete sign-up is kept; then `manage.py purge` deletes it. It must exceed the time within which a
 # message about the sign-up can be redelivered, which is checked at start (authsvc.signups.retention). Default: 90.
 SIGNUP_RETENTION = env.int("SIGNUP_RETENTION", default=90, least=1, most=DAYS_MAX)
+# Days between an owner's request to close an account and its removal, in which the owner can change their mind; 0: at
+# once. Default: 7.
+ACCOUNT_CLOSING_DAYS = env.int("ACCOUNT_CLOSING_DAYS", default=7, most=DAYS_MAX)
 # Port and address of a consumer's or relay's health endpoints and /metrics; port 0 disables them. The web process
 # serves its own. Defaults: 0 and 127.0.0.1.
 HEALTH_PORT = env.int("HEALTH_PORT", default=0, most=PORT_MAX)

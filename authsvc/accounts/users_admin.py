@@ -1,10 +1,11 @@
 """Admin pages of users and groups. Only superusers grant privileges and edit staff (docs/adr/0041)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.forms import (
     BaseUserCreationForm,
@@ -15,6 +16,8 @@ from django.contrib.auth.hashers import is_password_usable
 from django.contrib.auth.models import Group, Permission
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -22,11 +25,13 @@ from authsvc.accounts.password_admin import PasswordEventsAdmin
 from authsvc.accounts.two_factor.admin import ResetsTwoFactor
 from authsvc.accounts.user_changes_admin import ChangesUsers, VersionedUserForm
 from authsvc.models import Role, User
+from authsvc.signups.changes import NoSuchAccountError, remove_account
 from runtime.admin_toolkit.action_admin import ActsAdmin
 from runtime.admin_toolkit.address_admin import ShowsAddresses
 from runtime.admin_toolkit.restricted_admin import RestrictedAdmin
 from runtime.database.search import search
 from runtime.equality import USER_ID_BYTES_MAX, normalize_email, user_id_key
+from runtime.security_log import log_security_event_of
 
 # Fields that no read-only page shows: the password's reset button, and the version that the form was opened with.
 FORM_FIELDS: Final = ("password", "expected_version")
@@ -135,6 +140,25 @@ class UserAdmin(ActsAdmin, ChangesUsers, ResetsTwoFactor, ChoosesPermissions, Sh
 
     def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         return super().has_delete_permission(request, obj) and may_edit(request, obj)
+
+    def delete_model(self, request: HttpRequest, obj: User) -> None:
+        self._remove(request, [obj])
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        self._remove(request, list(queryset))
+
+    def _remove(self, request: HttpRequest, users: Sequence[User]) -> None:
+        """Remove the accounts in every service, and lead to the lights."""
+        rows = []
+        for user in users:
+            with suppress(NoSuchAccountError):
+                rows.append(remove_account(user))
+                log_security_event_of(request, "account_removed", detail=str(user.owner_signup_id))
+        where = reverse("admin:authsvc_eventtransaction_changelist") + "?kind__exact=removal"
+        if len(rows) == 1:
+            where = reverse("admin:authsvc_eventtransaction_change", args=[rows[0].id])
+        link = format_html('<a href="{}">{}</a>', where, _("The lights show which services have deleted their copies."))
+        self.message_user(request, link, messages.INFO)
 
     def get_fieldsets(self, request: HttpRequest, obj: User | None = None) -> Any:
         """Omit the form's own fields for staff who may not change this user."""

@@ -27,7 +27,6 @@ from django.conf import settings
 from eventbus.acls import Rights, read_rights
 from eventbus.deadletters.collector import GROUP as COLLECTOR
 from eventbus.subscriptions import subscriptions_of
-from eventbus.topics import dead_letter_topic
 from tests.contract.test_compose import services
 from tests.servers.composed import ComposedKafka, kafka_client
 from tests.servers.process import LOOPBACK, ROOT
@@ -47,8 +46,8 @@ def expected_rights(service: str) -> Rights:
     """What a participant's subscriptions need: its topics, its answers, its dead letters and its groups."""
     own = subscriptions_of(service)
     return Rights(
-        read=[each.topic for each in own],
-        write=[topic for each in own for topic in (*each.answers_to, dead_letter_topic(each.topic, each.group))],
+        read=[topic for each in own for topic in each.topics],
+        write=[topic for each in own for topic in (*each.answers_to, *each.dead_letter_topics)],
         join=[each.group for each in own],
     )
 
@@ -66,10 +65,10 @@ def test_auth_sees_every_topic_and_group_and_writes_none_of_the_participants_ans
     rights = as_sets(read_rights(FILE)["auth"])
     every = [each for service in settings.EVENT_CONSUMERS for each in subscriptions_of(service)]
     own = [each for each in every if each.group == "auth"]
-    asked = {each.topic for each in every}
-    assert rights["read"] == set(chain.from_iterable(each.topics for each in every))
+    asked = set(chain.from_iterable(each.topics for each in every))
+    assert rights["read"] == set(chain.from_iterable(each.every_topic for each in every))
     # What it asks, what it replays from its own dead letters, and its own dead letters.
-    assert rights["write"] == asked | {dead_letter_topic(each.topic, each.group) for each in own}
+    assert rights["write"] == asked | set(chain.from_iterable(each.dead_letter_topics for each in own))
     assert rights["join"] == {COLLECTOR, *(each.group for each in own)}
     assert rights["watch"] >= {each.group for each in every if each not in own}
     assert read_rights(FILE).keys() == {*settings.EVENT_CONSUMERS}

@@ -39,7 +39,7 @@ class Command(BaseCommand):
     def handle(self, *, service: str, **options: Any) -> None:
         subscriptions = subscriptions_of(service)
         app_label = settings.EVENT_CONSUMERS[service].partition(".")[0]
-        topics = list(chain.from_iterable(subscription.topics for subscription in subscriptions))
+        topics = list(chain.from_iterable(subscription.every_topic for subscription in subscriptions))
         kafka = f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS}"
         with running_role(f"{CONSUMER}{service}") as role:
             if not role.wait_for("its database", partial(check_database, app_label)):
@@ -62,7 +62,7 @@ def consume(subscriptions: Sequence[Subscription], role: RunningRole) -> None:
 
 
 def _run(subscription: Subscription, heartbeat: Heartbeat, role: RunningRole) -> None:
-    logger.info("consuming %s as group %s", subscription.topic, subscription.group)
+    logger.info("consuming %s as group %s", ", ".join(subscription.topics), subscription.group)
     try:
         BatchConsumer(subscription, heartbeat=heartbeat).run(role.stop)
     finally:
