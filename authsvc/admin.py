@@ -172,7 +172,13 @@ class EventTransactionAdmin(ActsAdmin):
         return TemplateResponse(
             request,
             "authsvc/replay.html",
-            {**context, "progress": progress, "service": service, "media": forms.Media(js=["authsvc/replay.js"])},
+            {
+                **context,
+                "action": "replay_chosen",
+                "progress": progress,
+                "service": service,
+                "media": forms.Media(js=["authsvc/replay.js"]),
+            },
         )
 
 

@@ -12,7 +12,6 @@ from django.contrib.auth.forms import (
     BaseUserCreationForm,
     ReadOnlyPasswordHashField,
     ReadOnlyPasswordHashWidget,
-    UserChangeForm,
 )
 from django.contrib.auth.hashers import is_password_usable
 from django.contrib.auth.models import Group, Permission
@@ -25,6 +24,7 @@ from django.utils.translation import gettext_lazy as _
 
 from authsvc.accounts.password_admin import PasswordEventsAdmin
 from authsvc.accounts.two_factor.admin import ResetsTwoFactor
+from authsvc.accounts.user_changes_admin import ChangesUsers, VersionedUserForm
 from authsvc.models import Role, User
 from authsvc.signups.changes import NoSuchAccountError, remove_account
 from runtime.admin_toolkit.action_admin import ActsAdmin
@@ -34,6 +34,8 @@ from runtime.database.search import search
 from runtime.equality import USER_ID_BYTES_MAX, normalize_email, user_id_key
 from runtime.security_log import log_security_event_of
 
+# Fields that no read-only page shows: the password's reset button, and the version that the form was opened with.
+FORM_FIELDS: Final = ("password", "expected_version")
 # Names of the permissions that Django creates for each model, by the prefix of the codename.
 _CAN: Final = {
     "add": _("Can add %s"),
@@ -53,7 +55,7 @@ class PasswordWidget(ReadOnlyPasswordHashWidget):
         return context
 
 
-class UserForm(UserChangeForm):
+class UserForm(VersionedUserForm):
     password = ReadOnlyPasswordHashField(label=_("Password"), widget=PasswordWidget)
 
 
@@ -101,7 +103,7 @@ class GroupAdmin(ActsAdmin, ChoosesPermissions, DjangoGroupAdmin):
 
 
 @admin.register(User)
-class UserAdmin(ActsAdmin, ResetsTwoFactor, ChoosesPermissions, ShowsAddresses, PasswordEventsAdmin):
+class UserAdmin(ActsAdmin, ChangesUsers, ResetsTwoFactor, ChoosesPermissions, ShowsAddresses, PasswordEventsAdmin):
     list_display = ("user_id", "shown_email", "user_name", "role", "is_active", "is_staff", "date_joined")
     list_filter = ("role", "is_active", "is_staff", "date_joined")
     search_fields = ("user_id_key", "email", "user_name")
@@ -112,12 +114,13 @@ class UserAdmin(ActsAdmin, ResetsTwoFactor, ChoosesPermissions, ShowsAddresses, 
     add_form = UserCreationForm
     add_fieldsets = ((None, {"fields": ("user_id", "email", "user_name", "role", "password1", "password2")}),)
     fieldsets = (
-        (None, {"fields": ("user_id", "email", "user_name", "role", "password")}),
+        (None, {"fields": ("user_id", "email", "user_name", "role", "password", "expected_version")}),
         (_("Permissions"), {"fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions")}),
         (_("Origin"), {"fields": ("owner_signup_id", "date_joined", "last_login", "two_factor")}),
     )
     filter_horizontal = ("groups", "user_permissions")
     privileges = ("is_staff", "is_superuser", "groups", "user_permissions")
+    actions = ("activate", "deactivate", "reset_two_factor")
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         # The model limits the normalised text. Typed text may be longer: a Hangul syllable as three letters.
@@ -168,12 +171,12 @@ class UserAdmin(ActsAdmin, ResetsTwoFactor, ChoosesPermissions, ShowsAddresses, 
         self.message_user(request, link, messages.INFO)
 
     def get_fieldsets(self, request: HttpRequest, obj: User | None = None) -> Any:
-        """Omit the password and its reset button for staff who may not change this user."""
+        """Omit the form's own fields for staff who may not change this user."""
         fieldsets = super().get_fieldsets(request, obj)
         if obj is None or self.has_change_permission(request, obj):
             return fieldsets
         return [
-            (title, {**options, "fields": [name for name in options["fields"] if name != "password"]})
+            (title, {**options, "fields": [name for name in options["fields"] if name not in FORM_FIELDS]})
             for title, options in fieldsets
         ]
 
