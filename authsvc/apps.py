@@ -13,4 +13,5 @@ class AuthServiceConfig(AppConfig):
     def ready(self) -> None:
         # Imported for their side effects: they register system checks and signal receivers.
         from authsvc.accounts import admin_sessions, password_mails, security_events  # noqa: F401
+        from authsvc.accounts.profile import address_mails  # noqa: F401
         from authsvc.signups import confirmation, registration, retention  # noqa: F401

@@ -24,7 +24,7 @@ CONNECTIONS: Final = 16
 KEY_PREFIX: Final = "rate"
 
 Attempt = Literal["login", "password"]
-Mail = Literal["confirm", "reset"]
+Mail = Literal["confirm", "reset", "address"]
 Limit = Literal["address", "user_id", "total", "failed_login", "failed_confirm"] | Attempt | Mail
 # Window in minutes for failed logins to one account from one address, and for password attempts at one link.
 FAILED_LOGINS_IN: Final = 15

@@ -11,19 +11,25 @@ STATUSES: Final[Mapping[str, Any]] = {
     "SUCCESS": _("Ready"),
     "FAIL": _("Already had this user"),
 }
+# Wording of a green light of a change and of a removal, by kind.
+SUCCESSES: Final[Mapping[str, Any]] = {"change": _("Updated"), "removal": _("Deleted")}
 # Wording of a red light whose reason is more specific than its status.
 REASONS: Final[Mapping[str, Any]] = {
     "duplicate: userId": _("Already had this user ID"),
     "duplicate: email": _("Already had this email address"),
+    "removed": _("The account was removed"),
 }
 # Wording of a red light while the live settings hide the reasons.
 REFUSED: Final = _("Refused")
 
 
-def light_in_words(status: str, reason: str | None, *, shows_reasons: bool = True) -> str:
-    """Return the wording of a light's reason or, without a known reason, of its status."""
+def light_in_words(status: str, reason: str | None, *, shows_reasons: bool = True, kind: str = "signUp") -> str:
+    """Return the wording of a light's reason or, without a known reason, of its status. `kind` is that of the event
+    transaction."""
     if status == "FAIL" and not shows_reasons:
         return str(REFUSED)
+    if status == "SUCCESS" and kind in SUCCESSES:
+        return str(SUCCESSES[kind])
     return str(REASONS.get(reason or "", STATUSES[status]))
 
 
@@ -32,7 +38,9 @@ def name_of(service: str) -> str:
     return gettext(service.capitalize())
 
 
-def shown_light(service: str, status: str, reason: str | None, *, shows_reasons: bool) -> dict[str, str]:
+def shown_light(
+    service: str, status: str, reason: str | None, *, shows_reasons: bool, kind: str = "signUp"
+) -> dict[str, str]:
     """Return a light as the template `_light.html` and the script `front/lights.js` draw it."""
-    word = light_in_words(status, reason, shows_reasons=shows_reasons)
+    word = light_in_words(status, reason, shows_reasons=shows_reasons, kind=kind)
     return {"service": service, "name": name_of(service), "status": str(status), "word": word}

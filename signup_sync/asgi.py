@@ -81,6 +81,6 @@ protocols = ProtocolTypeRouter({"http": http, "websocket": websocket_application
 # The server doesn't do this, because the server of `runserver` trusts X-Forwarded-For from any client. Inside this
 # middleware, `client` is the person's address and `scheme` the scheme that the person's browser used.
 # It wraps Measured, whose refusals need the scheme for their headers. It is safe there: the server reads at most 16 KiB
-# of a request's head (signup_sync.server.protocols).
+# of a request's head (signup_sync.server.http_protocol).
 believing_proxies = ProxyHeadersMiddleware(Measured(HttpsOnly(protocols)), trusted_hosts=settings.TRUSTED_PROXIES)
 application = Registered(SecurityHeaders(believing_proxies))

@@ -5,9 +5,12 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 from django.views.i18n import set_language
 
+from signup_sync.front.change_page import change
+
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="front:signup")),
     path("signup/", include("signup_sync.front.urls")),
+    path("changes/<uuid:change_id>/", change, name="change"),
     path("", include("authsvc.urls")),
     path("language/", set_language, name="set_language"),
     path("admin/", admin.site.urls),

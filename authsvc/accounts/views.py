@@ -1,52 +1,20 @@
-"""Account and password pages. They read only auth's own data: the user, and the sign-up that created it."""
+"""The login and password pages."""
 
-from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from django.contrib.auth import views as django_views
 from django.contrib.auth.forms import AuthenticationForm
-from django.contrib.auth.mixins import LoginRequiredMixin
 from django.contrib.messages.views import SuccessMessageMixin
 from django.http import HttpResponse, HttpResponseBase
 from django.urls import reverse_lazy
-from django.utils.decorators import method_decorator
 from django.utils.translation import gettext_lazy as _
-from django.views.decorators.cache import never_cache
-from django.views.generic import TemplateView
 
 from authsvc.accounts.forms import LoginForm, OwnPasswordChangeForm, PasswordResetForm, told_when
 from authsvc.accounts.language_switch import KeepsTyped
 from authsvc.accounts.last_signup import USER_ID_COOKIE, user_id_of
 from authsvc.accounts.password_mails import send_reset_link
 from authsvc.accounts.two_factor.login import TwoStepLoginView
-from authsvc.lights import Light
-from authsvc.models import SignUp, User
-from livesettings.values import live
-from runtime.light_wording import shown_light
-from runtime.mail_addresses import shown_address
 from runtime.security_log import address_of, log_security_event, log_security_event_of
-
-
-@method_decorator(never_cache, name="dispatch")
-class AccountView(LoginRequiredMixin, TemplateView):
-    """The owner's account, with the lights of the sign-up that created it.
-
-    Accounts created by an administrator have no lights, nor do accounts whose sign-up has been purged.
-    """
-
-    template_name = "authsvc/account.html"
-
-    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        user = cast(User, self.request.user)
-        signup = SignUp.objects.filter(id=user.owner_signup_id).first()
-        lights = list(_shown(signup.state.lights)) if signup else []
-        return super().get_context_data(address=shown_address(user.email), lights=lights, signup=signup, **kwargs)
-
-
-def _shown(lights: Mapping[str, Light]) -> Iterator[dict[str, Any]]:
-    for service, light in lights.items():
-        shown = shown_light(service, light.status, light.reason, shows_reasons=live.SIGNUP_REASONS)
-        yield {**shown, "decided_at": light.decided_at}
 
 
 class PasswordChangeView(SuccessMessageMixin, django_views.PasswordChangeView):  # type: ignore[type-arg]  # has none at run time

@@ -3,9 +3,8 @@
 import logging
 from http import HTTPStatus
 from typing import Final
-from uuid import UUID
 
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
@@ -15,15 +14,12 @@ from structlog.contextvars import bind_contextvars
 from signup_sync.front import wording
 from signup_sync.front.forms import ConfirmForm
 from signup_sync.front.gateway import LINK_EXPIRED, LINK_UNKNOWN, LINK_USED, GatewayError
-from signup_sync.front.lights_page import Page
+from signup_sync.front.lights_page import redirect_to_lights
 from signup_sync.front.relay_pool import relays
 from signup_sync.front.tickets import (
     TicketError,
     TicketExpiredError,
-    browser_of,
     confirmed_by,
-    new_browser,
-    remember_browser,
 )
 
 logger = logging.getLogger(__name__)
@@ -46,7 +42,7 @@ async def confirm(request: HttpRequest, token: str) -> HttpResponse:
     try:
         if form.is_valid():
             await relays().gateway.confirm(token, form.cleaned_data["userPw"])
-            return _to_lights(request, signup_id)
+            return redirect_to_lights(request, signup_id)
         if not form.is_bound:
             state = await relays().gateway.read_state(signup_id)
             if state is None:
@@ -79,13 +75,3 @@ _LINK_PROBLEMS: Final = {
 
 def _link_page(request: HttpRequest, reason: str, status: HTTPStatus) -> HttpResponse:
     return render(request, "front/link.html", wording.LINKS[reason], status=status)
-
-
-def _to_lights(request: HttpRequest, signup_id: UUID) -> HttpResponse:
-    known = browser_of(request.COOKIES)
-    browser = known or new_browser()
-    response = HttpResponseRedirect(Page.of(signup_id, browser).status_path)
-    response.status_code = HTTPStatus.SEE_OTHER
-    if known is None:
-        remember_browser(response, browser)
-    return response

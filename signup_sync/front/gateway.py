@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from http.cookies import SimpleCookie
 from typing import Any, Final
 from uuid import UUID
 
@@ -171,6 +172,17 @@ class Gateway:
             if problem.status == HTTPStatus.NOT_FOUND:
                 return None
             raise
+
+    async def may_see_change(self, change_id: UUID, session: str) -> bool:
+        """Whether the browser's session lets it see this change or removal. Raises GatewayError."""
+        cookie = SimpleCookie({settings.SESSION_COOKIE_NAME: session}).output(header="", sep=";").strip()
+        try:
+            await self._ask_for_state("GET", f"/user/changes/{change_id}", {"Cookie": cookie})
+        except GatewayError as problem:
+            if problem.status == HTTPStatus.NOT_FOUND:
+                return False
+            raise
+        return True
 
     async def confirm(self, token: str, password: str) -> State:
         """Confirm the sign-up of this token with its password. Return its state. Raises GatewayError."""

@@ -1,4 +1,4 @@
-"""The status page with the lights of one sign-up, and the rendering that all pages with lights share."""
+"""The status page with the lights of a sign-up, change or removal, and the rendering that all such pages share."""
 
 import logging
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Any, Final
 from uuid import UUID
 
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
@@ -26,8 +26,10 @@ from signup_sync.front.tickets import (
     TicketExpiredError,
     browser_of,
     is_recent,
+    new_browser,
     open_page_ticket,
     page_ticket,
+    remember_browser,
 )
 
 logger = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ DELAYED_RELOAD_SECONDS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One browser's access to one sign-up."""
+    """One browser's access to one sign-up, change or removal."""
 
     signup_id: UUID
     ticket: str
@@ -83,11 +85,24 @@ async def status(request: HttpRequest, ticket: str) -> HttpResponse:
         outcome = "unknown"
     message = page_message(page.signup_id, outcome, None)
     if state is not None:
-        message = state_message(state, slowness=None if is_recent(ticket, live.SIGNUP_DEADLINE) else "delayed")
+        message = state_message(
+            page.signup_id, state, slowness=None if is_recent(ticket, live.SIGNUP_DEADLINE) else "delayed"
+        )
         outcome = message["shown"]["outcome"]
     if is_script(request):
         return JsonResponse({"state": message if state or outcome == "lapsed" else None, "outcome": outcome})
     return render_with_lights(request, "front/status.html", page, message, context={"reload": _reload_after(outcome)})
+
+
+def redirect_to_lights(request: HttpRequest, transaction_id: UUID) -> HttpResponse:
+    """Let this browser see the lights, and redirect to them."""
+    known = browser_of(request.COOKIES)
+    browser = known or new_browser()
+    response = HttpResponseRedirect(Page.of(transaction_id, browser).status_path)
+    response.status_code = HTTPStatus.SEE_OTHER
+    if known is None:
+        remember_browser(response, browser)
+    return response
 
 
 def _reload_after(outcome: wording.Outcome) -> int | None:
@@ -113,7 +128,13 @@ def render_with_lights(
         "checkPath": reverse("check"),
         "words": {"notices": wording.notices(), "checks": wording.CHECKS},
     }
-    everything = {**context, **message["shown"], "ticket": page.ticket, "for_script": for_script}
+    everything = {
+        **context,
+        **message["shown"],
+        "is_change": message.get("kind") is not None,
+        "ticket": page.ticket,
+        "for_script": for_script,
+    }
     return render(request, template, everything, status=status)
 
 

@@ -1,4 +1,5 @@
-"""Everything that the page shows about a sign-up, for the template and the script (docs/schemas/page-message.json)."""
+"""Everything that the page shows about a sign-up, a change or a removal, for the template and the script
+(docs/schemas/page-message.json)."""
 
 import json
 from collections.abc import Mapping
@@ -32,28 +33,31 @@ def shown(outcome: Outcome, state: State | None) -> dict[str, Any]:
     """Return what to draw, in the active language; without a state, all lights are pending."""
     lights = state.services if state else dict.fromkeys(settings.SIGNUP_SERVICES, Light("PENDING"))
     took = state.took if state else {}
+    kind = state.kind if state else "signUp"
+    words = outcomes(kind)[outcome]
     return {
         "outcome": outcome,
         "stage": STAGES.get(outcome, 0),
-        "title": str(outcomes()[outcome]["title"]),
-        "text": text_of(outcome, (name_of(service) for service, light in lights.items() if light.status == "FAIL")),
-        "action": outcomes()[outcome]["action"],
-        "next": reverse("login") if outcome == "green" else None,
+        "title": str(words["title"]),
+        "text": text_of(words, (name_of(service) for service, light in lights.items() if light.status == "FAIL")),
+        "action": words["action"],
+        "next": reverse("login") if outcome == "green" and kind == "signUp" else None,
         "isOver": outcome == "lapsed" or (state is not None and state.complete),
         "errors": refusal_errors(state.refusal) if state and state.refusal is not None else {},
         "lights": [
-            shown_light(service, light.status, light.reason, shows_reasons=live.SIGNUP_REASONS)
+            shown_light(service, light.status, light.reason, shows_reasons=live.SIGNUP_REASONS, kind=kind)
             | {"took": took_of(took.get(service))}
             for service, light in lights.items()
         ],
     }
 
 
-def page_message(signup_id: UUID, outcome: Outcome, state: State | None, /, **also: Any) -> dict[str, Any]:
+def page_message(transaction_id: UUID, outcome: Outcome, state: State | None, /, **also: Any) -> dict[str, Any]:
     """Return a message of the WebSocket. The script gets the same in answers over HTTP."""
-    return {"signupId": str(signup_id), **also, "shown": shown(outcome, state)}
+    named = {} if state and state.kind != "signUp" else {"signupId": str(transaction_id)}
+    return {**named, **also, "shown": shown(outcome, state)}
 
 
-def state_message(state: State, *, slowness: Slowness | None = None) -> dict[str, Any]:
+def state_message(transaction_id: UUID, state: State, *, slowness: Slowness | None = None) -> dict[str, Any]:
     """Return a new state as a message: auth's own document, and what to draw."""
-    return page_message(state.signup_id, outcome_of(state, slowness=slowness), state, **json.loads(state.text))
+    return page_message(transaction_id, outcome_of(state, slowness=slowness), state, **json.loads(state.text))

@@ -92,7 +92,9 @@ async def _submit(request: HttpRequest, browser: str) -> HttpResponse:
         return _form_again(request, form, first, expected, HTTPStatus.UNPROCESSABLE_ENTITY)
     taken: HttpResponse
     if is_script(request):
-        taken = JsonResponse(page.for_script() | {"formTicket": first.ticket, "state": state_message(answer)})
+        taken = JsonResponse(
+            page.for_script() | {"formTicket": first.ticket, "state": state_message(page.signup_id, answer)}
+        )
     else:
         taken = HttpResponseRedirect(page.status_path)
         taken.status_code = HTTPStatus.SEE_OTHER

@@ -1,4 +1,5 @@
-"""The front's model of a sign-up's state, as defined by auth's contract (docs/openapi.yaml)."""
+"""The front's model of the state of a sign-up, a change or a removal, as defined by auth's contract
+(docs/openapi.yaml)."""
 
 from typing import Final, Literal
 from uuid import UUID
@@ -7,6 +8,7 @@ import msgspec
 
 AUTH: Final = "auth"
 Status = Literal["PENDING", "SUCCESS", "FAIL"]
+Kind = Literal["signUp", "change", "removal"]
 # Auth's terms for a sign-up that takes long; "stalled" is the worse.
 Slowness = Literal["delayed", "stalled"]
 
@@ -17,13 +19,16 @@ class Light(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct, frozen=True, rename="camel"):
-    """All lights of one sign-up. `took` maps each decided light to the milliseconds since the beginning of the sign-up.
-    `text` is the JSON as auth wrote it, which is forwarded to browsers."""
+    """All lights of one event transaction: a sign-up, which has a `signup_id`, or a change or removal, which has a
+    `change_id`. `took` maps each decided light to the milliseconds since the beginning. `text` is the JSON as auth
+    wrote it, which is forwarded to browsers."""
 
-    signup_id: UUID
     version: int
     complete: bool
     services: dict[str, Light]
+    signup_id: UUID | None = None
+    change_id: UUID | None = None
+    kind: Kind = "signUp"
     took: dict[str, int] = {}
     stalled: bool = False
     # What the sign-up waits for before it is created: the confirmation by mail.
@@ -54,4 +59,6 @@ def read_state(text: str) -> State:
     state = msgspec.json.decode(text, type=State)
     if AUTH not in state.services:
         raise msgspec.ValidationError("a state without auth's light")
+    if (state.signup_id if state.kind == "signUp" else state.change_id) is None:
+        raise msgspec.ValidationError("a state without an ID")
     return msgspec.structs.replace(state, text=text)

@@ -99,6 +99,14 @@ def bearer_ticket(signup_id: UUID) -> str:
     return _bearer_signer.sign(str(signup_id))
 
 
+def opens(ticket: str, transaction_id: UUID) -> bool:
+    """Whether this is a valid ticket of the API for this event transaction."""
+    try:
+        return _bearer_signer.unsign(ticket, max_age=settings.TICKET_MAX_AGE) == str(transaction_id)
+    except signing.BadSignature:
+        return False
+
+
 def signed_address(signup_id: UUID, address: str) -> str:
     """Sign the client address on whose behalf a sign-up is posted. Auth's rate limits use it, because auth itself only
     sees the gateway."""

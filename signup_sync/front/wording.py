@@ -1,4 +1,4 @@
-"""The texts about a sign-up that users read."""
+"""The texts about a sign-up, a change or a removal that users read."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal
@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 from django.utils.translation import gettext_lazy as _
 
 from livesettings.values import live
+from signup_sync.front.states import Kind
 
 Outcome = Literal["pending", "awaiting", "delayed", "stalled", "green", "red", "refused", "lapsed", "absent", "unknown"]
 
@@ -92,6 +93,70 @@ OUTCOMES: Final[Mapping[Outcome, Mapping[str, Any]]] = {
         "action": None,
     },
 }
+# The same for the other kinds of event transactions. They read well for the account's owner and for an administrator.
+OUTCOMES_OF_CHANGES: Final[Mapping[Outcome, Mapping[str, Any]]] = {
+    **OUTCOMES,
+    "pending": {
+        "title": _("Saving the changes"),
+        "text": _("Each service is updating its copy of the account. You can leave this page; the update continues."),
+        "action": "account",
+    },
+    "delayed": {
+        "title": _("This is taking longer than usual"),
+        "text": _("The changes are saved. The remaining services follow as soon as they can."),
+        "action": "account",
+    },
+    "stalled": {
+        "title": _("A service is not responding"),
+        "text": _("The changes are saved, and an administrator can see which service does not have them yet."),
+        "action": "account",
+    },
+    "green": {
+        "title": _("The changes are saved"),
+        "text": _("Every service has updated its copy of the account."),
+        "action": "account",
+    },
+    "red": {
+        "title": _("The changes are saved, but not everywhere"),
+        "text": _(
+            "{services} could not apply them, for the reason beside the light. Nothing was changed there. An "
+            "administrator can see this."
+        ),
+        "action": "account",
+    },
+}
+OUTCOMES_OF_REMOVALS: Final[Mapping[Outcome, Mapping[str, Any]]] = {
+    **OUTCOMES,
+    "pending": {
+        "title": _("Removing the account"),
+        "text": _("Each service is deleting its copy. You can leave this page; the removal continues."),
+        "action": None,
+    },
+    "delayed": {
+        "title": _("This is taking longer than usual"),
+        "text": _("The account is removed here. The remaining services delete their copies as soon as they can."),
+        "action": None,
+    },
+    "stalled": {
+        "title": _("A service is not responding"),
+        "text": _("The account is removed here, and an administrator can see which service still has a copy."),
+        "action": None,
+    },
+    "green": {
+        "title": _("The account is removed"),
+        "text": _("Every service has deleted its copy. The user ID and the email address are free again."),
+        "action": None,
+    },
+    "red": {
+        "title": _("The account is removed, but not everywhere"),
+        "text": _("{services} could not delete the copy, for the reason beside the light."),
+        "action": None,
+    },
+}
+CHANGE_NOTICES: Final = {
+    "foreign": _("There is no such change, or it was made to another account."),
+    "away": _("We cannot show the change right now. It is saved. Reload this page in a moment."),
+}
 # Replacements for use while the live settings hide the reasons of services.
 WITHOUT_REASONS: Final[Mapping[Outcome, Mapping[str, Any]]] = {
     "red": {
@@ -161,8 +226,10 @@ MISMATCH: Final = _("The two passwords do not match. Enter both again.")
 CHECKS: Final = {"goodPassword": _("You can use this password."), "mismatch": MISMATCH}
 
 
-def outcomes() -> Mapping[Outcome, Mapping[str, Any]]:
+def outcomes(kind: Kind = "signUp") -> Mapping[Outcome, Mapping[str, Any]]:
     """Return each outcome's title, explanation, and the next step offered."""
+    if kind != "signUp":
+        return OUTCOMES_OF_CHANGES if kind == "change" else OUTCOMES_OF_REMOVALS
     return OUTCOMES if live.SIGNUP_REASONS else {**OUTCOMES, **WITHOUT_REASONS}
 
 
@@ -182,9 +249,9 @@ def took_of(milliseconds: int | None) -> str:
     return str(words).replace("{n}", f"{n:.1f}" if n < 10 else f"{n:.0f}")
 
 
-def text_of(outcome: Outcome, red: Iterable[str]) -> str:
+def text_of(outcome: Mapping[str, Any], red: Iterable[str]) -> str:
     """Return an outcome's text, with the names of the services whose light is red."""
-    return str(outcomes()[outcome]["text"]).replace("{services}", ", ".join(red))
+    return str(outcome["text"]).replace("{services}", ", ".join(red))
 
 
 def refusal_errors(reason: str) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ from authsvc.api.http_messages import send_problem
 from authsvc.api.problems import Problem
 from signup_sync.server.request_headers import has_readable_type, keep_own_cookies
 
-# Maximum bytes of a path with its query. signup_sync.server.protocols has limited the headers already.
+# Maximum bytes of a path with its query. signup_sync.server.http_protocol has limited the headers already.
 TARGET_MAX: Final = 8 * 1024
 # Maximum bytes of a public form: the sign-up form with the longest texts, percent-encoded, has 20 KB.
 FORM_MAX: Final = 32 * 1024

@@ -14,7 +14,7 @@ from authsvc.api.signup_requests import BODY_MAX
 from runtime.processes.roles import ENDS_WITHIN
 from signup_sync.front.gateway import CONNECT_TIMEOUT, POST_TIMEOUT
 from signup_sync.management.commands.serve import CLOSES_WITHIN, REQUESTS_END_WITHIN
-from signup_sync.server import protocols
+from signup_sync.server import http_protocol
 from signup_sync.server.request_size import ADMIN_FORM_MAX, FORM_MAX
 from tests.contract.test_compose import ONCE, ROLES, ROOT, SERVERS, WEB, environment_of, services
 
@@ -81,7 +81,7 @@ def test_a_slow_client_meets_the_gateways_limits_before_the_servers():
 def test_what_is_too_large_is_refused_by_the_gateway_as_by_the_server():
     size, unit = re.fullmatch(r"(\d+)(\w+)", directive("max_header_size")).groups()
     # Go adds 4 KB, and the gateway adds headers of its own.
-    assert int(size) * _SIZES[unit] + 4096 < protocols.HEAD_MAX
+    assert int(size) * _SIZES[unit] + 4096 < http_protocol.HEAD_MAX
     limits = [int(size) * 1024 for size in re.findall(r"^\s*max_size (\d+)KiB$", CADDYFILE, re.MULTILINE)]
     assert limits == [BODY_MAX, ADMIN_FORM_MAX, FORM_MAX]
     said = re.findall(r"Send at most (\d+) KiB", CADDYFILE)

@@ -3,9 +3,11 @@
 The network is simulated where a server of ours cannot be made to act like that: by intercepted requests and sockets.
 """
 
+import json
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route, WebSocketRoute, expect
@@ -133,6 +135,47 @@ def test_without_any_connection_the_page_says_so_and_goes_on_when_there_is_one(p
     expect(page.locator("#notice")).not_to_contain_text("The connection is lost")
     page.wait_for_url("**/login/")
     assert shown(page)[-1] == GREEN
+
+
+def test_the_page_draws_what_it_is_told_and_nothing_that_is_older(page: Page, person: Person):
+    listen_to_announcements(page)
+    page.route(STATUS, lambda route: route.abort())
+    hold(page, [])
+    sockets = mute(page)
+    sign_up_in(page, person)
+    eventually(lambda: sockets, what="the socket is open")
+    signup_id = page.evaluate("JSON.parse(document.getElementById('signup-data').textContent).page.signupId")
+    rest = {"action": None, "next": None, "isOver": False, "errors": {}, "text": "…"}
+
+    def tell(version: int | None, title: str, *, stage: int, chat: str = "PENDING", **also: Any) -> None:
+        lights = [
+            {"service": name, "name": name, "status": status, "word": f"{name} {version}", "took": ""}
+            for name, status in {"auth": "SUCCESS", "chat": chat, "added": "PENDING"}.items()
+        ]
+        message = {"signupId": signup_id} | ({"version": version} if version else {})
+        drawn = rest | {"title": title, "stage": stage, "outcome": title, "lights": lights} | also
+        sockets[0].send(json.dumps(message | {"shown": drawn}))
+
+    heading = page.locator("#lights-title")
+    tell(2, "begun", stage=0)
+    expect(heading).to_have_text("begun")
+    tell(1, "older", stage=0)
+    assert lights(page) == {"auth": "SUCCESS", "chat": "PENDING", "added": "PENDING"}
+    tell(None, "slow", stage=1, chat="FAIL", action="login")
+    expect(heading).to_have_text("slow")
+    expect(page.get_by_role("link", name="Continue to log in")).to_be_visible()
+    assert lights(page)["chat"] == "PENDING"  # without a version, only the outcome counts
+    tell(3, "begun", stage=0, chat="FAIL")
+    sockets[0].send(json.dumps({"signupId": signup_id, "version": 9, "services": {}}))  # of an earlier release
+    expect(page.locator("[data-service=chat] .light-word")).to_have_text("chat 3")
+    expect(heading).to_have_text("slow")
+    tell(4, "slow", stage=1, chat="FAIL")
+    expect(page.locator("[data-service=chat] .light-word")).to_have_text("chat 4")
+    expect(heading).to_have_text("slow")
+    assert "older" not in announced(page)
+    tell(5, "over", stage=3, chat="FAIL", isOver=True, next="/login/")
+    page.wait_for_url("**/login/")
+    assert [state["chat"] for state in shown(page)] == ["PENDING", "PENDING", "FAIL", "FAIL", "FAIL"]
 
 
 def test_an_answer_that_is_swallowed_leaves_the_lights_of_the_socket(page: Page, stack: Stack, person: Person):

@@ -50,7 +50,7 @@ async def limits(counts) -> AsyncIterator[RateLimits]:
 def attempts(counts) -> Iterator[AttemptLimits]:
     made = AttemptLimits()
     yield made
-    made._windows.storage.storage.close()
+    made._windows.storage.storage.connection_pool.disconnect()
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ def prepare(copy: Path, module: Mapping[str, Any]) -> None:
         "preload_modules_file": "preloaded.txt",
         # A mutant may take (constant + the usual seconds of its tests) x multiplier, or it counts as noticed.
         "timeout_multiplier": 2.0,
-        "timeout_constant": 8.0,
+        "timeout_constant": 20.0,
     }
     (copy / "preloaded.txt").write_text("tests.mutants.warm")
     with (copy / "pyproject.toml").open("a") as file:

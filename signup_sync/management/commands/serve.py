@@ -16,7 +16,9 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from runtime.processes.roles import ENDS_WITHIN, collect_rarely, end_at_once
-from signup_sync.server.protocols import Http, Socket, connections_max
+from signup_sync.server.connections import connections_max
+from signup_sync.server.http_protocol import Http
+from signup_sync.server.websocket_protocol import Socket
 
 logger = logging.getLogger(__name__)
 

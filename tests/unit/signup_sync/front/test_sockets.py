@@ -12,6 +12,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from signup_sync.front import sockets
 from signup_sync.front.gateway import NewUser
+from signup_sync.front.page_messages import shown
 from signup_sync.front.relay_pool import RelayPool, group_of, relays
 from signup_sync.front.states import State
 from tests.servers import ValkeyServer
@@ -176,8 +177,8 @@ async def test_what_the_page_draws_is_in_the_language_that_it_asks_for(
 ) -> None:
     await relays().sign_up(signup_id, user)
     await auth.turn(str(signup_id), "chat", "FAIL", "duplicate: userId")
-    shown = (await version_after(await connected(open_socket(query=query)), 3))["shown"]
-    assert [light["word"] for light in shown["lights"]][1] == word
+    message = await version_after(await connected(open_socket(query=query)), 3)
+    assert [light["word"] for light in message["shown"]["lights"]][1] == word
 
 
 async def test_a_socket_tells_the_page_where_to_go_when_all_lights_are_green(
@@ -190,6 +191,13 @@ async def test_a_socket_tells_the_page_where_to_go_when_all_lights_are_green(
     assert (await version_after(socket, 3))["shown"]["next"] is None
     await auth.turn(str(signup_id), "customer", "SUCCESS")
     assert (await version_after(socket, 4))["shown"]["next"] == "/login/"
+
+
+def test_the_stages_of_a_page_only_rise() -> None:
+    stages = [shown(outcome, None)["stage"] for outcome in ("pending", "delayed", "stalled", "green")]
+    assert stages == sorted(set(stages))
+    assert shown("awaiting", None)["stage"] == shown("pending", None)["stage"]
+    assert {shown(outcome, None)["stage"] for outcome in ("green", "red", "refused", "lapsed")} == {stages[-1]}
 
 
 async def test_delayed_is_said_once(open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser) -> None:

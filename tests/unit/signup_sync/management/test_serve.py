@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
-from signup_sync.server import protocols
+from signup_sync.server import connections
 from tests.servers.process import ROOT
 
 
@@ -72,9 +72,9 @@ class Unread(asyncio.Transport):
 
 @pytest.mark.parametrize(("size", "calls"), [(1, ["close", "abort"]), (0, ["close"])])
 async def test_a_closed_connection_waits_only_so_long_for_its_client(monkeypatch, size: int, calls: list[str]) -> None:
-    monkeypatch.setattr(protocols, "CLOSES_WITHIN", 0.01)
+    monkeypatch.setattr(connections, "CLOSES_WITHIN", 0.01)
     loop = asyncio.get_running_loop()
-    transport = protocols.ClosingTransport(unread := Unread(size), loop)
+    transport = connections.ClosingTransport(unread := Unread(size), loop)
     assert transport.get_extra_info("peername") == ("192.0.2.1", 1)
     transport.close()
     assert unread.calls == ["close"]

@@ -1,25 +1,21 @@
-"""uvicorn's protocols with deadlines and limits for slow, silent and oversized clients (docs/adr/0049).
+"""uvicorn's HTTP protocol with deadlines and limits for slow, silent and oversized clients (docs/adr/0049).
 
-uvicorn limits only the pause between two requests. These protocols also limit the time and size of a request's head and
-body, the time for which a client may not read its response, and the time that closing a connection may take.
+uvicorn limits only the pause between two requests. This protocol also limits the time and size of a request's head and
+body, and the time for which a client may not read its response.
 """
 
 import asyncio
 import json
 import logging
 import re
-import resource
 from http import HTTPStatus
 from typing import Any, Final, Literal, cast
 
 import httptools
 from django.conf import settings
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.http11 import Response
-from websockets.server import ServerProtocol
-from websockets.typing import StatusLike
 
+from signup_sync.server.connections import ClosingTransport
 from signup_sync.server.security_headers import security_headers
 
 logger = logging.getLogger(__name__)
@@ -29,35 +25,22 @@ HEAD_MAX: Final = 16 * 1024
 HEADERS_MAX: Final = 100
 # Maximum bytes of a whole request, including head and trailers. Applications have smaller limits for their bodies.
 REQUEST_MAX: Final = 4 * 1024 * 1024
-# Seconds for a client to read the last bytes of a connection that is being closed, and seconds before a refused
-# connection is aborted: closing it with unread input would reset it and lose the response.
-CLOSES_WITHIN: Final = 10.0
+# Seconds before a refused connection is aborted: closing it with unread input would reset it and lose the response.
 LINGERS_FOR: Final = 1.0
 # If a timer fires this many seconds late, this process was stopped or busy; the client was not necessarily slow.
 LATE: Final = 1.0
-# File descriptors reserved for databases, Redis, Kafka and files.
-RESERVED_FILES: Final = 256
-
 # A target in absolute form with an empty path, which means "/" (RFC 9112, 3.2.1).
 _NO_PATH: Final = re.compile(rb"(https?://[^/?]+)(\?.*)?", re.IGNORECASE)
 # Versions without chunked encoding, which HTTP/1.1 introduced.
 _OLD_VERSIONS: Final = ("0.9", "1.0")
 
-_WHY: Final = {
+# The text of each refusal.
+REASONS: Final = {
     HTTPStatus.BAD_REQUEST: "This is not valid HTTP.",
     HTTPStatus.REQUEST_TIMEOUT: "The request took too long to arrive. Send it again.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The request is too large.",
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "The request's headers are too large.",
 }
-
-
-def connections_max() -> int:
-    """Return the number of connections that this process may hold. Raises its open-file limit to the hard limit."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        soft = 65_536 if hard == resource.RLIM_INFINITY else hard
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return max(soft - RESERVED_FILES, RESERVED_FILES)
 
 
 class HeadTooLargeError(Exception):
@@ -242,7 +225,7 @@ class Http(HttpToolsProtocol):
         self.loop.call_later(LINGERS_FOR, self.transport.abort)
 
     def _answer(self, status: HTTPStatus) -> bytes:
-        detail = _WHY[status]
+        detail = REASONS[status]
         kind, body = "text/plain; charset=utf-8", detail
         if getattr(self, "url", b"").startswith(b"/user"):
             document = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
@@ -291,62 +274,3 @@ class Unchunked:
             await send(message)
 
         await self._application(scope, receive, unchunked)
-
-
-class ClosingTransport:
-    """A transport that, once closed, doesn't wait forever for its client to read the rest."""
-
-    __slots__ = ("_loop", "_transport")
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def close(self) -> None:
-        self._transport.close()
-        if self._transport.get_write_buffer_size():
-            self._loop.call_later(CLOSES_WITHIN, self._transport.abort)
-
-
-class Handshake(ServerProtocol):
-    """The library's handshake, with security headers on every refusal, by the library or by uvicorn."""
-
-    def reject(self, status: StatusLike, text: str) -> Response:
-        response = super().reject(status, text)
-        # As in Http._answer, the scheme is not known here.
-        for name, value in security_headers(is_secure=True):
-            response.headers[name.decode("ascii")] = value.decode("ascii")
-        return response
-
-
-class Socket(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket protocol. It also frees the parsed handshake (2 KiB), which uvicorn keeps with the socket."""
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self.conn = Handshake(
-            extensions=self.conn.available_extensions, max_size=self.config.ws_max_size, logger=self.logger
-        )
-
-    def start_keepalive(self) -> None:
-        super().start_keepalive()
-        del self.request, self.response
-
-    async def send(self, message: Any) -> None:
-        await super().send(message)
-        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
-            # Without this, uvicorn logs an error for a handshake that was answered with a status.
-            self.handshake_complete = True
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if not self.handshake_initiated and not self.transport.is_closing():
-            # Http passes on only complete handshakes, so the library has refused this one, in some cases without a
-            # response, and uvicorn would keep the connection open.
-            answer = b"".join(self.conn.data_to_send())
-            refusal = self.conn.reject(HTTPStatus.BAD_REQUEST, _WHY[HTTPStatus.BAD_REQUEST])
-            self.transport.write(answer or refusal.serialize())
-            self.transport.close()

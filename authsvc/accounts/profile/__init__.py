@@ -1,0 +1,1 @@
+"""The account page: owners see the lights of their account, and change its name and email address."""
