@@ -21,13 +21,14 @@ def two_servers(settings: LazySettings) -> None:
     settings.SCIM_TOKENS = {}
     settings.CONSUMED_TOGETHER = {"scim": ["crm", "wiki"]}
     settings.EVENT_CONSUMERS = settings.EVENT_CONSUMERS | dict.fromkeys(
-        settings.SCIM_SERVERS, "scimsvc.handlers.subscription_of"
+        settings.SCIM_SERVERS, "scimsvc.handlers.subscriptions_of_server"
     )
 
 
 @pytest.mark.parametrize("service", ["crm", "wiki"])
 def test_each_server_has_a_consumer_group_of_its_own(service: str) -> None:
-    [subscription] = subscriptions_of(service)
+    subscription, reconcile = subscriptions_of(service)
+    assert (reconcile.group, reconcile.topics) == (f"{service}-reconcile", ("user.reconcile.req",))
     assert subscription.group == service
     assert subscription.topics == ("user.newUser.req", "user.changeUser.req", "user.removeUser.req")
     assert subscription.answers_to == ("user.newUser.res", "user.changeUser.res", "user.removeUser.res")
