@@ -83,6 +83,8 @@ class User(KnowsChanges, AbstractBaseUser, PermissionsMixin):
         _("active"), default=True, help_text=_("Take this away instead of deleting the account.")
     )
     is_staff = models.BooleanField(_("staff"), default=False, help_text=_("May log in to the administration."))
+    # When the owner's request to close the account takes effect.
+    closes_at = models.DateTimeField(_("closes"), null=True, blank=True, editable=False)
     date_joined = models.DateTimeField(_("joined"), default=timezone.now, editable=False)
 
     objects: ClassVar[UserManager] = UserManager()
@@ -114,6 +116,9 @@ class User(KnowsChanges, AbstractBaseUser, PermissionsMixin):
                 violation_error_message=_("This email address is taken."),
             ),
             models.UniqueConstraint(fields=["owner_signup_id"], name="user_owner_unique"),
+        ]
+        indexes = [
+            models.Index(fields=["closes_at"], name="user_closing", condition=models.Q(closes_at__isnull=False)),
         ]
         permissions = [("add_admin", _("May sign up administrators"))]
 

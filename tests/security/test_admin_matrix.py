@@ -110,6 +110,8 @@ authsvc/user/@staff        delete_selected login 403   403   403   302
 authsvc/user/@superuser    delete_selected login 403   403   403   302
 authsvc/user/@administrator delete_selected login 403  403   403   302
 authsvc/user/              reset_two_factor login 403  403   403   302
+authsvc/user/              activate        login 403   403   302   302
+authsvc/user/              deactivate      login 403   403   302   302
 authsvc/eventtransaction/            replay_chosen   login 403   403   302   302
 PARTICIPANT/               activate        login 403   403   302   302
 PARTICIPANT/               deactivate      login 403   403   302   302
