@@ -32,7 +32,7 @@ pytestmark = [
 # Models whose pages and actions answer alike, by the name that stands for each of them in the tables.
 ALIKE: Final = {
     "PARTICIPANT": ("chatsvc/chatuser", "customersvc/customer"),
-    "READ_ONLY": ("authsvc/signup", "eventbus/deadletter"),
+    "READ_ONLY": ("authsvc/eventtransaction", "eventbus/deadletter"),
 }
 
 # What each kind of person is answered: a status, or `login` for a redirect to the login page. A post has no fields,
