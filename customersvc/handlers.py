@@ -2,23 +2,23 @@
 
 from customersvc.models import Customer
 from eventbus.messages import Subscription
-from participant.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED
-from participant.new_users import NewUserHandler
+from participant.accounts import AccountHandler
+from participant.events import ANSWERED, REQUESTED
 from participant.reconcile import RECONCILE_ANSWERED, RECONCILE_REQUESTED, ReconcileHandler
 
-new_users = Subscription(
+accounts = Subscription(
     group="customer",
-    topic=NEW_USER_REQUESTED,
-    handle=NewUserHandler(service="customer", model=Customer),
-    answers_to=(NEW_USER_ANSWERED,),
+    topics=REQUESTED,
+    handle=AccountHandler(service="customer", model=Customer),
+    answers_to=ANSWERED,
 )
 
 # A separate consumer group, so that a new user never waits behind a page of hundreds of existing ones.
 reconcile = Subscription(
     group="customer-reconcile",
-    topic=RECONCILE_REQUESTED,
+    topics=(RECONCILE_REQUESTED,),
     handle=ReconcileHandler(service="customer", model=Customer),
     answers_to=(RECONCILE_ANSWERED,),
 )
 
-subscriptions = (new_users, reconcile)
+subscriptions = (accounts, reconcile)

@@ -52,9 +52,7 @@ class BatchProcessor:
             close_old_connections()
             raise
         self._failures_in_a_row = in_a_row
-        self._metrics.batch_seconds.observe(time.perf_counter() - begun_at)
-        self._metrics.messages.inc(len(batch))
-        self._metrics.dead_letters.inc(len(rejected))
+        self._metrics.handled(batch, rejected, seconds=time.perf_counter() - begun_at)
         for message, error in rejected:
             logger.error("dead-lettered %s: %s", _place(message), in_a_line(error), extra=trace_of(message))
 

@@ -1,4 +1,4 @@
-"""Read one topic in batches, and commit offsets only after the work is done."""
+"""Read topics in batches, and commit offsets only after the work is done."""
 
 import logging
 import math
@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -14,7 +16,7 @@ from django.conf import settings
 from structlog.contextvars import bind_contextvars
 
 from eventbus.batch_processor import BatchProcessor, in_a_line
-from eventbus.clients import prefixed, reader_config
+from eventbus.clients import prefixed, reader_config, unprefixed
 from eventbus.errors import is_transient_in_kafka
 from eventbus.group_member import GroupMember, group_config
 from eventbus.incoming import as_incoming, is_error_report
@@ -23,7 +25,7 @@ from eventbus.messages import Incoming, Subscription
 from eventbus.metrics import ReadingMetrics
 from eventbus.producer import EventProducer
 from runtime.backoff import growing_pauses
-from runtime.errors import is_transient
+from runtime.errors import TransientError, is_transient
 from runtime.processes.health import Heartbeat
 from runtime.processes.worker import Worker
 
@@ -58,6 +60,10 @@ _NOT_OURS_ANY_MORE: Final = frozenset(
 )
 
 
+# A partition: its topic, without KAFKA_PREFIX, and its number.
+Partition = tuple[str, int]
+
+
 class BatchConsumer:
     """Run a subscription: read a batch, handle it, publish the answers, and commit the offsets, in this order.
 
@@ -68,14 +74,13 @@ class BatchConsumer:
     def __init__(self, subscription: Subscription, *, heartbeat: Heartbeat | None = None) -> None:
         self.subscription = subscription
         # Currently assigned partitions. Only the thread of run() may ask the client itself.
-        self.partitions: set[int] = set()
-        self._topic = prefixed(subscription.topic)
+        self.partitions: set[Partition] = set()
         self._heartbeat = heartbeat or Heartbeat()
-        self._metrics = ReadingMetrics(subscription.topic, subscription.group)
+        self._metrics = ReadingMetrics(subscription.topics, subscription.group)
         self._consumer = Consumer(reader_config(self._settings()))
         self._member = GroupMember(
             self._consumer,
-            [subscription.topic],
+            subscription.topics,
             heartbeat=self._heartbeat,
             on_assign=self._on_assign,
             on_revoke=self._on_revoke,
@@ -85,9 +90,9 @@ class BatchConsumer:
         self._worker = Worker(f"handler of {subscription.group}")
         # Partitions of the current batch that have stayed assigned since it was read. One that was revoked and came
         # back is excluded: it is read again from the committed offset, perhaps after another member's work.
-        self._held: set[int] = set()
+        self._held: set[Partition] = set()
         # Offsets of finished work, by partition, that are not committed yet.
-        self._done: dict[int, int] = {}
+        self._done: dict[Partition, int] = {}
         self._commits_at = -math.inf
         self._is_paused = False
         self._polls_from = math.inf
@@ -118,19 +123,20 @@ class BatchConsumer:
         self._member.join()
 
     def next_batch(self, at_most: float = POLL) -> list[Incoming]:
-        """Return the messages that are available, at most KAFKA_BATCH_SIZE.
+        """Return the messages that are available, at most KAFKA_BATCH_SIZE or the subscription's `batch`.
 
         Waits up to `at_most` seconds for the first one, and up to the subscription's `gathers` for the second."""
         first = self._consumer.poll(at_most)
         if first is None:
             return []
         messages = [first]
+        most = min(settings.KAFKA_BATCH_SIZE, self.subscription.batch or settings.KAFKA_BATCH_SIZE)
         if self.subscription.gathers:
-            messages += self._consumer.consume(min(1, settings.KAFKA_BATCH_SIZE - 1), self.subscription.gathers)
+            messages += self._consumer.consume(min(1, most - 1), self.subscription.gathers)
         # With a timeout, consume() would wait until it has all of them or the time is over.
-        messages += self._consumer.consume(settings.KAFKA_BATCH_SIZE - len(messages), 0)
+        messages += self._consumer.consume(most - len(messages), 0)
         batch = [as_incoming(message) for message in messages if not is_error_report(message)]
-        self._held = {message.partition for message in batch} & self.partitions
+        self._held = {_partition_of(message) for message in batch} & self.partitions
         return batch
 
     def work_through(self, batch: Sequence[Incoming], stop: threading.Event) -> bool:
@@ -151,14 +157,14 @@ class BatchConsumer:
                     return True
                 if not is_transient(error):
                     raise error
-                self._metrics.retries.inc()
-                pause = next(pauses)
+                self._metrics.retried(batch)
+                pause = max(next(pauses), error.retry_after if isinstance(error, TransientError) else 0.0)
                 words = "a batch of %d is retried in %.1f s: %s"
                 logger.warning(words, len(batch), pause, in_a_line(error), extra=traces_of(batch))
                 if not self._has_waited(pause, stop):
                     return False
                 # Messages of revoked partitions are another member's work now. Repeating it would only waste time.
-                batch = [message for message in batch if message.partition in self._held]
+                batch = [message for message in batch if _partition_of(message) in self._held]
             return False
         finally:
             self._resume()
@@ -166,15 +172,15 @@ class BatchConsumer:
     def note_done(self, batch: Sequence[Incoming]) -> None:
         """Record the offset to commit after this batch, for each of its partitions that is still assigned."""
         for message in batch:
-            if message.partition in self._held:
-                self._done[message.partition] = max(self._done.get(message.partition, 0), message.offset + 1)
+            if (partition := _partition_of(message)) in self._held:
+                self._done[partition] = max(self._done.get(partition, 0), message.offset + 1)
 
     def commit_done(self) -> None:
         """Commit finished offsets and check each partition's result. Keep those that fail transiently for later."""
         self._commits_at = time.monotonic() + COMMIT_EVERY
         if not self._done:
             return
-        offsets = [TopicPartition(self._topic, partition, offset) for partition, offset in self._done.items()]
+        offsets = [TopicPartition(prefixed(topic), number, offset) for (topic, number), offset in self._done.items()]
         try:
             results = self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
@@ -182,7 +188,7 @@ class BatchConsumer:
                 self._note_commit(partition, error.args[0])
         else:
             for result in results:
-                self._note_commit(result.partition, result.error)
+                self._note_commit(_known(result), result.error)
 
     def close(self) -> None:
         """Leave the group, so that other members get its partitions at once, and end the threads."""
@@ -205,23 +211,23 @@ class BatchConsumer:
     def _on_assign(self, partitions: list[TopicPartition]) -> None:
         # The client remembers a pause across a revocation: a partition that left paused must not stay paused forever.
         (self._consumer.pause if self._is_paused else self._consumer.resume)(partitions)
-        self.partitions = {partition.partition for partition in partitions}
-        logger.info("reads partitions %s", _numbers(partitions))
+        self.partitions = {_known(partition) for partition in partitions}
+        logger.info("reads partitions %s", _names(partitions))
 
     def _on_revoke(self, partitions: list[TopicPartition]) -> None:
-        for number in (partition.partition for partition in partitions):
-            self.partitions.discard(number)
-            self._held.discard(number)
-            self._done.pop(number, None)
-        logger.info("gives up partitions %s", _numbers(partitions))
+        for partition in map(_known, partitions):
+            self.partitions.discard(partition)
+            self._held.discard(partition)
+            self._done.pop(partition, None)
+        logger.info("gives up partitions %s", _names(partitions))
 
-    def _note_commit(self, partition: int, error: KafkaError | None) -> None:
+    def _note_commit(self, partition: Partition, error: KafkaError | None) -> None:
         if error is None or error.code() in _NOT_OURS_ANY_MORE:
             del self._done[partition]
         elif not is_transient_in_kafka(error):
             raise KafkaException(error)
         if error is not None:
-            logger.warning("the offset of partition %d was not committed: %s", partition, error.str())
+            logger.warning("the offset of %s[%d] was not committed: %s", *partition, error.str())
 
     # --- While a batch is in hand ----------------------------------------------------------------------------------
 
@@ -257,7 +263,7 @@ class BatchConsumer:
         if message is not None and not is_error_report(message):
             # Paused partitions yield no messages. If one did, seek back so that it is not lost.
             read = as_incoming(message)
-            self._consumer.seek(TopicPartition(self._topic, read.partition, read.offset))
+            self._consumer.seek(TopicPartition(prefixed(read.topic), read.partition, read.offset))
 
     def _pause(self) -> None:
         if not self._is_paused:
@@ -270,5 +276,14 @@ class BatchConsumer:
             self._is_paused = False
 
 
-def _numbers(partitions: Sequence[TopicPartition]) -> str:
-    return ", ".join(str(partition.partition) for partition in partitions) or "none"
+def _partition_of(message: Incoming) -> Partition:
+    return message.topic, message.partition
+
+
+def _known(partition: TopicPartition) -> Partition:
+    return unprefixed(partition.topic), partition.partition
+
+
+def _names(partitions: Sequence[TopicPartition]) -> str:
+    by_topic = groupby(sorted(map(_known, partitions)), key=itemgetter(0))
+    return ", ".join(f"{topic}{[number for _, number in each]}" for topic, each in by_topic) or "none"

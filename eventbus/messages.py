@@ -85,21 +85,32 @@ Handler = Callable[[Sequence[Incoming]], HandledBatch]
 
 @dataclass(frozen=True)
 class Subscription:
-    """One consumer group's subscription to one topic. `answers_to` lists the topics that its handler publishes to.
+    """One consumer group's subscription. `answers_to` lists the topics that its handler publishes to.
+
+    A batch may contain messages of all `topics`. Kafka keeps their order only within a partition of one topic.
 
     After the first message of a batch the consumer waits up to `gathers` seconds for a second one, for topics whose
     messages usually come in pairs."""
 
     group: str
-    topic: str
+    topics: tuple[str, ...]
     handle: Handler
     answers_to: tuple[str, ...] = ()
     gathers: float = 0.0
+    # The maximum number of messages in a batch, if it is less than KAFKA_BATCH_SIZE.
+    batch: int | None = None
+    # Prepares the handler, and raises ImproperlyConfigured if this process lacks the settings that it needs.
+    # consume_events calls it at start; processes that only inspect subscriptions don't.
+    prepare: Callable[[], None] | None = None
 
     @property
-    def topics(self) -> tuple[str, ...]:
+    def dead_letter_topics(self) -> tuple[str, ...]:
+        return tuple(dead_letter_topic(topic, self.group) for topic in self.topics)
+
+    @property
+    def every_topic(self) -> tuple[str, ...]:
         """Every topic that the subscription reads or writes."""
-        return (self.topic, dead_letter_topic(self.topic, self.group), *self.answers_to)
+        return (*self.topics, *self.dead_letter_topics, *self.answers_to)
 
 
 def cloud_event_headers(

@@ -1,8 +1,12 @@
 """Prometheus metrics of the event bus. Every name is defined here and listed in docs/metrics.md (docs/adr/0019)."""
 
+from collections import Counter as Counts
+from collections.abc import Iterable
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
+
+from eventbus.messages import Incoming, Rejected
 
 _READING: Final = ("topic", "group")
 
@@ -28,11 +32,22 @@ PRODUCERS_REPLACED: Final = Counter(
 
 
 class ReadingMetrics:
-    """The metrics of one subscription. They are created before there is anything to count, so that the first dead
-    letter shows as an increase from 0, and looked up once rather than for each batch."""
+    """The metrics of one subscription, by topic. A batch counts for each topic of which it has messages."""
 
-    def __init__(self, topic: str, group: str) -> None:
-        self.batch_seconds = BATCH_SECONDS.labels(topic, group)
-        self.messages = MESSAGES.labels(topic, group)
-        self.retries = RETRIES.labels(topic, group)
-        self.dead_letters = DEAD_LETTERS.labels(topic, group)
+    def __init__(self, topics: Iterable[str], group: str) -> None:
+        self._group = group
+        for topic in topics:
+            # Before there is anything to count, so that the first dead letter shows as an increase from 0.
+            for metric in (BATCH_SECONDS, MESSAGES, RETRIES, DEAD_LETTERS):
+                metric.labels(topic, group)
+
+    def retried(self, batch: Iterable[Incoming]) -> None:
+        for topic in {message.topic for message in batch}:
+            RETRIES.labels(topic, self._group).inc()
+
+    def handled(self, batch: Iterable[Incoming], rejected: Iterable[Rejected], *, seconds: float) -> None:
+        for topic, number in Counts(message.topic for message in batch).items():
+            MESSAGES.labels(topic, self._group).inc(number)
+            BATCH_SECONDS.labels(topic, self._group).observe(seconds)
+        for message, _ in rejected:
+            DEAD_LETTERS.labels(message.topic, self._group).inc()

@@ -22,6 +22,10 @@ class Row(Protocol):
     def user_name(self) -> str: ...
     @property
     def role(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def is_account_active(self) -> bool: ...
 
 
 # Auth's record has the form of the row that it would become.
@@ -37,6 +41,8 @@ COMPARED: Final = {
     "email": "email",
     "user_name": "userName",
     "role": "role",
+    "is_account_active": "active",
+    "version": "version",
     "owner_signup_id": "ownerSignupId",
 }
 
@@ -50,7 +56,6 @@ class Comparison(Generic[AnyRecord, AnyRow]):
     different: list[tuple[AnyRecord, AnyRow, tuple[str, ...]]] = field(default_factory=list)
     # Each with the rows that are in the way.
     conflicting: list[tuple[AnyRecord, tuple[AnyRow, ...]]] = field(default_factory=list)
-    superfluous: list[AnyRow] = field(default_factory=list)
 
 
 def compare(
@@ -58,19 +63,19 @@ def compare(
 ) -> Comparison[RecordT, RowT]:
     """Return the discrepancies between `records` and `rows`.
 
-    `rows` must include every row that holds the userId or email of a record, or that a record owns. A row whose owner
-    is in `gone`, which lists owners that auth no longer has, belongs to the record that has its userId or email now.
+    `rows` must include every row that holds the userId or email of a record, or that a record owns; an owner has at
+    most one. A row whose owner is in `gone`, which lists owners that auth no longer has, belongs to the record that has
+    its userId or email now.
 
     A missing or different record takes a userId or email only from a row that another record in `different` corrects:
     users who exchanged emails correct each other's rows. So everything can be healed in one transaction, provided that
-    the rows in `vacating()` give up their keys first.
+    the rows that `vacating` returns give up their keys first.
     """
     by_user_id: dict[str, RowT] = {}
     by_email: dict[str, RowT] = {}
-    by_owner: defaultdict[UUID | None, list[RowT]] = defaultdict(list)
+    by_owner: dict[UUID | None, RowT] = {}
     for row in rows:
-        by_user_id[row.user_id_key] = by_email[row.email] = row
-        by_owner[row.owner_signup_id].append(row)
+        by_user_id[row.user_id_key] = by_email[row.email] = by_owner[row.owner_signup_id] = row
     asked = {record.user_id_key for record in records}
 
     def belongs_to(record: RecordT, row: RowT) -> bool:
@@ -81,13 +86,14 @@ def compare(
 
     matches: list[_Match[RecordT, RowT]] = []
     for record in records:
-        same = (by_user_id.get(record.user_id_key), by_email.get(record.email))
-        holders = tuple({id(row): row for row in same if row is not None}.values())
-        strangers = tuple(row for row in holders if not belongs_to(record, row))
-        owned = by_owner[record.owner_signup_id]
-        # Of the rows that the record owns, those with its userId or email are its own; otherwise the oldest.
-        own = tuple(row for row in holders if row not in strangers) or tuple(owned[:1])
-        matches.append(_Match(record, own, strangers, tuple(row for row in owned if row not in own)))
+        same = (
+            by_user_id.get(record.user_id_key),
+            by_email.get(record.email),
+            by_owner.get(record.owner_signup_id),
+        )
+        found_rows = {id(row): row for row in same if row is not None}.values()
+        own = tuple(row for row in found_rows if belongs_to(record, row))
+        matches.append(_Match(record, own, tuple(row for row in found_rows if row not in own)))
 
     found: Comparison[RecordT, RowT] = Comparison()
     blocked = _blocked(matches)
@@ -98,20 +104,16 @@ def compare(
             found.missing.append(match.record)
         elif fields := _different_fields(match.record, match.own[0]):
             found.different.append((match.record, match.own[0], fields))
-        found.superfluous += match.left_behind
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class _Match(Generic[AnyRecord, AnyRow]):
-    """A record with its own rows, other records' rows that hold its keys, and further rows of its owner.
-
-    The latter were left behind when auth's record had changed and was requested again."""
+    """A record with the rows that belong to it, and the other rows that hold its keys."""
 
     record: AnyRecord
     own: tuple[AnyRow, ...]
     strangers: tuple[AnyRow, ...]
-    left_behind: tuple[AnyRow, ...]
 
 
 def _blocked(matches: Sequence[_Match[RecordT, RowT]]) -> set[int]:
@@ -137,14 +139,18 @@ def _blocked(matches: Sequence[_Match[RecordT, RowT]]) -> set[int]:
     return blocked
 
 
-def vacating(found: Comparison[RecordT, RowT]) -> list[RowT]:
-    """Return the rows to correct that still hold a userId or email which another record in `found` needs."""
-    wanted = [*found.missing, *(record for record, *_ in found.different)]
+def vacating(updates: Iterable[tuple[RecordT, RowT]], inserts: Iterable[RecordT]) -> list[RowT]:
+    """Return the rows that still hold a userId or email which another of these records needs.
+
+    `updates` has the rows to bring up to date with their records, `inserts` the records that become rows.
+    """
+    pairs = list(updates)
+    wanted = [*inserts, *(record for record, _ in pairs)]
     user_ids = {record.user_id_key for record in wanted}
     emails = {record.email for record in wanted}
     return [
         row
-        for record, row, _ in found.different
+        for record, row in pairs
         if (row.user_id_key != record.user_id_key and row.user_id_key in user_ids)
         or (row.email != record.email and row.email in emails)
     ]

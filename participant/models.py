@@ -1,7 +1,7 @@
 """The model of a user that every participant stores."""
 
 from collections.abc import Collection
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from django.core.exceptions import ValidationError
 from django.db import models
@@ -11,12 +11,25 @@ from django.utils.translation import gettext_lazy as _
 from participant.limits import EMAIL_MAX, ROLE_MAX, USER_ID_KEY_MAX, USER_ID_MAX, USER_NAME_MAX
 from runtime.equality import normalize_email, normalize_user_id, user_id_key
 
+UserT = TypeVar("UserT", bound="ParticipantUser")
+
+
+class LivingManager(models.Manager[UserT]):
+    """The users without the tombstones of removed accounts."""
+
+    def get_queryset(self) -> models.QuerySet[UserT]:
+        return super().get_queryset().filter(removed_at=None)
+
 
 class ParticipantUser(models.Model):
     """A participant's copy of a user. Validating and saving normalise it; bulk_create and update do not.
 
     `signup_id` is the sign-up whose request created the row, `owner_signup_id` the one that created auth's record. Both
-    are null in a row that an administrator created: such a row is a duplicate for every sign-up.
+    are null in a row that an administrator created: such a row is a duplicate for every sign-up. `version` is that of
+    auth's record when the row was last brought up to date.
+
+    A row with `removed_at` is the tombstone of a removed account. It is in this table so that a unique constraint
+    keeps a late request, perhaps handled by another process at the same time, from restoring the account.
     """
 
     signup_id = models.UUIDField(_("made by sign-up"), null=True, editable=False)
@@ -29,18 +42,22 @@ class ParticipantUser(models.Model):
     is_active = models.BooleanField(
         _("active"), default=True, help_text=_("Take this away to keep the user out of this service.")
     )
+    is_account_active = models.BooleanField(_("account active"), default=True, db_default=True, editable=False)
+    version = models.PositiveIntegerField(_("version"), default=1, db_default=1, editable=False)
     created_at = models.DateTimeField(_("created"), default=timezone.now, editable=False)
+    removed_at = models.DateTimeField(_("removed"), null=True, editable=False)
 
-    objects: ClassVar[models.Manager[Self]] = models.Manager()
+    objects: ClassVar[models.Manager[Self]] = LivingManager()
+    # With the tombstones.
+    every: ClassVar[models.Manager[Self]] = models.Manager()
 
     class Meta:
         abstract = True
         constraints = [
             models.UniqueConstraint(fields=["user_id_key"], name="%(class)s_user_id_key_unique"),
             models.UniqueConstraint(fields=["email"], name="%(class)s_email_unique"),
+            models.UniqueConstraint(fields=["owner_signup_id"], name="%(class)s_owner_unique"),
         ]
-        # Reconcile finds a row by its owner, even if its userId and email have changed.
-        indexes = [models.Index(fields=["owner_signup_id"], name="%(class)s_owner")]
 
     def __str__(self) -> str:
         return self.user_id
@@ -54,6 +71,11 @@ class ParticipantUser(models.Model):
         self.user_id = normalize_user_id(self.user_id)
         self.user_id_key = user_id_key(self.user_id)
         self.email = normalize_email(self.email)
+
+    @property
+    def may_enter(self) -> bool:
+        """Whether the user may use this service: both auth and this service's administrators decide about it."""
+        return self.is_account_active and self.is_active
 
     def clean_fields(self, exclude: Collection[str] | None = None) -> None:
         """Normalise first, because that can lengthen a text and the limits apply to what is saved."""

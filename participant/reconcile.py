@@ -12,14 +12,14 @@ from uuid import UUID
 
 import msgspec
 from django.db import router
-from django.db.models import Q, QuerySet
 from msgspec import Meta
 
 from eventbus.message_traces import traceparent_of
 from eventbus.messages import HandledBatch, Incoming, Outgoing, cloud_event_headers, decode_each
-from participant.comparison import Comparison, compare, vacating
+from participant.comparison import Comparison, compare
 from participant.events import UserRecord
 from participant.models import ParticipantUser
+from participant.rows import bury, rows_about, write
 from runtime.database.transactions import atomically
 from runtime.errors import PermanentError
 
@@ -31,17 +31,19 @@ RECONCILE_ANSWERED: Final = "user.reconcile.res"
 # Keeps a message with the longest texts below half of Kafka's limit of 1 MB.
 FINDINGS_MAX: Final = 250
 RECORDS_MAX: Final = 500
+REMOVED_MAX: Final = 1000
 # Maximum bytes of a page, which is Kafka's limit: RECORDS_MAX records with the longest texts, 4 bytes per character.
 PAGE_MAX: Final = 1024 * 1024
 
 
 class Kind(StrEnum):
-    """The kind of a discrepancy. The first two are repaired; a person decides about the others."""
+    """The kind of a discrepancy. A person decides about conflicting and superfluous rows; the others are repaired."""
 
     MISSING = "missing"  # no row for auth's record
     DIFFERENT = "different"  # the record's row has other values
     CONFLICTING = "conflicting"  # another record's row, or an administrator's, has its userId or email, or two rows do
     SUPERFLUOUS = "superfluous"  # a row without a record in auth
+    REMOVED = "removed"  # a row of an account that auth has removed
 
 
 class OwnerRange(msgspec.Struct, frozen=True, rename="camel"):
@@ -54,8 +56,8 @@ class OwnerRange(msgspec.Struct, frozen=True, rename="camel"):
 class ReconcilePage(msgspec.Struct, frozen=True, rename="camel"):
     """A request for the discrepancies of `records`. If `owners` is given, these are all of auth's in that range.
 
-    `unowned` asks for all rows that no sign-up created. `gone` lists owners of which auth has no record. Raises
-    ValueError if two records would be the same row.
+    `unowned` asks for all rows that no sign-up created. `gone` lists owners of which auth has no record, `removed` the
+    owners of accounts that it has removed. Raises ValueError if two records would be the same row.
     """
 
     run_id: UUID
@@ -67,6 +69,7 @@ class ReconcilePage(msgspec.Struct, frozen=True, rename="camel"):
     owners: OwnerRange | None = None
     unowned: bool = False
     gone: list[UUID] = []
+    removed: Annotated[list[UUID], Meta(max_length=REMOVED_MAX)] = []
 
     def __post_init__(self) -> None:
         for name in ("owner_signup_id", "user_id_key", "email"):
@@ -83,7 +86,7 @@ class HeldBy(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 class Finding(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """One discrepancy, healed or not. It describes auth's record or, if superfluous, the row."""
+    """One discrepancy, healed or not. It describes auth's record or, if superfluous or removed, the row."""
 
     kind: Kind
     user_id: str
@@ -121,7 +124,7 @@ class ReconcileHandler:
     """Compare each page that asks `service` with the rows of `model`, heal if the page asks for it, and answer.
 
     This is an eventbus.messages.Handler. Each page is one transaction. An expired page is ignored: nobody waits for its
-    answer, and healing would restore outdated values. Raises the errors of participant.new_users.NewUserHandler.
+    answer, and healing would restore outdated values. Raises the errors of participant.accounts.AccountHandler.
     """
 
     service: str
@@ -136,29 +139,38 @@ class ReconcileHandler:
             if page.expires_at < datetime.now(UTC):
                 logger.warning("ignored page %d of the reconcile run %s: it has expired", page.page, page.run_id)
                 continue
-            answers += self.answers(message, page, self._findings(page))
+            answers += answers_to(message, page, self._findings(page), service=self.service)
         return HandledBatch(answers=answers, rejected=rejected)
 
     def _findings(self, page: ReconcilePage) -> list[Finding]:
         return atomically(lambda: self._compare_and_heal(page), using=router.db_for_write(self.model))
 
     def _compare_and_heal(self, page: ReconcilePage) -> list[Finding]:
-        found = compare(page.records, self._rows_about(page.records), gone=frozenset(page.gone))
+        """Compare the page's records with their rows, apart from those that are newer than the page."""
+        removed = self._removed(page)
+        rows = [row for row in rows_about(self.model, page.records, is_locked=True) if row.pk not in removed]
+        own = {row.owner_signup_id: row for row in rows}
+        buried = {row.owner_signup_id for row in rows if row.removed_at} | {*page.removed}
+        records = [
+            record
+            for record in page.records
+            if (owner := record.owner_signup_id) not in buried
+            and (owner not in own or own[owner].version <= record.version)
+        ]
+        found = compare(records, [row for row in rows if not row.removed_at], gone=frozenset(page.gone))
         if page.heal:
-            self._heal(found)
-        return [*_findings(found, is_healed=page.heal), *self._rows_without_record(page)]
+            self._heal(page, found)
+        return [
+            *(_finding(Kind.REMOVED, row, healed=page.heal) for row in removed.values()),
+            *(_finding(Kind.MISSING, record) for record in page.records if record.owner_signup_id in buried),
+            *_findings(found, is_healed=page.heal),
+            *self._rows_without_record(page),
+        ]
 
-    def _rows_about(self, records: Sequence[UserRecord]) -> QuerySet[ParticipantUser]:
-        # Lock the rows against concurrent changes by administrators, in the order that all writers use.
-        return (
-            self.model.objects.select_for_update()
-            .filter(
-                Q(owner_signup_id__in=[record.owner_signup_id for record in records])
-                | Q(user_id_key__in=[record.user_id_key for record in records])
-                | Q(email__in=[record.email for record in records])
-            )
-            .order_by("id")
-        )
+    def _removed(self, page: ReconcilePage) -> dict[int, ParticipantUser]:
+        """Return and lock the rows of accounts that auth has removed."""
+        rows = self.model.objects.select_for_update().filter(owner_signup_id__in=page.removed).order_by("id")
+        return {row.pk: row for row in rows}
 
     def _rows_without_record(self, page: ReconcilePage) -> Iterator[Finding]:
         rows = self.model.objects.none()
@@ -170,54 +182,43 @@ class ReconcileHandler:
                 rows = rows.filter(owner_signup_id__gt=page.owners.after)
             if page.owners.up_to is not None:
                 rows = rows.filter(owner_signup_id__lte=page.owners.up_to)
-        known = {record.owner_signup_id for record in page.records}
+        known = {record.owner_signup_id for record in page.records} | {*page.removed}
         for user_id, email, owner in rows.order_by("id").values_list("user_id", "email", "owner_signup_id"):
             if owner not in known:
                 yield Finding(Kind.SUPERFLUOUS, user_id, email, owner)
 
-    def _heal(self, found: Comparison[UserRecord, ParticipantUser]) -> None:
-        if parked := vacating(found):
-            for row in parked:
-                # No user can have these keys: a userId has no space, and an address has an @.
-                row.user_id_key = row.email = f"parked {row.pk}"
-            self.model.objects.bulk_update(parked, ["user_id_key", "email"])
-        different = [_corrected(row, record) for record, row, _ in found.different]
-        self.model.objects.bulk_update(different, _CORRECTED)
-        # All writers use the same order, so that two of them mostly wait for each other rather than deadlock.
-        missing = sorted(found.missing, key=lambda record: record.user_id_key)
-        self.model.objects.bulk_create([_corrected(self.model(), record) for record in missing])
-
-    def answers(self, message: Incoming, page: ReconcilePage, findings: Sequence[Finding]) -> Iterator[Outgoing]:
-        """Yield the messages that report the findings on `page`, with at most FINDINGS_MAX in each."""
-        for start in range(0, len(findings) or 1, FINDINGS_MAX):
-            event = ReconcileAnswered(
-                run_id=page.run_id,
-                page=page.page,
-                service=self.service,
-                findings=findings[start : start + FINDINGS_MAX],
-                more=start + FINDINGS_MAX < len(findings),
-                occurred_at=datetime.now(UTC),
-            )
-            yield Outgoing(
-                topic=RECONCILE_ANSWERED,
-                key=f"{page.run_id}:{page.page}",
-                value=_encoder.encode(event),
-                headers=cloud_event_headers(
-                    type=RECONCILE_ANSWERED, source=f"/{self.service}", traceparent=traceparent_of(message)
-                ),
-            )
+    def _heal(self, page: ReconcilePage, found: Comparison[UserRecord, ParticipantUser]) -> None:
+        buried = self.model.every.filter(owner_signup_id__in=page.removed, removed_at__isnull=False)
+        known = set(buried.values_list("owner_signup_id", flat=True))
+        bury(self.model, [(owner, 1) for owner in page.removed if owner not in known])
+        write(
+            self.model,
+            updates=[(record, row) for record, row, _ in found.different],
+            inserts=[(record, record.owner_signup_id) for record in found.missing],
+        )
 
 
-_CORRECTED: Final = ["signup_id", "owner_signup_id", "user_id", "user_id_key", "email", "user_name", "role"]
-
-
-def _corrected(row: ParticipantUser, record: UserRecord) -> ParticipantUser:
-    """Return the row with the record's values. `is_active` stays, because only administrators decide about it."""
-    if row.owner_signup_id != record.owner_signup_id:
-        row.signup_id = row.owner_signup_id = record.owner_signup_id
-    row.user_id, row.user_id_key, row.email = record.user_id, record.user_id_key, record.email
-    row.user_name, row.role = record.user_name, record.role
-    return row
+def answers_to(
+    message: Incoming, page: ReconcilePage, findings: Sequence[Finding], *, service: str
+) -> Iterator[Outgoing]:
+    """Yield the messages that report the findings on `page`, with at most FINDINGS_MAX in each."""
+    for start in range(0, len(findings) or 1, FINDINGS_MAX):
+        event = ReconcileAnswered(
+            run_id=page.run_id,
+            page=page.page,
+            service=service,
+            findings=findings[start : start + FINDINGS_MAX],
+            more=start + FINDINGS_MAX < len(findings),
+            occurred_at=datetime.now(UTC),
+        )
+        yield Outgoing(
+            topic=RECONCILE_ANSWERED,
+            key=f"{page.run_id}:{page.page}",
+            value=_encoder.encode(event),
+            headers=cloud_event_headers(
+                type=RECONCILE_ANSWERED, source=f"/{service}", traceparent=traceparent_of(message)
+            ),
+        )
 
 
 def _findings(found: Comparison[UserRecord, ParticipantUser], *, is_healed: bool) -> Iterator[Finding]:
@@ -228,8 +229,6 @@ def _findings(found: Comparison[UserRecord, ParticipantUser], *, is_healed: bool
     for record, rows in found.conflicting:
         held_by = tuple(HeldBy(row.user_id, row.email, row.owner_signup_id) for row in rows)
         yield _finding(Kind.CONFLICTING, record, held_by=held_by)
-    for row in found.superfluous:
-        yield _finding(Kind.SUPERFLUOUS, row)
 
 
 def _finding(kind: Kind, about: UserRecord | ParticipantUser, **more: Any) -> Finding:

@@ -143,7 +143,7 @@ def committed(subscription: Subscription) -> dict[int, int]:
     """Return the committed offsets of a subscription's group, by partition, for partitions that have one."""
     with _reader(subscription.group) as consumer:
         try:
-            places = consumer.committed(_partitions(subscription.topic), timeout=PATIENCE)
+            places = consumer.committed(_partitions(subscription.topics[0]), timeout=PATIENCE)
         except KafkaException as error:
             # Kafka has just come back; `eventually` tries again.
             raise AssertionError(f"Kafka does not say where the group is: {error}") from error
@@ -196,7 +196,7 @@ class RunningConsumer:
 
     @property
     def partitions(self) -> set[int]:
-        return set(self.consumer.partitions)
+        return {number for _, number in self.consumer.partitions}
 
     @property
     def is_running(self) -> bool:

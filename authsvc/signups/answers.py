@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from authsvc.lights import Decisions, TransactionState, decisions_in
 from authsvc.metrics import count_verdicts
-from authsvc.signups.events import NEW_USER_ANSWERED, Answer, decode_answer
+from authsvc.signups.events import ANSWER_TOPICS, Answer, decode_answer
 from authsvc.signups.projection import projection
 from authsvc.signups.traffic_counts import counts_of
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
@@ -59,4 +59,4 @@ def _misfit(answer: Answer, states: dict[UUID, TransactionState]) -> PermanentEr
 
 # Gather for 2 ms: participants answer a sign-up at nearly the same time, and one batch with both answers finishes
 # sooner than two batches.
-verdicts = Subscription(group="auth", topic=NEW_USER_ANSWERED, handle=handle_answers, gathers=0.002)
+verdicts = Subscription(group="auth", topics=tuple(ANSWER_TOPICS.values()), handle=handle_answers, gathers=0.002)

@@ -7,14 +7,15 @@ away (messages.dead_letter). The collector copies it from there into the table.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from itertools import chain
+from typing import Final, NamedTuple
 
 from django.conf import settings
 from django.db import router, transaction
 from django.utils.translation import gettext as _
 
 from eventbus.errors import DeliveryError
-from eventbus.messages import DEAD_LETTER_PREFIX, ERROR_TEXT_MAX, Incoming, Outgoing, Subscription, moment_of
+from eventbus.messages import DEAD_LETTER_PREFIX, ERROR_TEXT_MAX, Incoming, Outgoing, moment_of
 from eventbus.models import ERROR_MAX, DeadLetter, DeadLetterAct, headers_as_document, headers_from_document
 from eventbus.producer import EventProducer
 from eventbus.subscriptions import subscriptions_of
@@ -36,8 +37,16 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Largest number that a column can store.
 NUMBER_MAX: Final = 2**63 - 1
 
-# By dead-letter topic, the subscription whose letters it holds.
-Origins = Mapping[str, Subscription]
+
+class Origin(NamedTuple):
+    """The topic of the messages in a dead-letter topic, and the consumer group that could not handle them."""
+
+    topic: str
+    group: str
+
+
+# By dead-letter topic.
+Origins = Mapping[str, Origin]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +58,13 @@ class LetterResult:
 
 
 def dead_letter_origins() -> Origins:
-    """Return every dead-letter topic of this installation with its subscription, from EVENT_CONSUMERS."""
-    subscriptions = [each for service in settings.EVENT_CONSUMERS for each in subscriptions_of(service)]
-    return {dead_letter_topic(each.topic, each.group): each for each in subscriptions}
+    """Return every dead-letter topic of this installation with its origin, from EVENT_CONSUMERS."""
+    subscriptions = chain.from_iterable(subscriptions_of(service) for service in settings.EVENT_CONSUMERS)
+    return {
+        dead_letter_topic(topic, each.group): Origin(topic, each.group)
+        for each in subscriptions
+        for topic in each.topics
+    }
 
 
 def keep(letters: Sequence[Incoming], origins: Origins) -> None:
@@ -115,7 +128,7 @@ def purge_dead_letters(before: datetime, limit: int) -> int:
 # --- From Kafka to the table ------------------------------------------------------------------------------------
 
 
-def _row(letter: Incoming, origin: Subscription) -> DeadLetter:
+def _row(letter: Incoming, origin: Origin) -> DeadLetter:
     about = {name: value for name, value in letter.headers if name.startswith(DEAD_LETTER_PREFIX)}
     original = tuple(header for header in letter.headers if not header[0].startswith(DEAD_LETTER_PREFIX))
     return DeadLetter(

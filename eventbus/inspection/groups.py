@@ -14,7 +14,6 @@ from eventbus.deadletters.collector import GROUP as COLLECTOR
 from eventbus.inspection.inspector import ANSWERS_WITHIN, InspectedTopic, Partition
 from eventbus.inspection.membership import Membership, read_memberships
 from eventbus.subscriptions import subscriptions_of
-from eventbus.topics import dead_letter_topic
 
 # Partitions by topic and number.
 Places = Mapping[tuple[str, int], Partition]
@@ -61,8 +60,8 @@ def known_groups() -> Mapping[str, set[str]]:
     groups: dict[str, set[str]] = defaultdict(set)
     for service in settings.EVENT_CONSUMERS:
         for subscription in subscriptions_of(service):
-            groups[subscription.group].add(subscription.topic)
-            groups[COLLECTOR].add(dead_letter_topic(subscription.topic, subscription.group))
+            groups[subscription.group].update(subscription.topics)
+            groups[COLLECTOR].update(subscription.dead_letter_topics)
     return groups
 
 

@@ -64,16 +64,18 @@ def insert_new_with(rows: Sequence[M], others: Sequence[Model], *, key: str, usi
         return [by_key[value] for (value,) in cursor.fetchall()]
 
 
-def overwrite(rows: Sequence[Model], *, fields: Sequence[str], using: str) -> None:
-    """Update these fields of existing, locked rows.
+def overwrite(rows: Sequence[Model], *, fields: Sequence[str], using: str, key: str = "") -> None:
+    """Update these fields of existing, locked rows, and insert rows that don't exist.
 
-    An upsert that always conflicts is one statement of plain values; bulk_update builds a CASE per field and row."""
+    `key` names the unique field that identifies a row; by default it is the primary key. An upsert is one statement of
+    plain values; bulk_update builds a CASE per field and row."""
     if rows:
         table = _table(type(rows[0]), using)
         columns = [table.fields[name].column for name in fields]
         written = ", ".join(f"{column} = EXCLUDED.{column}" for column in columns)
+        target = table.fields[key].column if key else table.key
         with connections[using].cursor() as cursor:
-            _insert(cursor, rows, f"ON CONFLICT ({table.key}) DO UPDATE SET {written}")
+            _insert(cursor, rows, f"ON CONFLICT ({target}) DO UPDATE SET {written}")
 
 
 def locked(model: type[M], keys: Sequence[UUID], *, using: str) -> list[M]:

@@ -47,8 +47,8 @@ needs_kafka = pytest.mark.needs("kafka")
 
 
 def new_subscription(handle: Handler) -> Subscription:
-    subscription = Subscription(group=f"group-{secrets.token_hex(6)}", topic=new_topic(), handle=handle)
-    ensure_topics(subscription.topics)
+    subscription = Subscription(group=f"group-{secrets.token_hex(6)}", topics=(new_topic(),), handle=handle)
+    ensure_topics(subscription.every_topic)
     return subscription
 
 
@@ -122,14 +122,14 @@ def test_a_producer_that_can_do_nothing_any_more_is_replaced(producer):
 def test_it_reads_what_was_there_before_and_commits_what_comes_after_the_last():
     handler = RecordingHandler()
     subscription = new_subscription(handler)
-    put(subscription.topic, *numbered(50), trace=b"1")
+    put(subscription.topics[0], *numbered(50), trace=b"1")
     with consuming(subscription):
         eventually(lambda: len(handler.handled) == 50)
-        put(subscription.topic, b"later", key="key")
+        put(subscription.topics[0], b"later", key="key")
         eventually(lambda: committed(subscription) == places(handler.handled) and len(handler.handled) == 51)
     assert sorted(handler.values) == sorted([*numbered(50), b"later"])
     assert handler.handled[0].headers == (("trace", b"1"),)
-    assert handler.handled[0].topic == subscription.topic
+    assert handler.handled[0].topic == subscription.topics[0]
     assert handler.handled[0].timestamp_ms > 1_600_000_000_000
 
 
@@ -142,9 +142,9 @@ def test_nothing_is_committed_before_the_work_is_done():
 
     subscription = new_subscription(handle)
     with consuming(subscription):
-        put(subscription.topic, b"first", partition=2)
+        put(subscription.topics[0], b"first", partition=2)
         eventually(lambda: committed(subscription) == {2: 1})
-        put(subscription.topic, b"second", partition=2)
+        put(subscription.topics[0], b"second", partition=2)
         eventually(lambda: committed(subscription) == {2: 2})
     assert seen == [{}, {2: 1}]
 
@@ -157,7 +157,7 @@ def test_offsets_are_committed_while_messages_keep_coming(monkeypatch):
 
     def keep_putting() -> None:
         while not ended.wait(0.02):
-            put(subscription.topic, b"one more")
+            put(subscription.topics[0], b"one more")
 
     putting = threading.Thread(target=keep_putting)
     with consuming(subscription):
@@ -185,7 +185,7 @@ def test_answers_that_kafka_does_not_take_hold_the_offsets_back(monkeypatch):
     with consuming(subscription) as running:
         send_all = running.consumer._producer.send_all
         monkeypatch.setattr(running.consumer._producer, "send_all", send_all_at_last)
-        put(subscription.topic, b"question")
+        put(subscription.topics[0], b"question")
         eventually(lambda: sum(committed(subscription).values()) == 1)
     assert seen == [{}, {}]
     assert [message.value() for message in read(answers_topic, 1)] == [b"good"]
@@ -194,7 +194,7 @@ def test_answers_that_kafka_does_not_take_hold_the_offsets_back(monkeypatch):
 def test_a_transient_failure_repeats_the_batch_until_it_works():
     handler = RecordingHandler(TransientError("away"), ConnectionError("still away"), TimeoutError("back soon"))
     subscription = new_subscription(handler)
-    put(subscription.topic, *numbered(3), partition=1)
+    put(subscription.topics[0], *numbered(3), partition=1)
     with consuming(subscription):
         eventually(lambda: committed(subscription) == {1: 3})
     assert handler.values == numbered(3)
@@ -206,7 +206,7 @@ def test_what_was_fetched_ahead_is_neither_lost_nor_repeated_by_a_pause(monkeypa
     monkeypatch.setattr(settings, "KAFKA_BATCH_SIZE", 100)
     handler = RecordingHandler(None, TransientError("away"), None, None, TransientError("away"))
     subscription = new_subscription(handler)
-    put(subscription.topic, *numbered(400))
+    put(subscription.topics[0], *numbered(400))
     with consuming(subscription):
         eventually(lambda: len(handler.handled) >= 400)
         eventually(lambda: committed(subscription) == places(handler.handled))
@@ -221,7 +221,7 @@ def test_what_was_fetched_ahead_is_neither_lost_nor_repeated_by_a_pause(monkeypa
 def test_a_stop_ends_the_repeating_and_the_next_reader_gets_the_batch():
     handler = RecordingHandler(*[TransientError("away")] * 100)
     subscription = new_subscription(handler)
-    put(subscription.topic, b"waits", partition=0)
+    put(subscription.topics[0], b"waits", partition=0)
     with consuming(subscription) as running:
         eventually(lambda: len(handler.tries) >= 3)
         assert running.stop() < 15, "it would be tried for minutes"
@@ -236,7 +236,7 @@ def test_what_was_done_but_not_committed_is_read_again():
     """As after a kill: this reader never gets to its commit."""
     handler = RecordingHandler()
     subscription = new_subscription(handler)
-    put(subscription.topic, *numbered(5), partition=3)
+    put(subscription.topics[0], *numbered(5), partition=3)
     consumer = BatchConsumer(subscription)
     try:
         consumer.join()
@@ -247,6 +247,15 @@ def test_what_was_done_but_not_committed_is_read_again():
     with consuming(subscription):
         eventually(lambda: committed(subscription) == {3: 5})
     assert handler.values == numbered(5) * 2
+
+
+def test_a_subscription_may_ask_for_smaller_batches():
+    handler = RecordingHandler()
+    subscription = replace(new_subscription(handler), batch=2)
+    put(subscription.topics[0], *numbered(9), partition=0)
+    with consuming(subscription):
+        eventually(lambda: handler.values == numbered(9))
+    assert max(len(each) for each in handler.tries) == 2
 
 
 @pytest.mark.parametrize("most", [500, 1])
@@ -263,11 +272,11 @@ def test_one_that_gathers_waits_for_the_second_message(settings, monkeypatch, mo
     handler = RecordingHandler()
     subscription = replace(new_subscription(handler), gathers=PATIENCE / 3)
     with consuming(subscription):
-        put(subscription.topic, b"first", partition=0)
+        put(subscription.topics[0], b"first", partition=0)
         assert has_read.wait(PATIENCE)
         if most > 1:
             assert handler.tries == [], "the first alone"
-        put(subscription.topic, b"second", partition=0)
+        put(subscription.topics[0], b"second", partition=0)
         eventually(lambda: len(handler.handled) == 2)
     assert [len(each) for each in handler.tries] == ([2] if most > 1 else [1, 1])
 
@@ -280,7 +289,7 @@ def test_a_stuck_handler_does_not_keep_it_from_stopping():
         return HandledBatch()
 
     subscription = new_subscription(handle)
-    put(subscription.topic, b"heavy")
+    put(subscription.topics[0], b"heavy")
     with consuming(subscription) as running:
         eventually(lambda: running.consumer._held)
         assert running.stop() < 15
@@ -299,16 +308,16 @@ def test_poison_goes_to_the_dead_letters_and_the_rest_goes_on():
 
     handler = RecordingHandler()
     subscription = new_subscription(handle)
-    put(subscription.topic, *numbered(5), b"poison", *numbered(5), key="key", partition=2, trace=b"1", empty=None)
+    put(subscription.topics[0], *numbered(5), b"poison", *numbered(5), key="key", partition=2, trace=b"1", empty=None)
     with consuming(subscription):
         eventually(lambda: committed(subscription) == {2: 11})
     assert handler.values == numbered(5) * 2
-    (letter,) = read(dead_letter_topic(subscription.topic, subscription.group), 1)
+    (letter,) = read(dead_letter_topic(subscription.topics[0], subscription.group), 1)
     headers = dict(letter.headers())
     assert (letter.key(), letter.value()) == (b"key", b"poison")
     assert (headers["trace"], headers["empty"]) == (b"1", None)
     assert (headers["dlt-partition"], headers["dlt-offset"]) == (b"2", b"5")
-    assert headers["dlt-topic"].decode() == settings.KAFKA_PREFIX + subscription.topic
+    assert headers["dlt-topic"].decode() == settings.KAFKA_PREFIX + subscription.topics[0]
     assert headers["dlt-group"].decode() == settings.KAFKA_PREFIX + subscription.group
     assert (headers["dlt-error"], headers["dlt-message"]) == (b"builtins.ValueError", b"can't be eaten")
 
@@ -318,21 +327,21 @@ def test_a_handler_with_a_bug_ends_its_consumer_before_it_drains_the_topic():
         raise KeyError("a bug of this release")
 
     subscription = new_subscription(handle)
-    put(subscription.topic, *numbered(100), partition=2)
+    put(subscription.topics[0], *numbered(100), partition=2)
     with pytest.raises(BugError), consuming(subscription) as running:
         eventually(lambda: not running.is_running)
     # A first batch may have been small: its messages may have been at fault themselves.
     assert committed(subscription).get(2, 0) < batch_processor.BUG_IN_A_ROW
-    assert len(read_all(dead_letter_topic(subscription.topic, subscription.group))) < batch_processor.BUG_IN_A_ROW
+    assert len(read_all(dead_letter_topic(subscription.topics[0], subscription.group))) < batch_processor.BUG_IN_A_ROW
 
 
 def test_a_header_name_that_is_not_utf_8_stops_nobody():
     handler = RecordingHandler()
     subscription = new_subscription(handler)
     # Many before it: the interpreter calls what it has called often in a quicker way, with fewer checks.
-    put(subscription.topic, *numbered(50), partition=0)
-    put_with_unreadable_header(subscription.topic, b"odd")
-    put(subscription.topic, b"next", partition=0)
+    put(subscription.topics[0], *numbered(50), partition=0)
+    put_with_unreadable_header(subscription.topics[0], b"odd")
+    put(subscription.topics[0], b"next", partition=0)
     with consuming(subscription):
         eventually(lambda: committed(subscription) == {0: 52})
     assert handler.values == [*numbered(50), b"odd", b"next"]
@@ -343,9 +352,9 @@ def test_the_largest_message_fits_among_the_dead_letters():
         return HandledBatch(rejected=[(message, ValueError("too much")) for message in batch])
 
     subscription = new_subscription(handle)
-    put(subscription.topic, bytes(LARGEST))
+    put(subscription.topics[0], bytes(LARGEST))
     with consuming(subscription):
-        (letter,) = read(dead_letter_topic(subscription.topic, subscription.group), 1)
+        (letter,) = read(dead_letter_topic(subscription.topics[0], subscription.group), 1)
     assert letter.value() == bytes(LARGEST)
     assert "dlt-value-bytes" not in dict(letter.headers())
 
@@ -356,9 +365,9 @@ def test_a_dead_letter_is_cut_where_its_topic_takes_no_more_than_others():
         return HandledBatch(rejected=[(message, ValueError("too much")) for message in batch])
 
     subscription = new_subscription(handle)
-    letters = dead_letter_topic(subscription.topic, subscription.group)
+    letters = dead_letter_topic(subscription.topics[0], subscription.group)
     let_take(letters, 1_000_000)
-    put(subscription.topic, b"small", bytes(LARGEST), key="key", partition=1)
+    put(subscription.topics[0], b"small", bytes(LARGEST), key="key", partition=1)
     with consuming(subscription):
         small, large = read(letters, 2)
     assert (small.value(), large.value()) == (b"small", bytes(900_000))
@@ -381,12 +390,12 @@ def test_a_message_of_5_mb_stops_nobody_and_its_beginning_is_put_aside():
 
     handler = RecordingHandler()
     subscription = new_subscription(handle)
-    let_take(subscription.topic, 6_000_000)
-    eventually(lambda: put(subscription.topic, b"1", bytes(5_000_000), b"2", key="key", partition=1) is None)
+    let_take(subscription.topics[0], 6_000_000)
+    eventually(lambda: put(subscription.topics[0], b"1", bytes(5_000_000), b"2", key="key", partition=1) is None)
     with consuming(subscription):
         eventually(lambda: committed(subscription) == {1: 3})
     assert handler.values == [b"1", b"2"]
-    (letter,) = read(dead_letter_topic(subscription.topic, subscription.group), 1)
+    (letter,) = read(dead_letter_topic(subscription.topics[0], subscription.group), 1)
     assert letter.value() == bytes(900_000)
     assert dict(letter.headers())["dlt-value-bytes"] == b"5000000"
 
@@ -413,10 +422,10 @@ def assert_put_aside_for_its_answer(size: int, *, topic_takes: int = 0) -> None:
     subscription = new_subscription(handle)
     if topic_takes:
         let_take(answers, topic_takes)
-    put(subscription.topic, *numbered(5), b"long", *numbered(5), partition=3)
+    put(subscription.topics[0], *numbered(5), b"long", *numbered(5), partition=3)
     with consuming(subscription):
         eventually(lambda: committed(subscription) == {3: 11})
-    (letter,) = read(dead_letter_topic(subscription.topic, subscription.group), 1)
+    (letter,) = read(dead_letter_topic(subscription.topics[0], subscription.group), 1)
     assert letter.value() == b"long"
     assert dict(letter.headers())["dlt-error"] == b"eventbus.errors.TooLargeError"
     assert {answer.value() for answer in read(answers, 10)} <= set(numbered(5))
@@ -428,7 +437,7 @@ def test_a_sender_whose_clock_is_wrong_is_taken_and_dated_by_kafkas_clock(ahead)
     handler = RecordingHandler()
     subscription = new_subscription(handler)
     now = datetime.now(UTC)
-    put(subscription.topic, b"out of time", timestamp_ms=int((now + ahead).timestamp() * 1000))
+    put(subscription.topics[0], b"out of time", timestamp_ms=int((now + ahead).timestamp() * 1000))
     with consuming(subscription):
         eventually(lambda: handler.values == [b"out of time"])
     assert abs(handler.handled[0].timestamp_ms / 1000 - now.timestamp()) < 60
@@ -440,7 +449,7 @@ def test_a_sender_whose_clock_is_wrong_is_taken_and_dated_by_kafkas_clock(ahead)
 def test_the_readers_of_a_group_share_its_partitions_and_one_takes_over():
     handler, other_handler = RecordingHandler(), RecordingHandler()
     subscription = new_subscription(handler)
-    other = Subscription(group=subscription.group, topic=subscription.topic, handle=other_handler)
+    other = Subscription(group=subscription.group, topics=subscription.topics, handle=other_handler)
     with consuming(subscription) as first:
         with consuming(other) as second:
             puts = count()
@@ -448,13 +457,13 @@ def test_the_readers_of_a_group_share_its_partitions_and_one_takes_over():
             def both_have_read() -> bool:
                 # Again: the embedded broker may rebalance once more after each has its share.
                 eventually(lambda: (len(first.partitions), len(second.partitions)) == (2, 2))
-                put(subscription.topic, *numbered(100))
+                put(subscription.topics[0], *numbered(100))
                 next(puts)
                 return bool(handler.handled and other_handler.handled)
 
             eventually(both_have_read, 90)
         eventually(lambda: len(first.partitions) == 4)
-        put(subscription.topic, *numbered(100))
+        put(subscription.topics[0], *numbered(100))
         total = 100 * (next(puts) + 1)
         eventually(lambda: sum(committed(subscription).values()) == total)
     assert len(handler.handled) + len(other_handler.handled) >= total
@@ -465,9 +474,9 @@ def test_a_batch_whose_partitions_went_away_commits_nothing_for_them():
     handler = RecordingHandler(*[TransientError("away")] * 1000)
     other_handler = RecordingHandler()
     subscription = new_subscription(handler)
-    other = Subscription(group=subscription.group, topic=subscription.topic, handle=other_handler)
+    other = Subscription(group=subscription.group, topics=subscription.topics, handle=other_handler)
     for partition in range(4):
-        put(subscription.topic, *numbered(10), partition=partition)
+        put(subscription.topics[0], *numbered(10), partition=partition)
     with consuming(subscription) as first:
         eventually(lambda: handler.tries and first.consumer._held)
         with consuming(other) as second:
@@ -493,8 +502,8 @@ def test_partitions_that_went_away_paused_come_back_unpaused():
             eventually(lambda: consumer._stand_by(threading.Event().wait) or len(consumer.partitions) < 4)
             consumer._resume()
             eventually(lambda: consumer.next_batch() or consumer.partitions)
-            for partition in consumer.partitions:
-                put(subscription.topic, b"to be read", partition=partition)
+            for _, partition in consumer.partitions:
+                put(subscription.topics[0], b"to be read", partition=partition)
             read_from: set[int] = set()
             eventually(lambda: read_from.update(m.partition for m in consumer.next_batch()) or len(read_from) == 2)
         finally:
@@ -521,7 +530,7 @@ def test_a_slow_handler_does_not_cost_the_membership(monkeypatch, caplog):
 
     handler = RecordingHandler()
     subscription = new_subscription(handle)
-    put(subscription.topic, b"heavy", partition=1)
+    put(subscription.topics[0], b"heavy", partition=1)
     with consuming(subscription) as running:
         # Three times the interval after which a reader that does not poll is put out.
         timer = threading.Timer(3 * interval + 0.5, release.set)
@@ -537,7 +546,7 @@ def test_who_was_put_out_of_the_group_commits_nothing_and_comes_back(monkeypatch
     monkeypatch.setattr(settings, "KAFKA_CLIENT_CONFIG", {"max.poll.interval.ms": 6000})
     handler = RecordingHandler()
     subscription = new_subscription(handler)
-    put(subscription.topic, b"again", partition=0)
+    put(subscription.topics[0], b"again", partition=0)
     late = BatchConsumer(subscription)
     try:
         late.join()
@@ -545,12 +554,12 @@ def test_who_was_put_out_of_the_group_commits_nothing_and_comes_back(monkeypatch
         with consuming(subscription):
             # Nobody polls `late`, so the other gets the partitions when the interval is over.
             eventually(lambda: committed(subscription) == {0: 1})
-            put(subscription.topic, b"newer", partition=0)
+            put(subscription.topics[0], b"newer", partition=0)
             eventually(lambda: committed(subscription) == {0: 2})
             late.note_done(batch)
             late.commit_done()
             assert committed(subscription) == {0: 2}
-            assert "the offset of partition 0 was not committed" in caplog.text
+            assert f"the offset of {subscription.topics[0]}[0] was not committed" in caplog.text
             eventually(lambda: late.next_batch() or late.partitions, what="partitions again")
     finally:
         late.close()
@@ -558,17 +567,18 @@ def test_who_was_put_out_of_the_group_commits_nothing_and_comes_back(monkeypatch
 
 def test_a_commit_that_fails_is_kept_and_repeated(caplog):
     subscription = new_subscription(RecordingHandler())
-    put(subscription.topic, b"here", partition=0)
+    put(subscription.topics[0], b"here", partition=0)
     consumer = BatchConsumer(subscription)
     try:
         consumer.join()
         batch = eventually(consumer.next_batch)
-        consumer._held.add(99)
-        consumer.note_done([*batch, Incoming(subscription.topic, 99, 4, None, None)])
+        [topic] = subscription.topics
+        consumer._held.add((topic, 99))
+        consumer.note_done([*batch, Incoming(topic, 99, 4, None, None)])
         consumer.commit_done()
-        assert consumer._done == {0: 1, 99: 5}
-        assert "the offset of partition 99 was not committed" in caplog.text
-        del consumer._done[99]
+        assert consumer._done == {(topic, 0): 1, (topic, 99): 5}
+        assert f"the offset of {topic}[99] was not committed" in caplog.text
+        del consumer._done[topic, 99]
         consumer.commit_done()
         assert consumer._done == {}
     finally:
@@ -626,7 +636,7 @@ def test_a_consumer_that_lost_its_partitions_and_hears_of_no_others_joins_anew(m
         leave = iter([client.unsubscribe])
         monkeypatch.setattr(running.consumer._heartbeat, "beat", lambda: (next(leave, beat)(), beat()))
         eventually(lambda: not running.partitions)
-        put(subscription.topic, b"late")
+        put(subscription.topics[0], b"late")
         eventually(lambda: handler.values == [b"late"])
 
 
@@ -665,13 +675,13 @@ def test_kafka_killed_in_the_middle_of_the_work_costs_nothing(monkeypatch):
     with KafkaServer() as kafka:
         monkeypatch.setattr(settings, "KAFKA_BOOTSTRAP_SERVERS", kafka.env["KAFKA_BOOTSTRAP_SERVERS"])
         answers, subscription = new_topic(), new_subscription(handle)
-        put(subscription.topic, *numbered(20))
+        put(subscription.topics[0], *numbered(20))
         with consuming(subscription):
             assert began.wait(PATIENCE)
             kafka.kill()
             released.set()
             kafka.start()
-            put(subscription.topic, *numbered(20))
+            put(subscription.topics[0], *numbered(20))
             eventually(lambda: sum(committed(subscription).values()) == 40)
         # More than 40, where what Kafka took before it was killed came again: at least once.
         eventually(lambda: {message.value() for message in read_all(answers)} == set(numbered(20)))

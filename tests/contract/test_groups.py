@@ -17,7 +17,7 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.needs("broker")
 handler = RecordingHandler()
 # What the settings of these tests name, as EVENT_CONSUMERS does it.
-asked = Subscription(group="answerer", topic="asked", handle=handler)
+asked = Subscription(group="answerer", topics=("asked",), handle=handler)
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def installation(monkeypatch, patient, inspector):
     """One of the test's own: a prefix before its names, and one service that reads one topic."""
     monkeypatch.setattr(settings, "KAFKA_PREFIX", f"prefix-{secrets.token_hex(4)}-")
     monkeypatch.setattr(settings, "EVENT_CONSUMERS", {"answerer": f"{__name__}.asked"})
-    ensure_topics(asked.topics)
+    ensure_topics(asked.every_topic)
     eventually(lambda: not any(each.problem for topic in inspector.topics() for each in topic.partitions))
 
 
@@ -56,7 +56,7 @@ def test_lag_is_what_is_not_committed(inspector):
 
 @pytest.mark.needs("kafka")
 def test_members_with_what_they_read_and_groups_that_no_setting_names(inspector):
-    stranger = Subscription(group="stranger", topic="asked", handle=handler)
+    stranger = Subscription(group="stranger", topics=("asked",), handle=handler)
     with consuming(stranger), consuming(asked):
         put("asked", b"read", partition=1)
         eventually(lambda: committed(asked) == {1: 1})

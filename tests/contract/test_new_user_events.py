@@ -8,8 +8,8 @@ from authsvc.lights import Status
 from authsvc.models import User
 from authsvc.signups.events import decode_answer, new_user_requested
 from eventbus.messages import Incoming, Outgoing
-from participant.events import answer, decode_new_user
-from participant.verdict import Verdict
+from participant.events import answer, decode_request
+from participant.verdict import Judgement, Verdict
 
 
 def delivered(outgoing: Outgoing) -> Incoming:
@@ -27,7 +27,7 @@ def user() -> User:
 def test_a_participant_reads_what_auth_asks(services):
     record, signup_id = user(), uuid4()
     outgoing = new_user_requested(record, signup_id=signup_id, attempt=2, services=services)
-    request = decode_new_user(delivered(outgoing))
+    request = decode_request(delivered(outgoing))
     assert (request.signup_id, request.owner_signup_id) == (signup_id, record.owner_signup_id)
     assert (request.user_id, request.email, request.user_name) == ("Kim", "kim@example.org", "김")
     assert (request.role, request.services) == ("ROLE_ADMIN", services)
@@ -37,7 +37,7 @@ def test_a_participant_reads_what_auth_asks(services):
 def test_auth_reads_what_a_participant_answers(verdict):
     signup_id = uuid4()
     asked = delivered(new_user_requested(user(), signup_id=signup_id, attempt=1))
-    outgoing = answer(asked, decode_new_user(asked), verdict, service="chat")
+    outgoing = answer(asked, decode_request(asked), Judgement(verdict), service="chat")
     read = decode_answer(delivered(outgoing))
     assert outgoing.key.encode() == asked.key
     assert (read.signup_id, read.verdict.service) == (signup_id, "chat")

@@ -37,9 +37,11 @@ from authsvc.reconcile.reconciliation import PAGE
 from authsvc.signups.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, decode_answer, new_user_requested
 from chatsvc.models import ChatUser
 from eventbus.messages import Incoming, Outgoing, dead_letter
+from participant import events as participant_events
 from participant import reconcile
 from participant.comparison import COMPARED
-from participant.events import answer, decode_new_user
+from participant.events import answer, decode_request, is_asked
+from participant.verdict import Holder, Judgement
 from participant.verdict import Verdict as ParticipantVerdict
 from signup_sync.front.page_messages import page_message, state_message
 from signup_sync.front.states import read_state
@@ -202,17 +204,18 @@ def test_auths_request_fits_and_participants_read_it(services):
     message = new_user_requested(stored_user(), signup_id=SIGNUP, attempt=3, services=services)
 
     check_message("newUserRequested", message)
-    request = decode_new_user(as_read(message))
+    request = decode_request(as_read(message))
     assert (request.signup_id, request.user_id, request.email) == (SIGNUP, "김민아", "mina@example.org")
-    assert request.asks("chat")
-    assert request.asks("customer") is (services is None)
+    assert is_asked("chat", request)
+    assert is_asked("customer", request) is (services is None)
 
 
 @pytest.mark.parametrize("verdict", ParticipantVerdict)
 def test_a_participants_answer_fits_and_auth_reads_it(verdict):
+    held_by = (Holder(SIGNUP, 2),) if verdict.reason else ()
     question = as_read(new_user_requested(stored_user(), signup_id=SIGNUP, attempt=1))
 
-    message = answer(question, decode_new_user(question), verdict, service="chat")
+    message = answer(question, decode_request(question), Judgement(verdict, held_by), service="chat")
 
     check_message("newUserAnswered", message)
     assert dict(message.headers)["traceparent"] == dict(question.headers)["traceparent"]
@@ -221,11 +224,48 @@ def test_a_participants_answer_fits_and_auth_reads_it(verdict):
     assert read.verdict == Verdict("chat", Status(verdict.status), verdict.reason)
 
 
+def asked(topic: str, name: str, **fields: Any) -> Incoming:
+    """A request of auth's, made from the contract's example."""
+    return Incoming(topic, 0, 0, b"", json.dumps(example_of(name) | fields).encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "topic", "answered"),
+    [
+        ("changeUserRequested", participant_events.CHANGE_REQUESTED, "changeUserAnswered"),
+        ("removeUserRequested", participant_events.REMOVAL_REQUESTED, "removeUserAnswered"),
+    ],
+)
+@pytest.mark.parametrize("verdict", ParticipantVerdict)
+@pytest.mark.parametrize("changed", [{}, {"services": ["chat"], "addedLater": 1}])
+def test_participants_read_a_change_and_a_removal_and_their_answer_fits(name, topic, answered, verdict, changed):
+    question = asked(topic, name, **changed)
+    request = decode_request(question)
+    assert (str(request.transaction_id), request.version) == (
+        example_of(name)["changeId"],
+        example_of(name)["version"],
+    )
+    assert is_asked("customer", request) is not bool(changed)
+
+    held_by = (Holder(SIGNUP, 2),) if verdict.reason else ()
+    message = answer(question, request, Judgement(verdict, held_by), service="chat")
+
+    check_message(answered, message)
+    assert json.loads(message.value)["changeId"] == example_of(name)["changeId"]
+
+
+def test_the_answer_to_a_removal_without_a_user_id_has_the_key_of_its_request():
+    question = asked(participant_events.REMOVAL_REQUESTED, "removeUserRequested", userId="")
+    message = answer(question, decode_request(question), Judgement(ParticipantVerdict.DONE), service="chat")
+    check_event_message("removeUserAnswered", {k: v.decode() for k, v in message.headers}, json.loads(message.value))
+    assert message.key == example_of("removeUserRequested")["ownerSignupId"]
+
+
 def test_readers_ignore_what_they_do_not_know():
     message = new_user_requested(stored_user(), signup_id=SIGNUP, attempt=1)
     value = json.dumps(json.loads(message.value) | {"addedLater": {"a": 1}}).encode()
     question = as_read(Outgoing(message.topic, message.key, value), ("added-later", b"\xff"))
-    told = answer(question, decode_new_user(question), ParticipantVerdict.KEPT, service="chat")
+    told = answer(question, decode_request(question), Judgement(ParticipantVerdict.DONE), service="chat")
     more = json.dumps(json.loads(told.value) | {"addedLater": []}).encode()
 
     assert decode_answer(as_read(Outgoing(told.topic, told.key, more))).signup_id == SIGNUP
@@ -308,6 +348,11 @@ def test_a_dead_letter_fits(value):
 def test_both_sides_mean_the_same_topics():
     addresses = {channel["address"] for channel in document("asyncapi.yaml")["channels"].values()}
     assert {NEW_USER_REQUESTED, NEW_USER_ANSWERED, RECONCILE_REQUESTED, RECONCILE_ANSWERED} <= addresses
+    assert {*participant_events.REQUESTED, *participant_events.ANSWERED} <= addresses
+    assert (participant_events.NEW_USER_REQUESTED, participant_events.NEW_USER_ANSWERED) == (
+        NEW_USER_REQUESTED,
+        NEW_USER_ANSWERED,
+    )
     assert (reconcile.RECONCILE_REQUESTED, reconcile.RECONCILE_ANSWERED) == (RECONCILE_REQUESTED, RECONCILE_ANSWERED)
 
 
@@ -389,7 +434,11 @@ def test_the_documented_limits_are_those_of_the_code():
 
 REQUEST = "schemas/new-user-requested.json"
 ANSWER = "schemas/new-user-answered.json"
+CHANGE = "schemas/change-user-requested.json"
+REMOVAL = "schemas/remove-user-requested.json"
+CHANGE_ANSWER = "schemas/change-answered.json"
 STATE = "schemas/signup-state.json"
+HOLDER = {"ownerSignupId": str(SIGNUP), "version": 1}
 PAGE_ASKED = "schemas/reconcile-requested.json"
 PAGE_ANSWERED = "schemas/reconcile-answered.json"
 
@@ -413,6 +462,16 @@ def finding(**fields: Any) -> dict[str, Any]:
         pytest.param(ANSWER, example_of("newUserAnswered") | {"status": "FAIL"}, id="a refusal without a reason"),
         pytest.param(ANSWER, example_of("newUserAnswered") | {"reason": "duplicate: email"}, id="a reason to succeed"),
         pytest.param(ANSWER, example_of("newUserAnswered") | {"status": "PENDING"}, id="no verdict"),
+        pytest.param(
+            ANSWER,
+            example_of("newUserAnswered") | {"heldBy": [{"ownerSignupId": str(SIGNUP), "version": 1}]},
+            id="held though it succeeded",
+        ),
+        pytest.param(REQUEST, example_of("newUserRequested") | {"version": 0}, id="a version of 0"),
+        pytest.param(CHANGE, example_of("changeUserRequested") | {"userPw": "x"}, id="a password in a change"),
+        pytest.param(CHANGE, {"changeId": str(SIGNUP)}, id="half a change"),
+        pytest.param(REMOVAL, example_of("removeUserRequested") | {"email": "a@b"}, id="an address in a removal"),
+        pytest.param(CHANGE_ANSWER, {"signupId": str(SIGNUP)}, id="an answer to no change"),
         pytest.param(PAGE_ASKED, example_of("reconcileRequested") | {"records": [{"role": "x"}]}, id="half a record"),
         pytest.param(PAGE_ASKED, example_of("reconcileRequested") | {"services": []}, id="a page that asks nobody"),
         pytest.param(PAGE_ANSWERED, finding(kind="lost"), id="an unknown kind of finding"),

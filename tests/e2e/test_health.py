@@ -25,7 +25,7 @@ def health(role: Role) -> tuple[int | None, int | None]:
 @pytest.mark.parametrize(
     ("name", "hangs_in"),
     [
-        ("chat", "participant.new_users.NewUserHandler._save"),
+        ("chat", "participant.accounts.AccountHandler._save"),
         ("auth-results", "authsvc.signups.answers.apply_verdicts"),
         ("dead-letters", "eventbus.deadletters.collector.keep"),
         ("relay", "authsvc.management.commands.relay_signups.claim_due"),
@@ -54,7 +54,7 @@ def test_a_role_that_hangs_for_long_ends_and_the_next_one_does_its_work(stack: S
     chat.stop()
     # The product's own patience is two minutes and a half.
     impatient = IMPATIENT | {"runtime__processes__roles__STUCK_LOOKS": 2}
-    start_breaking(chat, "participant.new_users.NewUserHandler._save", "hangs", **impatient)
+    start_breaking(chat, "participant.accounts.AccountHandler._save", "hangs", **impatient)
     try:
         signup = post(stack, person.form)
         eventually(lambda: chat.exit_code == 1, what="chat ends by itself")

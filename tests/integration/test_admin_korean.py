@@ -93,8 +93,8 @@ def defaults_afterwards() -> Iterator[None]:
 def desk(monkeypatch, defaults_afterwards) -> Iterator[Client]:
     """The administration in Korean, with something of each kind to show."""
     monkeypatch.setattr(settings, "KAFKA_PREFIX", f"korean-{uuid4()}-")
-    asked = Subscription("chat", NEW_USER_REQUESTED, lambda batch: HandledBatch())
-    ensure_topics([*asked.topics, NEW_USER_ANSWERED])
+    asked = Subscription("chat", (NEW_USER_REQUESTED,), lambda batch: HandledBatch())
+    ensure_topics([*asked.every_topic, NEW_USER_ANSWERED])
     names = ("zq1", "zq2")
     signup_ids = save_signups(*names)
     apply_verdicts([ReportedVerdict(signup_ids[1], Verdict("chat", Status.FAIL, "duplicate: userId"))])

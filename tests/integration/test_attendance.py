@@ -68,11 +68,11 @@ def test_a_restart_is_nothing_to_tell() -> None:
 
 @pytest.mark.needs("kafka")
 def test_a_participant_in_another_language_is_known_by_its_group() -> None:
-    stranger = Subscription(group="billing", topic="asked", handle=RecordingHandler())
+    stranger = Subscription(group="billing", topics=("asked",), handle=RecordingHandler())
     settings.SIGNUP_SERVICES = ["auth", "billing"]
     found = Attendance(grace=0)
     try:
-        ensure_topics(stranger.topics)
+        ensure_topics(stranger.every_topic)
         with running("auth"):
 
             def absent() -> list[str]:

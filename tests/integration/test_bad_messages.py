@@ -18,8 +18,8 @@ from authsvc.reconcile.reconciliation import Reconciliation
 from authsvc.signups.answers import handle_answers
 from authsvc.signups.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED
 from authsvc.signups.states import read_states
-from eventbus.deadletters.letters import keep
-from eventbus.messages import HandledBatch, Incoming, Outgoing, Subscription, dead_letter
+from eventbus.deadletters.letters import Origin, keep
+from eventbus.messages import HandledBatch, Incoming, Outgoing, dead_letter
 from eventbus.models import DeadLetter
 from eventbus.subscriptions import subscriptions_of
 from runtime.errors import PermanentError
@@ -197,7 +197,7 @@ def test_reconcile_comes_to_its_end(bad):
 
 # --- Dead letters -------------------------------------------------------------------------------------------------
 
-ORIGINS = {"asked.readers.dlt": Subscription(group="readers", topic="asked", handle=lambda batch: HandledBatch())}
+ORIGINS = {"asked.readers.dlt": Origin("asked", "readers")}
 
 
 @bounded

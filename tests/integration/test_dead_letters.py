@@ -16,12 +16,10 @@ from django.utils import timezone
 from eventbus import group_member
 from eventbus.deadletters import collector, letters
 from eventbus.deadletters.collector import DeadLetterCollector
-from eventbus.deadletters.letters import Origins, keep, purge_dead_letters
+from eventbus.deadletters.letters import Origin, Origins, keep, purge_dead_letters
 from eventbus.messages import (
-    HandledBatch,
     Header,
     Incoming,
-    Subscription,
     dead_letter,
 )
 from eventbus.models import DeadLetter, DeadLetterAct
@@ -36,8 +34,8 @@ needs_broker = pytest.mark.needs("broker")
 
 LETTERS = "asked.readers.dlt"
 ORIGINS: Origins = {
-    LETTERS: Subscription(group="readers", topic="asked", handle=lambda batch: HandledBatch()),
-    "told.auth.dlt": Subscription(group="auth", topic="told", handle=lambda batch: HandledBatch()),
+    LETTERS: Origin("asked", "readers"),
+    "told.auth.dlt": Origin("told", "auth"),
 }
 ODD_HEADERS: tuple[Header, ...] = (
     ("ce_id", b"1"),

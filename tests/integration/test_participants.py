@@ -93,8 +93,9 @@ def test_it_keeps_a_new_user_and_says_so(service):
 
 def test_each_service_reads_requests_in_a_group_of_its_own(service):
     subscription = service.subscription
-    assert (subscription.group, subscription.topic) == (service.name, "user.newUser.req")
-    assert subscription.answers_to == ("user.newUser.res",)
+    kinds = ("newUser", "changeUser", "removeUser")
+    assert (subscription.group, subscription.topics) == (service.name, tuple(f"user.{kind}.req" for kind in kinds))
+    assert subscription.answers_to == tuple(f"user.{kind}.res" for kind in kinds)
 
 
 def test_each_service_keeps_its_users_to_itself():
@@ -108,7 +109,7 @@ def test_each_service_keeps_its_users_to_itself():
 def test_it_reports_a_user_that_it_knew(service):
     service.add_by_admin("KIM", "other@example.org")
     service.add_by_admin("lee", "Lee@Example.org")
-    assert service.verdicts(asked(), asked("new", "lee@example.org")) == [SAME_USER_ID, SAME_EMAIL]
+    assert service.verdicts(asked(), asked("new", "lee@example.org", signup=2)) == [SAME_USER_ID, SAME_EMAIL]
     assert service.verdicts(asked("kim", "lee@example.org")) == [SAME_USER_ID]
     assert service.model.objects.count() == 2
 

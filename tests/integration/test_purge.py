@@ -16,8 +16,8 @@ from django.utils import timezone
 
 from authsvc.accounts.sessions import SessionStore
 from authsvc.models import EventTransaction, SignUp, User
-from eventbus.deadletters.letters import keep
-from eventbus.messages import Incoming, Subscription
+from eventbus.deadletters.letters import Origin, keep
+from eventbus.messages import Incoming
 from eventbus.models import DeadLetter
 from eventbus.topics import ensure_topics
 from tests.signups import complete, save_signups
@@ -43,7 +43,7 @@ def days_ago(days: int) -> datetime:
 
 def letters(*days: int) -> None:
     """Dead letters that were put aside so many days ago."""
-    origin = Subscription("chat", "user.newUser.req", lambda batch: pytest.fail("is not called"))
+    origin = Origin("user.newUser.req", "chat")
     topic = "user.newUser.req.chat.dlt"
     aside = [int(days_ago(each).timestamp() * 1000) for each in days]
     keep([Incoming(topic, 0, n, None, b"x", (), at) for n, at in enumerate(aside)], {topic: origin})

@@ -11,7 +11,7 @@ import pytest
 from django.db import connections
 from django.test.utils import CaptureQueriesContext
 
-from chatsvc.handlers import new_users, reconcile
+from chatsvc.handlers import accounts, reconcile
 from chatsvc.models import ChatUser
 from eventbus.messages import HandledBatch, Incoming
 
@@ -87,7 +87,7 @@ def test_a_redelivered_page_adds_nothing_and_finds_nothing_more():
 
 def test_a_healed_user_is_no_duplicate_to_its_own_sign_up():
     handle(page(record(1), heal=True))
-    [answer] = new_users.handle([asked(1)]).answers
+    [answer] = accounts.handle([asked(1)]).answers
     assert json.loads(answer.value)["status"] == "SUCCESS"
 
 
@@ -166,7 +166,7 @@ def test_healing_and_signing_up_at_the_same_time_make_one_row_of_each():
         handle(page(*(record(n, names[n - 1]) for n in numbers), heal=True))
 
     def keep(numbers: Sequence[int]) -> None:
-        for answer in new_users.handle([asked(n, names[n - 1]) for n in numbers]).answers:
+        for answer in accounts.handle([asked(n, names[n - 1]) for n in numbers]).answers:
             assert json.loads(answer.value)["status"] == "SUCCESS"
 
     everybody = list(range(1, 121))

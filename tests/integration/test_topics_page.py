@@ -18,14 +18,14 @@ pytestmark = [pytest.mark.needs("broker"), pytest.mark.django_db]
 
 PAGE = "/admin/eventbus/topic/"
 SCRIPT = "<script>alert(1)</script>"
-asked = Subscription(group="answerer", topic="asked", handle=RecordingHandler())
+asked = Subscription(group="answerer", topics=("asked",), handle=RecordingHandler())
 
 
 @pytest.fixture(autouse=True)
 def installation(monkeypatch, patient):
     monkeypatch.setattr(settings, "KAFKA_PREFIX", f"prefix-{secrets.token_hex(4)}-")
     monkeypatch.setattr(settings, "EVENT_CONSUMERS", {"answerer": f"{__name__}.asked"})
-    ensure_topics(asked.topics)
+    ensure_topics(asked.every_topic)
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ pytestmark = [
 # Models whose pages and actions answer alike, by the name that stands for each of them in the tables.
 ALIKE: Final = {
     "PARTICIPANT": ("chatsvc/chatuser", "customersvc/customer"),
-    "READ_ONLY": ("authsvc/signup", "eventbus/deadletter"),
+    "READ_ONLY": ("authsvc/eventtransaction", "eventbus/deadletter"),
 }
 
 # What each kind of person is answered: a status, or `login` for a redirect to the login page. A post has no fields,
@@ -111,6 +111,8 @@ authsvc/user/@staff        delete_selected login 403   403   403   302
 authsvc/user/@superuser    delete_selected login 403   403   403   302
 authsvc/user/@administrator delete_selected login 403  403   403   302
 authsvc/user/              reset_two_factor login 403  403   403   302
+authsvc/user/              activate        login 403   403   302   302
+authsvc/user/              deactivate      login 403   403   302   302
 authsvc/eventtransaction/            replay_chosen   login 403   403   302   302
 PARTICIPANT/               activate        login 403   403   302   302
 PARTICIPANT/               deactivate      login 403   403   302   302

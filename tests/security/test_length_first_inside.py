@@ -24,7 +24,7 @@ from authsvc.reconcile.events import decode_answer
 from authsvc.signups.answers import handle_answers
 from chatsvc.models import ChatUser
 from eventbus.messages import Incoming, decode_each
-from participant.new_users import NewUserHandler
+from participant.accounts import AccountHandler
 from participant.reconcile import ReconcileHandler
 from runtime import equality
 from runtime.logs import Format, formatter
@@ -104,7 +104,7 @@ def page(**fields: object) -> dict[str, object]:
 @pytest.mark.django_db(transaction=True, databases=["chat"])
 @pytest.mark.parametrize("name", ["userId", "email", "userName", "role", "signupId", "services", "unknown"])
 def test_a_field_of_a_message_to_a_participant(name: str):
-    handle = NewUserHandler("chat", ChatUser)
+    handle = AccountHandler("chat", ChatUser)
     worst = {
         f"{which}, {size} bytes": partial(handle, [message(requested(**{name: text}))])
         for size in (700, 10_000, OF_KAFKA)
@@ -115,7 +115,7 @@ def test_a_field_of_a_message_to_a_participant(name: str):
 
 @pytest.mark.django_db(transaction=True, databases=["chat"])
 def test_a_header_or_a_value_that_is_no_event():
-    handle = NewUserHandler("chat", ChatUser)
+    handle = AccountHandler("chat", ChatUser)
     texts = dict(worst_texts(OF_KAFKA))
     worst = {which: partial(handle, [message(text.encode())]) for which, text in texts.items()}
     worst |= {

@@ -33,7 +33,7 @@ class Command(BaseCommand):
 
     def handle(self, *, acls: Path | None, **options: Any) -> None:
         services = (subscriptions_of(service) for service in settings.EVENT_CONSUMERS)
-        topics = sorted({topic for each in chain.from_iterable(services) for topic in each.topics})
+        topics = sorted({topic for each in chain.from_iterable(services) for topic in each.every_topic})
         try:
             rights = read_rights(acls) if acls else {}
         except (OSError, ValueError, msgspec.ValidationError) as error:

@@ -27,8 +27,8 @@ def producer(embedded) -> Iterator[EventProducer]:
 
 
 def processor(handle: Handler, producer: EventProducer) -> BatchProcessor:
-    subscription = Subscription(group="readers", topic="asked", handle=handle)
-    return BatchProcessor(subscription, producer, ReadingMetrics("asked", "readers"))
+    subscription = Subscription(group="readers", topics=("asked",), handle=handle)
+    return BatchProcessor(subscription, producer, ReadingMetrics(["asked"], "readers"))
 
 
 def answering(batch: Sequence[Incoming], *, to: str = "answers") -> HandledBatch:

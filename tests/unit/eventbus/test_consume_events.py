@@ -51,8 +51,11 @@ def test_it_waits_for_its_tables_then_for_its_partitions_then_it_is_ready(consum
     assert http_status(port, "/health/ready") == 503
     subprocess.run([*MANAGE, "migrate_all", "--verbosity", "0"], env=consumer.env, check=True)
     consumer.wait_ready(lambda: http_status(port, "/health/ready") == 200, 30)
-    assert "consuming user.newUser.req as group chat" in consumer.log()
-    assert "reads partitions 0, 1, 2, 3" in consumer.log()
+    assert "consuming user.newUser.req, user.changeUser.req, user.removeUser.req as group chat" in consumer.log()
+    assert (
+        "reads partitions user.changeUser.req[0, 1, 2, 3], user.newUser.req[0, 1, 2, 3], user.removeUser.req[0"
+        in consumer.log()
+    )
     stop_in_time(consumer)
 
 
@@ -87,7 +90,7 @@ def test_of_several_consumers_one_that_ends_by_an_error_ends_the_others_and_the_
     put(bad, b"1")
     role = RunningRole("several")
     with pytest.raises(SystemExit, match="no batch is to blame for"):
-        consume((Subscription("good", good, RecordingHandler()), Subscription("bad", bad, fail)), role)
+        consume((Subscription("good", (good,), RecordingHandler()), Subscription("bad", (bad,), fail)), role)
     assert role.stop.is_set()
 
 
@@ -95,7 +98,7 @@ def test_each_of_several_consumers_reads_its_topic(embedded):
     topics = [new_topic() for _ in range(2)]
     handlers = [RecordingHandler() for _ in topics]
     role = RunningRole("several")
-    subscriptions = [Subscription(topic, topic, handler) for topic, handler in zip(topics, handlers, strict=True)]
+    subscriptions = [Subscription(topic, (topic,), handler) for topic, handler in zip(topics, handlers, strict=True)]
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(consume, subscriptions, role)
         try:

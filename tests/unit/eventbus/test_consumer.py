@@ -1,6 +1,7 @@
 """The steps of a BatchConsumer, each on its own. tests/contract/test_broker_conformance.py tests it in a group."""
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -24,7 +25,7 @@ def consumer(embedded) -> Iterator[BatchConsumer]:
 
 
 def closing(handle: Handler) -> Iterator[BatchConsumer]:
-    consumer = BatchConsumer(Subscription(group="readers", topic=new_topic(), handle=handle))
+    consumer = BatchConsumer(Subscription(group="readers", topics=(new_topic(),), handle=handle))
     yield consumer
     consumer.close()
 
@@ -44,7 +45,7 @@ def test_handlers_run_on_one_thread_which_is_not_the_one_that_polls(consumer):
 
     threads: list[int] = []
     with_handler(consumer, handle)
-    consumer._held = {0}
+    consumer._held = {("asked", 0)}
     assert consumer.work_through([incoming(0)], threading.Event())
     assert consumer.work_through([incoming(1)], threading.Event())
     assert threads[0] == threads[1] != threading.get_ident()
@@ -65,17 +66,17 @@ def test_only_what_is_still_held_is_tried_again(consumer):
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
         tries.append([message.partition for message in batch])
         if len(tries) == 1:
-            consumer._held.discard(1)  # as when partition 1 is revoked meanwhile
+            consumer._held.discard(("asked", 1))  # as when partition 1 is revoked meanwhile
             raise TransientError("away")
         return HandledBatch()
 
     tries: list[list[int]] = []
     batch = [incoming(0, partition=0), incoming(5, partition=1), incoming(9, partition=2)]
-    consumer._held = {0, 1, 2}
+    consumer._held = {("asked", number) for number in range(3)}
     assert with_handler(consumer, handle).work_through(batch, threading.Event())
     assert tries == [[0, 1, 2], [0, 2]]
     consumer.note_done(batch)
-    assert consumer._done == {0: 1, 2: 10}
+    assert consumer._done == {("asked", 0): 1, ("asked", 2): 10}
 
 
 def test_a_batch_of_which_nothing_is_held_any_more_is_given_up(consumer):
@@ -83,8 +84,24 @@ def test_a_batch_of_which_nothing_is_held_any_more_is_given_up(consumer):
         consumer._held.clear()
         raise TransientError("away")
 
-    consumer._held = {0}
+    consumer._held = {("asked", 0)}
     assert not with_handler(consumer, handle).work_through([incoming(0)], threading.Event())
+
+
+def test_a_server_that_asks_for_a_pause_is_given_it(consumer):
+    def handle(batch: Sequence[Incoming]) -> HandledBatch:
+        tries.append(time.monotonic())
+        if len(tries) == 1:
+            error = TransientError("too many requests")
+            error.retry_after = 0.5
+            raise error
+        return HandledBatch()
+
+    tries: list[float] = []
+    consumer._held = {("asked", 0)}
+    assert with_handler(consumer, handle).work_through([incoming(0)], threading.Event())
+    first, second = tries
+    assert second - first >= 0.5, "on its own it pauses for at most 0.1 s"
 
 
 def test_a_stop_request_gives_up_what_would_be_tried_again(consumer):
@@ -94,25 +111,28 @@ def test_a_stop_request_gives_up_what_would_be_tried_again(consumer):
         stop.set()
         raise TransientError("away")
 
-    consumer._held = {0}
+    consumer._held = {("asked", 0)}
     assert not with_handler(consumer, handle).work_through([incoming(0)], stop)
 
 
 # --- Offsets ----------------------------------------------------------------------------------------------------
 
 
-def test_the_offset_is_the_one_after_the_last_and_one_for_each_partition(consumer):
-    consumer._held = {0, 3}
-    consumer.note_done([incoming(4), incoming(6), incoming(5), incoming(0, partition=3), incoming(8, partition=2)])
-    assert consumer._done == {0: 7, 3: 1}
+def test_the_offset_is_the_one_after_the_last_and_one_for_each_partition_of_each_topic(consumer):
+    consumer._held = {("asked", 0), ("asked", 3), ("told", 0)}
+    told = replace(incoming(1), topic="told")
+    others = [incoming(0, partition=3), incoming(8, partition=2)]
+    consumer.note_done([incoming(4), incoming(6), told, incoming(5), *others])
+    assert consumer._done == {("asked", 0): 7, ("asked", 3): 1, ("told", 0): 2}
 
 
 def test_partitions_that_are_revoked_are_forgotten(consumer):
     consumer.join()
     eventually(lambda: consumer.next_batch() or consumer.partitions)
-    consumer._held, consumer._done = {0, 1}, {0: 5, 1: 5}
+    first, second, *others = sorted(consumer.partitions)
+    consumer._held, consumer._done = {first, second}, {first: 5, second: 5}
     consumer._on_revoke(consumer._consumer.assignment()[:1])
-    assert (consumer._held, consumer._done, consumer.partitions) == ({1}, {1: 5}, {1, 2, 3})
+    assert (consumer._held, consumer._done, consumer.partitions) == ({second}, {second: 5}, {second, *others})
 
 
 @pytest.mark.parametrize(
@@ -120,22 +140,22 @@ def test_partitions_that_are_revoked_are_forgotten(consumer):
     [KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS],
 )
 def test_an_offset_that_is_not_ours_to_commit_is_forgotten(consumer, code, caplog):
-    consumer._done = {0: 5, 1: 5}
-    consumer._note_commit(0, KafkaError(code))
-    assert consumer._done == {1: 5}
-    assert "the offset of partition 0 was not committed" in caplog.text
+    consumer._done = {("asked", 0): 5, ("told", 0): 5}
+    consumer._note_commit(("asked", 0), KafkaError(code))
+    assert consumer._done == {("told", 0): 5}
+    assert "the offset of asked[0] was not committed" in caplog.text
 
 
 def test_an_offset_that_can_t_be_committed_now_is_kept(consumer):
-    consumer._done = {0: 5}
-    consumer._note_commit(0, KafkaError(KafkaError.NOT_COORDINATOR))
-    assert consumer._done == {0: 5}
+    consumer._done = {("asked", 0): 5}
+    consumer._note_commit(("asked", 0), KafkaError(KafkaError.NOT_COORDINATOR))
+    assert consumer._done == {("asked", 0): 5}
 
 
 def test_an_offset_that_can_never_be_committed_ends_the_consumer(consumer):
-    consumer._done = {0: 5}
+    consumer._done = {("asked", 0): 5}
     with pytest.raises(KafkaException, match="authoriz"):
-        consumer._note_commit(0, KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))
+        consumer._note_commit(("asked", 0), KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))
 
 
 # --- While a batch is in hand -----------------------------------------------------------------------------------
@@ -143,9 +163,9 @@ def test_an_offset_that_can_never_be_committed_ends_the_consumer(consumer):
 
 def test_a_message_that_comes_while_a_batch_is_in_hand_is_read_again(consumer):
     consumer.join()
-    put(consumer.subscription.topic, b"early", partition=0)
+    put(consumer.subscription.topics[0], b"early", partition=0)
     eventually(lambda: consumer.next_batch())
-    put(consumer.subscription.topic, b"1", b"2", b"3", partition=0)
+    put(consumer.subscription.topics[0], b"1", b"2", b"3", partition=0)
     # As if the client took no notice of being paused.
     consumer._is_paused, consumer._polls_from = True, 0.0
     for _ in range(10):
@@ -157,7 +177,7 @@ def test_a_message_that_comes_while_a_batch_is_in_hand_is_read_again(consumer):
 
 
 def test_partitions_that_come_while_a_batch_is_in_hand_wait_until_it_is_done(consumer):
-    put(consumer.subscription.topic, b"waits", partition=0)
+    put(consumer.subscription.topics[0], b"waits", partition=0)
     consumer._polls_from = 0.0
     consumer.join()
     consumer._pause()

@@ -98,8 +98,10 @@ def test_a_dead_letter_keeps_what_is_absent_absent():
 
 
 def test_a_subscription_knows_all_its_topics():
-    subscription = Subscription(group="chat", topic="asked", handle=lambda batch: None, answers_to=("answered",))
-    assert subscription.topics == ("asked", "asked.chat.dlt", "answered")
+    subscription = Subscription(
+        group="chat", topics=("asked", "told"), handle=lambda batch: None, answers_to=("answered",)
+    )
+    assert subscription.every_topic == ("asked", "told", "asked.chat.dlt", "told.chat.dlt", "answered")
 
 
 LARGEST = [

@@ -21,6 +21,8 @@ class Row:
     email: str
     user_name: str = "Kim"
     role: str = "ROLE_USER"
+    version: int = 1
+    is_account_active: bool = True
 
     @property
     def user_id_key(self) -> str:
@@ -54,6 +56,8 @@ def test_a_record_without_a_row_is_missing():
     [
         ({"user_name": "Other"}, ("userName",)),
         ({"role": "ROLE_ADMIN"}, ("role",)),
+        ({"is_account_active": False}, ("active",)),
+        ({"version": 2}, ("version",)),
         ({"user_id": "KIM"}, ("userId",)),
         ({"email": "other@example.org", "user_name": "Other"}, ("email", "userName")),
         ({"user_id": "other", "email": "other@example.org"}, ("userId", "email")),
@@ -71,9 +75,10 @@ def test_a_row_of_somebody_else_that_holds_one_of_its_keys_is_in_conflict(owner,
     assert compare([record(1)], [stranger]) == Comparison(conflicting=[(record(1), (stranger,))])
 
 
-def test_two_rows_that_hold_its_keys_are_in_conflict_even_if_both_are_its_own():
-    rows = (row(1, email="old@example.org"), row(1, user_id="old"))
-    assert compare([record(1)], rows) == Comparison(conflicting=[(record(1), rows)])
+def test_two_rows_that_hold_its_keys_are_in_conflict_even_if_both_are_free_for_it():
+    rows = (row(8, email="old@example.org"), row(9, user_id="old"))
+    found = compare([record(1)], rows, gone=[UUID(int=8), UUID(int=9)])
+    assert found == Comparison(conflicting=[(record(1), rows)])
 
 
 def test_its_own_row_that_a_strangers_keeps_from_being_corrected_is_in_conflict_and_not_superfluous():
@@ -81,9 +86,11 @@ def test_its_own_row_that_a_strangers_keeps_from_being_corrected_is_in_conflict_
     assert compare([record(1)], [own, stranger]) == Comparison(conflicting=[(record(1), (stranger,))])
 
 
-def test_a_second_row_of_the_same_owner_is_superfluous():
-    left_behind = row(1, "old", "old@example.org")
-    assert compare([record(1)], [left_behind, row(1)]) == Comparison(superfluous=[left_behind])
+def test_its_own_row_and_one_whose_record_is_gone_are_in_conflict():
+    own, orphan = row(1, "old", "old@example.org"), row(9)
+    assert compare([record(1)], [own, orphan], gone=[UUID(int=9)]) == Comparison(
+        conflicting=[(record(1), (orphan, own))]
+    )
 
 
 def test_a_row_whose_record_is_gone_belongs_to_who_has_its_user_id_now():
@@ -139,15 +146,14 @@ def worlds(draw) -> tuple[list[UserRecord], list[Row]]:
     some_rows = st.builds(Row, st.none() | owners, user_ids, emails, names)
     return (
         draw(st.lists(some_records, max_size=4, unique_by=(lambda each: each.owner_signup_id, *KEYS))),
-        draw(st.lists(some_rows, max_size=6, unique_by=KEYS)),
+        draw(st.lists(some_rows, max_size=6, unique_by=(lambda each: each.owner_signup_id or id(each), *KEYS))),
     )
 
 
 def heal(found: Comparison, rows: list[Row]) -> list[Row]:
     """The table after each correction and addition, one by one; its unique keys must hold after every step."""
-    parked = {
-        id(each): Row(None, f"parked {number}", f"parked {number}") for number, each in enumerate(vacating(found))
-    }
+    holding = vacating([(wanted, old) for wanted, old, _ in found.different], found.missing)
+    parked = {id(each): Row(None, f"parked {number}", f"parked {number}") for number, each in enumerate(holding)}
     table = [parked.get(id(each), each) for each in rows]
     check(table)
     for wanted, old, _ in found.different:

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from eventbus.messages import Incoming
-from participant.events import answer, decode_new_user
-from participant.verdict import Verdict
+from participant.events import answer, decode_request, is_asked
+from participant.verdict import Judgement, Verdict
 from runtime.errors import PermanentError
 
 SIGNUP = "0190a000-0000-7000-8000-000000000001"
@@ -34,14 +34,14 @@ def event(**changes) -> bytes:
 
 
 def test_it_reads_a_request_and_normalises_it():
-    request = decode_new_user(message(event(userId="Ｋim")))
+    request = decode_request(message(event(userId="Ｋim")))
     assert (request.signup_id, request.owner_signup_id) == (UUID(SIGNUP), UUID(OWNER))
     assert (request.user_id, request.user_id_key, request.email) == ("Kim", "kim", "kim@example.org")
     assert (request.user_name, request.role) == ("Kim", "ROLE_USER")
 
 
 def test_it_ignores_fields_that_it_does_not_know():
-    assert decode_new_user(message(event(colour="green", userIdKey="other"))).user_id_key == "kim"
+    assert decode_request(message(event(colour="green", userIdKey="other"))).user_id_key == "kim"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_it_ignores_fields_that_it_does_not_know():
     ],
 )
 def test_it_is_asked_unless_the_request_names_others(changes, asked):
-    assert decode_new_user(message(event(**changes))).asks("chat") is asked
+    assert is_asked("chat", decode_request(message(event(**changes)))) is asked
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_it_is_asked_unless_the_request_names_others(changes, asked):
     ids=["hangul", "emoji", "longest"],
 )
 def test_it_takes_whatever_the_row_can_keep(changes):
-    assert decode_new_user(message(event(**changes))).user_id == changes["userId"]
+    assert decode_request(message(event(**changes))).user_id == changes["userId"]
 
 
 @pytest.mark.parametrize(
@@ -103,22 +103,22 @@ def test_it_takes_whatever_the_row_can_keep(changes):
 )
 def test_it_refuses_what_the_row_cannot_keep(value):
     with pytest.raises((msgspec.DecodeError, UnicodeError)):
-        decode_new_user(message(value))
+        decode_request(message(value))
 
 
 def test_it_refuses_a_message_without_a_value():
     with pytest.raises(PermanentError):
-        decode_new_user(message(None))
+        decode_request(message(None))
 
 
 def answered(verdict: Verdict, *headers: tuple[str, bytes | None]):
     incoming = message(event(), *headers)
-    return answer(incoming, decode_new_user(incoming), verdict, service="chat")
+    return answer(incoming, decode_request(incoming), Judgement(verdict), service="chat")
 
 
 def test_success_has_no_reason():
     before = datetime.now(UTC)
-    outgoing = answered(Verdict.KEPT)
+    outgoing = answered(Verdict.DONE)
     body = json.loads(outgoing.value)
     occurred_at = body.pop("occurredAt")
     assert body == {"signupId": SIGNUP, "userId": "Kim", "service": "chat", "status": "SUCCESS"}
@@ -133,7 +133,7 @@ def test_failure_names_its_reason():
 
 
 def test_an_answer_is_a_cloud_event_in_the_trace_of_its_request():
-    headers = dict(answered(Verdict.KEPT, ("traceparent", TRACEPARENT)).headers)
+    headers = dict(answered(Verdict.DONE, ("traceparent", TRACEPARENT)).headers)
     assert headers["traceparent"] == TRACEPARENT
     assert headers["ce_type"] == b"user.newUser.res"
     assert headers["ce_source"] == b"/chat"
@@ -141,4 +141,4 @@ def test_an_answer_is_a_cloud_event_in_the_trace_of_its_request():
 
 @pytest.mark.parametrize("trace", [None, b"", b"\xff", b"00-4bf9-00f0-01", TRACEPARENT + b"\n"])
 def test_a_trace_that_is_none_is_not_passed_on(trace):
-    assert "traceparent" not in dict(answered(Verdict.KEPT, ("traceparent", trace)).headers)
+    assert "traceparent" not in dict(answered(Verdict.DONE, ("traceparent", trace)).headers)

@@ -1,0 +1,16 @@
+from django.db import migrations
+
+
+class Migration(migrations.Migration):
+    # The unique constraint has an index of its own.
+
+    dependencies = [
+        ('customersvc', '0004_owner_unique'),
+    ]
+
+    operations = [
+        migrations.RemoveIndex(
+            model_name='customer',
+            name='customer_owner',
+        ),
+    ]

@@ -1,0 +1,167 @@
+"""The rules by which a participant handles a batch (docs/invariants.md, 1 and 13): pure functions, without a database.
+
+The messages of one account arrive in any order, because they are on three topics. So versions decide what is written,
+and a removal is final.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Generic, Protocol, TypeVar
+from uuid import UUID
+
+from participant import comparison
+from participant.comparison import compare
+from participant.events import NewUser, Request, UserChange, UserRecord, UserRemoval
+from participant.verdict import Holder, Judgement, Verdict
+
+_DONE = Judgement(Verdict.DONE)
+_REMOVED = Judgement(Verdict.REMOVED)
+
+
+class Row(comparison.Row, Protocol):
+    """A participant's row, or the tombstone of a removed account. An administrator's row has no sign-up."""
+
+    @property
+    def signup_id(self) -> UUID | None: ...
+    @property
+    def removed_at(self) -> datetime | None: ...
+
+
+RowT = TypeVar("RowT", bound=Row)
+# Without a bound, because mypy checks explicit type arguments before it knows a model's fields.
+AnyRow = TypeVar("AnyRow")
+
+
+@dataclass(slots=True)
+class Decision(Generic[AnyRow]):
+    """What to write, and the judgement on each request, in order."""
+
+    judgements: list[Judgement] = field(default_factory=list)
+    removals: list[UserRemoval] = field(default_factory=list)
+    # Each with the row to bring up to date.
+    updates: list[tuple[UserRecord, AnyRow]] = field(default_factory=list)
+    # Each with the sign-up that its new row is for.
+    inserts: list[tuple[UserRecord, UUID]] = field(default_factory=list)
+
+    @property
+    def overwrites(self) -> bool:
+        """Whether existing rows are written, so that they must be locked."""
+        return bool(self.removals or self.updates)
+
+
+def decide(requests: Sequence[Request], rows: Iterable[RowT]) -> Decision[RowT]:
+    """Decide a batch. `rows` must include every row and tombstone that has the owner, userId or email of a request.
+
+    Removals come first, so the userId of a removed account is free for a new person in the same batch. Of the other
+    requests for an account, only the newest record is written. Accounts that exchange a key both get it (`compare`);
+    of two that claim the same key, the first in the batch gets it.
+    """
+    removals: dict[UUID, UserRemoval] = {}
+    records: dict[UUID, UserRecord] = {}
+    # By owner, the sign-up for which a row would be inserted.
+    signups: dict[UUID, UUID] = {}
+    for request in requests:
+        owner = request.owner_signup_id
+        if isinstance(request, UserRemoval):
+            removals[owner] = max(request, removals.get(owner, request), key=_version)
+        else:
+            records[owner] = max(records.get(owner, request), request, key=_version)
+            signups.setdefault(owner, request.signup_id if isinstance(request, NewUser) else owner)
+    there = list(rows)
+    buried = {row.owner_signup_id for row in there if row.removed_at}
+    removed = buried | removals.keys()
+    own = {row.owner_signup_id: row for row in there if row.owner_signup_id and row.owner_signup_id not in removed}
+    unowned = [row for row in there if row.owner_signup_id is None]
+    wanted = [
+        record
+        for owner, record in records.items()
+        if owner not in removed and (owner not in own or own[owner].version < record.version)
+    ]
+    granted, blocked = _settle(wanted, [*own.values(), *unowned])
+
+    decision: Decision[RowT] = Decision(
+        removals=[removal for owner, removal in removals.items() if owner not in buried]
+    )
+    for owner, record in granted.items():
+        if (row := own.get(owner)) is None:
+            decision.inserts.append((record, signups[owner]))
+        else:
+            decision.updates.append((record, row))
+    known = own | granted
+    for request in requests:
+        owner = request.owner_signup_id
+        if isinstance(request, UserRemoval):
+            judgement = _DONE
+        elif owner in removed:
+            judgement = _REMOVED
+        elif owner not in known or (isinstance(request, UserChange) and known[owner].version < request.version):
+            judgement = blocked[owner]
+        elif isinstance(request, UserChange):
+            judgement = _DONE
+        else:
+            row = own.get(owner)
+            judgement = _judge(request, known[owner], row.signup_id if row else signups[owner])
+        decision.judgements.append(judgement)
+    return decision
+
+
+def _version(request: UserRecord | UserRemoval) -> int:
+    return request.version
+
+
+def _judge(request: NewUser, row: comparison.Row, signup_id: UUID | None) -> Judgement:
+    """Judge a new user whose account has this row, which was made for the sign-up `signup_id`.
+
+    Its keys may differ from the request's: the record may be newer, or an administrator may have changed the row.
+    """
+    if request.signup_id in (signup_id, request.owner_signup_id):
+        return _DONE
+    is_same_email = row.email == request.email and row.user_id_key != request.user_id_key
+    verdict = Verdict.DUPLICATE_EMAIL if is_same_email else Verdict.DUPLICATE_USER_ID
+    return Judgement(verdict, (Holder(request.owner_signup_id, row.version),))
+
+
+def _settle(
+    wanted: Sequence[UserRecord], rows: Iterable[comparison.Row]
+) -> tuple[dict[UUID, UserRecord], dict[UUID, Judgement]]:
+    """Return the records that can be written into the table `rows`, and the judgement on each of the others, by owner.
+
+    `compare` requires records with different keys, so records that share a key take turns. A blocked record is tried
+    again after rows were updated, because that may have vacated its keys.
+    """
+    table: dict[object, comparison.Row] = {row.owner_signup_id or id(row): row for row in rows}
+    granted: dict[UUID, UserRecord] = {}
+    blocked: dict[UUID, Judgement] = {}
+    tried: list[UserRecord] = []
+    waiting = list(wanted)
+    while waiting:
+        asked, waiting = _first_of_each_key(waiting)
+        found = compare(asked, table.values())
+        writable = [*found.missing, *(record for record, *_ in found.different)]
+        granted |= {record.owner_signup_id: record for record in writable}
+        table |= {record.owner_signup_id: record for record in writable}
+        tried += [record for record, _ in found.conflicting]
+        blocked |= {record.owner_signup_id: _conflict(record, rows) for record, rows in found.conflicting}
+        if found.different:
+            left = {record.owner_signup_id for record in (*tried, *waiting)}
+            waiting, tried = [record for record in wanted if record.owner_signup_id in left], []
+    return granted, blocked
+
+
+def _first_of_each_key(records: Sequence[UserRecord]) -> tuple[list[UserRecord], list[UserRecord]]:
+    """Split the records into those that share no userId or email with an earlier one, and the others."""
+    keys: set[tuple[str, str]] = set()
+    first: list[UserRecord] = []
+    others: list[UserRecord] = []
+    for record in records:
+        own = {("userId", record.user_id_key), ("email", record.email)}
+        (first if keys.isdisjoint(own) else others).append(record)
+        keys |= own
+    return first, others
+
+
+def _conflict(record: UserRecord, rows: Sequence[comparison.Row]) -> Judgement:
+    is_user_id = any(row.user_id_key == record.user_id_key for row in rows)
+    holders = tuple(Holder(row.owner_signup_id, row.version) for row in rows if row.owner_signup_id)
+    return Judgement(Verdict.DUPLICATE_USER_ID if is_user_id else Verdict.DUPLICATE_EMAIL, holders)

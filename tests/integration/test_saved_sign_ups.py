@@ -1,0 +1,254 @@
+"""What registration and the verdicts save, field by field, with the time standing still."""
+
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from django.utils import timezone
+
+from authsvc.lights import Kind, Status, Verdict
+from authsvc.models import EventTransaction, RemovedAccount, SignUp, UnconfirmedSignUp, User
+from authsvc.signups import outbox, registration, verdicts
+from authsvc.signups.events import HeldBy
+from authsvc.signups.registration import KeyTakenError, NewSignUp, Registration, register_strangers, register_users
+from authsvc.signups.states import read_states
+from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
+
+pytestmark = pytest.mark.django_db
+
+NOW = timezone.now()
+
+
+@pytest.fixture(autouse=True)
+def still(monkeypatch, settings) -> None:
+    """The clock stands at NOW, and pauses have no jitter."""
+    settings.RELAY_FIRST_PAUSE = 10
+    monkeypatch.setattr(timezone, "now", lambda: NOW)
+    monkeypatch.setattr(outbox, "uniform", lambda least, most: least)
+
+
+def new(user_id: str, email: str | None = None, *, signup_id: UUID | None = None) -> NewSignUp:
+    return NewSignUp(
+        signup_id=signup_id or uuid4(), user_id=user_id, email=email or f"{user_id.lower()}@example.org",
+        user_name=f"Name of {user_id}", role="ROLE_ADMIN", password="the hash",
+    )  # fmt: skip
+
+
+def auth_light(transaction: EventTransaction) -> tuple[str, str | None]:
+    light = transaction.state.lights["auth"]
+    return light.status, light.reason
+
+
+def report(transaction_id: UUID, service: str, status: Status = Status.SUCCESS, *held_by: HeldBy) -> ReportedVerdict:
+    reason = "duplicate: userId" if status is Status.FAIL else None
+    return ReportedVerdict(transaction_id, Verdict(service, status, reason), held_by)
+
+
+# --- Registration -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("register", [register_strangers, register_users])
+def test_a_new_user_and_its_sign_up_have_all_that_was_submitted(register):
+    kim = new("Kim")
+    [made] = register([kim])
+    user, signup = User.objects.get(), SignUp.objects.get()
+    assert (user.user_id, user.user_id_key, user.email) == ("Kim", "kim", "kim@example.org")
+    assert (user.user_name, user.role, user.password) == ("Name of Kim", "ROLE_ADMIN", "the hash")
+    assert user.owner_signup_id == signup.owner_signup_id == signup.id == kim.signup_id
+    assert (signup.user_id, signup.user_id_key, signup.email) == ("Kim", "kim", "kim@example.org")
+    assert (signup.user_name, signup.role, signup.password) == ("Name of Kim", "ROLE_ADMIN", "the hash")
+    assert (signup.created_at, signup.attempts, signup.next_due_at) == (NOW, 1, NOW + timedelta(seconds=10))
+    assert made.is_new
+    assert made.record.owner_signup_id == kim.signup_id
+    assert made.state == signup.state == read_states([kim.signup_id])[kim.signup_id]
+    light = made.state.lights["auth"]
+    assert (light.status, light.reason, light.decided_at, made.state.started_at) == (Status.SUCCESS, None, NOW, NOW)
+    assert made.state.pending == ["chat", "customer"]
+
+
+def test_strangers_are_saved_although_others_of_the_batch_are_known():
+    register_users([new("kim")])
+    outcomes = register_strangers([new("lee"), new("KIM", "other@example.org"), new("zoe", "kim@example.org")])
+    assert [outcome is not None for outcome in outcomes] == [True, False, False]
+    assert set(User.objects.values_list("user_id", flat=True)) == {"kim", "lee"}
+    assert SignUp.objects.count() == 2
+
+
+@pytest.mark.parametrize("twice", ["owner_signup_id", "user_id_key", "email"])
+def test_a_batch_with_one_twice_is_left_whole_to_the_other_writer(twice):
+    first = new("kim")
+    second = {
+        "owner_signup_id": new("lee", signup_id=first.signup_id),
+        "user_id_key": new("KIM", "other@example.org"),
+        "email": new("lee", "kim@example.org"),
+    }[twice]
+    assert register_strangers([first, new("zoe"), second]) == [None, None, None]
+    assert not User.objects.exists()
+
+
+def test_writers_insert_in_the_order_of_the_user_ids(monkeypatch):
+    inserted: list[list[str]] = []
+    real_insert, real_insert_with = registration.insert, registration.insert_new_with
+    monkeypatch.setattr(
+        registration, "insert",
+        lambda rows, **options: inserted.append([row.user_id for row in rows]) or real_insert(rows, **options),
+    )  # fmt: skip
+    monkeypatch.setattr(
+        registration, "insert_new_with",
+        lambda rows, *others, **options: inserted.append([row.user_id for row in rows])
+        or real_insert_with(rows, *others, **options),
+    )  # fmt: skip
+    register_strangers([new("b"), new("C"), new("a")])
+    register_users([new("e"), new("F"), new("d")])
+    assert inserted == [["a", "b", "C"], ["d", "e", "F"], ["e", "F", "d"]]
+
+
+def test_the_outcomes_have_the_order_of_the_batch():
+    kim, park = new("kim"), new("park")
+    register_users([kim, park])
+    SignUp.objects.filter(id=park.signup_id).delete()
+    batch = [new("lee"), kim, new("kim"), new("lee2", "lee@example.org"), park, new("zoe")]
+    outcomes = register_users(batch)
+    assert [isinstance(outcome, KeyTakenError) for outcome in outcomes] == [False] * 4 + [True, False]
+    made = [outcome for outcome in outcomes if isinstance(outcome, Registration)]
+    assert [each.signup.id for each in made] == [each.signup_id for each in batch if each is not park]
+    assert [each.is_new for each in made] == [True, False, True, True, True]
+    assert [auth_light(each.signup) for each in made] == [
+        ("SUCCESS", None), ("SUCCESS", None), ("FAIL", "duplicate: userId"), ("FAIL", "duplicate: email"),
+        ("SUCCESS", None),
+    ]  # fmt: skip
+    assert made[3].record.user_id == "lee"
+    assert made[3].signup.owner_signup_id == batch[0].signup_id
+    assert SignUp.objects.count() == 5
+
+
+def test_a_user_made_by_an_administrator_is_in_the_way_by_user_id_and_by_address():
+    User.objects.create_user("kim", "kim@example.org", "correct horse 9")
+    outcomes = register_users([new("KIM", "other@example.org"), new("other", "kim@example.org")])
+    assert [auth_light(each.signup) for each in outcomes] == [
+        ("FAIL", "duplicate: userId"), ("FAIL", "duplicate: email"),
+    ]  # fmt: skip
+
+
+def test_a_password_hash_stays_out_of_what_is_printed():
+    assert "the hash" not in repr(new("kim"))
+
+
+# --- Verdicts ---------------------------------------------------------------------------------------------------
+
+
+def test_verdicts_of_a_batch_are_applied_each_to_its_own_sign_up():
+    kim, lee = new("kim"), new("lee")
+    register_users([kim, lee])
+    unknown = uuid4()
+    states = apply_verdicts(
+        [
+            report(kim.signup_id, "chat"), report(lee.signup_id, "customer", Status.FAIL),
+            report(kim.signup_id, "customer"), report(unknown, "chat"), report(lee.signup_id, "nobody"),
+        ]
+    )  # fmt: skip
+    assert set(states) == {kim.signup_id, lee.signup_id}
+    assert states == read_states([kim.signup_id, lee.signup_id, unknown])
+    first, second = SignUp.objects.get(id=kim.signup_id), SignUp.objects.get(id=lee.signup_id)
+    assert (first.completed_at, first.next_due_at, first.pending_count, first.failed_count) == (NOW, None, 0, 0)
+    assert (second.completed_at, second.pending_count, second.failed_count) == (None, 1, 1)
+    assert second.state.lights["customer"].decided_at == NOW
+    assert set(second.state.lights) == {"auth", "chat", "customer"}
+
+
+def test_what_changes_nothing_is_not_written(monkeypatch):
+    kim, lee = new("kim"), new("lee")
+    register_users([kim, lee])
+    apply_verdicts([report(kim.signup_id, "chat")])
+    written = []
+    monkeypatch.setattr(verdicts, "overwrite", lambda rows, **options: written.append([row.user_id for row in rows]))
+    apply_verdicts([report(kim.signup_id, "chat", Status.FAIL), report(lee.signup_id, "chat")])
+    assert written == [["lee"]]
+
+
+@pytest.mark.parametrize(
+    ("version", "is_ignored"),
+    [(2, True), (3, False), (4, False)],
+)
+def test_a_duplicate_of_an_account_that_auth_has_changed_since_decides_nothing(version, is_ignored):
+    kim, lee = new("kim"), new("lee")
+    register_users([kim, lee])
+    User._base_manager.filter(user_id="lee").update(version=3)
+    states = apply_verdicts([report(kim.signup_id, "chat", Status.FAIL, HeldBy(lee.signup_id, version))])
+    assert ("chat" in states[kim.signup_id].pending) == is_ignored
+
+
+@pytest.mark.parametrize("removed", [1, 2])
+def test_a_duplicate_decides_unless_every_row_in_the_way_is_out_of_date(removed):
+    kim, lee, zoe = new("kim"), new("lee"), new("zoe")
+    register_users([kim, lee, zoe])
+    for each in (lee, zoe)[:removed]:
+        RemovedAccount.objects.create(owner_signup_id=each.signup_id, version=2)
+    rows = [HeldBy(each.signup_id, 1) for each in (lee, zoe)]
+    states = apply_verdicts(
+        [report(kim.signup_id, "chat", Status.FAIL, *rows), report(kim.signup_id, "customer", Status.FAIL)]
+    )
+    assert states[kim.signup_id].pending == (["chat"] if removed == 2 else [])
+
+
+def test_a_success_decides_whoever_is_named_beside_it():
+    kim, lee = new("kim"), new("lee")
+    register_users([kim])
+    RemovedAccount.objects.create(owner_signup_id=lee.signup_id, version=2)
+    states = apply_verdicts([report(kim.signup_id, "chat", Status.SUCCESS, HeldBy(lee.signup_id, 1))])
+    assert states[kim.signup_id].pending == ["customer"]
+
+
+def test_a_removal_loses_its_user_id_when_it_is_complete_and_not_before():
+    kim, lee = new("kim"), new("lee")
+    register_users([kim, lee])
+    EventTransaction.objects.filter(id=kim.signup_id).update(kind=Kind.REMOVAL)
+    apply_verdicts([report(kim.signup_id, "chat")])
+    assert EventTransaction.objects.get(id=kim.signup_id).user_id == "kim"
+    apply_verdicts([report(each.signup_id, service) for each in (kim, lee) for service in ("chat", "customer")])
+    removal, signup = EventTransaction.objects.get(id=kim.signup_id), EventTransaction.objects.get(id=lee.signup_id)
+    assert (removal.user_id, removal.user_id_key) == ("", "")
+    assert (signup.user_id, signup.user_id_key) == ("lee", "lee")
+
+
+# --- States -----------------------------------------------------------------------------------------------------
+
+
+def test_states_are_those_of_saved_and_unconfirmed_transactions():
+    kim, lee = new("kim"), new("lee")
+    register_users([kim])
+    waiting = UnconfirmedSignUp.objects.create(**lee.columns())
+    states = read_states([kim.signup_id, lee.signup_id, uuid4()])
+    assert states == {kim.signup_id: SignUp.objects.get().state, lee.signup_id: waiting.state}
+    assert states[lee.signup_id].is_unconfirmed
+
+
+def test_of_a_removed_account_only_the_removal_has_a_state():
+    kim, lee, zoe = new("kim"), new("lee"), new("zoe")
+    register_users([kim, lee, zoe])
+    EventTransaction.objects.filter(id=kim.signup_id).update(user_id_key="")
+    EventTransaction.objects.filter(id=lee.signup_id).update(user_id_key="", kind=Kind.REMOVAL)
+    EventTransaction.objects.filter(id=zoe.signup_id).update(kind=Kind.REMOVAL)
+    assert set(read_states([each.signup_id for each in (kim, lee, zoe)])) == {lee.signup_id, zoe.signup_id}
+
+
+def test_a_sign_up_that_is_confirmed_between_the_queries_is_found(monkeypatch):
+    kim = new("kim")
+    UnconfirmedSignUp.objects.create(**kim.columns())
+    real_filter = UnconfirmedSignUp.objects.filter
+
+    def confirmed_first(**filters):
+        UnconfirmedSignUp.objects.all().delete()
+        register_users([kim])
+        return real_filter(**filters)
+
+    monkeypatch.setattr(UnconfirmedSignUp.objects, "filter", confirmed_first)
+    assert set(read_states([kim.signup_id])) == {kim.signup_id}
+
+
+def test_states_of_saved_transactions_are_one_query_of_their_own_columns(django_assert_num_queries):
+    kim = new("kim")
+    register_users([kim])
+    with django_assert_num_queries(1) as queries:
+        read_states([kim.signup_id])
+    assert "password" not in queries[0]["sql"]
