@@ -380,7 +380,7 @@ def test_the_administrator_who_made_a_change_is_named(topics):
 
 @on_a_broker
 def test_explain_tells_the_sign_up_and_every_change_also_from_under_a_former_user_id(topics):
-    signup, other = save_signup("kim"), save_signup("other", email="kim@example.com")
+    signup, other = save_signup("kim"), save_signup("other", email="kim@example.org")
     renamed = change("kim", user_id="lee")
     deactivated = change("lee", is_active=False)
     said = explain("lee")
