@@ -54,7 +54,7 @@ def test_the_lookups_of_filters_still_work_and_what_they_can_not_read_is_no_erro
         ("authsvc/user", "date_joined__gte=2020-01-01+00%3A00%3A00%2B00%3A00"),
         ("chatsvc/chatuser", "role=ROLE_USER"),
         ("customersvc/customer", "created_at__gte=2020-01-01+00%3A00%3A00%2B00%3A00"),
-        ("authsvc/signup", "lights=pending&begun=1d"),
+        ("authsvc/eventtransaction", "lights=pending&begun=1d"),
         ("eventbus/deadletter", "state__exact=waiting&group="),
     ):
         assert client.get(f"/admin/{path}/?{query}").status_code == 200, query
