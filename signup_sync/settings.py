@@ -145,7 +145,7 @@ EVENT_CONSUMERS = {
     "auth": "authsvc.signups.answers.verdicts",
     "chat": "chatsvc.handlers.subscriptions",
     "customer": "customersvc.handlers.subscriptions",
-    **dict.fromkeys(SCIM_SERVERS, "scimsvc.handlers.subscription_of"),
+    **dict.fromkeys(SCIM_SERVERS, "scimsvc.handlers.subscriptions_of_server"),
 }
 # Services that `manage.py consume_events <name>` runs together, in one process.
 CONSUMED_TOGETHER = {"scim": list(SCIM_SERVERS)} if SCIM_SERVERS else {}

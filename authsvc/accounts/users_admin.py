@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Final
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.options import IS_POPUP_VAR
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.forms import (
     BaseUserCreationForm,
@@ -15,7 +16,7 @@ from django.contrib.auth.forms import (
 from django.contrib.auth.hashers import is_password_usable
 from django.contrib.auth.models import Group, Permission
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.translation import gettext
@@ -134,6 +135,15 @@ class UserAdmin(ActsAdmin, ChangesUsers, ResetsTwoFactor, ChoosesPermissions, Sh
         # The columns hold user IDs and addresses in the form in which they are compared.
         known = Q(user_id_key__startswith=user_id_key(term)) | Q(email__startswith=term.lower())
         return search(queryset, known | Q(email=normalize_email(term)), term, column="user_name"), False
+
+    def response_add(self, request: HttpRequest, obj: User, post_url_continue: str | None = None) -> HttpResponse:
+        """Lead from "Save" to the lights of the new user, if the administrator may see them."""
+        asks_for_more = request.POST.keys() & {"_addanother", "_continue", IS_POPUP_VAR}
+        if asks_for_more or not request.user.has_perm("authsvc.view_signup"):
+            return super().response_add(request, obj, post_url_continue)
+        said = _("The user “%(user)s” was added. The lights show which services have the account.")
+        messages.success(request, said % {"user": obj.user_id})
+        return HttpResponseRedirect(reverse("admin:authsvc_eventtransaction_change", args=[obj.owner_signup_id]))
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         return super().has_change_permission(request, obj) and may_edit(request, obj)

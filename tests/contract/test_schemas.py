@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -367,8 +366,8 @@ def states() -> list[TransactionState]:
 def states_of_changes() -> Iterator[TransactionState]:
     for state in states():
         for kind in (Kind.CHANGE, Kind.REMOVAL):
-            yield replace(state, kind=kind)
-    yield replace(states()[1], kind=Kind.CHANGE).superseded(at=NOW)
+            yield msgspec.structs.replace(state, kind=kind)
+    yield msgspec.structs.replace(states()[1], kind=Kind.CHANGE).superseded(at=NOW)
 
 
 @pytest.mark.parametrize("state", [*states(), *states_of_changes()])

@@ -72,12 +72,12 @@ def test_a_list_is_ordered_by_nothing_that_it_does_not_show():
             if field and (its_admin.sortable_by is None or column in its_admin.sortable_by):
                 orders[f"{opts.label}.{column}"] = field
     assert orders == {
-        "authsvc.SignUp.user": "user_id_key",
+        "authsvc.EventTransaction.user": "user_id_key",
         # With its domain in its own script.
         "authsvc.User.shown_email": "email",
         "chatsvc.ChatUser.shown_email": "email",
         "customersvc.Customer.shown_email": "email",
-        "authsvc.SignUp.begun": "created_at",
+        "authsvc.EventTransaction.begun": "created_at",
         "eventbus.DeadLetter.put_aside": "put_aside_at",
         "eventbus.DeadLetter.error_begins": "error",
         "eventbus.DeadLetter.original_place": "topic",

@@ -61,7 +61,9 @@ def scim_servers(settings: LazySettings) -> None:
     names = ["crm", "wiki"]
     settings.SCIM_SERVERS = {name: f"https://{name}.example.org" for name in names}
     settings.CONSUMED_TOGETHER = {"scim": names}
-    settings.EVENT_CONSUMERS = settings.EVENT_CONSUMERS | dict.fromkeys(names, "scimsvc.handlers.subscription_of")
+    settings.EVENT_CONSUMERS = settings.EVENT_CONSUMERS | dict.fromkeys(
+        names, "scimsvc.handlers.subscriptions_of_server"
+    )
 
 
 @pytest.mark.usefixtures("scim_servers")
