@@ -214,7 +214,7 @@ def test_each_action_does_what_it_does_only_for_those_whom_the_table_names(every
     path, _, which = page.partition("@")
     row = everything.rows[path.strip("/").replace("/", "_") + (f"@{which}" if which else "")]
     if action == "activate":
-        type(row)._base_manager.update(is_active=False)
+        type(row)._base_manager.filter(pk=row.pk).update(is_active=False)
     if action == "reset_two_factor":
         TOTPDevice.objects.create(user=row, name="authenticator")
     clients = [client_of(person) for person in everything.people]
