@@ -141,12 +141,17 @@ def batches(messages: Sequence[Incoming], data: st.DataObject) -> list[list[Inco
     return [list(order[start:end]) for start, end in pairwise(bounds)]
 
 
-def deliver(handle: AccountHandler, auth: Auth, messages: Sequence[Incoming], data: st.DataObject) -> None:
+def deliver(
+    handle: AccountHandler, auth: Auth, messages: Sequence[Incoming], data: st.DataObject
+) -> list[dict[str, Any]]:
+    answers: list[dict[str, Any]] = []
     for batch in batches(messages, data):
         handled = handle(batch)
         assert not handled.rejected
-        for answer in handled.answers:
-            auth.hear(json.loads(answer.value))
+        answers += [json.loads(answer.value) for answer in handled.answers]
+    for answer in answers:
+        auth.hear(answer)
+    return answers
 
 
 def table(handle: AccountHandler) -> set[tuple[Any, ...]]:
@@ -183,8 +188,12 @@ def test_after_any_order_and_repetition_the_rows_are_auths_records(service: str,
             assert each.light == "SUCCESS", each
 
     # Whatever was ever published may come once more.
-    deliver(handle, auth, auth.published, data)
+    answers = deliver(handle, auth, auth.published, data)
     assert table(handle) == records
+    for answer in answers:
+        about = auth.transactions[UUID(answer.get("signupId") or answer["changeId"])]
+        if about.owner in auth.removed and about.topic != REMOVAL_REQUESTED:
+            assert (answer["status"], answer["reason"]) == ("FAIL", "removed")
     assert {each.id: each.light for each in auth.transactions.values()} == lights
     tombstones = handle.model.every.exclude(removed_at=None)
     assert set(tombstones.values_list("owner_signup_id", flat=True)) == {UUID(int=owner) for owner in auth.removed}
