@@ -115,7 +115,11 @@ def lives(draw: st.DrawFn) -> Auth:
     auth = Auth()
     for _ in range(draw(st.integers(1, 9))):
         owners = sorted(auth.records)
-        acts = ["sign up", *(["change", "deactivate", "remove"] if owners else []), *(["swap"] * (len(owners) > 1))]
+        acts = [
+            "sign up",
+            *(["change", "deactivate", "remove"] if owners else []),
+            *(["swap"] * 3 if len(owners) > 1 else []),
+        ]
         match draw(st.sampled_from(acts)):
             case "sign up":
                 auth.sign_up(draw(st.sampled_from(USER_IDS)), draw(st.sampled_from(EMAILS)))
@@ -198,3 +202,26 @@ def test_after_any_order_and_repetition_the_rows_are_auths_records(service: str,
     tombstones = handle.model.every.exclude(removed_at=None)
     assert set(tombstones.values_list("owner_signup_id", flat=True)) == {UUID(int=owner) for owner in auth.removed}
     assert set(tombstones.values_list("user_id", "user_name", "role", "signup_id")) <= {("", "", "", None)}
+
+
+def test_a_late_sign_up_does_not_lose_to_the_account_that_has_its_user_id_now():
+    """Chat hears of the second account first, which is called kim now, and then of the sign-up that was kim once."""
+    auth = Auth()
+    auth.sign_up("kim", EMAILS[0])
+    auth.sign_up("lee", EMAILS[1])
+    auth.swap(1, 2, "user_id")
+    handle = subscriptions_of("chat")[0].handle
+
+    [refused] = [
+        answer
+        for batch in ([auth.request(auth.transactions[UUID(int=2)])], auth.published[:1])
+        for sent in handle(batch).answers
+        if (answer := json.loads(sent.value))["status"] == "FAIL"
+    ]
+    assert refused["heldBy"] == [{"ownerSignupId": str(UUID(int=2)), "version": auth.records[2].version}]
+    auth.hear(refused)
+
+    for message in auth.due:
+        for sent in handle([message]).answers:
+            auth.hear(json.loads(sent.value))
+    assert {each.light for each in auth.transactions.values()} == {"SUCCESS"}
