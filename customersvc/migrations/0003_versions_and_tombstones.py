@@ -17,7 +17,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='customer',
             name='is_account_active',
-            field=models.BooleanField(db_default=True, default=True, editable=False, verbose_name='account active'),
+            field=models.BooleanField(db_default=True, default=True, editable=False, help_text="Auth decides about this for all services. Change it in the user's account.", verbose_name='account active'),
         ),
         migrations.AddField(
             model_name='customer',
