@@ -2,8 +2,6 @@
 
 from django.db import migrations, models
 
-from participant.upgrading import keep_newest_row_of_each_owner
-
 
 class Migration(migrations.Migration):
 
@@ -12,8 +10,6 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        # It comes first because the others lock the table until the end of the migration.
-        migrations.RunPython(keep_newest_row_of_each_owner('customersvc', 'customer'), migrations.RunPython.noop),
         migrations.AddField(
             model_name='customer',
             name='is_account_active',
