@@ -37,8 +37,8 @@ ERASED: Final = _("erased")
 
 @admin.register(EventTransaction)
 class EventTransactionAdmin(ActsAdmin):
-    list_display = ("user", "lights_in_colour", "begun", "took", "tries")
-    list_filter = (LightsFilter, FailureGroupFilter, BegunFilter)
+    list_display = ("user", "kind", "lights_in_colour", "begun", "took", "tries")
+    list_filter = ("kind", LightsFilter, FailureGroupFilter, BegunFilter)
     search_fields = ("user_id_key",)
     search_help_text = _("A user ID or its beginning, or a complete sign-up ID.")
     # Not by ID, which the client chooses with the Idempotency-Key.
@@ -172,7 +172,13 @@ class EventTransactionAdmin(ActsAdmin):
         return TemplateResponse(
             request,
             "authsvc/replay.html",
-            {**context, "progress": progress, "service": service, "media": forms.Media(js=["authsvc/replay.js"])},
+            {
+                **context,
+                "action": "replay_chosen",
+                "progress": progress,
+                "service": service,
+                "media": forms.Media(js=["authsvc/replay.js"]),
+            },
         )
 
 

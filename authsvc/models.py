@@ -83,6 +83,8 @@ class User(KnowsChanges, AbstractBaseUser, PermissionsMixin):
         _("active"), default=True, help_text=_("Take this away instead of deleting the account.")
     )
     is_staff = models.BooleanField(_("staff"), default=False, help_text=_("May log in to the administration."))
+    # When the owner's request to close the account takes effect.
+    closes_at = models.DateTimeField(_("closes"), null=True, blank=True, editable=False)
     date_joined = models.DateTimeField(_("joined"), default=timezone.now, editable=False)
 
     objects: ClassVar[UserManager] = UserManager()
@@ -114,6 +116,9 @@ class User(KnowsChanges, AbstractBaseUser, PermissionsMixin):
                 violation_error_message=_("This email address is taken."),
             ),
             models.UniqueConstraint(fields=["owner_signup_id"], name="user_owner_unique"),
+        ]
+        indexes = [
+            models.Index(fields=["closes_at"], name="user_closing", condition=models.Q(closes_at__isnull=False)),
         ]
         permissions = [("add_admin", _("May sign up administrators"))]
 
@@ -250,6 +255,12 @@ class EventTransaction(models.Model):
     def is_owner(self) -> bool:
         """Whether this is the sign-up that created the user."""
         return self.owner_signup_id == self.id
+
+    @property
+    def changed_names(self) -> list[str]:
+        """The names of the fields that a change changed, in the reader's language."""
+        fields = {wire: User._meta.get_field(name) for name, wire in User.SYNCHRONISED.items()}
+        return [str(getattr(fields[wire], "verbose_name", wire)) for wire in self.changed_fields.split()]
 
     @property
     def is_erased(self) -> bool:

@@ -1,7 +1,7 @@
 """A bare Django form, to measure the cost of posting one. This module has its settings, URLs and view.
 
-It runs like the web process, with the same server, Django's own middleware and CSRF check (DJANGO_SETTINGS_MODULE=
-bench.bare_form), but without the product's handling of the form.
+It runs like the web process, with the same server, Django's own middleware and CSRF check (`manage.py serve --settings
+bench.bare_form`), but without the product's handling of the form.
 """
 
 from django import forms

@@ -15,7 +15,7 @@ psql -v ON_ERROR_STOP=1 -q -d postgres <<'SQL'
 REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC;
 SQL
 
-for service in ${SERVICES:-auth chat customer}; do
+for service in ${SERVICES:-auth chat customer scim}; do
     upper=$(echo "$service" | tr '[:lower:]' '[:upper:]')
     # psql quotes its variables, so a password may contain any character here. Passwords come from the environment, because
     # every process on the host can read command lines.

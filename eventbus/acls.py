@@ -15,6 +15,7 @@ from eventbus.clients import client_config, prefixed
 
 # Timeout in seconds for storing or deleting ACLs.
 DONE_WITHIN: Final = 10.0
+_EACH_SERVER: Final = "{scim}"
 # Matches every name and host in a filter. The library's type hints do not allow it.
 _ALL: Final[Any] = None
 
@@ -51,11 +52,24 @@ class Rights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_rights(path: Path) -> Mapping[str, Rights]:
-    """Read the rights of each user from a file like deploy/kafka-acls.toml.
+    """Read the rights of each user from a file like deploy/kafka-acls.toml. A name with `{scim}` stands for one name
+    per server of SCIM_SERVERS.
 
     Raises OSError, ValueError (tomllib.TOMLDecodeError) and msgspec.ValidationError.
     """
-    return msgspec.convert(tomllib.loads(path.read_text()), dict[str, Rights])
+    rights = msgspec.convert(tomllib.loads(path.read_text()), dict[str, Rights])
+    return {
+        user: Rights(**{field: _for_each_server(names) for field, names in msgspec.structs.asdict(each).items()})
+        for user, each in rights.items()
+    }
+
+
+def _for_each_server(names: Iterable[str]) -> list[str]:
+    return [
+        name.replace(_EACH_SERVER, server)
+        for name in names
+        for server in (settings.SCIM_SERVERS if _EACH_SERVER in name else ("",))
+    ]
 
 
 def apply_rights(rights: Mapping[str, Rights]) -> tuple[int, int]:

@@ -25,7 +25,7 @@ from eventbus.messages import Incoming, Subscription
 from eventbus.metrics import ReadingMetrics
 from eventbus.producer import EventProducer
 from runtime.backoff import growing_pauses
-from runtime.errors import is_transient
+from runtime.errors import TransientError, is_transient
 from runtime.processes.health import Heartbeat
 from runtime.processes.worker import Worker
 
@@ -123,17 +123,18 @@ class BatchConsumer:
         self._member.join()
 
     def next_batch(self, at_most: float = POLL) -> list[Incoming]:
-        """Return the messages that are available, at most KAFKA_BATCH_SIZE.
+        """Return the messages that are available, at most KAFKA_BATCH_SIZE or the subscription's `batch`.
 
         Waits up to `at_most` seconds for the first one, and up to the subscription's `gathers` for the second."""
         first = self._consumer.poll(at_most)
         if first is None:
             return []
         messages = [first]
+        most = min(settings.KAFKA_BATCH_SIZE, self.subscription.batch or settings.KAFKA_BATCH_SIZE)
         if self.subscription.gathers:
-            messages += self._consumer.consume(min(1, settings.KAFKA_BATCH_SIZE - 1), self.subscription.gathers)
+            messages += self._consumer.consume(min(1, most - 1), self.subscription.gathers)
         # With a timeout, consume() would wait until it has all of them or the time is over.
-        messages += self._consumer.consume(settings.KAFKA_BATCH_SIZE - len(messages), 0)
+        messages += self._consumer.consume(most - len(messages), 0)
         batch = [as_incoming(message) for message in messages if not is_error_report(message)]
         self._held = {_partition_of(message) for message in batch} & self.partitions
         return batch
@@ -157,7 +158,7 @@ class BatchConsumer:
                 if not is_transient(error):
                     raise error
                 self._metrics.retried(batch)
-                pause = next(pauses)
+                pause = max(next(pauses), error.retry_after if isinstance(error, TransientError) else 0.0)
                 words = "a batch of %d is retried in %.1f s: %s"
                 logger.warning(words, len(batch), pause, in_a_line(error), extra=traces_of(batch))
                 if not self._has_waited(pause, stop):

@@ -97,6 +97,11 @@ class Subscription:
     handle: Handler
     answers_to: tuple[str, ...] = ()
     gathers: float = 0.0
+    # The maximum number of messages in a batch, if it is less than KAFKA_BATCH_SIZE.
+    batch: int | None = None
+    # Prepares the handler, and raises ImproperlyConfigured if this process lacks the settings that it needs.
+    # consume_events calls it at start; processes that only inspect subscriptions don't.
+    prepare: Callable[[], None] | None = None
 
     @property
     def dead_letter_topics(self) -> tuple[str, ...]:

@@ -9,7 +9,10 @@ from psycopg_pool import PoolTimeout
 
 
 class TransientError(Exception):
-    """A failure that is not the message's fault: retrying the same work may succeed."""
+    """A failure that is not the message's fault: retrying the same work may succeed, but not within `retry_after`
+    seconds, if a server asked for such a pause."""
+
+    retry_after: float = 0.0
 
 
 class CrossedError(TransientError):

@@ -129,15 +129,26 @@ HELD_PER_ADDRESS = env.int("HELD_PER_ADDRESS", default=200)
 
 # --- The services and their databases --------------------------------------------------------------------------
 
-# The services that must know each user, in the order of their lights on the page. Add a new participant here.
+# SCIM servers to provision, as name=URL pairs, comma-separated; the URL is the one that /Users follows. Each is a
+# service with that name and its own light. Default: none.
+SCIM_SERVERS = checks.read_scim_servers(env.list("SCIM_SERVERS", default=[]))
+# Their bearer tokens, as name=token pairs, comma-separated. Only processes that consume their events need them.
+# Default: none.
+SCIM_TOKENS = checks.read_scim_tokens(env.list("SCIM_TOKENS", default=[]), SCIM_SERVERS)
+# The services that must know each user, in the order of their lights on the page. Add a new participant here. SCIM
+# servers that it doesn't name follow at the end.
 SIGNUP_SERVICES = checks.read_services(env.list("SIGNUP_SERVICES", default=["auth", "chat", "customer"]))
-# What `manage.py consume_events <service>` runs, per service: the dotted path of an eventbus.Subscription or of a tuple
-# of them.
+SIGNUP_SERVICES += [name for name in SCIM_SERVERS if name not in SIGNUP_SERVICES]
+# What `manage.py consume_events <service>` runs, per service: the dotted path of an eventbus.Subscription, of a tuple
+# of them, or of a function that returns them for the service's name.
 EVENT_CONSUMERS = {
     "auth": "authsvc.signups.answers.verdicts",
     "chat": "chatsvc.handlers.subscriptions",
     "customer": "customersvc.handlers.subscriptions",
+    **dict.fromkeys(SCIM_SERVERS, "scimsvc.handlers.subscriptions_of_server"),
 }
+# Services that `manage.py consume_events <name>` runs together, in one process.
+CONSUMED_TOGETHER = {"scim": list(SCIM_SERVERS)} if SCIM_SERVERS else {}
 
 # Size of each process's connection pool per PostgreSQL database. Default: 8.
 DATABASE_POOL_SIZE = env.int("DATABASE_POOL_SIZE", default=8, least=1)
@@ -174,9 +185,12 @@ def database(service: str) -> dict[str, Any]:
 
 # One database per service. `default` is auth's: it holds the users, and therefore the sessions and the admin log too.
 DATABASES = {"default": database("auth"), "chat": database("chat"), "customer": database("customer")}
+# All SCIM services share one, which only an installation with SCIM servers needs.
+if SCIM_SERVERS or env.str("SCIM_DATABASE_URL", default=""):
+    DATABASES["scim"] = database("scim")
 DATABASE_ROUTERS = ["signup_sync.routers.ServiceRouter"]
 # The database of each app's tables; the tables of all other apps are in `default`.
-SERVICE_DATABASES = {"chatsvc": "chat", "customersvc": "customer"}
+SERVICE_DATABASES = {"chatsvc": "chat", "customersvc": "customer", "scimsvc": "scim"}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Kafka -----------------------------------------------------------------------------------------------------
@@ -247,8 +261,9 @@ RATE_LIMIT_PASSWORD = env.int("RATE_LIMIT_PASSWORD", default=5 if PRODUCTION els
 # Failed logins allowed in 15 minutes to one account from one address, and passwords that may be tried at one
 # confirmation link; 0 means unlimited. Default: 10.
 RATE_LIMIT_FAILED_LOGIN = env.int("RATE_LIMIT_FAILED_LOGIN", default=10)
-# Mails sent per hour to one mailbox at the request of one network address, counted separately for confirmations and for
-# password resets. For all addresses together, the limit is four times as high. 0 means unlimited. Default: 3.
+# Mails sent per hour to one mailbox at the request of one network address, counted separately for confirmations, for
+# password resets, and for notices that a new address was requested. For all addresses together, the limit is four times
+# as high. 0 means unlimited. Default: 3.
 RATE_LIMIT_CONFIRM = env.int("RATE_LIMIT_CONFIRM", default=3)
 # Seconds after which the page and the stream call a sign-up delayed. Default: 30.
 SIGNUP_DEADLINE = env.float("SIGNUP_DEADLINE", default=30.0, least=0.01)
@@ -281,6 +296,9 @@ RESERVED_USER_IDS: list[str] = env.list(
 # Days for which a complete sign-up is kept; then `manage.py purge` deletes it. It must exceed the time within which a
 # message about the sign-up can be redelivered, which is checked at start (authsvc.signups.retention). Default: 90.
 SIGNUP_RETENTION = env.int("SIGNUP_RETENTION", default=90, least=1, most=DAYS_MAX)
+# Days between an owner's request to close an account and its removal, in which the owner can change their mind; 0: at
+# once. Default: 7.
+ACCOUNT_CLOSING_DAYS = env.int("ACCOUNT_CLOSING_DAYS", default=7, most=DAYS_MAX)
 # Port and address of a consumer's or relay's health endpoints and /metrics; port 0 disables them. The web process
 # serves its own. Defaults: 0 and 127.0.0.1.
 HEALTH_PORT = env.int("HEALTH_PORT", default=0, most=PORT_MAX)
@@ -326,6 +344,7 @@ INSTALLED_APPS = [
     "authsvc",
     "chatsvc",
     "customersvc",
+    "scimsvc",
     "eventbus",
     "livesettings",
     "channels",

@@ -115,6 +115,8 @@ def base_environment(cleanup: ExitStack) -> dict[str, str]:
     cleanup.callback(shutil.rmtree, data, ignore_errors=True)
     return {
         "DATA_DIR": data,
+        # The database of the SCIM services exists only if it is needed.
+        "SCIM_DATABASE_URL": f"sqlite:///{data}/scim.sqlite3",
         "SECRET_KEY": secrets.token_urlsafe(50),
         # A cheap hash; tests about the real hash set its parameters.
         "ARGON2_MEMORY_KIB": "512",

@@ -144,6 +144,10 @@ class Stack:
         """Add a process of the consumer `like` (auth-results, chat or customer) without starting it."""
         return self._add_worker(name, "consume_events", CONSUMERS[like], database=CONSUMERS[like])
 
+    def add_scim(self) -> Role:
+        """Add the process that provisions all SCIM servers of the settings, without starting it."""
+        return self._add_worker("scim", "consume_events", "scim", database="scim")
+
     def _add_worker(self, name: str, *command: str, database: str) -> Role:
         port = free_port()
         env = self.env | {"HEALTH_PORT": str(port)}

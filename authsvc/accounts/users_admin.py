@@ -1,33 +1,41 @@
 """Admin pages of users and groups. Only superusers grant privileges and edit staff (docs/adr/0041)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.contrib.admin.options import IS_POPUP_VAR
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.forms import (
     BaseUserCreationForm,
     ReadOnlyPasswordHashField,
     ReadOnlyPasswordHashWidget,
-    UserChangeForm,
 )
 from django.contrib.auth.hashers import is_password_usable
 from django.contrib.auth.models import Group, Permission
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.html import format_html
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from authsvc.accounts.password_admin import PasswordEventsAdmin
 from authsvc.accounts.two_factor.admin import ResetsTwoFactor
+from authsvc.accounts.user_changes_admin import ChangesUsers, VersionedUserForm
 from authsvc.models import Role, User
+from authsvc.signups.changes import NoSuchAccountError, remove_account
 from runtime.admin_toolkit.action_admin import ActsAdmin
 from runtime.admin_toolkit.address_admin import ShowsAddresses
 from runtime.admin_toolkit.restricted_admin import RestrictedAdmin
 from runtime.database.search import search
 from runtime.equality import USER_ID_BYTES_MAX, normalize_email, user_id_key
+from runtime.security_log import log_security_event_of
 
+# Fields that no read-only page shows: the password's reset button, and the version that the form was opened with.
+FORM_FIELDS: Final = ("password", "expected_version")
 # Names of the permissions that Django creates for each model, by the prefix of the codename.
 _CAN: Final = {
     "add": _("Can add %s"),
@@ -47,7 +55,7 @@ class PasswordWidget(ReadOnlyPasswordHashWidget):
         return context
 
 
-class UserForm(UserChangeForm):
+class UserForm(VersionedUserForm):
     password = ReadOnlyPasswordHashField(label=_("Password"), widget=PasswordWidget)
 
 
@@ -95,7 +103,7 @@ class GroupAdmin(ActsAdmin, ChoosesPermissions, DjangoGroupAdmin):
 
 
 @admin.register(User)
-class UserAdmin(ActsAdmin, ResetsTwoFactor, ChoosesPermissions, ShowsAddresses, PasswordEventsAdmin):
+class UserAdmin(ActsAdmin, ChangesUsers, ResetsTwoFactor, ChoosesPermissions, ShowsAddresses, PasswordEventsAdmin):
     list_display = ("user_id", "shown_email", "user_name", "role", "is_active", "is_staff", "date_joined")
     list_filter = ("role", "is_active", "is_staff", "date_joined")
     search_fields = ("user_id_key", "email", "user_name")
@@ -106,12 +114,13 @@ class UserAdmin(ActsAdmin, ResetsTwoFactor, ChoosesPermissions, ShowsAddresses, 
     add_form = UserCreationForm
     add_fieldsets = ((None, {"fields": ("user_id", "email", "user_name", "role", "password1", "password2")}),)
     fieldsets = (
-        (None, {"fields": ("user_id", "email", "user_name", "role", "password")}),
+        (None, {"fields": ("user_id", "email", "user_name", "role", "password", "expected_version")}),
         (_("Permissions"), {"fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions")}),
         (_("Origin"), {"fields": ("owner_signup_id", "date_joined", "last_login", "two_factor")}),
     )
     filter_horizontal = ("groups", "user_permissions")
     privileges = ("is_staff", "is_superuser", "groups", "user_permissions")
+    actions = ("activate", "deactivate", "reset_two_factor")
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         # The model limits the normalised text. Typed text may be longer: a Hangul syllable as three letters.
@@ -127,19 +136,47 @@ class UserAdmin(ActsAdmin, ResetsTwoFactor, ChoosesPermissions, ShowsAddresses, 
         known = Q(user_id_key__startswith=user_id_key(term)) | Q(email__startswith=term.lower())
         return search(queryset, known | Q(email=normalize_email(term)), term, column="user_name"), False
 
+    def response_add(self, request: HttpRequest, obj: User, post_url_continue: str | None = None) -> HttpResponse:
+        """Lead from "Save" to the lights of the new user, if the administrator may see them."""
+        asks_for_more = request.POST.keys() & {"_addanother", "_continue", IS_POPUP_VAR}
+        if asks_for_more or not request.user.has_perm("authsvc.view_signup"):
+            return super().response_add(request, obj, post_url_continue)
+        said = _("The user “%(user)s” was added. The lights show which services have the account.")
+        messages.success(request, said % {"user": obj.user_id})
+        return HttpResponseRedirect(reverse("admin:authsvc_eventtransaction_change", args=[obj.owner_signup_id]))
+
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         return super().has_change_permission(request, obj) and may_edit(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         return super().has_delete_permission(request, obj) and may_edit(request, obj)
 
+    def delete_model(self, request: HttpRequest, obj: User) -> None:
+        self._remove(request, [obj])
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        self._remove(request, list(queryset))
+
+    def _remove(self, request: HttpRequest, users: Sequence[User]) -> None:
+        """Remove the accounts in every service, and lead to the lights."""
+        rows = []
+        for user in users:
+            with suppress(NoSuchAccountError):
+                rows.append(remove_account(user))
+                log_security_event_of(request, "account_removed", detail=str(user.owner_signup_id))
+        where = reverse("admin:authsvc_eventtransaction_changelist") + "?kind__exact=removal"
+        if len(rows) == 1:
+            where = reverse("admin:authsvc_eventtransaction_change", args=[rows[0].id])
+        link = format_html('<a href="{}">{}</a>', where, _("The lights show which services have deleted their copies."))
+        self.message_user(request, link, messages.INFO)
+
     def get_fieldsets(self, request: HttpRequest, obj: User | None = None) -> Any:
-        """Omit the password and its reset button for staff who may not change this user."""
+        """Omit the form's own fields for staff who may not change this user."""
         fieldsets = super().get_fieldsets(request, obj)
         if obj is None or self.has_change_permission(request, obj):
             return fieldsets
         return [
-            (title, {**options, "fields": [name for name in options["fields"] if name != "password"]})
+            (title, {**options, "fields": [name for name in options["fields"] if name not in FORM_FIELDS]})
             for title, options in fieldsets
         ]
 

@@ -4,12 +4,15 @@ Each function is one transaction on auth's database, and creates an event transa
 same way as a sign-up (docs/adr/0057).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import UUID
 
 from django.conf import settings
+from django.contrib.admin.models import LogEntry
+from django.contrib.contenttypes.models import ContentType
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from authsvc.lights import AUTH, Kind, Status, TransactionState, Verdict
@@ -62,14 +65,17 @@ def change_account(user: User, *, expected_version: int | None = None) -> EventT
     return row
 
 
-def remove_account(user: User) -> EventTransaction:
+def remove_account(user: User, *, only_if: Callable[[User], bool] | None = None) -> EventTransaction:
     """Delete the user for good. Return the event transaction that makes every service delete its copy.
 
     The userId and address are free at once. Nothing brings the account back: its tombstone remains. The account's
-    earlier event transactions end, and lose all personal data. Raise NoSuchAccountError if it was removed already.
+    earlier event transactions end, and lose all personal data, and so do the admin's log entries about it. Raise
+    NoSuchAccountError if it was removed already, or if `only_if` is false of the account as it is stored now.
     """
     with transaction.atomic(using=DATABASE):
         stored = _locked(user)
+        if only_if is not None and not only_if(stored):
+            raise NoSuchAccountError
         now = timezone.now()
         stored.version += 1
         RemovedAccount.objects.create(owner_signup_id=stored.owner_signup_id, version=stored.version, removed_at=now)
@@ -77,6 +83,7 @@ def remove_account(user: User) -> EventTransaction:
         row = _begun(Kind.REMOVAL, stored, at=now)
         row.role = stored.role
         row.save(force_insert=True)
+        _erase_log_entries(stored, earlier)
         stored.delete()
         transaction.on_commit(lambda: _tell(row, ended, earlier), using=DATABASE)
     return row
@@ -116,6 +123,16 @@ def _end_earlier(user: User, *, at: datetime) -> tuple[list[TransactionState], l
     earlier = list(rows.values_list("id", flat=True))
     rows.update(user_id="", user_id_key="", email="", user_name="", password="")
     return [row.state for row in pending], earlier
+
+
+def _erase_log_entries(user: User, transaction_ids: Sequence[UUID]) -> None:
+    """Replace the user ID in the admin's log entries about the account and its transactions by the account's ID."""
+    kinds = ContentType.objects.db_manager(DATABASE)
+    about_user = Q(content_type=kinds.get_for_model(User), object_id=str(user.pk))
+    rows = kinds.get_for_model(EventTransaction)
+    about_rows = Q(content_type=rows, object_id__in=[str(each) for each in transaction_ids])
+    entries = LogEntry.objects.using(DATABASE).filter(about_user | about_rows)
+    entries.update(object_repr=str(user.owner_signup_id))
 
 
 def _tell(row: EventTransaction, ended: Sequence[TransactionState], earlier: Sequence[UUID]) -> None:

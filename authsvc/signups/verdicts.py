@@ -1,12 +1,13 @@
 """Apply the participants' verdicts to the lights of event transactions, one database transaction per batch."""
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from uuid import UUID
 
 from django.utils import timezone
 
-from authsvc.lights import Kind, Status, TransactionState, Verdict
+from authsvc.lights import Kind, TransactionState, Verdict
 from authsvc.models import DATABASE, EventTransaction, RemovedAccount, User
 from authsvc.signups.events import HeldBy
 from runtime.database.bulk_sql import locked, overwrite
@@ -30,19 +31,22 @@ def apply_verdicts(reports: Sequence[ReportedVerdict]) -> dict[UUID, Transaction
 
 def _apply(reports: Sequence[ReportedVerdict]) -> dict[UUID, TransactionState]:
     now = timezone.now()
-    verdicts: dict[UUID, list[Verdict]] = {}
-    premature = _premature(reports)
-    for number, report in enumerate(reports):
-        decided = verdicts.setdefault(report.transaction_id, [])
-        if number not in premature:
-            decided.append(report.verdict)
+    by_transaction: dict[UUID, list[ReportedVerdict]] = {}
+    for report in reports:
+        by_transaction.setdefault(report.transaction_id, []).append(report)
     # Lock rows in a fixed order, so that concurrent consumers wait for each other instead of deadlocking.
-    signups = locked(EventTransaction, list(verdicts), using=DATABASE)
+    signups = locked(EventTransaction, list(by_transaction), using=DATABASE)
+    known = _known_accounts(reports)
     states: dict[UUID, TransactionState] = {}
     changed: list[EventTransaction] = []
     for signup in signups:
         before = signup.state
-        after = before.decided((v for v in verdicts[signup.id] if v.service in before.lights), at=now)
+        verdicts = [
+            report.verdict
+            for report in by_transaction[signup.id]
+            if report.verdict.service in before.lights and not _is_premature(report, signup, known)
+        ]
+        after = before.decided(verdicts, at=now)
         states[signup.id] = after
         if after is not before:
             signup.take(after, at=now)
@@ -53,21 +57,21 @@ def _apply(reports: Sequence[ReportedVerdict]) -> dict[UUID, TransactionState]:
     return states
 
 
-def _premature(reports: Sequence[ReportedVerdict]) -> set[int]:
-    """Return the positions of the reported duplicates that are none: auth has removed the account in the way, or has
-    changed it since, and the participant has yet to hear of it. Their lights stay pending, and the relay asks again."""
-    duplicates = {
-        number: report
-        for number, report in enumerate(reports)
-        if report.held_by and report.verdict.status is Status.FAIL
-    }
-    if not duplicates:
+def _known_accounts(reports: Sequence[ReportedVerdict]) -> set[UUID]:
+    """Return those of the accounts reported to be in the way that auth has, or has removed."""
+    holders = {row.owner_signup_id for report in reports for row in report.held_by}
+    if not holders:
         return set()
-    owners = {row.owner_signup_id for report in duplicates.values() for row in report.held_by}
-    versions = dict(User.objects.filter(owner_signup_id__in=owners).values_list("owner_signup_id", "version"))
-    removed = set(RemovedAccount.objects.filter(owner_signup_id__in=owners).values_list("owner_signup_id", flat=True))
+    users = User.objects.filter(owner_signup_id__in=holders).values_list("owner_signup_id", flat=True)
+    removed = RemovedAccount.objects.filter(owner_signup_id__in=holders).values_list("owner_signup_id", flat=True)
+    return {*users, *removed}
 
-    def is_outdated(row: HeldBy) -> bool:
-        return row.owner_signup_id in removed or versions.get(row.owner_signup_id, 0) > row.version
 
-    return {number for number, report in duplicates.items() if all(map(is_outdated, report.held_by))}
+def _is_premature(report: ReportedVerdict, row: EventTransaction, known: AbstractSet[UUID]) -> bool:
+    """Whether a reported duplicate is none, so that the light stays pending and the relay asks again.
+
+    In auth, no two accounts share a userId or an address. If another account of auth's is in the way at a participant,
+    then the participant has yet to hear that one of the two was removed or changed.
+    """
+    holders = {each.owner_signup_id for each in report.held_by}
+    return bool(holders) and row.owner_signup_id not in holders and holders <= known

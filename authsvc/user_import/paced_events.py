@@ -24,7 +24,7 @@ CONTINUES_BELOW: Final = 4_000
 LOOK: Final = 0.1
 STUCK_AFTER: Final = 5.0
 # Seconds for which nothing is published then, or after Kafka did not accept events.
-PAUSE: Final = 5.0
+PAUSE: Final = 20.0
 ACKNOWLEDGED_WITHIN: Final = 30.0
 
 

@@ -74,7 +74,7 @@ def _bare_form(ours: Installation) -> Iterator[CaddyServer]:
     """Run bench.bare_form behind a separate gateway."""
     roles = ours.stack.roles
     role = ours.stack.add_web(BARE, free_port())
-    role.env = {**role.env, "DJANGO_SETTINGS_MODULE": bare_form.__name__}
+    role.command += ["--settings", bare_form.__name__]
     try:
         role.start()
         address = f"{LOOPBACK}:{role.port}"

@@ -32,12 +32,13 @@ from livesettings.models import Overrides
 from participant.models import ParticipantUser
 from runtime.admin_toolkit.restricted_admin import RestrictedAdmin
 from runtime.security_log import address_of
+from scimsvc.models import ScimAccount
 
 # Groups on the index and in the navigation. Models in none of these are listed below them, by app.
 GROUPS: Final[tuple[tuple[Any, tuple[type[Model], ...]], ...]] = (
     (gettext_lazy("Sign-ups"), (EventTransaction, UnconfirmedSignUp, DeadLetter)),
     (gettext_lazy("Accounts"), (User, Group)),
-    (gettext_lazy("Copies at the services"), (ParticipantUser,)),
+    (gettext_lazy("Copies at the services"), (ParticipantUser, ScimAccount)),
     (gettext_lazy("Operation"), (TrafficMinute, Topic, Instance, Overrides)),
 )
 # A sign-up that is pending for longer than OVERDUE needs attention; a refused one does for the time of NEWS.

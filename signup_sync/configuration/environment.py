@@ -25,6 +25,8 @@ SECRETS: Final = frozenset(
         "REDIS_URL",
         "KAFKA_CLIENT_CONFIG",
         "EMAIL_URL",
+        "SCIM_DATABASE_URL",
+        "SCIM_TOKENS",
     }
 )
 _TRUE: Final = frozenset({"true", "yes", "on", "1"})

@@ -129,6 +129,17 @@ def _steps(text: bytes) -> bytes:
     return bytes((after - before) % 256 for before, after in pairwise(text))
 
 
+def _scim_servers(settings: Settings) -> str:
+    for name, address in settings["SCIM_SERVERS"].items():
+        url = urlsplit(address)
+        if url.scheme != "https" and _is_outside(url.hostname or ""):
+            return (
+                f"SCIM_SERVERS has {address!r} for {name}, so users and the token would leave this network "
+                "unencrypted: give it https://."
+            )
+    return ""
+
+
 def _argon2(settings: Settings) -> str:
     memory, passes = settings["ARGON2_MEMORY_KIB"], settings["ARGON2_TIME_COST"]
     if is_sufficient(memory, passes):
@@ -302,6 +313,7 @@ CHECKS: Final[tuple[Callable[[Settings], str], ...]] = (
     _redis,
     _kafka,
     _gateway,
+    _scim_servers,
     _argon2,
     _limits,
 )

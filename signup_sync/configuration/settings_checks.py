@@ -20,6 +20,10 @@ from signup_sync.configuration.environment import PORT_MAX, refusal
 
 # A service's name becomes part of Kafka names, of ce_source (docs/asyncapi.yaml) and of metrics.
 _SERVICE: Final = re.compile(r"[a-z][a-z0-9-]{0,49}")
+# Names of other services, consumer groups and roles.
+_NOT_SCIM: Final = frozenset({"auth", "chat", "customer", "dead-letters", "inspection", "replies", "scim"})
+# RFC 6750.
+_BEARER_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _KAFKA_NAME: Final = re.compile(r"[A-Za-z0-9._-]{0,100}")
 _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", re.IGNORECASE)
 _ALLOWED_HOST: Final = re.compile(r"\*|\.?[a-z0-9]([a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\]", re.IGNORECASE)
@@ -36,6 +40,48 @@ def read_services(names: Sequence[str]) -> list[str]:
         allowed = "names of lower-case letters, digits and -, comma-separated, each once and auth among them"
         raise refusal("SIGNUP_SERVICES", ",".join(names), allowed)
     return list(names)
+
+
+def read_scim_servers(pairs: Sequence[str]) -> dict[str, str]:
+    """Read `name=URL` pairs: the services of SCIM servers, and their base URLs without a trailing slash."""
+    servers: dict[str, str] = {}
+    for pair in pairs:
+        name, is_pair, url = (part.strip() for part in pair.partition("="))
+        if not is_pair or not _SERVICE.fullmatch(name) or name in servers or not _is_base_url(url):
+            allowed = "name=https://host/path pairs, comma-separated, each name once: lower-case letters, digits and -"
+            raise refusal("SCIM_SERVERS", _without_password(pair), allowed)
+        if name in _NOT_SCIM or name.endswith("-reconcile"):
+            raise refusal("SCIM_SERVERS", pair, "other names: this one has a meaning here already")
+        servers[name] = url.rstrip("/")
+    return servers
+
+
+def read_scim_tokens(pairs: Sequence[str], servers: Mapping[str, str]) -> dict[str, str]:
+    """Read `name=token` pairs, which must cover exactly these servers. Without any, this process talks to none."""
+    tokens: dict[str, str] = {}
+    for pair in pairs:
+        name, _, token = (part.strip() for part in pair.partition("="))
+        if name in tokens or not _BEARER_TOKEN.fullmatch(token):
+            allowed = "name=token pairs, comma-separated, each name once: a token has no spaces, quotes or commas"
+            raise refusal("SCIM_TOKENS", pair, allowed)
+        tokens[name] = token
+    if tokens and tokens.keys() != servers.keys():
+        missing = servers.keys() - tokens.keys()
+        said = f"no token for {min(missing)}" if missing else "a token for a server that SCIM_SERVERS doesn't name"
+        raise ImproperlyConfigured(f"SCIM_TOKENS can't be used: it has {said}.")
+    return tokens
+
+
+def _is_base_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return _is_origin(f"{parts.scheme}://{parts.netloc}") and not re.search(r"[\s?#]", url)
+
+
+def _without_password(pair: str) -> str:
+    return re.sub(r"//[^/]*@", "//...@", pair)
 
 
 def read_time_zone(name: str) -> str:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "compose.yaml"
 WEB = ("web", "auth")
 AUTH_WORKERS = ("auth-results", "relay", "dead-letters", "purge")
-PARTICIPANTS = ("chat", "customer")
+PARTICIPANTS = ("chat", "customer", "scim")
 WORKERS = (*AUTH_WORKERS, *PARTICIPANTS)
 # These run once, before the others.
 ONCE = ("migrate", "set-up-kafka")
@@ -32,14 +32,19 @@ SERVERS = ("gateway", "postgres", "kafka", "redis")
 SECRETS = (
     "SECRET_KEY",
     "POSTGRES_PASSWORD",
-    *(f"{service}_{kind}_PASSWORD" for service in ("AUTH", "CHAT", "CUSTOMER") for kind in ("DATABASE", "OWNER")),
-    *(f"KAFKA_{user}_PASSWORD" for user in ("ADMIN", "AUTH", "CHAT", "CUSTOMER")),
+    *(
+        f"{service}_{kind}_PASSWORD"
+        for service in ("AUTH", "CHAT", "CUSTOMER", "SCIM")
+        for kind in ("DATABASE", "OWNER")
+    ),
+    *(f"KAFKA_{user}_PASSWORD" for user in ("ADMIN", "AUTH", "CHAT", "CUSTOMER", "SCIM")),
     "REDIS_AUTH_PASSWORD",
     "REDIS_PARTICIPANT_PASSWORD",
 )
 ENVIRONMENT = {name: f"test-{name.lower()}" for name in SECRETS} | {
     "SECRET_KEY": "q8Zr-3TkXw1nBv6Yc0LmHs9Pd4Gf7Ja2Re5Uo_ItQxNzWyKbVh",
     "PUBLIC_URL": "https://signup.example.org",
+    "COMPOSE_PROFILES": "scim",
 }
 
 
@@ -49,9 +54,11 @@ def podman_compose(environment: Mapping[str, str]) -> subprocess.CompletedProces
     It asks podman for its version before it does anything, and needs podman for nothing else here: where that is not
     installed, Python says its own.
     """
+    # podman-compose doesn't read this variable of docker compose.
+    profiles = [f"--profile={name}" for name in environment.get("COMPOSE_PROFILES", "").split(",") if name]
     command = [
         *(Path(sys.executable).with_name("podman-compose"), "--podman-path", shutil.which("podman") or sys.executable),
-        *("--env-file", os.devnull, "-f", COMPOSE, "config"),
+        *("--env-file", os.devnull, "-f", COMPOSE, *profiles, "config"),
     ]
     system = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     return subprocess.run(command, env=system | environment, capture_output=True, text=True, check=False, timeout=60)
@@ -79,6 +86,20 @@ def test_without_one_of_the_secrets_it_is_refused_and_says_which(name):
 
     assert done.returncode != 0
     assert name in done.stderr
+
+
+def test_without_its_profile_nothing_runs_for_scim_servers():
+    done = podman_compose({name: value for name, value in ENVIRONMENT.items() if name != "COMPOSE_PROFILES"})
+    assert yaml.safe_load(done.stdout)["services"].keys() == services().keys() - {"scim"}
+
+
+def test_only_the_consumers_of_scim_servers_get_their_tokens():
+    done = podman_compose(
+        ENVIRONMENT | {"SCIM_SERVERS": "crm=https://crm.example.org", "SCIM_TOKENS": "crm=given-token"}
+    )
+    environments = {name: each.get("environment", {}) for name, each in yaml.safe_load(done.stdout)["services"].items()}
+    assert [name for name, each in environments.items() if "given-token" in json.dumps(each)] == ["scim"]
+    assert {environments[role]["SCIM_SERVERS"] for role in ROLES} == {"crm=https://crm.example.org"}
 
 
 def test_no_secret_stands_in_the_file():
@@ -117,7 +138,7 @@ def test_every_command_is_one_that_exists(role):
     assert (first, script) == ("python", "manage.py")
     assert command in get_commands()
     if command == "consume_events":
-        assert arguments[0] in settings.EVENT_CONSUMERS
+        assert arguments[0] in {*settings.EVENT_CONSUMERS, "scim"}
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -143,7 +164,7 @@ DECIDED = frozenset(
     )
 )
 # They reach only those that need them, or under another name; the tests below say whom.
-PASSED_TO_SOME = frozenset({"SECRET_KEY", "EMAIL_URL", "TRUSTED_PROXIES", "ALLOWED_HOSTS"})
+PASSED_TO_SOME = frozenset({"SECRET_KEY", "EMAIL_URL", "TRUSTED_PROXIES", "ALLOWED_HOSTS", "SCIM_TOKENS"})
 
 
 def test_every_documented_setting_reaches_the_roles():
@@ -169,7 +190,7 @@ def test_a_setting_that_is_not_given_is_empty():
         assert given.keys() <= {*DECIDED, *PASSED_TO_SOME, "PUBLIC_URL"}
 
 
-DATABASE_OF = {service: f"{service.upper()}_DATABASE_URL" for service in ("auth", "chat", "customer")}
+DATABASE_OF = {service: f"{service.upper()}_DATABASE_URL" for service in ("auth", "chat", "customer", "scim")}
 NOWHERE = "postgres://none@none.invalid/none"
 
 
@@ -200,10 +221,11 @@ REDIS_OF = {
 @pytest.mark.parametrize(
     ("roles", "databases", "user_of_kafka", "user_of_redis", "signs"),
     [
-        (WEB, ("auth", "chat", "customer"), "auth", "auth", True),
+        (WEB, ("auth", "chat", "customer", "scim"), "auth", "auth", True),
         (AUTH_WORKERS, ("auth",), "auth", "auth", False),
         (("chat",), ("chat",), "chat", "participant", False),
         (("customer",), ("customer",), "customer", "participant", False),
+        (("scim",), ("scim",), "scim", "participant", False),
         (("set-up-kafka",), (), "admin", "none", False),
     ],
 )
@@ -268,7 +290,7 @@ def test_prometheus_reaches_every_worker():
     for role in WORKERS:
         environment = environment_of(role)
         assert (environment["HEALTH_HOST"], environment["HEALTH_PORT"]) == ("0.0.0.0", "8001")
-        assert services()[role]["networks"] == ["inside"]
+        assert services()[role]["networks"] == (["outside", "inside"] if role == "scim" else ["inside"])
 
 
 def test_no_network_has_a_fixed_address():
@@ -287,7 +309,7 @@ def test_every_service_is_contained(name):
     assert service["restart"] in ("unless-stopped", "on-failure")
     assert service["read_only"] is (name != "kafka")
     assert ("ports" in service) is (name == "gateway")
-    assert ("outside" in service["networks"]) is (name in ("gateway", "web", "auth"))
+    assert ("outside" in service["networks"]) is (name in ("gateway", "web", "auth", "scim"))
     assert service["stop_grace_period"]
 
 

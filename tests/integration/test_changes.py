@@ -220,17 +220,21 @@ def test_the_sign_up_of_a_removed_account_outlives_the_retention(kim):
 DUPLICATE = Verdict("chat", Status.FAIL, "duplicate: email")
 
 
-def test_a_duplicate_of_an_account_that_was_removed_or_changed_since_decides_nothing(kim):
+def test_a_duplicate_of_other_accounts_that_auth_has_or_has_removed_decides_nothing(kim):
     lee = User.objects.get(owner_signup_id=sign_up().signup.id)
-    outdated = (HeldBy(lee.owner_signup_id, 1), HeldBy(kim.owner_signup_id, 1))
     remove_account(kim)
-    lee.email = f"new-{lee.email}"
-    change_account(lee)
+    others = (HeldBy(lee.owner_signup_id, 1), HeldBy(kim.owner_signup_id, 1))
     new = sign_up().signup
-    row = answer(new.id, DUPLICATE, held_by=outdated)
+    row = answer(new.id, DUPLICATE, held_by=others)
     assert row.state.lights["chat"].status is Status.PENDING
     assert row.next_due_at is not None
-    assert answer(new.id, DUPLICATE, held_by=(*outdated, HeldBy(lee.owner_signup_id, 2))).failed_count == 1
+    unknown = HeldBy(UUID(int=1), 1)
+    assert answer(new.id, DUPLICATE, held_by=(others[0], unknown)).failed_count == 1
+
+
+def test_a_duplicate_of_the_existing_account_decides_the_light_of_a_refused_sign_up(kim):
+    refused = sign_up(user_id=kim.user_id).signup
+    assert answer(refused.id, DUPLICATE, held_by=(HeldBy(kim.owner_signup_id, 1),)).failed_count == 2
 
 
 @pytest.mark.parametrize("held_by", [(), (HeldBy(UUID(int=1), 7),)])

@@ -131,6 +131,30 @@ async def test_passwords_at_a_link_are_counted_for_the_link(limits, counts):
     }
 
 
+async def test_the_wait_is_that_for_the_full_window(limits, attempts, monkeypatch):
+    asked = []
+
+    def window(item, *counted: str) -> WindowStats:
+        asked.append(counted)
+        return WindowStats(rate_limits.time.time() + 30, 0)
+
+    async def window_async(item, *counted: str) -> WindowStats:
+        return window(item, *counted)
+
+    monkeypatch.setattr(limits._windows, "get_window_stats", window_async)
+    monkeypatch.setattr(attempts._windows, "get_window_stats", window)
+    for _ in range(2):
+        await limits.count_confirmation(SIGNUP)
+        attempts.count("login", address=MINA)
+    with pytest.raises(TooManyError) as error:
+        await limits.count_confirmation(SIGNUP)
+    assert error.value.retry_after in (29, 30)
+    with pytest.raises(TooManyError) as error:
+        attempts.count("login", address=MINA)
+    assert error.value.retry_after in (29, 30)
+    assert asked == [("failed_confirm", str(SIGNUP)), ("login", MINA)]
+
+
 async def test_passwords_at_a_link_are_not_counted_without_a_limit(limits, counts, settings):
     settings.RATE_LIMIT_FAILED_LOGIN = 0
     await limits.count_confirmation(SIGNUP)
@@ -229,13 +253,13 @@ def test_mails_to_a_mailbox_are_counted_per_hour_for_the_network_and_in_all(atte
         attempts.count_mail("confirm", email="mina@example.org", address=MINA)
     assert refused_by("confirm", error, within=7200)
     attempts.count_mail("confirm", email="mina@example.org", address=None)
-    attempts.count_mail("reset", email='"a@b"@example.org', address=MINA)
+    attempts.count_mail("reset", email='"a@b+c"@example.org', address=MINA)
     assert counted(counts) == {
         f"confirm/mina@example.org/{MINA}/2/1/hour": 2,
         "confirm/mina@example.org/unknown/2/1/hour": 1,
         "confirm/mina@example.org/8/1/hour": 3,
-        f'reset/"a@b"@example.org/{MINA}/2/1/hour': 1,
-        'reset/"a@b"@example.org/8/1/hour': 1,
+        f'reset/"a@b@example.org/{MINA}/2/1/hour': 1,
+        'reset/"a@b@example.org/8/1/hour': 1,
     }
 
 

@@ -140,10 +140,13 @@ async def test_what_is_counted_is_added_to_the_present_second(projection, redis,
     assert await projection.read(state.transaction_id) == state
 
 
-async def test_without_a_state_the_synchronous_projection_writes_nothing(redis, synchronous, monkeypatch):
+async def test_counts_alone_are_written_too_and_nothing_is_not_sent(redis, synchronous, monkeypatch):
     monkeypatch.setattr(projection_module, "present_key", lambda: "traffic:another-second")
-    await asyncio.to_thread(synchronous.write_and_wake, [], counts={"begun": 3})
+    await redis.delete("traffic:another-second")
+    await asyncio.to_thread(synchronous.write_and_wake, [])
     assert not await redis.exists("traffic:another-second")
+    await asyncio.to_thread(synchronous.write_and_wake, [], counts={"begun": 3})
+    assert await redis.hgetall("traffic:another-second") == {b"begun": b"3"}
 
 
 async def test_hundreds_of_reads_at_once_share_few_connections(projection, redis, caplog):

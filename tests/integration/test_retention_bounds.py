@@ -15,6 +15,7 @@ from authsvc.signups.retention import (
     check_retention,
     erase_expired,
     expired_signups,
+    in_days,
     old_signups,
     purge_signups,
     replay_window,
@@ -129,6 +130,11 @@ def test_only_a_refused_sign_up_loses_its_name_and_address_too():
     assert (refused.user_name, refused.email, refused.password) == ("", "", "")
 
 
+@pytest.mark.parametrize(("span", "days"), [(0 * DAY, 0), (MOMENT, 1), (DAY, 1), (DAY + MOMENT, 2)])
+def test_a_begun_day_counts_as_a_day(span, days):
+    assert in_days(span) == days
+
+
 # --- The checks -------------------------------------------------------------------------------------------------
 
 
@@ -144,6 +150,8 @@ def test_kafka_keeps_messages_for_an_hour_at_least(settings, hours, fits):
 def test_the_error_of_a_short_retention_says_what_is_wrong_and_what_to_set(settings):
     settings.RELAY_MAX_ATTEMPTS, settings.RELAY_MAX_PAUSE, settings.TICKET_MAX_AGE = 10, 60, 540
     settings.DEAD_LETTER_RETENTION, settings.KAFKA_RETENTION_HOURS, settings.SIGNUP_RETENTION = 10, 42, 14
+    # 11 minutes of attempts, 9 of the ticket, 10 days of dead letters, and twice 42 hours with a seventh for a segment.
+    assert replay_window() == timedelta(minutes=20, days=10, hours=96)
     [error] = check_retention()
     assert error.id == "authsvc.E002"
     assert error.msg == (

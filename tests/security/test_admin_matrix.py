@@ -32,7 +32,7 @@ pytestmark = [
 # Models whose pages and actions answer alike, by the name that stands for each of them in the tables.
 ALIKE: Final = {
     "PARTICIPANT": ("chatsvc/chatuser", "customersvc/customer"),
-    "READ_ONLY": ("authsvc/signup", "eventbus/deadletter"),
+    "READ_ONLY": ("authsvc/eventtransaction", "eventbus/deadletter"),
 }
 
 # What each kind of person is answered: a status, or `login` for a redirect to the login page. A post has no fields,
@@ -110,6 +110,8 @@ authsvc/user/@staff        delete_selected login 403   403   403   302
 authsvc/user/@superuser    delete_selected login 403   403   403   302
 authsvc/user/@administrator delete_selected login 403  403   403   302
 authsvc/user/              reset_two_factor login 403  403   403   302
+authsvc/user/              activate        login 403   403   302   302
+authsvc/user/              deactivate      login 403   403   302   302
 authsvc/eventtransaction/            replay_chosen   login 403   403   302   302
 PARTICIPANT/               activate        login 403   403   302   302
 PARTICIPANT/               deactivate      login 403   403   302   302
@@ -212,7 +214,7 @@ def test_each_action_does_what_it_does_only_for_those_whom_the_table_names(every
     path, _, which = page.partition("@")
     row = everything.rows[path.strip("/").replace("/", "_") + (f"@{which}" if which else "")]
     if action == "activate":
-        type(row)._base_manager.update(is_active=False)
+        type(row)._base_manager.filter(pk=row.pk).update(is_active=False)
     if action == "reset_two_factor":
         TOTPDevice.objects.create(user=row, name="authenticator")
     clients = [client_of(person) for person in everything.people]

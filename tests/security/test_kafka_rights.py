@@ -22,7 +22,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from django.conf import settings
+from django.conf import LazySettings, settings
 
 from eventbus.acls import Rights, read_rights
 from eventbus.deadletters.collector import GROUP as COLLECTOR
@@ -34,7 +34,7 @@ from tests.waiting import PATIENCE, eventually
 
 FILE = ROOT / "deploy" / "kafka-acls.toml"
 PREFIX = "rights."
-PARTICIPANTS = ("chat", "customer")
+PARTICIPANTS = ("chat", "customer", "scim")
 DENIED = (
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -44,7 +44,7 @@ DENIED = (
 
 def expected_rights(service: str) -> Rights:
     """What a participant's subscriptions need: its topics, its answers, its dead letters and its groups."""
-    own = subscriptions_of(service)
+    own = [each for name in settings.CONSUMED_TOGETHER.get(service, [service]) for each in subscriptions_of(name)]
     return Rights(
         read=[topic for each in own for topic in each.topics],
         write=[topic for each in own for topic in (*each.answers_to, *each.dead_letter_topics)],
@@ -56,12 +56,26 @@ def as_sets(rights: Rights) -> dict[str, set[str]]:
     return {name: {*getattr(rights, name)} for name in ("read", "write", "join", "watch")}
 
 
+@pytest.fixture
+def scim_servers(settings: LazySettings) -> None:
+    names = ["crm", "wiki"]
+    settings.SCIM_SERVERS = {name: f"https://{name}.example.org" for name in names}
+    settings.CONSUMED_TOGETHER = {"scim": names}
+    settings.EVENT_CONSUMERS = settings.EVENT_CONSUMERS | dict.fromkeys(
+        names, "scimsvc.handlers.subscriptions_of_server"
+    )
+
+
+@pytest.mark.usefixtures("scim_servers")
 @pytest.mark.parametrize("service", PARTICIPANTS)
 def test_a_participant_may_do_what_its_subscriptions_need_and_no_more(service):
     assert as_sets(read_rights(FILE)[service]) == as_sets(expected_rights(service))
 
 
-def test_auth_sees_every_topic_and_group_and_writes_none_of_the_participants_answers():
+@pytest.mark.parametrize("servers", ["scim_servers", None])
+def test_auth_sees_every_topic_and_group_and_writes_none_of_the_participants_answers(request, servers):
+    if servers:
+        request.getfixturevalue(servers)
     rights = as_sets(read_rights(FILE)["auth"])
     every = [each for service in settings.EVENT_CONSUMERS for each in subscriptions_of(service)]
     own = [each for each in every if each.group == "auth"]
@@ -71,7 +85,7 @@ def test_auth_sees_every_topic_and_group_and_writes_none_of_the_participants_ans
     assert rights["write"] == asked | set(chain.from_iterable(each.dead_letter_topics for each in own))
     assert rights["join"] == {COLLECTOR, *(each.group for each in own)}
     assert rights["watch"] >= {each.group for each in every if each not in own}
-    assert read_rights(FILE).keys() == {*settings.EVENT_CONSUMERS}
+    assert read_rights(FILE).keys() == {"auth", *PARTICIPANTS}
 
 
 # --- On a broker ---------------------------------------------------------------------------------------------------
@@ -82,7 +96,7 @@ def composed() -> Iterator[ComposedKafka]:
     admin = kafka_client(services()["set-up-kafka"])
     with ComposedKafka(services()["kafka"], admin=admin) as kafka:
         said = set_up(kafka)
-        assert "3 users have their rights" in said.stdout, said.stderr
+        assert "4 users have their rights" in said.stdout, said.stderr
         # A broker may learn of new rights a moment after its controller has stored them.
         eventually(lambda: all(publish(kafka, role, "user.newUser.res") is None for role in ("web", *PARTICIPANTS)))
         yield kafka

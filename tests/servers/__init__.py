@@ -11,6 +11,7 @@ from tests.servers.mail import MailServer
 from tests.servers.postgresql import PostgresqlServer
 from tests.servers.process import Process, Server, free_port
 from tests.servers.redis import RedisServer, ValkeyServer
+from tests.servers.scim import ScimTestServer
 
 __all__ = [
     "CaddyServer",
@@ -19,6 +20,7 @@ __all__ = [
     "PostgresqlServer",
     "Process",
     "RedisServer",
+    "ScimTestServer",
     "Server",
     "ValkeyServer",
     "chromium",

@@ -15,7 +15,7 @@ from psycopg import sql
 from tests.servers.process import LOOPBACK, ROOT, Server, dies_with_parent
 from tests.waiting import eventually
 
-SERVICES = ("auth", "chat", "customer")
+SERVICES = ("auth", "chat", "customer", "scim")
 
 
 def _binaries() -> Path | None:

@@ -12,7 +12,7 @@ from django.db.models import NOT_PROVIDED
 
 from runtime.database.indexes import AddIndexOnline, AddUniqueOnline
 
-OURS = ("authsvc", "chatsvc", "customersvc", "eventbus", "livesettings")
+OURS = ("authsvc", "chatsvc", "customersvc", "scimsvc", "eventbus", "livesettings")
 # These must be repeatable, so a transaction round them is of no use, and nothing may stand beside them.
 ALONE = (AddIndexOnline, AddUniqueOnline, migrations.RunPython)
 # These may change only what the database does not know.

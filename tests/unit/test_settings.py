@@ -93,6 +93,61 @@ def test_production_names_what_it_lacks(monkeypatch: pytest.MonkeyPatch, name: s
         load_settings(monkeypatch, {key: value for key, value in IN_PRODUCTION.items() if key != name})
 
 
+def test_scim_servers_become_services_with_a_light_a_consumer_and_a_database(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    servers = {"SCIM_SERVERS": "crm=https://crm.example.org/scim/v2/, wiki=http://wiki:8080"}
+    tokens = {"SCIM_TOKENS": "crm=abc==,wiki=d-e_f"}
+    settings, _ = load_settings(monkeypatch, {"DATA_DIR": str(tmp_path), **servers, **tokens})
+    assert settings["SCIM_SERVERS"] == {"crm": "https://crm.example.org/scim/v2", "wiki": "http://wiki:8080"}
+    assert settings["SCIM_TOKENS"] == {"crm": "abc==", "wiki": "d-e_f"}
+    assert settings["SIGNUP_SERVICES"] == ["auth", "chat", "customer", "crm", "wiki"]
+    assert [*settings["EVENT_CONSUMERS"]] == settings["SIGNUP_SERVICES"]
+    assert settings["CONSUMED_TOGETHER"] == {"scim": ["crm", "wiki"]}
+    assert "scim" in settings["DATABASES"]
+    listed, _ = load_settings(
+        monkeypatch, {"DATA_DIR": str(tmp_path), **servers, "SIGNUP_SERVICES": "auth,wiki,chat,customer"}
+    )
+    assert listed["SIGNUP_SERVICES"] == ["auth", "wiki", "chat", "customer", "crm"]
+
+
+def test_without_scim_servers_nothing_of_them_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings, _ = load_settings(monkeypatch, {"DATA_DIR": str(tmp_path)})
+    assert (settings["SCIM_SERVERS"], settings["CONSUMED_TOGETHER"]) == ({}, {})
+    assert [*settings["DATABASES"]] == ["default", "chat", "customer"]
+    assert [*settings["EVENT_CONSUMERS"]] == ["auth", "chat", "customer"]
+    in_production, _ = load_settings(monkeypatch, IN_PRODUCTION)
+    assert "scim" not in in_production["DATABASES"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"SCIM_SERVERS": "crm=https://crm.example.org"}, "SCIM_DATABASE_URL"),
+        ({"SCIM_SERVERS": "crm=http://crm.example.org"}, "SCIM_SERVERS has 'http://crm.example.org' for crm"),
+    ],
+)
+def test_production_requires_the_scim_database_and_encryption(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], said: str
+) -> None:
+    database = {} if said == "SCIM_DATABASE_URL" else {"SCIM_DATABASE_URL": "postgres://scim@db/scim"}
+    with pytest.raises(ImproperlyConfigured, match=said):
+        load_settings(monkeypatch, {**IN_PRODUCTION, **database, **given})
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said"),
+    [("crm=hidden", "no token for wiki"), ("crm=hidden,wiki=hidden,old=hidden", "a token for a server that")],
+)
+def test_tokens_must_match_the_servers_and_are_never_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tokens: str, said: str
+) -> None:
+    servers = "crm=https://crm.example.org,wiki=https://wiki.example.org"
+    with pytest.raises(ImproperlyConfigured, match=f"^SCIM_TOKENS .*{said}") as caught:
+        load_settings(monkeypatch, {"DATA_DIR": str(tmp_path), "SCIM_SERVERS": servers, "SCIM_TOKENS": tokens})
+    assert "hidden" not in str(caught.value)
+
+
 def test_env_example_marks_what_is_obligatory() -> None:
     marked = {name for name, _, comment in example_lines() if "# *" in comment}
     assert marked == IN_PRODUCTION.keys() - {"PRODUCTION"}

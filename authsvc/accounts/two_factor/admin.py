@@ -1,5 +1,7 @@
 """Admin display of users' second factors, and the superuser's action that resets one."""
 
+from collections.abc import Sequence
+
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -17,7 +19,7 @@ from runtime.security_log import address_of
 class ResetsTwoFactor(ModelAdmin):
     """The reset action, and the second factor's state on the user's page."""
 
-    actions = ("reset_two_factor",)
+    actions: Sequence[str] = ("reset_two_factor",)
 
     def has_reset_two_factor_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.is_superuser)

@@ -10,8 +10,10 @@ from typing import Any, Final
 from django.core.management.base import BaseCommand
 from django.db import close_old_connections
 
+from authsvc.accounts.closing.schedule import remove_closed
 from authsvc.metrics import INCOMPLETE, RELAYED, UNCONFIRMED
 from authsvc.operations.traffic_history import RollUp
+from authsvc.signups import publisher
 from authsvc.signups.backlog import unread_by_service
 from authsvc.signups.confirmation import delete_expired
 from authsvc.signups.events import requested
@@ -42,6 +44,8 @@ ROLLED_UP_EVERY: Final = 20.0
 # followed by another one at once, so a relay erases faster than an installation accepts sign-ups.
 ERASED_EVERY: Final = 60.0
 ERASED_AT_ONCE: Final = 2000
+# Closed accounts removed between two looks at the outbox.
+REMOVED_AT_ONCE: Final = 100
 # Share of RELAY_RATE used while one second's worth of events is unread.
 SHARE_WHEN_BEHIND: Final = 0.1
 
@@ -70,6 +74,7 @@ class Command(BaseCommand):
                 relay.count_incomplete()
                 relay.roll_up_traffic()
                 relay.erase_expired()
+                relay.remove_closed()
                 # At most one second's worth of events, then a pause: RELAY_RATE events per second.
                 role.stop.wait(PAUSE)
             attendance.close()
@@ -91,6 +96,7 @@ class OutboxRelay:
         self._roll_up = RollUp()
         self._roll_up_from = 0.0
         self._erase_from = 0.0
+        self._remove_from = 0.0
 
     def relay_once(self) -> int:
         """Claim and publish due events, at most one second's worth. Return how many were acknowledged.
@@ -154,8 +160,23 @@ class OutboxRelay:
         finally:
             close_old_connections()
 
+    def remove_closed(self) -> None:
+        """Once a minute, remove the accounts whose owners closed them and whose grace period is over."""
+        if time.monotonic() < self._remove_from:
+            return
+        try:
+            if remove_closed(REMOVED_AT_ONCE) < REMOVED_AT_ONCE:
+                self._remove_from = time.monotonic() + ERASED_EVERY
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            logger.warning("cannot remove closed accounts now: %s", error)
+        finally:
+            close_old_connections()
+
     def close(self) -> None:
         """Close the clients."""
+        publisher.close()
         self._producer.close(timeout=0)
         self._lag.close()
 

@@ -3,11 +3,13 @@
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from itertools import chain
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from eventbus.consumer import BatchConsumer
@@ -15,7 +17,7 @@ from eventbus.messages import Subscription
 from eventbus.subscriptions import subscriptions_of
 from eventbus.topics import TopicError, ensure_topics
 from runtime.processes.health import Heartbeat
-from runtime.processes.instances import CONSUMER
+from runtime.processes.instances import CONSUMER, InstanceReport
 from runtime.processes.roles import START_CHECKS, RunningRole, check_database, running_role
 
 logger = logging.getLogger(__name__)
@@ -32,16 +34,22 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
             "service",
-            choices=list(settings.EVENT_CONSUMERS),
-            help="The service to run; EVENT_CONSUMERS in the settings lists the subscriptions of each.",
+            choices=[*settings.EVENT_CONSUMERS, *settings.CONSUMED_TOGETHER],
+            help="The service to run; EVENT_CONSUMERS in the settings lists the subscriptions of each. "
+            "`scim`, with SCIM_SERVERS, stands for the services of all SCIM servers, in one process.",
         )
 
     def handle(self, *, service: str, **options: Any) -> None:
-        subscriptions = subscriptions_of(service)
-        app_label = settings.EVENT_CONSUMERS[service].partition(".")[0]
+        services = settings.CONSUMED_TOGETHER.get(service, [service])
+        subscriptions = [subscription for each in services for subscription in subscriptions_of(each)]
+        prepare(subscriptions)
+        app_label = settings.EVENT_CONSUMERS[services[0]].partition(".")[0]
         topics = list(chain.from_iterable(subscription.every_topic for subscription in subscriptions))
         kafka = f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS}"
-        with running_role(f"{CONSUMER}{service}") as role:
+        with running_role(f"{CONSUMER}{service}") as role, ExitStack() as stack:
+            for each in services:
+                if each != service:
+                    stack.enter_context(InstanceReport(f"{CONSUMER}{each}", role.heartbeat))
             if not role.wait_for("its database", partial(check_database, app_label)):
                 return
             try:
@@ -50,6 +58,16 @@ class Command(BaseCommand):
                 raise CommandError(str(error)) from error
             if is_there:
                 consume(subscriptions, role)
+
+
+def prepare(subscriptions: Sequence[Subscription]) -> None:
+    """Prepare the handlers. Raises CommandError if this process lacks settings that one of them needs."""
+    for subscription in subscriptions:
+        if subscription.prepare is not None:
+            try:
+                subscription.prepare()
+            except ImproperlyConfigured as error:
+                raise CommandError(str(error)) from error
 
 
 def consume(subscriptions: Sequence[Subscription], role: RunningRole) -> None:

@@ -4,7 +4,20 @@ import msgspec
 import pytest
 from django.conf import settings as django_settings
 
-from livesettings.values import NAMES, broken_rules, call_on_change, checked, forget, live, take
+from livesettings import values
+from livesettings.values import (
+    NAMES,
+    broken_rules,
+    call_on_change,
+    checked,
+    choices_of,
+    forget,
+    live,
+    meta_of,
+    rule,
+    take,
+    type_of,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -81,3 +94,63 @@ def test_what_the_environment_alone_breaks_is_no_fault_of_an_administrator(setti
     settings.RELAY_MAX_ATTEMPTS = 2
     assert broken_rules({"SIGNUP_OPEN": False}) == []
     assert broken_rules({"RELAY_MAX_PAUSE": 30.0}) != []
+
+
+def test_a_setting_has_its_range_its_type_and_its_named_values():
+    assert (meta_of("SIGNUP_DEADLINE").ge, meta_of("SIGNUP_DEADLINE").le) == (1, 600)
+    assert type_of("SIGNUP_DEADLINE") is float
+    assert choices_of("SIGNUP_CONFIRM") == {"none": "None", "mail": "By email"}
+    assert choices_of("SIGNUP_OPEN") == {}
+
+
+def test_a_change_is_logged_with_the_value_before_it(caplog):
+    caplog.set_level("INFO")
+    take({"RELAY_RATE": 3})
+    take({"RELAY_RATE": 4})
+    assert "RELAY_RATE is now 4, was 3" in caplog.text
+
+
+def test_a_listener_that_ends_itself_while_it_is_told_hides_no_other():
+    seen = []
+
+    def first():
+        seen.append("first")
+        forget(first)
+
+    def second():
+        seen.append("second")
+
+    call_on_change(first)
+    call_on_change(second)
+    take({"RELAY_RATE": 3})
+    take({})
+    forget(second)
+    assert seen == ["first", "second", "second"]
+
+
+def test_another_default_applies_unless_it_is_overridden(settings):
+    take({"RELAY_RATE": 3})
+    settings.RELAY_RATE = 5
+    settings.SIGNUP_DEADLINE = 9
+    settings.DEBUG = False
+    assert (live.RELAY_RATE, live.SIGNUP_DEADLINE) == (3, 9)
+    take({})
+    assert live.RELAY_RATE == 5
+
+
+def test_a_rule_is_kept_as_it_is_and_asked(monkeypatch):
+    monkeypatch.setattr(values, "_rules", [])
+
+    @rule
+    def never(checked):
+        yield ("RELAY_RATE",), f"not {checked.RELAY_RATE}"
+        yield ("SIGNUP_OPEN",), "not asked"
+
+    assert [text for _, text in never(live)][1] == "not asked"
+    assert broken_rules({"RELAY_RATE": 3}) == ["not 3"]
+
+
+def test_overrides_are_converted_to_the_types_of_their_settings():
+    converted = checked({"SIGNUP_DEADLINE": 9, "SIGNUP_OPEN": True, "SIGNUP_CONFIRM": "mail"})
+    assert converted == {"SIGNUP_OPEN": True, "SIGNUP_CONFIRM": "mail", "SIGNUP_DEADLINE": 9.0}
+    assert isinstance(converted["SIGNUP_DEADLINE"], float)

@@ -1,0 +1,1 @@
+"""Close an account: the owner's request, the grace period, and the removal when it is over."""

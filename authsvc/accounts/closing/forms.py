@@ -1,0 +1,36 @@
+"""The form that closes an account asks for the password, and for a code where there is a second factor."""
+
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+
+from authsvc.accounts.forms import LimitedForm
+from authsvc.models import User
+
+
+class PasswordForm(LimitedForm, forms.Form):
+    """Valid when the password is the account's."""
+
+    password = forms.CharField(
+        label=_("Your password"),
+        max_length=512,
+        strip=False,
+        widget=forms.PasswordInput(attrs={"autocomplete": "current-password", "autofocus": True}),
+    )
+
+    def __init__(self, *args: Any, request: HttpRequest, user: User, **kwargs: Any) -> None:
+        self.request = request
+        self.user = user
+        super().__init__(*args, **kwargs)
+
+    def count(self) -> None:
+        """Do nothing: the password is counted when it is checked."""
+
+    def clean_password(self) -> str:
+        password: str = self.cleaned_data["password"]
+        if not self.is_password_of(self.user, password):
+            raise ValidationError(_("This password is wrong."), code="wrong_password")
+        return password

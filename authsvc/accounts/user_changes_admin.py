@@ -1,0 +1,235 @@
+"""Changes of users in the admin: each is an event transaction that reaches every service (docs/adr/0057)."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Self, cast
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.forms import UserChangeForm
+from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError
+from django.db.models import Max, QuerySet
+from django.http import HttpRequest, HttpResponse, QueryDict
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.formats import date_format
+from django.utils.html import format_html
+from django.utils.timezone import localtime
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from authsvc.lights import Kind
+from authsvc.models import EventTransaction, User
+from authsvc.signups.changes import NoSuchAccountError, OutdatedError, change_account
+from runtime.admin_toolkit.model_admin import ModelAdmin
+from runtime.mail_addresses import shown_address
+from runtime.security_log import log_security_event_of
+
+# Seconds of work per request: short enough for people and for proxy timeouts.
+WORKS_FOR: Final = 2.0
+# Users per step; at least as many as one page of the list has.
+PAGE: Final = 100
+# Earlier changes that the error about an outdated form lists.
+CHANGES_TOLD: Final = 5
+
+
+class VersionedUserForm(UserChangeForm):  # type: ignore[type-arg]  # has none at run time
+    """Refuse a form that was opened before the newest change of the user, and keep what was typed."""
+
+    expected_version = forms.CharField(required=False, widget=forms.HiddenInput)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Staff who may only view the user get no fields.
+        if field := self.fields.get("expected_version"):
+            field.initial = str(self.instance.version)
+
+    def clean(self) -> Any:
+        cleaned = super().clean()
+        # The lock keeps the answer true until the transaction of this request ends.
+        stored = User.objects.select_for_update().filter(pk=self.instance.pk).first()
+        if stored is None:
+            raise ValidationError(_("This account has been removed."), code="removed")
+        if (expected := self.cleaned_data.get("expected_version")) != str(stored.version):
+            self._refuse(stored, expected=int(expected) if expected and expected.isdecimal() else stored.version)
+        return cleaned
+
+    def _refuse(self, stored: User, *, expected: int) -> None:
+        """Add errors that say who changed what. If the form is submitted once more, it replaces the stored values."""
+        data = cast(QueryDict, self.data).copy()
+        data["expected_version"] = str(stored.version)
+        self.data = data
+        intro = _("This user was changed after you opened this page. Your input is kept: check it and save again.")
+        self.add_error(None, ValidationError([intro, *_told(stored, since=expected)], code="outdated"))
+        for name in User.SYNCHRONISED:
+            if name in self.cleaned_data and self.cleaned_data[name] != getattr(stored, name):
+                self.add_error(name, _("Now stored: %s") % _shown(stored, name))
+
+
+class ChangesUsers(ModelAdmin):
+    """Save synchronised fields through change_account(), and link to the lights of each change."""
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        try:
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        except IntegrityError:
+            # Another request took the user ID or address after this one had checked it. Check again.
+            return super().changeform_view(request, object_id, form_url, extra_context)
+
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        if not change:
+            super().save_model(request, obj, form, change)
+        elif row := change_account(obj, expected_version=int(form.cleaned_data["expected_version"])):
+            vars(obj)["saved_change"] = row
+
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> LogEntry:
+        """Log it at the transaction too, whose timeline says who made the change."""
+        if row := vars(obj).get("saved_change"):
+            super().log_change(request, row, message)
+            log_security_event_of(request, "account_changed", subject=obj.user_id, detail=row.changed_fields)
+        return super().log_change(request, obj, message)
+
+    def response_change(self, request: HttpRequest, obj: Any) -> HttpResponse:
+        response = super().response_change(request, obj)
+        row = vars(obj).get("saved_change")
+        if row and request.user.has_perm("authsvc.view_signup"):
+            path = reverse("admin:authsvc_eventtransaction_change", args=[row.pk])
+            words = _("Every service is told about this change. {link}")
+            link = format_html('<a href="{}">{}</a>', path, _("Watch the services answer"))
+            self.message_user(request, format_html(words, link=link))
+        return response
+
+    @admin.action(description=gettext_lazy("Deactivate selected users"), permissions=["change"])
+    def deactivate(self, request: HttpRequest, queryset: QuerySet[User]) -> HttpResponse | None:
+        return self._set_active(request, queryset, is_active=False)
+
+    @admin.action(description=gettext_lazy("Activate selected users"), permissions=["change"])
+    def activate(self, request: HttpRequest, queryset: QuerySet[User]) -> HttpResponse | None:
+        return self._set_active(request, queryset, is_active=True)
+
+    def _set_active(self, request: HttpRequest, chosen: QuerySet[User], *, is_active: bool) -> HttpResponse | None:
+        """Change as many users as WORKS_FOR allows, and return a page that goes on, or None at the end."""
+        progress = Progress.read(request.POST, chosen)
+        end = time.monotonic() + WORKS_FOR
+        while users := list(progress.rest_of(chosen)[:PAGE]):
+            changed = sum(self._change_one(request, user, is_active=is_active) for user in users)
+            progress = progress.after_page(users[-1].pk, changed=changed, skipped=len(users) - changed)
+            if time.monotonic() > end and progress.rest_of(chosen).exists():
+                return self._go_on(request, progress, is_active=is_active)
+        words = (
+            ngettext("%(count)d user was activated.", "%(count)d users were activated.", progress.changed)
+            if is_active
+            else ngettext("%(count)d user was deactivated.", "%(count)d users were deactivated.", progress.changed)
+        )
+        words %= {"count": progress.changed}
+        if progress.skipped:
+            words += " " + ngettext(
+                "%(count)d user was skipped: already so, your own account, or one that you may not change.",
+                "%(count)d users were skipped: already so, your own account, or ones that you may not change.",
+                progress.skipped,
+            ) % {"count": progress.skipped}
+        self.message_user(request, words, messages.SUCCESS if progress.changed else messages.WARNING)
+        return None
+
+    def _change_one(self, request: HttpRequest, user: User, *, is_active: bool) -> bool:
+        """Activate or deactivate one user in a transaction. Return whether anything changed."""
+        if user.is_active == is_active or user.pk == request.user.pk or not self.has_change_permission(request, user):
+            return False
+        user.is_active = is_active
+        try:
+            row = change_account(user)
+        except OutdatedError:
+            # Somebody changed the user since this page of users was read.
+            return self._change_one(request, User.objects.get(pk=user.pk), is_active=is_active)
+        except (NoSuchAccountError, User.DoesNotExist):
+            return False
+        if row is None:
+            return False
+        vars(user)["saved_change"] = row
+        self.log_change(request, user, [{"changed": {"fields": ["active"]}}])
+        return True
+
+    def _go_on(self, request: HttpRequest, progress: "Progress", *, is_active: bool) -> HttpResponse:
+        title = _("Activate selected users") if is_active else _("Deactivate selected users")
+        context = {**self.admin_site.each_context(request), "opts": self.opts, "title": title}
+        action = "activate" if is_active else "deactivate"
+        context |= {"progress": progress, "action": action, "media": forms.Media(js=["authsvc/replay.js"])}
+        return TemplateResponse(request, "authsvc/activation.html", context)
+
+
+class ProgressForm(forms.Form):
+    """Progress of a long action, as its page posts it to continue."""
+
+    total = forms.IntegerField(min_value=0)
+    until = forms.IntegerField(min_value=0)
+    after = forms.IntegerField(min_value=0)
+    changed = forms.IntegerField(min_value=0)
+    skipped = forms.IntegerField(min_value=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """An action on `total` users with primary keys up to `until`, in their order; those up to `after` are done."""
+
+    total: int
+    until: int
+    after: int = 0
+    changed: int = 0
+    skipped: int = 0
+
+    @classmethod
+    def read(cls, posted: QueryDict, chosen: QuerySet[User]) -> Self:
+        """Return the posted progress, or a new one. Users who are added later are not included."""
+        form = ProgressForm(posted)
+        if form.is_valid():
+            return cls(**form.cleaned_data)
+        newest = chosen.aggregate(newest=Max("pk"))["newest"]
+        return cls(total=chosen.count(), until=newest or 0)
+
+    @property
+    def done(self) -> int:
+        return self.changed + self.skipped
+
+    def after_page(self, after: int, *, changed: int, skipped: int) -> Self:
+        """Return the progress after one more page of users."""
+        return type(self)(self.total, self.until, after, self.changed + changed, self.skipped + skipped)
+
+    def rest_of(self, chosen: QuerySet[User]) -> QuerySet[User]:
+        return chosen.filter(pk__gt=self.after, pk__lte=self.until).order_by("pk")
+
+
+def _told(user: User, *, since: int) -> Iterator[str]:
+    """Say who made the newest changes of the user since this version, what they changed, and when."""
+    rows = EventTransaction.objects.filter(
+        owner_signup_id=user.owner_signup_id, kind=Kind.CHANGE, record_version__gt=since
+    ).order_by("-record_version")[:CHANGES_TOLD]
+    entries = LogEntry.objects.filter(
+        content_type=ContentType.objects.get_for_model(EventTransaction), object_id__in=[str(row.pk) for row in rows]
+    ).select_related("user")
+    actors = {entry.object_id: str(entry.user) for entry in entries}
+    names = {wire: str(User._meta.get_field(name).verbose_name) for name, wire in User.SYNCHRONISED.items()}  # type: ignore[union-attr]
+    for row in rows:
+        yield _("%(time)s: %(actor)s changed %(fields)s.") % {
+            "time": date_format(localtime(row.created_at), "DATETIME_FORMAT"),
+            "actor": actors.get(str(row.pk)) or _("the account's owner or a command"),
+            "fields": ", ".join(names[wire] for wire in row.changed_fields.split()),
+        }
+
+
+def _shown(user: User, name: str) -> str:
+    if name == "email":
+        return shown_address(user.email)
+    if name == "role":
+        return str(user.get_role_display())
+    value = getattr(user, name)
+    return (_("Yes") if value else _("No")) if isinstance(value, bool) else str(value)

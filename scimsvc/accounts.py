@@ -1,0 +1,68 @@
+"""Claims on accounts: at most one process works on an account at one server at a time.
+
+Requests about an account can reach two processes at once: they come from several topics, and a process whose partitions
+were revoked finishes its batch. Without a claim, both could find no user at the server and both create one.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from django.db.models import Q
+from django.utils import timezone
+
+from runtime.untrusted import shortened
+from scimsvc.errors import LostClaimError
+from scimsvc.models import ANSWER_MAX, ScimAccount
+
+# Seconds until another process may take over an account whose process died. An account takes at most six requests.
+CLAIM: Final = timedelta(seconds=75)
+
+
+@contextmanager
+def claimed(server: str, owner: UUID) -> Iterator[ScimAccount]:
+    """Claim the account, yield it, and save it on every exit; its `last_answer` after an error is the error.
+
+    Raises LostClaimError if another process has claimed it, or if it took over because this one took too long.
+    """
+    account = _claim(server, owner)
+    try:
+        yield account
+    except Exception as error:
+        account.last_answer = shortened(str(error), ANSWER_MAX)
+        raise
+    finally:
+        _save(account)
+
+
+def _claim(server: str, owner: UUID) -> ScimAccount:
+    account, _ = ScimAccount.objects.get_or_create(server=server, owner_signup_id=owner)
+    now = timezone.now()
+    free = Q(claimed_until__isnull=True) | Q(claimed_until__lt=now)
+    if not ScimAccount.objects.filter(free, pk=account.pk).update(claimed_until=now + CLAIM):
+        raise LostClaimError(f"another process works on the account {owner}")
+    account.refresh_from_db()
+    return account
+
+
+def _save(account: ScimAccount) -> None:
+    claim: datetime | None = account.claimed_until
+    saved = ScimAccount.objects.filter(pk=account.pk, claimed_until=claim).update(
+        signup_id=account.signup_id,
+        scim_id=account.scim_id,
+        version=account.version,
+        last_answer=account.last_answer,
+        answered_at=timezone.now(),
+        removed_at=account.removed_at,
+        claimed_until=None,
+    )
+    if not saved:
+        raise LostClaimError(f"another process took over the account {account.owner_signup_id}")
+
+
+def versions_of(server: str, owners: set[UUID]) -> dict[UUID, int]:
+    """Return the versions of those of these accounts that the server has."""
+    accounts = ScimAccount.objects.filter(server=server, owner_signup_id__in=owners, removed_at__isnull=True)
+    return dict(accounts.exclude(scim_id="").values_list("owner_signup_id", "version"))

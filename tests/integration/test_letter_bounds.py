@@ -1,0 +1,384 @@
+"""Dead letters at their bounds: what is stored of odd headers, chunks of acts, and a collector whose store fails."""
+
+import logging
+import math
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+from django.db import DataError, OperationalError
+
+from eventbus.deadletters import collector, letters
+from eventbus.deadletters.collector import COUNTED_EVERY, POLL, DeadLetterCollector
+from eventbus.deadletters.letters import (
+    ACKNOWLEDGED_WITHIN,
+    CHUNK,
+    NUMBER_MAX,
+    LetterResult,
+    dead_letter_origins,
+    discard,
+    keep,
+    purge_dead_letters,
+    replay,
+)
+from eventbus.errors import DeliveryError
+from eventbus.messages import HandledBatch, Incoming, Outgoing, Subscription
+from eventbus.metrics import DEAD_LETTERS_WAITING
+from eventbus.models import DeadLetter, DeadLetterAct
+from runtime.processes.health import Heartbeat
+
+pytestmark = pytest.mark.django_db
+
+TOPIC = "asked.readers.dlt"
+ORIGINS = {TOPIC: Subscription(group="readers", topic="asked", handle=lambda batch: HandledBatch())}
+PUT_ASIDE = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def letter(offset: int = 0, *headers: tuple[str, bytes | None], at: datetime = PUT_ASIDE) -> Incoming:
+    return Incoming(TOPIC, 1, offset, b"kim", b"value %d" % offset, headers, int(at.timestamp() * 1000))
+
+
+def kept(count: int, *headers: tuple[str, bytes | None]) -> list[int]:
+    keep([letter(offset, *headers) for offset in range(count)], ORIGINS)
+    return list(DeadLetter.objects.order_by("letter_offset").values_list("pk", flat=True))
+
+
+class KeepingProducer:
+    """Keeps what it is told to send; reports these values as not acknowledged."""
+
+    def __init__(self, *failing: bytes) -> None:
+        self.chunks: list[list[Outgoing]] = []
+        self.timeouts: list[float] = []
+        self._failing = failing
+
+    def send_all(self, messages: Sequence[Outgoing], *, timeout: float) -> None:
+        self.chunks.append(list(messages))
+        self.timeouts.append(timeout)
+        if failed := [message for message in messages if message.value in self._failing]:
+            raise DeliveryError(failed, "it was told to fail")
+
+
+# --- The table --------------------------------------------------------------------------------------------------
+
+
+def test_a_row_has_the_place_of_the_letter_and_what_its_headers_say_of_the_message():
+    headers = [
+        ("ce_id", b"1"), ("dlt-partition", b"3"), ("dlt-offset", b"17"), ("dlt-timestamp", b"1772366400123"),
+        ("dlt-error", b"some.Error"), ("dlt-message", b"what it said"), ("dlt-value-bytes", b"70"),
+        ("dlt-key-bytes", b"80"), ("dlt-headers-dropped", b"9"), ("dlt-", b"prefix only"),
+    ]  # fmt: skip
+    keep([letter(5, *headers)], ORIGINS)
+    row = DeadLetter.objects.get()
+    assert (row.letter_topic, row.letter_partition, row.letter_offset, row.put_aside_at) == (TOPIC, 1, 5, PUT_ASIDE)
+    assert (row.topic, row.group, row.partition, row.offset) == ("asked", "readers", 3, 17)
+    assert row.sent_at == PUT_ASIDE + timedelta(milliseconds=123)
+    assert (bytes(row.key), bytes(row.value), row.error, row.message) == (
+        b"kim", b"value 5", "some.Error", "what it said",
+    )  # fmt: skip
+    assert row.cut == "value of 70 bytes, key of 80 bytes, 9 headers"
+    assert [header[0] for header in letters.headers_from_document(row.headers)] == ["ce_id"]
+
+
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [
+        (b"0", 0), (b"-1", None), (str(NUMBER_MAX).encode(), NUMBER_MAX), (str(NUMBER_MAX + 1).encode(), None),
+        (b"x", None), (b"", None), (None, None),
+    ],
+)  # fmt: skip
+def test_a_number_of_a_header_is_one_that_the_column_can_store(written, number):
+    keep([letter(0, ("dlt-offset", written), ("dlt-partition", written))], ORIGINS)
+    row = DeadLetter.objects.get()
+    assert (row.offset, row.partition) == (number, number)
+    assert row.sent_at is None
+
+
+def test_without_a_time_it_is_as_old_as_can_be_and_texts_are_as_long_as_they_may_be():
+    long = b"\x00" + b"e" * 10_000
+    at = Incoming(TOPIC, 0, 0, None, None, (("dlt-error", long), ("dlt-message", long)), None)
+    keep([at], ORIGINS)
+    row = DeadLetter.objects.get()
+    assert (row.put_aside_at, row.key, row.value, row.cut) == (datetime(1970, 1, 1, tzinfo=UTC), None, None, "")
+    assert row.error == "\ufffd" + "e" * (letters.ERROR_MAX - 1)
+    assert row.message == "\ufffd" + "e" * (letters.ERROR_TEXT_MAX - 1)
+
+
+@pytest.mark.parametrize("text", [None, b"\xff"])
+def test_a_text_that_is_none_is_empty_and_odd_bytes_are_replaced(text):
+    keep([letter(0, ("dlt-error", text))], ORIGINS)
+    assert DeadLetter.objects.get().error == ("" if text is None else "\ufffd")
+
+
+def test_a_purge_deletes_what_is_older_than_the_time_oldest_first_up_to_its_limit():
+    for offset, age in enumerate([0, 1, 3, 2]):
+        keep([letter(offset, at=PUT_ASIDE - timedelta(milliseconds=age))], ORIGINS)
+    assert purge_dead_letters(PUT_ASIDE, 2) == 2
+    assert set(DeadLetter.objects.values_list("letter_offset", flat=True)) == {0, 1}
+    assert purge_dead_letters(PUT_ASIDE, 2) == 1
+    assert purge_dead_letters(PUT_ASIDE, 2) == 0
+    assert DeadLetter.objects.get().letter_offset == 0
+
+
+def test_the_origins_are_those_of_every_service(settings):
+    origins = dead_letter_origins()
+    assert set(origins) >= {"user.newUser.req.chat.dlt", "user.newUser.req.customer.dlt", "user.newUser.res.auth.dlt"}
+    assert origins["user.newUser.req.chat.dlt"].group == "chat"
+    settings.EVENT_CONSUMERS = {"chat": settings.EVENT_CONSUMERS["chat"]}
+    assert {each.group for each in dead_letter_origins().values()} == {"chat", "chat-reconcile"}
+
+
+# --- Acts -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [CHUNK - 1, CHUNK, CHUNK + 1])
+def test_letters_are_replayed_once_each_in_the_given_order_by_chunks(count):
+    ids = kept(count)[::-1]
+    producer = KeepingProducer()
+    assert list(replay([*ids, ids[0]], by="mina", producer=producer)) == [LetterResult(each) for each in ids]
+    assert [len(chunk) for chunk in producer.chunks] == ([count] if count <= CHUNK else [CHUNK, count - CHUNK])
+    assert producer.timeouts == [ACKNOWLEDGED_WITHIN] * len(producer.chunks)
+    sent = [message for chunk in producer.chunks for message in chunk]
+    assert [message.value for message in sent] == [b"value %d" % offset for offset in reversed(range(count))]
+    assert {(message.topic, message.key) for message in sent} == {("asked", b"kim")}
+
+
+def test_a_message_without_key_or_value_is_sent_without():
+    keep([Incoming(TOPIC, 0, 0, None, None, (("ce_id", b"1"),), 1)], ORIGINS)
+    producer = KeepingProducer()
+    list(replay([DeadLetter.objects.get().pk], by="mina", producer=producer))
+    [[message]] = producer.chunks
+    assert (message.key, message.value, message.headers) == (None, None, (("ce_id", b"1"),))
+
+
+def test_acts_are_noted_with_who_and_why_and_logged(caplog):
+    caplog.set_level(logging.INFO)
+    first, second = kept(2)
+    list(replay([first], by="mina, in the admin", reason="again", producer=KeepingProducer()))
+    assert list(discard([second], by="jun", reason="useless")) == [LetterResult(second)]
+    assert list(DeadLetter.objects.order_by("letter_offset").values_list("state", flat=True)) == [
+        "replayed", "discarded",
+    ]  # fmt: skip
+    acts = DeadLetterAct.objects.order_by("pk").values_list("letter_id", "act", "by", "reason")
+    assert list(acts) == [(first, "replayed", "mina, in the admin", "again"), (second, "discarded", "jun", "useless")]
+    logged = [record for record in caplog.records if record.name == "security"]
+    said = [(record.getMessage(), record.actor, record.subject, record.detail) for record in logged]
+    assert said == [
+        ("dead_letter_handled", "mina", str(first), "replayed"),
+        ("dead_letter_handled", "jun", str(second), "discarded"),
+    ]
+
+
+def test_what_is_not_acknowledged_stays_and_the_error_comes_after_the_others_are_marked():
+    ids = kept(3)
+    producer = KeepingProducer(b"value 1")
+    outcomes = replay(ids, by="mina", producer=producer)
+    assert [next(outcomes), next(outcomes)] == [LetterResult(ids[0]), LetterResult(ids[2])]
+    with pytest.raises(DeliveryError):
+        next(outcomes)
+    assert list(DeadLetter.objects.order_by("pk").values_list("state", flat=True)) == [
+        "replayed", "waiting", "replayed",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("state", "said"), [("replayed", "It has already been replayed."), ("discarded", "It has already been discarded.")]
+)
+@pytest.mark.parametrize("act", ["replay", "discard"])
+def test_what_was_done_is_refused_unless_again_and_the_rest_goes_on(state, said, act):
+    done, waiting = kept(2)
+    DeadLetter.objects.filter(pk=done).update(state=state)
+
+    def outcomes(**options: bool) -> list[LetterResult]:
+        if act == "replay":
+            return list(replay([done, waiting], by="mina", producer=KeepingProducer(), **options))
+        return list(discard([done, waiting], by="mina", reason="", **options))
+
+    assert outcomes() == [LetterResult(done, said), LetterResult(waiting)]
+    assert outcomes(again=True) == [LetterResult(done), LetterResult(waiting)]
+
+
+def test_a_truncated_letter_is_never_replayed_but_may_be_discarded():
+    [cut] = kept(1, ("dlt-value-bytes", b"70"))
+    [result] = replay([cut], by="mina", producer=KeepingProducer(), again=True)
+    assert result.refusal == (
+        "It was truncated to fit (value of 70 bytes), so it cannot be replayed. Ask its sender to send it again."
+    )
+    assert list(discard([cut], by="mina", reason="cut")) == [LetterResult(cut)]
+
+
+@pytest.mark.parametrize("number", [0, NUMBER_MAX, NUMBER_MAX + 1])
+def test_a_number_that_no_letter_has_is_refused(number):
+    assert list(discard([number], by="mina", reason="")) == [LetterResult(number, "There is no such letter.")]
+
+
+def test_a_letter_that_was_purged_meanwhile_gets_no_act():
+    [there] = kept(1)
+    letters._note([there, there + 1], DeadLetter.State.DISCARDED, by="mina", reason="")
+    assert list(DeadLetterAct.objects.values_list("letter_id", flat=True)) == [there]
+
+
+# --- The collector ----------------------------------------------------------------------------------------------
+
+
+class Polled:
+    """A client of Kafka that has these messages, of which the first is polled."""
+
+    def __init__(self, *messages: object, failure: KafkaException | None = None) -> None:
+        self.messages, self.failure = list(messages), failure
+        self.asked: list[tuple[object, ...]] = []
+        self.is_closed = False
+
+    def poll(self, timeout: float) -> object:
+        self.asked.append(("poll", timeout))
+        return self.messages.pop(0) if self.messages else None
+
+    def consume(self, count: int, timeout: float) -> list[object]:
+        self.asked.append(("consume", count, timeout))
+        return [self.messages.pop(0) for _ in range(min(count, len(self.messages)))]
+
+    def commit(self, *, asynchronous: bool) -> None:
+        self.asked.append(("commit", asynchronous))
+        if self.failure:
+            raise self.failure
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class Beats(Heartbeat):
+    beats = 0
+
+    def beat(self) -> None:
+        self.beats += 1
+
+
+@pytest.fixture
+def made(monkeypatch, settings):
+    """A collector and its client of Kafka, with the configuration that the client was given."""
+    configured: list[dict[str, object]] = []
+    settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
+    monkeypatch.setattr(collector, "close_old_connections", lambda: None)
+
+    def make(*messages: object, failure: KafkaException | None = None) -> tuple[DeadLetterCollector, Polled]:
+        polled = Polled(*messages, failure=failure)
+        monkeypatch.setattr(collector, "Consumer", lambda config: configured.append(config) or polled)
+        collecting = DeadLetterCollector(ORIGINS, heartbeat=Beats())
+        collecting.configured = configured[-1]
+        return collecting, polled
+
+    return make
+
+
+def test_it_is_a_member_of_its_own_group_that_learns_of_new_topics_soon(made):
+    collecting, polled = made()
+    config = collecting.configured
+    assert config["group.id"].endswith("dead-letters")
+    assert config["enable.auto.commit"] is False
+    assert config["topic.metadata.refresh.interval.ms"] == 10_000
+    member = collecting._member
+    assert (member._consumer, member._topics, member._heartbeat) == (polled, [TOPIC], collecting._heartbeat)
+
+
+def test_it_reads_a_chunk_at_most_and_waits_for_the_first_alone(made, monkeypatch):
+    monkeypatch.setattr(collector, "as_incoming", lambda message: f"read {message}")
+    monkeypatch.setattr(collector, "is_error_report", lambda message: message == 1)
+    collecting, polled = made(*range(CHUNK + 2))
+    assert collecting._next() == [f"read {n}" for n in range(CHUNK) if n != 1]
+    assert polled.asked == [("poll", POLL), ("consume", CHUNK - 1, 0)]
+    assert made()[0]._next() == []
+
+
+@pytest.mark.parametrize(("fails", "is_stored"), [(0, True), (2, True), (9, False)])
+def test_it_stores_again_after_a_pause_until_it_is_stopped(made, monkeypatch, fails, is_stored, caplog):
+    caplog.set_level(logging.INFO)
+    attempts, pauses = [], []
+
+    def failing(stored, origins) -> None:
+        attempts.append((stored, origins))
+        if len(attempts) <= fails:
+            raise OperationalError("the database\n is away")
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            pauses.append(timeout)
+            return len(pauses) == 3
+
+    monkeypatch.setattr(collector, "keep", failing)
+    monkeypatch.setattr(collector, "growing_pauses", lambda *, first, most: iter([first] * 5 + [most] * 5))
+    collecting, _ = made()
+    assert collecting._keep([letter()], Stop()) is is_stored
+    assert attempts == [([letter()], ORIGINS)] * min(fails + 1, 3)
+    assert pauses == [0.5] * min(fails, 3)
+    assert collecting._heartbeat.beats == len(attempts)
+    assert caplog.text.count("1 dead letters can't be stored yet: the database is away") == min(fails, 3)
+
+
+def test_a_letter_that_can_never_be_stored_ends_the_process(made, monkeypatch):
+    def broken(stored, origins) -> None:
+        raise DataError("no")
+
+    monkeypatch.setattr(collector, "keep", broken)
+    with pytest.raises(DataError):
+        made()[0]._keep([letter()], threading.Event())
+
+
+def test_offsets_are_committed_at_once_and_a_passing_failure_is_logged(made, caplog):
+    collecting, polled = made(failure=KafkaException(KafkaError(KafkaError._TIMED_OUT, "too slow")))
+    collecting._commit()
+    assert polled.asked == [("commit", False)]
+    assert "offsets were not committed, so letters will be read again: too slow" in caplog.text
+    fatal, _ = made(failure=KafkaException(KafkaError(KafkaError._FATAL, "gone", fatal=True)))
+    with pytest.raises(KafkaException):
+        fatal._commit()
+
+
+def test_the_waiting_are_counted_every_few_seconds(made, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(collector.time, "monotonic", lambda: now[0])
+    collecting, _ = made()
+    ids = kept(3)
+    DeadLetter.objects.filter(pk=ids[0]).update(state=DeadLetter.State.REPLAYED)
+    collecting._count_waiting()
+    assert DEAD_LETTERS_WAITING._value.get() == 2
+    DeadLetter.objects.filter(pk=ids[1]).update(state=DeadLetter.State.DISCARDED)
+    now[0] += COUNTED_EVERY - 0.001
+    collecting._count_waiting()
+    assert DEAD_LETTERS_WAITING._value.get() == 2
+    now[0] = 100.0 + COUNTED_EVERY
+    collecting._count_waiting()
+    assert DEAD_LETTERS_WAITING._value.get() == 1
+
+
+@pytest.mark.parametrize(("error", "is_raised"), [(OperationalError("away"), False), (ValueError("a bug"), True)])
+def test_the_count_is_unknown_while_the_database_is_away(made, monkeypatch, error, is_raised):
+    def fail(**filters):
+        raise error
+
+    monkeypatch.setattr(DeadLetter.objects, "filter", fail)
+    collecting, _ = made()
+    try:
+        collecting._count_waiting()
+    except ValueError:
+        assert is_raised
+    else:
+        assert not is_raised
+    assert math.isnan(DEAD_LETTERS_WAITING._value.get())
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_run_commits_what_is_stored_and_leaves_the_group_at_its_end(made, monkeypatch, is_kept):
+    stop = threading.Event()
+    collecting, polled = made("a letter")
+    seen = []
+    monkeypatch.setattr(collecting._member, "join", lambda: seen.append("join"))
+    monkeypatch.setattr(collecting._member, "rejoin_if_forgotten", lambda: seen.append("rejoin"))
+    monkeypatch.setattr(collecting, "_next", lambda: [letter()] if len(seen) < 3 else [])
+    monkeypatch.setattr(collecting, "_keep", lambda stored, told: seen.append((stored, told)) or is_kept)
+    monkeypatch.setattr(collecting, "_count_waiting", lambda: seen.count("rejoin") == 2 and stop.set())
+    collecting.run(stop)
+    assert seen == ["join", "rejoin", ([letter()], stop), "rejoin"]
+    assert polled.asked == ([("commit", False)] if is_kept else [])
+    assert polled.is_closed
+    assert collecting._heartbeat.beats == 2

@@ -1,0 +1,188 @@
+"""Removing accounts: by their owners, by administrators, and by a command."""
+
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.core.management import CommandError, call_command
+from django.test import Client
+from django.utils import timezone
+
+from authsvc.accounts.change_redirect import CHANGE_COOKIE, lights_path
+from authsvc.accounts.closing.schedule import keep_account, remove_closed
+from authsvc.lights import Kind
+from authsvc.models import EventTransaction, RemovedAccount, User
+from authsvc.signups.events import ANSWER_TOPICS, REQUEST_TOPICS
+from eventbus.topics import ensure_topics
+from tests.conftest import new_person
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs("broker", "redis")]
+PASSWORD = "correct horse 9"
+
+
+@pytest.fixture(autouse=True)
+def own_topics(settings) -> None:
+    settings.KAFKA_PREFIX = f"removal-{uuid4()}-"
+    ensure_topics([*REQUEST_TOPICS.values(), *ANSWER_TOPICS.values()])
+
+
+def new_user(**fields: object) -> User:
+    person = new_person()
+    return User.objects.create_user(person.user_id, person.email, PASSWORD, **fields)
+
+
+@pytest.fixture
+def kim() -> User:
+    return new_user()
+
+
+def logged_in(user: User) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def removal() -> EventTransaction:
+    return EventTransaction.objects.get(kind=Kind.REMOVAL)
+
+
+def is_removed(user: User) -> bool:
+    return RemovedAccount.objects.filter(pk=user.owner_signup_id).exists() and not User.objects.filter(pk=user.pk)
+
+
+# --- By the owner ---------------------------------------------------------------------------------------------------
+
+
+def test_the_owner_closes_the_account_at_once_and_is_shown_the_lights(kim, settings):
+    settings.ACCOUNT_CLOSING_DAYS = 0
+    client = logged_in(kim)
+    assert "This cannot be undone" in client.get("/account/close/").content.decode()
+    answer = client.post("/account/close/", {"password": PASSWORD})
+    assert (answer.status_code, answer["Location"]) == (302, lights_path(removal()))
+    assert answer.cookies[CHANGE_COOKIE].value
+    assert is_removed(kim)
+    assert client.get("/account/").status_code == 302
+
+
+def test_a_wrong_password_closes_nothing(kim, settings):
+    settings.ACCOUNT_CLOSING_DAYS = 0
+    answer = logged_in(kim).post("/account/close/", {"password": "wrong"})
+    assert "This password is wrong." in answer.content.decode()
+    assert not is_removed(kim)
+
+
+def test_with_a_grace_period_the_owner_can_keep_the_account(kim, settings, mailoutbox):
+    settings.ACCOUNT_CLOSING_DAYS = 7
+    client = logged_in(kim)
+    page = client.post("/account/close/", {"password": PASSWORD}, follow=True).content.decode()
+    assert "Your account will be closed on" in page
+    assert "Close your account" not in page
+    kim.refresh_from_db()
+    assert timedelta(days=6) < kim.closes_at - timezone.now() <= timedelta(days=7)
+    assert remove_closed(10) == 0
+    # A second request postpones nothing.
+    before = kim.closes_at
+    client.post("/account/close/", {"password": PASSWORD})
+    kim.refresh_from_db()
+    assert kim.closes_at == before
+    assert "Your account stays open." in client.post("/account/keep/", follow=True).content.decode()
+    kim.refresh_from_db()
+    assert kim.closes_at is None
+
+
+def test_the_relay_removes_the_account_when_the_grace_period_is_over(kim):
+    User.objects.filter(pk=kim.pk).update(closes_at=timezone.now())
+    kept = new_user()
+    User.objects.filter(pk=kept.pk).update(closes_at=timezone.now())
+    assert keep_account(kept)
+    assert remove_closed(10) == 1
+    assert is_removed(kim)
+    assert not is_removed(kept)
+    assert remove_closed(10) == 0
+
+
+def test_the_relay_does_not_remove_who_changed_their_mind_meanwhile(kim, monkeypatch):
+    User.objects.filter(pk=kim.pk).update(closes_at=timezone.now())
+    from authsvc.accounts.closing import schedule
+
+    original = schedule.remove_account
+
+    def late(user: User, **options: object) -> EventTransaction:
+        keep_account(user)
+        return original(user, **options)
+
+    monkeypatch.setattr(schedule, "remove_account", late)
+    remove_closed(10)
+    assert not is_removed(kim)
+
+
+def test_staff_are_sent_to_another_administrator(settings):
+    settings.ACCOUNT_CLOSING_DAYS = 0
+    staff = new_user(is_staff=True)
+    client = logged_in(staff)
+    assert "Ask another administrator" in client.get("/account/close/", follow=True).content.decode()
+    client.post("/account/close/", {"password": PASSWORD})
+    assert not is_removed(staff)
+
+
+def test_nobody_closes_an_account_without_logging_in():
+    assert Client().post("/account/close/", {"password": PASSWORD})["Location"].startswith("/login/")
+
+
+# --- By administrators ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def administrator() -> User:
+    return User.objects.create_superuser("root-user", "root@example.org", PASSWORD)
+
+
+def test_an_administrator_removes_one(kim, administrator):
+    client = logged_in(administrator)
+    LogEntry.objects.log_actions(administrator.pk, [kim], CHANGE, "Changed")
+    page = client.post(f"/admin/authsvc/user/{kim.pk}/delete/", {"post": "yes"}, follow=True).content.decode()
+    assert f"/admin/authsvc/eventtransaction/{removal().id}/change/" in page
+    assert is_removed(kim)
+    # The log still says what was done, without naming the person.
+    assert set(LogEntry.objects.filter(object_id=str(kim.pk)).values_list("object_repr", flat=True)) == {
+        str(kim.owner_signup_id)
+    }
+
+
+def test_an_administrator_removes_many(administrator):
+    users = [new_user() for _ in range(3)]
+    chosen = {"action": "delete_selected", "_selected_action": [user.pk for user in users], "post": "yes"}
+    page = logged_in(administrator).post("/admin/authsvc/user/", chosen, follow=True).content.decode()
+    assert "Successfully deleted 3 users" in page
+    assert all(map(is_removed, users))
+    assert EventTransaction.objects.filter(kind=Kind.REMOVAL).count() == 3
+    listed = logged_in(administrator).get("/admin/authsvc/eventtransaction/?kind__exact=removal")
+    assert listed.context["cl"].result_count == 3
+
+
+# --- By a command ---------------------------------------------------------------------------------------------------
+
+
+def test_forget_removes_accounts_and_says_which(kim, capsys):
+    other = new_user()
+    call_command("forget", kim.user_id.upper(), other.user_id, "--yes")
+    assert is_removed(kim)
+    assert is_removed(other)
+    printed = capsys.readouterr().out
+    for row in EventTransaction.objects.filter(kind=Kind.REMOVAL):
+        assert str(row.id) in printed
+
+
+def test_forget_removes_nobody_if_one_name_is_unknown_or_nobody_confirms(kim):
+    with pytest.raises(CommandError, match=r"no account with the user ID nobody\. Nothing was removed"):
+        call_command("forget", kim.user_id, "nobody", "--yes")
+    with pytest.raises(CommandError, match="--yes"):
+        call_command("forget", kim.user_id)
+    assert not is_removed(kim)
+
+
+def test_a_second_removal_is_told(kim):
+    call_command("forget", kim.user_id, "--yes")
+    with pytest.raises(CommandError, match="no account"):
+        call_command("forget", kim.user_id, "--yes")

@@ -1,0 +1,266 @@
+"""Administrators change users: each change reaches every service, and of two at once the second is told."""
+
+import html
+import re
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.core import mail
+from django.test import Client
+
+from authsvc.accounts import user_changes_admin
+from authsvc.lights import Kind
+from authsvc.mail import mail_worker
+from authsvc.models import EventTransaction, User
+from authsvc.signups.changes import change_account
+from authsvc.signups.events import REQUEST_TOPICS
+from authsvc.urls import urlpatterns
+from eventbus.topics import ensure_topics
+from tests.security.staff import client_of, new_user, staff_with
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs("broker", "redis")]
+LIST = "/admin/authsvc/user/"
+
+
+@pytest.fixture(autouse=True)
+def own_topics(settings) -> None:
+    settings.KAFKA_PREFIX = f"user-changes-{uuid4()}-"
+    ensure_topics(REQUEST_TOPICS.values())
+
+
+@pytest.fixture
+def kim() -> User:
+    return new_user("kim", user_name="Kim")
+
+
+@pytest.fixture
+def root() -> User:
+    return new_user("root", is_staff=True, is_superuser=True)
+
+
+@pytest.fixture
+def lee() -> User:
+    return new_user("lee", is_staff=True, is_superuser=True)
+
+
+def changes(user: User) -> list[EventTransaction]:
+    found = EventTransaction.objects.filter(kind=Kind.CHANGE, owner_signup_id=user.owner_signup_id)
+    return list(found.order_by("record_version"))
+
+
+def stored(user: User) -> User:
+    return User.objects.get(pk=user.pk)
+
+
+def shown(client: Client, user: User) -> dict[str, Any]:
+    """What the page's form would send."""
+    form = client.get(f"{LIST}{user.pk}/change/").context["adminform"].form
+    values = {name: form.get_initial_for_field(field, name) for name, field in form.fields.items()}
+    return {name: value for name, value in values.items() if value not in (None, False, "") and name != "password"}
+
+
+def save(client: Client, user: User, fields: dict[str, Any], **changed: Any):
+    return client.post(f"{LIST}{user.pk}/change/", {k: v for k, v in (fields | changed).items() if v is not None})
+
+
+def words_of(answer) -> str:
+    """The page as one line of words."""
+    return " ".join(html.unescape(re.sub("<[^>]*>", " ", answer.content.decode())).split())
+
+
+def test_every_synchronised_field_is_saved_as_one_change(kim: User, root: User):
+    client = client_of(root)
+    fields = shown(client, kim)
+    answer = save(
+        client, kim, fields, user_id="mina", email="mina@example.org", user_name="Mina", role="ROLE_ADMIN",
+        is_active=None,
+    )  # fmt: skip
+    assert answer.status_code == 302, words_of(answer)
+    [change] = changes(kim)
+    assert change.changed_fields == "userId email userName role active"
+    mina = stored(kim)
+    assert (mina.user_id, mina.user_id_key, mina.email, mina.user_name, mina.role, mina.is_active, mina.version) == (
+        "mina", "mina", "mina@example.org", "Mina", "ROLE_ADMIN", False, 2,
+    )  # fmt: skip
+    page = client.get(LIST).content.decode()
+    assert f'<a href="/admin/authsvc/eventtransaction/{change.pk}/change/">Watch the services answer</a>' in page
+    lights = client.get(f"/admin/authsvc/eventtransaction/{change.pk}/change/")
+    assert "light-pending" in lights.content.decode()
+    assert "by root, in the admin" in words_of(lights)
+    eventually(lambda: mail_worker().waiting == 0)
+    assert [each.subject for each in mail.outbox if each.to == [kim.email]] == [
+        "Your Signup Sync email address was changed"
+    ]
+
+
+def test_what_no_service_copies_is_no_change(kim: User, root: User):
+    client = client_of(root)
+    assert save(client, kim, shown(client, kim), is_staff="on").status_code == 302
+    assert (stored(kim).is_staff, stored(kim).version, changes(kim)) == (True, 1, [])
+    assert "Watch the services answer" not in client.get(LIST).content.decode()
+
+
+def test_only_who_may_see_sign_ups_gets_the_link(kim: User):
+    client = client_of(staff_with("staff", "view_user", "change_user"))
+    assert save(client, kim, shown(client, kim), user_name="New").status_code == 302
+    assert len(changes(kim)) == 1
+    assert "Watch the services answer" not in client.get(LIST).content.decode()
+
+
+def test_of_two_administrators_at_once_the_second_is_told_and_keeps_what_was_typed(kim: User, root: User, lee: User):
+    first, second = client_of(lee), client_of(root)
+    opened_by_first, opened_by_second = shown(first, kim), shown(second, kim)
+    assert save(first, kim, opened_by_first, role="ROLE_ADMIN", user_name="By Lee").status_code == 302
+    answer = save(second, kim, opened_by_second, email="typed@example.org", user_name="Typed")
+    assert answer.status_code == 200
+    words = words_of(answer)
+    assert "This user was changed after you opened this page." in words
+    assert re.search(r"lee changed name, role\.", words)
+    assert "Now stored: By Lee" in words
+    assert "Now stored: Administrator" in words
+    page = answer.content.decode()
+    assert 'value="Typed"' in page
+    assert 'value="typed@example.org"' in page
+    assert (stored(kim).user_name, stored(kim).email, len(changes(kim))) == ("By Lee", "kim@example.com", 1)
+
+    # The form now knows the newest version: saving it again is a decision.
+    assert 'name="expected_version" value="2"' in page
+    again = opened_by_second | {"expected_version": "2", "user_name": "Typed", "role": "ROLE_ADMIN"}
+    assert save(second, kim, again).status_code == 302
+    assert (stored(kim).user_name, stored(kim).role) == ("Typed", "ROLE_ADMIN")
+
+
+def test_a_change_by_the_owner_is_told_as_such(kim: User, root: User):
+    client = client_of(root)
+    fields = shown(client, kim)
+    client_of(kim).post("/account/", {"version": "1", "user_name": "Own", "email": kim.email})
+    answer = save(client, kim, fields, is_active=None)
+    assert "the account's owner or a command changed name." in words_of(answer)
+    assert stored(kim).is_active
+
+
+@pytest.mark.parametrize("version", [None, "x", "0", "-1", "9" * 400])
+def test_a_forged_version_changes_nothing(kim: User, root: User, version: str | None):
+    client = client_of(root)
+    answer = save(client, kim, shown(client, kim), user_name="Forged", expected_version=version)
+    assert answer.status_code == 200
+    assert (stored(kim).user_name, changes(kim)) == ("Kim", [])
+
+
+def test_a_user_who_was_removed_meanwhile_is_not_restored(kim: User, root: User):
+    client = client_of(root)
+    fields = shown(client, kim)
+    User.objects.filter(pk=kim.pk).delete()
+    assert save(client, kim, fields, user_name="Too late").status_code == 302
+    assert not User.objects.filter(user_id="kim").exists()
+
+
+def test_an_address_that_is_taken_at_the_last_moment_is_an_error_at_its_field(kim: User, root: User, monkeypatch):
+    new_user("other")
+    # As if the other user were saved only after this check.
+    monkeypatch.setattr(User, "validate_constraints", lambda user, exclude=None: monkeypatch.undo())
+    client = client_of(root)
+    answer = save(client, kim, shown(client, kim), email="other@example.com", user_name="Typed")
+    assert answer.status_code == 200
+    assert "This email address is taken." in words_of(answer)
+    assert 'value="Typed"' in answer.content.decode()
+    assert (stored(kim).user_name, changes(kim)) == ("Kim", [])
+
+
+# --- Activating and deactivating ------------------------------------------------------------------------------------
+
+
+def act(client: Client, action: str, *users: User, **more: str):
+    form = {"action": action, "_selected_action": [user.pk for user in users], **more}
+    return client.post(LIST, form, follow=True)
+
+
+def test_selected_users_are_deactivated_and_activated_each_as_a_change(kim: User, root: User):
+    park = new_user("park")
+    client = client_of(root)
+    assert "2 users were deactivated." in words_of(act(client, "deactivate", kim, park))
+    for user in (kim, park):
+        assert not stored(user).is_active
+        assert [change.changed_fields for change in changes(user)] == ["active"]
+        [entry] = LogEntry.objects.filter(object_id=str(changes(user)[0].pk))
+        assert entry.user == root
+    words = words_of(act(client, "activate", kim))
+    assert "1 user was activated." in words
+    assert (stored(kim).is_active, stored(kim).version, stored(park).is_active) == (True, 3, False)
+
+
+def test_those_who_are_so_already_or_may_not_be_changed_are_skipped(kim: User, root: User, lee: User):
+    kim.is_active = False
+    change_account(kim)
+    client = client_of(root)
+    assert "0 users were deactivated. 2 users were skipped" in words_of(act(client, "deactivate", kim, root))
+    assert stored(root).is_active, "nobody locks out themselves"
+    staff = client_of(staff_with("staff", "view_user", "change_user"))
+    administrator = new_user("administrator", role="ROLE_ADMIN")
+    words = words_of(act(staff, "deactivate", lee, root, administrator, new_user("park")))
+    assert "1 user was deactivated. 3 users were skipped" in words
+    assert (stored(lee).is_active, stored(administrator).is_active) == (True, True)
+
+
+def test_many_are_done_in_several_requests(root: User, monkeypatch):
+    monkeypatch.setattr(user_changes_admin, "WORKS_FOR", 0)
+    monkeypatch.setattr(user_changes_admin, "PAGE", 2)
+    users = [new_user(f"user-{n}") for n in range(5)]
+    client = client_of(root)
+    answer = act(client, "deactivate", users[0], select_across="1")
+    pages = 0
+    while "replay-goes-on" in (page := answer.content.decode()):
+        pages += 1
+        assert f"{2 * pages} of 6 users are done." in page
+        if pages == 1:
+            newcomer = new_user("newcomer")
+        hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page))
+        answer = client.post(LIST, hidden, follow=True)
+    assert pages == 2
+    assert "5 users were deactivated. 1 user was skipped" in words_of(answer)
+    assert [stored(user).is_active for user in users] == [False] * 5
+    assert (stored(root).is_active, stored(newcomer).is_active) == (True, True)
+
+
+def test_somebody_who_changes_a_user_meanwhile_does_not_stop_the_action(kim: User, root: User, monkeypatch):
+    original = user_changes_admin.change_account
+
+    def late(user: User, **options: Any):
+        monkeypatch.undo()
+        other = stored(user)
+        other.user_name = "Meanwhile"
+        change_account(other)
+        return original(user, **options)
+
+    monkeypatch.setattr(user_changes_admin, "change_account", late)
+    assert "1 user was deactivated." in words_of(act(client_of(root), "deactivate", kim))
+    assert (stored(kim).is_active, stored(kim).user_name) == (False, "Meanwhile")
+
+
+# --- A deactivated user ---------------------------------------------------------------------------------------------
+
+
+def own_pages() -> list[str]:
+    """The paths, without parameters, of the pages for those who are logged in."""
+    paths = [str(each.pattern) for each in urlpatterns]
+    return [f"/{path}" for path in paths if path.startswith("account/") and "<" not in path and "check" not in path]
+
+
+def test_deactivating_ends_every_session_at_once(kim: User, root: User):
+    """Every page of the account, the administration, and the API for changes."""
+    kim.is_staff = kim.is_superuser = True
+    kim.save()
+    client = client_of(kim)
+    assert len(own_pages()) >= 6
+    assert client.get("/account/").status_code == client.get("/admin/").status_code == 200
+    act(client_of(root), "deactivate", kim)
+    for path in [*own_pages(), "/account/address/x/", "/admin/", LIST]:
+        for answer in (client.get(path), client.post(path)):
+            assert answer.status_code == 302, path
+            assert "login/?next=" in answer["Location"], path
+    answer = client.post("/login/", {"username": "kim", "password": "correct horse 9"})
+    assert answer.status_code == 200
+    assert "Please enter a correct" in words_of(answer)
