@@ -36,7 +36,6 @@ from authsvc.reconcile.events import (
 from authsvc.reconcile.events import decode_answer as decode_reconcile_answer
 from authsvc.reconcile.reconciliation import PAGE
 from authsvc.signups.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, decode_answer, new_user_requested
-from chatsvc.models import ChatUser
 from eventbus.messages import Incoming, Outgoing, dead_letter
 from participant import events as participant_events
 from participant import export, reconcile
@@ -339,9 +338,7 @@ def findings() -> list[reconcile.Finding]:
 def test_a_participants_findings_fit_and_auth_reads_them():
     question = as_read(reconcile_page([]), ("traceparent", TRACEPARENT))
     page = reconcile.decode_page(question)
-    handler = reconcile.ReconcileHandler(service="chat", model=ChatUser)
-
-    [message] = handler.answers(question, page, findings())
+    [message] = reconcile.answers_to(question, page, findings(), service="chat")
 
     check_message("reconcileAnswered", message)
     assert dict(message.headers)["traceparent"] == TRACEPARENT
