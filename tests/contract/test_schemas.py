@@ -23,7 +23,7 @@ from authsvc.accounts.passwords import PASSWORD_MAX, PASSWORD_MIN
 from authsvc.api import sse
 from authsvc.api.problems import FieldError, Problem, unavailable
 from authsvc.api.signup_requests import BODY_MAX, FIELD_MAX
-from authsvc.lights import Status, TransactionState, Verdict
+from authsvc.lights import Kind, Status, TransactionState, Verdict
 from authsvc.models import Role, User
 from authsvc.reconcile.events import (
     RECONCILE_ANSWERED,
@@ -145,7 +145,7 @@ def check_event(event: Mapping[str, str]) -> None:
     assert event.keys() == {"event", "id", "data"}
     assert event["event"] == "status"
     data = json.loads(event["data"])
-    validate(data, "schemas/signup-status-event.json")
+    validate(data, f"schemas/{'change' if 'changeId' in data else 'signup'}-status-event.json")
     assert event["id"] == str(data["version"])
     assert data["complete"] is all(light["status"] != "PENDING" for light in data["services"].values())
 
@@ -381,9 +381,17 @@ def states() -> list[TransactionState]:
     return [begun, saved, saved.decided(verdicts, at=NOW)]
 
 
-@pytest.mark.parametrize("state", states())
+def states_of_changes() -> Iterator[TransactionState]:
+    for state in states():
+        for kind in (Kind.CHANGE, Kind.REMOVAL):
+            yield msgspec.structs.replace(state, kind=kind)
+    yield msgspec.structs.replace(states()[1], kind=Kind.CHANGE).superseded(at=NOW)
+
+
+@pytest.mark.parametrize("state", [*states(), *states_of_changes()])
 def test_a_state_fits_as_document_and_as_event(state):
-    validate(state.as_wire(), "schemas/signup-state.json")
+    name = "signup" if state.kind is Kind.SIGNUP else "change"
+    validate(state.as_wire(with_took=True), f"schemas/{name}-state.json")
     (event,) = events_of(sse.status_event(state, seen=state.version - 1).decode())
     check_event(event)
 
