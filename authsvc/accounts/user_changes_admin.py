@@ -104,8 +104,9 @@ class ChangesUsers(ModelAdmin):
         row = vars(obj).get("saved_change")
         if row and request.user.has_perm("authsvc.view_signup"):
             path = reverse("admin:authsvc_eventtransaction_change", args=[row.pk])
+            words = _("Every service is told about this change. {link}")
             link = format_html('<a href="{}">{}</a>', path, _("Watch the services answer"))
-            self.message_user(request, link)
+            self.message_user(request, format_html(words, link=link))
         return response
 
     @admin.action(description=gettext_lazy("Deactivate selected users"), permissions=["change"])
