@@ -257,6 +257,12 @@ class EventTransaction(models.Model):
         return self.owner_signup_id == self.id
 
     @property
+    def changed_names(self) -> list[str]:
+        """The names of the fields that a change changed, in the reader's language."""
+        fields = {wire: User._meta.get_field(name) for name, wire in User.SYNCHRONISED.items()}
+        return [str(getattr(fields[wire], "verbose_name", wire)) for wire in self.changed_fields.split()]
+
+    @property
     def is_erased(self) -> bool:
         """Whether the password hash has been erased, with the other data that erase_expired() erases."""
         return not self.password

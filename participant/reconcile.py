@@ -139,7 +139,7 @@ class ReconcileHandler:
             if page.expires_at < datetime.now(UTC):
                 logger.warning("ignored page %d of the reconcile run %s: it has expired", page.page, page.run_id)
                 continue
-            answers += self.answers(message, page, self._findings(page))
+            answers += answers_to(message, page, self._findings(page), service=self.service)
         return HandledBatch(answers=answers, rejected=rejected)
 
     def _findings(self, page: ReconcilePage) -> list[Finding]:
@@ -197,25 +197,28 @@ class ReconcileHandler:
             inserts=[(record, record.owner_signup_id) for record in found.missing],
         )
 
-    def answers(self, message: Incoming, page: ReconcilePage, findings: Sequence[Finding]) -> Iterator[Outgoing]:
-        """Yield the messages that report the findings on `page`, with at most FINDINGS_MAX in each."""
-        for start in range(0, len(findings) or 1, FINDINGS_MAX):
-            event = ReconcileAnswered(
-                run_id=page.run_id,
-                page=page.page,
-                service=self.service,
-                findings=findings[start : start + FINDINGS_MAX],
-                more=start + FINDINGS_MAX < len(findings),
-                occurred_at=datetime.now(UTC),
-            )
-            yield Outgoing(
-                topic=RECONCILE_ANSWERED,
-                key=f"{page.run_id}:{page.page}",
-                value=_encoder.encode(event),
-                headers=cloud_event_headers(
-                    type=RECONCILE_ANSWERED, source=f"/{self.service}", traceparent=traceparent_of(message)
-                ),
-            )
+
+def answers_to(
+    message: Incoming, page: ReconcilePage, findings: Sequence[Finding], *, service: str
+) -> Iterator[Outgoing]:
+    """Yield the messages that report the findings on `page`, with at most FINDINGS_MAX in each."""
+    for start in range(0, len(findings) or 1, FINDINGS_MAX):
+        event = ReconcileAnswered(
+            run_id=page.run_id,
+            page=page.page,
+            service=service,
+            findings=findings[start : start + FINDINGS_MAX],
+            more=start + FINDINGS_MAX < len(findings),
+            occurred_at=datetime.now(UTC),
+        )
+        yield Outgoing(
+            topic=RECONCILE_ANSWERED,
+            key=f"{page.run_id}:{page.page}",
+            value=_encoder.encode(event),
+            headers=cloud_event_headers(
+                type=RECONCILE_ANSWERED, source=f"/{service}", traceparent=traceparent_of(message)
+            ),
+        )
 
 
 def _findings(found: Comparison[UserRecord, ParticipantUser], *, is_healed: bool) -> Iterator[Finding]:

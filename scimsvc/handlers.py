@@ -3,21 +3,19 @@
 import logging
 import time
 from collections.abc import Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Final
-
-from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
+from typing import Final
 
 from eventbus.messages import HandledBatch, Incoming, Outgoing, Subscription, decode_each
 from participant.events import ANSWERED, REQUESTED, Request, answer, decode_request, is_asked
+from participant.export import EXPORT_ANSWERED, EXPORT_REQUESTED, ByTopic, ExportHandler, rows_held
+from participant.reconcile import RECONCILE_ANSWERED, RECONCILE_REQUESTED
 from participant.verdict import Judgement
 from runtime.errors import PermanentError, TransientError
 from runtime.tracing import log_traces
+from scimsvc.connection import Connection
 from scimsvc.errors import LostClaimError, UnavailableError, UnfinishedError
-
-if TYPE_CHECKING:
-    from scimsvc.provisioning import Provisioning
+from scimsvc.models import ScimAccount
+from scimsvc.reconcile import ScimReconcileHandler
 
 logger = logging.getLogger(__name__)
 
@@ -44,26 +42,11 @@ class ScimHandler:
 
     def __init__(self, service: str) -> None:
         self.service = service
+        self.connection = Connection(service)
         # What became of the current batch's messages: the judgement, or the error to dead-letter.
         self._done: dict[Place, Judgement | Exception] = {}
         self._failing_since: dict[Place, float] = {}
         self._set_aside_in_a_row = 0
-
-    @cached_property
-    def provisioning(self) -> "Provisioning":
-        """The connection to the server. Raises ImproperlyConfigured if this process lacks the server's token."""
-        if self.service not in settings.SCIM_TOKENS:
-            raise ImproperlyConfigured(f"SCIM_TOKENS has no token for {self.service}: add {self.service}=<token>.")
-        # Imported here, because web processes also import this module, and httpx2 and pydantic take seconds and 35 MB.
-        from scimsvc.provisioning import Provisioning
-        from scimsvc.server import ScimServer
-
-        server = ScimServer(settings.SCIM_SERVERS[self.service], settings.SCIM_TOKENS[self.service])
-        return Provisioning(self.service, server)
-
-    def prepare(self) -> None:
-        """Load the client now, so that the first user needn't wait for it. Raises the error of `provisioning`."""
-        _ = self.provisioning
 
     def __call__(self, batch: Sequence[Incoming]) -> HandledBatch:
         decoded, rejected = decode_each(batch, decode_request)
@@ -100,7 +83,7 @@ class ScimHandler:
 
     def _apply(self, place: Place, request: Request) -> Judgement | Exception:
         try:
-            judgement = self.provisioning.apply(request)
+            judgement = self.connection.provisioning.apply(request)
         except PermanentError as error:
             return error
         except UnfinishedError as error:
@@ -129,10 +112,25 @@ def _place(message: Incoming) -> Place:
     return message.topic, message.partition, message.offset
 
 
-def subscription_of(service: str) -> Subscription:
-    """Return the subscription of one SCIM service. Each has a consumer group of its own, so that a server that is away
-    delays no other."""
-    handler = ScimHandler(service)
-    return Subscription(
-        group=service, topics=REQUESTED, handle=handler, answers_to=ANSWERED, batch=BATCH, prepare=handler.prepare
+def subscriptions_of_server(service: str) -> tuple[Subscription, Subscription]:
+    """Return the subscriptions of one SCIM service. Each has consumer groups of its own, so that a server that is away
+    delays no other, and a page of hundreds of users delays no new one."""
+    accounts, reconcile = ScimHandler(service), ScimReconcileHandler(service)
+    held = rows_held(ScimAccount.objects.filter(server=service))
+    return (
+        Subscription(
+            group=service,
+            topics=REQUESTED,
+            handle=accounts,
+            answers_to=ANSWERED,
+            batch=BATCH,
+            prepare=accounts.connection.prepare,
+        ),
+        Subscription(
+            group=f"{service}-reconcile",
+            topics=(RECONCILE_REQUESTED, EXPORT_REQUESTED),
+            handle=ByTopic({RECONCILE_REQUESTED: reconcile, EXPORT_REQUESTED: ExportHandler(service, held)}),
+            answers_to=(RECONCILE_ANSWERED, EXPORT_ANSWERED),
+            batch=1,
+        ),
     )

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final, TypeGuard
+from typing import Any, Final, TypeGuard
 from uuid import UUID
 
-from participant.events import NewUser, Request, UserChange, UserRemoval
+from participant.events import NewUser, Request, UserChange, UserRecord, UserRemoval
 from participant.verdict import Holder, Judgement, Verdict
 from runtime.untrusted import shortened
 from scimsvc.accounts import claimed, versions_of
@@ -38,7 +38,8 @@ class Provisioning:
         """Raises the errors of scimsvc.errors. After any of them, the request can be applied again."""
         with claimed(self._name, request.owner_signup_id) as account:
             if isinstance(request, UserRemoval):
-                return self._remove(account, request)
+                self._remove(account, version=request.version)
+                return DONE
             if account.removed_at is not None:
                 # A process that was frozen during the removal may have created the user again.
                 self._delete_all(account)
@@ -47,7 +48,28 @@ class Provisioning:
                 return DONE
             return self._bring_up_to_date(account, request)
 
-    def _bring_up_to_date(self, account: ScimAccount, request: NewUser | UserChange) -> Judgement:
+    def find(self, owner: UUID) -> User | None:
+        """Return the server's user of this account, for a comparison."""
+        return next(iter(self._server.find(owner)), None)
+
+    def heal(self, record: UserRecord) -> Judgement:
+        """Bring the user in line with the record, also if somebody at the server changed or deleted it."""
+        change = UserChange(change_id=record.owner_signup_id, **fields_of(record))
+        with claimed(self._name, record.owner_signup_id) as account:
+            if account.removed_at is not None:
+                return REMOVED
+            if account.version > record.version:
+                return DONE
+            return self._bring_up_to_date(account, change, is_forced=True)
+
+    def remove(self, owner: UUID) -> None:
+        """Remove an account that auth has removed."""
+        with claimed(self._name, owner) as account:
+            self._remove(account, version=1)
+
+    def _bring_up_to_date(
+        self, account: ScimAccount, request: NewUser | UserChange, *, is_forced: bool = False
+    ) -> Judgement:
         wanted = user_of(request)
         user = self._find(account)
         is_known = bool(account.scim_id) and user is not None
@@ -65,7 +87,8 @@ class Provisioning:
         if not is_known:
             account.signup_id = request.signup_id if isinstance(request, NewUser) else request.owner_signup_id
         account.scim_id = user.id or ""
-        is_current = account.version >= request.version or self._modify(account, user, wanted)
+        is_current = account.version >= request.version and not is_forced
+        is_current = is_current or self._modify(account, user, wanted)
         if is_current:
             account.version = max(account.version, request.version)
         if isinstance(request, UserChange):
@@ -109,13 +132,12 @@ class Provisioning:
             account.last_answer = "changed"
         return True
 
-    def _remove(self, account: ScimAccount, request: UserRemoval) -> Judgement:
+    def _remove(self, account: ScimAccount, *, version: int) -> None:
         self._delete_all(account)
         account.scim_id = ""
-        account.version = max(account.version, request.version)
+        account.version = max(account.version, version)
         account.removed_at = account.removed_at or datetime.now(UTC)
         account.last_answer = "deleted"
-        return DONE
 
     def _delete_all(self, account: ScimAccount) -> None:
         """Delete every user with this account's externalId, and look again: 404 may mean that the URL is wrong."""
@@ -148,6 +170,11 @@ class Provisioning:
 
     def _held_by(self, owners: set[UUID]) -> tuple[Holder, ...]:
         return tuple(Holder(owner, version) for owner, version in versions_of(self._name, owners).items())
+
+
+def fields_of(record: UserRecord) -> dict[str, Any]:
+    """Return the record's fields without those that a request adds."""
+    return {name: getattr(record, name) for name in UserRecord.__struct_fields__}
 
 
 def _is_uuid(text: str | None) -> TypeGuard[str]:

@@ -15,6 +15,15 @@ _PATHS: Final = {
     "roles": "roles",
     "active": "active",
 }
+# The contract's names of the fields that the attributes come from.
+_FIELDS: Final = {
+    "user_name": "userId",
+    "display_name": "userName",
+    "name": "userName",
+    "emails": "email",
+    "roles": "role",
+    "active": "active",
+}
 
 
 class Name(ComplexAttribute):
@@ -74,6 +83,13 @@ def user_of(record: Record) -> User:
         roles=[Value(value=record.role, primary=True)],
         active=record.is_account_active,
     )
+
+
+def differences(current: User, wanted: User) -> tuple[str, ...]:
+    """Return the contract's names of the fields that differ. What the server does not return is not compared: it may
+    not store it."""
+    names = {_FIELDS[name] for name, _ in _differences(current, wanted) if getattr(current, name) is not None}
+    return tuple(sorted(names))
 
 
 def changes(current: User, wanted: User) -> PatchOp[User] | None:

@@ -47,7 +47,7 @@ def check(record: Record, *, may_add_admins: bool) -> NewSignUp:
 
 
 def signup_id_of(fields: Mapping[str, str]) -> UUID:
-    """Return the ID of the sign-up that the same fields always join, whatever their password hash (docs/adr/0059).
+    """Return the ID of the sign-up that the same fields always join, whatever their password hash (docs/adr/0068).
 
     It is keyed with SECRET_KEY, so that nobody can sign up with the ID before the import does, or recover the fields of
     a removed user by hashing guesses.

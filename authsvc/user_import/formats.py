@@ -165,7 +165,8 @@ class Csv:
             return Record(number, {}, [text], f"This is not CSV: {fault}.")
         source = [cell for index, cell in enumerate(cells) if self._columns[index : index + 1] != [REASON]]
         if len(cells) != len(self._columns):
-            fault = f"This line has {len(cells)} columns, but the first line names {len(self._columns)}."
+            named = [name for name in self._columns if name != REASON]
+            fault = f"This line has {len(source)} columns, but the first line names {len(named)}."
             return Record(number, {}, source, fault)
         fields = dict(zip(self._columns, cells, strict=True))
         fields.pop(REASON, None)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from bench.report import Row
-from bench.rows import backfill, embedded, front, growth, held, pace, pairs, password, starts
+from bench.rows import backfill, embedded, front, growth, held, pace, pairs, password, starts, user_import
 from bench.running import Bench
 
 Group = Callable[[Bench], Iterator[Row]]
@@ -23,6 +23,7 @@ OURS_ALONE: Final[Mapping[str, Group]] = {
     "two": pairs.two,
     "growth": growth.growth,
     "backfill": backfill.backfill,
+    "import": user_import.user_import,
     "embedded": embedded.embedded,
 }
 GROUPS: Final[Mapping[str, Group]] = {**WITH_PEERS, **OURS_ALONE}

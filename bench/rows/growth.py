@@ -1,23 +1,18 @@
 """The sign-up rate and a replay with millions of users."""
 
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 
 import psycopg
 from psycopg import sql
 
+from bench.commands import Measured, run_command
 from bench.installation import Installation, installation
-from bench.processes import pss_kib
 from bench.report import Row, at_least, middle, ratio_at_least, ratio_at_most
 from bench.rows.pace import AT_ONCE, warm_up
 from bench.rows.starts import first_green
 from bench.running import Bench, in_turn, tell
-from tests.servers import Process
-from tests.servers.process import ROOT
 
 TABLES = {
     "auth": ("authsvc_user", "authsvc_signup"),
@@ -121,16 +116,7 @@ def _multiply(url: str, table: str, users: int) -> None:
         connection.execute(sql.SQL("VACUUM ANALYZE {}").format(sql.Identifier(table)))
 
 
-@dataclass(frozen=True, slots=True)
-class Replayed:
-    """A replay: its average rate per second, and its memory."""
-
-    rate: float
-    early_kib: float
-    highest_kib: float
-
-
-def replay(full: Installation, signups: int) -> Replayed:
+def replay(full: Installation, signups: int) -> Measured:
     """Replay the oldest of the multiplied sign-ups, while no consumer is running."""
     with psycopg.connect(full.stack.env["AUTH_DATABASE_URL"]) as connection:
         until = connection.execute(
@@ -142,23 +128,7 @@ def replay(full: Installation, signups: int) -> Replayed:
     return run_replay(full, signups, "--until", until[0])
 
 
-def run_replay(full: Installation, signups: int, *options: str) -> Replayed:
+def run_replay(full: Installation, signups: int, *options: str) -> Measured:
     """Run the command that replays, and check that it sent so many."""
-    command: list[str | Path] = [sys.executable, ROOT / "manage.py", "replay_signups", *options]
-    process = Process("replay", command, env=full.stack.env, log=full.stack.directory / "replay.log")
-    begun = time.monotonic()
-    memory: list[float] = []
-    process.start()
-    try:
-        while process.running:
-            memory.append(pss_kib(process.pid))
-            time.sleep(0.25)
-    finally:
-        process.kill()
-    seconds = time.monotonic() - begun
-    # The log lines, 77 bytes per sign-up, precede the last line.
-    said = process.log().strip().rpartition("\n")[2]
-    if said != f"{signups} sent, 0 skipped, 0 failed":
-        raise RuntimeError(f"the replay did not send {signups}: {said}")
-    tell(f"{said}, in {seconds:.1f} s")
-    return Replayed(signups / seconds, max(memory[: len(memory) // 10 + 1]), max(memory))
+    said = f"{signups} sent, 0 skipped, 0 failed"
+    return run_command(full, "replay_signups", *options, number=signups, said=said)

@@ -2,7 +2,6 @@
 
 import logging
 from http import HTTPStatus
-from typing import Final
 from uuid import UUID
 
 from django.conf import settings
@@ -17,11 +16,9 @@ from signup_sync.front import wording
 from signup_sync.front.gateway import GatewayError
 from signup_sync.front.lights_page import redirect_to_lights
 from signup_sync.front.relay_pool import relays
-from signup_sync.front.tickets import opens
+from signup_sync.front.tickets import CHANGE_COOKIE, opens
 
 logger = logging.getLogger(__name__)
-# The cookie with the ticket of the change that this browser has just made. It works after a removal ended the session.
-CHANGE_COOKIE: Final = f"{settings.COOKIE_PREFIX}change_ticket"
 
 
 @require_safe

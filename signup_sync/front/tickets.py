@@ -20,6 +20,9 @@ from uuid_utils.compat import uuid7
 
 BROWSER_COOKIE: Final = f"{settings.COOKIE_PREFIX}signup_browser"
 USER_ID_COOKIE: Final = f"{settings.COOKIE_PREFIX}signup_user_id"
+# Auth sets this cookie with the ticket of the change that this browser has just made. It works even after a removal has
+# ended the session.
+CHANGE_COOKIE: Final = f"{settings.COOKIE_PREFIX}change_ticket"
 # Seconds after a sign-up for which the login form is prefilled with its user ID.
 USER_ID_MAX_AGE: Final = 3600
 _PAGE_SALT: Final = "signup-page-ticket"

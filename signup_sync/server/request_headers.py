@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from django.conf import settings
 
-from signup_sync.front.tickets import BROWSER_COOKIE, USER_ID_COOKIE
+from signup_sync.front.tickets import BROWSER_COOKIE, CHANGE_COOKIE, USER_ID_COOKIE
 from signup_sync.middleware.message_storage import PrefixedCookieStorage
 
 _OWN_COOKIES: Final = frozenset(
@@ -21,6 +21,7 @@ _OWN_COOKIES: Final = frozenset(
         settings.LANGUAGE_COOKIE_NAME,
         PrefixedCookieStorage.cookie_name,
         BROWSER_COOKIE,
+        CHANGE_COOKIE,
         USER_ID_COOKIE,
     )
 )

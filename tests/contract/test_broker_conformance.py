@@ -249,6 +249,15 @@ def test_what_was_done_but_not_committed_is_read_again():
     assert handler.values == numbered(5) * 2
 
 
+def test_a_subscription_may_ask_for_smaller_batches():
+    handler = RecordingHandler()
+    subscription = replace(new_subscription(handler), batch=2)
+    put(subscription.topics[0], *numbered(9), partition=0)
+    with consuming(subscription):
+        eventually(lambda: handler.values == numbered(9))
+    assert max(len(each) for each in handler.tries) == 2
+
+
 @pytest.mark.parametrize("most", [500, 1])
 def test_one_that_gathers_waits_for_the_second_message(settings, monkeypatch, most):
     class Reporting(Consumer):

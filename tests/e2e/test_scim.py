@@ -6,8 +6,9 @@ from contextlib import ExitStack
 import pytest
 from playwright.sync_api import Browser, expect
 
+from tests.client import sign_up
 from tests.conftest import ARTIFACTS, new_person, new_stack
-from tests.e2e.test_page import lights, sign_up_in
+from tests.e2e.test_page import lights, log_in, sign_up_in
 from tests.plugin import Backing
 from tests.servers import ScimTestServer
 from tests.servers.scim import TOKEN
@@ -60,6 +61,26 @@ def test_each_server_has_its_light_on_the_page_and_one_that_is_away_delays_no_ot
     assert "crm can't be provisioned" not in logs
     assert TOKEN not in logs
     assert person.email not in provisioned.logs()["scim"]
+
+
+def test_a_change_and_a_removal_reach_the_servers(
+    provisioned: Stack, servers: dict[str, ScimTestServer], browser: Browser
+) -> None:
+    person = new_person()
+    assert sign_up(provisioned, person.form)[-1].statuses["crm"] == "SUCCESS"
+    page = browser.new_page(base_url=provisioned.base_url, locale="en-US")
+    page.goto("/login/")
+    log_in(page, person)
+    page.locator("[name=user_name]").fill("Renamed")
+    page.locator("#account-form [type=submit]").last.click()
+    expect(page.locator("#lights-panel")).to_have_attribute("data-outcome", "green")
+    assert {"crm", "wiki"} < lights(page).keys()
+    page.close()
+    for server in servers.values():
+        assert [user["displayName"] for user in server.users if user["userName"] == person.user_id] == ["Renamed"]
+    provisioned.manage("forget", "--yes", person.user_id)
+    for server in servers.values():
+        eventually(lambda server=server: person.user_id not in user_names(server), what="the user is deleted")
 
 
 def test_the_admin_lists_the_accounts_at_the_servers(provisioned: Stack, browser: Browser) -> None:

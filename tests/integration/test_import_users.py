@@ -2,19 +2,23 @@
 
 import json
 import os
+import sqlite3
 from collections.abc import Callable
-from io import StringIO
+from io import BufferedReader, BytesIO, RawIOBase, StringIO, TextIOWrapper
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.core.management import CommandError, call_command
 
 from authsvc.accounts.passwords import Argon2idHasher
-from authsvc.models import SignUp, User
+from authsvc.models import RemovedAccount, SignUp, User
+from authsvc.signups import registration
 from authsvc.signups.events import NEW_USER_REQUESTED
 from authsvc.signups.outbox import claim_due
 from eventbus.topics import ensure_topics
+from runtime.security_log import operator
 from tests.client import read_topic
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs("broker", "redis")]
@@ -64,6 +68,22 @@ def hash_of(password: str, *, memory: int = 19_456, passes: int = 2) -> str:
     hasher = Argon2idHasher()
     hasher.memory_cost, hasher.time_cost = memory, passes
     return hasher.encode(password, hasher.salt())
+
+
+class Unseekable(RawIOBase):
+    """Bytes that can be read once, as from a pipe."""
+
+    def __init__(self, text: bytes) -> None:
+        self._rest = BytesIO(text)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        return self._rest.readinto(buffer)
+
+    def fileno(self) -> int:
+        return os.open(os.devnull, os.O_RDONLY)
 
 
 def counted(imported: int, known: int = 0, rejected: int = 0) -> str:
@@ -143,3 +163,171 @@ def test_without_kafka_users_are_imported_and_the_relay_has_their_events(import_
     assert said.splitlines() == ["2 users reach the other services later, through the relay.", counted(2)]
     SignUp.objects.update(next_due_at="2020-01-01T00:00:00Z")
     assert {event.record.user_id for event in claim_due(limit=10)} == {"kim", "lee"}
+
+
+# --- Rejected lines ---------------------------------------------------------------------------------------------------
+
+
+def test_rejected_lines_are_corrected_and_imported(import_users, tmp_path):
+    User.objects.create_user("taken", "taken@example.com")
+    text = f"{HEADER}{KIM}Taken,T,other@example.com,,\nother,O,taken@example.com,,\nlee,Lee,,,\nkim,K,k@example.com,,\n"
+    said = import_users(text).splitlines()
+    assert said[0] == counted(1, rejected=4)
+    assert said[1] == "The rejected lines are in users.rejected.csv: correct them and import that file."
+    rejects = tmp_path / "users.rejected.csv"
+    assert rejects.stat().st_mode & 0o777 == 0o600
+    lines = rejects.read_text().splitlines()
+    assert lines[0] == f"reason,{HEADER.strip()}"
+    assert {line.partition(",")[0] for line in lines[1:]} == {
+        "Line 5: email: Enter a valid email address.",
+        "Line 6: userId: Line 2 has the same one.",
+        "duplicate: userId",
+        "duplicate: email",
+    }
+    # Who is refused leaves no trace, and may be imported once the reason is gone.
+    assert SignUp.objects.count() == 2
+    corrected = rejects.read_text().replace("lee,Lee,,", "lee,Lee,lee@example.com,").replace("kim,K,", "kim2,K,")
+    User.objects.filter(user_id="taken").delete()
+    assert import_users(corrected, name="corrected.csv") == counted(4)
+    assert {user_id for user_id, *_ in users()} == {"kim", "Taken", "other", "lee", "kim2"}
+
+
+def test_nothing_is_imported_from_a_file_that_breaks_off_in_another_encoding(import_users, tmp_path):
+    said = import_users(f"{HEADER}{KIM}lee,Zoë,lee@example.com,,\n".encode("latin-1"))
+    assert said.startswith("Line 3 is not UTF-8.")
+    assert said.endswith("Nothing was imported.")
+    assert (users(), list(tmp_path.glob("*rejected*"))) == (set(), [])
+
+
+def test_a_removed_account_does_not_come_back(import_users):
+    import_users(HEADER + KIM)
+    user = User.objects.get()
+    RemovedAccount.objects.create(owner_signup_id=user.owner_signup_id, version=2)
+    user.delete()
+    SignUp.objects.all().delete()
+    assert import_users(HEADER + KIM).splitlines()[0] == counted(0, rejected=1)
+    assert not User.objects.exists()
+
+
+def test_a_user_whose_sign_up_was_purged_is_still_known(import_users):
+    import_users(HEADER + KIM)
+    SignUp.objects.all().delete()
+    assert import_users(HEADER + KIM) == counted(0, known=1)
+
+
+def test_somebody_else_with_the_same_fields_is_a_duplicate_and_not_the_same_line(import_users):
+    User.objects.create_user("kim", "kim@example.com", user_name="Kim")
+    assert import_users(HEADER + KIM).splitlines()[0] == counted(0, rejected=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["/"], "/ can't be read: Is a directory."),
+        (["/nowhere/users.csv"], "/nowhere/users.csv can't be read: No such file or directory."),
+        (["/dev/null"], "The file is empty. Nothing was imported."),
+        (["/dev/null", "--on-behalf-of", "nobody"], "nobody may not add administrators."),
+    ],
+)
+def test_what_is_no_file_is_named(arguments: list[str], words: str):
+    with pytest.raises(CommandError) as refused:
+        call_command("import_users", *arguments)
+    assert str(refused.value) == words
+
+
+def test_a_place_without_room_for_rejected_lines_is_refused_at_once(import_users, tmp_path):
+    said = import_users(HEADER + KIM, "--rejected", str(tmp_path / "nowhere" / "rejected.csv"))
+    assert said == "nowhere is not writable: name another place with --rejected."
+    assert not User.objects.exists()
+
+
+def test_a_full_disk_for_the_temporary_file_is_one_line(import_users, monkeypatch):
+    real = sqlite3.connect
+
+    def small(*arguments, **options):
+        database = real(*arguments, **options)
+        database.execute("PRAGMA max_page_count = 4")
+        return database
+
+    monkeypatch.setattr("authsvc.user_import.spool.sqlite3.connect", small)
+    everyone = "".join(f"user-{n},User {n},user-{n}@example.com,,\n" for n in range(1000))
+    said = import_users(HEADER + everyone)
+    assert said.startswith("The temporary file can't be used: database or disk is full. Set TMPDIR.")
+
+
+def test_standard_input_is_read_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for text in (HEADER + KIM + "lee,,,,\n", json.dumps({"userId": "jun"})):
+        monkeypatch.setattr("sys.stdin", TextIOWrapper(BufferedReader(Unseekable(text.encode()))))
+        with pytest.raises(CommandError, match="rejected lines"):
+            call_command("import_users", "-", stdout=StringIO())
+    assert {user_id for user_id, *_ in users()} == {"kim"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["import.rejected.csv", "import.rejected.jsonl"]
+
+
+def test_an_interruption_says_how_to_continue(import_users, monkeypatch, capsys):
+    monkeypatch.setattr("authsvc.user_import.importing.BATCH", 2)
+    register = registration.register_strangers
+    batches = iter(range(9))
+
+    def press_ctrl_c(batch):
+        if next(batches) == 2:
+            raise KeyboardInterrupt
+        return register(batch)
+
+    monkeypatch.setattr("authsvc.user_import.importing.register_strangers", press_ctrl_c)
+    text = HEADER + "".join(f"user-{n},User {n},user-{n}@example.com,,\n" for n in range(7))
+    with pytest.raises(KeyboardInterrupt):
+        import_users(text)
+    assert User.objects.count() == 4
+    assert import_users(text) == counted(3, known=4)
+
+
+def test_a_header_alone_is_no_import(import_users):
+    assert import_users(HEADER) == "The file has no users. Nothing was imported."
+
+
+# --- Administrators ---------------------------------------------------------------------------------------------------
+
+BOSS = "boss,Boss,boss@example.com,ROLE_ADMIN,\n"
+
+
+def test_only_on_behalf_of_somebody_who_may_add_administrators(import_users, caplog):
+    staff = User.objects.create_user("staff", "staff@example.com", is_staff=True)
+    SignUp.objects.all().delete()
+    assert import_users(HEADER + BOSS).splitlines()[0] == counted(0, rejected=1)
+    assert import_users(HEADER + BOSS, "--on-behalf-of", "staff") == "staff may not add administrators."
+    staff.user_permissions.add(Permission.objects.get(codename="add_admin"))
+    caplog.clear()
+    assert import_users(HEADER + BOSS + KIM, "--on-behalf-of", "STAFF") == counted(2)
+    logged = [
+        (line.message, line.actor, getattr(line, "subject", None)) for line in caplog.records if line.name == "security"
+    ]
+    actor = f"{operator()}, for staff"
+    assert logged == [("users_imported", actor, None), ("privilege_granted", actor, "boss")]
+    boss = User.objects.get(user_id="boss")
+    assert (boss.role, boss.is_staff, boss.is_superuser) == ("ROLE_ADMIN", False, False)
+    caplog.clear()
+    import_users(HEADER + BOSS + KIM, "--on-behalf-of", "staff", "--dry-run")
+    assert not [line for line in caplog.records if line.name == "security"]
+
+
+# --- Pace -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_import_waits_while_the_services_read_and_leaves_events_that_nobody_reads_to_the_relay(
+    import_users, sent, monkeypatch
+):
+    for name, value in {"UNREAD_MAX": 4, "CONTINUES_BELOW": 2, "STUCK_AFTER": 0.3, "LOOK": 0.01}.items():
+        monkeypatch.setattr(f"authsvc.user_import.paced_events.{name}", value)
+    monkeypatch.setattr("authsvc.user_import.importing.BATCH", 2)
+    unread = iter([{"chat": 4}, {"chat": 3}, {"chat": 1}])
+    monkeypatch.setattr(
+        "authsvc.user_import.paced_events.unread_by_service", lambda _: next(unread, {"chat": 6, "auth": 0})
+    )
+    everyone = "".join(f"user-{n},User {n},user-{n}@example.com,,\n" for n in range(14))
+    said = import_users(HEADER + everyone).splitlines()
+    # Two batches fill the limit; chat reads on, which makes room for two more; then it reads no more.
+    assert said == ["6 users reach the other services later, through the relay.", counted(14)]
+    assert len(sent()) == 8
+    assert SignUp.objects.filter(next_due_at__isnull=False).count() == 14

@@ -106,7 +106,9 @@ def people() -> None:
             )  # fmt: skip
 
 
-@pytest.mark.parametrize("model", ["authsvc/user", "authsvc/signup", "chatsvc/chatuser", "customersvc/customer"])
+@pytest.mark.parametrize(
+    "model", ["authsvc/user", "authsvc/eventtransaction", "chatsvc/chatuser", "customersvc/customer"]
+)
 @pytest.mark.usefixtures("people")
 def test_a_search_finds_a_user_id_in_every_spelling(client: Client, model: str) -> None:
     for user_id in PEOPLE:
@@ -123,11 +125,11 @@ def test_a_search_finds_a_name_in_every_spelling(client: Client, model: str) -> 
             assert unicodedata.normalize("NFKC", user_id) in found(client, model, spelling), spelling
 
 
-@pytest.mark.parametrize("model", ["authsvc/user", "authsvc/signup", "chatsvc/chatuser"])
+@pytest.mark.parametrize("model", ["authsvc/user", "authsvc/eventtransaction", "chatsvc/chatuser"])
 @pytest.mark.usefixtures("people")
 def test_signs_of_a_pattern_stand_for_themselves(client: Client, model: str) -> None:
     for term in ("_", "%", "a%b", "\\", "[a]", "*", "'", '"', "a_c", "''; --"):
-        has_name = model != "authsvc/signup"
+        has_name = model != "authsvc/eventtransaction"
         assert set(found(client, model, term)) == ({"a_b"} if term in ("_", "%") and has_name else set()), term
 
 
@@ -151,7 +153,7 @@ def test_a_search_for_32_hex_digits_finds_a_sign_up_by_its_user_id_and_by_its_id
     sign_up("owner", signup_id=signup_id)
     for spelling in (signup_id.hex, signup_id.hex.upper(), str(signup_id)):
         expected = {"owner", signup_id.hex} if "-" not in spelling else {"owner"}
-        assert set(found(client, "authsvc/signup", spelling)) == expected
+        assert set(found(client, "authsvc/eventtransaction", spelling)) == expected
     out = StringIO()
     call_command("explain", SignUp.objects.get(user_id=signup_id.hex).user_id, stdout=out)
     assert str(signup_id) in out.getvalue()

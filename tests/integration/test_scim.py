@@ -60,7 +60,7 @@ def handler(scim: ScimTestServer, provisioning: Provisioning) -> ScimHandler:
 
 def new_handler(provisioning: Provisioning) -> ScimHandler:
     handler = ScimHandler("crm")
-    handler.provisioning = provisioning
+    handler.connection.provisioning = provisioning
     return handler
 
 
@@ -461,6 +461,6 @@ def test_a_server_that_is_away_does_not_concern_another(handler, scim, settings)
     wiki = ScimHandler("wiki")
     with pytest.raises(UnavailableError, match="wiki can't be provisioned: lookup: no answer"):
         wiki([new()])
-    wiki.provisioning.close()
+    wiki.connection.provisioning.close()
     assert verdicts(handler([new()])) == [GREEN]
     assert {each.server: each.scim_id != "" for each in ScimAccount.objects.all()} == {"crm": True, "wiki": False}

@@ -12,10 +12,20 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 from django.utils.translation import override
 
-from authsvc.lights import Status, Verdict
-from authsvc.models import SignUp, User
+from authsvc.lights import Kind, Status, Verdict
+from authsvc.models import EventTransaction, RemovedAccount, SignUp, User
 from authsvc.operations.timeline import Story, story_of
-from authsvc.signups.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, new_user_requested
+from authsvc.signups import publisher
+from authsvc.signups.changes import change_account, remove_account
+from authsvc.signups.events import (
+    ANSWER_TOPICS,
+    NEW_USER_ANSWERED,
+    NEW_USER_REQUESTED,
+    REQUEST_TOPICS,
+    HeldBy,
+    new_user_requested,
+    requested,
+)
 from authsvc.signups.registration import NewSignUp, register_users
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from eventbus.messages import Outgoing
@@ -32,7 +42,7 @@ on_a_broker = pytest.mark.needs("broker")
 @pytest.fixture
 def topics(settings, patient):
     settings.KAFKA_PREFIX = f"timeline-{uuid4()}-"
-    ensure_topics([NEW_USER_REQUESTED, NEW_USER_ANSWERED])
+    ensure_topics([*REQUEST_TOPICS.values(), *ANSWER_TOPICS.values()])
 
 
 @pytest.fixture
@@ -69,8 +79,40 @@ def answer(signup: SignUp, service: str, status: str = "SUCCESS", reason: str | 
     apply_verdicts([ReportedVerdict(signup.id, Verdict(service, Status(status), reason))])
 
 
-def told(signup: SignUp) -> Story:
-    return story_of(SignUp.objects.get(id=signup.id))
+def change(known_as: str, **values: object) -> EventTransaction:
+    user = User.objects.get(user_id=known_as)
+    for name, value in values.items():
+        setattr(user, name, value)
+    row = change_account(user)
+    assert row is not None
+    publisher.close()
+    return row
+
+
+def remove(user_id: str) -> EventTransaction:
+    row = remove_account(User.objects.get(user_id=user_id))
+    publisher.close()
+    return row
+
+
+def answer_change(row: EventTransaction, service: str, *, status: str = "SUCCESS", held_by: list[HeldBy] = []) -> None:  # noqa: B006
+    """As a participant answers a change or a removal."""
+    rows = [{"ownerSignupId": str(each.owner_signup_id), "version": each.version} for each in held_by]
+    event = {
+        "changeId": str(row.id), "userId": row.user_id, "service": service, "status": status, "heldBy": rows,
+        **({"reason": "duplicate: userId"} if held_by else {}),
+    }  # fmt: skip
+    send(Outgoing(ANSWER_TOPICS[Kind(row.kind)], row.user_id, json.dumps(event).encode()))
+    apply_verdicts([ReportedVerdict(row.id, Verdict(service, Status(status), event.get("reason")), held_by)])
+
+
+def told(row: EventTransaction) -> Story:
+    return story_of(EventTransaction.objects.get(id=row.id))
+
+
+def sent(row: EventTransaction) -> list[tuple[str, str]]:
+    """The words and details of the steps that are messages."""
+    return [(step.what, step.detail) for step in told(row).steps if step.place]
 
 
 def explain(*arguments: str) -> str:
@@ -133,7 +175,7 @@ def test_a_replay_long_after_the_end_is_followed(topics):
     assert "Asked chat" not in [step.what for step in told(kim).steps]
     ask(kim, services=["chat"])
     admin = User.objects.create_superuser("root-user", "root@example.com", "correct horse 9")
-    LogEntry.objects.log_actions(admin.pk, [kim], CHANGE, "Replayed to chat")
+    LogEntry.objects.log_actions(admin.pk, [EventTransaction.objects.get(id=kim.id)], CHANGE, "Replayed to chat")
     steps = {step.what: step.detail for step in told(kim).steps}
     assert steps["Asked chat"] == "attempt 1"
     assert steps["Replayed to chat"] == "by root-user, in the admin"
@@ -248,11 +290,156 @@ def test_explain_writes_nothing_that_drives_a_terminal(no_kafka):
     assert "\x1b" not in said
 
 
+@on_a_broker
+def test_a_change_shows_its_fields_its_version_and_its_own_messages(topics):
+    signup = sign_up("kim")
+    ask(signup)
+    row = change("kim", email="new@example.com", role="ROLE_ADMIN")
+    answer_change(row, "chat")
+    answer_change(row, "customer")
+    story = told(row)
+    first = story.steps[0]
+    assert (first.what, first.detail) == ("Change saved", "version 2 of the account; changed: email address, role")
+    assert sent(row) == [
+        ("Asked every service", "attempt 1; version 2 of the account"),
+        ("chat answered SUCCESS", ""),
+        ("customer answered SUCCESS", ""),
+    ]
+    assert {step.place.partition("[")[0] for step in story.steps if step.place} == {
+        REQUEST_TOPICS[Kind.CHANGE], ANSWER_TOPICS[Kind.CHANGE],
+    }  # fmt: skip
+    assert not story.notes
+    assert sent(signup) == [("Asked every service", "attempt 1")]
+
+
+@on_a_broker
+def test_the_messages_of_a_change_that_was_sent_again_under_a_later_user_id_are_found(topics):
+    sign_up("kim")
+    row = change("kim", user_name="Other")
+    change("kim", user_id="lee")
+    renamed = change("lee", user_id="park")
+    for attempt, user_id in ((2, "lee"), (3, "park")):
+        record = User.objects.get()
+        record.user_id = user_id
+        send(requested(row, record, attempt=attempt))
+    assert sorted(detail for _, detail in sent(row)) == [
+        "attempt 1; version 2 of the account", "attempt 2; version 4 of the account",
+        "attempt 3; version 4 of the account",
+    ]  # fmt: skip
+    assert told(row).notes == [
+        "The account has been changed again since: a replay sends its current record, version 4.",
+    ]
+    assert told(renamed).notes == []
+
+
+@on_a_broker
+def test_a_duplicate_that_decides_nothing_is_said_with_the_account_in_the_way(topics):
+    former = sign_up("kim")
+    change("kim", user_id="elsewhere")
+    sign_up("lee")
+    row = change("lee", user_id="kim")
+    in_the_way = HeldBy(owner_signup_id=former.id, version=1)
+    answer_change(row, "chat", status="FAIL", held_by=[in_the_way])
+    answer_change(row, "chat")
+    answer_change(row, "chat")
+    assert sent(row)[1:] == [
+        (
+            "chat answered FAIL",
+            f"duplicate: userId; in the way: version 1 of the account of sign-up {former.id}; "
+            "decides nothing, because that account has been changed or removed since",
+        ),
+        ("chat answered SUCCESS", ""),
+        ("chat answered SUCCESS", "repeated; the light does not change"),
+    ]
+
+
+@on_a_broker
+@pytest.mark.parametrize("is_complete", [False, True], ids=["waiting", "complete and so without a user ID"])
+def test_a_removal_and_what_it_ended_still_show_their_messages(topics, is_complete):
+    signup = sign_up("kim")
+    ask(signup)
+    answer(signup, "chat")
+    row = remove("kim")
+    for service in ("chat", "customer") if is_complete else ("chat",):
+        answer_change(row, service)
+    assert EventTransaction.objects.get(id=row.id).user_id == ("" if is_complete else "kim")
+    story = told(row)
+    assert (story.steps[0].what, story.steps[0].detail) == ("Account removed from auth", "version 2 of the account")
+    assert sent(row)[:2] == [
+        ("Asked every service", "attempt 1; version 2 of the account"), ("chat answered SUCCESS", ""),
+    ]  # fmt: skip
+    assert not story.notes
+    assert sent(signup) == [("Asked every service", "attempt 1"), ("chat answered SUCCESS", "")]
+    assert ("customer turned red", "version 4: removed") in [(step.what, step.detail) for step in told(signup).steps]
+    [note] = told(signup).notes
+    assert note.startswith("The account was removed at ")
+    assert note.endswith("its personal data was erased, and nothing can be sent again.")
+
+
+@on_a_broker
+def test_the_administrator_who_made_a_change_is_named(topics):
+    sign_up("kim")
+    row = change("kim", is_active=False)
+    admin = User.objects.create_superuser("root-user", "root@example.com", "correct horse 9")
+    LogEntry.objects.log_actions(admin.pk, [row], CHANGE, [{"changed": {"fields": ["active"]}}])
+    steps = {step.what: step.detail for step in told(row).steps}
+    assert steps["Change saved"] == "version 2 of the account; changed: active"
+    assert steps["Changed active."] == "by root-user, in the admin"
+
+
+@on_a_broker
+def test_explain_tells_the_sign_up_and_every_change_also_from_under_a_former_user_id(topics):
+    signup, other = sign_up("kim"), sign_up("other", email="kim@example.com")
+    renamed = change("kim", user_id="lee")
+    deactivated = change("lee", is_active=False)
+    said = explain("lee")
+    ids = [line.split()[-1] for line in said.splitlines() if line.startswith(("Sign-up ", "Change "))]
+    assert ids == [str(each.id) for each in (deactivated, renamed, signup)]
+    assert f"Change       {deactivated.id}" in said
+    assert f"made by sign-up {signup.id}" in said
+    assert str(other.id) not in said
+    assert f"Sign-up      {signup.id}" in explain("kim")
+
+
+@on_a_broker
+def test_explain_tells_what_is_left_of_a_removed_account(topics):
+    signup = sign_up("kim")
+    change("kim", user_name="Secret Name")
+    row = remove("kim")
+    assert f"Removal      {row.id}" in explain("kim")
+    for service in ("chat", "customer"):
+        apply_verdicts([ReportedVerdict(row.id, Verdict(service, Status.SUCCESS))])
+    with pytest.raises(CommandError, match="records of a removed account no longer have its user ID"):
+        explain("kim")
+    said = explain(str(signup.id))
+    assert [line.split()[0] for line in said.splitlines() if line.startswith(("Sign-up ", "Change ", "Removal "))] == [
+        "Removal", "Change", "Sign-up",
+    ]  # fmt: skip
+    assert "kim" not in said
+    assert "Secret" not in said
+    assert said.count("User ID      erased") == 3
+    EventTransaction.objects.all().delete()
+    removed = RemovedAccount.objects.get()
+    with pytest.raises(CommandError, match=f"The account of sign-up {signup.id} was removed at .* version 3"):
+        explain(str(removed.owner_signup_id))
+
+
+@on_a_broker
+def test_a_new_person_with_the_user_id_of_a_removed_account_is_explained_alone(topics):
+    former = sign_up("kim")
+    remove("kim")
+    EventTransaction.objects.update(user_id="", user_id_key="")
+    new = sign_up("kim")
+    said = explain("kim")
+    assert f"Sign-up      {new.id}" in said
+    assert str(former.id) not in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nobody"], "There is no sign-up with the ID or user ID nobody"),
-        ([str(UUID(int=1))], "There is no sign-up with the ID"),
+        (["nobody"], "There is no sign-up, change or removal with the ID or user ID nobody"),
+        ([str(UUID(int=1))], "There is no sign-up, change or removal with the ID"),
         (["root-user"], "Auth has the user root-user, who joined at"),
         (["kim", "--limit", "0"], "1 or more"),
     ],

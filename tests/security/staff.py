@@ -8,7 +8,7 @@ from django.db.models import Model, Q
 from django.test import Client
 from django.utils import timezone
 
-from authsvc.models import SignUp, UnconfirmedSignUp, User
+from authsvc.models import EventTransaction, UnconfirmedSignUp, User
 from authsvc.signups.events import NEW_USER_REQUESTED
 from authsvc.signups.registration import NewSignUp, register_users
 from chatsvc.models import ChatUser
@@ -75,7 +75,7 @@ def rows() -> dict[str, Model]:
         "authsvc_user@superuser": new_user("other-super", is_superuser=True),
         "authsvc_user@administrator": new_user("administrator-user", role="ROLE_ADMIN"),
         "auth_group": Group.objects.create(name="group"),
-        "authsvc_signup": SignUp.objects.get(id=new.signup_id),
+        "authsvc_eventtransaction": EventTransaction.objects.get(id=new.signup_id),
         "chatsvc_chatuser": ChatUser.objects.create(**copy),
         "customersvc_customer": Customer.objects.create(**copy),
         "eventbus_deadletter": DeadLetter.objects.create(put_aside_at=timezone.now(), **letter),

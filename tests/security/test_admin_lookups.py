@@ -54,7 +54,7 @@ def test_the_lookups_of_filters_still_work_and_what_they_can_not_read_is_no_erro
         ("authsvc/user", "date_joined__gte=2020-01-01+00%3A00%3A00%2B00%3A00"),
         ("chatsvc/chatuser", "role=ROLE_USER"),
         ("customersvc/customer", "created_at__gte=2020-01-01+00%3A00%3A00%2B00%3A00"),
-        ("authsvc/signup", "lights=pending&begun=1d"),
+        ("authsvc/eventtransaction", "lights=pending&begun=1d"),
         ("eventbus/deadletter", "state__exact=waiting&group="),
     ):
         assert client.get(f"/admin/{path}/?{query}").status_code == 200, query
@@ -72,12 +72,12 @@ def test_a_list_is_ordered_by_nothing_that_it_does_not_show():
             if field and (its_admin.sortable_by is None or column in its_admin.sortable_by):
                 orders[f"{opts.label}.{column}"] = field
     assert orders == {
-        "authsvc.SignUp.user": "user_id_key",
+        "authsvc.EventTransaction.user": "user_id_key",
         # With its domain in its own script.
         "authsvc.User.shown_email": "email",
         "chatsvc.ChatUser.shown_email": "email",
         "customersvc.Customer.shown_email": "email",
-        "authsvc.SignUp.begun": "created_at",
+        "authsvc.EventTransaction.begun": "created_at",
         "eventbus.DeadLetter.put_aside": "put_aside_at",
         "eventbus.DeadLetter.error_begins": "error",
         "eventbus.DeadLetter.original_place": "topic",

@@ -21,7 +21,7 @@ def test_a_nul_in_the_query_is_400(path: str) -> None:
     assert client_of(person_of(SUPER)).get(f"/admin/{path}").status_code == 400
 
 
-@pytest.mark.parametrize("page", ["authsvc/signup", "eventbus/deadletter", "chatsvc/chatuser"])
+@pytest.mark.parametrize("page", ["authsvc/eventtransaction", "eventbus/deadletter", "chatsvc/chatuser"])
 def test_a_chosen_row_that_can_not_be_one_is_400(page: str) -> None:
     rows()
     client = client_of(person_of(SUPER))

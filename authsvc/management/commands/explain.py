@@ -1,4 +1,4 @@
-"""`manage.py explain`: print the full history of a sign-up."""
+"""`manage.py explain`: print the full history of an account's sign-ups, changes and removal."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,7 +11,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from authsvc.models import EventTransaction, UnconfirmedSignUp, User
+from authsvc.lights import Kind
+from authsvc.models import EventTransaction, RemovedAccount, UnconfirmedSignUp, User
 from authsvc.operations.timeline import Story, story_of
 from runtime.equality import user_id_key
 from runtime.mail_addresses import shown_address
@@ -19,25 +20,31 @@ from runtime.terminal import printable, table, titled
 from runtime.times import to_the_millisecond
 
 HEAD: Final = ("TIME", "AFTER", "WHAT", "WHERE", "DETAIL")
-# Default of --limit: number of sign-ups shown for one user ID.
+# Default of --limit: number of histories shown for one user ID.
 TOLD: Final = 5
+TITLES: Final = {Kind.SIGNUP: "Sign-up", Kind.CHANGE: "Change", Kind.REMOVAL: "Removal"}
+# Shown instead of erased personal data.
+ERASED: Final = "erased"
 
 
 class Command(BaseCommand):
     help = (
-        "Prints the full history of a sign-up: every attempt, message, position in Kafka, verdict, dead letter and "
-        "administrator's action, with times. For a user ID, prints the history of each of its sign-ups, newest first. "
-        "Exit code 1 if there is none."
+        "Prints the full history of a sign-up, a change or a removal: every attempt, message, position in Kafka, "
+        "verdict, dead letter and administrator's action, with times. For a user ID, prints the history of each of its "
+        "sign-ups, changes and removals, newest first. Once a removal is complete, the user ID is erased: the ID of "
+        "the sign-up that created the account finds what is left. Exit code 1 if there is none."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("which", metavar="USER_ID | SIGNUP_ID")
+        parser.add_argument(
+            "which", metavar="USER_ID | ID", help="a user ID, or the ID of a sign-up, a change or a removal"
+        )
         parser.add_argument(
             "--limit",
             type=int,
             default=TOLD,
             metavar="N",
-            help=f"show only the newest N sign-ups of a user ID (default: {TOLD})",
+            help=f"show only the newest N of a user ID or a removed account (default: {TOLD})",
         )
 
     def handle(self, *, which: str, limit: int, **_: Any) -> None:
@@ -65,12 +72,13 @@ class Command(BaseCommand):
         if more := len(signups) - len(told):
             self.stdout.write("")
             self.stdout.write(f"{more} older ones of {printable(which)}; --limit {len(signups)} tells all:")
-            for line in table([(shown_time(each.created_at), str(each.id)) for each in signups[limit:]]):
+            older = [(shown_time(each.created_at), TITLES[Kind(each.kind)], str(each.id)) for each in signups[limit:]]
+            for line in table(older):
                 self.stdout.write(line)
 
 
 def unconfirmed(which: str) -> QuerySet[UnconfirmedSignUp]:
-    """The sign-ups of this id or user ID that wait for confirmation, the newest first."""
+    """Return the sign-ups of this ID or user ID that wait for confirmation, newest first."""
     is_meant = Q(user_id_key=user_id_key(which))
     with suppress(ValueError):
         is_meant |= Q(id=UUID(which))
@@ -78,37 +86,58 @@ def unconfirmed(which: str) -> QuerySet[UnconfirmedSignUp]:
 
 
 def chosen(which: str) -> list[EventTransaction]:
-    """The sign-ups of this id or user ID, the newest first. Raises CommandError, in words, where there is none."""
-    try:
-        signup_id = UUID(which)
-    except ValueError:
-        pass
-    else:
-        if signup := EventTransaction.objects.filter(id=signup_id).first():
-            return [signup]
-    if signups := list(EventTransaction.objects.filter(user_id_key=user_id_key(which)).order_by("-created_at", "-id")):
-        return signups
+    """Return the transactions of this user ID, or the one with this ID, or those of the removed account with this ID,
+    newest first. Raise CommandError if there is none."""
+    # A user ID may have the form of a UUID.
+    with suppress(ValueError, EventTransaction.DoesNotExist):
+        return chosen_by_id(UUID(which))
+    key = user_id_key(which)
+    user = User.objects.filter(user_id_key=key).first()
+    is_meant = Q(user_id_key=key)
+    if user is not None:
+        # Also those from when the account had another user ID.
+        is_meant |= Q(id=user.owner_signup_id)
+        is_meant |= Q(owner_signup_id=user.owner_signup_id) & ~Q(kind=Kind.SIGNUP)
+    if found := list(EventTransaction.objects.filter(is_meant).order_by("-created_at", "-id")):
+        return found
     kept = f"Complete ones are deleted after {settings.SIGNUP_RETENTION} days."
-    if user := User.objects.filter(user_id_key=user_id_key(which)).first():
+    if user is not None:
         raise CommandError(
             f"Auth has the user {printable(user.user_id)}, who joined at {shown_time(user.date_joined)}, but no "
             f"sign-up of that user ID: it was purged, or the user was added before added users had sign-ups. {kept}"
         )
-    raise CommandError(f"There is no sign-up with the ID or user ID {printable(which)}. {kept}")
+    raise CommandError(
+        f"There is no sign-up, change or removal with the ID or user ID {printable(which)}. {kept} The records of a "
+        "removed account no longer have its user ID."
+    )
+
+
+def chosen_by_id(wanted: UUID) -> list[EventTransaction]:
+    """Return the transaction with this ID, or all of the removed account that the sign-up with this ID created.
+
+    Raise EventTransaction.DoesNotExist, or CommandError with what is known of a removed account.
+    """
+    removed = RemovedAccount.objects.filter(owner_signup_id=wanted).first()
+    if removed is None:
+        return [EventTransaction.objects.get(id=wanted)]
+    if found := list(EventTransaction.objects.filter(owner_signup_id=wanted).order_by("-created_at", "-id")):
+        return found
+    raise CommandError(
+        f"The account of sign-up {wanted} was removed at {shown_time(removed.removed_at)}, at its version "
+        f"{removed.version}. Nothing else is known of it: its sign-up, changes and removal were deleted after "
+        f"{settings.SIGNUP_RETENTION} days."
+    )
 
 
 def as_text(story: Story) -> Iterator[str]:
-    """The story as lines."""
-    signup = story.signup
+    """Yield the story as lines."""
+    row = story.signup
     yield from titled(
         [
-            ("Sign-up", str(signup.id)),
+            (TITLES[Kind(row.kind)], str(row.id)),
             ("Trace", story.trace_id),
-            ("User ID", signup.user_id),
-            ("Email", shown_address(signup.email) or "erased"),
-            ("Name", signup.user_name or "erased"),
-            ("Record", "made by this sign-up" if signup.is_owner else f"made by sign-up {signup.owner_signup_id}"),
-            ("State", ", ".join(light_texts(signup)) + f"; version {signup.version}, tries {signup.attempts}"),
+            *described(row),
+            ("State", ", ".join(light_texts(row)) + f"; version {row.version}, tries {row.attempts}"),
             *(("Note", note) for note in story.notes),
         ]
     )
@@ -121,11 +150,20 @@ def as_text(story: Story) -> Iterator[str]:
     )
 
 
+def described(row: EventTransaction) -> Iterator[tuple[str, str]]:
+    yield "User ID", row.user_id or ERASED
+    if row.kind != Kind.REMOVAL:
+        yield "Email", shown_address(row.email) or ERASED
+        yield "Name", row.user_name or ERASED
+    is_made_by_it = row.kind == Kind.SIGNUP and row.is_owner
+    yield "Record", "made by this sign-up" if is_made_by_it else f"made by sign-up {row.owner_signup_id}"
+
+
 def light_texts(signup: EventTransaction) -> Iterator[str]:
     for service, light in signup.state.lights.items():
         yield f"{service} {light.status}" + (f" ({light.reason})" if light.reason else "")
 
 
 def shown_time(at: datetime) -> str:
-    """To the millisecond, in TIME_ZONE, which is named."""
+    """Return the time to the millisecond, in TIME_ZONE, with the name of the zone."""
     return f"{to_the_millisecond(at)} {timezone.localtime(at):%Z}"

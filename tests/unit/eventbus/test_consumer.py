@@ -1,6 +1,7 @@
 """The steps of a BatchConsumer, each on its own. tests/contract/test_broker_conformance.py tests it in a group."""
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -85,6 +86,22 @@ def test_a_batch_of_which_nothing_is_held_any_more_is_given_up(consumer):
 
     consumer._held = {("asked", 0)}
     assert not with_handler(consumer, handle).work_through([incoming(0)], threading.Event())
+
+
+def test_a_server_that_asks_for_a_pause_is_given_it(consumer):
+    def handle(batch: Sequence[Incoming]) -> HandledBatch:
+        tries.append(time.monotonic())
+        if len(tries) == 1:
+            error = TransientError("too many requests")
+            error.retry_after = 0.5
+            raise error
+        return HandledBatch()
+
+    tries: list[float] = []
+    consumer._held = {("asked", 0)}
+    assert with_handler(consumer, handle).work_through([incoming(0)], threading.Event())
+    first, second = tries
+    assert second - first >= 0.5, "on its own it pauses for at most 0.1 s"
 
 
 def test_a_stop_request_gives_up_what_would_be_tried_again(consumer):
