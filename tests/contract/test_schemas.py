@@ -33,7 +33,7 @@ from authsvc.reconcile.events import (
     reconcile_requested,
 )
 from authsvc.reconcile.events import decode_answer as decode_reconcile_answer
-from authsvc.reconcile.reconciliation import PAGE
+from authsvc.reconcile.records import PAGE
 from authsvc.signups.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, decode_answer, new_user_requested
 from chatsvc.models import ChatUser
 from eventbus.messages import Incoming, Outgoing, dead_letter
