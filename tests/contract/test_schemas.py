@@ -34,7 +34,7 @@ from authsvc.reconcile.events import (
     reconcile_requested,
 )
 from authsvc.reconcile.events import decode_answer as decode_reconcile_answer
-from authsvc.reconcile.reconciliation import PAGE
+from authsvc.reconcile.records import PAGE
 from authsvc.signups.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, decode_answer, new_user_requested
 from eventbus.messages import Incoming, Outgoing, dead_letter
 from participant import events as participant_events
