@@ -34,7 +34,7 @@ from runtime.processes.instances import InstanceReport, read_instances
 from tests.waiting import eventually
 
 pytestmark = [
-    pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer"]),
+    pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer", "scim"]),
     pytest.mark.needs("broker", "redis"),
 ]
 
