@@ -273,7 +273,7 @@ def test_the_index_begins_with_what_needs_attention(admin_client, staff_client, 
     )
     words = [each["words"] for each in admin_client.get("/admin/").context["attention"]]
     assert words == [
-        "Stalled sign-ups: all attempts are used up", "Pending for more than 10 minutes",
+        "Stalled: all attempts used up", "Pending for more than 10 minutes",
         "Refused by a service in the last 24 hours", "Dead letters waiting",
     ]  # fmt: skip
     for each in admin_client.get("/admin/").context["attention"]:
