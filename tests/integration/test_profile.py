@@ -2,6 +2,7 @@
 
 import html
 import re
+from contextlib import suppress
 from uuid import uuid4
 
 import pytest
@@ -18,6 +19,7 @@ from authsvc.accounts.profile.forms import ProfileForm
 from authsvc.lights import Kind
 from authsvc.mail import mail_worker
 from authsvc.models import EventTransaction, SignUp, User
+from authsvc.rate_limits import TooManyError, attempt_limits
 from authsvc.signups import confirmation
 from authsvc.signups.changes import change_account, remove_account
 from authsvc.signups.events import REQUEST_TOPICS
@@ -446,6 +448,16 @@ def test_a_mailbox_gets_no_more_mails_than_at_a_sign_up(kim: User, settings):
     for _ in range(4):
         save(client_of(kim), kim, email=NEW, password=PASSWORD)
     assert (len(mails(NEW)), len(mails(MINE))) == (2, 2)
+
+
+@pytest.mark.usefixtures("confirmed")
+def test_strangers_cannot_use_up_the_notices_of_the_present_address(kim: User, settings):
+    settings.RATE_LIMIT_CONFIRM = 1
+    with suppress(TooManyError):
+        for number in range(10):
+            attempt_limits().count_mail("confirm", email=MINE, address=f"198.51.100.{number}")
+    save(client_of(kim), kim, email=NEW, password=PASSWORD)
+    assert len(mails(MINE)) == 1
 
 
 @pytest.mark.usefixtures("confirmed")

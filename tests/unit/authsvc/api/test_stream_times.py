@@ -169,6 +169,26 @@ async def test_a_sign_up_that_begins_in_the_future_has_begun_now(clock, begun):
     assert (25, sse.DELAYED) in await sent(clock, Waiting(clock), ahead)
 
 
+async def test_a_change_leaves_the_deadline_of_a_confirmed_sign_up_where_it_is(clock, begun):
+    ahead = msgspec.structs.replace(begun, started_at=BEGUN + timedelta(days=1))
+    watch = Waiting(clock, (10, lambda it: it.offer(decide(ahead, "auth"))))
+    assert (25, sse.DELAYED + sse.HEARTBEAT) in await sent(clock, watch, ahead)
+
+
+async def test_who_comes_late_hears_everything_in_one_text(clock, begun):
+    old = msgspec.structs.replace(begun, started_at=BEGUN - timedelta(days=1), is_stalled=True)
+    first = (await sent(clock, Waiting(clock), old))[0]
+    assert first == (0, sse.RETRY + sse.status_event(old, seen=0) + sse.STALLED + sse.DELAYED)
+
+
+async def test_it_ends_in_time_also_before_the_deadline(clock, begun, settings):
+    settings.SIGNUP_DEADLINE = 100
+    settings.STREAM_MAX_AGE = 20
+    watch = Waiting(clock)
+    await sent(clock, watch, begun)
+    assert watch.waits == [15, 5]
+
+
 async def test_a_closed_watch_ends_the_stream_with_what_is_ready(clock, begun):
     closed = Watch()
     closed.close()
