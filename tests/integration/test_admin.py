@@ -27,7 +27,7 @@ from eventbus.topics import ensure_topics
 from runtime.admin_toolkit.page_admin import PageAdmin
 from tests.client import read_topic
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer"])
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer", "scim"])
 
 LIST = "/admin/authsvc/eventtransaction/"
 
@@ -288,7 +288,7 @@ def test_the_index_groups_what_belongs_together_and_leaves_nothing_out(admin_cli
     names = {group["name"]: [model["object_name"] for model in group["models"]] for group in groups}
     assert names["Sign-ups"] == ["EventTransaction", "UnconfirmedSignUp", "DeadLetter"]
     assert names["Accounts"] == ["User", "Group"]
-    assert names["Copies at the services"] == ["ChatUser", "Customer"]
+    assert names["Copies at the services"] == ["ChatUser", "Customer", "ScimAccount"]
     assert names["Operation"] == ["TrafficMinute", "Topic", "Instance", "Overrides"]
     assert sum(map(len, names.values())) == len(site._registry)
 
