@@ -103,9 +103,10 @@ class Auth:
 
     def hear(self, answer: dict[str, Any]) -> None:
         about = self.transactions[UUID(answer.get("signupId") or answer["changeId"])]
-        in_the_way = {UUID(each["ownerSignupId"]).int for each in answer.get("heldBy", ())} - {about.owner}
+        in_the_way = {UUID(each["ownerSignupId"]).int for each in answer.get("heldBy", ())}
         # Auth's records share no key, so this participant has not heard of a change or removal yet.
-        is_premature = not in_the_way.isdisjoint(self.records.keys() | self.removed.keys())
+        known = self.records.keys() | self.removed.keys()
+        is_premature = bool(in_the_way) and about.owner not in in_the_way and in_the_way <= known
         if about.light == "PENDING" and not is_premature:
             about.light = answer["status"]
 

@@ -15,6 +15,7 @@ from chatsvc.models import ChatUser
 from customersvc.models import Customer
 from eventbus.models import DeadLetter
 from livesettings.models import Overrides
+from scimsvc.models import ScimAccount
 
 PASSWORD: Final = "correct horse 9"
 ANONYMOUS, WITHOUT, VIEW, CHANGE, SUPER = KINDS = ("anonymous", "without", "view", "change", "super")
@@ -78,6 +79,7 @@ def rows() -> dict[str, Model]:
         "authsvc_eventtransaction": EventTransaction.objects.get(id=new.signup_id),
         "chatsvc_chatuser": ChatUser.objects.create(**copy),
         "customersvc_customer": Customer.objects.create(**copy),
+        "scimsvc_scimaccount": ScimAccount.objects.create(server="crm", owner_signup_id=new.signup_id),
         "eventbus_deadletter": DeadLetter.objects.create(put_aside_at=timezone.now(), **letter),
         "livesettings_overrides": Overrides.objects.get_or_create(pk=1)[0],
     }

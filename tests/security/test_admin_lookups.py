@@ -11,7 +11,7 @@ from runtime.admin_toolkit.page_admin import PageAdmin
 from runtime.admin_toolkit.restricted_admin import RestrictedAdmin
 from tests.security.staff import SUPER, VIEW, client_of, person_of, rows
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer"])
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer", "scim"])
 
 LISTS = [
     model._meta

@@ -25,7 +25,7 @@ from runtime.admin_toolkit.page_admin import PageAdmin
 from tests.security.staff import KINDS, client_of, person_of, rows
 
 pytestmark = [
-    pytest.mark.django_db(databases=["default", "chat", "customer"]),
+    pytest.mark.django_db(databases=["default", "chat", "customer", "scim"]),
     pytest.mark.needs("broker", "redis"),
 ]
 
@@ -89,6 +89,12 @@ PARTICIPANT/<path:object_id>/history/              login 403   200   200   200  
 PARTICIPANT/<path:object_id>/delete/               login 403   403   200   200   | login 403   403   200   200
 PARTICIPANT/<path:object_id>/change/               login 403   200   200   200   | login 403   403   200   200
 PARTICIPANT/<path:object_id>/                      login 302   302   302   302   | login 302   302   302   302
+scimsvc/scimaccount/                               login 403   200   200   200   | login 403   200   200   200
+scimsvc/scimaccount/add/                           login 403   403   403   403   | login 403   403   403   403
+scimsvc/scimaccount/<path:object_id>/history/      login 403   200   200   200   | login 403   200   200   200
+scimsvc/scimaccount/<path:object_id>/delete/       login 403   403   403   403   | login 403   403   403   403
+scimsvc/scimaccount/<path:object_id>/change/       login 403   200   200   200   | login 403   403   403   403
+scimsvc/scimaccount/<path:object_id>/              login 302   302   302   302   | login 302   302   302   302
 eventbus/instance/                                 login 403   200   200   200   | login 405   405   405   405
 eventbus/topic/                                    login 403   200   200   200   | login 405   405   405   405
 eventbus/topic/<str:name>/                         login 403   200   200   200   | login 405   405   405   405

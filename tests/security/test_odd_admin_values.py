@@ -4,7 +4,7 @@ import pytest
 
 from tests.security.staff import SUPER, client_of, person_of, rows
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer"])
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer", "scim"])
 
 
 @pytest.mark.parametrize(
