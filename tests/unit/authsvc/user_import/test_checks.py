@@ -1,6 +1,5 @@
 """Which records of an import become users: the rules of `POST /user`, hashes, and duplicates within the file."""
 
-import json
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
@@ -163,7 +162,7 @@ def test_fields_cannot_be_shifted_into_each_other():
         ({"userName": "Other"}, "userId: Line 2 has the same one."),
         ({"passwordHash": hash_of()}, "passwordHash: Line 2 has the same user with another one."),
     ],
-    ids=json.dumps,
+    ids=["userId", "email", "userName", "passwordHash"],
 )
 def test_a_duplicate_within_the_file_names_the_earlier_line(fields: dict[str, Any], words: str):
     with Spool() as spool:
