@@ -15,7 +15,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from authsvc.accounts import users_admin  # noqa: F401 - each registers its pages
-from authsvc.lights import Status
+from authsvc.lights import Kind, Status
 from authsvc.models import EventTransaction, UnconfirmedSignUp
 from authsvc.operations import traffic_page  # noqa: F401 - each registers its pages
 from authsvc.operations.replay_action import ReplayForm, go_on, services_to_ask
@@ -33,6 +33,8 @@ _SIGNS = {Status.PENDING: "◌", Status.SUCCESS: "✓", Status.FAIL: "✕"}
 
 # Shown instead of an erased name or address (docs/adr/0040), neither of which is empty before its erasure.
 ERASED: Final = _("erased")
+
+_TITLES = {Kind.SIGNUP: _("Sign-up of %s"), Kind.CHANGE: _("Change of %s"), Kind.REMOVAL: _("Removal of %s")}
 
 
 @admin.register(EventTransaction)
@@ -52,10 +54,12 @@ class EventTransactionAdmin(ActsAdmin):
     action_form = ReplayForm
     change_form_template = "authsvc/signup.html"
     fieldsets = (
-        (_("Details entered"), {"fields": (("user_id", "typed_name"), ("typed_email", "role"), "owner")}),
-        (_("Stored state"), {"fields": (("id", "trace"), ("version", "attempts"))}),
+        (_("Details entered"), {"fields": (("user", "typed_name"), ("typed_email", "role"), "owner")}),
+        (_("Stored state"), {"fields": (("id", "trace"), ("version", "attempts"), "record_version")}),
     )
-    readonly_fields = ("user_id", "typed_name", "typed_email", "role", "owner", "id", "trace", "version", "attempts")
+    readonly_fields = (
+        "user", "typed_name", "typed_email", "role", "owner", "id", "trace", "version", "attempts", "record_version"
+    )  # fmt: skip
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -90,7 +94,7 @@ class EventTransactionAdmin(ActsAdmin):
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Redirect to the sign-up's timeline, which includes the actions of administrators."""
+        """Redirect to the transaction's timeline, which includes the actions of administrators."""
         return HttpResponseRedirect(reverse("admin:authsvc_eventtransaction_change", args=[object_id]))
 
     def render_change_form(
@@ -98,7 +102,7 @@ class EventTransactionAdmin(ActsAdmin):
     ) -> HttpResponse:
         signup = context["original"]
         context |= {"story": story_of(signup), "lights": self.lights_in_colour(signup), "subtitle": None}
-        context["title"] = _("Sign-up of %s") % signup.user_id
+        context["title"] = _TITLES[Kind(signup.kind)] % self.user(signup)
         if self.has_replay_permission(request):
             context["services_to_ask"] = services_to_ask()
         return super().render_change_form(request, context, *args, **kwargs)
@@ -107,7 +111,7 @@ class EventTransactionAdmin(ActsAdmin):
 
     @admin.display(description=_("user ID"), ordering="user_id_key")
     def user(self, signup: EventTransaction) -> str:
-        return signup.user_id
+        return signup.user_id or str(ERASED)
 
     @admin.display(description=_("lights"))
     def lights_in_colour(self, signup: EventTransaction) -> SafeString:
@@ -153,11 +157,13 @@ class EventTransactionAdmin(ActsAdmin):
 
     @admin.display(description=_("auth's record"))
     def owner(self, signup: EventTransaction) -> SafeString | str:
-        if signup.is_owner:
+        if signup.is_owner and signup.kind == Kind.SIGNUP:
             return str(_("Created by this sign-up."))
         found = f"{reverse('admin:authsvc_eventtransaction_changelist')}?q={signup.owner_signup_id}"
         link = format_html('<a href="{}">{}</a>', found, signup.owner_signup_id)
-        return format_html("{} {}", _("Auth already had this user, from sign-up"), link)
+        is_refused = signup.kind == Kind.SIGNUP
+        words = _("Auth already had this user, from sign-up") if is_refused else _("Of the account of sign-up")
+        return format_html("{} {}", words, link)
 
     # --- Acts ---------------------------------------------------------------------------------------------------
 

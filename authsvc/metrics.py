@@ -5,15 +5,17 @@ from typing import Final
 from django.conf import settings
 from prometheus_client import Counter, Gauge, Histogram
 
-from authsvc.lights import Decisions, Status
+from authsvc.lights import Decisions, Kind, Status
 
 VERDICTS: Final = Counter(
-    "signup_verdicts_total", "Lights decided; for auth: sign-ups accepted and refused.", ["service", "status"]
+    "signup_verdicts_total",
+    "Lights decided, of sign-ups, changes and removals; for auth only sign-ups, accepted and refused.",
+    ["service", "status"],
 )
 COMPLETE_SECONDS: Final = Histogram(
     "signup_complete_seconds",
-    "Time from the sign-up to the verdict that decided its last light; green if all of its lights are.",
-    ["outcome"],
+    "Time from a sign-up, change or removal to the verdict that decided its last light; green if all its lights are.",
+    ["outcome", "kind"],
     buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600),
 )
 REPEATED: Final = Counter("signup_repeated_total", "Repeated requests that joined an existing sign-up.")
@@ -36,11 +38,15 @@ HASHES_WAITING: Final = Gauge("signup_hashes_waiting", "Passwords being hashed o
 REDIS_AWAY: Final = Gauge("signup_redis_away", "1 while this process has open streams but no subscription to Redis.")
 RELAYED: Final = Counter("signup_relayed_total", "Events that the relay published again and Kafka acknowledged.")
 INCOMPLETE: Final = Gauge(
-    "signup_incomplete", "Incomplete sign-ups: waiting for answers, due to be published again, or stalled.", ["state"]
+    "signup_incomplete",
+    "Incomplete sign-ups, changes and removals: waiting for answers, due to be published again, or stalled.",
+    ["state"],
 )
 
 # Create the series with value 0, so that Prometheus sees the first event as an increase.
-_GREEN, _RED = COMPLETE_SECONDS.labels("green"), COMPLETE_SECONDS.labels("red")
+for _kind in Kind:
+    for _outcome in ("green", "red"):
+        COMPLETE_SECONDS.labels(_outcome, _kind.value)
 for _service in settings.SIGNUP_SERVICES:
     for _status in (Status.SUCCESS, Status.FAIL):
         VERDICTS.labels(_service, _status.value)
@@ -53,8 +59,9 @@ for _outcome in ("sent", "retried", "dropped", "refused"):
 
 
 def count_verdicts(decisions: Decisions) -> None:
-    """Count the decided lights and the sign-ups that they completed."""
+    """Count the decided lights and the transactions that they completed."""
     for (service, status), signup_ids in decisions.lights.items():
         VERDICTS.labels(service, status).inc(len(signup_ids))
     for state, last in decisions.complete:
-        (_RED if state.failed else _GREEN).observe((last - state.started_at).total_seconds())
+        outcome = "red" if state.failed else "green"
+        COMPLETE_SECONDS.labels(outcome, state.kind.value).observe((last - state.started_at).total_seconds())

@@ -6,6 +6,7 @@ from django.utils.translation import gettext_lazy as _
 
 from authsvc.accounts import views
 from authsvc.accounts.closing import views as closing
+from authsvc.accounts.export.views import ExportView
 from authsvc.accounts.logout import LogoutView
 from authsvc.accounts.profile.views import AccountView, AddressView
 from authsvc.accounts.two_factor import login as second_step
@@ -21,6 +22,7 @@ urlpatterns = [
     path("account/check/", field_check.check, name="check"),
     path("account/password/", views.PasswordChangeView.as_view(), name="password_change"),
     path("account/close/", closing.CloseView.as_view(), name="close"),
+    path("account/data/", ExportView.as_view(), name="export"),
     path("account/keep/", closing.KeepView.as_view(), name="keep"),
     path("account/two-factor/", two_factor.TwoFactorView.as_view(), name="two_factor"),
     path("account/two-factor/setup/", two_factor.SetupView.as_view(), name="two_factor_setup"),

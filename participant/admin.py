@@ -19,32 +19,34 @@ from runtime.equality import USER_ID_BYTES_MAX, normalize_email, user_id_key
 
 
 class ParticipantUserAdmin(ActsAdmin, ShowsAddresses):
-    """The admin of a participant's users. Register it, or a subclass, with each concrete model."""
+    """The admin of a participant's users. Register it, or a subclass, with each concrete model.
 
-    list_display = ("user_id", "shown_email", "user_name", "role", "is_active", "created_at")
-    list_filter = ("is_active", "role", "created_at")
+    Tombstones of removed accounts have no page, because the model's default manager hides them."""
+
+    list_display = ("user_id", "shown_email", "user_name", "role", "is_account_active", "is_active", "created_at")
+    list_filter = ("is_active", "is_account_active", "role", "created_at")
     search_fields = ("user_id_key", "email", "user_name", "signup_id", "owner_signup_id")
     search_help_text = _("Part of a user ID, an email address or a name, or a complete sign-up ID.")
     ordering = ("-pk",)
     # The full count beside a search would read the whole table for a number that nobody needs.
     show_full_result_count = False
-    readonly_fields = ("signup_id", "owner_signup_id", "created_at")
+    readonly_fields = ("signup_id", "owner_signup_id", "version", "is_account_active", "created_at")
     fieldsets = (
         (None, {"fields": ("user_id", "email", "user_name", "role")}),
         (
             _("Access"),
             {
-                "fields": ("is_active",),
+                "fields": ("is_account_active", "is_active"),
                 "description": _(
-                    "To keep a user out of this service, deactivate the user here. Deleting the row is not enough: "
-                    "the next replay of the sign-up adds it again."
+                    "A user may use this service only if both are set. To keep a user out of this service, deactivate "
+                    "the user here. Deleting the row is not enough: the next replay of the sign-up adds it again."
                 ),
             },
         ),
         (
             _("Created by"),
             {
-                "fields": ("signup_id", "owner_signup_id", "created_at"),
+                "fields": ("signup_id", "owner_signup_id", "version", "created_at"),
                 "description": _(
                     "A user added here by an administrator has no sign-up, so every sign-up for the same user is a "
                     "duplicate."

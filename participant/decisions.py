@@ -57,17 +57,7 @@ def decide(requests: Sequence[Request], rows: Iterable[RowT]) -> Decision[RowT]:
     requests for an account, only the newest record is written. Accounts that exchange a key both get it (`compare`);
     of two that claim the same key, the first in the batch gets it.
     """
-    removals: dict[UUID, UserRemoval] = {}
-    records: dict[UUID, UserRecord] = {}
-    # By owner, the sign-up for which a row would be inserted.
-    signups: dict[UUID, UUID] = {}
-    for request in requests:
-        owner = request.owner_signup_id
-        if isinstance(request, UserRemoval):
-            removals[owner] = max(request, removals.get(owner, request), key=_version)
-        else:
-            records[owner] = max(records.get(owner, request), request, key=_version)
-            signups.setdefault(owner, request.signup_id if isinstance(request, NewUser) else owner)
+    removals, records = _newest(requests)
     there = list(rows)
     buried = {row.owner_signup_id for row in there if row.removed_at}
     removed = buried | removals.keys()
@@ -79,38 +69,55 @@ def decide(requests: Sequence[Request], rows: Iterable[RowT]) -> Decision[RowT]:
         if owner not in removed and (owner not in own or own[owner].version < record.version)
     ]
     granted, blocked = _settle(wanted, [*own.values(), *unowned])
+    signups = _first_signups(requests) | {owner: row.signup_id for owner, row in own.items()}
 
-    decision: Decision[RowT] = Decision(
-        removals=[removal for owner, removal in removals.items() if owner not in buried]
+    def judge(request: Request) -> Judgement:
+        owner = request.owner_signup_id
+        if isinstance(request, UserRemoval):
+            return _DONE
+        if owner in removed:
+            return _REMOVED
+        row = granted.get(owner, own.get(owner))
+        if row is None or (isinstance(request, UserChange) and row.version < request.version):
+            return blocked[owner]
+        return _DONE if isinstance(request, UserChange) else _judge_new(request, row, signups[owner])
+
+    return Decision(
+        judgements=[judge(request) for request in requests],
+        removals=[removal for owner, removal in removals.items() if owner not in buried],
+        updates=[(record, own[owner]) for owner, record in granted.items() if owner in own],
+        inserts=[(record, signups[owner] or owner) for owner, record in granted.items() if owner not in own],
     )
-    for owner, record in granted.items():
-        if (row := own.get(owner)) is None:
-            decision.inserts.append((record, signups[owner]))
-        else:
-            decision.updates.append((record, row))
-    known = own | granted
+
+
+def _newest(requests: Sequence[Request]) -> tuple[dict[UUID, UserRemoval], dict[UUID, UserRecord]]:
+    """Return each account's newest removal and its newest record, by owner."""
+    removals: dict[UUID, UserRemoval] = {}
+    records: dict[UUID, UserRecord] = {}
     for request in requests:
         owner = request.owner_signup_id
         if isinstance(request, UserRemoval):
-            judgement = _DONE
-        elif owner in removed:
-            judgement = _REMOVED
-        elif owner not in known or (isinstance(request, UserChange) and known[owner].version < request.version):
-            judgement = blocked[owner]
-        elif isinstance(request, UserChange):
-            judgement = _DONE
+            removals[owner] = max(removals.get(owner, request), request, key=_version)
         else:
-            row = own.get(owner)
-            judgement = _judge(request, known[owner], row.signup_id if row else signups[owner])
-        decision.judgements.append(judgement)
-    return decision
+            records[owner] = max(records.get(owner, request), request, key=_version)
+    return removals, records
+
+
+def _first_signups(requests: Sequence[Request]) -> dict[UUID, UUID | None]:
+    """Return the sign-up for which a row of each owner would be inserted: the first to ask for it."""
+    signups: dict[UUID, UUID | None] = {}
+    for request in requests:
+        owner = request.owner_signup_id
+        if not isinstance(request, UserRemoval):
+            signups.setdefault(owner, request.signup_id if isinstance(request, NewUser) else owner)
+    return signups
 
 
 def _version(request: UserRecord | UserRemoval) -> int:
     return request.version
 
 
-def _judge(request: NewUser, row: comparison.Row, signup_id: UUID | None) -> Judgement:
+def _judge_new(request: NewUser, row: comparison.Row, signup_id: UUID | None) -> Judgement:
     """Judge a new user whose account has this row, which was made for the sign-up `signup_id`.
 
     Its keys may differ from the request's: the record may be newer, or an administrator may have changed the row.

@@ -42,7 +42,13 @@ class ParticipantUser(models.Model):
     is_active = models.BooleanField(
         _("active"), default=True, help_text=_("Take this away to keep the user out of this service.")
     )
-    is_account_active = models.BooleanField(_("account active"), default=True, db_default=True, editable=False)
+    is_account_active = models.BooleanField(
+        _("account active"),
+        default=True,
+        db_default=True,
+        editable=False,
+        help_text=_("Auth decides about this for all services. Change it in the user's account."),
+    )
     version = models.PositiveIntegerField(_("version"), default=1, db_default=1, editable=False)
     created_at = models.DateTimeField(_("created"), default=timezone.now, editable=False)
     removed_at = models.DateTimeField(_("removed"), null=True, editable=False)

@@ -35,6 +35,7 @@ SecurityEvent = Literal[
     "account_closing",
     "account_kept",
     "account_removed",
+    "data_exported",
     "replay",
     "dead_letter_handled",
     "settings_changed",

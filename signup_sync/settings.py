@@ -261,8 +261,9 @@ RATE_LIMIT_PASSWORD = env.int("RATE_LIMIT_PASSWORD", default=5 if PRODUCTION els
 # Failed logins allowed in 15 minutes to one account from one address, and passwords that may be tried at one
 # confirmation link; 0 means unlimited. Default: 10.
 RATE_LIMIT_FAILED_LOGIN = env.int("RATE_LIMIT_FAILED_LOGIN", default=10)
-# Mails sent per hour to one mailbox at the request of one network address, counted separately for confirmations and for
-# password resets. For all addresses together, the limit is four times as high. 0 means unlimited. Default: 3.
+# Mails sent per hour to one mailbox at the request of one network address, counted separately for confirmations, for
+# password resets, and for notices that a new address was requested. For all addresses together, the limit is four times
+# as high. 0 means unlimited. Default: 3.
 RATE_LIMIT_CONFIRM = env.int("RATE_LIMIT_CONFIRM", default=3)
 # Seconds after which the page and the stream call a sign-up delayed. Default: 30.
 SIGNUP_DEADLINE = env.float("SIGNUP_DEADLINE", default=30.0, least=0.01)

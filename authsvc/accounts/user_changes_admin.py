@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self
 
 from django import forms
 from django.contrib import admin, messages
@@ -22,6 +22,7 @@ from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from authsvc.accounts.opened_forms import OpenedField, opened_now, rebase
 from authsvc.lights import Kind
 from authsvc.models import EventTransaction, User
 from authsvc.signups.changes import NoSuchAccountError, OutdatedError, change_account
@@ -37,16 +38,16 @@ PAGE: Final = 100
 CHANGES_TOLD: Final = 5
 
 
-class VersionedUserForm(UserChangeForm):  # type: ignore[type-arg]  # has none at run time
+class OpenedUserForm(UserChangeForm):  # type: ignore[type-arg]  # has none at run time
     """Refuse a form that was opened before the newest change of the user, and keep what was typed."""
 
-    expected_version = forms.CharField(required=False, widget=forms.HiddenInput)
+    opened = OpenedField()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Staff who may only view the user get no fields.
-        if field := self.fields.get("expected_version"):
-            field.initial = str(self.instance.version)
+        if field := self.fields.get("opened"):
+            field.initial = opened_now(self.instance, list(User.SYNCHRONISED))
 
     def clean(self) -> Any:
         cleaned = super().clean()
@@ -54,20 +55,13 @@ class VersionedUserForm(UserChangeForm):  # type: ignore[type-arg]  # has none a
         stored = User.objects.select_for_update().filter(pk=self.instance.pk).first()
         if stored is None:
             raise ValidationError(_("This account has been removed."), code="removed")
-        if (expected := self.cleaned_data.get("expected_version")) != str(stored.version):
-            self._refuse(stored, expected=int(expected) if expected and expected.isdecimal() else stored.version)
-        return cleaned
-
-    def _refuse(self, stored: User, *, expected: int) -> None:
-        """Add errors that say who changed what. If the form is submitted once more, it replaces the stored values."""
-        data = cast(QueryDict, self.data).copy()
-        data["expected_version"] = str(stored.version)
-        self.data = data
-        intro = _("This user was changed after you opened this page. Your input is kept: check it and save again.")
-        self.add_error(None, ValidationError([intro, *_told(stored, since=expected)], code="outdated"))
-        for name in User.SYNCHRONISED:
-            if name in self.cleaned_data and self.cleaned_data[name] != getattr(stored, name):
+        if (since := self.cleaned_data["opened"].version) != stored.version:
+            intro = _("This user was changed after you opened this page. Your input is kept: check it and save again.")
+            conflicts = rebase(self, stored, list(User.SYNCHRONISED))
+            self.add_error(None, ValidationError([intro, *_told(stored, since=since)], code="outdated"))
+            for name in conflicts:
                 self.add_error(name, _("Now stored: %s") % _shown(stored, name))
+        return cleaned
 
 
 class ChangesUsers(ModelAdmin):
@@ -89,7 +83,7 @@ class ChangesUsers(ModelAdmin):
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         if not change:
             super().save_model(request, obj, form, change)
-        elif row := change_account(obj, expected_version=int(form.cleaned_data["expected_version"])):
+        elif row := change_account(obj, expected_version=form.cleaned_data["opened"].version):
             vars(obj)["saved_change"] = row
 
     def log_change(self, request: HttpRequest, obj: Any, message: Any) -> LogEntry:
@@ -104,8 +98,9 @@ class ChangesUsers(ModelAdmin):
         row = vars(obj).get("saved_change")
         if row and request.user.has_perm("authsvc.view_signup"):
             path = reverse("admin:authsvc_eventtransaction_change", args=[row.pk])
+            words = _("Every service is told about this change. {link}")
             link = format_html('<a href="{}">{}</a>', path, _("Watch the services answer"))
-            self.message_user(request, link)
+            self.message_user(request, format_html(words, link=link))
         return response
 
     @admin.action(description=gettext_lazy("Deactivate selected users"), permissions=["change"])

@@ -24,7 +24,7 @@ from django.utils.translation import gettext_lazy as _
 
 from authsvc.accounts.password_admin import PasswordEventsAdmin
 from authsvc.accounts.two_factor.admin import ResetsTwoFactor
-from authsvc.accounts.user_changes_admin import ChangesUsers, VersionedUserForm
+from authsvc.accounts.user_changes_admin import ChangesUsers, OpenedUserForm
 from authsvc.models import Role, User
 from authsvc.signups.changes import NoSuchAccountError, remove_account
 from runtime.admin_toolkit.action_admin import ActsAdmin
@@ -34,8 +34,8 @@ from runtime.database.search import search
 from runtime.equality import USER_ID_BYTES_MAX, normalize_email, user_id_key
 from runtime.security_log import log_security_event_of
 
-# Fields that no read-only page shows: the password's reset button, and the version that the form was opened with.
-FORM_FIELDS: Final = ("password", "expected_version")
+# Fields that no read-only page shows: the password's reset button, and the values that the form was opened with.
+FORM_FIELDS: Final = ("password", "opened")
 # Names of the permissions that Django creates for each model, by the prefix of the codename.
 _CAN: Final = {
     "add": _("Can add %s"),
@@ -55,7 +55,7 @@ class PasswordWidget(ReadOnlyPasswordHashWidget):
         return context
 
 
-class UserForm(VersionedUserForm):
+class UserForm(OpenedUserForm):
     password = ReadOnlyPasswordHashField(label=_("Password"), widget=PasswordWidget)
 
 
@@ -114,7 +114,7 @@ class UserAdmin(ActsAdmin, ChangesUsers, ResetsTwoFactor, ChoosesPermissions, Sh
     add_form = UserCreationForm
     add_fieldsets = ((None, {"fields": ("user_id", "email", "user_name", "role", "password1", "password2")}),)
     fieldsets = (
-        (None, {"fields": ("user_id", "email", "user_name", "role", "password", "expected_version")}),
+        (None, {"fields": ("user_id", "email", "user_name", "role", "password", "opened")}),
         (_("Permissions"), {"fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions")}),
         (_("Origin"), {"fields": ("owner_signup_id", "date_joined", "last_login", "two_factor")}),
     )

@@ -16,7 +16,7 @@ RECONCILE_ANSWERED: Final = "user.reconcile.res"
 # The texts of findings are looked up in auth's database, and PostgreSQL rejects NUL even in a query. The maximum length
 # exceeds that of every userId and address.
 Text = Annotated[str, Meta(max_length=512, pattern=r"\A[^\x00]*\Z")]
-Kind = Literal["missing", "different", "conflicting", "superfluous"]
+FindingKind = Literal["missing", "different", "conflicting", "superfluous", "removed"]
 
 
 class UserRecord(msgspec.Struct, frozen=True, rename="camel"):
@@ -27,6 +27,8 @@ class UserRecord(msgspec.Struct, frozen=True, rename="camel"):
     email: str
     user_name: str
     role: str
+    version: int
+    active: bool
 
     @classmethod
     def of(cls, user: User) -> "UserRecord":
@@ -36,6 +38,8 @@ class UserRecord(msgspec.Struct, frozen=True, rename="camel"):
             email=user.email,
             user_name=user.user_name,
             role=user.role,
+            version=user.version,
+            active=user.is_active,
         )
 
 
@@ -47,7 +51,8 @@ class OwnerRange(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
 
 
 class ReconcileRequested(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A page that `services` compare with their rows. With `owners`, `records` is complete for that range."""
+    """A page that `services` compare with their rows. With `owners`, `records` and `removed` are complete for that
+    range. `removed` lists owners whose account auth has removed, `gone` others of which auth has no record."""
 
     run_id: UUID
     page: int
@@ -59,6 +64,7 @@ class ReconcileRequested(msgspec.Struct, frozen=True, kw_only=True, rename="came
     owners: OwnerRange | None = None
     unowned: bool = False
     gone: list[UUID] = []
+    removed: list[UUID] = []
 
 
 class HeldBy(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -72,7 +78,7 @@ class HeldBy(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 class Finding(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """One discrepancy at a participant; `healed` if the participant has fixed it."""
 
-    kind: Kind
+    kind: FindingKind
     user_id: Text
     email: Text
     owner_signup_id: UUID | None = None

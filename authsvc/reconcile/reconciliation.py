@@ -5,39 +5,42 @@ findings. Auth never reads the participants' tables (docs/adr/0013).
 import logging
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import count
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from uuid import UUID
 
 from django.db.models import Q
 from django.utils import timezone
 from uuid_utils.compat import uuid7
 
-from authsvc.lights import Status
-from authsvc.models import SignUp, User
+from authsvc.lights import Kind, Status
+from authsvc.models import EventTransaction, User
 from authsvc.reconcile.events import (
     Finding,
-    Kind,
-    OwnerRange,
+    FindingKind,
     ReconcileAnswered,
     ReconcileRequested,
     UserRecord,
     decode_answer,
     reconcile_requested,
 )
+from authsvc.reconcile.records import (
+    PAGE,
+    in_chunks,
+    known_owners,
+    record_pages,
+    removed_owners,
+    without_record,
+)
 from eventbus.messages import decode_each
 from eventbus.producer import EventProducer
 from eventbus.replies import Replies
-from runtime.equality import normalize_email, user_id_key
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
-# Records per page: at most 400 kB with the longest texts; Kafka accepts 1 MB.
-PAGE: Final = 250
 # Maximum size of an answer in bytes: Kafka's limit.
 ANSWER_MAX: Final = 1024 * 1024
 # Maximum number of unanswered pages: enough to use every partition, few enough for the embedded broker's memory.
@@ -56,15 +59,15 @@ ACKNOWLEDGED_WITHIN: Final = 10.0
 class Verification:
     """The result for one participant, in numbers; the findings themselves are reported as they arrive."""
 
-    counts: Counter[tuple[Kind, bool]] = field(default_factory=Counter)  # by (kind, healed)
-    # Missing records whose sign-up is still being processed: not a fault, since the relay will deliver them.
+    counts: Counter[tuple[FindingKind, bool]] = field(default_factory=Counter)  # by (kind, healed)
+    # Discrepancies whose sign-up, change or removal is still being processed: not a fault, since the relay delivers it.
     on_the_way: int = 0
     # Conflicts among more sign-ups' rows than fit on one page.
     entangled: int = 0
     # Did not answer in time, so the result is incomplete.
     is_silent: bool = False
 
-    def left(self, *kinds: Kind) -> int:
+    def left(self, *kinds: FindingKind) -> int:
         """Return the number of findings of these kinds that were not healed."""
         return sum(self.counts[kind, False] for kind in kinds)
 
@@ -137,8 +140,8 @@ class Reconciliation:
 
     def run(self) -> Iterator[int]:
         """Yield the number of records of each page. The result is complete when the iterator ends."""
-        for records, owners in record_pages():
-            self._ask(records, owners=owners)
+        for records, removed, owners in record_pages():
+            self._ask(records, removed=removed, owners=owners)
             # Ask immediately, so that at most one window of stuck records accumulates.
             self._ask_questions()
             yield len(records)
@@ -165,7 +168,6 @@ class Reconciliation:
             expires_at=now + timedelta(seconds=self._timeout),
             records=list(records),
             services=sorted(asked),
-            gone=sorted(question.gone) if question else [],
             **more,
         )
         owners = frozenset(record.owner_signup_id for record in records)
@@ -177,7 +179,13 @@ class Reconciliation:
         while self._questions:
             question = self._joined(self._questions.popleft())
             users = User.objects.filter(owner_signup_id__in=question.owners)
-            self._ask([UserRecord.of(user) for user in users], question=question)
+            removed = removed_owners(question.gone)
+            self._ask(
+                [UserRecord.of(user) for user in users],
+                question=question,
+                gone=sorted(question.gone - removed),
+                removed=sorted(removed),
+            )
 
     def _joined(self, question: _Question) -> _Question:
         """Return the question merged with queued ones that share a record with it. Otherwise each record of a circle of
@@ -236,7 +244,7 @@ class Reconciliation:
 
         A healed finding is reported by the page that healed it, any other finding by the page that is about its owner.
         """
-        final, missing, rows = [], {}, []
+        final, left, rows = [], {}, []
         for finding in findings:
             owner = finding.owner_signup_id
             if finding.kind == "superfluous":
@@ -249,15 +257,19 @@ class Reconciliation:
                 continue  # already reported
             elif any(row.owner_signup_id for row in finding.held_by):
                 page.stuck[service][owner] = finding
-            elif finding.healed or page.is_about(owner):
+            elif finding.healed or page.is_about(owner) or (finding.kind == "removed" and not page.question):
                 page.reported[service].add(owner)
-                if finding.kind == "missing" and not finding.healed:
-                    missing[owner] = finding
-                else:
+                if finding.healed or finding.kind == "conflicting":
                     final.append(finding)
-        on_the_way = self._on_the_way(service, missing)
+                else:
+                    left[owner] = finding
+        on_the_way = self._on_the_way(service, left)
         self.result[service].on_the_way += len(on_the_way)
-        final += [finding for owner, finding in missing.items() if owner not in on_the_way]
+        known = known_owners({owner for owner, finding in left.items() if finding.kind != "removed"})
+        for owner, finding in left.items():
+            # A record that was removed after its page was read is no longer missing or different.
+            if owner not in on_the_way and (owner in known or finding.kind == "removed"):
+                final.append(finding)
         self._report(service, [*final, *without_record(rows)])
 
     def _question_what_is_stuck(self, service: str, page: _OpenPage) -> None:
@@ -287,13 +299,17 @@ class Reconciliation:
         room = QUESTION_MAX - len(question.owners)
         return replace(question, owners=question.owners | set(sorted(known)[:room]), gone=question.gone | (new - known))
 
-    def _on_the_way(self, service: str, missing: Collection[UUID]) -> set[UUID]:
-        """Return the owners of those missing records whose sign-up the service has yet to process."""
+    def _on_the_way(self, service: str, found: Mapping[UUID, Finding]) -> set[UUID]:
+        """Return the owners of those findings that a sign-up, change or removal will put right which the service has
+        yet to process, or has processed since the run began. A sign-up only adds a missing row."""
+        missing = [owner for owner, finding in found.items() if finding.kind == "missing"]
+        about = Q(id__in=missing) | Q(owner_signup_id__in=found, kind__in=(Kind.CHANGE, Kind.REMOVAL))
+        rows = EventTransaction.objects.filter(about, stalled_at=None)
         on_the_way = set()
-        for signup in SignUp.objects.filter(id__in=missing, stalled_at=None).only("id", "lights"):
-            light = signup.state.lights.get(service)
+        for row in rows.only("id", "owner_signup_id", "kind", "lights", "version", "created_at", "stalled_at"):
+            light = row.state.lights.get(service)
             if light and (light.status is Status.PENDING or (light.decided_at and light.decided_at > self._began)):
-                on_the_way.add(signup.id)
+                on_the_way.add(row.owner_signup_id)
         return on_the_way
 
     def _report(self, service: str, findings: Iterable[Finding]) -> None:
@@ -304,45 +320,3 @@ class Reconciliation:
 
 def _owners_in_the_way(stuck: dict[UUID, Finding]) -> set[UUID]:
     return {row.owner_signup_id for finding in stuck.values() for row in finding.held_by if row.owner_signup_id}
-
-
-def record_pages() -> Iterator[tuple[list[UserRecord], OwnerRange]]:
-    """Yield auth's records ordered by owner, each page with the range of owners that it covers.
-
-    The ranges have no gaps: a participant's row in a range whose owner is not on the page is superfluous.
-    """
-    users = User.objects.order_by("owner_signup_id")
-    after: UUID | None = None
-    while True:
-        page = list((users if after is None else users.filter(owner_signup_id__gt=after))[:PAGE])
-        up_to = page[-1].owner_signup_id if len(page) == PAGE else None
-        yield [UserRecord.of(user) for user in page], OwnerRange(after, up_to)
-        if up_to is None:
-            return
-        after = up_to
-
-
-def without_record(candidates: Sequence[Finding]) -> Iterator[Finding]:
-    """Yield those superfluous rows for which auth still has no record. A user may have been created after the page was
-    read, and a row that conflicts with a record is reported as that record's conflict instead.
-    """
-    for chunk in in_chunks(candidates):
-        owners = known_owners({finding.owner_signup_id for finding in chunk if finding.owner_signup_id})
-        user_ids = {user_id_key(finding.user_id) for finding in chunk}
-        emails = {normalize_email(finding.email) for finding in chunk}
-        held = User.objects.filter(Q(user_id_key__in=user_ids) | Q(email__in=emails))
-        texts = {text for pair in held.values_list("user_id_key", "email") for text in pair}
-        for finding in chunk:
-            is_in_the_way = not texts.isdisjoint((user_id_key(finding.user_id), normalize_email(finding.email)))
-            if finding.owner_signup_id not in owners and not is_in_the_way:
-                yield finding
-
-
-def known_owners(owners: Collection[UUID]) -> set[UUID]:
-    """Return those of the owners that auth has a record of."""
-    return set(User.objects.filter(owner_signup_id__in=owners).values_list("owner_signup_id", flat=True))
-
-
-def in_chunks(items: Sequence[T], size: int = PAGE) -> Iterator[Sequence[T]]:
-    """Split the items into chunks of at most `size`."""
-    return (items[start : start + size] for start in range(0, len(items), size))

@@ -22,14 +22,14 @@ from runtime.tracing import log_traces
 
 logger = logging.getLogger(__name__)
 
-# Number of sign-ups that are read and published at a time.
+# Number of transactions that are read and published at a time.
 PAGE: Final = 1000
 ACKNOWLEDGED_WITHIN: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayCounts:
-    """Numbers of sign-ups: sent (acknowledged by Kafka), skipped (nothing to send), and failed (not acknowledged)."""
+    """Numbers of transactions: sent (acknowledged by Kafka), skipped (nothing to send), failed (not acknowledged)."""
 
     sent: int = 0
     skipped: int = 0

@@ -2,8 +2,6 @@
 
 from django.db import migrations, models
 
-from participant.upgrading import keep_newest_row_of_each_owner
-
 
 class Migration(migrations.Migration):
 
@@ -12,12 +10,10 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        # It comes first because the others lock the table until the end of the migration.
-        migrations.RunPython(keep_newest_row_of_each_owner('customersvc', 'customer'), migrations.RunPython.noop),
         migrations.AddField(
             model_name='customer',
             name='is_account_active',
-            field=models.BooleanField(db_default=True, default=True, editable=False, verbose_name='account active'),
+            field=models.BooleanField(db_default=True, default=True, editable=False, help_text="Auth decides about this for all services. Change it in the user's account.", verbose_name='account active'),
         ),
         migrations.AddField(
             model_name='customer',

@@ -154,7 +154,7 @@ def attention(request: HttpRequest) -> list[dict[str, str]]:
         # A red light is final, so it is listed only for a day.
         refused = EventTransaction.objects.filter(failed_count__gt=0, created_at__gte=timezone.now() - NEWS)
         found += [
-            (_("Stalled sign-ups: all attempts are used up"), stalled, f"{signups}?lights=stalled"),
+            (_("Stalled: all attempts used up"), stalled, f"{signups}?lights=stalled"),
             (_("Pending for more than 10 minutes"), pending, f"{signups}?lights=pending&begun=older10m"),
             (_("Refused by a service in the last 24 hours"), refused, f"{signups}?lights=red&begun=1d"),
         ]

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import aiohttp
 
+from tests.chaos.owners import Owner
 from tests.chaos.pages import PageClient
 from tests.chaos.people import Kind, Person
 from tests.chaos.story import LOST, Story, pause_after
@@ -91,6 +92,8 @@ class Crowd:
         client = PageClient if person.kind is Kind.PAGE else ApiClient
         story.began = time.monotonic()
         await client(story, self._http, self._random).sign_up()
+        if person.kind in (Kind.CHANGES, Kind.CLOSES):
+            await Owner(story, self._http, self._random).act()
         story.ended = time.monotonic()
         if person.signup_id in self._complete:
             self._complete[person.signup_id].set()

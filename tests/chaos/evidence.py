@@ -8,7 +8,7 @@ from uuid import UUID
 import psycopg
 from confluent_kafka import Consumer, TopicPartition
 
-from tests.chaos.judge import PARTICIPANTS, Evidence, SignUpRow, UserRow
+from tests.chaos.judge import PARTICIPANTS, ChangeRow, Evidence, SignUpRow, UserRow
 from tests.chaos.noise import ANSWERS, REQUESTS, Noise
 from tests.chaos.people import Person, folded
 from tests.chaos.story import Story
@@ -65,24 +65,39 @@ def _lag(stack: Stack, topic: str, group: str) -> int:
 
 
 def collect(stack: Stack, stories: Mapping[UUID, Story], noise: Noise) -> Evidence:
-    signups = stack.query("auth", "SELECT id, owner_signup_id, lights, version FROM authsvc_signup")
+    rows = stack.query("auth", "SELECT kind, id, owner_signup_id, lights, version FROM authsvc_signup")
     users = stack.query("auth", f"SELECT owner_signup_id, NULL, {USER} FROM authsvc_user")
     kept = stack.query("auth", "SELECT letter_topic, key FROM eventbus_deadletter")
     topics = {letters(topic, group): topic for topic in READERS for group in READERS[topic]}
     return Evidence(
         stories=stories,
-        signups=[SignUpRow(*row) for row in signups],
+        signups=[SignUpRow(*row) for kind, *row in rows if kind == "signUp"],
         users=[UserRow(*row) for row in users],
         copies={
             service: [
-                UserRow(*row) for row in stack.query(service, f"SELECT owner_signup_id, signup_id, {USER} FROM {table}")
+                UserRow(*row)
+                for row in stack.query(
+                    service, f"SELECT owner_signup_id, signup_id, {USER} FROM {table} WHERE removed_at IS NULL"
+                )
             ]
             for service, table in PARTICIPANTS.items()
+        },
+        changes=[ChangeRow(kind, *row) for kind, *row in rows if kind != "signUp"],
+        tombstones={
+            "auth": _owners(stack, "auth", "authsvc_removedaccount"),
+            **{
+                service: _owners(stack, service, f"{table} WHERE removed_at IS NOT NULL")
+                for service, table in PARTICIPANTS.items()
+            },
         },
         poison={each: noise.poison[topic] for each, topic in topics.items()},
         dead={each: [message.key or b"" for message in in_topic(stack, each)] for each in topics},
         kept={each: {key or b"" for topic, key in kept if topic == each} for each in topics},
     )
+
+
+def _owners(stack: Stack, service: str, rows: str) -> set[UUID]:
+    return {owner for (owner,) in stack.query(service, f"SELECT owner_signup_id FROM {rows}")}
 
 
 def letters(topic: str, group: str) -> str:

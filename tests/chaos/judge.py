@@ -2,12 +2,12 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
-from tests.chaos.people import Kind, Person, folded
+from tests.chaos.people import ON_THEIR_OWN, Kind, Person, folded
 from tests.chaos.story import Story
 
 PARTICIPANTS = {"chat": "chatsvc_chatuser", "customer": "customersvc_customer"}
@@ -33,6 +33,16 @@ class SignUpRow(NamedTuple):
     def status(self, service: str) -> str:
         # What is left out of the document has its default: pending.
         return str(self.lights[service].get("status", "PENDING"))
+
+
+class ChangeRow(NamedTuple):
+    """A change or a removal, as auth keeps it."""
+
+    kind: str
+    id: UUID
+    owner: UUID
+    lights: Mapping[str, Mapping[str, Any]]
+    version: int
 
 
 class UserRow(NamedTuple):
@@ -64,6 +74,9 @@ class Evidence:
     poison: Mapping[str, Collection[bytes]]
     dead: Mapping[str, Sequence[bytes]]
     kept: Mapping[str, Collection[bytes]]
+    changes: Sequence[ChangeRow] = ()
+    # The owners of the tombstones by service.
+    tombstones: Mapping[str, Collection[UUID]] = field(default_factory=dict)
 
 
 def judge(evidence: Evidence) -> list[Offence]:
@@ -73,6 +86,8 @@ def judge(evidence: Evidence) -> list[Offence]:
         *_of_rows(evidence),
         *_of_dead_letters(evidence),
         *_of_rivals(evidence),
+        *_of_changes(evidence),
+        *_of_removals(evidence),
         *(offence for story in evidence.stories.values() for offence in _Case(story, index).offences()),
     ]
 
@@ -106,6 +121,33 @@ def _of_dead_letters(evidence: Evidence) -> Iterator[Offence]:
             yield Offence("lost", None, f"a good message of {key.decode(errors='replace')} is in {topic}")
         for key in sorted(dead - set(evidence.kept[topic])):
             yield Offence("lost", None, f"{key!r} of {topic} was not collected")
+
+
+def _of_changes(evidence: Evidence) -> Iterator[Offence]:
+    """Every light of a change or removal is green; a removal may end the account's earlier changes."""
+    removed = {row.owner for row in evidence.changes if row.kind == "removal"}
+    for row in evidence.changes:
+        for service, light in row.lights.items():
+            status = light.get("status", "PENDING")
+            if status == "PENDING":
+                yield Offence("stuck", row.owner, f"{service} is orange for a {row.kind}")
+            elif status == "FAIL" and (row.kind == "removal" or row.owner not in removed):
+                yield Offence("false_red", row.owner, f"{service} is red for a {row.kind}: {light.get('reason')}")
+
+
+def _of_removals(evidence: Evidence) -> Iterator[Offence]:
+    """Those who closed their accounts exist nowhere, and nobody else was removed."""
+    closed = {story.person.signup_id for story in evidence.stories.values() if story.person.kind is Kind.CLOSES}
+    for service, rows in {"auth": evidence.users, **evidence.copies}.items():
+        for row in rows:
+            if row.owner in closed or row.made_for in closed:
+                yield Offence("doubled", row.owner, f"{service} still has the removed user {row.user_id}")
+        if service in evidence.tombstones:
+            tombstones = set(evidence.tombstones[service])
+            for owner in closed - tombstones:
+                yield Offence("lost", owner, f"{service} has no tombstone")
+            for owner in tombstones - closed:
+                yield Offence("lost", owner, f"{service} removed somebody who did not ask for it")
 
 
 def _of_rivals(evidence: Evidence) -> Iterator[Offence]:
@@ -144,6 +186,9 @@ class _Case:
             else:
                 yield "stuck", "its client never got through"
             return
+        if self.person.kind is Kind.CLOSES:
+            # The lights of the sign-up were decided before; what is left is judged for all removals together.
+            return
         yield from self._of_auth(self.row)
         for service in PARTICIPANTS:
             yield from self._of_participant(service, self.row)
@@ -156,7 +201,7 @@ class _Case:
             yield "stuck", "auth's own light is orange"
         elif is_duplicate and status == "SUCCESS":
             yield "missed_red", "auth took a duplicate"
-        elif self.person.kind in (Kind.NEW, Kind.PAGE, Kind.KNOWN) and status == "FAIL" and not self._has_rival:
+        elif self.person.kind in (Kind.NEW, *ON_THEIR_OWN) and status == "FAIL" and not self._has_rival:
             yield "false_red", f"auth refused somebody new: {row.lights['auth'].get('reason')}"
         if self.record is None:
             yield "lost", "its user is not in auth"
@@ -164,8 +209,7 @@ class _Case:
             yield "doubled", f"auth's light is {status}, and the owner of the record is {row.owner}"
         elif status == "SUCCESS" and (self.record.user_id_key, self.record.email, self.record.user_name) != (
             folded(self.person.user_id),
-            self.person.email.lower(),
-            self.person.user_name,
+            *self.person.lasting,
         ):
             yield "lost", f"auth keeps something else: {self.record}"
 

@@ -15,6 +15,8 @@ from tests.stack import Stack
 
 REQUESTS = "user.newUser.req"
 ANSWERS = "user.newUser.res"
+# Topics whose messages come again, and that get no poison.
+LATER = ("user.changeUser.req", "user.changeUser.res", "user.removeUser.req", "user.removeUser.res")
 # Of a hundred good messages, those that are sent again, and seconds until then.
 COPIES = 10
 COPIED_AFTER = (0.0, 8.0)
@@ -47,7 +49,7 @@ class Noise:
         self._consumer.assign(
             [
                 TopicPartition(self._prefix + topic, partition, OFFSET_BEGINNING)
-                for topic in self.poison
+                for topic in (*self.poison, *LATER)
                 for partition in topics[self._prefix + topic].partitions
             ]
         )
@@ -81,7 +83,7 @@ class Noise:
         if self._random.randrange(100) < COPIES:
             at = time.monotonic() + self._random.uniform(*COPIED_AFTER)
             heapq.heappush(self._due, (at, sum(self.counts.values()), message))
-        if self.counts[topic] % PER_POISON == 1:
+        if topic in self.poison and self.counts[topic] % PER_POISON == 1:
             self._poison(topic)
 
     def _copy(self, message: Message) -> None:

@@ -55,7 +55,7 @@ class PageClient:
             if page.status == 200:
                 text = await page.text()
                 self._fields = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]+)"', text))
-                [signup_id] = re.findall(r'"signupId": "([^"]+)"', text)
+                [signup_id] = set(re.findall(r'"signupId": "([^"]+)"', text))
                 self._story.person = replace(self._story.person, signup_id=UUID(signup_id))
 
     async def _post(self) -> None:

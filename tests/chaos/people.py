@@ -14,10 +14,17 @@ class Kind(StrEnum):
     RIVAL = "the userId of somebody who signs up at the same moment"
     PAGE = "new to everybody, by the form and its page"
     KNOWN = "known to one participant from elsewhere"
+    CHANGES = "new to everybody, and changes name and email afterwards"
+    CLOSES = "new to everybody, and closes the account afterwards"
 
 
 # Of every hundred sign-ups. 5 are real duplicates; a rival's opponent is somebody new, and either of them may win.
-SHARES = {Kind.SAME_USER_ID: 3, Kind.SAME_EMAIL: 2, Kind.RIVAL: 4, Kind.KNOWN: 3, Kind.PAGE: 10}
+SHARES = {
+    Kind.SAME_USER_ID: 3, Kind.SAME_EMAIL: 2, Kind.RIVAL: 4, Kind.KNOWN: 3, Kind.PAGE: 10, Kind.CHANGES: 10,
+    Kind.CLOSES: 5,
+}  # fmt: skip
+# Kinds that repeat nobody, and that nobody repeats.
+ON_THEIR_OWN = (Kind.KNOWN, Kind.PAGE, Kind.CHANGES, Kind.CLOSES)
 # Sign-ups between a duplicate and the latest that it may repeat.
 DISTANCE = 10
 
@@ -36,6 +43,22 @@ class Person:
     original: "Person | None" = None
     known_to: str = ""
     known_by: str = ""
+
+    @property
+    def new_name(self) -> str:
+        """The name that somebody who changes the account gives it."""
+        return f"New {self.user_name}"
+
+    @property
+    def new_email(self) -> str:
+        return f"new.{self.email}"
+
+    @property
+    def lasting(self) -> tuple[str, str]:
+        """The email and the name that everybody must have in the end."""
+        if self.kind is Kind.CHANGES:
+            return self.new_email, self.new_name
+        return self.email.lower(), self.user_name
 
     @property
     def form(self) -> dict[str, str]:
@@ -59,7 +82,7 @@ def crowd(count: int, random: Random) -> list[Person]:
         if kind is Kind.RIVAL and original:
             # Who may lose the userId keeps no email in auth either, so nobody is to repeat this one.
             originals.remove(original)
-        person = _person(random, kind if original or kind in (Kind.KNOWN, Kind.PAGE) else Kind.NEW, original)
+        person = _person(random, kind if original or kind in ON_THEIR_OWN else Kind.NEW, original)
         people.append(person)
         if person.kind is Kind.NEW:
             originals.append(person)

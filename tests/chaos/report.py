@@ -6,7 +6,7 @@ from itertools import islice
 from uuid import UUID
 
 from tests.chaos.judge import WRONGS
-from tests.chaos.noise import ANSWERS, REQUESTS
+from tests.chaos.noise import ANSWERS, LATER, REQUESTS
 from tests.chaos.run import TOLD, Outcome
 
 
@@ -37,6 +37,7 @@ def _table(outcome: Outcome) -> Iterator[str]:
         ("roles that ended by themselves and were started again", dict(outcome.crashes) or 0),
         ("requests seen, and sent again by force", _pair(noise, REQUESTS)),
         ("answers seen, and sent again by force", _pair(noise, ANSWERS)),
+        ("changes and removals seen, and sent again by force", _pairs(noise, LATER)),
         ("poisonous messages", outcome.poison),
         ("dead letters", sum(map(len, outcome.evidence.dead.values())) if outcome.evidence else 0),
         ("posts, and streams resumed", f"{sum(s.posts for s in stories)}, {sum(s.resumes for s in stories)}"),
@@ -48,6 +49,10 @@ def _table(outcome: Outcome) -> Iterator[str]:
 
 def _pair(noise: Counter[str], topic: str) -> str:
     return f"{noise[topic]}, {noise[f'{topic} again']}"
+
+
+def _pairs(noise: Counter[str], topics: Sequence[str]) -> str:
+    return f"{sum(noise[topic] for topic in topics)}, {sum(noise[f'{topic} again'] for topic in topics)}"
 
 
 def _percentiles(values: Sequence[float]) -> str:

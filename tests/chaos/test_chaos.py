@@ -5,7 +5,7 @@ from typing import Final
 
 import pytest
 
-from tests.chaos.noise import ANSWERS, REQUESTS
+from tests.chaos.noise import ANSWERS, LATER, REQUESTS
 from tests.chaos.report import report
 from tests.chaos.run import run
 
@@ -29,5 +29,7 @@ def test_nothing_is_lost_and_no_light_is_wrong(capsys: pytest.CaptureFixture[str
     for topic in (REQUESTS, ANSWERS):
         assert outcome.noise[topic] >= SIGNUPS
         assert outcome.noise[f"{topic} again"] > 0.05 * outcome.noise[topic]
+    assert sum(outcome.noise[f"{topic} again"] for topic in LATER) > 0
+    assert len(outcome.evidence.changes) > 0.1 * SIGNUPS
     assert outcome.poison > 2 * SIGNUPS / 100
     assert outcome.seconds < WITHIN

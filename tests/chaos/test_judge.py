@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.chaos.judge import Evidence, SignUpRow, UserRow, judge
+from tests.chaos.judge import ChangeRow, Evidence, SignUpRow, UserRow, judge
 from tests.chaos.people import Kind, Person, folded
 from tests.chaos.story import Story
 
@@ -66,6 +66,59 @@ def good() -> Evidence:
 
 def test_it_finds_nothing_where_nothing_is_wrong(good: Evidence):
     assert judge(good) == []
+
+
+def with_removal(evidence: Evidence, **changes: Any) -> Evidence:
+    """Somebody new has closed the account since, and is gone everywhere."""
+    told = evidence.stories[OWNER]
+    closed = replace(told, person=replace(told.person, kind=Kind.CLOSES))
+    values: dict[str, Any] = {
+        "stories": {OWNER: closed, KNOWN: evidence.stories[KNOWN]},
+        "signups": [row for row in evidence.signups if row.id != DUPLICATE],
+        "users": [user for user in evidence.users if user.owner != OWNER],
+        "copies": {name: [row for row in rows if row.owner != OWNER] for name, rows in evidence.copies.items()},
+        "changes": [ChangeRow("removal", UUID(int=9), OWNER, _document(GREEN), 3)],
+        "tombstones": {service: {OWNER} for service in GREEN},
+    }
+    return replace(evidence, **{**values, **changes})
+
+
+def test_a_removal_that_everybody_followed_is_right(good: Evidence):
+    assert judge(with_removal(good)) == []
+
+
+def test_removals_and_changes_that_somebody_did_not_follow_are_found(good: Evidence):
+    def wrongs(**changes: Any) -> set[tuple[str, UUID | None]]:
+        return {(each.wrong, each.signup_id) for each in judge(with_removal(good, **changes))}
+
+    assert wrongs(users=good.users) == {("doubled", OWNER)}
+    assert wrongs(tombstones={"chat": set()}) == {("lost", OWNER)}
+    assert wrongs(tombstones={"chat": {OWNER, KNOWN}}) == {("lost", KNOWN)}
+    assert ("doubled", OWNER) in wrongs(copies=good.copies)
+    orange = {**_document(GREEN), "chat": {}}
+    assert wrongs(changes=[ChangeRow("removal", UUID(int=9), OWNER, orange, 2)]) == {("stuck", OWNER)}
+    red = {**_document(GREEN), "chat": {"status": "FAIL", "reason": "removed"}}
+    assert wrongs(changes=[ChangeRow("change", UUID(int=9), KNOWN, red, 3)]) == {("false_red", KNOWN)}
+    removal = ChangeRow("removal", UUID(int=9), OWNER, _document(GREEN), 3)
+    assert wrongs(changes=[ChangeRow("change", UUID(int=8), OWNER, red, 3), removal]) == set()
+
+
+def test_a_change_that_somebody_missed_is_found(good: Evidence):
+    told = good.stories[OWNER]
+    changed = replace(told, person=replace(told.person, kind=Kind.CHANGES))
+    stories = {OWNER: changed, KNOWN: good.stories[KNOWN]}
+    evidence = replace(good, stories=stories, signups=[row for row in good.signups if row.id != DUPLICATE])
+    assert {(each.wrong, each.signup_id) for each in judge(evidence)} == {("lost", OWNER)}
+    new = {"email": changed.person.new_email, "user_name": changed.person.new_name}
+    evidence = replace(
+        evidence,
+        users=[each._replace(**new) if each.owner == OWNER else each for each in evidence.users],
+        copies={
+            name: [each._replace(**new) if each.owner == OWNER else each for each in rows]
+            for name, rows in evidence.copies.items()
+        },
+    )
+    assert judge(evidence) == []
 
 
 def with_signup(evidence: Evidence, new: SignUpRow) -> Evidence:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 
 import pytest
-from confluent_kafka import Consumer, KafkaException, Message
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from django.conf import settings
 
@@ -22,7 +22,7 @@ from eventbus.inspection.lag import LagReader
 from eventbus.messages import HandledBatch, Handler, Incoming, Outgoing, Subscription
 from eventbus.producer import EventProducer
 from eventbus.topics import MESSAGE_MAX, TopicError, dead_letter_topic, ensure_topics
-from runtime.errors import TransientError
+from runtime.errors import PermanentError, TransientError
 from tests.broker import (
     RecordingHandler,
     RunningConsumer,
@@ -441,6 +441,77 @@ def test_a_sender_whose_clock_is_wrong_is_taken_and_dated_by_kafkas_clock(ahead)
     with consuming(subscription):
         eventually(lambda: handler.values == [b"out of time"])
     assert abs(handler.handled[0].timestamp_ms / 1000 - now.timestamp()) < 60
+
+
+# --- Several topics ---------------------------------------------------------------------------------------------
+
+
+def one_topic(subscription: Subscription, topic: str) -> Subscription:
+    """The same group, as `committed` looks at one of its topics."""
+    return replace(subscription, topics=(topic,))
+
+
+def test_a_group_reads_several_topics_and_goes_on_in_each_where_it_was():
+    """Both have messages in the partition of the same number, at other offsets."""
+    one, other = new_topic(), new_topic()
+    handler = RecordingHandler()
+    subscription = Subscription(group=f"group-{secrets.token_hex(6)}", topics=(one, other), handle=handler)
+    ensure_topics(subscription.every_topic)
+    put(one, b"a", b"b", b"c", partition=0)
+    put(other, b"x", partition=0)
+    put(other, b"y", partition=2)
+    with consuming(subscription):
+        eventually(lambda: len(handler.handled) >= 5)
+        eventually(lambda: committed(one_topic(subscription, one)) == {0: 3})
+        eventually(lambda: committed(one_topic(subscription, other)) == {0: 1, 2: 1})
+    assert sorted((message.topic == one, message.value) for message in handler.handled) == [
+        (False, b"x"), (False, b"y"), (True, b"a"), (True, b"b"), (True, b"c"),
+    ]  # fmt: skip
+
+    put(other, b"later", partition=0)
+    with consuming(subscription):
+        eventually(lambda: handler.values[5:] == [b"later"])
+        eventually(lambda: committed(one_topic(subscription, other)) == {0: 2, 2: 1})
+
+
+def test_poison_of_several_topics_goes_to_the_dead_letters_of_its_own():
+    def handle(batch: Sequence[Incoming]) -> HandledBatch:
+        rejected = [(message, PermanentError("poison")) for message in batch if message.value == b"poison"]
+        return HandledBatch(rejected=rejected)
+
+    one, other = new_topic(), new_topic()
+    subscription = Subscription(group=f"group-{secrets.token_hex(6)}", topics=(one, other), handle=handle)
+    ensure_topics(subscription.every_topic)
+    put(one, b"good", partition=1)
+    put(other, b"good", b"poison", partition=1)
+    with consuming(subscription):
+        [letter] = read(dead_letter_topic(other, subscription.group), 1)
+        eventually(lambda: committed(one_topic(subscription, one)) == {1: 1})
+        eventually(lambda: committed(one_topic(subscription, other)) == {1: 2})
+    assert dict(letter.headers())["dlt-offset"] == b"1"
+    assert read_all(dead_letter_topic(one, subscription.group)) == []
+
+
+def test_a_member_that_loses_one_topics_partition_keeps_its_work_on_the_other():
+    one, other = new_topic(), new_topic()
+    handler = RecordingHandler()
+    subscription = Subscription(group=f"group-{secrets.token_hex(6)}", topics=(one, other), handle=handler)
+    ensure_topics(subscription.every_topic)
+    put(one, b"a", partition=0)
+    put(other, b"x", partition=0)
+    consumer = BatchConsumer(subscription)
+    try:
+        consumer.join()
+        batch: list[Incoming] = []
+        eventually(lambda: batch.extend(consumer.next_batch()) or len(batch) == 2)
+        consumer._held = {(one, 0), (other, 0)}
+        consumer.note_done(batch)
+        consumer._on_revoke([TopicPartition(settings.KAFKA_PREFIX + one, 0)])
+        consumer.commit_done()
+    finally:
+        consumer.close()
+    assert committed(one_topic(subscription, one)) == {}
+    assert committed(one_topic(subscription, other)) == {0: 1}
 
 
 # --- Groups -----------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 from authsvc import identity
+from authsvc.accounts.export import collection
 from authsvc.accounts.passwords import PASSWORD_MAX, PASSWORD_MIN
 from authsvc.api import sse
 from authsvc.api.problems import FieldError, Problem, unavailable
 from authsvc.api.signup_requests import BODY_MAX, FIELD_MAX
-from authsvc.lights import Status, TransactionState, Verdict
+from authsvc.lights import Kind, Status, TransactionState, Verdict
 from authsvc.models import Role, User
 from authsvc.reconcile.events import (
     RECONCILE_ANSWERED,
@@ -33,12 +34,11 @@ from authsvc.reconcile.events import (
     reconcile_requested,
 )
 from authsvc.reconcile.events import decode_answer as decode_reconcile_answer
-from authsvc.reconcile.reconciliation import PAGE
+from authsvc.reconcile.records import PAGE
 from authsvc.signups.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED, decode_answer, new_user_requested
-from chatsvc.models import ChatUser
 from eventbus.messages import Incoming, Outgoing, dead_letter
 from participant import events as participant_events
-from participant import reconcile
+from participant import export, reconcile
 from participant.comparison import COMPARED
 from participant.events import answer, decode_request, is_asked
 from participant.verdict import Holder, Judgement
@@ -145,7 +145,7 @@ def check_event(event: Mapping[str, str]) -> None:
     assert event.keys() == {"event", "id", "data"}
     assert event["event"] == "status"
     data = json.loads(event["data"])
-    validate(data, "schemas/signup-status-event.json")
+    validate(data, f"schemas/{'change' if 'changeId' in data else 'signup'}-status-event.json")
     assert event["id"] == str(data["version"])
     assert data["complete"] is all(light["status"] != "PENDING" for light in data["services"].values())
 
@@ -177,7 +177,8 @@ def check_event_message(name: str, headers: Any, payload: Any) -> None:
 def check_message(name: str, message: Outgoing) -> None:
     value = json.loads(message.value)
     check_event_message(name, {key: text.decode() for key, text in message.headers}, value)
-    assert message.key == (value["userId"] if "userId" in value else f"{value['runId']}:{value['page']}")
+    key = value.get("userId") or value.get("exportId") or f"{value['runId']}:{value['page']}"
+    assert message.key == key
     assert message.topic == document("asyncapi.yaml")["components"]["messages"][name]["name"]
 
 
@@ -271,6 +272,22 @@ def test_readers_ignore_what_they_do_not_know():
     assert decode_answer(as_read(Outgoing(told.topic, told.key, more))).signup_id == SIGNUP
 
 
+def test_auths_request_for_an_export_fits_and_participants_answer_it():
+    asked = collection._message(collection.ExportRequested(SIGNUP, SIGNUP, ["chat"], NOW, NOW + timedelta(days=36_500)))
+    check_message("exportRequested", asked)
+    held = [{"userId": "kim", "isActive": True, "version": 3, "lastAnswer": None}]
+    handler = export.ExportHandler("chat", lambda owner: held if owner == SIGNUP else [])
+    [told] = handler([as_read(asked, ("traceparent", TRACEPARENT))]).answers
+    check_message("exportAnswered", told)
+    read = collection._decode(as_read(told))
+    assert (read.export_id, read.service, read.records) == (SIGNUP, "chat", held)
+
+
+def test_an_expired_request_for_an_export_is_not_answered():
+    asked = collection._message(collection.ExportRequested(SIGNUP, SIGNUP, ["chat"], NOW, NOW))
+    assert export.ExportHandler("chat", lambda owner: [])([as_read(asked)]).answers == []
+
+
 def reconcile_page(records: list[UserRecord], **more: Any) -> Outgoing:
     return reconcile_requested(
         ReconcileRequested(
@@ -321,9 +338,7 @@ def findings() -> list[reconcile.Finding]:
 def test_a_participants_findings_fit_and_auth_reads_them():
     question = as_read(reconcile_page([]), ("traceparent", TRACEPARENT))
     page = reconcile.decode_page(question)
-    handler = reconcile.ReconcileHandler(service="chat", model=ChatUser)
-
-    [message] = handler.answers(question, page, findings())
+    [message] = reconcile.answers_to(question, page, findings(), service="chat")
 
     check_message("reconcileAnswered", message)
     assert dict(message.headers)["traceparent"] == TRACEPARENT
@@ -354,6 +369,9 @@ def test_both_sides_mean_the_same_topics():
         NEW_USER_ANSWERED,
     )
     assert (reconcile.RECONCILE_REQUESTED, reconcile.RECONCILE_ANSWERED) == (RECONCILE_REQUESTED, RECONCILE_ANSWERED)
+    topics = (collection.EXPORT_REQUESTED, collection.EXPORT_ANSWERED)
+    assert topics == (export.EXPORT_REQUESTED, export.EXPORT_ANSWERED)
+    assert set(topics) <= addresses
 
 
 def states() -> list[TransactionState]:
@@ -363,9 +381,17 @@ def states() -> list[TransactionState]:
     return [begun, saved, saved.decided(verdicts, at=NOW)]
 
 
-@pytest.mark.parametrize("state", states())
+def states_of_changes() -> Iterator[TransactionState]:
+    for state in states():
+        for kind in (Kind.CHANGE, Kind.REMOVAL):
+            yield msgspec.structs.replace(state, kind=kind)
+    yield msgspec.structs.replace(states()[1], kind=Kind.CHANGE).superseded(at=NOW)
+
+
+@pytest.mark.parametrize("state", [*states(), *states_of_changes()])
 def test_a_state_fits_as_document_and_as_event(state):
-    validate(state.as_wire(), "schemas/signup-state.json")
+    name = "signup" if state.kind is Kind.SIGNUP else "change"
+    validate(state.as_wire(with_took=True), f"schemas/{name}-state.json")
     (event,) = events_of(sse.status_event(state, seen=state.version - 1).decode())
     check_event(event)
 

@@ -15,7 +15,7 @@ import pytest
 from confluent_kafka import Producer
 
 from tests.contract.test_compose import AUTH_WORKERS, PARTICIPANTS, WEB, services
-from tests.servers import PostgresqlServer, free_port
+from tests.servers import PostgresqlServer, ScimTestServer, free_port
 from tests.servers.composed import ComposedKafka, ComposedRedis, kafka_client
 from tests.servers.process import LOOPBACK, ROOT, Process
 from tests.waiting import eventually
@@ -23,6 +23,7 @@ from tests.waiting import eventually
 pytestmark = [pytest.mark.needs("application", "postgresql", "kafka")]
 
 LASTING = (*WEB, *AUTH_WORKERS, *PARTICIPANTS)
+SERVICES = ("auth", "chat", "customer", "crm")
 
 
 class Composed:
@@ -36,6 +37,7 @@ class Composed:
             ComposedKafka(services()["kafka"], admin=kafka_client(services()["set-up-kafka"]))
         )
         self.redis = stack.enter_context(ComposedRedis(services()["redis"]))
+        self.crm = stack.enter_context(ScimTestServer())
         self.ports = {name: free_port() for name in LASTING}
         self.roles: dict[str, Process] = {}
 
@@ -49,7 +51,10 @@ class Composed:
         given: dict[str, str] = services()[name]["environment"]
         for container, address in here.items():
             given = {key: value.replace(container, address) for key, value in given.items()}
+        # Every role knows the SCIM server, and only one has its token.
+        scim = self.crm.env if "SCIM_TOKENS" in given else {"SCIM_SERVERS": self.crm.env["SCIM_SERVERS"]}
         return given | {
+            **scim,
             "PATH": os.environ["PATH"],
             "HEALTH_HOST": LOOPBACK,
             "HEALTH_PORT": str(self.ports.get(name, 0)),
@@ -58,7 +63,7 @@ class Composed:
 
     def create_databases(self) -> None:
         with psycopg.connect(self.postgresql.url("postgres"), autocommit=True) as connection:
-            for service in ("auth", "chat", "customer"):
+            for service in ("auth", "chat", "customer", "scim"):
                 connection.execute(f'DROP DATABASE "{service}"')
         place = {"PATH": os.environ["PATH"], "PGHOST": LOOPBACK, "PGPORT": str(self.postgresql.port)}
         script = ROOT / "deploy" / "create-databases.sh"
@@ -137,17 +142,18 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
 
 
 def test_every_command_starts_and_is_healthy_and_a_signup_gets_its_lights(composed: Composed):
-    assert composed.sign_up(f"composed-{uuid4().hex[:8]}") == dict.fromkeys(("auth", "chat", "customer"), "SUCCESS")
+    assert composed.sign_up(f"composed-{uuid4().hex[:8]}") == dict.fromkeys(SERVICES, "SUCCESS")
+    assert len(composed.crm.users) == 1
 
 
 def test_dead_letters_are_collected_and_replayed(composed: Composed):
     composed.publish("user.newUser.req", b"no event")
-    eventually(lambda: composed.run("web", "dead_letters", "list").count("user.newUser.req") == 2)
+    eventually(lambda: composed.run("web", "dead_letters", "list").count("user.newUser.req") == 3)
 
     composed.run("web", "dead_letters", "replay", "--all-waiting")
 
-    # Both put it aside again.
-    eventually(lambda: composed.run("web", "dead_letters", "list").count("user.newUser.req") >= 4)
+    # All three put it aside again.
+    eventually(lambda: composed.run("web", "dead_letters", "list").count("user.newUser.req") >= 6)
 
 
 def test_participants_answer_a_reconcile(composed: Composed):
@@ -155,6 +161,7 @@ def test_participants_answer_a_reconcile(composed: Composed):
     assert {service: each["answered"] for service, each in report["services"].items()} == {
         "chat": True,
         "customer": True,
+        "crm": True,
     }
 
 
@@ -162,25 +169,30 @@ def test_the_operators_pages_see_topics_groups_and_instances(composed: Composed)
     code = """
 from eventbus.inspection.groups import read_groups
 from eventbus.inspection.inspector import Inspector
+from eventbus.subscriptions import subscriptions_of
+from django.conf import settings
 from runtime.processes.instances import read_instances
 import json
 with Inspector() as inspector:
     topics = inspector.topics()
     newest = len(inspector.newest('user.newUser.req').messages)
 groups = [(group.name, group.membership.state, group.problem) for group in read_groups(topics)]
-print(json.dumps([[topic.name for topic in topics], newest, groups, [seen.told.role for seen in read_instances()]]))
+services = [subscriptions_of(service) for service in settings.EVENT_CONSUMERS]
+known = [topic for subscriptions in services for each in subscriptions for topic in each.every_topic]
+roles = [seen.told.role for seen in read_instances()]
+print(json.dumps([[topic.name for topic in topics], known, newest, groups, roles]))
 """
-    topics, newest, groups, roles = json.loads(
+    topics, known, newest, groups, roles = json.loads(
         composed.run("web", "shell", "--no-imports", "-c", code).splitlines()[-1]
     )
-    assert len(topics) == 9
+    assert {"user.newUser.req", "user.newUser.req.crm.dlt", "user.newUser.res"} < {*topics} == {*known}
     assert newest > 0
     assert [problem for _, _, problem in groups] == [""] * len(groups)
     assert {name for name, state, _ in groups if state == "Stable"} == {
-        "auth", "chat", "chat-reconcile", "customer", "customer-reconcile", "dead-letters",
+        "auth", "chat", "chat-reconcile", "customer", "customer-reconcile", "crm", "crm-reconcile", "dead-letters",
     }  # fmt: skip
-    # Each role may say in Redis that it runs.
-    assert len(roles) == len(LASTING)
+    # Each role may say in Redis that it runs; that of the SCIM servers also says so for each of them.
+    assert len(roles) == len(LASTING) + 1
 
 
 def test_purge_may_delete(composed: Composed):

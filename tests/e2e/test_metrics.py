@@ -66,7 +66,7 @@ def test_a_sign_up_that_goes_through_is_counted_by_each_service(impatient: Stack
     person = new_person()
     assert sign_up(impatient, person.form)[-1].data["complete"]
     eventually(lambda: counted() == [before[0] + 1, before[1] + 1, before[2] + 1, before[3] + 1, before[4] + 2])
-    green = {"outcome": "green"}
+    green = {"outcome": "green", "kind": "signUp"}
     assert total(impatient, "signup_complete_seconds_count", **green) >= 1
     assert 0 < total(impatient, "signup_complete_seconds_sum", **green) < 60
 

@@ -1,7 +1,11 @@
 """The API against docs/openapi.yaml, with what nobody would send: schemathesis asks, and judges each answer by it."""
 
+import re
 from collections.abc import Iterator
+from html import unescape
+from http.cookies import SimpleCookie
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 import pytest
 import schemathesis
@@ -15,9 +19,10 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
 )
 
-from tests.conftest import new_person, new_stack
+from tests.client import request
+from tests.conftest import Person, new_person, new_stack
 from tests.contract.test_schemas import check_event, events_of
-from tests.e2e.test_api import post, settled
+from tests.e2e.test_api import log_in, post, settled
 from tests.plugin import Backing
 from tests.servers.process import ROOT
 from tests.stack import Stack
@@ -38,11 +43,11 @@ NOT_PROMISED = [
 
 
 class Api(NamedTuple):
-    """An application, and a sign-up that is over with its ticket."""
+    """An application; a sign-up and a change that are over, by the name of their path parameter, with their tickets."""
 
     stack: Stack
-    signup_id: str
-    ticket: str
+    ids: dict[str, str]
+    tickets: dict[str, str]
     statuses: set[int]
 
 
@@ -50,8 +55,25 @@ class Api(NamedTuple):
 def api(backing: Backing) -> Iterator[Api]:
     """Streams end soon here: schemathesis wants whole answers."""
     with new_stack(backing, STREAM_MAX_AGE="1", SIGNUP_DEADLINE="0.1", STREAM_HEARTBEAT="0.3") as stack:
-        answer = post(stack, new_person().form)
-        yield Api(stack, settled(stack, answer)["signupId"], answer.headers["Signup-Ticket"], set())
+        person = new_person()
+        answer = post(stack, person.form)
+        signup_id = settled(stack, answer)["signupId"]
+        change_id, ticket = change_name(stack, person)
+        tickets = {"signupId": answer.headers["Signup-Ticket"], "changeId": ticket}
+        yield Api(stack, {"signupId": signup_id, "changeId": change_id}, tickets, set())
+
+
+def change_name(stack: Stack, person: Person) -> tuple[str, str]:
+    """Change the name on the account page. Return the ID of the change, and its ticket, which is in a cookie."""
+    cookies = "; ".join(f"{name}={value}" for name, value in log_in(stack, person).items())
+    page = request(stack, "GET", "/account/", Cookie=cookies).body.decode()
+    fields = {name: unescape(value) for name, value in re.findall(r'<input [^>]*name="(\w+)" value="([^"]*)"', page)}
+    answer = request(
+        stack, "POST", "/account/", urlencode(fields | {"user_name": "New"}).encode(), Cookie=cookies,
+        Content_Type="application/x-www-form-urlencoded",
+    )  # fmt: skip
+    set_cookies = SimpleCookie("; ".join(answer.headers.get_all("Set-Cookie", [])))
+    return answer.headers["Location"].split("/")[-2], set_cookies["change_ticket"].value
 
 
 def check(case: Case, api: Api, *besides: Any) -> None:
@@ -76,8 +98,9 @@ def test_every_answer_is_as_documented(case: Case, api: Api):
 @schema.include(method="GET").parametrize()
 @bounded
 def test_every_answer_to_who_has_a_ticket_is_as_documented(case: Case, api: Api):
-    case.path_parameters = {"signupId": api.signup_id}
-    case.headers["Signup-Ticket"] = api.ticket
+    [name] = re.findall(r"{(\w+)}", case.path)
+    case.path_parameters = {name: api.ids[name]}
+    case.headers["Signup-Ticket"] = api.tickets[name]
     # Whatever was wrong with these two is not any more.
     check(case, api, negative_data_rejection)
 

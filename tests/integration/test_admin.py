@@ -27,7 +27,7 @@ from tests.client import read_topic
 from tests.signups import save_signup
 from tests.users import client_with
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer"])
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer", "scim"])
 
 LIST = "/admin/authsvc/eventtransaction/"
 
@@ -263,7 +263,7 @@ def test_the_index_begins_with_what_needs_attention(admin_client, staff_client, 
     )
     words = [each["words"] for each in admin_client.get("/admin/").context["attention"]]
     assert words == [
-        "Stalled sign-ups: all attempts are used up", "Pending for more than 10 minutes",
+        "Stalled: all attempts used up", "Pending for more than 10 minutes",
         "Refused by a service in the last 24 hours", "Dead letters waiting",
     ]  # fmt: skip
     for each in admin_client.get("/admin/").context["attention"]:
@@ -278,7 +278,7 @@ def test_the_index_groups_what_belongs_together_and_leaves_nothing_out(admin_cli
     names = {group["name"]: [model["object_name"] for model in group["models"]] for group in groups}
     assert names["Sign-ups"] == ["EventTransaction", "UnconfirmedSignUp", "DeadLetter"]
     assert names["Accounts"] == ["User", "Group"]
-    assert names["Copies at the services"] == ["ChatUser", "Customer"]
+    assert names["Copies at the services"] == ["ChatUser", "Customer", "ScimAccount"]
     assert names["Operation"] == ["TrafficMinute", "Topic", "Instance", "Overrides"]
     assert sum(map(len, names.values())) == len(site._registry)
 

@@ -20,7 +20,7 @@ from authsvc.signups.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from chatsvc.models import ChatUser
 from customersvc.models import Customer
-from eventbus.deadletters.letters import keep
+from eventbus.deadletters.letters import Origin, keep
 from eventbus.messages import HandledBatch, Incoming, Subscription, dead_letter
 from eventbus.models import DeadLetter
 from eventbus.topics import dead_letter_topic, ensure_topics
@@ -34,7 +34,7 @@ from tests.signups import save_signups
 from tests.waiting import eventually
 
 pytestmark = [
-    pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer"]),
+    pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer", "scim"]),
     pytest.mark.needs("broker", "redis"),
 ]
 
@@ -103,7 +103,10 @@ def desk(monkeypatch, defaults_afterwards) -> Iterator[Client]:
     message = Incoming(NEW_USER_REQUESTED, 1, 17, b"zq1", b"{}", (), 1_800_000_000_000)
     topic = dead_letter_topic(NEW_USER_REQUESTED, "chat")
     letter = dead_letter(message, PermanentError("zq"), group="chat")
-    keep([Incoming(topic, 0, 0, letter.key, letter.value, letter.headers, 1_800_000_000_000)], {topic: asked})
+    keep(
+        [Incoming(topic, 0, 0, letter.key, letter.value, letter.headers, 1_800_000_000_000)],
+        {topic: Origin(NEW_USER_REQUESTED, "chat")},
+    )
     Group.objects.create(name="zq")
     client = Client(headers={"accept-language": "ko"})
     client.force_login(User.objects.create_superuser("zq-root", "zq-root@example.org", "correct horse 9"))

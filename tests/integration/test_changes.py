@@ -113,6 +113,21 @@ def test_an_earlier_change_that_is_asked_for_again_carries_the_newest_record(kim
     assert (event["attempt"], event["services"]) == (2, ["chat", "customer"])
 
 
+def test_answers_that_arrive_in_the_wrong_order_turn_the_lights_of_their_own_changes_only(kim):
+    kim.user_name = "First"
+    first = change_account(kim)
+    kim.user_name = "Second"
+    second = change_account(kim)
+    refused = Verdict("chat", Status.FAIL, "duplicate: email")
+    answer(second.id)
+    late = answer(first.id, refused, Verdict("customer", Status.SUCCESS))
+    assert late.failed_count == 1
+    newest = EventTransaction.objects.get(id=second.id)
+    assert (newest.failed_count, newest.pending_count) == (0, 0)
+    stored = User.objects.get(pk=kim.pk)
+    assert (stored.user_name, stored.version) == ("Second", 3)
+
+
 def test_the_event_of_a_sign_up_carries_a_version_only_once_there_is_a_newer_one(kim):
     signup = SignUp.objects.get(id=kim.owner_signup_id)
     assert event_of(signup).keys().isdisjoint(("version", "active"))

@@ -2,8 +2,9 @@
 
 import json
 import os
+import sqlite3
 from collections.abc import Callable
-from io import StringIO
+from io import BufferedReader, BytesIO, RawIOBase, StringIO, TextIOWrapper
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -13,6 +14,7 @@ from django.core.management import CommandError, call_command
 
 from authsvc.accounts.passwords import Argon2idHasher
 from authsvc.models import RemovedAccount, SignUp, User
+from authsvc.signups import registration
 from authsvc.signups.events import NEW_USER_REQUESTED
 from authsvc.signups.outbox import claim_due
 from eventbus.topics import ensure_topics
@@ -66,6 +68,22 @@ def hash_of(password: str, *, memory: int = 19_456, passes: int = 2) -> str:
     hasher = Argon2idHasher()
     hasher.memory_cost, hasher.time_cost = memory, passes
     return hasher.encode(password, hasher.salt())
+
+
+class Unseekable(RawIOBase):
+    """Bytes that can be read once, as from a pipe."""
+
+    def __init__(self, text: bytes) -> None:
+        self._rest = BytesIO(text)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        return self._rest.readinto(buffer)
+
+    def fileno(self) -> int:
+        return os.open(os.devnull, os.O_RDONLY)
 
 
 def counted(imported: int, known: int = 0, rejected: int = 0) -> str:
@@ -215,6 +233,54 @@ def test_what_is_no_file_is_named(arguments: list[str], words: str):
     with pytest.raises(CommandError) as refused:
         call_command("import_users", *arguments)
     assert str(refused.value) == words
+
+
+def test_a_place_without_room_for_rejected_lines_is_refused_at_once(import_users, tmp_path):
+    said = import_users(HEADER + KIM, "--rejected", str(tmp_path / "nowhere" / "rejected.csv"))
+    assert said == "nowhere is not writable: name another place with --rejected."
+    assert not User.objects.exists()
+
+
+def test_a_full_disk_for_the_temporary_file_is_one_line(import_users, monkeypatch):
+    real = sqlite3.connect
+
+    def small(*arguments, **options):
+        database = real(*arguments, **options)
+        database.execute("PRAGMA max_page_count = 4")
+        return database
+
+    monkeypatch.setattr("authsvc.user_import.spool.sqlite3.connect", small)
+    everyone = "".join(f"user-{n},User {n},user-{n}@example.com,,\n" for n in range(1000))
+    said = import_users(HEADER + everyone)
+    assert said.startswith("The temporary file can't be used: database or disk is full. Set TMPDIR.")
+
+
+def test_standard_input_is_read_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for text in (HEADER + KIM + "lee,,,,\n", json.dumps({"userId": "jun"})):
+        monkeypatch.setattr("sys.stdin", TextIOWrapper(BufferedReader(Unseekable(text.encode()))))
+        with pytest.raises(CommandError, match="rejected lines"):
+            call_command("import_users", "-", stdout=StringIO())
+    assert {user_id for user_id, *_ in users()} == {"kim"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["import.rejected.csv", "import.rejected.jsonl"]
+
+
+def test_an_interruption_says_how_to_continue(import_users, monkeypatch, capsys):
+    monkeypatch.setattr("authsvc.user_import.importing.BATCH", 2)
+    register = registration.register_strangers
+    batches = iter(range(9))
+
+    def press_ctrl_c(batch):
+        if next(batches) == 2:
+            raise KeyboardInterrupt
+        return register(batch)
+
+    monkeypatch.setattr("authsvc.user_import.importing.register_strangers", press_ctrl_c)
+    text = HEADER + "".join(f"user-{n},User {n},user-{n}@example.com,,\n" for n in range(7))
+    with pytest.raises(KeyboardInterrupt):
+        import_users(text)
+    assert User.objects.count() == 4
+    assert import_users(text) == counted(3, known=4)
 
 
 def test_a_header_alone_is_no_import(import_users):

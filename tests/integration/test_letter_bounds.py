@@ -17,6 +17,7 @@ from eventbus.deadletters.letters import (
     CHUNK,
     NUMBER_MAX,
     LetterResult,
+    Origin,
     dead_letter_origins,
     discard,
     keep,
@@ -24,7 +25,7 @@ from eventbus.deadletters.letters import (
     replay,
 )
 from eventbus.errors import DeliveryError
-from eventbus.messages import HandledBatch, Incoming, Outgoing, Subscription
+from eventbus.messages import Incoming, Outgoing
 from eventbus.metrics import DEAD_LETTERS_WAITING
 from eventbus.models import DeadLetter, DeadLetterAct
 from runtime.processes.health import Heartbeat
@@ -32,7 +33,7 @@ from runtime.processes.health import Heartbeat
 pytestmark = pytest.mark.django_db
 
 TOPIC = "asked.readers.dlt"
-ORIGINS = {TOPIC: Subscription(group="readers", topic="asked", handle=lambda batch: HandledBatch())}
+ORIGINS = {TOPIC: Origin("asked", "readers")}
 PUT_ASIDE = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 

@@ -12,6 +12,7 @@ from django.urls import reverse
 from chatsvc.models import ChatUser
 from customersvc.models import Customer
 from participant.models import ParticipantUser
+from participant.rows import bury
 
 pytestmark = pytest.mark.django_db(databases=["default", "chat", "customer"])
 
@@ -168,6 +169,27 @@ def test_the_list_has_its_filters(pages):
     for filters in [{"is_active__exact": "0"}, {"role": "ROLE_ADMIN"}]:
         response = pages.client.get(pages.url("changelist"), filters)
         assert [row.user_id for row in response.context["cl"].result_list] == ["lee"]
+
+
+def test_it_shows_the_version_and_what_auth_decided_and_lets_nobody_change_them(pages):
+    row = row_of(pages, owner_signup_id=UUID(int=1), version=7, is_account_active=False)
+    page = pages.client.get(pages.url("change", row.pk)).content.decode()
+    assert "Version:" in page
+    assert "Auth decides about this for all services." in page
+    pages.change(row, version="1", is_account_active="on", user_name="Changed")
+    row.refresh_from_db()
+    assert (row.user_name, row.version, row.is_account_active) == ("Changed", 7, False)
+    response = pages.client.get(pages.url("changelist"), {"is_account_active__exact": "0"})
+    assert [each.user_id for each in response.context["cl"].result_list] == ["kim"]
+
+
+def test_a_removed_account_is_in_no_list_and_has_no_page(pages):
+    row = row_of(pages, owner_signup_id=UUID(int=1))
+    bury(pages.model, [(UUID(int=1), 2)])
+    assert not pages.client.get(pages.url("changelist")).context["cl"].result_list
+    assert pages.found(str(UUID(int=1))) == []
+    response = pages.client.get(pages.url("change", row.pk), follow=True)
+    assert "Perhaps it was deleted?" in response.content.decode()
 
 
 def test_one_who_may_only_view_changes_nothing(pages):

@@ -5,7 +5,7 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import pytest
@@ -15,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from eventbus.messages import HandledBatch, Incoming, Subscription
 from eventbus.subscriptions import subscriptions_of
 from participant.models import ParticipantUser
+from participant.rows import bury
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.django_db(databases=["chat", "customer"], transaction=True)
@@ -183,6 +184,93 @@ def test_a_full_batch_takes_a_handful_of_statements(service):
     assert service.model.objects.count() == 500
 
 
+# --- Changes and removals -----------------------------------------------------------------------------------------
+
+
+def change(user_id="kim", email="kim@example.org", *, owner=1, version=2, **changes) -> Incoming:
+    ids = {"changeId": str(UUID(int=1000 + owner)), "ownerSignupId": str(UUID(int=owner)), "userId": user_id}
+    values = {"email": email, "userName": "Kim", "role": "ROLE_USER", "active": True, "version": version}
+    return replace(message(json.dumps(ids | values | changes).encode()), topic="user.changeUser.req")
+
+
+def removal(owner=1, *, version=9) -> Incoming:
+    ids = {"changeId": str(UUID(int=2000 + owner)), "ownerSignupId": str(UUID(int=owner)), "userId": ""}
+    return replace(message(json.dumps(ids | {"version": version}).encode()), topic="user.removeUser.req")
+
+
+def test_a_change_updates_what_auth_decides_and_nothing_else(service):
+    service.handle(asked(signup=2, owner=1))
+    service.model.objects.update(is_active=False)
+    [answer] = service.handle(change("lee", "lee@example.org", userName="Lee", role="ROLE_ADMIN", active=False)).answers
+    row = service.model.objects.get()
+    assert (row.user_id_key, row.email, row.user_name, row.role) == ("lee", "lee@example.org", "Lee", "ROLE_ADMIN")
+    assert (row.version, row.is_account_active, row.is_active) == (2, False, False)
+    assert (row.signup_id, row.owner_signup_id) == (UUID(int=2), UUID(int=1))
+    body = json.loads(answer.value)
+    assert (answer.topic, body["changeId"], body["status"]) == ("user.changeUser.res", str(UUID(int=1001)), "SUCCESS")
+
+
+def test_a_deactivation_keeps_the_user_out_whatever_the_administrator_here_decides(service):
+    service.handle(asked())
+    assert service.model.objects.get().may_enter
+    service.handle(change(active=False))
+    assert not service.model.objects.get().may_enter
+    service.handle(change(version=3))
+    assert service.model.objects.get().may_enter
+
+
+def test_a_change_to_an_address_that_a_row_made_by_hand_has_changes_nothing(service):
+    service.handle(asked())
+    service.add_by_admin("by-hand", "taken@example.org")
+    before = list(service.model.objects.order_by("id").values())
+    [body] = bodies(service.handle(change("new", "taken@example.org")))
+    assert (body["status"], body["reason"], "heldBy" in body) == ("FAIL", "duplicate: email", False)
+    assert list(service.model.objects.order_by("id").values()) == before
+
+
+def test_accounts_that_exchange_their_addresses_in_one_batch_both_get_them(service):
+    service.handle(asked("a", "a@example.org", signup=1), asked("b", "b@example.org", signup=2))
+    swapped = [change("a", "b@example.org", owner=1), change("b", "a@example.org", owner=2)]
+    assert service.verdicts(*swapped) == [GREEN, GREEN]
+    assert set(service.model.objects.values_list("user_id", "email")) == {
+        ("a", "b@example.org"),
+        ("b", "a@example.org"),
+    }
+
+
+def test_a_removal_leaves_nothing_of_the_person_and_a_new_person_gets_the_user_id(service):
+    service.handle(asked(userName="Mina Kim", role="ROLE_ADMIN"))
+    assert service.verdicts(removal(), asked(signup=2)) == [GREEN, GREEN]
+    [tombstone] = service.model.every.exclude(removed_at=None).values()
+    about = {str(UUID(int=1)), "removed " + str(UUID(int=1))}
+    assert {str(value) for value in tombstone.values() if isinstance(value, str | UUID) and str(value)} == about
+    assert (tombstone["version"], tombstone["created_at"]) == (9, tombstone["removed_at"])
+    assert service.model.objects.get().owner_signup_id == UUID(int=2)
+
+
+def test_no_late_message_restores_a_removed_account(service):
+    service.handle(removal())
+    removed = ("FAIL", "removed")
+    late = [asked(), asked(signup=2, owner=1), change(version=20), removal(version=3)]
+    assert service.verdicts(*late) == [removed, removed, removed, GREEN]
+    # The first of a batch of new users is inserted without being read.
+    assert service.verdicts(asked(), asked("lee", "lee@example.org", signup=3)) == [removed, GREEN]
+    assert service.model.objects.get().user_id == "lee"
+
+
+def test_a_full_batch_of_all_kinds_takes_a_handful_of_statements(service):
+    service.handle(*(asked(f"u{n}", f"{n}@example.org", signup=n) for n in range(1, 401)))
+    batch = [
+        *(change(f"u{n}", f"new-{n}@example.org", owner=n) for n in range(1, 201)),
+        *(removal(n) for n in range(201, 401)),
+        *(asked(f"u{n}", f"{n}@example.org", signup=n) for n in range(401, 501)),
+    ]
+    with CaptureQueriesContext(connections[service.name]) as statements:
+        assert service.verdicts(*batch) == [GREEN] * 500
+    assert len(statements) <= 12
+    assert (service.model.objects.count(), service.model.objects.filter(version=2).count()) == (300, 200)
+
+
 # --- Two writers ------------------------------------------------------------------------------------------------
 
 
@@ -234,6 +322,39 @@ def test_two_batches_that_cross_keep_each_user_once(service, beside):
     kept = {body["signupId"] for body in bodies(one) + bodies(other) if body["status"] == "SUCCESS"}
     assert {str(row.signup_id) for row in service.model.objects.all()} == kept
     assert sorted(service.model.objects.values_list("email", flat=True)) == emails
+
+
+def test_a_removal_that_crosses_the_sign_up_leaves_no_row_whichever_is_first(service, beside):
+    owners = range(1, 201)
+    start = threading.Barrier(2)
+    new = beside.handle([asked(f"u{n:03}", f"{n}@example.org", signup=n) for n in owners], start)
+    gone = beside.handle([removal(n) for n in reversed(owners)], start)
+    assert set(verdicts(new.result(timeout=60))) <= {GREEN, ("FAIL", "removed")}
+    assert set(verdicts(gone.result(timeout=60))) == {GREEN}
+    assert (service.model.objects.count(), service.model.every.count()) == (0, 200)
+
+
+def test_of_changes_that_cross_the_newest_stays(service, beside):
+    owners = range(1, 201)
+    start = threading.Barrier(2)
+    batches = [
+        [change(f"v{version}-{n}", f"v{version}-{n}@example.org", owner=n, version=version) for n in order]
+        for version, order in ((2, owners), (3, reversed(owners)))
+    ]
+    for handled in [beside.handle(batch, start) for batch in batches]:
+        assert set(verdicts(handled.result(timeout=60))) == {GREEN}
+    assert set(service.model.objects.values_list("user_id", flat=True)) == {f"v3-{n}" for n in owners}
+
+
+@pytest.mark.needs("postgresql")
+def test_a_sign_up_that_waits_for_a_removal_in_progress_does_not_restore_the_account(service, beside):
+    service.handle(asked())
+    with transaction.atomic(using=service.name):
+        bury(service.model, [(UUID(int=1), 2)])
+        handled = beside.handle([asked()])
+        eventually(lambda: is_waiting_for_us(service), what="the handler waits for the tombstone")
+    assert verdicts(handled.result(timeout=60)) == [("FAIL", "removed")]
+    assert not service.model.objects.exists()
 
 
 def test_a_batch_that_another_writer_forestalls_is_decided_after_it(service, beside, caplog):

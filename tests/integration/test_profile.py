@@ -1,6 +1,8 @@
 """Owners change their name and email address on the account page."""
 
+import html
 import re
+from contextlib import suppress
 from uuid import uuid4
 
 import pytest
@@ -17,6 +19,7 @@ from authsvc.accounts.profile.forms import ProfileForm
 from authsvc.lights import Kind
 from authsvc.mail import mail_worker
 from authsvc.models import EventTransaction, SignUp, User
+from authsvc.rate_limits import TooManyError, attempt_limits
 from authsvc.signups import confirmation
 from authsvc.signups.changes import change_account, remove_account
 from authsvc.signups.events import REQUEST_TOPICS
@@ -75,8 +78,14 @@ def changes() -> list[EventTransaction]:
 
 def save(client: Client, user: User, **fields: str):
     """Submit the form as the page shows it, with these fields changed."""
-    shown = {"version": str(user.version), "user_name": user.user_name, "email": user.email, "password": ""}
+    shown = ProfileForm.values_of(user) | {"password": ""}
     return client.post("/account/", shown | fields)
+
+
+def opened_in(page: str) -> str:
+    """The form's hidden field with the version and the values that it shows."""
+    [value] = re.findall(r'name="opened" value="([^"]*)"', page)
+    return html.unescape(value)
 
 
 def error_at(answer, field: str) -> str:
@@ -113,7 +122,7 @@ def ask_for_link(user: User) -> str:
 
 def test_the_form_shows_the_present_values(kim: User):
     page = client_of(kim).get("/account/").content.decode()
-    assert 'name="version" value="1"' in page
+    assert opened_in(page) == ProfileForm.values_of(kim)["opened"]
     assert 'name="user_name" value="Kim"' in page
     assert f'name="email" value="{MINE}"' in page
 
@@ -208,14 +217,26 @@ def test_the_second_of_two_tabs_is_told_and_keeps_what_was_typed(kim: User):
     assert 'name="user_name" value="Second"' in page
     assert (len(changes()), stored(kim).user_name) == (1, "First")
     # The page now knows the newest version, so saving once more is a decision.
-    assert 'name="version" value="2"' in page
+    assert opened_in(page) == ProfileForm.values_of(stored(kim))["opened"]
     assert save(client, stored(kim), user_name="Second").status_code == 302
     assert stored(kim).user_name == "Second"
 
 
-@pytest.mark.parametrize("version", ["", "x", "-1", "2", "9" * 400])
-def test_a_forged_version_changes_nothing(kim: User, version: str):
-    answer = save(client_of(kim), kim, user_name="Forged", version=version)
+def test_an_outdated_form_takes_over_what_its_user_left_alone(kim: User):
+    """Otherwise saving once more would revert the change of the address."""
+    client = client_of(kim)
+    assert save(client, kim, email=NEW, password=PASSWORD).status_code == 302
+    page = save(client, kim, user_name="Second").content.decode()
+    assert 'name="user_name" value="Second"' in page
+    assert f'name="email" value="{NEW}"' in page
+
+
+FORGED = ["", "x", "1", "[]", '{"version":2}', '{"version":"1"}', '{"version":1e99}', '{"values":[]}', "[" * 3000]
+
+
+@pytest.mark.parametrize("opened", FORGED)
+def test_a_forged_version_changes_nothing(kim: User, opened: str):
+    answer = save(client_of(kim), kim, user_name="Forged", opened=opened)
     assert "Your account was changed after you opened this page" in summary(answer)
     assert changes() == []
 
@@ -271,7 +292,7 @@ def test_switching_the_language_keeps_what_was_typed_and_saves_nothing(kim: User
     answer = save(client_of(kim), kim, user_name="Typed", language="ko", password=PASSWORD)
     page = answer.content.decode()
     assert 'name="user_name" value="Typed"' in page
-    assert 'name="version" value="1"' in page
+    assert opened_in(page) == ProfileForm.values_of(kim)["opened"]
     assert PASSWORD not in page
     assert '<html lang="ko">' in page
     assert changes() == []
@@ -427,6 +448,16 @@ def test_a_mailbox_gets_no_more_mails_than_at_a_sign_up(kim: User, settings):
     for _ in range(4):
         save(client_of(kim), kim, email=NEW, password=PASSWORD)
     assert (len(mails(NEW)), len(mails(MINE))) == (2, 2)
+
+
+@pytest.mark.usefixtures("confirmed")
+def test_strangers_cannot_use_up_the_notices_of_the_present_address(kim: User, settings):
+    settings.RATE_LIMIT_CONFIRM = 1
+    with suppress(TooManyError):
+        for number in range(10):
+            attempt_limits().count_mail("confirm", email=MINE, address=f"198.51.100.{number}")
+    save(client_of(kim), kim, email=NEW, password=PASSWORD)
+    assert len(mails(MINE)) == 1
 
 
 @pytest.mark.usefixtures("confirmed")

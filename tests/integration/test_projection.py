@@ -149,6 +149,24 @@ async def test_counts_alone_are_written_too_and_nothing_is_not_sent(redis, synch
     assert await redis.hgetall("traffic:another-second") == {b"begun": b"3"}
 
 
+async def test_only_the_named_copies_are_forgotten(projection, synchronous):
+    first, second, third = begun(), begun(), begun()
+    for each in (first, second, third):
+        await projection.copy(each)
+    await asyncio.to_thread(synchronous.forget, [])
+    await asyncio.to_thread(synchronous.forget, [first.transaction_id, third.transaction_id])
+    copies = [await projection.read(each.transaction_id) for each in (first, second, third)]
+    assert copies == [None, second, None]
+
+
+def test_a_frozen_redis_is_asked_only_once_to_forget(silent, caplog, synchronous):
+    synchronous.forget([UUID(int=1)])
+    synchronous._redis.delete = lambda *keys: pytest.fail("Redis was asked")
+    synchronous.forget([UUID(int=1)])
+    [said] = [record.getMessage() for record in caplog.records if "Redis is away" in record.getMessage()]
+    assert said.startswith(AWAY)
+
+
 async def test_hundreds_of_reads_at_once_share_few_connections(projection, redis, caplog):
     # A read waits half a second for its turn, to connect and for its answer, which is too short on a busy machine.
     pool = projection._redis.connection_pool

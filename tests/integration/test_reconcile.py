@@ -16,8 +16,12 @@ from django.db.models.functions import Concat
 from django.test import override_settings
 
 from authsvc.lights import Status, Verdict
-from authsvc.models import SignUp, User
+from authsvc.models import EventTransaction, SignUp, User
 from authsvc.reconcile.events import RECONCILE_ANSWERED, RECONCILE_REQUESTED
+from authsvc.reconcile.records import record_pages
+from authsvc.signups import publisher
+from authsvc.signups.changes import change_account, remove_account
+from authsvc.signups.events import REQUEST_TOPICS
 from authsvc.signups.registration import register_users
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from chatsvc.models import ChatUser
@@ -32,18 +36,19 @@ pytestmark = [
     pytest.mark.django_db(databases=["default", "chat", "customer"], transaction=True),
     pytest.mark.needs("broker"),
 ]
-NOTHING = {"missing": 0, "different": 0, "conflicting": 0, "superfluous": 0}
+NOTHING = {"missing": 0, "different": 0, "conflicting": 0, "superfluous": 0, "removed": 0}
 
 
 @pytest.fixture(autouse=True, scope="module")
 def participants() -> Iterator[None]:
     """Chat and customer, each with its consumer of pages; joining their groups is the slow part, so once for all."""
     with override_settings(KAFKA_PREFIX=f"reconcile-{uuid4()}-"), ExitStack() as running:
-        ensure_topics([RECONCILE_REQUESTED, RECONCILE_ANSWERED])
+        ensure_topics([RECONCILE_REQUESTED, RECONCILE_ANSWERED, *REQUEST_TOPICS.values()])
         for service in ("chat", "customer"):
             [_, pages] = subscriptions_of(service)
             running.enter_context(consuming(pages))
         yield
+        publisher.close()
 
 
 def save_everywhere(*names: str) -> list[UUID]:
@@ -86,11 +91,40 @@ def found(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def rows(model: type[ChatUser] | type[Customer]) -> set[tuple[Any, ...]]:
-    return set(model.objects.values_list("owner_signup_id", "user_id", "user_id_key", "email", "user_name", "role"))
+    return set(
+        model.objects.values_list(
+            "owner_signup_id", "user_id", "user_id_key", "email", "user_name", "role", "version", "is_account_active"
+        )
+    )
 
 
 def records() -> set[tuple[Any, ...]]:
-    return set(User.objects.values_list("owner_signup_id", "user_id", "user_id_key", "email", "user_name", "role"))
+    return set(
+        User.objects.values_list(
+            "owner_signup_id", "user_id", "user_id_key", "email", "user_name", "role", "version", "is_active"
+        )
+    )
+
+
+def change(known_as: str, **values: Any) -> EventTransaction:
+    """A change that no participant has heard of."""
+    user = User.objects.get(user_id=known_as)
+    for name, value in values.items():
+        setattr(user, name, value)
+    row = change_account(user)
+    assert row is not None
+    return row
+
+
+def remove(user_id: str) -> EventTransaction:
+    """A removal that no participant has heard of."""
+    return remove_account(User.objects.get(user_id=user_id))
+
+
+def answered(*transactions: EventTransaction) -> None:
+    """Both participants have answered, and yet their rows may be what they were: as after a restored backup."""
+    for row in transactions:
+        apply_verdicts([ReportedVerdict(row.id, Verdict(name, Status.SUCCESS)) for name in ("chat", "customer")])
 
 
 def test_where_all_agree_it_says_so():
@@ -160,9 +194,7 @@ def test_a_deactivated_row_is_there_and_stays_deactivated():
 
 def test_what_an_administrator_changes_at_auth_is_brought_to_the_participants():
     save_everywhere("kim", "lee")
-    kim = User.objects.get(user_id="kim")
-    kim.user_id, kim.email, kim.user_name = "Kimberly", "kimberly@example.org", "Kimberly"
-    kim.save()
+    change("kim", user_id="Kimberly", email="kimberly@example.org", user_name="Kimberly")
     services, problems = reconcile("--heal")
     assert problems == ""
     assert found(services["chat"]) == [("different", "Kimberly")]
@@ -190,7 +222,7 @@ def pass_on_emails(users: int) -> list[str]:
 @pytest.mark.parametrize("users", [2, 3, 30])
 @pytest.mark.parametrize("page", [1, 250], ids=["on different pages", "on one page"])
 def test_users_who_passed_on_their_keys_in_a_circle_are_healed(monkeypatch, users, page):
-    monkeypatch.setattr("authsvc.reconcile.reconciliation.PAGE", page)
+    monkeypatch.setattr("authsvc.reconcile.records.PAGE", page)
     names = pass_on_emails(users)
     save_everywhere(*(f"bystander-{n}" for n in range(5)))
     different = [("different", name) for name in names]
@@ -207,7 +239,7 @@ def test_users_who_passed_on_their_keys_in_a_circle_are_healed(monkeypatch, user
 
 @pytest.mark.parametrize("page", [1, 4])
 def test_a_circle_that_is_too_long_for_one_page_is_told_and_healed_once_it_is_broken(monkeypatch, page):
-    monkeypatch.setattr("authsvc.reconcile.reconciliation.PAGE", page)
+    monkeypatch.setattr("authsvc.reconcile.records.PAGE", page)
     for module in ("authsvc.reconcile.reconciliation", "authsvc.management.commands.reconcile"):
         monkeypatch.setattr(f"{module}.QUESTION_MAX", 5)
     names = pass_on_emails(7)
@@ -253,7 +285,7 @@ def test_a_row_whose_record_is_gone_becomes_that_of_who_has_its_user_id_now():
 
 
 def test_pages_cover_everybody_whatever_their_number(monkeypatch):
-    monkeypatch.setattr("authsvc.reconcile.reconciliation.PAGE", 3)
+    monkeypatch.setattr("authsvc.reconcile.records.PAGE", 3)
     names = [f"user-{n}" for n in range(10)]
     save_everywhere(*names)
     ChatUser.objects.filter(user_id__in=names[::2]).delete()
@@ -325,6 +357,96 @@ def test_one_on_the_way_is_no_fault_but_one_that_is_stalled_is():
         assert (found(report), report["onTheWay"]) == ([("missing", "stalled")], 1)
 
 
+def test_rows_of_removed_people_are_reported_as_such_and_deleted_for_good():
+    save_everywhere("kim", "lee")
+    answered(remove("kim"))
+    for model in (ChatUser, Customer):
+        model.objects.filter(user_id="lee").update(user_name="Somebody else")
+    services, problems = reconcile()
+    assert [found(report) for report in services.values()] == [[("different", "lee"), ("removed", "kim")]] * 2
+    assert "4 can be mended" in problems
+    services, problems = reconcile("--heal")
+    assert (problems, services["chat"]["healed"], services["customer"]["healed"]) == ("", 2, 2)
+    assert rows(ChatUser) == rows(Customer) == records()
+    assert ChatUser.every.filter(removed_at__isnull=False).count() == 1
+    services, problems = reconcile()
+    assert [report["counts"] for report in services.values()] == [NOTHING, NOTHING]
+
+
+@pytest.mark.parametrize("page", [1, 250], ids=["on different pages", "on one page"])
+def test_a_new_person_gets_the_user_id_that_a_removed_persons_row_still_holds(monkeypatch, page):
+    monkeypatch.setattr("authsvc.reconcile.records.PAGE", page)
+    save_everywhere("kim", "lee")
+    answered(remove("kim"))
+    Customer.objects.filter(user_id="kim").delete()
+    again = save_signup("kim", name="Another")
+    answered(EventTransaction.objects.get(id=again.id))
+    services, problems = reconcile()
+    assert found(services["chat"]) == [("missing", "kim"), ("removed", "kim")]
+    services, problems = reconcile("--heal")
+    assert problems == ""
+    assert found(services["chat"]) == [("missing", "kim"), ("removed", "kim")]
+    assert found(services["customer"]) == [("missing", "kim")]
+    assert rows(ChatUser) == rows(Customer) == records()
+
+
+def test_pages_cover_every_removed_account_whatever_their_number(monkeypatch):
+    monkeypatch.setattr("authsvc.reconcile.records.PAGE", 3)
+    names = [f"user-{n}" for n in range(10)]
+    save_everywhere(*names)
+    # A page of users reaches beyond the page of removed accounts, which come first in the order of owners.
+    gone = list(User.objects.order_by("owner_signup_id").values_list("user_id", flat=True)[:5])
+    answered(*(remove(name) for name in gone))
+    assert [len(removed) for _, removed, _ in record_pages()][:2] == [3, 2]
+    services, problems = reconcile("--heal")
+    assert problems == ""
+    assert [found(report) for report in services.values()] == [[("removed", name) for name in sorted(gone)]] * 2
+    assert rows(ChatUser) == rows(Customer) == records()
+
+
+def test_a_change_and_a_removal_on_the_way_are_no_fault_unless_they_are_stalled():
+    save_everywhere("kim", "lee", "park", "choi")
+    waiting = [change("kim", user_name="Other"), remove("lee")]
+    stalled = [change("park", is_active=False), remove("choi")]
+    ids = [row.id for row in stalled]
+    EventTransaction.objects.filter(id__in=ids).update(stalled_at=datetime.now(UTC), next_due_at=None)
+    services, problems = reconcile()
+    for report in services.values():
+        assert (found(report), report["onTheWay"]) == ([("different", "park"), ("removed", "choi")], len(waiting))
+    assert "4 can be mended" in problems
+    services, problems = reconcile("--heal")
+    assert problems == ""
+    assert [report["healed"] for report in services.values()] == [4, 4]
+    assert rows(ChatUser) == rows(Customer) == records()
+
+
+def test_users_who_exchanged_their_user_ids_and_addresses_are_healed_with_their_versions():
+    save_everywhere("kim", "lee")
+    changes = [
+        change("kim", user_id="moment", email="moment@example.org"),
+        change("lee", user_id="kim", email="kim@example.org"),
+        change("moment", user_id="lee", email="lee@example.org"),
+    ]
+    answered(*changes)
+    services, problems = reconcile("--heal")
+    assert problems == ""
+    assert [found(report) for report in services.values()] == [[("different", "kim"), ("different", "lee")]] * 2
+    assert rows(ChatUser) == rows(Customer) == records()
+    assert {row[-2] for row in rows(ChatUser)} == {2, 3}
+
+
+def test_who_was_deactivated_in_auth_is_deactivated_everywhere_and_a_services_own_decision_stays():
+    save_everywhere("kim", "lee")
+    answered(change("kim", is_active=False))
+    ChatUser.objects.filter(user_id="lee").update(is_active=False)
+    services, problems = reconcile("--heal")
+    assert problems == ""
+    [finding] = services["chat"]["findings"]
+    assert (finding["userId"], set(finding["fields"])) == ("kim", {"active", "version"})
+    told = ChatUser.objects.values_list("user_id", "is_account_active", "is_active")
+    assert set(told) == {("kim", False, True), ("lee", True, False)}
+
+
 def test_one_service_alone_is_asked():
     save_everywhere("kim")
     ChatUser.objects.all().delete()
@@ -342,7 +464,7 @@ def test_a_participant_that_does_not_answer_is_said_in_words(settings):
     with pytest.raises(CommandError, match=r"nobody did not answer within 1 s.*consume_events nobody") as raised:
         call_command("reconcile", "--timeout=1", stdout=out)
     assert "chat did not" not in str(raised.value)
-    assert out.getvalue().splitlines()[1].split() == ["chat", "0", "0", "0", "0", "0", "0"]
+    assert out.getvalue().splitlines()[1].split() == ["chat", *"0000000"]
 
 
 def test_kafka_away_is_said_in_words(settings, monkeypatch):
@@ -361,9 +483,19 @@ def test_the_terminal_shows_counts_and_who():
     with pytest.raises(CommandError, match="need a decision"):
         call_command("reconcile", "--heal", "--timeout=60", stdout=out)
     lines = out.getvalue().splitlines()
-    assert lines[0].split() == ["missing", "different", "conflicting", "superfluous", "healed", "on", "the", "way"]
-    assert lines[1].split() == ["chat", "0", "0", "1", "0", "0", "0"]
-    assert lines[2].split() == ["customer", "0", "1", "0", "0", "1", "0"]
+    assert lines[0].split() == [
+        "missing",
+        "different",
+        "conflicting",
+        "superfluous",
+        "removed",
+        "healed",
+        "on",
+        "the",
+        "way",
+    ]
+    assert lines[1].split() == ["chat", *"0010000"]
+    assert lines[2].split() == ["customer", *"0100010"]
     assert lines[3:] == [
         "chat: conflicting kim kim@example.org (against the row KIM kim2@example.org that an administrator made)",
         "customer: different   kim kim@example.org (in role; healed)",

@@ -78,6 +78,66 @@ def test_a_page_that_finds_nothing_is_answered_too():
     assert (len(handled.answers), findings(handled)) == (1, [])
 
 
+def test_a_row_that_is_newer_than_the_page_is_left_alone():
+    handle(page(record(1, "newest", version=3), heal=True))
+    assert findings(handle(page(record(1, version=2), owners={}, heal=True))) == []
+    assert ChatUser.objects.get().user_id == "newest"
+
+
+def test_a_deactivation_that_was_missed_is_different_and_healed():
+    handle(page(record(1), heal=True))
+    ChatUser.objects.update(is_active=False)
+    [finding] = findings(handle(page(record(1, version=2, active=False), heal=True)))
+    assert (finding["kind"], finding["fields"], finding["healed"]) == ("different", ["active", "version"], True)
+    assert ChatUser.objects.values_list("version", "is_account_active", "is_active").get() == (2, False, False)
+    handle(page(record(1, version=3), heal=True))
+    assert (ChatUser.objects.get().is_account_active, ChatUser.objects.get().may_enter) == (True, False)
+
+
+def test_users_who_swapped_addresses_are_healed_without_a_change_in_between():
+    handle(page(record(1, email="a@example.org"), record(2, "lee", email="b@example.org"), heal=True))
+    swapped = [record(1, email="b@example.org", version=2), record(2, "lee", email="a@example.org", version=3)]
+    assert [finding["healed"] for finding in findings(handle(page(*swapped, heal=True)))] == [True, True]
+    assert findings(handle(page(*swapped))) == []
+
+
+def removed_page(*records: dict[str, Any], owners: tuple[int, ...] = (1,), heal: bool = True) -> Incoming:
+    return page(*records, removed=[str(UUID(int=owner)) for owner in owners], owners={}, heal=heal)
+
+
+def test_a_row_of_a_removed_account_is_reported_as_such_and_healing_leaves_a_tombstone():
+    handle(page(record(1), heal=True))
+    [finding] = findings(handle(removed_page(heal=False)))
+    assert (finding["kind"], finding["userId"], finding.get("healed", False)) == ("removed", "kim", False)
+    assert rows() == {row(1)}
+    [finding] = findings(handle(removed_page()))
+    assert (finding["kind"], finding["userId"], finding.get("healed", False)) == ("removed", "kim", True)
+    assert rows() == set()
+    assert findings(handle(removed_page())) == []
+    [tombstone] = ChatUser.every.all()
+    assert (tombstone.owner_signup_id, tombstone.user_id, tombstone.user_name) == (UUID(int=1), "", "")
+
+
+def test_a_new_person_with_the_user_id_of_a_removed_one_is_missing_and_added_on_the_same_page():
+    handle(page(record(1), heal=True))
+    for heal in (False, True):
+        found = findings(handle(removed_page(record(2), heal=heal)))
+        assert [(finding["kind"], finding.get("healed", False)) for finding in found] == [
+            ("removed", heal),
+            ("missing", heal),
+        ]
+    assert rows() == {row(2)}
+
+
+def test_neither_reconcile_nor_a_late_sign_up_adds_a_removed_account_again():
+    handle(removed_page(owners=(1, 2)))
+    [finding] = findings(handle(page(record(1, version=9), heal=True, owners={})))
+    assert (finding["kind"], finding.get("healed", False)) == ("missing", False)
+    [answer] = accounts.handle([asked(2)]).answers
+    assert json.loads(answer.value)["reason"] == "removed"
+    assert rows() == set()
+
+
 def test_a_redelivered_page_adds_nothing_and_finds_nothing_more():
     healing = page(record(1), record(2, "lee"), heal=True)
     assert [finding["healed"] for finding in findings(handle(healing))] == [True, True]

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from django.conf import settings
-from django.db import connections
+from django.db import connections, transaction
 from django.utils import timezone
 
 from authsvc.lights import Status, Verdict
@@ -238,6 +238,24 @@ def test_relays_share_the_work():
 
     in_threads(claim, claim, claim)
     assert len(claimed) == len(set(claimed)) == 60
+
+
+@pytest.mark.needs("postgresql")
+def test_a_relay_claims_what_is_free_without_waiting_for_what_another_holds():
+    held, free = new("held"), new("free")
+    register_users([held, free])
+    make_due()
+    claimed = []
+
+    def claim() -> None:
+        with connections["default"].cursor() as cursor:
+            cursor.execute("SET lock_timeout = '2s'")
+        claimed.extend(event.transaction.id for event in claim_due(limit=10))
+
+    with transaction.atomic():
+        SignUp.objects.select_for_update().get(id=held.signup_id)
+        in_threads(claim)
+    assert claimed == [free.signup_id]
 
 
 def test_the_pauses_double_to_their_limit():

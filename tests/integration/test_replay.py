@@ -10,10 +10,12 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from authsvc.lights import Status, TransactionState, Verdict
+from authsvc.lights import Kind, Status, TransactionState, Verdict
 from authsvc.management.commands.relay_signups import OutboxRelay
 from authsvc.models import SignUp, User
-from authsvc.signups.events import NEW_USER_REQUESTED
+from authsvc.signups import publisher
+from authsvc.signups.changes import change_account, remove_account
+from authsvc.signups.events import NEW_USER_REQUESTED, REQUEST_TOPICS
 from authsvc.signups.projection import AsyncProjection
 from authsvc.signups.replay import replay as replay_all
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
@@ -29,7 +31,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs("broker
 @pytest.fixture(autouse=True)
 def own_topics(settings):
     settings.KAFKA_PREFIX = f"replay-{uuid4()}-"
-    ensure_topics([NEW_USER_REQUESTED])
+    ensure_topics(REQUEST_TOPICS.values())
 
 
 @pytest.fixture
@@ -172,6 +174,23 @@ def test_it_sends_auths_present_record_and_skips_where_that_is_gone(sent, settin
     assert json.loads(message.value)["email"] == "new@example.com"
 
 
+def test_of_a_removed_account_only_the_removal_is_sent_and_of_a_changed_one_the_newest_record(settings):
+    save_signups("kim", "lee")
+    for name in ("kim", "lee"):
+        user = User.objects.get(user_id=name)
+        user.user_name = "Changed"
+        assert change_account(user) is not None
+    removal = remove_account(User.objects.get(user_id="kim"))
+    publisher.close()
+    assert replay("--all") == "3 sent, 2 skipped, 0 failed"
+    assert replay("--id", str(removal.id)) == "1 sent, 0 skipped, 0 failed"
+    # Two changes and a replay of one; one removal and two replays.
+    for kind, versions in ((Kind.SIGNUP, [2]), (Kind.CHANGE, [2, 2, 2]), (Kind.REMOVAL, [3, 3, 3])):
+        topic = settings.KAFKA_PREFIX + REQUEST_TOPICS[kind]
+        messages = read_topic(settings.KAFKA_BOOTSTRAP_SERVERS, topic)
+        assert [json.loads(message.value)["version"] for message in messages] == versions
+
+
 def test_a_dry_run_counts_and_sends_nothing(sent):
     save_signups("kim")
     before = list(SignUp.objects.values())
@@ -193,11 +212,11 @@ def test_what_cannot_be_sent_is_counted_and_is_an_error(settings, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "Say which sign-ups"),
-        (["--dry-run"], "Say which sign-ups"),
+        ([], "Say which: --id"),
+        (["--dry-run"], "Say which: --id"),
         (["--id", "nonsense"], "nonsense"),
         (["--id", str(UUID(int=1))], "There is no sign-up"),
-        (["--user-id", "nobody"], "There is no sign-up of nobody"),
+        (["--user-id", "nobody"], "There is no sign-up, change or removal of nobody"),
         (["--since", "yesterday"], "is not an ISO date or time"),
         (["--since", "2026-02-31"], "is not an ISO date or time"),
         (["--all", "--service", "auth"], "invalid choice"),

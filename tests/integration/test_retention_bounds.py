@@ -114,6 +114,10 @@ def test_a_hash_is_erased_when_the_ticket_has_expired_and_not_before(settings):
     begin("long-after", created_at=NOW - DAY)
     begin("erased", created_at=NOW - DAY, password="")
     assert names(expired_signups()) == ["long-after", "after"]
+    begin("unusable", created_at=NOW, password="!")
+    settings.TICKET_MAX_AGE = -100
+    assert names(expired_signups())[-1] == "unusable"
+    settings.TICKET_MAX_AGE = 100
     assert erase_expired(1) == 1
     assert SignUp.objects.get(user_id="long-after").password == ""
     assert erase_expired(10) == 1

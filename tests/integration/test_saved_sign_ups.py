@@ -166,36 +166,33 @@ def test_what_changes_nothing_is_not_written(monkeypatch):
     assert written == [["lee"]]
 
 
-@pytest.mark.parametrize(
-    ("version", "is_ignored"),
-    [(2, True), (3, False), (4, False)],
-)
-def test_a_duplicate_of_an_account_that_auth_has_changed_since_decides_nothing(version, is_ignored):
-    kim, lee = new("kim"), new("lee")
-    register_users([kim, lee])
-    User._base_manager.filter(user_id="lee").update(version=3)
-    states = apply_verdicts([report(kim.signup_id, "chat", Status.FAIL, HeldBy(lee.signup_id, version))])
-    assert ("chat" in states[kim.signup_id].pending) == is_ignored
-
-
-@pytest.mark.parametrize("removed", [1, 2])
-def test_a_duplicate_decides_unless_every_row_in_the_way_is_out_of_date(removed):
-    kim, lee, zoe = new("kim"), new("lee"), new("zoe")
-    register_users([kim, lee, zoe])
-    for each in (lee, zoe)[:removed]:
-        RemovedAccount.objects.create(owner_signup_id=each.signup_id, version=2)
-    rows = [HeldBy(each.signup_id, 1) for each in (lee, zoe)]
-    states = apply_verdicts(
-        [report(kim.signup_id, "chat", Status.FAIL, *rows), report(kim.signup_id, "customer", Status.FAIL)]
-    )
-    assert states[kim.signup_id].pending == (["chat"] if removed == 2 else [])
-
-
-def test_a_success_decides_whoever_is_named_beside_it():
+@pytest.mark.parametrize("known", ["an account", "a removed account", "unknown"])
+def test_a_duplicate_of_another_account_decides_nothing_if_auth_knows_that_account(known):
     kim, lee = new("kim"), new("lee")
     register_users([kim])
-    RemovedAccount.objects.create(owner_signup_id=lee.signup_id, version=2)
-    states = apply_verdicts([report(kim.signup_id, "chat", Status.SUCCESS, HeldBy(lee.signup_id, 1))])
+    if known == "an account":
+        register_users([lee])
+    elif known == "a removed account":
+        RemovedAccount.objects.create(owner_signup_id=lee.signup_id, version=2)
+    states = apply_verdicts(
+        [report(kim.signup_id, "chat", Status.FAIL, HeldBy(lee.signup_id)), report(kim.signup_id, "customer")]
+    )
+    assert states[kim.signup_id].pending == ([] if known == "unknown" else ["chat"])
+
+
+def test_a_duplicate_decides_unless_auth_knows_every_row_in_the_way():
+    kim, lee, zoe = new("kim"), new("lee"), new("zoe")
+    register_users([kim, lee])
+    rows = [HeldBy(each.signup_id) for each in (lee, zoe)]
+    states = apply_verdicts([report(kim.signup_id, "chat", Status.FAIL, *rows)])
+    assert states[kim.signup_id].pending == ["customer"]
+
+
+def test_a_duplicate_of_its_own_account_decides():
+    kim, lee = new("kim"), new("lee")
+    register_users([kim, lee])
+    rows = [HeldBy(each.signup_id) for each in (kim, lee)]
+    states = apply_verdicts([report(kim.signup_id, "chat", Status.FAIL, *rows)])
     assert states[kim.signup_id].pending == ["customer"]
 
 

@@ -441,3 +441,25 @@ def test_explain_says_in_words_where_there_is_none(no_kafka, arguments, words):
     save_signup("kim")
     with pytest.raises(CommandError, match=words):
         explain(*arguments)
+
+
+@on_a_broker
+def test_the_pages_of_a_change_and_of_an_erased_removal_say_what_they_are(topics, client):
+    signup = save_signup("kim")
+    changed = change("kim", user_name="Other")
+    removal = remove("kim")
+    for service in ("chat", "customer"):
+        apply_verdicts([ReportedVerdict(removal.id, Verdict(service, Status.SUCCESS))])
+    client.force_login(User.objects.create_superuser("root-user", "root@example.com", "correct horse 9"))
+    for row, title, first in (
+        (changed, "Change of erased", "Change saved"),
+        (removal, "Removal of erased", "Account removed from auth"),
+    ):
+        page = client.get(f"/admin/authsvc/eventtransaction/{row.id}/change/").content.decode()
+        assert f"<h1>{title}</h1>" in page
+        assert first in page
+        assert "Of the account of sign-up <a" in page
+        assert str(signup.id) in page
+    listed = client.get("/admin/authsvc/eventtransaction/?kind__exact=removal").content.decode()
+    assert f"/admin/authsvc/eventtransaction/{removal.id}/change/" in listed
+    assert ">erased</a>" in listed

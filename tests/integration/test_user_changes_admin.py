@@ -11,6 +11,7 @@ from django.core import mail
 from django.test import Client
 
 from authsvc.accounts import user_changes_admin
+from authsvc.accounts.profile.forms import ProfileForm
 from authsvc.lights import Kind
 from authsvc.mail import mail_worker
 from authsvc.models import EventTransaction, User
@@ -18,6 +19,7 @@ from authsvc.signups.changes import change_account
 from authsvc.signups.events import REQUEST_TOPICS
 from authsvc.urls import urlpatterns
 from eventbus.topics import ensure_topics
+from tests.integration.test_profile import FORGED
 from tests.security.staff import client_of, new_user, staff_with
 from tests.waiting import eventually
 
@@ -64,6 +66,14 @@ def shown(client: Client, user: User) -> dict[str, Any]:
 
 def save(client: Client, user: User, fields: dict[str, Any], **changed: Any):
     return client.post(f"{LIST}{user.pk}/change/", {k: v for k, v in (fields | changed).items() if v is not None})
+
+
+def as_shown(page: str) -> dict[str, str]:
+    """What a browser would send for the fields of this page."""
+    found = dict(re.findall(r'<input type="(?:text|hidden|email)" name="(\w+)" value="([^"]*)"', page))
+    found |= dict(re.findall(r'<select name="(\w+)".*?<option value="([^"]*)" selected', page, re.DOTALL))
+    found |= dict.fromkeys(re.findall(r'<input type="checkbox" name="(\w+)"[^>]* checked', page), "on")
+    return {name: html.unescape(value) for name, value in found.items() if name != "csrfmiddlewaretoken"}
 
 
 def words_of(answer) -> str:
@@ -120,32 +130,54 @@ def test_of_two_administrators_at_once_the_second_is_told_and_keeps_what_was_typ
     assert "This user was changed after you opened this page." in words
     assert re.search(r"lee changed name, role\.", words)
     assert "Now stored: By Lee" in words
-    assert "Now stored: Administrator" in words
+    assert "Now stored: Administrator" not in words, "the second left the role alone"
     page = answer.content.decode()
     assert 'value="Typed"' in page
     assert 'value="typed@example.org"' in page
     assert (stored(kim).user_name, stored(kim).email, len(changes(kim))) == ("By Lee", "kim@example.com", 1)
 
-    # The form now knows the newest version: saving it again is a decision.
-    assert 'name="expected_version" value="2"' in page
-    again = opened_by_second | {"expected_version": "2", "user_name": "Typed", "role": "ROLE_ADMIN"}
-    assert save(second, kim, again).status_code == 302
-    assert (stored(kim).user_name, stored(kim).role) == ("Typed", "ROLE_ADMIN")
+    # The form now knows the newest version: saving it again is a decision, and reverts nothing that was left alone.
+    assert save(second, kim, as_shown(page)).status_code == 302
+    kept = stored(kim)
+    assert (kept.user_name, kept.email, kept.role) == ("Typed", "typed@example.org", "ROLE_ADMIN")
+
+
+def test_saving_an_outdated_form_once_more_does_not_activate_somebody_again(kim: User, root: User, lee: User):
+    first, second = client_of(lee), client_of(root)
+    opened_by_first, opened_by_second = shown(first, kim), shown(second, kim)
+    assert save(first, kim, opened_by_first, is_active=None, email="kim@bücher.example").status_code == 302
+    answer = save(second, kim, opened_by_second, user_name="Typed")
+    assert "lee changed email address, active." in words_of(answer)
+    assert "Now stored" not in words_of(answer)
+    assert save(second, kim, as_shown(answer.content.decode())).status_code == 302
+    kept = stored(kim)
+    assert (kept.user_name, kept.is_active, kept.email) == ("Typed", False, "kim@xn--bcher-kva.example")
+
+
+def test_a_value_that_both_changed_is_told_and_kept_as_typed(kim: User, root: User, lee: User):
+    first, second = client_of(lee), client_of(root)
+    opened_by_first, opened_by_second = shown(first, kim), shown(second, kim)
+    save(first, kim, opened_by_first, user_id="mina", role="ROLE_ADMIN", is_active=None)
+    answer = save(second, kim, opened_by_second, user_id="other", user_name="Typed")
+    assert "Now stored: mina" in words_of(answer)
+    assert "Now stored: Kim" not in words_of(answer), "only the second changed the name"
+    kept = as_shown(answer.content.decode())
+    assert (kept["user_id"], kept["role"], "is_active" in kept) == ("other", "ROLE_ADMIN", False)
 
 
 def test_a_change_by_the_owner_is_told_as_such(kim: User, root: User):
     client = client_of(root)
     fields = shown(client, kim)
-    client_of(kim).post("/account/", {"version": "1", "user_name": "Own", "email": kim.email})
+    client_of(kim).post("/account/", ProfileForm.values_of(kim) | {"user_name": "Own"})
     answer = save(client, kim, fields, is_active=None)
     assert "the account's owner or a command changed name." in words_of(answer)
     assert stored(kim).is_active
 
 
-@pytest.mark.parametrize("version", [None, "x", "0", "-1", "9" * 400])
-def test_a_forged_version_changes_nothing(kim: User, root: User, version: str | None):
+@pytest.mark.parametrize("opened", [None, *FORGED])
+def test_a_forged_version_changes_nothing(kim: User, root: User, opened: str | None):
     client = client_of(root)
-    answer = save(client, kim, shown(client, kim), user_name="Forged", expected_version=version)
+    answer = save(client, kim, shown(client, kim), user_name="Forged", opened=opened)
     assert answer.status_code == 200
     assert (stored(kim).user_name, changes(kim)) == ("Kim", [])
 

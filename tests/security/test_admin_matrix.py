@@ -26,7 +26,7 @@ from tests.security.staff import KINDS, person_of, rows
 from tests.users import client_of
 
 pytestmark = [
-    pytest.mark.django_db(databases=["default", "chat", "customer"]),
+    pytest.mark.django_db(databases=["default", "chat", "customer", "scim"]),
     pytest.mark.needs("broker", "redis"),
 ]
 
@@ -90,6 +90,12 @@ PARTICIPANT/<path:object_id>/history/              login 403   200   200   200  
 PARTICIPANT/<path:object_id>/delete/               login 403   403   200   200   | login 403   403   200   200
 PARTICIPANT/<path:object_id>/change/               login 403   200   200   200   | login 403   403   200   200
 PARTICIPANT/<path:object_id>/                      login 302   302   302   302   | login 302   302   302   302
+scimsvc/scimaccount/                               login 403   200   200   200   | login 403   200   200   200
+scimsvc/scimaccount/add/                           login 403   403   403   403   | login 403   403   403   403
+scimsvc/scimaccount/<path:object_id>/history/      login 403   200   200   200   | login 403   200   200   200
+scimsvc/scimaccount/<path:object_id>/delete/       login 403   403   403   403   | login 403   403   403   403
+scimsvc/scimaccount/<path:object_id>/change/       login 403   200   200   200   | login 403   403   403   403
+scimsvc/scimaccount/<path:object_id>/              login 302   302   302   302   | login 302   302   302   302
 eventbus/instance/                                 login 403   200   200   200   | login 405   405   405   405
 eventbus/topic/                                    login 403   200   200   200   | login 405   405   405   405
 eventbus/topic/<str:name>/                         login 403   200   200   200   | login 405   405   405   405
@@ -215,7 +221,7 @@ def test_each_action_does_what_it_does_only_for_those_whom_the_table_names(every
     path, _, which = page.partition("@")
     row = everything.rows[path.strip("/").replace("/", "_") + (f"@{which}" if which else "")]
     if action == "activate":
-        type(row)._base_manager.update(is_active=False)
+        type(row)._base_manager.filter(pk=row.pk).update(is_active=False)
     if action == "reset_two_factor":
         TOTPDevice.objects.create(user=row, name="authenticator")
     clients = [client_of(person) for person in everything.people]

@@ -4,7 +4,9 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from email.header import decode_header, make_header
 from email.message import Message
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -12,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.client import Answer, events, opened, request, topic_of
 from tests.conftest import Person, new_person, new_stack
-from tests.e2e.test_page import GREEN, ORANGE, lights, log_in, shown, sign_up_in
+from tests.e2e.test_page import GREEN, ORANGE, keep_picture, lights, log_in, shown, sign_up_in
 from tests.plugin import Backing
 from tests.security.mail_servers import Inbox, mail_server
 from tests.servers import free_port
@@ -93,6 +95,44 @@ def here(backing: Backing) -> Iterator[Installation]:
 def stack(here: Installation) -> Stack:
     """For the fixture `page`."""
     return here.stack
+
+
+# --- A new address of an account ---------------------------------------------------------------------------------
+
+
+def test_a_new_address_is_used_once_its_owner_opened_the_link_and_the_former_one_is_told(
+    page: Page, here: Installation, person: Person
+):
+    here.post(person)
+    here.confirm_last(person)
+    page.goto("/login/")
+    log_in(page, person)
+    moved = replace(person, email=f"new-{person.email}")
+    page.locator("#account-form [name=email]").fill(moved.email)
+    page.locator("#account-form [name=password]").fill(person.password)
+    page.locator("#account-form [type=submit]").click()
+    expect(page.locator(".notice")).to_contain_text(f"We sent a message to {moved.email}.")
+    assert here.has_user(person)
+    [link] = re.findall(r"http\S+/account/address/\S+", text_of(here.mails_to(moved)[-1]))
+    path = urlsplit(link).path
+    # What a scanner of mails does, and a stranger: the first changes nothing, the second has to log in.
+    for _ in range(2):
+        assert request(here.stack, "GET", path).status == 302
+    page.goto(path)
+    expect(page.locator("main")).to_contain_text(moved.email)
+    assert here.has_user(person)
+    keep_picture(page, "address.png")
+    page.get_by_role("button", name="Use this address").click()
+    expect(page.locator("#lights-title")).to_have_text("The changes are saved")
+    assert lights(page) == GREEN
+    assert (here.has_user(moved), here.has_user(person)) == (True, False)
+    subjects = [str(make_header(decode_header(mail["Subject"]))) for mail in here.mails_to(person, 3)]
+    assert subjects[1:] == [
+        "A new email address was requested for your Signup Sync account",
+        "Your Signup Sync email address was changed",
+    ]
+    page.goto(path)
+    expect(page.locator("h1")).to_have_text("This link no longer works")
 
 
 # --- The page ---------------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from tests.waiting import PATIENCE, eventually
 FILE = ROOT / "deploy" / "kafka-acls.toml"
 PREFIX = "rights."
 PARTICIPANTS = ("chat", "customer", "scim")
+SCIM_SERVERS = {"crm": "https://crm.example.org", "wiki": "https://wiki.example.org"}
 DENIED = (
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -58,12 +59,10 @@ def as_sets(rights: Rights) -> dict[str, set[str]]:
 
 @pytest.fixture
 def scim_servers(settings: LazySettings) -> None:
-    names = ["crm", "wiki"]
-    settings.SCIM_SERVERS = {name: f"https://{name}.example.org" for name in names}
-    settings.CONSUMED_TOGETHER = {"scim": names}
-    settings.EVENT_CONSUMERS = settings.EVENT_CONSUMERS | dict.fromkeys(
-        names, "scimsvc.handlers.subscriptions_of_server"
-    )
+    settings.SCIM_SERVERS = SCIM_SERVERS
+    settings.CONSUMED_TOGETHER = {"scim": [*SCIM_SERVERS]}
+    added = dict.fromkeys(SCIM_SERVERS, "scimsvc.handlers.subscriptions_of_server")
+    settings.EVENT_CONSUMERS = settings.EVENT_CONSUMERS | added
 
 
 @pytest.mark.usefixtures("scim_servers")
@@ -106,7 +105,8 @@ def set_up(
     kafka: ComposedKafka, *, acls: object = FILE, role: str = "set-up-kafka"
 ) -> subprocess.CompletedProcess[str]:
     """`manage.py set_up_kafka` as a role of compose.yaml."""
-    given = services()[role]["environment"]
+    servers = ",".join(f"{name}={url}" for name, url in SCIM_SERVERS.items())
+    given = services()[role]["environment"] | {"SCIM_SERVERS": servers}
     environment = given | {"PATH": os.environ["PATH"], "KAFKA_BOOTSTRAP_SERVERS": kafka.address, "KAFKA_PREFIX": PREFIX}
     return subprocess.run(
         [sys.executable, ROOT / "manage.py", "set_up_kafka", "--acls", str(acls)],
@@ -165,6 +165,7 @@ def refusal_of(answer: Future[ConsumerGroupTopicPartitions]) -> int | None:
 
 
 @pytest.mark.needs("kafka")
+@pytest.mark.usefixtures("scim_servers")
 @pytest.mark.parametrize("role", PARTICIPANTS)
 def test_a_participant_publishes_its_answers_and_its_own_dead_letters_alone(composed, role):
     other = "customer" if role == "chat" else "chat"

@@ -1,19 +1,23 @@
 """The form with which owners change the name and the email address of their account."""
 
-from typing import Any, cast
+from typing import Any, Final
 
 from django import forms
 from django.core.exceptions import ValidationError
-from django.http import HttpRequest, QueryDict
+from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from authsvc import identity
 from authsvc.accounts.forms import LimitedForm
+from authsvc.accounts.opened_forms import OpenedField, opened_now, rebase
 from authsvc.accounts.profile.address_links import must_be_confirmed
 from authsvc.models import EventTransaction, User
 from authsvc.signups.changes import change_account
 from runtime.equality import normalize_email
 from runtime.mail_addresses import shown_address
+
+# The fields of the user that the form changes.
+FIELDS: Final = ("user_name", "email")
 
 
 class ProfileForm(LimitedForm, forms.Form):
@@ -25,8 +29,7 @@ class ProfileForm(LimitedForm, forms.Form):
     attempt = "password"
     too_many = _("There were too many requests from your network just now. {again}")
 
-    # The version of the account that the page showed.
-    version = forms.CharField(required=False, widget=forms.HiddenInput)
+    opened = OpenedField()
     user_name = forms.CharField(
         label=_("Name"),
         error_messages={"required": _("Enter a name.")},
@@ -56,7 +59,7 @@ class ProfileForm(LimitedForm, forms.Form):
     @staticmethod
     def values_of(user: User) -> dict[str, str]:
         """Return the initial values."""
-        return {"version": str(user.version), "user_name": user.user_name, "email": shown_address(user.email)}
+        return {"opened": opened_now(user, FIELDS), "user_name": user.user_name, "email": shown_address(user.email)}
 
     @property
     def has_new_address(self) -> bool:
@@ -80,7 +83,7 @@ class ProfileForm(LimitedForm, forms.Form):
         return email
 
     def clean(self) -> Any:
-        if self.cleaned_data.get("version") != str(self.user.version):
+        if self.cleaned_data["opened"].version != self.user.version:
             raise self.outdated(self.user)
         cleaned = super().clean()
         if self.has_new_address and not self.errors:
@@ -95,11 +98,9 @@ class ProfileForm(LimitedForm, forms.Form):
             super().count()
 
     def outdated(self, user: User) -> ValidationError:
-        """Return the error that the account was changed since the page was opened. If the form is submitted once more,
-        it replaces the present values."""
-        data = cast(QueryDict, self.data).copy()
-        data["version"] = str(user.version)
-        self.data = data
+        """Return the error that the account was changed since the page was opened, and make the form ready to be
+        submitted again."""
+        rebase(self, user, FIELDS)
         words = _(
             "Your account was changed after you opened this page, in another window or by an administrator. "
             "It now has the name “%(name)s” and the address %(email)s. What you entered is still here: check it, "

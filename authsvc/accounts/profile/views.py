@@ -35,7 +35,7 @@ from runtime.security_log import address_of, log_security_event_of
 class AccountView(LoginRequiredMixin, KeepsTyped):
     """The owner's account, with the lights of the sign-up that created it and of its newest change.
 
-    Accounts created by an administrator have no lights, nor do accounts whose sign-up has been purged.
+    Accounts whose sign-up has been purged have no lights.
     """
 
     template_name = "authsvc/account.html"
@@ -69,7 +69,9 @@ class AccountView(LoginRequiredMixin, KeepsTyped):
         try:
             user, row = form.save()
         except OutdatedError:
-            form.add_error(None, form.outdated(User.objects.get(pk=self.user.pk)))
+            if (present := User.objects.filter(pk=self.user.pk).first()) is None:
+                return _gone(self.request)
+            form.add_error(None, form.outdated(present))
             return self.form_invalid(form)
         except IntegrityError:
             form.add_error("email", _("This email address is taken."))
@@ -150,6 +152,8 @@ def _gone(request: HttpRequest) -> HttpResponse:
 
 
 def _shown_lights(row: EventTransaction | None) -> Iterator[dict[str, Any]]:
-    for service, light in row.state.lights.items() if row else ():
-        shown = shown_light(service, light.status, light.reason, shows_reasons=live.SIGNUP_REASONS)
+    if row is None:
+        return
+    for service, light in row.state.lights.items():
+        shown = shown_light(service, light.status, light.reason, shows_reasons=live.SIGNUP_REASONS, kind=row.state.kind)
         yield {**shown, "decided_at": light.decided_at}

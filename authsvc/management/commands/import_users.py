@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sqlite3
 import stat
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from authsvc.models import Role, User
 from authsvc.signups.registration import NewSignUp
-from authsvc.user_import.formats import COLUMNS, format_of
+from authsvc.user_import.formats import COLUMNS, Format, format_of
 from authsvc.user_import.importing import ImportCounts, UserImport
 from authsvc.user_import.paced_events import PacedEvents
 from authsvc.user_import.rejects import Rejects
@@ -66,35 +67,36 @@ class Command(BaseCommand):
             logging.getLogger("authsvc.user_import").setLevel(logging.WARNING)
         try:
             with _opened(file) as opened:
-                self._import(opened, rejected or _default_path(file), administrator, is_dry=dry_run)
+                lines = LineReader(opened)
+                format_ = format_of(lines)
+                with Spool() as spool, closing(_rejects(file, rejected, format_)) as rejects:
+                    users = UserImport(format_, spool, rejects, may_add_admins=administrator is not None)
+                    total = _check(users, lines, _size(opened))
+                    self._import(users, total, administrator, is_dry=dry_run)
         except UnreadableFileError as error:
             raise CommandError(f"{printable(str(error))} Nothing was imported.") from error
+        except sqlite3.OperationalError as error:
+            raise CommandError(f"The temporary file can't be used: {error}. Set TMPDIR. {AGAIN}") from error
         except TransientError as error:
             raise CommandError(f"{error} {AGAIN}") from error
         except KeyboardInterrupt:
             self.stderr.write(f"Interrupted. {AGAIN}")
             raise
 
-    def _import(self, file: BinaryIO, rejected: Path, administrator: User | None, *, is_dry: bool) -> None:
-        lines = LineReader(file)
-        format_ = format_of(lines)
-        path = rejected if rejected.suffix else rejected.with_suffix(f".{format_.suffix}")
-        with Spool() as spool, closing(Rejects(path, format_)) as rejects:
-            users = UserImport(format_, spool, rejects, may_add_admins=administrator is not None)
-            total = _check(users, lines, _size(file))
-            if not total.total:
-                raise UnreadableFileError("The file has no users.")
-            # Those to import are now counted again, by what becomes of them.
-            total = replace(total, imported=0)
-            with tqdm(total=spool.count, unit=" users", desc="imported", disable=None) as progress:
-                for counts in self._register(users, administrator, is_dry=is_dry):
-                    total += counts
-                    progress.update(counts.total)
-            verb = "would be imported" if is_dry else "imported"
-            self.stdout.write(f"{total.imported} {verb}, {total.known} known already, {total.rejected} rejected")
-            if total.rejected:
-                name = printable(rejects.name)
-                raise CommandError(f"The rejected lines are in {name}: correct them and import that file.")
+    def _import(self, users: UserImport, checked: ImportCounts, administrator: User | None, *, is_dry: bool) -> None:
+        if not checked.total:
+            raise UnreadableFileError("The file has no users.")
+        # Those to import are counted again, by what becomes of them.
+        total = replace(checked, imported=0)
+        with tqdm(total=users.spool.count, unit=" users", desc="imported", disable=None) as progress:
+            for counts in self._register(users, administrator, is_dry=is_dry):
+                total += counts
+                progress.update(counts.total)
+        verb = "would be imported" if is_dry else "imported"
+        self.stdout.write(f"{total.imported} {verb}, {total.known} known already, {total.rejected} rejected")
+        if total.rejected:
+            name = printable(users.rejects.name)
+            raise CommandError(f"The rejected lines are in {name}: correct them and import that file.")
 
     def _register(self, users: UserImport, administrator: User | None, *, is_dry: bool) -> Iterator[ImportCounts]:
         if is_dry or not users.spool.count:
@@ -146,9 +148,14 @@ def _opened(file: str) -> Iterator[BinaryIO]:
         yield opened
 
 
-def _default_path(file: str) -> Path:
-    """Return where rejected lines are written; without an extension if that depends on the format."""
-    return Path("import.rejected") if file == STDIN else Path(file).with_suffix(f".rejected{Path(file).suffix}")
+def _rejects(file: str, path: Path | None, format_: Format) -> Rejects:
+    """Return the file of rejected lines. Raise CommandError if it can't be created."""
+    if path is None:
+        given = Path(f"import.{format_.suffix}" if file == STDIN else file)
+        path = given.with_name(f"{given.stem}.rejected{given.suffix or f'.{format_.suffix}'}")
+    if not os.access(path.parent, os.W_OK):
+        raise CommandError(f"{printable(str(path.parent))} is not writable: name another place with --rejected.")
+    return Rejects(path, format_)
 
 
 def _size(file: BinaryIO) -> int | None:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from authsvc.lights import participants
 from authsvc.models import User
-from authsvc.reconcile.events import RECONCILE_ANSWERED, RECONCILE_REQUESTED, Finding, Kind
+from authsvc.reconcile.events import RECONCILE_ANSWERED, RECONCILE_REQUESTED, Finding, FindingKind
 from authsvc.reconcile.reconciliation import QUESTION_MAX, Reconciliation, Verification
 from eventbus.producer import EventProducer
 from eventbus.replies import Replies
@@ -23,21 +23,26 @@ from runtime.mail_addresses import shown_address
 SHOWN: Final = 50
 # Maximum --timeout in seconds; librdkafka accepts at most 24 days.
 TIMEOUT_MAX: Final = 86_400
-KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+KINDS: Final[tuple[FindingKind, ...]] = get_args(FindingKind)
 _encoder = msgspec.json.Encoder()
 
 
 class Command(BaseCommand):
     help = (
         "Asks every participant where its copies of the users differ from auth's, and lists users that are missing, "
-        "different, superfluous, or in conflict with a row that auth's sign-ups did not create. With --heal the "
-        "participants add missing users and correct different ones; an administrator decides about the rest. "
-        "Whether a user is active at a participant never changes. Exit code 0 if everything agrees now, 1 if "
-        "differences are left or a participant did not answer."
+        "different, superfluous, or in conflict with a row that auth's sign-ups did not create, and rows of removed "
+        "accounts. With --heal the participants add missing users, correct different ones and delete the rows of "
+        "removed accounts; an administrator decides about the rest. A user whom a participant's administrator "
+        "deactivated there stays deactivated. Exit code 0 if everything agrees now, 1 if differences are left or a "
+        "participant did not answer."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--heal", action="store_true", help="add missing users and correct different ones")
+        parser.add_argument(
+            "--heal",
+            action="store_true",
+            help="add missing users, correct different ones, and delete the rows of removed accounts",
+        )
         parser.add_argument("--service", choices=participants(), help="ask only this participant")
         parser.add_argument(
             "--timeout",
@@ -157,6 +162,8 @@ def _remark(finding: Finding) -> str:
     if finding.kind == "superfluous":
         owner = finding.owner_signup_id
         remarks.append(f"of sign-up {owner}" if owner else "made by an administrator")
+    if finding.kind == "removed":
+        remarks.append(f"of the removed account of sign-up {finding.owner_signup_id}")
     if finding.healed:
         remarks.append("healed")
     return f" ({'; '.join(remarks)})" if remarks else ""
@@ -184,7 +191,7 @@ def what_is_left(result: dict[str, Verification], *, heal: bool, timeout: float)
                 f"{service} did not answer within {timeout:g} s, so this is not all. Does `manage.py consume_events "
                 f"{service}` run? Start it, or give it more time with --timeout, and run this again."
             )
-    mendable = sum(found.left("missing", "different") for found in result.values())
+    mendable = sum(found.left("missing", "different", "removed") for found in result.values())
     entangled = sum(found.entangled for found in result.values())
     by_hand = sum(found.left("conflicting", "superfluous") for found in result.values()) - entangled
     if mendable and not heal:

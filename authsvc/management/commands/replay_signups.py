@@ -1,4 +1,4 @@
-"""`manage.py replay_signups`: publish the events of selected sign-ups again."""
+"""`manage.py replay_signups`: publish the events of selected sign-ups, changes and removals again."""
 
 import logging
 import sys
@@ -20,14 +20,17 @@ from runtime.times import time_argument
 
 class Command(BaseCommand):
     help = (
-        "Publishes auth's current records again for the selected sign-ups, so that a participant that lost its rows "
-        "gets them back and a light that is still orange is requested again. A decided light never changes. "
-        "Exit code 1 if something could not be sent."
+        "Publishes auth's current records again for the selected sign-ups, changes and removals, so that a participant "
+        "that lost its rows gets them back, and a light that is still orange is requested again. A decided light never "
+        "changes. The sign-ups and changes of removed accounts are skipped; their removals are sent. Exit code 1 if "
+        "something could not be sent."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        chosen = parser.add_argument_group("which sign-ups", "give at least one; a sign-up must match all of them")
-        chosen.add_argument("--id", action="append", type=UUID, default=[], metavar="SIGNUP_ID", dest="signup_ids")
+        chosen = parser.add_argument_group(
+            "which sign-ups, changes and removals", "give at least one option; each transaction must match all of them"
+        )
+        chosen.add_argument("--id", action="append", type=UUID, default=[], metavar="ID", dest="signup_ids")
         chosen.add_argument("--user-id", action="append", default=[], metavar="USER_ID", dest="user_ids")
         chosen.add_argument(
             "--since", type=time_argument, metavar="TIME", help="started at or after this ISO date or time"
@@ -35,7 +38,7 @@ class Command(BaseCommand):
         chosen.add_argument("--until", type=time_argument, metavar="TIME", help="started before this ISO date or time")
         chosen.add_argument("--pending", action="store_true", help="with a light that is still orange")
         chosen.add_argument("--stalled", action="store_true", help="with all attempts used up")
-        chosen.add_argument("--all", action="store_true", help="every sign-up")
+        chosen.add_argument("--all", action="store_true", help="every sign-up, change and removal")
         parser.add_argument("--service", choices=participants(), help="ask only this service")
         parser.add_argument("--dry-run", action="store_true", help="count what would be sent, and send nothing")
 
@@ -46,12 +49,12 @@ class Command(BaseCommand):
         count = signups.count()
         if producer is not None:
             asked = options["service"] or "every service"
-            log_security_event("replay", actor=operator(), detail=f"{count} sign-ups, {asked}")
+            log_security_event("replay", actor=operator(), detail=f"{count} sign-ups, changes and removals, {asked}")
         if sys.stderr.isatty():
             # The progress bar shows this, and log lines with a hundred ids each would bury it.
             logging.getLogger("authsvc.signups.replay").setLevel(logging.WARNING)
         # disable=None: tqdm draws only on a terminal.
-        with tqdm(total=count, unit=" sign-ups", disable=None) as progress:
+        with tqdm(total=count, unit=" events", disable=None) as progress:
             for counts in replay(signups, producer=producer, service=options["service"]):
                 total += counts
                 progress.update(counts.sent + counts.skipped + counts.failed)
@@ -66,20 +69,23 @@ class Command(BaseCommand):
 
 
 def choose(options: dict[str, Any]) -> QuerySet[EventTransaction]:
-    """Return the sign-ups that match the options. Raise CommandError without options, or if a named one is missing."""
+    """Return the transactions that match the options. Raise CommandError without options, or if a named one is
+    missing."""
     narrowing = ("signup_ids", "user_ids", "since", "until", "pending", "stalled")
     if not options["all"] and not any(options[name] for name in narrowing):
-        raise CommandError("Say which sign-ups: --id, --user-id, --since, --until, --pending, --stalled or --all.")
+        raise CommandError("Say which: --id, --user-id, --since, --until, --pending, --stalled or --all.")
     signups = EventTransaction.objects.all()
     if ids := options["signup_ids"]:
         signups = signups.filter(id__in=ids)
         if missing := set(ids) - set(signups.values_list("id", flat=True)):
-            raise CommandError(f"There is no sign-up {', '.join(map(str, sorted(missing)))}.")
+            raise CommandError(f"There is no sign-up, change or removal {', '.join(map(str, sorted(missing)))}.")
     if options["user_ids"]:
         wanted = {user_id_key(user_id): user_id for user_id in options["user_ids"]}
         signups = signups.filter(user_id_key__in=wanted)
         if unknown := wanted.keys() - set(signups.values_list("user_id_key", flat=True)):
-            raise CommandError(f"There is no sign-up of {', '.join(sorted(wanted[key] for key in unknown))}.")
+            raise CommandError(
+                f"There is no sign-up, change or removal of {', '.join(sorted(wanted[key] for key in unknown))}."
+            )
     if options["since"]:
         signups = signups.filter(created_at__gte=options["since"])
     if options["until"]:

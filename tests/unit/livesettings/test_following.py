@@ -89,6 +89,14 @@ def test_a_start_waits_for_the_first_look_and_a_close_for_the_last(monkeypatch):
     assert follower._stop.is_set()
 
 
+def test_a_started_follower_applies_the_row(row):
+    row["SIGNUP_DEADLINE"] = 12
+    follower = Follower()
+    follower.start()
+    follower.close()
+    assert live.SIGNUP_DEADLINE == 12
+
+
 def test_a_follower_that_was_never_started_is_closed_without_waiting():
     Follower().close()
 

@@ -28,7 +28,7 @@ def two_servers(settings: LazySettings) -> None:
 @pytest.mark.parametrize("service", ["crm", "wiki"])
 def test_each_server_has_a_consumer_group_of_its_own(service: str) -> None:
     subscription, reconcile = subscriptions_of(service)
-    assert (reconcile.group, reconcile.topics) == (f"{service}-reconcile", ("user.reconcile.req",))
+    assert (reconcile.group, reconcile.topics) == (f"{service}-reconcile", ("user.reconcile.req", "user.export.req"))
     assert subscription.group == service
     assert subscription.topics == ("user.newUser.req", "user.changeUser.req", "user.removeUser.req")
     assert subscription.answers_to == ("user.newUser.res", "user.changeUser.res", "user.removeUser.res")

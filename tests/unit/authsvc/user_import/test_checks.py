@@ -1,6 +1,9 @@
 """Which records of an import become users: the rules of `POST /user`, hashes, and duplicates within the file."""
 
-import json
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +13,11 @@ from authsvc.api.problems import Problem
 from authsvc.api.signup_requests import read_signup
 from authsvc.signups.registration import NewSignUp
 from authsvc.user_import.checks import RejectedError, check, signup_id_of
-from authsvc.user_import.formats import Record
+from authsvc.user_import.formats import Record, format_of
+from authsvc.user_import.importing import UserImport
+from authsvc.user_import.rejects import Rejects
 from authsvc.user_import.spool import Spool
+from authsvc.user_import.text_lines import LineReader
 
 KIM = {"userId": "kim", "userName": "Kim", "email": "kim@example.org"}
 
@@ -156,7 +162,7 @@ def test_fields_cannot_be_shifted_into_each_other():
         ({"userName": "Other"}, "userId: Line 2 has the same one."),
         ({"passwordHash": hash_of()}, "passwordHash: Line 2 has the same user with another one."),
     ],
-    ids=json.dumps,
+    ids=["userId", "email", "userName", "passwordHash"],
 )
 def test_a_duplicate_within_the_file_names_the_earlier_line(fields: dict[str, Any], words: str):
     with Spool() as spool:
@@ -173,3 +179,43 @@ def test_a_repeated_line_is_kept_once_and_the_order_stays():
         assert [spool.add(line, new) for line, new in enumerate([*everyone, everyone[0]], 2)] == [True] * 3 + [False]
         assert [len(batch) for batch in spool.batches(2)] == [2, 1]
         assert [new for batch in spool.batches(2) for new in batch] == everyone
+
+
+# --- Memory -----------------------------------------------------------------------------------------------------------
+
+
+def lines_of(count: int) -> Iterator[bytes]:
+    """A file of so many users, of whom one percent are invalid."""
+    yield b"userId,userName,email\n"
+    for n in range(count):
+        yield f"user-{n},User {n},{'bad' if n % 100 == 0 else f'user-{n}@example.org'}\n".encode()
+
+
+def peak_of_checking(count: int, rejected: Path) -> int:
+    """The highest number of bytes that Python needs for checking so many lines."""
+
+    class Lines:
+        """A file that is nowhere in memory."""
+
+        def __init__(self) -> None:
+            self._lines = lines_of(count)
+
+        def readline(self, most: int) -> bytes:
+            return next(self._lines, b"")
+
+    format_ = format_of(LineReader(Lines()))  # type: ignore[arg-type]
+    tracemalloc.start()
+    try:
+        with Spool() as spool, closing(Rejects(rejected, format_)) as rejects:
+            users = UserImport(format_, spool, rejects, may_add_admins=False)
+            assert sum(counts.rejected for counts in users.check()) == count / 100
+            assert sum(map(len, spool.batches(500))) == count * 99 / 100
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_eight_times_as_many_lines_need_no_more_memory(tmp_path: Path):
+    peak_of_checking(100, tmp_path / "warm-up.csv")
+    few = peak_of_checking(1_000, tmp_path / "few.csv")
+    assert peak_of_checking(8_000, tmp_path / "many.csv") < few * 1.1

@@ -8,12 +8,12 @@ class Migration(migrations.Migration):
     atomic = False
 
     dependencies = [
-        ('chatsvc', '0003_versions_and_tombstones'),
+        ('customersvc', '0004_one_row_per_owner'),
     ]
 
     operations = [
         AddUniqueOnline(
-            model_name='chatuser',
-            constraint=models.UniqueConstraint(fields=('owner_signup_id',), name='chatuser_owner_unique'),
+            model_name='customer',
+            constraint=models.UniqueConstraint(fields=('owner_signup_id',), name='customer_owner_unique'),
         ),
     ]

@@ -5,7 +5,7 @@ class Migration(migrations.Migration):
     # The unique constraint has an index of its own.
 
     dependencies = [
-        ('chatsvc', '0004_owner_unique'),
+        ('chatsvc', '0005_owner_unique'),
     ]
 
     operations = [

@@ -1,0 +1,1 @@
+"""Everything that all services hold about an account, for its owner."""

@@ -1,0 +1,154 @@
+"""Collect everything that all services hold about an account.
+
+Auth never reads another service's tables: it asks through Kafka and waits for the answers (docs/asyncapi.yaml).
+"""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from django.db.models import Q
+from django.utils import timezone
+from uuid_utils.compat import uuid7
+
+from authsvc.accounts.two_factor.devices import second_factor_of
+from authsvc.lights import AUTH, Kind, participants
+from authsvc.models import EventTransaction, User
+from authsvc.signups.publisher import publish
+from eventbus.messages import Incoming, Outgoing, cloud_event_headers, decode_each
+from eventbus.replies import Replies
+from runtime.mail_addresses import shown_address
+
+EXPORT_REQUESTED: Final = "user.export.req"
+EXPORT_ANSWERED: Final = "user.export.res"
+# Seconds for which the services may answer.
+ANSWERED_WITHIN: Final = 5.0
+# Seconds for which one read may wait; the services answer at nearly the same time.
+POLL: Final = 0.2
+# Each collection holds a thread and a Kafka client for seconds.
+AT_ONCE: Final = 2
+_running: Final = threading.BoundedSemaphore(AT_ONCE)
+
+Record = Mapping[str, str | int | float | bool | None]
+
+
+class BusyError(Exception):
+    """Other exports are running. Try again in a moment."""
+
+
+class ExportRequested(msgspec.Struct, frozen=True, rename="camel"):
+    export_id: UUID
+    owner_signup_id: UUID
+    services: list[str]
+    occurred_at: datetime
+    expires_at: datetime
+
+
+class ExportAnswered(msgspec.Struct, frozen=True, rename="camel"):
+    """What one service holds. Unknown fields are ignored."""
+
+    export_id: UUID
+    service: str
+    records: list[dict[str, str | int | float | bool | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """The records by service, and the services that did not answer in time."""
+
+    records: Mapping[str, Sequence[Record]]
+    silent: Sequence[str]
+
+    def as_document(self) -> dict[str, Any]:
+        return {"services": self.records, "didNotAnswer": self.silent}
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(ExportAnswered)
+
+
+def collect(user: User) -> Export:
+    """Return what auth and all participants hold. Takes up to ANSWERED_WITHIN seconds and a little more.
+
+    Raise BusyError, and a transient KafkaException while Kafka does not answer.
+    """
+    if not _running.acquire(blocking=False):
+        raise BusyError
+    try:
+        records: dict[str, Sequence[Record]] = {AUTH: list(_own_records(user))}
+        records |= _ask(user.owner_signup_id, participants())
+    finally:
+        _running.release()
+    return Export(records, [service for service in participants() if service not in records])
+
+
+def _ask(owner: UUID, services: Sequence[str]) -> dict[str, Sequence[Record]]:
+    answers: dict[str, Sequence[Record]] = {}
+    if not services:
+        return answers
+    with Replies(EXPORT_ANSWERED) as replies:
+        now = timezone.now()
+        export_id = uuid7()
+        request = ExportRequested(export_id, owner, list(services), now, now + timedelta(seconds=ANSWERED_WITHIN))
+        publish([_message(request)])
+        deadline = time.monotonic() + ANSWERED_WITHIN
+        while len(answers) < len(services) and time.monotonic() < deadline:
+            decoded, _unreadable = decode_each(replies.read(POLL), _decode, most=1024 * 1024)
+            for _, answer in decoded:
+                if answer.export_id == export_id and answer.service in services:
+                    answers[answer.service] = answer.records
+    return answers
+
+
+def _decode(message: Incoming) -> ExportAnswered:
+    return _decoder.decode(message.value or b"")
+
+
+def _message(request: ExportRequested) -> Outgoing:
+    return Outgoing(
+        topic=EXPORT_REQUESTED,
+        key=str(request.export_id),
+        value=_encoder.encode(request),
+        headers=cloud_event_headers(type=EXPORT_REQUESTED, source="/auth"),
+    )
+
+
+def _own_records(user: User) -> Iterator[Record]:
+    yield {
+        "userId": user.user_id,
+        "userName": user.user_name,
+        "email": shown_address(user.email),
+        "role": user.role,
+        "active": user.is_active,
+        "staff": user.is_staff,
+        "joined": _iso(user.date_joined),
+        "lastLogin": _iso(user.last_login),
+        "hasPassword": user.has_usable_password(),
+        "hasSecondFactor": second_factor_of(user) is not None,
+        "closes": _iso(user.closes_at),
+        "ownerSignupId": str(user.owner_signup_id),
+        "version": user.version,
+    }
+    # Another person's attempt to sign up with this account's user ID is that person's data.
+    own = Q(id=user.owner_signup_id) | ~Q(kind=Kind.SIGNUP)
+    for row in EventTransaction.objects.filter(own, owner_signup_id=user.owner_signup_id).order_by("created_at"):
+        yield {
+            "kind": row.kind,
+            "id": str(row.id),
+            "begun": _iso(row.created_at),
+            "completed": _iso(row.completed_at),
+            "userId": row.user_id,
+            "userName": row.user_name,
+            "email": shown_address(row.email),
+            "role": row.role,
+            "changed": row.changed_fields,
+        }
+
+
+def _iso(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat(timespec="seconds")

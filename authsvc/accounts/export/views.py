@@ -1,0 +1,71 @@
+"""The page on which owners download everything that the services hold about them."""
+
+import json
+from http import HTTPStatus
+from typing import Any, cast
+
+from django.contrib.auth.mixins import LoginRequiredMixin
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.utils import timezone
+from django.utils.decorators import method_decorator
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.generic import FormView
+
+from authsvc.accounts.closing.forms import PasswordForm
+from authsvc.accounts.export.collection import BusyError, Export, collect
+from authsvc.accounts.forms import told_when
+from authsvc.models import User
+from runtime.errors import is_transient
+from runtime.light_wording import name_of
+from runtime.security_log import log_security_event_of
+
+
+@method_decorator([sensitive_post_parameters(), never_cache], name="dispatch")
+class ExportView(LoginRequiredMixin, FormView):  # type: ignore[type-arg]  # has none at run time
+    """Show the data as a page or, with `format=json`, download them."""
+
+    template_name = "authsvc/export.html"
+    form_class = PasswordForm
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        return told_when(super().dispatch(request, *args, **kwargs))
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        return super().get_form_kwargs() | {"request": self.request, "user": self.request.user}
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        return super().get_context_data(**kwargs, title=gettext_lazy("Your data"))
+
+    def form_valid(self, form: PasswordForm) -> HttpResponse:
+        user = cast(User, self.request.user)
+        try:
+            export = collect(user)
+        except BusyError:
+            return self._not_now(form, _("Other people are downloading their data right now. Try again in a moment."))
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            return self._not_now(form, _("The services cannot be asked right now. Try again in a moment."))
+        log_security_event_of(self.request, "data_exported")
+        if self.request.POST.get("format") == "json":
+            return _download(user, export)
+        services = [(name_of(service), records) for service, records in export.records.items()]
+        silent = [name_of(service) for service in export.silent]
+        return self.render_to_response(self.get_context_data(form=None, services=services, silent=silent))
+
+    def _not_now(self, form: PasswordForm, words: str) -> HttpResponse:
+        form.add_error(None, words)
+        response = self.render_to_response(self.get_context_data(form=form), status=HTTPStatus.SERVICE_UNAVAILABLE)
+        response["Retry-After"] = "5"
+        return response
+
+
+def _download(user: User, export: Export) -> HttpResponse:
+    document = {"exported": timezone.now().isoformat(timespec="seconds"), **export.as_document()}
+    text = json.dumps(document, ensure_ascii=False, indent=2)
+    response = HttpResponse(text, content_type="application/json; charset=utf-8")
+    response["Content-Disposition"] = 'attachment; filename="signup-sync-data.json"'
+    return response

@@ -1,0 +1,107 @@
+"""What owners get when they ask for their data, with the participants' real handlers on the other side of Kafka."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import uuid4
+
+import pytest
+from django.test import Client
+
+from authsvc.accounts.export import collection
+from authsvc.models import User
+from chatsvc.handlers import reconcile as chat
+from chatsvc.models import ChatUser
+from customersvc.handlers import reconcile as customer
+from eventbus.consumer import BatchConsumer
+from eventbus.messages import Subscription
+from eventbus.topics import ensure_topics
+from tests.conftest import new_person
+from tests.waiting import eventually
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer"]),
+    pytest.mark.needs("broker", "redis"),
+]
+PASSWORD = "correct horse 9"
+
+
+@pytest.fixture(autouse=True)
+def own_topics(settings) -> None:
+    settings.KAFKA_PREFIX = f"export-{uuid4()}-"
+    ensure_topics([collection.EXPORT_REQUESTED, collection.EXPORT_ANSWERED])
+
+
+@contextmanager
+def running(*subscriptions: Subscription) -> Iterator[None]:
+    stop = threading.Event()
+    for subscription in subscriptions:
+        ensure_topics(subscription.every_topic)
+    consumers = [BatchConsumer(subscription) for subscription in subscriptions]
+    threads = [threading.Thread(target=consumer.run, args=(stop,)) for consumer in consumers]
+    for thread in threads:
+        thread.start()
+    try:
+        eventually(lambda: all(consumer.partitions for consumer in consumers))
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.fixture
+def kim() -> User:
+    person = new_person()
+    user = User.objects.create_user(person.user_id, person.email, PASSWORD, user_name="Mina Kim")
+    values = {"user_id": user.user_id, "email": user.email, "user_name": "Mina K."}
+    ChatUser.objects.create(signup_id=user.owner_signup_id, owner_signup_id=user.owner_signup_id, **values)
+    other = new_person()
+    ChatUser.objects.create(
+        owner_signup_id=uuid4(), user_id=other.user_id, email=other.email, user_name="Somebody else"
+    )
+    return user
+
+
+def logged_in(user: User) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def test_the_owner_reads_and_downloads_what_every_service_holds(kim):
+    client = logged_in(kim)
+    with running(chat, customer):
+        page = client.post("/account/data/", {"password": PASSWORD}).content.decode()
+        document = json.loads(client.post("/account/data/", {"password": PASSWORD, "format": "json"}).content)
+    assert "Mina K." in page
+    assert "This service holds nothing about you." in page
+    assert "Somebody else" not in page + json.dumps(document)
+    assert document["didNotAnswer"] == []
+    assert [row["userName"] for row in document["services"]["chat"]] == ["Mina K."]
+    assert document["services"]["customer"] == []
+    account, signup = document["services"]["auth"]
+    assert (account["userId"], account["hasPassword"], signup["kind"]) == (kim.user_id, True, "signUp")
+    assert "pbkdf2" not in json.dumps(document) + page
+    assert "argon2" not in json.dumps(document) + page
+
+
+def test_a_service_that_does_not_answer_is_named(kim, monkeypatch):
+    monkeypatch.setattr(collection, "ANSWERED_WITHIN", 0.5)
+    document = logged_in(kim).post("/account/data/", {"password": PASSWORD, "format": "json"}).json()
+    assert document["didNotAnswer"] == ["chat", "customer"]
+    assert list(document["services"]) == ["auth"]
+
+
+def test_it_takes_the_password_and_a_session(kim):
+    assert "This password is wrong." in logged_in(kim).post("/account/data/", {"password": "no"}).content.decode()
+    assert Client().get("/account/data/").status_code == 302
+
+
+def test_more_than_a_few_at_once_are_told_to_try_again(kim, monkeypatch):
+    monkeypatch.setattr(collection, "_running", threading.BoundedSemaphore(1))
+    assert collection._running.acquire()
+    answer = logged_in(kim).post("/account/data/", {"password": PASSWORD})
+    assert (answer.status_code, answer["Retry-After"]) == (503, "5")
+    assert "Try again in a moment" in answer.content.decode()
