@@ -3,12 +3,17 @@
 An event that Kafka doesn't accept is not lost: its transaction stays due until every service has answered.
 """
 
+import logging
 from collections.abc import Iterable
 from functools import cache
 from typing import Final
 
+from django.core.exceptions import ImproperlyConfigured
+
 from eventbus.messages import Outgoing
 from eventbus.producer import EventProducer
+
+logger = logging.getLogger(__name__)
 
 # Seconds to deliver the last events to Kafka when a command ends.
 LEAVES_WITHIN: Final = 2.0
@@ -20,9 +25,17 @@ def _producer() -> EventProducer:
 
 
 def publish(events: Iterable[Outgoing]) -> None:
-    """Queue the events and return at once. Pages don't wait for Kafka."""
+    """Queue the events and return at once. Pages don't wait for Kafka.
+
+    A command may run where no broker is known, such as beside a `make run` that has ended: then the relay publishes.
+    """
+    try:
+        producer = _producer()
+    except ImproperlyConfigured as error:
+        logger.info("the relay will publish the events: %s", error)
+        return
     for event in events:
-        _producer().send(event)
+        producer.send(event)
 
 
 def close() -> None:

@@ -8,6 +8,7 @@ from django.contrib.auth.models import Group, Permission
 from django.core.management import call_command
 from django.urls import reverse
 
+from authsvc.accounts.opened_forms import opened_now
 from authsvc.models import User
 from chatsvc.models import ChatUser
 from customersvc.models import Customer
@@ -30,7 +31,7 @@ def page(user: User, name: str = "change") -> str:
 def form_of(user: User, **fields: Any) -> dict[str, Any]:
     return {
         "user_id": user.user_id, "email": user.email, "user_name": user.user_name, "role": user.role,
-        "is_active": "on",
+        "is_active": "on", "opened": opened_now(user, list(User.SYNCHRONISED)),
     } | fields  # fmt: skip
 
 

@@ -78,9 +78,9 @@ def test_databases_are_called_as_their_services(databases_in: Callable[[Path], N
     databases_in(tmp_path)
     told: list[str] = []
     databases.prepare_databases(told.append)
-    assert told == [f"Preparing the database of {service} ..." for service in ("auth", "chat", "customer")]
+    assert told == [f"Preparing the database of {service} ..." for service in ("auth", "chat", "customer", "scim")]
     databases.prepare_databases(told.append)
-    assert len(told) == 3
+    assert len(told) == 4
 
 
 @pytest.fixture
