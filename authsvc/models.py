@@ -246,6 +246,12 @@ class EventTransaction(models.Model):
             ),
             # An account's transactions, which its removal erases.
             models.Index(fields=["owner_signup_id"], name="signup_owner"),
+            # Of far more sign-ups, the admin lists the changes or the removals.
+            models.Index(
+                fields=["kind", "created_at"],
+                name="signup_kind",
+                condition=models.Q(kind__in=[Kind.CHANGE.value, Kind.REMOVAL.value]),
+            ),
         ]
 
     def __str__(self) -> str:

@@ -11,7 +11,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from authsvc.models import SignUp, User
+from authsvc.models import EventTransaction, User
 from chatsvc.models import ChatUser
 from customersvc.models import Customer
 from eventbus.models import DeadLetter
@@ -72,14 +72,14 @@ LETTER = {
     '"group"': "'chat'", '"partition"': "0", '"offset"': "n", "key": "{key}", "value": "{value}",
     "headers": "'[]'{json}", "cut": "''", "error": "'builtins.ValueError'", "message": "'no such thing, of user-' || n",
 }  # fmt: skip
-FILLED = {SignUp: SIGNUP, User: USER, ChatUser: COPY, Customer: COPY, DeadLetter: LETTER}
+FILLED = {EventTransaction: SIGNUP, User: USER, ChatUser: COPY, Customer: COPY, DeadLetter: LETTER}
 
 # What an administrator asks of each list, beside the list itself.
 QUESTIONS = {
-    SignUp: (
+    EventTransaction: (
         "", "lights=pending", "lights=red", "lights=complete", "lights=stalled", "begun=1d", "begun=older10m",
         "failure=chat: duplicate: email", "lights=red&begun=7d", "q=user-4711", "q=" + str(uuid4()), "o=1", "o=-3",
-        "p=999",
+        "p=999", "kind__exact=signUp", "kind__exact=removal",
     ),
     User: ("", "role__exact=ROLE_USER", "is_active__exact=1", "q=user-4711", "q=nobody", "o=1", "p=999"),
     ChatUser: ("", "is_active__exact=1", "q=user-4711", "q=nobody", "p=999"),
