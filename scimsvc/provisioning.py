@@ -73,6 +73,9 @@ class Provisioning:
         wanted = user_of(request)
         user = self._find(account)
         is_known = bool(account.scim_id) and user is not None
+        if user is None and account.version > request.version:
+            # The server has lost the user. This record is outdated, so leave it to reconcile to create the user again.
+            return self._judge(account, request)
         if user is None:
             try:
                 user = self._create(account, wanted)
@@ -93,7 +96,10 @@ class Provisioning:
             account.version = max(account.version, request.version)
         if isinstance(request, UserChange):
             return DONE if is_current else self._duplicate(account, request)
-        if request.signup_id in (account.signup_id, request.owner_signup_id):
+        return self._judge(account, request)
+
+    def _judge(self, account: ScimAccount, request: NewUser | UserChange) -> Judgement:
+        if isinstance(request, UserChange) or request.signup_id in (account.signup_id, request.owner_signup_id):
             return DONE
         return Judgement(Verdict.DUPLICATE_USER_ID, self._held_by({request.owner_signup_id}))
 
@@ -140,10 +146,12 @@ class Provisioning:
         account.last_answer = "deleted"
 
     def _delete_all(self, account: ScimAccount) -> None:
-        """Delete every user with this account's externalId, and look again: 404 may mean that the URL is wrong."""
-        if found := self._server.find(account.owner_signup_id):
-            for user in found:
-                self._server.delete(user.id or "")
+        """Delete the user that we know, whose externalId somebody may have changed, and every other one with this
+        account's externalId. Look again: 404 may mean that the URL is wrong."""
+        known = [account.scim_id] if account.scim_id else []
+        if ids := {*known, *(user.id or "" for user in self._server.find(account.owner_signup_id))}:
+            for scim_id in sorted(ids):
+                self._server.delete(scim_id)
             if self._server.find(account.owner_signup_id):
                 raise UnfinishedError("DELETE: the server still has the user")
 

@@ -14,6 +14,7 @@ from django.middleware.csrf import CsrfViewMiddleware
 from authsvc.accounts.admin_sessions import may_still_administer
 from authsvc.accounts.sessions import SessionStore
 from authsvc.accounts.two_factor.rules import admitted, may_administer
+from authsvc.lights import Kind
 from authsvc.models import EventTransaction, User
 from runtime.security_log import address_of, log_security_event
 
@@ -48,7 +49,8 @@ def may_see_change(scope: HTTPScope, change_id: UUID) -> bool:
         return False
     if may_administer(user) and may_still_administer(request.session) and user.has_perm("authsvc.view_signup"):
         return True
-    return EventTransaction.objects.filter(id=change_id, owner_signup_id=user.owner_signup_id).exists()
+    own = EventTransaction.objects.filter(id=change_id, owner_signup_id=user.owner_signup_id)
+    return own.exclude(kind=Kind.SIGNUP).exists()
 
 
 def _opened(scope: HTTPScope) -> tuple[HttpRequest, User | AnonymousUser]:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Final
 from uuid import UUID
 
 from django.utils import timezone
@@ -27,9 +28,7 @@ def handle_answers(batch: Sequence[Incoming]) -> HandledBatch:
     """
     answers, rejected = decode_each(batch, decode_answer)
     begun_at = timezone.now()
-    states = apply_verdicts(
-        [ReportedVerdict(answer.transaction_id, answer.verdict, answer.held_by) for _, answer in answers]
-    )
+    states = apply_verdicts([_reported(answer, message.topic) for message, answer in answers])
     decisions = decisions_in(states.values(), since=begun_at)
     projection().write_and_wake(list(states.values()), counts=counts_of(decisions))
     # Log after the wake-up, because people are waiting for that.
@@ -40,11 +39,15 @@ def handle_answers(batch: Sequence[Incoming]) -> HandledBatch:
     return HandledBatch(rejected=rejected)
 
 
+def _reported(answer: Answer, topic: str) -> ReportedVerdict:
+    return ReportedVerdict(answer.transaction_id, answer.verdict, answer.held_by, kind=_KINDS[topic])
+
+
 def _tell(decisions: Decisions) -> None:
     count_verdicts(decisions)
     for (service, status), signup_ids in decisions.lights.items():
         log_traces(logger, f"lights decided, {service} {status}: %d", signup_ids)
-    log_traces(logger, "complete: %d", [state.transaction_id for state, _ in decisions.complete])
+    log_traces(logger, "transactions complete: %d", [state.transaction_id for state, _ in decisions.complete])
 
 
 def _misfit(answer: Answer, states: dict[UUID, TransactionState]) -> PermanentError | None:
@@ -56,6 +59,8 @@ def _misfit(answer: Answer, states: dict[UUID, TransactionState]) -> PermanentEr
         return PermanentError(f"{state.kind} {answer.transaction_id} does not ask the service {answer.service!r}")
     return None
 
+
+_KINDS: Final = {topic: kind for kind, topic in ANSWER_TOPICS.items()}
 
 # Gather for 2 ms: participants answer a sign-up at nearly the same time, and one batch with both answers finishes
 # sooner than two batches.

@@ -4,7 +4,7 @@ Each function is one transaction on auth's database, and creates an event transa
 same way as a sign-up (docs/adr/0057).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -22,6 +22,7 @@ from authsvc.signups.outbox import pause_after
 from authsvc.signups.projection import projection
 from authsvc.signups.publisher import publish
 from runtime.database.bulk_sql import overwrite
+from runtime.database.transactions import atomically
 
 
 class NoSuchAccountError(Exception):
@@ -72,20 +73,27 @@ def remove_account(user: User, *, only_if: Callable[[User], bool] | None = None)
     earlier event transactions end, and lose all personal data, and so do the admin's log entries about it. Raise
     NoSuchAccountError if it was removed already, or if `only_if` is false of the account as it is stored now.
     """
-    with transaction.atomic(using=DATABASE):
-        stored = _locked(user)
-        if only_if is not None and not only_if(stored):
-            raise NoSuchAccountError
-        now = timezone.now()
-        stored.version += 1
-        RemovedAccount.objects.create(owner_signup_id=stored.owner_signup_id, version=stored.version, removed_at=now)
-        ended, earlier = _end_earlier(stored, at=now)
-        row = _begun(Kind.REMOVAL, stored, at=now)
-        row.role = stored.role
-        row.save(force_insert=True)
-        _erase_log_entries(stored, earlier)
-        stored.delete()
-        transaction.on_commit(lambda: _tell(row, ended, earlier), using=DATABASE)
+    return atomically(lambda: _remove(user, only_if), using=DATABASE)
+
+
+def _remove(user: User, only_if: Callable[[User], bool] | None) -> EventTransaction:
+    stored = _locked(user)
+    if only_if is not None and not only_if(stored):
+        raise NoSuchAccountError
+    now = timezone.now()
+    stored.version += 1
+    RemovedAccount.objects.create(owner_signup_id=stored.owner_signup_id, version=stored.version, removed_at=now)
+    ended, earlier = _end_earlier(stored, at=now)
+    row = _begun(Kind.REMOVAL, stored, at=now)
+    row.role = stored.role
+    if row.completed_at is not None:
+        # There are no participants whose answers would complete it.
+        row.user_id = row.user_id_key = ""
+    row.save(force_insert=True)
+    _keep_id_taken(stored, earlier, at=now)
+    _erase_log_entries(stored, earlier)
+    stored.delete()
+    transaction.on_commit(lambda: _tell(row, ended, earlier), using=DATABASE)
     return row
 
 
@@ -115,20 +123,35 @@ def _begun(kind: Kind, user: User, *, at: datetime) -> EventTransaction:
 def _end_earlier(user: User, *, at: datetime) -> tuple[list[TransactionState], list[UUID]]:
     """End the account's other event transactions and erase their personal data. Return the states that changed, and the
     IDs of all."""
+    # Lock all of them in the order that consumers use, so that the two wait for each other instead of deadlocking.
     rows = EventTransaction.objects.filter(owner_signup_id=user.owner_signup_id)
-    pending = list(rows.filter(pending_count__gt=0).select_for_update().order_by("id"))
+    locked = list(rows.select_for_update().order_by("id"))
+    pending = [row for row in locked if row.pending_count]
     for row in pending:
         row.take(row.state.superseded(at=at), at=at)
     overwrite(pending, fields=EventTransaction.STATE_FIELDS, using=DATABASE)
-    earlier = list(rows.values_list("id", flat=True))
     rows.update(user_id="", user_id_key="", email="", user_name="", password="")
-    return [row.state for row in pending], earlier
+    return [row.state for row in pending], [row.id for row in locked]
+
+
+def _keep_id_taken(user: User, transaction_ids: Collection[UUID], *, at: datetime) -> None:
+    """Restore the account's own sign-up, without personal data, if it has been purged. As long as it exists, nobody can
+    sign up with its ID, which the services would take for the removed account's."""
+    if user.owner_signup_id not in transaction_ids:
+        signup = EventTransaction(
+            id=user.owner_signup_id, owner_signup_id=user.owner_signup_id, created_at=user.date_joined
+        )
+        begun = TransactionState.all_pending(signup.id, started_at=at, services=[AUTH])
+        signup.take(begun.decided([Verdict(AUTH, Status.SUCCESS)], at=at), at=at)
+        signup.save(force_insert=True)
 
 
 def _erase_log_entries(user: User, transaction_ids: Sequence[UUID]) -> None:
     """Replace the user ID in the admin's log entries about the account and its transactions by the account's ID."""
     kinds = ContentType.objects.db_manager(DATABASE)
     about_user = Q(content_type=kinds.get_for_model(User), object_id=str(user.pk))
+    # The rows of the participants have the same name.
+    about_user |= Q(object_repr=user.user_id)
     rows = kinds.get_for_model(EventTransaction)
     about_rows = Q(content_type=rows, object_id__in=[str(each) for each in transaction_ids])
     entries = LogEntry.objects.using(DATABASE).filter(about_user | about_rows)
@@ -136,6 +159,6 @@ def _erase_log_entries(user: User, transaction_ids: Sequence[UUID]) -> None:
 
 
 def _tell(row: EventTransaction, ended: Sequence[TransactionState], earlier: Sequence[UUID]) -> None:
-    publish([requested(row, None, attempt=1)])
     projection().write_and_wake(ended)
     projection().forget(earlier)
+    publish([requested(row, None, attempt=1)])

@@ -6,6 +6,7 @@ An event that Kafka doesn't accept is not lost: its transaction stays due until 
 import logging
 from collections.abc import Iterable
 from functools import cache
+from threading import Lock
 from typing import Final
 
 from django.core.exceptions import ImproperlyConfigured
@@ -19,9 +20,18 @@ logger = logging.getLogger(__name__)
 LEAVES_WITHIN: Final = 2.0
 
 
+_creating: Final = Lock()
+
+
 @cache
-def _producer() -> EventProducer:
+def _create() -> EventProducer:
     return EventProducer()
+
+
+def _producer() -> EventProducer:
+    # Two first calls at once would create two producers, and nobody would close one of them.
+    with _creating:
+        return _create()
 
 
 def publish(events: Iterable[Outgoing]) -> None:
@@ -40,6 +50,6 @@ def publish(events: Iterable[Outgoing]) -> None:
 
 def close() -> None:
     """Deliver the queued events, if there are any, before the process ends."""
-    if _producer.cache_info().currsize:
+    if _create.cache_info().currsize:
         _producer().close(LEAVES_WITHIN)
-        _producer.cache_clear()
+        _create.cache_clear()

@@ -10,6 +10,7 @@ from django.utils import timezone
 from authsvc.lights import Kind, TransactionState, Verdict
 from authsvc.models import DATABASE, EventTransaction, RemovedAccount, User
 from authsvc.signups.events import HeldBy
+from livesettings.values import live
 from runtime.database.bulk_sql import locked, overwrite
 from runtime.database.transactions import atomically
 
@@ -21,6 +22,8 @@ class ReportedVerdict:
     transaction_id: UUID
     verdict: Verdict
     held_by: Sequence[HeldBy] = ()
+    # The kind that the service was asked about. The previous release's relay may have published a change as a sign-up.
+    kind: Kind | None = None
 
 
 def apply_verdicts(reports: Sequence[ReportedVerdict]) -> dict[UUID, TransactionState]:
@@ -44,7 +47,9 @@ def _apply(reports: Sequence[ReportedVerdict]) -> dict[UUID, TransactionState]:
         verdicts = [
             report.verdict
             for report in by_transaction[signup.id]
-            if report.verdict.service in before.lights and not _is_premature(report, signup, known)
+            if report.verdict.service in before.lights
+            and report.kind in (None, signup.kind)
+            and not _is_premature(report, signup, known)
         ]
         after = before.decided(verdicts, at=now)
         states[signup.id] = after
@@ -71,7 +76,10 @@ def _is_premature(report: ReportedVerdict, row: EventTransaction, known: Abstrac
     """Whether a reported duplicate is none, so that the light stays pending and the relay asks again.
 
     In auth, no two accounts share a userId or an address. If another account of auth's is in the way at a participant,
-    then the participant has yet to hear that one of the two was removed or changed.
+    then the participant has yet to hear that one of the two was removed or changed. After the last attempt, the verdict
+    counts: that service's row contradicts auth, perhaps because an administrator edited it.
     """
+    if row.attempts >= live.RELAY_MAX_ATTEMPTS:
+        return False
     holders = {each.owner_signup_id for each in report.held_by}
     return bool(holders) and row.owner_signup_id not in holders and holders <= known

@@ -63,7 +63,7 @@ def test_a_script_for_a_name_is_text_on_every_page(page: Page, stack: Stack, per
     submit(page)
     expect(page.locator("[data-field=email] .field-error")).to_be_visible()
     become_admin(page, stack)
-    for kind in ("user", "signup"):
+    for kind in ("user", "eventtransaction"):
         page.goto(f"/admin/authsvc/{kind}/?q={person.user_id}")
         assert page.evaluate("window.isOwned") is None
         page.locator("#result_list tbody th a").first.click()

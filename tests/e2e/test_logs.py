@@ -57,7 +57,7 @@ def test_one_sign_up_is_one_trace_in_every_role(stack: Stack, person: Person):
     assert set(said_of(signup_id, stack.roles["chat"])) == {"sign-ups judged SUCCESS: 1"}
     results = eventually(lambda: (said := said_of(signup_id, stack.roles["auth-results"])) and len(said) == 3 and said)
     assert sorted(results) == [
-        "lights decided, chat SUCCESS: 1", "lights decided, customer SUCCESS: 1", "sign-ups complete: 1",
+        "lights decided, chat SUCCESS: 1", "lights decided, customer SUCCESS: 1", "transactions complete: 1",
     ]  # fmt: skip
     traces = {
         message.headers["traceparent"].decode().split("-")[1]

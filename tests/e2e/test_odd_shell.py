@@ -64,7 +64,7 @@ def test_a_closed_pipe_ends_a_command_silently(data_dir: Path, command: str, unb
 
 def test_an_argument_that_is_not_utf_8_is_no_sign_up(data_dir: Path) -> None:
     line = said(manage(data_dir, "explain", BYTES_OF_CP949))
-    assert line.startswith(r"CommandError: There is no sign-up with the ID or user ID \xb9ξ\xc6.")
+    assert line.startswith(r"CommandError: There is no sign-up, change or removal with the ID or user ID \xb9ξ\xc6.")
 
 
 @pytest.mark.parametrize("act", [("show",), ("replay",), ("discard", "--reason", "none"), ("replay", "1")])
@@ -177,7 +177,7 @@ def test_closed_streams_are_no_error(data_dir: Path) -> None:
 )
 def test_what_cannot_be_printed_is_replaced(data_dir: Path, locale: dict[str, str]) -> None:
     line = said(manage(data_dir, "explain", "민아", **locale))
-    assert line.startswith(r"CommandError: There is no sign-up with the ID or user ID \ubbfc\uc544.")
+    assert line.startswith(r"CommandError: There is no sign-up, change or removal with the ID or user ID \ubbfc\uc544.")
 
 
 @pytest.mark.parametrize(

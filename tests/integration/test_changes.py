@@ -7,6 +7,8 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 from asgiref.sync import sync_to_async
+from django.contrib.admin.models import LogEntry
+from django.contrib.contenttypes.models import ContentType
 from django.test import Client
 from django.utils import timezone
 
@@ -17,12 +19,14 @@ from authsvc.models import EventTransaction, RemovedAccount, SignUp, User
 from authsvc.signups.changes import NoSuchAccountError, OutdatedError, change_account, remove_account
 from authsvc.signups.events import ANSWER_TOPICS, REQUEST_TOPICS, HeldBy, decode_answer, requested
 from authsvc.signups.outbox import claim_due
-from authsvc.signups.registration import KeyTakenError, NewSignUp, Registration, register_users
+from authsvc.signups.registration import KeyTakenError, NewSignUp, Registration, register_strangers, register_users
 from authsvc.signups.replay import replay
 from authsvc.signups.retention import purge_signups
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
+from chatsvc.models import ChatUser
 from eventbus.messages import Incoming
 from eventbus.topics import ensure_topics
+from livesettings.values import live
 from tests.conftest import new_person
 from tests.integration.test_api_access import ask
 
@@ -230,6 +234,39 @@ def test_the_sign_up_of_a_removed_account_outlives_the_retention(kim):
     assert removal.id not in left
 
 
+def test_the_id_of_an_account_whose_sign_up_was_purged_stays_taken(kim):
+    EventTransaction.objects.all().delete()
+    remove_account(kim)
+    for _ in range(2):
+        new = NewSignUp(
+            signup_id=kim.owner_signup_id, user_id=kim.user_id, email=kim.email, user_name="Kim", role="ROLE_USER",
+            password="a hash",
+        )  # fmt: skip
+        assert register_strangers([new]) == [None]
+        [repeated] = register_users([new])
+        assert not repeated.is_new
+        EventTransaction.objects.update(created_at="2020-01-01T00:00Z", completed_at="2020-01-01T00:00Z")
+        purge_signups(timezone.now(), 100)
+    assert not User.objects.filter(owner_signup_id=kim.owner_signup_id).exists()
+
+
+def test_the_admins_log_does_not_name_the_removed_person(kim):
+    administrator = User.objects.create_superuser("root-user", "root@example.org", "correct horse 9")
+    about_copy = ContentType.objects.get_for_model(ChatUser)
+    for content_type, object_id in ((about_copy, "1"), (ContentType.objects.get_for_model(User), str(kim.pk))):
+        LogEntry.objects.create(
+            user=administrator, content_type=content_type, object_id=object_id, object_repr=kim.user_id, action_flag=2
+        )
+    remove_account(kim)
+    assert set(LogEntry.objects.values_list("object_repr", flat=True)) == {str(kim.owner_signup_id)}
+
+
+def test_without_participants_a_removal_is_complete_and_keeps_no_user_id(kim, settings):
+    settings.SIGNUP_SERVICES = ["auth"]
+    row = EventTransaction.objects.get(id=remove_account(kim).id)
+    assert (row.user_id, row.user_id_key, row.completed_at is not None) == ("", "", True)
+
+
 # --- Verdicts -------------------------------------------------------------------------------------------------------
 
 DUPLICATE = Verdict("chat", Status.FAIL, "duplicate: email")
@@ -245,6 +282,26 @@ def test_a_duplicate_of_other_accounts_that_auth_has_or_has_removed_decides_noth
     assert row.next_due_at is not None
     unknown = HeldBy(UUID(int=1), 1)
     assert answer(new.id, DUPLICATE, held_by=(others[0], unknown)).failed_count == 1
+
+
+def test_after_the_last_attempt_a_duplicate_of_another_account_counts(kim):
+    lee = User.objects.get(owner_signup_id=sign_up().signup.id)
+    kim.email = f"new-{kim.email}"
+    change = change_account(kim)
+    in_the_way = (HeldBy(lee.owner_signup_id, 1),)
+    assert answer(change.id, DUPLICATE, held_by=in_the_way).failed_count == 0
+    EventTransaction.objects.filter(id=change.id).update(attempts=live.RELAY_MAX_ATTEMPTS)
+    assert answer(change.id, DUPLICATE, held_by=in_the_way).failures == "chat: duplicate: email"
+
+
+def test_an_answer_to_a_change_that_was_asked_as_a_sign_up_decides_nothing(kim):
+    kim.user_name = "Mina"
+    change = change_account(kim)
+    for kind in (Kind.SIGNUP, Kind.REMOVAL):
+        apply_verdicts([ReportedVerdict(change.id, Verdict("chat", Status.FAIL), kind=kind)])
+    assert EventTransaction.objects.get(id=change.id).failed_count == 0
+    apply_verdicts([ReportedVerdict(change.id, Verdict("chat", Status.SUCCESS), kind=Kind.CHANGE)])
+    assert EventTransaction.objects.get(id=change.id).state.lights["chat"].status is Status.SUCCESS
 
 
 def test_a_duplicate_of_the_existing_account_decides_the_light_of_a_refused_sign_up(kim):

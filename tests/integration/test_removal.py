@@ -117,6 +117,22 @@ def test_the_relay_does_not_remove_who_changed_their_mind_meanwhile(kim, monkeyp
     assert not is_removed(kim)
 
 
+def test_the_relay_does_not_remove_who_closed_again_or_became_staff_meanwhile(kim, monkeypatch):
+    from authsvc.accounts.closing import schedule
+
+    original = schedule.remove_account
+    for change in ({"closes_at": timezone.now() + timedelta(days=7)}, {"is_staff": True}):
+        User.objects.filter(pk=kim.pk).update(closes_at=timezone.now())
+
+        def late(user: User, change: dict[str, object] = change, **options: object) -> EventTransaction:
+            User.objects.filter(pk=user.pk).update(**change)
+            return original(user, **options)
+
+        monkeypatch.setattr(schedule, "remove_account", late)
+        remove_closed(10)
+        assert not is_removed(kim)
+
+
 def test_staff_are_sent_to_another_administrator(settings):
     settings.ACCOUNT_CLOSING_DAYS = 0
     staff = new_user(is_staff=True)

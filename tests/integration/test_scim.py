@@ -292,6 +292,26 @@ def test_a_wrong_url_never_counts_as_a_removal(handler, scim, settings):
     assert row().removed_at is None
 
 
+def test_a_removal_finds_the_user_that_somebody_gave_another_external_id(handler, scim):
+    handler([new()])
+    [user] = scim.users
+    patch = {
+        "schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"],
+        "Operations": [{"op": "replace", "path": "externalId", "value": "by-hand"}],
+    }
+    scim.scim("PATCH", f"/Users/{user['id']}", patch)
+    assert verdicts(handler([removal()])) == [("SUCCESS", None)]
+    assert scim.users == []
+
+
+def test_an_outdated_record_does_not_create_a_user_that_the_server_lost(handler, scim):
+    handler([new(), change(version=3)])
+    scim.scim("DELETE", f"/Users/{scim.users[0]['id']}")
+    assert verdicts(handler([new()])) == [("SUCCESS", None)]
+    assert scim.users == []
+    assert row().version == 3
+
+
 # --- Servers that fail -----------------------------------------------------------------------------------------------
 
 

@@ -96,7 +96,7 @@ def test_its_state_is_read_like_any_other_and_goes_on_as_the_confirmed_one(perso
 def test_a_sign_up_that_is_confirmed_between_two_readings_is_not_lost(person: Person, monkeypatch):
     row = kept(person)
 
-    read = states._read_signups
+    read = states._read_saved
 
     def read_and_confirm(ids):
         states = read(ids)
@@ -104,7 +104,7 @@ def test_a_sign_up_that_is_confirmed_between_two_readings_is_not_lost(person: Pe
             confirm(token_for(row))
         return states
 
-    monkeypatch.setattr(states, "_read_signups", read_and_confirm)
+    monkeypatch.setattr(states, "_read_saved", read_and_confirm)
     assert read_states([row.id])[row.id].version == 2
 
 

@@ -36,8 +36,14 @@ def test_no_name_in_what_a_socket_says_reaches_every_object(page: Page, person: 
     expect(page.locator("[data-service=auth]")).to_have_attribute("data-status", "SUCCESS")
     signup_id = page.evaluate("JSON.parse(document.getElementById('signup-data').textContent).page.signupId")
     state = json.dumps({"signupId": signup_id, "version": 9, "complete": False, "took": {}})
+    shown = page.evaluate("JSON.parse(document.getElementById('signup-data').textContent).message.shown")
+    drawn = [("auth", "SUCCESS"), ("__proto__", "FAIL")]
+    shown["lights"] = [
+        {"service": name, "name": name, "status": status, "word": name, "took": ""} for name, status in drawn
+    ]
     services = '{"auth": {"status": "SUCCESS"}, "__proto__": {"status": "FAIL", "reason": "__proto__"}}'
-    sockets[-1].send(state[:-1] + f', "services": {services}, "__proto__": {{"polluted": 1}}}}')
+    more = f', "shown": {json.dumps(shown)}, "services": {services}, "__proto__": {{"polluted": 1}}}}'
+    sockets[-1].send(state[:-1] + more)
     expect(page.locator('[data-service="__proto__"]')).to_have_attribute("data-status", "FAIL")
     assert lights(page) == {"auth": "SUCCESS", "__proto__": "FAIL"}
     assert page.evaluate("[({}).polluted, ({}).status, ({}).auth, ({}).reason]") == [None] * 4

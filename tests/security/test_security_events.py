@@ -188,7 +188,7 @@ def test_replays(lines: Lines, root: Client, settings: Any):
     root.post("/admin/authsvc/eventtransaction/", chosen)
     assert lines.take() == [("replay", "root-user", None, HOME, "1 sign-ups, chat")]
     call_command("replay_signups", "--user-id", "jun", stdout=StringIO())
-    assert lines.take() == [("replay", operator(), None, None, "1 sign-ups, every service")]
+    assert lines.take() == [("replay", operator(), None, None, "1 sign-ups, changes and removals, every service")]
     call_command("replay_signups", "--user-id", "jun", "--dry-run", stdout=StringIO())
     assert lines.take() == []
 

@@ -23,13 +23,18 @@ def keep_account(user: User) -> bool:
     return bool(User.objects.filter(pk=user.pk, closes_at__isnull=False).update(closes_at=None))
 
 
+def _is_due(user: User) -> bool:
+    """Whether the account is still to be closed now, and has not become one of the staff's meanwhile."""
+    return user.closes_at is not None and user.closes_at <= timezone.now() and not user.is_staff
+
+
 def remove_closed(limit: int) -> int:
     """Remove at most `limit` accounts whose grace period is over. Return their number."""
-    due = list(User.objects.filter(closes_at__lte=timezone.now()).order_by("closes_at")[:limit])
+    due = list(User.objects.filter(closes_at__lte=timezone.now(), is_staff=False).order_by("closes_at")[:limit])
     for user in due:
         try:
             # The owner may have changed their mind, or another relay may have removed the account.
-            row = remove_account(user, only_if=lambda stored: stored.closes_at is not None)
+            row = remove_account(user, only_if=_is_due)
         except NoSuchAccountError:
             continue
         log_security_event("account_removed", actor="relay", detail=str(row.owner_signup_id))
