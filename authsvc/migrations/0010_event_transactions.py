@@ -59,11 +59,6 @@ class Migration(migrations.Migration):
             name="changed_fields",
             field=models.CharField(blank=True, db_default="", default="", max_length=60, verbose_name="changed"),
         ),
-        migrations.AddField(
-            model_name="user",
-            name="version",
-            field=models.PositiveIntegerField(db_default=1, default=1, editable=False, verbose_name="version"),
-        ),
         migrations.CreateModel(
             name="SignUp",
             fields=[],

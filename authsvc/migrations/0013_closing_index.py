@@ -7,7 +7,7 @@ class Migration(migrations.Migration):
     atomic = False
 
     dependencies = [
-        ("authsvc", "0012_user_closes_at"),
+        ("authsvc", "0012_user_version_and_closing"),
     ]
 
     operations = [

@@ -1,6 +1,7 @@
 """Owners who, once they have signed up, change their account or close it, on the account page in a browser."""
 
 import asyncio
+import html
 import re
 from random import Random
 
@@ -90,8 +91,8 @@ def _hidden(page: str) -> dict[str, str]:
     fields = {}
     for tag in re.findall(r'<input type="hidden"[^>]*>', page):
         name, value = (re.search(rf'{what}="([^"]*)"', tag) for what in ("name", "value"))
-        if name and value and name[1] in ("csrfmiddlewaretoken", "version"):
-            fields[name[1]] = value[1]
+        if name and value and name[1] in ("csrfmiddlewaretoken", "opened"):
+            fields[name[1]] = html.unescape(value[1])
     return fields
 
 

@@ -24,6 +24,9 @@ def complaints(migration: Migration) -> Iterator[str]:
     """What is wrong with a migration of a database in use. The first of an app finds no table in use."""
     if migration.initial:
         return
+    tables = {op.model_name_lower for op in migration.operations if isinstance(op, migrations.AddField)}
+    if migration.atomic and len(tables) > 1:
+        yield f"it locks several tables in one transaction: {sorted(tables)}. A sign-up may lock them in another order"
     new_models = {op.name_lower for op in migration.operations if isinstance(op, migrations.CreateModel)}
     for operation in migration.operations:
         if getattr(operation, "model_name_lower", None) not in new_models and not leaves_tables(operation, migration):
@@ -94,6 +97,7 @@ UNIQUE = models.UniqueConstraint(fields=["email"], name="a_constraint")
         ([migrations.RenameField("user", "email", "mail")], True),
         ([migrations.DeleteModel("user")], True),
         ([migrations.RenameModel("User", "Person")], True),
+        ([migrations.AddField(name, "a_field", models.IntegerField(null=True)) for name in ("user", "signup")], True),
         ([migrations.AlterModelTable("user", "person")], True),
     ],
 )
