@@ -26,7 +26,7 @@ from authsvc.signups.events import REQUEST_TOPICS
 from authsvc.signups.registration import NewSignUp, register_users
 from authsvc.tickets import opens
 from eventbus.topics import ensure_topics
-from tests.security.staff import client_of
+from tests.users import client_of
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs("broker")]

@@ -20,7 +20,7 @@ from authsvc.signups.events import REQUEST_TOPICS
 from authsvc.urls import urlpatterns
 from eventbus.topics import ensure_topics
 from tests.integration.test_profile import FORGED
-from tests.security.staff import client_of, new_user, staff_with
+from tests.users import client_of, new_user, user_with
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs("broker", "redis")]
@@ -114,7 +114,7 @@ def test_what_no_service_copies_is_no_change(kim: User, root: User):
 
 
 def test_only_who_may_see_sign_ups_gets_the_link(kim: User):
-    client = client_of(staff_with("staff", "view_user", "change_user"))
+    client = client_of(user_with("view_user", "change_user", user_id="staff"))
     assert save(client, kim, shown(client, kim), user_name="New").status_code == 302
     assert len(changes(kim)) == 1
     assert "Watch the services answer" not in client.get(LIST).content.decode()
@@ -230,7 +230,7 @@ def test_those_who_are_so_already_or_may_not_be_changed_are_skipped(kim: User, r
     client = client_of(root)
     assert "0 users were deactivated. 2 users were skipped" in words_of(act(client, "deactivate", kim, root))
     assert stored(root).is_active, "nobody locks out themselves"
-    staff = client_of(staff_with("staff", "view_user", "change_user"))
+    staff = client_of(user_with("view_user", "change_user", user_id="staff"))
     administrator = new_user("administrator", role="ROLE_ADMIN")
     words = words_of(act(staff, "deactivate", lee, root, administrator, new_user("park")))
     assert "1 user was deactivated. 3 users were skipped" in words
