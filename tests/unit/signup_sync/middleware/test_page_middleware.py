@@ -58,5 +58,6 @@ async def test_only_a_synchronous_view_holds_a_thread(settings, url: str, held: 
     await communicator.send_input({"type": "http.request"})
     start = await communicator.receive_output(PATIENCE)
     body = await communicator.receive_output(PATIENCE)
+    await communicator.wait(PATIENCE)
     assert (start["status"], body["body"]) == (200, f"{held} threads".encode())
     assert dict(start["headers"])[b"X-Frame-Options"] == b"DENY", "the middleware runs after the view too"
