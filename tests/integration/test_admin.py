@@ -234,7 +234,8 @@ def test_a_whole_filter_is_replayed_by_a_page_that_goes_on_by_itself(admin_clien
     save_decided("green-user", chat=Status.SUCCESS, customer=Status.SUCCESS)
     form = {"action": "replay_chosen", "select_across": "1", "_selected_action": [min(chosen)], "service": "chat"}
     told = []
-    while 'id="long-action"' in (page := admin_client.post(f"{LIST}?lights=pending", form, follow=True).content.decode()):
+    path = f"{LIST}?lights=pending"
+    while 'id="long-action"' in (page := admin_client.post(path, form, follow=True).content.decode()):
         assert "admin/long_action.js" in page
         told += re.findall(r"(\d of \d) are done", page)
         form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page))
