@@ -19,6 +19,7 @@ from signup_sync.configuration.dotenv import read_dotenv
 SECRETS: Final = frozenset(
     {
         "SECRET_KEY",
+        "SECRET_KEY_FALLBACKS",
         "AUTH_DATABASE_URL",
         "CHAT_DATABASE_URL",
         "CUSTOMER_DATABASE_URL",
