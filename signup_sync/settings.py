@@ -370,6 +370,7 @@ MIDDLEWARE = [
     "signup_sync.middleware.page_middleware.Authentication",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "signup_sync.middleware.page_middleware.ThreadRelease",
 ]
 ROOT_URLCONF = "signup_sync.urls"
 ASGI_APPLICATION = "signup_sync.asgi.application"
