@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from authsvc.accounts.sessions import SessionStore
 from authsvc.models import EventTransaction, SignUp, User
-from eventbus.deadletters.letters import Origin, keep
+from eventbus.deadletters.letters import Origin, store_letters
 from eventbus.messages import Incoming
 from eventbus.models import DeadLetter
 from eventbus.topics import ensure_topics
@@ -46,7 +46,7 @@ def letters(*days: int) -> None:
     origin = Origin("user.newUser.req", "chat")
     topic = "user.newUser.req.chat.dlt"
     aside = [int(days_ago(each).timestamp() * 1000) for each in days]
-    keep([Incoming(topic, 0, n, None, b"x", (), at) for n, at in enumerate(aside)], {topic: origin})
+    store_letters([Incoming(topic, 0, n, None, b"x", (), at) for n, at in enumerate(aside)], {topic: origin})
 
 
 def purge(*arguments: str) -> str:

@@ -34,7 +34,7 @@ POLL: Final = 0.2
 AT_ONCE: Final = 2
 _running: Final = threading.BoundedSemaphore(AT_ONCE)
 
-Record = Mapping[str, str | int | float | bool | None]
+ExportedRecord = Mapping[str, str | int | float | bool | None]
 
 
 class BusyError(Exception):
@@ -61,7 +61,7 @@ class ExportAnswered(msgspec.Struct, frozen=True, rename="camel"):
 class Export:
     """The records by service, and the services that did not answer in time."""
 
-    records: Mapping[str, Sequence[Record]]
+    records: Mapping[str, Sequence[ExportedRecord]]
     silent: Sequence[str]
 
     def as_document(self) -> dict[str, Any]:
@@ -80,15 +80,15 @@ def collect(user: User) -> Export:
     if not _running.acquire(blocking=False):
         raise BusyError
     try:
-        records: dict[str, Sequence[Record]] = {AUTH: list(_own_records(user))}
+        records: dict[str, Sequence[ExportedRecord]] = {AUTH: list(_own_records(user))}
         records |= _ask(user.owner_signup_id, participants())
     finally:
         _running.release()
     return Export(records, [service for service in participants() if service not in records])
 
 
-def _ask(owner: UUID, services: Sequence[str]) -> dict[str, Sequence[Record]]:
-    answers: dict[str, Sequence[Record]] = {}
+def _ask(owner: UUID, services: Sequence[str]) -> dict[str, Sequence[ExportedRecord]]:
+    answers: dict[str, Sequence[ExportedRecord]] = {}
     if not services:
         return answers
     with Replies(EXPORT_ANSWERED) as replies:
@@ -118,7 +118,7 @@ def _message(request: ExportRequested) -> Outgoing:
     )
 
 
-def _own_records(user: User) -> Iterator[Record]:
+def _own_records(user: User) -> Iterator[ExportedRecord]:
     yield {
         "userId": user.user_id,
         "userName": user.user_name,
