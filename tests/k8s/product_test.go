@@ -14,9 +14,9 @@ import (
 // malformed settings are refused.
 func TestTheProductAcceptsTheSettings(t *testing.T) {
 	folder := t.TempDir()
-	certificates, _ := filepath.Glob(filepath.Join(root, ".venv/lib/python3*/site-packages/certifi/cacert.pem"))
+	certificates, _ := filepath.Glob(filepath.Join(venv(), "lib/python3*/site-packages/certifi/cacert.pem"))
 	if len(certificates) == 0 {
-		t.Fatal("there is no .venv with certifi: make test-k8s installs it")
+		t.Fatalf("there is no environment with certifi in %s: make test-k8s installs it", venv())
 	}
 	ca, err := os.ReadFile(certificates[0])
 	if err != nil {
@@ -37,11 +37,7 @@ func TestTheProductAcceptsTheSettings(t *testing.T) {
 
 func loads(t *testing.T, built *installation, container *corev1.Container, folder string) {
 	t.Parallel()
-	python, err := filepath.Abs(filepath.Join(root, ".venv/bin/python"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	command := exec.Command(python, "-c", "import django; django.setup()")
+	command := exec.Command(filepath.Join(venv(), "bin/python"), "-c", "import django; django.setup()")
 	command.Dir = root
 	command.Env = []string{"PATH=" + os.Getenv("PATH"), "DJANGO_SETTINGS_MODULE=signup_sync.settings", "DATA_DIR=" + folder}
 	for name, value := range expanded(built, container) {
@@ -51,6 +47,18 @@ func loads(t *testing.T, built *installation, container *corev1.Container, folde
 		lines := strings.Split(strings.TrimSpace(string(output)), "\n")
 		t.Errorf("%v: %s", err, lines[len(lines)-1])
 	}
+}
+
+// venv is the folder of the product's Python environment.
+func venv() string {
+	if folder := os.Getenv("VENV"); folder != "" {
+		return folder
+	}
+	folder, err := filepath.Abs(filepath.Join(root, ".venv"))
+	if err != nil {
+		panic(err)
+	}
+	return folder
 }
 
 // expanded replaces references as Kubernetes does. Secrets get values that suit them.
