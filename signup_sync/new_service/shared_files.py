@@ -31,20 +31,26 @@ def remove(root: Path, service: str, *, like: str) -> Mapping[str, str]:
 def _edited(root: Path, edits: Mapping[str, Edit], service: str, like: str) -> Iterator[tuple[str, str]]:
     for path, edit in edits.items():
         text = (root / path).read_text()
-        if edits is _ADD and any(_is_about(line, service) for line in text.splitlines()):
-            raise SharedFileError(f"the name {service} has another meaning in {path}")
-        if (edited := edit(text, service, like)) == text:
+        try:
+            edited = edit(text, service, like)
+        except SharedFileError as error:
+            raise SharedFileError(f"{path} {error}") from None
+        if edited == text:
             raise SharedFileError(f"{path} has no line about {service if edits is _REMOVE else like}")
         yield path, edited
 
 
 def _copy_lines(text: str, service: str, like: str) -> str:
     """Add a copy of each line about `like`, and of each block of YAML that is named after it."""
+    there = {lines[0] for lines in _pieces(text, service)}
     copied: list[str] = []
     for lines in _pieces(text, like):
         copied += lines
         if _is_about(lines[0], like):
-            copied += [_renamed(line, like, service) for line in lines]
+            copy = [_renamed(line, like, service) for line in lines]
+            if copy[0] in there:
+                raise SharedFileError(f"has “{copy[0].strip()}” already, with another meaning")
+            copied += copy
     return "".join(copied)
 
 
