@@ -83,6 +83,9 @@ def required_in_production(name: str, default: Any, read: Callable[..., Any] = e
 # sign (`manage.py serve`) don't start without it, and the others don't need it. Elsewhere it is generated once and
 # stored in DATA_DIR.
 SECRET_KEY = env.str("SECRET_KEY", default="") or ("" if PRODUCTION else local_secret())
+# Other keys whose signatures are accepted while SECRET_KEY is being replaced (docs/operations.md), comma-separated.
+# Default: none.
+SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", default=[])
 # Host names that this installation answers to, comma-separated; PUBLIC_URL's host is always included.
 ALLOWED_HOSTS: list[str] = required_in_production("ALLOWED_HOSTS", ["127.0.0.1", "localhost", "[::1]"], read=env.list)
 checks.check_allowed_hosts(ALLOWED_HOSTS)

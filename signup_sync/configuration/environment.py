@@ -15,7 +15,9 @@ from django.core.exceptions import ImproperlyConfigured
 
 from signup_sync.configuration.dotenv import read_dotenv
 
-SECRETS: Final = frozenset({"SECRET_KEY", "REDIS_URL", "KAFKA_CLIENT_CONFIG", "EMAIL_URL", "SCIM_TOKENS"})
+SECRETS: Final = frozenset(
+    {"SECRET_KEY", "SECRET_KEY_FALLBACKS", "REDIS_URL", "KAFKA_CLIENT_CONFIG", "EMAIL_URL", "SCIM_TOKENS"}
+)
 _TRUE: Final = frozenset({"true", "yes", "on", "1"})
 _FALSE: Final = frozenset({"false", "no", "off", "0"})
 _MISSING: Final = environ.Env.NOTSET

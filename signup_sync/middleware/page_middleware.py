@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from asgiref.sync import SyncToAsync, iscoroutinefunction, sync_to_async
-from django.contrib.auth.middleware import AuthenticationMiddleware
+from django.contrib.auth.middleware import AuthenticationMiddleware, auser, get_user
 from django.core.exceptions import BadRequest
 from django.db import connections
 from django.http import HttpRequest, HttpResponseBase
@@ -65,12 +65,19 @@ class Authentication(AuthenticationMiddleware):
 
     def process_request(self, request: HttpRequest) -> None:
         super().process_request(request)
-        user, auser = request.user, request.auser
+        session: Any = request.session
+
+        def admitted_now() -> Any:
+            with session.keeping_key():
+                user = get_user(request)
+            return admitted(session, user)
 
         async def admitted_later() -> Any:
-            return await sync_to_async(admitted)(request.session, await auser())
+            with session.keeping_key():
+                user = await auser(request)
+            return await sync_to_async(admitted)(session, user)
 
-        vars(request)["user"] = SimpleLazyObject(lambda: admitted(request.session, user))
+        vars(request)["user"] = SimpleLazyObject(admitted_now)
         vars(request)["auser"] = admitted_later
 
 
