@@ -135,6 +135,14 @@ SCIM_SERVERS = checks.read_scim_servers(env.list("SCIM_SERVERS", default=[]))
 # Their bearer tokens, as name=token pairs, comma-separated. Only processes that consume their events need them.
 # Default: none.
 SCIM_TOKENS = checks.read_scim_tokens(env.list("SCIM_TOKENS", default=[]), SCIM_SERVERS)
+# OpenSearch, into which `manage.py index_events` indexes events: https://user:password@host:port, with
+# ?ca_certs=/path for a private CA. Default: none, and nothing is indexed.
+OPENSEARCH_URL = checks.read_opensearch_url(env.str("OPENSEARCH_URL", default=""))
+# What the names of its indices begin with; the day follows. Installations that share an OpenSearch need different ones.
+# Default: signup-events.
+OPENSEARCH_INDEX = checks.read_index_name(env.str("OPENSEARCH_INDEX", default="signup-events"))
+# Days for which the events of a day stay in OpenSearch; then the indexer deletes their index. Default: 30.
+OPENSEARCH_RETENTION_DAYS = env.int("OPENSEARCH_RETENTION_DAYS", default=30, least=1, most=DAYS_MAX)
 # The services that must know each user, in the order of their lights on the page. Add a new participant here. SCIM
 # servers that it doesn't name follow at the end.
 SIGNUP_SERVICES = checks.read_services(env.list("SIGNUP_SERVICES", default=["auth", "chat", "customer"]))
@@ -147,6 +155,9 @@ EVENT_CONSUMERS = {
     "customer": "customersvc.handlers.subscriptions",
     **dict.fromkeys(SCIM_SERVERS, "scimsvc.handlers.subscriptions_of_server"),
 }
+# Consumer groups that read events without being a service, by name: the dotted path of a function that returns the
+# subscription. The search reads them only if there is an OpenSearch (manage.py index_events).
+EVENT_READERS = {"search": "eventsearch.indexing.subscription"} if OPENSEARCH_URL else {}
 # Services that `manage.py consume_events <name>` runs together, in one process.
 CONSUMED_TOGETHER = {"scim": list(SCIM_SERVERS)} if SCIM_SERVERS else {}
 
@@ -346,6 +357,7 @@ INSTALLED_APPS = [
     "customersvc",
     "scimsvc",
     "eventbus",
+    "eventsearch",
     "livesettings",
     "channels",
     "signup_sync.apps.AdministrationConfig",
@@ -456,6 +468,8 @@ LOGGING = {
     "loggers": {
         # By default, Django and the server give these loggers their own handlers.
         **dict.fromkeys(["django", "django.server", "uvicorn", "uvicorn.error", "uvicorn.access"], _PASSED_ON),
+        # opensearch-py logs each failed request with a traceback; eventsearch reports it in one line.
+        "opensearch": {"level": "CRITICAL"},
         # Security events are logged at INFO and must not be filtered by LOG_LEVEL.
         "security": {"level": "INFO"},
     },

@@ -27,6 +27,7 @@ SECRETS: Final = frozenset(
         "EMAIL_URL",
         "SCIM_DATABASE_URL",
         "SCIM_TOKENS",
+        "OPENSEARCH_URL",
     }
 )
 _TRUE: Final = frozenset({"true", "yes", "on", "1"})
