@@ -19,6 +19,8 @@ class OpenSearchServer(Server):
     """An OpenSearch that requires no password."""
 
     name = "opensearch"
+    # It takes 8 s of CPU to start.
+    start_timeout = 180.0
 
     def __init__(self) -> None:
         self.transport_port = free_port()
