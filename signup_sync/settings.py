@@ -142,6 +142,9 @@ SCIM_TOKENS = checks.read_scim_tokens(env.list("SCIM_TOKENS", default=[]), SCIM_
 # OpenSearch, into which `manage.py index_events` indexes events: https://user:password@host:port, with
 # ?ca_certs=/path for a private CA. Default: none, and nothing is indexed.
 OPENSEARCH_URL = checks.read_opensearch_url(env.str("OPENSEARCH_URL", default=""))
+# Whether events are indexed. All roles must agree, so that the search's dead letters are collected and its process and
+# lag are shown; only the indexer needs OPENSEARCH_URL. Default: whether OPENSEARCH_URL is set.
+EVENT_SEARCH = env.bool("EVENT_SEARCH", default=bool(OPENSEARCH_URL))
 # What the names of its indices begin with; the day follows. Installations that share an OpenSearch need different ones.
 # Default: signup-events.
 OPENSEARCH_INDEX = checks.read_index_name(env.str("OPENSEARCH_INDEX", default="signup-events"))
@@ -160,8 +163,8 @@ EVENT_CONSUMERS = {
     **dict.fromkeys(SCIM_SERVERS, "scimsvc.handlers.subscriptions_of_server"),
 }
 # Consumer groups that read events without being a service, by name: the dotted path of a function that returns the
-# subscription. The search reads them only if there is an OpenSearch (manage.py index_events).
-EVENT_READERS = {"search": "eventsearch.indexing.subscription"} if OPENSEARCH_URL else {}
+# subscription.
+EVENT_READERS = {"search": "eventsearch.indexing.subscription"} if EVENT_SEARCH else {}
 # Services that `manage.py consume_events <name>` runs together, in one process.
 CONSUMED_TOGETHER = {"scim": list(SCIM_SERVERS)} if SCIM_SERVERS else {}
 

@@ -90,7 +90,7 @@ def test_auth_sees_every_topic_and_group_and_writes_none_of_the_participants_ans
     assert rights["write"] == asked | set(chain.from_iterable(each.dead_letter_topics for each in own))
     assert rights["join"] == {COLLECTOR, *(each.group for each in own)}
     assert rights["watch"] >= {each.group for each in every if each not in own}
-    assert read_rights(FILE).keys() == {"auth", "search", "ui", *PARTICIPANTS}
+    assert read_rights(FILE).keys() == {"auth", "search", "viewer", *PARTICIPANTS}
 
 
 @pytest.mark.usefixtures("scim_servers")
@@ -103,7 +103,7 @@ def test_the_search_may_read_what_it_indexes_and_writes_only_its_own_dead_letter
 
 @pytest.mark.usefixtures("scim_servers")
 def test_kafka_ui_sees_every_topic_and_group_and_changes_nothing():
-    rights, auth = as_sets(read_rights(FILE)["ui"]), as_sets(read_rights(FILE)["auth"])
+    rights, auth = as_sets(read_rights(FILE)["viewer"]), as_sets(read_rights(FILE)["auth"])
     assert rights["read"] == auth["read"]
     assert rights["watch"] >= {COLLECTOR, *(each.group for each in every_subscription())}
     assert rights["write"] == rights["join"] == set()
