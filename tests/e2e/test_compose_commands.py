@@ -169,7 +169,7 @@ def test_the_operators_pages_see_topics_groups_and_instances(composed: Composed)
     code = """
 from eventbus.inspection.groups import read_groups
 from eventbus.inspection.inspector import Inspector
-from eventbus.subscriptions import subscriptions_of
+from eventbus.subscriptions import every_subscription
 from django.conf import settings
 from runtime.processes.instances import read_instances
 import json
@@ -177,8 +177,8 @@ with Inspector() as inspector:
     topics = inspector.topics()
     newest = len(inspector.newest('user.newUser.req').messages)
 groups = [(group.name, group.membership.state, group.problem) for group in read_groups(topics)]
-services = [subscriptions_of(service) for service in settings.EVENT_CONSUMERS]
-known = [topic for subscriptions in services for each in subscriptions for topic in each.every_topic]
+settings.EVENT_READERS = {'search': 'eventsearch.indexing.subscription'}
+known = [topic for each in every_subscription() for topic in each.every_topic]
 roles = [seen.told.role for seen in read_instances()]
 print(json.dumps([[topic.name for topic in topics], known, newest, groups, roles]))
 """
