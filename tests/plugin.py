@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.contract import kafka_messages
 from tests.servers import CaddyServer, KafkaServer, PostgresqlServer, RedisServer, ValkeyServer, chromium, network
 
 # Servers and resources that a test may need. Both stacks have `broker` and `redis`; `kafka`, `postgresql` and `caddy`
@@ -144,6 +145,9 @@ def start(backing: Backing, cleanup: ExitStack) -> None:
     for server in servers:
         server.wait_ready()
         os.environ.update(server.env)
+    kafka_messages.validate_all()
+    if backing.stack != "none" and (address := os.environ.get("KAFKA_BOOTSTRAP_SERVERS")):
+        cleanup.enter_context(kafka_messages.validated({"bootstrap.servers": address}))
 
 
 def embedded_broker(cleanup: ExitStack) -> dict[str, str]:
@@ -186,12 +190,25 @@ def needs_of(item: pytest.Item) -> set[str]:
     return named | {name for fixture in fixtures for name in NEEDS_OF_FIXTURE.get(fixture, ())}
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Fail a test that has left messages on Kafka which do not fit the contract."""
+    yield
+    if needs_of(item) & {"broker", "kafka", "application"}:
+        kafka_messages.raise_for(kafka_messages.problems_on())
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
     """Run after pytest's own summary, so that omitted tests are listed in the last lines."""
     yield
     for line in left_out_lines(config):
         terminalreporter.write_line(line, yellow=True)
+    if (read := kafka_messages.figures).messages:
+        line = f"Validated {read.messages} Kafka messages against docs/asyncapi.yaml, in {read.seconds:.1f} s."
+        terminalreporter.write_line(line)
+    for broker in read.unread:
+        terminalreporter.write_line(f"Not validated: the last messages on {broker}", yellow=True)
 
 
 def left_out_lines(config: pytest.Config) -> Iterator[str]:
