@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from django.conf import settings
 
-from eventbus.clients import client_config, prefixed
+from eventbus.clients import client_config, prefixed, unprefixed
 from runtime.errors import TransientError, is_transient
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,11 @@ MESSAGE_MAX: Final = 1_048_588
 DEAD_LETTER_MAX: Final = MESSAGE_MAX + 64 * 1024
 # Segments per retention period. Kafka deletes whole segments only, so long ones would outlive the retention by far.
 SEGMENTS: Final = 7
+
+
+# Topics of personal data that somebody waits for and nobody reads later, and how long Kafka keeps their messages.
+SHORT_LIVED: Final = frozenset({"user.export.req", "user.export.res"})
+SHORT_RETENTION: Final = timedelta(hours=1)
 
 
 class TopicError(Exception):
@@ -63,8 +68,13 @@ def ensure_topics(names: Iterable[str]) -> None:
         _wait_until_known(admin, missing)
 
 
+def _retention_of(name: str) -> int:
+    """Return the retention of a topic in milliseconds. KAFKA_RETENTION_HOURS is at least an hour."""
+    usual = timedelta(hours=settings.KAFKA_RETENTION_HOURS)
+    return (SHORT_RETENTION if unprefixed(name) in SHORT_LIVED else usual) // timedelta(milliseconds=1)
+
+
 def _make(admin: AdminClient, names: list[str]) -> None:
-    retention = settings.KAFKA_RETENTION_HOURS * 3_600_000
     topics = [
         NewTopic(
             name,
@@ -72,8 +82,8 @@ def _make(admin: AdminClient, names: list[str]) -> None:
             replication_factor=settings.KAFKA_REPLICATION,
             config={
                 **({"max.message.bytes": str(DEAD_LETTER_MAX)} if name.endswith(DEAD_LETTER_SUFFIX) else {}),
-                "retention.ms": str(retention),
-                "segment.ms": str(retention // SEGMENTS),
+                "retention.ms": str(_retention_of(name)),
+                "segment.ms": str(_retention_of(name) // SEGMENTS),
                 # Otherwise Kafka 4 rejects messages from a clock that is an hour ahead, and applies the retention to
                 # the sender's clock (docs/adr/0017).
                 "message.timestamp.type": "LogAppendTime",
