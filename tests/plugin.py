@@ -191,10 +191,11 @@ def needs_of(item: pytest.Item) -> set[str]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
-    """Fail a test that has left messages on Kafka which do not fit the contract."""
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Fail a test if it, or one of the last seconds, has left messages on Kafka which do not fit the contract."""
     yield
-    if needs_of(item) & {"broker", "kafka", "application"}:
+    is_last_of_file = nextitem is None or nextitem.path != item.path
+    if needs_of(item) & {"broker", "kafka", "application"} and (is_last_of_file or kafka_messages.is_due()):
         kafka_messages.raise_for(kafka_messages.problems_on())
 
 

@@ -1,7 +1,7 @@
 """Validation of every Kafka message of a test run against docs/asyncapi.yaml.
 
-While pytest runs, tests/plugin.py and tests/stack.py register each broker that they start. After every test that uses a
-broker, the messages that are new on its topics are read and validated, whoever published them. A test that publishes an
+While pytest runs, tests/plugin.py and tests/stack.py register each broker that they start. Every few seconds, between
+two tests, the messages that are new on its topics are read and validated, whoever published them. A test that publishes an
 invalid message on purpose declares it with `is_meant`.
 """
 
@@ -24,6 +24,8 @@ from tests.contract.documents import check_event_message, document
 # Timeouts in seconds for one request to a broker, and for reading what is new on it.
 ANSWERS_WITHIN = 5.0
 READ_WITHIN = 60.0
+# Seconds between two readings.
+EVERY = 2.0
 # Messages that are fetched at a time.
 BATCH = 500
 # The longest part of an offending message that a report shows, in characters.
@@ -90,6 +92,7 @@ class Figures:
     messages: int = 0
     seconds: float = 0.0
     unread: list[str] = field(default_factory=list)
+    read_at: float = 0.0
 
 
 figures = Figures()
@@ -205,10 +208,16 @@ def validated(config: Mapping[str, Any]) -> Iterator[None]:
         reader.close()
 
 
+def is_due() -> bool:
+    """Whether the brokers have not been read for EVERY seconds. Most tests are shorter, and publish little."""
+    return time.monotonic() - figures.read_at > EVERY
+
+
 def problems_on(readers: Iterable[BrokerReader] | None = None, *, is_last: bool = False) -> list[str]:
     """Return what is wrong with the new messages of these brokers, or of all. A broker that does not answer is read
     later; at `is_last`, the run's report says that it was not."""
     problems: list[str] = []
+    figures.read_at = time.monotonic()
     for reader in list(_readers.values()) if readers is None else readers:
         try:
             problems += reader.new_problems()
