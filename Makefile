@@ -53,7 +53,7 @@ BROKER_CONTRACTS = $(shell grep -l 'pytest\.mark\.needs' tests/contract/test_*.p
 
 # The user journeys on `make run`. The other journeys and all fault injection run only on the real servers.
 EMBEDDED_E2E = $(addprefix tests/e2e/test_,stack.py api.py bad_partition.py page.py account.py looks.py make_run.py \
-	make_admin.py readme_commands.py odd_browsers.py odd_shell.py)
+	make_admin.py new_service.py readme_commands.py odd_browsers.py odd_shell.py)
 # Tests that mostly wait run in parallel (-n). Tests that start a whole installation run alone.
 PYTEST := $(BIN)/python -m pytest
 
