@@ -1,8 +1,8 @@
 """Validation of every Kafka message of a test run against docs/asyncapi.yaml.
 
 While pytest runs, tests/plugin.py and tests/stack.py register each broker that they start. Every few seconds, between
-two tests, the messages that are new on its topics are read and validated, whoever published them. A test that publishes an
-invalid message on purpose declares it with `is_meant`.
+two tests, the messages that are new on its topics are read and validated, whoever published them. A test that publishes
+an invalid message on purpose declares it with `is_meant`.
 """
 
 import json
