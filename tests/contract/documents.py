@@ -24,10 +24,11 @@ def document(name: str) -> Any:
 
 
 def retrieve(uri: str) -> Resource[Any]:
-    return Resource(document(uri), DRAFT202012)
+    return DRAFT202012.create_resource(document(uri))
 
 
-REGISTRY: Registry[Any] = Registry(retrieve=retrieve)
+# mypy does not see the fields of this library's attrs classes.
+REGISTRY: Registry[Any] = Registry(retrieve=retrieve)  # type: ignore[call-arg]
 FORMATS = FormatChecker()
 
 
