@@ -17,7 +17,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 # Exists while a new environment is being filled, because an interrupted installation can't be trusted.
 UNFINISHED := $(VENV)/.unfinished
 
-.PHONY: help run admin test setup check audit test-unit test-embedded test-real chaos mutants bench bench-profile format messages lock clean
+.PHONY: help run admin test setup check audit test-unit test-k8s test-embedded test-real chaos mutants bench bench-profile format messages lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,7 +29,7 @@ admin: $(INSTALLED) ## Create an administrator (without prompts: ADMIN_USER_ID=.
 	@umask 077; $(MANAGE) migrate_all --verbosity 0 && exec $(MANAGE) make_admin
 
 test: ## Run everything that CI runs: the checks, and all tests on the embedded and on the real servers
-	@for step in setup check test-unit test-embedded test-real; do \
+	@for step in setup check test-unit test-k8s test-embedded test-real; do \
 		echo "== make $$step"; \
 		$(MAKE) $$step || { echo "make test: '$$step' failed; later steps did not run. To run it alone: make $$step" >&2; exit 1; }; \
 	done
@@ -59,6 +59,10 @@ PYTEST := $(BIN)/python -m pytest
 
 test-unit: $(INSTALLED_DEV) ## Run the tests that need no server
 	$(PYTEST) -n 3 tests/unit tests/contract tests/security
+
+test-k8s: $(INSTALLED_DEV) ## Test the manifests in deploy/k8s; needs Go, and a minute to compile the first time
+	@if command -v go >/dev/null; then cd tests/k8s && VENV=$(abspath $(VENV)) go test -count=1 ./...; \
+	else case "$$CI" in true|1) echo "Go is missing" >&2; exit 1;; *) echo "Go is missing: the manifests are not tested";; esac; fi
 
 test-embedded: $(INSTALLED_DEV) ## Run the tests on the embedded servers
 	$(PYTEST) --stack=embedded -n 3 $(BROKER_CONTRACTS) tests/integration

@@ -84,5 +84,15 @@ copy_jars() {
     fi
 }
 
+# Debian's own package may be too old for tests/k8s. Go 1.21 or newer fetches the version that go.mod asks for.
+check_go() {
+    local version
+    version=$(go env GOVERSION 2>/dev/null | sed -n 's/^go1\.\([0-9]*\).*/\1/p')
+    if ((${version:-0} < 21)); then
+        give_up "Go 1.21 or newer is missing (https://go.dev/dl/), for the load generator and the Kubernetes manifests."
+    fi
+}
+
 install_packages
 copy_jars
+check_go
