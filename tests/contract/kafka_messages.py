@@ -63,7 +63,8 @@ def _patterns() -> list[tuple[re.Pattern[str], str]]:
         if not channel["address"].startswith("/"):
             address = channel["address"].replace(".", r"\.")
             for name, parameter in channel.get("parameters", {}).items():
-                address = address.replace(f"{{{name}}}", f"({'|'.join(parameter.get('enum', [r'[\w-]+']))})")
+                values = "|".join(parameter.get("enum", [r"[\w-]+"]))
+                address = address.replace(f"{{{name}}}", f"({values})")
             patterns.append((re.compile(rf"(^|[^a-zA-Z])(?P<name>{address})$"), next(iter(channel["messages"]))))
     return patterns
 
