@@ -27,7 +27,7 @@ def health(role: Role) -> tuple[int | None, int | None]:
     [
         ("chat", "participant.accounts.AccountHandler._save"),
         ("auth-results", "authsvc.signups.answers.apply_verdicts"),
-        ("dead-letters", "eventbus.deadletters.collector.keep"),
+        ("dead-letters", "eventbus.deadletters.collector.store_letters"),
         ("relay", "authsvc.management.commands.relay_signups.claim_due"),
     ],
 )
