@@ -69,7 +69,7 @@ def origins_of(subscriptions: Iterable[Subscription]) -> Origins:
     }
 
 
-def keep(letters: Sequence[Incoming], origins: Origins) -> None:
+def store_letters(letters: Sequence[Incoming], origins: Origins) -> None:
     """Insert letters from the topics of `origins` into the table, and leave those unchanged that are already there.
 
     Every message in these topics is stored, even a handmade one: no content may make the database reject the row.

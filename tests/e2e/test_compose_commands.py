@@ -8,12 +8,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psycopg
 import pytest
 from confluent_kafka import Producer
 
+from tests.contract import kafka_messages
 from tests.contract.test_compose import AUTH_WORKERS, PARTICIPANTS, WEB, services
 from tests.servers import PostgresqlServer, ScimTestServer, free_port
 from tests.servers.composed import ComposedKafka, ComposedRedis, kafka_client
@@ -119,11 +121,15 @@ class Composed:
         assert last["complete"]
         return {service: light["status"] for service, light in last["services"].items()}
 
+    @property
+    def kafka_config(self) -> dict[str, Any]:
+        return {"bootstrap.servers": self.kafka.address, **kafka_client(services()["web"])}
+
     def publish(self, topic: str, value: bytes) -> None:
         """Publishes as the web processes may."""
-        config = {"bootstrap.servers": self.kafka.address, **kafka_client(services()["web"])}
+        kafka_messages.is_meant(topic, value)
         reports: list[object] = []
-        producer = Producer(config)
+        producer = Producer(self.kafka_config)
         producer.produce(topic, value, on_delivery=lambda error, _: reports.append(error))
         producer.flush(30)
         assert reports == [None]
@@ -137,6 +143,7 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
     with ExitStack() as stack:
         composed = Composed(stack, tmp_path_factory.mktemp("composed"))
         composed.start()
+        stack.enter_context(kafka_messages.validated(composed.kafka_config))
         yield composed
         assert composed.stop() == [0] * len(LASTING)
 
