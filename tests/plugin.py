@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.contract import kafka_messages
 from tests.servers import (
     CaddyServer,
     KafkaServer,
@@ -154,6 +155,9 @@ def start(backing: Backing, cleanup: ExitStack) -> None:
     for server in servers:
         server.wait_ready()
         os.environ.update(server.env)
+    kafka_messages.validate_all()
+    if backing.stack != "none" and (address := os.environ.get("KAFKA_BOOTSTRAP_SERVERS")):
+        cleanup.enter_context(kafka_messages.validated({"bootstrap.servers": address}))
 
 
 def embedded_broker(cleanup: ExitStack) -> dict[str, str]:
@@ -196,12 +200,26 @@ def needs_of(item: pytest.Item) -> set[str]:
     return named | {name for fixture in fixtures for name in NEEDS_OF_FIXTURE.get(fixture, ())}
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Fail a test if it, or one of the last seconds, has left messages on Kafka which do not fit the contract."""
+    yield
+    is_last_of_file = nextitem is None or nextitem.path != item.path
+    if needs_of(item) & {"broker", "kafka", "application"} and (is_last_of_file or kafka_messages.is_due()):
+        kafka_messages.raise_for(kafka_messages.problems_on())
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
     """Run after pytest's own summary, so that omitted tests are listed in the last lines."""
     yield
     for line in left_out_lines(config):
         terminalreporter.write_line(line, yellow=True)
+    if (read := kafka_messages.figures).messages:
+        line = f"Validated {read.messages} Kafka messages against docs/asyncapi.yaml, in {read.seconds:.1f} s."
+        terminalreporter.write_line(line)
+    for broker in read.unread:
+        terminalreporter.write_line(f"Not validated: the last messages on {broker}", yellow=True)
 
 
 def left_out_lines(config: pytest.Config) -> Iterator[str]:

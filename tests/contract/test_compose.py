@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -375,7 +376,8 @@ def test_what_is_mounted_and_copied_is_there():
     for path in mounted - {"postgres", "kafka", "opensearch", "prometheus", "grafana"}:
         assert (ROOT / path).is_file() or path == "./deploy/dashboards"
     copied = re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
-    assert {*settings.SERVICE_DATABASES, "authsvc", "signup_sync", "templates", "manage.py"} <= {*copied}
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["root_packages"]
+    assert {*packages, "templates", "static", "locale", "manage.py", "requirements.txt"} <= {*copied}
 
 
 def test_the_image_runs_without_root_from_hashed_requirements():

@@ -15,6 +15,7 @@ from signup_sync.front.gateway import SubmittedUser
 from signup_sync.front.page_messages import shown
 from signup_sync.front.relay_pool import RelayPool, group_of, relays
 from signup_sync.front.states import State
+from tests.contract.documents import check_frame
 from tests.servers import ValkeyServer
 from tests.servers.process import free_port
 from tests.unit.signup_sync.front.auth_server import AuthServer, SignUp
@@ -39,7 +40,9 @@ async def close_code(socket: WebsocketCommunicator) -> int:
 
 
 async def state_of(socket: WebsocketCommunicator) -> dict[str, Any]:
-    return await socket.receive_json_from(PATIENCE)
+    frame: dict[str, Any] = await socket.receive_json_from(PATIENCE)
+    check_frame(frame)
+    return frame
 
 
 def without_shown(message: dict[str, Any], outcome: str) -> dict[str, Any]:
