@@ -1,6 +1,6 @@
 """compose.yaml and the Dockerfile, as far as they can be judged without containers.
 
-tests/e2e starts the same commands with the same environment outside containers.
+tests/e2e starts the same commands with the same environment outside containers, and tests/compose the containers.
 """
 
 import json

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from tests.servers import free_port
+from tests.servers.process import ROOT
 from tests.waiting import PATIENCE, eventually
 
 START_TIMEOUT = 60.0
+
+
+def copy_project(destination: Path) -> None:
+    """Copy the project's files as `git clone` would, with the changes that are not committed."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for file in filter(None, files.split("\0")):
+        if (ROOT / file).is_file():
+            (destination / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / file, destination / file)
 
 
 class MakeRun:

@@ -1,0 +1,82 @@
+"""The whole of compose.yaml, started as the README says."""
+
+import asyncio
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import yaml
+
+from tests.client import SERVICES
+from tests.compose.clients import sign_up_all
+from tests.compose.installation import Installation
+from tests.conftest import new_person
+from tests.contract.test_compose import ENVIRONMENT, services
+from tests.servers.process import ROOT
+from tests.waiting import eventually
+
+# Building the image and starting everything are part of the first test.
+pytestmark = [pytest.mark.needs("docker"), pytest.mark.timeout(900)]
+
+
+def test_every_container_is_healthy_and_new_users_get_green_lights(installation: Installation) -> None:
+    assert installation.unhealthy() == {}
+    people = [new_person() for _ in range(10)]
+
+    done = asyncio.run(sign_up_all(installation.address, people, at_once=5))
+
+    assert [each.lights for each in done] == [dict.fromkeys(SERVICES, "SUCCESS")] * 10
+    assert installation.stored([each.user_id for each in people]) == dict.fromkeys(SERVICES, 10)
+
+
+# Resolves each name as Prometheus does (all A records), and fetches /metrics from each address.
+FETCH = """
+import json, socket, sys
+from urllib.request import urlopen
+found = {}
+for name, port in json.loads(sys.argv[1]):
+    addresses = {info[4][0] for info in socket.getaddrinfo(name, port, socket.AF_INET, socket.SOCK_STREAM)}
+    pages = [urlopen(f"http://{address}:{port}/metrics", timeout=10).read().decode() for address in addresses]
+    found[name] = ["process_start_time_seconds" in page for page in pages]
+print(json.dumps(found))
+"""
+
+
+def test_prometheus_reaches_every_target_from_inside(installation: Installation) -> None:
+    config = yaml.safe_load((ROOT / "deploy" / "prometheus.yaml").read_text())
+    discoveries = [each for job in config["scrape_configs"] for each in job["dns_sd_configs"]]
+    targets = [(name, each["port"]) for each in discoveries for name in each["names"]]
+    network = f"{installation.name}_inside"
+    run = ("run", "--rm", "--interactive", "--network", network, installation.image)
+    with scim_services(installation):
+        reached = json.loads(installation.docker(*run, "python", "-", json.dumps(targets), input=FETCH))
+        running = {name: len(installation.containers(name)) for name, _ in targets}
+
+    assert reached == {name: [True] * count for name, count in running.items()}
+    assert min(running.values()) > 0
+
+
+@contextmanager
+def scim_services(installation: Installation) -> Iterator[None]:
+    """The role of the SCIM services, for a server that is away. It is not part of an installation without SCIM_SERVERS."""
+    settings = {"SCIM_SERVERS": "crm=https://scim.invalid/v2", "SCIM_TOKENS": "crm=token"}
+    installation.compose("run", "--rm", "--no-deps", "set-up-kafka", **settings)
+    try:
+        up = ("up", "--detach", "--no-deps", "--no-build", "scim")
+        installation.compose("--profile", "scim", *up, **settings)
+        eventually(lambda: installation.unhealthy() == {}, what="the role is healthy")
+        yield
+    finally:
+        installation.compose("--profile", "scim", "rm", "--stop", "--force", "scim", **settings)
+
+
+def test_the_contract_tests_read_the_file_as_docker_does(installation: Installation) -> None:
+    """They read it with podman-compose, which needs no engine."""
+    config = installation.compose("--env-file", os.devnull, "config", "--format", "json", **ENVIRONMENT)
+    read = json.loads(config)["services"]
+    assert read.keys() == services().keys()
+    for name, service in services().items():
+        for part in ("environment", "entrypoint", "user", "read_only", "cap_drop", "security_opt", "restart"):
+            assert (read[name].get(part) or None) == (service.get(part) or None), (name, part)
