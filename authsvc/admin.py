@@ -4,11 +4,9 @@ from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
 
-from django import forms
 from django.contrib import admin
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -18,7 +16,7 @@ from authsvc.accounts import users_admin  # noqa: F401 - each registers its page
 from authsvc.lights import Kind, Status
 from authsvc.models import EventTransaction, UnconfirmedSignUp
 from authsvc.operations import traffic_page  # noqa: F401 - each registers its pages
-from authsvc.operations.replay_action import ReplayForm, go_on, services_to_ask
+from authsvc.operations.replay_action import ReplayForm, replay_chosen, services_to_ask
 from authsvc.operations.signup_filters import BegunFilter, FailureGroupFilter, LightsFilter
 from authsvc.operations.timeline import story_of
 from runtime.admin_toolkit.action_admin import ActsAdmin
@@ -169,23 +167,7 @@ class EventTransactionAdmin(ActsAdmin):
 
     @admin.action(description=_("Replay: ask the services again"), permissions=["replay"])
     def replay_chosen(self, request: HttpRequest, queryset: QuerySet[EventTransaction]) -> HttpResponse | None:
-        service = request.POST.get("service") or None
-        progress = go_on(request, queryset, service=service)
-        if progress is None:
-            return None
-        title = _("Replay")
-        context = {**self.admin_site.each_context(request), "opts": self.opts, "title": title}
-        return TemplateResponse(
-            request,
-            "authsvc/replay.html",
-            {
-                **context,
-                "action": "replay_chosen",
-                "progress": progress,
-                "service": service,
-                "media": forms.Media(js=["authsvc/replay.js"]),
-            },
-        )
+        return replay_chosen(self, request, queryset)
 
 
 @admin.register(UnconfirmedSignUp)

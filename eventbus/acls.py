@@ -1,7 +1,7 @@
 """Kafka ACLs: the rights of each service, read from a file and applied to the cluster (docs/adr/0048)."""
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from eventbus.clients import client_config, prefixed
 
 # Timeout in seconds for storing or deleting ACLs.
 DONE_WITHIN: Final = 10.0
+_EACH_PARTICIPANT: Final = "{participant}"
 _EACH_SERVER: Final = "{scim}"
 # Matches every name and host in a filter. The library's type hints do not allow it.
 _ALL: Final[Any] = None
@@ -52,24 +53,33 @@ class Rights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_rights(path: Path) -> Mapping[str, Rights]:
-    """Read the rights of each user from a file like deploy/kafka-acls.toml. A name with `{scim}` stands for one name
-    per server of SCIM_SERVERS.
+    """Read the rights of each user from a file like deploy/kafka-acls.toml.
 
-    Raises OSError, ValueError (tomllib.TOMLDecodeError) and msgspec.ValidationError.
+    A name with `{scim}` stands for one name per server of SCIM_SERVERS, a name with `{participant}` for one name per
+    participant; in the table of the user `{participant}`, it stands for that participant. Raises OSError, ValueError
+    (tomllib.TOMLDecodeError) and msgspec.ValidationError.
     """
     rights = msgspec.convert(tomllib.loads(path.read_text()), dict[str, Rights])
     return {
-        user: Rights(**{field: _for_each_server(names) for field, names in msgspec.structs.asdict(each).items()})
-        for user, each in rights.items()
+        user: Rights(**{field: _expanded(names, own) for field, names in msgspec.structs.asdict(each).items()})
+        for table, each in rights.items()
+        for user, own in _users(table)
     }
 
 
-def _for_each_server(names: Iterable[str]) -> list[str]:
-    return [
-        name.replace(_EACH_SERVER, server)
-        for name in names
-        for server in (settings.SCIM_SERVERS if _EACH_SERVER in name else ("",))
-    ]
+def _users(table: str) -> Iterable[tuple[str, Sequence[str]]]:
+    """Return the users of a table, each with the participants for which `{participant}` stands in it."""
+    if table == _EACH_PARTICIPANT:
+        return [(participant, [participant]) for participant in settings.PARTICIPANTS]
+    return [(table, settings.PARTICIPANTS)]
+
+
+def _expanded(names: Iterable[str], participants: Sequence[str]) -> list[str]:
+    meanings = {_EACH_PARTICIPANT: participants, _EACH_SERVER: [*settings.SCIM_SERVERS]}
+    expanded = list(names)
+    for word, meant in meanings.items():
+        expanded = [name.replace(word, each) for name in expanded for each in (meant if word in name else ("",))]
+    return expanded
 
 
 def apply_rights(rights: Mapping[str, Rights]) -> tuple[int, int]:

@@ -3,16 +3,19 @@
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final
+from uuid import UUID
 
-from django.db import router
+from django.db import router, transaction
 
 from eventbus.messages import HandledBatch, Incoming, decode_each
 from participant.decisions import Decision, decide
 from participant.events import NewUser, Request, UserChange, UserRemoval, answer, decode_request, is_asked
 from participant.models import ParticipantUser
+from participant.new_users import OnNewUsers, greet
 from participant.rows import bury, new_row, rows_about, write
 from participant.verdict import Judgement, Verdict
 from runtime.database.bulk_sql import insert_new
@@ -33,6 +36,7 @@ class AccountHandler:
 
     service: str
     model: type[ParticipantUser]
+    on_new_users: OnNewUsers | None = None
 
     def __call__(self, batch: Sequence[Incoming]) -> HandledBatch:
         decoded, rejected = decode_each(batch, decode_request)
@@ -51,16 +55,20 @@ class AccountHandler:
         rows = [new_row(self.model, request, request.signup_id) for request in _independent(requests)]
         # All writers use the same order, so that two batches mostly wait for each other rather than deadlock.
         rows.sort(key=attrgetter("user_id_key"))
-        nobody: set[object] = set()
+        nobody: set[UUID | None] = set()
         saved = unless_crossed(lambda: self._insert_new(rows), otherwise=nobody, using=self._database)
         others = [request for request in requests if request.owner_signup_id not in saved]
         judged = iter(self._decide_and_write(others) if others else ())
         done = Judgement(Verdict.DONE)
         return [done if request.owner_signup_id in saved else next(judged) for request in requests]
 
-    def _insert_new(self, rows: Sequence[ParticipantUser]) -> set[object]:
-        inserted = insert_new(rows, key="user_id_key", using=self._database)
-        return {row.owner_signup_id for row in inserted}
+    def _insert_new(self, rows: Sequence[ParticipantUser]) -> set[UUID | None]:
+        # One statement needs no transaction.
+        with transaction.atomic(using=self._database) if self.on_new_users else nullcontext():
+            inserted = insert_new(rows, key="user_id_key", using=self._database)
+            owners = {row.owner_signup_id for row in inserted}
+            greet(self.model, owners, self.on_new_users)
+        return owners
 
     def _decide_and_write(self, requests: Sequence[Request]) -> list[Judgement]:
         def work() -> Decision[ParticipantUser]:
@@ -70,6 +78,7 @@ class AccountHandler:
                 decision = decide(requests, rows_about(self.model, requests, is_locked=True))
             bury(self.model, [(removal.owner_signup_id, removal.version) for removal in decision.removals])
             write(self.model, updates=decision.updates, inserts=decision.inserts)
+            greet(self.model, [record.owner_signup_id for record, _ in decision.inserts], self.on_new_users)
             return decision
 
         return atomically(work, using=self._database).judgements

@@ -19,6 +19,7 @@ from eventbus.messages import HandledBatch, Incoming, Outgoing, cloud_event_head
 from participant.comparison import Comparison, compare
 from participant.events import UserRecord
 from participant.models import ParticipantUser
+from participant.new_users import OnNewUsers, greet
 from participant.rows import bury, rows_about, write
 from runtime.database.transactions import atomically
 from runtime.errors import PermanentError
@@ -129,6 +130,7 @@ class ReconcileHandler:
 
     service: str
     model: type[ParticipantUser]
+    on_new_users: OnNewUsers | None = None
 
     def __call__(self, batch: Sequence[Incoming]) -> HandledBatch:
         decoded, rejected = decode_each(batch, decode_page, most=PAGE_MAX)
@@ -196,6 +198,7 @@ class ReconcileHandler:
             updates=[(record, row) for record, row, _ in found.different],
             inserts=[(record, record.owner_signup_id) for record in found.missing],
         )
+        greet(self.model, [record.owner_signup_id for record in found.missing], self.on_new_users)
 
 
 def answers_to(

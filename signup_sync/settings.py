@@ -21,6 +21,7 @@ from signup_sync.configuration import settings_checks as checks
 from signup_sync.configuration.database_urls import read_database_url
 from signup_sync.configuration.environment import PORT_MAX, Environment
 from signup_sync.local.running import running_settings
+from signup_sync.participants import PACKAGES, PARTICIPANTS
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Environment()
@@ -82,6 +83,9 @@ def required_in_production(name: str, default: Any, read: Callable[..., Any] = e
 # sign (`manage.py serve`) don't start without it, and the others don't need it. Elsewhere it is generated once and
 # stored in DATA_DIR.
 SECRET_KEY = env.str("SECRET_KEY", default="") or ("" if PRODUCTION else local_secret())
+# Other keys whose signatures are accepted while SECRET_KEY is being replaced (docs/operations.md), comma-separated.
+# Default: none.
+SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", default=[])
 # Host names that this installation answers to, comma-separated; PUBLIC_URL's host is always included.
 ALLOWED_HOSTS: list[str] = required_in_production("ALLOWED_HOSTS", ["127.0.0.1", "localhost", "[::1]"], read=env.list)
 checks.check_allowed_hosts(ALLOWED_HOSTS)
@@ -135,16 +139,16 @@ SCIM_SERVERS = checks.read_scim_servers(env.list("SCIM_SERVERS", default=[]))
 # Their bearer tokens, as name=token pairs, comma-separated. Only processes that consume their events need them.
 # Default: none.
 SCIM_TOKENS = checks.read_scim_tokens(env.list("SCIM_TOKENS", default=[]), SCIM_SERVERS)
-# The services that must know each user, in the order of their lights on the page. Add a new participant here. SCIM
-# servers that it doesn't name follow at the end.
-SIGNUP_SERVICES = checks.read_services(env.list("SIGNUP_SERVICES", default=["auth", "chat", "customer"]))
+# The services that must know each user, in the order of their lights on the page. Default: auth and the participants of
+# signup_sync/participants.py. A service that is not one of these runs elsewhere. SCIM servers that the setting doesn't
+# name follow at the end.
+SIGNUP_SERVICES = checks.read_services(env.list("SIGNUP_SERVICES", default=["auth", *PARTICIPANTS]))
 SIGNUP_SERVICES += [name for name in SCIM_SERVERS if name not in SIGNUP_SERVICES]
 # What `manage.py consume_events <service>` runs, per service: the dotted path of an eventbus.Subscription, of a tuple
 # of them, or of a function that returns them for the service's name.
 EVENT_CONSUMERS = {
     "auth": "authsvc.signups.answers.verdicts",
-    "chat": "chatsvc.handlers.subscriptions",
-    "customer": "customersvc.handlers.subscriptions",
+    **{service: f"{package}.handlers.subscriptions" for service, package in PACKAGES.items()},
     **dict.fromkeys(SCIM_SERVERS, "scimsvc.handlers.subscriptions_of_server"),
 }
 # Services that `manage.py consume_events <name>` runs together, in one process.
@@ -184,13 +188,13 @@ def database(service: str) -> dict[str, Any]:
 
 
 # One database per service. `default` is auth's: it holds the users, and therefore the sessions and the admin log too.
-DATABASES = {"default": database("auth"), "chat": database("chat"), "customer": database("customer")}
+DATABASES = {"default": database("auth"), **{service: database(service) for service in PARTICIPANTS}}
 # All SCIM services share one, which only an installation with SCIM servers needs.
 if SCIM_SERVERS or env.str("SCIM_DATABASE_URL", default=""):
     DATABASES["scim"] = database("scim")
 DATABASE_ROUTERS = ["signup_sync.routers.ServiceRouter"]
 # The database of each app's tables; the tables of all other apps are in `default`.
-SERVICE_DATABASES = {"chatsvc": "chat", "customersvc": "customer", "scimsvc": "scim"}
+SERVICE_DATABASES = {**{package: service for service, package in PACKAGES.items()}, "scimsvc": "scim"}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Kafka -----------------------------------------------------------------------------------------------------
@@ -342,8 +346,7 @@ INSTALLED_APPS = [
     "signup_sync",
     "signup_sync.front",
     "authsvc",
-    "chatsvc",
-    "customersvc",
+    *PACKAGES.values(),
     "scimsvc",
     "eventbus",
     "livesettings",
@@ -370,6 +373,7 @@ MIDDLEWARE = [
     "signup_sync.middleware.page_middleware.Authentication",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "signup_sync.middleware.page_middleware.ThreadRelease",
 ]
 ROOT_URLCONF = "signup_sync.urls"
 ASGI_APPLICATION = "signup_sync.asgi.application"

@@ -13,12 +13,13 @@ from django.db import connections
 from django.db.backends.postgresql.base import DatabaseWrapper as PostgresqlWrapper
 from django.utils import translation
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from psycopg_pool import ConnectionPool
 from pytest_django import DjangoDbBlocker
 
 from tests.plugin import Backing, backing_key
 from tests.servers import KafkaServer, PostgresqlServer, chromium
 from tests.stack import Stack
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, eventually
 
 # No deadlines, because the machine may be busy; derandomized, so that every run uses the same examples.
 hypothesis.settings.register_profile(
@@ -84,6 +85,23 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
                         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
                     )
+
+
+@pytest.fixture(autouse=True)
+def connections_are_returned() -> Iterator[None]:
+    """Fail a test whose threads end without returning their connection: later tests would find the pool empty.
+
+    Call the ORM on other threads through `database_sync_to_async`, or end with `connections.close_all()`. Two
+    connections may remain in use: the main thread's, and that of asgiref's one thread."""
+    yield
+    for alias, pool in PostgresqlWrapper._connection_pools.items():
+        eventually(lambda pool=pool: in_use(pool) <= 2, what=f"the connections of {alias!r} are returned")
+
+
+def in_use(pool: ConnectionPool) -> int:
+    """How many connections of the pool are used, or are being opened."""
+    figures = pool.get_stats()
+    return figures["pool_size"] - figures["pool_available"]
 
 
 @pytest.fixture

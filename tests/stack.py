@@ -13,12 +13,13 @@ from typing import Any, NamedTuple, Self
 
 import psycopg
 
+from signup_sync.participants import PARTICIPANTS
 from tests.servers import CaddyServer, KafkaServer, PostgresqlServer, RedisServer, ValkeyServer, free_port
 from tests.servers.process import LOOPBACK, ROOT, Process, http_status
 
 MANAGE = (sys.executable, str(ROOT / "manage.py"))
 TABLES = {"auth": "authsvc_user", "chat": "chatsvc_chatuser", "customer": "customersvc_customer"}
-CONSUMERS = {"auth-results": "auth", "chat": "chat", "customer": "customer"}
+CONSUMERS = {"auth-results": "auth", **{service: service for service in PARTICIPANTS}}
 # As in compose.yaml, a role gets only the address of its own database; the others get this invalid one.
 NO_DATABASE = f"postgres://nobody@{LOOPBACK}:1/none"
 # Timeout in seconds for a start, generous because the machine may be busy.
@@ -152,7 +153,9 @@ class Stack:
         port = free_port()
         env = self.env | {"HEALTH_PORT": str(port)}
         if "AUTH_DATABASE_URL" in env:
-            env |= {f"{other.upper()}_DATABASE_URL": NO_DATABASE for other in TABLES if other != database}
+            env |= {
+                f"{other.upper()}_DATABASE_URL": NO_DATABASE for other in ("auth", *PARTICIPANTS) if other != database
+            }
         return self._add(name, (*MANAGE, *command), env=env, port=port)
 
     def _add(self, name: str, command: Sequence[str], *, env: Mapping[str, str], port: int) -> Role:

@@ -56,8 +56,11 @@ def may_see_change(scope: HTTPScope, change_id: UUID) -> bool:
 def _opened(scope: HTTPScope) -> tuple[HttpRequest, User | AnonymousUser]:
     """Return the request with its session, and the session's user."""
     request = ASGIRequest(dict(scope), io.BytesIO())
-    request.session = SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
-    return request, admitted(request.session, get_user(request))
+    session = SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+    request.session = session
+    with session.keeping_key():
+        user = get_user(request)
+    return request, admitted(session, user)
 
 
 def _is_own_request(request: HttpRequest) -> bool:

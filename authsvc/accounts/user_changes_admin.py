@@ -1,20 +1,16 @@
 """Changes of users in the admin: each is an event transaction that reaches every service (docs/adr/0057)."""
 
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Final, Self
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
-from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.forms import UserChangeForm
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError
-from django.db.models import Max, QuerySet
-from django.http import HttpRequest, HttpResponse, QueryDict
-from django.template.response import TemplateResponse
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.formats import date_format
 from django.utils.html import format_html
@@ -26,14 +22,16 @@ from authsvc.accounts.opened_forms import OpenedField, opened_now, rebase
 from authsvc.lights import Kind
 from authsvc.models import EventTransaction, User
 from authsvc.signups.changes import NoSuchAccountError, OutdatedError, change_account
+from runtime.admin_toolkit.long_action import progress_of, progress_page, work_on
 from runtime.admin_toolkit.model_admin import ModelAdmin
 from runtime.mail_addresses import shown_address
 from runtime.security_log import log_security_event_of
 
-# Seconds of work per request: short enough for people and for proxy timeouts.
-WORKS_FOR: Final = 2.0
-# Users per step; at least as many as one page of the list has.
+# Users per step of a long action.
 PAGE: Final = 100
+# Outcomes that a long action counts.
+CHANGED: Final = "changed"
+SKIPPED: Final = "skipped"
 # Earlier changes that the error about an outdated form lists.
 CHANGES_TOLD: Final = 5
 
@@ -113,26 +111,30 @@ class ChangesUsers(ModelAdmin):
 
     def _set_active(self, request: HttpRequest, chosen: QuerySet[User], *, is_active: bool) -> HttpResponse | None:
         """Change as many users as WORKS_FOR allows, and return a page that goes on, or None at the end."""
-        progress = Progress.read(request.POST, chosen)
-        end = time.monotonic() + WORKS_FOR
-        while users := list(progress.rest_of(chosen)[:PAGE]):
+
+        def change(keys: Sequence[Any]) -> dict[str, int]:
+            users = User.objects.filter(pk__in=keys).order_by("pk")
             changed = sum(self._change_one(request, user, is_active=is_active) for user in users)
-            progress = progress.after_page(users[-1].pk, changed=changed, skipped=len(users) - changed)
-            if time.monotonic() > end and progress.rest_of(chosen).exists():
-                return self._go_on(request, progress, is_active=is_active)
+            return {CHANGED: changed, SKIPPED: len(keys) - changed}
+
+        progress = work_on(progress_of(request, chosen), chosen, change, rows=PAGE)
+        if not progress.is_ended:
+            title = _("Activate selected users") if is_active else _("Deactivate selected users")
+            return progress_page(self, request, progress, title)
+        changed, skipped = progress.counts.get(CHANGED, 0), progress.counts.get(SKIPPED, 0)
         words = (
-            ngettext("%(count)d user was activated.", "%(count)d users were activated.", progress.changed)
+            ngettext("%(count)d user was activated.", "%(count)d users were activated.", changed)
             if is_active
-            else ngettext("%(count)d user was deactivated.", "%(count)d users were deactivated.", progress.changed)
+            else ngettext("%(count)d user was deactivated.", "%(count)d users were deactivated.", changed)
         )
-        words %= {"count": progress.changed}
-        if progress.skipped:
+        words %= {"count": changed}
+        if skipped:
             words += " " + ngettext(
                 "%(count)d user was skipped: already so, your own account, or one that you may not change.",
                 "%(count)d users were skipped: already so, your own account, or ones that you may not change.",
-                progress.skipped,
-            ) % {"count": progress.skipped}
-        self.message_user(request, words, messages.SUCCESS if progress.changed else messages.WARNING)
+                skipped,
+            ) % {"count": skipped}
+        self.message_user(request, words, messages.SUCCESS if changed else messages.WARNING)
         return None
 
     def _change_one(self, request: HttpRequest, user: User, *, is_active: bool) -> bool:
@@ -152,54 +154,6 @@ class ChangesUsers(ModelAdmin):
         vars(user)["saved_change"] = row
         self.log_change(request, user, [{"changed": {"fields": ["active"]}}])
         return True
-
-    def _go_on(self, request: HttpRequest, progress: "Progress", *, is_active: bool) -> HttpResponse:
-        title = _("Activate selected users") if is_active else _("Deactivate selected users")
-        context = {**self.admin_site.each_context(request), "opts": self.opts, "title": title}
-        action = "activate" if is_active else "deactivate"
-        context |= {"progress": progress, "action": action, "media": forms.Media(js=["authsvc/replay.js"])}
-        return TemplateResponse(request, "authsvc/activation.html", context)
-
-
-class ProgressForm(forms.Form):
-    """Progress of a long action, as its page posts it to continue."""
-
-    total = forms.IntegerField(min_value=0)
-    until = forms.IntegerField(min_value=0)
-    after = forms.IntegerField(min_value=0)
-    changed = forms.IntegerField(min_value=0)
-    skipped = forms.IntegerField(min_value=0)
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """An action on `total` users with primary keys up to `until`, in their order; those up to `after` are done."""
-
-    total: int
-    until: int
-    after: int = 0
-    changed: int = 0
-    skipped: int = 0
-
-    @classmethod
-    def read(cls, posted: QueryDict, chosen: QuerySet[User]) -> Self:
-        """Return the posted progress, or a new one. Users who are added later are not included."""
-        form = ProgressForm(posted)
-        if form.is_valid():
-            return cls(**form.cleaned_data)
-        newest = chosen.aggregate(newest=Max("pk"))["newest"]
-        return cls(total=chosen.count(), until=newest or 0)
-
-    @property
-    def done(self) -> int:
-        return self.changed + self.skipped
-
-    def after_page(self, after: int, *, changed: int, skipped: int) -> Self:
-        """Return the progress after one more page of users."""
-        return type(self)(self.total, self.until, after, self.changed + changed, self.skipped + skipped)
-
-    def rest_of(self, chosen: QuerySet[User]) -> QuerySet[User]:
-        return chosen.filter(pk__gt=self.after, pk__lte=self.until).order_by("pk")
 
 
 def _told(user: User, *, since: int) -> Iterator[str]:

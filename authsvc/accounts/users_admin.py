@@ -1,8 +1,7 @@
 """Admin pages of users and groups. Only superusers grant privileges and edit staff (docs/adr/0041)."""
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from typing import Any, ClassVar, Final
+from collections.abc import Iterable
+from typing import Any, ClassVar, Final, cast
 
 from django import forms
 from django.contrib import admin, messages
@@ -15,17 +14,20 @@ from django.contrib.auth.forms import (
 )
 from django.contrib.auth.hashers import is_password_usable
 from django.contrib.auth.models import Group, Permission
+from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from authsvc.accounts.password_admin import PasswordEventsAdmin
 from authsvc.accounts.two_factor.admin import ResetsTwoFactor
 from authsvc.accounts.user_changes_admin import ChangesUsers, OpenedUserForm
-from authsvc.models import Role, User
+from authsvc.lights import Kind
+from authsvc.models import EventTransaction, Role, User
 from authsvc.signups.changes import NoSuchAccountError, remove_account
 from runtime.admin_toolkit.action_admin import ActsAdmin
 from runtime.admin_toolkit.address_admin import ShowsAddresses
@@ -120,6 +122,7 @@ class UserAdmin(ActsAdmin, ChangesUsers, ResetsTwoFactor, ChoosesPermissions, Sh
     )
     filter_horizontal = ("groups", "user_permissions")
     privileges = ("is_staff", "is_superuser", "groups", "user_permissions")
+    delete_selected_confirmation_template = "authsvc/remove_selected_confirmation.html"
     actions = ("activate", "deactivate", "reset_two_factor")
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
@@ -151,24 +154,38 @@ class UserAdmin(ActsAdmin, ChangesUsers, ResetsTwoFactor, ChoosesPermissions, Sh
     def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         return super().has_delete_permission(request, obj) and may_edit(request, obj)
 
+    def deletable(self, request: HttpRequest, chosen: QuerySet[User]) -> QuerySet[User]:
+        if not request.user.is_superuser:
+            forbidden = Q(is_staff=True) | Q(is_superuser=True)
+            if not holds_add_admin(request):
+                forbidden |= Q(role=Role.ADMIN)
+            if chosen.filter(forbidden).exists():
+                raise PermissionDenied(
+                    gettext("You do not have permission to remove staff or administrators. Nothing was changed.")
+                )
+        return chosen.exclude(pk=cast(int, request.user.pk))
+
     def delete_model(self, request: HttpRequest, obj: User) -> None:
-        self._remove(request, [obj])
+        where = removals_path()
+        if row := self._remove(request, obj):
+            where = reverse("admin:authsvc_eventtransaction_change", args=[row.id])
+        self.message_user(request, link_to_lights(where), messages.INFO)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
-        self._remove(request, list(queryset))
+        for user in queryset:
+            self._remove(request, user)
 
-    def _remove(self, request: HttpRequest, users: Sequence[User]) -> None:
-        """Remove the accounts in every service, and lead to the lights."""
-        rows = []
-        for user in users:
-            with suppress(NoSuchAccountError):
-                rows.append(remove_account(user))
-                log_security_event_of(request, "account_removed", detail=str(user.owner_signup_id))
-        where = reverse("admin:authsvc_eventtransaction_changelist") + "?kind__exact=removal"
-        if len(rows) == 1:
-            where = reverse("admin:authsvc_eventtransaction_change", args=[rows[0].id])
-        link = format_html('<a href="{}">{}</a>', where, _("The lights show which services have deleted their copies."))
-        self.message_user(request, link, messages.INFO)
+    def after_deletion(self, request: HttpRequest) -> str:
+        return link_to_lights(removals_path())
+
+    def _remove(self, request: HttpRequest, user: User) -> EventTransaction | None:
+        """Remove the account in every service, unless it has been removed already."""
+        try:
+            row = remove_account(user)
+        except NoSuchAccountError:
+            return None
+        log_security_event_of(request, "account_removed", detail=str(user.owner_signup_id))
+        return row
 
     def get_fieldsets(self, request: HttpRequest, obj: User | None = None) -> Any:
         """Omit the form's own fields for staff who may not change this user."""
@@ -195,6 +212,14 @@ class UserAdmin(ActsAdmin, ChangesUsers, ResetsTwoFactor, ChoosesPermissions, Sh
         if name == "role" and form.cleaned_data[name] == Role.ADMIN:
             return [f"role: {Role.ADMIN}"]
         return super().grants_of(form, name)
+
+
+def removals_path() -> str:
+    return reverse("admin:authsvc_eventtransaction_changelist") + f"?kind__exact={Kind.REMOVAL}"
+
+
+def link_to_lights(where: str) -> SafeString:
+    return format_html('<a href="{}">{}</a>', where, _("The lights show which services have deleted their copies."))
 
 
 def holds_add_admin(request: HttpRequest) -> bool:

@@ -28,7 +28,8 @@ def _create() -> EventProducer:
     return EventProducer()
 
 
-def _producer() -> EventProducer:
+def producer() -> EventProducer:
+    """Return the producer that all pages of this process share."""
     # Two first calls at once would create two producers, and nobody would close one of them.
     with _creating:
         return _create()
@@ -40,16 +41,16 @@ def publish(events: Iterable[Outgoing]) -> None:
     A command may run where no broker is known, such as beside a `make run` that has ended: then the relay publishes.
     """
     try:
-        producer = _producer()
+        shared = producer()
     except ImproperlyConfigured as error:
         logger.info("the relay will publish the events: %s", error)
         return
     for event in events:
-        producer.send(event)
+        shared.send(event)
 
 
 def close() -> None:
     """Deliver the queued events, if there are any, before the process ends."""
     if _create.cache_info().currsize:
-        _producer().close(LEAVES_WITHIN)
+        producer().close(LEAVES_WITHIN)
         _create.cache_clear()

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 from uuid import UUID
 
+from django.conf import settings
 from django.utils.crypto import salted_hmac
 
 from authsvc.accounts.passwords import validate_hash
@@ -46,15 +47,20 @@ def check(record: Record, *, may_add_admins: bool) -> NewSignUp:
     )
 
 
-def signup_id_of(fields: Mapping[str, str]) -> UUID:
+def signup_id_of(fields: Mapping[str, str], *, key: str | None = None) -> UUID:
     """Return the ID of the sign-up that the same fields always join, whatever their password hash (docs/adr/0068).
 
     It is keyed with SECRET_KEY, so that nobody can sign up with the ID before the import does, or recover the fields of
-    a removed user by hashing guesses.
+    a removed user by hashing guesses. `key` replaces SECRET_KEY.
     """
     text = "\0".join([user_id_key(fields["userId"]), fields["email"], fields["userName"], fields["role"]])
-    digest = salted_hmac("authsvc.user_import", text, algorithm="sha256").digest()
+    digest = salted_hmac("authsvc.user_import", text, secret=key, algorithm="sha256").digest()
     return UUID(bytes=digest[:16], version=4)
+
+
+def former_ids_of(new: NewSignUp) -> list[UUID]:
+    """Return the IDs that the same record has had, or may have, with the keys in SECRET_KEY_FALLBACKS."""
+    return [signup_id_of(fields_of(new), key=key) for key in settings.SECRET_KEY_FALLBACKS]
 
 
 def fields_of(new: NewSignUp) -> dict[str, str]:

@@ -21,7 +21,7 @@ from authsvc.signups.registration import (
     register_users,
 )
 from authsvc.signups.traffic_counts import counts_of
-from authsvc.user_import.checks import RejectedError, check, fields_of
+from authsvc.user_import.checks import RejectedError, check, fields_of, former_ids_of
 from authsvc.user_import.formats import Format
 from authsvc.user_import.paced_events import PacedEvents
 from authsvc.user_import.rejects import Rejects
@@ -98,10 +98,10 @@ class UserImport:
 
 def _known(batch: Sequence[NewSignUp]) -> dict[UUID, str | None]:
     """Return the IDs of those that were imported before, with the reason to reject them; "" if the user exists."""
-    ids = [new.signup_id for new in batch]
+    ids = {each: new.signup_id for new in batch for each in (new.signup_id, *former_ids_of(new))}
     users = User.objects.filter(owner_signup_id__in=ids).values_list("owner_signup_id", flat=True)
     removed = RemovedAccount.objects.filter(owner_signup_id__in=ids).values_list("owner_signup_id", flat=True)
-    return {**dict.fromkeys(users, ""), **dict.fromkeys(removed, REMOVED)}
+    return {**{ids[each]: "" for each in users}, **{ids[each]: REMOVED for each in removed}}
 
 
 def _refusal(outcome: Registration | KeyTakenError) -> str | None:

@@ -10,7 +10,7 @@ from django.contrib.admin.utils import get_fields_from_path
 from django.contrib.auth.models import Permission
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
@@ -30,6 +30,14 @@ class RestrictedAdmin(ModelAdmin):
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         """Allow only lookups of the filters. Django allows any field of the model, such as a password hash's prefix."""
         return lookup in self._lookups_of_filters(request)
+
+    def deletable(self, request: HttpRequest, chosen: QuerySet[Any]) -> QuerySet[Any]:
+        """Return the rows that "Delete selected" deletes. Raise PermissionDenied if this user may not delete some."""
+        return chosen
+
+    def after_deletion(self, request: HttpRequest) -> str:
+        """Return what to tell the user after "Delete selected" besides the number of rows, or an empty text."""
+        return ""
 
     def _lookups_of_filters(self, request: HttpRequest) -> Iterator[str]:
         filters: Sequence[Any] = self.get_list_filter(request)

@@ -30,6 +30,7 @@ from eventbus.inspection.attendance import attendance
 from eventbus.models import DeadLetter, Instance, Topic
 from livesettings.models import Overrides
 from participant.models import ParticipantUser
+from runtime.admin_toolkit.delete_action import delete_selected
 from runtime.admin_toolkit.restricted_admin import RestrictedAdmin
 from runtime.security_log import address_of
 from scimsvc.models import ScimAccount
@@ -50,6 +51,10 @@ class Administration(AdminSite):
     site_header = site_title = "Signup Sync"
     index_title = gettext_lazy("Administration")
     login_form = AdminLoginForm
+
+    def __init__(self, name: str = "admin") -> None:
+        super().__init__(name)
+        self.add_action(delete_selected)
 
     def register(self, model_or_iterable: Any, admin_class: Any = None, **options: Any) -> None:
         """Register the models. Every admin class, including those of libraries, gets the rules of RestrictedAdmin

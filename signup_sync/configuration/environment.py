@@ -15,19 +15,8 @@ from django.core.exceptions import ImproperlyConfigured
 
 from signup_sync.configuration.dotenv import read_dotenv
 
-# Settings whose values are or may contain passwords, so that errors must not show them.
 SECRETS: Final = frozenset(
-    {
-        "SECRET_KEY",
-        "AUTH_DATABASE_URL",
-        "CHAT_DATABASE_URL",
-        "CUSTOMER_DATABASE_URL",
-        "REDIS_URL",
-        "KAFKA_CLIENT_CONFIG",
-        "EMAIL_URL",
-        "SCIM_DATABASE_URL",
-        "SCIM_TOKENS",
-    }
+    {"SECRET_KEY", "SECRET_KEY_FALLBACKS", "REDIS_URL", "KAFKA_CLIENT_CONFIG", "EMAIL_URL", "SCIM_TOKENS"}
 )
 _TRUE: Final = frozenset({"true", "yes", "on", "1"})
 _FALSE: Final = frozenset({"false", "no", "off", "0"})
@@ -37,9 +26,14 @@ NUMBER_MAX: Final = 2**31 - 1
 PORT_MAX: Final = 65_535
 
 
+def is_secret(name: str) -> bool:
+    """Whether this setting's value is or may contain a password, so that errors must not show it."""
+    return name in SECRETS or name.endswith("_DATABASE_URL")
+
+
 def refusal(name: str, value: object, allowed: str) -> ImproperlyConfigured:
     """Return the error for an invalid setting; `allowed` completes the sentence "give it …"."""
-    shown = "can't be used" if name in SECRETS or name.endswith("_DATABASE_URL") else f"is {str(value)[:200]!r}"
+    shown = "can't be used" if is_secret(name) else f"is {str(value)[:200]!r}"
     return ImproperlyConfigured(f"{name} {shown}: give it {allowed}.")
 
 

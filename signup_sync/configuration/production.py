@@ -96,16 +96,21 @@ def _secret_key(settings: Settings) -> str:
     return weakness_of_key(settings["SECRET_KEY"]) if settings["SECRET_KEY"] else ""
 
 
-def weakness_of_key(key: str) -> str:
+def _secret_key_fallbacks(settings: Settings) -> str:
+    found = (weakness_of_key(key, "A key in SECRET_KEY_FALLBACKS") for key in settings["SECRET_KEY_FALLBACKS"])
+    return next(filter(None, found), "")
+
+
+def weakness_of_key(key: str, name: str = "SECRET_KEY") -> str:
     """Return the reason why a key is too weak to sign sessions and tickets, or ""."""
     allowed = f"at least {SECRET_LENGTH_MIN} random characters, e.g. the output of: openssl rand -base64 48"
     if len(key) < SECRET_LENGTH_MIN:
-        return f"SECRET_KEY has {len(key)} characters: give it {allowed}."
+        return f"{name} has {len(key)} characters: give it {allowed}."
     if any(part in key.lower() for part in _PUBLISHED):
-        return f"SECRET_KEY is a published example: give it {allowed}."
+        return f"{name} is a published example: give it {allowed}."
     begin = key[:1_000]  # finding the pieces takes quadratic time
     if min(_pieces(begin.lower().encode(), _KNOWN), _pieces(_steps(begin.encode()))) < SECRET_PIECES_MIN:
-        return f"SECRET_KEY consists of repetitions, sequences or keyboard rows: give it {allowed}."
+        return f"{name} consists of repetitions, sequences or keyboard rows: give it {allowed}."
     return ""
 
 
@@ -304,6 +309,7 @@ def _is_outside(host: str) -> bool:
 CHECKS: Final[tuple[Callable[[Settings], str], ...]] = (
     _debug,
     _secret_key,
+    _secret_key_fallbacks,
     _allowed_hosts,
     _trusted_origins,
     _trusted_proxies,

@@ -17,11 +17,12 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 
 from signup_sync.configuration.environment import PORT_MAX, refusal
+from signup_sync.participants import PARTICIPANTS
 
 # A service's name becomes part of Kafka names, of ce_source (docs/asyncapi.yaml) and of metrics.
 _SERVICE: Final = re.compile(r"[a-z][a-z0-9-]{0,49}")
-# Names of other services, consumer groups and roles.
-_NOT_SCIM: Final = frozenset({"auth", "chat", "customer", "dead-letters", "inspection", "replies", "scim"})
+# Names of services, consumer groups and roles that a new service can't have, apart from those of the participants.
+TAKEN: Final = frozenset({"auth", "dead-letters", "inspection", "replies", "scim"})
 # RFC 6750.
 _BEARER_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _KAFKA_NAME: Final = re.compile(r"[A-Za-z0-9._-]{0,100}")
@@ -50,7 +51,7 @@ def read_scim_servers(pairs: Sequence[str]) -> dict[str, str]:
         if not is_pair or not _SERVICE.fullmatch(name) or name in servers or not _is_base_url(url):
             allowed = "name=https://host/path pairs, comma-separated, each name once: lower-case letters, digits and -"
             raise refusal("SCIM_SERVERS", _without_password(pair), allowed)
-        if name in _NOT_SCIM or name.endswith("-reconcile"):
+        if name in {*TAKEN, *PARTICIPANTS} or name.endswith("-reconcile"):
             raise refusal("SCIM_SERVERS", pair, "other names: this one has a meaning here already")
         servers[name] = url.rstrip("/")
     return servers

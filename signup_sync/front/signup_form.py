@@ -76,7 +76,7 @@ async def _submit(request: HttpRequest, browser: str) -> HttpResponse:
     if not form.is_valid():
         return _form_again(request, form, first, None, HTTPStatus.UNPROCESSABLE_ENTITY)
     user = replace(form.new_user, address=address_of(request))
-    signup_id, answer = await _post(first.signup_id, user)
+    signup_id, answer = await _post(first.signup_id, user, browser)
     _note_browsers_trace(request, signup_id)
     page = Page.of(signup_id, browser)
     if isinstance(answer, GatewayError):
@@ -88,7 +88,7 @@ async def _submit(request: HttpRequest, browser: str) -> HttpResponse:
     if answer.refusal is not None:
         form.show_refusal(answer.refusal)
         # The next post will have other content, and thus another sign-up.
-        expected = Page.of(successor_of(signup_id), browser)
+        expected = Page.of(successor_of(signup_id, browser), browser)
         return _form_again(request, form, first, expected, HTTPStatus.UNPROCESSABLE_ENTITY)
     taken: HttpResponse
     if is_script(request):
@@ -158,9 +158,9 @@ def _posted_signup_id(request: HttpRequest, browser: str) -> UUID:
         return new_signup_id()
 
 
-async def _post(first: UUID, user: NewUser) -> tuple[UUID, State | GatewayError]:
+async def _post(first: UUID, user: NewUser, browser: str) -> tuple[UUID, State | GatewayError]:
     """Sign up with the first of the form's ids that was not used for other content. Return the id and auth's answer."""
-    for signup_id in signup_ids_of(first):
+    for signup_id in signup_ids_of(first, browser):
         answer = await _post_as(signup_id, user)
         if not isinstance(answer, GatewayError) or answer.status != HTTPStatus.CONFLICT:
             break

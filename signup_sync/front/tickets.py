@@ -47,20 +47,21 @@ def new_signup_id() -> UUID:
     return uuid7()
 
 
-def signup_ids_of(first: UUID) -> Iterator[UUID]:
+def signup_ids_of(first: UUID, browser: str) -> Iterator[UUID]:
     """Yield the sign-up ids of one form, starting with the one that it was rendered with. A content belongs to the
     first id that is not used for other content. Posting the same content again therefore always finds the same id,
     whatever was posted in between and even if a response was lost."""
     signup_id = first
     for _ in range(CONTENTS_MAX):
         yield signup_id
-        signup_id = successor_of(signup_id)
+        signup_id = successor_of(signup_id, browser)
 
 
-def successor_of(signup_id: UUID) -> UUID:
-    """Return the next sign-up id of the same form: a UUIDv7 (RFC 9562, section 5.7) with the same time, whose random
-    bits are a keyed hash of its predecessor, so that every process derives the same id and nobody else can."""
-    digest = salted_hmac("signup-successor", signup_id.bytes, algorithm="sha256").digest()
+def successor_of(signup_id: UUID, browser: str) -> UUID:
+    """Return the next sign-up id of the same form: a UUIDv7 (RFC 9562, section 5.7) with the same time. Its random bits
+    are a hash of its predecessor, keyed with the browser's id. So every process derives the same id, also after
+    SECRET_KEY was replaced, and nobody else can."""
+    digest = salted_hmac("signup-successor", signup_id.bytes, secret=browser, algorithm="sha256").digest()
     time, random = signup_id.int >> 80 << 80, int.from_bytes(digest[:10])
     version, variant = 0xF << 76, 0b11 << 62
     return UUID(int=time | random & ~(version | variant) | 0x7 << 76 | 0b10 << 62)

@@ -1,11 +1,13 @@
 """Middleware for the pages that Django lacks, and their content security policy."""
 
 import re
+from collections.abc import Callable
 from typing import Any, Final
 
-from asgiref.sync import sync_to_async
-from django.contrib.auth.middleware import AuthenticationMiddleware
+from asgiref.sync import SyncToAsync, iscoroutinefunction, sync_to_async
+from django.contrib.auth.middleware import AuthenticationMiddleware, auser, get_user
 from django.core.exceptions import BadRequest
+from django.db import connections
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.deprecation import MiddlewareMixin
 from django.utils.functional import SimpleLazyObject
@@ -63,12 +65,19 @@ class Authentication(AuthenticationMiddleware):
 
     def process_request(self, request: HttpRequest) -> None:
         super().process_request(request)
-        user, auser = request.user, request.auser
+        session: Any = request.session
+
+        def admitted_now() -> Any:
+            with session.keeping_key():
+                user = get_user(request)
+            return admitted(session, user)
 
         async def admitted_later() -> Any:
-            return await sync_to_async(admitted)(request.session, await auser())
+            with session.keeping_key():
+                user = await auser(request)
+            return await sync_to_async(admitted)(session, user)
 
-        vars(request)["user"] = SimpleLazyObject(lambda: admitted(request.session, user))
+        vars(request)["user"] = SimpleLazyObject(admitted_now)
         vars(request)["auser"] = admitted_later
 
 
@@ -79,3 +88,21 @@ class ContentSecurityPolicy(MiddlewareMixin):
         response.headers.setdefault("Content-Security-Policy", POLICY)
         response.headers.setdefault("Permissions-Policy", PERMISSIONS)
         return response
+
+
+class ThreadRelease(MiddlewareMixin):
+    """Ends the request's thread before an asynchronous view starts, so that forms that wait for auth hold no threads.
+
+    Under ASGI, Django runs synchronous middleware in a thread that belongs to the request and lives as long as it
+    (asgiref's ThreadSensitiveContext). The hooks after the view start another one (docs/adr/0075). This must be the
+    last middleware.
+    """
+
+    async def process_view(self, request: HttpRequest, view: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        context = SyncToAsync.thread_sensitive_context.get(None)
+        if context is not None and iscoroutinefunction(view):
+            thread = SyncToAsync.context_to_thread_executor.pop(context, None)
+            if thread is not None:
+                # Connections belong to a thread. Middleware normally opens none before the view.
+                thread.submit(connections.close_all)
+                thread.shutdown(wait=False)

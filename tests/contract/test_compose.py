@@ -19,12 +19,13 @@ import yaml
 from django.conf import settings
 from django.core.management import get_commands
 
+from signup_sync.participants import PARTICIPANTS
+
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "compose.yaml"
 WEB = ("web", "auth")
 AUTH_WORKERS = ("auth-results", "relay", "dead-letters", "purge")
-PARTICIPANTS = ("chat", "customer", "scim")
-WORKERS = (*AUTH_WORKERS, *PARTICIPANTS)
+WORKERS = (*AUTH_WORKERS, *PARTICIPANTS, "scim")
 # These run once, before the others.
 ONCE = ("migrate", "set-up-kafka")
 ROLES = (*WEB, *WORKERS, *ONCE)
@@ -34,10 +35,10 @@ SECRETS = (
     "POSTGRES_PASSWORD",
     *(
         f"{service}_{kind}_PASSWORD"
-        for service in ("AUTH", "CHAT", "CUSTOMER", "SCIM")
+        for service in ("AUTH", *map(str.upper, PARTICIPANTS), "SCIM")
         for kind in ("DATABASE", "OWNER")
     ),
-    *(f"KAFKA_{user}_PASSWORD" for user in ("ADMIN", "AUTH", "CHAT", "CUSTOMER", "SCIM")),
+    *(f"KAFKA_{user}_PASSWORD" for user in ("ADMIN", "AUTH", *map(str.upper, PARTICIPANTS), "SCIM")),
     "REDIS_AUTH_PASSWORD",
     "REDIS_PARTICIPANT_PASSWORD",
 )
@@ -105,7 +106,7 @@ def test_only_the_consumers_of_scim_servers_get_their_tokens():
 def test_no_secret_stands_in_the_file():
     """Every value that is one secret, or contains one, has it from the environment, and is obligatory there."""
     text = COMPOSE.read_text()
-    assert set(re.findall(r"\$\{([A-Z_]+_(?:KEY|PASSWORD)):\?", text)) == {*SECRETS}
+    assert set(re.findall(r"\$\{([A-Z0-9_]+_(?:KEY|PASSWORD)):\?", text)) == {*SECRETS}
     values = re.findall(r'(?m)^ +(?:[A-Z_]*PASSWORD|SECRET_KEY|REDISCLI_AUTH): (\S+)|[a-z_]+="([^"]+)"', text)
     values += re.findall(r'"sasl.(pass)word": "([^"]+)"', text)
     assert len(values) > 20
@@ -164,7 +165,9 @@ DECIDED = frozenset(
     )
 )
 # They reach only those that need them, or under another name; the tests below say whom.
-PASSED_TO_SOME = frozenset({"SECRET_KEY", "EMAIL_URL", "TRUSTED_PROXIES", "ALLOWED_HOSTS", "SCIM_TOKENS"})
+PASSED_TO_SOME = frozenset(
+    {"SECRET_KEY", "SECRET_KEY_FALLBACKS", "EMAIL_URL", "TRUSTED_PROXIES", "ALLOWED_HOSTS", "SCIM_TOKENS"}
+)
 
 
 def test_every_documented_setting_reaches_the_roles():
@@ -190,7 +193,7 @@ def test_a_setting_that_is_not_given_is_empty():
         assert given.keys() <= {*DECIDED, *PASSED_TO_SOME, "PUBLIC_URL"}
 
 
-DATABASE_OF = {service: f"{service.upper()}_DATABASE_URL" for service in ("auth", "chat", "customer", "scim")}
+DATABASE_OF = {service: f"{service.upper()}_DATABASE_URL" for service in ("auth", *PARTICIPANTS, "scim")}
 NOWHERE = "postgres://none@none.invalid/none"
 
 
@@ -221,10 +224,9 @@ REDIS_OF = {
 @pytest.mark.parametrize(
     ("roles", "databases", "user_of_kafka", "user_of_redis", "signs"),
     [
-        (WEB, ("auth", "chat", "customer", "scim"), "auth", "auth", True),
+        (WEB, ("auth", *PARTICIPANTS, "scim"), "auth", "auth", True),
         (AUTH_WORKERS, ("auth",), "auth", "auth", False),
-        (("chat",), ("chat",), "chat", "participant", False),
-        (("customer",), ("customer",), "customer", "participant", False),
+        *(((service,), (service,), service, "participant", False) for service in PARTICIPANTS),
         (("scim",), ("scim",), "scim", "participant", False),
         (("set-up-kafka",), (), "admin", "none", False),
     ],
@@ -237,7 +239,8 @@ def test_a_role_gets_the_secrets_that_it_needs_and_no_other(roles, databases, us
         assert {name: environment[name] for name in expected} == expected
         assert json.loads(environment["KAFKA_CLIENT_CONFIG"]) == kafka_user(user_of_kafka)
         assert environment["REDIS_URL"] == REDIS_OF[user_of_redis]
-        assert ("SECRET_KEY" in environment, "EMAIL_URL" in environment) == (signs, signs)
+        of_web = {"SECRET_KEY", "SECRET_KEY_FALLBACKS", "EMAIL_URL"}
+        assert of_web & environment.keys() == (of_web if signs else set())
         told = [
             *expected.values(),
             environment["KAFKA_CLIENT_CONFIG"],

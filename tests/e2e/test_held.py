@@ -1,6 +1,7 @@
-"""Many sign-ups held pending by one web process: none of them holds a thread."""
+"""Many sign-ups wait in one web process, for auth's verdict or for the other services: none of them holds a thread."""
 
 import asyncio
+import socket
 import time
 from pathlib import Path
 from statistics import median
@@ -10,11 +11,15 @@ import pytest
 
 from tests.client import filled_form
 from tests.conftest import Person, new_person
-from tests.stack import Stack
+from tests.e2e.test_serve import another_web
+from tests.servers.process import LOOPBACK
+from tests.stack import Role, Stack
+from tests.waiting import eventually_async
 
-pytestmark = [pytest.mark.needs("application", "caddy")]
+pytestmark = [pytest.mark.needs("application")]
 
 HELD = 500
+WAITING = 100
 AT_ONCE = 20
 
 
@@ -81,3 +86,44 @@ def test_500_pending_signups_hold_no_thread_and_the_pages_stay_quick(stack: Stac
         assert median(times) < 100
     finally:
         stack.roles["customer"].start()
+
+
+async def most_threads_while_forms_wait(web: Role, silent: socket.socket) -> int:
+    """Threads of the process after WAITING forms were posted whose gateway accepts connections and never answers."""
+    url = f"http://{LOOPBACK}:{web.port}/signup/"
+
+    async def post(person: Person) -> None:
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser:
+            async with browser.get(url) as page:
+                fields = filled_form(await page.text(), person)
+            async with browser.post(url, data=fields, headers={"Accept": "application/json"}) as answer:
+                await answer.read()
+
+    async def all_wait() -> bool:
+        return sockets_to(web.pid, silent.getsockname()[1]) >= WAITING
+
+    posts = [asyncio.create_task(post(new_person())) for _ in range(WAITING)]
+    try:
+        await eventually_async(all_wait, what="every form's request has reached the gateway")
+        return threads_of(web.pid)
+    finally:
+        for each in posts:
+            each.cancel()
+        await asyncio.gather(*posts, return_exceptions=True)
+
+
+def sockets_to(pid: int, port: int) -> int:
+    """Established TCP connections of the process to this port."""
+    lines = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
+    return sum(1 for fields in map(str.split, lines) if int(fields[2].split(":")[1], 16) == port and fields[3] == "01")
+
+
+def test_forms_that_wait_for_auth_hold_no_thread(stack: Stack, capsys: pytest.CaptureFixture[str]):
+    with socket.create_server((LOOPBACK, 0), backlog=2 * WAITING) as silent:
+        gateway = f"http://{LOOPBACK}:{silent.getsockname()[1]}"
+        with another_web(stack, GATEWAY_URL=gateway, SIGNUP_DEADLINE="60") as web:
+            before = threads_of(web.pid)
+            waiting = asyncio.run(most_threads_while_forms_wait(web, silent))
+            with capsys.disabled():
+                print(f"\n{WAITING} forms wait for auth: {before} threads before, {waiting} while they wait")
+            assert waiting <= before + WAITING / 10

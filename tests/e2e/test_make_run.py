@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from signup_sync.participants import PARTICIPANTS
 from tests.conftest import Person, new_person
 from tests.e2e.clone import MakeRun, all_green, environment, make, make_run
 from tests.servers import free_port
@@ -23,8 +24,7 @@ from tests.waiting import eventually, slowness
 ROLES = (
     "manage.py serve",
     "consume_events auth",
-    "consume_events chat",
-    "consume_events customer",
+    *(f"consume_events {service}" for service in PARTICIPANTS),
     "relay_signups",
     "collect_dead_letters",
     "valkey-server",

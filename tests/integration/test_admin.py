@@ -3,6 +3,7 @@
 import html
 import json
 import re
+from collections.abc import Iterator
 from datetime import timedelta
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ from django.utils import timezone
 from authsvc.lights import Status, Verdict
 from authsvc.models import SignUp, User
 from authsvc.operations import replay_action
+from authsvc.signups import publisher
 from authsvc.signups.events import NEW_USER_REQUESTED
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from chatsvc.models import ChatUser
@@ -22,6 +24,7 @@ from customersvc.models import Customer
 from eventbus.inspection.attendance import Attendance
 from eventbus.models import DeadLetter
 from eventbus.topics import ensure_topics
+from runtime.admin_toolkit import long_action
 from runtime.admin_toolkit.page_admin import PageAdmin
 from tests.client import read_topic
 from tests.signups import save_signup
@@ -225,15 +228,16 @@ def test_a_service_that_is_none_is_refused(admin_client, signups):
 
 @pytest.mark.needs("broker")
 def test_a_whole_filter_is_replayed_by_a_page_that_goes_on_by_itself(admin_client, sent, monkeypatch):
-    monkeypatch.setattr(replay_action, "WORKS_FOR", 0)
+    monkeypatch.setattr(long_action, "WORKS_FOR", 0)
     monkeypatch.setattr(replay_action, "PAGE", 2)
     chosen = {str(save_decided(f"pending-{n}").id) for n in range(5)}
     save_decided("green-user", chat=Status.SUCCESS, customer=Status.SUCCESS)
     form = {"action": "replay_chosen", "select_across": "1", "_selected_action": [min(chosen)], "service": "chat"}
     told = []
-    while "replay-goes-on" in (page := admin_client.post(f"{LIST}?lights=pending", form, follow=True).content.decode()):
-        assert "authsvc/replay.js" in page
-        told += re.findall(r"(\d of \d) sign-ups are done", page)
+    path = f"{LIST}?lights=pending"
+    while 'id="long-action"' in (page := admin_client.post(path, form, follow=True).content.decode()):
+        assert "admin/long_action.js" in page
+        told += re.findall(r"(\d of \d) are done", page)
         form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page))
         save_decided(f"begun-meanwhile-{len(told)}")
     assert told == ["2 of 5", "4 of 5"]
@@ -242,7 +246,15 @@ def test_a_whole_filter_is_replayed_by_a_page_that_goes_on_by_itself(admin_clien
     assert set(LogEntry.objects.values_list("object_id", flat=True)) == chosen
 
 
-def test_without_kafka_a_replay_says_so_and_what_was_not_tried(admin_client, settings, monkeypatch):
+@pytest.fixture
+def own_producer() -> Iterator[None]:
+    """Pages publish with the broker of this test's settings."""
+    publisher.close()
+    yield
+    publisher.close()
+
+
+def test_without_kafka_a_replay_says_so_and_what_was_not_tried(admin_client, own_producer, settings, monkeypatch):
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
     monkeypatch.setattr("authsvc.signups.replay.ACKNOWLEDGED_WITHIN", 0.2)
     monkeypatch.setattr(replay_action, "PAGE", 2)

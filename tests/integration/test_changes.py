@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 import pytest
-from asgiref.sync import sync_to_async
+from channels.db import database_sync_to_async
 from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.test import Client
@@ -391,7 +391,7 @@ async def test_tickets_and_sessions_of_a_removed_account_open_only_its_removal(a
     signup_id = kim.owner_signup_id
     ticket = tickets.issue_ticket(signup_id)
     assert (await ask(api, "GET", f"/user/signups/{signup_id}", signup_ticket=ticket)).status == 200
-    removal = await sync_to_async(remove_account, thread_sensitive=False)(kim)
+    removal = await database_sync_to_async(remove_account, thread_sensitive=False)(kim)
     assert (await ask(api, "GET", f"/user/signups/{signup_id}", signup_ticket=ticket)).status == 404
     assert (await ask(api, "GET", f"/user/changes/{change.id}", cookie=cookies["owner"])).status == 404
     assert (await ask(api, "GET", f"/user/changes/{change.id}", cookie=cookies["administrator"])).status == 404

@@ -11,11 +11,10 @@ from django.test import Client
 
 from authsvc.accounts.export import collection
 from authsvc.models import User
-from chatsvc.handlers import reconcile as chat
 from chatsvc.models import ChatUser
-from customersvc.handlers import reconcile as customer
 from eventbus.consumer import BatchConsumer
 from eventbus.messages import Subscription
+from eventbus.subscriptions import subscriptions_of
 from eventbus.topics import ensure_topics
 from tests.conftest import new_person
 from tests.waiting import eventually
@@ -72,7 +71,7 @@ def logged_in(user: User) -> Client:
 
 def test_the_owner_reads_and_downloads_what_every_service_holds(kim):
     client = logged_in(kim)
-    with running(chat, customer):
+    with running(subscriptions_of("chat")[1], subscriptions_of("customer")[1]):
         page = client.post("/account/data/", {"password": PASSWORD}).content.decode()
         document = json.loads(client.post("/account/data/", {"password": PASSWORD, "format": "json"}).content)
     assert "Mina K." in page

@@ -16,9 +16,10 @@ from eventbus.messages import HandledBatch, Incoming, Subscription
 from eventbus.subscriptions import subscriptions_of
 from participant.models import ParticipantUser
 from participant.rows import bury
+from signup_sync.participants import PARTICIPANTS
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.django_db(databases=["chat", "customer"], transaction=True)
+pytestmark = pytest.mark.django_db(databases=PARTICIPANTS, transaction=True)
 
 GREEN = ("SUCCESS", None)
 SAME_USER_ID = ("FAIL", "duplicate: userId")
@@ -48,7 +49,7 @@ class Service:
         return self.model.objects.create(user_id=user_id, email=email, user_name="Made by hand")
 
 
-@pytest.fixture(params=["chat", "customer"])
+@pytest.fixture(params=PARTICIPANTS)
 def service(request: pytest.FixtureRequest) -> Service:
     return Service(request.param, subscriptions_of(request.param)[0])
 

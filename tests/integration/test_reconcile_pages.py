@@ -11,12 +11,13 @@ import pytest
 from django.db import connections
 from django.test.utils import CaptureQueriesContext
 
-from chatsvc.handlers import accounts, reconcile
 from chatsvc.models import ChatUser
 from eventbus.messages import HandledBatch, Incoming
+from eventbus.subscriptions import subscriptions_of
 
 pytestmark = pytest.mark.django_db(databases=["chat"], transaction=True)
 
+accounts, reconcile = subscriptions_of("chat")
 RUN = UUID(int=7)
 IN_A_MINUTE = timedelta(minutes=1)
 

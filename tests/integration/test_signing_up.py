@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 from asgiref.sync import sync_to_async
 from asgiref.testing import ApplicationCommunicator
+from channels.db import database_sync_to_async
 from django.db import DataError, OperationalError
 
 from authsvc.api import hub as hub_module
@@ -75,7 +76,7 @@ def new_signup(person: Person) -> NewSignUp:
 async def registered(signup_id) -> TransactionState:
     """The state of a sign-up that auth has taken and nobody else has answered."""
     new = dataclasses.replace(new_signup(new_person()), signup_id=signup_id)
-    [registration] = await sync_to_async(register_users, thread_sensitive=False)([new])
+    [registration] = await database_sync_to_async(register_users, thread_sensitive=False)([new])
     return registration.state
 
 
@@ -146,7 +147,7 @@ async def answered_while_nobody_listens(api: SignUpApi, signup_id) -> None:
     await trusts_wake_ups_alone(api._hub)
     # Another stream of the sign-up, opened now: it shows when the wake-up has been here, and keeps it for nobody else.
     with api._hub.watching(signup_id) as other:
-        await sync_to_async(everybody_answers, thread_sensitive=False)(signup_id)
+        await database_sync_to_async(everybody_answers, thread_sensitive=False)(signup_id)
         await eventually_async(
             lambda: asyncio.sleep(0, other.state is not None and other.state.is_complete), what="the wake-up has come"
         )
@@ -192,7 +193,7 @@ async def test_a_copy_that_is_not_final_is_not_believed_and_is_put_right():
     old = await registered(signup_id)
     Projection().write_and_wake([old])
     verdict = ReportedVerdict(signup_id, Verdict("chat", Status.FAIL, "duplicate: email"))
-    [answered] = (await sync_to_async(apply_verdicts, thread_sensitive=False)([verdict])).values()
+    [answered] = (await database_sync_to_async(apply_verdicts, thread_sensitive=False)([verdict])).values()
     assert (await shown(api, signup_id))["version"] == answered.version == 3
     assert await api._projection.read(signup_id) == answered
     await api.close()
@@ -201,7 +202,7 @@ async def test_a_copy_that_is_not_final_is_not_believed_and_is_put_right():
 async def test_a_copy_that_is_final_is_believed_without_the_database(monkeypatch):
     api, signup_id = SignUpApi(), uuid4()
     await registered(signup_id)
-    await sync_to_async(everybody_answers, thread_sensitive=False)(signup_id)
+    await database_sync_to_async(everybody_answers, thread_sensitive=False)(signup_id)
     reads = []
     monkeypatch.setattr(api, "_read_states", reads.append)
     state = await shown(api, signup_id)
@@ -220,7 +221,7 @@ async def writer():
 
 
 async def count(**filters) -> int:
-    return await sync_to_async(SignUp.objects.filter(**filters).count, thread_sensitive=False)()
+    return await database_sync_to_async(SignUp.objects.filter(**filters).count, thread_sensitive=False)()
 
 
 @pytest.fixture

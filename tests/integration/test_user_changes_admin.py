@@ -19,6 +19,7 @@ from authsvc.signups.changes import change_account
 from authsvc.signups.events import REQUEST_TOPICS
 from authsvc.urls import urlpatterns
 from eventbus.topics import ensure_topics
+from runtime.admin_toolkit import long_action
 from tests.integration.test_profile import FORGED
 from tests.users import client_of, new_user, user_with
 from tests.waiting import eventually
@@ -238,15 +239,15 @@ def test_those_who_are_so_already_or_may_not_be_changed_are_skipped(kim: User, r
 
 
 def test_many_are_done_in_several_requests(root: User, monkeypatch):
-    monkeypatch.setattr(user_changes_admin, "WORKS_FOR", 0)
+    monkeypatch.setattr(long_action, "WORKS_FOR", 0)
     monkeypatch.setattr(user_changes_admin, "PAGE", 2)
     users = [new_user(f"user-{n}") for n in range(5)]
     client = client_of(root)
     answer = act(client, "deactivate", users[0], select_across="1")
     pages = 0
-    while "replay-goes-on" in (page := answer.content.decode()):
+    while 'id="long-action"' in (page := answer.content.decode()):
         pages += 1
-        assert f"{2 * pages} of 6 users are done." in page
+        assert f"{2 * pages} of 6 are done." in page
         if pages == 1:
             newcomer = new_user("newcomer")
         hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page))

@@ -27,6 +27,7 @@ from django.conf import LazySettings, settings
 from eventbus.acls import Rights, read_rights
 from eventbus.deadletters.collector import GROUP as COLLECTOR
 from eventbus.subscriptions import subscriptions_of
+from signup_sync import participants
 from tests.contract.test_compose import services
 from tests.servers.composed import ComposedKafka, kafka_client
 from tests.servers.process import LOOPBACK, ROOT
@@ -34,7 +35,7 @@ from tests.waiting import PATIENCE, eventually
 
 FILE = ROOT / "deploy" / "kafka-acls.toml"
 PREFIX = "rights."
-PARTICIPANTS = ("chat", "customer", "scim")
+PARTICIPANTS = (*participants.PARTICIPANTS, "scim")
 SCIM_SERVERS = {"crm": "https://crm.example.org", "wiki": "https://wiki.example.org"}
 DENIED = (
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -95,7 +96,7 @@ def composed() -> Iterator[ComposedKafka]:
     admin = kafka_client(services()["set-up-kafka"])
     with ComposedKafka(services()["kafka"], admin=admin) as kafka:
         said = set_up(kafka)
-        assert "4 users have their rights" in said.stdout, said.stderr
+        assert f"{1 + len(PARTICIPANTS)} users have their rights" in said.stdout, said.stderr
         # A broker may learn of new rights a moment after its controller has stored them.
         eventually(lambda: all(publish(kafka, role, "user.newUser.res") is None for role in ("web", *PARTICIPANTS)))
         yield kafka

@@ -12,10 +12,11 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from signup_sync.participants import PARTICIPANTS
 from tests.servers.process import LOOPBACK, ROOT, Server, dies_with_parent
 from tests.waiting import eventually
 
-SERVICES = ("auth", "chat", "customer", "scim")
+SERVICES = ("auth", *PARTICIPANTS, "scim")
 
 
 def _binaries() -> Path | None:

@@ -11,8 +11,9 @@ from django.db.migrations.state import ProjectState, StateApps
 from django.db.models import NOT_PROVIDED
 
 from runtime.database.indexes import AddIndexOnline, AddUniqueOnline
+from signup_sync.participants import PACKAGES
 
-OURS = ("authsvc", "chatsvc", "customersvc", "scimsvc", "eventbus", "livesettings")
+OURS = ("authsvc", *PACKAGES.values(), "scimsvc", "eventbus", "livesettings")
 # These must be repeatable, so a transaction round them is of no use, and nothing may stand beside them.
 ALONE = (AddIndexOnline, AddUniqueOnline, migrations.RunPython)
 # These may change only what the database does not know.

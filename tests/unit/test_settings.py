@@ -14,6 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from signup_sync.configuration.environment import Environment
 from signup_sync.local.running import announced
+from signup_sync.participants import PARTICIPANTS
 
 ROOT = Path(__file__).resolve().parents[2]
 # Read by `manage.py run_local` alone.
@@ -24,8 +25,7 @@ IN_PRODUCTION = {
     "ALLOWED_HOSTS": "signup.example.org",
     "PUBLIC_URL": "https://signup.example.org",
     "AUTH_DATABASE_URL": "postgres://auth@db/auth",
-    "CHAT_DATABASE_URL": "postgres://chat@db/chat",
-    "CUSTOMER_DATABASE_URL": "postgres://customer@db/customer",
+    **{f"{name.upper()}_DATABASE_URL": f"postgres://{name}@db/{name}" for name in PARTICIPANTS},
     "KAFKA_BOOTSTRAP_SERVERS": "kafka:9092",
     "REDIS_URL": "redis://redis:6379/0",
     "GATEWAY_URL": "http://gateway:8080",
@@ -101,21 +101,19 @@ def test_scim_servers_become_services_with_a_light_a_consumer_and_a_database(
     settings, _ = load_settings(monkeypatch, {"DATA_DIR": str(tmp_path), **servers, **tokens})
     assert settings["SCIM_SERVERS"] == {"crm": "https://crm.example.org/scim/v2", "wiki": "http://wiki:8080"}
     assert settings["SCIM_TOKENS"] == {"crm": "abc==", "wiki": "d-e_f"}
-    assert settings["SIGNUP_SERVICES"] == ["auth", "chat", "customer", "crm", "wiki"]
+    assert settings["SIGNUP_SERVICES"] == ["auth", *PARTICIPANTS, "crm", "wiki"]
     assert [*settings["EVENT_CONSUMERS"]] == settings["SIGNUP_SERVICES"]
     assert settings["CONSUMED_TOGETHER"] == {"scim": ["crm", "wiki"]}
     assert "scim" in settings["DATABASES"]
-    listed, _ = load_settings(
-        monkeypatch, {"DATA_DIR": str(tmp_path), **servers, "SIGNUP_SERVICES": "auth,wiki,chat,customer"}
-    )
-    assert listed["SIGNUP_SERVICES"] == ["auth", "wiki", "chat", "customer", "crm"]
+    listed, _ = load_settings(monkeypatch, {"DATA_DIR": str(tmp_path), **servers, "SIGNUP_SERVICES": "auth,wiki,chat"})
+    assert listed["SIGNUP_SERVICES"] == ["auth", "wiki", "chat", "crm"]
 
 
 def test_without_scim_servers_nothing_of_them_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings, _ = load_settings(monkeypatch, {"DATA_DIR": str(tmp_path)})
     assert (settings["SCIM_SERVERS"], settings["CONSUMED_TOGETHER"]) == ({}, {})
-    assert [*settings["DATABASES"]] == ["default", "chat", "customer"]
-    assert [*settings["EVENT_CONSUMERS"]] == ["auth", "chat", "customer"]
+    assert [*settings["DATABASES"]] == ["default", *PARTICIPANTS]
+    assert [*settings["EVENT_CONSUMERS"]] == ["auth", *PARTICIPANTS]
     in_production, _ = load_settings(monkeypatch, IN_PRODUCTION)
     assert "scim" not in in_production["DATABASES"]
 

@@ -4,8 +4,8 @@ from typing import Final, Literal
 
 from django.conf import settings
 from django.core import signing
-from django.utils.crypto import constant_time_compare
 
+from authsvc.accounts.sessions import has_password_hash
 from authsvc.models import User
 from authsvc.signups.confirmation import can_mail
 from livesettings.values import live
@@ -34,7 +34,8 @@ def token_for(user: User, email: str) -> str:
     It is bound to the account's version, so it works once, and to the password: an owner who chooses a new password
     also stops a change that somebody else with the old one has begun.
     """
-    return signing.dumps([user.owner_signup_id.hex, user.version, email, _password_proof(user)], salt=_SALT)
+    proof = user.get_session_auth_hash()
+    return signing.dumps([user.owner_signup_id.hex, user.version, email, proof], salt=_SALT)
 
 
 def address_in(token: str, user: User) -> str:
@@ -45,10 +46,6 @@ def address_in(token: str, user: User) -> str:
         raise UnusableLinkError("expired") from None
     if owner != user.owner_signup_id.hex:
         raise UnusableLinkError("another")
-    if version != user.version or not constant_time_compare(proof, _password_proof(user)):
+    if version != user.version or not has_password_hash(user, proof):
         raise UnusableLinkError("expired")
     return str(email)
-
-
-def _password_proof(user: User) -> str:
-    return user.get_session_auth_hash()[:16]

@@ -12,7 +12,6 @@ from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.sessions.backends.base import SessionBase
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
-from django.utils.crypto import constant_time_compare
 from django.utils.decorators import method_decorator
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
@@ -20,6 +19,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.generic import FormView
 
 from authsvc.accounts.forms import told_when
+from authsvc.accounts.sessions import has_password_hash
 from authsvc.accounts.two_factor.devices import second_factor_of
 from authsvc.accounts.two_factor.forms import CodeForm
 from authsvc.models import User
@@ -80,6 +80,6 @@ def _expected_in(session: SessionBase) -> User | None:
     if not step or not 0 <= time.time() - step["at"] < VALID_FOR:
         return None
     user = User.objects.filter(pk=step["user"], is_active=True).first()
-    if user is None or not constant_time_compare(step["hash"], user.get_session_auth_hash()):
+    if user is None or not has_password_hash(user, step["hash"]):
         return None
     return user

@@ -37,6 +37,7 @@ WEAK: list[tuple[str, str]] = [
         "비밀번호" * 13,
         "a" * 100_000,
     ]),
+    ("SECRET_KEY_FALLBACKS", "q8Zr-3TkXw1nBv6Yc0LmHs9Pd4Gf7Ja2Re5Uo_ItQxNzWyKbVh," + LETTERS * 2),
     *(("EMAIL_URL", url) for url in [
         "consolemail://",
         "filemail:///tmp/mails",

@@ -54,14 +54,16 @@ def test_auth_opens_a_signup_to_the_ticket_that_the_front_issues(signup_id: UUID
 def test_the_successor_of_a_signup_is_always_the_same_and_no_one_can_guess_it(
     signup_id: UUID, settings: Settings
 ) -> None:
-    after = tickets.successor_of(signup_id)
-    assert after == tickets.successor_of(signup_id)
+    after = tickets.successor_of(signup_id, "browser")
+    assert after == tickets.successor_of(signup_id, "browser")
     assert (after.version, after.variant) == (7, RFC_4122)
     assert after.int >> 80 == signup_id.int >> 80  # the time
-    chain = {signup_id, after, tickets.successor_of(after), tickets.successor_of(tickets.new_signup_id())}
+    others = (after, tickets.new_signup_id())
+    chain = {signup_id, after, *(tickets.successor_of(each, "browser") for each in others)}
     assert len(chain) == 4
+    assert tickets.successor_of(signup_id, "another browser") != after
     settings.SECRET_KEY = "another"
-    assert tickets.successor_of(signup_id) != after
+    assert tickets.successor_of(signup_id, "browser") == after
 
 
 def test_auth_reads_the_user_id_that_the_front_has_left_in_the_browser(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +134,7 @@ def test_its_cookies_are_for_our_own_pages_and_in_production_for_https_alone(
 def test_each_random_bit_of_a_successor_depends_on_its_sign_up_and_no_other_bit_does() -> None:
     begun = tickets.new_signup_id()
     same_time = [UUID(int=begun.int ^ number) for number in range(64)]
-    after = [tickets.successor_of(each) for each in same_time]
+    after = [tickets.successor_of(each, "browser") for each in same_time]
     assert len(set(after)) == len(after)
     assert {(each.version, each.variant) for each in after} == {(7, RFC_4122)}
     assert {each.int >> 80 for each in after} == {begun.int >> 80}
@@ -144,7 +146,7 @@ def test_each_random_bit_of_a_successor_depends_on_its_sign_up_and_no_other_bit_
 
 
 def test_the_contents_of_one_form_have_a_chain_of_sign_ups_that_begins_with_its_own(signup_id: UUID) -> None:
-    chain = list(tickets.signup_ids_of(signup_id))
+    chain = list(tickets.signup_ids_of(signup_id, "browser"))
     assert chain[0] == signup_id
-    assert chain[1:] == [tickets.successor_of(each) for each in chain[:-1]]
+    assert chain[1:] == [tickets.successor_of(each, "browser") for each in chain[:-1]]
     assert len(chain) == tickets.CONTENTS_MAX

@@ -1,0 +1,166 @@
+"""Admin actions on more rows than one request may handle: they go on by a page that posts itself."""
+
+import html
+import re
+from uuid import uuid4
+
+import pytest
+from django.test import Client
+
+from authsvc.accounts import user_changes_admin
+from authsvc.lights import Kind
+from authsvc.models import EventTransaction, RemovedAccount, User
+from authsvc.signups.events import REQUEST_TOPICS
+from chatsvc.models import ChatUser
+from eventbus.topics import ensure_topics
+from runtime.admin_toolkit import delete_action, long_action
+from tests.users import client_of, new_user, user_with
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "chat"]),
+    pytest.mark.needs("broker", "redis"),
+]
+LIST = "/admin/authsvc/user/"
+
+
+@pytest.fixture(autouse=True)
+def two_rows_per_request(settings, monkeypatch) -> None:
+    settings.KAFKA_PREFIX = f"long-actions-{uuid4()}-"
+    ensure_topics(REQUEST_TOPICS.values())
+    monkeypatch.setattr(long_action, "WORKS_FOR", 0)
+    monkeypatch.setattr(delete_action, "ROWS", 2)
+    monkeypatch.setattr(user_changes_admin, "PAGE", 2)
+
+
+@pytest.fixture
+def root() -> User:
+    return new_user("root", is_staff=True, is_superuser=True)
+
+
+def users(count: int) -> list[User]:
+    return [new_user(f"user-{n:02}") for n in range(count)]
+
+
+def form_of(page: str) -> dict[str, list[str]]:
+    """What the browser sends for the page's hidden fields."""
+    form: dict[str, list[str]] = {}
+    for name, value in re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page):
+        form.setdefault(name, []).append(html.unescape(value))
+    return form
+
+
+def begin(client: Client, chosen: list[User], action: str = "delete_selected", **more: str) -> str:
+    form = {"action": action, "_selected_action": [user.pk for user in chosen], **more}
+    answer = client.post(LIST, form, follow=True)
+    assert answer.status_code == 200
+    return answer.content.decode()
+
+
+def go_on(client: Client, page: str) -> str:
+    answer = client.post(LIST, form_of(page), follow=True)
+    assert answer.status_code == 200
+    return answer.content.decode()
+
+
+def finish(client: Client, page: str) -> tuple[list[str], str]:
+    """Let the page post itself until the end. Return the progress that it showed, and the last page."""
+    shown = []
+    while 'id="long-action"' in page:
+        shown += re.findall(r"(\d+ of \d+) are done", page)
+        page = go_on(client, page)
+    return shown, page
+
+
+def left() -> set[str]:
+    return set(User.objects.values_list("user_id", flat=True))
+
+
+def test_all_users_of_a_filter_are_removed_although_their_keys_fit_into_no_form(root, settings):
+    # Two keys per form would be too many.
+    settings.DATA_UPLOAD_MAX_NUMBER_FIELDS = 7
+    chosen = users(5)
+    client = client_of(root)
+    asked = begin(client, chosen[:1], select_across="1", index="0")
+    assert "Do you want to delete 5 users?" in asked
+    assert len(left()) == 6
+    newcomer = new_user("newcomer")
+    shown, page = finish(client, go_on(client, asked))
+    assert shown == ["2 of 5", "4 of 5"]
+    assert left() == {root.user_id, newcomer.user_id}
+    assert "Successfully deleted 5 users." in page
+    assert '<a href="/admin/authsvc/eventtransaction/?kind__exact=removal">' in page
+    assert EventTransaction.objects.filter(kind=Kind.REMOVAL).count() == RemovedAccount.objects.count() == 5
+
+
+def test_the_question_names_a_few_and_counts_the_others(root, monkeypatch):
+    monkeypatch.setattr(delete_action, "NAMED", 2)
+    asked = begin(client_of(root), users(5))
+    assert re.findall(r"<li>(user-\d\d)</li>", asked) == ["user-00", "user-01"]
+    assert "and 3 more" in asked
+    assert "This cannot be undone" in asked
+
+
+@pytest.mark.parametrize("action", ["delete_selected", "deactivate"])
+def test_rows_between_the_chosen_ones_are_left_alone(root, action):
+    everyone = users(9)
+    chosen, others = everyone[::2], everyone[1::2]
+    client = client_of(root)
+    shown, _page = finish(client, begin(client, chosen, action, post="yes"))
+    assert shown == ["2 of 5", "4 of 5"]
+    active = set(User.objects.filter(is_active=True).values_list("user_id", flat=True))
+    assert active == {root.user_id, *(user.user_id for user in others)}
+
+
+def test_a_closed_tab_ends_the_removal_and_a_second_one_does_the_rest(root):
+    chosen = users(5)
+    client = client_of(root)
+    begin(client, chosen, post="yes")
+    assert left() == {root.user_id, "user-02", "user-03", "user-04"}
+    _shown, page = finish(client, begin(client, chosen, post="yes"))
+    assert "Successfully deleted 3 users." in page
+    assert left() == {root.user_id}
+
+
+def test_the_own_account_is_left_out(root):
+    chosen = [root, *users(1)]
+    client = client_of(root)
+    assert "Do you want to delete 1 user?" in begin(client, chosen)
+    assert "Successfully deleted 1 user." in begin(client, chosen, post="yes")
+    assert left() == {root.user_id}
+    assert "Nothing was deleted." in begin(client, [root], post="yes")
+
+
+def test_staff_who_lose_the_permission_meanwhile_are_refused(root):
+    staff = user_with("view_user", "delete_user", user_id="staff")
+    client = client_of(staff)
+    page = begin(client, users(3), post="yes")
+    staff.user_permissions.clear()
+    assert client.post(LIST, form_of(page)).status_code == 403
+    assert "user-02" in left()
+
+
+def test_a_progress_that_is_not_of_this_action_is_refused(root):
+    client = client_of(root)
+    chosen = users(5)
+    of_another = form_of(begin(client, chosen, "deactivate"))["progress"]
+    form = form_of(begin(client, chosen, post="yes"))
+    for forged in (of_another, ["x"], [form["progress"][0][:-1]]):
+        assert client.post(LIST, form | {"progress": forged}).status_code == 400
+        assert left() == {root.user_id, "user-02", "user-03", "user-04"}
+
+
+def test_copies_at_a_service_are_deleted_by_the_same_page(root):
+    for n in range(5):
+        ChatUser.objects.create(user_id=f"copy-{n}", email=f"copy-{n}@example.org")
+    client = client_of(root)
+    path = "/admin/chatsvc/chatuser/"
+    form = {"action": "delete_selected", "_selected_action": [ChatUser.objects.first().pk], "select_across": "1"}
+    page = client.post(path, form).content.decode()
+    assert "the next replay of the sign-up adds it again" in page
+    requests = 0
+    while "<form method" in page and form_of(page).get("progress"):
+        page = client.post(path, form_of(page), follow=True).content.decode()
+        requests += 1
+    assert requests == 3
+    assert "Successfully deleted 5" in page
+    assert not ChatUser.objects.exists()
