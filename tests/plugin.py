@@ -1,8 +1,9 @@
 """Starts the servers of the chosen stack before Django reads its settings, and stops them when pytest ends.
 
-`--stack=none` (unit tests), `embedded` (as in `make run`), `real` (the servers of production) or `compose` (compose.yaml
-on a Docker engine). A test declares the servers that it needs: `@pytest.mark.needs("broker")`. Tests for another stack are deselected. Tests that need a server
-that is not installed are skipped and listed in the last lines; with CI=true, the run fails at its start instead.
+`--stack=none` (unit tests), `embedded` (as in `make run`), `real` (the servers of production) or `compose` (in containers).
+A test declares the servers that it needs: `@pytest.mark.needs("broker")`. Tests for another stack are
+deselected. Tests that need a server that is not installed are skipped and listed in the last lines; with CI=true, the run
+fails at its start instead, unless only a Docker engine is missing.
 """
 
 import os
@@ -61,14 +62,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--stack",
         choices=tuple(OF_STACK),
         default="none",
-        help="servers for the tests: none, embedded (as in `make run`), real (PostgreSQL, Kafka, Redis, Caddy) or compose "
-        "(containers; without a Docker engine, also with CI=true, the last lines say so)",
+        help="servers for the tests: none, embedded (as in `make run`), real (PostgreSQL, Kafka, Redis, Caddy) or "
+        "compose (containers)",
     )
     parser.addoption(
         "--images",
         type=Path,
         metavar="FOLDER",
-        help="starts a Docker engine and builds the images of official names where there are none (tests.servers.docker)",
+        help="provides a Docker engine and the images of official names where there are none (tests.servers.docker)",
     )
 
 

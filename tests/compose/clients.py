@@ -95,7 +95,7 @@ async def _states(answer: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any
 
 @asynccontextmanager
 async def keep_signing_up(address: str, *, at_once: int) -> AsyncIterator[list[SigningUp]]:
-    """Sign people up for as long as the block lasts. At its end, the list has those whose sign-ups are complete: all."""
+    """Sign people up for as long as the block lasts. After it, the list has all of them, with complete sign-ups."""
     done: list[SigningUp] = []
     is_over = asyncio.Event()
 
@@ -114,7 +114,10 @@ async def keep_signing_up(address: str, *, at_once: int) -> AsyncIterator[list[S
 async def state_of(address: str, signing_up: SigningUp) -> dict[str, Any]:
     """Return the state of a sign-up, as its ticket's owner sees it."""
     headers = {"Signup-Ticket": signing_up.ticket} | as_tls_proxy()
-    async with aiohttp.ClientSession(f"http://{address}", raise_for_status=True) as http:
-        async with http.get(f"/user/signups/{signing_up.state['signupId']}", headers=headers) as answer:
-            state: dict[str, Any] = await answer.json()
-            return state
+    path = f"/user/signups/{signing_up.state['signupId']}"
+    async with (
+        aiohttp.ClientSession(f"http://{address}", raise_for_status=True) as http,
+        http.get(path, headers=headers) as answer,
+    ):
+        state: dict[str, Any] = await answer.json()
+        return state

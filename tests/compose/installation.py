@@ -66,21 +66,15 @@ class Installation:
 
     def wait_until_healthy(self) -> None:
         def is_healthy() -> bool:
-            assert (states := self.unhealthy()) == {}
-            return states == {}
+            assert self.unhealthy() == {}
+            return True
 
-        eventually(is_healthy, HEALTHY_WITHIN, what="every container is healthy, or has done its work")
+        eventually(is_healthy, HEALTHY_WITHIN, what="every container is healthy, or has done its work", pause=0.5)
 
     def unhealthy(self) -> dict[str, str]:
         """Return the state of each container that is not healthy and has not ended successfully."""
         states = {each["Name"]: f"{each['State']} {each['Health']} {each['ExitCode']}" for each in self.containers()}
-        missing = {name: "missing" for name in self.services() if not any(name in each for each in states)}
-        return missing | {
-            name: state for name, state in states.items() if state not in ("running healthy 0", "exited  0")
-        }
-
-    def services(self) -> list[str]:
-        return self.compose("config", "--services").split()
+        return {name: state for name, state in states.items() if state not in ("running healthy 0", "exited  0")}
 
     def containers(self, *services: str) -> list[dict[str, Any]]:
         lines = self.compose("ps", "--all", "--no-trunc", "--format", "json", *services).splitlines()
@@ -108,11 +102,11 @@ class Installation:
         return self.compose("exec", "--no-TTY", "--index", str(index), service, "python", "-", input=code)
 
     def kill(self, service: str, *, index: int) -> None:
-        """kill -9 the service's process. Docker then starts the container again, which it doesn't after `docker kill`."""
+        """kill -9 the service's process. Docker starts the container again, unlike after `docker kill`."""
         before = self.restarts(service)
         with suppress(AssertionError):  # Docker may report this command as killed, too.
             self.compose("exec", "--no-TTY", "--index", str(index), service, "sh", "-c", "kill -9 -1")
-        eventually(lambda: self.restarts(service) == before + 1, what=f"{service} {index} is started again")
+        eventually(lambda: self.restarts(service) == before + 1, what=f"{service} {index} is started again", pause=0.5)
 
     def restarts(self, service: str) -> int:
         """Return how often Docker has started the service's containers again."""

@@ -11,7 +11,7 @@ from tests.client import SERVICES
 from tests.compose.clients import SigningUp, keep_signing_up, sign_up_all
 from tests.compose.installation import Installation
 from tests.conftest import new_person
-from tests.waiting import PATIENCE, eventually
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.needs("docker")
 
@@ -40,7 +40,8 @@ async def test_a_third_instance_serves_at_once_and_each_takes_a_third(installati
         up = ("up", "--detach", "--no-build", "--no-recreate", "--no-deps", "--scale", "auth=3", "auth")
         await to_thread(installation.compose, *up)
         first_sign_up = float(await to_thread(installation.python, "auth", FIRST_SIGN_UP, index=3))
-        healthy = await to_thread(eventually, lambda: first_healthy(installation, "auth", 3), what="auth 3 is healthy")
+        await to_thread(installation.wait_until_healthy)
+        healthy = await to_thread(first_healthy, installation, "auth", 3)
     assert first_sign_up - healthy < SERVES_WITHIN
 
     before = await to_thread(taken, installation)
@@ -85,8 +86,13 @@ def taken(installation: Installation) -> list[int]:
 
 
 def first_healthy(installation: Installation, service: str, index: int) -> float:
-    """Return the time of the container's first successful health check, or 0 before that. Docker keeps the last five."""
+    """Return the time of the container's first successful health check. Docker keeps the last five checks."""
     [name] = [each["Name"] for each in installation.containers(service) if each["Name"].endswith(f"-{index}")]
-    log = installation.docker("inspect", "--format", '{{range .State.Health.Log}}{{.ExitCode}} {{.End.UTC.Format "2006-01-02T15:04:05.000000"}}\n{{end}}', name)
+    log = installation.docker(
+        "inspect",
+        "--format",
+        '{{range .State.Health.Log}}{{.ExitCode}} {{.End.UTC.Format "2006-01-02T15:04:05.000000"}}\n{{end}}',
+        name,
+    )
     times = [line.split()[1] for line in log.splitlines() if line.startswith("0 ")]
-    return datetime.fromisoformat(f"{times[0]}+00:00").timestamp() if times else 0
+    return datetime.fromisoformat(f"{times[0]}+00:00").timestamp()

@@ -15,13 +15,14 @@ from tests.compose.installation import Installation
 from tests.conftest import new_person
 from tests.contract.test_compose import ENVIRONMENT, services
 from tests.servers.process import ROOT
-from tests.waiting import eventually
 
 # Building the image and starting everything are part of the first test.
 pytestmark = [pytest.mark.needs("docker"), pytest.mark.timeout(900)]
 
 
 def test_every_container_is_healthy_and_new_users_get_green_lights(installation: Installation) -> None:
+    services_started = {each["Service"] for each in installation.containers()}
+    assert services_started == {*installation.compose("config", "--services").split()}
     assert installation.unhealthy() == {}
     people = [new_person() for _ in range(10)]
 
@@ -60,23 +61,31 @@ def test_prometheus_reaches_every_target_from_inside(installation: Installation)
 
 @contextmanager
 def scim_services(installation: Installation) -> Iterator[None]:
-    """The role of the SCIM services, for a server that is away. It is not part of an installation without SCIM_SERVERS."""
+    """The role of the SCIM services, which runs only with SCIM_SERVERS. The server that it provisions is away."""
     settings = {"SCIM_SERVERS": "crm=https://scim.invalid/v2", "SCIM_TOKENS": "crm=token"}
     installation.compose("run", "--rm", "--no-deps", "set-up-kafka", **settings)
     try:
         up = ("up", "--detach", "--no-deps", "--no-build", "scim")
         installation.compose("--profile", "scim", *up, **settings)
-        eventually(lambda: installation.unhealthy() == {}, what="the role is healthy")
+        installation.wait_until_healthy()
         yield
     finally:
         installation.compose("--profile", "scim", "rm", "--stop", "--force", "scim", **settings)
 
 
 def test_the_contract_tests_read_the_file_as_docker_does(installation: Installation) -> None:
-    """They read it with podman-compose, which needs no engine."""
     config = installation.compose("--env-file", os.devnull, "config", "--format", "json", **ENVIRONMENT)
     read = json.loads(config)["services"]
     assert read.keys() == services().keys()
     for name, service in services().items():
-        for part in ("environment", "entrypoint", "user", "read_only", "cap_drop", "security_opt", "restart"):
+        for part in (
+            "command",
+            "entrypoint",
+            "environment",
+            "user",
+            "read_only",
+            "cap_drop",
+            "security_opt",
+            "restart",
+        ):
             assert (read[name].get(part) or None) == (service.get(part) or None), (name, part)

@@ -40,7 +40,8 @@ class TlsProxy(Server):
         return CaddyServer.missing()
 
     def prepare(self) -> None:
-        here = f"{{\n\tadmin off\n\tlocal_certs\n\tskip_install_trust\n\thttps_port {self.port}\n\thttp_port {free_port()}\n}}\n"
+        ports = f"https_port {self.port}\nhttp_port {free_port()}\n"
+        here = f"{{\nadmin off\nlocal_certs\nskip_install_trust\n{ports}}}\n"
         [caddyfile] = [each for each in code_blocks_of_the_readme() if each.startswith(HOST)]
         assert caddyfile.count("127.0.0.1:8000") == 1
         (self.directory / "Caddyfile").write_text(here + caddyfile.replace("127.0.0.1:8000", self.gateway))
@@ -71,7 +72,16 @@ class TlsProxy(Server):
     def curl(self, path: str, *arguments: str) -> str:
         """Send a request to https://signup.example.org, with its certificate verified."""
         to_here = ("--connect-to", f"{HOST}:443:{self.address}", "--cacert", str(self.authority))
-        command = ["curl", "--silent", "--show-error", "--max-time", "60", *to_here, *arguments, f"https://{HOST}{path}"]
+        command = [
+            "curl",
+            "--silent",
+            "--show-error",
+            "--max-time",
+            "60",
+            *to_here,
+            *arguments,
+            f"https://{HOST}{path}",
+        ]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -112,7 +122,9 @@ def test_a_client_of_the_api_signs_up_through_the_proxy_under_its_own_address(
     installation: Installation, proxy: TlsProxy
 ) -> None:
     form = ("--header", "Content-Type: application/json", "--data", json.dumps(new_person().form))
-    stream = proxy.curl("/user", "--no-buffer", "--header", "Accept: text/event-stream", "--interface", "127.0.0.9", *form)
+    stream = proxy.curl(
+        "/user", "--no-buffer", "--header", "Accept: text/event-stream", "--interface", "127.0.0.9", *form
+    )
 
     last = json.loads(stream.rsplit("data: ", 1)[1])
     assert {service: light["status"] for service, light in last["services"].items()} == GREEN

@@ -63,7 +63,9 @@ def _lacks(deadline: float) -> str:
     if not _succeeds("docker", "compose", "version"):
         return "Docker has no Compose plugin here."
     missing = [name for name in official_images() if not _succeeds("docker", "image", "inspect", name)]
-    unavailable = [name for name in missing if _run_within(["docker", "pull", "--quiet", name], deadline - time.monotonic())]
+    unavailable = [
+        name for name in missing if _run_within(["docker", "pull", "--quiet", name], deadline - time.monotonic())
+    ]
     return f"No registry provides {', '.join(unavailable)}." if unavailable else ""
 
 
@@ -77,7 +79,12 @@ def _succeeds(*command: str) -> bool:
 def _run_within(command: list[str], seconds: float) -> str:
     """Run a command and everything that it starts. Return the end of its output if it fails or takes too long."""
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     ) as process:
         try:
             output, _ = process.communicate(timeout=max(seconds, 1))
