@@ -1,9 +1,9 @@
 """Starts the servers of the chosen stack before Django reads its settings, and stops them when pytest ends.
 
-`--stack=none` (unit tests), `embedded` (as in `make run`), `real` (the servers of production) or `compose` (in containers).
-A test declares the servers that it needs: `@pytest.mark.needs("broker")`. Tests for another stack are
-deselected. Tests that need a server that is not installed are skipped and listed in the last lines; with CI=true, the run
-fails at its start instead, unless only a Docker engine is missing.
+`--stack=none` (unit tests), `embedded` (as in `make run`), `real` (the servers of production) or `compose` (in
+containers). A test declares the servers that it needs: `@pytest.mark.needs("broker")`. Tests for another stack are
+deselected. Tests that need a server that is not installed are skipped and listed in the last lines; with CI=true, the
+run fails at its start instead, unless only a Docker engine is missing.
 """
 
 import os
