@@ -13,11 +13,11 @@ from tests.client import SERVICES
 from tests.compose.clients import sign_up_all
 from tests.compose.installation import Installation
 from tests.conftest import new_person
-from tests.contract.test_compose import ENVIRONMENT, services
+from tests.contract.test_compose import ENVIRONMENT, ROLES, services
+from tests.e2e.test_compose_commands import REFUSALS
 from tests.servers.process import ROOT
 
-# Building the image and starting everything are part of the first test.
-pytestmark = [pytest.mark.needs("docker"), pytest.mark.timeout(900)]
+pytestmark = pytest.mark.needs("docker")
 
 
 def test_every_container_is_healthy_and_new_users_get_green_lights(installation: Installation) -> None:
@@ -30,6 +30,14 @@ def test_every_container_is_healthy_and_new_users_get_green_lights(installation:
 
     assert [each.lights for each in done] == [dict.fromkeys(SERVICES, "SUCCESS")] * 10
     assert installation.stored([each.user_id for each in people]) == dict.fromkeys(SERVICES, 10)
+
+
+@pytest.mark.parametrize("role", sorted({*ROLES} - {"scim"}))
+def test_no_role_is_refused_anything(installation: Installation, role: str) -> None:
+    """Neither PostgreSQL, Kafka, Redis nor the read-only file system has denied what the role wanted."""
+    log = installation.compose("logs", role).lower()
+    assert log
+    assert not [line for line in log.splitlines() if any(word in line for word in (*REFUSALS, "read-only file system"))]
 
 
 # Resolves each name as Prometheus does (all A records), and fetches /metrics from each address.
