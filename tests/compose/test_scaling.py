@@ -46,8 +46,7 @@ async def test_a_third_instance_serves_at_once_and_each_takes_a_third(installati
 
     before = await to_thread(taken, installation)
     people = [new_person() for _ in range(SIGNUPS)]
-    done = await sign_up_all(installation.address, people, at_once=12)
-    assert {each.posts for each in done} == {1}
+    await sign_up_all(installation.address, people, at_once=12)
     after = await to_thread(taken, installation)
 
     shares = [now - then for now, then in zip(after, before, strict=True)]
