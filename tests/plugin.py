@@ -18,13 +18,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import CaddyServer, KafkaServer, PostgresqlServer, RedisServer, ValkeyServer, chromium, network
+from tests.contract import kafka_messages
+from tests.servers import (
+    CaddyServer,
+    KafkaServer,
+    OpenSearchServer,
+    PostgresqlServer,
+    RedisServer,
+    ValkeyServer,
+    chromium,
+    network,
+)
 from tests.servers.docker import DockerEngine
 
 # Servers and resources that a test may need. Both stacks have `broker` and `redis`; `kafka`, `postgresql` and `caddy`
-# are the real ones; `application` is the whole product as separate processes (tests.stack); `network` is the permission
-# to create network namespaces (tests.servers.network); `docker` is an engine with all images (tests.servers.docker).
-SERVERS = ("broker", "redis", "application", "chromium", "postgresql", "kafka", "caddy", "network")
+# are the real ones; `opensearch` is a node that its tests start; `application` is the whole product as separate
+# processes (tests.stack); `network` is the permission to create network namespaces (tests.servers.network); `docker` is
+# an engine with all images (tests.servers.docker).
+SERVERS = ("broker", "redis", "application", "chromium", "postgresql", "kafka", "caddy", "network", "opensearch")
 NEEDS = (*SERVERS, "docker")
 OF_STACK = {
     "none": frozenset[str](),
@@ -116,9 +127,10 @@ def what_is_missing(stack: str) -> dict[str, str]:
         "caddy": CaddyServer.missing,
         "chromium": chromium.missing,
         "network": network.missing,
+        "opensearch": OpenSearchServer.missing,
     }
     missing = {name: reason for name, ask in questions.items() if name in OF_STACK[stack] and (reason := ask())}
-    if stack == "real" and (gone := missing.keys() - {"chromium", "network"}):
+    if stack == "real" and (gone := missing.keys() - {"chromium", "network", "opensearch"}):
         missing["application"] = f"The whole application on real servers needs {' and '.join(sorted(gone))}."
     return missing
 
@@ -161,6 +173,9 @@ def start(backing: Backing, cleanup: ExitStack) -> None:
     for server in servers:
         server.wait_ready()
         os.environ.update(server.env)
+    kafka_messages.validate_all()
+    if backing.stack != "none" and (address := os.environ.get("KAFKA_BOOTSTRAP_SERVERS")):
+        cleanup.enter_context(kafka_messages.validated({"bootstrap.servers": address}))
 
 
 def embedded_broker(cleanup: ExitStack) -> dict[str, str]:
@@ -203,12 +218,26 @@ def needs_of(item: pytest.Item) -> set[str]:
     return named | {name for fixture in fixtures for name in NEEDS_OF_FIXTURE.get(fixture, ())}
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Fail a test if it, or one of the last seconds, has left messages on Kafka which do not fit the contract."""
+    yield
+    is_last_of_file = nextitem is None or nextitem.path != item.path
+    if needs_of(item) & {"broker", "kafka", "application"} and (is_last_of_file or kafka_messages.is_due()):
+        kafka_messages.raise_for(kafka_messages.problems_on())
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
     """Run after pytest's own summary, so that omitted tests are listed in the last lines."""
     yield
     for line in left_out_lines(config):
         terminalreporter.write_line(line, yellow=True)
+    if (read := kafka_messages.figures).messages:
+        line = f"Validated {read.messages} Kafka messages against docs/asyncapi.yaml, in {read.seconds:.1f} s."
+        terminalreporter.write_line(line)
+    for broker in read.unread:
+        terminalreporter.write_line(f"Not validated: the last messages on {broker}", yellow=True)
 
 
 def left_out_lines(config: pytest.Config) -> Iterator[str]:

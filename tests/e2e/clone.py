@@ -18,14 +18,20 @@ from tests.waiting import PATIENCE, eventually
 START_TIMEOUT = 60.0
 
 
-def copy_project(destination: Path) -> None:
-    """Copy the project's files as `git clone` would, with the changes that are not committed."""
+def copy_project(copy: Path) -> Path:
+    """Copy the project to this folder, as `git clone` would, with this run's environment of Python."""
+    for file in project_files():
+        (copy / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / file, copy / file)
+    # Where the README's commands look for it; VENV says the same to make.
+    (copy / ".venv").symlink_to(sys.prefix)
+    return copy
+
+
+def project_files() -> list[str]:
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for file in filter(None, files.split("\0")):
-        if (ROOT / file).is_file():
-            (destination / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / file, destination / file)
+    return [file for file in files.split("\0") if file and (ROOT / file).is_file()]
 
 
 class MakeRun:

@@ -1,6 +1,5 @@
 """A clone of the project, and `make run` in it. Only the embedded default is started by it, so only there it runs."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,11 +17,7 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """
     if request.config.getoption("stack") != "embedded":
         pytest.skip("make run is the embedded default: --stack=embedded tests it")
-    copy = tmp_path_factory.mktemp("project") / "sign up #1, 100% c++"
-    copy_project(copy)
-    # Where the README's commands look for it; VENV says the same to make.
-    (copy / ".venv").symlink_to(sys.prefix)
-    return copy
+    return copy_project(tmp_path_factory.mktemp("project") / "sign up #1, 100% c++")
 
 
 @pytest.fixture(scope="module")

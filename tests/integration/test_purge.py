@@ -14,9 +14,10 @@ from django.db import connections, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from authsvc.accounts.export.collection import EXPORT_ANSWERED, EXPORT_REQUESTED
 from authsvc.accounts.sessions import SessionStore
 from authsvc.models import EventTransaction, SignUp, User
-from eventbus.deadletters.letters import Origin, keep
+from eventbus.deadletters.letters import Origin, store_letters
 from eventbus.messages import Incoming
 from eventbus.models import DeadLetter
 from eventbus.topics import ensure_topics
@@ -46,7 +47,7 @@ def letters(*days: int) -> None:
     origin = Origin("user.newUser.req", "chat")
     topic = "user.newUser.req.chat.dlt"
     aside = [int(days_ago(each).timestamp() * 1000) for each in days]
-    keep([Incoming(topic, 0, n, None, b"x", (), at) for n, at in enumerate(aside)], {topic: origin})
+    store_letters([Incoming(topic, 0, n, None, b"x", (), at) for n, at in enumerate(aside)], {topic: origin})
 
 
 def purge(*arguments: str) -> str:
@@ -159,13 +160,22 @@ def test_it_waits_for_nobody_who_works_on_a_sign_up():
 
 
 @pytest.mark.needs("kafka")
-def test_kafka_keeps_what_the_project_makes_as_long_as_the_setting_says(settings):
+@pytest.mark.parametrize(
+    ("topic", "retention", "segment"),
+    [
+        ("short", 50_400_000, 7_200_000),
+        # Answers to people who wait for seconds. Nobody reads them later.
+        (EXPORT_REQUESTED, 3_600_000, 514_285),
+        (EXPORT_ANSWERED, 3_600_000, 514_285),
+    ],
+)
+def test_kafka_keeps_the_messages_of_a_topic_only_as_long_as_they_are_of_use(settings, topic, retention, segment):
     settings.KAFKA_PREFIX, settings.KAFKA_RETENTION_HOURS = f"purge-{uuid4()}-", 14
-    ensure_topics(["short"])
-    resource = ConfigResource(ResourceType.TOPIC, f"{settings.KAFKA_PREFIX}short")
+    ensure_topics([topic])
+    resource = ConfigResource(ResourceType.TOPIC, f"{settings.KAFKA_PREFIX}{topic}")
     admin = AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS})
     config = admin.describe_configs([resource])[resource].result(10)
-    assert (config["retention.ms"].value, config["segment.ms"].value) == ("50400000", "7200000")
+    assert (config["retention.ms"].value, config["segment.ms"].value) == (str(retention), str(segment))
 
 
 def test_what_administrators_did_to_a_sign_up_goes_with_it():
