@@ -26,12 +26,14 @@ from tests.servers import (
     ValkeyServer,
     chromium,
     network,
+    node,
 )
 
 # Servers and resources that a test may need. Both stacks have `broker` and `redis`; `kafka`, `postgresql` and `caddy`
 # are the real ones; `opensearch` is a node that its tests start; `application` is the whole product as separate
-# processes (tests.stack); `network` is the permission to create network namespaces (tests.servers.network).
-NEEDS = ("broker", "redis", "application", "chromium", "postgresql", "kafka", "caddy", "network", "opensearch")
+# processes (tests.stack); `network` is the permission to create network namespaces (tests.servers.network); `node` is
+# Node.js with the packages of examples/participant-node.
+NEEDS = ("broker", "redis", "application", "chromium", "postgresql", "kafka", "caddy", "network", "opensearch", "node")
 OF_STACK = {
     "none": frozenset[str](),
     "embedded": frozenset({"broker", "redis", "application", "chromium"}),
@@ -110,9 +112,10 @@ def what_is_missing(stack: str) -> dict[str, str]:
         "chromium": chromium.missing,
         "network": network.missing,
         "opensearch": OpenSearchServer.missing,
+        "node": node.missing,
     }
     missing = {name: reason for name, ask in questions.items() if name in OF_STACK[stack] and (reason := ask())}
-    if stack == "real" and (gone := missing.keys() - {"chromium", "network", "opensearch"}):
+    if stack == "real" and (gone := missing.keys() - {"chromium", "network", "opensearch", "node"}):
         missing["application"] = f"The whole application on real servers needs {' and '.join(sorted(gone))}."
     return missing
 
