@@ -26,7 +26,7 @@ def declared() -> list[MetricWrapperBase]:
 
 
 def test_no_other_module_declares_one():
-    """What stands elsewhere is not compared with the list."""
+    """Metrics that are declared elsewhere are not compared with the list."""
     packages = {path.parent for path in ROOT.glob("*/__init__.py")} - {ROOT / "tests", ROOT / "bench"}
     made = re.compile(r"= (?:Counter|Gauge|Histogram|Summary|Info|Enum)\(\s*\"", re.MULTILINE)
     sources = [path for package in packages for path in package.rglob("*.py")]

@@ -1,4 +1,4 @@
-"""How the pages look: axe finds nothing in either scheme, the policy stops nothing of ours, and pictures are kept."""
+"""The appearance of the pages: axe finds no fault in either colour scheme, nothing is blocked, pictures are kept."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal
