@@ -17,7 +17,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 # Exists while a new environment is being filled, because an interrupted installation can't be trusted.
 UNFINISHED := $(VENV)/.unfinished
 
-.PHONY: help run admin test setup check audit test-unit test-embedded test-real chaos mutants bench bench-profile format messages lock clean
+.PHONY: help run admin test setup check audit test-unit test-k8s test-embedded test-real test-search chaos mutants bench bench-profile format messages lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,7 +29,7 @@ admin: $(INSTALLED) ## Create an administrator (without prompts: ADMIN_USER_ID=.
 	@umask 077; $(MANAGE) migrate_all --verbosity 0 && exec $(MANAGE) make_admin
 
 test: ## Run everything that CI runs: the checks, and all tests on the embedded and on the real servers
-	@for step in setup check test-unit test-embedded test-real; do \
+	@for step in setup check test-unit test-k8s test-embedded test-real test-search; do \
 		echo "== make $$step"; \
 		$(MAKE) $$step || { echo "make test: '$$step' failed; later steps did not run. To run it alone: make $$step" >&2; exit 1; }; \
 	done
@@ -53,12 +53,16 @@ BROKER_CONTRACTS = $(shell grep -l 'pytest\.mark\.needs' tests/contract/test_*.p
 
 # The user journeys on `make run`. The other journeys and all fault injection run only on the real servers.
 EMBEDDED_E2E = $(addprefix tests/e2e/test_,stack.py api.py bad_partition.py page.py account.py looks.py make_run.py \
-	make_admin.py readme_commands.py odd_browsers.py odd_shell.py)
+	make_admin.py new_service.py readme_commands.py odd_browsers.py odd_shell.py)
 # Tests that mostly wait run in parallel (-n). Tests that start a whole installation run alone.
 PYTEST := $(BIN)/python -m pytest
 
 test-unit: $(INSTALLED_DEV) ## Run the tests that need no server
 	$(PYTEST) -n 3 tests/unit tests/contract tests/security
+
+test-k8s: $(INSTALLED_DEV) ## Test the manifests in deploy/k8s; needs Go, and a minute to compile the first time
+	@if command -v go >/dev/null; then cd tests/k8s && VENV=$(abspath $(VENV)) go test -count=1 ./...; \
+	else case "$$CI" in true|1) echo "Go is missing" >&2; exit 1;; *) echo "Go is missing: the manifests are not tested";; esac; fi
 
 test-embedded: $(INSTALLED_DEV) ## Run the tests on the embedded servers
 	$(PYTEST) --stack=embedded -n 3 $(BROKER_CONTRACTS) tests/integration
@@ -67,6 +71,9 @@ test-embedded: $(INSTALLED_DEV) ## Run the tests on the embedded servers
 test-real: $(INSTALLED_DEV) ## Run the tests on PostgreSQL, Kafka, Redis and Caddy
 	$(PYTEST) --stack=real -n 2 $(BROKER_CONTRACTS) tests/integration
 	$(PYTEST) --stack=real tests/e2e tests/security tests/chaos tests/bench --ignore=tests/security/test_audit.py
+
+test-search: $(INSTALLED_DEV) ## Run the tests on OpenSearch: 100,000 events, a killed indexer and a minute without OpenSearch
+	$(PYTEST) --stack=real tests/search
 
 chaos: $(INSTALLED_DEV) ## Inject faults into a real installation: make chaos SIGNUPS=20000 KILLS=60 SEED=1 (default: 500, 8, random)
 	@exec $(BIN)/python -m tests.chaos $(if $(SIGNUPS),--signups $(SIGNUPS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))

@@ -7,7 +7,7 @@
 #   <service>        reads and writes rows. It can't create, alter, truncate or drop tables, nor connect to other databases.
 #
 # It needs psql with a superuser (PGHOST, PGUSER, PGPASSWORD), and <SERVICE>_DATABASE_PASSWORD and <SERVICE>_OWNER_PASSWORD
-# for each of SERVICES.
+# for each service. SERVICES names the services; by default, each that has an owner's password.
 set -eu
 
 # PUBLIC, which every role belongs to, may connect to any database unless that is revoked.
@@ -15,7 +15,8 @@ psql -v ON_ERROR_STOP=1 -q -d postgres <<'SQL'
 REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC;
 SQL
 
-for service in ${SERVICES:-auth chat customer scim}; do
+: "${SERVICES:=$(awk 'BEGIN { for (name in ENVIRON) if (sub(/_OWNER_PASSWORD$/, "", name)) print tolower(name) }')}"
+for service in $SERVICES; do
     upper=$(echo "$service" | tr '[:lower:]' '[:upper:]')
     # psql quotes its variables, so a password may contain any character here. Passwords come from the environment, because
     # every process on the host can read command lines.

@@ -4,6 +4,6 @@ set -eu
 cd "$(dirname "$0")/.."
 umask 077
 touch .env
-grep -oE '\$\{[A-Z_]+_(KEY|PASSWORD):\?' compose.yaml | tr -d '${:?' | sort -u | while read -r name; do
+grep -oE '\$\{[A-Z0-9_]+_(KEY|PASSWORD):\?' compose.yaml | tr -d '${:?' | sort -u | while read -r name; do
     grep -q "^$name=" .env || echo "$name=$(openssl rand -hex 32)" >>.env
 done

@@ -2,7 +2,7 @@
 # Starts the Redis or Valkey server given as arguments, with only these users:
 #
 #   auth         web, auth's consumer, relay, dead letters, purge: every key, but no server commands
-#   participant  chat, customer and the SCIM services: they only register their processes
+#   participant  every participant and the SCIM services: they only register their processes
 #
 # It needs REDIS_AUTH_PASSWORD and REDIS_PARTICIPANT_PASSWORD, which may contain letters and digits.
 set -eu

@@ -10,9 +10,11 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from django.conf import settings
+from django.core.management.base import CommandError
 
-from eventbus.clients import client_config, prefixed
+from eventbus.clients import client_config, prefixed, unprefixed
 from runtime.errors import TransientError, is_transient
+from runtime.processes.roles import RunningRole
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +29,11 @@ MESSAGE_MAX: Final = 1_048_588
 DEAD_LETTER_MAX: Final = MESSAGE_MAX + 64 * 1024
 # Segments per retention period. Kafka deletes whole segments only, so long ones would outlive the retention by far.
 SEGMENTS: Final = 7
+
+
+# Topics of personal data that somebody waits for and nobody reads later, and how long Kafka keeps their messages.
+SHORT_LIVED: Final = frozenset({"user.export.req", "user.export.res"})
+SHORT_RETENTION: Final = timedelta(hours=1)
 
 
 class TopicError(Exception):
@@ -63,8 +70,24 @@ def ensure_topics(names: Iterable[str]) -> None:
         _wait_until_known(admin, missing)
 
 
+def wait_for_topics(role: RunningRole, names: Iterable[str]) -> bool:
+    """Wait until Kafka answers, and create the missing topics; False if the role should stop.
+
+    Raises CommandError if Kafka refuses to create one.
+    """
+    try:
+        return role.wait_for(f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS}", lambda: ensure_topics(names))
+    except TopicError as error:
+        raise CommandError(str(error)) from error
+
+
+def _retention_of(name: str) -> int:
+    """Return the retention of a topic in milliseconds. KAFKA_RETENTION_HOURS is at least an hour."""
+    usual = timedelta(hours=settings.KAFKA_RETENTION_HOURS)
+    return (SHORT_RETENTION if unprefixed(name) in SHORT_LIVED else usual) // timedelta(milliseconds=1)
+
+
 def _make(admin: AdminClient, names: list[str]) -> None:
-    retention = settings.KAFKA_RETENTION_HOURS * 3_600_000
     topics = [
         NewTopic(
             name,
@@ -72,8 +95,8 @@ def _make(admin: AdminClient, names: list[str]) -> None:
             replication_factor=settings.KAFKA_REPLICATION,
             config={
                 **({"max.message.bytes": str(DEAD_LETTER_MAX)} if name.endswith(DEAD_LETTER_SUFFIX) else {}),
-                "retention.ms": str(retention),
-                "segment.ms": str(retention // SEGMENTS),
+                "retention.ms": str(_retention_of(name)),
+                "segment.ms": str(_retention_of(name) // SEGMENTS),
                 # Otherwise Kafka 4 rejects messages from a clock that is an hour ahead, and applies the retention to
                 # the sender's clock (docs/adr/0017).
                 "message.timestamp.type": "LogAppendTime",

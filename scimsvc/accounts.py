@@ -17,7 +17,12 @@ from runtime.untrusted import shortened
 from scimsvc.errors import LostClaimError
 from scimsvc.models import ANSWER_MAX, ScimAccount
 
-# Seconds until another process may take over an account whose process died. An account takes at most six requests.
+# Seconds for all requests about one account, of which there are usually two or three.
+ACCOUNT_WITHIN: Final = 45.0
+# Seconds after which the rest of a batch or page is left to the next attempt. Its last account may take ACCOUNT_WITHIN
+# more. The consumer counts as stuck after eventbus.consumer.TRY_WITHIN seconds without an end of its attempt.
+ATTEMPT: Final = 10.0
+# Seconds until another process may take over an account whose process died.
 CLAIM: Final = timedelta(seconds=75)
 
 

@@ -12,6 +12,7 @@ from participant.reconcile import RECONCILE_ANSWERED, RECONCILE_REQUESTED
 from participant.verdict import Judgement
 from runtime.errors import PermanentError, TransientError
 from runtime.tracing import log_traces
+from scimsvc.accounts import ATTEMPT
 from scimsvc.connection import Connection
 from scimsvc.errors import LostClaimError, UnavailableError, UnfinishedError
 from scimsvc.models import ScimAccount
@@ -21,9 +22,6 @@ logger = logging.getLogger(__name__)
 
 # Messages in a batch: a light turns only when its whole batch is done, and each message takes two or three requests.
 BATCH: Final = 10
-# Seconds after which the rest of a batch is left to the next attempt. One message takes at most 60 s more, and the
-# consumer counts as stuck after eventbus.consumer.TRY_WITHIN seconds without an end of its attempt.
-ATTEMPT: Final = 10.0
 # Seconds for which a write may fail, while the server answers lookups, before its message is dead-lettered.
 PATIENCE: Final = 60.0
 # Messages that may be dead-lettered so in a row. If more fail without a success in between, the server is at fault, not

@@ -1,6 +1,8 @@
 """What one request does at one SCIM server, and the verdict on it."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, TypeGuard
 from uuid import UUID
@@ -8,6 +10,7 @@ from uuid import UUID
 from participant.events import NewUser, Request, UserChange, UserRecord, UserRemoval
 from participant.verdict import Holder, Judgement, Verdict
 from runtime.untrusted import shortened
+from scimsvc import accounts
 from scimsvc.accounts import claimed, versions_of
 from scimsvc.errors import ScimError, UnavailableError, UnfinishedError
 from scimsvc.models import ANSWER_MAX, ScimAccount
@@ -34,9 +37,16 @@ class Provisioning:
     def close(self) -> None:
         self._server.close()
 
+    @contextmanager
+    def in_time(self) -> Iterator[None]:
+        """Allow accounts.ACCOUNT_WITHIN seconds for all requests to the server in this context. An outer context counts
+        before an inner one."""
+        with self._server.until(time.monotonic() + accounts.ACCOUNT_WITHIN):
+            yield
+
     def apply(self, request: Request) -> Judgement:
         """Raises the errors of scimsvc.errors. After any of them, the request can be applied again."""
-        with claimed(self._name, request.owner_signup_id) as account:
+        with self.in_time(), claimed(self._name, request.owner_signup_id) as account:
             if isinstance(request, UserRemoval):
                 self._remove(account, version=request.version)
                 return DONE
@@ -55,7 +65,7 @@ class Provisioning:
     def heal(self, record: UserRecord) -> Judgement:
         """Bring the user in line with the record, also if somebody at the server changed or deleted it."""
         change = UserChange(change_id=record.owner_signup_id, **fields_of(record))
-        with claimed(self._name, record.owner_signup_id) as account:
+        with self.in_time(), claimed(self._name, record.owner_signup_id) as account:
             if account.removed_at is not None:
                 return REMOVED
             if account.version > record.version:
@@ -64,7 +74,7 @@ class Provisioning:
 
     def remove(self, owner: UUID) -> None:
         """Remove an account that auth has removed."""
-        with claimed(self._name, owner) as account:
+        with self.in_time(), claimed(self._name, owner) as account:
             self._remove(account, version=1)
 
     def _bring_up_to_date(

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from eventbus.messages import HandledBatch, Incoming, Outgoing, decode_each
@@ -13,6 +13,7 @@ from participant.events import UserRecord
 from participant.reconcile import PAGE_MAX, Finding, HeldBy, Kind, ReconcilePage, answers_to, decode_page
 from participant.verdict import Verdict
 from runtime.errors import PermanentError, TransientError
+from scimsvc.accounts import ATTEMPT
 from scimsvc.connection import Connection
 from scimsvc.errors import LostClaimError, UnfinishedError
 from scimsvc.models import ScimAccount
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from scimsvc.resource import User
 
 logger = logging.getLogger(__name__)
-
-# Seconds after which the rest of a page is left to the next attempt; see scimsvc.handlers.ATTEMPT.
-ATTEMPT: Final = 30.0
 
 
 class ScimReconcileHandler:
@@ -62,7 +60,8 @@ class ScimReconcileHandler:
                 continue
             if time.monotonic() > until:
                 raise TransientError(f"{self.service} is slow: {len(self._compared)} users of the page are compared")
-            self._compared[owner] = compare()
+            with self.connection.provisioning.in_time():
+                self._compared[owner] = compare()
         return [finding for finding in self._compared.values() if finding is not None]
 
     def _comparisons(self, page: ReconcilePage) -> Iterator[tuple[UUID, Callable[[], Finding | None]]]:

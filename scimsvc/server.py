@@ -3,6 +3,8 @@
 import asyncio
 import json
 import logging
+import math
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -66,6 +68,17 @@ class ScimServer:
     def close(self) -> None:
         self._runner.run(self._client.client.aclose())
         self._runner.close()
+
+    @contextmanager
+    def until(self, deadline: float) -> Iterator[None]:
+        """End every request in this context at `deadline`, a value of time.monotonic(), or at an earlier deadline of
+        an outer context."""
+        outer = self._client.deadline
+        self._client.deadline = min(outer, deadline)
+        try:
+            yield
+        finally:
+            self._client.deadline = outer
 
     def find(self, owner: UUID) -> list[User]:
         """Return the users whose externalId is this owner: one, or none."""
@@ -167,11 +180,15 @@ def _is_usable_id(scim_id: str | None) -> bool:
 class _BoundedClient(AsyncSCIMClient):
     """scim2-client's requests with a deadline, a limit for the size of answers, and our errors for failures."""
 
+    # The time of time.monotonic() at which every request ends.
+    deadline = math.inf
+
     async def request(self, method: str, url: str, **kwargs: Any) -> Response:
         headers = {"Content-Type": "application/scim+json"} if "json" in kwargs else {}
+        within = min(ANSWERS_WITHIN, max(0.0, self.deadline - time.monotonic()))
         try:
             async with (
-                asyncio.timeout(ANSWERS_WITHIN),
+                asyncio.timeout(within),
                 self.client.stream(method, url, headers=headers, **kwargs) as answer,
             ):
                 response = Response(
@@ -181,7 +198,7 @@ class _BoundedClient(AsyncSCIMClient):
                     request=answer.request,
                 )
         except TimeoutError:
-            raise ScimError(f"no complete answer within {ANSWERS_WITHIN:g} s") from None
+            raise ScimError(f"no complete answer within {within:.3g} s") from None
         except (HTTPError, InvalidURL, OSError) as error:
             said = " ".join(f"{type(error).__name__}: {error}".split())
             raise ScimError(f"no answer: {shortened(said, ANSWER_MAX)}") from error

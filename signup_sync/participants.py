@@ -1,7 +1,8 @@
 """The participants of this installation: each service other than auth that stores its own copy of the users.
 
-A service `chat` has the package `chatsvc`, the database alias `chat` and the setting `CHAT_DATABASE_URL`; the settings
-derive everything else from this list. `manage.py startservice` and `manage.py removeservice` edit it.
+The package of a service is its name with the suffix `svc`, its database's alias is its name, and the setting of its
+database is <NAME>_DATABASE_URL; signup_sync.settings derives the rest from this list. `manage.py startservice` and
+`manage.py removeservice` edit it.
 """
 
 from collections.abc import Mapping

@@ -139,6 +139,17 @@ SCIM_SERVERS = checks.read_scim_servers(env.list("SCIM_SERVERS", default=[]))
 # Their bearer tokens, as name=token pairs, comma-separated. Only processes that consume their events need them.
 # Default: none.
 SCIM_TOKENS = checks.read_scim_tokens(env.list("SCIM_TOKENS", default=[]), SCIM_SERVERS)
+# OpenSearch, into which `manage.py index_events` indexes events: https://user:password@host:port, with
+# ?ca_certs=/path for a private CA. Default: none, and nothing is indexed.
+OPENSEARCH_URL = checks.read_opensearch_url(env.str("OPENSEARCH_URL", default=""))
+# Whether events are indexed. All roles must agree, so that the search's dead letters are collected and its process and
+# lag are shown; only the indexer needs OPENSEARCH_URL. Default: whether OPENSEARCH_URL is set.
+EVENT_SEARCH = env.bool("EVENT_SEARCH", default=bool(OPENSEARCH_URL))
+# What the names of its indices begin with; the day follows. Installations that share an OpenSearch need different ones.
+# Default: signup-events.
+OPENSEARCH_INDEX = checks.read_index_name(env.str("OPENSEARCH_INDEX", default="signup-events"))
+# Days for which the events of a day stay in OpenSearch; then the indexer deletes their index. Default: 30.
+OPENSEARCH_RETENTION_DAYS = env.int("OPENSEARCH_RETENTION_DAYS", default=30, least=1, most=DAYS_MAX)
 # The services that must know each user, in the order of their lights on the page. Default: auth and the participants of
 # signup_sync/participants.py. A service that is not one of these runs elsewhere. SCIM servers that the setting doesn't
 # name follow at the end.
@@ -151,6 +162,9 @@ EVENT_CONSUMERS = {
     **{service: f"{package}.handlers.subscriptions" for service, package in PACKAGES.items()},
     **dict.fromkeys(SCIM_SERVERS, "scimsvc.handlers.subscriptions_of_server"),
 }
+# Consumer groups that read events without being a service, by name: the dotted path of a function that returns the
+# subscription.
+EVENT_READERS = {"search": "eventsearch.indexing.subscription"} if EVENT_SEARCH else {}
 # Services that `manage.py consume_events <name>` runs together, in one process.
 CONSUMED_TOGETHER = {"scim": list(SCIM_SERVERS)} if SCIM_SERVERS else {}
 
@@ -349,6 +363,7 @@ INSTALLED_APPS = [
     *PACKAGES.values(),
     "scimsvc",
     "eventbus",
+    "eventsearch",
     "livesettings",
     "channels",
     "signup_sync.apps.AdministrationConfig",
@@ -460,6 +475,8 @@ LOGGING = {
     "loggers": {
         # By default, Django and the server give these loggers their own handlers.
         **dict.fromkeys(["django", "django.server", "uvicorn", "uvicorn.error", "uvicorn.access"], _PASSED_ON),
+        # opensearch-py logs each failed request with a traceback; eventsearch reports it in one line.
+        "opensearch": {"level": "CRITICAL"},
         # Security events are logged at INFO and must not be filtered by LOG_LEVEL.
         "security": {"level": "INFO"},
     },

@@ -16,12 +16,21 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.servers import CaddyServer, KafkaServer, PostgresqlServer, RedisServer, ValkeyServer, chromium, network
+from tests.servers import (
+    CaddyServer,
+    KafkaServer,
+    OpenSearchServer,
+    PostgresqlServer,
+    RedisServer,
+    ValkeyServer,
+    chromium,
+    network,
+)
 
 # Servers and resources that a test may need. Both stacks have `broker` and `redis`; `kafka`, `postgresql` and `caddy`
-# are the real ones; `application` is the whole product as separate processes (tests.stack); `network` is the permission
-# to create network namespaces (tests.servers.network).
-NEEDS = ("broker", "redis", "application", "chromium", "postgresql", "kafka", "caddy", "network")
+# are the real ones; `opensearch` is a node that its tests start; `application` is the whole product as separate
+# processes (tests.stack); `network` is the permission to create network namespaces (tests.servers.network).
+NEEDS = ("broker", "redis", "application", "chromium", "postgresql", "kafka", "caddy", "network", "opensearch")
 OF_STACK = {
     "none": frozenset[str](),
     "embedded": frozenset({"broker", "redis", "application", "chromium"}),
@@ -99,9 +108,10 @@ def what_is_missing(stack: str) -> dict[str, str]:
         "caddy": CaddyServer.missing,
         "chromium": chromium.missing,
         "network": network.missing,
+        "opensearch": OpenSearchServer.missing,
     }
     missing = {name: reason for name, ask in questions.items() if name in OF_STACK[stack] and (reason := ask())}
-    if stack == "real" and (gone := missing.keys() - {"chromium", "network"}):
+    if stack == "real" and (gone := missing.keys() - {"chromium", "network", "opensearch"}):
         missing["application"] = f"The whole application on real servers needs {' and '.join(sorted(gone))}."
     return missing
 

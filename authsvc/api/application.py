@@ -58,13 +58,14 @@ from authsvc.mail import mail_worker
 from authsvc.metrics import UNCONFIRMED
 from authsvc.models import Role
 from authsvc.rate_limits import RateLimits, TooManyError
+from authsvc.signups import publisher
 from authsvc.signups.confirmation import UnusableLinkError, confirm, row_of
 from authsvc.signups.confirmation_mails import mail_soon
 from authsvc.signups.hash_pool import HashPool
 from authsvc.signups.projection import AsyncProjection
 from authsvc.signups.registration import KeyTakenError
 from authsvc.signups.states import read_states
-from authsvc.signups.writer import SignUpWriter
+from authsvc.signups.writer import LEAVES_WITHIN, SignUpWriter
 from authsvc.tickets import forwarded_address, issue_ticket
 from eventbus.producer import EventProducer
 from livesettings.values import live
@@ -119,12 +120,14 @@ class SignUpApi:
 
     async def close(self) -> None:
         """Stop the background tasks and close the event loop's connections."""
-        mails_leave = asyncio.create_task(asyncio.to_thread(mail_worker().drain))
+        # What pages have left behind. Each has a deadline of its own.
+        left = (mail_worker().drain, partial(publisher.close, LEAVES_WITHIN))
+        leaving = [asyncio.create_task(asyncio.to_thread(each)) for each in left]
         await self._writer.close()
         await self._hub.close()
         await self._projection.close()
         await self._limits.close()
-        await mails_leave
+        await asyncio.gather(*leaving)
 
     async def _route(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         refuse_plain_http(scope)

@@ -49,8 +49,8 @@ def publish(events: Iterable[Outgoing]) -> None:
         shared.send(event)
 
 
-def close() -> None:
-    """Deliver the queued events, if there are any, before the process ends."""
+def close(within: float = LEAVES_WITHIN) -> None:
+    """Deliver the queued events, if there are any, before the process ends. This takes at most `within` seconds."""
     if _create.cache_info().currsize:
-        producer().close(LEAVES_WITHIN)
+        producer().close(within)
         _create.cache_clear()

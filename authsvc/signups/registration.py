@@ -16,7 +16,7 @@ from django.utils import timezone
 from authsvc.lights import AUTH, Status, TransactionState, Verdict
 from authsvc.models import DATABASE, SignUp, User
 from authsvc.signups.outbox import pause_after
-from runtime.database.bulk_sql import insert, insert_new_with
+from runtime.database.bulk_sql import insert, insert_new_with, kept_from_deletion
 from runtime.database.transactions import atomically, unless_crossed
 from runtime.equality import user_id_key
 
@@ -159,7 +159,8 @@ def register_within(batch: Sequence[NewSignUp]) -> list[Registration | KeyTakenE
         | Q(owner_signup_id__in={new.signup_id for new in batch})
     )
     by_user_id, by_email, owners = {}, {}, set()
-    for user in held:
+    # A removal that begins now waits for this transaction, and then erases the sign-ups that collided with the account.
+    for user in kept_from_deletion(held, using=DATABASE):
         by_user_id[user.user_id_key] = by_email[user.email] = user
         owners.add(user.owner_signup_id)
     # Query sign-ups after users: another instance may commit the same sign-up between the two queries. In the opposite

@@ -13,7 +13,7 @@ import msgspec
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
-from django.db.models import AutoField, Field, Model
+from django.db.models import AutoField, Field, Model, QuerySet
 from django.db.models.expressions import Col
 
 M = TypeVar("M", bound=Model)
@@ -91,6 +91,17 @@ def locked(model: type[M], keys: Sequence[UUID], *, using: str) -> list[M]:
         found = cursor.fetchall()
     names = [field.attname for field in table.fields.values()]
     return [model.from_db(using, names, table.converted(row, connection)) for row in found]
+
+
+def kept_from_deletion(rows: QuerySet[M], *, using: str) -> list[M]:
+    """Evaluate the query, and let nobody delete these rows or lock them for an update of their keys until the
+    transaction ends. Other updates, and other calls of this function, don't wait.
+
+    Django has no FOR KEY SHARE. SQLite, which has one writer, needs no lock."""
+    if connections[using].vendor != "postgresql":
+        return list(rows.using(using))
+    statement, values = rows.query.get_compiler(using).as_sql()
+    return list(rows.model._base_manager.using(using).raw(f"{statement} FOR KEY SHARE", values))
 
 
 class _Table(NamedTuple):

@@ -112,6 +112,8 @@ def our_roles(listener: socket.socket) -> Iterator[LocalRole]:
     """Yield the roles that production runs, with the same commands, except the collector."""
     for service in settings.EVENT_CONSUMERS:
         yield LocalRole(f"consume_events {service}", (*MANAGE, "consume_events", service))
+    if settings.OPENSEARCH_URL:
+        yield LocalRole("index_events", (*MANAGE, "index_events"))
     yield LocalRole(
         "web",
         (*MANAGE, "serve", "--fd", str(listener.fileno())),

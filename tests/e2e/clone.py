@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from tests.servers import free_port
+from tests.servers.process import ROOT
 from tests.waiting import PATIENCE, eventually
 
 START_TIMEOUT = 60.0
+
+
+def copy_project(copy: Path) -> Path:
+    """Copy the project to this folder, as `git clone` would, with this run's environment of Python."""
+    for file in project_files():
+        (copy / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / file, copy / file)
+    # Where the README's commands look for it; VENV says the same to make.
+    (copy / ".venv").symlink_to(sys.prefix)
+    return copy
+
+
+def project_files() -> list[str]:
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [file for file in files.split("\0") if file and (ROOT / file).is_file()]
 
 
 class MakeRun:

@@ -1,15 +1,11 @@
 """A clone of the project, and `make run` in it. Only the embedded default is started by it, so only there it runs."""
 
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.clone import MakeRun, make_run
-from tests.servers.process import ROOT
+from tests.e2e.clone import MakeRun, copy_project, make_run
 
 
 @pytest.fixture(scope="session")
@@ -21,16 +17,7 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """
     if request.config.getoption("stack") != "embedded":
         pytest.skip("make run is the embedded default: --stack=embedded tests it")
-    copy = tmp_path_factory.mktemp("project") / "sign up #1, 100% c++"
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for file in filter(None, files.split("\0")):
-        if (ROOT / file).is_file():
-            (copy / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / file, copy / file)
-    # Where the README's commands look for it; VENV says the same to make.
-    (copy / ".venv").symlink_to(sys.prefix)
-    return copy
+    return copy_project(tmp_path_factory.mktemp("project") / "sign up #1, 100% c++")
 
 
 @pytest.fixture(scope="module")

@@ -72,8 +72,8 @@ def test_whatever_is_posted_as_the_form_is_answered(stack: Stack, opened_form, d
 
 
 def test_nothing_was_half_saved(stack: Stack):
-    """Each user whom a sign-up made has it, and each sign-up the user that it is about."""
-    owners = set(stack.query("auth", "SELECT owner_signup_id FROM authsvc_user WHERE NOT is_staff"))
+    """Each user has a sign-up, and each sign-up of an account that was not removed has its user."""
+    owners = set(stack.query("auth", "SELECT owner_signup_id FROM authsvc_user"))
     removed = "SELECT owner_signup_id FROM authsvc_removedaccount"
     about = set(
         stack.query("auth", f"SELECT owner_signup_id FROM authsvc_signup WHERE owner_signup_id NOT IN ({removed})")

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from uuid import uuid4
 
 import pytest
+from asgiref.sync import async_to_sync
+from channels.db import database_sync_to_async
 from django.test import Client
 
 from authsvc.accounts.export import collection
@@ -17,7 +19,7 @@ from eventbus.messages import Subscription
 from eventbus.subscriptions import subscriptions_of
 from eventbus.topics import ensure_topics
 from tests.conftest import new_person
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer"]),
@@ -104,3 +106,31 @@ def test_more_than_a_few_at_once_are_told_to_try_again(kim, monkeypatch):
     answer = logged_in(kim).post("/account/data/", {"password": PASSWORD})
     assert (answer.status_code, answer["Retry-After"]) == (503, "5")
     assert "Try again in a moment" in answer.content.decode()
+
+
+def test_one_user_takes_one_place_and_leaves_the_other_to_others(kim, monkeypatch):
+    monkeypatch.setattr(collection, "ANSWERED_WITHIN", 0.2)
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def publish_later(events: object) -> None:
+        monkeypatch.undo()
+        has_begun.set()
+        may_end.wait(PATIENCE)
+
+    monkeypatch.setattr(collection, "publish", publish_later)
+    client, other = logged_in(kim), logged_in(User.objects.create_user("other", "other@example.org", PASSWORD))
+    first = threading.Thread(
+        target=async_to_sync(database_sync_to_async(client.post)), args=("/account/data/", {"password": PASSWORD})
+    )
+    first.start()
+    try:
+        assert has_begun.wait(PATIENCE)
+        answer = logged_in(kim).post("/account/data/", {"password": PASSWORD})
+        assert (answer.status_code, answer["Retry-After"]) == (429, "5")
+        assert "Your data is being collected already." in answer.content.decode()
+        monkeypatch.setattr(collection, "ANSWERED_WITHIN", 0.2)
+        assert other.post("/account/data/", {"password": PASSWORD}).status_code == 200
+    finally:
+        may_end.set()
+        first.join()
+    assert client.post("/account/data/", {"password": PASSWORD}).status_code == 200

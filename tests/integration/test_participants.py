@@ -17,6 +17,8 @@ from eventbus.subscriptions import subscriptions_of
 from participant.models import ParticipantUser
 from participant.rows import bury
 from signup_sync.participants import PARTICIPANTS
+from tests.requested_users import new_user_message as message
+from tests.requested_users import new_user_request as asked
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.django_db(databases=PARTICIPANTS, transaction=True)
@@ -52,25 +54,6 @@ class Service:
 @pytest.fixture(params=PARTICIPANTS)
 def service(request: pytest.FixtureRequest) -> Service:
     return Service(request.param, subscriptions_of(request.param)[0])
-
-
-def asked(user_id="kim", email="kim@example.org", *, signup=1, owner=None, **changes) -> Incoming:
-    """The request of the sign-up `signup`, which owns the record itself unless `owner` says who does."""
-    event = {
-        "signupId": str(UUID(int=signup)),
-        "ownerSignupId": str(UUID(int=signup if owner is None else owner)),
-        "userId": user_id,
-        "email": email,
-        "userName": "Kim",
-        "role": "ROLE_USER",
-        "occurredAt": "2025-01-01T00:00:00Z",
-        "attempt": 1,
-    }
-    return message(json.dumps(event | changes).encode())
-
-
-def message(value: bytes | None) -> Incoming:
-    return Incoming(topic="user.newUser.req", partition=0, offset=0, key=b"kim", value=value)
 
 
 def bodies(handled: HandledBatch) -> list[dict[str, str]]:

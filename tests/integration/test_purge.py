@@ -14,6 +14,7 @@ from django.db import connections, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from authsvc.accounts.export.collection import EXPORT_ANSWERED, EXPORT_REQUESTED
 from authsvc.accounts.sessions import SessionStore
 from authsvc.models import EventTransaction, SignUp, User
 from eventbus.deadletters.letters import Origin, keep
@@ -159,13 +160,22 @@ def test_it_waits_for_nobody_who_works_on_a_sign_up():
 
 
 @pytest.mark.needs("kafka")
-def test_kafka_keeps_what_the_project_makes_as_long_as_the_setting_says(settings):
+@pytest.mark.parametrize(
+    ("topic", "retention", "segment"),
+    [
+        ("short", 50_400_000, 7_200_000),
+        # Answers to people who wait for seconds. Nobody reads them later.
+        (EXPORT_REQUESTED, 3_600_000, 514_285),
+        (EXPORT_ANSWERED, 3_600_000, 514_285),
+    ],
+)
+def test_kafka_keeps_the_messages_of_a_topic_only_as_long_as_they_are_of_use(settings, topic, retention, segment):
     settings.KAFKA_PREFIX, settings.KAFKA_RETENTION_HOURS = f"purge-{uuid4()}-", 14
-    ensure_topics(["short"])
-    resource = ConfigResource(ResourceType.TOPIC, f"{settings.KAFKA_PREFIX}short")
+    ensure_topics([topic])
+    resource = ConfigResource(ResourceType.TOPIC, f"{settings.KAFKA_PREFIX}{topic}")
     admin = AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS})
     config = admin.describe_configs([resource])[resource].result(10)
-    assert (config["retention.ms"].value, config["segment.ms"].value) == ("50400000", "7200000")
+    assert (config["retention.ms"].value, config["segment.ms"].value) == (str(retention), str(segment))
 
 
 def test_what_administrators_did_to_a_sign_up_goes_with_it():

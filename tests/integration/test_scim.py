@@ -2,6 +2,7 @@
 what is stored."""
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -13,8 +14,8 @@ from django.utils import timezone
 
 from eventbus.messages import HandledBatch, Incoming
 from runtime.errors import TransientError
-from scimsvc import handlers, server
-from scimsvc.errors import LostClaimError, UnavailableError, UnfinishedError
+from scimsvc import accounts, handlers, server
+from scimsvc.errors import LostClaimError, ScimError, UnavailableError, UnfinishedError
 from scimsvc.handlers import ScimHandler
 from scimsvc.models import ScimAccount
 from scimsvc.provisioning import Provisioning
@@ -395,6 +396,19 @@ def test_a_server_that_never_finishes_its_answer_is_given_up_in_time(handler, sc
         handler([new()])
     scim.behave()
     assert verdicts(handler([new()])) == [GREEN]
+
+
+def test_all_requests_about_one_account_end_in_time_although_none_of_them_is_too_slow(handler, scim, monkeypatch):
+    monkeypatch.setattr(accounts, "ACCOUNT_WITHIN", 0.8)
+    handler([new(1)])
+    # The second kim takes four requests: a lookup, a refused POST, and two more lookups.
+    scim.misbehave("GET", "POST", how="slow", seconds=0.3, times=99)
+    begun = time.monotonic()
+    with pytest.raises(ScimError, match="no complete answer within"):
+        handler([new(2)])
+    assert time.monotonic() - begun < 1.1
+    scim.behave()
+    assert verdicts(handler([new(2)])) == [SAME_USER_ID]
 
 
 @pytest.mark.parametrize(("retry_after", "seconds"), [("7", 7), ("100000", 300), ("soon", 0), ("-1", 0)])

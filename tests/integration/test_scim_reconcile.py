@@ -1,6 +1,7 @@
 """`manage.py reconcile` and a SCIM server: what is found, and what is healed."""
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from django.utils import timezone
 
 from eventbus.messages import Incoming
-from scimsvc import reconcile
+from scimsvc import accounts, reconcile
 from scimsvc.errors import UnavailableError
 from scimsvc.models import ScimAccount
 from scimsvc.provisioning import Provisioning
@@ -151,3 +152,13 @@ def test_a_page_that_expired_or_is_for_others_is_ignored(handler, scim):
 def test_the_accounts_of_other_servers_are_none_of_its_business(handler):
     ScimAccount.objects.create(server="wiki", owner_signup_id=UUID(int=8), scim_id="8", version=1)
     assert findings(handler, page(KIM, LEE)) == []
+
+
+def test_a_comparison_and_the_heal_after_it_share_one_limit(handler, scim, monkeypatch):
+    monkeypatch.setattr(accounts, "ACCOUNT_WITHIN", 0.8)
+    delete(scim, "kim")
+    scim.misbehave("GET", "POST", how="slow", seconds=0.3, times=99)
+    begun = time.monotonic()
+    # A lookup for the comparison, and a lookup and a POST to heal.
+    assert findings(handler, page(KIM, heal=True, owners=None)) == [("missing", "kim", False)]
+    assert time.monotonic() - begun < 1.1

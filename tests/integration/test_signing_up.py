@@ -20,6 +20,7 @@ from authsvc.api.hub import StreamHub
 from authsvc.api.problems import Problem
 from authsvc.lights import Status, TransactionState, Verdict
 from authsvc.models import SignUp
+from authsvc.signups import publisher
 from authsvc.signups import writer as writer_module
 from authsvc.signups.events import NEW_USER_REQUESTED
 from authsvc.signups.hash_pool import ENOUGH, HashPool
@@ -28,9 +29,11 @@ from authsvc.signups.registration import NewSignUp, register_strangers, register
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from authsvc.signups.writer import SignUpWriter
 from authsvc.tickets import issue_ticket
+from eventbus.messages import Outgoing
 from eventbus.producer import EventProducer
 from eventbus.topics import ensure_topics
 from runtime.processes.bounded_pool import QueueFullError
+from tests.client import read_topic
 from tests.conftest import Person, new_person
 from tests.waiting import PATIENCE, eventually_async
 
@@ -208,6 +211,16 @@ async def test_a_copy_that_is_final_is_believed_without_the_database(monkeypatch
     state = await shown(api, signup_id)
     assert (state["complete"], reads) == (True, [])
     await api.close()
+
+
+async def test_events_that_pages_have_queued_leave_before_the_process_ends(settings):
+    api, count = SignUpApi(), 2000
+    publisher.publish([Outgoing(NEW_USER_REQUESTED, str(n), b"queued by a page") for n in range(count)])
+    shared = publisher.producer()
+    await api.close()
+    arrived = read_topic(settings.KAFKA_BOOTSTRAP_SERVERS, settings.KAFKA_PREFIX + NEW_USER_REQUESTED)
+    assert len(arrived) == count
+    assert not shared._poller.is_alive()
 
 
 @pytest.fixture

@@ -147,8 +147,12 @@ class _Handler(BaseHTTPRequestHandler):
             with self.kept.lock:
                 self.kept.requests.append(f"{self.command} /{self.path.split('?')[0].split('/')[2]}")
             fault = self.kept.fault_for(self.command, text)
+        if fault and fault["how"] == "slow":
+            self.kept.released.wait(fault["seconds"])
+            fault = None
         if fault is None:
-            self.answer(*self.call(body))
+            with contextlib.suppress(OSError):
+                self.answer(*self.call(body))
             return
         if fault["does"]:
             self.call(body)

@@ -6,6 +6,7 @@ Auth never reads another service's tables: it asks through Kafka and waits for t
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -30,15 +31,22 @@ EXPORT_ANSWERED: Final = "user.export.res"
 ANSWERED_WITHIN: Final = 5.0
 # Seconds for which one read may wait; the services answer at nearly the same time.
 POLL: Final = 0.2
-# Each collection holds a thread and a Kafka client for seconds.
+# Collections at once in this process. Each holds a thread and a Kafka client for seconds.
 AT_ONCE: Final = 2
 _running: Final = threading.BoundedSemaphore(AT_ONCE)
+# The owners of the accounts whose data this process is collecting.
+_owners: Final[set[UUID]] = set()
+_choosing: Final = threading.Lock()
 
 Record = Mapping[str, str | int | float | bool | None]
 
 
 class BusyError(Exception):
     """Other exports are running. Try again in a moment."""
+
+
+class AlreadyCollectingError(Exception):
+    """The data of this account is being collected for another request."""
 
 
 class ExportRequested(msgspec.Struct, frozen=True, rename="camel"):
@@ -75,16 +83,29 @@ _decoder = msgspec.json.Decoder(ExportAnswered)
 def collect(user: User) -> Export:
     """Return what auth and all participants hold. Takes up to ANSWERED_WITHIN seconds and a little more.
 
-    Raise BusyError, and a transient KafkaException while Kafka does not answer.
+    Raise AlreadyCollectingError, BusyError, and a transient KafkaException while Kafka does not answer.
     """
-    if not _running.acquire(blocking=False):
-        raise BusyError
-    try:
+    with _place_for(user.owner_signup_id):
         records: dict[str, Sequence[Record]] = {AUTH: list(_own_records(user))}
         records |= _ask(user.owner_signup_id, participants())
-    finally:
-        _running.release()
     return Export(records, [service for service in participants() if service not in records])
+
+
+@contextmanager
+def _place_for(owner: UUID) -> Iterator[None]:
+    """Take one of this process's places, of which an account gets one, so that nobody keeps others waiting alone."""
+    with _choosing:
+        if owner in _owners:
+            raise AlreadyCollectingError
+        if not _running.acquire(blocking=False):
+            raise BusyError
+        _owners.add(owner)
+    try:
+        yield
+    finally:
+        with _choosing:
+            _owners.remove(owner)
+            _running.release()
 
 
 def _ask(owner: UUID, services: Sequence[str]) -> dict[str, Sequence[Record]]:

@@ -15,7 +15,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.generic import FormView
 
 from authsvc.accounts.closing.forms import PasswordForm
-from authsvc.accounts.export.collection import BusyError, Export, collect
+from authsvc.accounts.export.collection import AlreadyCollectingError, BusyError, Export, collect
 from authsvc.accounts.forms import told_when
 from authsvc.models import User
 from runtime.errors import is_transient
@@ -43,6 +43,9 @@ class ExportView(LoginRequiredMixin, FormView):  # type: ignore[type-arg]  # has
         user = cast(User, self.request.user)
         try:
             export = collect(user)
+        except AlreadyCollectingError:
+            words = _("Your data is being collected already. Wait until that is done, then try again.")
+            return self._not_now(form, words, status=HTTPStatus.TOO_MANY_REQUESTS)
         except BusyError:
             return self._not_now(form, _("Other people are downloading their data right now. Try again in a moment."))
         except Exception as error:
@@ -56,9 +59,11 @@ class ExportView(LoginRequiredMixin, FormView):  # type: ignore[type-arg]  # has
         silent = [name_of(service) for service in export.silent]
         return self.render_to_response(self.get_context_data(form=None, services=services, silent=silent))
 
-    def _not_now(self, form: PasswordForm, words: str) -> HttpResponse:
+    def _not_now(
+        self, form: PasswordForm, words: str, *, status: HTTPStatus = HTTPStatus.SERVICE_UNAVAILABLE
+    ) -> HttpResponse:
         form.add_error(None, words)
-        response = self.render_to_response(self.get_context_data(form=form), status=HTTPStatus.SERVICE_UNAVAILABLE)
+        response = self.render_to_response(self.get_context_data(form=form), status=status)
         response["Retry-After"] = "5"
         return response
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,11 @@ from django.conf import LazySettings
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
+from eventbus.consumer import TRY_WITHIN
 from eventbus.subscriptions import subscriptions_of
+from scimsvc.accounts import ACCOUNT_WITHIN, ATTEMPT, CLAIM
 from scimsvc.handlers import BATCH
+from scimsvc.server import ANSWERS_WITHIN
 from tests.servers.process import ROOT
 
 
@@ -33,6 +37,12 @@ def test_each_server_has_a_consumer_group_of_its_own(service: str) -> None:
     assert subscription.topics == ("user.newUser.req", "user.changeUser.req", "user.removeUser.req")
     assert subscription.answers_to == ("user.newUser.res", "user.changeUser.res", "user.removeUser.res")
     assert subscription.batch == BATCH
+
+
+def test_a_slow_server_makes_neither_its_consumer_look_stuck_nor_a_claim_end_early() -> None:
+    assert ANSWERS_WITHIN < ACCOUNT_WITHIN
+    assert ATTEMPT + ACCOUNT_WITHIN < TRY_WITHIN
+    assert timedelta(seconds=ACCOUNT_WITHIN) < CLAIM
 
 
 @pytest.mark.parametrize("service", ["crm", "scim"])

@@ -1,0 +1,37 @@
+"""The files that belong to one participant."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from string import Template
+from typing import Final
+
+from signup_sync.new_service.names import Names
+
+TEMPLATE: Final = Path(__file__).with_name("template")
+_SUFFIX: Final = "-tpl"
+
+
+def own_files(names: Names) -> Mapping[str, str]:
+    """Return the texts of the new participant's files, by their paths in the project."""
+    return {path: Template(source.read_text()).substitute(names.in_template()) for path, source in _sources(names)}
+
+
+def _sources(names: Names) -> Iterator[tuple[str, Path]]:
+    package = TEMPLATE / "package"
+    for source in sorted(package.rglob(f"*{_SUFFIX}")):
+        yield f"{names.package}/{source.relative_to(package)}".removesuffix(_SUFFIX), source
+    yield from zip(_elsewhere(names), (TEMPLATE / "test.py-tpl", TEMPLATE / "canvas.md-tpl"), strict=True)
+
+
+def _elsewhere(names: Names) -> tuple[str, str]:
+    return f"tests/integration/test_{names.package}.py", f"docs/services/{names.service}.md"
+
+
+def delete_files(root: Path, names: Names) -> list[str]:
+    """Delete the participant's package, test and canvas, and return the paths of those that were there."""
+    paths = [f"{names.package}/", *_elsewhere(names)]
+    there = [path for path in paths if (root / path).exists()]
+    for path in there:
+        shutil.rmtree(root / path) if path.endswith("/") else (root / path).unlink()
+    return there

@@ -1,0 +1,114 @@
+"""The files that name every participant. A new one gets a copy of each line about an existing one, so that what all
+participants have in common is written only in these files themselves.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from itertools import takewhile
+from pathlib import Path
+from typing import Final
+
+PARTICIPANTS_FILE: Final = "signup_sync/participants.py"
+
+# Each edits a text: (text, new participant, existing participant).
+Edit = Callable[[str, str, str], str]
+
+
+class SharedFileError(Exception):
+    """A file lacks the lines that it needs, or the name has another meaning in it; the text says which file."""
+
+
+def add(root: Path, service: str, *, like: str) -> Mapping[str, str]:
+    """Return the new texts of the files, by their paths, with `service` added wherever they name `like`."""
+    return dict(_edited(root, _ADD, service, like))
+
+
+def remove(root: Path, service: str, *, like: str) -> Mapping[str, str]:
+    """Return the new texts of the files, by their paths, without the lines about `service` that `like` has too."""
+    return dict(_edited(root, _REMOVE, service, like))
+
+
+def _edited(root: Path, edits: Mapping[str, Edit], service: str, like: str) -> Iterator[tuple[str, str]]:
+    for path, edit in edits.items():
+        text = (root / path).read_text()
+        try:
+            edited = edit(text, service, like)
+        except SharedFileError as error:
+            raise SharedFileError(f"{path} {error}") from None
+        if edited == text:
+            raise SharedFileError(f"{path} has no line about {service if edits is _REMOVE else like}")
+        yield path, edited
+
+
+def _copy_lines(text: str, service: str, like: str) -> str:
+    """Add a copy of each line about `like`, and of each block of YAML that is named after it."""
+    there = {lines[0] for lines in _pieces(text, service)}
+    copied: list[str] = []
+    for lines in _pieces(text, like):
+        copied += lines
+        if _is_about(lines[0], like):
+            copy = [_renamed(line, like, service) for line in lines]
+            if copy[0] in there:
+                raise SharedFileError(f"has “{copy[0].strip()}” already, with another meaning")
+            copied += copy
+    return "".join(copied)
+
+
+def _drop_lines(text: str, service: str, like: str) -> str:
+    """Remove the lines and blocks that `_copy_lines` adds. A block is removed even if its lines have been changed."""
+    heads = {lines[0] for lines in _pieces(text, like)}
+    return "".join(
+        "".join(lines)
+        for lines in _pieces(text, service)
+        if not (_is_about(lines[0], service) and _renamed(lines[0], service, like) in heads)
+    )
+
+
+def _pieces(text: str, service: str) -> Iterator[list[str]]:
+    """Split the text into lines, but keep the block of YAML under a line `service:` together, with the empty line that
+    follows it."""
+    lines = text.splitlines(keepends=True)
+    while lines:
+        size = 1
+        if head := re.fullmatch(rf"( *){service}:\n", lines[0]):
+            inner = re.compile(rf"{head[1]} |\n")
+            size += len(list(takewhile(inner.match, lines[1:])))
+        yield lines[:size]
+        lines = lines[size:]
+
+
+def _is_about(line: str, service: str) -> bool:
+    return not _is_prose(line) and _names(line, service)
+
+
+def _is_prose(line: str) -> bool:
+    return line.lstrip().startswith("# ")
+
+
+def _names(line: str, service: str) -> bool:
+    return re.search(_pattern(service), line) is not None
+
+
+def _pattern(service: str) -> str:
+    """Match the service's name as a word, a part of an identifier or a package, in lower or upper case."""
+    upper = service.upper()
+    return rf"(?<![a-z0-9]){service}(?=svc\b|(?![a-z0-9]))|(?<![A-Z0-9]){upper}(?![A-Z0-9])"
+
+
+def _renamed(line: str, service: str, other: str) -> str:
+    return re.sub(_pattern(service), lambda found: other.upper() if found[0].isupper() else other, line)
+
+
+def _copy_items(text: str, service: str, like: str) -> str:
+    """Add the participant to each list in a line that has `like` followed by another item."""
+    return re.sub(rf'("?){like}(svc)?\1(, | \| )', rf"\g<0>\g<1>{service}\g<2>\g<1>\g<3>", text)
+
+
+def _drop_items(text: str, service: str, like: str) -> str:
+    return re.sub(rf'(?<![a-z0-9-])("?){service}(svc)?\1(, | \| )', "", text)
+
+
+_LINES: Final = ("compose.yaml", ".env.example", ".dockerignore", PARTICIPANTS_FILE)
+_LISTS: Final = ("pyproject.toml", "deploy/prometheus.yaml")
+_ADD: Final[Mapping[str, Edit]] = {**dict.fromkeys(_LINES, _copy_lines), **dict.fromkeys(_LISTS, _copy_items)}
+_REMOVE: Final[Mapping[str, Edit]] = {**dict.fromkeys(_LINES, _drop_lines), **dict.fromkeys(_LISTS, _drop_items)}

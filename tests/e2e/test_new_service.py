@@ -1,0 +1,106 @@
+"""A developer adds a participant to a copy of the project, runs it and removes it again."""
+
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.conftest import ARTIFACTS, Person, new_person
+from tests.e2e.clone import MakeRun, copy_project, environment, make_run, project_files
+from tests.e2e.test_make_admin import admin_variables
+from tests.e2e.test_page import shown, sign_up_in
+from tests.servers.process import LOOPBACK, ROOT
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.needs("application", "chromium")]
+
+THREE = {"auth": "SUCCESS", "chat": "SUCCESS", "customer": "SUCCESS"}
+FOUR = THREE | {"billing": "SUCCESS"}
+
+
+@pytest.fixture
+def project(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A copy that this test may change."""
+    if request.config.getoption("stack") != "embedded":
+        pytest.skip("make run is the embedded default: --stack=embedded tests it")
+    return copy_project(tmp_path / "project")
+
+
+def run(project: Path, *command: str, **variables: str) -> str:
+    """Run a Python module or script in the copy, and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, *command], cwd=project, env=environment(**variables), stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def write_own_part(project: Path) -> None:
+    """What the developer of the new service writes: a field, and what happens with a new user."""
+    models, handlers = project / "billingsvc/models.py", project / "billingsvc/handlers.py"
+    models.write_text(
+        models.read_text()
+        .replace("from django.utils", "from django.db import models\nfrom django.utils")
+        .replace("    class Meta", "    credit = models.PositiveIntegerField(default=0)\n\n    class Meta")
+    )
+    handlers.write_text(
+        handlers.read_text().replace("\n\n\nsubscriptions", "\n    users.update(credit=100)\n\n\nsubscriptions")
+    )
+
+
+def credits_of(project: Path) -> dict[str, int]:
+    """The users of the new service, with their credit."""
+    with closing(sqlite3.connect(project / "var/billing.sqlite3", timeout=20)) as connection:
+        return dict(connection.execute("SELECT user_id, credit FROM billingsvc_billinguser WHERE removed_at IS NULL"))
+
+
+def sign_up_in_browser(browser: Browser, running: MakeRun, person: Person) -> dict[str, str]:
+    """Sign up on the page, and return the lights that it shows in the end."""
+    context = browser.new_context(base_url=f"http://{LOOPBACK}:{running.port}", locale="en-US")
+    page = context.new_page()
+    sign_up_in(page, person)
+    page.wait_for_url("**/login/**")
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTIFACTS / f"embedded-new-service-{len(shown(page)[-1])}-lights.png")
+    last = shown(page)[-1]
+    context.close()
+    return last
+
+
+def test_a_service_is_generated_migrated_run_backfilled_and_removed(project: Path, browser: Browser) -> None:
+    earlier, later, last = new_person(), new_person(), new_person()
+    run(project, "manage.py", "migrate_all", "--verbosity", "0")
+    run(project, "manage.py", "make_admin", **admin_variables(earlier))
+
+    said = run(project, "manage.py", "startservice", "billing", "--korean", "청구")
+    assert "replay_signups --all --service billing" in said
+    write_own_part(project)
+    run(project, "manage.py", "makemigrations", "billingsvc")
+    run(project, "manage.py", "migrate_all", "--verbosity", "0")
+    run(project, "-m", "ruff", "check", ".")
+    run(project, "-m", "ruff", "format", "--check", ".")
+    run(project, "-m", "pytest", "-q", "--stack=embedded", "tests/integration/test_billingsvc.py")
+    run(project, str(Path(sys.executable).with_name("lint-imports")), PYTHONPATH=str(project))
+    run(project, "manage.py", "makemigrations", "--check", "--dry-run")
+
+    with make_run(project) as running:
+        running.wait_ready()
+        assert sign_up_in_browser(browser, running, later) == FOUR
+        run(project, "manage.py", "replay_signups", "--all", "--service", "billing")
+        expected = {earlier.user_id: 100, later.user_id: 100}
+        eventually(lambda: credits_of(project) == expected, what="the earlier user is backfilled")
+        assert "billing" in run(project, "manage.py", "explain", earlier.user_id)
+        running.press_ctrl_c()
+        running.wait_gone()
+
+    run(project, "manage.py", "removeservice", "billing", "--no-input")
+    assert [file for file in project_files() if (project / file).read_bytes() != (ROOT / file).read_bytes()] == []
+    assert not (project / "billingsvc").exists()
+    with make_run(project) as running:
+        running.wait_ready()
+        assert sign_up_in_browser(browser, running, last) == THREE
