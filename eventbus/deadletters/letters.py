@@ -69,7 +69,7 @@ def origins_of(subscriptions: Iterable[Subscription]) -> Origins:
     }
 
 
-def keep(letters: Sequence[Incoming], origins: Origins) -> None:
+def store_letters(letters: Sequence[Incoming], origins: Origins) -> None:
     """Insert letters from the topics of `origins` into the table, and leave those unchanged that are already there.
 
     Every message in these topics is stored, even a handmade one: no content may make the database reject the row.
@@ -127,7 +127,7 @@ def purge_dead_letters(before: datetime, limit: int) -> int:
     return len(chosen)
 
 
-# --- From Kafka to the table ------------------------------------------------------------------------------------
+# --- From Kafka to the table --------------------------------------------------------------------------------------
 
 
 def _row(letter: Incoming, origin: Origin) -> DeadLetter:
@@ -172,7 +172,7 @@ def _number(value: bytes | None) -> int | None:
     return number if 0 <= number <= NUMBER_MAX else None
 
 
-# --- Acts -------------------------------------------------------------------------------------------------------
+# --- Actions ------------------------------------------------------------------------------------------------------
 
 
 def _chosen(

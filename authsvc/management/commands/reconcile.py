@@ -55,7 +55,7 @@ class Command(BaseCommand):
         parser.add_argument("--service", choices=participants(), help="ask only this participant")
         parser.add_argument(
             "--timeout",
-            type=seconds,
+            type=timeout_seconds,
             default=60.0,
             metavar="SECONDS",
             help="how long a participant may take for a page of users (default: 60)",
@@ -120,7 +120,7 @@ class Command(BaseCommand):
         return reconciliation
 
 
-def seconds(text: str) -> float:
+def timeout_seconds(text: str) -> float:
     """Parse a number of seconds above 0 and up to TIMEOUT_MAX."""
     try:
         value = float(text)
