@@ -1,4 +1,4 @@
-"""What one request does at one SCIM server, and the verdict on it."""
+"""Carry out one request at one SCIM server, and judge the result."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -98,6 +98,21 @@ compile() {
     quietly javac -cp "$2/*" -d "$2" $programs
 }
 
+# Unpacks promtool, which checks the configuration of Prometheus, from Debian's package. Installing the package would start
+# a Prometheus. The tests do without it where it is missing.
+unpack_promtool() {
+    local folder=.servers/promtool package
+    if has promtool || [[ -x $folder/promtool ]] || ! has apt-get; then return; fi
+    package=$(mktemp -d)
+    say "unpacking promtool (19 MB) into $folder ..."
+    if (cd "$package" && apt-get -qq update && apt-get -qq download prometheus && dpkg -x ./*.deb .) >/dev/null 2>&1; then
+        mkdir -p "$folder" && cp "$package/usr/bin/promtool" "$folder"
+    else
+        say "promtool could not be unpacked, so Prometheus's files are checked less thoroughly."
+    fi
+    rm -rf "$package"
+}
+
 # Debian's own package may be too old for tests/k8s. Go 1.21 or newer fetches the version that go.mod asks for.
 check_go() {
     local version
@@ -110,4 +125,5 @@ check_go() {
 install_packages
 copy_jars kafka "Apache Kafka" "54 MB"
 copy_jars opensearch OpenSearch "53 MB"
+unpack_promtool
 check_go

@@ -26,6 +26,8 @@ pytestmark = [pytest.mark.needs("application", "postgresql", "kafka")]
 
 LASTING = (*WEB, *AUTH_WORKERS, *PARTICIPANTS)
 SERVICES = ("auth", "chat", "customer", "crm")
+# Words with which PostgreSQL, Kafka and Redis deny something.
+REFUSALS = ("permission denied", "noperm", "authorization failed", "insufficientprivilege", "noauth")
 
 
 class Composed:
@@ -176,7 +178,7 @@ def test_the_operators_pages_see_topics_groups_and_instances(composed: Composed)
     code = """
 from eventbus.inspection.groups import read_groups
 from eventbus.inspection.inspector import Inspector
-from eventbus.subscriptions import subscriptions_of
+from eventbus.subscriptions import every_subscription
 from django.conf import settings
 from runtime.processes.instances import read_instances
 import json
@@ -184,8 +186,8 @@ with Inspector() as inspector:
     topics = inspector.topics()
     newest = len(inspector.newest('user.newUser.req').messages)
 groups = [(group.name, group.membership.state, group.problem) for group in read_groups(topics)]
-services = [subscriptions_of(service) for service in settings.EVENT_CONSUMERS]
-known = [topic for subscriptions in services for each in subscriptions for topic in each.every_topic]
+settings.EVENT_READERS = {'search': 'eventsearch.indexing.subscription'}
+known = [topic for each in every_subscription() for topic in each.every_topic]
 roles = [seen.told.role for seen in read_instances()]
 print(json.dumps([[topic.name for topic in topics], known, newest, groups, roles]))
 """
@@ -210,5 +212,5 @@ def test_no_role_is_refused_anything(composed: Composed):
     """Neither PostgreSQL, Kafka nor Redis has denied a role what it wanted."""
     for name, process in composed.roles.items():
         log = process.log().lower()
-        for word in ("permission denied", "noperm", "authorization failed", "insufficientprivilege", "noauth"):
+        for word in REFUSALS:
             assert word not in log, f"{name}: {log[-3000:]}"

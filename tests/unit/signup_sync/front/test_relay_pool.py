@@ -343,7 +343,7 @@ async def test_news_flow_again_when_redis_is_back(
         await auth.turn(str(signup_id), "chat", "SUCCESS")
 
         async def is_lost() -> bool:
-            return "Redis is away" in caplog.text
+            return "Redis is unavailable" in caplog.text
 
         await eventually_async(is_lost)
         await asyncio.to_thread(own.start)
