@@ -60,6 +60,8 @@ class ScimHandler:
                 rejected.append((message, outcome))
             else:
                 answers.append(answer(message, request, outcome, service=self.service))
+        # A message that is delivered once more, perhaps after a removal, is judged anew.
+        self._done.clear()
         return HandledBatch(answers=answers, rejected=rejected)
 
     def _work_through(self, asked: Sequence[tuple[Incoming, Request]]) -> None:

@@ -87,7 +87,7 @@ def test_every_metric_of_ours_is_looked_at_by_someone():
 def test_every_alert_says_what_is_wrong_and_what_to_do():
     for rule in alert_rules():
         assert rule["labels"]["severity"] in ("page", "ticket")
-        assert rule["annotations"].keys() == {"summary", "action"}
+        assert rule["annotations"].keys() == {"summary", "action", "runbook"}
 
 
 def test_prometheus_asks_every_role_where_compose_has_it():
