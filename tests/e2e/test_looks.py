@@ -111,6 +111,17 @@ def test_the_lights(still: Page, stack: Stack, person: Person):
         keep_pictures(still, "lights")
 
 
+@pytest.mark.parametrize("path", ["/docs/", "/docs/api/", "/docs/events/"])
+def test_the_pages_for_developers(still: Page, path: str):
+    still.goto(path)
+    for example in still.locator("summary").all():
+        example.click()
+    assert_accessible(still)
+    keep_pictures(still, path.strip("/").replace("/", "-"))
+    still.set_viewport_size(PHONE)
+    assert still.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_login_account_and_passwords(still: Page, stack: Stack, person: Person):
     sign_up(stack, person.form)
     for path in ("/login/", "/password/", "/password/sent/", "/password/MQ/made-up/", "/signup/status/made-up/"):
