@@ -26,6 +26,8 @@ pytestmark = [pytest.mark.needs("application", "postgresql", "kafka")]
 
 LASTING = (*WEB, *AUTH_WORKERS, *PARTICIPANTS)
 SERVICES = ("auth", "chat", "customer", "crm")
+# Words with which PostgreSQL, Kafka and Redis deny something.
+REFUSALS = ("permission denied", "noperm", "authorization failed", "insufficientprivilege", "noauth")
 
 
 class Composed:
@@ -44,7 +46,7 @@ class Composed:
         self.roles: dict[str, Process] = {}
 
     def environment_of(self, name: str) -> dict[str, str]:
-        """What the role gets in its container, with the addresses that the servers have here."""
+        """The environment of the role in its container, with the addresses that the servers have here."""
         here = {
             "@postgres:5432/": f"@{self.postgresql.address}/",
             "@redis:6379/": f"@{self.redis.address}/",
@@ -210,5 +212,5 @@ def test_no_role_is_refused_anything(composed: Composed):
     """Neither PostgreSQL, Kafka nor Redis has denied a role what it wanted."""
     for name, process in composed.roles.items():
         log = process.log().lower()
-        for word in ("permission denied", "noperm", "authorization failed", "insufficientprivilege", "noauth"):
+        for word in REFUSALS:
             assert word not in log, f"{name}: {log[-3000:]}"
