@@ -36,7 +36,11 @@ from tests.servers.docker import DockerEngine
 # are the real ones; `opensearch` is a node that its tests start; `application` is the whole product as separate
 # processes (tests.stack); `network` is the permission to create network namespaces (tests.servers.network); `node` is
 # Node.js with the packages of examples/participant-node; `docker` is an engine with all images (tests.servers.docker).
-SERVERS = ("broker", "redis", "application", "chromium", "postgresql", "kafka", "caddy", "network", "opensearch", "node")
+# fmt: off
+SERVERS = (
+    "broker", "redis", "application", "chromium", "postgresql", "kafka", "caddy", "network", "opensearch", "node",
+)
+# fmt: on
 NEEDS = (*SERVERS, "docker")
 OF_STACK = {
     "none": frozenset[str](),
