@@ -17,7 +17,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 # Exists while a new environment is being filled, because an interrupted installation can't be trusted.
 UNFINISHED := $(VENV)/.unfinished
 
-.PHONY: help run admin test setup check audit test-unit test-k8s test-embedded test-real test-search test-compose chaos mutants bench bench-profile format messages lock clean
+.PHONY: help run admin test setup check audit test-unit test-k8s test-embedded test-real test-search test-compose chaos mutants bench bench-profile format messages lock release clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ check: $(INSTALLED_DEV) ## Run the quick checks: format, lint, types, allowed im
 
 audit: $(INSTALLED_DEV) ## Report vulnerabilities, licences and a bill of materials of the run-time dependencies; AUDIT holds arguments for pip-audit
 	@$(BIN)/python deploy/audit.py $(AUDIT)
+
+release: $(INSTALLED_DEV) ## Build the sdist, the image and the bill of materials of a release into dist/, and print what to publish
+	@exec env PYTHONPATH=. $(BIN)/python deploy/release.py
 
 # The contract tests that need a server; the others run only in test-unit.
 BROKER_CONTRACTS = $(shell grep -l 'pytest\.mark\.needs' tests/contract/test_*.py)

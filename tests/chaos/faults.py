@@ -1,4 +1,4 @@
-"""What is done to the installation, and when: a plan made from the seed, and what carries it out."""
+"""The faults of a run: a plan that is derived from the seed, and the code that carries it out."""
 
 import time
 from collections import Counter, defaultdict
@@ -11,7 +11,7 @@ import redis
 from tests.servers import Process, Server
 from tests.stack import Role, Stack
 
-# Who is killed in the first round, in an order of the seed's; one of each line. Later rounds take all.
+# The processes to kill in the first round, one of each line, in an order derived from the seed. Later rounds kill any.
 KILLED = (
     ("auth-1", "auth-2", "auth-results"),
     ("relay",),

@@ -1,4 +1,4 @@
-"""What a participant needs, or the participant itself, is away for a while: everybody waits, and it ends by itself."""
+"""A participant or one of its dependencies is down for a while: clients wait, and recovery needs no operator."""
 
 import time
 from collections.abc import Iterator

@@ -32,7 +32,7 @@ WEB_ROLES = ("web", "auth-1", "auth-2")
 
 @dataclass
 class Flood:
-    """What became of the posts."""
+    """The outcomes of the posts."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     refusals: list[float] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What the plumbing promises, on the embedded broker and on Apache Kafka alike."""
+"""The guarantees of `eventbus`, on the embedded broker and on Apache Kafka alike."""
 
 import logging
 import secrets
@@ -53,7 +53,7 @@ def new_subscription(handle: Handler) -> Subscription:
 
 
 def places(messages: Sequence[Incoming]) -> dict[int, int]:
-    """Where a group goes on that has done these."""
+    """The offset from which a group continues after these messages."""
     return {message.partition: message.offset + 1 for message in sorted(messages, key=lambda each: each.offset)}
 
 

@@ -38,7 +38,7 @@ OF_PROFILES = {
     "observe": {"search", "opensearch", "dashboards", "dashboards-import", "prometheus", "grafana"},
     "tools": {"kafka-ui"},
 }
-# What runs once and then ends.
+# Services that run once and then exit.
 ENDING = (*ONCE, "databases", "dashboards-import")
 EVERYTHING = (*ROLES, *SERVERS, *TOOLS, "databases", "dashboards-import")
 SECRETS = (
@@ -186,7 +186,7 @@ def test_every_role_starts_with_its_environment_alone(role, tmp_path):
     assert not (tmp_path / "data").exists(), "its file system is read-only"
 
 
-# What .env.example says that compose.yaml decides itself.
+# The settings that compose.yaml sets itself, according to .env.example.
 EXAMPLE = (ROOT / ".env.example").read_text()
 DECIDED_HERE = re.sub(r"\n# ", " ", EXAMPLE).split("whatever the file says:")[1].split(". All")[0]
 DECIDED = frozenset(

@@ -1,4 +1,4 @@
-"""What an operator sees of Kafka, on the embedded broker and on Apache Kafka, and that looking changes nothing."""
+"""Kafka as an operator sees it, on the embedded broker and on Apache Kafka, and that inspection changes nothing."""
 
 import secrets
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What auth accepts fits into the participants' rows."""
+"""Texts that auth accepts fit into the participants' rows."""
 
 from hypothesis import given
 

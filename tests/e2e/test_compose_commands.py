@@ -46,7 +46,7 @@ class Composed:
         self.roles: dict[str, Process] = {}
 
     def environment_of(self, name: str) -> dict[str, str]:
-        """What the role gets in its container, with the addresses that the servers have here."""
+        """The environment of the role in its container, with the addresses that the servers have here."""
         here = {
             "@postgres:5432/": f"@{self.postgresql.address}/",
             "@redis:6379/": f"@{self.redis.address}/",

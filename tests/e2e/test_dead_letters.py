@@ -1,4 +1,4 @@
-"""What a participant can't keep is put aside, found by the operator, and replayed once its fault is mended."""
+"""A message that a participant can't store is dead-lettered, found by the operator, and replayed after the repair."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

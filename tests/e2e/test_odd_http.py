@@ -35,7 +35,7 @@ def port(request: pytest.FixtureRequest, stack: Stack) -> int:
 
 @pytest.fixture(autouse=True)
 def nothing_fails(stack: Stack) -> Iterator[None]:
-    """Whatever is sent here, no process writes a traceback."""
+    """No request of these tests makes a process log a traceback."""
     before = {name: len(log) for name, log in stack.logs().items()}
     yield
     for name, log in stack.logs().items():

@@ -59,7 +59,7 @@ def shown(page: Page) -> list[dict[str, str]]:
 
 
 def lights(page: Page) -> dict[str, str]:
-    """What the lights on the page are now."""
+    """The current lights of the page."""
     items = page.locator("#lights .light").all()
     return {item.get_attribute("data-service") or "": item.get_attribute("data-status") or "" for item in items}
 
@@ -187,7 +187,7 @@ def test_a_light_is_orange_until_its_service_answers_and_an_idle_socket_stays(
         expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "FAIL")
         assert lights(page) == {"auth": "SUCCESS", "chat": "FAIL", "customer": "PENDING"}
         if backing.stack == "real":
-            # What is tested is the passing of this time: redis-py's default closed every quiet socket after 5 s.
+            # The time itself is tested: redis-py's default closed every quiet socket after 5 s.
             page.wait_for_timeout(62_000)
             expect(page.locator("#lights-panel")).to_have_attribute("data-outcome", "delayed")
         assert (heard, closed) == ([], [])

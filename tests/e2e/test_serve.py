@@ -128,7 +128,7 @@ def test_a_database_that_hangs_keeps_no_process_that_is_to_stop(stack: Stack):
 
 
 async def watch(role: Role, person: Person) -> tuple[list[str], int | None]:
-    """What a stream at this process says of its lights in the end, and how a socket with a wrong ticket is closed."""
+    """The last lights of a stream of this process, and the close code of a socket with a wrong ticket."""
     base = f"http://{LOOPBACK}:{role.port}"
     async with aiohttp.ClientSession(base, timeout=aiohttp.ClientTimeout(total=30)) as client:
         async with client.get("/signup/") as page:

@@ -197,7 +197,7 @@ def test_without_a_failure_there_is_no_filter_of_failures(admin_client):
 
 @pytest.fixture
 def sent(settings):
-    """What is in the topic, as (sign-up, services asked or None)."""
+    """The messages of the topic, as (sign-up, services asked or None)."""
     settings.KAFKA_PREFIX = f"admin-{uuid4()}-"
     ensure_topics([NEW_USER_REQUESTED])
 

@@ -103,7 +103,7 @@ def command(*arguments: object) -> str:
 
 
 def refused(*arguments: object) -> str:
-    """What the command says when it ends with an error, its own message last."""
+    """The output of the command when it ends with an error; its own message is the last line."""
     out = StringIO()
     with pytest.raises(CommandError) as raised:
         call_command("dead_letters", *map(str, arguments), stdout=out, stderr=out)

@@ -1,4 +1,4 @@
-"""Who logs in, or asks for a new password, too often from one address is told when to come again (docs/adr/0033)."""
+"""Too many logins or password resets from one address are refused, with the time to wait (docs/adr/0033)."""
 
 import re
 from collections.abc import Iterator

@@ -166,7 +166,7 @@ def test_explain_finds_what_waits_for_confirmation_by_a_user_id_of_32_hex_digits
 
 # --- What can't be displayed
 
-# What a message may hold, and what of it is shown.
+# Contents of a message, and the text that is shown for each.
 VALUES = {
     "half an emoji": (b'{"userName": "\\ud83d", "x": 1}', "\\ud83d"),
     "half an emoji as a name": (b'{"\\udc00": 1}', "\\udc00"),

@@ -1,4 +1,4 @@
-"""Who is who: one mailbox is one account in every spelling, and whoever can sign up can log in, in every spelling."""
+"""Identity: one mailbox is one account in every spelling, and a login works in every spelling of a sign-up."""
 
 import unicodedata
 

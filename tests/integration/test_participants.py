@@ -383,5 +383,5 @@ def test_a_deadlock_repeats_the_whole_batch(service, beside, caplog):
         service.add_by_admin("zed", "first@example.org")
     assert verdicts(handled.result(timeout=60)) == [SAME_EMAIL, SAME_EMAIL]
     assert set(service.model.objects.values_list("user_id", flat=True)) == {"zed", "zoe"}
-    # Where the other one takes its time to commit, the next try meets its row.
+    # If the other transaction commits late, the next attempt finds its row.
     assert crossings(caplog)[0] == "OperationalError"

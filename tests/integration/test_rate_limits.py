@@ -1,4 +1,4 @@
-"""Who is taken, and who is told to come later: rate limits, a closed sign-up, and whose address counts."""
+"""Rate limits of sign-ups, a closed sign-up, and the address that counts."""
 
 import json
 from collections.abc import AsyncIterator
@@ -132,7 +132,7 @@ async def test_while_redis_is_away_everybody_is_let_through_and_the_log_says_so(
 async def test_behind_the_proxy_the_address_is_that_of_who_spoke_to_it(api, settings):
     settings.RATE_LIMIT_ADDRESS = 1
     assert await api.statuses(2, peer=PROXY, X_Forwarded_For="192.0.2.7") == [202, 429]
-    # What a client wrote in front of it is nobody's word.
+    # An address that a client wrote in front of it proves nothing.
     assert await api.statuses(1, peer=PROXY, X_Forwarded_For="203.0.113.9, 192.0.2.7") == [429]
     assert await api.statuses(1, peer=PROXY, X_Forwarded_For="192.0.2.8") == [202]
 

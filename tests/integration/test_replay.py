@@ -36,7 +36,7 @@ def own_topics(settings):
 
 @pytest.fixture
 def sent(settings):
-    """What is in the topic, as (sign-up, services asked or None), sorted."""
+    """The messages of the topic, as (sign-up, services asked or None), sorted."""
 
     def read() -> list[tuple[UUID, list[str] | None]]:
         messages = read_topic(settings.KAFKA_BOOTSTRAP_SERVERS, settings.KAFKA_PREFIX + NEW_USER_REQUESTED)

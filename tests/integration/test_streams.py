@@ -28,7 +28,7 @@ def decide(state: TransactionState, *services: str) -> TransactionState:
 
 
 class Rows:
-    """What the database holds, and how often it was read."""
+    """The state in the database, and the number of times that it was read."""
 
     def __init__(self, *states: TransactionState) -> None:
         self.states = {state.transaction_id: state for state in states}

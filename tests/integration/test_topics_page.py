@@ -56,7 +56,7 @@ def test_topics_with_their_watermarks_and_groups_with_their_lag(operator, django
     assert reverse("admin:eventbus_topic_messages", args=["asked"]) in text
     lag = {group.name: group.lag for group in response.context["groups"]}
     assert lag == {"answerer": 1, "dead-letters": 0}
-    # What the embedded broker can't tell is said.
+    # The page names the facts that the embedded broker can't report.
     assert ("embedded broker" in text) == settings.KAFKA_EMBEDDED
     # The first has committed, nobody has been in the other.
     states = () if settings.KAFKA_EMBEDDED else ("<td>no members now</td>", "<td>no members yet</td>")

@@ -1,4 +1,4 @@
-"""The traffic page: what is counted on the way, what stays of it, and the stream that the charts are drawn from."""
+"""The traffic page: the counts of sign-ups and verdicts, their roll-up, and the stream that feeds the charts."""
 
 import asyncio
 import json
@@ -220,7 +220,7 @@ async def test_redis_away_is_said_and_the_stream_goes_on_when_it_is_back(operato
     kinds = [await next_of(events) for _ in range(3)]
     assert [kind for kind, _ in kinds] == ["problem", "problem", "points"]
     assert "Redis is not responding" in kinds[0][1]
-    # What was missed is there again: all of it.
+    # The missed points are sent again, all of them.
     assert len(kinds[2][1]["points"]) == 300
     await events.aclose()
 

@@ -18,7 +18,7 @@ from tests.servers.process import LOOPBACK, ROOT
 
 
 class Database(BaseHTTPRequestHandler):
-    """What OSV answers (https://google.github.io/osv.dev/post-v1-query/): Django is vulnerable, nothing else is."""
+    """The answer of OSV (https://google.github.io/osv.dev/post-v1-query/): Django is vulnerable, nothing else is."""
 
     vulnerable = "django"
 

@@ -1,4 +1,4 @@
-"""What holds of unconfirmed sign-ups inside one process: their end, their mails, and the settings that ask for them."""
+"""Unconfirmed sign-ups inside one process: their expiry, their mails, and the settings that require them."""
 
 import asyncio
 import json
@@ -295,7 +295,7 @@ async def instances(settings) -> AsyncIterator[list[SignUpApi]]:
 
 
 async def confirmed(api: SignUpApi, body: dict[str, str], **headers: str) -> tuple[int, dict[str, str], Any]:
-    """What `POST /user/confirmations` answers: status, headers and document."""
+    """The answer of `POST /user/confirmations`: status, headers and document."""
     sent = {"content-type": "application/json"} | headers
     scope = {
         "type": "http", "method": "POST", "path": "/user/confirmations",

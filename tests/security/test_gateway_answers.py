@@ -1,4 +1,4 @@
-"""What the gateway answers by itself, with the headers that web and auth would give."""
+"""The gateway's own answers have the headers that web and auth would add."""
 
 import http.client
 import socket

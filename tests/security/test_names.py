@@ -66,7 +66,7 @@ RESERVED = [
 
 
 def refusal(document: dict[str, str]) -> list[tuple[str, str]]:
-    """What `POST /user` says of which field."""
+    """The errors of `POST /user`, by field."""
     try:
         read_signup(new_person().form | document)
     except Problem as problem:

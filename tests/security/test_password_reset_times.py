@@ -108,7 +108,7 @@ def test_the_link_leads_to_the_public_address(web: Web, host: str | None):
 
 
 def alike(web: Web) -> float:
-    """How likely it is that the times of known and unknown addresses are of one distribution."""
+    """The probability that the times of known and unknown addresses have one distribution."""
     known, unknown = [], []
     with web.client() as client:
         for is_known in random.sample([True, False], counts=[SAMPLES, SAMPLES], k=2 * SAMPLES):
@@ -140,7 +140,7 @@ def test_a_mail_server_that_never_answers_slows_nothing_and_all_leaves_when_it_i
             assert median(times) < 3 * usual
             # A few come and go with requests.
             eventually(lambda: web.threads() <= threads + 3)
-            # What is beyond the bound is said in the log, and answered like the rest.
+            # Requests beyond the bound are logged, and answered like the others.
             client.ask(new_person().email)
             client.ask(new_person().email)
             assert web.waiting() <= QUEUE

@@ -1,4 +1,4 @@
-"""What a production installation refuses to start with, in one line, and what an unusable setting says."""
+"""Settings with which a production installation refuses to start, and the one line that says why."""
 
 import subprocess
 from pathlib import Path
@@ -17,7 +17,7 @@ SECRET = "hunter2-hunter2"
 
 
 def manage(*command: str, **changed: str | None) -> subprocess.CompletedProcess[str]:
-    """What `manage.py` says in production; a setting that is changed to None is not set."""
+    """The output of `manage.py` in production; a setting that is changed to None is not set."""
     environment = {name: value for name, value in (ENVIRONMENT | changed).items() if value is not None}
     return subprocess.run(
         [*MANAGE, *command], env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60

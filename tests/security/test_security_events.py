@@ -1,4 +1,4 @@
-"""What people do to accounts and operation leaves a line with a stable name, and the list of the names is complete."""
+"""Security events have stable names, and the list of these names is complete."""
 
 import json
 import logging

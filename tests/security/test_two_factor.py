@@ -51,7 +51,7 @@ def codes(user: User) -> list[str]:
 
 
 def code_of(user: User, *, ahead: int = 0) -> str:
-    """What the user's app shows, `ahead` steps of 30 s from now; one step is within what a clock may be wrong."""
+    """The code that the user's app shows, `ahead` steps of 30 s from now; the app's clock may be one step off."""
     totp = TOTP(TOTPDevice.objects.get(user=user).bin_key)
     totp.time = time.time() + 30 * ahead
     return f"{totp.token():06d}"

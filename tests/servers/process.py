@@ -52,7 +52,7 @@ def http_status(port: int, path: str) -> int | None:
 
 
 def dies_with_parent() -> list[str]:
-    """What stands before a command so that Linux kills it when the test run is killed.
+    """The prefix of a command that Linux kills when the test run is killed.
 
     The kernel watches the thread that started it: start processes in a thread that stays.
     """
@@ -188,7 +188,7 @@ class Server(ABC):
     @classmethod
     @abstractmethod
     def missing(cls) -> str | None:
-        """Why it can't run here and how to get it, in a sentence; None when it can."""
+        """The reason why it can't run here and how to get it, in a sentence; None if it can."""
 
     @abstractmethod
     def command(self) -> Sequence[str | Path]: ...

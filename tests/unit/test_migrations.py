@@ -22,7 +22,7 @@ KNOWN = (*ALONE, migrations.CreateModel, migrations.AddField, migrations.RemoveI
 
 
 def complaints(migration: Migration) -> Iterator[str]:
-    """What is wrong with a migration of a database in use. The first of an app finds no table in use."""
+    """The faults of a migration for a database in use. The first migration of an app finds no table in use."""
     if migration.initial:
         return
     tables = {op.model_name_lower for op in migration.operations if isinstance(op, migrations.AddField)}

@@ -1,4 +1,4 @@
-"""What is worth another try, and when."""
+"""The classification of errors into transient and permanent ones."""
 
 from itertools import islice
 

@@ -1,4 +1,4 @@
-"""How records and rows are compared: example by example, and as properties over tables that hold anything."""
+"""The comparison of records and rows: by example, and as properties of arbitrary tables."""
 
 from dataclasses import dataclass, replace
 from uuid import UUID

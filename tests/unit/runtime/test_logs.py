@@ -1,4 +1,4 @@
-"""How log lines look, and what never stands in them."""
+"""The format of log lines, and the secrets that they never contain."""
 
 import json
 import logging

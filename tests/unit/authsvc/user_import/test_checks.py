@@ -1,4 +1,4 @@
-"""Which records of an import become users: the rules of `POST /user`, hashes, and duplicates within the file."""
+"""The checks of an import's records: the rules of `POST /user`, hashes, and duplicates within the file."""
 
 import tracemalloc
 from collections.abc import Iterator

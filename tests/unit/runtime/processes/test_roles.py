@@ -1,4 +1,4 @@
-"""What every long-running command shares."""
+"""The lifecycle of long-running commands."""
 
 import gc
 import re

@@ -28,7 +28,7 @@ def unconfirmed(auth: AuthServer) -> None:
 
 
 def token_for(signup_id: UUID, *, age: float = 0) -> str:
-    """What auth puts into its link (authsvc.signups.confirmation)."""
+    """The token that auth puts into its link (authsvc.signups.confirmation)."""
     return tickets._confirmation_signer.sign(f"{signup_id.hex}-{int((time.time() - age) * 1_000_000)}")
 
 
@@ -79,7 +79,7 @@ async def test_a_page_that_is_shown_follows_and_sees_the_lights_turn(
     await followed(auth, signup_id)
     await auth.confirm(str(signup_id))
     assert "awaiting" not in await version_after(socket, 2)
-    # Whoever still shows it has it followed to its end; who leaves is not waited for.
+    # While a page shows the sign-up, it is followed to its end; without a page, it is not.
     await auth.turn(str(signup_id), "chat", "SUCCESS")
     await version_after(socket, 3)
 

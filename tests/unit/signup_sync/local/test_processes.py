@@ -27,7 +27,7 @@ def group() -> Iterator[ProcessGroup]:
 
 
 class Told(list[str]):
-    """What the person at the terminal was told."""
+    """The lines printed to the terminal."""
 
 
 def kept(command: tuple[str, ...], *, group: ProcessGroup, folder: Path, told: Told) -> KeptProcess:
@@ -76,7 +76,7 @@ async def stopped_within(
 
 
 def line(level: int) -> str:
-    """What a role writes for people."""
+    """A role's log lines for people."""
     return formatter("console").format(logging.LogRecord("some.logger", level, "", 0, "said", None, None))
 
 
