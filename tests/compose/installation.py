@@ -137,7 +137,7 @@ class Installation:
 
 def commands_of_the_readme() -> list[str]:
     """Return the lines with which the README sets up and starts the containers, without their remarks."""
-    [block] = [each for each in code_blocks_of_the_readme() if "make-secrets.sh" in each]
+    [block] = [each for each in code_blocks_of_the_readme() if "echo PUBLIC_URL=" in each]
     lines = [re.sub(r"\s+# .*", "", line) for line in block.splitlines()]
     # The last one asks for the administrator's name and password.
     assert "up --build" in lines[-2]
