@@ -94,7 +94,7 @@ class Installation:
             command, cwd=self.directory, env=environment, input=input, capture_output=True, text=True, check=False,
             timeout=COMMAND_TIMEOUT, start_new_session=True,
         )  # fmt: skip
-        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-1500:]}{done.stderr[-1500:]}"
         return done.stdout
 
     def python(self, service: str, code: str, *, index: int = 1) -> str:
