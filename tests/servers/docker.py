@@ -50,7 +50,7 @@ class DockerEngine:
 def official_images() -> list[str]:
     """Return the images that a start without profiles takes from a registry."""
     services: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
-    names = {each["image"] for each in services.values() if "build" not in each and not each.get("profiles")}
+    names = {each["image"] for each in services.values() if "$" not in each["image"] and not each.get("profiles")}
     names |= set(re.findall(r"^FROM (\S+:\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
     return sorted(names)
 
