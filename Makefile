@@ -17,7 +17,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 # Exists while a new environment is being filled, because an interrupted installation can't be trusted.
 UNFINISHED := $(VENV)/.unfinished
 
-.PHONY: help run admin test setup check audit test-unit test-k8s test-embedded test-real test-search test-compose chaos mutants bench bench-profile format messages lock release clean
+.PHONY: help run admin test setup check audit test-unit test-k8s test-embedded test-real test-search test-compose chaos mutants bench bench-profile client format messages lock release clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ mutants: $(INSTALLED_DEV) ## Run mutation tests on the modules with the most imp
 bench-profile: $(INSTALLED_DEV) ## Profile the CPU use of each role during sign-ups
 	@exec $(BIN)/python -m bench.hot
 
+client: $(INSTALLED) ## Generate Python and TypeScript clients of the HTTP API into var/clients (TypeScript needs Node.js 20)
+	@sh clients/generate.sh $(BIN)/python
+
 format: $(INSTALLED_DEV) ## Format the code and apply the linter's fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -108,6 +111,7 @@ lock: $(INSTALLED_DEV) ## Pin the newest allowed versions of the requirements wi
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(COMPILE) requirements.in --output-file requirements.txt
 	$(COMPILE) requirements-dev.in --output-file requirements-dev.txt
+	$(COMPILE) clients/python/requirements.in --output-file clients/python/requirements.txt
 
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
