@@ -212,7 +212,7 @@ def are_complete(signups: Sequence[SignUp]) -> bool:
 
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.dependency)
-def test_a_dependency_that_is_away_costs_only_what_it_provides(
+def test_a_dependency_that_is_down_costs_only_what_it_provides(
     targets: tuple[Stack, dict[str, Server | Process]], case: Case, fault: Fault, capsys: pytest.CaptureFixture[str]
 ):
     stack, by_name = targets

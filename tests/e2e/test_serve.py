@@ -116,7 +116,7 @@ def users_locked(stack: Stack) -> Iterator[None]:
         yield
 
 
-def test_a_database_that_hangs_keeps_no_process_that_is_to_stop(stack: Stack):
+def test_a_hanging_database_does_not_keep_a_process_from_stopping(stack: Stack):
     with another_web(stack) as web, users_locked(stack), Posts(web, [new_person()]) as posts:
         eventually(lambda: hashes_waiting(web), what="the sign-up has begun")
         eventually(lambda: not hashes_waiting(web), what="the sign-up waits for the database")

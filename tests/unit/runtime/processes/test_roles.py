@@ -123,7 +123,7 @@ def role(monkeypatch) -> RunningRole:
     return RunningRole("reader")
 
 
-def test_it_waits_until_what_it_needs_is_there_and_says_so_in_words(role, caplog):
+def test_it_waits_until_what_it_needs_is_there_and_says_so(role, caplog):
     failures = [OperationalError("connection refused\n\tIs it running?"), TransientError("no tables")]
 
     def check() -> None:
