@@ -20,7 +20,7 @@ from tests.waiting import eventually, must_hold
 pytestmark = pytest.mark.needs("application", "caddy")
 
 DEADLINE = 3.0
-# Seconds that the database is away: several tries, each with the time in which a connection may come.
+# Seconds for which the database is down: several tries, each with the time in which a connection may come.
 AWAY = 20.0
 
 

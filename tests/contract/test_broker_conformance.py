@@ -541,7 +541,7 @@ def test_the_readers_of_a_group_share_its_partitions_and_one_takes_over():
 
 
 def test_a_batch_whose_partitions_went_away_commits_nothing_for_them():
-    """The first reader repeats its batch while a second joins: what the second reads now is the second's to commit."""
+    """The first reader repeats its batch while a second joins: the second commits only its own."""
     handler = RecordingHandler(*[TransientError("away")] * 1000)
     other_handler = RecordingHandler()
     subscription = new_subscription(handler)

@@ -173,7 +173,7 @@ def test_every_command_is_one_that_exists(role):
 
 @pytest.mark.parametrize("role", ROLES)
 def test_every_role_starts_with_its_environment_alone(role, tmp_path):
-    """Settings, applications and the command itself load; in production whatever is obligatory and missing raises."""
+    """Settings, applications and the command itself load; in production, a missing mandatory setting raises."""
     _, *rest = services()[role]["command"]
     command = ["-c", "import signup_sync.asgi"] if rest[1] == "serve" else [rest[0], "help", rest[1]]
     environment = environment_of(role) | {"DATA_DIR": str(tmp_path / "data")}

@@ -148,7 +148,7 @@ def dashboards(answer: dict[str, Any], status: int = 200) -> Iterator[tuple[str,
 
 
 def import_objects(url: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """What the container `dashboards-import` runs."""
+    """The command of the container `dashboards-import`."""
     command = services()["dashboards-import"]["command"]
     script, _, file = command[1:]
     [(folder, mounted)] = [volume.split(":")[:2] for volume in services()["dashboards-import"]["volumes"]]

@@ -1,4 +1,4 @@
-"""Networks and browsers that do not behave: what a proxy swallows, what does not load, cookies that change meanwhile.
+"""Faulty networks and browsers: a proxy that swallows messages, files that don't load, cookies that change meanwhile.
 
 The network is simulated where a server of ours cannot be made to act like that: by intercepted requests and sockets.
 """

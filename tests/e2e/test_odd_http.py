@@ -515,7 +515,7 @@ HANDSHAKES = {
 
 # Opened, as the page learns from the code of its closing why it is refused.
 OPENED = {"percent signs", "latin-1 in a header", "odd extensions", "subprotocols", "two upgrades"}
-# By the gateway, which speaks HTTP/1.1 to the process and writes the target anew.
+# By the gateway, which speaks HTTP/1.1 to the process and rewrites the target.
 OPENED_BY_GATEWAY = OPENED | {"HTTP/1.0", "an absolute target", "latin-1 in the path"}
 
 

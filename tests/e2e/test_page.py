@@ -65,8 +65,8 @@ def lights(page: Page) -> dict[str, str]:
 
 
 def open_socket_that_is_idle(tab: Page, closed: list[object]) -> list[dict[str, Any]]:
-    """Opens a fresh form and its socket, of which nothing is to be told until the form is posted. Returns what it
-    hears; it puts itself into `closed` when it is closed."""
+    """Open a new form and its socket, which gets no message until the form is posted. Return its messages; the
+    socket is added to `closed` when it closes."""
     tab.goto("/signup/")
     wait_for_flag(tab, "ready")
     heard: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""The server of the web processes: what becomes of requests when it is to stop, and that the application, which knows
+"""The server of the web processes: its requests when it stops, and that the application, which knows
 nothing of it, runs on daphne as well."""
 
 import asyncio
@@ -54,7 +54,7 @@ def hashes_waiting(role: Role) -> float:
 
 
 class Posts:
-    """People who all sign up at once at one process: what each was answered, None for who was cut off."""
+    """People who all sign up at once at one process, and the answer to each; None if the connection was cut."""
 
     def __init__(self, role: Role, people: Sequence[Person]) -> None:
         self._url = f"http://{LOOPBACK}:{role.port}/user"

@@ -215,7 +215,7 @@ def test_one_service_alone_is_asked(admin_client, signups, sent):
     form = {"action": "replay_chosen", "_selected_action": [chosen], "service": "chat"}
     admin_client.post(LIST, form, headers={"accept-language": "ko"})
     assert sent() == [(chosen, ["chat"])]
-    # In the log's own language, not in that of who did it.
+    # In the log's own language, not in the administrator's.
     [act] = LogEntry.objects.all()
     assert (act.object_id, act.change_message, act.user.user_id) == (chosen, "Replayed to chat", "root-user")
 
@@ -296,7 +296,7 @@ def test_the_index_groups_what_belongs_together_and_leaves_nothing_out(admin_cli
 
 
 def test_no_script_in_a_name_runs_on_any_page(admin_client):
-    """The name goes wherever a name or a message goes: also into copies, letters, and what was logged."""
+    """The name is used in every place of a name or a message, including copies, letters and log entries."""
     script = "<script>alert(1)</script>"
     signup = save_decided("scripted")
     ChatUser.objects.create(user_id="scripted", email="scripted@example.org", user_name=script)

@@ -1,4 +1,4 @@
-"""Dead letters at their bounds: what is stored of odd headers, chunks of acts, and a collector whose store fails."""
+"""Dead letters at their bounds: odd headers, chunks of actions, and a collector whose database fails."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""Chat and customer on their databases: what a batch of requests leaves behind, and what it is answered."""
+"""Chat and customer on their databases: the rows after a batch of requests, and the answers."""
 
 import json
 import logging

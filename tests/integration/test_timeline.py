@@ -1,4 +1,4 @@
-"""A sign-up's timeline, on its page and on the terminal: what it knows, and what it says where it can't know."""
+"""A sign-up's timeline, on its page and in the terminal: its steps, and its notes about missing information."""
 
 import json
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Sign-ups whose address is to be confirmed (SIGNUP_CONFIRM=mail), over the whole installation and a mail server."""
+"""Sign-ups whose address must be confirmed (SIGNUP_CONFIRM=mail), over the whole installation and a mail server."""
 
 import re
 from collections.abc import Iterator
@@ -356,7 +356,7 @@ def test_no_more_than_three_mails_an_hour_go_to_one_mailbox(here: Installation, 
     eventually(lambda: sum(user in mail["To"] for mail in here.inbox.mails) == 3, what="three mails")
 
 
-# --- What an existing user gets, and what a stranger can send ----------------------------------------------------
+# --- Mails to an existing user, and mails caused by a stranger ---------------------------------------------------
 
 
 @pytest.mark.parametrize(

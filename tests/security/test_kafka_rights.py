@@ -272,7 +272,7 @@ def test_nobody_gets_in_without_a_password(composed, changed):
 
 
 def answers_a_stranger(port: int) -> bool:
-    """Whether a broker or controller answers DescribeCluster (version 0) to who has not said who they are."""
+    """Whether a broker or controller answers DescribeCluster (version 0) to an unauthenticated client."""
     header = struct.pack(">hhih", 60, 0, 1, -1) + b"\0"
     body = b"\0\0"
     with socket.create_connection((LOOPBACK, port), timeout=PATIENCE) as connection:

@@ -1,4 +1,4 @@
-"""Mail leaves on a thread of its own: whoever asks for one waits for nothing, whatever the mail server does."""
+"""Mail is sent on a dedicated thread: no request waits for the mail server."""
 
 import logging
 import threading

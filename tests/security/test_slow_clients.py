@@ -76,7 +76,7 @@ async def read_to_the_end(reader: asyncio.StreamReader) -> bytes:
 
 
 async def ended(port: int, sent: bytes, then: bytes = b"") -> tuple[bytes, float]:
-    """What is answered to a client that sends this, and then a piece now and again, until its connection ends; and the
+    """The answer to a client that sends this, and then a piece now and again, until its connection ends; and the
     seconds until then."""
     async with connected(port) as (reader, writer):
         began = time.monotonic()

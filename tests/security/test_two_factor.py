@@ -1,4 +1,4 @@
-"""Two-factor authentication, past the browser: what a session may do before and after its code."""
+"""Two-factor authentication, without a browser: the access of a session before and after its code."""
 
 import re
 import time
@@ -157,7 +157,7 @@ def test_it_is_on_only_after_a_correct_code(user: User, caplog: pytest.LogCaptur
         assert shown not in content
         assert codes[0] not in content
     assert sent() == ["Two-factor authentication was turned on for your account."]
-    # Not as they are: who reads the database can't use them.
+    # Only digests are stored, so a reader of the database can't use them.
     assert not StaticToken.objects.filter(token__in=[*codes, *(code.replace("-", "") for code in codes)]).exists()
 
 
@@ -386,7 +386,7 @@ def test_tries_count_as_logins_of_their_address(user: User, codes: list[str], se
     assert counted == ["login", "login"]
 
 
-# --- What a session without the code may not do ---------------------------------------------------------------
+# --- A session without the code ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -560,7 +560,7 @@ def test_mails_contain_no_text_typed_at_the_sign_up(user: User, codes: list[str]
         assert "http://127.0.0.1:8000/password/" in message.body
 
 
-# --- What it costs and what it shows --------------------------------------------------------------------------
+# --- Costs, and displayed data --------------------------------------------------------------------------------
 
 
 def test_pages_for_everybody_ask_no_database(

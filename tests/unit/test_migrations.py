@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md's rules for migrations: sign-ups go on meanwhile, and so does the previous release afterwards."""
+"""CONTRIBUTING.md's rules for migrations: sign-ups continue meanwhile, and so does the previous release afterwards."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The watches of one process, without a Redis: what a watch takes over, and that every one of them is read."""
+"""The watches of one process, without a Redis: the states that a watch accepts, and that all watches are read."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence

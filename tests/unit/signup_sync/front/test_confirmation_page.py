@@ -1,4 +1,4 @@
-"""The front while a sign-up waits for the confirmation of its address: what it shows, and what it does not hold."""
+"""The front while a sign-up waits for the confirmation of its address: its pages, and the streams that it closes."""
 
 import time
 from collections.abc import Callable

@@ -28,7 +28,7 @@ async def status_page(client: AsyncClient, auth: AuthServer, **lights: str) -> H
 
 
 def lights_of(response: HttpResponse) -> dict[str, tuple[str, str]]:
-    """Each light's status and its words."""
+    """Each light's status and its text."""
     found = re.findall(
         r'data-service="(\w+)" data-status="(\w+)".*?class="light-word">([^<]+)<', response.content.decode(), re.DOTALL
     )

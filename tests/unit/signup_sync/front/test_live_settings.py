@@ -1,4 +1,4 @@
-"""The effects of live settings on the page: a closed sign-up, rate limits in words, and hidden reasons."""
+"""The effects of live settings on the page: a closed sign-up, explained rate limits, and hidden reasons."""
 
 import pytest
 from django.core import signing

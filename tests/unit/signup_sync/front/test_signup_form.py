@@ -1,4 +1,4 @@
-"""The form over HTTP, with scripts and without. None of these tests may touch a database: pytest-django sees to it."""
+"""The form over HTTP, with scripts and without. pytest-django keeps these tests from touching a database."""
 
 import asyncio
 import html
