@@ -24,7 +24,7 @@ from tests.waiting import eventually
 
 pytestmark = [pytest.mark.needs("application", "postgresql", "kafka")]
 
-LASTING = (*WEB, *AUTH_WORKERS, *PARTICIPANTS)
+LASTING = (*WEB, *AUTH_WORKERS, *PARTICIPANTS, "scim")
 SERVICES = ("auth", "chat", "customer", "crm")
 
 

@@ -188,6 +188,17 @@ def refusal_of(answer: Future[ConsumerGroupTopicPartitions]) -> int | None:
 
 @pytest.mark.needs("kafka")
 @pytest.mark.usefixtures("scim_servers")
+def test_the_search_reads_what_it_indexes_and_publishes_its_own_dead_letters_alone(composed):
+    [search] = [each for each in every_subscription() if each.group == "search"]
+    assert {topic: read(composed, "search", topic) for topic in search.topics} == dict.fromkeys(search.topics)
+    letters = search.dead_letter_topics
+    assert {topic: publish(composed, "search", topic) for topic in letters} == dict.fromkeys(letters)
+    for topic in search.topics:
+        assert publish(composed, "search", topic) in DENIED, topic
+
+
+@pytest.mark.needs("kafka")
+@pytest.mark.usefixtures("scim_servers")
 @pytest.mark.parametrize("role", PARTICIPANTS)
 def test_a_participant_publishes_its_answers_and_its_own_dead_letters_alone(composed, role):
     other = "customer" if role == "chat" else "chat"
