@@ -281,6 +281,7 @@ def test_check_deploy_misses_each_middleware_that_is_away(settings, capsys: pyte
         ("consume_events", "auth"),
         ("relay_signups",),
         ("collect_dead_letters",),
+        ("index_events",),
     ],
 )
 def test_a_role_that_signs_nothing_starts_without_the_key(command: tuple[str, ...]) -> None:
