@@ -150,9 +150,9 @@ def publish(kafka: ComposedKafka, role: str, topic: str) -> int | None:
     return reports[0].code() if reports[0] else None
 
 
-def read(kafka: ComposedKafka, role: str, topic: str) -> int | None:
+def read(kafka: ComposedKafka, role: str, topic: str, *, group: str = "inspection") -> int | None:
     """The code with which Kafka refuses to show what is in a topic; None where it does not."""
-    consumer = Consumer(client(kafka, role, **{"group.id": f"{PREFIX}inspection", "enable.auto.commit": False,
+    consumer = Consumer(client(kafka, role, **{"group.id": f"{PREFIX}{group}", "enable.auto.commit": False,
                                                "enable.partition.eof": True}))  # fmt: skip
     try:
         consumer.assign([TopicPartition(PREFIX + topic, 0, 0)])
@@ -190,7 +190,8 @@ def refusal_of(answer: Future[ConsumerGroupTopicPartitions]) -> int | None:
 @pytest.mark.usefixtures("scim_servers")
 def test_the_search_reads_what_it_indexes_and_publishes_its_own_dead_letters_alone(composed):
     [search] = [each for each in every_subscription() if each.group == "search"]
-    assert {topic: read(composed, "search", topic) for topic in search.topics} == dict.fromkeys(search.topics)
+    seen = {topic: read(composed, "search", topic, group="search") for topic in search.topics}
+    assert seen == dict.fromkeys(search.topics)
     letters = search.dead_letter_topics
     assert {topic: publish(composed, "search", topic) for topic in letters} == dict.fromkeys(letters)
     for topic in search.topics:
@@ -306,11 +307,11 @@ def test_neither_broker_nor_controller_answers_a_stranger(composed, kafka):
 @pytest.mark.needs("kafka")
 def test_a_right_that_the_file_does_not_name_any_more_is_revoked(composed, tmp_path):
     wider = tmp_path / "acls.toml"
-    wider.write_text(FILE.read_text().replace("[chat]\n", '[chat]\nwatch = ["customer"]\n'))
+    wider.write_text(FILE.read_text().replace("[search]\n", '[search]\nwatch = ["customer"]\n'))
     assert "1 added, 0 revoked" in set_up(composed, acls=wider).stdout
-    assert ask_about(composed, "chat", "customer") is None
+    assert ask_about(composed, "search", "customer") is None
     assert "0 added, 1 revoked" in set_up(composed).stdout
-    assert ask_about(composed, "chat", "customer") in DENIED
+    assert ask_about(composed, "search", "customer") in DENIED
     assert "0 added, 0 revoked" in set_up(composed).stdout
 
 
