@@ -39,7 +39,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class UnavailableError(TransientError):
-    """OpenSearch is away, slow or overloaded, or refuses this client."""
+    """OpenSearch is down, slow or overloaded, or refuses this client."""
 
 
 class RefusedDocumentError(Exception):

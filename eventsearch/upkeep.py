@@ -46,7 +46,7 @@ def _run(index: SearchIndex, subscription: Subscription, stop: threading.Event) 
 
 
 def delete_old(index: SearchIndex) -> None:
-    """Delete the indices that are too old. If OpenSearch is away, the next attempt does it."""
+    """Delete the indices that are too old. If OpenSearch is unavailable, the next attempt deletes them."""
     try:
         deleted = index.delete_old(datetime.now(UTC))
     except Exception as error:

@@ -1,8 +1,9 @@
 """Starts the servers of the chosen stack before Django reads its settings, and stops them when pytest ends.
 
-`--stack=none` (unit tests), `embedded` (as in `make run`) or `real` (the servers of production). A test declares the
-servers that it needs: `@pytest.mark.needs("broker")`. Tests for another stack are deselected. Tests that need a server
-that is not installed are skipped and listed in the last lines; with CI=true, the run fails at its start instead.
+`--stack=none` (unit tests), `embedded` (as in `make run`), `real` (the servers of production) or `compose` (in
+containers). A test declares the servers that it needs: `@pytest.mark.needs("broker")`. Tests for another stack are
+deselected. Tests that need a server that is not installed are skipped and listed in the last lines; with CI=true, the
+run fails at its start instead, unless only a Docker engine is missing.
 """
 
 import os
@@ -13,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -26,16 +28,25 @@ from tests.servers import (
     ValkeyServer,
     chromium,
     network,
+    node,
 )
+from tests.servers.docker import DockerEngine
 
 # Servers and resources that a test may need. Both stacks have `broker` and `redis`; `kafka`, `postgresql` and `caddy`
 # are the real ones; `opensearch` is a node that its tests start; `application` is the whole product as separate
-# processes (tests.stack); `network` is the permission to create network namespaces (tests.servers.network).
-NEEDS = ("broker", "redis", "application", "chromium", "postgresql", "kafka", "caddy", "network", "opensearch")
+# processes (tests.stack); `network` is the permission to create network namespaces (tests.servers.network); `node` is
+# Node.js with the packages of examples/participant-node; `docker` is an engine with all images (tests.servers.docker).
+# fmt: off
+SERVERS = (
+    "broker", "redis", "application", "chromium", "postgresql", "kafka", "caddy", "network", "opensearch", "node",
+)
+# fmt: on
+NEEDS = (*SERVERS, "docker")
 OF_STACK = {
     "none": frozenset[str](),
     "embedded": frozenset({"broker", "redis", "application", "chromium"}),
-    "real": frozenset(NEEDS),
+    "real": frozenset(SERVERS),
+    "compose": frozenset({"docker", "caddy", "chromium"}),
 }
 # Fixtures of tests/conftest.py that imply needs.
 NEEDS_OF_FIXTURE = {
@@ -67,7 +78,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--stack",
         choices=tuple(OF_STACK),
         default="none",
-        help="servers for the tests: none, embedded (as in `make run`) or real (PostgreSQL, Kafka, Redis, Caddy)",
+        help="servers for the tests: none, embedded (as in `make run`), real (PostgreSQL, Kafka, Redis, Caddy) or "
+        "compose (containers)",
+    )
+    parser.addoption(
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="provides a Docker engine and the images of official names where there are none (tests.servers.docker)",
     )
 
 
@@ -92,6 +110,11 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     os.environ.update(base_environment(cleanup))
     if runs_tests(early_config):
         start(backing, cleanup)
+        if stack == "compose":
+            engine = DockerEngine(early_config.known_args_namespace.images)
+            cleanup.callback(engine.close)
+            if reason := engine.prepare():
+                backing.missing["docker"] = reason
 
 
 def runs_tests(config: pytest.Config) -> bool:
@@ -110,9 +133,10 @@ def what_is_missing(stack: str) -> dict[str, str]:
         "chromium": chromium.missing,
         "network": network.missing,
         "opensearch": OpenSearchServer.missing,
+        "node": node.missing,
     }
     missing = {name: reason for name, ask in questions.items() if name in OF_STACK[stack] and (reason := ask())}
-    if stack == "real" and (gone := missing.keys() - {"chromium", "network", "opensearch"}):
+    if stack == "real" and (gone := missing.keys() - {"chromium", "network", "opensearch", "node"}):
         missing["application"] = f"The whole application on real servers needs {' and '.join(sorted(gone))}."
     return missing
 
@@ -150,7 +174,7 @@ def start(backing: Backing, cleanup: ExitStack) -> None:
         cleanup.callback(server.close)
     for server in servers:
         server.launch()
-    if backing.stack != "none" and backing.kafka is None:
+    if backing.stack in ("embedded", "real") and backing.kafka is None:
         os.environ.update(embedded_broker(cleanup))
     for server in servers:
         server.wait_ready()
@@ -225,7 +249,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def left_out_lines(config: pytest.Config) -> Iterator[str]:
     backing, counts = config.stash[backing_key], config.stash[left_out_key]
     if backing.stack == "none" and (count := counts.get("another stack")):
-        yield f"Left out: {count} tests that need servers. Run them with --stack=embedded or --stack=real."
+        yield f"Left out: {count} tests that need servers. Run them with --stack=embedded, real or compose."
     for name, reason in backing.missing.items():
         if count := counts.get(name):
             yield f"Left out: {count} tests that need {name}. {reason}"

@@ -1,4 +1,4 @@
-"""Which processes run: what they tell Redis of themselves, and the page that shows it."""
+"""The registry of running processes in Redis, and the page that shows it."""
 
 import asyncio
 import os
@@ -96,7 +96,7 @@ def test_redis_away_is_said_once_and_costs_the_process_nothing(heartbeat, monkey
         monkeypatch.setattr(report, "_tell", lambda: (told.append(1), tell()))
         eventually(lambda: len(told) >= 3)
     said = [record.getMessage() for record in caplog.records if record.name == instances.__name__]
-    assert [message.partition(",")[0] for message in said] == ["Redis is away"]
+    assert [message.partition(",")[0] for message in said] == ["Redis is unavailable"]
     assert not report._thread.is_alive()
 
 
@@ -146,7 +146,7 @@ def test_a_role_that_ends_in_order_leaves_nothing(tmp_path):
 
 @pytest.fixture
 def own_handler() -> Iterator[list[int]]:
-    """What a server does at SIGTERM, in a list."""
+    """The actions of a server at SIGTERM, in a list."""
     received: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     signal.signal(signal.SIGTERM, lambda number, _: received.append(number))

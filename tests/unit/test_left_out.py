@@ -1,5 +1,6 @@
-"""What a machine lacks: CI fails without it, and elsewhere the last lines say what was left out (tests/plugin.py and
-tests/setup.sh, run as a person runs them, with a PATH on which some commands are not)."""
+"""Missing servers and programs: CI fails without them; elsewhere the last lines list the skipped tests.
+
+tests/plugin.py and tests/setup.sh run as a person would run them, with a PATH that lacks some commands."""
 
 import os
 import re
@@ -61,7 +62,7 @@ def test_without_servers_the_last_line_says_how_many_need_some(lacking: Environm
     code, lines = pytest_run(lacking(), "tests/integration/test_gateway.py", "tests/unit/test_settings.py")
     assert code == pytest.ExitCode.OK
     [count] = re.findall(r"(\d+) deselected", lines[-1])
-    advice = "Run them with --stack=embedded or --stack=real."
+    advice = "Run them with --stack=embedded, real or compose."
     assert lines[-2] == f"Left out: {count} tests that need servers. {advice}"
 
 
