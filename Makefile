@@ -1,5 +1,6 @@
 # `make` lists the targets. Variables: PORT, DATA_DIR, PYTHON (creates the environment), VENV (its folder); for chaos: SIGNUPS, KILLS,
-# SEED; for bench: PEER, ROWS, SMALL; for simulate: RATE, CORES, SECONDS, AUTHS, CONSUMERS, FAIL; for mutants: MODULES.
+# SEED; for bench: PEER, ROWS, SMALL; for simulate: RATE, CORES, SECONDS, AUTHS, CONSUMERS, FAIL; for mutants: MODULES; for
+# test-compose: IMAGES.
 VENV ?= .venv
 PYTHON ?=
 
@@ -17,7 +18,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 # Exists while a new environment is being filled, because an interrupted installation can't be trusted.
 UNFINISHED := $(VENV)/.unfinished
 
-.PHONY: help run admin test setup check audit test-unit test-k8s test-embedded test-real chaos mutants bench bench-profile simulate simulate-check format messages lock clean
+.PHONY: help run admin test setup check audit test-unit test-k8s test-embedded test-real test-search test-compose chaos mutants bench bench-profile simulate simulate-check format messages lock release clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,8 +29,8 @@ run: $(INSTALLED) ## Run everything locally; needs only Python. If port 8000 is 
 admin: $(INSTALLED) ## Create an administrator (without prompts: ADMIN_USER_ID=.. ADMIN_EMAIL=.. ADMIN_PASSWORD=.. make admin)
 	@umask 077; $(MANAGE) migrate_all --verbosity 0 && exec $(MANAGE) make_admin
 
-test: ## Run everything that CI runs: the checks, and all tests on the embedded and on the real servers
-	@for step in setup check test-unit test-k8s test-embedded test-real; do \
+test: ## Run everything that CI runs: the checks, and all tests on the embedded servers, the real ones, and in containers
+	@for step in setup check test-unit test-k8s test-embedded test-real test-search test-compose; do \
 		echo "== make $$step"; \
 		$(MAKE) $$step || { echo "make test: '$$step' failed; later steps did not run. To run it alone: make $$step" >&2; exit 1; }; \
 	done
@@ -47,6 +48,9 @@ check: $(INSTALLED_DEV) ## Run the quick checks: format, lint, types, allowed im
 
 audit: $(INSTALLED_DEV) ## Report vulnerabilities, licences and a bill of materials of the run-time dependencies; AUDIT holds arguments for pip-audit
 	@$(BIN)/python deploy/audit.py $(AUDIT)
+
+release: $(INSTALLED_DEV) ## Build the sdist, the image and the bill of materials of a release into dist/, and print what to publish
+	@exec env PYTHONPATH=. $(BIN)/python deploy/release.py
 
 # The contract tests that need a server; the others run only in test-unit.
 BROKER_CONTRACTS = $(shell grep -l 'pytest\.mark\.needs' tests/contract/test_*.py)
@@ -71,6 +75,15 @@ test-embedded: $(INSTALLED_DEV) ## Run the tests on the embedded servers
 test-real: $(INSTALLED_DEV) ## Run the tests on PostgreSQL, Kafka, Redis and Caddy
 	$(PYTEST) --stack=real -n 2 $(BROKER_CONTRACTS) tests/integration
 	$(PYTEST) --stack=real tests/e2e tests/security tests/chaos tests/bench --ignore=tests/security/test_audit.py
+
+test-search: $(INSTALLED_DEV) ## Run the tests on OpenSearch: 100,000 events, a killed indexer and a minute without OpenSearch
+	$(PYTEST) --stack=real tests/search
+
+# Where no registry is reachable, this folder starts an engine and builds the images of official names (CONTRIBUTING.md).
+IMAGES ?= $(wildcard ../shared/containers)
+
+test-compose: $(INSTALLED_DEV) ## Run compose.yaml on a Docker engine and test it; passes if there is no engine: make test-compose IMAGES=folder
+	$(PYTEST) --stack=compose --timeout=900 $(if $(IMAGES),--images=$(IMAGES)) tests/compose
 
 chaos: $(INSTALLED_DEV) ## Inject faults into a real installation: make chaos SIGNUPS=20000 KILLS=60 SEED=1 (default: 500, 8, random)
 	@exec $(BIN)/python -m tests.chaos $(if $(SIGNUPS),--signups $(SIGNUPS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))

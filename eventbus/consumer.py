@@ -61,7 +61,7 @@ _NOT_OURS_ANY_MORE: Final = frozenset(
 
 
 # A partition: its topic, without KAFKA_PREFIX, and its number.
-Partition = tuple[str, int]
+PartitionKey = tuple[str, int]
 
 
 class BatchConsumer:
@@ -74,7 +74,7 @@ class BatchConsumer:
     def __init__(self, subscription: Subscription, *, heartbeat: Heartbeat | None = None) -> None:
         self.subscription = subscription
         # Currently assigned partitions. Only the thread of run() may ask the client itself.
-        self.partitions: set[Partition] = set()
+        self.partitions: set[PartitionKey] = set()
         self._heartbeat = heartbeat or Heartbeat()
         self._metrics = ReadingMetrics(subscription.topics, subscription.group)
         self._consumer = Consumer(reader_config(self._settings()))
@@ -90,9 +90,9 @@ class BatchConsumer:
         self._worker = Worker(f"handler of {subscription.group}")
         # Partitions of the current batch that have stayed assigned since it was read. One that was revoked and came
         # back is excluded: it is read again from the committed offset, perhaps after another member's work.
-        self._held: set[Partition] = set()
+        self._held: set[PartitionKey] = set()
         # Offsets of finished work, by partition, that are not committed yet.
-        self._done: dict[Partition, int] = {}
+        self._done: dict[PartitionKey, int] = {}
         self._commits_at = -math.inf
         self._is_paused = False
         self._polls_from = math.inf
@@ -221,7 +221,7 @@ class BatchConsumer:
             self._done.pop(partition, None)
         logger.info("gives up partitions %s", _names(partitions))
 
-    def _note_commit(self, partition: Partition, error: KafkaError | None) -> None:
+    def _note_commit(self, partition: PartitionKey, error: KafkaError | None) -> None:
         if error is None or error.code() in _NOT_OURS_ANY_MORE:
             del self._done[partition]
         elif not is_transient_in_kafka(error):
@@ -276,11 +276,11 @@ class BatchConsumer:
             self._is_paused = False
 
 
-def _partition_of(message: Incoming) -> Partition:
+def _partition_of(message: Incoming) -> PartitionKey:
     return message.topic, message.partition
 
 
-def _known(partition: TopicPartition) -> Partition:
+def _known(partition: TopicPartition) -> PartitionKey:
     return unprefixed(partition.topic), partition.partition
 
 

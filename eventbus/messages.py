@@ -9,7 +9,7 @@ import msgspec
 from uuid_utils.compat import uuid7
 
 from eventbus.clients import prefixed
-from eventbus.topics import MESSAGE_MAX, dead_letter_topic
+from eventbus.topics import DEAD_LETTER_SUFFIX, MESSAGE_MAX, dead_letter_topic
 from runtime.errors import PermanentError
 
 T = TypeVar("T")
@@ -104,8 +104,13 @@ class Subscription:
     prepare: Callable[[], None] | None = None
 
     @property
+    def dead_letterable_topics(self) -> tuple[str, ...]:
+        """The topics whose messages can be dead-lettered: all but dead-letter topics."""
+        return tuple(topic for topic in self.topics if not topic.endswith(DEAD_LETTER_SUFFIX))
+
+    @property
     def dead_letter_topics(self) -> tuple[str, ...]:
-        return tuple(dead_letter_topic(topic, self.group) for topic in self.topics)
+        return tuple(dead_letter_topic(topic, self.group) for topic in self.dead_letterable_topics)
 
     @property
     def every_topic(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
-"""The subscriptions of each service, as configured in EVENT_CONSUMERS."""
+"""The subscriptions of each service, as configured in EVENT_CONSUMERS, and of other readers (EVENT_READERS)."""
 
 import inspect
+from collections.abc import Iterator
 
 from django.conf import settings
 from django.utils.module_loading import import_string
@@ -15,3 +16,16 @@ def subscriptions_of(service: str) -> tuple[Subscription, ...]:
     if inspect.isfunction(named):
         named = named(service)
     return (named,) if isinstance(named, Subscription) else tuple(named)
+
+
+def subscriptions_of_services() -> Iterator[Subscription]:
+    """Yield the subscriptions of all services."""
+    for service in settings.EVENT_CONSUMERS:
+        yield from subscriptions_of(service)
+
+
+def every_subscription() -> Iterator[Subscription]:
+    """Yield the subscriptions of all services and readers."""
+    yield from subscriptions_of_services()
+    for path in settings.EVENT_READERS.values():
+        yield import_string(path)()

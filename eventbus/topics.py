@@ -10,9 +10,11 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from django.conf import settings
+from django.core.management.base import CommandError
 
 from eventbus.clients import client_config, prefixed, unprefixed
 from runtime.errors import TransientError, is_transient
+from runtime.processes.roles import RunningRole
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +68,17 @@ def ensure_topics(names: Iterable[str]) -> None:
     if missing:
         _make(admin, missing)
         _wait_until_known(admin, missing)
+
+
+def wait_for_topics(role: RunningRole, names: Iterable[str]) -> bool:
+    """Wait until Kafka answers, and create the missing topics; False if the role should stop.
+
+    Raises CommandError if Kafka refuses to create one.
+    """
+    try:
+        return role.wait_for(f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS}", lambda: ensure_topics(names))
+    except TopicError as error:
+        raise CommandError(str(error)) from error
 
 
 def _retention_of(name: str) -> int:

@@ -29,7 +29,7 @@ DEFAULTS: Final = with_overrides({})
 UNCHANGED: Final = gettext_noop("Saved without changes.")
 
 
-def shown(value: object) -> str:
+def entered(value: object) -> str:
     """Return a value as it is entered and logged."""
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -37,7 +37,7 @@ def shown(value: object) -> str:
 
 
 def in_words(value: str) -> str:
-    """Translate the result of shown() into the reader's language."""
+    """Translate the result of entered() into the reader's language."""
     named = {"yes": gettext("Yes").lower(), "no": gettext("No").lower()}
     for name in NAMES:
         named |= {each: gettext(words) for each, words in choices_of(name).items()}
@@ -66,7 +66,7 @@ def field_of(name: str) -> forms.Field:
             label=label,
             help_text=what,
             required=False,
-            choices=[("", format_lazy("{} ({})", _("Default"), named[shown(default)])), *named.items()],
+            choices=[("", format_lazy("{} ({})", _("Default"), named[entered(default)])), *named.items()],
             empty_value=None,
             coerce=(lambda each: each == "yes") if is_bool else str,
         )
@@ -75,7 +75,7 @@ def field_of(name: str) -> forms.Field:
     field: forms.Field = number(
         label=label, help_text=format_lazy("{} {}", what, span), required=False, min_value=meta.ge, max_value=meta.le
     )
-    field.widget.attrs["placeholder"] = shown(default)
+    field.widget.attrs["placeholder"] = entered(default)
     return field
 
 
@@ -93,7 +93,7 @@ class OverridesForm(forms.ModelForm):
         self.initial["seen"] = self.instance.version
         self.before: dict[str, Any] = dict(self.instance.values)
         for name, value in self.before.items():
-            self.initial[name] = shown(value)
+            self.initial[name] = entered(value)
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
@@ -212,7 +212,8 @@ class OverridesAdmin(admin.ModelAdmin):
         before, after = with_overrides(form.before), with_overrides(form.instance.values)
         changed = [name for name in NAMES if getattr(before, name) != getattr(after, name)]
         told = "; ".join(
-            f"{meta_of(name).title}: {shown(getattr(before, name))} → {shown(getattr(after, name))}" for name in changed
+            f"{meta_of(name).title}: {entered(getattr(before, name))} → {entered(getattr(after, name))}"
+            for name in changed
         )
         return told or UNCHANGED
 
@@ -228,7 +229,9 @@ class OverridesAdmin(admin.ModelAdmin):
     @admin.display(description=_("values in effect"))
     def present(self, overrides: Overrides) -> SafeString:
         values = with_overrides(overrides.values)
-        return _table((gettext(meta_of(name).title or name), in_words(shown(getattr(values, name)))) for name in NAMES)
+        return _table(
+            (gettext(meta_of(name).title or name), in_words(entered(getattr(values, name)))) for name in NAMES
+        )
 
     @admin.display(description=_("recent changes"))
     def changes(self, overrides: Overrides) -> SafeString | str:
@@ -252,7 +255,7 @@ def _log_changes(request: HttpRequest, before: Mapping[str, Any], after: Mapping
     old, new = with_overrides(before), with_overrides(after)
     for name in NAMES:
         if getattr(old, name) != getattr(new, name):
-            detail = f"{shown(getattr(old, name))} → {shown(getattr(new, name))}"
+            detail = f"{entered(getattr(old, name))} → {entered(getattr(new, name))}"
             log_security_event_of(request, "settings_changed", subject=name, detail=detail)
 
 

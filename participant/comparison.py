@@ -7,7 +7,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from uuid import UUID
 
 
-class Row(Protocol):
+class ComparedRow(Protocol):
     """The compared fields. A participant's row that an administrator made has no owner."""
 
     @property
@@ -29,8 +29,8 @@ class Row(Protocol):
 
 
 # Auth's record has the form of the row that it would become.
-RecordT = TypeVar("RecordT", bound=Row)
-RowT = TypeVar("RowT", bound=Row)
+RecordT = TypeVar("RecordT", bound=ComparedRow)
+RowT = TypeVar("RowT", bound=ComparedRow)
 # Without a bound, because mypy checks explicit type arguments before it knows a model's fields.
 AnyRecord = TypeVar("AnyRecord")
 AnyRow = TypeVar("AnyRow")
@@ -156,5 +156,5 @@ def vacating(updates: Iterable[tuple[RecordT, RowT]], inserts: Iterable[RecordT]
     ]
 
 
-def _different_fields(record: Row, row: Row) -> tuple[str, ...]:
+def _different_fields(record: ComparedRow, row: ComparedRow) -> tuple[str, ...]:
     return tuple(wire for name, wire in COMPARED.items() if getattr(record, name) != getattr(row, name))

@@ -10,8 +10,7 @@ from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 from uuid import UUID
 
-from participant import comparison
-from participant.comparison import compare
+from participant.comparison import ComparedRow, compare
 from participant.events import NewUser, Request, UserChange, UserRecord, UserRemoval
 from participant.verdict import Holder, Judgement, Verdict
 
@@ -19,7 +18,7 @@ _DONE = Judgement(Verdict.DONE)
 _REMOVED = Judgement(Verdict.REMOVED)
 
 
-class Row(comparison.Row, Protocol):
+class Row(ComparedRow, Protocol):
     """A participant's row, or the tombstone of a removed account. An administrator's row has no sign-up."""
 
     @property
@@ -35,7 +34,7 @@ AnyRow = TypeVar("AnyRow")
 
 @dataclass(slots=True)
 class Decision(Generic[AnyRow]):
-    """What to write, and the judgement on each request, in order."""
+    """The rows to write, and the judgement on each request, in order."""
 
     judgements: list[Judgement] = field(default_factory=list)
     removals: list[UserRemoval] = field(default_factory=list)
@@ -54,8 +53,8 @@ def decide(requests: Sequence[Request], rows: Iterable[RowT]) -> Decision[RowT]:
     """Decide a batch. `rows` must include every row and tombstone that has the owner, userId or email of a request.
 
     Removals come first, so the userId of a removed account is free for a new person in the same batch. Of the other
-    requests for an account, only the newest record is written. Accounts that exchange a key both get it (`compare`);
-    of two that claim the same key, the first in the batch gets it.
+    requests for an account, only the newest record is written. If two accounts exchange a key, both changes are
+    written (`compare`). If two claim the same key, the first in the batch gets it.
     """
     removals, records = _newest(requests)
     there = list(rows)
@@ -117,7 +116,7 @@ def _version(request: UserRecord | UserRemoval) -> int:
     return request.version
 
 
-def _judge_new(request: NewUser, row: comparison.Row, signup_id: UUID | None) -> Judgement:
+def _judge_new(request: NewUser, row: ComparedRow, signup_id: UUID | None) -> Judgement:
     """Judge a new user whose account has this row, which was made for the sign-up `signup_id`.
 
     Its keys may differ from the request's: the record may be newer, or an administrator may have changed the row.
@@ -130,14 +129,14 @@ def _judge_new(request: NewUser, row: comparison.Row, signup_id: UUID | None) ->
 
 
 def _settle(
-    wanted: Sequence[UserRecord], rows: Iterable[comparison.Row]
+    wanted: Sequence[UserRecord], rows: Iterable[ComparedRow]
 ) -> tuple[dict[UUID, UserRecord], dict[UUID, Judgement]]:
     """Return the records that can be written into the table `rows`, and the judgement on each of the others, by owner.
 
     `compare` requires records with different keys, so records that share a key take turns. A blocked record is tried
     again after rows were updated, because that may have vacated its keys.
     """
-    table: dict[object, comparison.Row] = {row.owner_signup_id or id(row): row for row in rows}
+    table: dict[object, ComparedRow] = {row.owner_signup_id or id(row): row for row in rows}
     granted: dict[UUID, UserRecord] = {}
     blocked: dict[UUID, Judgement] = {}
     tried: list[UserRecord] = []
@@ -168,7 +167,7 @@ def _first_of_each_key(records: Sequence[UserRecord]) -> tuple[list[UserRecord],
     return first, others
 
 
-def _conflict(record: UserRecord, rows: Sequence[comparison.Row]) -> Judgement:
+def _conflict(record: UserRecord, rows: Sequence[ComparedRow]) -> Judgement:
     is_user_id = any(row.user_id_key == record.user_id_key for row in rows)
     holders = tuple(Holder(row.owner_signup_id, row.version) for row in rows if row.owner_signup_id)
     return Judgement(Verdict.DUPLICATE_USER_ID if is_user_id else Verdict.DUPLICATE_EMAIL, holders)

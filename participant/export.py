@@ -23,8 +23,8 @@ EXPORT_ANSWERED: Final = "user.export.res"
 # Columns without information about the person.
 _TECHNICAL: Final = frozenset({"id", "user_id_key", "removed_at", "claimed_until"})
 
-Value = str | int | float | bool | None
-Record = Mapping[str, Value]
+ExportedValue = str | int | float | bool | None
+ExportedRecord = Mapping[str, ExportedValue]
 
 
 class ExportRequested(msgspec.Struct, frozen=True, rename="camel"):
@@ -37,11 +37,11 @@ class ExportRequested(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class ExportAnswered(msgspec.Struct, frozen=True, rename="camel"):
-    """What one service holds."""
+    """The records that one service holds."""
 
     export_id: UUID
     service: str
-    records: Sequence[Record]
+    records: Sequence[ExportedRecord]
     occurred_at: datetime
 
 
@@ -64,7 +64,7 @@ class ExportHandler:
     """
 
     service: str
-    held: Callable[[UUID], Sequence[Record]]
+    held: Callable[[UUID], Sequence[ExportedRecord]]
 
     def __call__(self, batch: Sequence[Incoming]) -> HandledBatch:
         decoded, rejected = decode_each(batch, decode_export)
@@ -108,13 +108,13 @@ class ByTopic:
         )
 
 
-def rows_held(rows: QuerySet[Any]) -> Callable[[UUID], Sequence[Record]]:
+def rows_held(rows: QuerySet[Any]) -> Callable[[UUID], Sequence[ExportedRecord]]:
     """Return the function that exports the account's rows of this query, with all columns but technical ones.
 
     A tombstone is not exported: it holds nothing of a person."""
     names = [field.name for field in rows.model._meta.concrete_fields if field.name not in _TECHNICAL]
 
-    def held(owner: UUID) -> list[Record]:
+    def held(owner: UUID) -> list[ExportedRecord]:
         found = rows.filter(owner_signup_id=owner, removed_at=None).values(*names)
         return [{_camel(name): _plain(value) for name, value in row.items()} for row in found]
 
@@ -126,5 +126,5 @@ def _camel(name: str) -> str:
     return first + "".join(part.capitalize() for part in rest)
 
 
-def _plain(value: object) -> Value:
-    return value if isinstance(value, Value) else str(value)
+def _plain(value: object) -> ExportedValue:
+    return value if isinstance(value, ExportedValue) else str(value)

@@ -15,7 +15,7 @@ from structlog.types import EventDict
 
 from runtime.untrusted import shortened
 
-Format = Literal["json", "console"]
+LogFormat = Literal["json", "console"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def configure(config: dict[str, Any]) -> None:
         sys.excepthook = _log_uncaught
 
 
-def formatter(kind: Format) -> logging.Formatter:
+def formatter(kind: LogFormat) -> logging.Formatter:
     """Return a formatter that renders all records, of structlog and of the standard library, in this format."""
     # The console renderer's default traceback includes local variables, which may hold a password.
     plain = structlog.dev.plain_traceback

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from django.core.exceptions import ImproperlyConfigured
 
+from signup_sync import __version__
 from signup_sync.configuration import production
 from signup_sync.configuration import settings_checks as checks
 from signup_sync.configuration.database_urls import read_database_url
@@ -23,7 +24,12 @@ from signup_sync.configuration.environment import PORT_MAX, Environment
 from signup_sync.local.running import running_settings
 from signup_sync.participants import PACKAGES, PARTICIPANTS
 
-BASE_DIR = Path(__file__).resolve().parent.parent
+PACKAGE = Path(__file__).resolve().parent
+# Folder of .env and of the local installation's data, and folder of the templates, styles and translations: those of
+# the source tree or, where the project was installed as a package, the current directory and the package's own.
+BASE_DIR, RESOURCES = PACKAGE.parent, PACKAGE.parent
+if (PACKAGE / "resources").is_dir():
+    BASE_DIR, RESOURCES = Path.cwd(), PACKAGE / "resources"
 env = Environment()
 if (BASE_DIR / ".env").is_file():
     Environment.read_env(BASE_DIR / ".env")
@@ -139,6 +145,17 @@ SCIM_SERVERS = checks.read_scim_servers(env.list("SCIM_SERVERS", default=[]))
 # Their bearer tokens, as name=token pairs, comma-separated. Only processes that consume their events need them.
 # Default: none.
 SCIM_TOKENS = checks.read_scim_tokens(env.list("SCIM_TOKENS", default=[]), SCIM_SERVERS)
+# OpenSearch, into which `manage.py index_events` indexes events: https://user:password@host:port, with
+# ?ca_certs=/path for a private CA. Default: none, and nothing is indexed.
+OPENSEARCH_URL = checks.read_opensearch_url(env.str("OPENSEARCH_URL", default=""))
+# Whether events are indexed. All roles must agree, so that the search's dead letters are collected and its process and
+# lag are shown; only the indexer needs OPENSEARCH_URL. Default: whether OPENSEARCH_URL is set.
+EVENT_SEARCH = env.bool("EVENT_SEARCH", default=bool(OPENSEARCH_URL))
+# What the names of its indices begin with; the day follows. Installations that share an OpenSearch need different ones.
+# Default: signup-events.
+OPENSEARCH_INDEX = checks.read_index_name(env.str("OPENSEARCH_INDEX", default="signup-events"))
+# Days for which the events of a day stay in OpenSearch; then the indexer deletes their index. Default: 30.
+OPENSEARCH_RETENTION_DAYS = env.int("OPENSEARCH_RETENTION_DAYS", default=30, least=1, most=DAYS_MAX)
 # The services that must know each user, in the order of their lights on the page. Default: auth and the participants of
 # signup_sync/participants.py. A service that is not one of these runs elsewhere. SCIM servers that the setting doesn't
 # name follow at the end.
@@ -151,6 +168,9 @@ EVENT_CONSUMERS = {
     **{service: f"{package}.handlers.subscriptions" for service, package in PACKAGES.items()},
     **dict.fromkeys(SCIM_SERVERS, "scimsvc.handlers.subscriptions_of_server"),
 }
+# Consumer groups that read events without being a service, by name: the dotted path of a function that returns the
+# subscription.
+EVENT_READERS = {"search": "eventsearch.indexing.subscription"} if EVENT_SEARCH else {}
 # Services that `manage.py consume_events <name>` runs together, in one process.
 CONSUMED_TOGETHER = {"scim": list(SCIM_SERVERS)} if SCIM_SERVERS else {}
 
@@ -310,9 +330,8 @@ HEALTH_HOST = checks.read_address("HEALTH_HOST", env.str("HEALTH_HOST", default=
 # The role of this web process on the instances page: web, or auth for an auth instance behind the gateway. Default:
 # web.
 WEB_ROLE = env.choice("WEB_ROLE", ("web", "auth"), default="web")
-# The version that the instances page shows for this process, for example a commit. Default: the version in
-# pyproject.toml, which images don't contain.
-VERSION = env.str("VERSION", default="0.1.0")
+# The version that the instances page shows for this process, for example a commit. Default: the release's version.
+VERSION = env.str("VERSION", default=__version__)
 
 # --- Passwords -------------------------------------------------------------------------------------------------
 
@@ -349,6 +368,7 @@ INSTALLED_APPS = [
     *PACKAGES.values(),
     "scimsvc",
     "eventbus",
+    "eventsearch",
     "livesettings",
     "channels",
     "signup_sync.apps.AdministrationConfig",
@@ -380,7 +400,7 @@ ASGI_APPLICATION = "signup_sync.asgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [BASE_DIR / "templates"],
+        "DIRS": [RESOURCES / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -397,11 +417,11 @@ LANGUAGE_CODE = "en"
 LANGUAGES = [("en", "English"), ("ko", "한국어")]
 LANGUAGE_COOKIE_AGE = 365 * 24 * 3600
 LANGUAGE_COOKIE_SAMESITE = "Lax"
-LOCALE_PATHS = [BASE_DIR / "locale"]
+LOCALE_PATHS = [RESOURCES / "locale"]
 TIME_ZONE = checks.read_time_zone(env.str("TIME_ZONE", default="UTC"))
 USE_TZ = True
 STATIC_URL = "/static/"
-STATICFILES_DIRS = [BASE_DIR / "static"]
+STATICFILES_DIRS = [RESOURCES / "static"]
 # Seconds for which a login is valid. Default: 1209600 (14 days).
 SESSION_COOKIE_AGE = env.int("SESSION_COOKIE_AGE", default=14 * 24 * 3600, least=1)
 # Seconds for which a login gives access to the administration, counted from the login and from the last page opened
@@ -460,6 +480,8 @@ LOGGING = {
     "loggers": {
         # By default, Django and the server give these loggers their own handlers.
         **dict.fromkeys(["django", "django.server", "uvicorn", "uvicorn.error", "uvicorn.access"], _PASSED_ON),
+        # opensearch-py logs each failed request with a traceback; eventsearch reports it in one line.
+        "opensearch": {"level": "CRITICAL"},
         # Security events are logged at INFO and must not be filtered by LOG_LEVEL.
         "security": {"level": "INFO"},
     },

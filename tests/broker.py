@@ -25,6 +25,7 @@ from django.conf import settings
 from eventbus.consumer import BatchConsumer
 from eventbus.messages import HandledBatch, Incoming, Subscription
 from eventbus.topics import ensure_topics
+from tests.contract.kafka_messages import is_meant
 from tests.waiting import PATIENCE, eventually
 
 PARTITIONS = 4
@@ -67,11 +68,12 @@ def put(
     **headers: bytes | None,
 ) -> None:
     """Write messages to a topic, in this order, and wait until Kafka has acknowledged them. They may be large if the
-    topic accepts them. `timestamp_ms` is their time, or 0 for now."""
+    topic accepts them, and need not fit the topic's contract. `timestamp_ms` is their time, or 0 for now."""
     servers = {"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS, "log_level": 2}
     producer = Producer({**servers, "message.max.bytes": LARGEST})
     reports: list[object] = []
     for value in values:
+        is_meant(topic, value)
         producer.produce(
             _full(topic),
             value,
@@ -87,6 +89,7 @@ def put(
 
 def put_with_unreadable_header(topic: str, value: bytes) -> None:
     """Write a message with a header whose name is not UTF-8, which confluent-kafka's producer can't do."""
+    is_meant(topic, value)
     package = Path(confluent_kafka.__file__).parent
     [library] = package.with_name("confluent_kafka.libs").glob("librdkafka-*")
     rdkafka = ctypes.CDLL(str(library))

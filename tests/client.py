@@ -16,6 +16,8 @@ import confluent_kafka
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
 
 from tests.conftest import Person
+from tests.contract import kafka_messages
+from tests.contract.documents import check_event, check_response
 from tests.stack import Stack
 from tests.waiting import PATIENCE
 
@@ -51,9 +53,11 @@ class ServerEvent:
 def request(
     stack: Stack, method: str, path: str, body: bytes | Mapping[str, Any] | None = None, **headers: str
 ) -> Answer:
-    """Send one request through the gateway. Header names have `_` for `-`."""
+    """Send one request through the gateway, and validate an answer of the API. Header names have `_` for `-`."""
     with opened(stack, method, path, body, **headers) as response:
-        return Answer(response.status, response.headers, response.read())
+        answer = Answer(response.status, response.headers, response.read())
+    check_response(method, path, answer.status, answer.headers.get("Content-Type", ""), answer.body)
+    return answer
 
 
 @contextmanager
@@ -96,9 +100,10 @@ def events(response: HTTPResponse) -> Iterator[ServerEvent]:
         text = line.decode().rstrip("\n")
         if text:
             name, _, value = text.partition(": ")
-            if name:
+            if name and name != "retry":
                 fields[name] = value
         elif "data" in fields:
+            check_event(fields)
             identity = fields.get("id")
             yield ServerEvent(fields["event"], int(identity) if identity else None, json.loads(fields["data"]))
             fields = {}
@@ -107,14 +112,31 @@ def events(response: HTTPResponse) -> Iterator[ServerEvent]:
 def produce(
     stack: Stack, topic: str, value: bytes | Mapping[str, Any], *, key: str | None = None, **headers: str
 ) -> None:
-    """Publish one message, and wait until Kafka has acknowledged it."""
+    """Publish one event with its headers and perhaps others, and wait until Kafka has acknowledged it."""
+    text = value if isinstance(value, bytes) else json.dumps(value).encode()
+    body = json.loads(text)
+    source = "/" + (body["service"] if topic.endswith(".res") else "auth")
+    event = {
+        "content-type": "application/json", "ce_specversion": "1.0", "ce_id": str(uuid4()), "ce_type": topic,
+        "ce_source": source, "ce_time": body["occurredAt"],
+    }  # fmt: skip
+    _publish(stack, topic, text, key=key, headers=event | headers)
+
+
+def produce_invalid(stack: Stack, topic: str, value: bytes, *, key: str | None = None, **headers: str) -> None:
+    """Publish a message that does not fit the contract, and wait until Kafka has acknowledged it."""
+    kafka_messages.is_meant(topic, value)
+    _publish(stack, topic, value, key=key, headers=headers)
+
+
+def _publish(stack: Stack, topic: str, value: bytes, *, key: str | None, headers: Mapping[str, str]) -> None:
     producer = Producer({"bootstrap.servers": stack.env["KAFKA_BOOTSTRAP_SERVERS"], "partitioner": "murmur2_random"})
     errors: list[Any] = []
     producer.produce(
         stack.env["KAFKA_PREFIX"] + topic,
         key=key,
-        value=value if isinstance(value, bytes) else json.dumps(value),
-        headers=headers,
+        value=value,
+        headers=dict(headers),
         on_delivery=lambda error, _: errors.append(error),
     )
     producer.flush(PATIENCE)

@@ -1,8 +1,9 @@
 """Starts the servers of the chosen stack before Django reads its settings, and stops them when pytest ends.
 
-`--stack=none` (unit tests), `embedded` (as in `make run`) or `real` (the servers of production). A test declares the
-servers that it needs: `@pytest.mark.needs("broker")`. Tests for another stack are deselected. Tests that need a server
-that is not installed are skipped and listed in the last lines; with CI=true, the run fails at its start instead.
+`--stack=none` (unit tests), `embedded` (as in `make run`), `real` (the servers of production) or `compose` (in
+containers). A test declares the servers that it needs: `@pytest.mark.needs("broker")`. Tests for another stack are
+deselected. Tests that need a server that is not installed are skipped and listed in the last lines; with CI=true, the
+run fails at its start instead, unless only a Docker engine is missing.
 """
 
 import os
@@ -13,19 +14,34 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from tests.servers import CaddyServer, KafkaServer, PostgresqlServer, RedisServer, ValkeyServer, chromium, network
+from tests.contract import kafka_messages
+from tests.servers import (
+    CaddyServer,
+    KafkaServer,
+    OpenSearchServer,
+    PostgresqlServer,
+    RedisServer,
+    ValkeyServer,
+    chromium,
+    network,
+)
+from tests.servers.docker import DockerEngine
 
 # Servers and resources that a test may need. Both stacks have `broker` and `redis`; `kafka`, `postgresql` and `caddy`
-# are the real ones; `application` is the whole product as separate processes (tests.stack); `network` is the permission
-# to create network namespaces (tests.servers.network).
-NEEDS = ("broker", "redis", "application", "chromium", "postgresql", "kafka", "caddy", "network")
+# are the real ones; `opensearch` is a node that its tests start; `application` is the whole product as separate
+# processes (tests.stack); `network` is the permission to create network namespaces (tests.servers.network); `docker` is
+# an engine with all images (tests.servers.docker).
+SERVERS = ("broker", "redis", "application", "chromium", "postgresql", "kafka", "caddy", "network", "opensearch")
+NEEDS = (*SERVERS, "docker")
 OF_STACK = {
     "none": frozenset[str](),
     "embedded": frozenset({"broker", "redis", "application", "chromium"}),
-    "real": frozenset(NEEDS),
+    "real": frozenset(SERVERS),
+    "compose": frozenset({"docker", "caddy", "chromium"}),
 }
 # Fixtures of tests/conftest.py that imply needs.
 NEEDS_OF_FIXTURE = {
@@ -57,7 +73,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--stack",
         choices=tuple(OF_STACK),
         default="none",
-        help="servers for the tests: none, embedded (as in `make run`) or real (PostgreSQL, Kafka, Redis, Caddy)",
+        help="servers for the tests: none, embedded (as in `make run`), real (PostgreSQL, Kafka, Redis, Caddy) or "
+        "compose (containers)",
+    )
+    parser.addoption(
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="provides a Docker engine and the images of official names where there are none (tests.servers.docker)",
     )
 
 
@@ -82,6 +105,11 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     os.environ.update(base_environment(cleanup))
     if runs_tests(early_config):
         start(backing, cleanup)
+        if stack == "compose":
+            engine = DockerEngine(early_config.known_args_namespace.images)
+            cleanup.callback(engine.close)
+            if reason := engine.prepare():
+                backing.missing["docker"] = reason
 
 
 def runs_tests(config: pytest.Config) -> bool:
@@ -99,9 +127,10 @@ def what_is_missing(stack: str) -> dict[str, str]:
         "caddy": CaddyServer.missing,
         "chromium": chromium.missing,
         "network": network.missing,
+        "opensearch": OpenSearchServer.missing,
     }
     missing = {name: reason for name, ask in questions.items() if name in OF_STACK[stack] and (reason := ask())}
-    if stack == "real" and (gone := missing.keys() - {"chromium", "network"}):
+    if stack == "real" and (gone := missing.keys() - {"chromium", "network", "opensearch"}):
         missing["application"] = f"The whole application on real servers needs {' and '.join(sorted(gone))}."
     return missing
 
@@ -139,11 +168,14 @@ def start(backing: Backing, cleanup: ExitStack) -> None:
         cleanup.callback(server.close)
     for server in servers:
         server.launch()
-    if backing.stack != "none" and backing.kafka is None:
+    if backing.stack in ("embedded", "real") and backing.kafka is None:
         os.environ.update(embedded_broker(cleanup))
     for server in servers:
         server.wait_ready()
         os.environ.update(server.env)
+    kafka_messages.validate_all()
+    if backing.stack != "none" and (address := os.environ.get("KAFKA_BOOTSTRAP_SERVERS")):
+        cleanup.enter_context(kafka_messages.validated({"bootstrap.servers": address}))
 
 
 def embedded_broker(cleanup: ExitStack) -> dict[str, str]:
@@ -186,18 +218,32 @@ def needs_of(item: pytest.Item) -> set[str]:
     return named | {name for fixture in fixtures for name in NEEDS_OF_FIXTURE.get(fixture, ())}
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Fail a test if it, or one of the last seconds, has left messages on Kafka which do not fit the contract."""
+    yield
+    is_last_of_file = nextitem is None or nextitem.path != item.path
+    if needs_of(item) & {"broker", "kafka", "application"} and (is_last_of_file or kafka_messages.is_due()):
+        kafka_messages.raise_for(kafka_messages.problems_on())
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
     """Run after pytest's own summary, so that omitted tests are listed in the last lines."""
     yield
     for line in left_out_lines(config):
         terminalreporter.write_line(line, yellow=True)
+    if (read := kafka_messages.figures).messages:
+        line = f"Validated {read.messages} Kafka messages against docs/asyncapi.yaml, in {read.seconds:.1f} s."
+        terminalreporter.write_line(line)
+    for broker in read.unread:
+        terminalreporter.write_line(f"Not validated: the last messages on {broker}", yellow=True)
 
 
 def left_out_lines(config: pytest.Config) -> Iterator[str]:
     backing, counts = config.stash[backing_key], config.stash[left_out_key]
     if backing.stack == "none" and (count := counts.get("another stack")):
-        yield f"Left out: {count} tests that need servers. Run them with --stack=embedded or --stack=real."
+        yield f"Left out: {count} tests that need servers. Run them with --stack=embedded, real or compose."
     for name, reason in backing.missing.items():
         if count := counts.get(name):
             yield f"Left out: {count} tests that need {name}. {reason}"

@@ -1,12 +1,9 @@
 #!/usr/bin/env bash
-# Brings what `make test` needs beside Python: PostgreSQL, Redis, Chromium, Java, gettext (Debian's packages, as root) and
-# Apache Kafka (Maven, into .servers/kafka). What is there already is left alone, so a second run takes no time.
+# Brings what `make test` needs beside Python: PostgreSQL, Redis, Chromium, Java, gettext (Debian's packages, as root),
+# Apache Kafka and OpenSearch (Maven, into .servers/). What is there already is left alone, so a second run takes no time.
 # With CI=true whatever cannot be brought ends the run; elsewhere the tests that need it are left out and say so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-
-jars=.servers/kafka
-pom=tests/servers/kafka/pom.xml
 
 say() { printf 'setup: %s\n' "$*"; }
 
@@ -21,18 +18,25 @@ give_up() {
 has() { command -v "$1" >/dev/null 2>&1; }
 has_postgresql() { has initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
 has_chromium() { has chromium || has chromium-browser || has google-chrome; }
-# The pom stands beside the jars once all of them are there: another pom (another version) copies them again.
-has_jars() { cmp -s "$pom" "$jars/pom.xml"; }
+# The pom and the programs stand beside the jars once all of them are there: others (another version) copy them again.
+has_jars() {
+    local file
+    for file in tests/servers/"$1"/{pom.xml,*.java}; do
+        [[ ! -e $file ]] || cmp -s "$file" ".servers/$1/${file##*/}" || return 1
+    done
+}
+# javac comes with the JDK, not with a JRE.
+has_jdk() { has java && has javac; }
 
 missing_packages() {
     has_postgresql || echo postgresql
     has redis-server || echo redis-server
     has curl || echo curl
     has_chromium || echo chromium
-    has java || echo default-jdk-headless
+    has_jdk || echo default-jdk-headless
     has ip || echo iproute2
     has msgfmt || echo gettext
-    has_jars || has mvn || echo maven
+    { has_jars kafka && has_jars opensearch; } || has mvn || echo maven
 }
 
 install_packages() {
@@ -66,22 +70,47 @@ quietly() {
     }
 }
 
+# Copies the jars of a server in tests/servers: its folder, its name, and the size of the download. Compiles the folder's
+# Java programs.
 copy_jars() {
-    if has_jars; then
-        say "Apache Kafka is in $jars."
+    local from=tests/servers/$1 jars=.servers/$1 name=$2 size=$3
+    if has_jars "$1"; then
+        say "$name is in $jars."
         return
     elif ! has mvn; then
-        give_up "Apache Kafka is not in $jars, and there is no Maven (mvn) to copy it with."
+        give_up "$name is not in $jars, and there is no Maven (mvn) to copy it with."
         return
     fi
-    say "copying Apache Kafka's jars (54 MB) into $jars with Maven ..."
+    say "copying $name's jars ($size) into $jars with Maven ..."
     rm -rf "$jars"
-    if quietly mvn --batch-mode --quiet --file "$pom" dependency:copy-dependencies \
-        -DincludeScope=runtime -DoutputDirectory="$PWD/$jars"; then
-        cp "$pom" "$jars/pom.xml"
+    if quietly mvn --batch-mode --quiet --file "$from/pom.xml" dependency:copy-dependencies \
+        -DincludeScope=runtime -DoutputDirectory="$PWD/$jars" && compile "$from" "$jars"; then
+        cp "$from"/{pom.xml,*.java} "$jars" 2>/dev/null || cp "$from/pom.xml" "$jars"
     else
-        give_up "Maven could not copy Apache Kafka's jars; its own words are above."
+        give_up "$name's jars could not be copied; Maven's own words are above."
     fi
+}
+
+compile() {
+    local programs
+    programs=$(compgen -G "$1/*.java") || return 0
+    # shellcheck disable=SC2086 # each word is a file
+    quietly javac -cp "$2/*" -d "$2" $programs
+}
+
+# Unpacks promtool, which checks the configuration of Prometheus, from Debian's package. Installing the package would start
+# a Prometheus. The tests do without it where it is missing.
+unpack_promtool() {
+    local folder=.servers/promtool package
+    if has promtool || [[ -x $folder/promtool ]] || ! has apt-get; then return; fi
+    package=$(mktemp -d)
+    say "unpacking promtool (19 MB) into $folder ..."
+    if (cd "$package" && apt-get -qq update && apt-get -qq download prometheus && dpkg -x ./*.deb .) >/dev/null 2>&1; then
+        mkdir -p "$folder" && cp "$package/usr/bin/promtool" "$folder"
+    else
+        say "promtool could not be unpacked, so Prometheus's files are checked less thoroughly."
+    fi
+    rm -rf "$package"
 }
 
 # Debian's own package may be too old for tests/k8s. Go 1.21 or newer fetches the version that go.mod asks for.
@@ -94,5 +123,7 @@ check_go() {
 }
 
 install_packages
-copy_jars
+copy_jars kafka "Apache Kafka" "54 MB"
+copy_jars opensearch OpenSearch "53 MB"
+unpack_promtool
 check_go

@@ -1,5 +1,6 @@
 """The application under test: one process per role, started with the commands of production."""
 
+import json
 import os
 import secrets
 import sqlite3
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple, Self
 import psycopg
 
 from signup_sync.participants import PARTICIPANTS
+from tests.contract import kafka_messages
 from tests.servers import CaddyServer, KafkaServer, PostgresqlServer, RedisServer, ValkeyServer, free_port
 from tests.servers.process import LOOPBACK, ROOT, Process, http_status
 
@@ -164,17 +166,26 @@ class Stack:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Migrate, start all roles at the same time, and at the end kill those that the test has not stopped."""
-        try:
-            self.migrate()
-            for role in self.roles.values():
-                role.launch()
-            for role in self.roles.values():
-                role.wait_until_ready()
-            yield
-        finally:
-            for role in self.roles.values():
-                role.kill()
+        """Migrate, start all roles at the same time, and at the end kill those that the test has not stopped.
+
+        Raises AssertionError if messages on Kafka do not fit their contract."""
+        with kafka_messages.validated(self.kafka_config):
+            try:
+                self.migrate()
+                for role in self.roles.values():
+                    role.launch()
+                for role in self.roles.values():
+                    role.wait_until_ready()
+                yield
+            finally:
+                for role in self.roles.values():
+                    role.kill()
+
+    @property
+    def kafka_config(self) -> dict[str, Any]:
+        """What a Kafka client needs to reach this installation's broker."""
+        own = json.loads(self.env.get("KAFKA_CLIENT_CONFIG") or "{}")
+        return {"bootstrap.servers": self.env["KAFKA_BOOTSTRAP_SERVERS"], **own}
 
     def migrate(self) -> None:
         """Create the tables, as their owner."""

@@ -25,11 +25,11 @@ def must_hold(holds: object, what: str = "") -> None:
         raise BrokenError(what or "it does not hold")
 
 
-def eventually(condition: Callable[[], T], timeout: float = PATIENCE, *, what: str = "") -> T:
+def eventually(condition: Callable[[], T], timeout: float = PATIENCE, *, what: str = "", pause: float = PAUSE) -> T:
     """Return the result of `condition` as soon as it is true. Raise AssertionError with `what` after `timeout` seconds.
 
     An AssertionError in the condition counts as "not yet"; the last one is shown. Use must_hold() for conditions that
-    must hold at every moment.
+    must hold at every moment. `pause` is for costly checks.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -41,7 +41,7 @@ def eventually(condition: Callable[[], T], timeout: float = PATIENCE, *, what: s
             failure = error
         if time.monotonic() > deadline:
             raise AssertionError(_said(condition, timeout, what)) from failure
-        time.sleep(PAUSE)
+        time.sleep(pause)
 
 
 async def eventually_async(condition: Callable[[], Awaitable[T]], timeout: float = PATIENCE, *, what: str = "") -> T:  # noqa: ASYNC109 - the same signature as eventually

@@ -59,7 +59,7 @@ from authsvc.metrics import UNCONFIRMED
 from authsvc.models import Role
 from authsvc.rate_limits import RateLimits, TooManyError
 from authsvc.signups import publisher
-from authsvc.signups.confirmation import UnusableLinkError, confirm, row_of
+from authsvc.signups.confirmation import ConfirmationLinkError, confirm, row_of
 from authsvc.signups.confirmation_mails import mail_soon
 from authsvc.signups.hash_pool import HashPool
 from authsvc.signups.projection import AsyncProjection
@@ -91,7 +91,7 @@ class SignUpApi:
             await self._route(scope, receive, send)
         except Problem as problem:
             await send_problem(send, problem)
-        except UnusableLinkError as error:
+        except ConfirmationLinkError as error:
             await send_problem(send, unusable_link(error.reason))
         except QueueFullError:
             await send_problem(send, unavailable("Too many sign-ups at once. Try again in a moment.", retry_after=5))

@@ -11,7 +11,7 @@ from authsvc.api.signup_requests import complaints
 @require_POST
 @never_cache
 @sensitive_post_parameters()
-def check(request: HttpRequest) -> JsonResponse:
+def check_fields(request: HttpRequest) -> JsonResponse:
     """Return, by field, the errors that `POST /user` would report for the form's fields that are filled in. It never
     reveals whether a user ID or an email address is taken."""
     return JsonResponse({"errors": complaints(request.POST.dict())})

@@ -13,23 +13,23 @@ JSON: Final = "application/json"
 _MEMBER: Final = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*"?)+')
 _WEIGHT: Final = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
-Member = tuple[str, Mapping[str, str]]
+ListItem = tuple[str, Mapping[str, str]]
 
 
-def members(value: str) -> list[Member]:
+def list_items(value: str) -> list[ListItem]:
     """Return the members of a list, each in lower case with its parameters. Malformed members are skipped."""
-    return [member for text in _MEMBER.findall(value) if (member := _member(text))[0]]
+    return [member for text in _MEMBER.findall(value) if (member := _list_item(text))[0]]
 
 
-def media_type(value: str) -> Member:
+def media_type(value: str) -> ListItem:
     """Return the media type in lower case and its parameters; ("", {}) unless the value has exactly one."""
-    found = members(value)
+    found = list_items(value)
     return found[0] if len(found) == 1 else ("", {})
 
 
 def asks_for_stream(accept: str) -> bool:
     """Whether this Accept header names the stream explicitly (not by a range like */*) and ranks JSON no higher."""
-    weights = {kind: _weight(parameters) for kind, parameters in members(accept)}
+    weights = {kind: _weight(parameters) for kind, parameters in list_items(accept)}
     stream = weights.get(STREAM, 0.0)
     json = next((weights[kind] for kind in (JSON, "application/*", "*/*") if kind in weights), 0.0)
     return stream > 0 and stream >= json
@@ -37,10 +37,10 @@ def asks_for_stream(accept: str) -> bool:
 
 def preferences(value: str) -> set[str]:
     """Return the names in a Prefer header (RFC 7240)."""
-    return {name.partition("=")[0].strip() for name, _parameters in members(value)}
+    return {name.partition("=")[0].strip() for name, _parameters in list_items(value)}
 
 
-def _member(text: str) -> Member:
+def _list_item(text: str) -> ListItem:
     try:
         return parse_header_parameters(text)
     except ValueError:  # longer than Django's limit

@@ -63,7 +63,7 @@ _LIMITS: Final = {
 
 
 def unusable_link(reason: str) -> Problem:
-    """Return the Problem for an UnusableLinkError of authsvc.signups.confirmation."""
+    """Return the Problem for a ConfirmationLinkError of authsvc.signups.confirmation."""
     status, detail = _LINKS[reason]
     return Problem(status, detail, kind=f"/problems/link-{reason}")
 

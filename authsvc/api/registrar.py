@@ -12,7 +12,7 @@ from authsvc.api.signup_requests import SignUpRequest, check_password_strength
 from authsvc.lights import TransactionState
 from authsvc.metrics import UNCONFIRMED
 from authsvc.models import SignUp, UnconfirmedSignUp
-from authsvc.signups.confirmation import keep
+from authsvc.signups.confirmation import save_unconfirmed
 from authsvc.signups.hash_pool import HashPool
 from authsvc.signups.registration import NewSignUp
 from authsvc.signups.writer import SignUpWriter
@@ -53,7 +53,7 @@ class Registrar:
         return [state]
 
     async def _keep_unconfirmed(self, new: NewSignUp, request: SignUpRequest) -> TransactionState:
-        kept, is_new = await self._database.run(lambda: keep(new))
+        kept, is_new = await self._database.run(lambda: save_unconfirmed(new))
         if is_new:
             UNCONFIRMED.labels("begun").inc()
         else:

@@ -32,7 +32,7 @@ _UUID: Final = "[0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}"
 _KEY: Final = re.compile(rf'(?P<plain>{_UUID})|"(?P<quoted>{_UUID})"')
 
 # The functions that normalise and then validate a field.
-Rule = tuple[Callable[[str], str], Callable[[str], None]]
+FieldRule = tuple[Callable[[str], str], Callable[[str], None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +124,7 @@ def read_confirmation(document: Mapping[str, Any]) -> Confirmation:
     return Confirmation(token=fields["token"], password=fields["userPw"])
 
 
-def read_fields(document: Mapping[str, Any], rules: Mapping[str, Rule]) -> dict[str, str]:
+def read_fields(document: Mapping[str, Any], rules: Mapping[str, FieldRule]) -> dict[str, str]:
     """Return the normalised fields, one for each rule. Raise Problem 422 that lists every invalid field."""
     errors: list[FieldError] = []
     fields: dict[str, str] = {}
@@ -225,11 +225,11 @@ def _validate_nothing(text: str) -> None:
     """Accept any token; its signature is checked later."""
 
 
-SIGNUP_RULES: Final[Mapping[str, Rule]] = {
+SIGNUP_RULES: Final[Mapping[str, FieldRule]] = {
     "userId": (equality.normalize_user_id, _validate_new_user_id),
     "email": (equality.normalize_email, identity.validate_address),
     "userName": (str.strip, identity.validate_user_name),
     "role": (str, _validate_role),
     "userPw": (str, validate_length),
 }
-_CONFIRMATION: Final[Mapping[str, Rule]] = {"token": (str, _validate_nothing), "userPw": (str, validate_length)}
+_CONFIRMATION: Final[Mapping[str, FieldRule]] = {"token": (str, _validate_nothing), "userPw": (str, validate_length)}

@@ -24,7 +24,7 @@ from runtime.database.transactions import atomically
 from runtime.processes.roles import SERVE_CHECKS
 
 
-class UnusableLinkError(Exception):
+class ConfirmationLinkError(Exception):
     """The link of a confirmation mail can't be used, for this reason."""
 
     def __init__(self, reason: Literal["unknown", "expired", "used"]) -> None:
@@ -60,7 +60,7 @@ def check_live_confirmation(values: LiveSettings) -> Iterator[tuple[tuple[str, .
         yield ("SIGNUP_CONFIRM",), _("Confirmation by email needs a mail server. Set EMAIL_URL first.")
 
 
-def keep(new: NewSignUp) -> tuple[UnconfirmedSignUp | SignUp, bool]:
+def save_unconfirmed(new: NewSignUp) -> tuple[UnconfirmedSignUp | SignUp, bool]:
     """Save a sign-up that awaits confirmation, unless its ID exists already. Return the stored row (a SignUp if it has
     been confirmed) and whether this call saved it. Raise KeyTakenError."""
     return atomically(lambda: _keep(new), using=DATABASE)
@@ -90,19 +90,19 @@ def token_for(unconfirmed: UnconfirmedSignUp) -> str:
 
 
 def read_token(token: str) -> tuple[UUID, datetime]:
-    """Return the ID and creation time of the sign-up that the token confirms. Raise UnusableLinkError."""
+    """Return the ID and creation time of the sign-up that the token confirms. Raise ConfirmationLinkError."""
     try:
         signup_id, _hyphen, microseconds = _signer().unsign(token).partition("-")
     except signing.BadSignature:
-        raise UnusableLinkError("unknown") from None
+        raise ConfirmationLinkError("unknown") from None
     created_at = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(microseconds))
     if created_at <= oldest():
-        raise UnusableLinkError("expired")
+        raise ConfirmationLinkError("expired")
     return UUID(signup_id), created_at
 
 
 def confirm(token: str) -> Registration:
-    """Register the sign-up that the token confirms, exactly once. Raise UnusableLinkError, or the errors of
+    """Register the sign-up that the token confirms, exactly once. Raise ConfirmationLinkError, or the errors of
     register_users(). The caller has checked the password before: that is too slow for a transaction, and a row's
     password never changes.
 
@@ -113,7 +113,7 @@ def confirm(token: str) -> Registration:
 
 
 def row_of(token: str) -> UnconfirmedSignUp:
-    """Return the row that the token confirms. Raise UnusableLinkError if there is none any more."""
+    """Return the row that the token confirms. Raise ConfirmationLinkError if there is none any more."""
     return _row_in(UnconfirmedSignUp.objects.all(), *read_token(token))
 
 
@@ -144,8 +144,12 @@ def _confirm(signup_id: UUID, created_at: datetime) -> Registration:
     return outcome
 
 
-def _gone(signup_id: UUID) -> UnusableLinkError:
-    return UnusableLinkError("used") if SignUp.objects.filter(id=signup_id).exists() else UnusableLinkError("expired")
+def _gone(signup_id: UUID) -> ConfirmationLinkError:
+    return (
+        ConfirmationLinkError("used")
+        if SignUp.objects.filter(id=signup_id).exists()
+        else ConfirmationLinkError("expired")
+    )
 
 
 def _signer() -> signing.Signer:

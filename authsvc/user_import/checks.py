@@ -9,10 +9,10 @@ from django.utils.crypto import salted_hmac
 
 from authsvc.accounts.passwords import validate_hash
 from authsvc.api.problems import Problem
-from authsvc.api.signup_requests import SIGNUP_RULES, Rule, read_fields
+from authsvc.api.signup_requests import SIGNUP_RULES, FieldRule, read_fields
 from authsvc.models import Role
 from authsvc.signups.registration import NewSignUp
-from authsvc.user_import.formats import COLUMNS, OPTIONAL, Record
+from authsvc.user_import.formats import COLUMNS, OPTIONAL, ImportRecord
 from runtime.equality import user_id_key
 
 _DEFAULTS: Final = {"role": Role.USER.value, "passwordHash": ""}
@@ -24,7 +24,7 @@ class RejectedError(Exception):
     """A record can't be imported, for the reason in the text."""
 
 
-def check(record: Record, *, may_add_admins: bool) -> NewSignUp:
+def check_record(record: ImportRecord, *, may_add_admins: bool) -> NewSignUp:
     """Return the record's user as a sign-up, whose `password` is "" if the record has no hash. Raise RejectedError."""
     if record.fault:
         raise RejectedError(record.fault)
@@ -37,7 +37,7 @@ def check(record: Record, *, may_add_admins: bool) -> NewSignUp:
     if fields["role"] == Role.ADMIN and not may_add_admins:
         raise RejectedError(f"role: {Role.ADMIN} needs --on-behalf-of.")
     return NewSignUp(
-        signup_id=signup_id_of(fields),
+        signup_id=derived_signup_id(fields),
         user_id=fields["userId"],
         email=fields["email"],
         user_name=fields["userName"],
@@ -47,7 +47,7 @@ def check(record: Record, *, may_add_admins: bool) -> NewSignUp:
     )
 
 
-def signup_id_of(fields: Mapping[str, str], *, key: str | None = None) -> UUID:
+def derived_signup_id(fields: Mapping[str, str], *, key: str | None = None) -> UUID:
     """Return the ID of the sign-up that the same fields always join, whatever their password hash (docs/adr/0068).
 
     It is keyed with SECRET_KEY, so that nobody can sign up with the ID before the import does, or recover the fields of
@@ -60,10 +60,10 @@ def signup_id_of(fields: Mapping[str, str], *, key: str | None = None) -> UUID:
 
 def former_ids_of(new: NewSignUp) -> list[UUID]:
     """Return the IDs that the same record has had, or may have, with the keys in SECRET_KEY_FALLBACKS."""
-    return [signup_id_of(fields_of(new), key=key) for key in settings.SECRET_KEY_FALLBACKS]
+    return [derived_signup_id(source_fields(new), key=key) for key in settings.SECRET_KEY_FALLBACKS]
 
 
-def fields_of(new: NewSignUp) -> dict[str, str]:
+def source_fields(new: NewSignUp) -> dict[str, str]:
     """Return the fields of the record that became this sign-up."""
     values = (new.user_id, new.user_name, new.email, new.role, new.password)
     return dict(zip(COLUMNS, values, strict=True))
@@ -74,7 +74,7 @@ def _validate_hash_if_any(text: str) -> None:
         validate_hash(text)
 
 
-_RULES: Final[Mapping[str, Rule]] = {
+_RULES: Final[Mapping[str, FieldRule]] = {
     **{name: SIGNUP_RULES[name] for name in ("userId", "userName", "email", "role")},
     "passwordHash": (str.strip, _validate_hash_if_any),
 }

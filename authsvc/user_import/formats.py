@@ -22,23 +22,24 @@ COLUMNS: Final = (*REQUIRED, *OPTIONAL)
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ImportRecord:
     """One user of the file, as written there: its fields by name, or the fault that makes them unreadable."""
 
     line: int
     # Fields by name; empty if there is a fault.
     fields: Mapping[str, Any]
-    # What a file of rejected records repeats: the cells of a CSV record, or the member `line` of an unreadable one.
+    # The original content, which a file of rejected records repeats: the cells of a CSV record, or the member `line`
+    # of an unreadable one.
     source: Any
     fault: str = ""
 
 
 class Format(Protocol):
-    """How the records of one file are written."""
+    """The format of the records of one file."""
 
     suffix: str
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[ImportRecord]:
         """Read the rest of the file. Raise UnreadableFileError."""
 
     def header(self) -> str:
@@ -73,24 +74,24 @@ class JsonLines:
     def __init__(self, lines: Iterator[Line]) -> None:
         self._lines = lines
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[ImportRecord]:
         for line in self._lines:
             if line.is_too_long:
-                yield Record(line.number, {}, {"line": line.text}, _too_long())
+                yield ImportRecord(line.number, {}, {"line": line.text}, _too_long())
             elif line.text.strip():
                 yield self._record(line)
 
-    def _record(self, line: Line) -> Record:
+    def _record(self, line: Line) -> ImportRecord:
         try:
             found = parse_json(line.text)
         except (ValueError, RecursionError) as error:
-            return Record(line.number, {}, {"line": line.text}, f"This is not JSON: {error}")
+            return ImportRecord(line.number, {}, {"line": line.text}, f"This is not JSON: {error}")
         if not isinstance(found, dict):
-            return Record(line.number, {}, {"line": line.text}, "This is not a JSON object.")
+            return ImportRecord(line.number, {}, {"line": line.text}, "This is not a JSON object.")
         found.pop(REASON, None)
         # A nested value is invalid anyway, and may be too deep to be written again.
         is_flat = not any(isinstance(value, dict | list) for value in found.values())
-        return Record(line.number, found, found if is_flat else {"line": line.text})
+        return ImportRecord(line.number, found, found if is_flat else {"line": line.text})
 
     def header(self) -> str:
         return ""
@@ -114,10 +115,10 @@ class Csv:
         self._ahead: deque[Line] = deque()
         self._columns = _columns_of(first)
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[ImportRecord]:
         while line := self._next():
             if line.is_too_long:
-                yield Record(line.number, {}, [line.text], _too_long())
+                yield ImportRecord(line.number, {}, [line.text], _too_long())
             elif line.text.strip():
                 yield self._record(line)
 
@@ -133,7 +134,7 @@ class Csv:
     def _next(self) -> Line | None:
         return self._ahead.popleft() if self._ahead else next(self._rest, None)
 
-    def _record(self, line: Line) -> Record:
+    def _record(self, line: Line) -> ImportRecord:
         if not (following := self._following(line)):
             return self._parsed(line.number, line.text)
         record = self._parsed(line.number, "\n".join([line.text, *(each.text for each in following)]))
@@ -157,20 +158,20 @@ class Csv:
             quotes += after.text.count('"')
         return following
 
-    def _parsed(self, number: int, text: str) -> Record:
+    def _parsed(self, number: int, text: str) -> ImportRecord:
         try:
             [cells] = csv.reader([text], strict=True)
         except csv.Error as error:
             fault = "a quotation mark is not closed" if text.count('"') % 2 else str(error).partition(" - ")[0]
-            return Record(number, {}, [text], f"This is not CSV: {fault}.")
+            return ImportRecord(number, {}, [text], f"This is not CSV: {fault}.")
         source = [cell for index, cell in enumerate(cells) if self._columns[index : index + 1] != [REASON]]
         if len(cells) != len(self._columns):
             named = [name for name in self._columns if name != REASON]
             fault = f"This line has {len(source)} columns, but the first line names {len(named)}."
-            return Record(number, {}, source, fault)
+            return ImportRecord(number, {}, source, fault)
         fields = dict(zip(self._columns, cells, strict=True))
         fields.pop(REASON, None)
-        return Record(number, fields, source)
+        return ImportRecord(number, fields, source)
 
 
 def _columns_of(line: Line) -> list[str]:

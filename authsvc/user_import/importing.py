@@ -21,7 +21,7 @@ from authsvc.signups.registration import (
     register_users,
 )
 from authsvc.signups.traffic_counts import counts_of
-from authsvc.user_import.checks import RejectedError, check, fields_of, former_ids_of
+from authsvc.user_import.checks import RejectedError, check_record, former_ids_of, source_fields
 from authsvc.user_import.formats import Format
 from authsvc.user_import.paced_events import PacedEvents
 from authsvc.user_import.rejects import Rejects
@@ -65,7 +65,7 @@ class UserImport:
         each record, as `imported` if it is to be. Raise UnreadableFileError."""
         for record in self.format.records():
             try:
-                is_first = self.spool.add(record.line, check(record, may_add_admins=self.may_add_admins))
+                is_first = self.spool.add(record.line, check_record(record, may_add_admins=self.may_add_admins))
             except RejectedError as error:
                 self.rejects.add(record.source, f"Line {record.line}: {error}")
                 yield ImportCounts(rejected=1)
@@ -92,7 +92,7 @@ class UserImport:
                         on_admin(each)
             rejected = [(each, reason) for each in batch if (reason := refused[each.signup_id])]
             for each, reason in rejected:
-                self.rejects.add(self.format.source_of(fields_of(each)), reason)
+                self.rejects.add(self.format.source_of(source_fields(each)), reason)
             yield ImportCounts(imported, len(batch) - imported - len(rejected), len(rejected))
 
 

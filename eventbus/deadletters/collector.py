@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaException
 from django.db import close_old_connections
 
 from eventbus.clients import client_config
-from eventbus.deadletters.letters import CHUNK, Origins, keep
+from eventbus.deadletters.letters import CHUNK, Origins, store_letters
 from eventbus.errors import is_fatal
 from eventbus.group_member import GroupMember, group_config
 from eventbus.incoming import as_incoming, is_error_report
@@ -87,7 +87,7 @@ class DeadLetterCollector:
             self._heartbeat.beat()
             close_old_connections()
             try:
-                keep(letters, self._origins)
+                store_letters(letters, self._origins)
             except Exception as error:
                 if not is_transient(error):
                     raise

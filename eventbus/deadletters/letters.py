@@ -4,21 +4,19 @@ A consumer publishes a message that it can't handle to `<topic>.<group>.dlt`, wh
 away (messages.dead_letter). The collector copies it from there into the table.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import chain
 from typing import Final, NamedTuple
 
-from django.conf import settings
 from django.db import router, transaction
 from django.utils.translation import gettext as _
 
 from eventbus.errors import DeliveryError
-from eventbus.messages import DEAD_LETTER_PREFIX, ERROR_TEXT_MAX, Incoming, Outgoing, moment_of
+from eventbus.messages import DEAD_LETTER_PREFIX, ERROR_TEXT_MAX, Incoming, Outgoing, Subscription, moment_of
 from eventbus.models import ERROR_MAX, DeadLetter, DeadLetterAct, headers_as_document, headers_from_document
 from eventbus.producer import EventProducer
-from eventbus.subscriptions import subscriptions_of
+from eventbus.subscriptions import every_subscription
 from eventbus.topics import dead_letter_topic
 from runtime.security_log import log_security_event
 
@@ -58,16 +56,20 @@ class LetterResult:
 
 
 def dead_letter_origins() -> Origins:
-    """Return every dead-letter topic of this installation with its origin, from EVENT_CONSUMERS."""
-    subscriptions = chain.from_iterable(subscriptions_of(service) for service in settings.EVENT_CONSUMERS)
+    """Return every dead-letter topic of this installation with its origin."""
+    return origins_of(every_subscription())
+
+
+def origins_of(subscriptions: Iterable[Subscription]) -> Origins:
+    """Return the dead-letter topics of these subscriptions with their origins."""
     return {
         dead_letter_topic(topic, each.group): Origin(topic, each.group)
         for each in subscriptions
-        for topic in each.topics
+        for topic in each.dead_letterable_topics
     }
 
 
-def keep(letters: Sequence[Incoming], origins: Origins) -> None:
+def store_letters(letters: Sequence[Incoming], origins: Origins) -> None:
     """Insert letters from the topics of `origins` into the table, and leave those unchanged that are already there.
 
     Every message in these topics is stored, even a handmade one: no content may make the database reject the row.
@@ -125,7 +127,7 @@ def purge_dead_letters(before: datetime, limit: int) -> int:
     return len(chosen)
 
 
-# --- From Kafka to the table ------------------------------------------------------------------------------------
+# --- From Kafka to the table --------------------------------------------------------------------------------------
 
 
 def _row(letter: Incoming, origin: Origin) -> DeadLetter:
@@ -170,7 +172,7 @@ def _number(value: bytes | None) -> int | None:
     return number if 0 <= number <= NUMBER_MAX else None
 
 
-# --- Acts -------------------------------------------------------------------------------------------------------
+# --- Actions ------------------------------------------------------------------------------------------------------
 
 
 def _chosen(

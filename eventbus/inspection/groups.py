@@ -13,7 +13,7 @@ from eventbus.clients import client_config, prefixed, unprefixed
 from eventbus.deadletters.collector import GROUP as COLLECTOR
 from eventbus.inspection.inspector import ANSWERS_WITHIN, InspectedTopic, Partition
 from eventbus.inspection.membership import Membership, read_memberships
-from eventbus.subscriptions import subscriptions_of
+from eventbus.subscriptions import every_subscription
 
 # Partitions by topic and number.
 Places = Mapping[tuple[str, int], Partition]
@@ -58,10 +58,9 @@ class Group:
 def known_groups() -> Mapping[str, set[str]]:
     """Return the groups that the settings define, with the topics that each reads, whether or not they have members."""
     groups: dict[str, set[str]] = defaultdict(set)
-    for service in settings.EVENT_CONSUMERS:
-        for subscription in subscriptions_of(service):
-            groups[subscription.group].update(subscription.topics)
-            groups[COLLECTOR].update(subscription.dead_letter_topics)
+    for subscription in every_subscription():
+        groups[subscription.group].update(subscription.topics)
+        groups[COLLECTOR].update(subscription.dead_letter_topics)
     return groups
 
 
@@ -73,7 +72,7 @@ def can_list_groups() -> bool:
 def read_groups(topics: Sequence[InspectedTopic]) -> list[Group]:
     """Return the groups with KAFKA_PREFIX and those in the settings, sorted by name, with their lag in `topics`.
 
-    Raises KafkaException, which is transient while Kafka is away.
+    Raises KafkaException, which is transient while Kafka is unavailable.
     """
     known = known_groups()
     there = _memberships() if can_list_groups() else {}

@@ -51,8 +51,8 @@ def words_of(role: str) -> str:
 
 
 def expected_roles() -> list[str]:
-    """Return the registered names of the roles without which sign-ups can't complete."""
-    consumers = [f"{CONSUMER}{service}" for service in settings.EVENT_CONSUMERS]
+    """Return the registered names of the roles that this installation needs."""
+    consumers = [f"{CONSUMER}{name}" for name in (*settings.EVENT_CONSUMERS, *settings.EVENT_READERS)]
     return ["web", *consumers, "relay", "collector of dead letters"]
 
 

@@ -16,7 +16,15 @@ from django.core.exceptions import ImproperlyConfigured
 from signup_sync.configuration.dotenv import read_dotenv
 
 SECRETS: Final = frozenset(
-    {"SECRET_KEY", "SECRET_KEY_FALLBACKS", "REDIS_URL", "KAFKA_CLIENT_CONFIG", "EMAIL_URL", "SCIM_TOKENS"}
+    {
+        "SECRET_KEY",
+        "SECRET_KEY_FALLBACKS",
+        "REDIS_URL",
+        "KAFKA_CLIENT_CONFIG",
+        "EMAIL_URL",
+        "SCIM_TOKENS",
+        "OPENSEARCH_URL",
+    }
 )
 _TRUE: Final = frozenset({"true", "yes", "on", "1"})
 _FALSE: Final = frozenset({"false", "no", "off", "0"})

@@ -286,6 +286,13 @@ def _kafka(settings: Settings) -> str:
     return ""
 
 
+def _opensearch(settings: Settings) -> str:
+    url = urlsplit(settings["OPENSEARCH_URL"])
+    if url.scheme == "http" and _is_outside(url.hostname or ""):
+        return "OPENSEARCH_URL can't be used: its host is outside this network; give it https://."
+    return ""
+
+
 def _gateway(settings: Settings) -> str:
     url = urlsplit(settings["GATEWAY_URL"])
     if url.scheme == "https" or not _is_outside(url.hostname or ""):
@@ -318,6 +325,7 @@ CHECKS: Final[tuple[Callable[[Settings], str], ...]] = (
     _databases,
     _redis,
     _kafka,
+    _opensearch,
     _gateway,
     _scim_servers,
     _argon2,

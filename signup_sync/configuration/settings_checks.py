@@ -22,9 +22,10 @@ from signup_sync.participants import PARTICIPANTS
 # A service's name becomes part of Kafka names, of ce_source (docs/asyncapi.yaml) and of metrics.
 _SERVICE: Final = re.compile(r"[a-z][a-z0-9-]{0,49}")
 # Names of services, consumer groups and roles that a new service can't have, apart from those of the participants.
-TAKEN: Final = frozenset({"auth", "dead-letters", "inspection", "replies", "scim"})
+TAKEN: Final = frozenset({"auth", "dead-letters", "inspection", "replies", "scim", "search"})
 # RFC 6750.
 _BEARER_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+_INDEX: Final = re.compile(r"[a-z][a-z0-9_-]{0,99}")
 _KAFKA_NAME: Final = re.compile(r"[A-Za-z0-9._-]{0,100}")
 _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", re.IGNORECASE)
 _ALLOWED_HOST: Final = re.compile(r"\*|\.?[a-z0-9]([a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\]", re.IGNORECASE)
@@ -71,6 +72,29 @@ def read_scim_tokens(pairs: Sequence[str], servers: Mapping[str, str]) -> dict[s
         said = f"no token for {min(missing)}" if missing else "a token for a server that SCIM_SERVERS doesn't name"
         raise ImproperlyConfigured(f"SCIM_TOKENS can't be used: it has {said}.")
     return tokens
+
+
+def read_opensearch_url(url: str) -> str:
+    """Read OpenSearch's address, which may have a user, a password and the option ca_certs; empty if there is none."""
+    if not url:
+        return ""
+    try:
+        parts = urlsplit(url)
+        options = parse_qsl(parts.query, strict_parsing=True) if parts.query else []
+    except ValueError:
+        parts, options = urlsplit(""), []
+    place = parts.netloc.rpartition("@")[2]
+    is_good = _is_origin(f"{parts.scheme}://{place}") and not parts.path.strip("/") and not parts.fragment
+    if not is_good or any(name != "ca_certs" for name, _ in options):
+        allowed = "https://user:password@host:port, perhaps with ?ca_certs=/path; in a password / is %2F"
+        raise refusal("OPENSEARCH_URL", url, allowed)
+    return url
+
+
+def read_index_name(name: str) -> str:
+    if not _INDEX.fullmatch(name):
+        raise refusal("OPENSEARCH_INDEX", name, "up to 100 lower-case letters, digits, - and _, a letter first")
+    return name
 
 
 def _is_base_url(url: str) -> bool:

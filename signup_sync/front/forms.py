@@ -20,7 +20,7 @@ from signup_sync.front.gateway import (
     LIMIT_OF_USER_ID,
     WRONG_PASSWORD,
     GatewayError,
-    NewUser,
+    SubmittedUser,
 )
 from signup_sync.front.wording import MISMATCH, NOTICES, refusal_errors
 
@@ -104,9 +104,9 @@ class SignUpForm(forms.Form):
         return self.cleaned_data
 
     @property
-    def new_user(self) -> NewUser:
+    def new_user(self) -> SubmittedUser:
         """The user to sign up. The form must be valid."""
-        return NewUser(
+        return SubmittedUser(
             user_id=self.cleaned_data["userId"],
             user_name=self.cleaned_data["userName"],
             email=self.cleaned_data["email"],

@@ -44,7 +44,7 @@ _LOST_ON_THE_WAY: Final = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewUser:
+class SubmittedUser:
     """A user to sign up, with the client's address and the language for error messages. The repr, which may be logged,
     omits the password."""
 
@@ -114,7 +114,7 @@ class Gateway:
     async def close(self) -> None:
         await self._session.close()
 
-    async def post_user(self, signup_id: UUID, user: NewUser) -> aiohttp.ClientResponse:
+    async def post_user(self, signup_id: UUID, user: SubmittedUser) -> aiohttp.ClientResponse:
         """Post a sign-up and return its open stream. Raises GatewayError.
 
         If the response is lost, the request is sent once more: with the same Idempotency-Key, it joins the first.

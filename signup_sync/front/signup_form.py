@@ -23,7 +23,7 @@ from runtime.language import in_other_language
 from runtime.security_log import address_of
 from signup_sync.front import wording
 from signup_sync.front.forms import TYPED, SignUpForm
-from signup_sync.front.gateway import CLOSED, GatewayError, NewUser
+from signup_sync.front.gateway import CLOSED, GatewayError, SubmittedUser
 from signup_sync.front.lights_page import Page, is_script, render_with_lights
 from signup_sync.front.page_messages import page_message, state_message
 from signup_sync.front.relay_pool import relays
@@ -103,9 +103,9 @@ async def _submit(request: HttpRequest, browser: str) -> HttpResponse:
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Handle an outdated CSRF token. The cause may be a login in another tab, or two first visits at once, so a sign-up
-    form of our own is not lost: a script gets a new token and posts again; without a script, the form is shown as it
-    was typed. A form from another site is never shown, because that site could fill in anything."""
+    """Handle an outdated CSRF token. The cause may be a login in another tab, or two first visits at once, so the
+    input of our own sign-up form is kept: a script gets a new token and posts again; without a script, the form is
+    shown as it was typed. A form from another site is never shown, because that site could fill in anything."""
     if request.path != reverse("front:signup") or not _is_own_page(request):
         return django_csrf_failure(request, reason)
     logger.info("a form has an outdated token: %s", reason)
@@ -158,7 +158,7 @@ def _posted_signup_id(request: HttpRequest, browser: str) -> UUID:
         return new_signup_id()
 
 
-async def _post(first: UUID, user: NewUser, browser: str) -> tuple[UUID, State | GatewayError]:
+async def _post(first: UUID, user: SubmittedUser, browser: str) -> tuple[UUID, State | GatewayError]:
     """Sign up with the first of the form's ids that was not used for other content. Return the id and auth's answer."""
     for signup_id in signup_ids_of(first, browser):
         answer = await _post_as(signup_id, user)
@@ -167,7 +167,7 @@ async def _post(first: UUID, user: NewUser, browser: str) -> tuple[UUID, State |
     return signup_id, answer
 
 
-async def _post_as(signup_id: UUID, user: NewUser) -> State | GatewayError:
+async def _post_as(signup_id: UUID, user: SubmittedUser) -> State | GatewayError:
     bind_contextvars(signup_id=str(signup_id))
     try:
         return await relays().sign_up(signup_id, user)

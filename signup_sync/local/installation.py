@@ -28,7 +28,9 @@ Tell = Callable[[str], None]
 READY_POLL, PATIENCE, WARNINGS_POLL = 0.1, 8.0, 0.5
 # Seconds for the roles, and then for Valkey, to end; everything must have ended 5 s after Ctrl-C.
 ROLES_GRACE, VALKEY_GRACE = 3.0, 0.5
-MANAGE = (sys.executable, str(settings.BASE_DIR / "manage.py"))
+# Installed as a package, the project has no manage.py.
+_SCRIPT = settings.BASE_DIR / "manage.py"
+MANAGE = (sys.executable, *([str(_SCRIPT)] if _SCRIPT.is_file() else ["-m", "signup_sync"]))
 # Maximum bytes of a Unix socket's path on any system: the limit is 103 on macOS and 107 on Linux.
 LONGEST_SOCKET_PATH = 100
 
@@ -112,6 +114,8 @@ def our_roles(listener: socket.socket) -> Iterator[LocalRole]:
     """Yield the roles that production runs, with the same commands, except the collector."""
     for service in settings.EVENT_CONSUMERS:
         yield LocalRole(f"consume_events {service}", (*MANAGE, "consume_events", service))
+    if settings.OPENSEARCH_URL:
+        yield LocalRole("index_events", (*MANAGE, "index_events"))
     yield LocalRole(
         "web",
         (*MANAGE, "serve", "--fd", str(listener.fileno())),

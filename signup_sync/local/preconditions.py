@@ -20,7 +20,7 @@ def port_number(text: str) -> int:
     raise CannotStart(f"PORT={text} is not a port: give a number from 1 to 65535, as in PORT=8001 make run")
 
 
-def listen(port: int) -> socket.socket:
+def reserve_port(port: int) -> socket.socket:
     """Open the socket from which the web process will accept connections. Raises CannotStart.
 
     The launcher keeps it open, so that no other process can take the port between this check and the start, and so that

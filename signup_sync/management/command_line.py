@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
         if refusal := refusal_of_arguments(arguments[1:]):
             fail(refusal)
             return WRONG_ARGUMENTS
-        code = run([readable(each) for each in arguments])
+        code = run([decode_argument(each) for each in arguments])
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = INTERRUPTED
@@ -111,7 +111,7 @@ def is_settings_module(name: str) -> bool:
 # --- Arguments and streams --------------------------------------------------------------------------------------
 
 
-def readable(argument: str) -> str:
+def decode_argument(argument: str) -> str:
     r"""Decode the argument as UTF-8, whatever the locale. An invalid byte becomes, for example, `\xb9`, which can be
     stored, compared and printed, unlike the surrogates to which Python decodes it."""
     return os.fsencode(argument).decode(errors="backslashreplace")

@@ -34,7 +34,7 @@ _WORDS: Final = {
 }
 
 
-class TooLargeError(Exception):
+class RequestTooLargeError(Exception):
     """The body exceeds its limit."""
 
 
@@ -62,7 +62,7 @@ class Measured:
             message = await receive()
             size += len(message.get("body", b""))
             if size > most:
-                raise TooLargeError
+                raise RequestTooLargeError
             return message
 
         async def noted(message: Any) -> None:
@@ -72,7 +72,7 @@ class Measured:
 
         try:
             await self._application(scope, measured, noted)
-        except TooLargeError:
+        except RequestTooLargeError:
             if not has_begun:
                 await _refuse(scope, send, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 

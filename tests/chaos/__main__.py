@@ -7,6 +7,7 @@ import sys
 
 from tests.chaos.report import report
 from tests.chaos.run import missing, run
+from tests.contract import kafka_messages
 
 
 def main() -> int:
@@ -20,6 +21,7 @@ def main() -> int:
         return 2
     # What ends a job ends it in order, with all that it started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    kafka_messages.validate_all()
     seed = secrets.randbelow(10**6) if options.seed is None else options.seed
     outcome = run(signups=options.signups, kills=options.kills, seed=seed, say=lambda line: print(line, flush=True))
     print(report(outcome), flush=True)

@@ -162,7 +162,7 @@ class Injector:
                 self._flush()
 
     def _flush(self) -> None:
-        """FLUSHALL; where Redis is away at this moment, it has been hurt enough."""
+        """FLUSHALL; where Redis is unavailable at this moment, it has been hurt enough."""
         try:
             with redis.Redis.from_url(self._stack.env["REDIS_URL"], socket_timeout=1) as client:
                 client.flushall()

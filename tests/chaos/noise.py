@@ -11,6 +11,7 @@ from uuid import UUID
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
 
+from tests.contract.kafka_messages import is_meant
 from tests.stack import Stack
 
 REQUESTS = "user.newUser.req"
@@ -98,6 +99,7 @@ class Noise:
         key = POISON + str(len(self.poison[topic])).encode()
         self.poison[topic].add(key)
         value = self._random.choice(_POISON[topic])
+        is_meant(topic, value)
         self._producer.produce(self._prefix + topic, value, key, headers=self._random.choice(_HEADERS))
 
 

@@ -12,6 +12,7 @@ from uuid import UUID
 import aiohttp
 
 from tests.chaos.story import LOST, Story, pause_after
+from tests.contract.documents import check_frame
 
 
 class PageClient:
@@ -86,6 +87,7 @@ class PageClient:
             self._story.note("the socket is open")
             async for message in socket:
                 state = json.loads(message.data)
+                check_frame(state)
                 if "version" not in state:
                     self._story.note(message.data)
                     continue

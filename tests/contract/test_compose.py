@@ -1,14 +1,15 @@
 """compose.yaml and the Dockerfile, as far as they can be judged without containers.
 
-tests/e2e starts the same commands with the same environment outside containers.
+tests/e2e starts the same commands with the same environment outside containers, and tests/compose the containers.
 """
 
 import json
-import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -25,11 +26,21 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "compose.yaml"
 WEB = ("web", "auth")
 AUTH_WORKERS = ("auth-results", "relay", "dead-letters", "purge")
-WORKERS = (*AUTH_WORKERS, *PARTICIPANTS, "scim")
+WORKERS = (*AUTH_WORKERS, *PARTICIPANTS, "scim", "search")
 # These run once, before the others.
 ONCE = ("migrate", "set-up-kafka")
 ROLES = (*WEB, *WORKERS, *ONCE)
 SERVERS = ("gateway", "postgres", "kafka", "redis")
+# Only with the profiles `observe` and `tools`.
+TOOLS = ("opensearch", "dashboards", "prometheus", "grafana", "kafka-ui")
+OF_PROFILES = {
+    "scim": {"scim"},
+    "observe": {"search", "opensearch", "dashboards", "dashboards-import", "prometheus", "grafana"},
+    "tools": {"kafka-ui"},
+}
+# What runs once and then ends.
+ENDING = (*ONCE, "databases", "dashboards-import")
+EVERYTHING = (*ROLES, *SERVERS, *TOOLS, "databases", "dashboards-import")
 SECRETS = (
     "SECRET_KEY",
     "POSTGRES_PASSWORD",
@@ -38,38 +49,56 @@ SECRETS = (
         for service in ("AUTH", *map(str.upper, PARTICIPANTS), "SCIM")
         for kind in ("DATABASE", "OWNER")
     ),
-    *(f"KAFKA_{user}_PASSWORD" for user in ("ADMIN", "AUTH", *map(str.upper, PARTICIPANTS), "SCIM")),
+    *(
+        f"KAFKA_{user}_PASSWORD"
+        for user in ("ADMIN", "AUTH", *map(str.upper, PARTICIPANTS), "SCIM", "SEARCH", "VIEWER")
+    ),
     "REDIS_AUTH_PASSWORD",
     "REDIS_PARTICIPANT_PASSWORD",
+    "GRAFANA_ADMIN_PASSWORD",
+    "UI_LOGIN_PASSWORD",
 )
 ENVIRONMENT = {name: f"test-{name.lower()}" for name in SECRETS} | {
     "SECRET_KEY": "q8Zr-3TkXw1nBv6Yc0LmHs9Pd4Gf7Ja2Re5Uo_ItQxNzWyKbVh",
     "PUBLIC_URL": "https://signup.example.org",
-    "COMPOSE_PROFILES": "scim",
+    "COMPOSE_PROFILES": "scim,observe,tools",
 }
 
 
-def podman_compose(environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """`podman-compose config`, away from any .env file's reach.
+def resolved(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return compose.yaml as Docker Compose reads it with these variables. tests/compose checks that it does.
 
-    It asks podman for its version before it does anything, and needs podman for nothing else here: where that is not
-    installed, Python says its own.
+    Raises LookupError with the name of a required variable that is missing.
     """
-    # podman-compose doesn't read this variable of docker compose.
-    profiles = [f"--profile={name}" for name in environment.get("COMPOSE_PROFILES", "").split(",") if name]
-    command = [
-        *(Path(sys.executable).with_name("podman-compose"), "--podman-path", shutil.which("podman") or sys.executable),
-        *("--env-file", os.devnull, "-f", COMPOSE, *profiles, "config"),
-    ]
-    system = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    return subprocess.run(command, env=system | environment, capture_output=True, text=True, check=False, timeout=60)
+    file = yaml.safe_load(COMPOSE.read_text())
+    active = {None, *environment.get("COMPOSE_PROFILES", "").split(",")}
+    services = {name: _interpolated(service, environment) for name, service in file["services"].items()}
+    for service in services.values():
+        for part in {"command", "entrypoint"} & service.keys():
+            service[part] = shlex.split(service[part]) if isinstance(service[part], str) else service[part]
+    file["services"] = {name: each for name, each in services.items() if active & {*each.get("profiles", [None])}}
+    return file
+
+
+def _interpolated(node: Any, environment: Mapping[str, str]) -> Any:
+    def value(found: re.Match[str]) -> str:
+        name, operator, rest = found["name"], found["operator"], found["rest"]
+        if operator == ":?" and not environment.get(name):
+            raise LookupError(f"{name}: {rest}")
+        return environment.get(name) or rest or "" if name else "$"
+
+    if isinstance(node, str):
+        return re.sub(r"\$\{(?P<name>\w+)((?P<operator>:[-?])(?P<rest>[^}]*))?\}|\$\$", value, node)
+    if isinstance(node, list):
+        return [_interpolated(each, environment) for each in node]
+    if isinstance(node, dict):
+        return {name: _interpolated(each, environment) for name, each in node.items()}
+    return node
 
 
 @cache
 def services() -> dict[str, dict[str, Any]]:
-    done = podman_compose(ENVIRONMENT)
-    assert done.returncode == 0, done.stderr
-    return yaml.safe_load(done.stdout)["services"]
+    return resolved(ENVIRONMENT)["services"]
 
 
 def environment_of(role: str) -> dict[str, str]:
@@ -77,28 +106,28 @@ def environment_of(role: str) -> dict[str, str]:
 
 
 def test_the_file_names_every_role_and_server():
-    assert services().keys() == {*ROLES, *SERVERS, "databases"}
+    assert services().keys() == {*EVERYTHING}
     assert services()["auth"]["deploy"] == {"replicas": 2}
 
 
 @pytest.mark.parametrize("name", ["SECRET_KEY", "AUTH_OWNER_PASSWORD", "KAFKA_CHAT_PASSWORD", "PUBLIC_URL"])
 def test_without_one_of_the_secrets_it_is_refused_and_says_which(name):
-    done = podman_compose({key: value for key, value in ENVIRONMENT.items() if key != name})
-
-    assert done.returncode != 0
-    assert name in done.stderr
+    with pytest.raises(LookupError, match=name):
+        resolved({key: value for key, value in ENVIRONMENT.items() if key != name})
 
 
-def test_without_its_profile_nothing_runs_for_scim_servers():
-    done = podman_compose({name: value for name, value in ENVIRONMENT.items() if name != "COMPOSE_PROFILES"})
-    assert yaml.safe_load(done.stdout)["services"].keys() == services().keys() - {"scim"}
+@pytest.mark.parametrize("chosen", ["", "scim", "observe", "tools"])
+def test_a_profile_adds_its_services_and_no_other(chosen):
+    others = set().union(*(names for profile, names in OF_PROFILES.items() if profile != chosen))
+    chosen_services = resolved(ENVIRONMENT | {"COMPOSE_PROFILES": chosen})["services"]
+    assert chosen_services.keys() == services().keys() - others
 
 
 def test_only_the_consumers_of_scim_servers_get_their_tokens():
-    done = podman_compose(
-        ENVIRONMENT | {"SCIM_SERVERS": "crm=https://crm.example.org", "SCIM_TOKENS": "crm=given-token"}
-    )
-    environments = {name: each.get("environment", {}) for name, each in yaml.safe_load(done.stdout)["services"].items()}
+    given = {"SCIM_SERVERS": "crm=https://crm.example.org", "SCIM_TOKENS": "crm=given-token"}
+    environments = {
+        name: each.get("environment", {}) for name, each in resolved(ENVIRONMENT | given)["services"].items()
+    }
     assert [name for name, each in environments.items() if "given-token" in json.dumps(each)] == ["scim"]
     assert {environments[role]["SCIM_SERVERS"] for role in ROLES} == {"crm=https://crm.example.org"}
 
@@ -111,7 +140,7 @@ def test_no_secret_stands_in_the_file():
     values += re.findall(r'"sasl.(pass)word": "([^"]+)"', text)
     assert len(values) > 20
     for found in values:
-        assert found[-1].startswith("${") or found[0].startswith("${") or found[1] == "admin", found
+        assert found[-1].startswith("${") or found[0].startswith("${") or found[1] in ("admin", "viewer"), found
     for user, password in re.findall(r"://(\w+):([^@\s]+)@", text):
         assert password.startswith("${"), user
 
@@ -165,7 +194,16 @@ DECIDED = frozenset(
 )
 # They reach only those that need them, or under another name; the tests below say whom.
 PASSED_TO_SOME = frozenset(
-    {"SECRET_KEY", "SECRET_KEY_FALLBACKS", "EMAIL_URL", "TRUSTED_PROXIES", "ALLOWED_HOSTS", "SCIM_TOKENS"}
+    {
+        "SECRET_KEY",
+        "SECRET_KEY_FALLBACKS",
+        "EMAIL_URL",
+        "TRUSTED_PROXIES",
+        "ALLOWED_HOSTS",
+        "SCIM_TOKENS",
+        "OPENSEARCH_URL",
+        "EVENT_SEARCH",
+    }
 )
 
 
@@ -174,16 +212,14 @@ def test_every_documented_setting_reaches_the_roles():
     documented = set(re.findall(r"^#([A-Z][A-Z0-9_]*)=", EXAMPLE, re.MULTILINE))
     assert documented >= DECIDED
     passed = documented - DECIDED - PASSED_TO_SOME
-    done = podman_compose(ENVIRONMENT | {name: f"given-{name}" for name in documented})
-    assert done.returncode == 0, done.stderr
+    given = resolved(ENVIRONMENT | {name: f"given-{name}" for name in documented})["services"]
     for role in ROLES:
-        environment = yaml.safe_load(done.stdout)["services"][role]["environment"]
+        environment = given[role]["environment"]
         assert {name: environment.get(name) for name in passed} == {name: f"given-{name}" for name in passed}
+        assert environment["EVENT_SEARCH"] == ("true" if role in ("search", "set-up-kafka") else "given-EVENT_SEARCH")
         assert "given-ALLOWED_HOSTS" in environment["ALLOWED_HOSTS"].split(",")
         assert not any(environment.get(name) == f"given-{name}" for name in DECIDED)
-    assert (
-        yaml.safe_load(done.stdout)["services"]["gateway"]["environment"]["TRUSTED_PROXIES"] == "given-TRUSTED_PROXIES"
-    )
+    assert given["gateway"]["environment"]["TRUSTED_PROXIES"] == "given-TRUSTED_PROXIES"
 
 
 def test_a_setting_that_is_not_given_is_empty():
@@ -227,6 +263,7 @@ REDIS_OF = {
         (AUTH_WORKERS, ("auth",), "auth", "auth", False),
         *(((service,), (service,), service, "participant", False) for service in PARTICIPANTS),
         (("scim",), ("scim",), "scim", "participant", False),
+        (("search",), (), "search", "participant", False),
         (("set-up-kafka",), (), "admin", "none", False),
     ],
 )
@@ -275,10 +312,12 @@ def test_the_servers_get_no_secret_of_the_roles():
         "redis": [name for name in SECRETS if name.startswith("REDIS_")],
         "databases": [name for name in SECRETS if "DATABASE" in name or "OWNER" in name or "POSTGRES" in name],
     } | {"databases": owners["databases"]}
-    assert set(owners["databases"]) == {name for name in SECRETS if not name.startswith(("KAFKA", "REDIS", "SECRET"))}
+    given_to_databases = {name for name in SECRETS if name.endswith(("DATABASE_PASSWORD", "OWNER_PASSWORD"))}
+    given_to_databases |= {"POSTGRES_PASSWORD"}
+    assert set(owners["databases"]) == given_to_databases
 
 
-@pytest.mark.parametrize("name", [*ROLES, *SERVERS, "databases"])
+@pytest.mark.parametrize("name", EVERYTHING)
 def test_every_service_has_limits_and_logs_that_rotate(name):
     service = services()[name]
     assert re.fullmatch(r"\d+[mg]", service["mem_limit"])
@@ -292,16 +331,22 @@ def test_prometheus_reaches_every_worker():
     for role in WORKERS:
         environment = environment_of(role)
         assert (environment["HEALTH_HOST"], environment["HEALTH_PORT"]) == ("0.0.0.0", "8001")
-        assert services()[role]["networks"] == (["outside", "inside"] if role == "scim" else ["inside"])
+        others = {"scim": ["outside", "inside"], "search": ["inside", "search"]}
+        assert services()[role]["networks"] == others.get(role, ["inside"])
+    assert "inside" in services()["prometheus"]["networks"]
 
 
 def test_no_network_has_a_fixed_address():
     """So that a second copy may run on the same host."""
-    done = podman_compose(ENVIRONMENT)
-    assert yaml.safe_load(done.stdout)["networks"] == {"outside": {}, "inside": {"internal": True}}
+    assert resolved(ENVIRONMENT)["networks"] == {
+        "outside": {},
+        "inside": {"internal": True},
+        "search": {"internal": True},
+        "operators": {},
+    }
 
 
-@pytest.mark.parametrize("name", [*ROLES, *SERVERS, "databases"])
+@pytest.mark.parametrize("name", EVERYTHING)
 def test_every_service_is_contained(name):
     service = services()[name]
 
@@ -309,8 +354,8 @@ def test_every_service_is_contained(name):
     assert service["cap_drop"] == ["ALL"]
     assert "no-new-privileges:true" in service["security_opt"]
     assert service["restart"] in ("unless-stopped", "on-failure")
-    assert service["read_only"] is (name != "kafka")
-    assert ("ports" in service) is (name == "gateway")
+    assert service["read_only"] is (name not in ("kafka", "opensearch", "dashboards"))
+    assert ("ports" in service) is (name in ("gateway", *PUBLISHED))
     assert ("outside" in service["networks"]) is (name in ("gateway", "web", "auth", "scim"))
     assert service["stop_grace_period"]
 
@@ -321,24 +366,25 @@ def test_who_holds_streams_misses_a_dead_client_soon():
     assert holding == {name: {"net.ipv4.tcp_retries2": "6"} for name in ("gateway", "web", "auth")}
 
 
-@pytest.mark.parametrize("name", [*ROLES, *SERVERS, "databases"])
+@pytest.mark.parametrize("name", EVERYTHING)
 def test_every_long_running_service_has_a_health_check_of_its_own(name):
     check = services()[name]["healthcheck"]
-    if name in (*ONCE, "databases"):
+    if name in ENDING:
         assert check == {"disable": True}
         return
     assert check["test"][0] == "CMD"
-    if name not in SERVERS:
+    if name in ROLES:
         port = "8000" if name in WEB else environment_of(name)["HEALTH_PORT"]
         assert f"http://127.0.0.1:{port}/health/ready" in check["test"][-1]
 
 
 def test_what_is_mounted_and_copied_is_there():
     mounted = {volume.split(":")[0] for service in services().values() for volume in service.get("volumes", [])}
-    for path in mounted - {"postgres", "kafka"}:
-        assert (ROOT / path).is_file()
+    for path in mounted - {"postgres", "kafka", "opensearch", "prometheus", "grafana"}:
+        assert (ROOT / path).is_file() or path == "./deploy/dashboards"
     copied = re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
-    assert {*settings.SERVICE_DATABASES, "authsvc", "signup_sync", "templates", "manage.py"} <= {*copied}
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["root_packages"]
+    assert {*packages, "templates", "static", "locale", "manage.py", "requirements.txt"} <= {*copied}
 
 
 def test_the_image_runs_without_root_from_hashed_requirements():
@@ -349,3 +395,48 @@ def test_the_image_runs_without_root_from_hashed_requirements():
     assert users == [services()["web"]["user"]]
     assert any("--require-hashes" in line for line in lines)
     assert not any(line.startswith("COPY") and "--from=build" not in line for line in last_stage)
+
+
+# --- The tools for operators ------------------------------------------------------------------------------------
+
+# The ports on the host, all on its loopback.
+PUBLISHED = {"dashboards": 5601, "prometheus": 9090, "grafana": 3000, "kafka-ui": 8081}
+
+
+def test_tools_are_published_on_the_loopback_only_and_reach_no_role_from_there():
+    for name, port in PUBLISHED.items():
+        [published] = services()[name]["ports"]
+        assert re.fullmatch(rf"127\.0\.0\.1:{port}:\d+", published)
+        assert "operators" in services()[name]["networks"]
+    members = {name for name in EVERYTHING if "operators" in services()[name]["networks"]}
+    assert members == {*PUBLISHED}
+
+
+def test_opensearch_without_passwords_is_reached_by_the_indexer_and_dashboards_alone():
+    members = {name for name in EVERYTHING if "search" in services()[name]["networks"]}
+    assert members == {"opensearch", "search", "dashboards", "dashboards-import"}
+    assert services()["opensearch"]["networks"] == ["search"]
+    assert environment_of("search")["OPENSEARCH_URL"] == "http://opensearch:9200"
+
+
+def test_every_tool_has_a_pinned_version_and_only_its_own_secrets():
+    for name in TOOLS:
+        assert re.search(r":v?\d+\.\d+\.\d+$", services()[name]["image"]), name
+    given = {name: json.dumps(services()[name].get("environment", {})) for name in (*TOOLS, "dashboards-import")}
+    assert {name: [secret for secret in SECRETS if ENVIRONMENT[secret] in text] for name, text in given.items()} == {
+        "opensearch": [],
+        "dashboards": [],
+        "dashboards-import": [],
+        "prometheus": [],
+        "grafana": ["GRAFANA_ADMIN_PASSWORD"],
+        "kafka-ui": ["KAFKA_VIEWER_PASSWORD", "UI_LOGIN_PASSWORD"],
+    }
+    assert 'username="viewer"' in given["kafka-ui"].replace("\\", "")
+
+
+def test_opensearch_has_the_version_that_the_tests_index_into():
+    pom = (ROOT / "tests/servers/opensearch/pom.xml").read_text()
+    tested = re.search(r"<version>(\d+\.\d+\.\d+)\.\d+</version>", pom)
+    assert tested
+    for name in ("opensearch", "dashboards"):
+        assert services()[name]["image"].endswith(f":{tested[1]}")

@@ -1,21 +1,16 @@
 """The contracts in docs/: their examples fit their schemas, and so does what the code puts on the wire."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 from uuid import UUID
 
 import msgspec
 import pytest
-import yaml
-from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
-from referencing import Registry, Resource
-from referencing.jsonschema import DRAFT202012
 
 from authsvc import identity
 from authsvc.accounts.export import collection
@@ -45,53 +40,21 @@ from participant.verdict import Holder, Judgement
 from participant.verdict import Verdict as ParticipantVerdict
 from signup_sync.front.page_messages import page_message, state_message
 from signup_sync.front.states import read_state
+from tests.contract.documents import (
+    DOCS,
+    check_event,
+    check_event_message,
+    document,
+    events_of,
+    look_up,
+    pointer,
+    validate,
+    walk,
+)
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
 TRACEPARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SIGNUP = UUID("0195a1c2-7b34-7e10-9d55-3f6c8a2b4e01")
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-
-def document(name: str) -> Any:
-    """A file of docs/, as YAML (which JSON is, too)."""
-    return yaml.safe_load((DOCS / name).read_text())
-
-
-def retrieve(uri: str) -> Resource[Any]:
-    return Resource(document(uri), DRAFT202012)
-
-
-REGISTRY: Registry[Any] = Registry(retrieve=retrieve)
-FORMATS = FormatChecker()
-
-
-@FORMATS.checks("date-time", raises=ValueError)
-def is_date_time(value: object) -> bool:
-    """jsonschema checks times only where another library is installed; Python reads them itself."""
-    return not isinstance(value, str) or datetime.fromisoformat(value).tzinfo is not None
-
-
-def look_up(ref: str, *, base: str) -> Any:
-    """What a `$ref` in the file `base` refers to."""
-    return REGISTRY.resolver(base).lookup(ref).contents
-
-
-def validate(value: Any, schema: str) -> None:
-    """Raises ValidationError where the value does not fit the schema at this place: a file, perhaps with a pointer."""
-    validator = Draft202012Validator({"$ref": schema}, registry=REGISTRY, format_checker=FORMATS)
-    validator.validate(value)
-
-
-def pointer(file: str, *path: str) -> str:
-    """Where in a file something stands (RFC 6901, as a URI's fragment)."""
-    return f"{file}#/" + "/".join(quote(part.replace("~", "~0").replace("/", "~1"), safe="~") for part in path)
-
-
-def walk(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    yield path, node
-    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, child in children:
-        yield from walk(child, (*path, str(key)))
 
 
 def test_every_reference_leads_somewhere():
@@ -132,24 +95,6 @@ def test_examples_of_the_http_api_fit(content_type, schema, value):
         validate(value, schema)
 
 
-def events_of(stream: str) -> list[dict[str, str]]:
-    """The events of a stream by their fields; comments and `retry` are left out."""
-    blocks = [dict(line.split(": ", 1) for line in block.splitlines()) for block in stream.split("\n\n") if block]
-    return [block for block in blocks if "event" in block]
-
-
-def check_event(event: Mapping[str, str]) -> None:
-    if event["event"] in ("delayed", "stalled"):
-        assert event.keys() == {"event", "data"}
-        return
-    assert event.keys() == {"event", "id", "data"}
-    assert event["event"] == "status"
-    data = json.loads(event["data"])
-    validate(data, f"schemas/{'change' if 'changeId' in data else 'signup'}-status-event.json")
-    assert event["id"] == str(data["version"])
-    assert data["complete"] is all(light["status"] != "PENDING" for light in data["services"].values())
-
-
 def kafka_examples() -> Iterator[Any]:
     for name, message in document("asyncapi.yaml")["components"]["messages"].items():
         for example in message.get("examples", []):
@@ -159,16 +104,6 @@ def kafka_examples() -> Iterator[Any]:
 @pytest.mark.parametrize(("name", "example"), list(kafka_examples()))
 def test_examples_of_the_events_fit(name, example):
     check_event_message(name, example.get("headers"), example["payload"])
-
-
-def check_event_message(name: str, headers: Any, payload: Any) -> None:
-    """`headers` is None for a frame of the WebSocket, which has none."""
-    contract = document("asyncapi.yaml")["components"]["messages"][name]
-    place = pointer("asyncapi.yaml", "components", "messages", name)
-    assert ("headers" in contract) is (headers is not None)
-    if headers is not None:
-        validate(headers, f"{place}/headers")
-    validate(payload, f"{place}/payload/schema" if "schema" in contract["payload"] else f"{place}/payload")
 
 
 # --- What the code puts on the wire ------------------------------------------------------------------------------

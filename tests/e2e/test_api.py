@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.client import SERVICES, Answer, events, opened, produce, request, sign_up, topic_of
+from tests.client import SERVICES, Answer, events, opened, produce, produce_invalid, request, sign_up, topic_of
 from tests.conftest import Person, new_person
 from tests.stack import Stack, UserRow
 from tests.waiting import eventually
@@ -348,7 +348,7 @@ def test_another_method_is_405_and_another_path_404(stack: Stack):
 def test_garbage_in_a_topic_is_put_aside_and_the_next_message_is_handled(stack: Stack, person: Person, topic: str):
     groups = ["auth"] if topic.endswith("res") else ["chat", "customer"]
     garbage = f"garbage {uuid4()}".encode()
-    produce(stack, topic, garbage, key=person.user_id)
+    produce_invalid(stack, topic, garbage, key=person.user_id)
     assert sign_up(stack, person.form)[-1].statuses == ALL_GREEN
     for group in groups:
         eventually(

@@ -9,7 +9,7 @@ from pytest_django.fixtures import Settings
 
 from eventbus.inspection.lag import LagReader
 from tests.broker import put, put_with_unreadable_header
-from tests.client import produce, topic_of
+from tests.client import produce, produce_invalid, topic_of
 from tests.conftest import new_person
 from tests.e2e.test_api import ALL_GREEN, post, settled, statuses
 from tests.garbage import ODD
@@ -71,20 +71,21 @@ def marks_of(stack: Stack, topic: str, group: str, run: str) -> dict[bytes, int]
 
 
 @pytest.mark.parametrize(
-    ("fields", "error"),
+    ("fields", "publish", "error"),
     [
-        ({"service": "nobody"}, "does not ask the service 'nobody'"),
-        ({"signupId": str(uuid4())}, "there is no sign-up"),
-        ({"status": "FAIL", "reason": "a\0b"}, "reason"),
+        ({"service": "nobody"}, produce, "does not ask the service 'nobody'"),
+        ({"signupId": str(uuid4())}, produce, "there is no sign-up"),
+        ({"status": "FAIL", "reason": "a\0b"}, produce_invalid, "reason"),
     ],
     ids=["a service that nobody knows", "a sign-up that does not exist", "a reason that can't be kept"],
 )
-def test_an_answer_that_fits_nothing_is_put_aside_with_the_reason_and_turns_no_light(stack, fields, error):
+def test_an_answer_that_fits_nothing_is_put_aside_with_the_reason_and_turns_no_light(stack, fields, publish, error):
     answer = post(stack, new_person().form)
     before = settled(stack, answer)
     key = f"misfit-{uuid4()}"
     fitting = {"signupId": before["signupId"], "userId": key, "service": "chat", "status": "SUCCESS"}
-    produce(stack, ANSWERS, {**fitting, "occurredAt": "2026-01-01T00:00:00Z", **fields}, key=key)
+    value = json.dumps({**fitting, "occurredAt": "2026-01-01T00:00:00Z", **fields}).encode()
+    publish(stack, ANSWERS, value, key=key)
 
     def letter() -> str | None:
         letters = topic_of(stack, f"{ANSWERS}.auth.dlt")

@@ -8,12 +8,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psycopg
 import pytest
 from confluent_kafka import Producer
 
+from tests.contract import kafka_messages
 from tests.contract.test_compose import AUTH_WORKERS, PARTICIPANTS, WEB, services
 from tests.servers import PostgresqlServer, ScimTestServer, free_port
 from tests.servers.composed import ComposedKafka, ComposedRedis, kafka_client
@@ -24,6 +26,8 @@ pytestmark = [pytest.mark.needs("application", "postgresql", "kafka")]
 
 LASTING = (*WEB, *AUTH_WORKERS, *PARTICIPANTS)
 SERVICES = ("auth", "chat", "customer", "crm")
+# Words with which PostgreSQL, Kafka and Redis deny something.
+REFUSALS = ("permission denied", "noperm", "authorization failed", "insufficientprivilege", "noauth")
 
 
 class Composed:
@@ -119,11 +123,15 @@ class Composed:
         assert last["complete"]
         return {service: light["status"] for service, light in last["services"].items()}
 
+    @property
+    def kafka_config(self) -> dict[str, Any]:
+        return {"bootstrap.servers": self.kafka.address, **kafka_client(services()["web"])}
+
     def publish(self, topic: str, value: bytes) -> None:
         """Publishes as the web processes may."""
-        config = {"bootstrap.servers": self.kafka.address, **kafka_client(services()["web"])}
+        kafka_messages.is_meant(topic, value)
         reports: list[object] = []
-        producer = Producer(config)
+        producer = Producer(self.kafka_config)
         producer.produce(topic, value, on_delivery=lambda error, _: reports.append(error))
         producer.flush(30)
         assert reports == [None]
@@ -137,6 +145,7 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
     with ExitStack() as stack:
         composed = Composed(stack, tmp_path_factory.mktemp("composed"))
         composed.start()
+        stack.enter_context(kafka_messages.validated(composed.kafka_config))
         yield composed
         assert composed.stop() == [0] * len(LASTING)
 
@@ -169,7 +178,7 @@ def test_the_operators_pages_see_topics_groups_and_instances(composed: Composed)
     code = """
 from eventbus.inspection.groups import read_groups
 from eventbus.inspection.inspector import Inspector
-from eventbus.subscriptions import subscriptions_of
+from eventbus.subscriptions import every_subscription
 from django.conf import settings
 from runtime.processes.instances import read_instances
 import json
@@ -177,8 +186,8 @@ with Inspector() as inspector:
     topics = inspector.topics()
     newest = len(inspector.newest('user.newUser.req').messages)
 groups = [(group.name, group.membership.state, group.problem) for group in read_groups(topics)]
-services = [subscriptions_of(service) for service in settings.EVENT_CONSUMERS]
-known = [topic for subscriptions in services for each in subscriptions for topic in each.every_topic]
+settings.EVENT_READERS = {'search': 'eventsearch.indexing.subscription'}
+known = [topic for each in every_subscription() for topic in each.every_topic]
 roles = [seen.told.role for seen in read_instances()]
 print(json.dumps([[topic.name for topic in topics], known, newest, groups, roles]))
 """
@@ -203,5 +212,5 @@ def test_no_role_is_refused_anything(composed: Composed):
     """Neither PostgreSQL, Kafka nor Redis has denied a role what it wanted."""
     for name, process in composed.roles.items():
         log = process.log().lower()
-        for word in ("permission denied", "noperm", "authorization failed", "insufficientprivilege", "noauth"):
+        for word in REFUSALS:
             assert word not in log, f"{name}: {log[-3000:]}"

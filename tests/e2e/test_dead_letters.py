@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.client import SERVICES, produce, topic_of
+from tests.client import SERVICES, produce_invalid, topic_of
 from tests.conftest import Person, new_person
 from tests.e2e.test_api import ALL_GREEN, post, row, settled, state, statuses
 from tests.stack import Stack
@@ -114,7 +114,7 @@ def test_a_replay_changes_nothing_for_the_services_that_had_handled_the_message(
 
 def test_garbage_in_a_topic_is_listed_and_discarded_and_the_next_is_handled(stack: Stack, person: Person):
     garbage = person.user_id
-    produce(stack, "user.newUser.res", b"\xff\x00 no JSON", key=garbage)
+    produce_invalid(stack, "user.newUser.res", b"\xff\x00 no JSON", key=garbage)
     letter = eventually(lambda: letter_of(stack, person, "--group", "auth"), what="the garbage is listed")
     assert "Value, 10 bytes:" in stack.manage("dead_letters", "show", letter[0]).stdout
     stack.manage("dead_letters", "discard", letter[0], "--reason", "a test put it there")
@@ -130,7 +130,7 @@ def test_letters_that_came_while_the_collector_was_away_are_found_when_it_is_bac
 
     collector = stack.roles["dead-letters"]
     collector.kill()
-    produce(stack, "user.newUser.req", b"no JSON", key=person.user_id)
+    produce_invalid(stack, "user.newUser.req", b"no JSON", key=person.user_id)
     eventually(lambda: any(m.key == person.user_id.encode() for m in topic_of(stack, "user.newUser.req.chat.dlt")))
     collector.start()
     eventually(lambda: groups() == {"chat", "customer"}, what="the letters of both groups are listed")

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tests.chaos.breaks_at import start_breaking
-from tests.client import produce
+from tests.client import produce_invalid
 from tests.conftest import Person
 from tests.e2e.test_api import ALL_GREEN, post, settled, statuses
 from tests.servers.process import http_status
@@ -27,7 +27,7 @@ def health(role: Role) -> tuple[int | None, int | None]:
     [
         ("chat", "participant.accounts.AccountHandler._save"),
         ("auth-results", "authsvc.signups.answers.apply_verdicts"),
-        ("dead-letters", "eventbus.deadletters.collector.keep"),
+        ("dead-letters", "eventbus.deadletters.collector.store_letters"),
         ("relay", "authsvc.management.commands.relay_signups.claim_due"),
     ],
 )
@@ -37,7 +37,9 @@ def test_a_role_that_hangs_is_not_live_and_a_restart_helps(stack: Stack, person:
     start_breaking(role, hangs_in, "hangs", **IMPATIENT)
     try:
         signup = post(stack, person.form)
-        produce(stack, "user.newUser.req", b"garbage", key=person.user_id)  # so that the collector has work, too
+        produce_invalid(
+            stack, "user.newUser.req", b"garbage", key=person.user_id
+        )  # so that the collector has work, too
         eventually(lambda: health(role) == (503, 503), what=f"{name} says that it is stuck")
     finally:
         asked = time.monotonic()

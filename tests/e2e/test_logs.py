@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.client import opened, produce, request, sign_up, topic_of
+from tests.client import opened, produce_invalid, request, sign_up, topic_of
 from tests.conftest import Person, new_person
 from tests.e2e.test_page import sign_up_in
 from tests.stack import Role, Stack
@@ -95,7 +95,7 @@ def test_the_browsers_request_is_in_the_trace(page, stack: Stack, person: Person
 
 def test_every_line_of_every_role_is_json_also_of_what_goes_wrong(stack: Stack, person: Person):
     trace = uuid4().hex
-    produce(stack, "user.newUser.req", b"garbage", key="garbage", traceparent=f"00-{trace}-{'1' * 16}-01")
+    produce_invalid(stack, "user.newUser.req", b"garbage", key="garbage", traceparent=f"00-{trace}-{'1' * 16}-01")
     request(stack, "POST", "/user", b"{", Content_Type="application/json")
     request(stack, "GET", "/nowhere/")
     request(stack, "GET", "/signup/status/guessed-ticket/")

@@ -7,7 +7,7 @@ from http.client import HTTPConnection
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.client import produce, request, sign_up
+from tests.client import produce_invalid, request, sign_up
 from tests.conftest import new_person, new_stack
 from tests.e2e.test_page import stopped
 from tests.plugin import Backing
@@ -80,7 +80,7 @@ def test_a_sign_up_that_goes_through_is_counted_by_each_service(impatient: Stack
 def test_a_dead_letter_is_counted_where_it_was_put_aside_and_waits_in_the_table(impatient: Stack):
     aside = {"topic": "user.newUser.req", "group": "chat"}
     assert total(impatient, "eventbus_dead_letters_total", **aside) == 0, "so that the first is an increase"
-    produce(impatient, "user.newUser.req", b"garbage", key="garbage")
+    produce_invalid(impatient, "user.newUser.req", b"garbage", key="garbage")
     eventually(lambda: total(impatient, "eventbus_dead_letters_total", **aside) == 1)
     # Chat's and customer's, in the table once the collector has them.
     eventually(lambda: total(impatient, "eventbus_dead_letters_waiting") == 2)

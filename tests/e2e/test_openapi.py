@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
 
 from tests.client import request
 from tests.conftest import Person, new_person, new_stack
-from tests.contract.test_schemas import check_event, events_of
+from tests.contract.documents import check_event, events_of
 from tests.e2e.test_api import log_in, post, settled
 from tests.plugin import Backing
 from tests.servers.process import ROOT

@@ -20,7 +20,7 @@ from authsvc.signups.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from chatsvc.models import ChatUser
 from customersvc.models import Customer
-from eventbus.deadletters.letters import Origin, keep
+from eventbus.deadletters.letters import Origin, store_letters
 from eventbus.messages import HandledBatch, Incoming, Subscription, dead_letter
 from eventbus.models import DeadLetter
 from eventbus.topics import dead_letter_topic, ensure_topics
@@ -103,7 +103,7 @@ def desk(monkeypatch, defaults_afterwards) -> Iterator[Client]:
     message = Incoming(NEW_USER_REQUESTED, 1, 17, b"zq1", b"{}", (), 1_800_000_000_000)
     topic = dead_letter_topic(NEW_USER_REQUESTED, "chat")
     letter = dead_letter(message, PermanentError("zq"), group="chat")
-    keep(
+    store_letters(
         [Incoming(topic, 0, 0, letter.key, letter.value, letter.headers, 1_800_000_000_000)],
         {topic: Origin(NEW_USER_REQUESTED, "chat")},
     )

@@ -18,7 +18,7 @@ from authsvc.reconcile.reconciliation import Reconciliation
 from authsvc.signups.answers import handle_answers
 from authsvc.signups.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED
 from authsvc.signups.states import read_states
-from eventbus.deadletters.letters import Origin, keep
+from eventbus.deadletters.letters import Origin, store_letters
 from eventbus.messages import HandledBatch, Incoming, Outgoing, dead_letter
 from eventbus.models import DeadLetter
 from eventbus.subscriptions import subscriptions_of
@@ -209,7 +209,7 @@ def test_every_dead_letter_is_kept(bad):
         Incoming("asked.readers.dlt", 0, offset, each.key, each.value, each.headers, offset)
         for offset, each in enumerate(as_put_aside)
     ]
-    keep([*bad, *letters], ORIGINS)
+    store_letters([*bad, *letters], ORIGINS)
     assert DeadLetter.objects.filter(letter_topic="asked.readers.dlt").count() >= len(letters)
     for row in DeadLetter.objects.all():
         assert row.value is None or row.value_text is not None

@@ -16,7 +16,7 @@ from django.utils import timezone
 from eventbus import group_member
 from eventbus.deadletters import collector, letters
 from eventbus.deadletters.collector import DeadLetterCollector
-from eventbus.deadletters.letters import Origin, Origins, keep, purge_dead_letters
+from eventbus.deadletters.letters import Origin, Origins, purge_dead_letters, store_letters
 from eventbus.messages import (
     Header,
     Incoming,
@@ -72,7 +72,7 @@ def letter(offset: int = 0, *, partition: int = 0, at: datetime = SENT_AT, **mes
 
 def kept(count: int = 1, **message: object) -> list[DeadLetter]:
     """So many letters, which wait."""
-    keep([letter(offset, **message) for offset in range(count)], ORIGINS)
+    store_letters([letter(offset, **message) for offset in range(count)], ORIGINS)
     return list(DeadLetter.objects.order_by("-pk")[:count][::-1])
 
 
@@ -155,7 +155,7 @@ def test_while_the_database_is_away_the_letters_wait(topics, monkeypatch, caplog
     def keep_at_last(*arguments: object) -> None:
         if failure := next(failures, None):
             raise failure
-        keep(*arguments)
+        store_letters(*arguments)
 
     monkeypatch.setattr(collector, "keep", keep_at_last)
     monkeypatch.setattr(collector, "FIRST_PAUSE", 0.01)
@@ -182,13 +182,13 @@ def test_one_that_lost_its_partitions_and_hears_of_no_others_joins_anew(topics, 
 
 def test_a_letter_is_kept_once_however_often_it_is_read():
     for _ in range(2):
-        keep([letter(0), letter(1), letter(0, partition=1), letter(0)], ORIGINS)
+        store_letters([letter(0), letter(1), letter(0, partition=1), letter(0)], ORIGINS)
     assert DeadLetter.objects.count() == 3
 
 
 def test_a_topic_that_was_made_anew_has_other_letters_in_the_same_places():
-    keep([letter(0)], ORIGINS)
-    keep([letter(0, at=SENT_AT + timedelta(milliseconds=1))], ORIGINS)
+    store_letters([letter(0)], ORIGINS)
+    store_letters([letter(0, at=SENT_AT + timedelta(milliseconds=1))], ORIGINS)
     assert DeadLetter.objects.count() == 2
 
 
@@ -204,7 +204,7 @@ def test_a_topic_that_was_made_anew_has_other_letters_in_the_same_places():
 )
 @pytest.mark.parametrize("timestamp_ms", [None, 10**17])
 def test_what_somebody_wrote_there_by_hand_is_kept_too(headers, timestamp_ms):
-    keep([Incoming(LETTERS, 0, 0, None, None, headers, timestamp_ms)], ORIGINS)
+    store_letters([Incoming(LETTERS, 0, 0, None, None, headers, timestamp_ms)], ORIGINS)
     row = DeadLetter.objects.get()
     assert (row.topic, row.group) == ("asked", "readers")
     assert (row.partition, row.offset, row.sent_at) == (None, None, None)
@@ -239,7 +239,7 @@ def test_all_that_wait_are_replayed_across_chunks_narrowed_by_filters(topics, mo
     monkeypatch.setattr(letters, "CHUNK", 3)
     kept(10)
     others = letter(99)
-    keep([Incoming("told.auth.dlt", 0, 0, b"lee", b"other", others.headers, others.timestamp_ms)], ORIGINS)
+    store_letters([Incoming("told.auth.dlt", 0, 0, b"lee", b"other", others.headers, others.timestamp_ms)], ORIGINS)
     assert "10 replayed" in command("replay", "--all-waiting", "--group", "readers")
     assert set(DeadLetter.objects.filter(group="auth").values_list("state", flat=True)) == {"waiting"}
     assert "1 replayed" in command("replay", "--all-waiting")
@@ -404,7 +404,7 @@ def test_the_help_says_what_each_does(capsys):
 
 
 def test_the_oldest_are_purged_with_their_acts_as_many_as_asked():
-    keep([letter(day, at=SENT_AT + timedelta(days=day)) for day in range(5)], ORIGINS)
+    store_letters([letter(day, at=SENT_AT + timedelta(days=day)) for day in range(5)], ORIGINS)
     oldest = DeadLetter.objects.order_by("put_aside_at")[0]
     command("discard", oldest.pk, "--reason", "old")
     before = SENT_AT + timedelta(days=3)

@@ -96,7 +96,7 @@ def test_redis_away_is_said_once_and_costs_the_process_nothing(heartbeat, monkey
         monkeypatch.setattr(report, "_tell", lambda: (told.append(1), tell()))
         eventually(lambda: len(told) >= 3)
     said = [record.getMessage() for record in caplog.records if record.name == instances.__name__]
-    assert [message.partition(",")[0] for message in said] == ["Redis is away"]
+    assert [message.partition(",")[0] for message in said] == ["Redis is unavailable"]
     assert not report._thread.is_alive()
 
 

@@ -20,9 +20,9 @@ from eventbus.deadletters.letters import (
     Origin,
     dead_letter_origins,
     discard,
-    keep,
     purge_dead_letters,
     replay,
+    store_letters,
 )
 from eventbus.errors import DeliveryError
 from eventbus.messages import Incoming, Outgoing
@@ -42,7 +42,7 @@ def letter(offset: int = 0, *headers: tuple[str, bytes | None], at: datetime = P
 
 
 def kept(count: int, *headers: tuple[str, bytes | None]) -> list[int]:
-    keep([letter(offset, *headers) for offset in range(count)], ORIGINS)
+    store_letters([letter(offset, *headers) for offset in range(count)], ORIGINS)
     return list(DeadLetter.objects.order_by("letter_offset").values_list("pk", flat=True))
 
 
@@ -70,7 +70,7 @@ def test_a_row_has_the_place_of_the_letter_and_what_its_headers_say_of_the_messa
         ("dlt-error", b"some.Error"), ("dlt-message", b"what it said"), ("dlt-value-bytes", b"70"),
         ("dlt-key-bytes", b"80"), ("dlt-headers-dropped", b"9"), ("dlt-", b"prefix only"),
     ]  # fmt: skip
-    keep([letter(5, *headers)], ORIGINS)
+    store_letters([letter(5, *headers)], ORIGINS)
     row = DeadLetter.objects.get()
     assert (row.letter_topic, row.letter_partition, row.letter_offset, row.put_aside_at) == (TOPIC, 1, 5, PUT_ASIDE)
     assert (row.topic, row.group, row.partition, row.offset) == ("asked", "readers", 3, 17)
@@ -90,7 +90,7 @@ def test_a_row_has_the_place_of_the_letter_and_what_its_headers_say_of_the_messa
     ],
 )  # fmt: skip
 def test_a_number_of_a_header_is_one_that_the_column_can_store(written, number):
-    keep([letter(0, ("dlt-offset", written), ("dlt-partition", written))], ORIGINS)
+    store_letters([letter(0, ("dlt-offset", written), ("dlt-partition", written))], ORIGINS)
     row = DeadLetter.objects.get()
     assert (row.offset, row.partition) == (number, number)
     assert row.sent_at is None
@@ -99,7 +99,7 @@ def test_a_number_of_a_header_is_one_that_the_column_can_store(written, number):
 def test_without_a_time_it_is_as_old_as_can_be_and_texts_are_as_long_as_they_may_be():
     long = b"\x00" + b"e" * 10_000
     at = Incoming(TOPIC, 0, 0, None, None, (("dlt-error", long), ("dlt-message", long)), None)
-    keep([at], ORIGINS)
+    store_letters([at], ORIGINS)
     row = DeadLetter.objects.get()
     assert (row.put_aside_at, row.key, row.value, row.cut) == (datetime(1970, 1, 1, tzinfo=UTC), None, None, "")
     assert row.error == "\ufffd" + "e" * (letters.ERROR_MAX - 1)
@@ -108,13 +108,13 @@ def test_without_a_time_it_is_as_old_as_can_be_and_texts_are_as_long_as_they_may
 
 @pytest.mark.parametrize("text", [None, b"\xff"])
 def test_a_text_that_is_none_is_empty_and_odd_bytes_are_replaced(text):
-    keep([letter(0, ("dlt-error", text))], ORIGINS)
+    store_letters([letter(0, ("dlt-error", text))], ORIGINS)
     assert DeadLetter.objects.get().error == ("" if text is None else "\ufffd")
 
 
 def test_a_purge_deletes_what_is_older_than_the_time_oldest_first_up_to_its_limit():
     for offset, age in enumerate([0, 1, 3, 2]):
-        keep([letter(offset, at=PUT_ASIDE - timedelta(milliseconds=age))], ORIGINS)
+        store_letters([letter(offset, at=PUT_ASIDE - timedelta(milliseconds=age))], ORIGINS)
     assert purge_dead_letters(PUT_ASIDE, 2) == 2
     assert set(DeadLetter.objects.values_list("letter_offset", flat=True)) == {0, 1}
     assert purge_dead_letters(PUT_ASIDE, 2) == 1
@@ -146,7 +146,7 @@ def test_letters_are_replayed_once_each_in_the_given_order_by_chunks(count):
 
 
 def test_a_message_without_key_or_value_is_sent_without():
-    keep([Incoming(TOPIC, 0, 0, None, None, (("ce_id", b"1"),), 1)], ORIGINS)
+    store_letters([Incoming(TOPIC, 0, 0, None, None, (("ce_id", b"1"),), 1)], ORIGINS)
     producer = KeepingProducer()
     list(replay([DeadLetter.objects.get().pk], by="mina", producer=producer))
     [[message]] = producer.chunks

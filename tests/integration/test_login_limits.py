@@ -111,4 +111,4 @@ def test_while_redis_is_away_everybody_may_log_in_and_the_log_says_so(settings, 
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
     attempt_limits.cache_clear()
     assert [log_in(password=PASSWORD).status_code for _ in range(3)] == [302] * 3
-    assert "Redis is away: logins and new passwords are let through uncounted" in caplog.text
+    assert "Redis is unavailable: logins and new passwords are let through uncounted" in caplog.text

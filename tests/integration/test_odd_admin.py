@@ -28,7 +28,7 @@ from authsvc.models import SignUp, UnconfirmedSignUp, User
 from authsvc.signups.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED
 from chatsvc.models import ChatUser
 from customersvc.models import Customer
-from eventbus.deadletters.letters import dead_letter_origins, keep
+from eventbus.deadletters.letters import dead_letter_origins, store_letters
 from eventbus.messages import Incoming
 from eventbus.models import DeadLetter
 from eventbus.topics import ensure_topics
@@ -274,7 +274,7 @@ def test_dead_letters_show_every_message_and_time(client: Client) -> None:
     times = (*BEYOND, -(2**62), -62_135_596_800_000, -1, 0, None)
     letters = [letter(value, None, number) for number, (value, _) in enumerate(VALUES.values())]
     letters += [letter(b"{}", at, 100 + number, key=b"\xff\x00") for number, at in enumerate(times)]
-    keep(letters, dead_letter_origins())
+    store_letters(letters, dead_letter_origins())
     assert DeadLetter.objects.count() == len(letters)
     page_of(client, "/admin/eventbus/deadletter/")
     for row, (_, shown) in zip(DeadLetter.objects.order_by("letter_offset"), VALUES.values(), strict=False):
@@ -324,7 +324,7 @@ def odd_queries(*, of_topic: bool) -> Iterator[str]:
 def rows(people: None) -> Mapping[str, object]:
     """The key of one row of each model, by the name of its pages."""
     save_signup("mina")
-    keep([letter(b"\xff", 0, 1)], dead_letter_origins())
+    store_letters([letter(b"\xff", 0, 1)], dead_letter_origins())
     return {
         f"{model._meta.app_label}_{model._meta.model_name}": row.pk
         for model in admin.site._registry

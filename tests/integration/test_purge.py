@@ -17,7 +17,7 @@ from django.utils import timezone
 from authsvc.accounts.export.collection import EXPORT_ANSWERED, EXPORT_REQUESTED
 from authsvc.accounts.sessions import SessionStore
 from authsvc.models import EventTransaction, SignUp, User
-from eventbus.deadletters.letters import Origin, keep
+from eventbus.deadletters.letters import Origin, store_letters
 from eventbus.messages import Incoming
 from eventbus.models import DeadLetter
 from eventbus.topics import ensure_topics
@@ -47,7 +47,7 @@ def letters(*days: int) -> None:
     origin = Origin("user.newUser.req", "chat")
     topic = "user.newUser.req.chat.dlt"
     aside = [int(days_ago(each).timestamp() * 1000) for each in days]
-    keep([Incoming(topic, 0, n, None, b"x", (), at) for n, at in enumerate(aside)], {topic: origin})
+    store_letters([Incoming(topic, 0, n, None, b"x", (), at) for n, at in enumerate(aside)], {topic: origin})
 
 
 def purge(*arguments: str) -> str:

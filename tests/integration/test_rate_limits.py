@@ -123,7 +123,7 @@ async def test_while_redis_is_away_everybody_is_let_through_and_the_log_says_so(
     api = Api()
     assert await api.statuses(3) == [202, 202, 202]
     await api.api.close()
-    assert "Redis is away: sign-ups are let through uncounted" in caplog.text
+    assert "Redis is unavailable: sign-ups are let through uncounted" in caplog.text
 
 
 # --- Whose address ----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import json
 from datetime import timedelta
 from io import StringIO
+from typing import Any
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
@@ -27,7 +28,7 @@ from authsvc.signups.events import (
     requested,
 )
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
-from eventbus.messages import Outgoing
+from eventbus.messages import Outgoing, cloud_event_headers
 from eventbus.models import DeadLetter, DeadLetterAct
 from eventbus.producer import EventProducer
 from eventbus.topics import ensure_topics
@@ -62,11 +63,15 @@ def ask(signup: SignUp, attempt: int = 1, services: list[str] | None = None) -> 
     send(new_user_requested(record, signup_id=signup.id, attempt=attempt, services=services))
 
 
+def send_answer(topic: str, event: dict[str, Any]) -> None:
+    value = json.dumps(event | {"occurredAt": timezone.now().isoformat()}).encode()
+    send(Outgoing(topic, event["userId"], value, cloud_event_headers(type=topic, source=f"/{event['service']}")))
+
+
 def answer(signup: SignUp, service: str, status: str = "SUCCESS", reason: str | None = None) -> None:
     record = User.objects.get(owner_signup_id=signup.owner_signup_id)
     event = {"signupId": str(signup.id), "userId": record.user_id, "service": service, "status": status}
-    value = json.dumps(event | ({"reason": reason} if reason else {})).encode()
-    send(Outgoing(NEW_USER_ANSWERED, record.user_id, value))
+    send_answer(NEW_USER_ANSWERED, event | ({"reason": reason} if reason else {}))
     apply_verdicts([ReportedVerdict(signup.id, Verdict(service, Status(status), reason))])
 
 
@@ -90,10 +95,10 @@ def answer_change(row: EventTransaction, service: str, *, status: str = "SUCCESS
     """As a participant answers a change or a removal."""
     rows = [{"ownerSignupId": str(each.owner_signup_id), "version": each.version} for each in held_by]
     event = {
-        "changeId": str(row.id), "userId": row.user_id, "service": service, "status": status, "heldBy": rows,
-        **({"reason": "duplicate: userId"} if held_by else {}),
+        "changeId": str(row.id), "userId": row.user_id, "service": service, "status": status,
+        **({"reason": "duplicate: userId", "heldBy": rows} if held_by else {}),
     }  # fmt: skip
-    send(Outgoing(ANSWER_TOPICS[Kind(row.kind)], row.user_id, json.dumps(event).encode()))
+    send_answer(ANSWER_TOPICS[Kind(row.kind)], event)
     apply_verdicts([ReportedVerdict(row.id, Verdict(service, Status(status), event.get("reason")), held_by)])
 
 

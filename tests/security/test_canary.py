@@ -19,7 +19,7 @@ import psycopg
 import pytest
 import redis
 
-from tests.client import produce, read_topic
+from tests.client import produce_invalid, read_topic
 from tests.conftest import Person, new_person, new_stack
 from tests.e2e.test_dead_letters import letter_of, refusing
 from tests.e2e.test_serve import another_web
@@ -266,7 +266,7 @@ def test_the_canaries_are_found_nowhere(inbox_and_stack: tuple[Inbox, Stack]) ->
     sign_up_and_be_refused(client, person, trail)
     log_in_and_out(client, person, trail, inbox)
     crash(stack, person, trail)
-    produce(stack, "user.newUser.req", b"garbage", key=person.user_id)
+    produce_invalid(stack, "user.newUser.req", b"garbage", key=person.user_id)
     with refusing(stack, poisoned.user_id):
         assert client.post_json("a dead letter", poisoned)[0] == 202
         letter = eventually(lambda: letter_of(stack, poisoned, "--group", "chat"), what="the letter is listed")

@@ -22,7 +22,15 @@ from authsvc.lights import Status
 from authsvc.management.commands.relay_signups import ERASED_AT_ONCE, OutboxRelay
 from authsvc.models import SignUp, UnconfirmedSignUp, User
 from authsvc.signups import states
-from authsvc.signups.confirmation import UnusableLinkError, confirm, delete_expired, keep, read_token, row_of, token_for
+from authsvc.signups.confirmation import (
+    ConfirmationLinkError,
+    confirm,
+    delete_expired,
+    read_token,
+    row_of,
+    save_unconfirmed,
+    token_for,
+)
 from authsvc.signups.confirmation_mails import compose
 from authsvc.signups.events import NEW_USER_REQUESTED
 from authsvc.signups.registration import NewSignUp
@@ -46,13 +54,13 @@ def kept(person: Person, *, age: timedelta = timedelta(), signup_id: UUID | None
         signup_id=signup_id or uuid4(), user_id=person.user_id, email=person.email, user_name=person.user_name,
         role="ROLE_USER", password="a hash",
     )  # fmt: skip
-    keep(new)
+    save_unconfirmed(new)
     UnconfirmedSignUp.objects.filter(id=new.signup_id).update(created_at=timezone.now() - age)
     return UnconfirmedSignUp.objects.get(id=new.signup_id)
 
 
 def refused(token: str) -> str:
-    with pytest.raises(UnusableLinkError) as problem:
+    with pytest.raises(ConfirmationLinkError) as problem:
         confirm(token)
     return problem.value.reason
 
@@ -137,7 +145,7 @@ def test_a_token_works_once_and_whoever_comes_later_is_told(person: Person):
     assert registration.is_new
     assert registration.signup.id == row.id
     assert User.objects.get().password == "a hash"
-    with pytest.raises(UnusableLinkError) as problem:
+    with pytest.raises(ConfirmationLinkError) as problem:
         row_of(token_for(row))
     assert problem.value.reason == "used"
 

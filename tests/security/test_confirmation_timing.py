@@ -43,12 +43,12 @@ MAKE_LINKS = """
 import json
 from uuid import uuid4
 from django.contrib.auth.hashers import make_password
-from authsvc.signups.confirmation import keep, token_for
+from authsvc.signups.confirmation import save_unconfirmed, token_for
 from authsvc.signups.registration import NewSignUp
 hashed = make_password("correct horse 9")
 for name, email in json.loads({people!r}):
     typed = NewSignUp(signup_id=uuid4(), user_id=name, email=email, user_name="Kim", role="ROLE_USER", password=hashed)
-    print(token_for(keep(typed)[0]))
+    print(token_for(save_unconfirmed(typed)[0]))
 """
 # A cheap hash leaves a difference nothing to hide behind; and mails that cost this process nothing, no noise.
 SETTINGS = {

@@ -11,7 +11,7 @@ import pytest
 
 from authsvc.models import SignUp, UnconfirmedSignUp, User
 from authsvc.signups import writer
-from authsvc.signups.confirmation import keep
+from authsvc.signups.confirmation import save_unconfirmed
 from authsvc.signups.hash_pool import HashPool
 from authsvc.signups.registration import KeyTakenError, NewSignUp, register_users
 from authsvc.signups.writer import SignUpWriter
@@ -48,7 +48,7 @@ def test_a_key_that_a_user_was_made_by_makes_no_row_and_the_others_are_saved(own
 @pytest.mark.parametrize("user_id", ["mina", "yuna"])
 def test_no_unconfirmed_sign_up_is_kept_by_such_a_key(owner: User, user_id: str) -> None:
     with pytest.raises(KeyTakenError):
-        keep(new(user_id, signup_id=owner.owner_signup_id))
+        save_unconfirmed(new(user_id, signup_id=owner.owner_signup_id))
     assert not UnconfirmedSignUp.objects.exists()
 
 

@@ -16,7 +16,7 @@ from authsvc.accounts.profile import address_links
 from authsvc.mail import mail_worker
 from authsvc.models import UnconfirmedSignUp, User
 from authsvc.signups import confirmation
-from authsvc.user_import.checks import former_ids_of, signup_id_of
+from authsvc.user_import.checks import derived_signup_id, former_ids_of
 from tests.security.test_two_factor import code_of, give_code, give_password, is_logged_in
 from tests.security.test_two_factor import codes as codes
 from tests.security.test_two_factor import user as user
@@ -127,8 +127,8 @@ def test_a_link_that_confirms_a_sign_up_still_works(replace_key: Callable[[], No
 def test_the_line_of_an_earlier_import_is_recognised(replace_key: Callable[[], None]):
     new = new_signup("mina")
     fields = {"userId": new.user_id, "email": new.email, "userName": new.user_name, "role": new.role}
-    before = signup_id_of(fields)
+    before = derived_signup_id(fields)
     assert former_ids_of(new) == []
     replace_key()
-    assert signup_id_of(fields) != before
+    assert derived_signup_id(fields) != before
     assert former_ids_of(new) == [before]

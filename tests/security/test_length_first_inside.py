@@ -27,7 +27,7 @@ from eventbus.messages import Incoming, decode_each
 from participant.accounts import AccountHandler
 from participant.reconcile import ReconcileHandler
 from runtime import equality
-from runtime.logs import Format, formatter
+from runtime.logs import LogFormat, formatter
 from runtime.untrusted import ARGUMENT_MAX, is_longer_than, refusal_of_arguments
 from signup_sync.front.forms import SignUpForm
 from signup_sync.management import command_line
@@ -178,7 +178,7 @@ def test_a_value_that_is_too_long_is_not_decoded_and_says_how_long_it_was():
 def test_an_error_with_a_whole_message_in_it_is_a_short_line():
     error = ValueError
 
-    def line_of(kind: Format, text: str) -> str:
+    def line_of(kind: LogFormat, text: str) -> str:
         try:
             raise error(text)
         except ValueError:

@@ -181,7 +181,7 @@ def test_while_redis_is_away_everybody_is_let_through_and_the_log_says_so(settin
     attempt_limits.cache_clear()
     assert [log_in(ATTACKER).status_code for _ in range(LIMIT + 2)] == [200] * (LIMIT + 2)
     assert log_in(ATTACKER, PASSWORD).status_code == 302
-    assert "Redis is away: logins and new passwords are let through uncounted" in caplog.text
+    assert "Redis is unavailable: logins and new passwords are let through uncounted" in caplog.text
 
 
 def test_it_is_said_in_korean():

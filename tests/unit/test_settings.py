@@ -3,7 +3,6 @@
 import re
 import runpy
 import shlex
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import environ
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
+import signup_sync
 from signup_sync.configuration.environment import Environment
 from signup_sync.local.running import announced
 from signup_sync.participants import PARTICIPANTS
@@ -223,6 +223,9 @@ def test_a_data_dir_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPa
             load_settings(monkeypatch, {"DATA_DIR": str(data_dir)})
 
 
-def test_the_version_is_that_of_the_project():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert runpy.run_path(str(ROOT / "signup_sync" / "settings.py"))["VERSION"] == project["version"]
+def test_the_version_stands_in_one_place_and_the_documents_agree():
+    assert runpy.run_path(str(ROOT / "signup_sync" / "settings.py"))["VERSION"] == signup_sync.__version__
+    for contract in ("openapi.yaml", "asyncapi.yaml"):
+        stated = re.search(r"^  version: (.+)$", (ROOT / "docs" / contract).read_text(), re.MULTILINE)
+        assert stated
+        assert stated[1] == signup_sync.__version__

@@ -38,7 +38,7 @@ _running: Final = threading.BoundedSemaphore(AT_ONCE)
 _owners: Final[set[UUID]] = set()
 _choosing: Final = threading.Lock()
 
-Record = Mapping[str, str | int | float | bool | None]
+ExportedRecord = Mapping[str, str | int | float | bool | None]
 
 
 class BusyError(Exception):
@@ -58,7 +58,7 @@ class ExportRequested(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class ExportAnswered(msgspec.Struct, frozen=True, rename="camel"):
-    """What one service holds. Unknown fields are ignored."""
+    """A service's answer with all that it holds about the account. Unknown fields are ignored."""
 
     export_id: UUID
     service: str
@@ -69,7 +69,7 @@ class ExportAnswered(msgspec.Struct, frozen=True, rename="camel"):
 class Export:
     """The records by service, and the services that did not answer in time."""
 
-    records: Mapping[str, Sequence[Record]]
+    records: Mapping[str, Sequence[ExportedRecord]]
     silent: Sequence[str]
 
     def as_document(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def collect(user: User) -> Export:
     Raise AlreadyCollectingError, BusyError, and a transient KafkaException while Kafka does not answer.
     """
     with _place_for(user.owner_signup_id):
-        records: dict[str, Sequence[Record]] = {AUTH: list(_own_records(user))}
+        records: dict[str, Sequence[ExportedRecord]] = {AUTH: list(_own_records(user))}
         records |= _ask(user.owner_signup_id, participants())
     return Export(records, [service for service in participants() if service not in records])
 
@@ -108,8 +108,8 @@ def _place_for(owner: UUID) -> Iterator[None]:
             _running.release()
 
 
-def _ask(owner: UUID, services: Sequence[str]) -> dict[str, Sequence[Record]]:
-    answers: dict[str, Sequence[Record]] = {}
+def _ask(owner: UUID, services: Sequence[str]) -> dict[str, Sequence[ExportedRecord]]:
+    answers: dict[str, Sequence[ExportedRecord]] = {}
     if not services:
         return answers
     with Replies(EXPORT_ANSWERED) as replies:
@@ -139,7 +139,7 @@ def _message(request: ExportRequested) -> Outgoing:
     )
 
 
-def _own_records(user: User) -> Iterator[Record]:
+def _own_records(user: User) -> Iterator[ExportedRecord]:
     yield {
         "userId": user.user_id,
         "userName": user.user_name,

@@ -15,7 +15,7 @@ VALID_FOR: Final = 3600
 _SALT: Final = "address-change"
 
 
-class UnusableLinkError(Exception):
+class AddressLinkError(Exception):
     """The link can't be used, for this reason. `another` means that it belongs to another account."""
 
     def __init__(self, reason: Literal["expired", "another"]) -> None:
@@ -39,13 +39,13 @@ def token_for(user: User, email: str) -> str:
 
 
 def address_in(token: str, user: User) -> str:
-    """Return the address that the token gives the account of `user`. Raise UnusableLinkError."""
+    """Return the address that the token gives the account of `user`. Raise AddressLinkError."""
     try:
         owner, version, email, proof = signing.loads(token, salt=_SALT, max_age=VALID_FOR)
     except signing.BadSignature:
-        raise UnusableLinkError("expired") from None
+        raise AddressLinkError("expired") from None
     if owner != user.owner_signup_id.hex:
-        raise UnusableLinkError("another")
+        raise AddressLinkError("another")
     if version != user.version or not has_password_hash(user, proof):
-        raise UnusableLinkError("expired")
+        raise AddressLinkError("expired")
     return str(email)

@@ -19,7 +19,7 @@ from django.views.generic import TemplateView
 from authsvc.accounts.change_redirect import lights_path, redirect_to_lights
 from authsvc.accounts.forms import told_when
 from authsvc.accounts.language_switch import KeepsTyped
-from authsvc.accounts.profile.address_links import UnusableLinkError, address_in
+from authsvc.accounts.profile.address_links import AddressLinkError, address_in
 from authsvc.accounts.profile.address_mails import ask_to_confirm
 from authsvc.accounts.profile.forms import ProfileForm
 from authsvc.lights import Kind
@@ -101,8 +101,8 @@ class AccountView(LoginRequiredMixin, KeepsTyped):
 
 @method_decorator(never_cache, name="dispatch")
 class AddressView(LoginRequiredMixin, TemplateView):
-    """Give the account the address that the link confirms. Only the account's own session can do so: whoever else reads
-    the mail, such as the owner of a mailbox that somebody else entered, can't be made to use it by opening the link."""
+    """Give the account the address that the link confirms. Only the account's own session can do so: somebody else who
+    reads the mail, such as the owner of a mailbox that was entered by mistake, can't be made to use it."""
 
     template_name = "authsvc/address.html"
 
@@ -110,7 +110,7 @@ class AddressView(LoginRequiredMixin, TemplateView):
         context = super().get_context_data(**kwargs)
         try:
             context["address"] = shown_address(address_in(kwargs["token"], cast(User, self.request.user)))
-        except UnusableLinkError as error:
+        except AddressLinkError as error:
             context["reason"] = error.reason
         return context
 
@@ -127,7 +127,7 @@ class AddressView(LoginRequiredMixin, TemplateView):
         try:
             user.email = address_in(token, user)
             row = change_account(user)
-        except (UnusableLinkError, OutdatedError):
+        except (AddressLinkError, OutdatedError):
             return self.get(request, token=token)
         except IntegrityError:
             context = super().get_context_data(token=token, reason="taken")

@@ -39,7 +39,7 @@ class TooSoonError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CodeCheck:
     """Whether a code was right, whether it was checked as a recovery code, and the number of consecutive failures."""
 
     is_right: bool
@@ -64,7 +64,7 @@ def begin_setup(user: User) -> None:
     TOTPDevice.objects.create(user=user, name="app", confirmed=False)
 
 
-def take_code(device: Any, text: str) -> Answer:
+def take_code(device: Any, text: str) -> CodeCheck:
     """Check `text` as a current code of this TOTPDevice or an unused recovery code of its owner, and use it up.
 
     A code is accepted once. Raise TooSoonError while earlier wrong codes delay this attempt.
@@ -75,7 +75,7 @@ def take_code(device: Any, text: str) -> Answer:
         asked = TOTPDevice.objects.select_for_update().filter(pk=device.pk).first()
         recovery = StaticDevice.objects.select_for_update().filter(user_id=device.user_id).first()
         if asked is None:
-            return Answer(is_right=False)
+            return CodeCheck(is_right=False)
         is_recovery_code = False
         if asked.confirmed and recovery is not None and not _APP_CODE.fullmatch(code):
             asked, code, is_recovery_code = recovery, _digest(code), True
@@ -86,7 +86,7 @@ def take_code(device: Any, text: str) -> Answer:
         if asked.throttling_failure_count > FAILURES_MAX:
             asked.throttling_failure_count = FAILURES_MAX
             asked.save(update_fields=["throttling_failure_count"])
-    return Answer(is_right, is_recovery_code, asked.throttling_failure_count)
+    return CodeCheck(is_right, is_recovery_code, asked.throttling_failure_count)
 
 
 @transaction.atomic

@@ -72,7 +72,7 @@ class Command(BaseCommand):
         kind.add_argument("--dry-run", action="store_true", help="count what would be deleted, and delete nothing")
         kind.add_argument(
             "--every",
-            type=seconds,
+            type=duration_seconds,
             metavar="TIME",
             help="keep running and purge at this interval, such as 30m, 24h or 7d",
         )
@@ -153,7 +153,7 @@ class Command(BaseCommand):
             raise CommandError("--older-than goes back before the year 1.") from error
 
 
-def seconds(text: str) -> float:
+def duration_seconds(text: str) -> float:
     """Parse a duration such as 90s, 30m, 24h or 7d into seconds."""
     found = re.fullmatch(r"(\d{1,6})([smhd])", text, re.ASCII)
     if not found or not int(found[1]):

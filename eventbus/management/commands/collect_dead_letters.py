@@ -4,12 +4,11 @@ import logging
 from functools import partial
 from typing import Any
 
-from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 
 from eventbus.deadletters.collector import DeadLetterCollector
 from eventbus.deadletters.letters import dead_letter_origins
-from eventbus.topics import TopicError, ensure_topics
+from eventbus.topics import wait_for_topics
 from runtime.processes.roles import START_CHECKS, check_database, running_role
 
 logger = logging.getLogger(__name__)
@@ -28,12 +27,6 @@ class Command(BaseCommand):
         with running_role("collector of dead letters") as role:
             if not role.wait_for("its database", partial(check_database, "eventbus")):
                 return
-            try:
-                is_there = role.wait_for(
-                    f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS}", partial(ensure_topics, origins)
-                )
-            except TopicError as error:
-                raise CommandError(str(error)) from error
-            if is_there:
+            if wait_for_topics(role, origins):
                 logger.info("collecting %s", ", ".join(origins))
                 DeadLetterCollector(origins, heartbeat=role.heartbeat).run(role.stop)

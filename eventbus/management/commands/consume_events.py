@@ -15,7 +15,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from eventbus.consumer import BatchConsumer
 from eventbus.messages import Subscription
 from eventbus.subscriptions import subscriptions_of
-from eventbus.topics import TopicError, ensure_topics
+from eventbus.topics import wait_for_topics
 from runtime.processes.health import Heartbeat
 from runtime.processes.instances import CONSUMER, InstanceReport
 from runtime.processes.roles import START_CHECKS, RunningRole, check_database, running_role
@@ -45,18 +45,13 @@ class Command(BaseCommand):
         prepare(subscriptions)
         app_label = settings.EVENT_CONSUMERS[services[0]].partition(".")[0]
         topics = list(chain.from_iterable(subscription.every_topic for subscription in subscriptions))
-        kafka = f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS}"
         with running_role(f"{CONSUMER}{service}") as role, ExitStack() as stack:
             for each in services:
                 if each != service:
                     stack.enter_context(InstanceReport(f"{CONSUMER}{each}", role.heartbeat))
             if not role.wait_for("its database", partial(check_database, app_label)):
                 return
-            try:
-                is_there = role.wait_for(kafka, partial(ensure_topics, topics))
-            except TopicError as error:
-                raise CommandError(str(error)) from error
-            if is_there:
+            if wait_for_topics(role, topics):
                 consume(subscriptions, role)
 
 

@@ -1,6 +1,5 @@
 """`manage.py set_up_kafka`: create the topics, and grant the services their rights."""
 
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from eventbus.acls import apply_rights, read_rights
-from eventbus.subscriptions import subscriptions_of
+from eventbus.subscriptions import every_subscription
 from eventbus.topics import TopicError, ensure_topics
 from runtime.errors import TransientError
 
@@ -32,8 +31,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *, acls: Path | None, **options: Any) -> None:
-        services = (subscriptions_of(service) for service in settings.EVENT_CONSUMERS)
-        topics = sorted({topic for each in chain.from_iterable(services) for topic in each.every_topic})
+        topics = sorted({topic for each in every_subscription() for topic in each.every_topic})
         try:
             rights = read_rights(acls) if acls else {}
         except (OSError, ValueError, msgspec.ValidationError) as error:

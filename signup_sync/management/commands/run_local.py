@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand
 
 from signup_sync.local.databases import prepare_databases
 from signup_sync.local.installation import run_installation
-from signup_sync.local.preconditions import CannotStart, hold, listen, port_number, write_address
+from signup_sync.local.preconditions import CannotStart, hold, port_number, reserve_port, write_address
 
 
 class Command(BaseCommand):
@@ -31,7 +31,7 @@ class Command(BaseCommand):
         os.umask(0o077)  # the databases contain password hashes, and the logs contain users' actions
         data_dir: Path = settings.DATA_DIR.resolve()
         port = port_number(os.environ.get("PORT", "8000"))
-        with hold(data_dir) as lock, listen(port) as listener:
+        with hold(data_dir) as lock, reserve_port(port) as listener:
             address = "http://{}:{}/".format(*listener.getsockname())
             write_address(lock, address)
             prepare_databases(self.tell)

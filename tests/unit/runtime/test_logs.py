@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from structlog.contextvars import bound_contextvars
 
-from runtime.logs import Format, formatter
+from runtime.logs import LogFormat, formatter
 
 SIGNUP = UUID("0199aa00-0000-7000-8000-000000000001")
 OTHER = UUID("0199aa00-0000-7000-8000-000000000002")
@@ -41,7 +41,7 @@ def logger() -> Iterator[logging.Logger]:
     logger.handlers.clear()
 
 
-def lines_of(logger: logging.Logger, kind: Format) -> Lines:
+def lines_of(logger: logging.Logger, kind: LogFormat) -> Lines:
     lines = Lines()
     lines.setFormatter(formatter(kind))
     logger.addHandler(lines)

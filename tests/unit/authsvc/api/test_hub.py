@@ -43,7 +43,7 @@ def rows() -> Rows:
 
 @pytest.fixture
 async def hub(settings: Settings, rows: Rows) -> AsyncIterator[StreamHub]:
-    """One whose Redis is away."""
+    """One whose Redis is unavailable."""
     settings.REDIS_URL = f"redis://127.0.0.1:{free_port()}/0"
     settings.STREAM_HEARTBEAT = 600
     projection = AsyncProjection()

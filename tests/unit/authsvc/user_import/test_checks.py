@@ -12,8 +12,8 @@ from authsvc.accounts.passwords import Argon2idHasher
 from authsvc.api.problems import Problem
 from authsvc.api.signup_requests import read_signup
 from authsvc.signups.registration import NewSignUp
-from authsvc.user_import.checks import RejectedError, check, signup_id_of
-from authsvc.user_import.formats import Record, format_of
+from authsvc.user_import.checks import RejectedError, check_record, derived_signup_id
+from authsvc.user_import.formats import ImportRecord, format_of
 from authsvc.user_import.importing import UserImport
 from authsvc.user_import.rejects import Rejects
 from authsvc.user_import.spool import Spool
@@ -24,7 +24,7 @@ KIM = {"userId": "kim", "userName": "Kim", "email": "kim@example.org"}
 
 def checked(*, may_add_admins: bool = False, **fields: Any) -> NewSignUp:
     document = KIM | fields
-    return check(Record(1, document, document), may_add_admins=may_add_admins)
+    return check_record(ImportRecord(1, document, document), may_add_admins=may_add_admins)
 
 
 def refusal(**fields: Any) -> str:
@@ -151,7 +151,7 @@ def test_nobody_without_the_secret_key_can_compute_an_id(settings):
 
 def test_fields_cannot_be_shifted_into_each_other():
     one = {"userId": "kim", "email": "a", "userName": "b", "role": "c"}
-    assert signup_id_of(one) != signup_id_of(one | {"email": "ab", "userName": ""})
+    assert derived_signup_id(one) != derived_signup_id(one | {"email": "ab", "userName": ""})
 
 
 @pytest.mark.parametrize(

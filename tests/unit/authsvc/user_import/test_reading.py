@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from authsvc.user_import.formats import Record, format_of
+from authsvc.user_import.formats import ImportRecord, format_of
 from authsvc.user_import.text_lines import LINE_MAX, LineReader, UnreadableFileError
 
 HEADER = "userId,userName,email\n"
 KIM = {"userId": "kim", "userName": "Kim", "email": "kim@example.org"}
 
 
-def records(text: str | bytes) -> list[Record]:
+def records(text: str | bytes) -> list[ImportRecord]:
     raw = text.encode() if isinstance(text, str) else text
     return list(format_of(LineReader(io.BytesIO(raw))).records())
 

@@ -52,7 +52,7 @@ def test_a_role_ends_at_once_when_it_is_told_to(start, number):
     assert role.stop() == 0
     # It would wait for 30 s by itself; one that is ended by force has another exit code.
     assert time.monotonic() - began < 15
-    said = [line for line in role.log().splitlines() if not line.startswith("Redis is away")]
+    said = [line for line in role.log().splitlines() if not line.startswith("Redis is unavailable")]
     assert said == ["steady started", f"steady stops: {number.name}", "steady stopped"]
 
 

@@ -10,7 +10,7 @@ from django.test import AsyncClient
 from pytest_django.fixtures import Settings
 
 from signup_sync.front import relay_pool, stream_relay, tickets
-from signup_sync.front.gateway import NewUser
+from signup_sync.front.gateway import SubmittedUser
 from signup_sync.front.relay_pool import RelayPool, relays
 from signup_sync.front.sockets import websocket_application
 from tests.servers import ValkeyServer
@@ -88,9 +88,9 @@ def signup_id() -> UUID:
 
 
 @pytest.fixture
-def user(signup_id: UUID) -> NewUser:
+def user(signup_id: UUID) -> SubmittedUser:
     name = signup_id.hex[-8:]
-    return NewUser(user_id=f"user-{name}", user_name="Hong", email=f"{name}@example.org", password=PASSWORD)
+    return SubmittedUser(user_id=f"user-{name}", user_name="Hong", email=f"{name}@example.org", password=PASSWORD)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from django.test import AsyncClient
 from pytest_django.fixtures import Settings
 
 from signup_sync.front import sockets, tickets
-from signup_sync.front.gateway import LIMIT_OF_PASSWORDS, LINK_EXPIRED, LINK_USED, WRONG_PASSWORD, NewUser
+from signup_sync.front.gateway import LIMIT_OF_PASSWORDS, LINK_EXPIRED, LINK_USED, WRONG_PASSWORD, SubmittedUser
 from signup_sync.front.relay_pool import relays
 from signup_sync.front.wording import outcomes
 from tests.unit.signup_sync.front.auth_server import AuthServer, problem
@@ -58,7 +58,9 @@ async def test_the_form_leads_to_the_page_that_says_look_into_your_mail(client: 
     assert '<meta http-equiv="refresh" content="10">' in page
 
 
-async def test_no_stream_is_held_for_a_page_that_nobody_shows(auth: AuthServer, signup_id: UUID, user: NewUser) -> None:
+async def test_no_stream_is_held_for_a_page_that_nobody_shows(
+    auth: AuthServer, signup_id: UUID, user: SubmittedUser
+) -> None:
     state = await relays().sign_up(signup_id, user)
     assert state.awaiting == "confirmation"
 
@@ -69,7 +71,7 @@ async def test_no_stream_is_held_for_a_page_that_nobody_shows(auth: AuthServer, 
 
 
 async def test_a_page_that_is_shown_follows_and_sees_the_lights_turn(
-    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     socket = await connected(open_socket())
     await relays().sign_up(signup_id, user)
@@ -83,7 +85,7 @@ async def test_a_page_that_is_shown_follows_and_sees_the_lights_turn(
 
 
 async def test_who_posts_again_while_a_page_is_shown_is_answered_at_once(
-    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     socket = await connected(open_socket())
     await relays().sign_up(signup_id, user)
@@ -95,7 +97,7 @@ async def test_who_posts_again_while_a_page_is_shown_is_answered_at_once(
 
 
 async def test_a_relay_ends_when_the_last_page_is_closed(
-    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     socket = await connected(open_socket())
     await relays().sign_up(signup_id, user)
@@ -114,7 +116,7 @@ async def test_a_page_is_told_that_nobody_confirmed_in_time(
     open_socket: OpenSocket,
     auth: AuthServer,
     signup_id: UUID,
-    user: NewUser,
+    user: SubmittedUser,
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -130,7 +132,7 @@ async def test_a_page_is_told_that_nobody_confirmed_in_time(
 
 
 async def test_the_link_asks_for_the_password_and_confirms_nothing(
-    client: AsyncClient, auth: AuthServer, signup_id: UUID, user: NewUser
+    client: AsyncClient, auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     await relays().sign_up(signup_id, user)
     answer = await client.get(path_of(token_for(signup_id)))
@@ -145,7 +147,7 @@ async def test_the_link_asks_for_the_password_and_confirms_nothing(
 
 
 async def test_the_password_confirms_and_leads_this_browser_to_the_lights(
-    client: AsyncClient, auth: AuthServer, signup_id: UUID, user: NewUser
+    client: AsyncClient, auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     await relays().sign_up(signup_id, user)
     token = token_for(signup_id)
@@ -215,7 +217,7 @@ async def test_what_cannot_be_a_password_is_not_sent_to_auth(
 
 
 async def test_a_wrong_password_is_said_on_the_field_and_the_page_may_be_sent_again(
-    client: AsyncClient, auth: AuthServer, signup_id: UUID, user: NewUser
+    client: AsyncClient, auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     await relays().sign_up(signup_id, user)
     path = path_of(token_for(signup_id))
@@ -237,7 +239,7 @@ async def test_whoever_tried_too_many_passwords_is_told_how_long_to_wait(
 
 
 async def test_a_used_link_leads_to_the_login(
-    client: AsyncClient, auth: AuthServer, signup_id: UUID, user: NewUser
+    client: AsyncClient, auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     await relays().sign_up(signup_id, user)
     await auth.confirm(str(signup_id))

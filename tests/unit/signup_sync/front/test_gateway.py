@@ -4,10 +4,10 @@ import pytest
 from aiohttp import web
 from pytest_django.fixtures import Settings
 
-from signup_sync.front.gateway import Gateway, GatewayError, NewUser
+from signup_sync.front.gateway import Gateway, GatewayError, SubmittedUser
 from tests.unit.signup_sync.front.auth_server import AuthServer
 
-USER = NewUser(user_id="mina.k", user_name="Mina Kim", email="mina@example.org", password="four unlikely w0rds")
+USER = SubmittedUser(user_id="mina.k", user_name="Mina Kim", email="mina@example.org", password="four unlikely w0rds")
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -8,7 +8,7 @@ from channels.testing import WebsocketCommunicator
 from pytest_django.fixtures import Settings
 
 from signup_sync.front import sockets, stream_relay
-from signup_sync.front.gateway import NewUser
+from signup_sync.front.gateway import SubmittedUser
 from signup_sync.front.relay_pool import relays
 from tests.servers.process import free_port
 from tests.unit.signup_sync.front.auth_server import AuthServer, SignUp, problem
@@ -41,7 +41,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.usefixtures("front")
 async def test_a_relay_counts_its_failures_until_there_is_news(
-    auth: AuthServer, signup_id: UUID, user: NewUser, asked: list[int]
+    auth: AuthServer, signup_id: UUID, user: SubmittedUser, asked: list[int]
 ) -> None:
     await relays().sign_up(signup_id, user)
     address = relays().gateway._address
@@ -95,7 +95,7 @@ async def test_a_socket_counts_its_failures_until_the_state_is_read(
 
 @pytest.mark.usefixtures("front")
 async def test_a_relay_waits_for_as_long_as_auth_asks(
-    auth: AuthServer, signup_id: UUID, user: NewUser, asked: list[int]
+    auth: AuthServer, signup_id: UUID, user: SubmittedUser, asked: list[int]
 ) -> None:
     await relays().sign_up(signup_id, user)
     auth.stream_problems = [problem(429, retry_after="1")]

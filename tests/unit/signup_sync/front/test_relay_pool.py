@@ -16,7 +16,7 @@ from pytest_django.fixtures import Settings
 from redis.asyncio import Redis
 
 from signup_sync.front import gateway, relay_pool, stream_relay
-from signup_sync.front.gateway import GatewayError, NewUser
+from signup_sync.front.gateway import GatewayError, SubmittedUser
 from signup_sync.front.relay_pool import RelayPool, group_of, relays
 from signup_sync.front.tickets import new_signup_id
 from tests.servers import ValkeyServer
@@ -44,7 +44,7 @@ async def is_leased(redis: Redis, signup_id: UUID) -> bool:
 
 async def other_sign_up(auth: AuthServer, process: RelayPool) -> UUID:
     signup_id = new_signup_id()
-    await process.sign_up(signup_id, NewUser(user_id="a", user_name="b", email="c", password="d"))
+    await process.sign_up(signup_id, SubmittedUser(user_id="a", user_name="b", email="c", password="d"))
     return signup_id
 
 
@@ -91,7 +91,9 @@ async def is_left(auth: AuthServer, signup_id: UUID) -> None:
     await eventually_async(nobody_reads, what="no stream is open")
 
 
-async def test_it_returns_auths_verdict_and_relays_each_state(auth: AuthServer, signup_id: UUID, user: NewUser) -> None:
+async def test_it_returns_auths_verdict_and_relays_each_state(
+    auth: AuthServer, signup_id: UUID, user: SubmittedUser
+) -> None:
     async with Listener(signup_id) as listener:
         state = await relays().sign_up(signup_id, user)
         assert (state.version, state.services["auth"].status, state.complete) == (2, "SUCCESS", False)
@@ -113,7 +115,7 @@ async def test_the_next_sign_up_comes_by_the_connection_of_one_that_is_complete(
 
 
 async def test_what_is_soon_complete_is_not_leased(
-    auth: AuthServer, redis: Redis, signup_id: UUID, user: NewUser, monkeypatch: pytest.MonkeyPatch
+    auth: AuthServer, redis: Redis, signup_id: UUID, user: SubmittedUser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay_pool, "TEND_SECONDS", 60)
     monkeypatch.setattr(relay_pool, "LEASED_AFTER", 2)
@@ -127,7 +129,7 @@ async def test_what_is_soon_complete_is_not_leased(
 
 
 async def test_what_another_process_has_just_posted_is_left_to_it(
-    auth: AuthServer, other_process: RelayPool, signup_id: UUID, user: NewUser, monkeypatch: pytest.MonkeyPatch
+    auth: AuthServer, other_process: RelayPool, signup_id: UUID, user: SubmittedUser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay_pool, "TAKEN_OVER_AFTER", 2.0)
     here, may_lease, asked, taken = relays(), asyncio.Event(), [], []
@@ -154,7 +156,9 @@ async def test_what_another_process_has_just_posted_is_left_to_it(
     assert (taken, auth.resumed) == ([], [])
 
 
-async def test_a_lost_stream_is_resumed_after_the_last_event(auth: AuthServer, signup_id: UUID, user: NewUser) -> None:
+async def test_a_lost_stream_is_resumed_after_the_last_event(
+    auth: AuthServer, signup_id: UUID, user: SubmittedUser
+) -> None:
     async with Listener(signup_id) as listener:
         await relays().sign_up(signup_id, user)
         await auth.drop_streams()
@@ -165,7 +169,7 @@ async def test_a_lost_stream_is_resumed_after_the_last_event(auth: AuthServer, s
 
 
 async def test_a_change_while_nobody_reads_is_not_lost(
-    auth: AuthServer, signup_id: UUID, user: NewUser, monkeypatch: pytest.MonkeyPatch
+    auth: AuthServer, signup_id: UUID, user: SubmittedUser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream_relay, "FIRST_PAUSE", 0.3)
     async with Listener(signup_id) as listener:
@@ -177,7 +181,7 @@ async def test_a_change_while_nobody_reads_is_not_lost(
         await listener.hears(4)
 
 
-async def test_two_posts_of_one_form_make_one_relay(auth: AuthServer, signup_id: UUID, user: NewUser) -> None:
+async def test_two_posts_of_one_form_make_one_relay(auth: AuthServer, signup_id: UUID, user: SubmittedUser) -> None:
     first, second = await asyncio.gather(*(relays().sign_up(signup_id, user) for _ in range(2)))
     assert first.signup_id == second.signup_id
     assert len(auth.signups) == 1
@@ -188,7 +192,7 @@ async def test_two_posts_of_one_form_make_one_relay(auth: AuthServer, signup_id:
     await eventually_async(one_stream, what="one stream is open")
 
 
-async def test_a_browser_that_leaves_ends_no_signup(auth: AuthServer, signup_id: UUID, user: NewUser) -> None:
+async def test_a_browser_that_leaves_ends_no_signup(auth: AuthServer, signup_id: UUID, user: SubmittedUser) -> None:
     auth.may_answer.clear()
 
     async def is_posted() -> bool:
@@ -203,7 +207,7 @@ async def test_a_browser_that_leaves_ends_no_signup(auth: AuthServer, signup_id:
 
 
 async def test_a_verdict_that_is_late_leaves_the_state_pending(
-    auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings
+    auth: AuthServer, signup_id: UUID, user: SubmittedUser, settings: Settings
 ) -> None:
     settings.SIGNUP_DEADLINE = 0.2
     auth.verdict = None
@@ -212,7 +216,7 @@ async def test_a_verdict_that_is_late_leaves_the_state_pending(
 
 
 async def test_an_answer_lost_on_the_way_is_asked_for_once_more(
-    auth: AuthServer, signup_id: UUID, user: NewUser
+    auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     auth.problems = [problem(502)]
     await relays().sign_up(signup_id, user)
@@ -223,7 +227,7 @@ async def test_an_answer_lost_on_the_way_is_asked_for_once_more(
 
 
 async def test_silence_after_a_post_was_sent_is_a_lost_answer(
-    auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    auth: AuthServer, signup_id: UUID, user: SubmittedUser, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gateway, "POST_TIMEOUT", 2.0)
     settings.STREAM_HEARTBEAT = 0.1
@@ -241,7 +245,7 @@ async def test_silence_after_a_post_was_sent_is_a_lost_answer(
 
 
 async def test_a_gateway_that_hangs_costs_two_attempts_and_no_more(
-    auth: AuthServer, signup_id: UUID, user: NewUser, monkeypatch: pytest.MonkeyPatch
+    auth: AuthServer, signup_id: UUID, user: SubmittedUser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gateway, "POST_TIMEOUT", 0.3)
     auth.may_answer.clear()
@@ -252,7 +256,7 @@ async def test_a_gateway_that_hangs_costs_two_attempts_and_no_more(
 
 
 async def test_the_deadline_runs_from_the_press_of_the_button(
-    auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings
+    auth: AuthServer, signup_id: UUID, user: SubmittedUser, settings: Settings
 ) -> None:
     settings.SIGNUP_DEADLINE = 3.0
     auth.verdict = None
@@ -272,7 +276,7 @@ def test_the_page_waits_longer_than_the_server_may_take() -> None:
 
 
 async def test_a_heartbeat_says_the_newest_state_again_and_that_it_is_delayed(
-    auth: AuthServer, signup_id: UUID, user: NewUser
+    auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     await relays().sign_up(signup_id, user)
     async with Listener(signup_id) as listener:
@@ -295,7 +299,7 @@ async def test_a_heartbeat_says_the_newest_state_again_and_that_it_is_delayed(
 
 
 async def test_a_burst_of_changes_is_sent_once_with_the_newest(
-    auth: AuthServer, signup_id: UUID, user: NewUser
+    auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     await relays().sign_up(signup_id, user)
     async with Listener(signup_id) as listener:
@@ -317,7 +321,7 @@ async def test_a_burst_of_changes_is_sent_once_with_the_newest(
 
 
 async def test_a_signup_that_auth_does_not_have_any_more_is_given_up(
-    auth: AuthServer, signup_id: UUID, user: NewUser
+    auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     await relays().sign_up(signup_id, user)
     del auth.signups[str(signup_id)]
@@ -330,7 +334,7 @@ async def test_a_signup_that_auth_does_not_have_any_more_is_given_up(
 
 
 async def test_news_flow_again_when_redis_is_back(
-    auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings, caplog: pytest.LogCaptureFixture
+    auth: AuthServer, signup_id: UUID, user: SubmittedUser, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     with ValkeyServer() as own:
         use_redis(settings, own.env["REDIS_URL"])
@@ -339,7 +343,7 @@ async def test_news_flow_again_when_redis_is_back(
         await auth.turn(str(signup_id), "chat", "SUCCESS")
 
         async def is_lost() -> bool:
-            return "Redis is away" in caplog.text
+            return "Redis is unavailable" in caplog.text
 
         await eventually_async(is_lost)
         await asyncio.to_thread(own.start)
@@ -351,7 +355,7 @@ async def test_news_flow_again_when_redis_is_back(
 
 
 async def test_what_cannot_be_published_ends_no_other_news(
-    auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings, caplog: pytest.LogCaptureFixture
+    auth: AuthServer, signup_id: UUID, user: SubmittedUser, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     working = settings.CHANNEL_LAYERS
     settings.CHANNEL_LAYERS = {}
@@ -367,7 +371,7 @@ async def test_what_cannot_be_published_ends_no_other_news(
         await listener.hears(3)
 
 
-async def test_garbage_in_the_stream_ends_no_relay(auth: AuthServer, signup_id: UUID, user: NewUser) -> None:
+async def test_garbage_in_the_stream_ends_no_relay(auth: AuthServer, signup_id: UUID, user: SubmittedUser) -> None:
     async with Listener(signup_id) as listener:
         await relays().sign_up(signup_id, user)
         await auth.say(str(signup_id), b"event: status\ndata: {nonsense\n\n")
@@ -376,7 +380,7 @@ async def test_garbage_in_the_stream_ends_no_relay(auth: AuthServer, signup_id: 
 
 
 async def test_a_watched_signup_is_taken_over_when_its_process_dies(
-    auth: AuthServer, other_process: RelayPool, signup_id: UUID, user: NewUser
+    auth: AuthServer, other_process: RelayPool, signup_id: UUID, user: SubmittedUser
 ) -> None:
     await other_process.sign_up(signup_id, user)
     relays().watch(signup_id, read_again)
@@ -387,7 +391,7 @@ async def test_a_watched_signup_is_taken_over_when_its_process_dies(
 
 
 async def test_a_lease_that_redis_would_keep_until_tomorrow_is_taken_over_all_the_same(
-    auth: AuthServer, other_process: RelayPool, signup_id: UUID, user: NewUser, redis: Redis
+    auth: AuthServer, other_process: RelayPool, signup_id: UUID, user: SubmittedUser, redis: Redis
 ) -> None:
     await other_process.sign_up(signup_id, user)
     await eventually_async(lambda: is_leased(redis, signup_id), what="the lease is set")
@@ -404,7 +408,7 @@ async def test_a_signup_that_another_process_relays_is_left_to_it(
     auth: AuthServer,
     other_process: RelayPool,
     signup_id: UUID,
-    user: NewUser,
+    user: SubmittedUser,
     redis: Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -425,7 +429,7 @@ async def test_a_signup_that_another_process_relays_is_left_to_it(
 
 
 async def test_a_signup_that_nobody_watches_any_more_is_not_taken_over(
-    auth: AuthServer, other_process: RelayPool, signup_id: UUID, user: NewUser, redis: Redis
+    auth: AuthServer, other_process: RelayPool, signup_id: UUID, user: SubmittedUser, redis: Redis
 ) -> None:
     await other_process.sign_up(signup_id, user)
     await eventually_async(lambda: is_leased(redis, signup_id), what="the lease is set")
@@ -447,7 +451,7 @@ async def test_a_signup_that_nobody_watches_any_more_is_not_taken_over(
 
 
 async def test_more_posts_than_may_wait_are_refused_at_once_and_taken_again_later(
-    auth: AuthServer, user: NewUser, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    auth: AuthServer, user: SubmittedUser, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay_pool, "POSTS_MAX", 3)
     auth.may_answer.clear()
@@ -462,7 +466,7 @@ async def test_more_posts_than_may_wait_are_refused_at_once_and_taken_again_late
 
 
 async def test_without_redis_signing_up_works(
-    auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings
+    auth: AuthServer, signup_id: UUID, user: SubmittedUser, settings: Settings
 ) -> None:
     use_redis(settings, f"redis://127.0.0.1:{free_port()}/0")
     state = await relays().sign_up(signup_id, user)
@@ -470,7 +474,7 @@ async def test_without_redis_signing_up_works(
 
 
 async def test_a_relay_holds_nothing_of_the_request_that_began_it(
-    auth: AuthServer, signup_id: UUID, user: NewUser
+    auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     """Django's handler keeps a thread for as long as the context of its request lives."""
 

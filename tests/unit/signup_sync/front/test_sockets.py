@@ -11,10 +11,11 @@ from pytest_django.fixtures import Settings
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from signup_sync.front import sockets
-from signup_sync.front.gateway import NewUser
+from signup_sync.front.gateway import SubmittedUser
 from signup_sync.front.page_messages import shown
 from signup_sync.front.relay_pool import RelayPool, group_of, relays
 from signup_sync.front.states import State
+from tests.contract.documents import check_frame
 from tests.servers import ValkeyServer
 from tests.servers.process import free_port
 from tests.unit.signup_sync.front.auth_server import AuthServer, SignUp
@@ -39,7 +40,9 @@ async def close_code(socket: WebsocketCommunicator) -> int:
 
 
 async def state_of(socket: WebsocketCommunicator) -> dict[str, Any]:
-    return await socket.receive_json_from(PATIENCE)
+    frame: dict[str, Any] = await socket.receive_json_from(PATIENCE)
+    check_frame(frame)
+    return frame
 
 
 def without_shown(message: dict[str, Any], outcome: str) -> dict[str, Any]:
@@ -58,7 +61,7 @@ async def version_after(socket: WebsocketCommunicator, version: int) -> dict[str
 
 
 async def test_a_page_sees_its_signup_from_the_beginning_to_the_end(
-    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     socket = await connected(open_socket())
     await relays().sign_up(signup_id, user)
@@ -71,7 +74,7 @@ async def test_a_page_sees_its_signup_from_the_beginning_to_the_end(
 
 
 async def test_a_page_that_comes_late_sees_the_present_state_then_what_follows(
-    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     await relays().sign_up(signup_id, user)
     await auth.turn(str(signup_id), "chat", "SUCCESS")
@@ -85,7 +88,7 @@ async def test_a_change_while_it_reads_the_state_is_not_missed(
     open_socket: OpenSocket,
     auth: AuthServer,
     signup_id: UUID,
-    user: NewUser,
+    user: SubmittedUser,
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -107,7 +110,7 @@ async def test_a_change_while_it_reads_the_state_is_not_missed(
 
 
 async def test_no_state_is_sent_twice_or_backwards(
-    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     await relays().sign_up(signup_id, user)
     socket = await connected(open_socket())
@@ -121,7 +124,7 @@ async def test_no_state_is_sent_twice_or_backwards(
 
 
 async def test_a_heartbeat_brings_what_a_message_lost(
-    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     socket = await connected(open_socket())
     layer = get_channel_layer()
@@ -138,7 +141,7 @@ async def test_a_heartbeat_brings_what_a_message_lost(
 
 
 async def test_silence_makes_it_ask_auth(
-    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser, settings: Settings
 ) -> None:
     settings.STREAM_HEARTBEAT = 0.2
     await relays().sign_up(signup_id, user)
@@ -150,7 +153,7 @@ async def test_silence_makes_it_ask_auth(
 
 
 async def test_the_page_ends_right_when_the_relaying_process_dies(
-    open_socket: OpenSocket, auth: AuthServer, other_process: RelayPool, signup_id: UUID, user: NewUser
+    open_socket: OpenSocket, auth: AuthServer, other_process: RelayPool, signup_id: UUID, user: SubmittedUser
 ) -> None:
     socket = await connected(open_socket())
     await other_process.sign_up(signup_id, user)
@@ -173,7 +176,7 @@ async def test_the_page_ends_right_when_the_relaying_process_dies(
     ],
 )
 async def test_what_the_page_draws_is_in_the_language_that_it_asks_for(
-    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser, query: str, word: str
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser, query: str, word: str
 ) -> None:
     await relays().sign_up(signup_id, user)
     await auth.turn(str(signup_id), "chat", "FAIL", "duplicate: userId")
@@ -182,7 +185,7 @@ async def test_what_the_page_draws_is_in_the_language_that_it_asks_for(
 
 
 async def test_a_socket_tells_the_page_where_to_go_when_all_lights_are_green(
-    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     await relays().sign_up(signup_id, user)
     socket = await connected(open_socket())
@@ -200,7 +203,9 @@ def test_the_stages_of_a_page_only_rise() -> None:
     assert {shown(outcome, None)["stage"] for outcome in ("green", "red", "refused", "lapsed")} == {stages[-1]}
 
 
-async def test_delayed_is_said_once(open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser) -> None:
+async def test_delayed_is_said_once(
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser
+) -> None:
     await relays().sign_up(signup_id, user)
     socket = await connected(open_socket())
     await state_of(socket)
@@ -213,7 +218,7 @@ async def test_delayed_is_said_once(open_socket: OpenSocket, auth: AuthServer, s
 
 
 async def test_stalled_is_said_once_and_never_taken_back(
-    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     await relays().sign_up(signup_id, user)
     socket = await connected(open_socket())
@@ -234,7 +239,7 @@ async def test_a_page_that_comes_late_hears_that_its_signup_is_stalled(
 
 
 async def test_while_it_hears_heartbeats_it_does_not_ask(
-    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser, settings: Settings
 ) -> None:
     settings.STREAM_HEARTBEAT = 1.0
     await relays().sign_up(signup_id, user)
@@ -360,7 +365,7 @@ async def test_bytes_close_the_socket(open_socket: OpenSocket) -> None:
 
 
 async def test_a_socket_that_closes_leaves_nothing_behind(
-    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     await relays().sign_up(signup_id, user)
     socket = await connected(open_socket())
@@ -371,7 +376,7 @@ async def test_a_socket_that_closes_leaves_nothing_behind(
 
 
 async def test_without_redis_a_new_socket_reads_the_state_every_second(
-    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings
+    open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser, settings: Settings
 ) -> None:
     use_redis(settings, f"redis://{HOST}:{free_port()}/0")
     await relays().sign_up(signup_id, user)
@@ -383,7 +388,7 @@ async def test_without_redis_a_new_socket_reads_the_state_every_second(
 
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
 async def test_a_redis_that_goes_away_costs_a_socket_no_light(
-    fault: str, open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: NewUser, settings: Settings
+    fault: str, open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser, settings: Settings
 ) -> None:
     with ValkeyServer() as own:
         use_redis(settings, own.env["REDIS_URL"])
@@ -404,7 +409,7 @@ async def test_a_redis_that_dies_and_comes_back_ends_no_socket(
     open_socket: OpenSocket,
     auth: AuthServer,
     signup_id: UUID,
-    user: NewUser,
+    user: SubmittedUser,
     settings: Settings,
 ) -> None:
     with ValkeyServer() as own:
@@ -424,7 +429,7 @@ async def test_a_redis_that_dies_and_comes_back_ends_no_socket(
 
 
 async def test_a_client_that_is_gone_before_the_server_knows_leaves_nothing_behind(
-    auth: AuthServer, signup_id: UUID, user: NewUser, open_socket: OpenSocket
+    auth: AuthServer, signup_id: UUID, user: SubmittedUser, open_socket: OpenSocket
 ) -> None:
     """daphne raises for a send to a client that has left, until its `websocket.disconnect` is handled."""
     is_gone = False

@@ -15,7 +15,7 @@ from pytest_django.plugin import DjangoDbBlocker
 from redis.asyncio.connection import parse_url
 
 from signup_sync.local import databases, installation
-from signup_sync.local.preconditions import CannotStart, hold, listen, port_number, write_address
+from signup_sync.local.preconditions import CannotStart, hold, port_number, reserve_port, write_address
 from signup_sync.local.running import announced, running_settings
 from signup_sync.routers import service_of
 
@@ -108,21 +108,21 @@ def test_what_is_no_port_is_refused(text: str) -> None:
 
 
 def test_a_port_in_use_is_named_with_another(tmp_path: Path) -> None:
-    with listen(0) as listener:
+    with reserve_port(0) as listener:
         port = listener.getsockname()[1]
         with pytest.raises(CannotStart, match=rf"Port {port} is in use.*PORT={port + 1} make run"):
-            listen(port)
+            reserve_port(port)
 
 
 def test_a_port_is_free_again_at_once(tmp_path: Path) -> None:
     """Connections that linger after their end (TIME_WAIT) don't keep the next start waiting."""
-    with listen(0) as listener:
+    with reserve_port(0) as listener:
         port = listener.getsockname()[1]
         client = socket.create_connection(("127.0.0.1", port))
         server, _ = listener.accept()
         server.close()
         client.close()
-    listen(port).close()
+    reserve_port(port).close()
 
 
 def test_a_data_directory_is_held_by_one(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_the_front_posts_to_the_address_that_people_get(tmp_path: Path) -> None:
 
 
 def test_each_role_of_production_is_started() -> None:
-    with listen(0) as listener:
+    with reserve_port(0) as listener:
         fd = listener.fileno()
         roles = [*installation.our_roles(listener), installation.collector_role()]
     commands = [" ".join(role.command) for role in roles]

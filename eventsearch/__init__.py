@@ -1,0 +1,1 @@
+"""Search: indexes the events of all topics into OpenSearch (docs/adr/0076)."""

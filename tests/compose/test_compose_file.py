@@ -1,0 +1,109 @@
+"""The whole of compose.yaml, started as the README says."""
+
+import asyncio
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+import yaml
+
+from tests.client import SERVICES
+from tests.compose.clients import sign_up_all
+from tests.compose.installation import Installation
+from tests.conftest import new_person
+from tests.contract.test_compose import ENVIRONMENT, OF_PROFILES, ROLES, services
+from tests.e2e.test_compose_commands import REFUSALS
+from tests.servers.process import ROOT
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.needs("docker")
+
+
+def test_every_container_is_healthy_and_new_users_get_green_lights(installation: Installation) -> None:
+    services_started = {each["Service"] for each in installation.containers()}
+    assert services_started == {*installation.compose("config", "--services").split()}
+    assert installation.unhealthy() == {}
+    people = [new_person() for _ in range(10)]
+
+    done = asyncio.run(sign_up_all(installation.address, people, at_once=5))
+
+    assert [each.lights for each in done] == [dict.fromkeys(SERVICES, "SUCCESS")] * 10
+    assert installation.stored([each.user_id for each in people]) == dict.fromkeys(SERVICES, 10)
+
+
+@pytest.mark.parametrize("role", sorted({*ROLES} - set().union(*OF_PROFILES.values())))
+def test_no_role_is_refused_anything(installation: Installation, role: str) -> None:
+    """Neither PostgreSQL, Kafka, Redis nor the read-only file system has denied what the role wanted."""
+    log = installation.compose("logs", role).lower()
+    assert log
+    assert not [line for line in log.splitlines() if any(word in line for word in (*REFUSALS, "read-only file system"))]
+
+
+# Resolves each name as Prometheus does (all A records), and fetches /metrics from each address.
+FETCH = """
+import json, socket, sys
+from urllib.request import urlopen
+
+def is_answered(address, port):
+    try:
+        return "process_start_time_seconds" in urlopen(f"http://{address}:{port}/metrics", timeout=10).read().decode()
+    except OSError:
+        return False
+
+found = {}
+for name, port in json.loads(sys.argv[1]):
+    try:
+        addresses = {info[4][0] for info in socket.getaddrinfo(name, port, socket.AF_INET, socket.SOCK_STREAM)}
+    except OSError:
+        addresses = []
+    found[name] = [is_answered(address, port) for address in addresses]
+print(json.dumps(found))
+"""
+
+
+def test_prometheus_reaches_every_target_from_inside(installation: Installation) -> None:
+    config = yaml.safe_load((ROOT / "deploy" / "prometheus.yaml").read_text())
+    discoveries = [each for job in config["scrape_configs"] for each in job.get("dns_sd_configs", ())]
+    targets = {name: each["port"] for each in discoveries for name in each["names"]}
+    run = ("run", "--rm", "--interactive", "--network", f"{installation.name}_inside", installation.image)
+
+    def reached() -> dict[str, list[bool]]:
+        targets_and_ports = json.dumps([*targets.items()])
+        return json.loads(installation.docker(*run, "python", "-", targets_and_ports, input=FETCH))
+
+    with optional_roles(installation, [name for name in targets if services()[name].get("profiles")]):
+        running = {name: [True] * len(installation.containers(name)) for name in targets}
+        assert all(running.values())
+        eventually(lambda: reached() == running, what=f"{running} are reached", pause=1)
+
+
+@contextmanager
+def optional_roles(installation: Installation, names: Sequence[str]) -> Iterator[None]:
+    """The roles of profiles, without the servers that they write to."""
+    settings = {"SCIM_SERVERS": "crm=https://scim.invalid/v2", "SCIM_TOKENS": "crm=token", "COMPOSE_PROFILES": "*"}
+    installation.compose("run", "--rm", "--no-deps", "set-up-kafka", **settings)
+    try:
+        installation.compose("up", "--detach", "--no-deps", "--no-build", *names, **settings)
+        yield
+    finally:
+        installation.compose("rm", "--stop", "--force", *names, **settings)
+
+
+def test_the_contract_tests_read_the_file_as_docker_does(installation: Installation) -> None:
+    config = installation.compose("--env-file", os.devnull, "config", "--format", "json", **ENVIRONMENT)
+    read = json.loads(config)["services"]
+    assert read.keys() == services().keys()
+    for name, service in services().items():
+        for part in (
+            "command",
+            "entrypoint",
+            "environment",
+            "user",
+            "read_only",
+            "cap_drop",
+            "security_opt",
+            "restart",
+        ):
+            assert (read[name].get(part) or None) == (service.get(part) or None), (name, part)

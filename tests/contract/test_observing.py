@@ -1,0 +1,192 @@
+"""The files that Prometheus, Grafana and OpenSearch Dashboards read at start-up, judged without these servers: by
+Prometheus's own promtool where it is installed, and against the documented forms.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email import message_from_bytes
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+import yaml
+
+from eventsearch.documents import MAPPING
+from tests.contract.test_compose import ROOT, services
+from tests.contract.test_metrics import OURS, declared, family
+
+DEPLOY = ROOT / "deploy"
+
+
+# --- Prometheus --------------------------------------------------------------------------------------------------
+
+
+# Debian's, which `tests/setup.sh` unpacks.
+PROMTOOL = shutil.which("promtool", path=f"{ROOT / '.servers/promtool'}:{os.environ['PATH']}")
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not in .servers/promtool (`bash tests/setup.sh` brings it)")
+def test_prometheus_accepts_its_configuration_and_the_alerts():
+    done = subprocess.run(
+        [PROMTOOL, "check", "config", DEPLOY / "prometheus.yaml"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "rules found" in done.stdout
+
+
+def test_prometheus_finds_its_files_where_they_are_mounted():
+    service = services()["prometheus"]
+    mounted = dict(volume.split(":")[:2] for volume in service["volumes"])
+    config = yaml.safe_load((DEPLOY / "prometheus.yaml").read_text())
+    assert f"--config.file={mounted['./deploy/prometheus.yaml']}" in service["command"]
+    folder = mounted["./deploy/prometheus.yaml"].rpartition("/")[0]
+    assert [f"{folder}/{name}" for name in config["rule_files"]] == [mounted["./deploy/prometheus-alerts.yaml"]]
+    assert f"--storage.tsdb.path={mounted['prometheus']}" in service["command"]
+
+
+# --- Grafana -----------------------------------------------------------------------------------------------------
+
+
+def grafana_file(mount: str) -> Any:
+    """The file that is mounted there in Grafana's container."""
+    mounted = {volume.split(":")[1]: volume.split(":")[0] for volume in services()["grafana"]["volumes"]}
+    return yaml.safe_load((ROOT / mounted[mount]).read_text())
+
+
+def test_grafana_has_prometheus_as_its_only_data_source():
+    config = grafana_file("/etc/grafana/provisioning/datasources/signup-sync.yaml")
+    assert config["apiVersion"] == 1
+    [source] = config["datasources"]
+    assert (source["type"], source["access"], source["isDefault"]) == ("prometheus", "proxy", True)
+    assert source["url"] == "http://prometheus:9090"
+
+
+def test_grafana_loads_the_dashboard_at_start_and_opens_with_it():
+    config = grafana_file("/etc/grafana/provisioning/dashboards/signup-sync.yaml")
+    assert config["apiVersion"] == 1
+    [provider] = config["providers"]
+    assert provider["type"] == "file"
+    dashboard = grafana_file(f"{provider['options']['path']}/signup-sync.json")
+    [variable] = dashboard["templating"]["list"]
+    assert (variable["type"], variable["query"]) == ("datasource", "prometheus")
+    for panel in dashboard["panels"]:
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${" + variable["name"] + "}"}
+    home = services()["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert home == f"{provider['options']['path']}/signup-sync.json"
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are():
+    names = {family(each) for each in declared()}
+    asked = OURS.findall((DEPLOY / "grafana-dashboard.json").read_text())
+    assert asked
+    assert {re.sub(r"_(total|bucket|count|sum)$", "", name) for name in asked} <= names
+
+
+# --- OpenSearch Dashboards ----------------------------------------------------------------------------------------
+
+
+def saved_objects() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (DEPLOY / "dashboards" / "events.ndjson").read_text().splitlines()]
+
+
+def test_saved_objects_refer_to_each_other():
+    there = {(each["type"], each["id"]) for each in saved_objects()}
+    assert len(there) == len(saved_objects())
+    assert {(each["type"], each["id"]) for line in saved_objects() for each in line["references"]} <= there
+    for each in saved_objects():
+        for name in re.findall(r"\w*RefName\W+([\w.]+)", json.dumps(each["attributes"])):
+            assert name in {reference["name"] for reference in each["references"]}
+
+
+def test_saved_objects_ask_for_fields_that_the_documents_have():
+    properties = {**MAPPING["properties"]}
+    fields = {*properties, *(f"letter.{name}" for name in properties["letter"]["properties"])}
+    [pattern] = [each["attributes"] for each in saved_objects() if each["type"] == "index-pattern"]
+    asked = {pattern["timeFieldName"]}
+    for each in saved_objects():
+        asked |= {*each["attributes"].get("columns", [])}
+        source = json.loads(each["attributes"].get("kibanaSavedObjectMeta", {}).get("searchSourceJSON", "{}"))
+        asked |= {*re.findall(r"([\w.]+):", source.get("query", {}).get("query", ""))}
+        aggregations = json.loads(each["attributes"].get("visState", "{}")).get("aggs", [])
+        asked |= {each["params"]["field"] for each in aggregations if each["params"]}
+    assert asked >= {"@timestamp", "signupId", "letter.group", "status", "kind"}
+    assert asked <= fields
+
+
+@contextmanager
+def dashboards(answer: dict[str, Any], status: int = 200) -> Iterator[tuple[str, list[Any]]]:
+    """Answers as OpenSearch Dashboards does; its address, and the requests that came."""
+    requests: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            requests.append((self.path, self.headers, body))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(answer).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", requests
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def import_objects(url: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """What the container `dashboards-import` runs."""
+    command = services()["dashboards-import"]["command"]
+    script, _, file = command[1:]
+    [(folder, mounted)] = [volume.split(":")[:2] for volume in services()["dashboards-import"]["volumes"]]
+    words = [sys.executable, script.replace(mounted, folder), url, file.replace(mounted, folder)]
+    return subprocess.run(words, env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize(("index", "pattern"), [("", "signup-events-*"), ("staging-events", "staging-events-*")])
+def test_the_objects_are_imported_as_the_api_wants_it(index: str, pattern: str):
+    with dashboards({"success": True, "successCount": 7}) as (url, requests):
+        done = import_objects(url, OPENSEARCH_INDEX=index)
+    assert (done.returncode, done.stdout) == (0, "7 saved objects imported\n"), done.stderr
+    [(path, headers, body)] = requests
+    assert path == "/api/saved_objects/_import?overwrite=true"
+    assert headers["osd-xsrf"] == "true"
+    head = f"Content-Type: {headers['Content-Type']}\r\n\r\n".encode()
+    [part] = message_from_bytes(head + body).get_payload()
+    assert part.get_filename().endswith(".ndjson")
+    sent = [json.loads(line) for line in part.get_payload(decode=True).decode().splitlines() if line]
+    assert [each["id"] for each in sent] == [each["id"] for each in saved_objects()]
+    assert [each["attributes"]["title"] for each in sent if each["type"] == "index-pattern"] == [pattern]
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "said"),
+    [
+        ({"success": False, "errors": [{"id": "signup-events"}]}, 200, "refused saved objects"),
+        ({"message": "Request must contain a osd-xsrf header."}, 400, "did not import the saved objects"),
+    ],
+)
+def test_a_failed_import_fails_the_container(answer: dict[str, Any], status: int, said: str):
+    with dashboards(answer, status) as (url, _):
+        done = import_objects(url)
+    assert done.returncode == 1
+    assert said in done.stderr
+
+
+def test_a_dashboards_that_is_away_fails_the_container():
+    done = import_objects("http://127.0.0.1:1")
+    assert done.returncode == 1
+    assert "did not import the saved objects" in done.stderr

@@ -1,0 +1,156 @@
+"""100,000 events with an indexer that is killed and an OpenSearch that is away for a minute: nothing is lost.
+
+OPENSEARCH_AWAY shortens the minute (seconds).
+"""
+
+import os
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import msgspec
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from django.conf import LazySettings
+
+from eventbus.topics import ensure_topics
+from eventsearch.indexing import subscription
+from tests.servers import KafkaServer, OpenSearchServer, free_port
+from tests.servers.process import ROOT, http_status
+from tests.stack import Role
+from tests.waiting import eventually, must_hold
+
+pytestmark = pytest.mark.needs("kafka", "redis", "opensearch")
+
+EVENTS = 100_000
+AWAY = float(os.environ.get("OPENSEARCH_AWAY", "60"))
+# Seconds that a part of the test may take on a busy machine.
+MOST = 240.0
+
+
+@pytest.fixture
+def indexer(search_settings: LazySettings, kafka: KafkaServer, tmp_path: Path) -> Iterator[Role]:
+    port = free_port()
+    env = {
+        "PATH": os.environ["PATH"],
+        "DATA_DIR": str(tmp_path),
+        "SECRET_KEY": secrets.token_urlsafe(50),
+        "REDIS_URL": os.environ["REDIS_URL"],
+        "HEALTH_PORT": str(port),
+        **kafka.env,
+        **{name: getattr(search_settings, name) for name in ("OPENSEARCH_URL", "OPENSEARCH_INDEX", "KAFKA_PREFIX")},
+    }
+    command = [sys.executable, str(ROOT / "manage.py"), "index_events"]
+    role = Role("search", command, env=env, log=tmp_path / "search.log", port=port)
+    yield role
+    role.kill()
+
+
+def test_every_event_is_found_once_after_a_kill_and_a_minute_without_opensearch(
+    indexer: Role, opensearch: OpenSearchServer, search_settings: LazySettings
+) -> None:
+    topics = subscription().topics
+    ensure_topics(topics)
+    publish(search_settings.KAFKA_PREFIX, topics, EVENTS)
+    expected = published(search_settings.KAFKA_PREFIX, topics)
+    assert sum(expected.values()) == EVENTS
+    index = f"{search_settings.OPENSEARCH_INDEX}-*"
+
+    def found() -> int:
+        return opensearch.ask("GET", f"{index}/_count")["count"]
+
+    indexer.launch()
+    eventually(lambda: found() > EVENTS // 10, MOST)
+    indexer.kill()
+    must_hold(found() < EVENTS // 2, "the indexer was killed too late to be in the middle of its work")
+    indexer.launch()
+    eventually(lambda: found() > EVENTS // 2, MOST)
+    opensearch.kill()
+    until = time.monotonic() + AWAY
+
+    def minute_has_passed() -> bool:
+        must_hold(http_status(indexer.port, "/health/live") == 200, "the indexer waits for OpenSearch")
+        return time.monotonic() > until
+
+    eventually(minute_has_passed, AWAY + MOST)
+    must_hold("is retried in" in indexer.log(), "OpenSearch was away in the middle of the work")
+    opensearch.start()
+
+    def counts() -> dict[str, int]:
+        opensearch.ask("POST", f"{index}/_refresh")
+        query = {"size": 0, "track_total_hits": True, "aggs": {"topics": {"terms": {"field": "topic", "size": 100}}}}
+        answer = opensearch.ask("POST", f"{index}/_search", query)
+        return {each["key"]: each["doc_count"] for each in answer["aggregations"]["topics"]["buckets"]}
+
+    eventually(lambda: sum(counts().values()) >= EVENTS, MOST)
+    assert counts() == expected
+    assert indexer.stop() == 0
+    assert published(search_settings.KAFKA_PREFIX, subscription().dead_letter_topics).keys() == set()
+    assert committed(search_settings.KAFKA_PREFIX, topics) == EVENTS
+
+
+def publish(prefix: str, topics: tuple[str, ...], count: int) -> None:
+    """Publish so many events: nine in ten to the topics of sign-ups and changes, the others to all topics in turn."""
+    producer = Producer({"bootstrap.servers": os.environ["KAFKA_BOOTSTRAP_SERVERS"], "linger.ms": 20})
+    for number in range(count):
+        topic = topics[number % 4] if number % 10 else topics[number // 10 % len(topics)]
+        value = msgspec.json.encode(event_of(topic, number))
+        producer.produce(prefix + topic, value, key=f"user-{number}")
+        producer.poll(0)
+    assert producer.flush(MOST) == 0
+
+
+def event_of(topic: str, number: int) -> dict[str, object]:
+    """An event as docs/asyncapi.yaml describes it. A dead letter has the value of the message that it is about."""
+    sign_up = topic.startswith("user.newUser")
+    ids = {"signupId" if sign_up else "changeId": uuid4(), "userId": f"user-{number}", "occurredAt": NOW}
+    if ".res" in topic:
+        refusal = {"status": "FAIL", "reason": "duplicate: userId"}
+        return {**ids, "service": "chat", **(refusal if number % 7 == 0 else {"status": "SUCCESS"})}
+    asked = {**ids, "ownerSignupId": uuid4(), "version": 1 + number % 3, "attempt": 1}
+    if "removeUser" in topic:
+        return asked
+    person = {"email": f"user-{number}@example.org", "userName": f"User {number}", "role": "ROLE_USER", "active": True}
+    return {**asked, **person}
+
+
+NOW = "2026-11-27T03:00:00Z"
+
+
+def published(prefix: str, topics: tuple[str, ...]) -> dict[str, int]:
+    """The number of messages of each topic that has any, by Kafka's watermarks."""
+    client = consumer(prefix)
+    try:
+        counts = {
+            topic: sum(
+                high - low
+                for low, high in (client.get_watermark_offsets(place, 30) for place in places(client, prefix, topic))
+            )
+            for topic in topics
+        }
+    finally:
+        client.close()
+    return {topic: count for topic, count in counts.items() if count}
+
+
+def committed(prefix: str, topics: tuple[str, ...]) -> int:
+    """The sum of the offsets that the group has committed."""
+    client = consumer(prefix)
+    try:
+        wanted = [place for topic in topics for place in places(client, prefix, topic)]
+        return sum(place.offset for place in client.committed(wanted, 30) if place.offset > 0)
+    finally:
+        client.close()
+
+
+def consumer(prefix: str) -> Consumer:
+    servers = os.environ["KAFKA_BOOTSTRAP_SERVERS"]
+    return Consumer({"bootstrap.servers": servers, "group.id": f"{prefix}search", "enable.auto.commit": False})
+
+
+def places(client: Consumer, prefix: str, topic: str) -> list[TopicPartition]:
+    numbers = client.list_topics(prefix + topic, timeout=30).topics[prefix + topic].partitions
+    return [TopicPartition(prefix + topic, number) for number in numbers]
