@@ -26,7 +26,7 @@ from bench.simulation.model import PARTICIPANTS, Scenario, simulate
 from bench.simulation.volumes import Volumes
 
 GROUPS = ("auth", *PARTICIPANTS)
-ALONE, TOGETHER, AT_ONCE = 1, 8, 50
+ALONE, TOGETHER = 1, 8
 # The goal: the simulated figures differ from the measured ones by at most this share.
 WITHIN = 0.2
 
@@ -57,24 +57,25 @@ class Sample:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.simulation.comparison")
     parser.add_argument("--signups", type=int, default=1500, help="of the load that is compared; default: %(default)s")
+    parser.add_argument("--at-once", type=int, default=50, help="of that load; default: %(default)s")
     parser.add_argument("--save", action="store_true", help="make these the costs that `make simulate` uses")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="signup-sync-simulation-", ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o711)
         generator = Generator(Path(name))
         with servers() as shared, installation(shared, **hashing.REAL.settings) as ours:
-            is_close = compare(generator, ours, options.signups, save=options.save)
+            is_close = compare(generator, ours, options.signups, at_once=options.at_once, save=options.save)
     sys.exit(0 if is_close else 1)
 
 
-def compare(generator: Generator, ours: Installation, signups: int, *, save: bool) -> bool:
+def compare(generator: Generator, ours: Installation, signups: int, *, at_once: int, save: bool) -> bool:
     tell("warming up")
     generator.signups(ours.url, signups // 5, at_once=TOGETHER)
     alone = sample(generator, ours, signups // 15, ALONE)
     together = sample(generator, ours, signups // 5, TOGETHER)
     hash_ms = hashing.bare(hashing.REAL, 2).cpu_ms
     volumes = Volumes(ours)
-    measured = sample(generator, ours, signups, AT_ONCE)
+    measured = sample(generator, ours, signups, at_once)
     written = volumes.read(signups)
     idle = idle_share(ours)
     tell("cores used while idle: " + ", ".join(f"{name} {share:.3f}" for name, share in idle.items()))
@@ -83,9 +84,9 @@ def compare(generator: Generator, ours: Installation, signups: int, *, save: boo
         costs.save_to(MEASURED)
     # What the roles use while idle is not part of any stage.
     cores = measured.cores - sum(idle.values())
-    scenario = Scenario(signups=signups, at_once=AT_ONCE, cores=cores, hashing_threads=os.cpu_count() or 1)
+    scenario = Scenario(signups=signups, at_once=at_once, cores=cores, hashing_threads=os.cpu_count() or 1)
     result = simulate(costs, scenario)
-    print(f"{machine()}; {AT_ONCE} at once, {cores:.2f} cores left by other processes and idle roles\n")
+    print(f"{machine()}; {at_once} at once, {cores:.2f} cores left by other processes and idle roles\n")
     print("| | measured | simulated | ratio |\n| --- | --- | --- | --- |")
     ratios = [
         told("sign-ups, 1/s", measured.load.rate, result.rate),
