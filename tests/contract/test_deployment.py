@@ -116,7 +116,7 @@ def test_every_role_believes_the_gateway_wherever_docker_puts_it(role):
 
 @pytest.mark.parametrize("role", WEB)
 def test_a_web_process_hashes_with_as_many_threads_as_it_has_cores(role):
-    """The pool has a thread for each core that Python counts, and each needs 19 MiB: those of a large host's cores would
+    """The pool has a thread for each core that Python counts, and each needs 19 MiB: the threads of a large host would
     exceed the memory limit."""
     assert int(environment_of(role)["PYTHON_CPU_COUNT"]) == math.ceil(float(services()[role]["cpus"]))
 
