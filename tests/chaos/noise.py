@@ -1,4 +1,4 @@
-"""What Kafka and strangers do to the topics: every tenth message comes again, and one in a hundred is poison."""
+"""Noise in the topics: every tenth message is delivered again, and one in a hundred is poison."""
 
 import heapq
 import json

@@ -173,7 +173,7 @@ def requested(person: Person, **fields: Any) -> dict[str, Any]:
 def test_a_redelivered_request_changes_no_light(stack: Stack, person: Person):
     answer = post(stack, person.form)
     before = settled(stack, answer)
-    # Where the machine is slow the relay has asked again.
+    # On a slow machine, the relay may have asked again.
     event, *_ = [
         message for message in topic_of(stack, "user.newUser.req") if person.user_id == (message.key or b"").decode()
     ]

@@ -117,7 +117,7 @@ def test_what_is_killed_starts_again_and_the_person_is_told(running: MakeRun, pe
         return all(any(role in args and pid != before[role] for pid, args in now) for role in ROLES)
 
     eventually(are_new, 90, what="each role runs in a new process")
-    # What listens is the launcher's: who asks while the web starts waits for its answer, or asks again.
+    # The launcher owns the listening socket: a client that connects while the web process starts waits, or retries.
     eventually(lambda: http_status(running.port, "/health/ready") == 200, 90)
     assert all_green(sign_up(running.port, person))
 

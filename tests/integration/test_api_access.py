@@ -1,4 +1,4 @@
-"""Who may see a sign-up through the API, and what it refuses before it looks at the content."""
+"""Access to a sign-up through the API, and requests that are refused before their content is read."""
 
 import json
 import time

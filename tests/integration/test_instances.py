@@ -1,4 +1,4 @@
-"""Which processes run: what they tell Redis of themselves, and the page that shows it."""
+"""The registry of running processes in Redis, and the page that shows it."""
 
 import asyncio
 import os
@@ -146,7 +146,7 @@ def test_a_role_that_ends_in_order_leaves_nothing(tmp_path):
 
 @pytest.fixture
 def own_handler() -> Iterator[list[int]]:
-    """What a server does at SIGTERM, in a list."""
+    """The actions of a server at SIGTERM, in a list."""
     received: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     signal.signal(signal.SIGTERM, lambda number, _: received.append(number))

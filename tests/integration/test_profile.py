@@ -382,7 +382,7 @@ def test_an_address_that_was_taken_meanwhile_is_refused(kim: User):
 
 @pytest.mark.usefixtures("confirmed")
 def test_only_the_accounts_own_session_can_use_the_link(kim: User):
-    """Who enters somebody else's address can't make its owner give it away by opening the link."""
+    """Entering somebody else's address gains nothing, even if its owner opens the link."""
     path = ask_for_link(kim)
     answer = Client().post(path)
     assert (answer.status_code, answer["Location"].partition("?")[0]) == (302, "/login/")

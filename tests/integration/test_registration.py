@@ -1,4 +1,4 @@
-"""What auth keeps of sign-ups, on the database of the chosen stack."""
+"""The rows that auth stores for sign-ups, on the database of the chosen stack."""
 
 import threading
 from datetime import timedelta
@@ -165,7 +165,7 @@ def test_a_thread_that_keeps_a_connection_which_the_server_has_ended_gets_anothe
 
 
 def test_a_signup_that_is_known_is_not_taken_again_after_its_user_was_deleted():
-    """Who it was refused for is gone, so that its user could be saved now; the sign-up was refused all the same."""
+    """The user that it conflicted with is gone, so its user could be saved now; but the sign-up stays refused."""
     register_users([new("kim")])
     refused = new("kim")
     register_users([refused, new("lee")])

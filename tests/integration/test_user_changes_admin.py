@@ -59,7 +59,7 @@ def stored(user: User) -> User:
 
 
 def shown(client: Client, user: User) -> dict[str, Any]:
-    """What the page's form would send."""
+    """The fields of the page's form."""
     form = client.get(f"{LIST}{user.pk}/change/").context["adminform"].form
     values = {name: form.get_initial_for_field(field, name) for name, field in form.fields.items()}
     return {name: value for name, value in values.items() if value not in (None, False, "") and name != "password"}
@@ -70,7 +70,7 @@ def save(client: Client, user: User, fields: dict[str, Any], **changed: Any):
 
 
 def as_shown(page: str) -> dict[str, str]:
-    """What a browser would send for the fields of this page."""
+    """The fields of this page, as a browser would send them."""
     found = dict(re.findall(r'<input type="(?:text|hidden|email)" name="(\w+)" value="([^"]*)"', page))
     found |= dict(re.findall(r'<select name="(\w+)".*?<option value="([^"]*)" selected', page, re.DOTALL))
     found |= dict.fromkeys(re.findall(r'<input type="checkbox" name="(\w+)"[^>]* checked', page), "on")
@@ -78,7 +78,7 @@ def as_shown(page: str) -> dict[str, str]:
 
 
 def words_of(answer) -> str:
-    """The page as one line of words."""
+    """The text of the page in one line."""
     return " ".join(html.unescape(re.sub("<[^>]*>", " ", answer.content.decode())).split())
 
 

@@ -1,4 +1,4 @@
-"""100,000 events with an indexer that is killed and an OpenSearch that is away for a minute: nothing is lost.
+"""100,000 events with an indexer that is killed and an OpenSearch that is down for a minute: nothing is lost.
 
 OPENSEARCH_AWAY shortens the minute (seconds).
 """

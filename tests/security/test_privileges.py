@@ -43,7 +43,7 @@ def new_form(user_id: str, **fields: Any) -> dict[str, Any]:
 
 
 def asked_for(name: str) -> Any:
-    """What a form says that grants this privilege."""
+    """The form fields that grant this privilege."""
     return {
         "groups": lambda: [Group.objects.create(name="granted").pk],
         "user_permissions": lambda: [Permission.objects.get(codename="add_admin").pk],
@@ -118,7 +118,7 @@ def test_role_admin_requires_add_admin(has_it, events):
     changed = client.post(page(plain), form_of(plain, role="ROLE_ADMIN")).status_code
     plain.refresh_from_db()
     made = User.objects.filter(user_id="made-admin").values_list("role", flat=True).first()
-    # Whoever holds add_admin makes administrators, and no staff.
+    # A holder of add_admin creates administrators, but no staff.
     assert not User.objects.filter(user_id="made-admin", is_staff=True).exists()
     if has_it:
         assert (added, changed, made, plain.role) == (302, 302, "ROLE_ADMIN", "ROLE_ADMIN")

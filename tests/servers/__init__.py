@@ -4,7 +4,7 @@
 keep port and data, so that a test can take a server away and bring the same one back.
 """
 
-from tests.servers import chromium, network
+from tests.servers import chromium, network, node
 from tests.servers.caddy import CaddyServer
 from tests.servers.kafka import KafkaServer
 from tests.servers.mail import MailServer
@@ -28,4 +28,5 @@ __all__ = [
     "chromium",
     "free_port",
     "network",
+    "node",
 ]

@@ -103,7 +103,7 @@ class PostgresqlServer(Server):
         run_create_databases(self, prefix=prefix)
 
     def superuser_env(self) -> dict[str, str]:
-        """What libpq's programs need to be the superuser."""
+        """The environment in which libpq's programs connect as the superuser."""
         return {"PGHOST": LOOPBACK, "PGPORT": str(self.port), "PGUSER": "postgres"}
 
     def run_time_env(self, prefix: str) -> dict[str, str]:

@@ -103,7 +103,7 @@ USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 
 
 class _Misbehaving:
-    """What the process keeps: scim2-server's application, the faults, and the requests that came."""
+    """The state of the process: scim2-server's application, the faults, and the requests that came."""
 
     def __init__(self, token: str) -> None:
         from scim2_models import ScimProvider

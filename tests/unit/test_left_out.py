@@ -1,5 +1,6 @@
-"""What a machine lacks: CI fails without it, and elsewhere the last lines say what was left out (tests/plugin.py and
-tests/setup.sh, run as a person runs them, with a PATH on which some commands are not)."""
+"""Missing servers and programs: CI fails without them; elsewhere the last lines list the skipped tests.
+
+tests/plugin.py and tests/setup.sh run as a person would run them, with a PATH that lacks some commands."""
 
 import os
 import re

@@ -45,7 +45,7 @@ class RecordedEnvironment(dict[str, str]):
 
 
 def load_settings(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> tuple[dict[str, Any], set[str]]:
-    """What settings.py makes of exactly this environment, and which names it looked up in it."""
+    """The settings that result from exactly this environment, and the names that settings.py looked up in it."""
     environment = RecordedEnvironment(values)
     monkeypatch.setattr(environ.Env, "ENVIRON", environment)
     monkeypatch.setattr(Environment, "read_env", lambda *_: None)  # a developer's own .env is not under test

@@ -1,4 +1,4 @@
-"""What auth's signatures open, to whom, and for how long: to the second."""
+"""Auth's tickets and signatures: the access that they give, and their lifetimes to the second."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a message's document contains, and what it leaves out."""
+"""The document of a message: the fields that it contains, and those that it omits."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID

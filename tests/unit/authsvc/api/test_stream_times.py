@@ -1,4 +1,4 @@
-"""When a stream sends what, second by second: the clock moves only while the stream waits."""
+"""The timing of a stream's events, second by second: the clock moves only while the stream waits."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

@@ -122,7 +122,7 @@ def test_a_value_whose_meaning_is_clear_is_taken(
 
 
 def test_a_value_is_utf_8_whatever_the_locale_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    # What os.environ has of such bytes where the locale is C.
+    # The form in which os.environ has such bytes if the locale is C.
     as_ascii = "관리자".encode().decode("ascii", "surrogateescape")
     settings, _ = load_settings(monkeypatch, {"DATA_DIR": str(tmp_path), "RESERVED_USER_IDS": as_ascii})
     assert settings["RESERVED_USER_IDS"] == ["관리자"]

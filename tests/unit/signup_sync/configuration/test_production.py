@@ -1,4 +1,4 @@
-"""What PRODUCTION=true refuses to start with, class by class, and what comes close and is taken."""
+"""Settings that PRODUCTION=true refuses, class by class, and similar ones that it accepts."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""What `make run` says when it can't start, and what it hands to the processes that it starts."""
+"""The errors of `make run` when it can't start, and the environment of the processes that it starts."""
 
 import shutil
 import socket

@@ -1,4 +1,4 @@
-"""What `manage.py serve` says when it can't have its address, and how it closes."""
+"""The errors of `manage.py serve` when its address is not available, and its shutdown."""
 
 import asyncio
 import socket
