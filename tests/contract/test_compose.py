@@ -225,7 +225,7 @@ def test_every_documented_setting_reaches_the_roles():
 def test_a_setting_that_is_not_given_is_empty():
     for role in ROLES:
         given = {name: value for name, value in environment_of(role).items() if value}
-        assert given.keys() <= {*DECIDED, *PASSED_TO_SOME, "PUBLIC_URL"}
+        assert given.keys() <= {*DECIDED, *PASSED_TO_SOME, "PUBLIC_URL", "PYTHON_CPU_COUNT"}
 
 
 DATABASE_OF = {service: f"{service.upper()}_DATABASE_URL" for service in ("auth", *PARTICIPANTS, "scim")}
