@@ -24,7 +24,7 @@ from tests.waiting import eventually
 
 pytestmark = [pytest.mark.needs("application", "postgresql", "kafka")]
 
-LASTING = (*WEB, *AUTH_WORKERS, *PARTICIPANTS)
+LASTING = (*WEB, *AUTH_WORKERS, *PARTICIPANTS, "scim")
 SERVICES = ("auth", "chat", "customer", "crm")
 # Words with which PostgreSQL, Kafka and Redis deny something.
 REFUSALS = ("permission denied", "noperm", "authorization failed", "insufficientprivilege", "noauth")

@@ -281,6 +281,7 @@ def test_check_deploy_reports_each_missing_middleware(settings, capsys: pytest.C
         ("consume_events", "auth"),
         ("relay_signups",),
         ("collect_dead_letters",),
+        ("index_events",),
     ],
 )
 def test_a_role_that_signs_nothing_starts_without_the_key(command: tuple[str, ...]) -> None:
