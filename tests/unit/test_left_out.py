@@ -67,7 +67,7 @@ def test_without_servers_the_last_line_says_how_many_need_some(lacking: Environm
 
 
 @pytest.mark.parametrize(("ci", "code"), [("true", 1), ("", 0)])
-def test_the_set_up_names_what_it_cannot_bring_and_fails_in_ci_alone(lacking: Environment, ci: str, code: int) -> None:
+def test_the_set_up_names_what_it_cannot_bring_and_fails_in_ci_only(lacking: Environment, ci: str, code: int) -> None:
     env = lacking("apt-get", "java", "mvn", *BROWSERS, CI=ci)
     command = ["bash", "tests/setup.sh"]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
