@@ -105,7 +105,7 @@ class EventTransactionAdmin(ActsAdmin):
             context["services_to_ask"] = services_to_ask()
         return super().render_change_form(request, context, *args, **kwargs)
 
-    # --- What is shown ------------------------------------------------------------------------------------------
+    # --- Display --------------------------------------------------------------------------------------------------
 
     @admin.display(description=_("user ID"), ordering="user_id_key")
     def user(self, signup: EventTransaction) -> str:
@@ -163,7 +163,7 @@ class EventTransactionAdmin(ActsAdmin):
         words = _("Auth already had this user, from sign-up") if is_refused else _("Of the account of sign-up")
         return format_html("{} {}", words, link)
 
-    # --- Acts ---------------------------------------------------------------------------------------------------
+    # --- Actions --------------------------------------------------------------------------------------------------
 
     @admin.action(description=_("Replay: ask the services again"), permissions=["replay"])
     def replay_chosen(self, request: HttpRequest, queryset: QuerySet[EventTransaction]) -> HttpResponse | None:

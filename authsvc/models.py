@@ -80,10 +80,10 @@ class User(KnowsChanges, AbstractBaseUser, PermissionsMixin):
     # Increases in the transaction that changes a field in SYNCHRONISED (docs/adr/0057).
     version = models.PositiveIntegerField(_("version"), default=1, db_default=1, editable=False)
     is_active = models.BooleanField(
-        _("active"), default=True, help_text=_("Take this away instead of deleting the account.")
+        _("active"), default=True, help_text=_("Turn this off instead of deleting the account.")
     )
     is_staff = models.BooleanField(_("staff"), default=False, help_text=_("May log in to the administration."))
-    # When the owner's request to close the account takes effect.
+    # The time at which the owner's request to close the account takes effect.
     closes_at = models.DateTimeField(_("closes"), null=True, blank=True, editable=False)
     date_joined = models.DateTimeField(_("joined"), default=timezone.now, editable=False)
 

@@ -54,7 +54,7 @@ class Peer:
         self.url = f"http://{LOOPBACK}:{self._env['GATEWAY_PORT']}"
 
     def start(self) -> PeerStart:
-        """Start it from nothing; it creates its databases anew each time. Build it first if that has not been done."""
+        """Start it from nothing; it creates new databases each time. Build it first if that has not been done."""
         if not self._is_built():
             self._build()
         said = self._script("run.sh")

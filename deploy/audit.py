@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     FOLDER.mkdir(parents=True, exist_ok=True)
     is_sound = audit(arguments)
     list_licences()
-    write_bill()
+    write_bill(FOLDER / "sbom.cdx.json")
     return 0 if is_sound else 1
 
 
@@ -71,8 +71,7 @@ def list_licences() -> None:
     print(f"Licences ({FOLDER / 'licences.txt'}):\n{listed}")
 
 
-def write_bill() -> None:
-    bill = FOLDER / "sbom.cdx.json"
+def write_bill(bill: Path) -> None:
     command = [f"{BIN}/cyclonedx-py", "requirements", f"{REQUIREMENTS}", "--of", "JSON", "--output-file", f"{bill}"]
     subprocess.run(command, check=True, capture_output=True, text=True)
     print(f"Bill of materials (CycloneDX): {bill}")

@@ -31,7 +31,7 @@ class Follower:
     """Keep this process's live settings up to date, on a background thread."""
 
     def __init__(self) -> None:
-        # Why the last poll could not apply the row. Each outage is logged once.
+        # The reason why the last poll could not apply the row. Each outage is logged once.
         self._problem = ""
         self._has_looked, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="live-settings", daemon=True)
@@ -53,7 +53,7 @@ class Follower:
             with _one_at_a_time:
                 take(checked(msgspec.convert(Overrides.read(), dict[str, Any])))
         except (Error, PoolTimeout) as error:
-            self._note(f"the database is away: {error}")
+            self._note(f"the database is unavailable: {error}")
         except msgspec.ValidationError as error:
             self._note(f"their row is invalid: {error}")
         else:

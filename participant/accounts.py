@@ -30,8 +30,8 @@ class AccountHandler:
     """Apply the requests of a batch to the rows of `model`, and answer each request that asks `service`.
 
     This is an eventbus.messages.Handler. The rows are committed when it returns. Raises TransientError if other writers
-    conflicted too often, and django.db.OperationalError if the database is away. Rows saved by then are recognised when
-    the batch is redelivered.
+    conflicted too often, and django.db.OperationalError if the database is unavailable. Rows saved by then are
+    recognised when the batch is redelivered.
     """
 
     service: str

@@ -34,7 +34,7 @@ AnyRow = TypeVar("AnyRow")
 
 @dataclass(slots=True)
 class Decision(Generic[AnyRow]):
-    """What to write, and the judgement on each request, in order."""
+    """The rows to write, and the judgement on each request, in order."""
 
     judgements: list[Judgement] = field(default_factory=list)
     removals: list[UserRemoval] = field(default_factory=list)
@@ -53,8 +53,8 @@ def decide(requests: Sequence[Request], rows: Iterable[RowT]) -> Decision[RowT]:
     """Decide a batch. `rows` must include every row and tombstone that has the owner, userId or email of a request.
 
     Removals come first, so the userId of a removed account is free for a new person in the same batch. Of the other
-    requests for an account, only the newest record is written. Accounts that exchange a key both get it (`compare`);
-    of two that claim the same key, the first in the batch gets it.
+    requests for an account, only the newest record is written. If two accounts exchange a key, both changes are
+    written (`compare`). If two claim the same key, the first in the batch gets it.
     """
     removals, records = _newest(requests)
     there = list(rows)

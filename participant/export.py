@@ -37,7 +37,7 @@ class ExportRequested(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class ExportAnswered(msgspec.Struct, frozen=True, rename="camel"):
-    """What one service holds."""
+    """The records that one service holds."""
 
     export_id: UUID
     service: str

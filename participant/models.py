@@ -40,7 +40,7 @@ class ParticipantUser(models.Model):
     user_name = models.CharField(_("name"), max_length=USER_NAME_MAX, blank=True)
     role = models.CharField(_("role"), max_length=ROLE_MAX, default="ROLE_USER")
     is_active = models.BooleanField(
-        _("active"), default=True, help_text=_("Take this away to keep the user out of this service.")
+        _("active"), default=True, help_text=_("Turn this off to keep the user out of this service.")
     )
     is_account_active = models.BooleanField(
         _("account active"),

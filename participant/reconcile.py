@@ -38,13 +38,16 @@ PAGE_MAX: Final = 1024 * 1024
 
 
 class Kind(StrEnum):
-    """The kind of a discrepancy. A person decides about conflicting and superfluous rows; the others are repaired."""
+    """The kind of a discrepancy. A person decides about conflicting and superfluous rows, and auth about newer rows and
+    revived records; the others are repaired here."""
 
     MISSING = "missing"  # no row for auth's record
     DIFFERENT = "different"  # the record's row has other values
     CONFLICTING = "conflicting"  # another record's row, or an administrator's, has its userId or email, or two rows do
     SUPERFLUOUS = "superfluous"  # a row without a record in auth
     REMOVED = "removed"  # a row of an account that auth has removed
+    NEWER = "newer"  # the record's row has a newer version than the record
+    REVIVED = "revived"  # auth has a record of an account that it once removed
 
 
 class OwnerRange(msgspec.Struct, frozen=True, rename="camel"):
@@ -87,7 +90,8 @@ class HeldBy(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 class Finding(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """One discrepancy, healed or not. It describes auth's record or, if superfluous or removed, the row."""
+    """One discrepancy, healed or not. It describes auth's record or, if superfluous or removed, the row. `version` is
+    that of a newer row."""
 
     kind: Kind
     user_id: str
@@ -96,6 +100,7 @@ class Finding(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     healed: bool = False
     fields: tuple[str, ...] = ()
     held_by: tuple[HeldBy, ...] = ()
+    version: int = 0
 
 
 class ReconcileAnswered(msgspec.Struct, frozen=True, rename="camel"):
@@ -148,23 +153,27 @@ class ReconcileHandler:
         return atomically(lambda: self._compare_and_heal(page), using=router.db_for_write(self.model))
 
     def _compare_and_heal(self, page: ReconcilePage) -> list[Finding]:
-        """Compare the page's records with their rows, apart from those that are newer than the page."""
+        """Compare the page's records with their rows. Rows that are newer than the page, and removed accounts, are only
+        reported: the page may be outdated by now."""
         removed = self._removed(page)
         rows = [row for row in rows_about(self.model, page.records, is_locked=True) if row.pk not in removed]
         own = {row.owner_signup_id: row for row in rows}
         buried = {row.owner_signup_id for row in rows if row.removed_at} | {*page.removed}
-        records = [
-            record
-            for record in page.records
-            if (owner := record.owner_signup_id) not in buried
-            and (owner not in own or own[owner].version <= record.version)
+        living = [record for record in page.records if record.owner_signup_id not in buried]
+        newer = [
+            (record, row)
+            for record in living
+            if (row := own.get(record.owner_signup_id)) is not None and row.version > record.version
         ]
+        left_alone = {record.owner_signup_id for record, _ in newer}
+        records = [record for record in living if record.owner_signup_id not in left_alone]
         found = compare(records, [row for row in rows if not row.removed_at], gone=frozenset(page.gone))
         if page.heal:
             self._heal(page, found)
         return [
             *(_finding(Kind.REMOVED, row, healed=page.heal) for row in removed.values()),
-            *(_finding(Kind.MISSING, record) for record in page.records if record.owner_signup_id in buried),
+            *(_finding(Kind.REVIVED, record) for record in page.records if record.owner_signup_id in buried),
+            *(_finding(Kind.NEWER, record, version=row.version) for record, row in newer),
             *_findings(found, is_healed=page.heal),
             *self._rows_without_record(page),
         ]

@@ -1,4 +1,4 @@
-"""When two userIds or two email addresses are equal, for every service (docs/invariants.md, 11).
+"""The rules by which two userIds or two email addresses are equal, for every service (docs/invariants.md, 11).
 
 Lengths are checked before normalisation (docs/adr/0038).
 """

@@ -1,7 +1,7 @@
 """Limits for connections that are held open: the page's WebSockets and the API's streams (docs/adr/0049).
 
 Each process counts its own, because they consume that process's memory and file descriptors. A shared count in Redis
-would have to admit everybody while Redis is away.
+would have to admit everybody while Redis is unavailable.
 """
 
 from collections import Counter

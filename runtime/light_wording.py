@@ -1,4 +1,4 @@
-"""What a light says, on every page of auth and the front."""
+"""The wording of a light, on every page of auth and the front."""
 
 from collections.abc import Mapping
 from typing import Any, Final

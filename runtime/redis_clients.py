@@ -1,6 +1,6 @@
 """Redis clients with short timeouts and no retries.
 
-Redis holds nothing that the product can't lose, so nothing may wait long for it while it is away."""
+Redis holds nothing that the product can't lose, so nothing may wait long for it while it is unavailable."""
 
 import logging
 import math
@@ -24,7 +24,7 @@ AWAY_PAUSE: Final = 1.0
 # Seconds after the last failure during which other processes may not have noticed yet that Redis is back. Until they
 # do, they publish no messages through it.
 SETTLES_WITHIN: Final = 3.0
-# Errors that a client raises while Redis is away.
+# Errors that a client raises while Redis is unavailable.
 REDIS_ERRORS: Final = (RedisError, OSError)
 
 
@@ -68,7 +68,7 @@ class CircuitBreaker:
     """
 
     def __init__(self, consequence: str) -> None:
-        """`consequence` completes "Redis is away: " in the log."""
+        """`consequence` completes "Redis is unavailable: " in the log."""
         self._consequence = consequence
         self._failed_at = -math.inf
         self._is_away = False
@@ -87,7 +87,7 @@ class CircuitBreaker:
         """Open the breaker. An outage is logged once."""
         self._failed_at = time.monotonic()
         if not self._is_away:
-            logger.warning("Redis is away: %s: %s", self._consequence, " ".join(str(error).split()))
+            logger.warning("Redis is unavailable: %s: %s", self._consequence, " ".join(str(error).split()))
         self._is_away = True
 
     def note_success(self) -> None:

@@ -24,6 +24,8 @@ ACCOUNT_WITHIN: Final = 45.0
 ATTEMPT: Final = 10.0
 # Seconds until another process may take over an account whose process died.
 CLAIM: Final = timedelta(seconds=75)
+# Accounts of the longest exchange of values that is resolved.
+CYCLE_MAX: Final = 10
 
 
 @contextmanager
@@ -60,11 +62,23 @@ def _save(account: ScimAccount) -> None:
         version=account.version,
         last_answer=account.last_answer,
         answered_at=timezone.now(),
+        blocked_by=account.blocked_by,
         removed_at=account.removed_at,
         claimed_until=None,
     )
     if not saved:
         raise LostClaimError(f"another process took over the account {account.owner_signup_id}")
+
+
+def is_in_cycle(account: ScimAccount) -> bool:
+    """Whether the accounts that block each other lead from this one back to it, as after an exchange of addresses."""
+    blocked = ScimAccount.objects.filter(server=account.server, blocked_by__isnull=False)
+    next_owner = account.blocked_by
+    for _ in range(CYCLE_MAX):
+        if next_owner is None or next_owner == account.owner_signup_id:
+            break
+        next_owner = blocked.filter(owner_signup_id=next_owner).values_list("blocked_by", flat=True).first()
+    return next_owner == account.owner_signup_id
 
 
 def versions_of(server: str, owners: set[UUID]) -> dict[UUID, int]:

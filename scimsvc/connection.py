@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Connection:
-    """What a handler needs to provision a server. Processes that only inspect subscriptions load no client."""
+    """A handler's client of its SCIM server. Processes that only inspect subscriptions don't load one."""
 
     def __init__(self, service: str) -> None:
         self.service = service

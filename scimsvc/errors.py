@@ -20,7 +20,7 @@ class ScimError(TransientError):
 
 
 class UnavailableError(ScimError):
-    """The server can't serve any request now: it is away, overloaded, or its URL or token is wrong."""
+    """The server can't serve any request now: it is down, overloaded, or its URL or token is wrong."""
 
 
 class UnfinishedError(ScimError):

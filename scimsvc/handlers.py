@@ -41,7 +41,7 @@ class ScimHandler:
     def __init__(self, service: str) -> None:
         self.service = service
         self.connection = Connection(service)
-        # What became of the current batch's messages: the judgement, or the error to dead-letter.
+        # The result of each message of the current batch: its judgement, or the error with which it is dead-lettered.
         self._done: dict[Place, Judgement | Exception] = {}
         self._failing_since: dict[Place, float] = {}
         self._set_aside_in_a_row = 0
@@ -60,6 +60,8 @@ class ScimHandler:
                 rejected.append((message, outcome))
             else:
                 answers.append(answer(message, request, outcome, service=self.service))
+        # A message that is delivered once more, perhaps after a removal, is judged anew.
+        self._done.clear()
         return HandledBatch(answers=answers, rejected=rejected)
 
     def _work_through(self, asked: Sequence[tuple[Incoming, Request]]) -> None:
@@ -111,7 +113,7 @@ def _place(message: Incoming) -> Place:
 
 
 def subscriptions_of_server(service: str) -> tuple[Subscription, Subscription]:
-    """Return the subscriptions of one SCIM service. Each has consumer groups of its own, so that a server that is away
+    """Return the subscriptions of one SCIM service. Each has consumer groups of its own, so that a server that is down
     delays no other, and a page of hundreds of users delays no new one."""
     accounts, reconcile = ScimHandler(service), ScimReconcileHandler(service)
     held = rows_held(ScimAccount.objects.filter(server=service))

@@ -16,7 +16,8 @@ class ScimAccount(models.Model):
 
     `owner_signup_id` identifies the account and is its `externalId` at the server. `signup_id` is the sign-up whose
     request created it. `scim_id` is empty until the server has the account, and after a removal. `version` is the one
-    of auth's record that the server has; 0 if it has none.
+    of auth's record that the server has; 0 if it has none. `blocked_by` is the owner of an account that had a userName
+    or address of this account's last change.
     """
 
     server = models.CharField(_("server"), max_length=SERVER_MAX)
@@ -26,6 +27,7 @@ class ScimAccount(models.Model):
     version = models.PositiveBigIntegerField(_("version"), default=0)
     last_answer = models.CharField(_("last answer"), max_length=ANSWER_MAX, blank=True)
     answered_at = models.DateTimeField(_("answered"), null=True)
+    blocked_by = models.UUIDField(null=True, editable=False)
     # Set in a tombstone, which is kept forever: no late message may restore a removed account.
     removed_at = models.DateTimeField(_("removed"), null=True)
     # Until then, one process works on this account.

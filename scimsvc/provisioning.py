@@ -1,4 +1,4 @@
-"""What one request does at one SCIM server, and the verdict on it."""
+"""Carry out one request at one SCIM server, and judge the result."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,14 +11,16 @@ from participant.events import NewUser, Request, UserChange, UserRecord, UserRem
 from participant.verdict import Holder, Judgement, Verdict
 from runtime.untrusted import shortened
 from scimsvc import accounts
-from scimsvc.accounts import claimed, versions_of
+from scimsvc.accounts import claimed, is_in_cycle, versions_of
 from scimsvc.errors import ScimError, UnavailableError, UnfinishedError
 from scimsvc.models import ANSWER_MAX, ScimAccount
-from scimsvc.resource import User, changes, user_of
+from scimsvc.resource import User, Value, changes, user_of
 from scimsvc.server import ScimServer
 
 DONE: Final = Judgement(Verdict.DONE)
 REMOVED: Final = Judgement(Verdict.REMOVED)
+# The domain of an address that an account has while others of a cycle are changed (RFC 2606): it receives no mail.
+NOWHERE: Final = "signup-sync.invalid"
 # Statuses of the answer to a lookup by an attribute that the server can't filter by. Some ignore the filter.
 CANT_FILTER: Final = frozenset({200, 400, 403, 404, 501})
 
@@ -104,9 +106,15 @@ class Provisioning:
         is_current = is_current or self._modify(account, user, wanted)
         if is_current:
             account.version = max(account.version, request.version)
-        if isinstance(request, UserChange):
-            return DONE if is_current else self._duplicate(account, request)
-        return self._judge(account, request)
+            account.blocked_by = None
+        if not isinstance(request, UserChange):
+            return self._judge(account, request)
+        if is_current:
+            return DONE
+        judgement = self._duplicate(account, request)
+        if is_in_cycle(account):
+            self._step_aside(account, user, wanted)
+        return judgement
 
     def _judge(self, account: ScimAccount, request: NewUser | UserChange) -> Judgement:
         if isinstance(request, UserChange) or request.signup_id in (account.signup_id, request.owner_signup_id):
@@ -151,6 +159,7 @@ class Provisioning:
     def _remove(self, account: ScimAccount, *, version: int) -> None:
         self._delete_all(account)
         account.scim_id = ""
+        account.blocked_by = None
         account.version = max(account.version, version)
         account.removed_at = account.removed_at or datetime.now(UTC)
         account.last_answer = "deleted"
@@ -174,7 +183,20 @@ class Provisioning:
             verdict = Verdict.DUPLICATE_EMAIL
         account.last_answer = f"409: {verdict.reason}"
         ours = {UUID(user.external_id) for user in held if _is_uuid(user.external_id)}
-        return Judgement(verdict, self._held_by(ours))
+        held_by = self._held_by(ours)
+        account.blocked_by = next((holder.owner_signup_id for holder in held_by), None)
+        return Judgement(verdict, held_by)
+
+    def _step_aside(self, account: ScimAccount, user: User, wanted: User) -> None:
+        """Give up the values that this account will not keep, so that the others of a cycle can be changed first. Auth
+        knows that they are outdated, so this change is sent again until it succeeds."""
+        away = user.model_copy(deep=True)
+        if away.user_name != wanted.user_name:
+            away.user_name = str(account.owner_signup_id)
+        if [each.value for each in away.emails or ()] != [each.value for each in wanted.emails or ()]:
+            away.emails = [Value(value=f"{account.owner_signup_id}@{NOWHERE}", primary=True)]
+        self._modify(account, user, away)
+        account.last_answer = "stepped aside for accounts that exchange their values with this one"
 
     def _others(self, find: Callable[[str], list[User]], value: str, request: NewUser | UserChange) -> list[User]:
         """Return the other users that have this value; none if the server can't filter by that attribute."""

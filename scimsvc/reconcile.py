@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from eventbus.messages import HandledBatch, Incoming, Outgoing, decode_each
@@ -84,9 +84,9 @@ class ScimReconcileHandler:
 
     def _compare(self, record: UserRecord, row: ScimAccount | None, *, heal: bool) -> Finding | None:
         if row is not None and row.removed_at is not None:
-            return _finding(Kind.MISSING, record)
+            return _finding(Kind.REVIVED, record)
         if row is not None and row.version > record.version:
-            return None
+            return _finding(Kind.NEWER, record, version=row.version)
         user = self.connection.provisioning.find(record.owner_signup_id)
         fields = self._different_fields(record, user, row) if user is not None else ()
         if user is not None and not fields:
@@ -123,8 +123,8 @@ class ScimReconcileHandler:
         return Finding(Kind.SUPERFLUOUS, *_names(user), owner) if user is not None else None
 
 
-def _finding(kind: Kind, record: UserRecord, *, fields: tuple[str, ...] = (), healed: bool = False) -> Finding:
-    return Finding(kind, record.user_id, record.email, record.owner_signup_id, healed=healed, fields=fields)
+def _finding(kind: Kind, record: UserRecord, **more: Any) -> Finding:
+    return Finding(kind, record.user_id, record.email, record.owner_signup_id, **more)
 
 
 def _names(user: "User | None") -> tuple[str, str]:

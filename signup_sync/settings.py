@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from django.core.exceptions import ImproperlyConfigured
 
+from signup_sync import __version__
 from signup_sync.configuration import production
 from signup_sync.configuration import settings_checks as checks
 from signup_sync.configuration.database_urls import read_database_url
@@ -23,7 +24,12 @@ from signup_sync.configuration.environment import PORT_MAX, Environment
 from signup_sync.local.running import running_settings
 from signup_sync.participants import PACKAGES, PARTICIPANTS
 
-BASE_DIR = Path(__file__).resolve().parent.parent
+PACKAGE = Path(__file__).resolve().parent
+# Folder of .env and of the local installation's data, and folder of the templates, styles and translations: those of
+# the source tree or, where the project was installed as a package, the current directory and the package's own.
+BASE_DIR, RESOURCES = PACKAGE.parent, PACKAGE.parent
+if (PACKAGE / "resources").is_dir():
+    BASE_DIR, RESOURCES = Path.cwd(), PACKAGE / "resources"
 env = Environment()
 if (BASE_DIR / ".env").is_file():
     Environment.read_env(BASE_DIR / ".env")
@@ -324,9 +330,8 @@ HEALTH_HOST = checks.read_address("HEALTH_HOST", env.str("HEALTH_HOST", default=
 # The role of this web process on the instances page: web, or auth for an auth instance behind the gateway. Default:
 # web.
 WEB_ROLE = env.choice("WEB_ROLE", ("web", "auth"), default="web")
-# The version that the instances page shows for this process, for example a commit. Default: the version in
-# pyproject.toml, which images don't contain.
-VERSION = env.str("VERSION", default="0.1.0")
+# The version that the instances page shows for this process, for example a commit. Default: the release's version.
+VERSION = env.str("VERSION", default=__version__)
 
 # --- Passwords -------------------------------------------------------------------------------------------------
 
@@ -395,7 +400,7 @@ ASGI_APPLICATION = "signup_sync.asgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [BASE_DIR / "templates"],
+        "DIRS": [RESOURCES / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -412,11 +417,11 @@ LANGUAGE_CODE = "en"
 LANGUAGES = [("en", "English"), ("ko", "한국어")]
 LANGUAGE_COOKIE_AGE = 365 * 24 * 3600
 LANGUAGE_COOKIE_SAMESITE = "Lax"
-LOCALE_PATHS = [BASE_DIR / "locale"]
+LOCALE_PATHS = [RESOURCES / "locale"]
 TIME_ZONE = checks.read_time_zone(env.str("TIME_ZONE", default="UTC"))
 USE_TZ = True
 STATIC_URL = "/static/"
-STATICFILES_DIRS = [BASE_DIR / "static"]
+STATICFILES_DIRS = [RESOURCES / "static"]
 # Seconds for which a login is valid. Default: 1209600 (14 days).
 SESSION_COOKIE_AGE = env.int("SESSION_COOKIE_AGE", default=14 * 24 * 3600, least=1)
 # Seconds for which a login gives access to the administration, counted from the login and from the last page opened

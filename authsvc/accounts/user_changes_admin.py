@@ -157,7 +157,7 @@ class ChangesUsers(ModelAdmin):
 
 
 def _told(user: User, *, since: int) -> Iterator[str]:
-    """Say who made the newest changes of the user since this version, what they changed, and when."""
+    """Describe the newest changes of the user since this version: their authors, fields and times."""
     rows = EventTransaction.objects.filter(
         owner_signup_id=user.owner_signup_id, kind=Kind.CHANGE, record_version__gt=since
     ).order_by("-record_version")[:CHANGES_TOLD]

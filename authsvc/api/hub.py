@@ -159,7 +159,7 @@ class StreamHub:
                 logger.exception("the subscription failed; subscribing again")
                 reason = type(error).__name__
             if self._is_subscribed is not False:
-                logger.warning("Redis is away (%s): streams read the database every second", reason)
+                logger.warning("Redis is unavailable (%s): streams read the database every second", reason)
                 self._is_subscribed = False
                 REDIS_AWAY.set(1)
                 self._reread_now.set()

@@ -51,7 +51,7 @@ async def follow(
         if current.is_stalled and not is_stalled:
             is_stalled = True
             text += sse.STALLED
-        # Read the live settings anew: if they change, the hub wakes all streams.
+        # Read the live settings again: if they change, the hub wakes all streams.
         has_deadline = not (is_delayed or current.is_unconfirmed)
         if has_deadline and now >= began + live.SIGNUP_DEADLINE:
             has_deadline, is_delayed = False, True

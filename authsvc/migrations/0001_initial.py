@@ -56,7 +56,7 @@ class Migration(migrations.Migration):
                 ('user_name', models.CharField(max_length=100, validators=[authsvc.identity.validate_user_name], verbose_name='name')),
                 ('role', models.CharField(choices=[('ROLE_USER', 'User'), ('ROLE_ADMIN', 'Administrator')], default='ROLE_USER', max_length=16, verbose_name='role')),
                 ('owner_signup_id', models.UUIDField(default=authsvc.models.new_signup_id, editable=False, verbose_name='made by sign-up')),
-                ('is_active', models.BooleanField(default=True, help_text='Take this away instead of deleting the account.', verbose_name='active')),
+                ('is_active', models.BooleanField(default=True, help_text='Turn this off instead of deleting the account.', verbose_name='active')),
                 ('is_staff', models.BooleanField(default=False, help_text='May log in to the administration.', verbose_name='staff')),
                 ('date_joined', models.DateTimeField(default=django.utils.timezone.now, editable=False, verbose_name='joined')),
                 ('groups', models.ManyToManyField(blank=True, help_text='The groups this user belongs to. A user will get all permissions granted to each of their groups.', related_name='user_set', related_query_name='user', to='auth.group', verbose_name='groups')),

@@ -83,7 +83,7 @@ def keys_of(signup: EventTransaction, record: User | None) -> set[str]:
 
 
 def account_notes(signup: EventTransaction, record: User | None) -> Iterator[str]:
-    """Yield notes on what has become of the account since."""
+    """Yield notes on later changes and the removal of the account."""
     if record is not None:
         if signup.kind == Kind.CHANGE and record.version > signup.record_version:
             yield (
@@ -100,7 +100,7 @@ def account_notes(signup: EventTransaction, record: User | None) -> Iterator[str
             )
 
 
-# --- What the row says ------------------------------------------------------------------------------------------
+# --- Steps of the row ---------------------------------------------------------------------------------------------
 
 
 def row_steps(signup: EventTransaction) -> Iterator[Step]:
@@ -144,7 +144,7 @@ def _decided(light: Light) -> str:
     return f"{version}: {light.reason}" if light.reason else version
 
 
-# --- Dead letters, and acts -------------------------------------------------------------------------------------
+# --- Dead letters and actions -------------------------------------------------------------------------------------
 
 
 def letter_steps(signup: EventTransaction, keys: Iterable[str]) -> Iterator[Step]:

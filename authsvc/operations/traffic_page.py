@@ -48,7 +48,7 @@ class Span:
         return self.step == 1
 
     def begin(self, now: float) -> int:
-        """When the first step begins."""
+        """The time at which the first step begins."""
         return int(now) // self.step * self.step - (self.steps - 1) * self.step
 
 

@@ -16,7 +16,9 @@ RECONCILE_ANSWERED: Final = "user.reconcile.res"
 # The texts of findings are looked up in auth's database, and PostgreSQL rejects NUL even in a query. The maximum length
 # exceeds that of every userId and address.
 Text = Annotated[str, Meta(max_length=512, pattern=r"\A[^\x00]*\Z")]
-FindingKind = Literal["missing", "different", "conflicting", "superfluous", "removed"]
+FindingKind = Literal["missing", "different", "conflicting", "superfluous", "removed", "newer", "revived"]
+# A version that auth's record can still exceed: the column has 31 bits.
+Version = Annotated[int, Meta(ge=0, lt=2**31 - 1)]
 
 
 class UserRecord(msgspec.Struct, frozen=True, rename="camel"):
@@ -76,7 +78,8 @@ class HeldBy(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 class Finding(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """One discrepancy at a participant; `healed` if the participant has fixed it."""
+    """One discrepancy at a participant; `healed` if the participant, or auth, has fixed it. `version` is that of a row
+    that is newer than auth's record."""
 
     kind: FindingKind
     user_id: Text
@@ -85,6 +88,7 @@ class Finding(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     healed: bool = False
     fields: tuple[str, ...] = ()
     held_by: tuple[HeldBy, ...] = ()
+    version: Version = 0
 
 
 class ReconcileAnswered(msgspec.Struct, frozen=True, rename="camel"):

@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 from django.db.models import Q
 from django.utils import timezone
 from uuid_utils.compat import uuid7
@@ -113,7 +114,9 @@ class Reconciliation:
 
     Each finding is passed to `report`, with its service, as soon as it is final, so that memory use doesn't grow with
     their number. `timeout` is a participant's time for a page, in seconds. A participant that leaves a page unanswered
-    is not asked again. Raise eventbus.errors.DeliveryError if Kafka doesn't accept a page.
+    is not asked again. `mend` repairs auth's own record, which a newer or revived finding calls into question, and
+    returns whether it did; None leaves auth as it is. Raise eventbus.errors.DeliveryError if Kafka doesn't accept a
+    page.
     """
 
     def __init__(
@@ -125,6 +128,7 @@ class Reconciliation:
         heal: bool,
         timeout: float,
         report: Callable[[str, Finding], None],
+        mend: Callable[[Finding], bool] | None = None,
     ) -> None:
         self.run_id = uuid7()
         self.result = {service: Verification() for service in services}
@@ -133,6 +137,7 @@ class Reconciliation:
         self._heal = heal
         self._timeout = timeout
         self._report_finding = report
+        self._mend = mend
         self._began = timezone.now()
         self._numbers = count(1)
         self._open: dict[int, _OpenPage] = {}
@@ -263,6 +268,7 @@ class Reconciliation:
                     final.append(finding)
                 else:
                     left[owner] = finding
+        final += self._about_auth(left)
         on_the_way = self._on_the_way(service, left)
         self.result[service].on_the_way += len(on_the_way)
         known = known_owners({owner for owner, finding in left.items() if finding.kind != "removed"})
@@ -271,6 +277,18 @@ class Reconciliation:
             if owner not in on_the_way and (owner in known or finding.kind == "removed"):
                 final.append(finding)
         self._report(service, [*final, *without_record(rows)])
+
+    def _about_auth(self, left: dict[UUID, Finding]) -> Iterator[Finding]:
+        """Remove from `left` the findings that call auth's own records into question. Yield those that still hold now:
+        a record may have been changed or removed after its page was read."""
+        owners = [owner for owner, finding in left.items() if finding.kind in ("newer", "revived")]
+        users = User.objects.filter(owner_signup_id__in=owners)
+        versions = dict(users.values_list("owner_signup_id", "version"))
+        for owner in owners:
+            finding = left.pop(owner)
+            if owner in versions and (finding.kind == "revived" or versions[owner] < finding.version):
+                is_mended = self._mend is not None and self._mend(finding)
+                yield msgspec.structs.replace(finding, healed=is_mended)
 
     def _question_what_is_stuck(self, service: str, page: _OpenPage) -> None:
         """Ask again about stuck records together with the owners of the rows that conflict with them: a participant

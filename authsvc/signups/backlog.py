@@ -1,4 +1,4 @@
-"""How many messages about event transactions the services have not read yet."""
+"""Count the messages about event transactions that the services have not read yet."""
 
 from authsvc.lights import AUTH, participants
 from authsvc.signups.events import ANSWER_TOPICS, REQUEST_TOPICS

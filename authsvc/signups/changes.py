@@ -58,11 +58,31 @@ def change_account(user: User, *, expected_version: int | None = None) -> EventT
             raise
         if "email" in changed:
             address_replaced.send(User, user=user, former=stored.email)
-        row = _begun(Kind.CHANGE, user, at=timezone.now())
-        row.email, row.user_name, row.role = user.email, user.user_name, user.role
-        row.changed_fields = " ".join(changed)
-        row.save(force_insert=True)
-        transaction.on_commit(lambda: publish([requested(row, user, attempt=1)]), using=DATABASE)
+        return _begin_change(user, changed)
+
+
+def publish_again(user: User, *, above: int) -> EventTransaction | None:
+    """Give the account's record a version higher than `above`, so that every service replaces its copy by the record.
+    Return the change that tells them, or None if the version is high enough already.
+
+    Raise NoSuchAccountError if the account was removed.
+    """
+    with transaction.atomic(using=DATABASE):
+        stored = _locked(user)
+        if stored.version > above:
+            return None
+        stored.version = above + 1
+        stored.save(is_change=True)
+        return _begin_change(stored, ())
+
+
+def _begin_change(user: User, changed: Sequence[str]) -> EventTransaction:
+    """Save the event transaction of a change in these fields, and publish it after the commit."""
+    row = _begun(Kind.CHANGE, user, at=timezone.now())
+    row.email, row.user_name, row.role = user.email, user.user_name, user.role
+    row.changed_fields = " ".join(changed)
+    row.save(force_insert=True)
+    transaction.on_commit(lambda: publish([requested(row, user, attempt=1)]), using=DATABASE)
     return row
 
 

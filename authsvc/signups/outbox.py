@@ -24,7 +24,7 @@ EVENT_FIELDS: Final = ("owner_signup_id", "version", *User.SYNCHRONISED)
 
 
 def pause_after(attempt: int) -> timedelta:
-    """How long to wait for answers after the n-th attempt: exponential backoff with up to 10 % jitter."""
+    """Return the time to wait for answers after the n-th attempt: exponential backoff with up to 10 % jitter."""
     seconds = doubled(live.RELAY_FIRST_PAUSE, times=attempt - 1, most=live.RELAY_MAX_PAUSE)
     return timedelta(seconds=seconds * uniform(1, JITTER))  # noqa: S311 - jitter, not a secret
 

@@ -29,7 +29,7 @@ from runtime.redis_clients import (
 
 CHANNEL: Final = "signups"
 CONNECTIONS: Final = 16
-# Completes "Redis is away: " in the log.
+# Completes "Redis is unavailable: " in the log.
 _CONSEQUENCE: Final = "states are read from the database, and traffic is not counted"
 
 # KEYS: the hash of the current second's counts, then the copies. ARGV: TTL in seconds of the counts and of the copies,

@@ -73,7 +73,7 @@ def check_retention(**options: Any) -> list[CheckMessage]:
 
 @rule
 def check_relay(values: LiveSettings) -> Iterator[tuple[tuple[str, ...], str]]:
-    """What keeps administrators from live settings of the relay that don't fit each other, or the retention."""
+    """Reject live settings of the relay that contradict each other or the retention."""
     names = ("RELAY_FIRST_PAUSE", "RELAY_MAX_PAUSE", "RELAY_MAX_ATTEMPTS")
     if values.RELAY_FIRST_PAUSE > values.RELAY_MAX_PAUSE:
         yield names[:2], _("The first pause is longer than the longest pause.")

@@ -28,13 +28,14 @@ class ImportRecord:
     line: int
     # Fields by name; empty if there is a fault.
     fields: Mapping[str, Any]
-    # What a file of rejected records repeats: the cells of a CSV record, or the member `line` of an unreadable one.
+    # The original content, which a file of rejected records repeats: the cells of a CSV record, or the member `line`
+    # of an unreadable one.
     source: Any
     fault: str = ""
 
 
 class Format(Protocol):
-    """How the records of one file are written."""
+    """The format of the records of one file."""
 
     suffix: str
 

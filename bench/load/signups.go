@@ -21,7 +21,7 @@ var run = func() uint64 {
 	return binary.BigEndian.Uint64(random)
 }()
 
-// A seen says what became of one sign-up. The times are from when it was due.
+// A seen is the outcome of one sign-up. Its times are measured from the time at which the sign-up was due.
 type seen struct {
 	first time.Duration // until the first event
 	last  time.Duration // until all lights are decided; 0 while they are not

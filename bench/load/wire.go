@@ -36,7 +36,7 @@ func wiresOf(count int, host string, timeout time.Duration) chan *wire {
 	return wires
 }
 
-// ask sends a whole request and reads the answer's head. An idle connection that the server has closed is made anew.
+// ask sends a whole request and reads the answer's head. An idle connection that the server has closed is replaced.
 func (w *wire) ask(method string, request []byte) (*http.Response, error) {
 	isFresh := w.conn == nil
 	response, err := w.tryToAsk(method, request)

@@ -23,7 +23,7 @@ class Migration(migrations.Migration):
                 ('email', models.EmailField(max_length=254, verbose_name='email address')),
                 ('user_name', models.CharField(blank=True, max_length=150, verbose_name='name')),
                 ('role', models.CharField(default='ROLE_USER', max_length=32, verbose_name='role')),
-                ('is_active', models.BooleanField(default=True, help_text='Take this away to keep the user out of this service.', verbose_name='active')),
+                ('is_active', models.BooleanField(default=True, help_text='Turn this off to keep the user out of this service.', verbose_name='active')),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False, verbose_name='created')),
             ],
             options={

@@ -127,7 +127,7 @@ def purge_dead_letters(before: datetime, limit: int) -> int:
     return len(chosen)
 
 
-# --- From Kafka to the table ------------------------------------------------------------------------------------
+# --- From Kafka to the table --------------------------------------------------------------------------------------
 
 
 def _row(letter: Incoming, origin: Origin) -> DeadLetter:
@@ -172,7 +172,7 @@ def _number(value: bytes | None) -> int | None:
     return number if 0 <= number <= NUMBER_MAX else None
 
 
-# --- Acts -------------------------------------------------------------------------------------------------------
+# --- Actions ------------------------------------------------------------------------------------------------------
 
 
 def _chosen(

@@ -149,7 +149,7 @@ class DeadLetterAdmin(ActsAdmin):
         may_handle = {"may_handle": self.has_handle_permission(request)}
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), **may_handle})
 
-    # --- What is shown ------------------------------------------------------------------------------------------
+    # --- Display --------------------------------------------------------------------------------------------------
 
     @admin.display(description=_("message"), ordering="topic")
     def original_place(self, letter: DeadLetter) -> str:
@@ -205,7 +205,7 @@ class DeadLetterAdmin(ActsAdmin):
             format_html_join("", "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>", rows),
         )
 
-    # --- Acts ---------------------------------------------------------------------------------------------------
+    # --- Actions --------------------------------------------------------------------------------------------------
 
     @admin.action(description=_("Replay: send it again"), permissions=["handle"])
     def replay_chosen(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> None:

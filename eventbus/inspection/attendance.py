@@ -33,7 +33,7 @@ ANSWERS_WITHIN: Final = 2.0
 class Attendance:
     """Check periodically, on a background thread, which services have been absent for `grace` seconds.
 
-    While Redis or Kafka is away, the last result stays.
+    While Redis or Kafka is unavailable, the last result stays.
     """
 
     def __init__(self, *, look: float = LOOK, grace: float = GRACE) -> None:

@@ -72,7 +72,7 @@ def can_list_groups() -> bool:
 def read_groups(topics: Sequence[InspectedTopic]) -> list[Group]:
     """Return the groups with KAFKA_PREFIX and those in the settings, sorted by name, with their lag in `topics`.
 
-    Raises KafkaException, which is transient while Kafka is away.
+    Raises KafkaException, which is transient while Kafka is unavailable.
     """
     known = known_groups()
     there = _memberships() if can_list_groups() else {}

@@ -83,7 +83,7 @@ class Reading:
 class Inspector:
     """Context manager with a client for inspecting Kafka. eventbus.inspection.lag says why not with an AdminClient.
 
-    Every method raises KafkaException, which is transient while Kafka is away, and NoSuchTopicError.
+    Every method raises KafkaException, which is transient while Kafka is unavailable, and NoSuchTopicError.
     """
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ BEAT_WITHIN: Final = 30.0
 
 
 class Heartbeat:
-    """When a role last completed a loop iteration, and whether it does its work yet.
+    """The time at which a role last completed a loop iteration, and whether it is ready.
 
     A role with several loops has a part for each. It is live while all parts are live, and ready when all are ready.
     """

@@ -1,7 +1,8 @@
 """The registry of running processes: each writes its status to Redis every few seconds, under a key that expires
 (docs/adr/0029).
 
-While Redis is away, only the page that lists the instances suffers. A process logs the outage once and keeps trying.
+While Redis is unavailable, only the page that lists the instances suffers. A process logs the outage once and keeps
+trying.
 """
 
 import contextlib
@@ -132,7 +133,7 @@ class InstanceReport:
             act()
         except (redis.RedisError, OSError) as error:
             if not self._is_away:
-                logger.warning("Redis is away, so the list of instances does not show this process: %s", error)
+                logger.warning("Redis is unavailable, so the list of instances does not show this process: %s", error)
             self._is_away = True
         else:
             self._is_away = False
@@ -173,7 +174,7 @@ class InstanceReport:
 def read_instances() -> list[Seen]:
     """Return every running process, and those that died without signing off within the last hour, by role and age.
 
-    Raises redis.RedisError while Redis is away.
+    Raises redis.RedisError while Redis is unavailable.
     """
     with contextlib.closing(redis_client(ANSWERS_WITHIN)) as client:
         # Members of the index do not expire individually. The keys of those removed here have expired.

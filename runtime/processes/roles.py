@@ -1,4 +1,4 @@
-"""What long-running commands share: a clean stop on signals, health checks, and waiting for dependencies.
+"""The lifecycle that long-running commands share: a clean stop on signals, health checks, and waiting for dependencies.
 
 with running_role("relay") as role:
     role.ready()
@@ -30,7 +30,7 @@ from runtime.processes.instances import InstanceReport
 
 logger = logging.getLogger(__name__)
 
-# Seconds after a stop request until the process is ended, whatever it is doing.
+# Seconds after a stop request until the process is ended, even in the middle of its work.
 ENDS_WITHIN: Final = 5.0
 # Seconds between two attempts to reach a dependency: the first and the longest pause.
 FIRST_PAUSE: Final = 0.5

@@ -35,7 +35,7 @@ async def change(request: HttpRequest, change_id: UUID) -> HttpResponse:
         if await relays().gateway.may_see_change(change_id, session):
             return redirect_to_lights(request, change_id)
     except GatewayError as problem:
-        logger.info("change %s: auth does not say who may see it: %s", change_id, problem)
+        logger.info("change %s: auth did not answer whether this browser may see it: %s", change_id, problem)
         text, status = wording.CHANGE_NOTICES["away"], HTTPStatus.SERVICE_UNAVAILABLE
     else:
         text, status = wording.CHANGE_NOTICES["foreign"], HTTPStatus.NOT_FOUND

@@ -103,9 +103,9 @@ async def _submit(request: HttpRequest, browser: str) -> HttpResponse:
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Handle an outdated CSRF token. The cause may be a login in another tab, or two first visits at once, so a sign-up
-    form of our own is not lost: a script gets a new token and posts again; without a script, the form is shown as it
-    was typed. A form from another site is never shown, because that site could fill in anything."""
+    """Handle an outdated CSRF token. The cause may be a login in another tab, or two first visits at once, so the
+    input of our own sign-up form is kept: a script gets a new token and posts again; without a script, the form is
+    shown as it was typed. A form from another site is never shown, because that site could fill in anything."""
     if request.path != reverse("front:signup") or not _is_own_page(request):
         return django_csrf_failure(request, reason)
     logger.info("a form has an outdated token: %s", reason)

@@ -1,4 +1,4 @@
-"""What Prometheus reads from the running roles: a sign-up that goes through, a dead letter, a stalled sign-up."""
+"""Metrics of the running roles after a complete sign-up, a dead letter and a stalled sign-up."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -28,7 +28,7 @@ def impatient(backing: Backing) -> Iterator[Stack]:
 
 
 def ask(role: Role, **headers: str) -> tuple[int, str]:
-    """What this very process answers; header names with `_` for `-`."""
+    """The answer of this process itself; header names have `_` for `-`."""
     with closing(HTTPConnection(LOOPBACK, role.port, timeout=30)) as connection:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request("GET", "/metrics", headers=sent)

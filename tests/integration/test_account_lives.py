@@ -1,31 +1,53 @@
 """Whole lives of accounts in every order: sign-ups, changes and removals reach a participant's database at least once.
 
 Auth is a model: its records with their unique keys, its event transactions with one light each, and its rules for
-answers (docs/asyncapi.yaml: accounts in the way). The participants are the real ones.
+answers (docs/asyncapi.yaml: accounts in the way). The participants are the real ones, and so is the SCIM server, which
+accepts each userName and each address once.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, given
+from django.db.models import F
+from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from eventbus.messages import Incoming
+from eventbus.messages import Handler, Incoming
 from eventbus.subscriptions import subscriptions_of
 from participant.accounts import AccountHandler
 from participant.events import CHANGE_REQUESTED, NEW_USER_REQUESTED, REMOVAL_REQUESTED
+from scimsvc.handlers import ScimHandler
+from scimsvc.models import ScimAccount
+from scimsvc.provisioning import Provisioning
+from scimsvc.server import ScimServer
+from tests.servers import ScimTestServer
+from tests.servers.scim import TOKEN
 
-pytestmark = pytest.mark.django_db(databases=["chat", "customer"], transaction=True)
+pytestmark = pytest.mark.django_db(databases=["chat", "customer", "scim"], transaction=True)
 
 # Few of each, so that they meet.
 USER_IDS = ["kim", "lee", "park"]
+_offsets = count()
 EMAILS = [f"{name}@example.org" for name in ("a", "b", "c")]
+
+
+@pytest.fixture(scope="module")
+def scim() -> Iterator[ScimTestServer]:
+    with ScimTestServer() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def provisioning(scim: ScimTestServer) -> Iterator[Provisioning]:
+    provisioning = Provisioning("crm", ScimServer(scim.url, TOKEN))
+    yield provisioning
+    provisioning.close()
 
 
 @dataclass(frozen=True)
@@ -50,7 +72,7 @@ class Auth:
     records: dict[int, Record] = field(default_factory=dict)
     removed: dict[int, int] = field(default_factory=dict)
     transactions: dict[UUID, Transaction] = field(default_factory=dict)
-    # What it has published so far, each with the record of that time.
+    # The events published so far, each with the record of that time.
     published: list[Incoming] = field(default_factory=list)
 
     def sign_up(self, user_id: str, email: str) -> None:
@@ -95,7 +117,7 @@ class Auth:
             record = self.records[about.owner]
             event |= {"userId": record.user_id, "email": record.email, "userName": "Kim", "role": "ROLE_USER"}
             event |= {"version": record.version, "active": record.active}
-        return Incoming(about.topic, 0, 0, b"", json.dumps(event).encode())
+        return Incoming(about.topic, 0, next(_offsets), b"", json.dumps(event).encode())
 
     @property
     def due(self) -> list[Incoming]:
@@ -146,9 +168,7 @@ def batches(messages: Sequence[Incoming], data: st.DataObject) -> list[list[Inco
     return [list(order[start:end]) for start, end in pairwise(bounds)]
 
 
-def deliver(
-    handle: AccountHandler, auth: Auth, messages: Sequence[Incoming], data: st.DataObject
-) -> list[dict[str, Any]]:
+def deliver(handle: Handler, auth: Auth, messages: Sequence[Incoming], data: st.DataObject) -> list[dict[str, Any]]:
     answers: list[dict[str, Any]] = []
     for batch in batches(messages, data):
         handled = handle(batch)
@@ -159,9 +179,39 @@ def deliver(
     return answers
 
 
-def table(handle: AccountHandler) -> set[tuple[Any, ...]]:
-    columns = ("owner_signup_id", "user_id", "user_id_key", "email", "version", "is_account_active")
-    return set(handle.model.objects.values_list(*columns))
+# Rows as (owner, userId, email, version, active), and the owners of tombstones.
+Rows = set[tuple[UUID, str, str, int, bool]]
+Stored = Callable[[], tuple[Rows, set[UUID]]]
+
+
+def live_through(handle: Handler, stored: Stored, auth: Auth, data: st.DataObject) -> None:
+    """Deliver everything in any order until auth has all answers, and then once more. Only auth's records remain."""
+    deliver(handle, auth, auth.published, data)
+    rounds = 0
+    while due := auth.due:
+        deliver(handle, auth, due, data)
+        rounds += 1
+        assert rounds <= 2 * len(auth.transactions), "auth asks in vain"
+
+    records = {
+        (UUID(int=each.owner), each.user_id, each.email, each.version, each.active) for each in auth.records.values()
+    }
+    removed = {UUID(int=owner) for owner in auth.removed}
+    assert stored() == (records, removed)
+    lights = {each.id: each.light for each in auth.transactions.values()}
+    for each in auth.transactions.values():
+        is_strangers = each.topic == NEW_USER_REQUESTED and each.id != each.owner
+        if each.topic == REMOVAL_REQUESTED or (each.owner in auth.records and not is_strangers):
+            assert each.light == "SUCCESS", each
+
+    # Any event that was ever published may be delivered again.
+    answers = deliver(handle, auth, auth.published, data)
+    assert stored() == (records, removed)
+    for answer in answers:
+        about = auth.transactions[UUID(answer.get("signupId") or answer["changeId"])]
+        if about.owner in auth.removed and about.topic != REMOVAL_REQUESTED:
+            assert (answer["status"], answer["reason"]) == ("FAIL", "removed")
+    assert {each.id: each.light for each in auth.transactions.values()} == lights
 
 
 @pytest.mark.parametrize("service", ["chat", "customer"])
@@ -173,36 +223,46 @@ def test_after_any_order_and_repetition_the_rows_are_auths_records(service: str,
     handle = subscriptions_of(service)[0].handle
     assert isinstance(handle, AccountHandler)
     handle.model.every.all().delete()
-
-    deliver(handle, auth, auth.published, data)
-    rounds = 0
-    while due := auth.due:
-        deliver(handle, auth, due, data)
-        rounds += 1
-        assert rounds <= 2 * len(auth.transactions), "auth asks in vain"
-
-    records = {
-        (UUID(int=each.owner), each.user_id, each.user_id, each.email, each.version, each.active)
-        for each in auth.records.values()
-    }
-    assert table(handle) == records
-    lights = {each.id: each.light for each in auth.transactions.values()}
-    for each in auth.transactions.values():
-        is_strangers = each.topic == NEW_USER_REQUESTED and each.id != each.owner
-        if each.topic == REMOVAL_REQUESTED or (each.owner in auth.records and not is_strangers):
-            assert each.light == "SUCCESS", each
-
-    # Whatever was ever published may come once more.
-    answers = deliver(handle, auth, auth.published, data)
-    assert table(handle) == records
-    for answer in answers:
-        about = auth.transactions[UUID(answer.get("signupId") or answer["changeId"])]
-        if about.owner in auth.removed and about.topic != REMOVAL_REQUESTED:
-            assert (answer["status"], answer["reason"]) == ("FAIL", "removed")
-    assert {each.id: each.light for each in auth.transactions.values()} == lights
     tombstones = handle.model.every.exclude(removed_at=None)
-    assert set(tombstones.values_list("owner_signup_id", flat=True)) == {UUID(int=owner) for owner in auth.removed}
+
+    def stored() -> tuple[Rows, set[UUID]]:
+        assert not handle.model.objects.exclude(user_id_key=F("user_id")).exists()
+        columns = ("owner_signup_id", "user_id", "email", "version", "is_account_active")
+        rows = set(handle.model.objects.values_list(*columns))
+        return rows, set(tombstones.values_list("owner_signup_id", flat=True))
+
+    live_through(handle, stored, auth, data)
     assert set(tombstones.values_list("user_id", "user_name", "role", "signup_id")) <= {("", "", "", None)}
+
+
+@hypothesis_settings(
+    max_examples=12,
+    deadline=None,
+    # Shrinking a failure would take minutes.
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(auth=lives(), data=st.data())
+def test_after_any_order_and_repetition_the_users_of_a_scim_server_are_auths_records(
+    scim: ScimTestServer, provisioning: Provisioning, auth: Auth, data: st.DataObject
+):
+    scim.reset()
+    scim.demand_unique_emails()
+    ScimAccount.objects.all().delete()
+    handle = ScimHandler("crm")
+    handle.connection.provisioning = provisioning
+
+    def stored() -> tuple[Rows, set[UUID]]:
+        living = ScimAccount.objects.filter(removed_at=None).exclude(scim_id="")
+        versions = dict(living.values_list("owner_signup_id", "version"))
+        rows = {
+            (owner := UUID(user["externalId"]), user["userName"], user["emails"][0]["value"], versions[owner],
+             user["active"])
+            for user in scim.users
+        }  # fmt: skip
+        return rows, set(ScimAccount.objects.exclude(removed_at=None).values_list("owner_signup_id", flat=True))
+
+    live_through(handle, stored, auth, data)
 
 
 def test_a_late_sign_up_does_not_lose_to_the_account_that_has_its_user_id_now():

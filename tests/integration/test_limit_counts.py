@@ -1,4 +1,4 @@
-"""What the rate limits count in Redis, at which count they refuse, and that they refuse nobody while Redis is away."""
+"""The rate limits: their counts in Redis, the counts at which they refuse, and that they let all pass without Redis."""
 
 import asyncio
 import socket
@@ -62,7 +62,7 @@ def silent(counts, settings) -> Iterator[None]:
 
 
 def counted(client: redis.Redis) -> dict[str, int]:
-    """The count of each window by its name: what is limited, the amount, and the window's length."""
+    """The count of each window by its name: the limit, the amount, and the window's length."""
     return {key.removeprefix("rate:{LIMITER/").removesuffix("}"): int(client.get(key)) for key in client.keys("rate:*")}
 
 
@@ -184,8 +184,8 @@ async def test_sign_ups_pass_a_redis_that_does_not_answer_and_it_is_asked_only_o
     assert UNLIMITED._value.get() == before + 3
     assert await limits.count_repetition(SIGNUP)
     await limits.close()
-    [said] = [record.getMessage() for record in caplog.records if "Redis is away" in record.getMessage()]
-    assert said.startswith("Redis is away: sign-ups are let through uncounted: Timeout")
+    [said] = [record.getMessage() for record in caplog.records if "Redis is unavailable" in record.getMessage()]
+    assert said.startswith("Redis is unavailable: sign-ups are let through uncounted: Timeout")
 
 
 async def test_after_an_answer_redis_counts_as_back(limits, counts, caplog):
@@ -276,8 +276,8 @@ def test_attempts_pass_a_redis_that_does_not_answer_and_it_is_asked_only_once(si
     attempts.count_mail("reset", email="mina@example.org", address=MINA)
     assert UNLIMITED._value.get() == before + 2
     attempts.forget_logins("mina", address=MINA)
-    [said] = [record.getMessage() for record in caplog.records if "Redis is away" in record.getMessage()]
-    assert said.startswith("Redis is away: logins and new passwords are let through uncounted: Timeout")
+    [said] = [record.getMessage() for record in caplog.records if "Redis is unavailable" in record.getMessage()]
+    assert said.startswith("Redis is unavailable: logins and new passwords are let through uncounted: Timeout")
 
 
 def test_a_failure_to_forget_opens_the_breaker(silent, attempts, caplog):

@@ -73,7 +73,7 @@ async def next_message(subscription: PubSub) -> dict[str, object]:
         return message
 
 
-# --- The copies -------------------------------------------------------------------------------------------------
+# --- The copies ---------------------------------------------------------------------------------------------------
 
 
 async def test_an_older_copy_never_replaces_a_newer_one(projection):
@@ -130,7 +130,7 @@ async def test_every_key_that_is_written_ends_by_itself(projection, redis, setti
 
 
 async def test_what_is_counted_is_added_to_the_present_second(projection, redis, monkeypatch, synchronous):
-    # One second, whatever the clock does meanwhile.
+    # One second, even if the clock moves on in the meantime.
     monkeypatch.setattr(projection_module, "present_key", lambda: "traffic:a-second")
     await redis.delete("traffic:a-second")
     await projection.count({"begun": 2, "verdict:chat:FAIL": 1})
@@ -163,7 +163,7 @@ def test_a_frozen_redis_is_asked_only_once_to_forget(silent, caplog, synchronous
     synchronous.forget([UUID(int=1)])
     synchronous._redis.delete = lambda *keys: pytest.fail("Redis was asked")
     synchronous.forget([UUID(int=1)])
-    [said] = [record.getMessage() for record in caplog.records if "Redis is away" in record.getMessage()]
+    [said] = [record.getMessage() for record in caplog.records if "Redis is unavailable" in record.getMessage()]
     assert said.startswith(AWAY)
 
 
@@ -183,7 +183,7 @@ async def test_hundreds_of_reads_at_once_share_few_connections(projection, redis
     assert [record for record in caplog.records if record.name == projection_module.__name__] == []
 
 
-# --- The wake-ups -----------------------------------------------------------------------------------------------
+# --- The wake-ups -------------------------------------------------------------------------------------------------
 
 
 async def test_a_copy_wakes_with_its_state_and_a_count_wakes_nobody(projection, synchronous):
@@ -220,9 +220,9 @@ def test_a_process_has_one_projection():
     projection_of_process.cache_clear()
 
 
-# --- While Redis is away ----------------------------------------------------------------------------------------
+# --- While Redis is unavailable -----------------------------------------------------------------------------------
 
-AWAY = "Redis is away: states are read from the database, and traffic is not counted: Timeout"
+AWAY = "Redis is unavailable: states are read from the database, and traffic is not counted: Timeout"
 
 
 async def test_a_frozen_redis_is_asked_only_once(silent, caplog):
@@ -233,7 +233,7 @@ async def test_a_frozen_redis_is_asked_only_once(silent, caplog):
     assert await projection.read(UUID(int=1)) is None
     await projection.copy(begun())
     await projection.close()
-    [said] = [record.getMessage() for record in caplog.records if "Redis is away" in record.getMessage()]
+    [said] = [record.getMessage() for record in caplog.records if "Redis is unavailable" in record.getMessage()]
     assert said.startswith(AWAY)
 
 
@@ -241,7 +241,7 @@ def test_a_frozen_redis_is_asked_only_once_by_the_synchronous_projection(silent,
     synchronous.write_and_wake([begun()])
     synchronous._script = lambda **script: pytest.fail("Redis was asked")
     synchronous.write_and_wake([begun()])
-    [said] = [record.getMessage() for record in caplog.records if "Redis is away" in record.getMessage()]
+    [said] = [record.getMessage() for record in caplog.records if "Redis is unavailable" in record.getMessage()]
     assert said.startswith(AWAY)
 
 

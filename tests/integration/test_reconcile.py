@@ -15,12 +15,13 @@ from django.db.models import Value
 from django.db.models.functions import Concat
 from django.test import override_settings
 
-from authsvc.lights import Status, Verdict
-from authsvc.models import EventTransaction, SignUp, User
+from authsvc.lights import Kind, Status, Verdict
+from authsvc.models import EventTransaction, RemovedAccount, SignUp, User
 from authsvc.reconcile.events import RECONCILE_ANSWERED, RECONCILE_REQUESTED
+from authsvc.reconcile.reconciliation import Reconciliation
 from authsvc.reconcile.records import record_pages
 from authsvc.signups import publisher
-from authsvc.signups.changes import change_account, remove_account
+from authsvc.signups.changes import change_account, publish_again, remove_account
 from authsvc.signups.events import REQUEST_TOPICS
 from authsvc.signups.registration import register_users
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
@@ -29,6 +30,7 @@ from customersvc.models import Customer
 from eventbus.subscriptions import subscriptions_of
 from eventbus.topics import ensure_topics
 from participant.reconcile import FINDINGS_MAX
+from participant.rows import bury
 from tests.broker import consuming
 from tests.signups import new_signup, save_signup, save_signups
 
@@ -36,7 +38,7 @@ pytestmark = [
     pytest.mark.django_db(databases=["default", "chat", "customer"], transaction=True),
     pytest.mark.needs("broker"),
 ]
-NOTHING = {"missing": 0, "different": 0, "conflicting": 0, "superfluous": 0, "removed": 0}
+NOTHING = dict.fromkeys(("missing", "different", "conflicting", "superfluous", "removed", "newer", "revived"), 0)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -238,7 +240,7 @@ def test_users_who_passed_on_their_keys_in_a_circle_are_healed(monkeypatch, user
 
 
 @pytest.mark.parametrize("page", [1, 4])
-def test_a_circle_that_is_too_long_for_one_page_is_told_and_healed_once_it_is_broken(monkeypatch, page):
+def test_a_circle_that_is_too_long_for_one_page_is_reported_and_healed_once_it_is_broken(monkeypatch, page):
     monkeypatch.setattr("authsvc.reconcile.records.PAGE", page)
     for module in ("authsvc.reconcile.reconciliation", "authsvc.management.commands.reconcile"):
         monkeypatch.setattr(f"{module}.QUESTION_MAX", 5)
@@ -273,7 +275,7 @@ def test_of_a_circle_with_an_administrators_row_in_it_nothing_is_changed():
     assert rows(Customer) == records()
 
 
-def test_a_row_whose_record_is_gone_becomes_that_of_who_has_its_user_id_now():
+def test_a_row_without_a_record_passes_to_the_account_with_its_user_id():
     save_everywhere("kim")
     User.objects.all().delete()
     again = save_signup("kim", name="Kim again")
@@ -420,6 +422,67 @@ def test_a_change_and_a_removal_on_the_way_are_no_fault_unless_they_are_stalled(
     assert rows(ChatUser) == rows(Customer) == records()
 
 
+def restored_from_backup() -> tuple[UUID, UUID, UUID]:
+    """Participants have applied a change and a removal that auth, restored from a backup, no longer knows. Return the
+    owners of the changed, the removed and an unchanged account."""
+    kim, lee, park = save_everywhere("kim", "lee", "park")
+    for model in (ChatUser, Customer):
+        model.objects.filter(owner_signup_id=kim).update(user_name="Changed after the backup", version=3)
+        bury(model, [(lee, 2)])
+    return kim, lee, park
+
+
+def test_what_participants_know_better_than_a_restored_auth_is_reported_and_left_alone():
+    restored_from_backup()
+    before = records(), rows(ChatUser)
+    for arguments in ((), ("--heal",)):
+        services, problems = reconcile(*arguments)
+        for report in services.values():
+            assert found(report) == [("newer", "kim"), ("revived", "lee")]
+        assert "2 copies are newer than auth's record, and 2 records are of accounts that were removed" in problems
+        assert "--heal --auth-restored" in problems
+    assert (records(), rows(ChatUser)) == before
+
+
+def test_a_restored_auth_removes_again_who_was_removed_and_its_records_replace_newer_copies():
+    kim, lee, park = restored_from_backup()
+    services, problems = reconcile("--heal", "--auth-restored")
+    assert problems == ""
+    # Of the services that know better, the first one that says so has auth mended.
+    assert sum(report["counts"]["newer"] for report in services.values()) == 1
+    assert sum(report["counts"]["revived"] for report in services.values()) == 1
+    assert {*User.objects.values_list("owner_signup_id", flat=True)} == {kim, park}
+    assert RemovedAccount.objects.get().owner_signup_id == lee
+    sent = {row.kind: row for row in EventTransaction.objects.exclude(kind=Kind.SIGNUP)}
+    assert (sent["change"].owner_signup_id, sent["change"].record_version) == (kim, 4)
+    assert sent["removal"].owner_signup_id == lee
+    answered(*sent.values())
+    services, problems = reconcile("--heal")
+    assert [found(report) for report in services.values()] == [[("different", "kim")]] * 2
+    assert (problems, rows(ChatUser), rows(Customer)) == ("", records(), records())
+
+
+def test_an_account_that_changed_after_its_page_was_read_is_not_taken_for_restored():
+    [kim] = save_everywhere("kim")
+    ChatUser.objects.update(version=2)
+    original = Reconciliation._take
+
+    def take(run: Reconciliation, answer: Any) -> None:
+        publish_again(User.objects.get(owner_signup_id=kim), above=1)
+        original(run, answer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Reconciliation, "_take", take)
+        services, _ = reconcile("--service=chat", "--heal", "--auth-restored")
+    assert services["chat"]["counts"] == NOTHING
+    assert User.objects.get().version == 2
+
+
+def test_mending_auth_without_healing_is_refused():
+    with pytest.raises(CommandError, match="needs --heal"):
+        call_command("reconcile", "--auth-restored")
+
+
 def test_users_who_exchanged_their_user_ids_and_addresses_are_healed_with_their_versions():
     save_everywhere("kim", "lee")
     changes = [
@@ -457,17 +520,17 @@ def test_one_service_alone_is_asked():
     assert rows(Customer) == set()
 
 
-def test_a_participant_that_does_not_answer_is_said_in_words(settings):
+def test_a_participant_that_does_not_answer_is_reported(settings):
     settings.SIGNUP_SERVICES = ["auth", "chat", "nobody"]
     save_everywhere("kim")
     out = StringIO()
     with pytest.raises(CommandError, match=r"nobody did not answer within 1 s.*consume_events nobody") as raised:
         call_command("reconcile", "--timeout=1", stdout=out)
     assert "chat did not" not in str(raised.value)
-    assert out.getvalue().splitlines()[1].split() == ["chat", *"0000000"]
+    assert out.getvalue().splitlines()[1].split() == ["chat", *"000000000"]
 
 
-def test_kafka_away_is_said_in_words(settings, monkeypatch):
+def test_an_outage_of_kafka_is_reported(settings, monkeypatch):
     monkeypatch.setattr("eventbus.topics.ANSWERS_WITHIN", 0.2)
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
     with pytest.raises(CommandError, match="Are Kafka and auth's database there"):
@@ -489,13 +552,15 @@ def test_the_terminal_shows_counts_and_who():
         "conflicting",
         "superfluous",
         "removed",
+        "newer",
+        "revived",
         "healed",
         "on",
         "the",
         "way",
     ]
-    assert lines[1].split() == ["chat", *"0010000"]
-    assert lines[2].split() == ["customer", *"0100010"]
+    assert lines[1].split() == ["chat", *"001000000"]
+    assert lines[2].split() == ["customer", *"010000010"]
     assert lines[3:] == [
         "chat: conflicting kim kim@example.org (against the row KIM kim2@example.org that an administrator made)",
         "customer: different   kim kim@example.org (in role; healed)",

@@ -1,4 +1,4 @@
-"""A participant's part in reconcile, on its database: what a page leaves behind, and what is answered."""
+"""A participant's part in reconcile, on its database: the rows after a page, and the answers."""
 
 import json
 from collections.abc import Sequence
@@ -79,9 +79,11 @@ def test_a_page_that_finds_nothing_is_answered_too():
     assert (len(handled.answers), findings(handled)) == (1, [])
 
 
-def test_a_row_that_is_newer_than_the_page_is_left_alone():
+def test_a_row_that_is_newer_than_the_page_is_reported_and_left_alone():
     handle(page(record(1, "newest", version=3), heal=True))
-    assert findings(handle(page(record(1, version=2), owners={}, heal=True))) == []
+    [finding] = findings(handle(page(record(1, version=2), owners={}, heal=True)))
+    assert (finding["kind"], finding["userId"], finding["version"]) == ("newer", "kim", 3)
+    assert "healed" not in finding
     assert ChatUser.objects.get().user_id == "newest"
 
 
@@ -133,7 +135,7 @@ def test_a_new_person_with_the_user_id_of_a_removed_one_is_missing_and_added_on_
 def test_neither_reconcile_nor_a_late_sign_up_adds_a_removed_account_again():
     handle(removed_page(owners=(1, 2)))
     [finding] = findings(handle(page(record(1, version=9), heal=True, owners={})))
-    assert (finding["kind"], finding.get("healed", False)) == ("missing", False)
+    assert (finding["kind"], finding.get("healed", False)) == ("revived", False)
     [answer] = accounts.handle([asked(2)]).answers
     assert json.loads(answer.value)["reason"] == "removed"
     assert rows() == set()

@@ -489,7 +489,7 @@ def test_an_account_that_another_process_works_on_is_left_to_it(handler, scim):
     assert row().claimed_until is None
 
 
-def test_a_server_that_is_away_does_not_concern_another(handler, scim, settings):
+def test_a_server_that_is_down_does_not_concern_another(handler, scim, settings):
     settings.SCIM_SERVERS["wiki"] = f"http://{LOOPBACK}:{free_port()}/v2"
     settings.SCIM_TOKENS["wiki"] = TOKEN
     wiki = ScimHandler("wiki")
@@ -498,3 +498,39 @@ def test_a_server_that_is_away_does_not_concern_another(handler, scim, settings)
     wiki.connection.provisioning.close()
     assert verdicts(handler([new()])) == [GREEN]
     assert {each.server: each.scim_id != "" for each in ScimAccount.objects.all()} == {"crm": True, "wiki": False}
+
+
+# --- Accounts that exchange their values ---------------------------------------------------------------------------
+
+
+NAMES = ("kim", "lee", "park")
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("field", ["userId", "email"])
+def test_accounts_that_exchange_a_value_all_get_the_new_one(handler, scim, field, count):
+    scim.demand_unique_emails()
+    values = [{"userId": name, "email": f"{name}@example.org"} for name in NAMES[:count]]
+    handler([new(n, **each) for n, each in enumerate(values, 1)])
+    rotated = [each | {field: values[(n + 1) % count][field]} for n, each in enumerate(values)]
+    changes = [change(n, **each) for n, each in enumerate(rotated, 1)]
+    rounds = 0
+    while refused := [body for body in bodies(handler(changes)) if body["status"] == "FAIL"]:
+        # So auth waits for the others, and asks again.
+        assert all(body["heldBy"] for body in refused)
+        changes = [change(n, **each) for n, each in enumerate(rotated, 1)]
+        rounds += 1
+        assert rounds <= 2 * count
+    stored = {user["externalId"]: (user["userName"], user["emails"][0]["value"]) for user in scim.users}
+    assert stored == {str(UUID(int=n)): (each["userId"], each["email"]) for n, each in enumerate(rotated, 1)}
+    assert not ScimAccount.objects.exclude(blocked_by=None).exists()
+
+
+def test_an_account_keeps_its_values_while_it_waits_for_one_that_is_no_exchange(handler, scim):
+    handler([new(1), new(2, userId="lee", email="lee@example.org")])
+    for _ in range(3):
+        assert verdicts(handler([change(1, userId="lee")])) == [SAME_USER_ID]
+    assert sorted(user["userName"] for user in scim.users) == ["kim", "lee"]
+    assert verdicts(handler([change(2, userId="park", email="lee@example.org"), change(1, userId="lee")])) == [
+        GREEN, GREEN,
+    ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""`manage.py reconcile` and a SCIM server: what is found, and what is healed."""
+"""`manage.py reconcile` and a SCIM server: the findings, and the repairs."""
 
 import json
 import time
@@ -106,7 +106,7 @@ def test_a_newer_record_is_brought_to_the_server_and_an_older_one_is_not(handler
     newer = KIM | {"version": 4, "userName": "Newer"}
     assert findings(handler, page(newer, LEE, heal=True)) == [("different", "kim", True, "userName", "version")]
     assert row(1).version == 4
-    assert findings(handler, page(KIM, LEE, heal=True, page=2)) == []
+    assert findings(handler, page(KIM, LEE, heal=True, page=2)) == [("newer", "kim", False)]
     assert [user["displayName"] for user in scim.users if user["userName"] == "kim"] == ["Newer"]
 
 
@@ -125,7 +125,7 @@ def test_what_auth_removed_or_never_had_is_found_and_only_the_removed_is_deleted
 
 def test_a_removed_account_is_never_restored(handler, scim):
     again = record(3, userId="park", email="park@example.org")
-    assert findings(handler, page(KIM, LEE, again, heal=True)) == [("missing", "park", False)]
+    assert findings(handler, page(KIM, LEE, again, heal=True)) == [("revived", "park", False)]
     assert "park" not in [user["userName"] for user in scim.users]
 
 

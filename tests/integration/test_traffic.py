@@ -1,4 +1,4 @@
-"""The traffic page: what is counted on the way, what stays of it, and the stream that the charts are drawn from."""
+"""The traffic page: the counts of sign-ups and verdicts, their roll-up, and the stream that feeds the charts."""
 
 import asyncio
 import json
@@ -172,7 +172,7 @@ def test_who_may_not_see_it_is_refused_in_page_and_stream():
     assert client_with("view_trafficminute").get(f"{STREAM}?span=decade").status_code == 400
 
 
-async def test_the_live_stream_begins_with_five_minutes_and_goes_on(operator, client_of_redis):
+async def test_the_live_stream_begins_with_five_minutes_and_continues(operator, client_of_redis):
     second = int(time.time()) - 100
     client_of_redis.hset(key_of(second), mapping={"begun": 4, "verdict:chat:FAIL": 1, f"took:{bucket_of(100)}": 1})
     events = events_of(operator)
@@ -206,7 +206,7 @@ async def test_the_stream_of_days_comes_from_the_database(operator):
         await events.aclose()
 
 
-async def test_redis_away_is_said_and_the_stream_goes_on_when_it_is_back(operator, monkeypatch):
+async def test_an_outage_of_redis_is_reported_and_the_stream_continues_after_it(operator, monkeypatch):
     read = traffic_page.read_seconds
     failures = [redis.ConnectionError("gone"), redis.TimeoutError("slow")]
 
@@ -220,7 +220,7 @@ async def test_redis_away_is_said_and_the_stream_goes_on_when_it_is_back(operato
     kinds = [await next_of(events) for _ in range(3)]
     assert [kind for kind, _ in kinds] == ["problem", "problem", "points"]
     assert "Redis is not responding" in kinds[0][1]
-    # What was missed is there again: all of it.
+    # The missed points are sent again, all of them.
     assert len(kinds[2][1]["points"]) == 300
     await events.aclose()
 

@@ -61,12 +61,12 @@ class PostgresqlServer(Server):
             "full_page_writes": "off",
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        return [str(self._binary("postgres")), "-D", str(self.directory / "data"), *options]
+        return [str(self.binary("postgres")), "-D", str(self.directory / "data"), *options]
 
     def prepare(self) -> None:
         if os.geteuid() == 0:
             shutil.chown(self.directory, "postgres")
-        initdb = [str(self._binary("initdb")), "-D", str(self.directory / "data"), "-U", "postgres"]
+        initdb = [str(self.binary("initdb")), "-D", str(self.directory / "data"), "-U", "postgres"]
         self.run([*initdb, "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync"])
 
     def wait_ready(self) -> None:
@@ -103,7 +103,7 @@ class PostgresqlServer(Server):
         run_create_databases(self, prefix=prefix)
 
     def superuser_env(self) -> dict[str, str]:
-        """What libpq's programs need to be the superuser."""
+        """The environment in which libpq's programs connect as the superuser."""
         return {"PGHOST": LOOPBACK, "PGPORT": str(self.port), "PGUSER": "postgres"}
 
     def run_time_env(self, prefix: str) -> dict[str, str]:
@@ -137,13 +137,13 @@ class PostgresqlServer(Server):
         super().resume()
 
     def _backends(self) -> list[int]:
-        """Each has a session of its own, so that no signal to a group reaches them all."""
+        """Each has its own session, so that no signal to a group reaches them all."""
         if not self.process.running:
             return []
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in children.read_text().split()] if children.exists() else []
 
-    def _binary(self, name: str) -> Path:
+    def binary(self, name: str) -> Path:
         directory = _binaries()
         if directory is None:
             raise RuntimeError(self.missing())

@@ -1,4 +1,4 @@
-"""A SCIM server in a process of its own: scim2-server's application, which misbehaves as a test tells it.
+"""A SCIM server in a separate process: scim2-server's application, which misbehaves as a test tells it.
 
 `python -m tests.servers.scim PORT TOKEN` runs it. Below /control, tests set faults, read the requests that came, and
 read and change the users, without the protocol.
@@ -57,6 +57,10 @@ class ScimTestServer(Server):
         fault = {"methods": methods, "how": how, "times": times, "does": does, "about": about, **more}
         self._control("POST", "faults", fault)
 
+    def demand_unique_emails(self) -> None:
+        """Refuse an address that another user has, as many servers do, until the next reset."""
+        self._control("POST", "unique-emails", {})
+
     def behave(self) -> None:
         """Drop the faults, and answer the requests that hang."""
         self._control("DELETE", "faults", {})
@@ -99,7 +103,7 @@ USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 
 
 class _Misbehaving:
-    """What the process keeps: scim2-server's application, the faults, and the requests that came."""
+    """The state of the process: scim2-server's application, the faults, and the requests that came."""
 
     def __init__(self, token: str) -> None:
         from scim2_models import ScimProvider
@@ -120,6 +124,7 @@ class _Misbehaving:
         self.requests: list[str] = []
         self.faults: list[dict[str, Any]] = []
         self.released = threading.Event()
+        self.has_unique_emails = False
         self.storage = self._storage()
         self.application = self._application(self.storage, self._provider, bearer_tokens=[self._token])
 
@@ -168,6 +173,8 @@ class _Handler(BaseHTTPRequestHandler):
             case "POST", "reset":
                 kept.released.set()
                 kept.reset()
+            case "POST", "unique-emails":
+                kept.has_unique_emails = True
             case "POST", "faults":
                 kept.faults.append(body)
             case "DELETE", "faults":
@@ -180,8 +187,19 @@ class _Handler(BaseHTTPRequestHandler):
                 answer = [each.model_dump() for each in kept.storage.resources]
         self.answer(200, {"Content-Type": "application/json"}, json.dumps(answer, default=str).encode())
 
+    def takes_an_email(self, body: bytes) -> bool:
+        """Whether the request gives a user an address that another one has."""
+        document = json.loads(body) if body else {}
+        operations = [each["value"] for each in document.get("Operations", ()) if each.get("path") == "emails"]
+        wanted = [entry["value"] for entries in (document.get("emails", ()), *operations) for entry in entries]
+        others = [each.model_dump() for each in self.kept.storage.resources if each.id != self.path.split("/")[-1]]
+        return any(entry["value"] in wanted for other in others for entry in other.get("emails") or ())
+
     def call(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         """Call scim2-server's application."""
+        if self.kept.has_unique_emails and self.takes_an_email(body):
+            conflict = {"schemas": ["urn:ietf:params:scim:api:messages:2.0:Error"], "status": "409"}
+            return 409, {"Content-Type": "application/scim+json"}, json.dumps(conflict).encode()
         path, _, query = self.path.partition("?")
         environ: dict[str, Any] = {
             "REQUEST_METHOD": self.command,

@@ -74,7 +74,7 @@ class TlsPostgresqlServer(PostgresqlServer):
             shutil.chown(password, "postgres")
         super().prepare()
         self.run(
-            [self._binary("postgres"), "--single", "-D", self.directory / "data", "postgres"],
+            [self.binary("postgres"), "--single", "-D", self.directory / "data", "postgres"],
             stdin=f"ALTER ROLE postgres PASSWORD '{self.password}'",
         )
         (self.directory / "data" / "pg_hba.conf").write_text("hostssl all all 127.0.0.1/32 scram-sha-256\n")

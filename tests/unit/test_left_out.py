@@ -1,5 +1,6 @@
-"""What a machine lacks: CI fails without it, and elsewhere the last lines say what was left out (tests/plugin.py and
-tests/setup.sh, run as a person runs them, with a PATH on which some commands are not)."""
+"""Missing servers and programs: CI fails without them; elsewhere the last lines list the skipped tests.
+
+tests/plugin.py and tests/setup.sh run as a person would run them, with a PATH that lacks some commands."""
 
 import os
 import re
@@ -97,7 +98,7 @@ def test_without_servers_the_last_line_says_how_many_need_some(lacking: Environm
 
 
 @pytest.mark.parametrize(("ci", "code"), [("true", 1), ("", 0)])
-def test_the_set_up_names_what_it_cannot_bring_and_fails_in_ci_alone(lacking: Environment, ci: str, code: int) -> None:
+def test_the_set_up_names_what_it_cannot_bring_and_fails_in_ci_only(lacking: Environment, ci: str, code: int) -> None:
     env = lacking("apt-get", "java", "mvn", *BROWSERS, CI=ci)
     command = ["bash", "tests/setup.sh"]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)

@@ -3,7 +3,6 @@
 import re
 import runpy
 import shlex
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import environ
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
+import signup_sync
 from signup_sync.configuration.environment import Environment
 from signup_sync.local.running import announced
 from signup_sync.participants import PARTICIPANTS
@@ -45,7 +45,7 @@ class RecordedEnvironment(dict[str, str]):
 
 
 def load_settings(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> tuple[dict[str, Any], set[str]]:
-    """What settings.py makes of exactly this environment, and which names it looked up in it."""
+    """The settings that result from exactly this environment, and the names that settings.py looked up in it."""
     environment = RecordedEnvironment(values)
     monkeypatch.setattr(environ.Env, "ENVIRON", environment)
     monkeypatch.setattr(Environment, "read_env", lambda *_: None)  # a developer's own .env is not under test
@@ -169,7 +169,7 @@ def test_a_secret_key_that_is_none_is_named_with_what_to_do(
 
 
 @pytest.mark.parametrize("secret", [{}, {"SECRET_KEY": "a key from elsewhere"}])
-def test_data_dir_is_for_its_owner_alone(
+def test_data_dir_is_for_its_owner_only(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, secret: dict[str, str]
 ) -> None:
     data_dir = tmp_path / "made" / "by the settings"
@@ -177,7 +177,7 @@ def test_data_dir_is_for_its_owner_alone(
     assert data_dir.stat().st_mode & 0o777 == 0o700
 
 
-def test_what_runs_here_is_where_commands_look_unless_they_are_told(
+def test_what_runs_here_is_where_commands_look_unless_told_otherwise(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     addresses = {
@@ -207,7 +207,7 @@ def test_databases_are_in_data_dir_whatever_its_name(
     assert Path(settings["DATABASES"]["chat"]["NAME"]) == tmp_path / folder / "chat.sqlite3"
 
 
-def test_local_secret_is_made_once_and_for_its_owner_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_local_secret_is_made_once_and_for_its_owner_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     first, _ = load_settings(monkeypatch, {"DATA_DIR": str(tmp_path)})
     second, _ = load_settings(monkeypatch, {"DATA_DIR": str(tmp_path)})
     assert len(first["SECRET_KEY"]) >= 50
@@ -223,6 +223,9 @@ def test_a_data_dir_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPa
             load_settings(monkeypatch, {"DATA_DIR": str(data_dir)})
 
 
-def test_the_version_is_that_of_the_project():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert runpy.run_path(str(ROOT / "signup_sync" / "settings.py"))["VERSION"] == project["version"]
+def test_the_version_stands_in_one_place_and_the_documents_agree():
+    assert runpy.run_path(str(ROOT / "signup_sync" / "settings.py"))["VERSION"] == signup_sync.__version__
+    for contract in ("openapi.yaml", "asyncapi.yaml"):
+        stated = re.search(r"^  version: (.+)$", (ROOT / "docs" / contract).read_text(), re.MULTILINE)
+        assert stated
+        assert stated[1] == signup_sync.__version__

@@ -24,7 +24,7 @@ def keep_account(user: User) -> bool:
 
 
 def _is_due(user: User) -> bool:
-    """Whether the account is still to be closed now, and has not become one of the staff's meanwhile."""
+    """Whether the removal is still scheduled, its time has come, and the account isn't a staff account now."""
     return user.closes_at is not None and user.closes_at <= timezone.now() and not user.is_staff
 
 

@@ -58,7 +58,7 @@ class ExportRequested(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class ExportAnswered(msgspec.Struct, frozen=True, rename="camel"):
-    """What one service holds. Unknown fields are ignored."""
+    """A service's answer with all that it holds about the account. Unknown fields are ignored."""
 
     export_id: UUID
     service: str

@@ -101,8 +101,8 @@ class AccountView(LoginRequiredMixin, KeepsTyped):
 
 @method_decorator(never_cache, name="dispatch")
 class AddressView(LoginRequiredMixin, TemplateView):
-    """Give the account the address that the link confirms. Only the account's own session can do so: whoever else reads
-    the mail, such as the owner of a mailbox that somebody else entered, can't be made to use it by opening the link."""
+    """Give the account the address that the link confirms. Only the account's own session can do so: somebody else who
+    reads the mail, such as the owner of a mailbox that was entered by mistake, can't be made to use it."""
 
     template_name = "authsvc/address.html"
 

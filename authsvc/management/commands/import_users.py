@@ -1,4 +1,4 @@
-"""`manage.py import_users`: create users from a CSV or JSON lines file, each with a sign-up of its own."""
+"""`manage.py import_users`: create users from a CSV or JSON lines file, each with a sign-up."""
 
 import logging
 import os
@@ -86,7 +86,7 @@ class Command(BaseCommand):
     def _import(self, users: UserImport, checked: ImportCounts, administrator: User | None, *, is_dry: bool) -> None:
         if not checked.total:
             raise UnreadableFileError("The file has no users.")
-        # Those to import are counted again, by what becomes of them.
+        # Records that would be imported are counted again, by their result.
         total = replace(checked, imported=0)
         with tqdm(total=users.spool.count, unit=" users", desc="imported", disable=None) as progress:
             for counts in self._register(users, administrator, is_dry=is_dry):

@@ -2,7 +2,7 @@
 
 import argparse
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final, get_args
 
 import msgspec
@@ -11,8 +11,10 @@ from tqdm import tqdm
 
 from authsvc.lights import participants
 from authsvc.models import User
+from authsvc.operations.restored_records import mend_record
 from authsvc.reconcile.events import RECONCILE_ANSWERED, RECONCILE_REQUESTED, Finding, FindingKind
 from authsvc.reconcile.reconciliation import QUESTION_MAX, Reconciliation, Verification
+from authsvc.signups import publisher
 from eventbus.producer import EventProducer
 from eventbus.replies import Replies
 from eventbus.topics import TopicError, ensure_topics
@@ -33,8 +35,9 @@ class Command(BaseCommand):
         "different, superfluous, or in conflict with a row that auth's sign-ups did not create, and rows of removed "
         "accounts. With --heal the participants add missing users, correct different ones and delete the rows of "
         "removed accounts; an administrator decides about the rest. A user whom a participant's administrator "
-        "deactivated there stays deactivated. Exit code 0 if everything agrees now, 1 if differences are left or a "
-        "participant did not answer."
+        "deactivated there stays deactivated. After a restore of auth's database, participants know more than auth: it "
+        "lists copies newer than auth's record, and accounts that were removed (revived), which --auth-restored mends. "
+        "Exit code 0 if everything agrees now, 1 if differences are left or a participant did not answer."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -42,6 +45,12 @@ class Command(BaseCommand):
             "--heal",
             action="store_true",
             help="add missing users, correct different ones, and delete the rows of removed accounts",
+        )
+        parser.add_argument(
+            "--auth-restored",
+            action="store_true",
+            help="with --heal, after auth's database was restored from a backup: remove again the accounts that a "
+            "participant has removed, and let auth's records replace newer copies (docs/operations.md)",
         )
         parser.add_argument("--service", choices=participants(), help="ask only this participant")
         parser.add_argument(
@@ -59,10 +68,18 @@ class Command(BaseCommand):
         )
 
     def handle(self, **options: Any) -> None:
+        if options["auth_restored"] and not options["heal"]:
+            raise CommandError("--auth-restored needs --heal. Run it without either first, and read what it finds.")
         services = [options["service"]] if options["service"] else participants()
         examples = Examples()
         report = self._write_finding if options["json"] else examples.add
-        reconciliation = self._run(services, heal=options["heal"], timeout=options["timeout"], report=report)
+        reconciliation = self._run(
+            services,
+            heal=options["heal"],
+            timeout=options["timeout"],
+            report=report,
+            mend=mend_record if options["auth_restored"] else None,
+        )
         result = reconciliation.result
         if options["json"]:
             self.stdout.write(counts_as_json(reconciliation, heal=options["heal"]))
@@ -75,9 +92,7 @@ class Command(BaseCommand):
     def _write_finding(self, service: str, finding: Finding) -> None:
         self.stdout.write(_encoder.encode({"service": service, **msgspec.to_builtins(finding)}).decode())
 
-    def _run(
-        self, services: list[str], *, heal: bool, timeout: float, report: Callable[[str, Finding], None]
-    ) -> Reconciliation:
+    def _run(self, services: list[str], **arguments: Any) -> Reconciliation:
         try:
             ensure_topics([RECONCILE_REQUESTED, RECONCILE_ANSWERED])
             producer = EventProducer()
@@ -87,13 +102,12 @@ class Command(BaseCommand):
                     Replies(RECONCILE_ANSWERED) as replies,
                     tqdm(total=User.objects.count(), unit=" users", disable=None) as progress,
                 ):
-                    reconciliation = Reconciliation(
-                        producer, replies, services=services, heal=heal, timeout=timeout, report=report
-                    )
+                    reconciliation = Reconciliation(producer, replies, services=services, **arguments)
                     for compared in reconciliation.run():
                         progress.update(compared)
             finally:
                 producer.close(timeout=5)
+                publisher.close()
         except TopicError as error:
             raise CommandError(str(error)) from error
         except Exception as error:
@@ -162,6 +176,8 @@ def _remark(finding: Finding) -> str:
     if finding.kind == "superfluous":
         owner = finding.owner_signup_id
         remarks.append(f"of sign-up {owner}" if owner else "made by an administrator")
+    if finding.kind == "newer":
+        remarks.append(f"the copy has version {finding.version}")
     if finding.kind == "removed":
         remarks.append(f"of the removed account of sign-up {finding.owner_signup_id}")
     if finding.healed:
@@ -194,6 +210,7 @@ def what_is_left(result: dict[str, Verification], *, heal: bool, timeout: float)
     mendable = sum(found.left("missing", "different", "removed") for found in result.values())
     entangled = sum(found.entangled for found in result.values())
     by_hand = sum(found.left("conflicting", "superfluous") for found in result.values()) - entangled
+    newer, revived = (sum(found.left(kind) for found in result.values()) for kind in ("newer", "revived"))
     if mendable and not heal:
         yield f"{mendable} can be mended: run this again with --heal."
     elif mendable:
@@ -203,6 +220,12 @@ def what_is_left(result: dict[str, Verification], *, heal: bool, timeout: float)
             f"{entangled} hold each other's user IDs or addresses in circles of more than {QUESTION_MAX}, which are "
             "too long to be mended. Delete the row of one of them in the admin of the service, and run this again with "
             "--heal, several times if need be."
+        )
+    if newer or revived:
+        yield (
+            f"Participants know more than auth: {newer} copies are newer than auth's record, and {revived} records are "
+            "of accounts that were removed. This happens if auth's database was restored from a backup: read "
+            "docs/operations.md, and run this again with --heal --auth-restored."
         )
     if by_hand:
         yield (

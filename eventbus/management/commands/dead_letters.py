@@ -101,7 +101,7 @@ class Command(BaseCommand):
             producer.close(timeout=5)
 
     def _report(self, outcomes: Iterator[LetterResult], verb: str, asked: int) -> None:
-        """Print the outcomes. Raises CommandError if a letter was refused or Kafka is away."""
+        """Print the outcomes. Raises CommandError if a letter was refused or Kafka is unavailable."""
         done = refused = 0
         failure = ""
         try:
@@ -121,7 +121,7 @@ class Command(BaseCommand):
             raise CommandError(failure.strip())
 
 
-# --- Which letters ----------------------------------------------------------------------------------------------
+# --- Selection ----------------------------------------------------------------------------------------------------
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
@@ -176,7 +176,7 @@ def no_letter(letter_id: int) -> CommandError:
     return CommandError(f"There is no dead letter {letter_id}: see `manage.py dead_letters list`.")
 
 
-# --- What is shown ----------------------------------------------------------------------------------------------
+# --- Output -------------------------------------------------------------------------------------------------------
 
 
 def cells(letter: DeadLetter) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ class Command(BaseCommand):
     help = (
         "Index sign-ups, changes, removals and dead letters into OpenSearch (OPENSEARCH_URL), without personal data, "
         "and delete the indices of days older than OPENSEARCH_RETENTION_DAYS. Waits until OpenSearch and Kafka are "
-        "available; while OpenSearch is away, events wait in Kafka. Any number of instances may run: they share the "
+        "available; while OpenSearch is down, events wait in Kafka. Any number of instances may run: they share the "
         "partitions. Stops within 5 s after SIGTERM."
     )
     requires_system_checks = (START_CHECKS,)

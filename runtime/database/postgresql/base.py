@@ -7,7 +7,8 @@ from typing import Any, Final, Self
 from django.db.backends.postgresql import base, schema
 from psycopg import Connection
 
-# How long a migration's statement waits for a lock. Later statements queue behind it, including those of sign-ups.
+# The longest wait of a migration's statement for a lock. Later statements queue behind it, including those of
+# sign-ups.
 LOCK_TIMEOUT: Final = "'1s'"
 
 

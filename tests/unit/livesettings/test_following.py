@@ -1,4 +1,4 @@
-"""How a process follows the row of live settings: how often, in what order, and what its log says."""
+"""A process follows the row of live settings: the interval, the order of polls, and the log."""
 
 import logging
 import threading
@@ -48,7 +48,7 @@ def test_an_outage_is_logged_once_with_its_reason_on_one_line_and_its_end_once(r
     follower.look()
     row["error"] = OperationalError("another reason")
     follower.look()
-    outage = "the live settings keep their last values: the database is away: gone away"
+    outage = "the live settings keep their last values: the database is unavailable: gone away"
     assert said(caplog) == [outage]
     del row["error"]
     follower.look()

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("front")
 
 
 def read_again() -> None:
-    """What a socket gives that has nothing to read."""
+    """The result of reading a socket without data."""
 
 
 @pytest.fixture
@@ -343,7 +343,7 @@ async def test_news_flow_again_when_redis_is_back(
         await auth.turn(str(signup_id), "chat", "SUCCESS")
 
         async def is_lost() -> bool:
-            return "Redis is away" in caplog.text
+            return "Redis is unavailable" in caplog.text
 
         await eventually_async(is_lost)
         await asyncio.to_thread(own.start)

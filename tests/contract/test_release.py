@@ -1,0 +1,190 @@
+"""`make release` in a clean copy of the project, and the project installed from the sdist that it builds."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import pytest
+
+from signup_sync import __version__
+from tests.servers import free_port
+from tests.servers.process import LOOPBACK, ROOT, http_status
+from tests.waiting import eventually
+
+SDIST = f"signup_sync-{__version__}.tar.gz"
+BILL, IMAGE = f"signup-sync-{__version__}.cdx.json", f"signup-sync-{__version__}-image.tar"
+# A Docker engine that records what it is asked for.
+ENGINE = """#!/bin/sh
+echo "$@" >> "$(dirname "$0")/asked"
+case "$1 $2" in
+    "save --output") echo image > "$3" ;;
+    "image inspect") echo sha256:0123 ;;
+esac
+"""
+NO_ENGINE = "#!/bin/sh\nexit 1\n"
+
+
+def git(tree: Path, *arguments: str) -> None:
+    who = ["-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "init.defaultBranch=main"]
+    subprocess.run(["git", *who, *arguments], cwd=tree, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with one commit: the files of this one, and a changelog without unreleased changes."""
+    tree = tmp_path_factory.mktemp("release") / "project"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    for name in listed.stdout.decode().split("\0"):
+        if (ROOT / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tree / name)
+    changelog = tree / "CHANGELOG.md"
+    changelog.write_text(re.sub(r"(## \[Unreleased\]\n).*?(?=## \[)", r"\1\n", changelog.read_text(), flags=re.DOTALL))
+    git(tree, "init", "--quiet")
+    git(tree, "add", "--all")
+    git(tree, "commit", "--quiet", "--message", "Everything")
+    return tree
+
+
+def release(tree: Path, engine: str = NO_ENGINE) -> subprocess.CompletedProcess[str]:
+    """Run `make release` where the engine is this one."""
+    docker = tree.parent / "bin" / "docker"
+    docker.parent.mkdir(exist_ok=True)
+    docker.write_text(engine)
+    docker.chmod(0o755)
+    installed = [word for name in (".installed", ".installed-dev") for word in ("-o", f"{sys.prefix}/{name}")]
+    env = os.environ | {"VENV": sys.prefix, "PATH": f"{docker.parent}:{os.environ['PATH']}"}
+    return subprocess.run(
+        ["make", *installed, "release"], cwd=tree, env=env, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+@pytest.fixture
+def changed(tree: Path):
+    """The tree, for a test that changes it."""
+    yield tree
+    git(tree, "reset", "--quiet", "--hard", "HEAD")
+    git(tree, "clean", "--quiet", "--force", "-d")
+
+
+def refused(tree: Path) -> str:
+    done = release(tree)
+    assert done.returncode != 0
+    assert not (tree / "dist").exists()
+    return done.stderr
+
+
+def test_uncommitted_changes_are_refused(changed: Path):
+    (changed / "forgotten.py").touch()
+    assert "commit or remove these changes first:\n?? forgotten.py" in refused(changed)
+
+
+def replace(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+
+
+def test_a_version_without_its_section_in_the_changelog_is_refused(changed: Path):
+    replace(changed / "signup_sync" / "__init__.py", __version__, "7.0.0")
+    assert "CHANGELOG.md must have the section 7.0.0 below Unreleased" in refused(changed)
+
+
+def test_changes_that_the_changelog_calls_unreleased_are_refused(changed: Path):
+    replace(changed / "CHANGELOG.md", "## [Unreleased]\n", "## [Unreleased]\n\n### Added\n- Something else.\n")
+    assert f"move them to {__version__}, or increase the version" in refused(changed)
+
+
+def test_a_version_that_was_released_is_refused(changed: Path):
+    git(changed, "tag", f"v{__version__}")
+    try:
+        assert f"the tag v{__version__} exists already" in refused(changed)
+    finally:
+        git(changed, "tag", "--delete", f"v{__version__}")
+
+
+@pytest.fixture(scope="module")
+def dist(tree: Path) -> Path:
+    done = release(tree)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"NOT BUILT: the image signup-sync:{__version__}. No Docker engine answers here." in done.stdout
+    for name in (SDIST, BILL):
+        content = (tree / "dist" / name).read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        assert f"dist/{name}  {len(content):,} bytes  sha256:{digest}" in done.stdout
+    assert f"git tag --annotate v{__version__}" in done.stdout
+    assert subprocess.run(["git", "tag"], cwd=tree, capture_output=True, check=True).stdout == b""
+    return tree / "dist"
+
+
+def test_the_bill_of_materials_names_the_release_and_its_dependencies(dist: Path):
+    bill = json.loads((dist / BILL).read_text())
+    assert bill["metadata"]["component"] == {"type": "application", "name": "signup-sync", "version": __version__}
+    assert {"django", "uvicorn"} <= {component["name"] for component in bill["components"]}
+
+
+def test_with_a_docker_engine_the_image_is_built_and_saved_but_not_pushed(tree: Path):
+    done = release(tree, ENGINE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tree / "dist" / IMAGE).read_text() == "image\n"
+    assert f"the image signup-sync:{__version__}  sha256:0123" in done.stdout
+    asked = (tree.parent / "bin" / "asked").read_text()
+    assert f"build --quiet --tag signup-sync:{__version__} ." in asked
+    assert "push" not in asked
+
+
+@pytest.fixture(scope="module")
+def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The environment into which the sdist was installed. Its dependencies are those of this environment."""
+    environment = tmp_path_factory.mktemp("installed")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    [site] = environment.glob("lib/python*/site-packages")
+    [ours] = Path(sys.prefix).glob("lib/python*/site-packages")
+    (site / "dependencies.pth").write_text(f"{ours}\n")
+    pip = [sys.executable, "-m", "pip", "--python", str(environment), "--disable-pip-version-check", "--quiet"]
+    install = [*pip, "install", "--no-deps", "--no-index", "--no-build-isolation", str(dist / SDIST)]
+    done = subprocess.run(install, capture_output=True, text=True, check=False, env=os.environ | {"PIP_USER": "0"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return environment
+
+
+def test_the_sdist_has_the_documents_and_no_leftovers(dist: Path):
+    with tarfile.open(dist / SDIST) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"docs/operations.md", "docs/openapi.yaml", "compose.yaml", "Dockerfile", "requirements.txt"} <= names
+    assert not any("__pycache__" in name or name.startswith(("dist/", "var/", ".venv/")) for name in names)
+
+
+def test_what_is_installed_from_the_sdist_runs_with_pages_styles_and_translations(installed: Path, tmp_path: Path):
+    port = free_port()
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LANG": "C.UTF-8", "PORT": str(port)}
+    with (tmp_path / "log").open("wb") as log:
+        running = subprocess.Popen(
+            [installed / "bin" / "signup-sync", "run_local"], cwd=tmp_path, env=env, stdout=log, stderr=log
+        )
+    try:
+        eventually(lambda: http_status(port, "/health/ready") == 200, 90, what="the installed project is ready")
+        address = f"http://{LOOPBACK}:{port}/signup/"
+        with urlopen(Request(address, headers={"Accept-Language": "ko"}), timeout=30) as answer:
+            page = answer.read().decode()
+        assert 'lang="ko"' in page
+        assert "비밀번호" in page
+        [style] = re.findall(r'href="(/static/[^"]+\.css)"', page)[:1]
+        assert http_status(port, style) == 200
+    finally:
+        running.send_signal(signal.SIGINT)
+        assert running.wait(timeout=30) == 0, (tmp_path / "log").read_text()
+    assert (tmp_path / "var" / "auth.sqlite3").is_file()
