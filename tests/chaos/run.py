@@ -29,7 +29,7 @@ SECONDS_PER_KILL = 7.0
 RATE = 33.0
 # Seconds after the last fault in which every light must have turned.
 HEALED_WITHIN = 60.0
-# Offenders whose whole story is told.
+# Faulty sign-ups whose whole history is printed.
 TOLD = 5
 
 SETTINGS = {
@@ -121,7 +121,7 @@ def _installation() -> Iterator[tuple[Stack, dict[str, Server]]]:
 def _heal(stack: Stack, injector: Injector, browsers: Crowd, noise: Noise) -> float:
     """Waits until all is as it should be, HEALED_WITHIN seconds at most, and gives the seconds that it took.
 
-    What is not healed then is for the judge to find.
+    The judge finds anything that is not healed by then.
     """
     begun = time.monotonic()
 

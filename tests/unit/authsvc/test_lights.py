@@ -37,7 +37,7 @@ def test_it_begins_with_every_light_pending_at_version_1():
     assert not state.is_complete
 
 
-def test_a_verdict_raises_the_version_and_turns_its_light_alone():
+def test_a_verdict_raises_the_version_and_turns_only_its_light():
     state = decided(Verdict("auth", Status.SUCCESS))
     assert state.version == 2
     assert state.pending == ["chat", "customer"]
