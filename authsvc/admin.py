@@ -32,6 +32,9 @@ _SIGNS = {Status.PENDING: "◌", Status.SUCCESS: "✓", Status.FAIL: "✕"}
 # Shown instead of an erased name or address (docs/adr/0040), neither of which is empty before its erasure.
 ERASED: Final = _("erased")
 
+# The account in a title if its user ID is erased.
+ANONYMOUS: Final = _("an erased account")
+
 _TITLES = {Kind.SIGNUP: _("Sign-up of %s"), Kind.CHANGE: _("Change of %s"), Kind.REMOVAL: _("Removal of %s")}
 
 
@@ -100,7 +103,7 @@ class EventTransactionAdmin(ActsAdmin):
     ) -> HttpResponse:
         signup = context["original"]
         context |= {"story": story_of(signup), "lights": self.lights_in_colour(signup), "subtitle": None}
-        context["title"] = _TITLES[Kind(signup.kind)] % self.user(signup)
+        context["title"] = _TITLES[Kind(signup.kind)] % (signup.user_id or ANONYMOUS)
         if self.has_replay_permission(request):
             context["services_to_ask"] = services_to_ask()
         return super().render_change_form(request, context, *args, **kwargs)

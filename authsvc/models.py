@@ -255,7 +255,7 @@ class EventTransaction(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.user_id} ({self.id})"
+        return f"{self.user_id} ({self.id})" if self.user_id else str(self.id)
 
     @property
     def is_owner(self) -> bool:
@@ -267,17 +267,6 @@ class EventTransaction(models.Model):
         """The names of the fields that a change changed, in the reader's language."""
         fields = {wire: User._meta.get_field(name) for name, wire in User.SYNCHRONISED.items()}
         return [str(getattr(fields[wire], "verbose_name", wire)) for wire in self.changed_fields.split()]
-
-    @property
-    def is_erased(self) -> bool:
-        """Whether the password hash has been erased, with the other data that erase_expired() erases."""
-        return not self.password
-
-    @property
-    def may_be_repeated(self) -> bool:
-        """Whether a repeated `POST /user` may still join this sign-up: as long as its first ticket is valid."""
-        age = (timezone.now() - self.created_at).total_seconds()
-        return not self.is_erased and age <= settings.TICKET_MAX_AGE
 
     @property
     def state(self) -> TransactionState:
@@ -324,6 +313,13 @@ class SignUp(EventTransaction):
         default_permissions = ()
         verbose_name = _("sign-up")
         verbose_name_plural = _("sign-ups")
+
+    @property
+    def may_be_repeated(self) -> bool:
+        """Whether a repeated `POST /user` may still join this sign-up: as long as its first ticket is valid, and the
+        password hash is not erased."""
+        age = (timezone.now() - self.created_at).total_seconds()
+        return bool(self.password) and age <= settings.TICKET_MAX_AGE
 
 
 class RemovedAccount(models.Model):

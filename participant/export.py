@@ -15,7 +15,6 @@ from msgspec import Meta
 
 from eventbus.message_traces import traceparent_of
 from eventbus.messages import HandledBatch, Handler, Incoming, Outgoing, cloud_event_headers, decode_each
-from runtime.errors import PermanentError
 
 EXPORT_REQUESTED: Final = "user.export.req"
 EXPORT_ANSWERED: Final = "user.export.res"
@@ -51,9 +50,7 @@ _encoder = msgspec.json.Encoder()
 
 def decode_export(message: Incoming) -> ExportRequested:
     """Decode the request in this message. Raises the errors that eventbus.messages.decode_each catches."""
-    if message.value is None:
-        raise PermanentError("a request for an export has no value")
-    return _decoder.decode(message.value)
+    return _decoder.decode(message.value or b"")
 
 
 @dataclass(frozen=True, slots=True)

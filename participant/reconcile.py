@@ -3,7 +3,7 @@ repaired automatically (docs/adr/0013). docs/asyncapi.yaml specifies the events.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -22,7 +22,6 @@ from participant.models import ParticipantUser
 from participant.new_users import OnNewUsers, greet
 from participant.rows import bury, rows_about, write
 from runtime.database.transactions import atomically
-from runtime.errors import PermanentError
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ REMOVED_MAX: Final = 1000
 PAGE_MAX: Final = 1024 * 1024
 
 
-class Kind(StrEnum):
+class FindingKind(StrEnum):
     """The kind of a discrepancy. A person decides about conflicting and superfluous rows, and auth about newer rows and
     revived records; the others are repaired here."""
 
@@ -81,7 +80,7 @@ class ReconcilePage(msgspec.Struct, frozen=True, rename="camel"):
                 raise ValueError(f"two records have the same {name}")
 
 
-class HeldBy(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class ConflictingRow(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A row that is in the way. A row that an administrator created has no owner."""
 
     user_id: str
@@ -93,13 +92,13 @@ class Finding(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """One discrepancy, healed or not. It describes auth's record or, if superfluous or removed, the row. `version` is
     that of a newer row."""
 
-    kind: Kind
+    kind: FindingKind
     user_id: str
     email: str
     owner_signup_id: UUID | None = None
     healed: bool = False
     fields: tuple[str, ...] = ()
-    held_by: tuple[HeldBy, ...] = ()
+    held_by: tuple[ConflictingRow, ...] = ()
     version: int = 0
 
 
@@ -120,9 +119,7 @@ _encoder = msgspec.json.Encoder()
 
 def decode_page(message: Incoming) -> ReconcilePage:
     """Decode the page in this message. Raises the errors that eventbus.messages.decode_each catches."""
-    if message.value is None:
-        raise PermanentError("a page to reconcile has no value")
-    return _decoder.decode(message.value)
+    return _decoder.decode(message.value or b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +135,7 @@ class ReconcileHandler:
     on_new_users: OnNewUsers | None = None
 
     def __call__(self, batch: Sequence[Incoming]) -> HandledBatch:
-        decoded, rejected = decode_each(batch, decode_page, most=PAGE_MAX)
-        answers: list[Outgoing] = []
-        for message, page in decoded:
-            if self.service not in page.services:
-                continue
-            if page.expires_at < datetime.now(UTC):
-                logger.warning("ignored page %d of the reconcile run %s: it has expired", page.page, page.run_id)
-                continue
-            answers += answers_to(message, page, self._findings(page), service=self.service)
-        return HandledBatch(answers=answers, rejected=rejected)
+        return answer_pages(batch, self._findings, service=self.service)
 
     def _findings(self, page: ReconcilePage) -> list[Finding]:
         return atomically(lambda: self._compare_and_heal(page), using=router.db_for_write(self.model))
@@ -171,9 +159,9 @@ class ReconcileHandler:
         if page.heal:
             self._heal(page, found)
         return [
-            *(_finding(Kind.REMOVED, row, healed=page.heal) for row in removed.values()),
-            *(_finding(Kind.REVIVED, record) for record in page.records if record.owner_signup_id in buried),
-            *(_finding(Kind.NEWER, record, version=row.version) for record, row in newer),
+            *(_finding(FindingKind.REMOVED, row, healed=page.heal) for row in removed.values()),
+            *(_finding(FindingKind.REVIVED, record) for record in page.records if record.owner_signup_id in buried),
+            *(_finding(FindingKind.NEWER, record, version=row.version) for record, row in newer),
             *_findings(found, is_healed=page.heal),
             *self._rows_without_record(page),
         ]
@@ -196,7 +184,7 @@ class ReconcileHandler:
         known = {record.owner_signup_id for record in page.records} | {*page.removed}
         for user_id, email, owner in rows.order_by("id").values_list("user_id", "email", "owner_signup_id"):
             if owner not in known:
-                yield Finding(Kind.SUPERFLUOUS, user_id, email, owner)
+                yield Finding(FindingKind.SUPERFLUOUS, user_id, email, owner)
 
     def _heal(self, page: ReconcilePage, found: Comparison[UserRecord, ParticipantUser]) -> None:
         buried = self.model.every.filter(owner_signup_id__in=page.removed, removed_at__isnull=False)
@@ -208,6 +196,22 @@ class ReconcileHandler:
             inserts=[(record, record.owner_signup_id) for record in found.missing],
         )
         greet(self.model, [record.owner_signup_id for record in found.missing], self.on_new_users)
+
+
+def answer_pages(
+    batch: Sequence[Incoming], findings: Callable[[ReconcilePage], Sequence[Finding]], *, service: str
+) -> HandledBatch:
+    """Answer each page that asks the service and has not expired with its findings."""
+    decoded, rejected = decode_each(batch, decode_page, most=PAGE_MAX)
+    answers: list[Outgoing] = []
+    for message, page in decoded:
+        if service not in page.services:
+            continue
+        if page.expires_at < datetime.now(UTC):
+            logger.warning("ignored page %d of the reconcile run %s: it has expired", page.page, page.run_id)
+            continue
+        answers += answers_to(message, page, findings(page), service=service)
+    return HandledBatch(answers=answers, rejected=rejected)
 
 
 def answers_to(
@@ -235,13 +239,13 @@ def answers_to(
 
 def _findings(found: Comparison[UserRecord, ParticipantUser], *, is_healed: bool) -> Iterator[Finding]:
     for record in found.missing:
-        yield _finding(Kind.MISSING, record, healed=is_healed)
+        yield _finding(FindingKind.MISSING, record, healed=is_healed)
     for record, _, fields in found.different:
-        yield _finding(Kind.DIFFERENT, record, healed=is_healed, fields=fields)
+        yield _finding(FindingKind.DIFFERENT, record, healed=is_healed, fields=fields)
     for record, rows in found.conflicting:
-        held_by = tuple(HeldBy(row.user_id, row.email, row.owner_signup_id) for row in rows)
-        yield _finding(Kind.CONFLICTING, record, held_by=held_by)
+        held_by = tuple(ConflictingRow(row.user_id, row.email, row.owner_signup_id) for row in rows)
+        yield _finding(FindingKind.CONFLICTING, record, held_by=held_by)
 
 
-def _finding(kind: Kind, about: UserRecord | ParticipantUser, **more: Any) -> Finding:
+def _finding(kind: FindingKind, about: UserRecord | ParticipantUser, **more: Any) -> Finding:
     return Finding(kind, about.user_id, about.email, about.owner_signup_id, **more)

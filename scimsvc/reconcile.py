@@ -3,14 +3,13 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from eventbus.messages import HandledBatch, Incoming, Outgoing, decode_each
+from eventbus.messages import HandledBatch, Incoming
 from participant.events import UserRecord
-from participant.reconcile import PAGE_MAX, Finding, HeldBy, Kind, ReconcilePage, answers_to, decode_page
+from participant.reconcile import ConflictingRow, Finding, FindingKind, ReconcilePage, answer_pages
 from participant.verdict import Verdict
 from runtime.errors import PermanentError, TransientError
 from scimsvc.accounts import ATTEMPT
@@ -40,16 +39,7 @@ class ScimReconcileHandler:
         self._compared: dict[UUID, Finding | None] = {}
 
     def __call__(self, batch: Sequence[Incoming]) -> HandledBatch:
-        decoded, rejected = decode_each(batch, decode_page, most=PAGE_MAX)
-        answers: list[Outgoing] = []
-        for message, page in decoded:
-            if self.service not in page.services:
-                continue
-            if page.expires_at < datetime.now(UTC):
-                logger.warning("ignored page %d of the reconcile run %s: it has expired", page.page, page.run_id)
-                continue
-            answers += answers_to(message, page, self._findings(page), service=self.service)
-        return HandledBatch(answers=answers, rejected=rejected)
+        return answer_pages(batch, self._findings, service=self.service)
 
     def _findings(self, page: ReconcilePage) -> list[Finding]:
         if self._page != (page.run_id, page.page):
@@ -84,14 +74,14 @@ class ScimReconcileHandler:
 
     def _compare(self, record: UserRecord, row: ScimAccount | None, *, heal: bool) -> Finding | None:
         if row is not None and row.removed_at is not None:
-            return _finding(Kind.REVIVED, record)
+            return _finding(FindingKind.REVIVED, record)
         if row is not None and row.version > record.version:
-            return _finding(Kind.NEWER, record, version=row.version)
+            return _finding(FindingKind.NEWER, record, version=row.version)
         user = self.connection.provisioning.find(record.owner_signup_id)
         fields = self._different_fields(record, user, row) if user is not None else ()
         if user is not None and not fields:
             return None
-        kind = Kind.MISSING if user is None else Kind.DIFFERENT
+        kind = FindingKind.MISSING if user is None else FindingKind.DIFFERENT
         return self._healed(record, kind, fields) if heal else _finding(kind, record, fields=fields)
 
     def _different_fields(self, record: UserRecord, user: "User", row: ScimAccount | None) -> tuple[str, ...]:
@@ -100,7 +90,7 @@ class ScimReconcileHandler:
         is_older = row is None or row.version < record.version
         return (*differences(user, user_of(record)), *(["version"] if is_older else []))
 
-    def _healed(self, record: UserRecord, kind: Kind, fields: tuple[str, ...]) -> Finding:
+    def _healed(self, record: UserRecord, kind: FindingKind, fields: tuple[str, ...]) -> Finding:
         try:
             judgement = self.connection.provisioning.heal(record)
         except (UnfinishedError, LostClaimError, PermanentError) as error:
@@ -108,22 +98,24 @@ class ScimReconcileHandler:
             return _finding(kind, record, fields=fields)
         if judgement.verdict in (Verdict.DUPLICATE_USER_ID, Verdict.DUPLICATE_EMAIL):
             # Of the users in the way, only the owners are known here.
-            held_by = tuple(HeldBy("", "", holder.owner_signup_id) for holder in judgement.held_by)
-            return Finding(Kind.CONFLICTING, record.user_id, record.email, record.owner_signup_id, held_by=held_by)
+            held_by = tuple(ConflictingRow("", "", holder.owner_signup_id) for holder in judgement.held_by)
+            return Finding(
+                FindingKind.CONFLICTING, record.user_id, record.email, record.owner_signup_id, held_by=held_by
+            )
         return _finding(kind, record, fields=fields, healed=judgement.verdict is Verdict.DONE)
 
     def _compare_removed(self, owner: UUID, *, heal: bool) -> Finding:
         user = self.connection.provisioning.find(owner)
         if heal:
             self.connection.provisioning.remove(owner)
-        return Finding(Kind.REMOVED, *_names(user), owner, healed=heal)
+        return Finding(FindingKind.REMOVED, *_names(user), owner, healed=heal)
 
     def _superfluous(self, owner: UUID) -> Finding | None:
         user = self.connection.provisioning.find(owner)
-        return Finding(Kind.SUPERFLUOUS, *_names(user), owner) if user is not None else None
+        return Finding(FindingKind.SUPERFLUOUS, *_names(user), owner) if user is not None else None
 
 
-def _finding(kind: Kind, record: UserRecord, **more: Any) -> Finding:
+def _finding(kind: FindingKind, record: UserRecord, **more: Any) -> Finding:
     return Finding(kind, record.user_id, record.email, record.owner_signup_id, **more)
 
 

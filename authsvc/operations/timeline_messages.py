@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from authsvc.lights import AUTH, REMOVED, Kind, Light, Status
 from authsvc.models import EventTransaction
 from authsvc.operations.steps import Step
-from authsvc.signups.events import ANSWER_TOPICS, REQUEST_TOPICS, HeldBy
+from authsvc.signups.events import ANSWER_TOPICS, REQUEST_TOPICS, Holder
 from eventbus.inspection.inspector import Inspector, NoSuchTopicError, Reading
 from eventbus.messages import Header, Incoming, moment_of
 from eventbus.models import place
@@ -39,7 +39,7 @@ class Said(msgspec.Struct, frozen=True, rename="camel"):
     service: str | None = None
     status: Status | None = None
     reason: str | None = None
-    held_by: list[HeldBy] = []
+    held_by: list[Holder] = []
 
     @property
     def transaction_id(self) -> UUID | None:

@@ -69,7 +69,7 @@ class ReconcileRequested(msgspec.Struct, frozen=True, kw_only=True, rename="came
     removed: list[UUID] = []
 
 
-class HeldBy(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class ConflictingRow(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A conflicting row of a participant; a row created by an administrator has no owner."""
 
     user_id: Text
@@ -87,7 +87,7 @@ class Finding(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     owner_signup_id: UUID | None = None
     healed: bool = False
     fields: tuple[str, ...] = ()
-    held_by: tuple[HeldBy, ...] = ()
+    held_by: tuple[ConflictingRow, ...] = ()
     version: Version = 0
 
 

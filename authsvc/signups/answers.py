@@ -32,7 +32,7 @@ def handle_answers(batch: Sequence[Incoming]) -> HandledBatch:
     decisions = decisions_in(states.values(), since=begun_at)
     projection().write_and_wake(list(states.values()), counts=counts_of(decisions))
     # Log after the wake-up, because people are waiting for that.
-    _tell(decisions)
+    _report_decisions(decisions)
     for message, answer in answers:
         if error := _misfit(answer, states):
             rejected.append((message, error))
@@ -43,7 +43,7 @@ def _reported(answer: Answer, topic: str) -> ReportedVerdict:
     return ReportedVerdict(answer.transaction_id, answer.verdict, answer.held_by, kind=_KINDS[topic])
 
 
-def _tell(decisions: Decisions) -> None:
+def _report_decisions(decisions: Decisions) -> None:
     count_verdicts(decisions)
     for (service, status, _kind), ids in decisions.lights.items():
         log_traces(logger, f"lights decided, {service} {status}: %d", ids)

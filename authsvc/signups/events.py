@@ -92,7 +92,7 @@ class UserRemovalRequested(msgspec.Struct, frozen=True, rename="camel", omit_def
     services: list[str] | None = None
 
 
-class HeldBy(msgspec.Struct, frozen=True, rename="camel"):
+class Holder(msgspec.Struct, frozen=True, rename="camel"):
     """A participant's row that has the user ID or address of the requested user: its owner, and its version."""
 
     owner_signup_id: UUID
@@ -103,7 +103,7 @@ class _Answered(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     service: str
     status: Literal["SUCCESS", "FAIL"]
     reason: Annotated[str, Meta(max_length=REASON_MAX, pattern=_NO_NUL)] | None = None
-    held_by: Annotated[list[HeldBy], Meta(max_length=2)] = []
+    held_by: Annotated[list[Holder], Meta(max_length=2)] = []
 
     @property
     def verdict(self) -> Verdict:

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from authsvc.lights import Kind, TransactionState, Verdict
 from authsvc.models import DATABASE, EventTransaction, RemovedAccount, User
-from authsvc.signups.events import HeldBy
+from authsvc.signups.events import Holder
 from livesettings.values import live
 from runtime.database.bulk_sql import locked, overwrite
 from runtime.database.transactions import atomically
@@ -21,7 +21,7 @@ class ReportedVerdict:
 
     transaction_id: UUID
     verdict: Verdict
-    held_by: Sequence[HeldBy] = ()
+    held_by: Sequence[Holder] = ()
     # The kind that the service was asked about. The previous release's relay may have published a change as a sign-up.
     kind: Kind | None = None
 

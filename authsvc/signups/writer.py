@@ -168,7 +168,7 @@ class SignUpWriter:
         for event in events:
             self._producer.send(event)
         decisions = decisions_in(each.state for each in saved if each.is_new)
-        _tell(saved, decisions)
+        _report_registrations(saved, decisions)
         return outcomes, counts_of(decisions, begun=len(events))
 
 
@@ -179,7 +179,7 @@ def _fail(waiting: _Waiting, error: Exception) -> None:
     future.exception()
 
 
-def _tell(registrations: Sequence[Registration], decisions: Decisions) -> None:
+def _report_registrations(registrations: Sequence[Registration], decisions: Decisions) -> None:
     repeated = [each.signup.id for each in registrations if not each.is_new]
     count_verdicts(decisions)
     REPEATED.inc(len(repeated))

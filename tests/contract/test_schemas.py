@@ -262,11 +262,12 @@ def test_the_largest_page_is_well_under_what_kafka_takes():
 
 def findings() -> list[reconcile.Finding]:
     about = ("mina", "mina@example.org", SIGNUP)
+    in_the_way = reconcile.ConflictingRow("mina", "a@example.org")
     return [
-        reconcile.Finding(reconcile.Kind.MISSING, *about, healed=True),
-        reconcile.Finding(reconcile.Kind.DIFFERENT, *about, fields=tuple(COMPARED.values())),
-        reconcile.Finding(reconcile.Kind.CONFLICTING, *about, held_by=(reconcile.HeldBy("mina", "a@example.org"),)),
-        reconcile.Finding(reconcile.Kind.SUPERFLUOUS, "by-hand", "by-hand@example.org"),
+        reconcile.Finding(reconcile.FindingKind.MISSING, *about, healed=True),
+        reconcile.Finding(reconcile.FindingKind.DIFFERENT, *about, fields=tuple(COMPARED.values())),
+        reconcile.Finding(reconcile.FindingKind.CONFLICTING, *about, held_by=(in_the_way,)),
+        reconcile.Finding(reconcile.FindingKind.SUPERFLUOUS, "by-hand", "by-hand@example.org"),
     ]
 
 

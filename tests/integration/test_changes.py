@@ -17,7 +17,7 @@ from authsvc.api.application import SignUpApi
 from authsvc.lights import Kind, Status, Verdict
 from authsvc.models import EventTransaction, RemovedAccount, SignUp, User
 from authsvc.signups.changes import NoSuchAccountError, OutdatedError, change_account, remove_account
-from authsvc.signups.events import ANSWER_TOPICS, REQUEST_TOPICS, HeldBy, decode_answer, requested
+from authsvc.signups.events import ANSWER_TOPICS, REQUEST_TOPICS, Holder, decode_answer, requested
 from authsvc.signups.outbox import claim_due
 from authsvc.signups.registration import KeyTakenError, NewSignUp, Registration, register_strangers, register_users
 from authsvc.signups.replay import replay
@@ -55,7 +55,7 @@ def kim() -> User:
     return User.objects.get(owner_signup_id=signup.id)
 
 
-def answer(transaction_id: UUID, *verdicts: Verdict, held_by: tuple[HeldBy, ...] = ()) -> EventTransaction:
+def answer(transaction_id: UUID, *verdicts: Verdict, held_by: tuple[Holder, ...] = ()) -> EventTransaction:
     """Apply these verdicts, by default success everywhere, and return the row."""
     given = verdicts or [Verdict(service, Status.SUCCESS) for service in PARTICIPANTS]
     apply_verdicts([ReportedVerdict(transaction_id, verdict, held_by) for verdict in given])
@@ -275,12 +275,12 @@ DUPLICATE = Verdict("chat", Status.FAIL, "duplicate: email")
 def test_a_duplicate_of_other_accounts_that_auth_has_or_has_removed_decides_nothing(kim):
     lee = User.objects.get(owner_signup_id=sign_up().signup.id)
     remove_account(kim)
-    others = (HeldBy(lee.owner_signup_id, 1), HeldBy(kim.owner_signup_id, 1))
+    others = (Holder(lee.owner_signup_id, 1), Holder(kim.owner_signup_id, 1))
     new = sign_up().signup
     row = answer(new.id, DUPLICATE, held_by=others)
     assert row.state.lights["chat"].status is Status.PENDING
     assert row.next_due_at is not None
-    unknown = HeldBy(UUID(int=1), 1)
+    unknown = Holder(UUID(int=1), 1)
     assert answer(new.id, DUPLICATE, held_by=(others[0], unknown)).failed_count == 1
 
 
@@ -288,7 +288,7 @@ def test_after_the_last_attempt_a_duplicate_of_another_account_counts(kim):
     lee = User.objects.get(owner_signup_id=sign_up().signup.id)
     kim.email = f"new-{kim.email}"
     change = change_account(kim)
-    in_the_way = (HeldBy(lee.owner_signup_id, 1),)
+    in_the_way = (Holder(lee.owner_signup_id, 1),)
     assert answer(change.id, DUPLICATE, held_by=in_the_way).failed_count == 0
     EventTransaction.objects.filter(id=change.id).update(attempts=live.RELAY_MAX_ATTEMPTS)
     assert answer(change.id, DUPLICATE, held_by=in_the_way).failures == "chat: duplicate: email"
@@ -306,10 +306,10 @@ def test_an_answer_to_a_change_that_was_asked_as_a_sign_up_decides_nothing(kim):
 
 def test_a_duplicate_of_the_existing_account_decides_the_light_of_a_refused_sign_up(kim):
     refused = sign_up(user_id=kim.user_id).signup
-    assert answer(refused.id, DUPLICATE, held_by=(HeldBy(kim.owner_signup_id, 1),)).failed_count == 2
+    assert answer(refused.id, DUPLICATE, held_by=(Holder(kim.owner_signup_id, 1),)).failed_count == 2
 
 
-@pytest.mark.parametrize("held_by", [(), (HeldBy(UUID(int=1), 7),)])
+@pytest.mark.parametrize("held_by", [(), (Holder(UUID(int=1), 7),)])
 def test_a_duplicate_of_a_row_that_auth_does_not_know_decides_the_light(held_by):
     assert answer(sign_up().signup.id, DUPLICATE, held_by=held_by).failures == "chat: duplicate: email"
 
@@ -323,7 +323,7 @@ def test_answers_of_every_kind_are_decoded(kind):
     }  # fmt: skip
     message = Incoming(ANSWER_TOPICS[kind], 0, 0, b"kim", json.dumps(document).encode())
     decoded = decode_answer(message)
-    assert (decoded.transaction_id, list(decoded.held_by)) == (UUID(int=3), [HeldBy(UUID(int=4), 2)])
+    assert (decoded.transaction_id, list(decoded.held_by)) == (UUID(int=3), [Holder(UUID(int=4), 2)])
     other = Incoming(ANSWER_TOPICS[Kind.CHANGE if kind is Kind.SIGNUP else Kind.SIGNUP], 0, 0, b"kim", message.value)
     with pytest.raises(msgspec.ValidationError):
         decode_answer(other)

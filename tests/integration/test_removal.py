@@ -160,6 +160,11 @@ def test_an_administrator_removes_one(kim, administrator):
     page = client.post(f"/admin/authsvc/user/{kim.pk}/delete/", {"post": "yes"}, follow=True).content.decode()
     assert f"/admin/authsvc/eventtransaction/{removal().id}/change/" in page
     assert is_removed(kim)
+    row = removal()
+    EventTransaction.objects.filter(id=row.id).update(user_id="", user_id_key="")
+    timeline = client.get(f"/admin/authsvc/eventtransaction/{row.id}/change/").content.decode()
+    assert "<h1>Removal of an erased account</h1>" in timeline
+    assert f"&rsaquo; {row.id}\n" in timeline
     # The log still says what was done, without naming the person.
     assert set(LogEntry.objects.filter(object_id=str(kim.pk)).values_list("object_repr", flat=True)) == {
         str(kim.owner_signup_id)

@@ -9,7 +9,7 @@ from django.utils import timezone
 from authsvc.lights import Kind, Status, Verdict
 from authsvc.models import EventTransaction, RemovedAccount, SignUp, UnconfirmedSignUp, User
 from authsvc.signups import outbox, registration, verdicts
-from authsvc.signups.events import HeldBy
+from authsvc.signups.events import Holder
 from authsvc.signups.registration import KeyTakenError, NewSignUp, Registration, register_strangers, register_users
 from authsvc.signups.states import read_states
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
@@ -39,7 +39,7 @@ def auth_light(transaction: EventTransaction) -> tuple[str, str | None]:
     return light.status, light.reason
 
 
-def report(transaction_id: UUID, service: str, status: Status = Status.SUCCESS, *held_by: HeldBy) -> ReportedVerdict:
+def report(transaction_id: UUID, service: str, status: Status = Status.SUCCESS, *held_by: Holder) -> ReportedVerdict:
     reason = "duplicate: userId" if status is Status.FAIL else None
     return ReportedVerdict(transaction_id, Verdict(service, status, reason), held_by)
 
@@ -175,7 +175,7 @@ def test_a_duplicate_of_another_account_decides_nothing_if_auth_knows_that_accou
     elif known == "a removed account":
         RemovedAccount.objects.create(owner_signup_id=lee.signup_id, version=2)
     states = apply_verdicts(
-        [report(kim.signup_id, "chat", Status.FAIL, HeldBy(lee.signup_id)), report(kim.signup_id, "customer")]
+        [report(kim.signup_id, "chat", Status.FAIL, Holder(lee.signup_id)), report(kim.signup_id, "customer")]
     )
     assert states[kim.signup_id].pending == ([] if known == "unknown" else ["chat"])
 
@@ -183,7 +183,7 @@ def test_a_duplicate_of_another_account_decides_nothing_if_auth_knows_that_accou
 def test_a_duplicate_decides_unless_auth_knows_every_row_in_the_way():
     kim, lee, zoe = new("kim"), new("lee"), new("zoe")
     register_users([kim, lee])
-    rows = [HeldBy(each.signup_id) for each in (lee, zoe)]
+    rows = [Holder(each.signup_id) for each in (lee, zoe)]
     states = apply_verdicts([report(kim.signup_id, "chat", Status.FAIL, *rows)])
     assert states[kim.signup_id].pending == ["customer"]
 
@@ -191,7 +191,7 @@ def test_a_duplicate_decides_unless_auth_knows_every_row_in_the_way():
 def test_a_duplicate_of_its_own_account_decides():
     kim, lee = new("kim"), new("lee")
     register_users([kim, lee])
-    rows = [HeldBy(each.signup_id) for each in (kim, lee)]
+    rows = [Holder(each.signup_id) for each in (kim, lee)]
     states = apply_verdicts([report(kim.signup_id, "chat", Status.FAIL, *rows)])
     assert states[kim.signup_id].pending == ["customer"]
 

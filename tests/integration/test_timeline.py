@@ -23,7 +23,7 @@ from authsvc.signups.events import (
     NEW_USER_ANSWERED,
     NEW_USER_REQUESTED,
     REQUEST_TOPICS,
-    HeldBy,
+    Holder,
     new_user_requested,
     requested,
 )
@@ -91,7 +91,7 @@ def remove(user_id: str) -> EventTransaction:
     return row
 
 
-def answer_change(row: EventTransaction, service: str, *, status: str = "SUCCESS", held_by: list[HeldBy] = []) -> None:  # noqa: B006
+def answer_change(row: EventTransaction, service: str, *, status: str = "SUCCESS", held_by: list[Holder] = []) -> None:  # noqa: B006
     """As a participant answers a change or a removal."""
     rows = [{"ownerSignupId": str(each.owner_signup_id), "version": each.version} for each in held_by]
     event = {
@@ -334,7 +334,7 @@ def test_a_duplicate_that_decides_nothing_is_reported_with_the_account_in_the_wa
     change("kim", user_id="elsewhere")
     save_signup("lee")
     row = change("lee", user_id="kim")
-    in_the_way = HeldBy(owner_signup_id=former.id, version=1)
+    in_the_way = Holder(owner_signup_id=former.id, version=1)
     answer_change(row, "chat", status="FAIL", held_by=[in_the_way])
     answer_change(row, "chat")
     answer_change(row, "chat")
@@ -457,8 +457,8 @@ def test_the_pages_of_a_change_and_of_an_erased_removal_say_what_they_are(topics
         apply_verdicts([ReportedVerdict(removal.id, Verdict(service, Status.SUCCESS))])
     client.force_login(User.objects.create_superuser("root-user", "root@example.com", "correct horse 9"))
     for row, title, first in (
-        (changed, "Change of erased", "Change saved"),
-        (removal, "Removal of erased", "Account removed from auth"),
+        (changed, "Change of an erased account", "Change saved"),
+        (removal, "Removal of an erased account", "Account removed from auth"),
     ):
         page = client.get(f"/admin/authsvc/eventtransaction/{row.id}/change/").content.decode()
         assert f"<h1>{title}</h1>" in page

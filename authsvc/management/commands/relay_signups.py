@@ -3,7 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -82,6 +83,19 @@ class Command(BaseCommand):
             relay.close()
 
 
+@contextmanager
+def _retried_later(work: str) -> Iterator[None]:
+    """Log a transient error of one of the relay's tasks, which runs again later, and leave broken connections."""
+    try:
+        yield
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        logger.warning("the relay cannot %s now and will retry: %s", work, error)
+    finally:
+        close_old_connections()
+
+
 class OutboxRelay:
     """Publish due events at RELAY_RATE per second, and at a tenth of it while a consumer is behind.
 
@@ -103,15 +117,9 @@ class OutboxRelay:
 
         Events that fail stay claimed and are due again after their pause, so giving up here loses nothing.
         """
-        try:
+        with _retried_later("publish events"):
             return self._publish(claim_due(limit=self._rate()))
-        except Exception as error:
-            if not is_transient(error):
-                raise
-            logger.warning("the relay cannot work now and will retry: %s", error)
-            return 0
-        finally:
-            close_old_connections()
+        return 0
 
     def count_incomplete(self) -> None:
         """Count waiting sign-ups for /metrics every COUNTED_EVERY seconds; the metrics are NaN while that fails."""
@@ -119,60 +127,37 @@ class OutboxRelay:
             return
         self._count_from = time.monotonic() + COUNTED_EVERY
         counts = dict.fromkeys(("waiting", "due", "stalled"), math.nan)
-        try:
+        with _retried_later("count incomplete transactions"):
             counts |= count_incomplete()
-        except Exception as error:
-            if not is_transient(error):
-                raise
-        finally:
-            for state, count in counts.items():
-                INCOMPLETE.labels(state).set(count)
-            close_old_connections()
+        for state, count in counts.items():
+            INCOMPLETE.labels(state).set(count)
 
     def roll_up_traffic(self) -> None:
         """Store the last minute's figures for the traffic page, once a minute. The next run makes up for a failure."""
         if time.monotonic() < self._roll_up_from:
             return
         self._roll_up_from = time.monotonic() + ROLLED_UP_EVERY
-        try:
+        with _retried_later("roll up traffic"):
             self._roll_up.run()
-        except Exception as error:
-            if not is_transient(error):
-                raise
-            logger.warning("cannot roll up traffic now: %s", error)
-        finally:
-            close_old_connections()
 
     def erase_expired(self) -> None:
         """Once a minute, erase the hashes of sign-ups whose ticket has expired (docs/adr/0040) and delete sign-ups that
         were not confirmed in time (docs/adr/0042). Retry a second after an error."""
         if time.monotonic() < self._erase_from:
             return
-        try:
+        with _retried_later("erase expired sign-ups"):
             unconfirmed = delete_expired(ERASED_AT_ONCE)
             UNCONFIRMED.labels("expired").inc(unconfirmed)
             if max(erase_expired(ERASED_AT_ONCE), unconfirmed) < ERASED_AT_ONCE:
                 self._erase_from = time.monotonic() + ERASED_EVERY
-        except Exception as error:
-            if not is_transient(error):
-                raise
-            logger.warning("cannot erase expired sign-ups now: %s", error)
-        finally:
-            close_old_connections()
 
     def remove_closed(self) -> None:
         """Once a minute, remove the accounts whose owners closed them and whose grace period is over."""
         if time.monotonic() < self._remove_from:
             return
-        try:
+        with _retried_later("remove closed accounts"):
             if remove_closed(REMOVED_AT_ONCE) < REMOVED_AT_ONCE:
                 self._remove_from = time.monotonic() + ERASED_EVERY
-        except Exception as error:
-            if not is_transient(error):
-                raise
-            logger.warning("cannot remove closed accounts now: %s", error)
-        finally:
-            close_old_connections()
 
     def close(self) -> None:
         """Close the clients."""
