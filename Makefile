@@ -1,5 +1,6 @@
 # `make` lists the targets. Variables: PORT, DATA_DIR, PYTHON (creates the environment), VENV (its folder); for chaos: SIGNUPS, KILLS,
-# SEED; for bench: PEER, ROWS, SMALL; for mutants: MODULES; for test-compose: IMAGES.
+# SEED; for bench: PEER, ROWS, SMALL; for simulate: RATE, CORES, SECONDS, AUTHS, CONSUMERS, FAIL; for mutants: MODULES; for
+# test-compose: IMAGES.
 VENV ?= .venv
 PYTHON ?=
 
@@ -17,7 +18,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 # Exists while a new environment is being filled, because an interrupted installation can't be trusted.
 UNFINISHED := $(VENV)/.unfinished
 
-.PHONY: help run admin test setup check audit test-unit test-k8s test-embedded test-real test-search test-compose chaos mutants bench bench-profile format messages lock release clean
+.PHONY: help run admin test setup check audit test-unit test-k8s test-embedded test-real test-search test-compose chaos mutants bench bench-profile simulate simulate-check format messages lock release clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,6 +96,13 @@ mutants: $(INSTALLED_DEV) ## Run mutation tests on the modules with the most imp
 
 bench-profile: $(INSTALLED_DEV) ## Profile the CPU use of each role during sign-ups
 	@exec $(BIN)/python -m bench.hot
+
+simulate: $(INSTALLED_DEV) ## Simulate sign-ups with measured costs: make simulate RATE=1000 CORES=40 FAIL=chat:60 (also SECONDS, AUTHS, CONSUMERS)
+	@exec $(BIN)/python -m bench.simulation $(if $(RATE),--rate $(RATE)) $(if $(CORES),--cores $(CORES)) $(if $(SECONDS),--seconds $(SECONDS)) \
+		$(if $(AUTHS),--auths $(AUTHS)) $(if $(CONSUMERS),--consumers $(CONSUMERS)) $(if $(FAIL),--fail $(FAIL))
+
+simulate-check: $(INSTALLED_DEV) ## Measure the costs and a result on an idle machine, and compare it with the simulation (two minutes)
+	@exec $(BIN)/python -m bench.simulation.comparison $(if $(SAVE),--save)
 
 format: $(INSTALLED_DEV) ## Format the code and apply the linter's fixes
 	$(BIN)/ruff check --fix .

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Brings what `make test` needs beside Python: PostgreSQL, Redis, Chromium, Java, gettext, Node.js (Debian's packages, as
-# root), Apache Kafka and OpenSearch (Maven), and an example's packages (npm), into .servers/. What is there already is left alone, so a second run takes no time.
-# With CI=true whatever cannot be brought ends the run; elsewhere the tests that need it are left out and say so.
+# root), Apache Kafka and OpenSearch (Maven), and an example's packages (npm), into .servers/. Existing ones are kept, so a second run takes no time.
+# With CI=true, a failed download ends the run; elsewhere the tests that need it are skipped and listed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -109,7 +109,7 @@ class Injector:
         self._stack = stack
         self._say = say
         self._targets: dict[str, Role | Server] = {**stack.roles, **servers}
-        # Those that should run now, and when those that ended by themselves are to be started again.
+        # The processes that should run now, and the times at which those that ended by themselves are started again.
         self._wanted = set(self._targets) - set(JOINED.values())
         self._restart_at: dict[str, float] = {}
 
@@ -162,7 +162,7 @@ class Injector:
                 self._flush()
 
     def _flush(self) -> None:
-        """FLUSHALL; where Redis is unavailable at this moment, it has been hurt enough."""
+        """FLUSHALL; nothing if Redis is down at this moment."""
         try:
             with redis.Redis.from_url(self._stack.env["REDIS_URL"], socket_timeout=1) as client:
                 client.flushall()

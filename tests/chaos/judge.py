@@ -80,7 +80,7 @@ class Evidence:
 
 
 def judge(evidence: Evidence) -> list[Offence]:
-    """Everything that is wrong; nothing, if the product keeps its word."""
+    """All faults; none if the product keeps its guarantees."""
     index = _Index(evidence)
     return [
         *_of_rows(evidence),
@@ -187,7 +187,7 @@ class _Case:
                 yield "stuck", "its client never got through"
             return
         if self.person.kind is Kind.CLOSES:
-            # The lights of the sign-up were decided before; what is left is judged for all removals together.
+            # The lights of the sign-up were decided before; the rest is judged for all removals together.
             return
         yield from self._of_auth(self.row)
         for service in PARTICIPANTS:

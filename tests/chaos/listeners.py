@@ -44,7 +44,7 @@ class Listener:
                 await self._read(client)
             self.is_open = False
             if not self.is_complete:
-                # Cut off, or ended by a server that was to stop.
+                # Cut off, or ended by a server that stops.
                 self.losses += 1
                 await asyncio.sleep(self._pause)
 

@@ -121,7 +121,7 @@ def _installation() -> Iterator[tuple[Stack, dict[str, Server]]]:
 def _heal(stack: Stack, injector: Injector, browsers: Crowd, noise: Noise) -> float:
     """Waits until all is as it should be, HEALED_WITHIN seconds at most, and gives the seconds that it took.
 
-    What is not healed then is for the judge to find.
+    The judge finds anything that is not healed by then.
     """
     begun = time.monotonic()
 

@@ -18,7 +18,7 @@ LOST = (aiohttp.ClientError, TimeoutError, OSError)
 
 @dataclass
 class Story:
-    """`log` has lines of (seconds since the run began, what); `states` what the client was shown, in order."""
+    """`log` has lines of (seconds since the run began, what); `states` has the states that the client saw, in order."""
 
     person: Person
     run_began: float

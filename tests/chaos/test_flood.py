@@ -1,4 +1,4 @@
-"""Ten times what the system can take: who is refused learns it at once, and who is accepted gets to the end."""
+"""Ten times the load that the system can take: refusals are immediate, and accepted sign-ups complete."""
 
 import asyncio
 import time

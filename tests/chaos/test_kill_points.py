@@ -1,4 +1,4 @@
-"""A process dies at the worst moment of its work: what was begun ends right all the same.
+"""A process dies at the worst moment of its work, and every sign-up still ends correctly.
 
 Each test takes away what would mend the sign-up in another way, so that what is to protect it here does so alone.
 """
@@ -144,7 +144,7 @@ def test_a_participant_between_healing_and_answer(stack: Stack, person: Person, 
         wait_for_death(chat)
         assert row(person) in stack.rows("chat")
         chat.start()
-        # It reads the page again and finds nothing left to do: who waits is told that all agree.
+        # It reads the page again and finds nothing left to do: the command reports that everything agrees.
         assert healing.result().returncode == 0
 
 

@@ -173,7 +173,7 @@ def test_every_command_is_one_that_exists(role):
 
 @pytest.mark.parametrize("role", ROLES)
 def test_every_role_starts_with_its_environment_alone(role, tmp_path):
-    """Settings, applications and the command itself load; in production whatever is obligatory and missing raises."""
+    """Settings, applications and the command itself load; in production, a missing mandatory setting raises."""
     _, *rest = services()[role]["command"]
     command = ["-c", "import signup_sync.asgi"] if rest[1] == "serve" else [rest[0], "help", rest[1]]
     environment = environment_of(role) | {"DATA_DIR": str(tmp_path / "data")}
@@ -225,7 +225,7 @@ def test_every_documented_setting_reaches_the_roles():
 def test_a_setting_that_is_not_given_is_empty():
     for role in ROLES:
         given = {name: value for name, value in environment_of(role).items() if value}
-        assert given.keys() <= {*DECIDED, *PASSED_TO_SOME, "PUBLIC_URL"}
+        assert given.keys() <= {*DECIDED, *PASSED_TO_SOME, "PUBLIC_URL", "PYTHON_CPU_COUNT"}
 
 
 DATABASE_OF = {service: f"{service.upper()}_DATABASE_URL" for service in ("auth", *PARTICIPANTS, "scim")}

@@ -4,6 +4,7 @@ Each is read from the file that a deployment uses. What else the two files say i
 Caddy, in tests/integration/test_gateway.
 """
 
+import math
 import re
 from ipaddress import ip_network
 
@@ -111,6 +112,13 @@ def test_every_role_believes_the_gateway_wherever_docker_puts_it(role):
     for pool in pools:
         assert any(ip_network(pool).subnet_of(network) for network in trusted), pool
     assert all(network.is_private for network in trusted), "nobody from outside is believed"
+
+
+@pytest.mark.parametrize("role", WEB)
+def test_a_web_process_hashes_with_as_many_threads_as_it_has_cores(role):
+    """The pool has a thread for each core that Python counts, and each needs 19 MiB: the threads of a large host would
+    exceed the memory limit."""
+    assert int(environment_of(role)["PYTHON_CPU_COUNT"]) == math.ceil(float(services()[role]["cpus"]))
 
 
 def test_the_gateway_finds_what_it_leads_to():

@@ -159,7 +159,7 @@ def test_messages_from_a_time_on_are_the_first_of_all_partitions(inspector, topi
     assert inspector.from_time(topic, since=time_between()).messages == ()
 
 
-# --- Bounds and what is away ------------------------------------------------------------------------------------
+# --- Bounds and outages -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("bound", "most"), [("LOOKED_AT_MOST", 5), ("BYTES_MOST", 5), ("SECONDS_MOST", -1.0)])

@@ -134,7 +134,7 @@ def test_the_form_says_what_is_wrong_while_one_types_and_logs_nothing(page: Page
     page.locator("[name=email]").fill(person.email)
     expect(page.locator("[data-field=email] .field-error")).to_be_hidden()
     assert not any(person.password in log for log in stack.logs().values())
-    # Of a form that is refused before auth sees it, what was found before stays.
+    # If a form is refused before auth sees it, the earlier findings stay.
     page.locator("[name=userId]").fill("no spaces")
     page.locator("[name=email]").focus()
     expect(page.locator("[data-field=userId] .field-error")).to_be_visible()

@@ -1,5 +1,5 @@
-"""What is typed into the form and sent, in a real browser with scripts and without: all that is wrong is said in words,
-and one content makes one sign-up, however often and however badly it is sent."""
+"""The form in a real browser, with scripts and without: every error is explained, and one content makes one sign-up,
+however often it is sent and over however bad a connection."""
 
 import secrets
 from collections.abc import Iterator

@@ -32,7 +32,7 @@ axe = Axe()
 
 @pytest.fixture
 def still(browser: Browser, stack: Stack) -> Iterator[Page]:
-    """A tab in which nothing moves. Whatever the policy stops, or a script complains of, fails the test."""
+    """A tab in which nothing moves. Any violation of the policy and any script error fails the test."""
     context = browser.new_context(base_url=stack.base_url, locale="en-US", reduced_motion="reduce")
     tab = context.new_page()
     complaints: list[str] = []

@@ -97,7 +97,7 @@ def test_every_answer_is_as_documented(case: Case, api: Api):
 
 @schema.include(method="GET").parametrize()
 @bounded
-def test_every_answer_to_who_has_a_ticket_is_as_documented(case: Case, api: Api):
+def test_every_answer_to_a_client_with_a_ticket_is_as_documented(case: Case, api: Api):
     [name] = re.findall(r"{(\w+)}", case.path)
     case.path_parameters = {name: api.ids[name]}
     case.headers["Signup-Ticket"] = api.tickets[name]

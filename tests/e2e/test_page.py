@@ -65,8 +65,8 @@ def lights(page: Page) -> dict[str, str]:
 
 
 def open_socket_that_is_idle(tab: Page, closed: list[object]) -> list[dict[str, Any]]:
-    """Opens a fresh form and its socket, of which nothing is to be told until the form is posted. Returns what it
-    hears; it puts itself into `closed` when it is closed."""
+    """Open a new form and its socket, which gets no message until the form is posted. Return its messages; the
+    socket is added to `closed` when it closes."""
     tab.goto("/signup/")
     wait_for_flag(tab, "ready")
     heard: list[dict[str, Any]] = []
@@ -249,7 +249,7 @@ def test_with_auth_away_the_message_stands_at_the_form_and_trying_again_works(pa
     assert shown(page)[-1] == GREEN
 
 
-def test_without_javascript_the_lights_are_shown_and_the_page_goes_on(browser: Browser, stack: Stack, person: Person):
+def test_without_javascript_the_lights_are_shown_and_the_page_continues(browser: Browser, stack: Stack, person: Person):
     context = browser.new_context(base_url=stack.base_url, java_script_enabled=False, locale="en-US")
     page = context.new_page()
     with stopped(stack, "customer"):

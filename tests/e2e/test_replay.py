@@ -1,4 +1,4 @@
-"""`manage.py replay_signups` on the whole installation: what it heals, and what it leaves alone."""
+"""`manage.py replay_signups` on the whole installation: it heals lost rows, and leaves everything else unchanged."""
 
 import os
 import pty

@@ -115,7 +115,7 @@ def test_each_list_takes_few_queries_and_little_time(capsys):
         fill(model)
     client = Client()
     client.force_login(User.objects.create_superuser("root-user", "root@example.com", "correct horse 9"))
-    # No list is forgotten: what is registered and not among these has few rows, and is asked all the same.
+    # No list is forgotten: other registered models have few rows, and are queried all the same.
     lists = [model for model, its_admin in site._registry.items() if not isinstance(its_admin, PageAdmin)]
     others = {model: ("",) for model in lists if model not in QUESTIONS}
     slow, rows = [], []

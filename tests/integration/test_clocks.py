@@ -1,4 +1,4 @@
-"""Clocks that jump forward and back: what auth keeps of a sign-up goes on (docs/adr/0017)."""
+"""Clocks that jump forward and back: auth's sign-ups continue (docs/adr/0017)."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta

@@ -193,7 +193,7 @@ async def test_a_reader_that_leaves_is_missed(client, upstreams):
     await eventually_async(nobody_streams, what="the instance sees its reader leave")
 
 
-async def test_an_instance_that_is_away_is_not_noticed(client, upstreams):
+async def test_an_instance_that_is_down_is_not_noticed(client, upstreams):
     _, first, _ = upstreams
     await first.leave()
 

@@ -1,4 +1,4 @@
-"""Admin actions on more rows than one request may handle: they go on by a page that posts itself."""
+"""Admin actions on more rows than one request may handle: a page that posts itself continues them."""
 
 import html
 import re

@@ -1,5 +1,5 @@
-"""The administration on odd input: searches find what the lists show, what can't be displayed is shown as such, and no
-URL fails."""
+"""The administration on odd input: searches find the listed rows, unprintable text is marked as such, and no URL
+fails."""
 
 import html
 import json
@@ -164,7 +164,7 @@ def test_explain_finds_what_waits_for_confirmation_by_a_user_id_of_32_hex_digits
     assert found(client, "authsvc/unconfirmedsignup", user_id.upper()) == [user_id]
 
 
-# --- What can't be displayed
+# --- Unprintable text
 
 # Contents of a message, and the text that is shown for each.
 VALUES = {

@@ -1,4 +1,4 @@
-"""Chat and customer on their databases: what a batch of requests leaves behind, and what it is answered."""
+"""Chat and customer on their databases: the rows after a batch of requests, and the answers."""
 
 import json
 import logging
@@ -148,7 +148,7 @@ def test_a_batch_of_nothing_but_poison_is_put_aside(service):
     assert [incoming for incoming, _ in service.handle(message(b"")).rejected] == [message(b"")]
 
 
-def test_whatever_is_read_can_be_kept(service):
+def test_every_valid_request_can_be_stored(service):
     """Texts at the limits of the columns, and characters that a database might refuse or change."""
     user_ids = ["가" * 64, "ß" * 64, "\u0390\u0323" * 32, "😀\U0010ffff", "\uffff\x01\x7f", "'\"\\%_;--", " a\n"]
     batch = [

@@ -65,7 +65,7 @@ async def api() -> AsyncIterator[Api]:
     await one.api.close()
 
 
-async def test_one_address_gets_429_in_words_with_the_seconds_to_wait_and_another_one_goes_on(api, settings):
+async def test_one_address_gets_429_with_the_seconds_to_wait_and_another_one_continues(api, settings):
     settings.RATE_LIMIT_ADDRESS = 2
     assert await api.statuses(2) == [202, 202]
     status, headers, problem = await api.post()
@@ -117,7 +117,7 @@ async def test_a_retry_of_a_running_signup_joins_it_though_not_any_number_of_tim
     assert (await api.post(Idempotency_Key=str(uuid4())))[0] == 429
 
 
-async def test_while_redis_is_away_everybody_is_let_through_and_the_log_says_so(settings, caplog):
+async def test_while_redis_is_down_everybody_is_let_through_and_the_log_says_so(settings, caplog):
     settings.RATE_LIMIT_ADDRESS = 1
     settings.REDIS_URL = AWAY
     api = Api()
@@ -175,7 +175,7 @@ def test_an_ipv6_customer_is_one_address(address, network):
 # --- Closed -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_closed_signup_takes_nobody_new_and_what_has_begun_goes_on(api, settings):
+async def test_a_closed_signup_takes_nobody_new_and_what_has_begun_continues(api, settings):
     person, key = new_person(), str(uuid4())
     assert (await api.post(person, Idempotency_Key=key))[0] == 202
     settings.SIGNUP_OPEN = False

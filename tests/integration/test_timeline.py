@@ -1,4 +1,4 @@
-"""A sign-up's timeline, on its page and on the terminal: what it knows, and what it says where it can't know."""
+"""A sign-up's timeline, on its page and in the terminal: its steps, and its notes about missing information."""
 
 import json
 from datetime import timedelta
@@ -398,7 +398,7 @@ def test_explain_tells_the_sign_up_and_every_change_also_from_under_a_former_use
 
 
 @on_a_broker
-def test_explain_tells_what_is_left_of_a_removed_account(topics):
+def test_explain_shows_the_remaining_records_of_a_removed_account(topics):
     signup = save_signup("kim")
     change("kim", user_name="Secret Name")
     row = remove("kim")
@@ -440,7 +440,7 @@ def test_a_new_person_with_the_user_id_of_a_removed_account_is_explained_alone(t
         (["kim", "--limit", "0"], "1 or more"),
     ],
 )
-def test_explain_says_in_words_where_there_is_none(no_kafka, arguments, words):
+def test_explain_says_if_there_is_none(no_kafka, arguments, words):
     User.objects.create_superuser("root-user", "root@example.com", "correct horse 9")
     SignUp.objects.all().delete()
     save_signup("kim")

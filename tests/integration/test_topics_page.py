@@ -63,7 +63,7 @@ def test_topics_with_their_watermarks_and_groups_with_their_lag(operator, django
     assert all(state in text for state in states)
 
 
-def test_it_stands_in_the_index_and_in_the_header_of_who_may_see_it(operator):
+def test_people_who_may_see_it_find_it_in_the_index_and_the_header(operator):
     assert operator.get("/admin/").content.decode().count(f'href="{PAGE}"') >= 2
     assert PAGE not in client_with("view_deadletter").get("/admin/").content.decode()
 
@@ -97,7 +97,7 @@ def test_messages_by_offset_by_key_by_time_and_the_newest(operator):
     assert values(operator, since="2100-01-01T00:00:00") == []
 
 
-def test_where_there_is_more_a_link_goes_on(operator):
+def test_a_link_leads_to_further_messages(operator):
     put("asked", *(b"%d" % number for number in range(12)), partition=3)
     text = shown(operator, "?partition=3&offset=0&limit=10")
     assert 'href="?partition=3&amp;offset=10&amp;limit=10"' in text

@@ -172,7 +172,7 @@ def test_who_may_not_see_it_is_refused_in_page_and_stream():
     assert client_with("view_trafficminute").get(f"{STREAM}?span=decade").status_code == 400
 
 
-async def test_the_live_stream_begins_with_five_minutes_and_goes_on(operator, client_of_redis):
+async def test_the_live_stream_begins_with_five_minutes_and_continues(operator, client_of_redis):
     second = int(time.time()) - 100
     client_of_redis.hset(key_of(second), mapping={"begun": 4, "verdict:chat:FAIL": 1, f"took:{bucket_of(100)}": 1})
     events = events_of(operator)
@@ -206,7 +206,7 @@ async def test_the_stream_of_days_comes_from_the_database(operator):
         await events.aclose()
 
 
-async def test_redis_away_is_said_and_the_stream_goes_on_when_it_is_back(operator, monkeypatch):
+async def test_an_outage_of_redis_is_reported_and_the_stream_continues_after_it(operator, monkeypatch):
     read = traffic_page.read_seconds
     failures = [redis.ConnectionError("gone"), redis.TimeoutError("slow")]
 

@@ -78,7 +78,7 @@ def as_shown(page: str) -> dict[str, str]:
 
 
 def words_of(answer) -> str:
-    """The page as one line of words."""
+    """The text of the page in one line."""
     return " ".join(html.unescape(re.sub("<[^>]*>", " ", answer.content.decode())).split())
 
 

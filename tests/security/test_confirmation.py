@@ -1,4 +1,4 @@
-"""Sign-ups whose address is to be confirmed (SIGNUP_CONFIRM=mail), over the whole installation and a mail server."""
+"""Sign-ups whose address must be confirmed (SIGNUP_CONFIRM=mail), over the whole installation and a mail server."""
 
 import re
 from collections.abc import Iterator
@@ -356,7 +356,7 @@ def test_no_more_than_three_mails_an_hour_go_to_one_mailbox(here: Installation, 
     eventually(lambda: sum(user in mail["To"] for mail in here.inbox.mails) == 3, what="three mails")
 
 
-# --- What an existing user gets, and what a stranger can send ----------------------------------------------------
+# --- Mails to an existing user, and mails caused by a stranger ---------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -366,7 +366,7 @@ def test_no_more_than_three_mails_an_hour_go_to_one_mailbox(here: Installation, 
         ("user_id", "Choose another user ID for Signup Sync", ["/signup/"]),
     ],
 )
-def test_whoever_chose_what_is_taken_is_told_so_by_mail_alone(
+def test_a_taken_user_id_or_address_is_reported_only_by_mail(
     here: Installation, person: Person, taken: str, subject: str, pages: list[str]
 ):
     here.post(person)

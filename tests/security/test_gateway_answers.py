@@ -22,7 +22,7 @@ class HstsCaddy(CaddyServer):
 
 @pytest.fixture(scope="module")
 def web() -> Iterator[str]:
-    """host:port of what accepts connections and never says a word; auth is away."""
+    """host:port of a server that accepts connections and never answers; auth is down."""
     with socket.create_server((LOOPBACK, 0)) as server:
         yield f"{LOOPBACK}:{server.getsockname()[1]}"
 

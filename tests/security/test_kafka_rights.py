@@ -150,9 +150,9 @@ def publish(kafka: ComposedKafka, role: str, topic: str) -> int | None:
     return reports[0].code() if reports[0] else None
 
 
-def read(kafka: ComposedKafka, role: str, topic: str) -> int | None:
+def read(kafka: ComposedKafka, role: str, topic: str, *, group: str = "inspection") -> int | None:
     """The code with which Kafka refuses to show what is in a topic; None where it does not."""
-    consumer = Consumer(client(kafka, role, **{"group.id": f"{PREFIX}inspection", "enable.auto.commit": False,
+    consumer = Consumer(client(kafka, role, **{"group.id": f"{PREFIX}{group}", "enable.auto.commit": False,
                                                "enable.partition.eof": True}))  # fmt: skip
     try:
         consumer.assign([TopicPartition(PREFIX + topic, 0, 0)])
@@ -184,6 +184,18 @@ def refusal_of(answer: Future[ConsumerGroupTopicPartitions]) -> int | None:
     except KafkaException as error:
         return error.args[0].code()
     return place.error.code() if place.error else None
+
+
+@pytest.mark.needs("kafka")
+@pytest.mark.usefixtures("scim_servers")
+def test_the_search_reads_what_it_indexes_and_publishes_its_own_dead_letters_alone(composed):
+    [search] = [each for each in every_subscription() if each.group == "search"]
+    seen = {topic: read(composed, "search", topic, group="search") for topic in search.topics}
+    assert seen == dict.fromkeys(search.topics)
+    letters = search.dead_letter_topics
+    assert {topic: publish(composed, "search", topic) for topic in letters} == dict.fromkeys(letters)
+    for topic in search.topics:
+        assert publish(composed, "search", topic) in DENIED, topic
 
 
 @pytest.mark.needs("kafka")
@@ -272,7 +284,7 @@ def test_nobody_gets_in_without_a_password(composed, changed):
 
 
 def answers_a_stranger(port: int) -> bool:
-    """Whether a broker or controller answers DescribeCluster (version 0) to who has not said who they are."""
+    """Whether a broker or controller answers DescribeCluster (version 0) to an unauthenticated client."""
     header = struct.pack(">hhih", 60, 0, 1, -1) + b"\0"
     body = b"\0\0"
     with socket.create_connection((LOOPBACK, port), timeout=PATIENCE) as connection:

@@ -33,7 +33,7 @@ URLENCODED = "application/x-www-form-urlencoded"
 
 @dataclass
 class Web:
-    """The web process itself, past the gateway: what a stranger reaches where there is none, or inside."""
+    """The web process itself, without the gateway, as a client inside the network reaches it."""
 
     port: int
     pid: int

@@ -194,7 +194,7 @@ async def posted(person: Person, key: UUID) -> tuple[int, dict]:
 
 @pytest.mark.needs("broker", "redis")
 @pytest.mark.parametrize("was_erased", [False, True])
-async def test_a_key_is_honoured_while_its_ticket_is_valid_and_refused_in_words_later(settings, was_erased):
+async def test_a_key_is_honoured_while_its_ticket_is_valid_and_refused_with_a_message_later(settings, was_erased):
     person, key = new_person(), uuid4()
     assert (await posted(person, key))[0] == 202
     assert (await posted(person, key))[0] == 202

@@ -128,7 +128,7 @@ def test_a_link_of_before_a_change_of_the_password_works_no_more(user: User):
     assert user.check_password(NEW)
 
 
-# --- What stands in the mails -----------------------------------------------------------------------------------
+# --- The text of the mails --------------------------------------------------------------------------------------
 
 
 def test_a_mail_has_no_word_that_the_person_supplied(user: User):
@@ -208,7 +208,7 @@ def test_nobody_is_told_when_the_password_stays_as_it_is(user: User):
     user.user_name = "Another"
     change_account(user)
     client_of(user).post("/account/password/", {"old_password": "wrong", "new_password1": NEW, "new_password2": NEW})
-    # A hash that is made anew with other parameters is no new password.
+    # A rehash with other parameters is no new password.
     with mock.patch.object(Argon2PasswordHasher, "time_cost", 3):
         user.password = make_password(OLD)
     user.save()

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.needs("application")
 PUBLIC_URL = "https://signup.example.org"
 QUEUE = 320
 SAMPLES = 150
-# The mail server's answer, in seconds: what the known addresses took longer.
+# The mail server's delay in seconds, by which requests for known addresses used to take longer.
 AWAY = 0.15
 # Of two samples of one distribution, one pair in a hundred is less alike; of three pairs in a row one in a million.
 ALIKE, ROUNDS = 0.01, 3

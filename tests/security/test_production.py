@@ -261,7 +261,7 @@ def test_check_deploy_still_sees_what_is_missing(name: str, value: str, warning:
     assert warning in done.stderr
 
 
-def test_check_deploy_misses_each_middleware_that_is_away(settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_deploy_reports_each_missing_middleware(settings, capsys: pytest.CaptureFixture[str]) -> None:
     from django.core.management import call_command
     from django.core.management.base import SystemCheckError
 
@@ -281,6 +281,7 @@ def test_check_deploy_misses_each_middleware_that_is_away(settings, capsys: pyte
         ("consume_events", "auth"),
         ("relay_signups",),
         ("collect_dead_letters",),
+        ("index_events",),
     ],
 )
 def test_a_role_that_signs_nothing_starts_without_the_key(command: tuple[str, ...]) -> None:

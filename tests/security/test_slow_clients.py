@@ -76,7 +76,7 @@ async def read_to_the_end(reader: asyncio.StreamReader) -> bytes:
 
 
 async def ended(port: int, sent: bytes, then: bytes = b"") -> tuple[bytes, float]:
-    """What is answered to a client that sends this, and then a piece now and again, until its connection ends; and the
+    """The answer to a client that sends this, and then a piece now and again, until its connection ends; and the
     seconds until then."""
     async with connected(port) as (reader, writer):
         began = time.monotonic()
@@ -148,7 +148,7 @@ UNFINISHED = {
 }
 
 
-async def test_whatever_does_not_arrive_in_time_ends_the_connection(web: Role) -> None:
+async def test_a_request_that_arrives_too_slowly_ends_the_connection(web: Role) -> None:
     results = await asyncio.gather(*(ended(web.port, sent, then) for sent, then, _ in UNFINISHED.values()))
     answered = {name: status_of(answer) for name, (answer, _) in zip(UNFINISHED, results, strict=True)}
     assert answered == {name: status for name, (_, _, status) in UNFINISHED.items()}

@@ -63,7 +63,7 @@ def test_every_answer_has_the_security_headers(web: Web, path: str) -> None:
 
 
 def handshake(*more: str, **changed: str) -> bytes:
-    """A WebSocket's handshake, through the trusted proxy; what is changed to "" is left out."""
+    """A WebSocket's handshake, through the trusted proxy; a header changed to "" is omitted."""
     named = HANDSHAKE | {"Host": "signup.example.org", "X_Forwarded_Proto": "https", "Origin": PUBLIC_URL} | changed
     lines = [f"{name.replace('_', '-')}: {value}" for name, value in named.items() if value]
     return "\r\n".join(["GET /ws/signup/x/ HTTP/1.1", *lines, *more, "", ""]).encode("latin-1")

@@ -33,7 +33,7 @@ def cpu_of_process(pid: int) -> float:
 
 
 def cheapest(act: Callable[[], object], *, of: int, clock: Callable[[], float]) -> float:
-    """Seconds by this clock of the cheapest of so many times: what else the machine does only adds."""
+    """The shortest of so many measurements in seconds by this clock: other work of the machine only adds to them."""
     costs = []
     for _ in range(of):
         begun_at = clock()

@@ -18,7 +18,7 @@ from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOPBACK = "127.0.0.1"
-# Under the range from which Linux and macOS take the ports of outgoing connections, so that a server that is away for
+# Under the range from which Linux and macOS take the ports of outgoing connections, so that a server that is down for
 # a moment finds its port free when it comes back. Each worker of pytest-xdist has its own of them: two that look at the
 # same time would find the same one free.
 _WORKER, _WORKERS = (
@@ -195,7 +195,7 @@ class Server(ABC):
 
     @abstractmethod
     def is_ready(self) -> bool:
-        """Does it answer a real request? Never raises because it is away."""
+        """Whether it answers a real request. Doesn't raise if it is down."""
 
     @property
     @abstractmethod

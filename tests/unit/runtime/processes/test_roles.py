@@ -75,7 +75,7 @@ def test_it_takes_many_looks_in_a_row_to_find_a_role_stuck(monkeypatch):
     monkeypatch.setattr(roles, "STUCK_LOOKS", 2)
     heartbeat = Heartbeat()
     looks = StuckLooks(heartbeat)
-    # As after a freeze: nobody has beaten for long, and then the work goes on before the next look.
+    # As after a freeze: no heartbeat for long, and then the work continues before the next check.
     for _ in range(5):
         monkeypatch.setattr(health, "BEAT_WITHIN", -1.0)
         assert [looks.find_it_stuck() for _ in range(2)] == [False, False]
@@ -113,7 +113,7 @@ def test_a_port_in_use_is_said_in_a_line(settings):
             running_role("unlucky").__enter__()
 
 
-# --- What it waits for ------------------------------------------------------------------------------------------
+# --- Dependencies -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def role(monkeypatch) -> RunningRole:
     return RunningRole("reader")
 
 
-def test_it_waits_until_what_it_needs_is_there_and_says_so_in_words(role, caplog):
+def test_it_waits_until_what_it_needs_is_there_and_says_so(role, caplog):
     failures = [OperationalError("connection refused\n\tIs it running?"), TransientError("no tables")]
 
     def check() -> None:

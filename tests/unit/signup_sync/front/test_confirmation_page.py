@@ -1,4 +1,4 @@
-"""The front while a sign-up waits for the confirmation of its address: what it shows, and what it does not hold."""
+"""The front while a sign-up waits for the confirmation of its address: its pages, and the streams that it closes."""
 
 import time
 from collections.abc import Callable
@@ -192,7 +192,7 @@ async def test_a_forged_link_is_not_complete(client: AsyncClient, auth: AuthServ
         (503, "about:blank", 503, "We cannot confirm your address right now"),
     ],
 )
-async def test_what_auth_refuses_is_said_in_words(
+async def test_auths_refusals_are_explained(
     client: AsyncClient, auth: AuthServer, signup_id: UUID, status: int, kind: str, said: int, words: str
 ) -> None:
     auth.problems.append(problem(status, kind=kind))
@@ -229,7 +229,7 @@ async def test_a_wrong_password_is_said_on_the_field_and_the_page_may_be_sent_ag
     assert (await client.post(path, {"userPw": user.password})).status_code == 303
 
 
-async def test_whoever_tried_too_many_passwords_is_told_how_long_to_wait(
+async def test_after_too_many_passwords_the_page_says_how_long_to_wait(
     client: AsyncClient, auth: AuthServer, signup_id: UUID
 ) -> None:
     auth.problems.append(problem(429, kind=LIMIT_OF_PASSWORDS, retry_after="540"))

@@ -65,7 +65,7 @@ def test_two_different_passwords_are_refused_at_the_second() -> None:
     assert list(errors_of(userPw2="something else")) == ["userPw2"]
 
 
-def test_the_gateways_words_go_on_the_fields_that_it_names() -> None:
+def test_the_gateways_messages_are_shown_at_the_fields_that_it_names() -> None:
     form = SignUpForm(GOOD)
     pointers = ("/userId", "/userPw", "/role", "")
     form.show_problem(GatewayError(422, "", errors=[FieldError(pointer, f"about {pointer}") for pointer in pointers]))

@@ -28,7 +28,7 @@ async def status_page(client: AsyncClient, auth: AuthServer, **lights: str) -> H
 
 
 def lights_of(response: HttpResponse) -> dict[str, tuple[str, str]]:
-    """Each light's status and its words."""
+    """Each light's status and its text."""
     found = re.findall(
         r'data-service="(\w+)" data-status="(\w+)".*?class="light-word">([^<]+)<', response.content.decode(), re.DOTALL
     )
@@ -49,7 +49,7 @@ async def test_pending_lights_load_themselves_again(client: AsyncClient, auth: A
 
 
 @pytest.mark.parametrize("passed", [6, -86_400], ids=["later", "after the clock was put back"])
-async def test_without_a_script_a_delay_is_said_and_the_page_loads_itself_less_often(
+async def test_without_a_script_a_delay_is_reported_and_the_page_loads_itself_less_often(
     client: AsyncClient, auth: AuthServer, settings: Settings, monkeypatch: pytest.MonkeyPatch, passed: int
 ) -> None:
     path = (await send(client, await open_form(client)))["Location"]
@@ -115,7 +115,7 @@ async def test_a_form_that_was_open_for_long_is_not_delayed_at_once(
     assert "Creating your account" in response.content.decode()
 
 
-async def test_all_green_goes_on_to_the_login_page(client: AsyncClient, auth: AuthServer) -> None:
+async def test_all_green_leads_to_the_login_page(client: AsyncClient, auth: AuthServer) -> None:
     response = await status_page(client, auth, chat="SUCCESS", customer="SUCCESS")
     assert reload_of(response) == "2;url=/login/"
 
@@ -192,7 +192,7 @@ async def test_a_guessed_ticket_opens_nothing(client: AsyncClient, ticket: str) 
     assert "data-service" not in response.content.decode()
 
 
-async def test_an_old_page_is_closed_in_words(
+async def test_the_socket_of_an_old_page_is_closed_with_a_reason(
     client: AsyncClient, auth: AuthServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = (await send(client, await open_form(client)))["Location"]

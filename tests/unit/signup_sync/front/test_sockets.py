@@ -52,7 +52,7 @@ def without_shown(message: dict[str, Any], outcome: str) -> dict[str, Any]:
 
 
 async def version_after(socket: WebsocketCommunicator, version: int) -> dict[str, Any]:
-    """The state of that version; what comes before it rises."""
+    """Receive until the state of that version; earlier versions must ascend."""
     before = 0
     while (state := await state_of(socket))["version"] != version:
         assert before < state["version"] < version

@@ -133,7 +133,7 @@ with ProcessGroup() as group:
         eventually(lambda: not members(group_id), what="the group has ended")
 
 
-def test_ends_are_told_in_words() -> None:
+def test_the_ends_of_processes_are_described() -> None:
     assert how_it_ended(0) == "ended with exit code 0"
     assert how_it_ended(-9) == "was ended (Killed)"
 
