@@ -4,7 +4,7 @@ participants have in common is written only in these files themselves.
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from itertools import takewhile
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Final
 
@@ -108,6 +108,16 @@ def _drop_items(text: str, service: str, like: str) -> str:
     return re.sub(rf'(?<![a-z0-9-])("?){service}(svc)?\1(, | \| )', "", text)
 
 
+def _in_tables(edit: Edit) -> Edit:
+    """Return an edit of the tables of a Markdown file only."""
+
+    def edited(text: str, service: str, like: str) -> str:
+        parts = groupby(text.splitlines(keepends=True), key=lambda line: line.startswith("|"))
+        return "".join(edit("".join(part), service, like) if is_table else "".join(part) for is_table, part in parts)
+
+    return edited
+
+
 _LINES: Final = (
     "signup_sync/participants.py",
     ".env.example",
@@ -119,5 +129,14 @@ _LINES: Final = (
     "deploy/k8s/setup/migrate.yaml",
 )
 _LISTS: Final = ("pyproject.toml", "deploy/prometheus.yaml")
-_ADD: Final[Mapping[str, Edit]] = {**dict.fromkeys(_LINES, _copy_lines), **dict.fromkeys(_LISTS, _copy_items)}
-_REMOVE: Final[Mapping[str, Edit]] = {**dict.fromkeys(_LINES, _drop_lines), **dict.fromkeys(_LISTS, _drop_items)}
+_TABLES: Final = ("deploy/k8s/README.md",)
+_ADD: Final[Mapping[str, Edit]] = {
+    **dict.fromkeys(_LINES, _copy_lines),
+    **dict.fromkeys(_LISTS, _copy_items),
+    **dict.fromkeys(_TABLES, _in_tables(_copy_lines)),
+}
+_REMOVE: Final[Mapping[str, Edit]] = {
+    **dict.fromkeys(_LINES, _drop_lines),
+    **dict.fromkeys(_LISTS, _drop_items),
+    **dict.fromkeys(_TABLES, _in_tables(_drop_lines)),
+}
