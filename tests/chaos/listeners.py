@@ -85,7 +85,7 @@ class Listener:
 
 
 class Listeners:
-    """Any number of them, on an event loop in a thread of its own."""
+    """Any number of them, on an event loop in a separate thread."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack

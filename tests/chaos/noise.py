@@ -30,7 +30,7 @@ Headers = list[tuple[str, bytes | None]]
 
 
 class Noise:
-    """Reads both topics in a thread of its own, and writes into them."""
+    """Reads both topics in a separate thread, and writes into them."""
 
     def __init__(self, stack: Stack, *, seed: int) -> None:
         self.counts: Counter[str] = Counter()

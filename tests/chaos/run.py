@@ -29,7 +29,7 @@ SECONDS_PER_KILL = 7.0
 RATE = 33.0
 # Seconds after the last fault in which every light must have turned.
 HEALED_WITHIN = 60.0
-# Offenders whose whole story is told.
+# Faulty sign-ups whose whole history is printed.
 TOLD = 5
 
 SETTINGS = {

@@ -45,7 +45,7 @@ Fault = Literal["killed", "frozen"]
 @dataclass(frozen=True)
 class Case:
     """`turning` are the lights that turn while `dependency` is down; where `refuses`, nobody can sign up meanwhile and
-    is told so with 503 and Retry-After."""
+    gets 503 and Retry-After."""
 
     dependency: str
     turning: frozenset[str] = SERVICES
@@ -182,7 +182,7 @@ class People:
 
 @pytest.fixture(scope="module")
 def targets() -> Iterator[tuple[Stack, dict[str, Server | Process]]]:
-    """An installation in which each service has a PostgreSQL of its own, and everything in it that can go away."""
+    """An installation in which each service has its own PostgreSQL, and everything in it that can go away."""
     servers = {f"postgresql-{service}": PostgresqlServer() for service in sorted(SERVICES)}
     kafka = KafkaServer()
     with ExitStack() as cleanup:

@@ -172,7 +172,7 @@ def test_every_command_is_one_that_exists(role):
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_every_role_starts_with_its_environment_alone(role, tmp_path):
+def test_every_role_starts_with_its_environment_only(role, tmp_path):
     """Settings, applications and the command itself load; in production, a missing mandatory setting raises."""
     _, *rest = services()[role]["command"]
     command = ["-c", "import signup_sync.asgi"] if rest[1] == "serve" else [rest[0], "help", rest[1]]
@@ -412,7 +412,7 @@ def test_tools_are_published_on_the_loopback_only_and_reach_no_role_from_there()
     assert members == {*PUBLISHED}
 
 
-def test_opensearch_without_passwords_is_reached_by_the_indexer_and_dashboards_alone():
+def test_opensearch_without_passwords_is_reached_by_the_indexer_and_dashboards_only():
     members = {name for name in EVERYTHING if "search" in services()[name]["networks"]}
     assert members == {"opensearch", "search", "dashboards", "dashboards-import"}
     assert services()["opensearch"]["networks"] == ["search"]

@@ -70,7 +70,7 @@ def test_members_with_what_they_read_and_groups_that_no_setting_names(inspector)
     eventually(lambda: groups(inspector)["answerer"].membership == Membership("Empty", ()))
 
 
-def test_kafka_away_is_said(monkeypatch):
+def test_an_unreachable_kafka_is_reported(monkeypatch):
     monkeypatch.setattr("eventbus.inspection.inspector.ANSWERS_WITHIN", 0.2)
     monkeypatch.setattr(settings, "KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     with Inspector() as away, pytest.raises(KafkaException):

@@ -77,7 +77,7 @@ def test_to_ask_for_a_topic_does_not_make_it(inspector):
     assert prefixed(name) not in admin.list_topics(timeout=10).topics
 
 
-def test_a_partition_that_is_not_there_is_said(inspector, topic):
+def test_a_partition_that_is_not_there_is_reported(inspector, topic):
     with pytest.raises(NoSuchTopicError):
         inspector.from_offset(topic, partition=PARTITIONS, offset=0)
 

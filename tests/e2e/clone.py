@@ -35,7 +35,7 @@ def project_files() -> list[str]:
 
 
 class MakeRun:
-    """One `make run`, in a session of its own as in a terminal of its own."""
+    """One `make run`, in a separate session as in its own terminal."""
 
     def __init__(self, project: Path, **variables: str) -> None:
         self.port = free_port()

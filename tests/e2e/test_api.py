@@ -103,7 +103,7 @@ def test_without_a_wish_for_a_stream_the_answer_is_the_state_and_where_it_is(sta
     assert statuses(settled(stack, answer)) == ALL_GREEN
 
 
-def test_who_asks_for_it_is_told_how_long_each_light_took(stack: Stack, person: Person):
+def test_clients_that_ask_for_it_get_the_duration_of_each_light(stack: Stack, person: Person):
     events = sign_up(stack, person.form, Prefer="took")
     took = events[-1].data["took"]
     assert set(took) == set(SERVICES)
@@ -240,7 +240,7 @@ def test_the_same_key_with_other_content_is_409(stack: Stack, person: Person, ch
 # --- Tickets ------------------------------------------------------------------------------------------------------
 
 
-def test_a_signup_is_shown_to_its_own_ticket_alone(stack: Stack, person: Person):
+def test_a_signup_is_shown_to_its_own_ticket_only(stack: Stack, person: Person):
     one, other = post(stack, person.form), post(stack, new_person().form)
     for path in (one.headers["Location"], one.headers["Location"] + "/events"):
         for ticket in (None, "guess", other.headers["Signup-Ticket"], one.headers["Signup-Ticket"] + "x"):

@@ -50,7 +50,7 @@ def assert_nothing_is_saved(tab: Page, stack: Stack, person: Person) -> None:
         pytest.param("userName", "Ho\0ng", "Null characters", id="NUL"),
     ],
 )
-def test_what_cannot_be_taken_is_said_at_its_field_and_nothing_is_half_saved(
+def test_an_invalid_value_is_reported_at_its_field_and_nothing_is_half_saved(
     tab: Page, stack: Stack, person: Person, name: str, value: str, words: str
 ):
     tab.goto("/signup/")

@@ -137,7 +137,7 @@ def test_without_any_connection_the_page_says_so_and_continues_when_there_is_one
     assert shown(page)[-1] == GREEN
 
 
-def test_the_page_draws_what_it_is_told_and_nothing_that_is_older(page: Page, person: Person):
+def test_the_page_draws_what_it_is_sent_and_nothing_that_is_older(page: Page, person: Person):
     listen_to_announcements(page)
     page.route(STATUS, lambda route: route.abort())
     hold(page, [])

@@ -63,7 +63,7 @@ def head(
 
 
 def exchange(port: int, *pieces: bytes, method: str = "POST") -> Answer:
-    """Sends each piece in a packet of its own, and reads one whole answer."""
+    """Sends each piece in a separate packet, and reads one whole answer."""
     with socket.create_connection((LOOPBACK, port), timeout=PATIENCE) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for number, piece in enumerate(pieces):

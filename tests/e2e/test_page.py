@@ -158,7 +158,7 @@ def test_one_whom_auth_knows_gets_the_form_back_with_the_message_at_the_field(pa
     assert shown(page)[-1] == GREEN
 
 
-def test_a_taken_email_is_said_at_the_email(page: Page, stack: Stack, person: Person):
+def test_a_taken_email_is_shown_at_the_email(page: Page, stack: Stack, person: Person):
     sign_up(stack, person.form)
     sign_up_in(page, new_person(), email=person.email)
     expect(page.locator("[data-field=email] .field-error")).to_be_visible()
@@ -265,7 +265,7 @@ def test_without_javascript_the_lights_are_shown_and_the_page_continues(browser:
     context.close()
 
 
-def test_without_javascript_a_taken_user_id_is_said_at_the_form(browser: Browser, stack: Stack, person: Person):
+def test_without_javascript_a_taken_user_id_is_shown_at_the_form(browser: Browser, stack: Stack, person: Person):
     sign_up(stack, person.form)
     context = browser.new_context(base_url=stack.base_url, java_script_enabled=False, locale="en-US")
     page = context.new_page()

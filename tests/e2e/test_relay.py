@@ -1,4 +1,4 @@
-"""The relay as a process of its own."""
+"""The relay as a separate process."""
 
 import time
 from pathlib import Path

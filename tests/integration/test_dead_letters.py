@@ -318,7 +318,7 @@ def test_what_was_done_with_a_letter_is_done_once_unless_again(topics, act, befo
     assert len(read("asked", [before, act, act].count("replay"))) == [before, act, act].count("replay")
 
 
-def test_a_letter_that_is_not_there_is_said():
+def test_a_letter_that_is_not_there_is_reported():
     [row] = kept()
     said = refused("discard", row.pk, row.pk + 1, "--reason", "gone")
     assert f"{row.pk + 1}: There is no such letter." in said

@@ -282,7 +282,7 @@ def test_it_is_a_member_of_its_own_group_that_learns_of_new_topics_soon(made):
     assert (member._consumer, member._topics, member._heartbeat) == (polled, [TOPIC], collecting._heartbeat)
 
 
-def test_it_reads_a_chunk_at_most_and_waits_for_the_first_alone(made, monkeypatch):
+def test_it_reads_a_chunk_at_most_and_waits_for_the_first_only(made, monkeypatch):
     monkeypatch.setattr(collector, "as_incoming", lambda message: f"read {message}")
     monkeypatch.setattr(collector, "is_error_report", lambda message: message == 1)
     collecting, polled = made(*range(CHUNK + 2))

@@ -174,7 +174,7 @@ def test_a_setting_out_of_its_range_is_refused_with_a_clear_answer(admin_client,
     assert live == with_overrides({})
 
 
-def test_who_saves_what_somebody_has_changed_meanwhile_is_told(admin_client):
+def test_saving_values_that_somebody_has_changed_meanwhile_is_refused_with_the_reason(admin_client):
     save(admin_client, SIGNUP_DEADLINE="45")
     page = save(admin_client, seen=0, SIGNUP_DEADLINE="50").content.decode()
     assert "Someone has changed these settings" in page

@@ -90,7 +90,7 @@ def test_so_many_mails_are_sent_for_one_address_and_no_more():
     assert log_in(password=PASSWORD).status_code == 302
 
 
-def test_it_is_said_in_korean():
+def test_it_is_shown_in_korean():
     for _ in range(2):
         log_in()
         ask_for_a_password()

@@ -260,7 +260,7 @@ def test_a_full_batch_of_all_kinds_takes_a_handful_of_statements(service):
 
 @pytest.fixture
 def beside(service: Service) -> Iterator[ThreadPoolExecutor]:
-    """Threads that handle batches while the test does something else, each on a connection of its own."""
+    """Threads that handle batches while the test does something else, each on a separate connection."""
 
     class HandlerThreads(ThreadPoolExecutor):
         def handle(self, batch: Sequence[Incoming], start: threading.Barrier | None = None):

@@ -93,7 +93,7 @@ async def test_one_user_id_is_asked_for_so_often_in_any_spelling(api, settings):
     assert await api.statuses(1) == [202]
 
 
-async def test_all_together_are_limited_and_who_floods_from_one_address_takes_nothing_of_that(api, settings):
+async def test_the_total_is_limited_and_a_flood_from_one_address_does_not_use_it_up(api, settings):
     settings.RATE_LIMIT_ADDRESS, settings.RATE_LIMIT_TOTAL = 1, 2
     assert await api.statuses(4) == [202, 429, 429, 429]
     assert await api.statuses(1, peer="192.0.2.2") == [202]

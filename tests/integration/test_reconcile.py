@@ -240,7 +240,7 @@ def test_users_who_passed_on_their_keys_in_a_circle_are_healed(monkeypatch, user
 
 
 @pytest.mark.parametrize("page", [1, 4])
-def test_a_circle_that_is_too_long_for_one_page_is_told_and_healed_once_it_is_broken(monkeypatch, page):
+def test_a_circle_that_is_too_long_for_one_page_is_reported_and_healed_once_it_is_broken(monkeypatch, page):
     monkeypatch.setattr("authsvc.reconcile.records.PAGE", page)
     for module in ("authsvc.reconcile.reconciliation", "authsvc.management.commands.reconcile"):
         monkeypatch.setattr(f"{module}.QUESTION_MAX", 5)

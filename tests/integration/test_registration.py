@@ -37,7 +37,7 @@ def auth_light(signup: SignUp) -> tuple[str, str | None]:
 
 
 def in_threads(*work) -> None:
-    """Runs these at the same time, each with a connection of its own; raises what one of them raised."""
+    """Runs these at the same time, each with a separate connection; raises what one of them raised."""
     errors = []
 
     def run(each):

@@ -114,7 +114,7 @@ def test_a_link_leads_to_further_messages(operator):
         ("?offset=-1&partition=0", "greater than or equal to 0"),
     ],
 )
-def test_what_cannot_be_asked_is_said_at_its_field(operator, query, words):
+def test_an_invalid_query_is_reported_at_its_field(operator, query, words):
     assert words in shown(operator, query, status=400)
 
 
@@ -143,7 +143,7 @@ def test_a_topic_that_is_not_there_is_404(operator, name):
 
 
 @pytest.mark.parametrize("path", [PAGE, f"{PAGE}asked/"])
-def test_kafka_away_is_said_with_what_to_do(operator, monkeypatch, path):
+def test_an_outage_of_kafka_is_reported_with_the_remedy(operator, monkeypatch, path):
     monkeypatch.setattr("eventbus.inspection.inspector.ANSWERS_WITHIN", 0.2)
     monkeypatch.setattr(settings, "KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     response = operator.get(path)

@@ -121,7 +121,9 @@ def test_only_who_may_see_sign_ups_gets_the_link(kim: User):
     assert "Watch the services answer" not in client.get(LIST).content.decode()
 
 
-def test_of_two_administrators_at_once_the_second_is_told_and_keeps_what_was_typed(kim: User, root: User, lee: User):
+def test_of_two_administrators_at_once_the_second_is_notified_and_keeps_what_was_typed(
+    kim: User, root: User, lee: User
+):
     first, second = client_of(lee), client_of(root)
     opened_by_first, opened_by_second = shown(first, kim), shown(second, kim)
     assert save(first, kim, opened_by_first, role="ROLE_ADMIN", user_name="By Lee").status_code == 302
@@ -155,7 +157,7 @@ def test_saving_an_outdated_form_once_more_does_not_activate_somebody_again(kim:
     assert (kept.user_name, kept.is_active, kept.email) == ("Typed", False, "kim@xn--bcher-kva.example")
 
 
-def test_a_value_that_both_changed_is_told_and_kept_as_typed(kim: User, root: User, lee: User):
+def test_a_value_that_both_changed_is_reported_and_kept_as_typed(kim: User, root: User, lee: User):
     first, second = client_of(lee), client_of(root)
     opened_by_first, opened_by_second = shown(first, kim), shown(second, kim)
     save(first, kim, opened_by_first, user_id="mina", role="ROLE_ADMIN", is_active=None)

@@ -100,7 +100,7 @@ def stack(here: Installation) -> Stack:
 # --- A new address of an account ---------------------------------------------------------------------------------
 
 
-def test_a_new_address_is_used_once_its_owner_opened_the_link_and_the_former_one_is_told(
+def test_a_new_address_is_used_once_its_owner_opened_the_link_and_the_former_one_is_notified(
     page: Page, here: Installation, person: Person
 ):
     here.post(person)

@@ -188,7 +188,7 @@ def refusal_of(answer: Future[ConsumerGroupTopicPartitions]) -> int | None:
 
 @pytest.mark.needs("kafka")
 @pytest.mark.usefixtures("scim_servers")
-def test_the_search_reads_what_it_indexes_and_publishes_its_own_dead_letters_alone(composed):
+def test_the_search_reads_what_it_indexes_and_publishes_its_own_dead_letters_only(composed):
     [search] = [each for each in every_subscription() if each.group == "search"]
     seen = {topic: read(composed, "search", topic, group="search") for topic in search.topics}
     assert seen == dict.fromkeys(search.topics)
@@ -201,7 +201,7 @@ def test_the_search_reads_what_it_indexes_and_publishes_its_own_dead_letters_alo
 @pytest.mark.needs("kafka")
 @pytest.mark.usefixtures("scim_servers")
 @pytest.mark.parametrize("role", PARTICIPANTS)
-def test_a_participant_publishes_its_answers_and_its_own_dead_letters_alone(composed, role):
+def test_a_participant_publishes_its_answers_and_its_own_dead_letters_only(composed, role):
     other = "customer" if role == "chat" else "chat"
     assert {topic: publish(composed, role, topic) for topic in expected_rights(role).write} == dict.fromkeys(
         expected_rights(role).write

@@ -184,7 +184,7 @@ def test_while_redis_is_down_everybody_is_let_through_and_the_log_says_so(settin
     assert "Redis is unavailable: logins and new passwords are let through uncounted" in caplog.text
 
 
-def test_it_is_said_in_korean():
+def test_it_is_shown_in_korean():
     for _ in range(LIMIT):
         log_in(ATTACKER)
     page = log_in(ATTACKER, **{"accept-language": "ko"}).content.decode()

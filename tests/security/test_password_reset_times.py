@@ -1,5 +1,5 @@
 """Asking for a new password takes the same time whether an account has the address or not, and whatever the mail server
-does; the link leads to the public address. Past the browser, of a web process of its own."""
+does; the link leads to the public address. Past the browser, of a separate web process."""
 
 import random
 import re

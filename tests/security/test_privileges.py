@@ -139,7 +139,7 @@ def test_make_admin_says_whom_it_made_an_administrator(events, monkeypatch):
     assert events() == [("privilege_granted", operator(), "shell-admin", "is_staff, is_superuser")]
 
 
-def test_groups_are_changed_by_superusers_alone(events):
+def test_groups_are_changed_by_superusers_only(events):
     group = rows()["auth_group"]
     permission = Permission.objects.get(codename="add_admin")
     form = {"name": "renamed", "permissions": [permission.pk]}
@@ -226,7 +226,7 @@ def test_staff_with_add_admin_edit_administrators_who_are_no_staff():
 
 
 @pytest.mark.parametrize("model", [ChatUser, Customer])
-def test_the_role_of_a_copy_is_set_by_superusers_alone(model, events):
+def test_the_role_of_a_copy_is_set_by_superusers_only(model, events):
     rows()
     copy = model.objects.get()
     label = f"{model._meta.app_label}_{model._meta.model_name}"

@@ -153,7 +153,7 @@ def test_a_refused_secret_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch
         ("PRODUCTION", "ture", "PRODUCTION is 'ture': give it true or false."),
     ],
 )
-def test_a_command_ends_with_that_line_alone(name: str, value: str, begin: str) -> None:
+def test_a_command_ends_with_that_line_only(name: str, value: str, begin: str) -> None:
     done = manage("consume_events", "chat", **{name: value})
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith(begin)

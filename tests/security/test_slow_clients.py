@@ -214,7 +214,7 @@ TOO_LARGE = {
     "a path of 64 KB": b"GET /" + b"y" * 65_536 + b" HTTP/1.1\r\n" + HOST + b"\r\n",
     "200 headers": b"GET / HTTP/1.1\r\n" + HOST + b"X: y\r\n" * 200 + b"\r\n",
     "a handshake of 64 KB": HANDSHAKE + b"X: " + b"y" * 65_536 + b"\r\n\r\n",
-    # The library for sockets has limits of its own; uvicorn would hold the connection without an answer.
+    # The library for sockets has its own limits; uvicorn would hold the connection without an answer.
     "a handshake of 10 KB": HANDSHAKE + b"X: " + b"y" * 10_000 + b"\r\n\r\n",
 }
 

@@ -243,7 +243,7 @@ def test_what_is_refused_over_plain_http_promises_nothing_for_https(web: Web) ->
     assert (answer.status, "strict-transport-security" in answer.headers) == (414, False)
 
 
-def test_cookies_are_for_https_alone(web: Web) -> None:
+def test_cookies_are_for_https_only(web: Web) -> None:
     cookies = web.get_by_https("/signup/", Host="signup.example.org").cookies
     page = web.get_by_https("/admin/login/", Host="signup.example.org")
     assert "camera=()" in page.headers["permissions-policy"]

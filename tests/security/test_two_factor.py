@@ -450,7 +450,7 @@ def scope_of(client: Client) -> Any:
     return {"type": "http", "method": "POST", "path": "/user", "query_string": b"", "headers": headers}
 
 
-def test_the_api_takes_administrators_from_sessions_with_the_code_alone(unverified: Client, user: User, settings):
+def test_the_api_takes_administrators_from_sessions_with_the_code_only(unverified: Client, user: User, settings):
     assert not may_add_admin(scope_of(unverified), user_id="new-admin")
     assert may_add_admin(scope_of(verified(user, code_of(user))), user_id="new-admin")
     devices.turn_off(user)

@@ -137,7 +137,7 @@ class PostgresqlServer(Server):
         super().resume()
 
     def _backends(self) -> list[int]:
-        """Each has a session of its own, so that no signal to a group reaches them all."""
+        """Each has its own session, so that no signal to a group reaches them all."""
         if not self.process.running:
             return []
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")

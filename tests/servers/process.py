@@ -81,7 +81,7 @@ class Process:
         self.popen: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Starts it in a session of its own: a Ctrl-C is for the test run, which then ends it in order."""
+        """Starts it in a separate session: a Ctrl-C is for the test run, which then ends it in order."""
         if self.running:
             raise RuntimeError(f"{self.name} runs already")
         with self.log_path.open("ab") as log:

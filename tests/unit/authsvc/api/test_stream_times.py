@@ -150,7 +150,7 @@ async def test_an_unconfirmed_sign_up_is_not_delayed_and_its_time_runs_from_the_
     assert texts[1:3] == [(15, sse.HEARTBEAT), (20, sse.status_event(confirmed, seen=1))]
 
 
-async def test_an_unconfirmed_sign_up_waits_for_heartbeats_alone(clock, begun):
+async def test_an_unconfirmed_sign_up_waits_for_heartbeats_only(clock, begun):
     watch = Waiting(clock)
     texts = await sent(clock, watch, msgspec.structs.replace(begun, is_unconfirmed=True))
     assert [second for second, _ in texts] == [0, 15, 30, 45]

@@ -106,7 +106,7 @@ def test_afterwards_signals_mean_what_they_meant_before(settings):
 # --- The health page --------------------------------------------------------------------------------------------
 
 
-def test_a_port_in_use_is_said_in_a_line(settings):
+def test_a_port_in_use_is_reported_in_a_line(settings):
     with socket.create_server((LOOPBACK, 0)) as taken:
         settings.HEALTH_HOST, settings.HEALTH_PORT = taken.getsockname()
         with pytest.raises(CommandError, match=r"can't listen on .* for its health page: .*in use. Set HEALTH_PORT."):
@@ -159,7 +159,7 @@ def test_a_database_that_is_migrated_is_there(app_label):
 
 
 def test_a_database_without_its_tables_is_not_there_yet(tmp_path):
-    """In a process of its own, on databases of its own."""
+    """In a process of its own, on its own databases."""
     code = (
         "import django; django.setup()\n"
         "from runtime.processes.roles import check_database\n"

@@ -216,7 +216,7 @@ async def test_what_cannot_be_a_password_is_not_sent_to_auth(
     assert auth.confirmed == []
 
 
-async def test_a_wrong_password_is_said_on_the_field_and_the_page_may_be_sent_again(
+async def test_a_wrong_password_is_shown_on_the_field_and_the_page_may_be_sent_again(
     client: AsyncClient, auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     await relays().sign_up(signup_id, user)

@@ -93,7 +93,7 @@ def test_a_problem_without_fields_says_what_to_do(problem: GatewayError, words: 
     assert words in form.non_field_errors()[0]
 
 
-def test_an_unknown_refusal_is_said_all_the_same() -> None:
+def test_an_unknown_refusal_is_reported_all_the_same() -> None:
     form = SignUpForm(GOOD)
     form.show_refusal("some new reason")
     assert form.non_field_errors()

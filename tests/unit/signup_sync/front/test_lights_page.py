@@ -67,7 +67,7 @@ async def test_without_a_script_a_delay_is_reported_and_the_page_loads_itself_le
     assert reload_of(await client.get(path)) == "2;url=/login/"
 
 
-async def test_without_a_script_a_stalled_signup_is_said(client: AsyncClient, auth: AuthServer) -> None:
+async def test_without_a_script_a_stalled_signup_is_reported(client: AsyncClient, auth: AuthServer) -> None:
     path = (await send(client, await open_form(client)))["Location"]
     (signup,) = auth.signups.values()
     signup.is_stalled = True
@@ -101,7 +101,7 @@ async def test_each_light_says_how_long_it_took(client: AsyncClient, auth: AuthS
         (10**9, "12 d"),
     ],
 )
-def test_a_time_is_said_in_its_unit(milliseconds: int | None, said: str) -> None:
+def test_a_time_is_reported_in_its_unit(milliseconds: int | None, said: str) -> None:
     assert wording.took_of(milliseconds) == said
 
 
@@ -204,7 +204,7 @@ async def test_the_socket_of_an_old_page_is_closed_with_a_reason(
     assert 'href="/signup/"' in response.content.decode()
 
 
-async def test_the_pages_address_is_told_to_nobody(client: AsyncClient, auth: AuthServer) -> None:
+async def test_the_address_of_the_page_is_sent_to_no_other_site(client: AsyncClient, auth: AuthServer) -> None:
     response: Any = await status_page(client, auth)
     assert response["Referrer-Policy"] == "strict-origin"
     assert "default-src 'self'" in response["Content-Security-Policy"]

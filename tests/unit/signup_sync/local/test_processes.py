@@ -42,7 +42,9 @@ def members(group_id: int) -> list[int]:
     return [int(pid) for pid, pgid, stat in rows if int(pgid) == group_id and not stat.startswith("Z")]
 
 
-async def test_a_process_that_ends_is_started_again_and_the_person_is_told(group: ProcessGroup, tmp_path: Path) -> None:
+async def test_a_process_that_ends_is_started_again_and_the_person_is_notified(
+    group: ProcessGroup, tmp_path: Path
+) -> None:
     told = Told()
     process = kept(("/bin/sh", "-c", "echo Oops: it broke >&2; exit 3"), group=group, folder=tmp_path, told=told)
     task = asyncio.create_task(process.keep_running())

@@ -32,7 +32,7 @@ def test_a_wrong_address_is_named(options: Mapping[str, str | int], said: str) -
     assert "\n" not in str(caught.value)
 
 
-def test_an_address_in_use_is_said_in_one_line(tmp_path: Path) -> None:
+def test_an_address_in_use_is_reported_in_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = subprocess.run(
