@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple, cast
 import yaml
 from django.conf import settings
 
-DOCS: Final = Path(settings.BASE_DIR) / "docs"
+DOCS: Final = Path(settings.RESOURCES) / "docs"
 OPENAPI: Final = "openapi.yaml"
 ASYNCAPI: Final = "asyncapi.yaml"
 
