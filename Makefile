@@ -83,7 +83,7 @@ test-search: $(INSTALLED_DEV) ## Run the tests on OpenSearch: 100,000 events, a 
 IMAGES ?= $(wildcard ../shared/containers)
 
 test-compose: $(INSTALLED_DEV) ## Run compose.yaml on a Docker engine and test it; passes if there is no engine: make test-compose IMAGES=folder
-	$(PYTEST) --stack=compose --timeout=900 $(if $(IMAGES),--images=$(IMAGES)) tests/compose
+	$(PYTEST) --stack=compose -x --timeout=900 $(if $(IMAGES),--images=$(IMAGES)) tests/compose
 
 chaos: $(INSTALLED_DEV) ## Inject faults into a real installation: make chaos SIGNUPS=20000 KILLS=60 SEED=1 (default: 500, 8, random)
 	@exec $(BIN)/python -m tests.chaos $(if $(SIGNUPS),--signups $(SIGNUPS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
