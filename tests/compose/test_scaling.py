@@ -18,7 +18,7 @@ pytestmark = pytest.mark.needs("docker")
 SIGNUPS = 300
 # Seconds until a new instance serves, counted from its first successful health check.
 SERVES_WITHIN = 5.0
-TAKEN = r'signup_verdicts_total{service="auth",status="SUCCESS"} '
+TAKEN = r'signup_verdicts_total{kind="signUp",service="auth",status="SUCCESS"} '
 
 # Prints the time of the instance's first sign-up, which it waits for.
 FIRST_SIGN_UP = f"""
