@@ -1,5 +1,6 @@
 # `make` lists the targets. Variables: PORT, DATA_DIR, PYTHON (creates the environment), VENV (its folder); for chaos: SIGNUPS, KILLS,
-# SEED; for bench: PEER, ROWS, SMALL; for mutants: MODULES; for test-compose: IMAGES.
+# SEED; for bench: PEER, ROWS, SMALL; for simulate: RATE, CORES, SECONDS, AUTHS, CONSUMERS, FAIL; for mutants: MODULES; for
+# test-compose: IMAGES.
 VENV ?= .venv
 PYTHON ?=
 
@@ -17,7 +18,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 # Exists while a new environment is being filled, because an interrupted installation can't be trusted.
 UNFINISHED := $(VENV)/.unfinished
 
-.PHONY: help run admin test setup check audit test-unit test-k8s test-embedded test-real test-search test-compose chaos mutants bench bench-profile format messages lock release clean
+.PHONY: help run admin test setup check audit test-unit test-k8s test-embedded test-real test-search test-compose chaos mutants bench bench-profile client simulate simulate-check format messages lock release clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,7 +83,7 @@ test-search: $(INSTALLED_DEV) ## Run the tests on OpenSearch: 100,000 events, a 
 IMAGES ?= $(wildcard ../shared/containers)
 
 test-compose: $(INSTALLED_DEV) ## Run compose.yaml on a Docker engine and test it; passes if there is no engine: make test-compose IMAGES=folder
-	$(PYTEST) --stack=compose --timeout=900 $(if $(IMAGES),--images=$(IMAGES)) tests/compose
+	$(PYTEST) --stack=compose -x --timeout=900 $(if $(IMAGES),--images=$(IMAGES)) tests/compose
 
 chaos: $(INSTALLED_DEV) ## Inject faults into a real installation: make chaos SIGNUPS=20000 KILLS=60 SEED=1 (default: 500, 8, random)
 	@exec $(BIN)/python -m tests.chaos $(if $(SIGNUPS),--signups $(SIGNUPS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
@@ -96,6 +97,16 @@ mutants: $(INSTALLED_DEV) ## Run mutation tests on the modules with the most imp
 bench-profile: $(INSTALLED_DEV) ## Profile the CPU use of each role during sign-ups
 	@exec $(BIN)/python -m bench.hot
 
+client: $(INSTALLED) ## Generate Python and TypeScript clients of the HTTP API into var/clients (TypeScript needs Node.js 20)
+	@sh clients/generate.sh $(BIN)/python
+
+simulate: $(INSTALLED_DEV) ## Simulate sign-ups with measured costs: make simulate RATE=1000 CORES=40 FAIL=chat:60 (also SECONDS, AUTHS, CONSUMERS)
+	@exec $(BIN)/python -m bench.simulation $(if $(RATE),--rate $(RATE)) $(if $(CORES),--cores $(CORES)) $(if $(SECONDS),--seconds $(SECONDS)) \
+		$(if $(AUTHS),--auths $(AUTHS)) $(if $(CONSUMERS),--consumers $(CONSUMERS)) $(if $(FAIL),--fail $(FAIL))
+
+simulate-check: $(INSTALLED_DEV) ## Measure the costs and a result on an idle machine, and compare it with the simulation (two minutes)
+	@exec $(BIN)/python -m bench.simulation.comparison $(if $(SAVE),--save)
+
 format: $(INSTALLED_DEV) ## Format the code and apply the linter's fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -108,6 +119,7 @@ lock: $(INSTALLED_DEV) ## Pin the newest allowed versions of the requirements wi
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(COMPILE) requirements.in --output-file requirements.txt
 	$(COMPILE) requirements-dev.in --output-file requirements-dev.txt
+	$(COMPILE) clients/python/requirements.in --output-file clients/python/requirements.txt
 
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"

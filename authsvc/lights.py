@@ -175,16 +175,16 @@ class TransactionState(msgspec.Struct, frozen=True, omit_defaults=True, rename="
 
 
 class Decisions(msgspec.Struct, frozen=True):
-    """The effects of one database transaction: event transactions by (service, status) decided, and the completed ones
-    with the time."""
+    """The effects of one database transaction: event transactions by the (service, status, kind) of a light that
+    it decided, and the completed ones with the time."""
 
-    lights: Mapping[tuple[str, str], Sequence[UUID]]
+    lights: Mapping[tuple[str, str, Kind], Sequence[UUID]]
     complete: Sequence[tuple[TransactionState, datetime]]
 
 
 def decisions_in(states: Iterable[TransactionState], *, since: datetime | None = None) -> Decisions:
     """Collect the decisions in these states that were made since that time, or all of them without one."""
-    lights: dict[tuple[str, str], list[UUID]] = {}
+    lights: dict[tuple[str, str, Kind], list[UUID]] = {}
     complete = []
     for state in states:
         times = [light.decided_at for light in state.lights.values() if light.decided_at is not None]
@@ -193,7 +193,7 @@ def decisions_in(states: Iterable[TransactionState], *, since: datetime | None =
             continue
         for service, light in state.lights.items():
             if light.decided_at is not None and (since is None or light.decided_at >= since):
-                lights.setdefault((service, light.status.value), []).append(state.transaction_id)
+                lights.setdefault((service, light.status.value, state.kind), []).append(state.transaction_id)
         if len(times) == len(state.lights):
             complete.append((state, last))
     return Decisions(lights, complete)

@@ -9,8 +9,8 @@ from authsvc.lights import Decisions, Kind, Status
 
 VERDICTS: Final = Counter(
     "signup_verdicts_total",
-    "Lights decided, of sign-ups, changes and removals; for auth only sign-ups, accepted and refused.",
-    ["service", "status"],
+    "Lights decided, of sign-ups, changes and removals.",
+    ["service", "status", "kind"],
 )
 COMPLETE_SECONDS: Final = Histogram(
     "signup_complete_seconds",
@@ -49,7 +49,8 @@ for _kind in Kind:
         COMPLETE_SECONDS.labels(_outcome, _kind.value)
 for _service in settings.SIGNUP_SERVICES:
     for _status in (Status.SUCCESS, Status.FAIL):
-        VERDICTS.labels(_service, _status.value)
+        for _kind in Kind:
+            VERDICTS.labels(_service, _status.value, _kind.value)
 for _limit in ("address", "user_id", "total", "login", "failed_login", "password", "confirm", "reset"):
     LIMITED.labels(_limit)
 for _state in ("begun", "confirmed", "expired"):
@@ -60,8 +61,8 @@ for _outcome in ("sent", "retried", "dropped", "refused"):
 
 def count_verdicts(decisions: Decisions) -> None:
     """Count the decided lights and the transactions that they completed."""
-    for (service, status), signup_ids in decisions.lights.items():
-        VERDICTS.labels(service, status).inc(len(signup_ids))
+    for (service, status, kind), ids in decisions.lights.items():
+        VERDICTS.labels(service, status, kind.value).inc(len(ids))
     for state, last in decisions.complete:
         outcome = "red" if state.failed else "green"
         COMPLETE_SECONDS.labels(outcome, state.kind.value).observe((last - state.started_at).total_seconds())

@@ -27,7 +27,8 @@ EVENT_TOPICS: Final = {
 # The part of an index's name that stands for the day, in an index of messages without a credible time.
 UNDATED: Final = "undated"
 DAY_FORMAT: Final = "%Y.%m.%d"
-# How far a message's time may be ahead of this clock.
+# The earliest credible time of a message, and how far it may be ahead of this clock.
+EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 CLOCK_DIFFERENCE: Final = timedelta(days=1)
 
 _NUMBER_MAX: Final = 2**63 - 1
@@ -123,8 +124,8 @@ def document_of(message: Incoming, origins: Mapping[str, Origin], *, now: dateti
 
 def _day(sent_at: datetime | None, now: datetime) -> str:
     """The day in UTC by Kafka's clock, because that stays the same when the message is read again."""
-    is_credible = sent_at is not None and sent_at < now + CLOCK_DIFFERENCE
-    return sent_at.astimezone(UTC).strftime(DAY_FORMAT) if sent_at and is_credible else UNDATED
+    is_credible = sent_at is not None and EARLIEST <= sent_at < now + CLOCK_DIFFERENCE
+    return sent_at.strftime(DAY_FORMAT) if sent_at and is_credible else UNDATED
 
 
 def _fields_of(value: bytes | None) -> dict[str, Any] | None:

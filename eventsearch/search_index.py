@@ -12,14 +12,16 @@ import msgspec
 from opensearchpy import NotFoundError, OpenSearch
 from opensearchpy.exceptions import OpenSearchException, TransportError
 
-from eventsearch.documents import DAY_FORMAT, MAPPING, Document
+from eventsearch.documents import DAY_FORMAT, MAPPING, UNDATED, Document
 from runtime.errors import TransientError
 from runtime.untrusted import shortened
 
 logger = logging.getLogger(__name__)
 
-# Timeout in seconds for connecting to OpenSearch, and for each silence while it answers.
-ANSWERS_WITHIN: Final = 10.0
+# Timeouts in seconds for connecting to OpenSearch and for each silence while it answers: of small requests, for which a
+# starting role waits, and of a batch, which a busy node indexes slowly. A stop request abandons a batch earlier.
+ANSWERS_WITHIN: Final = 4.0
+WRITTEN_WITHIN: Final = 30.0
 # Maximum characters of an error that are logged or stored with a dead letter.
 ERROR_MAX: Final = 300
 # Errors that a document's own content causes. All others (a full disk, a full queue, too many shards, a closed index)
@@ -68,7 +70,8 @@ class SearchIndex:
     def prepare(self) -> None:
         """Store the template of the indices. Without it, OpenSearch would guess the types of fields."""
         template = {
-            "index_patterns": [f"{self.name}-*"],
+            # The years begin with 2. A pattern like name-* would claim the indices of an installation called name-test.
+            "index_patterns": [f"{self.name}-2*", f"{self.name}-{UNDATED}"],
             "priority": 100,
             "template": {
                 # A second node gets a copy; a single one would wait for it forever.
@@ -86,7 +89,8 @@ class SearchIndex:
         """
         if not self._is_prepared:
             self.prepare()
-        answer = self._ask(self._client.bulk, body=b"".join(self._lines(documents)))
+        lines = b"".join(self._lines(documents))
+        answer = self._ask(self._client.bulk, body=lines, request_timeout=WRITTEN_WITHIN)
         if not answer["errors"]:
             return
         results = [result for item in answer["items"] for result in item.values()]
@@ -98,15 +102,15 @@ class SearchIndex:
         raise RefusedDocumentError(f"OpenSearch rejects {len(errors)} documents: {_words(*errors[0])}")
 
     def delete_old(self, now: datetime) -> list[str]:
-        """Delete the indices of days that ended more than `days` days ago, and those of messages without a credible
-        time that were made as long ago. Return the names of the deleted ones."""
+        """Delete the indices of days that ended more than `days` days ago, and the one of messages without a credible
+        time if it was made as long ago. Return the names of the deleted ones."""
         last = now - timedelta(days=self._days + 1)
         options = {"flat_settings": "true", "name": "index.creation_date"}
         indices = self._ask(self._client.indices.get_settings, index=f"{self.name}-*", params=options)
         old = []
         for name, index in indices.items():
-            made_at = datetime.fromtimestamp(int(index["settings"]["index.creation_date"]) / 1000, UTC)
-            if (day_of(name, self.name) or made_at) < last:
+            since = self._beginning_of(name, made_at_ms=int(index["settings"]["index.creation_date"]))
+            if since is not None and since < last:
                 # Another indexer may have deleted it.
                 with suppress(NotFoundError):
                     self._ask(self._client.indices.delete, index=name)
@@ -115,6 +119,16 @@ class SearchIndex:
 
     def close(self) -> None:
         self._client.close()
+
+    def _beginning_of(self, index: str, *, made_at_ms: int) -> datetime | None:
+        """Return when the events of an index begin; None if it is none of ours."""
+        day = index.removeprefix(f"{self.name}-")
+        if day == UNDATED:
+            return datetime.fromtimestamp(made_at_ms / 1000, UTC)
+        try:
+            return datetime.strptime(day, DAY_FORMAT).replace(tzinfo=UTC)
+        except ValueError:
+            return None
 
     def _lines(self, documents: Iterable[Document]) -> Iterable[bytes]:
         for document in documents:
@@ -133,15 +147,6 @@ class SearchIndex:
         except OpenSearchException as error:
             self._is_prepared = False
             raise UnavailableError(f"OpenSearch at {self.address} can't be used: {_in_words(error)}") from error
-
-
-def day_of(index: str, name: str) -> datetime | None:
-    """Return the beginning of the day of an index; None if its name has none."""
-    day = index.removeprefix(f"{name}-")
-    try:
-        return datetime.strptime(day, DAY_FORMAT).replace(tzinfo=UTC)
-    except ValueError:
-        return None
 
 
 def _is_fault_of_document(status: int, error: dict[str, Any]) -> bool:

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 # Seconds between two reports of the lag, and between two searches for old indices.
 LAG_EVERY: Final = 15.0
 DELETES_EVERY: Final = 3600.0
+# Seconds that a stopping role waits for the request in progress.
+ENDS_WITHIN: Final = 1.0
 
 
 @contextmanager
@@ -30,6 +32,7 @@ def upkeep(index: SearchIndex, subscription: Subscription) -> Iterator[None]:
         yield
     finally:
         stop.set()
+        thread.join(ENDS_WITHIN)
 
 
 def _run(index: SearchIndex, subscription: Subscription, stop: threading.Event) -> None:
@@ -39,7 +42,7 @@ def _run(index: SearchIndex, subscription: Subscription, stop: threading.Event) 
             if time.monotonic() >= deletes_at:
                 deletes_at = time.monotonic() + DELETES_EVERY
                 delete_old(index)
-            _report_lag(reader, subscription)
+            _report_lag(reader, subscription, stop)
 
 
 def delete_old(index: SearchIndex) -> None:
@@ -56,9 +59,11 @@ def delete_old(index: SearchIndex) -> None:
             logger.info("deleted the indices %s, which were too old", ", ".join(deleted))
 
 
-def _report_lag(reader: LagReader, subscription: Subscription) -> None:
+def _report_lag(reader: LagReader, subscription: Subscription, stop: threading.Event) -> None:
     try:
         for topic in subscription.topics:
+            if stop.is_set():
+                return
             reader.lag(topic, subscription.group)
     except Exception as error:
         if not is_transient(error):

@@ -10,6 +10,7 @@ from signup_sync.front.change_page import change
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="front:signup")),
     path("signup/", include("signup_sync.front.urls")),
+    path("docs/", include("signup_sync.front.contracts.urls")),
     path("changes/<uuid:change_id>/", change, name="change"),
     path("", include("authsvc.urls")),
     path("language/", set_language, name="set_language"),

@@ -28,14 +28,19 @@ from tests.servers import (
     ValkeyServer,
     chromium,
     network,
+    node,
 )
 from tests.servers.docker import DockerEngine
 
 # Servers and resources that a test may need. Both stacks have `broker` and `redis`; `kafka`, `postgresql` and `caddy`
 # are the real ones; `opensearch` is a node that its tests start; `application` is the whole product as separate
-# processes (tests.stack); `network` is the permission to create network namespaces (tests.servers.network); `docker` is
-# an engine with all images (tests.servers.docker).
-SERVERS = ("broker", "redis", "application", "chromium", "postgresql", "kafka", "caddy", "network", "opensearch")
+# processes (tests.stack); `network` is the permission to create network namespaces (tests.servers.network); `node` is
+# Node.js with the packages of examples/participant-node; `docker` is an engine with all images (tests.servers.docker).
+# fmt: off
+SERVERS = (
+    "broker", "redis", "application", "chromium", "postgresql", "kafka", "caddy", "network", "opensearch", "node",
+)
+# fmt: on
 NEEDS = (*SERVERS, "docker")
 OF_STACK = {
     "none": frozenset[str](),
@@ -128,9 +133,10 @@ def what_is_missing(stack: str) -> dict[str, str]:
         "chromium": chromium.missing,
         "network": network.missing,
         "opensearch": OpenSearchServer.missing,
+        "node": node.missing,
     }
     missing = {name: reason for name, ask in questions.items() if name in OF_STACK[stack] and (reason := ask())}
-    if stack == "real" and (gone := missing.keys() - {"chromium", "network", "opensearch"}):
+    if stack == "real" and (gone := missing.keys() - {"chromium", "network", "opensearch", "node"}):
         missing["application"] = f"The whole application on real servers needs {' and '.join(sorted(gone))}."
     return missing
 

@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# Brings what `make test` needs beside Python: PostgreSQL, Redis, Chromium, Java, gettext (Debian's packages, as root),
-# Apache Kafka and OpenSearch (Maven, into .servers/). What is there already is left alone, so a second run takes no time.
-# With CI=true whatever cannot be brought ends the run; elsewhere the tests that need it are left out and say so.
+# Brings what `make test` needs beside Python: PostgreSQL, Redis, Chromium, Java, gettext, Node.js (Debian's packages, as
+# root), Apache Kafka and OpenSearch (Maven), and an example's packages (npm), into .servers/. Existing ones are kept, so a second run takes no time.
+# With CI=true, a failed download ends the run; elsewhere the tests that need it are skipped and listed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+example=examples/participant-node
+node_packages=.servers/participant-node
 
 say() { printf 'setup: %s\n' "$*"; }
 
@@ -17,6 +20,8 @@ give_up() {
 
 has() { command -v "$1" >/dev/null 2>&1; }
 has_postgresql() { has initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
+# npm leaves no lock beside the packages, so it is copied there once all of them are installed.
+has_node_packages() { cmp -s "$example/package-lock.json" "$node_packages/node_modules/package-lock.json"; }
 has_chromium() { has chromium || has chromium-browser || has google-chrome; }
 # The pom and the programs stand beside the jars once all of them are there: others (another version) copy them again.
 has_jars() {
@@ -36,6 +41,8 @@ missing_packages() {
     has_jdk || echo default-jdk-headless
     has ip || echo iproute2
     has msgfmt || echo gettext
+    has node || echo nodejs
+    has_node_packages || has npm || echo npm
     { has_jars kafka && has_jars opensearch; } || has mvn || echo maven
 }
 
@@ -43,7 +50,7 @@ install_packages() {
     local packages
     packages=$(missing_packages | xargs)
     if [[ -z $packages ]]; then
-        say "PostgreSQL, Redis, Chromium, Java and gettext are installed."
+        say "PostgreSQL, Redis, Chromium, Java, gettext and Node.js are installed."
     elif ! has apt-get; then
         give_up "missing: $packages, and there is no apt-get here to install Debian's packages with."
     elif [[ $EUID != 0 ]]; then
@@ -122,8 +129,27 @@ check_go() {
     fi
 }
 
+install_node_packages() {
+    if has_node_packages; then
+        say "the packages of $example are in $node_packages."
+        return
+    elif ! has npm; then
+        give_up "the packages of $example are not in $node_packages, and there is no npm to install them with."
+        return
+    fi
+    say "installing the packages of $example into $node_packages with npm ..."
+    mkdir -p "$node_packages"
+    cp "$example"/package*.json "$node_packages"
+    if quietly env -C "$node_packages" npm ci --ignore-scripts --no-audit --no-fund; then
+        cp "$example/package-lock.json" "$node_packages/node_modules/package-lock.json"
+    else
+        give_up "npm could not install the packages of $example; its own words are above."
+    fi
+}
+
 install_packages
 copy_jars kafka "Apache Kafka" "54 MB"
 copy_jars opensearch OpenSearch "53 MB"
 unpack_promtool
 check_go
+install_node_packages

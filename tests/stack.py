@@ -183,7 +183,7 @@ class Stack:
 
     @property
     def kafka_config(self) -> dict[str, Any]:
-        """What a Kafka client needs to reach this installation's broker."""
+        """The settings with which a Kafka client reaches this installation's broker."""
         own = json.loads(self.env.get("KAFKA_CLIENT_CONFIG") or "{}")
         return {"bootstrap.servers": self.env["KAFKA_BOOTSTRAP_SERVERS"], **own}
 

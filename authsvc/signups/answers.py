@@ -45,8 +45,8 @@ def _reported(answer: Answer, topic: str) -> ReportedVerdict:
 
 def _tell(decisions: Decisions) -> None:
     count_verdicts(decisions)
-    for (service, status), signup_ids in decisions.lights.items():
-        log_traces(logger, f"lights decided, {service} {status}: %d", signup_ids)
+    for (service, status, _kind), ids in decisions.lights.items():
+        log_traces(logger, f"lights decided, {service} {status}: %d", ids)
     log_traces(logger, "transactions complete: %d", [state.transaction_id for state, _ in decisions.complete])
 
 

@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from authsvc.lights import AUTH, Kind, Status, TransactionState, Verdict
 from authsvc.models import DATABASE, EventTransaction, RemovedAccount, User, address_replaced, new_signup_id
+from authsvc.signups.begun import count_begun
 from authsvc.signups.events import requested
 from authsvc.signups.outbox import pause_after
 from authsvc.signups.projection import projection
@@ -82,7 +83,7 @@ def _begin_change(user: User, changed: Sequence[str]) -> EventTransaction:
     row.email, row.user_name, row.role = user.email, user.user_name, user.role
     row.changed_fields = " ".join(changed)
     row.save(force_insert=True)
-    transaction.on_commit(lambda: publish([requested(row, user, attempt=1)]), using=DATABASE)
+    transaction.on_commit(lambda: _tell_of_change(row, user), using=DATABASE)
     return row
 
 
@@ -113,7 +114,7 @@ def _remove(user: User, only_if: Callable[[User], bool] | None) -> EventTransact
     _keep_id_taken(stored, earlier, at=now)
     _erase_log_entries(stored, earlier)
     stored.delete()
-    transaction.on_commit(lambda: _tell(row, ended, earlier), using=DATABASE)
+    transaction.on_commit(lambda: _tell_of_removal(row, ended, earlier), using=DATABASE)
     return row
 
 
@@ -178,7 +179,12 @@ def _erase_log_entries(user: User, transaction_ids: Sequence[UUID]) -> None:
     entries.update(object_repr=str(user.owner_signup_id))
 
 
-def _tell(row: EventTransaction, ended: Sequence[TransactionState], earlier: Sequence[UUID]) -> None:
-    projection().write_and_wake(ended)
+def _tell_of_change(row: EventTransaction, user: User) -> None:
+    count_begun([row.state])
+    publish([requested(row, user, attempt=1)])
+
+
+def _tell_of_removal(row: EventTransaction, ended: Sequence[TransactionState], earlier: Sequence[UUID]) -> None:
+    count_begun([row.state], ended=ended, since=row.created_at)
     projection().forget(earlier)
     publish([requested(row, None, attempt=1)])

@@ -1,8 +1,9 @@
 """Traffic counts per second, kept in Redis for an hour, for the traffic page (docs/adr/0028).
 
-Each second is a hash at `traffic:<Unix time>` with the fields `begun` (sign-ups), `verdict:<service>:<status>`,
-`took:<bucket>` (sign-ups that became all green, by duration) and `lag:<group>` (the last consumer lag sampled in that
-second). They are for information only: a Redis outage or a crash loses some counts and has no other effect.
+Sign-ups, changes and removals are counted alike. Each second is a hash at `traffic:<Unix time>` with the fields
+`begun`, `verdict:<service>:<status>`, `took:<bucket>` (those that became all green, by duration) and `lag:<group>` (the
+last consumer lag sampled in that second). They are for information only: a Redis outage or a crash loses some counts
+and has no other effect.
 """
 
 import logging
@@ -57,11 +58,11 @@ def milliseconds_of(bucket: int) -> float:
 
 
 def counts_of(decisions: Decisions, *, begun: int = 0) -> Counter[str]:
-    """Return the counts of a batch: sign-ups that began, lights that it decided, and durations of the sign-ups that it
-    turned all green."""
+    """Return the counts of a batch: event transactions that began, lights that it decided, and durations of those
+    that it turned all green."""
     counts: Counter[str] = Counter(begun=begun) if begun else Counter()
-    for (service, status), signup_ids in decisions.lights.items():
-        counts[f"verdict:{service}:{status}"] += len(signup_ids)
+    for (service, status, _kind), ids in decisions.lights.items():
+        counts[f"verdict:{service}:{status}"] += len(ids)
     for state, last in decisions.complete:
         if not state.failed:
             counts[f"took:{bucket_of((last - state.started_at).total_seconds() * 1000)}"] += 1

@@ -9,7 +9,7 @@ from typing import Final
 
 from django.db import close_old_connections, connections
 
-from authsvc.lights import AUTH, Decisions, decisions_in
+from authsvc.lights import AUTH, Decisions, Kind, decisions_in
 from authsvc.metrics import REPEATED, count_verdicts
 from authsvc.signups.events import new_user_requested
 from authsvc.signups.hash_pool import HashPool
@@ -183,6 +183,6 @@ def _tell(registrations: Sequence[Registration], decisions: Decisions) -> None:
     repeated = [each.signup.id for each in registrations if not each.is_new]
     count_verdicts(decisions)
     REPEATED.inc(len(repeated))
-    log_traces(logger, "sign-ups accepted: %d", decisions.lights.get((AUTH, "SUCCESS"), ()))
-    log_traces(logger, "sign-ups refused as duplicates: %d", decisions.lights.get((AUTH, "FAIL"), ()))
+    log_traces(logger, "sign-ups accepted: %d", decisions.lights.get((AUTH, "SUCCESS", Kind.SIGNUP), ()))
+    log_traces(logger, "sign-ups refused as duplicates: %d", decisions.lights.get((AUTH, "FAIL", Kind.SIGNUP), ()))
     log_traces(logger, "requests that repeated a sign-up: %d", repeated)

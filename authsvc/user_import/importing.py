@@ -8,10 +8,10 @@ from uuid import UUID
 
 from django.contrib.auth.hashers import make_password
 
-from authsvc.lights import AUTH, decisions_in
+from authsvc.lights import AUTH
 from authsvc.models import RemovedAccount, Role, User
+from authsvc.signups.begun import count_begun
 from authsvc.signups.events import new_user_requested
-from authsvc.signups.projection import projection
 from authsvc.signups.registration import (
     KeyTakenError,
     NewSignUp,
@@ -20,7 +20,6 @@ from authsvc.signups.registration import (
     register_strangers,
     register_users,
 )
-from authsvc.signups.traffic_counts import counts_of
 from authsvc.user_import.checks import RejectedError, check_record, former_ids_of, source_fields
 from authsvc.user_import.formats import Format
 from authsvc.user_import.paced_events import PacedEvents
@@ -127,6 +126,6 @@ def _register(batch: Sequence[NewSignUp], events: PacedEvents) -> list[Registrat
     events.publish(
         [new_user_requested(each.record, signup_id=each.signup.id, attempt=1) for each in saved if each.record]
     )
-    projection().write_and_wake([], counts=counts_of(decisions_in(each.state for each in saved), begun=len(saved)))
+    count_begun([each.state for each in saved])
     log_traces(logger, "users imported: %d", [each.signup.id for each in saved])
     return outcomes

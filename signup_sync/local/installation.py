@@ -60,7 +60,7 @@ async def run_installation(listener: socket.socket, *, address: str, data_dir: P
         )
         valkey = kept(valkey_role(socket_path))
         roles = [kept(role) for role in our_roles(listener)]
-        late = kept(collector_role())
+        late = [kept(role) for role in late_roles()]
         supervision = asyncio.create_task(supervise(valkey, roles, late, welcome=welcome(address, data_dir), tell=tell))
         try:
             await asyncio.wait({supervision, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
@@ -69,24 +69,25 @@ async def run_installation(listener: socket.socket, *, address: str, data_dir: P
             with contextlib.suppress(asyncio.CancelledError):
                 await supervision
         finally:
-            await stop_all([*roles, late], grace=ROLES_GRACE)
+            await stop_all([*roles, *late], grace=ROLES_GRACE)
             await stop_all([valkey], grace=VALKEY_GRACE)
     tell(f"Stopped. The data stays in {short(data_dir)}.")
 
 
 async def supervise(
-    valkey: KeptProcess, roles: Sequence[KeptProcess], late: KeptProcess, *, welcome: str, tell: Tell
+    valkey: KeptProcess, roles: Sequence[KeptProcess], late: Sequence[KeptProcess], *, welcome: str, tell: Tell
 ) -> None:
     """Keep all processes running, print `welcome` once they are ready, and show warnings from their logs.
 
-    `late` is started only then: no sign-up depends on it, and its start would take CPU from the others.
+    `late` are started only then: no sign-up depends on them, and their start would take CPU from the others.
     """
     async with asyncio.TaskGroup() as tasks:
         for process in (valkey, *roles):
             tasks.create_task(process.keep_running())
-        tasks.create_task(show_warnings([*roles, late]))
+        tasks.create_task(show_warnings([*roles, *late]))
         await wait_until_ready(roles, tell)
-        tasks.create_task(late.keep_running())
+        for process in late:
+            tasks.create_task(process.keep_running())
         tell(welcome)
 
 
@@ -111,11 +112,9 @@ async def show_warnings(roles: Sequence[KeptProcess]) -> None:
 
 
 def our_roles(listener: socket.socket) -> Iterator[LocalRole]:
-    """Yield the roles that production runs, with the same commands, except the collector."""
+    """Yield the roles that production runs, with the same commands, except late_roles()."""
     for service in settings.EVENT_CONSUMERS:
         yield LocalRole(f"consume_events {service}", (*MANAGE, "consume_events", service))
-    if settings.OPENSEARCH_URL:
-        yield LocalRole("index_events", (*MANAGE, "index_events"))
     yield LocalRole(
         "web",
         (*MANAGE, "serve", "--fd", str(listener.fileno())),
@@ -125,9 +124,11 @@ def our_roles(listener: socket.socket) -> Iterator[LocalRole]:
     yield LocalRole("relay_signups", (*MANAGE, "relay_signups"))
 
 
-def collector_role() -> LocalRole:
-    """Return the collector's role, on which no sign-up depends."""
-    return LocalRole("collect_dead_letters", (*MANAGE, "collect_dead_letters"))
+def late_roles() -> Iterator[LocalRole]:
+    """Yield the roles on which no sign-up depends."""
+    yield LocalRole("collect_dead_letters", (*MANAGE, "collect_dead_letters"))
+    if settings.OPENSEARCH_URL:
+        yield LocalRole("index_events", (*MANAGE, "index_events"))
 
 
 def valkey_role(socket_path: Path) -> LocalRole:

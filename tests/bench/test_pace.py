@@ -17,7 +17,7 @@ pytestmark = pytest.mark.needs("application", "caddy")
 WARM_UP = 20
 ROUNDS = 3
 SIGNUPS = 30
-# The cheapest that argon2 takes, well under a millisecond: what is left is the product's own.
+# The cheapest costs that argon2 accepts, well under a millisecond: the rest of the time is the product's own.
 CHEAP_HASH = {"ARGON2_MEMORY_KIB": "64", "ARGON2_TIME_COST": "1"}
 
 

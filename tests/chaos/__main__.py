@@ -19,7 +19,7 @@ def main() -> int:
     if reason := missing():
         print(f"chaos: {reason}", file=sys.stderr)
         return 2
-    # What ends a job ends it in order, with all that it started.
+    # A signal that ends a job ends it in order, with all processes that it started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     kafka_messages.validate_all()
     seed = secrets.randbelow(10**6) if options.seed is None else options.seed

@@ -26,7 +26,7 @@ DROPPED_STREAMS = 4
 
 
 class Crowd:
-    """Runs a client for each person, in a thread of its own, begun evenly over `seconds`."""
+    """Runs a client for each person, in a separate thread, begun evenly over `seconds`."""
 
     def __init__(self, base_url: str, people: Sequence[Person], *, seconds: float, seed: int) -> None:
         self.is_done = threading.Event()

@@ -1,4 +1,4 @@
-"""What a run puts into the databases beforehand and finds in them afterwards, past all of the product's code."""
+"""Rows that a run adds to the databases beforehand and reads from them afterwards, without the product's code."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.chaos.story import Story
 from tests.client import read_topic
 from tests.stack import Stack
 
-# Whose dead letters the poison of a topic must be found in.
+# The consumer groups whose dead letters must contain the poison of each topic.
 READERS = {REQUESTS: ("chat", "customer"), ANSWERS: ("auth",)}
 COLLECTOR = "dead-letters"
 USER = "user_id, user_id_key, email, user_name, role"
@@ -39,13 +39,13 @@ def introduce(stack: Stack, people: Sequence[Person]) -> None:
 
 
 def pending(stack: Stack) -> int:
-    """How many sign-ups have an orange light."""
+    """The number of sign-ups with an orange light."""
     [(count,)] = stack.query("auth", "SELECT count(*) FROM authsvc_signup WHERE pending_count > 0")
     return int(count)
 
 
 def unread(stack: Stack) -> int:
-    """How many messages the consumers, and then the collector of what they put aside, have not committed yet."""
+    """The number of messages that the consumers, and then the collector of dead letters, have not committed yet."""
     read = [(topic, group) for topic, groups in READERS.items() for group in groups]
     read += [(letters(*each), COLLECTOR) for each in read]
     prefix = stack.env["KAFKA_PREFIX"]

@@ -1,4 +1,4 @@
-"""What is done to the installation, and when: a plan made from the seed, and what carries it out."""
+"""The faults of a run: a plan that is derived from the seed, and the code that carries it out."""
 
 import time
 from collections import Counter, defaultdict
@@ -11,7 +11,7 @@ import redis
 from tests.servers import Process, Server
 from tests.stack import Role, Stack
 
-# Who is killed in the first round, in an order of the seed's; one of each line. Later rounds take all.
+# The processes to kill in the first round, one of each line, in an order derived from the seed. Later rounds kill any.
 KILLED = (
     ("auth-1", "auth-2", "auth-results"),
     ("relay",),
@@ -109,7 +109,7 @@ class Injector:
         self._stack = stack
         self._say = say
         self._targets: dict[str, Role | Server] = {**stack.roles, **servers}
-        # Those that should run now, and when those that ended by themselves are to be started again.
+        # The processes that should run now, and the times at which those that ended by themselves are started again.
         self._wanted = set(self._targets) - set(JOINED.values())
         self._restart_at: dict[str, float] = {}
 
@@ -162,7 +162,7 @@ class Injector:
                 self._flush()
 
     def _flush(self) -> None:
-        """FLUSHALL; where Redis is unavailable at this moment, it has been hurt enough."""
+        """FLUSHALL; nothing if Redis is down at this moment."""
         try:
             with redis.Redis.from_url(self._stack.env["REDIS_URL"], socket_timeout=1) as client:
                 client.flushall()

@@ -1,4 +1,4 @@
-"""What is wrong after a run, by the three databases, the dead letters, and what each client saw: compared as sets."""
+"""The faults found after a run: the databases, the dead letters and each client's record are compared as sets."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ class SignUpRow(NamedTuple):
     version: int
 
     def status(self, service: str) -> str:
-        # What is left out of the document has its default: pending.
+        # A light that the document omits has its default: pending.
         return str(self.lights[service].get("status", "PENDING"))
 
 
@@ -58,7 +58,7 @@ class UserRow(NamedTuple):
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """What every service has of the user."""
+        """The user's rows in every service."""
         return (self.user_id, self.user_id_key, self.email, self.user_name, self.role)
 
 
@@ -80,7 +80,7 @@ class Evidence:
 
 
 def judge(evidence: Evidence) -> list[Offence]:
-    """Everything that is wrong; nothing, if the product keeps its word."""
+    """All faults; none if the product keeps its guarantees."""
     index = _Index(evidence)
     return [
         *_of_rows(evidence),
@@ -187,7 +187,7 @@ class _Case:
                 yield "stuck", "its client never got through"
             return
         if self.person.kind is Kind.CLOSES:
-            # The lights of the sign-up were decided before; what is left is judged for all removals together.
+            # The lights of the sign-up were decided before; the rest is judged for all removals together.
             return
         yield from self._of_auth(self.row)
         for service in PARTICIPANTS:

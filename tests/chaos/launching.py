@@ -31,7 +31,7 @@ def set_up(command: Sequence[str]) -> None:
 
 
 def run(command: Sequence[str]) -> None:
-    """What `python <command>` would do."""
+    """Run the command like `python <command>`."""
     if command[0] == "-m":
         sys.argv = [*command[1:]]
         runpy.run_module(command[1], run_name="__main__", alter_sys=True)

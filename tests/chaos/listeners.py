@@ -44,7 +44,7 @@ class Listener:
                 await self._read(client)
             self.is_open = False
             if not self.is_complete:
-                # Cut off, or ended by a server that was to stop.
+                # Cut off, or ended by a server that stops.
                 self.losses += 1
                 await asyncio.sleep(self._pause)
 
@@ -85,7 +85,7 @@ class Listener:
 
 
 class Listeners:
-    """Any number of them, on an event loop in a thread of its own."""
+    """Any number of them, on an event loop in a separate thread."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack

@@ -1,4 +1,4 @@
-"""What Kafka and strangers do to the topics: every tenth message comes again, and one in a hundred is poison."""
+"""Noise in the topics: every tenth message is delivered again, and one in a hundred is poison."""
 
 import heapq
 import json
@@ -30,7 +30,7 @@ Headers = list[tuple[str, bytes | None]]
 
 
 class Noise:
-    """Reads both topics in a thread of its own, and writes into them."""
+    """Reads both topics in a separate thread, and writes into them."""
 
     def __init__(self, stack: Stack, *, seed: int) -> None:
         self.counts: Counter[str] = Counter()

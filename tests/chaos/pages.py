@@ -102,6 +102,6 @@ class PageClient:
                 self._story.note_unexpected(f"the socket refused the page: {socket.close_code}")
 
     def _see(self, state: dict[str, Any]) -> None:
-        """What a new socket says first the page may have shown already."""
+        """The page may already have shown the first state of a new socket."""
         if state["version"] > self._story.version:
             self._story.see(state)

@@ -1,4 +1,4 @@
-"""Who signs up in a run of chaos, and what must come of it."""
+"""The people who sign up in a chaos run, and the expected outcome for each."""
 
 import unicodedata
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class Person:
 
     @property
     def form(self) -> dict[str, str]:
-        """What `POST /user` takes."""
+        """The body of `POST /user`."""
         return {"userId": self.user_id, "userPw": self.password, "email": self.email, "userName": self.user_name}
 
 
@@ -80,7 +80,7 @@ def crowd(count: int, random: Random) -> list[Person]:
         candidates = originals[-1:] if kind is Kind.RIVAL else originals[:-DISTANCE]
         original = random.choice(candidates) if candidates else None
         if kind is Kind.RIVAL and original:
-            # Who may lose the userId keeps no email in auth either, so nobody is to repeat this one.
+            # If the userId is refused, auth does not keep the email either, so no other person may have the same one.
             originals.remove(original)
         person = _person(random, kind if original or kind in ON_THEIR_OWN else Kind.NEW, original)
         people.append(person)

@@ -1,4 +1,4 @@
-"""What a run says in the end: a table, the stories of the first offenders, and the one line."""
+"""The report of a run: a table, the histories of the first faulty sign-ups, and the summary line."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -22,14 +22,14 @@ from tests.servers import CaddyServer, KafkaServer, PostgresqlServer, Server
 from tests.stack import Stack
 from tests.waiting import eventually
 
-# Where the logs of a run that went wrong are kept.
+# The folder for the logs of a failed run.
 KEPT = Path(__file__).resolve().parents[1] / "artifacts"
 # Seconds of the run for each kill, and the most sign-ups that come in a second.
 SECONDS_PER_KILL = 7.0
 RATE = 33.0
 # Seconds after the last fault in which every light must have turned.
 HEALED_WITHIN = 60.0
-# Offenders whose whole story is told.
+# Faulty sign-ups whose whole history is printed.
 TOLD = 5
 
 SETTINGS = {
@@ -44,7 +44,7 @@ SETTINGS = {
 
 @dataclass
 class Outcome:
-    """What a run was and what came of it. `traffic` are the messages about the first offenders."""
+    """A run and its outcome. `traffic` has the messages about the first faulty sign-ups."""
 
     seed: int
     signups: int
@@ -66,7 +66,7 @@ class Outcome:
 
 
 def missing() -> str | None:
-    """Why it can't run here, in a sentence."""
+    """The reason why it can't run here, in a sentence."""
     return PostgresqlServer.missing() or KafkaServer.missing() or CaddyServer.missing()
 
 
@@ -121,7 +121,7 @@ def _installation() -> Iterator[tuple[Stack, dict[str, Server]]]:
 def _heal(stack: Stack, injector: Injector, browsers: Crowd, noise: Noise) -> float:
     """Waits until all is as it should be, HEALED_WITHIN seconds at most, and gives the seconds that it took.
 
-    What is not healed then is for the judge to find.
+    The judge finds anything that is not healed by then.
     """
     begun = time.monotonic()
 

@@ -1,4 +1,4 @@
-"""What one client did and saw."""
+"""The actions and observations of one client."""
 
 import time
 from dataclasses import dataclass, field
@@ -12,13 +12,13 @@ from tests.chaos.people import Person
 # Seconds until a lost connection is tried again, at first and at most; half to all of it.
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 4.0
-# What a client takes for a lost connection.
+# Errors that a client treats as a lost connection.
 LOST = (aiohttp.ClientError, TimeoutError, OSError)
 
 
 @dataclass
 class Story:
-    """`log` has lines of (seconds since the run began, what); `states` what the client was shown, in order."""
+    """`log` has lines of (seconds since the run began, what); `states` has the states that the client saw, in order."""
 
     person: Person
     run_began: float

@@ -1,4 +1,4 @@
-"""What a participant needs, or the participant itself, is away for a while: everybody waits, and it ends by itself."""
+"""A participant or one of its dependencies is down for a while: clients wait, and recovery needs no operator."""
 
 import time
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from tests.waiting import eventually, must_hold
 pytestmark = pytest.mark.needs("application", "caddy")
 
 DEADLINE = 3.0
-# Seconds that the database is away: several tries, each with the time in which a connection may come.
+# Seconds for which the database is down: several tries, each with the time in which a connection may come.
 AWAY = 20.0
 
 
@@ -56,7 +56,7 @@ def attempts(stack: Stack, person: Person) -> int:
 
 
 @pytest.mark.needs("chromium")
-def test_at_the_deadline_page_and_stream_say_delayed_and_go_on_when_the_participant_is_back(
+def test_at_the_deadline_page_and_stream_say_delayed_and_continue_when_the_participant_is_back(
     page: Page, stack: Stack, person: Person
 ):
     other = new_person()
@@ -83,7 +83,7 @@ def test_at_the_deadline_page_and_stream_say_delayed_and_go_on_when_the_particip
 
 
 @pytest.mark.needs("chromium")
-def test_the_page_says_that_it_cannot_see_the_sign_up_while_auth_is_away(page: Page, stack: Stack, person: Person):
+def test_the_page_says_that_it_cannot_see_the_sign_up_while_auth_is_down(page: Page, stack: Stack, person: Person):
     notice = page.locator("#notice")
     with stopped(stack, "customer"):
         sign_up_in(page, person)

@@ -29,14 +29,14 @@ from tests.waiting import PATIENCE, eventually
 pytestmark = [pytest.mark.needs("application", "caddy", "postgresql", "kafka")]
 
 SERVICES = frozenset({"auth", "chat", "customer"})
-# Seconds between two sign-ups, and that a dependency is away: about fifteen batches.
+# Seconds between two sign-ups, and for which a dependency is down: about fifteen batches.
 EVERY = 0.4
 AWAY = 6.0
 # Seconds after which everything must be complete again.
 RECOVERS_WITHIN = 10.0
-# Seconds within which every light that does not need the dependency must turn, although it is away.
+# Seconds within which every light that does not need the dependency must turn, although it is down.
 TURNS_WITHIN = 3.0
-# Seconds that any answer may take, whatever is away.
+# The longest time of any answer in seconds, whichever dependency is down.
 ANSWERS_WITHIN = 8.0
 
 Fault = Literal["killed", "frozen"]
@@ -44,8 +44,8 @@ Fault = Literal["killed", "frozen"]
 
 @dataclass(frozen=True)
 class Case:
-    """`turning` are the lights that turn while `dependency` is away; where `refuses`, nobody can sign up meanwhile and
-    is told so with 503 and Retry-After."""
+    """`turning` are the lights that turn while `dependency` is down; where `refuses`, nobody can sign up meanwhile and
+    gets 503 and Retry-After."""
 
     dependency: str
     turning: frozenset[str] = SERVICES
@@ -182,7 +182,7 @@ class People:
 
 @pytest.fixture(scope="module")
 def targets() -> Iterator[tuple[Stack, dict[str, Server | Process]]]:
-    """An installation in which each service has a PostgreSQL of its own, and everything in it that can go away."""
+    """An installation in which each service has its own PostgreSQL, and everything in it that can go away."""
     servers = {f"postgresql-{service}": PostgresqlServer() for service in sorted(SERVICES)}
     kafka = KafkaServer()
     with ExitStack() as cleanup:
@@ -212,7 +212,7 @@ def are_complete(signups: Sequence[SignUp]) -> bool:
 
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.dependency)
-def test_a_dependency_that_is_away_costs_only_what_it_provides(
+def test_a_dependency_that_is_down_costs_only_what_it_provides(
     targets: tuple[Stack, dict[str, Server | Process]], case: Case, fault: Fault, capsys: pytest.CaptureFixture[str]
 ):
     stack, by_name = targets

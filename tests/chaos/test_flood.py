@@ -1,4 +1,4 @@
-"""Ten times what the system can take: who is refused learns it at once, and who is accepted gets to the end."""
+"""Ten times the load that the system can take: refusals are immediate, and accepted sign-ups complete."""
 
 import asyncio
 import time
@@ -32,7 +32,7 @@ WEB_ROLES = ("web", "auth-1", "auth-2")
 
 @dataclass
 class Flood:
-    """What became of the posts."""
+    """The outcomes of the posts."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     refusals: list[float] = field(default_factory=list)

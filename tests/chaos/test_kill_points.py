@@ -1,4 +1,4 @@
-"""A process dies at the worst moment of its work: what was begun ends right all the same.
+"""A process dies at the worst moment of its work, and every sign-up still ends correctly.
 
 Each test takes away what would mend the sign-up in another way, so that what is to protect it here does so alone.
 """
@@ -65,20 +65,20 @@ def wait_for_death(role: Role) -> None:
 
 
 def kept_lights(stack: Stack, person: Person) -> dict[str, str]:
-    """What auth's database says of a person's only sign-up."""
+    """The row of a person's only sign-up in auth's database."""
     [(document,)] = stack.query("auth", f"SELECT lights FROM authsvc_signup WHERE email = '{person.email}'")
     return {service: light.get("status", "PENDING") for service, light in document.items()}
 
 
 def copied_lights(stack: Stack, signup: Answer) -> dict[str, str]:
-    """What the projection in Redis says."""
+    """The copy of the projection in Redis."""
     with redis.Redis.from_url(stack.redis.env["REDIS_URL"]) as client:
         copy = json.loads(client.hget(signup.headers["Location"].replace("/user/signups/", "signup:"), "s"))
     return {service: light.get("status", "PENDING") for service, light in copy["lights"].items()}
 
 
 def messages(stack: Stack, topic: str, **fields: str) -> list[dict[str, Any]]:
-    """What a topic holds of messages with these fields."""
+    """The messages of a topic with these fields."""
     documents = [json.loads(message.value) for message in topic_of(stack, topic)]
     return [document for document in documents if document | fields == document]
 
@@ -102,7 +102,7 @@ def test_auth_between_commit_and_publish(stack: Stack, person: Person, people: l
         assert messages(stack, "user.newUser.req", userId=person.user_id) == []
         assert kept_lights(stack, person) == {"auth": "SUCCESS", "chat": "PENDING", "customer": "PENDING"}
         relay.start()
-        # What the client does that got no answer: it asks again, and joins.
+        # A client without an answer retries, and joins its sign-up.
         assert sign_up(stack, person.form, Idempotency_Key=key)[-1].statuses == ALL_GREEN
     assert [event["attempt"] for event in messages(stack, "user.newUser.req", userId=person.user_id)] == [2]
 
@@ -144,7 +144,7 @@ def test_a_participant_between_healing_and_answer(stack: Stack, person: Person, 
         wait_for_death(chat)
         assert row(person) in stack.rows("chat")
         chat.start()
-        # It reads the page again and finds nothing left to do: who waits is told that all agree.
+        # It reads the page again and finds nothing left to do: the command reports that everything agrees.
         assert healing.result().returncode == 0
 
 

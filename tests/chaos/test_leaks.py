@@ -24,7 +24,7 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("application", "caddy", "network")
 
-# How many vanish in each of the two ways, a tenth of them pages with a WebSocket.
+# The number of clients that vanish in each of the two ways; a tenth of them are pages with a WebSocket.
 VANISHING = 1000
 # That many connect at the same time; before the measurement twice as many, so that every pool has had its growth.
 AT_ONCE = 50
@@ -37,7 +37,7 @@ WEB_ROLES = ("web", "auth-1", "auth-2")
 
 @dataclass(frozen=True)
 class Client:
-    """What a client says first, and what it must hear before it counts as one that watches."""
+    """A client's request, and the answer after which it counts as a watcher."""
 
     says: bytes
     hears: bytes
@@ -149,7 +149,7 @@ def reset(connections: list[socket.socket]) -> None:
 
 
 def held(stack: Stack) -> dict[str, int]:
-    """What the processes and servers hold now."""
+    """The resources that the processes and servers hold now."""
     assert stack.caddy
     numbers = {"caddy's descriptors": entries(stack.caddy.process.pid, "fd")}
     for name in WEB_ROLES:

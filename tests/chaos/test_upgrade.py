@@ -251,7 +251,7 @@ STEPS = {
     "consumers": ["web", "auth-1", "auth-2"],
     "consumers and web": ["auth-1", "auth-2"],
     "consumers, web and one auth": ["auth-2"],
-    # Going back: what was replaced last goes first.
+    # Rollback: the role that was replaced last goes back first.
     "all but the consumers": [*CONSUMERS, "relay"],
 }
 
@@ -284,7 +284,7 @@ def test_the_previous_release_runs_beside_this_one(
 
 
 def switch(stack: Stack, beside: Mapping[str, Role], now: set[str], *, to: set[str]) -> None:
-    """Stops what is to be replaced and starts the others in its place."""
+    """Stops the old processes and starts the new ones in their place."""
     changed = now ^ to
     for name in changed:
         (beside if name in now else stack.roles)[name].stop()

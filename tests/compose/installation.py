@@ -94,7 +94,7 @@ class Installation:
             command, cwd=self.directory, env=environment, input=input, capture_output=True, text=True, check=False,
             timeout=COMMAND_TIMEOUT, start_new_session=True,
         )  # fmt: skip
-        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-1500:]}{done.stderr[-1500:]}"
         return done.stdout
 
     def python(self, service: str, code: str, *, index: int = 1) -> str:
@@ -137,7 +137,7 @@ class Installation:
 
 def commands_of_the_readme() -> list[str]:
     """Return the lines with which the README sets up and starts the containers, without their remarks."""
-    [block] = [each for each in code_blocks_of_the_readme() if "make-secrets.sh" in each]
+    [block] = [each for each in code_blocks_of_the_readme() if "echo PUBLIC_URL=" in each]
     lines = [re.sub(r"\s+# .*", "", line) for line in block.splitlines()]
     # The last one asks for the administrator's name and password.
     assert "up --build" in lines[-2]

@@ -1,4 +1,4 @@
-"""What the contract tests of looking into Kafka share."""
+"""Fixtures for the contract tests of eventbus.inspection."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What the plumbing promises, on the embedded broker and on Apache Kafka alike."""
+"""The guarantees of `eventbus`, on the embedded broker and on Apache Kafka alike."""
 
 import logging
 import secrets
@@ -53,7 +53,7 @@ def new_subscription(handle: Handler) -> Subscription:
 
 
 def places(messages: Sequence[Incoming]) -> dict[int, int]:
-    """Where a group goes on that has done these."""
+    """The offset from which a group continues after these messages."""
     return {message.partition: message.offset + 1 for message in sorted(messages, key=lambda each: each.offset)}
 
 
@@ -300,7 +300,7 @@ def test_a_stuck_handler_does_not_keep_it_from_stopping():
 # --- Poison -----------------------------------------------------------------------------------------------------
 
 
-def test_poison_goes_to_the_dead_letters_and_the_rest_goes_on():
+def test_poison_goes_to_the_dead_letters_and_the_rest_continues():
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
         if any(message.value == b"poison" for message in batch):
             raise ValueError("can't be eaten")
@@ -451,7 +451,7 @@ def one_topic(subscription: Subscription, topic: str) -> Subscription:
     return replace(subscription, topics=(topic,))
 
 
-def test_a_group_reads_several_topics_and_goes_on_in_each_where_it_was():
+def test_a_group_reads_several_topics_and_continues_in_each_where_it_was():
     """Both have messages in the partition of the same number, at other offsets."""
     one, other = new_topic(), new_topic()
     handler = RecordingHandler()
@@ -541,7 +541,7 @@ def test_the_readers_of_a_group_share_its_partitions_and_one_takes_over():
 
 
 def test_a_batch_whose_partitions_went_away_commits_nothing_for_them():
-    """The first reader repeats its batch while a second joins: what the second reads now is the second's to commit."""
+    """The first reader repeats its batch while a second joins: the second commits only its own."""
     handler = RecordingHandler(*[TransientError("away")] * 1000)
     other_handler = RecordingHandler()
     subscription = new_subscription(handler)
@@ -698,7 +698,7 @@ def test_a_fatal_error_of_the_client_ends_the_consumer(monkeypatch):
         eventually(lambda: not first.is_running)
 
 
-def test_a_consumer_that_lost_its_partitions_and_hears_of_no_others_joins_anew(monkeypatch):
+def test_a_consumer_that_lost_its_partitions_and_hears_of_no_others_joins_again(monkeypatch):
     monkeypatch.setattr(group_member, "REJOINS_AFTER", 6.0)
     subscription = new_subscription(handler := RecordingHandler())
     with consuming(subscription) as running:

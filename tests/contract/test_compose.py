@@ -38,7 +38,7 @@ OF_PROFILES = {
     "observe": {"search", "opensearch", "dashboards", "dashboards-import", "prometheus", "grafana"},
     "tools": {"kafka-ui"},
 }
-# What runs once and then ends.
+# Services that run once and then exit.
 ENDING = (*ONCE, "databases", "dashboards-import")
 EVERYTHING = (*ROLES, *SERVERS, *TOOLS, "databases", "dashboards-import")
 SECRETS = (
@@ -172,8 +172,8 @@ def test_every_command_is_one_that_exists(role):
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_every_role_starts_with_its_environment_alone(role, tmp_path):
-    """Settings, applications and the command itself load; in production whatever is obligatory and missing raises."""
+def test_every_role_starts_with_its_environment_only(role, tmp_path):
+    """Settings, applications and the command itself load; in production, a missing mandatory setting raises."""
     _, *rest = services()[role]["command"]
     command = ["-c", "import signup_sync.asgi"] if rest[1] == "serve" else [rest[0], "help", rest[1]]
     environment = environment_of(role) | {"DATA_DIR": str(tmp_path / "data")}
@@ -186,7 +186,7 @@ def test_every_role_starts_with_its_environment_alone(role, tmp_path):
     assert not (tmp_path / "data").exists(), "its file system is read-only"
 
 
-# What .env.example says that compose.yaml decides itself.
+# The settings that compose.yaml sets itself, according to .env.example.
 EXAMPLE = (ROOT / ".env.example").read_text()
 DECIDED_HERE = re.sub(r"\n# ", " ", EXAMPLE).split("whatever the file says:")[1].split(". All")[0]
 DECIDED = frozenset(
@@ -225,7 +225,7 @@ def test_every_documented_setting_reaches_the_roles():
 def test_a_setting_that_is_not_given_is_empty():
     for role in ROLES:
         given = {name: value for name, value in environment_of(role).items() if value}
-        assert given.keys() <= {*DECIDED, *PASSED_TO_SOME, "PUBLIC_URL"}
+        assert given.keys() <= {*DECIDED, *PASSED_TO_SOME, "PUBLIC_URL", "PYTHON_CPU_COUNT"}
 
 
 DATABASE_OF = {service: f"{service.upper()}_DATABASE_URL" for service in ("auth", *PARTICIPANTS, "scim")}
@@ -412,7 +412,7 @@ def test_tools_are_published_on_the_loopback_only_and_reach_no_role_from_there()
     assert members == {*PUBLISHED}
 
 
-def test_opensearch_without_passwords_is_reached_by_the_indexer_and_dashboards_alone():
+def test_opensearch_without_passwords_is_reached_by_the_indexer_and_dashboards_only():
     members = {name for name in EVERYTHING if "search" in services()[name]["networks"]}
     assert members == {"opensearch", "search", "dashboards", "dashboards-import"}
     assert services()["opensearch"]["networks"] == ["search"]

@@ -4,6 +4,7 @@ Each is read from the file that a deployment uses. What else the two files say i
 Caddy, in tests/integration/test_gateway.
 """
 
+import math
 import re
 from ipaddress import ip_network
 
@@ -80,7 +81,7 @@ def test_a_slow_client_meets_the_gateways_limits_before_the_servers():
 
 def test_what_is_too_large_is_refused_by_the_gateway_as_by_the_server():
     size, unit = re.fullmatch(r"(\d+)(\w+)", directive("max_header_size")).groups()
-    # Go adds 4 KB, and the gateway adds headers of its own.
+    # Go adds 4 KB, and the gateway adds its own headers.
     assert int(size) * _SIZES[unit] + 4096 < http_protocol.HEAD_MAX
     limits = [int(size) * 1024 for size in re.findall(r"^\s*max_size (\d+)KiB$", CADDYFILE, re.MULTILINE)]
     assert limits == [BODY_MAX, ADMIN_FORM_MAX, FORM_MAX]
@@ -111,6 +112,13 @@ def test_every_role_believes_the_gateway_wherever_docker_puts_it(role):
     for pool in pools:
         assert any(ip_network(pool).subnet_of(network) for network in trusted), pool
     assert all(network.is_private for network in trusted), "nobody from outside is believed"
+
+
+@pytest.mark.parametrize("role", WEB)
+def test_a_web_process_hashes_with_as_many_threads_as_it_has_cores(role):
+    """The pool has a thread for each core that Python counts, and each needs 19 MiB: the threads of a large host would
+    exceed the memory limit."""
+    assert int(environment_of(role)["PYTHON_CPU_COUNT"]) == math.ceil(float(services()[role]["cpus"]))
 
 
 def test_the_gateway_finds_what_it_leads_to():
@@ -162,7 +170,7 @@ def test_redis_keeps_copies_alone_and_has_room_for_them():
     assert most < int(services()["redis"]["mem_limit"].removesuffix("m"))
 
 
-def test_topics_are_made_by_us_alone():
+def test_topics_are_made_by_us_only():
     environment = environment_of("kafka")
     assert environment["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
     assert environment["KAFKA_ALLOW_EVERYONE_IF_NO_ACL_FOUND"] == "false"

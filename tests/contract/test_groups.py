@@ -1,4 +1,4 @@
-"""What an operator sees of the consumer groups, on the embedded broker and on Apache Kafka."""
+"""The consumer groups as an operator sees them, on the embedded broker and on Apache Kafka."""
 
 import secrets
 
@@ -16,7 +16,7 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("broker")
 handler = RecordingHandler()
-# What the settings of these tests name, as EVENT_CONSUMERS does it.
+# The subscription that the settings of these tests name, as EVENT_CONSUMERS does.
 asked = Subscription(group="answerer", topics=("asked",), handle=handler)
 
 
@@ -40,7 +40,7 @@ def test_the_groups_that_the_settings_name_have_their_lag_even_if_nobody_was_in_
     assert found["answerer"].lag == 3
     assert found["dead-letters"].lag == 0
     assert {each.topic for each in found["dead-letters"].progress} == {"asked.answerer.dlt"}
-    # Who is in it, the embedded broker can't tell.
+    # The embedded broker can't list the members.
     assert found["answerer"].membership == (None if settings.KAFKA_EMBEDDED else Membership("Dead", ()))
 
 
@@ -70,7 +70,7 @@ def test_members_with_what_they_read_and_groups_that_no_setting_names(inspector)
     eventually(lambda: groups(inspector)["answerer"].membership == Membership("Empty", ()))
 
 
-def test_kafka_away_is_said(monkeypatch):
+def test_an_unreachable_kafka_is_reported(monkeypatch):
     monkeypatch.setattr("eventbus.inspection.inspector.ANSWERS_WITHIN", 0.2)
     monkeypatch.setattr(settings, "KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     with Inspector() as away, pytest.raises(KafkaException):

@@ -1,4 +1,4 @@
-"""What an operator sees of Kafka, on the embedded broker and on Apache Kafka, and that looking changes nothing."""
+"""Kafka as an operator sees it, on the embedded broker and on Apache Kafka, and that inspection changes nothing."""
 
 import secrets
 from datetime import UTC, datetime, timedelta
@@ -77,7 +77,7 @@ def test_to_ask_for_a_topic_does_not_make_it(inspector):
     assert prefixed(name) not in admin.list_topics(timeout=10).topics
 
 
-def test_a_partition_that_is_not_there_is_said(inspector, topic):
+def test_a_partition_that_is_not_there_is_reported(inspector, topic):
     with pytest.raises(NoSuchTopicError):
         inspector.from_offset(topic, partition=PARTITIONS, offset=0)
 
@@ -159,7 +159,7 @@ def test_messages_from_a_time_on_are_the_first_of_all_partitions(inspector, topi
     assert inspector.from_time(topic, since=time_between()).messages == ()
 
 
-# --- Bounds and what is away ------------------------------------------------------------------------------------
+# --- Bounds and outages -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("bound", "most"), [("LOOKED_AT_MOST", 5), ("BYTES_MOST", 5), ("SECONDS_MOST", -1.0)])

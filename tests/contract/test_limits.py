@@ -1,4 +1,4 @@
-"""What auth accepts fits into the participants' rows."""
+"""Texts that auth accepts fit into the participants' rows."""
 
 from hypothesis import given
 
@@ -9,7 +9,7 @@ from runtime.equality import normalize_user_id, user_id_key
 from tests.unit.runtime.test_equality import TEXTS
 
 
-def test_whatever_auth_accepts_a_participant_can_keep():
+def test_a_participant_can_store_every_text_that_auth_accepts():
     assert participant.limits.USER_ID_MAX >= authsvc.identity.USER_ID_MAX
     assert participant.limits.EMAIL_MAX >= authsvc.identity.EMAIL_MAX
     assert participant.limits.USER_NAME_MAX >= authsvc.identity.USER_NAME_MAX

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 LISTED = re.compile(r"^\| `(?P<name>\w+)` \| (?P<kind>\w+) \|(?P<labels>[^|]*)\|", re.MULTILINE)
 OURS = re.compile(r"\b(?:signup|eventbus)_[a-z_]+\b")
-# Of each family of a type, what a query may name.
+# The names that a query may use for each family of a type.
 SAMPLES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_count", "_sum")}
 
 
@@ -26,7 +26,7 @@ def declared() -> list[MetricWrapperBase]:
 
 
 def test_no_other_module_declares_one():
-    """What stands elsewhere is not compared with the list."""
+    """Metrics that are declared elsewhere are not compared with the list."""
     packages = {path.parent for path in ROOT.glob("*/__init__.py")} - {ROOT / "tests", ROOT / "bench"}
     made = re.compile(r"= (?:Counter|Gauge|Histogram|Summary|Info|Enum)\(\s*\"", re.MULTILINE)
     sources = [path for package in packages for path in package.rglob("*.py")]
@@ -99,7 +99,7 @@ def test_prometheus_asks_every_role_where_compose_has_it():
         for each in job["dns_sd_configs"]
         for name in each["names"]
     }
-    roles = {name for name, service in compose.items() if "build" in service}
+    roles = {name for name, service in compose.items() if "signup-sync" in service["image"]}
     roles -= {"migrate", "set-up-kafka", "dashboards-import"}  # They end before the others start.
     assert asked == {name: 8000 if name in ("web", "auth") else 8001 for name in roles}
     assert [(DEPLOY / name).is_file() for name in config["rule_files"]] == [True]

@@ -1,4 +1,4 @@
-"""What one side publishes, the other reads: each has structs of its own."""
+"""Each side reads the events that the other publishes, although each has its own structs."""
 
 from uuid import uuid4
 

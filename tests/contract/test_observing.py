@@ -148,7 +148,7 @@ def dashboards(answer: dict[str, Any], status: int = 200) -> Iterator[tuple[str,
 
 
 def import_objects(url: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """What the container `dashboards-import` runs."""
+    """The command of the container `dashboards-import`."""
     command = services()["dashboards-import"]["command"]
     script, _, file = command[1:]
     [(folder, mounted)] = [volume.split(":")[:2] for volume in services()["dashboards-import"]["volumes"]]
@@ -186,7 +186,7 @@ def test_a_failed_import_fails_the_container(answer: dict[str, Any], status: int
     assert said in done.stderr
 
 
-def test_a_dashboards_that_is_away_fails_the_container():
+def test_a_dashboards_that_is_down_fails_the_container():
     done = import_objects("http://127.0.0.1:1")
     assert done.returncode == 1
     assert "did not import the saved objects" in done.stderr

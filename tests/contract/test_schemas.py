@@ -106,7 +106,7 @@ def test_examples_of_the_events_fit(name, example):
     check_event_message(name, example.get("headers"), example["payload"])
 
 
-# --- What the code puts on the wire ------------------------------------------------------------------------------
+# --- Messages that the code publishes ----------------------------------------------------------------------------
 
 
 def check_message(name: str, message: Outgoing) -> None:

@@ -23,7 +23,7 @@ def copy_project(copy: Path) -> Path:
     for file in project_files():
         (copy / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / file, copy / file)
-    # Where the README's commands look for it; VENV says the same to make.
+    # The path in which the README's commands look for the environment; make gets it in VENV.
     (copy / ".venv").symlink_to(sys.prefix)
     return copy
 
@@ -35,7 +35,7 @@ def project_files() -> list[str]:
 
 
 class MakeRun:
-    """One `make run`, in a session of its own as in a terminal of its own."""
+    """One `make run`, in a separate session as in its own terminal."""
 
     def __init__(self, project: Path, **variables: str) -> None:
         self.port = free_port()
@@ -71,7 +71,7 @@ class MakeRun:
         return time.monotonic() - self.started_at
 
     def processes(self) -> dict[int, str]:
-        """What runs in this session, by process id: also what lost its parent or is in another process group."""
+        """The processes of this session, by process ID, including orphans and those in other process groups."""
         lines = subprocess.run(
             ["ps", "-A", "-ww", "-o", "pid=,stat=,args="], capture_output=True, text=True, check=True
         )
@@ -88,7 +88,7 @@ class MakeRun:
         return pid
 
     def press_ctrl_c(self) -> None:
-        """What a terminal does: SIGINT to the foreground process group, which is that of make."""
+        """Press Ctrl-C: send SIGINT to the foreground process group, which is that of make."""
         os.killpg(self.make.pid, signal.SIGINT)
 
     def wait_gone(self, *, timeout: float = PATIENCE) -> None:

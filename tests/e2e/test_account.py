@@ -1,4 +1,4 @@
-"""What a person does about the account: sees who holds it, changes the password, and gets in without it."""
+"""The account page in a browser: which services hold the account, a new password, and a forgotten one."""
 
 import re
 
@@ -134,11 +134,11 @@ def test_the_form_says_what_is_wrong_while_one_types_and_logs_nothing(page: Page
     page.locator("[name=email]").fill(person.email)
     expect(page.locator("[data-field=email] .field-error")).to_be_hidden()
     assert not any(person.password in log for log in stack.logs().values())
-    # Of a form that is refused before auth sees it, what was found before stays.
+    # If a form is refused before auth sees it, the earlier findings stay.
     page.locator("[name=userId]").fill("no spaces")
     page.locator("[name=email]").focus()
     expect(page.locator("[data-field=userId] .field-error")).to_be_visible()
-    # What a message moves away while somebody is pressing on it would not be pressed.
+    # A message that appears while somebody presses a button would move the button away.
     page.locator("[name=userPw2]").press_sequentially("another")
     submit(page)
     expect(page.locator("#error-summary")).to_be_focused()

@@ -1,4 +1,4 @@
-"""What an administrator does about a sign-up that went wrong, in a real browser over the whole installation."""
+"""An administrator resolves a failed sign-up, in a real browser on a whole installation."""
 
 import re
 from collections.abc import Iterator

@@ -103,7 +103,7 @@ def test_without_a_wish_for_a_stream_the_answer_is_the_state_and_where_it_is(sta
     assert statuses(settled(stack, answer)) == ALL_GREEN
 
 
-def test_who_asks_for_it_is_told_how_long_each_light_took(stack: Stack, person: Person):
+def test_clients_that_ask_for_it_get_the_duration_of_each_light(stack: Stack, person: Person):
     events = sign_up(stack, person.form, Prefer="took")
     took = events[-1].data["took"]
     assert set(took) == set(SERVICES)
@@ -173,7 +173,7 @@ def requested(person: Person, **fields: Any) -> dict[str, Any]:
 def test_a_redelivered_request_changes_no_light(stack: Stack, person: Person):
     answer = post(stack, person.form)
     before = settled(stack, answer)
-    # Where the machine is slow the relay has asked again.
+    # On a slow machine, the relay may have asked again.
     event, *_ = [
         message for message in topic_of(stack, "user.newUser.req") if person.user_id == (message.key or b"").decode()
     ]
@@ -240,7 +240,7 @@ def test_the_same_key_with_other_content_is_409(stack: Stack, person: Person, ch
 # --- Tickets ------------------------------------------------------------------------------------------------------
 
 
-def test_a_signup_is_shown_to_its_own_ticket_alone(stack: Stack, person: Person):
+def test_a_signup_is_shown_to_its_own_ticket_only(stack: Stack, person: Person):
     one, other = post(stack, person.form), post(stack, new_person().form)
     for path in (one.headers["Location"], one.headers["Location"] + "/events"):
         for ticket in (None, "guess", other.headers["Signup-Ticket"], one.headers["Signup-Ticket"] + "x"):

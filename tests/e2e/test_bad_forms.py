@@ -61,7 +61,7 @@ def bodies(draw: st.DrawFn, hidden: dict[str, str]) -> tuple[str, bytes]:
 
 @settings(bounded, max_examples=25)
 @given(data=st.data(), is_script=st.booleans())
-def test_whatever_is_posted_as_the_form_is_answered(stack: Stack, opened_form, data, is_script):
+def test_any_body_posted_as_the_form_is_answered(stack: Stack, opened_form, data, is_script):
     cookies, hidden = opened_form
     content_type, body = data.draw(bodies(hidden))
     accept = "application/json" if is_script else "text/html"

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.needs("application")
 
 REQUESTS, ANSWERS = "user.newUser.req", "user.newUser.res"
 READERS = ((REQUESTS, "chat"), (REQUESTS, "customer"), (ANSWERS, "auth"))
-# What embedded brokers keep of a partition is a few megabytes.
+# Embedded brokers keep a few megabytes of each partition.
 SMALL = [value for value in ODD if len(value) < 20_000]
 
 
@@ -62,7 +62,7 @@ def test_all_good_ones_are_answered_all_bad_ones_put_aside_and_nothing_is_left_u
 
 
 def marks_of(stack: Stack, topic: str, group: str, run: str) -> dict[bytes, int]:
-    """How many of a group's dead letters there are with each mark of this run."""
+    """The number of a group's dead letters for each mark of this run."""
     found: dict[bytes, int] = {}
     for letter in topic_of(stack, f"{topic}.{group}.dlt"):
         if (mark := letter.headers.get("garbage", b"")).startswith(run.encode()):

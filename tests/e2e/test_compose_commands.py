@@ -24,7 +24,7 @@ from tests.waiting import eventually
 
 pytestmark = [pytest.mark.needs("application", "postgresql", "kafka")]
 
-LASTING = (*WEB, *AUTH_WORKERS, *PARTICIPANTS)
+LASTING = (*WEB, *AUTH_WORKERS, *PARTICIPANTS, "scim")
 SERVICES = ("auth", "chat", "customer", "crm")
 # Words with which PostgreSQL, Kafka and Redis deny something.
 REFUSALS = ("permission denied", "noperm", "authorization failed", "insufficientprivilege", "noauth")
@@ -46,7 +46,7 @@ class Composed:
         self.roles: dict[str, Process] = {}
 
     def environment_of(self, name: str) -> dict[str, str]:
-        """What the role gets in its container, with the addresses that the servers have here."""
+        """The environment of the role in its container, with the addresses that the servers have here."""
         here = {
             "@postgres:5432/": f"@{self.postgresql.address}/",
             "@redis:6379/": f"@{self.redis.address}/",
@@ -74,7 +74,7 @@ class Composed:
         subprocess.run([script], env=services()["databases"]["environment"] | place, check=True, timeout=60)
 
     def run(self, name: str, *command: str) -> str:
-        """Runs a command of manage.py, by default the role's own, to its end; what it wrote."""
+        """Runs a command of manage.py, by default the role's own, to its end, and return its output."""
         done = subprocess.run(
             [sys.executable, "manage.py", *command] if command else self._command_of(name),
             cwd=ROOT, env=self.environment_of(name), capture_output=True, text=True, check=False, timeout=120,

@@ -1,4 +1,4 @@
-"""What a participant can't keep is put aside, found by the operator, and replayed once its fault is mended."""
+"""A message that a participant can't store is dead-lettered, found by the operator, and replayed after the repair."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -124,7 +124,7 @@ def test_garbage_in_a_topic_is_listed_and_discarded_and_the_next_is_handled(stac
     assert statuses(settled(stack, post(stack, person.form))) == ALL_GREEN
 
 
-def test_letters_that_came_while_the_collector_was_away_are_found_when_it_is_back(stack: Stack, person: Person):
+def test_letters_that_came_while_the_collector_was_down_are_found_when_it_is_back(stack: Stack, person: Person):
     def groups() -> set[str]:
         return {words[4] for words in letters(stack) if person.user_id in words}
 

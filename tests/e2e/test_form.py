@@ -1,5 +1,5 @@
-"""What is typed into the form and sent, in a real browser with scripts and without: all that is wrong is said in words,
-and one content makes one sign-up, however often and however badly it is sent."""
+"""The form in a real browser, with scripts and without: every error is explained, and one content makes one sign-up,
+however often it is sent and over however bad a connection."""
 
 import secrets
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ def assert_nothing_is_saved(tab: Page, stack: Stack, person: Person) -> None:
         pytest.param("userName", "Ho\0ng", "Null characters", id="NUL"),
     ],
 )
-def test_what_cannot_be_taken_is_said_at_its_field_and_nothing_is_half_saved(
+def test_an_invalid_value_is_reported_at_its_field_and_nothing_is_half_saved(
     tab: Page, stack: Stack, person: Person, name: str, value: str, words: str
 ):
     tab.goto("/signup/")

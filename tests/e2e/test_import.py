@@ -47,7 +47,7 @@ def test_imported_users_reach_every_service_and_their_lights_turn_green(stack: S
     assert stack.manage("import_users", str(file)).stdout.strip() == "0 imported, 20 known already, 0 rejected"
 
 
-def test_an_import_while_kafka_is_away_is_published_by_the_relay(stack: Stack, person: Person, tmp_path: Path):
+def test_an_import_while_kafka_is_down_is_published_by_the_relay(stack: Stack, person: Person, tmp_path: Path):
     file = tmp_path / "users.jsonl"
     file.write_text(line(person))
     done = stack.manage("import_users", str(file), KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.needs("application", "caddy", "postgresql", "kafka")
 
 @dataclass(frozen=True)
 class Opened:
-    """What people have before a step: a login, a form that has been opened, and a ticket of the API."""
+    """A person's state before a step: a login, an opened form, and a ticket of the API."""
 
     logged_in: OpenerDirector
     form: tuple[OpenerDirector, str]

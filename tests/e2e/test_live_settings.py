@@ -144,7 +144,7 @@ def change(stack: Stack, signup_id: str, values: str) -> None:
     stack.query("auth", f"UPDATE authsvc_signup SET {values} WHERE {is_signup(stack, signup_id)}")
 
 
-def test_a_change_holds_within_a_second_while_redis_is_away(own: Stack, administrator: Administrator):
+def test_a_change_holds_within_a_second_while_redis_is_down(own: Stack, administrator: Administrator):
     own.redis.process.kill()
     try:
         assert any(

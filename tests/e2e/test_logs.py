@@ -1,4 +1,4 @@
-"""What the running roles log: JSON alone, and one sign-up's way through them under one trace."""
+"""The logs of the running roles: only JSON, and one trace for one sign-up in all of them."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ WORKERS = ("chat", "customer", "auth-results")
 
 @pytest.fixture(autouse=True)
 def before(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the web wrote before the test is not looked at: mails of other tests, which it puts into the same place."""
+    """Skip the web process's earlier lines: mails of other tests go to the same log."""
     monkeypatch.setitem(globals(), "BEGIN", {role.name: len(role.log()) for role in web_roles(stack)})
 
 
@@ -82,7 +82,7 @@ def test_the_answer_names_the_trace_and_a_repeated_request_stays_in_it(stack: St
 @pytest.mark.needs("chromium")
 def test_the_browsers_request_is_in_the_trace(page, stack: Stack, person: Person):
     posts = []
-    # What is checked while somebody types belongs to no sign-up yet.
+    # Checks while somebody types don't belong to a sign-up yet.
     page.on("request", lambda each: posts.append(each) if each.method == "POST" and "check" not in each.url else None)
     sign_up_in(page, person)
     page.wait_for_url("**/login/")

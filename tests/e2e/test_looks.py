@@ -1,4 +1,4 @@
-"""How the pages look: axe finds nothing in either scheme, the policy stops nothing of ours, and pictures are kept."""
+"""The appearance of the pages: axe finds no fault in either colour scheme, nothing is blocked, pictures are kept."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -32,7 +32,7 @@ axe = Axe()
 
 @pytest.fixture
 def still(browser: Browser, stack: Stack) -> Iterator[Page]:
-    """A tab in which nothing moves. Whatever the policy stops, or a script complains of, fails the test."""
+    """A tab in which nothing moves. Any violation of the policy and any script error fails the test."""
     context = browser.new_context(base_url=stack.base_url, locale="en-US", reduced_motion="reduce")
     tab = context.new_page()
     complaints: list[str] = []
@@ -109,6 +109,17 @@ def test_the_lights(still: Page, stack: Stack, person: Person):
         assert still.evaluate("document.getAnimations().length") == 0
         assert_accessible(still)
         keep_pictures(still, "lights")
+
+
+@pytest.mark.parametrize("path", ["/docs/", "/docs/api/", "/docs/events/"])
+def test_the_pages_for_developers(still: Page, path: str):
+    still.goto(path)
+    for example in still.locator("summary").all():
+        example.click()
+    assert_accessible(still)
+    keep_pictures(still, path.strip("/").replace("/", "-"))
+    still.set_viewport_size(PHONE)
+    assert still.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_login_account_and_passwords(still: Page, stack: Stack, person: Person):

@@ -40,7 +40,7 @@ def test_without_a_terminal_it_says_which_variables_it_needs(project: Path, runn
 
 
 class Terminal:
-    """A command at a terminal of its own: what it shows is waited for, then typed to."""
+    """A command at its own terminal: wait for a prompt, then type the answer."""
 
     IN_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 

@@ -105,7 +105,7 @@ def test_killing_the_launcher_leaves_nothing(project: Path, tmp_path: Path) -> N
         run.wait_gone()
 
 
-def test_what_is_killed_starts_again_and_the_person_is_told(running: MakeRun, person: Person) -> None:
+def test_a_killed_process_starts_again_and_the_terminal_says_so(running: MakeRun, person: Person) -> None:
     before = {role: running.pid_of(role) for role in ROLES}
     for pid in before.values():
         os.kill(pid, signal.SIGKILL)
@@ -117,7 +117,7 @@ def test_what_is_killed_starts_again_and_the_person_is_told(running: MakeRun, pe
         return all(any(role in args and pid != before[role] for pid, args in now) for role in ROLES)
 
     eventually(are_new, 90, what="each role runs in a new process")
-    # What listens is the launcher's: who asks while the web starts waits for its answer, or asks again.
+    # The launcher owns the listening socket: a client that connects while the web process starts waits, or retries.
     eventually(lambda: http_status(running.port, "/health/ready") == 200, 90)
     assert all_green(sign_up(running.port, person))
 
@@ -128,13 +128,13 @@ def test_a_second_one_on_the_same_data_says_where_the_first_is(running: MakeRun,
     assert get(running.port, "/health/ready") == 200
 
 
-def test_a_port_in_use_is_said_with_what_to_do(running: MakeRun, project: Path, tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_with_the_remedy(running: MakeRun, project: Path, tmp_path: Path) -> None:
     said = refused(project, PORT=str(running.port), DATA_DIR=str(tmp_path))
     assert f"Port {running.port} is in use" in said
     assert f"PORT={running.port + 1} make run" in said
 
 
-def test_a_broken_database_is_said_with_what_to_do(project: Path, tmp_path: Path) -> None:
+def test_a_broken_database_is_reported_with_the_remedy(project: Path, tmp_path: Path) -> None:
     database = tmp_path / "chat.sqlite3"
     database.write_text("no database\n" * 1000)
     said = refused(project, PORT=str(free_port()), DATA_DIR=str(tmp_path))
@@ -142,13 +142,13 @@ def test_a_broken_database_is_said_with_what_to_do(project: Path, tmp_path: Path
     assert f"mv {database} {database}.broken" in said
 
 
-def test_a_data_directory_that_cannot_be_written_is_said(project: Path, tmp_path: Path) -> None:
+def test_a_data_directory_that_cannot_be_written_is_reported(project: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     said = refused(project, PORT=str(free_port()), DATA_DIR=f"{tmp_path}/file")
     assert f"DATA_DIR {tmp_path}/file can't be written" in said
 
 
-def test_an_old_python_is_said_with_what_to_do(project: Path, tmp_path: Path) -> None:
+def test_an_old_python_is_reported_with_the_remedy(project: Path, tmp_path: Path) -> None:
     old = tmp_path / "python3"
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)
@@ -166,7 +166,7 @@ def refused(project: Path, **variables: str) -> str:
     return lines[0]
 
 
-def test_data_of_another_service_is_said_with_what_to_do(project: Path, tmp_path: Path) -> None:
+def test_data_of_another_service_is_reported_with_the_remedy(project: Path, tmp_path: Path) -> None:
     env = environment(DATA_DIR=str(tmp_path))
     subprocess.run([sys.executable, "manage.py", "migrate_all"], cwd=project, env=env, check=True, capture_output=True)
     shutil.copy(tmp_path / "chat.sqlite3", tmp_path / "auth.sqlite3")
@@ -174,13 +174,13 @@ def test_data_of_another_service_is_said_with_what_to_do(project: Path, tmp_path
     assert f"The database {tmp_path}/auth.sqlite3 is not that of auth" in said
 
 
-def test_a_broken_secret_key_is_said_with_what_to_do(project: Path, tmp_path: Path) -> None:
+def test_a_broken_secret_key_is_reported_with_the_remedy(project: Path, tmp_path: Path) -> None:
     (tmp_path / "secret_key").write_bytes(bytes(range(256)))
     said = refused(project, PORT=str(free_port()), DATA_DIR=str(tmp_path))
     assert f"rm {tmp_path}/secret_key" in said
 
 
-def test_what_it_keeps_is_for_its_owner_alone(project: Path, tmp_path: Path) -> None:
+def test_what_it_keeps_is_for_its_owner_only(project: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     with make_run(project, DATA_DIR=str(tmp_path)) as run:
         run.wait_ready()

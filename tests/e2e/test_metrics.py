@@ -1,4 +1,4 @@
-"""What Prometheus reads from the running roles: a sign-up that goes through, a dead letter, a stalled sign-up."""
+"""Metrics of the running roles after a complete sign-up, a dead letter and a stalled sign-up."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -28,7 +28,7 @@ def impatient(backing: Backing) -> Iterator[Stack]:
 
 
 def ask(role: Role, **headers: str) -> tuple[int, str]:
-    """What this very process answers; header names with `_` for `-`."""
+    """The answer of this process itself; header names have `_` for `-`."""
     with closing(HTTPConnection(LOOPBACK, role.port, timeout=30)) as connection:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request("GET", "/metrics", headers=sent)
@@ -55,7 +55,7 @@ def test_a_sign_up_that_goes_through_is_counted_by_each_service(impatient: Stack
     def counted() -> list[float]:
         return [
             *(
-                total(impatient, "signup_verdicts_total", service=service, status="SUCCESS")
+                total(impatient, "signup_verdicts_total", service=service, status="SUCCESS", kind="signUp")
                 for service in ("auth", "chat", "customer")
             ),
             total(impatient, "eventbus_messages_total", topic="user.newUser.req", group="chat"),
@@ -70,9 +70,9 @@ def test_a_sign_up_that_goes_through_is_counted_by_each_service(impatient: Stack
     assert total(impatient, "signup_complete_seconds_count", **green) >= 1
     assert 0 < total(impatient, "signup_complete_seconds_sum", **green) < 60
 
-    refused = total(impatient, "signup_verdicts_total", service="auth", status="FAIL")
+    refused = total(impatient, "signup_verdicts_total", service="auth", status="FAIL", kind="signUp")
     sign_up(impatient, new_person().form | {"userId": person.user_id})
-    assert total(impatient, "signup_verdicts_total", service="auth", status="FAIL") == refused + 1
+    assert total(impatient, "signup_verdicts_total", service="auth", status="FAIL", kind="signUp") == refused + 1
     assert request(impatient, "POST", "/user", {"userId": ""}).status == 422
     assert total(impatient, "signup_problems_total", status="422") == 1
 

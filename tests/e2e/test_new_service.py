@@ -41,7 +41,7 @@ def run(project: Path, *command: str, **variables: str) -> str:
 
 
 def write_own_part(project: Path) -> None:
-    """What the developer of the new service writes: a field, and what happens with a new user."""
+    """The new service's own code: a field, and its handling of a new user."""
     models, handlers = project / "billingsvc/models.py", project / "billingsvc/handlers.py"
     models.write_text(
         models.read_text()

@@ -1,4 +1,4 @@
-"""Networks and browsers that do not behave: what a proxy swallows, what does not load, cookies that change meanwhile.
+"""Faulty networks and browsers: a proxy that swallows messages, files that don't load, cookies that change meanwhile.
 
 The network is simulated where a server of ours cannot be made to act like that: by intercepted requests and sockets.
 """
@@ -121,7 +121,7 @@ def test_without_a_socket_that_speaks_the_lights_come_over_http(
     assert shown(page)[-1] == GREEN
 
 
-def test_without_any_connection_the_page_says_so_and_goes_on_when_there_is_one(page: Page, person: Person):
+def test_without_any_connection_the_page_says_so_and_continues_when_there_is_one(page: Page, person: Person):
     listen_to_announcements(page)
     refuse_sockets(page)
     page.route(STATUS, lambda route: route.abort())
@@ -137,7 +137,7 @@ def test_without_any_connection_the_page_says_so_and_goes_on_when_there_is_one(p
     assert shown(page)[-1] == GREEN
 
 
-def test_the_page_draws_what_it_is_told_and_nothing_that_is_older(page: Page, person: Person):
+def test_the_page_draws_what_it_is_sent_and_nothing_that_is_older(page: Page, person: Person):
     listen_to_announcements(page)
     page.route(STATUS, lambda route: route.abort())
     hold(page, [])

@@ -35,7 +35,7 @@ def port(request: pytest.FixtureRequest, stack: Stack) -> int:
 
 @pytest.fixture(autouse=True)
 def nothing_fails(stack: Stack) -> Iterator[None]:
-    """Whatever is sent here, no process writes a traceback."""
+    """No request of these tests makes a process log a traceback."""
     before = {name: len(log) for name, log in stack.logs().items()}
     yield
     for name, log in stack.logs().items():
@@ -63,7 +63,7 @@ def head(
 
 
 def exchange(port: int, *pieces: bytes, method: str = "POST") -> Answer:
-    """Sends each piece in a packet of its own, and reads one whole answer."""
+    """Sends each piece in a separate packet, and reads one whole answer."""
     with socket.create_connection((LOOPBACK, port), timeout=PATIENCE) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for number, piece in enumerate(pieces):
@@ -123,7 +123,7 @@ def test_an_upgrade_to_http_2_is_ignored_and_the_sign_up_accepted(
     assert answer.status == 202, answer.body
 
 
-def test_a_connection_goes_on_after_an_upgrade_that_is_ignored(stack: Stack) -> None:
+def test_a_connection_continues_after_an_upgrade_that_is_ignored(stack: Stack) -> None:
     """Also where the next request came in the same packet."""
     body = json.dumps(new_person().form).encode()
     first = head("/user", *H2C.items(), Content_Type="application/json", Content_Length=str(len(body))) + body
@@ -515,7 +515,7 @@ HANDSHAKES = {
 
 # Opened, as the page learns from the code of its closing why it is refused.
 OPENED = {"percent signs", "latin-1 in a header", "odd extensions", "subprotocols", "two upgrades"}
-# By the gateway, which speaks HTTP/1.1 to the process and writes the target anew.
+# By the gateway, which speaks HTTP/1.1 to the process and rewrites the target.
 OPENED_BY_GATEWAY = OPENED | {"HTTP/1.0", "an absolute target", "latin-1 in the path"}
 
 

@@ -194,7 +194,7 @@ def test_what_cannot_be_printed_is_replaced(data_dir: Path, locale: dict[str, st
         (f"explain {'x' * 5000}", "at most 1024 are allowed"),
     ],
 )
-def test_a_number_or_time_beyond_all_limits_is_told(data_dir: Path, arguments: str, line: str) -> None:
+def test_a_number_or_time_beyond_all_limits_is_reported(data_dir: Path, arguments: str, line: str) -> None:
     done = manage(data_dir, *arguments.split(), LOG_LEVEL="ERROR")
     text = done.stderr.decode()
     assert done.returncode in (1, 2)

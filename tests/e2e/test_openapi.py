@@ -34,7 +34,7 @@ bounded = settings(
     max_examples=25, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
 NOT_PROMISED = [
-    # How strong a password must be and what a letter is can't be said in a schema: what fits it may be a 422.
+    # A schema can't express the strength of a password or the class of a letter: a valid body may be answered 422.
     positive_data_acceptance,
     # They want a 401 or 403 where a ticket is missing. A 404 does not tell whether there is such a sign-up.
     ignored_auth,
@@ -97,16 +97,16 @@ def test_every_answer_is_as_documented(case: Case, api: Api):
 
 @schema.include(method="GET").parametrize()
 @bounded
-def test_every_answer_to_who_has_a_ticket_is_as_documented(case: Case, api: Api):
+def test_every_answer_to_a_client_with_a_ticket_is_as_documented(case: Case, api: Api):
     [name] = re.findall(r"{(\w+)}", case.path)
     case.path_parameters = {name: api.ids[name]}
     case.headers["Signup-Ticket"] = api.tickets[name]
-    # Whatever was wrong with these two is not any more.
+    # These two faults have been repaired.
     check(case, api, negative_data_rejection)
 
 
 def test_it_got_far(api: Api):
-    """What was asked above had answers of many kinds."""
+    """The requests above were answered in many ways."""
     assert api.statuses >= {200, 202, 400, 404, 405, 415, 422}
 
 

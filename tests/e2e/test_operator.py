@@ -85,7 +85,7 @@ def test_the_days_have_a_chart_each_too(operator: Page):
     expect(operator.locator("#traffic-state")).to_have_text("")
 
 
-def test_a_stream_that_is_lost_is_said_and_goes_on(operator: Page, stack: Stack):
+def test_a_lost_stream_is_reported_and_resumed(operator: Page, stack: Stack):
     if operator.theme == "dark":
         pytest.skip("once is enough: the process is stopped")
     operator.goto("/admin/authsvc/trafficminute/")

@@ -59,14 +59,14 @@ def shown(page: Page) -> list[dict[str, str]]:
 
 
 def lights(page: Page) -> dict[str, str]:
-    """What the lights on the page are now."""
+    """The current lights of the page."""
     items = page.locator("#lights .light").all()
     return {item.get_attribute("data-service") or "": item.get_attribute("data-status") or "" for item in items}
 
 
 def open_socket_that_is_idle(tab: Page, closed: list[object]) -> list[dict[str, Any]]:
-    """Opens a fresh form and its socket, of which nothing is to be told until the form is posted. Returns what it
-    hears; it puts itself into `closed` when it is closed."""
+    """Open a new form and its socket, which gets no message until the form is posted. Return its messages; the
+    socket is added to `closed` when it closes."""
     tab.goto("/signup/")
     wait_for_flag(tab, "ready")
     heard: list[dict[str, Any]] = []
@@ -158,7 +158,7 @@ def test_one_whom_auth_knows_gets_the_form_back_with_the_message_at_the_field(pa
     assert shown(page)[-1] == GREEN
 
 
-def test_a_taken_email_is_said_at_the_email(page: Page, stack: Stack, person: Person):
+def test_a_taken_email_is_shown_at_the_email(page: Page, stack: Stack, person: Person):
     sign_up(stack, person.form)
     sign_up_in(page, new_person(), email=person.email)
     expect(page.locator("[data-field=email] .field-error")).to_be_visible()
@@ -187,7 +187,7 @@ def test_a_light_is_orange_until_its_service_answers_and_an_idle_socket_stays(
         expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "FAIL")
         assert lights(page) == {"auth": "SUCCESS", "chat": "FAIL", "customer": "PENDING"}
         if backing.stack == "real":
-            # What is tested is the passing of this time: redis-py's default closed every quiet socket after 5 s.
+            # The time itself is tested: redis-py's default closed every quiet socket after 5 s.
             page.wait_for_timeout(62_000)
             expect(page.locator("#lights-panel")).to_have_attribute("data-outcome", "delayed")
         assert (heard, closed) == ([], [])
@@ -249,7 +249,7 @@ def test_with_auth_away_the_message_stands_at_the_form_and_trying_again_works(pa
     assert shown(page)[-1] == GREEN
 
 
-def test_without_javascript_the_lights_are_shown_and_the_page_goes_on(browser: Browser, stack: Stack, person: Person):
+def test_without_javascript_the_lights_are_shown_and_the_page_continues(browser: Browser, stack: Stack, person: Person):
     context = browser.new_context(base_url=stack.base_url, java_script_enabled=False, locale="en-US")
     page = context.new_page()
     with stopped(stack, "customer"):
@@ -265,7 +265,7 @@ def test_without_javascript_the_lights_are_shown_and_the_page_goes_on(browser: B
     context.close()
 
 
-def test_without_javascript_a_taken_user_id_is_said_at_the_form(browser: Browser, stack: Stack, person: Person):
+def test_without_javascript_a_taken_user_id_is_shown_at_the_form(browser: Browser, stack: Stack, person: Person):
     sign_up(stack, person.form)
     context = browser.new_context(base_url=stack.base_url, java_script_enabled=False, locale="en-US")
     page = context.new_page()

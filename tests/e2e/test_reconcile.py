@@ -38,7 +38,7 @@ def change(stack: Stack, service: str, sql: str, person: Person) -> None:
 
 
 def add_by_hand(stack: Stack, service: str, user_id: str, email: str) -> UserRow:
-    """What the service's admin saves for a user whom an administrator adds."""
+    """The row that a service's admin saves for a user whom an administrator adds."""
     stack.query(
         service,
         f"INSERT INTO {TABLES[service]} (user_id, user_id_key, email, user_name, role, is_active, created_at) "

@@ -1,4 +1,4 @@
-"""The relay as a process of its own."""
+"""The relay as a separate process."""
 
 import time
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.stack import MANAGE, Role, Stack
 pytestmark = pytest.mark.needs("application")
 
 
-def test_it_stops_in_time_without_an_error_while_kafka_is_away(stack: Stack, person: Person, tmp_path: Path):
+def test_it_stops_in_time_without_an_error_while_kafka_is_down(stack: Stack, person: Person, tmp_path: Path):
     port = free_port()
     env = stack.env | {"KAFKA_BOOTSTRAP_SERVERS": f"{LOOPBACK}:1", "HEALTH_PORT": str(port)}
     stack.roles["relay"].stop()

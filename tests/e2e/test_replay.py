@@ -1,4 +1,4 @@
-"""`manage.py replay_signups` on the whole installation: what it heals, and what it leaves alone."""
+"""`manage.py replay_signups` on the whole installation: it heals lost rows, and leaves everything else unchanged."""
 
 import os
 import pty
@@ -58,7 +58,7 @@ def test_a_deactivated_user_stays_as_it_is(stack: Stack, person: Person):
     assert not active
 
 
-def test_what_can_not_be_sent_is_said_with_exit_code_1(stack: Stack, person: Person):
+def test_unsent_events_are_reported_with_exit_code_1(stack: Stack, person: Person):
     settled(stack, post(stack, person.form))
     done = stack.manage(
         "replay_signups", "--user-id", person.user_id, check=False, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1"

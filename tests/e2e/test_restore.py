@@ -22,7 +22,7 @@ pytestmark = pytest.mark.needs("application", "postgresql", "kafka", "caddy")
 
 SERVICES = ("auth", "chat", "customer")
 GUIDE = (ROOT / "docs" / "operations.md").read_text()
-# What every service stores of an account, by the names of auth's columns and the participants'.
+# The values that every service stores of an account, by the names of auth's columns and the participants'.
 COLUMNS = "owner_signup_id, user_id, email, user_name, role, version"
 # One process for all, because each takes seconds to start.
 CHANGE_AND_REMOVE = """

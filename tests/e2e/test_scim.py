@@ -39,7 +39,7 @@ def user_names(server: ScimTestServer) -> list[str]:
     return [user["userName"] for user in server.users]
 
 
-def test_each_server_has_its_light_on_the_page_and_one_that_is_away_delays_no_other(
+def test_each_server_has_its_light_on_the_page_and_one_that_is_down_delays_no_other(
     provisioned: Stack, servers: dict[str, ScimTestServer], browser: Browser
 ) -> None:
     person = new_person()

@@ -1,4 +1,4 @@
-"""The server of the web processes: what becomes of requests when it is to stop, and that the application, which knows
+"""The server of the web processes: its requests when it stops, and that the application, which knows
 nothing of it, runs on daphne as well."""
 
 import asyncio
@@ -54,7 +54,7 @@ def hashes_waiting(role: Role) -> float:
 
 
 class Posts:
-    """People who all sign up at once at one process: what each was answered, None for who was cut off."""
+    """People who all sign up at once at one process, and the answer to each; None if the connection was cut."""
 
     def __init__(self, role: Role, people: Sequence[Person]) -> None:
         self._url = f"http://{LOOPBACK}:{role.port}/user"
@@ -116,7 +116,7 @@ def users_locked(stack: Stack) -> Iterator[None]:
         yield
 
 
-def test_a_database_that_hangs_keeps_no_process_that_is_to_stop(stack: Stack):
+def test_a_hanging_database_does_not_keep_a_process_from_stopping(stack: Stack):
     with another_web(stack) as web, users_locked(stack), Posts(web, [new_person()]) as posts:
         eventually(lambda: hashes_waiting(web), what="the sign-up has begun")
         eventually(lambda: not hashes_waiting(web), what="the sign-up waits for the database")
@@ -128,7 +128,7 @@ def test_a_database_that_hangs_keeps_no_process_that_is_to_stop(stack: Stack):
 
 
 async def watch(role: Role, person: Person) -> tuple[list[str], int | None]:
-    """What a stream at this process says of its lights in the end, and how a socket with a wrong ticket is closed."""
+    """The last lights of a stream of this process, and the close code of a socket with a wrong ticket."""
     base = f"http://{LOOPBACK}:{role.port}"
     async with aiohttp.ClientSession(base, timeout=aiohttp.ClientTimeout(total=30)) as client:
         async with client.get("/signup/") as page:

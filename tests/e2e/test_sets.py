@@ -1,4 +1,4 @@
-"""What the three databases hold after a mix of everything: the full sets, on an installation of their own."""
+"""The rows of all three databases after a mix of everything, compared as full sets on a fresh installation."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

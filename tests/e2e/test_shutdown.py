@@ -1,4 +1,4 @@
-"""Every role ends within 5 s of SIGTERM however many streams are open, and those who watch go on elsewhere."""
+"""Every role ends within 5 s of SIGTERM with any number of open streams, and their clients reconnect elsewhere."""
 
 import asyncio
 import threading

@@ -73,7 +73,7 @@ def test_nobody_else_sees_an_account(signup: SignUp):
     assert "mina" not in page_of(other)
 
 
-def test_the_form_is_checked_for_our_own_pages_alone(signup: SignUp):
+def test_the_form_is_checked_for_our_own_pages_only(signup: SignUp):
     fields = {"userId": "mina.k", "email": "mina@example.org", "userPw": "12345678"}
     answer = Client().post("/account/check/", fields)
     assert list(answer.json()["errors"]) == ["userPw"], "what is taken is not told"

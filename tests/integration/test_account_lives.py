@@ -72,7 +72,7 @@ class Auth:
     records: dict[int, Record] = field(default_factory=dict)
     removed: dict[int, int] = field(default_factory=dict)
     transactions: dict[UUID, Transaction] = field(default_factory=dict)
-    # What it has published so far, each with the record of that time.
+    # The events published so far, each with the record of that time.
     published: list[Incoming] = field(default_factory=list)
 
     def sign_up(self, user_id: str, email: str) -> None:
@@ -204,7 +204,7 @@ def live_through(handle: Handler, stored: Stored, auth: Auth, data: st.DataObjec
         if each.topic == REMOVAL_REQUESTED or (each.owner in auth.records and not is_strangers):
             assert each.light == "SUCCESS", each
 
-    # Whatever was ever published may come once more.
+    # Any event that was ever published may be delivered again.
     answers = deliver(handle, auth, auth.published, data)
     assert stored() == (records, removed)
     for answer in answers:

@@ -149,7 +149,7 @@ def test_a_replay_under_a_filter_that_it_changes_is_logged_too(admin_client, sig
     assert list(LogEntry.objects.values_list("object_id", flat=True)) == chosen
 
 
-def test_without_the_permission_a_replay_is_not_offered_and_refused_in_words(staff_client, signups):
+def test_without_the_permission_a_replay_is_not_offered_and_refused_with_a_message(staff_client, signups):
     path = f"{LIST}{signups['red'].id}/change/"
     for page in (LIST, path):
         assert "replay_chosen" not in staff_client.get(page).content.decode()
@@ -161,7 +161,7 @@ def test_without_the_permission_a_replay_is_not_offered_and_refused_in_words(sta
     assert not LogEntry.objects.exists()
 
 
-def test_who_may_not_see_signups_is_refused_in_words(admin_client, signups):
+def test_staff_without_permission_to_see_signups_are_refused_with_a_message(admin_client, signups):
     User.objects.filter(user_id="root-user").update(is_superuser=False)
     for path in (LIST, f"{LIST}{signups['red'].id}/change/"):
         response = admin_client.get(path)
@@ -197,7 +197,7 @@ def test_without_a_failure_there_is_no_filter_of_failures(admin_client):
 
 @pytest.fixture
 def sent(settings):
-    """What is in the topic, as (sign-up, services asked or None)."""
+    """The messages of the topic, as (sign-up, services asked or None)."""
     settings.KAFKA_PREFIX = f"admin-{uuid4()}-"
     ensure_topics([NEW_USER_REQUESTED])
 
@@ -215,7 +215,7 @@ def test_one_service_alone_is_asked(admin_client, signups, sent):
     form = {"action": "replay_chosen", "_selected_action": [chosen], "service": "chat"}
     admin_client.post(LIST, form, headers={"accept-language": "ko"})
     assert sent() == [(chosen, ["chat"])]
-    # In the log's own language, not in that of who did it.
+    # In the log's own language, not in the administrator's.
     [act] = LogEntry.objects.all()
     assert (act.object_id, act.change_message, act.user.user_id) == (chosen, "Replayed to chat", "root-user")
 
@@ -227,7 +227,7 @@ def test_a_service_that_is_none_is_refused(admin_client, signups):
 
 
 @pytest.mark.needs("broker")
-def test_a_whole_filter_is_replayed_by_a_page_that_goes_on_by_itself(admin_client, sent, monkeypatch):
+def test_a_whole_filter_is_replayed_by_a_page_that_continues_by_itself(admin_client, sent, monkeypatch):
     monkeypatch.setattr(long_action, "WORKS_FOR", 0)
     monkeypatch.setattr(replay_action, "PAGE", 2)
     chosen = {str(save_decided(f"pending-{n}").id) for n in range(5)}
@@ -296,7 +296,7 @@ def test_the_index_groups_what_belongs_together_and_leaves_nothing_out(admin_cli
 
 
 def test_no_script_in_a_name_runs_on_any_page(admin_client):
-    """The name goes wherever a name or a message goes: also into copies, letters, and what was logged."""
+    """The name is used in every place of a name or a message, including copies, letters and log entries."""
     script = "<script>alert(1)</script>"
     signup = save_decided("scripted")
     ChatUser.objects.create(user_id="scripted", email="scripted@example.org", user_name=script)

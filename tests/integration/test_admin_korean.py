@@ -44,7 +44,7 @@ SHOWN_ATTRIBUTES = ("title", "placeholder", "aria-label", "alt")
 
 
 class Texts(HTMLParser):
-    """What a page says: its texts, and what its attributes tell."""
+    """The visible texts of a page, including those of attributes."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ def test_no_page_of_the_administration_says_anything_of_ours_in_english(desk):
         response = desk.get(path, follow=True)
         assert response.status_code in (200, 403), path
         for text in Texts(response.content.decode()).found:
-            # What a service is called in messages, and Django's line of its log in the list of what is deleted.
+            # The name of a service in messages, and the entry of Django's log in the list of objects to delete.
             if text in settings.SIGNUP_SERVICES or text.startswith("로그 엔트리:"):
                 continue
             said |= {f"{path}: {text}" for pattern in english if pattern.search(text)}

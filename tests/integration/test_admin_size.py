@@ -28,7 +28,7 @@ QUICK = 0.3
 GUARD = 10 * QUICK
 VISITS = 5
 
-# How each database writes the n-th id, a time n seconds ago, and bytes.
+# Each database's SQL for the n-th id, the time n seconds ago, and bytes.
 DIALECTS = {
     "sqlite": {
         "id": "printf('%032x', n)", "at": "datetime('now', '-' || n || ' seconds')", "json": "",
@@ -74,7 +74,7 @@ LETTER = {
 }  # fmt: skip
 FILLED = {EventTransaction: SIGNUP, User: USER, ChatUser: COPY, Customer: COPY, DeadLetter: LETTER}
 
-# What an administrator asks of each list, beside the list itself.
+# The queries of each list, beside the list itself.
 QUESTIONS = {
     EventTransaction: (
         "", "lights=pending", "lights=red", "lights=complete", "lights=stalled", "begun=1d", "begun=older10m",
@@ -115,7 +115,7 @@ def test_each_list_takes_few_queries_and_little_time(capsys):
         fill(model)
     client = Client()
     client.force_login(User.objects.create_superuser("root-user", "root@example.com", "correct horse 9"))
-    # No list is forgotten: what is registered and not among these has few rows, and is asked all the same.
+    # No list is forgotten: other registered models have few rows, and are queried all the same.
     lists = [model for model, its_admin in site._registry.items() if not isinstance(its_admin, PageAdmin)]
     others = {model: ("",) for model in lists if model not in QUESTIONS}
     slow, rows = [], []
@@ -133,7 +133,7 @@ def test_each_list_takes_few_queries_and_little_time(capsys):
 
 
 def visit(client: Client, path: str) -> tuple[int, float, float]:
-    """How many queries a page takes, over all databases, and at best the seconds of the clock and the processor."""
+    """The number of a page's queries in all databases, and the shortest wall-clock and CPU times in seconds."""
     best = busy = float("inf")
     with ExitStack() as stack:
         captured = [stack.enter_context(CaptureQueriesContext(connections[name])) for name in connections]

@@ -1,4 +1,4 @@
-"""Who may see a sign-up through the API, and what it refuses before it looks at the content."""
+"""Access to a sign-up through the API, and requests that are refused before their content is read."""
 
 import json
 import time
@@ -82,7 +82,7 @@ async def taken(api: SignUpApi, person: Person) -> tuple[UUID, str]:
 
 
 @pytest.mark.parametrize("what", ["", "/events"])
-async def test_a_sign_up_is_seen_with_its_own_ticket_alone(api, settings, monkeypatch, what):
+async def test_a_sign_up_is_seen_with_its_own_ticket_only(api, settings, monkeypatch, what):
     settings.TICKET_MAX_AGE = 100
     signup_id, ticket = await taken(api, new_person())
     _, of_another = await taken(api, new_person())
@@ -159,7 +159,7 @@ async def test_another_method_is_refused_and_the_right_ones_are_named(api, metho
     assert (answer.status, answer.headers["allow"]) == (405, allowed)
 
 
-async def test_in_production_plain_http_is_for_the_front_alone(api, settings):
+async def test_in_production_plain_http_is_for_the_front_only(api, settings):
     settings.SECURE_SSL_REDIRECT = True
     person = new_person()
     assert (await ask(api, "POST", "/user", json.dumps(person.form).encode(), scheme="http")).status == 403

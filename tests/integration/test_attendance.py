@@ -39,7 +39,7 @@ def running(service: str) -> InstanceReport:
     return InstanceReport(f"consumer of {service}", Heartbeat())
 
 
-def test_what_nobody_runs_is_told_once_and_so_is_its_start(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_service_without_a_process_is_reported_once_and_so_is_its_start(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "eventbus.inspection.attendance")
     found = Attendance(grace=0)
     with running("auth"), running("customer"):

@@ -139,7 +139,7 @@ def test_an_answer_that_can_t_be_kept_is_put_aside_and_turns_nothing(field, valu
     assert read_states([signup_id])[signup_id].lights["chat"].status is Status.PENDING
 
 
-# --- Who asked the participants -----------------------------------------------------------------------------------
+# --- Requests of participants ------------------------------------------------------------------------------------
 
 
 class Answering:
@@ -151,7 +151,7 @@ class Answering:
     def send_all(self, pages: Sequence[Outgoing], *, timeout: float) -> None:
         for each in pages:
             asked = json.loads(each.value or b"")
-            # What is bad may be about this very page.
+            # The invalid message may be about this very page.
             self.answers = [self._about(asked, answer) for answer in self.answers]
             self.answers += [message(RECONCILE_ANSWERED, finding(asked, name)) for name in asked["services"]]
 

@@ -171,7 +171,7 @@ def test_a_removal_leaves_a_tombstone_and_no_personal_data(kim):
     assert event == {
         "changeId": str(row.id), "ownerSignupId": str(signup_id), "userId": user_id, "version": 3, "attempt": 1,
     }  # fmt: skip
-    # What waited for an answer about the account has one now.
+    # Every transaction of the account that waited for an answer has one now.
     change.refresh_from_db()
     assert change.failures == "chat: removed\ncustomer: removed"
     assert change.next_due_at is None

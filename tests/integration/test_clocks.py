@@ -1,4 +1,4 @@
-"""Clocks that jump forward and back: what auth keeps of a sign-up goes on (docs/adr/0017)."""
+"""Clocks that jump forward and back: auth's sign-ups continue (docs/adr/0017)."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -21,7 +21,7 @@ DAY = timedelta(days=1)
 
 
 class Clock:
-    """What Django takes for the time: the real one, put forward or back."""
+    """Django's current time: the real time, moved forward or back."""
 
     def __init__(self) -> None:
         self.ahead = timedelta()
@@ -48,7 +48,7 @@ def answered(signup_id: UUID, *services: str) -> SignUp:
 
 
 def wait_of(signup_id: UUID, clock: Clock) -> timedelta:
-    """How long it is until the sign-up is due again."""
+    """The time until the sign-up is due again."""
     return SignUp.objects.get(id=signup_id).next_due_at - clock.now()
 
 

@@ -23,7 +23,7 @@ def server() -> Iterator[PostgresqlServer]:
         with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
             for service in SERVICES:
                 connection.execute(f'DROP DATABASE "{service}"')
-            # What deploy/create-databases.sh did until there were owners.
+            # The statements of deploy/create-databases.sh before databases had owners.
             connection.execute("CREATE ROLE chat LOGIN PASSWORD 'old'")
             connection.execute("CREATE DATABASE chat OWNER chat")
         with psycopg.connect(url(server, role="chat", database="chat")) as connection:

@@ -103,7 +103,7 @@ def command(*arguments: object) -> str:
 
 
 def refused(*arguments: object) -> str:
-    """What the command says when it ends with an error, its own message last."""
+    """The output of the command when it ends with an error; its own message is the last line."""
     out = StringIO()
     with pytest.raises(CommandError) as raised:
         call_command("dead_letters", *map(str, arguments), stdout=out, stderr=out)
@@ -149,7 +149,7 @@ def test_every_topic_is_collected_also_after_a_restart_and_nothing_twice(topics)
 
 
 @needs_broker
-def test_while_the_database_is_away_the_letters_wait(topics, monkeypatch, caplog):
+def test_while_the_database_is_down_the_letters_wait(topics, monkeypatch, caplog):
     failures = iter([OperationalError("the server is gone"), OperationalError("the server is gone")])
 
     def keep_at_last(*arguments: object) -> None:
@@ -166,7 +166,7 @@ def test_while_the_database_is_away_the_letters_wait(topics, monkeypatch, caplog
 
 
 @needs_broker
-def test_one_that_lost_its_partitions_and_hears_of_no_others_joins_anew(topics, monkeypatch):
+def test_one_that_lost_its_partitions_and_hears_of_no_others_joins_again(topics, monkeypatch):
     monkeypatch.setattr(group_member, "REJOINS_AFTER", 6.0)
     put(LETTERS, b"early")
     with collecting() as running:
@@ -186,7 +186,7 @@ def test_a_letter_is_kept_once_however_often_it_is_read():
     assert DeadLetter.objects.count() == 3
 
 
-def test_a_topic_that_was_made_anew_has_other_letters_in_the_same_places():
+def test_a_recreated_topic_has_other_letters_at_the_same_positions():
     store_letters([letter(0)], ORIGINS)
     store_letters([letter(0, at=SENT_AT + timedelta(milliseconds=1))], ORIGINS)
     assert DeadLetter.objects.count() == 2
@@ -318,7 +318,7 @@ def test_what_was_done_with_a_letter_is_done_once_unless_again(topics, act, befo
     assert len(read("asked", [before, act, act].count("replay"))) == [before, act, act].count("replay")
 
 
-def test_a_letter_that_is_not_there_is_said():
+def test_a_letter_that_is_not_there_is_reported():
     [row] = kept()
     said = refused("discard", row.pk, row.pk + 1, "--reason", "gone")
     assert f"{row.pk + 1}: There is no such letter." in said
@@ -330,14 +330,14 @@ def test_a_letter_that_is_not_there_is_said():
     "arguments",
     [("replay",), ("replay", 1, "--all-waiting"), ("replay", 1, "--group", "readers"), ("discard", "--reason", "why")],
 )
-def test_a_choice_that_is_none_is_refused_in_words(arguments):
+def test_a_choice_that_is_none_is_refused_with_a_message(arguments):
     assert "--all-waiting" in refused(*arguments)
 
 
 # --- Seeing them ------------------------------------------------------------------------------------------------
 
 
-def test_none_is_said_in_words():
+def test_an_empty_list_is_reported():
     assert command("list") == "No dead letters.\n"
     assert command("list", "--state", "replayed") == "There is no dead letter of this kind.\n"
 

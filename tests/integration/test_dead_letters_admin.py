@@ -162,7 +162,7 @@ def test_without_kafka_it_says_so_and_the_letter_waits(handler, settings, monkey
     assert states() == ["waiting"]
 
 
-def test_a_letter_is_discarded_with_a_reason_alone(handler):
+def test_a_letter_is_discarded_with_a_reason_only(handler):
     first, second, third = (new_letter(offset) for offset in range(3))
     assert "Enter a reason for discarding" in act(handler, "discard_chosen", first, reason=" ")
     assert states() == ["waiting"] * 3

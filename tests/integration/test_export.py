@@ -1,4 +1,4 @@
-"""What owners get when they ask for their data, with the participants' real handlers on the other side of Kafka."""
+"""Exports for owners, with the participants' real handlers on the other side of Kafka."""
 
 import json
 import threading

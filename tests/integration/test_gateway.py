@@ -158,7 +158,7 @@ async def test_instances_of_auth_take_turns_and_the_rest_goes_to_web(client):
     ("says", "believed"),
     [
         ({"X-Forwarded-For": "203.0.113.9"}, "203.0.113.9"),
-        # What a client claims stands before what the proxy saw of it.
+        # The address that a client claims is listed before the one that the proxy saw.
         ({"X-Forwarded-For": "192.168.0.7, 203.0.113.9"}, "203.0.113.9"),
         ({"X-Forwarded-For": "203.0.113.9, 192.168.0.7"}, "192.168.0.7"),
         ({"X-Forwarded-For": "2001:db8::7"}, "2001:db8::7"),
@@ -193,7 +193,7 @@ async def test_a_reader_that_leaves_is_missed(client, upstreams):
     await eventually_async(nobody_streams, what="the instance sees its reader leave")
 
 
-async def test_an_instance_that_is_away_is_not_noticed(client, upstreams):
+async def test_an_instance_that_is_down_is_not_noticed(client, upstreams):
     _, first, _ = upstreams
     await first.leave()
 
@@ -294,7 +294,7 @@ async def test_no_ticket_stands_in_the_log(client, caddy, upstreams):
         pass
     async with client.get(f"/signup/status/{TICKET}/", headers=secrets) as response:
         assert response.status == 200
-    # What goes wrong is logged as an error, and says the request too.
+    # A failure is logged as an error, with the request.
     await upstreams[0].leave()
     async with client.get(f"/signup/status/{TICKET}/", headers=secrets) as response:
         assert response.status == 503

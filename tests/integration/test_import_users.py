@@ -36,7 +36,7 @@ def own_topics(settings):
 
 @pytest.fixture
 def sent(settings) -> Callable[[], list[tuple[UUID, str]]]:
-    """What is in the topic, as (sign-up, userId), sorted."""
+    """The messages of the topic, as (sign-up, userId), sorted."""
 
     def read() -> list[tuple[UUID, str]]:
         messages = read_topic(settings.KAFKA_BOOTSTRAP_SERVERS, settings.KAFKA_PREFIX + NEW_USER_REQUESTED)
@@ -184,7 +184,7 @@ def test_rejected_lines_are_corrected_and_imported(import_users, tmp_path):
         "duplicate: userId",
         "duplicate: email",
     }
-    # Who is refused leaves no trace, and may be imported once the reason is gone.
+    # A refused record leaves no trace, and may be imported once the reason is gone.
     assert SignUp.objects.count() == 2
     corrected = rejects.read_text().replace("lee,Lee,,", "lee,Lee,lee@example.com,").replace("kim,K,", "kim2,K,")
     User.objects.filter(user_id="taken").delete()

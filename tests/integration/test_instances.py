@@ -1,4 +1,4 @@
-"""Which processes run: what they tell Redis of themselves, and the page that shows it."""
+"""The registry of running processes in Redis, and the page that shows it."""
 
 import asyncio
 import os
@@ -88,7 +88,7 @@ def test_one_that_died_is_gone_and_then_forgotten(heartbeat, monkeypatch):
     assert the_one() is None
 
 
-def test_redis_away_is_said_once_and_costs_the_process_nothing(heartbeat, monkeypatch, caplog):
+def test_an_outage_of_redis_is_reported_once_and_costs_the_process_nothing(heartbeat, monkeypatch, caplog):
     monkeypatch.setattr(settings, "REDIS_URL", "redis://127.0.0.1:1/0")
     told: list[object] = []
     with InstanceReport("lonely", heartbeat) as report:
@@ -100,7 +100,7 @@ def test_redis_away_is_said_once_and_costs_the_process_nothing(heartbeat, monkey
     assert not report._thread.is_alive()
 
 
-def test_it_is_told_again_when_redis_is_back(heartbeat):
+def test_it_reports_again_when_redis_is_back(heartbeat):
     with InstanceReport("back", heartbeat), redis.Redis.from_url(settings.REDIS_URL) as client:
         eventually(the_one)
         client.delete(INDEX)
@@ -146,7 +146,7 @@ def test_a_role_that_ends_in_order_leaves_nothing(tmp_path):
 
 @pytest.fixture
 def own_handler() -> Iterator[list[int]]:
-    """What a server does at SIGTERM, in a list."""
+    """The actions of a server at SIGTERM, in a list."""
     received: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
@@ -220,7 +220,7 @@ def test_staff_without_the_permission_are_refused(db):
     assert client_with("view_instance").post(PAGE).status_code == 405
 
 
-def test_redis_away_is_said_with_what_to_do(operator, monkeypatch):
+def test_an_outage_of_redis_is_reported_with_the_remedy(operator, monkeypatch):
     monkeypatch.setattr(settings, "REDIS_URL", "redis://127.0.0.1:1/0")
     response = operator.get(PAGE)
     assert response.status_code == 503

@@ -1,4 +1,4 @@
-"""Dead letters at their bounds: what is stored of odd headers, chunks of acts, and a collector whose store fails."""
+"""Dead letters at their bounds: odd headers, chunks of actions, and a collector whose database fails."""
 
 import logging
 import math
@@ -187,7 +187,7 @@ def test_what_is_not_acknowledged_stays_and_the_error_comes_after_the_others_are
     ("state", "said"), [("replayed", "It has already been replayed."), ("discarded", "It has already been discarded.")]
 )
 @pytest.mark.parametrize("act", ["replay", "discard"])
-def test_what_was_done_is_refused_unless_again_and_the_rest_goes_on(state, said, act):
+def test_handled_letters_are_refused_unless_repeated_explicitly_and_others_are_processed(state, said, act):
     done, waiting = kept(2)
     DeadLetter.objects.filter(pk=done).update(state=state)
 
@@ -282,7 +282,7 @@ def test_it_is_a_member_of_its_own_group_that_learns_of_new_topics_soon(made):
     assert (member._consumer, member._topics, member._heartbeat) == (polled, [TOPIC], collecting._heartbeat)
 
 
-def test_it_reads_a_chunk_at_most_and_waits_for_the_first_alone(made, monkeypatch):
+def test_it_reads_a_chunk_at_most_and_waits_for_the_first_only(made, monkeypatch):
     monkeypatch.setattr(collector, "as_incoming", lambda message: f"read {message}")
     monkeypatch.setattr(collector, "is_error_report", lambda message: message == 1)
     collecting, polled = made(*range(CHUNK + 2))
@@ -353,7 +353,7 @@ def test_the_waiting_are_counted_every_few_seconds(made, monkeypatch):
 
 
 @pytest.mark.parametrize(("error", "is_raised"), [(OperationalError("away"), False), (ValueError("a bug"), True)])
-def test_the_count_is_unknown_while_the_database_is_away(made, monkeypatch, error, is_raised):
+def test_the_count_is_unknown_while_the_database_is_down(made, monkeypatch, error, is_raised):
     def fail(**filters):
         raise error
 

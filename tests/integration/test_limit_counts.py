@@ -62,7 +62,7 @@ def silent(counts, settings) -> Iterator[None]:
 
 
 def counted(client: redis.Redis) -> dict[str, int]:
-    """The count of each window by its name: what is limited, the amount, and the window's length."""
+    """The count of each window by its name: the limit, the amount, and the window's length."""
     return {key.removeprefix("rate:{LIMITER/").removesuffix("}"): int(client.get(key)) for key in client.keys("rate:*")}
 
 

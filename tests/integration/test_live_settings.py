@@ -65,7 +65,7 @@ def test_a_look_takes_one_query(django_assert_num_queries):
 
 
 @pytest.mark.parametrize("error", [OperationalError("gone"), InterfaceError("closed"), PoolTimeout("none free")])
-def test_while_the_database_is_away_the_last_values_apply_and_the_log_has_one_line(monkeypatch, caplog, error):
+def test_while_the_database_is_down_the_last_values_apply_and_the_log_has_one_line(monkeypatch, caplog, error):
     caplog.set_level(logging.INFO)
     set_row(SIGNUP_DEADLINE=13)
     follower = Follower()
@@ -126,7 +126,7 @@ def levels_of_log(caplog) -> list[str]:
 # --- The page -------------------------------------------------------------------------------------------------
 
 
-def test_what_is_saved_holds_at_once_and_who_did_what_is_shown(admin_client):
+def test_saved_values_apply_at_once_and_the_page_lists_each_change_with_its_author(admin_client):
     page = save(admin_client, SIGNUP_DEADLINE="45", SIGNUP_OPEN="no").content.decode()
     assert "Saved. Every process uses the new values within a second." in page
     assert (live.SIGNUP_DEADLINE, live.SIGNUP_OPEN) == (45, False)
@@ -174,7 +174,7 @@ def test_a_setting_out_of_its_range_is_refused_with_a_clear_answer(admin_client,
     assert live == with_overrides({})
 
 
-def test_who_saves_what_somebody_has_changed_meanwhile_is_told(admin_client):
+def test_saving_values_that_somebody_has_changed_meanwhile_is_refused_with_the_reason(admin_client):
     save(admin_client, SIGNUP_DEADLINE="45")
     page = save(admin_client, seen=0, SIGNUP_DEADLINE="50").content.decode()
     assert "Someone has changed these settings" in page

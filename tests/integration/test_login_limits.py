@@ -1,4 +1,4 @@
-"""Who logs in, or asks for a new password, too often from one address is told when to come again (docs/adr/0033)."""
+"""Too many logins or password resets from one address are refused, with the time to wait (docs/adr/0033)."""
 
 import re
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def ask_for_a_password(address: str = MINA, **headers: str) -> Any:
     return Client(headers=headers, REMOTE_ADDR=address).post("/password/", {"email": "mina@example.org"})
 
 
-def test_too_many_tries_from_one_address_are_told_when_to_come_again_and_another_goes_on():
+def test_too_many_tries_from_one_address_are_told_when_to_come_again_and_another_continues():
     before = LIMITED.labels("login")._value.get()
     assert [log_in().status_code for _ in range(2)] == [200, 200]
     # The right password as well: else the answer would tell which one it is.
@@ -90,7 +90,7 @@ def test_so_many_mails_are_sent_for_one_address_and_no_more():
     assert log_in(password=PASSWORD).status_code == 302
 
 
-def test_it_is_said_in_korean():
+def test_it_is_shown_in_korean():
     for _ in range(2):
         log_in()
         ask_for_a_password()
@@ -107,7 +107,7 @@ def test_a_limit_of_none_counts_nothing(settings):
     assert {ask_for_a_password().status_code for _ in range(5)} == {302}
 
 
-def test_while_redis_is_away_everybody_may_log_in_and_the_log_says_so(settings, caplog):
+def test_while_redis_is_down_everybody_may_log_in_and_the_log_says_so(settings, caplog):
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
     attempt_limits.cache_clear()
     assert [log_in(password=PASSWORD).status_code for _ in range(3)] == [302] * 3

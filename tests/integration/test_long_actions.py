@@ -1,4 +1,4 @@
-"""Admin actions on more rows than one request may handle: they go on by a page that posts itself."""
+"""Admin actions on more rows than one request may handle: a page that posts itself continues them."""
 
 import html
 import re
@@ -42,7 +42,7 @@ def users(count: int) -> list[User]:
 
 
 def form_of(page: str) -> dict[str, list[str]]:
-    """What the browser sends for the page's hidden fields."""
+    """The hidden fields of the page, as a browser sends them."""
     form: dict[str, list[str]] = {}
     for name, value in re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page):
         form.setdefault(name, []).append(html.unescape(value))

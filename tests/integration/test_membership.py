@@ -11,7 +11,7 @@ TOPIC_A = b"\x00\x01a"
 NUMBERS = b"\x00\x00\x00\x02\x00\x00\x00\x03\x00\x00\x00\x01"
 
 
-def test_a_kafka_that_is_away_is_an_error_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kafka_that_is_down_is_an_error_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "KAFKA_BOOTSTRAP_SERVERS", f"127.0.0.1:{free_port()}")
     with pytest.raises(KafkaException):
         read_memberships(timeout=0.2)

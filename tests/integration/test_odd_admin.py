@@ -1,5 +1,5 @@
-"""The administration on odd input: searches find what the lists show, what can't be displayed is shown as such, and no
-URL fails."""
+"""The administration on odd input: searches find the listed rows, unprintable text is marked as such, and no URL
+fails."""
 
 import html
 import json
@@ -164,9 +164,9 @@ def test_explain_finds_what_waits_for_confirmation_by_a_user_id_of_32_hex_digits
     assert found(client, "authsvc/unconfirmedsignup", user_id.upper()) == [user_id]
 
 
-# --- What can't be displayed
+# --- Unprintable text
 
-# What a message may hold, and what of it is shown.
+# Contents of a message, and the text that is shown for each.
 VALUES = {
     "half an emoji": (b'{"userName": "\\ud83d", "x": 1}', "\\ud83d"),
     "half an emoji as a name": (b'{"\\udc00": 1}', "\\udc00"),

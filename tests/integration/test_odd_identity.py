@@ -1,4 +1,4 @@
-"""Who is who: one mailbox is one account in every spelling, and whoever can sign up can log in, in every spelling."""
+"""Identity: one mailbox is one account in every spelling, and a login works in every spelling of a sign-up."""
 
 import unicodedata
 
@@ -89,7 +89,7 @@ def test_every_script_is_accepted_by_the_form_and_the_api_alike(user_id: str) ->
 @pytest.mark.django_db
 @pytest.mark.parametrize("user_id", [*SCRIPTS, "가각간갇갈갉갊감갑값갓"])
 @pytest.mark.parametrize("path", ["/login/", "/admin/login/"])
-def test_whoever_signed_up_logs_in_by_any_spelling(path: str, user_id: str) -> None:
+def test_a_person_who_signed_up_can_log_in_with_any_spelling(path: str, user_id: str) -> None:
     request = read_signup(FORM | {"userId": user_id})
     get_user_model().objects.create_user(request.user_id, request.email, request.password, is_staff=True)
     for case in {user_id, user_id.upper(), user_id.lower()}:

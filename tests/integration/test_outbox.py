@@ -1,4 +1,4 @@
-"""When the event of a transaction is due, at its exact bounds: the time stands still."""
+"""The times at which a transaction's event is due, at their exact bounds, with a stopped clock."""
 
 from datetime import timedelta
 from uuid import UUID, uuid4

@@ -1,4 +1,4 @@
-"""Chat and customer on their databases: what a batch of requests leaves behind, and what it is answered."""
+"""Chat and customer on their databases: the rows after a batch of requests, and the answers."""
 
 import json
 import logging
@@ -148,7 +148,7 @@ def test_a_batch_of_nothing_but_poison_is_put_aside(service):
     assert [incoming for incoming, _ in service.handle(message(b"")).rejected] == [message(b"")]
 
 
-def test_whatever_is_read_can_be_kept(service):
+def test_every_valid_request_can_be_stored(service):
     """Texts at the limits of the columns, and characters that a database might refuse or change."""
     user_ids = ["가" * 64, "ß" * 64, "\u0390\u0323" * 32, "😀\U0010ffff", "\uffff\x01\x7f", "'\"\\%_;--", " a\n"]
     batch = [
@@ -260,7 +260,7 @@ def test_a_full_batch_of_all_kinds_takes_a_handful_of_statements(service):
 
 @pytest.fixture
 def beside(service: Service) -> Iterator[ThreadPoolExecutor]:
-    """Threads that handle batches while the test does something else, each on a connection of its own."""
+    """Threads that handle batches while the test does something else, each on a separate connection."""
 
     class HandlerThreads(ThreadPoolExecutor):
         def handle(self, batch: Sequence[Incoming], start: threading.Barrier | None = None):
@@ -383,5 +383,5 @@ def test_a_deadlock_repeats_the_whole_batch(service, beside, caplog):
         service.add_by_admin("zed", "first@example.org")
     assert verdicts(handled.result(timeout=60)) == [SAME_EMAIL, SAME_EMAIL]
     assert set(service.model.objects.values_list("user_id", flat=True)) == {"zed", "zoe"}
-    # Where the other one takes its time to commit, the next try meets its row.
+    # If the other transaction commits late, the next attempt finds its row.
     assert crossings(caplog)[0] == "OperationalError"

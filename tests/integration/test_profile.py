@@ -138,7 +138,7 @@ def test_a_new_name_is_a_change_with_its_lights(kim: User):
     assert (stored(kim).user_name, stored(kim).version) == ("Mina Kim", 2)
 
 
-def test_a_new_address_applies_at_once_and_the_former_one_is_told(kim: User):
+def test_a_new_address_applies_at_once_and_the_former_one_is_notified(kim: User):
     save(client_of(kim), kim, email="Mina@Example.ORG", password=PASSWORD)
     assert [change.changed_fields for change in changes()] == ["email"]
     assert stored(kim).email == NEW
@@ -207,7 +207,7 @@ def test_nothing_changed_is_no_change(kim: User, fields: dict[str, str]):
     assert (changes(), stored(kim).version) == ([], 1)
 
 
-def test_the_second_of_two_tabs_is_told_and_keeps_what_was_typed(kim: User):
+def test_the_second_of_two_tabs_is_notified_and_keeps_what_was_typed(kim: User):
     client = client_of(kim)
     assert save(client, kim, user_name="First").status_code == 302
     answer = save(client, kim, user_name="Second")
@@ -382,7 +382,7 @@ def test_an_address_that_was_taken_meanwhile_is_refused(kim: User):
 
 @pytest.mark.usefixtures("confirmed")
 def test_only_the_accounts_own_session_can_use_the_link(kim: User):
-    """Who enters somebody else's address can't make its owner give it away by opening the link."""
+    """Entering somebody else's address gains nothing, even if its owner opens the link."""
     path = ask_for_link(kim)
     answer = Client().post(path)
     assert (answer.status_code, answer["Location"].partition("?")[0]) == (302, "/login/")

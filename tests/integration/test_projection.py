@@ -130,7 +130,7 @@ async def test_every_key_that_is_written_ends_by_itself(projection, redis, setti
 
 
 async def test_what_is_counted_is_added_to_the_present_second(projection, redis, monkeypatch, synchronous):
-    # One second, whatever the clock does meanwhile.
+    # One second, even if the clock moves on in the meantime.
     monkeypatch.setattr(projection_module, "present_key", lambda: "traffic:a-second")
     await redis.delete("traffic:a-second")
     await projection.count({"begun": 2, "verdict:chat:FAIL": 1})

@@ -112,14 +112,14 @@ def test_sessions_that_have_expired_go_too():
 
 
 @pytest.mark.parametrize("days", ["0", "-1", "46"])
-def test_an_age_within_the_replay_window_is_refused_in_words(days):
+def test_an_age_within_the_replay_window_is_refused_with_a_message(days):
     save_aged("old", begun=95, completed=90)
     with pytest.raises(CommandError, match="must be more than 47: for that long"):
         purge("--older-than", days)
     assert left() == {"old"}
 
 
-def test_an_age_beyond_the_calendar_is_refused_in_words():
+def test_an_age_beyond_the_calendar_is_refused_with_a_message():
     with pytest.raises(CommandError, match="goes back before the year 1"):
         purge("--older-than", "999999999999")
 

@@ -1,4 +1,4 @@
-"""Who is taken, and who is told to come later: rate limits, a closed sign-up, and whose address counts."""
+"""Rate limits of sign-ups, a closed sign-up, and the address that counts."""
 
 import json
 from collections.abc import AsyncIterator
@@ -65,7 +65,7 @@ async def api() -> AsyncIterator[Api]:
     await one.api.close()
 
 
-async def test_one_address_gets_429_in_words_with_the_seconds_to_wait_and_another_one_goes_on(api, settings):
+async def test_one_address_gets_429_with_the_seconds_to_wait_and_another_one_continues(api, settings):
     settings.RATE_LIMIT_ADDRESS = 2
     assert await api.statuses(2) == [202, 202]
     status, headers, problem = await api.post()
@@ -93,7 +93,7 @@ async def test_one_user_id_is_asked_for_so_often_in_any_spelling(api, settings):
     assert await api.statuses(1) == [202]
 
 
-async def test_all_together_are_limited_and_who_floods_from_one_address_takes_nothing_of_that(api, settings):
+async def test_the_total_is_limited_and_a_flood_from_one_address_does_not_use_it_up(api, settings):
     settings.RATE_LIMIT_ADDRESS, settings.RATE_LIMIT_TOTAL = 1, 2
     assert await api.statuses(4) == [202, 429, 429, 429]
     assert await api.statuses(1, peer="192.0.2.2") == [202]
@@ -117,7 +117,7 @@ async def test_a_retry_of_a_running_signup_joins_it_though_not_any_number_of_tim
     assert (await api.post(Idempotency_Key=str(uuid4())))[0] == 429
 
 
-async def test_while_redis_is_away_everybody_is_let_through_and_the_log_says_so(settings, caplog):
+async def test_while_redis_is_down_everybody_is_let_through_and_the_log_says_so(settings, caplog):
     settings.RATE_LIMIT_ADDRESS = 1
     settings.REDIS_URL = AWAY
     api = Api()
@@ -132,7 +132,7 @@ async def test_while_redis_is_away_everybody_is_let_through_and_the_log_says_so(
 async def test_behind_the_proxy_the_address_is_that_of_who_spoke_to_it(api, settings):
     settings.RATE_LIMIT_ADDRESS = 1
     assert await api.statuses(2, peer=PROXY, X_Forwarded_For="192.0.2.7") == [202, 429]
-    # What a client wrote in front of it is nobody's word.
+    # An address that a client wrote in front of it proves nothing.
     assert await api.statuses(1, peer=PROXY, X_Forwarded_For="203.0.113.9, 192.0.2.7") == [429]
     assert await api.statuses(1, peer=PROXY, X_Forwarded_For="192.0.2.8") == [202]
 
@@ -175,7 +175,7 @@ def test_an_ipv6_customer_is_one_address(address, network):
 # --- Closed -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_closed_signup_takes_nobody_new_and_what_has_begun_goes_on(api, settings):
+async def test_a_closed_signup_takes_nobody_new_and_what_has_begun_continues(api, settings):
     person, key = new_person(), str(uuid4())
     assert (await api.post(person, Idempotency_Key=key))[0] == 202
     settings.SIGNUP_OPEN = False

@@ -240,7 +240,7 @@ def test_users_who_passed_on_their_keys_in_a_circle_are_healed(monkeypatch, user
 
 
 @pytest.mark.parametrize("page", [1, 4])
-def test_a_circle_that_is_too_long_for_one_page_is_told_and_healed_once_it_is_broken(monkeypatch, page):
+def test_a_circle_that_is_too_long_for_one_page_is_reported_and_healed_once_it_is_broken(monkeypatch, page):
     monkeypatch.setattr("authsvc.reconcile.records.PAGE", page)
     for module in ("authsvc.reconcile.reconciliation", "authsvc.management.commands.reconcile"):
         monkeypatch.setattr(f"{module}.QUESTION_MAX", 5)
@@ -275,7 +275,7 @@ def test_of_a_circle_with_an_administrators_row_in_it_nothing_is_changed():
     assert rows(Customer) == records()
 
 
-def test_a_row_whose_record_is_gone_becomes_that_of_who_has_its_user_id_now():
+def test_a_row_without_a_record_passes_to_the_account_with_its_user_id():
     save_everywhere("kim")
     User.objects.all().delete()
     again = save_signup("kim", name="Kim again")
@@ -520,7 +520,7 @@ def test_one_service_alone_is_asked():
     assert rows(Customer) == set()
 
 
-def test_a_participant_that_does_not_answer_is_said_in_words(settings):
+def test_a_participant_that_does_not_answer_is_reported(settings):
     settings.SIGNUP_SERVICES = ["auth", "chat", "nobody"]
     save_everywhere("kim")
     out = StringIO()
@@ -530,7 +530,7 @@ def test_a_participant_that_does_not_answer_is_said_in_words(settings):
     assert out.getvalue().splitlines()[1].split() == ["chat", *"000000000"]
 
 
-def test_kafka_away_is_said_in_words(settings, monkeypatch):
+def test_an_outage_of_kafka_is_reported(settings, monkeypatch):
     monkeypatch.setattr("eventbus.topics.ANSWERS_WITHIN", 0.2)
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
     with pytest.raises(CommandError, match="Are Kafka and auth's database there"):

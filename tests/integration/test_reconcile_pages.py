@@ -1,4 +1,4 @@
-"""A participant's part in reconcile, on its database: what a page leaves behind, and what is answered."""
+"""A participant's part in reconcile, on its database: the rows after a page, and the answers."""
 
 import json
 from collections.abc import Sequence

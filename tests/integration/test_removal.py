@@ -198,7 +198,7 @@ def test_forget_removes_nobody_if_one_name_is_unknown_or_nobody_confirms(kim):
     assert not is_removed(kim)
 
 
-def test_a_second_removal_is_told(kim):
+def test_a_second_removal_is_reported(kim):
     call_command("forget", kim.user_id, "--yes")
     with pytest.raises(CommandError, match="no account"):
         call_command("forget", kim.user_id, "--yes")

@@ -36,7 +36,7 @@ def own_topics(settings):
 
 @pytest.fixture
 def sent(settings):
-    """What is in the topic, as (sign-up, services asked or None), sorted."""
+    """The messages of the topic, as (sign-up, services asked or None), sorted."""
 
     def read() -> list[tuple[UUID, list[str] | None]]:
         messages = read_topic(settings.KAFKA_BOOTSTRAP_SERVERS, settings.KAFKA_PREFIX + NEW_USER_REQUESTED)
@@ -65,7 +65,7 @@ def test_all_are_sent_and_no_decided_light_changes(sent):
     assert list(SignUp.objects.order_by("id").values()) == before
 
 
-def test_it_goes_on_past_its_page(sent, monkeypatch):
+def test_it_continues_past_its_page(sent, monkeypatch):
     monkeypatch.setattr("authsvc.signups.replay.PAGE", 3)
     signups = save_signups(*[f"user-{n}" for n in range(10)])
     assert replay("--all") == "10 sent, 0 skipped, 0 failed"
@@ -222,7 +222,7 @@ def test_what_cannot_be_sent_is_counted_and_is_an_error(settings, monkeypatch):
         (["--all", "--service", "auth"], "invalid choice"),
     ],
 )
-def test_a_wrong_choice_is_refused_in_words(arguments, words):
+def test_a_wrong_choice_is_refused_with_a_message(arguments, words):
     with pytest.raises(CommandError, match=words):
         replay(*arguments)
 

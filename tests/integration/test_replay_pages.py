@@ -1,4 +1,4 @@
-"""What a replay makes of its pages, at their bounds, with a producer that keeps what it is given."""
+"""The pages of a replay, at their bounds, with a producer that keeps its messages."""
 
 import json
 from collections.abc import Sequence

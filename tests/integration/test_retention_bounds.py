@@ -54,7 +54,7 @@ def names(rows) -> list[str]:
     return [row.user_id for row in rows]
 
 
-# --- What counts as old -----------------------------------------------------------------------------------------
+# --- The age of rows --------------------------------------------------------------------------------------------
 
 
 def test_a_sign_up_is_old_when_it_was_complete_before_the_time_oldest_first():
@@ -104,7 +104,7 @@ def test_a_purge_of_the_incomplete_takes_them_too():
     assert purge_signups(NOW, 10, incomplete=True) == 1
 
 
-# --- What is erased when the ticket has expired -----------------------------------------------------------------
+# --- Erasure when the ticket has expired ------------------------------------------------------------------------
 
 
 def test_a_hash_is_erased_when_the_ticket_has_expired_and_not_before(settings):

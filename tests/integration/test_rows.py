@@ -37,7 +37,7 @@ def chat_user(user_id: str, email: str) -> ChatUser:
 
 
 def user(number: int, **fields: Any) -> User:
-    """Whom the sign-up of this number made."""
+    """The user that the sign-up of this number created."""
     user = User(
         owner_signup_id=UUID(int=number), **{"user_id": f"user-{number}", "email": f"{number}@x.example"} | fields
     )

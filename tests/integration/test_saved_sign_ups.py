@@ -1,4 +1,4 @@
-"""What registration and the verdicts save, field by field, with the time standing still."""
+"""The rows that registration and verdicts save, field by field, with a stopped clock."""
 
 from datetime import timedelta
 from uuid import UUID, uuid4

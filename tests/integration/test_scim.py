@@ -489,7 +489,7 @@ def test_an_account_that_another_process_works_on_is_left_to_it(handler, scim):
     assert row().claimed_until is None
 
 
-def test_a_server_that_is_away_does_not_concern_another(handler, scim, settings):
+def test_a_server_that_is_down_does_not_concern_another(handler, scim, settings):
     settings.SCIM_SERVERS["wiki"] = f"http://{LOOPBACK}:{free_port()}/v2"
     settings.SCIM_TOKENS["wiki"] = TOKEN
     wiki = ScimHandler("wiki")

@@ -1,4 +1,4 @@
-"""`manage.py reconcile` and a SCIM server: what is found, and what is healed."""
+"""`manage.py reconcile` and a SCIM server: the findings, and the repairs."""
 
 import json
 import time

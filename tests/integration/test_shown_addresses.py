@@ -81,7 +81,7 @@ def test_lists_and_records_of_users_show_it(kim: User, model: str, staff: type):
 
 
 @pytest.mark.parametrize("staff", [administrator, viewer], ids=["may change", "may view"])
-def test_pages_of_sign_ups_and_of_who_waits_for_confirmation_show_it(kim: User, staff: type):
+def test_pages_of_sign_ups_and_of_unconfirmed_ones_show_it(kim: User, staff: type):
     client = client_of(staff())
     assert_shown(client, "/admin/authsvc/unconfirmedsignup/")
     assert_shown(client, f"/admin/authsvc/unconfirmedsignup/{UnconfirmedSignUp.objects.get().pk}/change/")

@@ -258,7 +258,7 @@ async def begin(writer: SignUpWriter, n: int) -> list[asyncio.Future]:
 
 
 async def everything_has_run() -> None:
-    """Whatever could go on without waiting for a thread or a server has gone on."""
+    """All tasks that need not wait for a thread or a server have run."""
     for _ in range(10):
         await asyncio.sleep(0)
 
@@ -277,7 +277,7 @@ async def test_a_batch_begins_when_as_many_wait_for_it_as_for_a_hash(writer, siz
 
 
 async def test_a_batch_begins_when_as_many_were_hashed_although_most_were_refused(writer, sizes, monkeypatch):
-    """Where refused passwords come as fast as they are hashed, as many always wait."""
+    """While refused passwords arrive as fast as they are hashed, the number of waiting ones stays the same."""
     monkeypatch.setattr(HashPool, "waiting", 300)
     one = await begin(writer, 1)
     for _ in range(ENOUGH - 1):
@@ -302,7 +302,7 @@ async def test_where_no_password_waits_nobody_waits_for_a_batch(writer, sizes):
 
 
 async def test_passwords_that_are_refused_are_waited_for_no_more(sizes, monkeypatch):
-    """Who was hashed before them is taken, although nobody comes after."""
+    """The sign-up hashed before them is saved, although no other follows."""
     api, gate = SignUpApi(), threading.Event()
     monkeypatch.setitem(vars(api), "_hashes", HashPool(threads=1, limit=20))
 

@@ -28,7 +28,7 @@ def decide(state: TransactionState, *services: str) -> TransactionState:
 
 
 class Rows:
-    """What the database holds, and how often it was read."""
+    """The state in the database, and the number of times that it was read."""
 
     def __init__(self, *states: TransactionState) -> None:
         self.states = {state.transaction_id: state for state in states}
@@ -90,7 +90,7 @@ async def test_what_another_process_writes_reaches_who_watches_it(hub):
     assert hub._watches == {}
 
 
-async def test_while_redis_is_away_the_database_is_read_every_second_and_after_it_the_wake_ups_count(settings):
+async def test_while_redis_is_down_the_database_is_read_every_second_and_after_it_the_wake_ups_count(settings):
     settings.STREAM_HEARTBEAT = 600
     with ValkeyServer() as valkey:
         settings.REDIS_URL = valkey.env["REDIS_URL"]

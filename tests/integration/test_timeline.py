@@ -1,4 +1,4 @@
-"""A sign-up's timeline, on its page and on the terminal: what it knows, and what it says where it can't know."""
+"""A sign-up's timeline, on its page and in the terminal: its steps, and its notes about missing information."""
 
 import json
 from datetime import timedelta
@@ -198,7 +198,7 @@ def test_it_says_what_kafka_has_no_more(topics, settings):
 
 
 @on_a_broker
-def test_topics_that_were_never_made_are_said(settings):
+def test_topics_that_were_never_made_are_reported(settings):
     settings.KAFKA_PREFIX = f"timeline-{uuid4()}-"
     assert told(save_signup("kim")).notes == [f"Kafka has no topic {NEW_USER_REQUESTED}: nothing was ever sent there."]
 
@@ -222,7 +222,7 @@ def test_without_kafka_it_tells_what_the_database_knows_and_says_so(settings, se
     assert words in explain("kim")
 
 
-def test_its_dead_letters_and_what_was_done_about_them_are_told(no_kafka):
+def test_its_dead_letters_and_what_was_done_about_them_are_shown(no_kafka):
     kim, lee = save_signup("kim"), save_signup("lee")
     for offset, (signup, key) in enumerate([(kim, b"kim"), (lee, b"lee"), (lee, b"kim")]):
         DeadLetter.objects.create(
@@ -249,7 +249,7 @@ def test_a_letter_that_cannot_be_read_is_told_by_its_trace(no_kafka):
     assert [step.kind for step in told(kim).steps if step.letter_id] == ["letter"]
 
 
-def test_a_record_that_is_gone_is_said(no_kafka):
+def test_a_record_that_is_gone_is_reported(no_kafka):
     kim = save_signup("kim")
     User.objects.all().delete()
     assert told(kim).notes[-1].startswith("Auth no longer has a record of this user")
@@ -329,7 +329,7 @@ def test_the_messages_of_a_change_that_was_sent_again_under_a_later_user_id_are_
 
 
 @on_a_broker
-def test_a_duplicate_that_decides_nothing_is_said_with_the_account_in_the_way(topics):
+def test_a_duplicate_that_decides_nothing_is_reported_with_the_account_in_the_way(topics):
     former = save_signup("kim")
     change("kim", user_id="elsewhere")
     save_signup("lee")
@@ -398,7 +398,7 @@ def test_explain_tells_the_sign_up_and_every_change_also_from_under_a_former_use
 
 
 @on_a_broker
-def test_explain_tells_what_is_left_of_a_removed_account(topics):
+def test_explain_shows_the_remaining_records_of_a_removed_account(topics):
     signup = save_signup("kim")
     change("kim", user_name="Secret Name")
     row = remove("kim")
@@ -440,7 +440,7 @@ def test_a_new_person_with_the_user_id_of_a_removed_account_is_explained_alone(t
         (["kim", "--limit", "0"], "1 or more"),
     ],
 )
-def test_explain_says_in_words_where_there_is_none(no_kafka, arguments, words):
+def test_explain_says_if_there_is_none(no_kafka, arguments, words):
     User.objects.create_superuser("root-user", "root@example.com", "correct horse 9")
     SignUp.objects.all().delete()
     save_signup("kim")

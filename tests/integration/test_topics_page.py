@@ -56,14 +56,14 @@ def test_topics_with_their_watermarks_and_groups_with_their_lag(operator, django
     assert reverse("admin:eventbus_topic_messages", args=["asked"]) in text
     lag = {group.name: group.lag for group in response.context["groups"]}
     assert lag == {"answerer": 1, "dead-letters": 0}
-    # What the embedded broker can't tell is said.
+    # The page names the facts that the embedded broker can't report.
     assert ("embedded broker" in text) == settings.KAFKA_EMBEDDED
     # The first has committed, nobody has been in the other.
     states = () if settings.KAFKA_EMBEDDED else ("<td>no members now</td>", "<td>no members yet</td>")
     assert all(state in text for state in states)
 
 
-def test_it_stands_in_the_index_and_in_the_header_of_who_may_see_it(operator):
+def test_people_who_may_see_it_find_it_in_the_index_and_the_header(operator):
     assert operator.get("/admin/").content.decode().count(f'href="{PAGE}"') >= 2
     assert PAGE not in client_with("view_deadletter").get("/admin/").content.decode()
 
@@ -97,7 +97,7 @@ def test_messages_by_offset_by_key_by_time_and_the_newest(operator):
     assert values(operator, since="2100-01-01T00:00:00") == []
 
 
-def test_where_there_is_more_a_link_goes_on(operator):
+def test_a_link_leads_to_further_messages(operator):
     put("asked", *(b"%d" % number for number in range(12)), partition=3)
     text = shown(operator, "?partition=3&offset=0&limit=10")
     assert 'href="?partition=3&amp;offset=10&amp;limit=10"' in text
@@ -114,7 +114,7 @@ def test_where_there_is_more_a_link_goes_on(operator):
         ("?offset=-1&partition=0", "greater than or equal to 0"),
     ],
 )
-def test_what_cannot_be_asked_is_said_at_its_field(operator, query, words):
+def test_an_invalid_query_is_reported_at_its_field(operator, query, words):
     assert words in shown(operator, query, status=400)
 
 
@@ -143,7 +143,7 @@ def test_a_topic_that_is_not_there_is_404(operator, name):
 
 
 @pytest.mark.parametrize("path", [PAGE, f"{PAGE}asked/"])
-def test_kafka_away_is_said_with_what_to_do(operator, monkeypatch, path):
+def test_an_outage_of_kafka_is_reported_with_the_remedy(operator, monkeypatch, path):
     monkeypatch.setattr("eventbus.inspection.inspector.ANSWERS_WITHIN", 0.2)
     monkeypatch.setattr(settings, "KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     response = operator.get(path)

@@ -1,4 +1,4 @@
-"""The traffic page: what is counted on the way, what stays of it, and the stream that the charts are drawn from."""
+"""The traffic page: the counts of sign-ups and verdicts, their roll-up, and the stream that feeds the charts."""
 
 import asyncio
 import json
@@ -16,13 +16,16 @@ from django.test import AsyncClient, Client
 from django.utils import timezone
 
 from authsvc.lights import TransactionState
-from authsvc.models import TrafficMinute
+from authsvc.models import TrafficMinute, User
 from authsvc.operations import traffic_history, traffic_page
 from authsvc.operations.traffic_history import MINUTE, RollUp, read_days, read_seconds
 from authsvc.signups import traffic_counts as traffic_module
+from authsvc.signups.changes import change_account, remove_account
+from authsvc.signups.events import REQUEST_TOPICS
 from authsvc.signups.projection import Projection
 from authsvc.signups.traffic_counts import LagSampler, bucket_of, key_of
-from tests.users import client_with, user_with
+from eventbus.topics import ensure_topics
+from tests.users import client_of, client_with, user_with
 from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.needs("redis"), pytest.mark.django_db(transaction=True)]
@@ -68,6 +71,28 @@ def test_counts_add_up_and_expire(client_of_redis):
     found = figures(client_of_redis)
     assert (found["begun"], found["verdict:chat:FAIL"], found["lag:chat"]) == (4, 3, 7)
     assert all(0 < client_of_redis.ttl(key) <= traffic_module.KEPT for key in client_of_redis.scan_iter("traffic:*"))
+
+
+@pytest.mark.needs("broker")
+def test_sign_ups_changes_and_removals_are_counted_as_begun(client_of_redis, settings):
+    settings.KAFKA_PREFIX = f"traffic-{uuid4()}-"
+    ensure_topics(REQUEST_TOPICS.values())
+    root = user_with(user_id="root")
+    root.is_superuser = True
+    root.save()
+    forget(client_of_redis)
+    added = {"user_id": "kim", "email": "kim@example.org", "password1": "correct horse 9", "role": "ROLE_USER"}
+    client_of(root).post("/admin/authsvc/user/add/", added | {"password2": "correct horse 9", "user_name": "Kim"})
+    kim = User.objects.get(user_id="kim")
+    assert figures(client_of_redis) == {"begun": 1, "verdict:auth:SUCCESS": 1}
+    kim.user_name = "Mina"
+    change_account(kim)
+    assert figures(client_of_redis) == {"begun": 2, "verdict:auth:SUCCESS": 2}
+    # The removal ends the sign-up and the change, whose lights were pending.
+    remove_account(kim)
+    counted = figures(client_of_redis)
+    assert (counted["begun"], counted["verdict:auth:SUCCESS"]) == (3, 3)
+    assert (counted["verdict:chat:FAIL"], counted["verdict:customer:FAIL"]) == (2, 2)
 
 
 def test_redis_away_costs_figures_and_one_try(monkeypatch, caplog):
@@ -172,7 +197,7 @@ def test_who_may_not_see_it_is_refused_in_page_and_stream():
     assert client_with("view_trafficminute").get(f"{STREAM}?span=decade").status_code == 400
 
 
-async def test_the_live_stream_begins_with_five_minutes_and_goes_on(operator, client_of_redis):
+async def test_the_live_stream_begins_with_five_minutes_and_continues(operator, client_of_redis):
     second = int(time.time()) - 100
     client_of_redis.hset(key_of(second), mapping={"begun": 4, "verdict:chat:FAIL": 1, f"took:{bucket_of(100)}": 1})
     events = events_of(operator)
@@ -206,7 +231,7 @@ async def test_the_stream_of_days_comes_from_the_database(operator):
         await events.aclose()
 
 
-async def test_redis_away_is_said_and_the_stream_goes_on_when_it_is_back(operator, monkeypatch):
+async def test_an_outage_of_redis_is_reported_and_the_stream_continues_after_it(operator, monkeypatch):
     read = traffic_page.read_seconds
     failures = [redis.ConnectionError("gone"), redis.TimeoutError("slow")]
 
@@ -220,7 +245,7 @@ async def test_redis_away_is_said_and_the_stream_goes_on_when_it_is_back(operato
     kinds = [await next_of(events) for _ in range(3)]
     assert [kind for kind, _ in kinds] == ["problem", "problem", "points"]
     assert "Redis is not responding" in kinds[0][1]
-    # What was missed is there again: all of it.
+    # The missed points are sent again, all of them.
     assert len(kinds[2][1]["points"]) == 300
     await events.aclose()
 

@@ -59,7 +59,7 @@ def stored(user: User) -> User:
 
 
 def shown(client: Client, user: User) -> dict[str, Any]:
-    """What the page's form would send."""
+    """The fields of the page's form."""
     form = client.get(f"{LIST}{user.pk}/change/").context["adminform"].form
     values = {name: form.get_initial_for_field(field, name) for name, field in form.fields.items()}
     return {name: value for name, value in values.items() if value not in (None, False, "") and name != "password"}
@@ -70,7 +70,7 @@ def save(client: Client, user: User, fields: dict[str, Any], **changed: Any):
 
 
 def as_shown(page: str) -> dict[str, str]:
-    """What a browser would send for the fields of this page."""
+    """The fields of this page, as a browser would send them."""
     found = dict(re.findall(r'<input type="(?:text|hidden|email)" name="(\w+)" value="([^"]*)"', page))
     found |= dict(re.findall(r'<select name="(\w+)".*?<option value="([^"]*)" selected', page, re.DOTALL))
     found |= dict.fromkeys(re.findall(r'<input type="checkbox" name="(\w+)"[^>]* checked', page), "on")
@@ -78,7 +78,7 @@ def as_shown(page: str) -> dict[str, str]:
 
 
 def words_of(answer) -> str:
-    """The page as one line of words."""
+    """The text of the page in one line."""
     return " ".join(html.unescape(re.sub("<[^>]*>", " ", answer.content.decode())).split())
 
 
@@ -121,7 +121,9 @@ def test_only_who_may_see_sign_ups_gets_the_link(kim: User):
     assert "Watch the services answer" not in client.get(LIST).content.decode()
 
 
-def test_of_two_administrators_at_once_the_second_is_told_and_keeps_what_was_typed(kim: User, root: User, lee: User):
+def test_of_two_administrators_at_once_the_second_is_notified_and_keeps_what_was_typed(
+    kim: User, root: User, lee: User
+):
     first, second = client_of(lee), client_of(root)
     opened_by_first, opened_by_second = shown(first, kim), shown(second, kim)
     assert save(first, kim, opened_by_first, role="ROLE_ADMIN", user_name="By Lee").status_code == 302
@@ -155,7 +157,7 @@ def test_saving_an_outdated_form_once_more_does_not_activate_somebody_again(kim:
     assert (kept.user_name, kept.is_active, kept.email) == ("Typed", False, "kim@xn--bcher-kva.example")
 
 
-def test_a_value_that_both_changed_is_told_and_kept_as_typed(kim: User, root: User, lee: User):
+def test_a_value_that_both_changed_is_reported_and_kept_as_typed(kim: User, root: User, lee: User):
     first, second = client_of(lee), client_of(root)
     opened_by_first, opened_by_second = shown(first, kim), shown(second, kim)
     save(first, kim, opened_by_first, user_id="mina", role="ROLE_ADMIN", is_active=None)

@@ -69,6 +69,8 @@ func expanded(built *installation, container *corev1.Container) map[string]strin
 		"EMAIL_URL":        "smtp+tls://signup:secret@mail.example.org:587",
 		"PYTHON_CPU_COUNT": "2",
 		"SCIM_TOKENS":      "",
+
+		"SECRET_KEY_FALLBACKS": "",
 	}
 	for name := range values {
 		if strings.HasSuffix(name, "_PASSWORD") {

@@ -135,7 +135,7 @@ func secretsAreReferences(i *installation) []string {
 }
 
 var (
-	secretName    = regexp.MustCompile(`_PASSWORD$|^SECRET_KEY$|^SCIM_TOKENS$|^EMAIL_URL$`)
+	secretName    = regexp.MustCompile(`_PASSWORD$|^SECRET_KEY|^SCIM_TOKENS$|^EMAIL_URL$`)
 	secretInValue = regexp.MustCompile(`://[^:@/]*:([^@/]*)@|"sasl\.password": "([^"]*)"`)
 	onlyReference = regexp.MustCompile(`^\$\([A-Z_]+\)$`)
 )

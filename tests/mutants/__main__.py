@@ -31,7 +31,7 @@ print(json.dumps([get_diff_for_mutant(name, path=find_mutant(name).path) for nam
 """
 # Seconds after which tests stop waiting for a condition: a mutant often is one that never comes true.
 PATIENCE: Final = "5"
-# What mutmut keeps of each mutant: how the process ended that ran its tests.
+# mutmut's record of each mutant: the exit code of the process that ran its tests.
 NOTICED: Final = {1: "failed", 3: "pytest failed", -24: "took too long", 24: "took too long", 152: "took too long"}
 UNNOTICED: Final = {0: "survived", 5: "no tests", 33: "no tests"}
 GOAL: Final = 90
@@ -126,7 +126,7 @@ def changes_of(copy: Path, mutants: Sequence[str]) -> Iterator[tuple[str, tuple[
 
 
 def change_of(difference: str) -> tuple[str, str]:
-    """What stands in the place of what, of a difference in one place."""
+    """The old and the new text of a difference in one place."""
     return tuple(" ".join(lines_with(difference, sign)) for sign in "-+")
 
 

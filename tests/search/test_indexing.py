@@ -124,16 +124,19 @@ def test_old_days_are_deleted_and_recent_ones_stay(
     assert indexer.index.delete_old(later) == []
 
 
-def test_the_indices_of_others_are_not_deleted(
+def test_installations_whose_names_begin_alike_share_a_node_and_nothing_else(
     indexer: Indexer, opensearch: OpenSearchServer, search_settings: LazySettings
 ) -> None:
-    foreign = [
-        f"{search_settings.OPENSEARCH_INDEX}2-2020.01.01",
-        f"other-{search_settings.OPENSEARCH_INDEX}-2020.01.01",
-    ]
+    own = search_settings.OPENSEARCH_INDEX
+    indexer.index.prepare()
+    foreign = [f"{own}2-2020.01.01", f"other-{own}-2020.01.01", f"{own}-test-2020.01.01", f"{own}-test-undated"]
     for name in foreign:
         opensearch.ask("PUT", name)
-    indexer.index.delete_old(datetime.now(UTC))
+    search_settings.OPENSEARCH_INDEX = f"{own}-test"
+    neighbour = subscription().handle.index
+    neighbour.prepare()
+    neighbour.close()
+    assert indexer.index.delete_old(datetime.now(UTC) + timedelta(days=1000)) == []
     assert [name for name in foreign if name not in opensearch.ask("GET", "_aliases")] == []
 
 
@@ -227,6 +230,7 @@ def test_a_frozen_node_makes_the_batch_wait(
     indexer: Indexer, opensearch: OpenSearchServer, monkeypatch: pytest.MonkeyPatch, search_settings: LazySettings
 ) -> None:
     monkeypatch.setattr(search_index, "ANSWERS_WITHIN", 1.0)
+    monkeypatch.setattr(search_index, "WRITTEN_WITHIN", 1.0)
     opensearch.pause()
     try:
         with pytest.raises(UnavailableError, match="can't be used: TIMEOUT"):

@@ -1,1 +1,1 @@
-"""What strangers and staff must not be able to do: attacks, each with the correct behaviour."""
+"""Attacks by strangers and by staff, each with the correct behaviour."""

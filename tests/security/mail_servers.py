@@ -19,7 +19,7 @@ logging.getLogger("mail.log").setLevel(logging.WARNING)
 
 
 class Inbox:
-    """What a mail server took."""
+    """A mail that a mail server accepted."""
 
     def __init__(self, delay: float, refusals: list[str]) -> None:
         self._delay = delay

@@ -11,7 +11,7 @@ from tests.servers.process import LOOPBACK, http_status
 from tests.stack import MANAGE
 
 PUBLIC_URL = "https://signup.example.org"
-# What it needs to start. Nothing listens at these addresses: what a test asks of it needs none of them.
+# The settings that it needs to start. Nothing listens at these addresses, because no test needs those servers.
 ENVIRONMENT = {
     "PRODUCTION": "true",
     "SECRET_KEY": "q8Zr-3TkXw1nBv6Yc0LmHs9Pd4Gf7Ja2Re5Uo_ItQxNzWyKbVh",
@@ -46,7 +46,7 @@ class Web:
         return self.process.log()
 
     def get(self, path: str, *, source: str = STRANGER, method: str = "GET", body: str = "", **headers: str) -> Answer:
-        """What it answers to a peer at the address `source`. A header's name has `_` for `-`."""
+        """Return its answer to a peer at the address `source`. A header's name has `_` for `-`."""
         with closing(http.client.HTTPConnection(LOOPBACK, self.port, timeout=30, source_address=(source, 0))) as peer:
             peer.request(method, path, body or None, {name.replace("_", "-"): value for name, value in headers.items()})
             response = peer.getresponse()

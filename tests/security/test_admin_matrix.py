@@ -36,7 +36,7 @@ ALIKE: Final = {
     "READ_ONLY": ("authsvc/eventtransaction", "eventbus/deadletter"),
 }
 
-# What each kind of person is answered: a status, or `login` for a redirect to the login page. A post has no fields,
+# The answer to each kind of person: a status, or `login` for a redirect to the login page. A post has no fields,
 # which is enough to be refused; whom it does not refuse it answers with errors (200), or asks again (a delete page).
 # What follows an @ says which row, where it is not the plain one. The columns are KINDS: anonymous, staff without any
 # permission, with those to view, with those to change too, superusers; first for GET, then for POST.
@@ -127,10 +127,10 @@ eventbus/deadletter/       replay_chosen   login 403   403   302   302
 eventbus/deadletter/       discard_chosen  login 403   403   302   302
 """
 
-# What a page is asked, where it needs to be.
+# Parameters of the pages that need some.
 QUERIES: Final = {
     "autocomplete/": {"app_label": "admin", "model_name": "logentry", "field_name": "user"},
-    # Who may see the stream is told that it has no such span; an open stream would not end.
+    # Ask for an unknown range, so that people who may see the stream get an error: an open stream would not end.
     "authsvc/trafficminute/stream/": {"span": "none"},
 }
 

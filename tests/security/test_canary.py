@@ -37,7 +37,7 @@ SERVICES = ("auth", "chat", "customer")
 
 @dataclass
 class Trail:
-    """What was sent, and everything that came back."""
+    """A request, and everything that came back."""
 
     password: str = field(default_factory=lambda: f"Canary-{secrets.token_hex(8)}-Pässword")
     tickets: set[str] = field(default_factory=set)
@@ -232,7 +232,7 @@ def all_of_databases(stack: Stack) -> Iterator[tuple[str, bytes]]:
 
 
 def spellings(secret: str) -> set[bytes]:
-    """How a secret may be written: plain, in JSON, in a URL, in HTML, in Python's repr."""
+    """The ways in which a secret may be written: plain, in JSON, in a URL, in HTML, in Python's repr."""
     return {
         secret.encode(),
         json.dumps(secret)[1:-1].encode(),

@@ -1,4 +1,4 @@
-"""Sign-ups whose address is to be confirmed (SIGNUP_CONFIRM=mail), over the whole installation and a mail server."""
+"""Sign-ups whose address must be confirmed (SIGNUP_CONFIRM=mail), over the whole installation and a mail server."""
 
 import re
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ class Installation:
         return request(self.stack, "POST", "/user/confirmations", {"token": token, "userPw": password})
 
     def confirm_last(self, person: Person) -> Answer:
-        """What the person does with the last mail."""
+        """Use the link of the last mail as the person would."""
         return self.confirm(self.token_of(person), person.password)
 
     def page(self, token: str, method: str = "GET") -> Answer:
@@ -100,7 +100,7 @@ def stack(here: Installation) -> Stack:
 # --- A new address of an account ---------------------------------------------------------------------------------
 
 
-def test_a_new_address_is_used_once_its_owner_opened_the_link_and_the_former_one_is_told(
+def test_a_new_address_is_used_once_its_owner_opened_the_link_and_the_former_one_is_notified(
     page: Page, here: Installation, person: Person
 ):
     here.post(person)
@@ -115,7 +115,7 @@ def test_a_new_address_is_used_once_its_owner_opened_the_link_and_the_former_one
     assert here.has_user(person)
     [link] = re.findall(r"http\S+/account/address/\S+", text_of(here.mails_to(moved)[-1]))
     path = urlsplit(link).path
-    # What a scanner of mails does, and a stranger: the first changes nothing, the second has to log in.
+    # A mail scanner opens the link, which changes nothing, and then a stranger, who has to log in.
     for _ in range(2):
         assert request(here.stack, "GET", path).status == 302
     page.goto(path)
@@ -145,7 +145,7 @@ def test_the_first_page_turns_green_when_the_link_is_confirmed_elsewhere(
     expect(page.locator("#lights-title")).to_have_text("Check your email")
     assert lights(page) == ORANGE
     token = here.token_of(person)
-    # What a scanner of mails does.
+    # A mail scanner opens the link.
     for method in ("GET", "HEAD", "GET"):
         assert here.page(token, method).status == 200
     assert lights(page) == ORANGE
@@ -356,7 +356,7 @@ def test_no_more_than_three_mails_an_hour_go_to_one_mailbox(here: Installation, 
     eventually(lambda: sum(user in mail["To"] for mail in here.inbox.mails) == 3, what="three mails")
 
 
-# --- What an existing user gets, and what a stranger can send ----------------------------------------------------
+# --- Mails to an existing user, and mails caused by a stranger ---------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -366,7 +366,7 @@ def test_no_more_than_three_mails_an_hour_go_to_one_mailbox(here: Installation, 
         ("user_id", "Choose another user ID for Signup Sync", ["/signup/"]),
     ],
 )
-def test_whoever_chose_what_is_taken_is_told_so_by_mail_alone(
+def test_a_taken_user_id_or_address_is_reported_only_by_mail(
     here: Installation, person: Person, taken: str, subject: str, pages: list[str]
 ):
     here.post(person)

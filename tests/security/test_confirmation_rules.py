@@ -1,4 +1,4 @@
-"""What holds of unconfirmed sign-ups inside one process: their end, their mails, and the settings that ask for them."""
+"""Unconfirmed sign-ups inside one process: their expiry, their mails, and the settings that require them."""
 
 import asyncio
 import json
@@ -92,7 +92,7 @@ def test_deletion_goes_by_batches(person: Person):
     assert [delete_expired(2), delete_expired(2), delete_expired(2)] == [2, 1, 0]
 
 
-def test_its_state_is_read_like_any_other_and_goes_on_as_the_confirmed_one(person: Person):
+def test_its_state_is_read_like_any_other_and_continues_as_the_confirmed_one(person: Person):
     row = kept(person)
     [state] = read_states([row.id]).values()
     assert (state.version, state.is_unconfirmed, len(state.pending)) == (1, True, 3)
@@ -139,7 +139,7 @@ def test_a_token_that_nobody_was_sent_is_unknown(token: str):
     assert refused(token) == "unknown"
 
 
-def test_a_token_works_once_and_whoever_comes_later_is_told(person: Person):
+def test_a_token_works_once_and_later_uses_are_refused_with_the_reason(person: Person):
     row = kept(person)
     registration = confirm(token_for(row))
     assert registration.is_new
@@ -295,7 +295,7 @@ async def instances(settings) -> AsyncIterator[list[SignUpApi]]:
 
 
 async def confirmed(api: SignUpApi, body: dict[str, str], **headers: str) -> tuple[int, dict[str, str], Any]:
-    """What `POST /user/confirmations` answers: status, headers and document."""
+    """The answer of `POST /user/confirmations`: status, headers and document."""
     sent = {"content-type": "application/json"} | headers
     scope = {
         "type": "http", "method": "POST", "path": "/user/confirmations",
@@ -317,7 +317,7 @@ async def row_with_hash(person: Person) -> UnconfirmedSignUp:
     return row
 
 
-async def test_a_wrong_password_confirms_nothing_and_the_link_goes_on_working(person: Person, instances):
+async def test_a_wrong_password_confirms_nothing_and_the_link_continues_working(person: Person, instances):
     row = await row_with_hash(replace(person, password="\u1112\u1161\u11ab passw0rd"))
     body = {"token": token_for(row), "userPw": "not it"}
     status, _, problem = await confirmed(instances[0], body, accept_language="ko")
@@ -359,7 +359,7 @@ async def test_so_many_passwords_are_tried_at_one_link_on_all_instances_together
     assert (await confirmed(instances[0], {"token": token_for(other), "userPw": "not it"}))[0] == 422
 
 
-async def test_a_confirmation_on_one_instance_wakes_whoever_watches_on_another(instances, person: Person, settings):
+async def test_a_confirmation_on_one_instance_wakes_watchers_on_another(instances, person: Person, settings):
     # So that no heartbeat can hide a wake-up that got lost; nobody but auth answers here.
     settings.STREAM_HEARTBEAT = 600
     watched, other = instances

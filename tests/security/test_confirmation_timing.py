@@ -20,11 +20,11 @@ from tests.stack import Stack
 
 pytestmark = [pytest.mark.needs("application")]
 
-# How often a comparison of equal times may fail by chance. It is made again then, with other people: one in 10,000.
+# The probability that a comparison of equal times fails by chance. It is then repeated with other people: 1 in 10,000.
 ALPHA = 0.01
 ROUNDS = 2
 WARM_UP = 20
-# What differs between any two sign-ups: signed tickets, traces and UUIDs, and what says which time it is.
+# Parts that differ between any two sign-ups: signed tickets, traces, UUIDs and times.
 TIMES = ("date", "expires")
 OF_ONE_ALONE = re.compile(
     rb"expires=[^;]+|[\w.-]+:[\w-]+:[\w-]{20,}|00-[0-9a-f]{32}-[0-9a-f]{16}-01|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -184,7 +184,7 @@ def test_a_wrong_password_at_a_link_is_answered_alike_whether_or_not_the_user_wa
 
 
 def first_event(client: Client, person: Person) -> Seen:
-    """What the stream of `POST /user` begins with, to the end of its first event."""
+    """The beginning of the stream of `POST /user`, up to the end of its first event."""
     headers = {"Content_Type": "application/json", "Accept": "text/event-stream"}
     seen, _took = client.ask("POST", "/user", json.dumps(person.form), read_event, **headers)
     return seen
@@ -200,7 +200,7 @@ def read_event(response: HTTPResponse) -> bytes:
 
 
 def without_script(client: Client, person: Person) -> Seen:
-    """What a browser without JavaScript gets for the form, and the page of the lights to which that leads."""
+    """The response to the form without JavaScript, and the page of the lights to which it redirects."""
     (_status, _headers, page), _took = client.ask("GET", "/signup/")
     form = urlencode(filled_form(page.decode(), person))
     kind = "application/x-www-form-urlencoded"

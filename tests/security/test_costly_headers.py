@@ -1,4 +1,4 @@
-"""What a client chooses in its headers costs no more than an ordinary request: cookies that aren't ours, whatever they
+"""No header costs more than an ordinary request: cookies that aren't ours, whatever they
 look like, and codecs of Python's choosing (attacks: 15 KB of `\\"` in a cookie, `charset=punycode`)."""
 
 import http.client

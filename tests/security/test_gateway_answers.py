@@ -1,4 +1,4 @@
-"""What the gateway answers by itself, with the headers that web and auth would give."""
+"""The gateway's own answers have the headers that web and auth would add."""
 
 import http.client
 import socket
@@ -22,7 +22,7 @@ class HstsCaddy(CaddyServer):
 
 @pytest.fixture(scope="module")
 def web() -> Iterator[str]:
-    """host:port of what accepts connections and never says a word; auth is away."""
+    """host:port of a server that accepts connections and never answers; auth is down."""
     with socket.create_server((LOOPBACK, 0)) as server:
         yield f"{LOOPBACK}:{server.getsockname()[1]}"
 

@@ -66,7 +66,7 @@ class _Quiet:
 
 
 def test_a_batch_that_stays_crossed_is_saved_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever keeps one sign-up of a batch from being saved, the others must not fail with it."""
+    """If one sign-up of a batch can't be saved, the others must not fail with it."""
     at_fault = new("mina")
     tried: list[int] = []
 
@@ -101,7 +101,7 @@ def test_such_a_key_is_refused_and_those_who_sign_up_at_the_same_time_are_not(st
         return request(stack, "POST", "/user", fields, **headers).status
 
     assert sign_up(person.form, Idempotency_Key=key) == 202
-    # What `manage.py purge` does when SIGNUP_RETENTION is over.
+    # Purge like `manage.py purge` after SIGNUP_RETENTION.
     stack.query("auth", f"DELETE FROM authsvc_signup WHERE user_id = '{person.user_id}'")
     with ThreadPoolExecutor(24) as pool:
         poisoned = [pool.submit(sign_up, new_person().form, Idempotency_Key=key) for _ in range(8)]

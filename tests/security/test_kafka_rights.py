@@ -1,4 +1,4 @@
-"""What each service may do in Kafka: deploy/kafka-acls.toml, on a broker that is set up as compose.yaml has it."""
+"""The rights of each service in Kafka: deploy/kafka-acls.toml, on a broker that is set up as compose.yaml has it."""
 
 import json
 import os
@@ -45,7 +45,7 @@ DENIED = (
 
 
 def expected_rights(service: str) -> Rights:
-    """What a participant's subscriptions need: its topics, its answers, its dead letters and its groups."""
+    """The rights that a participant's subscriptions need: its topics, its answers, its dead letters and its groups."""
     own = [each for name in settings.CONSUMED_TOGETHER.get(service, [service]) for each in subscriptions_of(name)]
     return Rights(
         read=[topic for each in own for topic in each.topics],
@@ -86,7 +86,7 @@ def test_auth_sees_every_topic_and_group_and_writes_none_of_the_participants_ans
     own = [each for each in every if each.group == "auth"]
     asked = set(chain.from_iterable(each.topics for each in subscriptions_of_services()))
     assert rights["read"] == set(chain.from_iterable(each.every_topic for each in every))
-    # What it asks, what it replays from its own dead letters, and its own dead letters.
+    # Its requests, the replays of its own dead letters, and its own dead letters.
     assert rights["write"] == asked | set(chain.from_iterable(each.dead_letter_topics for each in own))
     assert rights["join"] == {COLLECTOR, *(each.group for each in own)}
     assert rights["watch"] >= {each.group for each in every if each not in own}
@@ -150,9 +150,9 @@ def publish(kafka: ComposedKafka, role: str, topic: str) -> int | None:
     return reports[0].code() if reports[0] else None
 
 
-def read(kafka: ComposedKafka, role: str, topic: str) -> int | None:
+def read(kafka: ComposedKafka, role: str, topic: str, *, group: str = "inspection") -> int | None:
     """The code with which Kafka refuses to show what is in a topic; None where it does not."""
-    consumer = Consumer(client(kafka, role, **{"group.id": f"{PREFIX}inspection", "enable.auto.commit": False,
+    consumer = Consumer(client(kafka, role, **{"group.id": f"{PREFIX}{group}", "enable.auto.commit": False,
                                                "enable.partition.eof": True}))  # fmt: skip
     try:
         consumer.assign([TopicPartition(PREFIX + topic, 0, 0)])
@@ -188,8 +188,20 @@ def refusal_of(answer: Future[ConsumerGroupTopicPartitions]) -> int | None:
 
 @pytest.mark.needs("kafka")
 @pytest.mark.usefixtures("scim_servers")
+def test_the_search_reads_what_it_indexes_and_publishes_its_own_dead_letters_only(composed):
+    [search] = [each for each in every_subscription() if each.group == "search"]
+    seen = {topic: read(composed, "search", topic, group="search") for topic in search.topics}
+    assert seen == dict.fromkeys(search.topics)
+    letters = search.dead_letter_topics
+    assert {topic: publish(composed, "search", topic) for topic in letters} == dict.fromkeys(letters)
+    for topic in search.topics:
+        assert publish(composed, "search", topic) in DENIED, topic
+
+
+@pytest.mark.needs("kafka")
+@pytest.mark.usefixtures("scim_servers")
 @pytest.mark.parametrize("role", PARTICIPANTS)
-def test_a_participant_publishes_its_answers_and_its_own_dead_letters_alone(composed, role):
+def test_a_participant_publishes_its_answers_and_its_own_dead_letters_only(composed, role):
     other = "customer" if role == "chat" else "chat"
     assert {topic: publish(composed, role, topic) for topic in expected_rights(role).write} == dict.fromkeys(
         expected_rights(role).write
@@ -272,7 +284,7 @@ def test_nobody_gets_in_without_a_password(composed, changed):
 
 
 def answers_a_stranger(port: int) -> bool:
-    """Whether a broker or controller answers DescribeCluster (version 0) to who has not said who they are."""
+    """Whether a broker or controller answers DescribeCluster (version 0) to an unauthenticated client."""
     header = struct.pack(">hhih", 60, 0, 1, -1) + b"\0"
     body = b"\0\0"
     with socket.create_connection((LOOPBACK, port), timeout=PATIENCE) as connection:
@@ -285,7 +297,7 @@ def answers_a_stranger(port: int) -> bool:
 
 @pytest.mark.needs("kafka")
 def test_neither_broker_nor_controller_answers_a_stranger(composed, kafka):
-    """Whoever may talk to the controller may change every right."""
+    """Any client that may talk to the controller may change every right."""
     assert answers_a_stranger(kafka.port)
     assert answers_a_stranger(kafka.controller_port)
     assert not answers_a_stranger(composed.port)

@@ -1,4 +1,4 @@
-"""What was signed or derived with SECRET_KEY before it was replaced keeps working while the old key is a fallback."""
+"""Signatures and derived IDs remain valid after SECRET_KEY was replaced, while the old key is a fallback."""
 
 import re
 from collections.abc import Callable

@@ -33,7 +33,7 @@ URLENCODED = "application/x-www-form-urlencoded"
 
 @dataclass
 class Web:
-    """The web process itself, past the gateway: what a stranger reaches where there is none, or inside."""
+    """The web process itself, without the gateway, as a client inside the network reaches it."""
 
     port: int
     pid: int
@@ -55,7 +55,7 @@ class Web:
                 answer = connection.getresponse()
                 if answer.status != HTTPStatus.SWITCHING_PROTOCOLS:  # a socket's answer has no end
                     answer.read()
-                # Whatever it is, it is refused in order: a crash is cheap, too.
+                # Every text must be refused in order: a crash would be cheap, too.
                 assert answer.status < HTTPStatus.INTERNAL_SERVER_ERROR, path[:100]
                 return answer.status
             return None
@@ -229,7 +229,7 @@ def test_the_gateway_takes_no_more_than_a_form_needs(stack: Stack, path: str, mo
         kind = "application/json" if path == "/user" else URLENCODED
         return request(stack, "POST", path, b"x" * size, Content_Type=kind).status
 
-    # What is short enough is read, and then refused for what it says.
+    # A text that is short enough is read, and then refused for its content.
     assert post(most) in (400, 403)
     assert post(most + 1) == post(1_000_000) == 413
 

@@ -245,7 +245,7 @@ def test_the_commands_that_take_a_text_are_among_them():
 def test_an_argument_of_the_greatest_length_is_taken_and_a_program_may_be_longer():
     assert refusal_of_arguments(["explain", "x" * ARGUMENT_MAX]) is None
     assert refusal_of_arguments(["explain", "x" * (ARGUMENT_MAX + 1)]) is not None
-    # What the system passes on as it came need not be UTF-8.
+    # Text that the system passes on unchanged need not be UTF-8.
     assert refusal_of_arguments(["explain", "\udcff" * ARGUMENT_MAX]) is None
     assert refusal_of_arguments(["shell", "-c", "x" * 100_000]) is None
 

@@ -176,7 +176,7 @@ def test_who_may_not_administer_fails_there_and_it_is_logged(caplog: pytest.LogC
     assert record.detail == "this account may not log in here"
 
 
-def test_while_redis_is_away_everybody_is_let_through_and_the_log_says_so(settings, caplog: pytest.LogCaptureFixture):
+def test_while_redis_is_down_everybody_is_let_through_and_the_log_says_so(settings, caplog: pytest.LogCaptureFixture):
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
     attempt_limits.cache_clear()
     assert [log_in(ATTACKER).status_code for _ in range(LIMIT + 2)] == [200] * (LIMIT + 2)
@@ -184,7 +184,7 @@ def test_while_redis_is_away_everybody_is_let_through_and_the_log_says_so(settin
     assert "Redis is unavailable: logins and new passwords are let through uncounted" in caplog.text
 
 
-def test_it_is_said_in_korean():
+def test_it_is_shown_in_korean():
     for _ in range(LIMIT):
         log_in(ATTACKER)
     page = log_in(ATTACKER, **{"accept-language": "ko"}).content.decode()

@@ -1,4 +1,4 @@
-"""Mail leaves on a thread of its own: whoever asks for one waits for nothing, whatever the mail server does."""
+"""Mail is sent on a dedicated thread: no request waits for the mail server."""
 
 import logging
 import threading
@@ -37,7 +37,7 @@ def mail_to(address: str = MINA, subject: str = "Subject") -> Callable[[], Email
 
 
 def ours(caplog: pytest.LogCaptureFixture) -> str:
-    """What the product said; the mail server of the test says more."""
+    """The product's log lines; the mail server of the test logs more."""
     return "\n".join(record.getMessage() for record in caplog.records if record.name == "authsvc.mail")
 
 
@@ -101,7 +101,7 @@ def test_a_server_that_never_answers_costs_one_thread_and_a_bounded_queue_and_al
     assert threading.active_count() == threads + 1
 
 
-def test_a_server_that_is_away_is_asked_by_one_mail_at_a_time(port: int, caplog: pytest.LogCaptureFixture):
+def test_a_server_that_is_down_is_asked_by_one_mail_at_a_time(port: int, caplog: pytest.LogCaptureFixture):
     worker = new_worker(first_pause=0.1, max_pause_away=0.1)
     began = time.monotonic()
     for number in range(20):

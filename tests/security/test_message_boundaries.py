@@ -13,7 +13,7 @@ from tests.stack import Stack
 from tests.waiting import PATIENCE
 
 HOST = b"Host: 127.0.0.1\r\nContent-Type: application/json\r\n"
-# What an attacker would have answered in somebody else's place.
+# The request whose answer an attacker would want sent to somebody else.
 SMUGGLED = b"GET /signup/?smuggled HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 LAST_CHUNK = b"0\r\n\r\n"

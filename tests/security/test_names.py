@@ -66,7 +66,7 @@ RESERVED = [
 
 
 def refusal(document: dict[str, str]) -> list[tuple[str, str]]:
-    """What `POST /user` says of which field."""
+    """The errors of `POST /user`, by field."""
     try:
         read_signup(new_person().form | document)
     except Problem as problem:
@@ -223,7 +223,7 @@ def test_one_mailbox_is_one_account(one: str, other: str):
         "mina@a.b-.org", f"mina@{'a' * 64}.org", "mina", "@example.org", "mina@",
     ],
 )  # fmt: skip
-def test_what_is_no_address_is_refused_in_words(address: str):
+def test_an_invalid_address_is_refused_with_a_message(address: str):
     [(pointer, words)] = refusal({"email": address})
     assert pointer == "/email"
     assert words.endswith((".", "@."))

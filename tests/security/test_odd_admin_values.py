@@ -1,4 +1,4 @@
-"""What staff may put into an address or a list is refused, not failed on (attack: `%00` in a filter)."""
+"""Invalid values in an admin URL or list are refused without an error 500 (attack: `%00` in a filter)."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a page does with what it is told, and what it leaves in the browser."""
+"""Pages treat server messages as data, and leave no secret in the browser."""
 
 import json
 

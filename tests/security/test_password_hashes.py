@@ -145,7 +145,7 @@ def test_a_hash_with_new_parameters_is_no_new_password(settings):
     assert verifying(OLD) == {"owner"}
 
 
-# --- What is left of an erased one --------------------------------------------------------------------------------
+# --- An erased hash ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.needs("broker")
@@ -177,7 +177,7 @@ def test_an_erased_sign_up_can_still_be_explained_shown_and_replayed(settings):
 
 
 async def posted(person: Person, key: UUID) -> tuple[int, dict]:
-    """What `POST /user` answers."""
+    """The answer of `POST /user`."""
     api = SignUpApi()
     headers = {"content-type": "application/json", "idempotency-key": str(key)}
     scope = {
@@ -194,7 +194,7 @@ async def posted(person: Person, key: UUID) -> tuple[int, dict]:
 
 @pytest.mark.needs("broker", "redis")
 @pytest.mark.parametrize("was_erased", [False, True])
-async def test_a_key_is_honoured_while_its_ticket_is_valid_and_refused_in_words_later(settings, was_erased):
+async def test_a_key_is_honoured_while_its_ticket_is_valid_and_refused_with_a_message_later(settings, was_erased):
     person, key = new_person(), uuid4()
     assert (await posted(person, key))[0] == 202
     assert (await posted(person, key))[0] == 202

@@ -128,7 +128,7 @@ def test_a_link_of_before_a_change_of_the_password_works_no_more(user: User):
     assert user.check_password(NEW)
 
 
-# --- What stands in the mails -----------------------------------------------------------------------------------
+# --- The text of the mails --------------------------------------------------------------------------------------
 
 
 def test_a_mail_has_no_word_that_the_person_supplied(user: User):
@@ -153,7 +153,7 @@ def test_a_mail_speaks_the_language_of_who_asked(user: User):
     assert "The link works once and expires in an hour." in english.body
 
 
-# --- Who is told of a new password ------------------------------------------------------------------------------
+# --- Notices about a new password ------------------------------------------------------------------------------
 
 
 def by_change(user: User) -> None:
@@ -204,11 +204,11 @@ def test_who_changes_the_password_stays_client_of(user: User):
     assert change(user).get("/account/").status_code == 200
 
 
-def test_nobody_is_told_when_the_password_stays_as_it_is(user: User):
+def test_no_mail_is_sent_if_the_password_stays_the_same(user: User):
     user.user_name = "Another"
     change_account(user)
     client_of(user).post("/account/password/", {"old_password": "wrong", "new_password1": NEW, "new_password2": NEW})
-    # A hash that is made anew with other parameters is no new password.
+    # A rehash with other parameters is no new password.
     with mock.patch.object(Argon2PasswordHasher, "time_cost", 3):
         user.password = make_password(OLD)
     user.save()

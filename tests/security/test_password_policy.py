@@ -1,4 +1,4 @@
-"""One password policy holds wherever a password is set; one password has one spelling."""
+"""One password policy applies to every way of setting a password; one password has one spelling."""
 
 import time
 import unicodedata

@@ -1,5 +1,5 @@
 """Asking for a new password takes the same time whether an account has the address or not, and whatever the mail server
-does; the link leads to the public address. Past the browser, of a web process of its own."""
+does; the link leads to the public address. Past the browser, of a separate web process."""
 
 import random
 import re
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.needs("application")
 PUBLIC_URL = "https://signup.example.org"
 QUEUE = 320
 SAMPLES = 150
-# The mail server's answer, in seconds: what the known addresses took longer.
+# The mail server's delay in seconds, by which requests for known addresses used to take longer.
 AWAY = 0.15
 # Of two samples of one distribution, one pair in a hundred is less alike; of three pairs in a row one in a million.
 ALIKE, ROUNDS = 0.01, 3
@@ -108,7 +108,7 @@ def test_the_link_leads_to_the_public_address(web: Web, host: str | None):
 
 
 def alike(web: Web) -> float:
-    """How likely it is that the times of known and unknown addresses are of one distribution."""
+    """The probability that the times of known and unknown addresses have one distribution."""
     known, unknown = [], []
     with web.client() as client:
         for is_known in random.sample([True, False], counts=[SAMPLES, SAMPLES], k=2 * SAMPLES):
@@ -140,7 +140,7 @@ def test_a_mail_server_that_never_answers_slows_nothing_and_all_leaves_when_it_i
             assert median(times) < 3 * usual
             # A few come and go with requests.
             eventually(lambda: web.threads() <= threads + 3)
-            # What is beyond the bound is said in the log, and answered like the rest.
+            # Requests beyond the bound are logged, and answered like the others.
             client.ask(new_person().email)
             client.ask(new_person().email)
             assert web.waiting() <= QUEUE

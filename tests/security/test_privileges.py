@@ -43,7 +43,7 @@ def new_form(user_id: str, **fields: Any) -> dict[str, Any]:
 
 
 def asked_for(name: str) -> Any:
-    """What a form says that grants this privilege."""
+    """The form fields that grant this privilege."""
     return {
         "groups": lambda: [Group.objects.create(name="granted").pk],
         "user_permissions": lambda: [Permission.objects.get(codename="add_admin").pk],
@@ -118,7 +118,7 @@ def test_role_admin_requires_add_admin(has_it, events):
     changed = client.post(page(plain), form_of(plain, role="ROLE_ADMIN")).status_code
     plain.refresh_from_db()
     made = User.objects.filter(user_id="made-admin").values_list("role", flat=True).first()
-    # Whoever holds add_admin makes administrators, and no staff.
+    # A holder of add_admin creates administrators, but no staff.
     assert not User.objects.filter(user_id="made-admin", is_staff=True).exists()
     if has_it:
         assert (added, changed, made, plain.role) == (302, 302, "ROLE_ADMIN", "ROLE_ADMIN")
@@ -139,7 +139,7 @@ def test_make_admin_says_whom_it_made_an_administrator(events, monkeypatch):
     assert events() == [("privilege_granted", operator(), "shell-admin", "is_staff, is_superuser")]
 
 
-def test_groups_are_changed_by_superusers_alone(events):
+def test_groups_are_changed_by_superusers_only(events):
     group = rows()["auth_group"]
     permission = Permission.objects.get(codename="add_admin")
     form = {"name": "renamed", "permissions": [permission.pk]}
@@ -226,7 +226,7 @@ def test_staff_with_add_admin_edit_administrators_who_are_no_staff():
 
 
 @pytest.mark.parametrize("model", [ChatUser, Customer])
-def test_the_role_of_a_copy_is_set_by_superusers_alone(model, events):
+def test_the_role_of_a_copy_is_set_by_superusers_only(model, events):
     rows()
     copy = model.objects.get()
     label = f"{model._meta.app_label}_{model._meta.model_name}"

@@ -1,4 +1,4 @@
-"""What a production installation refuses to start with, in one line, and what an unusable setting says."""
+"""Settings with which a production installation refuses to start, and the one line that says why."""
 
 import subprocess
 from pathlib import Path
@@ -17,7 +17,7 @@ SECRET = "hunter2-hunter2"
 
 
 def manage(*command: str, **changed: str | None) -> subprocess.CompletedProcess[str]:
-    """What `manage.py` says in production; a setting that is changed to None is not set."""
+    """The output of `manage.py` in production; a setting that is changed to None is not set."""
     environment = {name: value for name, value in (ENVIRONMENT | changed).items() if value is not None}
     return subprocess.run(
         [*MANAGE, *command], env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
@@ -153,7 +153,7 @@ def test_a_refused_secret_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch
         ("PRODUCTION", "ture", "PRODUCTION is 'ture': give it true or false."),
     ],
 )
-def test_a_command_ends_with_that_line_alone(name: str, value: str, begin: str) -> None:
+def test_a_command_ends_with_that_line_only(name: str, value: str, begin: str) -> None:
     done = manage("consume_events", "chat", **{name: value})
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith(begin)
@@ -261,7 +261,7 @@ def test_check_deploy_still_sees_what_is_missing(name: str, value: str, warning:
     assert warning in done.stderr
 
 
-def test_check_deploy_misses_each_middleware_that_is_away(settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_deploy_reports_each_missing_middleware(settings, capsys: pytest.CaptureFixture[str]) -> None:
     from django.core.management import call_command
     from django.core.management.base import SystemCheckError
 
@@ -281,6 +281,7 @@ def test_check_deploy_misses_each_middleware_that_is_away(settings, capsys: pyte
         ("consume_events", "auth"),
         ("relay_signups",),
         ("collect_dead_letters",),
+        ("index_events",),
     ],
 )
 def test_a_role_that_signs_nothing_starts_without_the_key(command: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""What each user may do in Redis: deploy/redis-users.sh, as compose.yaml has it."""
+"""The rights of each user in Redis: deploy/redis-users.sh, as compose.yaml has it."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What people do to accounts and operation leaves a line with a stable name, and the list of the names is complete."""
+"""Security events have stable names, and the list of these names is complete."""
 
 import json
 import logging
@@ -137,7 +137,7 @@ def test_too_many_requests_for_a_new_password(lines: Lines, settings: Any):
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.needs("redis")
 def test_too_many_links_to_one_mailbox(lines: Lines, mina: User, settings: Any):
-    """Silently: whoever asks is told nothing of who has an account."""
+    """The response is the same as ever: it must not reveal who has an account."""
     with redis.Redis.from_url(settings.REDIS_URL) as client:
         client.flushdb()
     attempt_limits.cache_clear()

@@ -1,4 +1,4 @@
-"""What a session's cookie is, when it changes, and when it is worth nothing."""
+"""A session's cookie: its attributes, its changes, and its end."""
 
 import string
 

@@ -76,7 +76,7 @@ async def read_to_the_end(reader: asyncio.StreamReader) -> bytes:
 
 
 async def ended(port: int, sent: bytes, then: bytes = b"") -> tuple[bytes, float]:
-    """What is answered to a client that sends this, and then a piece now and again, until its connection ends; and the
+    """The answer to a client that sends this, and then a piece now and again, until its connection ends; and the
     seconds until then."""
     async with connected(port) as (reader, writer):
         began = time.monotonic()
@@ -106,7 +106,7 @@ def posted(port: int) -> int:
 
 
 async def attacked(port: int, paths: Sequence[bytes]) -> tuple[list[tuple[bytes, float]], list[int]]:
-    """How 160 slow bodies end, and how the ordinary sign-ups do that are made meanwhile."""
+    """The ends of 160 slow bodies, and the times of ordinary sign-ups in the meantime."""
     slow = [asyncio.create_task(ended(port, POST % paths[n % len(paths)], then=b"x")) for n in range(SLOW)]
     taken = [await asyncio.to_thread(posted, port)]
     while not all(task.done() for task in slow):
@@ -132,7 +132,7 @@ async def test_the_api_says_as_a_problem_that_a_body_was_too_slow(web: Role) -> 
 
 
 CHUNKED = b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
-# What is sent at once, what follows now and again, and the status of the first answer.
+# The bytes sent at once, those sent now and again, and the status of the first answer.
 UNFINISHED = {
     "a header now and again": (b"GET / HTTP/1.1\r\n" + HOST, b"X: y\r\n", 408),
     "a byte now and again": (b"GET / HTTP/1.1\r\n" + HOST + b"X: ", b"y", 408),
@@ -148,7 +148,7 @@ UNFINISHED = {
 }
 
 
-async def test_whatever_does_not_arrive_in_time_ends_the_connection(web: Role) -> None:
+async def test_a_request_that_arrives_too_slowly_ends_the_connection(web: Role) -> None:
     results = await asyncio.gather(*(ended(web.port, sent, then) for sent, then, _ in UNFINISHED.values()))
     answered = {name: status_of(answer) for name, (answer, _) in zip(UNFINISHED, results, strict=True)}
     assert answered == {name: status for name, (_, _, status) in UNFINISHED.items()}
@@ -214,7 +214,7 @@ TOO_LARGE = {
     "a path of 64 KB": b"GET /" + b"y" * 65_536 + b" HTTP/1.1\r\n" + HOST + b"\r\n",
     "200 headers": b"GET / HTTP/1.1\r\n" + HOST + b"X: y\r\n" * 200 + b"\r\n",
     "a handshake of 64 KB": HANDSHAKE + b"X: " + b"y" * 65_536 + b"\r\n\r\n",
-    # The library for sockets has limits of its own; uvicorn would hold the connection without an answer.
+    # The library for sockets has its own limits; uvicorn would hold the connection without an answer.
     "a handshake of 10 KB": HANDSHAKE + b"X: " + b"y" * 10_000 + b"\r\n\r\n",
 }
 
@@ -319,7 +319,7 @@ def test_the_public_finds_no_health_page_and_no_metrics(stack: Stack, path: str)
 @pytest.mark.parametrize("path", ["/health/ready", "/health/live", "/metrics"])
 @pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "Via", "X-Real-IP"])
 def test_the_process_shows_them_to_no_proxy(stack: Stack, path: str, name: str) -> None:
-    """Whatever a gateway of another make may lack."""
+    """Another gateway may lack these limits."""
     port = stack.roles["web"].port
     assert http_status(port, path) == 200
     connection = HTTPConnection(LOOPBACK, port, timeout=PATIENCE)

@@ -87,7 +87,7 @@ def test_an_installation_works_over_tls_and_tells_nobody_its_secrets(
     tls_postgresql: TlsPostgresqlServer, sasl_kafka: SaslKafkaServer, person: Person
 ) -> None:
     production = {"PRODUCTION": "true", "PUBLIC_URL": PUBLIC_URL, "ALLOWED_HOSTS": "signup.example.org,127.0.0.1"}
-    # What other tests make cheap or unlimited is refused in production.
+    # Production refuses the cheap hashes and missing limits of other tests.
     production |= dict.fromkeys(
         ("ARGON2_MEMORY_KIB", "ARGON2_TIME_COST", "HELD_PER_ADDRESS", "RATE_LIMIT_FAILED_LOGIN"), ""
     )

@@ -63,7 +63,7 @@ def test_every_answer_has_the_security_headers(web: Web, path: str) -> None:
 
 
 def handshake(*more: str, **changed: str) -> bytes:
-    """A WebSocket's handshake, through the trusted proxy; what is changed to "" is left out."""
+    """A WebSocket's handshake, through the trusted proxy; a header changed to "" is omitted."""
     named = HANDSHAKE | {"Host": "signup.example.org", "X_Forwarded_Proto": "https", "Origin": PUBLIC_URL} | changed
     lines = [f"{name.replace('_', '-')}: {value}" for name, value in named.items() if value]
     return "\r\n".join(["GET /ws/signup/x/ HTTP/1.1", *lines, *more, "", ""]).encode("latin-1")
@@ -90,7 +90,7 @@ REFUSED_HANDSHAKES = {
 
 @pytest.mark.parametrize(("sent", "status"), REFUSED_HANDSHAKES.values(), ids=REFUSED_HANDSHAKES)
 def test_a_refused_handshake_has_the_security_headers(web: Web, sent: bytes, status: int) -> None:
-    """Whoever refuses it: the HTTP parser, the library for WebSockets, the server or the application."""
+    """Each layer can refuse it: the HTTP parser, the library for WebSockets, the server and the application."""
     with socket.create_connection((STRANGER, web.port), timeout=30, source_address=(PROXY, 0)) as peer:
         peer.sendall(sent)
         response = HTTPResponse(peer)
@@ -243,7 +243,7 @@ def test_what_is_refused_over_plain_http_promises_nothing_for_https(web: Web) ->
     assert (answer.status, "strict-transport-security" in answer.headers) == (414, False)
 
 
-def test_cookies_are_for_https_alone(web: Web) -> None:
+def test_cookies_are_for_https_only(web: Web) -> None:
     cookies = web.get_by_https("/signup/", Host="signup.example.org").cookies
     page = web.get_by_https("/admin/login/", Host="signup.example.org")
     assert "camera=()" in page.headers["permissions-policy"]
@@ -263,7 +263,7 @@ def test_every_cookie_of_production_has_the_prefix(monkeypatch: pytest.MonkeyPat
     assert len(names) == 3
     assert all(name.startswith("__Host-") for name in names)
     for kind in ("SESSION", "CSRF", "LANGUAGE"):
-        # What the prefix demands (RFC 6265bis, 4.1.3.2); Django's own defaults are Path=/ and no Domain.
+        # The prefix requires them (RFC 6265bis, 4.1.3.2); Django's own defaults are Path=/ and no Domain.
         assert production[f"{kind}_COOKIE_SECURE"] is True
         assert f"{kind}_COOKIE_PATH" not in production
         assert f"{kind}_COOKIE_DOMAIN" not in production

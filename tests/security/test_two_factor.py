@@ -1,4 +1,4 @@
-"""Two-factor authentication, past the browser: what a session may do before and after its code."""
+"""Two-factor authentication, without a browser: the access of a session before and after its code."""
 
 import re
 import time
@@ -51,7 +51,7 @@ def codes(user: User) -> list[str]:
 
 
 def code_of(user: User, *, ahead: int = 0) -> str:
-    """What the user's app shows, `ahead` steps of 30 s from now; one step is within what a clock may be wrong."""
+    """The code that the user's app shows, `ahead` steps of 30 s from now; the app's clock may be one step off."""
     totp = TOTP(TOTPDevice.objects.get(user=user).bin_key)
     totp.time = time.time() + 30 * ahead
     return f"{totp.token():06d}"
@@ -157,7 +157,7 @@ def test_it_is_on_only_after_a_correct_code(user: User, caplog: pytest.LogCaptur
         assert shown not in content
         assert codes[0] not in content
     assert sent() == ["Two-factor authentication was turned on for your account."]
-    # Not as they are: who reads the database can't use them.
+    # Only digests are stored, so a reader of the database can't use them.
     assert not StaticToken.objects.filter(token__in=[*codes, *(code.replace("-", "") for code in codes)]).exists()
 
 
@@ -307,7 +307,7 @@ def test_a_lost_phone_is_no_reason_to_wait_recovery_codes_have_their_own_count(u
 @pytest.mark.parametrize(
     "code", ["", "0" * 41, "١٢٣٤٥٦", "12345\x00", "１" * 6, "a" * 2_000, "__import__", "-00001", "0x12345"]
 )
-def test_what_is_no_code_is_refused_in_words(user: User, codes: list[str], code: str):
+def test_an_invalid_code_is_refused_with_a_message(user: User, codes: list[str], code: str):
     client = Client()
     give_password(client)
     answer = give_code(client, code)
@@ -361,7 +361,7 @@ def test_a_password_reset_does_not_go_around_the_second_factor(user: User, codes
     assert is_logged_in(client)
 
 
-def test_it_goes_on_to_our_own_pages_alone(user: User, codes: list[str]):
+def test_it_redirects_only_to_our_own_pages(user: User, codes: list[str]):
     for index, elsewhere in enumerate(
         ("https://evil.example/", "//evil.example/", "javascript:alert(1)", r"\\evil.example")
     ):
@@ -386,7 +386,7 @@ def test_tries_count_as_logins_of_their_address(user: User, codes: list[str], se
     assert counted == ["login", "login"]
 
 
-# --- What a session without the code may not do ---------------------------------------------------------------
+# --- A session without the code ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -450,7 +450,7 @@ def scope_of(client: Client) -> Any:
     return {"type": "http", "method": "POST", "path": "/user", "query_string": b"", "headers": headers}
 
 
-def test_the_api_takes_administrators_from_sessions_with_the_code_alone(unverified: Client, user: User, settings):
+def test_the_api_takes_administrators_from_sessions_with_the_code_only(unverified: Client, user: User, settings):
     assert not may_add_admin(scope_of(unverified), user_id="new-admin")
     assert may_add_admin(scope_of(verified(user, code_of(user))), user_id="new-admin")
     devices.turn_off(user)
@@ -547,7 +547,7 @@ def test_a_command_turns_it_off(user: User, codes: list[str], caplog: pytest.Log
             call_command("reset_two_factor", nobody)
 
 
-def test_mails_say_nothing_that_whoever_signed_up_has_typed(user: User, codes: list[str]):
+def test_mails_contain_no_text_typed_at_the_sign_up(user: User, codes: list[str]):
     User._base_manager.update(user_name="WARNING https://evil.example/")
     user.refresh_from_db()
     client = verified(user, codes[0])
@@ -560,7 +560,7 @@ def test_mails_say_nothing_that_whoever_signed_up_has_typed(user: User, codes: l
         assert "http://127.0.0.1:8000/password/" in message.body
 
 
-# --- What it costs and what it shows --------------------------------------------------------------------------
+# --- Costs, and displayed data --------------------------------------------------------------------------------
 
 
 def test_pages_for_everybody_ask_no_database(

@@ -52,7 +52,7 @@ def log_out(page: Page) -> None:
 
 
 def code_of(secret: str, *, ahead: int = 0) -> str:
-    """What an app with this secret shows `ahead` steps of 30 s from now."""
+    """The code that an app with this secret shows `ahead` steps of 30 s from now."""
     totp = TOTP(b32decode(secret.replace(" ", "")))
     totp.time = time.time() + 30 * ahead
     return f"{totp.token():06d}"

@@ -14,7 +14,7 @@ PIECES = {
     "quoted quotes": ('"', '\\"'),
     "labels": ("a@", "ü."),
 }
-# How many times an ordinary request's CPU time the worst text may cost.
+# The maximum CPU time for the worst text, as a multiple of an ordinary request's.
 RATIO = 10
 # Seconds under which two costs can't be told apart.
 FLOOR = 0.002
@@ -33,7 +33,7 @@ def cpu_of_process(pid: int) -> float:
 
 
 def cheapest(act: Callable[[], object], *, of: int, clock: Callable[[], float]) -> float:
-    """Seconds by this clock of the cheapest of so many times: what else the machine does only adds."""
+    """The shortest of so many measurements in seconds by this clock: other work of the machine only adds to them."""
     costs = []
     for _ in range(of):
         begun_at = clock()
@@ -45,7 +45,7 @@ def cheapest(act: Callable[[], object], *, of: int, clock: Callable[[], float]) 
 def too_dear(
     ordinary: Callable[[], object], worst: dict[str, Callable[[], object]], *, clock: Callable[[], float]
 ) -> list[str]:
-    """Which of `worst` cost more than RATIO times what `ordinary` does, with by how much."""
+    """The texts of `worst` that cost more than RATIO times as much as `ordinary`, with their ratios."""
     usual = max(cheapest(ordinary, of=5, clock=clock), FLOOR)
     costs = {name: _cheap_enough(act, usual * RATIO, clock) for name, act in worst.items()}
     return [f"{name}: {cost / usual:.0f} times" for name, cost in costs.items() if cost > usual * RATIO]

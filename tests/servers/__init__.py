@@ -1,10 +1,10 @@
-"""Real servers for tests: each a class of the same shape, on a free loopback port and in a directory of its own.
+"""Real servers for tests: each a class of the same shape, on a free loopback port and in its own directory.
 
 `with KafkaServer() as kafka:` starts one and throws it away at the end. `start`, `stop`, `kill`, `pause` and `resume`
 keep port and data, so that a test can take a server away and bring the same one back.
 """
 
-from tests.servers import chromium, network
+from tests.servers import chromium, network, node
 from tests.servers.caddy import CaddyServer
 from tests.servers.kafka import KafkaServer
 from tests.servers.mail import MailServer
@@ -28,4 +28,5 @@ __all__ = [
     "chromium",
     "free_port",
     "network",
+    "node",
 ]

@@ -11,5 +11,5 @@ def executable() -> str | None:
 
 
 def missing() -> str | None:
-    """Why there is no browser here and how to get it; None when there is one."""
+    """The reason why there is no browser here, and how to get one; None if there is one."""
     return None if executable() else "Chromium is not installed (Debian: apt-get install chromium)"

@@ -10,7 +10,7 @@ from tests.servers.kafka import KafkaServer
 from tests.servers.process import LOOPBACK, ROOT
 from tests.servers.redis import RedisServer
 
-# What depends on the machine: KafkaServer's own takes its place.
+# Settings that depend on the machine: KafkaServer replaces them.
 _PLACES = ("KAFKA_LISTENERS", "KAFKA_ADVERTISED_LISTENERS", "KAFKA_CONTROLLER_QUORUM_VOTERS", "KAFKA_LOG_DIRS")
 
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -36,7 +35,7 @@ class DockerEngine:
             return lacks and f"{lacks} IMAGES names no folder that provides it."
         self._is_ours = not _succeeds("docker", "info")
         try:
-            failure = _run_within([str(self._images / "build.sh"), str(ROOT)], deadline - time.monotonic())
+            failure = run_within([str(self._images / "build.sh"), str(ROOT)], deadline - time.monotonic())
         except OSError as error:
             failure = str(error)
         if failure:
@@ -51,20 +50,20 @@ class DockerEngine:
 def official_images() -> list[str]:
     """Return the images that a start without profiles takes from a registry."""
     services: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
-    names = {each["image"] for each in services.values() if "build" not in each and not each.get("profiles")}
+    names = {each["image"] for each in services.values() if "$" not in each["image"] and not each.get("profiles")}
     names |= set(re.findall(r"^FROM (\S+:\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
     return sorted(names)
 
 
 def _lacks(deadline: float) -> str:
     """Return what is missing, in a sentence, after trying to pull missing images."""
-    if shutil.which("docker") is None or not _succeeds("docker", "info"):
-        return "No Docker engine runs here."
+    if not _succeeds("docker", "info"):
+        return "No Docker engine answers here."
     if not _succeeds("docker", "compose", "version"):
         return "Docker has no Compose plugin here."
     missing = [name for name in official_images() if not _succeeds("docker", "image", "inspect", name)]
     unavailable = [
-        name for name in missing if _run_within(["docker", "pull", "--quiet", name], deadline - time.monotonic())
+        name for name in missing if run_within(["docker", "pull", "--quiet", name], deadline - time.monotonic())
     ]
     return f"No registry provides {', '.join(unavailable)}." if unavailable else ""
 
@@ -72,11 +71,11 @@ def _lacks(deadline: float) -> str:
 def _succeeds(*command: str) -> bool:
     try:
         return subprocess.run(command, capture_output=True, check=False, timeout=30).returncode == 0
-    except subprocess.TimeoutExpired:
+    except (OSError, subprocess.TimeoutExpired):
         return False
 
 
-def _run_within(command: list[str], seconds: float) -> str:
+def run_within(command: list[str], seconds: float) -> str:
     """Run a command and everything that it starts. Return the end of its output if it fails or takes too long."""
     with subprocess.Popen(
         command,
@@ -90,7 +89,7 @@ def _run_within(command: list[str], seconds: float) -> str:
             output, _ = process.communicate(timeout=max(seconds, 1))
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            return f"it took longer than {PREPARED_WITHIN:.0f} s."
+            return f"it took too long (everything together may take {PREPARED_WITHIN:.0f} s)."
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise

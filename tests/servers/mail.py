@@ -1,4 +1,4 @@
-"""A mail server in a process of its own, which can be killed and frozen. It keeps what it takes in a maildir."""
+"""A mail server in a separate process, which can be killed and frozen. It keeps what it takes in a maildir."""
 
 import smtplib
 import sys

@@ -33,7 +33,7 @@ class Namespace:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """What this thread opens, and which processes and threads it starts, is in this network."""
+        """Put the sockets, processes and threads that this thread creates into this network."""
         with Path("/proc/thread-self/ns/net").open() as before, Path("/run/netns", self.name).open() as inside:
             _enter(inside.fileno())
             try:
@@ -62,7 +62,7 @@ def unplug(namespace: Namespace) -> None:
 
 
 def missing() -> str | None:
-    """Why there are no namespaces here and how to get them; None when there are."""
+    """The reason why there are no namespaces here, and how to get them; None if there are."""
     if shutil.which("ip") is None:
         return "`ip` is not installed (Debian: apt-get install iproute2)"
     if os.geteuid() != 0 or not _is_allowed():

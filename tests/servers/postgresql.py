@@ -103,7 +103,7 @@ class PostgresqlServer(Server):
         run_create_databases(self, prefix=prefix)
 
     def superuser_env(self) -> dict[str, str]:
-        """What libpq's programs need to be the superuser."""
+        """The environment in which libpq's programs connect as the superuser."""
         return {"PGHOST": LOOPBACK, "PGPORT": str(self.port), "PGUSER": "postgres"}
 
     def run_time_env(self, prefix: str) -> dict[str, str]:
@@ -137,7 +137,7 @@ class PostgresqlServer(Server):
         super().resume()
 
     def _backends(self) -> list[int]:
-        """Each has a session of its own, so that no signal to a group reaches them all."""
+        """Each has its own session, so that no signal to a group reaches them all."""
         if not self.process.running:
             return []
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")

@@ -18,7 +18,7 @@ from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOPBACK = "127.0.0.1"
-# Under the range from which Linux and macOS take the ports of outgoing connections, so that a server that is away for
+# Under the range from which Linux and macOS take the ports of outgoing connections, so that a server that is down for
 # a moment finds its port free when it comes back. Each worker of pytest-xdist has its own of them: two that look at the
 # same time would find the same one free.
 _WORKER, _WORKERS = (
@@ -52,7 +52,7 @@ def http_status(port: int, path: str) -> int | None:
 
 
 def dies_with_parent() -> list[str]:
-    """What stands before a command so that Linux kills it when the test run is killed.
+    """The prefix of a command that Linux kills when the test run is killed.
 
     The kernel watches the thread that started it: start processes in a thread that stays.
     """
@@ -81,7 +81,7 @@ class Process:
         self.popen: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Starts it in a session of its own: a Ctrl-C is for the test run, which then ends it in order."""
+        """Starts it in a separate session: a Ctrl-C is for the test run, which then ends it in order."""
         if self.running:
             raise RuntimeError(f"{self.name} runs already")
         with self.log_path.open("ab") as log:
@@ -188,14 +188,14 @@ class Server(ABC):
     @classmethod
     @abstractmethod
     def missing(cls) -> str | None:
-        """Why it can't run here and how to get it, in a sentence; None when it can."""
+        """The reason why it can't run here and how to get it, in a sentence; None if it can."""
 
     @abstractmethod
     def command(self) -> Sequence[str | Path]: ...
 
     @abstractmethod
     def is_ready(self) -> bool:
-        """Does it answer a real request? Never raises because it is away."""
+        """Whether it answers a real request. Doesn't raise if it is down."""
 
     @property
     @abstractmethod

@@ -1,4 +1,4 @@
-"""A SCIM server in a process of its own: scim2-server's application, which misbehaves as a test tells it.
+"""A SCIM server in a separate process: scim2-server's application, which misbehaves as a test tells it.
 
 `python -m tests.servers.scim PORT TOKEN` runs it. Below /control, tests set faults, read the requests that came, and
 read and change the users, without the protocol.
@@ -103,7 +103,7 @@ USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 
 
 class _Misbehaving:
-    """What the process keeps: scim2-server's application, the faults, and the requests that came."""
+    """The state of the process: scim2-server's application, the faults, and the requests that came."""
 
     def __init__(self, token: str) -> None:
         from scim2_models import ScimProvider

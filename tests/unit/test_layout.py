@@ -1,4 +1,4 @@
-"""The README leads through the code, and the unit tests lie where the code lies."""
+"""The README leads through the code, and the unit tests mirror the layout of the code."""
 
 import re
 from pathlib import Path
@@ -34,3 +34,13 @@ def test_the_files_that_the_canvases_name_are_there():
     }
     assert named
     assert [(canvas, file) for canvas, file in sorted(named) if not (ROOT / file).exists()] == []
+
+
+def test_the_files_that_answer_a_newcomers_questions_exist():
+    text = (ROOT / "docs/performance.md").read_text()
+    section = text.split("## Finding something in the code\n")[1].split("\n## ")[0]
+    answers = re.findall(r"^\| [A-Z][^|]*\? \| ([^|]+) \|$", section, re.MULTILINE)
+    files = [re.findall(r"`([^`]+)`", answer) for answer in answers]
+    assert len(files) >= 24
+    assert max(map(len, files)) <= 2
+    assert [path for paths in files for path in paths if not (ROOT / path).is_file()] == []

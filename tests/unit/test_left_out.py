@@ -1,5 +1,6 @@
-"""What a machine lacks: CI fails without it, and elsewhere the last lines say what was left out (tests/plugin.py and
-tests/setup.sh, run as a person runs them, with a PATH on which some commands are not)."""
+"""Missing servers and programs: CI fails without them; elsewhere the last lines list the skipped tests.
+
+tests/plugin.py and tests/setup.sh run as a person would run them, with a PATH that lacks some commands."""
 
 import os
 import re
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.servers.docker import run_within
 
 ROOT = Path(__file__).resolve().parents[2]
 Environment = Callable[..., dict[str, str]]
@@ -57,6 +60,35 @@ def test_elsewhere_what_needs_it_is_left_out_and_the_last_lines_say_so(lacking: 
     assert lines[-2] == f"Left out: {count} tests that need chromium. {reason}"
 
 
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        (None, "No Docker engine answers here. IMAGES names no folder that provides it."),
+        ("echo 'no cgroups here'; exit 1", "No Docker engine answers here. {folder}/build.sh failed: no cgroups here"),
+        ("exit 0", "No Docker engine answers here."),
+    ],
+)
+def test_without_a_docker_engine_the_containers_are_left_out_in_ci_too(
+    lacking: Environment, tmp_path_factory: pytest.TempPathFactory, build: str | None, reason: str
+) -> None:
+    folder = tmp_path_factory.mktemp("images")
+    for name in ("build.sh", "engine.sh"):
+        (folder / name).write_text(f"#!/bin/sh\n{build}\n")
+        (folder / name).chmod(0o755)
+    given = [] if build is None else [f"--images={folder}"]
+    code, lines = pytest_run(lacking("docker", CI="true"), "--stack=compose", *given, "tests/compose")
+    assert code == pytest.ExitCode.OK
+    [count] = re.findall(r"^(\d+) skipped", lines[-1])
+    assert lines[-2] == f"Left out: {count} tests that need docker. {reason.format(folder=folder)}"
+
+
+def test_an_engine_that_takes_too_long_is_given_up_with_everything_that_it_started() -> None:
+    command = ["sh", "-c", "sleep 987 & sleep 987"]
+    assert run_within(command, seconds=1).startswith("it took too long")
+    running = subprocess.run(["ps", "-A", "-o", "args="], capture_output=True, text=True, check=True).stdout
+    assert "sleep 987" not in running.splitlines()
+
+
 def test_without_servers_the_last_line_says_how_many_need_some(lacking: Environment) -> None:
     code, lines = pytest_run(lacking(), "tests/integration/test_gateway.py", "tests/unit/test_settings.py")
     assert code == pytest.ExitCode.OK
@@ -66,7 +98,7 @@ def test_without_servers_the_last_line_says_how_many_need_some(lacking: Environm
 
 
 @pytest.mark.parametrize(("ci", "code"), [("true", 1), ("", 0)])
-def test_the_set_up_names_what_it_cannot_bring_and_fails_in_ci_alone(lacking: Environment, ci: str, code: int) -> None:
+def test_the_set_up_names_what_it_cannot_bring_and_fails_in_ci_only(lacking: Environment, ci: str, code: int) -> None:
     env = lacking("apt-get", "java", "mvn", *BROWSERS, CI=ci)
     command = ["bash", "tests/setup.sh"]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)

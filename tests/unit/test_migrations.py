@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md's rules for migrations: sign-ups go on meanwhile, and so does the previous release afterwards."""
+"""CONTRIBUTING.md's rules for migrations: sign-ups continue meanwhile, and so does the previous release afterwards."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ KNOWN = (*ALONE, migrations.CreateModel, migrations.AddField, migrations.RemoveI
 
 
 def complaints(migration: Migration) -> Iterator[str]:
-    """What is wrong with a migration of a database in use. The first of an app finds no table in use."""
+    """The faults of a migration for a database in use. The first migration of an app finds no table in use."""
     if migration.initial:
         return
     tables = {op.model_name_lower for op in migration.operations if isinstance(op, migrations.AddField)}
@@ -72,7 +72,7 @@ def complaints_about(operation: Operation) -> Iterator[str]:
         yield f"{operation.describe()}: it may lock or rewrite the table, or take what the previous release uses"
 
 
-def test_all_migrations_let_sign_ups_and_the_previous_release_go_on():
+def test_all_migrations_let_sign_ups_and_the_previous_release_continue():
     ours = [each for (app, _), each in MigrationLoader(None).disk_migrations.items() if app in OURS]
     assert len(ours) > 15
     assert {str(each): found for each in ours if (found := list(complaints(each)))} == {}

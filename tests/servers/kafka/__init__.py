@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 from tests.servers.process import LOOPBACK, ROOT, Server, free_port
 
 JARS = ROOT / ".servers" / "kafka"
-# What the address is refused with while the broker starts is no news.
+# Refused connections while the broker starts are not worth logging.
 _silent = logging.getLogger("tests.kafka.probe")
 _silent.addHandler(logging.NullHandler())
 _silent.propagate = False
@@ -62,7 +62,7 @@ class KafkaServer(Server):
             return False
 
     def probe_config(self) -> dict[str, Any]:
-        """What a client needs to reach it."""
+        """The settings with which a client reaches it."""
         return {"bootstrap.servers": self.address}
 
     @property

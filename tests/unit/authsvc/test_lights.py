@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from authsvc.lights import (
     FAILURES_MAX,
+    Kind,
     Status,
     TransactionState,
     Verdict,
@@ -36,7 +37,7 @@ def test_it_begins_with_every_light_pending_at_version_1():
     assert not state.is_complete
 
 
-def test_a_verdict_raises_the_version_and_turns_its_light_alone():
+def test_a_verdict_raises_the_version_and_turns_only_its_light():
     state = decided(Verdict("auth", Status.SUCCESS))
     assert state.version == 2
     assert state.pending == ["chat", "customer"]
@@ -185,12 +186,14 @@ BEFORE, AFTER = NOW - timedelta(microseconds=1), NOW + timedelta(microseconds=1)
 def test_all_decided_lights_count_where_no_time_is_named():
     half = decided(Verdict("auth", Status.SUCCESS), Verdict("chat", Status.FAIL))
     whole = half.decided([Verdict("customer", Status.SUCCESS)], at=AFTER)
-    other = msgspec.structs.replace(half, transaction_id=UUID(int=2))
+    other = msgspec.structs.replace(half, transaction_id=UUID(int=2), kind=Kind.CHANGE)
     decisions = decisions_in([begun(), other, whole])
     assert decisions.lights == {
-        ("auth", "SUCCESS"): [UUID(int=2), UUID(int=1)],
-        ("chat", "FAIL"): [UUID(int=2), UUID(int=1)],
-        ("customer", "SUCCESS"): [UUID(int=1)],
+        ("auth", "SUCCESS", "change"): [UUID(int=2)],
+        ("chat", "FAIL", "change"): [UUID(int=2)],
+        ("auth", "SUCCESS", "signUp"): [UUID(int=1)],
+        ("chat", "FAIL", "signUp"): [UUID(int=1)],
+        ("customer", "SUCCESS", "signUp"): [UUID(int=1)],
     }
     assert decisions.complete == [(whole, AFTER)]
 
@@ -200,13 +203,13 @@ def test_of_a_sign_up_that_was_decided_in_steps_the_last_step_counts():
         [Verdict("chat", Status.FAIL), Verdict("customer", Status.SUCCESS)], at=AFTER
     )
     decisions = decisions_in([whole], since=AFTER)
-    assert set(decisions.lights) == {("chat", "FAIL"), ("customer", "SUCCESS")}
+    assert set(decisions.lights) == {("chat", "FAIL", "signUp"), ("customer", "SUCCESS", "signUp")}
     assert decisions.complete == [(whole, AFTER)]
 
 
 def test_what_was_decided_at_that_very_time_counts_and_what_was_before_does_not():
     state = decided(Verdict("auth", Status.SUCCESS))
-    assert decisions_in([state], since=NOW).lights == {("auth", "SUCCESS"): [UUID(int=1)]}
+    assert decisions_in([state], since=NOW).lights == {("auth", "SUCCESS", "signUp"): [UUID(int=1)]}
     assert decisions_in([state], since=AFTER).lights == {}
     whole = decided(*(Verdict(service, Status.SUCCESS) for service in SERVICES))
     assert decisions_in([whole], since=AFTER).complete == []
@@ -214,7 +217,7 @@ def test_what_was_decided_at_that_very_time_counts_and_what_was_before_does_not(
 
 def test_one_that_counts_for_nothing_hides_no_other():
     states = [begun(), decided(Verdict("auth", Status.SUCCESS))]
-    assert decisions_in(states, since=NOW).lights == {("auth", "SUCCESS"): [UUID(int=1)]}
+    assert decisions_in(states, since=NOW).lights == {("auth", "SUCCESS", "signUp"): [UUID(int=1)]}
 
 
 def test_the_participants_are_all_services_but_auth_in_their_order(settings):

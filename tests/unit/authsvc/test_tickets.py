@@ -1,4 +1,4 @@
-"""What auth's signatures open, to whom, and for how long: to the second."""
+"""Auth's tickets and signatures: the access that they give, and their lifetimes to the second."""
 
 import time
 from collections.abc import Callable
@@ -70,7 +70,7 @@ def test_nobody_else_speaks_for_an_address(header: str) -> None:
     assert not tickets.is_from_front(header)
 
 
-def test_an_address_is_said_for_one_sign_up_alone() -> None:
+def test_a_signed_address_counts_for_one_sign_up_only() -> None:
     assert tickets.forwarded_address(front.signed_address(SIGNUP, "203.0.113.9"), UUID(int=1)) is None
 
 

@@ -143,7 +143,7 @@ def test_ten_failures_in_a_row_end_it_also_over_small_batches(producer, monkeypa
     assert len(sent) == 9
 
 
-def test_one_success_begins_the_count_anew(producer, monkeypatch):
+def test_one_success_begins_the_count_again(producer, monkeypatch):
     letters_of(producer, monkeypatch)
     running = processor(buggy, producer)
     for values in (*["b"] * 9, "g", *["b"] * 9):

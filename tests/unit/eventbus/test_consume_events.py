@@ -1,4 +1,4 @@
-"""`manage.py consume_events` as a process of its own, on the embedded broker and SQLite."""
+"""`manage.py consume_events` as a separate process, on the embedded broker and SQLite."""
 
 import os
 import subprocess

@@ -59,7 +59,7 @@ def test_an_error_that_is_nobody_s_message_is_not_swallowed(consumer):
         with_handler(consumer, handle).work_through([incoming(0)], threading.Event())
 
 
-# --- What is tried again ----------------------------------------------------------------------------------------
+# --- Retries ------------------------------------------------------------------------------------------------
 
 
 def test_only_what_is_still_held_is_tried_again(consumer):

@@ -1,4 +1,4 @@
-"""What is worth another try, and when."""
+"""The classification of errors into transient and permanent ones."""
 
 from itertools import islice
 
@@ -48,7 +48,7 @@ from runtime.errors import PermanentError, TransientError, is_transient
     ],
     ids=repr,
 )
-def test_what_is_away_may_come_back(error):
+def test_errors_of_unreachable_servers_are_transient(error):
     assert is_transient(error)
 
 

@@ -1,4 +1,4 @@
-"""Messages: their headers, what can't be decoded, and what goes to the dead letters."""
+"""Messages: their headers, undecodable values, and dead letters."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID

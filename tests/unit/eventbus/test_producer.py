@@ -104,7 +104,7 @@ def test_sending_waits_for_no_kafka(nowhere, monkeypatch):
     producer.close(0)
 
 
-def test_a_full_queue_is_said_at_once(nowhere, small_queue):
+def test_a_full_queue_is_reported_at_once(nowhere, small_queue):
     producer, message = EventProducer(), Outgoing("topic", "key", b"value")
     assert [producer.send(message) for _ in range(3)] == [True, True, False]
     with pytest.raises(DeliveryError, match="Queue full"):

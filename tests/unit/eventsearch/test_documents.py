@@ -1,4 +1,4 @@
-"""What a message's document contains, and what it leaves out."""
+"""The document of a message: the fields that it contains, and those that it omits."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -125,6 +125,7 @@ def test_a_handmade_letter_with_impossible_headers_has_a_document(value: bytes |
 def test_a_time_that_cannot_be_one_of_kafka_selects_no_day() -> None:
     assert document(at=None).day == "undated"
     assert document(at=NOW + timedelta(days=2)).day == "undated"
+    assert document(at=datetime(1970, 1, 1, tzinfo=UTC)).day == "undated"
     assert document(at=NOW + timedelta(hours=2)).day == "2026.11.27"
     assert document(at=NOW - timedelta(days=400)).day == "2025.10.23"
 

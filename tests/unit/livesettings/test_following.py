@@ -1,4 +1,4 @@
-"""How a process follows the row of live settings: how often, in what order, and what its log says."""
+"""A process follows the row of live settings: the interval, the order of polls, and the log."""
 
 import logging
 import threading

@@ -8,7 +8,7 @@ from participant.events import NewUser, UserChange, UserRemoval
 def request(
     user_id: str = "kim", email: str = "kim@example.org", *, signup: int = 1, owner: int | None = None, version: int = 1
 ) -> NewUser:
-    """A request for the sign-up `signup`, which owns the record itself unless `owner` says who does."""
+    """A request for the sign-up `signup`, which owns the record itself unless `owner` names another sign-up."""
     return NewUser(
         signup_id=UUID(int=signup),
         owner_signup_id=UUID(int=signup if owner is None else owner),

@@ -1,4 +1,4 @@
-"""How records and rows are compared: example by example, and as properties over tables that hold anything."""
+"""The comparison of records and rows: by example, and as properties of arbitrary tables."""
 
 from dataclasses import dataclass, replace
 from uuid import UUID
@@ -93,7 +93,7 @@ def test_its_own_row_and_one_whose_record_is_gone_are_in_conflict():
     )
 
 
-def test_a_row_whose_record_is_gone_belongs_to_who_has_its_user_id_now():
+def test_a_row_without_a_record_belongs_to_the_account_with_its_user_id():
     orphan = row(9)
     assert compare([record(1)], [orphan]) == Comparison(conflicting=[(record(1), (orphan,))])
     found = compare([record(1)], [orphan], gone=[UUID(int=9)])

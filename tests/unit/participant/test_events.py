@@ -67,7 +67,7 @@ def test_it_is_asked_unless_the_request_names_others(changes, asked):
     ],
     ids=["hangul", "emoji", "longest"],
 )
-def test_it_takes_whatever_the_row_can_keep(changes):
+def test_it_accepts_every_text_that_fits_the_row(changes):
     assert decode_request(message(event(**changes))).user_id == changes["userId"]
 
 

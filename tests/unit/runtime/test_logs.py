@@ -1,4 +1,4 @@
-"""How log lines look, and what never stands in them."""
+"""The format of log lines, and the secrets that they never contain."""
 
 import json
 import logging
@@ -170,7 +170,7 @@ def test_the_error_that_ends_a_process_and_a_warning_are_json_too(tmp_path):
     assert done.returncode == 1
 
 
-def test_another_format_is_refused_in_words(tmp_path):
+def test_another_format_is_refused_with_a_message(tmp_path):
     env = {"DJANGO_SETTINGS_MODULE": "signup_sync.settings", "DATA_DIR": str(tmp_path), "LOG_FORMAT": "xml"}
     done = subprocess.run(
         [sys.executable, "-c", "import django; django.setup()"], env=env, capture_output=True, text=True, check=False

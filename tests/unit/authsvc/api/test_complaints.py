@@ -1,4 +1,4 @@
-"""What is said about a form while it is being filled in."""
+"""Errors that are shown while a form is being filled in."""
 
 import time
 

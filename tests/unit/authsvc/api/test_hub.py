@@ -1,4 +1,4 @@
-"""The watches of one process, without a Redis: what a watch takes over, and that every one of them is read."""
+"""The watches of one process, without a Redis: the states that a watch accepts, and that all watches are read."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -60,7 +60,7 @@ def states() -> Iterator[TransactionState]:
 
 
 @pytest.mark.parametrize("held", [1, READ_CHUNK, READ_CHUNK + 1, 2 * READ_CHUNK + 1])
-async def test_while_redis_is_away_every_held_stream_is_read_however_many_there_are(
+async def test_while_redis_is_down_every_held_stream_is_read_however_many_there_are(
     hub: StreamHub, rows: Rows, held: int
 ) -> None:
     with ExitStack() as stack:

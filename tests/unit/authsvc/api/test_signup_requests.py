@@ -103,7 +103,7 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from([*GOOD, "role"]) | st.text(), json_values))
-def test_whatever_is_sent_is_read_or_refused_in_words(document):
+def test_any_body_is_read_or_refused_with_a_problem(document):
     text = json.dumps(document).encode()
     with suppress(Problem):
         read_signup(read_json(text, "application/json"))

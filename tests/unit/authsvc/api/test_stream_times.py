@@ -1,4 +1,4 @@
-"""When a stream sends what, second by second: the clock moves only while the stream waits."""
+"""The timing of a stream's events, second by second: the clock moves only while the stream waits."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -150,7 +150,7 @@ async def test_an_unconfirmed_sign_up_is_not_delayed_and_its_time_runs_from_the_
     assert texts[1:3] == [(15, sse.HEARTBEAT), (20, sse.status_event(confirmed, seen=1))]
 
 
-async def test_an_unconfirmed_sign_up_waits_for_heartbeats_alone(clock, begun):
+async def test_an_unconfirmed_sign_up_waits_for_heartbeats_only(clock, begun):
     watch = Waiting(clock)
     texts = await sent(clock, watch, msgspec.structs.replace(begun, is_unconfirmed=True))
     assert [second for second, _ in texts] == [0, 15, 30, 45]

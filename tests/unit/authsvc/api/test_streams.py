@@ -68,7 +68,7 @@ async def test_a_new_signup_is_shown_pending_then_with_auths_verdict_then_to_its
         b'"services":{"auth":{"status":"PENDING"},"chat":{"status":"PENDING"},"customer":{"status":"PENDING"}},'
         b'"changed":["auth","chat","customer"]}\n\n'
     )
-    # What the watch holds already is shown at once: ids may skip.
+    # A state that the watch has already is sent at once: versions may skip.
     assert ids(texts) == [1, 4]
     assert changed(texts) == [SERVICES, ["auth", "chat", "customer"]]
 

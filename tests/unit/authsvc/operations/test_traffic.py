@@ -1,4 +1,4 @@
-"""What is counted for the traffic page, and what is drawn of it."""
+"""The counts of the traffic page, and the points of its charts."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""Which records of an import become users: the rules of `POST /user`, hashes, and duplicates within the file."""
+"""The checks of an import's records: the rules of `POST /user`, hashes, and duplicates within the file."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -65,7 +65,7 @@ def test_fields_are_normalised_as_by_the_api():
     ],
     ids=ascii,
 )
-def test_whatever_the_api_refuses_is_refused_with_the_same_words(fields: dict[str, Any]):
+def test_records_that_the_api_would_refuse_are_refused_with_the_same_messages(fields: dict[str, Any]):
     password = {} if "userPw" in fields else {"userPw": "correct horse 9"}
     if "userPw" in fields:
         # The API's field is none of an import: a password in plain text does not belong into a file.

@@ -1,4 +1,4 @@
-"""A role to be run as a process of its own:
+"""A role to be run as a separate process:
 `... -m tests.unit.runtime.processes.role steady|stuck|hanging|failing PORT [REDIS_URL]`."""
 
 import logging

@@ -24,7 +24,7 @@ async def test_a_full_queue_refuses_at_once_and_takes_again_when_it_has_room():
     assert pool.waiting == 0
 
 
-async def test_a_closed_one_refuses_who_waits_and_who_comes_and_finishes_what_runs():
+async def test_a_closed_pool_refuses_waiting_and_new_calls_and_finishes_running_ones():
     pool, begun, gate = BoundedPool(1, limit=3, name="test"), threading.Event(), threading.Event()
 
     def work() -> bool:

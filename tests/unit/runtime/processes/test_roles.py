@@ -1,4 +1,4 @@
-"""What every long-running command shares."""
+"""The lifecycle of long-running commands."""
 
 import gc
 import re
@@ -75,7 +75,7 @@ def test_it_takes_many_looks_in_a_row_to_find_a_role_stuck(monkeypatch):
     monkeypatch.setattr(roles, "STUCK_LOOKS", 2)
     heartbeat = Heartbeat()
     looks = StuckLooks(heartbeat)
-    # As after a freeze: nobody has beaten for long, and then the work goes on before the next look.
+    # As after a freeze: no heartbeat for long, and then the work continues before the next check.
     for _ in range(5):
         monkeypatch.setattr(health, "BEAT_WITHIN", -1.0)
         assert [looks.find_it_stuck() for _ in range(2)] == [False, False]
@@ -106,14 +106,14 @@ def test_afterwards_signals_mean_what_they_meant_before(settings):
 # --- The health page --------------------------------------------------------------------------------------------
 
 
-def test_a_port_in_use_is_said_in_a_line(settings):
+def test_a_port_in_use_is_reported_in_a_line(settings):
     with socket.create_server((LOOPBACK, 0)) as taken:
         settings.HEALTH_HOST, settings.HEALTH_PORT = taken.getsockname()
         with pytest.raises(CommandError, match=r"can't listen on .* for its health page: .*in use. Set HEALTH_PORT."):
             running_role("unlucky").__enter__()
 
 
-# --- What it waits for ------------------------------------------------------------------------------------------
+# --- Dependencies -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def role(monkeypatch) -> RunningRole:
     return RunningRole("reader")
 
 
-def test_it_waits_until_what_it_needs_is_there_and_says_so_in_words(role, caplog):
+def test_it_waits_until_what_it_needs_is_there_and_says_so(role, caplog):
     failures = [OperationalError("connection refused\n\tIs it running?"), TransientError("no tables")]
 
     def check() -> None:
@@ -159,7 +159,7 @@ def test_a_database_that_is_migrated_is_there(app_label):
 
 
 def test_a_database_without_its_tables_is_not_there_yet(tmp_path):
-    """In a process of its own, on databases of its own."""
+    """In a process of its own, on its own databases."""
     code = (
         "import django; django.setup()\n"
         "from runtime.processes.roles import check_database\n"

@@ -52,6 +52,16 @@ INVALID: dict[str, tuple[str, ...]] = {
     ),
     "KAFKA_CLIENT_CONFIG": ("{", "[]", "4", '{"sasl.password": {"hidden": 1}}', '{"sasl.password": "hidden"'),
     "KAFKA_PREFIX": ("a b", "준비.", "a/b"),
+    "OPENSEARCH_URL": (
+        "opensearch:9200",
+        "ftp://host:9200",
+        "https://user:hid/den@host:9200",
+        "https://user:hidden@host:port",
+        "https://user:hidden@host/path",
+        "https://user:hidden@host?verify_certs=false",
+    ),
+    "OPENSEARCH_INDEX": ("Events", "a b", "events*", "_events", "-events"),
+    "EVENT_SEARCH": BOOLEANS,
     "REDIS_URL": ("redis:6379", "redis://:hid/den@host", "redis://host:port"),
     "TRUSTED_PROXIES": ("gateway", "10.0.0.1/8"),
     "SIGNUP_CONFIRM": ("sms",),
@@ -111,6 +121,7 @@ def test_a_value_that_cannot_be_used_is_named_in_one_line(
         ("HEALTH_HOST", "::1", "::1"),
         ("GATEWAY_URL", "http://gateway:8080/", "http://gateway:8080"),
         ("TIME_ZONE", "Asia/Seoul", "Asia/Seoul"),
+        ("OPENSEARCH_URL", "https://u:p%2Fw@host?ca_certs=/ca.pem", "https://u:p%2Fw@host?ca_certs=/ca.pem"),
         ("RESERVED_USER_IDS", "관리자, root", ["관리자", "root"]),
     ],
 )
@@ -122,7 +133,7 @@ def test_a_value_whose_meaning_is_clear_is_taken(
 
 
 def test_a_value_is_utf_8_whatever_the_locale_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    # What os.environ has of such bytes where the locale is C.
+    # The form in which os.environ has such bytes if the locale is C.
     as_ascii = "관리자".encode().decode("ascii", "surrogateescape")
     settings, _ = load_settings(monkeypatch, {"DATA_DIR": str(tmp_path), "RESERVED_USER_IDS": as_ascii})
     assert settings["RESERVED_USER_IDS"] == ["관리자"]

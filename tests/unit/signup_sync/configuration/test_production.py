@@ -1,4 +1,4 @@
-"""What PRODUCTION=true refuses to start with, class by class, and what comes close and is taken."""
+"""Settings that PRODUCTION=true refuses, class by class, and similar ones that it accepts."""
 
 import base64
 import json
@@ -91,6 +91,8 @@ WEAK: list[tuple[str, str]] = [
     ]),
     ("GATEWAY_URL", "http://gateway.example.org"),
     ("GATEWAY_URL", "http://9.9.9.9:8000"),
+    ("OPENSEARCH_URL", "http://search.example.org:9200"),
+    ("OPENSEARCH_URL", "http://9.9.9.9:9200"),
     *(("CSRF_TRUSTED_ORIGINS", origins) for origins in [
         "http://signup.example.org",
         "https://signup.example.org,http://signup.example.org",
@@ -143,6 +145,8 @@ STRONG: list[dict[str, str]] = [
         "KAFKA_CLIENT_CONFIG": '{"security.protocol": "sasl_ssl", "ssl.endpoint.identification.algorithm": "https"}',
     },
     {"GATEWAY_URL": "https://gateway.example.org"},
+    {"OPENSEARCH_URL": "https://search.example.org:9200"},
+    {"OPENSEARCH_URL": "http://signup:password@opensearch:9200"},
     {"CSRF_TRUSTED_ORIGINS": "https://signup.example.org,https://*.example.org"},
     {"ALLOWED_HOSTS": ".example.org,.example.co.uk,localhost,10.0.0.1,[::1]"},
     {"HSTS_SECONDS": "300"},

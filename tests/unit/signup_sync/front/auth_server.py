@@ -138,7 +138,7 @@ class AuthServer:
         return await self._stream(request, signup, [*begin, *([signup.event] if signup.version > 1 else [])])
 
     async def confirm(self, signup_id: str) -> None:
-        """What a link does, wherever it was opened."""
+        """Confirm the sign-up, as its link does in any browser."""
         self.signups[signup_id].is_unconfirmed = False
         await self.turn(signup_id, "auth", "SUCCESS")
 

@@ -1,4 +1,4 @@
-"""The way to the lights of a change: who gets there, and who does not."""
+"""Access to the lights of a change."""
 
 from uuid import UUID, uuid4
 

@@ -1,4 +1,4 @@
-"""The front while a sign-up waits for the confirmation of its address: what it shows, and what it does not hold."""
+"""The front while a sign-up waits for the confirmation of its address: its pages, and the streams that it closes."""
 
 import time
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def unconfirmed(auth: AuthServer) -> None:
 
 
 def token_for(signup_id: UUID, *, age: float = 0) -> str:
-    """What auth puts into its link (authsvc.signups.confirmation)."""
+    """The token that auth puts into its link (authsvc.signups.confirmation)."""
     return tickets._confirmation_signer.sign(f"{signup_id.hex}-{int((time.time() - age) * 1_000_000)}")
 
 
@@ -79,7 +79,7 @@ async def test_a_page_that_is_shown_follows_and_sees_the_lights_turn(
     await followed(auth, signup_id)
     await auth.confirm(str(signup_id))
     assert "awaiting" not in await version_after(socket, 2)
-    # Whoever still shows it has it followed to its end; who leaves is not waited for.
+    # While a page shows the sign-up, it is followed to its end; without a page, it is not.
     await auth.turn(str(signup_id), "chat", "SUCCESS")
     await version_after(socket, 3)
 
@@ -192,7 +192,7 @@ async def test_a_forged_link_is_not_complete(client: AsyncClient, auth: AuthServ
         (503, "about:blank", 503, "We cannot confirm your address right now"),
     ],
 )
-async def test_what_auth_refuses_is_said_in_words(
+async def test_auths_refusals_are_explained(
     client: AsyncClient, auth: AuthServer, signup_id: UUID, status: int, kind: str, said: int, words: str
 ) -> None:
     auth.problems.append(problem(status, kind=kind))
@@ -216,7 +216,7 @@ async def test_what_cannot_be_a_password_is_not_sent_to_auth(
     assert auth.confirmed == []
 
 
-async def test_a_wrong_password_is_said_on_the_field_and_the_page_may_be_sent_again(
+async def test_a_wrong_password_is_shown_on_the_field_and_the_page_may_be_sent_again(
     client: AsyncClient, auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     await relays().sign_up(signup_id, user)
@@ -229,7 +229,7 @@ async def test_a_wrong_password_is_said_on_the_field_and_the_page_may_be_sent_ag
     assert (await client.post(path, {"userPw": user.password})).status_code == 303
 
 
-async def test_whoever_tried_too_many_passwords_is_told_how_long_to_wait(
+async def test_after_too_many_passwords_the_page_says_how_long_to_wait(
     client: AsyncClient, auth: AuthServer, signup_id: UUID
 ) -> None:
     auth.problems.append(problem(429, kind=LIMIT_OF_PASSWORDS, retry_after="540"))

@@ -65,7 +65,7 @@ def test_two_different_passwords_are_refused_at_the_second() -> None:
     assert list(errors_of(userPw2="something else")) == ["userPw2"]
 
 
-def test_the_gateways_words_go_on_the_fields_that_it_names() -> None:
+def test_the_gateways_messages_are_shown_at_the_fields_that_it_names() -> None:
     form = SignUpForm(GOOD)
     pointers = ("/userId", "/userPw", "/role", "")
     form.show_problem(GatewayError(422, "", errors=[FieldError(pointer, f"about {pointer}") for pointer in pointers]))
@@ -93,7 +93,7 @@ def test_a_problem_without_fields_says_what_to_do(problem: GatewayError, words: 
     assert words in form.non_field_errors()[0]
 
 
-def test_an_unknown_refusal_is_said_all_the_same() -> None:
+def test_an_unknown_refusal_is_reported_all_the_same() -> None:
     form = SignUpForm(GOOD)
     form.show_refusal("some new reason")
     assert form.non_field_errors()

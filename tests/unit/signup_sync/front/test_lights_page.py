@@ -28,7 +28,7 @@ async def status_page(client: AsyncClient, auth: AuthServer, **lights: str) -> H
 
 
 def lights_of(response: HttpResponse) -> dict[str, tuple[str, str]]:
-    """Each light's status and its words."""
+    """Each light's status and its text."""
     found = re.findall(
         r'data-service="(\w+)" data-status="(\w+)".*?class="light-word">([^<]+)<', response.content.decode(), re.DOTALL
     )
@@ -49,7 +49,7 @@ async def test_pending_lights_load_themselves_again(client: AsyncClient, auth: A
 
 
 @pytest.mark.parametrize("passed", [6, -86_400], ids=["later", "after the clock was put back"])
-async def test_without_a_script_a_delay_is_said_and_the_page_loads_itself_less_often(
+async def test_without_a_script_a_delay_is_reported_and_the_page_loads_itself_less_often(
     client: AsyncClient, auth: AuthServer, settings: Settings, monkeypatch: pytest.MonkeyPatch, passed: int
 ) -> None:
     path = (await send(client, await open_form(client)))["Location"]
@@ -67,7 +67,7 @@ async def test_without_a_script_a_delay_is_said_and_the_page_loads_itself_less_o
     assert reload_of(await client.get(path)) == "2;url=/login/"
 
 
-async def test_without_a_script_a_stalled_signup_is_said(client: AsyncClient, auth: AuthServer) -> None:
+async def test_without_a_script_a_stalled_signup_is_reported(client: AsyncClient, auth: AuthServer) -> None:
     path = (await send(client, await open_form(client)))["Location"]
     (signup,) = auth.signups.values()
     signup.is_stalled = True
@@ -101,7 +101,7 @@ async def test_each_light_says_how_long_it_took(client: AsyncClient, auth: AuthS
         (10**9, "12 d"),
     ],
 )
-def test_a_time_is_said_in_its_unit(milliseconds: int | None, said: str) -> None:
+def test_a_time_is_reported_in_its_unit(milliseconds: int | None, said: str) -> None:
     assert wording.took_of(milliseconds) == said
 
 
@@ -115,7 +115,7 @@ async def test_a_form_that_was_open_for_long_is_not_delayed_at_once(
     assert "Creating your account" in response.content.decode()
 
 
-async def test_all_green_goes_on_to_the_login_page(client: AsyncClient, auth: AuthServer) -> None:
+async def test_all_green_leads_to_the_login_page(client: AsyncClient, auth: AuthServer) -> None:
     response = await status_page(client, auth, chat="SUCCESS", customer="SUCCESS")
     assert reload_of(response) == "2;url=/login/"
 
@@ -192,7 +192,7 @@ async def test_a_guessed_ticket_opens_nothing(client: AsyncClient, ticket: str) 
     assert "data-service" not in response.content.decode()
 
 
-async def test_an_old_page_is_closed_in_words(
+async def test_the_socket_of_an_old_page_is_closed_with_a_reason(
     client: AsyncClient, auth: AuthServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = (await send(client, await open_form(client)))["Location"]
@@ -204,7 +204,7 @@ async def test_an_old_page_is_closed_in_words(
     assert 'href="/signup/"' in response.content.decode()
 
 
-async def test_the_pages_address_is_told_to_nobody(client: AsyncClient, auth: AuthServer) -> None:
+async def test_the_address_of_the_page_is_sent_to_no_other_site(client: AsyncClient, auth: AuthServer) -> None:
     response: Any = await status_page(client, auth)
     assert response["Referrer-Policy"] == "strict-origin"
     assert "default-src 'self'" in response["Content-Security-Policy"]

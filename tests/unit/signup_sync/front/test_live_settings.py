@@ -1,4 +1,4 @@
-"""What the live settings change for the person: a closed sign-up, rate limits in words, and hidden reasons."""
+"""The effects of live settings on the page: a closed sign-up, explained rate limits, and hidden reasons."""
 
 import pytest
 from django.core import signing
@@ -38,7 +38,7 @@ async def test_a_form_that_was_open_when_signup_closed_says_so_and_keeps_what_wa
         ("/problems/limit-total", "We cannot sign you up right now."),
     ],
 )
-async def test_a_rate_limit_is_said_in_words_with_when_to_try_again(
+async def test_a_rate_limit_is_explained_with_the_time_of_the_next_attempt(
     client: AsyncClient, auth: AuthServer, kind: str, words: str
 ) -> None:
     auth.problems = [problem(429, kind=kind, retry_after="7")] * 1

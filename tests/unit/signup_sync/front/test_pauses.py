@@ -1,4 +1,4 @@
-"""How the front backs off from an auth that is away."""
+"""The front's backoff while auth is unavailable."""
 
 from collections.abc import Callable
 from uuid import UUID

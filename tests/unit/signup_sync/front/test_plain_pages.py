@@ -1,4 +1,4 @@
-"""What is shown where something is wrong that no page of its own tells: in words, in the site's design."""
+"""The generic error pages: an explanation in the site's design."""
 
 import pytest
 from django.core.exceptions import PermissionDenied

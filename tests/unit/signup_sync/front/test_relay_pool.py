@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("front")
 
 
 def read_again() -> None:
-    """What a socket gives that has nothing to read."""
+    """The result of reading a socket without data."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The form over HTTP, with scripts and without. None of these tests may touch a database: pytest-django sees to it."""
+"""The form over HTTP, with scripts and without. pytest-django keeps these tests from touching a database."""
 
 import asyncio
 import html
@@ -77,7 +77,7 @@ async def test_a_browser_keeps_its_cookie(client: AsyncClient) -> None:
     assert tickets.BROWSER_COOKIE not in (await client.get("/signup/")).cookies
 
 
-async def test_without_a_script_it_goes_on_to_the_lights(client: AsyncClient, auth: AuthServer) -> None:
+async def test_without_a_script_it_redirects_to_the_lights(client: AsyncClient, auth: AuthServer) -> None:
     ticket = await open_form(client)
     response = await send(client, ticket)
     assert response.status_code == 303
@@ -116,7 +116,7 @@ async def test_a_refusal_brings_the_form_back_with_the_message_on_its_field(
     assert (answer.status_code, list(answer.json()["errors"])) == (422, [field])
 
 
-async def test_what_the_form_itself_refuses_is_not_posted(client: AsyncClient, auth: AuthServer) -> None:
+async def test_a_form_that_is_invalid_is_not_posted(client: AsyncClient, auth: AuthServer) -> None:
     ticket = await open_form(client)
     response = await send(client, ticket, userPw2="something else", email="nobody")
     assert response.status_code == 422
@@ -127,7 +127,7 @@ async def test_what_the_form_itself_refuses_is_not_posted(client: AsyncClient, a
     assert signup_id_of(client, answer["formTicket"]) == signup_id_of(client, ticket)
 
 
-async def test_auths_words_stand_at_the_fields(client: AsyncClient, auth: AuthServer) -> None:
+async def test_auths_messages_are_shown_at_the_fields(client: AsyncClient, auth: AuthServer) -> None:
     errors = [{"pointer": "/userId", "detail": "No emoji."}, {"pointer": "/role", "detail": "No role."}]
     auth.problems = [problem(422, errors), problem(422, errors)]
     ticket = await open_form(client)
@@ -183,7 +183,7 @@ async def test_a_content_always_ends_at_its_own_signup_whatever_the_form_said_si
     assert len(auth.signups) == 3
 
 
-async def test_a_form_with_too_many_contents_is_to_be_loaded_anew(client: AsyncClient, auth: AuthServer) -> None:
+async def test_a_form_with_too_many_contents_must_be_reloaded(client: AsyncClient, auth: AuthServer) -> None:
     ticket = await open_form(client)
     for number in range(tickets.CONTENTS_MAX):
         assert (await send(client, ticket, userId=f"user-{number}")).status_code == 303
@@ -214,7 +214,7 @@ async def test_an_auth_that_is_busy_says_when_to_try_again(client: AsyncClient, 
     assert {key for key, _ in auth.posts} == {str(signup_id_of(client, ticket))}
 
 
-async def test_a_gateway_that_is_away_loses_nothing(
+async def test_a_gateway_that_is_down_loses_nothing(
     client: AsyncClient, auth: AuthServer, settings: Settings, front: None
 ) -> None:
     settings.GATEWAY_URL = f"http://{HOST}:{free_port()}"
@@ -267,7 +267,9 @@ async def test_a_browser_that_wants_korean_gets_it(client: AsyncClient, accepted
     assert "비밀번호 확인" in page
 
 
-async def test_auth_is_asked_for_its_words_in_the_pages_language(client: AsyncClient, auth: AuthServer) -> None:
+async def test_auth_is_asked_for_its_messages_in_the_language_of_the_page(
+    client: AsyncClient, auth: AuthServer
+) -> None:
     await send(client, await open_form(client))
     await client.post("/language/", {"language": "ko"})
     await send(client, await open_form(client), userId="another")
@@ -288,7 +290,7 @@ async def test_the_switch_leads_to_no_other_site(client: AsyncClient) -> None:
     assert answer["Location"] == "/"
 
 
-async def test_every_page_allows_our_own_files_alone(client: AsyncClient) -> None:
+async def test_every_page_allows_only_our_own_files(client: AsyncClient) -> None:
     for path in ("/signup/", "/signup/status/nonsense/", "/no-such-page/", "/language/"):
         response = await client.get(path)
         assert response["Content-Security-Policy"].startswith("default-src 'self';")

@@ -52,7 +52,7 @@ def without_shown(message: dict[str, Any], outcome: str) -> dict[str, Any]:
 
 
 async def version_after(socket: WebsocketCommunicator, version: int) -> dict[str, Any]:
-    """The state of that version; what comes before it rises."""
+    """Receive until the state of that version; earlier versions must ascend."""
     before = 0
     while (state := await state_of(socket))["version"] != version:
         assert before < state["version"] < version
@@ -203,7 +203,7 @@ def test_the_stages_of_a_page_only_rise() -> None:
     assert {shown(outcome, None)["stage"] for outcome in ("green", "red", "refused", "lapsed")} == {stages[-1]}
 
 
-async def test_delayed_is_said_once(
+async def test_delayed_is_reported_once(
     open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     await relays().sign_up(signup_id, user)
@@ -217,7 +217,7 @@ async def test_delayed_is_said_once(
     assert without_shown(await state_of(socket), "delayed")["version"] == 3
 
 
-async def test_stalled_is_said_once_and_never_taken_back(
+async def test_stalled_is_reported_once_and_never_taken_back(
     open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     await relays().sign_up(signup_id, user)

@@ -117,7 +117,7 @@ def test_auth_knows_what_the_front_sends_for_nobody(signup_id: UUID) -> None:
 
 
 @pytest.mark.parametrize("is_production", [True, False])
-def test_its_cookies_are_for_our_own_pages_and_in_production_for_https_alone(
+def test_its_cookies_are_for_our_own_pages_and_in_production_for_https_only(
     settings: Settings, visitor: str, is_production: bool
 ) -> None:
     settings.PRODUCTION = is_production

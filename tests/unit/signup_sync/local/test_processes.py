@@ -27,7 +27,7 @@ def group() -> Iterator[ProcessGroup]:
 
 
 class Told(list[str]):
-    """What the person at the terminal was told."""
+    """The lines printed to the terminal."""
 
 
 def kept(command: tuple[str, ...], *, group: ProcessGroup, folder: Path, told: Told) -> KeptProcess:
@@ -42,7 +42,9 @@ def members(group_id: int) -> list[int]:
     return [int(pid) for pid, pgid, stat in rows if int(pgid) == group_id and not stat.startswith("Z")]
 
 
-async def test_a_process_that_ends_is_started_again_and_the_person_is_told(group: ProcessGroup, tmp_path: Path) -> None:
+async def test_a_process_that_ends_is_started_again_and_the_person_is_notified(
+    group: ProcessGroup, tmp_path: Path
+) -> None:
     told = Told()
     process = kept(("/bin/sh", "-c", "echo Oops: it broke >&2; exit 3"), group=group, folder=tmp_path, told=told)
     task = asyncio.create_task(process.keep_running())
@@ -76,7 +78,7 @@ async def stopped_within(
 
 
 def line(level: int) -> str:
-    """What a role writes for people."""
+    """A role's log lines for people."""
     return formatter("console").format(logging.LogRecord("some.logger", level, "", 0, "said", None, None))
 
 
@@ -133,7 +135,7 @@ with ProcessGroup() as group:
         eventually(lambda: not members(group_id), what="the group has ended")
 
 
-def test_ends_are_told_in_words() -> None:
+def test_the_ends_of_processes_are_described() -> None:
     assert how_it_ended(0) == "ended with exit code 0"
     assert how_it_ended(-9) == "was ended (Killed)"
 

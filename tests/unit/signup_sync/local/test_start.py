@@ -1,4 +1,4 @@
-"""What `make run` says when it can't start, and what it hands to the processes that it starts."""
+"""The errors of `make run` when it can't start, and the environment of the processes that it starts."""
 
 import shutil
 import socket
@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from django.conf import LazySettings
 from django.db import connections
 from pytest_django.plugin import DjangoDbBlocker
 from redis.asyncio.connection import parse_url
@@ -180,10 +181,11 @@ def test_the_front_posts_to_the_address_that_people_get(tmp_path: Path) -> None:
     assert urlsplit(settings["GATEWAY_URL"])[1:3] == ("127.0.0.1:8123", "")
 
 
-def test_each_role_of_production_is_started() -> None:
+def test_each_role_of_production_is_started(settings: LazySettings) -> None:
+    settings.OPENSEARCH_URL = "http://127.0.0.1:9200"
     with reserve_port(0) as listener:
         fd = listener.fileno()
-        roles = [*installation.our_roles(listener), installation.collector_role()]
+        roles = [*installation.our_roles(listener), *installation.late_roles()]
     commands = [" ".join(role.command) for role in roles]
     for wanted in (
         f"serve --fd {fd}",
@@ -192,5 +194,6 @@ def test_each_role_of_production_is_started() -> None:
         "consume_events customer",
         "relay_signups",
         "collect_dead_letters",
+        "index_events",
     ):
         assert sum(command.endswith(wanted) for command in commands) == 1

@@ -1,4 +1,4 @@
-"""What `manage.py serve` says when it can't have its address, and how it closes."""
+"""The errors of `manage.py serve` when its address is not available, and its shutdown."""
 
 import asyncio
 import socket
@@ -32,7 +32,7 @@ def test_a_wrong_address_is_named(options: Mapping[str, str | int], said: str) -
     assert "\n" not in str(caught.value)
 
 
-def test_an_address_in_use_is_said_in_one_line(tmp_path: Path) -> None:
+def test_an_address_in_use_is_reported_in_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = subprocess.run(

@@ -1,0 +1,250 @@
+"""The way of a sign-up: client, gateway, auth (hash, group commit), Kafka, participants, auth's results, its stream.
+
+Each process is a queue with one thread, except for the hashing threads and for the servers, whose connections run in
+parallel. All share the machine's cores. Not modelled: the network, disks, the garbage collector and rebalances.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from bench.simulation.costs import Batch, Costs
+from bench.simulation.engine import Action, BatchStage, Machine, Process, Step
+
+PARTICIPANTS: Final = ("chat", "customer")
+# As in authsvc.signups.hash_pool, and the defaults of RELAY_FIRST_PAUSE, RELAY_MAX_PAUSE and RELAY_RATE.
+ENOUGH: Final = 50
+FIRST_PAUSE: Final = 5_000.0
+MAX_PAUSE: Final = 20_000.0
+RELAY_RATE: Final = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """Either `rate` sign-ups a second arrive at random, or `at_once` clients sign up again and again.
+
+    `away` names a participant that is away from one second to another.
+    """
+
+    signups: int
+    rate: float = 0.0
+    at_once: int = 0
+    cores: float = 2.0
+    auths: int = 1
+    hashing_threads: int = 2  # per instance of auth
+    consumers: int = 1  # processes of each group; a partition for each
+    away: tuple[str, float, float] | None = None
+    seed: int = 1
+
+
+@dataclass(slots=True)
+class SignUp:
+    number: int
+    begun: float
+    first: float = 0.0
+    lights: dict[str, float] = field(default_factory=dict)  # when each turned
+    last: float = 0.0
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Times in milliseconds: of all sign-ups in order, until their last light."""
+
+    signups: Sequence[SignUp]
+    seconds: float
+    used: float  # seconds of CPU
+    deepest: dict[str, int]  # the longest queue of each group, in messages
+    caught_up: float  # the second in which the last queue of a participant that was away was empty again
+    repeated: int  # events published again by the relay
+
+    @property
+    def rate(self) -> float:
+        return len(self.signups) / self.seconds
+
+    def percentile(self, share: float, of: Callable[[SignUp], float] = lambda each: each.last - each.begun) -> float:
+        times = sorted(map(of, self.signups))
+        return times[min(len(times) - 1, int(share * len(times)))]
+
+
+def simulate(costs: Costs, scenario: Scenario) -> Result:
+    return _Model(costs, scenario).run()
+
+
+class _Model:
+    def __init__(self, costs: Costs, scenario: Scenario) -> None:
+        self.costs, self.scenario = costs, scenario
+        self.machine = Machine(scenario.cores)
+        self.random = random.Random(scenario.seed)
+        self.auths = [_Auth(self) for _ in range(scenario.auths)]
+        self.groups = {
+            name: [self._consumer(costs.participant, partial(self._answer, name)) for _ in range(scenario.consumers)]
+            for name in PARTICIPANTS
+        }
+        self.results = [self._consumer(costs.results, self._decide) for _ in range(scenario.consumers)]
+        self.all: list[SignUp] = []
+        self.begun = self.ended = 0
+        self.deepest = dict.fromkeys(PARTICIPANTS, 0)
+        self.caught_up = 0.0
+        self.repeated = 0
+        self.due: list[tuple[float, SignUp]] = []
+
+    def run(self) -> Result:
+        for _ in range(self.scenario.at_once):
+            self._arrive()
+        if self.scenario.rate:
+            self._arrive_at_random()
+        if self.scenario.away:
+            name, begin, end = self.scenario.away
+            for seconds, is_away in ((begin, True), (end, False)):
+                self.machine.after(seconds * 1000, partial(self._set_away, name, is_away))
+        self.machine.after(1000, self._relay)
+        self.machine.run()
+        seconds = max(each.last for each in self.all) / 1000
+        return Result(self.all, seconds, self.machine.used / 1000, self.deepest, self.caught_up, self.repeated)
+
+    # --- The servers, whose connections work in parallel
+
+    def query(self, size: int, done: Action) -> None:
+        self.machine.compute(self.costs.postgresql.of(size), done)
+
+    def produce(self, size: int, done: Action) -> None:
+        self.machine.compute(self.costs.kafka.of(size), done)
+
+    def _wake(self, size: int, done: Action) -> None:
+        self.machine.compute(self.costs.redis.of(size), done)
+
+    # --- Arrivals
+
+    def _arrive_at_random(self) -> None:
+        self._arrive()
+        if self.begun < self.scenario.signups:
+            self.machine.after(self.random.expovariate(self.scenario.rate / 1000), self._arrive_at_random)
+
+    def _arrive(self) -> None:
+        if self.begun == self.scenario.signups:
+            return
+        signup = SignUp(self.begun, self.machine.now)
+        self.begun += 1
+        self.all.append(signup)
+        auth = self.auths[signup.number % len(self.auths)]
+        self.machine.compute((self.costs.client + self.costs.gateway) / 2, partial(auth.receive, signup))
+
+    # --- From auth's commit to the last light
+
+    def publish(self, signups: Sequence[SignUp]) -> None:
+        for signup in signups:
+            signup.lights["auth"] = self.machine.now
+            self._due_again(signup)
+        for name in PARTICIPANTS:
+            self._ask(name, signups)
+
+    def _ask(self, name: str, signups: Sequence[SignUp]) -> None:
+        members = self.groups[name]
+        for number, member in enumerate(members):
+            if mine := [each for each in signups if each.number % len(members) == number]:
+                member.add(*mine)
+        self.deepest[name] = max(self.deepest[name], sum(member.waiting for member in members))
+
+    def _answer(self, name: str, signups: list[SignUp]) -> None:
+        for number, member in enumerate(self.results):
+            if mine := [(name, each) for each in signups if each.number % len(self.results) == number]:
+                member.add(*mine)
+        if self.scenario.away and not self.caught_up:
+            away, _, back = self.scenario.away
+            if name == away and self.machine.now >= back * 1000 and not any(each.waiting for each in self.groups[name]):
+                self.caught_up = self.machine.now / 1000
+
+    def _decide(self, answers: list[tuple[str, SignUp]]) -> None:
+        changed = {signup.number: signup for name, signup in answers if name not in signup.lights}
+        for name, signup in answers:
+            signup.lights.setdefault(name, self.machine.now)
+        for signup in changed.values():
+            is_last = len(signup.lights) > len(PARTICIPANTS)
+            auth = self.auths[signup.number % len(self.auths)]
+            auth.loop.do(self.costs.event, partial(self._finish, signup) if is_last else _nothing)
+
+    def _finish(self, signup: SignUp) -> None:
+        def end() -> None:
+            signup.last = self.machine.now
+            self.ended += 1
+            if self.scenario.at_once:
+                self._arrive()
+
+        self.machine.compute((self.costs.client + self.costs.gateway) / 2, end)
+
+    def _consumer(self, cost: Batch, deliver: Callable[[list], None]) -> BatchStage:  # type: ignore[type-arg]
+        process = Process(self.machine)
+        steps: list[Step] = [lambda size, done: process.do(cost.of(size), done), self.query]
+        steps.append(self._wake if cost is self.costs.results else self.produce)
+        return BatchStage(steps, deliver)
+
+    # --- Failure and repair
+
+    def _set_away(self, name: str, is_away: bool) -> None:
+        for member in self.groups[name]:
+            member.is_away = is_away
+            member.look()
+
+    def _due_again(self, signup: SignUp) -> None:
+        pause = min(FIRST_PAUSE * 2**signup.attempt, MAX_PAUSE)
+        signup.attempt += 1
+        self.due.append((self.machine.now + pause, signup))
+
+    def _relay(self) -> None:
+        """Publish what is due again, every second, for the participants that have not answered."""
+        self.due = [each for each in self.due if len(each[1].lights) <= len(PARTICIPANTS)]
+        now = [each for each in self.due if each[0] <= self.machine.now][:RELAY_RATE]
+        chosen = {id(signup) for _, signup in now}
+        self.due = [each for each in self.due if id(each[1]) not in chosen]
+        for _, signup in now:
+            self._due_again(signup)
+        self.repeated += len(now)
+        for name in PARTICIPANTS:
+            self._ask(name, [signup for _, signup in now if name not in signup.lights])
+        if self.ended < self.scenario.signups:
+            self.machine.after(1000, self._relay)
+
+
+class _Auth:
+    """An instance of auth: its event loop, its hashing threads and its writer, which share the interpreter."""
+
+    def __init__(self, model: _Model) -> None:
+        self._model = model
+        self.loop = Process(model.machine)
+        self._hashes = Process(model.machine, model.scenario.hashing_threads)
+        self._hashed = 0
+        self._writer: BatchStage[SignUp] = BatchStage(
+            [self._save, model.query, model.produce], self._saved, may_begin=self._may_begin
+        )
+
+    def receive(self, signup: SignUp) -> None:
+        costs = self._model.costs
+        self.loop.do(costs.request, lambda: self._hashes.do(costs.hash, partial(self._queue, signup)))
+
+    def _queue(self, signup: SignUp) -> None:
+        self._hashed += 1
+        self._writer.add(signup)
+
+    def _may_begin(self, waiting: int) -> bool:
+        if max(waiting, self._hashed) < min(self._hashes.waiting, ENOUGH):
+            return False
+        self._hashed = 0
+        return True
+
+    def _save(self, size: int, done: Action) -> None:
+        self.loop.do(self._model.costs.save.of(size), done)
+
+    def _saved(self, signups: list[SignUp]) -> None:
+        for signup in signups:
+            self.loop.do(self._model.costs.event, partial(self._answer_first, signup))
+        self._model.publish(signups)
+
+    def _answer_first(self, signup: SignUp) -> None:
+        signup.first = self._model.machine.now
+
+
+def _nothing() -> None:
+    pass
