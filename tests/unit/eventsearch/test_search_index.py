@@ -17,7 +17,7 @@ class NotOpenSearch(BaseHTTPRequestHandler):
     def answer(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.send_response(self.status)
-        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Type", "text/plain")
         self.end_headers()
         self.wfile.write(b"<!doctype html><title>Log in</title>")
 
