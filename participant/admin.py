@@ -6,12 +6,13 @@ from uuid import UUID
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.admin.utils import flatten_fieldsets
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from participant.models import ParticipantUser
+from participant.models import ParticipantUser, own_fields
 from runtime.admin_toolkit.action_admin import ActsAdmin
 from runtime.admin_toolkit.address_admin import ShowsAddresses
 from runtime.database.search import search
@@ -58,6 +59,14 @@ class ParticipantUserAdmin(ActsAdmin, ShowsAddresses):
     privileges = ("role",)
     delete_confirmation_template = "participant/delete_confirmation.html"
     delete_selected_confirmation_template = "participant/delete_selected_confirmation.html"
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Show the fields that a service adds to its model, unless a subclass has placed them."""
+        fieldsets = super().get_fieldsets(request, obj)
+        placed = set(flatten_fieldsets(fieldsets))
+        own = [field.name for field in own_fields(self.model) if field.editable and field.name not in placed]
+        section = (self.opts.app_config.verbose_name, {"fields": own})
+        return (*fieldsets[:1], section, *fieldsets[1:]) if own else fieldsets
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         # The model limits the normalised text. Input may be longer: a Hangul syllable can be typed as three characters.

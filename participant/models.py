@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from typing import Any, ClassVar, Self, TypeVar
 
+from django.core import checks
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils import timezone
@@ -78,6 +79,22 @@ class ParticipantUser(models.Model):
         self.user_id_key = user_id_key(self.user_id)
         self.email = normalize_email(self.email)
 
+    @classmethod
+    def check(cls, **kwargs: Any) -> list[checks.CheckMessage]:
+        """Refuse own fields without a default. The statements that insert rows don't know db_default or auto_now."""
+        return [
+            *super().check(**kwargs),
+            *(
+                checks.Error(
+                    f"{field} needs a default or null=True, because new users are stored with auth's values only.",
+                    obj=field,
+                    id="participant.E001",
+                )
+                for field in own_fields(cls)
+                if not (field.null or field.has_default())
+            ),
+        ]
+
     @property
     def may_enter(self) -> bool:
         """Whether the user may use this service: both auth and this service's administrators decide about it."""
@@ -94,3 +111,9 @@ class ParticipantUser(models.Model):
         same = type(self).objects.filter(user_id_key=self.user_id_key).exclude(pk=self.pk).first()
         if same is not None:
             raise ValidationError({"user_id": _("This user ID is taken: “%(taken)s” is the same.") % {"taken": same}})
+
+
+def own_fields(model: type[ParticipantUser]) -> "list[models.Field[Any, Any]]":
+    """Return the columns that a service adds to its model."""
+    shared = {field.name for field in ParticipantUser._meta.local_fields}
+    return [field for field in model._meta.concrete_fields if field.name not in shared and not field.primary_key]

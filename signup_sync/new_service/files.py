@@ -7,14 +7,18 @@ from string import Template
 from typing import Final
 
 from signup_sync.new_service.names import Names
+from signup_sync.new_service.shared_files import renamed
 
 TEMPLATE: Final = Path(__file__).with_name("template")
 _SUFFIX: Final = "-tpl"
 
 
-def own_files(names: Names) -> Mapping[str, str]:
-    """Return the texts of the new participant's files, by their paths in the project."""
-    return {path: Template(source.read_text()).substitute(names.in_template()) for path, source in _sources(names)}
+def own_files(root: Path, names: Names, *, like: str) -> Mapping[str, str]:
+    """Return the texts of the new participant's files, by their paths in the project. Its Kubernetes manifest is made
+    from that of the participant `like`."""
+    texts = {path: Template(source.read_text()).substitute(names.in_template()) for path, source in _sources(names)}
+    manifest = (root / _manifest(like)).read_text()
+    return {**texts, _manifest(names.service): renamed(manifest, like, names.service)}
 
 
 def _sources(names: Names) -> Iterator[tuple[str, Path]]:
@@ -28,9 +32,13 @@ def _elsewhere(names: Names) -> tuple[str, str]:
     return f"tests/integration/test_{names.package}.py", f"docs/services/{names.service}.md"
 
 
+def _manifest(service: str) -> str:
+    return f"deploy/k8s/base/{service}.yaml"
+
+
 def delete_files(root: Path, names: Names) -> list[str]:
-    """Delete the participant's package, test and canvas, and return the paths of those that were there."""
-    paths = [f"{names.package}/", *_elsewhere(names)]
+    """Delete the participant's files, and return the paths of those that were there."""
+    paths = [f"{names.package}/", *_elsewhere(names), _manifest(names.service)]
     there = [path for path in paths if (root / path).exists()]
     for path in there:
         shutil.rmtree(root / path) if path.endswith("/") else (root / path).unlink()

@@ -4,11 +4,9 @@ participants have in common is written only in these files themselves.
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from itertools import takewhile
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Final
-
-PARTICIPANTS_FILE: Final = "signup_sync/participants.py"
 
 # Each edits a text: (text, new participant, existing participant).
 Edit = Callable[[str, str, str], str]
@@ -41,13 +39,13 @@ def _edited(root: Path, edits: Mapping[str, Edit], service: str, like: str) -> I
 
 
 def _copy_lines(text: str, service: str, like: str) -> str:
-    """Add a copy of each line about `like`, and of each block of YAML that is named after it."""
+    """Add a copy of each line about `like`, with its block of YAML."""
     there = {lines[0] for lines in _pieces(text, service)}
     copied: list[str] = []
     for lines in _pieces(text, like):
         copied += lines
         if _is_about(lines[0], like):
-            copy = [_renamed(line, like, service) for line in lines]
+            copy = [renamed(line, like, service) for line in lines]
             if copy[0] in there:
                 raise SharedFileError(f"has “{copy[0].strip()}” already, with another meaning")
             copied += copy
@@ -60,19 +58,20 @@ def _drop_lines(text: str, service: str, like: str) -> str:
     return "".join(
         "".join(lines)
         for lines in _pieces(text, service)
-        if not (_is_about(lines[0], service) and _renamed(lines[0], service, like) in heads)
+        if not (_is_about(lines[0], service) and renamed(lines[0], service, like) in heads)
     )
 
 
 def _pieces(text: str, service: str) -> Iterator[list[str]]:
-    """Split the text into lines, but keep the block of YAML under a line `service:` together, with the empty line that
-    follows it."""
+    """Split the text into lines, but keep the indented lines under `service:`, with the empty line that follows them,
+    and those under an item of a list that names the service with their first line."""
     lines = text.splitlines(keepends=True)
     while lines:
         size = 1
         if head := re.fullmatch(rf"( *){service}:\n", lines[0]):
-            inner = re.compile(rf"{head[1]} |\n")
-            size += len(list(takewhile(inner.match, lines[1:])))
+            size += len(list(takewhile(re.compile(rf"{head[1]} |\n").match, lines[1:])))
+        elif (item := re.match(r"( *)- ", lines[0])) and _is_about(lines[0], service):
+            size += len(list(takewhile(re.compile(rf"{item[1]} ").match, lines[1:])))
         yield lines[:size]
         lines = lines[size:]
 
@@ -95,8 +94,9 @@ def _pattern(service: str) -> str:
     return rf"(?<![a-z0-9]){service}(?=svc\b|(?![a-z0-9]))|(?<![A-Z0-9]){upper}(?![A-Z0-9])"
 
 
-def _renamed(line: str, service: str, other: str) -> str:
-    return re.sub(_pattern(service), lambda found: other.upper() if found[0].isupper() else other, line)
+def renamed(text: str, service: str, other: str) -> str:
+    """Return the text about `service` as one about `other`."""
+    return re.sub(_pattern(service), lambda found: other.upper() if found[0].isupper() else other, text)
 
 
 def _copy_items(text: str, service: str, like: str) -> str:
@@ -108,7 +108,35 @@ def _drop_items(text: str, service: str, like: str) -> str:
     return re.sub(rf'(?<![a-z0-9-])("?){service}(svc)?\1(, | \| )', "", text)
 
 
-_LINES: Final = ("compose.yaml", ".env.example", ".dockerignore", PARTICIPANTS_FILE)
+def _in_tables(edit: Edit) -> Edit:
+    """Return an edit of the tables of a Markdown file only."""
+
+    def edited(text: str, service: str, like: str) -> str:
+        parts = groupby(text.splitlines(keepends=True), key=lambda line: line.startswith("|"))
+        return "".join(edit("".join(part), service, like) if is_table else "".join(part) for is_table, part in parts)
+
+    return edited
+
+
+_LINES: Final = (
+    "signup_sync/participants.py",
+    ".env.example",
+    ".dockerignore",
+    "compose.yaml",
+    "deploy/k8s/base/kustomization.yaml",
+    "deploy/k8s/base/shared/fixed.env",
+    "deploy/k8s/base/shared/web.yaml",
+    "deploy/k8s/setup/migrate.yaml",
+)
 _LISTS: Final = ("pyproject.toml", "deploy/prometheus.yaml")
-_ADD: Final[Mapping[str, Edit]] = {**dict.fromkeys(_LINES, _copy_lines), **dict.fromkeys(_LISTS, _copy_items)}
-_REMOVE: Final[Mapping[str, Edit]] = {**dict.fromkeys(_LINES, _drop_lines), **dict.fromkeys(_LISTS, _drop_items)}
+_TABLES: Final = ("deploy/k8s/README.md",)
+_ADD: Final[Mapping[str, Edit]] = {
+    **dict.fromkeys(_LINES, _copy_lines),
+    **dict.fromkeys(_LISTS, _copy_items),
+    **dict.fromkeys(_TABLES, _in_tables(_copy_lines)),
+}
+_REMOVE: Final[Mapping[str, Edit]] = {
+    **dict.fromkeys(_LINES, _drop_lines),
+    **dict.fromkeys(_LISTS, _drop_items),
+    **dict.fromkeys(_TABLES, _in_tables(_drop_lines)),
+}

@@ -91,19 +91,14 @@ def optional_roles(installation: Installation, names: Sequence[str]) -> Iterator
         installation.compose("rm", "--stop", "--force", *names, **settings)
 
 
+# What both readers give in the same form.
+PARTS = ("command", "entrypoint", "environment", "user", "read_only", "cap_drop", "security_opt", "restart")
+
+
 def test_the_contract_tests_read_the_file_as_docker_does(installation: Installation) -> None:
     config = installation.compose("--env-file", os.devnull, "config", "--format", "json", **ENVIRONMENT)
     read = json.loads(config)["services"]
     assert read.keys() == services().keys()
     for name, service in services().items():
-        for part in (
-            "command",
-            "entrypoint",
-            "environment",
-            "user",
-            "read_only",
-            "cap_drop",
-            "security_opt",
-            "restart",
-        ):
+        for part in PARTS:
             assert (read[name].get(part) or None) == (service.get(part) or None), (name, part)

@@ -127,6 +127,7 @@ def test_a_client_of_the_api_signs_up_through_the_proxy_under_its_own_address(
         "/user", "--no-buffer", "--header", "Accept: text/event-stream", "--interface", "127.0.0.9", *form
     )
 
+    assert "data: " in stream, stream
     last = json.loads(stream.rsplit("data: ", 1)[1])
     assert {service: light["status"] for service, light in last["services"].items()} == GREEN
 
@@ -135,7 +136,7 @@ def test_a_client_of_the_api_signs_up_through_the_proxy_under_its_own_address(
         entries = [json.loads(line[line.index("{") :]) for line in lines if '"uri":"/user"' in line]
         return [each["request"]["client_ip"] for each in entries]
 
-    eventually(lambda: logged()[-1] == "127.0.0.9", what="the gateway sees the client's address, not the proxy's")
+    eventually(lambda: logged()[-1:] == ["127.0.0.9"], what="the gateway sees the client's address, not the proxy's")
 
 
 def test_without_the_proxy_nothing_works_over_plain_http(installation: Installation) -> None:

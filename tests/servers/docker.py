@@ -58,7 +58,7 @@ def official_images() -> list[str]:
 def _lacks(deadline: float) -> str:
     """Return what is missing, in a sentence, after trying to pull missing images."""
     if not _succeeds("docker", "info"):
-        return "No Docker engine runs here."
+        return "No Docker engine answers here."
     if not _succeeds("docker", "compose", "version"):
         return "Docker has no Compose plugin here."
     missing = [name for name in official_images() if not _succeeds("docker", "image", "inspect", name)]

@@ -63,9 +63,9 @@ def test_elsewhere_what_needs_it_is_left_out_and_the_last_lines_say_so(lacking: 
 @pytest.mark.parametrize(
     ("build", "reason"),
     [
-        (None, "No Docker engine runs here. IMAGES names no folder that provides it."),
-        ("echo 'no cgroups here'; exit 1", "No Docker engine runs here. {folder}/build.sh failed: no cgroups here"),
-        ("exit 0", "No Docker engine runs here."),
+        (None, "No Docker engine answers here. IMAGES names no folder that provides it."),
+        ("echo 'no cgroups here'; exit 1", "No Docker engine answers here. {folder}/build.sh failed: no cgroups here"),
+        ("exit 0", "No Docker engine answers here."),
     ],
 )
 def test_without_a_docker_engine_the_containers_are_left_out_in_ci_too(

@@ -41,7 +41,7 @@ class Command(BaseCommand):
         except (RefusedNameError, SharedFileError) as error:
             raise CommandError(f"Can't add {service}: {error}.") from error
         shared[CATALOGUE] = add_texts((root / CATALOGUE).read_text(), service, korean or service.capitalize())
-        own = own_files(names)
+        own = own_files(root, names, like=PARTICIPANTS[-1])
         if there := [path for path in own if (root / path).exists()]:
             raise CommandError(f"Can't add {service}: {there[0]} exists already.")
         write_files(root, {**own, **shared})
@@ -65,7 +65,8 @@ Next:
   2. python manage.py migrate_all
   3. Start it: `make run` does; elsewhere, python manage.py consume_events {service}
      With compose.yaml: sh deploy/make-secrets.sh && docker compose up --build --detach
-     If .env sets SIGNUP_SERVICES, add {service} to it.
+     With Kubernetes: create the secrets {service} and {service}-owner (deploy/k8s/README.md)
+     If SIGNUP_SERVICES is set, add {service} to it.
   4. Once it runs, send it the users who signed up before:
      python manage.py replay_signups --all --service {service}
 """
