@@ -3,13 +3,12 @@
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
-from opensearchpy import NotFoundError, OpenSearch
+from opensearchpy import OpenSearch
 from opensearchpy.exceptions import OpenSearchException, TransportError
 
 from eventsearch.documents import DAY_FORMAT, MAPPING, UNDATED, Document
@@ -112,9 +111,8 @@ class SearchIndex:
             since = self._beginning_of(name, made_at_ms=int(index["settings"]["index.creation_date"]))
             if since is not None and since < last:
                 # Another indexer may have deleted it.
-                with suppress(NotFoundError):
-                    self._ask(self._client.indices.delete, index=name)
-                    old.append(name)
+                self._ask(self._client.indices.delete, index=name, ignore=404)
+                old.append(name)
         return old
 
     def close(self) -> None:
@@ -138,15 +136,16 @@ class SearchIndex:
             yield b"\n"
 
     def _ask(self, call: Any, **arguments: Any) -> Any:
-        """Call a method of the client. Raises NotFoundError as it is, and UnavailableError for any other error: a whole
-        request is never one message's fault."""
+        """Call a method of the client. Raises UnavailableError for every error: a whole request is never one message's
+        fault, even if a wrong address answers 404."""
         try:
-            return call(**arguments)
-        except NotFoundError:
-            raise
+            answer = call(**arguments)
         except OpenSearchException as error:
             self._is_prepared = False
             raise UnavailableError(f"OpenSearch at {self.address} can't be used: {_in_words(error)}") from error
+        if not isinstance(answer, dict):
+            raise UnavailableError(f"OpenSearch at {self.address} can't be used: it did not answer with JSON")
+        return answer
 
 
 def _is_fault_of_document(status: int, error: dict[str, Any]) -> bool:

@@ -59,17 +59,19 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tree
 
 
-def release(tree: Path, engine: str = NO_ENGINE) -> subprocess.CompletedProcess[str]:
-    """Run `make release` where the engine is this one."""
+def environment(tree: Path, engine: str) -> dict[str, str]:
+    """An environment where the Docker engine is this one."""
     docker = tree.parent / "bin" / "docker"
     docker.parent.mkdir(exist_ok=True)
     docker.write_text(engine)
     docker.chmod(0o755)
+    return os.environ | {"VENV": sys.prefix, "PATH": f"{docker.parent}:{os.environ['PATH']}"}
+
+
+def release(tree: Path) -> subprocess.CompletedProcess[str]:
     installed = [word for name in (".installed", ".installed-dev") for word in ("-o", f"{sys.prefix}/{name}")]
-    env = os.environ | {"VENV": sys.prefix, "PATH": f"{docker.parent}:{os.environ['PATH']}"}
-    return subprocess.run(
-        ["make", *installed, "release"], cwd=tree, env=env, capture_output=True, text=True, check=False, timeout=120
-    )
+    command, env = ["make", *installed, "release"], environment(tree, ENGINE)
+    return subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, check=False, timeout=120)
 
 
 @pytest.fixture
@@ -120,8 +122,8 @@ def test_a_version_that_was_released_is_refused(changed: Path):
 def dist(tree: Path) -> Path:
     done = release(tree)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"NOT BUILT: the image signup-sync:{__version__}. No Docker engine answers here." in done.stdout
-    for name in (SDIST, BILL):
+    assert f"the image signup-sync:{__version__}  sha256:0123" in done.stdout
+    for name in (SDIST, BILL, IMAGE):
         content = (tree / "dist" / name).read_bytes()
         digest = hashlib.sha256(content).hexdigest()
         assert f"dist/{name}  {len(content):,} bytes  sha256:{digest}" in done.stdout
@@ -136,29 +138,34 @@ def test_the_bill_of_materials_names_the_release_and_its_dependencies(dist: Path
     assert {"django", "uvicorn"} <= {component["name"] for component in bill["components"]}
 
 
-def test_with_a_docker_engine_the_image_is_built_and_saved_but_not_pushed(tree: Path):
-    done = release(tree, ENGINE)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (tree / "dist" / IMAGE).read_text() == "image\n"
-    assert f"the image signup-sync:{__version__}  sha256:0123" in done.stdout
-    asked = (tree.parent / "bin" / "asked").read_text()
+def test_the_image_is_built_and_saved_but_not_pushed(dist: Path):
+    assert (dist / IMAGE).read_text() == "image\n"
+    asked = (dist.parent.parent / "bin" / "asked").read_text()
     assert f"build --quiet --tag signup-sync:{__version__} ." in asked
     assert "push" not in asked
+
+
+def test_without_a_docker_engine_the_image_is_said_to_be_missing(tree: Path, dist: Path):
+    code = "import release, pathlib; release.print_plan(has_image=release.build_image(pathlib.Path('none.tar')))"
+    env = environment(tree, NO_ENGINE) | {"PYTHONPATH": "deploy:."}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tree, env=env, capture_output=True, text=True, check=True)
+    assert f"NOT BUILT: the image signup-sync:{__version__}. No Docker engine answers here." in done.stdout
+    assert "docker push" not in done.stdout
 
 
 @pytest.fixture(scope="module")
 def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The environment into which the sdist was installed. Its dependencies are those of this environment."""
-    environment = tmp_path_factory.mktemp("installed")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
-    [site] = environment.glob("lib/python*/site-packages")
+    venv = tmp_path_factory.mktemp("installed")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    [site] = venv.glob("lib/python*/site-packages")
     [ours] = Path(sys.prefix).glob("lib/python*/site-packages")
     (site / "dependencies.pth").write_text(f"{ours}\n")
-    pip = [sys.executable, "-m", "pip", "--python", str(environment), "--disable-pip-version-check", "--quiet"]
+    pip = [sys.executable, "-m", "pip", "--python", str(venv), "--disable-pip-version-check", "--quiet"]
     install = [*pip, "install", "--no-deps", "--no-index", "--no-build-isolation", str(dist / SDIST)]
     done = subprocess.run(install, capture_output=True, text=True, check=False, env=os.environ | {"PIP_USER": "0"})
     assert done.returncode == 0, done.stdout + done.stderr
-    return environment
+    return venv
 
 
 def test_the_sdist_has_the_documents_and_no_leftovers(dist: Path):

@@ -157,7 +157,7 @@ def test_while_the_database_is_down_the_letters_wait(topics, monkeypatch, caplog
             raise failure
         store_letters(*arguments)
 
-    monkeypatch.setattr(collector, "keep", keep_at_last)
+    monkeypatch.setattr(collector, "store_letters", keep_at_last)
     monkeypatch.setattr(collector, "FIRST_PAUSE", 0.01)
     put(LETTERS, b"patient")
     with collecting():

@@ -306,7 +306,7 @@ def test_it_stores_again_after_a_pause_until_it_is_stopped(made, monkeypatch, fa
             pauses.append(timeout)
             return len(pauses) == 3
 
-    monkeypatch.setattr(collector, "keep", failing)
+    monkeypatch.setattr(collector, "store_letters", failing)
     monkeypatch.setattr(collector, "growing_pauses", lambda *, first, most: iter([first] * 5 + [most] * 5))
     collecting, _ = made()
     assert collecting._keep([letter()], Stop()) is is_stored
@@ -320,7 +320,7 @@ def test_a_letter_that_can_never_be_stored_ends_the_process(made, monkeypatch):
     def broken(stored, origins) -> None:
         raise DataError("no")
 
-    monkeypatch.setattr(collector, "keep", broken)
+    monkeypatch.setattr(collector, "store_letters", broken)
     with pytest.raises(DataError):
         made()[0]._keep([letter()], threading.Event())
 
