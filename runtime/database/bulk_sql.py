@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
+from django.core.exceptions import EmptyResultSet
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
@@ -100,7 +101,10 @@ def kept_from_deletion(rows: QuerySet[M], *, using: str) -> list[M]:
     Django has no FOR KEY SHARE. SQLite, which has one writer, needs no lock."""
     if connections[using].vendor != "postgresql":
         return list(rows.using(using))
-    statement, values = rows.query.get_compiler(using).as_sql()
+    try:
+        statement, values = rows.query.get_compiler(using).as_sql()
+    except EmptyResultSet:
+        return []
     return list(rows.model._base_manager.using(using).raw(f"{statement} FOR KEY SHARE", values))
 
 

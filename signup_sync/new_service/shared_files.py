@@ -4,9 +4,12 @@ participants have in common is written only in these files themselves.
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Final
+
+from signup_sync.participants import package_of
 
 # Each edits a text: (text, new participant, existing participant).
 Edit = Callable[[str, str, str], str]
@@ -99,13 +102,17 @@ def renamed(text: str, service: str, other: str) -> str:
     return re.sub(_pattern(service), lambda found: other.upper() if found[0].isupper() else other, text)
 
 
-def _copy_items(text: str, service: str, like: str) -> str:
-    """Add the participant to each list in a line that has `like` followed by another item."""
-    return re.sub(rf'("?){like}(svc)?\1(, | \| )', rf"\g<0>\g<1>{service}\g<2>\g<1>\g<3>", text)
+def _copy_items(text: str, service: str, like: str, *, name: Callable[[str], str]) -> str:
+    """Add the participant's name to each list in a line that has that of `like` followed by another item."""
+    return re.sub(_item(name(like)), rf"\g<0>\g<1>{name(service)}\g<1>\g<2>", text)
 
 
-def _drop_items(text: str, service: str, like: str) -> str:
-    return re.sub(rf'(?<![a-z0-9-])("?){service}(svc)?\1(, | \| )', "", text)
+def _drop_items(text: str, service: str, like: str, *, name: Callable[[str], str]) -> str:
+    return re.sub(_item(name(service)), "", text)
+
+
+def _item(name: str) -> str:
+    return rf'(?<![\w.-])("?){name}\1(, | \| )'
 
 
 def _in_tables(edit: Edit) -> Edit:
@@ -128,15 +135,15 @@ _LINES: Final = (
     "deploy/k8s/base/shared/web.yaml",
     "deploy/k8s/setup/migrate.yaml",
 )
-_LISTS: Final = ("pyproject.toml", "deploy/prometheus.yaml")
+_LISTS: Final[Mapping[str, Callable[[str], str]]] = {"pyproject.toml": package_of, "deploy/prometheus.yaml": str}
 _TABLES: Final = ("deploy/k8s/README.md",)
 _ADD: Final[Mapping[str, Edit]] = {
     **dict.fromkeys(_LINES, _copy_lines),
-    **dict.fromkeys(_LISTS, _copy_items),
+    **{path: partial(_copy_items, name=name) for path, name in _LISTS.items()},
     **dict.fromkeys(_TABLES, _in_tables(_copy_lines)),
 }
 _REMOVE: Final[Mapping[str, Edit]] = {
     **dict.fromkeys(_LINES, _drop_lines),
-    **dict.fromkeys(_LISTS, _drop_items),
+    **{path: partial(_drop_items, name=name) for path, name in _LISTS.items()},
     **dict.fromkeys(_TABLES, _in_tables(_drop_lines)),
 }

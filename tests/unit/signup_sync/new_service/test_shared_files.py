@@ -1,0 +1,118 @@
+"""The edits of files that name every participant."""
+
+from pathlib import Path
+
+import pytest
+
+from signup_sync.new_service import shared_files
+from signup_sync.new_service.catalogue import add_texts, remove_texts
+from signup_sync.new_service.names import RefusedNameError, check_name
+from signup_sync.new_service.shared_files import SharedFileError, add, remove
+from signup_sync.participants import PARTICIPANTS
+from tests.servers.process import ROOT
+
+LIKE = PARTICIPANTS[-1]
+BEFORE = """\
+# customer is described here
+x-customer: &customer postgres://customer:${CUSTOMER_PASSWORD}@db/customer
+services:
+  customer:
+    command: consume_events customer
+    mem_limit: 1g
+
+  scim:
+    env:
+      - name: CUSTOMER_PASSWORD
+        value: secret
+      - name: SCIM_PASSWORD
+    customers: 3
+"""
+AFTER = """\
+# customer is described here
+x-customer: &customer postgres://customer:${CUSTOMER_PASSWORD}@db/customer
+x-mail: &mail postgres://mail:${MAIL_PASSWORD}@db/mail
+services:
+  customer:
+    command: consume_events customer
+    mem_limit: 1g
+
+  mail:
+    command: consume_events mail
+    mem_limit: 1g
+
+  scim:
+    env:
+      - name: CUSTOMER_PASSWORD
+        value: secret
+      - name: MAIL_PASSWORD
+        value: secret
+      - name: SCIM_PASSWORD
+    customers: 3
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with one shared file, file.yaml."""
+    for name in ("_ADD", "_REMOVE"):
+        monkeypatch.setattr(shared_files, name, {"file.yaml": getattr(shared_files, name)["compose.yaml"]})
+    (tmp_path / "file.yaml").write_text(BEFORE)
+    return tmp_path
+
+
+def test_lines_and_blocks_are_copied_but_neither_prose_nor_other_words(project: Path):
+    assert add(project, "mail", like="customer") == {"file.yaml": AFTER}
+
+
+def test_only_copies_are_removed_and_a_block_even_if_it_was_changed(project: Path):
+    other = "  # the mail server\n  EMAIL_URL: mail://\n  MAIL_QUEUE: 3\n"
+    (project / "file.yaml").write_text(AFTER.replace("consume_events mail\n    mem_limit: 1g", "mine") + other)
+    assert remove(project, "mail", like="customer") == {"file.yaml": BEFORE + other}
+
+
+@pytest.mark.parametrize(("service", "said"), [("scim", "scim:"), ("kafka", "x-kafka")])
+def test_a_name_that_the_file_uses_already_is_refused(project: Path, service: str, said: str):
+    (project / "file.yaml").write_text(BEFORE + "x-kafka: &kafka postgres://kafka:${KAFKA_PASSWORD}@db/kafka\n")
+    with pytest.raises(SharedFileError, match=f"file.yaml has “{said}"):
+        add(project, service, like="customer")
+
+
+def test_a_file_without_the_existing_participant_is_named(project: Path):
+    (project / "file.yaml").write_text("nothing\n")
+    with pytest.raises(SharedFileError, match=r"file\.yaml has no line about customer"):
+        add(project, "mail", like="customer")
+
+
+@pytest.mark.parametrize("service", ["mail", "eventbus", "participants"])
+def test_in_the_project_what_is_added_can_be_removed(service: str):
+    """The names have other meanings in some of the files, but none that stands in the way."""
+    added = add(ROOT, service, like=LIKE)
+    before = {path: (ROOT / path).read_text() for path in added}
+    assert len(added) > 8
+    for path, text in added.items():
+        assert shared_files._REMOVE[path](text, service, LIKE) == before[path], path
+        assert text.lower().count(service) > before[path].lower().count(service), path
+
+
+def test_the_catalogue_is_as_it_was_after_a_removal():
+    before = (ROOT / "locale/ko/LC_MESSAGES/django.po").read_text()
+    added = add_texts(before, "mail", "메일")
+    assert 'msgid "Mail"\nmsgstr "메일"\n' in added
+    assert remove_texts(added.replace('msgstr "메일 서비스"', 'msgstr "우편"'), "mail") == before
+
+
+@pytest.mark.parametrize(
+    "service",
+    [
+        *("auth", "scim", "inspection", "no", "admin", "postgres", LIKE),
+        *("a", "m" * 31, "Mail", "mail-2", "ma_il", "2mail", "../x", ""),
+    ],
+)
+def test_some_names_are_refused(service: str):
+    with pytest.raises(RefusedNameError):
+        check_name(service)
+
+
+@pytest.mark.parametrize("service", ["mail", "billing", "crm2", "class"])
+def test_other_names_are_not(service: str):
+    check_name(service)
