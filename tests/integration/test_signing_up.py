@@ -35,6 +35,7 @@ from eventbus.topics import ensure_topics
 from runtime.processes.bounded_pool import QueueFullError
 from tests.client import read_topic
 from tests.conftest import Person, new_person
+from tests.contract.kafka_messages import is_meant
 from tests.waiting import PATIENCE, eventually_async
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs("broker", "redis")]
@@ -214,8 +215,9 @@ async def test_a_copy_that_is_final_is_believed_without_the_database(monkeypatch
 
 
 async def test_events_that_pages_have_queued_leave_before_the_process_ends(settings):
-    api, count = SignUpApi(), 2000
-    publisher.publish([Outgoing(NEW_USER_REQUESTED, str(n), b"queued by a page") for n in range(count)])
+    api, count, value = SignUpApi(), 2000, b"queued by a page"
+    is_meant(NEW_USER_REQUESTED, value)
+    publisher.publish([Outgoing(NEW_USER_REQUESTED, str(n), value) for n in range(count)])
     shared = publisher.producer()
     await api.close()
     arrived = read_topic(settings.KAFKA_BOOTSTRAP_SERVERS, settings.KAFKA_PREFIX + NEW_USER_REQUESTED)
