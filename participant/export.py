@@ -19,8 +19,8 @@ from eventbus.messages import HandledBatch, Handler, Incoming, Outgoing, cloud_e
 EXPORT_REQUESTED: Final = "user.export.req"
 EXPORT_ANSWERED: Final = "user.export.res"
 
-# Columns without information about the person.
-_TECHNICAL: Final = frozenset({"id", "user_id_key", "removed_at", "claimed_until"})
+# Columns without information about the person; `blocked_by` is about somebody else.
+_TECHNICAL: Final = frozenset({"id", "user_id_key", "removed_at", "claimed_until", "blocked_by"})
 
 ExportedValue = str | int | float | bool | None
 ExportedRecord = Mapping[str, ExportedValue]

@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from django.conf import LazySettings
 from django.utils import timezone
 
 from eventbus.messages import HandledBatch, Incoming
+from participant.export import rows_held
 from runtime.errors import TransientError
 from scimsvc import accounts, handlers, server
 from scimsvc.errors import LostClaimError, ScimError, UnavailableError, UnfinishedError
@@ -534,3 +535,12 @@ def test_an_account_keeps_its_values_while_it_waits_for_one_that_is_no_exchange(
     assert verdicts(handler([change(2, userId="park", email="lee@example.org"), change(1, userId="lee")])) == [
         GREEN, GREEN,
     ]  # fmt: skip
+
+
+def test_an_export_holds_what_is_about_the_person_alone():
+    owner = uuid4()
+    ScimAccount.objects.create(server="crm", owner_signup_id=owner, signup_id=owner, scim_id="7", blocked_by=uuid4())
+    [record] = rows_held(ScimAccount.objects.filter(server="crm"))(owner)
+    assert set(record) == {
+        "server", "ownerSignupId", "signupId", "scimId", "version", "lastAnswer", "answeredAt",
+    }  # fmt: skip
