@@ -62,14 +62,17 @@ def read_rights(path: Path) -> Mapping[str, Rights]:
 
     A name with `{scim}` stands for one name per server of SCIM_SERVERS, a name with `{participant}` for one name per
     participant; in the table of the user `{participant}`, it stands for that participant. Raises OSError, ValueError
-    (tomllib.TOMLDecodeError) and msgspec.ValidationError.
+    (also tomllib.TOMLDecodeError), such as for a user with two tables, and msgspec.ValidationError.
     """
     rights = msgspec.convert(tomllib.loads(path.read_text()), dict[str, Rights])
-    return {
-        user: Rights(**{field: _expanded(names, own) for field, names in msgspec.structs.asdict(each).items()})
-        for table, each in rights.items()
-        for user, own in _users(table)
-    }
+    expanded: dict[str, Rights] = {}
+    for table, each in rights.items():
+        for user, own in _users(table):
+            if user in expanded:
+                raise ValueError(f"the user {user} has two tables, {_EACH_PARTICIPANT} and its own")
+            fields = msgspec.structs.asdict(each).items()
+            expanded[user] = Rights(**{field: _expanded(names, own) for field, names in fields})
+    return expanded
 
 
 def _users(table: str) -> Iterable[tuple[str, Sequence[str]]]:

@@ -6,12 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from signup_sync.new_service.names import RefusedNameError
+
 CATALOGUE: Final = "locale/ko/LC_MESSAGES/django.po"
 
 
 def add_texts(text: str, service: str, korean: str) -> str:
-    """Return the catalogue's text with the participant's texts, which its Korean name completes."""
-    entries = "".join(f'\nmsgid "{msgid}"\nmsgstr "{msgstr}"\n' for msgid, msgstr in _texts(service, korean).items())
+    """Return the catalogue's text with the participant's texts, which its Korean name completes.
+
+    Raises RefusedNameError if the product has one of them already: it can't have a second translation, and a removal of
+    the participant would delete the product's.
+    """
+    texts = _texts(service, korean)
+    there = set(text.splitlines())
+    for msgid in texts:
+        if f'msgid "{msgid}"' in there:
+            raise RefusedNameError(f"the text “{msgid}” is in {CATALOGUE} already; choose another name")
+    entries = "".join(f'\nmsgid "{msgid}"\nmsgstr "{msgstr}"\n' for msgid, msgstr in texts.items())
     return text.rstrip("\n") + "\n" + entries
 
 

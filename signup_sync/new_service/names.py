@@ -1,10 +1,13 @@
 """The names that a new participant gets, and the reasons to refuse one."""
 
 import re
+import tomllib
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
+import yaml
 from django.conf import settings
 
 from signup_sync.configuration.settings_checks import TAKEN
@@ -12,9 +15,17 @@ from signup_sync.participants import package_of
 
 # The name becomes part of a package, a database, its roles, a Kafka user, a host name and environment variables.
 _NAME: Final = re.compile(r"[a-z][a-z0-9]{1,29}")
-# YAML reads these as values, and Kafka or PostgreSQL has users of these names.
 _RESERVED: Final = frozenset(
-    {"admin", "default", "false", "no", "none", "null", "off", "on", "postgres", "true", "yes"}
+    {
+        # YAML reads these as values.
+        *("false", "no", "none", "null", "off", "on", "true", "yes"),
+        # Django's alias of auth's database.
+        "default",
+        # PostgreSQL's own roles and databases, and a keyword that operators would have to quote.
+        *("postgres", "public", "template0", "template1", "user"),
+        # In a container, this is the container itself.
+        "localhost",
+    }
 )
 
 
@@ -53,7 +64,19 @@ def check_name(service: str) -> None:
         raise RefusedNameError(f"{service!r} is not a service's name: use 2 to 30 lower-case letters and digits")
     if service in settings.EVENT_CONSUMERS or service in settings.SIGNUP_SERVICES:
         raise RefusedNameError(f"the service {service} exists already")
-    if service in {*TAKEN, *_RESERVED}:
-        raise RefusedNameError(f"the name {service} has another meaning here")
+    if service in {*TAKEN, *_RESERVED, *_of_the_deployment(settings.BASE_DIR)}:
+        raise RefusedNameError(f"the name {service} has another meaning here; choose another name")
     if find_spec(package_of(service)) is not None:
         raise RefusedNameError(f"the Python package {package_of(service)} exists already")
+
+
+def _of_the_deployment(root: Path) -> set[str]:
+    """Return the services, networks and volumes of compose.yaml, and the users of Kafka and Redis."""
+    compose = (root / "compose.yaml").read_text()
+    read = yaml.safe_load(compose)
+    return {
+        *(name for section in ("services", "networks", "volumes") for name in read[section]),
+        *re.findall(r"\buser_(\w+)=", compose),
+        *tomllib.loads((root / "deploy/kafka-acls.toml").read_text()),
+        *re.findall(r"^user (\w+)", (root / "deploy/redis-users.sh").read_text(), re.MULTILINE),
+    }

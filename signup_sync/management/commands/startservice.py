@@ -38,9 +38,9 @@ class Command(BaseCommand):
         try:
             check_name(service)
             shared = dict(add(root, service, like=PARTICIPANTS[-1]))
+            shared[CATALOGUE] = add_texts((root / CATALOGUE).read_text(), service, korean or service.capitalize())
         except (RefusedNameError, SharedFileError) as error:
             raise CommandError(f"Can't add {service}: {error}.") from error
-        shared[CATALOGUE] = add_texts((root / CATALOGUE).read_text(), service, korean or service.capitalize())
         own = own_files(root, names, like=PARTICIPANTS[-1])
         if there := [path for path in own if (root / path).exists()]:
             raise CommandError(f"Can't add {service}: {there[0]} exists already.")

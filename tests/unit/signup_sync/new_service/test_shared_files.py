@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from django.core.management import CommandError, call_command
 
+from signup_sync.management.commands import startservice
 from signup_sync.new_service import shared_files
 from signup_sync.new_service.catalogue import add_texts, remove_texts
 from signup_sync.new_service.names import RefusedNameError, check_name
@@ -101,10 +103,26 @@ def test_the_catalogue_is_as_it_was_after_a_removal():
     assert remove_texts(added.replace('msgstr "메일 서비스"', 'msgstr "우편"'), "mail") == before
 
 
+@pytest.mark.parametrize("service", ["access", "home", "user", "accounts"])
+def test_a_name_whose_text_has_a_translation_already_is_refused_before_anything_is_written(
+    service: str, monkeypatch: pytest.MonkeyPatch
+):
+    written: list[Path] = []
+    monkeypatch.setattr(startservice, "check_name", lambda service: None)
+    monkeypatch.setattr(startservice, "write_files", lambda root, texts: written.append(root))
+    monkeypatch.setattr(startservice, "compile_catalogue", lambda root: True)
+    monkeypatch.setattr(startservice, "make_migration", lambda root, names: None)
+    with pytest.raises(CommandError, match=rf"“{service.capitalize()}”.* choose another name"):
+        call_command("startservice", service)
+    assert not written
+
+
 @pytest.mark.parametrize(
     "service",
     [
-        *("auth", "scim", "inspection", "no", "admin", "postgres", LIKE),
+        *("auth", "scim", "inspection", "no", "admin", LIKE),
+        *("viewer", "participant", "gateway", "purge", "opensearch", "inside", "operators", "postgres", "localhost"),
+        *("public", "template0", "template1", "user"),
         *("a", "m" * 31, "Mail", "mail-2", "ma_il", "2mail", "../x", ""),
     ],
 )
