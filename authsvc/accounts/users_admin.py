@@ -14,7 +14,6 @@ from django.contrib.auth.forms import (
 )
 from django.contrib.auth.hashers import is_password_usable
 from django.contrib.auth.models import Group, Permission
-from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
@@ -155,15 +154,17 @@ class UserAdmin(ActsAdmin, ChangesUsers, ResetsTwoFactor, ChoosesPermissions, Sh
         return super().has_delete_permission(request, obj) and may_edit(request, obj)
 
     def deletable(self, request: HttpRequest, chosen: QuerySet[User]) -> QuerySet[User]:
-        if not request.user.is_superuser:
-            forbidden = Q(is_staff=True) | Q(is_superuser=True)
-            if not holds_add_admin(request):
-                forbidden |= Q(role=Role.ADMIN)
-            if chosen.filter(forbidden).exists():
-                raise PermissionDenied(
-                    gettext("You do not have permission to remove staff or administrators. Nothing was changed.")
-                )
         return chosen.exclude(pk=cast(int, request.user.pk))
+
+    def deletion_refusal(self, request: HttpRequest, rows: QuerySet[User]) -> str:
+        if request.user.is_superuser:
+            return ""
+        forbidden = Q(is_staff=True) | Q(is_superuser=True)
+        if not holds_add_admin(request):
+            forbidden |= Q(role=Role.ADMIN)
+        if not rows.filter(forbidden).exists():
+            return ""
+        return gettext("You do not have permission to remove staff or administrators.")
 
     def delete_model(self, request: HttpRequest, obj: User) -> None:
         where = removals_path()

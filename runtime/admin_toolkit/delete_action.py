@@ -9,13 +9,21 @@ from typing import Any, Final
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import model_ngettext
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from runtime.admin_toolkit.long_action import hidden_fields, progress_of, progress_page, work_on
+from runtime.admin_toolkit.long_action import (
+    Progress,
+    form_context,
+    new_progress,
+    progress_of,
+    progress_page,
+    work_on,
+)
 
 # Rows per step. Removing an account takes about 10 ms.
 ROWS: Final = 50
@@ -32,21 +40,18 @@ def delete_selected(model_admin: Any, request: HttpRequest, queryset: QuerySet[A
     `model_admin` is a RestrictedAdmin, as every admin class of the site is."""
     chosen = model_admin.deletable(request, queryset)
     progress = progress_of(request, chosen)
+    is_confirmed = bool(request.POST.get("post"))
+    if is_confirmed and not progress.after and progress.rest_of(chosen).count() != progress.total:
+        is_confirmed = False
+        progress = new_progress(chosen)
+        words = _("The selection has changed since you were asked. Nothing has been deleted yet.")
+        model_admin.message_user(request, words, messages.WARNING)
+    refuse_forbidden(model_admin, request, progress, chosen)
     if not progress.total:
         model_admin.message_user(request, _("Nothing was deleted."), messages.WARNING)
         return None
-    if not request.POST.get("post"):
-        context = {
-            **model_admin.admin_site.each_context(request),
-            "title": _("Delete multiple objects"),
-            "opts": model_admin.opts,
-            "named": progress.rest_of(chosen)[:NAMED],
-            "more": max(progress.total - NAMED, 0),
-            "count": progress.total,
-            "items": model_ngettext(model_admin.opts, progress.total),
-            "hidden": hidden_fields(request, progress),
-        }
-        return TemplateResponse(request, model_admin.delete_selected_confirmation_template or TEMPLATE, context)
+    if not is_confirmed:
+        return question(model_admin, request, progress, chosen)
 
     def delete(keys: Sequence[Any]) -> dict[str, int]:
         rows = model_admin.get_queryset(request).filter(pk__in=keys)
@@ -65,3 +70,28 @@ def delete_selected(model_admin: Any, request: HttpRequest, queryset: QuerySet[A
     if words := model_admin.after_deletion(request):
         model_admin.message_user(request, words, messages.INFO)
     return None
+
+
+def question(model_admin: Any, request: HttpRequest, progress: Progress, chosen: QuerySet[Any]) -> HttpResponse:
+    context = {
+        **model_admin.admin_site.each_context(request),
+        **form_context(request, progress),
+        "title": _("Delete multiple objects"),
+        "opts": model_admin.opts,
+        "named": progress.rest_of(chosen)[:NAMED],
+        "more": max(progress.total - NAMED, 0),
+        "count": progress.total,
+        "items": model_ngettext(model_admin.opts, progress.total),
+    }
+    return TemplateResponse(request, model_admin.delete_selected_confirmation_template or TEMPLATE, context)
+
+
+def refuse_forbidden(model_admin: Any, request: HttpRequest, progress: Progress, chosen: QuerySet[Any]) -> None:
+    """Raise PermissionDenied if this user may not delete some of the rows that are left, and say what was deleted."""
+    if not (reason := model_admin.deletion_refusal(request, progress.rest_of(chosen))):
+        return
+    effect = _("Nothing was changed.")
+    if count := progress.counts.get(DELETED, 0):
+        words = _("The action stopped after it had deleted %(count)d %(items)s.")
+        effect = words % {"count": count, "items": model_ngettext(model_admin.opts, count)}
+    raise PermissionDenied(f"{reason} {effect}")

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from django import forms
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.views.main import PAGE_VAR
 from django.core import signing
 from django.core.exceptions import BadRequest
 from django.db.models import Max, QuerySet
@@ -55,14 +56,17 @@ def progress_of(request: HttpRequest, chosen: QuerySet[Any], *, bound: str = "pk
     """Return the posted progress of this action on this list, or that of an action that begins now. `bound` names a
     field that increases from row to row."""
     if not (posted := request.POST.get(FIELD)):
-        newest = chosen.aggregate(newest=Max(bound))["newest"]
-        until = "" if newest is None else str(newest)
-        return Progress(total=chosen.count(), bound=bound, until=until)
+        return new_progress(chosen, bound=bound)
     try:
         total, bound, until, after, counts = signing.loads(posted, salt=_salt(request))
     except signing.BadSignature:
         raise BadRequest("the progress of the action is not one of this list") from None
     return Progress(total=total, bound=bound, until=until, after=after, counts=counts)
+
+
+def new_progress(chosen: QuerySet[Any], *, bound: str = "pk") -> Progress:
+    newest = chosen.aggregate(newest=Max(bound))["newest"]
+    return Progress(total=chosen.count(), bound=bound, until="" if newest is None else str(newest))
 
 
 def work_on(progress: Progress, chosen: QuerySet[Any], step: Step, *, rows: int) -> Progress:
@@ -80,12 +84,15 @@ def work_on(progress: Progress, chosen: QuerySet[Any], step: Step, *, rows: int)
             return progress
 
 
-def hidden_fields(request: HttpRequest, progress: Progress, *, carried: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """Return the names and values with which a form posts the action again: the same rows, the progress, and the
-    `carried` fields as they were posted."""
+def form_context(request: HttpRequest, progress: Progress, *, carried: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what a template needs for a form that posts the action again. The fields of `hidden` are the same rows,
+    the progress, and the `carried` fields as they were posted. `list_query` is the list's query without the number of
+    the page: Django refuses a page that no longer exists, and the action may remove the rows of the last ones."""
     names = ("action", "select_across", ACTION_CHECKBOX_NAME, *carried)
     posted = [(name, value) for name in names for value in request.POST.getlist(name)]
-    return [*posted, (FIELD, progress.signed(request))]
+    query = request.GET.copy()
+    query.pop(PAGE_VAR, None)
+    return {"hidden": [*posted, (FIELD, progress.signed(request))], "list_query": f"?{query.urlencode()}"}
 
 
 def progress_page(
@@ -93,8 +100,8 @@ def progress_page(
 ) -> HttpResponse:
     """Return the page that shows the progress and posts the action again, automatically if scripts run."""
     context = {**model_admin.admin_site.each_context(request), "opts": model_admin.opts, "title": title}
-    hidden = hidden_fields(request, progress, carried=carried)
-    context |= {"progress": progress, "hidden": hidden, "media": forms.Media(js=["admin/long_action.js"])}
+    context |= form_context(request, progress, carried=carried)
+    context |= {"progress": progress, "media": forms.Media(js=["admin/long_action.js"])}
     return TemplateResponse(request, "admin/long_action.html", context)
 
 

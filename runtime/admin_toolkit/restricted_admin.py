@@ -32,8 +32,12 @@ class RestrictedAdmin(ModelAdmin):
         return lookup in self._lookups_of_filters(request)
 
     def deletable(self, request: HttpRequest, chosen: QuerySet[Any]) -> QuerySet[Any]:
-        """Return the rows that "Delete selected" deletes. Raise PermissionDenied if this user may not delete some."""
+        """Return the rows that "Delete selected" deletes."""
         return chosen
+
+    def deletion_refusal(self, request: HttpRequest, rows: QuerySet[Any]) -> str:
+        """Return why this user may not delete some of these rows, or an empty text."""
+        return ""
 
     def after_deletion(self, request: HttpRequest) -> str:
         """Return what to tell the user after "Delete selected" besides the number of rows, or an empty text."""

@@ -8,6 +8,7 @@ import pytest
 from django.test import Client
 
 from authsvc.accounts import user_changes_admin
+from authsvc.accounts.users_admin import UserAdmin
 from authsvc.lights import Kind
 from authsvc.models import EventTransaction, RemovedAccount, User
 from authsvc.signups.events import REQUEST_TOPICS
@@ -49,15 +50,16 @@ def form_of(page: str) -> dict[str, list[str]]:
     return form
 
 
-def begin(client: Client, chosen: list[User], action: str = "delete_selected", **more: str) -> str:
+def begin(client: Client, chosen: list[User], action: str = "delete_selected", *, query: str = "", **more: str) -> str:
     form = {"action": action, "_selected_action": [user.pk for user in chosen], **more}
-    answer = client.post(LIST, form, follow=True)
+    answer = client.post(LIST + query, form, follow=True)
     assert answer.status_code == 200
     return answer.content.decode()
 
 
 def go_on(client: Client, page: str) -> str:
-    answer = client.post(LIST, form_of(page), follow=True)
+    [query] = re.findall(r'<form method="post"[^>]* action="(\?[^"]*)"', page)
+    answer = client.post(LIST + html.unescape(query), form_of(page), follow=True)
     assert answer.status_code == 200
     return answer.content.decode()
 
@@ -147,6 +149,76 @@ def test_a_progress_that_is_not_of_this_action_is_refused(root):
     for forged in (of_another, ["x"], [form["progress"][0][:-1]]):
         assert client.post(LIST, form | {"progress": forged}).status_code == 400
         assert left() == {root.user_id, "user-02", "user-03", "user-04"}
+
+
+@pytest.mark.parametrize("action", ["delete_selected", "deactivate"])
+def test_an_action_begun_on_the_last_page_of_a_filter_goes_on_after_that_page_is_gone(root, monkeypatch, action):
+    monkeypatch.setattr(UserAdmin, "list_per_page", 2)
+    chosen = users(5)
+    client = client_of(root)
+    page = begin(client, chosen, action, query="?is_active__exact=1&q=user-&p=3", select_across="1")
+    if action == "delete_selected":
+        assert "Do you want to delete 5 users?" in page
+        # The page is gone before the answer, too.
+        client_of(root).post(f"{LIST}{chosen[4].pk}/delete/", {"post": "yes"})
+        page = go_on(client, page)
+        assert "Do you want to delete 4 users?" in page
+        page = go_on(client, page)
+    shown, page = finish(client, page)
+    assert shown == (["2 of 4"] if action == "delete_selected" else ["2 of 5", "4 of 5"])
+    assert re.search("Successfully deleted 4 users|5 users were deactivated", page)
+    assert set(User.objects.filter(is_active=True)) == {root}
+
+
+def test_a_selection_that_grows_after_the_question_is_counted_and_asked_about_again(root):
+    everyone = users(5)
+    User.objects.filter(pk=everyone[1].pk).update(is_staff=True)
+    client = client_of(root)
+    page = begin(client, everyone[:1], query="?is_staff__exact=0&q=user-", select_across="1")
+    assert "Do you want to delete 4 users?" in page
+    assert "The selection has changed" not in page
+    User.objects.filter(pk=everyone[1].pk).update(is_staff=False)
+    page = go_on(client, page)
+    assert "The selection has changed" in page
+    assert "Do you want to delete 5 users?" in page
+    assert len(left()) == 6
+    _shown, page = finish(client, go_on(client, page))
+    assert "Successfully deleted 5 users." in page
+    assert left() == {root.user_id}
+
+
+def refusal_of(client: Client, page: str) -> str:
+    answer = client.post(LIST, form_of(page))
+    assert answer.status_code == 403
+    return html.unescape(answer.content.decode())
+
+
+def test_a_row_that_may_no_longer_be_removed_stops_the_action_which_reports_what_it_removed(root):
+    client = client_of(user_with("view_user", "delete_user", user_id="staff"))
+    chosen = users(5)
+    asked = begin(client, chosen)
+    User.objects.filter(pk=chosen[3].pk).update(is_staff=True)
+    assert "staff or administrators. Nothing was changed." in refusal_of(client, asked)
+    User.objects.filter(pk=chosen[3].pk).update(is_staff=False)
+    page = go_on(client, asked)
+    assert "2 of 5 are done" in page
+    User.objects.filter(pk=chosen[3].pk).update(is_staff=True)
+    words = refusal_of(client, page)
+    assert "Nothing was changed" not in words
+    assert "The action stopped after it had deleted 2 users." in words
+    assert left() == {root.user_id, "staff", "user-02", "user-03", "user-04"}
+
+
+def test_a_row_that_the_action_has_passed_does_not_stop_it(root):
+    client = client_of(user_with("view_user", "delete_user", user_id="staff"))
+    chosen = users(5)
+    page = begin(client, chosen, post="yes")
+    # Restored under its old key, as from a backup.
+    chosen[0].is_staff = True
+    User.objects.bulk_create([chosen[0]])
+    _shown, page = finish(client, page)
+    assert "Successfully deleted 5 users." in page
+    assert left() == {root.user_id, "staff", "user-00"}
 
 
 def test_copies_at_a_service_are_deleted_by_the_same_page(root):
