@@ -22,6 +22,7 @@ from authsvc.signups.events import NEW_USER_REQUESTED
 from eventbus.models import DeadLetterAct
 from eventbus.topics import ensure_topics
 from runtime.admin_toolkit.page_admin import PageAdmin
+from tests.contract.kafka_messages import is_meant
 from tests.security.staff import KINDS, person_of, rows
 from tests.users import client_of
 
@@ -201,6 +202,8 @@ class Everything:
 def everything(settings) -> Everything:
     settings.KAFKA_PREFIX = f"matrix-{uuid4()}-"
     ensure_topics([NEW_USER_REQUESTED])
+    # The value of the dead letter, which an action replays.
+    is_meant(NEW_USER_REQUESTED, b"")
     return Everything(NEW_USER_REQUESTED)
 
 
