@@ -202,8 +202,8 @@ class Everything:
 def everything(settings) -> Everything:
     settings.KAFKA_PREFIX = f"matrix-{uuid4()}-"
     ensure_topics([NEW_USER_REQUESTED])
-    # The value of the dead letter, which an action replays.
-    is_meant(NEW_USER_REQUESTED, b"")
+    # The dead letter has no value, and an action replays it.
+    is_meant(NEW_USER_REQUESTED, None)
     return Everything(NEW_USER_REQUESTED)
 
 
