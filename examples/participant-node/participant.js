@@ -73,8 +73,13 @@ function read(kind, value) {
   return { ...request, kind, ownerSignupId: request.ownerSignupId.toLowerCase(), userIdKey: folded(request.userId) };
 }
 
-// Upper-casing first makes “ß” equal to “SS”, as case folding does.
-const folded = (userId) => userId.normalize("NFKC").toUpperCase().toLowerCase().normalize("NFKC");
+// JavaScript has no case folding. Lower-casing, upper-casing and lower-casing again makes “ẞ” and “ß” equal to “ss”;
+// “ı” is folded to nothing else.
+const folded = (userId) =>
+  [...userId.normalize("NFKC")]
+    .map((character) => (character === "ı" ? character : character.toLowerCase().toUpperCase().toLowerCase()))
+    .join("")
+    .normalize("NFKC");
 
 function answerTo(request, message, verdict) {
   const type = `user.${{ new: "newUser", change: "changeUser", removal: "removeUser" }[request.kind]}.res`;
