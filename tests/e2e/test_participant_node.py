@@ -188,6 +188,15 @@ def test_accounts_in_the_way_are_named_and_two_that_exchange_a_key_both_get_it(
     assert verdict(ask(installation, CHANGE, to_second)[-1]) == {"status": "SUCCESS"}
 
 
+@pytest.mark.parametrize(("one", "other", "are_equal"), [("asli", "aslı", False), ("gross", "GROẞ", True)])
+def test_user_ids_are_equal_as_in_auth(installation: Stack, one: str, other: str, are_equal: bool) -> None:
+    unique = uuid4().hex[:8]
+    first, second = (requested(new_person()) | {"userId": f"{name}{unique}"} for name in (one, other))
+    ask(installation, NEW, first)
+    answer = verdict(ask(installation, NEW, second)[-1])
+    assert (answer.get("reason") == "duplicate: userId") is are_equal
+
+
 @pytest.mark.parametrize("value", [b"\xff\xfe", b"{}", b"[]", b"null"], ids=repr)
 def test_a_message_that_it_cannot_read_is_put_aside(installation: Stack, person: Person, value: bytes) -> None:
     key = uuid4().hex
