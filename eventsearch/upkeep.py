@@ -1,4 +1,4 @@
-"""What an indexer does besides indexing: it deletes old indices and reports its lag."""
+"""An indexer's work besides indexing: deleting old indices and reporting its lag."""
 
 import logging
 import threading

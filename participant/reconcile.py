@@ -159,9 +159,13 @@ class ReconcileHandler:
         if page.heal:
             self._heal(page, found)
         return [
-            *(_finding(FindingKind.REMOVED, row, healed=page.heal) for row in removed.values()),
-            *(_finding(FindingKind.REVIVED, record) for record in page.records if record.owner_signup_id in buried),
-            *(_finding(FindingKind.NEWER, record, version=row.version) for record, row in newer),
+            *(finding_about(FindingKind.REMOVED, row, healed=page.heal) for row in removed.values()),
+            *(
+                finding_about(FindingKind.REVIVED, record)
+                for record in page.records
+                if record.owner_signup_id in buried
+            ),
+            *(finding_about(FindingKind.NEWER, record, version=row.version) for record, row in newer),
             *_findings(found, is_healed=page.heal),
             *self._rows_without_record(page),
         ]
@@ -239,13 +243,14 @@ def answers_to(
 
 def _findings(found: Comparison[UserRecord, ParticipantUser], *, is_healed: bool) -> Iterator[Finding]:
     for record in found.missing:
-        yield _finding(FindingKind.MISSING, record, healed=is_healed)
+        yield finding_about(FindingKind.MISSING, record, healed=is_healed)
     for record, _, fields in found.different:
-        yield _finding(FindingKind.DIFFERENT, record, healed=is_healed, fields=fields)
+        yield finding_about(FindingKind.DIFFERENT, record, healed=is_healed, fields=fields)
     for record, rows in found.conflicting:
         held_by = tuple(ConflictingRow(row.user_id, row.email, row.owner_signup_id) for row in rows)
-        yield _finding(FindingKind.CONFLICTING, record, held_by=held_by)
+        yield finding_about(FindingKind.CONFLICTING, record, held_by=held_by)
 
 
-def _finding(kind: FindingKind, about: UserRecord | ParticipantUser, **more: Any) -> Finding:
+def finding_about(kind: FindingKind, about: UserRecord | ParticipantUser, **more: Any) -> Finding:
+    """Return a finding that describes a record or a row, with these further fields."""
     return Finding(kind, about.user_id, about.email, about.owner_signup_id, **more)

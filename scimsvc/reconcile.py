@@ -4,12 +4,12 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from eventbus.messages import HandledBatch, Incoming
 from participant.events import UserRecord
-from participant.reconcile import ConflictingRow, Finding, FindingKind, ReconcilePage, answer_pages
+from participant.reconcile import ConflictingRow, Finding, FindingKind, ReconcilePage, answer_pages, finding_about
 from participant.verdict import Verdict
 from runtime.errors import PermanentError, TransientError
 from scimsvc.accounts import ATTEMPT
@@ -74,15 +74,15 @@ class ScimReconcileHandler:
 
     def _compare(self, record: UserRecord, row: ScimAccount | None, *, heal: bool) -> Finding | None:
         if row is not None and row.removed_at is not None:
-            return _finding(FindingKind.REVIVED, record)
+            return finding_about(FindingKind.REVIVED, record)
         if row is not None and row.version > record.version:
-            return _finding(FindingKind.NEWER, record, version=row.version)
+            return finding_about(FindingKind.NEWER, record, version=row.version)
         user = self.connection.provisioning.find(record.owner_signup_id)
         fields = self._different_fields(record, user, row) if user is not None else ()
         if user is not None and not fields:
             return None
         kind = FindingKind.MISSING if user is None else FindingKind.DIFFERENT
-        return self._healed(record, kind, fields) if heal else _finding(kind, record, fields=fields)
+        return self._healed(record, kind, fields) if heal else finding_about(kind, record, fields=fields)
 
     def _different_fields(self, record: UserRecord, user: "User", row: ScimAccount | None) -> tuple[str, ...]:
         from scimsvc.resource import differences, user_of
@@ -95,14 +95,12 @@ class ScimReconcileHandler:
             judgement = self.connection.provisioning.heal(record)
         except (UnfinishedError, LostClaimError, PermanentError) as error:
             logger.warning("%s: the account %s is not healed: %s", self.service, record.owner_signup_id, error)
-            return _finding(kind, record, fields=fields)
+            return finding_about(kind, record, fields=fields)
         if judgement.verdict in (Verdict.DUPLICATE_USER_ID, Verdict.DUPLICATE_EMAIL):
             # Of the users in the way, only the owners are known here.
             held_by = tuple(ConflictingRow("", "", holder.owner_signup_id) for holder in judgement.held_by)
-            return Finding(
-                FindingKind.CONFLICTING, record.user_id, record.email, record.owner_signup_id, held_by=held_by
-            )
-        return _finding(kind, record, fields=fields, healed=judgement.verdict is Verdict.DONE)
+            return finding_about(FindingKind.CONFLICTING, record, held_by=held_by)
+        return finding_about(kind, record, fields=fields, healed=judgement.verdict is Verdict.DONE)
 
     def _compare_removed(self, owner: UUID, *, heal: bool) -> Finding:
         user = self.connection.provisioning.find(owner)
@@ -113,10 +111,6 @@ class ScimReconcileHandler:
     def _superfluous(self, owner: UUID) -> Finding | None:
         user = self.connection.provisioning.find(owner)
         return Finding(FindingKind.SUPERFLUOUS, *_names(user), owner) if user is not None else None
-
-
-def _finding(kind: FindingKind, record: UserRecord, **more: Any) -> Finding:
-    return Finding(kind, record.user_id, record.email, record.owner_signup_id, **more)
 
 
 def _names(user: "User | None") -> tuple[str, str]:

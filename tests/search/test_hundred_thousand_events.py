@@ -4,12 +4,9 @@ OPENSEARCH_AWAY shortens the minute (seconds).
 """
 
 import os
-import secrets
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from uuid import uuid4
 
 import msgspec
@@ -22,8 +19,8 @@ from eventbus.topics import DEAD_LETTER_SUFFIX, ensure_topics
 from eventsearch.indexing import subscription
 from runtime.errors import PermanentError
 from tests.contract.kafka_messages import problem_with
-from tests.servers import KafkaServer, OpenSearchServer, free_port
-from tests.servers.process import ROOT, http_status
+from tests.servers import OpenSearchServer
+from tests.servers.process import http_status
 from tests.stack import Role
 from tests.waiting import eventually, must_hold
 
@@ -36,24 +33,11 @@ MOST = 240.0
 
 
 @pytest.fixture
-def indexer(search_settings: LazySettings, kafka: KafkaServer, tmp_path: Path) -> Iterator[Role]:
-    port = free_port()
+def indexer(search_settings: LazySettings, indexer_of: Callable[[str], Role]) -> Role:
     # A prefix that ends with a letter hides the topics from the validation of all messages of a run, which would take
     # minutes for these. `publish` validates one of each kind instead.
     search_settings.KAFKA_PREFIX += "run"
-    env = {
-        "PATH": os.environ["PATH"],
-        "DATA_DIR": str(tmp_path),
-        "SECRET_KEY": secrets.token_urlsafe(50),
-        "REDIS_URL": os.environ["REDIS_URL"],
-        "HEALTH_PORT": str(port),
-        **kafka.env,
-        **{name: getattr(search_settings, name) for name in ("OPENSEARCH_URL", "OPENSEARCH_INDEX", "KAFKA_PREFIX")},
-    }
-    command = [sys.executable, str(ROOT / "manage.py"), "index_events"]
-    role = Role("search", command, env=env, log=tmp_path / "search.log", port=port)
-    yield role
-    role.kill()
+    return indexer_of(search_settings.OPENSEARCH_URL)
 
 
 def test_every_event_is_found_once_after_a_kill_and_a_minute_without_opensearch(

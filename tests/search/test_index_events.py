@@ -1,11 +1,7 @@
 """`manage.py index_events` as a process: how it starts and stops, and what it tells."""
 
-import os
-import secrets
-import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from urllib.request import urlopen
 
 import pytest
@@ -18,8 +14,8 @@ from eventbus.producer import EventProducer
 from eventbus.topics import ensure_topics
 from eventsearch.indexing import subscription
 from tests.contract import kafka_messages
-from tests.servers import KafkaServer, OpenSearchServer, free_port
-from tests.servers.process import LOOPBACK, ROOT, http_status
+from tests.servers import OpenSearchServer, free_port
+from tests.servers.process import LOOPBACK, http_status
 from tests.stack import Role
 from tests.waiting import eventually
 
@@ -27,31 +23,15 @@ pytestmark = pytest.mark.needs("kafka", "redis", "opensearch")
 
 
 @pytest.fixture
-def start(search_settings: LazySettings, kafka: KafkaServer, tmp_path: Path) -> Iterator[Callable[[str], Role]]:
+def start(indexer_of: Callable[[str], Role]) -> Callable[[str], Role]:
     """Launch the command with an OPENSEARCH_URL."""
-    roles: list[Role] = []
 
     def launch(url: str) -> Role:
-        port = free_port()
-        env = {
-            "PATH": os.environ["PATH"],
-            "DATA_DIR": str(tmp_path),
-            "SECRET_KEY": secrets.token_urlsafe(50),
-            "REDIS_URL": os.environ["REDIS_URL"],
-            "HEALTH_PORT": str(port),
-            "OPENSEARCH_URL": url,
-            "OPENSEARCH_INDEX": search_settings.OPENSEARCH_INDEX,
-            "KAFKA_PREFIX": search_settings.KAFKA_PREFIX,
-            **kafka.env,
-        }
-        command = [sys.executable, str(ROOT / "manage.py"), "index_events"]
-        roles.append(Role("search", command, env=env, log=tmp_path / "search.log", port=port))
-        roles[-1].launch()
-        return roles[-1]
+        role = indexer_of(url)
+        role.launch()
+        return role
 
-    yield launch
-    for role in roles:
-        role.kill()
+    return launch
 
 
 def stop_in_time(role: Role) -> None:

@@ -1,6 +1,7 @@
 """The files of docs/ that describe the HTTP API and the events, and the references between them."""
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple, cast
@@ -38,7 +39,8 @@ class Place(NamedTuple):
         return place.resolved()
 
 
-def schema_names() -> list[str]:
+@cache
+def schema_names() -> Sequence[str]:
     """Return the file names of all schemas."""
     return sorted(path.name for path in (DOCS / "schemas").glob("*.json"))
 
