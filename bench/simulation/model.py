@@ -1,29 +1,34 @@
 """The way of a sign-up: client, gateway, auth (hash, group commit), Kafka, participants, auth's results, its stream.
 
-Each process is a queue with one thread, except for the hashing threads and for the servers, whose connections run in
-parallel. All share the machine's cores. Not modelled: the network, disks, the garbage collector and rebalances.
+Each Python process is a queue with one thread, apart from the hashing threads. The servers have a thread for every job.
+All share the machine's cores. Not modelled: the network, the garbage collector and rebalances.
 """
 
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 from typing import Final
 
+import msgspec
+
 from bench.simulation.costs import Batch, Costs
-from bench.simulation.engine import Action, BatchStage, Machine, Process, Step
+from bench.simulation.engine import Action, Machine
+from bench.simulation.queues import BatchStage, Process, Step
 
 PARTICIPANTS: Final = ("chat", "customer")
 # As in authsvc.signups.hash_pool, and the defaults of RELAY_FIRST_PAUSE, RELAY_MAX_PAUSE and RELAY_RATE.
 ENOUGH: Final = 50
+# Milliseconds that auth's results wait for a second answer, as in authsvc.signups.answers.
+GATHERS: Final = 2.0
 FIRST_PAUSE: Final = 5_000.0
 MAX_PAUSE: Final = 20_000.0
 RELAY_RATE: Final = 500
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scenario:
-    """Either `rate` sign-ups a second arrive at random, or `at_once` clients sign up again and again.
+class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Either `rate` sign-ups arrive per second, at random, or `at_once` clients sign up again and again.
 
     `away` names a participant that is away from one second to another.
     """
@@ -31,7 +36,8 @@ class Scenario:
     signups: int
     rate: float = 0.0
     at_once: int = 0
-    cores: float = 2.0
+    cores: int = 2
+    speed: float = 1.0  # the share of each core that other programs leave
     auths: int = 1
     hashing_threads: int = 2  # per instance of auth
     consumers: int = 1  # processes of each group; a partition for each
@@ -69,6 +75,12 @@ class Result:
         return times[min(len(times) - 1, int(share * len(times)))]
 
 
+def arrivals(scenario: Scenario) -> list[float]:
+    """Return the times, in milliseconds, at which sign-ups arrive: a Poisson process that the seed determines."""
+    at_random = random.Random(scenario.seed)
+    return list(accumulate(at_random.expovariate(scenario.rate / 1000) for _ in range(scenario.signups)))
+
+
 def simulate(costs: Costs, scenario: Scenario) -> Result:
     return _Model(costs, scenario).run()
 
@@ -76,8 +88,9 @@ def simulate(costs: Costs, scenario: Scenario) -> Result:
 class _Model:
     def __init__(self, costs: Costs, scenario: Scenario) -> None:
         self.costs, self.scenario = costs, scenario
-        self.machine = Machine(scenario.cores)
-        self.random = random.Random(scenario.seed)
+        self.machine = Machine(scenario.cores, speed=scenario.speed)
+        self.client, self.gateway, self.kafka = (Process(self.machine) for _ in range(3))
+        self.redis = Process(self.machine, 1)
         self.auths = [_Auth(self) for _ in range(scenario.auths)]
         self.groups = {
             name: [self._consumer(costs.participant, partial(self._answer, name)) for _ in range(scenario.consumers)]
@@ -94,8 +107,8 @@ class _Model:
     def run(self) -> Result:
         for _ in range(self.scenario.at_once):
             self._arrive()
-        if self.scenario.rate:
-            self._arrive_at_random()
+        for due in arrivals(self.scenario) if self.scenario.rate else ():
+            self.machine.after(due, self._arrive)
         if self.scenario.away:
             name, begin, end = self.scenario.away
             for seconds, is_away in ((begin, True), (end, False)):
@@ -107,21 +120,30 @@ class _Model:
 
     # --- The servers, whose connections work in parallel
 
-    def query(self, size: int, done: Action) -> None:
-        self.machine.compute(self.costs.postgresql.of(size), done)
+    def connection(self) -> Step:
+        """Return the step that runs a batch's transaction on a connection of its own, and waits for the disk."""
+        backend = Process(self.machine, 1)
+        return lambda size, done: backend.do(
+            self.costs.postgresql.of(size), lambda: self.machine.after(self.costs.disk, done)
+        )
 
     def produce(self, size: int, done: Action) -> None:
-        self.machine.compute(self.costs.kafka.of(size), done)
+        self.kafka.do(self.costs.kafka.of(size), done)
 
     def _wake(self, size: int, done: Action) -> None:
-        self.machine.compute(self.costs.redis.of(size), done)
+        self.redis.do(self.costs.redis.of(size), done)
+
+    def send(self, done: Action) -> None:
+        """Pass a request from a client through the gateway."""
+        gateway = partial(self.gateway.do, self.costs.gateway, done)
+        self.client.do(self.costs.client, gateway)
+
+    def receive(self, done: Action) -> None:
+        """Pass an event through the gateway to its client."""
+        client = partial(self.client.do, self.costs.client, done)
+        self.gateway.do(self.costs.gateway, client)
 
     # --- Arrivals
-
-    def _arrive_at_random(self) -> None:
-        self._arrive()
-        if self.begun < self.scenario.signups:
-            self.machine.after(self.random.expovariate(self.scenario.rate / 1000), self._arrive_at_random)
 
     def _arrive(self) -> None:
         if self.begun == self.scenario.signups:
@@ -130,7 +152,7 @@ class _Model:
         self.begun += 1
         self.all.append(signup)
         auth = self.auths[signup.number % len(self.auths)]
-        self.machine.compute((self.costs.client + self.costs.gateway) / 2, partial(auth.receive, signup))
+        self.send(partial(auth.receive, signup))
 
     # --- From auth's commit to the last light
 
@@ -164,22 +186,19 @@ class _Model:
         for signup in changed.values():
             is_last = len(signup.lights) > len(PARTICIPANTS)
             auth = self.auths[signup.number % len(self.auths)]
-            auth.loop.do(self.costs.event, partial(self._finish, signup) if is_last else _nothing)
+            auth.loop.do(self.costs.loop, partial(self.receive, partial(self._end, signup) if is_last else _nothing))
 
-    def _finish(self, signup: SignUp) -> None:
-        def end() -> None:
-            signup.last = self.machine.now
-            self.ended += 1
-            if self.scenario.at_once:
-                self._arrive()
-
-        self.machine.compute((self.costs.client + self.costs.gateway) / 2, end)
+    def _end(self, signup: SignUp) -> None:
+        signup.last = self.machine.now
+        self.ended += 1
+        if self.scenario.at_once:
+            self._arrive()
 
     def _consumer(self, cost: Batch, deliver: Callable[[list], None]) -> BatchStage:  # type: ignore[type-arg]
-        process = Process(self.machine)
-        steps: list[Step] = [lambda size, done: process.do(cost.of(size), done), self.query]
-        steps.append(self._wake if cost is self.costs.results else self.produce)
-        return BatchStage(steps, deliver)
+        process, is_results = Process(self.machine, 1), cost is self.costs.results
+        steps: list[Step] = [lambda size, done: process.do(cost.of(size), done), self.connection()]
+        steps.append(self._wake if is_results else self.produce)
+        return BatchStage(self.machine, steps, deliver, gathers=GATHERS if is_results else 0.0)
 
     # --- Failure and repair
 
@@ -213,16 +232,19 @@ class _Auth:
 
     def __init__(self, model: _Model) -> None:
         self._model = model
-        self.loop = Process(model.machine)
-        self._hashes = Process(model.machine, model.scenario.hashing_threads)
+        self.loop = Process(model.machine, 1)
+        self._hashes = Process(model.machine, model.scenario.hashing_threads, share=self.loop.share)
         self._hashed = 0
         self._writer: BatchStage[SignUp] = BatchStage(
-            [self._save, model.query, model.produce], self._saved, may_begin=self._may_begin
+            model.machine,
+            [self._save, model.connection(), model.produce],
+            self._saved,
+            may_begin=self._may_begin,
         )
 
     def receive(self, signup: SignUp) -> None:
         costs = self._model.costs
-        self.loop.do(costs.request, lambda: self._hashes.do(costs.hash, partial(self._queue, signup)))
+        self.loop.do(costs.loop, lambda: self._hashes.do(costs.hash, partial(self._queue, signup)))
 
     def _queue(self, signup: SignUp) -> None:
         self._hashed += 1
@@ -239,7 +261,8 @@ class _Auth:
 
     def _saved(self, signups: list[SignUp]) -> None:
         for signup in signups:
-            self.loop.do(self._model.costs.event, partial(self._answer_first, signup))
+            answer = partial(self._model.receive, partial(self._answer_first, signup))
+            self.loop.do(self._model.costs.loop, answer)
         self._model.publish(signups)
 
     def _answer_first(self, signup: SignUp) -> None:
