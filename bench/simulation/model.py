@@ -15,11 +15,13 @@ import msgspec
 
 from bench.simulation.costs import Batch, Costs
 from bench.simulation.engine import Action, Machine
-from bench.simulation.queues import BatchStage, Process, Step
+from bench.simulation.queues import BatchStage, Process
 
 PARTICIPANTS: Final = ("chat", "customer")
 # As in authsvc.signups.hash_pool, and the defaults of RELAY_FIRST_PAUSE, RELAY_MAX_PAUSE and RELAY_RATE.
 ENOUGH: Final = 50
+# The default of KAFKA_PARTITIONS.
+PARTITIONS: Final = 4
 # Milliseconds that auth's results wait for a second answer, as in authsvc.signups.answers.
 GATHERS: Final = 2.0
 FIRST_PAUSE: Final = 5_000.0
@@ -48,6 +50,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 @dataclass(slots=True)
 class SignUp:
     number: int
+    partition: int
     begun: float
     first: float = 0.0
     lights: dict[str, float] = field(default_factory=dict)  # when each turned
@@ -81,6 +84,12 @@ def arrivals(scenario: Scenario) -> list[float]:
     return list(accumulate(at_random.expovariate(scenario.rate / 1000) for _ in range(scenario.signups)))
 
 
+# A service's answer to a sign-up.
+Answer = tuple[str, SignUp]
+# Something that is done with a batch, and what follows.
+Step = Callable[[Sequence[object], Action], None]
+
+
 def simulate(costs: Costs, scenario: Scenario) -> Result:
     return _Model(costs, scenario).run()
 
@@ -91,12 +100,11 @@ class _Model:
         self.machine = Machine(scenario.cores, speed=scenario.speed)
         self.client, self.gateway, self.kafka = (Process(self.machine) for _ in range(3))
         self.redis = Process(self.machine, 1)
+        self.random = random.Random(scenario.seed)
+        self.partitions = max(PARTITIONS, scenario.consumers)
         self.auths = [_Auth(self) for _ in range(scenario.auths)]
-        self.groups = {
-            name: [self._consumer(costs.participant, partial(self._answer, name)) for _ in range(scenario.consumers)]
-            for name in PARTICIPANTS
-        }
-        self.results = [self._consumer(costs.results, self._decide) for _ in range(scenario.consumers)]
+        self.groups = {name: [self._participant(name) for _ in range(scenario.consumers)] for name in PARTICIPANTS}
+        self.results = [self._reader_of_answers() for _ in range(scenario.consumers)]
         self.all: list[SignUp] = []
         self.begun = self.ended = 0
         self.deepest = dict.fromkeys(PARTICIPANTS, 0)
@@ -123,15 +131,29 @@ class _Model:
     def connection(self) -> Step:
         """Return the step that runs a batch's transaction on a connection of its own, and waits for the disk."""
         backend = Process(self.machine, 1)
-        return lambda size, done: backend.do(
-            self.costs.postgresql.of(size), lambda: self.machine.after(self.costs.disk, done)
+        return lambda batch, done: backend.do(
+            self.costs.postgresql.of(len(batch)), lambda: self.machine.after(self.costs.disk, done)
         )
 
-    def produce(self, size: int, done: Action) -> None:
-        self.kafka.do(self.costs.kafka.of(size), done)
+    def produce(
+        self, signups: Sequence[SignUp], deliver: Callable[[int, list[SignUp]], None], done: Action | None = None
+    ) -> None:
+        """Send messages to Kafka, in one request for each partition, and call `deliver` with each partition's, then
+        `done`. So consumers get the first of a batch before the last."""
+        parts: dict[int, list[SignUp]] = {}
+        for signup in signups:
+            parts.setdefault(signup.partition, []).append(signup)
 
-    def _wake(self, size: int, done: Action) -> None:
-        self.redis.do(self.costs.redis.of(size), done)
+        def append(partition: int) -> None:
+            deliver(partition, parts.pop(partition))
+            if not parts and done:
+                done()
+
+        for partition, part in list(parts.items()):
+            self.kafka.do(self.costs.kafka.of(len(part)), partial(append, partition))
+
+    def _wake(self, answers: Sequence[object], done: Action) -> None:
+        self.redis.do(self.costs.redis.of(len(answers)), done)
 
     def send(self, done: Action) -> None:
         """Pass a request from a client through the gateway."""
@@ -148,7 +170,7 @@ class _Model:
     def _arrive(self) -> None:
         if self.begun == self.scenario.signups:
             return
-        signup = SignUp(self.begun, self.machine.now)
+        signup = SignUp(self.begun, self.random.randrange(self.partitions), self.machine.now)
         self.begun += 1
         self.all.append(signup)
         auth = self.auths[signup.number % len(self.auths)]
@@ -160,26 +182,30 @@ class _Model:
         for signup in signups:
             signup.lights["auth"] = self.machine.now
             self._due_again(signup)
-        for name in PARTICIPANTS:
-            self._ask(name, signups)
+        self._ask(signups)
 
-    def _ask(self, name: str, signups: Sequence[SignUp]) -> None:
-        members = self.groups[name]
-        for number, member in enumerate(members):
-            if mine := [each for each in signups if each.number % len(members) == number]:
-                member.add(*mine)
-        self.deepest[name] = max(self.deepest[name], sum(member.waiting for member in members))
+    def _ask(self, signups: Sequence[SignUp], services: Sequence[str] = PARTICIPANTS) -> None:
+        def deliver(partition: int, part: list[SignUp]) -> None:
+            for name in services:
+                members = self.groups[name]
+                members[partition % len(members)].add(*part)
+                self.deepest[name] = max(self.deepest[name], sum(member.waiting for member in members))
 
-    def _answer(self, name: str, signups: list[SignUp]) -> None:
-        for number, member in enumerate(self.results):
-            if mine := [(name, each) for each in signups if each.number % len(self.results) == number]:
-                member.add(*mine)
+        self.produce(signups, deliver)
+
+    def _answer(self, name: str, signups: list[SignUp], done: Action) -> None:
+        def deliver(partition: int, part: list[SignUp]) -> None:
+            self.results[partition % len(self.results)].add(*((name, signup) for signup in part))
+
+        self.produce(signups, deliver, done)
+
+    def _note_answered(self, name: str, answered: list[SignUp]) -> None:
         if self.scenario.away and not self.caught_up:
             away, _, back = self.scenario.away
             if name == away and self.machine.now >= back * 1000 and not any(each.waiting for each in self.groups[name]):
                 self.caught_up = self.machine.now / 1000
 
-    def _decide(self, answers: list[tuple[str, SignUp]]) -> None:
+    def _decide(self, answers: list[Answer]) -> None:
         changed = {signup.number: signup for name, signup in answers if name not in signup.lights}
         for name, signup in answers:
             signup.lights.setdefault(name, self.machine.now)
@@ -194,11 +220,17 @@ class _Model:
         if self.scenario.at_once:
             self._arrive()
 
-    def _consumer(self, cost: Batch, deliver: Callable[[list], None]) -> BatchStage:  # type: ignore[type-arg]
-        process, is_results = Process(self.machine, 1), cost is self.costs.results
-        steps: list[Step] = [lambda size, done: process.do(cost.of(size), done), self.connection()]
-        steps.append(self._wake if is_results else self.produce)
-        return BatchStage(self.machine, steps, deliver, gathers=GATHERS if is_results else 0.0)
+    def _participant(self, name: str) -> BatchStage[SignUp]:
+        work, query = self._process(self.costs.participant), self.connection()
+        return BatchStage(self.machine, [work, query, partial(self._answer, name)], partial(self._note_answered, name))
+
+    def _reader_of_answers(self) -> BatchStage[Answer]:
+        steps = [self._process(self.costs.results), self.connection(), self._wake]
+        return BatchStage(self.machine, steps, self._decide, gathers=GATHERS)
+
+    def _process(self, cost: Batch) -> Step:
+        process = Process(self.machine, 1)
+        return lambda batch, done: process.do(cost.of(len(batch)), done)
 
     # --- Failure and repair
 
@@ -222,7 +254,7 @@ class _Model:
             self._due_again(signup)
         self.repeated += len(now)
         for name in PARTICIPANTS:
-            self._ask(name, [signup for _, signup in now if name not in signup.lights])
+            self._ask([signup for _, signup in now if name not in signup.lights], [name])
         if self.ended < self.scenario.signups:
             self.machine.after(1000, self._relay)
 
@@ -234,36 +266,41 @@ class _Auth:
         self._model = model
         self.loop = Process(model.machine, 1)
         self._hashes = Process(model.machine, model.scenario.hashing_threads, share=self.loop.share)
-        self._hashed = 0
+        self._taken = self._hashed = 0
         self._writer: BatchStage[SignUp] = BatchStage(
             model.machine,
-            [self._save, model.connection(), model.produce],
+            [self._save, model.connection()],
             self._saved,
             may_begin=self._may_begin,
         )
 
     def receive(self, signup: SignUp) -> None:
-        costs = self._model.costs
-        self.loop.do(costs.loop, lambda: self._hashes.do(costs.hash, partial(self._queue, signup)))
+        self.loop.do(self._model.costs.loop, partial(self._hash, signup))
+
+    def _hash(self, signup: SignUp) -> None:
+        self._taken += 1
+        # The event loop hears of the end as soon as it is free.
+        self._hashes.do(self._model.costs.hash, lambda: self.loop.do(0.0, partial(self._queue, signup)))
 
     def _queue(self, signup: SignUp) -> None:
+        self._taken -= 1
         self._hashed += 1
         self._writer.add(signup)
 
     def _may_begin(self, waiting: int) -> bool:
-        if max(waiting, self._hashed) < min(self._hashes.waiting, ENOUGH):
+        if max(waiting, self._hashed) < min(self._taken - self._model.scenario.hashing_threads, ENOUGH):
             return False
         self._hashed = 0
         return True
 
-    def _save(self, size: int, done: Action) -> None:
-        self.loop.do(self._model.costs.save.of(size), done)
+    def _save(self, signups: list[SignUp], done: Action) -> None:
+        self.loop.do(self._model.costs.save.of(len(signups)), done)
 
     def _saved(self, signups: list[SignUp]) -> None:
+        self._model.publish(signups)
         for signup in signups:
             answer = partial(self._model.receive, partial(self._answer_first, signup))
             self.loop.do(self._model.costs.loop, answer)
-        self._model.publish(signups)
 
     def _answer_first(self, signup: SignUp) -> None:
         signup.first = self._model.machine.now

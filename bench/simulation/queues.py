@@ -45,12 +45,10 @@ class Process:
             self._machine.compute(self.share, thread, cpu, partial(self._done, thread, action))
 
     def _done(self, thread: Share, action: Action) -> None:
-        action()
+        # The thread takes its next job before anybody hears of the end of this one.
         self._idle.append(thread)
         self._next()
-
-
-Step = Callable[[int, Action], None]
+        action()
 
 
 class BatchStage(Generic[Item]):
@@ -59,14 +57,14 @@ class BatchStage(Generic[Item]):
     def __init__(
         self,
         machine: Machine,
-        steps: Sequence[Step],
+        steps: Sequence[Callable[[list[Item], Action], None]],
         deliver: Callable[[list[Item]], None],
         *,
         most: int = 500,
         gathers: float = 0.0,
         may_begin: Callable[[int], bool] = lambda _: True,
     ) -> None:
-        """A step gets the size of the batch and what to do afterwards. A single item waits `gathers` milliseconds for a
+        """A step gets the batch and what to do afterwards. A single item waits `gathers` milliseconds for a
         second one. `may_begin` gets the number that waits."""
         self._machine = machine
         self._steps = steps
@@ -105,7 +103,7 @@ class BatchStage(Generic[Item]):
 
     def _step(self, number: int, batch: list[Item]) -> None:
         if number < len(self._steps):
-            self._steps[number](len(batch), lambda: self._step(number + 1, batch))
+            self._steps[number](batch, lambda: self._step(number + 1, batch))
             return
         self._is_busy = False
         self._since = self._machine.now

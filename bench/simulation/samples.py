@@ -1,5 +1,6 @@
 """Take samples of the product under load, and derive from them what each stage costs."""
 
+import math
 import os
 import re
 import time
@@ -10,12 +11,12 @@ from statistics import median
 from typing import Final
 from urllib.request import urlopen
 
-from bench.generator import Load
+from bench.generator import Load, LoadError
 from bench.installation import Installation
 from bench.processes import CpuMeter
 from bench.running import machine, tell
 from bench.simulation.costs import Batch, Costs
-from bench.simulation.model import PARTICIPANTS
+from bench.simulation.model import PARTICIPANTS, PARTITIONS
 
 CORES: Final = os.cpu_count() or 1
 AUTH: Final = "auth-1"
@@ -25,8 +26,16 @@ LOOP, HASH, SAVE = "auth's loop", "auth's hash", "auth's writer"
 GROUPS: Final = {"auth": "auth-results", **{name: name for name in PARTICIPANTS}}
 WRITER: Final = "writer"
 
+# The share of the cores that other programs may use during a sample, and the seconds to wait for that.
+OTHERS_MAX: Final = 0.05
+PATIENCE: Final = 600.0
+
 # Generates a load at an address.
 Generate = Callable[[str], Load]
+
+
+class DisturbedError(Exception):
+    """Other programs keep the machine busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +47,21 @@ class Sample:
     seconds: float
     cpu: Mapping[str, float]
     batches: Mapping[str, float]
-    speed: float  # the share of each core that other programs, and the idle work of ours, left
+    others: float  # the share of the cores that other programs used
+    idle: float  # the share that ours use even without sign-ups
+
+    @property
+    def speed(self) -> float:
+        """The share of each core that was left for the sign-ups."""
+        return 1 - self.others - self.idle
 
     def __str__(self) -> str:
         costs = ", ".join(f"{name} {cost:.2f}" for name, cost in sorted(self.cpu.items(), key=lambda item: -item[1]))
         batches = ", ".join(f"{name} {number:.3f}" for name, number in self.batches.items())
         events = f"{self.load.events:.2f} events"
-        return f"{self.load}, {events}; CPU ms: {costs}; batches: {batches}; {self.speed:.3f} of the cores"
+        return (
+            f"{self.load}, {events}; CPU ms: {costs}; batches: {batches}; {self.others:.1%} of the cores used by others"
+        )
 
 
 class Sampler:
@@ -63,6 +80,35 @@ class Sampler:
         tell("cores used while idle: " + ", ".join(f"{name} {share:.3f}" for name, share in self._idle.items()))
 
     def sample(self, generate: Generate) -> Sample:
+        """Return a sample that other programs have hardly disturbed; wait and repeat until it is one.
+
+        Raises DisturbedError if that takes longer than PATIENCE."""
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            if (others := self._others()) > OTHERS_MAX:
+                tell(f"other programs use {others:.0%} of the cores; waiting")
+                continue
+            try:
+                taken = self._sample(generate)
+            except LoadError as error:
+                if self._others() <= OTHERS_MAX:
+                    raise
+                tell(f"repeated, as other programs disturbed the load: {error}")
+                continue
+            tell(str(taken))
+            if taken.others <= OTHERS_MAX:
+                return taken
+        raise DisturbedError(
+            f"other programs used more than {OTHERS_MAX:.0%} of the cores for {PATIENCE / 60:g} minutes"
+        )
+
+    def _others(self, seconds: float = 2) -> float:
+        """Return the share of the cores that other programs use now."""
+        meter, busy, begun = CpuMeter(self._ours.pids), _busy_seconds(), time.monotonic()
+        time.sleep(seconds)
+        return (_busy_seconds() - busy - meter.total()) / (time.monotonic() - begun) / CORES
+
+    def _sample(self, generate: Generate) -> Sample:
         batches, threads = self._batches(), self._threads()
         meter, busy, begun = CpuMeter(self._ours.pids), _busy_seconds(), time.monotonic()
         load = generate(self._ours.url)
@@ -71,15 +117,14 @@ class Sampler:
         idle = {name: share * seconds for name, share in self._idle.items()}
         others = busy - sum(used.values()) - load.cpu_ms * load.n / 1000
         used = {name: max(0.0, cpu - idle.get(name, 0.0)) for name, cpu in used.items()} | _kinds(each, self._loop)
-        taken = Sample(
+        return Sample(
             load,
             seconds,
             {name: cpu * 1000 / load.n for name, cpu in used.items()} | {"client": load.cpu_ms},
             {name: (number - batches[name]) / load.n for name, number in self._batches().items()},
-            1 - (others + sum(idle.values())) / seconds / CORES,
+            others / seconds / CORES,
+            sum(idle.values()) / seconds / CORES,
         )
-        tell(str(taken))
-        return taken
 
     @property
     def _loop(self) -> int:
@@ -127,6 +172,12 @@ def disk_ms(directory: Path) -> float:
     return median(took)
 
 
+def _requests(sample: Sample) -> float:
+    """Return the requests with messages for Kafka, per sign-up: one for each partition of which a batch has any."""
+    batches = [sample.batches[name] for name in (WRITER, *PARTICIPANTS)]
+    return sum(number * PARTITIONS * (1 - math.pow(1 - 1 / PARTITIONS, 1 / number)) for number in batches)
+
+
 def costs_of(samples: Sequence[Sample], disk: float) -> Costs:
     """Derive the stages' costs from loads whose batches differ in size.
 
@@ -156,7 +207,7 @@ def costs_of(samples: Sequence[Sample], disk: float) -> Costs:
         ),
         results=per_batch("auth-results", "auth", items=2),
         postgresql=per_batch("postgresql", WRITER, *GROUPS, items=5),
-        kafka=per_batch("kafka", WRITER, *PARTICIPANTS, items=3),
+        kafka=Batch.through((_requests(sample) / 3, sample.cpu["kafka"] / 3) for sample in samples),
         redis=per_batch("redis", "auth", items=2),
         disk=disk,
         taken=f"{time.strftime('%Y-%m-%d')}, {machine()}",

@@ -125,7 +125,7 @@ def test_a_process_does_one_job_after_another_whatever_the_number_of_cores():
 def test_what_arrives_during_a_batch_forms_the_next_one():
     machine, batches = Machine(1), []
     process = Process(machine, 1)
-    stage = BatchStage(machine, [lambda size, done: process.do(10 + size, done)], batches.append, most=3)
+    stage = BatchStage(machine, [lambda batch, done: process.do(10 + len(batch), done)], batches.append, most=3)
     for at in (0, 1, 2, 3, 4):
         machine.after(at, partial(stage.add, at))
 
