@@ -110,11 +110,12 @@ class Generator:
         with self._running("signups", url, n=n, c=at_once, rate=rate, timeout=f"{timeout}s") as process:
             return _answer(process)
 
-    def signups_due(self, url: str, due: Sequence[float]) -> Load:
-        """Post sign-ups at these times, in milliseconds from the start, and read their SSE streams to the end."""
+    def signups_due(self, url: str, due: Sequence[float], *, at_most: int = 100) -> Load:
+        """Post sign-ups at these times, in milliseconds from the start, and read their SSE streams to the end. No more
+        than `at_most` run at once, on as many connections; the others wait for their turn."""
         times = self._program.with_name("due")
         times.write_text("".join(f"{each}\n" for each in due))
-        with self._running("signups", url, due=times, c=len(due)) as process:
+        with self._running("signups", url, due=times, c=at_most) as process:
             return _answer(process)
 
     def gets(self, url: str, path: str, n: int, *, rate: float) -> Load:

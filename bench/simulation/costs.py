@@ -19,6 +19,10 @@ class Batch(msgspec.Struct, frozen=True):
     def of(self, size: float) -> float:
         return self.fixed + self.item * size
 
+    def of_one(self, *, is_first: bool) -> float:
+        """The cost of an item that is handled alone; the first of a batch bears the fixed part."""
+        return self.item + (self.fixed if is_first else 0.0)
+
     @classmethod
     def through(cls, points: Iterable[tuple[float, float]]) -> "Batch":
         """Fit a line through points, each the number of batches per item and the cost per item: the slope is the fixed
@@ -31,13 +35,14 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class Costs(msgspec.Struct, frozen=True):
-    """`client`, `gateway` and `loop` (auth's event loop) are per pass: for a request, and for each event that follows.
-    `save` is auth's writer."""
+    """The items of `client`, `gateway` and `loop` (auth's event loop) are passes of a request or an event, and their
+    batches are the events that follow a batch of auth's writer or of its results. The fixed part of `hash` is the extra
+    cost of a hash whose thread has slept. `save` is auth's writer."""
 
-    client: float
-    gateway: float
-    loop: float
-    hash: float
+    client: Batch
+    gateway: Batch
+    loop: Batch
+    hash: Batch
     save: Batch
     participant: Batch
     results: Batch

@@ -84,6 +84,10 @@ def arrivals(scenario: Scenario) -> list[float]:
     return list(accumulate(at_random.expovariate(scenario.rate / 1000) for _ in range(scenario.signups)))
 
 
+def is_complete(signup: SignUp) -> bool:
+    return len(signup.lights) > len(PARTICIPANTS)
+
+
 # A service's answer to a sign-up.
 Answer = tuple[str, SignUp]
 # Something that is done with a batch, and what follows.
@@ -157,13 +161,17 @@ class _Model:
 
     def send(self, done: Action) -> None:
         """Pass a request from a client through the gateway."""
-        gateway = partial(self.gateway.do, self.costs.gateway, done)
-        self.client.do(self.costs.client, gateway)
+        gateway = partial(self.gateway.do, self.costs.gateway.item, done)
+        self.client.do(self.costs.client.item, gateway)
 
-    def receive(self, done: Action) -> None:
-        """Pass an event through the gateway to its client."""
-        client = partial(self.client.do, self.costs.client, done)
-        self.gateway.do(self.costs.gateway, client)
+    def stream(self, auth: "_Auth", received: Sequence[Action]) -> None:
+        """Pass an event on each of some streams from auth through the gateway to the client, then do what follows."""
+        costs, is_first = self.costs, True
+        for done in received:
+            client = partial(self.client.do, costs.client.of_one(is_first=is_first), done)
+            gateway = partial(self.gateway.do, costs.gateway.of_one(is_first=is_first), client)
+            auth.loop.do(costs.loop.of_one(is_first=is_first), gateway)
+            is_first = False
 
     # --- Arrivals
 
@@ -209,10 +217,9 @@ class _Model:
         changed = {signup.number: signup for name, signup in answers if name not in signup.lights}
         for name, signup in answers:
             signup.lights.setdefault(name, self.machine.now)
-        for signup in changed.values():
-            is_last = len(signup.lights) > len(PARTICIPANTS)
-            auth = self.auths[signup.number % len(self.auths)]
-            auth.loop.do(self.costs.loop, partial(self.receive, partial(self._end, signup) if is_last else _nothing))
+        for number, auth in enumerate(self.auths):
+            held = [signup for signup in changed.values() if signup.number % len(self.auths) == number]
+            self.stream(auth, [partial(self._end, each) if is_complete(each) else _nothing for each in held])
 
     def _end(self, signup: SignUp) -> None:
         signup.last = self.machine.now
@@ -246,7 +253,7 @@ class _Model:
 
     def _relay(self) -> None:
         """Publish what is due again, every second, for the participants that have not answered."""
-        self.due = [each for each in self.due if len(each[1].lights) <= len(PARTICIPANTS)]
+        self.due = [each for each in self.due if not is_complete(each[1])]
         now = [each for each in self.due if each[0] <= self.machine.now][:RELAY_RATE]
         chosen = {id(signup) for _, signup in now}
         self.due = [each for each in self.due if id(each[1]) not in chosen]
@@ -275,12 +282,14 @@ class _Auth:
         )
 
     def receive(self, signup: SignUp) -> None:
-        self.loop.do(self._model.costs.loop, partial(self._hash, signup))
+        self.loop.do(self._model.costs.loop.item, partial(self._hash, signup))
 
     def _hash(self, signup: SignUp) -> None:
+        has_slept = self._taken < self._model.scenario.hashing_threads
         self._taken += 1
         # The event loop hears of the end as soon as it is free.
-        self._hashes.do(self._model.costs.hash, lambda: self.loop.do(0.0, partial(self._queue, signup)))
+        cost = self._model.costs.hash.of_one(is_first=has_slept)
+        self._hashes.do(cost, lambda: self.loop.do(0.0, partial(self._queue, signup)))
 
     def _queue(self, signup: SignUp) -> None:
         self._taken -= 1
@@ -298,9 +307,7 @@ class _Auth:
 
     def _saved(self, signups: list[SignUp]) -> None:
         self._model.publish(signups)
-        for signup in signups:
-            answer = partial(self._model.receive, partial(self._answer_first, signup))
-            self.loop.do(self._model.costs.loop, answer)
+        self._model.stream(self, [partial(self._answer_first, signup) for signup in signups])
 
     def _answer_first(self, signup: SignUp) -> None:
         signup.first = self._model.machine.now

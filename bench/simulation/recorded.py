@@ -15,19 +15,19 @@ WITHIN: Final = 0.2
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """The rate per second, and times in milliseconds: until the last light, and to it from the first event."""
+    """The rate per second, and times in milliseconds: until the first event, and until the last light."""
 
     rate: float
-    p50: float
-    p99: float
-    between_p50: float
-    between_p99: float
+    first_p50: float
+    first_p99: float
+    last_p50: float
+    last_p99: float
 
     @classmethod
     def of(cls, result: Result) -> "Figures":
-        p50, p99 = (result.percentile(share) for share in (0.5, 0.99))
-        between = [result.percentile(share, lambda each: each.last - each.first) for share in (0.5, 0.99)]
-        return cls(result.rate, p50, p99, *between)
+        first = [result.percentile(share, lambda each: each.first - each.begun) for share in (0.5, 0.99)]
+        last = [result.percentile(share) for share in (0.5, 0.99)]
+        return cls(result.rate, *first, *last)
 
 
 class Recorded(msgspec.Struct, frozen=True):

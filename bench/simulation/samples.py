@@ -5,7 +5,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -48,12 +48,16 @@ class Sample:
     cpu: Mapping[str, float]
     batches: Mapping[str, float]
     others: float  # the share of the cores that other programs used
-    idle: float  # the share that ours use even without sign-ups
 
-    @property
-    def speed(self) -> float:
-        """The share of each core that was left for the sign-ups."""
-        return 1 - self.others - self.idle
+    def speed(self, idle: Mapping[str, float]) -> float:
+        """Return the share of each core that is left for sign-ups by other programs, and by ours while idle."""
+        return 1 - self.others - sum(idle.values()) / CORES
+
+    def without(self, idle: Mapping[str, float]) -> "Sample":
+        """Subtract what the processes use while idle."""
+        each_ms = self.seconds * 1000 / self.load.n
+        cpu = {name: max(0.0, used - idle.get(name, 0.0) * each_ms) for name, used in self.cpu.items()}
+        return replace(self, cpu=cpu)
 
     def __str__(self) -> str:
         costs = ", ".join(f"{name} {cost:.2f}" for name, cost in sorted(self.cpu.items(), key=lambda item: -item[1]))
@@ -69,24 +73,27 @@ class Sampler:
 
     def __init__(self, ours: Installation) -> None:
         self._ours = ours
-        self._idle: Mapping[str, float] = {}
 
-    def measure_idle(self, seconds: float = 6) -> None:
-        """Measure what each process uses while nobody signs up, in cores: it is part of no stage."""
+    def idle(self, seconds: float = 6) -> Mapping[str, float]:
+        """Return what each process uses while nobody signs up, in cores: it is part of no stage."""
         time.sleep(3)  # until nothing of the last load is left, such as a commit or a compiler's thread
         meter, begun = CpuMeter(self._ours.pids), time.monotonic()
         time.sleep(seconds)
-        self._idle = {name: used / (time.monotonic() - begun) for name, used in meter.read().items()}
-        tell("cores used while idle: " + ", ".join(f"{name} {share:.3f}" for name, share in self._idle.items()))
+        idle = {name: used / (time.monotonic() - begun) for name, used in meter.read().items()}
+        tell("cores used while idle: " + ", ".join(f"{name} {share:.3f}" for name, share in idle.items()))
+        return idle
 
     def sample(self, generate: Generate) -> Sample:
         """Return a sample that other programs have hardly disturbed; wait and repeat until it is one.
 
         Raises DisturbedError if that takes longer than PATIENCE."""
         until = time.monotonic() + PATIENCE
+        has_told = False
         while time.monotonic() < until:
             if (others := self._others()) > OTHERS_MAX:
-                tell(f"other programs use {others:.0%} of the cores; waiting")
+                if not has_told:
+                    tell(f"waiting, as other programs use {others:.0%} of the cores")
+                has_told = True
                 continue
             try:
                 taken = self._sample(generate)
@@ -114,16 +121,14 @@ class Sampler:
         load = generate(self._ours.url)
         seconds, busy, used = time.monotonic() - begun, _busy_seconds() - busy, meter.read()
         each = {name: count - threads.get(name, 0.0) for name, count in self._threads().items()}
-        idle = {name: share * seconds for name, share in self._idle.items()}
         others = busy - sum(used.values()) - load.cpu_ms * load.n / 1000
-        used = {name: max(0.0, cpu - idle.get(name, 0.0)) for name, cpu in used.items()} | _kinds(each, self._loop)
         return Sample(
             load,
             seconds,
-            {name: cpu * 1000 / load.n for name, cpu in used.items()} | {"client": load.cpu_ms},
+            {name: cpu * 1000 / load.n for name, cpu in (used | _kinds(each, self._loop)).items()}
+            | {"client": load.cpu_ms},
             {name: (number - batches[name]) / load.n for name, number in self._batches().items()},
             others / seconds / CORES,
-            sum(idle.values()) / seconds / CORES,
         )
 
     @property
@@ -185,9 +190,15 @@ def costs_of(samples: Sequence[Sample], disk: float) -> Costs:
     and of auth's results, which read two answers.
     """
 
-    def per_pass(name: str) -> float:
+    def per_pass(name: str) -> Batch:
         # A stream's first event travels with its second: so a request and its events make as many passes as events.
-        return median(sample.cpu[name] / sample.load.events for sample in samples)
+        return Batch.through(
+            (
+                (sample.batches[WRITER] + sample.batches["auth"]) / sample.load.events,
+                sample.cpu[name] / sample.load.events,
+            )
+            for sample in samples
+        )
 
     def per_batch(name: str, *stages: str, items: int = 1) -> Batch:
         return Batch.through(
@@ -199,7 +210,7 @@ def costs_of(samples: Sequence[Sample], disk: float) -> Costs:
         client=per_pass("client"),
         gateway=per_pass("caddy"),
         loop=per_pass(LOOP),
-        hash=median(sample.cpu[HASH] for sample in samples),
+        hash=per_batch(HASH, WRITER),
         save=per_batch(SAVE, WRITER),
         participant=Batch(
             sum(each.fixed for each in participants) / len(participants),

@@ -14,8 +14,20 @@ from bench.simulation.model import Scenario, simulate
 from bench.simulation.queues import BatchStage, Process
 
 NOTHING = Batch(0, 0)
-FREE = Costs(0, 0, 0, 0, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, 0)
-COSTS = Costs(0.1, 0.2, 0.2, 20, Batch(1, 1), Batch(2, 1), Batch(2, 1), Batch(1, 0), Batch(1, 0), Batch(1, 0), 3)
+FREE = Costs(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, disk=0)
+COSTS = Costs(
+    client=Batch(0, 0.1),
+    gateway=Batch(0, 0.2),
+    loop=Batch(0.5, 0.2),
+    hash=Batch(1, 19),
+    save=Batch(1, 1),
+    participant=Batch(2, 1),
+    results=Batch(2, 1),
+    postgresql=Batch(1, 0),
+    kafka=Batch(1, 0),
+    redis=Batch(1, 0),
+    disk=3,
+)
 
 
 # --- Queues whose mean wait is known
@@ -156,7 +168,7 @@ def test_costs_with_small_and_large_batches_show_what_a_batch_shares():
 
 
 def test_the_hash_bounds_the_rate():
-    costs = msgspec.structs.replace(FREE, hash=20.0)
+    costs = msgspec.structs.replace(FREE, hash=Batch(0, 20))
     assert simulate(costs, Scenario(signups=1000, at_once=50)).rate == pytest.approx(100, rel=0.05)
     assert simulate(costs, Scenario(signups=1000, at_once=50, cores=1)).rate == pytest.approx(50, rel=0.05)
     four = Scenario(signups=1000, at_once=50, cores=4, auths=2)
@@ -167,7 +179,7 @@ def test_a_single_sign_up_takes_the_cpu_on_its_way():
     result = simulate(COSTS, Scenario(signups=1, at_once=1, cores=8))
     # Client, gateway, request and hash; save, query with its disk, and message; a participant, its query and its
     # message; auth's results with both answers, their query and the wake-up; the last event, the way back.
-    there, back = 0.1 + 0.2 + 0.2 + 20, 0.2 + 0.2 + 0.1
+    there, back = 0.1 + 0.2 + 0.2 + 20, 0.7 + 0.2 + 0.1
     assert result.percentile(0.5) == pytest.approx(there + (2 + 4 + 1) + (3 + 4 + 1) + (4 + 4 + 1) + back)
 
 

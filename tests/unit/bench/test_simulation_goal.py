@@ -9,7 +9,7 @@ from bench.simulation.costs import read_costs
 from bench.simulation.model import Scenario
 from bench.simulation.recorded import Comparison, Figures, Recorded
 
-MEASURED = Figures(rate=80, p50=500, p99=1000, between_p50=20, between_p99=40)
+MEASURED = Figures(rate=80, first_p50=480, first_p99=950, last_p50=500, last_p99=1000)
 
 
 def load_of(result: Recorded) -> str:
