@@ -215,7 +215,6 @@ def test_where_most_messages_succeed_those_that_fail_unexpectedly_are_put_aside(
         ("b" * 10, "10 messages in a row failed"),
         ("bbbbbbgggg", "6 of a batch of 10 messages failed"),
         ("bg" * 5 + "b", "6 of a batch of 11 messages failed"),
-        ("b" * 500, "10 messages in a row failed"),
     ],
 )
 def test_where_most_of_a_large_batch_fails_unexpectedly_nothing_is_put_aside(producer, values, said):

@@ -8,7 +8,7 @@ import pytest
 
 from eventbus import batch_processor
 from eventbus.batch_processor import BatchProcessor
-from eventbus.errors import DeliveryError, TooLargeError
+from eventbus.errors import BugError, DeliveryError, TooLargeError
 from eventbus.messages import HandledBatch, Handler, Incoming, Outgoing, Subscription
 from eventbus.metrics import ReadingMetrics
 from eventbus.producer import EventProducer
@@ -94,3 +94,15 @@ def test_a_message_whose_answer_is_too_large_is_rejected_alone(producer):
     assert isinstance(error, TooLargeError)
     # The first was answered with the batch and again with its half, which is harmless.
     assert {answer.value() for answer in read(answers, 3)} == {b"aaaa", b"bbbb"}
+
+
+def test_of_a_large_batch_that_fails_as_a_whole_nothing_is_put_aside(producer, monkeypatch):
+    def handle(batch: Sequence[Incoming]) -> HandledBatch:
+        raise KeyError("bug")
+
+    sent: list[Outgoing] = []
+    monkeypatch.setattr(producer, "send_all", lambda messages, timeout: sent.extend(messages))
+    with pytest.raises(BugError) as caught:
+        processor(handle, producer).process([incoming(offset) for offset in range(500)])
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert sent == []
