@@ -30,7 +30,7 @@ from tests.client import read_topic
 from tests.signups import save_signup
 from tests.users import client_with
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer", "scim"])
+pytestmark = pytest.mark.django_db(transaction=True, databases="__all__")
 
 LIST = "/admin/authsvc/eventtransaction/"
 

@@ -34,7 +34,7 @@ from tests.signups import save_signups
 from tests.waiting import eventually
 
 pytestmark = [
-    pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer", "scim"]),
+    pytest.mark.django_db(transaction=True, databases="__all__"),
     pytest.mark.needs("broker", "redis"),
 ]
 

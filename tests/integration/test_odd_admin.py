@@ -35,7 +35,7 @@ from eventbus.topics import ensure_topics
 from tests.broker import PARTITIONS, configure, put
 from tests.signups import save_signup
 
-pytestmark = pytest.mark.django_db(databases=["default", "chat", "customer", "scim"])
+pytestmark = pytest.mark.django_db(databases="__all__")
 
 on_a_broker = pytest.mark.needs("broker")
 TOPIC = "/admin/eventbus/topic/"

@@ -12,7 +12,7 @@ from runtime.admin_toolkit.restricted_admin import RestrictedAdmin
 from tests.security.staff import SUPER, VIEW, person_of, rows
 from tests.users import client_of
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer", "scim"])
+pytestmark = pytest.mark.django_db(transaction=True, databases="__all__")
 
 LISTS = [
     model._meta

@@ -27,7 +27,7 @@ from tests.security.staff import KINDS, person_of, rows
 from tests.users import client_of
 
 pytestmark = [
-    pytest.mark.django_db(databases=["default", "chat", "customer", "scim"]),
+    pytest.mark.django_db(databases="__all__"),
     pytest.mark.needs("broker", "redis"),
 ]
 

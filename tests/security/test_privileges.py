@@ -16,7 +16,7 @@ from runtime.security_log import operator
 from tests.security.staff import CHANGE, SUPER, VIEW, person_of, rows
 from tests.users import PASSWORD, client_of, new_user, user_with
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer", "scim"])
+pytestmark = pytest.mark.django_db(transaction=True, databases="__all__")
 
 NEW = "quite another w0rd"
 ADD = "/admin/authsvc/user/add/"
