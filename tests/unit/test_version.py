@@ -9,7 +9,8 @@ from tests.e2e.clone import project_files
 from tests.servers.process import ROOT
 
 PRODUCTION = "deploy/k8s/overlays/production/installation"
-# The files that repeat the version, with the pattern of its place. The generated Python client has the version of openapi.yaml.
+# The files that repeat the version, with the pattern of its place. The generated Python client takes the version from
+# openapi.yaml.
 PLACES = {
     ".env.example": r"^#VERSION=(.+)$",
     "clients/typescript/package.json": r'^  "version": "(.+)"',
