@@ -60,4 +60,4 @@ def test_the_sources_have_no_other_texts(tmp_path: Path):
 def test_every_service_has_a_name_in_korean(service: str):
     """A brand may be the same in both languages, but then the catalogue says so."""
     with (ROOT / f"{CATALOGUE}.mo").open("rb") as compiled:
-        assert GNUTranslations(compiled)._catalog[service.capitalize()]
+        assert GNUTranslations(compiled)._catalog[f"service\x04{service.capitalize()}"]
