@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from signup_sync.participants import PARTICIPANTS
 from tests.client import sign_up
 from tests.conftest import Person, new_person
 from tests.e2e.test_api import ALL_GREEN
@@ -20,7 +21,6 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("application", "postgresql", "kafka", "caddy")
 
-SERVICES = ("auth", "chat", "customer")
 GUIDE = (ROOT / "docs" / "operations.md").read_text()
 # The values that every service stores of an account, by the names of auth's columns and the participants'.
 COLUMNS = "owner_signup_id, user_id, email, user_name, role, version"
@@ -51,7 +51,8 @@ def people_of(stack: Stack, service: str) -> set[tuple[Any, ...]]:
 
 
 def all_agree(stack: Stack) -> bool:
-    return people_of(stack, "auth") == people_of(stack, "chat") == people_of(stack, "customer")
+    everybody = people_of(stack, "auth")
+    return all(people_of(stack, service) == everybody for service in stack.participants)
 
 
 def names_in(stack: Stack, service: str) -> set[str]:
@@ -126,19 +127,19 @@ def reconcile(stack: Stack, *arguments: str) -> tuple[int, str, list[tuple[str, 
 
 
 def test_participants_restored_from_a_backup_are_healed(stack: Stack, postgresql: PostgresqlServer):
-    town, participants = Town(stack), ("chat", "customer")
-    for service in participants:
+    town = Town(stack)
+    for service in PARTICIPANTS:
         back_up(stack, service, postgresql)
     town.lives_on()
-    for service in participants:
+    for service in PARTICIPANTS:
         restore(stack, service, postgresql, stopped=(service,))
         assert town.leaves.user_id in names_in(stack, service)
-    start(stack, *participants)
+    start(stack, *PARTICIPANTS)
     code, _, findings = reconcile(stack, "--heal")
     assert code == 0
     assert set(findings) == {
         (service, kind, user_id)
-        for service in participants
+        for service in PARTICIPANTS
         for kind, user_id in (
             ("missing", town.comes.user_id), ("different", town.changes.user_id), ("removed", town.leaves.user_id),
         )
@@ -160,7 +161,7 @@ def test_auth_restored_from_a_backup_neither_revives_nor_loses_anybody(stack: St
     assert code == 1
     assert set(findings) == {
         (service, kind, user_id)
-        for service in ("chat", "customer")
+        for service in PARTICIPANTS
         for kind, user_id in (
             ("superfluous", town.comes.user_id), ("newer", town.changes.user_id), ("revived", town.leaves.user_id),
         )
