@@ -113,8 +113,8 @@ def prepare(copy: Path, module: Mapping[str, Any]) -> None:
         "process_isolation": "forkserver",
         "forkserver_warmup": "import",
         "preload_modules_file": "preloaded.txt",
-        # A mutant may take (constant + the usual seconds of its tests) x multiplier, generous because the machine may be
-        # busy. plugin.py limits its CPU time, which ends loops sooner.
+        # A mutant may take (constant + the usual seconds of its tests) x multiplier. That is generous, because the
+        # machine may be busy; plugin.py limits its CPU time, which ends loops sooner.
         "timeout_multiplier": 2.0,
         "timeout_constant": 60.0,
     }
