@@ -318,10 +318,11 @@ def test_a_removal_loses_its_user_id_when_it_is_complete_and_not_before():
 
 def test_states_are_those_of_saved_and_unconfirmed_transactions():
     kim, lee = new("kim"), new("lee")
-    register_users([kim])
+    register_users([kim, new("others")])
+    UnconfirmedSignUp.objects.create(**new("waits too").columns())
     waiting = UnconfirmedSignUp.objects.create(**lee.columns())
     states = read_states([kim.signup_id, lee.signup_id, uuid4()])
-    assert states == {kim.signup_id: SignUp.objects.get().state, lee.signup_id: waiting.state}
+    assert states == {kim.signup_id: SignUp.objects.get(id=kim.signup_id).state, lee.signup_id: waiting.state}
     assert states[lee.signup_id].is_unconfirmed
 
 
