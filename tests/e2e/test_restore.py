@@ -72,9 +72,9 @@ def back_up_as_release_0_1_0(on_call: OnCall) -> None:
     url = stack.env["AUTH_DATABASE_URL"].removesuffix(role) + older
     stack.manage("migrate", "authsvc", "0002", "--verbosity", "0", AUTH_DATABASE_URL=url)
     copied = (
-        "user_id, email, owner_signup_id, user_id_key, user_name, role, password, is_superuser, is_active, is_staff"
+        "user_id, email, owner_signup_id, user_id_key, user_name, role, password, is_superuser, is_active, is_staff, "
+        "date_joined"
     )
-    copied += ", date_joined"
     users = stack.query("auth", f"SELECT {copied} FROM authsvc_user")
     with psycopg.connect(url) as connection, connection.cursor() as cursor:
         values = ", ".join(["%s"] * len(users[0]))
