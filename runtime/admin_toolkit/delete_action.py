@@ -49,7 +49,7 @@ def delete_selected(model_admin: Any, request: HttpRequest, queryset: QuerySet[A
     refuse_forbidden(model_admin, request, progress, chosen)
     if not progress.total:
         reason = model_admin.left_out(request, queryset) or _("The selected rows no longer exist.")
-        model_admin.message_user(request, f"{_('Nothing was deleted.')} {reason}", messages.WARNING)
+        model_admin.message_user(request, _("Nothing was deleted.") + f" {reason}", messages.WARNING)
         return None
     if not is_confirmed:
         return question(model_admin, request, progress, chosen)
