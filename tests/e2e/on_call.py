@@ -6,6 +6,7 @@ import shlex
 import subprocess
 
 from tests.servers import PostgresqlServer
+from tests.servers.postgresql import SERVICES
 from tests.stack import Stack
 
 # The processes of a stack, by their service in compose.yaml. A stack has neither a purge nor a gateway to stop.
@@ -53,8 +54,8 @@ class OnCall:
             self.stack.roles[name].wait_until_ready()
 
     def _with_databases(self, words: str, database: str | None) -> str:
-        services = r"(?<![\w/.-])(auth|chat|customer|scim)(?![\w.-])"
-        return re.sub(services, lambda found: database or self.database_of(found[0]), words)
+        names = "|".join(SERVICES)
+        return re.sub(rf"(?<![\w/.-])({names})(?![\w.-])", lambda found: database or self.database_of(found[0]), words)
 
     def _shell(self, line: str) -> None:
         done = subprocess.run(

@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from signup_sync.participants import PARTICIPANTS
 from tests.chaos.test_upgrade import SIGN_UP
 from tests.client import sign_up
 from tests.conftest import Person, new_person
@@ -20,7 +21,6 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("application", "postgresql", "kafka", "caddy")
 
-SERVICES = ("auth", "chat", "customer")
 # The values that every service stores of an account, by the names of auth's columns and the participants'.
 COLUMNS = "owner_signup_id, user_id, email, user_name, role, version"
 # One process for all, because each takes seconds to start.
@@ -50,7 +50,8 @@ def people_of(stack: Stack, service: str) -> set[tuple[Any, ...]]:
 
 
 def all_agree(stack: Stack) -> bool:
-    return people_of(stack, "auth") == people_of(stack, "chat") == people_of(stack, "customer")
+    everybody = people_of(stack, "auth")
+    return all(people_of(stack, service) == everybody for service in stack.participants)
 
 
 def names_in(stack: Stack, service: str) -> set[str]:
@@ -134,7 +135,7 @@ def test_auth_restored_from_a_backup_of_an_earlier_release_neither_revives_nor_l
     assert code == 1
     assert set(findings) == {
         (service, kind, user_id)
-        for service in ("chat", "customer")
+        for service in PARTICIPANTS
         for kind, user_id in (
             ("superfluous", town.comes.user_id), ("newer", town.changes.user_id), ("revived", town.leaves.user_id),
         )
@@ -157,11 +158,11 @@ def test_auth_restored_from_a_backup_of_an_earlier_release_neither_revives_nor_l
 
 
 def test_participants_restored_from_a_backup_are_healed(stack: Stack, postgresql: PostgresqlServer):
-    on_call, town, participants = OnCall(stack, postgresql), Town(stack), ("chat", "customer")
-    for service in participants:
+    on_call, town = OnCall(stack, postgresql), Town(stack)
+    for service in PARTICIPANTS:
         back_up(on_call, service)
     town.lives_on()
-    for service in participants:
+    for service in PARTICIPANTS:
         *restore, heal = about(commands_after("## Restore a participant"), service)
         for line in restore:
             on_call.types(line)
@@ -171,7 +172,7 @@ def test_participants_restored_from_a_backup_are_healed(stack: Stack, postgresql
     assert code == 0
     assert set(findings) == {
         (service, kind, user_id)
-        for service in participants
+        for service in PARTICIPANTS
         for kind, user_id in (
             ("missing", town.comes.user_id), ("different", town.changes.user_id), ("removed", town.leaves.user_id),
         )

@@ -9,12 +9,11 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 from django.urls import reverse
 
-from chatsvc.models import ChatUser
-from customersvc.models import Customer
 from participant.models import ParticipantUser
 from participant.rows import bury
+from tests.participants import MODELS
 
-pytestmark = pytest.mark.django_db(databases=["default", "chat", "customer"])
+pytestmark = pytest.mark.django_db(databases=["default", *MODELS])
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def admin_client() -> Client:
     return client
 
 
-@pytest.fixture(params=[ChatUser, Customer], ids=["chat", "customer"])
+@pytest.fixture(params=MODELS.values(), ids=MODELS)
 def pages(request: pytest.FixtureRequest, admin_client: Client) -> Pages:
     return Pages(request.param, admin_client)
 
