@@ -112,7 +112,7 @@ def test_a_database_of_the_scim_services_that_was_restored_from_a_backup_is_heal
     assert (code, set(findings)) == (0, lost)
     assert reconcile(provisioned) == (0, "", [])
     for server in servers.values():
-        assert {stays.user_id, comes.user_id} < set(user_names(server))
+        assert {stays.user_id, comes.user_id} <= set(user_names(server))
         assert leaves.user_id not in user_names(server)
 
 
