@@ -58,7 +58,10 @@ BROKER_CONTRACTS = $(shell grep -l 'pytest\.mark\.needs' tests/contract/test_*.p
 # The user journeys on `make run`. The other journeys and all fault injection run only on the real servers.
 EMBEDDED_E2E = $(addprefix tests/e2e/test_,stack.py api.py bad_partition.py page.py account.py looks.py make_run.py \
 	make_admin.py new_service.py readme_commands.py odd_browsers.py odd_shell.py)
-# Tests that mostly wait run in parallel (-n). Tests that start a whole installation run alone.
+EMBEDDED_JOURNEYS = $(EMBEDDED_E2E) tests/security --ignore=tests/security/test_audit.py
+REAL_JOURNEYS = tests/e2e tests/security tests/chaos tests/bench --ignore=tests/security/test_audit.py
+# Tests that mostly wait run in parallel (-n), each file in one worker if its tests share an installation. Tests that
+# measure are marked `alone`.
 PYTEST := $(BIN)/python -m pytest
 
 test-unit: $(INSTALLED_DEV) ## Run the tests that need no server
@@ -70,11 +73,13 @@ test-k8s: $(INSTALLED_DEV) ## Test the manifests in deploy/k8s; needs Go, and a 
 
 test-embedded: $(INSTALLED_DEV) ## Run the tests on the embedded servers
 	$(PYTEST) --stack=embedded -n 3 $(BROKER_CONTRACTS) tests/integration
-	$(PYTEST) --stack=embedded $(EMBEDDED_E2E) tests/security --ignore=tests/security/test_audit.py
+	$(PYTEST) --stack=embedded -n 2 --dist loadfile -m "not alone" $(EMBEDDED_JOURNEYS)
+	$(PYTEST) --stack=embedded -m alone $(EMBEDDED_JOURNEYS)
 
 test-real: $(INSTALLED_DEV) ## Run the tests on PostgreSQL, Kafka, Redis and Caddy
 	$(PYTEST) --stack=real -n 2 $(BROKER_CONTRACTS) tests/integration
-	$(PYTEST) --stack=real tests/e2e tests/security tests/chaos tests/bench --ignore=tests/security/test_audit.py
+	$(PYTEST) --stack=real -n 2 --dist loadfile -m "not alone" $(REAL_JOURNEYS)
+	$(PYTEST) --stack=real -m alone $(REAL_JOURNEYS)
 
 test-search: $(INSTALLED_DEV) ## Run the tests on OpenSearch: 100,000 events, a killed indexer and a minute without OpenSearch
 	$(PYTEST) --stack=real tests/search

@@ -50,7 +50,8 @@ def delete_selected(model_admin: Any, request: HttpRequest, queryset: QuerySet[A
         model_admin.message_user(request, words, messages.WARNING)
     refuse_forbidden(model_admin, request, progress, chosen)
     if not progress.total:
-        model_admin.message_user(request, _("Nothing was deleted."), messages.WARNING)
+        reason = model_admin.left_out(request, queryset) or _("The selected rows no longer exist.")
+        model_admin.message_user(request, _("Nothing was deleted.") + f" {reason}", messages.WARNING)
         return None
     if not is_confirmed:
         return question(model_admin, request, progress, chosen)

@@ -22,7 +22,7 @@ import yaml
 
 from eventsearch.documents import MAPPING, UNDATED
 from tests.contract.test_compose import ROOT, services
-from tests.contract.test_metrics import OURS, declared, family
+from tests.contract.test_metrics import OURS, alert_rules, declared, family, roles_asked
 
 DEPLOY = ROOT / "deploy"
 
@@ -34,13 +34,70 @@ DEPLOY = ROOT / "deploy"
 PROMTOOL = shutil.which("promtool", path=f"{ROOT / '.servers/promtool'}:{os.environ['PATH']}")
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not in .servers/promtool (`bash tests/setup.sh` brings it)")
+needs_promtool = pytest.mark.skipif(
+    PROMTOOL is None, reason="promtool is not in .servers/promtool (`bash tests/setup.sh` brings it)"
+)
+
+
+@needs_promtool
 def test_prometheus_accepts_its_configuration_and_the_alerts():
     done = subprocess.run(
         [PROMTOOL, "check", "config", DEPLOY / "prometheus.yaml"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "rules found" in done.stdout
+
+
+# Values of `up`, one every 15 seconds. At the tenth minute the last two have ended five minutes ago.
+ANSWERS, NEVER_STARTED, STOPPED, HANGS = "1+0x40", "_x40", "1+0x20 stale", "1+0x20 0+0x20"
+# Docker restarts the container again and again, and Prometheus sometimes finds its address.
+CRASHES = "1+0x20 stale stale 0 stale stale stale 0 0 stale stale stale stale stale 0 stale stale stale 0 stale stale"
+
+
+def away_alerts(*away: str, **values: str) -> dict[str, Any]:
+    """A test for promtool: RoleAway fires for the roles `away` at the tenth minute. `values` are those of `up` of each
+    process of a role, by the role; every other role has one process that answers, but profiles have never been used."""
+    others = {role: NEVER_STARTED if services()[role].get("profiles") else ANSWERS for role in roles_asked()}
+    rule = next(each for each in alert_rules() if each["alert"] == "RoleAway")
+    expected = [
+        {
+            "exp_labels": {"role": role, **rule["labels"]},
+            "exp_annotations": {
+                name: text.replace("{{ $labels.role }}", role) for name, text in rule["annotations"].items()
+            },
+        }
+        for role in away
+    ]
+    series = [
+        {"series": f'up{{job="{job}", role="{role}", instance="{role}:{number}"}}', "values": process}
+        for role, job in roles_asked().items()
+        for number, process in enumerate(values.get(role, others[role]).split(","))
+    ]
+    return {
+        "name": f"away: {away}, {values}",
+        "interval": "15s",
+        "input_series": series,
+        "alert_rule_test": [{"eval_time": "10m", "alertname": "RoleAway", "exp_alerts": expected}],
+    }
+
+
+@needs_promtool
+def test_an_alert_fires_for_each_role_of_which_no_process_answers(tmp_path: Path):
+    roles = roles_asked()
+    tests = [
+        away_alerts(),
+        *(away_alerts(role, **{role: values}) for role in roles for values in (STOPPED, HANGS, CRASHES)),
+        *(away_alerts(role, **{role: NEVER_STARTED}) for role in roles if not services()[role].get("profiles")),
+        # Another instance still answers.
+        away_alerts(auth=f"{ANSWERS},{STOPPED}"),
+        away_alerts(auth=f"{ANSWERS},{HANGS}"),
+        away_alerts("auth", auth=f"{STOPPED},{HANGS}"),
+    ]
+    rules = str(DEPLOY / "prometheus-alerts.yaml")
+    file = tmp_path / "tests.yaml"
+    file.write_text(yaml.safe_dump({"rule_files": [rules], "evaluation_interval": "15s", "tests": tests}))
+    done = subprocess.run([PROMTOOL, "test", "rules", file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_prometheus_finds_its_files_where_they_are_mounted():

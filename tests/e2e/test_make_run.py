@@ -30,7 +30,7 @@ ROLES = (
     "valkey-server",
 )
 
-pytestmark = pytest.mark.needs("application")
+pytestmark = [pytest.mark.alone, pytest.mark.needs("application")]
 
 # Seconds from a second start until the first sign-up is all green, and from Ctrl-C until nothing is left.
 GREEN_WITHIN, GONE_WITHIN = 8.0, 5.0

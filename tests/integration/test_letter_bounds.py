@@ -86,7 +86,7 @@ def test_a_row_has_the_place_of_the_letter_and_what_its_headers_say_of_the_messa
     ("written", "number"),
     [
         (b"0", 0), (b"-1", None), (str(NUMBER_MAX).encode(), NUMBER_MAX), (str(NUMBER_MAX + 1).encode(), None),
-        (b"x", None), (b"", None), (None, None),
+        (b"x", None), (b"", None), (None, None), (b" 7", None), (b"+7", None), (b"1_0", None), ("٣".encode(), None),
     ],
 )  # fmt: skip
 def test_a_number_of_a_header_is_one_that_the_column_can_store(written, number):

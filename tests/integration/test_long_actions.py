@@ -129,7 +129,14 @@ def test_the_own_account_is_left_out(root):
     assert "Do you want to delete 1 user?" in begin(client, chosen)
     assert "Successfully deleted 1 user." in begin(client, chosen, post="yes")
     assert left() == {root.user_id}
-    assert "Nothing was deleted." in begin(client, [root], post="yes")
+    words = "Nothing was deleted. Your own account is never removed here: ask another administrator."
+    assert words in begin(client, [root], post="yes")
+
+
+def test_rows_that_are_gone_are_named_as_the_reason(root):
+    [gone] = users(1)
+    User.objects.filter(pk=gone.pk).delete()
+    assert "Nothing was deleted. The selected rows no longer exist." in begin(client_of(root), [gone], post="yes")
 
 
 def test_staff_who_lose_the_permission_meanwhile_are_refused(root):
