@@ -84,8 +84,11 @@ def test_alerts_and_dashboard_ask_for_what_there_is(where):
 
 @pytest.mark.parametrize("where", queries())
 def test_alerts_and_dashboard_group_by_labels_that_there_are(where):
-    labels = {label for each in declared() for label in each._labelnames} | {"instance", "job", "role", "le"}
+    """By labels of the metrics in the query, or by those that Prometheus adds to each target and bucket."""
     query = queries()[where]
+    asked = {re.sub(r"_(total|bucket|count|sum)$", "", name) for name in OURS.findall(query)}
+    labels = {label for each in declared() if family(each) in asked for label in each._labelnames}
+    labels |= {"instance", "job", "role", *(["le"] if "_bucket" in query else [])}
     for listed in re.findall(r"\bby \(([^)]*)\)", query):
         assert {label.strip() for label in listed.split(",")} <= labels
     assert set(re.findall(r"(\w+)=~?\"", query)) <= labels

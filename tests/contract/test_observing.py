@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email import message_from_bytes
+from fnmatch import fnmatchcase
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-from eventsearch.documents import MAPPING
+from eventsearch.documents import MAPPING, UNDATED
 from tests.contract.test_compose import ROOT, services
 from tests.contract.test_metrics import OURS, alert_rules, declared, family, roles_asked
 
@@ -147,6 +148,22 @@ def test_the_dashboard_asks_for_metrics_that_there_are():
     assert {re.sub(r"_(total|bucket|count|sum)$", "", name) for name in asked} <= names
 
 
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not in .servers/promtool (`bash tests/setup.sh` brings it)")
+def test_prometheus_can_read_the_queries_of_the_dashboard(tmp_path: Path):
+    """Grafana only inserts its variables and sends them."""
+    dashboard = json.loads((DEPLOY / "grafana-dashboard.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    filled_in = [query.replace("$__rate_interval", "1m") for query in queries]
+    assert not [query for query in filled_in if "$" in query]
+    rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(filled_in)]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    done = subprocess.run(
+        [PROMTOOL, "check", "rules", tmp_path / "rules.yaml"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(queries)} rules found" in done.stdout
+
+
 # --- OpenSearch Dashboards ----------------------------------------------------------------------------------------
 
 
@@ -176,6 +193,27 @@ def test_saved_objects_ask_for_fields_that_the_documents_have():
         asked |= {each["params"]["field"] for each in aggregations if each["params"]}
     assert asked >= {"@timestamp", "signupId", "letter.group", "status", "kind"}
     assert asked <= fields
+
+
+def test_saved_objects_group_by_fields_that_can_be_grouped():
+    """A field of type `text` could not; a histogram needs times."""
+    types = {name: field.get("type") for name, field in MAPPING["properties"].items()}
+    types |= {f"letter.{name}": field["type"] for name, field in MAPPING["properties"]["letter"]["properties"].items()}
+    [pattern] = [each["attributes"] for each in saved_objects() if each["type"] == "index-pattern"]
+    assert types[pattern["timeFieldName"]] == "date"
+    grouped = [
+        (aggregation["type"], types[aggregation["params"]["field"]])
+        for each in saved_objects()
+        for aggregation in json.loads(each["attributes"].get("visState", "{}")).get("aggs", [])
+        if aggregation["params"]
+    ]
+    assert {*grouped} == {("date_histogram", "date"), ("terms", "keyword")}
+
+
+@pytest.mark.parametrize("day", ["2026.11.27", UNDATED])
+def test_the_index_pattern_finds_every_index(day: str, settings):
+    [pattern] = [each["attributes"]["title"] for each in saved_objects() if each["type"] == "index-pattern"]
+    assert fnmatchcase(f"{settings.OPENSEARCH_INDEX}-{day}", pattern)
 
 
 @contextmanager

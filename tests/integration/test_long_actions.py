@@ -194,6 +194,23 @@ def test_a_selection_that_grows_after_the_question_is_counted_and_asked_about_ag
     assert left() == {root.user_id}
 
 
+def test_a_selection_in_which_another_row_has_replaced_one_is_asked_about_again(root):
+    everyone = users(5)
+    User.objects.filter(pk=everyone[1].pk).update(is_staff=True)
+    client = client_of(root)
+    page = begin(client, everyone[:1], query="?is_staff__exact=0&q=user-", select_across="1")
+    assert re.findall(r"<li>user-(\d\d)</li>", page) == ["00", "02", "03", "04"]
+    User.objects.filter(pk=everyone[1].pk).update(is_staff=False)
+    User.objects.filter(pk=everyone[2].pk).update(is_staff=True)
+    page = go_on(client, page)
+    assert "The selection has changed" in page
+    assert re.findall(r"<li>user-(\d\d)</li>", page) == ["00", "01", "03", "04"]
+    assert len(left()) == 6
+    _shown, page = finish(client, go_on(client, page))
+    assert "Successfully deleted 4 users." in page
+    assert left() == {root.user_id, "user-02"}
+
+
 def refusal_of(client: Client, page: str) -> str:
     answer = client.post(LIST, form_of(page))
     assert answer.status_code == 403
