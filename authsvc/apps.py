@@ -1,9 +1,9 @@
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import gettext_noop
+from django.utils.translation import pgettext_lazy
 
 # The label of auth's light. Pages translate the service name, which comes from a setting, with a capital letter.
-LIGHT_NAME = gettext_noop("Auth")
+LIGHT_NAME = pgettext_lazy("service", "Auth")
 
 
 class AuthServiceConfig(AppConfig):

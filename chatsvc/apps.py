@@ -1,11 +1,10 @@
 from django.apps import AppConfig
-from django.utils.translation import gettext_lazy as _
-from django.utils.translation import gettext_noop
+from django.utils.translation import pgettext_lazy
 
 # The name beside the light. Pages capitalise and translate the service's name, which comes from a setting.
-LIGHT_NAME = gettext_noop("Chat")
+LIGHT_NAME = pgettext_lazy("service", "Chat")
 
 
 class ChatServiceConfig(AppConfig):
     name = "chatsvc"
-    verbose_name = _("Chat service")
+    verbose_name = pgettext_lazy("service", "Chat service")

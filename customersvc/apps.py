@@ -1,11 +1,10 @@
 from django.apps import AppConfig
-from django.utils.translation import gettext_lazy as _
-from django.utils.translation import gettext_noop
+from django.utils.translation import pgettext_lazy
 
-# The name beside its light: pages translate the service's own name, which is a setting, with a capital letter.
-LIGHT_NAME = gettext_noop("Customer")
+# The name beside the light. Pages capitalise and translate the service's name, which comes from a setting.
+LIGHT_NAME = pgettext_lazy("service", "Customer")
 
 
 class CustomerServiceConfig(AppConfig):
     name = "customersvc"
-    verbose_name = _("Customer service")
+    verbose_name = pgettext_lazy("service", "Customer service")

@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from eventbus.deadletters.letters import Origin
+from eventbus.deadletters.letters import Origin, header_number
 from eventbus.messages import VALUE_MAX, Incoming, moment_of
 
 # The topics of sign-ups, changes and removals, with the kind of event transaction and of message.
@@ -31,9 +31,10 @@ DAY_FORMAT: Final = "%Y.%m.%d"
 EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 CLOCK_DIFFERENCE: Final = timedelta(days=1)
 
-_NUMBER_MAX: Final = 2**63 - 1
+# The largest number that a field of OpenSearch's type "integer" can store.
+_INTEGER_MAX: Final = 2**31 - 1
 _Name = Annotated[str, Meta(pattern=r"\A[a-z][a-z0-9-]{0,49}\Z")]
-_Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+_Count = Annotated[int, Meta(ge=1, le=_INTEGER_MAX)]
 # The indexed fields of a value, and what each may contain. Others are ignored, and so are invalid ones.
 _VALUE_FIELDS: Final[Mapping[str, Any]] = {
     "signupId": UUID,
@@ -153,17 +154,11 @@ def _letter(message: Incoming, origin: Origin) -> dict[str, object]:
     letter = {
         "topic": origin.topic,
         "group": origin.group,
-        "partition": _number(headers.get("dlt-partition"), most=2**31 - 1),
-        "offset": _number(headers.get("dlt-offset"), most=_NUMBER_MAX),
+        "partition": header_number(headers.get("dlt-partition"), most=_INTEGER_MAX),
+        "offset": header_number(headers.get("dlt-offset")),
         "error": _error(headers.get("dlt-error")),
     }
     return {name: value for name, value in letter.items() if value is not None}
-
-
-def _number(text: bytes | None, *, most: int) -> int | None:
-    is_number = text is not None and len(text) <= len(str(most)) and text.isdigit()
-    number = int(text) if is_number and text else None
-    return number if number is not None and number <= most else None
 
 
 def _error(text: bytes | None) -> str | None:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext
 
 STATUSES: Final[Mapping[str, Any]] = {
     "PENDING": _("Waiting for an answer"),
@@ -34,8 +34,9 @@ def light_in_words(status: str, reason: str | None, *, shows_reasons: bool = Tru
 
 
 def name_of(service: str) -> str:
-    """Return a service's name, translated if the catalogue has it."""
-    return gettext(service.capitalize())
+    """Return a service's name, translated if the catalogue has it in the context "service": the same word may have
+    another meaning, and another translation, elsewhere in the product or in Django."""
+    return pgettext("service", service.capitalize())
 
 
 def shown_light(

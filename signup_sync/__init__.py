@@ -1,3 +1,3 @@
-"""The project. `__version__` is the only place that states the version of a release."""
+"""The project. `__version__` is the version of a release; tests/unit/test_version.py lists the files that repeat it."""
 
 __version__ = "1.0.0"

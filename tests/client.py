@@ -15,13 +15,15 @@ from uuid import uuid4
 import confluent_kafka
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
 
+from signup_sync.participants import PARTICIPANTS
 from tests.conftest import Person
 from tests.contract import kafka_messages
 from tests.contract.documents import check_event, check_response
 from tests.stack import Stack
 from tests.waiting import PATIENCE
 
-SERVICES = ("auth", "chat", "customer")
+# The services of an installation that tests.stack starts, in the order of their lights.
+SERVICES = ("auth", *PARTICIPANTS)
 
 
 @dataclass(frozen=True)

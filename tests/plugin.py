@@ -153,6 +153,9 @@ def base_environment(cleanup: ExitStack) -> dict[str, str]:
         # The database of the SCIM services exists only if it is needed.
         "SCIM_DATABASE_URL": f"sqlite:///{data}/scim.sqlite3",
         "SECRET_KEY": secrets.token_urlsafe(50),
+        # Tests in this process name each light, so they have these services, whichever participants are added to the
+        # project. The installations of tests.stack have all participants.
+        "SIGNUP_SERVICES": "auth,chat,customer",
         # A cheap hash; tests about the real hash set its parameters.
         "ARGON2_MEMORY_KIB": "512",
         "ARGON2_TIME_COST": "1",
@@ -193,6 +196,7 @@ def embedded_broker(cleanup: ExitStack) -> dict[str, str]:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"needs(*names): servers that the test needs: {', '.join(NEEDS)}")
+    config.addinivalue_line("markers", "alone: the test measures times or memory, so no other test may run beside it")
     config.stash[left_out_key] = {}
 
 

@@ -14,13 +14,18 @@ from typing import Any, NamedTuple, Self
 
 import psycopg
 
-from signup_sync.participants import PARTICIPANTS
+from signup_sync.participants import PARTICIPANTS, package_of
 from tests.contract import kafka_messages
 from tests.servers import CaddyServer, KafkaServer, PostgresqlServer, RedisServer, ValkeyServer, free_port
 from tests.servers.process import LOOPBACK, ROOT, Process, http_status
 
 MANAGE = (sys.executable, str(ROOT / "manage.py"))
-TABLES = {"auth": "authsvc_user", "chat": "chatsvc_chatuser", "customer": "customersvc_customer"}
+# The table of each service's users. `startservice billing` calls the model BillingUser.
+TABLES = {
+    "auth": "authsvc_user",
+    **{service: f"{package_of(service)}_{service}user" for service in PARTICIPANTS},
+    "customer": "customersvc_customer",
+}
 CONSUMERS = {"auth-results": "auth", **{service: service for service in PARTICIPANTS}}
 # As in compose.yaml, a role gets only the address of its own database; the others get this invalid one.
 NO_DATABASE = f"postgres://nobody@{LOOPBACK}:1/none"
@@ -62,10 +67,13 @@ class Role(Process):
 class Stack:
     """A fresh, separate installation: its own databases and Redis, and a prefix for its topics and groups.
 
-    Create one with `embedded` or `real`. `roles` are web, relay, auth-results, chat, customer and dead-letters, and on
-    the real servers also auth-1 and auth-2 behind the gateway. Each can be stopped, killed, paused and restarted.
+    Create one with `embedded` or `real`. `roles` are web, relay, auth-results, dead-letters and one for each
+    participant, and on the real servers also auth-1 and auth-2 behind the gateway. Each can be stopped, killed, paused
+    and restarted.
     """
 
+    # Fewer than the project has, for code that doesn't know all of them or figures that depend on their number.
+    participants: Sequence[str] = PARTICIPANTS
     # The Redis server that `real` starts.
     redis_server: type[RedisServer] = RedisServer
 
@@ -78,6 +86,7 @@ class Stack:
             "DATA_DIR": str(directory / "data"),
             "SECRET_KEY": secrets.token_urlsafe(50),
             "KAFKA_PREFIX": directory.name + "-",
+            "SIGNUP_SERVICES": ",".join(("auth", *self.participants)),
             "GATEWAY_URL": base_url,
             # All clients of a test come from one address.
             "HELD_PER_ADDRESS": "0",
@@ -93,7 +102,8 @@ class Stack:
         self.owner_env: dict[str, str] = {}
         self.roles: dict[str, Role] = {}
         for role, service in CONSUMERS.items():
-            self._add_worker(role, "consume_events", service, database=service)
+            if service in ("auth", *self.participants):
+                self._add_worker(role, "consume_events", service, database=service)
         self._add_worker("relay", "relay_signups", database="auth")
         self._add_worker("dead-letters", "collect_dead_letters", database="auth")
 
@@ -144,7 +154,7 @@ class Stack:
         return self._add(name, (*MANAGE, "serve", "--port", str(port)), env=self.env | settings, port=port)
 
     def add_consumer(self, name: str, *, like: str) -> Role:
-        """Add a process of the consumer `like` (auth-results, chat or customer) without starting it."""
+        """Add a process of the consumer `like` (auth-results or a participant) without starting it."""
         return self._add_worker(name, "consume_events", CONSUMERS[like], database=CONSUMERS[like])
 
     def add_scim(self) -> Role:

@@ -14,21 +14,19 @@ CATALOGUE: Final = "locale/ko/LC_MESSAGES/django.po"
 def add_texts(text: str, service: str, korean: str) -> str:
     """Return the catalogue's text with the participant's texts, which its Korean name completes.
 
-    Raises RefusedNameError if the product has one of them already: it can't have a second translation, and a removal of
-    the participant would delete the product's.
+    Raises RefusedNameError if one of them is there already, because a catalogue can't contain a text twice.
     """
     texts = _texts(service, korean)
-    there = set(text.splitlines())
     for msgid in texts:
-        if f'msgid "{msgid}"' in there:
-            raise RefusedNameError(f"the text “{msgid}” is in {CATALOGUE} already; choose another name")
-    entries = "".join(f'\nmsgid "{msgid}"\nmsgstr "{msgstr}"\n' for msgid, msgstr in texts.items())
+        if _head(msgid) in text:
+            raise RefusedNameError(f"the service's text “{msgid}” is in {CATALOGUE} already; choose another name")
+    entries = "".join(f'\n{_head(msgid)}msgstr "{msgstr}"\n' for msgid, msgstr in texts.items())
     return text.rstrip("\n") + "\n" + entries
 
 
 def remove_texts(text: str, service: str) -> str:
     """Return the catalogue's text without the participant's texts, whatever their translations are."""
-    dropped = tuple(f'msgid "{msgid}"\n' for msgid in _texts(service, ""))
+    dropped = tuple(map(_head, _texts(service, "")))
     return "\n\n".join(entry for entry in text.rstrip("\n").split("\n\n") if not entry.startswith(dropped)) + "\n"
 
 
@@ -39,6 +37,12 @@ def compile_catalogue(root: Path) -> bool:
     source = root / CATALOGUE
     subprocess.run([msgfmt, "-o", source.with_suffix(".mo"), source], check=True)  # noqa: S603 - our own paths
     return True
+
+
+def _head(msgid: str) -> str:
+    """Return the first lines of an entry. The context keeps a service's texts apart from equal ones of the product and
+    of Django, such as “Order”: a translation here would replace Django's."""
+    return f'msgctxt "service"\nmsgid "{msgid}"\n'
 
 
 def _texts(service: str, korean: str) -> Mapping[str, str]:

@@ -70,6 +70,15 @@ def check_name(service: str) -> None:
         raise RefusedNameError(f"the Python package {package_of(service)} exists already")
 
 
+def check_text(name: str) -> None:
+    """Raise RefusedNameError if this name can't stand in the catalogue and in pages."""
+    if not name.isprintable() or name != name.strip() or not name or {*name} & {*'"\\%'}:
+        raise RefusedNameError(
+            f"{name!r} is empty, begins or ends with a space, or contains a quote, a backslash, a percent sign, a line "
+            "break or an invisible character"
+        )
+
+
 def _of_the_deployment(root: Path) -> set[str]:
     """Return the services, networks and volumes of compose.yaml, and the users of Kafka and Redis."""
     compose = (root / "compose.yaml").read_text()

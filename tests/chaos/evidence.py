@@ -8,22 +8,23 @@ from uuid import UUID
 import psycopg
 from confluent_kafka import Consumer, TopicPartition
 
-from tests.chaos.judge import PARTICIPANTS, ChangeRow, Evidence, SignUpRow, UserRow
+from signup_sync.participants import PARTICIPANTS
+from tests.chaos.judge import ChangeRow, Evidence, SignUpRow, UserRow
 from tests.chaos.noise import ANSWERS, REQUESTS, Noise
 from tests.chaos.people import Person, folded
 from tests.chaos.story import Story
 from tests.client import read_topic
-from tests.stack import Stack
+from tests.stack import TABLES, Stack
 
 # The consumer groups whose dead letters must contain the poison of each topic.
-READERS = {REQUESTS: ("chat", "customer"), ANSWERS: ("auth",)}
+READERS = {REQUESTS: PARTICIPANTS, ANSWERS: ("auth",)}
 COLLECTOR = "dead-letters"
 USER = "user_id, user_id_key, email, user_name, role"
 
 
 def introduce(stack: Stack, people: Sequence[Person]) -> None:
     """Makes the rows of those whom one participant knows from elsewhere: by the userId or by the email."""
-    for service, table in PARTICIPANTS.items():
+    for service in PARTICIPANTS:
         rows = []
         for person in people:
             if person.known_to == service:
@@ -32,7 +33,7 @@ def introduce(stack: Stack, people: Sequence[Person]) -> None:
                 rows.append((user_id, folded(user_id), email))
         with psycopg.connect(stack.env[f"{service.upper()}_DATABASE_URL"]) as connection:
             connection.cursor().executemany(
-                f"INSERT INTO {table} ({USER}, is_active, created_at) "
+                f"INSERT INTO {TABLES[service]} ({USER}, is_active, created_at) "
                 "VALUES (%s, %s, %s, 'Known', 'ROLE_USER', true, now())",
                 rows,
             )
@@ -77,17 +78,18 @@ def collect(stack: Stack, stories: Mapping[UUID, Story], noise: Noise) -> Eviden
             service: [
                 UserRow(*row)
                 for row in stack.query(
-                    service, f"SELECT owner_signup_id, signup_id, {USER} FROM {table} WHERE removed_at IS NULL"
+                    service,
+                    f"SELECT owner_signup_id, signup_id, {USER} FROM {TABLES[service]} WHERE removed_at IS NULL",
                 )
             ]
-            for service, table in PARTICIPANTS.items()
+            for service in PARTICIPANTS
         },
         changes=[ChangeRow(kind, *row) for kind, *row in rows if kind != "signUp"],
         tombstones={
             "auth": _owners(stack, "auth", "authsvc_removedaccount"),
             **{
-                service: _owners(stack, service, f"{table} WHERE removed_at IS NOT NULL")
-                for service, table in PARTICIPANTS.items()
+                service: _owners(stack, service, f"{TABLES[service]} WHERE removed_at IS NOT NULL")
+                for service in PARTICIPANTS
             },
         },
         poison={each: noise.poison[topic] for each, topic in topics.items()},

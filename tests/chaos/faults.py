@@ -8,6 +8,7 @@ from random import Random
 
 import redis
 
+from signup_sync.participants import PARTICIPANTS
 from tests.servers import Process, Server
 from tests.stack import Role, Stack
 
@@ -15,15 +16,14 @@ from tests.stack import Role, Stack
 KILLED = (
     ("auth-1", "auth-2", "auth-results"),
     ("relay",),
-    ("chat",),
-    ("customer",),
+    *((service,) for service in PARTICIPANTS),
     ("web",),
     ("redis",),
     ("kafka",),
     ("postgresql",),
 )
 ALL = (*(name for names in KILLED for name in names), "dead-letters", "caddy")
-JOINED = {"chat": "chat-2", "customer": "customer-2", "auth-results": "auth-results-2"}
+JOINED = {name: f"{name}-2" for name in (*PARTICIPANTS, "auth-results")}
 # Seconds that what was killed stays away, that what is frozen stays so (the group's session ends after 6), and that a
 # second consumer stays: its start takes two or three of them.
 AWAY = (0.5, 4.0)

@@ -10,8 +10,6 @@ from uuid import UUID
 from tests.chaos.people import ON_THEIR_OWN, Kind, Person, folded
 from tests.chaos.story import Story
 
-PARTICIPANTS = {"chat": "chatsvc_chatuser", "customer": "customersvc_customer"}
-
 Wrong = Literal["lost", "doubled", "false_red", "missed_red", "stuck"]
 WRONGS: tuple[Wrong, ...] = ("lost", "doubled", "false_red", "missed_red", "stuck")
 
@@ -65,7 +63,7 @@ class UserRow(NamedTuple):
 @dataclass(frozen=True)
 class Evidence:
     """All that a run left behind. `dead` are the keys of the dead letters by topic, `kept` those that were collected;
-    `poison` those put in, by the dead-letter topic in which they must be."""
+    `poison` those put in, by the dead-letter topic in which they must be; `copies` the users of each participant."""
 
     stories: Mapping[UUID, Story]
     signups: Sequence[SignUpRow]
@@ -190,7 +188,7 @@ class _Case:
             # The lights of the sign-up were decided before; the rest is judged for all removals together.
             return
         yield from self._of_auth(self.row)
-        for service in PARTICIPANTS:
+        for service in self._index.participants:
             yield from self._of_participant(service, self.row)
         yield from self._of_stream(self.row)
 
@@ -265,6 +263,7 @@ class _Index:
     def __init__(self, evidence: Evidence) -> None:
         self.signups = {row.id: row for row in evidence.signups}
         self.users = {user.owner: user for user in evidence.users}
+        self.participants = evidence.copies.keys()
         people = [story.person for story in evidence.stories.values()]
         self.with_rival = {each.original.signup_id for each in people if each.kind is Kind.RIVAL and each.original}
         self._copies: dict[tuple[str, str], set[UserRow]] = defaultdict(set)

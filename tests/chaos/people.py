@@ -112,6 +112,7 @@ def _person(random: Random, kind: Kind, original: Person | None) -> Person:
         # No sign of it is in a userId: one in ten thousand would be refused as too similar.
         password="".join(random.choices("GHJKPQVWXYZ", k=20)),
         original=original if kind in (Kind.SAME_USER_ID, Kind.SAME_EMAIL, Kind.RIVAL) else None,
+        # Their rows are inserted by SQL, which does not know the own columns of participants that are added.
         known_to=random.choice(["chat", "customer"]) if kind is Kind.KNOWN else "",
         known_by=random.choice(["userId", "email"]) if kind is Kind.KNOWN else "",
     )

@@ -13,11 +13,10 @@ from uuid import uuid4
 
 import pytest
 
-from tests.chaos.test_upgrade import by_code_of
+from tests.chaos.test_upgrade import PREVIOUS_GREEN, PREVIOUS_SERVICES, StackOfPreviousServices, by_code_of
 from tests.chaos.test_upgrade import previous_release as previous_release
 from tests.client import filled_form, produce_invalid, request, sign_up
 from tests.conftest import Person, new_person
-from tests.e2e.test_api import ALL_GREEN
 from tests.e2e.test_restore import all_agree, names_in, people_of, reconcile
 from tests.servers import KafkaServer, PostgresqlServer
 from tests.stack import MANAGE, Stack
@@ -25,7 +24,6 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("application", "caddy", "postgresql", "kafka")
 
-SERVICES = ("auth", "chat", "customer")
 # What 0.1.0's admin saves when an administrator sets a live setting.
 SET_LIVE = """
 from livesettings.models import ROW, Overrides
@@ -47,7 +45,7 @@ print(json.dumps({{"deadline": live.SIGNUP_DEADLINE}}))
 """
 
 
-class PreviousStack(Stack):
+class PreviousStack(StackOfPreviousServices):
     """An installation that is first migrated and run by the previous release's code."""
 
     code: Path
@@ -118,7 +116,7 @@ def test_what_release_0_1_0_stored_is_there_and_works(
     with previous_stack(previous_release, postgresql, kafka) as stack:
         kim, lee, park, waits = people = [new_person() for _ in range(4)]
         for person in people[:3]:
-            assert sign_up(stack, person.form)[-1].statuses == ALL_GREEN
+            assert sign_up(stack, person.form)[-1].statuses == PREVIOUS_GREEN
         refused = sign_up(stack, new_person().form | {"userId": kim.user_id})[-1]
         assert refused.statuses["auth"] == "FAIL"
         stack.manage_before("shell", "-c", SET_LIVE)
@@ -135,7 +133,7 @@ def test_what_release_0_1_0_stored_is_there_and_works(
         stack.upgrade()
 
         eventually(lambda: lights(stack)[key]["chat"] == ("SUCCESS", None), what="the orange light turns")
-        assert lights(stack) == before | {key: dict.fromkeys(SERVICES, ("SUCCESS", None))}
+        assert lights(stack) == before | {key: dict.fromkeys(PREVIOUS_SERVICES, ("SUCCESS", None))}
         assert dead_letters(stack) == letters
         everybody = {person.user_id for person in people}
         assert everybody == names_in(stack, "auth") == names_in(stack, "chat") == names_in(stack, "customer")
@@ -152,4 +150,4 @@ def test_what_release_0_1_0_stored_is_there_and_works(
         stack.manage("replay_signups", "--user-id", kim.user_id, "--service", "chat")
         eventually(lambda: all_agree(stack), what="a replay restores a lost row")
         stack.manage("dead_letters", "discard", "--all-waiting", "--reason", "poison of a test")
-        assert sign_up(stack, new_person().form)[-1].statuses == ALL_GREEN
+        assert sign_up(stack, new_person().form)[-1].statuses == PREVIOUS_GREEN

@@ -84,6 +84,14 @@ def problem_with(topic: str, value: Value, headers: Mapping[str, Value]) -> str 
     return None
 
 
+def validate(topic: str, partition: int, offset: int, headers: Mapping[str, Value], value: Value) -> Iterator[str]:
+    """Count a message that a test run has read, and yield what is wrong with it."""
+    figures.messages += 1
+    if problem := problem_with(topic, value, headers):
+        place = f"{topic}[{partition}] at {offset}"
+        yield f"{place}: {problem}\n  headers: {dict(headers)}\n  value: {(value or b'')[:SHOWN]!r}"
+
+
 @dataclass
 class Figures:
     """What the run has validated so far; the report's last lines have them. `seconds` are of wall-clock time."""
@@ -129,12 +137,8 @@ class BrokerReader:
 
     def _problems(self) -> Iterator[str]:
         for message in self._new_messages():
-            figures.messages += 1
-            headers = _headers_of(message)
-            topic, value = str(message.topic()), message.value()
-            if problem := problem_with(topic, value, headers):
-                place = f"{topic}[{message.partition()}] at {message.offset()}"
-                yield f"{place}: {problem}\n  headers: {headers}\n  value: {(value or b'')[:SHOWN]!r}"
+            topic, partition, offset = str(message.topic()), message.partition() or 0, message.offset() or 0
+            yield from validate(topic, partition, offset, _headers_of(message), message.value())
 
     def _new_messages(self) -> Iterator[Message]:
         ends = {place: end for place, end in self._ends().items() if end > self._read.get(place, 0)}

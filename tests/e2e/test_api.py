@@ -1,6 +1,7 @@
 """The API as its clients see it, through the gateway, over the whole installation."""
 
 import json
+import re
 import shutil
 import subprocess
 import threading
@@ -13,6 +14,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from signup_sync.participants import PARTICIPANTS
 from tests.client import SERVICES, Answer, events, opened, produce, produce_invalid, request, sign_up, topic_of
 from tests.conftest import Person, new_person
 from tests.stack import Stack, UserRow
@@ -64,29 +66,31 @@ def test_curl_shows_the_stream_of_the_contract_byte_for_byte(stack: Stack, perso
     assert headers["x-accel-buffering"] == "no"
     assert headers["signup-ticket"]
 
-    def event(version: int, complete: str, auth: str, chat: str, customer: str, changed: str) -> str:
+    def event(version: int, lights: dict[str, str], *changed: str) -> str:
+        complete = "false" if "PENDING" in lights.values() else "true"
+        services = ",".join(f'"{service}":{{"status":"{status}"}}' for service, status in lights.items())
+        names = ",".join(f'"{service}"' for service in changed)
         return (
             f'event: status\nid: {version}\ndata: {{"signupId":"{signup_id}","version":{version},'
-            f'"complete":{complete},"services":{{"auth":{{"status":"{auth}"}},"chat":{{"status":"{chat}"}},'
-            f'"customer":{{"status":"{customer}"}}}},"changed":[{changed}]}}\n\n'
+            f'"complete":{complete},"services":{{{services}}},"changed":[{names}]}}\n\n'
         )
 
-    begin = (
-        "retry: 2000\n\n"
-        + event(1, "false", "PENDING", "PENDING", "PENDING", '"auth","chat","customer"')
-        + event(2, "false", "SUCCESS", "PENDING", "PENDING", '"auth"')
-    )
+    orange = dict.fromkeys(SERVICES, "PENDING")
+    lights, version = orange | {"auth": "SUCCESS"}, 2
+    begin = "retry: 2000\n\n" + event(1, orange, *SERVICES) + event(2, lights, "auth")
     assert text.startswith(begin)
-    # Chat and customer answer in any order, or in one event.
-    green = ("SUCCESS", "SUCCESS")
-    assert text.removeprefix(begin) in (
-        event(3, "true", "SUCCESS", *green, '"chat","customer"'),
-        event(3, "false", "SUCCESS", "SUCCESS", "PENDING", '"chat"')
-        + event(4, "true", "SUCCESS", *green, '"customer"'),
-        event(3, "false", "SUCCESS", "PENDING", "SUCCESS", '"customer"')
-        + event(4, "true", "SUCCESS", *green, '"chat"'),
-        event(4, "true", "SUCCESS", *green, '"chat","customer"'),
-    )
+    # The participants answer in any order, and several of them perhaps in one event.
+    rest = text.removeprefix(begin)
+    for told in re.findall(r"^data: (.*)", rest, re.MULTILINE):
+        latest = json.loads(told)
+        changed = [service for service in PARTICIPANTS if service in latest["changed"]]
+        assert version < latest["version"] <= version + len(changed)
+        assert {lights[service] for service in changed} == {"PENDING"}
+        version, lights = latest["version"], lights | dict.fromkeys(changed, "SUCCESS")
+        expected = event(version, lights, *changed)
+        assert rest.startswith(expected)
+        rest = rest.removeprefix(expected)
+    assert (rest, lights) == ("", ALL_GREEN)
 
 
 def test_every_service_keeps_the_user(stack: Stack, person: Person):
@@ -146,7 +150,7 @@ def test_one_whom_chat_alone_knows_sees_only_chat_red(stack: Stack, person: Pers
     eventually(lambda: row(person) in stack.rows("chat"))
     assert row(person) not in stack.rows("customer")
     shown = sign_up(stack, person.form)[-1]
-    assert statuses(shown.data) == {"auth": "SUCCESS", "chat": "FAIL", "customer": "SUCCESS"}
+    assert statuses(shown.data) == ALL_GREEN | {"chat": "FAIL"}
     assert shown.data["services"]["chat"]["reason"] == "duplicate: userId"
     assert row(person) in stack.rows("customer")
 
@@ -155,7 +159,7 @@ def test_one_whom_customer_lacks_but_auth_has_is_healed(stack: Stack, person: Pe
     sign_up(stack, person.form)
     stack.query("customer", f"DELETE FROM customersvc_customer WHERE email = '{person.email}'")
     again = sign_up(stack, new_person().form | {"userId": person.user_id})[-1]
-    assert statuses(again.data) == {"auth": "FAIL", "chat": "FAIL", "customer": "SUCCESS"}
+    assert statuses(again.data) == dict.fromkeys(SERVICES, "FAIL") | {"customer": "SUCCESS"}
     assert row(person) in stack.rows("customer")
 
 
@@ -179,7 +183,7 @@ def test_a_redelivered_request_changes_no_light(stack: Stack, person: Person):
     ]
     answered = len(answers_to(stack, before["signupId"]))
     produce(stack, "user.newUser.req", event.value, key=person.user_id)
-    eventually(lambda: len(answers_to(stack, before["signupId"])) >= answered + 2)
+    eventually(lambda: len(answers_to(stack, before["signupId"])) >= answered + len(PARTICIPANTS))
     assert {each["status"] for each in answers_to(stack, before["signupId"])} == {"SUCCESS"}
     assert state(stack, answer) == before
 
@@ -192,7 +196,7 @@ def answers_to(stack: Stack, signup_id: str) -> list[dict[str, Any]]:
 def test_a_stranger_who_overtakes_does_not_turn_the_owner_red(stack: Stack, person: Person):
     owner = str(uuid4())
     produce(stack, "user.newUser.req", requested(person, ownerSignupId=owner), key=person.user_id)
-    for service in ("chat", "customer"):
+    for service in PARTICIPANTS:
         eventually(lambda service=service: row(person) in stack.rows(service))
     assert sign_up(stack, person.form, Idempotency_Key=owner)[-1].statuses == ALL_GREEN
 
@@ -346,7 +350,7 @@ def test_another_method_is_405_and_another_path_404(stack: Stack):
 
 @pytest.mark.parametrize("topic", ["user.newUser.req", "user.newUser.res"])
 def test_garbage_in_a_topic_is_put_aside_and_the_next_message_is_handled(stack: Stack, person: Person, topic: str):
-    groups = ["auth"] if topic.endswith("res") else ["chat", "customer"]
+    groups = ("auth",) if topic.endswith("res") else PARTICIPANTS
     garbage = f"garbage {uuid4()}".encode()
     produce_invalid(stack, topic, garbage, key=person.user_id)
     assert sign_up(stack, person.form)[-1].statuses == ALL_GREEN

@@ -8,6 +8,7 @@ import pytest
 from pytest_django.fixtures import Settings
 
 from eventbus.inspection.lag import LagReader
+from signup_sync.participants import PARTICIPANTS
 from tests.broker import put, put_with_unreadable_header
 from tests.client import produce, produce_invalid, topic_of
 from tests.conftest import new_person
@@ -19,7 +20,7 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.needs("application")
 
 REQUESTS, ANSWERS = "user.newUser.req", "user.newUser.res"
-READERS = ((REQUESTS, "chat"), (REQUESTS, "customer"), (ANSWERS, "auth"))
+READERS = (*((REQUESTS, service) for service in PARTICIPANTS), (ANSWERS, "auth"))
 # Embedded brokers keep a few megabytes of each partition.
 SMALL = [value for value in ODD if len(value) < 20_000]
 
@@ -100,6 +101,6 @@ def test_a_header_whose_name_is_not_utf_8_costs_no_answer(stack: Stack):
     asked = {"signupId": signup_id, "ownerSignupId": signup_id, "role": "ROLE_USER", "attempt": 1}
     record = {name: value for name, value in person.form.items() if name != "userPw"}
     put_with_unreadable_header(REQUESTS, json.dumps(asked | record).encode())
-    for service in ("chat", "customer"):
+    for service in PARTICIPANTS:
         eventually(lambda service=service: person.user_id in {row.user_id for row in stack.rows(service)}, what=service)
     assert statuses(settled(stack, post(stack, new_person().form))) == ALL_GREEN

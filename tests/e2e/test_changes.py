@@ -5,16 +5,16 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.client import produce, sign_up
+from signup_sync.participants import PARTICIPANTS
+from tests.client import SERVICES, produce, sign_up
 from tests.conftest import Person, new_person
 from tests.e2e.test_account import become_admin, log_in_at
 from tests.e2e.test_api import requested, row
-from tests.e2e.test_page import GREEN, keep_picture, lights
+from tests.e2e.test_page import GREEN, keep_picture, lights, wait_for_lights
 from tests.stack import TABLES, Stack, UserRow
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.needs("application", "chromium")]
-SERVICES = ("auth", "chat", "customer")
 
 
 def change(page: Page, person: Person, **fields: str) -> None:
@@ -64,7 +64,7 @@ def test_a_service_that_has_the_new_address_turns_red_and_keeps_what_it_has(page
     change(page, person, email=other.email)
     expect(page.locator("[data-service=chat][data-status=FAIL]")).to_contain_text("Already had this email address")
     expect(page.locator("[data-service=customer][data-status=SUCCESS]")).to_be_visible()
-    assert lights(page) == GREEN | {"chat": "FAIL"}
+    wait_for_lights(page, GREEN | {"chat": "FAIL"})
     assert {row(other), row(person)} <= stack.rows("chat")
     assert UserRow(person.user_id, other.email, person.user_name, "ROLE_USER") in stack.rows("customer")
     keep_picture(page, "change-red.png")
@@ -81,7 +81,7 @@ def may_enter(stack: Stack, person: Person, service: str) -> bool:
 
 def test_an_administrator_locks_a_user_out_everywhere(page: Page, stack: Stack, person: Person):
     sign_up(stack, person.form)
-    assert all(may_enter(stack, person, service) for service in ("chat", "customer"))
+    assert all(may_enter(stack, person, service) for service in PARTICIPANTS)
     become_admin(page, stack)
     owner = page.context.browser
     assert owner is not None
@@ -97,7 +97,7 @@ def test_an_administrator_locks_a_user_out_everywhere(page: Page, stack: Stack, 
     page.locator("[name=_save]").click()
     page.get_by_role("link", name="Watch the services answer").click()
     expect(page.locator(".field-status, .lights").first).to_contain_text("chat")
-    eventually(lambda: not any(may_enter(stack, person, service) for service in ("chat", "customer")))
+    eventually(lambda: not any(may_enter(stack, person, service) for service in PARTICIPANTS))
     assert copies(stack, UserRow(person.user_id, person.email, person.user_name, "ROLE_ADMIN"))
     keep_picture(page, "admin-change.png")
     owners.reload()
@@ -115,6 +115,6 @@ def test_an_administrator_locks_a_user_out_everywhere(page: Page, stack: Stack, 
     page.locator("[name=action]").select_option("activate")
     page.get_by_role("button", name="Run the selected action").or_(page.get_by_role("button", name="Go")).first.click()
     expect(page.locator(".messagelist")).to_contain_text("1 user was activated.")
-    eventually(lambda: all(may_enter(stack, person, service) for service in ("chat", "customer")))
+    eventually(lambda: all(may_enter(stack, person, service) for service in PARTICIPANTS))
     log_in_at(owners, person)
     owners.context.close()

@@ -16,7 +16,7 @@ from tests.servers.process import LOOPBACK
 from tests.stack import Role, Stack
 from tests.waiting import eventually_async
 
-pytestmark = [pytest.mark.needs("application")]
+pytestmark = [pytest.mark.alone, pytest.mark.needs("application")]
 
 HELD = 500
 WAITING = 100

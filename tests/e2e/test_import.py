@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
+from tests.client import SERVICES
 from tests.conftest import Person, new_person
 from tests.e2e.test_api import row
 from tests.e2e.test_page import keep_picture
@@ -14,8 +15,6 @@ from tests.stack import Stack
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("application")
-
-SERVICES = ("auth", "chat", "customer")
 
 
 def line(person: Person) -> str:

@@ -10,7 +10,7 @@ from urllib.request import HTTPCookieProcessor, OpenerDirector, build_opener
 import pytest
 
 from tests.chaos.test_upgrade import api
-from tests.client import filled_form, sign_up
+from tests.client import SERVICES, filled_form, sign_up
 from tests.conftest import Person, new_person
 from tests.e2e.test_api import ALL_GREEN
 from tests.servers import KafkaServer, PostgresqlServer
@@ -61,7 +61,7 @@ def assert_all_works(stack: Stack, opened: Opened) -> None:
     visitor, page = opened.form
     person = new_person()
     assert "/signup/status/" in url_after(visitor, f"{stack.base_url}/signup/", filled_form(page, person))
-    for service in ("auth", "chat", "customer"):
+    for service in SERVICES:
         eventually(lambda service=service: person.email in {row.email for row in stack.rows(service)})
 
 

@@ -7,6 +7,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
+from signup_sync.participants import PARTICIPANTS
 from tests.client import produce, sign_up
 from tests.conftest import Person, new_person
 from tests.e2e.test_account import become_admin
@@ -98,7 +99,7 @@ def test_the_lights(still: Page, stack: Stack, person: Person):
     produce(stack, "user.newUser.req", requested(person, services=["chat"]), key=person.user_id)
     eventually(lambda: row(person) in stack.rows("chat"))
     still.add_init_script(HEAR_ANNOUNCEMENTS)
-    with stopped(stack, "customer"):
+    with stopped(stack, *(service for service in PARTICIPANTS if service != "chat")):
         sign_up_in(still, person)
         expect(still.locator("#lights-title")).to_be_focused()
         expect(still.locator("[data-service=chat]")).to_have_attribute("data-status", "FAIL")

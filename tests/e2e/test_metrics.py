@@ -7,7 +7,8 @@ from http.client import HTTPConnection
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.client import produce_invalid, request, sign_up
+from signup_sync.participants import PARTICIPANTS
+from tests.client import SERVICES, produce_invalid, request, sign_up
 from tests.conftest import new_person, new_stack
 from tests.e2e.test_page import stopped
 from tests.plugin import Backing
@@ -56,7 +57,7 @@ def test_a_sign_up_that_goes_through_is_counted_by_each_service(impatient: Stack
         return [
             *(
                 total(impatient, "signup_verdicts_total", service=service, status="SUCCESS", kind="signUp")
-                for service in ("auth", "chat", "customer")
+                for service in SERVICES
             ),
             total(impatient, "eventbus_messages_total", topic="user.newUser.req", group="chat"),
             total(impatient, "eventbus_messages_total", topic="user.newUser.res", group="auth"),
@@ -65,7 +66,8 @@ def test_a_sign_up_that_goes_through_is_counted_by_each_service(impatient: Stack
     before = counted()
     person = new_person()
     assert sign_up(impatient, person.form)[-1].data["complete"]
-    eventually(lambda: counted() == [before[0] + 1, before[1] + 1, before[2] + 1, before[3] + 1, before[4] + 2])
+    more = [*(1 for _ in SERVICES), 1, len(PARTICIPANTS)]
+    eventually(lambda: counted() == [earlier + added for earlier, added in zip(before, more, strict=True)])
     green = {"outcome": "green", "kind": "signUp"}
     assert total(impatient, "signup_complete_seconds_count", **green) >= 1
     assert 0 < total(impatient, "signup_complete_seconds_sum", **green) < 60
@@ -82,8 +84,8 @@ def test_a_dead_letter_is_counted_where_it_was_put_aside_and_waits_in_the_table(
     assert total(impatient, "eventbus_dead_letters_total", **aside) == 0, "so that the first is an increase"
     produce_invalid(impatient, "user.newUser.req", b"garbage", key="garbage")
     eventually(lambda: total(impatient, "eventbus_dead_letters_total", **aside) == 1)
-    # Chat's and customer's, in the table once the collector has them.
-    eventually(lambda: total(impatient, "eventbus_dead_letters_waiting") == 2)
+    # Every participant's, in the table once the collector has them.
+    eventually(lambda: total(impatient, "eventbus_dead_letters_waiting") == len(PARTICIPANTS))
 
 
 def test_a_stalled_sign_up_and_what_lies_unread_are_seen_at_the_relay(impatient: Stack):

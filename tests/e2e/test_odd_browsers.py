@@ -27,6 +27,7 @@ from tests.e2e.test_page import (
     stopped,
     submit,
     wait_for_flag,
+    wait_for_lights,
 )
 from tests.stack import Stack
 from tests.waiting import eventually
@@ -264,7 +265,7 @@ def test_where_the_script_does_not_load_the_page_reloads_itself(page: Page, stac
         submit(page)
         page.wait_for_url("**/signup/status/**")
         expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "SUCCESS")
-        assert lights(page) == GREEN | {"customer": "PENDING"}
+        wait_for_lights(page, GREEN | {"customer": "PENDING"})
     page.wait_for_url("**/login/")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.client import sign_up
+from tests.client import SERVICES, sign_up
 from tests.conftest import ARTIFACTS, Person, new_person
 from tests.e2e.test_page import give_password
 from tests.plugin import Backing
@@ -21,7 +21,8 @@ pytestmark = [pytest.mark.needs("application", "chromium")]
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 OPERATOR = Person("operator", "operator@example.org", "", "correct horse battery 9")
 # Of the real stack: auth's own instances are web processes as well.
-ROLES = ("collector of dead letters", "consumer of auth", "consumer of chat", "consumer of customer", "relay", "web")
+CONSUMERS = tuple(f"consumer of {service}" for service in SERVICES)
+ROLES = ("collector of dead letters", *CONSUMERS, "relay", "web")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_traffic_is_drawn_as_it_comes_without_a_reload(operator: Page, stack: St
     people = [new_person() for _ in range(4)]
     for form in [*(each.form for each in people), new_person().form | {"userId": people[0].user_id}]:
         sign_up(stack, form)
-    for service in ("auth", "chat", "customer"):
+    for service in SERVICES:
         bars = traffic.locator(f"[data-service={service}]")
         expect(bars.locator("rect.green").first).to_be_visible()
         expect(bars.locator("rect.red").first).to_be_visible()

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.client import Message, produce, produce_invalid, sign_up, topic_of
+from tests.client import SERVICES, Message, produce, produce_invalid, sign_up, topic_of
 from tests.conftest import ARTIFACTS, Person, new_person, new_stack
 from tests.e2e.test_account import log_in_at
 from tests.e2e.test_api import requested
@@ -25,7 +25,7 @@ from tests.waiting import eventually
 
 pytestmark = [pytest.mark.needs("application", "chromium", "kafka", "postgresql", "node")]
 
-FOUR = dict.fromkeys(("auth", "chat", "customer", "crm"), "SUCCESS")
+FOUR = dict.fromkeys((*SERVICES, "crm"), "SUCCESS")
 NEW, CHANGE, REMOVAL = "user.newUser.req", "user.changeUser.req", "user.removeUser.req"
 
 

@@ -12,7 +12,7 @@ from tests.client import SERVICES, ServerEvent, events, opened, request
 from tests.conftest import Person, new_person, new_stack
 from tests.e2e.test_api import log_in, row
 from tests.e2e.test_dead_letters import CHAT_ALONE_ORANGE
-from tests.e2e.test_page import GREEN, lights, shown, sign_up_in, stopped
+from tests.e2e.test_page import GREEN, shown, sign_up_in, stopped, wait_for_lights
 from tests.plugin import Backing
 from tests.stack import Stack
 from tests.waiting import eventually
@@ -136,7 +136,7 @@ def test_a_page_that_is_open_all_the_while_says_so_and_then_shows_it(
         expect(page.locator("#lights-panel")).to_have_attribute("data-outcome", "stalled")
         expect(page.locator("#announcement")).to_have_text("A service is not responding")
         expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "SUCCESS")
-        assert lights(page) == GREEN | {"customer": "PENDING"}
+        wait_for_lights(page, GREEN | {"customer": "PENDING"})
         lose_requests(impatient, "customer")
     assert person.user_id in stalled(impatient)
     impatient.manage("replay_signups", "--stalled")

@@ -19,7 +19,6 @@ from authsvc.models import User
 from authsvc.signups.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from chatsvc.models import ChatUser
-from customersvc.models import Customer
 from eventbus.deadletters.letters import Origin, store_letters
 from eventbus.messages import HandledBatch, Incoming, Subscription, dead_letter
 from eventbus.models import DeadLetter
@@ -30,11 +29,12 @@ from runtime.admin_toolkit.page_admin import PageAdmin
 from runtime.errors import PermanentError
 from runtime.processes.health import Heartbeat
 from runtime.processes.instances import InstanceReport, read_instances
+from tests.participants import MODELS
 from tests.signups import save_signups
 from tests.waiting import eventually
 
 pytestmark = [
-    pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer", "scim"]),
+    pytest.mark.django_db(transaction=True, databases="__all__"),
     pytest.mark.needs("broker", "redis"),
 ]
 
@@ -98,7 +98,7 @@ def desk(monkeypatch, defaults_afterwards) -> Iterator[Client]:
     names = ("zq1", "zq2")
     signup_ids = save_signups(*names)
     apply_verdicts([ReportedVerdict(signup_ids[1], Verdict("chat", Status.FAIL, "duplicate: userId"))])
-    for model in (ChatUser, Customer):
+    for model in MODELS.values():
         model.objects.create(user_id="zq1", email="zq1@example.org", owner_signup_id=signup_ids[0])
     message = Incoming(NEW_USER_REQUESTED, 1, 17, b"zq1", b"{}", (), 1_800_000_000_000)
     topic = dead_letter_topic(NEW_USER_REQUESTED, "chat")

@@ -17,7 +17,7 @@ from customersvc.models import Customer
 from eventbus.models import DeadLetter
 from runtime.admin_toolkit.page_admin import PageAdmin
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer", "scim"])
+pytestmark = pytest.mark.django_db(transaction=True, databases="__all__")
 
 ROWS = 100_000
 # Fewer than this, of which each request spends three on its session, its user and that user's second factor.

@@ -26,16 +26,15 @@ from django.utils import timezone
 
 from authsvc.models import SignUp, UnconfirmedSignUp, User
 from authsvc.signups.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED
-from chatsvc.models import ChatUser
-from customersvc.models import Customer
 from eventbus.deadletters.letters import dead_letter_origins, store_letters
 from eventbus.messages import Incoming
 from eventbus.models import DeadLetter
 from eventbus.topics import ensure_topics
 from tests.broker import PARTITIONS, configure, put
+from tests.participants import ADMIN_PATHS, MODELS
 from tests.signups import save_signup
 
-pytestmark = pytest.mark.django_db(databases=["default", "chat", "customer", "scim"])
+pytestmark = pytest.mark.django_db(databases="__all__")
 
 on_a_broker = pytest.mark.needs("broker")
 TOPIC = "/admin/eventbus/topic/"
@@ -92,16 +91,14 @@ def people() -> None:
         signup = save_signup(
             unicodedata.normalize("NFKC", user_id), email=f"{secrets.token_hex(6)}@example.com", name=name
         )
-        for model in (ChatUser, Customer):
+        for model in MODELS.values():
             model.objects.create(
                 user_id=signup.user_id, email=signup.email, user_name=name, role="ROLE_USER", signup_id=signup.id,
                 owner_signup_id=signup.id,
             )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "model", ["authsvc/user", "authsvc/eventtransaction", "chatsvc/chatuser", "customersvc/customer"]
-)
+@pytest.mark.parametrize("model", ["authsvc/user", "authsvc/eventtransaction", *ADMIN_PATHS.values()])
 @pytest.mark.usefixtures("people")
 def test_a_search_finds_a_user_id_in_every_spelling(client: Client, model: str) -> None:
     for user_id in PEOPLE:
@@ -128,13 +125,10 @@ def test_signs_of_a_pattern_stand_for_themselves(client: Client, model: str) -> 
 
 @pytest.mark.usefixtures("people")
 def test_a_search_finds_an_address_in_every_spelling(client: Client) -> None:
-    for model in ("authsvc/user", "chatsvc/chatuser", "customersvc/customer"):
-        if model == "authsvc/user":
-            save_signup("boss", email="kim@xn--bcher-kva.example")
-        else:
-            (ChatUser if "chat" in model else Customer).objects.create(
-                user_id="boss", email="kim@xn--bcher-kva.example", user_name="Kim", role="ROLE_USER"
-            )
+    save_signup("boss", email="kim@xn--bcher-kva.example")
+    for model in MODELS.values():
+        model.objects.create(user_id="boss", email="kim@xn--bcher-kva.example", user_name="Kim", role="ROLE_USER")
+    for model in ("authsvc/user", *ADMIN_PATHS.values()):
         for spelling in ("kim@xn--bcher-kva.example", "KIM@BÜCHER.example", "Kim@bücher。example", "KIM@xn--b"):
             assert found(client, model, spelling) == ["boss"], (model, spelling)
 

@@ -16,12 +16,12 @@ from authsvc.models import SignUp, UnconfirmedSignUp, User
 from authsvc.reconcile.events import Finding
 from authsvc.reconcile.reconciliation import Verification
 from chatsvc.models import ChatUser
-from customersvc.models import Customer
 from runtime.mail_addresses import shown_address
+from tests.participants import ADMIN_PATHS, MODELS
 from tests.signups import save_signup
 from tests.users import client_of
 
-pytestmark = pytest.mark.django_db(databases=["default", "chat", "customer"])
+pytestmark = pytest.mark.django_db(databases=["default", *MODELS])
 
 KEPT, SHOWN = "kim@xn--bcher-kva.example", "kim@bücher.example"
 
@@ -30,7 +30,7 @@ KEPT, SHOWN = "kim@xn--bcher-kva.example", "kim@bücher.example"
 def kim() -> User:
     """Somebody whom every service knows, and who waits for a confirmation as well."""
     save_signup("kim", email=KEPT, name="Kim")
-    for model in (ChatUser, Customer):
+    for model in MODELS.values():
         model.objects.create(user_id="kim", email=KEPT, user_name="Kim", role="ROLE_USER")
     UnconfirmedSignUp.objects.create(
         id=uuid4(), user_id="kim", user_id_key="kim", email=KEPT, user_name="Kim", role="ROLE_USER",
@@ -70,13 +70,14 @@ def test_a_domain_is_shown_in_its_own_script_unless_it_deceives(kept: str, shown
     assert shown_address(kept) == shown
 
 
-@pytest.mark.parametrize("model", ["authsvc/user", "chatsvc/chatuser", "customersvc/customer"])
+@pytest.mark.parametrize("service", ["auth", *MODELS])
 @pytest.mark.parametrize("staff", [administrator, viewer], ids=["may change", "may view"])
-def test_lists_and_records_of_users_show_it(kim: User, model: str, staff: type):
+def test_lists_and_records_of_users_show_it(kim: User, service: str, staff: type):
     client = client_of(staff())
+    model = ADMIN_PATHS.get(service, "authsvc/user")
     assert_shown(client, f"/admin/{model}/?q=kim")
     assert_shown(client, f"/admin/{model}/?o=2")
-    key = kim.pk if "auth" in model else (ChatUser if "chat" in model else Customer).objects.get().pk
+    key = MODELS[service].objects.get().pk if service in MODELS else kim.pk
     assert_shown(client, f"/admin/{model}/{key}/change/")
 
 

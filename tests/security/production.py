@@ -6,6 +6,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from signup_sync.participants import PARTICIPANTS
 from tests.servers import Process, free_port
 from tests.servers.process import LOOPBACK, http_status
 from tests.stack import MANAGE
@@ -18,8 +19,7 @@ ENVIRONMENT = {
     "ALLOWED_HOSTS": "signup.example.org,127.0.0.1",
     "PUBLIC_URL": PUBLIC_URL,
     "AUTH_DATABASE_URL": "postgres://auth@127.0.0.1:1/auth",
-    "CHAT_DATABASE_URL": "postgres://chat@127.0.0.1:1/chat",
-    "CUSTOMER_DATABASE_URL": "postgres://customer@127.0.0.1:1/customer",
+    **{f"{service.upper()}_DATABASE_URL": f"postgres://{service}@127.0.0.1:1/{service}" for service in PARTICIPANTS},
     "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
     "REDIS_URL": "redis://127.0.0.1:1/0",
     "GATEWAY_URL": "http://127.0.0.1:1",

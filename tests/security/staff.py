@@ -10,11 +10,10 @@ from django.utils import timezone
 from authsvc.models import EventTransaction, UnconfirmedSignUp, User
 from authsvc.signups.events import NEW_USER_REQUESTED
 from authsvc.signups.registration import NewSignUp, register_users
-from chatsvc.models import ChatUser
-from customersvc.models import Customer
 from eventbus.models import DeadLetter
 from livesettings.models import Overrides
 from scimsvc.models import ScimAccount
+from tests.participants import ADMIN_PATHS, MODELS
 from tests.users import new_user
 
 ANONYMOUS, WITHOUT, VIEW, CHANGE, SUPER = KINDS = ("anonymous", "without", "view", "change", "super")
@@ -59,8 +58,7 @@ def rows() -> dict[str, Model]:
         "authsvc_user@administrator": new_user("administrator-user", role="ROLE_ADMIN"),
         "auth_group": Group.objects.create(name="group"),
         "authsvc_eventtransaction": EventTransaction.objects.get(id=new.signup_id),
-        "chatsvc_chatuser": ChatUser.objects.create(**copy),
-        "customersvc_customer": Customer.objects.create(**copy),
+        **{ADMIN_PATHS[name].replace("/", "_"): model.objects.create(**copy) for name, model in MODELS.items()},
         "scimsvc_scimaccount": ScimAccount.objects.create(server="crm", owner_signup_id=new.signup_id),
         "eventbus_deadletter": DeadLetter.objects.create(put_aside_at=timezone.now(), **letter),
         "livesettings_overrides": Overrides.objects.get_or_create(pk=1)[0],

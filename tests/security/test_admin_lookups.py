@@ -9,10 +9,11 @@ from django.urls import reverse
 
 from runtime.admin_toolkit.page_admin import PageAdmin
 from runtime.admin_toolkit.restricted_admin import RestrictedAdmin
+from tests.participants import MODELS
 from tests.security.staff import SUPER, VIEW, person_of, rows
 from tests.users import client_of
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer", "scim"])
+pytestmark = pytest.mark.django_db(transaction=True, databases="__all__")
 
 LISTS = [
     model._meta
@@ -76,8 +77,7 @@ def test_a_list_is_ordered_by_nothing_that_it_does_not_show():
         "authsvc.EventTransaction.user": "user_id_key",
         # With its domain in its own script.
         "authsvc.User.shown_email": "email",
-        "chatsvc.ChatUser.shown_email": "email",
-        "customersvc.Customer.shown_email": "email",
+        **{f"{model._meta.label}.shown_email": "email" for model in MODELS.values()},
         "authsvc.EventTransaction.begun": "created_at",
         "eventbus.DeadLetter.put_aside": "put_aside_at",
         "eventbus.DeadLetter.error_begins": "error",

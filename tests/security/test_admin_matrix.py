@@ -23,17 +23,18 @@ from eventbus.models import DeadLetterAct
 from eventbus.topics import ensure_topics
 from runtime.admin_toolkit.page_admin import PageAdmin
 from tests.contract.kafka_messages import is_meant
+from tests.participants import ADMIN_PATHS
 from tests.security.staff import KINDS, person_of, rows
 from tests.users import client_of
 
 pytestmark = [
-    pytest.mark.django_db(databases=["default", "chat", "customer", "scim"]),
+    pytest.mark.django_db(databases="__all__"),
     pytest.mark.needs("broker", "redis"),
 ]
 
 # Models whose pages and actions answer alike, by the name that stands for each of them in the tables.
 ALIKE: Final = {
-    "PARTICIPANT": ("chatsvc/chatuser", "customersvc/customer"),
+    "PARTICIPANT": tuple(ADMIN_PATHS.values()),
     "READ_ONLY": ("authsvc/eventtransaction", "eventbus/deadletter"),
 }
 

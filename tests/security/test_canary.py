@@ -19,7 +19,7 @@ import psycopg
 import pytest
 import redis
 
-from tests.client import produce_invalid, read_topic
+from tests.client import SERVICES, produce_invalid, read_topic
 from tests.conftest import Person, new_person, new_stack
 from tests.e2e.test_dead_letters import letter_of, refusing
 from tests.e2e.test_serve import another_web
@@ -31,8 +31,6 @@ from tests.stack import Stack
 from tests.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.needs("application")
-
-SERVICES = ("auth", "chat", "customer")
 
 
 @dataclass

@@ -5,7 +5,7 @@ import pytest
 from tests.security.staff import SUPER, person_of, rows
 from tests.users import client_of
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer", "scim"])
+pytestmark = pytest.mark.django_db(transaction=True, databases="__all__")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import pytest
 from playwright.sync_api import Page, WebSocketRoute, expect
 
+from tests.client import SERVICES
 from tests.conftest import Person
 from tests.e2e.test_page import fill, lights, log_in, sign_up_in, submit
 from tests.waiting import eventually
@@ -19,7 +20,7 @@ def test_the_browser_keeps_the_lights_alone_and_forgets_them_at_logout(page: Pag
     page.wait_for_url("**/login/**")
     local, session = json.loads(page.evaluate(KEPT))
     assert (local, list(session)) == ({}, ["signupSync.shown"])
-    assert all(set(each) <= {"auth", "chat", "customer", "version"} for each in json.loads(session["signupSync.shown"]))
+    assert all(set(each) <= {*SERVICES, "version"} for each in json.loads(session["signupSync.shown"]))
     log_in(page, person)
     page.goto("/account/")
     page.get_by_role("button", name="Log out").click()

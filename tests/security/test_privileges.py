@@ -10,13 +10,12 @@ from django.urls import reverse
 
 from authsvc.accounts.opened_forms import opened_now
 from authsvc.models import User
-from chatsvc.models import ChatUser
-from customersvc.models import Customer
 from runtime.security_log import operator
+from tests.participants import MODELS
 from tests.security.staff import CHANGE, SUPER, VIEW, person_of, rows
 from tests.users import PASSWORD, client_of, new_user, user_with
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "chat", "customer", "scim"])
+pytestmark = pytest.mark.django_db(transaction=True, databases="__all__")
 
 NEW = "quite another w0rd"
 ADD = "/admin/authsvc/user/add/"
@@ -225,7 +224,7 @@ def test_staff_with_add_admin_edit_administrators_who_are_no_staff():
 # --- Copies at the services -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", [ChatUser, Customer])
+@pytest.mark.parametrize("model", MODELS.values())
 def test_the_role_of_a_copy_is_set_by_superusers_only(model, events):
     rows()
     copy = model.objects.get()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
+from signup_sync.participants import PARTICIPANTS
 from tests.security.production import ENVIRONMENT
 from tests.servers.process import ROOT
 from tests.stack import MANAGE
@@ -276,8 +277,7 @@ def test_check_deploy_reports_each_missing_middleware(settings, capsys: pytest.C
 @pytest.mark.parametrize(
     "command",
     [
-        ("consume_events", "chat"),
-        ("consume_events", "customer"),
+        *(("consume_events", service) for service in PARTICIPANTS),
         ("consume_events", "auth"),
         ("relay_signups",),
         ("collect_dead_letters",),

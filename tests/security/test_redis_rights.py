@@ -6,6 +6,7 @@ import pytest
 import redis
 from redis.exceptions import AuthenticationError, NoPermissionError
 
+from signup_sync.participants import PARTICIPANTS
 from tests.contract.test_compose import services
 from tests.servers.composed import ComposedRedis
 
@@ -24,7 +25,7 @@ def connect(server: ComposedRedis, role: str) -> redis.Redis:
     return redis.Redis.from_url(url, decode_responses=True, protocol=2)
 
 
-@pytest.mark.parametrize("role", ["chat", "customer"])
+@pytest.mark.parametrize("role", PARTICIPANTS)
 def test_a_participant_says_that_it_runs(composed, role):
     with connect(composed, role) as participant:
         participant.set("instance:chat", "told", ex=60)

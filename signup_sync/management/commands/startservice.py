@@ -1,6 +1,5 @@
 """`manage.py startservice <name>`: add a participant to the project."""
 
-import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -12,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from signup_sync.new_service.catalogue import CATALOGUE, add_texts, compile_catalogue
 from signup_sync.new_service.files import own_files
-from signup_sync.new_service.names import Names, RefusedNameError, check_name
+from signup_sync.new_service.names import Names, RefusedNameError, check_name, check_text
 from signup_sync.new_service.shared_files import SharedFileError, add
 from signup_sync.participants import PARTICIPANTS
 
@@ -33,10 +32,10 @@ class Command(BaseCommand):
 
     def handle(self, *, service: str, korean: str | None, **options: Any) -> None:
         root, names = settings.BASE_DIR, Names(service)
-        if korean is not None and not re.fullmatch(r"[^\s\"\\%](?:[^\"\\%\n]*[^\s\"\\%])?", korean):
-            raise CommandError("The Korean name may contain no quotes, backslashes, percent signs or line breaks.")
         try:
             check_name(service)
+            if korean is not None:
+                check_text(korean)
             shared = dict(add(root, service, like=PARTICIPANTS[-1]))
             shared[CATALOGUE] = add_texts((root / CATALOGUE).read_text(), service, korean or service.capitalize())
         except (RefusedNameError, SharedFileError) as error:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
@@ -78,7 +79,7 @@ def test_its_help_says_what_it_does(capsys):
     assert ended.value.code == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "Run the Kafka consumers of a service" in said
-    assert "{auth,chat,customer}" in said
+    assert f"{{{','.join(settings.EVENT_CONSUMERS)}}}" in said
 
 
 def test_of_several_consumers_one_that_ends_by_an_error_ends_the_others_and_the_command(embedded):

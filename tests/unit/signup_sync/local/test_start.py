@@ -18,6 +18,7 @@ from redis.asyncio.connection import parse_url
 from signup_sync.local import databases, installation
 from signup_sync.local.preconditions import CannotStart, hold, port_number, reserve_port, write_address
 from signup_sync.local.running import announced, running_settings
+from signup_sync.participants import PARTICIPANTS
 from signup_sync.routers import service_of
 
 
@@ -79,9 +80,10 @@ def test_databases_are_called_as_their_services(databases_in: Callable[[Path], N
     databases_in(tmp_path)
     told: list[str] = []
     databases.prepare_databases(told.append)
-    assert told == [f"Preparing the database of {service} ..." for service in ("auth", "chat", "customer", "scim")]
+    services = ("auth", *PARTICIPANTS, "scim")
+    assert told == [f"Preparing the database of {service} ..." for service in services]
     databases.prepare_databases(told.append)
-    assert len(told) == 4
+    assert len(told) == len(services)
 
 
 @pytest.fixture
@@ -190,8 +192,7 @@ def test_each_role_of_production_is_started(settings: LazySettings) -> None:
     for wanted in (
         f"serve --fd {fd}",
         "consume_events auth",
-        "consume_events chat",
-        "consume_events customer",
+        *(f"consume_events {service}" for service in PARTICIPANTS),
         "relay_signups",
         "collect_dead_letters",
         "index_events",

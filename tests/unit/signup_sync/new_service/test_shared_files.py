@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.utils.translation import gettext, override
 
+from runtime.light_wording import name_of
 from signup_sync.management.commands import startservice
 from signup_sync.new_service import shared_files
-from signup_sync.new_service.catalogue import add_texts, remove_texts
+from signup_sync.new_service.catalogue import CATALOGUE, add_texts, remove_texts
 from signup_sync.new_service.names import RefusedNameError, check_name
 from signup_sync.new_service.shared_files import SharedFileError, add, remove
 from signup_sync.participants import PARTICIPANTS
@@ -97,25 +99,38 @@ def test_in_the_project_what_is_added_can_be_removed(service: str):
         assert text.lower().count(service) > before[path].lower().count(service), path
 
 
-def test_the_catalogue_is_as_it_was_after_a_removal():
-    before = (ROOT / "locale/ko/LC_MESSAGES/django.po").read_text()
-    added = add_texts(before, "mailers", "메일")
-    assert 'msgid "Mailers"\nmsgstr "메일"\n' in added
-    assert remove_texts(added.replace('msgstr "메일 서비스"', 'msgstr "우편"'), "mailers") == before
+@pytest.mark.parametrize("service", ["mailers", "home", "accounts", "order"])
+def test_the_catalogue_is_as_it_was_after_a_removal(service: str):
+    """The product has texts “Home” and “Accounts” of its own."""
+    before = (ROOT / CATALOGUE).read_text()
+    added = add_texts(before, service, "메일")
+    assert f'msgctxt "service"\nmsgid "{service.capitalize()}"\nmsgstr "메일"\n' in added
+    assert remove_texts(added.replace('msgstr "메일 서비스"', 'msgstr "우편"'), service) == before
+    with pytest.raises(RefusedNameError, match=f"“{service.capitalize()}” is in .* already"):
+        add_texts(added, service, "메일")
 
 
-@pytest.mark.parametrize("service", ["access", "home", "user", "accounts"])
-def test_a_name_whose_text_has_a_translation_already_is_refused_before_anything_is_written(
-    service: str, monkeypatch: pytest.MonkeyPatch
+def test_a_service_is_not_translated_like_an_equal_word_of_the_product_or_of_django():
+    with override("ko"):
+        assert [gettext(word) for word in ("Home", "Order")] == ["홈", "순서:"]
+        assert [name_of(service) for service in ("home", "order", "chat")] == ["Home", "Order", "채팅"]
+
+
+@pytest.mark.parametrize(
+    "korean", ["", " 메일", "메일 ", '메"일', "메\\일", "메%일", "메\n일", "메\x0b일", "메\u2028일", "메\u200b일"]
+)
+def test_a_korean_name_that_cannot_stand_in_the_catalogue_is_refused_before_anything_is_written(
+    korean: str, monkeypatch: pytest.MonkeyPatch
 ):
     written: list[Path] = []
-    monkeypatch.setattr(startservice, "check_name", lambda service: None)
     monkeypatch.setattr(startservice, "write_files", lambda root, texts: written.append(root))
     monkeypatch.setattr(startservice, "compile_catalogue", lambda root: True)
     monkeypatch.setattr(startservice, "make_migration", lambda root, names: None)
-    with pytest.raises(CommandError, match=rf"“{service.capitalize()}”.* choose another name"):
-        call_command("startservice", service)
+    with pytest.raises(CommandError, match="Can't add mailers"):
+        call_command("startservice", "mailers", korean=korean)
     assert not written
+    call_command("startservice", "mailers", korean="메일 2")
+    assert written
 
 
 @pytest.mark.parametrize(
@@ -124,7 +139,7 @@ def test_a_name_whose_text_has_a_translation_already_is_refused_before_anything_
         *("auth", "scim", "inspection", "no", "admin", LIKE),
         *("viewer", "participant", "gateway", "purge", "opensearch", "inside", "operators", "postgres", "localhost"),
         *("public", "template0", "template1", "user"),
-        *("a", "m" * 31, "Mail", "mail-2", "ma_il", "2mail", "../x", ""),
+        *("a", "m" * 31, "Mail", "mail-2", "ma_il", "2mail", "../x", "", "kım", "straẞe", "ſcim", "mail\n"),
     ],
 )
 def test_some_names_are_refused(service: str):
