@@ -74,6 +74,8 @@ def test_a_change_and_a_removal_reach_the_servers(
     page = browser.new_page(base_url=provisioned.base_url, locale="en-US")
     page.goto("/login/")
     log_in(page, person)
+    assert list(lights(page)) == [*SERVICES, "crm", "wiki"], "as on the sign-up page"
+    page.screenshot(path=ARTIFACTS / "scim-account.png")
     page.locator("[name=user_name]").fill("Renamed")
     page.locator("#account-form [type=submit]").last.click()
     expect(page.locator("#lights-panel")).to_have_attribute("data-outcome", "green")
