@@ -340,7 +340,7 @@ def test_passwords_of_postgresql_and_redis_are_replaced_and_everybody_stays_logg
     operator.types(set_passwords)
     for name, url in urls.items():
         with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-            psycopg.connect(before[name][url])
+            psycopg.connect(before[name][url]).close()
         psycopg.connect(composed.environment_of(name)[url]).close()
     assert visitor.is_logged_in(), "open connections stay open"
     assert operator.types(restart_workers) == ["auth-results", "chat"]

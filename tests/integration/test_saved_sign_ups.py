@@ -5,6 +5,8 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from authsvc.lights import Kind, Status, Verdict
@@ -137,6 +139,29 @@ def test_a_user_made_by_an_administrator_is_in_the_way_by_user_id_and_by_address
     assert [auth_light(each.signup) for each in outcomes] == [
         ("FAIL", "duplicate: userId"), ("FAIL", "duplicate: email"),
     ]  # fmt: skip
+
+
+def test_an_address_alone_is_in_the_way():
+    register_users([new("kim")])
+    [refused] = register_users([new("lee", "kim@example.org")])
+    assert auth_light(refused.signup) == ("FAIL", "duplicate: email")
+
+
+def test_an_owner_alone_is_in_the_way():
+    kim = new("kim")
+    register_users([kim])
+    SignUp.objects.all().delete()
+    [taken] = register_users([new("lee", signup_id=kim.signup_id)])
+    assert isinstance(taken, KeyTakenError)
+    assert User.objects.get().user_id == "kim"
+
+
+def test_only_the_sign_ups_of_the_batch_are_read():
+    batch = [new("kim"), new("lee")]
+    with CaptureQueriesContext(connection) as queries:
+        register_users(batch)
+    [read] = [each["sql"] for each in queries if f'FROM "{SignUp._meta.db_table}"' in each["sql"]]
+    assert all(each.signup_id.hex in read for each in batch)
 
 
 def test_a_password_hash_stays_out_of_what_is_printed():
@@ -318,10 +343,11 @@ def test_a_removal_loses_its_user_id_when_it_is_complete_and_not_before():
 
 def test_states_are_those_of_saved_and_unconfirmed_transactions():
     kim, lee = new("kim"), new("lee")
-    register_users([kim])
+    register_users([kim, new("others")])
+    UnconfirmedSignUp.objects.create(**new("waits too").columns())
     waiting = UnconfirmedSignUp.objects.create(**lee.columns())
     states = read_states([kim.signup_id, lee.signup_id, uuid4()])
-    assert states == {kim.signup_id: SignUp.objects.get().state, lee.signup_id: waiting.state}
+    assert states == {kim.signup_id: SignUp.objects.get(id=kim.signup_id).state, lee.signup_id: waiting.state}
     assert states[lee.signup_id].is_unconfirmed
 
 

@@ -225,7 +225,7 @@ def test_a_task_runs_at_once_and_then_every_so_often(relay, around, task, result
 )
 def test_where_more_may_be_left_or_the_database_was_away_it_runs_again_at_once(relay, around, task, results):
     around.delete_expired.results = [0]
-    calls_of(around, task).results = results
+    calls_of(around, task).results = list(results)
     assert runs_at(relay, around, task, 0.0, 1.0, 2.0, 3.0) == [True, True, True, False]
 
 

@@ -133,9 +133,11 @@ class Gateway:
         self.may_answer.set()
         self.error: Exception | None = None
         self.is_closed = False
+        self.context: dict[str, Any] = {}
 
     async def post_user(self, signup_id: UUID, user: SubmittedUser) -> Stream:
         self.posts.append((signup_id, user))
+        self.context = dict(get_contextvars())
         await self.may_answer.wait()
         if self.error:
             raise self.error
@@ -185,9 +187,11 @@ async def running(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> AsyncI
 def arrange(monkeypatch: pytest.MonkeyPatch, made: Made) -> None:
     pool_of_redis: list[tuple[float, int]] = []
     made.asked_for = pool_of_redis
-    monkeypatch.setattr(relay_pool, "Redis", SimpleNamespace(from_pool=lambda pool: made.redis))
+    monkeypatch.setattr(relay_pool, "Redis", SimpleNamespace(from_pool={"the pool": made.redis}.__getitem__))
     monkeypatch.setattr(
-        relay_pool, "redis_pool", lambda within, *, connections: pool_of_redis.append((within, connections))
+        relay_pool,
+        "redis_pool",
+        lambda within, *, connections: pool_of_redis.append((within, connections)) or "the pool",
     )
     monkeypatch.setattr(relay_pool, "Gateway", lambda: made.gateway)
     monkeypatch.setattr(relay_pool, "StreamRelay", Relay)
@@ -339,7 +343,9 @@ async def test_a_relay_that_ends_is_forgotten_and_bears_its_sign_up_in_the_log(r
     await holds(lambda: not running.pool._running, "it is forgotten")
 
 
-async def test_while_redis_is_away_or_may_lose_messages_sockets_read_the_states_themselves(running: Made) -> None:
+async def test_while_redis_is_away_or_may_lose_messages_sockets_read_the_states_themselves(
+    running: Made, caplog: pytest.LogCaptureFixture
+) -> None:
     pool, calls = running.pool, list[str]()
     for signup_id, name in ((ONE, "one"), (ONE, "another"), (TWO, "two")):
         pool.watch(signup_id, lambda name=name: calls.append(name))
@@ -350,6 +356,7 @@ async def test_while_redis_is_away_or_may_lose_messages_sockets_read_the_states_
     await holds(lambda: calls.count("two") > 2, "they read again and again")
     assert {calls.count(name) - calls.count("two") for name in ("one", "another")} <= {-1, 0, 1}
     assert pool._breaker.has_failed_lately
+    assert "the lights every second: away" in caplog.text
     del pool._running[THREE]
 
 
@@ -410,6 +417,7 @@ async def test_a_sign_up_is_posted_relayed_and_leased_and_its_answer_awaited(mad
     relay: Any = made.pool._running[ONE]
     assert state is relay.state
     assert made.gateway.posts == [(ONE, USER)]
+    assert made.gateway.context["signup_id"] == str(ONE)
     assert relay.stream is made.gateway.streams[0]
     assert not relay.stream.is_closed
     assert made.pool._unleased == {ONE}
@@ -514,13 +522,16 @@ async def test_a_layer_that_hangs_is_given_up(made: Made, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("error", [RedisError("away"), OSError("away"), TimeoutError()])
-async def test_news_that_cannot_be_sent_are_sent_when_redis_is_back(running: Made, error: Exception) -> None:
+async def test_news_that_cannot_be_sent_are_sent_when_redis_is_back(
+    running: Made, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
     running.layer.errors = [error, error]
     relay: Any = running.pool._start(ONE)
     running.pool._work.clear()
     relay.tell(relay)
     await holds(lambda: running.layer.sent, "it is sent at last")
     assert running.pool._breaker._is_away
+    assert f"Redis is unavailable: sockets ask auth for the lights every second: {error}" in caplog.text
 
 
 async def test_newer_news_of_a_relay_take_the_place_of_those_that_failed(running: Made) -> None:
@@ -565,9 +576,13 @@ async def test_while_redis_is_away_news_wait(running: Made, monkeypatch: pytest.
 # --- Tasks --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_task_knows_nothing_of_the_request_that_began_it(made: Made) -> None:
+async def test_a_task_knows_nothing_of_the_request_that_began_it(
+    made: Made, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     current: ContextVar[str] = ContextVar("current", default="nothing")
     current.set("a request")
+    forget, known_at_its_end = made.pool._forget, []
+    monkeypatch.setattr(made.pool, "_forget", lambda task: known_at_its_end.append(current.get()) or forget(task))
 
     async def work() -> str:
         return current.get()
@@ -576,6 +591,8 @@ async def test_a_task_knows_nothing_of_the_request_that_began_it(made: Made) -> 
     assert task in made.pool._tasks
     assert await task == "nothing"
     await holds(lambda: task not in made.pool._tasks, "it is forgotten")
+    assert known_at_its_end == ["nothing"]
+    assert caplog.records == []
 
 
 async def test_a_task_that_fails_is_logged(made: Made, caplog: pytest.LogCaptureFixture) -> None:
@@ -590,7 +607,9 @@ async def test_a_task_that_fails_is_logged(made: Made, caplog: pytest.LogCapture
     assert "ValueError: a bug" in caplog.text
 
 
-async def test_at_its_end_it_cancels_its_tasks_however_often_that_takes(made: Made) -> None:
+async def test_at_its_end_it_cancels_its_tasks_however_often_that_takes(
+    made: Made, caplog: pytest.LogCaptureFixture
+) -> None:
     cancellations = []
 
     async def stubborn() -> None:
@@ -600,12 +619,14 @@ async def test_at_its_end_it_cancels_its_tasks_however_often_that_takes(made: Ma
             except asyncio.CancelledError:
                 cancellations.append(1)
 
-    task = made.pool._spawn(stubborn())
+    task, other = made.pool._spawn(stubborn()), made.pool._spawn(asyncio.sleep(600))
     await asyncio.sleep(0)
     async with asyncio.timeout(PATIENCE):
         await made.pool.close()
     assert task.done()
+    assert other.cancelled()
     assert len(cancellations) == 3
+    assert caplog.records == []
     assert (made.gateway.is_closed, made.redis.is_closed) == (True, True)
 
 

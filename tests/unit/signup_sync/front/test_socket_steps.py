@@ -184,7 +184,7 @@ async def page(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> AsyncIter
 
     def pause_after(failures: int) -> float:
         page.failures.append(failures)
-        return 1.0
+        return 0.5
 
     def timeout(seconds: float) -> Any:
         page.timeouts.append(seconds)
@@ -282,17 +282,27 @@ async def test_a_page_is_drawn_in_a_language_that_there_is(page: Page, query: by
     assert title.isascii() is (word is not None)
 
 
+async def test_a_page_that_asks_for_no_language_is_drawn_in_that_of_the_installation(
+    page: Page, settings: Settings
+) -> None:
+    settings.LANGUAGE_CODE = "ko"
+    page.auth.states = [read_state(text(1))]
+    page.open()
+    await holds(lambda: page.versions == [1], "the state is shown")
+    assert not json.loads(page.outgoing[-1]["text"])["shown"]["title"].isascii()
+
+
 # --- Limits -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("extensions", [{}, {"websocket.http.response": {}}])
+@pytest.mark.parametrize("extensions", [None, {}, {"websocket.http.response": {}}])
 @pytest.mark.parametrize("limit", ["HELD_PER_ADDRESS", "HELD_PER_SIGNUP"])
 async def test_one_socket_more_than_may_be_open_is_refused(
-    page: Page, settings: Settings, extensions: Mapping[str, Any], limit: str
+    page: Page, settings: Settings, extensions: Mapping[str, Any] | None, limit: str
 ) -> None:
     setattr(settings, limit, 1)
     held = {"address": "192.0.2.1"} if limit == "HELD_PER_ADDRESS" else {"signup": str(SIGNUP_ID)}
-    page.scope["extensions"] = extensions
+    page.scope |= {} if extensions is None else {"extensions": extensions}
     with sockets.held_sockets.one(**held):
         page.open()
         async with asyncio.timeout(PATIENCE):
@@ -368,6 +378,7 @@ async def test_each_newer_state_is_shown_and_no_other(page: Page) -> None:
     assert page.outcomes == ["pending", "pending", "green"]
     await holds(lambda: page.layer.messages.empty(), "all news have arrived")
     assert page.versions == [2, 4, 5]
+    assert [json.loads(message["text"])["shown"]["isOver"] for message in page.outgoing[1:]] == [False, False, True]
 
 
 @pytest.mark.parametrize(
@@ -481,7 +492,7 @@ async def test_what_cannot_be_read_is_read_again_after_growing_pauses(page: Page
     page.auth.read_again()
     await holds(lambda: page.versions == [1, 2], "the next state is shown")
     assert page.failures == [0, 1, 2, 0]
-    assert page.sleeps == [1.0, 7, 1.0, 1.0]
+    assert page.sleeps == [0.5, 7, 0.5, 0.5]
 
 
 @pytest.mark.parametrize("lapses", [True, False])
@@ -496,6 +507,7 @@ async def test_a_sign_up_that_is_gone_has_lapsed_if_it_waited_for_its_confirmati
         await holds(lambda: page.socket._following.done(), "it reads no more")
         assert page.messages[1:] == [{"signupId": str(SIGNUP_ID), "expired": True}]
         assert page.outcomes[1:] == ["lapsed"]
+        await page.leave()
         assert page.auth.watched == [("watch", SIGNUP_ID), ("unwatch", SIGNUP_ID)]
     else:
         assert page.messages[1:] == []
@@ -507,6 +519,9 @@ async def test_a_sign_up_that_auth_does_not_have_yet_is_read_again(page: Page) -
     await holds(lambda: len(page.auth.reads) == 1, "it has been read")
     page.socket._read_again()
     await holds(lambda: page.versions == [1], "the state is shown")
+    page.news(text(2))
+    await holds(lambda: page.versions == [1, 2], "the next one is shown")
+    assert len(page.auth.reads) == 2, "it reads once when it is told to"
 
 
 # --- Silence ------------------------------------------------------------------------------------------------------

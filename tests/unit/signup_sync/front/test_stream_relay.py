@@ -110,7 +110,7 @@ class Relaying:
     def pause_after(self, failures: int) -> float:
         self.failures.append(failures)
         assert len(self.failures) < CALLS_MAX
-        return 1.0
+        return 0.5
 
     async def sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)
@@ -194,7 +194,7 @@ async def test_a_lost_stream_is_resumed_after_what_it_has_seen(relaying: Any, er
     done = await relaying(Stream(COMPLETE), first=Stream(status(1), status(4), error=error)).run()
     assert done.gateway.seen == [4]
     assert done.versions == [1, 4, 9]
-    assert (done.failures, done.pauses) == ([0], [1.0])
+    assert (done.failures, done.pauses) == ([0], [0.5])
 
 
 async def test_failures_count_until_there_is_something_new(relaying: Any) -> None:
@@ -204,13 +204,13 @@ async def test_failures_count_until_there_is_something_new(relaying: Any) -> Non
     assert done.failures == [1, 2, 0, 1, 0, 1]
 
 
-@pytest.mark.parametrize(("retry_after", "pause"), [(None, 1.0), (0, 1.0), (1, 1.0), (7, 7)])
+@pytest.mark.parametrize(("retry_after", "pause"), [(None, 0.5), (0, 0.5), (1, 1), (7, 7)])
 async def test_a_gateway_that_asks_for_a_pause_gets_it_once(
     relaying: Any, retry_after: int | None, pause: float
 ) -> None:
     busy = GatewayError(503, "busy", retry_after=retry_after)
     done = await relaying(busy, LOST, Stream(COMPLETE)).run()
-    assert done.pauses == [pause, 1.0]
+    assert done.pauses == [pause, 0.5]
 
 
 async def test_what_auth_refuses_is_given_up(relaying: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -229,7 +229,7 @@ async def test_an_error_of_the_program_ends_it_and_whoever_waits_for_it(relaying
         assert await running.relay.auth_answer(until=asyncio.get_running_loop().time() + 2 * PATIENCE) is None
 
 
-@pytest.mark.parametrize(("age", "streams"), [(3, 3), (4, 4)])
+@pytest.mark.parametrize(("age", "streams"), [(3, 6), (4, 8)])
 async def test_it_ends_at_its_age_and_leaves_the_sign_up_to_another_process(
     relaying: Any, settings: Settings, age: int, streams: int
 ) -> None:
