@@ -99,9 +99,9 @@ def test_in_the_project_what_is_added_can_be_removed(service: str):
         assert text.lower().count(service) > before[path].lower().count(service), path
 
 
-@pytest.mark.parametrize("service", ["mailers", "home", "accounts", "order"])
+@pytest.mark.parametrize("service", ["mailers", "home", "sidebar"])
 def test_the_catalogue_is_as_it_was_after_a_removal(service: str):
-    """The product has texts “Home” and “Accounts” of its own."""
+    """The product has a text “Home” of its own, and Django has “Sidebar”."""
     before = (ROOT / CATALOGUE).read_text()
     added = add_texts(before, service, "메일")
     assert f'msgctxt "service"\nmsgid "{service.capitalize()}"\nmsgstr "메일"\n' in added
@@ -112,8 +112,8 @@ def test_the_catalogue_is_as_it_was_after_a_removal(service: str):
 
 def test_a_service_is_not_translated_like_an_equal_word_of_the_product_or_of_django():
     with override("ko"):
-        assert [gettext(word) for word in ("Home", "Order")] == ["홈", "순서:"]
-        assert [name_of(service) for service in ("home", "order", "chat")] == ["Home", "Order", "채팅"]
+        assert [gettext(word) for word in ("Home", "Sidebar")] == ["홈", "사이드바"]
+        assert [name_of(service) for service in ("home", "sidebar", "chat")] == ["Home", "Sidebar", "채팅"]
 
 
 @pytest.mark.parametrize(
