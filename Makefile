@@ -52,13 +52,17 @@ audit: $(INSTALLED_DEV) ## Report vulnerabilities, licences and a bill of materi
 release: $(INSTALLED_DEV) ## Build the sdist, the image and the bill of materials of a release into dist/, and print what to publish
 	@exec env PYTHONPATH=. $(BIN)/python deploy/release.py
 
-# The contract tests that need a server; the others run only in test-unit.
+# The files whose tests need a server; the other contract tests run only in test-unit, the other security tests also in test-real.
 BROKER_CONTRACTS = $(shell grep -l 'pytest\.mark\.needs' tests/contract/test_*.py)
+SERVER_SECURITY = $(shell grep -l 'pytest\.mark\.needs' tests/security/test_*.py)
 
 # The user journeys on `make run`. The other journeys and all fault injection run only on the real servers.
 EMBEDDED_E2E = $(addprefix tests/e2e/test_,stack.py api.py bad_partition.py page.py account.py looks.py make_run.py \
 	make_admin.py new_service.py readme_commands.py odd_browsers.py odd_shell.py)
-# Tests that mostly wait run in parallel (-n). Tests that start a whole installation run alone.
+EMBEDDED_JOURNEYS = $(EMBEDDED_E2E) $(SERVER_SECURITY)
+REAL_JOURNEYS = tests/e2e tests/security tests/chaos tests/bench --ignore=tests/security/test_audit.py
+# Tests that mostly wait run in parallel (-n), each file in one worker if its tests share an installation. Tests that
+# measure are marked `alone`.
 PYTEST := $(BIN)/python -m pytest
 
 test-unit: $(INSTALLED_DEV) ## Run the tests that need no server
@@ -70,11 +74,13 @@ test-k8s: $(INSTALLED_DEV) ## Test the manifests in deploy/k8s; needs Go, and a 
 
 test-embedded: $(INSTALLED_DEV) ## Run the tests on the embedded servers
 	$(PYTEST) --stack=embedded -n 3 $(BROKER_CONTRACTS) tests/integration
-	$(PYTEST) --stack=embedded $(EMBEDDED_E2E) tests/security --ignore=tests/security/test_audit.py
+	$(PYTEST) --stack=embedded -n 2 --dist loadfile -m "not alone" $(EMBEDDED_JOURNEYS)
+	$(PYTEST) --stack=embedded -m alone $(EMBEDDED_JOURNEYS)
 
 test-real: $(INSTALLED_DEV) ## Run the tests on PostgreSQL, Kafka, Redis and Caddy
 	$(PYTEST) --stack=real -n 2 $(BROKER_CONTRACTS) tests/integration
-	$(PYTEST) --stack=real tests/e2e tests/security tests/chaos tests/bench --ignore=tests/security/test_audit.py
+	$(PYTEST) --stack=real -n 2 --dist loadfile -m "not alone" $(REAL_JOURNEYS)
+	$(PYTEST) --stack=real -m alone $(REAL_JOURNEYS)
 
 test-search: $(INSTALLED_DEV) ## Run the tests on OpenSearch: 100,000 events, a killed indexer and a minute without OpenSearch
 	$(PYTEST) --stack=real tests/search

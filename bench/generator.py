@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ NOTHING = Percentiles(float("nan"), float("nan"), float("nan"), float("nan"))
 class Load:
     """The generator's measurements. Times count from when each sign-up was due: `first` until its first event, `last`
     until all lights are decided; `between` is the time from one to the other. `cpu_ms` is the generator's own CPU time
-    per sign-up."""
+    per sign-up, and `events` the mean number of events in a stream."""
 
     n: int
     failed: int
@@ -47,6 +47,7 @@ class Load:
     last: Percentiles
     between: Percentiles
     cpu_ms: float
+    events: float
 
     def __str__(self) -> str:
         return (
@@ -65,7 +66,7 @@ class Load:
         first, last, between = (
             Percentiles(**seen[name]) if seen[name] else NOTHING for name in ("first_ms", "last_ms", "between_ms")
         )
-        return cls(seen["n"], seen["failed"], seen["rate"], first, last, between, seen["load_cpu_ms"])
+        return cls(seen["n"], seen["failed"], seen["rate"], first, last, between, seen["load_cpu_ms"], seen["events"])
 
 
 class Pages:
@@ -107,6 +108,14 @@ class Generator:
     def signups(self, url: str, n: int, *, at_once: int = 1, rate: float = 0, timeout: float = 60) -> Load:
         """Post sign-ups and read their SSE streams to the end."""
         with self._running("signups", url, n=n, c=at_once, rate=rate, timeout=f"{timeout}s") as process:
+            return _answer(process)
+
+    def signups_due(self, url: str, due: Sequence[float], *, at_most: int = 100) -> Load:
+        """Post sign-ups at these times, in milliseconds from the start, and read their SSE streams to the end. No more
+        than `at_most` run at once, on as many connections; the others wait for their turn."""
+        times = self._program.with_name("due")
+        times.write_text("".join(f"{each}\n" for each in due))
+        with self._running("signups", url, due=times, c=at_most) as process:
             return _answer(process)
 
     def gets(self, url: str, path: str, n: int, *, rate: float) -> Load:

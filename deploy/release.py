@@ -1,8 +1,8 @@
 """`make release`: build a release into dist/, and print what to publish. It publishes nothing.
 
-Builds the sdist, the bill of materials (CycloneDX) and, if a Docker engine answers, the image. Exit code 1, before
-anything is built, if the tree has uncommitted changes, CHANGELOG.md has no section for the version or lists further
-changes above it, or the version's tag exists already.
+Builds the sdist, the bill of materials of the Python packages (CycloneDX) and, if a Docker engine answers, the image.
+Exit code 1, before anything is built, if the tree has uncommitted changes, CHANGELOG.md has no section for the version
+or lists further changes above it, or the version's tag exists already; also if a part can't be built.
 """
 
 import hashlib
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from audit import write_bill
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from signup_sync import __version__
 
@@ -34,8 +36,11 @@ def main() -> int:
     DIST.mkdir()
     run(sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", str(DIST))
     write_release_bill(DIST / f"{NAME}.cdx.json")
-    has_image = build_image(DIST / f"{NAME}-image.tar")
-    print_plan(has_image=has_image)
+    missing = lacking_engine()
+    if not missing:
+        print(f"Building the image {IMAGE}; the first time, this takes about a minute.", flush=True)
+        build_image(DIST / f"{NAME}-image.tar")
+    print_plan(missing)
     return 0
 
 
@@ -58,36 +63,57 @@ def changelog() -> str:
 
 
 def write_release_bill(bill: Path) -> None:
-    """Write the bill of the pinned dependencies, and name the release as their root."""
+    """Write the bill of the pinned dependencies, name the release as their root, and validate the result."""
     write_bill(bill)
     content = json.loads(bill.read_text())
     content["metadata"]["component"] = {"type": "application", "name": "signup-sync", "version": __version__}
-    bill.write_text(json.dumps(content, indent=2) + "\n")
+    text = json.dumps(content, indent=2) + "\n"
+    bill.write_text(text)
+    if flaw := JsonStrictValidator(SchemaVersion.from_version(content["specVersion"])).validate_str(text):
+        raise SystemExit(f"make release: {bill} is no valid CycloneDX: {flaw}")
 
 
-def build_image(archive: Path) -> bool:
-    """Build the image and save it, if a Docker engine answers. Return whether one does."""
-    if not shutil.which("docker") or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
-        return False
-    run("docker", "build", "--quiet", "--tag", IMAGE, ".")
+def lacking_engine() -> str:
+    """Return why no image can be built here; "" if a Docker engine answers."""
+    if not shutil.which("docker"):
+        return "The command docker is not installed here."
+    answer = subprocess.run(["docker", "info"], capture_output=True, check=False)
+    return "No Docker engine answers here." if answer.returncode else ""
+
+
+def build_image(archive: Path) -> None:
+    """Build the image, labelled with its version and commit, and save it."""
+    labels = {"version": __version__, "revision": commit()}
+    words = [word for name, value in labels.items() for word in ("--label", f"org.opencontainers.image.{name}={value}")]
+    run("docker", "build", "--quiet", "--tag", IMAGE, *words, ".")
     run("docker", "save", "--output", str(archive), IMAGE)
-    return True
 
 
-def print_plan(*, has_image: bool) -> None:
-    print(f"signup-sync {__version__} would be published as:")
+def print_plan(missing: str) -> None:
+    """Print what was built and how to publish it. `missing` is the reason why there is no image, or ""."""
+    print(f"\nsignup-sync {__version__} of commit {commit()}:")
     for file in sorted(DIST.iterdir()):
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
         print(f"  dist/{file.name}  {file.stat().st_size:,} bytes  sha256:{digest}")
-    if has_image:
-        print(f"  the image {IMAGE}  {run('docker', 'image', 'inspect', '--format', '{{.Id}}', IMAGE)}")
+    if missing:
+        print(f"  NOT BUILT: the image {IMAGE}. {missing} Everything else is complete.")
     else:
-        print(f"  NOT BUILT: the image {IMAGE}. No Docker engine answers here.")
-    print("Nothing was published. To publish:")
-    print(f"  git tag --annotate {TAG} --message 'Signup Sync {__version__}' {run('git', 'rev-parse', 'HEAD')}")
-    print(f"  git push origin {TAG}")
-    if has_image:
-        print(f"  docker tag {IMAGE} REGISTRY/{IMAGE} && docker push REGISTRY/{IMAGE}")
+        identity, size = run("docker", "image", "inspect", "--format", "{{.Id}} {{.Size}}", IMAGE).split()
+        print(f"  the image {IMAGE}  {int(size):,} bytes unpacked  {identity}")
+    steps = [
+        f"git tag --annotate {TAG} --message 'Signup Sync {__version__}' {commit()} && git push origin {TAG}",
+        f"attach the files in dist/, and the section {__version__} of CHANGELOG.md, to the release of this tag",
+        "run `make release` again where a Docker engine runs, and push the image from there"
+        if missing
+        else f"docker tag {IMAGE} REGISTRY/{IMAGE} && docker push REGISTRY/{IMAGE}",
+    ]
+    print("\nNothing was published. To publish:")
+    print("\n".join(f"  {number}. {step}" for number, step in enumerate(steps, start=1)))
+
+
+def commit() -> str:
+    return run("git", "rev-parse", "HEAD")
 
 
 def run(*command: str) -> str:

@@ -94,11 +94,17 @@ class ParticipantUserAdmin(ActsAdmin, ShowsAddresses):
         self._set_active(request, queryset, is_active=True)
 
     def _set_active(self, request: HttpRequest, queryset: QuerySet[ParticipantUser], *, is_active: bool) -> None:
-        changed = list(queryset.exclude(is_active=is_active))
+        chosen = list(queryset)
+        changed = [user for user in chosen if user.is_active != is_active]
         self.model.objects.filter(pk__in=[user.pk for user in changed]).update(is_active=is_active)
         LogEntry.objects.log_actions(cast(int, request.user.pk), changed, CHANGE, [{"changed": {"fields": ["active"]}}])
         if is_active:
             text = ngettext("%(count)d user was activated.", "%(count)d users were activated.", len(changed))
         else:
             text = ngettext("%(count)d user was deactivated.", "%(count)d users were deactivated.", len(changed))
-        self.message_user(request, text % {"count": len(changed)}, messages.SUCCESS)
+        text %= {"count": len(changed)}
+        if same := len(chosen) - len(changed):
+            text += " " + ngettext("%(count)d user already was.", "%(count)d users already were.", same) % {
+                "count": same
+            }
+        self.message_user(request, text, messages.SUCCESS if changed else messages.WARNING)

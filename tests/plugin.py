@@ -196,6 +196,7 @@ def embedded_broker(cleanup: ExitStack) -> dict[str, str]:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"needs(*names): servers that the test needs: {', '.join(NEEDS)}")
+    config.addinivalue_line("markers", "alone: the test measures times or memory, so no other test may run beside it")
     config.stash[left_out_key] = {}
 
 
@@ -233,7 +234,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     yield
     is_last_of_file = nextitem is None or nextitem.path != item.path
     if needs_of(item) & {"broker", "kafka", "application"} and (is_last_of_file or kafka_messages.is_due()):
-        kafka_messages.raise_for(kafka_messages.problems_on())
+        kafka_messages.raise_for(kafka_messages.problems_on(quiet_topics=is_last_of_file))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

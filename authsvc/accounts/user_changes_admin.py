@@ -8,7 +8,7 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.forms import UserChangeForm
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
@@ -20,8 +20,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from authsvc.accounts.opened_forms import OpenedField, opened_now, rebase
 from authsvc.lights import Kind
-from authsvc.models import DATABASE, EventTransaction, SignUp, User
-from authsvc.signups.begun import count_begun
+from authsvc.models import EventTransaction, User
 from authsvc.signups.changes import NoSuchAccountError, OutdatedError, change_account
 from runtime.admin_toolkit.long_action import progress_of, progress_page, work_on
 from runtime.admin_toolkit.model_admin import ModelAdmin
@@ -82,8 +81,6 @@ class ChangesUsers(ModelAdmin):
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         if not change:
             super().save_model(request, obj, form, change)
-            signup = SignUp.objects.get(pk=obj.owner_signup_id)
-            transaction.on_commit(lambda: count_begun([signup.state]), using=DATABASE)
         elif row := change_account(obj, expected_version=form.cleaned_data["opened"].version):
             vars(obj)["saved_change"] = row
 

@@ -156,6 +156,11 @@ class UserAdmin(ActsAdmin, ChangesUsers, ResetsTwoFactor, ChoosesPermissions, Sh
     def deletable(self, request: HttpRequest, chosen: QuerySet[User]) -> QuerySet[User]:
         return chosen.exclude(pk=cast(int, request.user.pk))
 
+    def left_out(self, request: HttpRequest, chosen: QuerySet[User]) -> str:
+        if not chosen.filter(pk=cast(int, request.user.pk)).exists():
+            return ""
+        return gettext("Your own account is never removed here: ask another administrator.")
+
     def deletion_refusal(self, request: HttpRequest, rows: QuerySet[User]) -> str:
         if request.user.is_superuser:
             return ""

@@ -64,6 +64,8 @@ def _report(request: HttpRequest, progress: Progress) -> None:
     counts = ReplayCounts(**progress.counts)
     said = ngettext("%(sent)d sign-up sent again", "%(sent)d sign-ups sent again", counts.sent) % {"sent": counts.sent}
     said += _(", %(skipped)d skipped, %(failed)d failed.") % {"skipped": counts.skipped, "failed": counts.failed}
+    if counts.skipped:
+        said += " " + _("Skipped means that the account no longer exists.")
     if counts.failed and (left := progress.total - progress.done) > 0:
         said += " " + _("%(left)d were not attempted.") % {"left": left}
     if counts.failed:

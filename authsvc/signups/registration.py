@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from authsvc.lights import AUTH, Status, TransactionState, Verdict
 from authsvc.models import DATABASE, SignUp, User
+from authsvc.signups.begun import count_begun
 from authsvc.signups.outbox import pause_after
 from runtime.database.bulk_sql import insert, insert_new_with, kept_from_deletion
 from runtime.database.transactions import atomically, unless_crossed
@@ -117,6 +118,7 @@ def register_added(sender: Any, *, instance: User, created: bool, raw: bool, **k
     """Give a user whom an administrator or a command adds a sign-up, in the transaction that saves the user.
 
     It is due at once, so the relay publishes its event within a second: pages and commands need no connection to Kafka.
+    After the commit, it is counted like any other sign-up.
     """
     if not created or raw:
         return
@@ -134,6 +136,7 @@ def register_added(sender: Any, *, instance: User, created: bool, raw: bool, **k
     if signup.completed_at is None:
         signup.attempts, signup.next_due_at = 0, now
     insert([signup], using=DATABASE)
+    transaction.on_commit(lambda: count_begun([signup.state]), using=DATABASE)
 
 
 def _in_order(users: Sequence[User]) -> list[User]:

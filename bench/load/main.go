@@ -1,6 +1,7 @@
 // Load drives sign-ups at one address and prints what it saw as JSON, a line for each question.
 //
-//	load signups -url U -n 1000 -c 50     sign-ups over SSE, 50 at a time; with -rate R, R of them a second
+//	load signups -url U -n 1000 -c 50     sign-ups over SSE, 50 at a time; with -rate R, R of them a second; with -due F,
+//	                                      each at the millisecond that its line of the file F gives
 //	load streams -url U -n 5000 -rate 500 opens streams and holds those that stay pending until its input ends
 //	load pages   -url U -n 200 -c 4       opens the form n times; then its input says what follows:
 //	                                      "connect R" opens their WebSockets, R a second;
@@ -15,6 +16,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"strconv"
 	"time"
 )
 
@@ -25,6 +27,7 @@ type options struct {
 	n       int
 	c       int
 	rate    float64
+	due     []time.Duration
 	timeout time.Duration
 }
 
@@ -39,11 +42,16 @@ func main() {
 	flags.IntVar(&o.n, "n", 1000, "how many in all")
 	flags.IntVar(&o.c, "c", 50, "how many at a time; with -rate the most that are under way")
 	flags.Float64Var(&o.rate, "rate", 0, "begun in a second; 0: the next when one has ended")
+	due := flags.String("due", "", "file with the times at which each is due, in milliseconds from the start")
 	flags.DurationVar(&o.timeout, "timeout", 60*time.Second, "for each")
 	_ = flags.Parse(os.Args[2:]) // ExitOnError
 	host, err := loopback(o.url)
 	if err != nil {
 		fail(err.Error())
+	}
+	if *due != "" {
+		o.due = timesIn(*due)
+		o.n = len(o.due)
 	}
 	switch os.Args[1] {
 	case "signups":
@@ -63,6 +71,23 @@ func say(result any) {
 	if err := json.NewEncoder(os.Stdout).Encode(result); err != nil {
 		fail(err.Error())
 	}
+}
+
+// timesIn reads a file with a number of milliseconds in each line.
+func timesIn(path string) (times []time.Duration) {
+	file, err := os.Open(path)
+	if err != nil {
+		fail(err.Error())
+	}
+	defer file.Close()
+	for in := bufio.NewScanner(file); in.Scan(); {
+		milliseconds, err := strconv.ParseFloat(in.Text(), 64)
+		if err != nil {
+			fail(err.Error())
+		}
+		times = append(times, time.Duration(milliseconds*float64(time.Millisecond)))
+	}
+	return times
 }
 
 // lines gives each line of the input; the channel closes with it.

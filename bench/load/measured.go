@@ -20,6 +20,7 @@ type result struct {
 	First   *percentiles   `json:"first_ms"`
 	Last    *percentiles   `json:"last_ms"`
 	Wait    *percentiles   `json:"between_ms"` // from the first event to the last
+	Events  float64        `json:"events"`     // in the mean
 	Errors  map[string]int `json:"errors,omitempty"`
 	CPU     float64        `json:"load_cpu_ms"` // of this program, for each
 }
@@ -31,7 +32,7 @@ type percentiles struct {
 	Max float64 `json:"max"`
 }
 
-// measured does `one` n times: c at a time, or rate times a second. It counts from when each is due, so that what has to
+// measured does `one` n times: c at a time, rate times a second, or at the times that are given. It counts from when each is due, so that what has to
 // wait for its turn is not left out.
 func measured(o options, one func(i int, due time.Time) seen) result {
 	all := make([]seen, o.n)
@@ -56,7 +57,10 @@ func measured(o options, one func(i int, due time.Time) seen) result {
 	cpu, begun := cpuTime(), time.Now()
 	for i := range o.n {
 		next := turn{i: i}
-		if o.rate > 0 {
+		if o.due != nil {
+			next.due = begun.Add(o.due[i])
+			time.Sleep(time.Until(next.due))
+		} else if o.rate > 0 {
 			next.due = begun.Add(time.Duration(float64(i) / o.rate * float64(time.Second)))
 			time.Sleep(time.Until(next.due))
 		}
@@ -70,12 +74,14 @@ func measured(o options, one func(i int, due time.Time) seen) result {
 func summary(all []seen, took, cpu time.Duration) result {
 	out := result{N: len(all), Seconds: took.Seconds(), Errors: map[string]int{}}
 	var first, last, wait []float64
+	events := 0
 	for _, saw := range all {
 		if saw.err != nil {
 			out.Failed++
 			out.Errors[shortly(saw.err)]++
 			continue
 		}
+		events += saw.events
 		first = append(first, ms(saw.first))
 		if saw.last > 0 {
 			last = append(last, ms(saw.last))
@@ -84,6 +90,7 @@ func summary(all []seen, took, cpu time.Duration) result {
 	}
 	out.Rate = float64(out.N-out.Failed) / out.Seconds
 	out.First, out.Last, out.Wait = percentilesOf(first), percentilesOf(last), percentilesOf(wait)
+	out.Events = float64(events) / float64(max(1, len(first)))
 	out.CPU = ms(cpu) / float64(max(1, out.N))
 	return out
 }

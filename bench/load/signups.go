@@ -25,7 +25,9 @@ var run = func() uint64 {
 type seen struct {
 	first time.Duration // until the first event
 	last  time.Duration // until all lights are decided; 0 while they are not
-	err   error
+	// Events of the stream.
+	events int
+	err    error
 }
 
 // signUps runs them all to their end.
@@ -103,6 +105,7 @@ func signUp(wire *wire, i int, due time.Time, toTheEnd bool) (saw seen) {
 		if !isData {
 			continue
 		}
+		saw.events++
 		if saw.first == 0 {
 			saw.first = time.Since(due)
 			if !toTheEnd {

@@ -14,7 +14,7 @@ def main() -> None:
     result = simulate(costs, scenario)
     print(f"costs: {costs.taken}")
     print(
-        f"{scenario.signups:,} sign-ups at {options.rate:,.0f}/s on {scenario.cores:g} cores: "
+        f"{scenario.signups:,} sign-ups at {options.rate:,.0f}/s on {scenario.cores} cores: "
         f"{scenario.auths} instances of auth, {scenario.consumers} processes of each consumer"
     )
     print(f"done after {result.seconds:,.1f} s: {result.rate:,.1f}/s, {result.used / result.seconds:,.1f} cores busy")
@@ -32,7 +32,7 @@ def main() -> None:
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.simulation")
     parser.add_argument("--rate", type=float, default=50, help="sign-ups per second; default: %(default)s")
-    parser.add_argument("--cores", type=float, default=2, help="default: %(default)s")
+    parser.add_argument("--cores", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=60, help="how long they arrive; default: %(default)s")
     parser.add_argument("--auths", type=int, help="instances of auth; default: one for every two cores")
     parser.add_argument("--consumers", type=int, help="processes of each consumer group; default: as many as needed")

@@ -1,6 +1,8 @@
 """The measured CPU of each stage, in milliseconds of a core."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from statistics import linear_regression
 from typing import Final
 
 import msgspec
@@ -14,33 +16,40 @@ class Batch(msgspec.Struct, frozen=True):
     fixed: float
     item: float
 
-    def of(self, size: int) -> float:
+    def of(self, size: float) -> float:
         return self.fixed + self.item * size
 
-    @classmethod
-    def between(cls, alone: float, together: float, size: float) -> "Batch":
-        """Solve for the two parts: the cost per item of batches of one, and of batches of `size` on average.
+    def of_one(self, *, is_first: bool) -> float:
+        """The cost of an item that is handled alone; the first of a batch bears the fixed part."""
+        return self.item + (self.fixed if is_first else 0.0)
 
-        Neither part is negative: if items cost more together, everything counts as the items'.
-        """
-        fixed = max(0.0, min(alone, (alone - together) / (1 - 1 / size))) if size > 1 else 0.0
-        return cls(fixed, max(0.0, together - fixed / size))
+    @classmethod
+    def through(cls, points: Iterable[tuple[float, float]]) -> "Batch":
+        """Fit a line through points, each the number of batches per item and the cost per item: the slope is the fixed
+        part, and the rest is the item's. Neither is negative."""
+        batches, costs = zip(*points, strict=True)
+        slope, rest = linear_regression(batches, costs)
+        if slope < 0:
+            return cls(0.0, sum(costs) / len(costs))
+        return cls(slope + min(0.0, rest), max(0.0, rest))
 
 
 class Costs(msgspec.Struct, frozen=True):
-    """`request` and `events` are auth's for a sign-up outside its batches: reading and answering it, and its stream."""
+    """The items of `client`, `gateway` and `loop` (auth's event loop) are passes of a request or an event, and their
+    batches are the events that follow a batch of auth's writer or of its results. The fixed part of `hash` is the extra
+    cost of a hash whose thread has slept. `save` is auth's writer."""
 
-    client: float
-    gateway: float
-    request: float
-    hash: float
+    client: Batch
+    gateway: Batch
+    loop: Batch
+    hash: Batch
     save: Batch
-    event: float
     participant: Batch
     results: Batch
     postgresql: Batch
     kafka: Batch
     redis: Batch
+    disk: float  # milliseconds that a commit waits for the disk, without CPU
     taken: str = ""  # when and how they were measured
 
     def save_to(self, path: Path) -> None:

@@ -1,129 +1,186 @@
-"""A clock, and cores that all running jobs share equally, as Linux's scheduler shares them among busy threads."""
+"""A clock, and cores that are shared as Linux's fair scheduler shares them."""
 
 import heapq
 import itertools
 import math
-from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from typing import Final
 
 Action = Callable[[], None]
-Item = TypeVar("Item")
+
+# Linux's tick in milliseconds (CONFIG_HZ=250, as on the machine of docs/scaling.md).
+TICK: Final = 4.0
 
 
-class Machine:
-    """Runs timers and jobs in the order of simulated time. Times are in milliseconds.
+def linux_slice(cores: int) -> float:
+    """Return Linux's slice in milliseconds: the kernel's base of 0.7 times 1 + log2 of the cores, of which at most
+    eight count. `se.slice` in /proc/self/sched shows it."""
+    return 0.7 * (1 + int(math.log2(min(cores, 8))))
 
-    With more jobs than cores, each progresses at the rate cores/jobs. Every job's end is kept as a point on a clock
-    that advances at that rate, so that a change of the rate moves none of them.
-    """
 
-    def __init__(self, cores: float) -> None:
+class Clock:
+    """Runs timers in the order of simulated time. Times are in milliseconds."""
+
+    def __init__(self) -> None:
         self.now = 0.0
-        self._cores = cores
         self._timers: list[tuple[float, int, Action]] = []
-        self._jobs: list[tuple[float, int, Action]] = []
-        self._progress = 0.0  # of each job since the start
         self._order = itertools.count()
-        self.used = 0.0  # milliseconds of CPU
 
     def after(self, delay: float, action: Action) -> None:
         heapq.heappush(self._timers, (self.now + delay, next(self._order), action))
 
-    def compute(self, cpu: float, action: Action) -> None:
-        """Run `action` after `cpu` milliseconds of a core."""
-        self.used += cpu
-        heapq.heappush(self._jobs, (self._progress + cpu, next(self._order), action))
-
     def run(self, until: float = math.inf) -> None:
         """Run until nothing is left or the time has come."""
-        while self._timers or self._jobs:
-            rate = min(1.0, self._cores / len(self._jobs)) if self._jobs else 1.0
-            job_ends = self.now + (self._jobs[0][0] - self._progress) / rate if self._jobs else math.inf
-            timer_ends = self._timers[0][0] if self._timers else math.inf
-            end = min(job_ends, timer_ends)
-            if end > until:
-                self._progress += (until - self.now) * rate
+        while self._timers:
+            if self._timers[0][0] > until:
                 self.now = until
                 return
-            self._progress += (end - self.now) * rate
-            self.now = end
-            _, _, action = heapq.heappop(self._jobs if job_ends <= timer_ends else self._timers)
+            self.now, _, action = heapq.heappop(self._timers)
             action()
 
 
-class Process:
-    """Threads that take jobs in the order of their arrival."""
+class Share:
+    """The CPU that a process or a thread has had, as the scheduler counts it."""
 
-    def __init__(self, machine: Machine, threads: int = 1) -> None:
-        self._machine = machine
-        self._free = threads
-        self._waiting: deque[tuple[float, Action]] = deque()
+    __slots__ = ("_since", "_used", "running")
 
-    @property
-    def waiting(self) -> int:
-        return len(self._waiting)
+    def __init__(self) -> None:
+        self.running = 0  # on how many cores
+        self._used = 0.0
+        self._since = 0.0
 
-    def do(self, cpu: float, action: Action) -> None:
-        self._waiting.append((cpu, action))
-        self._next()
+    def used(self, now: float) -> float:
+        return self._used + self.running * (now - self._since)
 
-    def _next(self) -> None:
-        while self._free and self._waiting:
-            cpu, action = self._waiting.popleft()
-            self._free -= 1
-            self._machine.compute(cpu, lambda action=action: self._done(action))  # type: ignore[misc]
+    def run(self, change: int, now: float) -> None:
+        self._used, self._since = self.used(now), now
+        self.running += change
 
-    def _done(self, action: Action) -> None:
-        self._free += 1
-        action()
-        self._next()
+    def raise_to(self, least: float, now: float) -> None:
+        self._used, self._since = max(least, self.used(now)), now
 
 
-Step = Callable[[int, Action], None]
+class Job:
+    """Something that a thread of a process computes."""
+
+    __slots__ = ("action", "begun_at", "left", "picked_at", "process", "thread")
+
+    def __init__(self, process: Share, thread: Share, left: float, action: Action) -> None:
+        self.process = process
+        self.thread = thread
+        self.left = left  # milliseconds
+        self.action = action
+        self.begun_at = 0.0
+        self.picked_at = 0.0  # when the thread got its core; the job before it may have begun then
 
 
-class BatchStage(Generic[Item]):
-    """Takes everything that has arrived, up to `most`, through its steps, and only then the next batch."""
+class Machine(Clock):
+    """Cores under a small model of Linux's fair scheduler (EEVDF with autogroups).
 
-    def __init__(
-        self,
-        steps: Sequence[Step],
-        deliver: Callable[[list[Item]], None],
-        *,
-        most: int = 500,
-        may_begin: Callable[[int], bool] = lambda _: True,
-    ) -> None:
-        """A step gets the size of the batch and what to do afterwards. `may_begin` gets the number that waits."""
-        self._steps = steps
-        self._deliver = deliver
-        self._most = most
-        self._may_begin = may_begin
-        self._queue: list[Item] = []
-        self._is_busy = False
-        self.is_away = False
-        self.batches = 0
+    The process that has had the least CPU runs first, and within it the thread that has had the least. Sleep earns no
+    credit: a process that wakes counts as having had as much as the least served of those that compete. A process that
+    wakes interrupts one that has had as much or more, if that one has been running for a slice, and otherwise waits
+    for the next tick. So short work goes ahead of threads that compute all the time.
+    """
 
-    @property
-    def waiting(self) -> int:
-        return len(self._queue)
+    def __init__(self, cores: int, *, speed: float = 1.0, slice_: float | None = None, tick: float = TICK) -> None:
+        """`speed` is the share of each core that other programs leave."""
+        super().__init__()
+        self._free = cores
+        self._speed = speed
+        self._slice = linux_slice(cores) if slice_ is None else slice_
+        self._tick = tick
+        self._is_ticking = False
+        self._running: set[Job] = set()
+        self._ready: list[Job] = []
+        self._ending: Job | None = None
+        self._least = 0.0  # that a process which wakes counts as having had
+        self.used = 0.0  # milliseconds of CPU
 
-    def add(self, *items: Item) -> None:
-        self._queue += items
-        self.look()
-
-    def look(self) -> None:
-        """Begin a batch if one may begin."""
-        if self._queue and not self._is_busy and not self.is_away and self._may_begin(len(self._queue)):
-            batch, self._queue = self._queue[: self._most], self._queue[self._most :]
-            self._is_busy = True
-            self.batches += 1
-            self._step(0, batch)
-
-    def _step(self, number: int, batch: list[Item]) -> None:
-        if number < len(self._steps):
-            self._steps[number](len(batch), lambda: self._step(number + 1, batch))
+    def compute(self, process: Share, thread: Share, cpu: float, action: Action) -> None:
+        """Run `action` after the thread has had `cpu` milliseconds of a core. A thread does one thing at a time."""
+        self.used += cpu
+        job = Job(process, thread, cpu / self._speed, action)
+        if self._ending and self._ending.thread is thread:
+            # The thread goes on without having slept, on its core and in its slice.
+            picked_at, self._ending = self._ending.picked_at, None
+            self._begin(job, picked_at)
             return
-        self._is_busy = False
-        self._deliver(batch)
-        self.look()
+        self._place(job)
+        if self._free:
+            self._free -= 1
+            self._begin(job, self.now)
+            return
+        longest = max(self._interruptible(), key=self._turn, default=None)
+        if longest and self._turn(job) <= self._turn(longest):
+            self._interrupt(longest, job)
+        else:
+            self._ready.append(job)
+        self._start_ticking()
+
+    def _place(self, job: Job) -> None:
+        """Make sure that the process, or the thread within its process, gets no credit for having slept."""
+        awake = [*self._running, *self._ready]
+        if threads := [other.thread for other in awake if other.process is job.process]:
+            job.thread.raise_to(min(thread.used(self.now) for thread in threads), self.now)
+        elif awake:
+            rivals = {other.process for other in awake}
+            self._least = max(self._least, min(process.used(self.now) for process in rivals))
+            job.process.raise_to(self._least, self.now)
+
+    def _turn(self, job: Job) -> tuple[float, float]:
+        return job.process.used(self.now), job.thread.used(self.now)
+
+    def _interruptible(self) -> list[Job]:
+        return [job for job in self._running if self.now - job.picked_at >= self._slice]
+
+    def _begin(self, job: Job, picked_at: float) -> None:
+        job.begun_at, job.picked_at = self.now, picked_at
+        job.process.run(1, self.now)
+        job.thread.run(1, self.now)
+        self._running.add(job)
+        begun_at = self.now
+        self.after(job.left, lambda: self._end(job, begun_at))
+
+    def _leave(self, job: Job) -> None:
+        self._running.remove(job)
+        job.process.run(-1, self.now)
+        job.thread.run(-1, self.now)
+
+    def _end(self, job: Job, begun_at: float) -> None:
+        if job not in self._running or job.begun_at != begun_at:
+            return  # It was interrupted, and ends later.
+        self._leave(job)
+        self._ending = job
+        job.action()
+        if self._ending is None:
+            return
+        self._ending = None
+        if self._ready:
+            self._begin(self._next(), self.now)
+        else:
+            self._free += 1
+
+    def _next(self) -> Job:
+        job = min(self._ready, key=self._turn)
+        self._ready.remove(job)
+        return job
+
+    def _interrupt(self, job: Job, other: Job) -> None:
+        self._leave(job)
+        job.left -= self.now - job.begun_at
+        self._ready.append(job)
+        self._begin(other, self.now)
+
+    def _start_ticking(self) -> None:
+        if not self._is_ticking:
+            self._is_ticking = True
+            self.after(self._tick - self.now % self._tick, self._on_tick)
+
+    def _on_tick(self) -> None:
+        self._is_ticking = False
+        for job in sorted(self._interruptible(), key=self._turn, reverse=True):
+            if self._ready and min(map(self._turn, self._ready)) < self._turn(job):
+                self._interrupt(job, self._next())
+        if self._ready:
+            self._start_ticking()

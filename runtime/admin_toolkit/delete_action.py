@@ -5,6 +5,7 @@ fields, and deletes them all in one request.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from django.contrib import admin, messages
@@ -18,6 +19,7 @@ from django.utils.translation import gettext_lazy
 
 from runtime.admin_toolkit.long_action import (
     Progress,
+    count_and_digest,
     form_context,
     new_progress,
     progress_of,
@@ -41,14 +43,15 @@ def delete_selected(model_admin: Any, request: HttpRequest, queryset: QuerySet[A
     chosen = model_admin.deletable(request, queryset)
     progress = progress_of(request, chosen)
     is_confirmed = bool(request.POST.get("post"))
-    if is_confirmed and not progress.after and progress.rest_of(chosen).count() != progress.total:
+    if is_confirmed and not progress.after and has_changed(progress, chosen):
         is_confirmed = False
         progress = new_progress(chosen)
         words = _("The selection has changed since you were asked. Nothing has been deleted yet.")
         model_admin.message_user(request, words, messages.WARNING)
     refuse_forbidden(model_admin, request, progress, chosen)
     if not progress.total:
-        model_admin.message_user(request, _("Nothing was deleted."), messages.WARNING)
+        reason = model_admin.left_out(request, queryset) or _("The selected rows no longer exist.")
+        model_admin.message_user(request, _("Nothing was deleted.") + f" {reason}", messages.WARNING)
         return None
     if not is_confirmed:
         return question(model_admin, request, progress, chosen)
@@ -72,7 +75,15 @@ def delete_selected(model_admin: Any, request: HttpRequest, queryset: QuerySet[A
     return None
 
 
+def has_changed(progress: Progress, chosen: QuerySet[Any]) -> bool:
+    """Return whether the selection is no longer the one that the question was about. Scripts may post without one."""
+    return bool(progress.asked) and count_and_digest(progress.rest_of(chosen)) != (progress.total, progress.asked)
+
+
 def question(model_admin: Any, request: HttpRequest, progress: Progress, chosen: QuerySet[Any]) -> HttpResponse:
+    # Before the rows are named: if they change in between, the answer is refused.
+    total, asked = count_and_digest(progress.rest_of(chosen))
+    progress = replace(progress, total=total, asked=asked)
     context = {
         **model_admin.admin_site.each_context(request),
         **form_context(request, progress),

@@ -32,8 +32,12 @@ class RestrictedAdmin(ModelAdmin):
         return lookup in self._lookups_of_filters(request)
 
     def deletable(self, request: HttpRequest, chosen: QuerySet[Any]) -> QuerySet[Any]:
-        """Return the rows that "Delete selected" deletes."""
+        """Return the rows that "Delete selected" deletes. `left_out` says why it leaves out the others."""
         return chosen
+
+    def left_out(self, request: HttpRequest, chosen: QuerySet[Any]) -> str:
+        """Return why "Delete selected" leaves out some of these rows, or an empty text."""
+        return ""
 
     def deletion_refusal(self, request: HttpRequest, rows: QuerySet[Any]) -> str:
         """Return why this user may not delete some of these rows, or an empty text."""

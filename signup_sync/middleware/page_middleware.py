@@ -1,10 +1,11 @@
 """Middleware for the pages that Django lacks, and their content security policy."""
 
+import asyncio
 import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from asgiref.sync import SyncToAsync, iscoroutinefunction, sync_to_async
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext, iscoroutinefunction, sync_to_async
 from django.contrib.auth.middleware import AuthenticationMiddleware, auser, get_user
 from django.core.exceptions import BadRequest
 from django.db import connections
@@ -29,6 +30,8 @@ SEARCH_MAX: Final = 256
 SEARCHES: Final = ("q", "term")
 # Fields with which the admin's lists post the selected rows and the action.
 CHOSEN: Final = ("_selected_action", "action")
+# Seconds for which a request keeps its thread while its view runs: forms that auth answers at once need no second one.
+RELEASED_AFTER: Final = 0.1
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -91,18 +94,22 @@ class ContentSecurityPolicy(MiddlewareMixin):
 
 
 class ThreadRelease(MiddlewareMixin):
-    """Ends the request's thread before an asynchronous view starts, so that forms that wait for auth hold no threads.
+    """Ends the thread of a request whose asynchronous view takes long: forms that wait for auth hold no threads.
 
     Under ASGI, Django runs synchronous middleware in a thread that belongs to the request and lives as long as it
-    (asgiref's ThreadSensitiveContext). The hooks after the view start another one (docs/adr/0075). This must be the
-    last middleware.
+    (asgiref's ThreadSensitiveContext). If the thread was ended, the hooks after the view start another one
+    (docs/adr/0075). This must be the last middleware.
     """
 
     async def process_view(self, request: HttpRequest, view: Callable[..., Any], args: Any, kwargs: Any) -> None:
         context = SyncToAsync.thread_sensitive_context.get(None)
         if context is not None and iscoroutinefunction(view):
-            thread = SyncToAsync.context_to_thread_executor.pop(context, None)
-            if thread is not None:
-                # Connections belong to a thread. Middleware normally opens none before the view.
-                thread.submit(connections.close_all)
-                thread.shutdown(wait=False)
+            asyncio.get_running_loop().call_later(RELEASED_AFTER, _end_thread, context)
+
+
+def _end_thread(context: ThreadSensitiveContext) -> None:
+    # None if the request is complete.
+    if thread := SyncToAsync.context_to_thread_executor.pop(context, None):
+        # Connections belong to a thread, which finishes what it is doing first.
+        thread.submit(connections.close_all)
+        thread.shutdown(wait=False)

@@ -130,6 +130,7 @@ _LINES: Final = (
     ".env.example",
     ".dockerignore",
     "compose.yaml",
+    "deploy/prometheus-alerts.yaml",
     "deploy/k8s/base/kustomization.yaml",
     "deploy/k8s/base/shared/fixed.env",
     "deploy/k8s/base/shared/web.yaml",

@@ -12,7 +12,7 @@ from tests.conftest import new_person, new_stack
 from tests.plugin import Backing
 from tests.stack import Stack
 
-pytestmark = pytest.mark.needs("application", "caddy")
+pytestmark = [pytest.mark.alone, pytest.mark.needs("application", "caddy")]
 
 WARM_UP = 20
 ROUNDS = 3

@@ -17,6 +17,7 @@ SIGNUPS: Final = 500
 WITHIN: Final = 180
 
 
+@pytest.mark.alone
 @pytest.mark.needs("application", "kafka", "postgresql", "caddy")
 def test_nothing_is_lost_and_no_light_is_wrong(capsys: pytest.CaptureFixture[str]):
     with capsys.disabled():

@@ -26,7 +26,7 @@ from tests.servers.process import LOOPBACK, Process
 from tests.stack import Stack
 from tests.waiting import PATIENCE, eventually
 
-pytestmark = [pytest.mark.needs("application", "caddy", "postgresql", "kafka")]
+pytestmark = [pytest.mark.alone, pytest.mark.needs("application", "caddy", "postgresql", "kafka")]
 
 ALL = frozenset(SERVICES)
 # Seconds between two sign-ups, and for which a dependency is down: about fifteen batches.

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.compose.installation import Installation
+from tests.compose.messages import validate_messages
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +14,4 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
         installation.set_up()
         installation.start()
         yield installation
+        validate_messages(installation)

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import yaml
@@ -89,6 +90,45 @@ def optional_roles(installation: Installation, names: Sequence[str]) -> Iterator
         yield
     finally:
         installation.compose("rm", "--stop", "--force", *names, **settings)
+
+
+def test_the_operators_tools_have_their_files_volumes_and_networks(installation: Installation) -> None:
+    """Nothing of the profiles `observe` and `tools` but their own images is missing here (ADR 0072)."""
+    profiles = ("--profile", "observe", "--profile", "tools")
+    config = json.loads(installation.compose(*profiles, "config", "--format", "json"))
+    tools = {name: config["services"][name] for name in OF_PROFILES["observe"] | OF_PROFILES["tools"]}
+
+    mounts = [(name, mount) for name, service in tools.items() for mount in service.get("volumes", ())]
+    assert {mount["source"] for _, mount in mounts if mount["type"] == "volume"} <= config["volumes"].keys()
+    files = [Path(mount["source"]) for _, mount in mounts if mount["type"] == "bind"]
+    files = [file for path in files for file in (path.iterdir() if path.is_dir() else [path])]
+    assert {file.relative_to(installation.directory / "deploy").as_posix() for file in files} == {
+        "prometheus.yaml", "prometheus-alerts.yaml", "grafana-dashboard.json", "grafana/datasources.yaml",
+        "grafana/dashboards.yaml", "dashboards/events.ndjson", "dashboards/import_objects.py",
+    }  # fmt: skip
+    for file in files:
+        assert parsed(file), file
+    for name, service in tools.items():
+        assert service["networks"].keys() <= config["networks"].keys()
+        assert {port["host_ip"] for port in service.get("ports", ())} <= {"127.0.0.1"}, name
+
+
+def parsed(file: Path) -> object:
+    text = file.read_text()
+    match file.suffix:
+        case ".ndjson":
+            return [json.loads(line) for line in text.splitlines()]
+        case ".py":
+            return compile(text, file, "exec")
+        case _:
+            return yaml.safe_load(text)
+
+
+def test_the_import_of_the_dashboards_runs_in_its_container_and_fails_without_them(installation: Installation) -> None:
+    """Its script, its file and its dependencies are there; only OpenSearch Dashboards is not."""
+    run = ("--profile", "observe", "run", "--rm", "--no-deps", "--no-TTY", "dashboards-import")
+    with pytest.raises(AssertionError, match="did not import the saved objects"):
+        installation.compose(*run)
 
 
 # What both readers give in the same form.

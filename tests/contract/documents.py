@@ -26,12 +26,15 @@ def document(name: str) -> Any:
     return yaml.load((DOCS / name).read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
-def retrieve(uri: str) -> Resource[Any]:
-    return DRAFT202012.create_resource(document(uri))
+@cache
+def registry() -> Registry[Any]:
+    """Return the files of docs/ by name, crawled: otherwise, each validation would search them for subschemas again."""
+    paths = [*DOCS.glob("*.yaml"), *DOCS.glob("schemas/*.json")]
+    names = [path.relative_to(DOCS).as_posix() for path in paths]
+    resources: list[tuple[str, Resource[Any]]] = [(name, DRAFT202012.create_resource(document(name))) for name in names]
+    return Registry().with_resources(resources).crawl()
 
 
-# mypy does not see the fields of this library's attrs classes.
-REGISTRY: Registry[Any] = Registry(retrieve=retrieve)  # type: ignore[call-arg]
 FORMATS = FormatChecker()
 
 
@@ -43,12 +46,26 @@ def is_date_time(value: object) -> bool:
 
 def look_up(ref: str, *, base: str) -> Any:
     """Return what a `$ref` in the file `base` refers to."""
-    return REGISTRY.resolver(base).lookup(ref).contents
+    return registry().resolver(base).lookup(ref).contents
 
 
 @cache
 def validator(schema: str) -> Draft202012Validator:
-    return Draft202012Validator({"$ref": schema}, registry=REGISTRY, format_checker=FORMATS)
+    return Draft202012Validator(inlined({"$ref": schema}, registry().resolver()), format_checker=FORMATS)
+
+
+def inlined(schema: Any, resolver: Any) -> Any:
+    """Return the schema with what its references refer to in their place: a validator looks up each one every time."""
+    if isinstance(schema, list):
+        return [inlined(each, resolver) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    rest = {name: inlined(each, resolver) for name, each in schema.items() if name != "$ref"}
+    if not isinstance(ref := schema.get("$ref"), str):
+        return rest
+    found = resolver.lookup(ref)
+    target = inlined(found.contents, found.resolver)
+    return {**rest, "allOf": [target, *rest.get("allOf", ())]} if rest else target
 
 
 def validate(value: Any, schema: str) -> None:

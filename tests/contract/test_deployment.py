@@ -83,7 +83,7 @@ def test_what_is_too_large_is_refused_by_the_gateway_as_by_the_server():
     size, unit = re.fullmatch(r"(\d+)(\w+)", directive("max_header_size")).groups()
     # Go adds 4 KB, and the gateway adds its own headers.
     assert int(size) * _SIZES[unit] + 4096 < http_protocol.HEAD_MAX
-    limits = [int(size) * 1024 for size in re.findall(r"^\s*max_size (\d+)KiB$", CADDYFILE, re.MULTILINE)]
+    limits = [int(size) * 1024 for size in re.findall(r"^\s*import body_limit (\d+)$", CADDYFILE, re.MULTILINE)]
     assert limits == [BODY_MAX, ADMIN_FORM_MAX, FORM_MAX]
     said = re.findall(r"Send at most (\d+) KiB", CADDYFILE)
     assert [int(size) * 1024 for size in said] == [BODY_MAX]

@@ -12,15 +12,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email import message_from_bytes
+from fnmatch import fnmatchcase
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from eventsearch.documents import MAPPING
+from eventsearch.documents import MAPPING, UNDATED
 from tests.contract.test_compose import ROOT, services
-from tests.contract.test_metrics import OURS, declared, family
+from tests.contract.test_metrics import OURS, alert_rules, declared, family, roles_asked
 
 DEPLOY = ROOT / "deploy"
 
@@ -32,13 +34,70 @@ DEPLOY = ROOT / "deploy"
 PROMTOOL = shutil.which("promtool", path=f"{ROOT / '.servers/promtool'}:{os.environ['PATH']}")
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not in .servers/promtool (`bash tests/setup.sh` brings it)")
+needs_promtool = pytest.mark.skipif(
+    PROMTOOL is None, reason="promtool is not in .servers/promtool (`bash tests/setup.sh` brings it)"
+)
+
+
+@needs_promtool
 def test_prometheus_accepts_its_configuration_and_the_alerts():
     done = subprocess.run(
         [PROMTOOL, "check", "config", DEPLOY / "prometheus.yaml"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "rules found" in done.stdout
+
+
+# Values of `up`, one every 15 seconds. At the tenth minute the last two have ended five minutes ago.
+ANSWERS, NEVER_STARTED, STOPPED, HANGS = "1+0x40", "_x40", "1+0x20 stale", "1+0x20 0+0x20"
+# Docker restarts the container again and again, and Prometheus sometimes finds its address.
+CRASHES = "1+0x20 stale stale 0 stale stale stale 0 0 stale stale stale stale stale 0 stale stale stale 0 stale stale"
+
+
+def away_alerts(*away: str, **values: str) -> dict[str, Any]:
+    """A test for promtool: RoleAway fires for the roles `away` at the tenth minute. `values` are those of `up` of each
+    process of a role, by the role; every other role has one process that answers, but profiles have never been used."""
+    others = {role: NEVER_STARTED if services()[role].get("profiles") else ANSWERS for role in roles_asked()}
+    rule = next(each for each in alert_rules() if each["alert"] == "RoleAway")
+    expected = [
+        {
+            "exp_labels": {"role": role, **rule["labels"]},
+            "exp_annotations": {
+                name: text.replace("{{ $labels.role }}", role) for name, text in rule["annotations"].items()
+            },
+        }
+        for role in away
+    ]
+    series = [
+        {"series": f'up{{job="{job}", role="{role}", instance="{role}:{number}"}}', "values": process}
+        for role, job in roles_asked().items()
+        for number, process in enumerate(values.get(role, others[role]).split(","))
+    ]
+    return {
+        "name": f"away: {away}, {values}",
+        "interval": "15s",
+        "input_series": series,
+        "alert_rule_test": [{"eval_time": "10m", "alertname": "RoleAway", "exp_alerts": expected}],
+    }
+
+
+@needs_promtool
+def test_an_alert_fires_for_each_role_of_which_no_process_answers(tmp_path: Path):
+    roles = roles_asked()
+    tests = [
+        away_alerts(),
+        *(away_alerts(role, **{role: values}) for role in roles for values in (STOPPED, HANGS, CRASHES)),
+        *(away_alerts(role, **{role: NEVER_STARTED}) for role in roles if not services()[role].get("profiles")),
+        # Another instance still answers.
+        away_alerts(auth=f"{ANSWERS},{STOPPED}"),
+        away_alerts(auth=f"{ANSWERS},{HANGS}"),
+        away_alerts("auth", auth=f"{STOPPED},{HANGS}"),
+    ]
+    rules = str(DEPLOY / "prometheus-alerts.yaml")
+    file = tmp_path / "tests.yaml"
+    file.write_text(yaml.safe_dump({"rule_files": [rules], "evaluation_interval": "15s", "tests": tests}))
+    done = subprocess.run([PROMTOOL, "test", "rules", file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_prometheus_finds_its_files_where_they_are_mounted():
@@ -89,6 +148,22 @@ def test_the_dashboard_asks_for_metrics_that_there_are():
     assert {re.sub(r"_(total|bucket|count|sum)$", "", name) for name in asked} <= names
 
 
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not in .servers/promtool (`bash tests/setup.sh` brings it)")
+def test_prometheus_can_read_the_queries_of_the_dashboard(tmp_path: Path):
+    """Grafana only inserts its variables and sends them."""
+    dashboard = json.loads((DEPLOY / "grafana-dashboard.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    filled_in = [query.replace("$__rate_interval", "1m") for query in queries]
+    assert not [query for query in filled_in if "$" in query]
+    rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(filled_in)]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    done = subprocess.run(
+        [PROMTOOL, "check", "rules", tmp_path / "rules.yaml"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(queries)} rules found" in done.stdout
+
+
 # --- OpenSearch Dashboards ----------------------------------------------------------------------------------------
 
 
@@ -118,6 +193,27 @@ def test_saved_objects_ask_for_fields_that_the_documents_have():
         asked |= {each["params"]["field"] for each in aggregations if each["params"]}
     assert asked >= {"@timestamp", "signupId", "letter.group", "status", "kind"}
     assert asked <= fields
+
+
+def test_saved_objects_group_by_fields_that_can_be_grouped():
+    """A field of type `text` could not; a histogram needs times."""
+    types = {name: field.get("type") for name, field in MAPPING["properties"].items()}
+    types |= {f"letter.{name}": field["type"] for name, field in MAPPING["properties"]["letter"]["properties"].items()}
+    [pattern] = [each["attributes"] for each in saved_objects() if each["type"] == "index-pattern"]
+    assert types[pattern["timeFieldName"]] == "date"
+    grouped = [
+        (aggregation["type"], types[aggregation["params"]["field"]])
+        for each in saved_objects()
+        for aggregation in json.loads(each["attributes"].get("visState", "{}")).get("aggs", [])
+        if aggregation["params"]
+    ]
+    assert {*grouped} == {("date_histogram", "date"), ("terms", "keyword")}
+
+
+@pytest.mark.parametrize("day", ["2026.11.27", UNDATED])
+def test_the_index_pattern_finds_every_index(day: str, settings):
+    [pattern] = [each["attributes"]["title"] for each in saved_objects() if each["type"] == "index-pattern"]
+    assert fnmatchcase(f"{settings.OPENSEARCH_INDEX}-{day}", pattern)
 
 
 @contextmanager

@@ -59,6 +59,14 @@ def test_its_containers_are_those_of_compose():
     assert {"web", "auth", "chat", "postgres", "relay"} <= named
 
 
+def test_its_overrides_are_of_services_of_compose():
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    [block] = re.findall(r"^```yaml\n(.*?)^```$", GUIDE, re.DOTALL | re.MULTILINE)
+    override = yaml.safe_load(block)["services"]
+    assert "auth" in override
+    assert override.keys() <= services.keys()
+
+
 def test_its_settings_exist():
     example = (ROOT / ".env.example").read_text() + (ROOT / "compose.yaml").read_text()
     settings = set(re.findall(r"`([A-Z][A-Z0-9]*_[A-Z0-9_]+)(?:=[^`]*)?`", GUIDE))

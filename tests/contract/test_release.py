@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -26,7 +27,7 @@ ENGINE = """#!/bin/sh
 echo "$@" >> "$(dirname "$0")/asked"
 case "$1 $2" in
     "save --output") echo image > "$3" ;;
-    "image inspect") echo sha256:0123 ;;
+    "image inspect") echo sha256:0123 123456789 ;;
 esac
 """
 NO_ENGINE = "#!/bin/sh\nexit 1\n"
@@ -39,8 +40,13 @@ def git(tree: Path, *arguments: str) -> None:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with one commit: the files of this one, and a changelog without unreleased changes."""
     tree = tmp_path_factory.mktemp("release") / "project"
+    make_repository(tree, version=__version__)
+    return tree
+
+
+def make_repository(tree: Path, *, version: str) -> None:
+    """Make a repository with one commit: the files of this one as this version, without unreleased changes."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -53,10 +59,12 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copy(ROOT / name, tree / name)
     changelog = tree / "CHANGELOG.md"
     changelog.write_text(re.sub(r"(## \[Unreleased\]\n).*?(?=## \[)", r"\1\n", changelog.read_text(), flags=re.DOTALL))
+    if version != __version__:
+        for file in (changelog, tree / "signup_sync" / "__init__.py"):
+            replace(file, __version__, version)
     git(tree, "init", "--quiet")
     git(tree, "add", "--all")
     git(tree, "commit", "--quiet", "--message", "Everything")
-    return tree
 
 
 def environment(tree: Path, engine: str) -> dict[str, str]:
@@ -69,9 +77,13 @@ def environment(tree: Path, engine: str) -> dict[str, str]:
 
 
 def release(tree: Path) -> subprocess.CompletedProcess[str]:
+    return make_release(tree, environment(tree, ENGINE), timeout=120)
+
+
+def make_release(tree: Path, env: Mapping[str, str], *, timeout: float) -> subprocess.CompletedProcess[str]:
     installed = [word for name in (".installed", ".installed-dev") for word in ("-o", f"{sys.prefix}/{name}")]
-    command, env = ["make", *installed, "release"], environment(tree, ENGINE)
-    return subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, check=False, timeout=120)
+    command = ["make", *installed, "release"]
+    return subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, check=False, timeout=timeout)
 
 
 @pytest.fixture
@@ -122,7 +134,7 @@ def test_a_version_that_was_released_is_refused(changed: Path):
 def dist(tree: Path) -> Path:
     done = release(tree)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"the image signup-sync:{__version__}  sha256:0123" in done.stdout
+    assert f"the image signup-sync:{__version__}  123,456,789 bytes unpacked  sha256:0123" in done.stdout
     for name in (SDIST, BILL, IMAGE):
         content = (tree / "dist" / name).read_bytes()
         digest = hashlib.sha256(content).hexdigest()
@@ -141,15 +153,18 @@ def test_the_bill_of_materials_names_the_release_and_its_dependencies(dist: Path
 def test_the_image_is_built_and_saved_but_not_pushed(dist: Path):
     assert (dist / IMAGE).read_text() == "image\n"
     asked = (dist.parent.parent / "bin" / "asked").read_text()
-    assert f"build --quiet --tag signup-sync:{__version__} ." in asked
+    [build] = [line for line in asked.splitlines() if line.startswith("build ")]
+    assert f"--tag signup-sync:{__version__} " in build
+    assert f"--label org.opencontainers.image.version={__version__} " in build
     assert "push" not in asked
 
 
 def test_without_a_docker_engine_the_image_is_said_to_be_missing(tree: Path, dist: Path):
-    code = "import release, pathlib; release.print_plan(has_image=release.build_image(pathlib.Path('none.tar')))"
+    code = "import release; release.print_plan(release.lacking_engine())"
     env = environment(tree, NO_ENGINE) | {"PYTHONPATH": "deploy:."}
     done = subprocess.run([sys.executable, "-c", code], cwd=tree, env=env, capture_output=True, text=True, check=True)
     assert f"NOT BUILT: the image signup-sync:{__version__}. No Docker engine answers here." in done.stdout
+    assert "run `make release` again where a Docker engine runs" in done.stdout
     assert "docker push" not in done.stdout
 
 

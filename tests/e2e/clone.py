@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from signup_sync.local.running import running_settings
+from tests.contract import kafka_messages
 from tests.servers import free_port
 from tests.servers.process import ROOT
 from tests.waiting import PATIENCE, eventually
@@ -42,6 +44,7 @@ class MakeRun:
         self.env = environment(PORT=str(self.port), **variables)
         self.output_path = project / f"output-{self.port}"
         self.started_at = time.monotonic()
+        self._validated = contextlib.ExitStack()
         with self.output_path.open("wb") as output:
             self.make = subprocess.Popen(
                 ["make", "run"],
@@ -66,9 +69,20 @@ class MakeRun:
         eventually(is_said, timeout, what=f"{text!r} in:\n{self.output}")
 
     def wait_ready(self) -> float:
-        """Seconds from its start until it said that it is ready."""
+        """Seconds from its start until it said that it is ready. From then on, its Kafka messages are validated."""
         self.wait_for("runs at")
-        return time.monotonic() - self.started_at
+        ready_at = time.monotonic()
+        broker = running_settings(self.data_dir)["KAFKA_BOOTSTRAP_SERVERS"]
+        self._validated.enter_context(kafka_messages.validated({"bootstrap.servers": broker}))
+        return ready_at - self.started_at
+
+    @property
+    def data_dir(self) -> Path:
+        return Path(self.env.get("DATA_DIR") or self.output_path.parent / "var")
+
+    def validate_messages(self) -> None:
+        """Validate what its broker has, which is lost when it ends."""
+        self._validated.close()
 
     def processes(self) -> dict[int, str]:
         """The processes of this session, by process ID, including orphans and those in other process groups."""
@@ -87,9 +101,12 @@ class MakeRun:
         (pid,) = eventually(pids, what=f"a process {words}")
         return pid
 
-    def press_ctrl_c(self) -> None:
-        """Press Ctrl-C: send SIGINT to the foreground process group, which is that of make."""
+    def press_ctrl_c(self) -> float:
+        """Press Ctrl-C: send SIGINT to the foreground process group, which is that of make. Return when it was sent."""
+        self.validate_messages()
+        pressed_at = time.monotonic()
         os.killpg(self.make.pid, signal.SIGINT)
+        return pressed_at
 
     def wait_gone(self, *, timeout: float = PATIENCE) -> None:
         eventually(
@@ -119,11 +136,11 @@ def environment(**variables: str) -> dict[str, str]:
 @contextlib.contextmanager
 def make_run(project: Path, **variables: str) -> Iterator[MakeRun]:
     """Leaves nothing behind, even where the test failed."""
-    run = MakeRun(project, **variables)
-    try:
+    with contextlib.ExitStack() as cleanup:
+        run = MakeRun(project, **variables)
+        cleanup.callback(run.kill_all)
+        cleanup.callback(run.validate_messages)
         yield run
-    finally:
-        run.kill_all()
 
 
 def make(project: Path, target: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,7 @@ from tests.servers.process import LOOPBACK
 from tests.stack import Role, Stack
 from tests.waiting import eventually_async
 
-pytestmark = [pytest.mark.needs("application")]
+pytestmark = [pytest.mark.alone, pytest.mark.needs("application")]
 
 HELD = 500
 WAITING = 100
@@ -89,8 +89,9 @@ def test_500_pending_signups_hold_no_thread_and_the_pages_stay_quick(stack: Stac
         stack.roles["customer"].start()
 
 
-async def most_threads_while_forms_wait(web: Role, silent: socket.socket) -> int:
-    """Threads of the process after WAITING forms were posted whose gateway accepts connections and never answers."""
+async def hold_no_threads_while_forms_wait(web: Role, silent: socket.socket) -> int:
+    """Post WAITING forms whose gateway accepts connections and never answers. Return the threads of the process once
+    it has released those that the forms held."""
     url = f"http://{LOOPBACK}:{web.port}/signup/"
 
     async def post(person: Person) -> None:
@@ -103,10 +104,16 @@ async def most_threads_while_forms_wait(web: Role, silent: socket.socket) -> int
     async def all_wait() -> bool:
         return sockets_to(web.pid, silent.getsockname()[1]) >= WAITING
 
+    async def few_threads() -> int | None:
+        return threads if (threads := threads_of(web.pid)) <= before + WAITING / 10 else None
+
+    before = threads_of(web.pid)
     posts = [asyncio.create_task(post(new_person())) for _ in range(WAITING)]
     try:
         await eventually_async(all_wait, what="every form's request has reached the gateway")
-        return threads_of(web.pid)
+        waiting = await eventually_async(few_threads, what="the forms hold no threads")
+        assert sockets_to(web.pid, silent.getsockname()[1]) >= WAITING
+        return waiting
     finally:
         for each in posts:
             each.cancel()
@@ -124,7 +131,6 @@ def test_forms_that_wait_for_auth_hold_no_thread(stack: Stack, capsys: pytest.Ca
         gateway = f"http://{LOOPBACK}:{silent.getsockname()[1]}"
         with another_web(stack, GATEWAY_URL=gateway, SIGNUP_DEADLINE="60") as web:
             before = threads_of(web.pid)
-            waiting = asyncio.run(most_threads_while_forms_wait(web, silent))
+            waiting = asyncio.run(hold_no_threads_while_forms_wait(web, silent))
             with capsys.disabled():
                 print(f"\n{WAITING} forms wait for auth: {before} threads before, {waiting} while they wait")
-            assert waiting <= before + WAITING / 10

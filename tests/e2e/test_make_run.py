@@ -30,7 +30,7 @@ ROLES = (
     "valkey-server",
 )
 
-pytestmark = pytest.mark.needs("application")
+pytestmark = [pytest.mark.alone, pytest.mark.needs("application")]
 
 # Seconds from a second start until the first sign-up is all green, and from Ctrl-C until nothing is left.
 GREEN_WITHIN, GONE_WITHIN = 8.0, 5.0
@@ -88,8 +88,7 @@ def started_again(project: Path) -> tuple[float, float]:
         slow.append(slowness())
         assert "Preparing" not in run.output
         assert "Installing" not in run.output
-        pressed_at = time.monotonic()
-        run.press_ctrl_c()
+        pressed_at = run.press_ctrl_c()
         run.wait_gone()
         gone = time.monotonic() - pressed_at
     slow.append(slowness())
@@ -101,6 +100,7 @@ def test_killing_the_launcher_leaves_nothing(project: Path, tmp_path: Path) -> N
     with make_run(project, DATA_DIR=str(tmp_path)) as run:
         run.wait_ready()
         assert all(run.pid_of(role) for role in ROLES)
+        run.validate_messages()
         os.kill(run.pid_of("manage.py run_local"), signal.SIGKILL)
         run.wait_gone()
 
@@ -187,5 +187,6 @@ def test_what_it_keeps_is_for_its_owner_only(project: Path, tmp_path: Path) -> N
         kept = [path for path in tmp_path.rglob("*") if not path.is_socket()]
         assert {path.name for path in kept} >= {"auth.sqlite3", "web.log", "running.env"}
         assert [path for path in kept if path.stat().st_mode & 0o077] == []
+        run.validate_messages()
         os.kill(run.make.pid, signal.SIGTERM)
         run.wait_gone()

@@ -2,26 +2,25 @@
 changed and closed their accounts. Afterwards all services agree."""
 
 import json
-import os
-import re
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 
 from signup_sync.participants import PARTICIPANTS
+from tests.chaos.test_upgrade import SIGN_UP
 from tests.client import sign_up
 from tests.conftest import Person, new_person
+from tests.e2e.on_call import OnCall, about
 from tests.e2e.test_api import ALL_GREEN
+from tests.operations_guide import commands_after
 from tests.servers import KafkaServer, PostgresqlServer
-from tests.servers.process import ROOT
 from tests.stack import TABLES, Stack
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("application", "postgresql", "kafka", "caddy")
 
-GUIDE = (ROOT / "docs" / "operations.md").read_text()
 # The values that every service stores of an account, by the names of auth's columns and the participants'.
 COLUMNS = "owner_signup_id, user_id, email, user_name, role, version"
 # One process for all, because each takes seconds to start.
@@ -59,37 +58,33 @@ def names_in(stack: Stack, service: str) -> set[str]:
     return {user_id for _, user_id, *_ in people_of(stack, service)}
 
 
-def guide_command(program: str, stack: Stack, service: str, postgresql: PostgresqlServer) -> str:
-    """The guide's command line, without compose around it, for this test's database of the service."""
-    [words] = re.findall(rf"^ *docker compose exec -T postgres {program} -U postgres (.*chat.*)$", GUIDE, re.MULTILINE)
-    database = stack.env[f"{service.upper()}_DATABASE_URL"].rsplit("/", 1)[-1]
-    words = words.replace("chat.dump", f"{stack.directory / service}.dump")
-    words = words.replace("lost.csv", str(stack.directory / "lost.csv"))
-    words = re.sub(r"(?<![\w/])chat\b", database, words)
-    return f"{postgresql.binary(program)} {words}"
+def back_up(on_call: OnCall, service: str) -> None:
+    for line in about(commands_after("## Back up"), service):
+        on_call.types(line)
 
 
-def run(line: str, postgresql: PostgresqlServer) -> None:
-    environment = os.environ | postgresql.superuser_env()
-    done = subprocess.run(line, shell=True, env=environment, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, f"{line}\n{done.stderr}"
-
-
-def back_up(stack: Stack, service: str, postgresql: PostgresqlServer) -> None:
-    run(guide_command("pg_dump", stack, service, postgresql), postgresql)
-
-
-def restore(stack: Stack, service: str, postgresql: PostgresqlServer, *, stopped: tuple[str, ...]) -> None:
-    for name in stopped:
-        stack.roles[name].stop()
-    run(guide_command("pg_restore", stack, service, postgresql), postgresql)
-
-
-def start(stack: Stack, *names: str) -> None:
-    for name in names:
-        stack.roles[name].launch()
-    for name in names:
-        stack.roles[name].wait_until_ready()
+def back_up_as_release_0_1_0(on_call: OnCall) -> None:
+    """Back up the records of auth that there are, as release 0.1.0 would have stored them: in its older tables, which
+    the run-time role owned."""
+    stack, role = on_call.stack, on_call.database_of("auth")
+    older = f"{role}_0_1_0"
+    with psycopg.connect(on_call.postgresql.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {older} OWNER {role}")
+    url = stack.env["AUTH_DATABASE_URL"].removesuffix(role) + older
+    stack.manage("migrate", "authsvc", "0002", "--verbosity", "0", AUTH_DATABASE_URL=url)
+    copied = (
+        "user_id, email, owner_signup_id, user_id_key, user_name, role, password, is_superuser, is_active, is_staff, "
+        "date_joined"
+    )
+    users = stack.query("auth", f"SELECT {copied} FROM authsvc_user")
+    with psycopg.connect(url) as connection, connection.cursor() as cursor:
+        values = ", ".join(["%s"] * len(users[0]))
+        cursor.executemany(f"INSERT INTO authsvc_user ({copied}) VALUES ({values})", users)
+        for user_id, email, signup_id, *_ in users:
+            for statement in SIGN_UP[1:]:
+                cursor.execute(statement, {"id": signup_id, "name": user_id, "email": email})
+    for line in about(commands_after("## Back up"), "auth"):
+        on_call.types(line, database=older)
 
 
 class Town:
@@ -126,36 +121,15 @@ def reconcile(stack: Stack, *arguments: str) -> tuple[int, str, list[tuple[str, 
     return done.returncode, done.stderr, [(each["service"], each["kind"], each["userId"]) for each in findings]
 
 
-def test_participants_restored_from_a_backup_are_healed(stack: Stack, postgresql: PostgresqlServer):
-    town = Town(stack)
-    for service in PARTICIPANTS:
-        back_up(stack, service, postgresql)
+def test_auth_restored_from_a_backup_of_an_earlier_release_neither_revives_nor_loses_anybody(
+    stack: Stack, postgresql: PostgresqlServer
+):
+    on_call, town = OnCall(stack, postgresql), Town(stack)
+    back_up_as_release_0_1_0(on_call)
     town.lives_on()
-    for service in PARTICIPANTS:
-        restore(stack, service, postgresql, stopped=(service,))
-        assert town.leaves.user_id in names_in(stack, service)
-    start(stack, *PARTICIPANTS)
-    code, _, findings = reconcile(stack, "--heal")
-    assert code == 0
-    assert set(findings) == {
-        (service, kind, user_id)
-        for service in PARTICIPANTS
-        for kind, user_id in (
-            ("missing", town.comes.user_id), ("different", town.changes.user_id), ("removed", town.leaves.user_id),
-        )
-    }  # fmt: skip
-    assert all_agree(stack)
-    assert names_in(stack, "chat") >= {person.user_id for person in (town.stays, town.changes, town.comes)}
-
-
-def test_auth_restored_from_a_backup_neither_revives_nor_loses_anybody(stack: Stack, postgresql: PostgresqlServer):
-    town = Town(stack)
-    back_up(stack, "auth", postgresql)
-    town.lives_on()
-    roles_of_auth = ("web", "auth-1", "relay", "dead-letters", "auth-results")
-    restore(stack, "auth", postgresql, stopped=roles_of_auth)
+    for line in commands_after("1. Stop everything"):
+        on_call.types(line)
     assert town.leaves.user_id in names_in(stack, "auth")
-    start(stack, "auth-results", "relay")
 
     code, problems, findings = reconcile(stack)
     assert code == 1
@@ -170,13 +144,38 @@ def test_auth_restored_from_a_backup_neither_revives_nor_loses_anybody(stack: St
 
     reconcile(stack, "--heal", "--auth-restored")
     eventually(lambda: town.leaves.user_id not in names_in(stack, "auth") | names_in(stack, "chat"))
-    lost = stack.directory / "lost.csv"
-    run(guide_command("psql", stack, "chat", postgresql), postgresql)
-    done = stack.manage("import_users", str(lost), check=False)
+    list_the_lost, *_ = commands_after("4. Import the people")
+    on_call.types(list_the_lost)
+    done = stack.manage("import_users", str(stack.directory / "lost.csv"), check=False)
     assert (done.returncode, "1 imported" in done.stdout) == (1, True), done.stdout + done.stderr
     assert reconcile(stack, "--heal")[0] == 0
     eventually(lambda: all_agree(stack), what="the services agree after the restore")
     assert names_in(stack, "auth") >= {person.user_id for person in (town.stays, town.changes, town.comes)}
-    start(stack, "web", "auth-1", "dead-letters")
+    open_again, _ = commands_after("5. Open again")
+    on_call.types(open_again)
     eventually(lambda: reconcile(stack) == (0, "", []))
     assert sign_up(stack, new_person().form)[-1].statuses == ALL_GREEN
+
+
+def test_participants_restored_from_a_backup_are_healed(stack: Stack, postgresql: PostgresqlServer):
+    on_call, town = OnCall(stack, postgresql), Town(stack)
+    for service in PARTICIPANTS:
+        back_up(on_call, service)
+    town.lives_on()
+    for service in PARTICIPANTS:
+        *restore, heal = about(commands_after("## Restore a participant"), service)
+        for line in restore:
+            on_call.types(line)
+        assert town.leaves.user_id in names_in(stack, service)
+        assert heal.endswith(f"reconcile --heal --service {service}")
+    code, _, findings = reconcile(stack, "--heal")
+    assert code == 0
+    assert set(findings) == {
+        (service, kind, user_id)
+        for service in PARTICIPANTS
+        for kind, user_id in (
+            ("missing", town.comes.user_id), ("different", town.changes.user_id), ("removed", town.leaves.user_id),
+        )
+    }  # fmt: skip
+    assert all_agree(stack)
+    assert names_in(stack, "chat") >= {person.user_id for person in (town.stays, town.changes, town.comes)}

@@ -8,7 +8,10 @@ from playwright.sync_api import Browser, expect
 
 from tests.client import SERVICES, sign_up
 from tests.conftest import ARTIFACTS, new_person, new_stack
+from tests.e2e.on_call import OnCall, about
 from tests.e2e.test_page import lights, log_in, sign_up_in
+from tests.e2e.test_restore import reconcile
+from tests.operations_guide import commands_after
 from tests.plugin import Backing
 from tests.servers import ScimTestServer
 from tests.servers.scim import TOKEN
@@ -71,6 +74,8 @@ def test_a_change_and_a_removal_reach_the_servers(
     page = browser.new_page(base_url=provisioned.base_url, locale="en-US")
     page.goto("/login/")
     log_in(page, person)
+    assert list(lights(page)) == [*SERVICES, "crm", "wiki"], "as on the sign-up page"
+    page.screenshot(path=ARTIFACTS / "scim-account.png")
     page.locator("[name=user_name]").fill("Renamed")
     page.locator("#account-form [type=submit]").last.click()
     expect(page.locator("#lights-panel")).to_have_attribute("data-outcome", "green")
@@ -81,6 +86,36 @@ def test_a_change_and_a_removal_reach_the_servers(
     provisioned.manage("forget", "--yes", person.user_id)
     for server in servers.values():
         eventually(lambda server=server: person.user_id not in user_names(server), what="the user is deleted")
+
+
+def test_a_database_of_the_scim_services_that_was_restored_from_a_backup_is_healed(
+    backing: Backing, provisioned: Stack, servers: dict[str, ScimTestServer]
+) -> None:
+    if not backing.postgresql or backing.stack == "embedded":
+        pytest.skip("docs/operations.md describes backups of PostgreSQL: --stack=real tests them")
+    on_call = OnCall(provisioned, backing.postgresql)
+    stays, leaves, comes = (new_person() for _ in range(3))
+    for person in (stays, leaves):
+        assert set(sign_up(provisioned, person.form)[-1].statuses.values()) == {"SUCCESS"}
+    for line in about(commands_after("## Back up"), "scim"):
+        on_call.types(line)
+    assert set(sign_up(provisioned, comes.form)[-1].statuses.values()) == {"SUCCESS"}
+    provisioned.manage("forget", "--yes", leaves.user_id)
+    for server in servers.values():
+        eventually(lambda server=server: leaves.user_id not in user_names(server), what="the user is deleted")
+
+    *restore, _ = about(commands_after("## Restore a participant"), "scim")
+    for line in restore:
+        on_call.types(line)
+
+    code, _, findings = reconcile(provisioned, "--heal")
+    # The servers have what they should have; only the versions and the tombstone are lost.
+    lost = {(name, "different", comes.user_id) for name in servers} | {(name, "removed", "") for name in servers}
+    assert (code, set(findings)) == (0, lost)
+    assert reconcile(provisioned) == (0, "", [])
+    for server in servers.values():
+        assert {stays.user_id, comes.user_id} <= set(user_names(server))
+        assert leaves.user_id not in user_names(server)
 
 
 def test_the_admin_lists_the_accounts_at_the_servers(provisioned: Stack, browser: Browser) -> None:

@@ -134,8 +134,13 @@ def test_the_chosen_ones_are_replayed_and_the_act_is_logged(admin_client, signup
     chosen = [str(signups["red"].id), str(signups["green"].id)]
     response = admin_client.post(LIST, {"action": "replay_chosen", "_selected_action": chosen}, follow=True)
     assert "2 sign-ups sent again, 0 skipped, 0 failed." in response.content.decode()
+    assert "Skipped" not in response.content.decode()
     assert set(LogEntry.objects.values_list("object_id", flat=True)) == set(chosen)
     assert SignUp.objects.get(user_id="red-user").version == signups["red"].version
+    User.objects.filter(user_id="green-user").delete()
+    response = admin_client.post(LIST, {"action": "replay_chosen", "_selected_action": chosen}, follow=True)
+    words = "1 sign-up sent again, 1 skipped, 0 failed. Skipped means that the account no longer exists."
+    assert words in response.content.decode()
 
 
 @pytest.mark.needs("broker")

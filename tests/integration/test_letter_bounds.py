@@ -122,6 +122,14 @@ def test_a_purge_deletes_what_is_older_than_the_time_oldest_first_up_to_its_limi
     assert DeadLetter.objects.get().letter_offset == 0
 
 
+def test_a_letter_that_is_read_again_is_left_as_it_is():
+    [first] = kept(1)
+    DeadLetter.objects.update(state=DeadLetter.State.REPLAYED)
+    assert kept(2)[0] == first
+    assert DeadLetter.objects.get(pk=first).state == DeadLetter.State.REPLAYED
+    assert DeadLetter.objects.count() == 2
+
+
 def test_the_origins_are_those_of_every_service(settings):
     origins = dead_letter_origins()
     assert set(origins) >= {"user.newUser.req.chat.dlt", "user.newUser.req.customer.dlt", "user.newUser.res.auth.dlt"}
@@ -307,11 +315,11 @@ def test_it_stores_again_after_a_pause_until_it_is_stopped(made, monkeypatch, fa
             return len(pauses) == 3
 
     monkeypatch.setattr(collector, "store_letters", failing)
-    monkeypatch.setattr(collector, "growing_pauses", lambda *, first, most: iter([first] * 5 + [most] * 5))
+    monkeypatch.setattr(collector, "growing_pauses", lambda *, first, most: iter([first, most] * 5))
     collecting, _ = made()
     assert collecting._keep([letter()], Stop()) is is_stored
     assert attempts == [([letter()], ORIGINS)] * min(fails + 1, 3)
-    assert pauses == [0.5] * min(fails, 3)
+    assert pauses == [0.5, 5.0, 0.5][: min(fails, 3)]
     assert collecting._heartbeat.beats == len(attempts)
     assert caplog.text.count("1 dead letters can't be stored yet: the database is away") == min(fails, 3)
 
@@ -336,7 +344,7 @@ def test_offsets_are_committed_at_once_and_a_passing_failure_is_logged(made, cap
 
 
 def test_the_waiting_are_counted_every_few_seconds(made, monkeypatch):
-    now = [100.0]
+    now = [0.5]
     monkeypatch.setattr(collector.time, "monotonic", lambda: now[0])
     collecting, _ = made()
     ids = kept(3)
@@ -347,7 +355,7 @@ def test_the_waiting_are_counted_every_few_seconds(made, monkeypatch):
     now[0] += COUNTED_EVERY - 0.001
     collecting._count_waiting()
     assert DEAD_LETTERS_WAITING._value.get() == 2
-    now[0] = 100.0 + COUNTED_EVERY
+    now[0] = 0.5 + COUNTED_EVERY
     collecting._count_waiting()
     assert DEAD_LETTERS_WAITING._value.get() == 1
 

@@ -129,7 +129,14 @@ def test_the_own_account_is_left_out(root):
     assert "Do you want to delete 1 user?" in begin(client, chosen)
     assert "Successfully deleted 1 user." in begin(client, chosen, post="yes")
     assert left() == {root.user_id}
-    assert "Nothing was deleted." in begin(client, [root], post="yes")
+    words = "Nothing was deleted. Your own account is never removed here: ask another administrator."
+    assert words in begin(client, [root], post="yes")
+
+
+def test_rows_that_are_gone_are_named_as_the_reason(root):
+    [gone] = users(1)
+    User.objects.filter(pk=gone.pk).delete()
+    assert "Nothing was deleted. The selected rows no longer exist." in begin(client_of(root), [gone], post="yes")
 
 
 def test_staff_who_lose_the_permission_meanwhile_are_refused(root):
@@ -185,6 +192,23 @@ def test_a_selection_that_grows_after_the_question_is_counted_and_asked_about_ag
     _shown, page = finish(client, go_on(client, page))
     assert "Successfully deleted 5 users." in page
     assert left() == {root.user_id}
+
+
+def test_a_selection_in_which_another_row_has_replaced_one_is_asked_about_again(root):
+    everyone = users(5)
+    User.objects.filter(pk=everyone[1].pk).update(is_staff=True)
+    client = client_of(root)
+    page = begin(client, everyone[:1], query="?is_staff__exact=0&q=user-", select_across="1")
+    assert re.findall(r"<li>user-(\d\d)</li>", page) == ["00", "02", "03", "04"]
+    User.objects.filter(pk=everyone[1].pk).update(is_staff=False)
+    User.objects.filter(pk=everyone[2].pk).update(is_staff=True)
+    page = go_on(client, page)
+    assert "The selection has changed" in page
+    assert re.findall(r"<li>user-(\d\d)</li>", page) == ["00", "01", "03", "04"]
+    assert len(left()) == 6
+    _shown, page = finish(client, go_on(client, page))
+    assert "Successfully deleted 4 users." in page
+    assert left() == {root.user_id, "user-02"}
 
 
 def refusal_of(client: Client, page: str) -> str:

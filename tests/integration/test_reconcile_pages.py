@@ -1,8 +1,6 @@
 """A participant's part in reconcile, on its database: the rows after a page, and the answers."""
 
 import json
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -14,8 +12,9 @@ from django.test.utils import CaptureQueriesContext
 from chatsvc.models import ChatUser
 from eventbus.messages import HandledBatch, Incoming
 from eventbus.subscriptions import subscriptions_of
+from participant.reconcile import ReconcileHandler
 
-pytestmark = pytest.mark.django_db(databases=["chat"], transaction=True)
+pytestmark = pytest.mark.django_db(databases=["chat"])
 
 accounts, reconcile = subscriptions_of("chat")
 RUN = UUID(int=7)
@@ -222,30 +221,112 @@ def test_a_page_takes_few_queries_however_many_users_it_has():
     assert len(many) == len(few)
 
 
-def test_healing_and_signing_up_at_the_same_time_make_one_row_of_each():
-    names = [f"user-{n}" for n in range(1, 121)]
-
-    def heal(numbers: Sequence[int]) -> None:
-        handle(page(*(record(n, names[n - 1]) for n in numbers), heal=True))
-
-    def keep(numbers: Sequence[int]) -> None:
-        for answer in accounts.handle([asked(n, names[n - 1]) for n in numbers]).answers:
-            assert json.loads(answer.value)["status"] == "SUCCESS"
-
-    everybody = list(range(1, 121))
-    with ThreadPoolExecutor(4) as threads:
-        work = [threads.submit(closing_connections(each), everybody[:: 1 if n % 2 else -1])
-                for n, each in enumerate([heal, keep, heal, keep, heal, keep])]  # fmt: skip
-    for each in work:
-        each.result()
-    assert rows() == {row(n, name) for n, name in enumerate(names, 1)}
+# --- Each kind of finding -----------------------------------------------------------------------------------------
 
 
-def closing_connections(work: Any) -> Any:
-    def run(numbers: Sequence[int]) -> None:
-        try:
-            work(numbers)
-        finally:
-            connections.close_all()
+def create(owner: int | None, user_id: str, email: str = "", **fields: Any) -> ChatUser:
+    owner_signup_id = None if owner is None else UUID(int=owner)
+    return ChatUser.objects.create(
+        owner_signup_id=owner_signup_id, user_id=user_id, email=email or f"{user_id}@example.org", **fields
+    )
 
-    return run
+
+@pytest.mark.parametrize("heal", [False, True])
+def test_every_finding_says_what_a_person_needs_to_decide(heal):
+    create(2, "lee", user_name="Old")
+    create(None, "park")
+    create(4, "zoe", user_name="Kim", version=5)
+    create(5, "old")
+    create(6, "orphan")
+    bury_five = {"removed": [str(UUID(int=5))], "owners": {}, "heal": heal}
+    found = findings(
+        handle(page(record(1), record(2, "lee"), record(3, "park"), record(4, "zoe", version=4), **bury_five))
+    )
+    healed = {"healed": True} if heal else {}
+
+    def said(kind: str, owner: int, user_id: str, **more: Any) -> dict[str, Any]:
+        named = {"kind": kind, "userId": user_id, "email": f"{user_id}@example.org"}
+        return named | {"ownerSignupId": str(UUID(int=owner))} | more
+
+    assert found == [
+        said("removed", 5, "old", **healed),
+        said("newer", 4, "zoe", version=5),
+        said("missing", 1, "kim", **healed),
+        said("different", 2, "lee", fields=["userName"], **healed),
+        said("conflicting", 3, "park", heldBy=[{"userId": "park", "email": "park@example.org"}]),
+        said("superfluous", 6, "orphan"),
+    ]
+    assert ChatUser.objects.filter(user_id="kim").exists() is heal
+    assert ChatUser.objects.get(user_id="lee").user_name == ("Kim" if heal else "Old")
+    assert ChatUser.objects.get(user_id="park").owner_signup_id is None
+    assert ChatUser.objects.get(user_id="zoe").version == 5
+    assert ChatUser.objects.filter(user_id="old").exists() is not heal
+
+
+def test_a_row_in_the_way_is_reported_with_its_owner():
+    create(9, "kim", "other@example.org")
+    [finding] = findings(handle(page(record(1), heal=True)))
+    assert finding["heldBy"] == [
+        {"userId": "kim", "email": "other@example.org", "ownerSignupId": str(UUID(int=9))},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("version", "kind"), [(1, "newer"), (2, None), (3, "different")])
+def test_a_row_is_newer_only_if_its_version_is_higher(version, kind):
+    create(1, "kim", user_name="Kim", version=2)
+    found = findings(handle(page(record(1, version=version))))
+    assert [finding["kind"] for finding in found] == ([kind] if kind else [])
+
+
+def test_a_removed_row_is_no_longer_in_the_way_of_a_new_person_and_not_superfluous():
+    create(1, "kim", user_name="Kim")
+    found = findings(handle(removed_page(record(2), heal=False)))
+    assert [(finding["kind"], finding["ownerSignupId"]) for finding in found] == [
+        ("removed", str(UUID(int=1))), ("missing", str(UUID(int=2))),
+    ]  # fmt: skip
+
+
+def test_a_removed_account_that_the_participant_never_had_is_buried_once():
+    for _ in range(2):
+        assert findings(handle(removed_page(owners=(1, 2)))) == []
+    assert {tombstone.owner_signup_id for tombstone in ChatUser.every.all()} == {UUID(int=1), UUID(int=2)}
+
+
+def test_a_record_whose_account_this_page_removes_is_revived_and_not_added():
+    found = findings(handle(removed_page(record(1), record(2, "lee"))))
+    assert [(finding["kind"], finding["userId"]) for finding in found] == [("revived", "kim"), ("missing", "lee")]
+    assert rows() == {row(2, "lee")}
+
+
+@pytest.mark.parametrize(
+    ("between", "found"),
+    [
+        ({}, {1, 2, 3}),
+        ({"after": 1}, {2, 3}),
+        ({"upTo": 2}, {1, 2}),
+        ({"after": 1, "upTo": 2}, {2}),
+        ({"after": 3}, set()),
+    ],
+)
+def test_a_range_excludes_its_beginning_and_includes_its_end(between, found):
+    for owner in (3, 1, 2):
+        create(owner, f"u{owner}")
+    create(None, "by-hand")
+    owners = {name: str(UUID(int=owner)) for name, owner in between.items()}
+    reported = findings(handle(page(owners=owners)))
+    assert [UUID(finding["ownerSignupId"]).int for finding in reported] == [n for n in (3, 1, 2) if n in found]
+
+
+def test_without_a_range_no_row_is_superfluous():
+    create(1, "u1")
+    create(None, "by-hand")
+    assert findings(handle(page())) == []
+
+
+def test_who_is_added_by_healing_is_greeted():
+    greeted: list[tuple[Any, ...]] = []
+    handler = ReconcileHandler("chat", ChatUser, on_new_users=lambda *new: greeted.append(new))
+    create(2, "lee", user_name="Old")
+    handler([page(record(1), record(2, "lee"), heal=True)])
+    [[users]] = greeted
+    assert [user.user_id for user in users] == ["kim"]

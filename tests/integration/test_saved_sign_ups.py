@@ -1,18 +1,29 @@
 """The rows that registration and verdicts save, field by field, with a stopped clock."""
 
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from authsvc.lights import Kind, Status, Verdict
 from authsvc.models import EventTransaction, RemovedAccount, SignUp, UnconfirmedSignUp, User
 from authsvc.signups import outbox, registration, verdicts
 from authsvc.signups.events import Holder
-from authsvc.signups.registration import KeyTakenError, NewSignUp, Registration, register_strangers, register_users
+from authsvc.signups.registration import (
+    KeyTakenError,
+    NewSignUp,
+    Registration,
+    foresee_users,
+    register_strangers,
+    register_users,
+)
 from authsvc.signups.states import read_states
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
+from runtime.database.bulk_sql import locked
 
 pytestmark = pytest.mark.django_db
 
@@ -130,8 +141,95 @@ def test_a_user_made_by_an_administrator_is_in_the_way_by_user_id_and_by_address
     ]  # fmt: skip
 
 
+def test_an_address_alone_is_in_the_way():
+    register_users([new("kim")])
+    [refused] = register_users([new("lee", "kim@example.org")])
+    assert auth_light(refused.signup) == ("FAIL", "duplicate: email")
+
+
+def test_an_owner_alone_is_in_the_way():
+    kim = new("kim")
+    register_users([kim])
+    SignUp.objects.all().delete()
+    [taken] = register_users([new("lee", signup_id=kim.signup_id)])
+    assert isinstance(taken, KeyTakenError)
+    assert User.objects.get().user_id == "kim"
+
+
+def test_only_the_sign_ups_of_the_batch_are_read():
+    batch = [new("kim"), new("lee")]
+    with CaptureQueriesContext(connection) as queries:
+        register_users(batch)
+    [read] = [each["sql"] for each in queries if f'FROM "{SignUp._meta.db_table}"' in each["sql"]]
+    assert all(each.signup_id.hex in read for each in batch)
+
+
 def test_a_password_hash_stays_out_of_what_is_printed():
     assert "the hash" not in repr(new("kim"))
+
+
+def test_a_sign_up_that_nobody_may_repeat_keeps_no_hash_and_only_if_it_is_not_refused():
+    once, again, twice = (replace(new(user_id), may_be_repeated=False) for user_id in ("kim", "KIM", "lee"))
+    outcomes = register_users([once, again, replace(twice, email="kim@example.org"), new("zoe")])
+    assert [auth_light(each.signup)[0] for each in outcomes] == ["SUCCESS", "FAIL", "FAIL", "SUCCESS"]
+    assert dict(SignUp.objects.values_list("id", "password")) == {
+        once.signup_id: "", outcomes[3].signup.id: "the hash",
+    }  # fmt: skip
+    assert User.objects.get(user_id="kim").password == "the hash"
+
+
+@pytest.mark.parametrize("is_repeated", [True, False])
+def test_a_stranger_s_sign_up_keeps_its_hash_only_if_it_may_be_repeated(is_repeated):
+    register_strangers([replace(new("kim"), may_be_repeated=is_repeated)])
+    assert SignUp.objects.get().password == ("the hash" if is_repeated else "")
+
+
+def test_what_is_foreseen_is_what_would_be_saved_and_is_not():
+    register_users([new("kim")])
+    batch = [new("lee"), new("KIM", "other@example.org")]
+    foreseen = foresee_users(batch)
+    assert [auth_light(each.signup)[0] for each in foreseen] == ["SUCCESS", "FAIL"]
+    assert set(User.objects.values_list("user_id", flat=True)) == {"kim"}
+    assert SignUp.objects.count() == 1
+    assert [auth_light(each.signup)[0] for each in register_users(batch)] == ["SUCCESS", "FAIL"]
+
+
+def test_a_user_whom_an_administrator_adds_has_a_sign_up_that_is_due_at_once():
+    user = User.objects.create_user("Kim", "Kim@example.org", "correct horse 9", user_name="Name", role="ROLE_ADMIN")
+    signup = SignUp.objects.get()
+    assert signup.id == signup.owner_signup_id == user.owner_signup_id
+    assert (signup.user_id, signup.user_id_key, signup.email) == ("Kim", "kim", user.email)
+    assert (signup.user_name, signup.role, signup.password) == ("Name", "ROLE_ADMIN", "")
+    assert (signup.created_at, signup.attempts, signup.next_due_at) == (NOW, 0, NOW)
+    assert (auth_light(signup), signup.state.pending) == (("SUCCESS", None), ["chat", "customer"])
+    user.save()
+    assert SignUp.objects.count() == 1
+
+
+def test_a_user_added_where_no_other_service_is_has_a_sign_up_that_is_complete(settings):
+    settings.SIGNUP_SERVICES = ["auth"]
+    User.objects.create_user("kim", "kim@example.org", "correct horse 9")
+    signup = SignUp.objects.get()
+    assert (signup.completed_at, signup.next_due_at) == (NOW, None)
+
+
+def test_users_that_are_loaded_from_a_file_have_their_sign_ups_there():
+    user = User(user_id="kim", email="kim@example.org", owner_signup_id=uuid4())
+    registration.register_added(User, instance=user, created=True, raw=True)
+    registration.register_added(User, instance=user, created=False, raw=False)
+    assert not SignUp.objects.exists()
+
+
+def test_a_writer_that_crosses_another_leaves_the_whole_batch_to_it(monkeypatch):
+    calls = []
+
+    def crossed(work, *, otherwise, using):
+        calls.append((otherwise, using))
+        return otherwise
+
+    monkeypatch.setattr(registration, "unless_crossed", crossed)
+    assert register_strangers([new("kim"), new("lee")]) == [None, None]
+    assert calls == [([], "default")]
 
 
 # --- Verdicts ---------------------------------------------------------------------------------------------------
@@ -188,6 +286,38 @@ def test_a_duplicate_decides_unless_auth_knows_every_row_in_the_way():
     assert states[kim.signup_id].pending == ["customer"]
 
 
+@pytest.mark.parametrize("attempts", [-1, 0, 1])
+def test_after_the_last_attempt_a_duplicate_of_another_account_decides(settings, attempts):
+    kim, lee = new("kim"), new("lee")
+    register_users([kim, lee])
+    EventTransaction.objects.filter(id=kim.signup_id).update(attempts=settings.RELAY_MAX_ATTEMPTS + attempts)
+    states = apply_verdicts([report(kim.signup_id, "chat", Status.FAIL, Holder(lee.signup_id))])
+    assert states[kim.signup_id].pending == (["chat", "customer"] if attempts < 0 else ["customer"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "decides"), [(None, True), (Kind.SIGNUP, True), (Kind.CHANGE, False), (Kind.REMOVAL, False)]
+)
+def test_an_answer_decides_the_kind_that_it_was_asked_about(asked, decides):
+    kim = new("kim")
+    register_users([kim])
+    states = apply_verdicts([replace(report(kim.signup_id, "chat"), kind=asked)])
+    assert states[kim.signup_id].pending == (["customer"] if decides else ["chat", "customer"])
+
+
+def test_rows_are_locked_in_one_order_whatever_the_order_of_the_answers(monkeypatch):
+    signups = [new(name) for name in ("kim", "lee", "zoe")]
+    register_users(signups)
+    asked = []
+    monkeypatch.setattr(
+        verdicts,
+        "locked",
+        lambda model, ids, *, using: asked.append((model, ids, using)) or locked(model, ids, using=using),
+    )
+    apply_verdicts([report(each.signup_id, "chat") for each in (signups[2], signups[0], signups[2])])
+    assert asked == [(EventTransaction, [signups[2].signup_id, signups[0].signup_id], "default")]
+
+
 def test_a_duplicate_of_its_own_account_decides():
     kim, lee = new("kim"), new("lee")
     register_users([kim, lee])
@@ -213,10 +343,11 @@ def test_a_removal_loses_its_user_id_when_it_is_complete_and_not_before():
 
 def test_states_are_those_of_saved_and_unconfirmed_transactions():
     kim, lee = new("kim"), new("lee")
-    register_users([kim])
+    register_users([kim, new("others")])
+    UnconfirmedSignUp.objects.create(**new("waits too").columns())
     waiting = UnconfirmedSignUp.objects.create(**lee.columns())
     states = read_states([kim.signup_id, lee.signup_id, uuid4()])
-    assert states == {kim.signup_id: SignUp.objects.get().state, lee.signup_id: waiting.state}
+    assert states == {kim.signup_id: SignUp.objects.get(id=kim.signup_id).state, lee.signup_id: waiting.state}
     assert states[lee.signup_id].is_unconfirmed
 
 

@@ -4,14 +4,18 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from typing import Any
+from unittest import mock
 from uuid import uuid4
 
 import pytest
 import redis
 from django.conf import settings
+from django.core.management import call_command
+from django.db import transaction
 from django.test import AsyncClient, Client
 from django.utils import timezone
 
@@ -95,6 +99,34 @@ def test_sign_ups_changes_and_removals_are_counted_as_begun(client_of_redis, set
     assert (counted["verdict:chat:FAIL"], counted["verdict:customer:FAIL"]) == (2, 2)
 
 
+def by_make_admin() -> None:
+    named = {"ADMIN_USER_ID": "kim.admin", "ADMIN_EMAIL": "kim@example.org", "ADMIN_PASSWORD": "correct horse 9"}
+    with mock.patch.dict("os.environ", named):
+        call_command("make_admin", stdout=StringIO())
+
+
+def by_createsuperuser() -> None:
+    with mock.patch.dict("os.environ", {"DJANGO_SUPERUSER_PASSWORD": "correct horse 9"}):
+        call_command("createsuperuser", interactive=False, verbosity=0, user_id="kim", email="kim@example.org")
+
+
+def by_saving() -> None:
+    User(user_id="kim", email="kim@example.org", user_name="Kim").save()
+
+
+@pytest.mark.parametrize("add", [by_make_admin, by_createsuperuser, by_saving])
+def test_a_user_whom_a_command_adds_is_counted_once(client_of_redis, add: Callable[[], None]):
+    add()
+    assert figures(client_of_redis) == {"begun": 1, "verdict:auth:SUCCESS": 1}
+
+
+def test_a_user_whose_transaction_is_undone_is_not_counted(client_of_redis):
+    with transaction.atomic():
+        by_saving()
+        transaction.set_rollback(True)
+    assert figures(client_of_redis) == {}
+
+
 def test_redis_away_costs_figures_and_one_try(monkeypatch, caplog):
     monkeypatch.setattr(settings, "REDIS_URL", "redis://127.0.0.1:1/0")
     sampler = LagSampler()
@@ -154,9 +186,11 @@ def test_days_are_read_by_steps_in_one_query(django_assert_num_queries):
 
 
 @pytest.fixture
-def operator() -> AsyncClient:
+def operator(client_of_redis: redis.Redis) -> AsyncClient:
+    """An operator who is not in the figures."""
     client = AsyncClient()
     client.force_login(user_with("view_trafficminute"))
+    forget(client_of_redis)
     return client
 
 

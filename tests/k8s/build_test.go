@@ -40,17 +40,21 @@ type installation struct {
 	routes          []*gatewayv1.HTTPRoute
 }
 
-// An overlay is a folder of deploy/k8s that an operator applies, with a component that may be added to it.
-type overlay struct{ folder, component string }
+// An overlay is a folder of deploy/k8s that an operator applies, with components that may be added to it, separated by spaces.
+type overlay struct{ folder, components string }
 
-func (o overlay) String() string { return strings.TrimSpace(o.folder + " " + o.component) }
+func (o overlay) String() string { return strings.TrimSpace(o.folder + " " + o.components) }
 
 var (
-	roles         = overlay{"overlays/production", ""}
-	setup         = overlay{"overlays/production/setup", ""}
-	rolesWithSCIM = overlay{"overlays/production", "components/scim"}
-	setupWithSCIM = overlay{"overlays/production/setup", "components/scim-setup"}
-	overlays      = []overlay{roles, setup, rolesWithSCIM, setupWithSCIM}
+	roles           = overlay{"overlays/production", ""}
+	setup           = overlay{"overlays/production/setup", ""}
+	rolesWithSCIM   = overlay{"overlays/production", "components/scim"}
+	setupWithSCIM   = overlay{"overlays/production/setup", "components/scim-setup"}
+	rolesWithSearch = overlay{"overlays/production", "overlays/production/search"}
+	setupWithSearch = overlay{"overlays/production/setup", "components/search-setup"}
+	allRoles        = overlay{"overlays/production", "components/scim overlays/production/search"}
+	setupForAll     = overlay{"overlays/production/setup", "components/scim-setup components/search-setup"}
+	overlays        = []overlay{roles, setup, rolesWithSCIM, setupWithSCIM, rolesWithSearch, setupWithSearch, allRoles, setupForAll}
 )
 
 type manifest struct {
@@ -78,8 +82,8 @@ func build(t *testing.T, of overlay) *installation {
 func kustomize(t *testing.T, of overlay) (found []manifest) {
 	t.Helper()
 	folder := filepath.Join(root, "deploy/k8s", of.folder)
-	if of.component != "" {
-		folder = withComponent(t, of)
+	if of.components != "" {
+		folder = withComponents(t, of)
 	}
 	options := krusty.MakeDefaultOptions()
 	options.LoadRestrictions = types.LoadRestrictionsNone
@@ -97,8 +101,8 @@ func kustomize(t *testing.T, of overlay) (found []manifest) {
 	return found
 }
 
-// withComponent writes a copy of the overlay's kustomization with a component before its own, and returns the folder.
-func withComponent(t *testing.T, of overlay) string {
+// withComponents writes a copy of the overlay's kustomization with components before its own, and returns the folder.
+func withComponents(t *testing.T, of overlay) string {
 	t.Helper()
 	var file types.Kustomization
 	if err := yaml.Unmarshal([]byte(read("deploy/k8s/"+of.folder+"/kustomization.yaml")), &file); err != nil {
@@ -110,7 +114,7 @@ func withComponent(t *testing.T, of overlay) string {
 			list[n] = filepath.Join(of.folder, list[n])
 		}
 	}
-	file.Components = append([]string{of.component}, file.Components...)
+	file.Components = append(strings.Fields(of.components), file.Components...)
 	for _, list := range [][]string{file.Resources, file.Components} {
 		for n := range list {
 			target, err := filepath.Abs(filepath.Join(root, "deploy/k8s", list[n]))

@@ -12,12 +12,10 @@ import (
 type composeService struct {
 	Image       string            `json:"image"`
 	Command     any               `json:"command"`
-	Profiles    []string          `json:"profiles"`
 	Environment map[string]string `json:"environment"`
 }
 
-// composeRoles returns the services of compose.yaml that run the product's image. Those with a profile are left out, except
-// for scim, because compose does not start them by default.
+// composeRoles returns the services of compose.yaml that run a command of the product.
 func composeRoles(t *testing.T) map[string]composeService {
 	t.Helper()
 	var file struct {
@@ -26,8 +24,8 @@ func composeRoles(t *testing.T) map[string]composeService {
 	if err := yaml.Unmarshal([]byte(read("compose.yaml")), &file); err != nil {
 		t.Fatal(err)
 	}
-	maps.DeleteFunc(file.Services, func(name string, each composeService) bool {
-		return !strings.Contains(each.Image, "signup-sync") || len(each.Profiles) > 0 && name != "scim"
+	maps.DeleteFunc(file.Services, func(_ string, each composeService) bool {
+		return !strings.Contains(each.Image, "signup-sync") || !slices.Contains(words(each.Command), "manage.py")
 	})
 	return file.Services
 }
@@ -35,7 +33,7 @@ func composeRoles(t *testing.T) map[string]composeService {
 func TestEveryRoleHasTheCommandAndTheRightsThatItHasInCompose(t *testing.T) {
 	pods := map[string]pod{}
 	environments := map[string]map[string]string{}
-	for _, overlay := range []overlay{rolesWithSCIM, setupWithSCIM} {
+	for _, overlay := range []overlay{allRoles, setupForAll} {
 		built := build(t, overlay)
 		for _, each := range built.pods() {
 			pods[each.role] = each
@@ -43,7 +41,7 @@ func TestEveryRoleHasTheCommandAndTheRightsThatItHasInCompose(t *testing.T) {
 		}
 	}
 	inCompose := composeRoles(t)
-	if len(inCompose) < 10 {
+	if len(inCompose) < 12 {
 		t.Fatalf("compose.yaml has only %d roles", len(inCompose))
 	}
 	for name, service := range inCompose {
@@ -68,6 +66,9 @@ func TestEveryRoleHasTheCommandAndTheRightsThatItHasInCompose(t *testing.T) {
 		if here, there := environments[name]["WEB_ROLE"], service.Environment["WEB_ROLE"]; here != there {
 			t.Errorf("%s has the role %q, and %q in compose", name, here, there)
 		}
+		if here, there := environments[name]["OPENSEARCH_URL"] != "", service.Environment["OPENSEARCH_URL"] != ""; here != there {
+			t.Errorf("%s gets an OpenSearch: %v, and in compose: %v", name, here, there)
+		}
 	}
 	delete(pods, "gateway")
 	for name := range pods {
@@ -78,6 +79,9 @@ func TestEveryRoleHasTheCommandAndTheRightsThatItHasInCompose(t *testing.T) {
 }
 
 func words(command any) []string {
+	if command == nil {
+		return nil
+	}
 	if text, isText := command.(string); isText {
 		return strings.Fields(text)
 	}

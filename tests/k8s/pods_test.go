@@ -89,6 +89,9 @@ func rights(environment map[string]string) map[string]string {
 
 // uses reports whether a process with this environment reaches the server.
 func uses(server string, environment map[string]string) bool {
+	if server == "opensearch" {
+		return environment["OPENSEARCH_URL"] != ""
+	}
 	for name, who := range rights(environment) {
 		is := map[string]bool{
 			"postgresql": strings.HasSuffix(name, "_DATABASE_URL"),

@@ -25,10 +25,10 @@ func TestTheProductAcceptsTheSettings(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(folder, "ca.pem"), ca, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, overlay := range []overlay{rolesWithSCIM, setupWithSCIM} {
+	for _, overlay := range []overlay{allRoles, setupForAll} {
 		built := build(t, overlay)
 		for _, each := range built.pods() {
-			if strings.Contains("web auth-results chat scim migrate set-up-kafka", each.role) {
+			if strings.Contains("web auth-results chat scim search migrate set-up-kafka", each.role) {
 				t.Run(each.role, func(t *testing.T) { loads(t, built, &each.spec.Containers[0], folder) })
 			}
 		}

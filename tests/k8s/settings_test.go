@@ -62,7 +62,8 @@ func sharedParts(i *installation) (parts []string) {
 		}
 		return nil
 	})
-	return append(parts, "GATEWAY_HSTS", "POSTGRES_ADDRESS", "POSTGRES_OPTIONS", "REDIS_ADDRESS", "KAFKA_SASL_MECHANISM")
+	return append(parts, "GATEWAY_HSTS", "POSTGRES_ADDRESS", "POSTGRES_OPTIONS", "REDIS_ADDRESS", "KAFKA_SASL_MECHANISM",
+		"OPENSEARCH_ADDRESS")
 }
 
 // Kubernetes leaves a $(NAME) unchanged unless NAME is in envFrom or an earlier variable.

@@ -2,6 +2,7 @@ package k8s
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -66,7 +67,7 @@ func policiesAllowWhatIsNeeded(i *installation) (found []string) {
 	}
 	for _, each := range i.pods() {
 		environment := i.environment(&each.spec.Containers[0])
-		for _, server := range []string{"postgresql", "kafka", "redis"} {
+		for _, server := range []string{"postgresql", "kafka", "redis", "opensearch"} {
 			needs := uses(server, environment)
 			if may := i.mayReach(each, server); may != needs {
 				found = append(found, fmt.Sprintf("%s: it needs %s: %v; it may reach it: %v", each.role, server, needs, may))
@@ -113,9 +114,9 @@ func scalingKnowsThePartitions(i *installation) (found []string) {
 		if text := i.environment(container)["KAFKA_PARTITIONS"]; text != "" {
 			partitions, _ = strconv.Atoi(text)
 		}
-		consumes := slices.Index(container.Command, "consume_events")
+		group := groupOf(container)
 		if scaler == nil {
-			if consumes > 0 && int(*deployment.Spec.Replicas) > partitions {
+			if group != "" && int(*deployment.Spec.Replicas) > partitions {
 				found = append(found, deployment.Name+": it has more replicas than partitions")
 			}
 			continue
@@ -125,13 +126,26 @@ func scalingKnowsThePartitions(i *installation) (found []string) {
 		}
 		if len(scaler.Spec.Metrics) != 1 {
 			found = append(found, deployment.Name+": it is not scaled on one metric")
-		} else if consumes > 0 {
-			found = append(found, scaledOnLag(scaler, container.Command[consumes+1], partitions)...)
+		} else if group != "" {
+			found = append(found, scaledOnLag(scaler, group, partitions)...)
 		} else if of := scaler.Spec.Metrics[0].Resource; of == nil || of.Name != corev1.ResourceCPU || of.Target.AverageUtilization == nil {
 			found = append(found, deployment.Name+": it is not scaled on its CPU")
 		}
 	}
 	return found
+}
+
+var searchGroup = regexp.MustCompile(`(?m)^GROUP: Final = "(\w+)"$`)
+
+// groupOf returns the consumer group that a container's process joins, or "".
+func groupOf(c *corev1.Container) string {
+	if slices.Contains(c.Command, "index_events") {
+		return names(searchGroup, "eventsearch/indexing.py")[0]
+	}
+	if n := slices.Index(c.Command, "consume_events"); n > 0 {
+		return c.Command[n+1]
+	}
+	return ""
 }
 
 func scaledOnLag(scaler *autoscalingv2.HorizontalPodAutoscaler, group string, partitions int) (found []string) {

@@ -14,7 +14,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
-// A plant breaks one thing in a build. The rule must report it, and name what the second word says.
+// A plant breaks one thing in a build with all components. The rule must report it, and name what the second word says.
 type plant struct {
 	rule, says string
 	breaks     func(*installation)
@@ -159,6 +159,10 @@ var plants = []plant{
 	{"policies allow what is needed", "chat: it needs postgresql: false", func(i *installation) {
 		set(i.container("chat"), "CHAT_DATABASE_URL", "postgres://none@none.invalid/none")
 	}},
+	{"policies allow what is needed", "search: it needs opensearch: true", withoutPolicy("opensearch")},
+	{"policies allow what is needed", "chat: it needs opensearch: false", func(i *installation) {
+		i.pod("chat").labels["to-opensearch"] = "allowed"
+	}},
 	{"policies allow what is needed", "postgresql: it lets its pods reach anybody", func(i *installation) {
 		for _, each := range i.policies {
 			if each.Name == "postgresql" {
@@ -188,6 +192,9 @@ var plants = []plant{
 				each.Spec.Metrics[0].External.Metric.Selector.MatchLabels["group"] = "auth-results"
 			}
 		}
+	}},
+	{"scaling knows the partitions", "search: it is scaled on the lag of map[group:chat]", func(i *installation) {
+		i.scaler(i.deployment("search")).Spec.Metrics[0].External.Metric.Selector.MatchLabels["group"] = "chat"
 	}},
 	{"scaling knows the partitions", "single pod", func(i *installation) { i.scalers[0].Spec.MinReplicas = nil }},
 	{"requests find their way", "cuts streams", func(i *installation) { i.routes[0].Spec.Rules[0].Timeouts = nil }},
@@ -219,7 +226,7 @@ func TestEachRuleReportsItsViolations(t *testing.T) {
 	planted := map[string]bool{}
 	for _, each := range plants {
 		planted[each.rule] = true
-		built := build(t, roles)
+		built := build(t, allRoles)
 		each.breaks(built)
 		if found := strings.Join(rules[each.rule](built), "\n"); !strings.Contains(found, each.says) {
 			t.Errorf("%s: nothing about %q in: %q", each.rule, each.says, found)

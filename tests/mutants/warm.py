@@ -1,9 +1,10 @@
 """Imported once by mutmut's fork server, from which a process is forked for each mutant: imports the product and all
-libraries that the tests use, which takes longer than most tests.
+libraries that the tests and their plugin use, which takes longer than most tests.
 
 The modules of the tests and of pytest's plugins are forgotten again, because pytest imports them itself.
 """
 
+import gc
 import importlib
 import os
 import sys
@@ -16,7 +17,7 @@ import django
 
 
 def warm_up() -> None:
-    for module in modules_of_tests():
+    for module in ("tests.plugin", "tests.conftest", *modules_of_tests()):
         importlib.import_module(module)
     for module in [name for name in sys.modules if name.startswith(("tests.", "pytest_"))]:
         if not __name__.startswith(module):
@@ -38,3 +39,6 @@ with tempfile.TemporaryDirectory() as data:
     warm_up()
     os.environ.clear()
     os.environ |= before
+# Garbage collections in the processes of the mutants leave out all of this.
+gc.collect()
+gc.freeze()

@@ -18,7 +18,7 @@ from tests.conftest import Person, new_person, new_stack
 from tests.plugin import Backing
 from tests.stack import Stack
 
-pytestmark = [pytest.mark.needs("application")]
+pytestmark = [pytest.mark.alone, pytest.mark.needs("application")]
 
 # The probability that a comparison of equal times fails by chance. It is then repeated with other people: 1 in 10,000.
 ALPHA = 0.01

@@ -22,7 +22,7 @@ from tests.servers.process import LOOPBACK
 from tests.stack import Role, Stack
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.needs("application")
+pytestmark = [pytest.mark.alone, pytest.mark.needs("application")]
 
 PUBLIC_URL = "https://signup.example.org"
 QUEUE = 320

@@ -20,7 +20,7 @@ from tests.servers.process import LOOPBACK, http_status
 from tests.stack import Role, Stack
 from tests.waiting import PATIENCE, eventually
 
-pytestmark = pytest.mark.needs("application")
+pytestmark = [pytest.mark.alone, pytest.mark.needs("application")]
 
 SLOW = 160
 # Seconds, short so that a test can wait for them; a busy machine may be late by LATE.

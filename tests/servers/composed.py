@@ -50,6 +50,13 @@ class ComposedRedis(RedisServer):
         self._environment = service["environment"]
         super().__init__()
 
+    def restart_with(self, service: Mapping[str, Any]) -> None:
+        """Start it again with the users of this version of compose.yaml."""
+        self._environment = service["environment"]
+        self.stop()
+        self.process.env = self.process_env()
+        self.start()
+
     def command(self) -> Sequence[str | Path]:
         return ["sh", ROOT / "deploy" / "redis-users.sh", *super().command()]
 

@@ -102,6 +102,15 @@ class PostgresqlServer(Server):
         owner, for migrations, and a role that only reads and writes rows. Their names begin with `prefix`."""
         run_create_databases(self, prefix=prefix)
 
+    def require_passwords(self) -> None:
+        """Let only the superuser in without a password from now on. Open connections stay open."""
+        rules = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+        (self.directory / "data" / "pg_hba.conf").write_text(rules)
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute("SELECT pg_reload_conf()")
+        nobody = f"postgres://nobody@{self.address}/postgres"
+        eventually(lambda: "no password supplied" in _refusal(nobody), what="PostgreSQL has read the new rules")
+
     def superuser_env(self) -> dict[str, str]:
         """The environment in which libpq's programs connect as the superuser."""
         return {"PGHOST": LOOPBACK, "PGPORT": str(self.port), "PGUSER": "postgres"}
@@ -159,6 +168,15 @@ def run_create_databases(server: PostgresqlServer, *, prefix: str = "", password
     script = ROOT / "deploy" / "create-databases.sh"
     done = subprocess.run([script], env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _refusal(url: str) -> str:
+    """The error with which PostgreSQL refuses this connection; an empty text if it does not."""
+    try:
+        psycopg.connect(url, connect_timeout=5).close()
+    except psycopg.OperationalError as error:
+        return str(error)
+    return ""
 
 
 def _has_user(name: str) -> bool:

@@ -28,7 +28,8 @@ class ResetsTwoFactor(ModelAdmin):
     def reset_two_factor(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
         actor, address = request.user.get_username(), address_of(request)
         # Turning off one's own takes the password and a code, on the account page.
-        others = [user for user in queryset if user.pk != request.user.pk]
+        chosen = list(queryset)
+        others = [user for user in chosen if user.pk != request.user.pk]
         done = [user for user in others if reset(user, actor=actor, address=address)]
         for user in done:
             self.log_change(request, user, "Turned off two-factor authentication.")
@@ -37,7 +38,14 @@ class ResetsTwoFactor(ModelAdmin):
             "Two-factor authentication was turned off for %(n)d users.",
             len(done),
         )
-        self.message_user(request, words % {"n": len(done)}, messages.SUCCESS if done else messages.WARNING)
+        words %= {"n": len(done)}
+        if without := len(others) - len(done):
+            words += " " + ngettext(
+                "%(n)d user had not turned it on.", "%(n)d users had not turned it on.", without
+            ) % {"n": without}
+        if len(others) < len(chosen):
+            words += " " + _("Turn off your own on your account page.")
+        self.message_user(request, words, messages.SUCCESS if done else messages.WARNING)
 
     @admin.display(description=gettext_lazy("two-factor authentication"))
     def two_factor(self, user: User) -> str:

@@ -132,6 +132,13 @@ def test_its_column_and_its_copy_in_redis_hold_it_whole(batches):
     assert msgspec.json.decode(msgspec.json.encode(state), type=TransactionState) == state
 
 
+def test_lights_are_in_the_order_of_the_setting_whatever_order_the_database_returns(settings):
+    settings.SIGNUP_SERVICES = ["auth", "chat", "customer", "crm"]
+    # PostgreSQL orders the keys of a document by their length. The last two services have been removed.
+    stored = {name: {} for name in ("crm", "auth", "chat", "wiki", "billing", "customer")}
+    assert list(lights_from_document(stored)) == ["auth", "chat", "customer", "crm", "billing", "wiki"]
+
+
 def test_the_failures_are_a_line_for_each_red_light_equal_for_equal_ones_and_short_enough_for_an_index():
     assert decided(Verdict("chat", Status.SUCCESS)).failures == ""
     red = decided(Verdict("customer", Status.FAIL), Verdict("chat", Status.FAIL, "duplicate:\n userId"))

@@ -35,7 +35,7 @@ def test_a_goal_without_peers_is_reported_as_not_measured():
 def test_a_hash_is_subtracted_from_the_cpu_and_from_the_cores_time(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     # Two cores spend 4 ms on each of 500 sign-ups a second. Without 2 ms for the hash, they could do 1,000.
-    load = Load(n=1, failed=0, rate=500, first=NOTHING, last=NOTHING, between=NOTHING, cpu_ms=0)
+    load = Load(n=1, failed=0, rate=500, first=NOTHING, last=NOTHING, between=NOTHING, cpu_ms=0, events=0)
     pace = Pace(load, {"auth": 2.5, "kafka": 1.0}, hash_ms=2.0)
     assert pace.cpu_without_hash == 1.5
     assert pace.rate_without_hash == 1000

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 import pytest
 
 from eventbus.embedded import EmbeddedBroker
+from tests.contract.kafka_messages import validated
 
 
 @pytest.fixture(scope="session")
 def broker() -> Iterator[EmbeddedBroker]:
-    with EmbeddedBroker() as running:
+    with EmbeddedBroker() as running, validated({"bootstrap.servers": running.bootstrap_servers}):
         yield running
 
 

@@ -1,4 +1,5 @@
-"""The steps of one attempt at a batch, each on its own. tests/contract/test_broker_conformance.py tests all of them."""
+"""The steps of one attempt at a batch, on the embedded broker. test_attempts.py tests their rules without a broker, and
+tests/contract/test_broker_conformance.py tests all of them together."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -95,62 +96,13 @@ def test_a_message_whose_answer_is_too_large_is_rejected_alone(producer):
     assert {answer.value() for answer in read(answers, 3)} == {b"aaaa", b"bbbb"}
 
 
-# --- Bugs ---------------------------------------------------------------------------------------------------------
-
-
-def buggy(batch: Sequence[Incoming]) -> HandledBatch:
-    """A handler that fails, in a way that nobody foresaw, at each message that says so."""
-    if any(message.value == b"bug" for message in batch):
+def test_of_a_large_batch_that_fails_as_a_whole_nothing_is_put_aside(producer, monkeypatch):
+    def handle(batch: Sequence[Incoming]) -> HandledBatch:
         raise KeyError("bug")
-    return HandledBatch()
 
-
-def batch_of(values: str) -> list[Incoming]:
-    """A letter for each message: b has the handler fail, g does not."""
-    return [incoming(offset, {"b": b"bug", "g": b"good"}[value]) for offset, value in enumerate(values)]
-
-
-def letters_of(producer: EventProducer, monkeypatch: pytest.MonkeyPatch) -> list[Outgoing]:
     sent: list[Outgoing] = []
     monkeypatch.setattr(producer, "send_all", lambda messages, timeout: sent.extend(messages))
-    return sent
-
-
-@pytest.mark.parametrize("values", ["b" * 9, "bg" * 5, "b" * 5 + "g" * 5, "bbbbbbbbbg" + "g" * 8, "b" * 9 + "g" * 9])
-def test_where_most_messages_succeed_those_that_fail_unexpectedly_are_put_aside(producer, monkeypatch, values):
-    sent = letters_of(producer, monkeypatch)
-    processor(buggy, producer).process(batch_of(values))
-    assert len(sent) == values.count("b")
-
-
-@pytest.mark.parametrize("values", ["b" * 10, "bbbbbbgggg", "bg" * 5 + "b", "b" * 500])
-def test_where_most_of_a_large_batch_fails_unexpectedly_nothing_is_put_aside(producer, monkeypatch, values):
-    sent = letters_of(producer, monkeypatch)
     with pytest.raises(BugError) as caught:
-        processor(buggy, producer).process(batch_of(values))
+        processor(handle, producer).process([incoming(offset) for offset in range(500)])
     assert isinstance(caught.value.__cause__, KeyError)
     assert sent == []
-
-
-def test_ten_failures_in_a_row_end_it_also_over_small_batches(producer, monkeypatch):
-    sent = letters_of(producer, monkeypatch)
-    running = processor(buggy, producer)
-    for values in ("gb", *["b"] * 8):
-        running.process(batch_of(values))
-    assert len(sent) == 9
-    with pytest.raises(BugError, match="10 messages in a row"):
-        running.process(batch_of("b"))
-    assert len(sent) == 9
-
-
-def test_one_success_begins_the_count_again(producer, monkeypatch):
-    letters_of(producer, monkeypatch)
-    running = processor(buggy, producer)
-    for values in (*["b"] * 9, "g", *["b"] * 9):
-        running.process(batch_of(values))
-
-
-def test_messages_that_are_at_fault_themselves_are_no_bug(producer, monkeypatch):
-    sent = letters_of(producer, monkeypatch)
-    processor(answering, producer).process([incoming(offset, b"poison") for offset in range(30)])
-    assert len(sent) == 30

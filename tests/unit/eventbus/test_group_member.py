@@ -1,0 +1,83 @@
+"""The membership of a consumer group, with a client that only records and a clock that tests move."""
+
+import logging
+
+import pytest
+from confluent_kafka import TopicPartition
+
+from eventbus import group_member
+from eventbus.group_member import REJOINS_AFTER, GroupMember, group_config
+from tests.unit.eventbus.recording import Beats, Clock, RecordingClient
+
+PARTITIONS = [TopicPartition("own-asked", 0), TopicPartition("own-asked", 3)]
+
+
+@pytest.fixture
+def clock(monkeypatch, settings) -> Clock:
+    settings.KAFKA_PREFIX = "own-"
+    clock = Clock()
+    monkeypatch.setattr(group_member, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def client(clock) -> RecordingClient:
+    return RecordingClient(clock)
+
+
+def test_offsets_are_committed_by_hand_and_a_new_group_begins_at_the_start(clock):
+    assert group_config("readers") == {
+        "group.id": "own-readers",
+        "auto.offset.reset": "earliest",
+        "session.timeout.ms": 6000,
+        "enable.auto.commit": False,
+    }
+
+
+def test_a_member_subscribes_to_its_topics_and_is_ready_once_partitions_are_assigned(client):
+    heartbeat, assigned, revoked = Beats(), [], []
+    member = GroupMember(
+        client, ["asked", "told"], heartbeat=heartbeat, on_assign=assigned.append, on_revoke=revoked.append
+    )
+    assert not member.awaits_assignment
+    member.join()
+    assert client.calls == [("subscribe", "own-asked", "own-told")]
+    assert member.awaits_assignment
+    assert not heartbeat.is_ready
+    client.on_assign(client, PARTITIONS)
+    assert client.assigned == PARTITIONS
+    assert not member.awaits_assignment
+    assert (assigned, revoked) == ([PARTITIONS], [])
+    assert heartbeat.is_ready
+    client.on_revoke(client, PARTITIONS[1:])
+    assert member.awaits_assignment
+    assert (assigned, revoked) == ([PARTITIONS], [PARTITIONS[1:]])
+
+
+def test_a_member_needs_no_callbacks(client):
+    member = GroupMember(client, ["asked"], heartbeat=Beats())
+    member.join()
+    client.on_assign(client, PARTITIONS)
+    client.on_revoke(client, PARTITIONS)
+    assert member.awaits_assignment
+
+
+@pytest.mark.parametrize("is_revoked", [False, True], ids=["after joining", "after a revocation"])
+def test_it_joins_again_when_no_assignment_has_come_for_too_long_and_not_before(client, clock, caplog, is_revoked):
+    caplog.set_level(logging.WARNING)
+    member = GroupMember(client, ["asked"], heartbeat=Beats())
+    member.join()
+    if is_revoked:
+        client.on_assign(client, PARTITIONS)
+        clock.now += 10 * REJOINS_AFTER
+        member.rejoin_if_forgotten()
+        client.on_revoke(client, PARTITIONS)
+    client.calls.clear()
+    for waited in (REJOINS_AFTER, 1.0):
+        assert client.calls == []
+        clock.now += waited
+        member.rejoin_if_forgotten()
+    assert client.calls == [("unsubscribe",), ("subscribe", "own-asked")]
+    member.rejoin_if_forgotten()
+    assert len(client.calls) == 2
+    assert "no partition assignment for 60 s: rejoining the group" in caplog.text
