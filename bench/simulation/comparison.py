@@ -22,16 +22,17 @@ from bench.running import machine, tell
 from bench.simulation import recorded
 from bench.simulation.costs import MEASURED
 from bench.simulation.model import Scenario, arrivals
-from bench.simulation.recorded import Comparison, Figures, Recorded
-from bench.simulation.samples import Generate, Sample, Sampler, costs_of, disk_ms
+from bench.simulation.recorded import Comparison, Recorded
+from bench.simulation.samples import Generate, Sample, Sampler, costs_of, disk_ms, medians
 from bench.simulation.volumes import Volumes
 
 # Sign-ups with a cheap hash until Kafka's virtual machine has compiled what is hot. They are few at once, because it is
 # the number of requests that counts.
 WARM_UP: Final = 6000
 WARM_UP_AT_ONCE: Final = 10
-# The loads that yield the costs: sign-ups at once, and how many in all. They run before and after the compared ones, as
-# the speed of the cores changes within minutes.
+# All loads run in turn, this many times, and the medians count: the speed of the cores changes within minutes.
+ROUNDS: Final = 3
+# The loads that yield the costs: sign-ups at once, and how many in all.
 COSTS: Final = ((1, 100), (4, 200), (16, 400), (100, 700))
 # The compared loads: both cores busy all the time, and about half of it.
 COMPARED: Final = (Scenario(signups=1200, at_once=50), Scenario(signups=800, rate=25))
@@ -60,23 +61,23 @@ def exit_code(compared: Sequence[Comparison]) -> int:
 
 
 def measure(generator: Generator, ours: Installation, *, save: bool) -> Sequence[Comparison]:
-    sampler = Sampler(ours)
     generator.signups(ours.url, 200, at_once=20)
-
-    def cost_loads() -> list[Sample]:
-        return [sampler.sample(partial(generator.signups, n=signups, at_once=at_once)) for at_once, signups in COSTS]
-
-    before = cost_loads()
-    volumes = Volumes(ours)
-    measured = [sampler.sample(generated(scenario, generator)) for scenario in COMPARED]
-    for what, size in volumes.read(sum(scenario.signups for scenario in COMPARED)).items():
+    loads: list[Generate] = [partial(generator.signups, n=signups, at_once=at_once) for at_once, signups in COSTS]
+    loads += [generated(scenario, generator) for scenario in COMPARED]
+    sampler, volumes = Sampler(ours), Volumes(ours)
+    rounds, idles = [], []
+    for number in range(ROUNDS):
+        tell(f"round {number + 1} of {ROUNDS}")
+        rounds.append([sampler.sample(load) for load in loads])
+        idles.append(sampler.idle())
+    for what, size in volumes.read(sum(sample.signups for each in rounds for sample in each)).items():
         tell(f"bytes per sign-up, {what}: {size:,.0f}")
-    after = cost_loads()
-    idle = sampler.idle()
-    costs = costs_of([sample.without(idle) for sample in before + after], disk_ms(ours.servers.postgresql.directory))
+    samples, idle = [Sample.middle(each) for each in zip(*rounds, strict=True)], medians(idles)
+    for_costs, compared = samples[: len(COSTS)], samples[len(COSTS) :]
+    costs = costs_of([sample.without(idle) for sample in for_costs], disk_ms(ours.servers.postgresql.directory))
     results = [
-        Recorded(msgspec.structs.replace(scenario, speed=sample.speed(idle)), figures_of(sample))
-        for scenario, sample in zip(COMPARED, measured, strict=True)
+        Recorded(msgspec.structs.replace(scenario, speed=sample.speed(idle)), sample.figures)
+        for scenario, sample in zip(COMPARED, compared, strict=True)
     ]
     if save:
         costs.save_to(MEASURED)
@@ -88,11 +89,6 @@ def generated(scenario: Scenario, generator: Generator) -> Generate:
     if scenario.at_once:
         return partial(generator.signups, n=scenario.signups, at_once=scenario.at_once)
     return partial(generator.signups_due, due=arrivals(scenario))
-
-
-def figures_of(sample: Sample) -> Figures:
-    load = sample.load
-    return Figures(load.rate, load.first.p50, load.first.p99, load.last.p50, load.last.p99)
 
 
 def table(compared: Comparison) -> str:

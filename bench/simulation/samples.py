@@ -11,12 +11,15 @@ from statistics import median
 from typing import Final
 from urllib.request import urlopen
 
+import msgspec
+
 from bench.generator import Load, LoadError
 from bench.installation import Installation
 from bench.processes import CpuMeter
 from bench.running import machine, tell
 from bench.simulation.costs import Batch, Costs
 from bench.simulation.model import PARTICIPANTS, PARTITIONS
+from bench.simulation.recorded import Figures
 
 CORES: Final = os.cpu_count() or 1
 AUTH: Final = "auth-1"
@@ -40,11 +43,13 @@ class DisturbedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One load. `cpu` is in milliseconds per sign-up, of each process and of each kind of auth's threads; `batches` is
-    the number of each group's batches, and of the writer's, per sign-up."""
+    """One load. `events` is the mean number in a stream; `cpu` is in milliseconds per sign-up, of each process and of
+    each kind of auth's threads; `batches` is the number of each group's batches, and of the writer's, per sign-up."""
 
-    load: Load
+    signups: int
     seconds: float
+    figures: Figures
+    events: float
     cpu: Mapping[str, float]
     batches: Mapping[str, float]
     others: float  # the share of the cores that other programs used
@@ -55,16 +60,31 @@ class Sample:
 
     def without(self, idle: Mapping[str, float]) -> "Sample":
         """Subtract what the processes use while idle."""
-        each_ms = self.seconds * 1000 / self.load.n
+        each_ms = self.seconds * 1000 / self.signups
         cpu = {name: max(0.0, used - idle.get(name, 0.0) * each_ms) for name, used in self.cpu.items()}
         return replace(self, cpu=cpu)
+
+    @classmethod
+    def middle(cls, samples: Sequence["Sample"]) -> "Sample":
+        """Return the medians of several samples of the same load."""
+        figures = medians([msgspec.structs.asdict(sample.figures) for sample in samples])
+        return cls(
+            signups=samples[0].signups,
+            seconds=median(sample.seconds for sample in samples),
+            figures=Figures(**figures),
+            events=median(sample.events for sample in samples),
+            cpu=medians([sample.cpu for sample in samples]),
+            batches=medians([sample.batches for sample in samples]),
+            others=median(sample.others for sample in samples),
+        )
 
     def __str__(self) -> str:
         costs = ", ".join(f"{name} {cost:.2f}" for name, cost in sorted(self.cpu.items(), key=lambda item: -item[1]))
         batches = ", ".join(f"{name} {number:.3f}" for name, number in self.batches.items())
-        events = f"{self.load.events:.2f} events"
+        figures = ", ".join(f"{name} {value:.1f}" for name, value in msgspec.structs.asdict(self.figures).items())
         return (
-            f"{self.load}, {events}; CPU ms: {costs}; batches: {batches}; {self.others:.1%} of the cores used by others"
+            f"{figures}, {self.events:.2f} events; CPU ms: {costs}; batches: {batches}; "
+            f"{self.others:.1%} of the cores used by others"
         )
 
 
@@ -123,8 +143,10 @@ class Sampler:
         each = {name: count - threads.get(name, 0.0) for name, count in self._threads().items()}
         others = busy - sum(used.values()) - load.cpu_ms * load.n / 1000
         return Sample(
-            load,
+            load.n,
             seconds,
+            Figures(load.rate, load.first.p50, load.first.p99, load.last.p50, load.last.p99),
+            load.events,
             {name: cpu * 1000 / load.n for name, cpu in (used | _kinds(each, self._loop)).items()}
             | {"client": load.cpu_ms},
             {name: (number - batches[name]) / load.n for name, number in self._batches().items()},
@@ -150,6 +172,11 @@ class Sampler:
             found[group] = sum(map(float, re.findall(pattern, text, re.MULTILINE)))
         found[WRITER] = float(self._ours.stack.roles[AUTH].log().count("sign-ups accepted"))
         return found
+
+
+def medians(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the median of each name's values."""
+    return {name: median(each[name] for each in values) for name in values[0]}
 
 
 def _kinds(threads: Mapping[int, float], loop: int) -> dict[str, float]:
@@ -194,8 +221,8 @@ def costs_of(samples: Sequence[Sample], disk: float) -> Costs:
         # A stream's first event travels with its second: so a request and its events make as many passes as events.
         return Batch.through(
             (
-                (sample.batches[WRITER] + sample.batches["auth"]) / sample.load.events,
-                sample.cpu[name] / sample.load.events,
+                (sample.batches[WRITER] + sample.batches["auth"]) / sample.events,
+                sample.cpu[name] / sample.events,
             )
             for sample in samples
         )
