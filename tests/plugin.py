@@ -234,7 +234,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     yield
     is_last_of_file = nextitem is None or nextitem.path != item.path
     if needs_of(item) & {"broker", "kafka", "application"} and (is_last_of_file or kafka_messages.is_due()):
-        kafka_messages.raise_for(kafka_messages.problems_on())
+        kafka_messages.raise_for(kafka_messages.problems_on(quiet_topics=is_last_of_file))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -119,14 +119,13 @@ class Machine(Clock):
         self._start_ticking()
 
     def _place(self, job: Job) -> None:
-        rivals = [*self._running, *self._ready]
-        if not rivals:
-            return
-        self._least = max(self._least, min(rival.process.used(self.now) for rival in rivals))
-        threads = [rival.thread.used(self.now) for rival in rivals if rival.process is job.process]
-        if threads:
-            job.thread.raise_to(min(threads), self.now)
-        else:
+        """Make sure that the process, or the thread within its process, gets no credit for having slept."""
+        awake = [*self._running, *self._ready]
+        if threads := [other.thread for other in awake if other.process is job.process]:
+            job.thread.raise_to(min(thread.used(self.now) for thread in threads), self.now)
+        elif awake:
+            rivals = {other.process for other in awake}
+            self._least = max(self._least, min(process.used(self.now) for process in rivals))
             job.process.raise_to(self._least, self.now)
 
     def _turn(self, job: Job) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from string import Template
 from typing import Final
@@ -16,9 +17,18 @@ _SUFFIX: Final = "-tpl"
 def own_files(root: Path, names: Names, *, like: str) -> Mapping[str, str]:
     """Return the texts of the new participant's files, by their paths in the project. Its Kubernetes manifest is made
     from that of the participant `like`."""
-    texts = {path: Template(source.read_text()).substitute(names.in_template()) for path, source in _sources(names)}
+    texts = {
+        path: _with_sorted_imports(Template(source.read_text()).substitute(names.in_template()))
+        for path, source in _sources(names)
+    }
     manifest = (root / _manifest(like)).read_text()
     return {**texts, _manifest(names.service): renamed(manifest, like, names.service)}
+
+
+def _with_sorted_imports(text: str) -> str:
+    """Sort each run of imports by module, as the linter does: the place of the package depends on its name."""
+    runs = groupby(text.splitlines(keepends=True), key=lambda line: line.startswith("from "))
+    return "".join("".join(sorted(run) if is_import else run) for is_import, run in runs)
 
 
 def _sources(names: Names) -> Iterator[tuple[str, Path]]:

@@ -13,8 +13,9 @@ from django.conf import settings
 from signup_sync.configuration.settings_checks import TAKEN
 from signup_sync.participants import package_of
 
-# The name becomes part of a package, a database, its roles, a Kafka user, a host name and environment variables.
-_NAME: Final = re.compile(r"[a-z][a-z0-9]{1,29}")
+# The name becomes part of a package, a database, its roles, a Kafka user, a host name and environment variables. With a
+# longer one, lines of the generated files would be too long.
+_NAME: Final = re.compile(r"[a-z][a-z0-9]{1,19}")
 _RESERVED: Final = frozenset(
     {
         # YAML reads these as values.
@@ -61,7 +62,7 @@ class Names:
 def check_name(service: str) -> None:
     """Raise RefusedNameError if no new participant can have this name."""
     if not _NAME.fullmatch(service):
-        raise RefusedNameError(f"{service!r} is not a service's name: use 2 to 30 lower-case letters and digits")
+        raise RefusedNameError(f"{service!r} is not a service's name: use 2 to 20 lower-case letters and digits")
     if service in settings.EVENT_CONSUMERS or service in settings.SIGNUP_SERVICES:
         raise RefusedNameError(f"the service {service} exists already")
     if service in {*TAKEN, *_RESERVED, *_of_the_deployment(settings.BASE_DIR)}:

@@ -51,7 +51,21 @@ def look_up(ref: str, *, base: str) -> Any:
 
 @cache
 def validator(schema: str) -> Draft202012Validator:
-    return Draft202012Validator({"$ref": schema}, registry=registry(), format_checker=FORMATS)
+    return Draft202012Validator(inlined({"$ref": schema}, registry().resolver()), format_checker=FORMATS)
+
+
+def inlined(schema: Any, resolver: Any) -> Any:
+    """Return the schema with what its references refer to in their place: a validator looks up each one every time."""
+    if isinstance(schema, list):
+        return [inlined(each, resolver) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    rest = {name: inlined(each, resolver) for name, each in schema.items() if name != "$ref"}
+    if not isinstance(ref := schema.get("$ref"), str):
+        return rest
+    found = resolver.lookup(ref)
+    target = inlined(found.contents, found.resolver)
+    return {**rest, "allOf": [target, *rest.get("allOf", ())]} if rest else target
 
 
 def validate(value: Any, schema: str) -> None:

@@ -7,7 +7,9 @@ an invalid message on purpose declares it with `is_meant`.
 
 import json
 import re
+import socket
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,6 +28,9 @@ ANSWERS_WITHIN = 5.0
 READ_WITHIN = 60.0
 # Seconds between two readings.
 EVERY = 2.0
+# Readings without a new message after which a topic counts as quiet. Asking for the ends of all topics of tests that
+# have ended took a third of a reading's time, and more the longer a run lasted.
+QUIET_AFTER = 3
 # Messages that are fetched at a time.
 BATCH = 500
 # The longest part of an offending message that a report shows, in characters.
@@ -123,25 +128,31 @@ class BrokerReader:
             }
         )
         self._read: dict[tuple[str, int], int] = {}
+        self._idle: Counter[str] = Counter()
 
     def close(self) -> None:
         self._consumer.close()
 
-    def new_problems(self) -> list[str]:
-        """Validate the messages since the last call. Raises KafkaException if the broker does not answer."""
+    def new_problems(self, *, quiet_topics: bool = True) -> list[str]:
+        """Validate the messages since the last call, those of quiet topics only if asked to. Raises KafkaException or
+        OSError if the broker does not answer."""
         began = time.monotonic()
         try:
-            return list(self._problems())
+            return list(self._problems(quiet_topics=quiet_topics))
         finally:
             figures.seconds += time.monotonic() - began
 
-    def _problems(self) -> Iterator[str]:
-        for message in self._new_messages():
+    def _problems(self, *, quiet_topics: bool) -> Iterator[str]:
+        for message in self._new_messages(quiet_topics=quiet_topics):
             topic, partition, offset = str(message.topic()), message.partition() or 0, message.offset() or 0
             yield from validate(topic, partition, offset, _headers_of(message), message.value())
 
-    def _new_messages(self) -> Iterator[Message]:
-        ends = {place: end for place, end in self._ends().items() if end > self._read.get(place, 0)}
+    def _new_messages(self, *, quiet_topics: bool) -> Iterator[Message]:
+        told = self._ends(quiet_topics=quiet_topics)
+        ends = {place: end for place, end in told.items() if end > self._read.get(place, 0)}
+        self._idle.update({topic for topic, _ in told})
+        for topic, _ in ends:
+            del self._idle[topic]
         if not ends:
             return
         self._consumer.assign([TopicPartition(*place, self._read.get(place, 0)) for place in ends])
@@ -161,13 +172,16 @@ class BrokerReader:
         finally:
             self._consumer.unassign()
 
-    def _ends(self) -> dict[tuple[str, int], int]:
+    def _ends(self, *, quiet_topics: bool) -> dict[tuple[str, int], int]:
+        # A client waits for its whole timeout when nothing listens; a connection is refused at once.
+        host, port = self.address.partition(",")[0].rsplit(":", 1)
+        socket.create_connection((host, int(port)), timeout=ANSWERS_WITHIN).close()
         topics = self._admin.list_topics(timeout=ANSWERS_WITHIN).topics
         latest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         asked = {
             TopicPartition(name, partition): latest
             for name, topic in topics.items()
-            if message_name(name)
+            if message_name(name) and (quiet_topics or self._idle[name] < QUIET_AFTER)
             for partition in topic.partitions
         }
         if not asked:
@@ -217,15 +231,17 @@ def is_due() -> bool:
     return time.monotonic() - figures.read_at > EVERY
 
 
-def problems_on(readers: Iterable[BrokerReader] | None = None, *, is_last: bool = False) -> list[str]:
-    """Return what is wrong with the new messages of these brokers, or of all. A broker that does not answer is read
-    later; at `is_last`, the run's report says that it was not."""
+def problems_on(
+    readers: Iterable[BrokerReader] | None = None, *, quiet_topics: bool = True, is_last: bool = False
+) -> list[str]:
+    """Return what is wrong with the new messages of these brokers, or of all; with those of quiet topics only if asked.
+    A broker that does not answer is read later; at `is_last`, the run's report says that it was not."""
     problems: list[str] = []
     figures.read_at = time.monotonic()
     for reader in list(_readers.values()) if readers is None else readers:
         try:
-            problems += reader.new_problems()
-        except KafkaException as error:
+            problems += reader.new_problems(quiet_topics=quiet_topics)
+        except (KafkaException, OSError) as error:
             if is_last:
                 figures.unread.append(f"{reader.address}: {error}")
     return problems

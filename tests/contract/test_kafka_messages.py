@@ -9,7 +9,7 @@ from eventbus.embedded import EmbeddedBroker
 from eventbus.messages import Outgoing, cloud_event_headers
 from eventbus.producer import EventProducer
 from tests.contract.documents import document
-from tests.contract.kafka_messages import BrokerReader, bare, is_meant, message_name, validated
+from tests.contract.kafka_messages import QUIET_AFTER, BrokerReader, bare, is_meant, message_name, validated
 from tests.waiting import PATIENCE
 
 ANSWERS = "user.newUser.res"
@@ -47,6 +47,19 @@ def test_each_new_message_is_validated_once(reader: BrokerReader):
     assert problem.startswith("some-prefix_user.newUser.res[")
     assert "'MAYBE' is not one of ['SUCCESS', 'FAIL']" in problem
     assert reader.new_problems() == []
+
+
+def test_a_quiet_topic_is_read_later_and_every_other_at_once(reader: BrokerReader):
+    publish(Outgoing(ANSWERS, "mina", answer(), HEADERS))
+    for _ in range(QUIET_AFTER + 1):
+        assert reader.new_problems(quiet_topics=False) == []
+    publish(Outgoing(ANSWERS, "mina", b"[]", HEADERS), Outgoing(f"{ANSWERS}.auth.dlt", "mina", b"no letter", HEADERS))
+    [of_the_new_topic] = reader.new_problems(quiet_topics=False)
+    assert of_the_new_topic.startswith("some-prefix_user.newUser.res.auth.dlt[")
+    [of_the_quiet_topic] = reader.new_problems()
+    assert of_the_quiet_topic.startswith("some-prefix_user.newUser.res[")
+    publish(Outgoing(ANSWERS, "mina", b"{}", HEADERS))
+    assert len(reader.new_problems(quiet_topics=False)) == 1, "it is no longer quiet"
 
 
 @pytest.mark.parametrize(

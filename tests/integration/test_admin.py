@@ -294,7 +294,7 @@ def test_the_index_groups_what_belongs_together_and_leaves_nothing_out(admin_cli
     names = {group["name"]: [model["object_name"] for model in group["models"]] for group in groups}
     assert names["Sign-ups"] == ["EventTransaction", "UnconfirmedSignUp", "DeadLetter"]
     assert names["Accounts"] == ["User", "Group"]
-    assert names["Copies at the services"] == [*(model.__name__ for model in MODELS.values()), "ScimAccount"]
+    assert {*names["Copies at the services"]} == {*(model.__name__ for model in MODELS.values()), "ScimAccount"}
     assert names["Operation"] == ["TrafficMinute", "Topic", "Instance", "Overrides"]
     assert sum(map(len, names.values())) == len(site._registry)
 

@@ -68,8 +68,8 @@ def test_a_restart_is_nothing_to_tell() -> None:
 
 @pytest.mark.needs("kafka")
 def test_a_participant_in_another_language_is_known_by_its_group() -> None:
-    stranger = Subscription(group="billing", topics=("asked",), handle=RecordingHandler())
-    settings.SIGNUP_SERVICES = ["auth", "billing"]
+    stranger = Subscription(group="elsewhere", topics=("asked",), handle=RecordingHandler())
+    settings.SIGNUP_SERVICES = ["auth", "elsewhere"]
     found = Attendance(grace=0)
     try:
         ensure_topics(stranger.every_topic)
@@ -79,7 +79,7 @@ def test_a_participant_in_another_language_is_known_by_its_group() -> None:
                 found.look()
                 return found.absent
 
-            eventually(lambda: absent() == ["billing"])
+            eventually(lambda: absent() == ["elsewhere"])
             with consuming(stranger):
                 eventually(lambda: absent() == [])
     finally:

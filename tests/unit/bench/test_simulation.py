@@ -100,9 +100,11 @@ def test_an_event_loop_interrupts_the_hashing_threads_of_its_own_process():
     assert ends["woken"] == 9
 
 
-def test_sleep_earns_no_credit():
+@pytest.mark.parametrize("is_one_process", [False, True])
+def test_sleep_earns_no_credit(is_one_process):
     machine = Machine(1, slice_=1, tick=1)
-    sleeper, busy = Process(machine), Process(machine)
+    busy = Process(machine)
+    sleeper = busy if is_one_process else Process(machine)
     ends = ends_of(machine, busy=(busy, 0, 200), long=(sleeper, 100, 50))
     # From 100 ms on, each gets a half, although the sleeper has had nothing before.
     assert ends["long"] == pytest.approx(200, abs=2)
@@ -173,6 +175,13 @@ def test_the_hash_bounds_the_rate():
     assert simulate(costs, Scenario(signups=1000, at_once=50, cores=1)).rate == pytest.approx(50, rel=0.05)
     four = Scenario(signups=1000, at_once=50, cores=4, auths=2)
     assert simulate(costs, four).rate == pytest.approx(200, rel=0.1)
+
+
+def test_two_consumers_of_a_group_share_its_messages():
+    costs = msgspec.structs.replace(FREE, participant=Batch(0, 20))
+    assert simulate(costs, Scenario(signups=400, at_once=50, cores=8)).rate == pytest.approx(50, rel=0.05)
+    two = Scenario(signups=400, at_once=50, cores=8, consumers=2)
+    assert simulate(costs, two).rate == pytest.approx(100, rel=0.15)
 
 
 def test_a_single_sign_up_takes_the_cpu_on_its_way():

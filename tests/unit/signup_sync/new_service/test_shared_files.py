@@ -1,5 +1,6 @@
 """The edits of files that name every participant."""
 
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from runtime.light_wording import name_of
 from signup_sync.management.commands import startservice
 from signup_sync.new_service import shared_files
 from signup_sync.new_service.catalogue import CATALOGUE, add_texts, remove_texts
-from signup_sync.new_service.names import RefusedNameError, check_name
+from signup_sync.new_service.files import own_files
+from signup_sync.new_service.names import Names, RefusedNameError, check_name
 from signup_sync.new_service.shared_files import SharedFileError, add, remove
 from signup_sync.participants import PARTICIPANTS
 from tests.servers.process import ROOT
@@ -99,9 +101,19 @@ def test_in_the_project_what_is_added_can_be_removed(service: str):
         assert text.lower().count(service) > before[path].lower().count(service), path
 
 
-@pytest.mark.parametrize("service", ["mailers", "home", "accounts", "order"])
+@pytest.mark.parametrize("service", ["aa", "o2" * 10, "zz"])
+def test_generated_code_has_sorted_imports_and_no_long_lines_whatever_the_name(service: str):
+    for path, text in own_files(ROOT, Names(service), like=LIKE).items():
+        if path.endswith(".py"):
+            lines = text.splitlines()
+            assert [line for line in lines if len(line) > 120] == [], path
+            runs = [[*run] for key, run in groupby(lines, key=lambda line: line.startswith("from ")) if key]
+            assert runs == [sorted(run) for run in runs], path
+
+
+@pytest.mark.parametrize("service", ["mailers", "home", "sidebar"])
 def test_the_catalogue_is_as_it_was_after_a_removal(service: str):
-    """The product has texts “Home” and “Accounts” of its own."""
+    """The product has a text “Home” of its own, and Django has “Sidebar”."""
     before = (ROOT / CATALOGUE).read_text()
     added = add_texts(before, service, "메일")
     assert f'msgctxt "service"\nmsgid "{service.capitalize()}"\nmsgstr "메일"\n' in added
@@ -112,8 +124,8 @@ def test_the_catalogue_is_as_it_was_after_a_removal(service: str):
 
 def test_a_service_is_not_translated_like_an_equal_word_of_the_product_or_of_django():
     with override("ko"):
-        assert [gettext(word) for word in ("Home", "Order")] == ["홈", "순서:"]
-        assert [name_of(service) for service in ("home", "order", "chat")] == ["Home", "Order", "채팅"]
+        assert [gettext(word) for word in ("Home", "Sidebar")] == ["홈", "사이드바"]
+        assert [name_of(service) for service in ("home", "sidebar", "chat")] == ["Home", "Sidebar", "채팅"]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +151,7 @@ def test_a_korean_name_that_cannot_stand_in_the_catalogue_is_refused_before_anyt
         *("auth", "scim", "inspection", "no", "admin", LIKE),
         *("viewer", "participant", "gateway", "purge", "opensearch", "inside", "operators", "postgres", "localhost"),
         *("public", "template0", "template1", "user"),
-        *("a", "m" * 31, "Mail", "mail-2", "ma_il", "2mail", "../x", "", "kım", "straẞe", "ſcim", "mail\n"),
+        *("a", "m" * 21, "Mail", "mail-2", "ma_il", "2mail", "../x", "", "kım", "straẞe", "ſcim", "mail\n"),
     ],
 )
 def test_some_names_are_refused(service: str):
@@ -147,6 +159,6 @@ def test_some_names_are_refused(service: str):
         check_name(service)
 
 
-@pytest.mark.parametrize("service", ["mailers", "crmbox2", "class"])
+@pytest.mark.parametrize("service", ["mailers", "crmbox2", "class", "m" * 20])
 def test_other_names_are_not(service: str):
     check_name(service)
