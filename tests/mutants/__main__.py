@@ -81,7 +81,7 @@ def tested(name: str, module: Mapping[str, Any], equivalent: Sequence[Mapping[st
 
 
 def contains_any(text: str, parts: str | Sequence[str]) -> bool:
-    """Whether a part is in the text; the empty part is in the empty text alone, which is what a removed line becomes."""
+    """Whether a part is in the text. The empty part is only in the empty text, which a removed line becomes."""
     return any(part in text if part else not text for part in ([parts] if isinstance(parts, str) else parts))
 
 
