@@ -110,7 +110,7 @@ simulate: $(INSTALLED_DEV) ## Simulate sign-ups with measured costs: make simula
 	@exec $(BIN)/python -m bench.simulation $(if $(RATE),--rate $(RATE)) $(if $(CORES),--cores $(CORES)) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(if $(AUTHS),--auths $(AUTHS)) $(if $(CONSUMERS),--consumers $(CONSUMERS)) $(if $(FAIL),--fail $(FAIL))
 
-simulate-check: $(INSTALLED_DEV) ## Measure the costs and a result on an idle machine, and compare it with the simulation (two minutes)
+simulate-check: $(INSTALLED_DEV) ## Measure the costs and two results on an idle machine, and compare them with the simulation (three minutes)
 	@exec $(BIN)/python -m bench.simulation.comparison $(if $(SAVE),--save)
 
 format: $(INSTALLED_DEV) ## Format the code and apply the linter's fixes
