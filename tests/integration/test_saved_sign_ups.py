@@ -141,6 +141,15 @@ def test_a_user_made_by_an_administrator_is_in_the_way_by_user_id_and_by_address
     ]  # fmt: skip
 
 
+def test_a_sign_up_that_is_twice_in_a_batch_or_saved_before_is_joined():
+    kim = new("kim")
+    for is_new in ([True, False], [False, False]):
+        outcomes = register_users([kim, kim])
+        assert [each.is_new for each in outcomes] == is_new
+        assert [each.state for each in outcomes] == [SignUp.objects.get().state] * 2
+    assert User.objects.count() == 1
+
+
 def test_an_address_alone_is_in_the_way():
     register_users([new("kim")])
     [refused] = register_users([new("lee", "kim@example.org")])
