@@ -1,5 +1,5 @@
 # `make` lists the targets. Variables: PORT, DATA_DIR, PYTHON (creates the environment), VENV (its folder); for chaos: SIGNUPS, KILLS,
-# SEED; for bench: PEER, ROWS, SMALL; for simulate: RATE, CORES, SECONDS, AUTHS, CONSUMERS, FAIL; for mutants: MODULES; for
+# SEED; for bench: PEER, ROWS, SMALL; for simulate: RATE, CORES, SECONDS, AUTHS, CONSUMERS, FAIL; for simulate-check: SAVE; for mutants: MODULES; for
 # test-compose: IMAGES.
 VENV ?= .venv
 PYTHON ?=
@@ -97,7 +97,7 @@ chaos: $(INSTALLED_DEV) ## Inject faults into a real installation: make chaos SI
 bench: $(INSTALLED_DEV) ## Measure performance against the goals: make bench PEER="../shared/peers/spring ../shared/peers/faststream" ROWS="throughput alone" SMALL=1 (default: all rows, no peer)
 	@exec $(BIN)/python -m bench $(foreach peer,$(PEER),--peer $(peer)) $(if $(SMALL),--small) $(ROWS)
 
-mutants: $(INSTALLED_DEV) ## Run mutation tests on the modules with the most important rules, or on some: make mutants MODULES="lights verdict"
+mutants: $(INSTALLED_DEV) ## Run mutation tests on the modules with the most important rules, or on some: make mutants MODULES="lights decisions"
 	@exec $(BIN)/python -m tests.mutants $(MODULES)
 
 bench-profile: $(INSTALLED_DEV) ## Profile the CPU use of each role during sign-ups
