@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 from asgiref.sync import async_to_sync
 from channels.db import database_sync_to_async
+from confluent_kafka import KafkaException
 from django.test import Client
 
 from authsvc.accounts.export import collection
@@ -16,6 +17,7 @@ from authsvc.models import User
 from chatsvc.models import ChatUser
 from eventbus.consumer import BatchConsumer
 from eventbus.messages import Subscription
+from eventbus.replies import Replies
 from eventbus.subscriptions import subscriptions_of
 from eventbus.topics import ensure_topics
 from tests.conftest import new_person
@@ -32,6 +34,16 @@ PASSWORD = "correct horse 9"
 def own_topics(settings) -> None:
     settings.KAFKA_PREFIX = f"export-{uuid4()}-"
     ensure_topics([collection.EXPORT_REQUESTED, collection.EXPORT_ANSWERED])
+    eventually(can_be_read, what="the new topics have leaders")
+
+
+def can_be_read() -> bool:
+    """Whether Kafka has a leader for each partition. Until then, the page rightly asks the user to try again."""
+    try:
+        with Replies(collection.EXPORT_ANSWERED):
+            return True
+    except KafkaException:
+        return False
 
 
 @contextmanager
