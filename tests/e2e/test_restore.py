@@ -121,6 +121,11 @@ def reconcile(stack: Stack, *arguments: str) -> tuple[int, str, list[tuple[str, 
     return done.returncode, done.stderr, [(each["service"], each["kind"], each["userId"]) for each in findings]
 
 
+def in_each_participant(**found: Person) -> set[tuple[str, str, str]]:
+    """The findings if every participant has one of each kind, about this person."""
+    return {(service, kind, person.user_id) for service in PARTICIPANTS for kind, person in found.items()}
+
+
 def test_auth_restored_from_a_backup_of_an_earlier_release_neither_revives_nor_loses_anybody(
     stack: Stack, postgresql: PostgresqlServer
 ):
@@ -133,13 +138,7 @@ def test_auth_restored_from_a_backup_of_an_earlier_release_neither_revives_nor_l
 
     code, problems, findings = reconcile(stack)
     assert code == 1
-    assert set(findings) == {
-        (service, kind, user_id)
-        for service in PARTICIPANTS
-        for kind, user_id in (
-            ("superfluous", town.comes.user_id), ("newer", town.changes.user_id), ("revived", town.leaves.user_id),
-        )
-    }  # fmt: skip
+    assert set(findings) == in_each_participant(superfluous=town.comes, newer=town.changes, revived=town.leaves)
     assert "Participants know more than auth" in problems
 
     reconcile(stack, "--heal", "--auth-restored")
@@ -170,12 +169,6 @@ def test_participants_restored_from_a_backup_are_healed(stack: Stack, postgresql
         assert heal.endswith(f"reconcile --heal --service {service}")
     code, _, findings = reconcile(stack, "--heal")
     assert code == 0
-    assert set(findings) == {
-        (service, kind, user_id)
-        for service in PARTICIPANTS
-        for kind, user_id in (
-            ("missing", town.comes.user_id), ("different", town.changes.user_id), ("removed", town.leaves.user_id),
-        )
-    }  # fmt: skip
+    assert set(findings) == in_each_participant(missing=town.comes, different=town.changes, removed=town.leaves)
     assert all_agree(stack)
     assert names_in(stack, "chat") >= {person.user_id for person in (town.stays, town.changes, town.comes)}
