@@ -13,7 +13,7 @@ from opensearchpy.exceptions import OpenSearchException, TransportError
 
 from eventsearch.documents import DAY_FORMAT, MAPPING, UNDATED, Document
 from runtime.errors import TransientError
-from runtime.untrusted import shortened
+from runtime.text_length import shortened
 
 logger = logging.getLogger(__name__)
 

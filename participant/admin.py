@@ -13,13 +13,13 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from participant.models import ParticipantUser, own_fields
-from runtime.admin_toolkit.action_admin import ActsAdmin
+from runtime.admin_toolkit.action_admin import ActionAdmin
 from runtime.admin_toolkit.address_admin import ShowsAddresses
 from runtime.database.search import search
 from runtime.equality import USER_ID_BYTES_MAX, normalize_email, user_id_key
 
 
-class ParticipantUserAdmin(ActsAdmin, ShowsAddresses):
+class ParticipantUserAdmin(ActionAdmin, ShowsAddresses):
     """The admin of a participant's users. Register it, or a subclass, with each concrete model.
 
     Tombstones of removed accounts have no page, because the model's default manager hides them."""

@@ -10,7 +10,7 @@ from django.test import Client
 from django.urls import reverse
 
 from participant.models import ParticipantUser
-from participant.rows import bury
+from participant.user_table import bury
 from tests.participants import MODELS
 
 pytestmark = pytest.mark.django_db(databases=["default", *MODELS])

@@ -21,7 +21,7 @@ from chatsvc.models import ChatUser
 from eventbus.messages import Incoming, Outgoing
 from eventbus.subscriptions import subscriptions_of
 from tests.signups import complete, save_signup
-from tests.unit.eventbus.recording import CALLS_MAX, Clock
+from tests.unit.fakes import CALLS_MAX, Clock
 
 pytestmark = pytest.mark.django_db(databases=["default", "chat"])
 

@@ -28,7 +28,7 @@ from eventbus.consumer import (
 from eventbus.messages import HandledBatch, Incoming, Subscription
 from eventbus.metrics import BATCH_SECONDS, RETRIES
 from runtime.errors import TransientError
-from tests.unit.eventbus.recording import Beats, Clock, FakeMessage, KeepingProducer, RecordingClient, Stop
+from tests.unit.fakes import Beats, Clock, FakeMessage, KeepingProducer, RecordingClient, Stop
 
 LOST = KafkaError(KafkaError._ASSIGNMENT_LOST)
 

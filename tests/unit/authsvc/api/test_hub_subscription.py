@@ -20,7 +20,7 @@ from authsvc.metrics import REDIS_AWAY
 from authsvc.signups.projection import CHANNEL
 from livesettings.values import forget, take
 from runtime.redis_clients import ANSWERS_WITHIN, SETTLES_WITHIN
-from tests.unit.eventbus.recording import Clock
+from tests.unit.fakes import Clock
 from tests.waiting import PATIENCE, eventually_async
 
 SUBSCRIBED = {"type": "subscribe", "data": 1}

@@ -27,7 +27,7 @@ from authsvc.metrics import INCOMPLETE, RELAYED, UNCONFIRMED
 from authsvc.signups.outbox import DueEvent
 from eventbus.messages import Outgoing
 from runtime.errors import TransientError
-from tests.unit.eventbus.recording import Clock, KeepingProducer
+from tests.unit.fakes import Clock, KeepingProducer
 
 AWAY = OperationalError("the database is away")
 

@@ -26,7 +26,7 @@ from signup_sync.front.relay_pool import (
     group_of,
     relays,
 )
-from tests.unit.eventbus.recording import Clock
+from tests.unit.fakes import Clock
 from tests.waiting import PATIENCE, eventually_async
 
 USER = SubmittedUser(user_id="kim", user_name="Kim", email="kim@example.org", password="four unlikely w0rds")

@@ -1,5 +1,5 @@
-"""A client, a producer and a clock that do what a test tells them, and keep what they are asked: for tests of the
-steps around a broker, which need neither a broker nor time."""
+"""Fakes of a Kafka client, a producer and the clock. They record their calls and behave as a test sets them up, so that
+unit tests need neither a broker nor real time."""
 
 import threading
 from collections.abc import Callable, Sequence
