@@ -98,13 +98,14 @@ class ParticipantUserAdmin(ActionAdmin, ShowsAddresses):
         changed = [user for user in chosen if user.is_active != is_active]
         self.model.objects.filter(pk__in=[user.pk for user in changed]).update(is_active=is_active)
         LogEntry.objects.log_actions(cast(int, request.user.pk), changed, CHANGE, [{"changed": {"fields": ["active"]}}])
+        same = len(chosen) - len(changed)
         if is_active:
             text = ngettext("%(count)d user was activated.", "%(count)d users were activated.", len(changed))
+            unchanged = ngettext("%(count)d user was already active.", "%(count)d users were already active.", same)
         else:
             text = ngettext("%(count)d user was deactivated.", "%(count)d users were deactivated.", len(changed))
+            unchanged = ngettext("%(count)d user was already inactive.", "%(count)d users were already inactive.", same)
         text %= {"count": len(changed)}
-        if same := len(chosen) - len(changed):
-            text += " " + ngettext("%(count)d user already was.", "%(count)d users already were.", same) % {
-                "count": same
-            }
+        if same:
+            text += " " + unchanged % {"count": same}
         self.message_user(request, text, messages.SUCCESS if changed else messages.WARNING)
