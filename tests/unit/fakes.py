@@ -98,11 +98,11 @@ class RecordingClient:
         taken, self.waiting = self.waiting[:count], self.waiting[count:]
         return [message for message in taken if message]
 
-    def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> list[TopicPartition]:
+    def commit(self, *, offsets: Sequence[TopicPartition] = (), asynchronous: bool) -> list[TopicPartition]:
         assert not asynchronous
         self.commits.append([(each.topic, each.partition, each.offset) for each in offsets])
         self._note("commit")
-        return self.commit_result(offsets)
+        return self.commit_result(list(offsets))
 
     def assignment(self) -> list[TopicPartition]:
         return self.assigned
