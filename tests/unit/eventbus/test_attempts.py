@@ -1,4 +1,4 @@
-"""One attempt at a batch: which messages are handled, answered and put aside, with a producer that only records."""
+"""One attempt at a batch: which messages are handled, answered and dead-lettered, with a fake producer."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""What a BatchConsumer does with its client, which only records here, and with time, which tests move."""
+"""A BatchConsumer's calls to its Kafka client, with a fake client and a fake clock."""
 
 import itertools
 import logging

@@ -1,4 +1,4 @@
-"""The membership of a consumer group, with a client that only records and a clock that tests move."""
+"""The membership of a consumer group, with a fake client and a fake clock."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""The hub's background tasks, with a subscription that says what a test tells it: no Redis, and pauses of no length."""
+"""The hub's background tasks, with a fake subscription instead of Redis, and with pauses of no length."""
 
 import asyncio
 import contextvars

@@ -1,4 +1,4 @@
-"""The relay's tasks: what each does and how often, with all that they call replaced by records of the calls."""
+"""The relay's tasks: what each does and how often. Records of the calls replace the functions that the tasks call."""
 
 import logging
 import math

@@ -1,5 +1,5 @@
-"""The pool's rules, each on its own: leases, takeovers, news, and its end. Redis, the channel layer and auth only keep
-what they are asked; test_relay_pool.py has real ones."""
+"""The relay pool's rules, one by one: leases, takeovers, news, and its end. Fakes replace Redis, the channel layer and
+auth; test_relay_pool.py has real ones."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""One relay, with a gateway that answers what a test says, and pauses that only move a clock."""
+"""One relay, with a fake gateway, and with pauses that only move a fake clock."""
 
 import asyncio
 import json
