@@ -1,4 +1,5 @@
-"""The same for what no web process does: messages of Kafka, commands, and the functions below all ways in."""
+"""Length is checked first outside the web processes, too: messages of Kafka, commands, and the functions that all entry
+points call."""
 
 import argparse
 import json
