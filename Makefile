@@ -74,6 +74,7 @@ REAL_JOURNEYS = tests/chaos tests/e2e $(STORED_SECURITY) tests/bench
 # the longest tests come first. Tests that measure are marked `alone`.
 PYTEST := $(BIN)/python -m pytest
 BY_FILE := --dist loadfile --no-loadscope-reorder
+SLOWEST := --durations 20 --durations-min 5
 
 test-unit: $(INSTALLED_DEV) ## Run the tests that need no server
 	$(PYTEST) -n 3 tests/unit tests/contract tests/security
@@ -86,21 +87,21 @@ test-embedded: ## Run the tests on the embedded servers
 	@$(call in_turn,test-embedded-parallel test-embedded-alone)
 
 test-embedded-parallel: $(INSTALLED_DEV)
-	$(PYTEST) --stack=embedded -n 3 $(BROKER_CONTRACTS) tests/integration
-	$(PYTEST) --stack=embedded -n 2 $(BY_FILE) -m "not alone" $(EMBEDDED_JOURNEYS)
+	$(PYTEST) $(SLOWEST) --stack=embedded -n 3 $(BROKER_CONTRACTS) tests/integration
+	$(PYTEST) $(SLOWEST) --stack=embedded -n 2 $(BY_FILE) -m "not alone" $(EMBEDDED_JOURNEYS)
 
 test-embedded-alone: $(INSTALLED_DEV)
-	$(PYTEST) --stack=embedded -m alone $(EMBEDDED_JOURNEYS)
+	$(PYTEST) $(SLOWEST) --stack=embedded -m alone $(EMBEDDED_JOURNEYS)
 
 test-real: ## Run the tests on PostgreSQL, Kafka, Redis and Caddy
 	@$(call in_turn,test-real-parallel test-real-alone)
 
 test-real-parallel: $(INSTALLED_DEV)
-	$(PYTEST) --stack=real -n 2 $(BROKER_CONTRACTS) tests/integration
-	$(PYTEST) --stack=real -n 2 $(BY_FILE) -m "not alone" $(REAL_JOURNEYS)
+	$(PYTEST) $(SLOWEST) --stack=real -n 2 $(BROKER_CONTRACTS) tests/integration
+	$(PYTEST) $(SLOWEST) --stack=real -n 2 $(BY_FILE) -m "not alone" $(REAL_JOURNEYS)
 
 test-real-alone: $(INSTALLED_DEV)
-	$(PYTEST) --stack=real -m alone $(REAL_JOURNEYS)
+	$(PYTEST) $(SLOWEST) --stack=real -m alone $(REAL_JOURNEYS)
 
 test-search: $(INSTALLED_DEV) ## Run the tests on OpenSearch: 100,000 events, a killed indexer and a minute without OpenSearch
 	$(PYTEST) --stack=real tests/search
