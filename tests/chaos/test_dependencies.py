@@ -165,8 +165,10 @@ class People:
     def __exit__(self, *_: object) -> None:
         self.come_no_more()
         self._give_up.set()
+        # A thread whose stream never completes reads heartbeats until the stream is closed, so they share one deadline.
+        deadline = time.monotonic() + PATIENCE
         for thread in self._threads:
-            thread.join(PATIENCE)
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def come_no_more(self) -> None:
         self._stop.set()
@@ -176,7 +178,7 @@ class People:
         while not self._stop.wait(EVERY):
             signup = self._new_signup()
             self.signups.append(signup)
-            self._threads.append(threading.Thread(target=signup.run, args=(self._stack, self._give_up)))
+            self._threads.append(threading.Thread(target=signup.run, args=(self._stack, self._give_up), daemon=True))
             self._threads[-1].start()
 
 
@@ -184,7 +186,8 @@ class People:
 def targets() -> Iterator[tuple[Stack, dict[str, Server | Process]]]:
     """An installation in which each service has its own PostgreSQL, and everything in it that can go away."""
     servers = {f"postgresql-{service}": PostgresqlServer() for service in sorted(SERVICES)}
-    kafka = KafkaServer()
+    # Longer than AWAY: with 3 s, a broker that was frozen fenced itself on waking, took 6 s more, and once never recovered.
+    kafka = KafkaServer(session_timeout=9.0)
     with ExitStack() as cleanup:
         for server in (*servers.values(), kafka):
             cleanup.callback(server.close)
