@@ -65,9 +65,7 @@ def main(lanes: Sequence[str]) -> int:
     run = SideBySide([lane.split() for lane in lanes])
     succeeded = run.run()
     for target in run.failed:
-        print(
-            f"make test: '{target}' failed; later steps did not run. To run it alone: make {target}", file=sys.stderr
-        )
+        print(f"make test: '{target}' failed; later steps did not run. To run it alone: make {target}", file=sys.stderr)
     return 0 if succeeded else 1
 
 
