@@ -20,7 +20,7 @@ from eventbus.deadletters.letters import IN_THE_ADMIN, LetterResult, discard, re
 from eventbus.errors import DeliveryError
 from eventbus.models import DeadLetter
 from eventbus.producer import EventProducer
-from runtime.admin_toolkit.action_admin import ActsAdmin
+from runtime.admin_toolkit.action_admin import ActionAdmin
 from runtime.times import to_the_second
 
 # Characters of a value shown on its page. `manage.py dead_letters show` shows the whole value.
@@ -93,7 +93,7 @@ def _counted(request: HttpRequest) -> list[dict[str, Any]]:
 
 
 @admin.register(DeadLetter)
-class DeadLetterAdmin(ActsAdmin):
+class DeadLetterAdmin(ActionAdmin):
     list_display = ("id", "put_aside", "state", "group", "error_begins", "key_shown", "original_place")
     list_display_links = ("id", "error_begins")
     list_filter = (StateFilter, GroupFilter, ErrorFilter, TopicFilter, "put_aside_at")
