@@ -13,6 +13,7 @@ from django.forms import BaseForm
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
+from django.views.generic import View
 
 from authsvc.accounts.passwords import is_too_long
 from authsvc.identity import EMAIL_MAX
@@ -170,10 +171,13 @@ class PasswordResetForm(LimitedForm, forms.Form):
         super().__init__(*args, **kwargs)
 
 
-def told_when(response: HttpResponseBase) -> HttpResponseBase:
-    """Return the response; turn it into 429 with Retry-After when its form was over a limit."""
-    form = (getattr(response, "context_data", None) or {}).get("form")
-    if isinstance(form, LimitedForm) and form.retry_after is not None:
-        response.status_code = HTTPStatus.TOO_MANY_REQUESTS
-        response.headers["Retry-After"] = str(form.retry_after)
-    return response
+class LimitedFormView(View):
+    """Answer with 429 and Retry-After when the form was over a limit."""
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        response = super().dispatch(request, *args, **kwargs)
+        form = (getattr(response, "context_data", None) or {}).get("form")
+        if isinstance(form, LimitedForm) and form.retry_after is not None:
+            response.status_code = HTTPStatus.TOO_MANY_REQUESTS
+            response.headers["Retry-After"] = str(form.retry_after)
+        return response
