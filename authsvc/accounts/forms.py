@@ -2,7 +2,6 @@
 (docs/adr/0033), and so are wrong passwords per account and address (0045)."""
 
 from http import HTTPStatus
-from math import ceil
 from typing import Any, ClassVar, Final
 
 from django import forms
@@ -12,7 +11,6 @@ from django.core.exceptions import ValidationError
 from django.forms import BaseForm
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
 from django.views.generic import View
 
 from authsvc.accounts.passwords import is_too_long
@@ -21,6 +19,7 @@ from authsvc.models import User
 from authsvc.rate_limits import Attempt, TooManyError, attempt_limits
 from runtime.equality import USER_ID_BYTES_MAX, user_id_key
 from runtime.security_log import SecurityEvent, address_of, log_security_event
+from runtime.times import again_in
 from runtime.untrusted import is_longer_than
 
 WRONG_TOO_OFTEN: Final = _("There were too many wrong passwords for this account from your network. {again}")
@@ -79,13 +78,6 @@ class LimitedForm(BaseForm):
         self.log(self.event_of_throttling, detail=reached.limit)
         words = WRONG_TOO_OFTEN if reached.limit == "failed_login" else self.too_many
         return ValidationError(words.format(again=again_in(reached.retry_after)), code="too_many")
-
-
-def again_in(seconds: int) -> str:
-    if seconds > 120:
-        n = ceil(seconds / 60)
-        return ngettext("Try again in %(n)d minute.", "Try again in %(n)d minutes.", n) % {"n": n}
-    return ngettext("Try again in %(n)d second.", "Try again in %(n)d seconds.", seconds) % {"n": seconds}
 
 
 class LoginForm(LimitedForm, AuthenticationForm):

@@ -8,10 +8,11 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from authsvc.accounts.forms import LimitedForm, again_in
+from authsvc.accounts.forms import LimitedForm
 from authsvc.accounts.two_factor.devices import TooSoonError, take_code
 from authsvc.accounts.two_factor.notices import record, send_notice
 from authsvc.models import User
+from runtime.times import again_in
 
 # Consecutive wrong codes after which the owner is notified by mail.
 TOLD_AT: Final = 5
