@@ -80,6 +80,12 @@ class LimitedForm(BaseForm):
         return ValidationError(words.format(again=again_in(reached.retry_after)), code="too_many")
 
 
+def own_password_field(**options: Any) -> forms.CharField:
+    """Return a field for the present password of the account's owner."""
+    widget = forms.PasswordInput(attrs={"autocomplete": "current-password"})
+    return forms.CharField(label=_("Your password"), max_length=512, strip=False, widget=widget, **options)
+
+
 class LoginForm(LimitedForm, AuthenticationForm):
     attempt = "login"
     too_many = _("There were too many login attempts from your network just now. {again}")

@@ -8,7 +8,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from authsvc import identity
-from authsvc.accounts.forms import LimitedForm
+from authsvc.accounts.forms import LimitedForm, own_password_field
 from authsvc.accounts.opened_forms import OpenedField, opened_now, rebase
 from authsvc.accounts.profile.address_links import must_be_confirmed
 from authsvc.models import EventTransaction, User
@@ -42,14 +42,7 @@ class ProfileForm(LimitedForm, forms.Form):
         max_length=identity.EMAIL_MAX,
         widget=forms.EmailInput(attrs={"autocomplete": "email"}),
     )
-    password = forms.CharField(
-        label=_("Your password"),
-        required=False,
-        max_length=512,
-        strip=False,
-        help_text=_("Only needed to change the email address."),
-        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
-    )
+    password = own_password_field(required=False, help_text=_("Only needed to change the email address."))
 
     def __init__(self, *args: Any, request: HttpRequest, user: User, **kwargs: Any) -> None:
         self.request = request

@@ -8,7 +8,7 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from authsvc.accounts.forms import LimitedForm
+from authsvc.accounts.forms import LimitedForm, own_password_field
 from authsvc.accounts.two_factor.devices import TooSoonError, take_code
 from authsvc.accounts.two_factor.notices import record, send_notice
 from authsvc.models import User
@@ -67,12 +67,7 @@ class CodeForm(LimitedForm, forms.Form):
 class ConfirmationForm(CodeForm):
     """Also ask for the password, before the second factor is changed."""
 
-    password = forms.CharField(
-        label=_("Your password"),
-        max_length=512,
-        strip=False,
-        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
-    )
+    password = own_password_field()
     field_order = ("password", "code")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
