@@ -111,21 +111,13 @@ class _Answered(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 class NewUserAnswered(_Answered, frozen=True, kw_only=True):
     """A participant's verdict on a sign-up. Unknown fields are ignored."""
 
-    signup_id: UUID
-
-    @property
-    def transaction_id(self) -> UUID:
-        return self.signup_id
+    transaction_id: UUID = msgspec.field(name="signupId")
 
 
 class ChangeAnswered(_Answered, frozen=True, kw_only=True):
     """A participant's verdict on a change or a removal. Unknown fields are ignored."""
 
-    change_id: UUID
-
-    @property
-    def transaction_id(self) -> UUID:
-        return self.change_id
+    transaction_id: UUID = msgspec.field(name="changeId")
 
 
 Answer = NewUserAnswered | ChangeAnswered
