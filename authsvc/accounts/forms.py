@@ -80,6 +80,15 @@ class LimitedForm(BaseForm):
         return ValidationError(words.format(again=again_in(reached.retry_after)), code="too_many")
 
 
+class OwnerForm(LimitedForm, forms.Form):
+    """A form for the owner of an account."""
+
+    def __init__(self, *args: Any, request: HttpRequest, user: User, **kwargs: Any) -> None:
+        self.request = request
+        self.user = user
+        super().__init__(*args, **kwargs)
+
+
 def own_password_field(**options: Any) -> forms.CharField:
     """Return a field for the present password of the account's owner."""
     widget = forms.PasswordInput(attrs={"autocomplete": "current-password"})
