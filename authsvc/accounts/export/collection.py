@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -71,9 +71,6 @@ class Export:
 
     records: Mapping[str, Sequence[ExportedRecord]]
     silent: Sequence[str]
-
-    def as_document(self) -> dict[str, Any]:
-        return {"services": self.records, "didNotAnswer": self.silent}
 
 
 _decoder = msgspec.json.Decoder(ExportAnswered)

@@ -66,7 +66,8 @@ class ExportView(LimitedFormView, LoginRequiredMixin, FormView):  # type: ignore
 
 
 def _download(user: User, export: Export) -> HttpResponse:
-    document = {"exported": timezone.now().isoformat(timespec="seconds"), **export.as_document()}
+    exported = timezone.now().isoformat(timespec="seconds")
+    document = {"exported": exported, "services": export.records, "didNotAnswer": export.silent}
     text = json.dumps(document, ensure_ascii=False, indent=2)
     response = HttpResponse(text, content_type="application/json; charset=utf-8")
     response["Content-Disposition"] = 'attachment; filename="signup-sync-data.json"'
