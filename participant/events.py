@@ -69,30 +69,22 @@ class NewUser(UserRecord, frozen=True, kw_only=True):
 
 
 class UserChange(UserRecord, frozen=True, kw_only=True):
-    """A request to bring the account's row up to date for the change `change_id`."""
+    """A request to bring the account's row up to date for the change `transaction_id`."""
 
-    change_id: UUID
+    transaction_id: UUID = msgspec.field(name="changeId")
     services: list[str] | None = None
-
-    @property
-    def transaction_id(self) -> UUID:
-        return self.change_id
 
 
 class UserRemoval(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A request to remove the account for the removal `change_id`.
+    """A request to remove the account for the removal `transaction_id`.
 
     Auth erases `user_id` when the removal is complete."""
 
-    change_id: UUID
+    transaction_id: UUID = msgspec.field(name="changeId")
     owner_signup_id: UUID
     user_id: Annotated[str, Meta(max_length=USER_ID_MAX, pattern=_NO_NUL)]
     version: Version
     services: list[str] | None = None
-
-    @property
-    def transaction_id(self) -> UUID:
-        return self.change_id
 
 
 Request: TypeAlias = NewUser | UserChange | UserRemoval
