@@ -19,7 +19,7 @@ from authsvc.operations import traffic_page  # noqa: F401 - each registers its p
 from authsvc.operations.replay_action import ReplayForm, replay_chosen, services_to_ask
 from authsvc.operations.signup_filters import BegunFilter, FailureGroupFilter, LightsFilter
 from authsvc.operations.timeline import story_of
-from runtime.admin_toolkit.action_admin import ActsAdmin
+from runtime.admin_toolkit.action_admin import ActionAdmin
 from runtime.admin_toolkit.address_admin import ShowsAddresses
 from runtime.admin_toolkit.read_only_admin import ReadOnlyAdmin
 from runtime.equality import user_id_key
@@ -40,7 +40,7 @@ _TITLES = {Kind.SIGNUP: _("Sign-up of %s"), Kind.CHANGE: _("Change of %s"), Kind
 
 
 @admin.register(EventTransaction)
-class EventTransactionAdmin(ReadOnlyAdmin, ActsAdmin):
+class EventTransactionAdmin(ReadOnlyAdmin, ActionAdmin):
     list_display = ("user", "kind", "lights_in_colour", "begun", "took", "tries")
     list_filter = ("kind", LightsFilter, FailureGroupFilter, BegunFilter)
     search_fields = ("user_id_key",)

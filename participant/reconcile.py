@@ -20,7 +20,7 @@ from participant.comparison import Comparison, compare
 from participant.events import UserRecord
 from participant.models import ParticipantUser
 from participant.new_users import OnNewUsers, greet
-from participant.rows import bury, rows_about, write
+from participant.user_table import bury, rows_about, write
 from runtime.database.transactions import atomically
 
 logger = logging.getLogger(__name__)

@@ -9,12 +9,12 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from runtime.admin_toolkit.action_admin import ActsAdmin
+from runtime.admin_toolkit.action_admin import ActionAdmin
 from runtime.admin_toolkit.read_only_admin import ReadOnlyAdmin
 from scimsvc.models import ScimAccount
 
 
-class ScimAccountAdmin(ReadOnlyAdmin, ActsAdmin):
+class ScimAccountAdmin(ReadOnlyAdmin, ActionAdmin):
     """The list and the details of accounts. `last_answer` says what the server did with the last request."""
 
     list_display = ("owner_signup_id", "server", "scim_id", "version", "last_answer", "answered_at", "removed_at")

@@ -11,7 +11,7 @@ from participant.subscriptions import reconcile_subscription
 from participant.verdict import Judgement
 from runtime.errors import PermanentError, TransientError
 from runtime.tracing import log_traces
-from scimsvc.accounts import ATTEMPT
+from scimsvc.account_claims import ATTEMPT
 from scimsvc.connection import Connection
 from scimsvc.errors import LostClaimError, UnavailableError, UnfinishedError
 from scimsvc.models import ScimAccount

@@ -19,8 +19,8 @@ from authsvc.models import User
 from authsvc.rate_limits import Attempt, TooManyError, attempt_limits
 from runtime.equality import USER_ID_BYTES_MAX, user_id_key
 from runtime.security_log import SecurityEvent, address_of, log_security_event
+from runtime.text_length import is_longer_than
 from runtime.times import again_in
-from runtime.untrusted import is_longer_than
 
 WRONG_TOO_OFTEN: Final = _("There were too many wrong passwords for this account from your network. {again}")
 

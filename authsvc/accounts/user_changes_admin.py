@@ -124,8 +124,8 @@ class ChangesUsers(ModelAdmin):
         words %= {"count": changed}
         if skipped:
             words += " " + ngettext(
-                "%(count)d user was skipped: already so, your own account, or one that you may not change.",
-                "%(count)d users were skipped: already so, your own account, or ones that you may not change.",
+                "%(count)d user was skipped: already in this state, your own account, or one you may not change.",
+                "%(count)d users were skipped: already in this state, your own account, or ones you may not change.",
                 skipped,
             ) % {"count": skipped}
         self.message_user(request, words, messages.SUCCESS if changed else messages.WARNING)

@@ -20,7 +20,7 @@ from eventbus.deadletters.letters import IN_THE_ADMIN, LetterResult, discard, re
 from eventbus.errors import DeliveryError
 from eventbus.models import DeadLetter
 from eventbus.producer import EventProducer
-from runtime.admin_toolkit.action_admin import ActsAdmin
+from runtime.admin_toolkit.action_admin import ActionAdmin
 from runtime.admin_toolkit.read_only_admin import ReadOnlyAdmin
 from runtime.times import to_the_second
 
@@ -94,7 +94,7 @@ def _counted(request: HttpRequest) -> list[dict[str, Any]]:
 
 
 @admin.register(DeadLetter)
-class DeadLetterAdmin(ReadOnlyAdmin, ActsAdmin):
+class DeadLetterAdmin(ReadOnlyAdmin, ActionAdmin):
     list_display = ("id", "put_aside", "state", "group", "error_begins", "key_shown", "original_place")
     list_display_links = ("id", "error_begins")
     list_filter = (StateFilter, GroupFilter, ErrorFilter, TopicFilter, "put_aside_at")

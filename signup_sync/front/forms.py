@@ -11,8 +11,8 @@ from django.utils.translation import get_language, gettext
 from django.utils.translation import gettext_lazy as _
 
 from runtime.equality import USER_ID_BYTES_MAX
+from runtime.text_length import is_longer_than
 from runtime.times import again_in
-from runtime.untrusted import is_longer_than
 from signup_sync.front.gateway import (
     CLOSED,
     LIMIT_OF_ADDRESS,

@@ -42,7 +42,8 @@ class CloseView(LimitedFormView, LoginRequiredMixin, FormView):  # type: ignore[
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         # An administrator's entries in the admin's log belong to the account.
         if request.user.is_authenticated and request.user.is_staff:
-            messages.error(request, _("Ask another administrator to remove your account: it belongs to the staff."))
+            words = _("Staff accounts can only be removed by another administrator. Ask one to remove yours.")
+            messages.error(request, words)
             return HttpResponseRedirect(reverse("account"))
         return super().dispatch(request, *args, **kwargs)
 
