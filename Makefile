@@ -1,6 +1,6 @@
-# `make` lists the targets. Variables: PORT, DATA_DIR, PYTHON (creates the environment), VENV (its folder); for chaos: SIGNUPS, KILLS,
-# SEED; for bench: PEER, ROWS, SMALL; for simulate: RATE, CORES, SECONDS, AUTHS, CONSUMERS, FAIL; for simulate-check: SAVE; for mutants: MODULES; for
-# test-compose: IMAGES.
+# `make` lists the targets. Variables: PORT, DATA_DIR, PYTHON (creates the environment), VENV (its folder); for chaos: SIGNUPS,
+# KILLS, SEED; for bench: PEER, ROWS, SMALL; for simulate: RATE, CORES, SECONDS, AUTHS, CONSUMERS, FAIL; for simulate-check:
+# SAVE; for mutants: MODULES; for test-compose: IMAGES.
 VENV ?= .venv
 PYTHON ?=
 
@@ -21,7 +21,7 @@ UNFINISHED := $(VENV)/.unfinished
 .PHONY: help run admin test setup check audit test-unit test-k8s test-embedded test-embedded-parallel test-embedded-alone test-real test-real-parallel test-real-alone test-search test-compose chaos mutants bench bench-profile client simulate simulate-check format messages lock release clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(INSTALLED) ## Run everything locally; needs only Python. If port 8000 is in use: PORT=8001 make run
 	@exec $(MANAGE) run_local
@@ -106,16 +106,17 @@ test-real-alone: $(INSTALLED_DEV)
 test-search: $(INSTALLED_DEV) ## Run the tests on OpenSearch: 100,000 events, a killed indexer and a minute without OpenSearch
 	$(PYTEST) --stack=real tests/search
 
-# Where no registry is reachable, this folder starts an engine and builds the images of official names (CONTRIBUTING.md).
+# A folder that starts an engine and builds the images of official names, for machines that reach no registry
+# (CONTRIBUTING.md). One beside the repository is used if it exists.
 IMAGES ?= $(wildcard ../shared/containers)
 
-test-compose: $(INSTALLED_DEV) ## Run compose.yaml on a Docker engine and test it; passes if there is no engine: make test-compose IMAGES=folder
+test-compose: $(INSTALLED_DEV) ## Test compose.yaml on a Docker engine; passes if there is none. On a machine that reaches no registry: make test-compose IMAGES=folder
 	$(PYTEST) --stack=compose -x --timeout=900 $(if $(IMAGES),--images=$(IMAGES)) tests/compose
 
 chaos: $(INSTALLED_DEV) ## Inject faults into a real installation: make chaos SIGNUPS=20000 KILLS=60 SEED=1 (default: 500, 8, random)
 	@exec $(BIN)/python -m tests.chaos $(if $(SIGNUPS),--signups $(SIGNUPS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
 
-bench: $(INSTALLED_DEV) ## Measure performance against the goals: make bench PEER="../shared/peers/spring ../shared/peers/faststream" ROWS="throughput alone" SMALL=1 (default: all rows, no peer)
+bench: $(INSTALLED_DEV) ## Measure performance against the goals: make bench PEER=folder ROWS="throughput alone" SMALL=1 (default: all rows, no peer; CONTRIBUTING.md describes peers)
 	@exec $(BIN)/python -m bench $(foreach peer,$(PEER),--peer $(peer)) $(if $(SMALL),--small) $(ROWS)
 
 mutants: $(INSTALLED_DEV) ## Run mutation tests on the modules with the most important rules, or on some: make mutants MODULES="lights decisions"

@@ -1,4 +1,4 @@
-"""Two thousand clients vanish, half of them without a word to anybody; nothing of them stays."""
+"""Two thousand clients vanish, half of them without closing their connection, and leave nothing behind."""
 
 import resource
 import socket
