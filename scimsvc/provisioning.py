@@ -66,7 +66,7 @@ class Provisioning:
 
     def heal(self, record: UserRecord) -> Judgement:
         """Bring the user in line with the record, also if somebody at the server changed or deleted it."""
-        change = UserChange(change_id=record.owner_signup_id, **fields_of(record))
+        change = UserChange(transaction_id=record.owner_signup_id, **fields_of(record))
         with self.in_time(), claimed(self._name, record.owner_signup_id) as account:
             if account.removed_at is not None:
                 return REMOVED
