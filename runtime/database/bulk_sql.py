@@ -46,23 +46,11 @@ def insert_new_with(rows: Sequence[M], others: Sequence[Model], *, key: str, usi
     inserted row. Raises django.db.IntegrityError if one of `others` conflicts; then nothing is inserted."""
     if not (rows and others):
         return []
-    connection = connections[using]
-    if connection.vendor != "postgresql":
-        with transaction.atomic(using=using):
-            inserted = insert_new(rows, key=key, using=using)
-            keys = {getattr(row, key) for row in inserted}
-            insert([other for other in others if other.pk in keys], using=using)
-            return inserted
-    table, other = _table(type(rows[0]), using), _table(type(others[0]), using)
-    column = table.fields[key].column
-    # One statement is a transaction by itself and takes a single round trip.
-    new = f"INSERT INTO {table.name} ({table.columns}) {table.source} ON CONFLICT DO NOTHING RETURNING {column}"
-    rest = f"INSERT INTO {other.name} ({other.columns}) {other.source} WHERE {other.key} IN (TABLE new)"
-    statement = f"WITH new AS ({new}), rest AS ({rest}) TABLE new"
-    by_key = _by_key(rows, table.fields[key], connection)
-    with connection.cursor() as cursor:
-        cursor.execute(statement, [_document(rows, table), _document(others, other)])
-        return [by_key[value] for (value,) in cursor.fetchall()]
+    with transaction.atomic(using=using):
+        inserted = insert_new(rows, key=key, using=using)
+        keys = {getattr(row, key) for row in inserted}
+        insert([other for other in others if other.pk in keys], using=using)
+    return inserted
 
 
 def overwrite(rows: Sequence[Model], *, fields: Sequence[str], using: str, key: str = "") -> None:
