@@ -22,7 +22,7 @@ from tests.servers.process import LOOPBACK, ROOT
 from tests.stack import Stack
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.alone, pytest.mark.needs("application", "caddy", "network")]
+pytestmark = pytest.mark.needs("application", "caddy", "network")
 
 # The number of clients that vanish in each of the two ways; a tenth of them are pages with a WebSocket.
 VANISHING = 1000
