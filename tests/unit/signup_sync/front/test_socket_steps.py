@@ -507,7 +507,6 @@ async def test_a_sign_up_that_is_gone_has_lapsed_if_it_waited_for_its_confirmati
         await holds(lambda: page.socket._following.done(), "it reads no more")
         assert page.messages[1:] == [{"signupId": str(SIGNUP_ID), "expired": True}]
         assert page.outcomes[1:] == ["lapsed"]
-        await page.leave()
         assert page.auth.watched == [("watch", SIGNUP_ID), ("unwatch", SIGNUP_ID)]
     else:
         assert page.messages[1:] == []
