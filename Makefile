@@ -1,6 +1,6 @@
-# `make` lists the targets. Variables: PORT, DATA_DIR, PYTHON (creates the environment), VENV (its folder); for chaos: SIGNUPS, KILLS,
-# SEED; for bench: PEER, ROWS, SMALL; for simulate: RATE, CORES, SECONDS, AUTHS, CONSUMERS, FAIL; for simulate-check: SAVE; for mutants: MODULES; for
-# test-compose: IMAGES.
+# `make` lists the targets. Variables: PORT, DATA_DIR, PYTHON (creates the environment), VENV (its folder); for chaos: SIGNUPS,
+# KILLS, SEED; for bench: PEER, ROWS, SMALL; for simulate: RATE, CORES, SECONDS, AUTHS, CONSUMERS, FAIL; for simulate-check:
+# SAVE; for mutants: MODULES; for test-compose: IMAGES.
 VENV ?= .venv
 PYTHON ?=
 
@@ -18,10 +18,10 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 # Exists while a new environment is being filled, because an interrupted installation can't be trusted.
 UNFINISHED := $(VENV)/.unfinished
 
-.PHONY: help run admin test setup check audit test-unit test-k8s test-embedded test-real test-search test-compose chaos mutants bench bench-profile client simulate simulate-check format messages lock release clean
+.PHONY: help run admin test setup check audit test-unit test-k8s test-embedded test-embedded-parallel test-embedded-alone test-real test-real-parallel test-real-alone test-search test-compose chaos mutants bench bench-profile client simulate simulate-check format messages lock release clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(INSTALLED) ## Run everything locally; needs only Python. If port 8000 is in use: PORT=8001 make run
 	@exec $(MANAGE) run_local
@@ -29,11 +29,18 @@ run: $(INSTALLED) ## Run everything locally; needs only Python. If port 8000 is 
 admin: $(INSTALLED) ## Create an administrator (without prompts: ADMIN_USER_ID=.. ADMIN_EMAIL=.. ADMIN_PASSWORD=.. make admin)
 	@umask 077; $(MANAGE) migrate_all --verbosity 0 && exec $(MANAGE) make_admin
 
+# Two lanes of targets run side by side, and tests that measure run afterwards, by themselves (docs/adr/0078).
 test: ## Run everything that CI runs: the checks, and all tests on the embedded servers, the real ones, and in containers
-	@for step in setup check test-unit test-k8s test-embedded test-real test-search test-compose; do \
-		echo "== make $$step"; \
-		$(MAKE) $$step || { echo "make test: '$$step' failed; later steps did not run. To run it alone: make $$step" >&2; exit 1; }; \
-	done
+	@$(call in_turn,setup check test-unit)
+	@$(BIN)/python -m tests.side_by_side test-real-parallel "test-k8s test-embedded-parallel test-search test-compose"
+	@$(call in_turn,test-embedded-alone test-real-alone)
+
+define in_turn
+for step in $(1); do \
+	echo "== make $$step"; \
+	$(MAKE) $$step || { echo "make $@: '$$step' failed; later steps did not run. To run it alone: make $$step" >&2; exit 1; }; \
+done
+endef
 
 setup: $(INSTALLED_DEV) ## Install the requirements of the tests and the real servers
 	@bash tests/setup.sh
@@ -52,18 +59,22 @@ audit: $(INSTALLED_DEV) ## Report vulnerabilities, licences and a bill of materi
 release: $(INSTALLED_DEV) ## Build the sdist, the image and the bill of materials of a release into dist/, and print what to publish
 	@exec env PYTHONPATH=. $(BIN)/python deploy/release.py
 
-# The files whose tests need a server; the other contract tests run only in test-unit, the other security tests also in test-real.
+# The files whose tests need a server; the other contract tests run only in test-unit. So do security tests that use neither
+# a server nor a database; those that use a database also run on PostgreSQL.
 BROKER_CONTRACTS = $(shell grep -l 'pytest\.mark\.needs' tests/contract/test_*.py)
 SERVER_SECURITY = $(shell grep -l 'pytest\.mark\.needs' tests/security/test_*.py)
+STORED_SECURITY = $(shell grep -lE 'pytest\.mark\.(needs|django_db)' tests/security/test_*.py)
 
 # The user journeys on `make run`. The other journeys and all fault injection run only on the real servers.
-EMBEDDED_E2E = $(addprefix tests/e2e/test_,stack.py api.py bad_partition.py page.py account.py looks.py make_run.py \
-	make_admin.py new_service.py readme_commands.py odd_browsers.py odd_shell.py)
+EMBEDDED_E2E = $(addprefix tests/e2e/test_,new_service.py make_run.py stack.py api.py bad_partition.py page.py account.py \
+	looks.py make_admin.py readme_commands.py odd_browsers.py odd_shell.py)
 EMBEDDED_JOURNEYS = $(EMBEDDED_E2E) $(SERVER_SECURITY)
-REAL_JOURNEYS = tests/e2e tests/security tests/chaos tests/bench --ignore=tests/security/test_audit.py
-# Tests that mostly wait run in parallel (-n), each file in one worker if its tests share an installation. Tests that
-# measure are marked `alone`.
+REAL_JOURNEYS = tests/chaos tests/e2e $(STORED_SECURITY) tests/bench
+# Tests that mostly wait run in parallel (-n), each file in one worker if its tests share an installation; the files with
+# the longest tests come first. Tests that measure are marked `alone`.
 PYTEST := $(BIN)/python -m pytest
+BY_FILE := --dist loadfile --no-loadscope-reorder
+SLOWEST := --durations 20 --durations-min 5
 
 test-unit: $(INSTALLED_DEV) ## Run the tests that need no server
 	$(PYTEST) -n 3 tests/unit tests/contract tests/security
@@ -72,29 +83,40 @@ test-k8s: $(INSTALLED_DEV) ## Test the manifests in deploy/k8s; needs Go, and a 
 	@if command -v go >/dev/null; then cd tests/k8s && VENV=$(abspath $(VENV)) go test -count=1 ./...; \
 	else case "$$CI" in true|1) echo "Go is missing" >&2; exit 1;; *) echo "Go is missing: the manifests are not tested";; esac; fi
 
-test-embedded: $(INSTALLED_DEV) ## Run the tests on the embedded servers
-	$(PYTEST) --stack=embedded -n 3 $(BROKER_CONTRACTS) tests/integration
-	$(PYTEST) --stack=embedded -n 2 --dist loadfile -m "not alone" $(EMBEDDED_JOURNEYS)
-	$(PYTEST) --stack=embedded -m alone $(EMBEDDED_JOURNEYS)
+test-embedded: ## Run the tests on the embedded servers
+	@$(call in_turn,test-embedded-parallel test-embedded-alone)
 
-test-real: $(INSTALLED_DEV) ## Run the tests on PostgreSQL, Kafka, Redis and Caddy
-	$(PYTEST) --stack=real -n 2 $(BROKER_CONTRACTS) tests/integration
-	$(PYTEST) --stack=real -n 2 --dist loadfile -m "not alone" $(REAL_JOURNEYS)
-	$(PYTEST) --stack=real -m alone $(REAL_JOURNEYS)
+test-embedded-parallel: $(INSTALLED_DEV)
+	$(PYTEST) $(SLOWEST) --stack=embedded -n 3 $(BROKER_CONTRACTS) tests/integration
+	$(PYTEST) $(SLOWEST) --stack=embedded -n 2 $(BY_FILE) -m "not alone" $(EMBEDDED_JOURNEYS)
+
+test-embedded-alone: $(INSTALLED_DEV)
+	$(PYTEST) $(SLOWEST) --stack=embedded -m alone $(EMBEDDED_JOURNEYS)
+
+test-real: ## Run the tests on PostgreSQL, Kafka, Redis and Caddy
+	@$(call in_turn,test-real-parallel test-real-alone)
+
+test-real-parallel: $(INSTALLED_DEV)
+	$(PYTEST) $(SLOWEST) --stack=real -n 2 $(BROKER_CONTRACTS) tests/integration
+	$(PYTEST) $(SLOWEST) --stack=real -n 2 $(BY_FILE) -m "not alone" $(REAL_JOURNEYS)
+
+test-real-alone: $(INSTALLED_DEV)
+	$(PYTEST) $(SLOWEST) --stack=real -m alone $(REAL_JOURNEYS)
 
 test-search: $(INSTALLED_DEV) ## Run the tests on OpenSearch: 100,000 events, a killed indexer and a minute without OpenSearch
 	$(PYTEST) --stack=real tests/search
 
-# Where no registry is reachable, this folder starts an engine and builds the images of official names (CONTRIBUTING.md).
+# A folder that starts an engine and builds the images of official names, for machines that reach no registry
+# (CONTRIBUTING.md). One beside the repository is used if it exists.
 IMAGES ?= $(wildcard ../shared/containers)
 
-test-compose: $(INSTALLED_DEV) ## Run compose.yaml on a Docker engine and test it; passes if there is no engine: make test-compose IMAGES=folder
+test-compose: $(INSTALLED_DEV) ## Test compose.yaml on a Docker engine; passes if there is none. On a machine that reaches no registry: make test-compose IMAGES=folder
 	$(PYTEST) --stack=compose -x --timeout=900 $(if $(IMAGES),--images=$(IMAGES)) tests/compose
 
 chaos: $(INSTALLED_DEV) ## Inject faults into a real installation: make chaos SIGNUPS=20000 KILLS=60 SEED=1 (default: 500, 8, random)
 	@exec $(BIN)/python -m tests.chaos $(if $(SIGNUPS),--signups $(SIGNUPS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
 
-bench: $(INSTALLED_DEV) ## Measure performance against the goals: make bench PEER="../shared/peers/spring ../shared/peers/faststream" ROWS="throughput alone" SMALL=1 (default: all rows, no peer)
+bench: $(INSTALLED_DEV) ## Measure performance against the goals: make bench PEER=folder ROWS="throughput alone" SMALL=1 (default: all rows, no peer; CONTRIBUTING.md describes peers)
 	@exec $(BIN)/python -m bench $(foreach peer,$(PEER),--peer $(peer)) $(if $(SMALL),--small) $(ROWS)
 
 mutants: $(INSTALLED_DEV) ## Run mutation tests on the modules with the most important rules, or on some: make mutants MODULES="lights decisions"

@@ -3,11 +3,7 @@
 
 import sys
 
-if __name__ == "__main__":
-    try:
-        from signup_sync.management.command_line import main
+from signup_sync.__main__ import main
 
-        code = main(sys.argv)
-    except KeyboardInterrupt:
-        code = 130
-    sys.exit(code)
+if __name__ == "__main__":
+    sys.exit(main())

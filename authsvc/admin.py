@@ -19,8 +19,9 @@ from authsvc.operations import traffic_page  # noqa: F401 - each registers its p
 from authsvc.operations.replay_action import ReplayForm, replay_chosen, services_to_ask
 from authsvc.operations.signup_filters import BegunFilter, FailureGroupFilter, LightsFilter
 from authsvc.operations.timeline import story_of
-from runtime.admin_toolkit.action_admin import ActsAdmin
+from runtime.admin_toolkit.action_admin import ActionAdmin
 from runtime.admin_toolkit.address_admin import ShowsAddresses
+from runtime.admin_toolkit.read_only_admin import ReadOnlyAdmin
 from runtime.equality import user_id_key
 from runtime.light_wording import light_in_words
 from runtime.mail_addresses import shown_address
@@ -39,7 +40,7 @@ _TITLES = {Kind.SIGNUP: _("Sign-up of %s"), Kind.CHANGE: _("Change of %s"), Kind
 
 
 @admin.register(EventTransaction)
-class EventTransactionAdmin(ActsAdmin):
+class EventTransactionAdmin(ReadOnlyAdmin, ActionAdmin):
     list_display = ("user", "kind", "lights_in_colour", "begun", "took", "tries")
     list_filter = ("kind", LightsFilter, FailureGroupFilter, BegunFilter)
     search_fields = ("user_id_key",)
@@ -61,15 +62,6 @@ class EventTransactionAdmin(ActsAdmin):
     readonly_fields = (
         "user", "typed_name", "typed_email", "role", "owner", "id", "trace", "version", "attempts", "record_version"
     )  # fmt: skip
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: EventTransaction | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: EventTransaction | None = None) -> bool:
-        return False
 
     def has_view_permission(self, request: HttpRequest, obj: EventTransaction | None = None) -> bool:
         return request.user.has_perm("authsvc.view_signup")
@@ -174,7 +166,7 @@ class EventTransactionAdmin(ActsAdmin):
 
 
 @admin.register(UnconfirmedSignUp)
-class UnconfirmedSignUpAdmin(ShowsAddresses):
+class UnconfirmedSignUpAdmin(ReadOnlyAdmin, ShowsAddresses):
     """Read-only: only the person can confirm, and unconfirmed sign-ups are deleted when they expire."""
 
     list_display = ("user_id", "shown_email", "begun")
@@ -185,15 +177,6 @@ class UnconfirmedSignUpAdmin(ShowsAddresses):
     show_full_result_count = False
     fields = ("user_id", "user_name", "shown_email", "role", "id", "begun")
     readonly_fields = fields
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: UnconfirmedSignUp | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: UnconfirmedSignUp | None = None) -> bool:
-        return False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[UnconfirmedSignUp]:
         return super().get_queryset(request).defer("password")

@@ -77,7 +77,7 @@ class KnowsChanges(models.Model):
 
 
 class GuardedQuerySet(models.QuerySet[Any]):
-    """Refuse bulk updates of guarded columns. bulk_update() calls update()."""
+    """Refuse bulk updates of guarded columns. bulk_update() and aupdate() call update()."""
 
     def update(self, **values: Any) -> int:
         guarded = self.model.GUARDED.intersection(values)
@@ -86,9 +86,3 @@ class GuardedQuerySet(models.QuerySet[Any]):
         return super().update(**values)
 
     update.alters_data = True  # type: ignore[attr-defined]
-
-    async def aupdate(self, **values: Any) -> int:
-        guarded = self.model.GUARDED.intersection(values)
-        if guarded:
-            raise BypassError(guarded)
-        return await super().aupdate(**values)

@@ -21,7 +21,7 @@ FAILURES_MAX: Final = 600
 
 
 def participants() -> list[str]:
-    """The services besides auth that must know each user, in the order of their lights."""
+    """The services besides auth that store each user, in the order of their lights."""
     return [service for service in settings.SIGNUP_SERVICES if service != AUTH]
 
 

@@ -16,7 +16,7 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 from authsvc.metrics import LIMITED, UNLIMITED
 from livesettings.values import live
 from runtime.addresses import network_of
-from runtime.redis_clients import ANSWERS_WITHIN, REDIS_ERRORS, CircuitBreaker, redis_client, redis_pool
+from runtime.redis_clients import ANSWERS_WITHIN, CircuitBreaker, redis_client, redis_pool
 
 # Repetitions of one sign-up that are accepted per minute even if a limit is reached.
 REPETITIONS: Final = RateLimitItemPerMinute(6)
@@ -94,19 +94,12 @@ class RateLimits:
 
     async def _full_window(self, item: RateLimitItem, *counted: str) -> WindowStats | None:
         """Count one hit. Return the window if it is full, None otherwise or while Redis is unavailable."""
-        if self._breaker.is_open:
-            UNLIMITED.inc()
-            return None
-        window = None
-        try:
-            if not await self._windows.hit(item, *counted):
-                window = await self._windows.get_window_stats(item, *counted)
-        except REDIS_ERRORS as error:
-            UNLIMITED.inc()
-            self._breaker.note_failure(error)
-            return None
-        self._breaker.note_success()
-        return window
+        if not self._breaker.is_open:
+            with self._breaker.noting():
+                is_counted = await self._windows.hit(item, *counted)
+                return None if is_counted else await self._windows.get_window_stats(item, *counted)
+        UNLIMITED.inc()
+        return None
 
 
 class AttemptLimits:
@@ -132,12 +125,9 @@ class AttemptLimits:
 
     def forget_logins(self, account: str, *, address: str) -> None:
         """Reset the count after a correct password: the earlier failures were the owner's."""
-        if not (live.RATE_LIMIT_FAILED_LOGIN and address) or self._breaker.is_open:
-            return
-        try:
-            self._windows.clear(_failed_logins(), "failed_login", account, network_of(address))
-        except REDIS_ERRORS as error:
-            self._breaker.note_failure(error)
+        if live.RATE_LIMIT_FAILED_LOGIN and address and not self._breaker.is_open:
+            with self._breaker.noting():
+                self._windows.clear(_failed_logins(), "failed_login", account, network_of(address))
 
     def count_mail(self, kind: Mail, *, email: str, address: str | None) -> None:
         """Count a mail of this kind that was requested from this network address. Raise TooManyError if the mailbox has
@@ -157,19 +147,12 @@ class AttemptLimits:
 
     def _full_window(self, item: RateLimitItem, *counted: str) -> WindowStats | None:
         """Count one hit. Return the window if it is full, None otherwise or while Redis is unavailable."""
-        if self._breaker.is_open:
-            UNLIMITED.inc()
-            return None
-        window = None
-        try:
-            if not self._windows.hit(item, *counted):
-                window = self._windows.get_window_stats(item, *counted)
-        except REDIS_ERRORS as error:
-            UNLIMITED.inc()
-            self._breaker.note_failure(error)
-            return None
-        self._breaker.note_success()
-        return window
+        if not self._breaker.is_open:
+            with self._breaker.noting():
+                is_counted = self._windows.hit(item, *counted)
+                return None if is_counted else self._windows.get_window_stats(item, *counted)
+        UNLIMITED.inc()
+        return None
 
 
 def _failed_logins() -> RateLimitItem:

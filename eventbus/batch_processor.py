@@ -14,7 +14,7 @@ from eventbus.messages import ERROR_TEXT_MAX, Incoming, Rejected, Subscription, 
 from eventbus.metrics import ReadingMetrics
 from eventbus.producer import EventProducer
 from runtime.errors import PermanentError, is_transient
-from runtime.untrusted import shortened
+from runtime.text_length import shortened
 
 logger = logging.getLogger(__name__)
 

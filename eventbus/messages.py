@@ -28,6 +28,7 @@ ERROR_TEXT_MAX: Final = 2_000
 DEAD_LETTER_PREFIX: Final = "dlt-"
 
 
+_encoder: Final = msgspec.json.Encoder()
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Milliseconds since the epoch of the first and last days that datetime can represent in every time zone.
 _FIRST_MOMENT: Final = -62_135_510_400_000
@@ -133,6 +134,14 @@ def cloud_event_headers(
     if traceparent is not None:
         headers.append(("traceparent", traceparent.encode()))
     return tuple(headers)
+
+
+def event_message(
+    topic: str, event: msgspec.Struct, *, key: str, source: str, traceparent: str | None = None
+) -> Outgoing:
+    """Return the message that publishes this event. The event's type is the topic, `source` the path of its service."""
+    headers = cloud_event_headers(type=topic, source=source, traceparent=traceparent)
+    return Outgoing(topic, key, _encoder.encode(event), headers)
 
 
 def decode_each(

@@ -1,7 +1,6 @@
 """Read the answers to this process's own requests: a topic from now on, without a consumer group."""
 
 import time
-from types import TracebackType
 from typing import Final, Self
 
 from confluent_kafka import Consumer, TopicPartition
@@ -43,9 +42,7 @@ class Replies:
         self._consumer.assign([TopicPartition(self._topic, number, end) for number, end in ends])
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._consumer.close()
 
     def read(self, timeout: float) -> list[Incoming]:

@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from eventbus.deadletters.letters import Origin, header_number
+from eventbus.deadletters.letters import Origin, parse_header_number
 from eventbus.messages import VALUE_MAX, Incoming, moment_of
 
 # The topics of sign-ups, changes and removals, with the kind of event transaction and of message.
@@ -154,8 +154,8 @@ def _letter(message: Incoming, origin: Origin) -> dict[str, object]:
     letter = {
         "topic": origin.topic,
         "group": origin.group,
-        "partition": header_number(headers.get("dlt-partition"), most=_INTEGER_MAX),
-        "offset": header_number(headers.get("dlt-offset")),
+        "partition": parse_header_number(headers.get("dlt-partition"), most=_INTEGER_MAX),
+        "offset": parse_header_number(headers.get("dlt-offset")),
         "error": _error(headers.get("dlt-error")),
     }
     return {name: value for name, value in letter.items() if value is not None}

@@ -13,7 +13,7 @@ from opensearchpy.exceptions import OpenSearchException, TransportError
 
 from eventsearch.documents import DAY_FORMAT, MAPPING, UNDATED, Document
 from runtime.errors import TransientError
-from runtime.untrusted import shortened
+from runtime.text_length import shortened
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class SearchIndex:
     """Writes documents and deletes old indices. Every method raises UnavailableError if OpenSearch can't do it now."""
 
     def __init__(self, url: str, *, name: str, days: int) -> None:
-        """`url`: scheme://user:password@host:port?ca_certs=/path. `name`: what the names of the indices begin with.
+        """`url`: scheme://user:password@host:port?ca_certs=/path. `name`: the prefix of the names of the indices.
         `days`: how long a day's index is kept."""
         parts = urlsplit(url)
         options: dict[str, Any] = {name: values[0] for name, values in parse_qs(parts.query).items()}

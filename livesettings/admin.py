@@ -1,6 +1,6 @@
 """The admin page for changing the live settings."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from django import forms
@@ -134,13 +134,7 @@ class OverridesAdmin(admin.ModelAdmin):
             _("Sign-up"),
             {
                 "description": _("An empty field uses its default, which is shown in grey."),
-                "fields": (
-                    "SIGNUP_OPEN",
-                    "SIGNUP_CONFIRM",
-                    "SIGNUP_REASONS",
-                    "SIGNUP_DEADLINE",
-                    "STREAM_HEARTBEAT",
-                ),
+                "fields": ("SIGNUP_OPEN", "SIGNUP_CONFIRM", "SIGNUP_REASONS", "SIGNUP_DEADLINE", "STREAM_HEARTBEAT"),
             },
         ),
         (
@@ -209,13 +203,8 @@ class OverridesAdmin(admin.ModelAdmin):
 
     def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:
         """Return a text with old and new values. Django's default lists only the names of the fields."""
-        before, after = with_overrides(form.before), with_overrides(form.instance.values)
-        changed = [name for name in NAMES if getattr(before, name) != getattr(after, name)]
-        told = "; ".join(
-            f"{meta_of(name).title}: {entered(getattr(before, name))} → {entered(getattr(after, name))}"
-            for name in changed
-        )
-        return told or UNCHANGED
+        changes = _changes(form.before, form.instance.values)
+        return "; ".join(f"{meta_of(name).title}: {change}" for name, change in changes) or UNCHANGED
 
     def save_model(self, request: HttpRequest, obj: Overrides, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
@@ -238,25 +227,21 @@ class OverridesAdmin(admin.ModelAdmin):
         entries = LogEntry.objects.filter(
             content_type=ContentType.objects.get_for_model(Overrides), object_id=str(ROW)
         ).select_related("user")[:CHANGES_SHOWN]
-        rows = [
-            (
-                to_the_second(entry.action_time),
-                entry.user,
-                translated(entry.get_change_message()),
-            )
-            for entry in entries
-        ]
-        if not rows:
-            return gettext("No changes so far: every setting has its default.")
-        return _table(rows)
+        rows = [(to_the_second(each.action_time), each.user, translated(each.get_change_message())) for each in entries]
+        return _table(rows) if rows else gettext("No changes so far: every setting has its default.")
 
 
-def _log_changes(request: HttpRequest, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the settings whose values differ, each with its old and new value."""
     old, new = with_overrides(before), with_overrides(after)
     for name in NAMES:
         if getattr(old, name) != getattr(new, name):
-            detail = f"{entered(getattr(old, name))} → {entered(getattr(new, name))}"
-            log_security_event_of(request, "settings_changed", subject=name, detail=detail)
+            yield name, f"{entered(getattr(old, name))} → {entered(getattr(new, name))}"
+
+
+def _log_changes(request: HttpRequest, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    for name, change in _changes(before, after):
+        log_security_event_of(request, "settings_changed", subject=name, detail=change)
 
 
 def _table(rows: Iterable[tuple[object, ...]]) -> SafeString:

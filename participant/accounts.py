@@ -16,7 +16,7 @@ from participant.decisions import Decision, decide
 from participant.events import NewUser, Request, UserChange, UserRemoval, answer, decode_request, is_asked
 from participant.models import ParticipantUser
 from participant.new_users import OnNewUsers, greet
-from participant.rows import bury, new_row, rows_about, write
+from participant.user_table import bury, new_row, rows_about, write
 from participant.verdict import Judgement, Verdict
 from runtime.database.bulk_sql import insert_new
 from runtime.database.transactions import atomically, unless_crossed

@@ -13,13 +13,13 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from participant.models import ParticipantUser, own_fields
-from runtime.admin_toolkit.action_admin import ActsAdmin
+from runtime.admin_toolkit.action_admin import ActionAdmin
 from runtime.admin_toolkit.address_admin import ShowsAddresses
 from runtime.database.search import search
 from runtime.equality import USER_ID_BYTES_MAX, normalize_email, user_id_key
 
 
-class ParticipantUserAdmin(ActsAdmin, ShowsAddresses):
+class ParticipantUserAdmin(ActionAdmin, ShowsAddresses):
     """The admin of a participant's users. Register it, or a subclass, with each concrete model.
 
     Tombstones of removed accounts have no page, because the model's default manager hides them."""
@@ -98,13 +98,14 @@ class ParticipantUserAdmin(ActsAdmin, ShowsAddresses):
         changed = [user for user in chosen if user.is_active != is_active]
         self.model.objects.filter(pk__in=[user.pk for user in changed]).update(is_active=is_active)
         LogEntry.objects.log_actions(cast(int, request.user.pk), changed, CHANGE, [{"changed": {"fields": ["active"]}}])
+        same = len(chosen) - len(changed)
         if is_active:
             text = ngettext("%(count)d user was activated.", "%(count)d users were activated.", len(changed))
+            unchanged = ngettext("%(count)d user was already active.", "%(count)d users were already active.", same)
         else:
             text = ngettext("%(count)d user was deactivated.", "%(count)d users were deactivated.", len(changed))
+            unchanged = ngettext("%(count)d user was already inactive.", "%(count)d users were already inactive.", same)
         text %= {"count": len(changed)}
-        if same := len(chosen) - len(changed):
-            text += " " + ngettext("%(count)d user already was.", "%(count)d users already were.", same) % {
-                "count": same
-            }
+        if same:
+            text += " " + unchanged % {"count": same}
         self.message_user(request, text, messages.SUCCESS if changed else messages.WARNING)

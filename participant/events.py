@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from eventbus.message_traces import traceparent_of
-from eventbus.messages import Incoming, Outgoing, cloud_event_headers
+from eventbus.messages import Incoming, Outgoing, event_message
 from participant.limits import EMAIL_MAX, ROLE_MAX, USER_ID_MAX, USER_NAME_MAX, VERSION_MAX
 from participant.verdict import Holder, Judgement
 from runtime.equality import normalize_email, normalize_user_id, user_id_key
@@ -69,30 +69,22 @@ class NewUser(UserRecord, frozen=True, kw_only=True):
 
 
 class UserChange(UserRecord, frozen=True, kw_only=True):
-    """A request to bring the account's row up to date for the change `change_id`."""
+    """A request to bring the account's row up to date for the change `transaction_id`."""
 
-    change_id: UUID
+    transaction_id: UUID = msgspec.field(name="changeId")
     services: list[str] | None = None
-
-    @property
-    def transaction_id(self) -> UUID:
-        return self.change_id
 
 
 class UserRemoval(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A request to remove the account for the removal `change_id`.
+    """A request to remove the account for the removal `transaction_id`.
 
     Auth erases `user_id` when the removal is complete."""
 
-    change_id: UUID
+    transaction_id: UUID = msgspec.field(name="changeId")
     owner_signup_id: UUID
     user_id: Annotated[str, Meta(max_length=USER_ID_MAX, pattern=_NO_NUL)]
     version: Version
     services: list[str] | None = None
-
-    @property
-    def transaction_id(self) -> UUID:
-        return self.change_id
 
 
 Request: TypeAlias = NewUser | UserChange | UserRemoval
@@ -116,7 +108,6 @@ _decoders: Final[dict[str, msgspec.json.Decoder[Request]]] = {
     CHANGE_REQUESTED: msgspec.json.Decoder(UserChange),
     REMOVAL_REQUESTED: msgspec.json.Decoder(UserRemoval),
 }
-_encoder = msgspec.json.Encoder()
 
 _ANSWERED_ON: Final[dict[type[Request], str]] = {
     NewUser: NEW_USER_ANSWERED,
@@ -144,7 +135,7 @@ def is_asked(service: str, request: Request) -> bool:
 
 def answer(message: Incoming, request: Request, judgement: Judgement, *, service: str) -> Outgoing:
     """Return the message that answers `request`, in the trace of `message`, which carried it."""
-    topic, verdict = _ANSWERED_ON[type(request)], judgement.verdict
+    verdict = judgement.verdict
     is_new = isinstance(request, NewUser)
     event = Answered(
         signup_id=request.transaction_id if is_new else None,
@@ -156,9 +147,6 @@ def answer(message: Incoming, request: Request, judgement: Judgement, *, service
         reason=verdict.reason,
         held_by=judgement.held_by,
     )
-    return Outgoing(
-        topic=topic,
-        key=request.user_id or str(request.owner_signup_id),
-        value=_encoder.encode(event),
-        headers=cloud_event_headers(type=topic, source=f"/{service}", traceparent=traceparent_of(message)),
-    )
+    key = request.user_id or str(request.owner_signup_id)
+    trace = traceparent_of(message)
+    return event_message(_ANSWERED_ON[type(request)], event, key=key, source=f"/{service}", traceparent=trace)

@@ -14,7 +14,7 @@ from django.db.models import QuerySet
 from msgspec import Meta
 
 from eventbus.message_traces import traceparent_of
-from eventbus.messages import HandledBatch, Handler, Incoming, Outgoing, cloud_event_headers, decode_each
+from eventbus.messages import HandledBatch, Handler, Incoming, Outgoing, decode_each, event_message
 
 EXPORT_REQUESTED: Final = "user.export.req"
 EXPORT_ANSWERED: Final = "user.export.res"
@@ -45,7 +45,6 @@ class ExportAnswered(msgspec.Struct, frozen=True, rename="camel"):
 
 
 _decoder = msgspec.json.Decoder(ExportRequested)
-_encoder = msgspec.json.Encoder()
 
 
 def decode_export(message: Incoming) -> ExportRequested:
@@ -77,14 +76,8 @@ class ExportHandler:
             records=self.held(request.owner_signup_id),
             occurred_at=datetime.now(UTC),
         )
-        return Outgoing(
-            topic=EXPORT_ANSWERED,
-            key=str(request.export_id),
-            value=_encoder.encode(event),
-            headers=cloud_event_headers(
-                type=EXPORT_ANSWERED, source=f"/{self.service}", traceparent=traceparent_of(message)
-            ),
-        )
+        key, source = str(request.export_id), f"/{self.service}"
+        return event_message(EXPORT_ANSWERED, event, key=key, source=source, traceparent=traceparent_of(message))
 
 
 @dataclass(frozen=True, slots=True)

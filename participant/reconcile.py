@@ -15,12 +15,12 @@ from django.db import router
 from msgspec import Meta
 
 from eventbus.message_traces import traceparent_of
-from eventbus.messages import HandledBatch, Incoming, Outgoing, cloud_event_headers, decode_each
+from eventbus.messages import HandledBatch, Incoming, Outgoing, decode_each, event_message
 from participant.comparison import Comparison, compare
 from participant.events import UserRecord
 from participant.models import ParticipantUser
 from participant.new_users import OnNewUsers, greet
-from participant.rows import bury, rows_about, write
+from participant.user_table import bury, rows_about, write
 from runtime.database.transactions import atomically
 
 logger = logging.getLogger(__name__)
@@ -114,7 +114,6 @@ class ReconcileAnswered(msgspec.Struct, frozen=True, rename="camel"):
 
 
 _decoder = msgspec.json.Decoder(ReconcilePage)
-_encoder = msgspec.json.Encoder()
 
 
 def decode_page(message: Incoming) -> ReconcilePage:
@@ -231,14 +230,8 @@ def answers_to(
             more=start + FINDINGS_MAX < len(findings),
             occurred_at=datetime.now(UTC),
         )
-        yield Outgoing(
-            topic=RECONCILE_ANSWERED,
-            key=f"{page.run_id}:{page.page}",
-            value=_encoder.encode(event),
-            headers=cloud_event_headers(
-                type=RECONCILE_ANSWERED, source=f"/{service}", traceparent=traceparent_of(message)
-            ),
-        )
+        key, source = f"{page.run_id}:{page.page}", f"/{service}"
+        yield event_message(RECONCILE_ANSWERED, event, key=key, source=source, traceparent=traceparent_of(message))
 
 
 def _findings(found: Comparison[UserRecord, ParticipantUser], *, is_healed: bool) -> Iterator[Finding]:

@@ -1,11 +1,11 @@
 """The Kafka subscriptions that every participant has."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from django.db.models import QuerySet
 
-from eventbus.messages import Subscription
+from eventbus.messages import Handler, Subscription
 from participant.accounts import AccountHandler
 from participant.events import ANSWERED, REQUESTED
 from participant.export import EXPORT_ANSWERED, EXPORT_REQUESTED, ByTopic, ExportHandler, rows_held
@@ -29,16 +29,21 @@ def participant_subscriptions(
         handle=AccountHandler(service, model, on_new_users),
         answers_to=ANSWERED,
     )
-    # A separate consumer group, so that a new user never waits behind a page of hundreds of existing ones.
-    reconcile = Subscription(
+    return accounts, reconcile_subscription(
+        service, ReconcileHandler(service, model, on_new_users), exports=model.objects.all()
+    )
+
+
+def reconcile_subscription(
+    service: str, reconcile: Handler, *, exports: QuerySet[Any], batch: int | None = None
+) -> Subscription:
+    """Return the subscription for pages of reconcile, and for exports, which contain these rows. It has a group of its
+    own, so that a new user never waits behind a page of hundreds of existing ones."""
+    export = ExportHandler(service, held=rows_held(exports))
+    return Subscription(
         group=f"{service}-reconcile",
         topics=(RECONCILE_REQUESTED, EXPORT_REQUESTED),
-        handle=ByTopic(
-            {
-                RECONCILE_REQUESTED: ReconcileHandler(service, model, on_new_users),
-                EXPORT_REQUESTED: ExportHandler(service, held=rows_held(model.objects.all())),
-            }
-        ),
+        handle=ByTopic({RECONCILE_REQUESTED: reconcile, EXPORT_REQUESTED: export}),
         answers_to=(RECONCILE_ANSWERED, EXPORT_ANSWERED),
+        batch=batch,
     )
-    return accounts, reconcile

@@ -7,7 +7,7 @@ import unicodedata
 from contextlib import suppress
 from typing import Final
 
-from runtime.untrusted import is_longer_than
+from runtime.text_length import is_longer_than
 
 # Length in bytes beyond which a text is neither normalised nor folded, because it can't be a valid userId or address. A
 # userId of 32 characters takes at most 288 bytes, if each is a Hangul syllable decomposed into three letters.

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import structlog
 from structlog.types import EventDict
 
-from runtime.untrusted import shortened
+from runtime.text_length import shortened
 
 LogFormat = Literal["json", "console"]
 

@@ -5,6 +5,8 @@ Redis holds nothing that the product can't lose, so nothing may wait long for it
 import logging
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from django.conf import settings
@@ -82,6 +84,16 @@ class CircuitBreaker:
     def has_failed_lately(self) -> bool:
         """Whether messages through Redis may still be missing, because other processes have not noticed its return."""
         return time.monotonic() < self._failed_at + SETTLES_WITHIN
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note whether Redis answers in the block. An error of Redis ends the block and is not raised."""
+        try:
+            yield
+        except REDIS_ERRORS as error:
+            self.note_failure(error)
+        else:
+            self.note_success()
 
     def note_failure(self, error: Exception) -> None:
         """Open the breaker. An outage is logged once."""

@@ -2,8 +2,10 @@
 
 import argparse
 from datetime import UTC, datetime
+from math import ceil
 
 from django.utils import timezone
+from django.utils.translation import ngettext
 
 
 def to_the_second(at: datetime) -> str:
@@ -14,6 +16,14 @@ def to_the_second(at: datetime) -> str:
 def to_the_millisecond(at: datetime) -> str:
     """Return the time as in 2026-01-31 09:30:00.123."""
     return f"{to_the_second(at)}.{at.microsecond // 1000:03}"
+
+
+def again_in(seconds: int) -> str:
+    """Return the sentence that says when to try again, in the reader's language."""
+    if seconds > 120:
+        n = ceil(seconds / 60)
+        return ngettext("Try again in %(n)d minute.", "Try again in %(n)d minutes.", n) % {"n": n}
+    return ngettext("Try again in %(n)d second.", "Try again in %(n)d seconds.", seconds) % {"n": seconds}
 
 
 def time_argument(text: str) -> datetime:

@@ -1,7 +1,6 @@
 """The accounts at the SCIM servers, read-only: auth and the servers decide about them."""
 
 from contextlib import suppress
-from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -10,11 +9,12 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from runtime.admin_toolkit.action_admin import ActsAdmin
+from runtime.admin_toolkit.action_admin import ActionAdmin
+from runtime.admin_toolkit.read_only_admin import ReadOnlyAdmin
 from scimsvc.models import ScimAccount
 
 
-class ScimAccountAdmin(ActsAdmin):
+class ScimAccountAdmin(ReadOnlyAdmin, ActionAdmin):
     """The list and the details of accounts. `last_answer` says what the server did with the last request."""
 
     list_display = ("owner_signup_id", "server", "scim_id", "version", "last_answer", "answered_at", "removed_at")
@@ -36,15 +36,6 @@ class ScimAccountAdmin(ActsAdmin):
         with suppress(ValueError):
             known |= Q(owner_signup_id=UUID(term)) | Q(signup_id=UUID(term))
         return queryset.filter(known), False
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
 
 if "scim" in settings.DATABASES:

@@ -7,12 +7,11 @@ from typing import Final
 
 from eventbus.messages import HandledBatch, Incoming, Outgoing, Subscription, decode_each
 from participant.events import ANSWERED, REQUESTED, Request, answer, decode_request, is_asked
-from participant.export import EXPORT_ANSWERED, EXPORT_REQUESTED, ByTopic, ExportHandler, rows_held
-from participant.reconcile import RECONCILE_ANSWERED, RECONCILE_REQUESTED
+from participant.subscriptions import reconcile_subscription
 from participant.verdict import Judgement
 from runtime.errors import PermanentError, TransientError
 from runtime.tracing import log_traces
-from scimsvc.accounts import ATTEMPT
+from scimsvc.account_claims import ATTEMPT
 from scimsvc.connection import Connection
 from scimsvc.errors import LostClaimError, UnavailableError, UnfinishedError
 from scimsvc.models import ScimAccount
@@ -114,23 +113,15 @@ def _place(message: Incoming) -> Place:
 
 def subscriptions_of_server(service: str) -> tuple[Subscription, Subscription]:
     """Return the subscriptions of one SCIM service. Each has consumer groups of its own, so that a server that is down
-    delays no other, and a page of hundreds of users delays no new one."""
-    accounts, reconcile = ScimHandler(service), ScimReconcileHandler(service)
-    held = rows_held(ScimAccount.objects.filter(server=service))
-    return (
-        Subscription(
-            group=service,
-            topics=REQUESTED,
-            handle=accounts,
-            answers_to=ANSWERED,
-            batch=BATCH,
-            prepare=accounts.connection.prepare,
-        ),
-        Subscription(
-            group=f"{service}-reconcile",
-            topics=(RECONCILE_REQUESTED, EXPORT_REQUESTED),
-            handle=ByTopic({RECONCILE_REQUESTED: reconcile, EXPORT_REQUESTED: ExportHandler(service, held)}),
-            answers_to=(RECONCILE_ANSWERED, EXPORT_ANSWERED),
-            batch=1,
-        ),
+    delays no other."""
+    handler = ScimHandler(service)
+    accounts = Subscription(
+        group=service,
+        topics=REQUESTED,
+        handle=handler,
+        answers_to=ANSWERED,
+        batch=BATCH,
+        prepare=handler.connection.prepare,
     )
+    rows = ScimAccount.objects.filter(server=service)
+    return accounts, reconcile_subscription(service, ScimReconcileHandler(service), exports=rows, batch=1)

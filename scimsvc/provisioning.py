@@ -9,9 +9,9 @@ from uuid import UUID
 
 from participant.events import NewUser, Request, UserChange, UserRecord, UserRemoval
 from participant.verdict import Holder, Judgement, Verdict
-from runtime.untrusted import shortened
-from scimsvc import accounts
-from scimsvc.accounts import claimed, is_in_cycle, versions_of
+from runtime.text_length import shortened
+from scimsvc import account_claims
+from scimsvc.account_claims import claimed, is_in_cycle, versions_of
 from scimsvc.errors import ScimError, UnavailableError, UnfinishedError
 from scimsvc.models import ANSWER_MAX, ScimAccount
 from scimsvc.resource import User, Value, changes, user_of
@@ -41,9 +41,9 @@ class Provisioning:
 
     @contextmanager
     def in_time(self) -> Iterator[None]:
-        """Allow accounts.ACCOUNT_WITHIN seconds for all requests to the server in this context. An outer context counts
-        before an inner one."""
-        with self._server.until(time.monotonic() + accounts.ACCOUNT_WITHIN):
+        """Limit the time of all requests to the server in this context to ACCOUNT_WITHIN seconds of `account_claims`.
+        If contexts are nested, the limit of the outer one applies."""
+        with self._server.until(time.monotonic() + account_claims.ACCOUNT_WITHIN):
             yield
 
     def apply(self, request: Request) -> Judgement:
@@ -66,7 +66,7 @@ class Provisioning:
 
     def heal(self, record: UserRecord) -> Judgement:
         """Bring the user in line with the record, also if somebody at the server changed or deleted it."""
-        change = UserChange(change_id=record.owner_signup_id, **fields_of(record))
+        change = UserChange(transaction_id=record.owner_signup_id, **fields_of(record))
         with self.in_time(), claimed(self._name, record.owner_signup_id) as account:
             if account.removed_at is not None:
                 return REMOVED

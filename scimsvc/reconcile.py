@@ -12,7 +12,7 @@ from participant.events import UserRecord
 from participant.reconcile import ConflictingRow, Finding, FindingKind, ReconcilePage, answer_pages, finding_about
 from participant.verdict import Verdict
 from runtime.errors import PermanentError, TransientError
-from scimsvc.accounts import ATTEMPT
+from scimsvc.account_claims import ATTEMPT
 from scimsvc.connection import Connection
 from scimsvc.errors import LostClaimError, UnfinishedError
 from scimsvc.models import ScimAccount

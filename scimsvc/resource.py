@@ -1,10 +1,11 @@
 """The user as a SCIM server represents it: the attributes that are provisioned, and how auth's record maps to them."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Final, Protocol
-from uuid import UUID
+from typing import Annotated, Any, Final
 
 from scim2_models import URN, ComplexAttribute, PatchOp, PatchOperation, Path, Required, Resource, Uniqueness
+
+from participant.events import UserRecord
 
 # The paths that a PATCH may replace, with the names of the attributes.
 _PATHS: Final = {
@@ -54,24 +55,7 @@ class User(Resource[Any]):
     active: bool | None = None
 
 
-class Record(Protocol):
-    """Auth's record, as the requests carry it."""
-
-    @property
-    def owner_signup_id(self) -> UUID: ...
-    @property
-    def user_id(self) -> str: ...
-    @property
-    def email(self) -> str: ...
-    @property
-    def user_name(self) -> str: ...
-    @property
-    def role(self) -> str: ...
-    @property
-    def is_account_active(self) -> bool: ...
-
-
-def user_of(record: Record) -> User:
+def user_of(record: UserRecord) -> User:
     """Return the user that the server should have. Without a name, displayName is the userId."""
     name = record.user_name or record.user_id
     return User(

@@ -17,7 +17,7 @@ from scim2_client import SCIMClientException
 from scim2_client.engines.httpx2 import AsyncSCIMClient
 from scim2_models import ListResponse, PatchOp, SCIMException, ScimFilter, ScimPolicy, ScimProvider, SearchRequest
 
-from runtime.untrusted import shortened
+from runtime.text_length import shortened
 from scimsvc.errors import RefusedError, ScimError, UnavailableError, UnfinishedError
 from scimsvc.models import ANSWER_MAX, SCIM_ID_MAX
 from scimsvc.resource import User

@@ -151,12 +151,12 @@ OPENSEARCH_URL = checks.read_opensearch_url(env.str("OPENSEARCH_URL", default=""
 # Whether events are indexed. All roles must agree, so that the search's dead letters are collected and its process and
 # lag are shown; only the indexer needs OPENSEARCH_URL. Default: whether OPENSEARCH_URL is set.
 EVENT_SEARCH = env.bool("EVENT_SEARCH", default=bool(OPENSEARCH_URL))
-# What the names of its indices begin with; the day follows. Installations that share an OpenSearch need different ones.
+# The prefix of the names of its indices; the day follows. Installations that share an OpenSearch need different ones.
 # Default: signup-events.
 OPENSEARCH_INDEX = checks.read_index_name(env.str("OPENSEARCH_INDEX", default="signup-events"))
 # Days for which the events of a day stay in OpenSearch; then the indexer deletes their index. Default: 30.
 OPENSEARCH_RETENTION_DAYS = env.int("OPENSEARCH_RETENTION_DAYS", default=30, least=1, most=DAYS_MAX)
-# The services that must know each user, in the order of their lights on the page. Default: auth and the participants of
+# The services that store each user, in the order of their lights on the page. Default: auth and the participants of
 # signup_sync/participants.py. A service that is not one of these runs elsewhere. SCIM servers that the setting doesn't
 # name follow at the end.
 SIGNUP_SERVICES = checks.read_services(env.list("SIGNUP_SERVICES", default=["auth", *PARTICIPANTS]))

@@ -2,7 +2,6 @@
 (docs/adr/0033), and so are wrong passwords per account and address (0045)."""
 
 from http import HTTPStatus
-from math import ceil
 from typing import Any, ClassVar, Final
 
 from django import forms
@@ -12,7 +11,7 @@ from django.core.exceptions import ValidationError
 from django.forms import BaseForm
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
+from django.views.generic import View
 
 from authsvc.accounts.passwords import is_too_long
 from authsvc.identity import EMAIL_MAX
@@ -20,7 +19,8 @@ from authsvc.models import User
 from authsvc.rate_limits import Attempt, TooManyError, attempt_limits
 from runtime.equality import USER_ID_BYTES_MAX, user_id_key
 from runtime.security_log import SecurityEvent, address_of, log_security_event
-from runtime.untrusted import is_longer_than
+from runtime.text_length import is_longer_than
+from runtime.times import again_in
 
 WRONG_TOO_OFTEN: Final = _("There were too many wrong passwords for this account from your network. {again}")
 
@@ -80,11 +80,19 @@ class LimitedForm(BaseForm):
         return ValidationError(words.format(again=again_in(reached.retry_after)), code="too_many")
 
 
-def again_in(seconds: int) -> str:
-    if seconds > 120:
-        n = ceil(seconds / 60)
-        return ngettext("Try again in %(n)d minute.", "Try again in %(n)d minutes.", n) % {"n": n}
-    return ngettext("Try again in %(n)d second.", "Try again in %(n)d seconds.", seconds) % {"n": seconds}
+class OwnerForm(LimitedForm, forms.Form):
+    """A form for the owner of an account."""
+
+    def __init__(self, *args: Any, request: HttpRequest, user: User, **kwargs: Any) -> None:
+        self.request = request
+        self.user = user
+        super().__init__(*args, **kwargs)
+
+
+def own_password_field(**options: Any) -> forms.CharField:
+    """Return a field for the present password of the account's owner."""
+    widget = forms.PasswordInput(attrs={"autocomplete": "current-password"})
+    return forms.CharField(label=_("Your password"), max_length=512, strip=False, widget=widget, **options)
 
 
 class LoginForm(LimitedForm, AuthenticationForm):
@@ -170,10 +178,13 @@ class PasswordResetForm(LimitedForm, forms.Form):
         super().__init__(*args, **kwargs)
 
 
-def told_when(response: HttpResponseBase) -> HttpResponseBase:
-    """Return the response; turn it into 429 with Retry-After when its form was over a limit."""
-    form = (getattr(response, "context_data", None) or {}).get("form")
-    if isinstance(form, LimitedForm) and form.retry_after is not None:
-        response.status_code = HTTPStatus.TOO_MANY_REQUESTS
-        response.headers["Retry-After"] = str(form.retry_after)
-    return response
+class LimitedFormView(View):
+    """Answer with 429 and Retry-After when the form was over a limit."""
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        response = super().dispatch(request, *args, **kwargs)
+        form = (getattr(response, "context_data", None) or {}).get("form")
+        if isinstance(form, LimitedForm) and form.retry_after is not None:
+            response.status_code = HTTPStatus.TOO_MANY_REQUESTS
+            response.headers["Retry-After"] = str(form.retry_after)
+        return response

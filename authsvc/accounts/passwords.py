@@ -19,7 +19,7 @@ from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 
 from runtime.argon2_costs import is_sufficient
-from runtime.untrusted import is_longer_than
+from runtime.text_length import is_longer_than
 
 # Characters after NFC.
 PASSWORD_MIN: Final = 8

@@ -65,18 +65,12 @@ class OpenedUserForm(UserChangeForm):  # type: ignore[type-arg]  # has none at r
 class ChangesUsers(ModelAdmin):
     """Save synchronised fields through change_account(), and link to the lights of each change."""
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         try:
-            return super().changeform_view(request, object_id, form_url, extra_context)
+            return super().changeform_view(request, *args, **kwargs)
         except IntegrityError:
             # Another request took the user ID or address after this one had checked it. Check again.
-            return super().changeform_view(request, object_id, form_url, extra_context)
+            return super().changeform_view(request, *args, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         if not change:
@@ -130,8 +124,8 @@ class ChangesUsers(ModelAdmin):
         words %= {"count": changed}
         if skipped:
             words += " " + ngettext(
-                "%(count)d user was skipped: already so, your own account, or one that you may not change.",
-                "%(count)d users were skipped: already so, your own account, or ones that you may not change.",
+                "%(count)d user was skipped: already in this state, your own account, or one you may not change.",
+                "%(count)d users were skipped: already in this state, your own account, or ones you may not change.",
                 skipped,
             ) % {"count": skipped}
         self.message_user(request, words, messages.SUCCESS if changed else messages.WARNING)

@@ -28,7 +28,7 @@ from authsvc.accounts.user_changes_admin import ChangesUsers, OpenedUserForm
 from authsvc.lights import Kind
 from authsvc.models import EventTransaction, Role, User
 from authsvc.signups.changes import NoSuchAccountError, remove_account
-from runtime.admin_toolkit.action_admin import ActsAdmin
+from runtime.admin_toolkit.action_admin import ActionAdmin
 from runtime.admin_toolkit.address_admin import ShowsAddresses
 from runtime.admin_toolkit.restricted_admin import RestrictedAdmin
 from runtime.database.search import search
@@ -88,7 +88,7 @@ admin.site.unregister(Group)
 
 
 @admin.register(Group)
-class GroupAdmin(ActsAdmin, ChoosesPermissions, DjangoGroupAdmin):
+class GroupAdmin(ActionAdmin, ChoosesPermissions, DjangoGroupAdmin):
     """Changing a group grants privileges to its members, so only superusers may do it."""
 
     privileges = ("permissions",)
@@ -104,7 +104,7 @@ class GroupAdmin(ActsAdmin, ChoosesPermissions, DjangoGroupAdmin):
 
 
 @admin.register(User)
-class UserAdmin(ActsAdmin, ChangesUsers, ResetsTwoFactor, ChoosesPermissions, ShowsAddresses, PasswordEventsAdmin):
+class UserAdmin(ActionAdmin, ChangesUsers, ResetsTwoFactor, ChoosesPermissions, ShowsAddresses, PasswordEventsAdmin):
     list_display = ("user_id", "shown_email", "user_name", "role", "is_active", "is_staff", "date_joined")
     list_filter = ("role", "is_active", "is_staff", "date_joined")
     search_fields = ("user_id_key", "email", "user_name")

@@ -5,11 +5,11 @@ from typing import Any, cast
 from django.contrib.auth import views as django_views
 from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.messages.views import SuccessMessageMixin
-from django.http import HttpResponse, HttpResponseBase
+from django.http import HttpResponse
 from django.urls import reverse_lazy
 from django.utils.translation import gettext_lazy as _
 
-from authsvc.accounts.forms import LoginForm, OwnPasswordChangeForm, PasswordResetForm, told_when
+from authsvc.accounts.forms import LimitedFormView, LoginForm, OwnPasswordChangeForm, PasswordResetForm
 from authsvc.accounts.language_switch import KeepsTyped
 from authsvc.accounts.last_signup import USER_ID_COOKIE, user_id_of
 from authsvc.accounts.password_mails import send_reset_link
@@ -17,7 +17,7 @@ from authsvc.accounts.two_factor.login import TwoStepLoginView
 from runtime.security_log import address_of, log_security_event, log_security_event_of
 
 
-class PasswordChangeView(SuccessMessageMixin, django_views.PasswordChangeView):  # type: ignore[type-arg]  # has none at run time
+class PasswordChangeView(LimitedFormView, SuccessMessageMixin, django_views.PasswordChangeView):  # type: ignore[type-arg]  # has none at run time
     form_class = OwnPasswordChangeForm
     template_name = "authsvc/password_change.html"
     title = _("Change your password")
@@ -31,9 +31,6 @@ class PasswordChangeView(SuccessMessageMixin, django_views.PasswordChangeView): 
         response = super().form_valid(form)
         log_security_event_of(self.request, "password_changed", subject=form.user.user_id)
         return response
-
-    def dispatch(self, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        return told_when(super().dispatch(*args, **kwargs))
 
 
 class LoginView(KeepsTyped, TwoStepLoginView):
@@ -56,11 +53,8 @@ class LoginView(KeepsTyped, TwoStepLoginView):
         response.delete_cookie(USER_ID_COOKIE)
         return response
 
-    def dispatch(self, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        return told_when(super().dispatch(*args, **kwargs))
 
-
-class PasswordResetView(django_views.PasswordContextMixin, KeepsTyped):
+class PasswordResetView(LimitedFormView, django_views.PasswordContextMixin, KeepsTyped):
     """Takes the same time whether or not an account has the address (docs/adr/0044)."""
 
     form_class = PasswordResetForm
@@ -74,9 +68,6 @@ class PasswordResetView(django_views.PasswordContextMixin, KeepsTyped):
     def form_valid(self, form: PasswordResetForm) -> HttpResponse:
         send_reset_link(form.cleaned_data["email"], address=address_of(self.request))
         return super().form_valid(form)
-
-    def dispatch(self, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        return told_when(super().dispatch(*args, **kwargs))
 
 
 class PasswordResetConfirmView(SuccessMessageMixin, django_views.PasswordResetConfirmView):  # type: ignore[type-arg]  # the same

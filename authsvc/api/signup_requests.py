@@ -18,7 +18,7 @@ from authsvc.api.header_values import JSON, media_type
 from authsvc.api.problems import FieldError, Problem
 from authsvc.models import Role, User, new_signup_id
 from runtime import equality
-from runtime.untrusted import is_longer_than
+from runtime.text_length import is_longer_than
 
 BODY_MAX: Final = 64 * 1024
 # Bytes of one field: about twice the size of the longest valid text.

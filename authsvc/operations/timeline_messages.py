@@ -76,12 +76,12 @@ def messages_about(
     except NoSuchTopicError as error:
         notes.append(_("Kafka has no topic %s: nothing was ever sent there.") % error.args[0])
     except ImproperlyConfigured as error:
-        notes.append(_("Kafka was not queried, so this shows only what the databases have. %s") % error)
+        notes.append(_("Kafka was not queried, so this shows only the data in the databases. %s") % error)
     except Exception as error:
         if not is_transient(error):
             raise
         notes.append(
-            _("Kafka is not responding, so this shows only what the databases have: no messages, topics or offsets. %s")
+            _("Kafka is not responding, so this shows only the databases' data: no messages, topics or offsets. %s")
             % " ".join(str(error).split())
         )
     else:

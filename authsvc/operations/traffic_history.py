@@ -4,7 +4,7 @@ database, which is kept for KEPT_DAYS (docs/adr/0028)."""
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -123,12 +123,8 @@ def read_days(*, begin: int, step: int) -> Sequence[dict[str, Any]]:
     """Return the points that have figures, one per `step` seconds from `begin` on, in order. Runs one query."""
     since = datetime.fromtimestamp(begin, UTC)
     rows = TrafficMinute.objects.filter(minute__gte=since).order_by("minute").values_list("minute", "counts")
-    return [point(at, merged(counts)) for at, counts in _by_step(rows, step)]
-
-
-def _by_step(rows: Iterable[tuple[datetime, Counts]], step: int) -> Iterator[tuple[int, list[Counts]]]:
     steps: dict[int, list[Counts]] = {}
     for minute, counts in rows:
         second = int(minute.timestamp())
         steps.setdefault(second - second % step, []).append(counts)
-    yield from steps.items()
+    return [point(at, merged(many)) for at, many in steps.items()]

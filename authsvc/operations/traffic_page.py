@@ -95,7 +95,7 @@ async def stream(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
 
 async def _live(span: Span) -> AsyncIterator[bytes]:
     end = time.monotonic() + STREAM_SECONDS
-    reader = _Reader()
+    client = figures_client()
     read_from: int | None = None
     try:
         yield b"retry: 2000\n\n"
@@ -104,7 +104,7 @@ async def _live(span: Span) -> AsyncIterator[bytes]:
             now = int(time.time())
             begin = span.begin(now - 1) if read_from is None else read_from
             try:
-                seconds = await reader.read(begin, now)
+                seconds = await asyncio.to_thread(read_seconds, client, begin, now)
             except (redis.RedisError, OSError) as error:
                 yield _event("problem", _redis_away(error))
                 read_from = None
@@ -113,7 +113,7 @@ async def _live(span: Span) -> AsyncIterator[bytes]:
                 read_from = now - LATE
             await asyncio.sleep(1 - time.time() % 1)
     finally:
-        await reader.close()
+        await asyncio.to_thread(client.close)
 
 
 async def _days(span: Span) -> AsyncIterator[bytes]:
@@ -142,19 +142,6 @@ def _read_days(begin: int, step: int) -> Any:
         return read_days(begin=begin, step=step)
     finally:
         close_old_connections()
-
-
-class _Reader:
-    """Read Redis off the event loop, with one connection per stream."""
-
-    def __init__(self) -> None:
-        self._redis = figures_client()
-
-    async def read(self, begin: int, end: int) -> Any:
-        return await asyncio.to_thread(read_seconds, self._redis, begin, end)
-
-    async def close(self) -> None:
-        await asyncio.to_thread(self._redis.close)
 
 
 def _points(span: Span, points: Any, now: float) -> bytes:

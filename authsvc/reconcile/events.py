@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from authsvc.models import User
-from eventbus.messages import Incoming, Outgoing, cloud_event_headers
+from eventbus.messages import Incoming, Outgoing, event_message
 
 RECONCILE_REQUESTED: Final = "user.reconcile.req"
 RECONCILE_ANSWERED: Final = "user.reconcile.res"
@@ -101,7 +101,6 @@ class ReconcileAnswered(msgspec.Struct, frozen=True, rename="camel"):
     more: bool
 
 
-_encoder = msgspec.json.Encoder()
 _answer_decoder = msgspec.json.Decoder(ReconcileAnswered)
 
 
@@ -112,9 +111,4 @@ def decode_answer(message: Incoming) -> ReconcileAnswered:
 
 def reconcile_requested(page: ReconcileRequested) -> Outgoing:
     """Build a page's message. Its key spreads the pages over partitions and so over a participant's processes."""
-    return Outgoing(
-        topic=RECONCILE_REQUESTED,
-        key=f"{page.run_id}:{page.page}",
-        value=_encoder.encode(page),
-        headers=cloud_event_headers(type=RECONCILE_REQUESTED, source="/auth"),
-    )
+    return event_message(RECONCILE_REQUESTED, page, key=f"{page.run_id}:{page.page}", source="/auth")

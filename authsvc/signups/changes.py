@@ -17,11 +17,11 @@ from django.utils import timezone
 
 from authsvc.lights import AUTH, Kind, Status, TransactionState, Verdict
 from authsvc.models import DATABASE, EventTransaction, RemovedAccount, User, address_replaced, new_signup_id
-from authsvc.signups.begun import count_begun
 from authsvc.signups.events import requested
 from authsvc.signups.outbox import pause_after
 from authsvc.signups.projection import projection
 from authsvc.signups.publisher import publish
+from authsvc.signups.transaction_counts import count_begun
 from runtime.database.bulk_sql import overwrite
 from runtime.database.transactions import atomically
 

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from authsvc.lights import Kind, Status, Verdict
 from authsvc.models import User
-from eventbus.messages import Incoming, Outgoing, cloud_event_headers
+from eventbus.messages import Incoming, Outgoing, event_message
 from runtime.tracing import traceparent
 
 NEW_USER_REQUESTED: Final = "user.newUser.req"
@@ -29,8 +29,6 @@ ANSWER_TOPICS: Final = {
 # Reasons are stored and displayed. PostgreSQL's jsonb rejects NUL: one such answer would fail its whole batch.
 REASON_MAX: Final = 255
 _NO_NUL: Final = r"\A[^\x00]*\Z"
-
-_encoder = msgspec.json.Encoder()
 
 
 class Asked(Protocol):
@@ -113,21 +111,13 @@ class _Answered(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 class NewUserAnswered(_Answered, frozen=True, kw_only=True):
     """A participant's verdict on a sign-up. Unknown fields are ignored."""
 
-    signup_id: UUID
-
-    @property
-    def transaction_id(self) -> UUID:
-        return self.signup_id
+    transaction_id: UUID = msgspec.field(name="signupId")
 
 
 class ChangeAnswered(_Answered, frozen=True, kw_only=True):
     """A participant's verdict on a change or a removal. Unknown fields are ignored."""
 
-    change_id: UUID
-
-    @property
-    def transaction_id(self) -> UUID:
-        return self.change_id
+    transaction_id: UUID = msgspec.field(name="changeId")
 
 
 Answer = NewUserAnswered | ChangeAnswered
@@ -197,10 +187,4 @@ def new_user_requested(user: User, *, signup_id: UUID, attempt: int, services: l
 def _message(kind: Kind, event: msgspec.Struct, *, key: str, transaction_id: UUID) -> Outgoing:
     """All messages of an event transaction, even those of a replay a month later, share one trace whose ID is that of
     the transaction (docs/adr/0020)."""
-    topic = REQUEST_TOPICS[kind]
-    return Outgoing(
-        topic=topic,
-        key=key,
-        value=_encoder.encode(event),
-        headers=cloud_event_headers(type=topic, source="/auth", traceparent=traceparent(transaction_id)),
-    )
+    return event_message(REQUEST_TOPICS[kind], event, key=key, source="/auth", traceparent=traceparent(transaction_id))

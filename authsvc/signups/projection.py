@@ -18,14 +18,7 @@ from django.conf import settings
 
 from authsvc.lights import TransactionState
 from authsvc.signups.traffic_counts import KEPT, NOTHING, Counts, present_key
-from runtime.redis_clients import (
-    ANSWERS_WITHIN,
-    REDIS_ERRORS,
-    CircuitBreaker,
-    redis_client,
-    redis_listener,
-    redis_pool,
-)
+from runtime.redis_clients import ANSWERS_WITHIN, CircuitBreaker, redis_client, redis_listener, redis_pool
 
 CHANNEL: Final = "signups"
 CONNECTIONS: Final = 16
@@ -93,23 +86,14 @@ class Projection:
         if not (states or counts) or self._breaker.is_open:
             return
         keys, arguments = _script_arguments(states, counts)
-        try:
+        with self._breaker.noting():
             self._script(keys=keys, args=arguments)
-        except REDIS_ERRORS as error:
-            self._breaker.note_failure(error)
-        else:
-            self._breaker.note_success()
 
     def forget(self, transaction_ids: Sequence[UUID]) -> None:
         """Delete the copies; while Redis is unavailable, they stay for PROJECTION_TTL."""
-        if not transaction_ids or self._breaker.is_open:
-            return
-        try:
-            self._redis.delete(*map(_key, transaction_ids))
-        except REDIS_ERRORS as error:
-            self._breaker.note_failure(error)
-        else:
-            self._breaker.note_success()
+        if transaction_ids and not self._breaker.is_open:
+            with self._breaker.noting():
+                self._redis.delete(*map(_key, transaction_ids))
 
 
 @cache
@@ -149,15 +133,10 @@ class AsyncProjection:
 
     async def _ask(self, question: Callable[[], Awaitable[Any]]) -> Any:
         """Return Redis's answer; None while Redis is unavailable."""
-        if self._breaker.is_open:
-            return None
-        try:
-            answer = await question()
-        except REDIS_ERRORS as error:
-            self._breaker.note_failure(error)
-            return None
-        self._breaker.note_success()
-        return answer
+        if not self._breaker.is_open:
+            with self._breaker.noting():
+                return await question()
+        return None
 
     @asynccontextmanager
     async def subscription(self) -> AsyncIterator[redis.asyncio.client.PubSub]:

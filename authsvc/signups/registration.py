@@ -15,8 +15,8 @@ from django.utils import timezone
 
 from authsvc.lights import AUTH, Status, TransactionState, Verdict
 from authsvc.models import DATABASE, SignUp, User
-from authsvc.signups.begun import count_begun
 from authsvc.signups.outbox import pause_after
+from authsvc.signups.transaction_counts import count_begun
 from runtime.database.bulk_sql import insert, insert_new_with, kept_from_deletion
 from runtime.database.transactions import atomically, unless_crossed
 from runtime.equality import user_id_key

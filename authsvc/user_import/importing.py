@@ -10,7 +10,6 @@ from django.contrib.auth.hashers import make_password
 
 from authsvc.lights import AUTH
 from authsvc.models import RemovedAccount, Role, User
-from authsvc.signups.begun import count_begun
 from authsvc.signups.events import new_user_requested
 from authsvc.signups.registration import (
     KeyTakenError,
@@ -20,6 +19,7 @@ from authsvc.signups.registration import (
     register_strangers,
     register_users,
 )
+from authsvc.signups.transaction_counts import count_begun
 from authsvc.user_import.checks import RejectedError, check_record, former_ids_of, source_fields
 from authsvc.user_import.formats import Format
 from authsvc.user_import.paced_events import PacedEvents

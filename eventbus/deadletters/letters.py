@@ -141,9 +141,9 @@ def _row(letter: Incoming, origin: Origin) -> DeadLetter:
         # Don't trust the headers for these: writers to this topic must not choose the topic of a replay.
         topic=origin.topic,
         group=origin.group,
-        partition=header_number(about.get("dlt-partition")),
-        offset=header_number(about.get("dlt-offset")),
-        sent_at=moment_of(header_number(about.get("dlt-timestamp"))),
+        partition=parse_header_number(about.get("dlt-partition")),
+        offset=parse_header_number(about.get("dlt-offset")),
+        sent_at=moment_of(parse_header_number(about.get("dlt-timestamp"))),
         key=letter.key,
         value=letter.value,
         headers=headers_as_document(original),
@@ -155,7 +155,7 @@ def _row(letter: Incoming, origin: Origin) -> DeadLetter:
 
 def _cut(about: Mapping[str, bytes | None]) -> str:
     """Describe what was cut from the message, with its original size; empty if nothing was."""
-    sizes = ((words, header_number(about.get(name))) for name, words in _CUT.items())
+    sizes = ((words, parse_header_number(about.get(name))) for name, words in _CUT.items())
     return ", ".join(words % size for words, size in sizes if size is not None)
 
 
@@ -164,11 +164,11 @@ def _text(value: bytes | None) -> str:
     return (value or b"").decode(errors="replace").replace("\x00", "\ufffd")
 
 
-def header_number(text: bytes | None, *, most: int = NUMBER_MAX) -> int | None:
+def parse_header_number(value: bytes | None, *, most: int = NUMBER_MAX) -> int | None:
     """Return the number in a header of a letter; None unless it consists of digits and is at most `most`."""
-    if not text or len(text) > len(str(most)) or not text.isdigit():
+    if not value or len(value) > len(str(most)) or not value.isdigit():
         return None
-    number = int(text)
+    number = int(value)
     return number if number <= most else None
 
 

@@ -20,7 +20,8 @@ from eventbus.deadletters.letters import IN_THE_ADMIN, LetterResult, discard, re
 from eventbus.errors import DeliveryError
 from eventbus.models import DeadLetter
 from eventbus.producer import EventProducer
-from runtime.admin_toolkit.action_admin import ActsAdmin
+from runtime.admin_toolkit.action_admin import ActionAdmin
+from runtime.admin_toolkit.read_only_admin import ReadOnlyAdmin
 from runtime.times import to_the_second
 
 # Characters of a value shown on its page. `manage.py dead_letters show` shows the whole value.
@@ -93,7 +94,7 @@ def _counted(request: HttpRequest) -> list[dict[str, Any]]:
 
 
 @admin.register(DeadLetter)
-class DeadLetterAdmin(ActsAdmin):
+class DeadLetterAdmin(ReadOnlyAdmin, ActionAdmin):
     list_display = ("id", "put_aside", "state", "group", "error_begins", "key_shown", "original_place")
     list_display_links = ("id", "error_begins")
     list_filter = (StateFilter, GroupFilter, ErrorFilter, TopicFilter, "put_aside_at")
@@ -111,15 +112,6 @@ class DeadLetterAdmin(ActsAdmin):
         (_("Origin"), {"fields": ("original_place", "sent", "letter_place", "key_shown", "headers_shown", "cut")}),
         (_("Value"), {"fields": ("value_shown",)}),
     )
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: DeadLetter | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: DeadLetter | None = None) -> bool:
-        return False
 
     def has_handle_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("eventbus.handle_deadletter")

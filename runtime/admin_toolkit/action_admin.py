@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from runtime.admin_toolkit.restricted_admin import RestrictedAdmin
 
 
-class ActsAdmin(RestrictedAdmin):
+class ActionAdmin(RestrictedAdmin):
     """An admin whose list refuses an action that the user has no permission for, instead of ignoring it.
 
     Django does not offer such an action, and silently ignores one that is posted anyway.
@@ -26,10 +26,10 @@ class ActsAdmin(RestrictedAdmin):
                 # Otherwise the query for the chosen rows would fail.
                 raise BadRequest("a chosen row has an invalid key") from None
         for name in request.POST.getlist("action"):
-            if (act := self.get_action(name)) and name not in self.get_actions(request):
-                title = act[2] % model_format_dict(self.opts)
+            if (action := self.get_action(name)) and name not in self.get_actions(request):
+                title = action[2] % model_format_dict(self.opts)
                 raise PermissionDenied(
-                    _("You do not have permission to do this: “%(act)s”. Nothing was changed.") % {"act": title}
+                    _("You do not have permission to do this: “%(action)s”. Nothing was changed.") % {"action": title}
                 )
         title = capfirst(str(self.opts.verbose_name_plural))
         return super().changelist_view(request, {"title": title, **(extra_context or {})})

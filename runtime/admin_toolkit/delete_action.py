@@ -77,13 +77,13 @@ def delete_selected(model_admin: Any, request: HttpRequest, queryset: QuerySet[A
 
 def has_changed(progress: Progress, chosen: QuerySet[Any]) -> bool:
     """Return whether the selection is no longer the one that the question was about. Scripts may post without one."""
-    return bool(progress.asked) and count_and_digest(progress.rest_of(chosen)) != (progress.total, progress.asked)
+    return bool(progress.digest) and count_and_digest(progress.rest_of(chosen)) != (progress.total, progress.digest)
 
 
 def question(model_admin: Any, request: HttpRequest, progress: Progress, chosen: QuerySet[Any]) -> HttpResponse:
     # Before the rows are named: if they change in between, the answer is refused.
-    total, asked = count_and_digest(progress.rest_of(chosen))
-    progress = replace(progress, total=total, asked=asked)
+    total, digest = count_and_digest(progress.rest_of(chosen))
+    progress = replace(progress, total=total, digest=digest)
     context = {
         **model_admin.admin_site.each_context(request),
         **form_context(request, progress),

@@ -32,13 +32,13 @@ Step = Callable[[Sequence[Any]], Mapping[str, int]]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """An action on `total` rows in the order of their primary keys; those up to `after` are done, and counted by their
-    outcome. `until` is the highest value of the field `bound` at the beginning: later rows are not included. `asked`
-    is the digest of the rows that a person was asked about, if the action asks."""
+    outcome. `until` is the highest value of the field `bound` at the beginning: later rows are not included.
+    `digest` identifies the rows that the confirmation page showed; it is empty if the action has no such page."""
 
     total: int
     bound: str
     until: str
-    asked: str = ""
+    digest: str = ""
     after: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
     is_ended: bool = False
@@ -52,7 +52,7 @@ class Progress:
         return (rest.filter(pk__gt=self.after) if self.after else rest).order_by("pk")
 
     def signed(self, request: HttpRequest) -> str:
-        content = [self.total, self.bound, self.until, self.asked, self.after, dict(self.counts)]
+        content = [self.total, self.bound, self.until, self.digest, self.after, dict(self.counts)]
         return signing.dumps(content, salt=_salt(request))
 
 
@@ -62,11 +62,11 @@ def progress_of(request: HttpRequest, chosen: QuerySet[Any], *, bound: str = "pk
     if not (posted := request.POST.get(FIELD)):
         return new_progress(chosen, bound=bound)
     try:
-        total, bound, until, asked, after, counts = signing.loads(posted, salt=_salt(request))
+        total, bound, until, digest, after, counts = signing.loads(posted, salt=_salt(request))
     except (signing.BadSignature, ValueError):
         # ValueError: a form of another release.
         raise BadRequest("the progress of the action is not one of this list") from None
-    return Progress(total=total, bound=bound, until=until, asked=asked, after=after, counts=counts)
+    return Progress(total=total, bound=bound, until=until, digest=digest, after=after, counts=counts)
 
 
 def new_progress(chosen: QuerySet[Any], *, bound: str = "pk") -> Progress:
@@ -77,11 +77,11 @@ def new_progress(chosen: QuerySet[Any], *, bound: str = "pk") -> Progress:
 def count_and_digest(rows: QuerySet[Any]) -> tuple[int, str]:
     """Return the number of rows, and a digest of their primary keys in this order, which also changes when one row
     takes the place of another. A million rows take about a second."""
-    digest, count = hashlib.sha256(), 0
+    hashed, count = hashlib.sha256(), 0
     for key in rows.values_list("pk", flat=True).iterator(chunk_size=10_000):
-        digest.update(f"{key}\n".encode())
+        hashed.update(f"{key}\n".encode())
         count += 1
-    return count, digest.hexdigest()
+    return count, hashed.hexdigest()
 
 
 def work_on(progress: Progress, chosen: QuerySet[Any], step: Step, *, rows: int) -> Progress:

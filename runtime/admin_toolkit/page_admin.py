@@ -10,11 +10,11 @@ from django.urls import URLPattern, path
 from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_safe
 
-from runtime.admin_toolkit.model_admin import ModelAdmin
+from runtime.admin_toolkit.read_only_admin import ReadOnlyAdmin
 
 
-class PageAdmin(ModelAdmin):
-    """An admin without adding, changing and deleting, which shows `page()` in place of the list."""
+class PageAdmin(ReadOnlyAdmin):
+    """An admin that shows `page()` in place of the list."""
 
     def page(self, request: HttpRequest) -> HttpResponse:
         raise NotImplementedError
@@ -43,12 +43,3 @@ class PageAdmin(ModelAdmin):
         """Render the template within the admin's layout."""
         frame = {**self.admin_site.each_context(request), "opts": self.opts, "title": title}
         return TemplateResponse(request, template, frame | context, status=status)
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False

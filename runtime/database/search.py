@@ -7,7 +7,7 @@ from django.db.backends.signals import connection_created
 from django.db.models import Func, Q, QuerySet, TextField
 from django.dispatch import receiver
 
-from runtime.untrusted import is_longer_than
+from runtime.text_length import is_longer_than
 
 # Maximum bytes of a search term. A longer one is not normalised, because no name is as long.
 TERM_MAX: Final = 1024

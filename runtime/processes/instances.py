@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
-from types import TracebackType
 from typing import Final, Self, cast
 
 import msgspec
@@ -102,12 +101,7 @@ class InstanceReport:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._wishes.put("end")
         self._thread.join(2 * ANSWERS_WITHIN)
 

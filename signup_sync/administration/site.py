@@ -21,7 +21,7 @@ from django.utils.translation import gettext_lazy
 from structlog.contextvars import bound_contextvars
 
 from authsvc.accounts.admin_sessions import may_still_administer, note_use
-from authsvc.accounts.forms import AdminLoginForm, told_when
+from authsvc.accounts.forms import AdminLoginForm
 from authsvc.accounts.logout import LogoutView
 from authsvc.accounts.two_factor.login import TwoStepLoginView, with_next
 from authsvc.accounts.two_factor.rules import may_administer, must_set_up
@@ -99,7 +99,7 @@ class Administration(AdminSite):
             template_name="admin/login.html",
         )
         request.current_app = self.name
-        return told_when(view(request))
+        return view(request)
 
     def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         """Use the account's logout, which also makes the browser discard cached pages."""

@@ -3,16 +3,16 @@ messages are shown at the fields."""
 
 import unicodedata
 from http import HTTPStatus
-from math import ceil
 from typing import Any, Final
 
 from django import forms
 from django.conf import settings
-from django.utils.translation import get_language, gettext, ngettext
+from django.utils.translation import get_language, gettext
 from django.utils.translation import gettext_lazy as _
 
 from runtime.equality import USER_ID_BYTES_MAX
-from runtime.untrusted import is_longer_than
+from runtime.text_length import is_longer_than
+from runtime.times import again_in
 from signup_sync.front.gateway import (
     CLOSED,
     LIMIT_OF_ADDRESS,
@@ -183,10 +183,4 @@ def _words_of(problem: GatewayError) -> str:
 
 
 def _again(problem: GatewayError) -> str:
-    seconds = problem.retry_after
-    if not seconds:
-        return gettext("Try again in a moment.")
-    if seconds > 120:
-        n = ceil(seconds / 60)
-        return ngettext("Try again in %(n)d minute.", "Try again in %(n)d minutes.", n) % {"n": n}
-    return ngettext("Try again in %(n)d second.", "Try again in %(n)d seconds.", seconds) % {"n": seconds}
+    return again_in(problem.retry_after) if problem.retry_after else gettext("Try again in a moment.")

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -15,6 +14,7 @@ import msgspec
 from django.conf import settings
 
 from livesettings.values import live
+from runtime.tracing import traceparent
 from signup_sync.front.states import State, read_state
 from signup_sync.front.tickets import bearer_ticket, signed_address, signed_by_front
 
@@ -124,8 +124,7 @@ class Gateway:
             "Accept-Language": user.language,
             **WITH_TIMES,
             "Idempotency-Key": str(signup_id),
-            # The sign-up's id is the trace id; each request is a new span.
-            "traceparent": f"00-{signup_id.hex}-{secrets.token_hex(8)}-01",
+            "traceparent": traceparent(signup_id),
         }
         if user.address:
             headers["Signup-Address"] = signed_address(signup_id, user.address)

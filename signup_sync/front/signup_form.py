@@ -1,10 +1,8 @@
 """The sign-up form. Its view holds neither a thread nor a database connection while auth works."""
 
 import logging
-import re
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Final
 from uuid import UUID
 
 from django.core.exceptions import NON_FIELD_ERRORS
@@ -21,6 +19,7 @@ from structlog.contextvars import bind_contextvars
 from livesettings.values import live
 from runtime.language import in_other_language
 from runtime.security_log import address_of
+from runtime.tracing import trace_id_in
 from signup_sync.front import wording
 from signup_sync.front.forms import TYPED, SignUpForm
 from signup_sync.front.gateway import CLOSED, GatewayError, SubmittedUser
@@ -41,9 +40,6 @@ from signup_sync.front.tickets import (
 )
 
 logger = logging.getLogger(__name__)
-
-# https://www.w3.org/TR/trace-context/#traceparent-header
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -179,9 +175,9 @@ async def _post_as(signup_id: UUID, user: SubmittedUser) -> State | GatewayError
 def _note_browsers_trace(request: HttpRequest, signup_id: UUID) -> None:
     """Log the trace that the page's script sent, which is that of the sign-up that it shows. Changed content becomes
     another sign-up; this line connects the two."""
-    match = _TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
-    if match and match[1] != signup_id.hex:
-        logger.info("the browser's trace is %s", match[1])
+    trace_id = trace_id_in(request.headers.get("traceparent", "").encode())
+    if trace_id not in (None, signup_id.hex):
+        logger.info("the browser's trace is %s", trace_id)
 
 
 def _status_of(problem: GatewayError) -> HTTPStatus:

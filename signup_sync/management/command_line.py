@@ -14,7 +14,7 @@ from typing import Final, TextIO
 
 from django.core.exceptions import ImproperlyConfigured
 
-from runtime.untrusted import refusal_of_arguments
+from runtime.text_length import refusal_of_arguments
 
 # The only settings module. DJANGO_SETTINGS_MODULE may still be set for another project.
 SETTINGS: Final = "signup_sync.settings"

@@ -14,7 +14,7 @@ from django.utils.deprecation import MiddlewareMixin
 from django.utils.functional import SimpleLazyObject
 
 from authsvc.accounts.two_factor.rules import admitted
-from runtime.untrusted import is_longer_than
+from runtime.text_length import is_longer_than
 
 # Only our own origin, including sockets; pages have no inline scripts or styles. Django admin's CSS has `data:` images.
 POLICY: Final = (

@@ -1,4 +1,4 @@
-"""A small benchmark in every run of the tests, so that a slow change is seen. `make bench` is the one with goals."""
+"""A small benchmark in every test run, to reveal slow changes. `make bench` measures the performance goals."""
 
 import statistics
 import time

@@ -1,4 +1,4 @@
-"""`make chaos SIGNUPS=20000 KILLS=60 SEED=1`: exit code 0 when nothing was wrong."""
+"""`make chaos SIGNUPS=20000 KILLS=60 SEED=1`: the exit code is 0 if no errors were found."""
 
 import argparse
 import secrets

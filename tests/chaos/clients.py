@@ -1,4 +1,4 @@
-"""Everybody who signs up, and the clients of auth's API: they post, follow the stream, and come back to it."""
+"""The clients of auth's API in a chaos run: they post, follow the stream, and resume it."""
 
 import asyncio
 import json

@@ -1,4 +1,5 @@
-"""Starting a role through a module of the tests, which does something to the process before the role begins in it.
+"""Start a role through a test module that prepares the process before the role begins. Product code has no hooks for
+this.
 
 Product code knows nothing of this.
 """

@@ -1,4 +1,5 @@
-"""Clients that follow streams as browsers do: who loses one comes back with its last id, after the pause auth named."""
+"""Clients that follow streams as browsers do: after a lost connection they resume with the last id, after the retry
+pause that auth sent."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""One run of chaos: start everything, let the people come, injure it, wait until it has healed, judge."""
+"""One chaos run: start everything, let people sign up, inject faults, wait for the recovery, and judge the result."""
 
 import time
 from collections import Counter

@@ -17,7 +17,7 @@ from tests.servers.process import http_status
 from tests.stack import Stack
 from tests.waiting import eventually, must_hold
 
-pytestmark = [pytest.mark.alone, pytest.mark.needs("application", "caddy")]
+pytestmark = pytest.mark.needs("application", "caddy")
 
 DEADLINE = 3.0
 # Seconds for which the database is down: several tries, each with the time in which a connection may come.

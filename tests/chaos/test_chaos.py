@@ -1,4 +1,4 @@
-"""The small form: 500 sign-ups, 8 kills. `make chaos` is the full one."""
+"""The short chaos run: 500 sign-ups, 8 kills. `make chaos` starts the full one."""
 
 from collections import Counter
 from typing import Final

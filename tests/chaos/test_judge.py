@@ -1,4 +1,4 @@
-"""The judge finds each kind of wrong: a run that it calls good has been looked at."""
+"""The judge detects every kind of error, so a run without errors has really been checked."""
 
 import time
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Two thousand clients vanish, half of them without a word to anybody; nothing of them stays."""
+"""Two thousand clients vanish, half of them without closing their connection, and leave nothing behind."""
 
 import resource
 import socket
@@ -22,7 +22,7 @@ from tests.servers.process import LOOPBACK, ROOT
 from tests.stack import Stack
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.alone, pytest.mark.needs("application", "caddy", "network")]
+pytestmark = pytest.mark.needs("application", "caddy", "network")
 
 # The number of clients that vanish in each of the two ways; a tenth of them are pages with a WebSocket.
 VANISHING = 1000

@@ -1,4 +1,4 @@
-"""Release 0.1.0 writes data, with its own code and migrations. After an upgrade all of it is there and works."""
+"""Release 0.1.0 writes data, with its own code and migrations. After an upgrade, the data is complete and usable."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""API clients that retry: each posts with one Idempotency-Key until a stream has told it the end of its sign-up."""
+"""API clients that retry: each posts with one Idempotency-Key until a stream has reported the end of its sign-up."""
 
 import asyncio
 import json

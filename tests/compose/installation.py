@@ -59,6 +59,13 @@ class Installation:
         for line in commands_of_the_readme()[:-1]:
             self.run("sh", "-c", line)
 
+    def delete_setting(self, name: str) -> None:
+        """Delete its line from .env."""
+        lines = (self.directory / ".env").read_text().splitlines(keepends=True)
+        kept = [line for line in lines if not line.startswith(f"{name}=")]
+        assert len(kept) == len(lines) - 1
+        (self.directory / ".env").write_text("".join(kept))
+
     def start(self) -> None:
         """Type the README's command that starts everything, and wait until it has."""
         self.run("sh", "-c", commands_of_the_readme()[-1])

@@ -40,5 +40,5 @@ def test_auth_reads_what_a_participant_answers(verdict):
     outgoing = answer(asked, decode_request(asked), Judgement(verdict), service="chat")
     read = decode_answer(delivered(outgoing))
     assert outgoing.key.encode() == asked.key
-    assert (read.signup_id, read.verdict.service) == (signup_id, "chat")
+    assert (read.transaction_id, read.verdict.service) == (signup_id, "chat")
     assert (read.verdict.status, read.verdict.reason) == (Status(verdict.status), verdict.reason)

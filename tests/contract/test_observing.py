@@ -23,6 +23,7 @@ import yaml
 from eventsearch.documents import MAPPING, UNDATED
 from tests.contract.test_compose import ROOT, services
 from tests.contract.test_metrics import OURS, alert_rules, declared, family, roles_asked
+from tests.contract.test_operations_guide import severities_in_the_guide
 
 DEPLOY = ROOT / "deploy"
 
@@ -54,50 +55,112 @@ ANSWERS, NEVER_STARTED, STOPPED, HANGS = "1+0x40", "_x40", "1+0x20 stale", "1+0x
 CRASHES = "1+0x20 stale stale 0 stale stale stale 0 0 stale stale stale stale stale 0 stale stale stale 0 stale stale"
 
 
-def away_alerts(*away: str, **values: str) -> dict[str, Any]:
-    """A test for promtool: RoleAway fires for the roles `away` at the tenth minute. `values` are those of `up` of each
-    process of a role, by the role; every other role has one process that answers, but profiles have never been used."""
-    others = {role: NEVER_STARTED if services()[role].get("profiles") else ANSWERS for role in roles_asked()}
-    rule = next(each for each in alert_rules() if each["alert"] == "RoleAway")
+# Seconds since a heartbeat, and messages behind, that fire an alert.
+OLD, BEHIND = 40, 20_000
+
+
+def alert_test(series: dict[str, str], **fired: list[dict[str, str]]) -> dict[str, Any]:
+    """A test for promtool: with these values of each series, each alert of `fired` fires at the tenth minute with these
+    labels, and with the severity that the guide promises for the label `role` or `group`."""
+    rules = {rule["alert"]: rule for rule in alert_rules()}
     expected = [
         {
-            "exp_labels": {"role": role, **rule["labels"]},
-            "exp_annotations": {
-                name: text.replace("{{ $labels.role }}", role) for name, text in rule["annotations"].items()
-            },
+            "alertname": alert,
+            "eval_time": "10m",
+            "exp_alerts": [
+                {
+                    "exp_labels": {**labels, "severity": promised(alert, labels)},
+                    "exp_annotations": texts(rules[alert], labels),
+                }
+                for labels in each
+            ],
         }
-        for role in away
-    ]
-    series = [
-        {"series": f'up{{job="{job}", role="{role}", instance="{role}:{number}"}}', "values": process}
-        for role, job in roles_asked().items()
-        for number, process in enumerate(values.get(role, others[role]).split(","))
+        for alert, each in fired.items()
     ]
     return {
-        "name": f"away: {away}, {values}",
+        "name": f"{fired}: {series}",
         "interval": "15s",
-        "input_series": series,
-        "alert_rule_test": [{"eval_time": "10m", "alertname": "RoleAway", "exp_alerts": expected}],
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "alert_rule_test": expected,
     }
 
 
-@needs_promtool
-def test_an_alert_fires_for_each_role_of_which_no_process_answers(tmp_path: Path):
-    roles = roles_asked()
-    tests = [
-        away_alerts(),
-        *(away_alerts(role, **{role: values}) for role in roles for values in (STOPPED, HANGS, CRASHES)),
-        *(away_alerts(role, **{role: NEVER_STARTED}) for role in roles if not services()[role].get("profiles")),
-        # Another instance still answers.
-        away_alerts(auth=f"{ANSWERS},{STOPPED}"),
-        away_alerts(auth=f"{ANSWERS},{HANGS}"),
-        away_alerts("auth", auth=f"{STOPPED},{HANGS}"),
-    ]
+def promised(alert: str, labels: dict[str, str]) -> str:
+    severity, tickets = severities_in_the_guide()[alert]
+    name = labels.get("role", labels.get("group", ""))
+    return "ticket" if any(fnmatchcase(name, each.replace("…", "?*")) for each in tickets) else severity
+
+
+def texts(rule: dict[str, Any], labels: dict[str, str]) -> dict[str, str]:
+    """The annotations of an alert with these labels."""
+    values = {f"$labels.{name}": value for name, value in labels.items()}
+    values |= {"$value": str(BEHIND), "$value | humanizeDuration": f"{OLD}s"}
+    fill = re.compile("{{ (.+?) }}")
+    return {name: fill.sub(lambda found: values[found[1]], text) for name, text in rule["annotations"].items()}
+
+
+def up(**values: str) -> dict[str, str]:
+    """The series of `up` of each process. `values` are those of a role's processes, by the role; every other role has
+    one process that answers, but profiles have never been used."""
+    others = {role: NEVER_STARTED if services()[role].get("profiles") else ANSWERS for role in roles_asked()}
+    return {
+        f'up{{job="{job}", role="{role}", instance="{role}:{number}"}}': process
+        for role, job in roles_asked().items()
+        for number, process in enumerate(values.get(role, others[role]).split(","))
+    }
+
+
+def run_promtool(tests: list[dict[str, Any]], folder: Path) -> None:
     rules = str(DEPLOY / "prometheus-alerts.yaml")
-    file = tmp_path / "tests.yaml"
+    file = folder / "tests.yaml"
     file.write_text(yaml.safe_dump({"rule_files": [rules], "evaluation_interval": "15s", "tests": tests}))
     done = subprocess.run([PROMTOOL, "test", "rules", file], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def away(*roles: str, **values: str) -> dict[str, Any]:
+    """A test that only RoleAway fires, once for each of these roles."""
+    return alert_test(up(**values), RoleAway=[{"role": role} for role in roles], RoleDown=[])
+
+
+@needs_promtool
+def test_one_alert_fires_for_each_role_of_which_no_process_answers(tmp_path: Path):
+    roles = roles_asked()
+    tests = [
+        away(),
+        *(away(role, **{role: values}) for role in roles for values in (STOPPED, HANGS, CRASHES, f"{HANGS},{HANGS}")),
+        *(away(role, **{role: NEVER_STARTED}) for role in roles if not services()[role].get("profiles")),
+        # Another instance still answers.
+        away(auth=f"{ANSWERS},{STOPPED}"),
+        away("auth", auth=f"{STOPPED},{HANGS}"),
+    ]
+    run_promtool(tests, tmp_path)
+
+
+@needs_promtool
+def test_a_process_that_hangs_beside_one_that_answers_is_a_ticket(tmp_path: Path):
+    down = {"job": "web", "role": "auth", "instance": "auth:1"}
+    assert promised("RoleDown", down) == "ticket"
+    run_promtool([alert_test(up(auth=f"{ANSWERS},{HANGS}"), RoleAway=[], RoleDown=[down])], tmp_path)
+
+
+@needs_promtool
+def test_only_what_people_wait_for_wakes_somebody(tmp_path: Path):
+    stuck = [{"role": role, "instance": f"{role}:8001"} for role in ("chat", "relay", "dead-letters", "search")]
+    ages = {
+        f'eventbus_heartbeat_age_seconds{{role="{each["role"]}", instance="{each["instance"]}"}}': f"{OLD}x40"
+        for each in stuck
+    }
+    behind = [{"topic": "t", "group": group} for group in ("auth", "chat", "chat-reconcile", "search")]
+    lags = {
+        f'eventbus_lag_messages{{topic="t", group="{each["group"]}", instance="relay:8001"}}': f"{BEHIND}x40"
+        for each in behind
+    }
+    run_promtool([alert_test(ages, RoleStuck=stuck), alert_test(lags, ConsumerBehind=behind)], tmp_path)
+    severities = [
+        [promised(alert, each) for each in fired] for alert, fired in (("RoleStuck", stuck), ("ConsumerBehind", behind))
+    ]
+    assert severities == [["page", "page", "ticket", "ticket"]] * 2
 
 
 def test_prometheus_finds_its_files_where_they_are_mounted():

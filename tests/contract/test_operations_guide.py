@@ -3,12 +3,14 @@
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from django.core.management import get_commands, load_command_class
 
-from tests.contract.test_metrics import OURS, alert_rules, declared, family
+from signup_sync.participants import PARTICIPANTS
+from tests.contract.test_metrics import OURS, alert_rules, declared, family, roles_asked
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "operations.md").read_text()
@@ -61,10 +63,9 @@ def test_its_containers_are_those_of_compose():
 
 def test_its_overrides_are_of_services_of_compose():
     services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
-    [block] = re.findall(r"^```yaml\n(.*?)^```$", GUIDE, re.DOTALL | re.MULTILINE)
-    override = yaml.safe_load(block)["services"]
-    assert "auth" in override
-    assert override.keys() <= services.keys()
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", GUIDE, re.DOTALL | re.MULTILINE)
+    overridden = [name for block in blocks for name in yaml.safe_load(block)["services"]]
+    assert {"auth", "postgres"} <= {*overridden} <= services.keys()
 
 
 def test_its_settings_exist():
@@ -78,12 +79,42 @@ def test_its_metrics_exist():
     assert set(OURS.findall(GUIDE)) <= {family(each) for each in declared()} | {"signup_sync"}
 
 
-def test_every_alert_has_its_section_and_leads_to_it():
+# The severity of an alert, where its role or group decides: `ticket` for these, `page` for all others.
+TEMPLATE = re.compile(r'{{ if match "\^\((?P<names>.+)\)\$" \$labels\.\w+ }}ticket{{ else }}page{{ end }}')
+SECTION = re.compile(
+    r"^### (?P<alert>\w+)\n\*(?P<severity>\w+)(?:\.\*|\*, or \*ticket\* for (?P<tickets>[^.]+)\.)", re.MULTILINE
+)
+
+
+def severities_in_the_guide() -> dict[str, tuple[str, frozenset[str]]]:
+    """Each alert's severity, and the roles or groups for which it is only a ticket."""
+    return {
+        each["alert"]: (each["severity"], frozenset(re.findall("`([^`]+)`", each["tickets"] or "")))
+        for each in SECTION.finditer(GUIDE)
+    }
+
+
+def severity_of(rule: dict[str, Any]) -> tuple[str, frozenset[str]]:
+    severity = rule["labels"]["severity"]
+    if template := TEMPLATE.fullmatch(severity):
+        return "page", frozenset(template["names"].replace(".+", "…").split("|"))
+    return severity, frozenset()
+
+
+def test_every_alert_has_its_section_with_its_severity_and_leads_to_it():
     alerts = {str(rule["alert"]): rule for rule in alert_rules()}
-    sections = dict(re.findall(r"^### (\w+)\n\*(\w+)\.\*", GUIDE, re.MULTILINE))
-    assert sections == {name: rule["labels"]["severity"] for name, rule in alerts.items()}
+    assert severities_in_the_guide() == {name: severity_of(rule) for name, rule in alerts.items()}
     for name, rule in alerts.items():
         assert rule["annotations"]["runbook"] == f"docs/operations.md#{name.lower()}"
+
+
+def test_it_says_what_is_missing_without_each_role():
+    _, _, section = GUIDE.partition("### RoleAway\n")
+    rows = re.findall(r"^\| (`.+?) \|", section.partition("\n### ")[0], re.MULTILINE)
+    listed = {*re.findall(r"`([\w-]+)`", " ".join(rows))}
+    # `startservice` adds services, and their row stands for them.
+    added = {*PARTICIPANTS} - {"chat", "customer"}
+    assert listed == roles_asked().keys() - added
 
 
 def test_its_links_lead_to_sections_and_files_that_exist():

@@ -156,7 +156,7 @@ def test_a_participants_answer_fits_and_auth_reads_it(verdict):
     check_message("newUserAnswered", message)
     assert dict(message.headers)["traceparent"] == dict(question.headers)["traceparent"]
     read = decode_answer(as_read(message))
-    assert (read.signup_id, read.service) == (SIGNUP, "chat")
+    assert (read.transaction_id, read.service) == (SIGNUP, "chat")
     assert read.verdict == Verdict("chat", Status(verdict.status), verdict.reason)
 
 
@@ -204,7 +204,7 @@ def test_readers_ignore_what_they_do_not_know():
     told = answer(question, decode_request(question), Judgement(ParticipantVerdict.DONE), service="chat")
     more = json.dumps(json.loads(told.value) | {"addedLater": []}).encode()
 
-    assert decode_answer(as_read(Outgoing(told.topic, told.key, more))).signup_id == SIGNUP
+    assert decode_answer(as_read(Outgoing(told.topic, told.key, more))).transaction_id == SIGNUP
 
 
 def test_auths_request_for_an_export_fits_and_participants_answer_it():

@@ -1,4 +1,4 @@
-"""`make run` and what else a person types in a clone of the project."""
+"""A clone of the project, in which tests type `make run` and other commands."""
 
 import contextlib
 import os

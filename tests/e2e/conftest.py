@@ -1,4 +1,5 @@
-"""A clone of the project, and `make run` in it. Only the embedded default is started by it, so only there it runs."""
+"""A clone of the project, and `make run` in it. It is only available on the embedded servers, because `make run` starts
+these."""
 
 from collections.abc import Iterator
 from pathlib import Path

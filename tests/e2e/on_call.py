@@ -4,10 +4,15 @@ import os
 import re
 import shlex
 import subprocess
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
 
-from tests.servers import PostgresqlServer
+from tests.operations_guide import override_of
+from tests.servers import PostgresqlServer, free_port
 from tests.servers.postgresql import SERVICES
 from tests.stack import Stack
+from tests.waiting import eventually
 
 # The processes of a stack, by their service in compose.yaml. A stack has neither a purge nor a gateway to stop.
 PROCESSES = {"auth": "auth-1", "gateway": None, "purge": None}
@@ -21,10 +26,11 @@ class OnCall:
         self.postgresql = postgresql
 
     def types(self, line: str, *, database: str | None = None) -> None:
-        """Type a command for Docker Compose. A service's database is that of the stack, or `database` instead."""
+        """Type a command. A service's database is that of the stack, or `database` instead."""
         words = shlex.split(line)
-        assert words[:2] == ["docker", "compose"], line
-        match words[2:]:
+        match words[2:] if words[:2] == ["docker", "compose"] else words:
+            case ["mkdir" | "rm", *_]:
+                self._shell(line)
             case ["stop", *names]:
                 for name in self._processes(names):
                     self.stack.roles[name].stop()
@@ -34,9 +40,9 @@ class OnCall:
                 self.postgresql.create_services(self.database_of(""))
             case ["run", "--rm", "migrate"]:
                 self.stack.migrate()
-            case ["exec", "-T", "postgres", program, *_]:
-                _, rest = line.split(f" {program} ", 1)
-                self._shell(f"{self.postgresql.binary(program)} {self._with_databases(rest, database)}")
+            case ["exec", "-T", "postgres", *_]:
+                _, rest = line.split(" postgres ", 1)
+                self._shell(self._in_container(self._with_databases(rest, database)))
             case _:
                 raise ValueError(line)
 
@@ -53,6 +59,11 @@ class OnCall:
         for name in names:
             self.stack.roles[name].wait_until_ready()
 
+    def _in_container(self, line: str) -> str:
+        """A line for PostgreSQL's container, as the same user here: its programs are on the path."""
+        programs = f"PATH={self.postgresql.binary('postgres').parent}:{os.environ['PATH']}"
+        return shlex.join(["env", "--chdir=/", programs, *self.postgresql.prefix()]) + f" {line}"
+
     def _with_databases(self, words: str, database: str | None) -> str:
         names = "|".join(SERVICES)
         return re.sub(rf"(?<![\w/.-])({names})(?![\w.-])", lambda found: database or self.database_of(found[0]), words)
@@ -63,6 +74,54 @@ class OnCall:
             capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
         assert done.returncode == 0, f"{line}\n{done.stderr}"
+
+
+class ArchivingServer(PostgresqlServer):
+    """One that archives its WAL, with the settings that the guide gives it in compose.override.yaml."""
+
+    @property
+    def backup(self) -> Path:
+        """The folder that the guide mounts as /backup."""
+        return self.directory / "backup"
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.run(["mkdir", "--mode=700", self.backup, self.backup / "wal"])
+
+    def command(self) -> Sequence[str | Path]:
+        _, *options = override_of("postgres")["command"]
+        return [*super().command(), *(option.replace("/backup", str(self.backup)) for option in options)]
+
+
+class Archivist(OnCall):
+    """Restores databases to a moment, with the base backup in the server's folder."""
+
+    def __init__(self, stack: Stack, postgresql: ArchivingServer) -> None:
+        super().__init__(stack, postgresql)
+        self._backup = postgresql.backup
+        self._port = free_port()
+
+    def types(self, line: str, *, database: str | None = None, moment: datetime | None = None) -> None:
+        """Type a command. `moment` replaces the one in the guide's example."""
+        bases = sorted(each.name for each in self._backup.glob("base-*"))
+        here = {r"base-[\d-]+": bases[-1]} if bases else {}
+        if moment:
+            here[r"(?<=recovery_target_time = ')[^']+"] = moment.isoformat()
+        for example, real in {**here, r"/backup\b": str(self._backup), r"\b5433\b": str(self._port)}.items():
+            line = re.sub(example, real, line)
+        super().types(line, database=database)
+        if "pg_switch_wal" in line:
+            self._wait_for_the_archive()
+
+    def _wait_for_the_archive(self) -> None:
+        """Wait until there is nothing that PostgreSQL has finished and not yet archived."""
+        waiting = self.postgresql.directory / "data" / "pg_wal" / "archive_status"
+        eventually(lambda: not [*waiting.glob("*.ready")], what="the WAL has been archived")
+
+    def end(self) -> None:
+        """End the second server if a failed test has left it."""
+        if (self._backup / "then" / "postmaster.pid").exists():
+            self._shell(self._in_container(f"pg_ctl stop --mode=immediate --pgdata={self._backup}/then"))
 
 
 def about(lines: list[str], service: str) -> list[str]:

@@ -1,4 +1,5 @@
-"""The form, its cookies and its WebSocket with what no browser sends: never a 500, and nothing is half saved."""
+"""The form, its cookies and its WebSocket with input that no browser sends: no answer is a 500, and nothing is half
+saved."""
 
 import re
 from http.cookiejar import CookieJar

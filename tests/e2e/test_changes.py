@@ -69,7 +69,7 @@ def test_a_service_that_has_the_new_address_turns_red_and_keeps_what_it_has(page
     assert UserRow(person.user_id, other.email, person.user_name, "ROLE_USER") in stack.rows("customer")
     keep_picture(page, "change-red.png")
     page.goto("/account/")
-    expect(page.locator("main")).to_contain_text("Services marked ✕ refused this change and keep what they had.")
+    expect(page.locator("main")).to_contain_text("Services marked ✕ refused this change; nothing was changed there.")
 
 
 def may_enter(stack: Stack, person: Person, service: str) -> bool:

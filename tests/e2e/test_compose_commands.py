@@ -2,174 +2,41 @@
 its own user of PostgreSQL, Kafka and Redis, with the rights that these have there."""
 
 import json
-import os
+import logging
 import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection
 from http.cookies import SimpleCookie
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 from uuid import uuid4
 
 import psycopg
 import pytest
 import redis
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from tests.contract import kafka_messages
-from tests.contract.test_compose import AUTH_WORKERS, ENVIRONMENT, PARTICIPANTS, WEB, resolved, services
+from tests.contract.test_compose import ENVIRONMENT, PARTICIPANTS, resolved
+from tests.e2e.composed import LASTING, PASSWORD, Composed
 from tests.operations_guide import commands_after
-from tests.servers import PostgresqlServer, ScimTestServer, free_port
-from tests.servers.composed import ComposedKafka, ComposedRedis, kafka_client
-from tests.servers.process import LOOPBACK, ROOT, Process
+from tests.servers.composed import kafka_client
+from tests.servers.process import LOOPBACK, ROOT
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.needs("application", "postgresql", "kafka")]
 
-LASTING = (*WEB, *AUTH_WORKERS, *PARTICIPANTS, "scim")
 SERVICES = ("auth", *PARTICIPANTS, "crm")
-PASSWORD = "correct horse 9"
+# A refused password is expected, and not worth logging.
+SILENT = logging.getLogger("tests.refused")
+SILENT.addHandler(logging.NullHandler())
+SILENT.propagate = False
 # Words with which PostgreSQL, Kafka and Redis deny something.
 REFUSALS = ("permission denied", "noperm", "authorization failed", "insufficientprivilege", "noauth")
-
-
-class Composed:
-    """The servers of compose.yaml, and its roles with their own environments."""
-
-    def __init__(self, stack: ExitStack, directory: Path) -> None:
-        self._stack = stack
-        self._directory = directory
-        # compose.yaml, as the roles were last started with it.
-        self.services = services()
-        self.postgresql = stack.enter_context(PostgresqlServer())
-        self.kafka = stack.enter_context(
-            ComposedKafka(self.services["kafka"], admin=kafka_client(self.services["set-up-kafka"]))
-        )
-        self.redis = stack.enter_context(ComposedRedis(self.services["redis"]))
-        self.crm = stack.enter_context(ScimTestServer())
-        self.ports = {name: free_port() for name in LASTING}
-        self.roles: dict[str, Process] = {}
-
-    def environment_of(self, name: str) -> dict[str, str]:
-        """The environment of the role in its container, with the addresses that the servers have here."""
-        here = {
-            "@postgres:5432/": f"@{self.postgresql.address}/",
-            "@redis:6379/": f"@{self.redis.address}/",
-            "kafka:9092": self.kafka.address,
-        }
-        given: dict[str, str] = self.services[name]["environment"]
-        for container, address in here.items():
-            given = {key: value.replace(container, address) for key, value in given.items()}
-        # Every role knows the SCIM server, and only one has its token.
-        scim = self.crm.env if "SCIM_TOKENS" in given else {"SCIM_SERVERS": self.crm.env["SCIM_SERVERS"]}
-        return given | {
-            **scim,
-            "PATH": os.environ["PATH"],
-            "HEALTH_HOST": LOOPBACK,
-            "HEALTH_PORT": str(self.ports.get(name, 0)),
-            "TRUSTED_PROXIES": LOOPBACK,
-        }
-
-    def create_databases(self) -> None:
-        with psycopg.connect(self.postgresql.url("postgres"), autocommit=True) as connection:
-            for service in ("auth", *PARTICIPANTS, "scim"):
-                connection.execute(f'DROP DATABASE "{service}"')
-        self.run_databases()
-        self.postgresql.require_passwords()
-
-    def run_databases(self) -> None:
-        """The service `databases`."""
-        place = {"PATH": os.environ["PATH"], "PGHOST": LOOPBACK, "PGPORT": str(self.postgresql.port)}
-        script = ROOT / "deploy" / "create-databases.sh"
-        subprocess.run([script], env=self.services["databases"]["environment"] | place, check=True, timeout=60)
-
-    def run(self, name: str, *command: str) -> str:
-        """Runs a command of manage.py, by default the role's own, to its end, and return its output."""
-        done = subprocess.run(
-            [sys.executable, "manage.py", *command] if command else self._command_of(name),
-            cwd=ROOT, env=self.environment_of(name), capture_output=True, text=True, check=False, timeout=120,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def start(self) -> None:
-        self.create_databases()
-        self.run("migrate")
-        self.run("set-up-kafka")
-        for name in LASTING:
-            log = self._directory / f"{name}.log"
-            self.roles[name] = Process(name, self._command_of(name), env=self.environment_of(name), log=log)
-            self.roles[name].start()
-            self._stack.callback(self.roles[name].kill)
-        self._wait_until_healthy(*self.roles)
-
-    def up(self, *names: str) -> list[str]:
-        """Replace those that run with another environment than compose.yaml gives them now. Return their names."""
-        outdated = [
-            name for name in names
-            if self.roles[name].running and self.roles[name].env != self.environment_of(name)
-        ]  # fmt: skip
-        for name in outdated:
-            assert self.roles[name].stop() == 0
-            self.roles[name].env = self.environment_of(name)
-            self.roles[name].start()
-        self._wait_until_healthy(*outdated)
-        return outdated
-
-    def _wait_until_healthy(self, *names: str) -> None:
-        for name in names:
-            self.roles[name].wait_ready(lambda name=name: self._is_healthy(name), 60)
-
-    def _command_of(self, name: str) -> list[str]:
-        _, *rest = self.services[name]["command"]
-        rest = [part.replace("0.0.0.0", LOOPBACK) for part in rest]
-        rest = [part.replace("/etc/kafka-acls.toml", "deploy/kafka-acls.toml") for part in rest]
-        if "serve" in rest:
-            rest += ["--port", str(self.ports[name])]
-        return [sys.executable, *rest]
-
-    def _is_healthy(self, name: str) -> bool:
-        """Its own health check, at the port that it has here."""
-        _, *command = self.services[name]["healthcheck"]["test"]
-        port = self.ports[name]
-        command = [part.replace(":8000/", f":{port}/").replace(":8001/", f":{port}/") for part in command]
-        command[0] = sys.executable
-        return subprocess.run(command, capture_output=True, check=False, timeout=30).returncode == 0
-
-    def sign_up(self, user_id: str) -> dict[str, str]:
-        """Signs somebody up at auth; the status of each light in the end."""
-        form = {"userId": user_id, "userPw": PASSWORD, "email": f"{user_id}@example.org", "userName": "C"}
-        answer = subprocess.run(
-            ["curl", "-sS", "-m", "30", "-N", "-X", "POST", f"http://{LOOPBACK}:{self.ports['auth']}/user",
-             "-H", "Content-Type: application/json", "-H", "Accept: text/event-stream",
-             "-H", "X-Forwarded-Proto: https", "-d", json.dumps(form)],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        last = json.loads(answer.stdout.rsplit("data: ", 1)[1])
-        assert last["complete"]
-        return {service: light["status"] for service, light in last["services"].items()}
-
-    @property
-    def kafka_config(self) -> dict[str, Any]:
-        return {"bootstrap.servers": self.kafka.address, **kafka_client(self.services["web"])}
-
-    def publish(self, topic: str, value: bytes) -> None:
-        """Publishes as the web processes may."""
-        kafka_messages.is_meant(topic, value)
-        reports: list[object] = []
-        producer = Producer(self.kafka_config)
-        producer.produce(topic, value, on_delivery=lambda error, _: reports.append(error))
-        producer.flush(30)
-        assert reports == [None]
-
-    def stop(self) -> list[int]:
-        return [process.stop() for process in self.roles.values()]
 
 
 @pytest.fixture(scope="module")
@@ -312,16 +179,31 @@ class Operator:
             case ["docker", "compose", "up", "--detach", "--no-deps", *names]:
                 return composed.up(*names)
             case ["docker", "compose", "up", "--detach"]:
-                composed.redis.restart_with(composed.services["redis"])
-                return composed.up(*LASTING)
+                return composed.up_everything()
             case _:
                 raise ValueError(line)
         return []
 
 
-def test_passwords_of_postgresql_and_redis_are_replaced_and_everybody_stays_logged_in(
-    composed: Composed, tmp_path: Path
-):
+def is_accepted(kafka: str, config: Mapping[str, str]) -> bool:
+    """Whether Kafka accepts the user and password of these client settings."""
+    refusals: list[int] = []
+    note_refusals = {"error_cb": lambda error: refusals.append(error.code()), "logger": SILENT}
+    producer = Producer({"bootstrap.servers": kafka, **config, **note_refusals})
+    topics: object = None
+
+    def answers() -> bool:
+        nonlocal topics
+        with suppress(KafkaException):
+            topics = producer.list_topics(timeout=1).topics
+        producer.poll(0)  # Calls error_cb.
+        return bool(topics) or KafkaError._AUTHENTICATION in refusals
+
+    eventually(answers, what="Kafka accepts or refuses the password")
+    return bool(topics)
+
+
+def test_passwords_of_every_server_are_replaced_and_everybody_stays_logged_in(composed: Composed, tmp_path: Path):
     """With the commands of docs/operations.md. This test is the last one here: to save time, it ends those of auth's
     roles whose environment is the same as that of auth-results."""
     for name in ("relay", "dead-letters", "purge"):
@@ -349,10 +231,18 @@ def test_passwords_of_postgresql_and_redis_are_replaced_and_everybody_stays_logg
     assert visitor.is_logged_in()
     assert composed.sign_up(f"composed-{uuid4().hex[:8]}") == dict.fromkeys(SERVICES, "SUCCESS")
 
-    operator.delete_lines("REDIS_AUTH_PASSWORD")
+    operator.delete_lines("KAFKA_ADMIN_PASSWORD", "KAFKA_CHAT_PASSWORD", "REDIS_AUTH_PASSWORD")
+    former = {name: kafka_client(composed.services[name]) for name in ("set-up-kafka", "chat", "customer")}
     make_secrets, restart = commands_after("**Kafka and Redis**")
     operator.types(make_secrets)
-    assert set(operator.types(restart)) == {"web", "auth", "auth-results"}
+    assert set(operator.types(restart)) == {"web", "auth", "auth-results", "chat"}
+    current = {name: kafka_client(composed.services[name]) for name in former}
+    assert {name: is_accepted(composed.kafka.address, config) for name, config in current.items()} == dict.fromkeys(
+        current, True
+    )
+    assert {name: is_accepted(composed.kafka.address, config) for name, config in former.items()} == {
+        "set-up-kafka": False, "chat": False, "customer": True,
+    }  # fmt: skip
     with pytest.raises(redis.AuthenticationError), redis.Redis.from_url(before["web"]["REDIS_URL"]) as client:
         client.ping()
     with redis.Redis.from_url(composed.environment_of("web")["REDIS_URL"]) as client:

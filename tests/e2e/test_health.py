@@ -1,4 +1,4 @@
-"""The health pages of real roles: one that is stuck says so, and a restart is what helps."""
+"""The health pages of real roles: a stuck role reports it, and a restart helps."""
 
 import time
 

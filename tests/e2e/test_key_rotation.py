@@ -1,4 +1,5 @@
-"""SECRET_KEY is replaced in the steps of docs/operations.md, one process after the other, while people are there."""
+"""SECRET_KEY is replaced in the steps of docs/operations.md, one process after the other, while people use the
+pages."""
 
 import secrets
 from collections.abc import Iterator, Mapping

@@ -30,7 +30,7 @@ ROLES = (
     "valkey-server",
 )
 
-pytestmark = [pytest.mark.alone, pytest.mark.needs("application")]
+pytestmark = pytest.mark.needs("application")
 
 # Seconds from a second start until the first sign-up is all green, and from Ctrl-C until nothing is left.
 GREEN_WITHIN, GONE_WITHIN = 8.0, 5.0
@@ -54,6 +54,7 @@ def get(port: int, path: str) -> int:
         return connection.getresponse().status
 
 
+@pytest.mark.alone
 def test_first_and_second_start_sign_up_and_end(project: Path) -> None:
     with make_run(project) as first:
         print(f"first start: {first.wait_ready():.1f} s")

@@ -1,4 +1,4 @@
-"""HTTP as its RFCs have it, spoken byte by byte: straight at `manage.py serve`, and through the gateway."""
+"""HTTP as its RFCs define it, sent byte by byte: directly to `manage.py serve`, and through the gateway."""
 
 import base64
 import codecs

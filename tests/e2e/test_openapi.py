@@ -1,4 +1,5 @@
-"""The API against docs/openapi.yaml, with what nobody would send: schemathesis asks, and judges each answer by it."""
+"""The API against docs/openapi.yaml: schemathesis sends unusual requests and checks each answer against the
+document."""
 
 import re
 from collections.abc import Iterator

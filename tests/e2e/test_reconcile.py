@@ -1,4 +1,5 @@
-"""`manage.py reconcile` on the whole installation: participants lose, change and gain rows; it says so, and heals."""
+"""`manage.py reconcile` on the whole installation: participants lose, change and gain rows, and it reports and heals
+them."""
 
 import json
 from typing import Any

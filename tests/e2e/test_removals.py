@@ -1,4 +1,4 @@
-"""Removals in the browser and by command: nobody has the account any more, and a new person can take its name."""
+"""Removals in the browser and by command: afterwards nobody can use the account, and its user ID is free."""
 
 from dataclasses import replace
 

@@ -2,7 +2,9 @@
 changed and closed their accounts. Afterwards all services agree."""
 
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -12,7 +14,7 @@ from signup_sync.participants import PARTICIPANTS
 from tests.chaos.test_upgrade import SIGN_UP
 from tests.client import sign_up
 from tests.conftest import Person, new_person
-from tests.e2e.on_call import OnCall, about
+from tests.e2e.on_call import ArchivingServer, Archivist, OnCall, about
 from tests.e2e.test_api import ALL_GREEN
 from tests.operations_guide import commands_after
 from tests.servers import KafkaServer, PostgresqlServer
@@ -39,6 +41,12 @@ publisher.close()
 
 
 @pytest.fixture(scope="module")
+def postgresql() -> Iterator[ArchivingServer]:
+    with ArchivingServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def stack(postgresql: PostgresqlServer, kafka: KafkaServer) -> Iterator[Stack]:
     with Stack.real(postgresql=postgresql, kafka=kafka, auths=1) as running:
         yield running
@@ -56,11 +64,6 @@ def all_agree(stack: Stack) -> bool:
 
 def names_in(stack: Stack, service: str) -> set[str]:
     return {user_id for _, user_id, *_ in people_of(stack, service)}
-
-
-def back_up(on_call: OnCall, service: str) -> None:
-    for line in about(commands_after("## Back up"), service):
-        on_call.types(line)
 
 
 def back_up_as_release_0_1_0(on_call: OnCall) -> None:
@@ -143,9 +146,11 @@ def test_auth_restored_from_a_backup_of_an_earlier_release_neither_revives_nor_l
 
     reconcile(stack, "--heal", "--auth-restored")
     eventually(lambda: town.leaves.user_id not in names_in(stack, "auth") | names_in(stack, "chat"))
-    list_the_lost, *_ = commands_after("4. Import the people")
+    make_folder, list_the_lost, _, _, remove_folder = commands_after("4. Import the people")
+    on_call.types(make_folder)
     on_call.types(list_the_lost)
-    done = stack.manage("import_users", str(stack.directory / "lost.csv"), check=False)
+    done = stack.manage("import_users", str(stack.directory / "lost" / "lost.csv"), check=False)
+    on_call.types(remove_folder)
     assert (done.returncode, "1 imported" in done.stdout) == (1, True), done.stdout + done.stderr
     assert reconcile(stack, "--heal")[0] == 0
     eventually(lambda: all_agree(stack), what="the services agree after the restore")
@@ -156,19 +161,67 @@ def test_auth_restored_from_a_backup_of_an_earlier_release_neither_revives_nor_l
     assert sign_up(stack, new_person().form)[-1].statuses == ALL_GREEN
 
 
-def test_participants_restored_from_a_backup_are_healed(stack: Stack, postgresql: PostgresqlServer):
-    on_call, town = OnCall(stack, postgresql), Town(stack)
-    for service in PARTICIPANTS:
-        back_up(on_call, service)
+@pytest.fixture
+def archivist(stack: Stack, postgresql: ArchivingServer) -> Iterator[Archivist]:
+    archivist = Archivist(stack, postgresql)
+    yield archivist
+    archivist.end()
+
+
+def test_services_restored_to_an_earlier_moment_are_healed(
+    stack: Stack, archivist: Archivist, postgresql: ArchivingServer
+):
+    """Between the base backup and that moment people have signed up, whom only the archived WAL has."""
+    back_up_everything, _, prune, watch = commands_after("Every night")
+    archivist.types(back_up_everything)
+    archivist.types(watch)
+    check_pruning(archivist, prune, postgresql.backup / "wal")
+    town = Town(stack)
+    then = people_of(stack, "auth")
+    [[moment]] = stack.query("auth", "SELECT clock_timestamp()")
     town.lives_on()
+
+    *recover, dump, stop, remove = commands_after("### Restore to a moment")
+    for line in recover:
+        archivist.types(line, moment=moment)
+    for service in ("auth", *PARTICIPANTS):
+        for line in about([dump], service):
+            archivist.types(line)
+    for line in (stop, remove):
+        archivist.types(line)
+    assert people_in_dump_of_auth(archivist) == then
     for service in PARTICIPANTS:
         *restore, heal = about(commands_after("## Restore a participant"), service)
         for line in restore:
-            on_call.types(line)
-        assert town.leaves.user_id in names_in(stack, service)
+            archivist.types(line)
+        assert people_of(stack, service) == then
         assert heal.endswith(f"reconcile --heal --service {service}")
+
     code, _, findings = reconcile(stack, "--heal")
     assert code == 0
     assert set(findings) == in_each_participant(missing=town.comes, different=town.changes, removed=town.leaves)
     assert all_agree(stack)
     assert names_in(stack, "chat") >= {person.user_id for person in (town.stays, town.changes, town.comes)}
+
+
+def check_pruning(archivist: Archivist, prune: str, archive: Path) -> None:
+    """Of the WAL before and after the base backup, only the latter stays."""
+    [base] = archive.parent.glob("base-*")
+    [first] = re.findall(r"^START WAL .*file (\w+)", (base / "backup_label").read_text(), re.MULTILINE)
+
+    def segments() -> set[str]:
+        return {each.name for each in archive.iterdir() if re.fullmatch(r"[0-9A-F]{24}", each.name)}
+
+    eventually(lambda: {first} <= segments() and min(segments()) < first, what="the backup's WAL has been archived")
+    archivist.types(prune)
+    assert min(segments()) == first
+
+
+def people_in_dump_of_auth(on_call: OnCall) -> set[tuple[Any, ...]]:
+    """Restore it beside auth's database."""
+    scratch = on_call.database_of("auth") + "_then"
+    on_call.types(f"docker compose exec -T postgres createdb -U postgres {scratch}")
+    restore = "docker compose exec -T postgres pg_restore -U postgres --single-transaction --dbname auth < auth.dump"
+    on_call.types(restore, database=scratch)
+    with psycopg.connect(on_call.postgresql.url(scratch)) as connection:
+        return {*connection.execute(f"SELECT {COLUMNS}, is_active FROM {TABLES['auth']}")}

@@ -1,5 +1,5 @@
-"""The server of the web processes: its requests when it stops, and that the application, which knows
-nothing of it, runs on daphne as well."""
+"""The server of the web processes: its requests at a stop. The application doesn't depend on it, and also runs on
+daphne."""
 
 import asyncio
 import json

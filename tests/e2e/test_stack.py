@@ -1,4 +1,4 @@
-"""The installation as a whole: it starts, each role ends when it is asked to, and nothing stays behind."""
+"""The installation as a whole: it starts, each role ends when it is asked to, and no process is left behind."""
 
 import os
 import time

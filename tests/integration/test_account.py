@@ -1,4 +1,4 @@
-"""The account page and the checks of the form, past the browser."""
+"""The account page and the checks of the form, without a browser."""
 
 from datetime import timedelta
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""Every page of the administration in Korean: no word of ours stands there in English."""
+"""Every page of the administration in Korean: none of the product's own texts is in English."""
 
 import re
 from collections.abc import Iterator

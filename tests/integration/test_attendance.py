@@ -1,4 +1,4 @@
-"""A service that SIGNUP_SERVICES names and nobody runs is told in the log and on the admin's index."""
+"""A service in SIGNUP_SERVICES that no process runs is reported in the log and on the admin's start page."""
 
 import logging
 import secrets

@@ -1,5 +1,5 @@
-"""Every reader of events with what nobody should send, on the database of the chosen stack: it never fails for one
-message's fault, and the good ones beside it are handled."""
+"""Every reader of events with invalid messages, on the database of the chosen stack: a bad message makes no reader
+fail, and the good messages beside it are handled."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Dead letters on their way from the topic to the table, and what is done about them there."""
+"""Dead letters: from the topic to the table, and the actions on them there."""
 
 import secrets
 import threading

@@ -1,4 +1,4 @@
-"""deploy/Caddyfile in a real Caddy, before upstreams that say who they are and what they were sent."""
+"""deploy/Caddyfile in a real Caddy, with upstreams that report their name and the requests that they received."""
 
 import asyncio
 import json

@@ -10,6 +10,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from django.db import DataError, OperationalError
 
+from eventbus import group_member
 from eventbus.deadletters import collector, letters
 from eventbus.deadletters.collector import COUNTED_EVERY, POLL, DeadLetterCollector
 from eventbus.deadletters.letters import (
@@ -25,10 +26,11 @@ from eventbus.deadletters.letters import (
     store_letters,
 )
 from eventbus.errors import DeliveryError
+from eventbus.group_member import REJOINS_AFTER
 from eventbus.messages import Incoming, Outgoing
 from eventbus.metrics import DEAD_LETTERS_WAITING
 from eventbus.models import DeadLetter, DeadLetterAct
-from runtime.processes.health import Heartbeat
+from tests.unit.fakes import Beats, Clock, FakeMessage, RecordingClient
 
 pytestmark = pytest.mark.django_db
 
@@ -237,7 +239,6 @@ class Polled:
     def __init__(self, *messages: object, failure: KafkaException | None = None) -> None:
         self.messages, self.failure = list(messages), failure
         self.asked: list[tuple[object, ...]] = []
-        self.is_closed = False
 
     def poll(self, timeout: float) -> object:
         self.asked.append(("poll", timeout))
@@ -251,16 +252,6 @@ class Polled:
         self.asked.append(("commit", asynchronous))
         if self.failure:
             raise self.failure
-
-    def close(self) -> None:
-        self.is_closed = True
-
-
-class Beats(Heartbeat):
-    beats = 0
-
-    def beat(self) -> None:
-        self.beats += 1
 
 
 @pytest.fixture
@@ -376,18 +367,48 @@ def test_the_count_is_unknown_while_the_database_is_down(made, monkeypatch, erro
     assert math.isnan(DEAD_LETTERS_WAITING._value.get())
 
 
-@pytest.mark.parametrize("is_kept", [True, False])
-def test_a_run_commits_what_is_stored_and_leaves_the_group_at_its_end(made, monkeypatch, is_kept):
+@pytest.fixture
+def client(monkeypatch, settings) -> RecordingClient:
+    """The client of Kafka that a new collector gets."""
+    settings.KAFKA_BOOTSTRAP_SERVERS, settings.KAFKA_PREFIX = "127.0.0.1:1", "own-"
+    client = RecordingClient(clock := Clock())
+    monkeypatch.setattr(collector, "Consumer", lambda config: client)
+    monkeypatch.setattr(collector, "close_old_connections", lambda: None)
+    monkeypatch.setattr(group_member, "time", clock)
+    return client
+
+
+def test_a_run_commits_after_the_letters_are_stored_and_leaves_the_group_at_its_end(client):
+    stop, stored, heartbeat = threading.Event(), [], Beats()
+    client.waiting = [FakeMessage(offset, topic=f"own-{TOPIC}") for offset in range(2)]
+    client.when_idle = stop.set
+    client.commit_result = lambda offsets: stored.append(DeadLetter.objects.count()) or offsets
+    DeadLetterCollector(ORIGINS, heartbeat=heartbeat).run(stop)
+    assert stored == [2]
+    assert [name for name, *_ in client.calls] == ["subscribe", "poll", "consume", "commit", "poll", "close"]
+    # Once in each turn of the loop, and once before the letters are stored.
+    assert heartbeat.beats == 3
+
+
+def test_letters_that_cannot_be_stored_before_a_stop_are_not_committed(client, monkeypatch):
     stop = threading.Event()
-    collecting, polled = made("a letter")
-    seen = []
-    monkeypatch.setattr(collecting._member, "join", lambda: seen.append("join"))
-    monkeypatch.setattr(collecting._member, "rejoin_if_forgotten", lambda: seen.append("rejoin"))
-    monkeypatch.setattr(collecting, "_next", lambda: [letter()] if len(seen) < 3 else [])
-    monkeypatch.setattr(collecting, "_keep", lambda stored, told: seen.append((stored, told)) or is_kept)
-    monkeypatch.setattr(collecting, "_count_waiting", lambda: seen.count("rejoin") == 2 and stop.set())
-    collecting.run(stop)
-    assert seen == ["join", "rejoin", ([letter()], stop), "rejoin"]
-    assert polled.asked == ([("commit", False)] if is_kept else [])
-    assert polled.is_closed
-    assert collecting._heartbeat.beats == 2
+
+    def failing(stored, origins) -> None:
+        stop.set()
+        raise OperationalError("the database is away")
+
+    monkeypatch.setattr(collector, "store_letters", failing)
+    client.waiting = [FakeMessage(topic=f"own-{TOPIC}")]
+    DeadLetterCollector(ORIGINS).run(stop)
+    assert [name for name, *_ in client.calls] == ["subscribe", "poll", "consume", "close"]
+
+
+def test_a_collector_without_an_assignment_joins_its_group_again(client):
+    stop, idle = threading.Event(), []
+    client.step = REJOINS_AFTER + 1
+    client.when_idle = lambda: idle.append(1) or (len(idle) == 2 and stop.set())
+    DeadLetterCollector(ORIGINS).run(stop)
+    subscription = ("subscribe", f"own-{TOPIC}")
+    assert client.calls == [
+        subscription, ("poll", POLL), ("unsubscribe",), subscription, ("poll", POLL), ("close",),
+    ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Live settings between processes: the row, and the page on which it is changed."""
+"""Live settings shared between processes: the row, and the page that changes it."""
 
 import logging
 from contextlib import closing

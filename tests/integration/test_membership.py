@@ -1,4 +1,4 @@
-"""Reading who is in a consumer group; tests/contract/test_groups.py asks real Kafka."""
+"""Reading the members of a consumer group; tests/contract/test_groups.py asks real Kafka."""
 
 import pytest
 from confluent_kafka import KafkaException

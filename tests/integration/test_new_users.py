@@ -1,4 +1,4 @@
-"""What a participant does with new users, beyond storing their rows (participant/new_users.py)."""
+"""A participant's own work for new users, in addition to storing their rows (participant/new_users.py)."""
 
 import json
 from collections.abc import Sequence

@@ -10,7 +10,7 @@ from django.test import Client
 from django.urls import reverse
 
 from participant.models import ParticipantUser
-from participant.rows import bury
+from participant.user_table import bury
 from tests.participants import MODELS
 
 pytestmark = pytest.mark.django_db(databases=["default", *MODELS])
@@ -146,12 +146,13 @@ def test_deleting_chosen_users_warns_and_then_deletes(pages):
 def test_chosen_users_are_deactivated_and_activated(pages):
     kim, lee, other = row_of(pages, "kim"), row_of(pages, "lee", is_active=False), row_of(pages, "other")
     response = pages.act("deactivate", kim, lee)
-    assert "1 user was deactivated. 1 user already was." in response.content.decode()
+    assert "1 user was deactivated. 1 user was already inactive." in response.content.decode()
     assert set(pages.model.objects.filter(is_active=True)) == {other}
     response = pages.act("activate", kim, lee, other)
-    assert "2 users were activated. 1 user already was." in response.content.decode()
+    assert "2 users were activated. 1 user was already active." in response.content.decode()
     assert not pages.model.objects.filter(is_active=False).exists()
-    assert "0 users were activated. 3 users already were." in pages.act("activate", kim, lee, other).content.decode()
+    response = pages.act("activate", kim, lee, other)
+    assert "0 users were activated. 3 users were already active." in response.content.decode()
 
 
 def test_users_are_found_by_user_id_email_and_sign_up(pages):

@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from eventbus.messages import HandledBatch, Incoming, Subscription
 from eventbus.subscriptions import subscriptions_of
 from participant.models import ParticipantUser
-from participant.rows import bury
+from participant.user_table import bury
 from signup_sync.participants import PARTICIPANTS
 from tests.requested_users import new_user_message as message
 from tests.requested_users import new_user_request as asked

@@ -273,7 +273,7 @@ def test_a_change_to_an_account_that_is_removed_meanwhile_logs_out(kim: User, mo
 def test_the_account_shows_the_lights_of_its_newest_change(kim: User):
     client = client_of(kim)
     page = client.get("/account/").content.decode()
-    assert "Your last change at each service" not in page
+    assert "Your last change in each service" not in page
     for name in ("First", "Second"):
         kim.user_name = name
         change = change_account(kim)
@@ -285,7 +285,7 @@ def test_the_account_shows_the_lights_of_its_newest_change(kim: User):
     ]  # fmt: skip
     assert change is not None
     assert f'href="/changes/{change.id}/"' in page
-    assert "Your last change at each service" not in client_of(sign_up("lee", NEW)).get("/account/").content.decode()
+    assert "Your last change in each service" not in client_of(sign_up("lee", NEW)).get("/account/").content.decode()
 
 
 def test_switching_the_language_keeps_what_was_typed_and_saves_nothing(kim: User):
@@ -376,7 +376,7 @@ def test_an_address_that_was_taken_meanwhile_is_refused(kim: User):
     sign_up("lee", NEW)
     answer = client_of(kim).post(path)
     assert answer.status_code == 409
-    assert "Another account has got this address" in answer.content.decode()
+    assert "Another account has started to use this address" in answer.content.decode()
     assert (changes(), stored(kim).email) == ([], MINE)
 
 

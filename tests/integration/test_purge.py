@@ -1,4 +1,4 @@
-"""`manage.py purge` on the database of the chosen stack, and how long Kafka keeps what the project makes."""
+"""`manage.py purge` on the database of the chosen stack, and the retention of the topics that the project creates."""
 
 import threading
 from datetime import datetime, timedelta

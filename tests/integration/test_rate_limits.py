@@ -1,4 +1,4 @@
-"""Rate limits of sign-ups, a closed sign-up, and the address that counts."""
+"""Rate limits of sign-ups, a closed sign-up, and the address to which a request is attributed."""
 
 import json
 from collections.abc import AsyncIterator

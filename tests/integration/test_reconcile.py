@@ -30,7 +30,7 @@ from customersvc.models import Customer
 from eventbus.subscriptions import subscriptions_of
 from eventbus.topics import ensure_topics
 from participant.reconcile import FINDINGS_MAX
-from participant.rows import bury
+from participant.user_table import bury
 from tests.broker import consuming
 from tests.signups import new_signup, save_signup, save_signups
 

@@ -1,5 +1,5 @@
-"""Auth's side of reconcile, rule by rule, with participants that answer at once what a test says: no broker, and a
-clock that tests move. test_reconcile.py has the whole command on a broker."""
+"""Auth's side of reconcile, rule by rule, with fake participants that answer at once, without a broker, and with a fake
+clock. test_reconcile.py runs the whole command on a broker."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ from chatsvc.models import ChatUser
 from eventbus.messages import Incoming, Outgoing
 from eventbus.subscriptions import subscriptions_of
 from tests.signups import complete, save_signup
-from tests.unit.eventbus.recording import CALLS_MAX, Clock
+from tests.unit.fakes import CALLS_MAX, Clock
 
 pytestmark = pytest.mark.django_db(databases=["default", "chat"])
 

@@ -1,4 +1,4 @@
-"""The pages of a replay, at their bounds, with a producer that keeps its messages."""
+"""The pages of a replay, at their bounds, with a fake producer."""
 
 import json
 from collections.abc import Sequence

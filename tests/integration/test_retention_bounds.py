@@ -1,4 +1,4 @@
-"""Retention at its exact bounds, with the time standing still, and the words of its checks."""
+"""Retention at its exact bounds, with a stopped clock, and the messages of its checks."""
 
 from datetime import timedelta
 from uuid import UUID, uuid4

@@ -15,7 +15,7 @@ from django.utils import timezone
 from eventbus.messages import HandledBatch, Incoming
 from participant.export import rows_held
 from runtime.errors import TransientError
-from scimsvc import accounts, handlers, server
+from scimsvc import account_claims, handlers, server
 from scimsvc.errors import LostClaimError, ScimError, UnavailableError, UnfinishedError
 from scimsvc.handlers import ScimHandler
 from scimsvc.models import ScimAccount
@@ -400,7 +400,7 @@ def test_a_server_that_never_finishes_its_answer_is_given_up_in_time(handler, sc
 
 
 def test_all_requests_about_one_account_end_in_time_although_none_of_them_is_too_slow(handler, scim, monkeypatch):
-    monkeypatch.setattr(accounts, "ACCOUNT_WITHIN", 0.8)
+    monkeypatch.setattr(account_claims, "ACCOUNT_WITHIN", 0.8)
     handler([new(1)])
     # The second kim takes four requests: a lookup, a refused POST, and two more lookups.
     scim.misbehave("GET", "POST", how="slow", seconds=0.3, times=99)

@@ -11,7 +11,7 @@ import pytest
 from django.utils import timezone
 
 from eventbus.messages import Incoming
-from scimsvc import accounts, reconcile
+from scimsvc import account_claims, reconcile
 from scimsvc.errors import UnavailableError
 from scimsvc.models import ScimAccount
 from scimsvc.provisioning import Provisioning
@@ -155,7 +155,7 @@ def test_the_accounts_of_other_servers_are_none_of_its_business(handler):
 
 
 def test_a_comparison_and_the_heal_after_it_share_one_limit(handler, scim, monkeypatch):
-    monkeypatch.setattr(accounts, "ACCOUNT_WITHIN", 0.8)
+    monkeypatch.setattr(account_claims, "ACCOUNT_WITHIN", 0.8)
     delete(scim, "kim")
     scim.misbehave("GET", "POST", how="slow", seconds=0.3, times=99)
     begun = time.monotonic()

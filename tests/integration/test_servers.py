@@ -1,4 +1,4 @@
-"""The servers that the other tests stand on: they answer, keep what they have over a restart, and leave nothing."""
+"""The servers that other tests use: they answer, keep their data over a restart, and leave nothing behind."""
 
 import http.client
 import os

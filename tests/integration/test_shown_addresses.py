@@ -1,4 +1,4 @@
-"""An address with an international domain: kept in ASCII, and shown to people in the letters that they typed."""
+"""An address with an international domain is stored in ASCII, and shown in the characters that the user typed."""
 
 import re
 from io import StringIO

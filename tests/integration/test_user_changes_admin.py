@@ -1,4 +1,5 @@
-"""Administrators change users: each change reaches every service, and of two at once the second is told."""
+"""Administrators change users: each change reaches every service, and of two concurrent changes the second is
+reported."""
 
 import html
 import re

@@ -1,4 +1,4 @@
-"""The web process's health pages, asked as compose and `make run` ask them."""
+"""The web process's health pages, requested as compose and `make run` request them."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""`make mutants`: mutmut plants small bugs in the modules that decide, and counts those that their tests notice.
+"""`make mutants`: mutmut plants small bugs in the most important modules, and counts those that their tests detect.
 
 modules.toml says which modules these are and which tests concern each; equivalent.toml lists mutants that no test can
 notice, with the reason. Each module is tested in a copy of the working tree, below var/mutants/, which is kept: there

@@ -1,4 +1,4 @@
-"""`manage.py index_events` as a process: how it starts and stops, and what it tells."""
+"""`manage.py index_events` as a process: how it starts and stops, and its messages."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Mail servers to send to: one that takes mail after a pause, and one that takes connections and never answers."""
+"""Slow mail servers: one that accepts mail after a pause, and one that accepts connections and never answers."""
 
 import asyncio
 import logging

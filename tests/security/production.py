@@ -1,4 +1,4 @@
-"""A web process with PRODUCTION=true, as strangers and proxies meet it."""
+"""A web process with PRODUCTION=true, as seen by clients and proxies."""
 
 import http.client
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The five kinds of people who may ask for a page of the administration, and one row of each kind to ask about."""
+"""The five kinds of users who may request a page of the administration, and one row of each model to request."""
 
 from typing import Final
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""Staff who may see a list can ask it nothing about fields that it does not show."""
+"""Staff who may see a list can't use its filters to learn about fields that it does not show."""
 
 import pytest
 from django.contrib import admin

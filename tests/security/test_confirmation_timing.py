@@ -1,4 +1,4 @@
-"""With SIGNUP_CONFIRM=mail neither an answer nor the time that it took tells whether the user existed before."""
+"""With SIGNUP_CONFIRM=mail, neither an answer nor its duration reveals whether the user existed before."""
 
 import json
 import random

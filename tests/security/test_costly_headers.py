@@ -1,5 +1,5 @@
-"""No header costs more than an ordinary request: cookies that aren't ours, whatever they
-look like, and codecs of Python's choosing (attacks: 15 KB of `\\"` in a cookie, `charset=punycode`)."""
+"""No header costs more than an ordinary request: foreign cookies of any form, and Python's codecs (attacks: 15 KB of
+`\\"` in a cookie, `charset=punycode`)."""
 
 import http.client
 from contextlib import closing

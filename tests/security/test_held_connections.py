@@ -16,7 +16,7 @@ from tests.servers.process import LOOPBACK
 from tests.stack import Role, Stack
 from tests.waiting import PATIENCE, eventually_async
 
-pytestmark = [pytest.mark.alone, pytest.mark.needs("application")]
+pytestmark = pytest.mark.needs("application")
 
 FLOOD = 400
 PER_SIGNUP, PER_ADDRESS = 5, 12

@@ -1,5 +1,5 @@
-"""An Idempotency-Key that is somebody's `owner_signup_id` without a sign-up of its own takes nothing from others: it is
-refused, and it alone (attack: such a key twice in a batch, so that everybody in the batch got 503)."""
+"""An Idempotency-Key that equals somebody's `owner_signup_id`, which has no sign-up, is refused, and no other request
+is affected (attack: such a key twice in a batch, so that the whole batch got 503)."""
 
 import asyncio
 from collections import Counter

@@ -1,4 +1,5 @@
-"""The same for what no web process does: messages of Kafka, commands, and the functions below all ways in."""
+"""Length is checked first outside the web processes, too: messages of Kafka, commands, and the functions that all entry
+points call."""
 
 import argparse
 import json
@@ -28,7 +29,7 @@ from participant.accounts import AccountHandler
 from participant.reconcile import ReconcileHandler
 from runtime import equality
 from runtime.logs import LogFormat, formatter
-from runtime.untrusted import ARGUMENT_MAX, is_longer_than, refusal_of_arguments
+from runtime.text_length import ARGUMENT_MAX, is_longer_than, refusal_of_arguments
 from signup_sync.front.forms import SignUpForm
 from signup_sync.management import command_line
 from tests.conftest import new_person

@@ -1,4 +1,5 @@
-"""Wrong passwords for one account from one address are limited, for a while; from elsewhere the account stays open."""
+"""Wrong passwords for one account from one address are limited for a while; from other addresses, its owner can log
+in."""
 
 import logging
 from collections.abc import Iterator

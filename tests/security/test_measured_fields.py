@@ -1,4 +1,4 @@
-"""A field of a form or a query that is longer than any of ours needs is refused, on every page (docs/adr/0038)."""
+"""A field of a form or a query that is longer than any valid value is refused, on every page (docs/adr/0038)."""
 
 from typing import Any
 from urllib.parse import urlencode

@@ -1,5 +1,5 @@
-"""Requests whose end two programs could see in different places, straight at `manage.py serve` and through the gateway
-(ASVS 5.0, 4.2.1): what one took for a body must never be the next request to the other."""
+"""Requests whose end two programs could see in different places, sent directly to `manage.py serve` and through the
+gateway (ASVS 5.0, 4.2.1): the body that one program sees must never be the next request of the other."""
 
 import asyncio
 import re

@@ -1,5 +1,5 @@
-"""Names that can't deceive: no invisible characters, no mixed scripts, no reserved user IDs; one mailbox is one account
-(attacks: userId admin, root, аdmin with a Cyrillic а; docs/adr/0039)."""
+"""Names that can't deceive: no invisible characters, no mixed scripts, no reserved user IDs; one mailbox has one
+account (attacks: userId admin, root, аdmin with a Cyrillic а; docs/adr/0039)."""
 
 import unicodedata
 from importlib import import_module

@@ -1,4 +1,5 @@
-"""Mails about passwords: to whom, with which link, without a word that somebody supplied; and what a link does."""
+"""Mails about passwords: their recipients, their links, the effect of a link, and that they contain no user-supplied
+text."""
 
 import re
 from collections.abc import Callable

@@ -1,5 +1,5 @@
-"""Asking for a new password takes the same time whether an account has the address or not, and whatever the mail server
-does; the link leads to the public address. Past the browser, of a separate web process."""
+"""A request for a new password takes the same time whether or not an account has the address, and whatever the mail
+server does; the link leads to the public address. These tests call a separate web process without a browser."""
 
 import random
 import re

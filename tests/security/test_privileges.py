@@ -1,4 +1,4 @@
-"""Only superusers grant privileges and edit staff accounts; nothing else that staff send has that effect."""
+"""Only superusers grant privileges and edit staff accounts; no other request by staff has that effect."""
 
 import logging
 from typing import Any

@@ -1,4 +1,4 @@
-"""Settings with which a production installation refuses to start, and the one line that says why."""
+"""Settings with which a production installation refuses to start, and the one-line reasons."""
 
 import subprocess
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""PostgreSQL, Kafka and Redis over TLS with passwords, by settings alone; and what the product says no word to."""
+"""PostgreSQL, Kafka and Redis over TLS with passwords, through settings alone; a server with a wrong certificate
+receives nothing."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""HTTPS, the proxies that are believed, and the headers of every answer of a production web process."""
+"""HTTPS, trusted proxies, and the headers of every answer of a production web process."""
 
 import json
 import socket

@@ -524,7 +524,8 @@ def test_a_superuser_turns_it_off_for_somebody_who_lost_it_but_not_for_oneself(
     session["otp_device_id"] = devices.second_factor_of(boss).persistent_id
     session.save()
     said = reset_in_admin(client, boss, user).content.decode()
-    assert "turned off for 0 users. 1 user had not turned it on. Turn off your own on your account page." in said
+    assert "turned off for 0 users. 1 user had not turned it on." in said
+    assert "Turn off your own two-factor authentication on your account page." in said
     assert devices.second_factor_of(boss)
 
 

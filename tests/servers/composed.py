@@ -25,6 +25,14 @@ class ComposedKafka(KafkaServer):
         self._admin = dict(admin)
         super().__init__()
 
+    def up(self, service: Mapping[str, Any], *, admin: Mapping[str, str]) -> None:
+        """Start it again if this version of compose.yaml gives it another environment."""
+        if service["environment"] != self._environment:
+            self._environment, self._admin = service["environment"], dict(admin)
+            self.stop()
+            (self.directory / "server.properties").write_text(self._properties())
+            self.start()
+
     def probe_config(self) -> dict[str, str]:
         return {**super().probe_config(), **self._admin}
 
@@ -50,12 +58,13 @@ class ComposedRedis(RedisServer):
         self._environment = service["environment"]
         super().__init__()
 
-    def restart_with(self, service: Mapping[str, Any]) -> None:
-        """Start it again with the users of this version of compose.yaml."""
-        self._environment = service["environment"]
-        self.stop()
-        self.process.env = self.process_env()
-        self.start()
+    def up(self, service: Mapping[str, Any]) -> None:
+        """Start it again if this version of compose.yaml gives it another environment."""
+        if service["environment"] != self._environment:
+            self._environment = service["environment"]
+            self.stop()
+            self.process.env = self.process_env()
+            self.start()
 
     def command(self) -> Sequence[str | Path]:
         return ["sh", ROOT / "deploy" / "redis-users.sh", *super().command()]

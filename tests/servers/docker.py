@@ -12,8 +12,8 @@ import yaml
 
 from tests.servers.process import ROOT
 
-# Timeout in seconds for starting an engine and for pulling or building the images, all together.
-PREPARED_WITHIN = 300.0
+# Timeout in seconds for starting an engine and for pulling or building the images, all together, beside other tests.
+PREPARED_WITHIN = 600.0
 
 
 class DockerEngine:

@@ -1,4 +1,4 @@
-"""Network namespaces of the tests' own: machines that can be unplugged, without a word to the other side."""
+"""Network namespaces for tests: machines that can be disconnected without notice to the other side."""
 
 import ctypes
 import os

@@ -1,5 +1,6 @@
 """A child process and, around it, a server: how tests start, stop, kill, freeze and restart what they run."""
 
+import fcntl
 import http.client
 import os
 import random
@@ -11,33 +12,47 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
+from functools import cache
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import BinaryIO, ClassVar, Self
 
 from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOPBACK = "127.0.0.1"
 # Under the range from which Linux and macOS take the ports of outgoing connections, so that a server that is down for
-# a moment finds its port free when it comes back. Each worker of pytest-xdist has its own of them: two that look at the
-# same time would find the same one free.
-_WORKER, _WORKERS = (
-    int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]),
-    int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)),
-)
-PORTS = range(15_000 + _WORKER, 32_000, _WORKERS)
+# a moment finds its port free when it comes back.
+PORTS = range(15_000, 32_000)
+# Each process locks the byte of every port that it gives out, until it ends. Several test runs and workers look for
+# ports at the same time, and one that nothing listens on yet, or for a moment, may have been given out.
+PORT_LOCKS = Path(tempfile.gettempdir()) / f"signup-sync-ports-{os.getuid()}"
 
 _given_ports: set[int] = set()
 
 
 def free_port() -> int:
-    """A loopback port that nothing listens on and that this test run has not given out before."""
-    for port in random.sample(PORTS, k=200):
+    """A loopback port that nothing listens on and that no running test run has given out before."""
+    tried = random.sample(PORTS, k=min(200, len(PORTS)))
+    for port in tried:
         with socket.socket() as probe:
-            if port not in _given_ports and probe.connect_ex((LOOPBACK, port)) != 0:
+            if port not in _given_ports and probe.connect_ex((LOOPBACK, port)) != 0 and _reserve(port):
                 _given_ports.add(port)
                 return port
-    raise RuntimeError(f"no free port among 200 tried between {PORTS.start} and {PORTS.stop}")
+    raise RuntimeError(f"no free port among {len(tried)} tried between {min(PORTS)} and {max(PORTS)}")
+
+
+def _reserve(port: int) -> bool:
+    """Lock the port; False if another process has it."""
+    with suppress(BlockingIOError, PermissionError):
+        fcntl.lockf(_port_locks(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        return True
+    return False
+
+
+@cache
+def _port_locks() -> BinaryIO:
+    """Stay open: to close the file would release all locks of the process."""
+    return PORT_LOCKS.open("ab")
 
 
 def http_status(port: int, path: str) -> int | None:

@@ -1,4 +1,5 @@
-"""The servers as a careful operator runs them: TLS with a certificate for `localhost`, and passwords.
+"""The servers with TLS (a certificate for `localhost`) and passwords. The certificate does not name 127.0.0.1, where
+they listen: at that address, each has a wrong host name.
 
 The certificate does not name 127.0.0.1, where they listen: asked there, each has the wrong host name.
 """

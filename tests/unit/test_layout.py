@@ -1,6 +1,7 @@
 """The README leads through the code, and the unit tests mirror the layout of the code."""
 
 import re
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +35,13 @@ def test_the_files_that_the_canvases_name_are_there():
     }
     assert named
     assert [(canvas, file) for canvas, file in sorted(named) if not (ROOT / file).exists()] == []
+
+
+def test_the_files_of_the_mutation_tests_exist():
+    modules = tomllib.loads((ROOT / "tests/mutants/modules.toml").read_text())["modules"].values()
+    named = {path.partition("::")[0] for module in modules for path in (*module["files"], *module["tests"])}
+    assert named
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
 
 
 def test_the_files_that_answer_a_newcomers_questions_exist():

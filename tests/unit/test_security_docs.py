@@ -1,4 +1,4 @@
-"""docs/security.md: every requirement of OWASP ASVS 5.0.0 at levels 1 and 2 once, each with something to show."""
+"""docs/security.md lists every requirement of OWASP ASVS 5.0.0 at levels 1 and 2 once, each with evidence."""
 
 import ast
 import re

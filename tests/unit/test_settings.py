@@ -1,4 +1,4 @@
-"""The settings as a person meets them: in .env.example, and in production where one is missing."""
+"""The settings in .env.example, and in production if one is missing."""
 
 import re
 import runpy

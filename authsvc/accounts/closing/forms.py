@@ -2,29 +2,20 @@
 
 from typing import Any
 
-from django import forms
 from django.core.exceptions import ValidationError
-from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from authsvc.accounts.forms import LimitedForm
-from authsvc.models import User
+from authsvc.accounts.forms import OwnerForm, own_password_field
 
 
-class PasswordForm(LimitedForm, forms.Form):
+class PasswordForm(OwnerForm):
     """Valid when the password is the account's."""
 
-    password = forms.CharField(
-        label=_("Your password"),
-        max_length=512,
-        strip=False,
-        widget=forms.PasswordInput(attrs={"autocomplete": "current-password", "autofocus": True}),
-    )
+    password = own_password_field()
 
-    def __init__(self, *args: Any, request: HttpRequest, user: User, **kwargs: Any) -> None:
-        self.request = request
-        self.user = user
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.fields["password"].widget.attrs["autofocus"] = True
 
     def count(self) -> None:
         """Do nothing: the password is counted when it is checked."""

@@ -20,7 +20,7 @@ from django.views.generic import FormView, View
 from authsvc.accounts.change_redirect import redirect_to_lights
 from authsvc.accounts.closing.forms import PasswordForm
 from authsvc.accounts.closing.schedule import begin_closing, keep_account
-from authsvc.accounts.forms import told_when
+from authsvc.accounts.forms import LimitedFormView
 from authsvc.accounts.two_factor.devices import second_factor_of
 from authsvc.accounts.two_factor.forms import ConfirmationForm
 from authsvc.mail import mail_from, public_link, send_later
@@ -30,7 +30,7 @@ from runtime.security_log import log_security_event_of
 
 
 @method_decorator([sensitive_post_parameters(), never_cache], name="dispatch")
-class CloseView(LoginRequiredMixin, FormView):  # type: ignore[type-arg]  # has none at run time
+class CloseView(LimitedFormView, LoginRequiredMixin, FormView):  # type: ignore[type-arg]  # has none at run time
     """Close the account after the grace period or, without one, at once."""
 
     template_name = "authsvc/close.html"
@@ -42,9 +42,10 @@ class CloseView(LoginRequiredMixin, FormView):  # type: ignore[type-arg]  # has 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         # An administrator's entries in the admin's log belong to the account.
         if request.user.is_authenticated and request.user.is_staff:
-            messages.error(request, _("Ask another administrator to remove your account: it belongs to the staff."))
+            words = _("Staff accounts can only be removed by another administrator. Ask one to remove yours.")
+            messages.error(request, words)
             return HttpResponseRedirect(reverse("account"))
-        return told_when(super().dispatch(request, *args, **kwargs))
+        return super().dispatch(request, *args, **kwargs)
 
     def get_form(self, form_class: Any = None) -> PasswordForm | ConfirmationForm:
         options = self.get_form_kwargs() | {"request": self.request, "user": self.user}

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -21,7 +21,7 @@ from authsvc.accounts.two_factor.devices import second_factor_of
 from authsvc.lights import AUTH, Kind, participants
 from authsvc.models import EventTransaction, User
 from authsvc.signups.publisher import publish
-from eventbus.messages import Incoming, Outgoing, cloud_event_headers, decode_each
+from eventbus.messages import Incoming, Outgoing, decode_each, event_message
 from eventbus.replies import Replies
 from runtime.mail_addresses import shown_address
 
@@ -72,11 +72,7 @@ class Export:
     records: Mapping[str, Sequence[ExportedRecord]]
     silent: Sequence[str]
 
-    def as_document(self) -> dict[str, Any]:
-        return {"services": self.records, "didNotAnswer": self.silent}
 
-
-_encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(ExportAnswered)
 
 
@@ -131,12 +127,7 @@ def _decode(message: Incoming) -> ExportAnswered:
 
 
 def _message(request: ExportRequested) -> Outgoing:
-    return Outgoing(
-        topic=EXPORT_REQUESTED,
-        key=str(request.export_id),
-        value=_encoder.encode(request),
-        headers=cloud_event_headers(type=EXPORT_REQUESTED, source="/auth"),
-    )
+    return event_message(EXPORT_REQUESTED, request, key=str(request.export_id), source="/auth")
 
 
 def _own_records(user: User) -> Iterator[ExportedRecord]:

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Any, cast
 
 from django.contrib.auth.mixins import LoginRequiredMixin
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpResponse
 from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.utils.translation import gettext as _
@@ -16,7 +16,7 @@ from django.views.generic import FormView
 
 from authsvc.accounts.closing.forms import PasswordForm
 from authsvc.accounts.export.collection import AlreadyCollectingError, BusyError, Export, collect
-from authsvc.accounts.forms import told_when
+from authsvc.accounts.forms import LimitedFormView
 from authsvc.models import User
 from runtime.errors import is_transient
 from runtime.light_wording import name_of
@@ -24,14 +24,11 @@ from runtime.security_log import log_security_event_of
 
 
 @method_decorator([sensitive_post_parameters(), never_cache], name="dispatch")
-class ExportView(LoginRequiredMixin, FormView):  # type: ignore[type-arg]  # has none at run time
+class ExportView(LimitedFormView, LoginRequiredMixin, FormView):  # type: ignore[type-arg]  # has none at run time
     """Show the data as a page or, with `format=json`, download them."""
 
     template_name = "authsvc/export.html"
     form_class = PasswordForm
-
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        return told_when(super().dispatch(request, *args, **kwargs))
 
     def get_form_kwargs(self) -> dict[str, Any]:
         return super().get_form_kwargs() | {"request": self.request, "user": self.request.user}
@@ -69,7 +66,8 @@ class ExportView(LoginRequiredMixin, FormView):  # type: ignore[type-arg]  # has
 
 
 def _download(user: User, export: Export) -> HttpResponse:
-    document = {"exported": timezone.now().isoformat(timespec="seconds"), **export.as_document()}
+    exported = timezone.now().isoformat(timespec="seconds")
+    document = {"exported": exported, "services": export.records, "didNotAnswer": export.silent}
     text = json.dumps(document, ensure_ascii=False, indent=2)
     response = HttpResponse(text, content_type="application/json; charset=utf-8")
     response["Content-Disposition"] = 'attachment; filename="signup-sync-data.json"'

@@ -4,11 +4,10 @@ from typing import Any, Final
 
 from django import forms
 from django.core.exceptions import ValidationError
-from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from authsvc import identity
-from authsvc.accounts.forms import LimitedForm
+from authsvc.accounts.forms import OwnerForm, own_password_field
 from authsvc.accounts.opened_forms import OpenedField, opened_now, rebase
 from authsvc.accounts.profile.address_links import must_be_confirmed
 from authsvc.models import EventTransaction, User
@@ -20,7 +19,7 @@ from runtime.mail_addresses import shown_address
 FIELDS: Final = ("user_name", "email")
 
 
-class ProfileForm(LimitedForm, forms.Form):
+class ProfileForm(OwnerForm):
     """The fields follow the rules of a sign-up, unless they are unchanged: the rules may have become stricter since.
 
     A request that sends mails counts as a password reset request, which sends mails too.
@@ -42,19 +41,7 @@ class ProfileForm(LimitedForm, forms.Form):
         max_length=identity.EMAIL_MAX,
         widget=forms.EmailInput(attrs={"autocomplete": "email"}),
     )
-    password = forms.CharField(
-        label=_("Your password"),
-        required=False,
-        max_length=512,
-        strip=False,
-        help_text=_("Only needed to change the email address."),
-        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
-    )
-
-    def __init__(self, *args: Any, request: HttpRequest, user: User, **kwargs: Any) -> None:
-        self.request = request
-        self.user = user
-        super().__init__(*args, **kwargs)
+    password = own_password_field(required=False, help_text=_("Only needed to change the email address."))
 
     @staticmethod
     def values_of(user: User) -> dict[str, str]:

@@ -8,7 +8,7 @@ from django.contrib import messages
 from django.contrib.auth import logout
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.db import IntegrityError
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.utils.translation import gettext as _
@@ -17,7 +17,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.generic import TemplateView
 
 from authsvc.accounts.change_redirect import lights_path, redirect_to_lights
-from authsvc.accounts.forms import told_when
+from authsvc.accounts.forms import LimitedFormView
 from authsvc.accounts.language_switch import KeepsTyped
 from authsvc.accounts.profile.address_links import AddressLinkError, address_in
 from authsvc.accounts.profile.address_mails import ask_to_confirm
@@ -32,7 +32,7 @@ from runtime.security_log import address_of, log_security_event_of
 
 
 @method_decorator([sensitive_post_parameters(), never_cache], name="dispatch")
-class AccountView(LoginRequiredMixin, KeepsTyped):
+class AccountView(LimitedFormView, LoginRequiredMixin, KeepsTyped):
     """The owner's account, with the lights of the sign-up that created it and of its newest change.
 
     Accounts whose sign-up has been purged have no lights.
@@ -94,9 +94,6 @@ class AccountView(LoginRequiredMixin, KeepsTyped):
         else:
             messages.success(self.request, _("You changed nothing, so nothing was saved."))
         return HttpResponseRedirect(reverse("account"))
-
-    def dispatch(self, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        return told_when(super().dispatch(*args, **kwargs))
 
 
 @method_decorator(never_cache, name="dispatch")

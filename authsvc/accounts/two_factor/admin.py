@@ -44,7 +44,7 @@ class ResetsTwoFactor(ModelAdmin):
                 "%(n)d user had not turned it on.", "%(n)d users had not turned it on.", without
             ) % {"n": without}
         if len(others) < len(chosen):
-            words += " " + _("Turn off your own on your account page.")
+            words += " " + _("Turn off your own two-factor authentication on your account page.")
         self.message_user(request, words, messages.SUCCESS if done else messages.WARNING)
 
     @admin.display(description=gettext_lazy("two-factor authentication"))

@@ -5,20 +5,19 @@ from typing import Any, Final
 
 from django import forms
 from django.core.exceptions import ValidationError
-from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from authsvc.accounts.forms import LimitedForm, again_in
+from authsvc.accounts.forms import OwnerForm, own_password_field
 from authsvc.accounts.two_factor.devices import TooSoonError, take_code
 from authsvc.accounts.two_factor.notices import record, send_notice
-from authsvc.models import User
+from runtime.times import again_in
 
 # Consecutive wrong codes after which the owner is notified by mail.
 TOLD_AT: Final = 5
 _CODE: Final = {"autocomplete": "one-time-code", "autocapitalize": "none", "spellcheck": "false"}
 
 
-class CodeForm(LimitedForm, forms.Form):
+class CodeForm(OwnerForm):
     """Valid when the code is the device's, or a recovery code where the device is confirmed."""
 
     attempt = "login"
@@ -32,9 +31,7 @@ class CodeForm(LimitedForm, forms.Form):
         widget=forms.TextInput(attrs={**_CODE, "autofocus": True}),
     )
 
-    def __init__(self, *args: Any, request: HttpRequest, user: User, device: Any, **kwargs: Any) -> None:
-        self.request = request
-        self.user = user
+    def __init__(self, *args: Any, device: Any, **kwargs: Any) -> None:
         self.device = device
         super().__init__(*args, **kwargs)
 
@@ -66,12 +63,7 @@ class CodeForm(LimitedForm, forms.Form):
 class ConfirmationForm(CodeForm):
     """Also ask for the password, before the second factor is changed."""
 
-    password = forms.CharField(
-        label=_("Your password"),
-        max_length=512,
-        strip=False,
-        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
-    )
+    password = own_password_field()
     field_order = ("password", "code")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -18,7 +18,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.generic import FormView
 
-from authsvc.accounts.forms import told_when
+from authsvc.accounts.forms import LimitedFormView
 from authsvc.accounts.sessions import has_password_hash
 from authsvc.accounts.two_factor.devices import second_factor_of
 from authsvc.accounts.two_factor.forms import CodeForm
@@ -29,7 +29,7 @@ VALID_FOR: Final = 600
 _KEY: Final = "second_step"
 
 
-class TwoStepLoginView(django_views.LoginView):
+class TwoStepLoginView(LimitedFormView, django_views.LoginView):
     """Django's login, followed by the second step when the user has a second factor."""
 
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
@@ -41,7 +41,7 @@ class TwoStepLoginView(django_views.LoginView):
 
 
 @method_decorator([sensitive_post_parameters(), never_cache], name="dispatch")
-class CodeView(django_views.RedirectURLMixin, FormView):  # type: ignore[type-arg]  # has none at run time
+class CodeView(LimitedFormView, django_views.RedirectURLMixin, FormView):  # type: ignore[type-arg]  # has none at run time
     """Ask for the code, and log the user in when it is right."""
 
     template_name = "authsvc/login_code.html"
@@ -57,7 +57,7 @@ class CodeView(django_views.RedirectURLMixin, FormView):  # type: ignore[type-ar
         if user is None or self.device is None:
             return HttpResponseRedirect(with_next(reverse("login"), self.get_redirect_url()))
         self.user = user
-        return told_when(super().dispatch(request, *args, **kwargs))
+        return super().dispatch(request, *args, **kwargs)
 
     def get_form_kwargs(self) -> dict[str, Any]:
         return super().get_form_kwargs() | {"request": self.request, "user": self.user, "device": self.device}

@@ -17,7 +17,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.generic import FormView, TemplateView
 
-from authsvc.accounts.forms import told_when
+from authsvc.accounts.forms import LimitedFormView
 from authsvc.accounts.two_factor import devices
 from authsvc.accounts.two_factor.forms import ConfirmationForm, SetupForm
 from authsvc.accounts.two_factor.login import with_next
@@ -67,7 +67,7 @@ class TwoFactorView(_Page, TemplateView):
         return super().get_context_data(**kwargs, **context)
 
 
-class _ConfirmedView(_Page, FormView):  # type: ignore[type-arg]  # has none at run time
+class _ConfirmedView(LimitedFormView, _Page, FormView):  # type: ignore[type-arg]  # has none at run time
     """Act once the password and a code are right."""
 
     form_class = ConfirmationForm
@@ -82,7 +82,7 @@ class _ConfirmedView(_Page, FormView):  # type: ignore[type-arg]  # has none at 
             self.device = self.find_device()
             if self.device is None:
                 return self.redirect("two_factor")
-        return told_when(super().dispatch(request, *args, **kwargs))
+        return super().dispatch(request, *args, **kwargs)
 
     def get_form_kwargs(self) -> dict[str, Any]:
         return super().get_form_kwargs() | {"request": self.request, "user": self.user, "device": self.device}

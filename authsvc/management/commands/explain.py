@@ -29,10 +29,10 @@ ERASED: Final = "erased"
 
 class Command(BaseCommand):
     help = (
-        "Prints the full history of a sign-up, a change or a removal: every attempt, message, position in Kafka, "
-        "verdict, dead letter and administrator's action, with times. For a user ID, prints the history of each of its "
-        "sign-ups, changes and removals, newest first. Once a removal is complete, the user ID is erased: the ID of "
-        "the sign-up that created the account finds what is left. Exit code 1 if there is none."
+        "Print the full history of a sign-up, a change or a removal: every attempt, message, position in Kafka, "
+        "verdict, dead letter and administrator's action, with times. For a user ID, print the history of each of its "
+        "sign-ups, changes and removals, newest first. A complete removal erases the user ID; the remaining records "
+        "are found by the ID of the sign-up that created the account. The exit code is 1 if there is no such history."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -15,9 +15,9 @@ from runtime.terminal import printable
 
 class Command(BaseCommand):
     help = (
-        "Removes accounts for good, in every service, and erases the personal data in their records. Nothing can bring "
-        "them back. Their user IDs and email addresses become free. Prints the ID of each removal, whose lights the "
-        "administration shows. Exit code 1 if there is no such account."
+        "Remove accounts for good, in every service, and erase the personal data in their records. Nothing can restore "
+        "them. Others can then sign up with their user IDs and email addresses. The command prints the ID of each "
+        "removal, whose lights the administration shows. The exit code is 1 if there is no such account."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

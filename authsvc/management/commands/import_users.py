@@ -35,11 +35,11 @@ SHOWN_EVERY: Final = 1000
 
 class Command(BaseCommand):
     help = (
-        f"Creates users from a file in UTF-8: CSV whose first line names the columns ({', '.join(COLUMNS)}; the last "
+        f"Create users from a file in UTF-8: CSV whose first line names the columns ({', '.join(COLUMNS)}; the last "
         "two are optional), or one JSON object per line with members of these names. All lines are checked first. "
-        "Each new user is a sign-up with a light per service; rejected lines go to another file, with the reasons. "
-        "The command can be interrupted and run again: users that were imported before are skipped, and no existing "
-        "user is changed. Exit code 1 if lines were rejected."
+        "Each new user is a sign-up with a light per service; rejected lines are written to another file, with the "
+        "reasons. The command can be interrupted and run again: users that were imported before are skipped, and no "
+        "existing user is changed. The exit code is 1 if lines were rejected."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -49,7 +49,7 @@ class Command(BaseCommand):
             "--rejected",
             type=Path,
             metavar="PATH",
-            help="where to write rejected lines; default: FILE with .rejected before its extension. An existing file "
+            help="the file for rejected lines; default: FILE with .rejected before its extension. An existing file "
             "is kept, and the new one gets a number",
         )
         parser.add_argument(

@@ -25,8 +25,8 @@ FIELDS: Final = (
 
 class Command(BaseCommand):
     help = (
-        "Creates an administrator. Reads ADMIN_USER_ID, ADMIN_EMAIL and ADMIN_PASSWORD from the environment, and asks "
-        "at the terminal for those that are not set. Exit code 1 if none was created."
+        "Create an administrator. The command reads ADMIN_USER_ID, ADMIN_EMAIL and ADMIN_PASSWORD from the "
+        "environment, and prompts for those that are not set. The exit code is 1 if none was created."
     )
 
     def handle(self, **options: Any) -> None:

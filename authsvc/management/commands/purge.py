@@ -48,11 +48,11 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 class Command(BaseCommand):
     help = (
-        "Deletes complete sign-ups and dead letters that are older than SIGNUP_RETENTION and DEAD_LETTER_RETENTION, in "
-        "short transactions, and sessions that have expired; erases the password hashes of sign-ups whose ticket has "
-        "expired, where no relay has. It can be interrupted and run again at any time. Users are kept, and so are "
-        "incomplete and stalled sign-ups. Run it once a day, or keep it running with --every; it ends on SIGTERM "
-        "within 5 s. On PostgreSQL only one purge runs at a time."
+        "Delete complete sign-ups and dead letters that are older than SIGNUP_RETENTION and DEAD_LETTER_RETENTION, in "
+        "short transactions, and expired sessions; erase the password hashes of sign-ups whose ticket has expired, if "
+        "no relay has done so. The command can be interrupted and run again at any time. Users are kept, and so are "
+        "incomplete and stalled sign-ups. Run it once a day, or keep it running with --every; it stops within 5 s "
+        "after SIGTERM. On PostgreSQL only one purge runs at a time."
     )
     requires_system_checks = (START_CHECKS,)
 

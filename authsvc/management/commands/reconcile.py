@@ -31,13 +31,13 @@ _encoder = msgspec.json.Encoder()
 
 class Command(BaseCommand):
     help = (
-        "Asks every participant where its copies of the users differ from auth's, and lists users that are missing, "
-        "different, superfluous, or in conflict with a row that auth's sign-ups did not create, and rows of removed "
-        "accounts. With --heal the participants add missing users, correct different ones and delete the rows of "
-        "removed accounts; an administrator decides about the rest. A user whom a participant's administrator "
-        "deactivated there stays deactivated. After a restore of auth's database, participants know more than auth: it "
-        "lists copies newer than auth's record, and accounts that were removed (revived), which --auth-restored mends. "
-        "Exit code 0 if everything agrees now, 1 if differences are left or a participant did not answer."
+        "Compare every participant's copies of the users with auth's records, and list users that are missing, "
+        "different, superfluous, of a removed account, or in conflict with a row that auth's sign-ups did not create. "
+        "With --heal, the participants add missing users, correct different ones and delete those of removed "
+        "accounts; an administrator must decide about the others. Users who were deactivated in a participant stay "
+        "deactivated. After a restore of auth's database, the list also has copies newer than auth's record, and "
+        "accounts that were removed since the backup (revived); --auth-restored repairs both. The exit code is 0 if "
+        "everything agrees now, and 1 if differences remain or a participant did not answer."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -49,10 +49,10 @@ class Command(BaseCommand):
         parser.add_argument(
             "--auth-restored",
             action="store_true",
-            help="with --heal, after auth's database was restored from a backup: remove again the accounts that a "
+            help="with --heal, after auth's database was restored from a backup: remove accounts again that a "
             "participant has removed, and let auth's records replace newer copies (docs/operations.md)",
         )
-        parser.add_argument("--service", choices=participants(), help="ask only this participant")
+        parser.add_argument("--service", choices=participants(), help="compare only this participant")
         parser.add_argument(
             "--timeout",
             type=timeout_seconds,
@@ -63,8 +63,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "--json",
             action="store_true",
-            help="print JSON lines: each finding with its service as soon as it is known, and last the counts, which "
-            "have the key services",
+            help="print JSON lines: each finding with its service as soon as it is known; the last line has the counts "
+            "under the key services",
         )
 
     def handle(self, **options: Any) -> None:

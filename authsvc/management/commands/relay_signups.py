@@ -53,10 +53,9 @@ SHARE_WHEN_BEHIND: Final = 0.1
 
 class Command(BaseCommand):
     help = (
-        "Republishes the events of sign-ups, changes and removals that still wait for an answer, with growing pauses, "
-        "until every service has answered or the attempts are used up. Any number of relays can run: each due event is "
-        "claimed by one. "
-        "Ends on SIGTERM."
+        "Publish the events of sign-ups, changes and removals again, with growing pauses, until every service has "
+        "answered or the attempts are used up. Any number of relays can run: each due event is claimed by one. Stops "
+        "after SIGTERM."
     )
     requires_system_checks = (START_CHECKS,)
 

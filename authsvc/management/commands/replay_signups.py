@@ -20,10 +20,10 @@ from runtime.times import time_argument
 
 class Command(BaseCommand):
     help = (
-        "Publishes auth's current records again for the selected sign-ups, changes and removals, so that a participant "
-        "that lost its rows gets them back, and a light that is still orange is requested again. A decided light never "
-        "changes. The sign-ups and changes of removed accounts are skipped; their removals are sent. Exit code 1 if "
-        "something could not be sent."
+        "Publish auth's current records again for the selected sign-ups, changes and removals: a participant that "
+        "lost rows gets them back, and a service whose light is still orange is asked again. A decided light never "
+        "changes. Sign-ups and changes of removed accounts are skipped; their removals are sent. The exit code is 1 "
+        "if something could not be sent."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -10,7 +10,7 @@ from runtime.terminal import printable
 
 class Command(BaseCommand):
     help = (
-        "Turns off two-factor authentication for a user who has lost both phone and recovery codes. The user is "
+        "Turn off two-factor authentication for a user who has lost both phone and recovery codes. The user is "
         "notified by mail. With ADMIN_TWO_FACTOR=required, staff set it up again at their next login."
     )
 

@@ -129,7 +129,7 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--group", help="only letters of this consumer group")
     parser.add_argument("--error", metavar="TEXT", help="only letters whose error type contains TEXT, ignoring case")
     parser.add_argument(
-        "--since", type=time_argument, metavar="TIME", help="only letters put aside at this ISO date or time, or later"
+        "--since", type=time_argument, metavar="TIME", help="only letters written at this ISO date or time, or later"
     )
 
 

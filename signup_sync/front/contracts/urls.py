@@ -2,13 +2,13 @@
 
 from django.urls import path
 
-from signup_sync.front.contracts import pages
+from signup_sync.front.contracts import views
 
 app_name = "docs"
 urlpatterns = [
-    path("", pages.index, name="index"),
-    path("api/", pages.api_page, name="api"),
-    path("events/", pages.events_page, name="events"),
-    path("schemas/<str:name>", pages.schema_file, name="schema"),
-    path("<str:name>", pages.yaml_file, name="file"),
+    path("", views.index, name="index"),
+    path("api/", views.api_page, name="api"),
+    path("events/", views.events_page, name="events"),
+    path("schemas/<str:name>", views.schema_file, name="schema"),
+    path("<str:name>", views.yaml_file, name="file"),
 ]

@@ -16,7 +16,7 @@ from signup_sync.participants import PARTICIPANTS
 class Command(BaseCommand):
     help = (
         "Take a participant out of the project: delete its package and its other files, and its lines in the shared "
-        "files. Its database, its messages and its lights of past sign-ups stay."
+        "files. Its database, its messages and the lights of past sign-ups remain."
     )
     requires_system_checks = ()
 

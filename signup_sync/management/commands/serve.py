@@ -8,7 +8,7 @@ import sys
 import threading
 from contextlib import suppress
 from types import FrameType
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 import uvloop
@@ -19,6 +19,9 @@ from runtime.processes.roles import ENDS_WITHIN, collect_rarely, end_at_once
 from signup_sync.server.connections import connections_max
 from signup_sync.server.http_protocol import Http
 from signup_sync.server.websocket_protocol import Socket
+
+if TYPE_CHECKING:
+    from authsvc.api.application import SignUpApi
 
 logger = logging.getLogger(__name__)
 
@@ -87,19 +90,11 @@ def inherited(fd: int) -> socket.socket:
         raise CommandError(f"Can't listen on file descriptor {fd}: {error.strerror}.") from error
 
 
-class Api(Protocol):
-    """The methods of auth's API (authsvc.api.application) that the server calls."""
-
-    def start(self) -> None: ...
-    def release(self) -> None: ...
-    async def close(self) -> None: ...
-
-
 class Server(uvicorn.Server):
     """A server that drains: it ends held streams, so that clients reconnect elsewhere, and then returns. uvicorn's own
     waits for held streams, or cancels each with a traceback, and then ends by raising the signal again."""
 
-    def __init__(self, config: uvicorn.Config, api: Api) -> None:
+    def __init__(self, config: uvicorn.Config, api: "SignUpApi") -> None:
         super().__init__(config)
         self._api = api
 

@@ -20,7 +20,7 @@ class Command(BaseCommand):
     help = (
         "Add a participant to the project: its package with the model, admin, handlers and migration, its test and "
         "its canvas, and its lines in the settings, the import contracts, the deployment and the Korean catalogue. "
-        "Existing files are never overwritten. `removeservice` takes everything back."
+        "Existing files are never overwritten. `removeservice` undoes all of this."
     )
     requires_system_checks = ()
 

@@ -1,4 +1,4 @@
-"""The simulation where its result is known: the cores, the queues, the batches, and a participant that is away."""
+"""The simulation in cases with a known result: the cores, the queues, the batches, and a participant that is away."""
 
 import random
 from functools import partial

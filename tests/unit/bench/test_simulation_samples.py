@@ -1,4 +1,4 @@
-"""The costs that samples of loads yield: known costs are found again, whatever the sizes of the batches."""
+"""The costs derived from samples of loads: known costs are found again, for any sizes of the batches."""
 
 import math
 

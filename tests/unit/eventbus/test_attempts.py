@@ -1,4 +1,4 @@
-"""One attempt at a batch: which messages are handled, answered and put aside, with a producer that only records."""
+"""One attempt at a batch: which messages are handled, answered and dead-lettered, with a fake producer."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,7 +11,7 @@ from eventbus.errors import BugError, DeliveryError, TooLargeError
 from eventbus.messages import CUT_VALUE_MAX, ERROR_TEXT_MAX, HandledBatch, Handler, Incoming, Outgoing, Subscription
 from eventbus.metrics import BATCH_SECONDS, DEAD_LETTERS, MESSAGES, ReadingMetrics
 from runtime.errors import PermanentError, TransientError
-from tests.unit.eventbus.recording import Clock, KeepingProducer
+from tests.unit.fakes import Clock, KeepingProducer
 
 LETTERS = "asked.readers.dlt"
 

@@ -1,4 +1,4 @@
-"""What a BatchConsumer does with its client, which only records here, and with time, which tests move."""
+"""A BatchConsumer's calls to its Kafka client, with a fake client and a fake clock."""
 
 import itertools
 import logging
@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from structlog.contextvars import clear_contextvars, get_contextvars
 
 from eventbus import consumer as module
+from eventbus import group_member
 from eventbus.consumer import (
     COMMIT_EVERY,
     FIRST_PAUSE,
@@ -25,10 +26,11 @@ from eventbus.consumer import (
     UNPOLLED,
     BatchConsumer,
 )
+from eventbus.group_member import REJOINS_AFTER
 from eventbus.messages import HandledBatch, Incoming, Subscription
 from eventbus.metrics import BATCH_SECONDS, RETRIES
 from runtime.errors import TransientError
-from tests.unit.eventbus.recording import Beats, Clock, FakeMessage, KeepingProducer, RecordingClient, Stop
+from tests.unit.fakes import Beats, Clock, FakeMessage, KeepingProducer, RecordingClient, Stop
 
 LOST = KafkaError(KafkaError._ASSIGNMENT_LOST)
 
@@ -135,17 +137,17 @@ def test_every_topic_has_its_metrics_before_there_is_anything_to_count(make):
 # --- Its loop -----------------------------------------------------------------------------------------------------
 
 
-def test_it_commits_after_the_first_batch_then_at_intervals_when_idle_and_at_its_end(made):
-    made.assign(0)
+def test_it_commits_after_the_first_batch_then_at_intervals_when_idle_and_at_its_end(make):
     waiting = iter([0.0, COMMIT_EVERY, 0.001, 0.0])
 
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
         made.clock.now += next(waiting)
         return HandledBatch()
 
-    made.consumer._processor.subscription = Subscription("readers", ("asked",), handle)
-    made.client.waiting = [each for offset in range(4) for each in (FakeMessage(offset, topic="own-asked"),)]
-    made.consumer.next_batch, reads = one_at_a_time(made), []
+    made = make(handle=handle, batch=1)
+    made.assign(0)
+    made.client.waiting = [FakeMessage(offset, topic="own-asked") for offset in range(4)]
+    reads: list[float] = []
     made.client.when_idle = lambda: reads.append(made.clock.now) or (len(reads) == 2 and made.stop.set())
     made.consumer.run(made.stop)
     # The second batch ends just when the interval does, which is not yet over.
@@ -157,38 +159,28 @@ def test_it_commits_after_the_first_batch_then_at_intervals_when_idle_and_at_its
     assert get_contextvars()["group"] == "readers"
 
 
-def one_at_a_time(made: Made) -> Any:
-    read = made.consumer.next_batch
-
-    def next_batch(at_most: float) -> list[Incoming]:
-        later = made.client.waiting[1:]
-        made.client.waiting = made.client.waiting[:1]
-        batch = read(at_most)
-        made.client.waiting = later
-        return batch
-
-    return next_batch
-
-
-def test_what_is_done_when_it_is_stopped_is_committed_before_it_leaves(made):
-    made.assign(0)
-    made.consumer._commits_at = math.inf
-    made.client.waiting = [FakeMessage(6, topic="own-asked")]
-
+def test_what_is_done_when_it_is_stopped_is_committed_before_it_leaves(make):
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
         made.stop.set()
         return HandledBatch()
 
-    made.consumer._processor.subscription = Subscription("readers", ("asked",), handle)
+    made = make(handle=handle)
+    made.assign(0)
+    made.consumer._commits_at = math.inf
+    made.client.waiting = [FakeMessage(6, topic="own-asked")]
     made.consumer.run(made.stop)
     assert made.client.commits == [[("own-asked", 0, 7)]]
     assert [call[0] for call in made.client.calls[-2:]] == ["commit", "close"]
 
 
-def test_a_batch_that_is_given_up_is_not_committed(made):
+def test_a_batch_that_is_given_up_is_not_committed(make):
+    def handle(batch: Sequence[Incoming]) -> HandledBatch:
+        made.stop.set()
+        raise TransientError("away")
+
+    made = make(handle=handle)
     made.assign(0)
     made.client.waiting = [FakeMessage(6, topic="own-asked")]
-    made.consumer.work_through = lambda batch, stop: stop.set()
     made.consumer.run(made.stop)
     assert made.client.commits == []
 
@@ -204,11 +196,16 @@ def test_an_error_ends_it_and_it_leaves_its_group(made):
     assert made.client.calls[-1] == ("close",)
 
 
-def test_one_that_hears_of_no_partitions_joins_again(made, monkeypatch):
-    rejoined = []
-    monkeypatch.setattr(made.consumer._member, "rejoin_if_forgotten", lambda: rejoined.append(made.stop.set()))
+def test_a_consumer_without_an_assignment_joins_its_group_again(made, monkeypatch):
+    monkeypatch.setattr(group_member, "time", made.clock)
+    idle: list[int] = []
+    made.client.step = REJOINS_AFTER + 1
+    made.client.when_idle = lambda: idle.append(1) or (len(idle) == 2 and made.stop.set())
     made.consumer.run(made.stop)
-    assert len(rejoined) == 1
+    subscription = ("subscribe", "own-asked", "own-told")
+    assert made.client.calls == [
+        subscription, ("poll", POLL), ("unsubscribe",), subscription, ("poll", POLL), ("close",),
+    ]  # fmt: skip
 
 
 def test_at_its_end_its_threads_have_half_a_second(made, monkeypatch):

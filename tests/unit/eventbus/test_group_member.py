@@ -1,4 +1,4 @@
-"""The membership of a consumer group, with a client that only records and a clock that tests move."""
+"""The membership of a consumer group, with a fake client and a fake clock."""
 
 import logging
 
@@ -7,7 +7,7 @@ from confluent_kafka import TopicPartition
 
 from eventbus import group_member
 from eventbus.group_member import REJOINS_AFTER, GroupMember, group_config
-from tests.unit.eventbus.recording import Beats, Clock, RecordingClient
+from tests.unit.fakes import Beats, Clock, RecordingClient
 
 PARTITIONS = [TopicPartition("own-asked", 0), TopicPartition("own-asked", 3)]
 

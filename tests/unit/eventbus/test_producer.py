@@ -1,4 +1,4 @@
-"""Publishing while Kafka is there, goes away, and was never there."""
+"""Publishing while Kafka is available, goes away, or was never available."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Answers that OpenSearch itself never gives, from whatever else listens at its address."""
+"""Answers that OpenSearch itself never gives, but other servers at its address may."""
 
 import threading
 from collections.abc import Iterator

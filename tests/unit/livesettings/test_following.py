@@ -105,7 +105,7 @@ def test_it_looks_again_after_each_pause_whatever_a_look_raises(monkeypatch, cap
     follower = Follower()
     looks, pauses, closed = [], [], []
 
-    def look() -> None:
+    def read() -> None:
         looks.append(follower._has_looked.is_set())
         raise ValueError("a bug")
 
@@ -114,7 +114,7 @@ def test_it_looks_again_after_each_pause_whatever_a_look_raises(monkeypatch, cap
         if len(pauses) == 3:
             follower._stop.set()
 
-    monkeypatch.setattr(follower, "look", look)
+    monkeypatch.setattr(Overrides, "read", read)
     monkeypatch.setattr(follower._stop, "wait", wait)
     monkeypatch.setattr(following, "close_old_connections", lambda: closed.append(1))
     follower._run()
@@ -126,7 +126,7 @@ def test_it_looks_again_after_each_pause_whatever_a_look_raises(monkeypatch, cap
 
 def test_a_stopped_follower_does_not_look(monkeypatch):
     follower = Follower()
-    monkeypatch.setattr(follower, "look", lambda: pytest.fail("it looked"))
+    monkeypatch.setattr(Overrides, "read", lambda: pytest.fail("it looked"))
     follower._stop.set()
     follower._run()
 

@@ -24,7 +24,7 @@ def change(
     user_id: str = "kim", email: str = "kim@example.org", *, owner: int = 1, version: int = 2, is_active: bool = True
 ) -> UserChange:
     return UserChange(
-        change_id=UUID(int=100 + version),
+        transaction_id=UUID(int=100 + version),
         owner_signup_id=UUID(int=owner),
         user_id=user_id,
         email=email,
@@ -36,4 +36,4 @@ def change(
 
 
 def removal(owner: int = 1, *, version: int = 9) -> UserRemoval:
-    return UserRemoval(change_id=UUID(int=200), owner_signup_id=UUID(int=owner), user_id="", version=version)
+    return UserRemoval(transaction_id=UUID(int=200), owner_signup_id=UUID(int=owner), user_id="", version=version)

@@ -13,7 +13,7 @@ from django.core.management.base import CommandError
 
 from eventbus.consumer import TRY_WITHIN
 from eventbus.subscriptions import subscriptions_of
-from scimsvc.accounts import ACCOUNT_WITHIN, ATTEMPT, CLAIM
+from scimsvc.account_claims import ACCOUNT_WITHIN, ATTEMPT, CLAIM
 from scimsvc.handlers import BATCH
 from scimsvc.server import ANSWERS_WITHIN
 from tests.servers.process import ROOT

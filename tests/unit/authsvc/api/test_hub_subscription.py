@@ -1,4 +1,4 @@
-"""The hub's background tasks, with a subscription that says what a test tells it: no Redis, and pauses of no length."""
+"""The hub's background tasks, with a fake subscription instead of Redis, and with pauses of no length."""
 
 import asyncio
 import contextvars
@@ -20,7 +20,7 @@ from authsvc.metrics import REDIS_AWAY
 from authsvc.signups.projection import CHANNEL
 from livesettings.values import forget, take
 from runtime.redis_clients import ANSWERS_WITHIN, SETTLES_WITHIN
-from tests.unit.eventbus.recording import Clock
+from tests.unit.fakes import Clock
 from tests.waiting import PATIENCE, eventually_async
 
 SUBSCRIBED = {"type": "subscribe", "data": 1}

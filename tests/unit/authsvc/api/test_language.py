@@ -1,4 +1,4 @@
-"""In which language auth says what is wrong with a field."""
+"""The language of auth's messages about a field."""
 
 import pytest
 

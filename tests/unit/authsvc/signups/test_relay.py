@@ -1,4 +1,4 @@
-"""The relay's tasks: what each does and how often, with all that they call replaced by records of the calls."""
+"""The relay's tasks: what each does and how often. Records of the calls replace the functions that the tasks call."""
 
 import logging
 import math
@@ -27,7 +27,7 @@ from authsvc.metrics import INCOMPLETE, RELAYED, UNCONFIRMED
 from authsvc.signups.outbox import DueEvent
 from eventbus.messages import Outgoing
 from runtime.errors import TransientError
-from tests.unit.eventbus.recording import Clock, KeepingProducer
+from tests.unit.fakes import Clock, KeepingProducer
 
 AWAY = OperationalError("the database is away")
 

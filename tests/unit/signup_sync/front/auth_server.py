@@ -1,5 +1,5 @@
-"""A small HTTP server that keeps auth's contract with the front and does what a test tells it: it counts what it is
-asked, turns lights on demand, and answers with problems when it should. The real auth is met in tests/integration."""
+"""A small HTTP server that keeps auth's contract with the front, controlled by the tests: it counts requests, turns
+lights on demand, and answers with problems. tests/integration uses the real auth."""
 
 import asyncio
 import json

@@ -1,5 +1,5 @@
-"""The pool's rules, each on its own: leases, takeovers, news, and its end. Redis, the channel layer and auth only keep
-what they are asked; test_relay_pool.py has real ones."""
+"""The relay pool's rules, one by one: leases, takeovers, news, and its end. Fakes replace Redis, the channel layer and
+auth; test_relay_pool.py has real ones."""
 
 import asyncio
 import logging
@@ -26,7 +26,7 @@ from signup_sync.front.relay_pool import (
     group_of,
     relays,
 )
-from tests.unit.eventbus.recording import Clock
+from tests.unit.fakes import Clock
 from tests.waiting import PATIENCE, eventually_async
 
 USER = SubmittedUser(user_id="kim", user_name="Kim", email="kim@example.org", password="four unlikely w0rds")

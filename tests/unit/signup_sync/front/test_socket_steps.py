@@ -1,5 +1,5 @@
-"""A socket's rules, each on its own. The browser, the channel layer and auth only keep what they are asked; there is no
-server, and pauses have no length. test_sockets.py has real ones."""
+"""A socket's rules, one by one. Fakes replace the browser, the channel layer and auth; there is no server, and pauses
+have no length. test_sockets.py has real ones."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""One relay, with a gateway that answers what a test says, and pauses that only move a clock."""
+"""One relay, with a fake gateway, and with pauses that only move a fake clock."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from signup_sync.front import stream_relay
 from signup_sync.front.gateway import GatewayError
 from signup_sync.front.states import State, read_state
 from signup_sync.front.stream_relay import FIRST_PAUSE, LONGEST_PAUSE, StreamRelay, pause_after
-from tests.unit.eventbus.recording import CALLS_MAX, Clock
+from tests.unit.fakes import CALLS_MAX, Clock
 from tests.waiting import PATIENCE
 
 SIGNUP_ID = uuid4()

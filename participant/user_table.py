@@ -1,4 +1,4 @@
-"""Read and write a participant's rows.
+"""Read and write a participant's table of users, which also holds the tombstones of removed accounts.
 
 Every writer locks rows in the order of their ids and inserts them in the order of their userIds, so that two writers
 mostly wait for each other rather than deadlock.

@@ -13,7 +13,7 @@ from uuid import UUID
 from django.db.models import Q
 from django.utils import timezone
 
-from runtime.untrusted import shortened
+from runtime.text_length import shortened
 from scimsvc.errors import LostClaimError
 from scimsvc.models import ANSWER_MAX, ScimAccount
 

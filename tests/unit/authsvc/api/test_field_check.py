@@ -1,4 +1,4 @@
-"""Errors that are shown while a form is being filled in."""
+"""The errors of a field that is checked while the form is being filled in."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Statements of many rows say what Django's would, on SQLite and PostgreSQL."""
+"""Bulk statements write and return the same rows as Django's own, on SQLite and PostgreSQL."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,5 +1,5 @@
-"""A client, a producer and a clock that do what a test tells them, and keep what they are asked: for tests of the
-steps around a broker, which need neither a broker nor time."""
+"""Fakes of a Kafka client, a producer and the clock. They record their calls and behave as a test sets them up, so that
+unit tests need neither a broker nor real time."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -98,11 +98,11 @@ class RecordingClient:
         taken, self.waiting = self.waiting[:count], self.waiting[count:]
         return [message for message in taken if message]
 
-    def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> list[TopicPartition]:
+    def commit(self, *, offsets: Sequence[TopicPartition] = (), asynchronous: bool) -> list[TopicPartition]:
         assert not asynchronous
         self.commits.append([(each.topic, each.partition, each.offset) for each in offsets])
         self._note("commit")
-        return self.commit_result(offsets)
+        return self.commit_result(list(offsets))
 
     def assignment(self) -> list[TopicPartition]:
         return self.assigned

@@ -1,0 +1,73 @@
+"""Run targets of the Makefile side by side, as `make test` does:
+
+    python -m tests.side_by_side test-real-parallel "test-embedded-parallel test-search"
+
+Each argument is a lane, whose targets run one after another. Each line of output begins with the name of its target.
+After a failure, the targets that are running finish, and no other one starts.
+"""
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from types import FrameType
+
+
+class SideBySide:
+    """Several lanes of targets. After `run`, `failed` has the targets that failed."""
+
+    def __init__(self, lanes: Sequence[Sequence[str]]) -> None:
+        self._threads = [threading.Thread(target=self._run_lane, args=[lane]) for lane in lanes]
+        self._running: list[subprocess.Popen[str]] = []
+        self._is_ended = False
+        self.failed: list[str] = []
+
+    def run(self) -> bool:
+        """Return whether all targets have succeeded."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._end)
+        for thread in self._threads:
+            thread.start()
+        for thread in self._threads:
+            thread.join()
+        return not self._is_ended
+
+    def _run_lane(self, targets: Sequence[str]) -> None:
+        for target in targets:
+            if self._is_ended:
+                return
+            print(f"== make {target}\n", end="", flush=True)
+            with subprocess.Popen(
+                ["make", target],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            ) as process:
+                self._running.append(process)
+                for line in process.stdout or ():
+                    print(f"{target}: {line.rstrip()}\n", end="", flush=True)
+            if process.returncode != 0:
+                self._is_ended = True
+                self.failed.append(target)
+
+    def _end(self, number: int, _frame: FrameType | None) -> None:
+        """Start nothing more. Only SIGTERM is passed on, because a terminal sends Ctrl-C to all processes itself."""
+        self._is_ended = True
+        if number == signal.SIGTERM:
+            for process in self._running:
+                process.terminate()
+
+
+def main(lanes: Sequence[str]) -> int:
+    run = SideBySide([lane.split() for lane in lanes])
+    succeeded = run.run()
+    for target in run.failed:
+        print(f"make test: '{target}' failed; later steps did not run. To run it alone: make {target}", file=sys.stderr)
+    return 0 if succeeded else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
