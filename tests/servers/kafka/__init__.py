@@ -25,7 +25,13 @@ class KafkaServer(Server):
 
     name = "kafka"
 
-    def __init__(self) -> None:
+    def __init__(self, *, session_timeout: float = 3.0) -> None:
+        """`session_timeout`: seconds without a heartbeat after which the controller fences the broker.
+
+        Both are in one process. If it is frozen for longer, it fences itself on waking: its partitions lose their
+        leader, its groups their coordinator, and clients may lose its address (docs/adr/0081). But after a kill, the
+        controller refuses the next start until the killed broker's session has ended. Kafka's default is 9 s."""
+        self.session_timeout = session_timeout
         self.controller_port = free_port()
         super().__init__()
 
@@ -87,8 +93,7 @@ class KafkaServer(Server):
             "transaction.state.log.replication.factor": 1,
             "transaction.state.log.min.isr": 1,
             "group.initial.rebalance.delay.ms": 0,
-            # A killed broker's registration must end before its next start is accepted; Kafka's own is 9 s.
-            "broker.session.timeout.ms": 3000,
+            "broker.session.timeout.ms": round(self.session_timeout * 1000),
             "broker.heartbeat.interval.ms": 500,
             # Lower than Kafka's own 6 s, for tests of what happens when a member falls silent.
             "group.min.session.timeout.ms": 1000,
