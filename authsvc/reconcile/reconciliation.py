@@ -271,7 +271,7 @@ class Reconciliation:
         final += self._about_auth(left)
         on_the_way = self._on_the_way(service, left)
         self.result[service].on_the_way += len(on_the_way)
-        known = known_owners({owner for owner, finding in left.items() if finding.kind != "removed"})
+        known = known_owners(left)
         for owner, finding in left.items():
             # A record that was removed after its page was read is no longer missing or different.
             if owner not in on_the_way and (owner in known or finding.kind == "removed"):
@@ -322,9 +322,8 @@ class Reconciliation:
         yet to process, or has processed since the run began. A sign-up only adds a missing row."""
         missing = [owner for owner, finding in found.items() if finding.kind == "missing"]
         about = Q(id__in=missing) | Q(owner_signup_id__in=found, kind__in=(Kind.CHANGE, Kind.REMOVAL))
-        rows = EventTransaction.objects.filter(about, stalled_at=None)
         on_the_way = set()
-        for row in rows.only("id", "owner_signup_id", "kind", "lights", "version", "created_at", "stalled_at"):
+        for row in EventTransaction.objects.filter(about, stalled_at=None):
             light = row.state.lights.get(service)
             if light and (light.status is Status.PENDING or (light.decided_at and light.decided_at > self._began)):
                 on_the_way.add(row.owner_signup_id)

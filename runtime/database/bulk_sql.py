@@ -4,10 +4,9 @@ Django's bulk operations take several times as long: they build the statement an
 value that psycopg parses in Python. bulk_create also can't report which rows it skipped (docs/adr/0008).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple, TypeVar
-from uuid import UUID
 
 import msgspec
 from django.core.exceptions import EmptyResultSet
@@ -15,7 +14,6 @@ from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 from django.db.models import AutoField, Field, Model, QuerySet
-from django.db.models.expressions import Col
 
 M = TypeVar("M", bound=Model)
 
@@ -46,23 +44,11 @@ def insert_new_with(rows: Sequence[M], others: Sequence[Model], *, key: str, usi
     inserted row. Raises django.db.IntegrityError if one of `others` conflicts; then nothing is inserted."""
     if not (rows and others):
         return []
-    connection = connections[using]
-    if connection.vendor != "postgresql":
-        with transaction.atomic(using=using):
-            inserted = insert_new(rows, key=key, using=using)
-            keys = {getattr(row, key) for row in inserted}
-            insert([other for other in others if other.pk in keys], using=using)
-            return inserted
-    table, other = _table(type(rows[0]), using), _table(type(others[0]), using)
-    column = table.fields[key].column
-    # One statement is a transaction by itself and takes a single round trip.
-    new = f"INSERT INTO {table.name} ({table.columns}) {table.source} ON CONFLICT DO NOTHING RETURNING {column}"
-    rest = f"INSERT INTO {other.name} ({other.columns}) {other.source} WHERE {other.key} IN (TABLE new)"
-    statement = f"WITH new AS ({new}), rest AS ({rest}) TABLE new"
-    by_key = _by_key(rows, table.fields[key], connection)
-    with connection.cursor() as cursor:
-        cursor.execute(statement, [_document(rows, table), _document(others, other)])
-        return [by_key[value] for (value,) in cursor.fetchall()]
+    with transaction.atomic(using=using):
+        inserted = insert_new(rows, key=key, using=using)
+        keys = {getattr(row, key) for row in inserted}
+        insert([other for other in others if other.pk in keys], using=using)
+    return inserted
 
 
 def overwrite(rows: Sequence[Model], *, fields: Sequence[str], using: str, key: str = "") -> None:
@@ -77,21 +63,6 @@ def overwrite(rows: Sequence[Model], *, fields: Sequence[str], using: str, key: 
         target = table.fields[key].column if key else table.key
         with connections[using].cursor() as cursor:
             _insert(cursor, rows, f"ON CONFLICT ({target}) DO UPDATE SET {written}")
-
-
-def locked(model: type[M], keys: Sequence[UUID], *, using: str) -> list[M]:
-    """Return the rows with these primary keys, sorted by key, and lock them if the database supports row locks."""
-    table, connection = _table(model, using), connections[using]
-    values: list[Any] = [table.fields[table.key].get_db_prep_value(key, connection) for key in keys]
-    if connection.vendor == "postgresql":
-        condition, values = f"= ANY(%s) ORDER BY {table.key} FOR UPDATE", [values]
-    else:
-        condition = f"IN ({', '.join(['%s'] * len(values))}) ORDER BY {table.key}"
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {table.columns} FROM {table.name} WHERE {table.key} {condition}", values)  # noqa: S608
-        found = cursor.fetchall()
-    names = [field.attname for field in table.fields.values()]
-    return [model.from_db(using, names, table.converted(row, connection)) for row in found]
 
 
 def kept_from_deletion(rows: QuerySet[M], *, using: str) -> list[M]:
@@ -117,15 +88,6 @@ class _Table(NamedTuple):
     columns: str
     # For PostgreSQL: a SELECT that reads rows from a JSON document.
     source: str
-    # Position of a column, and the converters from the database's value to the field's.
-    converters: Sequence[tuple[int, Col, Sequence[Callable[..., Any]]]]
-
-    def converted(self, row: Sequence[Any], connection: BaseDatabaseWrapper) -> list[Any]:
-        values = list(row)
-        for place, column, converters in self.converters:
-            for convert in converters:
-                values[place] = convert(values[place], column, connection)
-        return values
 
 
 @cache
@@ -136,17 +98,12 @@ def _table(model: type[Model], using: str) -> _Table:
     types = {str(field.column): field.db_type(connection) or "" for field in fields.values()}
     # Types without their lengths: a value that is too long must be an error and not be truncated.
     described = ", ".join(f"{column} {type_.partition('(')[0]}" for column, type_ in types.items())
-    converters = [
-        (place, column, [*connection.ops.get_db_converters(column), *column.get_db_converters(connection)])
-        for place, column in enumerate(field.get_col(meta.db_table) for field in fields.values())
-    ]
     return _Table(
         name=meta.db_table,
         key=next(str(field.column) for field in meta.concrete_fields if field.primary_key),
         fields=fields,
         columns=", ".join(types),
         source=f"SELECT * FROM json_to_recordset(%s) AS row ({described})",  # noqa: S608 - names of the model
-        converters=[each for each in converters if each[-1]],
     )
 
 

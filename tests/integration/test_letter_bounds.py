@@ -135,7 +135,7 @@ def test_a_letter_that_is_read_again_is_left_as_it_is():
 def test_the_origins_are_those_of_every_service(settings):
     origins = dead_letter_origins()
     assert set(origins) >= {"user.newUser.req.chat.dlt", "user.newUser.req.customer.dlt", "user.newUser.res.auth.dlt"}
-    assert origins["user.newUser.req.chat.dlt"].group == "chat"
+    assert origins["user.newUser.req.chat.dlt"] == Origin("user.newUser.req", "chat")
     settings.EVENT_CONSUMERS = {"chat": settings.EVENT_CONSUMERS["chat"]}
     assert {each.group for each in dead_letter_origins().values()} == {"chat", "chat-reconcile"}
 
@@ -153,6 +153,7 @@ def test_letters_are_replayed_once_each_in_the_given_order_by_chunks(count):
     sent = [message for chunk in producer.chunks for message in chunk]
     assert [message.value for message in sent] == [b"value %d" % offset for offset in reversed(range(count))]
     assert {(message.topic, message.key) for message in sent} == {("asked", b"kim")}
+    assert set(DeadLetterAct.objects.values_list("by", "reason")) == {("mina", "")}
 
 
 def test_a_message_without_key_or_value_is_sent_without():

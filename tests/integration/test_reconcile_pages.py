@@ -287,9 +287,12 @@ def test_a_removed_row_is_no_longer_in_the_way_of_a_new_person_and_not_superfluo
 
 
 def test_a_removed_account_that_the_participant_never_had_is_buried_once():
-    for _ in range(2):
-        assert findings(handle(removed_page(owners=(1, 2)))) == []
-    assert {tombstone.owner_signup_id for tombstone in ChatUser.every.all()} == {UUID(int=1), UUID(int=2)}
+    buried = ChatUser.every.order_by("owner_signup_id").values_list("owner_signup_id", "version", "removed_at")
+    assert findings(handle(removed_page(owners=(1, 2)))) == []
+    first = list(buried)
+    assert [(owner, version) for owner, version, _ in first] == [(UUID(int=1), 1), (UUID(int=2), 1)]
+    assert findings(handle(removed_page(owners=(1, 2)))) == []
+    assert list(buried) == first
 
 
 def test_a_record_whose_account_this_page_removes_is_revived_and_not_added():

@@ -193,6 +193,12 @@ def test_a_run_that_does_not_heal_says_so_on_every_page(run):
     assert [page["heal"] for page in run(agreeing).pages] == [False, False]
 
 
+def test_a_page_names_the_accounts_that_auth_has_removed(run):
+    removed = RemovedAccount.objects.create(owner_signup_id=uuid4(), version=2)
+    [first, _] = run(agreeing).pages
+    assert (first["records"], first["removed"]) == ([], [str(removed.owner_signup_id)])
+
+
 def test_a_few_pages_are_on_their_way_at_a_time(run, monkeypatch):
     monkeypatch.setattr(records, "PAGE", 1)
     saved(*(f"u{number}" for number in range(12)))
@@ -302,21 +308,22 @@ def test_what_can_t_be_asked_again_is_reported_too(run, monkeypatch):
 
 
 def test_each_finding_is_reported_with_its_service_and_counted(run):
-    kim, lee = saved("kim", "lee")
+    kim, lee, zoe = saved("kim", "lee", "zoe")
     done = run(
-        once(finding("missing", kim, healed=True), finding("different", lee)),
+        once(finding("missing", kim, healed=True), finding("different", lee), finding("different", zoe)),
         customer=once(finding("different", kim, healed=True, fields=["email"])),
         heal=True,
     )
     assert [(service, each.kind, each.user_id, each.healed) for service, each in done.found] == [
-        ("chat", "missing", "kim", True), ("chat", "different", "lee", False), ("customer", "different", "kim", True),
+        ("chat", "missing", "kim", True), ("chat", "different", "lee", False), ("chat", "different", "zoe", False),
+        ("customer", "different", "kim", True),
     ]  # fmt: skip
     chat, customer = done.reconciliation.result["chat"], done.reconciliation.result["customer"]
     assert (chat.healed, chat.left("missing"), chat.left("different"), chat.left("missing", "different")) == (
         1,
         0,
-        1,
-        1,
+        2,
+        2,
     )
     assert (customer.healed, customer.left("different")) == (1, 0)
 
@@ -367,6 +374,12 @@ def test_a_second_row_of_a_record_is_superfluous_and_a_row_that_auth_knows_by_no
     assert User.objects.filter(user_id="new").exists()
 
 
+def test_a_superfluous_row_hides_none_of_the_findings_before_it(run):
+    [kim] = saved("kim")
+    done = run(once(finding("missing", kim, healed=True), finding("superfluous", kim)))
+    assert done.said == [("missing", "kim", True), ("superfluous", "kim", False)]
+
+
 def test_a_conflict_with_a_row_that_an_administrator_made_is_reported_at_once(run):
     [kim] = saved("kim")
     done = run(once(finding("conflicting", kim, None)))
@@ -407,6 +420,14 @@ def test_a_change_or_a_removal_that_is_not_answered_yet_puts_everything_right(ru
     assert on_the_way(run, finding(found, kim)) == ([(found, "kim", False)], 0)
 
 
+@pytest.mark.parametrize(("kind", "healed"), [("different", True), ("conflicting", False)])
+def test_what_is_healed_or_no_change_can_put_right_is_reported_although_one_is_on_its_way(run, kind, healed):
+    [kim] = saved("kim")
+    other = save_signup("other")
+    EventTransaction.objects.filter(id=other.id).update(kind=Kind.CHANGE, owner_signup_id=kim.owner_signup_id)
+    assert on_the_way(run, finding(kind, kim, healed=healed)) == ([(kind, "kim", healed)], 0)
+
+
 def test_what_was_answered_since_the_run_began_was_on_its_way(clock):
     signup = save_signup("kim")
     kim = User.objects.get()
@@ -439,8 +460,9 @@ def test_a_revived_record_is_reported_while_auth_has_it(run):
     assert done.said == [("revived", "kim", False)]
 
 
+@pytest.mark.parametrize("kind", ["newer", "revived"])
 @pytest.mark.parametrize("mends", [True, False])
-def test_auth_mends_its_record_if_it_is_told_to(run, mends):
+def test_auth_mends_its_record_if_it_is_told_to(run, kind, mends):
     kim, lee = saved("kim", "lee")
     asked: list[Finding] = []
 
@@ -448,10 +470,10 @@ def test_auth_mends_its_record_if_it_is_told_to(run, mends):
         asked.append(finding)
         return mends
 
-    done = run(once(finding("newer", kim, version=2), finding("different", lee)), mend=mend)
-    assert done.said == [("newer", "kim", mends), ("different", "lee", False)]
-    assert [(each.kind, each.user_id, each.version) for each in asked] == [("newer", "kim", 2)]
-    assert done.reconciliation.result["chat"].counts["newer", mends] == 1
+    done = run(once(finding(kind, kim, version=2), finding("different", lee)), mend=mend)
+    assert done.said == [(kind, "kim", mends), ("different", "lee", False)]
+    assert [(each.kind, each.user_id, each.version) for each in asked] == [(kind, "kim", 2)]
+    assert done.reconciliation.result["chat"].counts[kind, mends] == 1
 
 
 # --- What is stuck ------------------------------------------------------------------------------------------------
@@ -495,20 +517,41 @@ def test_a_conflict_grows_until_it_stops_growing_and_is_reported_then(run):
     assert done.reconciliation.result["chat"].entangled == 0
 
 
-def test_a_conflict_among_more_rows_than_fit_on_a_page_is_counted_as_entangled(run, monkeypatch):
-    monkeypatch.setattr(reconciliation, "QUESTION_MAX", 3)
-    users = saved(*(f"u{number}" for number in range(4)))
-    others = [user.owner_signup_id for user in users[1:]]
+def test_what_was_healed_when_it_was_asked_again_is_not_reported_as_stuck_later(run):
+    kim, lee, zoe = saved("kim", "lee", "zoe")
 
     def answer(page: dict[str, Any]) -> Answer:
-        return [[finding("conflicting", users[0], *others)]] if page["records"] else [[]]
+        if "owners" in page:
+            return [[finding("conflicting", user, zoe.owner_signup_id) for user in (kim, lee)]]
+        if page.get("unowned"):
+            return [[]]
+        if page.get("gone"):
+            return None
+        return [[finding("different", kim, healed=True), finding("conflicting", lee, uuid4())]]
+
+    done = run(answer, heal=True)
+    assert done.said == [("different", "kim", True), ("conflicting", "lee", False)]
+    assert done.reconciliation.result["chat"].is_silent
+
+
+def test_conflicts_among_more_rows_than_fit_on_a_page_are_counted_as_entangled(run, monkeypatch):
+    monkeypatch.setattr(reconciliation, "QUESTION_MAX", 3)
+    monkeypatch.setattr(reconciliation, "STUCK", 1)
+    users = saved(*(f"u{number}" for number in range(8)))
+    in_the_way = {user: [each.owner_signup_id for each in users[n + 1 : n + 4]] for n, user in enumerate(users)}
+    stuck = [users[0], users[4]]
+
+    def answer(page: dict[str, Any]) -> Answer:
+        asked = [each for each in stuck if each.owner_signup_id in owners_of(page)]
+        return [[finding("conflicting", each, *in_the_way[each]) for each in asked]]
 
     done = run(answer)
-    [again] = asked_again(done)
     # The first in the order of the owners, as many as there is room for.
-    assert owners_of(again) == {users[0].owner_signup_id, *sorted(others)[:2]}
-    assert done.said == [("conflicting", "u0", False)]
-    assert done.reconciliation.result["chat"].entangled == 1
+    assert [owners_of(page) for page in asked_again(done)] == [
+        {each.owner_signup_id, *sorted(in_the_way[each])[:2]} for each in stuck
+    ]
+    assert done.said == [("conflicting", "u0", False), ("conflicting", "u4", False)]
+    assert done.reconciliation.result["chat"].entangled == 2
 
 
 def test_what_is_stuck_is_asked_again_in_groups_that_are_not_too_large(run, monkeypatch):
@@ -526,7 +569,10 @@ def test_groups_that_share_a_record_are_asked_together_if_they_fit_on_a_page(run
     monkeypatch.setattr(reconciliation, "STUCK", 1)
     monkeypatch.setattr(reconciliation, "QUESTION_MAX", most)
     kim, lee, zoe = saved("kim", "lee", "zoe")
-    stuck = [finding("conflicting", kim, lee.owner_signup_id), finding("conflicting", zoe, lee.owner_signup_id)]
+    gone = [uuid4(), uuid4()]
+    stuck = [
+        finding("conflicting", user, lee.owner_signup_id, owner) for user, owner in zip((kim, zoe), gone, strict=True)
+    ]
 
     def answer(page: dict[str, Any]) -> Answer:
         if "owners" in page:
@@ -536,6 +582,8 @@ def test_groups_that_share_a_record_are_asked_together_if_they_fit_on_a_page(run
 
     done = run(answer)
     assert [len(page["records"]) for page in asked_again(done)] == pages
+    together = [gone] if len(pages) == 1 else [[owner] for owner in gone]
+    assert [page["gone"] for page in asked_again(done)] == [sorted(map(str, owners)) for owners in together]
     assert sorted(done.said) == [("conflicting", "kim", False), ("conflicting", "zoe", False)]
 
 
@@ -621,6 +669,7 @@ def test_a_row_without_a_record_is_one_whose_owner_user_id_and_address_auth_does
         Finding("superfluous", "zoe", other, kim.owner_signup_id),
     ]  # fmt: skip
     assert list(without_record(rows)) == [rows[0], rows[3]]
+    assert [row for row in rows if list(without_record([row]))] == [rows[0], rows[3]]
 
 
 def test_what_auth_knows_of_owners():

@@ -14,7 +14,7 @@ import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parents[1]
@@ -38,6 +38,17 @@ UNNOTICED: Final = {0: "survived", 5: "no tests", 33: "no tests"}
 GOAL: Final = 90
 
 
+class Change(NamedTuple):
+    """The text of the lines that a mutant changes, before and after; or a part of each, in equivalent.toml."""
+
+    was: str
+    becomes: str
+
+    def is_part_of(self, other: "Change") -> bool:
+        """Whether the other change has these parts. An empty part stands for lines that a mutant removes."""
+        return self.was in other.was and (self.becomes in other.becomes if self.becomes else not other.becomes)
+
+
 def main() -> int:
     modules: Mapping[str, Any] = tomllib.loads((HERE / "modules.toml").read_text())["modules"]
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -45,15 +56,30 @@ def main() -> int:
     chosen = parser.parse_args().modules or list(modules)
     if unknown := set(chosen) - set(modules):
         parser.error(f"there is no module {', '.join(sorted(unknown))}; there are {', '.join(modules)}")
-    equivalent = tomllib.loads((HERE / "equivalent.toml").read_text()).get("equivalent", [])
-    lines = [tested(name, modules[name], equivalent) for name in chosen]
+    equivalent = changes_listed()
+    found: set[Change] = set()
+    lines = [tested(name, modules[name], equivalent, found) for name in chosen]
     print(f"\n{'module':<24}{'mutants':>8}{'equivalent':>12}{'noticed':>9}{'too long':>10}{'score':>8}")
     print("\n".join(lines))
+    if set(chosen) == set(modules):
+        for each in equivalent:
+            if each not in found:
+                print(f"equivalent.toml: no surviving mutant has this change\n  - {each.was}\n  + {each.becomes}")
     return 0
 
 
-def tested(name: str, module: Mapping[str, Any], equivalent: Sequence[Mapping[str, Any]]) -> str:
-    """The line of this module in the table; what survives is printed at once."""
+def changes_listed() -> list[Change]:
+    """The changes in equivalent.toml, one for each of an entry's `becomes`."""
+    entries = tomllib.loads((HERE / "equivalent.toml").read_text())["equivalent"]
+    texts = [(each["was"], each["becomes"]) for each in entries]
+    return [
+        Change(was, part) for was, becomes in texts for part in ([becomes] if isinstance(becomes, str) else becomes)
+    ]
+
+
+def tested(name: str, module: Mapping[str, Any], equivalent: Sequence[Change], found: set[Change]) -> str:
+    """The line of this module in the table; what survives is printed at once. Adds to `found` the equivalent changes
+    that survivors have."""
     copy = COPIES / name
     prepare(copy, module)
     run(copy)
@@ -66,23 +92,23 @@ def tested(name: str, module: Mapping[str, Any], equivalent: Sequence[Mapping[st
         raise SystemExit(f"{name} could not be tested: {list(odd.items())[:3]}; see {copy / 'run.log'}")
     survivors = [mutant for mutant, end in ends.items() if end in UNNOTICED]
     listed = 0
-    for mutant, (was, becomes) in changes_of(copy, survivors):
-        if any(each["was"] in was and contains_any(becomes, each["becomes"]) for each in equivalent):
+    for mutant, change in changes_of(copy, survivors):
+        if matching := {each for each in equivalent if each.is_part_of(change)}:
             listed += 1
+            found |= matching
         else:
-            print(f"{name}: {mutant} ({UNNOTICED[ends[mutant]]})\n  - {was}\n  + {becomes}", flush=True)
+            print_mutant(name, mutant, change, UNNOTICED[ends[mutant]])
     noticed = len(ends) - len(survivors)
     slow = [mutant for mutant, end in ends.items() if end in TOO_LONG]
-    for mutant, (was, becomes) in changes_of(copy, slow):
-        print(f"{name}: {mutant} ({TOO_LONG[ends[mutant]]}, counts as noticed)\n  - {was}\n  + {becomes}", flush=True)
+    for mutant, change in changes_of(copy, slow):
+        print_mutant(name, mutant, change, f"{TOO_LONG[ends[mutant]]}, counts as noticed")
     score = 100 * noticed / max(1, len(ends) - listed)
     verdict = "" if score >= GOAL else "  below the goal"
     return f"{name:<24}{len(ends):>8}{listed:>12}{noticed:>9}{len(slow):>10}{score:>7.1f}%{verdict}"
 
 
-def contains_any(text: str, parts: str | Sequence[str]) -> bool:
-    """Whether a part is in the text. The empty part is only in the empty text, which a removed line becomes."""
-    return any(part in text if part else not text for part in ([parts] if isinstance(parts, str) else parts))
+def print_mutant(name: str, mutant: str, change: Change, end: str) -> None:
+    print(f"{name}: {mutant} ({end})\n  - {change.was}\n  + {change.becomes}", flush=True)
 
 
 def ends_of(copy: Path) -> dict[str, int]:
@@ -136,14 +162,14 @@ def run(copy: Path, *mutants: str, children: int | None = None) -> None:
         subprocess.run(command, cwd=copy, env=environment, stdout=log, stderr=log, check=False)
 
 
-def changes_of(copy: Path, mutants: Sequence[str]) -> Iterator[tuple[str, tuple[str, str]]]:
+def changes_of(copy: Path, mutants: Sequence[str]) -> Iterator[tuple[str, Change]]:
     shown = subprocess.run([sys.executable, "-c", SHOW, *mutants], cwd=copy, stdout=subprocess.PIPE, check=True)
     return zip(mutants, map(change_of, json.loads(shown.stdout)), strict=True)
 
 
-def change_of(difference: str) -> tuple[str, str]:
+def change_of(difference: str) -> Change:
     """The old and the new text of a difference in one place."""
-    return tuple(" ".join(lines_with(difference, sign)) for sign in "-+")
+    return Change(*(" ".join(lines_with(difference, sign)) for sign in "-+"))
 
 
 def lines_with(difference: str, sign: str) -> Iterator[str]:

@@ -99,7 +99,7 @@ class RecordingClient:
         return [message for message in taken if message]
 
     def commit(self, *, offsets: Sequence[TopicPartition] = (), asynchronous: bool) -> list[TopicPartition]:
-        assert not asynchronous
+        assert asynchronous is False
         self.commits.append([(each.topic, each.partition, each.offset) for each in offsets])
         self._note("commit")
         return self.commit_result(list(offsets))

@@ -13,8 +13,8 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from structlog.contextvars import clear_contextvars, get_contextvars
 
+from eventbus import batch_processor, group_member
 from eventbus import consumer as module
-from eventbus import group_member
 from eventbus.consumer import (
     COMMIT_EVERY,
     FIRST_PAUSE,
@@ -45,6 +45,8 @@ class Made:
         self.batches: list[list[int]] = []
         self.failures: list[Exception] = []
         self.handler_threads: set[str] = set()
+        # A test before this one may have opened a connection, which a failed attempt would check.
+        monkeypatch.setattr(batch_processor, "close_old_connections", lambda: None)
         monkeypatch.setattr(module, "time", self.clock)
         monkeypatch.setattr(module, "Consumer", self._client)
         monkeypatch.setattr(module, "EventProducer", lambda: self.producer)
@@ -159,6 +161,12 @@ def test_it_commits_after_the_first_batch_then_at_intervals_when_idle_and_at_its
     assert get_contextvars()["group"] == "readers"
 
 
+def test_the_log_of_its_thread_names_the_group_before_there_is_a_message(made):
+    made.stop.set()
+    made.consumer.run(made.stop)
+    assert get_contextvars()["group"] == "readers"
+
+
 def test_what_is_done_when_it_is_stopped_is_committed_before_it_leaves(make):
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
         made.stop.set()
@@ -262,7 +270,7 @@ def test_a_batch_holds_those_of_its_partitions_that_are_assigned_and_no_error_re
 
 def test_a_batch_is_tried_again_after_growing_pauses_until_it_is_handled(made, caplog):
     caplog.set_level(logging.WARNING)
-    made.failures = [TransientError("it is\naway"), ConnectionError("gone"), TransientError("away")]
+    made.failures = [ConnectionError("it is\ngone"), TransientError("away"), TransientError("away")]
     made.failures[2].retry_after = LONGEST_PAUSE + 5
     made.consumer._held = {("asked", 0)}
     retries = [counted(RETRIES, topic) for topic in ("asked", "told")]
@@ -270,8 +278,8 @@ def test_a_batch_is_tried_again_after_growing_pauses_until_it_is_handled(made, c
     assert made.batches == [[0, 1]] * 4
     assert [counted(RETRIES, topic) for topic in ("asked", "told")] == [retries[0] + 3, retries[1]]
     assert [record.getMessage() for record in caplog.records] == [
-        "a batch of 2 is retried in 0.1 s: TransientError: it is",
-        "a batch of 2 is retried in 10.0 s: ConnectionError: gone",
+        "a batch of 2 is retried in 0.1 s: ConnectionError: it is",
+        "a batch of 2 is retried in 10.0 s: TransientError: away",
         "a batch of 2 is retried in 15.0 s: TransientError: away",
     ]
     assert made.clock.now == pytest.approx(1000 + FIRST_PAUSE + LONGEST_PAUSE + LONGEST_PAUSE + 5)
@@ -304,6 +312,16 @@ def test_what_takes_no_longer_than_it_may_pauses_nothing(made):
     made.consumer._held = {("asked", 0)}
     assert made.consumer.work_through([incoming(0)], made.stop)
     assert made.client.calls == []
+
+
+@pytest.mark.parametrize("is_stopped", [True, False], ids=["a stop request", "a revocation of all its partitions"])
+def test_a_batch_whose_retry_is_prevented_is_not_done(made, is_stopped):
+    made.failures = [TransientError("away")]
+    made.consumer._held = {("asked", 0)} if is_stopped else set()
+    if is_stopped:
+        made.stop.set()
+    assert not made.consumer.work_through([incoming(0)], made.stop)
+    assert made.batches == [[0]]
 
 
 def test_an_error_of_the_program_is_raised_and_the_partitions_are_read_again(made):
@@ -434,7 +452,7 @@ def test_of_revoked_partitions_nothing_is_kept(made, caplog):
     caplog.set_level(logging.INFO)
     first, _ = made.assign(0, 1)
     made.consumer._held = {("asked", 0), ("asked", 1)}
-    made.consumer._done = {("asked", 1): 5}
+    made.consumer._done = {("asked", 0): 4, ("asked", 1): 5}
     made.consumer._on_revoke([first])
     assert (made.consumer.partitions, made.consumer._held) == ({("asked", 1)}, {("asked", 1)})
     assert made.consumer._done == {("asked", 1): 5}

@@ -124,6 +124,21 @@ def test_users_who_passed_on_a_key_in_a_circle_are_all_different(users, key):
     assert [each for each, _ in compare(records[1:], rows).conflicting] == records[1:]
 
 
+@pytest.mark.parametrize(
+    ("becomes", "added", "vacates"),
+    [
+        (("new", "new@example.org"), [], False),
+        (("new", "new@example.org"), [("kim", "other@example.org")], True),
+        (("new", "new@example.org"), [("other", "kim@example.org")], True),
+        (("kim", "kim@example.org"), [("other", "other@example.org")], False),
+    ],
+)
+def test_a_row_gives_up_its_keys_first_only_if_another_record_needs_them(becomes, added, vacates):
+    old = row(1)
+    inserts = [record(number, *keys) for number, keys in enumerate(added, 2)]
+    assert vacating([(record(1, *becomes), old)], inserts) == ([old] if vacates else [])
+
+
 # --- As properties ------------------------------------------------------------------------------------------------
 
 # Few of each, so that they meet.

@@ -164,12 +164,20 @@ def test_a_stranger_learns_which_account_is_in_the_way_and_nothing_about_an_admi
     ]
 
 
-def test_an_accounts_row_is_known_even_if_both_its_keys_differ():
-    participant = Participant([row_of(request("old", "old@example.org", signup=2, owner=1))])
+@pytest.mark.parametrize(
+    ("holds", "verdict"),
+    [
+        (("old", "old@example.org"), Verdict.DUPLICATE_USER_ID),
+        (("kim", "old@example.org"), Verdict.DUPLICATE_USER_ID),
+        (("old", "kim@example.org"), Verdict.DUPLICATE_EMAIL),
+    ],
+)
+def test_an_accounts_row_is_known_whatever_its_keys_and_a_stranger_learns_which_one_is_taken(holds, verdict):
+    participant = Participant([row_of(request(*holds, signup=2, owner=1))])
     assert participant.judge(request(signup=1), request(signup=2, owner=1), request(signup=3, owner=1)) == [
         DONE,
         DONE,
-        held_by(Verdict.DUPLICATE_USER_ID, 1),
+        held_by(verdict, 1),
     ]
     assert len(participant.rows) == 1
 
@@ -260,6 +268,14 @@ def test_of_two_that_claim_a_key_the_first_gets_it_and_the_other_gets_what_it_va
     assert participant.judge(*asked) == [DONE, held_by(Verdict.DUPLICATE_EMAIL, 1, version=2), DONE]
 
 
+def test_a_sign_up_gets_a_key_that_a_change_vacates_after_another_claimant_was_refused():
+    """The change comes late, because the refused sign-up claims one of its keys before it."""
+    participant = Participant([row_of(request("old", "a@x", signup=3)), Row("taken", "taken@x")])
+    asked = [request("a", "a@x", signup=1), request("b", "taken@x", signup=2), change("b", "new@x", owner=3)]
+    assert participant.judge(*asked) == [DONE, held_by(Verdict.DUPLICATE_USER_ID, 3, version=2), DONE]
+    assert {row.email for row in participant.rows} == {"a@x", "new@x", "taken@x"}
+
+
 def test_only_the_newest_record_of_a_batch_is_written():
     decision = decide([change("b", version=3), request("a"), change("c", version=2)], [])
     assert [(record.user_id, record.version) for record, _ in decision.inserts] == [("b", 3)]
@@ -276,6 +292,11 @@ def test_a_removal_leaves_a_tombstone_with_or_without_a_row_and_is_green_again_a
         assert (participant.rows, len(participant.table)) == ([], 1)
         assert not decide([removal()], participant.table).overwrites
         assert participant.judge(removal()) == [DONE]
+
+
+def test_of_an_accounts_removals_in_a_batch_the_newest_counts():
+    [kept] = decide([removal(version=9), removal(version=8)], []).removals
+    assert kept.version == 9
 
 
 def test_nothing_restores_a_removed_account():
