@@ -101,7 +101,8 @@ class EventProducer:
     def close(self, timeout: float) -> int:
         """Wait up to `timeout` seconds for pending deliveries; return how many messages are still undelivered."""
         self._closing.set()
-        self._poller.join()
+        # It may be asking whether the client is stranded.
+        self._poller.join(2 * POLL)
         unsent = self._producer.flush(timeout)
         self._losses.log()
         return unsent
