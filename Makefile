@@ -29,10 +29,11 @@ run: $(INSTALLED) ## Run everything locally; needs only Python. If port 8000 is 
 admin: $(INSTALLED) ## Create an administrator (without prompts: ADMIN_USER_ID=.. ADMIN_EMAIL=.. ADMIN_PASSWORD=.. make admin)
 	@umask 077; $(MANAGE) migrate_all --verbosity 0 && exec $(MANAGE) make_admin
 
-# Two lanes of targets run side by side, and tests that measure run afterwards, by themselves (docs/adr/0078).
+# Two lanes of targets run side by side, with at most three workers, and tests that measure run afterwards, by themselves
+# (docs/adr/0078).
 test: ## Run everything that CI runs: the checks, and all tests on the embedded servers, the real ones, and in containers
 	@$(call in_turn,setup check test-unit)
-	@$(BIN)/python -m tests.side_by_side test-real-parallel "test-k8s test-embedded-parallel test-search test-compose"
+	@EMBEDDED_WORKERS=1 $(BIN)/python -m tests.side_by_side test-real-parallel "test-k8s test-search test-compose test-embedded-parallel"
 	@$(call in_turn,test-embedded-alone test-real-alone)
 
 define in_turn
@@ -75,6 +76,7 @@ REAL_JOURNEYS = tests/chaos tests/e2e $(STORED_SECURITY) tests/bench
 PYTEST := $(BIN)/python -m pytest
 BY_FILE := --dist loadfile --no-loadscope-reorder
 SLOWEST := --durations 20 --durations-min 5
+EMBEDDED_WORKERS ?= 2
 
 test-unit: $(INSTALLED_DEV) ## Run the tests that need no server
 	$(PYTEST) -n 3 tests/unit tests/contract tests/security
@@ -87,8 +89,8 @@ test-embedded: ## Run the tests on the embedded servers
 	@$(call in_turn,test-embedded-parallel test-embedded-alone)
 
 test-embedded-parallel: $(INSTALLED_DEV)
-	$(PYTEST) $(SLOWEST) --stack=embedded -n 3 $(BROKER_CONTRACTS) tests/integration
-	$(PYTEST) $(SLOWEST) --stack=embedded -n 2 $(BY_FILE) -m "not alone" $(EMBEDDED_JOURNEYS)
+	$(PYTEST) $(SLOWEST) --stack=embedded -n $(EMBEDDED_WORKERS) $(BROKER_CONTRACTS) tests/integration
+	$(PYTEST) $(SLOWEST) --stack=embedded -n $(EMBEDDED_WORKERS) $(BY_FILE) -m "not alone" $(EMBEDDED_JOURNEYS)
 
 test-embedded-alone: $(INSTALLED_DEV)
 	$(PYTEST) $(SLOWEST) --stack=embedded -m alone $(EMBEDDED_JOURNEYS)

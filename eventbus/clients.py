@@ -1,10 +1,12 @@
 """Configuration that all Kafka clients share: the broker's address, the name prefix, and error logging."""
 
 import logging
+import threading
 import time
 from typing import Any, Final
 
-from confluent_kafka import KafkaError
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
@@ -12,6 +14,13 @@ logger = logging.getLogger(__name__)
 
 # Seconds before the same error is logged again.
 REPEATED_AFTER: Final = 10.0
+# Seconds within which a connected client gets an answer, a new one connects, and a disconnected one connects again: its
+# pauses take 2 s at most.
+ANSWERS_WITHIN: Final = 0.5
+CONNECTS_WITHIN: Final = 1.0
+RECONNECTS_WITHIN: Final = 2.5
+# Seconds that leaving a group may take. A client that has lost its brokers may never return from it.
+LEAVES_WITHIN: Final = 2.0
 
 
 def client_config(own: dict[str, Any]) -> dict[str, Any]:
@@ -39,6 +48,35 @@ def client_config(own: dict[str, Any]) -> dict[str, Any]:
 def reader_config(own: dict[str, Any]) -> dict[str, Any]:
     """Return client_config() for a consumer. The embedded broker does not wake a waiting fetch, so poll it often."""
     return client_config({"fetch.wait.max.ms": 5, **own} if settings.KAFKA_EMBEDDED else own)
+
+
+def is_stranded(client: Consumer | Producer) -> bool:
+    """Return whether a client has lost Kafka for good: a new client reaches it, and this one does not.
+
+    librdkafka forgets the brokers that Kafka's metadata leaves out. While Kafka's only broker is fenced, the metadata
+    names none, and a client that asks then never connects again (docs/adr/0081). Takes up to 4 s, and 1.5 s while Kafka
+    is away.
+    """
+    if _reaches_kafka(client, ANSWERS_WITHIN):
+        return False
+    # The first client has already complained.
+    new_client = AdminClient(client_config({"error_cb": lambda _: None}))
+    return _reaches_kafka(new_client, CONNECTS_WITHIN) and not _reaches_kafka(client, RECONNECTS_WITHIN)
+
+
+def _reaches_kafka(client: Consumer | Producer | AdminClient, within: float) -> bool:
+    try:
+        client.list_topics(timeout=within)
+    except KafkaException:
+        return False
+    return True
+
+
+def leave_group(consumer: Consumer) -> None:
+    """Close a consumer. If that takes longer than LEAVES_WITHIN, it is left to a thread that ends with the process."""
+    closing = threading.Thread(target=consumer.close, name="leave-group", daemon=True)
+    closing.start()
+    closing.join(LEAVES_WITHIN)
 
 
 def prefixed(name: str) -> str:

@@ -16,7 +16,7 @@ from django.conf import settings
 from structlog.contextvars import bind_contextvars
 
 from eventbus.batch_processor import BatchProcessor, in_a_line
-from eventbus.clients import prefixed, reader_config, unprefixed
+from eventbus.clients import leave_group, prefixed, reader_config, unprefixed
 from eventbus.errors import is_transient_in_kafka
 from eventbus.group_member import GroupMember, group_config
 from eventbus.incoming import as_incoming, is_error_report
@@ -100,8 +100,9 @@ class BatchConsumer:
     def run(self, stop: threading.Event) -> None:
         """Consume until `stop` is set, then leave the group within 5 s.
 
-        Raises BugError if most messages fail unexpectedly, any error that is neither transient nor a message's fault,
-        and KafkaException after a fatal error of the client. The process should end then.
+        Raises StrandedError if this consumer must be replaced; BugError if most messages fail unexpectedly, any error
+        that is neither transient nor a message's fault, and KafkaException after a fatal error of the client. The
+        process should end after these.
         """
         bind_contextvars(group=self.subscription.group)
         self.join()
@@ -193,7 +194,7 @@ class BatchConsumer:
     def close(self) -> None:
         """Leave the group, so that other members get its partitions at once, and end the threads."""
         self._worker.stop(timeout=0.5)
-        self._consumer.close()
+        leave_group(self._consumer)
         self._producer.close(timeout=0.5)
 
     def _settings(self) -> dict[str, object]:

@@ -13,6 +13,13 @@ class BugError(Exception):
     """So many messages failed unexpectedly that the handler must be at fault, not the messages."""
 
 
+class StrandedError(Exception):
+    """A client has lost Kafka for good, and must be replaced (eventbus.clients.is_stranded)."""
+
+    def __init__(self) -> None:
+        super().__init__("its client no longer reaches Kafka, although a new one does")
+
+
 class DeliveryError(TransientError):
     """Kafka did not acknowledge the messages `failed`, or not in time. It may have stored them nonetheless."""
 

@@ -2,13 +2,15 @@
 
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from confluent_kafka import Consumer, TopicPartition
 
-from eventbus.clients import prefixed
+from eventbus.clients import is_stranded, prefixed
+from eventbus.errors import StrandedError
 from runtime.processes.health import Heartbeat
 
 logger = logging.getLogger(__name__)
@@ -17,6 +19,24 @@ logger = logging.getLogger(__name__)
 # and the client wait for a rebalance. Observed once: a member that was frozen together with Kafka during a rebalance
 # waited forever.
 REJOINS_AFTER: Final = 60.0
+# Seconds between two checks whether a member without an assignment can still reach Kafka.
+CHECKED_EVERY: Final = 3.0
+
+
+class Reader(Protocol):
+    """A member of a group with a client of its own."""
+
+    def run(self, stop: threading.Event) -> None:
+        """Read until `stop` is set. Raises StrandedError."""
+
+
+def run_reader(new_reader: Callable[[], Reader], stop: threading.Event) -> None:
+    """Run a reader until `stop` is set, and replace it whenever its client is stranded. Raises its other errors."""
+    while not stop.is_set():
+        try:
+            new_reader().run(stop)
+        except StrandedError as error:
+            logger.warning("a consumer is replaced: %s", error)
 
 
 def group_config(group: str) -> dict[str, Any]:
@@ -51,6 +71,7 @@ class GroupMember:
         self._when_assigned = on_assign
         self._when_revoked = on_revoke
         self._rejoins_at = math.inf
+        self._checks_at = math.inf
 
     @property
     def awaits_assignment(self) -> bool:
@@ -58,11 +79,17 @@ class GroupMember:
 
     def join(self) -> None:
         """Subscribe. Partitions are assigned during a later poll."""
-        self._rejoins_at = time.monotonic() + REJOINS_AFTER
+        self._await_assignment()
         self._consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke)
 
     def rejoin_if_forgotten(self) -> None:
-        """Leave the group and join it again if no assignment has arrived for REJOINS_AFTER."""
+        """Leave the group and join it again if no assignment has arrived for REJOINS_AFTER.
+
+        Raises StrandedError if the client can't get one. A client that loses Kafka loses its assignment too."""
+        if time.monotonic() > self._checks_at:
+            if is_stranded(self._consumer):
+                raise StrandedError
+            self._checks_at = time.monotonic() + CHECKED_EVERY
         if time.monotonic() > self._rejoins_at:
             logger.warning("no partition assignment for %.0f s: rejoining the group", REJOINS_AFTER)
             self._consumer.unsubscribe()
@@ -70,10 +97,14 @@ class GroupMember:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         consumer.assign(partitions)
-        self._rejoins_at = math.inf
+        self._rejoins_at = self._checks_at = math.inf
         self._when_assigned(partitions)
         self._heartbeat.ready()
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        self._rejoins_at = time.monotonic() + REJOINS_AFTER
+        self._await_assignment()
         self._when_revoked(partitions)
+
+    def _await_assignment(self) -> None:
+        self._rejoins_at = time.monotonic() + REJOINS_AFTER
+        self._checks_at = time.monotonic() + CHECKED_EVERY

@@ -27,7 +27,7 @@ LAG: Final = Gauge(
 )
 UNDELIVERED: Final = Counter("eventbus_undelivered_total", "Messages that Kafka did not acknowledge.", ["topic"])
 PRODUCERS_REPLACED: Final = Counter(
-    "eventbus_producers_replaced_total", "Producers that hit a fatal error and were replaced."
+    "eventbus_producers_replaced_total", "Producers replaced after a fatal error or the loss of Kafka."
 )
 
 

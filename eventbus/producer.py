@@ -11,8 +11,8 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from eventbus.clients import client_config, prefixed, unprefixed
-from eventbus.errors import DeliveryError, TooLargeError, is_fatal
+from eventbus.clients import client_config, is_stranded, prefixed, unprefixed
+from eventbus.errors import DeliveryError, StrandedError, TooLargeError, is_fatal
 from eventbus.messages import Outgoing
 from eventbus.metrics import PRODUCERS_REPLACED, UNDELIVERED
 from eventbus.topics import DEAD_LETTER_MAX
@@ -29,6 +29,8 @@ WAITING_MAX: Final = 20_000
 ROOM_PAUSE: Final = 0.01
 # Minimum seconds between two replacements of a client after a fatal error, whose cause may persist.
 REPLACED_AFTER: Final = 5.0
+# Seconds for which messages are waiting before the producer checks whether its client still reaches Kafka.
+STALLED_AFTER: Final = 3.0
 # Seconds for which the polling thread waits for delivery reports at a time. close() may wait as long.
 POLL: Final = 0.2
 
@@ -40,6 +42,7 @@ class EventProducer:
 
     One producer per process is enough. It runs a thread, which close() ends. After a fatal error, such as being fenced,
     the next send() replaces the client; send_all() raises, because a role that depends on its answers gets restarted.
+    The thread replaces a client that has lost Kafka for good (eventbus.clients.is_stranded).
     """
 
     def __init__(self) -> None:
@@ -98,7 +101,8 @@ class EventProducer:
     def close(self, timeout: float) -> int:
         """Wait up to `timeout` seconds for pending deliveries; return how many messages are still undelivered."""
         self._closing.set()
-        self._poller.join()
+        # It may be asking whether the client is stranded.
+        self._poller.join(2 * POLL)
         unsent = self._producer.flush(timeout)
         self._losses.log()
         return unsent
@@ -113,14 +117,14 @@ class EventProducer:
         )
 
     def _replace(self, failed: Producer, error: Exception) -> bool:
-        """Replace a client after a fatal error; False if the last replacement was less than REPLACED_AFTER ago."""
+        """Replace an unusable client; False if the last replacement was less than REPLACED_AFTER ago."""
         with self._replacing:
             if self._producer is not failed:
                 return True
             if time.monotonic() < self._replaced_at + REPLACED_AFTER:
                 return False
             self._replaced_at = time.monotonic()
-            logger.error("the producer hit a fatal error and is replaced: %s", error)
+            logger.error("the producer is replaced: %s", error)
             PRODUCERS_REPLACED.inc()
             self._producer = _new_producer()
         # Report the messages still in its queue as undelivered.
@@ -141,6 +145,7 @@ class EventProducer:
                 return
 
     def _poll(self) -> None:
+        checks_at = time.monotonic() + STALLED_AFTER
         while not self._closing.is_set():
             producer = self._producer
             try:
@@ -148,6 +153,12 @@ class EventProducer:
             except KafkaException as error:
                 # The client also raises a fatal error here, once. This thread must survive it.
                 self._replace(producer, error)
+            if not len(producer):
+                checks_at = time.monotonic() + STALLED_AFTER
+            elif time.monotonic() > checks_at:
+                if is_stranded(producer):
+                    self._replace(producer, StrandedError())
+                checks_at = time.monotonic() + STALLED_AFTER
             self._losses.log()
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaException
 from django.db import close_old_connections
 
-from eventbus.clients import client_config
+from eventbus.clients import client_config, leave_group
 from eventbus.deadletters.letters import CHUNK, Origins, store_letters
 from eventbus.errors import is_fatal
 from eventbus.group_member import GroupMember, group_config
@@ -58,7 +58,7 @@ class DeadLetterCollector:
         self._member = GroupMember(self._consumer, list(origins), heartbeat=self._heartbeat)
 
     def run(self, stop: threading.Event) -> None:
-        """Collect until `stop` is set, then leave the group within 5 s."""
+        """Collect until `stop` is set, then leave the group within 5 s. Raises StrandedError."""
         self._member.join()
         try:
             while not stop.is_set():
@@ -69,7 +69,7 @@ class DeadLetterCollector:
                     self._commit()
                 self._count_waiting()
         finally:
-            self._consumer.close()
+            leave_group(self._consumer)
 
     def _next(self) -> list[Incoming]:
         first = self._consumer.poll(POLL)

@@ -43,6 +43,8 @@ class LagReader:
             committed = client.committed([TopicPartition(name, number) for number in numbers], timeout=ANSWERS_WITHIN)
             return {place.partition: _unread(client, place) for place in committed}
         except KafkaException as error:
+            # The next question gets a new client, in case this one has lost Kafka for good (docs/adr/0081).
+            self._clients.pop(group).close()
             raise TransientError(f"Kafka does not report the lag of {group}: {error}") from error
 
     def close(self) -> None:

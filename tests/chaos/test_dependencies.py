@@ -186,7 +186,7 @@ class People:
 def targets() -> Iterator[tuple[Stack, dict[str, Server | Process]]]:
     """An installation in which each service has its own PostgreSQL, and everything in it that can go away."""
     servers = {f"postgresql-{service}": PostgresqlServer() for service in sorted(SERVICES)}
-    # Longer than AWAY: with 3 s, a broker that was frozen fenced itself on waking, and once never recovered.
+    # Kafka's default, which is longer than AWAY: a frozen broker fences itself on waking only after its session.
     kafka = KafkaServer(session_timeout=9.0)
     with ExitStack() as cleanup:
         for server in (*servers.values(), kafka):

@@ -37,8 +37,11 @@ async def test_sign_ups_continue_while_a_password_of_kafka_is_replaced(installat
     async with keep_signing_up(installation.address, at_once=3) as done:
         await to_thread(eventually, lambda: done, what="somebody has signed up")
         installation.delete_setting("KAFKA_CHAT_PASSWORD")
-        for line in commands_after("**Kafka and Redis**"):
-            await to_thread(installation.run, "sh", "-c", line)
+        make_secrets, replace_kafka, _ = commands_after("**Kafka and Redis**")
+        others = await to_thread(started_at, installation, "auth", "web", "customer", "redis")
+        await to_thread(installation.run, "sh", "-c", make_secrets)
+        await to_thread(installation.run, "sh", "-c", replace_kafka)
+        assert await to_thread(started_at, installation, "auth", "web", "customer", "redis") == others
         await to_thread(installation.wait_until_healthy)
     later = await sign_up_all(installation.address, [new_person() for _ in range(5)], at_once=5)
 
@@ -49,6 +52,12 @@ async def test_sign_ups_continue_while_a_password_of_kafka_is_replaced(installat
         await to_thread(installation.python, "chat", IS_ACCEPTED.format(config=each)) for each in (before, after)
     ]
     assert answers == ["False\n", "True\n"]
+
+
+def started_at(installation: Installation, *services: str) -> set[str]:
+    """Return each container of these services with the time of its start."""
+    names = [each["Name"] for each in installation.containers(*services)]
+    return {*installation.docker("inspect", "--format", "{{.Name}} {{.State.StartedAt}}", *names).splitlines()}
 
 
 def config_of(installation: Installation, role: str) -> str:

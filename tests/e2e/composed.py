@@ -92,10 +92,14 @@ class Composed:
         self._wait_until_healthy(*self.roles)
 
     def up(self, *names: str) -> list[str]:
-        """Replace those that run with another environment than compose.yaml gives them now. Return their names."""
+        """Replace those whose environment compose.yaml has changed since their start. Return the replaced roles."""
+        if "kafka" in names:
+            self.kafka.up(self.services["kafka"], admin=kafka_client(self.services["set-up-kafka"]))
+        if "redis" in names:
+            self.redis.up(self.services["redis"])
         outdated = [
             name for name in names
-            if self.roles[name].running and self.roles[name].env != self.environment_of(name)
+            if name in self.roles and self.roles[name].running and self.roles[name].env != self.environment_of(name)
         ]  # fmt: skip
         for name in outdated:
             assert self.roles[name].stop() == 0
@@ -103,13 +107,6 @@ class Composed:
             self.roles[name].start()
         self._wait_until_healthy(*outdated)
         return outdated
-
-    def up_everything(self) -> list[str]:
-        """Also replace the servers, and set up Kafka, which Compose does each time. Return the replaced roles."""
-        self.kafka.up(self.services["kafka"], admin=kafka_client(self.services["set-up-kafka"]))
-        self.redis.up(self.services["redis"])
-        self.run("set-up-kafka")
-        return self.up(*LASTING)
 
     def _wait_until_healthy(self, *names: str) -> None:
         for name in names:

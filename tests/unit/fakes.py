@@ -104,6 +104,9 @@ class RecordingClient:
         self._note("commit")
         return self.commit_result(list(offsets))
 
+    def list_topics(self, *, timeout: float) -> None:
+        """Kafka answers."""
+
     def assignment(self) -> list[TopicPartition]:
         return self.assigned
 

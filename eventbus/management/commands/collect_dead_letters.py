@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand
 
 from eventbus.deadletters.collector import DeadLetterCollector
 from eventbus.deadletters.letters import dead_letter_origins
+from eventbus.group_member import run_reader
 from eventbus.topics import wait_for_topics
 from runtime.processes.roles import START_CHECKS, check_database, running_role
 
@@ -29,4 +30,4 @@ class Command(BaseCommand):
                 return
             if wait_for_topics(role, origins):
                 logger.info("collecting %s", ", ".join(origins))
-                DeadLetterCollector(origins, heartbeat=role.heartbeat).run(role.stop)
+                run_reader(partial(DeadLetterCollector, origins, heartbeat=role.heartbeat), role.stop)

@@ -13,6 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from eventbus.consumer import BatchConsumer
+from eventbus.group_member import run_reader
 from eventbus.messages import Subscription
 from eventbus.subscriptions import subscriptions_of
 from eventbus.topics import wait_for_topics
@@ -77,6 +78,6 @@ def consume(subscriptions: Sequence[Subscription], role: RunningRole) -> None:
 def _run(subscription: Subscription, heartbeat: Heartbeat, role: RunningRole) -> None:
     logger.info("consuming %s as group %s", ", ".join(subscription.topics), subscription.group)
     try:
-        BatchConsumer(subscription, heartbeat=heartbeat).run(role.stop)
+        run_reader(partial(BatchConsumer, subscription, heartbeat=heartbeat), role.stop)
     finally:
         role.stop.set()

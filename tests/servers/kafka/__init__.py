@@ -29,8 +29,8 @@ class KafkaServer(Server):
         """`session_timeout`: seconds without a heartbeat after which the controller fences the broker.
 
         Both are in one process. If it is frozen for longer, it fences itself on waking: its partitions lose their
-        leader and its groups their coordinator, and once they did not recover. But after a kill, the controller refuses
-        the next start until the killed broker's session has ended. Kafka's default is 9 s."""
+        leader, its groups their coordinator, and clients may lose its address (docs/adr/0081). But after a kill, the
+        controller refuses the next start until the killed broker's session has ended. Kafka's default is 9 s."""
         self.session_timeout = session_timeout
         self.controller_port = free_port()
         super().__init__()

@@ -1,12 +1,16 @@
 """The membership of a consumer group, with a fake client and a fake clock."""
 
 import logging
+import threading
+from unittest.mock import Mock
 
 import pytest
 from confluent_kafka import TopicPartition
 
-from eventbus import group_member
-from eventbus.group_member import REJOINS_AFTER, GroupMember, group_config
+from eventbus import clients, group_member
+from eventbus.clients import leave_group
+from eventbus.errors import StrandedError
+from eventbus.group_member import CHECKED_EVERY, REJOINS_AFTER, GroupMember, group_config, run_reader
 from tests.unit.fakes import Beats, Clock, RecordingClient
 
 PARTITIONS = [TopicPartition("own-asked", 0), TopicPartition("own-asked", 3)]
@@ -81,3 +85,61 @@ def test_it_joins_again_when_no_assignment_has_come_for_too_long_and_not_before(
     member.rejoin_if_forgotten()
     assert len(client.calls) == 2
     assert "no partition assignment for 60 s: rejoining the group" in caplog.text
+
+
+def test_a_stranded_client_is_reported_while_an_assignment_is_missing_and_only_then(client, clock, monkeypatch):
+    monkeypatch.setattr(group_member, "is_stranded", lambda asked: asked is client)
+    member = GroupMember(client, ["asked"], heartbeat=Beats())
+    member.join()
+    clock.now += CHECKED_EVERY
+    member.rejoin_if_forgotten()
+    clock.now += 0.1
+    with pytest.raises(StrandedError):
+        member.rejoin_if_forgotten()
+    client.on_assign(client, PARTITIONS)
+    clock.now += 10 * CHECKED_EVERY
+    member.rejoin_if_forgotten()
+    client.on_revoke(client, PARTITIONS)
+    clock.now += CHECKED_EVERY
+    member.rejoin_if_forgotten()
+    clock.now += 0.1
+    with pytest.raises(StrandedError):
+        member.rejoin_if_forgotten()
+
+
+def test_a_member_without_an_assignment_asks_again_and_again(client, clock, monkeypatch):
+    asked = []
+    monkeypatch.setattr(group_member, "is_stranded", asked.append)
+    member = GroupMember(client, ["asked"], heartbeat=Beats())
+    member.join()
+    for _ in range(10):
+        clock.now += CHECKED_EVERY / 2 + 0.01
+        member.rejoin_if_forgotten()
+    assert asked == [client] * 5
+
+
+def test_leaving_a_group_takes_no_longer_than_its_limit(monkeypatch):
+    monkeypatch.setattr(clients, "LEAVES_WITHIN", 0.05)
+    never = threading.Event()
+    consumer = Mock(close=never.wait)
+    leave_group(consumer)
+    never.set()
+
+
+def test_a_reader_is_replaced_only_when_it_is_stranded():
+    stop, runs = threading.Event(), []
+
+    class Stranded:
+        def run(self, _: threading.Event) -> None:
+            runs.append("stranded")
+            raise StrandedError
+
+    class Sound:
+        def run(self, asked: threading.Event) -> None:
+            runs.append("sound")
+            asked.set()
+
+    run_reader(iter([Stranded(), Stranded(), Sound(), Sound()]).__next__, stop)
+    assert runs == ["stranded", "stranded", "sound"]
+    with pytest.raises(ValueError, match="another error"):
+        run_reader(Mock(return_value=Mock(run=Mock(side_effect=ValueError("another error")))), threading.Event())

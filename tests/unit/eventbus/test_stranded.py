@@ -1,0 +1,75 @@
+"""Clients that have lost Kafka for good are told from those that wait for it, and are replaced.
+
+In these tests such a client was built when the settings named an address where there is no Kafka.
+"""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from unittest.mock import Mock
+
+import pytest
+from confluent_kafka import Producer
+
+from eventbus import clients, group_member
+from eventbus import producer as producer_module
+from eventbus.clients import client_config, is_stranded
+from eventbus.consumer import BatchConsumer
+from eventbus.group_member import run_reader
+from eventbus.messages import HandledBatch, Outgoing, Subscription
+from eventbus.producer import EventProducer
+from tests.broker import committed, new_topic, put, read_all
+from tests.unit.eventbus.conftest import use
+from tests.waiting import eventually
+
+NOWHERE = "127.0.0.1:1"
+
+
+@pytest.fixture(autouse=True)
+def short_times(monkeypatch):
+    monkeypatch.setattr(clients, "RECONNECTS_WITHIN", 0.5)
+    monkeypatch.setattr(group_member, "CHECKED_EVERY", 0.1)
+    monkeypatch.setattr(producer_module, "STALLED_AFTER", 0.1)
+
+
+def test_a_client_is_stranded_only_if_a_new_one_reaches_kafka(broker, settings):
+    settings.KAFKA_BOOTSTRAP_SERVERS = NOWHERE
+    lost = Producer(client_config({}))
+    assert not is_stranded(lost)
+    use(broker, settings)
+    assert is_stranded(lost)
+    assert not is_stranded(Producer(client_config({})))
+
+
+def test_a_producer_replaces_a_stranded_client(broker, settings):
+    settings.KAFKA_BOOTSTRAP_SERVERS = NOWHERE
+    producer = EventProducer()
+    use(broker, settings)
+    topic = new_topic()
+
+    def arrives() -> bool:
+        producer.send(Outgoing(topic, "key", b"again and again"))
+        return bool(read_all(topic))
+
+    eventually(arrives)
+    producer.close(1)
+
+
+def test_a_consumer_with_a_stranded_client_is_replaced(broker, settings, caplog):
+    use(broker, settings)
+    subscription = Subscription("readers", (new_topic(),), Mock(return_value=HandledBatch()))
+    settings.KAFKA_BOOTSTRAP_SERVERS = NOWHERE
+    lost = BatchConsumer(subscription)
+    settings.KAFKA_BOOTSTRAP_SERVERS = broker.bootstrap_servers
+    members = iter([lost, BatchConsumer(subscription)])
+    put(subscription.topics[0], b"read at last")
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        run = threads.submit(run_reader, partial(next, members), stop)
+        try:
+            eventually(lambda: committed(subscription))
+        finally:
+            stop.set()
+        run.result(10)
+    assert list(members) == []
+    assert "a consumer is replaced: its client no longer reaches Kafka, although a new one does" in caplog.text
