@@ -18,15 +18,19 @@ from bench.simulation.engine import Action, Machine
 from bench.simulation.queues import BatchStage, Process
 
 PARTICIPANTS: Final = ("chat", "customer")
-# As in authsvc.signups.hash_pool, and the defaults of RELAY_FIRST_PAUSE, RELAY_MAX_PAUSE and RELAY_RATE.
+# The product's constants and defaults, repeated because their modules need Django; a unit test compares them.
+# As in authsvc.signups.hash_pool.
 ENOUGH: Final = 50
 # The default of KAFKA_PARTITIONS.
 PARTITIONS: Final = 4
 # Milliseconds that auth's results wait for a second answer, as in authsvc.signups.answers.
 GATHERS: Final = 2.0
+# The defaults of RELAY_FIRST_PAUSE and RELAY_MAX_PAUSE, in milliseconds, and of RELAY_RATE.
 FIRST_PAUSE: Final = 5_000.0
 MAX_PAUSE: Final = 20_000.0
 RELAY_RATE: Final = 500
+# The share of RELAY_RATE while a service is behind, as in authsvc.management.commands.relay_signups.
+SHARE_WHEN_BEHIND: Final = 0.1
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -253,8 +257,10 @@ class _Model:
 
     def _relay(self) -> None:
         """Publish what is due again, every second, for the participants that have not answered."""
+        unread = max(sum(member.unread for member in group) for group in (*self.groups.values(), self.results))
+        limit = int(RELAY_RATE * SHARE_WHEN_BEHIND) if unread >= RELAY_RATE else RELAY_RATE
         self.due = [each for each in self.due if not is_complete(each[1])]
-        now = [each for each in self.due if each[0] <= self.machine.now][:RELAY_RATE]
+        now = [each for each in self.due if each[0] <= self.machine.now][:limit]
         chosen = {id(signup) for _, signup in now}
         self.due = [each for each in self.due if id(each[1]) not in chosen]
         for _, signup in now:

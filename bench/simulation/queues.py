@@ -74,13 +74,18 @@ class BatchStage(Generic[Item]):
         self._may_begin = may_begin
         self._queue: list[Item] = []
         self._since = 0.0  # when the first of the queue could have begun
-        self._is_busy = False
+        self._in_work = 0  # items of the current batch
         self.is_away = False
         self.batches = 0
 
     @property
     def waiting(self) -> int:
         return len(self._queue)
+
+    @property
+    def unread(self) -> int:
+        """The consumer lag: offsets are committed after the batch, so its items count, too."""
+        return len(self._queue) + self._in_work
 
     def add(self, *items: Item) -> None:
         if not self._queue:
@@ -90,14 +95,14 @@ class BatchStage(Generic[Item]):
 
     def look(self) -> None:
         """Begin a batch if one may begin."""
-        if not self._queue or self._is_busy or self.is_away or not self._may_begin(len(self._queue)):
+        if not self._queue or self._in_work or self.is_away or not self._may_begin(len(self._queue)):
             return
         left = self._since + self._gathers - self._machine.now
         if len(self._queue) == 1 and left > _ROUNDING:
             self._machine.after(left, self.look)
             return
         batch, self._queue = self._queue[: self._most], self._queue[self._most :]
-        self._is_busy = True
+        self._in_work = len(batch)
         self.batches += 1
         self._step(0, batch)
 
@@ -105,7 +110,7 @@ class BatchStage(Generic[Item]):
         if number < len(self._steps):
             self._steps[number](batch, lambda: self._step(number + 1, batch))
             return
-        self._is_busy = False
+        self._in_work = 0
         self._since = self._machine.now
         self._deliver(batch)
         self.look()

@@ -7,11 +7,16 @@ from statistics import mean
 
 import msgspec
 import pytest
+from django.conf import settings
 
+from authsvc.management.commands import relay_signups
+from authsvc.signups import answers, hash_pool
+from bench.simulation import model
 from bench.simulation.costs import Batch, Costs
 from bench.simulation.engine import Machine
-from bench.simulation.model import Scenario, simulate
+from bench.simulation.model import FIRST_PAUSE, Scenario, simulate
 from bench.simulation.queues import BatchStage, Process
+from livesettings.values import live
 
 NOTHING = Batch(0, 0)
 FREE = Costs(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, disk=0)
@@ -149,6 +154,18 @@ def test_what_arrives_during_a_batch_forms_the_next_one():
     assert machine.now == pytest.approx(11 + 13 + 11)
 
 
+def test_a_batch_is_unread_until_it_ends():
+    machine, unread = Machine(1), []
+    stage = BatchStage(machine, [lambda batch, done: machine.after(10, done)], lambda _: unread.append(stage.unread))
+    stage.add(1, 2)
+    machine.after(5, lambda: stage.add(3))
+    machine.after(6, lambda: unread.append(stage.unread))
+
+    machine.run()
+
+    assert unread == [3, 1, 0]
+
+
 def test_a_single_item_waits_for_a_second_one():
     machine, begun = Machine(1), []
     stage = BatchStage(machine, [], lambda batch: begun.append((machine.now, batch)), gathers=2)
@@ -203,3 +220,25 @@ def test_sign_ups_wait_for_a_participant_that_is_away_and_end_when_it_is_back():
     # Chat computes a millisecond for each message that waited, and gets at least half of a core for that.
     drain = result.deepest["chat"] * COSTS.participant.item / 1000
     assert drain <= result.caught_up - 25 <= 2 * drain
+
+
+@pytest.mark.parametrize(("signups", "repeated"), [(499, 499), (500, 4 * 50)])
+def test_the_relay_sends_a_tenth_of_its_rate_while_a_participant_has_500_unread_messages(signups, repeated):
+    # All sign-ups arrive within the first second, so they are due in the sixth. The relay runs four times until 9.5 s.
+    result = simulate(FREE, Scenario(signups=signups, rate=4000, away=("chat", 0, 9.5)))
+    assert result.repeated == repeated
+
+
+def test_the_relay_sends_a_tenth_of_its_rate_while_auth_has_500_unread_answers():
+    costs = msgspec.structs.replace(FREE, results=Batch(0, 5))
+    result = simulate(costs, Scenario(signups=1500, rate=1000, cores=4))
+    assert result.repeated == pytest.approx(50 * (result.seconds - FIRST_PAUSE / 1000), abs=50)
+
+
+def test_the_model_repeats_the_constants_of_the_product():
+    assert model.ENOUGH == hash_pool.ENOUGH
+    assert model.PARTITIONS == settings.KAFKA_PARTITIONS
+    assert answers.verdicts.gathers * 1000 == model.GATHERS
+    assert (model.FIRST_PAUSE, model.MAX_PAUSE) == (live.RELAY_FIRST_PAUSE * 1000, live.RELAY_MAX_PAUSE * 1000)
+    assert model.RELAY_RATE == live.RELAY_RATE
+    assert model.SHARE_WHEN_BEHIND == relay_signups.SHARE_WHEN_BEHIND
