@@ -34,7 +34,7 @@ admin: $(INSTALLED) ## Create an administrator (without prompts: ADMIN_USER_ID=.
 # nothing beside them (docs/adr/0078).
 test: ## Run everything that CI runs: the checks, and all tests on the embedded servers, the real ones, and in containers
 	@$(call in_turn,setup check test-unit)
-	@EMBEDDED_WORKERS=1 $(BIN)/python -m tests.side_by_side test-real-parallel "test-k8s test-search test-compose test-embedded-parallel"
+	@EMBEDDED_WORKERS=1 MAKE="$(MAKE)" $(BIN)/python -m tests.side_by_side test-real-parallel "test-k8s test-search test-compose test-embedded-parallel"
 	@$(call in_turn,test-embedded-alone test-real-alone)
 
 define in_turn
