@@ -1,6 +1,7 @@
-# `make` lists the targets. Variables: PORT, DATA_DIR, PYTHON (creates the environment), VENV (its folder); for chaos: SIGNUPS,
-# KILLS, SEED; for bench: PEER, ROWS, SMALL; for simulate: RATE, CORES, SECONDS, AUTHS, CONSUMERS, FAIL; for simulate-check:
-# SAVE; for mutants: MODULES; for test-compose: IMAGES.
+# `make` lists the targets. Variables: PORT, DATA_DIR, PYTHON (creates the environment), VENV (its folder); for admin:
+# ADMIN_USER_ID, ADMIN_EMAIL, ADMIN_PASSWORD; for audit: AUDIT; for test-embedded: EMBEDDED_WORKERS; for test-compose: IMAGES;
+# for chaos: SIGNUPS, KILLS, SEED; for mutants: MODULES; for bench: PEER, ROWS, SMALL; for simulate: RATE, CORES, SECONDS,
+# AUTHS, CONSUMERS, FAIL; for simulate-check: SAVE.
 VENV ?= .venv
 PYTHON ?=
 
@@ -29,11 +30,11 @@ run: $(INSTALLED) ## Run everything locally; needs only Python. If port 8000 is 
 admin: $(INSTALLED) ## Create an administrator (without prompts: ADMIN_USER_ID=.. ADMIN_EMAIL=.. ADMIN_PASSWORD=.. make admin)
 	@umask 077; $(MANAGE) migrate_all --verbosity 0 && exec $(MANAGE) make_admin
 
-# Two lanes of targets run side by side, with at most three workers, and tests that measure run afterwards, by themselves
-# (docs/adr/0078).
+# Two lanes of targets run side by side, with at most three workers, and the tests marked `alone` run afterwards, with
+# nothing beside them (docs/adr/0078).
 test: ## Run everything that CI runs: the checks, and all tests on the embedded servers, the real ones, and in containers
 	@$(call in_turn,setup check test-unit)
-	@EMBEDDED_WORKERS=1 $(BIN)/python -m tests.side_by_side test-real-parallel "test-k8s test-search test-compose test-embedded-parallel"
+	@EMBEDDED_WORKERS=1 MAKE="$(MAKE)" $(BIN)/python -m tests.side_by_side test-real-parallel "test-k8s test-search test-compose test-embedded-parallel"
 	@$(call in_turn,test-embedded-alone test-real-alone)
 
 define in_turn
@@ -72,7 +73,8 @@ EMBEDDED_E2E = $(addprefix tests/e2e/test_,new_service.py make_run.py stack.py a
 EMBEDDED_JOURNEYS = $(EMBEDDED_E2E) $(SERVER_SECURITY)
 REAL_JOURNEYS = tests/chaos tests/e2e $(STORED_SECURITY) tests/bench
 # Tests that mostly wait run in parallel (-n), each file in one worker if its tests share an installation; the files with
-# the longest tests come first. Tests that measure are marked `alone`.
+# the longest tests come first. Tests that measure durations, rates, recovery or memory are marked `alone`; those that only
+# assert an upper bound with a wide margin are not.
 PYTEST := $(BIN)/python -m pytest
 BY_FILE := --dist loadfile --no-loadscope-reorder
 SLOWEST := --durations 20 --durations-min 5

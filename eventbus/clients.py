@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from contextvars import copy_context
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
@@ -18,9 +19,9 @@ REPEATED_AFTER: Final = 10.0
 # pauses take 2 s at most.
 ANSWERS_WITHIN: Final = 0.5
 CONNECTS_WITHIN: Final = 1.0
-RECONNECTS_WITHIN: Final = 2.5
-# Seconds that leaving a group may take. A client that has lost its brokers may never return from it.
-LEAVES_WITHIN: Final = 2.0
+RECONNECTS_WITHIN: Final = 2.2
+# Seconds that closing a consumer may take.
+CLOSES_WITHIN: Final = 1.0
 
 
 def client_config(own: dict[str, Any]) -> dict[str, Any]:
@@ -51,32 +52,49 @@ def reader_config(own: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_stranded(client: Consumer | Producer) -> bool:
-    """Return whether a client has lost Kafka for good: a new client reaches it, and this one does not.
+    """Return whether a client has lost Kafka for good: it knows no broker any more, while a new client reaches Kafka.
 
     librdkafka forgets the brokers that Kafka's metadata leaves out. While Kafka's only broker is fenced, the metadata
-    names none, and a client that asks then never connects again (docs/adr/0081). Takes up to 4 s, and 1.5 s while Kafka
-    is away.
+    names none, and a client that asks then never connects again (docs/adr/0081). Takes up to 3.5 s, and 1.5 s while
+    Kafka is away.
     """
-    if _reaches_kafka(client, ANSWERS_WITHIN):
+    if _knows_a_broker(client, ANSWERS_WITHIN):
         return False
-    # The first client has already complained.
-    new_client = AdminClient(client_config({"error_cb": lambda _: None}))
-    return _reaches_kafka(new_client, CONNECTS_WITHIN) and not _reaches_kafka(client, RECONNECTS_WITHIN)
-
-
-def _reaches_kafka(client: Consumer | Producer | AdminClient, within: float) -> bool:
     try:
-        client.list_topics(timeout=within)
+        # The first client has already complained.
+        AdminClient(client_config({"error_cb": lambda _: None})).list_topics(timeout=CONNECTS_WITHIN)
     except KafkaException:
         return False
+    return not _knows_a_broker(client, RECONNECTS_WITHIN)
+
+
+def _knows_a_broker(client: Consumer | Producer, within: float) -> bool:
+    """A client without a broker to ask fails otherwise than one whose broker does not answer."""
+    try:
+        client.list_topics(timeout=within)
+    except KafkaException as error:
+        return bool(error.args[0].code() != KafkaError._TRANSPORT)
     return True
 
 
-def leave_group(consumer: Consumer) -> None:
-    """Close a consumer. If that takes longer than LEAVES_WITHIN, it is left to a thread that ends with the process."""
-    closing = threading.Thread(target=consumer.close, name="leave-group", daemon=True)
+def close_consumer(consumer: Consumer, *, within: float = CLOSES_WITHIN) -> None:
+    """Close a consumer, which leaves its group. Raises the errors of its callbacks.
+
+    After `within` seconds, it is left to a thread that ends with the process: a stranded consumer may never return."""
+    errors: list[Exception] = []
+
+    def close() -> None:
+        try:
+            consumer.close()
+        except Exception as error:
+            errors.append(error)
+
+    # The context has the fields of the log.
+    closing = threading.Thread(target=copy_context().run, args=[close], name="close-consumer", daemon=True)
     closing.start()
-    closing.join(LEAVES_WITHIN)
+    closing.join(within)
+    if errors:
+        raise errors[0]
 
 
 def prefixed(name: str) -> str:

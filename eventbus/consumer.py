@@ -16,7 +16,7 @@ from django.conf import settings
 from structlog.contextvars import bind_contextvars
 
 from eventbus.batch_processor import BatchProcessor, in_a_line
-from eventbus.clients import leave_group, prefixed, reader_config, unprefixed
+from eventbus.clients import close_consumer, prefixed, reader_config, unprefixed
 from eventbus.errors import is_transient_in_kafka
 from eventbus.group_member import GroupMember, group_config
 from eventbus.incoming import as_incoming, is_error_report
@@ -194,7 +194,7 @@ class BatchConsumer:
     def close(self) -> None:
         """Leave the group, so that other members get its partitions at once, and end the threads."""
         self._worker.stop(timeout=0.5)
-        leave_group(self._consumer)
+        close_consumer(self._consumer)
         self._producer.close(timeout=0.5)
 
     def _settings(self) -> dict[str, object]:

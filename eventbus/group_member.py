@@ -52,8 +52,8 @@ def group_config(group: str) -> dict[str, Any]:
 class GroupMember:
     """Keeps a client in its consumer group: subscribes it, and lets it rejoin when no assignment arrives.
 
-    The callbacks run inside a poll, on its thread. `on_assign` is called when the partitions have been assigned,
-    `on_revoke` for revoked partitions and also for lost ones, after this member was presumed dead.
+    The callbacks run inside a poll, on its thread, or while the client is closed. `on_assign` is called when partitions
+    have been assigned, `on_revoke` for revoked partitions and also for lost ones, after this member was presumed dead.
     """
 
     def __init__(

@@ -196,7 +196,9 @@ def embedded_broker(cleanup: ExitStack) -> dict[str, str]:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"needs(*names): servers that the test needs: {', '.join(NEEDS)}")
-    config.addinivalue_line("markers", "alone: the test measures elapsed times or memory, so nothing may run beside it")
+    config.addinivalue_line(
+        "markers", "alone: the test measures durations, rates, recovery or memory, so nothing may run beside it"
+    )
     config.stash[left_out_key] = {}
 
 

@@ -6,6 +6,7 @@ Each argument is a lane, whose targets run one after another. Each line of outpu
 After a failure, the targets that are running finish, and no other one starts.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -37,21 +38,31 @@ class SideBySide:
         for target in targets:
             if self._is_ended:
                 return
-            print(f"== make {target}\n", end="", flush=True)
-            with subprocess.Popen(
-                ["make", target],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-            ) as process:
-                self._running.append(process)
-                for line in process.stdout or ():
-                    print(f"{target}: {line.rstrip()}\n", end="", flush=True)
-            if process.returncode != 0:
-                self._is_ended = True
-                self.failed.append(target)
+            succeeded = False
+            try:
+                succeeded = self._make(target)
+            finally:
+                # A lane may also end by an error, for example because nothing reads the output any more.
+                if not succeeded:
+                    self._is_ended = True
+                    self.failed.append(target)
+
+    def _make(self, target: str) -> bool:
+        print(f"== make {target}\n", end="", flush=True)
+        with subprocess.Popen(
+            [os.environ.get("MAKE", "make"), target],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process:
+            self._running.append(process)
+            if self._is_ended:  # A signal came before it could be passed on.
+                process.terminate()
+            for line in process.stdout or ():
+                print(f"{target}: {line.rstrip()}\n", end="", flush=True)
+        return process.returncode == 0
 
     def _end(self, number: int, _frame: FrameType | None) -> None:
         """Start nothing more. Only SIGTERM is passed on, because a terminal sends Ctrl-C to all processes itself."""

@@ -9,7 +9,7 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaException
 from django.db import close_old_connections
 
-from eventbus.clients import client_config, leave_group
+from eventbus.clients import client_config, close_consumer
 from eventbus.deadletters.letters import CHUNK, Origins, store_letters
 from eventbus.errors import is_fatal
 from eventbus.group_member import GroupMember, group_config
@@ -69,7 +69,7 @@ class DeadLetterCollector:
                     self._commit()
                 self._count_waiting()
         finally:
-            leave_group(self._consumer)
+            close_consumer(self._consumer)
 
     def _next(self) -> list[Incoming]:
         first = self._consumer.poll(POLL)

@@ -6,7 +6,7 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from eventbus.clients import client_config, prefixed
+from eventbus.clients import client_config, close_consumer, is_stranded, prefixed
 from eventbus.metrics import LAG
 from runtime.errors import TransientError
 
@@ -43,8 +43,8 @@ class LagReader:
             committed = client.committed([TopicPartition(name, number) for number in numbers], timeout=ANSWERS_WITHIN)
             return {place.partition: _unread(client, place) for place in committed}
         except KafkaException as error:
-            # The next question gets a new client, in case this one has lost Kafka for good (docs/adr/0081).
-            self._clients.pop(group).close()
+            if is_stranded(client):
+                close_consumer(self._clients.pop(group))
             raise TransientError(f"Kafka does not report the lag of {group}: {error}") from error
 
     def close(self) -> None:

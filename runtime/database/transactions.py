@@ -41,7 +41,7 @@ def atomically(work: Callable[[], T], *, using: str) -> T:
 def unless_crossed(work: Callable[[], T], *, otherwise: T, using: str) -> T:
     """Run `work`, which must be atomic by itself, like a single statement; return `otherwise` on a conflict.
 
-    This takes one round trip to the database; a transaction around it would take three."""
+    A single statement takes one round trip to the database; a transaction around it would take three."""
     leave_ended_connection(using)
     try:
         return work()

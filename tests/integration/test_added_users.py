@@ -15,10 +15,10 @@ from django.utils.translation import override
 
 from authsvc.models import SignUp, User
 from authsvc.signups.outbox import claim_due
+from tests.users import PASSWORD, client_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-PASSWORD = "correct horse 9"
 NAMES = {"user_id": "mina.k", "email": "mina@example.org"}
 ADD = "/admin/authsvc/user/add/"
 
@@ -28,12 +28,6 @@ def form(**fields: str) -> dict[str, str]:
         **NAMES, "user_name": "Mina Kim", "role": "ROLE_USER", "password1": PASSWORD, "password2": PASSWORD,
         "usable_password": "true", **fields,
     }  # fmt: skip
-
-
-def client_of(user: User) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 @pytest.fixture

@@ -26,9 +26,9 @@ later:
 """
 
 
-def side_by_side(folder: Path, *lanes: str) -> subprocess.Popen[str]:
+def side_by_side(folder: Path, *lanes: str, **env: str) -> subprocess.Popen[str]:
     (folder / "Makefile").write_text(MAKEFILE)
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **env}
     command = [sys.executable, "-m", "tests.side_by_side", *lanes]
     return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -72,3 +72,10 @@ def test_a_port_that_a_test_run_gave_out_is_not_given_out_by_another(is_ours: bo
         assert "no free port" in done.stderr
     else:
         assert int(done.stdout) in ports[1:]
+
+
+def test_a_lane_that_ends_by_an_error_has_failed(tmp_path: Path) -> None:
+    run = side_by_side(tmp_path, "later", MAKE="/nowhere/make")
+    _, errors = run.communicate(timeout=PATIENCE)
+    assert run.returncode == 1
+    assert "make test: 'later' failed" in errors

@@ -1,12 +1,14 @@
 """`manage.py index_events`: index the events of all topics into OpenSearch."""
 
 import logging
+from functools import partial
 from typing import Any, cast
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from eventbus.consumer import BatchConsumer
+from eventbus.group_member import run_reader
 from eventbus.topics import wait_for_topics
 from eventsearch.indexing import GROUP, Indexer, subscription
 from eventsearch.upkeep import upkeep
@@ -36,4 +38,4 @@ class Command(BaseCommand):
             if wait_for_topics(role, search.every_topic):
                 logger.info("indexing %s as group %s", ", ".join(search.topics), search.group)
                 with upkeep(index, search):
-                    BatchConsumer(search, heartbeat=role.heartbeat).run(role.stop)
+                    run_reader(partial(BatchConsumer, search, heartbeat=role.heartbeat), role.stop)

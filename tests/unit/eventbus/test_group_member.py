@@ -7,11 +7,12 @@ from unittest.mock import Mock
 import pytest
 from confluent_kafka import TopicPartition
 
-from eventbus import clients, group_member
-from eventbus.clients import leave_group
+from eventbus import group_member
+from eventbus.clients import close_consumer
 from eventbus.errors import StrandedError
 from eventbus.group_member import CHECKED_EVERY, REJOINS_AFTER, GroupMember, group_config, run_reader
 from tests.unit.fakes import Beats, Clock, RecordingClient
+from tests.waiting import PATIENCE
 
 PARTITIONS = [TopicPartition("own-asked", 0), TopicPartition("own-asked", 3)]
 
@@ -118,12 +119,21 @@ def test_a_member_without_an_assignment_asks_again_and_again(client, clock, monk
     assert asked == [client] * 5
 
 
-def test_leaving_a_group_takes_no_longer_than_its_limit(monkeypatch):
-    monkeypatch.setattr(clients, "LEAVES_WITHIN", 0.05)
-    never = threading.Event()
-    consumer = Mock(close=never.wait)
-    leave_group(consumer)
-    never.set()
+def test_closing_a_consumer_takes_no_longer_than_its_limit():
+    begun, ends = threading.Event(), threading.Event()
+
+    def close() -> None:
+        begun.set()
+        ends.wait(PATIENCE)
+
+    close_consumer(Mock(close=close), within=0.05)
+    assert begun.is_set()
+    ends.set()
+
+
+def test_an_error_while_a_consumer_is_closed_is_not_lost():
+    with pytest.raises(ValueError, match="in a callback"):
+        close_consumer(Mock(close=Mock(side_effect=ValueError("in a callback"))))
 
 
 def test_a_reader_is_replaced_only_when_it_is_stranded():

@@ -9,7 +9,7 @@ from functools import partial
 from unittest.mock import Mock
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from eventbus import clients, group_member
 from eventbus import producer as producer_module
@@ -39,6 +39,28 @@ def test_a_client_is_stranded_only_if_a_new_one_reaches_kafka(broker, settings):
     use(broker, settings)
     assert is_stranded(lost)
     assert not is_stranded(Producer(client_config({})))
+
+
+NO_BROKER = KafkaException(KafkaError(KafkaError._TRANSPORT))
+NO_ANSWER = KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+
+@pytest.mark.parametrize(
+    ("answers", "stranded"),
+    [
+        ([None], False),
+        ([NO_ANSWER], False),
+        ([NO_BROKER, None], False),
+        ([NO_BROKER, NO_ANSWER], False),
+        ([NO_BROKER, NO_BROKER], True),
+    ],
+    ids=["reaches Kafka", "its broker is slow", "connects again", "connects to a slow broker", "knows no broker"],
+)
+def test_a_client_that_still_knows_a_broker_is_not_stranded(embedded, answers, stranded):
+    """Although a new client reaches Kafka."""
+    client = Mock(list_topics=Mock(side_effect=answers))
+    assert is_stranded(client) is stranded
+    assert client.list_topics.call_count == len(answers)
 
 
 def test_a_producer_replaces_a_stranded_client(broker, settings):
