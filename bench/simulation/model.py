@@ -257,8 +257,9 @@ class _Model:
 
     def _relay(self) -> None:
         """Publish what is due again, every second, for the participants that have not answered."""
-        unread = max(sum(member.unread for member in group) for group in (*self.groups.values(), self.results))
-        limit = int(RELAY_RATE * SHARE_WHEN_BEHIND) if unread >= RELAY_RATE else RELAY_RATE
+        unread = [sum(each.unread for each in group) for group in self.groups.values()]
+        unread.append(sum(each.unread for each in self.results))
+        limit = int(RELAY_RATE * SHARE_WHEN_BEHIND) if max(unread) >= RELAY_RATE else RELAY_RATE
         self.due = [each for each in self.due if not is_complete(each[1])]
         now = [each for each in self.due if each[0] <= self.machine.now][:limit]
         chosen = {id(signup) for _, signup in now}
