@@ -96,6 +96,8 @@ def read_until_delayed(stream: Iterator[ServerEvent], lights: dict[str, str]) ->
 
 def test_a_stalled_sign_up_is_delayed_seen_in_the_admin_and_taken_up_by_a_replay(impatient: Stack, person: Person):
     chat = impatient.roles["chat"]
+    # Before chat is stopped: its account is published like any other, and would stall, too.
+    cookie = admin_of(impatient)
     with (
         stopped(impatient, "chat"),
         opened(impatient, "POST", "/user", person.form, Accept="text/event-stream") as response,
@@ -104,7 +106,6 @@ def test_a_stalled_sign_up_is_delayed_seen_in_the_admin_and_taken_up_by_a_replay
         read_until_delayed(stream, CHAT_ALONE_ORANGE)
         eventually(lambda: person.user_id in stalled(impatient), what="the sign-up is stalled")
 
-        cookie = admin_of(impatient)
         for lights_of in ("stalled", "pending"):
             page = request(impatient, "GET", f"/admin/authsvc/eventtransaction/?lights={lights_of}", Cookie=cookie)
             assert person.user_id in page.body.decode()
