@@ -42,6 +42,10 @@ def stalled(stack: Stack) -> set[str]:
     return {user_id for (user_id,) in rows}
 
 
+def due(stack: Stack) -> list[tuple[object, ...]]:
+    return stack.query("auth", "SELECT user_id FROM authsvc_signup WHERE next_due_at IS NOT NULL")
+
+
 def lose_requests(stack: Stack, group: str) -> None:
     """Reads what waits for the group to its end, as a member of it that does nothing. Its consumers must be stopped."""
     prefix = stack.env["KAFKA_PREFIX"]
@@ -96,8 +100,9 @@ def read_until_delayed(stream: Iterator[ServerEvent], lights: dict[str, str]) ->
 
 def test_a_stalled_sign_up_is_delayed_seen_in_the_admin_and_taken_up_by_a_replay(impatient: Stack, person: Person):
     chat = impatient.roles["chat"]
-    # Before chat is stopped: its account is published like any other, and would stall, too.
+    # An administrator's account is published like any other. It would stall, too, while chat is stopped.
     cookie = admin_of(impatient)
+    eventually(lambda: not due(impatient), what="every service has the administrator")
     with (
         stopped(impatient, "chat"),
         opened(impatient, "POST", "/user", person.form, Accept="text/event-stream") as response,
