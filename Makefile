@@ -19,7 +19,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 # Exists while a new environment is being filled, because an interrupted installation can't be trusted.
 UNFINISHED := $(VENV)/.unfinished
 
-.PHONY: help run admin test setup check audit test-unit test-k8s test-embedded test-embedded-parallel test-embedded-alone test-real test-real-parallel test-real-alone test-search test-compose chaos mutants bench bench-profile client simulate simulate-check format messages lock release clean
+.PHONY: help run admin test setup check audit test-unit test-k8s test-embedded test-embedded-integration test-embedded-journeys test-embedded-alone test-real test-real-parallel test-real-alone test-search test-compose chaos mutants bench bench-profile client simulate simulate-check format messages lock release clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,12 +30,12 @@ run: $(INSTALLED) ## Run everything locally; needs only Python. If port 8000 is 
 admin: $(INSTALLED) ## Create an administrator (without prompts: ADMIN_USER_ID=.. ADMIN_EMAIL=.. ADMIN_PASSWORD=.. make admin)
 	@umask 077; $(MANAGE) migrate_all --verbosity 0 && exec $(MANAGE) make_admin
 
-# Two lanes of targets run side by side, with at most three workers, and the tests marked `alone` run afterwards, with
-# nothing beside them (docs/adr/0078).
+# Two lanes of targets run side by side, with at most three workers. The journeys on `make run`, which need two workers to
+# end in time, run afterwards, and then the tests marked `alone`, with nothing beside them (docs/adr/0078).
 test: ## Run everything that CI runs: the checks, and all tests on the embedded servers, the real ones, and in containers
 	@$(call in_turn,setup check test-unit)
-	@EMBEDDED_WORKERS=1 MAKE="$(MAKE)" $(BIN)/python -m tests.side_by_side test-real-parallel "test-k8s test-search test-compose test-embedded-parallel"
-	@$(call in_turn,test-embedded-alone test-real-alone)
+	@EMBEDDED_WORKERS=1 MAKE="$(MAKE)" $(BIN)/python -m tests.side_by_side test-real-parallel "test-k8s test-search test-compose test-embedded-integration"
+	@$(call in_turn,test-embedded-journeys test-embedded-alone test-real-alone)
 
 define in_turn
 for step in $(1); do \
@@ -88,11 +88,13 @@ test-k8s: $(INSTALLED_DEV) ## Test the manifests in deploy/k8s; needs Go, and a 
 	else case "$$CI" in true|1) echo "Go is missing" >&2; exit 1;; *) echo "Go is missing: the manifests are not tested";; esac; fi
 
 test-embedded: ## Run the tests on the embedded servers
-	@$(call in_turn,test-embedded-parallel test-embedded-alone)
+	@$(call in_turn,test-embedded-integration test-embedded-journeys test-embedded-alone)
 
-test-embedded-parallel: $(INSTALLED_DEV)
+test-embedded-integration: $(INSTALLED_DEV)
 	$(PYTEST) $(SLOWEST) --stack=embedded -n $(EMBEDDED_WORKERS) $(BROKER_CONTRACTS) tests/integration
-	$(PYTEST) $(SLOWEST) --stack=embedded -n $(EMBEDDED_WORKERS) $(BY_FILE) -m "not alone" $(EMBEDDED_JOURNEYS)
+
+test-embedded-journeys: $(INSTALLED_DEV)
+	$(PYTEST) $(SLOWEST) --stack=embedded -n 2 $(BY_FILE) -m "not alone" $(EMBEDDED_JOURNEYS)
 
 test-embedded-alone: $(INSTALLED_DEV)
 	$(PYTEST) $(SLOWEST) --stack=embedded -m alone $(EMBEDDED_JOURNEYS)

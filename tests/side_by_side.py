@@ -1,6 +1,6 @@
 """Run targets of the Makefile side by side, as `make test` does:
 
-    python -m tests.side_by_side test-real-parallel "test-embedded-parallel test-search"
+    python -m tests.side_by_side test-real-parallel "test-search test-compose"
 
 Each argument is a lane, whose targets run one after another. Each line of output begins with the name of its target.
 After a failure, the targets that are running finish, and no other one starts.
