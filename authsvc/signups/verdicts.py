@@ -11,7 +11,7 @@ from authsvc.lights import Kind, TransactionState, Verdict
 from authsvc.models import DATABASE, EventTransaction, RemovedAccount, User
 from authsvc.signups.events import Holder
 from livesettings.values import live
-from runtime.database.bulk_sql import overwrite
+from runtime.database.bulk_sql import locked, overwrite
 from runtime.database.transactions import atomically
 
 
@@ -38,7 +38,7 @@ def _apply(reports: Sequence[ReportedVerdict]) -> dict[UUID, TransactionState]:
     for report in reports:
         by_transaction.setdefault(report.transaction_id, []).append(report)
     # Lock rows in a fixed order, so that concurrent consumers wait for each other instead of deadlocking.
-    signups = list(EventTransaction.objects.select_for_update().filter(id__in=by_transaction).order_by("id"))
+    signups = locked(EventTransaction, list(by_transaction), using=DATABASE)
     known = _known_accounts(reports)
     states: dict[UUID, TransactionState] = {}
     changed: list[EventTransaction] = []

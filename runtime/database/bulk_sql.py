@@ -4,9 +4,10 @@ Django's bulk operations take several times as long: they build the statement an
 value that psycopg parses in Python. bulk_create also can't report which rows it skipped (docs/adr/0008).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple, TypeVar
+from uuid import UUID
 
 import msgspec
 from django.core.exceptions import EmptyResultSet
@@ -14,6 +15,7 @@ from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 from django.db.models import AutoField, Field, Model, QuerySet
+from django.db.models.expressions import Col
 
 M = TypeVar("M", bound=Model)
 
@@ -65,6 +67,21 @@ def overwrite(rows: Sequence[Model], *, fields: Sequence[str], using: str, key: 
             _insert(cursor, rows, f"ON CONFLICT ({target}) DO UPDATE SET {written}")
 
 
+def locked(model: type[M], keys: Sequence[UUID], *, using: str) -> list[M]:
+    """Return the rows with these primary keys, sorted by key, and lock them if the database supports row locks."""
+    table, connection = _table(model, using), connections[using]
+    values: list[Any] = [table.fields[table.key].get_db_prep_value(key, connection) for key in keys]
+    if connection.vendor == "postgresql":
+        condition, values = f"= ANY(%s) ORDER BY {table.key} FOR UPDATE", [values]
+    else:
+        condition = f"IN ({', '.join(['%s'] * len(values))}) ORDER BY {table.key}"
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {table.columns} FROM {table.name} WHERE {table.key} {condition}", values)  # noqa: S608
+        found = cursor.fetchall()
+    names = [field.attname for field in table.fields.values()]
+    return [model.from_db(using, names, table.converted(row, connection)) for row in found]
+
+
 def kept_from_deletion(rows: QuerySet[M], *, using: str) -> list[M]:
     """Evaluate the query, and let nobody delete these rows or lock them for an update of their keys until the
     transaction ends. Other updates, and other calls of this function, don't wait.
@@ -88,6 +105,15 @@ class _Table(NamedTuple):
     columns: str
     # For PostgreSQL: a SELECT that reads rows from a JSON document.
     source: str
+    # Position of a column, and the converters from the database's value to the field's.
+    converters: Sequence[tuple[int, Col, Sequence[Callable[..., Any]]]]
+
+    def converted(self, row: Sequence[Any], connection: BaseDatabaseWrapper) -> list[Any]:
+        values = list(row)
+        for place, column, converters in self.converters:
+            for convert in converters:
+                values[place] = convert(values[place], column, connection)
+        return values
 
 
 @cache
@@ -98,12 +124,17 @@ def _table(model: type[Model], using: str) -> _Table:
     types = {str(field.column): field.db_type(connection) or "" for field in fields.values()}
     # Types without their lengths: a value that is too long must be an error and not be truncated.
     described = ", ".join(f"{column} {type_.partition('(')[0]}" for column, type_ in types.items())
+    converters = [
+        (place, column, [*connection.ops.get_db_converters(column), *column.get_db_converters(connection)])
+        for place, column in enumerate(field.get_col(meta.db_table) for field in fields.values())
+    ]
     return _Table(
         name=meta.db_table,
         key=next(str(field.column) for field in meta.concrete_fields if field.primary_key),
         fields=fields,
         columns=", ".join(types),
         source=f"SELECT * FROM json_to_recordset(%s) AS row ({described})",  # noqa: S608 - names of the model
+        converters=[each for each in converters if each[-1]],
     )
 
 

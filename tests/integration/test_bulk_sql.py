@@ -5,11 +5,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from django.db import DataError, IntegrityError, models
+from django.db import DataError, IntegrityError, models, transaction
 
 from authsvc.models import SignUp, User
 from chatsvc.models import ChatUser
-from runtime.database.bulk_sql import insert, insert_new, insert_new_with, overwrite
+from runtime.database.bulk_sql import insert, insert_new, insert_new_with, locked, overwrite
 
 pytestmark = [pytest.mark.django_db(transaction=True, databases=["default", "chat"])]
 
@@ -49,10 +49,13 @@ def values(row: models.Model) -> dict[str, Any]:
     return {field.name: getattr(row, field.attname) for field in row._meta.concrete_fields}
 
 
-def test_a_row_is_read_as_it_was_inserted():
+def test_a_row_is_read_as_it_was_inserted_by_django_and_by_locked():
     rows = [signup(1, next_due_at=datetime(2026, 1, 3, tzinfo=UTC)), signup(2, lights={})]
     insert(rows, using="default")
     assert [values(row) for row in SignUp.objects.order_by("id")] == [values(row) for row in rows]
+    with transaction.atomic():
+        found = locked(SignUp, [UUID(int=2), UUID(int=1), UUID(int=3)], using="default")
+    assert [values(row) for row in found] == [values(row) for row in rows]
 
 
 def test_no_rows_are_no_statement(django_assert_num_queries):
