@@ -68,7 +68,8 @@ class BatchConsumer:
     """Run a subscription: read a batch, handle it, publish the answers, and commit the offsets, in this order.
 
     A failure in between means that the batch is read again (at-least-once delivery). Only the thread that calls run()
-    talks to the consumer group. The handler runs on a separate thread, so that slow work does not cost the membership.
+    talks to the consumer group, until it closes the client. The handler runs on a separate thread, so that slow work
+    does not cost the membership.
     """
 
     def __init__(self, subscription: Subscription, *, heartbeat: Heartbeat | None = None) -> None:
