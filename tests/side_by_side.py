@@ -3,7 +3,8 @@
     python -m tests.side_by_side test-real-parallel "test-search test-compose"
 
 Each argument is a lane, whose targets run one after another. Each line of output begins with the name of its target.
-After a failure, the targets that are running finish, and no other one starts.
+After a failure, the targets that are running finish, and no other one starts. The last lines of what failed are
+repeated at the end, where a reader looks first.
 """
 
 import os
@@ -11,18 +12,22 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Sequence
 from types import FrameType
 
+# Enough for pytest's summary of a few failures.
+REPEATED_LINES = 12
+
 
 class SideBySide:
-    """Several lanes of targets. After `run`, `failed` has the targets that failed."""
+    """Several lanes of targets. After `run`, `failed` has the targets that failed, with their last lines of output."""
 
     def __init__(self, lanes: Sequence[Sequence[str]]) -> None:
         self._threads = [threading.Thread(target=self._run_lane, args=[lane]) for lane in lanes]
         self._running: list[subprocess.Popen[str]] = []
         self._is_ended = False
-        self.failed: list[str] = []
+        self.failed: dict[str, Sequence[str]] = {}
 
     def run(self) -> bool:
         """Return whether all targets have succeeded."""
@@ -39,15 +44,16 @@ class SideBySide:
             if self._is_ended:
                 return
             succeeded = False
+            last_lines: deque[str] = deque(maxlen=REPEATED_LINES)
             try:
-                succeeded = self._make(target)
+                succeeded = self._make(target, last_lines)
             finally:
                 # A lane may also end by an error, for example because nothing reads the output any more.
                 if not succeeded:
                     self._is_ended = True
-                    self.failed.append(target)
+                    self.failed[target] = last_lines
 
-    def _make(self, target: str) -> bool:
+    def _make(self, target: str, last_lines: deque[str]) -> bool:
         print(f"== make {target}\n", end="", flush=True)
         with subprocess.Popen(
             [os.environ.get("MAKE", "make"), target],
@@ -61,7 +67,8 @@ class SideBySide:
             if self._is_ended:  # A signal came before it could be passed on.
                 process.terminate()
             for line in process.stdout or ():
-                print(f"{target}: {line.rstrip()}\n", end="", flush=True)
+                last_lines.append(f"{target}: {line.rstrip()}")
+                print(f"{last_lines[-1]}\n", end="", flush=True)
         return process.returncode == 0
 
     def _end(self, number: int, _frame: FrameType | None) -> None:
@@ -75,7 +82,9 @@ class SideBySide:
 def main(lanes: Sequence[str]) -> int:
     run = SideBySide([lane.split() for lane in lanes])
     succeeded = run.run()
-    for target in run.failed:
+    for target, last_lines in run.failed.items():
+        for line in last_lines:
+            print(line, file=sys.stderr)
         print(f"make test: '{target}' failed; later steps did not run. To run it alone: make {target}", file=sys.stderr)
     return 0 if succeeded else 1
 
