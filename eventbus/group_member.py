@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from eventbus.clients import is_stranded, prefixed
 from eventbus.errors import StrandedError
+from eventbus.metrics import CONSUMERS_REPLACED
 from runtime.processes.health import Heartbeat
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ def run_reader(new_reader: Callable[[], Reader], stop: threading.Event) -> None:
             new_reader().run(stop)
         except StrandedError as error:
             logger.warning("a consumer is replaced: %s", error)
+            CONSUMERS_REPLACED.inc()
 
 
 def group_config(group: str) -> dict[str, Any]:

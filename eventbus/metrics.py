@@ -29,6 +29,9 @@ UNDELIVERED: Final = Counter("eventbus_undelivered_total", "Messages that Kafka 
 PRODUCERS_REPLACED: Final = Counter(
     "eventbus_producers_replaced_total", "Producers replaced after a fatal error or the loss of Kafka."
 )
+CONSUMERS_REPLACED: Final = Counter(
+    "eventbus_consumers_replaced_total", "Consumers, and clients that read the lag, replaced after the loss of Kafka."
+)
 
 
 class ReadingMetrics:

@@ -7,7 +7,7 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from eventbus.clients import client_config, close_consumer, is_stranded, prefixed
-from eventbus.metrics import LAG
+from eventbus.metrics import CONSUMERS_REPLACED, LAG
 from runtime.errors import TransientError
 
 # Timeout in seconds for each request. Callers continue without the answer.
@@ -44,6 +44,7 @@ class LagReader:
             return {place.partition: _unread(client, place) for place in committed}
         except KafkaException as error:
             if is_stranded(client):
+                CONSUMERS_REPLACED.inc()
                 close_consumer(self._clients.pop(group))
             raise TransientError(f"Kafka does not report the lag of {group}: {error}") from error
 

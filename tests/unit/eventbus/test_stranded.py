@@ -5,6 +5,7 @@ In these tests such a client was built when the settings named an address where 
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from unittest.mock import Mock
 
@@ -16,8 +17,11 @@ from eventbus import producer as producer_module
 from eventbus.clients import client_config, is_stranded
 from eventbus.consumer import BatchConsumer
 from eventbus.group_member import run_reader
+from eventbus.inspection.lag import LagReader
 from eventbus.messages import HandledBatch, Outgoing, Subscription
+from eventbus.metrics import CONSUMERS_REPLACED, PRODUCERS_REPLACED
 from eventbus.producer import EventProducer
+from runtime.errors import TransientError
 from tests.broker import committed, new_topic, put, read_all
 from tests.unit.eventbus.conftest import use
 from tests.waiting import eventually
@@ -63,7 +67,8 @@ def test_a_client_that_still_knows_a_broker_is_not_stranded(embedded, answers, s
     assert client.list_topics.call_count == len(answers)
 
 
-def test_a_producer_replaces_a_stranded_client(broker, settings):
+def test_a_producer_replaces_a_stranded_client_and_counts_it(broker, settings):
+    counted = PRODUCERS_REPLACED._value.get()
     settings.KAFKA_BOOTSTRAP_SERVERS = NOWHERE
     producer = EventProducer()
     use(broker, settings)
@@ -75,9 +80,27 @@ def test_a_producer_replaces_a_stranded_client(broker, settings):
 
     eventually(arrives)
     producer.close(1)
+    assert PRODUCERS_REPLACED._value.get() == counted + 1
 
 
-def test_a_consumer_with_a_stranded_client_is_replaced(broker, settings, caplog):
+def test_a_reader_of_the_lag_replaces_a_stranded_client_and_counts_it(broker, settings):
+    counted = CONSUMERS_REPLACED._value.get()
+    use(broker, settings)
+    topic = new_topic()
+    put(topic, b"unread")
+    settings.KAFKA_BOOTSTRAP_SERVERS = NOWHERE
+    with closing(LagReader()) as reader:
+        for reaches_kafka in (False, True):
+            with pytest.raises(TransientError):
+                reader.lag(topic, "readers")
+            assert CONSUMERS_REPLACED._value.get() == counted + reaches_kafka
+            settings.KAFKA_BOOTSTRAP_SERVERS = broker.bootstrap_servers
+        assert reader.lag(topic, "readers") == 1
+    assert CONSUMERS_REPLACED._value.get() == counted + 1
+
+
+def test_a_consumer_with_a_stranded_client_is_replaced_and_counted(broker, settings, caplog):
+    counted = CONSUMERS_REPLACED._value.get()
     use(broker, settings)
     subscription = Subscription("readers", (new_topic(),), Mock(return_value=HandledBatch()))
     settings.KAFKA_BOOTSTRAP_SERVERS = NOWHERE
@@ -94,4 +117,5 @@ def test_a_consumer_with_a_stranded_client_is_replaced(broker, settings, caplog)
             stop.set()
         run.result(10)
     assert list(members) == []
+    assert CONSUMERS_REPLACED._value.get() == counted + 1
     assert "a consumer is replaced: its client no longer reaches Kafka, although a new one does" in caplog.text
