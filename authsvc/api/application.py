@@ -83,8 +83,15 @@ _STATE_PATH: Final = re.compile(r"/user/(?P<kind>signups|changes)/(?P<id>[0-9a-f
 
 
 class SignUpApi:
-    """The ASGI application: `POST /user`, confirmations, states and streams. Its collaborators are created on first
-    use, inside the event loop."""
+    """The ASGI application: `POST /user`, confirmations, states and streams. For use in one event loop."""
+
+    def __init__(self) -> None:
+        self._held = HeldConnections()
+        self._database = DatabaseThreads()
+        self._limits = RateLimits()
+        self._hashes = HashPool(limit=settings.HASH_QUEUE_LIMIT)
+        self._projection = AsyncProjection()
+        self._hub = StreamHub(self._projection, self._read_states)
 
     async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         try:
@@ -288,36 +295,13 @@ class SignUpApi:
         return await self._database.run(lambda: read_states(signup_ids))
 
     @cached_property
-    def _held(self) -> HeldConnections:
-        return HeldConnections()
-
-    @cached_property
-    def _database(self) -> DatabaseThreads:
-        return DatabaseThreads()
-
-    @cached_property
-    def _limits(self) -> RateLimits:
-        return RateLimits()
-
-    @cached_property
-    def _hashes(self) -> HashPool:
-        return HashPool(limit=settings.HASH_QUEUE_LIMIT)
-
-    @cached_property
-    def _projection(self) -> AsyncProjection:
-        return AsyncProjection()
-
-    @cached_property
     def _writer(self) -> SignUpWriter:
+        # Created by start() or on first use, because the producer's thread connects to Kafka.
         return SignUpWriter(EventProducer(), self._projection, self._hashes)
 
     @cached_property
     def _registrar(self) -> Registrar:
         return Registrar(self._writer, self._hashes, self._database)
-
-    @cached_property
-    def _hub(self) -> StreamHub:
-        return StreamHub(self._projection, self._read_states)
 
 
 def _closed() -> Problem | None:
