@@ -144,6 +144,12 @@ def event_message(
     return Outgoing(topic, key, _encoder.encode(event), headers)
 
 
+def decoder_of(kind: type[T]) -> Callable[[Incoming], T]:
+    """Return the function that decodes messages of this kind, for decode_each(). A message needs a value."""
+    decoder = msgspec.json.Decoder(kind)
+    return lambda message: decoder.decode(message.value or b"")
+
+
 def decode_each(
     batch: Sequence[Incoming], decode: Callable[[Incoming], T], *, most: int = VALUE_MAX
 ) -> tuple[list[tuple[Incoming, T]], list[Rejected]]:

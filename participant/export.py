@@ -14,7 +14,7 @@ from django.db.models import QuerySet
 from msgspec import Meta
 
 from eventbus.message_traces import traceparent_of
-from eventbus.messages import HandledBatch, Handler, Incoming, Outgoing, decode_each, event_message
+from eventbus.messages import HandledBatch, Handler, Incoming, Outgoing, decode_each, decoder_of, event_message
 
 EXPORT_REQUESTED: Final = "user.export.req"
 EXPORT_ANSWERED: Final = "user.export.res"
@@ -44,12 +44,7 @@ class ExportAnswered(msgspec.Struct, frozen=True, rename="camel"):
     occurred_at: datetime
 
 
-_decoder = msgspec.json.Decoder(ExportRequested)
-
-
-def decode_export(message: Incoming) -> ExportRequested:
-    """Decode the request in this message. Raises the errors that eventbus.messages.decode_each catches."""
-    return _decoder.decode(message.value or b"")
+decode_export: Final = decoder_of(ExportRequested)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from django.db import router
 from msgspec import Meta
 
 from eventbus.message_traces import traceparent_of
-from eventbus.messages import HandledBatch, Incoming, Outgoing, decode_each, event_message
+from eventbus.messages import HandledBatch, Incoming, Outgoing, decode_each, decoder_of, event_message
 from participant.comparison import Comparison, compare
 from participant.events import UserRecord
 from participant.models import ParticipantUser
@@ -113,12 +113,7 @@ class ReconcileAnswered(msgspec.Struct, frozen=True, rename="camel"):
     occurred_at: datetime
 
 
-_decoder = msgspec.json.Decoder(ReconcilePage)
-
-
-def decode_page(message: Incoming) -> ReconcilePage:
-    """Decode the page in this message. Raises the errors that eventbus.messages.decode_each catches."""
-    return _decoder.decode(message.value or b"")
+decode_page: Final = decoder_of(ReconcilePage)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from authsvc.models import User
-from eventbus.messages import Incoming, Outgoing, event_message
+from eventbus.messages import Outgoing, decoder_of, event_message
 
 RECONCILE_REQUESTED: Final = "user.reconcile.req"
 RECONCILE_ANSWERED: Final = "user.reconcile.res"
@@ -101,12 +101,7 @@ class ReconcileAnswered(msgspec.Struct, frozen=True, rename="camel"):
     more: bool
 
 
-_answer_decoder = msgspec.json.Decoder(ReconcileAnswered)
-
-
-def decode_answer(message: Incoming) -> ReconcileAnswered:
-    """Decode an answer. Raise msgspec.DecodeError, UnicodeError or RecursionError if the message isn't one."""
-    return _answer_decoder.decode(message.value or b"")
+decode_answer: Final = decoder_of(ReconcileAnswered)
 
 
 def reconcile_requested(page: ReconcileRequested) -> Outgoing:

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from authsvc.lights import Kind, Status, Verdict
 from authsvc.models import User
-from eventbus.messages import Incoming, Outgoing, event_message
+from eventbus.messages import Incoming, Outgoing, decoder_of, event_message
 from runtime.tracing import traceparent
 
 NEW_USER_REQUESTED: Final = "user.newUser.req"
@@ -121,14 +121,13 @@ class ChangeAnswered(_Answered, frozen=True, kw_only=True):
 
 
 Answer = NewUserAnswered | ChangeAnswered
-_new_user_decoder = msgspec.json.Decoder(NewUserAnswered)
-_change_decoder = msgspec.json.Decoder(ChangeAnswered)
+_decode_new_user = decoder_of(NewUserAnswered)
+_decode_change = decoder_of(ChangeAnswered)
 
 
 def decode_answer(message: Incoming) -> Answer:
     """Decode an answer. Raise msgspec.DecodeError, UnicodeError or RecursionError if the message isn't one."""
-    value = message.value or b""
-    return _new_user_decoder.decode(value) if message.topic == NEW_USER_ANSWERED else _change_decoder.decode(value)
+    return _decode_new_user(message) if message.topic == NEW_USER_ANSWERED else _decode_change(message)
 
 
 def requested(transaction: Asked, record: User | None, *, attempt: int, services: list[str] | None = None) -> Outgoing:

@@ -21,7 +21,7 @@ from authsvc.accounts.two_factor.devices import second_factor_of
 from authsvc.lights import AUTH, Kind, participants
 from authsvc.models import EventTransaction, User
 from authsvc.signups.publisher import publish
-from eventbus.messages import Incoming, Outgoing, decode_each, event_message
+from eventbus.messages import Outgoing, decode_each, decoder_of, event_message
 from eventbus.replies import Replies
 from runtime.mail_addresses import shown_address
 
@@ -73,7 +73,7 @@ class Export:
     silent: Sequence[str]
 
 
-_decoder = msgspec.json.Decoder(ExportAnswered)
+_decode = decoder_of(ExportAnswered)
 
 
 def collect(user: User) -> Export:
@@ -120,10 +120,6 @@ def _ask(owner: UUID, services: Sequence[str]) -> dict[str, Sequence[ExportedRec
                 if answer.export_id == export_id and answer.service in services:
                     answers[answer.service] = answer.records
     return answers
-
-
-def _decode(message: Incoming) -> ExportAnswered:
-    return _decoder.decode(message.value or b"")
 
 
 def _message(request: ExportRequested) -> Outgoing:
