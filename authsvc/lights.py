@@ -71,13 +71,6 @@ class TransactionState(msgspec.Struct, frozen=True, omit_defaults=True, rename="
     is_unconfirmed: bool = False
 
     @classmethod
-    def awaiting_confirmation(
-        cls, signup_id: UUID, *, started_at: datetime, services: Iterable[str]
-    ) -> "TransactionState":
-        begun = cls.all_pending(signup_id, started_at=started_at, services=services)
-        return msgspec.structs.replace(begun, is_unconfirmed=True)
-
-    @classmethod
     def all_pending(
         cls, transaction_id: UUID, *, started_at: datetime, services: Iterable[str], kind: Kind = Kind.SIGNUP
     ) -> "TransactionState":

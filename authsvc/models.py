@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
+import msgspec
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
 from django.contrib.auth.password_validation import validate_password
@@ -366,9 +367,8 @@ class UnconfirmedSignUp(models.Model):
 
     @property
     def state(self) -> TransactionState:
-        return TransactionState.awaiting_confirmation(
-            self.id, started_at=self.created_at, services=settings.SIGNUP_SERVICES
-        )
+        pending = TransactionState.all_pending(self.id, started_at=self.created_at, services=settings.SIGNUP_SERVICES)
+        return msgspec.structs.replace(pending, is_unconfirmed=True)
 
 
 class TrafficMinute(models.Model):

@@ -1,6 +1,5 @@
 """The indices in OpenSearch: one for each day, made from a template and deleted when they are too old."""
 
-import logging
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,8 +13,6 @@ from opensearchpy.exceptions import OpenSearchException, TransportError
 from eventsearch.documents import DAY_FORMAT, MAPPING, UNDATED, Document
 from runtime.errors import TransientError
 from runtime.text_length import shortened
-
-logger = logging.getLogger(__name__)
 
 # Timeouts in seconds for connecting to OpenSearch and for each silence while it answers: of small requests, for which a
 # starting role waits, and of a batch, which a busy node indexes slowly. A stop request abandons a batch earlier.

@@ -12,6 +12,8 @@ from typing import Any, Final, Literal
 
 from django.http import HttpRequest
 
+from runtime.terminal import printable
+
 SecurityEvent = Literal[
     "login",
     "login_failed",
@@ -56,7 +58,8 @@ def log_security_event(
 ) -> None:
     """Write one line at INFO. The members must never contain a password, a ticket or a token."""
     members = {"actor": actor, "subject": subject, "address": address, "detail": detail}
-    logger.info(event, extra={name: _printable(text[:MEMBER_MAX]) for name, text in members.items() if text})
+    shown = {name: printable(text[:MEMBER_MAX]).replace("\n", "\\n") for name, text in members.items() if text}
+    logger.info(event, extra=shown)
 
 
 def log_security_event_of(
@@ -81,8 +84,3 @@ def operator() -> str:
     except KeyError:
         name = f"user {os.getuid()}"  # A container may have no name for the user.
     return f"{name} on {socket.gethostname()}, by command"
-
-
-def _printable(text: str) -> str:
-    """Escape characters that could start a new line in the log or control a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -25,7 +25,7 @@ def titled(lines: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 
 def printable(text: str) -> str:
-    """Return the text with control characters escaped, because the sender of a message is untrusted."""
+    """Return the text with control characters but line breaks escaped: its author is untrusted."""
     return "".join(
         character if character.isprintable() or character == "\n" else character.encode("unicode_escape").decode()
         for character in text

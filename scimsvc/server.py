@@ -22,7 +22,6 @@ from scimsvc.errors import RefusedError, ScimError, UnavailableError, Unfinished
 from scimsvc.models import ANSWER_MAX, SCIM_ID_MAX
 from scimsvc.resource import User
 
-logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 # Seconds within which a complete answer must arrive, however slowly it begins.

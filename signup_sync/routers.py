@@ -13,8 +13,7 @@ class ServiceRouter:
     def db_for_read(self, model: type[Model], **hints: Any) -> str:
         return database_of(model._meta.app_label)
 
-    def db_for_write(self, model: type[Model], **hints: Any) -> str:
-        return database_of(model._meta.app_label)
+    db_for_write = db_for_read
 
     def allow_relation(self, obj1: Model, obj2: Model, **hints: Any) -> bool:
         return database_of(obj1._meta.app_label) == database_of(obj2._meta.app_label)

@@ -159,12 +159,11 @@ def _told(user: User, *, since: int) -> Iterator[str]:
         content_type=ContentType.objects.get_for_model(EventTransaction), object_id__in=[str(row.pk) for row in rows]
     ).select_related("user")
     actors = {entry.object_id: str(entry.user) for entry in entries}
-    names = {wire: str(User._meta.get_field(name).verbose_name) for name, wire in User.SYNCHRONISED.items()}  # type: ignore[union-attr]
     for row in rows:
         yield _("%(time)s: %(actor)s changed %(fields)s.") % {
             "time": date_format(localtime(row.created_at), "DATETIME_FORMAT"),
             "actor": actors.get(str(row.pk)) or _("the account's owner or a command"),
-            "fields": ", ".join(names[wire] for wire in row.changed_fields.split()),
+            "fields": ", ".join(row.changed_names),
         }
 
 

@@ -37,14 +37,10 @@ class Story:
     steps: Sequence[Step]
     notes: Sequence[str] = field(default=())
 
-    def after(self, step: Step) -> str:
-        """Return the time of a step relative to the start of the transaction, as text."""
-        return f"{(step.at - self.signup.created_at).total_seconds():+.3f} s"
-
     @property
     def rows(self) -> Iterator[tuple[str, Step]]:
-        """Each step with its time since the start."""
-        return ((self.after(step), step) for step in self.steps)
+        """Each step after the text of its time since the start."""
+        return ((f"{(step.at - self.signup.created_at).total_seconds():+.3f} s", step) for step in self.steps)
 
     @property
     def trace_id(self) -> str:
@@ -62,7 +58,7 @@ def story_of(signup: EventTransaction) -> Story:
         *row_steps(signup),
         *message_steps(signup, messages),
         *letter_steps(signup, keys),
-        *(Step(act.action_time, "act", _done(act), detail=_by(act)) for act in acts),
+        *(Step(act.action_time, "act", _done(act), detail=_("by %s, in the admin") % act.user) for act in acts),
     ]
     return Story(signup, sorted(steps, key=lambda step: step.at), [*notes, *account_notes(signup, record)])
 
@@ -107,9 +103,8 @@ def row_steps(signup: EventTransaction) -> Iterator[Step]:
     yield Step(signup.created_at, "auth", *begun(signup))
     for service, light in signup.state.lights.items():
         if light.decided_at is not None:
-            yield Step(
-                light.decided_at, "light", _light_turned(service, light), detail=_decided(light), status=light.status
-            )
+            turned = _("%s turned green") if light.status is Status.SUCCESS else _("%s turned red")
+            yield Step(light.decided_at, "light", turned % service, detail=_decided(light), status=light.status)
     if signup.completed_at is not None:
         took = (signup.completed_at - signup.created_at).total_seconds()
         yield Step(signup.completed_at, "end", _("Complete: every service has answered"), detail=f"{took:.2f} s")
@@ -131,12 +126,6 @@ def begun(signup: EventTransaction) -> tuple[str, str, str]:
         return _("Account removed from auth"), "", version
     saved = _("Sign-up and user saved") if signup.is_owner else _("Sign-up saved; auth already had this user")
     return saved, "", _("version 1: every light pending")
-
-
-def _light_turned(service: str, light: Light) -> str:
-    if light.status is Status.SUCCESS:
-        return _("%s turned green") % service
-    return _("%s turned red") % service
 
 
 def _decided(light: Light) -> str:
@@ -170,10 +159,6 @@ def acts_on(signup: EventTransaction) -> Iterator[LogEntry]:
     about = ContentType.objects.get_for_model(EventTransaction)
     acts = LogEntry.objects.filter(content_type=about, object_id=str(signup.pk)).select_related("user")
     return reversed(acts.order_by("-action_time")[:MOST_SHOWN])
-
-
-def _by(act: LogEntry) -> str:
-    return _("by %s, in the admin") % act.user
 
 
 def replayed_to(service: str | None) -> str:

@@ -1,7 +1,6 @@
 """Traffic figures as the page draws them, and their roll-up: each full minute in Redis becomes a row in auth's
 database, which is kept for KEPT_DAYS (docs/adr/0028)."""
 
-import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,8 +11,6 @@ import redis
 
 from authsvc.models import TrafficMinute
 from authsvc.signups.traffic_counts import KEPT, LAG, Counts, figures_client, key_of, milliseconds_of
-
-logger = logging.getLogger(__name__)
 
 KEPT_DAYS: Final = 8
 MINUTE: Final = 60

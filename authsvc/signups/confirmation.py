@@ -120,7 +120,7 @@ def row_of(token: str) -> UnconfirmedSignUp:
 def _row_in(rows: QuerySet[UnconfirmedSignUp], signup_id: UUID, created_at: datetime) -> UnconfirmedSignUp:
     row = rows.filter(id=signup_id, created_at=created_at).first()
     if row is None:
-        raise _gone(signup_id)
+        raise ConfirmationLinkError("used" if SignUp.objects.filter(id=signup_id).exists() else "expired")
     return row
 
 
@@ -142,14 +142,6 @@ def _confirm(signup_id: UUID, created_at: datetime) -> Registration:
     if isinstance(outcome, KeyTakenError):
         raise outcome
     return outcome
-
-
-def _gone(signup_id: UUID) -> ConfirmationLinkError:
-    return (
-        ConfirmationLinkError("used")
-        if SignUp.objects.filter(id=signup_id).exists()
-        else ConfirmationLinkError("expired")
-    )
 
 
 def _signer() -> signing.Signer:

@@ -46,8 +46,6 @@ def replay_window(values: LiveSettings = live) -> timedelta:
 @register(START_CHECKS)
 def check_retention(**options: Any) -> list[CheckMessage]:
     """Keep every process from starting with retention settings that contradict each other."""
-    if settings.KAFKA_RETENTION_HOURS < 1:
-        return [Error("KAFKA_RETENTION_HOURS is less than an hour.", hint="Set it to 1 or more.", id="authsvc.E001")]
     errors: list[CheckMessage] = []
     if timedelta(days=settings.SIGNUP_RETENTION) <= (window := replay_window()):
         errors.append(

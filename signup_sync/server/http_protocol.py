@@ -6,7 +6,6 @@ body, and the time for which a client may not read its response.
 
 import asyncio
 import json
-import logging
 import re
 from http import HTTPStatus
 from typing import Any, Final, Literal, cast
@@ -17,8 +16,6 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from signup_sync.server.connections import ClosingTransport
 from signup_sync.server.security_headers import security_headers
-
-logger = logging.getLogger(__name__)
 
 # Maximum size (bytes) and number of headers of a request; the gateway's limit is 14 KiB (deploy/Caddyfile).
 HEAD_MAX: Final = 16 * 1024

@@ -142,15 +142,6 @@ def test_a_begun_day_counts_as_a_day(span, days):
 # --- The checks -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("hours", "fits"), [(0, False), (1, True)])
-def test_kafka_keeps_messages_for_an_hour_at_least(settings, hours, fits):
-    settings.KAFKA_RETENTION_HOURS = hours
-    errors = check_retention()
-    assert bool(errors) != fits
-    for error in errors:
-        assert (error.msg, error.hint) == ("KAFKA_RETENTION_HOURS is less than an hour.", "Set it to 1 or more.")
-
-
 def test_the_error_of_a_short_retention_says_what_is_wrong_and_what_to_set(settings):
     settings.RELAY_MAX_ATTEMPTS, settings.RELAY_MAX_PAUSE, settings.TICKET_MAX_AGE = 10, 60, 540
     settings.DEAD_LETTER_RETENTION, settings.KAFKA_RETENTION_HOURS, settings.SIGNUP_RETENTION = 10, 42, 14

@@ -6,7 +6,7 @@ import sqlite3
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -135,17 +135,13 @@ def _administrator(user_id: str) -> User:
     return user
 
 
-@contextmanager
-def _opened(file: str) -> Iterator[BinaryIO]:
+def _opened(file: str) -> AbstractContextManager[BinaryIO]:
     if file == STDIN:
-        yield sys.stdin.buffer
-        return
-    with ExitStack() as stack:
-        try:
-            opened = stack.enter_context(Path(file).open("rb"))
-        except OSError as error:
-            raise CommandError(f"{printable(file)} can't be read: {error.strerror}.") from error
-        yield opened
+        return nullcontext(sys.stdin.buffer)
+    try:
+        return Path(file).open("rb")
+    except OSError as error:
+        raise CommandError(f"{printable(file)} can't be read: {error.strerror}.") from error
 
 
 def _rejects(file: str, path: Path | None, format_: Format) -> Rejects:

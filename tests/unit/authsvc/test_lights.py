@@ -17,6 +17,7 @@ from authsvc.lights import (
     lights_from_document,
     participants,
 )
+from authsvc.models import UnconfirmedSignUp
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SERVICES = ["auth", "chat", "customer"]
@@ -146,8 +147,9 @@ def test_the_failures_are_a_line_for_each_red_light_equal_for_equal_ones_and_sho
     assert len(decided(Verdict("chat", Status.FAIL, "말" * 5000)).failures) == FAILURES_MAX
 
 
-def test_it_waits_for_confirmation_with_every_light_pending_and_says_so():
-    state = TransactionState.awaiting_confirmation(UUID(int=1), started_at=NOW, services=SERVICES)
+def test_it_waits_for_confirmation_with_every_light_pending_and_says_so(settings):
+    settings.SIGNUP_SERVICES = SERVICES
+    state = UnconfirmedSignUp(id=UUID(int=1), created_at=NOW).state
     assert state == msgspec.structs.replace(begun(), is_unconfirmed=True)
     assert state.as_wire()["awaiting"] == "confirmation"
     assert "awaiting" not in begun().as_wire()

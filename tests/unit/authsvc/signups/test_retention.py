@@ -82,12 +82,6 @@ def test_dead_letters_that_kafka_keeps_for_longer_are_an_error(settings):
     assert ids() == []
 
 
-@pytest.mark.parametrize("hours", [0, -1])
-def test_kafka_has_to_keep_messages_for_an_hour_at_least_and_for_a_stated_time(settings, hours):
-    settings.KAFKA_RETENTION_HOURS = hours
-    assert ids() == ["authsvc.E001"]
-
-
 @pytest.mark.parametrize(("hours", "days"), [(0, 0), (1, 1), (24, 1), (25, 2)])
 def test_a_begun_day_is_a_day(hours, days):
     assert in_days(timedelta(hours=hours)) == days
