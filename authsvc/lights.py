@@ -15,7 +15,7 @@ from livesettings.values import live
 # The name of auth's own light.
 AUTH: Final = "auth"
 # The reason of a light that an account's removal decided: the service was never asked, or is not asked any more.
-REMOVED: Final = "removed"
+REMOVED_REASON: Final = "removed"
 # Characters. PostgreSQL indexes at most 2,700 bytes, and a character takes up to 4 bytes.
 FAILURES_MAX: Final = 600
 
@@ -115,7 +115,7 @@ class TransactionState(msgspec.Struct, frozen=True, omit_defaults=True, rename="
 
     def superseded(self, *, at: datetime) -> "TransactionState":
         """Return the state after the account's removal: no service can be asked about this transaction any more."""
-        return self.decided((Verdict(service, Status.FAIL, REMOVED) for service in self.pending), at=at)
+        return self.decided((Verdict(service, Status.FAIL, REMOVED_REASON) for service in self.pending), at=at)
 
     def asking(self, service: str) -> "TransactionState":
         """Return the state with a pending light for one more service, in a new version."""

@@ -34,7 +34,7 @@ _BAD_REQUEST: Final = 400
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class UnavailableError(TransientError):
+class OpenSearchUnavailableError(TransientError):
     """OpenSearch is down, slow or overloaded, or refuses this client."""
 
 
@@ -43,7 +43,8 @@ class RefusedDocumentError(Exception):
 
 
 class SearchIndex:
-    """Writes documents and deletes old indices. Every method raises UnavailableError if OpenSearch can't do it now."""
+    """Writes documents and deletes old indices. Every method raises OpenSearchUnavailableError if OpenSearch can't do
+    it now."""
 
     def __init__(self, url: str, *, name: str, days: int) -> None:
         """`url`: scheme://user:password@host:port?ca_certs=/path. `name`: the prefix of the names of the indices.
@@ -94,7 +95,7 @@ class SearchIndex:
         for status, error in errors:
             if not _is_fault_of_document(status, error):
                 self._is_prepared = False
-                raise UnavailableError(f"OpenSearch does not index a document: {_words(status, error)}")
+                raise OpenSearchUnavailableError(f"OpenSearch does not index a document: {_words(status, error)}")
         raise RefusedDocumentError(f"OpenSearch rejects {len(errors)} documents: {_words(*errors[0])}")
 
     def delete_old(self, now: datetime) -> list[str]:
@@ -133,15 +134,17 @@ class SearchIndex:
             yield b"\n"
 
     def _ask(self, call: Any, **arguments: Any) -> Any:
-        """Call a method of the client. Raises UnavailableError for every error: a whole request is never one message's
-        fault, even if a wrong address answers 404."""
+        """Call a method of the client. Raises OpenSearchUnavailableError for every error: a whole request is never one
+        message's fault, even if a wrong address answers 404."""
         try:
             answer = call(**arguments)
         except OpenSearchException as error:
             self._is_prepared = False
-            raise UnavailableError(f"OpenSearch at {self.address} can't be used: {_in_words(error)}") from error
+            raise OpenSearchUnavailableError(
+                f"OpenSearch at {self.address} can't be used: {_in_words(error)}"
+            ) from error
         if not isinstance(answer, dict):
-            raise UnavailableError(f"OpenSearch at {self.address} can't be used: it did not answer with JSON")
+            raise OpenSearchUnavailableError(f"OpenSearch at {self.address} can't be used: it did not answer with JSON")
         return answer
 
 

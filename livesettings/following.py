@@ -18,7 +18,7 @@ from livesettings.values import checked, take
 logger = logging.getLogger(__name__)
 
 # Polling interval in seconds. A change must apply within 1 s.
-LOOK: Final = 0.5
+CHECK_INTERVAL: Final = 0.5
 # Seconds that start() waits for the first poll, and close() for the last one.
 FIRST_LOOK: Final = 2.0
 LAST_LOOK: Final = 1.0
@@ -68,7 +68,7 @@ class Follower:
             finally:
                 close_old_connections()
             self._has_looked.set()
-            self._stop.wait(LOOK)
+            self._stop.wait(CHECK_INTERVAL)
 
     def _note(self, problem: str) -> None:
         if problem and not self._problem:

@@ -17,7 +17,7 @@ from participant.events import NewUser, Request, UserChange, UserRemoval, answer
 from participant.models import ParticipantUser
 from participant.new_users import OnNewUsers, greet
 from participant.user_table import bury, new_row, rows_about, write
-from participant.verdict import Judgement, Verdict
+from participant.verdict import DONE, Judgement, VerdictCode
 from runtime.database.bulk_sql import insert_new
 from runtime.database.transactions import atomically, unless_crossed
 from runtime.tracing import log_traces
@@ -59,8 +59,7 @@ class AccountHandler:
         saved = unless_crossed(lambda: self._insert_new(rows), otherwise=nobody, using=self._database)
         others = [request for request in requests if request.owner_signup_id not in saved]
         judged = iter(self._decide_and_write(others) if others else ())
-        done = Judgement(Verdict.DONE)
-        return [done if request.owner_signup_id in saved else next(judged) for request in requests]
+        return [DONE if request.owner_signup_id in saved else next(judged) for request in requests]
 
     def _insert_new(self, rows: Sequence[ParticipantUser]) -> set[UUID | None]:
         # One statement needs no transaction.
@@ -107,7 +106,7 @@ _WORDS: Final = {NewUser: "sign-ups", UserChange: "changes", UserRemoval: "remov
 
 def _log(requests: Sequence[Request], judgements: Sequence[Judgement]) -> None:
     for kind, noun in _WORDS.items():
-        for verdict in Verdict:
+        for verdict in VerdictCode:
             judged = [
                 request.transaction_id
                 for request, each in zip(requests, judgements, strict=True)

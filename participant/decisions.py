@@ -12,10 +12,7 @@ from uuid import UUID
 
 from participant.comparison import ComparedRow, compare
 from participant.events import NewUser, Request, UserChange, UserRecord, UserRemoval
-from participant.verdict import Holder, Judgement, Verdict
-
-_DONE = Judgement(Verdict.DONE)
-_REMOVED = Judgement(Verdict.REMOVED)
+from participant.verdict import DONE, REMOVED, Holder, Judgement, VerdictCode
 
 
 class Row(ComparedRow, Protocol):
@@ -73,13 +70,13 @@ def decide(requests: Sequence[Request], rows: Iterable[RowT]) -> Decision[RowT]:
     def judge(request: Request) -> Judgement:
         owner = request.owner_signup_id
         if isinstance(request, UserRemoval):
-            return _DONE
+            return DONE
         if owner in removed:
-            return _REMOVED
+            return REMOVED
         row = granted.get(owner, own.get(owner))
         if row is None or (isinstance(request, UserChange) and row.version < request.version):
             return blocked[owner]
-        return _DONE if isinstance(request, UserChange) else _judge_new(request, row, signups[owner])
+        return DONE if isinstance(request, UserChange) else _judge_new(request, row, signups[owner])
 
     return Decision(
         judgements=[judge(request) for request in requests],
@@ -122,9 +119,9 @@ def _judge_new(request: NewUser, row: ComparedRow, signup_id: UUID | None) -> Ju
     Its keys may differ from the request's: the record may be newer, or an administrator may have changed the row.
     """
     if request.signup_id in (signup_id, request.owner_signup_id):
-        return _DONE
+        return DONE
     is_same_email = row.email == request.email and row.user_id_key != request.user_id_key
-    verdict = Verdict.DUPLICATE_EMAIL if is_same_email else Verdict.DUPLICATE_USER_ID
+    verdict = VerdictCode.DUPLICATE_EMAIL if is_same_email else VerdictCode.DUPLICATE_USER_ID
     return Judgement(verdict, (Holder(request.owner_signup_id, row.version),))
 
 
@@ -170,4 +167,4 @@ def _first_of_each_key(records: Sequence[UserRecord]) -> tuple[list[UserRecord],
 def _conflict(record: UserRecord, rows: Sequence[ComparedRow]) -> Judgement:
     is_user_id = any(row.user_id_key == record.user_id_key for row in rows)
     holders = tuple(Holder(row.owner_signup_id, row.version) for row in rows if row.owner_signup_id)
-    return Judgement(Verdict.DUPLICATE_USER_ID if is_user_id else Verdict.DUPLICATE_EMAIL, holders)
+    return Judgement(VerdictCode.DUPLICATE_USER_ID if is_user_id else VerdictCode.DUPLICATE_EMAIL, holders)

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal
+from typing import Final, Literal
 from uuid import UUID
 
 import msgspec
 
 
-class Verdict(Enum):
-    """The answer; its value is the contract's reason, or None for success."""
+class VerdictCode(Enum):
+    """The possible verdicts. Each has the contract's reason as its value, or None for success."""
 
     DONE = None
     DUPLICATE_USER_ID = "duplicate: userId"
@@ -18,11 +18,11 @@ class Verdict(Enum):
 
     @property
     def status(self) -> Literal["SUCCESS", "FAIL"]:
-        return "SUCCESS" if self is Verdict.DONE else "FAIL"
+        return "SUCCESS" if self is VerdictCode.DONE else "FAIL"
 
     @property
     def reason(self) -> str | None:
-        return None if self is Verdict.DONE else str(self.value)
+        return None if self is VerdictCode.DONE else str(self.value)
 
 
 class Holder(msgspec.Struct, frozen=True, rename="camel"):
@@ -36,5 +36,9 @@ class Holder(msgspec.Struct, frozen=True, rename="camel"):
 class Judgement:
     """A verdict, and the accounts in the way. A row that an administrator made belongs to no account."""
 
-    verdict: Verdict
+    verdict: VerdictCode
     held_by: tuple[Holder, ...] = ()
+
+
+DONE: Final = Judgement(VerdictCode.DONE)
+REMOVED: Final = Judgement(VerdictCode.REMOVED)

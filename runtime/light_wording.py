@@ -20,14 +20,14 @@ REASONS: Final[Mapping[str, Any]] = {
     "removed": _("The account was removed"),
 }
 # Wording of a red light while the live settings hide the reasons.
-REFUSED: Final = _("Refused")
+REASON_HIDDEN: Final = _("Refused")
 
 
 def light_in_words(status: str, reason: str | None, *, shows_reasons: bool = True, kind: str = "signUp") -> str:
     """Return the wording of a light's reason or, without a known reason, of its status. `kind` is that of the event
     transaction."""
     if status == "FAIL" and not shows_reasons:
-        return str(REFUSED)
+        return str(REASON_HIDDEN)
     if status == "SUCCESS" and kind in SUCCESSES:
         return str(SUCCESSES[kind])
     return str(REASONS.get(reason or "", STATUSES[status]))

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from runtime.text_length import shortened
 from scimsvc.errors import LostClaimError
-from scimsvc.models import ANSWER_MAX, ScimAccount
+from scimsvc.models import LAST_ANSWER_MAX, ScimAccount
 
 # Seconds for all requests about one account, of which there are usually two or three.
 ACCOUNT_WITHIN: Final = 45.0
@@ -38,7 +38,7 @@ def claimed(server: str, owner: UUID) -> Iterator[ScimAccount]:
     try:
         yield account
     except Exception as error:
-        account.last_answer = shortened(str(error), ANSWER_MAX)
+        account.last_answer = shortened(str(error), LAST_ANSWER_MAX)
         raise
     finally:
         _save(account)

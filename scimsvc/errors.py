@@ -19,7 +19,7 @@ class ScimError(TransientError):
         self.retry_after = retry_after
 
 
-class UnavailableError(ScimError):
+class ScimUnavailableError(ScimError):
     """The server can't serve any request now: it is down, overloaded, or its URL or token is wrong."""
 
 

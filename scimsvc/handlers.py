@@ -13,7 +13,7 @@ from runtime.errors import PermanentError, TransientError
 from runtime.tracing import log_traces
 from scimsvc.account_claims import ATTEMPT
 from scimsvc.connection import Connection
-from scimsvc.errors import LostClaimError, UnavailableError, UnfinishedError
+from scimsvc.errors import LostClaimError, ScimUnavailableError, UnfinishedError
 from scimsvc.models import ScimAccount
 from scimsvc.reconcile import ScimReconcileHandler
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 # Messages in a batch: a light turns only when its whole batch is done, and each message takes two or three requests.
 BATCH: Final = 10
 # Seconds for which a write may fail, while the server answers lookups, before its message is dead-lettered.
-PATIENCE: Final = 60.0
+DEAD_LETTERED_AFTER: Final = 60.0
 # Messages that may be dead-lettered so in a row. If more fail without a success in between, the server is at fault, not
 # the messages, and they wait.
 SET_ASIDE_MAX: Final = 3
@@ -89,9 +89,9 @@ class ScimHandler:
             if not self._is_set_aside(place):
                 raise
             return error
-        except UnavailableError as error:
+        except ScimUnavailableError as error:
             text = f"{self.service} can't be provisioned: {error}"
-            raise UnavailableError(text, status=error.status, retry_after=error.retry_after) from error
+            raise ScimUnavailableError(text, status=error.status, retry_after=error.retry_after) from error
         self._set_aside_in_a_row = 0
         words = judgement.verdict.reason or judgement.verdict.status
         log_traces(logger, f"transactions judged {words}: %d", [request.transaction_id])
@@ -100,7 +100,7 @@ class ScimHandler:
     def _is_set_aside(self, place: Place) -> bool:
         """Whether to dead-letter a message whose write fails although the server answers lookups."""
         now = time.monotonic()
-        has_failed_long = now - self._failing_since.setdefault(place, now) >= PATIENCE
+        has_failed_long = now - self._failing_since.setdefault(place, now) >= DEAD_LETTERED_AFTER
         if not has_failed_long or self._set_aside_in_a_row >= SET_ASIDE_MAX:
             return False
         self._set_aside_in_a_row += 1

@@ -8,7 +8,7 @@ from django.utils.translation import gettext_lazy as _
 # Characters. RFC 7643 sets no limit for ids; a server with longer ones can't be provisioned.
 SCIM_ID_MAX: Final = 255
 SERVER_MAX: Final = 50
-ANSWER_MAX: Final = 200
+LAST_ANSWER_MAX: Final = 200
 
 
 class ScimAccount(models.Model):
@@ -25,7 +25,7 @@ class ScimAccount(models.Model):
     signup_id = models.UUIDField(_("made by sign-up"), null=True)
     scim_id = models.CharField(_("SCIM ID"), max_length=SCIM_ID_MAX, blank=True)
     version = models.PositiveBigIntegerField(_("version"), default=0)
-    last_answer = models.CharField(_("last answer"), max_length=ANSWER_MAX, blank=True)
+    last_answer = models.CharField(_("last answer"), max_length=LAST_ANSWER_MAX, blank=True)
     answered_at = models.DateTimeField(_("answered"), null=True)
     blocked_by = models.UUIDField(null=True, editable=False)
     # Set in a tombstone, which is kept forever: no late message may restore a removed account.

@@ -8,17 +8,15 @@ from typing import Any, Final, TypeGuard
 from uuid import UUID
 
 from participant.events import NewUser, Request, UserChange, UserRecord, UserRemoval
-from participant.verdict import Holder, Judgement, Verdict
+from participant.verdict import DONE, REMOVED, Holder, Judgement, VerdictCode
 from runtime.text_length import shortened
 from scimsvc import account_claims
 from scimsvc.account_claims import claimed, is_in_cycle, versions_of
-from scimsvc.errors import ScimError, UnavailableError, UnfinishedError
-from scimsvc.models import ANSWER_MAX, ScimAccount
-from scimsvc.resource import User, Value, changes, user_of
+from scimsvc.errors import ScimError, ScimUnavailableError, UnfinishedError
+from scimsvc.models import LAST_ANSWER_MAX, ScimAccount
+from scimsvc.resource import ScimUser, Value, changes, user_of
 from scimsvc.server import ScimServer
 
-DONE: Final = Judgement(Verdict.DONE)
-REMOVED: Final = Judgement(Verdict.REMOVED)
 # The domain of an address that an account has while others of a cycle are changed (RFC 2606): it receives no mail.
 NOWHERE: Final = "signup-sync.invalid"
 # Statuses of the answer to a lookup by an attribute that the server can't filter by. Some ignore the filter.
@@ -60,13 +58,13 @@ class Provisioning:
                 return DONE
             return self._bring_up_to_date(account, request)
 
-    def find(self, owner: UUID) -> User | None:
+    def find(self, owner: UUID) -> ScimUser | None:
         """Return the server's user of this account, for a comparison."""
         return next(iter(self._server.find(owner)), None)
 
     def heal(self, record: UserRecord) -> Judgement:
         """Bring the user in line with the record, also if somebody at the server changed or deleted it."""
-        change = UserChange(transaction_id=record.owner_signup_id, **fields_of(record))
+        change = UserChange(transaction_id=record.owner_signup_id, **record_fields(record))
         with self.in_time(), claimed(self._name, record.owner_signup_id) as account:
             if account.removed_at is not None:
                 return REMOVED
@@ -119,30 +117,30 @@ class Provisioning:
     def _judge(self, account: ScimAccount, request: NewUser | UserChange) -> Judgement:
         if isinstance(request, UserChange) or request.signup_id in (account.signup_id, request.owner_signup_id):
             return DONE
-        return Judgement(Verdict.DUPLICATE_USER_ID, self._held_by({request.owner_signup_id}))
+        return Judgement(VerdictCode.DUPLICATE_USER_ID, self._held_by({request.owner_signup_id}))
 
-    def _find(self, account: ScimAccount) -> User | None:
+    def _find(self, account: ScimAccount) -> ScimUser | None:
         found = self._server.find(account.owner_signup_id)
         # If the server has several, prefer the one that we know.
         return next((user for user in found if user.id == account.scim_id), found[0] if found else None)
 
-    def _create(self, account: ScimAccount, wanted: User) -> User:
+    def _create(self, account: ScimAccount, wanted: ScimUser) -> ScimUser:
         """Create the user. If the outcome is unclear, look it up: a lost answer must not lead to a second user."""
         try:
             created = self._server.create(wanted)
         except UnfinishedError as error:
             try:
                 found = self._find(account)
-            except UnavailableError:
+            except ScimUnavailableError:
                 raise error from None
             if found is None:
                 raise
-            account.last_answer = shortened(f"{error}; a lookup found the user", ANSWER_MAX)
+            account.last_answer = shortened(f"{error}; a lookup found the user", LAST_ANSWER_MAX)
             return found
         account.last_answer = "created"
         return created
 
-    def _modify(self, account: ScimAccount, user: User, wanted: User) -> bool:
+    def _modify(self, account: ScimAccount, user: ScimUser, wanted: ScimUser) -> bool:
         """Change what differs. Return False if another user has one of the new values."""
         patch = changes(user, wanted)
         if patch is not None:
@@ -177,17 +175,17 @@ class Provisioning:
     def _duplicate(self, account: ScimAccount, request: NewUser | UserChange) -> Judgement:
         """Name what another user has, and whose it is if the user is ours too."""
         held = self._others(self._server.find_by_user_name, request.user_id, request)
-        verdict = Verdict.DUPLICATE_USER_ID
+        verdict = VerdictCode.DUPLICATE_USER_ID
         if not held:
             held = self._others(self._server.find_by_email, request.email, request)
-            verdict = Verdict.DUPLICATE_EMAIL
+            verdict = VerdictCode.DUPLICATE_EMAIL
         account.last_answer = f"409: {verdict.reason}"
         ours = {UUID(user.external_id) for user in held if _is_uuid(user.external_id)}
         held_by = self._held_by(ours)
         account.blocked_by = next((holder.owner_signup_id for holder in held_by), None)
         return Judgement(verdict, held_by)
 
-    def _step_aside(self, account: ScimAccount, user: User, wanted: User) -> None:
+    def _step_aside(self, account: ScimAccount, user: ScimUser, wanted: ScimUser) -> None:
         """Give up the values that this account will not keep, so that the others of a cycle can be changed first. Auth
         knows that they are outdated, so this change is sent again until it succeeds."""
         away = user.model_copy(deep=True)
@@ -198,11 +196,13 @@ class Provisioning:
         self._modify(account, user, away)
         account.last_answer = "stepped aside for accounts that exchange their values with this one"
 
-    def _others(self, find: Callable[[str], list[User]], value: str, request: NewUser | UserChange) -> list[User]:
+    def _others(
+        self, find: Callable[[str], list[ScimUser]], value: str, request: NewUser | UserChange
+    ) -> list[ScimUser]:
         """Return the other users that have this value; none if the server can't filter by that attribute."""
         try:
             found = find(value)
-        except UnavailableError as error:
+        except ScimUnavailableError as error:
             if error.status not in CANT_FILTER:
                 raise
             return []
@@ -212,7 +212,7 @@ class Provisioning:
         return tuple(Holder(owner, version) for owner, version in versions_of(self._name, owners).items())
 
 
-def fields_of(record: UserRecord) -> dict[str, Any]:
+def record_fields(record: UserRecord) -> dict[str, Any]:
     """Return the record's fields without those that a request adds."""
     return {name: getattr(record, name) for name in UserRecord.__struct_fields__}
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from eventbus.messages import HandledBatch, Incoming
 from participant.events import UserRecord
 from participant.reconcile import ConflictingRow, Finding, FindingKind, ReconcilePage, answer_pages, finding_about
-from participant.verdict import Verdict
+from participant.verdict import VerdictCode
 from runtime.errors import PermanentError, TransientError
 from scimsvc.account_claims import ATTEMPT
 from scimsvc.connection import Connection
@@ -18,7 +18,7 @@ from scimsvc.errors import LostClaimError, UnfinishedError
 from scimsvc.models import ScimAccount
 
 if TYPE_CHECKING:
-    from scimsvc.resource import User
+    from scimsvc.resource import ScimUser
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class ScimReconcileHandler:
         kind = FindingKind.MISSING if user is None else FindingKind.DIFFERENT
         return self._healed(record, kind, fields) if heal else finding_about(kind, record, fields=fields)
 
-    def _different_fields(self, record: UserRecord, user: "User", row: ScimAccount | None) -> tuple[str, ...]:
+    def _different_fields(self, record: UserRecord, user: "ScimUser", row: ScimAccount | None) -> tuple[str, ...]:
         from scimsvc.resource import differences, user_of
 
         is_older = row is None or row.version < record.version
@@ -96,11 +96,11 @@ class ScimReconcileHandler:
         except (UnfinishedError, LostClaimError, PermanentError) as error:
             logger.warning("%s: the account %s is not healed: %s", self.service, record.owner_signup_id, error)
             return finding_about(kind, record, fields=fields)
-        if judgement.verdict in (Verdict.DUPLICATE_USER_ID, Verdict.DUPLICATE_EMAIL):
+        if judgement.verdict in (VerdictCode.DUPLICATE_USER_ID, VerdictCode.DUPLICATE_EMAIL):
             # Of the users in the way, only the owners are known here.
             held_by = tuple(ConflictingRow("", "", holder.owner_signup_id) for holder in judgement.held_by)
             return finding_about(FindingKind.CONFLICTING, record, held_by=held_by)
-        return finding_about(kind, record, fields=fields, healed=judgement.verdict is Verdict.DONE)
+        return finding_about(kind, record, fields=fields, healed=judgement.verdict is VerdictCode.DONE)
 
     def _compare_removed(self, owner: UUID, *, heal: bool) -> Finding:
         user = self.connection.provisioning.find(owner)
@@ -113,7 +113,7 @@ class ScimReconcileHandler:
         return Finding(FindingKind.SUPERFLUOUS, *_names(user), owner) if user is not None else None
 
 
-def _names(user: "User | None") -> tuple[str, str]:
+def _names(user: "ScimUser | None") -> tuple[str, str]:
     """Return the userName and the email address that the server has."""
     if user is None:
         return "", ""

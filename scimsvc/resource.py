@@ -38,7 +38,7 @@ class Value(ComplexAttribute):
     primary: bool | None = None
 
 
-class User(Resource[Any]):
+class ScimUser(Resource[Any]):
     """The part of RFC 7643's user that is provisioned. Other attributes of an answer are ignored.
 
     scim2_models.User would also validate what is none of our business: it rejects a whole user because of an email
@@ -55,10 +55,10 @@ class User(Resource[Any]):
     active: bool | None = None
 
 
-def user_of(record: UserRecord) -> User:
+def user_of(record: UserRecord) -> ScimUser:
     """Return the user that the server should have. Without a name, displayName is the userId."""
     name = record.user_name or record.user_id
-    return User(
+    return ScimUser(
         external_id=str(record.owner_signup_id),
         user_name=record.user_id,
         display_name=name,
@@ -69,23 +69,25 @@ def user_of(record: UserRecord) -> User:
     )
 
 
-def differences(current: User, wanted: User) -> tuple[str, ...]:
+def differences(current: ScimUser, wanted: ScimUser) -> tuple[str, ...]:
     """Return the contract's names of the fields that differ. What the server does not return is not compared: it may
     not store it."""
     names = {_FIELDS[name] for name, _ in _differences(current, wanted) if getattr(current, name) is not None}
     return tuple(sorted(names))
 
 
-def changes(current: User, wanted: User) -> PatchOp[User] | None:
+def changes(current: ScimUser, wanted: ScimUser) -> PatchOp[ScimUser] | None:
     """Return the PATCH that makes `current` like `wanted`, or None if nothing differs."""
     operations = [
-        PatchOperation[User](op=PatchOperation.Op.replace_, path=Path[User](path), value=_new_value(name, wanted))
+        PatchOperation[ScimUser](
+            op=PatchOperation.Op.replace_, path=Path[ScimUser](path), value=_new_value(name, wanted)
+        )
         for name, path in _differences(current, wanted)
     ]
-    return PatchOp[User](Operations=operations) if operations else None
+    return PatchOp[ScimUser](Operations=operations) if operations else None
 
 
-def _differences(current: User, wanted: User) -> Iterator[tuple[str, str]]:
+def _differences(current: ScimUser, wanted: ScimUser) -> Iterator[tuple[str, str]]:
     for name, path in _PATHS.items():
         if _comparable(getattr(current, name)) != _comparable(getattr(wanted, name)):
             yield name, path
@@ -98,6 +100,6 @@ def _comparable(value: Any) -> Any:
     return value.formatted if isinstance(value, Name) else value
 
 
-def _new_value(name: str, wanted: User) -> Any:
+def _new_value(name: str, wanted: ScimUser) -> Any:
     value = getattr(wanted, name)
     return value.formatted if isinstance(value, Name) else value

@@ -18,9 +18,9 @@ from scim2_client.engines.httpx2 import AsyncSCIMClient
 from scim2_models import ListResponse, PatchOp, SCIMException, ScimFilter, ScimPolicy, ScimProvider, SearchRequest
 
 from runtime.text_length import shortened
-from scimsvc.errors import RefusedError, ScimError, UnavailableError, UnfinishedError
-from scimsvc.models import ANSWER_MAX, SCIM_ID_MAX
-from scimsvc.resource import User
+from scimsvc.errors import RefusedError, ScimError, ScimUnavailableError, UnfinishedError
+from scimsvc.models import LAST_ANSWER_MAX, SCIM_ID_MAX
+from scimsvc.resource import ScimUser
 
 T = TypeVar("T")
 
@@ -41,8 +41,8 @@ logging.getLogger("httpx2").setLevel(logging.WARNING)
 class ScimServer:
     """One server. Not thread-safe: one thread at a time may use it.
 
-    Every method raises UnavailableError if the server can't be used at all. Writes raise UnfinishedError if only they
-    failed, and RefusedError if the server rejects the data.
+    Every method raises ScimUnavailableError if the server can't be used at all. Writes raise UnfinishedError if only
+    they failed, and RefusedError if the server rejects the data.
     """
 
     def __init__(self, url: str, token: str) -> None:
@@ -61,7 +61,7 @@ class ScimServer:
             timeout=ANSWERS_WITHIN,
         )
         # Servers return attributes that RFC 7643 doesn't define.
-        provider = ScimProvider([User], policy=ScimPolicy(unknown=ScimPolicy.Unknown.ignore))
+        provider = ScimProvider([ScimUser], policy=ScimPolicy(unknown=ScimPolicy.Unknown.ignore))
         self._client = _BoundedClient(http, provider=provider)
 
     def close(self) -> None:
@@ -79,55 +79,59 @@ class ScimServer:
         finally:
             self._client.deadline = outer
 
-    def find(self, owner: UUID) -> list[User]:
+    def find(self, owner: UUID) -> list[ScimUser]:
         """Return the users whose externalId is this owner: one, or none."""
         return self._lookup(_equals("externalId", str(owner)), lambda user: user.external_id == str(owner))
 
-    def find_by_user_name(self, user_name: str) -> list[User]:
+    def find_by_user_name(self, user_name: str) -> list[ScimUser]:
         """Return the users with this userName, which servers compare without regard to case."""
         return self._lookup(_equals("userName", user_name), lambda user: _same(user.user_name, user_name))
 
-    def find_by_email(self, email: str) -> list[User]:
+    def find_by_email(self, email: str) -> list[ScimUser]:
         """Return the users with this email address."""
         return self._lookup(
             _equals("emails.value", email), lambda user: any(_same(each.value, email) for each in user.emails or ())
         )
 
-    def create(self, user: User) -> User:
+    def create(self, user: ScimUser) -> ScimUser:
         """Create the user and return it as the server has it. Raises ScimError with `is_unique` for a duplicate."""
         with _writing("POST"):
             created = self._run(self._client.create(user))
             return _checked(created, user)
 
-    def modify(self, scim_id: str, patch: PatchOp[User]) -> None:
+    def modify(self, scim_id: str, patch: PatchOp[ScimUser]) -> None:
         """Change the user. Raises ScimError with `is_unique` if a value belongs to another user."""
         with _writing("PATCH"):
-            changed = self._run(self._client.modify(User, scim_id, patch))
-            if isinstance(changed, User) and changed.id != scim_id:
+            changed = self._run(self._client.modify(ScimUser, scim_id, patch))
+            if isinstance(changed, ScimUser) and changed.id != scim_id:
                 raise ScimError("the answer is about a different user")
 
     def delete(self, scim_id: str) -> None:
         """Delete the user. A user that is not found counts as deleted; look it up to be sure."""
         try:
             with _writing("DELETE"):
-                self._run(self._client.delete(User, scim_id))
+                self._run(self._client.delete(ScimUser, scim_id))
         except UnfinishedError as error:
             if error.status != 404:
                 raise
 
-    def _lookup(self, query: str, is_sought: Callable[[User], bool]) -> list[User]:
+    def _lookup(self, query: str, is_sought: Callable[[ScimUser], bool]) -> list[ScimUser]:
         try:
-            answer = self._run(self._client.query(User, SearchRequest[User](filter=ScimFilter[User](query))))
+            answer = self._run(
+                self._client.query(ScimUser, SearchRequest[ScimUser](filter=ScimFilter[ScimUser](query)))
+            )
         except ScimError as error:
-            raise UnavailableError(f"lookup: {error}", status=error.status, retry_after=error.retry_after) from error
+            raise ScimUnavailableError(
+                f"lookup: {error}", status=error.status, retry_after=error.retry_after
+            ) from error
         if not isinstance(answer, ListResponse):
-            raise UnavailableError("lookup: the answer is empty", status=200)
+            raise ScimUnavailableError("lookup: the answer is empty", status=200)
         users = answer.resources or []
         if (answer.total_results or 0) > 0 and not users:
-            raise UnavailableError("lookup: the answer announces users and contains none", status=200)
+            raise ScimUnavailableError("lookup: the answer announces users and contains none", status=200)
         if not all(is_sought(user) and _is_usable_id(user.id) for user in users):
             # A server that ignores the filter returns others, and perhaps ours on a later page.
-            raise UnavailableError("lookup: the answer contains a different user", status=200)
+            raise ScimUnavailableError("lookup: the answer contains a different user", status=200)
         return users
 
     def _run(self, request: Coroutine[Any, Any, T]) -> T:
@@ -135,7 +139,7 @@ class ScimServer:
             return self._runner.run(request)
         except (SCIMClientException, SCIMException) as error:
             # The notes of these errors quote values of users; their first lines don't.
-            said = shortened(" ".join(str(error).split()), ANSWER_MAX)
+            said = shortened(" ".join(str(error).split()), LAST_ANSWER_MAX)
             raise ScimError(f"not a SCIM answer: {said}", status=_status_of(error)) from None
 
 
@@ -150,12 +154,12 @@ def _writing(method: str) -> Iterator[None]:
             raise ScimError(text, status=error.status, is_unique=True) from error
         if error.status in _INVALID:
             raise RefusedError(text) from error
-        kind = UnavailableError if error.status in _NOT_NOW else UnfinishedError
+        kind = ScimUnavailableError if error.status in _NOT_NOW else UnfinishedError
         raise kind(text, status=error.status, retry_after=error.retry_after) from error
 
 
-def _checked(created: object, user: User) -> User:
-    if not isinstance(created, User) or not _is_usable_id(created.id):
+def _checked(created: object, user: ScimUser) -> ScimUser:
+    if not isinstance(created, ScimUser) or not _is_usable_id(created.id):
         raise ScimError("the answer does not contain the new user")
     if created.external_id != user.external_id or not _same(created.user_name, user.user_name):
         raise ScimError("the answer is about a different user")
@@ -200,7 +204,7 @@ class _BoundedClient(AsyncSCIMClient):
             raise ScimError(f"no complete answer within {within:.3g} s") from None
         except (HTTPError, InvalidURL, OSError) as error:
             said = " ".join(f"{type(error).__name__}: {error}".split())
-            raise ScimError(f"no answer: {shortened(said, ANSWER_MAX)}") from error
+            raise ScimError(f"no answer: {shortened(said, LAST_ANSWER_MAX)}") from error
         if response.is_success:
             return response
         raise _refusal(response)

@@ -11,7 +11,7 @@ from django.contrib.admin.models import LogEntry
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext as _
 
-from authsvc.lights import AUTH, REMOVED, Kind, Light, Status
+from authsvc.lights import AUTH, REMOVED_REASON, Kind, Light, Status
 from authsvc.models import EventTransaction
 from authsvc.operations.steps import Step
 from authsvc.signups.events import ANSWER_TOPICS, REQUEST_TOPICS, Holder
@@ -141,7 +141,7 @@ def what_is_gone(row: EventTransaction, messages: Sequence[Incoming]) -> Iterato
 
 
 def _was_answered(light: Light) -> bool:
-    return light.status is not Status.PENDING and light.reason != REMOVED
+    return light.status is not Status.PENDING and light.reason != REMOVED_REASON
 
 
 def said_in(value: bytes | memoryview | None) -> Said | None:

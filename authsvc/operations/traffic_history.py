@@ -10,7 +10,7 @@ from typing import Any, Final
 import redis
 
 from authsvc.models import TrafficMinute
-from authsvc.signups.traffic_counts import KEPT, LAG, Counts, figures_client, key_of, milliseconds_of
+from authsvc.signups.traffic_counts import COUNTS_TTL, LAG_PREFIX, Counts, figures_client, key_of, milliseconds_of
 
 KEPT_DAYS: Final = 8
 MINUTE: Final = 60
@@ -24,7 +24,7 @@ def merged(many: Iterable[Counts]) -> dict[str, int]:
     total: dict[str, int] = Counter()
     for counts in many:
         for field, value in counts.items():
-            total[field] = max(total[field], value) if field.startswith(LAG) else total[field] + value
+            total[field] = max(total[field], value) if field.startswith(LAG_PREFIX) else total[field] + value
     return dict(total)
 
 
@@ -93,7 +93,7 @@ class RollUp:
     def run(self) -> int:
         """Return how many minutes were rolled up. Raise redis.RedisError or a database error."""
         end = _minute(int(time.time()) - GRACE)
-        begin = max(self._next or _after_the_newest(), _minute(end - KEPT) + MINUTE)
+        begin = max(self._next or _after_the_newest(), _minute(end - COUNTS_TTL) + MINUTE)
         rows = [
             TrafficMinute(minute=datetime.fromtimestamp(minute, UTC), counts=counts)
             for minute in range(begin, end, MINUTE)

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 # Seconds after which a stream ends; the browser reconnects and gets all points again.
 STREAM_SECONDS: Final = 600
 # Past seconds reread with each new second of the live stream, to include late writes.
-LATE: Final = 3
+REREAD_SECONDS: Final = 3
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ async def _live(span: Span) -> AsyncIterator[bytes]:
                 read_from = None
             else:
                 yield _points(span, [point(second, counts) for second, counts in seconds], now - 1)
-                read_from = now - LATE
+                read_from = now - REREAD_SECONDS
             await asyncio.sleep(1 - time.time() % 1)
     finally:
         await asyncio.to_thread(client.close)

@@ -17,7 +17,7 @@ import redis.asyncio
 from django.conf import settings
 
 from authsvc.lights import TransactionState
-from authsvc.signups.traffic_counts import KEPT, NOTHING, Counts, present_key
+from authsvc.signups.traffic_counts import COUNTS_TTL, NOTHING, Counts, present_key
 from runtime.redis_clients import ANSWERS_WITHIN, CircuitBreaker, redis_client, redis_listener, redis_pool
 
 CHANNEL: Final = "signups"
@@ -59,7 +59,7 @@ def _key(transaction_id: UUID) -> str:
 
 def _script_arguments(states: Sequence[TransactionState], counts: Counts) -> tuple[list[str], list[str | int | bytes]]:
     keys = [present_key(), *(_key(state.transaction_id) for state in states)]
-    arguments: list[str | int | bytes] = [KEPT, settings.PROJECTION_TTL, CHANNEL, _encoder.encode(states)]
+    arguments: list[str | int | bytes] = [COUNTS_TTL, settings.PROJECTION_TTL, CHANNEL, _encoder.encode(states)]
     for state in states:
         arguments += [state.version, _encoder.encode(state)]
     for field, count in counts.items():

@@ -24,7 +24,7 @@ Counts = Mapping[str, int]
 NOTHING: Final[Counts] = {}
 
 # TTL in seconds of a second's counts: long enough for a relay that was down to roll them up into minutes.
-KEPT: Final = 3600
+COUNTS_TTL: Final = 3600
 # Redis timeout in seconds, and the seconds without another attempt after a failure.
 ANSWERS_WITHIN: Final = 1.0
 AWAY_PAUSE: Final = 10.0
@@ -33,7 +33,7 @@ AWAY_PAUSE: Final = 10.0
 FIRST_BUCKET_MS: Final = 5.0
 BUCKET_GROWTH: Final = 1.25
 LAST_BUCKET: Final = 60
-LAG: Final = "lag:"
+LAG_PREFIX: Final = "lag:"
 
 
 def key_of(second: int) -> str:
@@ -84,8 +84,8 @@ class LagSampler:
         key = present_key()
         try:
             with self._redis.pipeline(transaction=False) as pipeline:
-                pipeline.hset(key, mapping={f"{LAG}{group}": lag for group, lag in lags.items()})
-                pipeline.expire(key, KEPT)
+                pipeline.hset(key, mapping={f"{LAG_PREFIX}{group}": lag for group, lag in lags.items()})
+                pipeline.expire(key, COUNTS_TTL)
                 pipeline.execute()
         except (redis.RedisError, OSError) as error:
             logger.warning("consumer lag is not recorded for %g s: %s", AWAY_PAUSE, error)

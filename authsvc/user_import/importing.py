@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 # Sign-ups per transaction, as many as the writer of `POST /user` saves at a time.
 BATCH: Final = 500
-REMOVED: Final = "userId: This account has been removed."
+REMOVED_ERROR: Final = "userId: This account has been removed."
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def _known(batch: Sequence[NewSignUp]) -> dict[UUID, str | None]:
     ids = {each: new.signup_id for new in batch for each in (new.signup_id, *former_ids_of(new))}
     users = User.objects.filter(owner_signup_id__in=ids).values_list("owner_signup_id", flat=True)
     removed = RemovedAccount.objects.filter(owner_signup_id__in=ids).values_list("owner_signup_id", flat=True)
-    return {**{ids[each]: "" for each in users}, **{ids[each]: REMOVED for each in removed}}
+    return {**{ids[each]: "" for each in users}, **{ids[each]: REMOVED_ERROR for each in removed}}
 
 
 def _refusal(outcome: Registration | KeyTakenError) -> str | None:

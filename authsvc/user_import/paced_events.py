@@ -21,10 +21,10 @@ logger = logging.getLogger(__name__)
 UNREAD_MAX: Final = 8_000
 CONTINUES_BELOW: Final = 4_000
 # Seconds between two looks at the unread messages, and seconds without progress after which publishing stops.
-LOOK: Final = 0.1
+CHECK_INTERVAL: Final = 0.1
 STUCK_AFTER: Final = 5.0
 # Seconds for which nothing is published then, or after Kafka did not accept events.
-PAUSE: Final = 20.0
+SUSPENDED_FOR: Final = 20.0
 ACKNOWLEDGED_WITHIN: Final = 30.0
 
 
@@ -80,7 +80,7 @@ class PacedEvents:
 
     def _leave(self, reason: str) -> None:
         logger.warning("events are left to the relay for now: %s", reason)
-        self._closed_until = time.monotonic() + PAUSE
+        self._closed_until = time.monotonic() + SUSPENDED_FOR
         self._unread = UNREAD_MAX
 
     def _has_room(self) -> bool:
@@ -101,6 +101,6 @@ class PacedEvents:
                 if self._unread < least:
                     least, deadline = self._unread, time.monotonic() + STUCK_AFTER
                 reason = f"{self._unread} messages are unread"
-            time.sleep(LOOK)
+            time.sleep(CHECK_INTERVAL)
         self._leave(reason)
         return False

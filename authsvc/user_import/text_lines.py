@@ -10,7 +10,7 @@ from authsvc.api.signup_requests import BODY_MAX
 # Bytes of a line, without its end. `POST /user` accepts no more for one user either.
 LINE_MAX: Final = BODY_MAX
 # Characters of a longer line that are kept, so that it can be recognised.
-SHOWN: Final = 200
+LINE_SHOWN: Final = 200
 # UTF-32 comes first: its little-endian mark begins like that of UTF-16.
 _MARKS: Final = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
@@ -52,7 +52,7 @@ class LineReader:
             if len(text) > LINE_MAX:
                 while raw and not raw.endswith(b"\n"):
                     raw = self._read(LINE_MAX)
-                yield Line(number, text[: SHOWN * 4].decode(errors="replace")[:SHOWN], is_too_long=True)
+                yield Line(number, text[: LINE_SHOWN * 4].decode(errors="replace")[:LINE_SHOWN], is_too_long=True)
                 continue
             try:
                 yield Line(number, text.decode())

@@ -33,7 +33,7 @@ _CUT: Final = {
 }
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Largest number that a column can store.
-NUMBER_MAX: Final = 2**63 - 1
+BIGINT_MAX: Final = 2**63 - 1
 
 
 class Origin(NamedTuple):
@@ -164,7 +164,7 @@ def _text(value: bytes | None) -> str:
     return (value or b"").decode(errors="replace").replace("\x00", "\ufffd")
 
 
-def parse_header_number(value: bytes | None, *, most: int = NUMBER_MAX) -> int | None:
+def parse_header_number(value: bytes | None, *, most: int = BIGINT_MAX) -> int | None:
     """Return the number in a header of a letter; None unless it consists of digits and is at most `most`."""
     if not value or len(value) > len(str(most)) or not value.isdigit():
         return None
@@ -183,7 +183,7 @@ def _chosen(
     for start in range(0, len(once), CHUNK):
         chunk = once[start : start + CHUNK]
         # The database rejects larger numbers, and no letter has one.
-        there = DeadLetter.objects.in_bulk([each for each in chunk if each <= NUMBER_MAX])
+        there = DeadLetter.objects.in_bulk([each for each in chunk if each <= BIGINT_MAX])
         refusals = {each: _refusal(there.get(each), again=again, otherwise=refusal) for each in chunk}
         yield (
             [there[each] for each in chunk if not refusals[each]],

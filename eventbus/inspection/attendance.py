@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 # Seconds between two checks; seconds that a service may be absent before a warning is logged (a restart takes less);
 # and seconds until the warning is repeated.
-LOOK: Final = 5.0
+CHECK_INTERVAL: Final = 5.0
 GRACE: Final = 20.0
 TOLD_AGAIN_AFTER: Final = 3600.0
 # Timeout of Kafka in seconds. The checks run on a background thread that nothing waits for.
@@ -36,8 +36,8 @@ class Attendance:
     While Redis or Kafka is unavailable, the last result stays.
     """
 
-    def __init__(self, *, look: float = LOOK, grace: float = GRACE) -> None:
-        self._look, self._grace = look, grace
+    def __init__(self, *, grace: float = GRACE) -> None:
+        self._grace = grace
         self._away_since: dict[str, float] = {}
         self._told_at: dict[str, float] = {}
         self._stop = threading.Event()
@@ -64,7 +64,7 @@ class Attendance:
                 self.look()
             except Exception:
                 logger.exception("checking which services are running failed")
-            self._stop.wait(self._look)
+            self._stop.wait(CHECK_INTERVAL)
 
     def look(self) -> None:
         """Check once, and log what has changed."""

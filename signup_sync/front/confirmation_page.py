@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 @require_http_methods(["GET", "HEAD", "POST"])
 @never_cache
 @sensitive_post_parameters("userPw")
-async def confirm(request: HttpRequest, token: str) -> HttpResponse:
+async def confirm_sign_up(request: HttpRequest, token: str) -> HttpResponse:
     """Confirm a sign-up. GET shows a form and changes nothing, because mail scanners also open links. POST, with the
     password chosen at sign-up, creates the account and redirects this browser to the lights."""
     try:

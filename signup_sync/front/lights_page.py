@@ -126,7 +126,7 @@ def render_with_lights(
         "message": message,
         "formPath": reverse("front:signup"),
         "checkPath": reverse("check"),
-        "words": {"notices": wording.notices(), "checks": wording.CHECKS},
+        "words": {"notices": wording.notices(), "checks": wording.CHECK_MESSAGES},
     }
     everything = {
         **context,

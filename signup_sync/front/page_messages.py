@@ -12,7 +12,7 @@ from django.urls import reverse
 from livesettings.values import live
 from runtime.light_wording import name_of, shown_light
 from signup_sync.front.states import Light, Slowness, State
-from signup_sync.front.wording import Outcome, outcomes, refusal_errors, text_of, took_of
+from signup_sync.front.wording import Outcome, outcome_text, outcomes, refusal_errors, took_of
 
 # A page never goes back to an outcome of a lower stage: its WebSocket and its polls may overtake each other.
 STAGES: Final[Mapping[Outcome, int]] = {"delayed": 1, "stalled": 2, "green": 3, "red": 3, "refused": 3, "lapsed": 3}
@@ -29,8 +29,9 @@ def outcome_of(state: State, *, slowness: Slowness | None) -> Outcome:
     return "green" if state.is_all_green else "red"
 
 
-def shown(outcome: Outcome, state: State | None) -> dict[str, Any]:
-    """Return what to draw, in the active language; without a state, all lights are pending."""
+def appearance_of(outcome: Outcome, state: State | None) -> dict[str, Any]:
+    """Return the title, texts and lights that the page draws, in the active language; without a state, all lights are
+    pending."""
     lights = state.services if state else dict.fromkeys(settings.SIGNUP_SERVICES, Light("PENDING"))
     took = state.took if state else {}
     kind = state.kind if state else "signUp"
@@ -39,7 +40,7 @@ def shown(outcome: Outcome, state: State | None) -> dict[str, Any]:
         "outcome": outcome,
         "stage": STAGES.get(outcome, 0),
         "title": str(words["title"]),
-        "text": text_of(words, (name_of(service) for service, light in lights.items() if light.status == "FAIL")),
+        "text": outcome_text(words, (name_of(service) for service, light in lights.items() if light.status == "FAIL")),
         "action": words["action"],
         "next": reverse("login") if outcome == "green" and kind == "signUp" else None,
         "isOver": outcome == "lapsed" or (state is not None and state.complete),
@@ -55,7 +56,7 @@ def shown(outcome: Outcome, state: State | None) -> dict[str, Any]:
 def page_message(transaction_id: UUID, outcome: Outcome, state: State | None, /, **also: Any) -> dict[str, Any]:
     """Return a message of the WebSocket. The script gets the same in answers over HTTP."""
     named = {} if state and state.kind != "signUp" else {"signupId": str(transaction_id)}
-    return {**named, **also, "shown": shown(outcome, state)}
+    return {**named, **also, "shown": appearance_of(outcome, state)}
 
 
 def state_message(transaction_id: UUID, state: State, *, slowness: Slowness | None = None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonRes
 from django.middleware.csrf import get_token
 from django.shortcuts import render
 from django.urls import reverse
-from django.views.csrf import csrf_failure as django_csrf_failure
+from django.views.csrf import csrf_failure
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
@@ -98,12 +98,12 @@ async def _submit(request: HttpRequest, browser: str) -> HttpResponse:
     return taken
 
 
-def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+def handle_outdated_token(request: HttpRequest, reason: str = "") -> HttpResponse:
     """Handle an outdated CSRF token. The cause may be a login in another tab, or two first visits at once, so the
     input of our own sign-up form is kept: a script gets a new token and posts again; without a script, the form is
     shown as it was typed. A form from another site is never shown, because that site could fill in anything."""
     if request.path != reverse("front:signup") or not _is_own_page(request):
-        return django_csrf_failure(request, reason)
+        return csrf_failure(request, reason)
     logger.info("a form has an outdated token: %s", reason)
     known = browser_of(request.COOKIES)
     browser = known or new_browser()

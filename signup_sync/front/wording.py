@@ -223,7 +223,7 @@ LINKS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 MISMATCH: Final = _("The two passwords do not match. Enter both again.")
 # Messages shown while the form is being filled in, in addition to auth's.
-CHECKS: Final = {"goodPassword": _("You can use this password."), "mismatch": MISMATCH}
+CHECK_MESSAGES: Final = {"goodPassword": _("You can use this password."), "mismatch": MISMATCH}
 
 
 def outcomes(kind: Kind = "signUp") -> Mapping[Outcome, Mapping[str, Any]]:
@@ -249,7 +249,7 @@ def took_of(milliseconds: int | None) -> str:
     return str(words).replace("{n}", f"{n:.1f}" if n < 10 else f"{n:.0f}")
 
 
-def text_of(outcome: Mapping[str, Any], red: Iterable[str]) -> str:
+def outcome_text(outcome: Mapping[str, Any], red: Iterable[str]) -> str:
     """Return an outcome's text, with the names of the services whose light is red."""
     return str(outcome["text"]).replace("{services}", ", ".join(red))
 

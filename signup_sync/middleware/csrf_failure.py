@@ -5,6 +5,6 @@ from django.http import HttpRequest, HttpResponse
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    from signup_sync.front.signup_form import csrf_failure
+    from signup_sync.front.signup_form import handle_outdated_token
 
-    return csrf_failure(request, reason)
+    return handle_outdated_token(request, reason)

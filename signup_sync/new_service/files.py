@@ -10,7 +10,7 @@ from typing import Final
 from signup_sync.new_service.names import Names
 from signup_sync.new_service.shared_files import renamed
 
-TEMPLATE: Final = Path(__file__).with_name("template")
+TEMPLATE_FOLDER: Final = Path(__file__).with_name("template")
 _SUFFIX: Final = "-tpl"
 
 
@@ -32,10 +32,10 @@ def _with_sorted_imports(text: str) -> str:
 
 
 def _sources(names: Names) -> Iterator[tuple[str, Path]]:
-    package = TEMPLATE / "package"
+    package = TEMPLATE_FOLDER / "package"
     for source in sorted(package.rglob(f"*{_SUFFIX}")):
         yield f"{names.package}/{source.relative_to(package)}".removesuffix(_SUFFIX), source
-    yield from zip(_elsewhere(names), (TEMPLATE / "test.py-tpl", TEMPLATE / "canvas.md-tpl"), strict=True)
+    yield from zip(_elsewhere(names), (TEMPLATE_FOLDER / "test.py-tpl", TEMPLATE_FOLDER / "canvas.md-tpl"), strict=True)
 
 
 def _elsewhere(names: Names) -> tuple[str, str]:

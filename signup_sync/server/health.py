@@ -26,7 +26,7 @@ from runtime.redis_clients import redis_pool
 logger = logging.getLogger(__name__)
 
 # Timeout in seconds for each dependency; probes usually wait about as long.
-PATIENCE = 2.0
+ANSWERS_WITHIN = 2.0
 
 # A single thread for all probes: a database that hangs blocks only this one.
 _database_thread = ThreadPoolExecutor(1, thread_name_prefix="health")
@@ -63,7 +63,7 @@ async def parts_away() -> list[str]:
     """Return the dependencies that don't respond, of this process's database (it uses no other) and Redis."""
     database = asyncio.get_running_loop().run_in_executor(_database_thread, _ask_database)
     parts = {"database": database, "redis": _ask_redis()}
-    waits = (asyncio.wait_for(part, PATIENCE) for part in parts.values())
+    waits = (asyncio.wait_for(part, ANSWERS_WITHIN) for part in parts.values())
     away = []
     for name, answer in zip(parts, await asyncio.gather(*waits, return_exceptions=True), strict=True):
         if isinstance(answer, BaseException):
@@ -82,5 +82,5 @@ def _ask_database() -> None:
 
 
 async def _ask_redis() -> None:
-    async with Redis.from_pool(redis_pool(PATIENCE, connections=1)) as redis:
+    async with Redis.from_pool(redis_pool(ANSWERS_WITHIN, connections=1)) as redis:
         await redis.ping()

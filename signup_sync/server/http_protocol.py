@@ -25,14 +25,14 @@ REQUEST_MAX: Final = 4 * 1024 * 1024
 # Seconds before a refused connection is aborted: closing it with unread input would reset it and lose the response.
 LINGERS_FOR: Final = 1.0
 # If a timer fires this many seconds late, this process was stopped or busy; the client was not necessarily slow.
-LATE: Final = 1.0
+LATE_TIMER: Final = 1.0
 # A target in absolute form with an empty path, which means "/" (RFC 9112, 3.2.1).
 _NO_PATH: Final = re.compile(rb"(https?://[^/?]+)(\?.*)?", re.IGNORECASE)
 # Versions without chunked encoding, which HTTP/1.1 introduced.
 _OLD_VERSIONS: Final = ("0.9", "1.0")
 
 # The text of each refusal.
-REASONS: Final = {
+REFUSAL_TEXTS: Final = {
     HTTPStatus.BAD_REQUEST: "This is not valid HTTP.",
     HTTPStatus.REQUEST_TIMEOUT: "The request took too long to arrive. Send it again.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The request is too large.",
@@ -191,7 +191,7 @@ class Http(HttpToolsProtocol):
         self._deadline = None
         if self._awaited != awaited or (awaited == "head" and self._is_answering):
             return
-        if self.flow.read_paused or self.loop.time() - due > LATE:
+        if self.flow.read_paused or self.loop.time() - due > LATE_TIMER:
             # The client may have sent the rest; this process has not read it.
             self._expect()
         else:
@@ -222,7 +222,7 @@ class Http(HttpToolsProtocol):
         self.loop.call_later(LINGERS_FOR, self.transport.abort)
 
     def _answer(self, status: HTTPStatus) -> bytes:
-        detail = REASONS[status]
+        detail = REFUSAL_TEXTS[status]
         kind, body = "text/plain; charset=utf-8", detail
         if getattr(self, "url", b"").startswith(b"/user"):
             document = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}

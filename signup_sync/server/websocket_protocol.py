@@ -8,7 +8,7 @@ from websockets.http11 import Response
 from websockets.server import ServerProtocol
 from websockets.typing import StatusLike
 
-from signup_sync.server.http_protocol import REASONS
+from signup_sync.server.http_protocol import REFUSAL_TEXTS
 from signup_sync.server.security_headers import security_headers
 
 
@@ -48,6 +48,6 @@ class Socket(WebSocketsSansIOProtocol):
             # Http passes on only complete handshakes, so the library has refused this one, in some cases without a
             # response, and uvicorn would keep the connection open.
             answer = b"".join(self.conn.data_to_send())
-            refusal = self.conn.reject(HTTPStatus.BAD_REQUEST, REASONS[HTTPStatus.BAD_REQUEST])
+            refusal = self.conn.reject(HTTPStatus.BAD_REQUEST, REFUSAL_TEXTS[HTTPStatus.BAD_REQUEST])
             self.transport.write(answer or refusal.serialize())
             self.transport.close()

@@ -9,7 +9,7 @@ from authsvc.models import User
 from authsvc.signups.events import decode_answer, new_user_requested
 from eventbus.messages import Incoming, Outgoing
 from participant.events import answer, decode_request
-from participant.verdict import Judgement, Verdict
+from participant.verdict import Judgement, VerdictCode
 
 
 def delivered(outgoing: Outgoing) -> Incoming:
@@ -33,7 +33,7 @@ def test_a_participant_reads_what_auth_asks(services):
     assert (request.role, request.services) == ("ROLE_ADMIN", services)
 
 
-@pytest.mark.parametrize("verdict", list(Verdict), ids=lambda verdict: verdict.name)
+@pytest.mark.parametrize("verdict", list(VerdictCode), ids=lambda verdict: verdict.name)
 def test_auth_reads_what_a_participant_answers(verdict):
     signup_id = uuid4()
     asked = delivered(new_user_requested(user(), signup_id=signup_id, attempt=1))

@@ -36,8 +36,7 @@ from participant import events as participant_events
 from participant import export, reconcile
 from participant.comparison import COMPARED
 from participant.events import answer, decode_request, is_asked
-from participant.verdict import Holder, Judgement
-from participant.verdict import Verdict as ParticipantVerdict
+from participant.verdict import Holder, Judgement, VerdictCode
 from signup_sync.front.page_messages import page_message, state_message
 from signup_sync.front.states import read_state
 from tests.contract.documents import (
@@ -146,7 +145,7 @@ def test_auths_request_fits_and_participants_read_it(services):
     assert is_asked("customer", request) is (services is None)
 
 
-@pytest.mark.parametrize("verdict", ParticipantVerdict)
+@pytest.mark.parametrize("verdict", VerdictCode)
 def test_a_participants_answer_fits_and_auth_reads_it(verdict):
     held_by = (Holder(SIGNUP, 2),) if verdict.reason else ()
     question = as_read(new_user_requested(stored_user(), signup_id=SIGNUP, attempt=1))
@@ -172,7 +171,7 @@ def asked(topic: str, name: str, **fields: Any) -> Incoming:
         ("removeUserRequested", participant_events.REMOVAL_REQUESTED, "removeUserAnswered"),
     ],
 )
-@pytest.mark.parametrize("verdict", ParticipantVerdict)
+@pytest.mark.parametrize("verdict", VerdictCode)
 @pytest.mark.parametrize("changed", [{}, {"services": ["chat"], "addedLater": 1}])
 def test_participants_read_a_change_and_a_removal_and_their_answer_fits(name, topic, answered, verdict, changed):
     question = asked(topic, name, **changed)
@@ -192,7 +191,7 @@ def test_participants_read_a_change_and_a_removal_and_their_answer_fits(name, to
 
 def test_the_answer_to_a_removal_without_a_user_id_has_the_key_of_its_request():
     question = asked(participant_events.REMOVAL_REQUESTED, "removeUserRequested", userId="")
-    message = answer(question, decode_request(question), Judgement(ParticipantVerdict.DONE), service="chat")
+    message = answer(question, decode_request(question), Judgement(VerdictCode.DONE), service="chat")
     check_event_message("removeUserAnswered", {k: v.decode() for k, v in message.headers}, json.loads(message.value))
     assert message.key == example_of("removeUserRequested")["ownerSignupId"]
 
@@ -201,7 +200,7 @@ def test_readers_ignore_what_they_do_not_know():
     message = new_user_requested(stored_user(), signup_id=SIGNUP, attempt=1)
     value = json.dumps(json.loads(message.value) | {"addedLater": {"a": 1}}).encode()
     question = as_read(Outgoing(message.topic, message.key, value), ("added-later", b"\xff"))
-    told = answer(question, decode_request(question), Judgement(ParticipantVerdict.DONE), service="chat")
+    told = answer(question, decode_request(question), Judgement(VerdictCode.DONE), service="chat")
     more = json.dumps(json.loads(told.value) | {"addedLater": []}).encode()
 
     assert decode_answer(as_read(Outgoing(told.topic, told.key, more))).transaction_id == SIGNUP

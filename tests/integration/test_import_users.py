@@ -318,7 +318,7 @@ def test_only_on_behalf_of_somebody_who_may_add_administrators(import_users, cap
 def test_an_import_waits_while_the_services_read_and_leaves_events_that_nobody_reads_to_the_relay(
     import_users, sent, monkeypatch
 ):
-    for name, value in {"UNREAD_MAX": 4, "CONTINUES_BELOW": 2, "STUCK_AFTER": 0.3, "LOOK": 0.01}.items():
+    for name, value in {"UNREAD_MAX": 4, "CONTINUES_BELOW": 2, "STUCK_AFTER": 0.3, "CHECK_INTERVAL": 0.01}.items():
         monkeypatch.setattr(f"authsvc.user_import.paced_events.{name}", value)
     monkeypatch.setattr("authsvc.user_import.importing.BATCH", 2)
     unread = iter([{"chat": 4}, {"chat": 3}, {"chat": 1}])

@@ -15,8 +15,8 @@ from eventbus.deadletters import collector, letters
 from eventbus.deadletters.collector import COUNTED_EVERY, POLL, DeadLetterCollector
 from eventbus.deadletters.letters import (
     ACKNOWLEDGED_WITHIN,
+    BIGINT_MAX,
     CHUNK,
-    NUMBER_MAX,
     LetterResult,
     Origin,
     dead_letter_origins,
@@ -87,7 +87,7 @@ def test_a_row_has_the_place_of_the_letter_and_what_its_headers_say_of_the_messa
 @pytest.mark.parametrize(
     ("written", "number"),
     [
-        (b"0", 0), (b"-1", None), (str(NUMBER_MAX).encode(), NUMBER_MAX), (str(NUMBER_MAX + 1).encode(), None),
+        (b"0", 0), (b"-1", None), (str(BIGINT_MAX).encode(), BIGINT_MAX), (str(BIGINT_MAX + 1).encode(), None),
         (b"x", None), (b"", None), (None, None), (b" 7", None), (b"+7", None), (b"1_0", None), ("٣".encode(), None),
     ],
 )  # fmt: skip
@@ -220,7 +220,7 @@ def test_a_truncated_letter_is_never_replayed_but_may_be_discarded():
     assert list(discard([cut], by="mina", reason="cut")) == [LetterResult(cut)]
 
 
-@pytest.mark.parametrize("number", [0, NUMBER_MAX, NUMBER_MAX + 1])
+@pytest.mark.parametrize("number", [0, BIGINT_MAX, BIGINT_MAX + 1])
 def test_a_number_that_no_letter_has_is_refused(number):
     assert list(discard([number], by="mina", reason="")) == [LetterResult(number, "There is no such letter.")]
 

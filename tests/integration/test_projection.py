@@ -18,7 +18,7 @@ from authsvc.lights import Status, TransactionState, Verdict
 from authsvc.signups import projection as projection_module
 from authsvc.signups.projection import CHANNEL, CONNECTIONS, AsyncProjection, Projection, decode_wake_up
 from authsvc.signups.projection import projection as projection_of_process
-from authsvc.signups.traffic_counts import KEPT, LagSampler
+from authsvc.signups.traffic_counts import COUNTS_TTL, LagSampler
 from tests.waiting import PATIENCE, eventually_async
 
 pytestmark = pytest.mark.needs("redis")
@@ -117,8 +117,8 @@ async def test_every_key_that_is_written_ends_by_itself(projection, redis, setti
             (1234, lambda: asyncio.to_thread(synchronous.write_and_wake, [state])),
         ],
         "traffic:*": [
-            (KEPT, lambda: projection.count({"begun": 1})),
-            (KEPT, lambda: asyncio.to_thread(LagSampler().sample, {"chat": 3})),
+            (COUNTS_TTL, lambda: projection.count({"begun": 1})),
+            (COUNTS_TTL, lambda: asyncio.to_thread(LagSampler().sample, {"chat": 3})),
         ],
     }
     for name, ways in writes.items():

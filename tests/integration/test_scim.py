@@ -16,7 +16,7 @@ from eventbus.messages import HandledBatch, Incoming
 from participant.export import rows_held
 from runtime.errors import TransientError
 from scimsvc import account_claims, handlers, server
-from scimsvc.errors import LostClaimError, ScimError, UnavailableError, UnfinishedError
+from scimsvc.errors import LostClaimError, ScimError, ScimUnavailableError, UnfinishedError
 from scimsvc.handlers import ScimHandler
 from scimsvc.models import ScimAccount
 from scimsvc.provisioning import Provisioning
@@ -370,7 +370,7 @@ UNUSABLE = [
 def test_a_server_that_cannot_be_used_is_waited_for_and_nothing_is_lost(handler, scim, fault, said):
     scim.misbehave("GET", times=9, **fault)
     batch = [new(1), new(2, userId="lee", email="lee@example.org")]
-    with pytest.raises(UnavailableError, match="crm can't be provisioned") as waiting:
+    with pytest.raises(ScimUnavailableError, match="crm can't be provisioned") as waiting:
         handler(batch)
     assert said in str(waiting.value)
     assert TOKEN not in str(waiting.value)
@@ -384,7 +384,7 @@ def test_a_server_that_ignores_the_filter_is_waited_for_instead_of_creating_user
     scim.add(userName="stranger", externalId="somebody else")
     everybody = scim.scim("GET", "/Users")
     scim.misbehave("GET", how="json", content=everybody)
-    with pytest.raises(UnavailableError, match="different user"):
+    with pytest.raises(ScimUnavailableError, match="different user"):
         handler([new()])
     assert "POST /Users" not in scim.requests
 
@@ -393,7 +393,7 @@ def test_a_server_that_ignores_the_filter_is_waited_for_instead_of_creating_user
 def test_a_server_that_never_finishes_its_answer_is_given_up_in_time(handler, scim, how, monkeypatch):
     monkeypatch.setattr(server, "ANSWERS_WITHIN", 1.0)
     scim.misbehave("GET", how=how)
-    with pytest.raises(UnavailableError, match="no complete answer within 1 s"):
+    with pytest.raises(ScimUnavailableError, match="no complete answer within 1 s"):
         handler([new()])
     scim.behave()
     assert verdicts(handler([new()])) == [GREEN]
@@ -417,7 +417,7 @@ def test_all_requests_about_one_account_end_in_time_although_none_of_them_is_too
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_busy_server_is_asked_again_when_it_wants(handler, scim, method, status, retry_after, seconds):
     scim.misbehave(method, how="status", status=status, headers={"Retry-After": retry_after})
-    with pytest.raises(UnavailableError) as waiting:
+    with pytest.raises(ScimUnavailableError) as waiting:
         handler([new()])
     assert waiting.value.retry_after == seconds
     assert verdicts(handler([new()])) == [GREEN]
@@ -426,7 +426,7 @@ def test_a_busy_server_is_asked_again_when_it_wants(handler, scim, method, statu
 def test_a_date_as_retry_after_is_understood(handler, scim):
     date = (timezone.now() + timedelta(seconds=100)).strftime("%a, %d %b %Y %H:%M:%S GMT")
     scim.misbehave("GET", how="status", status=429, headers={"Retry-After": date})
-    with pytest.raises(UnavailableError) as waiting:
+    with pytest.raises(ScimUnavailableError) as waiting:
         handler([new()])
     assert 50 < waiting.value.retry_after <= 100
 
@@ -450,7 +450,7 @@ def test_a_write_that_fails_does_not_keep_the_others_of_its_batch_waiting(handle
 
 
 def test_a_message_whose_write_keeps_failing_is_dead_lettered_but_never_all_of_them(handler, scim, monkeypatch):
-    monkeypatch.setattr(handlers, "PATIENCE", 0.0)
+    monkeypatch.setattr(handlers, "DEAD_LETTERED_AFTER", 0.0)
     scim.misbehave("POST", how="status", status=500, times=99)
     set_aside = [handler([new(number, userId=f"kim{number}")]).rejected for number in (1, 2, 3)]
     assert [[str(error) for _, error in each] for each in set_aside] == 3 * [["POST: 500 Internal Server Error"]]
@@ -494,7 +494,7 @@ def test_a_server_that_is_down_does_not_concern_another(handler, scim, settings)
     settings.SCIM_SERVERS["wiki"] = f"http://{LOOPBACK}:{free_port()}/v2"
     settings.SCIM_TOKENS["wiki"] = TOKEN
     wiki = ScimHandler("wiki")
-    with pytest.raises(UnavailableError, match="wiki can't be provisioned: lookup: no answer"):
+    with pytest.raises(ScimUnavailableError, match="wiki can't be provisioned: lookup: no answer"):
         wiki([new()])
     wiki.connection.provisioning.close()
     assert verdicts(handler([new()])) == [GREEN]

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from eventbus.messages import Incoming
 from scimsvc import account_claims, reconcile
-from scimsvc.errors import UnavailableError
+from scimsvc.errors import ScimUnavailableError
 from scimsvc.models import ScimAccount
 from scimsvc.provisioning import Provisioning
 from scimsvc.reconcile import ScimReconcileHandler
@@ -132,7 +132,7 @@ def test_a_removed_account_is_never_restored(handler, scim):
 def test_a_page_that_takes_long_is_continued_where_it_was_left(handler, scim, monkeypatch):
     asked = page(KIM, LEE)
     scim.misbehave("GET", how="status", status=503, about=str(UUID(int=2)))
-    with pytest.raises(UnavailableError):
+    with pytest.raises(ScimUnavailableError):
         handler([asked])
     before = len(scim.requests)
     assert findings(handler, asked) == []

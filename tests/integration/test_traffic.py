@@ -74,7 +74,9 @@ def test_counts_add_up_and_expire(client_of_redis):
     LagSampler().sample({"chat": 7})
     found = figures(client_of_redis)
     assert (found["begun"], found["verdict:chat:FAIL"], found["lag:chat"]) == (4, 3, 7)
-    assert all(0 < client_of_redis.ttl(key) <= traffic_module.KEPT for key in client_of_redis.scan_iter("traffic:*"))
+    assert all(
+        0 < client_of_redis.ttl(key) <= traffic_module.COUNTS_TTL for key in client_of_redis.scan_iter("traffic:*")
+    )
 
 
 @pytest.mark.needs("broker")

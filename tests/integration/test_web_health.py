@@ -82,7 +82,7 @@ async def test_a_redis_that_hangs_is_given_up(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, silent_server: str
 ) -> None:
     settings.REDIS_URL = f"redis://{silent_server}/0"
-    monkeypatch.setattr(health, "PATIENCE", 0.2)
+    monkeypatch.setattr(health, "ANSWERS_WITHIN", 0.2)
     begun_at = time.monotonic()
     response = await get("/health/ready")
     assert response == (200, {"status": "ok", "unavailable": ["redis"]})
@@ -108,7 +108,7 @@ async def test_a_database_that_hangs_costs_one_thread_however_often_it_is_asked(
         waited_in.append(threading.current_thread())
         answers.wait()
 
-    monkeypatch.setattr(health, "PATIENCE", 0.2)
+    monkeypatch.setattr(health, "ANSWERS_WITHIN", 0.2)
     monkeypatch.setattr(health, "_ask_database", wait)
     try:
         responses = await asyncio.gather(*(get("/health/ready") for _ in range(30)))

@@ -14,7 +14,7 @@ from eventbus.messages import Incoming, dead_letter
 from eventbus.metrics import ReadingMetrics
 from eventsearch import search_index
 from eventsearch.indexing import Indexer, subscription
-from eventsearch.search_index import RefusedDocumentError, UnavailableError
+from eventsearch.search_index import OpenSearchUnavailableError, RefusedDocumentError
 from eventsearch.upkeep import delete_old
 from runtime.errors import PermanentError
 from tests.servers import OpenSearchServer
@@ -207,7 +207,7 @@ def test_an_index_that_takes_no_writes_for_now_makes_the_batch_wait(
     indexer([message(0)])
     index = f"{search_settings.OPENSEARCH_INDEX}-{DAY}"
     opensearch.ask("PUT", f"{index}/_settings", {"index.blocks.write": True})
-    with pytest.raises(UnavailableError, match="403 cluster_block_exception"):
+    with pytest.raises(OpenSearchUnavailableError, match="403 cluster_block_exception"):
         indexer([message(1)])
     opensearch.ask("PUT", f"{index}/_settings", {"index.blocks.write": False})
     indexer([message(1)])
@@ -219,7 +219,7 @@ def test_an_overloaded_node_makes_the_batch_wait(indexer: Indexer, opensearch: O
     limit = "network.breaker.inflight_requests.limit"
     opensearch.ask("PUT", "_cluster/settings", {"transient": {limit: "4kb"}})
     try:
-        with pytest.raises(UnavailableError, match="429 circuit_breaking_exception"):
+        with pytest.raises(OpenSearchUnavailableError, match="429 circuit_breaking_exception"):
             indexer([message(offset) for offset in range(100)])
     finally:
         opensearch.ask("PUT", "_cluster/settings", {"transient": {limit: None}})
@@ -233,7 +233,7 @@ def test_a_frozen_node_makes_the_batch_wait(
     monkeypatch.setattr(search_index, "WRITTEN_WITHIN", 1.0)
     opensearch.pause()
     try:
-        with pytest.raises(UnavailableError, match="can't be used: TIMEOUT"):
+        with pytest.raises(OpenSearchUnavailableError, match="can't be used: TIMEOUT"):
             indexer([message(0)])
     finally:
         opensearch.resume()
@@ -247,7 +247,7 @@ def test_a_template_that_was_lost_with_the_node_is_stored_again(
     indexer([message(0)])
     index = f"{search_settings.OPENSEARCH_INDEX}-{DAY}"
     opensearch.ask("PUT", f"{index}/_settings", {"index.blocks.write": True})
-    with pytest.raises(UnavailableError):
+    with pytest.raises(OpenSearchUnavailableError):
         indexer([message(1)])
     opensearch.ask("DELETE", index)
     opensearch.ask("DELETE", f"_index_template/{search_settings.OPENSEARCH_INDEX}")

@@ -24,7 +24,7 @@ RECOVERY_CODES: Final = 10
 RECOVERY_CODE_BYTES: Final = 10
 # django-otp doubles the wait after each wrong code without limit, so an attacker who knows the password could lock the
 # owner out for years. From the tenth wrong code on, the wait stays at 512 s.
-FAILURES_MAX: Final = 10
+WRONG_CODES_MAX: Final = 10
 
 _APP_CODE: Final = re.compile(r"[0-9]{6}")
 _SEPARATORS: Final = re.compile(r"[\s-]+")
@@ -83,8 +83,8 @@ def take_code(device: Any, text: str) -> CodeCheck:
         if not is_allowed:
             raise TooSoonError(max(1, ceil((refusal["locked_until"] - timezone.now()).total_seconds())))
         is_right = asked.verify_token(code)
-        if asked.throttling_failure_count > FAILURES_MAX:
-            asked.throttling_failure_count = FAILURES_MAX
+        if asked.throttling_failure_count > WRONG_CODES_MAX:
+            asked.throttling_failure_count = WRONG_CODES_MAX
             asked.save(update_fields=["throttling_failure_count"])
     return CodeCheck(is_right, is_recovery_code, asked.throttling_failure_count)
 

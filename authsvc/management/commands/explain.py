@@ -136,7 +136,7 @@ def as_text(story: Story) -> Iterator[str]:
         [
             (TITLES[Kind(row.kind)], str(row.id)),
             ("Trace", story.trace_id),
-            *described(row),
+            *record_lines(row),
             ("State", ", ".join(light_texts(row)) + f"; version {row.version}, tries {row.attempts}"),
             *(("Note", note) for note in story.notes),
         ]
@@ -150,7 +150,7 @@ def as_text(story: Story) -> Iterator[str]:
     )
 
 
-def described(row: EventTransaction) -> Iterator[tuple[str, str]]:
+def record_lines(row: EventTransaction) -> Iterator[tuple[str, str]]:
     yield "User ID", row.user_id or ERASED
     if row.kind != Kind.REMOVAL:
         yield "Email", shown_address(row.email) or ERASED

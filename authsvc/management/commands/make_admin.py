@@ -16,7 +16,7 @@ from authsvc.models import User
 from runtime.security_log import log_security_event, operator
 
 # Model field, prompt, and the environment variable that replaces the prompt.
-FIELDS: Final = (
+PROMPTS: Final = (
     ("user_id", "User ID", "ADMIN_USER_ID"),
     ("email", "Email address", "ADMIN_EMAIL"),
     ("password", "Password", "ADMIN_PASSWORD"),
@@ -30,12 +30,12 @@ class Command(BaseCommand):
     )
 
     def handle(self, **options: Any) -> None:
-        missing = [variable for _, _, variable in FIELDS if not os.environ.get(variable)]
+        missing = [variable for _, _, variable in PROMPTS if not os.environ.get(variable)]
         if missing and not sys.stdin.isatty():
             raise CommandError(f"There is no terminal here to ask at: set {' and '.join(missing)} in the environment.")
         user = User(is_staff=True, is_superuser=True)
         try:
-            for field, question, variable in FIELDS:
+            for field, question, variable in PROMPTS:
                 self._answer(user, field, question, variable)
         except EOFError:
             raise CommandError("\nNo administrator was created.") from None

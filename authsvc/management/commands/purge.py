@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 # Rows per transaction: few, so that no other transaction waits long.
 BATCH: Final = 500
 # Seconds between checks whether a purge is due, and the maximum delay before a failed purge is retried.
-LOOK: Final = 1.0
+CHECK_INTERVAL: Final = 1.0
 TRIED_AGAIN_AFTER: Final = 60.0
 # Advisory lock in auth's database that a running purge holds: any number that nothing else there uses.
 LOCK: Final = 4_802_201
@@ -109,7 +109,7 @@ class Command(BaseCommand):
                     due_at = time.monotonic() + min(every, TRIED_AGAIN_AFTER)
                 finally:
                     close_old_connections()
-            role.stop.wait(LOOK)
+            role.stop.wait(CHECK_INTERVAL)
 
     def _purge(
         self,

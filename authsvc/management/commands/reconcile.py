@@ -22,7 +22,7 @@ from runtime.errors import is_transient
 from runtime.mail_addresses import shown_address
 
 # Findings printed per service; --json prints all.
-SHOWN: Final = 50
+MOST_SHOWN: Final = 50
 # Maximum --timeout in seconds; librdkafka accepts at most 24 days.
 TIMEOUT_MAX: Final = 86_400
 KINDS: Final[tuple[FindingKind, ...]] = get_args(FindingKind)
@@ -132,20 +132,20 @@ def timeout_seconds(text: str) -> float:
 
 
 class Examples:
-    """Findings that the text report lists: the first SHOWN per service, kind and healed state."""
+    """Findings that the text report lists: the first MOST_SHOWN per service, kind and healed state."""
 
     def __init__(self) -> None:
         self._kept: defaultdict[tuple[str, bool, int], list[Finding]] = defaultdict(list)
 
     def add(self, service: str, finding: Finding) -> None:
         kept = self._kept[service, finding.healed, KINDS.index(finding.kind)]
-        if len(kept) < SHOWN:
+        if len(kept) < MOST_SHOWN:
             kept.append(finding)
 
     def of(self, service: str) -> list[Finding]:
-        """Return at most SHOWN findings, those not healed first."""
+        """Return at most MOST_SHOWN findings, those not healed first."""
         keys = sorted(key for key in self._kept if key[0] == service)
-        return [finding for key in keys for finding in self._kept[key]][:SHOWN]
+        return [finding for key in keys for finding in self._kept[key]][:MOST_SHOWN]
 
 
 def counts(verification: Verification) -> dict[str, int]:
@@ -162,7 +162,7 @@ def as_text(result: dict[str, Verification], examples: Examples) -> Iterator[str
     for service, found in result.items():
         for finding in examples.of(service):
             yield f"{service}: {finding.kind:<11} {finding.user_id} {shown_address(finding.email)}{_remark(finding)}"
-        if (more := found.counts.total() - SHOWN) > 0:
+        if (more := found.counts.total() - MOST_SHOWN) > 0:
             yield f"{service}: and {more} more; --json lists all"
 
 

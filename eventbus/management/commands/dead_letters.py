@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import Count, QuerySet
 
-from eventbus.deadletters.letters import NUMBER_MAX, LetterResult, discard, replay
+from eventbus.deadletters.letters import BIGINT_MAX, LetterResult, discard, replay
 from eventbus.errors import DeliveryError
 from eventbus.models import DeadLetter
 from eventbus.producer import EventProducer
@@ -89,7 +89,7 @@ class Command(BaseCommand):
         letter = DeadLetter.objects.filter(pk=letter_id).first()
         if letter is None:
             raise no_letter(letter_id)
-        for line in described(letter):
+        for line in letter_lines(letter):
             self.stdout.write(line)
 
     def _replay(self, options: dict[str, Any]) -> None:
@@ -164,7 +164,7 @@ def chosen_ids(options: dict[str, Any]) -> list[int]:
     if ids:
         if is_narrowed(options):
             raise CommandError("Filters can be combined with --all-waiting, but not with IDs.")
-        if impossible := [each for each in ids if each > NUMBER_MAX]:
+        if impossible := [each for each in ids if each > BIGINT_MAX]:
             raise no_letter(impossible[0])
         return ids
     # Choose once, before the replay: letters that arrive during it, perhaps because of it, are not included.
@@ -186,7 +186,7 @@ def cells(letter: DeadLetter) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def described(letter: DeadLetter) -> Iterator[str]:
+def letter_lines(letter: DeadLetter) -> Iterator[str]:
     yield from titled(
         [
             ("Dead letter", f"{letter.pk}, {letter.state}"),

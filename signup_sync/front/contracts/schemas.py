@@ -7,7 +7,7 @@ from typing import Any
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from signup_sync.front.contracts.documents import Place
+from signup_sync.front.contracts.contract_files import Place
 from signup_sync.front.contracts.markup import blocks
 
 

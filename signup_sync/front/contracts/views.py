@@ -10,8 +10,8 @@ from django.utils.safestring import SafeString
 from django.utils.translation import get_language
 from django.views.decorators.http import require_safe
 
-from signup_sync.front.contracts import api, events
-from signup_sync.front.contracts.documents import ASYNCAPI, OPENAPI, document, schema_names, text_of
+from signup_sync.front.contracts import asyncapi_page, openapi_page
+from signup_sync.front.contracts.contract_files import ASYNCAPI, OPENAPI, document, file_text, schema_names
 from signup_sync.front.contracts.markup import blocks
 
 # The media type of YAML is defined by RFC 9512, that of JSON Schema by its draft 2020-12.
@@ -45,9 +45,9 @@ def _page(request: HttpRequest, file: str) -> HttpResponse:
 def _body(file: str, language: str) -> SafeString:
     """Return a document as HTML. It is rendered once per language, because that takes tens of milliseconds."""
     if file == OPENAPI:
-        context = {"operations": list(api.operations()), "schemas": api.schemas()}
+        context = {"operations": list(openapi_page.operations()), "schemas": openapi_page.schemas()}
         return render_to_string("front/docs/_api.html", context)
-    return render_to_string("front/docs/_events.html", {"channels": list(events.channels())})
+    return render_to_string("front/docs/_events.html", {"channels": list(asyncapi_page.channels())})
 
 
 @require_safe
@@ -55,11 +55,11 @@ async def yaml_file(request: HttpRequest, name: str) -> HttpResponse:
     """Send openapi.yaml or asyncapi.yaml; their references are the paths of schema_file()."""
     if name not in (OPENAPI, ASYNCAPI):
         raise Http404
-    return HttpResponse(text_of(name), content_type=YAML_TYPE)
+    return HttpResponse(file_text(name), content_type=YAML_TYPE)
 
 
 @require_safe
 async def schema_file(request: HttpRequest, name: str) -> HttpResponse:
     if name not in schema_names():
         raise Http404
-    return HttpResponse(text_of(f"schemas/{name}"), content_type=SCHEMA_TYPE)
+    return HttpResponse(file_text(f"schemas/{name}"), content_type=SCHEMA_TYPE)

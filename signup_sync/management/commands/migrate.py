@@ -9,7 +9,7 @@ from django.core.management.commands import migrate
 from django.db import OperationalError
 
 # Maximum seconds between two attempts, and seconds after which it gives up.
-PAUSE: Final = 5.0
+LONGEST_PAUSE: Final = 5.0
 TRIES_FOR: Final = 600.0
 # PostgreSQL's codes for lock_not_available and deadlock_detected.
 CROSSED: Final = ("55P03", "40P01")
@@ -38,5 +38,5 @@ class Command(migrate.Command):
                     ) from error
                 self.stderr.write("Another transaction holds a lock that the migration needs; trying again ...")
             # Other transactions proceed between the attempts. The jitter avoids colliding with periodic ones.
-            time.sleep(random.uniform(0.5, min(PAUSE, 0.5 + attempt)))  # noqa: S311 - jitter, not a secret
+            time.sleep(random.uniform(0.5, min(LONGEST_PAUSE, 0.5 + attempt)))  # noqa: S311 - jitter, not a secret
             attempt += 1

@@ -33,7 +33,7 @@ PING: Final = 20.0
 # loop after hashing a password or writing a batch (docs/adr/0035).
 GIL_FOR: Final = 0.0005
 # Maximum bytes of a WebSocket message from a browser; our pages send none.
-MESSAGE_MAX: Final = 64 * 1024
+WEBSOCKET_MESSAGE_MAX: Final = 64 * 1024
 # Seconds for requests to finish after a stop request; then they are cancelled.
 REQUESTS_END_WITHIN: Final = 3
 # Further seconds for the work that requests have started: copies, events, connections.
@@ -130,7 +130,7 @@ def config(application: Any) -> uvicorn.Config:
         timeout_graceful_shutdown=REQUESTS_END_WITHIN,
         ws_ping_interval=PING,
         ws_ping_timeout=PING,
-        ws_max_size=MESSAGE_MAX,
+        ws_max_size=WEBSOCKET_MESSAGE_MAX,
         # A compressor per socket would use most of a socket's memory.
         ws_per_message_deflate=False,
         # The application handles these headers, according to TRUSTED_PROXIES.

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from eventsearch.documents import Document
-from eventsearch.search_index import SearchIndex, UnavailableError
+from eventsearch.search_index import OpenSearchUnavailableError, SearchIndex
 
 
 class NotOpenSearch(BaseHTTPRequestHandler):
@@ -45,7 +45,7 @@ def test_whatever_a_wrong_server_answers_the_batch_waits(
     index: SearchIndex, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     monkeypatch.setattr(NotOpenSearch, "status", status)
-    with pytest.raises(UnavailableError, match="can't be used"):
+    with pytest.raises(OpenSearchUnavailableError, match="can't be used"):
         index.write([Document("2026.11.27", "t:0:0", {})])
-    with pytest.raises(UnavailableError, match="can't be used"):
+    with pytest.raises(OpenSearchUnavailableError, match="can't be used"):
         index.delete_old(datetime.now(UTC))

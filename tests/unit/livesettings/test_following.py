@@ -7,7 +7,7 @@ import pytest
 from django.db import OperationalError
 
 from livesettings import following
-from livesettings.following import FIRST_LOOK, LAST_LOOK, LOOK, Follower, look_once
+from livesettings.following import CHECK_INTERVAL, FIRST_LOOK, LAST_LOOK, Follower, look_once
 from livesettings.models import Overrides
 from livesettings.values import live, take
 from tests.waiting import PATIENCE
@@ -119,7 +119,7 @@ def test_it_looks_again_after_each_pause_whatever_a_look_raises(monkeypatch, cap
     monkeypatch.setattr(following, "close_old_connections", lambda: closed.append(1))
     follower._run()
     assert looks == [False, True, True]
-    assert pauses == [LOOK] * 3
+    assert pauses == [CHECK_INTERVAL] * 3
     assert len(closed) == 3
     assert caplog.text.count("ValueError: a bug") == 3
 

@@ -12,13 +12,11 @@ from hypothesis import strategies as st
 
 from participant.decisions import decide
 from participant.events import NewUser, Request, UserRecord
-from participant.verdict import Holder, Judgement, Verdict
+from participant.verdict import DONE, REMOVED, Holder, Judgement, VerdictCode
 from runtime.equality import normalize_email, user_id_key
 from tests.unit.participant.requests import change, removal, request
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-DONE = Judgement(Verdict.DONE)
-REMOVED = Judgement(Verdict.REMOVED)
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class Participant:
         self.table += [row_of(record, signup_id) for record, signup_id in decision.inserts]
         return decision.judgements
 
-    def answer(self, requests: Sequence[Request]) -> list[Verdict]:
+    def answer(self, requests: Sequence[Request]) -> list[VerdictCode]:
         return [each.verdict for each in self.judge(*requests)]
 
     @property
@@ -76,75 +74,75 @@ class Participant:
         return [row for row in self.table if not row.removed_at]
 
 
-def held_by(verdict: Verdict, *owners: int, version: int = 1) -> Judgement:
+def held_by(verdict: VerdictCode, *owners: int, version: int = 1) -> Judgement:
     return Judgement(verdict, tuple(Holder(UUID(int=owner), version) for owner in owners))
 
 
 def test_it_keeps_a_user_that_it_does_not_know():
     participant = Participant()
-    assert participant.answer([request()]) == [Verdict.DONE]
+    assert participant.answer([request()]) == [VerdictCode.DONE]
     assert participant.rows == [row_of(request())]
 
 
 @pytest.mark.parametrize("same", ["kim", "KIM", "ｋｉｍ", "Ｋim"])
 def test_it_knows_a_user_id_in_any_case_and_width(same):
     participant = Participant([Row("kim", "other@example.org")])
-    assert participant.answer([request(same, "new@example.org")]) == [Verdict.DUPLICATE_USER_ID]
+    assert participant.answer([request(same, "new@example.org")]) == [VerdictCode.DUPLICATE_USER_ID]
 
 
 def test_it_knows_an_email_in_any_case():
     participant = Participant([Row("other", "kim@example.org")])
-    assert participant.answer([request("new", "KIM@Example.org")]) == [Verdict.DUPLICATE_EMAIL]
+    assert participant.answer([request("new", "KIM@Example.org")]) == [VerdictCode.DUPLICATE_EMAIL]
 
 
 def test_it_names_the_user_id_where_the_two_keys_belong_to_different_users():
     participant = Participant([Row("kim", "a@example.org"), Row("lee", "kim@example.org")])
-    assert participant.answer([request("kim", "kim@example.org")]) == [Verdict.DUPLICATE_USER_ID]
+    assert participant.answer([request("kim", "kim@example.org")]) == [VerdictCode.DUPLICATE_USER_ID]
     assert len(participant.rows) == 2
 
 
 def test_a_stranger_gets_a_duplicate_for_the_owners_user():
     participant = Participant([row_of(request(signup=1))])
-    assert participant.answer([request(signup=2, owner=1)]) == [Verdict.DUPLICATE_USER_ID]
+    assert participant.answer([request(signup=2, owner=1)]) == [VerdictCode.DUPLICATE_USER_ID]
 
 
 def test_one_batch_keeps_a_user_once():
     participant = Participant()
     answers = participant.answer([request(signup=1), request(signup=2), request("lee", signup=3)])
-    assert answers == [Verdict.DONE, Verdict.DUPLICATE_USER_ID, Verdict.DUPLICATE_EMAIL]
+    assert answers == [VerdictCode.DONE, VerdictCode.DUPLICATE_USER_ID, VerdictCode.DUPLICATE_EMAIL]
     assert len(participant.rows) == 1
 
 
 def test_a_stranger_whose_request_overtakes_the_owners_is_kept_and_so_is_the_owner():
     participant = Participant()
-    assert participant.answer([request(signup=2, owner=1)]) == [Verdict.DONE]
-    assert participant.answer([request(signup=1)]) == [Verdict.DONE]
-    assert participant.answer([request(signup=3, owner=1)]) == [Verdict.DUPLICATE_USER_ID]
+    assert participant.answer([request(signup=2, owner=1)]) == [VerdictCode.DONE]
+    assert participant.answer([request(signup=1)]) == [VerdictCode.DONE]
+    assert participant.answer([request(signup=3, owner=1)]) == [VerdictCode.DUPLICATE_USER_ID]
     assert len(participant.rows) == 1
 
 
 def test_a_stranger_is_not_the_owner_because_they_share_one():
     """Both were made by strangers to the same record: only the owner may claim the other's row."""
     participant = Participant([row_of(request(signup=2, owner=1))])
-    assert participant.answer([request(signup=3, owner=1)]) == [Verdict.DUPLICATE_USER_ID]
+    assert participant.answer([request(signup=3, owner=1)]) == [VerdictCode.DUPLICATE_USER_ID]
 
 
 def test_a_replay_of_a_record_that_changed_in_auth_still_finds_its_row():
     participant = Participant([row_of(request("kim", "kim@example.org")), Row("lee", "lee@example.org")])
-    assert participant.answer([request("kim", "lee@example.org")]) == [Verdict.DONE]
-    assert participant.answer([request("lee", "kim@example.org")]) == [Verdict.DONE]
+    assert participant.answer([request("kim", "lee@example.org")]) == [VerdictCode.DONE]
+    assert participant.answer([request("lee", "kim@example.org")]) == [VerdictCode.DONE]
 
 
 def test_a_lost_row_is_added_again():
     participant = Participant()
     participant.answer([request()])
     participant.table.clear()
-    assert participant.answer([request()]) == [Verdict.DONE]
+    assert participant.answer([request()]) == [VerdictCode.DONE]
     assert participant.rows == [row_of(request())]
 
 
 def test_a_reason_is_the_contracts():
-    assert [(v.status, v.reason) for v in Verdict] == [
+    assert [(v.status, v.reason) for v in VerdictCode] == [
         ("SUCCESS", None),
         ("FAIL", "duplicate: userId"),
         ("FAIL", "duplicate: email"),
@@ -157,19 +155,19 @@ def test_a_stranger_learns_which_account_is_in_the_way_and_nothing_about_an_admi
     assert participant.judge(
         request(signup=2, owner=1), request("kim", signup=3), request("new", signup=4), request("lee", "x@x", signup=5)
     ) == [
-        held_by(Verdict.DUPLICATE_USER_ID, 1),
-        held_by(Verdict.DUPLICATE_USER_ID, 1),
-        held_by(Verdict.DUPLICATE_EMAIL, 1),
-        held_by(Verdict.DUPLICATE_USER_ID),
+        held_by(VerdictCode.DUPLICATE_USER_ID, 1),
+        held_by(VerdictCode.DUPLICATE_USER_ID, 1),
+        held_by(VerdictCode.DUPLICATE_EMAIL, 1),
+        held_by(VerdictCode.DUPLICATE_USER_ID),
     ]
 
 
 @pytest.mark.parametrize(
     ("holds", "verdict"),
     [
-        (("old", "old@example.org"), Verdict.DUPLICATE_USER_ID),
-        (("kim", "old@example.org"), Verdict.DUPLICATE_USER_ID),
-        (("old", "kim@example.org"), Verdict.DUPLICATE_EMAIL),
+        (("old", "old@example.org"), VerdictCode.DUPLICATE_USER_ID),
+        (("kim", "old@example.org"), VerdictCode.DUPLICATE_USER_ID),
+        (("old", "kim@example.org"), VerdictCode.DUPLICATE_EMAIL),
     ],
 )
 def test_an_accounts_row_is_known_whatever_its_keys_and_a_stranger_learns_which_one_is_taken(holds, verdict):
@@ -205,7 +203,7 @@ def test_a_change_without_a_row_adds_it_and_the_late_sign_up_is_green():
     assert participant.judge(change()) == [DONE]
     assert participant.judge(request("old", signup=1), request(signup=2, owner=1)) == [
         DONE,
-        held_by(Verdict.DUPLICATE_USER_ID, 1, version=2),
+        held_by(VerdictCode.DUPLICATE_USER_ID, 1, version=2),
     ]
     assert participant.rows == [row_of(change())]
 
@@ -213,7 +211,7 @@ def test_a_change_without_a_row_adds_it_and_the_late_sign_up_is_green():
 def test_a_new_user_brings_an_older_row_up_to_date_and_keeps_its_verdict():
     participant = Participant([row_of(request("old", "old@example.org"))])
     asked = [request("kim", signup=5, owner=1, version=2), request("kim", signup=1, version=2)]
-    assert participant.answer(asked) == [Verdict.DUPLICATE_USER_ID, Verdict.DONE]
+    assert participant.answer(asked) == [VerdictCode.DUPLICATE_USER_ID, VerdictCode.DONE]
     assert [(row.user_id, row.version) for row in participant.rows] == [("kim", 2)]
 
 
@@ -221,9 +219,9 @@ def test_a_new_user_brings_an_older_row_up_to_date_and_keeps_its_verdict():
 @pytest.mark.parametrize(
     ("holds", "verdict"),
     [
-        (("new", "x@example.org"), Verdict.DUPLICATE_USER_ID),
-        (("x", "new@example.org"), Verdict.DUPLICATE_EMAIL),
-        (("new", "new@example.org"), Verdict.DUPLICATE_USER_ID),
+        (("new", "x@example.org"), VerdictCode.DUPLICATE_USER_ID),
+        (("x", "new@example.org"), VerdictCode.DUPLICATE_EMAIL),
+        (("new", "new@example.org"), VerdictCode.DUPLICATE_USER_ID),
     ],
 )
 @pytest.mark.parametrize("has_row", [False, True])
@@ -255,8 +253,8 @@ def test_who_waits_for_a_blocked_account_is_blocked_too_and_says_by_whom():
     table = [row_of(request("a", "a@x", signup=1)), row_of(request("b", "b@x", signup=2)), Row("c", "c@x")]
     participant = Participant(list(table))
     assert participant.judge(change("a", "b@x", owner=1), change("b", "c@x", owner=2)) == [
-        held_by(Verdict.DUPLICATE_EMAIL, 2),
-        held_by(Verdict.DUPLICATE_EMAIL),
+        held_by(VerdictCode.DUPLICATE_EMAIL, 2),
+        held_by(VerdictCode.DUPLICATE_EMAIL),
     ]
     assert participant.table == table
 
@@ -265,14 +263,14 @@ def test_of_two_that_claim_a_key_the_first_gets_it_and_the_other_gets_what_it_va
     participant = Participant([row_of(request("a", "a@x", signup=1)), row_of(request("b", "b@x", signup=2))])
     late = request("c", "a@x", signup=3)
     asked = [change("a", "new@x", owner=1), change("b", "new@x", owner=2), late]
-    assert participant.judge(*asked) == [DONE, held_by(Verdict.DUPLICATE_EMAIL, 1, version=2), DONE]
+    assert participant.judge(*asked) == [DONE, held_by(VerdictCode.DUPLICATE_EMAIL, 1, version=2), DONE]
 
 
 def test_a_sign_up_gets_a_key_that_a_change_vacates_after_another_claimant_was_refused():
     """The change comes late, because the refused sign-up claims one of its keys before it."""
     participant = Participant([row_of(request("old", "a@x", signup=3)), Row("taken", "taken@x")])
     asked = [request("a", "a@x", signup=1), request("b", "taken@x", signup=2), change("b", "new@x", owner=3)]
-    assert participant.judge(*asked) == [DONE, held_by(Verdict.DUPLICATE_USER_ID, 3, version=2), DONE]
+    assert participant.judge(*asked) == [DONE, held_by(VerdictCode.DUPLICATE_USER_ID, 3, version=2), DONE]
     assert {row.email for row in participant.rows} == {"a@x", "new@x", "taken@x"}
 
 
@@ -364,7 +362,7 @@ def test_splitting_a_batch_changes_no_verdict_and_no_row(rows, requests, cuts):
 @given(ADMINS_ROWS, requests_of_auth(), st.data())
 def test_a_redelivery_never_changes_a_verdict(rows, requests, data):
     participant = Participant(list(rows))
-    first: dict[UUID, Verdict] = {}
+    first: dict[UUID, VerdictCode] = {}
     for sent, verdict in zip(requests, participant.answer(requests), strict=True):
         assert first.setdefault(sent.signup_id, verdict) is verdict
     before = list(participant.rows)
@@ -378,21 +376,21 @@ def test_a_light_that_is_green_stays_green_whatever_else_is_asked(rows, requests
     participant = Participant(list(rows))
     verdicts = participant.answer(requests)
     participant.answer(others)
-    kept = [sent for sent, verdict in zip(requests, verdicts, strict=True) if verdict is Verdict.DONE]
-    assert set(participant.answer(kept)) <= {Verdict.DONE}
+    kept = [sent for sent, verdict in zip(requests, verdicts, strict=True) if verdict is VerdictCode.DONE]
+    assert set(participant.answer(kept)) <= {VerdictCode.DONE}
 
 
 @given(requests_of_auth())
 def test_no_order_of_owner_and_strangers_turns_an_owner_red(requests):
     for sent, verdict in zip(requests, Participant().answer(requests), strict=True):
-        assert verdict is Verdict.DONE or sent.signup_id != sent.owner_signup_id
+        assert verdict is VerdictCode.DONE or sent.signup_id != sent.owner_signup_id
 
 
 @given(requests_of_auth())
 def test_at_most_one_stranger_to_a_record_is_green(requests):
     green: dict[UUID, set[UUID]] = {}
     for sent, verdict in zip(requests, Participant().answer(requests), strict=True):
-        if verdict is Verdict.DONE and sent.signup_id != sent.owner_signup_id:
+        if verdict is VerdictCode.DONE and sent.signup_id != sent.owner_signup_id:
             green.setdefault(sent.owner_signup_id, set()).add(sent.signup_id)
     assert all(len(strangers) == 1 for strangers in green.values())
 

@@ -7,7 +7,7 @@ import pytest
 
 from eventbus.messages import Incoming
 from participant.events import answer, decode_request, is_asked
-from participant.verdict import Judgement, Verdict
+from participant.verdict import Judgement, VerdictCode
 from runtime.errors import PermanentError
 
 SIGNUP = "0190a000-0000-7000-8000-000000000001"
@@ -111,14 +111,14 @@ def test_it_refuses_a_message_without_a_value():
         decode_request(message(None))
 
 
-def answered(verdict: Verdict, *headers: tuple[str, bytes | None]):
+def answered(verdict: VerdictCode, *headers: tuple[str, bytes | None]):
     incoming = message(event(), *headers)
     return answer(incoming, decode_request(incoming), Judgement(verdict), service="chat")
 
 
 def test_success_has_no_reason():
     before = datetime.now(UTC)
-    outgoing = answered(Verdict.DONE)
+    outgoing = answered(VerdictCode.DONE)
     body = json.loads(outgoing.value)
     occurred_at = body.pop("occurredAt")
     assert body == {"signupId": SIGNUP, "userId": "Kim", "service": "chat", "status": "SUCCESS"}
@@ -128,12 +128,12 @@ def test_success_has_no_reason():
 
 
 def test_failure_names_its_reason():
-    body = json.loads(answered(Verdict.DUPLICATE_EMAIL).value)
+    body = json.loads(answered(VerdictCode.DUPLICATE_EMAIL).value)
     assert (body["status"], body["reason"]) == ("FAIL", "duplicate: email")
 
 
 def test_an_answer_is_a_cloud_event_in_the_trace_of_its_request():
-    headers = dict(answered(Verdict.DONE, ("traceparent", TRACEPARENT)).headers)
+    headers = dict(answered(VerdictCode.DONE, ("traceparent", TRACEPARENT)).headers)
     assert headers["traceparent"] == TRACEPARENT
     assert headers["ce_type"] == b"user.newUser.res"
     assert headers["ce_source"] == b"/chat"
@@ -141,4 +141,4 @@ def test_an_answer_is_a_cloud_event_in_the_trace_of_its_request():
 
 @pytest.mark.parametrize("trace", [None, b"", b"\xff", b"00-4bf9-00f0-01", TRACEPARENT + b"\n"])
 def test_a_trace_that_is_none_is_not_passed_on(trace):
-    assert "traceparent" not in dict(answered(Verdict.DONE, ("traceparent", trace)).headers)
+    assert "traceparent" not in dict(answered(VerdictCode.DONE, ("traceparent", trace)).headers)

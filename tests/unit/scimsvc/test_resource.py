@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from scim2_models import Context
 
-from scimsvc.resource import Name, User, Value, changes, user_of
+from scimsvc.resource import Name, ScimUser, Value, changes, user_of
 
 OWNER = UUID(int=7)
 
@@ -24,7 +24,7 @@ def record(**changed: Any) -> SimpleNamespace:
     return SimpleNamespace(**(fields | changed))
 
 
-def patched(current: User, wanted: User) -> dict[str, Any]:
+def patched(current: ScimUser, wanted: ScimUser) -> dict[str, Any]:
     patch = changes(current, wanted)
     document = patch.model_dump(scim_ctx=Context.RESOURCE_PATCH_REQUEST) if patch else {"Operations": []}
     assert {operation["op"] for operation in document["Operations"]} <= {"replace"}
@@ -71,5 +71,5 @@ def test_what_a_server_adds_is_not_a_change():
 
 
 def test_an_attribute_that_the_server_lacks_is_a_change():
-    current = User(id="1", external_id=str(OWNER), user_name="kim")
+    current = ScimUser(id="1", external_id=str(OWNER), user_name="kim")
     assert patched(current, user_of(record())).keys() == {"displayName", "name.formatted", "emails", "roles", "active"}

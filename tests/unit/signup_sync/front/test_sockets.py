@@ -12,7 +12,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from signup_sync.front import sockets
 from signup_sync.front.gateway import SubmittedUser
-from signup_sync.front.page_messages import shown
+from signup_sync.front.page_messages import appearance_of
 from signup_sync.front.relay_pool import RelayPool, group_of, relays
 from signup_sync.front.states import State
 from tests.contract.documents import check_frame
@@ -197,10 +197,10 @@ async def test_a_socket_tells_the_page_where_to_go_when_all_lights_are_green(
 
 
 def test_the_stages_of_a_page_only_rise() -> None:
-    stages = [shown(outcome, None)["stage"] for outcome in ("pending", "delayed", "stalled", "green")]
+    stages = [appearance_of(outcome, None)["stage"] for outcome in ("pending", "delayed", "stalled", "green")]
     assert stages == sorted(set(stages))
-    assert shown("awaiting", None)["stage"] == shown("pending", None)["stage"]
-    assert {shown(outcome, None)["stage"] for outcome in ("green", "red", "refused", "lapsed")} == {stages[-1]}
+    assert appearance_of("awaiting", None)["stage"] == appearance_of("pending", None)["stage"]
+    assert {appearance_of(outcome, None)["stage"] for outcome in ("green", "red", "refused", "lapsed")} == {stages[-1]}
 
 
 async def test_delayed_is_reported_once(

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from django.test import AsyncClient
 
-from signup_sync.front.contracts.documents import DOCS
+from signup_sync.front.contracts.contract_files import DOCS
 from tests.contract.documents import document, walk
 
 # Names of examples, and keys that are shown in other words or not at all.

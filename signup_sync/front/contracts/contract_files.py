@@ -46,7 +46,7 @@ def schema_names() -> Sequence[str]:
 
 
 @cache
-def text_of(file: str) -> str:
+def file_text(file: str) -> str:
     """Return the text of a file of docs/. Callers pass only names of this module's documents and schemas."""
     return (DOCS / file).read_text(encoding="utf-8")
 
@@ -54,5 +54,5 @@ def text_of(file: str) -> str:
 @cache
 def document(file: str) -> dict[str, Any]:
     """Return a file of docs/, parsed. Callers must not change it."""
-    text = text_of(file)
+    text = file_text(file)
     return cast("dict[str, Any]", json.loads(text) if file.endswith(".json") else yaml.safe_load(text))

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from django.utils.safestring import SafeString
 
-from signup_sync.front.contracts.documents import OPENAPI, Place, document, schema_names
+from signup_sync.front.contracts.contract_files import OPENAPI, Place, document, schema_names
 from signup_sync.front.contracts.markup import blocks
 from signup_sync.front.contracts.schemas import Field, fields_of, kind_of, limits_of
 
@@ -128,14 +128,14 @@ def contents_of(place: Place) -> Iterator[Content]:
 def examples_of(place: Place) -> Iterator[Example]:
     """Yield the examples of a body."""
     if "example" in place.node:
-        yield Example("", shown(place.node["example"]))
+        yield Example("", example_text(place.node["example"]))
     named = place.child("examples")
     for name in named.node:
         example = named.child(name).node
-        yield Example(example.get("summary", name), shown(example["value"]))
+        yield Example(example.get("summary", name), example_text(example["value"]))
 
 
-def shown(value: Any) -> str:
+def example_text(value: Any) -> str:
     """Return an example's value as text: JSON is indented."""
     return value.strip() if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from django.utils.safestring import SafeString
 
-from signup_sync.front.contracts.api import Example, shown
-from signup_sync.front.contracts.documents import ASYNCAPI, Place, document
+from signup_sync.front.contracts.contract_files import ASYNCAPI, Place, document
 from signup_sync.front.contracts.markup import blocks
+from signup_sync.front.contracts.openapi_page import Example, example_text
 from signup_sync.front.contracts.schemas import Field, fields_of
 
 
@@ -61,5 +61,5 @@ def _message(name: str, place: Place) -> Message:
         key=place.child("bindings", "kafka", "key").node.get("description", ""),
         headers=list(fields_of(place.child("headers"))),
         fields=list(fields_of(schema)),
-        examples=[Example(each.get("summary", each["name"]), shown(each["payload"])) for each in examples],
+        examples=[Example(each.get("summary", each["name"]), example_text(each["payload"])) for each in examples],
     )
