@@ -100,12 +100,12 @@ class DeadLetter(models.Model):
         return [(name, readable(value)) for name, value in headers_from_document(self.headers)]
 
 
-class DeadLetterAct(models.Model):
+class DeadLetterAction(models.Model):
     """Audit row of an action on a letter. It is deleted with its letter."""
 
-    letter = models.ForeignKey(DeadLetter, on_delete=models.CASCADE, related_name="acts")
-    # Named after the state that it led to.
-    act = models.CharField(_("act"), max_length=16, choices=DeadLetter.State.choices)
+    letter = models.ForeignKey(DeadLetter, on_delete=models.CASCADE, related_name="actions")
+    # The state that it led to.
+    action = models.CharField(_("action"), max_length=16, choices=DeadLetter.State.choices, db_column="act")
     at = models.DateTimeField(_("when"), default=timezone.now)
     by = models.CharField(_("who"), max_length=BY_MAX)
     reason = models.TextField(_("reason"), blank=True)
@@ -113,13 +113,15 @@ class DeadLetterAct(models.Model):
     objects: ClassVar[models.Manager[Self]] = models.Manager()
 
     class Meta:
-        verbose_name = _("act on a dead letter")
-        verbose_name_plural = _("acts on dead letters")
+        # The table and its column keep the names that the previous release uses, which may still run during an upgrade.
+        db_table = "eventbus_deadletteract"
+        verbose_name = _("action on a dead letter")
+        verbose_name_plural = _("actions on dead letters")
         default_permissions = ()
         ordering = ("id",)
 
     def __str__(self) -> str:
-        return f"{self.act}: {self.by}"
+        return f"{self.action}: {self.by}"
 
 
 def place(topic: str, partition: int | None, offset: int | None) -> str:

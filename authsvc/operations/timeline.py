@@ -19,7 +19,7 @@ from authsvc.operations.timeline_messages import CLOCKS_DIFFER, is_about, messag
 from eventbus.models import DeadLetter, headers_from_document
 from runtime.times import to_the_second
 
-# Number of letters and acts shown, and of the account's changes whose user IDs are tried as keys.
+# Number of letters and actions shown, and of the account's changes whose user IDs are tried as keys.
 MOST_SHOWN: Final = 200
 CHANGES_FOLLOWED: Final = 20
 # Characters shown of an error: a database error includes the whole row.
@@ -142,16 +142,16 @@ def letter_steps(signup: EventTransaction, keys: Iterable[str]) -> Iterator[Step
     letters = DeadLetter.objects.filter(
         key__in=[key.encode() for key in known], put_aside_at__gte=signup.created_at - CLOCKS_DIFFER
     )
-    for letter in letters.order_by("-pk").prefetch_related("acts")[:MOST_SHOWN]:
+    for letter in letters.order_by("-pk").prefetch_related("actions")[:MOST_SHOWN]:
         if not is_about(signup.id, letter.value, headers_from_document(letter.headers)):
             continue
         put_aside = _("%s could not handle it: dead-lettered") % letter.group
         detail = f"{Truncator(letter.error_line).chars(ERROR_SHOWN)} ({letter.place})"
         yield Step(letter.put_aside_at, "letter", put_aside, letter.letter_place, detail, letter_id=letter.pk)
-        for act in letter.acts.all():
-            done = _("Dead letter %(id)d %(act)s") % {"id": letter.pk, "act": act.get_act_display()}
-            detail = ": ".join(filter(None, (act.by, act.reason)))
-            yield Step(act.at, "act", done, detail=detail, letter_id=letter.pk)
+        for action in letter.actions.all():
+            done = _("Dead letter %(id)d %(action)s") % {"id": letter.pk, "action": action.get_action_display()}
+            detail = ": ".join(filter(None, (action.by, action.reason)))
+            yield Step(action.at, "act", done, detail=detail, letter_id=letter.pk)
 
 
 def acts_on(signup: EventTransaction) -> Iterator[LogEntry]:

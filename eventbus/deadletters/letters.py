@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 
 from eventbus.errors import DeliveryError
 from eventbus.messages import DEAD_LETTER_PREFIX, ERROR_TEXT_MAX, Incoming, Outgoing, Subscription, moment_of
-from eventbus.models import ERROR_MAX, DeadLetter, DeadLetterAct, headers_as_document, headers_from_document
+from eventbus.models import ERROR_MAX, DeadLetter, DeadLetterAction, headers_as_document, headers_from_document
 from eventbus.producer import EventProducer
 from eventbus.subscriptions import every_subscription
 from eventbus.topics import dead_letter_topic
@@ -221,10 +221,13 @@ def _note(ids: Sequence[int], state: DeadLetter.State, *, by: str, reason: str) 
     """Mark the letters and write an audit row for each, except for those that were purged in the meantime."""
     with transaction.atomic(using=router.db_for_write(DeadLetter)):
         there = DeadLetter.objects.select_for_update().filter(pk__in=ids).values_list("pk", flat=True)
-        acts = [DeadLetterAct(letter_id=each, act=state, by=by, reason=reason) for each in there]
+        actions = [DeadLetterAction(letter_id=each, action=state, by=by, reason=reason) for each in there]
         DeadLetter.objects.filter(pk__in=ids).update(state=state)
-        DeadLetterAct.objects.bulk_create(acts)
-    for act in acts:
+        DeadLetterAction.objects.bulk_create(actions)
+    for action in actions:
         log_security_event(
-            "dead_letter_handled", actor=by.removesuffix(IN_THE_ADMIN), subject=str(act.letter_id), detail=state.value
+            "dead_letter_handled",
+            actor=by.removesuffix(IN_THE_ADMIN),
+            subject=str(action.letter_id),
+            detail=state.value,
         )

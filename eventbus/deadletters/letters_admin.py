@@ -34,7 +34,7 @@ VALUES_SHOWN: Final = 30
 MOST_SHOWN: Final = 10
 
 
-class ActForm(ActionForm):
+class ReasonForm(ActionForm):
     """The fields beside the choice of an action."""
 
     reason = forms.CharField(required=False, label=_("Reason:"), max_length=1000)
@@ -105,10 +105,10 @@ class DeadLetterAdmin(ReadOnlyAdmin, ActionAdmin):
     ordering = ("-id",)
     list_per_page = 50
     actions = ("replay_chosen", "discard_chosen")
-    action_form = ActForm
+    action_form = ReasonForm
     change_form_template = "eventbus/dead_letter.html"
     fieldsets = (
-        (None, {"fields": ("state", "put_aside", "group", "error", "message_shown", "acts_shown")}),
+        (None, {"fields": ("state", "put_aside", "group", "error", "message_shown", "actions_shown")}),
         (_("Origin"), {"fields": ("original_place", "sent", "letter_place", "key_shown", "headers_shown", "cut")}),
         (_("Value"), {"fields": ("value_shown",)}),
     )
@@ -132,7 +132,7 @@ class DeadLetterAdmin(ReadOnlyAdmin, ActionAdmin):
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Redirect to the letter's page, which lists all acts, whether from the admin or a command."""
+        """Redirect to the letter's page, which lists all actions, whether from the admin or a command."""
         return HttpResponseRedirect(reverse("admin:eventbus_deadletter_change", args=[object_id]))
 
     def change_view(
@@ -188,8 +188,11 @@ class DeadLetterAdmin(ReadOnlyAdmin, ActionAdmin):
         return format_html("<pre>{}</pre>{}", text[:VALUE_SHOWN], note)
 
     @admin.display(description=_("actions"))
-    def acts_shown(self, letter: DeadLetter) -> SafeString | str:
-        rows = [(to_the_second(act.at), act.get_act_display(), act.by, act.reason) for act in letter.acts.all()]
+    def actions_shown(self, letter: DeadLetter) -> SafeString | str:
+        rows = [
+            (to_the_second(action.at), action.get_action_display(), action.by, action.reason)
+            for action in letter.actions.all()
+        ]
         if not rows:
             return str(_("None yet."))
         return format_html(
@@ -218,7 +221,7 @@ class DeadLetterAdmin(ReadOnlyAdmin, ActionAdmin):
         done = self._tell_refused(request, discard(ids_of(queryset), by=_who(request), **wish), str(_("Discarded")))
         self.message_user(request, ngettext("%d letter discarded.", "%d letters discarded.", done) % done)
 
-    def _tell_refused(self, request: HttpRequest, outcomes: Iterator[LetterResult], act: str) -> int:
+    def _tell_refused(self, request: HttpRequest, outcomes: Iterator[LetterResult], action: str) -> int:
         """Show the refusals, log the letters that were handled, and return how many they were."""
         done, refused = [], []
         try:
@@ -234,9 +237,9 @@ class DeadLetterAdmin(ReadOnlyAdmin, ActionAdmin):
             self.message_user(request, line, messages.WARNING)
         if (more := len(refused) - MOST_SHOWN) > 0:
             self.message_user(request, _("%(more)d more were refused.") % {"more": more}, messages.WARNING)
-        # The acts are the audit trail of the letter; this entry is for the history of the administrator.
+        # The actions are the audit trail of the letter; this entry is for the history of the administrator.
         letters = DeadLetter.objects.filter(pk__in=done).defer("value", "headers")
-        LogEntry.objects.log_actions(cast(int, request.user.pk), letters, CHANGE, act)
+        LogEntry.objects.log_actions(cast(int, request.user.pk), letters, CHANGE, action)
         return len(done)
 
 

@@ -22,7 +22,7 @@ from eventbus.messages import (
     Incoming,
     dead_letter,
 )
-from eventbus.models import DeadLetter, DeadLetterAct
+from eventbus.models import DeadLetter, DeadLetterAction
 from eventbus.producer import EventProducer
 from eventbus.topics import MESSAGE_MAX, ensure_topics
 from runtime.errors import PermanentError
@@ -231,7 +231,7 @@ def test_what_was_replayed_is_refused_the_next_time_unless_again(topics):
     assert f"{first.pk}: It has already been replayed." in refused("discard", first.pk, "--reason", "tired of it")
     assert "1 replayed, 0 refused" in command("replay", first.pk, "--again")
     assert len(read("asked", 3)) == 3
-    assert [act.act for act in first.acts.all()] == ["replayed", "replayed"]
+    assert [each.action for each in first.actions.all()] == ["replayed", "replayed"]
 
 
 @needs_broker
@@ -263,7 +263,7 @@ def test_what_was_cut_is_not_sent(topics, large, said):
         words = refused("replay", row.pk, *again)
         assert f"{row.pk}: It was truncated to fit ({said}), so it cannot be replayed." in words
         assert "0 replayed, 1 refused" in words
-    assert not DeadLetterAct.objects.exists()
+    assert not DeadLetterAction.objects.exists()
     assert "1 discarded" in command("discard", row.pk, "--reason", "its sender sent it again")
 
 
@@ -285,16 +285,16 @@ def test_without_kafka_nothing_is_marked(settings, monkeypatch):
     assert "0 replayed, 0 refused, 2 not tried or failed" in said
     assert "Kafka at 127.0.0.1:1 did not acknowledge the rest, which are still waiting" in said
     assert set(DeadLetter.objects.values_list("state", flat=True)) == {"waiting"}
-    assert not DeadLetterAct.objects.exists()
+    assert not DeadLetterAction.objects.exists()
 
 
 def test_what_is_discarded_says_by_whom_when_and_why():
     first, second = kept(2)
     assert "1 discarded" in command("discard", first.pk, "--reason", "a test of the sender")
-    act = DeadLetterAct.objects.get()
-    assert (act.letter_id, act.act, act.reason) == (first.pk, "discarded", "a test of the sender")
-    assert act.by.endswith(", by command")
-    assert abs(act.at - timezone.now()) < timedelta(minutes=1)
+    action = DeadLetterAction.objects.get()
+    assert (action.letter_id, action.action, action.reason) == (first.pk, "discarded", "a test of the sender")
+    assert action.by.endswith(", by command")
+    assert abs(action.at - timezone.now()) < timedelta(minutes=1)
     assert "a test of the sender" in command("show", first.pk)
     second.refresh_from_db()
     assert second.state == "waiting"
@@ -313,7 +313,7 @@ def test_what_was_done_with_a_letter_is_done_once_unless_again(topics, act, befo
     assert f"{done.pk}: {said}" in refusal
     assert f"{waits.pk}:" not in refusal
     command(act, done.pk, *arguments[act], "--again")
-    assert [each.act for each in done.acts.order_by("pk")] == [f"{before}ed", f"{act}ed"]
+    assert [each.action for each in done.actions.order_by("pk")] == [f"{before}ed", f"{act}ed"]
     # Those that were refused were not sent either.
     assert len(read("asked", [before, act, act].count("replay"))) == [before, act, act].count("replay")
 
@@ -409,7 +409,7 @@ def test_the_oldest_are_purged_with_their_acts_as_many_as_asked():
     command("discard", oldest.pk, "--reason", "old")
     before = SENT_AT + timedelta(days=3)
     assert purge_dead_letters(before, 2) == 2
-    assert not DeadLetterAct.objects.exists()
+    assert not DeadLetterAction.objects.exists()
     assert purge_dead_letters(before, 2) == 1
     assert purge_dead_letters(before, 2) == 0
     assert sorted(row.letter_offset for row in DeadLetter.objects.all()) == [3, 4]

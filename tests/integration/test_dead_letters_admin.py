@@ -9,7 +9,7 @@ from django.contrib.admin.models import LogEntry
 from django.test import Client
 
 from eventbus.deadletters import letters
-from eventbus.models import DeadLetter, DeadLetterAct
+from eventbus.models import DeadLetter, DeadLetterAction
 from eventbus.topics import ensure_topics
 from tests.broker import read
 from tests.users import client_with
@@ -139,7 +139,7 @@ def test_a_replay_sends_the_message_and_leaves_an_audit_row(handler, own_topics)
     [message] = read("asked", 1)
     assert (message.key(), message.value(), message.headers()) == (b"kim", b'{"userId":"kim"}', [("trace", b"1")])
     assert states() == ["replayed"]
-    assert [(each.letter_id, each.act, each.by) for each in DeadLetterAct.objects.all()] == [
+    assert [(each.letter_id, each.action, each.by) for each in DeadLetterAction.objects.all()] == [
         (letter.pk, "replayed", "handler, in the admin")
     ]
     page = handler.get(f"{LIST}{letter.pk}/history/", follow=True).content.decode()
@@ -168,8 +168,10 @@ def test_a_letter_is_discarded_with_a_reason_only(handler):
     assert states() == ["waiting"] * 3
     assert "2 letters discarded." in act(handler, "discard_chosen", first, second, reason="a test of the sender")
     assert states() == ["discarded", "discarded", "waiting"]
-    assert set(DeadLetterAct.objects.values_list("by", "reason")) == {("handler, in the admin", "a test of the sender")}
-    assert third.acts.count() == 0
+    assert set(DeadLetterAction.objects.values_list("by", "reason")) == {
+        ("handler, in the admin", "a test of the sender")
+    }
+    assert third.actions.count() == 0
     logged = LogEntry.objects.values_list("object_id", "change_message")
     assert set(logged) == {(str(letter.pk), "Discarded") for letter in (first, second)}
 
@@ -183,7 +185,7 @@ def test_without_the_permission_there_is_no_act(viewer):
     for action, words in (("discard_chosen", "Discard, with a reason"), ("replay_chosen", "Replay: send it again")):
         assert f"You do not have permission to do this: “{words}”." in act(viewer, action, letter, reason="I may not")
     assert states() == ["waiting"]
-    assert not DeadLetterAct.objects.exists()
+    assert not DeadLetterAction.objects.exists()
 
 
 def test_without_the_permission_to_see_there_is_nothing(db):

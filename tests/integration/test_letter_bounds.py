@@ -29,7 +29,7 @@ from eventbus.errors import DeliveryError
 from eventbus.group_member import REJOINS_AFTER
 from eventbus.messages import Incoming, Outgoing
 from eventbus.metrics import DEAD_LETTERS_WAITING
-from eventbus.models import DeadLetter, DeadLetterAct
+from eventbus.models import DeadLetter, DeadLetterAction
 from tests.unit.fakes import Beats, Clock, FakeMessage, RecordingClient
 
 pytestmark = pytest.mark.django_db
@@ -153,7 +153,7 @@ def test_letters_are_replayed_once_each_in_the_given_order_by_chunks(count):
     sent = [message for chunk in producer.chunks for message in chunk]
     assert [message.value for message in sent] == [b"value %d" % offset for offset in reversed(range(count))]
     assert {(message.topic, message.key) for message in sent} == {("asked", b"kim")}
-    assert set(DeadLetterAct.objects.values_list("by", "reason")) == {("mina", "")}
+    assert set(DeadLetterAction.objects.values_list("by", "reason")) == {("mina", "")}
 
 
 def test_a_message_without_key_or_value_is_sent_without():
@@ -172,8 +172,11 @@ def test_acts_are_noted_with_who_and_why_and_logged(caplog):
     assert list(DeadLetter.objects.order_by("letter_offset").values_list("state", flat=True)) == [
         "replayed", "discarded",
     ]  # fmt: skip
-    acts = DeadLetterAct.objects.order_by("pk").values_list("letter_id", "act", "by", "reason")
-    assert list(acts) == [(first, "replayed", "mina, in the admin", "again"), (second, "discarded", "jun", "useless")]
+    actions = DeadLetterAction.objects.order_by("pk").values_list("letter_id", "action", "by", "reason")
+    assert list(actions) == [
+        (first, "replayed", "mina, in the admin", "again"),
+        (second, "discarded", "jun", "useless"),
+    ]
     logged = [record for record in caplog.records if record.name == "security"]
     said = [(record.getMessage(), record.actor, record.subject, record.detail) for record in logged]
     assert said == [
@@ -228,7 +231,7 @@ def test_a_number_that_no_letter_has_is_refused(number):
 def test_a_letter_that_was_purged_meanwhile_gets_no_act():
     [there] = kept(1)
     letters._note([there, there + 1], DeadLetter.State.DISCARDED, by="mina", reason="")
-    assert list(DeadLetterAct.objects.values_list("letter_id", flat=True)) == [there]
+    assert list(DeadLetterAction.objects.values_list("letter_id", flat=True)) == [there]
 
 
 # --- The collector ----------------------------------------------------------------------------------------------

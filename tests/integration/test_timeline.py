@@ -29,7 +29,7 @@ from authsvc.signups.events import (
 )
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from eventbus.messages import Outgoing, cloud_event_headers
-from eventbus.models import DeadLetter, DeadLetterAct
+from eventbus.models import DeadLetter, DeadLetterAction
 from eventbus.producer import EventProducer
 from eventbus.topics import ensure_topics
 from runtime.tracing import traceparent
@@ -231,7 +231,7 @@ def test_its_dead_letters_and_what_was_done_about_them_are_shown(no_kafka):
             message="refused", error="builtins.ValueError", value=json.dumps({"signupId": str(signup.id)}).encode(),
         )  # fmt: skip
     letter = DeadLetter.objects.get(letter_offset=0)
-    DeadLetterAct.objects.create(letter=letter, act="replayed", by="root-user", reason="mended")
+    DeadLetterAction.objects.create(letter=letter, action="replayed", by="root-user", reason="mended")
     about = [(step.what, step.detail, step.letter_id) for step in told(kim).steps if step.letter_id]
     assert about == [
         ("chat could not handle it: dead-lettered", "ValueError: refused (user.newUser.req[0] at 7)", letter.pk),

@@ -19,7 +19,7 @@ from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from authsvc.models import User
 from authsvc.signups.events import NEW_USER_REQUESTED
-from eventbus.models import DeadLetterAct
+from eventbus.models import DeadLetterAction
 from eventbus.topics import ensure_topics
 from runtime.admin_toolkit.page_admin import PageAdmin
 from tests.contract.kafka_messages import is_meant
@@ -188,7 +188,7 @@ class Everything:
 
     def fingerprint(self) -> list[Any]:
         """All that an action may change."""
-        models = [*{type(row) for row in self.rows.values()}, LogEntry, DeadLetterAct, TOTPDevice]
+        models = [*{type(row) for row in self.rows.values()}, LogEntry, DeadLetterAction, TOTPDevice]
         return [list(model.objects.order_by("pk").values()) for model in models]
 
     def answers(self, page: str, method: str) -> list[str]:

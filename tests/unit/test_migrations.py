@@ -17,7 +17,10 @@ OURS = ("authsvc", *PACKAGES.values(), "scimsvc", "eventbus", "livesettings")
 # These must be repeatable, so a transaction round them is of no use, and nothing may stand beside them.
 ALONE = (AddIndexOnline, AddUniqueOnline, migrations.RunPython)
 # These may change only what the database does not know.
-STATE_ONLY = (migrations.AlterModelTable, migrations.RenameModel, migrations.AlterModelOptions, migrations.AlterField)
+STATE_ONLY = (
+    migrations.AlterModelTable, migrations.RenameModel, migrations.RenameField, migrations.AlterModelOptions,
+    migrations.AlterField,
+)  # fmt: skip
 KNOWN = (*ALONE, migrations.CreateModel, migrations.AddField, migrations.RemoveIndex)
 
 
@@ -37,7 +40,7 @@ def complaints(migration: Migration) -> Iterator[str]:
 
 
 def leaves_tables(operation: Operation, migration: Migration) -> bool:
-    """Whether a renamed model or other labels leave all columns as they are."""
+    """Whether a renamed model or field, or other labels, leave all tables and columns as they are."""
     if not isinstance(operation, STATE_ONLY):
         return False
     state = MigrationLoader(None).project_state(migration.dependencies)

@@ -200,8 +200,12 @@ def letter_lines(letter: DeadLetter) -> Iterator[str]:
             *[("Header", f"{name}: {value}") for name, value in letter.header_texts],
             ("Cut to fit", letter.cut),
             *[
-                ("Act", f"{to_the_second(act.at)} {act.act} by {act.by}" + (f": {act.reason}" if act.reason else ""))
-                for act in letter.acts.all()
+                (
+                    "Action",
+                    f"{to_the_second(each.at)} {each.action} by {each.by}"
+                    + (f": {each.reason}" if each.reason else ""),
+                )
+                for each in letter.actions.all()
             ],
         ]
     )
