@@ -64,7 +64,7 @@ def good() -> Evidence:
     )
 
 
-def test_it_finds_nothing_where_nothing_is_wrong(good: Evidence):
+def test_a_correct_run_has_no_offences(good: Evidence):
     assert judge(good) == []
 
 
@@ -83,11 +83,11 @@ def with_removal(evidence: Evidence, **changes: Any) -> Evidence:
     return replace(evidence, **{**values, **changes})
 
 
-def test_a_removal_that_everybody_followed_is_right(good: Evidence):
+def test_a_removal_that_every_service_applied_is_no_offence(good: Evidence):
     assert judge(with_removal(good)) == []
 
 
-def test_removals_and_changes_that_somebody_did_not_follow_are_found(good: Evidence):
+def test_removals_and_changes_that_a_service_did_not_apply_are_offences(good: Evidence):
     def wrongs(**changes: Any) -> set[tuple[str, UUID | None]]:
         return {(each.wrong, each.signup_id) for each in judge(with_removal(good, **changes))}
 
@@ -103,7 +103,7 @@ def test_removals_and_changes_that_somebody_did_not_follow_are_found(good: Evide
     assert wrongs(changes=[ChangeRow("change", UUID(int=8), OWNER, red, 3), removal]) == set()
 
 
-def test_a_change_that_somebody_missed_is_found(good: Evidence):
+def test_a_change_that_a_service_missed_is_an_offence(good: Evidence):
     told = good.stories[OWNER]
     changed = replace(told, person=replace(told.person, kind=Kind.CHANGES))
     stories = {OWNER: changed, KNOWN: good.stories[KNOWN]}
@@ -171,6 +171,6 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Evidence]]] = {
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-def test_it_finds_what_is_wrong(good: Evidence, broken: str):
+def test_each_planted_fault_is_found(good: Evidence, broken: str):
     wrong, breaking = BROKEN[broken]
     assert wrong in {offence.wrong for offence in judge(breaking(good))}

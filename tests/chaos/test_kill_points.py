@@ -88,7 +88,9 @@ def answers_of(stack: Stack, service: str, person: Person) -> list[str]:
     return [answer["status"] for answer in found]
 
 
-def test_auth_between_commit_and_publish(stack: Stack, person: Person, people: list[Person]):
+def test_nothing_is_lost_if_auth_is_killed_between_commit_and_publish(
+    stack: Stack, person: Person, people: list[Person]
+):
     key = str(uuid4())
     auth, relay = stack.roles["auth-1"], stack.roles["relay"]
     with stopped(stack, "auth-2", "relay"):
@@ -107,7 +109,9 @@ def test_auth_between_commit_and_publish(stack: Stack, person: Person, people: l
     assert [event["attempt"] for event in messages(stack, "user.newUser.req", userId=person.user_id)] == [2]
 
 
-def test_a_participant_between_commit_and_answer(stack: Stack, person: Person, people: list[Person]):
+def test_nothing_is_lost_if_a_participant_is_killed_between_commit_and_answer(
+    stack: Stack, person: Person, people: list[Person]
+):
     with stopped(stack, "relay"):
         chat = restart_dying(stack.roles["chat"], "eventbus.consumer.EventProducer.send_all", "before")
         signup = post(stack, person.form)
@@ -120,7 +124,9 @@ def test_a_participant_between_commit_and_answer(stack: Stack, person: Person, p
         assert answers_of(stack, "chat", person) == ["SUCCESS"]
 
 
-def test_a_participant_between_answer_and_offset(stack: Stack, person: Person, people: list[Person]):
+def test_nothing_is_lost_if_a_participant_is_killed_between_answer_and_offset(
+    stack: Stack, person: Person, people: list[Person]
+):
     with stopped(stack, "relay"):
         chat = restart_dying(stack.roles["chat"], "eventbus.consumer.BatchConsumer.note_done", "after")
         signup = post(stack, person.form)
@@ -134,7 +140,9 @@ def test_a_participant_between_answer_and_offset(stack: Stack, person: Person, p
     assert state(stack, signup) == before
 
 
-def test_a_participant_between_healing_and_answer(stack: Stack, person: Person, people: list[Person]):
+def test_nothing_is_lost_if_a_participant_is_killed_between_healing_and_answer(
+    stack: Stack, person: Person, people: list[Person]
+):
     assert sign_up(stack, person.form)[-1].statuses == ALL_GREEN
     stack.query("chat", f"DELETE FROM {TABLES['chat']} WHERE email = '{person.email}'")
     chat = restart_dying(stack.roles["chat"], "eventbus.consumer.EventProducer.send_all", "before")
@@ -148,7 +156,9 @@ def test_a_participant_between_healing_and_answer(stack: Stack, person: Person, 
         assert healing.result().returncode == 0
 
 
-def test_the_results_consumer_between_database_and_redis(stack: Stack, person: Person, people: list[Person]):
+def test_nothing_is_lost_if_the_results_consumer_is_killed_between_database_and_redis(
+    stack: Stack, person: Person, people: list[Person]
+):
     with stopped(stack, "relay", "customer"), Listeners(stack) as listeners:
         signup = post(stack, person.form)
         eventually(lambda: statuses(state(stack, signup)) == ALL_GREEN | {"customer": "PENDING"})
@@ -178,7 +188,9 @@ def second_web(stack: Stack) -> Iterator[Role]:
 
 
 @pytest.mark.needs("chromium")
-def test_the_front_while_it_relays(page: Page, stack: Stack, person: Person, people: list[Person]):
+def test_another_process_takes_a_relay_over_if_the_front_is_killed(
+    page: Page, stack: Stack, person: Person, people: list[Person]
+):
     web = stack.roles["web"]
     with stopped(stack, "customer"), second_web(stack) as other:
         sign_up_in(page, person)
@@ -197,7 +209,9 @@ def test_the_front_while_it_relays(page: Page, stack: Stack, person: Person, peo
         assert shown(page)[-1] == ALL_GREEN
 
 
-def test_an_instance_of_auth_that_holds_streams(stack: Stack, person: Person, people: list[Person]):
+def test_streams_resume_at_another_instance_if_an_instance_of_auth_is_killed(
+    stack: Stack, person: Person, people: list[Person]
+):
     people += [new_person() for _ in range(4)]
     with stopped(stack, "customer"), Listeners(stack) as listeners:
         signups = [post(stack, each.form) for each in people]

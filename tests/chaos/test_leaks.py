@@ -168,7 +168,7 @@ def entries(pid: int, what: str) -> int:
     return len(list(Path(f"/proc/{pid}/{what}").iterdir()))
 
 
-def test_nothing_stays_of_clients_that_vanish(
+def test_everything_held_for_vanished_clients_is_released(
     stack: Stack, here: network.Namespace, capsys: pytest.CaptureFixture[str]
 ):
     assert stack.caddy

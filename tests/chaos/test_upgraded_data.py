@@ -110,7 +110,7 @@ def account_after_login(stack: Stack, person: Person) -> str:
         return page.read().decode()
 
 
-def test_what_release_0_1_0_stored_is_there_and_works(
+def test_data_stored_by_release_0_1_0_is_complete_and_usable(
     previous_release: Path, postgresql: PostgresqlServer, kafka: KafkaServer
 ):
     with previous_stack(previous_release, postgresql, kafka) as stack:

@@ -71,7 +71,7 @@ def producer():
     producer.close(1)
 
 
-def test_what_is_acknowledged_is_in_the_topic_as_it_was_given(producer):
+def test_an_acknowledged_message_is_in_the_topic_unchanged(producer):
     topic = new_topic()
     headers = (("ce_id", b"1"), ("ce_id", b"2"), ("nothing", None))
     producer.send_all([Outgoing(topic, "김", b"\x00value", headers), Outgoing(topic, None, None)], timeout=10)
@@ -80,7 +80,7 @@ def test_what_is_acknowledged_is_in_the_topic_as_it_was_given(producer):
     assert (second.key(), second.value(), second.headers()) == (None, None, None)
 
 
-def test_a_key_goes_where_the_clients_of_java_put_it(producer):
+def test_a_key_gets_the_same_partition_as_with_javas_client(producer):
     """Numbers from Kafka's own test of its murmur2, modulo 4 partitions."""
     topic = new_topic()
     hashes = {"21": -973932308, "foobar": -790332482, "a-little-bit-long-string": -985981536}
@@ -96,7 +96,7 @@ def test_sent_messages_keep_the_order_of_their_key(producer):
     assert producer.lost == 0
 
 
-def test_a_message_that_is_too_large_is_no_success(producer):
+def test_a_message_that_is_too_large_is_a_delivery_error(producer):
     topic = new_topic()
     too_large = Outgoing(topic, "key", bytes(2_000_000))
     assert not producer.send(too_large)
@@ -106,7 +106,7 @@ def test_a_message_that_is_too_large_is_no_success(producer):
     assert too_large in raised.value.failed
 
 
-def test_a_producer_that_can_do_nothing_any_more_is_replaced(producer):
+def test_a_producer_with_a_fatal_error_is_replaced(producer):
     topic = new_topic()
     assert producer.send(Outgoing(topic, "key", b"before"))
     read(topic, 1)
@@ -119,7 +119,7 @@ def test_a_producer_that_can_do_nothing_any_more_is_replaced(producer):
 # --- Offsets follow the work ------------------------------------------------------------------------------------
 
 
-def test_it_reads_what_was_there_before_and_commits_what_comes_after_the_last():
+def test_a_new_group_reads_existing_messages_and_commits_the_offset_after_the_last():
     handler = RecordingHandler()
     subscription = new_subscription(handler)
     put(subscription.topics[0], *numbered(50), trace=b"1")
@@ -201,7 +201,7 @@ def test_a_transient_failure_repeats_the_batch_until_it_works():
     assert [[message.value for message in batch] for batch in handler.tries] == [numbered(3)] * 4
 
 
-def test_what_was_fetched_ahead_is_neither_lost_nor_repeated_by_a_pause(monkeypatch):
+def test_prefetched_messages_are_neither_lost_nor_repeated_by_a_pause(monkeypatch):
     monkeypatch.setattr(consumer_module, "UNPOLLED", 0.0)
     monkeypatch.setattr(settings, "KAFKA_BATCH_SIZE", 100)
     handler = RecordingHandler(None, TransientError("away"), None, None, TransientError("away"))
@@ -232,7 +232,7 @@ def test_a_stop_ends_the_repeating_and_the_next_reader_gets_the_batch():
     assert handler.values == [b"waits"]
 
 
-def test_what_was_done_but_not_committed_is_read_again():
+def test_a_handled_but_uncommitted_batch_is_read_again():
     """As after a kill: this reader never gets to its commit."""
     handler = RecordingHandler()
     subscription = new_subscription(handler)
@@ -259,7 +259,7 @@ def test_a_subscription_may_ask_for_smaller_batches():
 
 
 @pytest.mark.parametrize("most", [500, 1])
-def test_one_that_gathers_waits_for_the_second_message(settings, monkeypatch, most):
+def test_a_gathering_subscription_waits_for_the_second_message(settings, monkeypatch, most):
     class Reporting(Consumer):
         def poll(self, timeout: float) -> Message | None:
             if (message := super().poll(timeout)) is not None:
@@ -335,7 +335,7 @@ def test_a_handler_with_a_bug_ends_its_consumer_before_it_drains_the_topic():
     assert len(read_all(dead_letter_topic(subscription.topics[0], subscription.group))) < batch_processor.BUG_IN_A_ROW
 
 
-def test_a_header_name_that_is_not_utf_8_stops_nobody():
+def test_a_header_name_that_is_not_utf_8_blocks_no_other_message():
     handler = RecordingHandler()
     subscription = new_subscription(handler)
     # Many before it: the interpreter calls what it has called often in a quicker way, with fewer checks.
@@ -382,7 +382,7 @@ def test_a_message_of_5_mb_is_refused_where_the_topic_was_not_made_for_it():
 
 
 @needs_kafka
-def test_a_message_of_5_mb_stops_nobody_and_its_beginning_is_put_aside():
+def test_a_message_of_5_mb_blocks_no_other_message_and_its_beginning_is_dead_lettered():
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
         too_long = [message for message in batch if len(message.value or b"") > 1_000_000]
         handler([message for message in batch if message not in too_long])
@@ -433,7 +433,7 @@ def assert_put_aside_for_its_answer(size: int, *, topic_takes: int = 0) -> None:
 
 @needs_kafka
 @pytest.mark.parametrize("ahead", [timedelta(days=1), timedelta(days=-1)], ids=str)
-def test_a_sender_whose_clock_is_wrong_is_taken_and_dated_by_kafkas_clock(ahead):
+def test_a_message_of_a_sender_with_a_wrong_clock_is_handled_and_dated_by_kafkas_clock(ahead):
     handler = RecordingHandler()
     subscription = new_subscription(handler)
     now = datetime.now(UTC)
@@ -540,7 +540,7 @@ def test_the_readers_of_a_group_share_its_partitions_and_one_takes_over():
     assert len(handler.handled) + len(other_handler.handled) >= total
 
 
-def test_a_batch_whose_partitions_went_away_commits_nothing_for_them():
+def test_a_batch_commits_nothing_for_partitions_that_were_revoked_meanwhile():
     """The first reader repeats its batch while a second joins: the second commits only its own."""
     handler = RecordingHandler(*[TransientError("away")] * 1000)
     other_handler = RecordingHandler()
@@ -560,7 +560,7 @@ def test_a_batch_whose_partitions_went_away_commits_nothing_for_them():
     assert {message.partition for message in handler.handled} == set(range(4)) - others
 
 
-def test_partitions_that_went_away_paused_come_back_unpaused():
+def test_partitions_that_were_revoked_while_paused_are_not_paused_when_reassigned():
     """The batch in hand is given up between the revocation and the next assignment, if there is a between."""
     subscription = new_subscription(RecordingHandler())
     consumer = BatchConsumer(subscription)
@@ -613,7 +613,7 @@ def test_a_slow_handler_does_not_cost_the_membership(monkeypatch, caplog):
     assert sum("gives up" in record.getMessage() for record in caplog.records) == 1  # when it stopped
 
 
-def test_who_was_put_out_of_the_group_commits_nothing_and_comes_back(monkeypatch, caplog):
+def test_a_consumer_that_was_removed_from_its_group_commits_nothing_and_rejoins(monkeypatch, caplog):
     monkeypatch.setattr(settings, "KAFKA_CLIENT_CONFIG", {"max.poll.interval.ms": 6000})
     handler = RecordingHandler()
     subscription = new_subscription(handler)
@@ -735,7 +735,7 @@ def test_a_groups_lag_is_what_it_has_not_committed(patient, request):
 
 
 @needs_kafka
-def test_kafka_killed_in_the_middle_of_the_work_costs_nothing(monkeypatch):
+def test_no_message_is_lost_if_kafka_is_killed_during_the_work(monkeypatch):
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
         began.set()
         released.wait(120)

@@ -360,7 +360,7 @@ def test_every_service_is_contained(name):
     assert service["stop_grace_period"]
 
 
-def test_who_holds_streams_misses_a_dead_client_soon():
+def test_roles_that_hold_streams_notice_dead_clients_soon():
     """docs/adr/0015; tests/chaos/test_leaks.py shows what it does."""
     holding = {name: service["sysctls"] for name, service in services().items() if "sysctls" in service}
     assert holding == {name: {"net.ipv4.tcp_retries2": "6"} for name in ("gateway", "web", "auth")}
@@ -378,7 +378,7 @@ def test_every_long_running_service_has_a_health_check_of_its_own(name):
         assert f"http://127.0.0.1:{port}/health/ready" in check["test"][-1]
 
 
-def test_what_is_mounted_and_copied_is_there():
+def test_mounted_and_copied_files_exist():
     mounted = {volume.split(":")[0] for service in services().values() for volume in service.get("volumes", [])}
     for path in mounted - {"postgres", "kafka", "opensearch", "prometheus", "grafana"}:
         assert (ROOT / path).is_file() or path == "./deploy/dashboards"

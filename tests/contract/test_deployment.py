@@ -44,7 +44,7 @@ def duration(name: str) -> float:
 # --- The gateway and the servers behind it ----------------------------------------------------------------------
 
 
-def test_the_gateway_lets_go_of_a_connection_well_before_the_server_closes_it():
+def test_the_gateway_closes_an_idle_connection_well_before_the_server_does():
     """A POST into a closing connection would be lost."""
     assert 0 < 2 * duration("keepalive") <= settings.CONNECTION_IDLE_TIMEOUT
 
@@ -79,7 +79,7 @@ def test_a_slow_client_meets_the_gateways_limits_before_the_servers():
     assert directive("read_body_idle") == "-1s"
 
 
-def test_what_is_too_large_is_refused_by_the_gateway_as_by_the_server():
+def test_the_gateway_and_the_server_have_the_same_size_limits():
     size, unit = re.fullmatch(r"(\d+)(\w+)", directive("max_header_size")).groups()
     # Go adds 4 KB, and the gateway adds its own headers.
     assert int(size) * _SIZES[unit] + 4096 < http_protocol.HEAD_MAX
@@ -105,7 +105,7 @@ def test_instances_are_asked_in_turn_and_none_is_marked_down():
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_every_role_believes_the_gateway_wherever_docker_puts_it(role):
+def test_every_role_trusts_the_gateway_at_any_address_that_docker_gives_it(role):
     """Without it everybody would come from the gateway's address, and share one rate limit."""
     trusted = [ip_network(network) for network in environment_of(role)["TRUSTED_PROXIES"].split()]
     pools = ["172.17.0.0/16", "172.31.0.0/16", "192.168.0.0/20", "192.168.240.0/20", "10.0.0.0/8"]
@@ -121,7 +121,7 @@ def test_a_web_process_hashes_with_as_many_threads_as_it_has_cores(role):
     assert int(environment_of(role)["PYTHON_CPU_COUNT"]) == math.ceil(float(services()[role]["cpus"]))
 
 
-def test_the_gateway_finds_what_it_leads_to():
+def test_the_gateways_upstreams_are_services_of_compose():
     environment = environment_of("gateway")
     assert environment["WEB_UPSTREAM"] == "web:8000"
     assert (environment["AUTH_DISCOVERY"], environment["AUTH_HOST"], environment["AUTH_PORT"]) == (

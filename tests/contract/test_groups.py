@@ -44,7 +44,7 @@ def test_the_groups_that_the_settings_name_have_their_lag_even_if_nobody_was_in_
     assert found["answerer"].membership == (None if settings.KAFKA_EMBEDDED else Membership("Dead", ()))
 
 
-def test_lag_is_what_is_not_committed(inspector):
+def test_lag_counts_the_uncommitted_messages(inspector):
     put("asked", b"1", b"2", b"3", partition=1)
     skip_to_the_end("asked", group="answerer")
     put("asked", b"one more", partition=1)
@@ -55,7 +55,7 @@ def test_lag_is_what_is_not_committed(inspector):
 
 
 @pytest.mark.needs("kafka")
-def test_members_with_what_they_read_and_groups_that_no_setting_names(inspector):
+def test_members_are_listed_with_their_partitions_also_of_groups_that_no_setting_names(inspector):
     stranger = Subscription(group="stranger", topics=("asked",), handle=handler)
     with consuming(stranger), consuming(asked):
         put("asked", b"read", partition=1)

@@ -68,7 +68,7 @@ def test_topics_of_other_installations_and_kafkas_own_are_not_shown(inspector, t
     assert not [each.name for each in inspector.topics() if each.name.startswith("__")]
 
 
-def test_to_ask_for_a_topic_does_not_make_it(inspector):
+def test_asking_for_a_missing_topic_does_not_create_it(inspector):
     name = f"test.{secrets.token_hex(6)}"
     for ask in (inspector.topic, inspector.newest, lambda each: inspector.messages_about(each, key="k")):
         with pytest.raises(NoSuchTopicError):
@@ -85,7 +85,7 @@ def test_a_partition_that_is_not_there_is_reported(inspector, topic):
 # --- Messages ---------------------------------------------------------------------------------------------------
 
 
-def test_messages_by_offset_with_key_headers_and_time(inspector, topic):
+def test_messages_found_by_offset_have_key_headers_and_time(inspector, topic):
     put(topic, *numbered(10), key="kim", partition=2, trace=b"1", nothing=None)
     reading = inspector.from_offset(topic, partition=2, offset=4, limit=3)
     assert values(reading) == [b"4", b"5", b"6"]
@@ -97,14 +97,14 @@ def test_messages_by_offset_with_key_headers_and_time(inspector, topic):
 
 
 @pytest.mark.parametrize(("offset", "expected"), [(-5, numbered(3)), (2, [b"2"]), (3, []), (99, [])])
-def test_an_offset_outside_is_the_nearest(inspector, topic, offset, expected):
+def test_an_offset_outside_of_the_partition_is_replaced_by_the_nearest_one(inspector, topic, offset, expected):
     put(topic, *numbered(3), partition=0)
     reading = inspector.from_offset(topic, partition=0, offset=offset)
     assert values(reading) == expected
     assert reading.is_whole
 
 
-def test_the_newest_of_all_partitions(inspector, topic):
+def test_the_newest_messages_are_those_of_all_partitions(inspector, topic):
     for number in range(12):
         put(topic, b"%d" % number, partition=number % PARTITIONS)
         time_between()
@@ -113,12 +113,12 @@ def test_the_newest_of_all_partitions(inspector, topic):
     assert inspector.newest(topic, limit=100).is_whole
 
 
-def test_an_empty_topic_has_nothing_and_nobody_waits_for_it(inspector, topic):
+def test_an_empty_topic_is_read_at_once_and_has_no_messages(inspector, topic):
     reading = inspector.newest(topic)
     assert (reading.messages, reading.looked_at, reading.is_whole) == ((), 0, True)
 
 
-def test_messages_by_key_are_found_where_our_producer_puts_them(inspector, topic, produce):
+def test_messages_are_found_by_key_in_the_partition_that_our_producer_chooses(inspector, topic, produce):
     for key in ("21", "foobar", "김민아", "other"):
         produce(*(Outgoing(topic, key, value) for value in numbered(3)))
     for key in ("21", "foobar", "김민아"):
@@ -128,13 +128,13 @@ def test_messages_by_key_are_found_where_our_producer_puts_them(inspector, topic
         assert reading.is_whole
 
 
-def test_a_key_that_somebody_put_elsewhere_is_found_in_that_partition(inspector, topic):
+def test_a_key_in_a_partition_that_another_producer_chose_is_found_there(inspector, topic):
     put(topic, b"astray", key="21", partition=3)
     assert values(inspector.messages_about(topic, key=b"21")) == []
     assert values(inspector.messages_about(topic, key=b"21", partition=3)) == [b"astray"]
 
 
-def test_messages_by_key_within_a_time(inspector, topic, produce):
+def test_messages_are_found_by_key_within_a_span_of_time(inspector, topic, produce):
     produce(Outgoing(topic, "kim", b"before"), Outgoing(topic, "lee", b"lee"))
     since = time_between()
     produce(Outgoing(topic, "kim", b"within"))
@@ -179,7 +179,7 @@ def test_looking_commits_nothing_and_joins_no_group(inspector, topic):
     assert inspector._consumer.memberid() in (None, "")
 
 
-def test_kafka_away_is_a_transient_error(monkeypatch):
+def test_an_outage_of_kafka_is_a_transient_error(monkeypatch):
     monkeypatch.setattr(settings, "KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     with Inspector() as inspector, pytest.raises(KafkaException) as raised:
         inspector.topics()

@@ -17,6 +17,6 @@ def test_a_participant_can_store_every_text_that_auth_accepts():
 
 
 @given(TEXTS)
-def test_the_key_of_a_user_id_that_fits_fits(text):
+def test_the_key_of_every_valid_user_id_fits_its_column(text):
     longest = normalize_user_id(text)[: participant.limits.USER_ID_MAX]
     assert len(user_id_key(longest)) <= participant.limits.USER_ID_KEY_MAX

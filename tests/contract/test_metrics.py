@@ -26,7 +26,7 @@ def declared() -> list[MetricWrapperBase]:
     return [each for module in modules for each in vars(module).values() if isinstance(each, MetricWrapperBase)]
 
 
-def test_no_other_module_declares_one():
+def test_metrics_are_declared_only_in_the_modules_that_are_compared_with_the_list():
     """Metrics that are declared elsewhere are not compared with the list."""
     packages = {path.parent for path in ROOT.glob("*/__init__.py")} - {ROOT / "tests", ROOT / "bench"}
     made = re.compile(r"= (?:Counter|Gauge|Histogram|Summary|Info|Enum)\(\s*\"", re.MULTILINE)
@@ -75,7 +75,7 @@ def test_the_list_has_every_metric_with_its_type_and_labels_and_no_other():
 
 
 @pytest.mark.parametrize("where", queries())
-def test_alerts_and_dashboard_ask_for_what_there_is(where):
+def test_alerts_and_dashboard_query_existing_metrics(where):
     there = {family(each) + suffix for each in declared() for suffix in SAMPLES[each.describe()[0].type]}
     asked = OURS.findall(queries()[where])
     assert set(asked) <= there
@@ -83,7 +83,7 @@ def test_alerts_and_dashboard_ask_for_what_there_is(where):
 
 
 @pytest.mark.parametrize("where", queries())
-def test_alerts_and_dashboard_group_by_labels_that_there_are(where):
+def test_alerts_and_dashboard_group_by_existing_labels(where):
     """By labels of the metrics in the query, or by those that Prometheus adds to each target and bucket."""
     query = queries()[where]
     asked = {re.sub(r"_(total|bucket|count|sum)$", "", name) for name in OURS.findall(query)}
@@ -119,7 +119,7 @@ def test_every_alert_says_what_is_wrong_and_what_to_do():
         assert rule["annotations"].keys() == {"summary", "action", "runbook"}
 
 
-def test_prometheus_asks_every_role_where_compose_has_it():
+def test_prometheus_scrapes_every_role_at_its_address_in_compose():
     compose = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
     config = yaml.safe_load((DEPLOY / "prometheus.yaml").read_text())
     asked = {name: each["port"] for job in scrape_jobs() for each in job["dns_sd_configs"] for name in each["names"]}
@@ -129,7 +129,7 @@ def test_prometheus_asks_every_role_where_compose_has_it():
     assert [(DEPLOY / name).is_file() for name in config["rule_files"]] == [True]
 
 
-def test_an_alert_names_each_role_that_prometheus_asks():
+def test_an_alert_names_each_role_that_prometheus_scrapes():
     """tests/contract/test_observing.py tests the rule with Prometheus's own promtool, where that is installed."""
     for job in scrape_jobs():
         assert {"source_labels": ["__meta_dns_name"], "target_label": "role"} in job["relabel_configs"]

@@ -24,7 +24,7 @@ def user() -> User:
 
 
 @pytest.mark.parametrize("services", [None, ["chat"]])
-def test_a_participant_reads_what_auth_asks(services):
+def test_participants_read_the_requests_of_auth(services):
     record, signup_id = user(), uuid4()
     outgoing = new_user_requested(record, signup_id=signup_id, attempt=2, services=services)
     request = decode_request(delivered(outgoing))
@@ -34,7 +34,7 @@ def test_a_participant_reads_what_auth_asks(services):
 
 
 @pytest.mark.parametrize("verdict", list(VerdictCode), ids=lambda verdict: verdict.name)
-def test_auth_reads_what_a_participant_answers(verdict):
+def test_auth_reads_the_answers_of_participants(verdict):
     signup_id = uuid4()
     asked = delivered(new_user_requested(user(), signup_id=signup_id, attempt=1))
     outgoing = answer(asked, decode_request(asked), Judgement(verdict), service="chat")

@@ -145,7 +145,7 @@ def test_a_process_that_hangs_beside_one_that_answers_is_a_ticket(tmp_path: Path
 
 
 @needs_promtool
-def test_only_what_people_wait_for_wakes_somebody(tmp_path: Path):
+def test_only_roles_that_people_wait_for_page_the_person_on_call(tmp_path: Path):
     stuck = [{"role": role, "instance": f"{role}:8001"} for role in ("chat", "relay", "dead-letters", "search")]
     ages = {
         f'eventbus_heartbeat_age_seconds{{role="{each["role"]}", instance="{each["instance"]}"}}': f"{OLD}x40"
@@ -165,7 +165,7 @@ def test_only_what_people_wait_for_wakes_somebody(tmp_path: Path):
 
 @needs_promtool
 @pytest.mark.parametrize("has_begun", [False, True])
-def test_a_relay_that_has_not_begun_to_work_wakes_somebody(tmp_path: Path, has_begun: bool):
+def test_a_relay_that_has_not_begun_to_work_pages_the_person_on_call(tmp_path: Path, has_begun: bool):
     """While no process of the relay answers, RoleAway is enough."""
     counts = {'signup_incomplete{state="due", instance="relay:8001"}': ANSWERS} if has_begun else {}
     tests = [
@@ -216,7 +216,7 @@ def test_grafana_loads_the_dashboard_at_start_and_opens_with_it():
     assert home == f"{provider['options']['path']}/signup-sync.json"
 
 
-def test_the_dashboard_asks_for_metrics_that_there_are():
+def test_the_dashboard_queries_existing_metrics():
     names = {family(each) for each in declared()}
     asked = OURS.findall((DEPLOY / "grafana-dashboard.json").read_text())
     assert asked
@@ -357,7 +357,7 @@ def test_a_failed_import_fails_the_container(answer: dict[str, Any], status: int
     assert said in done.stderr
 
 
-def test_a_dashboards_that_is_down_fails_the_container():
+def test_dashboards_that_is_down_fails_the_container():
     done = import_objects("http://127.0.0.1:1")
     assert done.returncode == 1
     assert "did not import the saved objects" in done.stderr

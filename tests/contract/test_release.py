@@ -190,7 +190,7 @@ def test_the_sdist_has_the_documents_and_no_leftovers(dist: Path):
     assert not any("__pycache__" in name or name.startswith(("dist/", "var/", ".venv/")) for name in names)
 
 
-def test_what_is_installed_from_the_sdist_runs_with_pages_styles_and_translations(installed: Path, tmp_path: Path):
+def test_an_installation_from_the_sdist_runs_with_pages_styles_and_translations(installed: Path, tmp_path: Path):
     port = free_port()
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LANG": "C.UTF-8", "PORT": str(port)}
     with (tmp_path / "log").open("wb") as log:

@@ -50,7 +50,7 @@ def rollout() -> Rollout:
     return Rollout()
 
 
-def test_an_upgrade_loses_nothing_and_what_only_the_new_release_reads_waits_for_it(rollout):
+def test_an_upgrade_loses_nothing_and_topics_that_only_the_new_release_reads_wait_for_it(rollout):
     # The old member joins first, so it leads the group and assigns partitions of a topic that it does not read.
     with consuming(rollout.old):
         rollout.put(rollout.shared)

@@ -64,7 +64,7 @@ def test_every_reference_leads_somewhere():
 
 
 @pytest.mark.parametrize("file", sorted(path.name for path in (DOCS / "schemas").iterdir()))
-def test_every_schema_is_one(file):
+def test_every_schema_is_valid(file):
     Draft202012Validator.check_schema(document(f"schemas/{file}"))
 
 
@@ -196,7 +196,7 @@ def test_the_answer_to_a_removal_without_a_user_id_has_the_key_of_its_request():
     assert message.key == example_of("removeUserRequested")["ownerSignupId"]
 
 
-def test_readers_ignore_what_they_do_not_know():
+def test_readers_ignore_unknown_fields():
     message = new_user_requested(stored_user(), signup_id=SIGNUP, attempt=1)
     value = json.dumps(json.loads(message.value) | {"addedLater": {"a": 1}}).encode()
     question = as_read(Outgoing(message.topic, message.key, value), ("added-later", b"\xff"))
@@ -252,7 +252,7 @@ def test_auths_page_fits_and_participants_read_it(more):
     )
 
 
-def test_the_largest_page_is_well_under_what_kafka_takes():
+def test_the_largest_page_is_well_below_kafkas_limit():
     longest = stored_user()
     longest.user_id, longest.email = "\U00020000" * identity.USER_ID_MAX, "\U00020000" * identity.EMAIL_MAX
     longest.user_name = '"' * identity.USER_NAME_MAX
@@ -283,7 +283,7 @@ def test_a_participants_findings_fit_and_auth_reads_them():
 
 
 @pytest.mark.parametrize("value", [b"no JSON", None, b"x" * 1_000_000, b"x" * 1_100_000])
-def test_a_dead_letter_fits(value):
+def test_a_dead_letter_fits_its_schema(value):
     message = Incoming("user.newUser.req", 3, 17, b"\xff", value, (("ce_id", b"1"),), 1_772_366_400_000)
 
     letter = dead_letter(message, ValueError("no JSON" * 1000), group="chat")
@@ -295,7 +295,7 @@ def test_a_dead_letter_fits(value):
     assert ("dlt-value-bytes" in headers) is (value is not None and len(value) == 1_100_000)
 
 
-def test_both_sides_mean_the_same_topics():
+def test_auth_and_participants_use_the_same_topics():
     addresses = {channel["address"] for channel in document("asyncapi.yaml")["channels"].values()}
     assert {NEW_USER_REQUESTED, NEW_USER_ANSWERED, RECONCILE_REQUESTED, RECONCILE_ANSWERED} <= addresses
     assert {*participant_events.REQUESTED, *participant_events.ANSWERED} <= addresses
@@ -333,7 +333,7 @@ def test_a_state_fits_as_document_and_as_event(state):
 
 @pytest.mark.parametrize("state", states())
 @pytest.mark.parametrize("slowness", [None, "delayed", "stalled"])
-def test_what_the_page_is_sent_fits(state, slowness):
+def test_messages_to_the_page_fit_their_schemas(state, slowness):
     read = read_state(json.dumps(state.as_wire(with_took=True)))
     for message, sent in {
         "signUpState": state_message(read.signup_id, read, slowness=slowness),
@@ -356,7 +356,7 @@ def test_the_documented_stream_is_what_auth_writes():
     assert written.decode() == document("openapi.yaml")["components"]["examples"]["NewUserStream"]["value"]
 
 
-def test_what_else_is_written_into_a_stream_is_documented():
+def test_retry_heartbeat_and_delay_in_a_stream_are_documented():
     example = document("openapi.yaml")["components"]["examples"]["DelayedStream"]["value"]
     for text in (sse.RETRY, sse.HEARTBEAT, sse.DELAYED):
         assert text.decode() in example
@@ -369,7 +369,7 @@ def test_what_else_is_written_into_a_stream_is_documented():
         Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "No.", errors=[FieldError(pointer="/a~1b", detail="There is none.")]),
     ],
 )
-def test_a_problem_fits(problem):
+def test_a_problem_document_fits_its_schema(problem):
     validate(problem.document(), "schemas/problem.json")
 
 
@@ -448,6 +448,6 @@ def finding(**fields: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_schemas_refuse(schema, value):
+def test_schemas_reject_invalid_values(schema, value):
     with pytest.raises(ValidationError):
         validate(value, schema)

@@ -30,14 +30,14 @@ def become_admin(page: Page, stack: Stack) -> None:
     page.context.add_cookies([{"name": name, "value": value, "url": stack.base_url} for name, value in cookies])
 
 
-def test_the_account_shows_its_owner_who_holds_it_at_any_time_later(page: Page, stack: Stack, person: Person):
+def test_the_account_page_shows_the_owner_the_lights_at_any_later_time(page: Page, stack: Stack, person: Person):
     sign_up(stack, person.form)
     log_in_at(page, person)
     assert lights(page) == GREEN
     expect(page.locator("[data-service=chat]")).to_contain_text("Ready")
 
 
-def test_the_account_names_the_service_that_knew_the_person_before(page: Page, stack: Stack, person: Person):
+def test_the_account_page_names_the_service_that_already_had_the_user(page: Page, stack: Stack, person: Person):
     produce(stack, "user.newUser.req", requested(person, services=["chat"]), key=person.user_id)
     eventually(lambda: row(person) in stack.rows("chat"))
     sign_up(stack, person.form)
@@ -73,7 +73,7 @@ def test_a_script_for_a_name_is_text_on_every_page(page: Page, stack: Stack, per
         assert page.evaluate("window.isOwned") is None
 
 
-def test_who_forgot_the_password_gets_a_link_by_mail_that_works_once(page: Page, stack: Stack, person: Person):
+def test_a_password_reset_link_is_mailed_and_works_once(page: Page, stack: Stack, person: Person):
     sign_up(stack, person.form)
     page.goto("/login/")
     page.get_by_role("link", name="Forgot your password?").click()
@@ -150,7 +150,9 @@ def test_the_form_says_what_is_wrong_while_one_types_and_logs_nothing(page: Page
     expect(page.locator("[name=userPw2]")).to_be_focused()
 
 
-def test_a_korean_browser_is_spoken_to_in_korean_until_the_switch(browser: Browser, stack: Stack, person: Person):
+def test_a_korean_browser_gets_korean_pages_until_the_language_is_switched(
+    browser: Browser, stack: Stack, person: Person
+):
     context = browser.new_context(base_url=stack.base_url, locale="ko-KR")
     page = context.new_page()
     sign_up_in(page, person, userId="빈 칸")

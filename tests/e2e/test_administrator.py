@@ -57,7 +57,7 @@ def picture(page: Page, name: str, theme: str, backing: Backing) -> None:
         keep_picture(page, f"{name}-{theme}.png")
 
 
-def test_from_what_needs_attention_to_the_timeline_of_one_signup_and_its_replay(
+def test_the_index_of_the_admin_leads_to_a_signups_timeline_and_its_replay(
     desk: tuple[Page, str], stack: Stack, person: Person, backing: Backing
 ):
     page, theme = desk
@@ -103,7 +103,7 @@ def test_from_what_needs_attention_to_the_timeline_of_one_signup_and_its_replay(
         expect(page.get_by_role("region", name="Timeline")).to_contain_text(words)
 
 
-def test_the_terminal_tells_the_same_story(stack: Stack, person: Person):
+def test_explain_prints_the_same_timeline(stack: Stack, person: Person):
     answer = post(stack, person.form)
     settled(stack, answer)
     told = stack.manage("explain", person.user_id).stdout

@@ -99,7 +99,7 @@ def test_every_service_keeps_the_user(stack: Stack, person: Person):
         assert row(person) in stack.rows(service)
 
 
-def test_without_a_wish_for_a_stream_the_answer_is_the_state_and_where_it_is(stack: Stack, person: Person):
+def test_a_client_that_does_not_accept_a_stream_gets_the_state_and_its_location(stack: Stack, person: Person):
     answer = post(stack, person.form)
     assert answer.status == 202
     assert answer.headers["Location"] == f"/user/signups/{answer.json['signupId']}"
@@ -114,7 +114,7 @@ def test_clients_that_ask_for_it_get_the_duration_of_each_light(stack: Stack, pe
     assert all(milliseconds >= 0 for milliseconds in took.values())
 
 
-def test_a_client_that_comes_back_gets_what_it_has_not_seen_and_204_after_the_end(stack: Stack, person: Person):
+def test_a_client_that_reconnects_gets_the_unseen_changes_and_204_after_the_end(stack: Stack, person: Person):
     answer = post(stack, person.form)
     end = settled(stack, answer)
     path, ticket = answer.headers["Location"] + "/events", answer.headers["Signup-Ticket"]
@@ -129,7 +129,7 @@ def test_a_client_that_comes_back_gets_what_it_has_not_seen_and_204_after_the_en
 # --- Duplicates -----------------------------------------------------------------------------------------------
 
 
-def test_one_whom_auth_knows_is_refused_and_what_was_typed_goes_nowhere(stack: Stack, person: Person):
+def test_a_user_id_that_auth_has_is_refused_and_the_strangers_input_is_stored_nowhere(stack: Stack, person: Person):
     sign_up(stack, person.form)
     stranger = new_person()
     refused = sign_up(stack, stranger.form | {"userId": person.user_id.upper()})[-1]
@@ -139,13 +139,13 @@ def test_one_whom_auth_knows_is_refused_and_what_was_typed_goes_nowhere(stack: S
         assert stranger.email not in {each.email for each in stack.rows(service)}
 
 
-def test_where_only_the_email_is_taken_every_red_light_says_so(stack: Stack, person: Person):
+def test_if_only_the_email_is_taken_every_red_light_says_so(stack: Stack, person: Person):
     sign_up(stack, person.form)
     refused = sign_up(stack, new_person().form | {"email": person.email.upper()})[-1]
     assert {light.get("reason") for light in refused.data["services"].values()} == {"duplicate: email"}
 
 
-def test_one_whom_chat_alone_knows_sees_only_chat_red(stack: Stack, person: Person):
+def test_a_user_that_only_chat_already_had_turns_only_chat_red(stack: Stack, person: Person):
     produce(stack, "user.newUser.req", requested(person, services=["chat"]), key=person.user_id)
     eventually(lambda: row(person) in stack.rows("chat"))
     assert row(person) not in stack.rows("customer")
@@ -155,7 +155,7 @@ def test_one_whom_chat_alone_knows_sees_only_chat_red(stack: Stack, person: Pers
     assert row(person) in stack.rows("customer")
 
 
-def test_one_whom_customer_lacks_but_auth_has_is_healed(stack: Stack, person: Person):
+def test_a_refused_sign_up_restores_the_existing_user_that_customer_lost(stack: Stack, person: Person):
     sign_up(stack, person.form)
     stack.query("customer", f"DELETE FROM customersvc_customer WHERE email = '{person.email}'")
     again = sign_up(stack, new_person().form | {"userId": person.user_id})[-1]
@@ -193,7 +193,7 @@ def answers_to(stack: Stack, signup_id: str) -> list[dict[str, Any]]:
     return [each for each in answers if each.get("signupId") == signup_id]
 
 
-def test_a_stranger_who_overtakes_does_not_turn_the_owner_red(stack: Stack, person: Person):
+def test_a_strangers_attempt_that_overtakes_does_not_turn_the_owner_red(stack: Stack, person: Person):
     owner = str(uuid4())
     produce(stack, "user.newUser.req", requested(person, ownerSignupId=owner), key=person.user_id)
     for service in PARTICIPANTS:

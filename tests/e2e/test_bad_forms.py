@@ -72,7 +72,7 @@ def test_any_body_posted_as_the_form_is_answered(stack: Stack, opened_form, data
     assert answer.status in (200, 303, 400, 403, 409, 415, 422), answer.body
 
 
-def test_nothing_was_half_saved(stack: Stack):
+def test_every_user_has_a_sign_up_and_every_sign_up_its_user(stack: Stack):
     """Each user has a sign-up, and each sign-up of an account that was not removed has its user."""
     owners = set(stack.query("auth", "SELECT owner_signup_id FROM authsvc_user"))
     removed = "SELECT owner_signup_id FROM authsvc_removedaccount"
@@ -85,7 +85,7 @@ def test_nothing_was_half_saved(stack: Stack):
 
 @pytest.mark.parametrize("cookie", ODD_COOKIES, ids=lambda cookie: ascii(cookie)[:20])
 @pytest.mark.parametrize("path", ["/signup/", "/login/", "/account/", "/admin/", "/signup/status/x/"])
-def test_an_odd_cookie_is_no_cookie(stack: Stack, path: str, cookie: str):
+def test_an_invalid_cookie_is_ignored(stack: Stack, path: str, cookie: str):
     names = ("sessionid", "signup_browser", "csrftoken", "messages")
     cookies = "; ".join(f"{name}={cookie}" for name in names)
     # 431: the longest are longer than all headers may be together.
@@ -93,7 +93,7 @@ def test_an_odd_cookie_is_no_cookie(stack: Stack, path: str, cookie: str):
 
 
 @pytest.mark.parametrize("cookie", ODD_COOKIES, ids=lambda cookie: ascii(cookie)[:20])
-def test_an_odd_session_is_no_staffs(stack: Stack, cookie: str):
+def test_an_invalid_session_has_no_staff_rights(stack: Stack, cookie: str):
     admin = new_person().form | {"role": "ROLE_ADMIN"}
     assert post(stack, admin, Cookie=f"sessionid={cookie}").status in (400, 403)
 

@@ -40,7 +40,7 @@ def spoil(run: str, partitions: range) -> Iterator[bytes]:
         yield mark
 
 
-def test_all_good_ones_are_answered_all_bad_ones_put_aside_and_nothing_is_left_unread(stack: Stack):
+def test_good_messages_are_answered_bad_ones_dead_lettered_and_none_is_left_unread(stack: Stack):
     run = str(uuid4())
     count = len(SMALL) + 3
     before = [post(stack, new_person().form) for _ in range(2)]
@@ -80,7 +80,7 @@ def marks_of(stack: Stack, topic: str, group: str, run: str) -> dict[bytes, int]
     ],
     ids=["a service that nobody knows", "a sign-up that does not exist", "a reason that can't be kept"],
 )
-def test_an_answer_that_fits_nothing_is_put_aside_with_the_reason_and_turns_no_light(stack, fields, publish, error):
+def test_an_answer_that_matches_no_light_is_dead_lettered_with_the_reason(stack, fields, publish, error):
     answer = post(stack, new_person().form)
     before = settled(stack, answer)
     key = f"misfit-{uuid4()}"
@@ -96,7 +96,7 @@ def test_an_answer_that_fits_nothing_is_put_aside_with_the_reason_and_turns_no_l
     assert settled(stack, answer) == before
 
 
-def test_a_header_whose_name_is_not_utf_8_costs_no_answer(stack: Stack):
+def test_a_request_with_a_header_name_that_is_not_utf_8_is_handled(stack: Stack):
     person, signup_id = new_person(), str(uuid4())
     asked = {"signupId": signup_id, "ownerSignupId": signup_id, "role": "ROLE_USER", "attempt": 1}
     record = {name: value for name, value in person.form.items() if name != "userPw"}

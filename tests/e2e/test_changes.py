@@ -55,7 +55,7 @@ def test_an_owner_changes_name_and_address_and_sees_every_light_turn(page: Page,
     keep_picture(page, "account-outdated.png")
 
 
-def test_a_service_that_has_the_new_address_turns_red_and_keeps_what_it_has(page: Page, stack: Stack, person: Person):
+def test_a_service_that_has_the_new_address_turns_red_and_keeps_its_row(page: Page, stack: Stack, person: Person):
     other = new_person()
     produce(stack, "user.newUser.req", requested(other, services=["chat"]), key=other.user_id)
     sign_up(stack, person.form)

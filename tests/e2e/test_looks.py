@@ -66,7 +66,7 @@ def keep_pictures(page: Page, name: str) -> None:
         keep_picture(page, f"{name}-{device}-{scheme}.png")
 
 
-def test_the_form(still: Page, person: Person):
+def test_the_form_looks_right_and_is_accessible(still: Page, person: Person):
     still.goto("/signup/")
     wait_for_flag(still, "ready")
     assert_accessible(still)
@@ -95,7 +95,7 @@ def test_password_managers_know_each_field(still: Page):
     expect(still.locator("[name=password]")).to_have_attribute("autocomplete", "current-password")
 
 
-def test_the_lights(still: Page, stack: Stack, person: Person):
+def test_the_lights_look_right_and_are_accessible(still: Page, stack: Stack, person: Person):
     produce(stack, "user.newUser.req", requested(person, services=["chat"]), key=person.user_id)
     eventually(lambda: row(person) in stack.rows("chat"))
     still.add_init_script(HEAR_ANNOUNCEMENTS)
@@ -113,7 +113,7 @@ def test_the_lights(still: Page, stack: Stack, person: Person):
 
 
 @pytest.mark.parametrize("path", ["/docs/", "/docs/api/", "/docs/events/"])
-def test_the_pages_for_developers(still: Page, path: str):
+def test_the_pages_for_developers_look_right_and_are_accessible(still: Page, path: str):
     still.goto(path)
     for example in still.locator("summary").all():
         example.click()
@@ -123,7 +123,7 @@ def test_the_pages_for_developers(still: Page, path: str):
     assert still.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_login_account_and_passwords(still: Page, stack: Stack, person: Person):
+def test_login_account_and_password_pages_look_right_and_are_accessible(still: Page, stack: Stack, person: Person):
     sign_up(stack, person.form)
     for path in ("/login/", "/password/", "/password/sent/", "/password/MQ/made-up/", "/signup/status/made-up/"):
         still.goto(path)

@@ -118,7 +118,9 @@ def test_at_a_terminal_it_asks_until_the_answers_are_good(project: Path, running
 
 
 @pytest.mark.parametrize("key", ["\x03", "\x04"])
-def test_ctrl_c_and_ctrl_d_end_the_questions_and_nobody_is_made(project: Path, running: MakeRun, key: str) -> None:
+def test_ctrl_c_and_ctrl_d_end_the_questions_without_creating_an_administrator(
+    project: Path, running: MakeRun, key: str
+) -> None:
     person = new_person()
     with Terminal(project, running.env, "make", "admin") as terminal:
         terminal.answer("User ID: ", f"{person.user_id}\n")

@@ -123,7 +123,7 @@ def test_a_killed_process_starts_again_and_the_terminal_says_so(running: MakeRun
     assert all_green(sign_up(running.port, person))
 
 
-def test_a_second_one_on_the_same_data_says_where_the_first_is(running: MakeRun, project: Path) -> None:
+def test_a_second_make_run_on_the_same_data_names_the_address_of_the_first(running: MakeRun, project: Path) -> None:
     said = refused(project, PORT=str(free_port()), DATA_DIR=running.env["DATA_DIR"])
     assert f"It is already running: http://127.0.0.1:{running.port}/" in said
     assert get(running.port, "/health/ready") == 200
@@ -181,7 +181,7 @@ def test_a_broken_secret_key_is_reported_with_the_remedy(project: Path, tmp_path
     assert f"rm {tmp_path}/secret_key" in said
 
 
-def test_what_it_keeps_is_for_its_owner_only(project: Path, tmp_path: Path) -> None:
+def test_files_in_the_data_directory_are_readable_by_their_owner_only(project: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     with make_run(project, DATA_DIR=str(tmp_path)) as run:
         run.wait_ready()

@@ -88,7 +88,7 @@ def test_a_dead_letter_is_counted_where_it_was_put_aside_and_waits_in_the_table(
     eventually(lambda: total(impatient, "eventbus_dead_letters_waiting") == len(PARTICIPANTS))
 
 
-def test_a_stalled_sign_up_and_what_lies_unread_are_seen_at_the_relay(impatient: Stack):
+def test_the_relays_metrics_show_stalled_sign_ups_and_unread_messages(impatient: Stack):
     with stopped(impatient, "chat"):
         assert request(impatient, "POST", "/user", new_person().form).status == 202
         eventually(lambda: total(impatient, "signup_incomplete", state="stalled") == 1)
@@ -100,7 +100,7 @@ def test_a_stalled_sign_up_and_what_lies_unread_are_seen_at_the_relay(impatient:
     eventually(lambda: total(impatient, "signup_incomplete", state="stalled") == 0)
 
 
-def test_every_role_tells_of_its_process_and_workers_of_their_heartbeat(impatient: Stack):
+def test_every_role_has_process_metrics_and_every_worker_a_heartbeat_metric(impatient: Stack):
     for role in impatient.roles.values():
         page = scrape(role)
         assert page["process_open_fds", frozenset()] > 0
@@ -108,7 +108,7 @@ def test_every_role_tells_of_its_process_and_workers_of_their_heartbeat(impatien
             assert 0 <= page["eventbus_heartbeat_age_seconds", frozenset()] < 30
 
 
-def test_nobody_outside_reads_them(impatient: Stack):
+def test_metrics_are_not_served_through_proxies(impatient: Stack):
     status, body = ask(impatient.roles["web"], X_Forwarded_For=LOOPBACK)
     assert (status, "process_open_fds" in body) == (404, False)
     if impatient.caddy:

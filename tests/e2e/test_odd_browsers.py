@@ -107,7 +107,7 @@ def test_nine_kilobytes_of_cookies_leave_the_lights(page: Page, stack: Stack, pe
 
 
 @pytest.mark.parametrize("network", [never_open, refuse_sockets, mute])
-def test_without_a_socket_that_speaks_the_lights_come_over_http(
+def test_if_the_socket_stays_silent_the_lights_are_read_over_http(
     page: Page, stack: Stack, person: Person, network: Callable[[Page], object]
 ):
     listen_to_announcements(page)
@@ -138,7 +138,7 @@ def test_without_any_connection_the_page_says_so_and_continues_when_there_is_one
     assert shown(page)[-1] == GREEN
 
 
-def test_the_page_draws_what_it_is_sent_and_nothing_that_is_older(page: Page, person: Person):
+def test_the_page_draws_each_message_except_older_ones(page: Page, person: Person):
     listen_to_announcements(page)
     page.route(STATUS, lambda route: route.abort())
     hold(page, [])
@@ -179,7 +179,7 @@ def test_the_page_draws_what_it_is_sent_and_nothing_that_is_older(page: Page, pe
     assert [state["chat"] for state in shown(page)] == ["PENDING", "PENDING", "FAIL", "FAIL", "FAIL"]
 
 
-def test_an_answer_that_is_swallowed_leaves_the_lights_of_the_socket(page: Page, stack: Stack, person: Person):
+def test_if_the_answer_never_arrives_the_socket_shows_the_lights(page: Page, stack: Stack, person: Person):
     held: list[Route] = []
     swallow(page, held)
     sign_up_in(page, person)
@@ -188,7 +188,7 @@ def test_an_answer_that_is_swallowed_leaves_the_lights_of_the_socket(page: Page,
     assert signups(stack, person) == [person.user_id]
 
 
-def test_an_answer_that_is_swallowed_leaves_the_lights_of_http(page: Page, person: Person):
+def test_if_neither_the_answer_nor_a_socket_comes_the_lights_are_read_over_http(page: Page, person: Person):
     held: list[Route] = []
     swallow(page, held)
     never_open(page)
@@ -197,7 +197,7 @@ def test_an_answer_that_is_swallowed_leaves_the_lights_of_http(page: Page, perso
     assert shown(page)[-1] == GREEN
 
 
-def test_a_refusal_whose_answer_is_swallowed_leads_back_to_the_form(page: Page, stack: Stack, person: Person):
+def test_a_refusal_that_never_arrives_leads_back_to_the_form(page: Page, stack: Stack, person: Person):
     sign_up(stack, person.form)
     newcomer = new_person()
     held: list[Route] = []
@@ -232,7 +232,7 @@ def test_a_form_without_an_answer_says_so_and_comes_back_in_time(page: Page, sta
     assert signups(stack, person) == [person.user_id]
 
 
-def test_news_of_what_the_form_said_before_are_not_shown_as_those_of_what_it_says_now(page: Page, person: Person):
+def test_messages_about_the_forms_earlier_content_are_not_drawn_as_those_of_its_new_content(page: Page, person: Person):
     def lose(route: Route) -> None:
         if route.request.method != "POST":
             route.fallback()
@@ -257,7 +257,7 @@ def test_news_of_what_the_form_said_before_are_not_shown_as_those_of_what_it_say
 
 
 @pytest.mark.parametrize("file", ["signup.js", "channel.js", "lights.js"])
-def test_where_the_script_does_not_load_the_page_reloads_itself(page: Page, stack: Stack, person: Person, file: str):
+def test_if_the_script_does_not_load_the_page_reloads_itself(page: Page, stack: Stack, person: Person, file: str):
     page.route(f"**/front/{file}", lambda route: route.abort())
     with stopped(stack, "customer"):
         page.goto("/signup/")
@@ -283,7 +283,7 @@ def test_a_page_with_its_script_is_not_reloaded(page: Page, stack: Stack, person
 
 
 @pytest.mark.parametrize("has_scripts", [True, False])
-def test_what_was_typed_is_kept_when_the_language_changes(
+def test_the_input_is_kept_when_the_language_changes(
     page: Page, without_scripts: BrowserContext, person: Person, has_scripts: bool
 ):
     tab = page if has_scripts else without_scripts.new_page()
@@ -306,7 +306,7 @@ def test_what_was_typed_is_kept_when_the_language_changes(
 
 @pytest.mark.parametrize("has_scripts", [True, False])
 @pytest.mark.parametrize(("path", "field"), [("/login/?next=/account/password/", "username"), ("/password/", "email")])
-def test_login_and_password_reset_keep_what_was_typed_when_the_language_changes(
+def test_login_and_password_reset_keep_the_input_when_the_language_changes(
     page: Page, without_scripts: BrowserContext, stack: Stack, person: Person, path: str, field: str, has_scripts: bool
 ):
     sign_up(stack, person.form)
@@ -395,7 +395,7 @@ def test_without_scripts_a_form_comes_back_as_it_was_typed_when_another_tab_has_
 
 
 @pytest.mark.parametrize("has_scripts", [True, False])
-def test_the_login_form_knows_who_has_signed_up(
+def test_the_login_form_is_filled_in_with_the_user_id_that_signed_up(
     page: Page, without_scripts: BrowserContext, person: Person, has_scripts: bool
 ):
     tab = page if has_scripts else without_scripts.new_page()

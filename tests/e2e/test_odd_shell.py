@@ -105,7 +105,7 @@ def test_no_command_runs_without_its_settings(data_dir: Path, command: str) -> N
     assert done.stdout == b""
 
 
-def test_settings_whose_meaning_is_clear_are_taken(data_dir: Path) -> None:
+def test_unusual_but_unambiguous_settings_are_accepted(data_dir: Path) -> None:
     clear = {
         "DATABASE_POOL_SIZE": "",
         "LOG_LEVEL": "debug",
@@ -175,7 +175,7 @@ def test_closed_streams_are_no_error(data_dir: Path) -> None:
     [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
     ids=["ascii", "C"],
 )
-def test_what_cannot_be_printed_is_replaced(data_dir: Path, locale: dict[str, str]) -> None:
+def test_characters_that_the_terminal_cannot_print_are_escaped(data_dir: Path, locale: dict[str, str]) -> None:
     line = said(manage(data_dir, "explain", "민아", **locale))
     assert line.startswith(r"CommandError: There is no sign-up, change or removal with the ID or user ID \ubbfc\uc544.")
 
@@ -219,7 +219,7 @@ def test_a_command_before_the_first_make_run_says_what_to_do(tmp_path: Path, arg
 
 
 @pytest.mark.parametrize("arguments", ["reconcile", "replay_signups --all", "set_up_kafka"])
-def test_a_command_that_needs_kafka_says_where_it_would_be(data_dir: Path, arguments: str) -> None:
+def test_a_command_that_needs_kafka_says_how_to_start_it(data_dir: Path, arguments: str) -> None:
     line = said(manage(data_dir, *arguments.split()))
     assert line.startswith("There is no Kafka here: `make run`")
 

@@ -106,12 +106,12 @@ def test_every_answer_to_a_client_with_a_ticket_is_as_documented(case: Case, api
     check(case, api, negative_data_rejection)
 
 
-def test_it_got_far(api: Api):
+def test_the_generated_requests_were_answered_with_every_expected_status(api: Api):
     """The requests above were answered in many ways."""
     assert api.statuses >= {200, 202, 400, 404, 405, 415, 422}
 
 
-def test_nothing_was_half_saved(api: Api):
+def test_every_user_has_a_sign_up_and_every_sign_up_its_user(api: Api):
     """Each user of auth's has the sign-up that made it, and each sign-up the user that it is about."""
     owners = api.stack.query("auth", "SELECT owner_signup_id FROM authsvc_user")
     assert owners

@@ -132,7 +132,7 @@ def test_a_new_user_sees_orange_then_green_and_logs_in(page: Page, person: Perso
     log_in(page, person)
 
 
-def test_one_whom_chat_knows_sees_only_chat_red_and_is_told_what_to_do(page: Page, stack: Stack, person: Person):
+def test_a_user_that_chat_already_had_sees_only_chat_red_and_the_next_step(page: Page, stack: Stack, person: Person):
     produce(stack, "user.newUser.req", requested(person, services=["chat"]), key=person.user_id)
     eventually(lambda: row(person) in stack.rows("chat"))
     sign_up_in(page, person)
@@ -145,7 +145,7 @@ def test_one_whom_chat_knows_sees_only_chat_red_and_is_told_what_to_do(page: Pag
     log_in(page, person)
 
 
-def test_one_whom_auth_knows_gets_the_form_back_with_the_message_at_the_field(page: Page, stack: Stack, person: Person):
+def test_a_taken_user_id_returns_the_form_with_the_message_at_the_field(page: Page, stack: Stack, person: Person):
     sign_up(stack, person.form)
     newcomer = new_person()
     sign_up_in(page, newcomer, userId=person.user_id)
@@ -169,7 +169,7 @@ def test_a_taken_email_is_shown_at_the_email(page: Page, stack: Stack, person: P
     expect(page.locator("[data-field=userId] .field-error")).to_be_hidden()
 
 
-def test_one_whom_customer_lacks_but_auth_has_is_healed(page: Page, stack: Stack, person: Person):
+def test_a_refused_sign_up_restores_the_existing_user_that_customer_lost(page: Page, stack: Stack, person: Person):
     sign_up(stack, person.form)
     stack.query("customer", f"DELETE FROM customersvc_customer WHERE email = '{person.email}'")
     sign_up_in(page, new_person(), userId=person.user_id)
@@ -205,7 +205,7 @@ def test_a_light_is_orange_until_its_service_answers_and_an_idle_socket_stays(
     assert heard[-1]["complete"]
 
 
-def test_form_errors_keep_what_was_typed_but_never_the_password(page: Page, person: Person):
+def test_form_errors_keep_the_input_but_never_the_password(page: Page, person: Person):
     sign_up_in(page, person, userId="no spaces 🙂", email="nowhere")
     expect(page.locator("[data-field=userId] .field-error")).to_be_visible()
     expect(page.locator("[data-field=email] .field-error")).to_be_visible()

@@ -103,7 +103,7 @@ def removed(event: Mapping[str, Any], version: int) -> dict[str, Any]:
     return {name: event[name] for name in names} | {"changeId": str(uuid4()), "version": version}
 
 
-def test_it_is_a_fourth_light_through_sign_up_change_and_removal(
+def test_the_node_participant_has_a_light_for_sign_up_change_and_removal(
     installation: Stack, database: str, browser: Browser, korean: Person
 ) -> None:
     page = browser.new_page(base_url=installation.base_url, locale="ko-KR")
@@ -213,7 +213,9 @@ def test_a_message_that_it_cannot_read_is_put_aside(installation: Stack, person:
     assert verdict(ask(installation, NEW, requested(person))[-1]) == {"status": "SUCCESS"}
 
 
-def test_killed_it_goes_on_where_it_was(installation: Stack, participant: Process, person: Person) -> None:
+def test_after_a_kill_the_participant_handles_the_messages_that_waited(
+    installation: Stack, participant: Process, person: Person
+) -> None:
     participant.kill()
     event = requested(person)
     produce(installation, NEW, event | {"services": ["crm"]}, key=person.user_id)

@@ -73,7 +73,7 @@ def test_the_readmes_roles_start_and_end_beside_it(project: Path, running: MakeR
         assert {role.wait(timeout=60) for role in roles.values()} == {0}
 
 
-def test_what_needs_kafka_says_that_nothing_runs(project: Path, tmp_path: Path) -> None:
+def test_without_a_running_installation_commands_that_need_kafka_say_so(project: Path, tmp_path: Path) -> None:
     env = environment(DATA_DIR=str(tmp_path))
     assert typed(".venv/bin/python manage.py migrate_all", project, env).returncode == 0
     for line in ("replay_signups --all", "consume_events chat", "relay_signups", "reconcile"):

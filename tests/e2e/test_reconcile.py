@@ -49,7 +49,7 @@ def add_by_hand(stack: Stack, service: str, user_id: str, email: str) -> UserRow
     return UserRow(user_id, email, "By hand", "ROLE_USER")
 
 
-def test_what_was_lost_and_changed_is_healed_and_what_was_added_is_reported(fresh_stack: Stack):
+def test_lost_and_changed_rows_are_healed_and_added_rows_are_reported(fresh_stack: Stack):
     stack = fresh_stack
     kim, lee, park = (new_person() for _ in range(3))
     for person in (kim, lee, park):
@@ -98,7 +98,7 @@ def test_what_was_lost_and_changed_is_healed_and_what_was_added_is_reported(fres
     assert reconcile(stack, code=0)["chat"]["answered"]
 
 
-def test_a_page_nobody_waits_for_any_more_is_not_carried_out(fresh_stack: Stack):
+def test_a_page_that_arrives_after_the_run_has_ended_heals_nothing(fresh_stack: Stack):
     kim = new_person()
     sign_up(fresh_stack, kim.form)
     chat = fresh_stack.roles["chat"]

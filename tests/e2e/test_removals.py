@@ -76,7 +76,7 @@ def test_nothing_brings_a_removed_account_back(stack: Stack, person: Person):
     assert holders(stack, person) == set()
 
 
-def test_the_owner_reads_what_every_service_holds(page: Page, stack: Stack, person: Person):
+def test_the_owner_reads_the_data_that_every_service_holds(page: Page, stack: Stack, person: Person):
     sign_up(stack, person.form)
     log_in_at(page, person)
     page.get_by_role("link", name="Your data").click()

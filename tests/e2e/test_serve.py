@@ -88,7 +88,7 @@ def end(role: Role) -> tuple[int, float]:
     return role.stop(timeout=20), time.monotonic() - asked
 
 
-def test_who_waits_for_the_hash_when_it_stops_is_sent_elsewhere_and_nobody_is_cut_off(stack: Stack):
+def test_a_stopping_process_answers_503_to_posts_that_wait_for_the_hash_and_cuts_nobody_off(stack: Stack):
     people = [new_person() for _ in range(WAITING)]
     with another_web(stack, **SLOW_HASH) as web:
         with Posts(web, people) as posts:

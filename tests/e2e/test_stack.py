@@ -52,7 +52,7 @@ def test_a_killed_role_comes_back_and_is_ready(stack: Stack):
     assert role.is_ready()
 
 
-def test_all_that_is_in_redis_ends_by_itself(backing: Backing):
+def test_every_key_in_redis_expires(backing: Backing):
     with new_stack(backing, RATE_LIMIT_ADDRESS="1000") as stack, stopped(stack, "customer"):
         page_client(stack)
         assert request(stack, "POST", "/user", new_person().form).status == 202

@@ -38,7 +38,7 @@ def page_of(user: User) -> str:
     return client.get("/account/").content.decode()
 
 
-def test_it_shows_what_has_been_answered_and_what_not(signup: SignUp):
+def test_the_account_page_shows_answered_and_pending_lights(signup: SignUp):
     page = page_of(User.objects.get())
     assert 'data-service="auth" data-status="SUCCESS"' in page
     assert 'data-service="chat" data-status="PENDING"' in page
@@ -46,14 +46,14 @@ def test_it_shows_what_has_been_answered_and_what_not(signup: SignUp):
     assert "Not every service has answered yet" in page
 
 
-def test_when_the_signup_has_been_purged_it_says_so(signup: SignUp):
+def test_the_account_page_says_if_the_signup_has_been_purged(signup: SignUp):
     signup.delete()
     page = page_of(User.objects.get())
     assert "There is no record of your sign-up at the services" in page
     assert "data-service" not in page
 
 
-def test_the_login_page_leads_who_is_logged_in_to_the_account(signup: SignUp):
+def test_the_login_page_links_a_logged_in_user_to_the_account(signup: SignUp):
     client = Client()
     notice = 'You are logged in as mina.k. <a href="/account/">'
     assert notice not in client.get("/login/").content.decode()

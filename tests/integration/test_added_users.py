@@ -106,7 +106,7 @@ def test_after_saving_the_administrator_sees_the_lights(root, language: str):
     assert said % {"user": "mina.k"} in shown
 
 
-def test_who_may_not_see_lights_is_led_to_the_user_as_before():
+def test_staff_without_permission_for_the_lights_are_redirected_to_the_user():
     staff = User.objects.create_user("staff", "staff@example.com", PASSWORD, is_staff=True)
     staff.user_permissions.set(Permission.objects.filter(codename__in=["add_user", "change_user", "view_user"]))
     page = client_of(staff).post(ADD, form(), follow=True)

@@ -128,7 +128,7 @@ def test_a_signup_can_be_neither_added_changed_nor_deleted(admin_client, signups
 
 
 @pytest.mark.needs("broker")
-def test_the_chosen_ones_are_replayed_and_the_act_is_logged(admin_client, signups, settings):
+def test_the_selected_signups_are_replayed_and_the_action_is_logged(admin_client, signups, settings):
     settings.KAFKA_PREFIX = f"admin-{uuid4()}-"
     ensure_topics([NEW_USER_REQUESTED])
     chosen = [str(signups["red"].id), str(signups["green"].id)]
@@ -214,7 +214,7 @@ def sent(settings):
 
 
 @pytest.mark.needs("broker")
-def test_one_service_alone_is_asked(admin_client, signups, sent):
+def test_a_replay_to_one_service_asks_no_other(admin_client, signups, sent):
     chosen = str(signups["green"].id)
     form = {"action": "replay_chosen", "_selected_action": [chosen], "service": "chat"}
     admin_client.post(LIST, form, headers={"accept-language": "ko"})
@@ -224,14 +224,14 @@ def test_one_service_alone_is_asked(admin_client, signups, sent):
     assert (act.object_id, act.change_message, act.user.user_id) == (chosen, "Replayed to chat", "root-user")
 
 
-def test_a_service_that_is_none_is_refused(admin_client, signups):
+def test_a_replay_to_auth_is_refused(admin_client, signups):
     chosen = {"action": "replay_chosen", "_selected_action": [str(signups["green"].id)], "service": "auth"}
     assert "No action selected." in admin_client.post(LIST, chosen, follow=True).content.decode()
     assert not LogEntry.objects.exists()
 
 
 @pytest.mark.needs("broker")
-def test_a_whole_filter_is_replayed_by_a_page_that_continues_by_itself(admin_client, sent, monkeypatch):
+def test_all_signups_of_a_filter_are_replayed_by_a_page_that_continues_by_itself(admin_client, sent, monkeypatch):
     monkeypatch.setattr(long_action, "WORKS_FOR", 0)
     monkeypatch.setattr(replay_action, "PAGE", 2)
     chosen = {str(save_decided(f"pending-{n}").id) for n in range(5)}
@@ -258,7 +258,9 @@ def own_producer() -> Iterator[None]:
     publisher.close()
 
 
-def test_without_kafka_a_replay_says_so_and_what_was_not_tried(admin_client, own_producer, settings, monkeypatch):
+def test_a_replay_without_kafka_says_so_and_counts_the_signups_that_were_not_tried(
+    admin_client, own_producer, settings, monkeypatch
+):
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
     monkeypatch.setattr("authsvc.signups.replay.ACKNOWLEDGED_WITHIN", 0.2)
     monkeypatch.setattr(replay_action, "PAGE", 2)

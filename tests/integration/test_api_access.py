@@ -99,7 +99,7 @@ async def test_a_sign_up_is_seen_with_its_own_ticket_only(api, settings, monkeyp
     assert (await ask(api, "HEAD", path, signup_ticket=ticket)).status == 404
 
 
-async def test_one_that_does_not_exist_is_answered_as_one_that_is_anothers(api):
+async def test_an_unknown_sign_up_is_answered_like_another_persons_sign_up(api):
     signup_id, _ = await taken(api, new_person())
     unknown = uuid4()
     there = await ask(api, "GET", f"/user/signups/{signup_id}", signup_ticket="nonsense")

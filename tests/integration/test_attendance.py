@@ -60,7 +60,7 @@ def test_a_service_without_a_process_is_reported_once_and_so_is_its_start(caplog
     ]
 
 
-def test_a_restart_is_nothing_to_tell() -> None:
+def test_a_restarting_service_is_not_reported() -> None:
     found = Attendance(grace=60)
     found.look()
     assert found.absent == []
@@ -86,7 +86,7 @@ def test_a_participant_in_another_language_is_known_by_its_group() -> None:
         settings.SIGNUP_SERVICES = ["auth", "chat", "customer"]
 
 
-def test_while_nobody_can_tell_what_was_known_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_redis_or_kafka_is_down_the_last_result_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Attendance(grace=0)
     found.look()
     assert found.absent == settings.SIGNUP_SERVICES

@@ -73,7 +73,7 @@ def test_a_row_that_conflicts_fails_all():
     assert SignUp.objects.count() == 1
 
 
-def test_only_those_that_conflict_with_nobody_are_inserted():
+def test_only_rows_without_a_conflict_are_inserted():
     insert([chat_user("kim", "kim@example.org")], using="chat")
     rows = [
         chat_user("kim", "other@example.org"),
@@ -110,6 +110,6 @@ def test_only_the_fields_that_are_named_are_written():
 
 
 @pytest.mark.needs("postgresql")
-def test_what_is_too_long_is_an_error_and_is_not_cut():
+def test_a_value_that_is_too_long_is_an_error_and_is_not_cut():
     with pytest.raises(DataError):
         insert([signup(1, role="R" * 17)], using="default")

@@ -92,7 +92,7 @@ def test_a_change_is_a_transaction_with_every_light_and_a_new_version(kim):
     assert answer(row.id).completed_at is not None
 
 
-def test_saving_what_no_service_copies_is_no_transaction(kim):
+def test_saving_a_field_that_no_service_copies_makes_no_event_transaction(kim):
     kim.is_staff = True
     assert change_account(kim) is None
     stored = User.objects.get(pk=kim.pk)
@@ -140,7 +140,7 @@ def test_the_event_of_a_sign_up_carries_a_version_only_once_there_is_a_newer_one
     assert (event_of(signup)["version"], event_of(signup)["active"]) == (2, False)
 
 
-def test_the_second_of_two_who_edit_at_once_is_refused(kim):
+def test_the_second_of_two_concurrent_edits_is_refused(kim):
     other = User.objects.get(pk=kim.pk)
     kim.user_name = "First"
     change_account(kim)

@@ -52,7 +52,7 @@ def wait_of(signup_id: UUID, clock: Clock) -> timedelta:
     return SignUp.objects.get(id=signup_id).next_due_at - clock.now()
 
 
-def test_what_was_begun_by_a_clock_that_was_put_back_is_due_at_once_and_then_as_ever(clock):
+def test_a_sign_up_begun_before_the_clock_was_put_back_is_due_at_once_and_then_at_the_usual_pauses(clock):
     clock.ahead = DAY
     signup_id = begin("kim")
     clock.ahead = timedelta()
@@ -61,7 +61,7 @@ def test_what_was_begun_by_a_clock_that_was_put_back_is_due_at_once_and_then_as_
     assert claim_due(limit=10) == []
 
 
-def test_what_a_relay_with_such_a_clock_made_due_tomorrow_is_due_at_once(clock):
+def test_a_sign_up_that_a_relay_with_a_fast_clock_postponed_to_tomorrow_is_due_at_once(clock):
     signup_id = begin("kim")
     clock.ahead = DAY
     assert [event.attempt for event in claim_due(limit=10)] == [2]
@@ -71,7 +71,7 @@ def test_what_a_relay_with_such_a_clock_made_due_tomorrow_is_due_at_once(clock):
     assert SignUp.objects.get(id=signup_id).stalled_at is None
 
 
-def test_a_replay_under_such_a_clock_is_due_at_once_too(clock):
+def test_a_replay_with_a_fast_clock_is_due_at_once(clock):
     signup_id = begin("kim")
     clock.ahead = DAY
     ask_again([signup_id])
@@ -79,7 +79,7 @@ def test_a_replay_under_such_a_clock_is_due_at_once_too(clock):
     assert len(claim_due(limit=10)) == 1
 
 
-def test_what_is_due_by_the_right_clock_comes_first_and_the_limit_holds(clock):
+def test_sign_ups_due_by_the_right_clock_are_claimed_first_and_the_limit_holds(clock):
     clock.ahead = DAY
     begin("tomorrow")
     clock.ahead = timedelta()
@@ -99,7 +99,7 @@ def test_versions_rise_and_a_sign_up_is_completed_whatever_the_clock_says(clock)
     assert signup.completed_at < signup.created_at
 
 
-def test_a_day_too_many_purges_nothing_that_may_come_again(clock):
+def test_a_clock_that_is_a_day_fast_purges_nothing_within_the_replay_window(clock):
     signup_id = begin("kim")
     answered(signup_id, "chat", "customer")
     clock.ahead = DAY

@@ -42,7 +42,7 @@ def url(server: PostgresqlServer, *, role: str, database: str) -> str:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_reads_and_writes_rows_of_what_its_owner_made(server, service):
+def test_a_service_reads_and_writes_rows_of_its_owners_tables(server, service):
     with psycopg.connect(url(server, role=service, database=service)) as connection:
         made = connection.execute("INSERT INTO kept (word) VALUES ('a') RETURNING id").fetchone()
         connection.execute("UPDATE kept SET word = 'b'")
@@ -95,7 +95,7 @@ def test_an_owner_makes_changes_and_drops_tables(server, service):
         connection.execute("DROP TABLE passing")
 
 
-def test_what_the_old_script_made_gets_the_same_rights(server):
+def test_tables_made_by_the_earlier_script_get_the_same_rights(server):
     with psycopg.connect(url(server, role="chat", database="chat")) as connection:
         connection.execute("INSERT INTO of_old (word) VALUES ('more')")
         assert connection.execute("SELECT count(*) FROM of_old").fetchone() == (2,)

@@ -166,7 +166,7 @@ def test_while_the_database_is_down_the_letters_wait(topics, monkeypatch, caplog
 
 
 @needs_broker
-def test_one_that_lost_its_partitions_and_hears_of_no_others_joins_again(topics, monkeypatch):
+def test_a_collector_that_lost_its_partitions_and_gets_no_others_joins_again(topics, monkeypatch):
     monkeypatch.setattr(group_member, "REJOINS_AFTER", 6.0)
     put(LETTERS, b"early")
     with collecting() as running:
@@ -203,7 +203,7 @@ def test_a_recreated_topic_has_other_letters_at_the_same_positions():
     ],
 )
 @pytest.mark.parametrize("timestamp_ms", [None, 10**17])
-def test_what_somebody_wrote_there_by_hand_is_kept_too(headers, timestamp_ms):
+def test_a_message_written_by_hand_to_the_dead_letter_topic_is_kept(headers, timestamp_ms):
     store_letters([Incoming(LETTERS, 0, 0, None, None, headers, timestamp_ms)], ORIGINS)
     row = DeadLetter.objects.get()
     assert (row.topic, row.group) == ("asked", "readers")
@@ -222,7 +222,7 @@ def test_a_message_can_t_bring_headers_that_look_like_the_letter_s():
 
 
 @needs_broker
-def test_what_was_replayed_is_refused_the_next_time_unless_again(topics):
+def test_a_replayed_letter_is_refused_without_again(topics):
     first, second = kept(2)
     assert "1 replayed, 0 refused" in command("replay", first.pk)
     said = refused("replay", first.pk, second.pk)
@@ -256,7 +256,7 @@ def test_all_that_wait_are_replayed_across_chunks_narrowed_by_filters(topics, mo
         ({"headers": (("a", bytes(MESSAGE_MAX)), ("b", b""))}, "2 headers"),
     ],
 )
-def test_what_was_cut_is_not_sent(topics, large, said):
+def test_a_truncated_letter_is_not_replayed(topics, large, said):
     [row] = kept(**large)
     assert f"Cut to fit   {said}" in command("show", row.pk)
     for again in ((), ("--again",)):
@@ -288,7 +288,7 @@ def test_without_kafka_nothing_is_marked(settings, monkeypatch):
     assert not DeadLetterAction.objects.exists()
 
 
-def test_what_is_discarded_says_by_whom_when_and_why():
+def test_a_discarded_letter_records_author_time_and_reason():
     first, second = kept(2)
     assert "1 discarded" in command("discard", first.pk, "--reason", "a test of the sender")
     action = DeadLetterAction.objects.get()
@@ -305,7 +305,7 @@ def test_what_is_discarded_says_by_whom_when_and_why():
 @pytest.mark.parametrize(
     ("before", "said"), [("replay", "It has already been replayed."), ("discard", "It has already been discarded.")]
 )
-def test_what_was_done_with_a_letter_is_done_once_unless_again(topics, act, before, said):
+def test_a_handled_letter_is_handled_again_only_with_again(topics, act, before, said):
     arguments = {"replay": [], "discard": ["--reason", "tired of it"]}
     done, waits = kept(2)
     command(before, done.pk, *arguments[before])
@@ -330,7 +330,7 @@ def test_a_letter_that_is_not_there_is_reported():
     "arguments",
     [("replay",), ("replay", 1, "--all-waiting"), ("replay", 1, "--group", "readers"), ("discard", "--reason", "why")],
 )
-def test_a_choice_that_is_none_is_refused_with_a_message(arguments):
+def test_a_replay_without_a_selection_is_refused_with_a_message(arguments):
     assert "--all-waiting" in refused(*arguments)
 
 
@@ -367,7 +367,7 @@ def test_the_list_is_filtered(filters, count):
     assert ("1 in all" in command("list", *filters)) is bool(count)
 
 
-def test_one_is_shown_whole_with_json_indented():
+def test_show_prints_the_whole_letter_with_json_indented():
     value = '{"userId":"김","tags":[1]}'.encode()
     [row] = kept(value=value, headers=ODD_HEADERS)
     lines = command("show", row.pk).splitlines()
@@ -383,14 +383,14 @@ def test_one_is_shown_whole_with_json_indented():
 
 
 @pytest.mark.parametrize("value", [b"\x1b]0;owned\x07", b'{"a":"\x1b[2J"}', b"[" * 100_000, b"\xff\x1b"])
-def test_nothing_that_is_shown_drives_the_terminal(value):
+def test_control_characters_of_a_letter_are_escaped(value):
     [row] = kept(value=value, key=b"\x1b[31mkim\r\n", headers=(("\x1b[1m", b"\x1b[0m\x9b"),))
     for said in (command("show", row.pk), command("list")):
         assert all(character.isprintable() or character == "\n" for character in said)
     assert "\\x1b[31mkim" in command("list")
 
 
-def test_the_help_says_what_each_does(capsys):
+def test_the_help_describes_each_subcommand(capsys):
     for arguments in (("--help",), ("replay", "--help")):
         with pytest.raises(SystemExit) as ended:
             call_command("dead_letters", *arguments)
@@ -403,7 +403,7 @@ def test_the_help_says_what_each_does(capsys):
 # --- Their end --------------------------------------------------------------------------------------------------
 
 
-def test_the_oldest_are_purged_with_their_acts_as_many_as_asked():
+def test_a_purge_deletes_the_oldest_letters_with_their_actions_up_to_the_limit():
     store_letters([letter(day, at=SENT_AT + timedelta(days=day)) for day in range(5)], ORIGINS)
     oldest = DeadLetter.objects.order_by("put_aside_at")[0]
     command("discard", oldest.pk, "--reason", "old")

@@ -83,7 +83,7 @@ def test_it_filters_and_searches(viewer, query, offsets):
     assert set(found) == offsets
 
 
-def test_the_filters_count(viewer):
+def test_each_filter_value_has_its_number_of_letters(viewer):
     new_letter(0)
     new_letter(1)
     new_letter(2, group="auth", state="discarded")
@@ -147,7 +147,7 @@ def test_a_replay_sends_the_message_and_leaves_an_audit_row(handler, own_topics)
 
 
 @pytest.mark.needs("broker")
-def test_what_was_replayed_is_refused_the_next_time_unless_again(handler, own_topics):
+def test_a_replayed_letter_is_refused_unless_again_is_chosen(handler, own_topics):
     letter = new_letter(state="replayed")
     said = act(handler, "replay_chosen", letter)
     assert f"{letter.pk}: It has already been replayed." in said
@@ -176,7 +176,7 @@ def test_a_letter_is_discarded_with_a_reason_only(handler):
     assert set(logged) == {(str(letter.pk), "Discarded") for letter in (first, second)}
 
 
-def test_without_the_permission_there_is_no_act(viewer):
+def test_without_the_permission_letters_can_be_neither_replayed_nor_discarded(viewer):
     letter = new_letter()
     for path in (LIST, f"{LIST}{letter.pk}/change/"):
         page = viewer.get(path).content.decode()
@@ -188,13 +188,13 @@ def test_without_the_permission_there_is_no_act(viewer):
     assert not DeadLetterAction.objects.exists()
 
 
-def test_without_the_permission_to_see_there_is_nothing(db):
+def test_without_the_view_permission_no_letter_is_shown(db):
     client = client_with(user_id="other")
     assert client.get(LIST).status_code == 403
     assert client.get(f"{LIST}{new_letter().pk}/change/").status_code == 403
 
 
-def test_the_page_of_a_letter_has_the_acts(handler):
+def test_a_letters_page_offers_the_actions(handler):
     letter = new_letter()
     page = handler.get(f"{LIST}{letter.pk}/change/").content.decode()
     assert f'<input type="hidden" name="_selected_action" value="{letter.pk}">' in page

@@ -83,7 +83,7 @@ def logged_in(user: User) -> Client:
     return client
 
 
-def test_the_owner_reads_and_downloads_what_every_service_holds(kim):
+def test_the_owner_reads_and_downloads_the_data_that_every_service_holds(kim):
     client = logged_in(kim)
     with running(subscriptions_of("chat")[1], subscriptions_of("customer")[1]):
         page = client.post("/account/data/", {"password": PASSWORD}).content.decode()
@@ -120,7 +120,7 @@ def test_more_than_a_few_at_once_are_told_to_try_again(kim, monkeypatch):
     assert "Try again in a moment" in answer.content.decode()
 
 
-def test_one_user_takes_one_place_and_leaves_the_other_to_others(kim, monkeypatch):
+def test_one_user_occupies_one_of_the_places_only(kim, monkeypatch):
     monkeypatch.setattr(collection, "ANSWERED_WITHIN", 0.2)
     has_begun, may_end = threading.Event(), threading.Event()
 

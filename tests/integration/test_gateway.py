@@ -182,7 +182,7 @@ async def test_first_event_arrives_while_the_stream_is_open(client, upstreams):
         assert await response.content.read() == b"id: 2\n\n"
 
 
-async def test_a_reader_that_leaves_is_missed(client, upstreams):
+async def test_the_gateway_ends_the_upstream_stream_of_a_client_that_leaves(client, upstreams):
     async with client.get("/user/signups/1/events") as response:
         assert await response.content.readuntil(b"\n\n") == b"id: 1\n\n"
         assert sum(upstream.streams for upstream in upstreams) == 1
@@ -223,7 +223,7 @@ async def test_a_body_that_is_too_large_is_refused_and_takes_no_instance_away(cl
 
 
 @pytest.mark.parametrize("path", LIMITS)
-async def test_a_form_may_have_what_a_form_needs(client, caddy, path):
+async def test_a_form_of_the_size_that_forms_need_is_accepted(client, caddy, path):
     async with client.post(path, data=b"x" * LIMITS[path]) as response:
         assert (await response.json())["bytes"] == LIMITS[path]
     for answer in (await upload(caddy, path, LIMITS[path] + 1), await upload(caddy, path, 10 * LIMITS[path])):
@@ -242,7 +242,7 @@ async def upload(caddy: CaddyServer, path: str, size: int) -> bytes:
         writer.close()
 
 
-async def test_nobody_there_is_a_problem_document_for_the_api_and_a_sentence_for_people(upstreams):
+async def test_without_an_upstream_the_api_answers_a_problem_document_and_pages_a_sentence(upstreams):
     front, first, second = upstreams
     async with (
         gateway(web=front, auth=[first, second]) as caddy,
@@ -260,7 +260,7 @@ async def test_nobody_there_is_a_problem_document_for_the_api_and_a_sentence_for
             assert "Try again" in await response.text()
 
 
-async def test_metrics_are_nobodys_business_outside(client, caddy, upstreams):
+async def test_the_gateway_serves_no_metrics(client, caddy, upstreams):
     for path in ("/metrics", "//metrics", "/%6Detrics", "/METRICS", "/metrics/"):
         async with client.get(URL(f"http://{caddy.address}{path}", encoded=True)) as response:
             assert response.status == 404, path

@@ -138,7 +138,7 @@ def test_an_interrupted_import_continues(import_users, sent, monkeypatch):
     assert len(sent()) == len(users()) == 7
 
 
-def test_who_has_a_hash_logs_in_with_it_and_the_others_have_no_password(import_users):
+def test_imported_hashes_log_in_and_users_without_one_have_no_password(import_users):
     encoded = hash_of("correct horse 9")
     import_users(f'userId,userName,email,passwordHash\nkim,Kim,kim@example.com,"{encoded}"\nlee,Lee,lee@example.com,\n')
     assert User.objects.get(user_id="kim").check_password("correct horse 9")
@@ -229,7 +229,7 @@ def test_somebody_else_with_the_same_fields_is_a_duplicate_and_not_the_same_line
         (["/dev/null", "--on-behalf-of", "nobody"], "nobody may not add administrators."),
     ],
 )
-def test_what_is_no_file_is_named(arguments: list[str], words: str):
+def test_a_missing_or_unreadable_file_is_named(arguments: list[str], words: str):
     with pytest.raises(CommandError) as refused:
         call_command("import_users", *arguments)
     assert str(refused.value) == words
@@ -292,7 +292,7 @@ def test_a_header_alone_is_no_import(import_users):
 BOSS = "boss,Boss,boss@example.com,ROLE_ADMIN,\n"
 
 
-def test_only_on_behalf_of_somebody_who_may_add_administrators(import_users, caplog):
+def test_administrators_are_imported_only_on_behalf_of_staff_who_may_add_them(import_users, caplog):
     staff = User.objects.create_user("staff", "staff@example.com", is_staff=True)
     SignUp.objects.all().delete()
     assert import_users(HEADER + BOSS).splitlines()[0] == counted(0, rejected=1)

@@ -53,7 +53,7 @@ def is_shown_as(standing: Standing) -> bool:
     return seen is not None and seen.standing is standing
 
 
-def test_a_process_tells_who_it_is_and_how_it_is(heartbeat):
+def test_a_process_reports_its_identity_and_its_standing(heartbeat):
     with InstanceReport("relay", heartbeat, address="127.0.0.1:8001") as report:
         eventually(lambda: is_shown_as(Standing.STARTING))
         heartbeat.ready()
@@ -67,7 +67,7 @@ def test_a_process_tells_who_it_is_and_how_it_is(heartbeat):
     assert the_one() is None
 
 
-def test_its_heartbeat_is_that_of_its_work_and_not_of_the_thread_that_tells(heartbeat, monkeypatch):
+def test_the_reported_heartbeat_is_that_of_the_work_and_not_of_the_reporting_thread(heartbeat, monkeypatch):
     heartbeat.ready()
     monkeypatch.setattr(health, "BEAT_WITHIN", 0.3)
     with InstanceReport("stuck", heartbeat):
@@ -78,7 +78,7 @@ def test_its_heartbeat_is_that_of_its_work_and_not_of_the_thread_that_tells(hear
         eventually(lambda: is_shown_as(Standing.IN_ROTATION))
 
 
-def test_one_that_died_is_gone_and_then_forgotten(heartbeat, monkeypatch):
+def test_a_process_that_died_is_shown_as_gone_and_then_forgotten(heartbeat, monkeypatch):
     report = InstanceReport("killed", heartbeat)
     report._tell()
     monkeypatch.setattr(instances, "GONE_AFTER", 0.05)
@@ -186,7 +186,7 @@ def operator(db) -> Client:
     return client_with("view_instance")
 
 
-def test_the_page_shows_each_process_and_which_roles_nobody_plays(operator, heartbeat, django_assert_max_num_queries):
+def test_the_page_shows_each_process_and_the_roles_without_one(operator, heartbeat, django_assert_max_num_queries):
     heartbeat.ready()
     with InstanceReport("consumer of chat", heartbeat), InstanceReport(SCRIPT, heartbeat):
         eventually(lambda: len(read_instances()) == 2)

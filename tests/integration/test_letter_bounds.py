@@ -98,7 +98,7 @@ def test_a_number_of_a_header_is_one_that_the_column_can_store(written, number):
     assert row.sent_at is None
 
 
-def test_without_a_time_it_is_as_old_as_can_be_and_texts_are_as_long_as_they_may_be():
+def test_a_letter_without_a_time_gets_the_earliest_one_and_texts_are_cut_to_their_columns():
     long = b"\x00" + b"e" * 10_000
     at = Incoming(TOPIC, 0, 0, None, None, (("dlt-error", long), ("dlt-message", long)), None)
     store_letters([at], ORIGINS)
@@ -109,7 +109,7 @@ def test_without_a_time_it_is_as_old_as_can_be_and_texts_are_as_long_as_they_may
 
 
 @pytest.mark.parametrize("text", [None, b"\xff"])
-def test_a_text_that_is_none_is_empty_and_odd_bytes_are_replaced(text):
+def test_a_missing_text_is_stored_empty_and_invalid_bytes_are_replaced(text):
     store_letters([letter(0, ("dlt-error", text))], ORIGINS)
     assert DeadLetter.objects.get().error == ("" if text is None else "\ufffd")
 
@@ -164,7 +164,7 @@ def test_a_message_without_key_or_value_is_sent_without():
     assert (message.key, message.value, message.headers) == (None, None, (("ce_id", b"1"),))
 
 
-def test_acts_are_noted_with_who_and_why_and_logged(caplog):
+def test_actions_are_recorded_with_author_and_reason_and_logged(caplog):
     caplog.set_level(logging.INFO)
     first, second = kept(2)
     list(replay([first], by="mina, in the admin", reason="again", producer=KeepingProducer()))
@@ -185,7 +185,7 @@ def test_acts_are_noted_with_who_and_why_and_logged(caplog):
     ]
 
 
-def test_what_is_not_acknowledged_stays_and_the_error_comes_after_the_others_are_marked():
+def test_an_unacknowledged_letter_keeps_waiting_and_the_error_is_raised_after_the_others_are_marked():
     ids = kept(3)
     producer = KeepingProducer(b"value 1")
     outcomes = replay(ids, by="mina", producer=producer)
@@ -228,7 +228,7 @@ def test_a_number_that_no_letter_has_is_refused(number):
     assert list(discard([number], by="mina", reason="")) == [LetterResult(number, "There is no such letter.")]
 
 
-def test_a_letter_that_was_purged_meanwhile_gets_no_act():
+def test_a_letter_that_was_purged_meanwhile_gets_no_action():
     [there] = kept(1)
     letters._note([there, there + 1], DeadLetter.State.DISCARDED, by="mina", reason="")
     assert list(DeadLetterAction.objects.values_list("letter_id", flat=True)) == [there]

@@ -57,7 +57,7 @@ def test_a_follower_applies_what_is_set_before_its_start_and_afterwards():
         eventually(lambda: live.SIGNUP_DEADLINE == django_settings.SIGNUP_DEADLINE)
 
 
-def test_a_look_takes_one_query(django_assert_num_queries):
+def test_a_poll_takes_one_query(django_assert_num_queries):
     set_row(SIGNUP_DEADLINE=12)
     with django_assert_num_queries(1):
         Follower().look()
@@ -99,7 +99,7 @@ def test_a_row_with_impossible_values_changes_nothing(values, caplog):
     assert levels_of_log(caplog) == ["WARNING"]
 
 
-def test_a_look_that_began_before_a_change_does_not_undo_one_that_began_after_it(monkeypatch):
+def test_a_poll_that_began_before_a_change_does_not_undo_one_that_began_after_it(monkeypatch):
     quick = Thread(target=Follower().look)
     read = Overrides.read
 
@@ -139,7 +139,7 @@ def test_saved_values_apply_at_once_and_the_page_lists_each_change_with_its_auth
     assert "staff-user" in shown
 
 
-def test_what_was_changed_is_told_in_the_readers_language(admin_client):
+def test_changes_are_described_in_the_readers_language(admin_client):
     save(admin_client, SIGNUP_OPEN="no", SIGNUP_DEADLINE="45")
     save(admin_client, seen=1, SIGNUP_OPEN="no", SIGNUP_DEADLINE="45")
     page = admin_client.get(PAGE, headers={"accept-language": "ko"}).content.decode()
@@ -181,14 +181,14 @@ def test_saving_values_that_somebody_has_changed_meanwhile_is_refused_with_the_r
     assert Overrides.read() == {"SIGNUP_DEADLINE": 45}
 
 
-def test_with_redis_away_it_is_saved_and_applies_all_the_same(admin_client, settings):
+def test_settings_are_saved_and_apply_while_redis_is_down(admin_client, settings):
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
     page = save(admin_client, SIGNUP_DEADLINE="46").content.decode()
     assert "Saved. Every process uses the new values within a second." in page
     assert live.SIGNUP_DEADLINE == 46
 
 
-def test_who_may_view_alone_sees_the_values_and_changes_nothing():
+def test_staff_with_the_view_permission_see_the_values_and_change_nothing():
     client = client_with("view_overrides")
     assert save(client, SIGNUP_DEADLINE="45").status_code == 403
     page = client.get("/admin/livesettings/overrides/", follow=True).content.decode()
@@ -197,14 +197,14 @@ def test_who_may_view_alone_sees_the_values_and_changes_nothing():
     assert Overrides.read() == {}
 
 
-def test_without_a_permission_there_is_no_page():
+def test_without_a_permission_the_page_is_refused():
     client = client_with()
     assert client.get("/admin/livesettings/overrides/").status_code == 403
     assert save(client, SIGNUP_DEADLINE="45").status_code == 403
     assert Overrides.read() == {}
 
 
-def test_nobody_adds_or_deletes(admin_client):
+def test_the_row_of_live_settings_can_be_neither_added_nor_deleted(admin_client):
     Overrides.objects.get_or_create(pk=ROW)
     assert admin_client.get("/admin/livesettings/overrides/add/").status_code == 403
     assert admin_client.post(PAGE.replace("change", "delete"), {"post": "yes"}).status_code == 403

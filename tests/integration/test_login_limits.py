@@ -74,7 +74,7 @@ def test_both_logins_count_together():
     assert log_in().status_code == 429
 
 
-def test_to_look_at_the_pages_counts_nothing():
+def test_requests_for_the_pages_are_not_counted():
     for path in ("/login/", "/admin/login/", "/password/"):
         assert [Client(REMOTE_ADDR=MINA).get(path).status_code for _ in range(3)] == [200] * 3
     assert log_in(password=PASSWORD).status_code == 302
@@ -90,7 +90,7 @@ def test_so_many_mails_are_sent_for_one_address_and_no_more():
     assert log_in(password=PASSWORD).status_code == 302
 
 
-def test_it_is_shown_in_korean():
+def test_the_limit_is_explained_in_korean():
     for _ in range(2):
         log_in()
         ask_for_a_password()
@@ -101,7 +101,7 @@ def test_it_is_shown_in_korean():
     )
 
 
-def test_a_limit_of_none_counts_nothing(settings):
+def test_without_a_limit_nothing_is_counted(settings):
     settings.RATE_LIMIT_LOGIN = settings.RATE_LIMIT_PASSWORD = 0
     assert {log_in().status_code for _ in range(5)} == {200}
     assert {ask_for_a_password().status_code for _ in range(5)} == {302}

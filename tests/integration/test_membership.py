@@ -11,7 +11,7 @@ TOPIC_A = b"\x00\x01a"
 NUMBERS = b"\x00\x00\x00\x02\x00\x00\x00\x03\x00\x00\x00\x01"
 
 
-def test_a_kafka_that_is_down_is_an_error_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outage_of_kafka_is_an_error_within_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "KAFKA_BOOTSTRAP_SERVERS", f"127.0.0.1:{free_port()}")
     with pytest.raises(KafkaException):
         read_memberships(timeout=0.2)
@@ -33,5 +33,7 @@ def test_a_kafka_that_is_down_is_an_error_in_time(monkeypatch: pytest.MonkeyPatc
         (b"\x00\x00\x00\x00\x00\x01\x00\x01\xff\x00\x00\x00\x00", ()),
     ],
 )
-def test_an_assignment_is_read_where_it_can_be(assignment: bytes, partitions: tuple[tuple[str, int], ...]) -> None:
+def test_an_assignment_is_decoded_and_an_unreadable_one_is_empty(
+    assignment: bytes, partitions: tuple[tuple[str, int], ...]
+) -> None:
     assert partitions_in(assignment) == partitions
