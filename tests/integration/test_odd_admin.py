@@ -117,7 +117,7 @@ def test_a_search_finds_a_name_in_every_spelling(client: Client, model: str) -> 
 
 @pytest.mark.parametrize("model", ["authsvc/user", "authsvc/eventtransaction", "chatsvc/chatuser"])
 @pytest.mark.usefixtures("people")
-def test_signs_of_a_pattern_stand_for_themselves(client: Client, model: str) -> None:
+def test_pattern_characters_in_a_search_are_literal(client: Client, model: str) -> None:
     for term in ("_", "%", "a%b", "\\", "[a]", "*", "'", '"', "a_c", "''; --"):
         has_name = model != "authsvc/eventtransaction"
         assert set(found(client, model, term)) == ({"a_b"} if term in ("_", "%") and has_name else set()), term
@@ -146,7 +146,7 @@ def test_a_search_for_32_hex_digits_finds_a_sign_up_by_its_user_id_and_by_its_id
     assert str(signup_id) in out.getvalue()
 
 
-def test_explain_finds_what_waits_for_confirmation_by_a_user_id_of_32_hex_digits(client: Client) -> None:
+def test_explain_finds_an_unconfirmed_sign_up_by_a_user_id_of_32_hex_digits(client: Client) -> None:
     user_id = uuid4().hex
     UnconfirmedSignUp.objects.create(
         id=uuid4(), user_id=user_id, user_id_key=user_id, email="x@example.com", user_name="X", role="ROLE_USER",
@@ -353,7 +353,7 @@ IDS = (
 
 @on_a_broker
 @pytest.mark.usefixtures("topics", "nothing_fails")
-def test_no_page_fails_for_an_object_that_is_none(client: Client, rows: Mapping[str, object]) -> None:
+def test_no_page_fails_for_an_invalid_object_id(client: Client, rows: Mapping[str, object]) -> None:
     urls = list(page_urls(rows, IDS))
     assert len(urls) > 200
     answered = {url: client.get(url).status_code for url in urls if "stream" not in url}

@@ -55,7 +55,7 @@ def test_another_spelling_of_a_mailbox_is_no_second_account(typed: str) -> None:
 
 
 @pytest.mark.parametrize("hidden", ["\u115f", "\u3164", "\u200b", "\u00ad", "\u2060", "\ufe0f", "\u202e", "\U000e0041"])
-def test_no_user_id_or_name_hides_anything(hidden: str) -> None:
+def test_user_ids_and_names_with_invisible_characters_are_refused(hidden: str) -> None:
     for name, text in {"userId": f"plain1{hidden}", "userName": f"Kim{hidden}"}.items():
         with pytest.raises(Problem) as refused:
             read_signup(FORM | {name: text})

@@ -88,7 +88,7 @@ def test_an_event_due_later_than_any_pause_allows_is_due_now():
     assert claimed() == [beyond]
 
 
-def test_what_is_due_longest_is_claimed_first_and_no_more_than_the_limit():
+def test_the_events_due_longest_are_claimed_first_up_to_the_limit():
     [far] = begin("far", next_due_at=NOW + timedelta(days=1))
     [farther] = begin("farther", next_due_at=NOW + timedelta(days=2))
     [second] = begin("second", next_due_at=NOW - MOMENT)
@@ -127,7 +127,7 @@ def test_without_its_user_only_a_removal_is_claimed():
     assert row(kim).stalled_at == NOW
 
 
-def test_only_the_last_attempt_of_the_named_is_given_back_and_never_the_first():
+def test_the_given_transactions_get_back_their_last_attempt_but_never_the_first():
     [first] = begin("first", attempts=1)
     [second] = begin("second", attempts=2, next_due_at=NOW)
     [other] = begin("other", attempts=2)
@@ -136,7 +136,7 @@ def test_only_the_last_attempt_of_the_named_is_given_back_and_never_the_first():
     assert row(second).next_due_at == NOW
 
 
-def test_only_the_incomplete_among_the_named_are_asked_again():
+def test_only_the_incomplete_of_the_given_transactions_become_due_again():
     [one] = begin("one", answered=("chat",), attempts=5, stalled_at=NOW, next_due_at=None)
     [complete] = begin("complete", answered=("chat", "customer"), attempts=5)
     [other] = begin("other", attempts=5, stalled_at=NOW, next_due_at=None)
@@ -165,7 +165,7 @@ def test_a_service_that_was_added_gets_a_light_in_the_sign_ups_that_lack_it(sett
     assert row(with_it).attempts == 5
 
 
-def test_the_incomplete_are_counted_by_what_they_wait_for():
+def test_incomplete_transactions_are_counted_as_waiting_due_or_stalled():
     begin("due", next_due_at=NOW)
     begin("due-too", next_due_at=NOW - MOMENT)
     begin("waiting", next_due_at=NOW + MOMENT)

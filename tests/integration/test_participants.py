@@ -64,7 +64,7 @@ def verdicts(handled: HandledBatch) -> list[tuple[str, str | None]]:
     return [(body["status"], body.get("reason")) for body in bodies(handled)]
 
 
-def test_it_keeps_a_new_user_and_says_so(service):
+def test_a_new_user_is_stored_and_answered_with_success(service):
     handled = service.handle(asked("Ｋim", "Kim@Example.org", signup=7))
     row = service.model.objects.get()
     assert (row.user_id, row.user_id_key, row.email) == ("Kim", "kim", "kim@example.org")
@@ -91,7 +91,7 @@ def test_each_service_keeps_its_users_to_itself():
     assert customer.verdicts(asked(signup=2)) == [GREEN]
 
 
-def test_it_reports_a_user_that_it_knew(service):
+def test_a_user_that_the_service_already_had_is_reported(service):
     service.add_by_admin("KIM", "other@example.org")
     service.add_by_admin("lee", "Lee@Example.org")
     assert service.verdicts(asked(), asked("new", "lee@example.org", signup=2)) == [SAME_USER_ID, SAME_EMAIL]
@@ -99,7 +99,7 @@ def test_it_reports_a_user_that_it_knew(service):
     assert service.model.objects.count() == 2
 
 
-def test_it_answers_a_redelivery_the_same(service):
+def test_a_redelivery_gets_the_same_answer(service):
     service.add_by_admin("lee", "lee@example.org")
     batch = [asked(signup=1), asked(signup=2, owner=1), asked("lee", "new@example.org", signup=3), asked(signup=1)]
     first = service.verdicts(*batch)
@@ -108,7 +108,7 @@ def test_it_answers_a_redelivery_the_same(service):
     assert service.model.objects.count() == 2
 
 
-def test_a_stranger_who_overtakes_the_owner_does_not_turn_the_owner_red(service):
+def test_a_strangers_request_that_overtakes_the_owners_does_not_turn_the_owner_red(service):
     assert service.verdicts(asked(signup=2, owner=1)) == [GREEN]
     assert service.verdicts(asked(signup=1), asked(signup=3, owner=1)) == [GREEN, SAME_USER_ID]
     assert service.verdicts(asked(signup=2, owner=1)) == [GREEN]
@@ -122,13 +122,13 @@ def test_a_replay_adds_a_lost_row_again(service):
     assert service.model.objects.get().user_id == "kim"
 
 
-def test_it_neither_keeps_nor_answers_what_others_are_asked(service):
+def test_a_request_to_other_services_is_neither_stored_nor_answered(service):
     handled = service.handle(asked(services=["auth", "another"]), asked("lee", "lee@example.org", services=[]))
     assert handled == HandledBatch(answers=[], rejected=[])
     assert not service.model.objects.exists()
 
 
-def test_a_user_who_was_deactivated_stays_so(service):
+def test_a_deactivated_user_stays_deactivated(service):
     service.handle(asked())
     service.model.objects.update(is_active=False)
     assert service.verdicts(asked(), asked(signup=2)) == [GREEN, SAME_USER_ID]
@@ -182,7 +182,7 @@ def removal(owner=1, *, version=9) -> Incoming:
     return replace(message(json.dumps(ids | {"version": version}).encode()), topic="user.removeUser.req")
 
 
-def test_a_change_updates_what_auth_decides_and_nothing_else(service):
+def test_a_change_updates_only_the_fields_that_auth_decides(service):
     service.handle(asked(signup=2, owner=1))
     service.model.objects.update(is_active=False)
     [answer] = service.handle(change("lee", "lee@example.org", userName="Lee", role="ROLE_ADMIN", active=False)).answers
@@ -292,7 +292,7 @@ def crossings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [str(record.args[-1]) for record in caplog.records if record.name == "runtime.database.transactions"]
 
 
-def test_two_batches_that_cross_keep_each_user_once(service, beside):
+def test_two_concurrent_batches_store_each_user_once(service, beside):
     """One has the userIds in the order of the emails, the other against it: each waits for what the other inserted."""
     count = 200
     emails = [f"{n:03}@example.org" for n in range(count)]
@@ -308,7 +308,7 @@ def test_two_batches_that_cross_keep_each_user_once(service, beside):
     assert sorted(service.model.objects.values_list("email", flat=True)) == emails
 
 
-def test_a_removal_that_crosses_the_sign_up_leaves_no_row_whichever_is_first(service, beside):
+def test_a_concurrent_removal_and_sign_up_leave_no_row_whichever_is_first(service, beside):
     owners = range(1, 201)
     start = threading.Barrier(2)
     new = beside.handle([asked(f"u{n:03}", f"{n}@example.org", signup=n) for n in owners], start)
@@ -318,7 +318,7 @@ def test_a_removal_that_crosses_the_sign_up_leaves_no_row_whichever_is_first(ser
     assert (service.model.objects.count(), service.model.every.count()) == (0, 200)
 
 
-def test_of_changes_that_cross_the_newest_stays(service, beside):
+def test_the_newest_of_concurrent_changes_stays(service, beside):
     owners = range(1, 201)
     start = threading.Barrier(2)
     batches = [

@@ -151,7 +151,7 @@ def test_a_new_address_applies_at_once_and_the_former_one_is_notified(kim: User)
     ("password", "words"),
     [("", "Enter your password to change the email address."), ("wrong", "This password is wrong.")],
 )
-def test_a_new_address_takes_the_password(kim: User, password: str, words: str):
+def test_a_new_address_requires_the_password(kim: User, password: str, words: str):
     answer = save(client_of(kim), kim, email=NEW, password=password)
     assert (answer.status_code, error_at(answer, "password")) == (200, words)
     assert f'value="{NEW}"' in answer.content.decode(), "what was typed is kept"
@@ -192,14 +192,14 @@ def test_the_fields_have_the_rules_of_a_sign_up(kim: User, field: str, text: str
     assert changes() == []
 
 
-def test_values_from_before_a_rule_are_no_obstacle(kim: User):
+def test_a_value_stored_before_a_rule_does_not_prevent_other_changes(kim: User):
     User._base_manager.filter(pk=kim.pk).update(user_name="A\u200bB")
     assert save(client_of(kim), stored(kim), email=NEW, password=PASSWORD).status_code == 302
     assert stored(kim).email == NEW
 
 
 @pytest.mark.parametrize("fields", [{}, {"email": "KIM@EXAMPLE.ORG"}, {"user_name": " Kim "}, {"password": "wrong"}])
-def test_nothing_changed_is_no_change(kim: User, fields: dict[str, str]):
+def test_saving_unchanged_values_makes_no_change(kim: User, fields: dict[str, str]):
     client = client_of(kim)
     answer = save(client, kim, **fields)
     assert (answer.status_code, answer["Location"]) == (302, "/account/")
@@ -207,7 +207,7 @@ def test_nothing_changed_is_no_change(kim: User, fields: dict[str, str]):
     assert (changes(), stored(kim).version) == ([], 1)
 
 
-def test_the_second_of_two_tabs_is_notified_and_keeps_what_was_typed(kim: User):
+def test_the_second_of_two_tabs_is_notified_and_keeps_its_input(kim: User):
     client = client_of(kim)
     assert save(client, kim, user_name="First").status_code == 302
     answer = save(client, kim, user_name="Second")
@@ -222,7 +222,7 @@ def test_the_second_of_two_tabs_is_notified_and_keeps_what_was_typed(kim: User):
     assert stored(kim).user_name == "Second"
 
 
-def test_an_outdated_form_takes_over_what_its_user_left_alone(kim: User):
+def test_an_outdated_form_adopts_new_values_of_fields_that_its_user_did_not_edit(kim: User):
     """Otherwise saving once more would revert the change of the address."""
     client = client_of(kim)
     assert save(client, kim, email=NEW, password=PASSWORD).status_code == 302
@@ -288,7 +288,7 @@ def test_the_account_shows_the_lights_of_its_newest_change(kim: User):
     assert "Your last change in each service" not in client_of(sign_up("lee", NEW)).get("/account/").content.decode()
 
 
-def test_switching_the_language_keeps_what_was_typed_and_saves_nothing(kim: User):
+def test_switching_the_language_keeps_the_input_and_saves_nothing(kim: User):
     answer = save(client_of(kim), kim, user_name="Typed", language="ko", password=PASSWORD)
     page = answer.content.decode()
     assert 'name="user_name" value="Typed"' in page

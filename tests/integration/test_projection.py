@@ -86,7 +86,7 @@ async def test_an_older_copy_never_replaces_a_newer_one(projection):
 
 
 @pytest.mark.parametrize(("held", "written", "stays"), [(9, 10, 10), (10, 9, 10), (99, 100, 100), (100, 20, 100)])
-async def test_versions_are_numbers(projection, held, written, stays):
+async def test_versions_are_compared_as_numbers(projection, held, written, stays):
     state = begun()
     await projection.copy(at_version(state, held))
     await projection.copy(at_version(state, written))
@@ -108,7 +108,7 @@ async def test_several_copies_are_written_at_once_each_with_its_version(projecti
     assert versions == [str(first.version).encode(), str(second.version).encode()]
 
 
-async def test_every_key_that_is_written_ends_by_itself(projection, redis, settings, synchronous):
+async def test_every_key_that_is_written_expires(projection, redis, settings, synchronous):
     settings.PROJECTION_TTL = 1234
     state = begun()
     writes = {
@@ -129,7 +129,7 @@ async def test_every_key_that_is_written_ends_by_itself(projection, redis, setti
             assert longest - 60 < await redis.ttl(key) <= longest
 
 
-async def test_what_is_counted_is_added_to_the_present_second(projection, redis, monkeypatch, synchronous):
+async def test_counts_are_added_to_the_present_second(projection, redis, monkeypatch, synchronous):
     # One second, even if the clock moves on in the meantime.
     monkeypatch.setattr(projection_module, "present_key", lambda: "traffic:a-second")
     await redis.delete("traffic:a-second")

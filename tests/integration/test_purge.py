@@ -60,7 +60,7 @@ def left() -> set[str]:
     return set(SignUp.objects.values_list("user_id", flat=True))
 
 
-def test_it_deletes_what_was_complete_before_its_time_and_no_user():
+def test_sign_ups_completed_before_the_time_are_deleted_and_no_user():
     save_aged("old", begun=95, completed=90)
     save_aged("young", begun=95, completed=89)
     letters(31, 29)
@@ -71,7 +71,7 @@ def test_it_deletes_what_was_complete_before_its_time_and_no_user():
     assert purge() == "0 sign-ups and 0 dead letters deleted"
 
 
-def test_what_is_incomplete_or_stalled_stays_unless_it_is_asked_for():
+def test_incomplete_and_stalled_sign_ups_stay_without_incomplete():
     save_aged("pending", begun=200)
     save_aged("stalled", begun=200)
     save_aged("pending-young", begun=80)
@@ -134,7 +134,7 @@ def test_it_works_in_short_transactions(monkeypatch):
 
 
 @pytest.mark.needs("postgresql")
-def test_it_waits_for_nobody_who_works_on_a_sign_up():
+def test_a_purge_skips_locked_sign_ups_instead_of_waiting():
     [held, _free] = save_aged("held", "free", begun=95, completed=90)
     is_held, may_end = threading.Event(), threading.Event()
 
@@ -178,7 +178,7 @@ def test_kafka_keeps_the_messages_of_a_topic_only_as_long_as_they_are_of_use(set
     assert (config["retention.ms"].value, config["segment.ms"].value) == (str(retention), str(segment))
 
 
-def test_what_administrators_did_to_a_sign_up_goes_with_it():
+def test_the_log_entries_of_a_sign_up_are_deleted_with_it():
     [old], [new] = save_aged("old", begun=100, completed=100), save_aged("new", begun=1, completed=1)
     admin = User.objects.create_superuser("root-user", "root@example.org", "correct horse 9")
     signups = EventTransaction.objects.filter(id__in=[old, new])

@@ -83,7 +83,7 @@ async def test_a_limit_that_is_raised_counts_at_once(api, settings):
     assert await api.statuses(1) == [202]
 
 
-async def test_one_user_id_is_asked_for_so_often_in_any_spelling(api, settings):
+async def test_requests_for_one_user_id_are_counted_in_any_spelling(api, settings):
     settings.RATE_LIMIT_USER_ID = 2
     person = new_person()
     spellings = [person, Person(person.user_id.upper(), "other@example.org", "Other", person.password), person]
@@ -129,7 +129,7 @@ async def test_while_redis_is_down_everybody_is_let_through_and_the_log_says_so(
 # --- Whose address ----------------------------------------------------------------------------------------------
 
 
-async def test_behind_the_proxy_the_address_is_that_of_who_spoke_to_it(api, settings):
+async def test_behind_the_proxy_the_address_is_that_of_the_proxys_own_client(api, settings):
     settings.RATE_LIMIT_ADDRESS = 1
     assert await api.statuses(2, peer=PROXY, X_Forwarded_For="192.0.2.7") == [202, 429]
     # An address that a client wrote in front of it proves nothing.
@@ -137,13 +137,13 @@ async def test_behind_the_proxy_the_address_is_that_of_who_spoke_to_it(api, sett
     assert await api.statuses(1, peer=PROXY, X_Forwarded_For="192.0.2.8") == [202]
 
 
-async def test_from_anybody_else_the_header_is_not_believed(api, settings):
+async def test_the_header_of_an_untrusted_peer_is_ignored(api, settings):
     settings.RATE_LIMIT_ADDRESS = 1
     assert await api.statuses(1, X_Forwarded_For="203.0.113.1") == [202]
     assert await api.statuses(1, X_Forwarded_For="203.0.113.2") == [429]
 
 
-async def test_the_front_says_for_whom_it_posts_and_nobody_else_can(api, settings):
+async def test_only_the_front_can_name_the_address_that_it_posts_for(api, settings):
     settings.RATE_LIMIT_ADDRESS = 1
 
     def of_front(address: str, key: str) -> dict[str, str]:
@@ -168,14 +168,14 @@ async def test_the_front_says_for_whom_it_posts_and_nobody_else_can(api, setting
         ("testclient", "testclient"),
     ],
 )
-def test_an_ipv6_customer_is_one_address(address, network):
+def test_the_addresses_of_one_ipv6_network_count_as_one(address, network):
     assert network_of(address) == network
 
 
 # --- Closed -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_closed_signup_takes_nobody_new_and_what_has_begun_continues(api, settings):
+async def test_a_closed_signup_refuses_new_users_and_running_sign_ups_continue(api, settings):
     person, key = new_person(), str(uuid4())
     assert (await api.post(person, Idempotency_Key=key))[0] == 202
     settings.SIGNUP_OPEN = False
@@ -188,7 +188,7 @@ async def test_a_closed_signup_takes_nobody_new_and_what_has_begun_continues(api
 # --- Reasons ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_red_light_tells_its_reason_only_where_the_setting_says_so(api, settings):
+async def test_a_red_light_has_its_reason_only_if_the_setting_shows_reasons(api, settings):
     person = new_person()
     await api.post(person)
     _, _, told = await api.post(person)

@@ -129,7 +129,7 @@ def answered(*transactions: EventTransaction) -> None:
         apply_verdicts([ReportedVerdict(row.id, Verdict(name, Status.SUCCESS)) for name in ("chat", "customer")])
 
 
-def test_where_all_agree_it_says_so():
+def test_equal_records_and_rows_have_no_findings():
     save_everywhere("kim", "lee")
     services, problems = reconcile()
     assert problems == ""
@@ -137,11 +137,11 @@ def test_where_all_agree_it_says_so():
         assert (report["counts"], report["answered"], report["findings"]) == (NOTHING, True, [])
 
 
-def test_nobody_at_all_is_agreement():
+def test_without_any_user_there_are_no_findings():
     assert reconcile()[1] == ""
 
 
-def test_it_finds_each_kind_and_changes_nothing():
+def test_each_kind_of_finding_is_reported_and_nothing_is_changed():
     _kim, lee, _park = save_everywhere("kim", "lee", "park")
     ChatUser.objects.filter(user_id="kim").delete()
     ChatUser.objects.filter(user_id="lee").update(user_name="Somebody else", role="ROLE_ADMIN")
@@ -194,7 +194,7 @@ def test_a_deactivated_row_is_there_and_stays_deactivated():
     assert set(ChatUser.objects.values_list("user_name", "is_active")) == {("kim", False), ("lee", False)}
 
 
-def test_what_an_administrator_changes_at_auth_is_brought_to_the_participants():
+def test_an_administrators_change_at_auth_is_healed_at_the_participants():
     save_everywhere("kim", "lee")
     change("kim", user_id="Kimberly", email="kimberly@example.org", user_name="Kimberly")
     services, problems = reconcile("--heal")
@@ -203,7 +203,7 @@ def test_what_an_administrator_changes_at_auth_is_brought_to_the_participants():
     assert rows(ChatUser) == rows(Customer) == records()
 
 
-def test_users_who_exchange_an_email_are_healed_one_after_the_other():
+def test_a_user_with_another_users_former_email_is_healed_after_that_user():
     save_everywhere("kim", "lee")
     User._base_manager.filter(user_id="kim").update(email="new@example.org")
     User._base_manager.filter(user_id="lee").update(email="kim@example.org")
@@ -223,7 +223,7 @@ def pass_on_emails(users: int) -> list[str]:
 
 @pytest.mark.parametrize("users", [2, 3, 30])
 @pytest.mark.parametrize("page", [1, 250], ids=["on different pages", "on one page"])
-def test_users_who_passed_on_their_keys_in_a_circle_are_healed(monkeypatch, users, page):
+def test_users_that_exchanged_keys_in_a_cycle_are_healed(monkeypatch, users, page):
     monkeypatch.setattr("authsvc.reconcile.records.PAGE", page)
     names = pass_on_emails(users)
     save_everywhere(*(f"bystander-{n}" for n in range(5)))
@@ -240,7 +240,7 @@ def test_users_who_passed_on_their_keys_in_a_circle_are_healed(monkeypatch, user
 
 
 @pytest.mark.parametrize("page", [1, 4])
-def test_a_circle_that_is_too_long_for_one_page_is_reported_and_healed_once_it_is_broken(monkeypatch, page):
+def test_a_cycle_that_is_too_long_for_one_page_is_reported_and_healed_once_it_is_broken(monkeypatch, page):
     monkeypatch.setattr("authsvc.reconcile.records.PAGE", page)
     for module in ("authsvc.reconcile.reconciliation", "authsvc.management.commands.reconcile"):
         monkeypatch.setattr(f"{module}.QUESTION_MAX", 5)
@@ -261,7 +261,7 @@ def test_a_circle_that_is_too_long_for_one_page_is_reported_and_healed_once_it_i
     assert rows(ChatUser) == rows(Customer) == records()
 
 
-def test_of_a_circle_with_an_administrators_row_in_it_nothing_is_changed():
+def test_a_cycle_that_contains_an_administrators_row_is_not_changed():
     save_everywhere("kim", "lee", "park")
     ChatUser.objects.filter(user_id="park").delete()
     ChatUser.objects.create(user_id="by-hand", email="park@example.org")
@@ -286,7 +286,7 @@ def test_a_row_without_a_record_passes_to_the_account_with_its_user_id():
     assert ChatUser.objects.get().owner_signup_id == again.id
 
 
-def test_pages_cover_everybody_whatever_their_number(monkeypatch):
+def test_pages_cover_every_user_whatever_their_number(monkeypatch):
     monkeypatch.setattr("authsvc.reconcile.records.PAGE", 3)
     names = [f"user-{n}" for n in range(10)]
     save_everywhere(*names)
@@ -351,7 +351,7 @@ def test_memory_does_not_grow_with_the_number_of_findings():
     assert many < 1.5 * few
 
 
-def test_one_on_the_way_is_no_fault_but_one_that_is_stalled_is():
+def test_a_pending_sign_up_is_no_finding_but_a_stalled_one_is():
     save_signups("on-the-way", "stalled")
     SignUp.objects.filter(user_id="stalled").update(stalled_at=datetime.now(UTC), next_due_at=None)
     services, _ = reconcile()
@@ -406,7 +406,7 @@ def test_pages_cover_every_removed_account_whatever_their_number(monkeypatch):
     assert rows(ChatUser) == rows(Customer) == records()
 
 
-def test_a_change_and_a_removal_on_the_way_are_no_fault_unless_they_are_stalled():
+def test_a_pending_change_or_removal_is_no_finding_unless_it_is_stalled():
     save_everywhere("kim", "lee", "park", "choi")
     waiting = [change("kim", user_name="Other"), remove("lee")]
     stalled = [change("park", is_active=False), remove("choi")]
@@ -432,7 +432,7 @@ def restored_from_backup() -> tuple[UUID, UUID, UUID]:
     return kim, lee, park
 
 
-def test_what_participants_know_better_than_a_restored_auth_is_reported_and_left_alone():
+def test_rows_newer_than_a_restored_auths_records_are_reported_and_left_alone():
     restored_from_backup()
     before = records(), rows(ChatUser)
     for arguments in ((), ("--heal",)):
@@ -444,7 +444,7 @@ def test_what_participants_know_better_than_a_restored_auth_is_reported_and_left
     assert (records(), rows(ChatUser)) == before
 
 
-def test_a_restored_auth_removes_again_who_was_removed_and_its_records_replace_newer_copies():
+def test_a_restored_auth_removes_removed_accounts_again_and_its_records_replace_newer_copies():
     kim, lee, park = restored_from_backup()
     services, problems = reconcile("--heal", "--auth-restored")
     assert problems == ""
@@ -478,7 +478,7 @@ def test_an_account_that_changed_after_its_page_was_read_is_not_taken_for_restor
     assert User.objects.get().version == 2
 
 
-def test_mending_auth_without_healing_is_refused():
+def test_auth_restored_without_heal_is_refused():
     with pytest.raises(CommandError, match="needs --heal"):
         call_command("reconcile", "--auth-restored")
 
@@ -498,7 +498,7 @@ def test_users_who_exchanged_their_user_ids_and_addresses_are_healed_with_their_
     assert {row[-2] for row in rows(ChatUser)} == {2, 3}
 
 
-def test_who_was_deactivated_in_auth_is_deactivated_everywhere_and_a_services_own_decision_stays():
+def test_a_deactivation_in_auth_is_healed_everywhere_and_a_services_own_deactivation_stays():
     save_everywhere("kim", "lee")
     answered(change("kim", is_active=False))
     ChatUser.objects.filter(user_id="lee").update(is_active=False)
@@ -510,7 +510,7 @@ def test_who_was_deactivated_in_auth_is_deactivated_everywhere_and_a_services_ow
     assert set(told) == {("kim", False, True), ("lee", True, False)}
 
 
-def test_one_service_alone_is_asked():
+def test_with_service_no_other_service_is_asked():
     save_everywhere("kim")
     ChatUser.objects.all().delete()
     Customer.objects.all().delete()
@@ -537,7 +537,7 @@ def test_an_outage_of_kafka_is_reported(settings, monkeypatch):
         call_command("reconcile", stdout=StringIO())
 
 
-def test_the_terminal_shows_counts_and_who():
+def test_the_terminal_shows_counts_and_the_users_concerned():
     save_everywhere("kim")
     ChatUser.objects.all().delete()
     ChatUser.objects.create(user_id="KIM", email="kim2@example.org")
@@ -568,6 +568,6 @@ def test_the_terminal_shows_counts_and_who():
 
 
 @pytest.mark.parametrize("timeout", ["0", "-1", "nan", "soon"])
-def test_a_timeout_that_is_none_is_refused(timeout):
+def test_an_invalid_timeout_is_refused(timeout):
     with pytest.raises(CommandError, match="is not a number of seconds above 0"):
         call_command("reconcile", f"--timeout={timeout}")

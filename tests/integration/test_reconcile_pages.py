@@ -65,7 +65,7 @@ def row(owner: int, user_id: str = "kim") -> tuple[Any, ...]:
     return (UUID(int=owner), UUID(int=owner), user_id, user_id.lower(), f"{user_id}@example.org")
 
 
-def test_an_answer_says_whose_it_is_and_goes_where_its_page_s_others_go():
+def test_an_answer_names_its_service_and_has_the_key_of_its_page():
     [answer] = handle(page(record(1))).answers
     body = json.loads(answer.value)
     assert (body["runId"], body["page"], body["service"], body["more"]) == (str(RUN), 3, "chat", False)
@@ -96,7 +96,7 @@ def test_a_deactivation_that_was_missed_is_different_and_healed():
     assert (ChatUser.objects.get().is_account_active, ChatUser.objects.get().may_enter) == (True, False)
 
 
-def test_users_who_swapped_addresses_are_healed_without_a_change_in_between():
+def test_users_that_swapped_addresses_are_healed_on_one_page():
     handle(page(record(1, email="a@example.org"), record(2, "lee", email="b@example.org"), heal=True))
     swapped = [record(1, email="b@example.org", version=2), record(2, "lee", email="a@example.org", version=3)]
     assert [finding["healed"] for finding in findings(handle(page(*swapped, heal=True)))] == [True, True]
@@ -207,7 +207,7 @@ def test_a_page_that_has_expired_or_asks_others_is_left_alone():
         page(record(1), expiresAt="2026-01-01T00:00:00"),
     ],
 )
-def test_what_is_no_page_is_put_aside_alone(broken):
+def test_an_invalid_page_is_rejected_alone(broken):
     handled = reconcile.handle([broken, page(record(1), heal=True)])
     assert [rejected for rejected, _ in handled.rejected] == [broken]
     assert rows() == {row(1)}
@@ -326,7 +326,7 @@ def test_without_a_range_no_row_is_superfluous():
     assert findings(handle(page())) == []
 
 
-def test_who_is_added_by_healing_is_greeted():
+def test_a_user_added_by_healing_is_greeted():
     greeted: list[tuple[Any, ...]] = []
     handler = ReconcileHandler("chat", ChatUser, on_new_users=lambda *new: greeted.append(new))
     create(2, "lee", user_name="Old")

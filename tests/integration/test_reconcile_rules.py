@@ -262,7 +262,7 @@ def test_a_participant_that_leaves_a_page_unanswered_is_not_asked_again(run, clo
     assert clock.now == pytest.approx(1000.0 + 30.0 + GRACE, abs=2 * POLL)
 
 
-def test_if_none_of_them_answers_it_ends(run):
+def test_a_run_ends_if_no_participant_answers(run):
     done = run(lambda page: None, customer=lambda page: None)
     assert [each.is_silent for each in done.reconciliation.result.values()] == [True, True]
     assert len(done.pages) == 2
@@ -283,7 +283,7 @@ def test_an_answer_has_the_time_of_a_page_and_a_little_more(clock, late_by, is_s
     assert run.reconciliation.result["chat"].is_silent is is_silent
 
 
-def test_what_a_silent_participant_was_asked_again_is_reported_as_it_was_known(run):
+def test_a_finding_that_a_silent_participant_was_asked_about_again_is_reported_unchanged(run):
     kim, lee = saved("kim", "lee")
     stuck = finding("conflicting", kim, lee.owner_signup_id)
     done = run(lambda page: [[stuck]] if "owners" in page else ([[]] if page.get("unowned") else None))
@@ -291,7 +291,7 @@ def test_what_a_silent_participant_was_asked_again_is_reported_as_it_was_known(r
     assert done.reconciliation.result["chat"].is_silent
 
 
-def test_what_can_t_be_asked_again_is_reported_too(run, monkeypatch):
+def test_a_finding_that_cannot_be_asked_again_is_reported(run, monkeypatch):
     monkeypatch.setattr(records, "PAGE", 1)
     first, second = sorted(saved("kim", "lee"), key=lambda user: user.owner_signup_id)
     stuck = finding("conflicting", first, second.owner_signup_id)
@@ -350,7 +350,7 @@ def test_findings_about_others_than_the_page_s_are_left_to_their_own_page(run):
     assert run(answer).said == [("different", "lee", False), ("conflicting", "kim", False)]
 
 
-def test_of_one_owner_a_page_reports_one_finding(run):
+def test_a_page_reports_one_finding_per_owner(run):
     [kim] = saved("kim")
     done = run(once(finding("missing", kim), finding("different", kim)))
     assert done.said == [("missing", "kim", False)]
@@ -403,14 +403,14 @@ def test_a_missing_row_whose_sign_up_is_not_answered_yet_is_on_its_way(run):
     assert on_the_way(run, missing) == ([("missing", "kim", False)], 0)
 
 
-def test_a_sign_up_puts_nothing_right_but_a_missing_row(run):
+def test_a_pending_sign_up_hides_only_a_missing_row(run):
     kim = User.objects.get(owner_signup_id=save_signup("kim").id)
     assert on_the_way(run, finding("different", kim)) == ([("different", "kim", False)], 0)
 
 
 @pytest.mark.parametrize("kind", [Kind.CHANGE, Kind.REMOVAL])
 @pytest.mark.parametrize("found", ["missing", "different", "removed"])
-def test_a_change_or_a_removal_that_is_not_answered_yet_puts_everything_right(run, kind, found):
+def test_a_pending_change_or_removal_hides_every_finding(run, kind, found):
     [kim] = saved("kim")
     other = save_signup("other")
     EventTransaction.objects.filter(id=other.id).update(kind=kind, owner_signup_id=kim.owner_signup_id)
@@ -421,14 +421,14 @@ def test_a_change_or_a_removal_that_is_not_answered_yet_puts_everything_right(ru
 
 
 @pytest.mark.parametrize(("kind", "healed"), [("different", True), ("conflicting", False)])
-def test_what_is_healed_or_no_change_can_put_right_is_reported_although_one_is_on_its_way(run, kind, healed):
+def test_a_pending_change_does_not_hide_findings_that_it_cannot_repair(run, kind, healed):
     [kim] = saved("kim")
     other = save_signup("other")
     EventTransaction.objects.filter(id=other.id).update(kind=Kind.CHANGE, owner_signup_id=kim.owner_signup_id)
     assert on_the_way(run, finding(kind, kim, healed=healed)) == ([(kind, "kim", healed)], 0)
 
 
-def test_what_was_answered_since_the_run_began_was_on_its_way(clock):
+def test_a_sign_up_answered_since_the_run_began_counts_as_pending(clock):
     signup = save_signup("kim")
     kim = User.objects.get()
     run = Run(clock, {"chat": once(finding("missing", kim)), "customer": once(finding("missing", kim))})
@@ -517,7 +517,7 @@ def test_a_conflict_grows_until_it_stops_growing_and_is_reported_then(run):
     assert done.reconciliation.result["chat"].entangled == 0
 
 
-def test_what_was_healed_when_it_was_asked_again_is_not_reported_as_stuck_later(run):
+def test_a_finding_that_was_healed_on_the_second_request_is_not_reported_as_stuck(run):
     kim, lee, zoe = saved("kim", "lee", "zoe")
 
     def answer(page: dict[str, Any]) -> Answer:
@@ -554,7 +554,7 @@ def test_conflicts_among_more_rows_than_fit_on_a_page_are_counted_as_entangled(r
     assert done.reconciliation.result["chat"].entangled == 2
 
 
-def test_what_is_stuck_is_asked_again_in_groups_that_are_not_too_large(run, monkeypatch):
+def test_stuck_findings_are_asked_again_in_groups_of_limited_size(run, monkeypatch):
     monkeypatch.setattr(reconciliation, "STUCK", 2)
     users = saved(*(f"u{number}" for number in range(3)))
     gone = [uuid4() for _ in users]
@@ -655,7 +655,7 @@ def test_an_account_that_is_removed_meanwhile_is_listed_as_removed_only():
     assert covered(record_pages()) == ([lee.owner_signup_id], [kim.owner_signup_id])
 
 
-def test_where_there_is_nobody_there_is_one_empty_page():
+def test_without_any_record_there_is_one_empty_page():
     [(page_records, removed, owners)] = record_pages()
     assert (page_records, removed, owners.after, owners.up_to) == ([], [], None, None)
 
@@ -672,7 +672,7 @@ def test_a_row_without_a_record_is_one_whose_owner_user_id_and_address_auth_does
     assert [row for row in rows if list(without_record([row]))] == [rows[0], rows[3]]
 
 
-def test_what_auth_knows_of_owners():
+def test_owners_are_known_removed_or_unknown():
     [kim] = saved("kim")
     gone, removed = uuid4(), uuid4()
     RemovedAccount.objects.create(owner_signup_id=removed, version=2)
@@ -684,7 +684,7 @@ def test_what_auth_knows_of_owners():
 @pytest.mark.parametrize(
     ("items", "chunks"), [("", []), ("a", ["a"]), ("abc", ["abc"]), ("abcd", ["abc", "d"]), ("abcdef", ["abc", "def"])]
 )
-def test_chunks_are_as_large_as_they_may_be(items, chunks):
+def test_chunks_have_the_largest_allowed_size(items, chunks):
     assert list(in_chunks(items, 3)) == chunks
 
 

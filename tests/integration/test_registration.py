@@ -89,7 +89,7 @@ def test_a_taken_user_id_or_email_refuses_and_carries_the_stored_record(second, 
     assert User.objects.count() == 1
 
 
-def test_where_both_are_taken_by_different_users_the_user_id_is_named():
+def test_if_different_users_have_the_user_id_and_the_email_the_user_id_is_named():
     kim, lee = new("kim"), new("lee")
     register_users([kim, lee])
     [refused] = register_users([new("kim", "lee@example.com")])
@@ -213,7 +213,7 @@ def make_due(**filters) -> None:
     SignUp.objects.filter(**filters).update(next_due_at=timezone.now() - timedelta(seconds=1))
 
 
-def test_what_is_due_is_claimed_once_and_asks_those_that_have_not_answered():
+def test_a_due_sign_up_is_claimed_once_for_the_services_that_have_not_answered():
     kim, lee = new("kim"), new("lee")
     register_users([kim, lee])
     apply_verdicts([report(kim.signup_id, "chat", Status.SUCCESS)])
@@ -241,7 +241,7 @@ def test_relays_share_the_work():
 
 
 @pytest.mark.needs("postgresql")
-def test_a_relay_claims_what_is_free_without_waiting_for_what_another_holds():
+def test_a_relay_claims_unlocked_sign_ups_without_waiting_for_locked_ones():
     held, free = new("held"), new("free")
     register_users([held, free])
     make_due()
@@ -284,7 +284,7 @@ def test_after_its_tries_it_is_stalled_and_a_late_answer_still_turns_its_light()
     assert SignUp.objects.get().stalled_at is None
 
 
-def test_the_default_tries_are_ten_minutes_worth():
+def test_the_default_attempts_take_at_least_ten_minutes():
     waits = [
         min(settings.RELAY_FIRST_PAUSE * 2**n, settings.RELAY_MAX_PAUSE) for n in range(settings.RELAY_MAX_ATTEMPTS)
     ]

@@ -72,7 +72,7 @@ def test_it_continues_past_its_page(sent, monkeypatch):
     assert sent() == everyone(*signups)
 
 
-def test_one_page_is_read_while_kafka_takes_the_one_before_and_no_more(monkeypatch):
+def test_only_the_next_page_is_read_while_kafka_acknowledges_the_previous_one(monkeypatch):
     monkeypatch.setattr("authsvc.signups.replay.PAGE", 2)
     save_signups(*[f"user-{n}" for n in range(7)])
     on_their_way = []
@@ -92,7 +92,7 @@ def test_one_page_is_read_while_kafka_takes_the_one_before_and_no_more(monkeypat
     producer.close(timeout=5)
 
 
-def test_a_page_is_two_reads_and_a_write_where_something_is_pending(sent, monkeypatch, django_assert_num_queries):
+def test_a_page_takes_two_reads_and_a_write_only_if_a_light_is_pending(sent, monkeypatch, django_assert_num_queries):
     monkeypatch.setattr("authsvc.signups.replay.PAGE", 2)
     complete(*save_signups(*[f"done-{n}" for n in range(4)]))
     producer = EventProducer()
@@ -106,14 +106,14 @@ def test_a_page_is_two_reads_and_a_write_where_something_is_pending(sent, monkey
     producer.close(timeout=5)
 
 
-def test_those_named_by_id_or_user_id(sent):
+def test_a_replay_selects_sign_ups_by_id_or_user_id(sent):
     kim, lee, _park = save_signups("kim", "lee", "park")
     assert replay("--id", str(kim)) == "1 sent, 0 skipped, 0 failed"
     assert replay("--user-id", "LEE") == "1 sent, 0 skipped, 0 failed"
     assert sent() == everyone(kim, lee)
 
 
-def test_those_of_a_time(sent):
+def test_a_replay_selects_sign_ups_by_time(sent):
     old, new = save_signups("old", "new")
     SignUp.objects.filter(id=old).update(created_at=timezone.now() - timedelta(days=2))
     yesterday = (timezone.now() - timedelta(days=1)).isoformat()
@@ -136,7 +136,7 @@ def test_the_pending_and_the_stalled_get_all_their_tries_again(sent):
     assert sent() == everyone(stalled, stalled, pending)
 
 
-def test_one_service_alone_is_asked(sent):
+def test_with_service_no_other_service_is_asked(sent):
     [kim] = save_signups("kim")
     replay("--all", "--service", "chat")
     assert sent() == [(kim, ["chat"])]
@@ -164,7 +164,7 @@ async def copy_of(signup_id: UUID) -> TransactionState | None:
         await projection.close()
 
 
-def test_it_sends_auths_present_record_and_skips_where_that_is_gone(sent, settings):
+def test_auths_present_record_is_sent_and_sign_ups_without_one_are_skipped(sent, settings):
     kim, _lee = save_signups("kim", "lee")
     User._base_manager.filter(user_id="kim").update(email="new@example.com")
     User.objects.filter(user_id="lee").delete()
@@ -199,7 +199,7 @@ def test_a_dry_run_counts_and_sends_nothing(sent):
     assert list(SignUp.objects.values()) == before
 
 
-def test_what_cannot_be_sent_is_counted_and_is_an_error(settings, monkeypatch):
+def test_unsent_sign_ups_are_counted_and_are_an_error(settings, monkeypatch):
     save_signups("kim")
     monkeypatch.setattr("authsvc.signups.replay.ACKNOWLEDGED_WITHIN", 0.5)
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
@@ -234,7 +234,7 @@ def relay(patient):
     relay.close()
 
 
-def test_the_relay_publishes_what_is_due_to_those_who_have_not_answered(sent, relay):
+def test_the_relay_publishes_due_sign_ups_to_the_services_that_have_not_answered(sent, relay):
     kim, lee = save_signups("kim", "lee")
     apply_verdicts([ReportedVerdict(kim, Verdict("chat", Status.SUCCESS))])
     assert relay.relay_once() == 0
@@ -256,7 +256,7 @@ def test_the_relay_sends_a_tenth_while_more_lies_unread_than_it_sends_in_a_secon
     assert relay.relay_once() == 20
 
 
-def test_a_relay_without_kafka_keeps_what_is_due_and_uses_up_no_tries(settings, monkeypatch):
+def test_a_relay_without_kafka_leaves_sign_ups_due_and_uses_up_no_attempts(settings, monkeypatch):
     [kim] = save_signups("kim")
     monkeypatch.setattr("authsvc.management.commands.relay_signups.ACKNOWLEDGED_WITHIN", 0.2)
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"

@@ -79,7 +79,7 @@ def replayed(producer: KeepingProducer | None, service: str | None = None) -> li
 
 
 @pytest.mark.parametrize(("size", "pages"), [(0, []), (2, [2]), (3, [3]), (4, [3, 1]), (6, [3, 3]), (7, [3, 3, 1])])
-def test_each_is_sent_once_in_full_pages_and_the_rest(size, pages, monkeypatch):
+def test_each_sign_up_is_sent_once_in_full_pages_and_a_last_one(size, pages, monkeypatch):
     monkeypatch.setattr(replay_module, "PAGE", 3)
     ids = begin(*[f"user-{n}" for n in range(size)])
     producer = KeepingProducer()
@@ -95,7 +95,7 @@ def test_counts_are_added_by_their_kind():
     assert ReplayCounts() == ReplayCounts(0, 0, 0)
 
 
-def test_what_kafka_does_not_acknowledge_is_failed_and_what_has_no_user_is_skipped():
+def test_unacknowledged_sign_ups_count_as_failed_and_those_without_a_user_as_skipped():
     begin("kim", "lee", "park", "choi", "gone")
     User.objects.filter(user_id="gone").delete()
     assert replayed(KeepingProducer("kim", "lee", "park")) == [ReplayCounts(sent=1, skipped=1, failed=3)]

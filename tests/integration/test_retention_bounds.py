@@ -135,7 +135,7 @@ def test_only_a_refused_sign_up_loses_its_name_and_address_too():
 
 
 @pytest.mark.parametrize(("span", "days"), [(0 * DAY, 0), (MOMENT, 1), (DAY, 1), (DAY + MOMENT, 2)])
-def test_a_begun_day_counts_as_a_day(span, days):
+def test_a_part_of_a_day_counts_as_a_whole_day(span, days):
     assert in_days(span) == days
 
 

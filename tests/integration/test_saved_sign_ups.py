@@ -86,7 +86,7 @@ def test_strangers_are_saved_although_others_of_the_batch_are_known():
 
 
 @pytest.mark.parametrize("twice", ["owner_signup_id", "user_id_key", "email"])
-def test_a_batch_with_one_twice_is_left_whole_to_the_other_writer(twice):
+def test_a_batch_with_duplicates_in_itself_is_left_to_the_other_writer(twice):
     first = new("kim")
     second = {
         "owner_signup_id": new("lee", signup_id=first.signup_id),
@@ -150,13 +150,13 @@ def test_a_sign_up_that_is_twice_in_a_batch_or_saved_before_is_joined():
     assert User.objects.count() == 1
 
 
-def test_an_address_alone_is_in_the_way():
+def test_a_user_with_the_same_address_alone_refuses_the_sign_up():
     register_users([new("kim")])
     [refused] = register_users([new("lee", "kim@example.org")])
     assert auth_light(refused.signup) == ("FAIL", "duplicate: email")
 
 
-def test_an_owner_alone_is_in_the_way():
+def test_an_existing_account_of_the_same_sign_up_id_takes_the_key():
     kim = new("kim")
     register_users([kim])
     SignUp.objects.all().delete()
@@ -173,7 +173,7 @@ def test_only_the_sign_ups_of_the_batch_are_read():
     assert all(each.signup_id.hex in read for each in batch)
 
 
-def test_a_password_hash_stays_out_of_what_is_printed():
+def test_the_repr_of_a_sign_up_has_no_password_hash():
     assert "the hash" not in repr(new("kim"))
 
 
@@ -193,7 +193,7 @@ def test_a_stranger_s_sign_up_keeps_its_hash_only_if_it_may_be_repeated(is_repea
     assert SignUp.objects.get().password == ("the hash" if is_repeated else "")
 
 
-def test_what_is_foreseen_is_what_would_be_saved_and_is_not():
+def test_a_dry_run_returns_what_would_be_saved_and_saves_nothing():
     register_users([new("kim")])
     batch = [new("lee"), new("KIM", "other@example.org")]
     foreseen = foresee_users(batch)
@@ -203,7 +203,7 @@ def test_what_is_foreseen_is_what_would_be_saved_and_is_not():
     assert [auth_light(each.signup)[0] for each in register_users(batch)] == ["SUCCESS", "FAIL"]
 
 
-def test_a_user_whom_an_administrator_adds_has_a_sign_up_that_is_due_at_once():
+def test_a_user_added_by_an_administrator_has_a_sign_up_that_is_due_at_once():
     user = User.objects.create_user("Kim", "Kim@example.org", "correct horse 9", user_name="Name", role="ROLE_ADMIN")
     signup = SignUp.objects.get()
     assert signup.id == signup.owner_signup_id == user.owner_signup_id
@@ -215,7 +215,7 @@ def test_a_user_whom_an_administrator_adds_has_a_sign_up_that_is_due_at_once():
     assert SignUp.objects.count() == 1
 
 
-def test_a_user_added_where_no_other_service_is_has_a_sign_up_that_is_complete(settings):
+def test_without_participants_an_added_user_has_a_complete_sign_up(settings):
     settings.SIGNUP_SERVICES = ["auth"]
     User.objects.create_user("kim", "kim@example.org", "correct horse 9")
     signup = SignUp.objects.get()
@@ -263,7 +263,7 @@ def test_verdicts_of_a_batch_are_applied_each_to_its_own_sign_up():
     assert set(second.state.lights) == {"auth", "chat", "customer"}
 
 
-def test_what_changes_nothing_is_not_written(monkeypatch):
+def test_a_verdict_that_changes_nothing_is_not_written(monkeypatch):
     kim, lee = new("kim"), new("lee")
     register_users([kim, lee])
     apply_verdicts([report(kim.signup_id, "chat")])

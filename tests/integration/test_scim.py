@@ -207,7 +207,7 @@ def test_a_user_that_the_server_lost_is_created_again_by_a_replay(handler, scim)
 # --- Changes and removals ------------------------------------------------------------------------------------------
 
 
-def test_a_change_is_a_patch_of_what_differs(handler, scim):
+def test_a_change_is_a_patch_of_the_differing_attributes(handler, scim):
     handler([new()])
     before = scim.users[0]["id"]
     changed = change(userId="minji", email="minji@example.org", userName="Minji", role="ROLE_ADMIN")
@@ -431,7 +431,7 @@ def test_a_date_as_retry_after_is_understood(handler, scim):
     assert 50 < waiting.value.retry_after <= 100
 
 
-def test_what_is_done_is_not_repeated_while_the_rest_is_retried(handler, scim):
+def test_handled_messages_are_not_repeated_while_others_of_the_batch_are_retried(handler, scim):
     batch = [new(1), new(2, userId="lee", email="lee@example.org"), new(3, userId="park", email="park@example.org")]
     scim.misbehave("GET", how="status", status=429, about=str(UUID(int=2)), times=2)
     for _ in range(2):
@@ -490,7 +490,7 @@ def test_an_account_that_another_process_works_on_is_left_to_it(handler, scim):
     assert row().claimed_until is None
 
 
-def test_a_server_that_is_down_does_not_concern_another(handler, scim, settings):
+def test_a_server_that_is_down_does_not_delay_another(handler, scim, settings):
     settings.SCIM_SERVERS["wiki"] = f"http://{LOOPBACK}:{free_port()}/v2"
     settings.SCIM_TOKENS["wiki"] = TOKEN
     wiki = ScimHandler("wiki")
@@ -537,7 +537,7 @@ def test_an_account_keeps_its_values_while_it_waits_for_one_that_is_no_exchange(
     ]  # fmt: skip
 
 
-def test_an_export_holds_what_is_about_the_person_alone():
+def test_an_export_holds_only_data_about_the_person():
     owner = uuid4()
     ScimAccount.objects.create(server="crm", owner_signup_id=owner, signup_id=owner, scim_id="7", blocked_by=uuid4())
     [record] = rows_held(ScimAccount.objects.filter(server="crm"))(owner)

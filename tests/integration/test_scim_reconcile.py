@@ -85,7 +85,7 @@ def test_a_server_in_line_with_auth_has_no_findings(handler, scim):
     assert scim.users == before
 
 
-def test_what_somebody_at_the_server_changed_or_deleted_is_found_and_healed(handler, scim):
+def test_users_changed_or_deleted_at_the_server_are_found_and_healed(handler, scim):
     delete(scim, "kim")
     scim.scim("PATCH", f"/Users/{row(2).scim_id}", patch(displayName="Changed", active=False))
     asked = page(KIM, LEE)
@@ -116,7 +116,7 @@ def test_a_user_in_the_way_is_a_conflict(handler, scim):
     assert findings(handler, page(KIM, LEE, missing, heal=True)) == [("conflicting", "park", False)]
 
 
-def test_what_auth_removed_or_never_had_is_found_and_only_the_removed_is_deleted(handler, scim):
+def test_removed_and_superfluous_users_are_found_and_only_removed_ones_are_deleted(handler, scim):
     asked = page(heal=True, removed=[str(UUID(int=1))])
     assert findings(handler, asked) == [("removed", "kim", True), ("superfluous", "lee", False)]
     assert [user["userName"] for user in scim.users] == ["lee"]

@@ -83,7 +83,7 @@ def keeper(request: pytest.FixtureRequest) -> Iterator[tuple[Server, Callable[[]
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_it_keeps_what_it_was_given_when_it_comes_back(keeper, end):
+def test_a_restarted_server_keeps_its_data(keeper, end):
     server, write, read = keeper
     write()
     before, address = read(), server.env
@@ -98,7 +98,7 @@ def test_it_keeps_what_it_was_given_when_it_comes_back(keeper, end):
     assert read() == before
 
 
-def test_it_answers_again_after_a_pause(keeper):
+def test_a_server_answers_again_after_it_was_frozen(keeper):
     server, *_ = keeper
     server.pause()
     eventually(lambda: state_of(server.process.pid) == "T", what="the kernel has stopped it")
@@ -130,7 +130,7 @@ def test_a_server_that_cannot_start_says_why():
 
 
 @pytest.mark.needs("caddy")
-def test_the_gateway_answers_when_nobody_is_behind_it():
+def test_the_gateway_answers_without_any_upstream():
     nobody = [f"127.0.0.1:{free_port()}" for _ in range(3)]
     with (
         CaddyServer(web=nobody[0], auth=nobody[1:]) as caddy,

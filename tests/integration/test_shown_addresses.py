@@ -72,7 +72,7 @@ def test_a_domain_is_shown_in_its_own_script_unless_it_deceives(kept: str, shown
 
 @pytest.mark.parametrize("service", ["auth", *MODELS])
 @pytest.mark.parametrize("staff", [administrator, viewer], ids=["may change", "may view"])
-def test_lists_and_records_of_users_show_it(kim: User, service: str, staff: type):
+def test_lists_and_pages_of_users_show_the_domain_in_unicode(kim: User, service: str, staff: type):
     client = client_of(staff())
     model = ADMIN_PATHS.get(service, "authsvc/user")
     assert_shown(client, f"/admin/{model}/?q=kim")
@@ -82,7 +82,7 @@ def test_lists_and_records_of_users_show_it(kim: User, service: str, staff: type
 
 
 @pytest.mark.parametrize("staff", [administrator, viewer], ids=["may change", "may view"])
-def test_pages_of_sign_ups_and_of_unconfirmed_ones_show_it(kim: User, staff: type):
+def test_pages_of_sign_ups_and_of_unconfirmed_ones_show_the_domain_in_unicode(kim: User, staff: type):
     client = client_of(staff())
     assert_shown(client, "/admin/authsvc/unconfirmedsignup/")
     assert_shown(client, f"/admin/authsvc/unconfirmedsignup/{UnconfirmedSignUp.objects.get().pk}/change/")
@@ -112,17 +112,17 @@ def test_saving_a_record_as_it_is_shown_changes_nothing(kim: User, model: str):
     assert "ddress" not in history.partition("Changed Name")[2][:60]
 
 
-def test_the_account_page_shows_it(kim: User):
+def test_the_account_page_shows_the_domain_in_unicode(kim: User):
     assert_shown(client_of(kim), "/account/")
 
 
-def test_explain_says_it(kim: User):
+def test_explain_shows_the_domain_in_unicode(kim: User):
     out = StringIO()
     call_command("explain", "kim", stdout=out)
     assert re.search(rf"^Email +{SHOWN}$", out.getvalue(), re.MULTILINE)
 
 
-def test_reconcile_says_it():
+def test_reconcile_shows_the_domain_in_unicode():
     examples = Examples()
     examples.add("chat", Finding("missing", "kim", KEPT, uuid4()))
     assert SHOWN in "\n".join(as_text({"chat": Verification()}, examples))

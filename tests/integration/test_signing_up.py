@@ -191,7 +191,7 @@ async def test_answers_that_come_after_a_resumed_stream_has_read_its_state_are_n
     assert [(event["version"], event["complete"]) for event in events] == [(3, True)]
 
 
-async def test_a_copy_that_is_not_final_is_not_believed_and_is_put_right():
+async def test_a_projection_that_is_not_complete_is_checked_in_the_database_and_corrected():
     """A write of it may have been lost."""
     api, signup_id = SignUpApi(), uuid4()
     old = await registered(signup_id)
@@ -203,7 +203,7 @@ async def test_a_copy_that_is_not_final_is_not_believed_and_is_put_right():
     await api.close()
 
 
-async def test_a_copy_that_is_final_is_believed_without_the_database(monkeypatch):
+async def test_a_complete_projection_is_returned_without_reading_the_database(monkeypatch):
     api, signup_id = SignUpApi(), uuid4()
     await registered(signup_id)
     await database_sync_to_async(everybody_answers, thread_sensitive=False)(signup_id)
@@ -291,19 +291,19 @@ async def test_a_batch_begins_when_as_many_were_hashed_although_most_were_refuse
     assert (before, sizes) == ([], [1])
 
 
-async def test_a_batch_of_enough_waits_for_nobody(writer, sizes, monkeypatch):
+async def test_a_batch_that_is_large_enough_begins_at_once(writer, sizes, monkeypatch):
     monkeypatch.setattr(HashPool, "waiting", 1000)
     await end(*await begin(writer, ENOUGH))
     assert sizes == [ENOUGH]
 
 
-async def test_where_no_password_waits_nobody_waits_for_a_batch(writer, sizes):
+async def test_without_waiting_passwords_a_sign_up_does_not_wait_for_a_batch(writer, sizes):
     for _ in range(3):
         await end(asyncio.ensure_future(writer.register(new_signup(new_person()))))
     assert sizes == [1, 1, 1]
 
 
-async def test_passwords_that_are_refused_are_waited_for_no_more(sizes, monkeypatch):
+async def test_a_batch_does_not_wait_for_refused_passwords(sizes, monkeypatch):
     """The sign-up hashed before them is saved, although no other follows."""
     api, gate = SignUpApi(), threading.Event()
     monkeypatch.setitem(vars(api), "_hashes", HashPool(threads=1, limit=20))
@@ -331,7 +331,7 @@ async def test_passwords_that_are_refused_are_waited_for_no_more(sizes, monkeypa
     await api.close()
 
 
-async def test_strangers_are_taken_although_those_who_are_known_fail(writer, monkeypatch):
+async def test_new_users_are_saved_although_the_known_ones_of_the_batch_fail(writer, monkeypatch):
     known, stranger = new_signup(new_person()), new_signup(new_person())
     await writer.register(known)
 
@@ -354,7 +354,7 @@ async def test_signups_that_arrive_together_share_few_transactions(writer, sizes
     assert await count() == 200
 
 
-async def test_one_that_cannot_be_saved_does_not_take_the_others_along(writer, monkeypatch):
+async def test_a_sign_up_that_cannot_be_saved_does_not_fail_the_others(writer, monkeypatch):
     bad, *good = [new_signup(new_person()) for _ in range(5)]
 
     def refusing(batch):

@@ -69,7 +69,7 @@ async def subscribed(hub: StreamHub) -> None:
     await eventually_async(is_subscribed)
 
 
-async def test_another_value_of_a_live_setting_wakes_who_watches(hub):
+async def test_a_changed_live_setting_wakes_watchers(hub):
     with hub.watching(uuid4()) as watch:
         waiting = asyncio.create_task(watch.wait(at_most=2 * PATIENCE))
         await asyncio.sleep(0)
@@ -79,7 +79,7 @@ async def test_another_value_of_a_live_setting_wakes_who_watches(hub):
     take({})
 
 
-async def test_what_another_process_writes_reaches_who_watches_it(hub):
+async def test_a_state_written_by_another_process_reaches_its_watchers(hub):
     mine, other = begun(), begun()
     with hub.watching(mine.transaction_id) as watch, hub.watching(mine.transaction_id) as second:
         await subscribed(hub)

@@ -118,7 +118,7 @@ def explain(*arguments: str) -> str:
 
 
 @on_a_broker
-def test_it_tells_every_try_and_verdict_with_its_place_in_kafka_and_nobody_elses(topics):
+def test_a_timeline_has_every_attempt_and_verdict_of_its_sign_up_with_their_places_in_kafka(topics):
     kim, lee = save_signup("kim"), save_signup("lee")
     for signup in (kim, lee):
         ask(signup)
@@ -151,7 +151,7 @@ def test_it_tells_every_try_and_verdict_with_its_place_in_kafka_and_nobody_elses
 
 
 @on_a_broker
-def test_one_whom_auth_refused_is_found_under_the_user_id_of_auths_record(topics):
+def test_messages_of_a_refused_sign_up_are_found_under_the_user_id_of_auths_record(topics):
     save_signup("kim", email="kim@example.com")
     refused = save_signup("other", email="kim@example.com")
     ask(refused)
@@ -180,7 +180,7 @@ def test_a_replay_long_after_the_end_is_followed(topics):
 
 
 @on_a_broker
-def test_it_says_what_kafka_has_no_more(topics, settings):
+def test_messages_that_kafka_has_deleted_are_noted(topics, settings):
     kim = save_signup("kim")
     kept = (
         "the embedded broker loses all messages"
@@ -206,7 +206,7 @@ def test_topics_that_were_never_made_are_reported(settings):
 @pytest.mark.parametrize(
     ("servers", "words"), [("127.0.0.1:1", "Kafka is not responding"), ("", "Kafka was not queried")]
 )
-def test_without_kafka_it_tells_what_the_database_knows_and_says_so(settings, servers, words):
+def test_without_kafka_a_timeline_has_only_the_databases_steps_and_says_so(settings, servers, words):
     settings.KAFKA_BOOTSTRAP_SERVERS = servers
     kim = save_signup("kim")
     SignUp.objects.update(stalled_at=timezone.now() + timedelta(minutes=10), next_due_at=None, attempts=33)
@@ -222,7 +222,7 @@ def test_without_kafka_it_tells_what_the_database_knows_and_says_so(settings, se
     assert words in explain("kim")
 
 
-def test_its_dead_letters_and_what_was_done_about_them_are_shown(no_kafka):
+def test_dead_letters_and_the_actions_on_them_are_shown(no_kafka):
     kim, lee = save_signup("kim"), save_signup("lee")
     for offset, (signup, key) in enumerate([(kim, b"kim"), (lee, b"lee"), (lee, b"kim")]):
         DeadLetter.objects.create(
@@ -255,7 +255,7 @@ def test_a_record_that_is_gone_is_reported(no_kafka):
     assert told(kim).notes[-1].startswith("Auth no longer has a record of this user")
 
 
-def test_explain_tells_one_story_by_id_with_the_trace_and_times_with_their_zone(no_kafka):
+def test_explain_prints_one_timeline_by_id_with_the_trace_and_times_with_their_zone(no_kafka):
     kim = save_signup("kim")
     SignUp.objects.update(created_at="2026-03-01T23:30:00.25Z")
     with timezone.override(ZoneInfo("Asia/Seoul")):
@@ -279,7 +279,7 @@ def test_explain_tells_all_signups_of_a_user_id_the_newest_first(no_kafka):
     assert str(ids[0]) in few
 
 
-def test_explain_writes_nothing_that_drives_a_terminal(no_kafka):
+def test_explain_escapes_control_characters(no_kafka):
     save_signup("kim", name="\x1b[2J boo")
     said = explain("kim")
     assert "\\x1b[2J boo" in said

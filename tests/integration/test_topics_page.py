@@ -63,7 +63,7 @@ def test_topics_with_their_watermarks_and_groups_with_their_lag(operator, django
     assert all(state in text for state in states)
 
 
-def test_people_who_may_see_it_find_it_in_the_index_and_the_header(operator):
+def test_the_index_and_the_header_link_the_page_for_staff_with_the_permission(operator):
     assert operator.get("/admin/").content.decode().count(f'href="{PAGE}"') >= 2
     assert PAGE not in client_with("view_deadletter").get("/admin/").content.decode()
 
@@ -153,5 +153,5 @@ def test_an_outage_of_kafka_is_reported_with_the_remedy(operator, monkeypatch, p
         assert words in text
 
 
-def test_it_only_reads(operator):
+def test_the_topics_page_accepts_only_get(operator):
     assert {operator.post(path).status_code for path in (PAGE, f"{PAGE}asked/")} == {405}

@@ -129,7 +129,7 @@ def test_a_user_whose_transaction_is_undone_is_not_counted(client_of_redis):
     assert figures(client_of_redis) == {}
 
 
-def test_redis_away_costs_figures_and_one_try(monkeypatch, caplog):
+def test_an_outage_of_redis_loses_figures_and_is_tried_only_once(monkeypatch, caplog):
     monkeypatch.setattr(settings, "REDIS_URL", "redis://127.0.0.1:1/0")
     sampler = LagSampler()
     for _ in range(100):
@@ -165,7 +165,7 @@ def test_each_minute_that_is_over_becomes_a_row_once(client_of_redis, monkeypatc
     assert row.counts["begun"] == 3
 
 
-def test_rows_end_after_their_time(client_of_redis):
+def test_rows_are_deleted_after_their_retention(client_of_redis):
     old = datetime.now(UTC) - timedelta(days=9)
     TrafficMinute.objects.create(minute=old, counts={"begun": 1})
     client_of_redis.hset(key_of(last_full_minute()), "begun", 1)
@@ -222,7 +222,7 @@ def test_the_page_has_no_script_or_style_of_its_own_and_few_queries(django_asser
     assert 'href="/admin/authsvc/trafficminute/"' in text
 
 
-def test_who_may_not_see_it_is_refused_in_page_and_stream():
+def test_staff_without_the_permission_are_refused_the_page_and_the_stream():
     stranger = client_with("view_topic")
     assert stranger.get(PAGE).status_code == 403
     assert stranger.get(STREAM).status_code == 403
@@ -286,5 +286,5 @@ async def test_an_outage_of_redis_is_reported_and_the_stream_continues_after_it(
     await events.aclose()
 
 
-def test_seconds_without_figures_are_there_too(client_of_redis):
+def test_seconds_without_figures_are_included(client_of_redis):
     assert read_seconds(client_of_redis, 10, 13) == [(10, {}), (11, {}), (12, {})]

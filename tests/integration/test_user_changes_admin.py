@@ -108,23 +108,21 @@ def test_every_synchronised_field_is_saved_as_one_change(kim: User, root: User):
     ]
 
 
-def test_what_no_service_copies_is_no_change(kim: User, root: User):
+def test_saving_a_field_that_no_service_copies_makes_no_change(kim: User, root: User):
     client = client_of(root)
     assert save(client, kim, shown(client, kim), is_staff="on").status_code == 302
     assert (stored(kim).is_staff, stored(kim).version, changes(kim)) == (True, 1, [])
     assert "Watch the services answer" not in client.get(LIST).content.decode()
 
 
-def test_only_who_may_see_sign_ups_gets_the_link(kim: User):
+def test_only_staff_who_may_see_sign_ups_get_the_link_to_the_lights(kim: User):
     client = client_of(user_with("view_user", "change_user", user_id="staff"))
     assert save(client, kim, shown(client, kim), user_name="New").status_code == 302
     assert len(changes(kim)) == 1
     assert "Watch the services answer" not in client.get(LIST).content.decode()
 
 
-def test_of_two_administrators_at_once_the_second_is_notified_and_keeps_what_was_typed(
-    kim: User, root: User, lee: User
-):
+def test_the_second_of_two_concurrent_administrators_is_notified_and_keeps_the_input(kim: User, root: User, lee: User):
     first, second = client_of(lee), client_of(root)
     opened_by_first, opened_by_second = shown(first, kim), shown(second, kim)
     assert save(first, kim, opened_by_first, role="ROLE_ADMIN", user_name="By Lee").status_code == 302
@@ -228,7 +226,7 @@ def test_selected_users_are_deactivated_and_activated_each_as_a_change(kim: User
     assert (stored(kim).is_active, stored(kim).version, stored(park).is_active) == (True, 3, False)
 
 
-def test_those_who_are_so_already_or_may_not_be_changed_are_skipped(kim: User, root: User, lee: User):
+def test_users_already_deactivated_or_not_permitted_to_be_changed_are_skipped(kim: User, root: User, lee: User):
     kim.is_active = False
     change_account(kim)
     client = client_of(root)
@@ -241,7 +239,7 @@ def test_those_who_are_so_already_or_may_not_be_changed_are_skipped(kim: User, r
     assert (stored(lee).is_active, stored(administrator).is_active) == (True, True)
 
 
-def test_many_are_done_in_several_requests(root: User, monkeypatch):
+def test_many_users_are_changed_in_several_requests(root: User, monkeypatch):
     monkeypatch.setattr(long_action, "WORKS_FOR", 0)
     monkeypatch.setattr(user_changes_admin, "PAGE", 2)
     users = [new_user(f"user-{n}") for n in range(5)]

@@ -61,7 +61,7 @@ async def get(path: str) -> tuple[int, dict[str, object]]:
     return response["status"], json.loads(response["body"])
 
 
-async def test_live_needs_nothing(settings: Settings) -> None:
+async def test_live_needs_neither_redis_nor_a_database(settings: Settings) -> None:
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
     response = await get("/health/live")
     assert response == (200, {"status": "ok"})
@@ -72,7 +72,7 @@ async def test_ready_when_database_and_redis_answer() -> None:
     assert response == (200, {"status": "ok"})
 
 
-async def test_redis_away_is_named_and_takes_no_instance_away(settings: Settings) -> None:
+async def test_an_outage_of_redis_is_named_and_leaves_the_instance_ready(settings: Settings) -> None:
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
     response = await get("/health/ready")
     assert response == (200, {"status": "ok", "unavailable": ["redis"]})
@@ -89,7 +89,9 @@ async def test_a_redis_that_hangs_is_given_up(
     assert time.monotonic() - begun_at < PATIENCE
 
 
-async def test_database_away_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_an_outage_of_the_database_is_named_and_answered_with_503(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     lost = tmp_path / "no such folder" / "auth.sqlite3"
     config = {**connection.settings_dict, "ENGINE": "django.db.backends.sqlite3", "NAME": str(lost), "OPTIONS": {}}
     monkeypatch.setitem(connections.settings, "lost", config)

@@ -95,7 +95,7 @@ def test_fields_can_be_filtered_and_sorted_as_the_template_says(
     assert count_of(kind="signUp") == 3
 
 
-def test_nothing_of_a_person_is_in_opensearch(
+def test_opensearch_has_no_personal_data(
     indexer: Indexer, opensearch: OpenSearchServer, search_settings: LazySettings
 ) -> None:
     person = {"email": "mina@example.org", "userName": "Mina Kim", "role": "ROLE_USER"}
