@@ -220,7 +220,7 @@ def test_no_page_is_missing_from_the_table():
 
 
 @pytest.mark.parametrize("line", lines(ACTIONS), ids=" ".join)
-def test_each_action_does_what_it_does_only_for_those_whom_the_table_names(everything, line):
+def test_each_action_works_only_for_the_people_that_the_table_names(everything, line):
     page, action, *expected = line
     path, _, which = page.partition("@")
     row = everything.rows[path.strip("/").replace("/", "_") + (f"@{which}" if which else "")]

@@ -37,7 +37,7 @@ def may_still(client: Client) -> bool:
 
 
 @pytest.mark.parametrize("path", ["/login/", "/admin/login/"])
-def test_after_an_hour_without_a_page_it_asks_for_a_new_login_and_the_account_does_not(user: User, path: str):
+def test_after_an_idle_hour_the_admin_asks_for_a_new_login_and_the_account_page_does_not(user: User, path: str):
     client = log_in(Client(), path)
     assert may_still(client)
     with later(HOUR - 5):
@@ -54,7 +54,7 @@ def test_after_an_hour_without_a_page_it_asks_for_a_new_login_and_the_account_do
         assert may_still(client)
 
 
-def test_it_ends_after_twelve_hours_however_much_it_is_used(user: User):
+def test_a_session_ends_after_twelve_hours_however_much_it_is_used(user: User):
     client = log_in(Client(), "/login/")
     for half_hours in range(1, 24):
         with later(half_hours * HOUR / 2):
@@ -63,7 +63,7 @@ def test_it_ends_after_twelve_hours_however_much_it_is_used(user: User):
         assert not may_still(client)
 
 
-def test_a_page_that_asks_by_itself_does_not_keep_it_open(user: User):
+def test_requests_by_scripts_do_not_prolong_the_session(user: User):
     client = log_in(Client(), "/login/")
     for minutes in (20, 40, 59):
         with later(minutes * 60):
@@ -72,7 +72,7 @@ def test_a_page_that_asks_by_itself_does_not_keep_it_open(user: User):
         assert not may_still(client)
 
 
-def test_a_session_of_before_has_to_log_in_again(user: User):
+def test_a_session_without_a_login_time_has_to_log_in_again(user: User):
     client = log_in(Client(), "/login/")
     session = client.session
     del session["logged_in_at"]
@@ -80,7 +80,7 @@ def test_a_session_of_before_has_to_log_in_again(user: User):
     assert not may_still(client)
 
 
-def test_nothing_is_done_with_what_is_posted_too_late(user: User):
+def test_a_form_posted_after_the_session_ended_changes_nothing(user: User):
     client = log_in(Client(), "/login/")
     path = f"/admin/authsvc/user/{user.pk}/delete/"
     with later(2 * HOUR):
@@ -88,7 +88,7 @@ def test_nothing_is_done_with_what_is_posted_too_late(user: User):
     assert User.objects.exists()
 
 
-def test_the_api_makes_no_administrator_then(user: User):
+def test_the_api_adds_no_administrator_after_the_session_ended(user: User):
     client = log_in(Client(), "/login/")
     token = client.get("/signup/").cookies["csrftoken"].value
     cookies = {name: morsel.value for name, morsel in client.cookies.items()} | {"csrftoken": token}

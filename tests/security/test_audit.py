@@ -92,14 +92,14 @@ def make_audit(
     )
 
 
-def test_a_known_vulnerability_fails_it(tmp_path: Path, database: str, django_alone: Path) -> None:
+def test_a_known_vulnerability_fails_the_audit(tmp_path: Path, database: str, django_alone: Path) -> None:
     done = make_audit(tmp_path, database, django_alone)
     assert done.returncode != 0, done.stdout
     assert "PYSEC-2026-1, fixed in 99.1" in done.stdout
     assert "Vulnerabilities: 1 in 1 dependencies" in done.stdout
 
 
-def test_without_a_vulnerability_it_succeeds(
+def test_without_a_vulnerability_the_audit_succeeds(
     tmp_path: Path, database: str, django_alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Database, "vulnerable", "")
@@ -125,13 +125,13 @@ def test_it_lists_licences_and_writes_a_bill_of_materials(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("failure", ["--nonsense", "--vulnerability-service nobody"])
-def test_a_failure_of_the_audit_itself_fails_it(tmp_path: Path, django_alone: Path, failure: str) -> None:
+def test_a_failure_of_pip_audit_fails_the_audit(tmp_path: Path, django_alone: Path, failure: str) -> None:
     done = make_audit(tmp_path, f"http://{LOOPBACK}:{free_port()}/ {failure}", django_alone)
     assert done.returncode != 0, done.stdout
     assert "NOT AUDITED. pip-audit failed: " in done.stdout
 
 
-def test_an_answer_that_is_none_fails_it(
+def test_a_failure_of_the_vulnerability_database_fails_the_audit(
     tmp_path: Path, database: str, django_alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Database, "do_POST", lambda handler: handler.send_error(500))

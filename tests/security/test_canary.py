@@ -254,7 +254,7 @@ def inbox_and_stack(backing: Backing) -> Iterator[tuple[Inbox, Stack]]:
         yield inbox, stack
 
 
-def test_the_canaries_are_found_nowhere(inbox_and_stack: tuple[Inbox, Stack]) -> None:
+def test_no_secret_reaches_kafka_redis_logs_traces_or_error_pages(inbox_and_stack: tuple[Inbox, Stack]) -> None:
     inbox, stack = inbox_and_stack
     trail = Trail()
     client = Client(stack.base_url, trail)

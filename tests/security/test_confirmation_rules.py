@@ -68,14 +68,14 @@ def refused(token: str) -> str:
 # --- The row ----------------------------------------------------------------------------------------------------
 
 
-def test_it_reserves_nothing(person: Person):
+def test_an_unconfirmed_sign_up_reserves_no_user_id_or_address(person: Person):
     rows = [kept(person) for _ in range(3)]
     assert {row.user_id for row in rows} == {person.user_id}
     assert not User.objects.exists()
     assert not SignUp.objects.exists()
 
 
-def test_it_is_deleted_after_its_hours_by_the_relay(person: Person, settings):
+def test_the_relay_deletes_an_expired_unconfirmed_sign_up(person: Person, settings):
     old, young = kept(person, age=DAY + timedelta(seconds=1)), kept(person, age=DAY - timedelta(minutes=1))
     relay = OutboxRelay()
     relay.erase_expired()
@@ -150,7 +150,7 @@ def test_a_token_works_once_and_later_uses_are_refused_with_the_reason(person: P
     assert problem.value.reason == "used"
 
 
-def test_what_was_taken_meanwhile_is_refused_as_any_duplicate(person: Person):
+def test_a_user_id_that_was_taken_before_the_confirmation_is_refused_as_a_duplicate(person: Person):
     first, second = kept(person), kept(person)
     confirm(token_for(first))
     state = confirm(token_for(second)).state
@@ -167,7 +167,7 @@ def test_a_token_says_when_its_row_was_made(person: Person):
 
 
 @pytest.mark.parametrize("language", ["en", "ko"])
-def test_no_mail_has_what_was_typed(language: str):
+def test_no_mail_contains_input_of_the_form(language: str):
     typed = Person("evil.example", "victim@example.org", "WARNING https://evil.example", "pass w0rd")
     known = User.objects.create_user("known", "known@example.org", "pass w0rd 9", user_name="https://evil.example")
     rows = [
@@ -196,7 +196,7 @@ def test_a_confirmed_or_deleted_sign_up_gets_no_mail(person: Person):
     assert compose(uuid4(), address=HOME) is None
 
 
-def test_one_mailbox_gets_so_many_mails_an_hour_at_the_request_of_one_address(person: Person):
+def test_mails_to_one_mailbox_are_limited_per_hour_and_requesting_address(person: Person):
     user, domain = person.email.split("@")
     rows = [kept(replace(person, email=f"{user}+{n}@{domain}")) for n in range(4)]
     assert [compose(row.id, address=STRANGER) is not None for row in rows] == [True, True, True, False]
@@ -207,7 +207,7 @@ def test_one_mailbox_gets_so_many_mails_an_hour_at_the_request_of_one_address(pe
     take({})
 
 
-def test_one_mailbox_gets_so_many_mails_an_hour_in_all(person: Person):
+def test_mails_to_one_mailbox_are_limited_per_hour_in_all(person: Person):
     row = kept(person)
     mails = [compose(row.id, address=f"192.0.2.{n % 7}") for n in range(14)]
     assert sum(mail is not None for mail in mails) == 12
@@ -249,7 +249,7 @@ def test_confirmation_by_mail_needs_a_mail_server(settings, production, has_serv
     assert all("EMAIL_URL" in str(error.hint) for error in errors)
 
 
-def test_an_administrator_chooses_it_by_its_name(settings):
+def test_an_administrator_chooses_confirmation_by_name(settings):
     Overrides.objects.get_or_create(pk=ROW)
     client, page = client_with("change_overrides"), f"/admin/livesettings/overrides/{ROW}/change/"
     shown = client.get(page).content.decode()
@@ -344,7 +344,7 @@ async def test_each_wrong_field_of_a_confirmation_is_named(instances, person: Pe
     assert (status, [error["pointer"] for error in problem["errors"]]) == (422, pointers)
 
 
-async def test_so_many_passwords_are_tried_at_one_link_on_all_instances_together(instances, person: Person, settings):
+async def test_passwords_tried_at_one_link_are_limited_on_all_instances_together(instances, person: Person, settings):
     settings.RATE_LIMIT_FAILED_LOGIN = 4
     row, other = await row_with_hash(person), await row_with_hash(new_person())
     body = {"token": token_for(row), "userPw": "not it"}

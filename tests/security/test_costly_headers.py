@@ -30,7 +30,7 @@ def kept(*headers: bytes) -> list[bytes]:
     return [value for name, value in scope["headers"] if name == b"cookie"]
 
 
-def test_our_cookies_are_kept_as_they_are_and_no_others() -> None:
+def test_only_our_cookies_are_kept_and_they_are_unchanged() -> None:
     ours = [
         b"sessionid=abc0",
         b"csrftoken=Q1",
@@ -48,7 +48,7 @@ def test_a_header_without_a_cookie_of_ours_is_left_out(header: bytes) -> None:
     assert kept(header) == []
 
 
-def test_none_of_ours_is_long_or_quoted_by_backslashes() -> None:
+def test_long_or_backslash_quoted_cookies_are_dropped() -> None:
     assert kept(b'sessionid="' + b'\\"' * 100 + b'"; csrftoken=x') == [b"csrftoken=x"]
     assert kept(b"sessionid=" + b"x" * 5_000) == []
 
@@ -68,7 +68,7 @@ def test_cookies_of_quoted_quotes_are_cheap(web: Web, path: str, name: str) -> N
 
 
 @pytest.mark.needs("application")
-def test_who_has_many_cookies_of_other_applications_is_served_and_stays_logged_in(web: Web) -> None:
+def test_many_cookies_of_other_applications_neither_refuse_a_request_nor_end_its_session(web: Web) -> None:
     others = "; ".join(f"sso{number}={'x' * 1_000}" for number in range(9))
     ours = "; ".join(f"{name}={value}" for name, value in web.cookies.items())
     assert web.send("GET", "/admin/", Cookie=f"{others}; {ours}") == 200
@@ -95,7 +95,7 @@ def test_utf_8_is_taken_however_it_is_written(web: Web, codec: str) -> None:
 
 
 @pytest.mark.needs("application")
-def test_what_is_refused_so_says_why(stack: Stack) -> None:
+def test_a_refused_codec_is_explained(stack: Stack) -> None:
     page = request(stack, "POST", "/login/", b"username=x", Content_Type=f"{URLENCODED}; charset=punycode")
     assert (page.status, page.headers["X-Content-Type-Options"]) == (415, "nosniff")
     assert b"UTF-8" in page.body

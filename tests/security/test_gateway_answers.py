@@ -66,7 +66,9 @@ def test_the_gateways_own_answers_have_the_security_headers(
 
 
 @pytest.mark.parametrize(("source", "says"), [("127.0.0.2", "http"), (LOOPBACK, "https"), (LOOPBACK, "")])
-def test_it_promises_https_only_where_a_trusted_proxy_ended_it(gateway: CaddyServer, source: str, says: str) -> None:
+def test_the_gateway_sends_hsts_only_if_a_trusted_proxy_terminated_tls(
+    gateway: CaddyServer, source: str, says: str
+) -> None:
     for path in ("/gateway/health", "/metrics"):
         answer = ask(gateway, path, None, source=source, X_Forwarded_Proto=says)
         assert answer.headers["Strict-Transport-Security"] is None

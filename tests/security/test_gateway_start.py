@@ -36,9 +36,9 @@ def default_route() -> str | None:
 
 @pytest.mark.skipif(default_route() is None, reason="this machine has no default route")
 @pytest.mark.parametrize("environment", [{}, {"TRUSTED_PROXIES": ""}])
-def test_it_believes_the_host_of_its_network(tmp_path, environment):
+def test_the_gateway_trusts_its_networks_host_by_default(tmp_path, environment):
     assert started_with(tmp_path, **environment) == default_route()
 
 
-def test_it_believes_what_it_is_told_to_instead(tmp_path):
+def test_trusted_proxies_replace_the_default(tmp_path):
     assert started_with(tmp_path, TRUSTED_PROXIES="192.0.2.1 10.0.0.0/8") == "192.0.2.1 10.0.0.0/8"

@@ -32,7 +32,9 @@ def owner(db: None) -> User:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("user_id", ["mina", "yuna"])
-def test_a_key_that_a_user_was_made_by_makes_no_row_and_the_others_are_saved(owner: User, user_id: str) -> None:
+def test_a_key_of_an_existing_account_saves_no_row_and_the_rest_of_the_batch_is_saved(
+    owner: User, user_id: str
+) -> None:
     key = owner.owner_signup_id
     poisoned = [new(user_id, signup_id=key), new(user_id, signup_id=key)]
     first, innocent, second = register_users([poisoned[0], new("hana"), poisoned[1]])
@@ -46,7 +48,7 @@ def test_a_key_that_a_user_was_made_by_makes_no_row_and_the_others_are_saved(own
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("user_id", ["mina", "yuna"])
-def test_no_unconfirmed_sign_up_is_kept_by_such_a_key(owner: User, user_id: str) -> None:
+def test_a_key_of_an_existing_account_saves_no_unconfirmed_sign_up(owner: User, user_id: str) -> None:
     with pytest.raises(KeyTakenError):
         save_unconfirmed(new(user_id, signup_id=owner.owner_signup_id))
     assert not UnconfirmedSignUp.objects.exists()
@@ -94,7 +96,7 @@ def test_a_batch_that_stays_crossed_is_saved_one_by_one(monkeypatch: pytest.Monk
 
 
 @pytest.mark.needs("application")
-def test_such_a_key_is_refused_and_those_who_sign_up_at_the_same_time_are_not(stack: Stack) -> None:
+def test_a_key_of_an_existing_account_is_refused_and_concurrent_sign_ups_are_not(stack: Stack) -> None:
     person, key = new_person(), str(uuid4())
 
     def sign_up(fields: dict[str, str], **headers: str) -> int:

@@ -217,7 +217,7 @@ def test_a_participant_publishes_its_answers_and_its_own_dead_letters_only(compo
 
 @pytest.mark.needs("kafka")
 @pytest.mark.parametrize("role", PARTICIPANTS)
-def test_a_participant_reads_what_it_is_asked_alone(composed, role):
+def test_a_participant_reads_no_topics_but_its_requests(composed, role):
     for topic in (
         "user.newUser.res",
         "user.reconcile.res",

@@ -90,7 +90,7 @@ def test_a_request_to_the_api_neither_refuses_nor_ends_the_session(user: User, r
     assert is_logged_in(client)
 
 
-def test_who_has_given_the_password_may_still_give_the_code(
+def test_a_login_between_password_and_code_continues_after_the_rotation(
     user: User, codes: list[str], replace_key: Callable[[], None]
 ):
     client = Client()

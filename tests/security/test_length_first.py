@@ -108,7 +108,7 @@ def of_sizes(sizes: tuple[int, ...]) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", ["userId", "userName", "email", "userPw", "role", "unknown"])
-def test_a_field_of_the_api(web: Web, name: str):
+def test_a_long_field_of_the_api_is_handled_cheaply(web: Web, name: str):
     assert_cheap(
         web,
         lambda: web.post_json(refused()),
@@ -120,7 +120,7 @@ def test_a_field_of_the_api(web: Web, name: str):
 
 
 @pytest.mark.parametrize("name", ["token", "userPw"])
-def test_a_field_of_a_confirmation(web: Web, name: str):
+def test_a_long_field_of_a_confirmation_is_handled_cheaply(web: Web, name: str):
     def confirm(text: str) -> int | None:
         body = json.dumps({"token": "x", "userPw": "x", name: text}, ensure_ascii=False).encode()
         return web.send("POST", "/user/confirmations", body, Content_Type="application/json")
@@ -129,13 +129,13 @@ def test_a_field_of_a_confirmation(web: Web, name: str):
 
 
 @pytest.mark.parametrize("body", [b'{"userId":' + b"[" * 60_000, b'{"userId":' + b"9" * 60_000 + b"}"])
-def test_json_that_is_deep_or_a_number_that_is_long(web: Web, body: bytes):
+def test_deep_json_or_a_long_number_is_refused_cheaply(web: Web, body: bytes):
     act = partial(web.send, "POST", "/user", body, Content_Type="application/json")
     assert_cheap(web, lambda: web.post_json(refused()), {"body": act})
     assert act() == 400
 
 
-def test_a_name_of_an_unknown_field(web: Web):
+def test_a_long_name_of_an_unknown_field_is_handled_cheaply(web: Web):
     worst = {which: partial(web.post_json, new_person().form | {text: "x"}) for which, text in of_sizes(FIELD_SIZES)}
     assert_cheap(web, lambda: web.post_json(refused()), worst)
 
@@ -148,7 +148,7 @@ def test_a_name_of_an_unknown_field(web: Web):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/user", f"/user/signups/{UUID(int=4)}/events", "/admin/login/"])
-def test_a_header(web: Web, path: str, name: str):
+def test_a_long_header_is_handled_cheaply(web: Web, path: str, name: str):
     if path == "/user":
         send = partial(web.send, "POST", path, json.dumps({"userId": "x"}).encode())
     else:
@@ -160,7 +160,7 @@ def test_a_header(web: Web, path: str, name: str):
 
 @pytest.mark.parametrize("name", ["sessionid", "csrftoken", "signup_browser", "messages", "django_language"])
 @pytest.mark.parametrize("path", ["/signup/", "/admin/"])
-def test_a_cookie(web: Web, path: str, name: str):
+def test_a_long_cookie_is_handled_cheaply(web: Web, path: str, name: str):
     ordinary = partial(web.send, "GET", path, Cookie=f"{name}=x")
     worst = {
         which: partial(web.send, "GET", path, Cookie=f'{name}="{quoted}"'.encode())
@@ -194,7 +194,7 @@ FORMS: dict[str, tuple[str, dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_field_of_a_form(web: Web, form: str):
+def test_a_long_field_of_a_form_is_handled_cheaply(web: Web, form: str):
     path, fields = FORMS[form]
     # The middleware that refuses the longer ones is the same for every page.
     sizes = FORM_SIZES[:1] if path.startswith("/admin/authsvc") else FORM_SIZES
@@ -210,7 +210,7 @@ def test_a_field_of_a_form(web: Web, form: str):
     "path", ["/signup/", "/login/", "/account/check/", "/admin/login/", "/admin/authsvc/user/add/"]
 )
 @pytest.mark.parametrize("is_chunked", [False, True])
-def test_a_form_that_is_too_long_as_a_whole(web: Web, path: str, is_chunked: bool):
+def test_a_form_that_is_too_long_as_a_whole_is_refused(web: Web, path: str, is_chunked: bool):
     def post(text: str) -> int | None:
         body = urlencode({"userId": text, "username": text, "password": "x"}).encode()
         # Without a Content-Length nobody knows its length until it is there.
@@ -250,13 +250,13 @@ def test_the_gateway_takes_no_more_than_a_form_needs(stack: Stack, path: str, mo
         "/admin/authsvc/eventtransaction/", "/static/", "/",
     ],
 )  # fmt: skip
-def test_a_query_or_a_path(web: Web, path: str):
+def test_a_long_query_or_path_is_handled_cheaply(web: Web, path: str):
     ordinary = partial(web.send, "GET", f"{path}mina")
     worst = {which: partial(web.send, "GET", path + quote(text)) for which, text in of_sizes(PATH_SIZES)}
     assert_cheap(web, ordinary, worst)
 
 
-def test_a_path_or_headers_that_are_too_long_as_a_whole(web: Web):
+def test_paths_and_headers_that_are_too_long_as_a_whole_are_refused(web: Web):
     assert web.send("GET", f"/signup/?x={'x' * 10_000}") == 414
     assert web.send("GET", "/signup/", Cookie=f"x={'x' * 20_000}") == 431
     problem = web.send("GET", f"/user/signups/{uuid4()}", Signup_Ticket="x" * 20_000)
@@ -264,7 +264,7 @@ def test_a_path_or_headers_that_are_too_long_as_a_whole(web: Web):
 
 
 @pytest.mark.parametrize("where", ["path", "cookie", "origin"])
-def test_a_handshake(web: Web, where: str):
+def test_a_handshake_with_long_values_is_handled_cheaply(web: Web, where: str):
     def shake(text: str) -> int | None:
         headers: dict[str, str | bytes] = {
             "Connection": "Upgrade", "Upgrade": "websocket", "Sec_WebSocket_Version": "13",

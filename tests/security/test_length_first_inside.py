@@ -54,14 +54,14 @@ def assert_cheap(ordinary: Callable[[], object], worst: dict[str, Callable[[], o
     ids=lambda function: f"{function.__module__}.{function.__name__}",
 )  # fmt: skip
 @pytest.mark.parametrize("size", [500, 1_100, 5_000, 1_000_000])
-def test_normalising(function: Callable[[str], str], size: int):
+def test_normalising_long_text_is_cheap(function: Callable[[str], str], size: int):
     assert_cheap(
         lambda: function("mina@example.org"), {name: partial(function, text) for name, text in worst_texts(size)}
     )
 
 
 @pytest.mark.parametrize("size", [500, 5_000, 60_000])
-def test_the_checks_of_the_forms(size: int):
+def test_form_checks_of_long_text_are_cheap(size: int):
     good = new_person().form
     for check in (complaints, lambda fields: SignUpForm(fields).is_valid()):
         worst = {
@@ -104,7 +104,7 @@ def page(**fields: object) -> dict[str, object]:
 
 @pytest.mark.django_db(transaction=True, databases=["chat"])
 @pytest.mark.parametrize("name", ["userId", "email", "userName", "role", "signupId", "services", "unknown"])
-def test_a_field_of_a_message_to_a_participant(name: str):
+def test_a_long_field_of_a_message_to_a_participant_is_handled_cheaply(name: str):
     handle = AccountHandler("chat", ChatUser)
     worst = {
         f"{which}, {size} bytes": partial(handle, [message(requested(**{name: text}))])
@@ -129,7 +129,7 @@ def test_a_header_or_a_value_that_is_no_event():
 
 @pytest.mark.django_db(transaction=True, databases=["chat"])
 @pytest.mark.parametrize("name", ["userId", "email", "userName"])
-def test_a_record_on_a_page_of_reconcile(name: str):
+def test_a_long_record_on_a_page_of_reconcile_is_handled_cheaply(name: str):
     handle = ReconcileHandler("chat", ChatUser)
     worst = {
         f"{which}, {size} bytes": partial(handle, [message(page(records=[requested(**{name: text})]))])
@@ -141,7 +141,7 @@ def test_a_record_on_a_page_of_reconcile(name: str):
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("name", ["service", "reason", "signupId"])
-def test_an_answer_of_a_participant(name: str):
+def test_a_long_answer_of_a_participant_is_handled_cheaply(name: str):
     answer = {"signupId": str(uuid4()), "service": "chat", "status": "SUCCESS"}
 
     def handle(text: str) -> object:
@@ -218,7 +218,7 @@ def _values_of(parser: argparse.ArgumentParser, *before: str) -> Iterator[tuple[
 
 
 @pytest.mark.parametrize("words", list(ways_in()), ids=" ".join)
-def test_an_argument_of_a_command(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]):
+def test_a_long_argument_of_a_command_is_refused(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]):
     """Refused before anything reads it: argparse and the commands quote what they can't use."""
 
     def run(*arguments: str) -> str:
@@ -251,7 +251,7 @@ def test_an_argument_of_the_greatest_length_is_taken_and_a_program_may_be_longer
     assert refusal_of_arguments(["shell", "-c", "x" * 100_000]) is None
 
 
-def test_a_command_line_says_so_in_one_line_and_starts_nothing():
+def test_a_command_line_with_a_long_argument_ends_with_one_line():
     command = [sys.executable, str(ROOT / "manage.py"), "changepassword", "x" * OF_AN_ARGUMENT]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd="/")
     assert (done.returncode, done.stdout) == (2, "")
@@ -260,7 +260,7 @@ def test_a_command_line_says_so_in_one_line_and_starts_nothing():
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("variable", ["ADMIN_USER_ID", "ADMIN_EMAIL"])
-def test_what_the_environment_says_to_make_admin(variable: str, monkeypatch: pytest.MonkeyPatch):
+def test_long_environment_variables_of_make_admin_are_refused_cheaply(variable: str, monkeypatch: pytest.MonkeyPatch):
     def run(text: str) -> None:
         person = new_person()
         monkeypatch.setenv("ADMIN_USER_ID", person.user_id)
@@ -275,7 +275,7 @@ def test_what_the_environment_says_to_make_admin(variable: str, monkeypatch: pyt
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_login_name():
+def test_a_long_login_name_is_looked_up_cheaply():
     def look_up(text: str) -> None:
         with pytest.raises(User.DoesNotExist):
             User.objects.get_by_natural_key(text)

@@ -66,7 +66,7 @@ def test_after_so_many_wrong_passwords_an_address_waits_and_the_owner_logs_in_fr
     assert log_in(HOME, PASSWORD, path=path).status_code == 302
 
 
-def test_a_spelling_of_the_user_id_is_no_new_account_and_the_administrations_login_is_no_new_door():
+def test_all_spellings_of_a_user_id_and_both_login_pages_count_together():
     for user_id, path in (("mina.k", "/login/"), ("MINA.K", "/admin/login/"), ("ｍｉｎａ.k", "/login/")):
         log_in(ATTACKER, user_id=user_id, path=path)
     assert [log_in(ATTACKER).status_code for _ in range(3)] == [200, 200, 429]
@@ -88,7 +88,7 @@ def test_ninety_guesses_from_ninety_addresses_are_all_logged_and_lock_nobody_out
         assert log_in(HOME, PASSWORD).status_code == 302
 
 
-def test_all_of_many_at_once_are_counted():
+def test_concurrent_attempts_are_all_counted():
     def attempt(_: int) -> int:
         try:
             return log_in(ATTACKER).status_code
@@ -116,7 +116,7 @@ def test_a_lock_ends_by_itself(settings):
     assert all(0 < life <= 2 * 15 * 60 for life in lives)
 
 
-def test_the_old_password_of_a_change_is_no_way_around(user: User, caplog: pytest.LogCaptureFixture):
+def test_wrong_old_passwords_at_a_change_are_counted(user: User, caplog: pytest.LogCaptureFixture):
     client = Client(REMOTE_ADDR=ATTACKER)
     client.force_login(user)
     new = {"new_password1": "quite another w0rd", "new_password2": "quite another w0rd"}
@@ -137,7 +137,7 @@ def test_the_old_password_of_a_change_is_no_way_around(user: User, caplog: pytes
     assert client.post("/account/password/", new | {"old_password": PASSWORD}).status_code == 302
 
 
-def test_the_administrations_own_page_of_a_change_is_no_way_around_either(user: User):
+def test_wrong_old_passwords_at_the_admins_password_page_are_counted(user: User):
     client = Client(REMOTE_ADDR=ATTACKER)
     client.force_login(user)
     page = "/admin/password_change/"
@@ -168,7 +168,7 @@ def test_events_name_accounts_and_never_what_else_was_typed(caplog: pytest.LogCa
     assert "canary" not in said
 
 
-def test_who_may_not_administer_fails_there_and_it_is_logged(caplog: pytest.LogCaptureFixture):
+def test_an_admin_login_of_a_user_who_is_no_staff_fails_and_is_logged(caplog: pytest.LogCaptureFixture):
     User.objects.create_user("jun", "jun@example.org", PASSWORD)
     with caplog.at_level(logging.INFO, "security"):
         assert log_in(HOME, PASSWORD, user_id="jun", path="/admin/login/").status_code == 200
@@ -185,7 +185,7 @@ def test_while_redis_is_down_everybody_is_let_through_and_the_log_says_so(settin
     assert "Redis is unavailable: logins and new passwords are let through uncounted" in caplog.text
 
 
-def test_it_is_shown_in_korean():
+def test_the_throttle_is_explained_in_korean():
     for _ in range(LIMIT):
         log_in(ATTACKER)
     page = log_in(ATTACKER, **{"accept-language": "ko"}).content.decode()

@@ -55,7 +55,7 @@ def test_it_returns_before_a_slow_server_has_the_mail(port: int):
     assert inbox.recipients == [MINA]
 
 
-def test_what_is_composed_is_composed_on_its_thread_in_the_language_of_who_asked(port: int):
+def test_a_mail_is_composed_on_the_workers_thread_in_the_requests_language(port: int):
     worker, threads = new_worker(), []
 
     def compose() -> EmailMessage:
@@ -73,7 +73,7 @@ def test_what_is_composed_is_composed_on_its_thread_in_the_language_of_who_asked
     assert str(inbox.mails[1]["Subject"]) == "Log in"
 
 
-def test_nobody_to_write_to_is_no_mail(port: int):
+def test_a_mail_without_a_recipient_is_not_sent(port: int):
     worker = new_worker()
     with mail_server(port) as inbox:
         worker.send_later(lambda: None)

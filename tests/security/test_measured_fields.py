@@ -19,20 +19,20 @@ def text_of(size: int, letter: str) -> str:
     return letter * count + "x" * rest
 
 
-def test_the_limits_are_those_of_the_decision():
+def test_the_limits_are_those_of_the_adr():
     assert (FIELD_MAX, SEARCH_MAX) == (4096, 256)
 
 
 @pytest.mark.parametrize("letter", LETTERS)
 @pytest.mark.parametrize("name", ["userId", "unknown"])
-def test_a_field_of_a_form(name: str, letter: str):
+def test_a_form_field_longer_than_the_limit_is_refused(name: str, letter: str):
     client = Client(headers=HEADERS)
     assert client.post("/signup/", {name: text_of(FIELD_MAX + 1, letter)}).status_code == 400
     # The form shows again and says what is wrong with it.
     assert client.post("/signup/", {name: text_of(FIELD_MAX, letter)}).status_code == 422
 
 
-def test_a_fields_name_and_the_second_of_its_values():
+def test_field_names_and_repeated_values_are_measured_too():
     def post(*fields: tuple[str, str]) -> int:
         kind = "application/x-www-form-urlencoded"
         return Client(headers=HEADERS).post("/signup/", urlencode(fields), content_type=kind).status_code
@@ -44,7 +44,7 @@ def test_a_fields_name_and_the_second_of_its_values():
 
 @pytest.mark.parametrize("method", ["get", "post"])
 @pytest.mark.parametrize("letter", LETTERS)
-def test_a_parameter_of_a_query(method: str, letter: str):
+def test_a_query_parameter_longer_than_the_limit_is_refused(method: str, letter: str):
     ask: Any = getattr(Client(headers=HEADERS), method)
     usual = ask("/signup/").status_code
     assert ask("/signup/", query_params={"next": text_of(FIELD_MAX + 1, letter)}).status_code == 400
@@ -54,7 +54,7 @@ def test_a_parameter_of_a_query(method: str, letter: str):
 @pytest.mark.parametrize("path", ["/admin/authsvc/user/", "/admin/eventbus/deadletter/", "/admin/autocomplete/", "/"])
 @pytest.mark.parametrize("name", SEARCHES)
 @pytest.mark.parametrize("letter", LETTERS)
-def test_what_is_searched_for(path: str, name: str, letter: str):
+def test_a_search_term_longer_than_the_limit_is_refused(path: str, name: str, letter: str):
     client = Client(headers=HEADERS)
     usual = client.get(path).status_code
     assert usual == 302
@@ -62,7 +62,7 @@ def test_what_is_searched_for(path: str, name: str, letter: str):
     assert client.get(path, {name: text_of(SEARCH_MAX, letter)}).status_code == usual
 
 
-async def test_in_the_event_loop_as_well():
+async def test_asynchronous_views_have_the_same_limits():
     client = AsyncClient(headers=HEADERS)
     assert (await client.post("/signup/", {"userId": "x" * (FIELD_MAX + 1)})).status_code == 400
     assert (await client.get("/signup/", {"q": "x" * (SEARCH_MAX + 1)})).status_code == 400

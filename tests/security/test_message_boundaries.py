@@ -73,7 +73,9 @@ async def answers_to_all(port: int, path: bytes) -> dict[str, list[int]]:
 
 @pytest.mark.needs("application")
 @pytest.mark.parametrize("path", [b"/user", b"/signup/"])
-async def test_a_request_with_two_ends_is_refused_and_what_follows_it_is_not_read(stack: Stack, path: bytes) -> None:
+async def test_a_request_with_two_ends_is_refused_and_the_bytes_after_it_are_not_read(
+    stack: Stack, path: bytes
+) -> None:
     assert await answers_to_all(stack.roles["web"].port, path) == {name: [400] for name in AMBIGUOUS}
 
 

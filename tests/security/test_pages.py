@@ -15,7 +15,7 @@ pytestmark = pytest.mark.needs("application", "chromium")
 KEPT = "JSON.stringify([{...localStorage}, {...sessionStorage}])"
 
 
-def test_the_browser_keeps_the_lights_alone_and_forgets_them_at_logout(page: Page, person: Person):
+def test_the_browser_stores_only_the_lights_and_forgets_them_at_logout(page: Page, person: Person):
     sign_up_in(page, person)
     page.wait_for_url("**/login/**")
     local, session = json.loads(page.evaluate(KEPT))
@@ -28,7 +28,7 @@ def test_the_browser_keeps_the_lights_alone_and_forgets_them_at_logout(page: Pag
     eventually(lambda: json.loads(page.evaluate(KEPT)) == [{}, {}], what="the browser has forgotten the lights")
 
 
-def test_no_name_in_what_a_socket_says_reaches_every_object(page: Page, person: Person):
+def test_no_key_of_a_socket_message_changes_javascripts_prototypes(page: Page, person: Person):
     sockets: list[WebSocketRoute] = []
     page.route_web_socket("**/ws/signup/**", lambda socket: sockets.append(socket))
     page.goto("/signup/")

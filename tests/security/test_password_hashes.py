@@ -73,7 +73,7 @@ def test_it_erases_in_batches_the_oldest_first(settings):
     assert verifying(OLD) == {"user-0"}
 
 
-def test_it_finds_expired_ones_in_an_index_of_the_few_that_keep_a_hash():
+def test_expired_hashes_are_found_by_a_partial_index():
     plan = expired_signups()[:10].explain()
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
@@ -82,7 +82,7 @@ def test_it_finds_expired_ones_in_an_index_of_the_few_that_keep_a_hash():
     assert "signup_keeps_hash" in plan
 
 
-def test_the_relay_erases(settings):
+def test_the_relay_erases_expired_hashes(settings):
     save_aged("old", age=settings.TICKET_MAX_AGE + 1)
     relay = OutboxRelay.__new__(OutboxRelay)
     relay._erase_from = 0.0
@@ -90,7 +90,7 @@ def test_the_relay_erases(settings):
     assert verifying(OLD) == set()
 
 
-def test_purge_erases_unless_it_is_a_dry_run(settings):
+def test_purge_erases_expired_hashes_unless_it_is_a_dry_run(settings):
     save_aged("old", age=settings.TICKET_MAX_AGE + 1)
     call_command("purge", "--dry-run", stdout=StringIO())
     assert verifying(OLD) == {"old"}

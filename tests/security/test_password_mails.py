@@ -120,7 +120,7 @@ def test_a_link_works_for_an_hour(user: User, minutes: int, works: bool):
     assert user.check_password(NEW) is works
 
 
-def test_a_link_of_before_a_change_of_the_password_works_no_more(user: User):
+def test_a_link_from_before_a_change_of_the_password_no_longer_works(user: User):
     ask()
     path = link_in(mails()[0]).removeprefix(PUBLIC_URL)
     change(user)
@@ -132,7 +132,7 @@ def test_a_link_of_before_a_change_of_the_password_works_no_more(user: User):
 # --- The text of the mails --------------------------------------------------------------------------------------
 
 
-def test_a_mail_has_no_word_that_the_person_supplied(user: User):
+def test_a_mail_contains_no_text_supplied_by_the_person(user: User):
     ask()
     change(user)
     reset, told = mails()
@@ -142,7 +142,7 @@ def test_a_mail_has_no_word_that_the_person_supplied(user: User):
             assert word not in sent.subject + sent.body
 
 
-def test_a_mail_speaks_the_language_of_who_asked(user: User):
+def test_a_mail_is_in_the_language_of_the_request(user: User):
     ask(**KOREAN)
     change(user, **KOREAN)
     ask()
@@ -201,7 +201,7 @@ def test_the_owner_is_told_of_a_new_password_and_what_to_do_and_other_sessions_e
     assert elsewhere.get("/account/").status_code == 302
 
 
-def test_who_changes_the_password_stays_client_of(user: User):
+def test_the_session_that_changes_the_password_stays_logged_in(user: User):
     assert change(user).get("/account/").status_code == 200
 
 

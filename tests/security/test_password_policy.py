@@ -175,7 +175,7 @@ def test_a_sign_up_has_the_policy_and_so_has_the_check_while_one_types(ask: Call
     assert [what for what, password in GOOD.items() if not ask(password)] == []
 
 
-def test_the_form_takes_what_auth_may_take_and_refuses_what_is_too_long():
+def test_the_form_refuses_only_passwords_that_are_too_long_for_auth():
     def has_error(password: str) -> bool:
         return "userPw" in SignUpForm(WIRE | {"userPw": password, "userPw2": password}).errors
 
@@ -226,6 +226,6 @@ def test_an_unknown_user_costs_as_many_hashes_as_a_wrong_password():
             assert len(verified) == (1 if password == OLD else 2)
 
 
-def test_the_bound_in_bytes_refuses_nothing_that_may_be_a_password():
+def test_the_limit_in_bytes_refuses_no_valid_password():
     longest = max(len(unicodedata.normalize("NFD", chr(code)).encode()) for code in range(0x20, 0xD800))
     assert longest * PASSWORD_MAX <= PASSWORD_BYTES_MAX

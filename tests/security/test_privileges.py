@@ -98,7 +98,7 @@ def test_superusers_grant_and_it_is_logged(name, events):
     assert events() == [("privilege_granted", "super-staff", "plain-user", detail)]
 
 
-def test_staff_who_may_add_users_add_plain_ones(events):
+def test_staff_who_may_add_users_add_only_users_without_privileges(events):
     client = client_of(person_of(CHANGE))
     assert client.post(ADD, new_form("made-plain")).status_code == 302
     for number, extra in enumerate([{name: "on"} for name in PRIVILEGES] + [{"role": "ROLE_ADMIN"}]):
@@ -131,7 +131,7 @@ def test_role_admin_requires_add_admin(has_it, events):
         assert "ROLE_ADMIN" not in client.get(ADD).content.decode()
 
 
-def test_make_admin_says_whom_it_made_an_administrator(events, monkeypatch):
+def test_make_admin_logs_the_new_administrator(events, monkeypatch):
     for name, text in (("USER_ID", "shell-admin"), ("EMAIL", "shell@example.com"), ("PASSWORD", PASSWORD)):
         monkeypatch.setenv(f"ADMIN_{name}", text)
     call_command("make_admin")
@@ -202,7 +202,7 @@ def test_staff_do_not_change_their_own_account_there():
     assert state(staff) == before
 
 
-def test_staff_who_may_change_users_change_plain_ones():
+def test_staff_who_may_change_users_change_users_without_privileges():
     plain = rows()["authsvc_user"]
     client = client_of(person_of(CHANGE))
     assert client.post(page(plain), form_of(plain, user_name="Renamed")).status_code == 302

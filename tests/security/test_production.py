@@ -110,7 +110,7 @@ def test_production_takes_a_random_key(monkeypatch: pytest.MonkeyPatch, length: 
         ("HSTS_SECONDS", "1e3"),
     ],
 )
-def test_production_refuses_what_is_unsafe_or_unreadable(
+def test_production_refuses_unsafe_or_unreadable_settings(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str | None
 ) -> None:
     assert refusal(monkeypatch, **{name: value}).startswith(f"{name} ")
@@ -255,7 +255,7 @@ def test_check_deploy_is_clean_and_nothing_is_silenced() -> None:
         ("HSTS_PRELOAD", "false", "security.W021"),
     ],
 )
-def test_check_deploy_still_sees_what_is_missing(name: str, value: str, warning: str) -> None:
+def test_check_deploy_still_reports_missing_protection(name: str, value: str, warning: str) -> None:
     """Those that look at middleware would say nothing if they did not find Django's."""
     done = manage("check", "--deploy", "--fail-level", "WARNING", **{name: value})
     assert done.returncode == 1
@@ -299,7 +299,7 @@ def test_the_web_process_does_not_start_without_the_key(given: str | None) -> No
     assert done.stderr.count("\n") == 1
 
 
-def test_what_tries_to_sign_without_the_key_fails() -> None:
+def test_signing_without_the_key_fails() -> None:
     code = "from django.core import signing; signing.dumps('x')"
     done = manage("shell", "--no-imports", "--command", code, SECRET_KEY=None)
     assert done.returncode == 1

@@ -26,7 +26,7 @@ def connect(server: ComposedRedis, role: str) -> redis.Redis:
 
 
 @pytest.mark.parametrize("role", PARTICIPANTS)
-def test_a_participant_says_that_it_runs(composed, role):
+def test_a_participant_may_report_its_instance(composed, role):
     with connect(composed, role) as participant:
         participant.set("instance:chat", "told", ex=60)
         participant.zadd("instances", {"chat": 1.0})
@@ -60,7 +60,7 @@ def test_a_participant_says_that_it_runs(composed, role):
         ("REPLICAOF", "127.0.0.1", "1"),
     ],
 )
-def test_a_participant_may_do_nothing_else(composed, command):
+def test_a_participant_may_use_no_other_commands_or_keys(composed, command):
     with connect(composed, "chat") as participant, pytest.raises(NoPermissionError):
         participant.execute_command(*command)
 

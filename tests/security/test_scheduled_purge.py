@@ -50,14 +50,14 @@ def test_it_purges_at_once_and_again_and_ends_on_sigterm(stack: Stack, tmp_path:
 
 
 @pytest.mark.parametrize("time", ["0s", "24", "h", "-1h", "1.5h", "1w", "9999999s", "١h", "", "1h " + "x" * 100])
-def test_a_time_that_is_none_is_refused_in_a_line(time: str):
+def test_an_invalid_interval_is_refused_in_one_line(time: str):
     with pytest.raises(CommandError, match="such as 24h"):
         call_command("purge", f"--every={time}")
 
 
 @pytest.mark.needs("postgresql")
 @pytest.mark.django_db(transaction=True)
-def test_a_second_purge_leaves_it_to_the_first():
+def test_a_second_purge_is_refused_while_the_first_runs():
     settings = connections["default"].get_connection_params()
     other = {name: value for name, value in settings.items() if name in ("dbname", "user", "host", "port", "password")}
     with psycopg.connect(**other) as first:

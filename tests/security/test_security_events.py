@@ -90,7 +90,7 @@ def test_the_list_has_every_event_and_no_other():
 
 
 @pytest.mark.django_db(transaction=True)
-def test_passwords(lines: Lines, mina: User, root: Client):
+def test_password_events_are_logged(lines: Lines, mina: User, root: Client):
     client = Client(REMOTE_ADDR=HOME)
     client.force_login(mina)
     lines.take()
@@ -122,7 +122,7 @@ def test_passwords(lines: Lines, mina: User, root: Client):
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.needs("redis")
-def test_too_many_requests_for_a_new_password(lines: Lines, settings: Any):
+def test_too_many_requests_for_a_new_password_are_logged(lines: Lines, settings: Any):
     settings.RATE_LIMIT_PASSWORD = 1
     with redis.Redis.from_url(settings.REDIS_URL) as client:
         client.flushdb()
@@ -136,7 +136,7 @@ def test_too_many_requests_for_a_new_password(lines: Lines, settings: Any):
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.needs("redis")
-def test_too_many_links_to_one_mailbox(lines: Lines, mina: User, settings: Any):
+def test_too_many_links_to_one_mailbox_are_logged(lines: Lines, mina: User, settings: Any):
     """The response is the same as ever: it must not reveal who has an account."""
     with redis.Redis.from_url(settings.REDIS_URL) as client:
         client.flushdb()
@@ -165,7 +165,7 @@ def test_too_many_links_to_one_mailbox(lines: Lines, mina: User, settings: Any):
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.needs("redis")
-def test_live_settings(lines: Lines, root: Client):
+def test_changes_of_live_settings_are_logged(lines: Lines, root: Client):
     Overrides.objects.get_or_create(pk=ROW)
     page = f"/admin/livesettings/overrides/{ROW}/change/"
     assert root.post(page, {"seen": 0, "RATE_LIMIT_LOGIN": 7, "SIGNUP_OPEN": "no"}).status_code == 302
@@ -180,7 +180,7 @@ def test_live_settings(lines: Lines, root: Client):
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.needs("broker", "redis")
-def test_replays(lines: Lines, root: Client, settings: Any):
+def test_replays_are_logged(lines: Lines, root: Client, settings: Any):
     settings.KAFKA_PREFIX = f"events-{uuid4()}-"
     ensure_topics([NEW_USER_REQUESTED])
     new = NewSignUp(
@@ -197,7 +197,7 @@ def test_replays(lines: Lines, root: Client, settings: Any):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_dead_letters(lines: Lines, root: Client):
+def test_actions_on_dead_letters_are_logged(lines: Lines, root: Client):
     letters = [
         DeadLetter.objects.create(
             letter_topic="asked.chat.dlt", letter_partition=0, letter_offset=number, topic="asked", group="chat",
@@ -214,7 +214,7 @@ def test_dead_letters(lines: Lines, root: Client):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_commands_name_who_runs_them(lines: Lines, mina: User, monkeypatch: pytest.MonkeyPatch):
+def test_events_of_commands_name_the_operator(lines: Lines, mina: User, monkeypatch: pytest.MonkeyPatch):
     for name, value in (("USER_ID", "by-shell"), ("EMAIL", "shell@example.org"), ("PASSWORD", NEW)):
         monkeypatch.setenv(f"ADMIN_{name}", value)
     call_command("make_admin", stdout=StringIO())
@@ -230,7 +230,7 @@ def test_commands_name_who_runs_them(lines: Lines, mina: User, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("level", ["WARNING", "ERROR"])
-def test_they_are_written_at_every_log_level(level: str, tmp_path: Path):
+def test_security_events_are_logged_at_every_log_level(level: str, tmp_path: Path):
     program = (
         "import logging; from runtime.security_log import log_security_event; "
         "logging.getLogger('authsvc').info('of no matter'); log_security_event('login', actor='mina.k')"

@@ -77,7 +77,7 @@ def test_after_logout_a_kept_session_opens_nothing_and_the_browser_forgets(user:
 
 
 @pytest.mark.parametrize("method", ["get", "head"])
-def test_a_link_logs_nobody_out(user: User, method: str):
+def test_a_link_to_the_logout_page_ends_no_session(user: User, method: str):
     client = Client()
     log_in(client)
     for path in ("/logout/", "/admin/logout/"):

@@ -165,7 +165,7 @@ def test_a_database_is_asked_over_tls_with_its_certificate_checked(
 
 
 @pytest.mark.django_db
-def test_a_database_that_is_not_the_right_one_is_not_asked(
+def test_nothing_is_sent_to_a_database_with_an_invalid_certificate(
     tls_postgresql: TlsPostgresqlServer,
     postgresql,
     stranger: str,
@@ -212,7 +212,7 @@ def test_kafka_is_reached_over_tls_by_either_mechanism(sasl_kafka: SaslKafkaServ
         ({"sasl.mechanism": "PLAIN", "sasl.password": "wrong-password"}, HOST, "Authentication failed"),
     ],
 )
-def test_a_kafka_that_is_not_the_right_one_gets_no_word(
+def test_nothing_is_sent_to_a_kafka_with_an_invalid_certificate(
     sasl_kafka: SaslKafkaServer,
     settings,
     stranger: str,
@@ -260,7 +260,7 @@ async def test_redis_is_asked_over_tls_with_a_password(tls_redis: TlsRedisServer
 
 
 @pytest.mark.parametrize("fault", ["stranger", "no authority", "host", "password", "no tls"])
-async def test_a_redis_that_is_not_the_right_one_gets_no_word(
+async def test_nothing_is_sent_to_a_redis_with_an_invalid_certificate(
     tls_redis: TlsRedisServer, settings, stranger: str, fault: str
 ) -> None:
     right = {"ssl_ca_certs": str(tls_redis.authority.ca)}

@@ -114,7 +114,7 @@ def test_a_page_by_plain_http_is_sent_on_to_the_public_address(web: Web, path: s
 
 
 @pytest.mark.parametrize("path", ["//evil.example/", "/%0d%0aSet-Cookie:a=b", "/\\evil.example", "/%2e%2e//x?y=%0a"])
-def test_the_way_to_https_leads_nowhere_else(web: Web, path: str) -> None:
+def test_the_redirect_to_https_always_leads_to_the_public_address(web: Web, path: str) -> None:
     answer = web.get(path)
     assert (answer.status, answer.headers["location"]) == (301, PUBLIC_URL + path)
     assert "set-cookie" not in answer.headers
@@ -158,7 +158,7 @@ def test_nobody_but_a_trusted_proxy_may_claim_https(web: Web, name: str) -> None
 @pytest.mark.parametrize(
     "says", ["http", "", "https, http", "http, https", "https,https", "httpsx", "ftp", "https\t;x"]
 )
-def test_what_a_proxy_says_is_https_or_nothing(web: Web, says: str) -> None:
+def test_only_https_is_accepted_as_a_proxys_scheme(web: Web, says: str) -> None:
     assert web.get("/signup/", source=PROXY, X_Forwarded_Proto=says).status == 301
 
 
@@ -209,7 +209,9 @@ def has_the_headers(answer: Answer) -> bool:
 
 @pytest.mark.parametrize("path", ["/x", "/user"])
 @pytest.mark.parametrize(("query", "headers", "status"), [(9000, 0, 414), (0, 20_000, 431)])
-def test_what_is_refused_unread_has_the_headers_too(web: Web, path: str, query: int, headers: int, status: int) -> None:
+def test_requests_refused_unread_have_the_security_headers(
+    web: Web, path: str, query: int, headers: int, status: int
+) -> None:
     """The application refuses the first, and the server's protocol the second."""
     answer = web.get_by_https(f"{path}?{'y' * query}", X_Long="x" * headers)
     assert answer.status == status
@@ -228,7 +230,7 @@ def test_a_body_that_is_too_long_is_refused_with_the_headers(web: Web, path: str
 @pytest.mark.parametrize(
     ("sent", "status"), [(b"nonsense\r\n\r\n", 400), (b"GET /user HTTP/1.1\r\n", 408), (b"G", 408)]
 )
-def test_what_is_no_request_is_refused_with_the_headers(slow_web: Web, sent: bytes, status: int) -> None:
+def test_malformed_requests_are_refused_with_the_security_headers(slow_web: Web, sent: bytes, status: int) -> None:
     with socket.create_connection(("127.0.0.1", slow_web.port), timeout=30) as peer:
         peer.sendall(sent)
         response = HTTPResponse(peer)
@@ -238,7 +240,7 @@ def test_what_is_no_request_is_refused_with_the_headers(slow_web: Web, sent: byt
     assert has_the_headers(answer), answer.headers
 
 
-def test_what_is_refused_over_plain_http_promises_nothing_for_https(web: Web) -> None:
+def test_refusals_over_plain_http_have_no_hsts_header(web: Web) -> None:
     answer = web.get("/x?" + "y" * 9000)
     assert (answer.status, "strict-transport-security" in answer.headers) == (414, False)
 

@@ -122,7 +122,7 @@ def set_up(client: Client) -> Any:
     return client.post(PAGES)
 
 
-def test_it_is_on_only_after_a_correct_code(user: User, caplog: pytest.LogCaptureFixture):
+def test_the_second_factor_is_on_only_after_a_correct_code(user: User, caplog: pytest.LogCaptureFixture):
     client = Client()
     client.force_login(user)
     assert client.get(f"{PAGES}setup/")["Location"] == PAGES, "nothing is made by looking"
@@ -316,7 +316,7 @@ def test_an_invalid_code_is_refused_with_a_message(user: User, codes: list[str],
     assert not is_logged_in(client)
 
 
-def test_the_second_step_is_only_for_whose_password_was_right_just_now(
+def test_the_code_page_requires_a_recent_correct_password(
     user: User, codes: list[str], monkeypatch: pytest.MonkeyPatch
 ):
     stranger = Client()
@@ -397,7 +397,7 @@ def unverified(user: User, codes: list[str]) -> Client:
     return client
 
 
-def test_every_page_of_the_administration_refuses_it(unverified: Client):
+def test_every_page_of_the_admin_refuses_a_session_without_the_code(unverified: Client):
     urls = admin_urls()
     assert len(urls) > 50
     assert "/admin/authsvc/trafficminute/stream/" in urls
@@ -412,12 +412,12 @@ def test_every_page_of_the_administration_refuses_it(unverified: Client):
 
 
 @pytest.mark.parametrize("path", OWN_PAGES)
-def test_every_page_of_the_account_refuses_it(unverified: Client, path: str):
+def test_every_page_of_the_account_refuses_a_session_without_the_code(unverified: Client, path: str):
     for answer in (unverified.get(path), unverified.post(path, {"password": PASSWORD})):
         assert answer["Location"] == f"/login/?next={path}"
 
 
-def test_it_works_again_once_it_has_logged_in_with_a_code(unverified: Client, user: User):
+def test_a_session_without_the_code_works_again_after_a_login_with_a_code(unverified: Client, user: User):
     give_password(unverified)
     assert give_code(unverified, code_of(user)).status_code == 302
     assert unverified.get("/admin/").status_code == 200
@@ -462,7 +462,7 @@ def test_the_api_takes_administrators_from_sessions_with_the_code_only(unverifie
 # --- Where it is required -------------------------------------------------------------------------------------
 
 
-def test_where_it_is_required_staff_are_led_to_set_it_up_and_then_to_where_they_went(user: User, settings):
+def test_if_required_staff_are_led_to_the_setup_and_then_to_the_requested_page(user: User, settings):
     settings.ADMIN_TWO_FACTOR = "required"
     client = Client()
     client.force_login(user)
@@ -478,7 +478,7 @@ def test_where_it_is_required_staff_are_led_to_set_it_up_and_then_to_where_they_
     assert client.get("/admin/authsvc/user/").status_code == 200
 
 
-def test_where_it_is_required_only_staff_need_it(settings):
+def test_if_required_only_staff_need_a_second_factor(settings):
     settings.ADMIN_TWO_FACTOR = "required"
     client = Client()
     client.force_login(User.objects.create_user("somebody", "somebody@example.org", PASSWORD))
@@ -487,7 +487,7 @@ def test_where_it_is_required_only_staff_need_it(settings):
     assert client.get("/admin/login/?next=/admin/").status_code == 200
 
 
-def test_a_setup_that_leads_elsewhere_leads_nowhere(user: User):
+def test_the_setup_redirects_to_no_other_site(user: User):
     client = Client()
     client.force_login(user)
     setup = client.post(f"{PAGES}?next=https://evil.example/")["Location"]
@@ -504,7 +504,7 @@ def reset_in_admin(client: Client, *users: User) -> Any:
     return client.post("/admin/authsvc/user/", fields, follow=True)
 
 
-def test_a_superuser_turns_it_off_for_somebody_who_lost_it_but_not_for_oneself(
+def test_superusers_turn_off_another_users_second_factor_but_not_their_own(
     user: User, codes: list[str], caplog: pytest.LogCaptureFixture
 ):
     boss = User.objects.create_superuser("boss", "boss@example.org", PASSWORD)
@@ -565,9 +565,7 @@ def test_mails_contain_no_text_typed_at_the_sign_up(user: User, codes: list[str]
 # --- Costs, and displayed data --------------------------------------------------------------------------------
 
 
-def test_pages_for_everybody_ask_no_database(
-    user: User, codes: list[str], django_assert_num_queries, unverified: Client
-):
+def test_the_form_makes_no_database_query(user: User, codes: list[str], django_assert_num_queries, unverified: Client):
     for client in (Client(), unverified):
         with django_assert_num_queries(0):
             assert client.get("/signup/").status_code == 200

@@ -52,7 +52,7 @@ def test_with_ci_true_a_missing_server_fails_the_run_at_once(lacking: Environmen
     assert not any("passed" in line for line in lines)
 
 
-def test_elsewhere_what_needs_it_is_left_out_and_the_last_lines_say_so(lacking: Environment) -> None:
+def test_outside_ci_tests_of_a_missing_server_are_skipped_and_the_last_lines_say_so(lacking: Environment) -> None:
     code, lines = pytest_run(lacking(*BROWSERS), "--stack=embedded", "tests/e2e/test_page.py")
     assert code == pytest.ExitCode.OK
     [count] = re.findall(r"^(\d+) skipped", lines[-1])

@@ -88,7 +88,7 @@ def test_production_starts_with_all_that_is_obligatory(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("name", sorted(IN_PRODUCTION.keys() - {"PRODUCTION", "SECRET_KEY"}))
-def test_production_names_what_it_lacks(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_production_names_missing_settings(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=name):
         load_settings(monkeypatch, {key: value for key, value in IN_PRODUCTION.items() if key != name})
 
@@ -146,7 +146,7 @@ def test_tokens_must_match_the_servers_and_are_never_shown(
     assert "hidden" not in str(caught.value)
 
 
-def test_env_example_marks_what_is_obligatory() -> None:
+def test_env_example_marks_required_settings() -> None:
     marked = {name for name, _, comment in example_lines() if "# *" in comment}
     assert marked == IN_PRODUCTION.keys() - {"PRODUCTION"}
 
@@ -154,7 +154,7 @@ def test_env_example_marks_what_is_obligatory() -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"\n", b"short", bytes(range(256)), b"in two\nlines, of which none is a key, to be sure\n"]
 )
-def test_a_secret_key_that_is_none_is_named_with_what_to_do(
+def test_an_invalid_secret_key_is_reported_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes
 ) -> None:
     key = tmp_path / "it's here" / "secret_key"
@@ -177,7 +177,7 @@ def test_data_dir_is_for_its_owner_only(
     assert data_dir.stat().st_mode & 0o777 == 0o700
 
 
-def test_what_runs_here_is_where_commands_look_unless_told_otherwise(
+def test_commands_use_the_running_installations_addresses_unless_the_environment_names_others(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     addresses = {

@@ -39,7 +39,7 @@ def test_every_text_is_translated(chosen: str):
 
 
 @needs_gettext
-def test_what_is_compiled_is_what_is_written(tmp_path: Path):
+def test_the_compiled_catalogue_is_up_to_date(tmp_path: Path):
     run("msgfmt", "--check-format", "-o", str(tmp_path / "fresh.mo"), f"{CATALOGUE}.po")
     with (tmp_path / "fresh.mo").open("rb") as fresh, (ROOT / f"{CATALOGUE}.mo").open("rb") as committed:
         assert GNUTranslations(committed)._catalog == GNUTranslations(fresh)._catalog, "run `make messages`"

@@ -17,7 +17,7 @@ def test_it_accepts_letters_and_digits_of_any_script(text):
 @pytest.mark.parametrize(
     "text", ["", "a", "a" * 33, "a" * 1000, "kim min", "kim🙂", ".kim", "_kim", "-kim", "kim\n", "a\x00b", "a/b", "<b>"]
 )
-def test_it_refuses_what_the_rule_excludes(text):
+def test_invalid_user_ids_are_refused(text):
     with pytest.raises(ValidationError):
         identity.validate_user_id(text)
 
@@ -25,7 +25,7 @@ def test_it_refuses_what_the_rule_excludes(text):
 @pytest.mark.parametrize(
     ("one", "other"), [("Kim", "kIM"), ("ＫＩＭ", "kim"), ("Straße", "STRASSE"), ("각", "\u1100\u1161\u11a8")]
 )
-def test_one_look_is_one_user_id(one, other):
+def test_user_ids_that_look_the_same_have_one_key(one, other):
     assert equality.user_id_key(one) == equality.user_id_key(other)
 
 
@@ -41,7 +41,7 @@ def test_emails_are_compared_in_lower_case():
 
 
 @pytest.mark.parametrize("text", ["", "kim", "kim@", "@example.com", "a b@example.com", f"{'a' * 64}@{'b' * 200}.com"])
-def test_it_refuses_what_is_no_address(text):
+def test_invalid_addresses_are_refused(text):
     with pytest.raises(ValidationError):
         identity.validate_address(text)
 

@@ -55,7 +55,7 @@ def test_the_first_of_two_verdicts_in_one_batch_counts():
     assert state.lights["chat"].status is Status.SUCCESS
 
 
-def test_where_auth_refused_the_reason_is_auths():
+def test_after_a_refusal_by_auth_every_red_light_has_auths_reason():
     state = decided(Verdict("auth", Status.FAIL, "duplicate: email")).decided(
         [Verdict("chat", Status.FAIL, "duplicate: userId"), Verdict("customer", Status.SUCCESS)], at=NOW
     )
@@ -63,7 +63,7 @@ def test_where_auth_refused_the_reason_is_auths():
     assert state.lights["customer"].reason is None
 
 
-def test_a_participants_own_reason_stands_where_auth_accepted():
+def test_after_auths_success_a_red_light_has_the_participants_reason():
     state = decided(Verdict("auth", Status.SUCCESS)).decided([Verdict("chat", Status.FAIL, "duplicate: email")], at=NOW)
     assert state.lights["chat"].reason == "duplicate: email"
 
@@ -176,11 +176,11 @@ def test_a_clock_that_was_put_back_makes_no_light_take_less_than_nothing():
     assert state.as_wire(with_took=True)["took"] == {"auth": 0}
 
 
-def test_what_took_no_time_to_tell_is_not_told():
+def test_without_a_decided_light_no_durations_are_sent():
     assert "took" not in begun().as_wire(with_took=True)
 
 
-def test_a_reason_is_told_only_where_the_setting_says_so(settings):
+def test_a_reason_is_sent_only_if_the_setting_shows_reasons(settings):
     state = decided(Verdict("chat", Status.FAIL, "duplicate: userId"))
     assert state.as_wire()["services"]["chat"] == {"status": "FAIL", "reason": "duplicate: userId"}
     settings.SIGNUP_REASONS = False
@@ -192,7 +192,7 @@ def test_a_reason_is_told_only_where_the_setting_says_so(settings):
 BEFORE, AFTER = NOW - timedelta(microseconds=1), NOW + timedelta(microseconds=1)
 
 
-def test_all_decided_lights_count_where_no_time_is_named():
+def test_without_a_time_all_decided_lights_count():
     half = decided(Verdict("auth", Status.SUCCESS), Verdict("chat", Status.FAIL))
     whole = half.decided([Verdict("customer", Status.SUCCESS)], at=AFTER)
     other = msgspec.structs.replace(half, transaction_id=UUID(int=2), kind=Kind.CHANGE)
@@ -216,7 +216,7 @@ def test_of_a_sign_up_that_was_decided_in_steps_the_last_step_counts():
     assert decisions.complete == [(whole, AFTER)]
 
 
-def test_what_was_decided_at_that_very_time_counts_and_what_was_before_does_not():
+def test_lights_decided_at_or_after_the_time_count_and_earlier_ones_do_not():
     state = decided(Verdict("auth", Status.SUCCESS))
     assert decisions_in([state], since=NOW).lights == {("auth", "SUCCESS", "signUp"): [UUID(int=1)]}
     assert decisions_in([state], since=AFTER).lights == {}
@@ -224,7 +224,7 @@ def test_what_was_decided_at_that_very_time_counts_and_what_was_before_does_not(
     assert decisions_in([whole], since=AFTER).complete == []
 
 
-def test_one_that_counts_for_nothing_hides_no_other():
+def test_a_state_without_counted_lights_hides_no_other():
     states = [begun(), decided(Verdict("auth", Status.SUCCESS))]
     assert decisions_in(states, since=NOW).lights == {("auth", "SUCCESS", "signUp"): [UUID(int=1)]}
 

@@ -35,7 +35,7 @@ def test_a_ticket_opens_its_sign_up_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("ticket", ["", "nonsense", str(SIGNUP), f"{SIGNUP}:", f"{SIGNUP}:1vMpQx:forged"])
-def test_what_is_no_ticket_opens_nothing(ticket: str) -> None:
+def test_an_invalid_ticket_opens_nothing(ticket: str) -> None:
     assert not tickets.opens(ticket, SIGNUP)
 
 

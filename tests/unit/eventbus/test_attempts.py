@@ -75,7 +75,7 @@ def test_the_answers_are_sent_first_then_the_dead_letters_and_all_of_it_is_count
     assert closed == []
 
 
-def test_what_is_sent_can_be_large_by_message_or_as_a_letter(producer):
+def test_a_message_can_be_too_large_for_its_topic_or_as_a_dead_letter(producer):
     producer.too_large = (bytes(CUT_VALUE_MAX + 5),)
     batch = [incoming(0, b"odd"), incoming(17, bytes(CUT_VALUE_MAX + 5))]
     rejected = HandledBatch(rejected=[(message, ValueError("no")) for message in batch])
@@ -115,7 +115,7 @@ def refusing(*offsets: int, error: Callable[[str], Exception] = PermanentError) 
     return handle
 
 
-def test_a_batch_that_fails_is_halved_until_only_what_fails_alone_is_left(producer, caplog):
+def test_a_failing_batch_is_halved_until_only_messages_that_fail_alone_are_left(producer, caplog):
     batches, handle = noted(refusing(3))
     batch = [incoming(offset) for offset in range(6)]
     failures: dict[Incoming, Exception] = {}
@@ -129,7 +129,7 @@ def test_a_batch_that_fails_is_halved_until_only_what_fails_alone_is_left(produc
     assert "can't handle asked[3] at 3" in caplog.text
 
 
-def test_what_fails_alone_in_a_way_that_nobody_foresaw_is_noted(producer):
+def test_messages_that_fail_alone_and_unexpectedly_are_recorded(producer):
     batch = [incoming(offset) for offset in range(4)]
     failures: dict[Incoming, Exception] = {}
     rejected = processor(refusing(1, 2, error=KeyError), producer).handle(batch, failures)
@@ -137,7 +137,7 @@ def test_what_fails_alone_in_a_way_that_nobody_foresaw_is_noted(producer):
     assert list(failures.items()) == rejected
 
 
-def test_a_transient_error_is_left_to_the_caller_who_tries_again(producer, closed):
+def test_a_transient_error_is_raised_to_the_caller_for_a_retry(producer, closed):
     batches, handle = noted(refusing(0, error=TransientError))
     with pytest.raises(TransientError):
         processor(handle, producer).process([incoming(0), incoming(1)])
@@ -163,7 +163,7 @@ def test_an_answer_that_is_too_large_rejects_its_message_alone(producer):
     assert {message.value for message in producer.sent} == {b"0", b"1", b"3"}
 
 
-def test_what_the_handler_rejects_itself_is_no_failure(producer):
+def test_a_message_rejected_by_the_handler_is_no_failure(producer):
     error = ValueError("no")
     failures: dict[Incoming, Exception] = {}
     batch = [incoming(0)]
@@ -204,7 +204,7 @@ def batch_of(values: str) -> list[Incoming]:
 
 
 @pytest.mark.parametrize("values", ["b" * 9, "bg" * 5, "b" * 5 + "g" * 5, "bbbbbbbbbg" + "g" * 8, "b" * 9 + "g" * 9])
-def test_where_most_messages_succeed_those_that_fail_unexpectedly_are_put_aside(producer, values):
+def test_if_most_messages_succeed_those_that_fail_unexpectedly_are_dead_lettered(producer, values):
     processor(buggy, producer).process(batch_of(values))
     assert len(producer.sent) == values.count("b")
 
@@ -217,14 +217,14 @@ def test_where_most_messages_succeed_those_that_fail_unexpectedly_are_put_aside(
         ("bg" * 5 + "b", "6 of a batch of 11 messages failed"),
     ],
 )
-def test_where_most_of_a_large_batch_fails_unexpectedly_nothing_is_put_aside(producer, values, said):
+def test_if_most_of_a_large_batch_fails_unexpectedly_nothing_is_dead_lettered(producer, values, said):
     with pytest.raises(BugError, match=said) as caught:
         processor(buggy, producer).process(batch_of(values))
     assert isinstance(caught.value.__cause__, KeyError)
     assert producer.sent == []
 
 
-def test_ten_failures_in_a_row_end_it_also_over_small_batches(producer):
+def test_ten_failures_in_a_row_raise_also_across_small_batches(producer):
     running = processor(buggy, producer)
     for values in ("gb", *["b"] * 8):
         running.process(batch_of(values))

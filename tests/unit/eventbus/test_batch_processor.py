@@ -43,7 +43,7 @@ def answering(batch: Sequence[Incoming], *, to: str = "answers") -> HandledBatch
 
 
 @pytest.mark.parametrize("poisoned", [{0}, {6}, {2, 3}, set(range(7))], ids=str)
-def test_of_a_batch_that_fails_only_what_fails_alone_is_rejected(producer, poisoned):
+def test_of_a_failing_batch_only_messages_that_fail_alone_are_rejected(producer, poisoned):
     answers = new_topic()
     batch = [incoming(offset, b"poison" if offset in poisoned else b"good") for offset in range(7)]
     rejected = processor(partial(answering, to=answers), producer).handle(batch, {})
@@ -54,7 +54,7 @@ def test_of_a_batch_that_fails_only_what_fails_alone_is_rejected(producer, poiso
     assert {type(error) for _, error in rejected} == {PermanentError}
 
 
-def test_what_passes_by_itself_rejects_nothing_even_beside_poison(producer):
+def test_a_transient_error_rejects_nothing_even_beside_poison(producer):
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
         if len(batch) == 1 and batch[0].value == b"good":
             raise TransientError("away")
@@ -74,7 +74,7 @@ def test_a_try_ends_when_answers_and_dead_letters_are_in_kafka(producer):
     assert [message.value() for message in read("asked.readers.dlt", 1)] == [b"odd"]
 
 
-def test_a_try_whose_answer_is_not_taken_fails(settings, monkeypatch):
+def test_an_attempt_with_an_unacknowledged_answer_fails(settings, monkeypatch):
     monkeypatch.setattr(batch_processor, "ACKNOWLEDGED_WITHIN", 0.2)
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
     away = EventProducer()

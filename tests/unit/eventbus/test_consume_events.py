@@ -73,7 +73,7 @@ def test_a_service_that_is_none_is_refused_with_those_that_are():
         call_command("consume_events", "nobody")
 
 
-def test_its_help_says_what_it_does(capsys):
+def test_the_help_describes_the_command_and_its_services(capsys):
     with pytest.raises(SystemExit) as ended:
         call_command("consume_events", "--help")
     assert ended.value.code == 0

@@ -62,7 +62,7 @@ def test_an_error_that_is_nobody_s_message_is_not_swallowed(consumer):
 # --- Retries ------------------------------------------------------------------------------------------------
 
 
-def test_only_what_is_still_held_is_tried_again(consumer):
+def test_only_messages_of_partitions_still_held_are_tried_again(consumer):
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
         tries.append([message.partition for message in batch])
         if len(tries) == 1:
@@ -104,7 +104,7 @@ def test_a_server_that_asks_for_a_pause_is_given_it(consumer):
     assert second - first >= 0.5, "on its own it pauses for at most 0.1 s"
 
 
-def test_a_stop_request_gives_up_what_would_be_tried_again(consumer):
+def test_a_stop_request_ends_the_retries_of_a_batch(consumer):
     stop = threading.Event()
 
     def handle(batch: Sequence[Incoming]) -> HandledBatch:

@@ -167,7 +167,7 @@ def test_the_log_of_its_thread_names_the_group_before_there_is_a_message(made):
     assert get_contextvars()["group"] == "readers"
 
 
-def test_what_is_done_when_it_is_stopped_is_committed_before_it_leaves(make):
+def test_handled_batches_are_committed_before_a_stopping_consumer_leaves(make):
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
         made.stop.set()
         return HandledBatch()
@@ -307,7 +307,7 @@ def test_while_a_batch_takes_long_it_polls_with_its_partitions_paused(made):
     assert (made.client.calls[0][0], made.client.calls[-1][0]) == ("pause", "resume")
 
 
-def test_what_takes_no_longer_than_it_may_pauses_nothing(made):
+def test_a_batch_within_its_time_pauses_no_partition(made):
     made.failures = [TransientError("away")]
     made.consumer._held = {("asked", 0)}
     assert made.consumer.work_through([incoming(0)], made.stop)

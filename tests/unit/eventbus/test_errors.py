@@ -66,7 +66,7 @@ def test_errors_of_unreachable_servers_are_transient(error):
     ],
     ids=repr,
 )
-def test_what_is_wrong_stays_wrong(error):
+def test_errors_that_no_retry_can_repair_are_not_transient(error):
     assert not is_transient(error)
 
 

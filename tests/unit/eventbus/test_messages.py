@@ -53,7 +53,7 @@ def test_without_a_trace_there_is_no_traceparent():
 
 
 @pytest.mark.parametrize("value", [b"{", b'"text"', b"\xff", b'{"a":"\xff"}', b"", b"9"])
-def test_what_can_t_be_decoded_is_set_apart_alone(value):
+def test_a_message_that_cannot_be_decoded_is_rejected_alone(value):
     def decode(message: Incoming) -> int:
         number = msgspec.json.decode(message.value, type=int)
         if number == 9:
@@ -71,7 +71,7 @@ def test_a_bug_in_the_decoding_is_not_taken_for_a_bad_message():
         decode_each([incoming(None)], lambda message: message.value.decode())
 
 
-def test_a_dead_letter_is_the_message_with_what_happened_to_it(settings):
+def test_a_dead_letter_is_the_message_with_its_place_and_error(settings):
     settings.KAFKA_PREFIX = "test-"
     message = incoming(b"value", headers=(("trace", b"1"), ("empty", None)), timestamp_ms=1234)
     letter = dead_letter(message, PermanentError("too 큰"), group="readers")
@@ -90,7 +90,7 @@ def test_a_dead_letter_is_the_message_with_what_happened_to_it(settings):
     }
 
 
-def test_a_dead_letter_keeps_what_is_absent_absent():
+def test_a_dead_letter_of_a_message_without_key_or_value_has_none():
     letter = dead_letter(incoming(None, key=None), ValueError("\ud800" * 5000), group="readers")
     assert (letter.key, letter.value) == (None, None)
     assert "dlt-timestamp" not in dict(letter.headers)
@@ -126,7 +126,7 @@ def test_the_largest_message_is_whole_in_its_dead_letter(message):
 
 
 @pytest.mark.parametrize("message", LARGEST)
-def test_a_dead_letter_that_is_cut_fits_where_other_messages_do(message):
+def test_a_cut_dead_letter_fits_the_limit_of_other_messages(message):
     letter = dead_letter(message, ValueError("no " * 5_000), group="group", cuts=True)
     assert size_of(letter) < 1_000_000 - 10_000
     about = {name: text for name, text in letter.headers if name.startswith("dlt-")}

@@ -27,20 +27,20 @@ def small_queue(settings) -> None:
     settings.KAFKA_CLIENT_CONFIG = {"queue.buffering.max.messages": 2}
 
 
-def test_it_waits_until_all_is_acknowledged(embedded):
+def test_send_all_waits_until_every_message_is_acknowledged(embedded):
     topic, producer = new_topic(), EventProducer()
     producer.send_all([Outgoing(topic, str(number), b"value") for number in range(500)], timeout=10)
     assert len(read(topic, 500)) == 500
     assert producer.close(1) == 0
 
 
-def test_nothing_to_send_needs_no_kafka(nowhere):
+def test_sending_no_messages_needs_no_kafka(nowhere):
     producer = EventProducer()
     producer.send_all([], timeout=0.0)
     assert producer.close(0) == 0
 
 
-def test_who_begins_does_other_work_until_it_waits(nowhere):
+def test_begin_all_returns_at_once_and_wait_raises_the_error(nowhere):
     producer, message = EventProducer(), Outgoing("topic", "key", b"value")
     began = time.monotonic()
     delivery = producer.begin_all([message], timeout=0.2)
@@ -73,7 +73,7 @@ def test_any_thread_may_send(embedded):
     assert len(read(topic, 1000)) == 1000
 
 
-def test_what_is_not_acknowledged_in_time_is_an_error_that_names_it(nowhere, monkeypatch):
+def test_the_error_has_the_messages_that_were_not_acknowledged_in_time(nowhere, monkeypatch):
     monkeypatch.setattr(producer_module, "GIVEN_UP_AFTER", 60.0)
     producer, message = EventProducer(), Outgoing("topic", "key", b"value")
     began = time.monotonic()
@@ -112,7 +112,7 @@ def test_a_full_queue_is_reported_at_once(nowhere, small_queue):
     assert producer.close(0) == 2
 
 
-def test_losses_are_counted_and_logged_in_few_lines_without_what_was_in_them(nowhere, caplog):
+def test_losses_are_counted_and_logged_in_few_lines_without_their_content(nowhere, caplog):
     producer = EventProducer()
     for _ in range(100):
         producer.send(Outgoing("topic", "personal", b"secret"))
@@ -126,7 +126,7 @@ def test_losses_are_counted_and_logged_in_few_lines_without_what_was_in_them(now
     assert "secret" not in caplog.text
 
 
-def test_closing_delivers_what_was_sent(embedded):
+def test_closing_delivers_the_messages_sent_before(embedded):
     topic, producer = new_topic(), EventProducer()
     for number in range(100):
         producer.send(Outgoing(topic, "key", b"%d" % number))
@@ -134,7 +134,7 @@ def test_closing_delivers_what_was_sent(embedded):
     assert len(read(topic, 100)) == 100
 
 
-def test_closing_says_what_is_left(nowhere):
+def test_closing_returns_the_number_of_undelivered_messages(nowhere):
     producer = EventProducer()
     producer.send(Outgoing("topic", "key", b"value"))
     assert producer.close(0) == 1

@@ -79,7 +79,7 @@ def test_a_request_has_no_field_of_the_person() -> None:
         ("services", ["chat"] * 51),
     ],
 )
-def test_a_field_that_has_not_its_form_is_left_out_and_the_others_stay(field: str, value: object) -> None:
+def test_an_invalid_field_is_left_out_and_the_others_stay(field: str, value: object) -> None:
     source = document({"changeId": ID, field: value}).source
     assert field not in source
     assert (source["changeId"], source["readable"]) == (UUID(ID), True)
@@ -94,7 +94,7 @@ def test_a_message_that_nobody_can_read_has_a_document_too(value: bytes | None) 
     assert (made.source["readable"], made.source["offset"]) == (False, 41)
 
 
-def test_a_dead_letter_says_what_it_is_about_but_not_the_text_of_the_error() -> None:
+def test_a_dead_letters_document_has_the_ids_but_not_the_text_of_the_error() -> None:
     headers = (
         ("dlt-topic", b"elsewhere"),
         ("dlt-partition", b"3"),

@@ -33,7 +33,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == following.__name__]
 
 
-def test_one_look_applies_the_row(row):
+def test_look_once_applies_the_row(row):
     row["SIGNUP_DEADLINE"] = 12
     look_once()
     assert live.SIGNUP_DEADLINE == 12
@@ -75,7 +75,7 @@ def test_it_starts_without_a_problem_and_with_a_named_daemon():
     assert (follower._thread.name, follower._thread.daemon) == ("live-settings", True)
 
 
-def test_a_start_waits_for_the_first_look_and_a_close_for_the_last(monkeypatch):
+def test_a_start_waits_for_the_first_poll_and_a_close_for_the_last(monkeypatch):
     follower = Follower()
     waited = []
     monkeypatch.setattr(follower._has_looked, "wait", waited.append)
@@ -101,7 +101,7 @@ def test_a_follower_that_was_never_started_is_closed_without_waiting():
     Follower().close()
 
 
-def test_it_looks_again_after_each_pause_whatever_a_look_raises(monkeypatch, caplog):
+def test_a_follower_polls_again_after_each_pause_whatever_a_poll_raises(monkeypatch, caplog):
     follower = Follower()
     looks, pauses, closed = [], [], []
 
@@ -124,14 +124,14 @@ def test_it_looks_again_after_each_pause_whatever_a_look_raises(monkeypatch, cap
     assert caplog.text.count("ValueError: a bug") == 3
 
 
-def test_a_stopped_follower_does_not_look(monkeypatch):
+def test_a_stopped_follower_does_not_poll(monkeypatch):
     follower = Follower()
     monkeypatch.setattr(Overrides, "read", lambda: pytest.fail("it looked"))
     follower._stop.set()
     follower._run()
 
 
-def test_looks_wait_for_each_other(row):
+def test_polls_wait_for_each_other(row):
     row["RELAY_RATE"] = 7
     other = threading.Thread(target=Follower().look)
     with following._one_at_a_time:
@@ -143,7 +143,7 @@ def test_looks_wait_for_each_other(row):
     assert live.RELAY_RATE == 7
 
 
-def test_a_bug_in_a_look_is_not_taken_for_an_outage(row):
+def test_a_bug_in_a_poll_is_not_taken_for_an_outage(row):
     row["error"] = ValueError("a bug")
     with pytest.raises(ValueError, match="a bug"):
         Follower().look()

@@ -68,7 +68,7 @@ def test_a_value_out_of_its_range_or_of_another_type_is_an_error(name, value):
         checked({name: value})
 
 
-def test_what_another_version_knows_is_left_out():
+def test_settings_of_another_version_are_left_out():
     assert checked({"SIGNUP_DEADLINE": 9, "SIGNUP_COLOUR": "green"}) == {"SIGNUP_DEADLINE": 9.0}
 
 
@@ -90,7 +90,7 @@ def test_values_that_fit_break_nothing():
     assert broken_rules({"RELAY_MAX_ATTEMPTS": 32, "RELAY_MAX_PAUSE": 21.0, "SIGNUP_OPEN": False}) == []
 
 
-def test_what_the_environment_alone_breaks_is_no_fault_of_an_administrator(settings):
+def test_a_rule_broken_by_the_environment_alone_is_not_reported_to_an_administrator(settings):
     settings.RELAY_MAX_ATTEMPTS = 2
     assert broken_rules({"SIGNUP_OPEN": False}) == []
     assert broken_rules({"RELAY_MAX_PAUSE": 30.0}) != []

@@ -86,7 +86,7 @@ def test_its_own_row_that_a_strangers_keeps_from_being_corrected_is_in_conflict_
     assert compare([record(1)], [own, stranger]) == Comparison(conflicting=[(record(1), (stranger,))])
 
 
-def test_its_own_row_and_one_whose_record_is_gone_are_in_conflict():
+def test_an_accounts_own_row_conflicts_with_a_row_without_a_record():
     own, orphan = row(1, "old", "old@example.org"), row(9)
     assert compare([record(1)], [own, orphan], gone=[UUID(int=9)]) == Comparison(
         conflicting=[(record(1), (orphan, own))]
@@ -109,7 +109,7 @@ def test_of_two_records_that_an_orphan_fits_the_one_with_its_user_id_gets_it():
 
 @pytest.mark.parametrize("users", [2, 3, 5])
 @pytest.mark.parametrize("key", ["user_id", "email"])
-def test_users_who_passed_on_a_key_in_a_circle_are_all_different(users, key):
+def test_users_that_exchanged_a_key_in_a_cycle_are_all_different(users, key):
     rows = [row(n, f"u{n}", f"u{n}@example.org") for n in range(1, users + 1)]
     values = [getattr(each, key) for each in rows]
     records = [
@@ -212,7 +212,7 @@ def test_every_record_agrees_or_stands_in_one_list(world):
 
 
 @given(worlds())
-def test_after_a_few_rounds_only_what_a_person_decides_is_left(world):
+def test_after_a_few_rounds_only_findings_for_a_person_are_left(world):
     records, rows = world
     for _ in range(5):
         rows = heal(compare(records, rows, gone=gone(records, rows)), rows)

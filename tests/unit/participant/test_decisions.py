@@ -78,24 +78,24 @@ def held_by(verdict: VerdictCode, *owners: int, version: int = 1) -> Judgement:
     return Judgement(verdict, tuple(Holder(UUID(int=owner), version) for owner in owners))
 
 
-def test_it_keeps_a_user_that_it_does_not_know():
+def test_a_new_user_is_stored():
     participant = Participant()
     assert participant.answer([request()]) == [VerdictCode.DONE]
     assert participant.rows == [row_of(request())]
 
 
 @pytest.mark.parametrize("same", ["kim", "KIM", "ｋｉｍ", "Ｋim"])
-def test_it_knows_a_user_id_in_any_case_and_width(same):
+def test_a_user_id_is_a_duplicate_in_any_case_and_width(same):
     participant = Participant([Row("kim", "other@example.org")])
     assert participant.answer([request(same, "new@example.org")]) == [VerdictCode.DUPLICATE_USER_ID]
 
 
-def test_it_knows_an_email_in_any_case():
+def test_an_email_is_a_duplicate_in_any_case():
     participant = Participant([Row("other", "kim@example.org")])
     assert participant.answer([request("new", "KIM@Example.org")]) == [VerdictCode.DUPLICATE_EMAIL]
 
 
-def test_it_names_the_user_id_where_the_two_keys_belong_to_different_users():
+def test_if_the_two_keys_belong_to_different_users_the_user_id_is_named():
     participant = Participant([Row("kim", "a@example.org"), Row("lee", "kim@example.org")])
     assert participant.answer([request("kim", "kim@example.org")]) == [VerdictCode.DUPLICATE_USER_ID]
     assert len(participant.rows) == 2
@@ -106,7 +106,7 @@ def test_a_stranger_gets_a_duplicate_for_the_owners_user():
     assert participant.answer([request(signup=2, owner=1)]) == [VerdictCode.DUPLICATE_USER_ID]
 
 
-def test_one_batch_keeps_a_user_once():
+def test_a_batch_stores_a_user_once():
     participant = Participant()
     answers = participant.answer([request(signup=1), request(signup=2), request("lee", signup=3)])
     assert answers == [VerdictCode.DONE, VerdictCode.DUPLICATE_USER_ID, VerdictCode.DUPLICATE_EMAIL]
@@ -241,7 +241,7 @@ def test_a_new_user_stays_green_though_a_newer_record_cannot_be_written():
 
 
 @pytest.mark.parametrize("users", [2, 3, 5])
-def test_accounts_that_pass_on_a_key_in_a_circle_in_one_batch_all_succeed(users):
+def test_accounts_that_exchange_a_key_in_a_cycle_in_one_batch_all_succeed(users):
     numbers = range(1, users + 1)
     participant = Participant([row_of(request(f"u{n}", f"u{n}@example.org", signup=n)) for n in numbers])
     moved = [change(f"u{n}", f"u{n % users + 1}@example.org", owner=n) for n in numbers]
@@ -249,7 +249,7 @@ def test_accounts_that_pass_on_a_key_in_a_circle_in_one_batch_all_succeed(users)
     assert [row.email for row in participant.rows] == [each.email for each in moved]
 
 
-def test_who_waits_for_a_blocked_account_is_blocked_too_and_says_by_whom():
+def test_an_account_that_waits_for_a_blocked_one_is_blocked_and_names_it():
     table = [row_of(request("a", "a@x", signup=1)), row_of(request("b", "b@x", signup=2)), Row("c", "c@x")]
     participant = Participant(list(table))
     assert participant.judge(change("a", "b@x", owner=1), change("b", "c@x", owner=2)) == [
@@ -259,7 +259,7 @@ def test_who_waits_for_a_blocked_account_is_blocked_too_and_says_by_whom():
     assert participant.table == table
 
 
-def test_of_two_that_claim_a_key_the_first_gets_it_and_the_other_gets_what_it_vacates():
+def test_the_first_of_two_claimants_gets_a_key_and_a_later_request_the_key_that_it_vacates():
     participant = Participant([row_of(request("a", "a@x", signup=1)), row_of(request("b", "b@x", signup=2))])
     late = request("c", "a@x", signup=3)
     asked = [change("a", "new@x", owner=1), change("b", "new@x", owner=2), late]

@@ -101,7 +101,7 @@ def test_it_accepts_every_text_that_fits_the_row(changes):
         event(userName="x").replace(b'"x"', b'"half a pair: \xed\xa0\x80"'),
     ],
 )
-def test_it_refuses_what_the_row_cannot_keep(value):
+def test_texts_that_do_not_fit_the_row_are_refused(value):
     with pytest.raises((msgspec.DecodeError, UnicodeError)):
         decode_request(message(value))
 
@@ -140,5 +140,5 @@ def test_an_answer_is_a_cloud_event_in_the_trace_of_its_request():
 
 
 @pytest.mark.parametrize("trace", [None, b"", b"\xff", b"00-4bf9-00f0-01", TRACEPARENT + b"\n"])
-def test_a_trace_that_is_none_is_not_passed_on(trace):
+def test_an_invalid_trace_is_not_passed_on(trace):
     assert "traceparent" not in dict(answered(VerdictCode.DONE, ("traceparent", trace)).headers)

@@ -103,7 +103,7 @@ def test_pages_that_ask_others_or_have_expired_are_left_out_and_the_rest_is_answ
     assert f"ignored page 2 of the reconcile run {RUN}: it has expired" in caplog.text
 
 
-def test_what_is_no_page_is_rejected_and_the_others_are_answered():
+def test_an_invalid_page_is_rejected_and_the_others_are_answered():
     nothing, large, whole = incoming(None), incoming(b" " * (PAGE_MAX + 1)), page()
     allowed = incoming(whole.value + b" " * (PAGE_MAX - len(whole.value)))
     handled = answers(nothing, whole, large, allowed)

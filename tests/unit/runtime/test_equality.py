@@ -18,18 +18,18 @@ def test_different_user_ids_have_different_keys():
 
 
 @given(TEXTS)
-def test_a_key_is_its_own_key(text):
+def test_the_key_of_a_key_is_the_same_key(text):
     assert user_id_key(user_id_key(text)) == user_id_key(text) == user_id_key(normalize_user_id(text))
 
 
 @given(TEXTS | LONG)
-def test_what_was_normalised_stays_as_it_is(text):
+def test_normalising_twice_changes_nothing_further(text):
     assert normalize_user_id(normalize_user_id(text)) == normalize_user_id(text)
     assert normalize_email(normalize_email(text)) == normalize_email(text)
 
 
 @given(LONG)
-def test_what_is_too_long_stays_as_it_is(text):
+def test_text_that_is_too_long_is_not_normalised(text):
     if len(text.encode(errors="surrogatepass")) > USER_ID_BYTES_MAX:
         assert user_id_key(text) == normalize_user_id(text) == text
     if len(text.encode(errors="surrogatepass")) > EMAIL_BYTES_MAX:

@@ -74,7 +74,7 @@ def test_a_line_about_many_has_lists(logger):
     assert lines.last["signup_id"] == [str(SIGNUP), str(OTHER)]
 
 
-def test_what_is_bound_to_the_work_in_hand_stands_in_the_lines_of_others(logger):
+def test_lines_of_libraries_have_the_ids_bound_to_the_current_work(logger):
     lines = lines_of(logger, "json")
     with bound_contextvars(signup_id=str(SIGNUP)):
         logger.info("from a library that knows of no sign-up")

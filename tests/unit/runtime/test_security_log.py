@@ -22,7 +22,7 @@ def test_the_name_is_the_event_and_the_members_are_in_the_line(caplog):
     assert "subject" not in line
 
 
-def test_what_a_stranger_typed_is_cut(caplog):
+def test_long_input_is_cut(caplog):
     with caplog.at_level(logging.INFO, "security"):
         log_security_event("login_failed", actor="a" * 100_000)
 
@@ -30,7 +30,7 @@ def test_what_a_stranger_typed_is_cut(caplog):
     assert line["actor"] == "a" * MEMBER_MAX
 
 
-def test_what_a_stranger_typed_makes_no_line_of_its_own(caplog):
+def test_line_breaks_and_control_characters_in_input_are_escaped(caplog):
     with caplog.at_level(logging.INFO, "security"):
         log_security_event("login_failed", actor="mina\nlogin \x1b[2K actor=root \ud55c")
 

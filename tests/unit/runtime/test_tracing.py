@@ -26,7 +26,7 @@ def test_each_step_of_a_trace_has_an_id_of_its_own():
 @pytest.mark.parametrize(
     "header", [b"", b"00-1-2-01", b"\x80not a trace", b"00-" + b"G" * 32 + b"-" + b"0" * 16 + b"-01"]
 )
-def test_what_is_no_trace_is_none(header):
+def test_an_invalid_trace_is_ignored(header):
     assert trace_id_in(header) is None
     assert trace_of(message(("traceparent", header))) == {}
 

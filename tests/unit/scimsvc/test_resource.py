@@ -64,7 +64,7 @@ def test_a_patch_replaces_what_changed_and_nothing_else(changed: dict[str, Any],
     assert patched(user_of(record()), user_of(record(**changed))) == patch
 
 
-def test_what_a_server_adds_is_not_a_change():
+def test_attributes_that_a_server_adds_are_no_change():
     current = user_of(record())
     current.emails = [Value(value="kim@example.test", primary=None)]
     assert patched(current, user_of(record())) == {}

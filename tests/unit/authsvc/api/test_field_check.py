@@ -10,7 +10,7 @@ from authsvc.api.signup_requests import complaints
 GOOD = {"userId": "mina.k", "userName": "Mina Kim", "email": "mina@example.org", "userPw": "correct horse battery"}
 
 
-def test_nothing_is_wrong_with_a_good_form_nor_with_what_is_not_filled_in_yet():
+def test_valid_and_empty_fields_have_no_errors():
     assert complaints(GOOD) == {}
     assert complaints({}) == {}
     assert complaints(dict.fromkeys(GOOD, "")) == {}

@@ -98,7 +98,7 @@ async def has_rung(watch: Watch) -> bool:
     return rang
 
 
-async def test_a_watch_takes_over_what_is_newer_and_rings_for_nothing_else(states: Iterator[TransactionState]) -> None:
+async def test_a_watch_adopts_only_newer_states_and_rings_only_for_them(states: Iterator[TransactionState]) -> None:
     watch, first, second = Watch(), *states
     watch.offer(first)
     assert (watch.state, await has_rung(watch)) == (first, True)

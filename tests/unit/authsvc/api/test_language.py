@@ -20,6 +20,6 @@ from authsvc.api.http_messages import language
         (b"ko" + b"-x" * 400, "en"),
     ],
 )
-def test_it_is_the_best_of_ours_that_the_header_names(accepted: bytes | None, expected: str):
+def test_the_language_is_the_headers_best_supported_one(accepted: bytes | None, expected: str):
     headers = [] if accepted is None else [(b"accept-language", accepted)]
     assert language({"type": "http", "headers": headers}) == expected

@@ -43,7 +43,7 @@ def test_another_content_type_is_415(content_type):
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[]", b'"x"', b"null", b"[" * 60_000])
-def test_what_is_no_json_object_is_400(body):
+def test_a_body_that_is_no_json_object_is_400(body):
     with pytest.raises(Problem) as caught:
         read_json(body, "application/json; charset=utf-8")
     assert caught.value.status is HTTPStatus.BAD_REQUEST
@@ -127,7 +127,7 @@ def test_any_body_is_read_or_refused_with_a_problem(document):
         ("a" * 20_000 + ", text/event-stream", True),
     ],
 )
-def test_the_stream_is_given_to_who_names_it_and_prefers_nothing_else(accept, asks):
+def test_a_client_gets_the_stream_if_it_names_the_type_and_prefers_no_other(accept, asks):
     assert asks_for_stream(accept) is asks
 
 

@@ -125,7 +125,7 @@ async def test_states_that_the_reader_has_not_seen_come_first_each_after_the_one
     )
 
 
-async def test_what_the_reader_has_seen_is_not_sent_again(clock, begun):
+async def test_changes_that_the_reader_has_seen_are_not_sent_again(clock, begun):
     judged = decide(begun, "auth")
     assert (await sent(clock, Waiting(clock), judged, seen=2))[0] == (0, sse.RETRY)
     clock.passed = 0
@@ -175,7 +175,7 @@ async def test_a_change_leaves_the_deadline_of_a_confirmed_sign_up_where_it_is(c
     assert (25, sse.DELAYED + sse.HEARTBEAT) in await sent(clock, watch, ahead)
 
 
-async def test_who_comes_late_hears_everything_in_one_text(clock, begun):
+async def test_a_late_reader_gets_state_stall_and_delay_in_one_text(clock, begun):
     old = msgspec.structs.replace(begun, started_at=BEGUN - timedelta(days=1), is_stalled=True)
     first = (await sent(clock, Waiting(clock), old))[0]
     assert first == (0, sse.RETRY + sse.status_event(old, seen=0) + sse.STALLED + sse.DELAYED)

@@ -73,7 +73,7 @@ async def test_a_new_signup_is_shown_pending_then_with_auths_verdict_then_to_its
     assert changed(texts) == [SERVICES, ["auth", "chat", "customer"]]
 
 
-async def test_each_change_goes_down_once_and_old_news_not_at_all(begun):
+async def test_each_change_is_sent_once_and_older_states_are_not_sent(begun):
     watch = Watch()
     judged = decide(begun, "auth")
     stream = follow(watch, [begun, judged], seen=0)
@@ -88,7 +88,7 @@ async def test_each_change_goes_down_once_and_old_news_not_at_all(begun):
     assert changed(texts) == [SERVICES, ["auth"], ["chat"], ["customer"]]
 
 
-async def test_a_reader_who_comes_back_gets_what_it_has_not_seen(begun):
+async def test_a_reader_that_reconnects_gets_the_unseen_changes(begun):
     state = decide(decide(decide(begun, "auth"), "chat"), "customer")
     texts = await read(follow(Watch(), [state], seen=3))
     assert ids(texts) == [4]
@@ -147,7 +147,7 @@ async def test_it_says_once_that_it_is_stalled_and_stays(begun, settings):
     assert ids(await read(stream)) == [3]
 
 
-async def test_who_comes_later_hears_that_it_is_stalled(begun):
+async def test_a_later_reader_gets_the_stalled_event(begun):
     watch = Watch()
     stream = follow(watch, [msgspec.structs.replace(begun, is_stalled=True)], seen=0)
     texts = await take(stream, 3)
@@ -184,7 +184,7 @@ async def test_an_unconfirmed_sign_up_is_never_delayed_and_its_deadline_begins_w
 
 
 @pytest.mark.parametrize("has_left", [True, False])
-async def test_what_follows_an_answer_is_done_once_the_first_text_is_sent_or_the_reader_has_left(begun, has_left):
+async def test_the_call_after_an_answer_is_made_once_the_first_text_is_sent_or_the_reader_has_left(begun, has_left):
     done = []
     stream = after_first(follow(Watch(), [begun], seen=0), lambda: done.append(True))
     assert b"id: 1" in await anext(stream)

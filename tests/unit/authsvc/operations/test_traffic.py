@@ -76,7 +76,7 @@ def test_counts_add_up_and_lag_is_the_most():
     }  # fmt: skip
 
 
-def test_a_point_has_what_is_drawn():
+def test_a_point_has_the_values_that_the_chart_draws():
     counts = {"begun": 3, "verdict:chat:SUCCESS": 2, "verdict:chat:FAIL": 1, "lag:chat": 9, "took:0": 1}
     assert point(60, counts) == {
         "t": 60, "begun": 3, "verdicts": {"chat": [2, 1]}, "lag": {"chat": 9}, "took": [4.5, 4.5, 4.5],

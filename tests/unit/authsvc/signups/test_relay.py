@@ -99,7 +99,7 @@ def relay(around) -> OutboxRelay:
 # --- Publishing ---------------------------------------------------------------------------------------------------
 
 
-def test_due_events_are_published_to_those_who_have_not_answered(relay, around):
+def test_due_events_are_published_to_the_services_that_have_not_answered(relay, around):
     around.claim_due.results = [[due(1), due(2)]]
     relayed = RELAYED._value.get()
     assert relay.relay_once() == 2
@@ -110,7 +110,7 @@ def test_due_events_are_published_to_those_who_have_not_answered(relay, around):
     assert len(around.close_old_connections) == 1
 
 
-def test_what_kafka_does_not_acknowledge_is_not_counted_and_gets_its_try_back(relay, around, caplog):
+def test_unacknowledged_events_are_not_counted_and_get_their_attempt_back(relay, around, caplog):
     around.claim_due.results = [[due(1), due(2), due(3)]]
     around.producer.lost = [b"1 kim 2 chat,customer", b"3 kim 4 chat,customer"]
     relayed = RELAYED._value.get()

@@ -16,11 +16,11 @@ def ids() -> list[str | None]:
     return [error.id for error in check_retention()]
 
 
-def test_the_defaults_fit():
+def test_the_default_settings_pass_the_checks():
     assert check_retention() == []
 
 
-def test_the_window_is_the_sum_of_what_can_come_again(settings):
+def test_the_replay_window_is_the_sum_of_the_times_in_which_messages_can_return(settings):
     settings.RELAY_MAX_ATTEMPTS, settings.RELAY_MAX_PAUSE = 10, 60
     settings.TICKET_MAX_AGE = 540
     settings.DEAD_LETTER_RETENTION, settings.KAFKA_RETENTION_HOURS = 10, 42
@@ -66,7 +66,7 @@ def test_the_error_says_what_to_set_and_that_is_enough(settings):
     ],
     ids=lambda role: role[-1],
 )
-def test_no_role_starts_with_it(role: tuple[str, ...], tmp_path: Path):
+def test_no_role_starts_with_a_retention_that_is_too_short(role: tuple[str, ...], tmp_path: Path):
     environment = os.environ | {"DATA_DIR": str(tmp_path), "SIGNUP_RETENTION": "30"}
     done = subprocess.run(
         [sys.executable, *role], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60
@@ -83,5 +83,5 @@ def test_dead_letters_that_kafka_keeps_for_longer_are_an_error(settings):
 
 
 @pytest.mark.parametrize(("hours", "days"), [(0, 0), (1, 1), (24, 1), (25, 2)])
-def test_a_begun_day_is_a_day(hours, days):
+def test_a_part_of_a_day_counts_as_a_whole_day(hours, days):
     assert in_days(timedelta(hours=hours)) == days

@@ -52,7 +52,7 @@ def seconds_stuck(status: int, said: str) -> int:
     return int(found[1])
 
 
-def test_a_role_that_stopped_beating_is_neither(ask, heartbeat, monkeypatch):
+def test_a_role_without_a_heartbeat_is_neither_live_nor_ready(ask, heartbeat, monkeypatch):
     heartbeat.ready()
     monkeypatch.setattr(health, "BEAT_WITHIN", -1.0)
     assert seconds_stuck(*ask("/health/live")) >= 0
@@ -61,11 +61,11 @@ def test_a_role_that_stopped_beating_is_neither(ask, heartbeat, monkeypatch):
     assert ask("/health/live") == (200, "ok")
 
 
-def test_it_has_no_other_pages(ask):
+def test_unknown_paths_are_404(ask):
     assert ask("/")[0] == 404
 
 
-def test_a_client_that_says_nothing_keeps_nobody_waiting(ask):
+def test_a_silent_client_does_not_delay_other_clients(ask):
     with socket.create_connection(("127.0.0.1", ask.port)):
         assert ask("/health/live") == (200, "ok")
 

@@ -92,7 +92,7 @@ def test_a_role_that_fails_ends_with_an_error(start):
     assert "LookupError: a bug" in role.log()
 
 
-def test_afterwards_signals_mean_what_they_meant_before(settings):
+def test_the_earlier_signal_handlers_are_restored_at_the_end(settings):
     settings.HEALTH_PORT = 0
     before = [signal.getsignal(number) for number in roles.STOP_SIGNALS]
     with running_role("short") as role:
@@ -123,7 +123,7 @@ def role(monkeypatch) -> RunningRole:
     return RunningRole("reader")
 
 
-def test_it_waits_until_what_it_needs_is_there_and_says_so(role, caplog):
+def test_a_role_waits_for_its_dependency_and_logs_that(role, caplog):
     failures = [OperationalError("connection refused\n\tIs it running?"), TransientError("no tables")]
 
     def check() -> None:
@@ -147,18 +147,18 @@ def test_a_stop_request_ends_the_waiting(role):
     assert not role.wait_for("something", check)
 
 
-def test_what_does_not_pass_by_itself_is_not_waited_for(role):
+def test_a_role_does_not_wait_after_an_error_that_is_not_transient(role):
     with pytest.raises(ZeroDivisionError):
         role.wait_for("something", lambda: 1 / 0)
 
 
 @pytest.mark.django_db(databases=["default", "chat"])
 @pytest.mark.parametrize("app_label", ["authsvc", "chatsvc"])
-def test_a_database_that_is_migrated_is_there(app_label):
+def test_a_migrated_database_is_ready(app_label):
     check_database(app_label)
 
 
-def test_a_database_without_its_tables_is_not_there_yet(tmp_path):
+def test_a_database_without_its_tables_is_not_ready(tmp_path):
     """In a process of its own, on its own databases."""
     code = (
         "import django; django.setup()\n"
@@ -190,7 +190,7 @@ def usual_garbage() -> Iterator[None]:
     gc.set_threshold(*usual)
 
 
-def test_garbage_is_looked_for_rarely_and_not_in_what_was_there_before():
+def test_garbage_collection_is_rare_and_skips_objects_made_before():
     knots = [weakref.ref(Knot())]
     collect_rarely()
     assert knots[0]() is None

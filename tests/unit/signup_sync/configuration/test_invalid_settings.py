@@ -125,7 +125,7 @@ def test_a_value_that_cannot_be_used_is_named_in_one_line(
         ("RESERVED_USER_IDS", "관리자, root", ["관리자", "root"]),
     ],
 )
-def test_a_value_whose_meaning_is_clear_is_taken(
+def test_an_unusual_but_unambiguous_value_is_accepted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str, meaning: object
 ) -> None:
     settings, _ = load_settings(monkeypatch, {"DATA_DIR": str(tmp_path), name: value})

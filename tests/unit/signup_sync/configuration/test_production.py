@@ -169,7 +169,7 @@ def test_production_refuses_it_in_one_line_that_names_the_setting(
 
 
 @pytest.mark.parametrize("changed", STRONG, ids=str)
-def test_production_takes_what_is_strong_enough(monkeypatch: pytest.MonkeyPatch, changed: dict[str, str]) -> None:
+def test_production_accepts_strong_settings(monkeypatch: pytest.MonkeyPatch, changed: dict[str, str]) -> None:
     load_settings(monkeypatch, IN_PRODUCTION | changed)
 
 
@@ -206,7 +206,7 @@ def test_the_keys_of_make_secrets_are_taken(monkeypatch: pytest.MonkeyPatch, tmp
     load_settings(monkeypatch, IN_PRODUCTION | {"SECRET_KEY": made["SECRET_KEY"]})
 
 
-def test_elsewhere_all_of_it_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+def test_outside_production_weak_settings_are_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     """Developers and tests have no TLS, and cheap hashes."""
     weak = {
         "DATA_DIR": str(tmp_path),

@@ -45,7 +45,7 @@ async def followed(auth: AuthServer, signup_id: UUID) -> None:
     await eventually_async(is_followed, what="the shown sign-up is followed")
 
 
-async def test_the_form_leads_to_the_page_that_says_look_into_your_mail(client: AsyncClient, auth: AuthServer) -> None:
+async def test_the_form_leads_to_the_page_that_says_check_your_email(client: AsyncClient, auth: AuthServer) -> None:
     auth.verdict = None
     began = time.monotonic()
     answer = await send(client, await open_form(client))
@@ -84,7 +84,7 @@ async def test_a_page_that_is_shown_follows_and_sees_the_lights_turn(
     await version_after(socket, 3)
 
 
-async def test_who_posts_again_while_a_page_is_shown_is_answered_at_once(
+async def test_a_second_post_while_a_page_is_shown_is_answered_at_once(
     open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     socket = await connected(open_socket())
@@ -208,7 +208,7 @@ async def test_auths_refusals_are_explained(
         ("a\u0300" * 600, "Use at most 128 characters."),
     ],
 )
-async def test_what_cannot_be_a_password_is_not_sent_to_auth(
+async def test_an_invalid_password_is_not_sent_to_auth(
     client: AsyncClient, auth: AuthServer, signup_id: UUID, typed: str, words: str
 ) -> None:
     answer = await client.post(path_of(token_for(signup_id)), {"userPw": typed})

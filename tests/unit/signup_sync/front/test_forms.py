@@ -18,13 +18,13 @@ def errors_of(**changes: str) -> dict[str, list[str]]:
     return dict(SignUpForm(GOOD | changes).errors)
 
 
-def test_a_good_form_gives_what_was_typed() -> None:
+def test_a_valid_form_returns_the_input() -> None:
     form = SignUpForm(GOOD)
     assert form.is_valid()
     assert form.new_user.as_wire() == {name: GOOD[name] for name in ("userId", "userName", "email", "userPw")}
 
 
-def test_what_was_typed_shows_no_password_when_it_is_printed() -> None:
+def test_the_repr_of_the_input_has_no_password() -> None:
     form = SignUpForm(GOOD)
     form.is_valid()
     assert "unlikely" not in repr(form.new_user)
@@ -53,11 +53,11 @@ def test_a_user_id_is_measured_as_it_is_kept(user_id: str) -> None:
         ("userPw", "a" * 129),
     ],
 )
-def test_what_can_never_be_right_is_refused_at_its_field(name: str, value: str) -> None:
+def test_a_value_that_can_never_be_valid_is_refused_at_its_field(name: str, value: str) -> None:
     assert name in errors_of(**{name: value})
 
 
-def test_what_takes_a_rule_to_refuse_is_left_to_auth_which_names_it_all_at_once() -> None:
+def test_values_that_only_auths_rules_refuse_are_left_to_auth() -> None:
     assert errors_of(userId="no spaces 🙂", email="nobody") == {}
 
 

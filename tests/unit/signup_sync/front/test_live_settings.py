@@ -48,7 +48,7 @@ async def test_a_rate_limit_is_explained_with_the_time_of_the_next_attempt(
     assert "Try again in 7 seconds." in response.content.decode()
 
 
-async def test_the_front_tells_auth_for_whom_it_posts(client: AsyncClient, auth: AuthServer) -> None:
+async def test_the_front_tells_auth_the_address_that_it_posts_for(client: AsyncClient, auth: AuthServer) -> None:
     ticket = await open_form(client)
     await send(client, ticket)
     [signed] = auth.addresses

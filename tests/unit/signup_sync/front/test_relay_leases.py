@@ -291,7 +291,7 @@ async def test_a_watched_sign_up_is_left_to_its_process_for_a_while(made: Made) 
     assert pool._left_alone() == [THREE]
 
 
-async def test_what_is_watched_and_relayed_nowhere_is_relayed_here(running: Made) -> None:
+async def test_a_watched_sign_up_without_a_relay_is_relayed_here(running: Made) -> None:
     pool = running.pool
     for signup_id in (ONE, TWO):
         pool.watch(signup_id, lambda: None)
@@ -307,7 +307,7 @@ async def test_what_is_watched_and_relayed_nowhere_is_relayed_here(running: Made
     assert (relay.is_watched(ONE), relay.is_watched(THREE)) == (True, False)
 
 
-async def test_what_ends_or_is_begun_while_its_lease_is_asked_for_is_not_taken_over(
+async def test_a_sign_up_that_ends_or_begins_while_its_lease_is_requested_is_not_taken_over(
     running: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = running.pool

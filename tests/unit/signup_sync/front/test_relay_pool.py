@@ -114,7 +114,7 @@ async def test_the_next_sign_up_comes_by_the_connection_of_one_that_is_complete(
     assert len(auth.connections) == 1
 
 
-async def test_what_is_soon_complete_is_not_leased(
+async def test_a_sign_up_that_is_complete_soon_is_not_leased(
     auth: AuthServer, redis: Redis, signup_id: UUID, user: SubmittedUser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay_pool, "TEND_SECONDS", 60)
@@ -128,7 +128,7 @@ async def test_what_is_soon_complete_is_not_leased(
     assert not await is_leased(redis, signup_id)
 
 
-async def test_what_another_process_has_just_posted_is_left_to_it(
+async def test_a_sign_up_that_another_process_has_just_posted_is_left_to_it(
     auth: AuthServer, other_process: RelayPool, signup_id: UUID, user: SubmittedUser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay_pool, "TAKEN_OVER_AFTER", 2.0)
@@ -333,7 +333,7 @@ async def test_a_signup_that_auth_does_not_have_any_more_is_given_up(
     await eventually_async(is_given_up)
 
 
-async def test_news_flow_again_when_redis_is_back(
+async def test_messages_are_published_again_when_redis_is_back(
     auth: AuthServer, signup_id: UUID, user: SubmittedUser, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     with ValkeyServer() as own:
@@ -354,7 +354,7 @@ async def test_news_flow_again_when_redis_is_back(
         await get_channel_layer().flush()
 
 
-async def test_what_cannot_be_published_ends_no_other_news(
+async def test_a_message_that_cannot_be_published_stops_no_other(
     auth: AuthServer, signup_id: UUID, user: SubmittedUser, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     working = settings.CHANNEL_LAYERS

@@ -484,7 +484,7 @@ async def test_a_state_that_is_read_says_that_it_is_stalled(page: Page) -> None:
     assert page.messages[1] == {"signupId": str(SIGNUP_ID), "stalled": True}
 
 
-async def test_what_cannot_be_read_is_read_again_after_growing_pauses(page: Page) -> None:
+async def test_a_state_that_cannot_be_read_is_read_again_after_growing_pauses(page: Page) -> None:
     busy, away = GatewayError(503, "busy", retry_after=7), GatewayError(503, "away")
     page.auth.states = [away, busy, away, read_state(text(1)), away, read_state(text(2))]
     page.open()

@@ -73,7 +73,7 @@ async def test_a_page_sees_its_signup_from_the_beginning_to_the_end(
     assert await socket.receive_nothing()
 
 
-async def test_a_page_that_comes_late_sees_the_present_state_then_what_follows(
+async def test_a_page_that_connects_late_gets_the_present_state_and_then_later_changes(
     open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     await relays().sign_up(signup_id, user)
@@ -175,7 +175,7 @@ async def test_the_page_ends_right_when_the_relaying_process_dies(
         ("", "Already had this user ID"),
     ],
 )
-async def test_what_the_page_draws_is_in_the_language_that_it_asks_for(
+async def test_messages_are_in_the_language_that_the_page_asks_for(
     open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser, query: str, word: str
 ) -> None:
     await relays().sign_up(signup_id, user)

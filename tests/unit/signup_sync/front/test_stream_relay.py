@@ -213,7 +213,7 @@ async def test_a_gateway_that_asks_for_a_pause_gets_it_once(
     assert done.pauses == [pause, 0.5]
 
 
-async def test_what_auth_refuses_is_given_up(relaying: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_relay_that_auth_refuses_is_given_up(relaying: Any, caplog: pytest.LogCaptureFixture) -> None:
     done = await relaying(GatewayError(404, "unknown"), Stream(COMPLETE)).run()
     assert done.told == []
     assert f"sign-up {SIGNUP_ID} is no longer relayed: 404: unknown" in caplog.text
@@ -260,7 +260,7 @@ async def test_auths_answer_is_its_verdict_or_that_it_waits_for_a_confirmation(
         assert await running.relay.auth_answer(until=until) == running.relay.state is not None
 
 
-async def test_who_waits_longer_than_it_may_gets_what_is_known(relaying: Any) -> None:
+async def test_waiting_beyond_the_deadline_returns_the_last_known_state(relaying: Any) -> None:
     assert await relaying().relay.auth_answer(until=asyncio.get_running_loop().time() + 0.02) is None
 
 

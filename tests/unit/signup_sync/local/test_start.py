@@ -105,7 +105,7 @@ def databases_in(
 
 
 @pytest.mark.parametrize("text", ["", "-1", "65536", "8000 ", "http", "٣"])
-def test_what_is_no_port_is_refused(text: str) -> None:
+def test_an_invalid_port_is_refused(text: str) -> None:
     with pytest.raises(CannotStart, match="PORT="):
         port_number(text)
 
@@ -136,7 +136,7 @@ def test_a_data_directory_is_held_by_one(tmp_path: Path) -> None:
     hold(tmp_path / "var").close()
 
 
-def test_what_runs_is_known_as_long_as_it_runs(tmp_path: Path) -> None:
+def test_the_addresses_of_a_running_installation_are_known_until_it_ends(tmp_path: Path) -> None:
     assert running_settings(tmp_path) == {}
     addresses = {"REDIS_URL": "unix:///a%20path/with=signs/s", "GATEWAY_URL": "http://127.0.0.1:8000"}
     with announced(tmp_path, addresses):
@@ -145,7 +145,7 @@ def test_what_runs_is_known_as_long_as_it_runs(tmp_path: Path) -> None:
     assert running_settings(tmp_path) == {}
 
 
-def test_what_a_killed_one_left_is_not_believed_and_is_no_obstacle(tmp_path: Path) -> None:
+def test_a_file_left_by_a_killed_installation_is_ignored_and_replaced(tmp_path: Path) -> None:
     killed = """
 import os, pathlib, sys
 from signup_sync.local.running import announced
