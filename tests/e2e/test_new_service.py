@@ -29,7 +29,7 @@ OF_PARTICIPANTS = (
     "tests/unit/signup_sync/new_service",
     "tests/unit/signup_sync/local/test_start.py::test_databases_are_called_as_their_services",
     "tests/unit/signup_sync/local/test_start.py::test_each_role_of_production_is_started",
-    "tests/unit/eventbus/test_consume_events.py::test_its_help_says_what_it_does",
+    "tests/unit/eventbus/test_consume_events.py::test_the_help_describes_the_command_and_its_services",
     "tests/unit/eventbus/test_acls.py",
     "tests/security/test_admin_lookups.py",
     # Of the roles of compose.yaml, only the new one is started.
