@@ -231,7 +231,7 @@ class BatchConsumer:
         if error is not None:
             logger.warning("the offset of %s[%d] was not committed: %s", *partition, error.str())
 
-    # --- While a batch is in hand ----------------------------------------------------------------------------------
+    # --- While a batch is handled ----------------------------------------------------------------------------------
 
     def _has_ended(self, work: Future[None], stop: threading.Event) -> bool:
         """Wait until the work is done; False if STOPS_WITHIN has passed since a stop request."""

@@ -1,4 +1,4 @@
-"""Dead letters, which are messages that a consumer could not handle, and what was done about each."""
+"""Dead letters, which are messages that a consumer could not handle, and the actions on them."""
 
 import base64
 from typing import Any, ClassVar, Final, Self

@@ -117,7 +117,7 @@ class SearchIndex:
         self._client.close()
 
     def _beginning_of(self, index: str, *, made_at_ms: int) -> datetime | None:
-        """Return when the events of an index begin; None if it is none of ours."""
+        """Return when the events of an index begin; None if its name is not one of ours."""
         day = index.removeprefix(f"{self.name}-")
         if day == UNDATED:
             return datetime.fromtimestamp(made_at_ms / 1000, UTC)

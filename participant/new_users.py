@@ -1,4 +1,4 @@
-"""What a participant does with users that are new to it, beyond storing their rows."""
+"""Call a participant's own function with users that are new to it, after their rows have been stored."""
 
 from collections.abc import Callable, Collection
 from typing import Any

@@ -41,8 +41,8 @@ class Value(ComplexAttribute):
 class ScimUser(Resource[Any]):
     """The part of RFC 7643's user that is provisioned. Other attributes of an answer are ignored.
 
-    scim2_models.User would also validate what is none of our business: it rejects a whole user because of an email
-    address in .test, for example.
+    scim2_models.User would also validate attributes that are not provisioned, and the form of those that are: it
+    rejects a whole user because of an email address in .test, for example.
     """
 
     __schema__ = URN("urn:ietf:params:scim:schemas:core:2.0:User")

@@ -1,4 +1,4 @@
-"""The way from a saved change or removal to the page with its lights."""
+"""Redirect from a saved change or removal to the page with its lights."""
 
 from typing import Final
 

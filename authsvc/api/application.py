@@ -127,7 +127,7 @@ class SignUpApi:
 
     async def close(self) -> None:
         """Stop the background tasks and close the event loop's connections."""
-        # What pages have left behind. Each has a deadline of its own.
+        # Work that pages have left behind. Each wait has a deadline of its own.
         left = (mail_worker().drain, partial(publisher.close, LEAVES_WITHIN))
         leaving = [asyncio.create_task(asyncio.to_thread(each)) for each in left]
         await self._writer.close()

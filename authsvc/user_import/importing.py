@@ -61,7 +61,7 @@ class UserImport:
 
     def check(self) -> Iterator[ImportCounts]:
         """Check every record of the file: add the valid ones to `spool` and the others to `rejects`. Yield the count of
-        each record, as `imported` if it is to be. Raise UnreadableFileError."""
+        each record; `imported` counts those that register() will import. Raise UnreadableFileError."""
         for record in self.format.records():
             try:
                 is_first = self.spool.add(record.line, check_record(record, may_add_admins=self.may_add_admins))

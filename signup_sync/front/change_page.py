@@ -1,4 +1,4 @@
-"""The way to the lights of a change or a removal, for those who may see them."""
+"""Redirect to the lights of a change or a removal, if the browser may see them."""
 
 import logging
 from http import HTTPStatus
