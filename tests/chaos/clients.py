@@ -82,7 +82,7 @@ class Crowd:
                 await self._everybody
 
     async def _come(self, index: int, story: Story) -> None:
-        """One person: a rival with the one whom it wants to forestall, a duplicate when its original is complete."""
+        """One person. A rival starts together with its original, a duplicate when its original is complete."""
         person = story.person
         if person.kind is Kind.RIVAL and person.original:
             index = self._people.index(person.original)

@@ -23,7 +23,7 @@ USER = "user_id, user_id_key, email, user_name, role"
 
 
 def introduce(stack: Stack, people: Sequence[Person]) -> None:
-    """Makes the rows of those whom one participant knows from elsewhere: by the userId or by the email."""
+    """Makes the rows of people that one participant already had, by the userId or by the email."""
     for service in PARTICIPANTS:
         rows = []
         for person in people:

@@ -91,7 +91,7 @@ def judge(evidence: Evidence) -> list[Offence]:
 
 
 def _of_rows(evidence: Evidence) -> Iterator[Offence]:
-    """Rows that nobody asked for, and rows made twice."""
+    """Rows of unknown users, and rows made twice."""
     for row in evidence.signups:
         if row.id not in evidence.stories:
             yield Offence("doubled", row.id, "a sign-up that no client made")
@@ -134,7 +134,7 @@ def _of_changes(evidence: Evidence) -> Iterator[Offence]:
 
 
 def _of_removals(evidence: Evidence) -> Iterator[Offence]:
-    """Those who closed their accounts exist nowhere, and nobody else was removed."""
+    """Closed accounts exist in no service, and no other account was removed."""
     closed = {story.person.signup_id for story in evidence.stories.values() if story.person.kind is Kind.CLOSES}
     for service, rows in {"auth": evidence.users, **evidence.copies}.items():
         for row in rows:
@@ -149,7 +149,7 @@ def _of_removals(evidence: Evidence) -> Iterator[Offence]:
 
 
 def _of_rivals(evidence: Evidence) -> Iterator[Offence]:
-    """Of two who want one userId at the same moment, auth takes one."""
+    """Of two concurrent sign-ups with one userId, auth accepts one."""
     auth = {row.id: row.status("auth") for row in evidence.signups}
     for story in evidence.stories.values():
         person = story.person

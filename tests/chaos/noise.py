@@ -57,7 +57,7 @@ class Noise:
         self._thread.start()
 
     def finish(self) -> None:
-        """Sends what is still to be sent, once; RuntimeError for what Kafka does not take."""
+        """Sends the remaining messages once. Raises RuntimeError if Kafka does not acknowledge one."""
         if self._stop.is_set():
             return
         self._stop.set()

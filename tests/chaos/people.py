@@ -55,7 +55,7 @@ class Person:
 
     @property
     def lasting(self) -> tuple[str, str]:
-        """The email and the name that everybody must have in the end."""
+        """The email and the name that every service must have in the end."""
         if self.kind is Kind.CHANGES:
             return self.new_email, self.new_name
         return self.email.lower(), self.user_name

@@ -26,7 +26,7 @@ AWAY = 20.0
 
 @pytest.fixture(scope="module")
 def stack(backing: Backing) -> Iterator[Stack]:
-    """One whose deadline is soon."""
+    """An installation with a short deadline."""
     assert backing.postgresql
     assert backing.kafka
     with Stack.real(

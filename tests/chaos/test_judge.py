@@ -45,7 +45,7 @@ def row(signup_id: UUID, owner: UUID, lights: Mapping[str, str], version: int = 
 
 @pytest.fixture
 def good() -> Evidence:
-    """Somebody new, a duplicate of that one, and somebody whom chat knew."""
+    """A new user, a duplicate of that user, and a user that chat already had."""
     owner, known = person(OWNER, Kind.NEW), person(KNOWN, Kind.KNOWN)
     duplicate = person(DUPLICATE, Kind.SAME_USER_ID, owner)
     lights = {OWNER: GREEN, DUPLICATE: RED, KNOWN: GREEN | {"chat": "FAIL"}}

@@ -60,7 +60,7 @@ def here() -> Iterator[network.Namespace]:
 
 @pytest.fixture(scope="module")
 def descriptors() -> Iterator[None]:
-    """Enough of them, for this process and for what it starts."""
+    """Enough file descriptors for this process and for its children."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = max(soft, 10_000)
     assert hard == resource.RLIM_INFINITY or hard >= wanted, f"the limit of open files is {hard}: allow {wanted}"

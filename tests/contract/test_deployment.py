@@ -31,7 +31,7 @@ def seconds(text: str) -> float:
 
 
 def directive(name: str, block: str = CADDYFILE) -> str:
-    """The value of a directive that stands there once; of a placeholder, its default."""
+    """The value of a directive that occurs once; the default of a placeholder."""
     [value] = re.findall(rf"^\s*{name}\s+(\S+)\s*$", block, re.MULTILINE)
     default = re.fullmatch(r"\{\$\w+:(.*)\}", value)
     return default[1] if default else value

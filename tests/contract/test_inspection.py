@@ -21,7 +21,7 @@ pytestmark = pytest.mark.needs("broker")
 
 @pytest.fixture
 def topic(inspector, patient) -> str:
-    """One whose partitions are led by a broker: Kafka tells of a new topic a moment before."""
+    """A topic whose partitions have leaders: Kafka lists a new topic a moment before."""
     name = new_topic()
     eventually(lambda: not any(partition.problem for partition in inspector.topic(name).partitions))
     return name
@@ -43,7 +43,7 @@ def numbered(count: int) -> list[bytes]:
 
 
 def time_between() -> datetime:
-    """A moment between what was published and what will be; Kafka's times are whole milliseconds."""
+    """A time between the messages published before and those published after; Kafka's times are whole milliseconds."""
     moment = datetime.now(UTC) + timedelta(milliseconds=2)
     eventually(lambda: datetime.now(UTC) > moment + timedelta(milliseconds=2))
     return moment

@@ -129,7 +129,7 @@ class Composed:
         return subprocess.run(command, capture_output=True, check=False, timeout=30).returncode == 0
 
     def sign_up(self, user_id: str) -> dict[str, str]:
-        """Signs somebody up at auth; the status of each light in the end."""
+        """Sign a person up at auth, and return the final status of each light."""
         form = {"userId": user_id, "userPw": PASSWORD, "email": f"{user_id}@example.org", "userName": "C"}
         answer = subprocess.run(
             ["curl", "-sS", "-m", "30", "-N", "-X", "POST", f"http://{LOOPBACK}:{self.ports['auth']}/user",

@@ -38,7 +38,7 @@ def refusing(stack: Stack, user_id: str) -> Iterator[None]:
 
 @contextmanager
 def without_relay(stack: Stack) -> Iterator[None]:
-    """So that whatever turns a light is not the relay's next try."""
+    """So that no attempt of the relay can turn a light."""
     relay = stack.roles["relay"]
     relay.stop()
     try:

@@ -160,7 +160,7 @@ def test_a_change_holds_within_a_second_while_redis_is_down(own: Stack, administ
 
 
 class Visitor:
-    """Somebody at this address, whose proxy says so; without scripts."""
+    """A browser without scripts at this address, as reported by the proxy."""
 
     def __init__(self, stack: Stack, address: str) -> None:
         self._base_url = stack.base_url

@@ -79,7 +79,7 @@ def exchange(port: int, *pieces: bytes, method: str = "POST") -> Answer:
 def posted(
     port: int, *more: tuple[str, str], body: bytes | None = None, target: str = "/user", **headers: str
 ) -> Answer:
-    """`POST /user` of somebody new."""
+    """`POST /user` of a new person."""
     body = json.dumps(new_person().form).encode() if body is None else body
     sent = {"Content_Type": "application/json", "Content_Length": str(len(body))} | headers
     return exchange(port, head(target, *more, **sent) + body)

@@ -106,7 +106,7 @@ def test_a_stopping_process_answers_503_to_posts_that_wait_for_the_hash_and_cuts
 
 @contextmanager
 def users_locked(stack: Stack) -> Iterator[None]:
-    """Auth's database answers nobody who wants to save a user."""
+    """Auth's database does not answer statements that save a user."""
     with ExitStack() as held:
         if url := stack.env.get("AUTH_DATABASE_URL"):
             held.enter_context(psycopg.connect(url)).execute("LOCK TABLE authsvc_user")

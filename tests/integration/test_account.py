@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def signup() -> SignUp:
-    """Of somebody whom chat has not answered yet."""
+    """A sign-up that chat has not answered yet."""
     new = NewSignUp(
         signup_id=uuid4(),
         user_id="mina.k",

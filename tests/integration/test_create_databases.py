@@ -17,7 +17,7 @@ PASSWORD = 'it\'s \\ "quoted" $HOME'
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresqlServer]:
-    """A server of its own, whose databases the old script made for chat, and nobody for the others."""
+    """A separate server, on which the old script has made only chat's database."""
     assert shutil.which("psql"), "psql comes with PostgreSQL's packages"
     with PostgresqlServer() as server:
         with psycopg.connect(server.url("postgres"), autocommit=True) as connection:

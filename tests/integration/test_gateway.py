@@ -135,7 +135,7 @@ async def client(caddy: CaddyServer) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def answered_by(client: aiohttp.ClientSession, path: str, times: int) -> Counter[str]:
-    """Posts so often, and who answered how often."""
+    """Post this many times, and return how often each instance answered."""
     names: Counter[str] = Counter()
     for _ in range(times):
         async with client.post(path, data=b"x" * 1000) as response:
@@ -167,7 +167,7 @@ async def test_instances_of_auth_take_turns_and_the_rest_goes_to_web(client):
     ],
 )
 async def test_the_roles_are_told_the_one_address_that_the_gateway_believes(client, upstreams, path, says, believed):
-    """So they need to know the gateway alone, and not what stands before it."""
+    """So the roles need to trust only the gateway, and not the proxies in front of it."""
     async with client.get(path, headers=says) as response:
         assert response.status == 200
     assert [seen for upstream in upstreams for seen in upstream.forwarded_for] == [[believed]]

@@ -49,7 +49,7 @@ def kept(count: int, *headers: tuple[str, bytes | None]) -> list[int]:
 
 
 class KeepingProducer:
-    """Keeps what it is told to send; reports these values as not acknowledged."""
+    """Keeps the messages that it is asked to send; reports these values as not acknowledged."""
 
     def __init__(self, *failing: bytes) -> None:
         self.chunks: list[list[Outgoing]] = []

@@ -327,7 +327,7 @@ def rows(people: None) -> Mapping[str, object]:
 
 
 def page_urls(rows: Mapping[str, object], odd: Sequence[str]) -> Iterator[str]:
-    """Every URL of the administration, for a row of its own and for what is none."""
+    """Every URL of the administration, with the ID of an existing row and with invalid ones."""
 
     def walk(patterns: Sequence[URLPattern | URLResolver]) -> Iterator[URLPattern]:
         for each in patterns:

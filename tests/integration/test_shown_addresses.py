@@ -28,7 +28,7 @@ KEPT, SHOWN = "kim@xn--bcher-kva.example", "kim@bücher.example"
 
 @pytest.fixture
 def kim() -> User:
-    """Somebody whom every service knows, and who waits for a confirmation as well."""
+    """A user of every service, with an unconfirmed sign-up as well."""
     save_signup("kim", email=KEPT, name="Kim")
     for model in MODELS.values():
         model.objects.create(user_id="kim", email=KEPT, user_name="Kim", role="ROLE_USER")

@@ -78,7 +78,7 @@ def new_signup(person: Person) -> NewSignUp:
 
 
 async def registered(signup_id) -> TransactionState:
-    """The state of a sign-up that auth has taken and nobody else has answered."""
+    """The state of a sign-up that only auth has answered."""
     new = dataclasses.replace(new_signup(new_person()), signup_id=signup_id)
     [registration] = await database_sync_to_async(register_users, thread_sensitive=False)([new])
     return registration.state

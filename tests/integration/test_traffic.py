@@ -189,7 +189,7 @@ def test_days_are_read_by_steps_in_one_query(django_assert_num_queries):
 
 @pytest.fixture
 def operator(client_of_redis: redis.Redis) -> AsyncClient:
-    """An operator who is not in the figures."""
+    """An operator whose own sign-up is not in the figures."""
     client = AsyncClient()
     client.force_login(user_with("view_trafficminute"))
     forget(client_of_redis)

@@ -40,7 +40,7 @@ def registered_for_the_test_alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 
 @pytest.fixture(autouse=True)
 def database_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One of the test's own, whose connection is closed before the test's database goes."""
+    """The test's own thread, whose connection is closed before the test's database is dropped."""
     with ThreadPoolExecutor(1) as executor:
         monkeypatch.setattr(health, "_database_thread", executor)
         yield

@@ -64,6 +64,6 @@ def mail_server(port: int, *, delay: float = 0.0, refusals: list[str] | None = N
 
 @contextmanager
 def silent_mail_server(port: int) -> Iterator[socket.socket]:
-    """The kernel takes the connections; nobody ever answers them."""
+    """The kernel accepts the connections; no program ever answers them."""
     with closing(socket.create_server((LOOPBACK, port), backlog=1000)) as listener:
         yield listener

@@ -151,7 +151,7 @@ def publish(kafka: ComposedKafka, role: str, topic: str) -> int | None:
 
 
 def read(kafka: ComposedKafka, role: str, topic: str, *, group: str = "inspection") -> int | None:
-    """The code with which Kafka refuses to show what is in a topic; None where it does not."""
+    """The code with which Kafka refuses to read a topic; None if it does not refuse."""
     consumer = Consumer(client(kafka, role, **{"group.id": f"{PREFIX}{group}", "enable.auto.commit": False,
                                                "enable.partition.eof": True}))  # fmt: skip
     try:
@@ -172,7 +172,7 @@ def ask_about(kafka: ComposedKafka, role: str, group: str, topic: str = "user.ne
 
 
 def take_over(kafka: ComposedKafka, role: str, group: str, topic: str = "user.newUser.req") -> int | None:
-    """The code with which Kafka refuses to let somebody commit for a group, which makes it skip messages."""
+    """The code with which Kafka refuses a commit for a group, which could make it skip messages."""
     admin = AdminClient(client(kafka, role))
     place = ConsumerGroupTopicPartitions(PREFIX + group, [TopicPartition(PREFIX + topic, 0, 0)])
     return refusal_of(*admin.alter_consumer_group_offsets([place]).values())

@@ -137,7 +137,7 @@ def test_too_many_requests_for_a_new_password_are_logged(lines: Lines, settings:
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.needs("redis")
 def test_too_many_links_to_one_mailbox_are_logged(lines: Lines, mina: User, settings: Any):
-    """The response is the same as ever: it must not reveal who has an account."""
+    """The response is the usual one: it must not reveal which addresses have an account."""
     with redis.Redis.from_url(settings.REDIS_URL) as client:
         client.flushdb()
     attempt_limits.cache_clear()

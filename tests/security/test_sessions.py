@@ -25,7 +25,7 @@ def log_in(client: Client, path: str = "/login/") -> str:
 
 
 def with_session(key: str) -> Client:
-    """Somebody who has got hold of this key."""
+    """A client with this stolen session key."""
     client = Client()
     client.cookies["sessionid"] = key
     return client

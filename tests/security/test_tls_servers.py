@@ -238,7 +238,7 @@ def test_nothing_is_sent_to_a_kafka_with_an_invalid_certificate(
 
 
 async def ask_redis(url: str) -> None:
-    """By every client that the product makes. Raises what the first of them raises."""
+    """Connect with every client that the product makes. Raises the error of the first that fails."""
     with redis_client(5.0) as client:
         client.ping()
     async with redis.asyncio.Redis.from_pool(redis_pool(5.0, connections=1)) as pooled:

@@ -43,7 +43,7 @@ def user() -> User:
 
 @pytest.fixture
 def codes(user: User) -> list[str]:
-    """The recovery codes of the user, whose second factor is on from here."""
+    """Turn on the user's second factor, and return the recovery codes."""
     devices.begin_setup(user)
     codes = devices.turn_on(devices.device_in_setup(user))
     assert codes

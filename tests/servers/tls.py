@@ -103,7 +103,7 @@ class TlsPostgresqlServer(PostgresqlServer):
 
 
 class SaslKafkaServer(KafkaServer):
-    """Clients come over TLS and say who they are, by PLAIN or by SCRAM."""
+    """Clients connect over TLS and authenticate with PLAIN or SCRAM."""
 
     user, password = "signup", secrets.token_urlsafe(24)
     mechanisms = ("PLAIN", "SCRAM-SHA-512")

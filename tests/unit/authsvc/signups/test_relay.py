@@ -52,7 +52,7 @@ class Calls:
 
 
 class Surroundings:
-    """What the relay calls."""
+    """Stand-ins for the functions that the relay calls."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock, self.producer = Clock(), KeepingProducer()

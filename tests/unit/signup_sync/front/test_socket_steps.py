@@ -150,7 +150,7 @@ class Page:
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """What was sent to draw, without what is drawn."""
+        """The messages that were sent, without the part that the page draws."""
         sent = [json.loads(message["text"]) for message in self.outgoing if message["type"] == "websocket.send"]
         return [{name: value for name, value in each.items() if name != "shown"} for each in sent]
 
