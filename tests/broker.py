@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, repeat
 from pathlib import Path
 
 import confluent_kafka
@@ -23,6 +24,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 from django.conf import settings
 
 from eventbus.consumer import BatchConsumer
+from eventbus.group_member import run_reader
 from eventbus.messages import HandledBatch, Incoming, Subscription
 from eventbus.topics import ensure_topics
 from tests.contract.kafka_messages import is_meant
@@ -188,10 +190,11 @@ class RecordingHandler:
 
 
 class RunningConsumer:
-    """A BatchConsumer in a thread."""
+    """A BatchConsumer in a thread, which replaces it as a role does if it has lost Kafka for good (docs/adr/0081)."""
 
     def __init__(self, subscription: Subscription) -> None:
         self.consumer = BatchConsumer(subscription)
+        self._consumers = chain([self.consumer], map(BatchConsumer, repeat(subscription)))
         self.error: Exception | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -217,9 +220,13 @@ class RunningConsumer:
 
     def _run(self) -> None:
         try:
-            self.consumer.run(self._stop)
+            run_reader(self._next_consumer, self._stop)
         except Exception as error:
             self.error = error
+
+    def _next_consumer(self) -> BatchConsumer:
+        self.consumer = next(self._consumers)
+        return self.consumer
 
 
 @contextmanager

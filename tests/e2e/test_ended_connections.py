@@ -14,14 +14,20 @@ pytestmark = pytest.mark.needs("application", "postgresql")
 
 # Seconds that a sign-up may take: the pool's first pause before it connects again is one second, in each of the roles.
 TAKES_AT_MOST = 0.8
+# Tries, of which one must be as quick: the machine may be busy during most of them, but the pause would be in each.
+TRIES = 20
+# Milliseconds within which a connection's backend has ended.
+ENDED_WITHIN = 10_000
 
 
 def end_connections(postgresql: PostgresqlServer) -> int:
-    """Ends every connection to PostgreSQL but its own."""
+    """End every connection to PostgreSQL but its own, and return their number when they have ended: a sign-up that
+    finds one of them still open would lose it in the middle."""
     with psycopg.connect(postgresql.url("postgres"), autocommit=True) as connection:
         ended = connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity"
+            " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()",
+            [ENDED_WITHIN],
         ).fetchall()
     return len(ended)
 
@@ -38,8 +44,7 @@ def test_a_sign_up_after_the_server_has_ended_all_connections_is_as_quick_as_any
     for _ in range(3):
         timed_sign_up(stack)
     times = []
-    for _ in range(5):
+    while not times or (min(times) >= TAKES_AT_MOST and len(times) < TRIES):
         assert end_connections(postgresql) >= 4
         times.append(timed_sign_up(stack))
-    # The machine may be busy during some of them; the pause was in each.
     assert min(times) < TAKES_AT_MOST

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from signup_sync.participants import PARTICIPANTS
-from tests.client import SERVICES, produce_invalid, request, sign_up
+from tests.client import SERVICES, produce_invalid, request, sign_up, topic_of
 from tests.conftest import new_person, new_stack
 from tests.e2e.test_page import stopped
 from tests.plugin import Backing
@@ -63,11 +63,22 @@ def test_a_sign_up_that_goes_through_is_counted_by_each_service(impatient: Stack
             total(impatient, "eventbus_messages_total", topic="user.newUser.res", group="auth"),
         ]
 
-    before = counted()
+    def published() -> list[int]:
+        return [len(topic_of(impatient, topic)) for topic in ("user.newUser.req", "user.newUser.res")]
+
+    before, earlier = counted(), published()
     person = new_person()
     assert sign_up(impatient, person.form)[-1].data["complete"]
-    more = [*(1 for _ in SERVICES), 1, len(PARTICIPANTS)]
-    eventually(lambda: counted() == [earlier + added for earlier, added in zip(before, more, strict=True)])
+
+    def is_counted() -> bool:
+        # More than one request where the machine is so slow that the relay asks again.
+        requests, answers = (now - then for now, then in zip(published(), earlier, strict=True))
+        assert requests >= 1
+        assert answers >= len(PARTICIPANTS)
+        more = [*(1 for _ in SERVICES), requests, answers]
+        return counted() == [then + added for then, added in zip(before, more, strict=True)]
+
+    eventually(is_counted, what="every verdict and every message is counted once")
     green = {"outcome": "green", "kind": "signUp"}
     assert total(impatient, "signup_complete_seconds_count", **green) >= 1
     assert 0 < total(impatient, "signup_complete_seconds_sum", **green) < 60

@@ -30,7 +30,7 @@ from tests.e2e.test_page import (
     wait_for_lights,
 )
 from tests.stack import Stack
-from tests.waiting import eventually
+from tests.waiting import eventually, slowness
 
 pytestmark = [pytest.mark.needs("application", "chromium")]
 
@@ -102,7 +102,7 @@ def listen_to_announcements(page: Page) -> None:
 def test_nine_kilobytes_of_cookies_leave_the_lights(page: Page, stack: Stack, person: Person):
     page.context.add_cookies([{"name": f"sso{i}", "value": COOKIE, "url": stack.base_url} for i in range(3)])
     sign_up_in(page, person)
-    page.wait_for_url("**/login/", timeout=6000)
+    page.wait_for_url("**/login/", timeout=6000 * slowness())
     assert shown(page)[-1] == GREEN
 
 
@@ -183,7 +183,7 @@ def test_if_the_answer_never_arrives_the_socket_shows_the_lights(page: Page, sta
     held: list[Route] = []
     swallow(page, held)
     sign_up_in(page, person)
-    page.wait_for_url("**/login/", timeout=8000)
+    page.wait_for_url("**/login/", timeout=8000 * slowness())
     assert shown(page)[-1] == GREEN
     assert signups(stack, person) == [person.user_id]
 
@@ -193,7 +193,7 @@ def test_if_neither_the_answer_nor_a_socket_comes_the_lights_are_read_over_http(
     swallow(page, held)
     never_open(page)
     sign_up_in(page, person)
-    page.wait_for_url("**/login/", timeout=8000)
+    page.wait_for_url("**/login/", timeout=8000 * slowness())
     assert shown(page)[-1] == GREEN
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from datetime import timedelta
 from io import StringIO
 from uuid import UUID, uuid4
@@ -24,6 +25,7 @@ from eventbus.topics import ensure_topics
 from tests.broker import put, skip_to_the_end
 from tests.client import read_topic
 from tests.signups import complete, save_signups
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs("broker", "redis")]
 
@@ -228,8 +230,10 @@ def test_a_wrong_choice_is_refused_with_a_message(arguments, words):
 
 
 @pytest.fixture
-def relay(patient):
-    relay = OutboxRelay()
+def relay(patient, monkeypatch):
+    # Its first message opens the connections.
+    monkeypatch.setattr("authsvc.management.commands.relay_signups.ACKNOWLEDGED_WITHIN", PATIENCE)
+    relay = OutboxRelay(threading.Event())
     yield relay
     relay.close()
 
@@ -260,7 +264,7 @@ def test_a_relay_without_kafka_leaves_sign_ups_due_and_uses_up_no_attempts(setti
     [kim] = save_signups("kim")
     monkeypatch.setattr("authsvc.management.commands.relay_signups.ACKNOWLEDGED_WITHIN", 0.2)
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
-    relay = OutboxRelay()
+    relay = OutboxRelay(threading.Event())
     try:
         for _ in range(3):
             SignUp.objects.update(next_due_at=timezone.now())

@@ -400,14 +400,14 @@ def test_a_server_that_never_finishes_its_answer_is_given_up_in_time(handler, sc
 
 
 def test_all_requests_about_one_account_end_in_time_although_none_of_them_is_too_slow(handler, scim, monkeypatch):
-    monkeypatch.setattr(account_claims, "ACCOUNT_WITHIN", 0.8)
+    monkeypatch.setattr(account_claims, "ACCOUNT_WITHIN", 2.4)
     handler([new(1)])
     # The second kim takes four requests: a lookup, a refused POST, and two more lookups.
-    scim.misbehave("GET", "POST", how="slow", seconds=0.3, times=99)
+    scim.misbehave("GET", "POST", how="slow", seconds=0.9, times=99)
     begun = time.monotonic()
     with pytest.raises(ScimError, match="no complete answer within"):
         handler([new(2)])
-    assert time.monotonic() - begun < 1.1
+    assert time.monotonic() - begun < 3.3
     scim.behave()
     assert verdicts(handler([new(2)])) == [SAME_USER_ID]
 

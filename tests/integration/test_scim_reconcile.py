@@ -155,10 +155,10 @@ def test_the_accounts_of_other_servers_are_none_of_its_business(handler):
 
 
 def test_a_comparison_and_the_heal_after_it_share_one_limit(handler, scim, monkeypatch):
-    monkeypatch.setattr(account_claims, "ACCOUNT_WITHIN", 0.8)
+    monkeypatch.setattr(account_claims, "ACCOUNT_WITHIN", 2.4)
     delete(scim, "kim")
-    scim.misbehave("GET", "POST", how="slow", seconds=0.3, times=99)
+    scim.misbehave("GET", "POST", how="slow", seconds=0.9, times=99)
     begun = time.monotonic()
     # A lookup for the comparison, and a lookup and a POST to heal.
     assert findings(handler, page(KIM, heal=True, owners=None)) == [("missing", "kim", False)]
-    assert time.monotonic() - begun < 1.1
+    assert time.monotonic() - begun < 3.3

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -77,7 +78,7 @@ def test_an_unconfirmed_sign_up_reserves_no_user_id_or_address(person: Person):
 
 def test_the_relay_deletes_an_expired_unconfirmed_sign_up(person: Person, settings):
     old, young = kept(person, age=DAY + timedelta(seconds=1)), kept(person, age=DAY - timedelta(minutes=1))
-    relay = OutboxRelay()
+    relay = OutboxRelay(threading.Event())
     relay.erase_expired()
     relay.close()
     assert list(UnconfirmedSignUp.objects.all()) == [young]

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -63,7 +64,7 @@ class Command(BaseCommand):
         with running_role("relay") as role:
             if not role.wait_for("its database", partial(check_database, "authsvc")):
                 return
-            relay = OutboxRelay()
+            relay = OutboxRelay(role.stop)
             follower = Follower()
             follower.start()
             attendance.start()
@@ -101,7 +102,8 @@ class OutboxRelay:
     Sending unread requests again would only bury a slow consumer (docs/adr/0002).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
         self._producer = EventProducer()
         self._lag = LagReader()
         self._sampler = LagSampler()
@@ -117,7 +119,10 @@ class OutboxRelay:
         Events that fail stay claimed and are due again after their pause, so giving up here loses nothing.
         """
         with _retried_later("publish events"):
-            return self._publish(claim_due(limit=self._rate()))
+            limit = self._rate()
+            # While Kafka is away, asking it for the lag takes seconds, and publishing would take as long again.
+            if not self._stop.is_set():
+                return self._publish(claim_due(limit=limit))
         return 0
 
     def count_incomplete(self) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -92,8 +93,13 @@ def around(monkeypatch, settings) -> Surroundings:
 
 
 @pytest.fixture
-def relay(around) -> OutboxRelay:
-    return OutboxRelay()
+def stop() -> threading.Event:
+    return threading.Event()
+
+
+@pytest.fixture
+def relay(around, stop) -> OutboxRelay:
+    return OutboxRelay(stop)
 
 
 # --- Publishing ---------------------------------------------------------------------------------------------------
@@ -144,6 +150,14 @@ def test_while_the_lag_is_unknown_it_slows_down(relay, around, caplog):
     assert around.claim_due.made == [((), {"limit": 2})]
     assert len(around.sampler.sample) == 0
     assert "the relay slows down because the lag is unknown: Kafka is starting" in caplog.text
+
+
+def test_a_stop_while_it_asks_for_the_lag_leaves_what_is_due_to_the_next_relay(relay, around, stop):
+    around.claim_due.results = [[due(1)]]
+    around.sampler.sample = lambda _: stop.set()  # It gets the answer.
+    assert relay.relay_once() == 0
+    assert len(around.claim_due) == 0
+    assert around.producer.sent == []
 
 
 # --- Failures -----------------------------------------------------------------------------------------------------
@@ -308,7 +322,7 @@ def test_it_waits_for_its_database_then_does_each_task_in_every_round(monkeypatc
         yield Role(said, is_there=is_there)
 
     monkeypatch.setattr(module, "running_role", running_role)
-    monkeypatch.setattr(module, "OutboxRelay", lambda: Saying(said, "relay"))
+    monkeypatch.setattr(module, "OutboxRelay", lambda _: Saying(said, "relay"))
     monkeypatch.setattr(module, "Follower", lambda: Saying(said, "follower"))
     monkeypatch.setattr(module, "attendance", Saying(said, "attendance"))
     Command().handle()
