@@ -169,7 +169,7 @@ def browser() -> Iterator[Browser]:
     """Chromium. While it is open, Playwright's event loop runs in this thread, so no async test can. Therefore it isn't
     open for the whole session, and modules with browser tests must not contain async tests."""
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium.executable(), args=chromium.FLAGS)
+        running = chromium.launch(playwright)
         yield running
         running.close()
 

@@ -96,7 +96,7 @@ def proxy(installation: Installation) -> Iterator[TlsProxy]:
 def browser_behind_it(proxy: TlsProxy) -> Iterator[Browser]:
     to_here = f"--host-resolver-rules=MAP {HOST}:443 {proxy.address}"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium.executable(), args=[*chromium.FLAGS, to_here])
+        browser = chromium.launch(playwright, to_here)
         yield browser
         browser.close()
 

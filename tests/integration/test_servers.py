@@ -2,8 +2,10 @@
 
 import http.client
 import os
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psycopg
@@ -11,8 +13,20 @@ import pytest
 import redis
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+from playwright.sync_api import sync_playwright
 
-from tests.servers import CaddyServer, KafkaServer, PostgresqlServer, RedisServer, Server, ValkeyServer, free_port
+from tests.servers import (
+    CaddyServer,
+    KafkaServer,
+    PostgresqlServer,
+    RedisServer,
+    Server,
+    ValkeyServer,
+    chromium,
+    free_port,
+    network,
+)
+from tests.servers.process import LOOPBACK
 from tests.waiting import eventually
 
 
@@ -138,3 +152,62 @@ def test_the_gateway_answers_without_any_upstream():
     ):
         connection.request("GET", "/login/")
         assert connection.getresponse().status in {502, 503}
+
+
+# --- The browser ------------------------------------------------------------------------------------------------
+
+# Changes of the network during the test. Without the filter, a quarter of them fail a request.
+CHANGES = 40
+
+
+class PageOfManyFiles(BaseHTTPRequestHandler):
+    """Each file is requested on a connection of its own."""
+
+    def do_GET(self) -> None:
+        is_script = self.path.endswith(".js")
+        self.send_response(200)
+        self.send_header("Content-Type", "text/javascript" if is_script else "text/html")
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        if not is_script:
+            self.wfile.write(b"".join(b"<script src=/%d.js></script>" % number for number in range(8)))
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def page_of_many_files() -> Iterator[str]:
+    with ThreadingHTTPServer((LOOPBACK, 0), PageOfManyFiles) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://{LOOPBACK}:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.needs("chromium", "network")
+def test_the_browser_is_not_disturbed_by_addresses_that_come_and_go():
+    failures: list[str | None] = []
+    with (
+        network.Namespace() as machine,
+        machine.entered(),
+        page_of_many_files() as url,
+        sync_playwright() as playwright,
+    ):
+        browser = chromium.launch(playwright)
+        page = browser.new_page()
+        page.on("requestfailed", lambda request: failures.append(request.failure))
+        has_changed = threading.Event()
+
+        def change() -> None:
+            for _ in range(CHANGES):
+                for what in ("add", "del"):
+                    machine.ip("address", what, "10.177.0.1/32", "dev", "lo")
+            has_changed.set()
+
+        threading.Thread(target=change).start()
+        while not has_changed.is_set():
+            page.goto(url)
+        browser.close()
+    assert failures == []
