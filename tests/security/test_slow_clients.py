@@ -23,8 +23,9 @@ from tests.waiting import PATIENCE, eventually
 pytestmark = [pytest.mark.alone, pytest.mark.needs("application")]
 
 SLOW = 160
-# Seconds, short so that a test can wait for them; a busy machine may be late by LATE.
-HEAD, BODY, IDLE, STALL = 1.0, 1.5, 3, 1.5
+# Seconds, short so that a test can wait for them, and far enough from each other to tell which has ended; a busy machine
+# may be late by LATE.
+HEAD, BODY, IDLE, STALL = 1.0, 3.0, 3, 1.5
 LATE = 6.0
 HOST = b"Host: 127.0.0.1\r\n"
 POST = b"POST %s HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\nContent-Length: 3000\r\n\r\n"
