@@ -31,8 +31,8 @@ from tests.waiting import eventually, slowness
 ROWS = 200_000
 # Every so many sign-ups are red, so that a migration changes their rows.
 RED = 10
-# Seconds that a sign-up's statements may take on a free machine while a migration runs: a second is how long it may wait
-# for its lock.
+# Seconds that a sign-up's statements may take while a migration runs, on a free machine: a second is how long it may
+# wait for its lock.
 ANSWERS_WITHIN = 2.0
 # The release before these migrations; a clone with its history has it.
 PREVIOUS_RELEASE = "fa1d8ee893f66ec1adc28c0760f5084fa2cfa1c3"

@@ -23,8 +23,8 @@ from tests.waiting import PATIENCE, eventually
 pytestmark = [pytest.mark.alone, pytest.mark.needs("application")]
 
 SLOW = 160
-# Seconds, short so that a test can wait for them, and far enough from each other to tell which has ended; a busy machine
-# may be late by LATE.
+# Seconds, short so that a test can wait for them, and far enough apart to tell which has ended; a busy machine may be
+# late by LATE.
 HEAD, BODY, IDLE, STALL = 1.0, 3.0, 3, 1.5
 LATE = 6.0
 HOST = b"Host: 127.0.0.1\r\n"
