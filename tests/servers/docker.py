@@ -2,8 +2,11 @@
 
 import os
 import re
+import shutil
 import signal
+import stat
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -35,7 +38,9 @@ class DockerEngine:
             return lacks and f"{lacks} IMAGES names no folder that provides it."
         self._is_ours = not _succeeds("docker", "info")
         try:
-            failure = run_within([str(self._images / "build.sh"), str(ROOT)], deadline - time.monotonic())
+            with tempfile.TemporaryDirectory() as name:
+                program = _writable_copy(self._images, Path(name) / "images") / "build.sh"
+                failure = run_within([str(program), str(ROOT)], deadline - time.monotonic())
         except OSError as error:
             failure = str(error)
         if failure:
@@ -53,6 +58,15 @@ def official_images() -> list[str]:
     names = {each["image"] for each in services.values() if "$" not in each["image"] and not each.get("profiles")}
     names |= set(re.findall(r"^FROM (\S+:\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
     return sorted(names)
+
+
+def _writable_copy(folder: Path, copy: Path) -> Path:
+    """Copy a folder that may be read-only. Images inherit the modes of its files, and programs in containers write some
+    of these without being root."""
+    shutil.copytree(folder, copy)
+    for each in (copy, *copy.rglob("*")):
+        each.chmod(each.stat().st_mode | stat.S_IWUSR)
+    return copy
 
 
 def _lacks(deadline: float) -> str:
