@@ -105,7 +105,7 @@ class DeadLetterAction(models.Model):
 
     letter = models.ForeignKey(DeadLetter, on_delete=models.CASCADE, related_name="actions")
     # The state that it led to.
-    action = models.CharField(_("act"), max_length=16, choices=DeadLetter.State.choices, db_column="act")
+    action = models.CharField(_("action"), max_length=16, choices=DeadLetter.State.choices, db_column="act")
     at = models.DateTimeField(_("when"), default=timezone.now)
     by = models.CharField(_("who"), max_length=BY_MAX)
     reason = models.TextField(_("reason"), blank=True)
@@ -115,8 +115,8 @@ class DeadLetterAction(models.Model):
     class Meta:
         # The table and its column keep the names that the previous release uses, which may still run during an upgrade.
         db_table = "eventbus_deadletteract"
-        verbose_name = _("act on a dead letter")
-        verbose_name_plural = _("acts on dead letters")
+        verbose_name = _("action on a dead letter")
+        verbose_name_plural = _("actions on dead letters")
         default_permissions = ()
         ordering = ("id",)
 

@@ -149,7 +149,7 @@ def letter_steps(signup: EventTransaction, keys: Iterable[str]) -> Iterator[Step
         detail = f"{Truncator(letter.error_line).chars(ERROR_SHOWN)} ({letter.place})"
         yield Step(letter.put_aside_at, "letter", put_aside, letter.letter_place, detail, letter_id=letter.pk)
         for action in letter.actions.all():
-            done = _("Dead letter %(id)d %(act)s") % {"id": letter.pk, "act": action.get_action_display()}
+            done = _("Dead letter %(id)d %(action)s") % {"id": letter.pk, "action": action.get_action_display()}
             detail = ": ".join(filter(None, (action.by, action.reason)))
             yield Step(action.at, "act", done, detail=detail, letter_id=letter.pk)
 

@@ -13,6 +13,15 @@ class Migration(migrations.Migration):
     operations = [
         migrations.AlterModelTable(name="deadletteract", table="eventbus_deadletteract"),
         migrations.RenameModel(old_name="DeadLetterAct", new_name="DeadLetterAction"),
+        migrations.AlterModelOptions(
+            name="deadletteraction",
+            options={
+                "verbose_name": "action on a dead letter",
+                "verbose_name_plural": "actions on dead letters",
+                "ordering": ("id",),
+                "default_permissions": (),
+            },
+        ),
         migrations.AlterField(
             model_name="deadletteraction",
             name="letter",
@@ -27,7 +36,7 @@ class Migration(migrations.Migration):
                 choices=[("waiting", "waiting"), ("replayed", "replayed"), ("discarded", "discarded")],
                 db_column="act",
                 max_length=16,
-                verbose_name="act",
+                verbose_name="action",
             ),
         ),
         migrations.RenameField(model_name="deadletteraction", old_name="act", new_name="action"),
