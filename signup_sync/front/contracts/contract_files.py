@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 import yaml
 from django.conf import settings
@@ -12,31 +12,6 @@ from django.conf import settings
 DOCS: Final = Path(settings.RESOURCES) / "docs"
 OPENAPI: Final = "openapi.yaml"
 ASYNCAPI: Final = "asyncapi.yaml"
-
-
-class Place(NamedTuple):
-    """A part of a document, and the file against which its references are resolved."""
-
-    file: str
-    node: Any
-
-    def child(self, *path: str) -> "Place":
-        """Return what this path of members leads to, following references on the way; `{}` if a member is missing."""
-        place = self.resolved()
-        for name in path:
-            place = Place(place.file, place.node.get(name, {})).resolved()
-        return place
-
-    def resolved(self) -> "Place":
-        """Return the target if this is a reference, and the place itself otherwise."""
-        if not isinstance(self.node, dict) or "$ref" not in self.node:
-            return self
-        file, _, pointer = self.node["$ref"].partition("#")
-        file = str(PurePosixPath(self.file).parent / file) if file else self.file
-        place = Place(file, document(file))
-        for part in pointer.split("/")[1:]:
-            place = Place(file, place.node[part.replace("~1", "/").replace("~0", "~")])
-        return place.resolved()
 
 
 @cache
@@ -53,6 +28,27 @@ def file_text(file: str) -> str:
 
 @cache
 def document(file: str) -> dict[str, Any]:
-    """Return a file of docs/, parsed. Callers must not change it."""
-    text = file_text(file)
-    return cast("dict[str, Any]", json.loads(text) if file.endswith(".json") else yaml.safe_load(text))
+    """Return a file of docs/, parsed. An object that is a reference also has the members of its target. Callers must
+    not change it."""
+    return cast("dict[str, Any]", _resolved(_parsed(file), file))
+
+
+@cache
+def _parsed(file: str) -> Any:
+    return json.loads(file_text(file)) if file.endswith(".json") else yaml.safe_load(file_text(file))
+
+
+def _resolved(node: Any, file: str) -> Any:
+    """Return a part of this file with its references resolved. None leads back to itself."""
+    if isinstance(node, list):
+        return [_resolved(each, file) for each in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" not in node:
+        return {name: _resolved(each, file) for name, each in node.items()}
+    other, _, pointer = node["$ref"].partition("#")
+    file = str(PurePosixPath(file).parent / other) if other else file
+    target = _parsed(file)
+    for part in pointer.split("/")[1:]:
+        target = target[part.replace("~1", "/").replace("~0", "~")]
+    return _resolved(target, file) | {"$ref": node["$ref"]}

@@ -7,7 +7,6 @@ from typing import Any
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from signup_sync.front.contracts.contract_files import Place
 from signup_sync.front.contracts.markup import blocks
 
 
@@ -25,38 +24,27 @@ class Field:
     is_required: bool
 
 
-def fields_of(schema: Place, prefix: str = "") -> Iterator[Field]:
+def fields_of(schema: dict[str, Any], prefix: str = "") -> Iterator[Field]:
     """Yield the fields of an object, each followed by the fields within it."""
-    for part in _parts(schema):
-        required = part.node.get("required", [])
-        for name, node in part.node.get("properties", {}).items():
-            if node is False:
-                continue
-            field = Place(part.file, node).resolved()
-            yield _field(f"{prefix}{name}", field, is_required=name in required)
+    for included in schema.get("allOf", []):
+        yield from fields_of(included, prefix)
+    required = schema.get("required", [])
+    for name, field in schema.get("properties", {}).items():
+        if field is not False:
+            yield described(f"{prefix}{name}", field, field, is_required=name in required)
             yield from _inner_fields(f"{prefix}{name}", field)
 
 
-def _parts(schema: Place) -> Iterator[Place]:
-    """Yield the schemas that together describe an object: those that `allOf` includes, and then the schema itself."""
-    schema = schema.resolved()
-    for included in schema.node.get("allOf", []):
-        yield from _parts(Place(schema.file, included))
-    yield schema
-
-
-def _inner_fields(name: str, field: Place) -> Iterator[Field]:
-    node = field.node
-    yield from fields_of(field, f"{name}.") if "properties" in node else ()
-    for suffix, inner in (("[]", node.get("items")), (".*", node.get("additionalProperties"))):
+def _inner_fields(name: str, field: dict[str, Any]) -> Iterator[Field]:
+    yield from fields_of(field, f"{name}.") if "properties" in field else ()
+    for suffix, inner in (("[]", field.get("items")), (".*", field.get("additionalProperties"))):
         if isinstance(inner, dict):
-            yield from fields_of(Place(field.file, inner), f"{name}{suffix}.")
+            yield from fields_of(inner, f"{name}{suffix}.")
 
 
-def _field(name: str, field: Place, *, is_required: bool) -> Field:
-    return Field(
-        name, kind_of(field.node), limits_of(field.node), blocks(field.node.get("description", "")), is_required
-    )
+def described(name: str, node: dict[str, Any], schema: dict[str, Any], *, is_required: bool) -> Field:
+    """Return the field that `node` describes; its value has this schema."""
+    return Field(name, kind_of(schema), limits_of(schema), blocks(node.get("description", "")), is_required)
 
 
 def kind_of(node: dict[str, Any]) -> str:

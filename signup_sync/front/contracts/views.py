@@ -45,7 +45,8 @@ def _page(request: HttpRequest, file: str) -> HttpResponse:
 def _body(file: str, language: str) -> SafeString:
     """Return a document as HTML. It is rendered once per language, because that takes tens of milliseconds."""
     if file == OPENAPI:
-        context = {"operations": list(openapi_page.operations()), "schemas": openapi_page.schemas()}
+        operations = list(openapi_page.operations())
+        context = {"operations": operations, "schemas": openapi_page.schemas(operations)}
         return render_to_string("front/docs/_api.html", context)
     return render_to_string("front/docs/_events.html", {"channels": list(asyncapi_page.channels())})
 
