@@ -2,16 +2,20 @@
 (docs/adr/0033), and so are wrong passwords per account and address (0045)."""
 
 from http import HTTPStatus
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 from django import forms
 from django.contrib.admin.forms import AdminAuthenticationForm
 from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm
+from django.contrib.auth.mixins import LoginRequiredMixin
 from django.core.exceptions import ValidationError
 from django.forms import BaseForm
 from django.http import HttpRequest, HttpResponseBase
+from django.utils.decorators import method_decorator
 from django.utils.translation import gettext_lazy as _
-from django.views.generic import View
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.generic import FormView
 
 from authsvc.accounts.passwords import is_too_long
 from authsvc.identity import EMAIL_MAX
@@ -178,8 +182,11 @@ class PasswordResetForm(LimitedForm, forms.Form):
         super().__init__(*args, **kwargs)
 
 
-class LimitedFormView(View):
-    """Answer with 429 and Retry-After when the form was over a limit."""
+class LimitedFormView(FormView):  # type: ignore[type-arg]  # has none at run time
+    """A LimitedForm's view: answer with 429 and Retry-After when the form was over a limit."""
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        return super().get_form_kwargs() | {"request": self.request}
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         response = super().dispatch(request, *args, **kwargs)
@@ -188,3 +195,15 @@ class LimitedFormView(View):
             response.status_code = HTTPStatus.TOO_MANY_REQUESTS
             response.headers["Retry-After"] = str(form.retry_after)
         return response
+
+
+@method_decorator([sensitive_post_parameters(), never_cache], name="dispatch")
+class OwnerFormView(LoginRequiredMixin, LimitedFormView):
+    """An OwnerForm's view, for the logged-in owner."""
+
+    @property
+    def user(self) -> User:
+        return cast(User, self.request.user)
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        return super().get_form_kwargs() | {"user": self.user}

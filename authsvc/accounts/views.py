@@ -24,9 +24,6 @@ class PasswordChangeView(LimitedFormView, SuccessMessageMixin, django_views.Pass
     success_url = reverse_lazy("account")
     success_message = _("Your password has been changed.")
 
-    def get_form_kwargs(self) -> dict[str, Any]:
-        return super().get_form_kwargs() | {"request": self.request}
-
     def form_valid(self, form: Any) -> HttpResponse:
         response = super().form_valid(form)
         log_security_event_of(self.request, "password_changed", subject=form.user.user_id)
@@ -61,9 +58,6 @@ class PasswordResetView(LimitedFormView, django_views.PasswordContextMixin, Keep
     template_name = "authsvc/password_reset.html"
     title = _("Forgot your password?")
     success_url = reverse_lazy("password_reset_done")
-
-    def get_form_kwargs(self) -> dict[str, Any]:
-        return super().get_form_kwargs() | {"request": self.request}
 
     def form_valid(self, form: PasswordResetForm) -> HttpResponse:
         send_reset_link(form.cleaned_data["email"], address=address_of(self.request))

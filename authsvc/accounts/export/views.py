@@ -2,44 +2,33 @@
 
 import json
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any
 
-from django.contrib.auth.mixins import LoginRequiredMixin
 from django.http import HttpResponse
 from django.utils import timezone
-from django.utils.decorators import method_decorator
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
-from django.views.decorators.cache import never_cache
-from django.views.decorators.debug import sensitive_post_parameters
-from django.views.generic import FormView
 
 from authsvc.accounts.closing.forms import PasswordForm
 from authsvc.accounts.export.collection import AlreadyCollectingError, BusyError, Export, collect
-from authsvc.accounts.forms import LimitedFormView
-from authsvc.models import User
+from authsvc.accounts.forms import OwnerFormView
 from runtime.errors import is_transient
 from runtime.light_wording import name_of
 from runtime.security_log import log_security_event_of
 
 
-@method_decorator([sensitive_post_parameters(), never_cache], name="dispatch")
-class ExportView(LimitedFormView, LoginRequiredMixin, FormView):  # type: ignore[type-arg]  # has none at run time
+class ExportView(OwnerFormView):
     """Show the data as a page or, with `format=json`, download them."""
 
     template_name = "authsvc/export.html"
     form_class = PasswordForm
 
-    def get_form_kwargs(self) -> dict[str, Any]:
-        return super().get_form_kwargs() | {"request": self.request, "user": self.request.user}
-
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         return super().get_context_data(**kwargs, title=gettext_lazy("Your data"))
 
     def form_valid(self, form: PasswordForm) -> HttpResponse:
-        user = cast(User, self.request.user)
         try:
-            export = collect(user)
+            export = collect(self.user)
         except AlreadyCollectingError:
             words = _("Your data is being collected already. Wait until that is done, then try again.")
             return self._not_now(form, words, status=HTTPStatus.TOO_MANY_REQUESTS)
@@ -51,7 +40,7 @@ class ExportView(LimitedFormView, LoginRequiredMixin, FormView):  # type: ignore
             return self._not_now(form, _("The services cannot be asked right now. Try again in a moment."))
         log_security_event_of(self.request, "data_exported")
         if self.request.POST.get("format") == "json":
-            return _download(user, export)
+            return _download(export)
         services = [(name_of(service), records) for service, records in export.records.items()]
         silent = [name_of(service) for service in export.silent]
         return self.render_to_response(self.get_context_data(form=None, services=services, silent=silent))
@@ -65,7 +54,7 @@ class ExportView(LimitedFormView, LoginRequiredMixin, FormView):  # type: ignore
         return response
 
 
-def _download(user: User, export: Export) -> HttpResponse:
+def _download(export: Export) -> HttpResponse:
     exported = timezone.now().isoformat(timespec="seconds")
     document = {"exported": exported, "services": export.records, "didNotAnswer": export.silent}
     text = json.dumps(document, ensure_ascii=False, indent=2)

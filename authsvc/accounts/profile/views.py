@@ -13,11 +13,10 @@ from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
-from django.views.decorators.debug import sensitive_post_parameters
 from django.views.generic import TemplateView
 
 from authsvc.accounts.change_redirect import lights_path, redirect_to_lights
-from authsvc.accounts.forms import LimitedFormView
+from authsvc.accounts.forms import OwnerFormView
 from authsvc.accounts.language_switch import KeepsTyped
 from authsvc.accounts.profile.address_links import AddressLinkError, address_in
 from authsvc.accounts.profile.address_mails import ask_to_confirm
@@ -31,8 +30,7 @@ from runtime.mail_addresses import shown_address
 from runtime.security_log import address_of, log_security_event_of
 
 
-@method_decorator([sensitive_post_parameters(), never_cache], name="dispatch")
-class AccountView(LimitedFormView, LoginRequiredMixin, KeepsTyped):
+class AccountView(OwnerFormView, KeepsTyped):
     """The owner's account, with the lights of the sign-up that created it and of its newest change.
 
     Accounts whose sign-up has been purged have no lights.
@@ -41,15 +39,8 @@ class AccountView(LimitedFormView, LoginRequiredMixin, KeepsTyped):
     template_name = "authsvc/account.html"
     form_class = ProfileForm
 
-    @property
-    def user(self) -> User:
-        return cast(User, self.request.user)
-
     def get_initial(self) -> dict[str, Any]:
         return dict(ProfileForm.values_of(self.user))
-
-    def get_form_kwargs(self) -> dict[str, Any]:
-        return super().get_form_kwargs() | {"request": self.request, "user": self.user}
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         mine = {"owner_signup_id": self.user.owner_signup_id}

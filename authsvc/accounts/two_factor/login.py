@@ -16,7 +16,6 @@ from django.utils.decorators import method_decorator
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
-from django.views.generic import FormView
 
 from authsvc.accounts.forms import LimitedFormView
 from authsvc.accounts.sessions import has_password_hash
@@ -41,7 +40,7 @@ class TwoStepLoginView(LimitedFormView, django_views.LoginView):
 
 
 @method_decorator([sensitive_post_parameters(), never_cache], name="dispatch")
-class CodeView(LimitedFormView, django_views.RedirectURLMixin, FormView):  # type: ignore[type-arg]  # has none at run time
+class CodeView(django_views.RedirectURLMixin, LimitedFormView):
     """Ask for the code, and log the user in when it is right."""
 
     template_name = "authsvc/login_code.html"
@@ -60,7 +59,7 @@ class CodeView(LimitedFormView, django_views.RedirectURLMixin, FormView):  # typ
         return super().dispatch(request, *args, **kwargs)
 
     def get_form_kwargs(self) -> dict[str, Any]:
-        return super().get_form_kwargs() | {"request": self.request, "user": self.user, "device": self.device}
+        return super().get_form_kwargs() | {"user": self.user, "device": self.device}
 
     def form_valid(self, form: CodeForm) -> HttpResponse:
         del self.request.session[_KEY]

@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
-from django.views.generic import FormView, TemplateView
+from django.views.generic import TemplateView
 
 from authsvc.accounts.forms import LimitedFormView
 from authsvc.accounts.two_factor import devices
@@ -67,7 +67,7 @@ class TwoFactorView(_Page, TemplateView):
         return super().get_context_data(**kwargs, **context)
 
 
-class _ConfirmedView(LimitedFormView, _Page, FormView):  # type: ignore[type-arg]  # has none at run time
+class _ConfirmedView(_Page, LimitedFormView):
     """Act once the password and a code are right."""
 
     form_class = ConfirmationForm
@@ -85,7 +85,7 @@ class _ConfirmedView(LimitedFormView, _Page, FormView):  # type: ignore[type-arg
         return super().dispatch(request, *args, **kwargs)
 
     def get_form_kwargs(self) -> dict[str, Any]:
-        return super().get_form_kwargs() | {"request": self.request, "user": self.user, "device": self.device}
+        return super().get_form_kwargs() | {"user": self.user, "device": self.device}
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         return super().get_context_data(**kwargs, title=self.title)
