@@ -7,7 +7,9 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.options import IS_POPUP_VAR
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import (
+    AdminPasswordChangeForm,
     BaseUserCreationForm,
     ReadOnlyPasswordHashField,
     ReadOnlyPasswordHashWidget,
@@ -22,7 +24,6 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from authsvc.accounts.password_admin import PasswordEventsAdmin
 from authsvc.accounts.two_factor.admin import ResetsTwoFactor
 from authsvc.accounts.user_changes_admin import ChangesUsers, OpenedUserForm
 from authsvc.lights import Kind
@@ -104,7 +105,7 @@ class GroupAdmin(ActionAdmin, ChoosesPermissions, DjangoGroupAdmin):
 
 
 @admin.register(User)
-class UserAdmin(ActionAdmin, ChangesUsers, ResetsTwoFactor, ChoosesPermissions, ShowsAddresses, PasswordEventsAdmin):
+class UserAdmin(ActionAdmin, ChangesUsers, ResetsTwoFactor, ChoosesPermissions, ShowsAddresses, DjangoUserAdmin):
     list_display = ("user_id", "shown_email", "user_name", "role", "is_active", "is_staff", "date_joined")
     list_filter = ("role", "is_active", "is_staff", "date_joined")
     search_fields = ("user_id_key", "email", "user_name")
@@ -146,6 +147,13 @@ class UserAdmin(ActionAdmin, ChangesUsers, ResetsTwoFactor, ChoosesPermissions, 
         said = _("The user “%(user)s” was added. The lights show which services have the account.")
         messages.success(request, said % {"user": obj.user_id})
         return HttpResponseRedirect(reverse("admin:authsvc_eventtransaction_change", args=[obj.owner_signup_id]))
+
+    def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:
+        """Log a new password: on the password page, Django calls no other method with the request after saving."""
+        if isinstance(form, AdminPasswordChangeForm):
+            detail = None if form.cleaned_data["set_usable_password"] else "login by password disabled"
+            log_security_event_of(request, "password_changed", subject=form.user.user_id, detail=detail)
+        return super().construct_change_message(request, form, formsets, add)
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         return super().has_change_permission(request, obj) and may_edit(request, obj)
