@@ -129,6 +129,18 @@ class User(KnowsChanges, AbstractBaseUser, PermissionsMixin):
     def get_full_name(self) -> str:
         return self.user_name
 
+    def as_record(self) -> dict[str, Any]:
+        """Return the fields that events carry, by their names there in snake case."""
+        return {
+            "owner_signup_id": self.owner_signup_id,
+            "user_id": self.user_id,
+            "email": self.email,
+            "user_name": self.user_name,
+            "role": self.role,
+            "version": self.version,
+            "active": self.is_active,
+        }
+
     def normalize(self) -> None:
         """Normalise the fields, so that equal values are equal strings everywhere."""
         self.user_id = equality.normalize_user_id(self.user_id)

@@ -34,15 +34,7 @@ class UserRecord(msgspec.Struct, frozen=True, rename="camel"):
 
     @classmethod
     def of(cls, user: User) -> "UserRecord":
-        return cls(
-            owner_signup_id=user.owner_signup_id,
-            user_id=user.user_id,
-            email=user.email,
-            user_name=user.user_name,
-            role=user.role,
-            version=user.version,
-            active=user.is_active,
-        )
+        return cls(**user.as_record())
 
 
 class OwnerRange(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

@@ -150,14 +150,8 @@ def requested(transaction: Asked, record: User | None, *, attempt: int, services
     if transaction.kind == Kind.SIGNUP:
         return new_user_requested(record, signup_id=transaction.id, attempt=attempt, services=services)
     change = UserChangeRequested(
+        **record.as_record(),
         change_id=transaction.id,
-        owner_signup_id=record.owner_signup_id,
-        user_id=record.user_id,
-        email=record.email,
-        user_name=record.user_name,
-        role=record.role,
-        active=record.is_active,
-        version=record.version,
         occurred_at=datetime.now(UTC),
         attempt=attempt,
         services=services,
@@ -168,17 +162,11 @@ def requested(transaction: Asked, record: User | None, *, attempt: int, services
 def new_user_requested(user: User, *, signup_id: UUID, attempt: int, services: list[str] | None = None) -> Outgoing:
     """Build the message that asks `services` (all by default) to set up this user on behalf of one sign-up."""
     event = NewUserRequested(
+        **user.as_record(),
         signup_id=signup_id,
-        owner_signup_id=user.owner_signup_id,
-        user_id=user.user_id,
-        email=user.email,
-        user_name=user.user_name,
-        role=user.role,
         occurred_at=datetime.now(UTC),
         attempt=attempt,
         services=services,
-        version=user.version,
-        active=user.is_active,
     )
     return _message(Kind.SIGNUP, event, key=user.user_id, transaction_id=signup_id)
 
