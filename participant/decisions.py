@@ -7,6 +7,7 @@ and a removal is final.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 from uuid import UUID
 
@@ -93,9 +94,9 @@ def _newest(requests: Sequence[Request]) -> tuple[dict[UUID, UserRemoval], dict[
     for request in requests:
         owner = request.owner_signup_id
         if isinstance(request, UserRemoval):
-            removals[owner] = max(removals.get(owner, request), request, key=_version)
+            removals[owner] = max(removals.get(owner, request), request, key=attrgetter("version"))
         else:
-            records[owner] = max(records.get(owner, request), request, key=_version)
+            records[owner] = max(records.get(owner, request), request, key=attrgetter("version"))
     return removals, records
 
 
@@ -107,10 +108,6 @@ def _first_signups(requests: Sequence[Request]) -> dict[UUID, UUID | None]:
         if not isinstance(request, UserRemoval):
             signups.setdefault(owner, request.signup_id if isinstance(request, NewUser) else owner)
     return signups
-
-
-def _version(request: UserRecord | UserRemoval) -> int:
-    return request.version
 
 
 def _judge_new(request: NewUser, row: ComparedRow, signup_id: UUID | None) -> Judgement:
