@@ -165,28 +165,25 @@ class Gateway:
     async def read_state(self, signup_id: UUID) -> State | None:
         """Return the current state, or None if auth doesn't have the sign-up (yet). Raises GatewayError."""
         headers = {**WITH_TIMES, "Signup-Ticket": bearer_ticket(signup_id)}
-        try:
-            return await self._ask_for_state("GET", f"/user/signups/{signup_id}", headers)
-        except GatewayError as problem:
-            if problem.status == HTTPStatus.NOT_FOUND:
-                return None
-            raise
+        return await self._find_state(f"/user/signups/{signup_id}", headers)
 
     async def may_see_change(self, change_id: UUID, session: str) -> bool:
         """Whether the browser's session lets it see this change or removal. Raises GatewayError."""
         cookie = SimpleCookie({settings.SESSION_COOKIE_NAME: session}).output(header="", sep=";").strip()
-        try:
-            await self._ask_for_state("GET", f"/user/changes/{change_id}", {"Cookie": cookie})
-        except GatewayError as problem:
-            if problem.status == HTTPStatus.NOT_FOUND:
-                return False
-            raise
-        return True
+        return await self._find_state(f"/user/changes/{change_id}", {"Cookie": cookie}) is not None
 
     async def confirm(self, token: str, password: str) -> State:
         """Confirm the sign-up of this token with its password. Return its state. Raises GatewayError."""
         body = {"token": token, "userPw": password}
         return await self._ask_for_state("POST", "/user/confirmations", {}, json=body)
+
+    async def _find_state(self, path: str, headers: Mapping[str, str]) -> State | None:
+        try:
+            return await self._ask_for_state("GET", path, headers)
+        except GatewayError as problem:
+            if problem.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
 
     async def _ask_for_state(self, method: str, path: str, headers: Mapping[str, str], *, json: Any = None) -> State:
         try:
