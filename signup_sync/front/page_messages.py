@@ -41,7 +41,7 @@ def appearance_of(outcome: Outcome, state: State | None) -> dict[str, Any]:
         "stage": STAGES.get(outcome, 0),
         "title": str(words["title"]),
         "text": outcome_text(words, (name_of(service) for service, light in lights.items() if light.status == "FAIL")),
-        "action": words["action"],
+        "action": words.get("action"),
         "next": reverse("login") if outcome == "green" and kind == "signUp" else None,
         "isOver": outcome == "lapsed" or (state is not None and state.complete),
         "errors": refusal_errors(state.refusal) if state and state.refusal is not None else {},

@@ -31,12 +31,11 @@ REFUSALS: Final = {
 }
 UNKNOWN_REFUSAL: Final = _("This sign-up was refused. Change your details and try again.")
 
-# Each outcome's title, explanation, and the next step offered.
+# Each outcome's title, explanation, and the next step offered, if any.
 OUTCOMES: Final[Mapping[Outcome, Mapping[str, Any]]] = {
     "pending": {
         "title": _("Creating your account"),
         "text": _("Each service is setting up your account. You can leave this page; the setup continues without it."),
-        "action": None,
     },
     "awaiting": {
         "title": _("Check your email"),
@@ -90,7 +89,6 @@ OUTCOMES: Final[Mapping[Outcome, Mapping[str, Any]]] = {
     "unknown": {
         "title": _("We cannot check your sign-up right now"),
         "text": _("It continues in the background, and this page keeps checking."),
-        "action": None,
     },
 }
 # The same for the other kinds of event transactions. They read well for the account's owner and for an administrator.
@@ -130,27 +128,22 @@ OUTCOMES_OF_REMOVALS: Final[Mapping[Outcome, Mapping[str, Any]]] = {
     "pending": {
         "title": _("Removing the account"),
         "text": _("Each service is deleting its copy. You can leave this page; the removal continues."),
-        "action": None,
     },
     "delayed": {
         "title": _("This is taking longer than usual"),
         "text": _("The account is removed here. The remaining services delete their copies as soon as they can."),
-        "action": None,
     },
     "stalled": {
         "title": _("A service is not responding"),
         "text": _("The account is removed here, and an administrator can see which service still has a copy."),
-        "action": None,
     },
     "green": {
         "title": _("The account is removed"),
         "text": _("Every service has deleted its copy. The user ID and the email address are free again."),
-        "action": None,
     },
     "red": {
         "title": _("The account is removed, but not everywhere"),
         "text": _("{services} could not delete the copy, for the reason beside the light."),
-        "action": None,
     },
 }
 CHANGE_NOTICES: Final = {
@@ -198,7 +191,7 @@ NOTICES: Final = {
     "tooLong": _("This is too long to send. What you entered is still here: shorten it and try again."),
     "broken": _("Something went wrong on our side. What you entered is still here: try again in a moment."),
 }
-# Pages for links in mails that can't be confirmed: title, what to do, and the next step offered.
+# Pages for links in mails that can't be confirmed: title, what to do, and the next step offered, if any.
 LINKS: Final[Mapping[str, Mapping[str, Any]]] = {
     "unknown": {
         "title": _("This link is incomplete"),
@@ -218,7 +211,6 @@ LINKS: Final[Mapping[str, Mapping[str, Any]]] = {
     "away": {
         "title": _("We cannot confirm your address right now"),
         "text": _("The link still works. Reload this page in a moment."),
-        "action": None,
     },
 }
 MISMATCH: Final = _("The two passwords do not match. Enter both again.")
@@ -227,7 +219,7 @@ CHECK_MESSAGES: Final = {"goodPassword": _("You can use this password."), "misma
 
 
 def outcomes(kind: Kind = "signUp") -> Mapping[Outcome, Mapping[str, Any]]:
-    """Return each outcome's title, explanation, and the next step offered."""
+    """Return each outcome's title, explanation, and the next step offered, if any."""
     if kind != "signUp":
         return OUTCOMES_OF_CHANGES if kind == "change" else OUTCOMES_OF_REMOVALS
     return OUTCOMES if live.SIGNUP_REASONS else {**OUTCOMES, **WITHOUT_REASONS}
