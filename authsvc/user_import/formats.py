@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Final, Protocol
+from typing import Any, Final, TypeAlias
 
 from authsvc.api.signup_requests import parse_json, shown_name
 from authsvc.user_import.text_lines import LINE_MAX, Line, UnreadableFileError
@@ -34,25 +34,7 @@ class ImportRecord:
     fault: str = ""
 
 
-class Format(Protocol):
-    """The format of the records of one file."""
-
-    suffix: str
-
-    def records(self) -> Iterator[ImportRecord]:
-        """Read the rest of the file. Raise UnreadableFileError."""
-
-    def header(self) -> str:
-        """Return the lines that begin a file of rejected records."""
-
-    def rejected(self, source: Any, reason: str) -> str:
-        """Return a rejected record's lines."""
-
-    def source_of(self, fields: Mapping[str, str]) -> Any:
-        """Return these fields as the source of a record."""
-
-
-def format_of(lines: Iterable[Line]) -> Format:
+def format_of(lines: Iterable[Line]) -> "Format":
     """Recognise the format by the first line that isn't blank, and read that. Raise UnreadableFileError."""
     rest = iter(lines)
     first = next((line for line in rest if line.is_too_long or line.text.strip()), None)
@@ -75,6 +57,7 @@ class JsonLines:
         self._lines = lines
 
     def records(self) -> Iterator[ImportRecord]:
+        """Read the rest of the file. Raise UnreadableFileError."""
         for line in self._lines:
             if line.is_too_long:
                 yield ImportRecord(line.number, {}, {"line": line.text}, _too_long())
@@ -94,18 +77,22 @@ class JsonLines:
         return ImportRecord(line.number, found, found if is_flat else {"line": line.text})
 
     def header(self) -> str:
+        """Return the lines that begin a file of rejected records."""
         return ""
 
     def rejected(self, source: Any, reason: str) -> str:
+        """Return a rejected record's lines."""
         # Lone surrogates, which UTF-8 can't express, stay escaped.
         return json.dumps({REASON: reason, **source}) + "\n"
 
     def source_of(self, fields: Mapping[str, str]) -> Any:
+        """Return these fields as the source of a record."""
         return {name: value for name, value in fields.items() if value}
 
 
 class Csv:
-    """Comma-separated values (RFC 4180) whose first line names the columns, in any order."""
+    """Comma-separated values (RFC 4180) whose first line names the columns, in any order. The methods are those of
+    JsonLines."""
 
     suffix = "csv"
 
@@ -172,6 +159,9 @@ class Csv:
         fields = dict(zip(self._columns, cells, strict=True))
         fields.pop(REASON, None)
         return ImportRecord(number, fields, source)
+
+
+Format: TypeAlias = JsonLines | Csv
 
 
 def _columns_of(line: Line) -> list[str]:
