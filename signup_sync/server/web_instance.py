@@ -2,9 +2,6 @@
 
 import asyncio
 import atexit
-import signal
-import threading
-from types import FrameType
 from typing import Any, Final
 
 from django.conf import settings
@@ -17,8 +14,8 @@ BEAT: Final = 1.0
 
 
 class Registered:
-    """Registers the process with the application's first call, usually a health probe: the event loop and the server's
-    signal handlers don't exist earlier."""
+    """Registers the process with the application's first call, usually a health probe: the event loop doesn't exist
+    earlier."""
 
     def __init__(self, application: Any) -> None:
         self._application = application
@@ -37,24 +34,13 @@ class Registered:
         report.__enter__()
         atexit.register(report.__exit__)
         self._beat(asyncio.get_running_loop())
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                _also_drain(number, report)
         return report
+
+    def drain(self) -> None:
+        """Show the process as draining from now on. A signal handler may call it."""
+        if self._report is not None:
+            self._report.drain()
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         self._heartbeat.beat()
         loop.call_later(BEAT, self._beat, loop)
-
-
-def _also_drain(number: signal.Signals, report: InstanceReport) -> None:
-    """At this signal, mark the process as draining before the server's own handler runs."""
-    servers_own = signal.getsignal(number)
-    if not callable(servers_own):
-        return
-
-    def drain(received: int, frame: FrameType | None) -> None:
-        report.drain()
-        servers_own(received, frame)
-
-    signal.signal(number, drain)

@@ -13,9 +13,11 @@ import redis
 from django.conf import settings
 from django.test import Client
 
+from authsvc.api.application import SignUpApi
 from runtime.processes import health, instances
 from runtime.processes.health import Heartbeat
 from runtime.processes.instances import INDEX, InstanceReport, Seen, Standing, read_instances
+from signup_sync.management.commands.serve import Server, config
 from signup_sync.server.web_instance import Registered
 from tests.servers.process import Process, free_port
 from tests.users import client_with
@@ -144,18 +146,7 @@ def test_a_role_that_ends_in_order_leaves_nothing(tmp_path):
     assert the_one() is None
 
 
-@pytest.fixture
-def own_handler() -> Iterator[list[int]]:
-    """The actions of a server at SIGTERM, in a list."""
-    received: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
-    yield received
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-async def test_the_web_registers_with_its_first_call_and_drains_at_sigterm(own_handler, settings):
+async def test_the_web_registers_with_its_first_call_and_drains_at_sigterm(settings):
     async def application(scope, receive, send) -> None:
         called.append(scope["type"])
 
@@ -170,9 +161,10 @@ async def test_the_web_registers_with_its_first_call_and_drains_at_sigterm(own_h
         await eventually_async(lambda: asyncio.to_thread(lambda: the_one().told.address == "10.0.0.7:8000"))
         assert the_one().told.role == "auth"
         assert called == ["lifespan", "http"]
-        os.kill(os.getpid(), signal.SIGTERM)
+        server = Server(config(web), SignUpApi(), web)
+        server.handle_exit(signal.SIGTERM, None)
         await eventually_async(lambda: asyncio.to_thread(is_shown_as, Standing.DRAINING))
-        assert own_handler == [signal.SIGTERM]
+        assert server.should_exit
     finally:
         web._report.__exit__()
     assert the_one() is None

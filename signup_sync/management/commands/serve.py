@@ -22,6 +22,7 @@ from signup_sync.server.websocket_protocol import Socket
 
 if TYPE_CHECKING:
     from authsvc.api.application import SignUpApi
+    from signup_sync.server.web_instance import Registered
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class Command(BaseCommand):
 
             Http.connections_max = connections_max()
             collect_rarely()
-            server = Server(config(application), api)
+            server = Server(config(application), api, application)
             # asyncio.run() would finally wait for the tasks that it cancels, and redis-py can swallow a cancellation.
             uvloop.new_event_loop().run_until_complete(server.serve([listener]))
 
@@ -94,9 +95,10 @@ class Server(uvicorn.Server):
     """A server that drains: it ends held streams, so that clients reconnect elsewhere, and then returns. uvicorn's own
     waits for held streams, or cancels each with a traceback, and then ends by raising the signal again."""
 
-    def __init__(self, config: uvicorn.Config, api: "SignUpApi") -> None:
+    def __init__(self, config: uvicorn.Config, api: "SignUpApi", instance: "Registered") -> None:
         super().__init__(config)
         self._api = api
+        self._instance = instance
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._api.start()
@@ -115,6 +117,7 @@ class Server(uvicorn.Server):
                 await self._api.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._instance.drain()
         self.should_exit = True
         self.force_exit = self.force_exit or sig == signal.SIGINT
 
