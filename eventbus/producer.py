@@ -69,7 +69,8 @@ class EventProducer:
             try:
                 self._produce(message, self._losses.report)
             except (BufferError, KafkaException) as error:
-                if not is_last and _is_fatal_to_client(error) and self._replace(producer, error):
+                is_unusable = isinstance(error, KafkaException) and is_fatal(error.args[0])
+                if not is_last and is_unusable and self._replace(producer, error):
                     continue
                 self._losses.add(message.topic, str(error))
                 return False
@@ -181,10 +182,6 @@ def _new_producer() -> Producer:
     )
 
 
-def _is_fatal_to_client(error: Exception) -> bool:
-    return isinstance(error, KafkaException) and is_fatal(error.args[0])
-
-
 class Delivery:
     """Messages in flight to Kafka, and their results."""
 
@@ -220,26 +217,15 @@ class Delivery:
     def wait(self) -> None:
         """Return when Kafka has acknowledged every message. Raises the errors of EventProducer.send_all()."""
         self._all_reported.wait(max(0.0, self.deadline - time.monotonic()))
-        if self._error is not None:
-            raise _delivery_error(self.unacknowledged, self._error)
-        if failed := self.unacknowledged:
-            raise _not_delivered(failed, "no answer in time")
-
-
-def _delivery_error(failed: Sequence[Outgoing], error: KafkaError) -> Exception:
-    """Return the exception that send_all() raises for an error that Kafka reported."""
-    if is_fatal(error):
-        return KafkaException(error)
-    kind = TooLargeError if error.code() == KafkaError.MSG_SIZE_TOO_LARGE else DeliveryError
-    return _not_delivered(failed, error.str(), kind)
-
-
-def _not_delivered(
-    messages: Sequence[Outgoing], reason: str, kind: type[DeliveryError] = DeliveryError
-) -> DeliveryError:
-    for message in messages:
-        UNDELIVERED.labels(message.topic).inc()
-    return kind(messages, reason)
+        failed, error = self.unacknowledged, self._error
+        if error is not None and is_fatal(error):
+            raise KafkaException(error)
+        for message in failed:
+            UNDELIVERED.labels(message.topic).inc()
+        if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            raise TooLargeError(failed, error.str())
+        if failed or error is not None:
+            raise DeliveryError(failed, "no answer in time" if error is None else error.str())
 
 
 class _Losses:
