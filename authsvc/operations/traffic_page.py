@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import redis
 from asgiref.sync import sync_to_async
+from channels.db import database_sync_to_async
 from django.contrib import admin
 from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
@@ -124,7 +125,7 @@ async def _days(span: Span) -> AsyncIterator[bytes]:
         now = time.time()
         begin = int(now) // span.step * span.step - (steps - 1) * span.step
         try:
-            points = await sync_to_async(_read_days)(begin, span.step)
+            points = await database_sync_to_async(read_days)(begin=begin, step=span.step)
         except Exception as error:
             if not is_transient(error):
                 raise
@@ -135,13 +136,6 @@ async def _days(span: Span) -> AsyncIterator[bytes]:
             # From now on send only the previous step, which may have got its last minute, and the current one.
             steps = 2
         await asyncio.sleep(MINUTE)
-
-
-def _read_days(begin: int, step: int) -> Any:
-    try:
-        return read_days(begin=begin, step=step)
-    finally:
-        close_old_connections()
 
 
 def _points(span: Span, points: Any, now: float) -> bytes:
