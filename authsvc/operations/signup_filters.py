@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any, ClassVar, Final
 
 from django.contrib import admin
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.formats import number_format
@@ -24,25 +24,20 @@ class LightsFilter(admin.SimpleListFilter):
     title = _("lights")
     parameter_name = "lights"
 
+    # The words and the rows of each choice.
+    _CHOICES: ClassVar[dict[str, tuple[Any, Q]]] = {
+        "pending": (_("Pending: a service has not answered"), Q(pending_count__gt=0)),
+        "red": (_("Red: a service refused"), Q(failed_count__gt=0)),
+        "complete": (_("Complete: every service has answered"), Q(pending_count=0)),
+        "stalled": (_("Stalled: all attempts used up"), Q(stalled_at__isnull=False)),
+    }
+
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [
-            ("pending", _("Pending: a service has not answered")),
-            ("red", _("Red: a service refused")),
-            ("complete", _("Complete: every service has answered")),
-            ("stalled", _("Stalled: all attempts used up")),
-        ]
+        return [(value, words) for value, (words, _rows) in self._CHOICES.items()]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[EventTransaction]) -> QuerySet[EventTransaction]:
-        match self.value():
-            case "pending":
-                return queryset.filter(pending_count__gt=0)
-            case "red":
-                return queryset.filter(failed_count__gt=0)
-            case "complete":
-                return queryset.filter(pending_count=0)
-            case "stalled":
-                return queryset.filter(stalled_at__isnull=False)
-        return queryset
+        chosen = self._CHOICES.get(self.value() or "")
+        return queryset.filter(chosen[1]) if chosen else queryset
 
 
 class BegunFilter(admin.SimpleListFilter):

@@ -17,6 +17,8 @@ from runtime.terminal import printable, table, titled
 from runtime.times import time_argument, to_the_second
 
 HEAD: Final = ("ID", "PUT ASIDE", "STATE", "GROUP", "MESSAGE", "KEY", "ERROR")
+# The lookup of each option that filters the letters.
+FILTERS: Final = {"topic": "topic", "group": "group", "error": "error__icontains", "since": "put_aside_at__gte"}
 
 
 class Command(BaseCommand):
@@ -140,20 +142,12 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
 
 
 def filtered(options: dict[str, Any]) -> QuerySet[DeadLetter]:
-    letters = DeadLetter.objects.all()
-    if options["topic"]:
-        letters = letters.filter(topic=options["topic"])
-    if options["group"]:
-        letters = letters.filter(group=options["group"])
-    if options["error"]:
-        letters = letters.filter(error__icontains=options["error"])
-    if options["since"]:
-        letters = letters.filter(put_aside_at__gte=options["since"])
-    return letters
+    given = {lookup: options[name] for name, lookup in FILTERS.items() if options[name]}
+    return DeadLetter.objects.filter(**given)
 
 
 def is_narrowed(options: dict[str, Any]) -> bool:
-    return any(options.get(name) for name in ("topic", "group", "error", "since", "state"))
+    return any(options.get(name) for name in (*FILTERS, "state"))
 
 
 def chosen_ids(options: dict[str, Any]) -> list[int]:
