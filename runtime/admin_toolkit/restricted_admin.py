@@ -56,8 +56,6 @@ class RestrictedAdmin(ModelAdmin):
             path, make = each if isinstance(each, (list, tuple)) else (each, FieldListFilter.create)
             field = get_fields_from_path(self.model, path)[-1]
             yield from make(field, request, {}, self.model, self, field_path=path).expected_parameters()
-        if self.date_hierarchy:
-            yield from (f"{self.date_hierarchy}__{part}" for part in ("year", "month", "day"))
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         try:
