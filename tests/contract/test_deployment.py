@@ -150,7 +150,7 @@ def test_a_process_that_fails_is_noticed_within_half_a_minute(name):
 
 
 @pytest.mark.parametrize("name", ROLES)
-def test_a_role_that_stops_has_the_time_that_it_takes(name):
+def test_a_stopping_role_has_enough_time(name):
     grace = seconds(services()[name]["stop_grace_period"])
     takes = REQUESTS_END_WITHIN + CLOSES_WITHIN if name in WEB else ENDS_WITHIN
     assert grace >= 2 * max(takes, ENDS_WITHIN)
@@ -161,7 +161,7 @@ def test_servers_that_write_to_disk_have_a_minute_to_end():
         assert seconds(services()[name]["stop_grace_period"]) >= 60
 
 
-def test_redis_keeps_copies_alone_and_has_room_for_them():
+def test_redis_stores_only_copies_and_has_enough_memory_for_them():
     command = services()["redis"]["command"]
     words = command if isinstance(command, str) else " ".join(command)
     assert "--maxmemory-policy allkeys-lru" in words

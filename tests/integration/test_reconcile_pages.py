@@ -159,13 +159,13 @@ def test_it_heals_under_the_normalised_user_id_and_email():
     assert (user.user_id, user.user_id_key, user.email) == ("Kim", "kim", "kim@example.org")
 
 
-def test_it_keeps_which_stranger_s_sign_up_made_a_row_that_it_corrects():
+def test_a_corrected_row_keeps_the_id_of_the_strangers_sign_up_that_made_it():
     ChatUser.objects.create(signup_id=UUID(int=5), owner_signup_id=UUID(int=1), user_id="old", email="old@example.org")
     handle(page(record(1), heal=True))
     assert rows() == {(UUID(int=5), *row(1)[1:])}
 
 
-def test_it_takes_over_a_row_whose_record_is_gone():
+def test_a_row_whose_record_is_gone_is_adopted_by_the_account_with_its_user_id():
     ChatUser.objects.create(
         signup_id=UUID(int=9), owner_signup_id=UUID(int=9), user_id="kim", email="old@example.org", is_active=False
     )
@@ -175,7 +175,7 @@ def test_it_takes_over_a_row_whose_record_is_gone():
     assert not ChatUser.objects.get().is_active
 
 
-def test_of_the_owners_of_a_page_it_reports_those_it_lacks_and_those_auth_lacks():
+def test_rows_without_a_record_within_the_range_of_a_page_are_superfluous():
     for owner in (1, 2, 3, 4):
         ChatUser.objects.create(owner_signup_id=UUID(int=owner), user_id=f"u{owner}", email=f"u{owner}@example.org")
     ChatUser.objects.create(user_id="by-hand", email="by-hand@example.org")

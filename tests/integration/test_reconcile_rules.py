@@ -269,7 +269,7 @@ def test_a_run_ends_if_no_participant_answers(run):
 
 
 @pytest.mark.parametrize(("late_by", "is_silent"), [(0.0, False), (0.5, True)])
-def test_an_answer_has_the_time_of_a_page_and_a_little_more(clock, late_by, is_silent):
+def test_an_answer_may_take_the_time_of_a_page_and_the_grace(clock, late_by, is_silent):
     run = Run(clock, {"chat": lambda page: [[]] if page.get("unowned") else None})
     run.participants.step = 30.0 + GRACE + late_by
     read, answers = run.participants.read, [answered(str(run.reconciliation.run_id), 1, "chat", [])]
@@ -462,7 +462,7 @@ def test_a_revived_record_is_reported_while_auth_has_it(run):
 
 @pytest.mark.parametrize("kind", ["newer", "revived"])
 @pytest.mark.parametrize("mends", [True, False])
-def test_auth_mends_its_record_if_it_is_told_to(run, kind, mends):
+def test_auth_repairs_its_record_if_asked_to(run, kind, mends):
     kim, lee = saved("kim", "lee")
     asked: list[Finding] = []
 

@@ -98,7 +98,9 @@ def test_without_servers_the_last_line_says_how_many_need_some(lacking: Environm
 
 
 @pytest.mark.parametrize(("ci", "code"), [("true", 1), ("", 0)])
-def test_the_set_up_names_what_it_cannot_bring_and_fails_in_ci_only(lacking: Environment, ci: str, code: int) -> None:
+def test_make_setup_names_the_servers_that_it_cannot_install_and_fails_in_ci_only(
+    lacking: Environment, ci: str, code: int
+) -> None:
     env = lacking("apt-get", "java", "mvn", *BROWSERS, CI=ci)
     command = ["bash", "tests/setup.sh"]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)

@@ -37,7 +37,7 @@ def test_every_requirement_of_both_levels_is_there_once_and_no_other() -> None:
 
 
 @pytest.mark.parametrize(("number", "level", "words", "evidence"), rows(), ids=lambda value: str(value)[:8])
-def test_each_has_a_test_that_exists_or_a_reason(number: str, level: str, words: str, evidence: str) -> None:
+def test_each_requirement_has_an_existing_test_or_a_reason(number: str, level: str, words: str, evidence: str) -> None:
     assert words
     tests = TEST.findall(evidence)
     for file, name in tests:

@@ -68,7 +68,7 @@ def test_it_waits_for_kafka_and_still_ends_when_it_is_told_to(consumer):
     stop_in_time(consumer)
 
 
-def test_a_service_that_is_none_is_refused_with_those_that_are():
+def test_an_unknown_service_is_refused_with_the_known_ones():
     with pytest.raises(CommandError, match=r"invalid choice: 'nobody'.*auth.*chat.*customer"):
         call_command("consume_events", "nobody")
 

@@ -21,7 +21,7 @@ def test_topics_are_there_before_anybody_uses_them(embedded, settings):
 
 
 @pytest.mark.parametrize("embedded", [True, False])
-def test_kafka_away_is_an_error_that_passes(settings, monkeypatch, embedded):
+def test_an_outage_of_kafka_is_a_transient_error(settings, monkeypatch, embedded):
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
     settings.KAFKA_EMBEDDED = embedded
     monkeypatch.setattr(topics, "ANSWERS_WITHIN", 0.1)
@@ -30,7 +30,7 @@ def test_kafka_away_is_an_error_that_passes(settings, monkeypatch, embedded):
     assert is_transient(raised.value)
 
 
-def test_a_topic_that_kafka_does_not_tell_of_in_time_is_an_error_that_passes(embedded, monkeypatch):
+def test_a_topic_that_kafka_does_not_list_in_time_is_a_transient_error(embedded, monkeypatch):
     monkeypatch.setattr(topics, "MADE_WITHIN", 0.1)
     admin = AdminClient({"bootstrap.servers": embedded.bootstrap_servers})
     with pytest.raises(TransientError, match="the topics never-made but does not list them"):

@@ -41,7 +41,7 @@ def index() -> Iterator[SearchIndex]:
 
 
 @pytest.mark.parametrize("status", [200, 301, 400, 401, 403, 404, 405, 413, 429, 500, 502, 503])
-def test_whatever_a_wrong_server_answers_the_batch_waits(
+def test_a_batch_waits_after_any_answer_of_a_wrong_server(
     index: SearchIndex, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     monkeypatch.setattr(NotOpenSearch, "status", status)

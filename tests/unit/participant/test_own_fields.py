@@ -47,7 +47,7 @@ def test_the_admin_shows_own_fields_in_a_section():
     assert len(shown) == len(ParticipantUserAdmin.fieldsets) + 1
 
 
-def test_a_subclass_may_place_them():
+def test_an_admin_subclass_may_place_own_fields():
     class Placed(ParticipantUserAdmin):
         fieldsets = ((None, {"fields": ("user_id", "credit")}),)
 

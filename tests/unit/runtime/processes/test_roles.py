@@ -71,7 +71,7 @@ def test_a_role_that_hangs_for_long_ends_with_an_error_that_says_so(start):
     assert re.search(r"hanging has been stuck for \d+ s and ends for a restart", role.log())
 
 
-def test_it_takes_many_looks_in_a_row_to_find_a_role_stuck(monkeypatch):
+def test_a_role_is_stuck_after_many_failed_checks_in_a_row(monkeypatch):
     monkeypatch.setattr(roles, "STUCK_LOOKS", 2)
     heartbeat = Heartbeat()
     looks = StuckLooks(heartbeat)

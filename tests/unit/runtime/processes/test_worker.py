@@ -26,7 +26,7 @@ def test_all_work_runs_in_its_order_on_one_thread_of_its_own(worker):
 
 
 @pytest.mark.parametrize("error", [ValueError("bad"), SystemExit(3)], ids=repr)
-def test_an_error_is_the_caller_s_and_does_not_end_the_thread(worker, error):
+def test_an_error_is_raised_to_the_caller_and_does_not_end_the_thread(worker, error):
     def fail() -> None:
         raise error
 

@@ -20,7 +20,7 @@ async def test_a_closed_signup_says_so_in_place_of_the_form(client: AsyncClient,
     assert "<form" not in page.partition("<main")[2]
 
 
-async def test_a_form_that_was_open_when_signup_closed_says_so_and_keeps_what_was_typed(
+async def test_a_form_opened_before_signup_closed_says_so_and_keeps_the_input(
     client: AsyncClient, auth: AuthServer
 ) -> None:
     ticket = await open_form(client)
@@ -56,7 +56,7 @@ async def test_the_front_tells_auth_the_address_that_it_posts_for(client: AsyncC
     assert said == f"{signup_id_of(client, ticket)} 127.0.0.1"
 
 
-async def test_with_reasons_hidden_neither_light_nor_text_tells_one(
+async def test_hidden_reasons_are_neither_in_a_light_nor_in_a_text(
     client: AsyncClient, auth: AuthServer, settings: Settings
 ) -> None:
     settings.SIGNUP_REASONS = False

@@ -18,22 +18,22 @@ def assert_says(response: HttpResponse, status: int, *words: str) -> None:
         assert each in page
 
 
-async def test_a_body_that_is_too_long(client: AsyncClient) -> None:
+async def test_a_body_that_is_too_long_gets_a_plain_page(client: AsyncClient) -> None:
     response = await client.post("/signup/", {"userName": "a" * 10_000_000})
     assert_says(response, 400, "Go back", "too long")
     assert len(response.content) < 10_000
 
 
-async def test_a_form_that_is_not_this_sites() -> None:
+async def test_a_form_without_a_csrf_token_gets_a_plain_page() -> None:
     client = AsyncClient(enforce_csrf_checks=True, headers={"Host": HOST})
     assert_says(await client.post("/signup/", {}), 403, "cookies", "reload the page")
 
 
-async def test_a_page_that_is_not_there(client: AsyncClient) -> None:
+async def test_an_unknown_path_gets_a_plain_page(client: AsyncClient) -> None:
     assert_says(await client.get("/no-such-page/<b>"), 404, "address")
 
 
-async def test_a_page_that_one_may_not_see() -> None:
+async def test_a_forbidden_page_gets_a_plain_page() -> None:
     request = AsyncRequestFactory().get("/")
     assert_says(defaults.permission_denied(request, PermissionDenied("why")), 403, "another account")
 

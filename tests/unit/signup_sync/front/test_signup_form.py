@@ -53,7 +53,7 @@ def assert_is_form_again(response: HttpResponse, message: str) -> None:
     assert PASSWORD not in page
 
 
-async def test_the_form_states_the_rule_and_is_nobody_elses(client: AsyncClient) -> None:
+async def test_the_form_states_the_rules_and_is_not_cached(client: AsyncClient) -> None:
     response = await client.get("/signup/")
     page = response.content.decode()
     for words in ("2 to 32 characters", "한글", ". _ -", "No spaces or emoji"):
@@ -90,7 +90,7 @@ async def test_without_a_script_it_redirects_to_the_lights(client: AsyncClient, 
     assert PASSWORD not in lights.content.decode()
 
 
-async def test_a_script_gets_the_way_to_the_lights_as_json(client: AsyncClient, auth: AuthServer) -> None:
+async def test_a_script_gets_the_path_of_the_lights_as_json(client: AsyncClient, auth: AuthServer) -> None:
     ticket = await open_form(client)
     answer = (await send(client, ticket, script=True)).json()
     assert answer["signupId"] == str(signup_id_of(client, ticket)) == str(signup_id_of(client, answer["ticket"]))

@@ -430,7 +430,7 @@ async def test_a_subscription_that_fails_does_not_end_the_socket(page: Page) -> 
 
 
 @pytest.mark.parametrize("error", [RuntimeError("closed"), OSError("gone")])
-async def test_a_browser_that_has_left_ends_nothing(page: Page, error: Exception) -> None:
+async def test_sending_to_a_browser_that_has_left_raises_nothing(page: Page, error: Exception) -> None:
     page.open()
     await holds(lambda: page.types == ["accept"], "it is open")
     page.error = error
@@ -550,7 +550,7 @@ async def test_outside_its_group_it_reads_the_state_every_second_and_tries_to_jo
     assert page.said.count("join") == joined
 
 
-async def test_news_prolong_the_silence_and_end_no_wait(page: Page) -> None:
+async def test_messages_restart_the_silence_and_end_no_wait(page: Page) -> None:
     page.open()
     await holds(lambda: page.auth.reads, "it has read")
     page.news(text(1), text(2), text(3))
@@ -562,7 +562,7 @@ async def test_news_prolong_the_silence_and_end_no_wait(page: Page) -> None:
     assert len(page.auth.reads) == 1
 
 
-async def test_a_layer_that_hangs_keeps_nobody_from_opening_or_leaving(
+async def test_a_hanging_channel_layer_does_not_block_opening_or_closing_a_socket(
     page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sockets, "ANSWERS_WITHIN", 0.01)

@@ -123,7 +123,7 @@ async def test_no_state_is_sent_twice_or_backwards(
     assert (await state_of(socket))["version"] == 3
 
 
-async def test_a_heartbeat_brings_what_a_message_lost(
+async def test_a_heartbeat_brings_the_state_of_a_lost_message(
     open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     socket = await connected(open_socket())
@@ -140,7 +140,7 @@ async def test_a_heartbeat_brings_what_a_message_lost(
     assert (await state_of(socket))["version"] == 3
 
 
-async def test_silence_makes_it_ask_auth(
+async def test_a_silent_socket_reads_the_state_from_auth(
     open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser, settings: Settings
 ) -> None:
     settings.STREAM_HEARTBEAT = 0.2
@@ -229,7 +229,7 @@ async def test_stalled_is_reported_once_and_never_taken_back(
     assert await socket.receive_nothing(0.2)
 
 
-async def test_a_page_that_comes_late_hears_that_its_signup_is_stalled(
+async def test_a_page_that_connects_late_is_told_that_its_signup_is_stalled(
     open_socket: OpenSocket, auth: AuthServer, signup_id: UUID
 ) -> None:
     auth.signups[str(signup_id)] = SignUp(str(signup_id), {}, is_stalled=True)
@@ -238,7 +238,7 @@ async def test_a_page_that_comes_late_hears_that_its_signup_is_stalled(
     assert without_shown(await state_of(socket), "stalled") == {"signupId": str(signup_id), "stalled": True}
 
 
-async def test_while_it_hears_heartbeats_it_does_not_ask(
+async def test_a_socket_with_heartbeats_does_not_read_the_state(
     open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser, settings: Settings
 ) -> None:
     settings.STREAM_HEARTBEAT = 1.0
@@ -288,7 +288,7 @@ async def test_a_page_of_another_origin_gets_no_socket(open_socket: OpenSocket, 
 
 
 @pytest.mark.parametrize(("says", "origin"), [("https", "https"), ("http", "http"), (None, "http")])
-async def test_behind_a_proxy_the_scheme_is_what_it_says(
+async def test_behind_a_proxy_the_origins_scheme_is_the_one_that_the_proxy_reports(
     open_socket: OpenSocket, settings: Settings, says: str | None, origin: str
 ) -> None:
     def proxied(origin: str) -> WebsocketCommunicator:
@@ -313,7 +313,7 @@ async def test_over_tls_the_origin_is_https(open_socket: OpenSocket) -> None:
     await connected(socket)
 
 
-async def test_an_origin_behind_a_proxy_is_trusted_where_the_settings_say_so(
+async def test_an_origin_behind_a_proxy_is_trusted_if_the_settings_list_it(
     open_socket: OpenSocket, settings: Settings
 ) -> None:
     settings.CSRF_TRUSTED_ORIGINS = ["https://signup.example"]
@@ -321,7 +321,7 @@ async def test_an_origin_behind_a_proxy_is_trusted_where_the_settings_say_so(
 
 
 @pytest.mark.parametrize("cookie", [None, "", "signup_browser=made-up", "signup_browser=a:b:c"])
-async def test_another_browser_is_told_that_it_may_not(open_socket: OpenSocket, cookie: str | None) -> None:
+async def test_the_socket_of_another_browser_is_closed_as_refused(open_socket: OpenSocket, cookie: str | None) -> None:
     assert await close_code(await connected(open_socket(cookie=cookie))) == sockets.REFUSED
 
 
@@ -329,7 +329,7 @@ async def test_a_made_up_ticket_is_refused(open_socket: OpenSocket) -> None:
     assert await close_code(await connected(open_socket(ticket="nonsense"))) == sockets.REFUSED
 
 
-async def test_an_old_ticket_is_called_old(
+async def test_an_expired_ticket_closes_the_socket_as_expired(
     open_socket: OpenSocket, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     socket = open_socket()
@@ -344,7 +344,7 @@ async def test_no_other_path_is_a_socket(visitor: str) -> None:
     assert not (await socket.connect(PATIENCE))[0]
 
 
-async def test_a_little_that_a_page_says_is_ignored(open_socket: OpenSocket) -> None:
+async def test_a_few_messages_of_a_page_are_ignored(open_socket: OpenSocket) -> None:
     socket = await connected(open_socket())
     await socket.send_to(text_data="hello")
     assert await socket.receive_nothing(0.2)
@@ -387,7 +387,7 @@ async def test_without_redis_a_new_socket_reads_the_state_every_second(
 
 
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
-async def test_a_redis_that_goes_away_costs_a_socket_no_light(
+async def test_a_socket_gets_every_light_during_an_outage_of_redis(
     fault: str, open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser, settings: Settings
 ) -> None:
     with ValkeyServer() as own:

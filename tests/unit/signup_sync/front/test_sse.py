@@ -11,7 +11,7 @@ async def events_of(text: bytes) -> list[ServerEvent]:
     return [event async for event in read_events(lines())]
 
 
-async def test_it_reads_what_auth_sends() -> None:
+async def test_events_of_auth_are_read() -> None:
     text = b'retry: 2000\n\nevent: status\nid: 2\ndata: {"version": 2}\n\n: still here\n\nevent: delayed\ndata: {}\n\n'
     assert await events_of(text) == [
         ServerEvent("status", '{"version": 2}'),
@@ -20,11 +20,11 @@ async def test_it_reads_what_auth_sends() -> None:
     ]
 
 
-async def test_an_event_that_was_cut_off_is_not_given() -> None:
+async def test_a_truncated_event_is_dropped() -> None:
     assert await events_of(b'event: status\ndata: {"version": 2}\n') == []
 
 
-async def test_an_event_without_data_is_none_and_leaves_nothing_behind() -> None:
+async def test_an_event_without_data_is_ignored() -> None:
     assert await events_of(b"event: status\n\ndata: x\n\n") == [ServerEvent("message", "x")]
 
 

@@ -190,7 +190,7 @@ async def test_a_state_that_auth_does_not_have_yet_is_asked_for_again(relaying: 
 
 
 @pytest.mark.parametrize("error", [None, LOST, TimeoutError(), ValueError("nonsense")])
-async def test_a_lost_stream_is_resumed_after_what_it_has_seen(relaying: Any, error: Exception | None) -> None:
+async def test_a_lost_stream_is_resumed_after_the_last_event(relaying: Any, error: Exception | None) -> None:
     done = await relaying(Stream(COMPLETE), first=Stream(status(1), status(4), error=error)).run()
     assert done.gateway.seen == [4]
     assert done.versions == [1, 4, 9]
@@ -221,7 +221,7 @@ async def test_a_relay_that_auth_refuses_is_given_up(relaying: Any, caplog: pyte
         assert await done.relay.auth_answer(until=asyncio.get_running_loop().time() + 2 * PATIENCE) is None
 
 
-async def test_an_error_of_the_program_ends_it_and_whoever_waits_for_it(relaying: Any) -> None:
+async def test_an_unexpected_error_ends_the_relay_and_the_wait_for_its_answer(relaying: Any) -> None:
     running = relaying(KeyError("a bug"))
     with pytest.raises(KeyError):
         await running.run()

@@ -16,7 +16,7 @@ def test_a_page_ticket_opens_its_signup_to_its_browser(signup_id: UUID, visitor:
 
 
 @pytest.mark.parametrize("stranger", [None, "", "somebody else"])
-def test_it_opens_nothing_to_another_browser(signup_id: UUID, visitor: str, stranger: str | None) -> None:
+def test_a_page_ticket_opens_nothing_to_another_browser(signup_id: UUID, visitor: str, stranger: str | None) -> None:
     with pytest.raises(tickets.TicketError):
         tickets.open_page_ticket(tickets.page_ticket(signup_id, visitor), stranger)
 
@@ -39,7 +39,7 @@ def test_an_old_ticket_opens_nothing_but_the_form_still_knows_its_signup(
     assert tickets.signup_id_of(ticket, visitor) == signup_id
 
 
-def test_a_cookie_that_is_not_ours_is_no_browser(visitor: str) -> None:
+def test_a_forged_browser_cookie_is_ignored(visitor: str) -> None:
     assert tickets.browser_of({}) is None
     assert tickets.browser_of({tickets.BROWSER_COOKIE: visitor}) is None
     assert tickets.browser_of({tickets.BROWSER_COOKIE: tickets._cookie_signer.sign(visitor)}) == visitor
@@ -110,7 +110,7 @@ def test_the_token_of_a_mail_confirms_its_sign_up_for_as_long_as_the_setting_say
         assert refused.type is tickets.TicketError
 
 
-def test_auth_knows_what_the_front_sends_for_nobody(signup_id: UUID) -> None:
+def test_auth_accepts_the_fronts_mark_of_a_request_without_an_address(signup_id: UUID) -> None:
     assert auth_tickets.is_from_front(tickets.signed_by_front())
     assert auth_tickets.forwarded_address(tickets.signed_by_front(), signup_id) is None
     assert auth_tickets.forwarded_address(tickets.signed_address(signup_id, ""), signup_id) == ""

@@ -140,7 +140,7 @@ def test_the_ends_of_processes_are_described() -> None:
     assert how_it_ended(-9) == "was ended (Killed)"
 
 
-def test_paths_are_short_where_the_person_stands_above_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_paths_below_the_current_directory_are_shown_relative(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     assert short(tmp_path / "var" / "log") == "var/log"
     assert short(Path("/elsewhere")) == "/elsewhere"

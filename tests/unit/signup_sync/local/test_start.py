@@ -39,7 +39,7 @@ BREAKS: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_a_broken_database_is_named_with_what_to_do(tmp_path: Path, name: str) -> None:
+def test_a_broken_database_is_reported_with_the_remedy(tmp_path: Path, name: str) -> None:
     file = tmp_path / "it's auth's.sqlite3"
     file.write_bytes(BREAKS[name](database_with_rows(file)))
     with pytest.raises(CannotStart) as caught:
@@ -61,7 +61,7 @@ def test_sound_missing_and_empty_databases_pass(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("theirs", "ours"), [("chat", "default"), ("default", "chat")])
-def test_the_database_of_another_service_is_named_with_what_to_do(
+def test_the_database_of_another_service_is_reported_with_the_remedy(
     databases_in: Callable[[Path], None], tmp_path: Path, theirs: str, ours: str
 ) -> None:
     databases_in(tmp_path)
@@ -110,7 +110,7 @@ def test_an_invalid_port_is_refused(text: str) -> None:
         port_number(text)
 
 
-def test_a_port_in_use_is_named_with_another(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_with_the_next_one(tmp_path: Path) -> None:
     with reserve_port(0) as listener:
         port = listener.getsockname()[1]
         with pytest.raises(CannotStart, match=rf"Port {port} is in use.*PORT={port + 1} make run"):
@@ -128,7 +128,7 @@ def test_a_port_is_free_again_at_once(tmp_path: Path) -> None:
     reserve_port(port).close()
 
 
-def test_a_data_directory_is_held_by_one(tmp_path: Path) -> None:
+def test_a_data_directory_is_locked_by_one_installation(tmp_path: Path) -> None:
     with hold(tmp_path / "var") as lock:
         write_address(lock, "http://127.0.0.1:8000/")
         with pytest.raises(CannotStart, match=r"is already running: http://127.0.0.1:8000/"):

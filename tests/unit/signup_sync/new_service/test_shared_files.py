@@ -154,11 +154,11 @@ def test_a_korean_name_that_cannot_stand_in_the_catalogue_is_refused_before_anyt
         *("a", "m" * 21, "Mail", "mail-2", "ma_il", "2mail", "../x", "", "kım", "straẞe", "ſcim", "mail\n"),
     ],
 )
-def test_some_names_are_refused(service: str):
+def test_unsuitable_names_of_services_are_refused(service: str):
     with pytest.raises(RefusedNameError):
         check_name(service)
 
 
 @pytest.mark.parametrize("service", ["mailers", "crmbox2", "class", "m" * 20])
-def test_other_names_are_not(service: str):
+def test_suitable_names_of_services_are_accepted(service: str):
     check_name(service)
