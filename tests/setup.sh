@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Brings what `make test` needs beside Python: PostgreSQL, Redis, Chromium, Java, gettext, Node.js (Debian's packages, as
-# root), Apache Kafka and OpenSearch (Maven), and an example's packages (npm), into .servers/. Existing ones are kept, so a second run takes no time.
+# root), and into .servers/ Apache Kafka and OpenSearch (Maven), Prometheus (Debian's package) and an example's packages (npm).
+# Existing ones are kept, so a second run takes no time.
 # With CI=true, a failed download ends the run; elsewhere the tests that need it are skipped and listed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -105,19 +106,38 @@ compile() {
     quietly javac -cp "$2/*" -d "$2" $programs
 }
 
-# Unpacks promtool, which checks the configuration of Prometheus, from Debian's package. Installing the package would start
-# a Prometheus. The tests do without it where it is missing.
-unpack_promtool() {
-    local folder=.servers/promtool package
-    if has promtool || [[ -x $folder/promtool ]] || ! has apt-get; then return; fi
-    package=$(mktemp -d)
-    say "unpacking promtool (19 MB) into $folder ..."
-    if (cd "$package" && apt-get -qq update && apt-get -qq download prometheus && dpkg -x ./*.deb .) >/dev/null 2>&1; then
-        mkdir -p "$folder" && cp "$package/usr/bin/promtool" "$folder"
-    else
-        say "promtool could not be unpacked, so Prometheus's files are checked less thoroughly."
+# Unpacks Prometheus and promtool from Debian's packages: installing them would start a Prometheus. Debian 14 has the release
+# of compose.yaml. Where it can't be had, the machine's own, older package has both programs.
+unpack_prometheus() {
+    local folder=.servers/prometheus work package
+    if [[ -x $folder/promtool ]]; then
+        say "Prometheus is in $folder."
+        return
+    elif ! has apt-get; then
+        give_up "Prometheus is not in $folder, and there is no apt-get to get Debian's package with."
+        return
     fi
-    rm -rf "$package"
+    say "unpacking Prometheus (46 MB) into $folder ..."
+    work=$(mktemp -d)
+    if (cd "$work" && { download_from_debian_14 prometheus promtool || quietly apt-get -qq download prometheus; }); then
+        for package in "$work"/*.deb; do dpkg -x "$package" "$work"; done
+        mkdir -p "$folder"
+        cp "$work"/usr/bin/prom{etheus,tool} "$folder"
+    else
+        give_up "Prometheus's package could not be had; apt-get's own words are above."
+    fi
+    rm -rf "$work"
+}
+
+# Downloads packages into the current folder, and their list too: the machine's own lists stay as they are.
+download_from_debian_14() {
+    local mirror from_here
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' | head -1)
+    mkdir -p lists/partial
+    echo "deb $mirror forky main" >sources.list
+    from_here=(-qq -o Dir::Etc::SourceList="$PWD/sources.list" -o Dir::Etc::SourceParts=- -o Dir::State::Lists="$PWD/lists"
+        -o Dir::Cache="$PWD" -o Acquire::Languages=none -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false)
+    quietly apt-get "${from_here[@]}" update && quietly apt-get "${from_here[@]}" download "$@"
 }
 
 # Debian's own package may be too old for tests/k8s. Go 1.21 or newer fetches the version that go.mod asks for.
@@ -150,6 +170,6 @@ install_node_packages() {
 install_packages
 copy_jars kafka "Apache Kafka" "54 MB"
 copy_jars opensearch OpenSearch "53 MB"
-unpack_promtool
+unpack_prometheus
 check_go
 install_node_packages

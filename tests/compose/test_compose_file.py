@@ -3,8 +3,6 @@
 import asyncio
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,8 +14,6 @@ from tests.compose.installation import Installation
 from tests.conftest import new_person
 from tests.contract.test_compose import ENVIRONMENT, OF_PROFILES, ROLES, services
 from tests.e2e.test_compose_commands import REFUSALS
-from tests.servers.process import ROOT
-from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("docker")
 
@@ -40,56 +36,6 @@ def test_no_role_is_refused_anything(installation: Installation, role: str) -> N
     log = installation.compose("logs", role).lower()
     assert log
     assert not [line for line in log.splitlines() if any(word in line for word in (*REFUSALS, "read-only file system"))]
-
-
-# Resolves each name as Prometheus does (all A records), and fetches /metrics from each address.
-FETCH = """
-import json, socket, sys
-from urllib.request import urlopen
-
-def is_answered(address, port):
-    try:
-        return "process_start_time_seconds" in urlopen(f"http://{address}:{port}/metrics", timeout=10).read().decode()
-    except OSError:
-        return False
-
-found = {}
-for name, port in json.loads(sys.argv[1]):
-    try:
-        addresses = {info[4][0] for info in socket.getaddrinfo(name, port, socket.AF_INET, socket.SOCK_STREAM)}
-    except OSError:
-        addresses = []
-    found[name] = [is_answered(address, port) for address in addresses]
-print(json.dumps(found))
-"""
-
-
-def test_prometheus_reaches_every_target_from_inside(installation: Installation) -> None:
-    config = yaml.safe_load((ROOT / "deploy" / "prometheus.yaml").read_text())
-    discoveries = [each for job in config["scrape_configs"] for each in job.get("dns_sd_configs", ())]
-    targets = {name: each["port"] for each in discoveries for name in each["names"]}
-    run = ("run", "--rm", "--interactive", "--network", f"{installation.name}_inside", installation.image)
-
-    def reached() -> dict[str, list[bool]]:
-        targets_and_ports = json.dumps([*targets.items()])
-        return json.loads(installation.docker(*run, "python", "-", targets_and_ports, input=FETCH))
-
-    with optional_roles(installation, [name for name in targets if services()[name].get("profiles")]):
-        running = {name: [True] * len(installation.containers(name)) for name in targets}
-        assert all(running.values())
-        eventually(lambda: reached() == running, what=f"{running} are reached", pause=1)
-
-
-@contextmanager
-def optional_roles(installation: Installation, names: Sequence[str]) -> Iterator[None]:
-    """The roles of profiles, without the servers that they write to."""
-    settings = {"SCIM_SERVERS": "crm=https://scim.invalid/v2", "SCIM_TOKENS": "crm=token", "COMPOSE_PROFILES": "*"}
-    installation.compose("run", "--rm", "--no-deps", "set-up-kafka", **settings)
-    try:
-        installation.compose("up", "--detach", "--no-deps", "--no-build", *names, **settings)
-        yield
-    finally:
-        installation.compose("rm", "--stop", "--force", *names, **settings)
 
 
 def test_the_operators_tools_have_their_files_volumes_and_networks(installation: Installation) -> None:

@@ -32,11 +32,11 @@ DEPLOY = ROOT / "deploy"
 
 
 # Debian's, which `tests/setup.sh` unpacks.
-PROMTOOL = shutil.which("promtool", path=f"{ROOT / '.servers/promtool'}:{os.environ['PATH']}")
+PROMTOOL = shutil.which("promtool", path=f"{ROOT / '.servers/prometheus'}:{os.environ['PATH']}")
 
 
 needs_promtool = pytest.mark.skipif(
-    PROMTOOL is None, reason="promtool is not in .servers/promtool (`bash tests/setup.sh` brings it)"
+    PROMTOOL is None, reason="promtool is not in .servers/prometheus (`bash tests/setup.sh` brings it)"
 )
 
 
@@ -113,7 +113,8 @@ def up(**values: str) -> dict[str, str]:
 def run_promtool(tests: list[dict[str, Any]], folder: Path) -> None:
     rules = str(DEPLOY / "prometheus-alerts.yaml")
     file = folder / "tests.yaml"
-    file.write_text(yaml.safe_dump({"rule_files": [rules], "evaluation_interval": "15s", "tests": tests}))
+    interval = yaml.safe_load((DEPLOY / "prometheus.yaml").read_text())["global"]["evaluation_interval"]
+    file.write_text(yaml.safe_dump({"rule_files": [rules], "evaluation_interval": interval, "tests": tests}))
     done = subprocess.run([PROMTOOL, "test", "rules", file], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -223,7 +224,7 @@ def test_the_dashboard_queries_existing_metrics():
     assert {re.sub(r"_(total|bucket|count|sum)$", "", name) for name in asked} <= names
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not in .servers/promtool (`bash tests/setup.sh` brings it)")
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not in .servers/prometheus (`bash tests/setup.sh` brings it)")
 def test_prometheus_can_read_the_queries_of_the_dashboard(tmp_path: Path):
     """Grafana only inserts its variables and sends them."""
     dashboard = json.loads((DEPLOY / "grafana-dashboard.json").read_text())
