@@ -17,6 +17,13 @@ from runtime.admin_toolkit.action_admin import ActionAdmin
 from runtime.admin_toolkit.address_admin import ShowsAddresses
 from runtime.database.search import search
 from runtime.equality import USER_ID_BYTES_MAX, normalize_email, user_id_key
+from runtime.opened_forms import OpenedForm
+
+
+class ParticipantUserForm(OpenedForm):
+    """An outdated form would undo what auth has changed since, and no later event would correct the row."""
+
+    compared = ("user_id", "email", "user_name", "role", "is_active")
 
 
 class ParticipantUserAdmin(ActionAdmin, ShowsAddresses):
@@ -55,6 +62,7 @@ class ParticipantUserAdmin(ActionAdmin, ShowsAddresses):
             },
         ),
     )
+    form = ParticipantUserForm
     actions = ("deactivate", "activate")
     privileges = ("role",)
     delete_confirmation_template = "participant/delete_confirmation.html"
@@ -63,6 +71,9 @@ class ParticipantUserAdmin(ActionAdmin, ShowsAddresses):
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Show the fields that a service adds to its model, unless a subclass has placed them."""
         fieldsets = super().get_fieldsets(request, obj)
+        if self.has_change_permission(request, obj):
+            title, options = fieldsets[0]
+            fieldsets = ((title, {**options, "fields": (*options["fields"], "opened")}), *fieldsets[1:])
         placed = set(flatten_fieldsets(fieldsets))
         own = [field.name for field in own_fields(self.model) if field.editable and field.name not in placed]
         section = (self.opts.app_config.verbose_name, {"fields": own})

@@ -7,7 +7,6 @@ from django.contrib import admin, messages
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.forms import UserChangeForm
 from django.contrib.contenttypes.models import ContentType
-from django.core.exceptions import ValidationError
 from django.db import IntegrityError
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -18,13 +17,12 @@ from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from authsvc.accounts.opened_forms import OpenedField, opened_now, rebase
 from authsvc.lights import Kind
 from authsvc.models import EventTransaction, User
 from authsvc.signups.changes import NoSuchAccountError, OutdatedError, change_account
 from runtime.admin_toolkit.long_action import progress_of, progress_page, work_on
 from runtime.admin_toolkit.model_admin import ModelAdmin
-from runtime.mail_addresses import shown_address
+from runtime.opened_forms import OpenedForm
 from runtime.security_log import log_security_event_of
 
 # Users per step of a long action.
@@ -36,30 +34,27 @@ SKIPPED: Final = "skipped"
 CHANGES_TOLD: Final = 5
 
 
-class OpenedUserForm(UserChangeForm):  # type: ignore[type-arg]  # has none at run time
-    """Refuse a form that was opened before the newest change of the user, and keep what was typed."""
+class OpenedUserForm(OpenedForm, UserChangeForm):  # type: ignore[type-arg]  # has none at run time
+    """Refuse a form that was opened before the newest change of the user, and say who made it."""
 
-    opened = OpenedField()
+    compared = tuple(User.SYNCHRONISED)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        # Staff who may only view the user get no fields.
-        if field := self.fields.get("opened"):
-            field.initial = opened_now(self.instance, list(User.SYNCHRONISED))
-
-    def clean(self) -> Any:
-        cleaned = super().clean()
-        # The lock keeps the answer true until the transaction of this request ends.
-        stored = User.objects.select_for_update().filter(pk=self.instance.pk).first()
-        if stored is None:
-            raise ValidationError(_("This account has been removed."), code="removed")
-        if (since := self.cleaned_data["opened"].version) != stored.version:
-            intro = _("This user was changed after you opened this page. Your input is kept: check it and save again.")
-            conflicts = rebase(self, stored, list(User.SYNCHRONISED))
-            self.add_error(None, ValidationError([intro, *_told(stored, since=since)], code="outdated"))
-            for name in conflicts:
-                self.add_error(name, _("Now stored: %s") % _shown(stored, name))
-        return cleaned
+    def told(self, stored: User, *, since: int) -> Iterator[str]:
+        """Describe the newest changes of the user since this version: their authors, fields and times."""
+        rows = EventTransaction.objects.filter(
+            owner_signup_id=stored.owner_signup_id, kind=Kind.CHANGE, record_version__gt=since
+        ).order_by("-record_version")[:CHANGES_TOLD]
+        entries = LogEntry.objects.filter(
+            content_type=ContentType.objects.get_for_model(EventTransaction),
+            object_id__in=[str(row.pk) for row in rows],
+        ).select_related("user")
+        actors = {entry.object_id: str(entry.user) for entry in entries}
+        for row in rows:
+            yield _("%(time)s: %(actor)s changed %(fields)s.") % {
+                "time": date_format(localtime(row.created_at), "DATETIME_FORMAT"),
+                "actor": actors.get(str(row.pk)) or _("the account's owner or a command"),
+                "fields": ", ".join(row.changed_names),
+            }
 
 
 class ChangesUsers(ModelAdmin):
@@ -148,29 +143,3 @@ class ChangesUsers(ModelAdmin):
         vars(user)["saved_change"] = row
         self.log_change(request, user, [{"changed": {"fields": ["active"]}}])
         return True
-
-
-def _told(user: User, *, since: int) -> Iterator[str]:
-    """Describe the newest changes of the user since this version: their authors, fields and times."""
-    rows = EventTransaction.objects.filter(
-        owner_signup_id=user.owner_signup_id, kind=Kind.CHANGE, record_version__gt=since
-    ).order_by("-record_version")[:CHANGES_TOLD]
-    entries = LogEntry.objects.filter(
-        content_type=ContentType.objects.get_for_model(EventTransaction), object_id__in=[str(row.pk) for row in rows]
-    ).select_related("user")
-    actors = {entry.object_id: str(entry.user) for entry in entries}
-    for row in rows:
-        yield _("%(time)s: %(actor)s changed %(fields)s.") % {
-            "time": date_format(localtime(row.created_at), "DATETIME_FORMAT"),
-            "actor": actors.get(str(row.pk)) or _("the account's owner or a command"),
-            "fields": ", ".join(row.changed_names),
-        }
-
-
-def _shown(user: User, name: str) -> str:
-    if name == "email":
-        return shown_address(user.email)
-    if name == "role":
-        return str(user.get_role_display())
-    value = getattr(user, name)
-    return (_("Yes") if value else _("No")) if isinstance(value, bool) else str(value)

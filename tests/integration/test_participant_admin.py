@@ -9,8 +9,11 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 from django.urls import reverse
 
+from participant.admin import ParticipantUserForm
+from participant.events import UserRecord
 from participant.models import ParticipantUser
-from participant.user_table import bury
+from participant.user_table import bury, write
+from runtime.opened_forms import opened_now
 from tests.participants import MODELS
 
 pytestmark = pytest.mark.django_db(databases=["default", *MODELS])
@@ -30,7 +33,9 @@ class Pages:
         return self._post(self.url("add"), user_id=user_id, email=email, **fields)
 
     def change(self, row: ParticipantUser, **fields: str):
+        """Submit the form as it was shown while the row was `row`, with these fields changed."""
         kept = {name: getattr(row, name) for name in ("user_id", "email", "user_name", "role")}
+        kept["opened"] = opened_now(row, ParticipantUserForm.compared)
         return self._post(self.url("change", row.pk), **kept | fields)
 
     def act(self, action: str, *rows: ParticipantUser, **fields: str):
@@ -95,7 +100,7 @@ def test_a_user_id_that_cannot_be_kept_is_an_error_of_that_field(pages, user_id)
     assert not pages.model.objects.exists()
 
 
-def test_changing_a_user_keeps_the_ids_of_its_sign_ups(pages):
+def test_changing_a_user_keeps_what_the_sign_up_wrote(pages):
     row = row_of(pages, signup_id=UUID(int=1), owner_signup_id=UUID(int=2))
     pages.change(row, user_name="Kim the second", user_id="KIM", signup_id=str(UUID(int=9)))
     row.refresh_from_db()
@@ -108,7 +113,40 @@ def test_changing_a_user_to_another_ones_user_id_is_an_error_of_that_field(pages
     assert set(errors_of(pages.change(row_of(pages, "kim"), user_id="LEE"))) == {"user_id"}
 
 
-def test_the_history_lists_each_change(pages):
+def test_a_form_that_was_opened_before_a_change_in_auth_does_not_undo_it(pages):
+    row = row_of(pages, owner_signup_id=UUID(int=2))
+    record = UserRecord(
+        owner_signup_id=UUID(int=2),
+        user_id="kim",
+        email="new@example.org",
+        user_name="New",
+        role="ROLE_ADMIN",
+        version=2,
+    )
+    write(pages.model, updates=[(record, pages.model.objects.get(pk=row.pk))])
+    response = pages.change(row, user_name="Typed", is_active="")
+    assert errors_of(response)["__all__"] == [
+        "This user was changed after you opened this page. Your input is kept: check it and save again."
+    ]
+    assert errors_of(response)["user_name"] == ["Now stored: New"]
+    kept = pages.model.objects.get(pk=row.pk)
+    assert (kept.email, kept.user_name, kept.role, kept.is_active) == ("new@example.org", "New", "ROLE_ADMIN", True)
+
+    # Saving again is a decision about what was typed, and keeps auth's other changes.
+    pages.client.post(pages.url("change", row.pk), response.context["adminform"].form.data.dict())
+    kept = pages.model.objects.get(pk=row.pk)
+    assert (kept.email, kept.user_name, kept.role, kept.is_active) == ("new@example.org", "Typed", "ROLE_ADMIN", False)
+    assert kept.version == 2
+
+
+def test_the_second_of_two_administrators_does_not_undo_what_the_first_has_changed(pages):
+    row = row_of(pages)
+    pages.change(row, is_active="")
+    assert "This user was changed after" in errors_of(pages.change(row, user_name="Typed"))["__all__"][0]
+    assert not pages.model.objects.get(pk=row.pk).is_active
+
+
+def test_the_history_tells_what_was_done(pages):
     pages.add()
     row = pages.model.objects.get()
     pages.change(row, user_name="Other")
@@ -119,7 +157,7 @@ def test_the_history_lists_each_change(pages):
     assert "Changed active." in history
 
 
-def test_the_page_names_the_rows_sign_ups_and_explains_deleting(pages):
+def test_the_page_says_who_made_the_row_and_what_deleting_does(pages):
     row = row_of(pages, signup_id=UUID(int=1), owner_signup_id=UUID(int=2))
     page = pages.client.get(pages.url("change", row.pk)).content.decode()
     assert str(UUID(int=1)) in page
@@ -172,7 +210,7 @@ def test_the_list_has_its_filters(pages):
         assert [row.user_id for row in response.context["cl"].result_list] == ["lee"]
 
 
-def test_version_and_auths_decision_are_shown_read_only(pages):
+def test_it_shows_the_version_and_what_auth_decided_and_lets_nobody_change_them(pages):
     row = row_of(pages, owner_signup_id=UUID(int=1), version=7, is_account_active=False)
     page = pages.client.get(pages.url("change", row.pk)).content.decode()
     assert "Version:" in page
@@ -193,7 +231,7 @@ def test_a_removed_account_is_in_no_list_and_has_no_page(pages):
     assert "Perhaps it was deleted?" in response.content.decode()
 
 
-def test_staff_with_only_the_view_permission_change_nothing(pages):
+def test_one_who_may_only_view_changes_nothing(pages):
     row = row_of(pages)
     staff = get_user_model().objects.create_user("staff-1", "staff@example.org", is_staff=True)
     staff.user_permissions.add(Permission.objects.get(codename=f"view_{pages.model._meta.model_name}"))

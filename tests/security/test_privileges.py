@@ -8,8 +8,9 @@ from django.contrib.auth.models import Group, Permission
 from django.core.management import call_command
 from django.urls import reverse
 
-from authsvc.accounts.opened_forms import opened_now
 from authsvc.models import User
+from participant.admin import ParticipantUserForm
+from runtime.opened_forms import opened_now
 from runtime.security_log import operator
 from tests.participants import MODELS
 from tests.security.staff import CHANGE, SUPER, VIEW, person_of, rows
@@ -231,6 +232,7 @@ def test_the_role_of_a_copy_is_set_by_superusers_only(model, events):
     label = f"{model._meta.app_label}_{model._meta.model_name}"
     change, add = reverse(f"admin:{label}_change", args=[copy.pk]), reverse(f"admin:{label}_add")
     form = {"user_id": copy.user_id, "email": copy.email, "user_name": "Renamed", "is_active": "on"}
+    form["opened"] = opened_now(copy, ParticipantUserForm.compared)
     other = form | {"user_id": "other-user", "email": "other@example.com"}
     client = client_of(person_of(CHANGE))
     assert client.post(change, form | {"role": "ROLE_ADMIN"}).status_code == 403
@@ -239,6 +241,8 @@ def test_the_role_of_a_copy_is_set_by_superusers_only(model, events):
     assert client.post(add, other).status_code == 302
     assert set(model.objects.values_list("user_name", "role")) == {("Renamed", "ROLE_USER")}
     assert [event for event, *_rest in events()] == ["privilege_refused"] * 2
+    copy.refresh_from_db()
+    form["opened"] = opened_now(copy, ParticipantUserForm.compared)
     assert client_of(person_of(SUPER)).post(change, form | {"role": "ROLE_ADMIN"}).status_code == 302
     copy.refresh_from_db()
     assert copy.role == "ROLE_ADMIN"

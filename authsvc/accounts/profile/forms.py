@@ -8,12 +8,12 @@ from django.utils.translation import gettext_lazy as _
 
 from authsvc import identity
 from authsvc.accounts.forms import OwnerForm, own_password_field
-from authsvc.accounts.opened_forms import OpenedField, opened_now, rebase
 from authsvc.accounts.profile.address_links import must_be_confirmed
 from authsvc.models import EventTransaction, User
 from authsvc.signups.changes import change_account
 from runtime.equality import normalize_email
 from runtime.mail_addresses import shown_address
+from runtime.opened_forms import OpenedField, opened_now, rebase
 
 # The fields of the user that the form changes.
 FIELDS: Final = ("user_name", "email")
