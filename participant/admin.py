@@ -71,7 +71,7 @@ class ParticipantUserAdmin(ActionAdmin, ShowsAddresses):
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Show the fields that a service adds to its model, unless a subclass has placed them."""
         fieldsets = super().get_fieldsets(request, obj)
-        if self.has_change_permission(request, obj):
+        if obj is not None and self.has_change_permission(request, obj):
             title, options = fieldsets[0]
             fieldsets = ((title, {**options, "fields": (*options["fields"], "opened")}), *fieldsets[1:])
         placed = set(flatten_fieldsets(fieldsets))
