@@ -1,5 +1,6 @@
 """Terminal input and output of commands. Untrusted text is escaped, so that it can't control the terminal."""
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
@@ -22,6 +23,15 @@ def titled(lines: Iterable[tuple[str, str]]) -> Iterator[str]:
     for title, text in lines:
         for number, line in enumerate(printable(text).splitlines()):
             yield f"{'' if number else title:<12} {line}".rstrip()
+
+
+def typed_answer(question: str) -> str:
+    """Ask at the terminal, and return the answer; "" if the input ends instead, as with Ctrl-D."""
+    try:
+        return input(question).strip()
+    except EOFError:
+        sys.stdout.write("\n")
+        return ""
 
 
 def printable(text: str) -> str:

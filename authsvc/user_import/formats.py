@@ -72,9 +72,9 @@ class JsonLines:
         if not isinstance(found, dict):
             return ImportRecord(line.number, {}, {"line": line.text}, "This is not a JSON object.")
         found.pop(REASON, None)
-        # A nested value is invalid anyway, and may be too deep to be written again.
-        is_flat = not any(isinstance(value, dict | list) for value in found.values())
-        return ImportRecord(line.number, found, found if is_flat else {"line": line.text})
+        # Such a value is invalid anyway. It may be too deep to be written again, or a number that JSON can't express.
+        is_plain = not any(isinstance(value, dict | list | float) for value in found.values())
+        return ImportRecord(line.number, found, found if is_plain else {"line": line.text})
 
     def header(self) -> str:
         """Return the lines that begin a file of rejected records."""

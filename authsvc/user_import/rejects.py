@@ -9,6 +9,10 @@ from typing import Any, TextIO
 from authsvc.user_import.formats import Format
 
 
+class RejectsError(Exception):
+    """The file of rejected records can't be created."""
+
+
 class Rejects:
     """Creates its file with the first rejected record."""
 
@@ -24,7 +28,7 @@ class Rejects:
         return self._file.name if self._file else ""
 
     def add(self, source: Any, reason: str) -> None:
-        """Write a record as it was read, with the reason."""
+        """Write a record as it was read, with the reason. Raise RejectsError."""
         if self._file is None:
             self._file = self._create()
             self._file.write(self._format.header())
@@ -39,8 +43,11 @@ class Rejects:
         """Create the file; if it exists, one with the next free number: somebody may be correcting an earlier one."""
         for number in count(1):
             path = self._path if number == 1 else self._path.with_stem(f"{self._path.stem}-{number}")
-            with suppress(FileExistsError):
-                return open(path, "x", encoding="utf-8", newline="", opener=_open_private)
+            try:
+                with suppress(FileExistsError):
+                    return open(path, "x", encoding="utf-8", newline="", opener=_open_private)
+            except OSError as error:
+                raise RejectsError(f"{path} can't be created: {error.strerror}.") from error
         raise AssertionError
 
 

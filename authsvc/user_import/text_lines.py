@@ -42,13 +42,18 @@ class LineReader:
         self.position = 0
 
     def __iter__(self) -> Iterator[Line]:
-        """Raise UnreadableFileError at the first line that isn't UTF-8."""
+        """Raise UnreadableFileError at the first line that isn't UTF-8, or if lines end with carriage returns only."""
         number = 0
         while raw := self._read(LINE_MAX + 2):
             number += 1
             if number == 1:
                 raw = _without_mark(raw)
             text = raw.rstrip(b"\r\n")
+            if number == 1 and b"\r" in text:
+                raise UnreadableFileError(
+                    "The lines end with carriage returns only. Convert the file, for example: "
+                    "tr '\\r' '\\n' < FILE > FILE.lines"
+                )
             if len(text) > LINE_MAX:
                 while raw and not raw.endswith(b"\n"):
                     raw = self._read(LINE_MAX)

@@ -13,6 +13,7 @@ from django.contrib.auth.models import Permission
 from django.core.management import CommandError, call_command
 
 from authsvc.accounts.passwords import Argon2idHasher
+from authsvc.management.commands.import_users import AGAIN
 from authsvc.models import RemovedAccount, SignUp, User
 from authsvc.signups import registration
 from authsvc.signups.events import NEW_USER_REQUESTED
@@ -239,6 +240,31 @@ def test_a_place_without_room_for_rejected_lines_is_refused_at_once(import_users
     said = import_users(HEADER + KIM, "--rejected", str(tmp_path / "nowhere" / "rejected.csv"))
     assert said == "nowhere is not writable: name another place with --rejected."
     assert not User.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("", ". is a directory: name a file with --rejected."),
+        ("/", "/ is a directory: name a file with --rejected."),
+        ("x" * 300, f"{'x' * 300} can't be created: File name too long. Name another place with --rejected. {AGAIN}"),
+    ],
+    ids=["empty", "root", "long"],
+)
+def test_a_name_that_no_file_of_rejected_lines_can_have_is_one_line(import_users, place: str, words: str):
+    assert import_users(HEADER + "lee,,,,\n", "--rejected", place) == words
+
+
+def test_the_rejected_lines_of_a_pipe_are_in_the_current_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    reading, writing = os.pipe()
+    os.write(writing, (HEADER + KIM + "lee,,,,\n").encode())
+    os.close(writing)
+    # As a shell passes it for <(...): its folder takes no new file.
+    with pytest.raises(CommandError, match=r"in import\.rejected\.csv:"):
+        call_command("import_users", f"/dev/fd/{reading}", stdout=StringIO())
+    os.close(reading)
+    assert {user_id for user_id, *_ in users()} == {"kim"}
 
 
 def test_a_full_disk_for_the_temporary_file_is_one_line(import_users, monkeypatch):

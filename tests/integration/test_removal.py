@@ -1,6 +1,7 @@
 """Removing accounts: by their owners, by administrators, and by a command."""
 
 from datetime import timedelta
+from io import StringIO
 from uuid import uuid4
 
 import pytest
@@ -200,6 +201,16 @@ def test_forget_removes_nobody_if_one_name_is_unknown_or_nobody_confirms(kim):
     with pytest.raises(CommandError, match=r"no account with the user ID nobody\. Nothing was removed"):
         call_command("forget", kim.user_id, "nobody", "--yes")
     with pytest.raises(CommandError, match="--yes"):
+        call_command("forget", kim.user_id)
+    assert not is_removed(kim)
+
+
+@pytest.mark.parametrize("typed", ["", "no\n"], ids=["end of input", "no"])
+def test_forget_removes_nobody_without_the_answer_yes(kim, monkeypatch, typed):
+    terminal = StringIO(typed)
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stdin", terminal)
+    with pytest.raises(CommandError, match=r"^Nothing was removed\.$"):
         call_command("forget", kim.user_id)
     assert not is_removed(kim)
 

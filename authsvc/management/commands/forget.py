@@ -10,7 +10,7 @@ from authsvc.signups import publisher
 from authsvc.signups.changes import NoSuchAccountError, remove_account
 from runtime.equality import user_id_key
 from runtime.security_log import log_security_event, operator
-from runtime.terminal import printable
+from runtime.terminal import printable, typed_answer
 
 
 class Command(BaseCommand):
@@ -40,8 +40,7 @@ class Command(BaseCommand):
     def _confirm(self, count: int) -> None:
         if not sys.stdin.isatty():
             raise CommandError("There is no terminal here to ask at: confirm with --yes. Nothing was removed.")
-        answer = input(f"Remove {count} account{'s' * (count > 1)} for good? Type yes: ")
-        if answer.strip().lower() != "yes":
+        if typed_answer(f"Remove {count} account{'s' * (count > 1)} for good? Type yes: ").lower() != "yes":
             raise CommandError("Nothing was removed.")
 
     def _remove(self, user: User) -> None:

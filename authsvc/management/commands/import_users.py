@@ -19,7 +19,7 @@ from authsvc.signups.registration import NewSignUp
 from authsvc.user_import.formats import COLUMNS, Format, format_of
 from authsvc.user_import.importing import ImportCounts, UserImport
 from authsvc.user_import.paced_events import PacedEvents
-from authsvc.user_import.rejects import Rejects
+from authsvc.user_import.rejects import Rejects, RejectsError
 from authsvc.user_import.spool import Spool
 from authsvc.user_import.text_lines import LineReader, UnreadableFileError
 from runtime.equality import user_id_key
@@ -49,8 +49,8 @@ class Command(BaseCommand):
             "--rejected",
             type=Path,
             metavar="PATH",
-            help="the file for rejected lines; default: FILE with .rejected before its extension. An existing file "
-            "is kept, and the new one gets a number",
+            help="the file for rejected lines; default: FILE with .rejected before its extension, or in the "
+            "current directory if the input is a pipe. An existing file is kept, and the new one gets a number",
         )
         parser.add_argument(
             "--on-behalf-of",
@@ -69,12 +69,17 @@ class Command(BaseCommand):
             with _opened(file) as opened:
                 lines = LineReader(opened)
                 format_ = format_of(lines)
-                with Spool() as spool, closing(_rejects(file, rejected, format_)) as rejects:
+                size = _size(opened)
+                # A pipe, such as <(...) of a shell, is in a folder where no file can be.
+                given = Path(f"import.{format_.suffix}" if file == STDIN or size is None else file)
+                with Spool() as spool, closing(_rejects(given, rejected, format_)) as rejects:
                     users = UserImport(format_, spool, rejects, may_add_admins=administrator is not None)
-                    total = _check(users, lines, _size(opened))
+                    total = _check(users, lines, size)
                     self._import(users, total, administrator, is_dry=dry_run)
         except UnreadableFileError as error:
             raise CommandError(f"{printable(str(error))} Nothing was imported.") from error
+        except RejectsError as error:
+            raise CommandError(f"{printable(str(error))} Name another place with --rejected. {AGAIN}") from error
         except sqlite3.OperationalError as error:
             raise CommandError(f"The temporary file can't be used: {error}. Set TMPDIR. {AGAIN}") from error
         except TransientError as error:
@@ -144,11 +149,12 @@ def _opened(file: str) -> AbstractContextManager[BinaryIO]:
         raise CommandError(f"{printable(file)} can't be read: {error.strerror}.") from error
 
 
-def _rejects(file: str, path: Path | None, format_: Format) -> Rejects:
-    """Return the file of rejected lines. Raise CommandError if it can't be created."""
+def _rejects(given: Path, path: Path | None, format_: Format) -> Rejects:
+    """Return the file of rejected lines, by default beside `given`. Raise CommandError if its place is unsuitable."""
     if path is None:
-        given = Path(f"import.{format_.suffix}" if file == STDIN else file)
         path = given.with_name(f"{given.stem}.rejected{given.suffix or f'.{format_.suffix}'}")
+    if not path.name:
+        raise CommandError(f"{printable(str(path))} is a directory: name a file with --rejected.")
     if not os.access(path.parent, os.W_OK):
         raise CommandError(f"{printable(str(path.parent))} is not writable: name another place with --rejected.")
     return Rejects(path, format_)

@@ -5,6 +5,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from runtime.terminal import typed_answer
 from signup_sync.management.commands.startservice import write_files
 from signup_sync.new_service.catalogue import CATALOGUE, compile_catalogue, remove_texts
 from signup_sync.new_service.files import delete_files
@@ -50,9 +51,6 @@ class Command(BaseCommand):
             self.stdout.write("gettext is not installed: install it, and run `make messages` to compile the catalogue.")
 
     def _confirm(self, names: Names) -> None:
-        try:
-            typed = input(f"This deletes {names.package}/ with your code. Type {names.service} to go on: ")
-        except EOFError:
-            typed = ""
-        if typed.strip() != names.service:
+        question = f"This deletes {names.package}/ with your code. Type {names.service} to go on: "
+        if typed_answer(question) != names.service:
             raise CommandError("Nothing was removed.")

@@ -62,6 +62,13 @@ def test_any_other_encoding_is_refused_at_its_first_line(encoding: str, name: st
     assert refusal(text.encode(encoding)).startswith("Line 3 is not UTF-8. Save the file as UTF-8 or convert it")
 
 
+@pytest.mark.parametrize("text", [HEADER + "kim,Kim,kim@example.org\n", f"{json.dumps(KIM)}\n{json.dumps(KIM)}\n"])
+def test_lines_that_end_with_carriage_returns_only_are_named_with_the_command_that_converts_them(text: str):
+    said = refusal(text.replace("\n", "\r").encode())
+    assert said.startswith("The lines end with carriage returns only.")
+    assert r"tr '\r' '\n' < FILE" in said
+
+
 @pytest.mark.parametrize("text", ["", "\n\n", "\ufeff"])
 def test_an_empty_file_is_refused(text: str):
     assert refusal(text) == "The file is empty."
@@ -222,3 +229,5 @@ def test_rejected_json_lines_have_the_reason_and_are_read_again():
 def test_an_unreadable_line_is_shown_in_the_file_of_rejected_records():
     assert json.loads(rejected('{"userId": \n')) == {"reason": "why", "line": '{"userId": '}
     assert '"""open,1"' in rejected(HEADER + '"open,1\n')
+    # JSON has no infinite numbers, so the line as it was read must not become one.
+    assert json.loads(rejected('{"userId": 1e400}\n')) == {"reason": "why", "line": '{"userId": 1e400}'}
