@@ -10,7 +10,7 @@ from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
-from django.db import models, router, transaction
+from django.db import DatabaseError, models, router, transaction
 from django.dispatch import Signal
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -28,6 +28,10 @@ DATABASE: Final = "default"
 password_replaced = Signal()
 # Sent with `user` and the `former` address inside the transaction that changes a user's email address.
 address_replaced = Signal()
+
+
+class NoSuchAccountError(Exception):
+    """The account has been removed, perhaps a moment ago."""
 
 
 def new_signup_id() -> UUID:
@@ -170,14 +174,20 @@ class User(KnowsChanges, AbstractBaseUser, PermissionsMixin):
     def save(self, *args: Any, is_change: bool = False, **kwargs: Any) -> None:
         """Save the columns that changed. If the password changed or became unusable, also erase the old hash from
         sign-ups (docs/adr/0040). Only change_account() saves with `is_change`; raise BypassError for all others that
-        changed a synchronised field of an existing user."""
+        changed a synchronised field of an existing user, and NoSuchAccountError if the user was removed."""
         kwargs["update_fields"] = columns = self.columns_to_save(kwargs.get("update_fields"), is_change=is_change)
         if self._state.adding:
             self.normalize()
         # Django sets `_password` between set_password() and save(), except when it only upgrades a hash's parameters.
         is_new_password = getattr(self, "_password", None) is not None and not self._state.adding
         with transaction.atomic(using=kwargs.get("using") or router.db_for_write(type(self), instance=self)):
-            super().save(*args, **kwargs)
+            try:
+                super().save(*args, **kwargs)
+            except DatabaseError as error:
+                # Django raises the base class if no row has this primary key. Errors of the database have subclasses.
+                if type(error) is DatabaseError:
+                    raise NoSuchAccountError from error
+                raise
             self.note_saved(columns)
             if is_new_password or self._has_lost_password:
                 SignUp.objects.filter(owner_signup_id=self.owner_signup_id, password__gt="").update(password="")

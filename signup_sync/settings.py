@@ -392,6 +392,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "signup_sync.middleware.page_middleware.Authentication",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "signup_sync.middleware.page_middleware.RemovedAccounts",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "signup_sync.middleware.page_middleware.ThreadRelease",
 ]

@@ -18,8 +18,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from authsvc.lights import Kind
-from authsvc.models import EventTransaction, User
-from authsvc.signups.changes import NoSuchAccountError, OutdatedError, change_account
+from authsvc.models import EventTransaction, NoSuchAccountError, User
+from authsvc.signups.changes import OutdatedError, change_account
 from runtime.admin_toolkit.long_action import progress_of, progress_page, work_on
 from runtime.admin_toolkit.model_admin import ModelAdmin
 from runtime.opened_forms import OpenedForm
@@ -135,8 +135,9 @@ class ChangesUsers(ModelAdmin):
             row = change_account(user)
         except OutdatedError:
             # Somebody changed the user since this page of users was read.
-            return self._change_one(request, User.objects.get(pk=user.pk), is_active=is_active)
-        except (NoSuchAccountError, User.DoesNotExist):
+            stored = User.objects.filter(pk=user.pk).first()
+            return stored is not None and self._change_one(request, stored, is_active=is_active)
+        except NoSuchAccountError:
             return False
         if row is None:
             return False

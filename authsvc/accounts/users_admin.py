@@ -27,8 +27,8 @@ from django.utils.translation import gettext_lazy as _
 from authsvc.accounts.two_factor.admin import ResetsTwoFactor
 from authsvc.accounts.user_changes_admin import ChangesUsers, OpenedUserForm
 from authsvc.lights import Kind
-from authsvc.models import EventTransaction, Role, User
-from authsvc.signups.changes import NoSuchAccountError, remove_account
+from authsvc.models import EventTransaction, NoSuchAccountError, Role, User
+from authsvc.signups.changes import remove_account
 from runtime.admin_toolkit.action_admin import ActionAdmin
 from runtime.admin_toolkit.address_admin import ShowsAddresses
 from runtime.admin_toolkit.restricted_admin import RestrictedAdmin
@@ -111,14 +111,14 @@ class UserAdmin(ActionAdmin, ChangesUsers, ResetsTwoFactor, ChoosesPermissions, 
     search_fields = ("user_id_key", "email", "user_name")
     search_help_text = _("The beginning of a user ID or email address, or part of a name.")
     ordering = ("-id",)
-    readonly_fields = ("owner_signup_id", "date_joined", "last_login", "two_factor")
+    readonly_fields = ("owner_signup_id", "date_joined", "last_login", "two_factor", "closes_at")
     form = UserForm
     add_form = UserCreationForm
     add_fieldsets = ((None, {"fields": ("user_id", "email", "user_name", "role", "password1", "password2")}),)
     fieldsets = (
         (None, {"fields": ("user_id", "email", "user_name", "role", "password", "opened")}),
         (_("Permissions"), {"fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions")}),
-        (_("Origin"), {"fields": ("owner_signup_id", "date_joined", "last_login", "two_factor")}),
+        (_("Origin"), {"fields": readonly_fields}),
     )
     filter_horizontal = ("groups", "user_permissions")
     privileges = ("is_staff", "is_superuser", "groups", "user_permissions")

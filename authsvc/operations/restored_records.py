@@ -1,9 +1,9 @@
 """Mend auth's records after its database was restored from a backup (docs/operations.md): the services may have applied
 changes and removals that the backup doesn't have."""
 
-from authsvc.models import User
+from authsvc.models import NoSuchAccountError, User
 from authsvc.reconcile.events import Finding
-from authsvc.signups.changes import NoSuchAccountError, publish_again, remove_account
+from authsvc.signups.changes import publish_again, remove_account
 from runtime.security_log import log_security_event, operator
 
 

@@ -16,7 +16,15 @@ from django.db.models import Q
 from django.utils import timezone
 
 from authsvc.lights import AUTH, Kind, Status, TransactionState, Verdict
-from authsvc.models import DATABASE, EventTransaction, RemovedAccount, User, address_replaced, new_signup_id
+from authsvc.models import (
+    DATABASE,
+    EventTransaction,
+    NoSuchAccountError,
+    RemovedAccount,
+    User,
+    address_replaced,
+    new_signup_id,
+)
 from authsvc.signups.events import requested
 from authsvc.signups.outbox import pause_after
 from authsvc.signups.projection import projection
@@ -24,10 +32,6 @@ from authsvc.signups.publisher import publish
 from authsvc.signups.transaction_counts import count_begun
 from runtime.database.bulk_sql import overwrite
 from runtime.database.transactions import atomically
-
-
-class NoSuchAccountError(Exception):
-    """The account has been removed, perhaps a moment ago."""
 
 
 class OutdatedError(Exception):

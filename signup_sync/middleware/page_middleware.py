@@ -6,14 +6,19 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, iscoroutinefunction, sync_to_async
+from django.contrib import messages
+from django.contrib.auth import logout
 from django.contrib.auth.middleware import AuthenticationMiddleware, auser, get_user
 from django.core.exceptions import BadRequest
 from django.db import connections
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.urls import reverse
 from django.utils.deprecation import MiddlewareMixin
 from django.utils.functional import SimpleLazyObject
+from django.utils.translation import gettext as _
 
 from authsvc.accounts.two_factor.rules import admitted
+from authsvc.models import NoSuchAccountError, User
 from runtime.text_length import is_longer_than
 
 # Only our own origin, including sockets; pages have no inline scripts or styles. Django admin's CSS has `data:` images.
@@ -82,6 +87,20 @@ class Authentication(AuthenticationMiddleware):
 
         vars(request)["user"] = SimpleLazyObject(admitted_now)
         vars(request)["auser"] = admitted_later
+
+
+class RemovedAccounts(MiddlewareMixin):
+    """Answers a request whose account was removed while it was handled: its owner is logged out, and an administrator
+    sees the list of users."""
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
+        if not isinstance(exception, NoSuchAccountError):
+            return None
+        is_owner = request.user.pk is None or not User.objects.filter(pk=request.user.pk).exists()
+        if is_owner:
+            logout(request)
+        messages.error(request, _("This account has been removed."))
+        return HttpResponseRedirect(reverse("login" if is_owner else "admin:authsvc_user_changelist"))
 
 
 class ContentSecurityPolicy(MiddlewareMixin):

@@ -4,10 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
-from django.db import DatabaseError
 
 from authsvc.changed_columns import BypassError
-from authsvc.models import User
+from authsvc.models import NoSuchAccountError, User
 from authsvc.signups.changes import change_account
 from tests.conftest import new_person
 
@@ -79,7 +78,7 @@ def test_saving_a_user_that_was_deleted_meanwhile_restores_nothing(user: User):
     read_earlier = User.objects.get(pk=user.pk)
     User.objects.filter(pk=user.pk).delete()
     read_earlier.set_password("quite another w0rd")
-    with pytest.raises(DatabaseError):
+    with pytest.raises(NoSuchAccountError):
         read_earlier.save()
     assert not User.objects.exists()
 

@@ -15,8 +15,8 @@ from django.utils import timezone
 from authsvc import tickets
 from authsvc.api.application import SignUpApi
 from authsvc.lights import Kind, Status, Verdict
-from authsvc.models import EventTransaction, RemovedAccount, SignUp, User
-from authsvc.signups.changes import NoSuchAccountError, OutdatedError, change_account, remove_account
+from authsvc.models import EventTransaction, NoSuchAccountError, RemovedAccount, SignUp, User
+from authsvc.signups.changes import OutdatedError, change_account, remove_account
 from authsvc.signups.events import ANSWER_TOPICS, REQUEST_TOPICS, Holder, decode_answer, requested
 from authsvc.signups.outbox import claim_due
 from authsvc.signups.registration import KeyTakenError, NewSignUp, Registration, register_strangers, register_users

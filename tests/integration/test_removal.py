@@ -1,19 +1,25 @@
 """Removing accounts: by their owners, by administrators, and by a command."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 from uuid import uuid4
 
 import pytest
 from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.auth.tokens import default_token_generator
 from django.core.management import CommandError, call_command
 from django.test import Client
 from django.utils import timezone
+from django.utils.encoding import force_bytes
+from django.utils.http import urlsafe_base64_encode
 
 from authsvc.accounts.change_redirect import CHANGE_COOKIE, lights_path
 from authsvc.accounts.closing.schedule import keep_account, remove_closed
+from authsvc.accounts.profile.forms import ProfileForm
+from authsvc.accounts.two_factor.devices import begin_setup, new_recovery_codes
 from authsvc.lights import Kind
-from authsvc.models import EventTransaction, RemovedAccount, User
+from authsvc.models import EventTransaction, NoSuchAccountError, RemovedAccount, User
+from authsvc.signups.changes import remove_account
 from authsvc.signups.events import ANSWER_TOPICS, REQUEST_TOPICS
 from eventbus.topics import ensure_topics
 from tests.conftest import new_person
@@ -103,7 +109,7 @@ def test_the_relay_removes_the_account_when_the_grace_period_is_over(kim):
     assert remove_closed(10) == 0
 
 
-def test_the_relay_does_not_remove_a_user_who_cancelled_the_closing_meanwhile(kim, monkeypatch):
+def test_the_relay_does_not_remove_who_changed_their_mind_meanwhile(kim, monkeypatch):
     User.objects.filter(pk=kim.pk).update(closes_at=timezone.now())
     from authsvc.accounts.closing import schedule
 
@@ -118,7 +124,7 @@ def test_the_relay_does_not_remove_a_user_who_cancelled_the_closing_meanwhile(ki
     assert not is_removed(kim)
 
 
-def test_the_relay_does_not_remove_a_user_who_closed_again_or_became_staff_meanwhile(kim, monkeypatch):
+def test_the_relay_does_not_remove_who_closed_again_or_became_staff_meanwhile(kim, monkeypatch):
     from authsvc.accounts.closing import schedule
 
     original = schedule.remove_account
@@ -156,7 +162,14 @@ def administrator() -> User:
     return User.objects.create_superuser("root-user", "root@example.org", PASSWORD)
 
 
-def test_an_administrator_removes_a_user(kim, administrator):
+def test_an_administrator_sees_when_an_account_will_be_closed(kim, administrator):
+    path = f"/admin/authsvc/user/{kim.pk}/change/"
+    assert "March 14, 2031" not in logged_in(administrator).get(path).content.decode()
+    User.objects.filter(pk=kim.pk).update(closes_at=datetime(2031, 3, 14, 12, tzinfo=UTC))
+    assert "March 14, 2031" in logged_in(administrator).get(path).content.decode()
+
+
+def test_an_administrator_removes_one(kim, administrator):
     client = logged_in(administrator)
     LogEntry.objects.log_actions(administrator.pk, [kim], CHANGE, "Changed")
     page = client.post(f"/admin/authsvc/user/{kim.pk}/delete/", {"post": "yes"}, follow=True).content.decode()
@@ -173,7 +186,7 @@ def test_an_administrator_removes_a_user(kim, administrator):
     }
 
 
-def test_an_administrator_removes_many_users(administrator):
+def test_an_administrator_removes_many(administrator):
     users = [new_user() for _ in range(3)]
     chosen = {"action": "delete_selected", "_selected_action": [user.pk for user in users], "post": "yes"}
     page = logged_in(administrator).post("/admin/authsvc/user/", chosen, follow=True).content.decode()
@@ -182,6 +195,85 @@ def test_an_administrator_removes_many_users(administrator):
     assert EventTransaction.objects.filter(kind=Kind.REMOVAL).count() == 3
     listed = logged_in(administrator).get("/admin/authsvc/eventtransaction/?kind__exact=removal")
     assert listed.context["cl"].result_count == 3
+
+
+# --- While a page is handled ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def removed_meanwhile(kim, monkeypatch) -> None:
+    """Remove the account as soon as a request has hashed a password, which takes the longest part of its time."""
+
+    def then_remove(name: str) -> None:
+        original = getattr(User, name)
+
+        def hash_and_remove(user: User, password: str):
+            result = original(user, password)
+            if stored := User.objects.filter(pk=kim.pk).first():
+                remove_account(stored)
+            return result
+
+        monkeypatch.setattr(User, name, hash_and_remove)
+
+    then_remove("check_password")
+    then_remove("set_password")
+
+
+NEW_PASSWORDS = {"new_password1": "quite another w0rd", "new_password2": "quite another w0rd"}
+
+
+@pytest.mark.usefixtures("removed_meanwhile")
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/account/close/", {"password": PASSWORD}),
+        ("/account/password/", {"old_password": PASSWORD} | NEW_PASSWORDS),
+        ("/account/", {"user_name": "New", "email": "new@example.org", "password": PASSWORD}),
+    ],
+)
+def test_the_owner_of_an_account_that_is_removed_meanwhile_is_logged_out(kim, path, fields):
+    client = logged_in(kim)
+    if path == "/account/":
+        fields = ProfileForm.values_of(kim) | fields
+    answer = client.post(path, fields)
+    assert (answer.status_code, answer["Location"]) == (302, "/login/")
+    assert "This account has been removed." in client.get("/login/").content.decode()
+    assert client.get("/account/").status_code == 302
+    assert is_removed(kim)
+
+
+@pytest.mark.usefixtures("removed_meanwhile")
+def test_nobody_logs_in_to_an_account_that_is_removed_meanwhile(kim):
+    client = Client()
+    answer = client.post("/login/", {"username": kim.user_id, "password": PASSWORD}, follow=True)
+    assert "This account has been removed." in answer.content.decode()
+    assert client.get("/account/").status_code == 302
+
+
+@pytest.mark.usefixtures("removed_meanwhile")
+def test_an_account_that_is_removed_meanwhile_gets_no_new_password(kim):
+    uid = urlsafe_base64_encode(force_bytes(kim.pk))
+    client = Client()
+    # The link's token moves to the session.
+    path = client.get(f"/password/{uid}/{default_token_generator.make_token(kim)}/")["Location"]
+    answer = client.post(path, NEW_PASSWORDS, follow=True)
+    assert "This account has been removed." in answer.content.decode()
+
+
+def test_an_administrator_who_sets_the_password_of_an_account_that_is_removed_meanwhile_stays_logged_in(
+    kim, administrator, removed_meanwhile
+):
+    fields = {"password1": "quite another w0rd", "password2": "quite another w0rd", "usable_password": "true"}
+    answer = logged_in(administrator).post(f"/admin/authsvc/user/{kim.pk}/password/", fields, follow=True)
+    assert answer.redirect_chain == [("/admin/authsvc/user/", 302)]
+    assert "This account has been removed." in answer.content.decode()
+
+
+@pytest.mark.parametrize("write", [begin_setup, new_recovery_codes])
+def test_an_account_that_was_removed_gets_no_second_factor(kim, write):
+    remove_account(User.objects.get(pk=kim.pk))
+    with pytest.raises(NoSuchAccountError):
+        write(kim)
 
 
 # --- By a command ---------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from authsvc.accounts.profile.forms import ProfileForm
 from authsvc.lights import Kind
 from authsvc.mail import mail_worker
 from authsvc.models import EventTransaction, User
-from authsvc.signups.changes import change_account
+from authsvc.signups.changes import OutdatedError, change_account, remove_account
 from authsvc.signups.events import REQUEST_TOPICS
 from authsvc.urls import urlpatterns
 from eventbus.topics import ensure_topics
@@ -272,6 +272,20 @@ def test_somebody_who_changes_a_user_meanwhile_does_not_stop_the_action(kim: Use
     monkeypatch.setattr(user_changes_admin, "change_account", late)
     assert "1 user was deactivated." in words_of(act(client_of(root), "deactivate", kim))
     assert (stored(kim).is_active, stored(kim).user_name) == (False, "Meanwhile")
+
+
+def test_somebody_who_is_changed_and_then_removed_meanwhile_does_not_stop_the_action(
+    kim: User, root: User, monkeypatch
+):
+    def late(user: User, **options: Any):
+        monkeypatch.undo()
+        remove_account(stored(user))
+        raise OutdatedError
+
+    monkeypatch.setattr(user_changes_admin, "change_account", late)
+    words = words_of(act(client_of(root), "deactivate", kim, new_user("lee")))
+    assert "1 user was deactivated. 1 user was skipped" in words
+    assert not User.objects.filter(pk=kim.pk).exists()
 
 
 # --- A deactivated user ---------------------------------------------------------------------------------------------

@@ -5,17 +5,18 @@ from datetime import datetime, timedelta
 from django.conf import settings
 from django.utils import timezone
 
-from authsvc.models import User
-from authsvc.signups.changes import NoSuchAccountError, remove_account
+from authsvc.models import NoSuchAccountError, User
+from authsvc.signups.changes import remove_account
 from runtime.security_log import log_security_event
 
 
 def begin_closing(user: User) -> datetime:
-    """Schedule the removal and return its time. A second request doesn't postpone it."""
+    """Schedule the removal and return its time. A second request doesn't postpone it. Raise NoSuchAccountError."""
     at = timezone.now() + timedelta(days=settings.ACCOUNT_CLOSING_DAYS)
     User.objects.filter(pk=user.pk, closes_at=None).update(closes_at=at)
-    user.refresh_from_db(fields=["closes_at"])
-    return user.closes_at or at
+    if (stored := User.objects.filter(pk=user.pk).first()) is None:
+        raise NoSuchAccountError
+    return stored.closes_at or at
 
 
 def keep_account(user: User) -> bool:

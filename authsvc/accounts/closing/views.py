@@ -25,7 +25,7 @@ from authsvc.accounts.two_factor.devices import second_factor_of
 from authsvc.accounts.two_factor.forms import ConfirmationForm
 from authsvc.mail import mail_from, public_link, send_later
 from authsvc.models import User
-from authsvc.signups.changes import NoSuchAccountError, remove_account
+from authsvc.signups.changes import remove_account
 from runtime.security_log import log_security_event_of
 
 
@@ -60,11 +60,7 @@ class CloseView(OwnerFormView):
             send_later(partial(mail_from, "authsvc/closing", to=self.user.email, at=at, link=public_link("account")))
             messages.success(self.request, _("Your account will be closed on %s.") % date_format(at))
             return HttpResponseRedirect(reverse("account"))
-        try:
-            row = remove_account(self.user)
-        except NoSuchAccountError:
-            logout(self.request)
-            return HttpResponseRedirect(reverse("login"))
+        row = remove_account(self.user)
         log_security_event_of(self.request, "account_removed", detail=str(row.owner_signup_id))
         logout(self.request)
         return redirect_to_lights(row)

@@ -5,7 +5,6 @@ from http import HTTPStatus
 from typing import Any, cast
 
 from django.contrib import messages
-from django.contrib.auth import logout
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.db import IntegrityError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -22,8 +21,8 @@ from authsvc.accounts.profile.address_links import AddressLinkError, address_in
 from authsvc.accounts.profile.address_mails import ask_to_confirm
 from authsvc.accounts.profile.forms import ProfileForm
 from authsvc.lights import Kind
-from authsvc.models import EventTransaction, SignUp, User
-from authsvc.signups.changes import NoSuchAccountError, OutdatedError, change_account
+from authsvc.models import EventTransaction, NoSuchAccountError, SignUp, User
+from authsvc.signups.changes import OutdatedError, change_account
 from livesettings.values import live
 from runtime.light_wording import shown_light
 from runtime.mail_addresses import shown_address
@@ -61,14 +60,12 @@ class AccountView(OwnerFormView, KeepsTyped):
             user, row = form.save()
         except OutdatedError:
             if (present := User.objects.filter(pk=self.user.pk).first()) is None:
-                return _gone(self.request)
+                raise NoSuchAccountError from None
             form.add_error(None, form.outdated(present))
             return self.form_invalid(form)
         except IntegrityError:
             form.add_error("email", _("This email address is taken."))
             return self.form_invalid(form)
-        except NoSuchAccountError:
-            return _gone(self.request)
         if row is not None:
             note_change(self.request, row)
         if email := form.address_to_confirm:
@@ -111,7 +108,7 @@ class AddressView(LoginRequiredMixin, TemplateView):
     def post(self, request: HttpRequest, token: str) -> HttpResponse:
         user = User.objects.filter(pk=cast(User, request.user).pk).first()
         if user is None:
-            return _gone(request)
+            raise NoSuchAccountError
         try:
             user.email = address_in(token, user)
             row = change_account(user)
@@ -120,8 +117,6 @@ class AddressView(LoginRequiredMixin, TemplateView):
         except IntegrityError:
             context = super().get_context_data(token=token, reason="taken")
             return self.render_to_response(context, status=HTTPStatus.CONFLICT)
-        except NoSuchAccountError:
-            return _gone(request)
         if row is None:
             return HttpResponseRedirect(reverse("account"))
         note_change(request, row)
@@ -131,12 +126,6 @@ class AddressView(LoginRequiredMixin, TemplateView):
 def note_change(request: HttpRequest, row: EventTransaction) -> None:
     """Log which fields this request changed."""
     log_security_event_of(request, "account_changed", subject=row.user_id, detail=row.changed_fields)
-
-
-def _gone(request: HttpRequest) -> HttpResponse:
-    """The account was removed a moment ago."""
-    logout(request)
-    return HttpResponseRedirect(reverse("login"))
 
 
 def _shown_lights(row: EventTransaction | None) -> Iterator[dict[str, Any]]:

@@ -17,7 +17,8 @@ from django.utils import timezone
 from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
-from authsvc.models import User
+from authsvc.models import DATABASE, NoSuchAccountError, User
+from runtime.database.bulk_sql import kept_from_deletion
 
 RECOVERY_CODES: Final = 10
 # Random bytes of a recovery code: 80 bits can't be recovered from a digest, so it needs no salt and no slow hash.
@@ -59,7 +60,8 @@ def device_in_setup(user: User) -> Any:
 
 @transaction.atomic
 def begin_setup(user: User) -> None:
-    """Create a new secret, replacing one that was never confirmed."""
+    """Create a new secret, replacing one that was never confirmed. Raise NoSuchAccountError."""
+    _keep_from_removal(user)
     TOTPDevice.objects.filter(user_id=user.pk, confirmed=False).delete()
     TOTPDevice.objects.create(user=user, name="app", confirmed=False)
 
@@ -103,7 +105,10 @@ def turn_on(device: Any) -> list[str] | None:
 
 @transaction.atomic
 def new_recovery_codes(user: User) -> list[str]:
-    """Replace the user's recovery codes and return the new ones, which can't be read again."""
+    """Replace the user's recovery codes and return the new ones, which can't be read again.
+
+    Raise NoSuchAccountError."""
+    _keep_from_removal(user)
     StaticDevice.objects.filter(user_id=user.pk).delete()
     device = StaticDevice.objects.create(user=user, name="recovery codes")
     codes = [b32encode(secrets.token_bytes(RECOVERY_CODE_BYTES)).decode().lower() for _ in range(RECOVERY_CODES)]
@@ -122,6 +127,12 @@ def turn_off(user: User) -> bool:
     TOTPDevice.objects.filter(user_id=user.pk).delete()
     StaticDevice.objects.filter(user_id=user.pk).delete()
     return was_on
+
+
+def _keep_from_removal(user: User) -> None:
+    """Make a removal wait for this transaction. Otherwise the new rows could belong to nobody."""
+    if not kept_from_deletion(User.objects.filter(pk=user.pk), using=DATABASE):
+        raise NoSuchAccountError
 
 
 def _digest(code: str) -> str:

@@ -5,9 +5,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from authsvc.models import User
+from authsvc.models import NoSuchAccountError, User
 from authsvc.signups import publisher
-from authsvc.signups.changes import NoSuchAccountError, remove_account
+from authsvc.signups.changes import remove_account
 from runtime.equality import user_id_key
 from runtime.security_log import log_security_event, operator
 from runtime.terminal import printable, typed_answer
