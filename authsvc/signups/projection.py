@@ -22,6 +22,8 @@ from runtime.redis_clients import ANSWERS_WITHIN, CircuitBreaker, redis_client, 
 
 CHANNEL: Final = "signups"
 CONNECTIONS: Final = 16
+# The version of a forgotten copy, which is higher than any other. Lua's numbers are exact up to here.
+FORGOTTEN: Final = 2**53
 # Completes "Redis is unavailable: " in the log.
 _CONSEQUENCE: Final = "states are read from the database, and traffic is not counted"
 
@@ -90,10 +92,14 @@ class Projection:
             self._script(keys=keys, args=arguments)
 
     def forget(self, transaction_ids: Sequence[UUID]) -> None:
-        """Delete the copies; while Redis is unavailable, they stay for PROJECTION_TTL."""
+        """Replace the copies by empty ones that no state replaces, because a service may still answer. They stay until
+        no ticket can be valid. While Redis is unavailable, the copies stay for PROJECTION_TTL."""
         if transaction_ids and not self._breaker.is_open:
-            with self._breaker.noting():
-                self._redis.delete(*map(_key, transaction_ids))
+            with self._breaker.noting(), self._redis.pipeline(transaction=False) as pipeline:
+                for key in map(_key, transaction_ids):
+                    pipeline.hset(key, mapping={"v": FORGOTTEN, "s": ""})
+                    pipeline.expire(key, max(settings.TICKET_MAX_AGE, settings.PROJECTION_TTL))
+                pipeline.execute()
 
 
 @cache
@@ -127,7 +133,7 @@ class AsyncProjection:
         await self._ask(lambda: self._script(keys=keys, args=arguments))
 
     async def read(self, signup_id: UUID) -> TransactionState | None:
-        """Return the copy; None if it is lost or Redis is unavailable."""
+        """Return the copy; None if it is lost or forgotten, or Redis is unavailable."""
         copy = await self._ask(lambda: self._redis.hget(_key(signup_id), "s"))
         return _state_decoder.decode(copy) if copy else None
 

@@ -16,6 +16,7 @@ from authsvc import tickets
 from authsvc.api.application import SignUpApi
 from authsvc.lights import Kind, Status, Verdict
 from authsvc.models import EventTransaction, NoSuchAccountError, RemovedAccount, SignUp, User
+from authsvc.signups.answers import handle_answers
 from authsvc.signups.changes import OutdatedError, change_account, remove_account
 from authsvc.signups.events import ANSWER_TOPICS, REQUEST_TOPICS, Holder, decode_answer, requested
 from authsvc.signups.outbox import claim_due
@@ -387,6 +388,11 @@ async def test_the_owner_and_administrators_see_a_change(api, change, cookies, w
         }  # fmt: skip
 
 
+def answer_late(signup_id: UUID) -> None:
+    late = {"signupId": str(signup_id), "userId": "kim", "service": "chat", "status": "FAIL", "reason": "removed"}
+    handle_answers([Incoming(ANSWER_TOPICS[Kind.SIGNUP], 0, 0, b"kim", json.dumps(late).encode())])
+
+
 async def test_tickets_and_sessions_of_a_removed_account_open_only_its_removal(api, kim, change, cookies):
     signup_id = kim.owner_signup_id
     ticket = tickets.issue_ticket(signup_id)
@@ -395,6 +401,9 @@ async def test_tickets_and_sessions_of_a_removed_account_open_only_its_removal(a
     assert (await ask(api, "GET", f"/user/signups/{signup_id}", signup_ticket=ticket)).status == 404
     assert (await ask(api, "GET", f"/user/changes/{change.id}", cookie=cookies["owner"])).status == 404
     assert (await ask(api, "GET", f"/user/changes/{change.id}", cookie=cookies["administrator"])).status == 404
+    # A service that was down answers later.
+    await database_sync_to_async(answer_late, thread_sensitive=False)(signup_id)
+    assert (await ask(api, "GET", f"/user/signups/{signup_id}", signup_ticket=ticket)).status == 404
     shown = await ask(api, "GET", f"/user/changes/{removal.id}", signup_ticket=tickets.issue_ticket(removal.id))
     assert (shown.status, shown.document["kind"]) == (200, "removal")
 

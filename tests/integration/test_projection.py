@@ -159,9 +159,21 @@ async def test_only_the_named_copies_are_forgotten(projection, synchronous):
     assert copies == [None, second, None]
 
 
+async def test_a_forgotten_copy_does_not_come_back_with_a_late_answer(projection, redis, synchronous, settings):
+    settings.TICKET_MAX_AGE, settings.PROJECTION_TTL = 5000, 60
+    state = begun()
+    await projection.copy(state)
+    await asyncio.to_thread(synchronous.forget, [state.transaction_id])
+    await asyncio.to_thread(synchronous.write_and_wake, [decide(state, "auth")])
+    await projection.copy(decide(state, "auth"))
+    assert await projection.read(state.transaction_id) is None
+    # As long as a ticket may be valid.
+    assert 4900 < await redis.ttl(f"signup:{state.transaction_id}") <= 5000
+
+
 def test_a_frozen_redis_is_asked_only_once_to_forget(silent, caplog, synchronous):
     synchronous.forget([UUID(int=1)])
-    synchronous._redis.delete = lambda *keys: pytest.fail("Redis was asked")
+    synchronous._redis.pipeline = lambda **options: pytest.fail("Redis was asked")
     synchronous.forget([UUID(int=1)])
     [said] = [record.getMessage() for record in caplog.records if "Redis is unavailable" in record.getMessage()]
     assert said.startswith(AWAY)
