@@ -115,10 +115,11 @@ def _remove(user: User, only_if: Callable[[User], bool] | None) -> EventTransact
         # There are no participants whose answers would complete it.
         row.user_id = row.user_id_key = ""
     row.save(force_insert=True)
-    _keep_id_taken(stored, earlier, at=now)
+    ids = [each.id for each in earlier]
+    _keep_id_taken(stored, ids, at=now)
     _erase_log_entries(stored, earlier)
     stored.delete()
-    transaction.on_commit(lambda: _tell_of_removal(row, ended, earlier), using=DATABASE)
+    transaction.on_commit(lambda: _tell_of_removal(row, ended, ids), using=DATABASE)
     return row
 
 
@@ -145,9 +146,9 @@ def _begun(kind: Kind, user: User, *, at: datetime) -> EventTransaction:
     return row
 
 
-def _end_earlier(user: User, *, at: datetime) -> tuple[list[TransactionState], list[UUID]]:
-    """End the account's other event transactions and erase their personal data. Return the states that changed, and the
-    IDs of all."""
+def _end_earlier(user: User, *, at: datetime) -> tuple[list[TransactionState], list[EventTransaction]]:
+    """End the account's other event transactions and erase their personal data. Return the states that changed, and all
+    rows with the data that they had."""
     # Lock all of them in the order that consumers use, so that the two wait for each other instead of deadlocking.
     rows = EventTransaction.objects.filter(owner_signup_id=user.owner_signup_id)
     locked = list(rows.select_for_update().order_by("id"))
@@ -156,7 +157,7 @@ def _end_earlier(user: User, *, at: datetime) -> tuple[list[TransactionState], l
         row.take(row.state.superseded(at=at), at=at)
     overwrite(pending, fields=EventTransaction.STATE_FIELDS, using=DATABASE)
     rows.update(user_id="", user_id_key="", email="", user_name="", password="")
-    return [row.state for row in pending], [row.id for row in locked]
+    return [row.state for row in pending], locked
 
 
 def _keep_id_taken(user: User, transaction_ids: Collection[UUID], *, at: datetime) -> None:
@@ -171,14 +172,16 @@ def _keep_id_taken(user: User, transaction_ids: Collection[UUID], *, at: datetim
         signup.save(force_insert=True)
 
 
-def _erase_log_entries(user: User, transaction_ids: Sequence[UUID]) -> None:
-    """Replace the user ID in the admin's log entries about the account and its transactions by the account's ID."""
+def _erase_log_entries(user: User, transactions: Sequence[EventTransaction]) -> None:
+    """Replace the user IDs in the admin's log entries about the account and its transactions by the account's ID."""
     kinds = ContentType.objects.db_manager(DATABASE)
     about_user = Q(content_type=kinds.get_for_model(User), object_id=str(user.pk))
-    # The rows of the participants have the same name.
-    about_user |= Q(object_repr=user.user_id)
+    # The rows of the participants had the same names, of which somebody else may have a former one now.
+    names = {user.user_id, *(row.user_id for row in transactions if row.is_owner or row.kind != Kind.SIGNUP)}
+    others = User.objects.filter(user_id__in=names).exclude(pk=user.pk).values_list("user_id", flat=True)
+    about_user |= Q(object_repr__in=names - {*others})
     rows = kinds.get_for_model(EventTransaction)
-    about_rows = Q(content_type=rows, object_id__in=[str(each) for each in transaction_ids])
+    about_rows = Q(content_type=rows, object_id__in=[str(row.id) for row in transactions])
     entries = LogEntry.objects.using(DATABASE).filter(about_user | about_rows)
     entries.update(object_repr=str(user.owner_signup_id))
 

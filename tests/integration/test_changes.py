@@ -262,6 +262,24 @@ def test_the_admins_log_does_not_name_the_removed_person(kim):
     assert set(LogEntry.objects.values_list("object_repr", flat=True)) == {str(kim.owner_signup_id)}
 
 
+def test_the_admins_log_names_the_removed_person_by_no_former_user_id_either(kim):
+    administrator = User.objects.create_superuser("root-user", "root@example.org", "correct horse 9")
+    about_copy = ContentType.objects.get_for_model(ChatUser)
+    former = kim.user_id
+    for user_id in ("second-id", "third-id"):
+        kim.user_id = user_id
+        change_account(kim)
+    # Somebody else has one of the former user IDs now.
+    sign_up(user_id="second-id")
+    for name in (former, "second-id", "third-id"):
+        LogEntry.objects.create(
+            user=administrator, content_type=about_copy, object_id="1", object_repr=name, action_flag=2
+        )
+    remove_account(kim)
+    told = LogEntry.objects.order_by("id").values_list("object_repr", flat=True)
+    assert list(told) == [str(kim.owner_signup_id), "second-id", str(kim.owner_signup_id)]
+
+
 def test_without_participants_a_removal_is_complete_and_keeps_no_user_id(kim, settings):
     settings.SIGNUP_SERVICES = ["auth"]
     row = EventTransaction.objects.get(id=remove_account(kim).id)
