@@ -100,7 +100,7 @@ def test_a_user_id_that_cannot_be_kept_is_an_error_of_that_field(pages, user_id)
     assert not pages.model.objects.exists()
 
 
-def test_changing_a_user_keeps_what_the_sign_up_wrote(pages):
+def test_changing_a_user_keeps_the_ids_of_its_sign_ups(pages):
     row = row_of(pages, signup_id=UUID(int=1), owner_signup_id=UUID(int=2))
     pages.change(row, user_name="Kim the second", user_id="KIM", signup_id=str(UUID(int=9)))
     row.refresh_from_db()
@@ -146,7 +146,7 @@ def test_the_second_of_two_administrators_does_not_undo_what_the_first_has_chang
     assert not pages.model.objects.get(pk=row.pk).is_active
 
 
-def test_the_history_tells_what_was_done(pages):
+def test_the_history_lists_each_change(pages):
     pages.add()
     row = pages.model.objects.get()
     pages.change(row, user_name="Other")
@@ -157,7 +157,7 @@ def test_the_history_tells_what_was_done(pages):
     assert "Changed active." in history
 
 
-def test_the_page_says_who_made_the_row_and_what_deleting_does(pages):
+def test_the_page_names_the_rows_sign_ups_and_explains_deleting(pages):
     row = row_of(pages, signup_id=UUID(int=1), owner_signup_id=UUID(int=2))
     page = pages.client.get(pages.url("change", row.pk)).content.decode()
     assert str(UUID(int=1)) in page
@@ -210,7 +210,7 @@ def test_the_list_has_its_filters(pages):
         assert [row.user_id for row in response.context["cl"].result_list] == ["lee"]
 
 
-def test_it_shows_the_version_and_what_auth_decided_and_lets_nobody_change_them(pages):
+def test_version_and_auths_decision_are_shown_read_only(pages):
     row = row_of(pages, owner_signup_id=UUID(int=1), version=7, is_account_active=False)
     page = pages.client.get(pages.url("change", row.pk)).content.decode()
     assert "Version:" in page
@@ -231,7 +231,7 @@ def test_a_removed_account_is_in_no_list_and_has_no_page(pages):
     assert "Perhaps it was deleted?" in response.content.decode()
 
 
-def test_one_who_may_only_view_changes_nothing(pages):
+def test_staff_with_only_the_view_permission_change_nothing(pages):
     row = row_of(pages)
     staff = get_user_model().objects.create_user("staff-1", "staff@example.org", is_staff=True)
     staff.user_permissions.add(Permission.objects.get(codename=f"view_{pages.model._meta.model_name}"))

@@ -109,7 +109,7 @@ def test_the_relay_removes_the_account_when_the_grace_period_is_over(kim):
     assert remove_closed(10) == 0
 
 
-def test_the_relay_does_not_remove_who_changed_their_mind_meanwhile(kim, monkeypatch):
+def test_the_relay_does_not_remove_a_user_who_cancelled_the_closing_meanwhile(kim, monkeypatch):
     User.objects.filter(pk=kim.pk).update(closes_at=timezone.now())
     from authsvc.accounts.closing import schedule
 
@@ -124,7 +124,7 @@ def test_the_relay_does_not_remove_who_changed_their_mind_meanwhile(kim, monkeyp
     assert not is_removed(kim)
 
 
-def test_the_relay_does_not_remove_who_closed_again_or_became_staff_meanwhile(kim, monkeypatch):
+def test_the_relay_does_not_remove_a_user_who_closed_again_or_became_staff_meanwhile(kim, monkeypatch):
     from authsvc.accounts.closing import schedule
 
     original = schedule.remove_account
@@ -169,7 +169,7 @@ def test_an_administrator_sees_when_an_account_will_be_closed(kim, administrator
     assert "March 14, 2031" in logged_in(administrator).get(path).content.decode()
 
 
-def test_an_administrator_removes_one(kim, administrator):
+def test_an_administrator_removes_a_user(kim, administrator):
     client = logged_in(administrator)
     LogEntry.objects.log_actions(administrator.pk, [kim], CHANGE, "Changed")
     page = client.post(f"/admin/authsvc/user/{kim.pk}/delete/", {"post": "yes"}, follow=True).content.decode()
@@ -186,7 +186,7 @@ def test_an_administrator_removes_one(kim, administrator):
     }
 
 
-def test_an_administrator_removes_many(administrator):
+def test_an_administrator_removes_many_users(administrator):
     users = [new_user() for _ in range(3)]
     chosen = {"action": "delete_selected", "_selected_action": [user.pk for user in users], "post": "yes"}
     page = logged_in(administrator).post("/admin/authsvc/user/", chosen, follow=True).content.decode()
