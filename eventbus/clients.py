@@ -20,6 +20,8 @@ REPEATED_AFTER: Final = 10.0
 ANSWERS_WITHIN: Final = 0.5
 CONNECTS_WITHIN: Final = 1.0
 RECONNECTS_WITHIN: Final = 2.2
+# Number of questions during RECONNECTS_WITHIN. A stop request may wait for one.
+ASKED_AGAIN: Final = 11
 # Seconds that closing a consumer may take.
 CLOSES_WITHIN: Final = 1.0
 
@@ -51,8 +53,9 @@ def reader_config(own: dict[str, Any]) -> dict[str, Any]:
     return client_config({"fetch.wait.max.ms": 5, **own} if settings.KAFKA_EMBEDDED else own)
 
 
-def is_stranded(client: Consumer | Producer) -> bool:
+def is_stranded(client: Consumer | Producer, stop: threading.Event) -> bool:
     """Return whether a client has lost Kafka for good: it knows no broker any more, while a new client reaches Kafka.
+    False after `stop` was set, without knowing.
 
     librdkafka forgets the brokers that Kafka's metadata leaves out. While Kafka's only broker is fenced, the metadata
     names none, and a client that asks then never connects again (docs/adr/0081). Takes up to 3.5 s, and 1.5 s while
@@ -65,7 +68,9 @@ def is_stranded(client: Consumer | Producer) -> bool:
         AdminClient(client_config({"error_cb": lambda _: None})).list_topics(timeout=CONNECTS_WITHIN)
     except KafkaException:
         return False
-    return not _knows_a_broker(client, RECONNECTS_WITHIN)
+    return not any(
+        stop.is_set() or _knows_a_broker(client, RECONNECTS_WITHIN / ASKED_AGAIN) for _ in range(ASKED_AGAIN)
+    )
 
 
 def _knows_a_broker(client: Consumer | Producer, within: float) -> bool:

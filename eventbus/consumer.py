@@ -110,7 +110,7 @@ class BatchConsumer:
         try:
             while not stop.is_set():
                 self._heartbeat.beat()
-                self._member.rejoin_if_forgotten()
+                self._member.rejoin_if_forgotten(stop)
                 batch = self.next_batch(IDLE if self._done else POLL)
                 if batch and self.work_through(batch, stop):
                     self.note_done(batch)

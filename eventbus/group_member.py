@@ -84,12 +84,13 @@ class GroupMember:
         self._await_assignment()
         self._consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke)
 
-    def rejoin_if_forgotten(self) -> None:
+    def rejoin_if_forgotten(self, stop: threading.Event) -> None:
         """Leave the group and join it again if no assignment has arrived for REJOINS_AFTER.
 
-        Raises StrandedError if the client can't get one. A client that loses Kafka loses its assignment too."""
+        Raises StrandedError if the client can't get one, unless `stop` is set. A client that loses Kafka loses its
+        assignment too."""
         if time.monotonic() > self._checks_at:
-            if is_stranded(self._consumer):
+            if is_stranded(self._consumer, stop):
                 raise StrandedError
             self._checks_at = time.monotonic() + CHECKED_EVERY
         if time.monotonic() > self._rejoins_at:

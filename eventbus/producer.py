@@ -157,7 +157,7 @@ class EventProducer:
             if not len(producer):
                 checks_at = time.monotonic() + STALLED_AFTER
             elif time.monotonic() > checks_at:
-                if is_stranded(producer) and not self._closing.is_set():
+                if is_stranded(producer, self._closing):
                     self._replace(producer, StrandedError())
                 checks_at = time.monotonic() + STALLED_AFTER
             self._losses.log()

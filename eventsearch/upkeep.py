@@ -37,7 +37,7 @@ def upkeep(index: SearchIndex, subscription: Subscription) -> Iterator[None]:
 
 def _run(index: SearchIndex, subscription: Subscription, stop: threading.Event) -> None:
     deletes_at = 0.0
-    with closing(LagReader()) as reader:
+    with closing(LagReader(stop)) as reader:
         while not stop.wait(LAG_EVERY if deletes_at else 0):
             if time.monotonic() >= deletes_at:
                 deletes_at = time.monotonic() + DELETES_EVERY

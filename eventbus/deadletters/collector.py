@@ -63,7 +63,7 @@ class DeadLetterCollector:
         try:
             while not stop.is_set():
                 self._heartbeat.beat()
-                self._member.rejoin_if_forgotten()
+                self._member.rejoin_if_forgotten(stop)
                 letters = self._next()
                 if letters and self._keep(letters, stop):
                     self._commit()

@@ -105,7 +105,7 @@ class OutboxRelay:
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
         self._producer = EventProducer()
-        self._lag = LagReader()
+        self._lag = LagReader(stop)
         self._sampler = LagSampler()
         self._count_from = 0.0
         self._roll_up = RollUp()

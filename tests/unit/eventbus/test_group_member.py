@@ -75,47 +75,47 @@ def test_it_joins_again_when_no_assignment_has_come_for_too_long_and_not_before(
     if is_revoked:
         client.on_assign(client, PARTITIONS)
         clock.now += 10 * REJOINS_AFTER
-        member.rejoin_if_forgotten()
+        member.rejoin_if_forgotten(threading.Event())
         client.on_revoke(client, PARTITIONS)
     client.calls.clear()
     for waited in (REJOINS_AFTER, 1.0):
         assert client.calls == []
         clock.now += waited
-        member.rejoin_if_forgotten()
+        member.rejoin_if_forgotten(threading.Event())
     assert client.calls == [("unsubscribe",), ("subscribe", "own-asked")]
-    member.rejoin_if_forgotten()
+    member.rejoin_if_forgotten(threading.Event())
     assert len(client.calls) == 2
     assert "no partition assignment for 60 s: rejoining the group" in caplog.text
 
 
 def test_a_stranded_client_is_reported_while_an_assignment_is_missing_and_only_then(client, clock, monkeypatch):
-    monkeypatch.setattr(group_member, "is_stranded", lambda asked: asked is client)
+    monkeypatch.setattr(group_member, "is_stranded", lambda asked, _: asked is client)
     member = GroupMember(client, ["asked"], heartbeat=Beats())
     member.join()
     clock.now += CHECKED_EVERY
-    member.rejoin_if_forgotten()
+    member.rejoin_if_forgotten(threading.Event())
     clock.now += 0.1
     with pytest.raises(StrandedError):
-        member.rejoin_if_forgotten()
+        member.rejoin_if_forgotten(threading.Event())
     client.on_assign(client, PARTITIONS)
     clock.now += 10 * CHECKED_EVERY
-    member.rejoin_if_forgotten()
+    member.rejoin_if_forgotten(threading.Event())
     client.on_revoke(client, PARTITIONS)
     clock.now += CHECKED_EVERY
-    member.rejoin_if_forgotten()
+    member.rejoin_if_forgotten(threading.Event())
     clock.now += 0.1
     with pytest.raises(StrandedError):
-        member.rejoin_if_forgotten()
+        member.rejoin_if_forgotten(threading.Event())
 
 
 def test_a_member_without_an_assignment_asks_again_and_again(client, clock, monkeypatch):
     asked = []
-    monkeypatch.setattr(group_member, "is_stranded", asked.append)
+    monkeypatch.setattr(group_member, "is_stranded", lambda client, _: asked.append(client))
     member = GroupMember(client, ["asked"], heartbeat=Beats())
     member.join()
     for _ in range(10):
         clock.now += CHECKED_EVERY / 2 + 0.01
-        member.rejoin_if_forgotten()
+        member.rejoin_if_forgotten(threading.Event())
     assert asked == [client] * 5
 
 

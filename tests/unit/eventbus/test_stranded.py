@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -14,7 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from eventbus import clients, group_member
 from eventbus import producer as producer_module
-from eventbus.clients import client_config, is_stranded
+from eventbus.clients import ASKED_AGAIN, client_config, is_stranded
 from eventbus.consumer import BatchConsumer
 from eventbus.group_member import run_reader
 from eventbus.inspection.lag import LagReader
@@ -22,9 +23,10 @@ from eventbus.messages import HandledBatch, Outgoing, Subscription
 from eventbus.metrics import CONSUMERS_REPLACED, PRODUCERS_REPLACED
 from eventbus.producer import EventProducer
 from runtime.errors import TransientError
+from runtime.processes.roles import ENDS_WITHIN
 from tests.broker import committed, new_topic, put, read_all
 from tests.unit.eventbus.conftest import use
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 NOWHERE = "127.0.0.1:1"
 
@@ -39,10 +41,10 @@ def short_times(monkeypatch):
 def test_a_client_is_stranded_only_if_a_new_one_reaches_kafka(broker, settings):
     settings.KAFKA_BOOTSTRAP_SERVERS = NOWHERE
     lost = Producer(client_config({}))
-    assert not is_stranded(lost)
+    assert not is_stranded(lost, threading.Event())
     use(broker, settings)
-    assert is_stranded(lost)
-    assert not is_stranded(Producer(client_config({})))
+    assert is_stranded(lost, threading.Event())
+    assert not is_stranded(Producer(client_config({})), threading.Event())
 
 
 NO_BROKER = KafkaException(KafkaError(KafkaError._TRANSPORT))
@@ -56,14 +58,22 @@ NO_ANSWER = KafkaException(KafkaError(KafkaError._TIMED_OUT))
         ([NO_ANSWER], False),
         ([NO_BROKER, None], False),
         ([NO_BROKER, NO_ANSWER], False),
-        ([NO_BROKER, NO_BROKER], True),
+        ([NO_BROKER, *[NO_BROKER] * (ASKED_AGAIN - 1), None], False),
+        ([NO_BROKER, *[NO_BROKER] * ASKED_AGAIN], True),
     ],
-    ids=["reaches Kafka", "its broker is slow", "connects again", "connects to a slow broker", "knows no broker"],
+    ids=[
+        "reaches Kafka",
+        "its broker is slow",
+        "connects again",
+        "connects to a slow broker",
+        "connects at last",
+        "knows no broker",
+    ],
 )
 def test_a_client_that_still_knows_a_broker_is_not_stranded(embedded, answers, stranded):
     """Although a new client reaches Kafka."""
     client = Mock(list_topics=Mock(side_effect=answers))
-    assert is_stranded(client) is stranded
+    assert is_stranded(client, threading.Event()) is stranded
     assert client.list_topics.call_count == len(answers)
 
 
@@ -119,3 +129,25 @@ def test_a_consumer_with_a_stranded_client_is_replaced_and_counted(broker, setti
     assert list(members) == []
     assert CONSUMERS_REPLACED._value.get() == counted + 1
     assert "a consumer is replaced: its client no longer reaches Kafka, although a new one does" in caplog.text
+
+
+def test_a_stop_request_ends_the_check_of_a_stranded_consumer(broker, settings, monkeypatch):
+    """A role that has not stopped after ENDS_WITHIN is ended by force, with exit code 1."""
+    monkeypatch.setattr(clients, "RECONNECTS_WITHIN", 10 * ENDS_WITHIN)
+    begun, stop = threading.Event(), threading.Event()
+
+    def is_asked(*asked: Any) -> bool:
+        begun.set()
+        return is_stranded(*asked)
+
+    monkeypatch.setattr(group_member, "is_stranded", is_asked)
+    use(broker, settings)
+    subscription = Subscription("readers", (new_topic(),), Mock(return_value=HandledBatch()))
+    settings.KAFKA_BOOTSTRAP_SERVERS = NOWHERE
+    lost = BatchConsumer(subscription)
+    settings.KAFKA_BOOTSTRAP_SERVERS = broker.bootstrap_servers
+    with ThreadPoolExecutor(1) as threads:
+        run = threads.submit(run_reader, lambda: lost, stop)
+        assert begun.wait(PATIENCE)
+        stop.set()
+        run.result(ENDS_WITHIN)

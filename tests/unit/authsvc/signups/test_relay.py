@@ -71,7 +71,7 @@ class Surroundings:
         self.claim_due.results = [[]]
         monkeypatch.setattr(module, "time", self.clock)
         monkeypatch.setattr(module, "EventProducer", lambda: self.producer)
-        monkeypatch.setattr(module, "LagReader", lambda: self.lag)
+        monkeypatch.setattr(module, "LagReader", lambda _: self.lag)
         monkeypatch.setattr(module, "LagSampler", lambda: self.sampler)
         monkeypatch.setattr(module, "RollUp", lambda: self.roll_up)
         monkeypatch.setattr(module, "requested", asked)
