@@ -387,6 +387,11 @@ def test_mounted_and_copied_files_exist():
     assert {*packages, "templates", "static", "locale", "manage.py", "requirements.txt"} <= {*copied}
 
 
+def test_the_image_is_built_once_and_every_role_runs_it():
+    assert [name for name in EVERYTHING if "build" in services()[name]] == ["migrate"]
+    assert len({services()[name]["image"] for name in ROLES}) == 1
+
+
 def test_the_image_runs_without_root_from_hashed_requirements():
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     last_stage = lines[max(number for number, line in enumerate(lines) if line.startswith("FROM ")) :]
