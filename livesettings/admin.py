@@ -213,7 +213,7 @@ class OverridesAdmin(admin.ModelAdmin):
 
     def _tell_everybody(self, request: HttpRequest) -> None:
         look_once()
-        self.message_user(request, _("Saved. Every process uses the new values within a second."), messages.SUCCESS)
+        self.message_user(request, _("Saved. The new values apply within a second."), messages.SUCCESS)
 
     @admin.display(description=_("values in effect"))
     def present(self, overrides: Overrides) -> SafeString:

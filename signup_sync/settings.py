@@ -262,7 +262,7 @@ CHANNEL_LAYERS = {
 # --- The sign-up -----------------------------------------------------------------------------------------------
 
 # The settings from here to RELAY_RATE are live settings: defaults until an administrator sets another value, which
-# every process uses within a second (livesettings). Exceptions: SIGNUP_CONFIRM_HOURS, STREAM_MAX_AGE,
+# web, auth and the relay use within a second (livesettings). Exceptions: SIGNUP_CONFIRM_HOURS, STREAM_MAX_AGE,
 # TICKET_MAX_AGE and PROJECTION_TTL.
 # Whether new sign-ups are accepted; those that have begun continue either way. Default: true.
 SIGNUP_OPEN = env.bool("SIGNUP_OPEN", default=True)

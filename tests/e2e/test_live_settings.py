@@ -230,7 +230,7 @@ def test_an_administrator_is_told_what_is_wrong_and_sees_what_was_changed(
     page.get_by_label("Attempts until stalled").fill("40")
     page.get_by_label("Sign-up is open").select_option("No")
     page.get_by_role("button", name="Save").click()
-    expect(page.get_by_text("Saved. Every process uses the new values within a second.")).to_be_visible()
+    expect(page.get_by_text("Saved. The new values apply within a second.")).to_be_visible()
     changes = page.locator(".field-changes tr").first
     expect(changes).to_contain_text(administrator.person.user_id)
     expect(changes).to_contain_text("Sign-up is open: yes → no")

@@ -128,7 +128,7 @@ def levels_of_log(caplog) -> list[str]:
 
 def test_saved_values_apply_at_once_and_the_page_lists_each_change_with_its_author(admin_client):
     page = save(admin_client, SIGNUP_DEADLINE="45", SIGNUP_OPEN="no").content.decode()
-    assert "Saved. Every process uses the new values within a second." in page
+    assert "Saved. The new values apply within a second." in page
     assert (live.SIGNUP_DEADLINE, live.SIGNUP_OPEN) == (45, False)
     assert Overrides.read() == {"SIGNUP_DEADLINE": 45, "SIGNUP_OPEN": False}
     [entry] = LogEntry.objects.all()
@@ -184,7 +184,7 @@ def test_saving_values_that_somebody_has_changed_meanwhile_is_refused_with_the_r
 def test_settings_are_saved_and_apply_while_redis_is_down(admin_client, settings):
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
     page = save(admin_client, SIGNUP_DEADLINE="46").content.decode()
-    assert "Saved. Every process uses the new values within a second." in page
+    assert "Saved. The new values apply within a second." in page
     assert live.SIGNUP_DEADLINE == 46
 
 
