@@ -141,6 +141,6 @@ def visit(client: Client, path: str) -> tuple[int, float, float]:
             began, worked = time.perf_counter(), time.thread_time()
             assert client.get(path, follow=True).status_code == 200, path
             best, busy = min(best, time.perf_counter() - began), min(busy, time.thread_time() - worked)
-            if number > 1 and best < QUICK:
+            if number > 1 and busy < QUICK and best < GUARD:
                 break
         return sum(len(each) for each in captured) // number, best, busy
