@@ -25,8 +25,9 @@ class OnCall:
         self.stack = stack
         self.postgresql = postgresql
 
-    def types(self, line: str, *, database: str | None = None) -> None:
-        """Type a command. A service's database is that of the stack, or `database` instead."""
+    def types(self, line: str, *, database: str | None = None) -> str:
+        """Type a command, and return what a program in a container prints. A service's database is that of the stack,
+        or `database` instead."""
         words = shlex.split(line)
         match words[2:] if words[:2] == ["docker", "compose"] else words:
             case ["mkdir" | "rm", *_]:
@@ -42,9 +43,10 @@ class OnCall:
                 self.stack.migrate()
             case ["exec", "-T", "postgres", *_]:
                 _, rest = line.split(" postgres ", 1)
-                self._shell(self._in_container(self._with_databases(rest, database)))
+                return self._shell(self._in_container(self._with_databases(rest, database)))
             case _:
                 raise ValueError(line)
+        return ""
 
     def database_of(self, service: str) -> str:
         """Return the name of a service's database, or the prefix of all of them."""
@@ -68,12 +70,13 @@ class OnCall:
         names = "|".join(SERVICES)
         return re.sub(rf"(?<![\w/.-])({names})(?![\w.-])", lambda found: database or self.database_of(found[0]), words)
 
-    def _shell(self, line: str) -> None:
+    def _shell(self, line: str) -> str:
         done = subprocess.run(
             line, shell=True, env=os.environ | self.postgresql.superuser_env(), cwd=self.stack.directory,
             capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
         assert done.returncode == 0, f"{line}\n{done.stderr}"
+        return done.stdout
 
 
 class ArchivingServer(PostgresqlServer):
@@ -101,17 +104,18 @@ class Archivist(OnCall):
         self._backup = postgresql.backup
         self._port = free_port()
 
-    def types(self, line: str, *, database: str | None = None, moment: datetime | None = None) -> None:
-        """Type a command. `moment` replaces the one in the guide's example."""
+    def types(self, line: str, *, database: str | None = None, moment: datetime | None = None) -> str:
+        """Type a command, as OnCall does. `moment` replaces the one in the guide's example."""
         bases = sorted(each.name for each in self._backup.glob("base-*"))
         here = {r"base-[\d-]+": bases[-1]} if bases else {}
         if moment:
             here[r"(?<=recovery_target_time = ')[^']+"] = moment.isoformat()
         for example, real in {**here, r"/backup\b": str(self._backup), r"\b5433\b": str(self._port)}.items():
             line = re.sub(example, real, line)
-        super().types(line, database=database)
+        printed = super().types(line, database=database)
         if "pg_switch_wal" in line:
             self._wait_for_the_archive()
+        return printed
 
     def _wait_for_the_archive(self) -> None:
         """Wait until there is nothing that PostgreSQL has finished and not yet archived."""

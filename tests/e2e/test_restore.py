@@ -172,9 +172,8 @@ def test_services_restored_to_an_earlier_moment_are_healed(
     stack: Stack, archivist: Archivist, postgresql: ArchivingServer
 ):
     """Between the base backup and that moment people have signed up, whom only the archived WAL has."""
-    back_up_everything, _, prune, watch = commands_after("Every night")
+    back_up_everything, _, prune = commands_after("Every night")
     archivist.types(back_up_everything)
-    archivist.types(watch)
     check_pruning(archivist, prune, postgresql.backup / "wal")
     town = Town(stack)
     then = people_of(stack, "auth")
@@ -202,6 +201,28 @@ def test_services_restored_to_an_earlier_moment_are_healed(
     assert set(findings) == in_each_participant(missing=town.comes, different=town.changes, removed=town.leaves)
     assert all_agree(stack)
     assert names_in(stack, "chat") >= {person.user_id for person in (town.stays, town.changes, town.comes)}
+
+
+def test_a_failing_archive_is_reported_until_it_works_again(archivist: Archivist, postgresql: ArchivingServer):
+    [watch] = commands_after("While archiving fails")
+    archive = postgresql.backup / "wal"
+    write_wal(postgresql)
+    eventually(lambda: archivist.types(watch) == "", what="archiving works")
+
+    archive.rename(postgresql.backup / "away")
+    write_wal(postgresql)
+    eventually(lambda: re.fullmatch(r"[^|]+\|[^|]+\|[0-9A-F]{24}\n", archivist.types(watch)), what="it is reported")
+
+    (postgresql.backup / "away").rename(archive)
+    write_wal(postgresql)
+    eventually(lambda: archivist.types(watch) == "", what="archiving works again")
+
+
+def write_wal(postgresql: PostgresqlServer) -> None:
+    """Finish a file of the WAL. PostgreSQL archives it, and tries again those that it could not archive."""
+    with psycopg.connect(postgresql.url("postgres"), autocommit=True) as connection:
+        connection.execute("SELECT pg_create_restore_point('here')")
+        connection.execute("SELECT pg_switch_wal()")
 
 
 def check_pruning(archivist: Archivist, prune: str, archive: Path) -> None:
