@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ logger = logging.getLogger(__name__)
 STREAM_SECONDS: Final = 600
 # Past seconds reread with each new second of the live stream, to include late writes.
 REREAD_SECONDS: Final = 3
+# Longest pause in seconds between two checks whether the process stops.
+CHECKED_EVERY: Final = 0.5
+
+# Set when the process stops: the streams end, so that their pages reconnect to another process.
+stopping: Final = threading.Event()
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ async def _live(span: Span) -> AsyncIterator[bytes]:
     read_from: int | None = None
     try:
         yield b"retry: 2000\n\n"
-        while time.monotonic() < end:
+        while _may_continue(end):
             # The current second is still being counted.
             now = int(time.time())
             begin = span.begin(now - 1) if read_from is None else read_from
@@ -112,7 +118,7 @@ async def _live(span: Span) -> AsyncIterator[bytes]:
             else:
                 yield _points(span, [point(second, counts) for second, counts in seconds], now - 1)
                 read_from = now - REREAD_SECONDS
-            await asyncio.sleep(1 - time.time() % 1)
+            await _pause(1 - time.time() % 1)
     finally:
         await asyncio.to_thread(client.close)
 
@@ -121,7 +127,7 @@ async def _days(span: Span) -> AsyncIterator[bytes]:
     end = time.monotonic() + STREAM_SECONDS
     steps = span.steps
     yield b"retry: 5000\n\n"
-    while time.monotonic() < end:
+    while _may_continue(end):
         now = time.time()
         begin = int(now) // span.step * span.step - (steps - 1) * span.step
         try:
@@ -135,7 +141,19 @@ async def _days(span: Span) -> AsyncIterator[bytes]:
             yield _points(span, points, now)
             # From now on send only the previous step, which may have got its last minute, and the current one.
             steps = 2
-        await asyncio.sleep(MINUTE)
+        await _pause(MINUTE)
+
+
+def _may_continue(end: float) -> bool:
+    """Whether a stream that ends at this time of time.monotonic() has not ended yet."""
+    return time.monotonic() < end and not stopping.is_set()
+
+
+async def _pause(seconds: float) -> None:
+    """Wait for that many seconds, or until the process stops."""
+    until = time.monotonic() + seconds
+    while _may_continue(until):  # noqa: ASYNC110 - an asyncio.Event belongs to one event loop, and tests have several
+        await asyncio.sleep(min(CHECKED_EVERY, until - time.monotonic()))
 
 
 def _points(span: Span, points: Any, now: float) -> bytes:

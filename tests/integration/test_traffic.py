@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -284,6 +285,17 @@ async def test_an_outage_of_redis_is_reported_and_the_stream_continues_after_it(
     # The missed points are sent again, all of them.
     assert len(kinds[2][1]["points"]) == 300
     await events.aclose()
+
+
+@pytest.mark.parametrize("query", ["", "?span=day"])
+async def test_a_stream_ends_when_its_process_stops(operator, monkeypatch, query):
+    events = events_of(operator, query)
+    await next_of(events)
+    stopping = threading.Event()
+    stopping.set()
+    monkeypatch.setattr(traffic_page, "stopping", stopping)
+    async with asyncio.timeout(PATIENCE):
+        assert [kind async for kind, _ in events if kind != "points"] == []
 
 
 def test_seconds_without_figures_are_included(client_of_redis):

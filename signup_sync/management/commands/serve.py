@@ -15,6 +15,7 @@ import uvloop
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from authsvc.operations import traffic_page
 from runtime.processes.roles import ENDS_WITHIN, collect_rarely, end_at_once
 from signup_sync.server.connections import connections_max
 from signup_sync.server.http_protocol import Http
@@ -111,6 +112,7 @@ class Server(uvicorn.Server):
         last_resort.daemon = True
         last_resort.start()
         self._api.release()
+        traffic_page.stopping.set()
         await super().shutdown(sockets)
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSES_WITHIN):
