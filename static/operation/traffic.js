@@ -6,6 +6,8 @@ const HEIGHT = 190;
 const MARGIN = { top: 10, right: 8, bottom: 22, left: 56 };
 /** A line is interrupted where this many steps have no value. */
 const GAP = 10;
+/** Milliseconds until a new attempt to connect where the browser makes none. */
+const RECONNECTS_AFTER = 2000;
 const page = document.getElementById("traffic");
 const words = page.dataset;
 const status = document.getElementById("traffic-state");
@@ -206,20 +208,35 @@ const say = (text, isBad) => {
   page.classList.toggle("is-stale", isBad);
 };
 
-const source = new EventSource(words.stream);
-source.addEventListener("points", ({ data }) => {
-  const { step, begin, steps, points } = JSON.parse(data);
-  Object.assign(shown, { step, begin, steps });
-  for (const point of points) shown.points.set(point.t, point);
-  for (const t of shown.points.keys()) if (t < begin) shown.points.delete(t);
-  say("", false);
-  drawAll();
-});
-source.addEventListener("problem", ({ data }) => say(JSON.parse(data), true));
-source.addEventListener("error", () => {
-  // CLOSED means that the answer was not a stream: the session has ended, or a permission was revoked.
-  say(source.readyState === EventSource.CLOSED ? status.dataset.refused : status.dataset.lost, true);
-});
+function connect() {
+  const source = new EventSource(words.stream);
+  source.addEventListener("points", ({ data }) => {
+    const { step, begin, steps, points } = JSON.parse(data);
+    Object.assign(shown, { step, begin, steps });
+    for (const point of points) shown.points.set(point.t, point);
+    for (const t of shown.points.keys()) if (t < begin) shown.points.delete(t);
+    say("", false);
+    drawAll();
+  });
+  source.addEventListener("problem", ({ data }) => say(JSON.parse(data), true));
+  source.addEventListener("error", () => {
+    say(status.dataset.lost, true);
+    // The answer was not a stream, and the browser does not ask again.
+    if (source.readyState === EventSource.CLOSED) reconnect();
+  });
+}
+
+// Connects again after a pause, unless the session has ended or a permission was revoked. The gateway's answer for a process
+// that restarts is no refusal.
+async function reconnect() {
+  const asking = new AbortController();
+  const answer = await fetch(words.stream, { signal: asking.signal }).catch(() => null);
+  asking.abort();
+  if (answer && answer.status >= 400 && answer.status < 500) say(status.dataset.refused, true);
+  else setTimeout(connect, RECONNECTS_AFTER);
+}
+
+connect();
 
 page.addEventListener("pointermove", (event) => {
   const picture = event.target.closest("svg");
