@@ -6,7 +6,7 @@ from typing import Literal
 
 from authsvc.lights import Status
 
-StepKind = Literal["auth", "asked", "answered", "light", "letter", "act", "end", "due"]
+StepKind = Literal["auth", "asked", "answered", "light", "letter", "action", "end", "due"]
 
 
 @dataclass(frozen=True, slots=True)

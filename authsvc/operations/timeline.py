@@ -52,13 +52,16 @@ def story_of(signup: EventTransaction) -> Story:
     """Read everything known about an event transaction. Takes a few seconds at most, even when Kafka is unavailable."""
     record = User.objects.filter(owner_signup_id=signup.owner_signup_id).first()
     keys = keys_of(signup, record)
-    acts = list(acts_on(signup))
-    messages, notes = messages_about(signup, keys, acts)
+    actions = list(actions_on(signup))
+    messages, notes = messages_about(signup, keys, actions)
     steps = [
         *row_steps(signup),
         *message_steps(signup, messages),
         *letter_steps(signup, keys),
-        *(Step(act.action_time, "act", _done(act), detail=_("by %s, in the admin") % act.user) for act in acts),
+        *(
+            Step(action.action_time, "action", _done(action), detail=_("by %s, in the admin") % action.user)
+            for action in actions
+        ),
     ]
     return Story(signup, sorted(steps, key=lambda step: step.at), [*notes, *account_notes(signup, record)])
 
@@ -151,14 +154,14 @@ def letter_steps(signup: EventTransaction, keys: Iterable[str]) -> Iterator[Step
         for action in letter.actions.all():
             done = _("Dead letter %(id)d %(action)s") % {"id": letter.pk, "action": action.get_action_display()}
             detail = ": ".join(filter(None, (action.by, action.reason)))
-            yield Step(action.at, "act", done, detail=detail, letter_id=letter.pk)
+            yield Step(action.at, "action", done, detail=detail, letter_id=letter.pk)
 
 
-def acts_on(signup: EventTransaction) -> Iterator[LogEntry]:
+def actions_on(signup: EventTransaction) -> Iterator[LogEntry]:
     """Return administrators' actions on the transaction, oldest first."""
     about = ContentType.objects.get_for_model(EventTransaction)
-    acts = LogEntry.objects.filter(content_type=about, object_id=str(signup.pk)).select_related("user")
-    return reversed(acts.order_by("-action_time")[:MOST_SHOWN])
+    actions = LogEntry.objects.filter(content_type=about, object_id=str(signup.pk)).select_related("user")
+    return reversed(actions.order_by("-action_time")[:MOST_SHOWN])
 
 
 def replayed_to(service: str | None) -> str:
@@ -166,9 +169,9 @@ def replayed_to(service: str | None) -> str:
     return REPLAYED_TO % {"service": service} if service else REPLAYED
 
 
-def _done(act: LogEntry) -> str:
+def _done(action: LogEntry) -> str:
     """Return the log entry in the reader's language."""
-    said = act.get_change_message()
+    said = action.get_change_message()
     if said == REPLAYED:
         return _(REPLAYED)
     begin = REPLAYED_TO.partition("%")[0]

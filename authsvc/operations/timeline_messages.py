@@ -56,7 +56,7 @@ def topics_of(row: EventTransaction) -> tuple[str, str]:
 
 
 def messages_about(
-    row: EventTransaction, keys: Iterable[str], acts: Sequence[LogEntry]
+    row: EventTransaction, keys: Iterable[str], actions: Sequence[LogEntry]
 ) -> tuple[list[Incoming], list[str]]:
     """Return the messages of both topics about this transaction, and notes on why some may be missing.
 
@@ -69,7 +69,7 @@ def messages_about(
     try:
         with Inspector() as inspector:
             for topic in topics_of(row):
-                for since, until in times_of(row, acts):
+                for since, until in times_of(row, actions):
                     for reading in _readings(inspector, topic, row.id, sorted(keys), since, until):
                         is_whole &= reading.is_whole
                         found |= {(each.topic, each.partition, each.offset): each for each in reading.messages}
@@ -102,15 +102,15 @@ def _readings(
         )
 
 
-def times_of(row: EventTransaction, acts: Sequence[LogEntry]) -> list[tuple[datetime, datetime | None]]:
+def times_of(row: EventTransaction, actions: Sequence[LogEntry]) -> list[tuple[datetime, datetime | None]]:
     """Return the periods in which messages may have been published: the run itself, and around the newest replays."""
     ended = row.completed_at or row.stalled_at
     times: list[tuple[datetime, datetime | None]] = [
         (row.created_at - CLOCKS_DIFFER, ended + COMES_WITHIN if ended else None)
     ]
-    for act in acts[-REPLAYS_FOLLOWED:]:
-        if ended and act.action_time > ended:
-            times.append((act.action_time - COMES_WITHIN, act.action_time + COMES_WITHIN))
+    for action in actions[-REPLAYS_FOLLOWED:]:
+        if ended and action.action_time > ended:
+            times.append((action.action_time - COMES_WITHIN, action.action_time + COMES_WITHIN))
     return times
 
 

@@ -67,9 +67,9 @@ def test_an_argument_that_is_not_utf_8_is_no_sign_up(data_dir: Path) -> None:
     assert line.startswith(r"CommandError: There is no sign-up, change or removal with the ID or user ID \xb9ξ\xc6.")
 
 
-@pytest.mark.parametrize("act", [("show",), ("replay",), ("discard", "--reason", "none"), ("replay", "1")])
-def test_a_number_beyond_64_bits_is_no_dead_letter(data_dir: Path, act: Sequence[str]) -> None:
-    line = said(manage(data_dir, "dead_letters", *act, BEYOND_64_BITS))
+@pytest.mark.parametrize("action", [("show",), ("replay",), ("discard", "--reason", "none"), ("replay", "1")])
+def test_a_number_beyond_64_bits_is_no_dead_letter(data_dir: Path, action: Sequence[str]) -> None:
+    line = said(manage(data_dir, "dead_letters", *action, BEYOND_64_BITS))
     assert line == f"CommandError: There is no dead letter {BEYOND_64_BITS}: see `manage.py dead_letters list`."
 
 

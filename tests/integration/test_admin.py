@@ -220,8 +220,8 @@ def test_a_replay_to_one_service_asks_no_other(admin_client, signups, sent):
     admin_client.post(LIST, form, headers={"accept-language": "ko"})
     assert sent() == [(chosen, ["chat"])]
     # In the log's own language, not in the administrator's.
-    [act] = LogEntry.objects.all()
-    assert (act.object_id, act.change_message, act.user.user_id) == (chosen, "Replayed to chat", "root-user")
+    [action] = LogEntry.objects.all()
+    assert (action.object_id, action.change_message, action.user.user_id) == (chosen, "Replayed to chat", "root-user")
 
 
 def test_a_replay_to_auth_is_refused(admin_client, signups):

@@ -301,21 +301,21 @@ def test_a_discarded_letter_records_author_time_and_reason():
 
 
 @needs_broker
-@pytest.mark.parametrize("act", ["replay", "discard"])
+@pytest.mark.parametrize("action", ["replay", "discard"])
 @pytest.mark.parametrize(
     ("before", "said"), [("replay", "It has already been replayed."), ("discard", "It has already been discarded.")]
 )
-def test_a_handled_letter_is_handled_again_only_with_again(topics, act, before, said):
+def test_a_handled_letter_is_handled_again_only_with_again(topics, action, before, said):
     arguments = {"replay": [], "discard": ["--reason", "tired of it"]}
     done, waits = kept(2)
     command(before, done.pk, *arguments[before])
-    refusal = refused(act, done.pk, waits.pk, *arguments[act])
+    refusal = refused(action, done.pk, waits.pk, *arguments[action])
     assert f"{done.pk}: {said}" in refusal
     assert f"{waits.pk}:" not in refusal
-    command(act, done.pk, *arguments[act], "--again")
-    assert [each.action for each in done.actions.order_by("pk")] == [f"{before}ed", f"{act}ed"]
+    command(action, done.pk, *arguments[action], "--again")
+    assert [each.action for each in done.actions.order_by("pk")] == [f"{before}ed", f"{action}ed"]
     # Those that were refused were not sent either.
-    assert len(read("asked", [before, act, act].count("replay"))) == [before, act, act].count("replay")
+    assert len(read("asked", [before, action, action].count("replay"))) == [before, action, action].count("replay")
 
 
 def test_a_letter_that_is_not_there_is_reported():

@@ -47,7 +47,7 @@ def shown(client: Client, query: str = "") -> set[int]:
 
 
 def act(client: Client, action: str, *letters: DeadLetter, **fields: str) -> str:
-    """The text of the page after an act."""
+    """The text of the page after an action."""
     chosen = {"action": action, "_selected_action": [letter.pk for letter in letters], **fields}
     return html.unescape(client.post(LIST, chosen, follow=True).content.decode())
 

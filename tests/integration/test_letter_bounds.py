@@ -140,7 +140,7 @@ def test_the_origins_are_those_of_every_service(settings):
     assert {each.group for each in dead_letter_origins().values()} == {"chat", "chat-reconcile"}
 
 
-# --- Acts -------------------------------------------------------------------------------------------------------
+# --- Actions ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [CHUNK - 1, CHUNK, CHUNK + 1])
@@ -200,13 +200,13 @@ def test_an_unacknowledged_letter_keeps_waiting_and_the_error_is_raised_after_th
 @pytest.mark.parametrize(
     ("state", "said"), [("replayed", "It has already been replayed."), ("discarded", "It has already been discarded.")]
 )
-@pytest.mark.parametrize("act", ["replay", "discard"])
-def test_handled_letters_are_refused_unless_repeated_explicitly_and_others_are_processed(state, said, act):
+@pytest.mark.parametrize("action", ["replay", "discard"])
+def test_handled_letters_are_refused_unless_repeated_explicitly_and_others_are_processed(state, said, action):
     done, waiting = kept(2)
     DeadLetter.objects.filter(pk=done).update(state=state)
 
     def outcomes(**options: bool) -> list[LetterResult]:
-        if act == "replay":
+        if action == "replay":
             return list(replay([done, waiting], by="mina", producer=KeepingProducer(), **options))
         return list(discard([done, waiting], by="mina", reason="", **options))
 

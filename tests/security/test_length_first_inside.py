@@ -211,8 +211,8 @@ def _values_of(parser: argparse.ArgumentParser, *before: str) -> Iterator[tuple[
     yield before  # a value that nothing asks for
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            for name, acts in action.choices.items():
-                yield from _values_of(acts, *before, name)
+            for name, subparser in action.choices.items():
+                yield from _values_of(subparser, *before, name)
         elif action.option_strings and action.nargs != 0:
             yield (*before, action.option_strings[-1])
 

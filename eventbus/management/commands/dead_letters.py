@@ -29,17 +29,17 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        acts = parser.add_subparsers(dest="act", required=True, metavar="list | show | replay | discard")
-        each = acts.add_parser("list", help="list the letters, newest first", description="List the letters.")
+        actions = parser.add_subparsers(dest="action", required=True, metavar="list | show | replay | discard")
+        each = actions.add_parser("list", help="list the letters, newest first", description="List the letters.")
         add_filters(each)
         each.add_argument("--state", choices=DeadLetter.State.values, help="only letters in this state")
         each.add_argument("--limit", type=int, default=50, metavar="N", help="at most N letters; 50 by default")
 
-        one = acts.add_parser("show", help="show one letter in full", description="Show one letter in full.")
+        one = actions.add_parser("show", help="show one letter in full", description="Show one letter in full.")
         one.add_argument("letter_id", type=int, metavar="ID")
 
         again = "include letters that were replayed or discarded before"
-        sent = acts.add_parser(
+        sent = actions.add_parser(
             "replay",
             help="publish the messages to their topics again, once the cause is fixed",
             description="Publish the original messages to their topics again. Every consumer group of the topic reads "
@@ -49,7 +49,7 @@ class Command(BaseCommand):
         add_choice(sent)
         sent.add_argument("--again", action="store_true", help=again)
 
-        gone = acts.add_parser(
+        gone = actions.add_parser(
             "discard",
             help="mark letters as needing no action",
             description="Mark letters as needing no action. They remain visible until they are purged. The exit code "
@@ -59,8 +59,8 @@ class Command(BaseCommand):
         gone.add_argument("--reason", required=True, help="the reason, which is recorded with the letter")
         gone.add_argument("--again", action="store_true", help=again)
 
-    def handle(self, *, act: str, **options: Any) -> None:
-        match act:
+    def handle(self, *, action: str, **options: Any) -> None:
+        match action:
             case "list":
                 self._list(options)
             case "show":
