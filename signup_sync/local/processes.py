@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from runtime.backoff import doubled
+
 LOOPBACK = "127.0.0.1"
 # Seconds before an ended process is restarted: the first pause, which doubles up to the longest, and the run time after
 # which it is reset.
@@ -87,17 +89,16 @@ class KeptProcess:
     async def keep_running(self) -> None:
         """Run the process until this is cancelled; `stop_all` then stops the process."""
         loop = asyncio.get_running_loop()
-        pause = FIRST_PAUSE
+        failures = 0
         while True:
             started_at = loop.time()
             self._process = await self._start()
             code = await self._process.wait()
-            if loop.time() - started_at > STEADY_RUN:
-                pause = FIRST_PAUSE
+            failures = 1 if loop.time() - started_at > STEADY_RUN else failures + 1
+            pause = doubled(FIRST_PAUSE, times=failures - 1, most=LONGEST_PAUSE)
             self.show_warnings()
             self._tell(f"{self.name} {how_it_ended(code)}{self._last_words()}, and starts again in {pause:g} s.")
             await asyncio.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
 
     async def _start(self) -> asyncio.subprocess.Process:
         # Use a new port each time: if another program took the old one meanwhile, the process could never restart.
