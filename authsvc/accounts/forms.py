@@ -26,6 +26,7 @@ from runtime.security_log import SecurityEvent, address_of, log_security_event
 from runtime.text_length import is_longer_than
 from runtime.times import again_in
 
+WRONG_PASSWORD: Final = _("This password is wrong.")
 WRONG_TOO_OFTEN: Final = _("There were too many wrong passwords for this account from your network. {again}")
 
 
@@ -97,6 +98,25 @@ def own_password_field(**options: Any) -> forms.CharField:
     """Return a field for the present password of the account's owner."""
     widget = forms.PasswordInput(attrs={"autocomplete": "current-password"})
     return forms.CharField(label=_("Your password"), max_length=512, strip=False, widget=widget, **options)
+
+
+class PasswordForm(OwnerForm):
+    """A form that asks the owner for the password."""
+
+    password = own_password_field()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["password"].widget.attrs["autofocus"] = True
+
+    def count(self) -> None:
+        """Do nothing: the password is counted when it is checked."""
+
+    def clean_password(self) -> str:
+        password: str = self.cleaned_data["password"]
+        if not self.is_password_of(self.user, password):
+            raise ValidationError(WRONG_PASSWORD, code="wrong_password")
+        return password
 
 
 class LoginForm(LimitedForm, AuthenticationForm):

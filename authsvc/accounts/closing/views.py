@@ -18,9 +18,8 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.generic import View
 
 from authsvc.accounts.change_redirect import redirect_to_lights
-from authsvc.accounts.closing.forms import PasswordForm
 from authsvc.accounts.closing.schedule import begin_closing, keep_account
-from authsvc.accounts.forms import OwnerFormView
+from authsvc.accounts.forms import OwnerFormView, PasswordForm
 from authsvc.accounts.two_factor.devices import second_factor_of
 from authsvc.accounts.two_factor.forms import ConfirmationForm
 from authsvc.mail import mail_from, public_link, send_later

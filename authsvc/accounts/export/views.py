@@ -9,9 +9,8 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from authsvc.accounts.closing.forms import PasswordForm
 from authsvc.accounts.export.collection import AlreadyCollectingError, BusyError, Export, collect
-from authsvc.accounts.forms import OwnerFormView
+from authsvc.accounts.forms import OwnerFormView, PasswordForm
 from runtime.errors import is_transient
 from runtime.light_wording import name_of
 from runtime.security_log import log_security_event_of

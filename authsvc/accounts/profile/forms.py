@@ -7,7 +7,7 @@ from django.core.exceptions import ValidationError
 from django.utils.translation import gettext_lazy as _
 
 from authsvc import identity
-from authsvc.accounts.forms import OwnerForm, own_password_field
+from authsvc.accounts.forms import WRONG_PASSWORD, OwnerForm, own_password_field
 from authsvc.accounts.profile.address_links import must_be_confirmed
 from authsvc.models import EventTransaction, User
 from authsvc.signups.changes import change_account
@@ -77,7 +77,7 @@ class ProfileForm(OwnerForm):
             if not (password := self.cleaned_data["password"]):
                 self.add_error("password", _("Enter your password to change the email address."))
             elif not self.is_password_of(self.user, password):
-                self.add_error("password", _("This password is wrong."))
+                self.add_error("password", WRONG_PASSWORD)
         return cleaned
 
     def count(self) -> None:

@@ -7,7 +7,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext_lazy as _
 
-from authsvc.accounts.forms import OwnerForm, own_password_field
+from authsvc.accounts.forms import WRONG_PASSWORD, OwnerForm, own_password_field
 from authsvc.accounts.two_factor.devices import TooSoonError, take_code
 from authsvc.accounts.two_factor.notices import record, send_notice
 from runtime.times import again_in
@@ -73,7 +73,7 @@ class ConfirmationForm(CodeForm):
     def _check(self) -> None:
         # Check the password first, so that a wrong one uses up no code.
         if not self.is_password_of(self.user, self.cleaned_data["password"]):
-            self.add_error("password", _("This password is wrong."))
+            self.add_error("password", WRONG_PASSWORD)
             return
         super()._check()
 
