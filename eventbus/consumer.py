@@ -214,14 +214,14 @@ class BatchConsumer:
         # The client remembers a pause across a revocation: a partition that left paused must not stay paused forever.
         (self._consumer.pause if self._is_paused else self._consumer.resume)(partitions)
         self.partitions = {_known(partition) for partition in partitions}
-        logger.info("reads partitions %s", _names(partitions))
+        logger.info("assigned partitions %s", _names(partitions))
 
     def _on_revoke(self, partitions: list[TopicPartition]) -> None:
         for partition in map(_known, partitions):
             self.partitions.discard(partition)
             self._held.discard(partition)
             self._done.pop(partition, None)
-        logger.info("gives up partitions %s", _names(partitions))
+        logger.info("revoked partitions %s", _names(partitions))
 
     def _note_commit(self, partition: PartitionKey, error: KafkaError | None) -> None:
         if error is None or error.code() in _NOT_OURS_ANY_MORE:

@@ -120,6 +120,6 @@ def test_a_participant_waits_for_its_database_and_puts_nothing_aside(
         assert statuses(settled(stack, signup)) == ALL_GREEN
     log = chat.log()[written:]
     assert log.count("is retried in") >= 3
-    assert "gives up partitions" not in log, "it polls on, and stays a member"
+    assert "revoked partitions" not in log, "it polls on, and stays a member"
     assert topic_of(stack, "user.newUser.req.chat.dlt") == []
     assert stack.rows("chat") == {row(each) for each in people}

@@ -54,7 +54,7 @@ def test_it_waits_for_its_tables_then_for_its_partitions_then_it_is_ready(consum
     consumer.wait_ready(lambda: http_status(port, "/health/ready") == 200, 30)
     assert "consuming user.newUser.req, user.changeUser.req, user.removeUser.req as group chat" in consumer.log()
     assert (
-        "reads partitions user.changeUser.req[0, 1, 2, 3], user.newUser.req[0, 1, 2, 3], user.removeUser.req[0"
+        "assigned partitions user.changeUser.req[0, 1, 2, 3], user.newUser.req[0, 1, 2, 3], user.removeUser.req[0"
         in consumer.log()
     )
     stop_in_time(consumer)

@@ -445,7 +445,7 @@ def test_partitions_that_are_assigned_are_paused_only_while_a_batch_is_in_hand(m
     [call] = made.client.calls
     assert call == ("pause" if is_paused else "resume", ("own-told", 1), ("own-asked", 2), ("own-asked", 0))
     assert made.consumer.partitions == {("told", 1), ("asked", 2), ("asked", 0)}
-    assert "reads partitions asked[0, 2], told[1]" in caplog.text
+    assert "assigned partitions asked[0, 2], told[1]" in caplog.text
 
 
 def test_of_revoked_partitions_nothing_is_kept(made, caplog):
@@ -457,8 +457,8 @@ def test_of_revoked_partitions_nothing_is_kept(made, caplog):
     assert (made.consumer.partitions, made.consumer._held) == ({("asked", 1)}, {("asked", 1)})
     assert made.consumer._done == {("asked", 1): 5}
     made.consumer._on_revoke([])
-    assert "gives up partitions asked[0]" in caplog.text
-    assert "gives up partitions none" in caplog.text
+    assert "revoked partitions asked[0]" in caplog.text
+    assert "revoked partitions none" in caplog.text
 
 
 # --- Offsets ------------------------------------------------------------------------------------------------------
