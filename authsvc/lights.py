@@ -125,7 +125,7 @@ class TransactionState(msgspec.Struct, frozen=True, omit_defaults=True, rename="
     def _reason(self, verdict: Verdict) -> str | None:
         """Return the reason to show for this verdict. After a refusal by auth, participants were asked about the
         existing user instead of the submitted fields, so only auth's reason makes sense to the person."""
-        refused = self.lights.get("auth")
+        refused = self.lights.get(AUTH)
         if verdict.status is Status.FAIL and refused is not None and refused.status is Status.FAIL:
             return refused.reason
         return verdict.reason
@@ -168,8 +168,8 @@ class TransactionState(msgspec.Struct, frozen=True, omit_defaults=True, rename="
 
 
 class Decisions(msgspec.Struct, frozen=True):
-    """The effects of one database transaction: event transactions by the (service, status, kind) of a light that
-    it decided, and the completed ones with the time."""
+    """The effects of one database transaction: the event transactions, by (service, status, kind) of each decided
+    light, and the completed ones with their time."""
 
     lights: Mapping[tuple[str, str, Kind], Sequence[UUID]]
     complete: Sequence[tuple[TransactionState, datetime]]

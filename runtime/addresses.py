@@ -4,7 +4,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 
 
 def network_of(address: str) -> str:
-    """Return what counts as one address: an IPv6 client's /64 network, which is what one customer gets.
+    """Return the key under which an address is counted: an IPv6 client's /64 network, which is what one customer gets.
 
     IPv4 addresses, also those mapped to IPv6, count individually. Text that is no address is returned unchanged."""
     try:

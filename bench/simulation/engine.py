@@ -61,7 +61,7 @@ class Share:
 
 
 class Job:
-    """Something that a thread of a process computes."""
+    """A piece of work for one thread."""
 
     __slots__ = ("action", "begun_at", "left", "picked_at", "process", "thread")
 
@@ -94,7 +94,7 @@ class Machine(Clock):
         self._running: set[Job] = set()
         self._ready: list[Job] = []
         self._ending: Job | None = None
-        self._least = 0.0  # that a process which wakes counts as having had
+        self._least = 0.0  # CPU credited to a process that wakes
         self.used = 0.0  # milliseconds of CPU
 
     def compute(self, process: Share, thread: Share, cpu: float, action: Action) -> None:

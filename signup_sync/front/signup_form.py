@@ -173,8 +173,8 @@ async def _post_as(signup_id: UUID, user: SubmittedUser) -> State | GatewayError
 
 
 def _note_browsers_trace(request: HttpRequest, signup_id: UUID) -> None:
-    """Log the trace that the page's script sent, which is that of the sign-up that it shows. Changed content becomes
-    another sign-up; this line connects the two."""
+    """Log the trace that the page's script sent, the trace of the sign-up on the page. Changed content becomes another
+    sign-up; this line connects the two."""
     trace_id = trace_id_in(request.headers.get("traceparent", "").encode())
     if trace_id not in (None, signup_id.hex):
         logger.info("the browser's trace is %s", trace_id)

@@ -262,7 +262,7 @@ def test_the_admins_log_does_not_name_the_removed_person(kim):
     assert set(LogEntry.objects.values_list("object_repr", flat=True)) == {str(kim.owner_signup_id)}
 
 
-def test_the_admins_log_names_the_removed_person_by_no_former_user_id_either(kim):
+def test_former_user_ids_of_a_removed_account_leave_the_admins_log(kim):
     administrator = User.objects.create_superuser("root-user", "root@example.org", "correct horse 9")
     about_copy = ContentType.objects.get_for_model(ChatUser)
     former = kim.user_id

@@ -1,5 +1,5 @@
-"""Second step of the login. Nobody is logged in until the code is right: the session only remembers whose password
-was given."""
+"""Second step of the login. Nobody is logged in before the code is right: until then, the session only stores the
+user whose password was entered."""
 
 import time
 from typing import Any, Final

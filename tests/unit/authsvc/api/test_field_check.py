@@ -27,7 +27,7 @@ def test_valid_and_empty_fields_have_no_errors():
         ("userPw", "x" * 129, "at most 128"),
     ],
 )
-def test_each_field_is_complained_of_by_its_name_as_post_user_would(name: str, value: str, words: str):
+def test_errors_are_keyed_by_field_as_in_post_user(name: str, value: str, words: str):
     wrong = complaints(GOOD | {name: value})
     assert list(wrong) == [name]
     assert words in " ".join(wrong[name])
@@ -38,7 +38,7 @@ def test_it_speaks_the_language_of_the_page():
         assert complaints({"userId": "no spaces"})["userId"][0].startswith("글자, 숫자")
 
 
-def test_other_fields_are_not_of_the_form():
+def test_unknown_fields_are_ignored():
     assert complaints({"role": "ROLE_GOD", "csrfmiddlewaretoken": "x"}) == {}
 
 
