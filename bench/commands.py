@@ -13,7 +13,7 @@ from tests.servers.process import ROOT
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredCommand:
     """A command: its average rate per second, and its memory in its first tenth and at its highest."""
 
     rate: float
@@ -21,7 +21,7 @@ class Measured:
     highest_kib: float
 
 
-def run_command(ours: Installation, name: str, *options: str, number: int, said: str) -> Measured:
+def run_command(ours: Installation, name: str, *options: str, number: int, said: str) -> MeasuredCommand:
     """Run the command on so many rows, and check the last line that it prints."""
     command: list[str | Path] = [sys.executable, ROOT / "manage.py", name, *options]
     process = Process(name, command, env=ours.stack.env, log=ours.stack.directory / f"{name}.log")
@@ -40,4 +40,4 @@ def run_command(ours: Installation, name: str, *options: str, number: int, said:
     if last != said:
         raise RuntimeError(f"{name} did not say {said!r}: {last}")
     tell(f"{last}, in {seconds:.1f} s")
-    return Measured(number / seconds, max(memory[: len(memory) // 10 + 1]), max(memory))
+    return MeasuredCommand(number / seconds, max(memory[: len(memory) // 10 + 1]), max(memory))

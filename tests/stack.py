@@ -42,7 +42,7 @@ class UserRow(NamedTuple):
     role: str
 
 
-class Role(Process):
+class RoleProcess(Process):
     """A process of one role, which reports over HTTP when it is ready."""
 
     def __init__(self, name: str, command: Sequence[str], *, env: Mapping[str, str], log: Path, port: int) -> None:
@@ -100,7 +100,7 @@ class Stack:
         self.caddy: CaddyServer | None = None
         # Settings for migrations, because on PostgreSQL another database role owns the tables.
         self.owner_env: dict[str, str] = {}
-        self.roles: dict[str, Role] = {}
+        self.roles: dict[str, RoleProcess] = {}
         for role, service in CONSUMERS.items():
             if service in ("auth", *self.participants):
                 self._add_worker(role, "consume_events", service, database=service)
@@ -149,19 +149,19 @@ class Stack:
             with stack.running():
                 yield stack
 
-    def add_web(self, name: str, port: int, **settings: str) -> Role:
+    def add_web(self, name: str, port: int, **settings: str) -> RoleProcess:
         """Add a web process without starting it; `settings` are added to its environment."""
         return self._add(name, (*MANAGE, "serve", "--port", str(port)), env=self.env | settings, port=port)
 
-    def add_consumer(self, name: str, *, like: str) -> Role:
+    def add_consumer(self, name: str, *, like: str) -> RoleProcess:
         """Add a process of the consumer `like` (auth-results or a participant) without starting it."""
         return self._add_worker(name, "consume_events", CONSUMERS[like], database=CONSUMERS[like])
 
-    def add_scim(self) -> Role:
+    def add_scim(self) -> RoleProcess:
         """Add the process that provisions all SCIM servers of the settings, without starting it."""
         return self._add_worker("scim", "consume_events", "scim", database="scim")
 
-    def _add_worker(self, name: str, *command: str, database: str) -> Role:
+    def _add_worker(self, name: str, *command: str, database: str) -> RoleProcess:
         port = free_port()
         env = self.env | {"HEALTH_PORT": str(port)}
         if "AUTH_DATABASE_URL" in env:
@@ -170,8 +170,8 @@ class Stack:
             }
         return self._add(name, (*MANAGE, *command), env=env, port=port)
 
-    def _add(self, name: str, command: Sequence[str], *, env: Mapping[str, str], port: int) -> Role:
-        self.roles[name] = Role(name, command, env=env, log=self.directory / f"{name}.log", port=port)
+    def _add(self, name: str, command: Sequence[str], *, env: Mapping[str, str], port: int) -> RoleProcess:
+        self.roles[name] = RoleProcess(name, command, env=env, log=self.directory / f"{name}.log", port=port)
         return self.roles[name]
 
     @contextmanager

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 from psycopg import sql
 
-from bench.commands import Measured, run_command
+from bench.commands import MeasuredCommand, run_command
 from bench.installation import Installation, installation
 from bench.report import Row, at_least, middle, ratio_at_least, ratio_at_most
 from bench.rows.pace import AT_ONCE, warm_up
@@ -116,7 +116,7 @@ def _multiply(url: str, table: str, users: int) -> None:
         connection.execute(sql.SQL("VACUUM ANALYZE {}").format(sql.Identifier(table)))
 
 
-def replay(full: Installation, signups: int) -> Measured:
+def replay(full: Installation, signups: int) -> MeasuredCommand:
     """Replay the oldest of the multiplied sign-ups, while no consumer is running."""
     with psycopg.connect(full.stack.env["AUTH_DATABASE_URL"]) as connection:
         until = connection.execute(
@@ -128,7 +128,7 @@ def replay(full: Installation, signups: int) -> Measured:
     return run_replay(full, signups, "--until", until[0])
 
 
-def run_replay(full: Installation, signups: int, *options: str) -> Measured:
+def run_replay(full: Installation, signups: int, *options: str) -> MeasuredCommand:
     """Run the command that replays, and check that it sent so many."""
     said = f"{signups} sent, 0 skipped, 0 failed"
     return run_command(full, "replay_signups", *options, number=signups, said=said)

@@ -17,10 +17,10 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.chaos.launching import run, set_up, start_through
-from tests.stack import Role
+from tests.stack import RoleProcess
 
 
-def start_breaking(role: Role, path: str, how: str, **constants: float) -> None:
+def start_breaking(role: RoleProcess, path: str, how: str, **constants: float) -> None:
     """Starts the role so that it breaks there; in `constants` a dot of the path is `__`."""
     values = [f"{name.replace('__', '.')}={value}" for name, value in constants.items()]
     start_through(role, "tests.chaos.breaks_at", path, how, *values)

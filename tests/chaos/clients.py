@@ -13,7 +13,7 @@ from uuid import UUID
 import aiohttp
 
 from tests.chaos.owners import Owner
-from tests.chaos.pages import PageClient
+from tests.chaos.page_client import PageClient
 from tests.chaos.people import Kind, Person
 from tests.chaos.story import LOST, Story, pause_after
 

@@ -9,16 +9,16 @@ import sys
 from pathlib import Path
 
 from tests.chaos.launching import run, set_up, start_through
-from tests.stack import Role
+from tests.stack import RoleProcess
 from tests.waiting import eventually
 
 
-def start_counting(role: Role) -> None:
+def start_counting(role: RoleProcess) -> None:
     """Starts the role so that `tasks_of` can ask it."""
     start_through(role, "tests.chaos.counts_tasks", str(_file_of(role)))
 
 
-def tasks_of(role: Role) -> int:
+def tasks_of(role: RoleProcess) -> int:
     file = _file_of(role)
     file.unlink(missing_ok=True)
     role.signal(signal.SIGUSR1)
@@ -26,7 +26,7 @@ def tasks_of(role: Role) -> int:
     return int(file.read_text())
 
 
-def _file_of(role: Role) -> Path:
+def _file_of(role: RoleProcess) -> Path:
     return role.log_path.with_suffix(".tasks")
 
 

@@ -10,7 +10,7 @@ import redis
 
 from signup_sync.participants import PARTICIPANTS
 from tests.servers import Process, Server
-from tests.stack import Role, Stack
+from tests.stack import RoleProcess, Stack
 
 # The processes to kill in the first round, one of each line, in an order derived from the seed. Later rounds kill any.
 KILLED = (
@@ -108,7 +108,7 @@ class Injector:
         self.crashes: Counter[str] = Counter()
         self._stack = stack
         self._say = say
-        self._targets: dict[str, Role | Server] = {**stack.roles, **servers}
+        self._targets: dict[str, RoleProcess | Server] = {**stack.roles, **servers}
         # The processes that should run now, and the times at which those that ended by themselves are started again.
         self._wanted = set(self._targets) - set(JOINED.values())
         self._restart_at: dict[str, float] = {}

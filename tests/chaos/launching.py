@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import django
 
-from tests.stack import Role
+from tests.stack import RoleProcess
 
 
-def start_through(role: Role, launcher: str, *arguments: str) -> None:
+def start_through(role: RoleProcess, launcher: str, *arguments: str) -> None:
     """Starts the role by `python -m <launcher> <arguments> -- <its own command>`; its next start is the normal one."""
     command = role.command
     python = command.index(sys.executable) + 1

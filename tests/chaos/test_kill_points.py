@@ -1,6 +1,6 @@
 """A process dies at the worst moment of its work, and every sign-up still ends correctly.
 
-Each test takes away what would mend the sign-up in another way, so that what is to protect it here does so alone.
+Each test takes away what would mend the sign-up in another way, so that only the tested protection remains.
 """
 
 import json
@@ -23,7 +23,7 @@ from tests.e2e.test_api import ALL_GREEN, post, row, settled, state, statuses
 from tests.e2e.test_page import shown, sign_up_in, stopped, wait_for_flag
 from tests.plugin import Backing
 from tests.servers import free_port
-from tests.stack import TABLES, Role, Stack, UserRow
+from tests.stack import TABLES, RoleProcess, Stack, UserRow
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("application", "caddy")
@@ -54,13 +54,13 @@ def people(stack: Stack, person: Person) -> Iterator[list[Person]]:
     assert new == dict.fromkeys(SERVICES, expected)
 
 
-def restart_dying(role: Role, path: str, when: str) -> Role:
+def restart_dying(role: RoleProcess, path: str, when: str) -> RoleProcess:
     role.stop()
     start_breaking(role, path, f"dies-{when}")
     return role
 
 
-def wait_for_death(role: Role) -> None:
+def wait_for_death(role: RoleProcess) -> None:
     eventually(lambda: role.exit_code == -9, what=f"{role.name} kills itself")
 
 
@@ -177,7 +177,7 @@ def test_nothing_is_lost_if_the_results_consumer_is_killed_between_database_and_
 
 
 @contextmanager
-def second_web(stack: Stack) -> Iterator[Role]:
+def second_web(stack: Stack) -> Iterator[RoleProcess]:
     """Another web process."""
     role = stack.add_web("web-2", free_port())
     role.start()

@@ -24,7 +24,7 @@ from tests.conftest import Person, new_person
 from tests.plugin import is_ci
 from tests.servers import KafkaServer, PostgresqlServer
 from tests.servers.process import LOOPBACK, ROOT
-from tests.stack import MANAGE, Role, Stack
+from tests.stack import MANAGE, RoleProcess, Stack
 from tests.waiting import eventually, slowness
 
 # Rows in each of auth's two large tables: 2,000,000 take minutes to make.
@@ -249,11 +249,13 @@ class StackOfPreviousServices(Stack):
     participants = PREVIOUS_PARTICIPANTS
 
 
-def as_previous(stack: Stack, name: str, code: Path) -> Role:
+def as_previous(stack: Stack, name: str, code: Path) -> RoleProcess:
     """The role `name` by the previous release's code, on the same port."""
     role = stack.roles[name]
     command = by_code_of(code, role.command)
-    return Role(f"previous-{name}", command, env=role.env, log=stack.directory / f"previous-{name}.log", port=role.port)
+    return RoleProcess(
+        f"previous-{name}", command, env=role.env, log=stack.directory / f"previous-{name}.log", port=role.port
+    )
 
 
 # The roles that the previous release runs meanwhile, in the order of docs/upgrading.md; one instance of auth at a time.
@@ -294,7 +296,7 @@ def test_the_previous_release_runs_beside_this_one(
         assert stack.query("auth", "SELECT count(*) FROM eventbus_deadletter") == [(0,)]
 
 
-def switch(stack: Stack, beside: Mapping[str, Role], now: set[str], *, to: set[str]) -> None:
+def switch(stack: Stack, beside: Mapping[str, RoleProcess], now: set[str], *, to: set[str]) -> None:
     """Stops the old processes and starts the new ones in their place."""
     changed = now ^ to
     for name in changed:

@@ -9,7 +9,7 @@ from tests.client import produce_invalid
 from tests.conftest import Person
 from tests.e2e.test_api import ALL_GREEN, post, settled, statuses
 from tests.servers.process import http_status
-from tests.stack import Role, Stack
+from tests.stack import RoleProcess, Stack
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("application", "kafka")
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.needs("application", "kafka")
 IMPATIENT = {"runtime__processes__health__BEAT_WITHIN": 2, "eventbus__consumer__TRY_WITHIN": 2}
 
 
-def health(role: Role) -> tuple[int | None, int | None]:
+def health(role: RoleProcess) -> tuple[int | None, int | None]:
     return http_status(role.port, "/health/live"), http_status(role.port, "/health/ready")
 
 

@@ -13,7 +13,7 @@ from tests.client import filled_form
 from tests.conftest import Person, new_person
 from tests.e2e.test_serve import another_web
 from tests.servers.process import LOOPBACK
-from tests.stack import Role, Stack
+from tests.stack import RoleProcess, Stack
 from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.alone, pytest.mark.needs("application")]
@@ -89,7 +89,7 @@ def test_500_pending_signups_hold_no_thread_and_the_pages_stay_quick(stack: Stac
         stack.roles["customer"].start()
 
 
-async def hold_no_threads_while_forms_wait(web: Role, silent: socket.socket) -> int:
+async def hold_no_threads_while_forms_wait(web: RoleProcess, silent: socket.socket) -> int:
     """Post WAITING forms whose gateway accepts connections and never answers. Return the threads of the process once
     it has released those that the forms held."""
     url = f"http://{LOOPBACK}:{web.port}/signup/"

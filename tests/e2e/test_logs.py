@@ -10,7 +10,7 @@ from signup_sync.participants import PARTICIPANTS
 from tests.client import opened, produce_invalid, request, sign_up, topic_of
 from tests.conftest import Person, new_person
 from tests.e2e.test_page import sign_up_in
-from tests.stack import Role, Stack
+from tests.stack import RoleProcess, Stack
 from tests.waiting import eventually, must_hold
 
 pytestmark = pytest.mark.needs("application")
@@ -27,13 +27,13 @@ def before(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
 BEGIN: dict[str, int] = {}
 
 
-def lines(role: Role) -> list[dict[str, Any]]:
+def lines(role: RoleProcess) -> list[dict[str, Any]]:
     """Each is an object, or this fails."""
     whole, _, _being_written = role.log()[BEGIN.get(role.name, 0) :].rpartition("\n")
     return [json.loads(line) for line in whole.splitlines()]
 
 
-def said_of(signup_id: str, *roles: Role) -> list[str]:
+def said_of(signup_id: str, *roles: RoleProcess) -> list[str]:
     """The texts of the lines about this sign-up; each of them names its trace too."""
     about = [line for role in roles for line in lines(role) if signup_id in line.get("signup_id", "")]
     for line in about:
@@ -41,7 +41,7 @@ def said_of(signup_id: str, *roles: Role) -> list[str]:
     return [line["event"] for line in about]
 
 
-def web_roles(stack: Stack) -> list[Role]:
+def web_roles(stack: Stack) -> list[RoleProcess]:
     return [role for name, role in stack.roles.items() if name.startswith("web") or name in ("auth-1", "auth-2")]
 
 

@@ -13,7 +13,7 @@ from tests.conftest import new_person, new_stack
 from tests.e2e.test_page import stopped
 from tests.plugin import Backing
 from tests.servers.process import LOOPBACK
-from tests.stack import Role, Stack
+from tests.stack import RoleProcess, Stack
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("application")
@@ -28,7 +28,7 @@ def impatient(backing: Backing) -> Iterator[Stack]:
         yield stack
 
 
-def ask(role: Role, **headers: str) -> tuple[int, str]:
+def ask(role: RoleProcess, **headers: str) -> tuple[int, str]:
     """The answer of this process itself; header names have `_` for `-`."""
     with closing(HTTPConnection(LOOPBACK, role.port, timeout=30)) as connection:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -37,7 +37,7 @@ def ask(role: Role, **headers: str) -> tuple[int, str]:
         return response.status, response.read().decode()
 
 
-def scrape(role: Role) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+def scrape(role: RoleProcess) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     status, body = ask(role)
     assert status == 200, role.name
     families = text_string_to_metric_families(body)

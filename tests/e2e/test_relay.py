@@ -9,7 +9,7 @@ from tests.conftest import Person
 from tests.e2e.test_api import post
 from tests.servers import free_port
 from tests.servers.process import LOOPBACK
-from tests.stack import MANAGE, Role, Stack
+from tests.stack import MANAGE, RoleProcess, Stack
 
 pytestmark = pytest.mark.needs("application")
 
@@ -22,7 +22,7 @@ def test_it_stops_in_time_without_an_error_while_kafka_is_down(stack: Stack, per
     try:
         assert post(stack, person.form).status == 202
         stack.query("auth", "UPDATE authsvc_signup SET next_due_at = '2020-01-01' WHERE next_due_at IS NOT NULL")
-        relay = Role("relay", (*MANAGE, "relay_signups"), env=env, log=tmp_path / "relay.log", port=port)
+        relay = RoleProcess("relay", (*MANAGE, "relay_signups"), env=env, log=tmp_path / "relay.log", port=port)
         relay.start()
         asked = time.monotonic()
         assert relay.stop() == 0, relay.log()

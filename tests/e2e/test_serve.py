@@ -21,7 +21,7 @@ from tests.client import SERVICES
 from tests.conftest import Person, new_person
 from tests.servers import free_port
 from tests.servers.process import LOOPBACK, dies_with_parent
-from tests.stack import Role, Stack
+from tests.stack import RoleProcess, Stack
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("application")
@@ -33,7 +33,7 @@ ENDS_WITHIN = 5.0
 
 
 @contextmanager
-def another_web(stack: Stack, *command: str, **env: str) -> Iterator[Role]:
+def another_web(stack: Stack, *command: str, **env: str) -> Iterator[RoleProcess]:
     """One more web process of this stack, by this command of Python if one is given."""
     port = free_port()
     role = stack.add_web(f"another-{port}", port)
@@ -47,7 +47,7 @@ def another_web(stack: Stack, *command: str, **env: str) -> Iterator[Role]:
         stack.roles.pop(role.name).kill()
 
 
-def hashes_waiting(role: Role) -> float:
+def hashes_waiting(role: RoleProcess) -> float:
     with urlopen(f"http://{LOOPBACK}:{role.port}/metrics", timeout=10) as page:
         found = re.search(r"^signup_hashes_waiting (\S+)$", page.read().decode(), re.MULTILINE)
     return float(found[1]) if found else 0
@@ -56,7 +56,7 @@ def hashes_waiting(role: Role) -> float:
 class Posts:
     """People who all sign up at once at one process, and the answer to each; None if the connection was cut."""
 
-    def __init__(self, role: Role, people: Sequence[Person]) -> None:
+    def __init__(self, role: RoleProcess, people: Sequence[Person]) -> None:
         self._url = f"http://{LOOPBACK}:{role.port}/user"
         self._people = people
         self.answers: list[tuple[int, str, bool] | None] = []
@@ -82,7 +82,7 @@ class Posts:
             self.answers.append(None)
 
 
-def end(role: Role) -> tuple[int, float]:
+def end(role: RoleProcess) -> tuple[int, float]:
     """The exit code, and the seconds that it took."""
     asked = time.monotonic()
     return role.stop(timeout=20), time.monotonic() - asked
@@ -130,7 +130,7 @@ def test_a_hanging_database_does_not_keep_a_process_from_stopping(stack: Stack):
     assert [answer and answer[0] for answer in posts.answers] in ([None], [500], [503])
 
 
-async def watch(role: Role, person: Person) -> tuple[list[str], int | None]:
+async def watch(role: RoleProcess, person: Person) -> tuple[list[str], int | None]:
     """The last lights of a stream of this process, and the close code of a socket with a wrong ticket."""
     base = f"http://{LOOPBACK}:{role.port}"
     async with aiohttp.ClientSession(base, timeout=aiohttp.ClientTimeout(total=30)) as client:

@@ -11,7 +11,7 @@ from django.conf import LazySettings
 
 from tests.servers import KafkaServer, OpenSearchServer, free_port
 from tests.servers.process import ROOT
-from tests.stack import Role
+from tests.stack import RoleProcess
 
 
 @pytest.fixture(scope="session")
@@ -33,11 +33,13 @@ def search_settings(opensearch: OpenSearchServer, settings: LazySettings) -> Laz
 
 
 @pytest.fixture
-def indexer_of(search_settings: LazySettings, kafka: KafkaServer, tmp_path: Path) -> Iterator[Callable[[str], Role]]:
+def indexer_of(
+    search_settings: LazySettings, kafka: KafkaServer, tmp_path: Path
+) -> Iterator[Callable[[str], RoleProcess]]:
     """Make a process of `manage.py index_events` with an OPENSEARCH_URL and the current settings; it isn't started."""
-    roles: list[Role] = []
+    roles: list[RoleProcess] = []
 
-    def indexer(url: str) -> Role:
+    def indexer(url: str) -> RoleProcess:
         port = free_port()
         env = {
             "PATH": os.environ["PATH"],
@@ -51,7 +53,7 @@ def indexer_of(search_settings: LazySettings, kafka: KafkaServer, tmp_path: Path
             **kafka.env,
         }
         command = [sys.executable, str(ROOT / "manage.py"), "index_events"]
-        roles.append(Role("search", command, env=env, log=tmp_path / "search.log", port=port))
+        roles.append(RoleProcess("search", command, env=env, log=tmp_path / "search.log", port=port))
         return roles[-1]
 
     yield indexer

@@ -21,7 +21,7 @@ from runtime.errors import PermanentError
 from tests.contract.kafka_messages import problem_with
 from tests.servers import OpenSearchServer
 from tests.servers.process import http_status
-from tests.stack import Role
+from tests.stack import RoleProcess
 from tests.waiting import eventually, must_hold
 
 pytestmark = pytest.mark.needs("kafka", "redis", "opensearch")
@@ -33,7 +33,7 @@ MOST = 240.0
 
 
 @pytest.fixture
-def indexer(search_settings: LazySettings, indexer_of: Callable[[str], Role]) -> Role:
+def indexer(search_settings: LazySettings, indexer_of: Callable[[str], RoleProcess]) -> RoleProcess:
     # A prefix that ends with a letter hides the topics from the validation of all messages of a run, which would take
     # minutes for these. `publish` validates one of each kind instead.
     search_settings.KAFKA_PREFIX += "run"
@@ -41,7 +41,7 @@ def indexer(search_settings: LazySettings, indexer_of: Callable[[str], Role]) ->
 
 
 def test_every_event_is_found_once_after_a_kill_and_a_minute_without_opensearch(
-    indexer: Role, opensearch: OpenSearchServer, search_settings: LazySettings
+    indexer: RoleProcess, opensearch: OpenSearchServer, search_settings: LazySettings
 ) -> None:
     topics = subscription().topics
     ensure_topics(topics)

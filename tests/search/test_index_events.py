@@ -16,17 +16,17 @@ from eventsearch.indexing import subscription
 from tests.contract import kafka_messages
 from tests.servers import OpenSearchServer, free_port
 from tests.servers.process import LOOPBACK, http_status
-from tests.stack import Role
+from tests.stack import RoleProcess
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("kafka", "redis", "opensearch")
 
 
 @pytest.fixture
-def start(indexer_of: Callable[[str], Role]) -> Callable[[str], Role]:
+def start(indexer_of: Callable[[str], RoleProcess]) -> Callable[[str], RoleProcess]:
     """Launch the command with an OPENSEARCH_URL."""
 
-    def launch(url: str) -> Role:
+    def launch(url: str) -> RoleProcess:
         role = indexer_of(url)
         role.launch()
         return role
@@ -34,7 +34,7 @@ def start(indexer_of: Callable[[str], Role]) -> Callable[[str], Role]:
     return launch
 
 
-def stop_in_time(role: Role) -> None:
+def stop_in_time(role: RoleProcess) -> None:
     began = time.monotonic()
     assert role.stop() == 0
     assert time.monotonic() - began < 5
@@ -47,7 +47,7 @@ def test_without_an_address_it_says_what_to_set(settings: LazySettings) -> None:
         call_command("index_events")
 
 
-def test_it_waits_for_opensearch_and_never_logs_its_password(start: Callable[[str], Role]) -> None:
+def test_it_waits_for_opensearch_and_never_logs_its_password(start: Callable[[str], RoleProcess]) -> None:
     port = free_port()
     role = start(f"http://signup:its-password@{LOOPBACK}:{port}")
     eventually(lambda: f"waits for OpenSearch at http://{LOOPBACK}:{port}: " in role.log())
@@ -58,7 +58,7 @@ def test_it_waits_for_opensearch_and_never_logs_its_password(start: Callable[[st
 
 
 def test_it_indexes_what_is_published_while_it_runs_and_stops_in_time(
-    start: Callable[[str], Role], opensearch: OpenSearchServer, search_settings: LazySettings
+    start: Callable[[str], RoleProcess], opensearch: OpenSearchServer, search_settings: LazySettings
 ) -> None:
     role = start(search_settings.OPENSEARCH_URL)
     role.wait_until_ready()
@@ -83,6 +83,6 @@ def test_it_indexes_what_is_published_while_it_runs_and_stops_in_time(
     stop_in_time(role)
 
 
-def metrics_of(role: Role) -> str:
+def metrics_of(role: RoleProcess) -> str:
     with urlopen(f"http://{LOOPBACK}:{role.port}/metrics", timeout=30) as answer:
         return answer.read().decode()

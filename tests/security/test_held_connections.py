@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import new_person
 from tests.e2e.test_serve import another_web
 from tests.servers.process import LOOPBACK
-from tests.stack import Role, Stack
+from tests.stack import RoleProcess, Stack
 from tests.waiting import PATIENCE, eventually_async
 
 pytestmark = pytest.mark.needs("application")
@@ -24,7 +24,7 @@ REFUSED = 429
 
 
 @pytest.fixture(scope="module")
-def web(stack: Stack) -> Iterator[Role]:
+def web(stack: Stack) -> Iterator[RoleProcess]:
     limits = {"HELD_PER_SIGNUP": str(PER_SIGNUP), "HELD_PER_ADDRESS": str(PER_ADDRESS)}
     with another_web(stack, **limits) as role:
         yield role
@@ -48,7 +48,7 @@ class Visitor:
         return 101
 
 
-async def visit(role: Role, held: AsyncExitStack) -> Visitor:
+async def visit(role: RoleProcess, held: AsyncExitStack) -> Visitor:
     origin = f"http://{LOOPBACK}:{role.port}"
     client = await held.enter_async_context(
         aiohttp.ClientSession(
@@ -63,7 +63,7 @@ async def visit(role: Role, held: AsyncExitStack) -> Visitor:
     return Visitor(client, origin, json.loads(data)["page"])
 
 
-async def test_400_sockets_with_one_ticket_are_capped(web: Role) -> None:
+async def test_400_sockets_with_one_ticket_are_capped(web: RoleProcess) -> None:
     async with AsyncExitStack() as held:
         visitor = await visit(web, held)
         # From as many addresses: it is the ticket that is counted here.
@@ -80,7 +80,7 @@ async def test_400_sockets_with_one_ticket_are_capped(web: Role) -> None:
     assert "Traceback" not in web.log()
 
 
-async def test_a_place_is_free_again_when_a_socket_closes(web: Role) -> None:
+async def test_a_place_is_free_again_when_a_socket_closes(web: RoleProcess) -> None:
     async with AsyncExitStack() as held:
         visitor = await visit(web, held)
         async with AsyncExitStack() as first:
@@ -101,7 +101,7 @@ async def test_a_place_is_free_again_when_a_socket_closes(web: Role) -> None:
         pytest.param(["203.0.113.8", "::ffff:203.0.113.8"] * 20, id="IPv4 in IPv6"),
     ],
 )
-async def test_sockets_of_many_tickets_from_one_address_are_capped(web: Role, addresses: list[str]) -> None:
+async def test_sockets_of_many_tickets_from_one_address_are_capped(web: RoleProcess, addresses: list[str]) -> None:
     async with AsyncExitStack() as held:
         visitors = await asyncio.gather(*(visit(web, held) for _ in addresses))
         pairs = zip(visitors, addresses, strict=True)
@@ -112,7 +112,7 @@ async def test_sockets_of_many_tickets_from_one_address_are_capped(web: Role, ad
         assert await visitors[0].open_socket(held, **{"X-Forwarded-For": "203.0.113.9"}) == 101
 
 
-async def test_streams_of_one_signup_and_of_one_address_are_capped(stack: Stack, web: Role) -> None:
+async def test_streams_of_one_signup_and_of_one_address_are_capped(stack: Stack, web: RoleProcess) -> None:
     stack.roles["chat"].pause()
     try:
         async with AsyncExitStack() as held:
@@ -149,7 +149,7 @@ async def test_streams_of_one_signup_and_of_one_address_are_capped(stack: Stack,
         stack.roles["chat"].resume()
 
 
-async def test_the_fronts_streams_are_not_counted_by_its_address(stack: Stack, web: Role) -> None:
+async def test_the_fronts_streams_are_not_counted_by_its_address(stack: Stack, web: RoleProcess) -> None:
     """The front relays everybody's sign-ups from one address."""
     from django.core import signing
 

@@ -19,7 +19,7 @@ from tests.conftest import Person, new_person
 from tests.security.mail_servers import mail_server, silent_mail_server
 from tests.servers import free_port
 from tests.servers.process import LOOPBACK
-from tests.stack import Role, Stack
+from tests.stack import RoleProcess, Stack
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.alone, pytest.mark.needs("application")]
@@ -37,7 +37,7 @@ ALIKE, ROUNDS = 0.01, 3
 class Web:
     """A web process that mails through `smtp_port`, and a client of its pages."""
 
-    role: Role
+    role: RoleProcess
     smtp_port: int
     person: Person
 

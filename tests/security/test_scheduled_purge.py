@@ -11,7 +11,7 @@ from django.db import connections
 
 from authsvc.management.commands.purge import LOCK
 from tests.servers import free_port
-from tests.stack import MANAGE, Role, Stack
+from tests.stack import MANAGE, RoleProcess, Stack
 from tests.waiting import eventually
 
 
@@ -31,7 +31,7 @@ def is_gone(stack: Stack, key: str) -> bool:
 
 def test_it_purges_at_once_and_again_and_ends_on_sigterm(stack: Stack, tmp_path: Path):
     port = free_port()
-    purge = Role(
+    purge = RoleProcess(
         "purge",
         (*MANAGE, "purge", "--every", "1s"),
         env=stack.env | {"HEALTH_PORT": str(port)},

@@ -17,7 +17,7 @@ from tests.conftest import new_person
 from tests.e2e.test_serve import another_web
 from tests.servers import CaddyServer
 from tests.servers.process import LOOPBACK, http_status
-from tests.stack import Role, Stack
+from tests.stack import RoleProcess, Stack
 from tests.waiting import PATIENCE, eventually
 
 pytestmark = [pytest.mark.alone, pytest.mark.needs("application")]
@@ -39,7 +39,7 @@ HANDSHAKE = (
 
 
 @pytest.fixture(scope="module")
-def web(stack: Stack) -> Iterator[Role]:
+def web(stack: Stack) -> Iterator[RoleProcess]:
     """A web process whose deadlines a test can wait for."""
     deadlines = {
         "REQUEST_HEAD_TIMEOUT": str(HEAD),
@@ -115,7 +115,7 @@ async def attacked(port: int, paths: Sequence[bytes]) -> tuple[list[tuple[bytes,
     return [task.result() for task in slow], taken
 
 
-def test_slow_bodies_end_in_time_while_others_sign_up(web: Role) -> None:
+def test_slow_bodies_end_in_time_while_others_sign_up(web: RoleProcess) -> None:
     paths = (b"/user", b"/signup/", b"/signup/check/", b"/admin/login/", b"/login/", b"/nowhere/")
     answers, taken = asyncio.run(attacked(web.port, paths))
     assert {status_of(answer) for answer, _ in answers} == {408}
@@ -125,7 +125,7 @@ def test_slow_bodies_end_in_time_while_others_sign_up(web: Role) -> None:
     assert "Traceback" not in web.log()
 
 
-async def test_the_api_says_as_a_problem_that_a_body_was_too_slow(web: Role) -> None:
+async def test_the_api_says_as_a_problem_that_a_body_was_too_slow(web: RoleProcess) -> None:
     answer, _ = await ended(web.port, POST % b"/user")
     head, body = answer.split(b"\r\n\r\n")
     assert b"content-type: application/problem+json" in head
@@ -149,14 +149,14 @@ UNFINISHED = {
 }
 
 
-async def test_a_request_that_arrives_too_slowly_ends_the_connection(web: Role) -> None:
+async def test_a_request_that_arrives_too_slowly_ends_the_connection(web: RoleProcess) -> None:
     results = await asyncio.gather(*(ended(web.port, sent, then) for sent, then, _ in UNFINISHED.values()))
     answered = {name: status_of(answer) for name, (answer, _) in zip(UNFINISHED, results, strict=True)}
     assert answered == {name: status for name, (_, _, status) in UNFINISHED.items()}
     assert max(seconds for _, seconds in results) < max(HEAD, BODY, IDLE) + LATE
 
 
-async def test_a_connection_is_kept_between_requests_for_longer_than_a_head_may_take(web: Role) -> None:
+async def test_a_connection_is_kept_between_requests_for_longer_than_a_head_may_take(web: RoleProcess) -> None:
     async with connected(web.port) as (reader, writer):
         for _ in range(2):
             writer.write(LIVE)
@@ -169,7 +169,7 @@ async def test_a_connection_is_kept_between_requests_for_longer_than_a_head_may_
         assert b" 200 " in await reader.readline()
 
 
-async def test_a_body_may_take_longer_than_a_head(web: Role) -> None:
+async def test_a_body_may_take_longer_than_a_head(web: RoleProcess) -> None:
     async with connected(web.port) as (reader, writer):
         writer.write(POST % b"/user")
         with pytest.raises(TimeoutError):
@@ -195,13 +195,13 @@ async def outlives_every_deadline(port: int) -> bool:
         return True
 
 
-async def test_a_held_stream_outlives_every_deadline(stack: Stack, web: Role) -> None:
+async def test_a_held_stream_outlives_every_deadline(stack: Stack, web: RoleProcess) -> None:
     with paused(stack.roles["chat"]):
         assert await outlives_every_deadline(web.port)
 
 
 @contextmanager
-def paused(role: Role) -> Iterator[None]:
+def paused(role: RoleProcess) -> Iterator[None]:
     role.pause()
     try:
         yield
@@ -220,7 +220,7 @@ TOO_LARGE = {
 }
 
 
-async def test_a_head_that_is_too_large_is_refused(web: Role) -> None:
+async def test_a_head_that_is_too_large_is_refused(web: RoleProcess) -> None:
     results = await asyncio.gather(*(ended(web.port, sent) for sent in TOO_LARGE.values()))
     answered = {name: status_of(answer) for name, (answer, _) in zip(TOO_LARGE, results, strict=True)}
     assert answered == dict.fromkeys(TOO_LARGE, 431)
@@ -228,14 +228,14 @@ async def test_a_head_that_is_too_large_is_refused(web: Role) -> None:
 
 
 @pytest.mark.parametrize("path", [b"/user", b"/signup/", b"/nowhere/"])
-async def test_a_body_without_an_end_is_refused(web: Role, path: bytes) -> None:
+async def test_a_body_without_an_end_is_refused(web: RoleProcess, path: bytes) -> None:
     head = b"POST " + path + b" HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
     answer, seconds = await ended(web.port, head, then=b"%x\r\n%s\r\n" % (2_000_000, b"x" * 2_000_000))
     assert status_of(answer) in (None, 413)
     assert seconds < BODY + LATE
 
 
-def test_an_answer_that_nobody_reads_ends(web: Role) -> None:
+def test_an_answer_that_nobody_reads_ends(web: RoleProcess) -> None:
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         before = sockets_of(web)
@@ -245,7 +245,7 @@ def test_an_answer_that_nobody_reads_ends(web: Role) -> None:
         eventually(lambda: not held & sockets_of(web), STALL + LATE, what="the server gives this client up")
 
 
-def sockets_of(role: Role) -> set[str]:
+def sockets_of(role: RoleProcess) -> set[str]:
     """The sockets that a process has open; Linux alone tells."""
     links = set()
     for file in Path(f"/proc/{role.pid}/fd").iterdir():

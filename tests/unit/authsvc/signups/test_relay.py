@@ -280,7 +280,7 @@ def test_at_its_end_it_closes_its_clients_without_waiting(relay, around, monkeyp
     assert (len(closed), len(around.lag.close)) == (1, 1)
 
 
-class Role:
+class FakeRole:
     """A role of two rounds, whose database is there or is not."""
 
     def __init__(self, said: list[Any], *, is_there: bool) -> None:
@@ -317,9 +317,9 @@ def test_it_waits_for_its_database_then_does_each_task_in_every_round(monkeypatc
     said: list[Any] = []
 
     @contextmanager
-    def running_role(name: str) -> Iterator[Role]:
+    def running_role(name: str) -> Iterator[FakeRole]:
         said.append(name)
-        yield Role(said, is_there=is_there)
+        yield FakeRole(said, is_there=is_there)
 
     monkeypatch.setattr(module, "running_role", running_role)
     monkeypatch.setattr(module, "OutboxRelay", lambda _: Saying(said, "relay"))

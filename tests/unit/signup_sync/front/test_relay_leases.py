@@ -96,7 +96,7 @@ class Layer:
         self.sent.append((group, message))
 
 
-class Relay:
+class FakeRelay:
     """A relay that has nothing to read."""
 
     def __init__(self, signup_id: UUID, gateway: Any, stream: Any, *, tell: Any, is_watched: Any) -> None:
@@ -194,7 +194,7 @@ def arrange(monkeypatch: pytest.MonkeyPatch, made: Made) -> None:
         lambda within, *, connections: pool_of_redis.append((within, connections)) or "the pool",
     )
     monkeypatch.setattr(relay_pool, "Gateway", lambda: made.gateway)
-    monkeypatch.setattr(relay_pool, "StreamRelay", Relay)
+    monkeypatch.setattr(relay_pool, "StreamRelay", FakeRelay)
     monkeypatch.setattr(relay_pool, "get_channel_layer", lambda: made.layer)
     monkeypatch.setattr(relay_pool, "time", made.clock)
 
@@ -449,10 +449,10 @@ async def test_a_second_post_of_a_sign_up_joins_its_relay(made: Made) -> None:
 
 
 async def test_a_sign_up_without_any_state_is_unavailable(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def nothing(self: Relay, *, until: float) -> None:
+    async def nothing(self: FakeRelay, *, until: float) -> None:
         """Auth gave no state in time."""
 
-    monkeypatch.setattr(Relay, "auth_answer", nothing)
+    monkeypatch.setattr(FakeRelay, "auth_answer", nothing)
     with pytest.raises(GatewayError, match="503: auth gave no state") as refused:
         await made.pool.sign_up(ONE, USER)
     assert refused.value.status == 503
@@ -535,7 +535,7 @@ async def test_news_that_cannot_be_sent_are_sent_when_redis_is_back(
 
 
 async def test_newer_news_of_a_relay_take_the_place_of_those_that_failed(running: Made) -> None:
-    pool, newest = running.pool, Relay(ONE, None, None, tell=None, is_watched=None)
+    pool, newest = running.pool, FakeRelay(ONE, None, None, tell=None, is_watched=None)
     newest.state = SimpleNamespace(text="newest")
     relay: Any = pool._start(ONE)
 
