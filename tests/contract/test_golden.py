@@ -9,6 +9,7 @@ changed code publishes; the existing files never change, so `golden/SHA256SUMS` 
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from authsvc.reconcile import events as auth_reconcile
 from authsvc.signups.events import NewUserAnswered
 from authsvc.signups.events import decode_answer as decode_verdict
 from eventbus.messages import Incoming
+from eventsearch.documents import EVENT_TOPICS, MAPPING, document_of
 from participant import export, reconcile
 from participant.events import NewUser, decode_request
 from tests.contract.documents import DOCS, check_event_message, document
@@ -68,6 +70,25 @@ def test_every_version_fits_todays_schema_and_is_read_with_all_its_values(file: 
             attribute = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
             if name in message["value"] and hasattr(known, attribute):
                 assert str(getattr(known, attribute)) == message["value"][name]
+
+
+def test_every_version_is_indexed_by_its_kind_and_id_with_all_fields_of_the_mapping():
+    kinds = {
+        "newUser": ("signUp", "signupId"),
+        "changeUser": ("change", "changeId"),
+        "removeUser": ("removal", "changeId"),
+    }
+    topics = set()
+    for message in (each for file in FILES for each in messages(file)):
+        if (topic := message["headers"]["ce_type"]) not in EVENT_TOPICS:
+            continue
+        topics.add(topic)
+        source = document_of(delivered(message), {}, now=datetime.now(UTC)).source
+        kind, name = kinds[topic.split(".")[1]]
+        assert source["readable"]
+        assert (source["kind"], str(source[name])) == (kind, message["value"][name])
+        assert source.keys() >= message["value"].keys() & MAPPING["properties"].keys()
+    assert topics == set(EVENT_TOPICS)
 
 
 def test_a_request_without_a_version_is_the_first_one_of_an_active_account():

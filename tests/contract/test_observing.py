@@ -176,6 +176,14 @@ def test_a_relay_that_has_not_begun_to_work_pages_the_person_on_call(tmp_path: P
     run_promtool(tests, tmp_path)
 
 
+@pytest.mark.parametrize("section", ["global", "rule_files"])
+def test_prometheus_scrapes_and_alerts_on_kubernetes_as_in_compose(section: str):
+    """The tests above evaluate the alerts at the interval of compose."""
+    files = (DEPLOY / "prometheus.yaml", DEPLOY / "k8s" / "monitoring" / "prometheus.yaml")
+    compose, kubernetes = (yaml.safe_load(file.read_text())[section] for file in files)
+    assert kubernetes == compose
+
+
 def test_prometheus_finds_its_files_where_they_are_mounted():
     service = services()["prometheus"]
     mounted = dict(volume.split(":")[:2] for volume in service["volumes"])

@@ -116,6 +116,10 @@ func scalingKnowsThePartitions(i *installation) (found []string) {
 		}
 		group := groupOf(container)
 		if scaler == nil {
+			// A process of scim reads the groups of all SCIM servers, so no group's lag says how many processes are needed.
+			if slices.Contains(container.Command, "serve") || group != "" && group != "scim" {
+				found = append(found, deployment.Name+": it has no scaler")
+			}
 			if group != "" && int(*deployment.Spec.Replicas) > partitions {
 				found = append(found, deployment.Name+": it has more replicas than partitions")
 			}

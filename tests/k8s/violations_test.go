@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -66,6 +67,14 @@ func without[T any](list []*T, is func(*T) bool) (kept []*T) {
 func withoutPolicy(name string) func(*installation) {
 	return func(i *installation) {
 		i.policies = without(i.policies, func(p *networkingv1.NetworkPolicy) bool { return p.Name == name })
+	}
+}
+
+func withoutScaler(name string) func(*installation) {
+	return func(i *installation) {
+		of := i.scaler(i.deployment(name))
+		i.scalers = without(i.scalers, func(s *autoscalingv2.HorizontalPodAutoscaler) bool { return s == of })
+		i.deployment(name).Spec.Replicas = to(int32(2))
 	}
 }
 
@@ -176,8 +185,14 @@ var plants = []plant{
 		}
 	}},
 	{"scaling knows the partitions", "more replicas than partitions", func(i *installation) {
-		i.scalers, i.deployment("chat").Spec.Replicas = nil, to(int32(13))
+		i.deployment("scim").Spec.Replicas = to(int32(13))
 	}},
+	{"scaling knows the partitions", "web: it has no scaler", withoutScaler("web")},
+	{"scaling knows the partitions", "auth: it has no scaler", withoutScaler("auth")},
+	{"scaling knows the partitions", "auth-results: it has no scaler", withoutScaler("auth-results")},
+	{"scaling knows the partitions", "chat: it has no scaler", withoutScaler("chat")},
+	{"scaling knows the partitions", "customer: it has no scaler", withoutScaler("customer")},
+	{"scaling knows the partitions", "search: it has no scaler", withoutScaler("search")},
 	{"scaling knows the partitions", "both", func(i *installation) { i.deployment("chat").Spec.Replicas = to(int32(2)) }},
 	{"scaling knows the partitions", "metric", func(i *installation) {
 		for _, each := range i.scalers {
