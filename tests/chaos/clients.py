@@ -16,6 +16,7 @@ from tests.chaos.owners import Owner
 from tests.chaos.page_client import PageClient
 from tests.chaos.people import Kind, Person
 from tests.chaos.story import LOST, Story, pause_after
+from tests.contract.documents import check_event, check_response
 
 # A stream that says nothing for longer than its heartbeat is lost.
 SILENCE = 20.0
@@ -170,8 +171,11 @@ class ApiClient:
         return False
 
     async def _check(self, answer: aiohttp.ClientResponse, *expected: int) -> None:
-        if answer.status not in expected:
-            self._story.note_unexpected(f"{answer.method} was answered {answer.status} {(await answer.text())[:300]}")
+        body = await answer.read()
+        if answer.status in expected:
+            check_response(answer.method, answer.url.path, answer.status, answer.content_type, body)
+        else:
+            self._story.note_unexpected(f"{answer.method} was answered {answer.status} {body[:300]!r}")
 
 
 async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[tuple[str, dict[str, Any]]]:
@@ -181,7 +185,9 @@ async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[tuple[str, di
         text = line.decode().rstrip("\n")
         if text:
             name, _, value = text.partition(": ")
-            fields[name] = value
+            if name and name != "retry":
+                fields[name] = value
         elif "data" in fields:
-            yield fields.get("event", ""), json.loads(fields["data"])
+            check_event(fields)
+            yield fields["event"], json.loads(fields["data"])
             fields = {}

@@ -11,6 +11,7 @@ from typing import Any, Self
 import aiohttp
 
 from tests.client import Answer, ServerEvent
+from tests.contract.documents import check_event
 from tests.stack import Stack
 from tests.waiting import eventually
 
@@ -65,6 +66,8 @@ class Listener:
                     fields = {}
 
     def _take(self, fields: dict[str, str]) -> None:
+        if "event" in fields:
+            check_event(fields)
         if "retry" in fields:
             self._pause = int(fields["retry"]) / 1000
         if fields.get("event") == "delayed":

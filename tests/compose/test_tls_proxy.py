@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from tests.client import SERVICES
 from tests.compose.installation import Installation, code_blocks_of_the_readme
 from tests.conftest import ARTIFACTS, new_person
+from tests.contract.documents import states_of
 from tests.e2e.test_page import GREEN, shown, sign_up_in
 from tests.servers import CaddyServer, chromium, free_port
 from tests.servers.caddy import binary
@@ -128,7 +129,7 @@ def test_a_client_of_the_api_signs_up_through_the_proxy_under_its_own_address(
     )
 
     assert "data: " in stream, stream
-    last = json.loads(stream.rsplit("data: ", 1)[1])
+    last = states_of(stream)[-1]
     assert {service: light["status"] for service, light in last["services"].items()} == GREEN
 
     def logged() -> list[str]:

@@ -17,6 +17,8 @@ pytestmark = pytest.mark.needs("docker")
 
 # The roles that the commands leave running; `set-up-kafka` and `migrate` run in containers that are removed at once.
 LASTING = {*ROLES} - set().union(*OF_PROFILES.values()) - {"migrate", "set-up-kafka"}
+# Seconds that the guide promises to clients of the API.
+[ACCEPTED_WITHIN] = map(float, re.findall(r"accepted\s+within\s+(\d+)\s+s", UPGRADE_GUIDE))
 
 
 async def test_sign_ups_continue_while_every_role_is_upgraded(installation: Installation) -> None:
@@ -35,6 +37,7 @@ async def test_sign_ups_continue_while_every_role_is_upgraded(installation: Inst
         await to_thread(installation.wait_until_healthy)
     later = await sign_up_all(installation.address, [new_person() for _ in range(5)], at_once=5)
 
+    assert max(each.waited for each in done) < ACCEPTED_WITHIN
     await to_thread(check_all_are_stored, installation, [*done, *later])
     upgraded = await to_thread(images_of, installation, *LASTING)
     new = upgraded[f"{installation.name}-web-1"]

@@ -104,6 +104,14 @@ def check_event(event: Mapping[str, str]) -> None:
     assert data["complete"] is all(light["status"] != "PENDING" for light in data["services"].values())
 
 
+def states_of(stream: str) -> list[dict[str, Any]]:
+    """Validate every event of a stream, and return the states in order. Raise like `check_event`."""
+    events = events_of(stream)
+    for event in events:
+        check_event(event)
+    return [json.loads(event["data"]) for event in events if event["event"] == "status"]
+
+
 def check_frame(frame: Mapping[str, Any]) -> None:
     """Raise ValidationError if a frame of the page's WebSocket does not fit the contract."""
     kinds = {"delayed": "signUpDelayed", "stalled": "signUpStalled", "expired": "signUpExpired"}

@@ -12,6 +12,7 @@ import psycopg
 from confluent_kafka import Producer
 
 from tests.contract import kafka_messages
+from tests.contract.documents import states_of
 from tests.contract.test_compose import AUTH_WORKERS, PARTICIPANTS, WEB, services
 from tests.servers import PostgresqlServer, ScimTestServer, free_port
 from tests.servers.composed import ComposedKafka, ComposedRedis, kafka_client
@@ -137,7 +138,7 @@ class Composed:
              "-H", "X-Forwarded-Proto: https", "-d", json.dumps(form)],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
-        last = json.loads(answer.stdout.rsplit("data: ", 1)[1])
+        last = states_of(answer.stdout)[-1]
         assert last["complete"]
         return {service: light["status"] for service, light in last["services"].items()}
 

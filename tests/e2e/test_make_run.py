@@ -16,6 +16,7 @@ import pytest
 
 from signup_sync.participants import PARTICIPANTS
 from tests.conftest import Person, new_person
+from tests.contract.documents import states_of
 from tests.e2e.clone import MakeRun, all_green, environment, make, make_run
 from tests.servers import free_port
 from tests.servers.process import http_status
@@ -43,7 +44,7 @@ def sign_up(port: int, person: Person) -> list[dict[str, Any]]:
     connection.request("POST", "/user", json.dumps(person.form), headers)
     response = connection.getresponse()
     assert response.status == 200
-    states = [json.loads(line.removeprefix(b"data:")) for line in response if line.startswith(b"data:")]
+    states = states_of(response.read().decode())
     connection.close()
     return states
 

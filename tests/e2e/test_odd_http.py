@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.conftest import new_person
+from tests.contract.documents import states_of
 from tests.servers.process import LOOPBACK
 from tests.stack import Stack
 from tests.waiting import PATIENCE
@@ -100,7 +101,7 @@ def signed_up(stack: Stack) -> Ticket:
     """A complete sign-up: its state's path, and what opens it."""
     body = json.dumps(new_person().form).encode()
     answer = posted(stack.roles["web"].port, body=body, Accept=STREAM)
-    last = json.loads(answer.body.decode().rpartition("data: ")[2])
+    last = states_of(answer.body.decode())[-1]
     return Ticket(f"/user/signups/{last['signupId']}", answer.headers["signup-ticket"])
 
 
@@ -317,7 +318,7 @@ def test_an_http_1_0_answer_has_no_chunks(port: int, accept: str, connection: st
     assert "transfer-encoding" not in answer.headers
     if accept == STREAM:
         assert answer.body.startswith(b"retry:")
-        assert json.loads(answer.body.decode().rpartition("data: ")[2])["complete"]
+        assert states_of(answer.body.decode())[-1]["complete"]
     else:
         assert json.loads(answer.body)["version"] == 2
 

@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.checks import (
 
 from tests.client import request
 from tests.conftest import Person, new_person, new_stack
-from tests.contract.documents import check_event, events_of
+from tests.contract.documents import states_of
 from tests.e2e.test_api import log_in, post, settled
 from tests.plugin import Backing
 from tests.servers.process import ROOT
@@ -85,8 +85,7 @@ def check(case: Case, api: Api, *besides: Any) -> None:
     excluded = [*NOT_PROMISED, *besides, *([response_schema_conformance] if is_stream else [])]
     case.validate_response(response, excluded_checks=excluded)
     if is_stream:
-        for event in events_of(response.text):
-            check_event(event)
+        states_of(response.text)
     api.statuses.add(response.status_code)
 
 

@@ -72,6 +72,12 @@ def owner_of(stack: Stack, person: Person) -> str:
     return str(owner)
 
 
+def decided_lights(stack: Stack, transaction: str) -> dict[str, str]:
+    """The verdict of each service that has answered this sign-up, change or removal."""
+    [[lights]] = stack.query("auth", f"SELECT lights FROM authsvc_signup WHERE id = '{transaction}'")
+    return {service: light["status"] for service, light in lights.items() if light}
+
+
 def ask(stack: Stack, topic: str, event: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Publish a request for the participant alone, and return all its answers to it so far."""
     name = "signupId" if topic == NEW else "changeId"
@@ -125,11 +131,12 @@ def test_the_node_participant_has_a_light_for_sign_up_change_and_removal(
     assert row is not None
     assert (row["email"], row["user_name"], row["version"]) == (f"new-{korean.email}", "민아 🎉", 2)
 
-    installation.manage("forget", korean.user_id, "--yes")
+    *_, removal = installation.manage("forget", korean.user_id, "--yes").stdout.split()
     eventually(lambda: (account(database, owner) or {})["removed_at"], what="a tombstone")
     tombstone = account(database, owner)
     assert tombstone is not None
     assert {tombstone[name] for name in ("user_id", "user_id_key", "email", "user_name", "role")} == {None}
+    eventually(lambda: decided_lights(installation, removal) == FOUR, what="every light of the removal is green")
     assert sign_up(installation, korean.form)[-1].statuses == FOUR
 
 

@@ -2,7 +2,6 @@
 daphne."""
 
 import asyncio
-import json
 import re
 import sqlite3
 import sys
@@ -19,6 +18,7 @@ import pytest
 
 from tests.client import SERVICES
 from tests.conftest import Person, new_person
+from tests.contract.documents import states_of
 from tests.servers import free_port
 from tests.servers.process import LOOPBACK, dies_with_parent
 from tests.stack import RoleProcess, Stack
@@ -137,11 +137,10 @@ async def watch(role: RoleProcess, person: Person) -> tuple[list[str], int | Non
         async with client.get("/signup/") as page:
             assert page.status == 200
         async with client.post("/user", json=person.form, headers={"Accept": "text/event-stream"}) as stream:
-            lines = (await stream.text()).splitlines()
+            last = states_of(await stream.text())[-1]
         async with client.ws_connect("/ws/signup/nonsense/", headers={"Origin": base}) as socket:
             await socket.receive()
             closed = socket.close_code
-    last = json.loads([line for line in lines if line.startswith("data: ")][-1].removeprefix("data: "))
     return [light["status"] for light in last["services"].values()], closed
 
 

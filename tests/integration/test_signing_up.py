@@ -35,6 +35,7 @@ from eventbus.topics import ensure_topics
 from runtime.processes.bounded_pool import QueueFullError
 from tests.client import read_topic
 from tests.conftest import Person, new_person
+from tests.contract.documents import check_response, states_of
 from tests.contract.kafka_messages import is_meant
 from tests.waiting import PATIENCE, eventually_async
 
@@ -109,12 +110,14 @@ async def body_of(client: ApplicationCommunicator) -> str:
 
 
 async def data_of(client: ApplicationCommunicator) -> list[dict]:
-    """The data of all events of a stream, to its end."""
-    return [json.loads(line[6:]) for line in (await body_of(client)).splitlines() if line.startswith("data: {")]
+    """The states of a stream, to its end."""
+    return states_of(await body_of(client))
 
 
 async def shown(api: SignUpApi, signup_id) -> dict:
-    return json.loads(await body_of(await asked_for(api, signup_id)))
+    body = await body_of(await asked_for(api, signup_id))
+    check_response("GET", f"/user/signups/{signup_id}", HTTPStatus.OK, "application/json", body.encode())
+    return json.loads(body)
 
 
 async def stream_of(api: SignUpApi, person: Person, signup_id) -> list[dict]:
