@@ -21,6 +21,7 @@ import pytest
 
 from tests.client import SERVICES, events, opened, request
 from tests.conftest import Person, new_person
+from tests.contract.documents import check_response
 from tests.servers import KafkaServer, MailServer, PostgresqlServer, Server, free_port
 from tests.servers.process import LOOPBACK, Process
 from tests.stack import Stack
@@ -102,6 +103,8 @@ class SignUp:
             with opened(stack, "POST", "/user", self.person.form, **headers) as response:
                 self.longest_answer = max(self.longest_answer, time.monotonic() - asked_at)
                 if response.status != 200:
+                    kind = response.headers.get("Content-Type", "")
+                    check_response("POST", "/user", response.status, kind, response.read())
                     self.refusals.append((response.status, response.headers["Retry-After"]))
                     return
                 self.accepted_at = self.accepted_at or time.monotonic()
