@@ -13,11 +13,16 @@ from django.utils.formats import number_format
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
+from authsvc.lights import REMOVED_REASON
 from authsvc.models import EventTransaction
 
 # Number of failure groups offered, largest first, and characters shown of each.
 GROUPS_SHOWN: Final = 30
 GROUP_SHOWN: Final = 80
+# One line of EventTransaction.failures about a light that the account's removal turned red: no service refused it.
+_REMOVED: Final = rf"[^:\n]+: {REMOVED_REASON}"
+# The rows that a service refused.
+REFUSED: Final = Q(failed_count__gt=0) & ~Q(failures__regex=rf"^{_REMOVED}(\n{_REMOVED})*$")
 
 
 class LightsFilter(admin.SimpleListFilter):
@@ -27,7 +32,7 @@ class LightsFilter(admin.SimpleListFilter):
     # The words and the rows of each choice.
     _CHOICES: ClassVar[dict[str, tuple[Any, Q]]] = {
         "pending": (_("Pending: a service has not answered"), Q(pending_count__gt=0)),
-        "red": (_("Red: a service refused"), Q(failed_count__gt=0)),
+        "red": (_("Red: a service refused"), REFUSED),
         "complete": (_("Complete: every service has answered"), Q(pending_count=0)),
         "stalled": (_("Stalled: all attempts used up"), Q(stalled_at__isnull=False)),
     }

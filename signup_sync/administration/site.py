@@ -26,6 +26,7 @@ from authsvc.accounts.logout import LogoutView
 from authsvc.accounts.two_factor.login import TwoStepLoginView, with_next
 from authsvc.accounts.two_factor.rules import may_administer, must_set_up
 from authsvc.models import EventTransaction, TrafficMinute, UnconfirmedSignUp, User
+from authsvc.operations.signup_filters import REFUSED
 from eventbus.inspection.attendance import attendance
 from eventbus.models import DeadLetter, Instance, Topic
 from livesettings.models import Overrides
@@ -157,7 +158,7 @@ def attention(request: HttpRequest) -> list[dict[str, str]]:
         pending = EventTransaction.objects.filter(pending_count__gt=0, created_at__lt=timezone.now() - OVERDUE)
         stalled = EventTransaction.objects.filter(stalled_at__isnull=False)
         # A red light is final, so it is listed only for a day.
-        refused = EventTransaction.objects.filter(failed_count__gt=0, created_at__gte=timezone.now() - NEWS)
+        refused = EventTransaction.objects.filter(REFUSED, created_at__gte=timezone.now() - NEWS)
         found += [
             (_("Stalled: all attempts used up"), stalled, f"{signups}?lights=stalled"),
             (_("Pending for more than 10 minutes"), pending, f"{signups}?lights=pending&begun=older10m"),

@@ -291,6 +291,20 @@ def test_the_index_begins_with_what_needs_attention(admin_client, staff_client, 
     assert "no dead letter is waiting" in staff_client.get("/admin/").content.decode()
 
 
+def test_a_light_that_a_removal_turned_red_is_not_counted_or_listed_as_refused(admin_client, signups):
+    save_decided("refused-user", chat=Status.FAIL)
+    save_decided("unasked-user")
+    save_decided("half-asked-user", customer=Status.SUCCESS)
+    for signup in SignUp.objects.filter(user_id__in=["refused-user", "unasked-user", "half-asked-user"]):
+        signup.take(signup.state.superseded(at=timezone.now()), at=timezone.now())
+        signup.save()
+    # A service may refuse without a reason.
+    SignUp.objects.filter(user_id="pending-user").update(failed_count=2, failures="chat\ncustomer: removed")
+    [refused] = [each for each in admin_client.get("/admin/").context["attention"] if "lights=red" in each["url"]]
+    assert refused["count"] == "3"
+    assert shown(admin_client, refused["url"].removeprefix(LIST)) == {"red-user", "refused-user", "pending-user"}
+
+
 def test_the_index_groups_what_belongs_together_and_leaves_nothing_out(admin_client):
     groups = admin_client.get("/admin/").context["app_list"]
     names = {group["name"]: [model["object_name"] for model in group["models"]] for group in groups}
