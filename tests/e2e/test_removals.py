@@ -26,7 +26,7 @@ def test_an_owner_closes_the_account_after_a_grace_period(page: Page, stack: Sta
     page.get_by_role("link", name="Close your account").click()
     page.locator("[name=password]").fill(person.password)
     page.get_by_role("button", name="Close your account").click()
-    expect(page.get_by_text("Your account will be closed on").first).to_be_visible()
+    expect(page.get_by_text("Your account will be closed on")).to_be_visible()
     keep_picture(page, "account-closing.png")
     page.get_by_role("button", name="Keep my account").click()
     expect(page.get_by_text("Your account stays open.")).to_be_visible()

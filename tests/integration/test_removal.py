@@ -83,7 +83,7 @@ def test_with_a_grace_period_the_owner_can_keep_the_account(kim, settings, mailo
     settings.ACCOUNT_CLOSING_DAYS = 7
     client = logged_in(kim)
     page = client.post("/account/close/", {"password": PASSWORD}, follow=True).content.decode()
-    assert "Your account will be closed on" in page
+    assert page.count("Your account will be closed on") == 1
     assert "Close your account" not in page
     kim.refresh_from_db()
     assert timedelta(days=6) < kim.closes_at - timezone.now() <= timedelta(days=7)

@@ -10,7 +10,6 @@ from django.contrib.auth.mixins import LoginRequiredMixin
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.decorators import method_decorator
-from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
@@ -57,7 +56,6 @@ class CloseView(OwnerFormView):
             at = begin_closing(self.user)
             log_security_event_of(self.request, "account_closing", detail=f"{at:%Y-%m-%d}")
             send_later(partial(mail_from, "authsvc/closing", to=self.user.email, at=at, link=public_link("account")))
-            messages.success(self.request, _("Your account will be closed on %s.") % date_format(at))
             return HttpResponseRedirect(reverse("account"))
         row = remove_account(self.user)
         log_security_event_of(self.request, "account_removed", detail=str(row.owner_signup_id))
