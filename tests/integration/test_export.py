@@ -1,6 +1,7 @@
 """Exports for owners, with the participants' real handlers on the other side of Kafka."""
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from asgiref.sync import async_to_sync
 from channels.db import database_sync_to_async
 from confluent_kafka import KafkaException
 from django.test import Client
+from django.utils.formats import date_format
+from django.utils.timezone import localtime
 
 from authsvc.accounts.export import collection
 from authsvc.models import User
@@ -89,6 +92,13 @@ def test_the_owner_reads_and_downloads_the_data_that_every_service_holds(kim):
         page = client.post("/account/data/", {"password": PASSWORD}).content.decode()
         document = json.loads(client.post("/account/data/", {"password": PASSWORD, "format": "json"}).content)
     assert "Mina K." in page
+    labels = re.findall("<dt>(.*?)</dt>", page)
+    assert {"Last login", "Has a password", "Begun", "Account active", "Created"} <= {*labels}
+    assert [label for label in labels if re.search("[a-z][A-Z]", label)] == []
+    values = {*re.findall("<dd>(.*?)</dd>", page)}
+    joined = date_format(localtime(kim.date_joined), "DATETIME_FORMAT")
+    assert {"Yes", "No", "none", "User", "Sign-up", joined} <= values
+    assert [value for value in values if value in {"True", "False", "None"} or re.match(r"\d{4}-", value)] == []
     assert "This service holds nothing about you." in page
     assert "Somebody else" not in page + json.dumps(document)
     assert document["didNotAnswer"] == []

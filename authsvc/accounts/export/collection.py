@@ -38,7 +38,8 @@ _running: Final = threading.BoundedSemaphore(AT_ONCE)
 _owners: Final[set[UUID]] = set()
 _choosing: Final = threading.Lock()
 
-ExportedRecord = Mapping[str, str | int | float | bool | None]
+ExportedValue = str | int | float | bool | None
+ExportedRecord = Mapping[str, ExportedValue]
 
 
 class BusyError(Exception):
@@ -62,7 +63,7 @@ class ExportAnswered(msgspec.Struct, frozen=True, rename="camel"):
 
     export_id: UUID
     service: str
-    records: list[dict[str, str | int | float | bool | None]]
+    records: list[dict[str, ExportedValue]]
 
 
 @dataclass(frozen=True, slots=True)

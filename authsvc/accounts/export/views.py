@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from authsvc.accounts.export.collection import AlreadyCollectingError, BusyError, Export, collect
+from authsvc.accounts.export.record_wording import record_in_words
 from authsvc.accounts.forms import OwnerFormView, PasswordForm
 from runtime.errors import is_transient
 from runtime.light_wording import name_of
@@ -40,7 +41,10 @@ class ExportView(OwnerFormView):
         log_security_event_of(self.request, "data_exported")
         if self.request.POST.get("format") == "json":
             return _download(export)
-        services = [(name_of(service), records) for service, records in export.records.items()]
+        services = [
+            (name_of(service), [record_in_words(record) for record in records])
+            for service, records in export.records.items()
+        ]
         silent = [name_of(service) for service in export.silent]
         return self.render_to_response(self.get_context_data(form=None, services=services, silent=silent))
 
