@@ -102,8 +102,9 @@ def test_a_stopping_process_answers_503_to_posts_that_wait_for_the_hash_and_cuts
         assert code == 0
         assert seconds < ENDS_WITHIN
         assert "Traceback" not in web.log()
-    kept = {row.user_id for row in stack.rows("auth")}
-    assert len(kept & {person.user_id for person in people}) == posts.answers.count(taken)
+    kept = {row.user_id for row in stack.rows("auth")} & {person.user_id for person in people}
+    # All accepted ones are saved, and of the refused only those whose commit was under way when the answer was due.
+    assert posts.answers.count(taken) <= len(kept) <= WAITING * 3 / 4
 
 
 @contextmanager
