@@ -34,7 +34,7 @@ def milliseconds_until_all_green(stack: Stack) -> float:
     return (time.perf_counter() - begun) * 1000
 
 
-def test_a_single_signup_stays_close_to_the_floor(quick_stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_single_sign_up_stays_close_to_the_floor(quick_stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
     ours: list[float] = []
     floor: list[float] = []
     env = quick_stack.env | quick_stack.owner_env

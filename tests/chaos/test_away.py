@@ -56,7 +56,7 @@ def attempts(stack: Stack, person: Person) -> int:
 
 
 @pytest.mark.needs("chromium")
-def test_at_the_deadline_page_and_stream_say_delayed_and_continue_when_the_participant_is_back(
+def test_page_and_stream_report_delayed_at_the_deadline_and_continue_when_the_participant_is_back(
     page: Page, stack: Stack, person: Person
 ):
     other = new_person()
@@ -96,7 +96,7 @@ def test_the_page_says_that_it_cannot_see_the_sign_up_while_auth_is_down(page: P
     assert shown(page)[-1] == ALL_GREEN
 
 
-def test_a_participant_waits_for_its_database_and_puts_nothing_aside(
+def test_a_participant_waits_for_its_database_and_dead_letters_nothing(
     stack: Stack, database_of_chat: PostgresqlServer, person: Person
 ):
     chat = stack.roles["chat"]

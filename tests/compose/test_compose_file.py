@@ -31,7 +31,7 @@ def test_every_container_is_healthy_and_new_users_get_green_lights(installation:
 
 
 @pytest.mark.parametrize("role", sorted({*ROLES} - set().union(*OF_PROFILES.values())))
-def test_no_role_is_refused_anything(installation: Installation, role: str) -> None:
+def test_no_role_is_denied_access(installation: Installation, role: str) -> None:
     """Neither PostgreSQL, Kafka, Redis nor the read-only file system has denied what the role wanted."""
     log = installation.compose("logs", role).lower()
     assert log

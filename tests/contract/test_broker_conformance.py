@@ -169,7 +169,7 @@ def test_offsets_are_committed_while_messages_keep_coming(monkeypatch):
             putting.join()
 
 
-def test_answers_that_kafka_does_not_take_hold_the_offsets_back(monkeypatch):
+def test_offsets_are_not_committed_while_kafka_refuses_the_answers(monkeypatch):
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
         seen.append(committed(subscription))
         return HandledBatch(answers=[Outgoing(answers_topic, "key", b"good")])
@@ -218,7 +218,7 @@ def test_prefetched_messages_are_neither_lost_nor_repeated_by_a_pause(monkeypatc
     assert len(handler.handled) == 400
 
 
-def test_a_stop_ends_the_repeating_and_the_next_reader_gets_the_batch():
+def test_a_stop_ends_the_retries_and_the_next_reader_gets_the_batch():
     handler = RecordingHandler(*[TransientError("away")] * 100)
     subscription = new_subscription(handler)
     put(subscription.topics[0], b"waits", partition=0)
@@ -259,7 +259,7 @@ def test_a_subscription_may_ask_for_smaller_batches():
 
 
 @pytest.mark.parametrize("most", [500, 1])
-def test_a_gathering_subscription_waits_for_the_second_message(settings, monkeypatch, most):
+def test_a_subscription_that_gathers_messages_waits_for_a_second_one(settings, monkeypatch, most):
     class Reporting(Consumer):
         def poll(self, timeout: float) -> Message | None:
             if (message := super().poll(timeout)) is not None:
@@ -281,7 +281,7 @@ def test_a_gathering_subscription_waits_for_the_second_message(settings, monkeyp
     assert [len(each) for each in handler.tries] == ([2] if most > 1 else [1, 1])
 
 
-def test_a_stuck_handler_does_not_keep_it_from_stopping():
+def test_a_stuck_handler_does_not_keep_a_consumer_from_stopping():
     stuck = threading.Event()
 
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
@@ -360,7 +360,7 @@ def test_the_largest_message_fits_among_the_dead_letters():
 
 
 @needs_kafka
-def test_a_dead_letter_is_cut_where_its_topic_takes_no_more_than_others():
+def test_a_dead_letter_is_truncated_if_its_topic_has_the_default_size_limit():
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
         return HandledBatch(rejected=[(message, ValueError("too much")) for message in batch])
 
@@ -375,7 +375,7 @@ def test_a_dead_letter_is_cut_where_its_topic_takes_no_more_than_others():
 
 
 @needs_kafka
-def test_a_message_of_5_mb_is_refused_where_the_topic_was_not_made_for_it():
+def test_a_topic_with_the_default_size_limit_refuses_a_message_of_5_mb():
     topic = new_topic()
     with pytest.raises(AssertionError, match="MSG_SIZE_TOO_LARGE"):
         put(topic, bytes(5_000_000))
@@ -400,12 +400,12 @@ def test_a_message_of_5_mb_blocks_no_other_message_and_its_beginning_is_dead_let
     assert dict(letter.headers())["dlt-value-bytes"] == b"5000000"
 
 
-def test_an_answer_that_is_too_large_for_any_topic_puts_its_question_aside():
+def test_the_request_of_an_answer_that_is_too_large_for_any_topic_is_dead_lettered():
     assert_put_aside_for_its_answer(2_000_000)
 
 
 @needs_kafka
-def test_an_answer_that_is_too_large_for_its_topic_puts_its_question_aside():
+def test_the_request_of_an_answer_that_is_too_large_for_its_topic_is_dead_lettered():
     assert_put_aside_for_its_answer(500_000, topic_takes=100_000)
 
 
@@ -474,7 +474,7 @@ def test_a_group_reads_several_topics_and_continues_in_each_where_it_was():
         eventually(lambda: committed(one_topic(subscription, other)) == {0: 2, 2: 1})
 
 
-def test_poison_of_several_topics_goes_to_the_dead_letters_of_its_own():
+def test_poison_messages_go_to_the_dead_letter_topics_of_their_own_topics():
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
         rejected = [(message, PermanentError("poison")) for message in batch if message.value == b"poison"]
         return HandledBatch(rejected=rejected)
@@ -661,7 +661,7 @@ def test_a_commit_that_fails_is_kept_and_repeated(caplog):
 
 
 @needs_kafka
-def test_it_makes_the_topics_that_are_missing(monkeypatch):
+def test_missing_topics_are_created(monkeypatch):
     monkeypatch.setattr(settings, "KAFKA_PREFIX", f"prefix-{secrets.token_hex(4)}-")
     monkeypatch.setattr(settings, "KAFKA_PARTITIONS", 3)
     ensure_topics(["one", "two"])
@@ -673,7 +673,7 @@ def test_it_makes_the_topics_that_are_missing(monkeypatch):
 
 
 @needs_kafka
-def test_it_says_why_kafka_refuses_a_topic(monkeypatch):
+def test_a_topic_that_kafka_refuses_is_reported_with_the_reason(monkeypatch):
     monkeypatch.setattr(settings, "KAFKA_REPLICATION", 3)
     with pytest.raises(TopicError, match=r"KAFKA_REPLICATION=3.*only 1 broker"):
         ensure_topics([f"test.{secrets.token_hex(4)}"])
@@ -698,7 +698,7 @@ def test_a_fatal_error_of_the_client_ends_the_consumer(monkeypatch):
         eventually(lambda: not first.is_running)
 
 
-def test_a_consumer_that_lost_its_partitions_and_hears_of_no_others_joins_again(monkeypatch):
+def test_a_consumer_that_lost_its_partitions_and_gets_no_others_rejoins(monkeypatch):
     monkeypatch.setattr(group_member, "REJOINS_AFTER", 6.0)
     subscription = new_subscription(handler := RecordingHandler())
     with consuming(subscription) as running:
@@ -720,7 +720,7 @@ def has_leaders(lag: LagReader, topic: str, group: str) -> bool:
     return True
 
 
-def test_a_groups_lag_is_what_it_has_not_committed(patient, request):
+def test_a_groups_lag_is_the_number_of_messages_that_it_has_not_committed(patient, request):
     topic, lag = new_topic(), LagReader()
     request.addfinalizer(lag.close)
     group = secrets.token_hex(6)

@@ -111,7 +111,7 @@ def test_the_file_names_every_role_and_server():
 
 
 @pytest.mark.parametrize("name", ["SECRET_KEY", "AUTH_OWNER_PASSWORD", "KAFKA_CHAT_PASSWORD", "PUBLIC_URL"])
-def test_without_one_of_the_secrets_it_is_refused_and_says_which(name):
+def test_a_missing_secret_is_refused_and_named(name):
     with pytest.raises(LookupError, match=name):
         resolved({key: value for key, value in ENVIRONMENT.items() if key != name})
 
@@ -132,7 +132,7 @@ def test_only_the_consumers_of_scim_servers_get_their_tokens():
     assert {environments[role]["SCIM_SERVERS"] for role in ROLES} == {"crm=https://crm.example.org"}
 
 
-def test_no_secret_stands_in_the_file():
+def test_the_file_contains_no_secret():
     """Every value that is one secret, or contains one, has it from the environment, and is obligatory there."""
     text = COMPOSE.read_text()
     assert set(re.findall(r"\$\{([A-Z0-9_]+_(?:KEY|PASSWORD)):\?", text)) == {*SECRETS}
@@ -145,7 +145,7 @@ def test_no_secret_stands_in_the_file():
         assert password.startswith("${"), user
 
 
-def test_make_secrets_adds_what_is_missing_and_changes_nothing(tmp_path):
+def test_make_secrets_adds_missing_secrets_and_changes_no_existing_one(tmp_path):
     shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
     shutil.copy(COMPOSE, tmp_path)
     env_file = tmp_path / ".env"
@@ -162,7 +162,7 @@ def test_make_secrets_adds_what_is_missing_and_changes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_every_command_is_one_that_exists(role):
+def test_every_command_exists(role):
     first, *rest = services()[role]["command"]
     script, command, *arguments = rest
     assert (first, script) == ("python", "manage.py")
@@ -222,7 +222,7 @@ def test_every_documented_setting_reaches_the_roles():
     assert given["gateway"]["environment"]["TRUSTED_PROXIES"] == "given-TRUSTED_PROXIES"
 
 
-def test_a_setting_that_is_not_given_is_empty():
+def test_an_unset_setting_is_empty():
     for role in ROLES:
         given = {name: value for name, value in environment_of(role).items() if value}
         assert given.keys() <= {*DECIDED, *PASSED_TO_SOME, "PUBLIC_URL", "PYTHON_CPU_COUNT"}
@@ -267,7 +267,7 @@ REDIS_OF = {
         (("set-up-kafka",), (), "admin", "none", False),
     ],
 )
-def test_a_role_gets_the_secrets_that_it_needs_and_no_other(roles, databases, user_of_kafka, user_of_redis, signs):
+def test_a_role_gets_only_the_secrets_that_it_needs(roles, databases, user_of_kafka, user_of_redis, signs):
     for role in roles:
         environment = environment_of(role)
         expected = dict.fromkeys(DATABASE_OF.values(), NOWHERE)
@@ -347,7 +347,7 @@ def test_no_network_has_a_fixed_address():
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
-def test_every_service_is_contained(name):
+def test_every_container_has_minimal_privileges(name):
     service = services()[name]
 
     assert service["user"].split(":")[0] not in ("root", "0")

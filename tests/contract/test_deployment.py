@@ -49,7 +49,7 @@ def test_the_gateway_closes_an_idle_connection_well_before_the_server_does():
     assert 0 < 2 * duration("keepalive") <= settings.CONNECTION_IDLE_TIMEOUT
 
 
-def test_a_new_instance_gets_traffic_within_seconds_and_one_that_left_is_forgotten_in_time():
+def test_a_new_instance_gets_traffic_within_seconds_and_a_stopped_one_gets_none():
     """A connection that is refused is tried again for as long as the name service may still have the old address."""
     assert duration("refresh") <= 2
     assert duration("lb_try_duration") > duration("refresh")
@@ -71,7 +71,7 @@ def test_a_reload_leaves_streams_open_for_as_long_as_they_may_last():
     assert duration("grace_period") == duration("stream_close_delay") == settings.STREAM_MAX_AGE
 
 
-def test_a_slow_client_meets_the_gateways_limits_before_the_servers():
+def test_the_gateways_limits_for_slow_clients_are_stricter_than_the_servers():
     """So that it is the gateway that says so, and no instance is thought broken."""
     assert duration("read_header") <= settings.REQUEST_HEAD_TIMEOUT
     assert duration("read_body") < settings.REQUEST_BODY_TIMEOUT
@@ -89,7 +89,7 @@ def test_the_gateway_and_the_server_have_the_same_size_limits():
     assert [int(size) * 1024 for size in said] == [BODY_MAX]
 
 
-def test_each_header_that_names_a_client_is_the_gateways_own():
+def test_the_gateway_replaces_each_header_that_names_a_client():
     assert re.search(r"^\s*header_up X-Forwarded-For \{client_ip\}$", CADDYFILE, re.MULTILINE)
     assert re.search(r"^\s*trusted_proxies_strict$", CADDYFILE, re.MULTILINE)
 
@@ -170,14 +170,14 @@ def test_redis_stores_only_copies_and_has_enough_memory_for_them():
     assert most < int(services()["redis"]["mem_limit"].removesuffix("m"))
 
 
-def test_topics_are_made_by_us_only():
+def test_kafka_creates_no_topics_automatically():
     environment = environment_of("kafka")
     assert environment["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
     assert environment["KAFKA_ALLOW_EVERYONE_IF_NO_ACL_FOUND"] == "false"
     assert environment["KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS"] == "0"
 
 
-def test_the_purge_runs_more_often_than_a_day():
+def test_the_purge_runs_more_than_once_a_day():
     command = services()["purge"]["command"]
     words = command if isinstance(command, str) else " ".join(command)
     assert 60 <= seconds(re.search(r"--every (\w+)", words)[1]) <= 86_400

@@ -33,7 +33,7 @@ def groups(inspector: Inspector) -> dict[str, Group]:
     return {group.name: group for group in read_groups(inspector.topics())}
 
 
-def test_the_groups_that_the_settings_name_have_their_lag_even_if_nobody_was_in_them(inspector):
+def test_configured_groups_have_a_lag_even_if_they_never_had_a_member(inspector):
     put("asked", b"1", b"2", b"3", partition=1)
     found = groups(inspector)
     assert set(found) == {"answerer", "dead-letters"}
@@ -55,7 +55,7 @@ def test_lag_counts_the_uncommitted_messages(inspector):
 
 
 @pytest.mark.needs("kafka")
-def test_members_are_listed_with_their_partitions_also_of_groups_that_no_setting_names(inspector):
+def test_members_are_listed_with_their_partitions_even_in_groups_that_are_not_configured(inspector):
     stranger = Subscription(group="stranger", topics=("asked",), handle=handler)
     with consuming(stranger), consuming(asked):
         put("asked", b"read", partition=1)

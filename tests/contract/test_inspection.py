@@ -77,7 +77,7 @@ def test_asking_for_a_missing_topic_does_not_create_it(inspector):
     assert prefixed(name) not in admin.list_topics(timeout=10).topics
 
 
-def test_a_partition_that_is_not_there_is_reported(inspector, topic):
+def test_a_missing_partition_is_reported(inspector, topic):
     with pytest.raises(NoSuchTopicError):
         inspector.from_offset(topic, partition=PARTITIONS, offset=0)
 
@@ -163,7 +163,7 @@ def test_messages_from_a_time_on_are_the_first_of_all_partitions(inspector, topi
 
 
 @pytest.mark.parametrize(("bound", "most"), [("LOOKED_AT_MOST", 5), ("BYTES_MOST", 5), ("SECONDS_MOST", -1.0)])
-def test_a_reading_that_meets_its_bound_ends_and_says_so(inspector, topic, monkeypatch, bound, most):
+def test_a_search_that_reaches_its_limit_ends_and_reports_that(inspector, topic, monkeypatch, bound, most):
     put(topic, *[b"x"] * 50, partition=0)
     monkeypatch.setattr(f"eventbus.inspection.inspector.{bound}", most)
     reading = inspector.from_offset(topic, partition=0, offset=0)
@@ -171,7 +171,7 @@ def test_a_reading_that_meets_its_bound_ends_and_says_so(inspector, topic, monke
     assert not reading.is_whole
 
 
-def test_looking_commits_nothing_and_joins_no_group(inspector, topic):
+def test_inspecting_topics_commits_nothing_and_joins_no_group(inspector, topic):
     put(topic, *numbered(3), partition=0)
     inspector.newest(topic)
     committed = inspector._consumer.committed([TopicPartition(prefixed(topic), 0)], timeout=10)

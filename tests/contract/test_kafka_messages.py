@@ -73,7 +73,7 @@ def test_a_quiet_topic_is_read_later_and_every_other_at_once(reader: BrokerReade
     ],
     ids=["no JSON", "no value", "no headers", "the type of another event", "a dead letter without its headers"],
 )
-def test_an_invalid_message_is_found_unless_a_test_means_it(reader: BrokerReader, message: Outgoing):
+def test_an_invalid_message_is_reported_unless_a_test_sends_it_on_purpose(reader: BrokerReader, message: Outgoing):
     publish(message)
     assert len(reader.new_problems()) == 1
 

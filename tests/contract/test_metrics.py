@@ -114,7 +114,7 @@ def test_no_panel_covers_another():
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
 
 
-def test_every_alert_says_what_is_wrong_and_what_to_do():
+def test_every_alert_describes_the_fault_and_the_remedy():
     for rule in alert_rules():
         assert rule["annotations"].keys() == {"summary", "action", "runbook"}
 

@@ -125,7 +125,7 @@ def away(*roles: str, **values: str) -> dict[str, Any]:
 
 
 @needs_promtool
-def test_one_alert_fires_for_each_role_of_which_no_process_answers(tmp_path: Path):
+def test_one_alert_fires_for_each_role_without_a_responding_process(tmp_path: Path):
     roles = roles_asked()
     tests = [
         away(),
@@ -146,7 +146,7 @@ def test_a_process_that_hangs_beside_one_that_answers_is_a_ticket(tmp_path: Path
 
 
 @needs_promtool
-def test_only_roles_that_people_wait_for_page_the_person_on_call(tmp_path: Path):
+def test_only_roles_that_users_depend_on_page_the_person_on_call(tmp_path: Path):
     stuck = [{"role": role, "instance": f"{role}:8001"} for role in ("chat", "relay", "dead-letters", "search")]
     ages = {
         f'eventbus_heartbeat_age_seconds{{role="{each["role"]}", instance="{each["instance"]}"}}': f"{OLD}x40"

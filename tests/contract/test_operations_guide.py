@@ -36,7 +36,7 @@ def options_of(command: str) -> set[str]:
 
 
 @pytest.mark.parametrize("line", sorted(MANAGE))
-def test_its_commands_and_their_options_exist(line: str):
+def test_the_guides_commands_and_options_exist(line: str):
     command, *words = re.sub(r"\s+# .*", "", line).split()
     assert command in get_commands()
     given = {word for word in words if word.startswith("--")}
@@ -45,7 +45,7 @@ def test_its_commands_and_their_options_exist(line: str):
     assert given <= options_of(command)
 
 
-def test_its_containers_are_those_of_compose():
+def test_the_guides_containers_are_those_of_compose():
     services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"].keys()
     options_with_value = r"(?:--(?:since|volume|env|scale|service) \S+ |-T |--[a-z-]+ )*"
     verbs = {"stop", "start", "restart", "exec", "run", "logs", "ps", "up"}
@@ -61,21 +61,21 @@ def test_its_containers_are_those_of_compose():
     assert {"web", "auth", "chat", "postgres", "relay"} <= named
 
 
-def test_its_overrides_are_of_services_of_compose():
+def test_the_guides_overrides_are_of_services_of_compose():
     services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
     blocks = re.findall(r"^```yaml\n(.*?)^```$", GUIDE, re.DOTALL | re.MULTILINE)
     overridden = [name for block in blocks for name in yaml.safe_load(block)["services"]]
     assert {"auth", "postgres"} <= {*overridden} <= services.keys()
 
 
-def test_its_settings_exist():
+def test_the_guides_settings_exist():
     example = (ROOT / ".env.example").read_text() + (ROOT / "compose.yaml").read_text()
     settings = set(re.findall(r"`([A-Z][A-Z0-9]*_[A-Z0-9_]+)(?:=[^`]*)?`", GUIDE))
     assert settings
     assert {name for name in settings if name not in example} == set()
 
 
-def test_its_metrics_exist():
+def test_the_guides_metrics_exist():
     assert set(OURS.findall(GUIDE)) <= {family(each) for each in declared()} | {"signup_sync"}
 
 
@@ -101,14 +101,14 @@ def severity_of(rule: dict[str, Any]) -> tuple[str, frozenset[str]]:
     return severity, frozenset()
 
 
-def test_every_alert_has_its_section_with_its_severity_and_leads_to_it():
+def test_every_alert_links_to_its_section_which_gives_its_severity():
     alerts = {str(rule["alert"]): rule for rule in alert_rules()}
     assert severities_in_the_guide() == {name: severity_of(rule) for name, rule in alerts.items()}
     for name, rule in alerts.items():
         assert rule["annotations"]["runbook"] == f"docs/operations.md#{name.lower()}"
 
 
-def test_it_says_what_is_missing_without_each_role():
+def test_the_guide_describes_the_effect_of_each_missing_role():
     _, _, section = GUIDE.partition("### RoleAway\n")
     rows = re.findall(r"^\| (`.+?) \|", section.partition("\n### ")[0], re.MULTILINE)
     listed = {*re.findall(r"`([\w-]+)`", " ".join(rows))}
@@ -117,7 +117,7 @@ def test_it_says_what_is_missing_without_each_role():
     assert listed == roles_asked().keys() - added
 
 
-def test_its_links_lead_to_sections_and_files_that_exist():
+def test_the_guides_links_lead_to_existing_sections_and_files():
     headings = re.findall(r"^#+ (.+)$", GUIDE, re.MULTILINE)
     anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
     for target in re.findall(r"\]\(([^)]+)\)", GUIDE):

@@ -117,7 +117,7 @@ def test_a_version_without_its_section_in_the_changelog_is_refused(changed: Path
     assert "CHANGELOG.md must have the section 7.0.0 below Unreleased" in refused(changed)
 
 
-def test_changes_that_the_changelog_calls_unreleased_are_refused(changed: Path):
+def test_a_release_with_unreleased_changes_in_the_changelog_is_refused(changed: Path):
     replace(changed / "CHANGELOG.md", "## [Unreleased]\n", "## [Unreleased]\n\n### Added\n- Something else.\n")
     assert f"move them to {__version__}, or increase the version" in refused(changed)
 
@@ -159,7 +159,7 @@ def test_the_image_is_built_and_saved_but_not_pushed(dist: Path):
     assert "push" not in asked
 
 
-def test_without_a_docker_engine_the_image_is_said_to_be_missing(tree: Path, dist: Path):
+def test_without_a_docker_engine_the_image_is_reported_as_missing(tree: Path, dist: Path):
     code = "import release; release.print_plan(release.lacking_engine())"
     env = environment(tree, NO_ENGINE) | {"PYTHONPATH": "deploy:."}
     done = subprocess.run([sys.executable, "-c", code], cwd=tree, env=env, capture_output=True, text=True, check=True)

@@ -56,7 +56,7 @@ SIGNUP = UUID("0195a1c2-7b34-7e10-9d55-3f6c8a2b4e01")
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def test_every_reference_leads_somewhere():
+def test_every_reference_can_be_resolved():
     for file in ("openapi.yaml", "asyncapi.yaml", *(f"schemas/{path.name}" for path in (DOCS / "schemas").iterdir())):
         for _, node in walk(document(file)):
             if isinstance(node, dict) and isinstance(node.get("$ref"), str):
@@ -85,7 +85,7 @@ def http_examples() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("content_type", "schema", "value"), list(http_examples()))
-def test_examples_of_the_http_api_fit(content_type, schema, value):
+def test_examples_of_the_http_api_match_their_schemas(content_type, schema, value):
     if content_type == "text/event-stream":
         assert events_of(value), "a stream without an event shows nothing"
         for event in events_of(value):
@@ -101,7 +101,7 @@ def kafka_examples() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("name", "example"), list(kafka_examples()))
-def test_examples_of_the_events_fit(name, example):
+def test_examples_of_the_events_match_their_schemas(name, example):
     check_event_message(name, example.get("headers"), example["payload"])
 
 
@@ -135,7 +135,7 @@ def stored_user() -> User:
 
 
 @pytest.mark.parametrize("services", [None, ["chat"]])
-def test_auths_request_fits_and_participants_read_it(services):
+def test_auths_request_matches_its_schema_and_participants_read_it(services):
     message = new_user_requested(stored_user(), signup_id=SIGNUP, attempt=3, services=services)
 
     check_message("newUserRequested", message)
@@ -146,7 +146,7 @@ def test_auths_request_fits_and_participants_read_it(services):
 
 
 @pytest.mark.parametrize("verdict", VerdictCode)
-def test_a_participants_answer_fits_and_auth_reads_it(verdict):
+def test_a_participants_answer_matches_its_schema_and_auth_reads_it(verdict):
     held_by = (Holder(SIGNUP, 2),) if verdict.reason else ()
     question = as_read(new_user_requested(stored_user(), signup_id=SIGNUP, attempt=1))
 
@@ -173,7 +173,9 @@ def asked(topic: str, name: str, **fields: Any) -> Incoming:
 )
 @pytest.mark.parametrize("verdict", VerdictCode)
 @pytest.mark.parametrize("changed", [{}, {"services": ["chat"], "addedLater": 1}])
-def test_participants_read_a_change_and_a_removal_and_their_answer_fits(name, topic, answered, verdict, changed):
+def test_participants_read_a_change_and_a_removal_and_their_answer_matches_its_schema(
+    name, topic, answered, verdict, changed
+):
     question = asked(topic, name, **changed)
     request = decode_request(question)
     assert (str(request.transaction_id), request.version) == (
@@ -206,7 +208,7 @@ def test_readers_ignore_unknown_fields():
     assert decode_answer(as_read(Outgoing(told.topic, told.key, more))).transaction_id == SIGNUP
 
 
-def test_auths_request_for_an_export_fits_and_participants_answer_it():
+def test_auths_request_for_an_export_matches_its_schema_and_participants_answer_it():
     asked = collection._message(collection.ExportRequested(SIGNUP, SIGNUP, ["chat"], NOW, NOW + timedelta(days=36_500)))
     check_message("exportRequested", asked)
     held = [{"userId": "kim", "isActive": True, "version": 3, "lastAnswer": None}]
@@ -238,7 +240,7 @@ def reconcile_page(records: list[UserRecord], **more: Any) -> Outgoing:
 
 
 @pytest.mark.parametrize("more", [{}, {"owners": OwnerRange(after=SIGNUP)}, {"unowned": True}, {"gone": [SIGNUP]}])
-def test_auths_page_fits_and_participants_read_it(more):
+def test_auths_page_matches_its_schema_and_participants_read_it(more):
     message = reconcile_page([UserRecord.of(stored_user())], **more)
 
     check_message("reconcileRequested", message)
@@ -270,7 +272,7 @@ def findings() -> list[reconcile.Finding]:
     ]
 
 
-def test_a_participants_findings_fit_and_auth_reads_them():
+def test_a_participants_findings_match_their_schema_and_auth_reads_them():
     question = as_read(reconcile_page([]), ("traceparent", TRACEPARENT))
     page = reconcile.decode_page(question)
     [message] = reconcile.answers_to(question, page, findings(), service="chat")
@@ -283,7 +285,7 @@ def test_a_participants_findings_fit_and_auth_reads_them():
 
 
 @pytest.mark.parametrize("value", [b"no JSON", None, b"x" * 1_000_000, b"x" * 1_100_000])
-def test_a_dead_letter_fits_its_schema(value):
+def test_a_dead_letter_matches_its_schema(value):
     message = Incoming("user.newUser.req", 3, 17, b"\xff", value, (("ce_id", b"1"),), 1_772_366_400_000)
 
     letter = dead_letter(message, ValueError("no JSON" * 1000), group="chat")
@@ -324,7 +326,7 @@ def states_of_changes() -> Iterator[TransactionState]:
 
 
 @pytest.mark.parametrize("state", [*states(), *states_of_changes()])
-def test_a_state_fits_as_document_and_as_event(state):
+def test_a_state_matches_its_schema_as_document_and_as_event(state):
     name = "signup" if state.kind is Kind.SIGNUP else "change"
     validate(state.as_wire(with_took=True), f"schemas/{name}-state.json")
     (event,) = events_of(sse.status_event(state, seen=state.version - 1).decode())
@@ -333,7 +335,7 @@ def test_a_state_fits_as_document_and_as_event(state):
 
 @pytest.mark.parametrize("state", states())
 @pytest.mark.parametrize("slowness", [None, "delayed", "stalled"])
-def test_messages_to_the_page_fit_their_schemas(state, slowness):
+def test_messages_to_the_page_match_their_schemas(state, slowness):
     read = read_state(json.dumps(state.as_wire(with_took=True)))
     for message, sent in {
         "signUpState": state_message(read.signup_id, read, slowness=slowness),
@@ -369,7 +371,7 @@ def test_retry_heartbeat_and_delay_in_a_stream_are_documented():
         Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "No.", errors=[FieldError(pointer="/a~1b", detail="There is none.")]),
     ],
 )
-def test_a_problem_document_fits_its_schema(problem):
+def test_a_problem_document_matches_its_schema(problem):
     validate(problem.document(), "schemas/problem.json")
 
 

@@ -91,7 +91,7 @@ def test_a_password_reset_link_is_mailed_and_works_once(page: Page, stack: Stack
     expect(page.locator("h1")).to_have_text("This link no longer works")
 
 
-def test_an_unknown_address_is_told_the_same_and_gets_no_mail(page: Page, stack: Stack, person: Person):
+def test_an_unknown_address_gets_the_same_answer_and_no_mail(page: Page, stack: Stack, person: Person):
     page.goto("/password/")
     page.locator("[name=email]").fill(person.email)
     page.get_by_role("button", name="Send the link").click()
@@ -120,7 +120,7 @@ def test_the_password_is_changed_at_the_account(page: Page, stack: Stack, person
     log_in(page, Person(person.user_id, person.email, person.user_name, NEW_PASSWORD))
 
 
-def test_the_form_says_what_is_wrong_while_one_types_and_logs_nothing(page: Page, stack: Stack, person: Person):
+def test_the_form_shows_errors_while_typing_and_logs_nothing(page: Page, stack: Stack, person: Person):
     page.goto("/signup/")
     wait_for_flag(page, "ready")
     page.locator("[name=userId]").fill(person.user_id)

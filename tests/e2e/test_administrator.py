@@ -57,7 +57,7 @@ def picture(page: Page, name: str, theme: str, backing: Backing) -> None:
         keep_picture(page, f"{name}-{theme}.png")
 
 
-def test_the_index_of_the_admin_leads_to_a_signups_timeline_and_its_replay(
+def test_the_index_of_the_admin_leads_to_a_sign_ups_timeline_and_its_replay(
     desk: tuple[Page, str], stack: Stack, person: Person, backing: Backing
 ):
     page, theme = desk

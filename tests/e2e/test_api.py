@@ -139,7 +139,7 @@ def test_a_user_id_that_auth_has_is_refused_and_the_strangers_input_is_stored_no
         assert stranger.email not in {each.email for each in stack.rows(service)}
 
 
-def test_if_only_the_email_is_taken_every_red_light_says_so(stack: Stack, person: Person):
+def test_if_only_the_email_is_taken_every_red_light_names_it(stack: Stack, person: Person):
     sign_up(stack, person.form)
     refused = sign_up(stack, new_person().form | {"email": person.email.upper()})[-1]
     assert {light.get("reason") for light in refused.data["services"].values()} == {"duplicate: email"}
@@ -201,7 +201,7 @@ def test_a_strangers_attempt_that_overtakes_does_not_turn_the_owner_red(stack: S
     assert sign_up(stack, person.form, Idempotency_Key=owner)[-1].statuses == ALL_GREEN
 
 
-def test_a_double_click_makes_one_signup(stack: Stack, person: Person):
+def test_a_double_click_makes_one_sign_up(stack: Stack, person: Person):
     signup_id = str(uuid4())
     answers: list[Answer] = []
     clicks = [
@@ -218,7 +218,7 @@ def test_a_double_click_makes_one_signup(stack: Stack, person: Person):
     assert len(stack.query("auth", f"SELECT id FROM authsvc_signup WHERE email = '{person.email}'")) == 1
 
 
-def test_a_retry_after_a_lost_answer_joins_the_running_signup(stack: Stack, person: Person):
+def test_a_retry_after_a_lost_answer_joins_the_running_sign_up(stack: Stack, person: Person):
     signup_id = str(uuid4())
     with opened(stack, "POST", "/user", person.form, Accept="text/event-stream", Idempotency_Key=signup_id) as response:
         assert next(events(response)).id == 1
@@ -244,7 +244,7 @@ def test_the_same_key_with_other_content_is_409(stack: Stack, person: Person, ch
 # --- Tickets ------------------------------------------------------------------------------------------------------
 
 
-def test_a_signup_is_shown_to_its_own_ticket_only(stack: Stack, person: Person):
+def test_a_sign_up_is_shown_to_its_own_ticket_only(stack: Stack, person: Person):
     one, other = post(stack, person.form), post(stack, new_person().form)
     for path in (one.headers["Location"], one.headers["Location"] + "/events"):
         for ticket in (None, "guess", other.headers["Signup-Ticket"], one.headers["Signup-Ticket"] + "x"):
@@ -349,7 +349,7 @@ def test_another_method_is_405_and_another_path_404(stack: Stack):
 
 
 @pytest.mark.parametrize("topic", ["user.newUser.req", "user.newUser.res"])
-def test_garbage_in_a_topic_is_put_aside_and_the_next_message_is_handled(stack: Stack, person: Person, topic: str):
+def test_garbage_in_a_topic_is_dead_lettered_and_the_next_message_is_handled(stack: Stack, person: Person, topic: str):
     groups = ("auth",) if topic.endswith("res") else PARTICIPANTS
     garbage = f"garbage {uuid4()}".encode()
     produce_invalid(stack, topic, garbage, key=person.user_id)

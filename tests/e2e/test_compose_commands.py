@@ -49,7 +49,7 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
         assert composed.stop() == [0] * len(LASTING)
 
 
-def test_every_command_starts_and_is_healthy_and_a_signup_gets_its_lights(composed: Composed):
+def test_every_command_starts_and_is_healthy_and_a_sign_up_gets_its_lights(composed: Composed):
     assert composed.sign_up(f"composed-{uuid4().hex[:8]}") == dict.fromkeys(SERVICES, "SUCCESS")
     assert len(composed.crm.users) == 1
 
@@ -102,11 +102,11 @@ print(json.dumps([[topic.name for topic in topics], known, newest, groups, roles
     assert len(roles) == len(LASTING) + 1
 
 
-def test_purge_may_delete(composed: Composed):
+def test_purge_has_the_rights_to_delete(composed: Composed):
     assert "deleted" in composed.run("purge", "purge")
 
 
-def test_no_role_is_refused_anything(composed: Composed):
+def test_no_role_is_denied_access(composed: Composed):
     """Neither PostgreSQL, Kafka nor Redis has denied a role what it wanted."""
     for name, process in composed.roles.items():
         log = process.log().lower()

@@ -57,7 +57,7 @@ def letter_of(stack: Stack, person: Person, *filters: str) -> list[str] | None:
     return next((words for words in letters(stack, *filters) if person.user_id in words), None)
 
 
-def test_a_replay_after_the_fault_is_mended_turns_the_light_of_the_same_signup(stack: Stack, person: Person):
+def test_a_replay_after_the_fault_is_fixed_turns_the_light_of_the_same_sign_up(stack: Stack, person: Person):
     with without_relay(stack):
         with refusing(stack, person.user_id):
             answer = post(stack, person.form)

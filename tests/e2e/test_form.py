@@ -63,7 +63,7 @@ def test_an_invalid_value_is_reported_at_its_field_and_nothing_is_half_saved(
     assert_nothing_is_saved(tab, stack, person)
 
 
-def test_10_megabytes_are_said_to_be_too_long(tab: Page, stack: Stack, person: Person):
+def test_10_megabytes_are_reported_as_too_long(tab: Page, stack: Stack, person: Person):
     tab.goto("/signup/")
     fill(tab, person)
     # Unseen, as Chromium takes half a minute to draw a field with so much in it.
@@ -73,7 +73,7 @@ def test_10_megabytes_are_said_to_be_too_long(tab: Page, stack: Stack, person: P
     assert_nothing_is_saved(tab, stack, person)
 
 
-def test_a_user_id_in_hangul_is_taken(page: Page, person: Person):
+def test_a_user_id_in_hangul_is_accepted(page: Page, person: Person):
     person = replace(person, user_id=f"홍길동{secrets.token_hex(4)}")
     sign_up_in(page, person)
     page.wait_for_url("**/login/")
@@ -128,7 +128,7 @@ def test_a_browser_that_keeps_nothing_for_the_site_shows_the_lights_all_the_same
     page.wait_for_url("**/login/")
 
 
-def test_a_form_that_is_refused_as_foreign_says_what_to_do(page: Page, stack: Stack, person: Person):
+def test_a_form_that_is_refused_as_foreign_explains_what_to_do(page: Page, stack: Stack, person: Person):
     page.goto("/signup/")
     wait_for_flag(page, "ready")
 

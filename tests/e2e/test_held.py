@@ -67,7 +67,7 @@ async def times_of_login(stack: Stack) -> list[float]:
 
 
 @pytest.mark.needs("caddy")
-def test_500_pending_signups_hold_no_thread_and_the_pages_stay_quick(stack: Stack, capsys: pytest.CaptureFixture[str]):
+def test_500_pending_sign_ups_hold_no_thread_and_the_pages_stay_quick(stack: Stack, capsys: pytest.CaptureFixture[str]):
     web = stack.roles["web"]
     stack.roles["customer"].stop()
     try:

@@ -215,7 +215,7 @@ def test_logins_are_counted_by_the_persons_own_address(own: Stack, administrator
 
 
 @pytest.mark.needs("chromium")
-def test_an_administrator_is_told_what_is_wrong_and_sees_what_was_changed(
+def test_an_administrator_sees_errors_at_their_fields_and_the_list_of_changes(
     own: Stack, administrator: Administrator, browser: Browser
 ):
     page = browser.new_page(base_url=own.base_url, locale="en-US")

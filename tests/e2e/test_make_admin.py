@@ -21,7 +21,9 @@ def admin_variables(person: Person) -> dict[str, str]:
     return {"ADMIN_USER_ID": person.user_id, "ADMIN_EMAIL": person.email, "ADMIN_PASSWORD": person.password}
 
 
-def test_an_administrator_is_made_while_it_runs(project: Path, running: MakeRun, person: Person) -> None:
+def test_an_administrator_is_created_while_the_installation_runs(
+    project: Path, running: MakeRun, person: Person
+) -> None:
     done = make(project, "admin", running.env | admin_variables(person))
     assert done.returncode == 0, done.stderr
     assert person.password not in done.stdout + done.stderr
@@ -30,7 +32,7 @@ def test_an_administrator_is_made_while_it_runs(project: Path, running: MakeRun,
     assert again.stderr.splitlines()[0] == "CommandError: ADMIN_USER_ID: This user ID is taken."
 
 
-def test_without_a_terminal_it_says_which_variables_it_needs(project: Path, running: MakeRun, person: Person) -> None:
+def test_without_a_terminal_the_required_variables_are_named(project: Path, running: MakeRun, person: Person) -> None:
     named = {"ADMIN_USER_ID": person.user_id}
     done = make(project, "admin", running.env | named)
     assert done.returncode != 0
@@ -93,7 +95,7 @@ class Terminal:
         return self.process.returncode, self.shown + rest.decode()
 
 
-def test_at_a_terminal_it_asks_until_the_answers_are_good(project: Path, running: MakeRun) -> None:
+def test_at_a_terminal_questions_repeat_until_the_answers_are_valid(project: Path, running: MakeRun) -> None:
     person, taken = new_person(), new_person()
     assert make(project, "admin", running.env | admin_variables(taken)).returncode == 0
     with Terminal(project, running.env, "make", "admin") as terminal:

@@ -107,7 +107,7 @@ def test_killing_the_launcher_leaves_nothing(project: Path, tmp_path: Path) -> N
         run.wait_gone()
 
 
-def test_a_killed_process_starts_again_and_the_terminal_says_so(running: MakeRun, person: Person) -> None:
+def test_a_killed_process_is_restarted_and_reported_in_the_terminal(running: MakeRun, person: Person) -> None:
     before = {role: running.pid_of(role) for role in ROLES}
     for pid in before.values():
         os.kill(pid, signal.SIGKILL)

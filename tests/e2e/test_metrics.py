@@ -52,7 +52,7 @@ def total(stack: Stack, name: str, **labels: str) -> float:
     return sum(told)
 
 
-def test_a_sign_up_that_goes_through_is_counted_by_each_service(impatient: Stack):
+def test_a_successful_sign_up_is_counted_by_each_service(impatient: Stack):
     def counted() -> list[float]:
         return [
             *(
@@ -90,7 +90,7 @@ def test_a_sign_up_that_goes_through_is_counted_by_each_service(impatient: Stack
     assert total(impatient, "signup_problems_total", status="422") == 1
 
 
-def test_a_dead_letter_is_counted_where_it_was_put_aside_and_waits_in_the_table(impatient: Stack):
+def test_a_dead_letter_is_counted_by_its_consumer_and_waits_in_the_table(impatient: Stack):
     aside = {"topic": "user.newUser.req", "group": "chat"}
     assert total(impatient, "eventbus_dead_letters_total", **aside) == 0, "so that the first is an increase"
     produce_invalid(impatient, "user.newUser.req", b"garbage", key="garbage")

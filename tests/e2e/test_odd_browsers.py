@@ -99,7 +99,7 @@ def listen_to_announcements(page: Page) -> None:
     )
 
 
-def test_nine_kilobytes_of_cookies_leave_the_lights(page: Page, stack: Stack, person: Person):
+def test_the_lights_work_with_nine_kilobytes_of_cookies(page: Page, stack: Stack, person: Person):
     page.context.add_cookies([{"name": f"sso{i}", "value": COOKIE, "url": stack.base_url} for i in range(3)])
     sign_up_in(page, person)
     page.wait_for_url("**/login/", timeout=6000 * slowness())
@@ -122,7 +122,7 @@ def test_if_the_socket_stays_silent_the_lights_are_read_over_http(
     assert shown(page)[-1] == GREEN
 
 
-def test_without_any_connection_the_page_says_so_and_continues_when_there_is_one(page: Page, person: Person):
+def test_without_a_connection_the_page_reports_that_and_continues_when_it_is_back(page: Page, person: Person):
     listen_to_announcements(page)
     refuse_sockets(page)
     page.route(STATUS, lambda route: route.abort())
@@ -212,7 +212,7 @@ def test_a_refusal_that_never_arrives_leads_back_to_the_form(page: Page, stack: 
     assert shown(page)[-1] == GREEN
 
 
-def test_a_form_without_an_answer_says_so_and_comes_back_in_time(page: Page, stack: Stack, person: Person):
+def test_a_form_without_an_answer_reports_that_and_returns_in_time(page: Page, stack: Stack, person: Person):
     listen_to_announcements(page)
     held: list[Route] = []
     hold(page, held)

@@ -216,13 +216,13 @@ def test_a_media_type_is_read_as_its_rfc_says(port: int, content_type: str) -> N
         "application/jsonx",
     ],
 )
-def test_another_media_type_or_charset_is_415(port: int, content_type: str) -> None:
+def test_an_unsupported_media_type_or_charset_is_415(port: int, content_type: str) -> None:
     assert posted(port, Content_Type=content_type).status == 415
 
 
 @pytest.mark.parametrize("coding", ["gzip", "GZip", "br", "deflate", "zstd", "identity, gzip", "nonsense"])
 @pytest.mark.parametrize("target", ["/user", "/user/confirmations", "/signup/"])
-def test_an_encoded_body_is_415_and_the_answer_says_what_is_accepted(port: int, coding: str, target: str) -> None:
+def test_an_encoded_body_is_415_and_the_answer_lists_accepted_encodings(port: int, coding: str, target: str) -> None:
     answer = posted(port, Content_Encoding=coding, target=target)
     assert (answer.status, answer.headers["accept-encoding"]) == (415, "identity")
     if target.startswith("/user"):
@@ -256,7 +256,7 @@ def test_a_name_twice_in_a_json_object_is_400(port: int) -> None:
 
 
 @pytest.mark.parametrize("value", [b"NaN", b"-Infinity", b"1" * 5000, b"1e999", b'"\\ud83d"', b'"\\u0000"'])
-def test_json_that_nobody_can_keep_is_refused(port: int, value: bytes) -> None:
+def test_json_that_cannot_be_stored_is_refused(port: int, value: bytes) -> None:
     body = json.dumps(new_person().form).encode()
     assert posted(port, body=body[:-1] + b', "role": ' + value + b"}").status in (400, 422)
 
@@ -346,7 +346,9 @@ ALLOWED = {"/user": "OPTIONS, POST", "/user/confirmations": "OPTIONS, POST", "":
 
 @pytest.mark.parametrize("target", ALLOWED)
 @pytest.mark.parametrize("method", ["OPTIONS", "DELETE", "PUT", "PATCH", "TRACE", "PROPFIND", "QUERY"])
-def test_other_methods_are_told_what_is_allowed(port: int, signed_up: Ticket, target: str, method: str) -> None:
+def test_unsupported_methods_get_the_list_of_allowed_ones(
+    port: int, signed_up: Ticket, target: str, method: str
+) -> None:
     answer = got(port, target or signed_up.target, method, Signup_Ticket=signed_up.ticket)
     if answer.status == 400 or (method == "TRACE" and answer.status == 405):
         return  # QUERY is no method that the parser knows

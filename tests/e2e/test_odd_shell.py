@@ -62,13 +62,13 @@ def test_a_closed_pipe_ends_a_command_silently(data_dir: Path, command: str, unb
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
-def test_an_argument_that_is_not_utf_8_is_no_sign_up(data_dir: Path) -> None:
+def test_an_argument_that_is_not_utf_8_is_reported_as_an_unknown_sign_up(data_dir: Path) -> None:
     line = said(manage(data_dir, "explain", BYTES_OF_CP949))
     assert line.startswith(r"CommandError: There is no sign-up, change or removal with the ID or user ID \xb9ξ\xc6.")
 
 
 @pytest.mark.parametrize("action", [("show",), ("replay",), ("discard", "--reason", "none"), ("replay", "1")])
-def test_a_number_beyond_64_bits_is_no_dead_letter(data_dir: Path, action: Sequence[str]) -> None:
+def test_a_number_beyond_64_bits_is_reported_as_an_unknown_dead_letter(data_dir: Path, action: Sequence[str]) -> None:
     line = said(manage(data_dir, "dead_letters", *action, BEYOND_64_BITS))
     assert line == f"CommandError: There is no dead letter {BEYOND_64_BITS}: see `manage.py dead_letters list`."
 
@@ -81,7 +81,7 @@ def test_a_number_beyond_64_bits_is_no_dead_letter(data_dir: Path, action: Seque
         ("LOG_LEVEL", "loud", "give it DEBUG, INFO, WARNING or ERROR."),
     ],
 )
-def test_a_setting_that_cannot_be_used_is_one_line(data_dir: Path, setting: str, value: str, allowed: str) -> None:
+def test_an_unusable_setting_is_a_one_line_error(data_dir: Path, setting: str, value: str, allowed: str) -> None:
     assert said(manage(data_dir, "dead_letters", "list", **{setting: value})) == f"{setting} is '{value}': {allowed}"
 
 
@@ -120,7 +120,7 @@ def test_unusual_but_unambiguous_settings_are_accepted(data_dir: Path) -> None:
     assert b"Traceback" not in done.stderr
 
 
-def test_a_settings_module_that_is_not_there_is_one_line(data_dir: Path) -> None:
+def test_a_missing_settings_module_is_a_one_line_error(data_dir: Path) -> None:
     line = said(manage(data_dir, "explain", "x", "--settings=mysite.settings"))
     assert line == "There is no settings module mysite.settings: leave out --settings."
 
@@ -155,7 +155,7 @@ def test_pip_user_does_not_keep_make_run_from_installing(tmp_path: Path) -> None
 
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_full_disk_is_one_line(data_dir: Path, unbuffered: str) -> None:
+def test_a_full_disk_is_a_one_line_error(data_dir: Path, unbuffered: str) -> None:
     env = environment(data_dir, PYTHONUNBUFFERED=unbuffered)
     with FULL.open("wb") as full:
         command = [*MANAGE, "dead_letters", "list"]
@@ -202,7 +202,7 @@ def test_a_number_or_time_beyond_all_limits_is_reported(data_dir: Path, argument
     assert line in text.splitlines()[-1]
 
 
-def test_times_at_the_ends_of_the_calendar_are_taken(data_dir: Path) -> None:
+def test_times_at_the_ends_of_the_calendar_are_accepted(data_dir: Path) -> None:
     for time_ in ("0001-01-01", "9999-12-31T23:59:59+00:00"):
         done = manage(data_dir, "dead_letters", "list", "--since", time_, TIME_ZONE="UTC")
         assert (done.returncode, done.stdout) == (0, b"There is no dead letter of this kind.\n"), done.stderr
@@ -212,7 +212,7 @@ def test_times_at_the_ends_of_the_calendar_are_taken(data_dir: Path) -> None:
     "arguments",
     ["explain x", "replay_signups --all --dry-run", "dead_letters list", "purge", "make_admin", "reset_two_factor x"],
 )
-def test_a_command_before_the_first_make_run_says_what_to_do(tmp_path: Path, arguments: str) -> None:
+def test_a_command_before_the_first_make_run_explains_what_to_do(tmp_path: Path, arguments: str) -> None:
     admin = {"ADMIN_USER_ID": "somebody", "ADMIN_EMAIL": "somebody@example.org", "ADMIN_PASSWORD": "Xk3-9dk2+kdK!d"}
     line = said(manage(tmp_path, *arguments.split(), LOG_LEVEL="ERROR", **admin))
     assert "migrate_all" in line

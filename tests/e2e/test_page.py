@@ -225,7 +225,7 @@ def test_a_reload_shows_the_lights_and_sends_nothing_twice(page: Page, stack: St
     assert len(stack.query("auth", f"SELECT id FROM authsvc_signup WHERE email = '{person.email}'")) == 1
 
 
-def test_a_page_that_lost_its_process_reconnects_and_ends_right(page: Page, stack: Stack, person: Person):
+def test_a_page_that_lost_its_process_reconnects_and_shows_the_final_state(page: Page, stack: Stack, person: Person):
     with stopped(stack, "customer"):
         sign_up_in(page, person)
         expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "SUCCESS")
@@ -240,7 +240,9 @@ def test_a_page_that_lost_its_process_reconnects_and_ends_right(page: Page, stac
 
 
 @pytest.mark.needs("caddy")
-def test_with_auth_away_the_message_stands_at_the_form_and_trying_again_works(page: Page, stack: Stack, person: Person):
+def test_while_auth_is_down_the_form_shows_the_error_and_a_later_attempt_works(
+    page: Page, stack: Stack, person: Person
+):
     with stopped(stack, "auth-1", "auth-2"):
         sign_up_in(page, person)
         expect(page.locator("#error-summary")).to_be_visible()

@@ -196,7 +196,7 @@ def test_accounts_in_the_way_are_named_and_two_that_exchange_a_key_both_get_it(
 
 
 @pytest.mark.parametrize(("one", "other", "are_equal"), [("asli", "aslı", False), ("gross", "GROẞ", True)])
-def test_user_ids_are_equal_as_in_auth(installation: Stack, one: str, other: str, are_equal: bool) -> None:
+def test_user_ids_are_compared_as_in_auth(installation: Stack, one: str, other: str, are_equal: bool) -> None:
     unique = uuid4().hex[:8]
     first, second = (requested(new_person()) | {"userId": f"{name}{unique}"} for name in (one, other))
     ask(installation, NEW, first)
@@ -205,7 +205,7 @@ def test_user_ids_are_equal_as_in_auth(installation: Stack, one: str, other: str
 
 
 @pytest.mark.parametrize("value", [b"\xff\xfe", b"{}", b"[]", b"null"], ids=repr)
-def test_a_message_that_it_cannot_read_is_put_aside(installation: Stack, person: Person, value: bytes) -> None:
+def test_an_unreadable_message_is_dead_lettered(installation: Stack, person: Person, value: bytes) -> None:
     key = uuid4().hex
     produce_invalid(installation, NEW, value, key=key, traceparent="kept")
 

@@ -34,7 +34,7 @@ def typed(line: str, project: Path, env: dict[str, str]) -> subprocess.Completed
     return subprocess.run(line, shell=True, cwd=project, env=env, capture_output=True, text=True, timeout=120)
 
 
-def test_the_readmes_commands_work_as_they_are_typed_beside_it(project: Path, running: MakeRun) -> None:
+def test_the_readmes_commands_work_beside_make_run(project: Path, running: MakeRun) -> None:
     [curl] = of_the_readme("curl -N")
     done = typed(curl.replace("127.0.0.1:8000", f"127.0.0.1:{running.port}"), project, running.env)
     [last] = [json.loads(line[5:]) for line in done.stdout.splitlines() if line.startswith("data:")][-1:]
@@ -55,7 +55,7 @@ def roles_of_the_readme() -> list[str]:
     return commands
 
 
-def test_the_readmes_roles_start_and_end_beside_it(project: Path, running: MakeRun, tmp_path: Path) -> None:
+def test_the_readmes_roles_start_and_end_beside_make_run(project: Path, running: MakeRun, tmp_path: Path) -> None:
     roles: dict[int, subprocess.Popen[bytes]] = {}
     with ExitStack() as cleanup, (tmp_path / "log").open("wb") as log:
         for command in roles_of_the_readme():
@@ -73,7 +73,7 @@ def test_the_readmes_roles_start_and_end_beside_it(project: Path, running: MakeR
         assert {role.wait(timeout=60) for role in roles.values()} == {0}
 
 
-def test_without_a_running_installation_commands_that_need_kafka_say_so(project: Path, tmp_path: Path) -> None:
+def test_without_a_running_installation_commands_that_need_kafka_report_that(project: Path, tmp_path: Path) -> None:
     env = environment(DATA_DIR=str(tmp_path))
     assert typed(".venv/bin/python manage.py migrate_all", project, env).returncode == 0
     for line in ("replay_signups --all", "consume_events chat", "relay_signups", "reconcile"):

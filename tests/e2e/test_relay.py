@@ -14,7 +14,7 @@ from tests.stack import MANAGE, RoleProcess, Stack
 pytestmark = pytest.mark.needs("application")
 
 
-def test_it_stops_in_time_without_an_error_while_kafka_is_down(stack: Stack, person: Person, tmp_path: Path):
+def test_the_relay_stops_in_time_without_an_error_while_kafka_is_down(stack: Stack, person: Person, tmp_path: Path):
     port = free_port()
     env = stack.env | {"KAFKA_BOOTSTRAP_SERVERS": f"{LOOPBACK}:1", "HEALTH_PORT": str(port)}
     stack.roles["relay"].stop()

@@ -47,7 +47,7 @@ def test_an_administrator_removes_a_user_and_sees_the_lights(page: Page, stack: 
     keep_picture(page, "removal-admin.png")
 
 
-def test_a_new_person_gets_green_lights_with_the_name_of_a_removed_one(stack: Stack, person: Person):
+def test_a_new_person_gets_green_lights_with_the_user_id_of_a_removed_account(stack: Stack, person: Person):
     new = replace(person, user_name="Somebody new")
     sign_up(stack, person.form)
     stack.roles["chat"].stop()

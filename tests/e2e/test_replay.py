@@ -35,7 +35,7 @@ def test_a_participant_that_lost_its_rows_gets_them_back_and_no_light_changes(st
     assert state(stack, answer) == before
 
 
-def test_one_service_alone_is_healed(stack: Stack, person: Person):
+def test_a_replay_to_one_service_heals_only_that_service(stack: Stack, person: Person):
     answer = post(stack, person.form)
     settled(stack, answer)
     lose(stack, "chat", "chatsvc_chatuser", person)

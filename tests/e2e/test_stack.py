@@ -22,7 +22,7 @@ pytestmark = pytest.mark.needs("application")
 LIFETIMES = {"signup": 3600, "front": 6, "traffic": 3600, "instance": 3600, "instances": 3600, "rate": 120}
 
 
-def test_every_role_is_ready_and_the_form_is_there(stack: Stack):
+def test_every_role_is_ready_and_the_form_is_served(stack: Stack):
     assert {name: http_status(role.port, "/health/live") for name, role in stack.roles.items()} == dict.fromkeys(
         stack.roles, 200
     )
@@ -30,7 +30,7 @@ def test_every_role_is_ready_and_the_form_is_there(stack: Stack):
         assert 'name="userId"' in answer.read().decode()
 
 
-def test_sigterm_ends_each_role_within_5_s_without_an_error_and_nothing_stays(backing: Backing):
+def test_sigterm_ends_each_role_within_5_s_without_an_error_or_leftovers(backing: Backing):
     with new_stack(backing) as stack:
         assert [stack.rows(service) for service in ("auth", "chat", "customer")] == [set(), set(), set()]
         pids = {name: role.pid for name, role in stack.roles.items()}

@@ -132,7 +132,7 @@ def test_a_stalled_sign_up_is_delayed_seen_in_the_admin_and_taken_up_by_a_replay
     assert stalled(impatient) == set()
 
 
-def test_an_open_page_says_that_the_sign_up_is_stalled_and_then_shows_its_end(
+def test_an_open_page_reports_that_the_sign_up_is_stalled_and_then_its_completion(
     impatient: Stack, browser: Browser, person: Person
 ):
     context = browser.new_context(base_url=impatient.base_url, locale="en-US")

@@ -46,7 +46,7 @@ def test_the_account_page_shows_answered_and_pending_lights(signup: SignUp):
     assert "Not every service has answered yet" in page
 
 
-def test_the_account_page_says_if_the_signup_has_been_purged(signup: SignUp):
+def test_the_account_page_says_if_the_sign_up_has_been_purged(signup: SignUp):
     signup.delete()
     page = page_of(User.objects.get())
     assert "There is no record of your sign-up at the services" in page
@@ -61,7 +61,7 @@ def test_the_login_page_links_a_logged_in_user_to_the_account(signup: SignUp):
     assert notice in client.get("/login/").content.decode()
 
 
-def test_anothers_signup_with_the_same_user_id_is_not_shown(signup: SignUp):
+def test_another_persons_sign_up_with_the_same_user_id_is_not_shown(signup: SignUp):
     stranger = save_signup("mina.k", email="x@example.org", name="X")
     SignUp.objects.filter(id=stranger.id).update(created_at=timezone.now() + timedelta(days=1))
     assert 'data-service="auth" data-status="SUCCESS"' in page_of(User.objects.get())

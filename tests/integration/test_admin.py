@@ -76,7 +76,7 @@ def shown(client: Client, query: str = "") -> set[str]:
     return {signup.user_id for signup in response.context["cl"].result_list}
 
 
-def test_it_lists_signups_with_a_colour_a_sign_and_a_word_for_each_light(admin_client, signups):
+def test_sign_ups_are_listed_with_a_colour_a_symbol_and_a_word_for_each_light(admin_client, signups):
     page = admin_client.get(LIST).content.decode()
     assert '<span class="light light-fail" title="Already had this user ID">✕ chat</span>' in page
     assert '<span class="light light-pending" title="Waiting for an answer">◌ customer</span>' in page
@@ -101,18 +101,18 @@ def test_it_filters_and_searches(admin_client, signups, query, users):
     assert shown(admin_client, query) == users
 
 
-def test_it_filters_by_age(admin_client, signups):
+def test_sign_ups_are_filtered_by_age(admin_client, signups):
     SignUp.objects.filter(user_id="red-user").update(created_at=timezone.now() - timedelta(hours=2))
     assert shown(admin_client, "?begun=1h") == {"pending-user", "green-user"}
     assert shown(admin_client, "?begun=1d") == {"pending-user", "red-user", "green-user"}
     assert shown(admin_client, "?begun=older10m") == {"red-user"}
 
 
-def test_it_finds_a_signup_by_its_id(admin_client, signups):
+def test_a_sign_up_is_found_by_its_id(admin_client, signups):
     assert shown(admin_client, f"?q={signups['green'].id}") == {"green-user"}
 
 
-def test_a_signups_page_shows_the_reason_and_escapes_what_was_typed(admin_client, signups):
+def test_a_sign_ups_page_shows_the_reason_and_escapes_what_was_typed(admin_client, signups):
     page = admin_client.get(f"{LIST}{signups['red'].id}/change/").content.decode()
     assert "duplicate: userId" in page
     assert "<script>alert(1)</script>" not in page
@@ -120,7 +120,7 @@ def test_a_signups_page_shows_the_reason_and_escapes_what_was_typed(admin_client
     assert "not a hash" not in page
 
 
-def test_a_signup_can_be_neither_added_changed_nor_deleted(admin_client, signups):
+def test_a_sign_up_can_be_neither_added_changed_nor_deleted(admin_client, signups):
     path = f"{LIST}{signups['red'].id}"
     assert admin_client.get(f"{LIST}add/").status_code == 403
     assert admin_client.post(f"{path}/change/", {"user_id": "other"}).status_code == 403
@@ -128,7 +128,7 @@ def test_a_signup_can_be_neither_added_changed_nor_deleted(admin_client, signups
 
 
 @pytest.mark.needs("broker")
-def test_the_selected_signups_are_replayed_and_the_action_is_logged(admin_client, signups, settings):
+def test_the_selected_sign_ups_are_replayed_and_the_action_is_logged(admin_client, signups, settings):
     settings.KAFKA_PREFIX = f"admin-{uuid4()}-"
     ensure_topics([NEW_USER_REQUESTED])
     chosen = [str(signups["red"].id), str(signups["green"].id)]
@@ -153,7 +153,7 @@ def test_a_replay_under_a_filter_that_it_changes_is_logged_too(admin_client, sig
     assert list(LogEntry.objects.values_list("object_id", flat=True)) == chosen
 
 
-def test_without_the_permission_a_replay_is_not_offered_and_refused_with_a_message(staff_client, signups):
+def test_without_the_permission_a_replay_is_neither_offered_nor_executed(staff_client, signups):
     path = f"{LIST}{signups['red'].id}/change/"
     for page in (LIST, path):
         assert "replay_chosen" not in staff_client.get(page).content.decode()
@@ -165,7 +165,7 @@ def test_without_the_permission_a_replay_is_not_offered_and_refused_with_a_messa
     assert not LogEntry.objects.exists()
 
 
-def test_staff_without_permission_to_see_signups_are_refused_with_a_message(admin_client, signups):
+def test_staff_without_permission_to_see_sign_ups_are_refused_with_a_message(admin_client, signups):
     User.objects.filter(user_id="root-user").update(is_superuser=False)
     for path in (LIST, f"{LIST}{signups['red'].id}/change/"):
         response = admin_client.get(path)
@@ -231,7 +231,7 @@ def test_a_replay_to_auth_is_refused(admin_client, signups):
 
 
 @pytest.mark.needs("broker")
-def test_all_signups_of_a_filter_are_replayed_by_a_page_that_continues_by_itself(admin_client, sent, monkeypatch):
+def test_all_sign_ups_of_a_filter_are_replayed_by_a_page_that_continues_by_itself(admin_client, sent, monkeypatch):
     monkeypatch.setattr(long_action, "WORKS_FOR", 0)
     monkeypatch.setattr(replay_action, "PAGE", 2)
     chosen = {str(save_decided(f"pending-{n}").id) for n in range(5)}
@@ -258,7 +258,7 @@ def own_producer() -> Iterator[None]:
     publisher.close()
 
 
-def test_a_replay_without_kafka_says_so_and_counts_the_signups_that_were_not_tried(
+def test_a_replay_without_kafka_reports_the_outage_and_counts_the_sign_ups_that_were_not_tried(
     admin_client, own_producer, settings, monkeypatch
 ):
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
@@ -366,7 +366,7 @@ def test_users_are_found_by_user_id_in_any_case_and_by_email(admin_client):
     assert admin_client.get(f"/admin/authsvc/user/{User.objects.get().pk}/change/").status_code == 200
 
 
-def test_a_stalled_signup_says_so_beside_its_tries(admin_client, signups):
+def test_a_stalled_sign_up_is_marked_beside_its_attempts(admin_client, signups):
     SignUp.objects.filter(user_id="pending-user").update(stalled_at=timezone.now(), attempts=33)
     page = admin_client.get(f"{LIST}?lights=stalled").content.decode()
     assert '<td class="field-tries">33, stalled</td>' in page

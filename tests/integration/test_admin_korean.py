@@ -142,7 +142,7 @@ def pages() -> Iterator[str]:
             yield from (reverse(f"{name}_{view}", args=[row.pk]) for view in ("change", "history", "delete"))
 
 
-def test_no_page_of_the_administration_says_anything_of_ours_in_english(desk):
+def test_every_text_of_ours_in_the_admin_is_in_korean(desk):
     english = our_english()
     assert any(pattern.search("May replay sign-ups") for pattern in english), "the catalogue is read"
     said = set()

@@ -115,7 +115,7 @@ async def test_nobody_signs_up_an_administrator_without_a_staff_session(api):
         assert not await SignUp.objects.filter(email=person.email).aexists()
 
 
-async def test_a_key_is_for_one_content(api):
+async def test_a_key_with_different_content_is_refused(api):
     person, key = new_person(), str(uuid4())
     assert (await post(api, person.form, idempotency_key=key)).status == 202
     assert (await post(api, person.form, idempotency_key=key)).status == 202
@@ -144,7 +144,7 @@ async def test_a_body_is_measured_before_it_is_read(api):
 
 
 @pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
-async def test_another_content_type_is_refused(api, content_type):
+async def test_a_content_type_other_than_json_is_refused(api, content_type):
     headers = {} if content_type is None else {"content_type": content_type}
     answer = await ask(api, "POST", "/user", json.dumps(new_person().form).encode(), **headers)
     assert answer.status == 415
@@ -154,7 +154,7 @@ async def test_another_content_type_is_refused(api, content_type):
     ("method", "path", "allowed"),
     [("GET", "/user", "OPTIONS, POST"), ("POST", f"/user/signups/{UUID(int=1)}", "GET, HEAD, OPTIONS")],
 )
-async def test_another_method_is_refused_and_the_right_ones_are_named(api, method, path, allowed):
+async def test_an_unsupported_method_is_refused_and_the_supported_ones_are_named(api, method, path, allowed):
     answer = await ask(api, method, path)
     assert (answer.status, answer.headers["allow"]) == (405, allowed)
 

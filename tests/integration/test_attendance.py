@@ -67,7 +67,7 @@ def test_a_restarting_service_is_not_reported() -> None:
 
 
 @pytest.mark.needs("kafka")
-def test_a_participant_in_another_language_is_known_by_its_group() -> None:
+def test_a_participant_in_another_language_is_recognised_by_its_group() -> None:
     stranger = Subscription(group="elsewhere", topics=("asked",), handle=RecordingHandler())
     settings.SIGNUP_SERVICES = ["auth", "elsewhere"]
     found = Attendance(grace=0)
@@ -110,7 +110,9 @@ def test_while_redis_or_kafka_is_down_the_last_result_stays(monkeypatch: pytest.
     ("language", "words"),
     [("en", "Services without a running process, whose lights stay orange: chat"), ("ko", "서비스: chat")],
 )
-def test_the_index_of_the_administration_shows_it(monkeypatch: pytest.MonkeyPatch, language: str, words: str) -> None:
+def test_the_admins_start_page_shows_services_without_a_process(
+    monkeypatch: pytest.MonkeyPatch, language: str, words: str
+) -> None:
     found = Attendance(grace=0)
     monkeypatch.setattr("signup_sync.administration.site.attendance", found)
     client = Client(headers={"accept-language": language})

@@ -130,7 +130,7 @@ def test_auth_turns_the_good_lights(bad):
         ("signupId", str(UUID(int=3))),
     ],
 )
-def test_an_answer_that_can_t_be_kept_is_put_aside_and_turns_nothing(field, value):
+def test_an_answer_that_cannot_be_stored_is_dead_lettered_and_turns_no_light(field, value):
     signup_id = new_signup()
     wrong = message(NEW_USER_ANSWERED, verdict(signup_id, status="FAIL", reason="duplicate: userId") | {field: value})
     [(rejected, error)] = handle_answers([wrong]).rejected
@@ -183,7 +183,7 @@ BAD_FINDINGS = [
 
 @bounded
 @given(bad=messages(RECONCILE_ANSWERED, *BAD_FINDINGS))
-def test_reconcile_comes_to_its_end(bad):
+def test_reconcile_finishes_despite_bad_messages(bad):
     kafka = Answering(bad)
     found = []
     run = Reconciliation(

@@ -58,7 +58,7 @@ def test_a_row_is_read_as_it_was_inserted_by_django_and_by_locked():
     assert [values(row) for row in found] == [values(row) for row in rows]
 
 
-def test_no_rows_are_no_statement(django_assert_num_queries):
+def test_without_rows_no_statement_is_executed(django_assert_num_queries):
     with django_assert_num_queries(0):
         insert([], using="default")
         overwrite([], fields=["version"], using="default")
@@ -86,7 +86,7 @@ def test_only_rows_without_a_conflict_are_inserted():
     assert insert_new([rows[2], other := chat_user("amy", "amy@example.org")], key="signup_id", using="chat") == [other]
 
 
-def test_others_come_with_the_rows_that_are_inserted():
+def test_companion_rows_are_inserted_with_their_rows():
     insert([user(1, user_id="kim")], using="default")
     rows = [user(2, user_id="KIM"), user(3), user(4, email="1@x.example"), user(5)]
     others = [signup(number) for number in (2, 3, 4, 5)]

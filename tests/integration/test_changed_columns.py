@@ -83,7 +83,7 @@ def test_saving_a_user_that_was_deleted_meanwhile_restores_nothing(user: User):
     assert not User.objects.exists()
 
 
-def test_values_that_were_read_again_are_not_taken_for_changes(user: User):
+def test_values_that_were_reloaded_do_not_count_as_changes(user: User):
     read = User.objects.only("pk").get(pk=user.pk)
     user.user_name = "New name"
     change_account(user)

@@ -100,7 +100,7 @@ def test_saving_a_field_that_no_service_copies_makes_no_event_transaction(kim):
     assert (stored.is_staff, stored.version) == (True, 1)
 
 
-def test_an_earlier_change_that_is_asked_for_again_carries_the_newest_record(kim):
+def test_an_earlier_change_that_is_sent_again_carries_the_newest_record(kim):
     kim.user_name = "First"
     first = change_account(kim)
     kim.user_name, kim.is_active = "Second", False
@@ -186,7 +186,7 @@ def test_a_removal_leaves_a_tombstone_and_no_personal_data(kim):
     assert event_of(EventTransaction.objects.get(id=row.id))["userId"] == ""
 
 
-def test_a_removal_that_nobody_answered_is_asked_for_again(kim):
+def test_an_unanswered_removal_is_sent_again(kim):
     row = remove_account(kim)
     make_due(row)
     [due] = claim_due(limit=10)
@@ -313,7 +313,7 @@ def test_after_the_last_attempt_a_duplicate_of_another_account_counts(kim):
     assert answer(change.id, DUPLICATE, held_by=in_the_way).failures == "chat: duplicate: email"
 
 
-def test_an_answer_to_a_change_that_was_asked_as_a_sign_up_decides_nothing(kim):
+def test_an_answer_of_another_kind_decides_no_light_of_a_change(kim):
     kim.user_name = "Mina"
     change = change_account(kim)
     for kind in (Kind.SIGNUP, Kind.REMOVAL):

@@ -186,7 +186,7 @@ def test_a_letter_is_kept_once_however_often_it_is_read():
     assert DeadLetter.objects.count() == 3
 
 
-def test_a_recreated_topic_has_other_letters_at_the_same_positions():
+def test_letters_at_the_same_positions_of_a_recreated_topic_are_new_letters():
     store_letters([letter(0)], ORIGINS)
     store_letters([letter(0, at=SENT_AT + timedelta(milliseconds=1))], ORIGINS)
     assert DeadLetter.objects.count() == 2
@@ -212,7 +212,7 @@ def test_a_message_written_by_hand_to_the_dead_letter_topic_is_kept(headers, tim
     assert "asked[?] at ?" in command("show", row.pk)
 
 
-def test_a_message_can_t_bring_headers_that_look_like_the_letter_s():
+def test_a_message_cannot_forge_the_headers_of_its_dead_letter():
     forged = (("dlt-value-bytes", b"7"), ("dlt-offset", b"99"), ("trace", b"1"))
     [row] = kept(headers=forged)
     assert (row.cut, row.offset, row.headers) == ("", 17, [["trace", "1"]])
@@ -222,7 +222,7 @@ def test_a_message_can_t_bring_headers_that_look_like_the_letter_s():
 
 
 @needs_broker
-def test_a_replayed_letter_is_refused_without_again(topics):
+def test_a_replayed_letter_is_refused_without_the_option_again(topics):
     first, second = kept(2)
     assert "1 replayed, 0 refused" in command("replay", first.pk)
     said = refused("replay", first.pk, second.pk)
@@ -235,7 +235,7 @@ def test_a_replayed_letter_is_refused_without_again(topics):
 
 
 @needs_broker
-def test_all_that_wait_are_replayed_across_chunks_narrowed_by_filters(topics, monkeypatch):
+def test_all_waiting_letters_that_match_the_filters_are_replayed_across_chunks(topics, monkeypatch):
     monkeypatch.setattr(letters, "CHUNK", 3)
     kept(10)
     others = letter(99)
@@ -269,14 +269,14 @@ def test_a_truncated_letter_is_not_replayed(topics, large, said):
 
 @needs_broker
 @pytest.mark.parametrize("size", [900_000, 900_001, 999_000, MESSAGE_MAX - 1_000])
-def test_the_largest_message_that_kafka_takes_is_kept_and_replayed_whole(topics, size):
+def test_the_largest_message_that_kafka_accepts_is_kept_and_replayed_whole(topics, size):
     value = secrets.token_bytes(size)
     [row] = kept(value=value)
     assert "1 replayed" in command("replay", row.pk)
     assert [message.value() for message in read("asked", 1)] == [value]
 
 
-def test_without_kafka_nothing_is_marked(settings, monkeypatch):
+def test_without_kafka_no_letter_is_marked_as_replayed(settings, monkeypatch):
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
     monkeypatch.setattr(letters, "ACKNOWLEDGED_WITHIN", 0.2)
     monkeypatch.setattr(letters, "CHUNK", 1)
@@ -305,7 +305,7 @@ def test_a_discarded_letter_records_author_time_and_reason():
 @pytest.mark.parametrize(
     ("before", "said"), [("replay", "It has already been replayed."), ("discard", "It has already been discarded.")]
 )
-def test_a_handled_letter_is_handled_again_only_with_again(topics, action, before, said):
+def test_a_handled_letter_is_handled_again_only_with_the_option_again(topics, action, before, said):
     arguments = {"replay": [], "discard": ["--reason", "tired of it"]}
     done, waits = kept(2)
     command(before, done.pk, *arguments[before])
@@ -318,7 +318,7 @@ def test_a_handled_letter_is_handled_again_only_with_again(topics, action, befor
     assert len(read("asked", [before, action, action].count("replay"))) == [before, action, action].count("replay")
 
 
-def test_a_letter_that_is_not_there_is_reported():
+def test_an_unknown_letter_is_reported():
     [row] = kept()
     said = refused("discard", row.pk, row.pk + 1, "--reason", "gone")
     assert f"{row.pk + 1}: There is no such letter." in said

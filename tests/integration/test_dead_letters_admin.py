@@ -116,7 +116,7 @@ def test_a_letter_shows_its_error_origin_headers_and_value_and_no_script_of_it_r
     assert "None yet." in page
 
 
-def test_a_long_value_is_cut_on_the_page_and_an_absent_one_said(viewer):
+def test_a_long_value_is_truncated_on_the_page_and_an_absent_one_is_marked(viewer):
     long = viewer.get(f"{LIST}{new_letter(0, value=b'x' * 900_000).pk}/change/").content.decode()
     assert len(long) < 100_000
     assert "manage.py dead_letters show" in long
@@ -155,7 +155,7 @@ def test_a_replayed_letter_is_refused_unless_again_is_chosen(handler, own_topics
     assert "1 message sent again." in act(handler, "replay_chosen", letter, again="on")
 
 
-def test_without_kafka_it_says_so_and_the_letter_waits(handler, settings, monkeypatch):
+def test_without_kafka_the_outage_is_reported_and_the_letter_waits(handler, settings, monkeypatch):
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
     monkeypatch.setattr(letters, "ACKNOWLEDGED_WITHIN", 0.2)
     assert "Kafka did not accept every message" in act(handler, "replay_chosen", new_letter())

@@ -117,12 +117,12 @@ def test_a_service_that_does_not_answer_is_named(kim, monkeypatch):
     assert list(document["services"]) == ["auth"]
 
 
-def test_it_takes_the_password_and_a_session(kim):
+def test_an_export_requires_a_session_and_the_password(kim):
     assert "This password is wrong." in logged_in(kim).post("/account/data/", {"password": "no"}).content.decode()
     assert Client().get("/account/data/").status_code == 302
 
 
-def test_more_than_a_few_at_once_are_told_to_try_again(kim, monkeypatch):
+def test_exports_above_the_limit_are_refused_with_a_message(kim, monkeypatch):
     monkeypatch.setattr(collection, "_running", threading.BoundedSemaphore(1))
     assert collection._running.acquire()
     answer = logged_in(kim).post("/account/data/", {"password": PASSWORD})
@@ -130,7 +130,7 @@ def test_more_than_a_few_at_once_are_told_to_try_again(kim, monkeypatch):
     assert "Try again in a moment" in answer.content.decode()
 
 
-def test_one_user_occupies_one_of_the_places_only(kim, monkeypatch):
+def test_one_user_runs_at_most_one_export_at_a_time(kim, monkeypatch):
     monkeypatch.setattr(collection, "ANSWERED_WITHIN", 0.2)
     has_begun, may_end = threading.Event(), threading.Event()
 

@@ -166,7 +166,7 @@ async def test_instances_of_auth_take_turns_and_the_rest_goes_to_web(client):
         ({"X-Forwarded-For": "nonsense"}, "127.0.0.1"),
     ],
 )
-async def test_the_roles_are_told_the_one_address_that_the_gateway_believes(client, upstreams, path, says, believed):
+async def test_the_gateway_passes_on_only_the_address_that_it_trusts(client, upstreams, path, says, believed):
     """So the roles need to trust only the gateway, and not the proxies in front of it."""
     async with client.get(path, headers=says) as response:
         assert response.status == 200
@@ -193,7 +193,7 @@ async def test_the_gateway_ends_the_upstream_stream_of_a_client_that_leaves(clie
     await eventually_async(nobody_streams, what="the instance sees its reader leave")
 
 
-async def test_an_instance_that_is_down_is_not_noticed(client, upstreams):
+async def test_clients_do_not_notice_an_instance_that_is_down(client, upstreams):
     _, first, _ = upstreams
     await first.leave()
 
@@ -212,7 +212,7 @@ async def test_a_post_that_was_sent_is_not_repeated(client, upstreams):
     assert first.requests + second.requests == ["/user/breaks"]
 
 
-async def test_a_body_that_is_too_large_is_refused_and_takes_no_instance_away(client, caddy):
+async def test_a_body_that_is_too_large_is_refused_and_takes_no_instance_out_of_rotation(client, caddy):
     for _ in range(4):
         answer = await upload(caddy, "/user", LIMITS["/user"] + 1)
         assert answer.startswith(b"HTTP/1.1 413 ")
@@ -223,7 +223,7 @@ async def test_a_body_that_is_too_large_is_refused_and_takes_no_instance_away(cl
 
 
 @pytest.mark.parametrize("path", LIMITS)
-async def test_a_form_of_the_size_that_forms_need_is_accepted(client, caddy, path):
+async def test_a_form_of_the_largest_valid_size_is_accepted(client, caddy, path):
     async with client.post(path, data=b"x" * LIMITS[path]) as response:
         assert (await response.json())["bytes"] == LIMITS[path]
     for answer in (await upload(caddy, path, LIMITS[path] + 1), await upload(caddy, path, 10 * LIMITS[path])):
@@ -284,7 +284,7 @@ async def test_sockets_and_streams_outlive_a_reload(client, caddy, upstreams):
         assert await answered_by(client, "/user", times=2) == {"first": 1, "second": 1}
 
 
-async def test_no_ticket_stands_in_the_log(client, caddy, upstreams):
+async def test_the_log_contains_no_ticket(client, caddy, upstreams):
     secrets = {
         "Signup-Ticket": TICKET,
         "Authorization": f"Bearer {TICKET}",

@@ -146,7 +146,7 @@ def test_imported_hashes_log_in_and_users_without_one_have_no_password(import_us
     assert not User.objects.get(user_id="lee").has_usable_password()
 
 
-def test_a_dry_run_says_the_same_and_writes_only_the_rejected_lines(import_users, sent, tmp_path):
+def test_a_dry_run_prints_the_same_and_writes_only_the_rejected_lines(import_users, sent, tmp_path):
     import_users(HEADER + KIM)
     before = list(SignUp.objects.values())
     text = f"{HEADER}{KIM}{LEE}Kim,Other,other@example.com,,\nx,,,,\n"
@@ -251,7 +251,7 @@ def test_a_place_without_room_for_rejected_lines_is_refused_at_once(import_users
     ],
     ids=["empty", "root", "long"],
 )
-def test_a_name_that_no_file_of_rejected_lines_can_have_is_one_line(import_users, place: str, words: str):
+def test_an_invalid_name_for_the_file_of_rejected_lines_is_a_one_line_error(import_users, place: str, words: str):
     assert import_users(HEADER + "lee,,,,\n", "--rejected", place) == words
 
 
@@ -267,7 +267,7 @@ def test_the_rejected_lines_of_a_pipe_are_in_the_current_directory(tmp_path, mon
     assert {user_id for user_id, *_ in users()} == {"kim"}
 
 
-def test_a_full_disk_for_the_temporary_file_is_one_line(import_users, monkeypatch):
+def test_a_full_disk_for_the_temporary_file_is_a_one_line_error(import_users, monkeypatch):
     real = sqlite3.connect
 
     def small(*arguments, **options):
@@ -291,7 +291,7 @@ def test_standard_input_is_read_once(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["import.rejected.csv", "import.rejected.jsonl"]
 
 
-def test_an_interruption_says_how_to_continue(import_users, monkeypatch, capsys):
+def test_an_interrupted_import_explains_how_to_continue(import_users, monkeypatch, capsys):
     monkeypatch.setattr("authsvc.user_import.importing.BATCH", 2)
     register = registration.register_strangers
     batches = iter(range(9))

@@ -55,7 +55,7 @@ def is_shown_as(standing: Standing) -> bool:
     return seen is not None and seen.standing is standing
 
 
-def test_a_process_reports_its_identity_and_its_standing(heartbeat):
+def test_a_process_reports_its_identity_and_its_state(heartbeat):
     with InstanceReport("relay", heartbeat, address="127.0.0.1:8001") as report:
         eventually(lambda: is_shown_as(Standing.STARTING))
         heartbeat.ready()
@@ -102,7 +102,7 @@ def test_an_outage_of_redis_is_reported_once_and_costs_the_process_nothing(heart
     assert not report._thread.is_alive()
 
 
-def test_it_reports_again_when_redis_is_back(heartbeat):
+def test_a_process_reports_again_when_redis_is_back(heartbeat):
     with InstanceReport("back", heartbeat), redis.Redis.from_url(settings.REDIS_URL) as client:
         eventually(the_one)
         client.delete(INDEX)
@@ -203,7 +203,7 @@ def test_the_page_names_the_roles_in_the_readers_language(operator, heartbeat):
     assert response.context["absent"] == ["웹", *others, "릴레이"]
 
 
-def test_the_page_without_any_process_says_so(operator):
+def test_the_page_reports_that_no_process_is_running(operator):
     assert "No process has registered yet." in operator.get(PAGE).content.decode()
 
 

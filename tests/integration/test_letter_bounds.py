@@ -275,7 +275,7 @@ def made(monkeypatch, settings):
     return make
 
 
-def test_it_is_a_member_of_its_own_group_that_learns_of_new_topics_soon(made):
+def test_the_collector_has_its_own_group_and_learns_of_new_topics_soon(made):
     collecting, polled = made()
     config = collecting.configured
     assert config["group.id"].endswith("dead-letters")
@@ -285,7 +285,7 @@ def test_it_is_a_member_of_its_own_group_that_learns_of_new_topics_soon(made):
     assert (member._consumer, member._topics, member._heartbeat) == (polled, [TOPIC], collecting._heartbeat)
 
 
-def test_it_reads_a_chunk_at_most_and_waits_for_the_first_only(made, monkeypatch):
+def test_the_collector_reads_at_most_one_chunk_and_waits_only_for_the_first_letter(made, monkeypatch):
     monkeypatch.setattr(collector, "as_incoming", lambda message: f"read {message}")
     monkeypatch.setattr(collector, "is_error_report", lambda message: message == 1)
     collecting, polled = made(*range(CHUNK + 2))
@@ -295,7 +295,7 @@ def test_it_reads_a_chunk_at_most_and_waits_for_the_first_only(made, monkeypatch
 
 
 @pytest.mark.parametrize(("fails", "is_stored"), [(0, True), (2, True), (9, False)])
-def test_it_stores_again_after_a_pause_until_it_is_stopped(made, monkeypatch, fails, is_stored, caplog):
+def test_the_collector_retries_storing_after_a_pause_until_it_is_stopped(made, monkeypatch, fails, is_stored, caplog):
     caplog.set_level(logging.INFO)
     attempts, pauses = [], []
 

@@ -106,7 +106,9 @@ async def test_a_limit_of_zero_counts_nothing(limit, limits, counts, settings):
 
 
 @pytest.mark.parametrize("limit", ["address", "user_id", "total"])
-async def test_the_one_after_the_limit_is_refused_and_later_limits_do_not_count_it(limit, limits, counts, settings):
+async def test_the_first_attempt_above_a_limit_is_refused_and_later_limits_do_not_count_it(
+    limit, limits, counts, settings
+):
     for other in {"address", "user_id", "total"} - {limit}:
         setattr(settings, f"RATE_LIMIT_{other.upper()}", 100)
     for _ in range(2):
@@ -168,7 +170,7 @@ async def test_a_sign_up_may_be_repeated_only_so_often(limits, counts):
     assert counted(counts)[f"repetition/{SIGNUP}/6/1/minute"] == 6
 
 
-async def test_hundreds_at_once_share_few_connections(limits, counts, settings):
+async def test_hundreds_of_concurrent_checks_share_few_connections(limits, counts, settings):
     settings.RATE_LIMIT_TOTAL = settings.RATE_LIMIT_ADDRESS = 1000
     settings.RATE_LIMIT_USER_ID = 0
     before = len(counts.client_list())
@@ -176,7 +178,7 @@ async def test_hundreds_at_once_share_few_connections(limits, counts, settings):
     assert 2 <= len(counts.client_list()) - before <= CONNECTIONS
 
 
-async def test_sign_ups_pass_a_redis_that_does_not_answer_and_it_is_asked_only_once(silent, caplog):
+async def test_sign_ups_are_not_limited_while_redis_hangs_and_only_one_waits_for_it(silent, caplog):
     limits = RateLimits()
     before = UNLIMITED._value.get()
     async with asyncio.timeout(5):
@@ -188,7 +190,7 @@ async def test_sign_ups_pass_a_redis_that_does_not_answer_and_it_is_asked_only_o
     assert said.startswith("Redis is unavailable: sign-ups are let through uncounted: Timeout")
 
 
-async def test_after_an_answer_redis_counts_as_back(limits, counts, caplog):
+async def test_after_an_answer_redis_counts_as_recovered(limits, counts, caplog):
     caplog.set_level("INFO")
     limits._breaker.note_failure(OSError("gone"))
     limits._breaker._failed_at = -inf
@@ -271,7 +273,7 @@ def test_mails_from_many_networks_are_limited_in_all(attempts, counts):
     assert refused_by("reset", error, within=7200)
 
 
-def test_attempts_pass_a_redis_that_does_not_answer_and_it_is_asked_only_once(silent, attempts, caplog):
+def test_attempts_are_not_limited_while_redis_hangs_and_only_one_waits_for_it(silent, attempts, caplog):
     before = UNLIMITED._value.get()
     attempts.count_mail("reset", email="mina@example.org", address=MINA)
     assert UNLIMITED._value.get() == before + 2
@@ -289,7 +291,7 @@ def test_a_failure_to_forget_opens_the_breaker(silent, attempts, caplog):
     attempts.forget_logins("mina", address=MINA)
 
 
-def test_after_an_answer_to_an_attempt_redis_counts_as_back(attempts, counts, caplog):
+def test_after_an_answer_to_an_attempt_redis_counts_as_recovered(attempts, counts, caplog):
     caplog.set_level("INFO")
     attempts._breaker.note_failure(OSError("gone"))
     attempts._breaker._failed_at = -inf

@@ -47,7 +47,7 @@ def ask_for_a_password(address: str = MINA, **headers: str) -> Any:
     return Client(headers=headers, REMOTE_ADDR=address).post("/password/", {"email": "mina@example.org"})
 
 
-def test_too_many_tries_from_one_address_are_told_when_to_come_again_and_another_continues():
+def test_an_address_over_the_limit_learns_when_to_try_again_and_other_addresses_are_not_limited():
     before = LIMITED.labels("login")._value.get()
     assert [log_in().status_code for _ in range(2)] == [200, 200]
     # The right password as well: else the answer would tell which one it is.
@@ -80,7 +80,7 @@ def test_requests_for_the_pages_are_not_counted():
     assert log_in(password=PASSWORD).status_code == 302
 
 
-def test_so_many_mails_are_sent_for_one_address_and_no_more():
+def test_mails_requested_from_one_address_are_limited():
     assert [ask_for_a_password().status_code for _ in range(3)] == [302, 302, 429]
     refused = ask_for_a_password()
     assert "There were too many password reset requests from your network just now." in refused.content.decode()
@@ -107,7 +107,7 @@ def test_without_a_limit_nothing_is_counted(settings):
     assert {ask_for_a_password().status_code for _ in range(5)} == {302}
 
 
-def test_while_redis_is_down_everybody_may_log_in_and_the_log_says_so(settings, caplog):
+def test_while_redis_is_down_logins_are_not_limited_and_a_warning_is_logged(settings, caplog):
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
     attempt_limits.cache_clear()
     assert [log_in(password=PASSWORD).status_code for _ in range(3)] == [302] * 3

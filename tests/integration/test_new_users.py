@@ -44,7 +44,7 @@ def names() -> dict[str, str]:
     return dict(ChatUser.objects.values_list("user_id", "user_name"))
 
 
-def test_new_users_are_greeted_once_however_often_they_are_asked_for():
+def test_the_services_own_work_runs_once_however_often_a_user_is_requested():
     greeter = Greeter()
     batch = [new_user_request("amy", signup=1), new_user_request("bob", signup=2)]
     assert statuses(greeter.handle(*batch)) == ["SUCCESS", "SUCCESS"]
@@ -54,13 +54,13 @@ def test_new_users_are_greeted_once_however_often_they_are_asked_for():
     assert names() == {"amy": "Greeted", "bob": "Greeted"}
 
 
-def test_a_user_requested_twice_in_a_batch_is_greeted_once():
+def test_the_services_own_work_runs_once_for_a_user_requested_twice_in_a_batch():
     greeter = Greeter()
     greeter.handle(new_user_request("amy"), new_user_request("amy"), new_user_request("bob", signup=2))
     assert sorted(greeter.greeted) == ["amy", "bob"]
 
 
-def test_reconcile_greets_the_users_that_it_adds_and_not_those_that_it_corrects():
+def test_the_services_own_work_runs_for_users_that_reconcile_adds_and_not_for_corrected_ones():
     greeter = Greeter()
     greeter.handle(new_user_request("amy", signup=1))
     greeter.reconcile.handle([page([record("amy", 1, userName="Corrected"), record("bob", 2)])])
@@ -85,7 +85,7 @@ def page(records: Sequence[object]) -> Incoming:
 
 
 @pytest.mark.parametrize("times", [1, 2], ids=["alone", "twice in the batch"])
-def test_if_greeting_fails_no_row_is_left_behind(times):
+def test_if_the_services_own_work_fails_no_row_is_left_behind(times):
     greeter = Greeter(ZeroDivisionError())
     with pytest.raises(ZeroDivisionError):
         greeter.handle(*[new_user_request("amy")] * times)

@@ -213,7 +213,7 @@ def test_a_topic_shows_every_message(client: Client) -> None:
 
 @on_a_broker
 @pytest.mark.usefixtures("topics", "nothing_fails")
-def test_a_topic_shows_times_that_no_calendar_has(client: Client) -> None:
+def test_a_topic_shows_times_outside_the_calendar(client: Client) -> None:
     let_choose_time(NEW_USER_REQUESTED)
     for at in BEYOND:
         put_about("kim", NEW_USER_REQUESTED, b"{}", timestamp_ms=at)
@@ -233,7 +233,7 @@ def told(client: Client, signup: SignUp) -> tuple[str, str]:
 
 @on_a_broker
 @pytest.mark.usefixtures("topics", "nothing_fails")
-def test_a_timeline_shows_messages_that_can_not_be_read(client: Client) -> None:
+def test_a_timeline_shows_unreadable_messages(client: Client) -> None:
     signup = save_signup("mina")
     trace = f"00-{signup.id.hex}-00f067aa0ba902b7-01".encode()
     for topic in (NEW_USER_REQUESTED, NEW_USER_ANSWERED):
@@ -245,7 +245,7 @@ def test_a_timeline_shows_messages_that_can_not_be_read(client: Client) -> None:
 
 @on_a_broker
 @pytest.mark.usefixtures("topics", "nothing_fails")
-def test_a_timeline_shows_messages_of_times_that_no_calendar_has(client: Client) -> None:
+def test_a_timeline_shows_messages_with_times_outside_the_calendar(client: Client) -> None:
     signup = save_signup("mina")
     let_choose_time(NEW_USER_REQUESTED)
     value = json.dumps({"signupId": str(signup.id), "attempt": 7}).encode()

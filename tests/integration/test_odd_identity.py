@@ -101,7 +101,7 @@ def test_a_person_who_signed_up_can_log_in_with_any_spelling(path: str, user_id:
 
 
 @pytest.mark.django_db
-def test_the_database_takes_no_second_user_of_one_mailbox() -> None:
+def test_the_database_refuses_a_second_user_of_one_mailbox() -> None:
     users = get_user_model().objects
     users.create_user("kim", "kim@bücher.example", "correct horse 9")
     second = get_user_model()(user_id="lee", email="KIM@xn--bcher-kva.example")

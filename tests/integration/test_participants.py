@@ -135,7 +135,7 @@ def test_a_deactivated_user_stays_deactivated(service):
     assert not service.model.objects.get().is_active
 
 
-def test_a_poison_message_is_put_aside_alone(service):
+def test_a_poison_message_is_dead_lettered_alone(service):
     poison = [message(b"garbage"), message(None), asked(userName="a\0b"), asked("x" * 65), message(b'{"userId": "x"}')]
     batch = [asked(), *poison, asked("lee", "lee@example.org", signup=2)]
     handled = service.handle(*batch)
@@ -144,7 +144,7 @@ def test_a_poison_message_is_put_aside_alone(service):
     assert set(service.model.objects.values_list("user_id", flat=True)) == {"kim", "lee"}
 
 
-def test_a_batch_of_nothing_but_poison_is_put_aside(service):
+def test_a_batch_of_nothing_but_poison_is_dead_lettered(service):
     assert [incoming for incoming, _ in service.handle(message(b"")).rejected] == [message(b"")]
 
 
@@ -341,7 +341,7 @@ def test_a_sign_up_that_waits_for_a_removal_in_progress_does_not_restore_the_acc
     assert not service.model.objects.exists()
 
 
-def test_a_batch_that_another_writer_forestalls_is_decided_after_it(service, beside, caplog):
+def test_a_batch_that_conflicts_with_another_writer_is_decided_after_it(service, beside, caplog):
     """The handler inserts a userId that a transaction which it can't see has just inserted: it waits for that one."""
     caplog.set_level(logging.INFO)
     with transaction.atomic(using=service.name):
@@ -354,7 +354,7 @@ def test_a_batch_that_another_writer_forestalls_is_decided_after_it(service, bes
     assert not crossings(caplog)
 
 
-def test_a_batch_that_another_writer_forestalls_after_it_was_read_is_decided_again(service, beside, caplog):
+def test_a_batch_that_conflicts_with_another_writer_after_reading_is_decided_again(service, beside, caplog):
     """One request is twice in it, so the handler reads first; it finds nobody, and inserts what is taken by then."""
     caplog.set_level(logging.INFO)
     with transaction.atomic(using=service.name):

@@ -140,7 +140,7 @@ async def test_counts_are_added_to_the_present_second(projection, redis, monkeyp
     assert await projection.read(state.transaction_id) == state
 
 
-async def test_counts_alone_are_written_too_and_nothing_is_not_sent(redis, synchronous, monkeypatch):
+async def test_counts_without_states_are_written_and_an_empty_write_sends_nothing(redis, synchronous, monkeypatch):
     monkeypatch.setattr(projection_module, "present_key", lambda: "traffic:another-second")
     await redis.delete("traffic:another-second")
     await asyncio.to_thread(synchronous.write_and_wake, [])
@@ -198,7 +198,7 @@ async def test_hundreds_of_reads_at_once_share_few_connections(projection, redis
 # --- The wake-ups -------------------------------------------------------------------------------------------------
 
 
-async def test_a_copy_wakes_with_its_state_and_a_count_wakes_nobody(projection, synchronous):
+async def test_a_copy_wakes_its_watchers_with_its_state_and_a_count_wakes_nobody(projection, synchronous):
     first, second = begun(), decide(begun(), "auth")
     async with projection.subscription() as subscription:
         await subscription.subscribe(CHANNEL)
@@ -211,7 +211,7 @@ async def test_a_copy_wakes_with_its_state_and_a_count_wakes_nobody(projection, 
     assert [decode_wake_up(message["data"]) for message in heard] == [[first], [second, first]]
 
 
-async def test_a_subscriber_stays_connected_when_it_hears_nothing_and_ends_with_its_block(projection, redis):
+async def test_a_subscriber_stays_connected_through_silence_and_disconnects_with_its_block(projection, redis):
     before = len(await redis.client_list())
     async with projection.subscription() as subscription:
         await subscription.subscribe(CHANNEL)
@@ -257,7 +257,7 @@ def test_a_frozen_redis_is_asked_only_once_by_the_synchronous_projection(silent,
     assert said.startswith(AWAY)
 
 
-async def test_after_an_answer_redis_counts_as_back(projection, caplog, synchronous):
+async def test_after_an_answer_redis_counts_as_recovered(projection, caplog, synchronous):
     caplog.set_level("INFO")
     for each in (projection, synchronous):
         each._breaker.note_failure(OSError("gone"))

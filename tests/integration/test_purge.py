@@ -91,7 +91,7 @@ def test_a_dry_run_counts_the_same_and_deletes_nothing():
     assert left() == {"old", "pending"}
 
 
-def test_it_may_be_told_an_age_above_the_replay_window():
+def test_an_age_above_the_replay_window_is_accepted():
     save_aged("sixty", begun=60, completed=60)
     save_aged("fifty", begun=50, completed=50)
     letters(61, 50)
@@ -99,7 +99,7 @@ def test_it_may_be_told_an_age_above_the_replay_window():
     assert left() == {"fifty"}
 
 
-def test_sessions_that_have_expired_go_too():
+def test_expired_sessions_are_deleted_too():
     for seconds in (-1, 60):
         session = SessionStore()
         session.set_expiry(seconds)
@@ -124,7 +124,7 @@ def test_an_age_beyond_the_calendar_is_refused_with_a_message():
         purge("--older-than", "999999999999")
 
 
-def test_it_works_in_short_transactions(monkeypatch):
+def test_a_purge_works_in_short_transactions(monkeypatch):
     monkeypatch.setattr("authsvc.management.commands.purge.BATCH", 3)
     save_aged(*[f"user-{n}" for n in range(8)], begun=95, completed=90)
     with CaptureQueriesContext(connections["default"]) as queries:
@@ -169,7 +169,7 @@ def test_a_purge_skips_locked_sign_ups_instead_of_waiting():
         (EXPORT_ANSWERED, 3_600_000, 514_285),
     ],
 )
-def test_kafka_keeps_the_messages_of_a_topic_only_as_long_as_they_are_of_use(settings, topic, retention, segment):
+def test_each_topic_has_the_retention_that_its_messages_need(settings, topic, retention, segment):
     settings.KAFKA_PREFIX, settings.KAFKA_RETENTION_HOURS = f"purge-{uuid4()}-", 14
     ensure_topics([topic])
     resource = ConfigResource(ResourceType.TOPIC, f"{settings.KAFKA_PREFIX}{topic}")

@@ -108,7 +108,7 @@ async def test_two_processes_count_together(api, settings):
     await other.api.close()
 
 
-async def test_a_retry_of_a_running_signup_joins_it_though_not_any_number_of_times(api, settings):
+async def test_retries_of_a_running_sign_up_join_it_up_to_a_limit(api, settings):
     settings.RATE_LIMIT_ADDRESS = 1
     person, key = new_person(), str(uuid4())
     assert (await api.post(person, Idempotency_Key=key))[0] == 202
@@ -117,7 +117,7 @@ async def test_a_retry_of_a_running_signup_joins_it_though_not_any_number_of_tim
     assert (await api.post(Idempotency_Key=str(uuid4())))[0] == 429
 
 
-async def test_while_redis_is_down_everybody_is_let_through_and_the_log_says_so(settings, caplog):
+async def test_while_redis_is_down_nobody_is_limited_and_a_warning_is_logged(settings, caplog):
     settings.RATE_LIMIT_ADDRESS = 1
     settings.REDIS_URL = AWAY
     api = Api()
@@ -175,7 +175,7 @@ def test_the_addresses_of_one_ipv6_network_count_as_one(address, network):
 # --- Closed -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_closed_signup_refuses_new_users_and_running_sign_ups_continue(api, settings):
+async def test_a_closed_sign_up_refuses_new_users_and_running_sign_ups_continue(api, settings):
     person, key = new_person(), str(uuid4())
     assert (await api.post(person, Idempotency_Key=key))[0] == 202
     settings.SIGNUP_OPEN = False

@@ -166,7 +166,7 @@ def test_each_kind_of_finding_is_reported_and_nothing_is_changed():
     assert (rows(ChatUser), rows(Customer)) == before
 
 
-def test_it_heals_and_a_second_run_finds_only_what_a_person_decides():
+def test_after_healing_a_second_run_finds_only_what_a_person_must_decide():
     save_everywhere("kim", "lee", "park")
     ChatUser.objects.filter(user_id="kim").delete()
     ChatUser.objects.filter(user_id="lee").update(email="elsewhere@example.org")
@@ -186,7 +186,7 @@ def test_it_heals_and_a_second_run_finds_only_what_a_person_decides():
     assert {row for row in rows(ChatUser) if row[0]} == rows(Customer) == records()
 
 
-def test_a_deactivated_row_is_there_and_stays_deactivated():
+def test_a_deactivated_row_is_not_missing_and_stays_deactivated():
     save_everywhere("kim", "lee")
     ChatUser.objects.update(is_active=False)
     ChatUser.objects.filter(user_id="lee").update(user_name="Old")
@@ -462,7 +462,7 @@ def test_a_restored_auth_removes_removed_accounts_again_and_its_records_replace_
     assert (problems, rows(ChatUser), rows(Customer)) == ("", records(), records())
 
 
-def test_an_account_that_changed_after_its_page_was_read_is_not_taken_for_restored():
+def test_an_account_that_changed_after_its_page_was_read_is_not_treated_as_restored():
     [kim] = save_everywhere("kim")
     ChatUser.objects.update(version=2)
     original = Reconciliation._take
@@ -510,7 +510,7 @@ def test_a_deactivation_in_auth_is_healed_everywhere_and_a_services_own_deactiva
     assert set(told) == {("kim", False, True), ("lee", True, False)}
 
 
-def test_with_service_no_other_service_is_asked():
+def test_with_the_service_option_no_other_service_is_asked():
     save_everywhere("kim")
     ChatUser.objects.all().delete()
     Customer.objects.all().delete()

@@ -187,7 +187,7 @@ def test_rows_without_a_record_within_the_range_of_a_page_are_superfluous():
     assert (unowned["userId"], "ownerSignupId" in unowned) == ("by-hand", False)
 
 
-def test_a_page_that_has_expired_or_asks_others_is_left_alone():
+def test_a_page_that_has_expired_or_is_for_other_services_is_ignored():
     late, others = page(record(1), heal=True, expires=-IN_A_MINUTE), page(record(1), heal=True, services=["customer"])
     assert handle(late, others) == HandledBatch([], [])
     assert rows() == set()
@@ -286,7 +286,7 @@ def test_a_removed_row_is_no_longer_in_the_way_of_a_new_person_and_not_superfluo
     ]  # fmt: skip
 
 
-def test_a_removed_account_that_the_participant_never_had_is_buried_once():
+def test_a_removed_account_that_the_participant_never_had_gets_one_tombstone():
     buried = ChatUser.every.order_by("owner_signup_id").values_list("owner_signup_id", "version", "removed_at")
     assert findings(handle(removed_page(owners=(1, 2)))) == []
     first = list(buried.all())
@@ -326,7 +326,7 @@ def test_without_a_range_no_row_is_superfluous():
     assert findings(handle(page())) == []
 
 
-def test_a_user_added_by_healing_is_greeted():
+def test_the_services_own_work_runs_for_a_user_added_by_healing():
     greeted: list[tuple[Any, ...]] = []
     handler = ReconcileHandler("chat", ChatUser, on_new_users=lambda *new: greeted.append(new))
     create(2, "lee", user_name="Old")

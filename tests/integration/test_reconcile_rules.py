@@ -250,7 +250,7 @@ def test_an_answer_in_parts_is_over_with_the_last_one(run):
 # --- Silence ------------------------------------------------------------------------------------------------------
 
 
-def test_a_participant_that_leaves_a_page_unanswered_is_not_asked_again(run, clock, monkeypatch):
+def test_a_participant_that_did_not_answer_a_page_gets_no_further_pages(run, clock, monkeypatch):
     monkeypatch.setattr(records, "PAGE", 1)
     saved(*(f"u{number}" for number in range(WINDOW + 1)))
     done = run(agreeing, customer=lambda page: None)
@@ -336,7 +336,7 @@ def test_a_record_that_is_gone_since_its_page_was_read_is_no_finding_but_a_remov
     assert done.said == [("removed", "old", False), ("missing", "kim", False)]
 
 
-def test_findings_about_others_than_the_page_s_are_left_to_their_own_page(run):
+def test_findings_about_owners_of_other_pages_are_reported_by_those_pages_only(run):
     kim, lee = saved("kim", "lee")
     stuck = finding("conflicting", kim, lee.owner_signup_id)
 
@@ -587,7 +587,7 @@ def test_groups_that_share_a_record_are_asked_together_if_they_fit_on_a_page(run
     assert sorted(done.said) == [("conflicting", "kim", False), ("conflicting", "zoe", False)]
 
 
-def test_groups_of_different_services_or_records_are_asked_apart(run, monkeypatch):
+def test_groups_of_different_services_or_records_are_asked_separately(run, monkeypatch):
     monkeypatch.setattr(reconciliation, "STUCK", 1)
     kim, lee = saved("kim", "lee")
     stuck = [finding("conflicting", user, uuid4()) for user in (kim, lee)]

@@ -57,7 +57,7 @@ def in_threads(*work) -> None:
         raise errors[0]
 
 
-def test_a_new_user_is_saved_with_its_signup():
+def test_a_new_user_is_saved_with_its_sign_up():
     [registration] = register_users([new("Kim")])
     signup = SignUp.objects.get()
     assert registration.is_new
@@ -97,7 +97,7 @@ def test_if_different_users_have_the_user_id_and_the_email_the_user_id_is_named(
     assert refused.record.owner_signup_id == kim.signup_id
 
 
-def test_the_same_signup_again_is_not_saved_again():
+def test_the_same_sign_up_again_is_not_saved_again():
     kim = new("kim")
     [first, repeated] = register_users([kim, kim])
     [later] = register_users([kim])
@@ -164,7 +164,7 @@ def test_a_thread_that_keeps_a_connection_which_the_server_has_ended_gets_anothe
     assert registration.is_new
 
 
-def test_a_signup_that_is_known_is_not_taken_again_after_its_user_was_deleted():
+def test_a_sign_up_that_is_known_is_not_taken_again_after_its_user_was_deleted():
     """The user that it conflicted with is gone, so its user could be saved now; but the sign-up stays refused."""
     register_users([new("kim")])
     refused = new("kim")
@@ -177,7 +177,7 @@ def test_a_signup_that_is_known_is_not_taken_again_after_its_user_was_deleted():
     assert set(User.objects.values_list("user_id", flat=True)) == {"zoe"}
 
 
-def test_verdicts_complete_a_signup_and_it_is_due_no_more():
+def test_verdicts_complete_a_sign_up_and_it_is_due_no_more():
     kim = new("kim")
     register_users([kim])
     states = apply_verdicts([report(kim.signup_id, service, Status.SUCCESS) for service in ("chat", "customer")])
@@ -291,7 +291,7 @@ def test_the_default_attempts_take_at_least_ten_minutes():
     assert sum(waits) >= 600
 
 
-def test_a_signup_whose_record_is_gone_is_stalled_not_sent():
+def test_a_sign_up_whose_record_is_gone_is_stalled_not_sent():
     register_users([new("kim")])
     User.objects.all().delete()
     make_due()

@@ -58,7 +58,7 @@ def everyone(*signup_ids: UUID) -> list[tuple[UUID, None]]:
     return sorted((each, None) for each in signup_ids)
 
 
-def test_all_are_sent_and_no_decided_light_changes(sent):
+def test_all_sign_ups_are_sent_and_no_decided_light_changes(sent):
     kim, lee = save_signups("kim", "lee")
     complete(kim, lee)
     before = list(SignUp.objects.order_by("id").values())
@@ -67,7 +67,7 @@ def test_all_are_sent_and_no_decided_light_changes(sent):
     assert list(SignUp.objects.order_by("id").values()) == before
 
 
-def test_it_continues_past_its_page(sent, monkeypatch):
+def test_a_replay_continues_past_its_first_page(sent, monkeypatch):
     monkeypatch.setattr("authsvc.signups.replay.PAGE", 3)
     signups = save_signups(*[f"user-{n}" for n in range(10)])
     assert replay("--all") == "10 sent, 0 skipped, 0 failed"
@@ -125,7 +125,7 @@ def test_a_replay_selects_sign_ups_by_time(sent):
     assert sent() == everyone(old, new)
 
 
-def test_the_pending_and_the_stalled_get_all_their_tries_again(sent):
+def test_pending_and_stalled_sign_ups_get_all_their_attempts_again(sent):
     pending, stalled, done = save_signups("pending", "stalled", "done")
     complete(done)
     SignUp.objects.filter(id=stalled).update(stalled_at=timezone.now(), next_due_at=None, attempts=33)
@@ -138,7 +138,7 @@ def test_the_pending_and_the_stalled_get_all_their_tries_again(sent):
     assert sent() == everyone(stalled, stalled, pending)
 
 
-def test_with_service_no_other_service_is_asked(sent):
+def test_with_the_service_option_no_other_service_is_asked(sent):
     [kim] = save_signups("kim")
     replay("--all", "--service", "chat")
     assert sent() == [(kim, ["chat"])]
@@ -224,7 +224,7 @@ def test_unsent_sign_ups_are_counted_and_are_an_error(settings, monkeypatch):
         (["--all", "--service", "auth"], "invalid choice"),
     ],
 )
-def test_a_wrong_choice_is_refused_with_a_message(arguments, words):
+def test_an_invalid_selection_is_refused_with_a_message(arguments, words):
     with pytest.raises(CommandError, match=words):
         replay(*arguments)
 
@@ -248,7 +248,7 @@ def test_the_relay_publishes_due_sign_ups_to_the_services_that_have_not_answered
     assert sent() == sorted([(kim, ["customer"]), (lee, ["chat", "customer"])])
 
 
-def test_the_relay_sends_a_tenth_while_more_lies_unread_than_it_sends_in_a_second(settings, relay):
+def test_the_relay_sends_a_tenth_while_more_than_a_seconds_events_are_unread(settings, relay):
     settings.RELAY_RATE = 20
     save_signups(*(f"user{number}" for number in range(30)))
     put(NEW_USER_REQUESTED, *[b"{}"] * 20)
@@ -276,7 +276,7 @@ def test_a_relay_without_kafka_leaves_sign_ups_due_and_uses_up_no_attempts(setti
     assert (signup.attempts, signup.stalled_at) == (1, None)
 
 
-def test_all_that_is_sent_for_a_signup_is_one_trace(settings):
+def test_all_messages_of_a_sign_up_share_one_trace(settings):
     kim, lee = save_signups("kim", "lee")
     replay("--all")
     replay("--all")

@@ -110,7 +110,7 @@ def test_a_dry_run_counts_each_page_and_changes_nothing(monkeypatch):
     assert list(EventTransaction.objects.values()) == before
 
 
-def test_only_the_incomplete_begin_their_attempts_again():
+def test_only_incomplete_sign_ups_restart_their_attempts():
     begin("one-pending", answered=("chat",), attempts=4)
     begin("complete", answered=("chat", "customer"), attempts=4)
     producer = KeepingProducer()

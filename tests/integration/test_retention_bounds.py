@@ -98,7 +98,7 @@ def test_a_purge_deletes_the_oldest_up_to_its_limit_with_their_log_entries():
     assert purge_signups(NOW, 2, incomplete=True) == 0
 
 
-def test_a_purge_of_the_incomplete_takes_them_too():
+def test_a_purge_that_includes_incomplete_sign_ups_deletes_them_too():
     begin("incomplete", created_at=NOW - DAY)
     assert purge_signups(NOW, 10) == 0
     assert purge_signups(NOW, 10, incomplete=True) == 1
@@ -191,7 +191,7 @@ def test_the_error_of_short_lived_dead_letters_says_what_is_wrong_and_what_to_se
         (1, 10**6, 17, 2**17 - 1), (1, 65536, 19, 2**17 - 1 + 2 * 65536),
     ],
 )  # fmt: skip
-def test_the_attempts_are_worth_the_sum_of_their_pauses(settings, first, longest, attempts, seconds):
+def test_the_attempts_last_as_long_as_the_sum_of_their_pauses(settings, first, longest, attempts, seconds):
     settings.RELAY_FIRST_PAUSE, settings.RELAY_MAX_PAUSE, settings.RELAY_MAX_ATTEMPTS = first, longest, attempts
     assert seconds_of_tries(live) == seconds
 
@@ -201,7 +201,7 @@ def complaints(settings, first: float, longest: float, attempts: int) -> list[tu
     return list(check_relay(live))
 
 
-def test_the_settings_of_the_relay_have_to_fit_each_other(settings):
+def test_contradictory_settings_of_the_relay_are_an_error(settings):
     settings.SIGNUP_RETENTION = 365
     assert complaints(settings, 60, 60, 10) == []
     assert complaints(settings, 61, 60, 10) == [
@@ -215,7 +215,7 @@ def test_the_settings_of_the_relay_have_to_fit_each_other(settings):
     ]
 
 
-def test_the_settings_of_the_relay_have_to_fit_the_retention(settings):
+def test_settings_of_the_relay_that_contradict_the_retention_are_an_error(settings):
     settings.TICKET_MAX_AGE, settings.DEAD_LETTER_RETENTION, settings.KAFKA_RETENTION_HOURS = 0, 10, 42
     settings.SIGNUP_RETENTION = 14
     assert complaints(settings, 60, 60, 10) == [

@@ -77,7 +77,7 @@ def test_a_new_user_and_its_sign_up_have_all_that_was_submitted(register):
     assert made.state.pending == ["chat", "customer"]
 
 
-def test_strangers_are_saved_although_others_of_the_batch_are_known():
+def test_new_users_are_saved_even_if_the_batch_contains_known_users():
     register_users([new("kim")])
     outcomes = register_strangers([new("lee"), new("KIM", "other@example.org"), new("zoe", "kim@example.org")])
     assert [outcome is not None for outcome in outcomes] == [True, False, False]
@@ -86,7 +86,7 @@ def test_strangers_are_saved_although_others_of_the_batch_are_known():
 
 
 @pytest.mark.parametrize("twice", ["owner_signup_id", "user_id_key", "email"])
-def test_a_batch_with_duplicates_in_itself_is_left_to_the_other_writer(twice):
+def test_a_batch_with_internal_duplicates_is_left_to_the_other_writer(twice):
     first = new("kim")
     second = {
         "owner_signup_id": new("lee", signup_id=first.signup_id),
@@ -188,7 +188,7 @@ def test_a_sign_up_that_nobody_may_repeat_keeps_no_hash_and_only_if_it_is_not_re
 
 
 @pytest.mark.parametrize("is_repeated", [True, False])
-def test_a_stranger_s_sign_up_keeps_its_hash_only_if_it_may_be_repeated(is_repeated):
+def test_a_new_users_sign_up_keeps_its_hash_only_if_it_may_be_repeated(is_repeated):
     register_strangers([replace(new("kim"), may_be_repeated=is_repeated)])
     assert SignUp.objects.get().password == ("the hash" if is_repeated else "")
 

@@ -126,7 +126,7 @@ def names(scim: ScimTestServer) -> list[tuple[str, str]]:
 # --- New users -----------------------------------------------------------------------------------------------------
 
 
-def test_it_creates_a_new_user_and_stores_only_ids(handler, scim):
+def test_a_new_user_is_created_and_only_ids_are_stored(handler, scim):
     handled = handler([new(7)])
     assert verdicts(handled) == [GREEN]
     [body] = bodies(handled)
@@ -144,7 +144,7 @@ def test_it_creates_a_new_user_and_stores_only_ids(handler, scim):
     assert (stored["scim_id"], stored["version"], stored["last_answer"]) == (user["id"], 1, "created")
 
 
-def test_it_looks_up_before_it_creates(handler, scim):
+def test_a_user_is_looked_up_before_it_is_created(handler, scim):
     handler([new()])
     assert scim.requests == ["GET /Users", "POST /Users"]
 
@@ -339,7 +339,7 @@ def test_a_lost_answer_never_creates_a_second_user(handler, scim, fault):
     assert [user["id"] for user in scim.users] == [row().scim_id]
 
 
-def test_an_answer_about_a_different_user_is_not_believed(handler, scim):
+def test_an_answer_about_a_different_user_is_ignored(handler, scim):
     stranger = scim.add(userName="stranger", externalId="somebody else")
     content = scim.scim("GET", f"/Users/{stranger}")
     scim.misbehave("POST", how="json", status=201, content=content)
@@ -428,7 +428,7 @@ def test_all_requests_about_one_account_end_in_time_although_none_of_them_is_too
 @pytest.mark.parametrize(("retry_after", "seconds"), [("7", 7), ("100000", 300), ("soon", 0), ("-1", 0)])
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_busy_server_is_asked_again_when_it_wants(handler, scim, method, status, retry_after, seconds):
+def test_a_busy_server_is_asked_again_after_its_retry_after(handler, scim, method, status, retry_after, seconds):
     scim.misbehave(method, how="status", status=status, headers={"Retry-After": retry_after})
     with pytest.raises(ScimUnavailableError) as waiting:
         handler([new()])
@@ -540,7 +540,7 @@ def test_accounts_that_exchange_a_value_all_get_the_new_one(handler, scim, field
     assert not ScimAccount.objects.exclude(blocked_by=None).exists()
 
 
-def test_an_account_keeps_its_values_while_it_waits_for_one_that_is_no_exchange(handler, scim):
+def test_an_account_that_waits_for_another_without_an_exchange_keeps_its_values(handler, scim):
     handler([new(1), new(2, userId="lee", email="lee@example.org")])
     for _ in range(3):
         assert verdicts(handler([change(1, userId="lee")])) == [SAME_USER_ID]

@@ -79,7 +79,7 @@ def delete(scim: ScimTestServer, user_name: str) -> None:
     scim.scim("DELETE", f"/Users/{scim_id}")
 
 
-def test_a_server_in_line_with_auth_has_no_findings(handler, scim):
+def test_a_server_that_agrees_with_auth_has_no_findings(handler, scim):
     before = scim.users
     assert findings(handler, page(KIM, LEE, heal=True)) == []
     assert scim.users == before
@@ -129,7 +129,7 @@ def test_a_removed_account_is_never_restored(handler, scim):
     assert "park" not in [user["userName"] for user in scim.users]
 
 
-def test_a_page_that_takes_long_is_continued_where_it_was_left(handler, scim, monkeypatch):
+def test_an_interrupted_page_is_resumed_where_it_stopped(handler, scim, monkeypatch):
     asked = page(KIM, LEE)
     scim.misbehave("GET", how="status", status=503, about=str(UUID(int=2)))
     with pytest.raises(ScimUnavailableError):
@@ -149,7 +149,7 @@ def test_a_page_that_expired_or_is_for_others_is_ignored(handler, scim):
     assert (handled.answers, len(scim.requests)) == ([], before)
 
 
-def test_the_accounts_of_other_servers_are_none_of_its_business(handler):
+def test_the_accounts_of_other_servers_are_ignored(handler):
     ScimAccount.objects.create(server="wiki", owner_signup_id=UUID(int=8), scim_id="8", version=1)
     assert findings(handler, page(KIM, LEE)) == []
 

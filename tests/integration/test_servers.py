@@ -134,7 +134,7 @@ def test_nothing_is_left_of_a_closed_server():
 
 
 @pytest.mark.needs("redis")
-def test_a_server_that_cannot_start_says_why():
+def test_a_server_that_cannot_start_reports_the_reason():
     with RedisServer() as first:
         second = RedisServer()
         second.process.command[second.process.command.index(str(second.port))] = str(first.port)
@@ -187,7 +187,7 @@ def page_of_many_files() -> Iterator[str]:
 
 
 @pytest.mark.needs("chromium", "network")
-def test_the_browser_is_not_disturbed_by_addresses_that_come_and_go():
+def test_network_interfaces_that_come_and_go_do_not_disturb_the_browser():
     failures: list[str | None] = []
     with (
         network.Namespace() as machine,

@@ -217,7 +217,7 @@ async def test_a_complete_projection_is_returned_without_reading_the_database(mo
     await api.close()
 
 
-async def test_events_that_pages_have_queued_leave_before_the_process_ends(settings):
+async def test_events_that_pages_have_queued_are_published_before_the_process_ends(settings):
     api, count, value = SignUpApi(), 2000, b"queued by a page"
     is_meant(NEW_USER_REQUESTED, value)
     publisher.publish([Outgoing(NEW_USER_REQUESTED, str(n), value) for n in range(count)])
@@ -273,7 +273,7 @@ async def end(*begun: asyncio.Future) -> list:
         return await asyncio.gather(*begun)
 
 
-async def test_a_batch_begins_when_as_many_wait_for_it_as_for_a_hash(writer, sizes, monkeypatch):
+async def test_a_batch_begins_when_as_many_sign_ups_wait_for_it_as_for_a_hash(writer, sizes, monkeypatch):
     monkeypatch.setattr(HashPool, "waiting", 5)
     four = await begin(writer, 4)
     before = list(sizes)
@@ -281,7 +281,7 @@ async def test_a_batch_begins_when_as_many_wait_for_it_as_for_a_hash(writer, siz
     assert (before, sizes) == ([], [5])
 
 
-async def test_a_batch_begins_when_as_many_were_hashed_although_most_were_refused(writer, sizes, monkeypatch):
+async def test_a_batch_begins_after_enough_hashes_even_if_most_passwords_were_refused(writer, sizes, monkeypatch):
     """While refused passwords arrive as fast as they are hashed, the number of waiting ones stays the same."""
     monkeypatch.setattr(HashPool, "waiting", 300)
     one = await begin(writer, 1)
@@ -334,7 +334,7 @@ async def test_a_batch_does_not_wait_for_refused_passwords(sizes, monkeypatch):
     await api.close()
 
 
-async def test_new_users_are_saved_although_the_known_ones_of_the_batch_fail(writer, monkeypatch):
+async def test_new_users_are_saved_even_if_known_users_in_the_batch_are_refused(writer, monkeypatch):
     known, stranger = new_signup(new_person()), new_signup(new_person())
     await writer.register(known)
 
@@ -350,7 +350,7 @@ async def test_new_users_are_saved_although_the_known_ones_of_the_batch_fail(wri
     assert len(sent) == 1
 
 
-async def test_signups_that_arrive_together_share_few_transactions(writer, sizes):
+async def test_sign_ups_that_arrive_together_share_few_transactions(writer, sizes):
     await asyncio.gather(*[writer.register(new_signup(new_person())) for _ in range(200)])
     assert sum(sizes) == 200
     assert len(sizes) <= 3
@@ -371,7 +371,7 @@ async def test_a_sign_up_that_cannot_be_saved_does_not_fail_the_others(writer, m
     assert [result.is_new for result in results[1:]] == [True] * 4
 
 
-async def test_more_signups_than_may_wait_are_refused_at_once_and_those_that_wait_are_saved(writer, monkeypatch):
+async def test_more_sign_ups_than_may_wait_are_refused_at_once_and_those_that_wait_are_saved(writer, monkeypatch):
     database_hangs = threading.Event()
 
     def hanging(batch):
@@ -392,7 +392,7 @@ async def test_more_signups_than_may_wait_are_refused_at_once_and_those_that_wai
     assert (await writer.register(new_signup(new_person()))).is_new
 
 
-async def test_a_confirmation_behind_a_database_that_hangs_is_given_up_and_not_made_later(writer, monkeypatch):
+async def test_a_confirmation_that_waits_for_a_hanging_database_is_abandoned_and_not_saved_later(writer, monkeypatch):
     released, begun, made = threading.Event(), threading.Event(), []
 
     def hanging(batch):
@@ -415,7 +415,7 @@ async def test_a_confirmation_behind_a_database_that_hangs_is_given_up_and_not_m
     assert made == []
 
 
-async def test_a_client_that_leaves_does_not_stop_its_signup(writer):
+async def test_a_client_that_leaves_does_not_stop_its_sign_up(writer):
     new = new_signup(new_person())
     waiting = asyncio.create_task(writer.register(new))
     await asyncio.sleep(0)

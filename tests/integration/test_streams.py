@@ -90,7 +90,7 @@ async def test_a_state_written_by_another_process_reaches_its_watchers(hub):
     assert hub._watches == {}
 
 
-async def test_while_redis_is_down_the_database_is_read_every_second_and_after_it_the_wake_ups_count(settings):
+async def test_while_redis_is_down_the_database_is_read_every_second_and_wake_ups_resume_after_recovery(settings):
     settings.STREAM_HEARTBEAT = 600
     with ValkeyServer() as valkey:
         settings.REDIS_URL = valkey.env["REDIS_URL"]

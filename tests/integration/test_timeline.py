@@ -162,7 +162,7 @@ def test_messages_of_a_refused_sign_up_are_found_under_the_user_id_of_auths_reco
 
 
 @on_a_broker
-def test_a_replay_long_after_the_end_is_followed(topics):
+def test_a_replay_long_after_completion_is_shown(topics):
     kim = save_signup("kim")
     for service in ("chat", "customer"):
         answer(kim, service)
@@ -206,7 +206,7 @@ def test_topics_that_were_never_made_are_reported(settings):
 @pytest.mark.parametrize(
     ("servers", "words"), [("127.0.0.1:1", "Kafka is not responding"), ("", "Kafka was not queried")]
 )
-def test_without_kafka_a_timeline_has_only_the_databases_steps_and_says_so(settings, servers, words):
+def test_without_kafka_a_timeline_has_only_the_databases_steps_and_a_notice(settings, servers, words):
     settings.KAFKA_BOOTSTRAP_SERVERS = servers
     kim = save_signup("kim")
     SignUp.objects.update(stalled_at=timezone.now() + timedelta(minutes=10), next_due_at=None, attempts=33)
@@ -239,7 +239,7 @@ def test_dead_letters_and_the_actions_on_them_are_shown(no_kafka):
     ]
 
 
-def test_a_letter_that_cannot_be_read_is_told_by_its_trace(no_kafka):
+def test_an_unreadable_dead_letter_is_matched_by_its_trace(no_kafka):
     kim = save_signup("kim")
     DeadLetter.objects.create(
         letter_topic="user.newUser.req.chat.dlt", letter_partition=0, letter_offset=0, topic="user.newUser.req",
@@ -249,7 +249,7 @@ def test_a_letter_that_cannot_be_read_is_told_by_its_trace(no_kafka):
     assert [step.kind for step in told(kim).steps if step.letter_id] == ["letter"]
 
 
-def test_a_record_that_is_gone_is_reported(no_kafka):
+def test_a_missing_record_is_reported(no_kafka):
     kim = save_signup("kim")
     User.objects.all().delete()
     assert told(kim).notes[-1].startswith("Auth no longer has a record of this user")
@@ -266,7 +266,7 @@ def test_explain_prints_one_timeline_by_id_with_the_trace_and_times_with_their_z
     assert "auth SUCCESS, chat PENDING, customer PENDING; version 2, tries 1" in said
 
 
-def test_explain_tells_all_signups_of_a_user_id_the_newest_first(no_kafka):
+def test_explain_prints_all_sign_ups_of_a_user_id_the_newest_first(no_kafka):
     ids = [save_signup(user_id).id for user_id in ("kim", "KIM", "Kim")]
     for minutes, each in enumerate(ids):
         SignUp.objects.filter(id=each).update(created_at=timezone.now() + timedelta(minutes=minutes))
@@ -384,7 +384,7 @@ def test_the_administrator_who_made_a_change_is_named(topics):
 
 
 @on_a_broker
-def test_explain_tells_the_sign_up_and_every_change_also_from_under_a_former_user_id(topics):
+def test_explain_prints_the_sign_up_and_every_change_even_those_under_a_former_user_id(topics):
     signup, other = save_signup("kim"), save_signup("other", email="kim@example.org")
     renamed = change("kim", user_id="lee")
     deactivated = change("lee", is_active=False)
@@ -440,7 +440,7 @@ def test_a_new_person_with_the_user_id_of_a_removed_account_is_explained_alone(t
         (["kim", "--limit", "0"], "1 or more"),
     ],
 )
-def test_explain_says_if_there_is_none(no_kafka, arguments, words):
+def test_explain_reports_an_unknown_user_id(no_kafka, arguments, words):
     User.objects.create_superuser("root-user", "root@example.com", "correct horse 9")
     SignUp.objects.all().delete()
     save_signup("kim")
@@ -449,7 +449,7 @@ def test_explain_says_if_there_is_none(no_kafka, arguments, words):
 
 
 @on_a_broker
-def test_the_pages_of_a_change_and_of_an_erased_removal_say_what_they_are(topics, client):
+def test_the_pages_of_a_change_and_of_an_erased_removal_have_descriptive_titles(topics, client):
     signup = save_signup("kim")
     changed = change("kim", user_name="Other")
     removal = remove("kim")

@@ -130,19 +130,19 @@ def test_script_in_a_message_is_text(operator):
 
 
 @pytest.mark.parametrize("value", [b"", None, b"\xff\x00", b"[" * 100_000, b'"' + b"x" * 900_000 + b'"'])
-def test_any_value_can_be_looked_at(operator, value):
+def test_any_value_can_be_displayed(operator, value):
     put("asked", value, partition=0)
     text = shown(operator)
     assert len(text) < 100_000
     assert ("no value" in text) == (value is None)
 
 
-def test_an_empty_topic_says_so(operator):
+def test_an_empty_topic_is_reported(operator):
     assert "This topic has no messages now." in shown(operator)
 
 
 @pytest.mark.parametrize("name", ["nothing", "__consumer_offsets", "%2e%2e", SCRIPT.replace("/", "%2F")])
-def test_a_topic_that_is_not_there_is_404(operator, name):
+def test_a_missing_topic_is_404(operator, name):
     assert operator.get(f"{PAGE}{name}/").status_code == 404
 
 

@@ -167,7 +167,7 @@ def test_a_value_that_both_changed_is_reported_and_kept_as_typed(kim: User, root
     assert (kept["user_id"], kept["role"], "is_active" in kept) == ("other", "ROLE_ADMIN", False)
 
 
-def test_a_change_by_the_owner_is_told_as_such(kim: User, root: User):
+def test_a_change_by_the_owner_is_reported_as_such(kim: User, root: User):
     client = client_of(root)
     fields = shown(client, kim)
     client_of(kim).post("/account/", ProfileForm.values_of(kim) | {"user_name": "Own"})

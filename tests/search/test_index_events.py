@@ -41,13 +41,13 @@ def stop_in_time(role: RoleProcess) -> None:
     assert "Traceback" not in role.log()
 
 
-def test_without_an_address_it_says_what_to_set(settings: LazySettings) -> None:
+def test_without_opensearch_url_the_error_names_the_setting(settings: LazySettings) -> None:
     settings.OPENSEARCH_URL = ""
     with pytest.raises(CommandError, match="set OPENSEARCH_URL"):
         call_command("index_events")
 
 
-def test_it_waits_for_opensearch_and_never_logs_its_password(start: Callable[[str], RoleProcess]) -> None:
+def test_the_indexer_waits_for_opensearch_and_never_logs_its_password(start: Callable[[str], RoleProcess]) -> None:
     port = free_port()
     role = start(f"http://signup:its-password@{LOOPBACK}:{port}")
     eventually(lambda: f"waits for OpenSearch at http://{LOOPBACK}:{port}: " in role.log())
@@ -57,7 +57,7 @@ def test_it_waits_for_opensearch_and_never_logs_its_password(start: Callable[[st
     assert "its-password" not in role.log()
 
 
-def test_it_indexes_what_is_published_while_it_runs_and_stops_in_time(
+def test_the_indexer_indexes_new_messages_and_stops_in_time(
     start: Callable[[str], RoleProcess], opensearch: OpenSearchServer, search_settings: LazySettings
 ) -> None:
     role = start(search_settings.OPENSEARCH_URL)

@@ -63,7 +63,7 @@ def test_a_message_that_is_read_again_changes_nothing(
     assert {each["_index"] for each in documents} == {f"{search_settings.OPENSEARCH_INDEX}-{DAY}"}
 
 
-def test_each_day_of_kafkas_clock_has_an_index_and_impossible_times_have_one_together(
+def test_each_day_of_kafkas_clock_has_an_index_and_impossible_times_share_one(
     indexer: Indexer, opensearch: OpenSearchServer, search_settings: LazySettings
 ) -> None:
     day_before = message(1, sent_at=SENT_AT - timedelta(days=1))
@@ -124,7 +124,7 @@ def test_old_days_are_deleted_and_recent_ones_stay(
     assert indexer.index.delete_old(later) == []
 
 
-def test_installations_whose_names_begin_alike_share_a_node_and_nothing_else(
+def test_installations_with_similar_prefixes_share_a_node_and_no_index(
     indexer: Indexer, opensearch: OpenSearchServer, search_settings: LazySettings
 ) -> None:
     own = search_settings.OPENSEARCH_INDEX
@@ -201,7 +201,7 @@ def test_a_dead_letter_whose_document_is_rejected_waits(
         indexer([letter_of(message(1, topic="user.newUser.req"))])
 
 
-def test_an_index_that_takes_no_writes_for_now_makes_the_batch_wait(
+def test_an_index_that_is_temporarily_read_only_makes_the_batch_wait(
     indexer: Indexer, opensearch: OpenSearchServer, search_settings: LazySettings
 ) -> None:
     indexer([message(0)])

@@ -193,8 +193,7 @@ def test_without_a_script_the_page_loads_itself_slowly_and_the_link_leads_to_the
     context.close()
 
 
-def test_a_script_that_stays_away_is_not_told_that_it_takes_long(page: Page, here: Installation, person: Person):
-    """The deadline begins when the address is confirmed."""
+def test_a_reloaded_page_still_waits_for_the_confirmation(page: Page, here: Installation, person: Person):
     sign_up_in(page, person)
     expect(page.locator("#lights-panel")).to_have_attribute("data-outcome", "awaiting")
     page.reload()
@@ -206,7 +205,9 @@ def test_a_script_that_stays_away_is_not_told_that_it_takes_long(page: Page, her
 # --- The link ---------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_there_before_the_confirmation_and_all_of_it_after(here: Installation, person: Person):
+def test_nothing_is_stored_or_published_before_the_confirmation_and_everything_afterwards(
+    here: Installation, person: Person
+):
     answer = here.post(person)
     assert answer.status == 202
     assert answer.json | {"signupId": ""} == {
@@ -227,7 +228,7 @@ def test_nothing_is_there_before_the_confirmation_and_all_of_it_after(here: Inst
     assert here.stack.query("auth", f"SELECT 1 FROM authsvc_unconfirmedsignup WHERE email = '{person.email}'") == []
 
 
-def test_a_stream_says_that_it_waits_and_then_shows_the_lights(here: Installation, person: Person):
+def test_a_stream_reports_the_pending_confirmation_and_then_the_lights(here: Installation, person: Person):
     with opened(here.stack, "POST", "/user", person.form, Accept="text/event-stream") as response:
         stream = events(response)
         first = next(stream)
@@ -258,7 +259,7 @@ def test_of_many_confirmations_at_the_same_time_one_counts(here: Installation, p
     assert len(here.events_about(person)) == 1
 
 
-def test_a_forged_link_is_refused_and_says_what_to_do(here: Installation, person: Person):
+def test_a_forged_link_is_refused_with_advice(here: Installation, person: Person):
     here.post(person)
     claims, _colon, signature = here.token_of(person).rpartition(":")
     flipped = f"{claims}:{signature[:-2]}{'AA' if signature[-2:] != 'AA' else 'BB'}"
@@ -270,7 +271,7 @@ def test_a_forged_link_is_refused_and_says_what_to_do(here: Installation, person
     assert not here.has_user(person)
 
 
-def test_an_expired_link_is_refused_and_says_what_to_do(here: Installation, person: Person):
+def test_an_expired_link_is_refused_with_advice(here: Installation, person: Person):
     answer = here.post(person)
     token = here.token_of(person)
     table = "authsvc_unconfirmedsignup"
@@ -412,7 +413,7 @@ def test_no_log_has_a_token(here: Installation, person: Person):
     assert [name for name, log in logs.items() if signature in log] == []
 
 
-def test_explain_tells_what_a_sign_up_waits_for(here: Installation, person: Person):
+def test_explain_shows_that_a_sign_up_waits_for_its_confirmation(here: Installation, person: Person):
     here.post(person)
     said = here.stack.manage("explain", person.user_id).stdout
     assert "until its address is confirmed" in said

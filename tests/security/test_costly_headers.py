@@ -56,7 +56,7 @@ def test_long_or_backslash_quoted_cookies_are_dropped() -> None:
 @pytest.mark.needs("application")
 @pytest.mark.parametrize("name", ["sso", "sessionid", "messages", "signup_browser"])
 @pytest.mark.parametrize("path", ["/signup/", "/admin/", "/user"])
-def test_cookies_of_quoted_quotes_are_cheap(web: Web, path: str, name: str) -> None:
+def test_cookies_of_escaped_quotes_are_handled_cheaply(web: Web, path: str, name: str) -> None:
     if path == "/user":
         # Asking for an administrator is what makes the API look at a session.
         body = b'{"userId":"mina77","email":"m@x.org","userName":"M","userPw":"correct horse 9","role":"ROLE_ADMIN"}'
@@ -87,7 +87,7 @@ def test_a_codec_other_than_utf_8_is_refused_before_anything_is_decoded(web: Web
 
 @pytest.mark.needs("application")
 @pytest.mark.parametrize("codec", ["", "; charset=utf-8", ";charset=UTF-8", '; charset="utf-8"', ";"])
-def test_utf_8_is_taken_however_it_is_written(web: Web, codec: str) -> None:
+def test_utf_8_is_accepted_however_it_is_spelt(web: Web, codec: str) -> None:
     token = web.cookies["csrftoken"]
     body = f"username=mina&password=x&csrfmiddlewaretoken={token}".encode()
     assert web.send("POST", "/login/", body, Content_Type=f"{URLENCODED}{codec}") == 200

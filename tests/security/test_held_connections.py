@@ -112,7 +112,7 @@ async def test_sockets_of_many_tickets_from_one_address_are_capped(web: RoleProc
         assert await visitors[0].open_socket(held, **{"X-Forwarded-For": "203.0.113.9"}) == 101
 
 
-async def test_streams_of_one_signup_and_of_one_address_are_capped(stack: Stack, web: RoleProcess) -> None:
+async def test_streams_of_one_sign_up_and_of_one_address_are_capped(stack: Stack, web: RoleProcess) -> None:
     stack.roles["chat"].pause()
     try:
         async with AsyncExitStack() as held:

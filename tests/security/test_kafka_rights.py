@@ -261,7 +261,7 @@ def test_auth_reads_every_topic_and_asks_about_every_group_and_takes_over_none(c
 
 @pytest.mark.needs("kafka")
 @pytest.mark.parametrize("role", ["web", "relay", *PARTICIPANTS])
-def test_only_the_administrator_makes_topics_and_gives_rights(composed, role):
+def test_only_the_administrator_creates_topics_and_grants_rights(composed, role):
     admin = AdminClient(client(composed, role))
     [made] = admin.create_topics([NewTopic(f"{PREFIX}more", 1)]).values()
     with pytest.raises(KafkaException) as refused:
@@ -305,7 +305,7 @@ def test_neither_broker_nor_controller_answers_a_stranger(composed, kafka):
 
 
 @pytest.mark.needs("kafka")
-def test_a_right_that_the_file_does_not_name_any_more_is_revoked(composed, tmp_path):
+def test_a_right_that_was_removed_from_the_file_is_revoked(composed, tmp_path):
     wider = tmp_path / "acls.toml"
     wider.write_text(FILE.read_text().replace("[scim]\n", '[scim]\nwatch = ["customer"]\n'))
     assert "1 added, 0 revoked" in set_up(composed, acls=wider).stdout
@@ -320,7 +320,7 @@ def test_a_right_that_the_file_does_not_name_any_more_is_revoked(composed, tmp_p
     ("content", "said"),
     [("[chat]\nreads = []", "unknown field"), ("chat = 1", "object"), ("[chat", "can't be read")],
 )
-def test_a_file_that_cannot_be_read_changes_nothing_and_says_why(composed, tmp_path, content, said):
+def test_an_unreadable_file_changes_nothing_and_is_reported_with_the_reason(composed, tmp_path, content, said):
     wrong = tmp_path / "acls.toml"
     wrong.write_text(content)
     done = set_up(composed, acls=wrong)
@@ -329,7 +329,7 @@ def test_a_file_that_cannot_be_read_changes_nothing_and_says_why(composed, tmp_p
 
 
 @pytest.mark.needs("kafka")
-def test_a_cluster_that_checks_no_rights_is_named(kafka):
+def test_a_cluster_that_checks_no_rights_is_reported(kafka):
     environment = services()["set-up-kafka"]["environment"] | {
         "PATH": os.environ["PATH"], "KAFKA_BOOTSTRAP_SERVERS": kafka.address, "KAFKA_CLIENT_CONFIG": json.dumps({}),
         "KAFKA_PREFIX": f"unchecked-{secrets.token_hex(4)}.",

@@ -225,7 +225,7 @@ def test_a_form_that_is_too_long_as_a_whole_is_refused(web: Web, path: str, is_c
 @pytest.mark.parametrize(
     ("path", "most"), [("/signup/", 32_768), ("/login/", 32_768), ("/admin/login/", 65_536), ("/user", 65_536)]
 )
-def test_the_gateway_takes_no_more_than_a_form_needs(stack: Stack, path: str, most: int):
+def test_the_gateway_accepts_no_more_than_a_form_needs(stack: Stack, path: str, most: int):
     def post(size: int) -> int:
         kind = "application/json" if path == "/user" else URLENCODED
         return request(stack, "POST", path, b"x" * size, Content_Type=kind).status

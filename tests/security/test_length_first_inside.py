@@ -115,7 +115,7 @@ def test_a_long_field_of_a_message_to_a_participant_is_handled_cheaply(name: str
 
 
 @pytest.mark.django_db(transaction=True, databases=["chat"])
-def test_a_header_or_a_value_that_is_no_event():
+def test_a_value_or_header_that_is_no_event_is_handled_cheaply():
     handle = AccountHandler("chat", ChatUser)
     texts = dict(worst_texts(OF_KAFKA))
     worst = {which: partial(handle, [message(text.encode())]) for which, text in texts.items()}
@@ -234,7 +234,7 @@ def test_a_long_argument_of_a_command_is_refused(words: tuple[str, ...], capsys:
         assert run(*words[:-1], f"{words[-1]}={'x' * ARGUMENT_MAX}").startswith(f"Argument {len(words)} has {size} ")
 
 
-def test_the_commands_that_take_a_text_are_among_them():
+def test_the_tested_commands_include_those_that_take_text():
     tried = set(ways_in())
     assert {
         ("reset_two_factor",), ("changepassword",), ("consume_events",), ("explain",), ("createsuperuser", "--email"),
@@ -243,7 +243,7 @@ def test_the_commands_that_take_a_text_are_among_them():
     } <= tried  # fmt: skip
 
 
-def test_an_argument_of_the_greatest_length_is_taken_and_a_program_may_be_longer():
+def test_an_argument_of_the_greatest_length_is_accepted_and_programs_may_pass_longer_ones():
     assert refusal_of_arguments(["explain", "x" * ARGUMENT_MAX]) is None
     assert refusal_of_arguments(["explain", "x" * (ARGUMENT_MAX + 1)]) is not None
     # Text that the system passes on unchanged need not be UTF-8.

@@ -45,7 +45,7 @@ def idle(worker: MailWorker) -> None:
     eventually(lambda: worker.waiting == 0)
 
 
-def test_it_returns_before_a_slow_server_has_the_mail(port: int):
+def test_sending_returns_before_a_slow_server_has_the_mail(port: int):
     worker = new_worker()
     with mail_server(port, delay=0.2) as inbox:
         began = time.monotonic()
@@ -81,7 +81,7 @@ def test_a_mail_without_a_recipient_is_not_sent(port: int):
     assert inbox.mails == []
 
 
-def test_a_server_that_never_answers_costs_one_thread_and_a_bounded_queue_and_all_leaves_when_it_is_back(
+def test_a_server_that_never_answers_costs_one_thread_and_a_bounded_queue_and_all_mails_are_sent_when_it_is_back(
     port: int, caplog: pytest.LogCaptureFixture
 ):
     worker = new_worker(limit=20)
@@ -101,7 +101,7 @@ def test_a_server_that_never_answers_costs_one_thread_and_a_bounded_queue_and_al
     assert threading.active_count() == threads + 1
 
 
-def test_a_server_that_is_down_is_asked_by_one_mail_at_a_time(port: int, caplog: pytest.LogCaptureFixture):
+def test_a_server_that_is_down_is_tried_with_one_mail_at_a_time(port: int, caplog: pytest.LogCaptureFixture):
     worker = new_worker(first_pause=0.1, max_pause_away=0.1)
     began = time.monotonic()
     for number in range(20):
@@ -113,7 +113,7 @@ def test_a_server_that_is_down_is_asked_by_one_mail_at_a_time(port: int, caplog:
     assert len(inbox.mails) == 20
 
 
-def test_a_mail_leaves_soon_after_the_return_of_its_server_however_often_it_was_tried(
+def test_a_mail_is_sent_soon_after_its_server_is_back_however_often_it_was_tried(
     port: int, caplog: pytest.LogCaptureFixture
 ):
     worker = new_worker(max_pause=3600, max_pause_away=0.1)
@@ -123,7 +123,7 @@ def test_a_mail_leaves_soon_after_the_return_of_its_server_however_often_it_was_
         eventually(lambda: inbox.mails, 5)
 
 
-def test_a_mail_is_tried_again_after_a_passing_refusal_and_not_after_a_final_one(
+def test_a_mail_is_retried_after_a_transient_refusal_and_not_after_a_permanent_one(
     port: int, caplog: pytest.LogCaptureFixture
 ):
     worker = new_worker()
@@ -140,7 +140,7 @@ def test_a_mail_is_tried_again_after_a_passing_refusal_and_not_after_a_final_one
     assert ours(caplog).count("is dropped") == 1
 
 
-def test_a_mail_is_dropped_after_its_time_with_a_line_that_names_nobody(port: int, caplog: pytest.LogCaptureFixture):
+def test_a_mail_is_dropped_after_its_time_and_the_log_names_nobody(port: int, caplog: pytest.LogCaptureFixture):
     worker = new_worker(tried_for=0.3)
     with caplog.at_level(logging.DEBUG):
         worker.send_later(mail_to())
@@ -152,7 +152,7 @@ def test_a_mail_is_dropped_after_its_time_with_a_line_that_names_nobody(port: in
 
 
 @pytest.mark.parametrize("error", [ValueError(MINA), KeyError(MINA)])
-def test_a_mail_that_cannot_be_composed_is_dropped_and_the_next_one_leaves(
+def test_a_mail_that_cannot_be_composed_is_dropped_and_the_next_one_is_sent(
     port: int, caplog: pytest.LogCaptureFixture, error: Exception
 ):
     def fail() -> EmailMessage:
@@ -170,7 +170,7 @@ def test_a_mail_that_cannot_be_composed_is_dropped_and_the_next_one_leaves(
     assert "mina" not in ours(caplog)
 
 
-def test_the_end_of_a_process_waits_for_what_can_leave_and_no_longer(port: int, caplog: pytest.LogCaptureFixture):
+def test_a_stopping_process_waits_only_for_mails_that_can_still_be_sent(port: int, caplog: pytest.LogCaptureFixture):
     worker = new_worker()
     with mail_server(port, delay=0.1) as inbox:
         worker.send_later(mail_to())

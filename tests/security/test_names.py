@@ -75,7 +75,7 @@ def refusal(document: dict[str, str]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("user_id", WRITTEN)
-def test_a_user_id_may_be_written_as_people_write(user_id: str):
+def test_common_spellings_of_user_ids_are_accepted(user_id: str):
     for form in ("NFC", "NFD"):
         typed = unicodedata.normalize(form, user_id)
         assert refusal({"userId": typed}) == []
@@ -91,7 +91,7 @@ def test_a_user_id_mixes_no_scripts(user_id: str):
 
 @pytest.mark.parametrize("character", INVISIBLE, ids=ascii)
 @pytest.mark.parametrize("name", ["userId", "userName", "email"])
-def test_nothing_invisible_is_in_a_name(name: str, character: str):
+def test_names_contain_no_invisible_characters(name: str, character: str):
     for text in (f"mi{character}na", f"mina{character}", f"김{character}민아", f"{character}{character}"):
         typed = f"{text}@example.org" if name == "email" else text
         if text != text.strip():
@@ -234,7 +234,7 @@ def test_an_address_in_the_test_domain_is_valid():
 
 
 @pytest.mark.django_db
-def test_kept_addresses_are_brought_to_the_form_that_is_compared():
+def test_stored_addresses_are_migrated_to_the_form_that_is_compared():
     rows = {"one": "mina@bücher.example", "two": "kim@한국.example", "other": "kim@xn--3e0b707e.example"}
     User.objects.bulk_create(
         [
@@ -289,7 +289,7 @@ def test_an_administrator_may_type_a_long_user_id_in_decomposed_hangul(path: str
     ],
 )
 @pytest.mark.parametrize("language", ["en", "ko"])
-def test_the_api_the_check_and_the_form_say_the_same_of_a_name(
+def test_the_api_the_check_and_the_form_judge_a_name_alike(
     stack: Stack, person: Person, name: str, text: str, words: str, language: str
 ):
     typed = person.form | {name: text}
@@ -334,7 +334,7 @@ def test_a_key_from_the_far_future_does_not_stay_at_the_top_of_the_list():
     assert SignUp.objects.count() == 2
 
 
-def test_a_local_part_is_as_long_as_a_mail_server_takes() -> None:
+def test_a_local_part_is_at_most_as_long_as_mail_servers_accept() -> None:
     validate_address(f"{'a' * 64}@example.com")
     with pytest.raises(ValidationError):
         validate_address(f"{'a' * 65}@example.com")

@@ -23,7 +23,7 @@ def test_a_nul_in_the_query_is_400(path: str) -> None:
 
 
 @pytest.mark.parametrize("page", ["authsvc/eventtransaction", "eventbus/deadletter", "chatsvc/chatuser"])
-def test_a_chosen_row_that_can_not_be_one_is_400(page: str) -> None:
+def test_an_impossible_id_of_a_selected_row_is_400(page: str) -> None:
     rows()
     client = client_of(person_of(SUPER))
     for action in ("replay_chosen", "discard_chosen", "deactivate", "delete_selected"):

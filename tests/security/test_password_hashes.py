@@ -66,7 +66,7 @@ def test_of_a_refused_sign_up_the_name_and_the_address_are_erased_too(settings):
         assert refused.lights == before
 
 
-def test_it_erases_in_batches_the_oldest_first(settings):
+def test_hashes_are_erased_in_batches_the_oldest_first(settings):
     for n in range(5):
         save_aged(f"user-{n}", age=settings.TICKET_MAX_AGE + 10 * (n + 1))
     assert [erase_expired(2), erase_expired(2)] == [2, 2]
@@ -122,7 +122,7 @@ def test_the_account_page_changes_a_password_everywhere():
     assert verifying(OLD) == set()
 
 
-def test_without_a_password_any_more_no_sign_up_verifies_the_old_one():
+def test_after_the_removal_of_a_password_no_sign_up_verifies_it():
     save_aged("owner")
     client = Client()
     client.force_login(User.objects.create_superuser("root-user", "root@example.com", OLD))

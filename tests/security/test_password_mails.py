@@ -188,7 +188,7 @@ def by_code(user: User) -> None:
     "replace",
     [by_change, by_reset, by_an_administrator, by_a_command, by_code],
 )
-def test_the_owner_is_told_of_a_new_password_and_what_to_do_and_other_sessions_end(
+def test_the_owner_is_notified_of_a_new_password_with_advice_and_other_sessions_end(
     user: User, replace: Callable[[User], None]
 ):
     elsewhere = client_of(user)

@@ -170,7 +170,7 @@ def test_every_way_to_set_a_password_has_the_policy(set_password: Callable[[str]
 
 
 @pytest.mark.parametrize("ask", [by_sign_up, by_check_of_the_form])
-def test_a_sign_up_has_the_policy_and_so_has_the_check_while_one_types(ask: Callable[[str], bool]):
+def test_the_policy_applies_to_sign_ups_and_to_checks_while_typing(ask: Callable[[str], bool]):
     assert [what for what, password in BAD.items() if ask(password)] == []
     assert [what for what, password in GOOD.items() if not ask(password)] == []
 

@@ -125,7 +125,7 @@ def test_known_and_unknown_addresses_take_the_same_time(web: Web):
         assert any(alike(web) > ALIKE for _ in range(ROUNDS))
 
 
-def test_a_mail_server_that_never_answers_slows_nothing_and_all_leaves_when_it_is_back(web: Web):
+def test_a_mail_server_that_never_answers_slows_nothing_and_all_mails_are_sent_when_it_is_back(web: Web):
     with web.client() as client:
         with mail_server(web.smtp_port):
             eventually(lambda: web.waiting() == 0)

@@ -89,7 +89,7 @@ def test_staff_who_may_change_users_grant_nothing_neither_to_others_nor_to_thems
 
 
 @pytest.mark.parametrize("name", PRIVILEGES)
-def test_superusers_grant_and_it_is_logged(name, events):
+def test_superusers_grant_privileges_and_every_grant_is_logged(name, events):
     plain = rows()["authsvc_user"]
     before = state(plain)
     answer = client_of(person_of(SUPER)).post(page(plain), form_of(plain, **{name: asked_for(name)}))
@@ -164,7 +164,7 @@ def test_groups_are_changed_by_superusers_only(events):
 
 
 @pytest.mark.parametrize("which", ["staff", "superuser", "administrator"])
-def test_staff_who_may_change_users_can_not_take_over_a_privileged_account(which):
+def test_staff_who_may_change_users_cannot_take_over_a_privileged_account(which):
     user = rows()[f"authsvc_user@{which}"]
     before = state(user)
     client = client_of(person_of(CHANGE))
@@ -182,7 +182,7 @@ def test_staff_who_may_change_users_can_not_take_over_a_privileged_account(which
     assert state(user) == before
 
 
-def test_a_privileged_account_is_not_deleted_among_others():
+def test_a_bulk_deletion_that_includes_a_privileged_account_is_refused():
     plain, staff = (rows_ := rows())["authsvc_user"], rows_["authsvc_user@staff"]
     chosen = {"action": "delete_selected", "_selected_action": [plain.pk, staff.pk], "post": "yes"}
     client = client_of(person_of(CHANGE))
@@ -194,7 +194,7 @@ def test_a_privileged_account_is_not_deleted_among_others():
     assert not User.objects.filter(pk=plain.pk).exists()
 
 
-def test_staff_do_not_change_their_own_account_there():
+def test_staff_cannot_change_their_own_account_in_the_admin():
     staff = person_of(CHANGE)
     before = state(staff)
     client = client_of(staff)
@@ -268,7 +268,7 @@ def test_no_page_shows_any_part_of_a_hash(kind):
     assert ("A password is set." in client.get(page(plain)).content.decode()) == (kind != VIEW)
 
 
-def test_an_account_without_a_password_says_so():
+def test_an_account_without_a_password_is_marked_as_such():
     user = new_user("no-password")
     user.set_unusable_password()
     user.save()

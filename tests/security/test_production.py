@@ -60,7 +60,7 @@ def test_production_refuses_a_weak_secret_key_and_does_not_show_it(monkeypatch: 
 
 
 @pytest.mark.parametrize("length", ["hex 32", "base64 48", "token"])
-def test_production_takes_a_random_key(monkeypatch: pytest.MonkeyPatch, length: str) -> None:
+def test_production_accepts_a_random_key(monkeypatch: pytest.MonkeyPatch, length: str) -> None:
     key = {
         "hex 32": "4bb1a6d2c1f7c5c7d39ef0fbb7e1c2a8f7a1c7be3a2e5c4de07e3ac4e9b1f7d0",
         "base64 48": "sCmNnKdkHq2bLJ0r8mXyqYgWc7u0Q7y7e9b6m4D1vZp3T5xRkA2fUoI+hE8/wGjB",
@@ -154,7 +154,7 @@ def test_a_refused_secret_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch
         ("PRODUCTION", "ture", "PRODUCTION is 'ture': give it true or false."),
     ],
 )
-def test_a_command_ends_with_that_line_only(name: str, value: str, begin: str) -> None:
+def test_a_command_ends_with_the_one_line_error_only(name: str, value: str, begin: str) -> None:
     done = manage("consume_events", "chat", **{name: value})
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith(begin)
@@ -234,7 +234,7 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
     assert accepted(monkeypatch, **dict.fromkeys(names, "")) == accepted(monkeypatch)
 
 
-def test_the_public_host_is_answered_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_to_the_public_host_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = accepted(monkeypatch, PUBLIC_URL="https://Other.example.org:8443/")
     assert loaded["PUBLIC_URL"] == "https://other.example.org:8443"
     assert loaded["SECURE_SSL_HOST"] == "other.example.org:8443"

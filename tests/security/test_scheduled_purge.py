@@ -29,7 +29,7 @@ def is_gone(stack: Stack, key: str) -> bool:
     return stack.query("auth", f"SELECT 1 FROM django_session WHERE session_key = '{key}'") == []
 
 
-def test_it_purges_at_once_and_again_and_ends_on_sigterm(stack: Stack, tmp_path: Path):
+def test_purge_every_runs_at_once_and_repeatedly_and_ends_on_sigterm(stack: Stack, tmp_path: Path):
     port = free_port()
     purge = RoleProcess(
         "purge",

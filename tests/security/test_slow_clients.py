@@ -125,7 +125,7 @@ def test_slow_bodies_end_in_time_while_others_sign_up(web: RoleProcess) -> None:
     assert "Traceback" not in web.log()
 
 
-async def test_the_api_says_as_a_problem_that_a_body_was_too_slow(web: RoleProcess) -> None:
+async def test_the_api_answers_a_slow_body_with_a_problem_document(web: RoleProcess) -> None:
     answer, _ = await ended(web.port, POST % b"/user")
     head, body = answer.split(b"\r\n\r\n")
     assert b"content-type: application/problem+json" in head
@@ -235,7 +235,7 @@ async def test_a_body_without_an_end_is_refused(web: RoleProcess, path: bytes) -
     assert seconds < BODY + LATE
 
 
-def test_an_answer_that_nobody_reads_ends(web: RoleProcess) -> None:
+def test_a_connection_whose_client_does_not_read_is_closed(web: RoleProcess) -> None:
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         before = sockets_of(web)
@@ -313,13 +313,13 @@ async def test_a_held_stream_outlives_the_gateways_deadlines(stack: Stack, gatew
 @pytest.mark.parametrize(
     "path", ["/health/ready", "/health/live", "/health/", "//health/ready", "/%68ealth/ready", "/metrics"]
 )
-def test_the_public_finds_no_health_page_and_no_metrics(stack: Stack, path: str) -> None:
+def test_health_and_metrics_are_not_served_through_the_gateway(stack: Stack, path: str) -> None:
     assert http_status(urlsplit(stack.base_url).port, path) == 404
 
 
 @pytest.mark.parametrize("path", ["/health/ready", "/health/live", "/metrics"])
 @pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "Via", "X-Real-IP"])
-def test_the_process_shows_them_to_no_proxy(stack: Stack, path: str, name: str) -> None:
+def test_the_process_serves_health_and_metrics_to_no_proxy(stack: Stack, path: str, name: str) -> None:
     """Another gateway may lack these limits."""
     port = stack.roles["web"].port
     assert http_status(port, path) == 200

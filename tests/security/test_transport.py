@@ -220,7 +220,7 @@ def test_requests_refused_unread_have_the_security_headers(
 
 @pytest.mark.parametrize("length", [100_000, 5_000_000])
 @pytest.mark.parametrize("path", ["/login/", "/user"])
-def test_a_body_that_is_too_long_is_refused_with_the_headers(web: Web, path: str, length: int) -> None:
+def test_a_body_that_is_too_long_is_refused_with_the_security_headers(web: Web, path: str, length: int) -> None:
     body = "x" * length
     answer = web.get_by_https(path, method="POST", body=body, Content_Type="application/json")
     assert answer.status == 413

@@ -254,7 +254,7 @@ def test_a_recovery_code_works_once_however_it_is_typed(user: User, codes: list[
     assert give_code(client, codes[1]).status_code == 302
 
 
-def test_of_requests_that_bring_the_same_recovery_code_at_once_one_is_taken(user: User, codes: list[str]):
+def test_only_one_of_concurrent_requests_with_the_same_recovery_code_succeeds(user: User, codes: list[str]):
     device = devices.second_factor_of(user)
     together = Barrier(6)
 
@@ -273,7 +273,7 @@ def test_of_requests_that_bring_the_same_recovery_code_at_once_one_is_taken(user
     assert devices.recovery_codes_left(user) == 9
 
 
-def test_wrong_codes_make_the_next_one_wait_but_never_for_long(
+def test_wrong_codes_delay_the_next_attempt_but_never_for_long(
     user: User, codes: list[str], caplog: pytest.LogCaptureFixture
 ):
     client = Client()
@@ -339,7 +339,7 @@ def test_the_code_page_requires_a_recent_correct_password(
     assert not any(is_logged_in(client) for client in (stranger, late, changed, inactive))
 
 
-def test_a_password_reset_does_not_go_around_the_second_factor(user: User, codes: list[str], settings):
+def test_a_password_reset_does_not_bypass_the_second_factor(user: User, codes: list[str], settings):
     # Other tests of this run ask for links to the same mailbox.
     settings.RATE_LIMIT_CONFIRM = 0
     client = Client()
@@ -361,7 +361,7 @@ def test_a_password_reset_does_not_go_around_the_second_factor(user: User, codes
     assert is_logged_in(client)
 
 
-def test_it_redirects_only_to_our_own_pages(user: User, codes: list[str]):
+def test_the_code_page_redirects_only_to_our_own_pages(user: User, codes: list[str]):
     for index, elsewhere in enumerate(
         ("https://evil.example/", "//evil.example/", "javascript:alert(1)", r"\\evil.example")
     ):
@@ -375,7 +375,7 @@ def test_it_redirects_only_to_our_own_pages(user: User, codes: list[str]):
     assert client.post(step["Location"], {"code": codes[9]})["Location"] == "/account/password/"
 
 
-def test_tries_count_as_logins_of_their_address(user: User, codes: list[str], settings, monkeypatch):
+def test_attempts_count_as_logins_of_their_address(user: User, codes: list[str], settings, monkeypatch):
     counted = []
     monkeypatch.setattr(
         "authsvc.rate_limits.AttemptLimits.count", lambda self, attempt, **more: counted.append(attempt)
@@ -424,7 +424,7 @@ def test_a_session_without_the_code_works_again_after_a_login_with_a_code(unveri
     assert unverified.get("/account/password/").status_code == 200
 
 
-def test_another_persons_device_proves_nothing(unverified: Client, user: User):
+def test_another_persons_device_is_not_accepted(unverified: Client, user: User):
     other = User.objects.create_user("other", "other@example.org", PASSWORD)
     devices.begin_setup(other)
     devices.turn_on(devices.device_in_setup(other))
@@ -434,7 +434,7 @@ def test_another_persons_device_proves_nothing(unverified: Client, user: User):
     assert unverified.get("/admin/").status_code == 302
 
 
-def test_a_session_has_to_prove_the_second_factor_that_is_there_now(user: User, codes: list[str]):
+def test_a_session_must_have_proved_the_current_second_factor(user: User, codes: list[str]):
     client = verified(user, code_of(user))
     devices.turn_off(user)
     devices.begin_setup(user)
@@ -450,7 +450,7 @@ def scope_of(client: Client) -> Any:
     return {"type": "http", "method": "POST", "path": "/user", "query_string": b"", "headers": headers}
 
 
-def test_the_api_takes_administrators_from_sessions_with_the_code_only(unverified: Client, user: User, settings):
+def test_the_api_adds_administrators_only_from_sessions_with_the_code(unverified: Client, user: User, settings):
     assert not may_add_admin(scope_of(unverified), user_id="new-admin")
     assert may_add_admin(scope_of(verified(user, code_of(user))), user_id="new-admin")
     devices.turn_off(user)

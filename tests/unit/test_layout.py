@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def test_every_link_of_the_readme_leads_somewhere():
+def test_every_link_of_the_readme_has_a_target():
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
@@ -27,7 +27,7 @@ def test_each_folder_of_unit_tests_has_the_name_of_what_it_tests():
     assert [folder for folder in folders if not (ROOT / folder.relative_to(ROOT / "tests/unit")).is_dir()] == []
 
 
-def test_the_files_that_the_canvases_name_are_there():
+def test_the_files_named_in_the_canvases_exist():
     named = {
         (canvas.name, file)
         for canvas in (ROOT / "docs/services").glob("*.md")

@@ -82,14 +82,14 @@ def test_without_a_docker_engine_the_containers_are_left_out_in_ci_too(
     assert lines[-2] == f"Left out: {count} tests that need docker. {reason.format(folder=folder)}"
 
 
-def test_an_engine_that_takes_too_long_is_given_up_with_everything_that_it_started() -> None:
+def test_an_engine_that_takes_too_long_is_stopped_with_everything_that_it_started() -> None:
     command = ["sh", "-c", "sleep 987 & sleep 987"]
     assert run_within(command, seconds=1).startswith("it took too long")
     running = subprocess.run(["ps", "-A", "-o", "args="], capture_output=True, text=True, check=True).stdout
     assert "sleep 987" not in running.splitlines()
 
 
-def test_without_servers_the_last_line_says_how_many_need_some(lacking: Environment) -> None:
+def test_without_servers_the_last_line_counts_the_skipped_tests(lacking: Environment) -> None:
     code, lines = pytest_run(lacking(), "tests/integration/test_gateway.py", "tests/unit/test_settings.py")
     assert code == pytest.ExitCode.OK
     [count] = re.findall(r"(\d+) deselected", lines[-1])
@@ -98,7 +98,7 @@ def test_without_servers_the_last_line_says_how_many_need_some(lacking: Environm
 
 
 @pytest.mark.parametrize(("ci", "code"), [("true", 1), ("", 0)])
-def test_make_setup_names_the_servers_that_it_cannot_install_and_fails_in_ci_only(
+def test_make_setup_names_the_servers_that_it_cannot_install_and_fails_only_in_ci(
     lacking: Environment, ci: str, code: int
 ) -> None:
     env = lacking("apt-get", "java", "mvn", *BROWSERS, CI=ci)

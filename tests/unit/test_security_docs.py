@@ -52,7 +52,7 @@ def test_each_requirement_has_an_existing_test_or_a_reason(number: str, level: s
         assert tests, f"{number}: neither a test nor a reason"
 
 
-def test_links_of_the_documents_lead_somewhere() -> None:
+def test_links_of_the_documents_have_targets() -> None:
     for document in (DOCUMENT, ROOT / "SECURITY.md"):
         for link in LINK.findall(document.read_text()):
             assert "://" in link or (document.parent / link).exists(), f"{document.name}: {link}"

@@ -80,7 +80,7 @@ def test_env_example_shows_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert as_shown == by_default
 
 
-def test_production_starts_with_all_that_is_obligatory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_production_starts_with_all_required_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     settings, _ = load_settings(monkeypatch, IN_PRODUCTION)
     assert settings["SECRET_KEY"] == IN_PRODUCTION["SECRET_KEY"]
     assert settings["SESSION_COOKIE_SECURE"] is True
@@ -109,7 +109,7 @@ def test_scim_servers_become_services_with_a_light_a_consumer_and_a_database(
     assert listed["SIGNUP_SERVICES"] == ["auth", "wiki", "chat", "crm"]
 
 
-def test_without_scim_servers_nothing_of_them_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_scim_servers_there_is_no_scim_service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings, _ = load_settings(monkeypatch, {"DATA_DIR": str(tmp_path)})
     assert (settings["SCIM_SERVERS"], settings["CONSUMED_TOGETHER"]) == ({}, {})
     assert [*settings["DATABASES"]] == ["default", *PARTICIPANTS]
@@ -207,7 +207,9 @@ def test_databases_are_in_data_dir_whatever_its_name(
     assert Path(settings["DATABASES"]["chat"]["NAME"]) == tmp_path / folder / "chat.sqlite3"
 
 
-def test_local_secret_is_made_once_and_for_its_owner_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_local_secret_is_generated_once_and_readable_only_by_its_owner(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     first, _ = load_settings(monkeypatch, {"DATA_DIR": str(tmp_path)})
     second, _ = load_settings(monkeypatch, {"DATA_DIR": str(tmp_path)})
     assert len(first["SECRET_KEY"]) >= 50
@@ -223,7 +225,7 @@ def test_a_data_dir_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPa
             load_settings(monkeypatch, {"DATA_DIR": str(data_dir)})
 
 
-def test_the_version_stands_in_one_place_and_the_documents_agree():
+def test_the_version_is_defined_once_and_the_documents_agree():
     assert runpy.run_path(str(ROOT / "signup_sync" / "settings.py"))["VERSION"] == signup_sync.__version__
     for contract in ("openapi.yaml", "asyncapi.yaml"):
         stated = re.search(r"^  version: (.+)$", (ROOT / "docs" / contract).read_text(), re.MULTILINE)

@@ -33,7 +33,7 @@ def side_by_side(folder: Path, *lanes: str, **env: str) -> subprocess.Popen[str]
     return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_lanes_run_at_the_same_time_and_each_line_names_its_target(tmp_path: Path) -> None:
+def test_lanes_run_concurrently_and_each_line_names_its_target(tmp_path: Path) -> None:
     run = side_by_side(tmp_path, "one later", "two")
     output, _ = run.communicate(timeout=PATIENCE)
     assert run.returncode == 0

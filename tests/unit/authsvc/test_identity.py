@@ -10,7 +10,7 @@ from runtime import equality
 
 
 @pytest.mark.parametrize("text", ["kim", "Kim.Min-su_2", "김민수", "민수", "ab", "a" * 32, "東京99"])
-def test_it_accepts_letters_and_digits_of_any_script(text):
+def test_letters_and_digits_of_any_script_are_accepted(text):
     identity.validate_user_id(text)
 
 
@@ -47,10 +47,10 @@ def test_invalid_addresses_are_refused(text):
 
 
 @pytest.mark.parametrize("text", ["", "a" * 101, "a\x07b", "a\x00", "\u200b", "abc\u202edef", "\u2066a\u2069"])
-def test_it_refuses_names_that_cannot_be_shown(text):
+def test_names_that_cannot_be_displayed_are_refused(text):
     with pytest.raises(ValidationError):
         identity.validate_user_name(text)
 
 
-def test_it_accepts_a_name_as_people_write_it():
+def test_common_spellings_of_names_are_accepted():
     identity.validate_user_name("김 민수 👋 O'Neil-Núñez")

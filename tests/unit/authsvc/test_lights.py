@@ -31,7 +31,7 @@ def decided(*verdicts: Verdict) -> TransactionState:
     return begun().decided(verdicts, at=NOW)
 
 
-def test_it_begins_with_every_light_pending_at_version_1():
+def test_a_sign_up_begins_with_every_light_pending_at_version_1():
     state = begun()
     assert state.version == 1
     assert state.pending == SERVICES
@@ -68,7 +68,7 @@ def test_after_auths_success_a_red_light_has_the_participants_reason():
     assert state.lights["chat"].reason == "duplicate: email"
 
 
-def test_the_wire_names_status_and_reason_and_how_long_a_decided_light_took():
+def test_the_wire_format_has_status_reason_and_duration_of_a_decided_light():
     state = decided(Verdict("auth", Status.SUCCESS), Verdict("chat", Status.FAIL, "duplicate: userId"))
     assert "took" not in state.as_wire()
     assert state.as_wire(with_took=True) == {
@@ -84,7 +84,7 @@ def test_the_wire_names_status_and_reason_and_how_long_a_decided_light_took():
     }
 
 
-def test_the_wire_says_stalled_until_it_is_complete():
+def test_the_wire_format_reports_stalled_until_the_sign_up_is_complete():
     state = msgspec.structs.replace(decided(Verdict("auth", Status.SUCCESS)), is_stalled=True)
     assert state.as_wire()["stalled"] is True
     half = state.decided([Verdict("chat", Status.SUCCESS)], at=NOW + timedelta(milliseconds=1234))
@@ -125,7 +125,7 @@ def test_versions_only_rise_lights_only_turn_once_and_no_change_is_missed(batche
 
 
 @given(verdicts)
-def test_its_column_and_its_copy_in_redis_hold_it_whole(batches):
+def test_lights_survive_a_round_trip_through_the_column_and_redis(batches):
     state = begun()
     for batch in batches:
         state = state.decided(batch, at=NOW)
@@ -147,7 +147,7 @@ def test_the_failures_are_a_line_for_each_red_light_equal_for_equal_ones_and_sho
     assert len(decided(Verdict("chat", Status.FAIL, "말" * 5000)).failures) == FAILURES_MAX
 
 
-def test_it_waits_for_confirmation_with_every_light_pending_and_says_so(settings):
+def test_an_unconfirmed_sign_up_has_every_light_pending_and_is_marked_as_such(settings):
     settings.SIGNUP_SERVICES = SERVICES
     state = UnconfirmedSignUp(id=UUID(int=1), created_at=NOW).state
     assert state == msgspec.structs.replace(begun(), is_unconfirmed=True)
@@ -155,7 +155,7 @@ def test_it_waits_for_confirmation_with_every_light_pending_and_says_so(settings
     assert "awaiting" not in begun().as_wire()
 
 
-def test_another_service_that_is_asked_gets_a_pending_light_in_a_version_of_its_own():
+def test_an_added_service_gets_a_pending_light_and_a_new_version():
     complete = decided(*(Verdict(service, Status.SUCCESS) for service in SERVICES))
     state = complete.asking("billing")
     assert (complete.is_complete, complete.version) == (True, 2)
@@ -224,7 +224,7 @@ def test_lights_decided_at_or_after_the_time_count_and_earlier_ones_do_not():
     assert decisions_in([whole], since=AFTER).complete == []
 
 
-def test_a_state_without_counted_lights_hides_no_other():
+def test_a_state_without_counted_lights_does_not_hide_others():
     states = [begun(), decided(Verdict("auth", Status.SUCCESS))]
     assert decisions_in(states, since=NOW).lights == {("auth", "SUCCESS", "signUp"): [UUID(int=1)]}
 

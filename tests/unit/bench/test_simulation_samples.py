@@ -38,7 +38,7 @@ def close(fixed: float, item: float) -> Batch:
     return Batch(pytest.approx(fixed), pytest.approx(item))
 
 
-def test_the_costs_are_found_again():
+def test_the_fit_recovers_known_costs():
     costs = costs_of([sample(size).without(IDLE) for size in (1, 2, 8, 50)], disk=0.2)
 
     assert costs.client == close(0.3, 0.1)

@@ -253,6 +253,6 @@ def test_an_attempt_that_fails_later_does_not_count(producer):
         running.process(batch_of("b"))
 
 
-def test_messages_that_are_at_fault_themselves_are_no_bug(producer):
+def test_rejected_messages_do_not_count_as_unexpected_failures(producer):
     processor(refusing(*range(30)), producer).process([incoming(offset) for offset in range(30)])
     assert len(producer.sent) == 30

@@ -96,7 +96,7 @@ def test_a_message_whose_answer_is_too_large_is_rejected_alone(producer):
     assert {answer.value() for answer in read(answers, 3)} == {b"aaaa", b"bbbb"}
 
 
-def test_of_a_large_batch_that_fails_as_a_whole_nothing_is_put_aside(producer, monkeypatch):
+def test_if_a_large_batch_fails_as_a_whole_nothing_is_dead_lettered(producer, monkeypatch):
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
         raise KeyError("bug")
 

@@ -43,7 +43,7 @@ def stop_in_time(process: Process) -> None:
     assert "Traceback" not in process.log()
 
 
-def test_it_waits_for_its_tables_then_for_its_partitions_then_it_is_ready(consumer, broker: EmbeddedBroker):
+def test_a_consumer_waits_for_its_tables_then_for_its_partitions_and_is_then_ready(consumer, broker: EmbeddedBroker):
     port = int(consumer.env["HEALTH_PORT"])
     consumer.env["KAFKA_BOOTSTRAP_SERVERS"] = broker.bootstrap_servers
     consumer.start()
@@ -60,7 +60,7 @@ def test_it_waits_for_its_tables_then_for_its_partitions_then_it_is_ready(consum
     stop_in_time(consumer)
 
 
-def test_it_waits_for_kafka_and_still_ends_when_it_is_told_to(consumer):
+def test_a_consumer_that_waits_for_kafka_still_ends_on_a_stop_request(consumer):
     consumer.env["KAFKA_BOOTSTRAP_SERVERS"] = f"{LOOPBACK}:{free_port()}"
     subprocess.run([*MANAGE, "migrate_all", "--verbosity", "0"], env=consumer.env, check=True)
     consumer.start()

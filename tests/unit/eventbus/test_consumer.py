@@ -51,7 +51,7 @@ def test_handlers_run_on_one_thread_which_is_not_the_one_that_polls(consumer):
     assert threads[0] == threads[1] != threading.get_ident()
 
 
-def test_an_error_that_is_nobody_s_message_is_not_swallowed(consumer):
+def test_an_error_that_concerns_no_message_is_not_swallowed(consumer):
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
         return HandledBatch(answers=[Outgoing("answers", 3, b"")])  # a key that is no key: a bug
 
@@ -79,7 +79,7 @@ def test_only_messages_of_partitions_still_held_are_tried_again(consumer):
     assert consumer._done == {("asked", 0): 1, ("asked", 2): 10}
 
 
-def test_a_batch_of_which_nothing_is_held_any_more_is_given_up(consumer):
+def test_a_batch_whose_partitions_were_all_revoked_is_abandoned(consumer):
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
         consumer._held.clear()
         raise TransientError("away")
@@ -88,7 +88,7 @@ def test_a_batch_of_which_nothing_is_held_any_more_is_given_up(consumer):
     assert not with_handler(consumer, handle).work_through([incoming(0)], threading.Event())
 
 
-def test_a_server_that_asks_for_a_pause_is_given_it(consumer):
+def test_the_pause_that_a_server_asks_for_is_honoured(consumer):
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
         tries.append(time.monotonic())
         if len(tries) == 1:

@@ -112,14 +112,14 @@ def counted(metric: Any, topic: str, group: str = "readers") -> float:
 # --- Its client ---------------------------------------------------------------------------------------------------
 
 
-def test_a_member_is_given_up_after_half_a_minute_and_commits_only_what_it_is_told(made):
+def test_a_member_times_out_after_half_a_minute_and_never_commits_automatically(made):
     assert made.config["group.id"] == "own-readers"
     assert made.config["max.poll.interval.ms"] == 30_000
     assert made.config["enable.auto.offset.store"] is False
     assert made.config["enable.auto.commit"] is False
 
 
-def test_it_subscribes_to_its_topics_and_is_ready_with_the_first_assignment(made):
+def test_a_consumer_subscribes_to_its_topics_and_is_ready_with_the_first_assignment(made):
     made.consumer.join()
     assert made.client.called("subscribe") == [["own-asked", "own-told"]]
     assert not made.heartbeat.is_ready
@@ -139,7 +139,7 @@ def test_every_topic_has_its_metrics_before_there_is_anything_to_count(make):
 # --- Its loop -----------------------------------------------------------------------------------------------------
 
 
-def test_it_commits_after_the_first_batch_then_at_intervals_when_idle_and_at_its_end(make):
+def test_a_consumer_commits_after_the_first_batch_at_intervals_when_idle_and_at_its_end(make):
     waiting = iter([0.0, COMMIT_EVERY, 0.001, 0.0])
 
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
@@ -193,7 +193,7 @@ def test_a_batch_that_is_given_up_is_not_committed(make):
     assert made.client.commits == []
 
 
-def test_an_error_ends_it_and_it_leaves_its_group(made):
+def test_an_error_ends_the_consumer_which_leaves_its_group(made):
     made.assign(0)
     made.client.waiting = [FakeMessage(topic="own-asked")]
     # Ten in a row would be a bug of the handler; the producer's is one at once.
@@ -293,7 +293,7 @@ def test_the_handler_has_a_thread_that_is_named_after_the_group(made):
     assert made.handler_threads == {"handler of readers"}
 
 
-def test_while_a_batch_takes_long_it_polls_with_its_partitions_paused(made):
+def test_while_a_batch_takes_long_the_consumer_polls_with_its_partitions_paused(made):
     made.assign(0, 1)
     made.failures = [TransientError("away")]
     made.failures[0].retry_after = 3.0
@@ -346,7 +346,7 @@ def test_work_that_does_not_end_is_abandoned_a_while_after_a_stop_request(made, 
     assert "abandoned a batch of 2 in order to stop" in caplog.text
 
 
-def test_work_that_ends_before_that_is_not(made):
+def test_work_that_ends_soon_after_a_stop_request_is_not_abandoned(made):
     made.client.step = 1.0
     made.consumer._polls_from = 0.0
     work: Future[None] = Future()
@@ -355,7 +355,7 @@ def test_work_that_ends_before_that_is_not(made):
     assert made.consumer._has_ended(work, made.stop)
 
 
-def test_a_stop_request_that_comes_during_the_work_begins_the_time(made):
+def test_the_time_for_abandoning_work_begins_with_the_stop_request(made):
     made.client.step = 1.0
     made.consumer._polls_from = 0.0
     made.client.when_idle = lambda: made.clock.now == 1020.0 and made.stop.set()
@@ -394,20 +394,20 @@ def test_a_pause_lasts_as_long_as_it_should_and_beats(made):
 
 @pytest.mark.parametrize(("at_most", "waits"), [(0.05, 0.05), (POLL, POLL), (9.0, POLL)])
 @pytest.mark.parametrize("polls_in", [0.001, 0.0, -1.0])
-def test_it_waits_briefly_until_it_is_time_to_poll(made, at_most, waits, polls_in):
+def test_the_consumer_waits_briefly_until_it_is_time_to_poll(made, at_most, waits, polls_in):
     made.consumer._polls_from = made.clock.now + polls_in
     made.consumer._stand_by(made.stop.wait, at_most)
     assert (made.stop.waits, made.client.called("poll")) == (([waits], []) if polls_in > 0 else ([], [[waits]]))
 
 
-def test_it_waits_for_as_long_as_a_poll_by_default(made):
+def test_the_consumer_waits_for_as_long_as_a_poll_by_default(made):
     made.consumer._stand_by(made.stop.wait)
     made.consumer._polls_from = 0.0
     made.consumer._stand_by(made.stop.wait)
     assert (made.stop.waits, made.client.called("poll")) == ([POLL], [[POLL]])
 
 
-def test_it_pauses_once_and_resumes_once(made):
+def test_partitions_are_paused_once_and_resumed_once(made):
     made.assign(0)
     made.client.calls.clear()
     made.consumer._resume()
@@ -421,7 +421,7 @@ def test_it_pauses_once_and_resumes_once(made):
     ]  # fmt: skip
 
 
-def test_a_message_in_spite_of_the_pause_is_read_again_later_and_an_error_report_is_not(made):
+def test_a_message_that_arrives_during_a_pause_is_read_again_later_and_an_error_report_is_not(made):
     made.consumer._polls_from = 0.0
     made.client.waiting = [
         FakeMessage(17, topic="own-told", partition=3), FakeMessage(error=KafkaError(KafkaError._TRANSPORT)),
@@ -448,7 +448,7 @@ def test_partitions_that_are_assigned_are_paused_only_while_a_batch_is_in_hand(m
     assert "assigned partitions asked[0, 2], told[1]" in caplog.text
 
 
-def test_of_revoked_partitions_nothing_is_kept(made, caplog):
+def test_all_state_of_revoked_partitions_is_dropped(made, caplog):
     caplog.set_level(logging.INFO)
     first, _ = made.assign(0, 1)
     made.consumer._held = {("asked", 0), ("asked", 1)}
@@ -475,7 +475,7 @@ def test_the_offsets_of_all_partitions_are_committed_together_and_once(made):
     assert made.consumer._commits_at == made.clock.now + COMMIT_EVERY
 
 
-def test_of_a_commit_that_fails_in_part_the_rest_is_kept(made, caplog):
+def test_after_a_partly_failed_commit_only_retriable_offsets_are_kept(made, caplog):
     made.consumer._done = {("asked", 0): 5, ("asked", 1): 6, ("told", 3): 1}
     later = KafkaError(KafkaError.NOT_COORDINATOR, "ask another")
     errors = {0: None, 1: LOST, 3: later}
@@ -503,7 +503,7 @@ def test_a_commit_that_fails_as_a_whole_fails_for_each_partition(made, error, ke
     assert made.consumer._done == kept
 
 
-def test_an_error_that_no_repetition_helps_is_raised(made):
+def test_a_permanent_error_is_raised(made):
     made.consumer._done = {("asked", 0): 5}
     with pytest.raises(KafkaException) as raised:
         made.consumer._note_commit(("asked", 0), KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))

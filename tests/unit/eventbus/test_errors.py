@@ -70,7 +70,7 @@ def test_errors_that_no_retry_can_repair_are_not_transient(error):
     assert not is_transient(error)
 
 
-def test_the_pauses_double_to_the_most_and_are_spread_over_all_of_it():
+def test_the_pauses_double_up_to_the_maximum_with_full_jitter():
     tries = [list(islice(growing_pauses(first=0.1, most=10), 12)) for _ in range(300)]
     limits = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10, 10, 10, 10]
     for limit, pauses in zip(limits, zip(*tries, strict=True), strict=True):

@@ -68,7 +68,7 @@ def test_a_member_needs_no_callbacks(client):
 
 
 @pytest.mark.parametrize("is_revoked", [False, True], ids=["after joining", "after a revocation"])
-def test_it_joins_again_when_no_assignment_has_come_for_too_long_and_not_before(client, clock, caplog, is_revoked):
+def test_a_member_rejoins_when_no_assignment_has_come_for_too_long_and_not_before(client, clock, caplog, is_revoked):
     caplog.set_level(logging.WARNING)
     member = GroupMember(client, ["asked"], heartbeat=Beats())
     member.join()
@@ -108,7 +108,7 @@ def test_a_stranded_client_is_reported_while_an_assignment_is_missing_and_only_t
         member.rejoin_if_forgotten(threading.Event())
 
 
-def test_a_member_without_an_assignment_asks_again_and_again(client, clock, monkeypatch):
+def test_a_member_without_an_assignment_keeps_rejoining(client, clock, monkeypatch):
     asked = []
     monkeypatch.setattr(group_member, "is_stranded", lambda client, _: asked.append(client))
     member = GroupMember(client, ["asked"], heartbeat=Beats())
@@ -119,7 +119,7 @@ def test_a_member_without_an_assignment_asks_again_and_again(client, clock, monk
     assert asked == [client] * 5
 
 
-def test_closing_a_consumer_takes_no_longer_than_its_limit():
+def test_closing_a_consumer_is_limited_in_time():
     begun, ends = threading.Event(), threading.Event()
 
     def close() -> None:

@@ -42,7 +42,7 @@ def test_a_cloud_event_s_time_is_in_utc_as_rfc_3339_has_it():
     assert dict(cloud_event_headers(type="t", source="s"))["ce_time"].endswith(b"Z")
 
 
-def test_each_cloud_event_has_an_id_of_its_own_that_tells_its_time():
+def test_each_cloud_event_has_a_unique_id_that_contains_its_time():
     ids = [UUID(dict(cloud_event_headers(type="t", source="s"))["ce_id"].decode()) for _ in range(3)]
     assert [one.version for one in ids] == [7, 7, 7]
     assert sorted(set(ids)) == ids
@@ -66,7 +66,7 @@ def test_a_message_that_cannot_be_decoded_is_rejected_alone(value):
     assert [message for message, _ in rejected] == [bad]
 
 
-def test_a_bug_in_the_decoding_is_not_taken_for_a_bad_message():
+def test_a_bug_in_the_decoder_does_not_reject_the_message():
     with pytest.raises(AttributeError):
         decode_each([incoming(None)], lambda message: message.value.decode())
 
@@ -133,7 +133,7 @@ def test_a_cut_dead_letter_fits_the_limit_of_other_messages(message):
     assert {"dlt-value-bytes", "dlt-key-bytes", "dlt-headers-dropped"} & about.keys()
 
 
-def test_headers_that_hold_nothing_cost_room_too():
+def test_empty_headers_count_towards_the_size():
     """Kafka writes lengths around each: a message may be full of them."""
     full = Incoming("asked", 0, 0, None, None, (("", None),) * 110_000)
     letter = dead_letter(full, ValueError("no"), group="readers")

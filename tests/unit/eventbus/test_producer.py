@@ -84,7 +84,7 @@ def test_the_error_has_the_messages_that_were_not_acknowledged_in_time(nowhere, 
     producer.close(0)
 
 
-def test_a_broker_that_dies_is_an_error_too(settings, monkeypatch):
+def test_a_broker_that_dies_raises_an_error(settings, monkeypatch):
     monkeypatch.setattr(producer_module, "GIVEN_UP_AFTER", 4.0)  # its first message takes half a second
     with EmbeddedBroker() as broker:
         use(broker, settings)
@@ -95,7 +95,7 @@ def test_a_broker_that_dies_is_an_error_too(settings, monkeypatch):
     producer.close(1)
 
 
-def test_sending_waits_for_no_kafka(nowhere, monkeypatch):
+def test_sending_does_not_wait_for_kafka(nowhere, monkeypatch):
     monkeypatch.setattr(producer_module, "GIVEN_UP_AFTER", 60.0)
     producer = EventProducer()
     began = time.monotonic()

@@ -13,7 +13,7 @@ def test_a_group_s_dead_letters_have_a_topic_of_their_own():
     assert dead_letter_topic("user.newUser.req", "chat") == "user.newUser.req.chat.dlt"
 
 
-def test_topics_are_there_before_anybody_uses_them(embedded, settings):
+def test_topics_exist_before_their_first_use(embedded, settings):
     ensure_topics(["one", "two"])
     there = AdminClient({"bootstrap.servers": embedded.bootstrap_servers}).list_topics(timeout=5).topics
     for name in ("one", "two"):

@@ -33,7 +33,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == following.__name__]
 
 
-def test_look_once_applies_the_row(row):
+def test_one_poll_applies_the_row(row):
     row["SIGNUP_DEADLINE"] = 12
     look_once()
     assert live.SIGNUP_DEADLINE == 12
@@ -56,7 +56,7 @@ def test_an_outage_is_logged_once_with_its_reason_on_one_line_and_its_end_once(r
     assert said(caplog) == [outage, "the live settings are up to date again"]
 
 
-def test_an_invalid_row_is_called_invalid(row, caplog):
+def test_an_invalid_row_is_logged_as_invalid(row, caplog):
     row["SIGNUP_DEADLINE"] = -1
     Follower().look()
     [line] = said(caplog)
@@ -69,7 +69,7 @@ def test_a_value_of_another_form_is_an_invalid_row(monkeypatch, caplog):
     assert "their row is invalid: Expected `object`" in said(caplog)[0]
 
 
-def test_it_starts_without_a_problem_and_with_a_named_daemon():
+def test_a_follower_starts_healthy_with_a_named_daemon_thread():
     follower = Follower()
     assert follower._problem == ""
     assert (follower._thread.name, follower._thread.daemon) == ("live-settings", True)
@@ -143,7 +143,7 @@ def test_polls_wait_for_each_other(row):
     assert live.RELAY_RATE == 7
 
 
-def test_a_bug_in_a_poll_is_not_taken_for_an_outage(row):
+def test_a_bug_in_a_poll_is_not_reported_as_an_outage(row):
     row["error"] = ValueError("a bug")
     with pytest.raises(ValueError, match="a bug"):
         Follower().look()

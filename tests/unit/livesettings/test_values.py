@@ -30,14 +30,14 @@ def test_without_overrides_they_are_those_of_the_environment():
     assert {name: getattr(live, name) for name in NAMES} == {name: getattr(django_settings, name) for name in NAMES}
 
 
-def test_an_override_holds_until_it_is_taken_back():
+def test_an_override_applies_until_it_is_removed():
     take({"SIGNUP_DEADLINE": 7.5, "SIGNUP_OPEN": False})
     assert (live.SIGNUP_DEADLINE, live.SIGNUP_OPEN) == (7.5, False)
     take({"SIGNUP_OPEN": False})
     assert (live.SIGNUP_DEADLINE, live.SIGNUP_OPEN) == (django_settings.SIGNUP_DEADLINE, False)
 
 
-def test_listeners_are_told_after_a_change_and_of_nothing_else():
+def test_listeners_are_notified_after_changes_only():
     seen = []
 
     def listener():
@@ -81,12 +81,12 @@ def test_settings_of_another_version_are_left_out():
         ({"RELAY_MAX_ATTEMPTS": 100_000, "RELAY_MAX_PAUSE": 3600.0}, "the sign-up is purged after 90"),
     ],
 )
-def test_values_that_do_not_fit_each_other_are_named(overrides, said):
+def test_contradictory_values_are_named(overrides, said):
     [problem] = broken_rules(overrides)
     assert said in problem
 
 
-def test_values_that_fit_break_nothing():
+def test_consistent_values_break_no_rule():
     assert broken_rules({"RELAY_MAX_ATTEMPTS": 32, "RELAY_MAX_PAUSE": 21.0, "SIGNUP_OPEN": False}) == []
 
 
@@ -110,7 +110,7 @@ def test_a_change_is_logged_with_the_value_before_it(caplog):
     assert "RELAY_RATE is now 4, was 3" in caplog.text
 
 
-def test_a_listener_that_ends_itself_while_it_is_told_hides_no_other():
+def test_a_listener_that_unsubscribes_during_its_call_hides_no_other():
     seen = []
 
     def first():
@@ -138,7 +138,7 @@ def test_another_default_applies_unless_it_is_overridden(settings):
     assert live.RELAY_RATE == 5
 
 
-def test_a_rule_is_kept_as_it_is_and_asked(monkeypatch):
+def test_a_registered_rule_is_checked(monkeypatch):
     monkeypatch.setattr(values, "_rules", [])
 
     @rule

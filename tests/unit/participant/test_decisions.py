@@ -121,7 +121,7 @@ def test_a_stranger_whose_request_overtakes_the_owners_is_kept_and_so_is_the_own
     assert len(participant.rows) == 1
 
 
-def test_a_stranger_is_not_the_owner_because_they_share_one():
+def test_a_stranger_gets_a_duplicate_for_another_strangers_row():
     """Both were made by strangers to the same record: only the owner may claim the other's row."""
     participant = Participant([row_of(request(signup=2, owner=1))])
     assert participant.answer([request(signup=3, owner=1)]) == [VerdictCode.DUPLICATE_USER_ID]
@@ -141,7 +141,7 @@ def test_a_lost_row_is_added_again():
     assert participant.rows == [row_of(request())]
 
 
-def test_a_reason_is_the_contracts():
+def test_every_reason_is_one_of_the_contract():
     assert [(v.status, v.reason) for v in VerdictCode] == [
         ("SUCCESS", None),
         ("FAIL", "duplicate: userId"),

@@ -33,14 +33,14 @@ def event(**changes) -> bytes:
     return json.dumps(fields | changes).encode()
 
 
-def test_it_reads_a_request_and_normalises_it():
+def test_a_request_is_read_and_normalised():
     request = decode_request(message(event(userId="Ｋim")))
     assert (request.signup_id, request.owner_signup_id) == (UUID(SIGNUP), UUID(OWNER))
     assert (request.user_id, request.user_id_key, request.email) == ("Kim", "kim", "kim@example.org")
     assert (request.user_name, request.role) == ("Kim", "ROLE_USER")
 
 
-def test_it_ignores_fields_that_it_does_not_know():
+def test_unknown_fields_are_ignored():
     assert decode_request(message(event(colour="green", userIdKey="other"))).user_id_key == "kim"
 
 
@@ -54,7 +54,7 @@ def test_it_ignores_fields_that_it_does_not_know():
         ({"services": []}, False),
     ],
 )
-def test_it_is_asked_unless_the_request_names_others(changes, asked):
+def test_a_participant_is_asked_unless_the_request_names_only_others(changes, asked):
     assert is_asked("chat", decode_request(message(event(**changes)))) is asked
 
 
@@ -67,7 +67,7 @@ def test_it_is_asked_unless_the_request_names_others(changes, asked):
     ],
     ids=["hangul", "emoji", "longest"],
 )
-def test_it_accepts_every_text_that_fits_the_row(changes):
+def test_every_text_that_fits_the_row_is_accepted(changes):
     assert decode_request(message(event(**changes))).user_id == changes["userId"]
 
 
@@ -106,7 +106,7 @@ def test_texts_that_do_not_fit_the_row_are_refused(value):
         decode_request(message(value))
 
 
-def test_it_refuses_a_message_without_a_value():
+def test_a_message_without_a_value_is_refused():
     with pytest.raises(PermanentError):
         decode_request(message(None))
 

@@ -86,14 +86,14 @@ def test_an_answer_has_the_page_and_the_run_that_it_is_about_and_its_trace():
         (FINDINGS_MAX + 1, [FINDINGS_MAX, 1]), (2 * FINDINGS_MAX, [FINDINGS_MAX, FINDINGS_MAX]),
     ],
 )  # fmt: skip
-def test_many_findings_take_several_messages_of_which_all_but_the_last_say_so(count, parts):
+def test_many_findings_take_several_messages_and_only_the_last_is_marked_as_last(count, parts):
     bodies = [json.loads(answer.value) for answer in answers(page(), count=count).answers]
     assert [len(body["findings"]) for body in bodies] == parts
     assert [body["more"] for body in bodies] == [True] * (len(parts) - 1) + [False]
     assert [finding["userId"] for body in bodies for finding in body["findings"]] == [f"u{n}" for n in range(count)]
 
 
-def test_pages_that_ask_others_or_have_expired_are_left_out_and_the_rest_is_answered(caplog):
+def test_expired_pages_and_pages_for_other_services_are_skipped_and_the_rest_is_answered(caplog):
     pages = [
         page(1, services=["mail"]), page(2, expires=timedelta(seconds=-1)), page(3, expires=timedelta(0)), page(4),
     ]  # fmt: skip
@@ -111,7 +111,7 @@ def test_an_invalid_page_is_rejected_and_the_others_are_answered():
     assert len(handled.answers) == 2
 
 
-def test_a_page_asks_for_no_more_than_it_says():
+def test_absent_fields_of_a_page_request_nothing():
     assert decode_page(page()) == ReconcilePage(
         run_id=RUN, page=3, expires_at=NOW + timedelta(minutes=1), services=["mail", "chat"]
     )
@@ -147,6 +147,6 @@ def test_a_page_is_refused_if_it_is_too_large_or_if_two_records_would_be_one_row
         (record(2, "lee") | {"email": "KIM@example.org"}, "two records have the same email"),
     ],
 )
-def test_a_refusal_says_what_two_records_have_in_common(second, said):
+def test_a_refusal_names_the_value_that_two_records_share(second, said):
     [(_, error)] = answers(page(records=[record(1, "kim"), second])).rejected
     assert said in str(error)

@@ -62,7 +62,7 @@ def test_any_librarys_line_is_one_json_object():
 @pytest.mark.parametrize(
     "known", [{"signup_id": SIGNUP}, {"signup_id": str(SIGNUP)}, {"trace_id": SIGNUP.hex}], ids=str
 )
-def test_a_line_that_knows_the_sign_up_or_its_trace_says_both(logger, known):
+def test_a_line_with_a_sign_up_or_its_trace_has_both(logger, known):
     lines = lines_of(logger, "json")
     logger.info("about one", extra=known)
     assert (lines.last["signup_id"], lines.last["trace_id"]) == (str(SIGNUP), SIGNUP.hex)

@@ -40,7 +40,7 @@ def test_a_line_about_messages_has_the_traces_of_those_that_have_one():
 
 
 @pytest.mark.parametrize(("count", "lines"), [(0, []), (1, [1]), (2, [2]), (250, [100, 100, 50])])
-def test_a_step_that_many_took_is_few_lines_with_all_their_ids(caplog, count, lines):
+def test_a_step_of_many_sign_ups_is_logged_in_few_lines_with_all_ids(caplog, count, lines):
     ids = [uuid4() for _ in range(count)]
     with caplog.at_level(logging.INFO, "a.service"):
         log_traces(logger, "%d taken", ids)

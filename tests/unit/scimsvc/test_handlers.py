@@ -46,7 +46,7 @@ def test_a_slow_server_makes_neither_its_consumer_look_stuck_nor_a_claim_end_ear
 
 
 @pytest.mark.parametrize("service", ["crm", "scim"])
-def test_a_consumer_without_its_token_ends_at_once_and_says_what_to_set(service: str) -> None:
+def test_a_consumer_without_its_token_ends_at_once_and_names_the_setting(service: str) -> None:
     with pytest.raises(CommandError, match=r"^SCIM_TOKENS has no token for crm: add crm=<token>\.$"):
         call_command("consume_events", service)
 

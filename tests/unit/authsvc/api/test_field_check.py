@@ -33,7 +33,7 @@ def test_errors_are_keyed_by_field_as_in_post_user(name: str, value: str, words:
     assert words in " ".join(wrong[name])
 
 
-def test_it_speaks_the_language_of_the_page():
+def test_errors_are_in_the_language_of_the_page():
     with override("ko"):
         assert complaints({"userId": "no spaces"})["userId"][0].startswith("글자, 숫자")
 

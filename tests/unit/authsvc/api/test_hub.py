@@ -110,7 +110,7 @@ async def test_a_watch_adopts_only_newer_states_and_rings_only_for_them(states: 
     assert (watch.state, await has_rung(watch)) == (second, False)
 
 
-async def test_a_watch_takes_over_that_its_sign_up_is_stalled_and_not_the_other_way(
+async def test_a_watch_adopts_stalled_and_never_reverts_it(
     states: Iterator[TransactionState],
 ) -> None:
     watch, state = Watch(), next(states)

@@ -116,7 +116,7 @@ async def holds(condition: Any, what: str) -> None:
 # --- Wake-ups -----------------------------------------------------------------------------------------------------
 
 
-async def test_it_subscribes_once_and_reads_all_that_is_watched_when_that_is_confirmed(hub, redis, rows):
+async def test_the_hub_subscribes_once_and_then_reads_all_watched_states(hub, redis, rows):
     first, second = uuid4(), uuid4()
     REDIS_AWAY.set(1)
     with hub.watching(first), hub.watching(second):
@@ -139,7 +139,7 @@ async def test_a_message_brings_states_to_their_watches_and_other_messages_nothi
         assert rows.asked == []
 
 
-async def test_its_tasks_know_nothing_of_the_request_that_started_them(hub, redis, rows):
+async def test_the_hubs_tasks_inherit_no_context_of_the_request_that_started_them(hub, redis, rows):
     of_caller.set("a request")
     with hub.watching(uuid4()):
         redis.messages.put_nowait(SUBSCRIBED)
@@ -188,7 +188,7 @@ async def test_the_next_outage_is_logged_again(hub, redis, monkeypatch, caplog):
     assert caplog.text.count("Redis is unavailable (TimeoutError)") == 2
 
 
-async def test_an_outage_has_the_states_read_at_once(hub, redis, rows):
+async def test_an_outage_makes_the_hub_read_the_states_at_once(hub, redis, rows):
     with hub.watching(uuid4()):
         redis.messages.put_nowait(SUBSCRIBED)
         await holds(lambda: len(rows.asked) == 1, "it has read the states")
@@ -220,7 +220,7 @@ class Scripted:
         self.calls.append("ping")
 
 
-async def test_a_redis_that_is_silent_is_pinged_and_one_that_does_not_answer_is_given_up():
+async def test_a_silent_redis_is_pinged_and_its_subscription_ends_without_an_answer():
     talks, pinged, frozen = Scripted(SUBSCRIBED), Scripted(None, {"type": "pong"}), Scripted(None, None)
     assert await module._next_message(talks) == SUBSCRIBED
     assert await module._next_message(pinged) == {"type": "pong"}
@@ -256,7 +256,7 @@ async def test_between_heartbeats_nothing_is_read_where_all_wake_ups_arrive(hub,
         assert len(rows.asked) <= already + 1
 
 
-async def test_wake_ups_count_once_other_processes_have_noticed_that_redis_is_back(hub, redis, monkeypatch):
+async def test_wake_ups_are_trusted_once_other_processes_have_noticed_that_redis_is_back(hub, redis, monkeypatch):
     clock = Clock()
     monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(module, "SETTLES_WITHIN", SETTLES_WITHIN)
@@ -290,7 +290,7 @@ async def test_the_states_are_read_in_chunks_each_once(hub, rows, monkeypatch, h
 # --- Settings -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_changed_setting_wakes_all_watches_and_has_the_states_read(hub, redis, rows):
+async def test_a_changed_setting_wakes_all_watches_and_makes_the_hub_read_the_states(hub, redis, rows):
     with hub.watching(uuid4()) as first, hub.watching(uuid4()) as second:
         await asyncio.sleep(0)
         await asyncio.to_thread(take, {"SIGNUP_DEADLINE": 7.0})
@@ -300,7 +300,7 @@ async def test_a_changed_setting_wakes_all_watches_and_has_the_states_read(hub, 
         await holds(lambda: rows.asked, "it has read the states")
 
 
-async def test_a_closed_hub_hears_of_no_settings_and_starts_again_with_the_next_watch(hub, redis):
+async def test_a_closed_hub_ignores_settings_and_starts_again_with_the_next_watch(hub, redis):
     with hub.watching(uuid4()):
         await holds(lambda: redis.channels, "it has subscribed")
     tasks = list(hub._tasks)
@@ -312,7 +312,7 @@ async def test_a_closed_hub_hears_of_no_settings_and_starts_again_with_the_next_
         await holds(lambda: len(redis.channels) == 2, "it has subscribed again")
 
 
-async def test_closing_one_that_has_not_started_does_nothing(hub):
+async def test_closing_a_hub_that_has_not_started_does_nothing(hub):
     await hub.close()
     assert hub._tasks == []
 
@@ -331,7 +331,7 @@ async def test_a_task_that_swallows_a_cancellation_is_cancelled_again(hub, redis
 # --- Watches ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_wait_ends_with_the_bell_or_with_its_time():
+async def test_a_wait_ends_with_a_wake_up_or_its_timeout():
     watch = Watch()
     for _ in range(2):
         async with asyncio.timeout(PATIENCE):
@@ -345,7 +345,7 @@ async def test_a_wait_ends_with_the_bell_or_with_its_time():
             await watch.wait(at_most=600)
 
 
-async def test_a_wait_that_has_ended_rings_no_more():
+async def test_the_timer_of_a_finished_wait_is_cancelled():
     watch = Watch()
     watch.ring()
     await watch.wait(at_most=0.01)

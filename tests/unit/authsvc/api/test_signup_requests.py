@@ -24,19 +24,19 @@ def pointers(problem: Problem) -> list[str]:
     return [error.pointer for error in problem.errors]
 
 
-def test_it_normalises_what_it_reads():
+def test_fields_are_normalised():
     request = read_signup(GOOD | {"userId": "Ｋim", "userName": "  Kim "})
     assert (request.user_id, request.email, request.user_name, request.role) == (
         "Kim", "kim@example.com", "Kim", "ROLE_USER",
     )  # fmt: skip
 
 
-def test_it_never_prints_the_password():
+def test_the_repr_of_a_request_has_no_password():
     assert "correct horse" not in repr(read_signup(GOOD))
 
 
 @pytest.mark.parametrize("content_type", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonx"])
-def test_another_content_type_is_415(content_type):
+def test_a_content_type_other_than_json_is_415(content_type):
     with pytest.raises(Problem) as caught:
         read_json(b"{}", content_type)
     assert caught.value.status is HTTPStatus.UNSUPPORTED_MEDIA_TYPE
@@ -66,7 +66,7 @@ def test_an_unknown_field_is_named_with_its_pointer_escaped():
     assert pointers(problem_of(GOOD | {"a/b~c": 1})) == ["/a~1b~0c"]
 
 
-def test_an_unknown_field_of_half_a_character_is_named_as_far_as_it_can_be():
+def test_an_unknown_field_with_a_lone_surrogate_is_named_with_a_replacement_character():
     [error] = problem_of(GOOD | {"\ud800": 1}).errors
     assert json.loads(msgspec.json.encode(error)) == {"pointer": "/?", "detail": "Unknown field."}
 
@@ -127,7 +127,7 @@ def test_any_body_is_read_or_refused_with_a_problem(document):
         ("a" * 20_000 + ", text/event-stream", True),
     ],
 )
-def test_a_client_gets_the_stream_if_it_names_the_type_and_prefers_no_other(accept, asks):
+def test_a_client_gets_the_stream_if_it_accepts_the_type_explicitly_and_prefers_no_other(accept, asks):
     assert asks_for_stream(accept) is asks
 
 
@@ -142,7 +142,7 @@ def test_preferences_are_names_without_their_values():
 
 
 @pytest.mark.parametrize("name", ["userId", "\ud83d", "x" * 5000])
-def test_a_name_that_stands_twice_is_named(name):
+def test_a_repeated_name_in_a_json_object_is_reported(name):
     twice = json.dumps({name: ""})[:-1] + f", {json.dumps(name)}: 1}}"
     for body in (twice, f'{{"a": [{twice}]}}'):
         with pytest.raises(Problem) as caught:

@@ -87,14 +87,14 @@ async def test_a_deadline_and_a_heartbeat_of_the_same_second_are_one_text(clock,
     assert (await sent(clock, Waiting(clock), begun))[1] == (15, sse.DELAYED + sse.HEARTBEAT)
 
 
-async def test_it_waits_for_parts_of_a_second_too(clock, begun, settings):
+async def test_waits_may_be_fractions_of_a_second(clock, begun, settings):
     settings.STREAM_HEARTBEAT, settings.SIGNUP_DEADLINE, settings.STREAM_MAX_AGE = 0.25, 0.5, 0.75
     watch = Waiting(clock)
     assert [second for second, _ in await sent(clock, watch, begun)] == [0, 0.25, 0.5]
     assert watch.waits == [0.25] * 3
 
 
-async def test_a_change_puts_the_heartbeat_off(clock, begun):
+async def test_a_change_postpones_the_heartbeat(clock, begun):
     judged = decide(begun, "auth")
     watch = Waiting(clock, (10, lambda it: it.offer(judged)))
     texts = await sent(clock, watch, begun)
@@ -181,7 +181,7 @@ async def test_a_late_reader_gets_state_stall_and_delay_in_one_text(clock, begun
     assert first == (0, sse.RETRY + sse.status_event(old, seen=0) + sse.STALLED + sse.DELAYED)
 
 
-async def test_it_ends_in_time_also_before_the_deadline(clock, begun, settings):
+async def test_a_stream_ends_in_time_even_before_the_deadline(clock, begun, settings):
     settings.SIGNUP_DEADLINE = 100
     settings.STREAM_MAX_AGE = 20
     watch = Waiting(clock)

@@ -57,7 +57,7 @@ def changed(texts: list[bytes]) -> list[list[str]]:
     ]
 
 
-async def test_a_new_signup_is_shown_pending_then_with_auths_verdict_then_to_its_end(begun):
+async def test_a_new_sign_up_is_shown_pending_then_with_auths_verdict_then_to_its_end(begun):
     watch = Watch()
     judged = decide(begun, "auth")
     watch.offer(decide(decide(judged, "chat"), "customer"))
@@ -95,7 +95,7 @@ async def test_a_reader_that_reconnects_gets_the_unseen_changes(begun):
     assert changed(texts) == [["customer"]]
 
 
-async def test_it_says_once_that_it_is_delayed_and_stays(begun, settings):
+async def test_a_stream_reports_delayed_once_and_stays_open(begun, settings):
     settings.STREAM_HEARTBEAT = 0.05
     late = TransactionState.all_pending(
         begun.transaction_id, started_at=timezone.now() - timedelta(hours=1), services=SERVICES
@@ -108,7 +108,7 @@ async def test_it_says_once_that_it_is_delayed_and_stays(begun, settings):
     assert ids(await read(stream)) == [2]
 
 
-async def test_a_stream_that_waits_takes_over_another_deadline_and_heartbeat(begun, settings):
+async def test_a_waiting_stream_adopts_a_changed_deadline_and_heartbeat(begun, settings):
     settings.SIGNUP_DEADLINE = settings.STREAM_HEARTBEAT = 500
     watch = Watch()
     stream = follow(watch, [begun], seen=0)
@@ -123,7 +123,7 @@ async def test_a_stream_that_waits_takes_over_another_deadline_and_heartbeat(beg
     assert texts == [b"event: delayed\ndata: {}\n\n", b": still here\n\n", b": still here\n\n"]
 
 
-async def test_it_says_delayed_in_time_also_of_one_that_begins_tomorrow(begun, settings):
+async def test_delayed_is_reported_in_time_even_for_a_sign_up_dated_tomorrow(begun, settings):
     """Its clock was a day ahead when it began, and has been put back since."""
     settings.SIGNUP_DEADLINE = 0.05
     services = {"started_at": timezone.now() + timedelta(days=1), "services": SERVICES}
@@ -133,7 +133,7 @@ async def test_it_says_delayed_in_time_also_of_one_that_begins_tomorrow(begun, s
     assert texts[-1] == b"event: delayed\ndata: {}\n\n"
 
 
-async def test_it_says_once_that_it_is_stalled_and_stays(begun, settings):
+async def test_a_stream_reports_stalled_once_and_stays_open(begun, settings):
     settings.STREAM_HEARTBEAT = 0.05
     watch = Watch()
     judged = decide(begun, "auth")
@@ -155,7 +155,7 @@ async def test_a_later_reader_gets_the_stalled_event(begun):
     await stream.aclose()
 
 
-async def test_it_ends_when_the_client_leaves_or_it_is_too_old(begun, settings):
+async def test_a_stream_ends_when_the_client_leaves_or_at_its_maximum_age(begun, settings):
     watch = Watch()
     watch.close()
     assert ids(await read(follow(watch, [begun], seen=0))) == []

@@ -53,12 +53,12 @@ def test_a_sign_up_with_a_red_light_has_no_time_until_all_green():
 
 
 @given(st.floats(min_value=5, max_value=3_000_000))
-def test_a_time_is_off_by_an_eighth_at_most(milliseconds):
+def test_a_times_error_is_at_most_an_eighth(milliseconds):
     assert milliseconds_of(bucket_of(milliseconds)) == pytest.approx(milliseconds, rel=0.125)
 
 
 @pytest.mark.parametrize(("milliseconds", "bucket"), [(-3, 0), (0, 0), (5, 0), (5.1, 1), (1e12, LAST_BUCKET)])
-def test_the_first_and_the_last_bucket_take_the_rest(milliseconds, bucket):
+def test_the_first_and_the_last_bucket_count_all_outliers(milliseconds, bucket):
     assert bucket_of(milliseconds) == bucket
 
 
@@ -70,7 +70,7 @@ def test_percentiles_are_of_the_bucket_in_which_so_many_are_reached():
     assert percentile({7: 1}, 50) == percentile({7: 1}, 99)
 
 
-def test_counts_add_up_and_lag_is_the_most():
+def test_counts_are_summed_and_the_lag_is_the_maximum():
     assert merged([{"begun": 2, "lag:chat": 7}, {"begun": 3, "lag:chat": 4, "lag:auth": 0}]) == {
         "begun": 5, "lag:chat": 7, "lag:auth": 0,
     }  # fmt: skip

@@ -133,7 +133,7 @@ def test_unacknowledged_events_are_not_counted_and_get_their_attempt_back(relay,
         (5, {"auth": 5, "chat": 0}, 1), (39, {"auth": 40, "chat": 0}, 3), (1, {"auth": 0, "chat": 0}, 1),
     ],
 )  # fmt: skip
-def test_it_claims_what_it_sends_in_a_second_and_a_tenth_while_a_consumer_is_behind(
+def test_the_relay_claims_the_events_of_a_second_or_a_tenth_while_a_consumer_is_behind(
     relay, around, settings, rate, unread, limit
 ):
     settings.RELAY_RATE = rate
@@ -144,7 +144,7 @@ def test_it_claims_what_it_sends_in_a_second_and_a_tenth_while_a_consumer_is_beh
     assert around.sampler.sample.made == [((unread,), {})]
 
 
-def test_while_the_lag_is_unknown_it_slows_down(relay, around, caplog):
+def test_while_the_lag_is_unknown_the_relay_slows_down(relay, around, caplog):
     around.unread_by_service.results = [TransientError("Kafka is starting")]
     relay.relay_once()
     assert around.claim_due.made == [((), {"limit": 2})]
@@ -152,7 +152,7 @@ def test_while_the_lag_is_unknown_it_slows_down(relay, around, caplog):
     assert "the relay slows down because the lag is unknown: Kafka is starting" in caplog.text
 
 
-def test_a_stop_while_it_asks_for_the_lag_leaves_what_is_due_to_the_next_relay(relay, around, stop):
+def test_a_stop_while_the_lag_is_read_leaves_due_events_to_the_next_relay(relay, around, stop):
     around.claim_due.results = [[due(1)]]
     around.sampler.sample = lambda _: stop.set()  # It gets the answer.
     assert relay.relay_once() == 0
@@ -179,7 +179,7 @@ def calls_of(around: Surroundings, task: str) -> Calls:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_task_that_fails_for_now_is_logged_and_ends_nothing(relay, around, caplog, task):
+def test_a_transient_error_of_a_task_is_logged_and_does_not_end_the_relay(relay, around, caplog, task):
     around.delete_expired.results = [0]
     calls_of(around, task).results = [AWAY]
     assert not getattr(relay, task)()
@@ -221,7 +221,7 @@ def runs_at(relay: OutboxRelay, around: Surroundings, task: str, *times: float) 
         ("remove_closed", REMOVED_AT_ONCE - 1, ERASED_EVERY),
     ],
 )
-def test_a_task_runs_at_once_and_then_every_so_often(relay, around, task, result, every):
+def test_a_task_runs_at_once_and_then_at_its_interval(relay, around, task, result, every):
     around.delete_expired.results = [ERASED_AT_ONCE - 1]
     calls_of(around, task).results = [result]
     times = (0.0, 0.5, every - 0.5, every, every + 1.0, 2 * every)
@@ -237,13 +237,13 @@ def test_a_task_runs_at_once_and_then_every_so_often(relay, around, task, result
         ("remove_closed", [AWAY, REMOVED_AT_ONCE, 0]),
     ],
 )
-def test_where_more_may_be_left_or_the_database_was_away_it_runs_again_at_once(relay, around, task, results):
+def test_a_task_runs_again_at_once_if_more_may_be_left_or_the_database_was_down(relay, around, task, results):
     around.delete_expired.results = [0]
     calls_of(around, task).results = list(results)
     assert runs_at(relay, around, task, 0.0, 1.0, 2.0, 3.0) == [True, True, True, False]
 
 
-def test_it_erases_a_bounded_number_and_goes_on_at_once_while_sign_ups_that_nobody_confirmed_are_left(relay, around):
+def test_the_relay_erases_a_bounded_number_per_round_until_none_is_left(relay, around):
     around.delete_expired.results = [ERASED_AT_ONCE, 7]
     around.erase_expired.results = [0]
     expired = UNCONFIRMED.labels("expired")
@@ -253,7 +253,7 @@ def test_it_erases_a_bounded_number_and_goes_on_at_once_while_sign_ups_that_nobo
     assert expired._value.get() == before + ERASED_AT_ONCE + 7
 
 
-def test_it_removes_a_bounded_number_of_closed_accounts(relay, around):
+def test_the_relay_removes_a_bounded_number_of_closed_accounts(relay, around):
     around.remove_closed.results = [0]
     relay.remove_closed()
     assert around.remove_closed.made == [((REMOVED_AT_ONCE,), {})]
@@ -272,7 +272,7 @@ def test_the_counts_are_shown_and_unknown_while_they_cannot_be_read(relay, aroun
 # --- Its life -----------------------------------------------------------------------------------------------------
 
 
-def test_at_its_end_it_closes_its_clients_without_waiting(relay, around, monkeypatch):
+def test_a_relay_that_ends_closes_its_clients_without_waiting(relay, around, monkeypatch):
     closed = Calls()
     monkeypatch.setattr(module.publisher, "close", closed)
     relay.close()
@@ -312,7 +312,7 @@ class Saying:
 
 
 @pytest.mark.parametrize("is_there", [True, False])
-def test_it_waits_for_its_database_then_does_each_task_in_every_round(monkeypatch, caplog, is_there):
+def test_the_relay_waits_for_its_database_and_then_runs_each_task_in_every_round(monkeypatch, caplog, is_there):
     caplog.set_level(logging.INFO)
     said: list[Any] = []
 

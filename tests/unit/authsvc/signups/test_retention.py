@@ -44,7 +44,7 @@ def test_a_sign_up_that_would_be_purged_too_early_is_an_error(settings, name, va
     assert "authsvc.E002" in ids()
 
 
-def test_the_error_says_what_to_set_and_that_is_enough(settings):
+def test_the_error_names_settings_that_pass_the_check(settings):
     settings.SIGNUP_RETENTION = 1
     [error] = check_retention()
     days = replay_window() // timedelta(days=1) + 1

@@ -87,7 +87,7 @@ def test_an_optional_field_may_be_empty(name: str, value: Any):
     assert checked(**{name: value}) == checked()
 
 
-def test_an_administrators_line_needs_on_behalf_of():
+def test_an_administrators_line_needs_the_option_on_behalf_of():
     assert refusal(role="ROLE_ADMIN") == "role: ROLE_ADMIN needs --on-behalf-of."
     assert checked(role="ROLE_ADMIN", may_add_admins=True).role == "ROLE_ADMIN"
 

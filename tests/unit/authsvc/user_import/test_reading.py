@@ -143,7 +143,7 @@ def test_a_long_line_is_rejected_alone_and_never_in_memory(begin: str):
 
 @pytest.mark.parametrize(("size", "is_read"), [(LINE_MAX, True), (LINE_MAX + 1, False)])
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
-def test_a_line_may_have_so_many_bytes_without_its_end(size: int, is_read: bool, end: str):
+def test_the_size_limit_of_a_line_excludes_its_end(size: int, is_read: bool, end: str):
     rest = ",Kim,kim@example.org"
     text = "k" * (size - len(rest)) + rest
     [record] = records(HEADER + text + end)

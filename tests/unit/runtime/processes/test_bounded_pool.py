@@ -6,11 +6,11 @@ import pytest
 from runtime.processes.bounded_pool import BoundedPool, QueueFullError
 
 
-async def test_it_works_off_the_event_loop():
+async def test_calls_run_outside_the_event_loop():
     assert await BoundedPool(1, limit=1, name="test").run(threading.get_ident) != threading.get_ident()
 
 
-async def test_a_full_queue_refuses_at_once_and_takes_again_when_it_has_room():
+async def test_a_full_queue_refuses_at_once_and_accepts_calls_again_when_it_has_room():
     pool, gate = BoundedPool(1, limit=3, name="test"), threading.Event()
     waiting = [asyncio.create_task(pool.run(lambda: gate.wait(60))) for _ in range(3)]
     await asyncio.sleep(0)
@@ -43,7 +43,7 @@ async def test_a_closed_pool_refuses_waiting_and_new_calls_and_finishes_running_
     assert await running
 
 
-async def test_a_client_that_leaves_is_no_full_queue():
+async def test_a_cancelled_call_does_not_count_as_a_full_queue():
     pool, gate = BoundedPool(1, limit=1, name="test"), threading.Event()
     leaving = asyncio.create_task(pool.run(lambda: gate.wait(10)))
     await asyncio.sleep(0)

@@ -46,7 +46,7 @@ def start(tmp_path: Path) -> Iterator:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_role_ends_at_once_when_it_is_told_to(start, number):
+def test_a_role_ends_at_once_after_a_stop_request(start, number):
     role = start("steady", stop_signal=number)
     began = time.monotonic()
     assert role.stop() == 0
@@ -56,7 +56,7 @@ def test_a_role_ends_at_once_when_it_is_told_to(start, number):
     assert said == ["steady started", f"steady stops: {number.name}", "steady stopped"]
 
 
-def test_a_role_that_is_stuck_is_ended_all_the_same(start):
+def test_a_stuck_role_ends_after_a_stop_request_too(start):
     role = start("stuck")
     began = time.monotonic()
     assert role.stop() == 1
@@ -64,7 +64,7 @@ def test_a_role_that_is_stuck_is_ended_all_the_same(start):
     assert "stuck did not stop within 5 s and is terminated" in role.log()
 
 
-def test_a_role_that_hangs_for_long_ends_with_an_error_that_says_so(start):
+def test_a_role_that_hangs_for_long_ends_with_an_error(start):
     role = start("hanging")
     assert role.popen is not None
     assert role.popen.wait(PATIENCE) == 1
@@ -123,7 +123,7 @@ def role(monkeypatch) -> RunningRole:
     return RunningRole("reader")
 
 
-def test_a_role_waits_for_its_dependency_and_logs_that(role, caplog):
+def test_a_role_logs_that_it_waits_for_its_dependency(role, caplog):
     failures = [OperationalError("connection refused\n\tIs it running?"), TransientError("no tables")]
 
     def check() -> None:

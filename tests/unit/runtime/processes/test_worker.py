@@ -45,7 +45,7 @@ def test_work_that_never_returns_is_left_alone():
 
 
 @pytest.mark.django_db(transaction=True)
-def test_it_closes_the_database_connections_of_its_thread_in_the_end():
+def test_the_worker_closes_the_database_connections_of_its_thread_at_the_end():
     worker = Worker("database")
     opened: list[object] = []
 

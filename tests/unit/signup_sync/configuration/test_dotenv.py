@@ -40,7 +40,7 @@ from signup_sync.configuration.environment import Environment
         (b"A=0\nA=1", "1"),
     ],
 )
-def test_it_is_read_as_people_write_it(tmp_path: Path, content: bytes, value: str) -> None:
+def test_common_notations_in_dotenv_files_are_understood(tmp_path: Path, content: bytes, value: str) -> None:
     (tmp_path / ".env").write_bytes(content)
     assert read_dotenv(tmp_path / ".env")["A"] == value
 

@@ -155,7 +155,7 @@ STRONG: list[dict[str, str]] = [
 
 
 @pytest.mark.parametrize(("name", "value"), WEAK, ids=lambda each: each[:40])
-def test_production_refuses_it_in_one_line_that_names_the_setting(
+def test_production_refuses_weak_settings_in_one_line_that_names_the_setting(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     with pytest.raises(ImproperlyConfigured) as caught:
@@ -189,14 +189,14 @@ def test_a_broker_outside_without_tls_is_refused(monkeypatch: pytest.MonkeyPatch
     ],
     ids=["hex 25", "hex 32", "urlsafe 38", "base64 48"],
 )
-def test_random_keys_are_taken(monkeypatch: pytest.MonkeyPatch, make: Callable[[], str]) -> None:
+def test_random_keys_are_accepted(monkeypatch: pytest.MonkeyPatch, make: Callable[[], str]) -> None:
     from signup_sync.configuration import production
 
     refused = [key for key in (make() for _ in range(300)) if production.weakness_of_key(key)]
     assert refused == []
 
 
-def test_the_keys_of_make_secrets_are_taken(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+def test_the_keys_of_make_secrets_are_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     """deploy/make-secrets.sh, in a copy of the folders that it reads and writes."""
     (tmp_path / "deploy").mkdir()
     for file in ("compose.yaml", "deploy/make-secrets.sh"):

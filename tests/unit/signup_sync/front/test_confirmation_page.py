@@ -58,9 +58,7 @@ async def test_the_form_leads_to_the_page_that_says_check_your_email(client: Asy
     assert '<meta http-equiv="refresh" content="10">' in page
 
 
-async def test_no_stream_is_held_for_a_page_that_nobody_shows(
-    auth: AuthServer, signup_id: UUID, user: SubmittedUser
-) -> None:
+async def test_no_stream_is_held_without_an_open_page(auth: AuthServer, signup_id: UUID, user: SubmittedUser) -> None:
     state = await relays().sign_up(signup_id, user)
     assert state.awaiting == "confirmation"
 
@@ -70,7 +68,7 @@ async def test_no_stream_is_held_for_a_page_that_nobody_shows(
     await eventually_async(is_let_go, what="the stream is let go")
 
 
-async def test_a_page_that_is_shown_follows_and_sees_the_lights_turn(
+async def test_an_open_page_shows_the_confirmation_and_the_lights(
     open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     socket = await connected(open_socket())
@@ -84,7 +82,7 @@ async def test_a_page_that_is_shown_follows_and_sees_the_lights_turn(
     await version_after(socket, 3)
 
 
-async def test_a_second_post_while_a_page_is_shown_is_answered_at_once(
+async def test_a_second_post_while_a_page_is_open_is_answered_at_once(
     open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     socket = await connected(open_socket())
@@ -112,7 +110,7 @@ async def test_a_relay_ends_when_the_last_page_is_closed(
     await eventually_async(is_let_go, what="the stream is let go")
 
 
-async def test_a_page_is_told_that_nobody_confirmed_in_time(
+async def test_a_page_shows_that_nobody_confirmed_in_time(
     open_socket: OpenSocket,
     auth: AuthServer,
     signup_id: UUID,
@@ -168,7 +166,7 @@ async def test_a_post_without_the_pages_token_is_refused(auth: AuthServer, signu
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
-async def test_an_old_link_says_that_it_has_expired_without_asking_auth(
+async def test_an_old_link_is_reported_as_expired_without_asking_auth(
     client: AsyncClient, auth: AuthServer, signup_id: UUID, method: str
 ) -> None:
     answer = await getattr(client, method)(path_of(token_for(signup_id, age=24 * 3600)))
@@ -247,7 +245,7 @@ async def test_a_used_link_leads_to_the_login(
     assert (answer.status_code, "Your address is already confirmed" in answer.content.decode()) == (410, True)
 
 
-async def test_a_page_that_is_too_old_says_what_to_do_with_the_mail(client: AsyncClient, settings: Settings) -> None:
+async def test_an_expired_page_explains_how_to_use_the_mail(client: AsyncClient, settings: Settings) -> None:
     answer = await send(client, await open_form(client))
     settings.SIGNUP_CONFIRM = "mail"
     settings.TICKET_MAX_AGE = -1

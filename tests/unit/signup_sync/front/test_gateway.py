@@ -11,7 +11,7 @@ USER = SubmittedUser(user_id="mina.k", user_name="Mina Kim", email="mina@example
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_it_takes_a_password_to_no_other_address(auth: AuthServer, settings: Settings, status: int):
+async def test_a_password_is_never_sent_to_the_target_of_a_redirect(auth: AuthServer, settings: Settings, status: int):
     elsewhere = AuthServer()
     await elsewhere.start()
     settings.GATEWAY_URL = auth.url

@@ -67,7 +67,7 @@ async def test_without_a_script_a_delay_is_reported_and_the_page_loads_itself_le
     assert reload_of(await client.get(path)) == "2;url=/login/"
 
 
-async def test_without_a_script_a_stalled_signup_is_reported(client: AsyncClient, auth: AuthServer) -> None:
+async def test_without_a_script_a_stalled_sign_up_is_reported(client: AsyncClient, auth: AuthServer) -> None:
     path = (await send(client, await open_form(client)))["Location"]
     (signup,) = auth.signups.values()
     signup.is_stalled = True
@@ -78,7 +78,7 @@ async def test_without_a_script_a_stalled_signup_is_reported(client: AsyncClient
     assert reload_of(response) == "10"
 
 
-async def test_each_light_says_how_long_it_took(client: AsyncClient, auth: AuthServer) -> None:
+async def test_each_light_shows_its_duration(client: AsyncClient, auth: AuthServer) -> None:
     path = (await send(client, await open_form(client)))["Location"]
     (signup,) = auth.signups.values()
     signup.took = {"auth": 3, "chat": 1260}
@@ -115,12 +115,12 @@ async def test_a_form_that_was_open_for_long_is_not_delayed_at_once(
     assert "Creating your account" in response.content.decode()
 
 
-async def test_all_green_leads_to_the_login_page(client: AsyncClient, auth: AuthServer) -> None:
+async def test_when_all_lights_are_green_the_page_leads_to_the_login(client: AsyncClient, auth: AuthServer) -> None:
     response = await status_page(client, auth, chat="SUCCESS", customer="SUCCESS")
     assert reload_of(response) == "2;url=/login/"
 
 
-async def test_a_red_participant_is_named_and_the_way_on_offered(client: AsyncClient, auth: AuthServer) -> None:
+async def test_a_red_participant_is_named_and_the_next_step_offered(client: AsyncClient, auth: AuthServer) -> None:
     response = await status_page(client, auth, chat="FAIL duplicate: email", customer="SUCCESS")
     assert lights_of(response)["chat"] == ("FAIL", "Already had this email address")
     assert reload_of(response) is None
@@ -156,7 +156,7 @@ async def test_a_script_gets_what_the_page_shows(client: AsyncClient, auth: Auth
         assert f">{shown[name]}<" in page.content.decode()
 
 
-async def test_a_signup_that_has_not_arrived_is_waited_for(client: AsyncClient) -> None:
+async def test_a_sign_up_that_has_not_arrived_is_waited_for(client: AsyncClient) -> None:
     ticket = await open_form(client)
     response = await client.get(f"/signup/status/{ticket}/")
     assert reload_of(response) == "2"
@@ -164,7 +164,9 @@ async def test_a_signup_that_has_not_arrived_is_waited_for(client: AsyncClient) 
     assert {status for status, _ in lights_of(response).values()} == {"PENDING"}
 
 
-async def test_the_lights_without_a_gateway_say_so_and_try_again(client: AsyncClient, settings: Settings) -> None:
+async def test_the_lights_page_reports_an_unreachable_gateway_and_tries_again(
+    client: AsyncClient, settings: Settings
+) -> None:
     settings.GATEWAY_URL = f"http://{HOST}:{free_port()}"
     ticket = await open_form(client)
     response = await client.get(f"/signup/status/{ticket}/")

@@ -12,7 +12,7 @@ from tests.unit.signup_sync.front.test_signup_form import assert_is_form_again, 
 pytestmark = pytest.mark.usefixtures("front")
 
 
-async def test_a_closed_signup_says_so_in_place_of_the_form(client: AsyncClient, settings: Settings) -> None:
+async def test_while_sign_up_is_closed_a_notice_replaces_the_form(client: AsyncClient, settings: Settings) -> None:
     settings.SIGNUP_OPEN = False
     page = (await client.get("/signup/")).content.decode()
     assert "Sign-up is closed" in page
@@ -20,7 +20,7 @@ async def test_a_closed_signup_says_so_in_place_of_the_form(client: AsyncClient,
     assert "<form" not in page.partition("<main")[2]
 
 
-async def test_a_form_opened_before_signup_closed_says_so_and_keeps_the_input(
+async def test_a_form_opened_before_sign_up_closed_shows_a_notice_and_keeps_the_input(
     client: AsyncClient, auth: AuthServer
 ) -> None:
     ticket = await open_form(client)
@@ -48,7 +48,7 @@ async def test_a_rate_limit_is_explained_with_the_time_of_the_next_attempt(
     assert "Try again in 7 seconds." in response.content.decode()
 
 
-async def test_the_front_tells_auth_the_address_that_it_posts_for(client: AsyncClient, auth: AuthServer) -> None:
+async def test_the_front_sends_auth_the_address_of_its_client(client: AsyncClient, auth: AuthServer) -> None:
     ticket = await open_form(client)
     await send(client, ticket)
     [signed] = auth.addresses

@@ -40,7 +40,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.usefixtures("front")
-async def test_a_relay_counts_its_failures_until_there_is_news(
+async def test_a_relay_counts_its_failures_until_a_newer_state_arrives(
     auth: AuthServer, signup_id: UUID, user: SubmittedUser, asked: list[int]
 ) -> None:
     await relays().sign_up(signup_id, user)

@@ -214,7 +214,7 @@ def test_a_group_has_the_name_of_its_sign_up() -> None:
     assert group_of(ONE) == f"signup.{ONE}"
 
 
-async def test_it_asks_redis_over_one_connection_for_as_long_as_a_person_may_wait(made: Made) -> None:
+async def test_redis_is_asked_over_one_connection_with_a_timeout(made: Made) -> None:
     assert made.asked_for == [(relay_pool.ANSWERS_WITHIN, 1)]
 
 
@@ -245,7 +245,7 @@ async def test_leases_are_set_in_one_round_trip_and_expire(made: Made) -> None:
     ]  # fmt: skip
 
 
-async def test_of_leases_that_others_have_none_may_outlive_a_new_one(made: Made) -> None:
+async def test_leases_of_other_processes_are_shortened_to_the_duration_of_a_new_one(made: Made) -> None:
     made.redis.taken = {key(ONE)}
     assert await made.pool._lease([ONE, TWO], only_free=True) == [TWO]
     assert made.redis.round_trips == [
@@ -334,7 +334,7 @@ async def test_a_sign_up_that_ends_or_begins_while_its_lease_is_requested_is_not
     pool._running.clear()
 
 
-async def test_a_relay_that_ends_is_forgotten_and_bears_its_sign_up_in_the_log(running: Made) -> None:
+async def test_a_relay_that_ends_is_removed_and_its_log_lines_name_the_sign_up(running: Made) -> None:
     relay: Any = running.pool._start(ONE)
     assert running.pool._running == {ONE: relay}
     await holds(lambda: relay.context, "it runs")
@@ -375,7 +375,7 @@ async def test_a_bug_in_leasing_is_logged_and_the_next_round_comes(
     del running.pool._running[THREE]
 
 
-async def test_it_waits_for_work_and_then_a_little_for_more_of_it(
+async def test_the_pool_waits_for_work_and_then_briefly_for_more(
     running: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert LEASED_AFTER > 0
@@ -458,7 +458,7 @@ async def test_a_sign_up_without_any_state_is_unavailable(made: Made, monkeypatc
     assert refused.value.status == 503
 
 
-async def test_as_many_posts_as_may_wait_are_taken_and_one_more_is_refused(made: Made) -> None:
+async def test_posts_are_accepted_up_to_the_limit_and_one_more_is_refused(made: Made) -> None:
     made.pool._posts = POSTS_MAX - 1
     made.gateway.may_answer.clear()
     waiting = asyncio.create_task(made.pool.sign_up(ONE, USER))
@@ -506,14 +506,14 @@ async def test_a_state_is_sent_to_its_group_once_with_the_newest_text(running: M
     ]  # fmt: skip
 
 
-async def test_a_relay_without_a_state_has_no_news(made: Made) -> None:
+async def test_a_relay_without_a_state_has_nothing_to_send(made: Made) -> None:
     relay: Any = made.pool._start(ONE)
     relay.state = None
     await made.pool._send(relay)
     assert made.layer.sent == []
 
 
-async def test_a_layer_that_hangs_is_given_up(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_channel_layer_that_hangs_times_out(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     made.layer.hangs = True
     monkeypatch.setattr(relay_pool, "ANSWERS_WITHIN", 0.01)
     async with asyncio.timeout(PATIENCE):
@@ -522,7 +522,7 @@ async def test_a_layer_that_hangs_is_given_up(made: Made, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("error", [RedisError("away"), OSError("away"), TimeoutError()])
-async def test_news_that_cannot_be_sent_are_sent_when_redis_is_back(
+async def test_states_that_could_not_be_sent_are_sent_when_redis_is_back(
     running: Made, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     running.layer.errors = [error, error]
@@ -534,7 +534,7 @@ async def test_news_that_cannot_be_sent_are_sent_when_redis_is_back(
     assert f"Redis is unavailable: sockets ask auth for the lights every second: {error}" in caplog.text
 
 
-async def test_newer_news_of_a_relay_take_the_place_of_those_that_failed(running: Made) -> None:
+async def test_a_newer_state_of_a_relay_replaces_the_one_that_could_not_be_sent(running: Made) -> None:
     pool, newest = running.pool, FakeRelay(ONE, None, None, tell=None, is_watched=None)
     newest.state = SimpleNamespace(text="newest")
     relay: Any = pool._start(ONE)
@@ -552,7 +552,7 @@ async def test_newer_news_of_a_relay_take_the_place_of_those_that_failed(running
     assert sent == [relay, newest]
 
 
-async def test_a_bug_in_sending_is_logged_and_other_news_are_sent(
+async def test_a_bug_in_sending_is_logged_and_other_states_are_sent(
     running: Made, caplog: pytest.LogCaptureFixture
 ) -> None:
     running.layer.errors = [ValueError("a bug")]
@@ -564,7 +564,7 @@ async def test_a_bug_in_sending_is_logged_and_other_news_are_sent(
     assert "a sign-up's state can't be sent to its group" in caplog.text
 
 
-async def test_while_redis_is_away_news_wait(running: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_while_redis_is_down_states_wait(running: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay_pool, "AWAY_PAUSE", 600.0)
     running.pool._breaker.note_failure(RedisError("away"))
     relay: Any = running.pool._start(ONE)
@@ -576,7 +576,7 @@ async def test_while_redis_is_away_news_wait(running: Made, monkeypatch: pytest.
 # --- Tasks --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_task_knows_nothing_of_the_request_that_began_it(
+async def test_a_task_inherits_no_context_of_the_request_that_started_it(
     made: Made, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     current: ContextVar[str] = ContextVar("current", default="nothing")
@@ -607,7 +607,7 @@ async def test_a_task_that_fails_is_logged(made: Made, caplog: pytest.LogCapture
     assert "ValueError: a bug" in caplog.text
 
 
-async def test_at_its_end_it_cancels_its_tasks_however_often_that_takes(
+async def test_the_pool_cancels_its_tasks_at_its_end_repeatedly_if_necessary(
     made: Made, caplog: pytest.LogCaptureFixture
 ) -> None:
     cancellations = []

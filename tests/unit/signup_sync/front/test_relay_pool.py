@@ -91,7 +91,7 @@ async def is_left(auth: AuthServer, signup_id: UUID) -> None:
     await eventually_async(nobody_reads, what="no stream is open")
 
 
-async def test_it_returns_auths_verdict_and_relays_each_state(
+async def test_the_pool_returns_auths_verdict_and_relays_each_state(
     auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     async with Listener(signup_id) as listener:
@@ -105,7 +105,7 @@ async def test_it_returns_auths_verdict_and_relays_each_state(
     assert user.password not in repr(listener.heard)
 
 
-async def test_the_next_sign_up_comes_by_the_connection_of_one_that_is_complete(auth: AuthServer) -> None:
+async def test_the_next_sign_up_reuses_the_connection_of_a_complete_one(auth: AuthServer) -> None:
     for _ in range(3):
         signup_id = await other_sign_up(auth, relays())
         await auth.turn(str(signup_id), "chat", "SUCCESS")
@@ -192,7 +192,7 @@ async def test_two_posts_of_one_form_make_one_relay(auth: AuthServer, signup_id:
     await eventually_async(one_stream, what="one stream is open")
 
 
-async def test_a_browser_that_leaves_ends_no_signup(auth: AuthServer, signup_id: UUID, user: SubmittedUser) -> None:
+async def test_a_browser_that_leaves_ends_no_sign_up(auth: AuthServer, signup_id: UUID, user: SubmittedUser) -> None:
     auth.may_answer.clear()
 
     async def is_posted() -> bool:
@@ -275,7 +275,7 @@ def test_the_page_waits_longer_than_the_server_may_take() -> None:
     assert waits > 1000 * gateway.POST_TIMEOUT * gateway.POST_ATTEMPTS
 
 
-async def test_a_heartbeat_says_the_newest_state_again_and_that_it_is_delayed(
+async def test_a_heartbeat_repeats_the_newest_state_and_the_delay(
     auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     await relays().sign_up(signup_id, user)
@@ -320,7 +320,7 @@ async def test_a_burst_of_changes_is_sent_once_with_the_newest(
         assert len(listener.versions) < 100
 
 
-async def test_a_signup_that_auth_does_not_have_any_more_is_given_up(
+async def test_a_sign_up_that_auth_does_not_have_any_more_is_given_up(
     auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     await relays().sign_up(signup_id, user)
@@ -379,7 +379,7 @@ async def test_garbage_in_the_stream_ends_no_relay(auth: AuthServer, signup_id: 
         await listener.hears(3)
 
 
-async def test_a_watched_signup_is_taken_over_when_its_process_dies(
+async def test_a_watched_sign_up_is_taken_over_when_its_process_dies(
     auth: AuthServer, other_process: RelayPool, signup_id: UUID, user: SubmittedUser
 ) -> None:
     await other_process.sign_up(signup_id, user)
@@ -404,7 +404,7 @@ async def test_a_lease_that_redis_would_keep_until_tomorrow_is_taken_over_all_th
         await listener.hears(3)
 
 
-async def test_a_signup_that_another_process_relays_is_left_to_it(
+async def test_a_sign_up_that_another_process_relays_is_left_to_it(
     auth: AuthServer,
     other_process: RelayPool,
     signup_id: UUID,
@@ -428,7 +428,7 @@ async def test_a_signup_that_another_process_relays_is_left_to_it(
     assert auth.resumed == []
 
 
-async def test_a_signup_that_nobody_watches_any_more_is_not_taken_over(
+async def test_a_sign_up_that_nobody_watches_any_more_is_not_taken_over(
     auth: AuthServer, other_process: RelayPool, signup_id: UUID, user: SubmittedUser, redis: Redis
 ) -> None:
     await other_process.sign_up(signup_id, user)
@@ -450,7 +450,7 @@ async def test_a_signup_that_nobody_watches_any_more_is_not_taken_over(
     assert str(signup_id) not in dict(auth.resumed)
 
 
-async def test_more_posts_than_may_wait_are_refused_at_once_and_taken_again_later(
+async def test_posts_above_the_limit_are_refused_at_once_and_accepted_later(
     auth: AuthServer, user: SubmittedUser, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay_pool, "POSTS_MAX", 3)

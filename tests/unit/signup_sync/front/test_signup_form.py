@@ -138,14 +138,14 @@ async def test_auths_messages_are_shown_at_the_fields(client: AsyncClient, auth:
     assert answer["errors"] == {"userId": ["No emoji."], "": ["No role."]}
 
 
-async def test_the_form_sent_again_joins_its_signup(client: AsyncClient, auth: AuthServer) -> None:
+async def test_the_form_sent_again_joins_its_sign_up(client: AsyncClient, auth: AuthServer) -> None:
     ticket = await open_form(client)
     first, second = await asyncio.gather(send(client, ticket), send(client, ticket))
     assert (first.status_code, second.status_code) == (303, 303)
     assert list(auth.signups) == [str(signup_id_of(client, ticket))]
 
 
-async def test_the_form_with_other_content_is_another_signup(client: AsyncClient, auth: AuthServer) -> None:
+async def test_the_form_with_other_content_is_another_sign_up(client: AsyncClient, auth: AuthServer) -> None:
     ticket = await open_form(client)
     await send(client, ticket)
     answer = (await send(client, ticket, script=True, userId="somebody-else")).json()
@@ -154,7 +154,7 @@ async def test_the_form_with_other_content_is_another_signup(client: AsyncClient
 
 
 @pytest.mark.parametrize("script", [False, True])
-async def test_a_corrected_form_sent_again_joins_its_signup(
+async def test_a_corrected_form_sent_again_joins_its_sign_up(
     client: AsyncClient, auth: AuthServer, *, script: bool
 ) -> None:
     auth.verdict = {"status": "FAIL", "reason": "duplicate: userId"}
@@ -169,7 +169,7 @@ async def test_a_corrected_form_sent_again_joins_its_signup(
     assert [signup.content["userId"] for signup in auth.signups.values()] == ["홍길동", "corrected"]
 
 
-async def test_a_content_always_ends_at_its_own_signup_whatever_the_form_said_since(
+async def test_the_same_content_always_joins_its_own_sign_up_whatever_was_submitted_since(
     client: AsyncClient, auth: AuthServer
 ) -> None:
     ticket = await open_form(client)
@@ -193,7 +193,7 @@ async def test_a_form_with_too_many_contents_must_be_reloaded(client: AsyncClien
     assert len(auth.signups) == tickets.CONTENTS_MAX
 
 
-async def test_the_corrected_signup_is_kept_when_its_answer_is_lost(client: AsyncClient, auth: AuthServer) -> None:
+async def test_the_corrected_sign_up_is_kept_when_its_answer_is_lost(client: AsyncClient, auth: AuthServer) -> None:
     auth.problems = [problem(409), problem(503)]
     ticket = await open_form(client)
     failed = (await send(client, ticket, script=True)).json()
@@ -204,7 +204,9 @@ async def test_the_corrected_signup_is_kept_when_its_answer_is_lost(client: Asyn
 
 
 @pytest.mark.parametrize("status", [503, 429])
-async def test_an_auth_that_is_busy_says_when_to_try_again(client: AsyncClient, auth: AuthServer, status: int) -> None:
+async def test_while_auth_is_busy_the_page_gives_the_time_of_the_next_attempt(
+    client: AsyncClient, auth: AuthServer, status: int
+) -> None:
     auth.problems = [problem(status, Retry_After="7")]
     ticket = await open_form(client)
     response = await send(client, ticket)
@@ -224,7 +226,7 @@ async def test_a_gateway_that_is_down_loses_nothing(
     assert_is_form_again(response, "We cannot sign you up right now")
 
 
-async def test_a_ticket_of_another_browser_posts_a_signup_of_its_own(client: AsyncClient, auth: AuthServer) -> None:
+async def test_a_ticket_of_another_browser_posts_a_sign_up_of_its_own(client: AsyncClient, auth: AuthServer) -> None:
     stranger = await open_form(AsyncClient(headers={"Host": HOST}))
     await open_form(client)
     for ticket in (stranger, "nonsense", ""):
@@ -232,7 +234,7 @@ async def test_a_ticket_of_another_browser_posts_a_signup_of_its_own(client: Asy
     assert len(auth.signups) == 3
 
 
-async def test_a_form_of_another_browser_sent_again_joins_its_signup(client: AsyncClient, auth: AuthServer) -> None:
+async def test_a_form_of_another_browser_sent_again_joins_its_sign_up(client: AsyncClient, auth: AuthServer) -> None:
     stranger = await open_form(AsyncClient(headers={"Host": HOST}))
     await open_form(client)
     auth.problems = [problem(503)]

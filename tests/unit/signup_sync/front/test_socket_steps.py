@@ -297,7 +297,7 @@ async def test_a_page_that_asks_for_no_language_is_drawn_in_that_of_the_installa
 
 @pytest.mark.parametrize("extensions", [None, {}, {"websocket.http.response": {}}])
 @pytest.mark.parametrize("limit", ["HELD_PER_ADDRESS", "HELD_PER_SIGNUP"])
-async def test_one_socket_more_than_may_be_open_is_refused(
+async def test_a_socket_above_the_limit_is_refused(
     page: Page, settings: Settings, extensions: Mapping[str, Any] | None, limit: str
 ) -> None:
     setattr(settings, limit, 1)
@@ -322,7 +322,7 @@ async def test_one_socket_more_than_may_be_open_is_refused(
     assert sockets.held_sockets._counts == {}
 
 
-async def test_too_many_of_an_address_are_refused_before_their_tickets_are_checked(
+async def test_sockets_above_the_limit_of_an_address_are_refused_before_their_tickets_are_checked(
     page: Page, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.HELD_PER_ADDRESS = 1
@@ -360,7 +360,7 @@ async def test_a_few_short_messages_are_ignored_and_one_more_closes_the_socket(p
 
 
 @pytest.mark.parametrize("message", [{"text": "x" * (MESSAGE_LENGTH_MAX + 1)}, {"bytes": b"x"}])
-async def test_a_long_message_or_one_of_bytes_closes_the_socket(page: Page, message: Mapping[str, Any]) -> None:
+async def test_a_long_or_binary_message_closes_the_socket(page: Page, message: Mapping[str, Any]) -> None:
     page.open()
     page.incoming.put_nowait({"type": "websocket.receive", **message})
     await holds(lambda: page.types == ["accept", "close"], "it is closed")
@@ -391,7 +391,7 @@ async def test_each_newer_state_is_shown_and_no_other(page: Page) -> None:
         ([None], []),
     ],
 )
-async def test_delayed_and_stalled_are_said_once_and_stalled_stays(
+async def test_delayed_and_stalled_are_reported_once_and_stalled_is_permanent(
     page: Page, slownesses: list[str | None], said: list[str]
 ) -> None:
     page.open()
@@ -403,7 +403,7 @@ async def test_delayed_and_stalled_are_said_once_and_stalled_stays(
     assert page.outcomes == ["pending", *said, (said or ["pending"])[-1]]
 
 
-async def test_a_process_of_an_earlier_version_says_nothing_of_slowness(page: Page) -> None:
+async def test_a_message_of_an_earlier_release_without_delay_or_stall_is_accepted(page: Page) -> None:
     page.open()
     page.layer.messages.put_nowait({"type": "signup.news", "text": text(2)})
     await holds(lambda: page.versions == [2], "the state is shown")
@@ -417,7 +417,7 @@ async def test_a_complete_sign_up_is_not_delayed(page: Page) -> None:
     assert page.outcomes == ["green"]
 
 
-async def test_without_a_state_there_is_nothing_to_call_delayed(page: Page) -> None:
+async def test_without_a_state_no_delay_is_reported(page: Page) -> None:
     await page.socket._show_slowness("delayed")
     assert page.socket._slowness is None
 
@@ -444,7 +444,7 @@ async def test_sending_to_a_browser_that_has_left_raises_nothing(page: Page, err
 # --- Reading ------------------------------------------------------------------------------------------------------
 
 
-async def test_it_is_watched_while_it_is_incomplete(page: Page) -> None:
+async def test_a_sign_up_is_watched_while_it_is_incomplete(page: Page) -> None:
     page.open()
     page.news(text(1), text(2))
     await holds(lambda: page.versions == [1, 2], "the states are shown")
@@ -526,14 +526,14 @@ async def test_a_sign_up_that_auth_does_not_have_yet_is_read_again(page: Page) -
 # --- Silence ------------------------------------------------------------------------------------------------------
 
 
-async def test_it_reads_the_state_after_a_few_silent_heartbeats(page: Page, settings: Settings) -> None:
+async def test_a_socket_reads_the_state_after_a_few_silent_heartbeats(page: Page, settings: Settings) -> None:
     settings.STREAM_HEARTBEAT = 0.02
     page.open()
     await holds(lambda: len(page.auth.reads) > 2, "it reads again and again")
     assert SILENT_HEARTBEATS * 0.02 in page.timeouts
 
 
-async def test_outside_its_group_it_reads_the_state_every_second_and_tries_to_join(
+async def test_a_socket_outside_its_group_reads_the_state_every_second_and_tries_to_join(
     page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sockets, "AWAY_PAUSE", 0.01)

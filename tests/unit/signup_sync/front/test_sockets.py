@@ -60,7 +60,7 @@ async def version_after(socket: WebsocketCommunicator, version: int) -> dict[str
     return state
 
 
-async def test_a_page_sees_its_signup_from_the_beginning_to_the_end(
+async def test_a_page_sees_its_sign_up_from_the_beginning_to_the_end(
     open_socket: OpenSocket, auth: AuthServer, signup_id: UUID, user: SubmittedUser
 ) -> None:
     socket = await connected(open_socket())
@@ -152,7 +152,7 @@ async def test_a_silent_socket_reads_the_state_from_auth(
     assert (await state_of(socket))["version"] == 3
 
 
-async def test_the_page_ends_right_when_the_relaying_process_dies(
+async def test_the_page_shows_the_final_state_although_the_relaying_process_dies(
     open_socket: OpenSocket, auth: AuthServer, other_process: RelayPool, signup_id: UUID, user: SubmittedUser
 ) -> None:
     socket = await connected(open_socket())
@@ -229,7 +229,7 @@ async def test_stalled_is_reported_once_and_never_taken_back(
     assert await socket.receive_nothing(0.2)
 
 
-async def test_a_page_that_connects_late_is_told_that_its_signup_is_stalled(
+async def test_a_page_that_connects_late_is_told_that_its_sign_up_is_stalled(
     open_socket: OpenSocket, auth: AuthServer, signup_id: UUID
 ) -> None:
     auth.signups[str(signup_id)] = SignUp(str(signup_id), {}, is_stalled=True)
@@ -358,7 +358,7 @@ async def test_a_flood_closes_the_socket(open_socket: OpenSocket, flood: list[st
     assert await close_code(socket) == sockets.POLICY_VIOLATION
 
 
-async def test_bytes_close_the_socket(open_socket: OpenSocket) -> None:
+async def test_a_binary_message_closes_the_socket(open_socket: OpenSocket) -> None:
     socket = await connected(open_socket())
     await socket.send_to(bytes_data=b"\x00")
     assert await close_code(socket) == sockets.POLICY_VIOLATION

@@ -28,9 +28,9 @@ async def test_an_event_without_data_is_ignored() -> None:
     assert await events_of(b"event: status\n\ndata: x\n\n") == [ServerEvent("message", "x")]
 
 
-async def test_it_joins_lines_of_data_and_takes_any_line_end() -> None:
+async def test_lines_of_data_are_joined_and_any_line_end_is_accepted() -> None:
     assert await events_of(b"data: one\r\ndata:two\r\n\r\n") == [ServerEvent("message", "one\ntwo")]
 
 
-async def test_it_ignores_fields_that_it_does_not_know() -> None:
+async def test_unknown_fields_are_ignored() -> None:
     assert await events_of(b"colour: green\nnonsense\ndata: x\n\n") == [ServerEvent("message", "x")]

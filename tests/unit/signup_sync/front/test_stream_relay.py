@@ -135,7 +135,7 @@ def relaying(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Any:
 # --- Reading ------------------------------------------------------------------------------------------------------
 
 
-async def test_it_tells_each_newer_state_and_ends_with_the_sign_up(relaying: Any) -> None:
+async def test_a_relay_passes_on_each_newer_state_and_ends_with_the_sign_up(relaying: Any) -> None:
     first = Stream(status(1), status(2), status(2), status(1), status(5), COMPLETE)
     done = await relaying(first=first).run()
     assert done.told == [(1, None), (2, None), (5, None), (9, None)]
@@ -146,7 +146,7 @@ async def test_it_tells_each_newer_state_and_ends_with_the_sign_up(relaying: Any
     assert (first.is_left, first.is_closed) == (True, False)
 
 
-async def test_without_a_stream_it_opens_one(relaying: Any) -> None:
+async def test_a_relay_without_a_stream_opens_one(relaying: Any) -> None:
     done = await relaying(Stream(COMPLETE)).run()
     assert (done.gateway.seen, done.versions) == ([0], [9])
 
@@ -162,14 +162,14 @@ async def test_without_a_stream_it_opens_one(relaying: Any) -> None:
         (["something else", "delayed"], ["delayed"]),
     ],
 )
-async def test_it_tells_that_a_sign_up_is_delayed_or_stalled_of_which_stalled_stays(
+async def test_delayed_and_stalled_are_passed_on_and_stalled_is_permanent(
     relaying: Any, events: Iterable[str], told: list[str]
 ) -> None:
     done = await relaying(Stream(status(1), *(f"event: {kind}\ndata: {{}}\n\n" for kind in events), COMPLETE)).run()
     assert done.told == [(1, None), *((1, slowness) for slowness in told), (9, told[-1])]
 
 
-async def test_a_heartbeat_tells_the_newest_state_again(relaying: Any) -> None:
+async def test_a_heartbeat_repeats_the_newest_state(relaying: Any) -> None:
     done = await relaying(Stream(status(1), HEARTBEAT, HEARTBEAT, COMPLETE)).run()
     assert done.versions == [1, 1, 1, 9]
 
@@ -205,7 +205,7 @@ async def test_failures_count_until_there_is_something_new(relaying: Any) -> Non
 
 
 @pytest.mark.parametrize(("retry_after", "pause"), [(None, 0.5), (0, 0.5), (1, 1), (7, 7)])
-async def test_a_gateway_that_asks_for_a_pause_gets_it_once(
+async def test_the_pause_that_a_gateway_asks_for_is_honoured_once(
     relaying: Any, retry_after: int | None, pause: float
 ) -> None:
     busy = GatewayError(503, "busy", retry_after=retry_after)
@@ -230,7 +230,7 @@ async def test_an_unexpected_error_ends_the_relay_and_the_wait_for_its_answer(re
 
 
 @pytest.mark.parametrize(("age", "streams"), [(3, 6), (4, 8)])
-async def test_it_ends_at_its_age_and_leaves_the_sign_up_to_another_process(
+async def test_a_relay_ends_at_its_maximum_age_and_leaves_the_sign_up_to_another_process(
     relaying: Any, settings: Settings, age: int, streams: int
 ) -> None:
     settings.STREAM_MAX_AGE = age
@@ -281,7 +281,7 @@ async def test_a_sign_up_that_waits_for_its_confirmation_is_left_when_nobody_wat
     assert running.pauses == []
 
 
-async def test_it_is_relayed_as_long_as_somebody_watches_it(relaying: Any) -> None:
+async def test_an_unconfirmed_sign_up_is_relayed_as_long_as_somebody_watches_it(relaying: Any) -> None:
     running = relaying(first=Stream(AWAITING, HEARTBEAT, COMPLETE))
     await running.run()
     assert running.versions == [1, 1, 9]

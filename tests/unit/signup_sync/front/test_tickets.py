@@ -11,7 +11,7 @@ from authsvc.accounts import last_signup
 from signup_sync.front import tickets
 
 
-def test_a_page_ticket_opens_its_signup_to_its_browser(signup_id: UUID, visitor: str) -> None:
+def test_a_page_ticket_opens_its_sign_up_to_its_browser(signup_id: UUID, visitor: str) -> None:
     assert tickets.open_page_ticket(tickets.page_ticket(signup_id, visitor), visitor) == signup_id
 
 
@@ -28,7 +28,7 @@ def test_a_ticket_that_was_changed_or_made_up_is_refused(signup_id: UUID, visito
             tickets.open_page_ticket(forged, visitor)
 
 
-def test_an_old_ticket_opens_nothing_but_the_form_still_knows_its_signup(
+def test_an_old_ticket_opens_nothing_but_the_form_still_knows_its_sign_up(
     signup_id: UUID, visitor: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ticket = tickets.page_ticket(signup_id, visitor)
@@ -45,13 +45,13 @@ def test_a_forged_browser_cookie_is_ignored(visitor: str) -> None:
     assert tickets.browser_of({tickets.BROWSER_COOKIE: tickets._cookie_signer.sign(visitor)}) == visitor
 
 
-def test_auth_opens_a_signup_to_the_ticket_that_the_front_issues(signup_id: UUID) -> None:
+def test_auth_opens_a_sign_up_to_the_ticket_that_the_front_issues(signup_id: UUID) -> None:
     assert auth_tickets.opens(tickets.bearer_ticket(signup_id), signup_id)
     assert not auth_tickets.opens(tickets.bearer_ticket(tickets.new_signup_id()), signup_id)
     assert not auth_tickets.opens(tickets.page_ticket(signup_id, "browser"), signup_id)
 
 
-def test_the_successor_of_a_signup_is_always_the_same_and_no_one_can_guess_it(
+def test_the_successor_of_a_sign_up_is_always_the_same_and_no_one_can_guess_it(
     signup_id: UUID, settings: Settings
 ) -> None:
     after = tickets.successor_of(signup_id, "browser")

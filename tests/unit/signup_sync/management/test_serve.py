@@ -71,7 +71,9 @@ class Unread(asyncio.Transport):
 
 
 @pytest.mark.parametrize(("size", "calls"), [(1, ["close", "abort"]), (0, ["close"])])
-async def test_a_closed_connection_waits_only_so_long_for_its_client(monkeypatch, size: int, calls: list[str]) -> None:
+async def test_closing_a_connection_waits_for_its_client_for_a_limited_time(
+    monkeypatch, size: int, calls: list[str]
+) -> None:
     monkeypatch.setattr(connections, "CLOSES_WITHIN", 0.01)
     loop = asyncio.get_running_loop()
     transport = connections.ClosingTransport(unread := Unread(size), loop)
