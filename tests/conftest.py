@@ -99,7 +99,7 @@ def connections_are_returned() -> Iterator[None]:
 
 
 def in_use(pool: ConnectionPool) -> int:
-    """The number of the pool's connections that are in use or being opened."""
+    """The number of connections of the pool that are in use or being opened."""
     figures = pool.get_stats()
     return figures["pool_size"] - figures["pool_available"]
 

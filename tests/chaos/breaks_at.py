@@ -1,9 +1,9 @@
 """Runs a role that breaks at one point of its work: it kills itself there, as `kill -9` would, hangs, or has a bug.
 
-`python -m tests.chaos.breaks_at authsvc.signups.writer.register_strangers dies-after -- manage.py …` wraps what this
-dotted path names *where it is used* (the module or class that looks it up). At the first call the role `dies-before`
-it does anything, `dies-after` it has returned, or `hangs` in it; or it `raises` an error at each call.
-`runtime.processes.health.BEAT_WITHIN=1` before the dashes gives a constant another value.
+`python -m tests.chaos.breaks_at authsvc.signups.writer.register_strangers dies-after -- manage.py …` wraps the function
+at this dotted path, in the module or class that *uses* it. At the first call, the role `dies-before` or `dies-after`
+it, or `hangs` in it; `raises` makes every call fail. `runtime.processes.health.BEAT_WITHIN=1` before the dashes
+overrides a constant.
 """
 
 import functools
@@ -21,7 +21,7 @@ from tests.stack import RoleProcess
 
 
 def start_breaking(role: RoleProcess, path: str, how: str, **constants: float) -> None:
-    """Starts the role so that it breaks there; in `constants` a dot of the path is `__`."""
+    """Start the role so that it breaks at that point. In the names of `constants`, `__` stands for a dot."""
     values = [f"{name.replace('__', '.')}={value}" for name, value in constants.items()]
     start_through(role, "tests.chaos.breaks_at", path, how, *values)
 

@@ -18,16 +18,16 @@ from tests.chaos.people import Kind, Person
 from tests.chaos.story import LOST, Story, pause_after
 from tests.contract.documents import check_event, check_response
 
-# A stream that says nothing for longer than its heartbeat is lost.
+# A stream that is silent for longer than its heartbeat is lost.
 SILENCE = 20.0
-# Of a hundred posts, those whose answer the client itself loses: it has left before it came.
+# Percentage of posts whose client disconnects before the answer arrives.
 LOST_ANSWERS = 4
-# Of a hundred streams, those that the client itself drops in the middle.
+# Percentage of streams that the client itself drops in the middle.
 DROPPED_STREAMS = 4
 
 
 class Crowd:
-    """Runs a client for each person, in a separate thread, begun evenly over `seconds`."""
+    """Run a client for each person in a separate thread. The starts are spread evenly over `seconds`."""
 
     def __init__(self, base_url: str, people: Sequence[Person], *, seconds: float, seed: int) -> None:
         self.is_done = threading.Event()
@@ -43,7 +43,7 @@ class Crowd:
 
     @property
     def stories(self) -> dict[UUID, Story]:
-        """By sign-up: the front gives a page's its id."""
+        """By sign-up. The front chooses the IDs of sign-ups from pages."""
         return {story.person.signup_id: story for story in self._stories}
 
     def start(self) -> None:
@@ -53,7 +53,7 @@ class Crowd:
         self._is_open.wait()
 
     def stop(self) -> None:
-        """Ends also those that still wait. Raises what went wrong in here."""
+        """End all clients, including those that still wait. Raises the error that ended the thread."""
         if not self.is_done.is_set():
             with suppress(RuntimeError):  # the loop has ended just now
                 self._loop.call_soon_threadsafe(self._everybody.cancel)
@@ -71,8 +71,8 @@ class Crowd:
             self._is_open.set()
 
     async def _run(self) -> None:
-        # No time limit for connecting: a frozen server takes connections, and on a busy machine this loop may itself be
-        # late by seconds. Then every attempt would fail, and the next ones make it later still.
+        # No time limit for connecting: a frozen server accepts connections, and on a busy machine this loop may itself
+        # be late by seconds. With a limit every attempt would fail, and the retries would delay the loop further.
         timeout = aiohttp.ClientTimeout(total=None, sock_read=SILENCE)
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(self._base_url, connector=connector, timeout=timeout) as self._http:
@@ -110,7 +110,7 @@ class ApiClient:
         self._ticket = ""
 
     async def sign_up(self) -> None:
-        """Returns when the stream has come to its end, however often it gets lost."""
+        """Return when the stream has reached its end, however often it is lost."""
         failures = 0
         while True:
             seen = self._story.version
@@ -156,7 +156,7 @@ class ApiClient:
         return False
 
     async def _follow(self, answer: aiohttp.ClientResponse) -> bool:
-        """Reads the stream; whether it came to its end."""
+        """Read the stream. Return whether it reached its end."""
         drops = self._random.randrange(100) < DROPPED_STREAMS
         async for kind, data in _events(answer):
             if kind != "status":

@@ -14,7 +14,7 @@ from tests.waiting import eventually
 
 
 def start_counting(role: RoleProcess) -> None:
-    """Starts the role so that `tasks_of` can ask it."""
+    """Start the role so that `tasks_of` can query it."""
     start_through(role, "tests.chaos.counts_tasks", str(_file_of(role)))
 
 

@@ -12,7 +12,8 @@ from signup_sync.participants import PARTICIPANTS
 from tests.servers import Process, Server
 from tests.stack import RoleProcess, Stack
 
-# The processes to kill in the first round, one of each line, in an order derived from the seed. Later rounds kill any.
+# The processes to kill in the first round: one from each line, in an order derived from the seed. Later rounds kill
+# any.
 KILLED = (
     ("auth-1", "auth-2", "auth-results"),
     ("relay",),
@@ -24,14 +25,14 @@ KILLED = (
 )
 ALL = (*(name for names in KILLED for name in names), "dead-letters", "caddy")
 JOINED = {name: f"{name}-2" for name in (*PARTICIPANTS, "auth-results")}
-# Seconds that what was killed stays away, that what is frozen stays so (the group's session ends after 6), and that a
-# second consumer stays: its start takes two or three of them.
+# Seconds for which a killed process stays down, a frozen one stays frozen (the group's session ends after 6), and a
+# second consumer runs, which takes two or three of them to start.
 AWAY = (0.5, 4.0)
 FROZEN_FOR = (7.5, 9.0)
 JOINED_FOR = (6.0, 9.0)
-# Seconds that a target is left alone after it was let go: it starts, and works for a while.
+# Seconds without a fault for a target after its recovery, in which it starts and works for a while.
 RECOVERY = 5.0
-# Seconds after which what ended by itself is started again, as a supervisor would.
+# Seconds after which a process that ended by itself is restarted, as by a supervisor.
 RESTART_PAUSE = 1.0
 
 
@@ -48,7 +49,7 @@ def plan(kills: int, seconds: float, random: Random) -> list[Step]:
     """Kills spread over the time, and for every four of them a flush, a freeze and a rebalance, which may overlap."""
     planner = _Planner(random)
     killed = _rounds([random.choice(names) for names in KILLED], kills, random)
-    # First a consumer, whose group presumes it dead meanwhile.
+    # First a consumer, so that its group presumes it dead while it is frozen.
     frozen = _rounds([random.choice(tuple(JOINED))], kills // 4, random)
     for index in range(kills):
         planner.add(seconds * (index + random.random()) / kills, "kill", killed, until="start", lasts=AWAY)
@@ -81,8 +82,9 @@ class _Planner:
         self._taken: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
 
     def add(self, at: float, begin: str, targets: list[str], *, until: str, lasts: tuple[float, float]) -> None:
-        """Plan a fault for the first of the targets that has no other fault then, else for the one that is free again
-        first; take it out of the list."""
+        """Plan a fault for the first target that has no other fault at that time, or else for the one that is free
+        first. Remove it from the list.
+        """
         seconds = self._random.uniform(*lasts)
         target = min(targets, key=lambda name: self._free_from(name, at, seconds))
         targets.remove(target)
@@ -99,7 +101,7 @@ class _Planner:
 
 
 class Injector:
-    """Carries out a plan on an installation, and starts again what ends by itself."""
+    """Carry out a plan on an installation, and restart processes that end by themselves."""
 
     def __init__(self, stack: Stack, servers: dict[str, Server], say: Callable[[str], None]) -> None:
         for role, name in JOINED.items():
@@ -114,7 +116,7 @@ class Injector:
         self._restart_at: dict[str, float] = {}
 
     def run(self, steps: list[Step]) -> None:
-        """Returns when the last step is done; launched processes may not be ready yet."""
+        """Return after the last step; started processes may not be ready yet."""
         begun = time.monotonic()
         for step in steps:
             while (left := begun + step.at - time.monotonic()) > 0:
@@ -125,7 +127,7 @@ class Injector:
             self.counts[step.what] += 1
 
     def supervise(self) -> None:
-        """Starts again what has ended without being told to."""
+        """Restart processes that have ended without being told to."""
         now = time.monotonic()
         for name in self._wanted:
             if self._process(name).running:
@@ -138,7 +140,7 @@ class Injector:
                 self._targets[name].launch()
 
     def is_ready(self) -> bool:
-        """Whether all that should run does its work."""
+        """Whether all processes that should run do their work."""
         return all(self._targets[name].is_ready() for name in self._wanted)
 
     def _do(self, step: Step) -> None:

@@ -15,7 +15,7 @@ WRONGS: tuple[Wrong, ...] = ("lost", "doubled", "false_red", "missed_red", "stuc
 
 
 class Offence(NamedTuple):
-    """`signup_id` is None where no one sign-up is concerned."""
+    """`signup_id` is None if the offence is not about a single sign-up."""
 
     wrong: Wrong
     signup_id: UUID | None
@@ -62,8 +62,10 @@ class UserRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that a run left behind. `dead` are the keys of the dead letters by topic, `kept` those that were collected;
-    `poison` those put in, by the dead-letter topic in which they must be; `copies` the users of each participant."""
+    """The state after a run. `dead` has the keys of the dead letters by topic, `kept` those that were collected, and
+    `poison` those of the poison messages, by the dead-letter topic that must have them. `copies` has the users of each
+    participant.
+    """
 
     stories: Mapping[UUID, Story]
     signups: Sequence[SignUpRow]
@@ -91,7 +93,7 @@ def judge(evidence: Evidence) -> list[Offence]:
 
 
 def _of_rows(evidence: Evidence) -> Iterator[Offence]:
-    """Rows of unknown users, and rows made twice."""
+    """Rows of unknown users, and duplicate rows."""
     for row in evidence.signups:
         if row.id not in evidence.stories:
             yield Offence("doubled", row.id, "a sign-up that no client made")

@@ -1,7 +1,5 @@
 """Start a role through a test module that prepares the process before the role begins. Product code has no hooks for
 this.
-
-Product code knows nothing of this.
 """
 
 import os
@@ -15,7 +13,7 @@ from tests.stack import RoleProcess
 
 
 def start_through(role: RoleProcess, launcher: str, *arguments: str) -> None:
-    """Starts the role by `python -m <launcher> <arguments> -- <its own command>`; its next start is the normal one."""
+    """Start the role by `python -m <launcher> <arguments> -- <its own command>`. Its next start is a normal one."""
     command = role.command
     python = command.index(sys.executable) + 1
     role.command = [*command[:python], "-m", launcher, *arguments, "--", *command[python:]]

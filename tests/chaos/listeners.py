@@ -76,7 +76,9 @@ class Listener:
             self.events.append(ServerEvent("status", int(fields["id"]), json.loads(fields["data"])))
 
     def assert_saw_all(self, statuses: dict[str, str]) -> None:
-        """The end is this one, ids only rose, and each light was named when it changed, once."""
+        """Check that the final state is this one, that ids only rose, and that each light was named exactly once as
+        changed.
+        """
         assert self.statuses == statuses
         assert self.ids == sorted(set(self.ids))
         decided = [
@@ -89,7 +91,7 @@ class Listener:
 
 
 class Listeners:
-    """Any number of them, on an event loop in a separate thread."""
+    """Any number of listeners, on an event loop in a separate thread."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
@@ -112,7 +114,7 @@ class Listeners:
         self._loop.close()
 
     def follow(self, signups: Sequence[Answer]) -> None:
-        """One more client for each of these; returns when all have their stream."""
+        """Add a client for each of these sign-ups. Return when all have their stream."""
         new = [Listener(self._stack, signup) for signup in signups]
         self.all += new
         self._tasks += [asyncio.run_coroutine_threadsafe(each.follow(self._client), self._loop) for each in new]

@@ -16,21 +16,21 @@ from tests.stack import Stack
 
 REQUESTS = "user.newUser.req"
 ANSWERS = "user.newUser.res"
-# Topics whose messages come again, and that get no poison.
+# Topics whose messages are repeated, but that get no poison.
 LATER = ("user.changeUser.req", "user.changeUser.res", "user.removeUser.req", "user.removeUser.res")
-# Of a hundred good messages, those that are sent again, and seconds until then.
+# Percentage of good messages that are repeated, and the seconds until then.
 COPIES = 10
 COPIED_AFTER = (0.0, 8.0)
-# Good messages to one poisonous one.
+# Good messages per poison message.
 PER_POISON = 100
-# Every poisonous message has a key that begins so.
+# The prefix of the key of every poison message.
 POISON = b"poison-"
 
 Headers = list[tuple[str, bytes | None]]
 
 
 class Noise:
-    """Reads both topics in a separate thread, and writes into them."""
+    """Reads both topics in a separate thread, and writes to them."""
 
     def __init__(self, stack: Stack, *, seed: int) -> None:
         self.counts: Counter[str] = Counter()
@@ -38,7 +38,7 @@ class Noise:
         self._prefix = stack.env["KAFKA_PREFIX"]
         self._random = Random(f"noise {seed}")
         self._stop = threading.Event()
-        # A heap of (when, which, message): no two are the same in the first two.
+        # A heap of (time, number, message). The number is unique, so messages are never compared.
         self._due: list[tuple[float, int, Message]] = []
         server = {"bootstrap.servers": stack.env["KAFKA_BOOTSTRAP_SERVERS"], "log_level": 0, "error_cb": lambda _: None}
         self._producer = Producer({**server, "partitioner": "murmur2_random", "message.timeout.ms": 60_000})

@@ -12,7 +12,7 @@ from tests.chaos.story import LOST, Story, pause_after
 
 
 class Owner:
-    """Logs in and does what the person wants, until a page confirms it, however often the connection is lost."""
+    """Log in and carry out the person's wish until a page confirms it, however often the connection is lost."""
 
     def __init__(self, story: Story, http: aiohttp.ClientSession, random: Random) -> None:
         self._story = story

@@ -16,11 +16,11 @@ from tests.contract.documents import check_frame
 
 
 class PageClient:
-    """Does what the page's script does: posts the form until it is taken, then follows the socket."""
+    """Acts like the page's script: posts the form until it is accepted, then follows the socket."""
 
     def __init__(self, story: Story, http: aiohttp.ClientSession, random: Random) -> None:
         self._story = story
-        # The timeouts are those of the others, the cookies its own.
+        # It shares the timeouts of the other clients, but not their cookies.
         self._base_url = str(http._base_url)
         self._timeout = http.timeout
         self._random = random
@@ -28,7 +28,7 @@ class PageClient:
         self._socket_path = ""
 
     async def sign_up(self) -> None:
-        """Returns when the page has shown the end, however often it loses its connection."""
+        """Return when the page has shown the final state, however often it loses its connection."""
         cookies = aiohttp.CookieJar(unsafe=True)
         failures = 0
         async with aiohttp.ClientSession(self._base_url, cookie_jar=cookies, timeout=self._timeout) as self._http:

@@ -18,7 +18,7 @@ class Kind(StrEnum):
     CLOSES = "new to everybody, and closes the account afterwards"
 
 
-# Of every hundred sign-ups. 5 are real duplicates; a rival's opponent is somebody new, and either of them may win.
+# In percent of the sign-ups. 5 are real duplicates. A rival competes with a new person, and either may win.
 SHARES = {
     Kind.SAME_USER_ID: 3, Kind.SAME_EMAIL: 2, Kind.RIVAL: 4, Kind.KNOWN: 3, Kind.PAGE: 10, Kind.CHANGES: 10,
     Kind.CLOSES: 5,
@@ -31,8 +31,9 @@ DISTANCE = 10
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """One sign-up to be. `original` is the one whom a duplicate or a rival repeats; `known_to` the participant that
-    has a row with this person's `known_by` (userId or email) before everything begins."""
+    """A planned sign-up. `original` is the person whom a duplicate or a rival repeats, and `known_to` the participant
+    that has a row with this person's `known_by` (userId or email) from the start.
+    """
 
     signup_id: UUID
     kind: Kind
@@ -96,7 +97,7 @@ def _kind(random: Random) -> Kind:
 
 def _person(random: Random, kind: Kind, original: Person | None) -> Person:
     token = f"{random.getrandbits(48):012x}"
-    # The sharp s becomes two letters when it is folded, and both of them when it is written large.
+    # ß becomes ss when it is case-folded, and SS in capitals.
     user_id = random.choice(["mina", "straße", "김민아"]) + "." + token
     email = f"{token}@example.org"
     if kind in (Kind.SAME_USER_ID, Kind.RIVAL) and original:
@@ -109,7 +110,7 @@ def _person(random: Random, kind: Kind, original: Person | None) -> Person:
         user_id=user_id,
         email=email,
         user_name=f"Name {token}",
-        # No sign of it is in a userId: one in ten thousand would be refused as too similar.
+        # It shares no characters with userIds: otherwise, one in ten thousand would be refused as too similar.
         password="".join(random.choices("GHJKPQVWXYZ", k=20)),
         original=original if kind in (Kind.SAME_USER_ID, Kind.SAME_EMAIL, Kind.RIVAL) else None,
         # Their rows are inserted by SQL, which does not know the own columns of participants that are added.

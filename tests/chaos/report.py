@@ -62,7 +62,7 @@ def _percentiles(values: Sequence[float]) -> str:
 
 
 def _stories(outcome: Outcome) -> Iterator[str]:
-    """Of the first offenders everything that is known; of the others only that there are so many."""
+    """Everything known about the first offenders, and the number of the others."""
     by_signup: dict[UUID | None, list[str]] = {}
     for offence in outcome.offences:
         by_signup.setdefault(offence.signup_id, []).append(f"{offence.wrong}: {offence.what}")

@@ -24,16 +24,16 @@ from tests.waiting import eventually
 
 # The folder for the logs of a failed run.
 KEPT = Path(__file__).resolve().parents[1] / "artifacts"
-# Seconds of the run for each kill, and the most sign-ups that come in a second.
+# Seconds of the run per kill, and the maximum rate of sign-ups per second.
 SECONDS_PER_KILL = 7.0
 RATE = 33.0
-# Seconds after the last fault in which every light must have turned.
+# Seconds after the last fault within which every light must turn.
 HEALED_WITHIN = 60.0
 # Faulty sign-ups whose whole history is printed.
 TOLD = 5
 
 SETTINGS = {
-    # Hashing at full price is argon2's work and not ours, on a machine that runs everything else too.
+    # Hashing with production's parameters would take CPU from everything else on the machine, and test only argon2.
     "ARGON2_MEMORY_KIB": "512",
     "ARGON2_TIME_COST": "1",
     # All owners come from one address.
@@ -66,12 +66,12 @@ class Outcome:
 
 
 def missing() -> str | None:
-    """The reason why it can't run here, in a sentence."""
+    """The reason why a run is impossible here, in a sentence."""
     return PostgresqlServer.missing() or KafkaServer.missing() or CaddyServer.missing()
 
 
 def run(*, signups: int, kills: int, seed: int, say: Callable[[str], None] = print) -> Outcome:
-    """Runs it; what went wrong is in the outcome. `say` gets a line for each thing that happens."""
+    """Run it. The outcome has all faults found. `say` gets a line for each step."""
     outcome = Outcome(seed, signups, kills)
     people = crowd(signups, Random(f"people {seed}"))
     seconds = max(kills * SECONDS_PER_KILL, signups / RATE)
@@ -133,7 +133,7 @@ def _heal(stack: Stack, injector: Injector, browsers: Crowd, noise: Noise) -> fl
         noise.finish()
         try:
             return evidence.pending(stack) == 0 and evidence.unread(stack) == 0
-        except KafkaException:  # Kafka has been started again just now
+        except KafkaException:  # Kafka has just been restarted
             return False
 
     with suppress(AssertionError):

@@ -20,7 +20,7 @@ from tests.waiting import eventually, must_hold
 pytestmark = pytest.mark.needs("application", "caddy")
 
 DEADLINE = 3.0
-# Seconds for which the database is down: several tries, each with the time in which a connection may come.
+# Seconds for which the database is down: enough for several attempts, each with its connection timeout.
 AWAY = 20.0
 
 
@@ -37,7 +37,7 @@ def stack(backing: Backing) -> Iterator[Stack]:
 
 @pytest.fixture
 def database_of_chat(stack: Stack) -> Iterator[PostgresqlServer]:
-    """A server for chat alone."""
+    """A separate server for chat."""
     chat, before = stack.roles["chat"], stack.env["CHAT_DATABASE_URL"]
     with PostgresqlServer() as server:
         chat.stop()

@@ -45,8 +45,7 @@ Fault = Literal["killed", "frozen"]
 
 @dataclass(frozen=True)
 class Case:
-    """`turning` are the lights that turn while `dependency` is down; where `refuses`, nobody can sign up meanwhile and
-    gets 503 and Retry-After."""
+    """`turning` has the lights that turn while `dependency` is down. If `refuses`, sign-ups get 503 with Retry-After."""
 
     dependency: str
     turning: frozenset[str] = ALL
@@ -89,7 +88,7 @@ class SignUp:
     refusals: list[tuple[int, str | None]] = field(default_factory=list)
 
     def run(self, stack: Stack, give_up: threading.Event) -> None:
-        """Posts, and after a refusal or a lost answer posts again with the same key, until every light has turned."""
+        """Post, and after a refusal or a lost answer post again with the same key, until every light has turned."""
         while self.complete_at is None and not give_up.is_set():
             asked_at = time.monotonic()
             with suppress(OSError, HTTPException):
@@ -126,7 +125,7 @@ class SignUp:
 
 @dataclass
 class ConfirmedSignUp(SignUp):
-    """Somebody who signs up at the instance that sends mails, and opens the link that comes."""
+    """A person who signs up at the instance that sends mails, and opens the mailed link."""
 
     mails: MailServer = field(kw_only=True)
 
@@ -187,7 +186,7 @@ class People:
 
 @pytest.fixture(scope="module")
 def targets() -> Iterator[tuple[Stack, dict[str, Server | Process]]]:
-    """An installation in which each service has its own PostgreSQL, and everything in it that can go away."""
+    """An installation in which each service has its own PostgreSQL, and its dependencies by name."""
     servers = {f"postgresql-{service}": PostgresqlServer() for service in sorted(SERVICES)}
     # Kafka's default, which is longer than AWAY: a frozen broker fences itself on waking only after its session.
     kafka = KafkaServer(session_timeout=9.0)
@@ -263,7 +262,7 @@ def test_a_dependency_that_is_down_costs_only_what_it_provides(
 
 
 def slowest_lights(signups: Sequence[SignUp], turning: frozenset[str]) -> float:
-    """Seconds from a sign-up's beginning to the last of these lights, the most of all; 99 where one is missing."""
+    """The longest time, in seconds, from a sign-up's start to the last of these lights; 99 if one is missing."""
     times = [
         signup.turned_at.get(service, signup.begun_at + 99) - signup.begun_at
         for signup in signups

@@ -17,15 +17,15 @@ from tests.waiting import eventually
 
 pytestmark = [pytest.mark.alone, pytest.mark.needs("application", "caddy")]
 
-# A hash that takes a core for 0.2 s and more: two cores take at most 10 sign-ups a second, and ten times that are few
-# enough that the generator, which has the same cores, is not what is measured.
+# A hash that takes at least 0.2 s of a core: two cores accept at most 10 sign-ups a second, and ten times as many are
+# so few that the generator on the same cores does not distort the measurement.
 CAPACITY = 10
 HASH = {"ARGON2_MEMORY_KIB": str(19 * 1024), "ARGON2_TIME_COST": "20", "HASH_QUEUE_LIMIT": "10"}
 FLOOD = 10 * CAPACITY
 SECONDS = 10
-# Seconds: the median of the refusals, and 95 of a hundred where other work has the cores as well.
+# Seconds: the median of the refusals, and their 95th percentile while other work shares the cores.
 REFUSED_WITHIN, REFUSED_LATE = 0.2, 1.0
-# MB by which a process may grow while it holds all that it has accepted.
+# MB by which a process may grow while it holds all accepted requests.
 GROWTH = 60
 WEB_ROLES = ("web", "auth-1", "auth-2")
 # Auth's answer when the commit took too long: the sign-up may have been saved, and only a repetition would tell.
@@ -68,7 +68,7 @@ class Flood:
 
 
 def megabytes_of(pid: int) -> float:
-    """Its own memory."""
+    """The memory of the process."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
@@ -83,7 +83,7 @@ def test_a_flood_is_refused_at_once_and_what_is_accepted_is_completed(stack: Sta
     asyncio.run(flood_of_one(stack))
     before = {role: megabytes_of(stack.roles[role].pid) for role in WEB_ROLES}
     accepted, maybe_saved = 1, 0
-    # The quickest of up to three: the cores are the generator's as well, and perhaps others'.
+    # The fastest of up to three runs, because the generator and perhaps others share the cores.
     for _ in range(3):
         flood = Flood()
         asyncio.run(flood.run(stack.base_url))
@@ -111,6 +111,6 @@ def test_a_flood_is_refused_at_once_and_what_is_accepted_is_completed(stack: Sta
 
 
 async def flood_of_one(stack: Stack) -> None:
-    """The first request makes what all others share."""
+    """The first request creates everything that the others share."""
     async with aiohttp.ClientSession(stack.base_url) as http, http.post("/user", json=new_person().form) as answer:
         assert answer.status == 202

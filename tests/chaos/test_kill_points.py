@@ -1,6 +1,6 @@
 """A process dies at the worst moment of its work, and every sign-up still ends correctly.
 
-Each test takes away what would mend the sign-up in another way, so that only the tested protection remains.
+Each test disables every other repair of the sign-up, so that only the tested one remains.
 """
 
 import json
@@ -31,8 +31,9 @@ pytestmark = pytest.mark.needs("application", "caddy")
 
 @pytest.fixture(scope="module")
 def stack(backing: Backing) -> Iterator[Stack]:
-    """Of these tests alone: nobody else's message meets a process that is about to die. Nobody looks again by himself
-    before ten minutes are over."""
+    """For these tests only: no other message reaches a process that is about to die. Nothing is retried on its own
+    within ten minutes.
+    """
     assert backing.postgresql
     assert backing.kafka
     with Stack.real(postgresql=backing.postgresql, kafka=backing.kafka, STREAM_HEARTBEAT="600") as running:
@@ -41,8 +42,9 @@ def stack(backing: Backing) -> Iterator[Stack]:
 
 @pytest.fixture
 def people(stack: Stack, person: Person) -> Iterator[list[Person]]:
-    """Those who sign up in the test, `person` for one. In the end every service knows all of them and nobody else, and
-    every role runs again."""
+    """The people who sign up in the test, including `person`. At the end every service knows all of them and nobody
+    else, and every role runs.
+    """
     before = {service: stack.rows(service) for service in SERVICES}
     everybody = [person]
     yield everybody
@@ -98,7 +100,7 @@ def test_nothing_is_lost_if_auth_is_killed_between_commit_and_publish(
         assert post(stack, person.form, Idempotency_Key=key).status == 502
         wait_for_death(auth)
         auth.start()
-        # Without the relay it stays so: nobody was asked, while another's sign-up passes all the way.
+        # Without the relay it stays pending: no service was asked, while another sign-up completes.
         people.append(new_person())
         assert sign_up(stack, people[-1].form)[-1].statuses == ALL_GREEN
         assert messages(stack, "user.newUser.req", userId=person.user_id) == []
@@ -135,7 +137,7 @@ def test_nothing_is_lost_if_a_participant_is_killed_between_answer_and_offset(
         assert statuses(before) == ALL_GREEN
         assert answers_of(stack, "chat", person) == ["SUCCESS"]
         chat.start()
-        # It reads the request again and finds the row that it made itself.
+        # It reads the request again and finds its own row.
         eventually(lambda: answers_of(stack, "chat", person) == ["SUCCESS", "SUCCESS"])
     assert state(stack, signup) == before
 
@@ -152,7 +154,7 @@ def test_nothing_is_lost_if_a_participant_is_killed_between_healing_and_answer(
         wait_for_death(chat)
         assert row(person) in stack.rows("chat")
         chat.start()
-        # It reads the page again and finds nothing left to do: the command reports that everything agrees.
+        # It reads the page again and finds nothing left to heal: the command reports that everything agrees.
         assert healing.result().returncode == 0
 
 
@@ -167,7 +169,7 @@ def test_nothing_is_lost_if_the_results_consumer_is_killed_between_database_and_
         stack.roles["customer"].start()
         wait_for_death(results)
         assert kept_lights(stack, person) == ALL_GREEN
-        # Redis does not know, and the sign-up is not due any more: only the same answer, read again, tells it.
+        # Redis has the old state, and the sign-up is no longer due: only the redelivered answer updates Redis.
         assert copied_lights(stack, signup) == ALL_GREEN | {"customer": "PENDING"}
         assert not listeners.all[0].is_complete
         results.start()
@@ -220,7 +222,7 @@ def test_streams_resume_at_another_instance_if_an_instance_of_auth_is_killed(
         eventually(lambda: listeners.losses, what="streams are lost")
         eventually(lambda: listeners.are_open, what="all have a stream at the other instance")
         lost = [each for each in listeners.all if each.losses]
-        # Auth sends what they have not seen, and nothing that they have.
+        # Auth sends only the states that they have not seen.
         stack.roles["customer"].start()
         listeners.wait_for_the_end()
         for each in listeners.all:

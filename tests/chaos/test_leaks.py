@@ -24,13 +24,13 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("application", "caddy", "network")
 
-# The number of clients that vanish in each of the two ways; a tenth of them are pages with a WebSocket.
+# The number of clients that vanish in each of the two ways; one tenth are pages with a WebSocket.
 VANISHING = 1000
-# That many connect at the same time; before the measurement twice as many, so that every pool has had its growth.
+# The number of concurrent connections. Before the measurement, twice as many connect, so that every pool has grown.
 AT_ONCE = 50
-# Seconds until nothing of them is left.
+# Seconds within which everything must be released.
 FORGOTTEN_WITHIN = 90.0
-# Of what 2,000 clients held, so much may stay: a pool or an executor may have grown by one.
+# The resources of 2,000 clients that may remain: a pool or an executor may have grown by one.
 SLACK = 5
 WEB_ROLES = ("web", "auth-1", "auth-2")
 
@@ -49,7 +49,9 @@ class Client:
 
 @pytest.fixture(scope="module")
 def here() -> Iterator[network.Namespace]:
-    """A machine with the settings that compose.yaml gives the gateway's. This thread, and what it starts, is on it."""
+    """A network namespace with the settings that compose.yaml gives the gateway. This thread and its children are in
+    it.
+    """
     with network.Namespace() as namespace:
         compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
         for setting, value in compose["services"]["gateway"]["sysctls"].items():
@@ -142,7 +144,7 @@ def hear(connection: socket.socket, what: bytes) -> None:
 
 
 def reset(connections: list[socket.socket]) -> None:
-    """Ends them at once, as a program that is killed with something unread does."""
+    """Reset the connections, like a killed program with unread data."""
     for connection in connections:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.close()

@@ -29,14 +29,14 @@ from tests.waiting import eventually, slowness
 
 # Rows in each of auth's two large tables: 2,000,000 take minutes to make.
 ROWS = 200_000
-# Every so many sign-ups are red, so that a migration changes their rows.
+# One in this many sign-ups is red, so that a migration changes its row.
 RED = 10
-# Seconds that a sign-up's statements may take while a migration runs, on a free machine: a second is how long it may
-# wait for its lock.
+# Seconds that a sign-up's statements may take while a migration runs on an idle machine. A migration waits for its lock
+# for at most one second.
 ANSWERS_WITHIN = 2.0
-# The release before these migrations; a clone with its history has it.
+# The release before these migrations. A clone with full history contains it.
 PREVIOUS_RELEASE = "fa1d8ee893f66ec1adc28c0760f5084fa2cfa1c3"
-# The participants that it has. Others may have been added since.
+# Its participants. Others may have been added since.
 PREVIOUS_PARTICIPANTS = ("chat", "customer")
 PREVIOUS_SERVICES = ("auth", *PREVIOUS_PARTICIPANTS)
 PREVIOUS_GREEN = dict.fromkeys(PREVIOUS_SERVICES, "SUCCESS")
@@ -152,7 +152,7 @@ def old_databases(
 
 @pytest.mark.needs("postgresql")
 def test_people_sign_up_while_large_tables_are_migrated(postgresql: PostgresqlServer, tmp_path: Path):
-    """An operator's forgotten session, in a transaction that has read the sign-ups, is in the way at first."""
+    """At first, a forgotten session with an open transaction that has read the sign-ups blocks the migrations."""
     databases = old_databases(postgresql, tmp_path, rows=ROWS)
     with psycopg.connect(databases.url) as forgotten, signing_up(databases.url) as clients:
         forgotten.execute("SELECT 1 FROM authsvc_signup LIMIT 1")
@@ -179,7 +179,7 @@ def test_people_sign_up_while_large_tables_are_migrated(postgresql: PostgresqlSe
 
 @pytest.mark.needs("postgresql")
 def test_an_interrupted_migration_is_completed_by_the_next(postgresql: PostgresqlServer, tmp_path: Path):
-    """Killed while the first index is built, it leaves that invalid behind."""
+    """A migration that is killed while it builds its first index leaves an invalid index behind."""
     databases = old_databases(postgresql, tmp_path, rows=1_000)
     with psycopg.connect(databases.owner, autocommit=True) as connection:
         # The build waits for this transaction to end.
@@ -250,7 +250,7 @@ class StackOfPreviousServices(Stack):
 
 
 def as_previous(stack: Stack, name: str, code: Path) -> RoleProcess:
-    """The role `name` by the previous release's code, on the same port."""
+    """Return the role `name` run by the previous release's code, on the same port."""
     role = stack.roles[name]
     command = by_code_of(code, role.command)
     return RoleProcess(
@@ -264,7 +264,7 @@ STEPS = {
     "consumers": ["web", "auth-1", "auth-2"],
     "consumers and web": ["auth-1", "auth-2"],
     "consumers, web and one auth": ["auth-2"],
-    # Rollback: the role that was replaced last goes back first.
+    # Rollback: the role that was replaced last is rolled back first.
     "all but the consumers": ["auth-results", *PREVIOUS_PARTICIPANTS, "relay"],
 }
 

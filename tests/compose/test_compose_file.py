@@ -32,7 +32,7 @@ def test_every_container_is_healthy_and_new_users_get_green_lights(installation:
 
 @pytest.mark.parametrize("role", sorted({*ROLES} - set().union(*OF_PROFILES.values())))
 def test_no_role_is_denied_access(installation: Installation, role: str) -> None:
-    """Neither PostgreSQL, Kafka, Redis nor the read-only file system has denied what the role wanted."""
+    """Neither PostgreSQL, Kafka, Redis nor the read-only file system has denied the role an operation."""
     log = installation.compose("logs", role).lower()
     assert log
     assert not [line for line in log.splitlines() if any(word in line for word in (*REFUSALS, "read-only file system"))]

@@ -48,7 +48,7 @@ class Prometheus:
 
 @pytest.fixture(scope="module")
 def prometheus(installation: Installation, image: None) -> Iterator[Prometheus]:
-    """It runs with all roles, those of profiles included, but without the servers that these write to."""
+    """Prometheus runs with all roles, including those of profiles, but without the servers to which these write."""
     address = f"{LOOPBACK}:{free_port()}"
     settings = {
         "SCIM_SERVERS": "crm=https://scim.invalid/v2",
@@ -65,7 +65,7 @@ def prometheus(installation: Installation, image: None) -> Iterator[Prometheus]:
         installation.compose("rm", "--stop", "--force", *started, **settings)
 
 
-# Where no registry provides Prometheus's image, the program of Debian's package, with the folder of the image's volume.
+# If no registry provides Prometheus's image, one with the program of Debian's package and the image's volume.
 STAND_IN = """
 FROM {image}
 USER root
@@ -120,7 +120,7 @@ def test_every_panel_of_the_dashboard_shows_something_after_some_sign_ups(
     asyncio.run(sign_up_all(installation.address, [new_person() for _ in range(5)], at_once=5))
 
     def answered() -> bool:
-        # As Grafana fills it in: four intervals between scrapes.
+        # Grafana's value: four scrape intervals.
         queries = {name: query.replace("$__rate_interval", "1m") for name, query in panel_queries().items()}
         answers = {name: prometheus.ask("query", query=query)["result"] for name, query in queries.items()}
         assert {name for name, series in answers.items() if not series} <= MAY_BE_EMPTY

@@ -36,7 +36,7 @@ class Release:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
-    """A release of a copy of the project, under a version of its own: no other image may lose its name."""
+    """A release of a copy of the project with a unique version, so that no existing image loses its name."""
     version = f"0.0.{secrets.randbelow(10**9)}"
     tree = tmp_path_factory.mktemp("release") / "project"
     make_repository(tree, version=version)
@@ -71,7 +71,7 @@ def test_the_plan_names_the_image_with_its_digest_and_the_archive_contains_it(ma
     assert manifest["RepoTags"] == [made.image]
 
 
-# Prints the user, the version and the system check's result, and writes where nothing may be written.
+# Prints the user, the version and the system check's result, and tries to write to read-only folders.
 LOOKS = """
 id --user
 python -c 'import signup_sync; print(signup_sync.__version__)'

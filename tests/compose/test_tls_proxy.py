@@ -105,7 +105,7 @@ def browser_behind_it(proxy: TlsProxy) -> Iterator[Browser]:
 def test_a_person_signs_up_on_the_page_through_the_proxy(
     installation: Installation, browser_behind_it: Browser
 ) -> None:
-    """This needs the proxy's headers for the secure cookies, the origin of the form, and that of the WebSocket."""
+    """The secure cookies and the origin checks of form and WebSocket need the proxy's headers."""
     person = new_person()
     context = browser_behind_it.new_context(base_url=f"https://{HOST}", ignore_https_errors=True)
     page = context.new_page()

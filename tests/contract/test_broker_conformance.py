@@ -150,7 +150,7 @@ def test_nothing_is_committed_before_the_work_is_done():
 
 
 def test_offsets_are_committed_while_messages_keep_coming(monkeypatch):
-    # So that it is no pause between two messages that they are committed in.
+    # Continuous traffic, so that no pause between two messages triggers the commit.
     monkeypatch.setattr(consumer_module, "IDLE", 2.0)
     subscription = new_subscription(RecordingHandler())
     ended = threading.Event()
@@ -233,7 +233,7 @@ def test_a_stop_ends_the_retries_and_the_next_reader_gets_the_batch():
 
 
 def test_a_handled_but_uncommitted_batch_is_read_again():
-    """As after a kill: this reader never gets to its commit."""
+    """As after a kill: this reader never commits."""
     handler = RecordingHandler()
     subscription = new_subscription(handler)
     put(subscription.topics[0], *numbered(5), partition=3)
@@ -330,7 +330,7 @@ def test_a_handler_with_a_bug_ends_its_consumer_before_it_drains_the_topic():
     put(subscription.topics[0], *numbered(100), partition=2)
     with pytest.raises(BugError), consuming(subscription) as running:
         eventually(lambda: not running.is_running)
-    # A first batch may have been small: its messages may have been at fault themselves.
+    # The first batch may have been too small to blame the handler.
     assert committed(subscription).get(2, 0) < batch_processor.BUG_IN_A_ROW
     assert len(read_all(dead_letter_topic(subscription.topics[0], subscription.group))) < batch_processor.BUG_IN_A_ROW
 
@@ -338,7 +338,7 @@ def test_a_handler_with_a_bug_ends_its_consumer_before_it_drains_the_topic():
 def test_a_header_name_that_is_not_utf_8_blocks_no_other_message():
     handler = RecordingHandler()
     subscription = new_subscription(handler)
-    # Many before it: the interpreter calls what it has called often in a quicker way, with fewer checks.
+    # Many messages come before it, because the interpreter specialises frequent calls and then makes fewer checks.
     put(subscription.topics[0], *numbered(50), partition=0)
     put_with_unreadable_header(subscription.topics[0], b"odd")
     put(subscription.topics[0], b"next", partition=0)
@@ -410,7 +410,7 @@ def test_the_request_of_an_answer_that_is_too_large_for_its_topic_is_dead_letter
 
 
 def assert_put_aside_for_its_answer(size: int, *, topic_takes: int = 0) -> None:
-    """Of a batch of questions, one of which has an answer of `size` bytes."""
+    """Check that of a batch of requests, only the one whose answer has `size` bytes is dead-lettered."""
 
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
         answer = {b"long": bytes(size)}
@@ -447,12 +447,12 @@ def test_a_message_of_a_sender_with_a_wrong_clock_is_handled_and_dated_by_kafkas
 
 
 def one_topic(subscription: Subscription, topic: str) -> Subscription:
-    """The same group, as `committed` looks at one of its topics."""
+    """The same group with one of its topics, for `committed`."""
     return replace(subscription, topics=(topic,))
 
 
 def test_a_group_reads_several_topics_and_continues_in_each_where_it_was():
-    """Both have messages in the partition of the same number, at other offsets."""
+    """Both topics have messages in the partition of the same number, at different offsets."""
     one, other = new_topic(), new_topic()
     handler = RecordingHandler()
     subscription = Subscription(group=f"group-{secrets.token_hex(6)}", topics=(one, other), handle=handler)
@@ -526,7 +526,7 @@ def test_the_readers_of_a_group_share_its_partitions_and_one_takes_over():
             puts = count()
 
             def both_have_read() -> bool:
-                # Again: the embedded broker may rebalance once more after each has its share.
+                # Repeat, because the embedded broker may rebalance once more after each reader has its share.
                 eventually(lambda: (len(first.partitions), len(second.partitions)) == (2, 2))
                 put(subscription.topics[0], *numbered(100))
                 next(puts)
@@ -561,7 +561,7 @@ def test_a_batch_commits_nothing_for_partitions_that_were_revoked_meanwhile():
 
 
 def test_partitions_that_were_revoked_while_paused_are_not_paused_when_reassigned():
-    """The batch in hand is given up between the revocation and the next assignment, if there is a between."""
+    """The current batch is abandoned between the revocation and the next assignment."""
     subscription = new_subscription(RecordingHandler())
     consumer = BatchConsumer(subscription)
     try:
@@ -585,7 +585,7 @@ def test_partitions_that_were_revoked_while_paused_are_not_paused_when_reassigne
 
 def test_a_slow_handler_does_not_cost_the_membership(monkeypatch, caplog):
     caplog.set_level(logging.INFO, "eventbus")
-    # Joining takes 3.5 s on the embedded broker, and a member must live through that.
+    # Joining takes 3.5 s on the embedded broker; a member must survive that.
     interval = 5 if settings.KAFKA_EMBEDDED else 2
     short = {
         "session.timeout.ms": interval * 1000,
@@ -603,7 +603,7 @@ def test_a_slow_handler_does_not_cost_the_membership(monkeypatch, caplog):
     subscription = new_subscription(handle)
     put(subscription.topics[0], b"heavy", partition=1)
     with consuming(subscription) as running:
-        # Three times the interval after which a reader that does not poll is put out.
+        # Three times the interval after which a reader that does not poll is evicted.
         timer = threading.Timer(3 * interval + 0.5, release.set)
         timer.start()
         eventually(lambda: committed(subscription) == {1: 1}, 60)
@@ -623,7 +623,7 @@ def test_a_consumer_that_was_removed_from_its_group_commits_nothing_and_rejoins(
         late.join()
         batch = eventually(late.next_batch)
         with consuming(subscription):
-            # Nobody polls `late`, so the other gets the partitions when the interval is over.
+            # `late` is not polled, so the other reader gets its partitions after the interval.
             eventually(lambda: committed(subscription) == {0: 1})
             put(subscription.topics[0], b"newer", partition=0)
             eventually(lambda: committed(subscription) == {0: 2})
@@ -691,7 +691,7 @@ def test_the_group_is_listed_under_its_name(monkeypatch):
 
 @needs_kafka
 def test_a_fatal_error_of_the_client_ends_the_consumer(monkeypatch):
-    """Two readers with one static membership: Kafka fences the older."""
+    """Two readers share a static membership: Kafka fences the older one."""
     monkeypatch.setattr(settings, "KAFKA_CLIENT_CONFIG", {"group.instance.id": secrets.token_hex(4)})
     subscription = new_subscription(RecordingHandler())
     with pytest.raises(KafkaException, match="fenced"), consuming(subscription) as first, consuming(subscription):
@@ -754,7 +754,7 @@ def test_no_message_is_lost_if_kafka_is_killed_during_the_work(monkeypatch):
             kafka.start()
             put(subscription.topics[0], *numbered(20))
             eventually(lambda: sum(committed(subscription).values()) == 40)
-        # More than 40, where what Kafka took before it was killed came again: at least once.
+        # More than 40 if messages that Kafka stored before the kill are delivered again (at-least-once).
         eventually(lambda: {message.value() for message in read_all(answers)} == set(numbered(20)))
     assert {(message.partition, message.offset) for message in handler.handled} == {
         (partition, offset) for partition, end in places(handler.handled).items() for offset in range(end)

@@ -133,7 +133,7 @@ def test_only_the_consumers_of_scim_servers_get_their_tokens():
 
 
 def test_the_file_contains_no_secret():
-    """Every value that is one secret, or contains one, has it from the environment, and is obligatory there."""
+    """Every value that is or contains a secret takes it from a required environment variable."""
     text = COMPOSE.read_text()
     assert set(re.findall(r"\$\{([A-Z0-9_]+_(?:KEY|PASSWORD)):\?", text)) == {*SECRETS}
     values = re.findall(r'(?m)^ +(?:[A-Z_]*PASSWORD|SECRET_KEY|REDISCLI_AUTH): (\S+)|[a-z_]+="([^"]+)"', text)
@@ -192,7 +192,7 @@ DECIDED_HERE = re.sub(r"\n# ", " ", EXAMPLE).split("whatever the file says:")[1]
 DECIDED = frozenset(
     re.findall(r"(?<![*_A-Z])[A-Z][A-Z_]+[A-Z]", DECIDED_HERE) + re.findall(r"(?m)^#([A-Z0-9]+_DATABASE_URL)=", EXAMPLE)
 )
-# They reach only those that need them, or under another name; the tests below say whom.
+# They reach only the roles that need them, or under another name. The tests below define which.
 PASSED_TO_SOME = frozenset(
     {
         "SECRET_KEY",
@@ -208,7 +208,7 @@ PASSED_TO_SOME = frozenset(
 
 
 def test_every_documented_setting_reaches_the_roles():
-    """One that is missing here would have no effect in .env, without a word: give it a line in x-settings."""
+    """A setting that is missing here would silently have no effect in .env: give it a line in x-settings."""
     documented = set(re.findall(r"^#([A-Z][A-Z0-9_]*)=", EXAMPLE, re.MULTILINE))
     assert documented >= DECIDED
     passed = documented - DECIDED - PASSED_TO_SOME
@@ -327,7 +327,7 @@ def test_every_service_has_limits_and_logs_that_rotate(name):
 
 
 def test_prometheus_reaches_every_worker():
-    """At the port that deploy/prometheus.yaml has (test_metrics)."""
+    """At the port in deploy/prometheus.yaml (test_metrics)."""
     for role in WORKERS:
         environment = environment_of(role)
         assert (environment["HEALTH_HOST"], environment["HEALTH_PORT"]) == ("0.0.0.0", "8001")
@@ -337,7 +337,7 @@ def test_prometheus_reaches_every_worker():
 
 
 def test_no_network_has_a_fixed_address():
-    """So that a second copy may run on the same host."""
+    """Otherwise a second copy could not run on the same host."""
     assert resolved(ENVIRONMENT)["networks"] == {
         "outside": {},
         "inside": {"internal": True},

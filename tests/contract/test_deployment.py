@@ -1,7 +1,7 @@
-"""Values of compose.yaml and the Caddyfile that only work together with constants of the code.
+"""Values of compose.yaml and the Caddyfile that must match constants of the code.
 
-Each is read from the file that a deployment uses. What else the two files say is in test_compose and, with a real
-Caddy, in tests/integration/test_gateway.
+Each is read from the file that a deployment uses. test_compose and, with a real Caddy, tests/integration/test_gateway
+cover the rest of the two files.
 """
 
 import math
@@ -50,7 +50,7 @@ def test_the_gateway_closes_an_idle_connection_well_before_the_server_does():
 
 
 def test_a_new_instance_gets_traffic_within_seconds_and_a_stopped_one_gets_none():
-    """A connection that is refused is tried again for as long as the name service may still have the old address."""
+    """A refused connection is retried for as long as DNS may still return the old address."""
     assert duration("refresh") <= 2
     assert duration("lb_try_duration") > duration("refresh")
     assert duration("lb_try_interval") < duration("dial_timeout") < duration("lb_try_duration")
@@ -72,7 +72,7 @@ def test_a_reload_leaves_streams_open_for_as_long_as_they_may_last():
 
 
 def test_the_gateways_limits_for_slow_clients_are_stricter_than_the_servers():
-    """So that it is the gateway that says so, and no instance is thought broken."""
+    """So the gateway answers itself, and takes no instance for broken."""
     assert duration("read_header") <= settings.REQUEST_HEAD_TIMEOUT
     assert duration("read_body") < settings.REQUEST_BODY_TIMEOUT
     assert duration("idle") == settings.CONNECTION_IDLE_TIMEOUT
@@ -106,7 +106,7 @@ def test_instances_are_asked_in_turn_and_none_is_marked_down():
 
 @pytest.mark.parametrize("role", ROLES)
 def test_every_role_trusts_the_gateway_at_any_address_that_docker_gives_it(role):
-    """Without it everybody would come from the gateway's address, and share one rate limit."""
+    """Otherwise all clients would appear to have the gateway's address, and share one rate limit."""
     trusted = [ip_network(network) for network in environment_of(role)["TRUSTED_PROXIES"].split()]
     pools = ["172.17.0.0/16", "172.31.0.0/16", "192.168.0.0/20", "192.168.240.0/20", "10.0.0.0/8"]
     for pool in pools:

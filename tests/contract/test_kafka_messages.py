@@ -1,4 +1,4 @@
-"""The validation of all Kafka messages finds invalid ones, and only those that no test meant."""
+"""The validation of all Kafka messages reports invalid ones, except those that a test sends on purpose."""
 
 import json
 from uuid import uuid4

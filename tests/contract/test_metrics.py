@@ -1,4 +1,4 @@
-"""The metrics that the code declares, the list in docs/, the alerts and the dashboard agree with each other."""
+"""The metrics in the code, the list in docs/, the alerts and the dashboard agree with each other."""
 
 import json
 import re
@@ -49,7 +49,7 @@ def scrape_jobs() -> list[dict[str, Any]]:
 
 
 def roles_asked() -> dict[str, str]:
-    """The roles that Prometheus asks, with the job of each."""
+    """The roles that Prometheus scrapes, each with its job."""
     return {name: job["job_name"] for job in scrape_jobs() for each in job["dns_sd_configs"] for name in each["names"]}
 
 
@@ -95,7 +95,7 @@ def test_alerts_and_dashboard_group_by_existing_labels(where):
 
 
 def test_every_metric_of_ours_is_on_the_dashboard():
-    """An alert alone does not show what happened before and after it fired."""
+    """An alert alone does not show the time before and after it fired."""
     shown = {
         re.sub(r"_(total|bucket|count|sum)$", "", name) for name in OURS.findall(" ".join(panel_queries().values()))
     }

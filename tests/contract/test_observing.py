@@ -120,7 +120,7 @@ def run_promtool(tests: list[dict[str, Any]], folder: Path) -> None:
 
 
 def away(*roles: str, **values: str) -> dict[str, Any]:
-    """A test that only RoleAway fires, once for each of these roles."""
+    """Return a test in which only RoleAway fires, once for each of these roles."""
     return alert_test(up(**values), RoleAway=[{"role": role} for role in roles], RoleDown=[])
 
 
@@ -280,7 +280,7 @@ def test_saved_objects_ask_for_fields_that_the_documents_have():
 
 
 def test_saved_objects_group_by_fields_that_can_be_grouped():
-    """A field of type `text` could not; a histogram needs times."""
+    """Fields of type `text` can't be grouped by, and a histogram needs times."""
     types = {name: field.get("type") for name, field in MAPPING["properties"].items()}
     types |= {f"letter.{name}": field["type"] for name, field in MAPPING["properties"]["letter"]["properties"].items()}
     [pattern] = [each["attributes"] for each in saved_objects() if each["type"] == "index-pattern"]
@@ -302,7 +302,7 @@ def test_the_index_pattern_finds_every_index(day: str, settings):
 
 @contextmanager
 def dashboards(answer: dict[str, Any], status: int = 200) -> Iterator[tuple[str, list[Any]]]:
-    """Answers as OpenSearch Dashboards does; its address, and the requests that came."""
+    """A server that answers like OpenSearch Dashboards: its address, and the requests that it received."""
     requests: list[Any] = []
 
     class Handler(BaseHTTPRequestHandler):

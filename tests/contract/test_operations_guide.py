@@ -1,4 +1,4 @@
-"""docs/operations.md names commands, options, settings, roles and alerts that exist, and forgets no alert."""
+"""docs/operations.md names only existing commands, options, settings, roles and alerts, and covers every alert."""
 
 import re
 from functools import cache
@@ -79,7 +79,7 @@ def test_the_guides_metrics_exist():
     assert set(OURS.findall(GUIDE)) <= {family(each) for each in declared()} | {"signup_sync"}
 
 
-# The severity of an alert, where its role or group decides: `ticket` for these, `page` for all others.
+# For alerts whose severity depends on the role or group: `ticket` for these, `page` for all others.
 TEMPLATE = re.compile(r'{{ if match "\^\((?P<names>.+)\)\$" \$labels\.\w+ }}ticket{{ else }}page{{ end }}')
 SECTION = re.compile(
     r"^### (?P<alert>\w+)\n\*(?P<severity>\w+)(?:\.\*|\*, or \*ticket\* for (?P<tickets>[^.]+)\.)", re.MULTILINE

@@ -39,7 +39,7 @@ class Rollout:
         return {message.value for message in both if message.topic == topic}
 
     def is_done(self, topic: str) -> bool:
-        """Whether everything in the topic is handled, and committed for the group."""
+        """Whether everything in the topic is handled and committed by the group."""
         places = committed(replace(self.new, topics=(topic,)))
         wanted = self.put_so_far[topic]
         return self.handled(topic) == set(wanted) and sum(places.values()) == len(wanted)
@@ -82,6 +82,6 @@ def test_a_rollback_leaves_the_new_topics_messages_for_the_next_upgrade(rollout)
             assert rollout.handled(rollout.added) == before
             with consuming(rollout.new):
                 eventually(lambda: rollout.is_done(rollout.added))
-    # The group's place in the topic survived while no member read it.
+    # The group's offsets in the topic survived while no member read it.
     later = [message for batch in rollout.handlers["new"].batches[batches:] for message in batch]
     assert not before & {message.value for message in later if message.topic == rollout.added}

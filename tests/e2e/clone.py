@@ -69,7 +69,9 @@ class MakeRun:
         eventually(is_said, timeout, what=f"{text!r} in:\n{self.output}")
 
     def wait_ready(self) -> float:
-        """Seconds from its start until it said that it is ready. From then on, its Kafka messages are validated."""
+        """Return the seconds from its start until it reported that it is ready. From then on, its Kafka messages are
+        validated.
+        """
         self.wait_for("runs at")
         ready_at = time.monotonic()
         broker = running_settings(self.data_dir)["KAFKA_BOOTSTRAP_SERVERS"]
@@ -93,7 +95,7 @@ class MakeRun:
         return {int(pid): args for pid, stat, args in rows if stat[0] != "Z" and session_of(int(pid)) == self.make.pid}
 
     def pid_of(self, words: str) -> int:
-        """The process that runs this; one that is started late is waited for."""
+        """Return the process ID of this command. Wait for one that starts late."""
 
         def pids() -> list[int]:
             return [pid for pid, args in self.processes().items() if words in args and "/bin/sh" not in args]
@@ -127,7 +129,7 @@ def session_of(pid: int) -> int:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """A person's: nothing of what this test run set for its own servers."""
+    """A user's environment, without the variables that this test run set for its own servers."""
     names = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
     kept = {name: os.environ[name] for name in names if name in os.environ}
     return {**kept, "VENV": sys.prefix, **variables}
@@ -135,7 +137,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def make_run(project: Path, **variables: str) -> Iterator[MakeRun]:
-    """Leaves nothing behind, even where the test failed."""
+    """Leaves nothing behind, even if the test failed."""
     with contextlib.ExitStack() as cleanup:
         run = MakeRun(project, **variables)
         cleanup.callback(run.kill_all)

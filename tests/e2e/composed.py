@@ -28,7 +28,7 @@ class Composed:
     def __init__(self, stack: ExitStack, directory: Path) -> None:
         self._stack = stack
         self._directory = directory
-        # compose.yaml, as the roles were last started with it.
+        # compose.yaml at the last start of the roles.
         self.services = services()
         self.postgresql = stack.enter_context(PostgresqlServer())
         self.kafka = stack.enter_context(
@@ -40,7 +40,7 @@ class Composed:
         self.roles: dict[str, Process] = {}
 
     def environment_of(self, name: str) -> dict[str, str]:
-        """The environment of the role in its container, with the addresses that the servers have here."""
+        """The environment of the role's container, with the servers' addresses in this test."""
         here = {
             "@postgres:5432/": f"@{self.postgresql.address}/",
             "@redis:6379/": f"@{self.redis.address}/",
@@ -73,7 +73,7 @@ class Composed:
         subprocess.run([script], env=self.services["databases"]["environment"] | place, check=True, timeout=60)
 
     def run(self, name: str, *command: str) -> str:
-        """Runs a command of manage.py, by default the role's own, to its end, and return its output."""
+        """Run a command of manage.py, by default the role's own, and return its output."""
         done = subprocess.run(
             [sys.executable, "manage.py", *command] if command else self._command_of(name),
             cwd=ROOT, env=self.environment_of(name), capture_output=True, text=True, check=False, timeout=120,
@@ -93,7 +93,7 @@ class Composed:
         self._wait_until_healthy(*self.roles)
 
     def up(self, *names: str) -> list[str]:
-        """Replace those whose environment compose.yaml has changed since their start. Return the replaced roles."""
+        """Replace the roles whose environment in compose.yaml has changed since their start, and return them."""
         if "kafka" in names:
             self.kafka.up(self.services["kafka"], admin=kafka_client(self.services["set-up-kafka"]))
         if "redis" in names:
@@ -122,7 +122,7 @@ class Composed:
         return [sys.executable, *rest]
 
     def _is_healthy(self, name: str) -> bool:
-        """Its own health check, at the port that it has here."""
+        """Run the container's own health check, at the port used here."""
         _, *command = self.services[name]["healthcheck"]["test"]
         port = self.ports[name]
         command = [part.replace(":8000/", f":{port}/").replace(":8001/", f":{port}/") for part in command]
@@ -147,7 +147,7 @@ class Composed:
         return {"bootstrap.servers": self.kafka.address, **kafka_client(self.services["web"])}
 
     def publish(self, topic: str, value: bytes) -> None:
-        """Publishes as the web processes may."""
+        """Publish with the rights of the web processes."""
         kafka_messages.is_meant(topic, value)
         reports: list[object] = []
         producer = Producer(self.kafka_config)

@@ -11,7 +11,7 @@ from tests.e2e.clone import MakeRun, copy_project, make_run
 
 @pytest.fixture(scope="session")
 def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project as `git clone` would make it. Its name is one to trip over.
+    """A copy of the project as `git clone` would make it. Its name has characters that break careless scripts.
 
     It shares this run's environment, so that the installation of the packages, a minute over the network, is not
     repeated here; everything else is a first start.
@@ -23,7 +23,7 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def running(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeRun]:
-    """One that is ready, for the tests that leave it so."""
+    """A running installation, for tests that leave it running."""
     with make_run(project, DATA_DIR=str(tmp_path_factory.mktemp("data"))) as run:
         run.wait_ready()
         yield run

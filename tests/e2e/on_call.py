@@ -62,7 +62,9 @@ class OnCall:
             self.stack.roles[name].wait_until_ready()
 
     def _in_container(self, line: str) -> str:
-        """A line for PostgreSQL's container, as the same user here: its programs are on the path."""
+        """Run a line meant for PostgreSQL's container locally, as the same user, with PostgreSQL's programs on the
+        path.
+        """
         programs = f"PATH={self.postgresql.binary('postgres').parent}:{os.environ['PATH']}"
         return shlex.join(["env", "--chdir=/", programs, *self.postgresql.prefix()]) + f" {line}"
 
@@ -80,7 +82,7 @@ class OnCall:
 
 
 class ArchivingServer(PostgresqlServer):
-    """One that archives its WAL, with the settings that the guide gives it in compose.override.yaml."""
+    """A PostgreSQL that archives its WAL, with the settings that the guide puts into compose.override.yaml."""
 
     @property
     def backup(self) -> Path:
@@ -118,7 +120,7 @@ class Archivist(OnCall):
         return printed
 
     def _wait_for_the_archive(self) -> None:
-        """Wait until there is nothing that PostgreSQL has finished and not yet archived."""
+        """Wait until PostgreSQL has archived every finished file of the WAL."""
         waiting = self.postgresql.directory / "data" / "pg_wal" / "archive_status"
         eventually(lambda: not [*waiting.glob("*.ready")], what="the WAL has been archived")
 

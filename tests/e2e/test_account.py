@@ -143,7 +143,7 @@ def test_the_form_shows_errors_while_typing_and_logs_nothing(page: Page, stack: 
     submit(page)
     expect(page.locator("#error-summary")).to_be_focused()
     expect(page.locator("#error-summary a")).to_have_count(2)
-    # The password is gone, and with it what was said about it.
+    # The password is gone, and so is the message about it.
     expect(page.locator(ADVICE)).to_be_empty()
     expect(page.locator(ADVICE)).to_have_class("advice")
     page.locator("#error-summary a").last.click()

@@ -34,7 +34,7 @@ def administrator(stack: Stack) -> Person:
 def desk(
     request: pytest.FixtureRequest, browser: Browser, stack: Stack, administrator: Person
 ) -> Iterator[tuple[Page, str]]:
-    """The administration, logged in to, on each of its themes."""
+    """The administration after a login, in each theme."""
     size = {"width": 1440, "height": 900}
     context = browser.new_context(base_url=stack.base_url, locale="en-US", color_scheme=request.param, viewport=size)
     page = context.new_page()

@@ -177,7 +177,7 @@ def requested(person: Person, **fields: Any) -> dict[str, Any]:
 def test_a_redelivered_request_changes_no_light(stack: Stack, person: Person):
     answer = post(stack, person.form)
     before = settled(stack, answer)
-    # On a slow machine, the relay may have asked again.
+    # On a slow machine, the relay may have sent the request again.
     event, *_ = [
         message for message in topic_of(stack, "user.newUser.req") if person.user_id == (message.key or b"").decode()
     ]

@@ -1,5 +1,6 @@
-"""The form, its cookies and its WebSocket with input that no browser sends: no answer is a 500, and nothing is half
-saved."""
+"""The form, its cookies and its WebSocket with input that no browser sends: no answer is a 500, and nothing is partly
+saved.
+"""
 
 import re
 from http.cookiejar import CookieJar
@@ -39,14 +40,14 @@ def opened_form(stack: Stack) -> tuple[str, dict[str, str]]:
 
 @st.composite
 def bodies(draw: st.DrawFn, hidden: dict[str, str]) -> tuple[str, bytes]:
-    """A content type and a body: the form's, with up to three of its fields spoiled, or anything at all."""
+    """A content type and a body: the form's with up to three corrupted fields, or arbitrary bytes."""
     person = new_person()
     typed = {"userPw2": person.password, **person.form, **hidden}
     fields = [(name.encode(), value.encode()) for name, value in typed.items()]
     odd = st.binary(max_size=80) | st.text(max_size=80).map(lambda text: text.encode(errors="surrogatepass"))
     for _ in range(draw(st.integers(0, 3))):
         place = draw(st.integers(0, len(fields) - 1))
-        # The token is left alone mostly: without it everything is the same 403.
+        # Mostly keep the token: without it every answer is the same 403.
         if fields[place][0] != b"csrfmiddlewaretoken" or draw(st.integers(0, 9)) == 0:
             fields[place] = (draw(st.just(fields[place][0]) | odd), draw(odd))
         fields += draw(st.lists(st.tuples(st.just(fields[place][0]) | odd, odd), max_size=1))
@@ -88,7 +89,7 @@ def test_every_user_has_a_sign_up_and_every_sign_up_its_user(stack: Stack):
 def test_an_invalid_cookie_is_ignored(stack: Stack, path: str, cookie: str):
     names = ("sessionid", "signup_browser", "csrftoken", "messages")
     cookies = "; ".join(f"{name}={cookie}" for name in names)
-    # 431: the longest are longer than all headers may be together.
+    # 431: the longest exceed the limit for all headers together.
     assert request(stack, "GET", path, Cookie=cookies).status in (200, 302, 400, 404, 431)
 
 

@@ -32,7 +32,7 @@ def _at_the_stacks_kafka(stack: Stack, patient: None, settings: Settings) -> Non
 
 
 def spoil(run: str, partitions: range) -> Iterator[bytes]:
-    """Puts garbage into these partitions of both topics; gives the mark that each message carries."""
+    """Put garbage into these partitions of both topics. Return the mark that each message has."""
     for partition in partitions:
         mark = f"{run} {partition}".encode()
         for topic in (REQUESTS, ANSWERS):

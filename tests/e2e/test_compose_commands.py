@@ -61,7 +61,7 @@ def test_dead_letters_are_collected_and_replayed(composed: Composed):
 
     composed.run("web", "dead_letters", "replay", "--all-waiting")
 
-    # All of them put it aside again.
+    # All of them dead-letter it again.
     eventually(lambda: composed.run("web", "dead_letters", "list").count("user.newUser.req") >= 2 * readers)
 
 
@@ -98,7 +98,7 @@ print(json.dumps([[topic.name for topic in topics], known, newest, groups, roles
     assert {name for name, state, _ in groups if state == "Stable"} == {
         *SERVICES, *(f"{service}-reconcile" for service in (*PARTICIPANTS, "crm")), "dead-letters",
     }  # fmt: skip
-    # Each role may say in Redis that it runs; that of the SCIM servers also says so for each of them.
+    # Each role may register in Redis; that of the SCIM servers also registers each of its services.
     assert len(roles) == len(LASTING) + 1
 
 
@@ -107,7 +107,7 @@ def test_purge_has_the_rights_to_delete(composed: Composed):
 
 
 def test_no_role_is_denied_access(composed: Composed):
-    """Neither PostgreSQL, Kafka nor Redis has denied a role what it wanted."""
+    """Neither PostgreSQL, Kafka nor Redis has denied a role an operation."""
     for name, process in composed.roles.items():
         log = process.log().lower()
         for word in REFUSALS:

@@ -19,7 +19,7 @@ CHAT_ALONE_ORANGE = ALL_GREEN | {"chat": "PENDING"}
 
 @contextmanager
 def refusing(stack: Stack, user_id: str) -> Iterator[None]:
-    """Chat's database refuses the row of this user, as one would whose schema is behind its program."""
+    """Chat's database refuses the row of this user, like one whose schema is older than its program."""
     if "CHAT_DATABASE_URL" in stack.env:
         begin = f"ALTER TABLE chatsvc_chatuser ADD CONSTRAINT refused CHECK (user_id <> '{user_id}') NOT VALID"
         end = "ALTER TABLE chatsvc_chatuser DROP CONSTRAINT refused"
@@ -48,7 +48,7 @@ def without_relay(stack: Stack) -> Iterator[None]:
 
 
 def letters(stack: Stack, *filters: str) -> list[list[str]]:
-    """The lines of the list, as words, without its head and its counts."""
+    """The lines of the list, split into words, without its header and its counts."""
     lines = stack.manage("dead_letters", "list", *filters).stdout.splitlines()
     return [line.split() for line in lines[1:-1]]
 
@@ -72,7 +72,7 @@ def test_a_replay_after_the_fault_is_fixed_turns_the_light_of_the_same_sign_up(s
                 "IntegrityError",
             )
             letter = eventually(lambda: letter_of(stack, person, *waiting), what="the letter is listed")
-            # The poison stopped nobody: not its neighbours in chat's topic, not the other services.
+            # The poison stopped neither its neighbours in chat's topic nor the other services.
             assert statuses(settled(stack, post(stack, new_person().form))) == ALL_GREEN
             eventually(lambda: statuses(state(stack, answer)) == CHAT_ALONE_ORANGE)
             # Nothing has changed yet, so the replayed message comes back, as another letter.

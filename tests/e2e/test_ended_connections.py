@@ -12,9 +12,10 @@ from tests.stack import Stack
 
 pytestmark = pytest.mark.needs("application", "postgresql")
 
-# Seconds that a sign-up may take: the pool's first pause before it connects again is one second, in each of the roles.
+# Seconds that a sign-up may take. With a pause, it would take longer: each role's pool waits a second before it
+# reconnects.
 TAKES_AT_MOST = 0.8
-# Tries, of which one must be as quick: the machine may be busy during most of them, but the pause would be in each.
+# Attempts, of which one must be as quick: the machine may be busy during most of them, but a pause would affect each.
 TRIES = 20
 # Milliseconds within which a connection's backend has ended.
 ENDED_WITHIN = 10_000

@@ -66,7 +66,7 @@ def test_an_invalid_value_is_reported_at_its_field_and_nothing_is_half_saved(
 def test_10_megabytes_are_reported_as_too_long(tab: Page, stack: Stack, person: Person):
     tab.goto("/signup/")
     fill(tab, person)
-    # Unseen, as Chromium takes half a minute to draw a field with so much in it.
+    # Hidden, because Chromium takes half a minute to draw a field with so much text.
     tab.locator("[name=userName]").evaluate("field => { field.hidden = true; field.value = 'a'.repeat(10_000_000); }")
     submit(tab)
     expect(tab.locator("body")).to_contain_text("too long")

@@ -54,7 +54,7 @@ async def post_forms(stack: Stack, people: list[Person]) -> None:
 
 
 async def times_of_login(stack: Stack) -> list[float]:
-    """Milliseconds of each of some GETs of the login page, one after another."""
+    """The milliseconds of each of several GETs of the login page, one after another."""
     times = []
     async with aiohttp.ClientSession() as client:
         for _ in range(20):
@@ -71,7 +71,7 @@ def test_500_pending_sign_ups_hold_no_thread_and_the_pages_stay_quick(stack: Sta
     web = stack.roles["web"]
     stack.roles["customer"].stop()
     try:
-        # As many as there will be at once, so that every pool has all of its threads.
+        # As many as will run at once, so that every pool has all of its threads.
         asyncio.run(post_forms(stack, [new_person() for _ in range(2 * AT_ONCE)]))
         threads, sockets = threads_of(web.pid), sockets_of(web.pid)
         asyncio.run(post_forms(stack, [new_person() for _ in range(HELD)]))

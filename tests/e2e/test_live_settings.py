@@ -31,7 +31,7 @@ FOLLOWERS = ("web", "auth-1", "auth-2", "relay")
 
 
 class Administrator:
-    """Somebody at the page of the live settings."""
+    """An administrator on the page of the live settings."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
@@ -45,7 +45,7 @@ class Administrator:
         request(stack, "GET", "/admin/livesettings/overrides/", Cookie=self._session)
 
     def set(self, **fields: object) -> None:
-        """Sets these; all others are their defaults then."""
+        """Set these; all others return to their defaults."""
         page = request(self._stack, "GET", PAGE, Cookie=self._session).body.decode()
         seen = re.search(r'name="seen" value="(\d+)"', page)
         assert seen, page
@@ -80,7 +80,7 @@ def is_closed(stack: Stack) -> bool:
 
 
 def auth_ports(stack: Stack) -> list[int]:
-    """Those of every process that takes sign-ups."""
+    """The ports of every process that accepts sign-ups."""
     return [role.port for name, role in stack.roles.items() if name in ("web", "auth-1", "auth-2")]
 
 
@@ -108,7 +108,7 @@ def seconds_until_known(stack: Stack, administrator: Administrator, said: str, *
 
 
 def test_every_process_that_uses_live_settings_has_a_change_within_a_second(own: Stack, administrator: Administrator):
-    # The best of up to three, on a free machine: this one has perhaps two cores, and other work to do.
+    # The best of up to three attempts: this machine may have only two cores and other work.
     assert any(
         seconds_until_known(own, administrator, f"RELAY_RATE is now {rate}", RELAY_RATE=rate) < SOON * slowness()
         for rate in (41, 42, 43)
@@ -116,14 +116,15 @@ def test_every_process_that_uses_live_settings_has_a_change_within_a_second(own:
     own.roles["customer"].stop()
     answer = post(own, new_person().form)
     signup_id, path = answer.json["signupId"], answer.headers["Location"]
-    # It has had more tries than the default allows, and is not due yet; further ahead it would be a clock's mistake.
+    # It has had more attempts than the default allows, and is not due yet. A later due time would count as a clock
+    # error.
     change(own, signup_id, f"attempts = 40, next_due_at = '{datetime.now(UTC) + timedelta(seconds=20)}'")
     with opened(own, "GET", path + "/events", Signup_Ticket=answer.headers["Signup-Ticket"]) as stream:
         told = events(stream)
         next(told)
         closed = {"SIGNUP_OPEN": "no", "RELAY_MAX_ATTEMPTS": 50, "SIGNUP_DEADLINE": 1}
         seconds_until_known(own, administrator, "SIGNUP_OPEN is now False, was True", **closed)
-        # And each uses it: the form, every instance that takes sign-ups, a stream that was held, the relay.
+        # Every part uses it: the form, every instance that accepts sign-ups, an open stream, and the relay.
         assert is_closed(own)
         assert {status_at(port, new_person()) for port in auth_ports(own)} == {403}
         assert next(event for event in told if event.kind != "status").kind == "delayed"
@@ -168,7 +169,7 @@ class Visitor:
         self._opener.addheaders = [("X-Forwarded-For", address)]
 
     def sign_up(self, person: Person) -> tuple[int, str]:
-        """Status and page of the last answer."""
+        """Return the status and page of the last answer."""
         return self._send("/signup/", person)
 
     def log_in(self, person: Person) -> tuple[int, str]:
@@ -195,7 +196,7 @@ def test_a_rate_limit_counts_people_by_their_own_address_at_the_api_and_at_the_f
     refused = post(own, new_person().form, Idempotency_Key=str(uuid4()))
     assert (refused.status, refused.json["type"]) == (429, "/problems/limit-address")
     assert 1 <= int(refused.headers["Retry-After"]) <= 60
-    # The front posts from the same machine; whom it posts for is who counts.
+    # The front posts from the same machine; the address of its client is the one that counts.
     mina, jun = Visitor(own, "203.0.113.5"), Visitor(own, "203.0.113.6")
     assert [mina.sign_up(new_person())[0] for _ in range(2)] == [200, 200]
     status, page = mina.sign_up(new_person())

@@ -28,7 +28,7 @@ BEGIN: dict[str, int] = {}
 
 
 def lines(role: RoleProcess) -> list[dict[str, Any]]:
-    """Each is an object, or this fails."""
+    """Fails unless every line is a JSON object."""
     whole, _, _being_written = role.log()[BEGIN.get(role.name, 0) :].rpartition("\n")
     return [json.loads(line) for line in whole.splitlines()]
 
@@ -54,7 +54,7 @@ def test_one_sign_up_is_one_trace_in_every_role(stack: Stack, person: Person):
     assert said_of(signup_id, *web_roles(stack)) == [
         f"POST belongs to the caller's trace {caller}", "sign-ups accepted: 1",
     ]  # fmt: skip
-    # Once, or again where the machine is so slow that the relay asks again.
+    # More than once if the machine is so slow that the relay sends the request again.
     assert set(said_of(signup_id, stack.roles["chat"])) == {"sign-ups judged SUCCESS: 1"}
     decided = [f"lights decided, {service} SUCCESS: 1" for service in PARTICIPANTS]
     eventually(

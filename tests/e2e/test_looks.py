@@ -1,4 +1,6 @@
-"""The appearance of the pages: axe finds no fault in either colour scheme, nothing is blocked, pictures are kept."""
+"""The appearance of the pages: axe finds no violation in either colour scheme, nothing is blocked, and pictures are
+kept.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -33,7 +35,7 @@ axe = Axe()
 
 @pytest.fixture
 def still(browser: Browser, stack: Stack) -> Iterator[Page]:
-    """A tab in which nothing moves. Any violation of the policy and any script error fails the test."""
+    """A tab without animations. Any violation of the policy and any script error fails the test."""
     context = browser.new_context(base_url=stack.base_url, locale="en-US", reduced_motion="reduce")
     tab = context.new_page()
     complaints: list[str] = []
@@ -41,7 +43,7 @@ def still(browser: Browser, stack: Stack) -> Iterator[Page]:
     tab.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     yield tab
     context.close()
-    # Chromium says so of each answer like 422.
+    # Chromium logs this for every answer with a status such as 422.
     assert [text for text in complaints if not text.startswith("Failed to load resource")] == []
 
 
@@ -57,7 +59,7 @@ def assert_nothing_found(page: Page, rules: Sequence[str]) -> None:
 
 
 def keep_pictures(page: Page, name: str) -> None:
-    """On a phone in the one scheme, on a desktop in the other."""
+    """One colour scheme on a phone, the other on a desktop."""
     for device, size, scheme in (("phone", PHONE, "light"), ("desktop", DESKTOP, "dark")):
         if name == "lights":
             scheme = {"light": "dark", "dark": "light"}[scheme]

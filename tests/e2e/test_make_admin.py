@@ -65,7 +65,7 @@ class Terminal:
         self._type(text)
 
     def press_until_it_ends(self, key: str) -> None:
-        """As a person does: Ctrl-C in the moment between the question and the wait for its answer is not seen."""
+        """Press repeatedly, like a person: a Ctrl-C between the question and the wait for its answer has no effect."""
         for _ in range(60):
             self._type(key)
             with suppress(subprocess.TimeoutExpired):
@@ -79,7 +79,7 @@ class Terminal:
             self.process.stdin.flush()
 
     def wait_for(self, text: str) -> None:
-        """Reads on until it shows this, which is then over."""
+        """Read until the terminal shows this text, and forget the text up to there."""
         assert self.process.stdout
         deadline = time.monotonic() + 60
         while text not in self.shown:
@@ -90,7 +90,7 @@ class Terminal:
         self.shown = self.shown.partition(text)[2]
 
     def end(self) -> tuple[int, str]:
-        """Its exit code, and what it showed since the last answer."""
+        """Return the exit code, and the output since the last answer."""
         rest, _ = self.process.communicate(timeout=60)
         return self.process.returncode, self.shown + rest.decode()
 

@@ -69,7 +69,7 @@ def test_first_and_second_start_sign_up_and_end(project: Path) -> None:
         assert "Traceback" not in first.output
         assert "***" not in first.output  # make's own words for a failure
 
-    # The best of up to three, on a free machine: this one has perhaps two cores, and other work to do.
+    # The best of up to three attempts: this machine may have only two cores and other work.
     green, gone = started_again(project)
     for _ in range(2):
         if green < GREEN_WITHIN and gone < GONE_WITHIN:
@@ -81,7 +81,7 @@ def test_first_and_second_start_sign_up_and_end(project: Path) -> None:
 
 
 def started_again(project: Path) -> tuple[float, float]:
-    """Seconds until the first sign-up was all green, and from Ctrl-C until nothing was left; of a free machine."""
+    """Seconds until the first sign-up was all green, and from Ctrl-C until nothing was left; scaled to an idle machine."""
     slow = [slowness()]
     with make_run(project) as run:
         run.wait_ready()

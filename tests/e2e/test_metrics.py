@@ -21,7 +21,7 @@ pytestmark = pytest.mark.needs("application")
 
 @pytest.fixture(scope="module")
 def impatient(backing: Backing) -> Iterator[Stack]:
-    """An application that gives up early: after two tries, half a second apart."""
+    """An application that stalls sign-ups early: after two attempts, half a second apart."""
     with new_stack(
         backing, RELAY_MAX_ATTEMPTS="2", RELAY_FIRST_PAUSE="0.5", RELAY_MAX_PAUSE="0.5", STREAM_MAX_AGE="60"
     ) as stack:
@@ -29,7 +29,7 @@ def impatient(backing: Backing) -> Iterator[Stack]:
 
 
 def ask(role: RoleProcess, **headers: str) -> tuple[int, str]:
-    """The answer of this process itself; header names have `_` for `-`."""
+    """Return this process's own answer; header names have `_` for `-`."""
     with closing(HTTPConnection(LOOPBACK, role.port, timeout=30)) as connection:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request("GET", "/metrics", headers=sent)
@@ -45,7 +45,7 @@ def scrape(role: RoleProcess) -> dict[tuple[str, frozenset[tuple[str, str]]], fl
 
 
 def total(stack: Stack, name: str, **labels: str) -> float:
-    """The sum over all processes that tell of it; a name that none tells of is an error."""
+    """The sum over all processes that report the metric; a name that none reports is an error."""
     wanted = (name, frozenset(labels.items()))
     told = [page[wanted] for role in stack.roles.values() if role.running and wanted in (page := scrape(role))]
     assert told, f"nobody tells of {name} {labels}"
@@ -71,7 +71,7 @@ def test_a_successful_sign_up_is_counted_by_each_service(impatient: Stack):
     assert sign_up(impatient, person.form)[-1].data["complete"]
 
     def is_counted() -> bool:
-        # More than one request where the machine is so slow that the relay asks again.
+        # More than one request if the machine is so slow that the relay sends it again.
         requests, answers = (now - then for now, then in zip(published(), earlier, strict=True))
         assert requests >= 1
         assert answers >= len(PARTICIPANTS)

@@ -19,10 +19,10 @@ from tests.waiting import eventually
 
 pytestmark = [pytest.mark.needs("application", "chromium")]
 
-# Nobody would generate a service of this name, so that the tests also pass in a project that has further services.
+# An unlikely name, so that the tests also pass in a project with further services.
 WITH_IT = GREEN | {"tryouts": "SUCCESS"}
-# Tests of what the project has for each participant, and of its names, files and documents. The other unit and contract
-# tests pass too, but would take another minute.
+# Tests of the parts that the project has for each participant, and of its names, files and documents. The other unit
+# and contract tests pass too, but would take another minute.
 OF_PARTICIPANTS = (
     *(f"tests/contract/test_{name}.py" for name in ("compose", "deployment", "observing", "operations_guide")),
     *(f"tests/unit/test_{name}.py" for name in ("decisions_index", "layout", "migrations", "settings", "version")),

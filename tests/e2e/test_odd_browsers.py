@@ -38,7 +38,7 @@ FORM = "**/signup/"
 STATUS = "**/signup/status/**"
 SOCKETS = "**/ws/signup/**"
 NO_SOCKET = "Live updates are not available"
-# Three of them are as many as a company's single sign-on leaves at a host.
+# Three are as many as a company's single sign-on leaves at a host.
 COOKIE = "x" * 3000
 
 
@@ -84,7 +84,7 @@ def refuse_sockets(page: Page) -> None:
 
 
 def announced(page: Page) -> str:
-    """All that a screen reader was told."""
+    """All texts announced to a screen reader."""
     return str(page.evaluate("window.announced.join(' ')"))
 
 
@@ -350,13 +350,13 @@ def log_in_elsewhere(tab: Page, stack: Stack) -> None:
 
 
 def open_elsewhere(tab: Page, stack: Stack) -> None:
-    """As if two first visits had begun together: the cookies of the second take the place of the first's."""
+    """As if two first visits had begun together: the second one's cookies replace the first one's."""
     tab.context.clear_cookies()
     tab.context.new_page().goto("/signup/")
 
 
 def lose_cookie_of_browser(tab: Page, stack: Stack) -> None:
-    """The same where the token was there before."""
+    """The same for a browser that already had a token."""
     tab.context.clear_cookies(name="signup_browser")
     tab.context.new_page().goto("/signup/")
 

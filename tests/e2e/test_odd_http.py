@@ -22,13 +22,13 @@ pytestmark = pytest.mark.needs("application")
 
 H2C = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQAAP__"}
 STREAM = "text/event-stream"
-# Seconds in which an answer that comes too early would have come.
+# Seconds in which a premature answer would have arrived.
 TOO_EARLY = 0.2
 
 
 @pytest.fixture(params=["direct", pytest.param("gateway", marks=pytest.mark.needs("caddy"))])
 def port(request: pytest.FixtureRequest, stack: Stack) -> int:
-    """Of a process, and of the gateway before the processes."""
+    """The port of a process, and that of the gateway in front of the processes."""
     if request.param == "gateway":
         return urlsplit(stack.base_url).port or 0
     return stack.roles["web"].port
@@ -98,7 +98,7 @@ class Ticket:
 
 @pytest.fixture(scope="module")
 def signed_up(stack: Stack) -> Ticket:
-    """A complete sign-up: its state's path, and what opens it."""
+    """A complete sign-up: the path of its state, and its ticket."""
     body = json.dumps(new_person().form).encode()
     answer = posted(stack.roles["web"].port, body=body, Accept=STREAM)
     last = states_of(answer.body.decode())[-1]
@@ -125,7 +125,7 @@ def test_an_upgrade_to_http_2_is_ignored_and_the_sign_up_accepted(
 
 
 def test_a_connection_continues_after_an_upgrade_that_is_ignored(stack: Stack) -> None:
-    """Also where the next request came in the same packet."""
+    """Even if the next request came in the same packet."""
     body = json.dumps(new_person().form).encode()
     first = head("/user", *H2C.items(), Content_Type="application/json", Content_Length=str(len(body))) + body
     then = head("/health/live", method="GET", Connection="close")
@@ -516,7 +516,7 @@ HANDSHAKES = {
 }
 
 
-# Opened, as the page learns from the code of its closing why it is refused.
+# It is accepted first, because the page learns the reason of the refusal from the close code.
 OPENED = {"percent signs", "latin-1 in a header", "odd extensions", "subprotocols", "two upgrades"}
 # By the gateway, which speaks HTTP/1.1 to the process and rewrites the target.
 OPENED_BY_GATEWAY = OPENED | {"HTTP/1.0", "an absolute target", "latin-1 in the path"}

@@ -31,7 +31,7 @@ def manage(data_dir: Path, *arguments: str | bytes, **variables: str) -> subproc
 
 
 def said(done: subprocess.CompletedProcess[bytes], *, code: int = 1) -> str:
-    """The one line of a command that refused."""
+    """Return the only line of a command that failed."""
     text = done.stderr.decode()
     assert done.returncode == code, text
     assert "Traceback" not in text
@@ -41,7 +41,7 @@ def said(done: subprocess.CompletedProcess[bytes], *, code: int = 1) -> str:
 
 @pytest.fixture(scope="module")
 def data_dir(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The databases of an installation that nobody has used yet. As with `project`, on one stack alone."""
+    """The databases of an unused installation. Like `project`, it is available on one stack only."""
     folder = tmp_path_factory.mktemp("data")
     done = manage(folder, "migrate_all", "--verbosity=0")
     assert done.returncode == 0, done.stderr.decode()
@@ -111,7 +111,7 @@ def test_unusual_but_unambiguous_settings_are_accepted(data_dir: Path) -> None:
         "LOG_LEVEL": "debug",
         "ALLOWED_HOSTS": "127.0.0.1, localhost",
         "SIGNUP_SERVICES": "auth, chat, customer",
-        # Another project's, which its shell has set.
+        # The settings module of another project, set in the shell.
         "DJANGO_SETTINGS_MODULE": "mysite.settings",
     }
     code = "from django.conf import settings as s; print(s.ALLOWED_HOSTS, s.SIGNUP_SERVICES, s.LOG_LEVEL)"
@@ -161,7 +161,7 @@ def test_a_full_disk_is_a_one_line_error(data_dir: Path, unbuffered: str) -> Non
         command = [*MANAGE, "dead_letters", "list"]
         done = subprocess.run(command, env=env, stdout=full, stderr=subprocess.PIPE, timeout=60)
         assert said(done) == "The output can't be written: No space left on device."
-        # Nobody can be told; it still fails.
+        # The error can't be printed, but the exit code reports it.
         assert subprocess.run(command, env=env, stdout=full, stderr=full, timeout=60).returncode == 1
 
 
@@ -234,12 +234,12 @@ def test_ctrl_c_is_silent(data_dir: Path) -> None:
         shown += os.read(leader, 1024)
 
     def has_ended() -> bool:
-        # Again and again, as a person does: a signal just before the read that waits is noticed after it.
+        # Repeatedly, like a person: a signal just before a blocking read is noticed only after it.
         asking.send_signal(signal.SIGINT)
         return asking.poll() is not None
 
     eventually(has_ended)
-    # The second where a further signal came while Python was ending; a shell reports both as 130.
+    # The second if another signal came while Python was exiting; a shell reports both as 130.
     assert asking.returncode in (128 + signal.SIGINT, -signal.SIGINT)
     with suppress(OSError):  # the end of what a terminal has shown
         while more := os.read(leader, 1024):

@@ -37,7 +37,8 @@ bounded = settings(
 NOT_PROMISED = [
     # A schema can't express the strength of a password or the class of a letter: a valid body may be answered 422.
     positive_data_acceptance,
-    # They want a 401 or 403 where a ticket is missing. A 404 does not tell whether there is such a sign-up.
+    # These checks expect 401 or 403 without a ticket. The API answers 404, which does not reveal whether the sign-up
+    # exists.
     ignored_auth,
     missing_required_header,
 ]
@@ -54,7 +55,7 @@ class Api(NamedTuple):
 
 @pytest.fixture(scope="module")
 def api(backing: Backing) -> Iterator[Api]:
-    """Streams end soon here: schemathesis wants whole answers."""
+    """Streams end soon here, because schemathesis needs complete answers."""
     with new_stack(backing, STREAM_MAX_AGE="1", SIGNUP_DEADLINE="0.1", STREAM_HEARTBEAT="0.3") as stack:
         person = new_person()
         answer = post(stack, person.form)
@@ -78,7 +79,9 @@ def change_name(stack: Stack, person: Person) -> tuple[str, str]:
 
 
 def check(case: Case, api: Api, *besides: Any) -> None:
-    """Raises FailureGroup where the answer is not as documented. A stream's schema is a text's: its events have one."""
+    """Raises FailureGroup if the answer is not as documented. A stream's schema is that of a string; its events have
+    one of their own.
+    """
     response = case.call(base_url=api.stack.base_url, timeout=10)
     [content_type] = response.headers.get("content-type", [""])
     is_stream = content_type.startswith("text/event-stream")
@@ -106,12 +109,12 @@ def test_every_answer_to_a_client_with_a_ticket_is_as_documented(case: Case, api
 
 
 def test_the_generated_requests_were_answered_with_every_expected_status(api: Api):
-    """The requests above were answered in many ways."""
+    """The requests of the tests above got every kind of answer."""
     assert api.statuses >= {200, 202, 400, 404, 405, 415, 422}
 
 
 def test_every_user_has_a_sign_up_and_every_sign_up_its_user(api: Api):
-    """Each user of auth's has the sign-up that made it, and each sign-up the user that it is about."""
+    """Each of auth's users has the sign-up that created it, and each sign-up has its user."""
     owners = api.stack.query("auth", "SELECT owner_signup_id FROM authsvc_user")
     assert owners
     assert set(owners) == set(api.stack.query("auth", "SELECT owner_signup_id FROM authsvc_signup"))

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.needs("application", "chromium")]
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 OPERATOR = Person("operator", "operator@example.org", "", "correct horse battery 9")
-# Of the real stack: auth's own instances are web processes as well.
+# On the real stack, auth's instances are web processes, too.
 CONSUMERS = tuple(f"consumer of {service}" for service in SERVICES)
 ROLES = ("collector of dead letters", *CONSUMERS, "relay", "web")
 
@@ -33,8 +33,7 @@ def superuser(stack: Stack) -> Person:
 
 @pytest.fixture(params=["light", "dark"])
 def operator(browser: Browser, stack: Stack, superuser: Person, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A tab of the administration in either theme. An error in its scripts, or what the site's policy stops, fails the
-    test."""
+    """A tab of the administration in either theme. A script error or a violation of the site's policy fails the test."""
     context = browser.new_context(base_url=stack.base_url, locale="en-US", color_scheme=request.param)
     tab = context.new_page()
     errors: list[str] = []
@@ -49,7 +48,7 @@ def operator(browser: Browser, stack: Stack, superuser: Person, request: pytest.
 
 
 def keep_picture(page: Page, name: str) -> None:
-    """A picture for the README, where UPDATE_PICTURES asks for new ones; for who looks, in any case."""
+    """Keep a picture for review and, if UPDATE_PICTURES is set, for the README."""
     ARTIFACTS.mkdir(exist_ok=True)
     file = f"{name}-{page.theme}.png"
     page.screenshot(path=ARTIFACTS / file, full_page=True, animations="disabled")
@@ -96,7 +95,7 @@ def test_a_lost_stream_is_reported_and_resumed(operator: Page, stack: Stack):
         assert "shutdown exceeded" not in web.log()[written:], "the stream ended before it was cancelled"
         expect(operator.locator("#traffic-state")).to_contain_text("The connection is lost")
         if stack.caddy:
-            # The browser gives a stream up when the gateway answers in the place of a process.
+            # The browser abandons a stream when the gateway answers in place of a process.
             with operator.expect_response(lambda answer: answer.status == 503):
                 pass
             expect(operator.locator("#traffic-state")).to_contain_text("The connection is lost")

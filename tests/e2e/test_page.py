@@ -46,12 +46,14 @@ def sign_up_in(page: Page, person: Person, **instead: str) -> None:
 
 
 def wait_for_flag(page: Page, name: str) -> None:
-    """Waits for what the script says of itself. Not wait_for_function: the page's policy forbids what it polls with."""
+    """Wait for a flag that the script sets. wait_for_function can't be used, because the page's policy forbids its
+    polling code.
+    """
     eventually(lambda: page.evaluate(f"window.signupSync.{name}"), what=f"the page is {name}")
 
 
 def shown(page: Page) -> list[dict[str, str]]:
-    """The states that the tab has shown, in order, as status by service; also after the page has moved on."""
+    """The states that the tab has shown, in order, as status by service, even after the page has navigated away."""
     states = json.loads(page.evaluate("sessionStorage.getItem('signupSync.shown')") or "[]")
     versions = [state.pop("version") for state in states]
     assert versions == sorted(set(versions)), "versions only rise"
@@ -88,7 +90,7 @@ def open_socket_that_is_idle(tab: Page, closed: list[object]) -> list[dict[str, 
 
 
 def give_password(page: Page, person: Person) -> None:
-    """Sends the login form that is shown, that of the site or of the administration."""
+    """Submit the current login form, of the site or of the administration."""
     page.locator("[name=username]").fill(person.user_id)
     page.locator("[name=password]").fill(person.password)
     page.locator("main [type=submit], #login-form [type=submit]").first.click()
@@ -114,7 +116,7 @@ def stopped(stack: Stack, *names: str) -> Iterator[None]:
 
 
 def keep_picture(page: Page, name: str) -> None:
-    """A picture for the README, where UPDATE_PICTURES asks for new ones; for who looks, in any case."""
+    """Keep a picture for review and, if UPDATE_PICTURES is set, for the README."""
     ARTIFACTS.mkdir(exist_ok=True)
     page.screenshot(path=ARTIFACTS / name, animations="disabled", full_page=True)
     if os.environ.get("UPDATE_PICTURES"):

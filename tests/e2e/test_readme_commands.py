@@ -39,7 +39,7 @@ def test_the_readmes_commands_work_beside_make_run(project: Path, running: MakeR
     done = typed(curl.replace("127.0.0.1:8000", f"127.0.0.1:{running.port}"), project, running.env)
     [last] = [json.loads(line[5:]) for line in done.stdout.splitlines() if line.startswith("data:")][-1:]
     assert all_green([last])
-    # Those that need a dead letter, a second factor, a file or a user to remove are tested where there is one.
+    # Commands that need a dead letter, a second factor, a file or a user to remove are tested elsewhere.
     elsewhere = re.compile("show|replay|discard|reset_two_factor|users.csv|forget")
     lines = [line for line in of_the_readme(".venv/bin/python manage.py") if not elsewhere.search(line)]
     for line in [*of_the_readme("replay_signups"), *lines]:

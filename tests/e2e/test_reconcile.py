@@ -16,7 +16,7 @@ pytestmark = pytest.mark.needs("application")
 
 
 def reconcile(stack: Stack, *arguments: str, code: int) -> dict[str, Any]:
-    # As on the machine of an operator of auth: no address of another service's database.
+    # As on the machine of auth's operator, without the addresses of other services' databases.
     nowhere = {} if "AUTH_DATABASE_URL" not in stack.env else {
         f"{service.upper()}_DATABASE_URL": "postgres://nobody@127.0.0.1:1/none" for service in PARTICIPANTS
     }  # fmt: skip

@@ -55,7 +55,7 @@ def test_a_new_person_gets_green_lights_with_the_user_id_of_a_removed_account(st
         stack.manage("forget", person.user_id, "--yes")
         eventually(lambda: holders(stack, person) == {"chat"})
     finally:
-        # Chat has the removed account's row until it is back, and hears of both at the same time.
+        # Chat still has the removed account's row, and gets both messages together when it is back.
         stack.roles["chat"].start()
     assert sign_up(stack, new.form)[-1].statuses == GREEN
     assert holders(stack, person) == set()

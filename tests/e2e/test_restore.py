@@ -99,7 +99,7 @@ class Town:
         for person in (self.stays, self.changes, self.leaves):
             self.joins(person)
         self.comes = new_person()
-        # Somebody who comes and goes between the backup and the restore.
+        # A person who signs up and closes the account between the backup and the restore.
         self.visits = new_person()
 
     def joins(self, person: Person) -> None:
@@ -226,7 +226,7 @@ def write_wal(postgresql: PostgresqlServer) -> None:
 
 
 def check_pruning(archivist: Archivist, prune: str, archive: Path) -> None:
-    """Of the WAL before and after the base backup, only the latter stays."""
+    """Check that only the WAL since the base backup is kept."""
     [base] = archive.parent.glob("base-*")
     [first] = re.findall(r"^START WAL .*file (\w+)", (base / "backup_label").read_text(), re.MULTILINE)
 

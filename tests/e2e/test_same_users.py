@@ -47,7 +47,7 @@ def test_the_services_hold_the_same_users_after_a_mix_of_everything(fresh_stack:
 
 
 def sign_up_twice_at_once(stack: Stack, people: Sequence[Person]) -> None:
-    """Each with the same key twice, and all of them at the same time; returns when every stream has ended."""
+    """Post each sign-up twice with the same key, all at the same time. Return when every stream has ended."""
     forms = [(person.form, str(uuid4())) for person in people] * 2
     with ThreadPoolExecutor(16) as threads:
         for states in threads.map(lambda each: sign_up(stack, each[0], Idempotency_Key=each[1]), forms):
@@ -55,10 +55,10 @@ def sign_up_twice_at_once(stack: Stack, people: Sequence[Person]) -> None:
 
 
 def deliver_again(stack: Stack) -> None:
-    """Every request once more; returns when every participant has answered each of them once more."""
+    """Deliver every request again. Return when every participant has answered each of them again."""
     requests, answered = topic_of(stack, REQUESTS), len(topic_of(stack, ANSWERS))
     for message in requests:
         produce(stack, REQUESTS, message.value, key=(message.key or b"").decode())
-    # One that asks chat alone is answered once.
+    # A request to chat only is answered once.
     wanted = answered + sum(1 if b'"services"' in message.value else len(PARTICIPANTS) for message in requests)
     eventually(lambda: len(topic_of(stack, ANSWERS)) >= wanted, 60)

@@ -29,7 +29,7 @@ def servers() -> Iterator[dict[str, ScimTestServer]]:
 
 @pytest.fixture(scope="module")
 def provisioned(backing: Backing, servers: dict[str, ScimTestServer]) -> Iterator[Stack]:
-    """An installation whose settings name two SCIM servers; nothing else of it is different."""
+    """An installation whose settings name two SCIM servers; it is otherwise unchanged."""
     urls = ",".join(f"{name}={server.url}" for name, server in servers.items())
     tokens = ",".join(f"{name}={TOKEN}" for name in servers)
     with new_stack(backing, SCIM_SERVERS=urls, SCIM_TOKENS=tokens) as stack:
@@ -109,7 +109,7 @@ def test_a_database_of_the_scim_services_that_was_restored_from_a_backup_is_heal
         on_call.types(line)
 
     code, _, findings = reconcile(provisioned, "--heal")
-    # The servers have what they should have; only the versions and the tombstone are lost.
+    # The servers' users are correct; only the versions and the tombstone are lost.
     lost = {(name, "different", comes.user_id) for name in servers} | {(name, "removed", "") for name in servers}
     assert (code, set(findings)) == (0, lost)
     assert reconcile(provisioned) == (0, "", [])

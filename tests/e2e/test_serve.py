@@ -26,7 +26,7 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("application")
 
-# A hash that takes a core for 0.2 s and more.
+# A hash that takes at least 0.2 s of a core.
 SLOW_HASH = {"ARGON2_MEMORY_KIB": str(19 * 1024), "ARGON2_TIME_COST": "20"}
 WAITING = 60
 ENDS_WITHIN = 5.0
@@ -103,13 +103,14 @@ def test_a_stopping_process_answers_503_to_posts_that_wait_for_the_hash_and_cuts
         assert seconds < ENDS_WITHIN
         assert "Traceback" not in web.log()
     kept = {row.user_id for row in stack.rows("auth")} & {person.user_id for person in people}
-    # All accepted ones are saved, and of the refused only those whose commit was under way when the answer was due.
+    # All accepted sign-ups are saved; of the refused ones, only those whose commit was in progress when the answer was
+    # due.
     assert posts.answers.count(taken) <= len(kept) <= WAITING * 3 / 4
 
 
 @contextmanager
 def users_locked(stack: Stack) -> Iterator[None]:
-    """Auth's database does not answer statements that save a user."""
+    """Block all statements in auth's database that save a user."""
     with ExitStack() as held:
         if url := stack.env.get("AUTH_DATABASE_URL"):
             held.enter_context(psycopg.connect(url)).execute("LOCK TABLE authsvc_user")
@@ -121,13 +122,13 @@ def users_locked(stack: Stack) -> Iterator[None]:
 
 def test_a_hanging_database_does_not_keep_a_process_from_stopping(stack: Stack):
     with another_web(stack, **SLOW_HASH) as web, users_locked(stack), Posts(web, [new_person()]) as posts:
-        # An ordinary hash may begin and end between two looks.
+        # An ordinary hash may begin and end between two checks.
         eventually(lambda: hashes_waiting(web), what="the sign-up has begun")
         eventually(lambda: not hashes_waiting(web), what="the sign-up waits for the database")
         code, seconds = end(web)
     assert code == 1
     assert seconds < ENDS_WITHIN + 1
-    # 503 where the wait for the commit ended before the process did.
+    # 503 if the wait for the commit ended before the process did.
     assert [answer and answer[0] for answer in posts.answers] in ([None], [500], [503])
 
 

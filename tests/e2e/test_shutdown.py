@@ -91,7 +91,7 @@ def test_every_role_ends_in_time_and_no_client_misses_a_change(stack: Stack):
                 stack.roles[name].start()
         assert shown.closed == len(pages)
         assert listeners.losses >= STREAMS
-        # Chat answers and nobody hears it, so the streams are still open when it ends.
+        # No process consumes chat's answers, so the streams are still open when it ends.
         end("auth-results")
         stack.roles["chat"].start()
         end("chat")

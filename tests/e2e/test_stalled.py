@@ -1,5 +1,6 @@
-"""A sign-up whose tries are used up, for real: it stays orange and is called delayed, an administrator sees it, and a
-replay turns its light once the participant is back."""
+"""A sign-up that has used up its attempts: it stays orange and is reported as delayed, an administrator sees it, and a
+replay turns its light once the participant is back.
+"""
 
 from collections.abc import Iterator
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.needs("application", "chromium")
 
 @pytest.fixture(scope="module")
 def impatient(backing: Backing) -> Iterator[Stack]:
-    """An application that gives up early: after two tries, half a second apart."""
+    """An application that stalls sign-ups early: after two attempts, half a second apart."""
     with new_stack(
         backing,
         RELAY_MAX_ATTEMPTS="2",
@@ -47,7 +48,9 @@ def incomplete(stack: Stack) -> list[tuple[object, ...]]:
 
 
 def lose_requests(stack: Stack, group: str) -> None:
-    """Reads what waits for the group to its end, as a member of it that does nothing. Its consumers must be stopped."""
+    """Consume all waiting messages as a member of the group, without handling them. The group's consumers must be
+    stopped.
+    """
     prefix = stack.env["KAFKA_PREFIX"]
     consumer = Consumer(
         {
@@ -86,7 +89,7 @@ def admin_of(stack: Stack) -> str:
 
 
 def read_until_delayed(stream: Iterator[ServerEvent], lights: dict[str, str]) -> None:
-    """Reads until the stream has called the sign-up delayed and shown these lights, whichever comes first."""
+    """Read until the stream has both reported the sign-up as delayed and shown these lights, in either order."""
     is_delayed = is_shown = False
     for event in stream:
         if event.kind == "status":
@@ -101,7 +104,7 @@ def read_until_delayed(stream: Iterator[ServerEvent], lights: dict[str, str]) ->
 def test_a_stalled_sign_up_is_delayed_seen_in_the_admin_and_taken_up_by_a_replay(impatient: Stack, person: Person):
     chat = impatient.roles["chat"]
     # An administrator's account is published like any other. It would stall, too, while chat is stopped, and may have
-    # stalled before, if the consumers' first messages take longer than two tries.
+    # stalled before if the consumers' first messages take longer than two attempts.
     cookie = admin_of(impatient)
     eventually(lambda: not incomplete(impatient), what="every service has the administrator")
     with (
