@@ -20,7 +20,7 @@ class BrokenError(Exception):
 
 
 def must_hold(holds: object, what: str = "") -> None:
-    """Fails the test at once, also within a condition that is waited for."""
+    """Fail the test at once, even within a condition of eventually()."""
     if not holds:
         raise BrokenError(what or "it does not hold")
 

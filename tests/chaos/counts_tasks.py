@@ -1,6 +1,6 @@
-"""Runs the web application so that it says on request how many tasks its event loop has.
+"""Run the web application so that it reports on request how many tasks its event loop has.
 
-`python -m tests.chaos.counts_tasks <file> -- manage.py serve …` writes the number to the file with each SIGUSR1.
+`python -m tests.chaos.counts_tasks <file> -- manage.py serve …` writes the number to the file at each SIGUSR1.
 """
 
 import asyncio

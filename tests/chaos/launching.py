@@ -1,5 +1,6 @@
-"""Start a role through a test module that prepares the process before the role begins. Product code has no hooks for
-this.
+"""Start a role through a test module that prepares the process before the role begins.
+
+Product code has no hooks for this.
 """
 
 import os

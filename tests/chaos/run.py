@@ -120,9 +120,9 @@ def _installation() -> Iterator[tuple[Stack, dict[str, Server]]]:
 
 
 def _heal(stack: Stack, injector: Injector, browsers: Crowd, noise: Noise) -> float:
-    """Waits until all is as it should be, HEALED_WITHIN seconds at most, and gives the seconds that it took.
+    """Wait up to HEALED_WITHIN seconds until everything has recovered, and return the seconds that it took.
 
-    The judge finds anything that is not healed by then.
+    The judge reports everything that has not recovered by then.
     """
     begun = time.monotonic()
 

@@ -45,7 +45,7 @@ Fault = Literal["killed", "frozen"]
 
 @dataclass(frozen=True)
 class Case:
-    """`turning` has the lights that turn while `dependency` is down. If `refuses`, sign-ups get 503 with Retry-After."""
+    """`turning`: the lights that turn while `dependency` is down. If `refuses`, sign-ups get 503 with Retry-After."""
 
     dependency: str
     turning: frozenset[str] = ALL

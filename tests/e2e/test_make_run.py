@@ -81,7 +81,7 @@ def test_first_and_second_start_sign_up_and_end(project: Path) -> None:
 
 
 def started_again(project: Path) -> tuple[float, float]:
-    """Seconds until the first sign-up was all green, and from Ctrl-C until nothing was left; scaled to an idle machine."""
+    """Seconds until a sign-up was all green, and from Ctrl-C until nothing was left; scaled to an idle machine."""
     slow = [slowness()]
     with make_run(project) as run:
         run.wait_ready()

@@ -33,7 +33,7 @@ def superuser(stack: Stack) -> Person:
 
 @pytest.fixture(params=["light", "dark"])
 def operator(browser: Browser, stack: Stack, superuser: Person, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A tab of the administration in either theme. A script error or a violation of the site's policy fails the test."""
+    """A tab of the administration in either theme. Script errors and violations of the site's policy fail the test."""
     context = browser.new_context(base_url=stack.base_url, locale="en-US", color_scheme=request.param)
     tab = context.new_page()
     errors: list[str] = []

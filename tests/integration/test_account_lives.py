@@ -31,7 +31,7 @@ from tests.servers.scim import TOKEN
 
 pytestmark = pytest.mark.django_db(databases=["chat", "customer", "scim"], transaction=True)
 
-# Few of each, so that they meet.
+# Few of each, so that they collide.
 USER_IDS = ["kim", "lee", "park"]
 _offsets = count()
 EMAILS = [f"{name}@example.org" for name in ("a", "b", "c")]

@@ -22,8 +22,8 @@ pytestmark = pytest.mark.django_db(transaction=True, databases="__all__")
 ROWS = 100_000
 # Fewer than this, of which each request spends three on its session, its user and that user's second factor.
 QUERIES = 12
-# Seconds that a list may take. Of the clock's time only ten times that fails the test: it runs beside others, and says
-# more about them. The processor's time, which on SQLite has the queries in it, must keep to it.
+# Seconds of CPU time that a list may take; on SQLite, they include the queries. Wall-clock time fails the test only at
+# ten times as much, because it depends on the tests that run beside it.
 QUICK = 0.3
 GUARD = 10 * QUICK
 VISITS = 5
@@ -49,7 +49,7 @@ def lights(chat: str, customer: str) -> str:
     return f'\'{{"auth": {GREEN}, "chat": {chat}, "customer": {customer}}}\''
 
 
-# Of twenty sign-ups one is pending, and stalled, and two are red; auth's own fields are as wide as real ones.
+# Of twenty sign-ups, one is pending and stalled, and two are red. Auth's fields are as wide as real ones.
 SIGNUP = {
     "id": "{id}", "user_id": "'user-' || n", "user_id_key": "'user-' || n", "email": "'user-' || n || '@example.org'",
     "user_name": "'Name of ' || n", "role": "'ROLE_USER'", "password": f"'{'x' * 97}'", "owner_signup_id": "{id}",

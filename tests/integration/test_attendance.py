@@ -26,7 +26,7 @@ pytestmark = pytest.mark.needs("redis", "broker")
 
 @pytest.fixture(autouse=True)
 def nobody_else(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An installation in which nothing runs."""
+    """An installation without any running process."""
     monkeypatch.setattr(settings, "KAFKA_PREFIX", f"prefix-{secrets.token_hex(4)}-")
     monkeypatch.setattr(instances, "TOLD_EVERY", 0.05)
     with redis.Redis.from_url(settings.REDIS_URL) as client:

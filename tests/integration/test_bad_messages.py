@@ -106,7 +106,7 @@ VICTIM = uuid4()
 @bounded
 @given(bad=messages(NEW_USER_ANSWERED, verdict(VICTIM, status="FAIL", reason="duplicate: userId"), verdict(uuid4())))
 def test_auth_turns_the_good_lights(bad):
-    # One that the bad ones are about, as well as strangers.
+    # The row that the bad messages are about, besides other users.
     known = SignUp.objects.filter(id=VICTIM)
     if not known:
         SignUp.objects.filter(id=new_signup()).update(id=VICTIM)
@@ -143,7 +143,7 @@ def test_an_answer_that_cannot_be_stored_is_dead_lettered_and_turns_no_light(fie
 
 
 class Answering:
-    """Kafka for a run of `reconcile`: gives each page that is sent the bad answers first, then the good ones."""
+    """Kafka for a run of `reconcile`: answers each page first with the bad answers, then with the good ones."""
 
     def __init__(self, bad: Sequence[Incoming]) -> None:
         self.answers = list(bad)

@@ -68,7 +68,7 @@ def test_saving_a_user_that_was_read_earlier_reverts_nothing(user: User):
     kept = User.objects.get(pk=user.pk)
     assert (kept.is_active, kept.user_name, kept.version) == (False, "New name", 2)
     assert kept.check_password("quite another w0rd")
-    # Nor does a change revert the new password.
+    # A change does not revert the new password either.
     user.user_name = "Newer name"
     change_account(user)
     assert User.objects.get(pk=user.pk).check_password("quite another w0rd")

@@ -1,4 +1,4 @@
-"""Clocks that jump forward and back: auth's sign-ups continue (docs/adr/0017)."""
+"""Sign-ups continue when auth's clock jumps forward or back (docs/adr/0017)."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta

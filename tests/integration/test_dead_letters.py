@@ -71,7 +71,7 @@ def letter(offset: int = 0, *, partition: int = 0, at: datetime = SENT_AT, **mes
 
 
 def kept(count: int = 1, **message: object) -> list[DeadLetter]:
-    """So many letters, which wait."""
+    """Save this many waiting letters."""
     store_letters([letter(offset, **message) for offset in range(count)], ORIGINS)
     return list(DeadLetter.objects.order_by("-pk")[:count][::-1])
 

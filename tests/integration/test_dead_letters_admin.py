@@ -22,7 +22,7 @@ SCRIPT = "<script>alert(1)</script>"
 
 @pytest.fixture
 def handler() -> Client:
-    """May see letters, and replay and discard them."""
+    """Staff who may see, replay and discard letters."""
     return client_with("view_deadletter", "handle_deadletter", user_id="handler")
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.needs("caddy")
 
 
 class Upstream:
-    """A web process or an instance of auth, as far as a gateway can tell one from another."""
+    """A stand-in for a web process or an instance of auth."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -50,7 +50,7 @@ class Upstream:
         await self.leave()
 
     async def leave(self) -> None:
-        """Ends it: connections to it are refused from now on."""
+        """End it: connections to it are refused from now on."""
         await self._runner.cleanup()
 
     async def _answer(self, request: web.Request) -> web.Response:
@@ -92,7 +92,7 @@ class Upstream:
 
 
 class DiscoveringCaddy(CaddyServer):
-    """Finds auth by name, as compose.yaml has it."""
+    """Finds auth by name, as in compose.yaml."""
 
     def process_env(self) -> dict[str, str]:
         host, port = self.auth[0].split(":")
@@ -106,7 +106,7 @@ async def gateway(
 ) -> AsyncIterator[CaddyServer]:
     caddy = kind(web=web.address, auth=[one.address for one in auth])
     try:
-        # Its readiness is asked of an upstream, which this event loop runs.
+        # The readiness check needs an upstream, which runs on this event loop.
         await asyncio.to_thread(caddy.start)
         yield caddy
     finally:
@@ -128,7 +128,8 @@ async def caddy(upstreams: tuple[Upstream, Upstream, Upstream]) -> AsyncIterator
 
 @pytest.fixture
 async def client(caddy: CaddyServer) -> AsyncIterator[aiohttp.ClientSession]:
-    # A connection for each request: one that Caddy closes (after a refused body, at a reload) is no matter here.
+    # A connection for each request, so that connections that Caddy closes (after a refused body or at a reload) don't
+    # matter.
     connector = aiohttp.TCPConnector(force_close=True)
     async with aiohttp.ClientSession(f"http://{caddy.address}", connector=connector) as session:
         yield session
@@ -167,7 +168,7 @@ async def test_instances_of_auth_take_turns_and_the_rest_goes_to_web(client):
     ],
 )
 async def test_the_gateway_passes_on_only_the_address_that_it_trusts(client, upstreams, path, says, believed):
-    """So the roles need to trust only the gateway, and not the proxies in front of it."""
+    """So the roles need to trust only the gateway, not the proxies in front of it."""
     async with client.get(path, headers=says) as response:
         assert response.status == 200
     assert [seen for upstream in upstreams for seen in upstream.forwarded_for] == [[believed]]
@@ -231,7 +232,7 @@ async def test_a_form_of_the_largest_valid_size_is_accepted(client, caddy, path)
 
 
 async def upload(caddy: CaddyServer, path: str, size: int) -> bytes:
-    """The answer to a body of which no length was said before. (aiohttp's client reads no answer while it writes.)"""
+    """Return the answer to a body without a Content-Length. (aiohttp's client reads no answer while it writes.)"""
     reader, writer = await asyncio.open_connection("127.0.0.1", caddy.port)
     writer.write(f"POST {path} HTTP/1.1\r\nHost: {caddy.address}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
     writer.write(b"%x\r\n%s\r\n0\r\n\r\n" % (size, b"x" * size))
@@ -310,7 +311,7 @@ async def test_the_log_contains_no_ticket(client, caddy, upstreams):
     assert TICKET not in caddy.process.log()
 
 
-# A signed ticket, a link's token for an address, and one for a new password, as they are made.
+# A signed ticket, and the tokens of links that confirm an address and reset a password, in their real forms.
 SIGNATURE = "kPq3vT0yZ1-aB2cD3eF4gH5iJ6kL7mN8oP9qR0sT1_u"
 TOKENS = (f"0199aa00-0000-7000-8000-000000000000:1vMpQx:{SIGNATURE}", "cy1x2z-0123456789abcdef0123456789abcdef")
 ODD_TARGETS = [

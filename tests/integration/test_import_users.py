@@ -49,7 +49,7 @@ def sent(settings) -> Callable[[], list[tuple[UUID, str]]]:
 
 @pytest.fixture
 def import_users(tmp_path: Path) -> Callable[..., str]:
-    """Imports this text and returns what the command says, with the error, if there is one, as the last line."""
+    """Import this text. Return the command's output, with the error, if there is one, as the last line."""
 
     def import_text(text: str | bytes, *arguments: str, name: str = "users.csv") -> str:
         path = tmp_path / name
@@ -260,7 +260,7 @@ def test_the_rejected_lines_of_a_pipe_are_in_the_current_directory(tmp_path, mon
     reading, writing = os.pipe()
     os.write(writing, (HEADER + KIM + "lee,,,,\n").encode())
     os.close(writing)
-    # As a shell passes it for <(...): its folder takes no new file.
+    # Like the path that a shell passes for <(...): no file can be created in its folder.
     with pytest.raises(CommandError, match=r"in import\.rejected\.csv:"):
         call_command("import_users", f"/dev/fd/{reading}", stdout=StringIO())
     os.close(reading)
@@ -353,7 +353,7 @@ def test_an_import_waits_while_the_services_read_and_leaves_events_that_nobody_r
     )
     everyone = "".join(f"user-{n},User {n},user-{n}@example.com,,\n" for n in range(14))
     said = import_users(HEADER + everyone).splitlines()
-    # Two batches fill the limit; chat reads on, which makes room for two more; then it reads no more.
+    # Two batches fill the limit. Chat then reads, which makes room for two more, and stops reading.
     assert said == ["6 users reach the other services later, through the relay.", counted(14)]
     assert len(sent()) == 8
     assert SignUp.objects.filter(next_due_at__isnull=False).count() == 14

@@ -31,7 +31,7 @@ SCRIPT = "<script>alert(1)</script>"
 
 @pytest.fixture(autouse=True)
 def nobody_else(monkeypatch) -> Iterator[None]:
-    """Words that come quickly, and no process but the test's."""
+    """Fast heartbeats, and no process but the test's."""
     monkeypatch.setattr(instances, "TOLD_EVERY", 0.05)
     with redis.Redis.from_url(settings.REDIS_URL) as client:
         client.delete(INDEX)

@@ -238,7 +238,7 @@ def test_a_letter_that_was_purged_meanwhile_gets_no_action():
 
 
 class Polled:
-    """A client of Kafka that has these messages, of which the first is polled."""
+    """A Kafka client with these messages; the first one is returned by a poll."""
 
     def __init__(self, *messages: object, failure: KafkaException | None = None) -> None:
         self.messages, self.failure = list(messages), failure

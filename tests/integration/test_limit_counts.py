@@ -1,4 +1,4 @@
-"""The rate limits: their counts in Redis, the counts at which they refuse, and that they let all pass without Redis."""
+"""The rate limits: their counts in Redis, the counts at which they refuse, and their absence without Redis."""
 
 import asyncio
 import socket

@@ -108,7 +108,7 @@ def test_a_poll_that_began_before_a_change_does_not_undo_one_that_began_after_it
         if not quick.ident:
             set_row(RELAY_RATE=9)
             quick.start()
-            quick.join(0.3)  # it waits for this look, or overtakes it
+            quick.join(0.3)  # it waits for this poll, or overtakes it
         else:
             connection.close()
         return values

@@ -50,7 +50,7 @@ def ask_for_a_password(address: str = MINA, **headers: str) -> Any:
 def test_an_address_over_the_limit_learns_when_to_try_again_and_other_addresses_are_not_limited():
     before = LIMITED.labels("login")._value.get()
     assert [log_in().status_code for _ in range(2)] == [200, 200]
-    # The right password as well: else the answer would tell which one it is.
+    # Refuse the right password too, or the answer would reveal which one it is.
     refused = log_in(password=PASSWORD)
     page = refused.content.decode()
     assert refused.status_code == 429

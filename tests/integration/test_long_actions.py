@@ -166,7 +166,7 @@ def test_an_action_begun_on_the_last_page_of_a_filter_goes_on_after_that_page_is
     page = begin(client, chosen, action, query="?is_active__exact=1&q=user-&p=3", select_across="1")
     if action == "delete_selected":
         assert "Do you want to delete 5 users?" in page
-        # The page is gone before the answer, too.
+        # The page no longer exists even before the answer.
         client_of(root).post(f"{LIST}{chosen[4].pk}/delete/", {"post": "yes"})
         page = go_on(client, page)
         assert "Do you want to delete 4 users?" in page

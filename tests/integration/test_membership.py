@@ -26,7 +26,7 @@ def test_an_outage_of_kafka_is_an_error_within_the_timeout(monkeypatch: pytest.M
             b"\x00\x00\x00\x00\x00\x01" + TOPIC_A + b"\x00\x00\x00\x02\x00\x00\x00\x03\x00\x00\x00\x01",
             (("a", 1), ("a", 3)),
         ),
-        # Cut off, a count that no message has, a name that is not UTF-8.
+        # Truncated data, an impossible count, and a name that is not UTF-8.
         (b"\x00\x00\x00\x00\x00\x01" + TOPIC_A + NUMBERS[:-4], ()),
         (b"\x00\x00\x7f\xff\xff\xff" + TOPIC_A + b"\x00\x00\x00\x00", ()),
         (b"\x00\x00\x00\x00\x00\x01" + TOPIC_A + b"\xff\xff\xff\xff", ()),

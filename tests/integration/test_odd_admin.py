@@ -66,7 +66,7 @@ def found(client: Client, model: str, query: str) -> list[str]:
 
 
 def spellings(text: str) -> set[str]:
-    """In any case, composition and width."""
+    """Return the text in various cases, compositions and widths."""
     cases = {text, text.upper(), text.lower(), text.casefold(), text.title(), text.swapcase()}
     return cases | {unicodedata.normalize(form, each) for each in cases for form in ("NFC", "NFD")}
 
@@ -184,12 +184,14 @@ def topics(settings: Any, patient: None) -> None:
 
 
 def put_about(user_id: str, topic: str, *values: bytes, **more: Any) -> None:
-    """As the product's producers do: the key decides the partition."""
+    """Publish like the product's producers: the key determines the partition."""
     put(topic, *values, key=user_id, partition=murmur2(user_id.encode(), PARTITIONS), **more)
 
 
 def let_choose_time(topic: str) -> None:
-    """Kafka 4 refuses what is an hour ahead unless the topic says otherwise, as topics of older ones do."""
+    """Let publishers choose any time, as in topics of older Kafka versions: by default, Kafka 4 refuses times more than
+    an hour ahead.
+    """
     if not django_settings.KAFKA_EMBEDDED:
         configure(topic, "message.timestamp.type", "CreateTime")
         configure(topic, "message.timestamp.after.max.ms", str(2**63 - 1))
@@ -225,7 +227,7 @@ def test_a_topic_shows_times_outside_the_calendar(client: Client) -> None:
 
 
 def told(client: Client, signup: SignUp) -> tuple[str, str]:
-    """The page with the timeline, and what `explain` says."""
+    """Return the page with the timeline, and the output of `explain`."""
     out = StringIO()
     call_command("explain", str(signup.id), stdout=out)
     return page_of(client, reverse("admin:authsvc_eventtransaction_change", args=[signup.pk])), out.getvalue()
@@ -341,7 +343,7 @@ def page_urls(rows: Mapping[str, object], odd: Sequence[str]) -> Iterator[str]:
         known = {"app_label": "authsvc", "name": NEW_USER_REQUESTED, "content_type_id": "1"}
         for value in (None, *odd) if names else (None,):
             own = {name: known.get(name, rows.get(model, "1")) for name in names}
-            with suppress(NoReverseMatch, ValueError):  # what no URL of this page can spell
+            with suppress(NoReverseMatch, ValueError):  # values that no URL of this page can contain
                 yield reverse(f"admin:{pattern.name}", kwargs=own if value is None else dict.fromkeys(names, value))
 
 
@@ -383,7 +385,7 @@ def test_no_page_fails_for_an_odd_query(client: Client, rows: Mapping[str, objec
     failed = {}
     for url in page_urls(rows, ()):
         if "stream" in url:
-            continue  # its thread does not see this test's transaction
+            continue  # its thread can't see this test's transaction
         # A page of one object has no query of its own.
         step = 20 if any(part in url for part in ("/add/", "/change/", "/delete/", "/history/", "/password/")) else 2
         for query in list(odd_queries(of_topic="/topic/user" in url))[::step]:

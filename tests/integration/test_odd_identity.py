@@ -44,7 +44,7 @@ def test_one_mailbox_is_one_account_in_every_spelling(mailbox: str) -> None:
     ],
 )  # fmt: skip
 def test_another_spelling_of_a_mailbox_is_no_second_account(typed: str) -> None:
-    """It is refused, or it is the same one."""
+    """It is refused, or counts as the same address."""
     try:
         email = email_of(typed)
     except Problem as refused:

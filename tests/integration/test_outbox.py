@@ -32,14 +32,14 @@ MOMENT = timedelta(microseconds=1)
 
 @pytest.fixture(autouse=True)
 def still(monkeypatch, settings) -> None:
-    """The clock stands at NOW, and pauses have no jitter."""
+    """The clock is stopped at NOW, and pauses have no jitter."""
     settings.RELAY_FIRST_PAUSE, settings.RELAY_MAX_PAUSE, settings.RELAY_MAX_ATTEMPTS = 10, 40, 5
     monkeypatch.setattr(timezone, "now", lambda: NOW)
     monkeypatch.setattr(outbox, "uniform", lambda least, most: least)
 
 
 def begin(*names: str, answered: tuple[str, ...] = (), **columns: object) -> list[UUID]:
-    """Sign-ups with these answers, and then with these values in their rows."""
+    """Save sign-ups with these answers, and then set these values in their rows."""
     new = [
         NewSignUp(
             signup_id=uuid4(), user_id=name, email=f"{name}@example.org", user_name=name, role="ROLE_USER",

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db(databases=["default", *MODELS])
 
 @dataclass(frozen=True)
 class Pages:
-    """The admin pages of one model, as a person with `client`'s login sees them."""
+    """The admin pages of one model, as the user of `client` sees them."""
 
     model: type[ParticipantUser]
     client: Client
@@ -132,7 +132,7 @@ def test_a_form_that_was_opened_before_a_change_in_auth_does_not_undo_it(pages):
     kept = pages.model.objects.get(pk=row.pk)
     assert (kept.email, kept.user_name, kept.role, kept.is_active) == ("new@example.org", "New", "ROLE_ADMIN", True)
 
-    # Saving again is a decision about what was typed, and keeps auth's other changes.
+    # Saving again confirms the typed values, and keeps auth's other changes.
     pages.client.post(pages.url("change", row.pk), response.context["adminform"].form.data.dict())
     kept = pages.model.objects.get(pk=row.pk)
     assert (kept.email, kept.user_name, kept.role, kept.is_active) == ("new@example.org", "Typed", "ROLE_ADMIN", False)

@@ -24,7 +24,7 @@ def previous_release() -> Iterator[None]:
 
 
 def insert(owner: int | None, name: str, *, is_active: bool = True) -> None:
-    """An INSERT of the previous release, which knows none of the new columns."""
+    """Run an INSERT of the previous release, which lacks the new columns."""
     columns = "signup_id, owner_signup_id, user_id, user_id_key, email, user_name, role, is_active, created_at"
     of_sqlite = connections["chat"].vendor == "sqlite"
     uuid = owner and (UUID(int=owner).hex if of_sqlite else UUID(int=owner))

@@ -30,7 +30,7 @@ SAME_EMAIL = ("FAIL", "duplicate: email")
 
 @dataclass(frozen=True)
 class Service:
-    """A participant as `manage.py consume_events` finds it, without the Kafka around it."""
+    """A participant as `manage.py consume_events` finds it, without Kafka."""
 
     name: str
     subscription: Subscription
@@ -288,12 +288,14 @@ def is_waiting_for_us(service: Service) -> bool:
 
 
 def crossings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """The error of each try of a batch that another writer crossed."""
+    """The error of each attempt at a batch that conflicted with another writer."""
     return [str(record.args[-1]) for record in caplog.records if record.name == "runtime.database.transactions"]
 
 
 def test_two_concurrent_batches_store_each_user_once(service, beside):
-    """One has the userIds in the order of the emails, the other against it: each waits for what the other inserted."""
+    """The userIds are in the order of the emails in one batch and in the opposite order in the other: each waits for a
+    row that the other inserted.
+    """
     count = 200
     emails = [f"{n:03}@example.org" for n in range(count)]
     batches = [
@@ -342,7 +344,7 @@ def test_a_sign_up_that_waits_for_a_removal_in_progress_does_not_restore_the_acc
 
 
 def test_a_batch_that_conflicts_with_another_writer_is_decided_after_it(service, beside, caplog):
-    """The handler inserts a userId that a transaction which it can't see has just inserted: it waits for that one."""
+    """The handler inserts a userId that an open transaction has just inserted, and waits for that transaction."""
     caplog.set_level(logging.INFO)
     with transaction.atomic(using=service.name):
         service.add_by_admin("kim", "other@example.org")
@@ -355,7 +357,9 @@ def test_a_batch_that_conflicts_with_another_writer_is_decided_after_it(service,
 
 
 def test_a_batch_that_conflicts_with_another_writer_after_reading_is_decided_again(service, beside, caplog):
-    """One request is twice in it, so the handler reads first; it finds nobody, and inserts what is taken by then."""
+    """The batch contains a request twice, so the handler reads first. It finds nobody, and inserts a userId that is
+    taken by then.
+    """
     caplog.set_level(logging.INFO)
     with transaction.atomic(using=service.name):
         service.add_by_admin("kim", "other@example.org")
@@ -373,7 +377,7 @@ def test_a_deadlock_repeats_the_whole_batch(service, beside, caplog):
     caplog.set_level(logging.INFO)
     with transaction.atomic(using=service.name):
         with connections[service.name].cursor() as cursor:
-            # The handler is the one that looks for a deadlock first, and so the one that PostgreSQL ends.
+            # The handler checks for a deadlock first, so it is the one that PostgreSQL aborts.
             cursor.execute("SET LOCAL deadlock_timeout = '1min'")
         service.add_by_admin("zoe", "second@example.org")
         handled = beside.handle(

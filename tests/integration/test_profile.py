@@ -101,7 +101,7 @@ def summary(answer) -> str:
 
 
 def mails(to: str) -> list[EmailMessage]:
-    """All mails to this address, once no mail waits any more."""
+    """All mails to this address, once the queue is empty."""
     eventually(lambda: mail_worker().waiting == 0)
     return [each for each in mail.outbox if each.to == [to]]
 
@@ -216,7 +216,7 @@ def test_the_second_of_two_tabs_is_notified_and_keeps_its_input(kim: User):
     page = answer.content.decode()
     assert 'name="user_name" value="Second"' in page
     assert (len(changes()), stored(kim).user_name) == (1, "First")
-    # The page now knows the newest version, so saving once more is a decision.
+    # The page now has the newest version, so saving once more is a deliberate choice.
     assert opened_in(page) == ProfileForm.values_of(stored(kim))["opened"]
     assert save(client, stored(kim), user_name="Second").status_code == 302
     assert stored(kim).user_name == "Second"
@@ -392,7 +392,7 @@ def test_only_the_accounts_own_session_can_use_the_link(kim: User):
         assert "This link belongs to another account" in answer.content.decode()
         assert NEW not in answer.content.decode()
     assert changes() == []
-    # The password opens it on another device.
+    # After a login with the password, it works on another device.
     elsewhere = Client()
     login = elsewhere.get(path, follow=True)
     answer = elsewhere.post("/login/", {"username": "kim", "password": PASSWORD, "next": login.context["next"]})

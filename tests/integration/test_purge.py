@@ -43,7 +43,7 @@ def days_ago(days: int) -> datetime:
 
 
 def letters(*days: int) -> None:
-    """Dead letters that were put aside so many days ago."""
+    """Save dead letters of so many days ago."""
     origin = Origin("user.newUser.req", "chat")
     topic = "user.newUser.req.chat.dlt"
     aside = [int(days_ago(each).timestamp() * 1000) for each in days]
@@ -164,7 +164,7 @@ def test_a_purge_skips_locked_sign_ups_instead_of_waiting():
     ("topic", "retention", "segment"),
     [
         ("short", 50_400_000, 7_200_000),
-        # Answers to people who wait for seconds. Nobody reads them later.
+        # Answers that a person waits for only for seconds.
         (EXPORT_REQUESTED, 3_600_000, 514_285),
         (EXPORT_ANSWERED, 3_600_000, 514_285),
     ],

@@ -32,7 +32,7 @@ def own_topics_and_counts(settings):
 
 
 class Api:
-    """The API behind PROXY, as asgi.py has it behind TRUSTED_PROXIES."""
+    """The API behind PROXY, as asgi.py runs it behind TRUSTED_PROXIES."""
 
     def __init__(self) -> None:
         self.api = SignUpApi()
@@ -132,7 +132,7 @@ async def test_while_redis_is_down_nobody_is_limited_and_a_warning_is_logged(set
 async def test_behind_the_proxy_the_address_is_that_of_the_proxys_own_client(api, settings):
     settings.RATE_LIMIT_ADDRESS = 1
     assert await api.statuses(2, peer=PROXY, X_Forwarded_For="192.0.2.7") == [202, 429]
-    # An address that a client wrote in front of it proves nothing.
+    # An address that the client has prepended is ignored.
     assert await api.statuses(1, peer=PROXY, X_Forwarded_For="203.0.113.9, 192.0.2.7") == [429]
     assert await api.statuses(1, peer=PROXY, X_Forwarded_For="192.0.2.8") == [202]
 
@@ -153,7 +153,7 @@ async def test_only_the_front_can_name_the_address_that_it_posts_for(api, settin
     assert await api.statuses(1, **of_front("198.51.100.1", keys[0])) == [202]
     assert await api.statuses(1, **of_front("198.51.100.2", keys[1])) == [202]
     assert await api.statuses(1, **of_front("198.51.100.1", keys[2])) == [429]
-    # One of another sign-up, and one that nobody signed: the peer's own counts.
+    # A signature for another sign-up, and an unsigned address: the peer's own address counts.
     stolen = of_front("198.51.100.9", keys[3]) | {"Idempotency_Key": str(uuid4())}
     assert await api.statuses(1, **stolen) == [202]
     assert await api.statuses(1, Signup_Address="198.51.100.8") == [429]

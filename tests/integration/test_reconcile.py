@@ -68,7 +68,7 @@ def save_everywhere(*names: str) -> list[UUID]:
 
 
 def reconcile(*arguments: str) -> tuple[dict[str, Any], str]:
-    """The services of the report, and what stands on stderr: nothing where the exit code is 0."""
+    """Return the services of the report, and the text on stderr, which is empty if the exit code is 0."""
     out = StringIO()
     try:
         call_command("reconcile", "--json", "--timeout=60", *arguments, stdout=out)
@@ -109,7 +109,7 @@ def records() -> set[tuple[Any, ...]]:
 
 
 def change(known_as: str, **values: Any) -> EventTransaction:
-    """A change that no participant has heard of."""
+    """Save a change of which no participant has got the event."""
     user = User.objects.get(user_id=known_as)
     for name, value in values.items():
         setattr(user, name, value)
@@ -119,12 +119,12 @@ def change(known_as: str, **values: Any) -> EventTransaction:
 
 
 def remove(user_id: str) -> EventTransaction:
-    """A removal that no participant has heard of."""
+    """Save a removal of which no participant has got the event."""
     return remove_account(User.objects.get(user_id=user_id))
 
 
 def answered(*transactions: EventTransaction) -> None:
-    """Both participants have answered, and yet their rows may be what they were: as after a restored backup."""
+    """Record answers of both participants without changing their rows, as after a restored backup."""
     for row in transactions:
         apply_verdicts([ReportedVerdict(row.id, Verdict(name, Status.SUCCESS)) for name in ("chat", "customer")])
 
@@ -212,7 +212,7 @@ def test_a_user_with_another_users_former_email_is_healed_after_that_user():
 
 
 def pass_on_emails(users: int) -> list[str]:
-    """Each of so many users gets the address of the one before, and the first that of the last."""
+    """Give each user the address of the previous one, and the first user that of the last one."""
     names = [f"user-{n:02}" for n in range(users)]
     save_everywhere(*names)
     User._base_manager.filter(user_id__in=names).update(email=Concat("email", Value(".old")))
@@ -321,7 +321,7 @@ def test_an_answer_ends_whatever_the_number_of_its_findings(number):
 
 def test_memory_does_not_grow_with_the_number_of_findings():
     class Lines:
-        """An output that only counts."""
+        """An output that only counts its lines."""
 
         number = 0
 
@@ -344,7 +344,7 @@ def test_memory_does_not_grow_with_the_number_of_findings():
 
     tracemalloc.start()
     try:
-        peak(500)  # what is loaded with the first use
+        peak(500)  # modules that are loaded on first use
         few, many = peak(5_000), peak(20_000)  # both are many more pages than are in flight at a time
     finally:
         tracemalloc.stop()
@@ -396,7 +396,7 @@ def test_pages_cover_every_removed_account_whatever_their_number(monkeypatch):
     monkeypatch.setattr("authsvc.reconcile.records.PAGE", 3)
     names = [f"user-{n}" for n in range(10)]
     save_everywhere(*names)
-    # A page of users reaches beyond the page of removed accounts, which come first in the order of owners.
+    # The owners of removed accounts come first, so a page of users extends beyond that of removed accounts.
     gone = list(User.objects.order_by("owner_signup_id").values_list("user_id", flat=True)[:5])
     answered(*(remove(name) for name in gone))
     assert [len(removed) for _, removed, _ in record_pages()][:2] == [3, 2]
@@ -448,7 +448,7 @@ def test_a_restored_auth_removes_removed_accounts_again_and_its_records_replace_
     kim, lee, park = restored_from_backup()
     services, problems = reconcile("--heal", "--auth-restored")
     assert problems == ""
-    # Of the services that know better, the first one that says so has auth mended.
+    # Several services have newer rows; auth is repaired at the first such finding.
     assert sum(report["counts"]["newer"] for report in services.values()) == 1
     assert sum(report["counts"]["revived"] for report in services.values()) == 1
     assert {*User.objects.values_list("owner_signup_id", flat=True)} == {kim, park}

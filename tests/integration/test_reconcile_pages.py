@@ -42,7 +42,7 @@ def message(value: bytes | None) -> Incoming:
 
 
 def asked(owner: int, user_id: str = "kim") -> Incoming:
-    """The request of a sign-up that made the record."""
+    """The request of the sign-up that created the record."""
     event = record(owner, user_id) | {"signupId": str(UUID(int=owner)), "occurredAt": "2026-01-01T00:00:00Z"}
     return Incoming("user.newUser.req", 0, 0, b"", json.dumps(event).encode())
 

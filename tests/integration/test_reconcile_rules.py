@@ -25,7 +25,7 @@ from tests.unit.fakes import CALLS_MAX, Clock
 
 pytestmark = pytest.mark.django_db(databases=["default", "chat"])
 
-# The answer of a participant to a page: its findings, in one part or several. None is silence.
+# A participant's answer to a page: its findings, in one part or several. None means no answer.
 Answer = Sequence[Sequence[Mapping[str, Any]]] | None
 Participant = Callable[[dict[str, Any]], Answer]
 
@@ -139,12 +139,12 @@ def finding(kind: str, user: User | str, *held_by: UUID | None, **more: Any) -> 
 
 
 def once(*findings: Mapping[str, Any]) -> Participant:
-    """Reports these on the page about auth's records, and nothing on later ones."""
+    """Report these findings on the page of auth's records, and none on later pages."""
     return lambda page: [findings] if "owners" in page else [[]]
 
 
 def saved(*user_ids: str) -> list[User]:
-    """Users whose sign-ups all services have long answered."""
+    """Save users whose sign-ups all services answered long ago."""
     for user_id in user_ids:
         complete(save_signup(user_id).id)
     rows = list(EventTransaction.objects.all())
@@ -546,7 +546,7 @@ def test_conflicts_among_more_rows_than_fit_on_a_page_are_counted_as_entangled(r
         return [[finding("conflicting", each, *in_the_way[each]) for each in asked]]
 
     done = run(answer)
-    # The first in the order of the owners, as many as there is room for.
+    # The first ones in the order of the owners, as many as fit.
     assert [owners_of(page) for page in asked_again(done)] == [
         {each.owner_signup_id, *sorted(in_the_way[each])[:2]} for each in stuck
     ]

@@ -37,7 +37,7 @@ def auth_light(signup: SignUp) -> tuple[str, str | None]:
 
 
 def in_threads(*work) -> None:
-    """Runs these at the same time, each with a separate connection; raises what one of them raised."""
+    """Run these functions at the same time, each with a separate connection. Raise the first error."""
     errors = []
 
     def run(each):
@@ -165,7 +165,7 @@ def test_a_thread_that_keeps_a_connection_which_the_server_has_ended_gets_anothe
 
 
 def test_a_sign_up_that_is_known_is_not_taken_again_after_its_user_was_deleted():
-    """The user that it conflicted with is gone, so its user could be saved now; but the sign-up stays refused."""
+    """The conflicting user is gone, so this user could be saved now, but the sign-up stays refused."""
     register_users([new("kim")])
     refused = new("kim")
     register_users([refused, new("lee")])

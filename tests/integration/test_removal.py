@@ -180,7 +180,7 @@ def test_an_administrator_removes_a_user(kim, administrator):
     timeline = client.get(f"/admin/authsvc/eventtransaction/{row.id}/change/").content.decode()
     assert "<h1>Removal of an erased account</h1>" in timeline
     assert f"&rsaquo; {row.id}\n" in timeline
-    # The log still says what was done, without naming the person.
+    # The log still describes the action, without naming the person.
     assert set(LogEntry.objects.filter(object_id=str(kim.pk)).values_list("object_repr", flat=True)) == {
         str(kim.owner_signup_id)
     }

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 
 class KeepingProducer:
-    """Keeps each batch, with its timeout; reports the messages with these user IDs as not acknowledged."""
+    """Records each batch with its timeout, and reports the messages with these user IDs as not acknowledged."""
 
     def __init__(self, *failing: str) -> None:
         self.batches: list[Sequence[Outgoing]] = []

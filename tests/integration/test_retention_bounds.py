@@ -36,7 +36,7 @@ def still(monkeypatch) -> None:
 
 
 def begin(*names: str, **columns: object) -> list[UUID]:
-    """Sign-ups with these values in their rows."""
+    """Save sign-ups with these values in their rows."""
     new = [
         NewSignUp(
             signup_id=uuid4(), user_id=name, email=f"{name}@example.org", user_name=name, role="ROLE_USER",
@@ -145,7 +145,7 @@ def test_a_part_of_a_day_counts_as_a_whole_day(span, days):
 def test_the_error_of_a_short_retention_says_what_is_wrong_and_what_to_set(settings):
     settings.RELAY_MAX_ATTEMPTS, settings.RELAY_MAX_PAUSE, settings.TICKET_MAX_AGE = 10, 60, 540
     settings.DEAD_LETTER_RETENTION, settings.KAFKA_RETENTION_HOURS, settings.SIGNUP_RETENTION = 10, 42, 14
-    # 11 minutes of attempts, 9 of the ticket, 10 days of dead letters, and twice 42 hours with a seventh for a segment.
+    # 11 minutes of attempts, 9 of the ticket, 10 days of dead letters, and twice 42 hours plus a seventh for a segment.
     assert replay_window() == timedelta(minutes=20, days=10, hours=96)
     [error] = check_retention()
     assert error.id == "authsvc.E002"

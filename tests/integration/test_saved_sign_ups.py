@@ -32,7 +32,7 @@ NOW = timezone.now()
 
 @pytest.fixture(autouse=True)
 def still(monkeypatch, settings) -> None:
-    """The clock stands at NOW, and pauses have no jitter."""
+    """The clock is stopped at NOW, and pauses have no jitter."""
     settings.RELAY_FIRST_PAUSE = 10
     monkeypatch.setattr(timezone, "now", lambda: NOW)
     monkeypatch.setattr(outbox, "uniform", lambda least, most: least)

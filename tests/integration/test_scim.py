@@ -395,7 +395,7 @@ SLOWEST = 0.8 * server.ANSWERS_WITHIN
 
 
 def time_left(error: str) -> float:
-    """Return the seconds that the request had that this error is about."""
+    """Return the seconds that the failed request had left."""
     [seconds] = re.findall(r"no complete answer within (\S+) s", error)
     return float(seconds)
 
@@ -530,7 +530,7 @@ def test_accounts_that_exchange_a_value_all_get_the_new_one(handler, scim, field
     changes = [change(n, **each) for n, each in enumerate(rotated, 1)]
     rounds = 0
     while refused := [body for body in bodies(handler(changes)) if body["status"] == "FAIL"]:
-        # So auth waits for the others, and asks again.
+        # So auth waits for the others, and sends the request again.
         assert all(body["heldBy"] for body in refused)
         changes = [change(n, **each) for n, each in enumerate(rotated, 1)]
         rounds += 1

@@ -90,7 +90,7 @@ def read_messages(server: Server) -> list[str]:
     scope="module",
 )
 def keeper(request: pytest.FixtureRequest) -> Iterator[tuple[Server, Callable[[], None], Callable[[], list[str]]]]:
-    """A server of this module's own, what writes a word into it, and what reads all words that were written."""
+    """A separate server, a function that writes a word to it, and one that reads all written words."""
     kind, write, read = request.param
     with kind() as server:
         yield server, lambda: write(server), lambda: read(server)

@@ -56,7 +56,7 @@ def viewer() -> User:
         ("lee@mail.xn--caf-dma.xn--3e0b707e", "lee@mail.café.한국"),
         ("lee@xn--fa-hia.example", "lee@faß.example"),
         ("lee@example.org", "lee@example.org"),
-        # Not valid: no label of IDNA 2008, and what an old row may have.
+        # Invalid: not a label of IDNA 2008, but an old row may contain it.
         ("lee@xn--a.example", "lee@xn--a.example"),
         ("lee@xn--ls8h.example", "lee@xn--ls8h.example"),
         ("lee@bücher.example", "lee@bücher.example"),

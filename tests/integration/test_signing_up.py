@@ -46,7 +46,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs("broker
 def own_topics(settings):
     settings.KAFKA_PREFIX = f"signing-up-{uuid4()}-"
     ensure_topics([NEW_USER_REQUESTED])
-    # So that no heartbeat can hide a wake-up that got lost.
+    # Long, so that no heartbeat can hide a lost wake-up.
     settings.STREAM_HEARTBEAT = 600
 
 
@@ -127,12 +127,12 @@ async def stream_of(api: SignUpApi, person: Person, signup_id) -> list[dict]:
 
 @pytest.fixture
 def settled_at_once(monkeypatch):
-    """A hub trusts its subscription as soon as it has it, so that no reading hides a wake-up that got lost."""
+    """Make a hub trust its subscription at once, so that no read of the database hides a lost wake-up."""
     monkeypatch.setattr(hub_module, "SETTLES_WITHIN", 0.0)
 
 
 async def trusts_wake_ups_alone(hub: StreamHub) -> None:
-    """Returns when the hub has subscribed and has read everything since: now it reads with its heartbeat alone."""
+    """Return when the hub has subscribed and then reread everything; from now on, it reads only with its heartbeat."""
     readings, read = [], hub._read_states
 
     async def counted(signup_ids):
@@ -150,9 +150,9 @@ async def trusts_wake_ups_alone(hub: StreamHub) -> None:
 
 
 async def answered_while_nobody_listens(api: SignUpApi, signup_id) -> None:
-    """All participants answer, and their wake-up reaches this process and is over."""
+    """Let all participants answer, and return when this process has handled their wake-up."""
     await trusts_wake_ups_alone(api._hub)
-    # Another stream of the sign-up, opened now: it shows when the wake-up has been here, and keeps it for nobody else.
+    # Another stream of the sign-up shows when the wake-up has arrived, without keeping it for the first one.
     with api._hub.watching(signup_id) as other:
         await database_sync_to_async(everybody_answers, thread_sensitive=False)(signup_id)
         await eventually_async(
@@ -195,7 +195,7 @@ async def test_answers_that_come_after_a_resumed_stream_has_read_its_state_are_n
 
 
 async def test_a_projection_that_is_not_complete_is_checked_in_the_database_and_corrected():
-    """A write of it may have been lost."""
+    """A write to the projection may have been lost."""
     api, signup_id = SignUpApi(), uuid4()
     old = await registered(signup_id)
     Projection().write_and_wake([old])
@@ -244,7 +244,7 @@ async def count(**filters) -> int:
 
 @pytest.fixture
 def sizes(monkeypatch) -> list[int]:
-    """Of the batches that are written."""
+    """The sizes of the written batches."""
     sizes = []
 
     def counting(batch):
@@ -256,14 +256,14 @@ def sizes(monkeypatch) -> list[int]:
 
 
 async def begin(writer: SignUpWriter, n: int) -> list[asyncio.Future]:
-    """So many sign-ups, each of which has been put into the queue, and the writer has looked at it."""
+    """Begin so many sign-ups, and return when the writer has seen each of them in its queue."""
     begun = [asyncio.ensure_future(writer.register(new_signup(new_person()))) for _ in range(n)]
     await everything_has_run()
     return begun
 
 
 async def everything_has_run() -> None:
-    """All tasks that need not wait for a thread or a server have run."""
+    """Return when all tasks that need no thread or server have run."""
     for _ in range(10):
         await asyncio.sleep(0)
 
@@ -282,7 +282,7 @@ async def test_a_batch_begins_when_as_many_sign_ups_wait_for_it_as_for_a_hash(wr
 
 
 async def test_a_batch_begins_after_enough_hashes_even_if_most_passwords_were_refused(writer, sizes, monkeypatch):
-    """While refused passwords arrive as fast as they are hashed, the number of waiting ones stays the same."""
+    """While refused passwords arrive as fast as they are hashed, the number of waiting passwords stays constant."""
     monkeypatch.setattr(HashPool, "waiting", 300)
     one = await begin(writer, 1)
     for _ in range(ENOUGH - 1):
@@ -307,7 +307,7 @@ async def test_without_waiting_passwords_a_sign_up_does_not_wait_for_a_batch(wri
 
 
 async def test_a_batch_does_not_wait_for_refused_passwords(sizes, monkeypatch):
-    """The sign-up hashed before them is saved, although no other follows."""
+    """The sign-up that was hashed before them is saved, although no other one follows."""
     api, gate = SignUpApi(), threading.Event()
     monkeypatch.setitem(vars(api), "_hashes", HashPool(threads=1, limit=20))
 

@@ -48,7 +48,7 @@ async def projection() -> AsyncIterator[AsyncProjection]:
 
 @pytest.fixture
 async def hub(settings, projection) -> AsyncIterator[StreamHub]:
-    # So that no heartbeat can hide a wake-up that got lost.
+    # Long, so that no heartbeat can hide a lost wake-up.
     settings.STREAM_HEARTBEAT = 600
     running = StreamHub(projection, Rows().read)
     yield running
@@ -110,7 +110,7 @@ async def test_while_redis_is_down_the_database_is_read_every_second_and_wake_up
             complete = decide(answered, "customer")
             await projection.copy(complete)
             await has(watch, complete)
-            # At the reconnect, and perhaps for the second that was just over.
+            # Once at the reconnect, and perhaps once for the second that had just passed.
             assert rows.readings <= readings + 2
         await hub.close()
         await projection.close()

@@ -52,7 +52,7 @@ def no_kafka(settings):
 
 
 def send(message: Outgoing) -> None:
-    """As every service does: the key decides the partition."""
+    """Publish like every service: the key determines the partition."""
     producer = EventProducer()
     producer.send_all([message], timeout=10)
     producer.close(5)
@@ -92,7 +92,7 @@ def remove(user_id: str) -> EventTransaction:
 
 
 def answer_change(row: EventTransaction, service: str, *, status: str = "SUCCESS", held_by: list[Holder] = []) -> None:  # noqa: B006
-    """As a participant answers a change or a removal."""
+    """Answer a change or a removal like a participant."""
     rows = [{"ownerSignupId": str(each.owner_signup_id), "version": each.version} for each in held_by]
     event = {
         "changeId": str(row.id), "userId": row.user_id, "service": service, "status": status,

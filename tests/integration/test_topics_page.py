@@ -60,9 +60,9 @@ def test_topics_with_their_watermarks_and_groups_with_their_lag(operator, django
     assert reverse("admin:eventbus_topic_messages", args=["asked"]) in text
     lag = {group.name: group.lag for group in response.context["groups"]}
     assert lag == {"answerer": 1, "dead-letters": 0}
-    # The page names the facts that the embedded broker can't report.
+    # The page lists what the embedded broker can't report.
     assert ("embedded broker" in text) == settings.KAFKA_EMBEDDED
-    # The first has committed, nobody has been in the other.
+    # The first group has committed; the other one has never had a member.
     states = () if settings.KAFKA_EMBEDDED else ("<td>no members now</td>", "<td>no members yet</td>")
     assert all(state in text for state in states)
 
@@ -94,7 +94,7 @@ def test_messages_by_offset_by_key_by_time_and_the_newest(operator):
     put("asked", *(b"%d" % number for number in range(12)), key="21", partition=0)
     assert values(operator, limit=10) == [b"%d" % number for number in range(11, 1, -1)]
     assert values(operator, partition=0, offset=3, limit=10) == [b"%d" % number for number in range(3, 12)]
-    # The key belongs into partition 0, where Kafka's own test of murmur2 has it.
+    # The key belongs to partition 0, according to Kafka's own test of murmur2.
     assert len(values(operator, key="21", limit=100)) == 12
     assert values(operator, key="foobar") == []
     assert len(values(operator, since="2020-01-01T00:00:00", limit=100)) == 12

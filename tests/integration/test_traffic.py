@@ -54,7 +54,7 @@ def forget(client: redis.Redis) -> None:
 
 
 def figures(client: redis.Redis) -> Counter[str]:
-    """The sums of the last minute's."""
+    """The sums of the last minute's counts."""
     now = int(time.time())
     sums: Counter[str] = Counter()
     for second in range(now - 60, now + 1):
@@ -157,7 +157,7 @@ def test_each_minute_that_is_over_becomes_a_row_once(client_of_redis, monkeypatc
     row = TrafficMinute.objects.get(minute=datetime.fromtimestamp(minute, UTC))
     assert row.counts == {"begun": 3, "lag:chat": 59}
     assert max(each.counts["begun"] for each in TrafficMinute.objects.all()) <= 100
-    # A Redis that was emptied changes nothing, nor does another relay, which looked before the row was there.
+    # Neither an emptied Redis nor another relay, which checked before the row existed, changes anything.
     monkeypatch.setattr(traffic_history, "_after_the_newest", lambda: 0)
     forget(client_of_redis)
     client_of_redis.hset(key_of(minute), "begun", 1)

@@ -138,7 +138,8 @@ def test_the_second_of_two_concurrent_administrators_is_notified_and_keeps_the_i
     assert 'value="typed@example.org"' in page
     assert (stored(kim).user_name, stored(kim).email, len(changes(kim))) == ("By Lee", "kim@example.com", 1)
 
-    # The form now knows the newest version: saving it again is a decision, and reverts nothing that was left alone.
+    # The form now has the newest version: saving it again is a deliberate choice, and reverts no field that was not
+    # edited.
     assert save(second, kim, as_shown(page)).status_code == 302
     kept = stored(kim)
     assert (kept.user_name, kept.email, kept.role) == ("Typed", "typed@example.org", "ROLE_ADMIN")
@@ -194,7 +195,7 @@ def test_a_user_who_was_removed_meanwhile_is_not_restored(kim: User, root: User)
 
 def test_an_address_that_is_taken_at_the_last_moment_is_an_error_at_its_field(kim: User, root: User, monkeypatch):
     new_user("other")
-    # As if the other user were saved only after this check.
+    # Simulate that the other user is saved only after this check.
     monkeypatch.setattr(User, "validate_constraints", lambda user, exclude=None: monkeypatch.undo())
     client = client_of(root)
     answer = save(client, kim, shown(client, kim), email="other@example.com", user_name="Typed")
@@ -298,7 +299,7 @@ def own_pages() -> list[str]:
 
 
 def test_deactivating_ends_every_session_at_once(kim: User, root: User):
-    """Every page of the account, the administration, and the API for changes."""
+    """On every page of the account, in the administration, and at the API for changes."""
     kim.is_staff = kim.is_superuser = True
     kim.save()
     client = client_of(kim)

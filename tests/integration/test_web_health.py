@@ -20,7 +20,7 @@ from signup_sync.asgi import application, follower
 from signup_sync.server import health
 from tests.waiting import PATIENCE
 
-# This is no web process: it follows nothing in between the tests.
+# This is not a web process: it does not follow the live settings between the tests.
 follower.close()
 
 pytestmark = [pytest.mark.needs("redis"), pytest.mark.django_db(transaction=True)]
@@ -49,13 +49,13 @@ def database_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def silent_server() -> Iterator[str]:
-    """host:port of something that accepts connections and never says a word."""
+    """host:port of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield "{}:{}".format(*server.getsockname())
 
 
 async def get(path: str) -> tuple[int, dict[str, object]]:
-    """Status and document, from a host that ALLOWED_HOSTS does not know."""
+    """Return status and document of a request with a host that is not in ALLOWED_HOSTS."""
     request = HttpCommunicator(application, "GET", path, headers=[(b"host", b"10.0.0.7:8000")])
     response = await request.get_response(timeout=2 * PATIENCE)
     return response["status"], json.loads(response["body"])

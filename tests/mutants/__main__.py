@@ -78,14 +78,16 @@ def changes_listed() -> list[Change]:
 
 
 def tested(name: str, module: Mapping[str, Any], equivalent: Sequence[Change], found: set[Change]) -> str:
-    """The line of this module in the table; what survives is printed at once. Adds to `found` the equivalent changes
-    that survivors have."""
+    """Return this module's line in the table. Survivors are printed at once, and their changes that are listed as
+    equivalent are added to `found`.
+    """
     copy = COPIES / name
     prepare(copy, module)
     run(copy)
     ends = ends_of(copy)
     if slow := [mutant for mutant, end in ends.items() if end in TOO_LONG]:
-        # Perhaps the machine was busy: only a mutant whose tests take too long without others beside it is noticed.
+        # The machine may have been busy: a mutant counts as detected by timeout only if its tests also take too long
+        # alone.
         run(copy, *slow, children=1)
         ends = ends_of(copy)
     if odd := {mutant: end for mutant, end in ends.items() if end not in NOTICED | UNNOTICED} or not ends:
@@ -118,7 +120,7 @@ def ends_of(copy: Path) -> dict[str, int]:
 
 
 def prepare(copy: Path, module: Mapping[str, Any]) -> None:
-    """A copy of what git knows here, with the configuration of mutmut for this module."""
+    """Copy the files that git tracks, with mutmut's configuration for this module."""
     shutil.rmtree(copy, ignore_errors=True)
     copy.mkdir(parents=True)
     listed = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True)

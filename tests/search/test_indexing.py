@@ -118,7 +118,7 @@ def test_old_days_are_deleted_and_recent_ones_stay(
     delete_old(indexer.index)
     days = {name.removeprefix(f"{search_settings.OPENSEARCH_INDEX}-") for name in names_of(opensearch, search_settings)}
     assert days == {f"{now:%Y.%m.%d}", f"{kept:%Y.%m.%d}", "undated"}
-    # The index without a day is as old as it was made.
+    # The age of the index without a day is counted from its creation.
     later = now + timedelta(days=search_settings.OPENSEARCH_RETENTION_DAYS + 2)
     assert f"{search_settings.OPENSEARCH_INDEX}-undated" in indexer.index.delete_old(later)
     assert indexer.index.delete_old(later) == []
@@ -144,7 +144,7 @@ def test_installations_with_similar_prefixes_share_a_node_and_no_index(
 
 
 class Letters:
-    """Takes the place of a producer: the dead letters that were published."""
+    """A stand-in for a producer that keeps the published dead letters."""
 
     def __init__(self) -> None:
         self.sent: list[str] = []
@@ -167,7 +167,7 @@ def processed(indexer: Indexer) -> Callable[[list[Incoming]], list[str]]:
 
 
 def break_mapping(opensearch: OpenSearchServer, settings: LazySettings, **types: str) -> None:
-    """Make the index of the day with other types than the template has."""
+    """Create the day's index with types that differ from the template's."""
     properties = {name: {"type": kind} for name, kind in types.items()}
     opensearch.ask("PUT", f"{settings.OPENSEARCH_INDEX}-{DAY}", {"mappings": {"properties": properties}})
 

@@ -14,7 +14,7 @@ from aiosmtpd.smtp import SMTP, Envelope
 
 from tests.servers.process import LOOPBACK
 
-# One line for each command of each mail, at INFO, hides what a failed test says.
+# A line at INFO for each command of each mail would hide the output of a failed test.
 logging.getLogger("mail.log").setLevel(logging.WARNING)
 
 
@@ -52,7 +52,7 @@ class Inbox:
 
 @contextmanager
 def mail_server(port: int, *, delay: float = 0.0, refusals: list[str] | None = None) -> Iterator[Inbox]:
-    """Takes mail `delay` seconds after it came. `refusals` are its answers to the first recipients."""
+    """A server that accepts each mail after `delay` seconds. `refusals` are its answers to the first recipients."""
     inbox = Inbox(delay, refusals or [])
     controller = Controller(inbox, hostname=LOOPBACK, port=port)
     controller.start()
@@ -64,6 +64,6 @@ def mail_server(port: int, *, delay: float = 0.0, refusals: list[str] | None = N
 
 @contextmanager
 def silent_mail_server(port: int) -> Iterator[socket.socket]:
-    """The kernel accepts the connections; no program ever answers them."""
+    """A port where the kernel accepts connections and no program ever answers."""
     with closing(socket.create_server((LOOPBACK, port), backlog=1000)) as listener:
         yield listener

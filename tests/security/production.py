@@ -23,7 +23,7 @@ ENVIRONMENT = {
     "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
     "REDIS_URL": "redis://127.0.0.1:1/0",
     "GATEWAY_URL": "http://127.0.0.1:1",
-    # All of these are this host; what speaks from the second is a proxy, and the rest are strangers.
+    # All of these are this host. The second address is the proxy's; the others are untrusted.
     "TRUSTED_PROXIES": "127.0.0.2",
 }
 STRANGER, PROXY = LOOPBACK, "127.0.0.2"

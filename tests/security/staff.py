@@ -17,7 +17,7 @@ from tests.participants import ADMIN_PATHS, MODELS
 from tests.users import new_user
 
 ANONYMOUS, WITHOUT, VIEW, CHANGE, SUPER = KINDS = ("anonymous", "without", "view", "change", "super")
-# Of everything but administrators' own privileges: may view, add, change, delete, replay and handle.
+# Everything but administrators' own privileges: may view, add, change, delete, replay and handle.
 OF_CHANGE: Final = (
     Q(codename__regex="^(view|add|change|delete)_") | Q(codename__in=["replay_signup", "handle_deadletter"])
 ) & ~Q(codename="add_admin")

@@ -20,7 +20,7 @@ LISTS = [
     for model, its_admin in site._registry.items()
     if not isinstance(its_admin, PageAdmin) and model._meta.label != "livesettings.Overrides"
 ]
-# On fields of every model here, of some and of none; over relations, there and back.
+# Lookups on fields of every model, of some and of none, and across relations in both directions.
 LOOKUPS = [
     "password=x", "password__gte=argon2", "password__startswith=a", "password__regex=^a", "password__isnull=0",
     "id__exact=1", "id=1", "id__gt=0", "pk=1", "pk__in=1,2", "last_login__gte=2020-01-01", "last_login__isnull=1",
@@ -65,7 +65,7 @@ def test_the_lookups_of_filters_still_work_and_unreadable_values_are_no_error():
 
 
 def test_a_list_is_ordered_only_by_columns_that_it_shows():
-    """Every column that a list can be ordered by is one that it shows, and its order is that of what is shown."""
+    """A list can be ordered only by columns that it shows, in the order of the shown values."""
     orders = {}
     for opts in LISTS:
         its_admin = site._registry[opts.model]
@@ -75,7 +75,7 @@ def test_a_list_is_ordered_only_by_columns_that_it_shows():
                 orders[f"{opts.label}.{column}"] = field
     assert orders == {
         "authsvc.EventTransaction.user": "user_id_key",
-        # With its domain in its own script.
+        # Shown with its domain in Unicode.
         "authsvc.User.shown_email": "email",
         **{f"{model._meta.label}.shown_email": "email" for model in MODELS.values()},
         "authsvc.EventTransaction.begun": "created_at",

@@ -1,6 +1,6 @@
 """Every URL and every action of the administration, for five kinds of people.
 
-A URL or an action that is in no table fails the run until somebody has decided who may do what there.
+A URL or an action that is missing from the tables fails the run until somebody has decided who may use it.
 """
 
 import re
@@ -38,10 +38,10 @@ ALIKE: Final = {
     "READ_ONLY": ("authsvc/eventtransaction", "eventbus/deadletter"),
 }
 
-# The answer to each kind of person: a status, or `login` for a redirect to the login page. A post has no fields,
-# which is enough to be refused; whom it does not refuse it answers with errors (200), or asks again (a delete page).
-# What follows an @ says which row, where it is not the plain one. The columns are KINDS: anonymous, staff without any
-# permission, with those to view, with those to change too, superusers; first for GET, then for POST.
+# The answer to each kind of person: a status, or `login` for a redirect to the login page. A post has no fields, which
+# suffices for a refusal; a permitted person gets the form's errors (200) or the question again (a delete page). A row
+# other than the plain one follows an @. The columns are KINDS: anonymous, staff without any permission, with those to
+# view, with those to change too, superusers; first for GET, then for POST.
 PAGES: Final = """
 /                                                  login 200   200   200   200   | login 200   200   200   200
 login/                                             200   302   302   302   302   | 200   200   200   200   200
@@ -111,7 +111,7 @@ livesettings/overrides/<path:object_id>/           login 302   302   302   302  
 <url>                                              login 404   404   404   404   | login 404   404   404   404
 """
 
-# The same for each action. Whom it is refused to, it does nothing for.
+# The same for each action. A refused action has no effect.
 ACTIONS: Final = """
 auth/group/                delete_selected login 403   403   403   302
 authsvc/user/              delete_selected login 403   403   302   302
@@ -154,7 +154,7 @@ def patterns() -> Iterator[str]:
 
 
 def lines(text: str) -> list[list[str]]:
-    """The words of each line; one line for each model for which its line stands."""
+    """Yield the words of each line, once for each model that the line stands for."""
     found = (line.partition("/") for line in text.strip().splitlines())
     return [(model + slash + rest).split() for name, slash, rest in found for model in ALIKE.get(name, [name])]
 

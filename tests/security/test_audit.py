@@ -18,7 +18,7 @@ from tests.servers.process import LOOPBACK, ROOT
 
 
 class Database(BaseHTTPRequestHandler):
-    """The answer of OSV (https://google.github.io/osv.dev/post-v1-query/): Django is vulnerable, nothing else is."""
+    """Answers like OSV (https://google.github.io/osv.dev/post-v1-query/): Django is vulnerable, nothing else is."""
 
     vulnerable = "django"
 
@@ -63,7 +63,7 @@ def database() -> Iterator[str]:
 
 @pytest.fixture
 def django_alone(tmp_path: Path) -> Path:
-    """The requirements with no more than Django in them."""
+    """The requirements reduced to Django."""
     file = tmp_path / "requirements.txt"
     [django] = re.findall(r"^django==.*?(?=^\S)", (ROOT / "requirements.txt").read_text(), re.MULTILINE | re.DOTALL)
     file.write_text(django)
@@ -73,7 +73,7 @@ def django_alone(tmp_path: Path) -> Path:
 def make_audit(
     folder: Path, url: str, requirements: Path = ROOT / "requirements.txt"
 ) -> subprocess.CompletedProcess[str]:
-    # With this environment as it is, because the test must not install anything.
+    # Use this environment as it is, because the test must not install anything.
     installed = [word for name in (".installed", ".installed-dev") for word in ("-o", f"{sys.prefix}/{name}")]
     return subprocess.run(
         ["make", *installed, "audit", f"AUDIT=--vulnerability-service osv --osv-url {url}"],
@@ -109,7 +109,7 @@ def test_without_a_vulnerability_the_audit_succeeds(
 
 
 def test_it_lists_licences_and_writes_a_bill_of_materials(tmp_path: Path) -> None:
-    """Also if the database can't be reached, which is reported."""
+    """This works even if the database can't be reached, which is reported."""
     done = make_audit(tmp_path, f"http://{LOOPBACK}:{free_port()}/")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "NOT AUDITED" in done.stdout

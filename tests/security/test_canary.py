@@ -1,4 +1,6 @@
-"""A canary password and canary tickets go everywhere that a sign-up can go, and are found nowhere afterwards."""
+"""A canary password and canary tickets pass through every part that a sign-up can reach, and are found nowhere
+afterwards.
+"""
 
 import json
 import re
@@ -35,11 +37,11 @@ pytestmark = pytest.mark.needs("application")
 
 @dataclass
 class Trail:
-    """A request, and everything that came back."""
+    """The requests, and everything that came back."""
 
     password: str = field(default_factory=lambda: f"Canary-{secrets.token_hex(8)}-Pässword")
     tickets: set[str] = field(default_factory=set)
-    # By what was done: status and text of the answer, without the headers that hand out tickets.
+    # By action: status and text of the answer, without the headers that issue tickets.
     answers: dict[str, tuple[int, str]] = field(default_factory=dict)
 
 
@@ -82,7 +84,7 @@ class Client:
 
 
 def sign_up_and_be_refused(client: Client, person: Person, trail: Trail) -> None:
-    """Success, and each error that the API and the form know."""
+    """Provoke success, and each error of the API and the form."""
     key = "01a218bf-547a-7357-92c1-0123456789ab"
     assert client.post_json("202", person, Idempotency_Key=key)[0] == 202
     ticket = next(iter(trail.tickets))
@@ -118,7 +120,7 @@ def sign_up_and_be_refused(client: Client, person: Person, trail: Trail) -> None
     flood = [replace(new_person(), password=trail.password, user_id="canary-limited") for _ in range(12)]
     statuses = {client.post_json(f"429, {number}", each)[0] for number, each in enumerate(flood)}
     assert 429 in statuses
-    # More at once than may wait for a hash; where the hashes are quick, not each crowd is enough.
+    # More at once than may wait for a hash. If hashes are fast, a single crowd may not suffice.
     eventually(lambda: 503 in statuses_of_a_crowd(client, trail), what="somebody is refused")
     fields = person.form | {"userPw2": trail.password}
     assert client.submit("the form, taken", "/signup/", **fields)[0] in (200, 409, 422)
@@ -153,7 +155,7 @@ def log_in_and_out(client: Client, person: Person, trail: Trail, inbox: Inbox) -
 
 
 def crash(stack: Stack, person: Person, trail: Trail) -> None:
-    """A bug in the API, and one in a view, with everything in their hands."""
+    """Trigger a bug in the API and one in a view while both hold all the secrets."""
     for path, attempt in (
         ("authsvc.api.registrar._checked_hash", lambda client: client.post_json("500 of the API", person)),
         (
@@ -171,7 +173,7 @@ def crash(stack: Stack, person: Person, trail: Trail) -> None:
 
 
 def administer(stack: Stack, client: Client, trail: Trail) -> None:
-    """Everything that the administration shows of sign-ups, users, letters, topics, processes."""
+    """Request every page of the administration about sign-ups, users, letters, topics and processes."""
     staff = new_person()
     given = {"DJANGO_SUPERUSER_PASSWORD": staff.password}
     stack.manage("createsuperuser", "--noinput", "--user_id", staff.user_id, "--email", staff.email, **given)
@@ -184,7 +186,7 @@ def administer(stack: Stack, client: Client, trail: Trail) -> None:
         seen.add(path)
         status, page = client.send(f"admin: {path}", path)
         assert status in (200, 404, 503), path
-        # Not every filter of every list: each would show the same again.
+        # Skip the lists' filters, which would show the same data again.
         waiting += re.findall(r'href="(/admin/[^"#?]*)"', page)
     assert any(re.search(r"/authsvc/eventtransaction/[0-9a-f-]{36}/", path) for path in seen), seen
     assert any("/deadletter/" in path for path in seen), seen
@@ -226,7 +228,7 @@ def all_of_databases(stack: Stack) -> Iterator[tuple[str, bytes]]:
                     for (row,) in connection.execute(f'SELECT t::text FROM "{table}" t').fetchall():
                         yield f"{service}.{table}", row.encode()
         else:
-            # The file and its journal, also what was deleted there.
+            # The file and its journal, including deleted data.
             for file in Path(stack.env["DATA_DIR"]).glob(f"{service}.sqlite3*"):
                 yield str(file), file.read_bytes()
             with closing(sqlite3.connect(Path(stack.env["DATA_DIR"]) / f"{service}.sqlite3")) as connection:
@@ -282,7 +284,7 @@ def test_no_secret_reaches_kafka_redis_logs_traces_or_error_pages(inbox_and_stac
         Client(f"http://{LOOPBACK}:{role.port}", trail).send(f"metrics of {role.name}", "/metrics")
 
     places: list[tuple[str, bytes]] = [(what, text.encode()) for what, (_, text) in trail.answers.items()]
-    # A page shows its own ticket to its own browser, which is what it is for.
+    # A page may show its own ticket to its own browser.
     own_pages = {what for what in trail.answers if what.startswith("the form") or what.endswith(": the page")}
     places += [(f"log of {name}", log.encode()) for name, log in stack.logs().items()]
     places += [("a command", (done.stdout + done.stderr).encode()) for done in said]
@@ -304,7 +306,7 @@ def test_no_secret_reaches_kafka_redis_logs_traces_or_error_pages(inbox_and_stac
     assert {place for place, content in places if b"argon2id$v=" in content} <= in_databases
     hashes = [password for (password,) in stack.query("auth", "SELECT password FROM authsvc_user")]
     assert all(each.startswith("argon2$argon2id$v=19$m=19456,t=2,p=1$") for each in hashes if not each.startswith("!"))
-    # The search finds what is there.
+    # Check that the search does find a secret.
     for where in ("log of", "user.newUser.req", "user.newUser.req.chat.dlt", "Redis: ", "admin: ", "a mail"):
         assert any(where in place for place, _ in places), where
     text = b"\0".join(content for _, content in places)

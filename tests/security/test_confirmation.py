@@ -28,7 +28,7 @@ WARNING = "WARNING your account is locked https://evil.example/unlock"
 
 @dataclass(frozen=True)
 class Installation:
-    """One that asks for confirmation, and the server that takes its mails."""
+    """An installation that requires confirmation, and its mail server."""
 
     stack: Stack
     inbox: Inbox
@@ -349,7 +349,7 @@ def test_no_more_than_three_mails_an_hour_go_to_one_mailbox(here: Installation, 
     for number in range(6):
         answer = here.post(replace(new_person(), email=f"{user}+{number}@{domain}"))
         assert answer.json["awaiting"] == "confirmation"
-    # Mails leave in the order of their sign-ups: when this one has come, all of those before it have or never will.
+    # Mails are sent in the order of their sign-ups: once this one has arrived, no earlier one can still follow.
     after = new_person()
     for _ in here.stack.roles:
         here.post(after)
@@ -382,7 +382,7 @@ def test_a_taken_user_id_or_address_is_reported_only_by_mail(
 
 
 def test_a_stranger_can_send_the_owner_of_an_address_no_text(here: Installation, person: Person):
-    """The attack: sign up with somebody else's address and a warning for a name, then ask for a new password."""
+    """The attack: sign up with somebody else's address and a message as the name, then request a password reset."""
     here.post(person, userName=WARNING)
     here.confirm_last(person)
     for typed in (person, replace(new_person(), user_id=person.user_id)):

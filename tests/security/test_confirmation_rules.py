@@ -286,7 +286,7 @@ def test_staff_see_unconfirmed_sign_ups_without_their_passwords(person: Person):
 
 @pytest.fixture
 async def instances(settings) -> AsyncIterator[list[SignUpApi]]:
-    """Two that ask for confirmation, before the same servers."""
+    """Two instances that require confirmation, on the same servers."""
     settings.SIGNUP_CONFIRM, settings.KAFKA_PREFIX = "mail", f"confirmation-{uuid4()}-"
     ensure_topics([NEW_USER_REQUESTED])
     apis = [SignUpApi(), SignUpApi()]
@@ -349,19 +349,19 @@ async def test_passwords_tried_at_one_link_are_limited_on_all_instances_together
     settings.RATE_LIMIT_FAILED_LOGIN = 4
     row, other = await row_with_hash(person), await row_with_hash(new_person())
     body = {"token": token_for(row), "userPw": "not it"}
-    # All at once, so that none is looked at before the others are counted.
+    # All at once, so that none is checked before the others are counted.
     tries = await asyncio.gather(*(confirmed(instances[n % 2], body) for n in range(8)))
     assert sorted(status for status, _, _ in tries) == [422] * 4 + [429] * 4
     status, headers, problem = await confirmed(instances[1], body | {"userPw": person.password})
     assert (status, problem["type"]) == (429, "/problems/limit-password")
     assert 0 < int(headers["retry-after"]) <= 30 * 60
     assert not await User.objects.aexists()
-    # Another sign-up's link is not concerned.
+    # Another sign-up's link is not affected.
     assert (await confirmed(instances[0], {"token": token_for(other), "userPw": "not it"}))[0] == 422
 
 
 async def test_a_confirmation_on_one_instance_wakes_watchers_on_another(instances, person: Person, settings):
-    # So that no heartbeat can hide a wake-up that got lost; nobody but auth answers here.
+    # Long, so that no heartbeat can hide a lost wake-up. Only auth answers here.
     settings.STREAM_HEARTBEAT = 600
     watched, other = instances
     signup_id = uuid4()

@@ -20,7 +20,8 @@ from tests.stack import Stack
 
 pytestmark = [pytest.mark.alone, pytest.mark.needs("application")]
 
-# The probability that a comparison of equal times fails by chance. It is then repeated with other people: 1 in 10,000.
+# The probability that a comparison of equal times fails by chance. A failed one is repeated once with other people, so
+# the test fails by chance once in 10,000 runs.
 ALPHA = 0.01
 ROUNDS = 2
 WARM_UP = 20
@@ -50,7 +51,7 @@ for name, email in json.loads({people!r}):
     typed = NewSignUp(signup_id=uuid4(), user_id=name, email=email, user_name="Kim", role="ROLE_USER", password=hashed)
     print(token_for(save_unconfirmed(typed)[0]))
 """
-# A cheap hash leaves a difference nothing to hide behind; and mails that cost this process nothing, no noise.
+# A cheap hash, so that no difference is hidden, and mails that cost this process nothing, to avoid noise.
 SETTINGS = {
     "SIGNUP_CONFIRM": "mail",
     "EMAIL_URL": "consolemail://",
@@ -127,8 +128,7 @@ def listed(people: Iterable[Person]) -> str:
 
 
 def existing_and_new(stack: Stack, count: int) -> list[tuple[Person, str]]:
-    """So many people who have an account and as many who have none, in an order in which nothing that changes meanwhile
-    falls upon one kind alone."""
+    """So many people with an account and as many without, in an order in which other load affects both kinds alike."""
     existing = [new_person() for _ in range(count)]
     stack.manage("shell", "-c", MAKE_USERS.format(people=listed(existing)))
     everybody = [(person, "existing") for person in existing] + [(new_person(), "new") for _ in range(count)]
@@ -137,7 +137,7 @@ def existing_and_new(stack: Stack, count: int) -> list[tuple[Person, str]]:
 
 
 def answer_alike(prepare: Callable[[], Sequence[tuple[Callable[[], tuple[Seen, float]], str]]]) -> Seen:
-    """The one answer that both kinds get, after times that no test tells apart."""
+    """Return the one answer that both kinds get. Fails if the times differ significantly."""
     for _ in range(ROUNDS):
         took: dict[str, list[float]] = {"existing": [], "new": []}
         answers = []

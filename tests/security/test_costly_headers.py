@@ -58,7 +58,7 @@ def test_long_or_backslash_quoted_cookies_are_dropped() -> None:
 @pytest.mark.parametrize("path", ["/signup/", "/admin/", "/user"])
 def test_cookies_of_escaped_quotes_are_handled_cheaply(web: Web, path: str, name: str) -> None:
     if path == "/user":
-        # Asking for an administrator is what makes the API look at a session.
+        # The API reads a session only if an administrator is requested.
         body = b'{"userId":"mina77","email":"m@x.org","userName":"M","userPw":"correct horse 9","role":"ROLE_ADMIN"}'
         send = partial(web.send, "POST", path, body, Content_Type="application/json")
     else:

@@ -1,4 +1,4 @@
-"""deploy/gateway.sh: the gateway trusts a proxy on the Docker host, whose address it looks up at its start."""
+"""deploy/gateway.sh: the gateway trusts a proxy on the Docker host, whose address it looks up at start."""
 
 import os
 import socket

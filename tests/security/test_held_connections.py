@@ -39,7 +39,7 @@ class Visitor:
         self.page = page
 
     async def open_socket(self, held: AsyncExitStack, **headers: str) -> int:
-        """101, or the status that the handshake is refused with; negative where it does not say when to try again."""
+        """Return 101, or the status of the refusal; negative if the refusal lacks Retry-After."""
         sent = {"Origin": self._origin, **headers}
         try:
             await held.enter_async_context(self._client.ws_connect(self.page["socketPath"], headers=sent))
@@ -66,7 +66,7 @@ async def visit(role: RoleProcess, held: AsyncExitStack) -> Visitor:
 async def test_400_sockets_with_one_ticket_are_capped(web: RoleProcess) -> None:
     async with AsyncExitStack() as held:
         visitor = await visit(web, held)
-        # From as many addresses: it is the ticket that is counted here.
+        # Each comes from another address, so only the ticket's limit counts.
         addresses = [f"198.51.100.{number % 250}" for number in range(FLOOD)]
         statuses = await asyncio.gather(
             *(visitor.open_socket(held, **{"X-Forwarded-For": address}) for address in addresses)
@@ -150,7 +150,7 @@ async def test_streams_of_one_sign_up_and_of_one_address_are_capped(stack: Stack
 
 
 async def test_the_fronts_streams_are_not_counted_by_its_address(stack: Stack, web: RoleProcess) -> None:
-    """The front relays everybody's sign-ups from one address."""
+    """The front relays all sign-ups from one address."""
     from django.core import signing
 
     signer = signing.TimestampSigner(key=stack.env["SECRET_KEY"], salt="signup-address")

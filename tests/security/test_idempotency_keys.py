@@ -55,7 +55,7 @@ def test_a_key_of_an_existing_account_saves_no_unconfirmed_sign_up(owner: User, 
 
 
 class _Quiet:
-    """Takes events, and sends them nowhere."""
+    """A producer that discards its events."""
 
     def send(self, event: object) -> None:
         pass

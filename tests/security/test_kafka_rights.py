@@ -142,7 +142,9 @@ def client(kafka: ComposedKafka, role: str, **more: object) -> dict[str, object]
 
 
 def publish(kafka: ComposedKafka, role: str, topic: str) -> int | None:
-    """The code with which Kafka refuses a message; None where it takes it. As idempotent as the product's own."""
+    """Return the code with which Kafka refuses a message; None if it accepts it. The producer is idempotent like the
+    product's.
+    """
     reports: list[KafkaError | None] = []
     producer = Producer(client(kafka, role, **{"enable.idempotence": True, "acks": "all"}))
     producer.produce(PREFIX + topic, b"{}", on_delivery=lambda error, _: reports.append(error))
@@ -151,7 +153,7 @@ def publish(kafka: ComposedKafka, role: str, topic: str) -> int | None:
 
 
 def read(kafka: ComposedKafka, role: str, topic: str, *, group: str = "inspection") -> int | None:
-    """The code with which Kafka refuses to read a topic; None if it does not refuse."""
+    """Return the code with which Kafka refuses to read a topic; None if it permits it."""
     consumer = Consumer(client(kafka, role, **{"group.id": f"{PREFIX}{group}", "enable.auto.commit": False,
                                                "enable.partition.eof": True}))  # fmt: skip
     try:
@@ -165,14 +167,14 @@ def read(kafka: ComposedKafka, role: str, topic: str, *, group: str = "inspectio
 
 
 def ask_about(kafka: ComposedKafka, role: str, group: str, topic: str = "user.newUser.req") -> int | None:
-    """The code with which Kafka refuses to tell how far a group is."""
+    """Return the code with which Kafka refuses to report a group's offsets."""
     admin = AdminClient(client(kafka, role))
     place = ConsumerGroupTopicPartitions(PREFIX + group, [TopicPartition(PREFIX + topic, 0)])
     return refusal_of(*admin.list_consumer_group_offsets([place]).values())
 
 
 def take_over(kafka: ComposedKafka, role: str, group: str, topic: str = "user.newUser.req") -> int | None:
-    """The code with which Kafka refuses a commit for a group, which could make it skip messages."""
+    """Return the code with which Kafka refuses a commit for a group, which could make the group skip messages."""
     admin = AdminClient(client(kafka, role))
     place = ConsumerGroupTopicPartitions(PREFIX + group, [TopicPartition(PREFIX + topic, 0, 0)])
     return refusal_of(*admin.alter_consumer_group_offsets([place]).values())
@@ -242,7 +244,7 @@ def test_a_service_sees_and_moves_its_own_groups(composed):
         ("auth-results", "auth", "user.newUser.res"),
         ("dead-letters", "dead-letters", "user.newUser.req.chat.dlt"),
     ):
-        # The first time Kafka makes its own topic of offsets, and may not know at once who keeps a group's.
+        # At the first request, Kafka creates its topic of offsets, and may not know the group's coordinator at once.
         eventually(lambda about=(role, group, topic): take_over(composed, *about) is None)
         assert ask_about(composed, role, group, topic) is None
 

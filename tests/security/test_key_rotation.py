@@ -31,7 +31,7 @@ NEW_KEY = "another key, of more than fifty characters, as openssl makes them"
 
 @pytest.fixture
 def replace_key(settings) -> Callable[[], None]:
-    """Replaces SECRET_KEY and keeps the old one as a fallback. Another call ends the rotation."""
+    """Replace SECRET_KEY and keep the old one as a fallback. Another call ends the rotation."""
 
     def replace() -> None:
         if settings.SECRET_KEY == NEW_KEY:

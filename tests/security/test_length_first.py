@@ -24,7 +24,7 @@ from tests.stack import Stack
 # Not `alone`: a process's CPU time is measured, which other processes hardly change.
 pytestmark = pytest.mark.needs("application")
 
-# Bytes: less than what each way in lets through, so that the text arrives, and more, so that it is refused.
+# Bytes: below each entry point's limit, so that the text is processed, and above it, so that it is refused.
 FIELD_SIZES = (2_000, 60_000)
 HEADER_SIZES = (5_000, 15_000)
 FORM_SIZES = (3_900, 10_000)
@@ -44,7 +44,7 @@ class Web:
         return cpu_of_process(self.pid)
 
     def send(self, method: str, path: str, body: bytes | None = None, **headers: str | bytes) -> int | None:
-        """The answer's status, once it is there as a whole; None where the server hung up."""
+        """Return the status of the complete answer; None if the server closed the connection."""
         connection = HTTPConnection(LOOPBACK, self.port, timeout=120)
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if self.cookies and "Cookie" not in sent:
@@ -54,9 +54,9 @@ class Web:
                 connection.request(method, path, body=body, headers=sent)
             with suppress(HTTPException, ConnectionError):
                 answer = connection.getresponse()
-                if answer.status != HTTPStatus.SWITCHING_PROTOCOLS:  # a socket's answer has no end
+                if answer.status != HTTPStatus.SWITCHING_PROTOCOLS:  # the answer to a handshake has no end
                     answer.read()
-                # Every text must be refused in order: a crash would be cheap, too.
+                # Every text must be refused properly: a crash would be cheap, too.
                 assert answer.status < HTTPStatus.INTERNAL_SERVER_ERROR, path[:100]
                 return answer.status
             return None
@@ -85,7 +85,7 @@ def staff(stack: Stack) -> Person:
 
 @pytest.fixture(scope="module")
 def web(stack: Stack, staff: Person) -> Web:
-    """With a superuser's session: what staff may send, a stranger may send too, and gets a refusal."""
+    """The session is a superuser's: anybody can send the same requests as staff, and would be refused earlier."""
     role = stack.roles["web"]
     return Web(role.port, role.pid, log_in(stack, staff))
 
@@ -95,12 +95,12 @@ def assert_cheap(web: Web, ordinary: Callable[[], object], worst: dict[str, Call
 
 
 def refused() -> dict[str, str]:
-    """An ordinary request that is refused, as the worst ones are: no password is hashed for it."""
+    """An ordinary request that is refused like the worst ones, so that no password is hashed."""
     return new_person().form | {"userId": "!"}
 
 
 def of_sizes(sizes: tuple[int, ...]) -> Iterator[tuple[str, str]]:
-    """Each kind of cost once; the others of its kind are tried inside (test_length_first_inside.py)."""
+    """One text for each kind of cost; test_length_first_inside.py tries the others."""
     for size in sizes:
         for name, text in worst_texts(size):
             if name in ("marks", "digits", "quoted words", "quoted quotes"):
@@ -170,7 +170,7 @@ def test_a_long_cookie_is_handled_cheaply(web: Web, path: str, name: str):
     assert_cheap(web, ordinary, worst)
 
 
-# The page, and what an ordinary post of it has.
+# The page, and the fields of an ordinary post.
 FORMS: dict[str, tuple[str, dict[str, str]]] = {
     "sign-up": ("/signup/", {"userId": "mina", "userName": "Mina", "email": "m", "userPw": "x", "ticket": "x"}),
     "check": ("/account/check/", {"userId": "mina", "userName": "Mina", "email": "m@x.org", "userPw": "abcdefg1"}),
@@ -213,7 +213,7 @@ def test_a_long_field_of_a_form_is_handled_cheaply(web: Web, form: str):
 def test_a_form_that_is_too_long_as_a_whole_is_refused(web: Web, path: str, is_chunked: bool):
     def post(text: str) -> int | None:
         body = urlencode({"userId": text, "username": text, "password": "x"}).encode()
-        # Without a Content-Length nobody knows its length until it is there.
+        # Without a Content-Length, the length is unknown until the body has arrived.
         sent: Any = iter([body]) if is_chunked else body
         return web.send("POST", path, sent, Content_Type=URLENCODED, X_CSRFToken=web.cookies["csrftoken"])
 

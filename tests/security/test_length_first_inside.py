@@ -36,13 +36,13 @@ from tests.conftest import new_person
 from tests.security.worst_texts import too_dear, worst_texts
 from tests.servers.process import ROOT
 
-# As long as Kafka lets a message be, and Linux an argument.
+# The maximum sizes of a message in Kafka and of an argument in Linux.
 OF_KAFKA = 900_000
 OF_AN_ARGUMENT = 120_000
 
 
 def assert_cheap(ordinary: Callable[[], object], worst: dict[str, Callable[[], object]]) -> None:
-    # This thread's own time: what other threads of the test run do is no matter.
+    # The CPU time of this thread, which excludes other threads of the test run.
     assert too_dear(ordinary, worst, clock=time.thread_time) == []
 
 
@@ -77,7 +77,7 @@ def test_a_text_is_measured_in_bytes_and_not_further_than_its_limit():
     assert not is_longer_than(3, "가")
     assert is_longer_than(2, "가")
     assert is_longer_than(3, "가a")
-    assert is_longer_than(2, "\ud800")  # half a pair, which JSON can spell, counts as it would be kept
+    assert is_longer_than(2, "\ud800")  # a lone surrogate, which JSON can express, counts as three bytes
     huge = "가" * 10_000_000
     assert_cheap(lambda: is_longer_than(512, "가" * 100), {"huge": lambda: is_longer_than(512, huge)})
 
@@ -200,7 +200,7 @@ def test_an_error_with_a_whole_message_in_it_is_a_short_line():
 
 
 def ways_in() -> Iterator[tuple[str, ...]]:
-    """Each command of ours, and of Django's that names accounts, up to where each of its arguments takes a value."""
+    """Yield the command lines of our commands, and of Django's that name accounts, up to the value of each argument."""
     ours = {config.label for config in apps.get_app_configs() if Path(config.path).parent == ROOT} | {"signup_sync"}
     for command, app in get_commands().items():
         if app in ours or command in ("createsuperuser", "changepassword"):
@@ -208,7 +208,7 @@ def ways_in() -> Iterator[tuple[str, ...]]:
 
 
 def _values_of(parser: argparse.ArgumentParser, *before: str) -> Iterator[tuple[str, ...]]:
-    yield before  # a value that nothing asks for
+    yield before  # a surplus value
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, subparser in action.choices.items():

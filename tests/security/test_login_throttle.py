@@ -130,7 +130,7 @@ def test_wrong_old_passwords_at_a_change_are_counted(user: User, caplog: pytest.
     assert events(caplog)[1:] == [("login_failed", "mina.k", ATTACKER)] * LIMIT + [
         ("login_throttled", "mina.k", ATTACKER)
     ]
-    # One account with the login: from here it is closed, from elsewhere it is open.
+    # The limit is shared with the login of the same account and address; other addresses are not affected.
     assert log_in(ATTACKER, PASSWORD).status_code == 429
     client = Client(REMOTE_ADDR=OFFICE)
     client.force_login(user)

@@ -37,7 +37,7 @@ def mail_to(address: str = MINA, subject: str = "Subject") -> Callable[[], Email
 
 
 def ours(caplog: pytest.LogCaptureFixture) -> str:
-    """The product's log lines; the mail server of the test logs more."""
+    """The product's log lines, without those of the test's mail server."""
     return "\n".join(record.getMessage() for record in caplog.records if record.name == "authsvc.mail")
 
 

@@ -28,7 +28,7 @@ def test_the_limits_are_those_of_the_adr():
 def test_a_form_field_longer_than_the_limit_is_refused(name: str, letter: str):
     client = Client(headers=HEADERS)
     assert client.post("/signup/", {name: text_of(FIELD_MAX + 1, letter)}).status_code == 400
-    # The form shows again and says what is wrong with it.
+    # The form is shown again with its errors.
     assert client.post("/signup/", {name: text_of(FIELD_MAX, letter)}).status_code == 422
 
 

@@ -1,5 +1,6 @@
-"""Requests whose end two programs could see in different places, sent directly to `manage.py serve` and through the
-gateway (ASVS 5.0, 4.2.1): the body that one program sees must never be the next request of the other."""
+"""Requests about whose end two programs could disagree, sent directly to `manage.py serve` and through the gateway
+(ASVS 5.0, 4.2.1): one program must never take the other's body for the next request.
+"""
 
 import asyncio
 import re
@@ -43,12 +44,12 @@ AMBIGUOUS = {
 
 ONE = b"POST /user HTTP/1.1\r\n" + HOST
 WHOLE = {"a length": ONE + b"Content-Length: 2\r\n\r\n{}", "chunks": ONE + CHUNKED + b"\r\n2\r\n{}\r\n" + LAST_CHUNK}
-# Ends the connection, so that a test need not wait for what does not come.
+# Ends the connection, so that a test need not wait for an answer that never comes.
 LAST = b"GET /nowhere/ HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
 
 
 async def answers(port: int, sent: bytes) -> list[int]:
-    """The statuses of everything that one connection answers until the server ends it."""
+    """Return the statuses of all answers on one connection until the server closes it."""
     reader, writer = await asyncio.open_connection(LOOPBACK, port)
     received = b""
     try:
@@ -82,7 +83,7 @@ async def test_a_request_with_two_ends_is_refused_and_the_bytes_after_it_are_not
 @pytest.mark.needs("application")
 @pytest.mark.parametrize("name", WHOLE)
 async def test_after_a_request_with_one_end_the_next_one_is_read(stack: Stack, name: str) -> None:
-    """Or the test above would pass on a server that reads one request of a connection."""
+    """Otherwise the test above would pass on a server that reads only one request per connection."""
     assert await answers(stack.roles["web"].port, WHOLE[name]) == [422, 200, 404]
 
 

@@ -29,18 +29,18 @@ from tests.e2e.test_api import ALL_GREEN, log_in, post, settled, statuses
 from tests.signups import save_signup
 from tests.stack import Stack
 
-# Each shows nothing: fillers, joiners, directions, tags, variation selectors, blanks, separators, a soft hyphen.
+# Invisible characters: fillers, joiners, directions, tags, variation selectors, blanks, separators, a soft hyphen.
 INVISIBLE = [
     "\u00ad", "\u034f", "\u061c", "\u115f", "\u1160", "\u17b4", "\u180b", "\u180e", "\u200b", "\u200c", "\u200d",
     "\u200e", "\u2028", "\u202e", "\u2060", "\u2063", "\u2066", "\u206f", "\u2800", "\u3164", "\ufe00", "\ufe0f",
     "\ufeff", "\uffa0", "\ufff0", "\ufffc", "\ue000", "\U0001d159", "\U000e0001", "\U000e0041", "\U000e0100",
 ]  # fmt: skip
-# As people write their names: each in one script, with the marks that it needs.
+# Real spellings of names: each in one script, with the marks that it needs.
 WRITTEN = [
     "mina.k", "Việt-Đức", "김민아", "김mina", "金敏娥", "ミナ", "みな美奈Mina", "ㄇㄧ美", "กิตติ", "नमिता", "क्षत्रिय",
     "மீனா", "ကျော်", "Ọlá", "мина", "Μίνα", "مريم", "מינה", "მინა", "ሚና", "ünal_99", "김민아99",
 ]  # fmt: skip
-# Two scripts that nobody writes together, most of them to deceive.
+# Two scripts that are not written together, most of them deceptive.
 MIXED = [
     "аdmin",
     "mіna",

@@ -38,7 +38,7 @@ def save_aged(user_id: str, *, email: str = "", age: float = 0) -> SignUp:
 
 
 def verifying(password: str) -> set[str]:
-    """The user IDs of the sign-ups whose hash this password fits."""
+    """The user IDs of the sign-ups whose hash matches this password."""
     return {each.user_id for each in SignUp.objects.all() if check_password(password, each.password)}
 
 
@@ -48,7 +48,7 @@ def test_a_hash_is_erased_when_the_ticket_has_expired_and_not_before(settings):
     assert erase_expired(10) == 1
     assert verifying(OLD) == {"young"}
     assert erase_expired(10) == 0
-    # The account itself works as before, and its sign-up still tells who it was.
+    # The account itself works as before, and its sign-up still identifies the user.
     assert User.objects.get(user_id="old").check_password(OLD)
     old = SignUp.objects.get(user_id="old")
     assert (old.email, old.user_name) == ("old@example.org", "Name of old")

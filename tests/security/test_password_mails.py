@@ -43,7 +43,7 @@ def user() -> User:
 
 
 def mails() -> list[EmailMessage]:
-    """All that were sent, once none waits any more."""
+    """All sent mails, once the queue is empty."""
     eventually(lambda: mail_worker().waiting == 0)
     return mail.outbox
 

@@ -49,7 +49,8 @@ FIELDS = {"user_id": "mina.kim-9", "user_name": "Minseo Kimchi", "email": "kimch
 WIRE = {"userId": FIELDS["user_id"], "userName": FIELDS["user_name"], "email": FIELDS["email"]}
 
 
-# Each sets this password of a user with the fields above in one of the ways there are. True where it was taken.
+# Each function sets this password for a user with the fields above in a different way. It returns whether the password
+# was accepted.
 
 
 def by_sign_up(password: str) -> bool:

@@ -29,7 +29,8 @@ QUEUE = 320
 SAMPLES = 150
 # The mail server's delay in seconds, by which requests for known addresses used to take longer.
 AWAY = 0.15
-# Of two samples of one distribution, one pair in a hundred is less alike; of three pairs in a row one in a million.
+# One in a hundred pairs of samples of the same distribution differs more; three such pairs in a row occur once in a
+# million.
 ALIKE, ROUNDS = 0.01, 3
 
 
@@ -65,7 +66,7 @@ class Client:
         response = connection.getresponse()
         page = response.read().decode()
         self._cookie = (response.getheader("Set-Cookie") or "").partition(";")[0]
-        # Of the form that switches the language, and of the page's own: either will do.
+        # That of the language switch or that of the page's own form.
         self._token, *_ = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
 
     def ask(self, email: str, **headers: str) -> float:
@@ -138,7 +139,7 @@ def test_a_mail_server_that_never_answers_slows_nothing_and_all_mails_are_sent_w
                 client.ask(web.person.email if number % 20 == 0 else new_person().email) for number in range(QUEUE)
             ]
             assert median(times) < 3 * usual
-            # A few come and go with requests.
+            # A few threads come and go with requests.
             eventually(lambda: web.threads() <= threads + 3)
             # Requests beyond the bound are logged, and answered like the others.
             client.ask(new_person().email)

@@ -18,7 +18,7 @@ SECRET = "hunter2-hunter2"
 
 
 def manage(*command: str, **changed: str | None) -> subprocess.CompletedProcess[str]:
-    """The output of `manage.py` in production; a setting that is changed to None is not set."""
+    """Return the output of `manage.py` in production. A setting that is changed to None is unset."""
     environment = {name: value for name, value in (ENVIRONMENT | changed).items() if value is not None}
     return subprocess.run(
         [*MANAGE, *command], env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
@@ -26,7 +26,7 @@ def manage(*command: str, **changed: str | None) -> subprocess.CompletedProcess[
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, **changed: str | None) -> str:
-    """The line with which production's settings are refused."""
+    """Return the line with which production refuses the settings."""
     values = {name: value for name, value in (ENVIRONMENT | changed).items() if value is not None}
     with pytest.raises(ImproperlyConfigured) as caught:
         load_settings(monkeypatch, values)
@@ -256,7 +256,7 @@ def test_check_deploy_is_clean_and_nothing_is_silenced() -> None:
     ],
 )
 def test_check_deploy_still_reports_missing_protection(name: str, value: str, warning: str) -> None:
-    """Those that look at middleware would say nothing if they did not find Django's."""
+    """The checks of middleware would report nothing if they did not find Django's."""
     done = manage("check", "--deploy", "--fail-level", "WARNING", **{name: value})
     assert done.returncode == 1
     assert warning in done.stderr
@@ -285,7 +285,7 @@ def test_check_deploy_reports_each_missing_middleware(settings, capsys: pytest.C
     ],
 )
 def test_a_role_that_signs_nothing_starts_without_the_key(command: tuple[str, ...]) -> None:
-    """As far as its command line: everything that it imports is loaded, and its settings are checked."""
+    """Up to its command line: all imports are loaded, and the settings are checked."""
     done = manage(*command, "--help", SECRET_KEY=None)
     assert (done.returncode, done.stderr) == (0, "")
     assert KEY not in done.stdout

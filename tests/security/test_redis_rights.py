@@ -20,7 +20,7 @@ def composed() -> Iterator[ComposedRedis]:
 
 
 def connect(server: ComposedRedis, role: str) -> redis.Redis:
-    """As a role of compose.yaml."""
+    """Connect as a role of compose.yaml."""
     url = services()[role]["environment"]["REDIS_URL"].replace("redis:6379", server.address)
     return redis.Redis.from_url(url, decode_responses=True, protocol=2)
 

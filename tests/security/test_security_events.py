@@ -56,7 +56,7 @@ class Lines(logging.Handler):
         self.texts.append(self.format(record))
 
     def take(self) -> list[Line]:
-        """Event, actor, subject, address and detail of each line since the last call."""
+        """Return event, actor, subject, address and detail of each line since the last call."""
         parsed = [json.loads(text) for text in self.texts]
         self.texts.clear()
         return [tuple(line.get(name) for name in ("event", "actor", "subject", "address", "detail")) for line in parsed]

@@ -19,7 +19,7 @@ def user() -> User:
 
 
 def log_in(client: Client, path: str = "/login/") -> str:
-    """Logs in by the page; returns the session's key."""
+    """Log in on the page, and return the session's key."""
     assert client.post(path, {"username": "mina.k", "password": PASSWORD}).status_code == 302
     return client.cookies["sessionid"].value
 
@@ -40,7 +40,7 @@ def is_logged_in(client: Client) -> bool:
 def test_a_sessions_key_is_random_and_has_more_than_128_bits(user: User):
     keys = [log_in(Client()) for _ in range(20)]
     assert len(set(keys)) == len(keys)
-    # 32 characters of 36 kinds are 165 bits, if each of them can be anything anywhere.
+    # 32 characters of 36 kinds are 165 bits, if all characters are equally likely at each position.
     assert {len(key) for key in keys} == {32}
     assert set("".join(keys)) <= set(string.ascii_lowercase + string.digits)
     assert all(len({key[place] for key in keys}) > 5 for place in range(32))

@@ -23,8 +23,8 @@ from tests.waiting import PATIENCE, eventually
 pytestmark = [pytest.mark.alone, pytest.mark.needs("application")]
 
 SLOW = 160
-# Seconds, short so that a test can wait for them, and far enough apart to tell which has ended; a busy machine may be
-# late by LATE.
+# Seconds: short enough for a test, and far enough apart to tell which deadline ended. A busy machine may be late by
+# LATE.
 HEAD, BODY, IDLE, STALL = 1.0, 3.0, 3, 1.5
 LATE = 6.0
 HOST = b"Host: 127.0.0.1\r\n"
@@ -77,8 +77,9 @@ async def read_to_the_end(reader: asyncio.StreamReader) -> bytes:
 
 
 async def ended(port: int, sent: bytes, then: bytes = b"") -> tuple[bytes, float]:
-    """The answer to a client that sends this, and then a piece now and again, until its connection ends; and the
-    seconds until then."""
+    """Send this, and then a piece at intervals, until the connection ends. Return the answer, and the seconds until the
+    end.
+    """
     async with connected(port) as (reader, writer):
         began = time.monotonic()
         writer.write(sent)
@@ -133,7 +134,7 @@ async def test_the_api_answers_a_slow_body_with_a_problem_document(web: RoleProc
 
 
 CHUNKED = b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
-# The bytes sent at once, those sent now and again, and the status of the first answer.
+# The bytes sent at once, those sent at intervals, and the status of the first answer.
 UNFINISHED = {
     "a header now and again": (b"GET / HTTP/1.1\r\n" + HOST, b"X: y\r\n", 408),
     "a byte now and again": (b"GET / HTTP/1.1\r\n" + HOST + b"X: ", b"y", 408),
@@ -180,7 +181,7 @@ async def test_a_body_may_take_longer_than_a_head(web: RoleProcess) -> None:
 
 
 async def outlives_every_deadline(port: int) -> bool:
-    """Whether a stream stays open that has nothing to say; and a socket."""
+    """Whether a silent stream and a silent socket stay open."""
     async with connected(port) as (reader, writer):
         form = json.dumps(new_person().form).encode()
         head = POST.replace(b"3000", b"%d") % (b"/user", len(form))
@@ -246,7 +247,7 @@ def test_a_connection_whose_client_does_not_read_is_closed(web: RoleProcess) -> 
 
 
 def sockets_of(role: RoleProcess) -> set[str]:
-    """The sockets that a process has open; Linux alone tells."""
+    """The number of open sockets of a process, which only Linux reports."""
     links = set()
     for file in Path(f"/proc/{role.pid}/fd").iterdir():
         with suppress(FileNotFoundError):
@@ -281,7 +282,7 @@ class ImpatientCaddy(CaddyServer):
 
 @pytest.fixture(scope="module")
 def gateway(stack: Stack) -> Iterator[CaddyServer]:
-    """Before web processes that wait for longer than it does."""
+    """A gateway in front of web processes with longer deadlines."""
     web = f"{LOOPBACK}:{stack.roles['web'].port}"
     auth = [f"{LOOPBACK}:{stack.roles[name].port}" for name in ("auth-1", "auth-2")]
     with ImpatientCaddy(web=web, auth=auth) as caddy:
@@ -320,7 +321,7 @@ def test_health_and_metrics_are_not_served_through_the_gateway(stack: Stack, pat
 @pytest.mark.parametrize("path", ["/health/ready", "/health/live", "/metrics"])
 @pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "Via", "X-Real-IP"])
 def test_the_process_serves_health_and_metrics_to_no_proxy(stack: Stack, path: str, name: str) -> None:
-    """Another gateway may lack these limits."""
+    """Another gateway may lack this rule."""
     port = stack.roles["web"].port
     assert http_status(port, path) == 200
     connection = HTTPConnection(LOOPBACK, port, timeout=PATIENCE)

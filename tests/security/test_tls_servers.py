@@ -55,7 +55,7 @@ def tls_redis() -> Iterator[TlsRedisServer]:
 
 @pytest.fixture
 def stranger(tmp_path: Path) -> str:
-    """The file of an authority that signed none of these servers' certificates."""
+    """The file of an authority that has signed none of these servers' certificates."""
     return str(Authority.another(tmp_path))
 
 
@@ -63,7 +63,7 @@ def stranger(tmp_path: Path) -> str:
 
 
 async def sign_up(base_url: str, person: Person) -> None:
-    """Fills in the form as a browser without JavaScript behind what ends TLS, and waits until all lights are green."""
+    """Post the form like a browser without JavaScript behind a TLS proxy, and wait until all lights are green."""
     by_https = {"X-Forwarded-Proto": "https"}
     origin = base_url.replace("http://", "https://")
     async with aiohttp.ClientSession(base_url, cookie_jar=aiohttp.DummyCookieJar(), headers=by_https) as browser:
@@ -128,11 +128,12 @@ def metrics_of(port: int) -> str:
 def ask(
     monkeypatch: pytest.MonkeyPatch, url: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> tuple[list[tuple[bool]], str]:
-    """Whether PostgreSQL calls this connection encrypted, as the settings make it out of AUTH_DATABASE_URL; or what it
-    was refused with."""
+    """Return whether PostgreSQL reports the connection for this AUTH_DATABASE_URL as encrypted, or the error of the
+    connection.
+    """
     loaded, _ = load_settings(monkeypatch, {"AUTH_DATABASE_URL": url, "DATA_DIR": str(tmp_path)})
     database = loaded["DATABASES"]["default"]
-    database["OPTIONS"]["pool"]["timeout"] = 1  # what is refused is refused at once
+    database["OPTIONS"]["pool"]["timeout"] = 1  # a refused connection fails at once
     alias = f"tls-{uuid4()}"  # Django keeps the pool of an alias
     connection = ConnectionHandler({"default": {}, alias: database})[alias]
     caplog.clear()
@@ -183,7 +184,7 @@ def test_nothing_is_sent_to_a_database_with_an_invalid_certificate(
         with_tls("auth", host=HOST, sslmode="verify-full", sslrootcert=stranger): unverified,
         with_tls("auth", host=HOST, sslmode="verify-ca", sslrootcert=stranger): unverified,
         with_tls("auth", host=LOOPBACK, sslmode="verify-full", sslrootcert=right): another_host,
-        # Without TLS the server itself says no: the option took effect.
+        # Without TLS the server itself refuses: the option took effect.
         with_tls("auth", host=HOST, sslmode="disable"): "no encryption",
     }
     for url, reason in refused.items():

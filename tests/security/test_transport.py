@@ -18,8 +18,8 @@ from tests.unit.test_settings import load_settings
 
 YEAR = "max-age=31536000; includeSubDomains; preload"
 TICKET = "0199aa00-0000-7000-8000-000000000000"
-# One for each that gives answers: Django's page, its errors, static files and their errors, the API's problems, health,
-# metrics.
+# One path for each source of answers: Django's page, its errors, static files and their errors, the API's problems,
+# health, metrics.
 PAGES = ["/signup/?next=%2F", "/admin/login/", "/nothing", "/static/front/site.css", "/static/nothing"]
 API = ["/user", f"/user/signups/{TICKET}", f"/user/signups/{TICKET}/events", "/user/nothing"]
 INSIDE = ["/health/live", "/health/ready", "/health/nothing", "/metrics"]
@@ -39,7 +39,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
 
 @pytest.fixture(scope="module")
 def slow_web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    """The same, which waits for the head of a request for one second only."""
+    """The same, but it waits for the head of a request for only one second."""
     with production_web(tmp_path_factory.mktemp("slow-web"), REQUEST_HEAD_TIMEOUT="1") as running:
         yield running
 
@@ -63,7 +63,7 @@ def test_every_answer_has_the_security_headers(web: Web, path: str) -> None:
 
 
 def handshake(*more: str, **changed: str) -> bytes:
-    """A WebSocket's handshake, through the trusted proxy; a header changed to "" is omitted."""
+    """Send a WebSocket handshake through the trusted proxy; a header changed to "" is omitted."""
     named = HANDSHAKE | {"Host": "signup.example.org", "X_Forwarded_Proto": "https", "Origin": PUBLIC_URL} | changed
     lines = [f"{name.replace('_', '-')}: {value}" for name, value in named.items() if value]
     return "\r\n".join(["GET /ws/signup/x/ HTTP/1.1", *lines, *more, "", ""]).encode("latin-1")
@@ -128,7 +128,7 @@ def test_a_probe_is_answered_over_plain_http(web: Web, path: str) -> None:
 @pytest.mark.parametrize("path", API)
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_the_api_refuses_plain_http_and_redirects_nobody(web: Web, path: str, method: str) -> None:
-    """A redirect would hide it from whoever sends passwords unencrypted (ASVS 5.0, 4.1.2)."""
+    """A redirect would hide from clients that they send passwords unencrypted (ASVS 5.0, 4.1.2)."""
     answer = web.get(path, method=method, body="{}", Content_Type="application/json")
     assert (answer.status, answer.headers["content-type"]) == (403, "application/problem+json")
     assert "HTTPS" in json.loads(answer.body)["detail"]
@@ -150,7 +150,7 @@ def test_nobody_but_a_trusted_proxy_may_claim_https(web: Web, name: str) -> None
     claim = {name: {"X_Forwarded_Ssl": "on", "Forwarded": "proto=https"}.get(name, "https")}
     assert web.get("/signup/", source=STRANGER, **claim).status == 301
     assert web.get("/user", source=STRANGER, **claim).status == 403
-    # Of what a proxy sends, only the header that it is agreed to set.
+    # Only the agreed header of a proxy counts.
     is_believed = name == "X_Forwarded_Proto"
     assert (web.get("/signup/", source=PROXY, **claim).status == 301) is not is_believed
 
@@ -212,7 +212,7 @@ def has_the_headers(answer: Answer) -> bool:
 def test_requests_refused_unread_have_the_security_headers(
     web: Web, path: str, query: int, headers: int, status: int
 ) -> None:
-    """The application refuses the first, and the server's protocol the second."""
+    """The application refuses the first one, and the server's protocol the second one."""
     answer = web.get_by_https(f"{path}?{'y' * query}", X_Long="x" * headers)
     assert answer.status == status
     assert has_the_headers(answer), answer.headers

@@ -82,7 +82,7 @@ def is_logged_in(client: Client) -> bool:
 
 
 def let_time_pass(model: Any = TOTPDevice) -> None:
-    """So that the wait after wrong codes is over."""
+    """Let the wait after wrong codes pass."""
     model.objects.update(throttling_failure_timestamp=timezone.now() - timedelta(days=1))
 
 
@@ -91,7 +91,7 @@ def confirm(client: Client, page: str, code: str, *, password: str = PASSWORD) -
 
 
 def sent() -> list[str]:
-    """The second lines of all mails, once they have left."""
+    """The second lines of all mails, once they are sent."""
     eventually(lambda: mail_worker().waiting == 0, what="no mail waits")
     return [message.body.strip().splitlines()[2] for message in mail.outbox]
 
@@ -102,7 +102,7 @@ def events(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
 
 
 def admin_urls() -> list[str]:
-    """Every URL below /admin/, with something made up for each of its variable parts."""
+    """Every URL below /admin/, with an arbitrary value for each variable part."""
 
     def walk(patterns: list[Any], prefix: str) -> Any:
         for pattern in patterns:
@@ -151,7 +151,7 @@ def test_the_second_factor_is_on_only_after_a_correct_code(user: User, caplog: p
         ("two_factor_failed", "wrong password"),
         ("two_factor_enabled", ""),
     ]
-    # The secret is shown no more, nor are the codes.
+    # Neither the secret nor the codes are shown again.
     for path in OWN_PAGES:
         content = client.get(path).content.decode()
         assert shown not in content

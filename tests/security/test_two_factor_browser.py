@@ -59,7 +59,7 @@ def code_of(secret: str, *, ahead: int = 0) -> str:
 
 
 def look(page: Page, name: str) -> None:
-    """Has axe look at the page, and keeps its picture for people to look at."""
+    """Check the page with axe, and keep its picture for review."""
     assert_accessible(page)
     for device, size in (("phone", PHONE), ("desktop", DESKTOP)):
         for scheme in ("light", "dark"):
@@ -69,7 +69,7 @@ def look(page: Page, name: str) -> None:
 
 
 def turn_on(page: Page, person: Person) -> tuple[str, list[str]]:
-    """The secret and the recovery codes of somebody who is logged in."""
+    """Turn on the second factor of the logged-in user. Return the secret and the recovery codes."""
     page.goto("/account/two-factor/")
     page.get_by_role("button", name="Set up").click()
     secret = page.locator("#secret").inner_text()

@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable, Iterator
 
-# Each made of a piece that is repeated, after its beginning. A run of marks is sorted by Python's normalisation in time
-# that grows with the square of its length; the others are the worst for patterns, searches, numbers and paths.
+# Each is a beginning and a repeated piece. Python's normalisation sorts a run of marks in quadratic time; the other
+# texts are the worst for patterns, searches, numbers and paths.
 PIECES = {
     "marks": ("a", "\u0323\u0302"),
     "Tibetan marks": ("\u0f40", "\u0f73\u0f71"),
@@ -21,7 +21,7 @@ FLOOR = 0.002
 
 
 def worst_texts(size: int) -> Iterator[tuple[str, str]]:
-    """The name of each text, and the text, of so many bytes or little less."""
+    """Yield the name of each text, and the text, of at most so many bytes."""
     for name, (begin, piece) in PIECES.items():
         yield name, begin + piece * ((size - len(begin.encode())) // len(piece.encode()))
 
@@ -33,7 +33,9 @@ def cpu_of_process(pid: int) -> float:
 
 
 def cheapest(act: Callable[[], object], *, of: int, clock: Callable[[], float]) -> float:
-    """The shortest of so many measurements in seconds by this clock: other work of the machine only adds to them."""
+    """Return the shortest of so many measurements in seconds by this clock, because other work of the machine only adds
+    to them.
+    """
     costs = []
     for _ in range(of):
         begun_at = clock()
@@ -52,6 +54,8 @@ def too_dear(
 
 
 def _cheap_enough(act: Callable[[], object], limit: float, clock: Callable[[], float]) -> float:
-    """The cost of an act that is tried again, twice, only where it was dear: that may have been another's."""
+    """Return the cost of a call. It is repeated up to twice only if it was high, because another process may be the
+    cause.
+    """
     cost = cheapest(act, of=1, clock=clock)
     return cost if cost <= limit else min(cost, cheapest(act, of=2, clock=clock))

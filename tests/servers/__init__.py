@@ -1,7 +1,7 @@
 """Real servers for tests: each a class of the same shape, on a free loopback port and in its own directory.
 
-`with KafkaServer() as kafka:` starts one and throws it away at the end. `start`, `stop`, `kill`, `pause` and `resume`
-keep port and data, so that a test can take a server away and bring the same one back.
+`with KafkaServer() as kafka:` starts one and deletes it at the end. `start`, `stop`, `kill`, `pause` and `resume` keep
+port and data, so that a test can take a server away and bring the same one back.
 """
 
 from tests.servers import chromium, network, node

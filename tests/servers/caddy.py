@@ -10,7 +10,7 @@ from tests.servers.process import LOOPBACK, ROOT, Server, http_status
 
 
 def binary() -> str | None:
-    """The one of this Python's environment, else the path's."""
+    """Return the program of this Python environment, or else the one on the path."""
     return shutil.which("caddy", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
 
 
@@ -35,7 +35,7 @@ class CaddyServer(Server):
     def process_env(self) -> dict[str, str]:
         return {
             "PATH": os.environ["PATH"],
-            "HOME": str(self.directory),  # where it keeps its state
+            "HOME": str(self.directory),  # the folder of its state
             "GATEWAY_LISTEN": f"http://{self.address}",
             "GATEWAY_BIND": LOOPBACK,
             "WEB_UPSTREAM": self.web,

@@ -17,12 +17,12 @@ def executable() -> str | None:
 
 
 def missing() -> str | None:
-    """The reason why there is no browser here, and how to get one; None if there is one."""
+    """Return why there is no browser here, and how to get one; None if there is one."""
     return None if executable() else "Chromium is not installed (Debian: apt-get install chromium)"
 
 
 def launch(playwright: Playwright, *flags: str) -> Browser:
-    """Start one that is not disturbed by changes of the machine's network, with these flags in addition."""
+    """Start a browser that ignores changes of the machine's network, with these additional flags."""
     program = executable()
     if program is None:
         raise RuntimeError(missing())

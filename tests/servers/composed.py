@@ -15,7 +15,7 @@ _PLACES = ("KAFKA_LISTENERS", "KAFKA_ADVERTISED_LISTENERS", "KAFKA_CONTROLLER_QU
 
 
 class ComposedKafka(KafkaServer):
-    """One that takes its settings from the environment of compose.yaml's container, as its image does."""
+    """Kafka with the settings from the environment of compose.yaml's container, like its image."""
 
     name = "composed-kafka"
 
@@ -52,7 +52,7 @@ class ComposedKafka(KafkaServer):
 
 
 class ComposedRedis(RedisServer):
-    """One that deploy/redis-users.sh starts."""
+    """Redis as deploy/redis-users.sh starts it."""
 
     def __init__(self, service: Mapping[str, Any]) -> None:
         self._environment = service["environment"]

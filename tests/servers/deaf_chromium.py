@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Runs the browser that CHROMIUM names, with these arguments, so that it hears of no change of the machine's network.
+"""Run the browser that CHROMIUM names, with these arguments, unaware of changes of the machine's network.
 
-Whenever a network interface gets or loses an address, Chromium fails the requests that wait for a connection, those to
-the loopback too (net::ERR_NETWORK_CHANGED). Docker adds and removes interfaces with each container, beside the browser
-tests. Chromium hears of them from the kernel on a netlink socket, and works without one. It has no option for that, so
-a seccomp filter, which holds for this process and its children, refuses the socket.
+Whenever a network interface gets or loses an address, Chromium fails the requests that wait for a connection, even
+those to the loopback (net::ERR_NETWORK_CHANGED). Docker adds and removes interfaces with each container while browser
+tests run. Chromium learns of them from the kernel through a netlink socket, and works without one. It has no option for
+that, so a seccomp filter for this process and its children denies the socket.
 """
 
 import ctypes
@@ -33,7 +33,7 @@ class Program(ctypes.Structure):
 
 
 def refuse_netlink(number_of_socket: int) -> None:
-    """From now on, a netlink socket can't be opened. Raise OSError if that can't be had."""
+    """Deny netlink sockets from now on. Raise OSError if that is impossible."""
     # Each instruction: its code, how many to skip if a comparison is true and if it is false, and its operand.
     instructions = [
         (LOAD, 0, 0, NUMBER),

@@ -1,4 +1,4 @@
-"""A mail server in a separate process, which can be killed and frozen. It keeps what it takes in a maildir."""
+"""A mail server in a separate process, which can be killed and frozen. It stores mails in a maildir."""
 
 import smtplib
 import sys
@@ -11,7 +11,7 @@ from tests.servers.process import LOOPBACK, Server
 
 
 class MailServer(Server):
-    """aiosmtpd's own command with its mailbox handler."""
+    """aiosmtpd's command with its mailbox handler."""
 
     name = "mail"
 

@@ -15,7 +15,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Namespace:
-    """A network of its own with a loopback. Needs root."""
+    """A separate network with a loopback interface. Needs root."""
 
     def __init__(self) -> None:
         self.name = f"signup-{secrets.token_hex(4)}"
@@ -42,13 +42,13 @@ class Namespace:
                 _enter(before.fileno())
 
     def set(self, setting: str, value: str) -> None:
-        """A sysctl under net., for this network alone."""
+        """Set a sysctl under net., for this network only."""
         with self.entered():
             Path("/proc/sys", *setting.split(".")).write_text(value)
 
 
 def connect(here: Namespace, there: Namespace) -> str:
-    """A cable between the two; the address of `here`. `unplug` takes the cable away."""
+    """Connect the two networks. Return the address of `here`. `unplug` cuts the connection."""
     ip("link", "add", "cable", "netns", here.name, "type", "veth", "peer", "name", "cable", "netns", there.name)
     for number, namespace in enumerate((here, there), 1):
         namespace.ip("address", "add", f"10.177.0.{number}/24", "dev", "cable")
@@ -57,12 +57,12 @@ def connect(here: Namespace, there: Namespace) -> str:
 
 
 def unplug(namespace: Namespace) -> None:
-    """Nothing passes any more, neither data nor the end of a connection."""
+    """Cut the connection: neither data nor the end of a connection passes any more."""
     namespace.ip("link", "set", "cable", "down")
 
 
 def missing() -> str | None:
-    """The reason why there are no namespaces here, and how to get them; None if there are."""
+    """Return why there are no namespaces here, and how to get them; None if they are available."""
     if shutil.which("ip") is None:
         return "`ip` is not installed (Debian: apt-get install iproute2)"
     if os.geteuid() != 0 or not _is_allowed():
@@ -71,7 +71,7 @@ def missing() -> str | None:
 
 
 def _is_allowed() -> bool:
-    """A container may have taken even root's right to make one."""
+    """Whether this process may create a namespace. In a container, even root may lack the right."""
     try:
         with Namespace():
             return True

@@ -20,7 +20,7 @@ SERVICES = ("auth", *PARTICIPANTS, "scim")
 
 
 def _binaries() -> Path | None:
-    """The directory of initdb and postgres: Debian's newest, else the path's."""
+    """Return the directory of initdb and postgres: Debian's newest one, or else the one on the path."""
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
     if debian and (debian[-1] / "initdb").exists():
         return debian[-1]
@@ -83,14 +83,14 @@ class PostgresqlServer(Server):
         return self.env_of("")
 
     def env_of(self, prefix: str) -> dict[str, str]:
-        """The addresses of the databases that `create_databases(prefix)` made."""
+        """The addresses of the databases that `create_databases(prefix)` created."""
         return {f"{service.upper()}_DATABASE_URL": self.url(prefix + service) for service in SERVICES}
 
     def url(self, database: str) -> str:
         return f"postgres://postgres@{self.address}/{database}"
 
     def create_databases(self, prefix: str = "") -> None:
-        """Makes `<prefix>auth`, `<prefix>chat` and `<prefix>customer` where they aren't yet."""
+        """Create `<prefix>auth`, `<prefix>chat` and `<prefix>customer` unless they exist."""
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             there = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
             for name in (prefix + service for service in SERVICES):
@@ -98,12 +98,13 @@ class PostgresqlServer(Server):
                     connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
 
     def create_services(self, prefix: str) -> None:
-        """Makes the databases of an installation as production has them, by deploy/create-databases.sh: each with an
-        owner, for migrations, and a role that only reads and writes rows. Their names begin with `prefix`."""
+        """Create the databases of an installation like production, with deploy/create-databases.sh: each has an owner,
+        for migrations, and a role that only reads and writes rows. Their names begin with `prefix`.
+        """
         run_create_databases(self, prefix=prefix)
 
     def require_passwords(self) -> None:
-        """Let only the superuser in without a password from now on. Open connections stay open."""
+        """Require a password of everybody but the superuser from now on. Open connections stay open."""
         rules = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
         (self.directory / "data" / "pg_hba.conf").write_text(rules)
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
@@ -127,12 +128,12 @@ class PostgresqlServer(Server):
         return f"postgres://{database}{suffix}@{self.address}/{database}"
 
     def kill(self) -> None:
-        """kill -9 for it and its backends: one that lived on would keep the data from the next start."""
+        """kill -9 the server and its backends: a surviving backend would block the next start."""
         backends = self._backends()
         super().kill()
         for pid in backends:
             _signal(pid, signal.SIGKILL)
-        # A process that has ended but that nobody has waited for yet is still in /proc, without its exe.
+        # A zombie process is still in /proc, without its exe.
         eventually(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in backends), what="backends are gone")
 
     def pause(self) -> None:
@@ -146,7 +147,7 @@ class PostgresqlServer(Server):
         super().resume()
 
     def _backends(self) -> list[int]:
-        """Each has its own session, so that no signal to a group reaches them all."""
+        """Return the backends. Each has its own session, so no signal to a group reaches them all."""
         if not self.process.running:
             return []
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
@@ -160,7 +161,7 @@ class PostgresqlServer(Server):
 
 
 def run_create_databases(server: PostgresqlServer, *, prefix: str = "", password: str = "test") -> None:
-    """Runs deploy/create-databases.sh as the superuser."""
+    """Run deploy/create-databases.sh as the superuser."""
     services = [prefix + service for service in SERVICES]
     kinds = ("DATABASE", "OWNER")
     passwords = {f"{service.upper()}_{kind}_PASSWORD": password for service in services for kind in kinds}
@@ -171,7 +172,7 @@ def run_create_databases(server: PostgresqlServer, *, prefix: str = "", password
 
 
 def _refusal(url: str) -> str:
-    """The error with which PostgreSQL refuses this connection; an empty text if it does not."""
+    """Return the error with which PostgreSQL refuses this connection, or an empty text."""
     try:
         psycopg.connect(url, connect_timeout=5).close()
     except psycopg.OperationalError as error:

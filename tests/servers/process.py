@@ -1,4 +1,4 @@
-"""A child process and, around it, a server: how tests start, stop, kill, freeze and restart what they run."""
+"""Child processes and servers that tests start, stop, kill, freeze and restart."""
 
 import fcntl
 import http.client
@@ -23,15 +23,15 @@ LOOPBACK = "127.0.0.1"
 # Under the range from which Linux and macOS take the ports of outgoing connections, so that a server that is down for
 # a moment finds its port free when it comes back.
 PORTS = range(15_000, 32_000)
-# Each process locks the byte of every port that it gives out, until it ends. Several test runs and workers look for
-# ports at the same time, and one that nothing listens on yet, or for a moment, may have been given out.
+# Each process locks the byte of every port that it assigns, until it ends. Several test runs and workers look for ports
+# at the same time, and an assigned port may have no listener yet, or none for a moment.
 PORT_LOCKS = Path(tempfile.gettempdir()) / f"signup-sync-ports-{os.getuid()}"
 
 _given_ports: set[int] = set()
 
 
 def free_port() -> int:
-    """A loopback port that nothing listens on and that no running test run has given out before."""
+    """Return a loopback port that has no listener and that no running test run has assigned before."""
     tried = random.sample(PORTS, k=min(200, len(PORTS)))
     for port in tried:
         with socket.socket() as probe:
@@ -51,12 +51,12 @@ def _reserve(port: int) -> bool:
 
 @cache
 def _port_locks() -> BinaryIO:
-    """Stay open: to close the file would release all locks of the process."""
+    """Return the open file. It is never closed, because that would release all locks of the process."""
     return PORT_LOCKS.open("ab")
 
 
 def http_status(port: int, path: str) -> int | None:
-    """The status with which a server on the loopback answers; None when it doesn't."""
+    """Return the status with which a server on the loopback answers; None without an answer."""
     with (
         suppress(OSError, http.client.HTTPException),
         closing(http.client.HTTPConnection(LOOPBACK, port, timeout=10)) as connection,
@@ -67,16 +67,16 @@ def http_status(port: int, path: str) -> int | None:
 
 
 def dies_with_parent() -> list[str]:
-    """The prefix of a command that Linux kills when the test run is killed.
+    """Return the prefix of a command that Linux kills when the test run is killed.
 
-    The kernel watches the thread that started it: start processes in a thread that stays.
+    The kernel watches the thread that started it, so start processes in a thread that stays alive.
     """
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
 
 
 class Process:
-    """One child process with its log in a file; may be started again after its end."""
+    """A child process with its log in a file. It can be restarted after its end."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Process:
         self.popen: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Starts it in a separate session: a Ctrl-C is for the test run, which then ends it in order."""
+        """Start it in a separate session: a Ctrl-C reaches only the test run, which then ends it in order."""
         if self.running:
             raise RuntimeError(f"{self.name} runs already")
         with self.log_path.open("ab") as log:
@@ -122,11 +122,11 @@ class Process:
 
     @property
     def exit_code(self) -> int | None:
-        """The code of its last end; minus the signal's number when a signal ended it; None while it runs."""
+        """The last exit code, negative for a signal; None while the process runs."""
         return None if self.popen is None else self.popen.poll()
 
     def stop(self, timeout: float = 30.0) -> int:
-        """Asks it to end and gives its exit code; kills it and raises TimeoutError when it hasn't in `timeout` s."""
+        """Ask it to end, and return its exit code. After `timeout` seconds, kill it and raise TimeoutError."""
         popen = self.popen
         if popen is None:
             return 0
@@ -146,7 +146,7 @@ class Process:
             self.popen.wait()
 
     def pause(self) -> None:
-        """Freezes it: its connections stay open, and it answers nothing."""
+        """Freeze it: its connections stay open, and it answers nothing."""
         self.signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -157,7 +157,9 @@ class Process:
             self.popen.send_signal(number)
 
     def wait_ready(self, is_ready: Callable[[], bool], timeout: float) -> None:
-        """Returns when `is_ready`; RuntimeError with the end of its log when it has ended or takes too long."""
+        """Return when `is_ready` is true. Raise RuntimeError with the end of the log if the process ends or takes too
+        long.
+        """
 
         def is_ready_or_ended() -> bool:
             if not self.running:
@@ -170,7 +172,7 @@ class Process:
             raise RuntimeError(f"{late}\n{self.log_tail()}") from None
 
     def log(self) -> str:
-        """All that it has written so far, over all of its starts."""
+        """Its complete output so far, over all of its starts."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     def log_tail(self, lines: int = 30) -> str:
@@ -178,15 +180,15 @@ class Process:
 
 
 class Server(ABC):
-    """A server for tests. `env` is what the product needs to find it, as its settings name it."""
+    """A server for tests. `env` has the product's settings that lead to it."""
 
     name: ClassVar[str]
-    # Seconds that a start may take on a busy machine; it is a bound for the broken case, not an expectation.
+    # Maximum seconds for a start on a busy machine; most starts take far less.
     start_timeout: ClassVar[float] = 60.0
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
 
     def __init__(self) -> None:
-        # Not in pytest's own temporary directory: PostgreSQL, as another user, could not enter that.
+        # Not in pytest's temporary directory, which PostgreSQL, as another user, could not enter.
         self.directory = Path(tempfile.mkdtemp(prefix=f"signup-sync-{self.name}-"))
         self.directory.chmod(0o711)
         self.port = free_port()
@@ -203,21 +205,21 @@ class Server(ABC):
     @classmethod
     @abstractmethod
     def missing(cls) -> str | None:
-        """The reason why it can't run here and how to get it, in a sentence; None if it can."""
+        """Return why it can't run here, and how to get it, in a sentence; None if it can."""
 
     @abstractmethod
     def command(self) -> Sequence[str | Path]: ...
 
     @abstractmethod
     def is_ready(self) -> bool:
-        """Whether it answers a real request. Doesn't raise if it is down."""
+        """Whether it answers a real request; False if it is down."""
 
     @property
     @abstractmethod
     def env(self) -> dict[str, str]: ...
 
     def prepare(self) -> None:  # noqa: B027 - most servers have nothing to prepare
-        """Makes the data directory, before the first start."""
+        """Create the data directory before the first start."""
 
     def process_env(self) -> dict[str, str]:
         return dict(os.environ)
@@ -230,12 +232,12 @@ class Server(ABC):
         return f"{LOOPBACK}:{self.port}"
 
     def start(self) -> None:
-        """Starts it, again or for the first time, and returns when it answers."""
+        """Start or restart it, and return when it answers."""
         self.launch()
         self.wait_ready()
 
     def launch(self) -> None:
-        """Starts it without waiting, so that several can start at the same time."""
+        """Start it without waiting, so that several servers can start at the same time."""
         if not self._is_prepared:
             self.prepare()
             self._is_prepared = True
@@ -245,11 +247,11 @@ class Server(ABC):
         self.process.wait_ready(self.is_ready, self.start_timeout)
 
     def stop(self) -> int:
-        """Ends it in order; data and port stay its own. Gives the exit code."""
+        """Stop it in order, keeping its data and port. Return the exit code."""
         return self.process.stop()
 
     def kill(self) -> None:
-        """kill -9; data and port stay its own."""
+        """kill -9 it, keeping its data and port."""
         self.process.kill()
 
     def pause(self) -> None:
@@ -259,7 +261,7 @@ class Server(ABC):
         self.process.resume()
 
     def close(self) -> None:
-        """Ends it at once and throws its data away."""
+        """End it at once, and delete its data."""
         self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -275,7 +277,7 @@ class Server(ABC):
         self.close()
 
     def run(self, command: Sequence[str | Path], *, stdin: str = "") -> None:
-        """Runs a command of the preparation; RuntimeError with what it said when it fails."""
+        """Run a command of the preparation. Raise RuntimeError with its output if it fails."""
         words = [*self.prefix(), *map(str, command)]
         done = subprocess.run(
             words, env=self.process_env(), cwd=self.directory, input=stdin, capture_output=True, text=True, check=False

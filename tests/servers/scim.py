@@ -1,7 +1,7 @@
-"""A SCIM server in a separate process: scim2-server's application, which misbehaves as a test tells it.
+"""A SCIM server in a separate process: scim2-server's application with faults that tests inject.
 
-`python -m tests.servers.scim PORT TOKEN` runs it. Below /control, tests set faults, read the requests that came, and
-read and change the users, without the protocol.
+`python -m tests.servers.scim PORT TOKEN` runs it. Below /control, tests inject faults, read the received requests, and
+read and change the users directly.
 """
 
 import contextlib
@@ -52,8 +52,9 @@ class ScimTestServer(Server):
     def misbehave(
         self, *methods: str, how: str, times: int = 1, does: bool = False, about: str = "", **more: Any
     ) -> None:
-        """Answer the next `times` requests of these methods wrongly; `about` limits it to requests that contain it.
-        With `does`, the server does first what it is asked."""
+        """Answer the next `times` requests of these methods wrongly; with `about`, only requests that contain that
+        text. With `does`, the server first carries out the request.
+        """
         fault = {"methods": methods, "how": how, "times": times, "does": does, "about": about, **more}
         self._control("POST", "faults", fault)
 
@@ -67,7 +68,7 @@ class ScimTestServer(Server):
 
     @property
     def requests(self) -> list[str]:
-        """The methods of the requests that came, with the first part of their path."""
+        """The methods of the received requests, with the first part of their paths."""
         return list(self._control("GET", "requests"))
 
     @property
@@ -103,7 +104,7 @@ USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 
 
 class _Misbehaving:
-    """The state of the process: scim2-server's application, the faults, and the requests that came."""
+    """The state of the process: scim2-server's application, the faults, and the received requests."""
 
     def __init__(self, token: str) -> None:
         from scim2_models import ScimProvider
@@ -188,7 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(200, {"Content-Type": "application/json"}, json.dumps(answer, default=str).encode())
 
     def takes_an_email(self, body: bytes) -> bool:
-        """Whether the request gives a user an address that another one has."""
+        """Whether the request gives a user an address that another user has."""
         document = json.loads(body) if body else {}
         operations = [each["value"] for each in document.get("Operations", ()) if each.get("path") == "emails"]
         wanted = [entry["value"] for entries in (document.get("emails", ()), *operations) for entry in entries]

@@ -1,7 +1,5 @@
 """The servers with TLS (a certificate for `localhost`) and passwords. The certificate does not name 127.0.0.1, where
-they listen: at that address, each has a wrong host name.
-
-The certificate does not name 127.0.0.1, where they listen: asked there, each has the wrong host name.
+they listen: at that address, each has the wrong host name.
 """
 
 import json
@@ -44,14 +42,14 @@ class Authority:
 
     @staticmethod
     def another(directory: Path) -> Path:
-        """The file of an authority that has signed nothing here."""
+        """Return the file of an unrelated authority."""
         path = directory / "another-ca.pem"
         trustme.CA().cert_pem.write_to_path(path)
         return path
 
 
 class TlsPostgresqlServer(PostgresqlServer):
-    """Takes connections over TLS alone, and asks for a password that is no word of a URL."""
+    """Accepts only TLS connections, and requires a password that must be escaped in a URL."""
 
     password = "p/ss?w#rd@:%"
 
@@ -160,7 +158,7 @@ class SaslKafkaServer(KafkaServer):
 
 
 class TlsRedisServer(RedisServer):
-    """Has no port without TLS, and asks for a password."""
+    """Has no port without TLS, and requires a password."""
 
     name = "redis-tls"
     password = "p/ss?w#rd@:%"

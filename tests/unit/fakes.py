@@ -11,7 +11,7 @@ from eventbus.errors import DeliveryError, TooLargeError
 from eventbus.messages import Outgoing
 from runtime.processes.health import Heartbeat
 
-# Far more calls than any of these tests makes: a loop that never ends fails instead of hanging.
+# Far more calls than any of these tests makes, so that an endless loop fails instead of hanging.
 CALLS_MAX = 2000
 
 
@@ -145,7 +145,7 @@ class RecordingClient:
 
 
 class KeepingProducer:
-    """Keeps what it is told to send. Messages with these values are too large, those of `lost` are not acknowledged."""
+    """Records the messages to send. Those with these values are too large; those of `lost` are not acknowledged."""
 
     def __init__(self, *too_large: bytes, lost: Sequence[bytes] = ()) -> None:
         self.sent: list[Outgoing] = []

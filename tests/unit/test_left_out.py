@@ -19,7 +19,7 @@ Environment = Callable[..., dict[str, str]]
 
 @pytest.fixture
 def lacking(tmp_path: Path) -> Environment:
-    """An environment with this one's commands, but for those that are named."""
+    """This environment's commands without the named ones."""
 
     def make(*commands: str, **variables: str) -> dict[str, str]:
         for folder in os.environ["PATH"].split(os.pathsep):
@@ -36,7 +36,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def pytest_run(env: dict[str, str], *arguments: str) -> tuple[int, list[str]]:
-    """Its exit code, and the lines that it wrote."""
+    """Return its exit code and its output lines."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
     return done.returncode, (done.stdout + done.stderr).splitlines()

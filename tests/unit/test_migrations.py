@@ -14,9 +14,9 @@ from runtime.database.indexes import AddIndexOnline, AddUniqueOnline
 from signup_sync.participants import PACKAGES
 
 OURS = ("authsvc", *PACKAGES.values(), "scimsvc", "eventbus", "livesettings")
-# These must be repeatable, so a transaction round them is of no use, and nothing may stand beside them.
+# These must be repeatable: they run outside a transaction, and the migration may contain nothing else.
 ALONE = (AddIndexOnline, AddUniqueOnline, migrations.RunPython)
-# These may change only what the database does not know.
+# These may change only what is not part of the database's schema.
 STATE_ONLY = (
     migrations.AlterModelTable, migrations.RenameModel, migrations.RenameField, migrations.AlterModelOptions,
     migrations.AlterField,
@@ -52,7 +52,7 @@ def leaves_tables(operation: Operation, migration: Migration) -> bool:
 
 
 def columns(state: ProjectState) -> dict[tuple[str, str], object]:
-    """Each table and column with the part of its definition that the database knows."""
+    """Each table and column with the part of its definition that is in the database."""
     found: dict[tuple[str, str], object] = {}
     for model in StateApps(state.real_apps, state.models).get_models():
         for field in model._meta.local_concrete_fields:

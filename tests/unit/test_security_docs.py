@@ -16,7 +16,7 @@ LINK = re.compile(r"\]\(([^)#]+)\)")
 
 
 def rows() -> list[tuple[str, str, str, str]]:
-    """Id, level, words and evidence of each row."""
+    """Yield id, level, text and evidence of each row."""
     cells = [line.strip("| ").split(" | ") for line in DOCUMENT.read_text().splitlines() if re.match(r"\| \d+\.", line)]
     return [(each[0], each[1], each[2], " | ".join(each[3:])) for each in cells]
 

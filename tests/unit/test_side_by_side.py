@@ -1,4 +1,4 @@
-"""What `make test` needs to run several targets, and thus several test runs, at the same time."""
+"""Running several targets of the Makefile, and thus several test runs, at the same time, as `make test` does."""
 
 import os
 import signal
@@ -67,7 +67,7 @@ def test_sigterm_ends_the_targets_that_run_and_starts_no_other(tmp_path: Path) -
 
 @pytest.mark.parametrize("is_ours", [True, False], ids=["given out here", "free"])
 def test_a_port_that_a_test_run_gave_out_is_not_given_out_by_another(is_ours: bool) -> None:
-    """Although nothing listens on it."""
+    """Even if it has no listener."""
     port = free_port()
     ports = [port] if is_ours else [free_port(), *range(14_000, 14_050)]
     code = f"from tests.servers import process; process.PORTS = {ports}; print(process.free_port())"

@@ -1,4 +1,4 @@
-"""The translations are complete, and in step with the sources."""
+"""The translations are complete, and match the sources."""
 
 import shutil
 import subprocess
@@ -27,7 +27,7 @@ def run(*command: str, cwd: Path = ROOT) -> str:
 
 
 def texts(po: Path) -> set[str]:
-    """The msgids, without what they are translated to, of a catalogue in which none is obsolete."""
+    """The msgids of a catalogue, without their translations. No entry may be obsolete."""
     stripped = run("msgattrib", "--clear-fuzzy", "--empty", "--no-wrap", str(po))
     return {block.strip() for block in stripped.split("\n\n") if 'msgid ""\nmsgstr' not in block}
 
@@ -58,6 +58,6 @@ def test_the_sources_have_no_other_texts(tmp_path: Path):
 
 @pytest.mark.parametrize("service", ["auth", *PARTICIPANTS])
 def test_every_service_has_a_name_in_korean(service: str):
-    """A brand may be the same in both languages, but then the catalogue says so."""
+    """A brand may be the same in both languages, but the catalogue must have an entry for it."""
     with (ROOT / f"{CATALOGUE}.mo").open("rb") as compiled:
         assert GNUTranslations(compiled)._catalog[f"service\x04{service.capitalize()}"]

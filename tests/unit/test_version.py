@@ -30,7 +30,7 @@ def test_every_place_has_the_version_of_the_release(path: str):
 
 
 def test_no_other_file_repeats_the_version():
-    """A new place would keep the old version at the next release: add it to PLACES."""
+    """A file that is not in PLACES would keep the old version at the next release."""
     version = re.compile(rf"(?<![\d.]){re.escape(__version__)}(?![\d.]*\d)".encode())
     repeating = [
         path

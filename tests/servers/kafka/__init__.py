@@ -39,11 +39,11 @@ class KafkaServer(Server):
     def missing(cls) -> str | None:
         if shutil.which("java") is None:
             return "Apache Kafka needs Java (Debian: apt-get install default-jdk-headless)"
-        if not (JARS / "pom.xml").exists():  # the last thing that tests/setup.sh puts there
+        if not (JARS / "pom.xml").exists():  # the last file that tests/setup.sh creates
             return "Apache Kafka's jars are not in .servers/kafka (`bash tests/setup.sh` copies them; it needs Maven)"
         return None
 
-    # Small and quick to start: one collector thread, and no time spent on optimising what lives for minutes.
+    # Small and quick to start: one collector thread, and no optimisation of code that runs for minutes only.
     java_options: Sequence[str] = ("-Xms128m", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
     def command(self) -> Sequence[str | Path]:
@@ -86,7 +86,7 @@ class KafkaServer(Server):
             "listeners": f"PLAINTEXT://{self.address},CONTROLLER://{LOOPBACK}:{self.controller_port}",
             "controller.listener.names": "CONTROLLER",
             "log.dirs": self.directory / "data",
-            # The project makes its topics itself; one that appeared by a typo would hide a fault.
+            # The project creates its topics itself. A topic that is created because of a typo would hide a fault.
             "auto.create.topics.enable": "false",
             "offsets.topic.replication.factor": 1,
             "offsets.topic.num.partitions": 4,

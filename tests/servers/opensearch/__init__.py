@@ -30,13 +30,13 @@ class OpenSearchServer(Server):
     def missing(cls) -> str | None:
         if shutil.which("java") is None:
             return "OpenSearch needs Java (Debian: apt-get install default-jdk-headless)"
-        if not (JARS / "pom.xml").exists():  # The last file that tests/setup.sh puts there.
+        if not (JARS / "pom.xml").exists():  # The last file that tests/setup.sh creates.
             return (
                 "OpenSearch's jars are not in .servers/opensearch (`bash tests/setup.sh` copies them; it needs Maven)"
             )
         return None
 
-    # As for Kafka: small, and quick to start.
+    # Small and quick to start, as for Kafka.
     java_options: Sequence[str] = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
     def command(self) -> Sequence[str | Path]:

@@ -18,7 +18,7 @@ After = Callable[[float], None]
 
 @pytest.fixture
 def after(monkeypatch: pytest.MonkeyPatch) -> After:
-    """Moves the clock to so many seconds after a signature that was made at a whole second."""
+    """Move the clock to so many seconds after a signature that was made at a whole second."""
     began = 1_800_000_000
     monkeypatch.setattr(time, "time", lambda: began)
 

@@ -111,7 +111,7 @@ def test_sleep_earns_no_credit(is_one_process):
     busy = Process(machine)
     sleeper = busy if is_one_process else Process(machine)
     ends = ends_of(machine, busy=(busy, 0, 200), long=(sleeper, 100, 50))
-    # From 100 ms on, each gets a half, although the sleeper has had nothing before.
+    # From 100 ms on, each gets half, although the sleeper has had nothing before.
     assert ends["long"] == pytest.approx(200, abs=2)
 
 

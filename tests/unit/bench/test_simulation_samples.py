@@ -1,4 +1,4 @@
-"""The costs derived from samples of loads: known costs are found again, for any sizes of the batches."""
+"""The costs derived from samples of loads: known costs are recovered for any batch sizes."""
 
 import math
 

@@ -17,7 +17,7 @@ def broker() -> Iterator[EmbeddedBroker]:
 
 @pytest.fixture
 def embedded(broker: EmbeddedBroker, settings) -> EmbeddedBroker:
-    """The broker, which the settings name; topics and groups are the test's own."""
+    """The broker, to which the settings point. The prefix of topics and groups is unique to the test."""
     return use(broker, settings)
 
 

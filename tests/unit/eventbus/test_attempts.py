@@ -80,7 +80,7 @@ def test_a_message_can_be_too_large_for_its_topic_or_as_a_dead_letter(producer):
     batch = [incoming(0, b"odd"), incoming(17, bytes(CUT_VALUE_MAX + 5))]
     rejected = HandledBatch(rejected=[(message, ValueError("no")) for message in batch])
     processor(lambda batch: rejected, producer).process(batch)
-    # The topic has the limit of ordinary ones: the letter that is too large for it is cut. Kafka has the other already.
+    # The topic has the default limit, so the letter that is too large is truncated. Kafka already has the other one.
     [letter] = producer.sent
     assert (letter.topic, letter.value) == (LETTERS, bytes(CUT_VALUE_MAX))
     headers = dict(letter.headers)
@@ -94,7 +94,7 @@ def test_a_message_can_be_too_large_for_its_topic_or_as_a_dead_letter(producer):
 
 
 def noted(handle: Handler) -> tuple[list[list[int]], Handler]:
-    """The handler, and the offsets of each batch that it is given."""
+    """Return the handler, and a list that gets the offsets of each batch."""
     batches: list[list[int]] = []
 
     def noting(batch: Sequence[Incoming]) -> HandledBatch:
@@ -105,7 +105,7 @@ def noted(handle: Handler) -> tuple[list[list[int]], Handler]:
 
 
 def refusing(*offsets: int, error: Callable[[str], Exception] = PermanentError) -> Handler:
-    """Refuses each batch in which one of these messages is, and answers the others."""
+    """A handler that refuses batches with one of these messages, and answers all others."""
 
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
         if any(message.offset in offsets for message in batch):
@@ -192,14 +192,14 @@ def test_a_long_error_is_cut():
 
 
 def buggy(batch: Sequence[Incoming]) -> HandledBatch:
-    """A handler that fails, in a way that nobody foresaw, at each message that says so."""
+    """A handler that fails unexpectedly at each message marked for that."""
     if any(message.value == b"bug" for message in batch):
         raise KeyError("bug")
     return HandledBatch()
 
 
 def batch_of(values: str) -> list[Incoming]:
-    """A letter for each message: b has the handler fail, g does not."""
+    """A message for each letter: the handler fails at b, and not at g."""
     return [incoming(offset, {"b": b"bug", "g": b"good"}[value]) for offset, value in enumerate(values)]
 
 

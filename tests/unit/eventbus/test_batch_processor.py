@@ -33,7 +33,7 @@ def processor(handle: Handler, producer: EventProducer) -> BatchProcessor:
 
 
 def answering(batch: Sequence[Incoming], *, to: str = "answers") -> HandledBatch:
-    """Answers each with its offset; poison in a batch makes all of it fail."""
+    """Answers each message with its offset; poison makes its whole batch fail."""
     if any(message.value == b"poison" for message in batch):
         raise PermanentError("poison")
     return HandledBatch(answers=[Outgoing(to, "key", b"%d" % message.offset) for message in batch])

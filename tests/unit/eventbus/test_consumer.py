@@ -66,7 +66,7 @@ def test_only_messages_of_partitions_still_held_are_tried_again(consumer):
     def handle(batch: Sequence[Incoming]) -> HandledBatch:
         tries.append([message.partition for message in batch])
         if len(tries) == 1:
-            consumer._held.discard(("asked", 1))  # as when partition 1 is revoked meanwhile
+            consumer._held.discard(("asked", 1))  # as if partition 1 is revoked meanwhile
             raise TransientError("away")
         return HandledBatch()
 

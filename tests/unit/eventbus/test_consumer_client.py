@@ -36,7 +36,7 @@ LOST = KafkaError(KafkaError._ASSIGNMENT_LOST)
 
 
 class Made:
-    """A consumer, and all that it was made with."""
+    """A consumer with its fakes."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **subscription: Any) -> None:
         self.clock, self.heartbeat, self.producer = Clock(), Beats(), KeepingProducer()
@@ -152,11 +152,11 @@ def test_a_consumer_commits_after_the_first_batch_at_intervals_when_idle_and_at_
     reads: list[float] = []
     made.client.when_idle = lambda: reads.append(made.clock.now) or (len(reads) == 2 and made.stop.set())
     made.consumer.run(made.stop)
-    # The second batch ends just when the interval does, which is not yet over.
+    # The second batch ends exactly when the interval does, which does not count as over yet.
     assert made.client.commits == [[("own-asked", 0, 1)], [("own-asked", 0, 3)], [("own-asked", 0, 4)]]
     assert made.client.called("poll") == [[POLL], [POLL], [IDLE], [POLL], [IDLE], [POLL]]
     assert made.client.calls[-1] == ("close",)
-    # Once in each turn, and once while each batch is in hand at most.
+    # Once per iteration, and at most once during each batch.
     assert made.heartbeat.beats >= 6
     assert get_contextvars()["group"] == "readers"
 
@@ -196,7 +196,7 @@ def test_a_batch_that_is_given_up_is_not_committed(make):
 def test_an_error_ends_the_consumer_which_leaves_its_group(made):
     made.assign(0)
     made.client.waiting = [FakeMessage(topic="own-asked")]
-    # Ten in a row would be a bug of the handler; the producer's is one at once.
+    # Ten failures in a row would be a bug of the handler; an error of the producer ends the consumer at once.
     made.producer.send_all = lambda messages, *, timeout: 1 / 0
     with pytest.raises(ZeroDivisionError):
         made.consumer.run(made.stop)

@@ -134,7 +134,7 @@ def test_a_cut_dead_letter_fits_the_limit_of_other_messages(message):
 
 
 def test_empty_headers_count_towards_the_size():
-    """Kafka writes lengths around each: a message may be full of them."""
+    """Kafka stores lengths with each header, so many empty ones can fill a message."""
     full = Incoming("asked", 0, 0, None, None, (("", None),) * 110_000)
     letter = dead_letter(full, ValueError("no"), group="readers")
     assert dict(letter.headers)["dlt-headers-dropped"] == b"110000"

@@ -1,4 +1,4 @@
-"""Publishing while Kafka is available, goes away, or was never available."""
+"""Publishing while Kafka is available, becomes unavailable, or was never available."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ from tests.waiting import eventually
 
 @pytest.fixture
 def nowhere(settings, monkeypatch) -> None:
-    """No Kafka at all."""
+    """A port without Kafka."""
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
     monkeypatch.setattr(producer_module, "GIVEN_UP_AFTER", 0.3)
 

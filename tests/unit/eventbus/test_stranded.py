@@ -1,6 +1,6 @@
-"""Clients that have lost Kafka for good are told from those that wait for it, and are replaced.
+"""Clients that have lost Kafka for good are distinguished from those that wait for it, and replaced.
 
-In these tests such a client was built when the settings named an address where there is no Kafka.
+In these tests, such a client was created with an address where there is no Kafka.
 """
 
 import threading

@@ -1,4 +1,4 @@
-"""Topics on the embedded broker; making them on Kafka is in tests/contract/test_broker_conformance.py."""
+"""Topics on the embedded broker. tests/contract/test_broker_conformance.py creates them on Kafka."""
 
 import pytest
 from confluent_kafka import KafkaException

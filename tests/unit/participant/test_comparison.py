@@ -120,7 +120,7 @@ def test_users_that_exchanged_a_key_in_a_cycle_are_all_different(users, key):
     assert [each for each, *_ in found.different] == records
     assert not found.conflicting
     assert agrees(compare(records, heal(found, rows)))
-    # Of a circle that is not whole on the page nothing can be healed.
+    # Nothing of a cycle can be healed if the page does not contain all of it.
     assert [each for each, _ in compare(records[1:], rows).conflicting] == records[1:]
 
 
@@ -141,11 +141,11 @@ def test_a_row_gives_up_its_keys_first_only_if_another_record_needs_them(becomes
 
 # --- As properties ------------------------------------------------------------------------------------------------
 
-# Few of each, so that they meet.
+# Few of each, so that they collide.
 user_ids = st.sampled_from(["kim", "KIM", "lee", "park", "choi", "ß", "ss"])
 emails = st.sampled_from([f"{name}@example.org" for name in ("kim", "lee", "park", "choi")])
 names = st.sampled_from(["Kim", "Lee"])
-# The last two are of no record.
+# The last two belong to no record.
 owners = st.integers(1, 6).map(lambda number: UUID(int=number))
 KEYS = (lambda each: each.user_id_key, lambda each: each.email)
 

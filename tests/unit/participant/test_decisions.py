@@ -267,7 +267,7 @@ def test_the_first_of_two_claimants_gets_a_key_and_a_later_request_the_key_that_
 
 
 def test_a_sign_up_gets_a_key_that_a_change_vacates_after_another_claimant_was_refused():
-    """The change comes late, because the refused sign-up claims one of its keys before it."""
+    """The change is decided late, because the refused sign-up claims one of its keys first."""
     participant = Participant([row_of(request("old", "a@x", signup=3)), Row("taken", "taken@x")])
     asked = [request("a", "a@x", signup=1), request("b", "taken@x", signup=2), change("b", "new@x", owner=3)]
     assert participant.judge(*asked) == [DONE, held_by(VerdictCode.DUPLICATE_USER_ID, 3, version=2), DONE]
@@ -353,7 +353,8 @@ def test_splitting_a_batch_changes_no_verdict_and_no_row(rows, requests, cuts):
     parts = [requests[start:end] for start, end in pairwise(bounds)]
     by_parts, at_once = [each for part in parts for each in split.answer(part)], whole.answer(requests)
     assert [each.status for each in by_parts] == [each.status for each in at_once]
-    # One batch gives an account one reason. Where a row has come in between, the next request may get the other one.
+    # Within a batch, an account gets one reason. After a row was added in between, the next request may get the other
+    # one.
     firsts = {sent.owner_signup_id: place for place, sent in reversed(list(enumerate(requests)))}
     assert [by_parts[place] for place in firsts.values()] == [at_once[place] for place in firsts.values()]
     assert sorted(split.rows, key=repr) == sorted(whole.rows, key=repr)

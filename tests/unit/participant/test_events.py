@@ -84,13 +84,13 @@ def test_every_text_that_fits_the_row_is_accepted(changes):
         event(userId=7),
         event(userId=""),
         event(userId="a" * 65),
-        # One character that NFKC makes 18 of.
+        # One character that NFKC expands to 18.
         event(userId="ﷺ" * 4),
         event(userId="a\0b"),
         event(email="a\0@example.org"),
         event(email=" "),
         event(email="e" * 243 + "@example.org"),
-        # Lower-casing makes two characters of one.
+        # Lower-casing turns one character into two.
         event(email="İ" * 200 + "@example.org"),
         event(userName="a\0b"),
         event(userName="n" * 151),

@@ -28,7 +28,7 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 @pytest.fixture(autouse=True)
 def now(monkeypatch) -> None:
-    """The time stands at NOW."""
+    """The clock is stopped at NOW."""
 
     class Stopped(datetime):
         @classmethod

@@ -3,9 +3,9 @@ from hypothesis import strategies as st
 
 from runtime.equality import EMAIL_BYTES_MAX, USER_ID_BYTES_MAX, normalize_email, normalize_user_id, user_id_key
 
-# Letters whose folding or composing lengthens, shortens or reorders, beside any others.
+# Letters that folding or composition lengthens, shortens or reorders, besides arbitrary ones.
 TEXTS = st.text(st.one_of(st.characters(), st.sampled_from("ßẞİıΐΰᾳΣς\u0345\u0301\u0323ſﬃﷺＡ각ㅎ @.。-\u00ad \u3000")))
-# At the length from which on nothing is normalised, and beyond.
+# At the length beyond which nothing is normalised, and above.
 LONG = st.builds(lambda text, size: (text * (size // len(text) + 1))[:size], st.text(min_size=1), st.integers(100, 600))
 
 

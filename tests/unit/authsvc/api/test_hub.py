@@ -26,7 +26,7 @@ def decide(state: TransactionState, service: str) -> TransactionState:
 
 
 class Rows:
-    """A database that has every sign-up, and how many it was asked for at a time."""
+    """A database with every sign-up. It records the number of IDs of each query."""
 
     def __init__(self) -> None:
         self.asked: list[int] = []
@@ -43,7 +43,7 @@ def rows() -> Rows:
 
 @pytest.fixture
 async def hub(settings: Settings, rows: Rows) -> AsyncIterator[StreamHub]:
-    """One whose Redis is unavailable."""
+    """A hub whose Redis is unavailable."""
     settings.REDIS_URL = f"redis://127.0.0.1:{free_port()}/0"
     settings.STREAM_HEARTBEAT = 600
     projection = AsyncProjection()
@@ -92,7 +92,7 @@ async def test_a_database_that_fails_is_read_again(
 
 
 async def has_rung(watch: Watch) -> bool:
-    """Whether the bell has rung since the last look."""
+    """Whether the bell has rung since the last call."""
     if rang := watch._bell.done():
         await watch.wait(at_most=PATIENCE)
     return rang

@@ -36,7 +36,7 @@ def decide(state: TransactionState) -> TransactionState:
 
 
 class Subscription:
-    """Says each message that a test puts into `messages`, and raises those that are exceptions."""
+    """Returns each message that a test puts into `messages`, and raises exceptions among them."""
 
     def __init__(self) -> None:
         self.messages: asyncio.Queue[Any] = asyncio.Queue()
@@ -67,7 +67,7 @@ class Subscription:
 
 
 class Rows:
-    """A database that has every sign-up, and which it was asked for."""
+    """A database with every sign-up. It records the IDs of each query."""
 
     def __init__(self) -> None:
         self.asked: list[list[UUID]] = []
@@ -198,7 +198,7 @@ async def test_an_outage_makes_the_hub_read_the_states_at_once(hub, redis, rows)
 
 async def test_a_subscription_that_ends_is_an_outage(hub, monkeypatch, caplog):
     async def end() -> None:
-        """Nothing to listen to."""
+        """Do nothing: no settings are followed."""
 
     monkeypatch.setattr(hub, "_listen", end)
     with hub.watching(uuid4()):
@@ -206,7 +206,7 @@ async def test_a_subscription_that_ends_is_an_outage(hub, monkeypatch, caplog):
 
 
 class Scripted:
-    """Answers get_message with these, in turn."""
+    """Returns these from get_message, in turn."""
 
     def __init__(self, *messages: Any) -> None:
         self.messages = list(messages)

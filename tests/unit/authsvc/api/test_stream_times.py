@@ -15,7 +15,7 @@ from authsvc.lights import Status, TransactionState, Verdict
 
 SERVICES = ["auth", "chat", "customer"]
 BEGUN = datetime(2026, 3, 1, 12, tzinfo=UTC)
-# By the monotonic clock, at BEGUN.
+# The value of the monotonic clock at BEGUN.
 START = 1000.0
 
 
@@ -31,7 +31,7 @@ class Clock:
 
 
 class Waiting(Watch):
-    """Lets the time pass that it waits for, or less if something is due to happen before."""
+    """Advances the clock by the time waited for, or less if an event is due earlier."""
 
     def __init__(self, clock: Clock, *due: tuple[float, Callable[["Waiting"], None]]) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ def decide(state: TransactionState, *services: str) -> TransactionState:
 
 
 async def sent(clock: Clock, watch: Watch, *states: TransactionState, **options: object) -> list[tuple[float, bytes]]:
-    """Each text with its second."""
+    """Return each text with the second at which it was sent."""
     return [(clock.passed, text) async for text in follow(watch, states, **{"seen": 0, **options})]
 
 

@@ -25,7 +25,7 @@ def decide(state: TransactionState, *services: str) -> TransactionState:
 
 
 def parts(text: bytes) -> list[bytes]:
-    """Its events and comments; several may come in one piece."""
+    """Return its events and comments; a text may contain several."""
     return [part + b"\n\n" for part in text.split(b"\n\n")[:-1]]
 
 
@@ -35,7 +35,7 @@ async def read(stream) -> list[bytes]:
 
 
 async def take(stream, n: int) -> list[bytes]:
-    """The next `n` of them."""
+    """Return the next `n` events."""
     taken: list[bytes] = []
     async with asyncio.timeout(PATIENCE):
         while len(taken) < n:
@@ -68,7 +68,7 @@ async def test_a_new_sign_up_is_shown_pending_then_with_auths_verdict_then_to_it
         b'"services":{"auth":{"status":"PENDING"},"chat":{"status":"PENDING"},"customer":{"status":"PENDING"}},'
         b'"changed":["auth","chat","customer"]}\n\n'
     )
-    # A state that the watch has already is sent at once: versions may skip.
+    # A state that the watch already has is sent at once: versions may be skipped.
     assert ids(texts) == [1, 4]
     assert changed(texts) == [SERVICES, ["auth", "chat", "customer"]]
 
@@ -124,7 +124,7 @@ async def test_a_waiting_stream_adopts_a_changed_deadline_and_heartbeat(begun, s
 
 
 async def test_delayed_is_reported_in_time_even_for_a_sign_up_dated_tomorrow(begun, settings):
-    """Its clock was a day ahead when it began, and has been put back since."""
+    """The clock was a day ahead when the sign-up began, and has been set back since."""
     settings.SIGNUP_DEADLINE = 0.05
     services = {"started_at": timezone.now() + timedelta(days=1), "services": SERVICES}
     stream = follow(Watch(), [TransactionState.all_pending(begun.transaction_id, **services)], seen=1)
@@ -177,7 +177,7 @@ async def test_an_unconfirmed_sign_up_is_never_delayed_and_its_deadline_begins_w
     [text] = await take(stream, 1)
     assert ids([text]) == [2]
     assert b"awaiting" not in text
-    # Now it takes long.
+    # From now on it is delayed.
     assert await take(stream, 1) == [b"event: delayed\ndata: {}\n\n"]
     watch.offer(decide(confirmed, "chat", "customer"))
     assert ids(await read(stream)) == [3]

@@ -16,7 +16,7 @@ SERVICES = ("auth", "chat", "customer")
 
 
 def state_after(*verdicts: tuple[str, Status, float]) -> TransactionState:
-    """A sign-up that began NOW, in which these services decided so many seconds later."""
+    """A sign-up that began at NOW, in which these services decided so many seconds later."""
     state = TransactionState.all_pending(uuid4(), started_at=NOW, services=SERVICES)
     for service, status, seconds in verdicts:
         state = state.decided([Verdict(service, status)], at=NOW + timedelta(seconds=seconds))

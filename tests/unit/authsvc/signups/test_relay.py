@@ -34,8 +34,9 @@ AWAY = OperationalError("the database is away")
 
 
 class Calls:
-    """Replaces a function: keeps the arguments of each call, and returns or raises the next of `results`, of which the
-    last one stays."""
+    """A replacement for a function: records the arguments of each call, and returns or raises the next of `results`,
+    the last one repeatedly.
+    """
 
     def __init__(self, *results: Any) -> None:
         self.made: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
@@ -78,7 +79,7 @@ class Surroundings:
 
 
 def asked(transaction: Any, record: Any, *, attempt: int, services: Sequence[str]) -> Outgoing:
-    """The message of an event, as a text that says all of it."""
+    """The message of an event, as a text with all its fields."""
     return Outgoing("asked", None, f"{transaction.id.int} {record} {attempt} {','.join(services)}".encode())
 
 
@@ -281,7 +282,7 @@ def test_a_relay_that_ends_closes_its_clients_without_waiting(relay, around, mon
 
 
 class FakeRole:
-    """A role of two rounds, whose database is there or is not."""
+    """A role of two rounds, whose database may be missing."""
 
     def __init__(self, said: list[Any], *, is_there: bool) -> None:
         self.stop = SimpleNamespace(wait=self.pause, is_set=lambda: said.count(("pause", PAUSE)) == 2)
@@ -302,7 +303,7 @@ class FakeRole:
 
 
 class Saying:
-    """Says the name of each method that is called."""
+    """Records the name of each called method."""
 
     def __init__(self, said: list[Any], name: str) -> None:
         self._said, self._name = said, name

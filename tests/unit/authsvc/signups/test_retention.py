@@ -1,4 +1,4 @@
-"""Whether the retentions fit each other, as every process checks at its start."""
+"""The check, at the start of every process, that the retention settings are consistent."""
 
 import os
 import subprocess
@@ -24,7 +24,8 @@ def test_the_replay_window_is_the_sum_of_the_times_in_which_messages_can_return(
     settings.RELAY_MAX_ATTEMPTS, settings.RELAY_MAX_PAUSE = 10, 60
     settings.TICKET_MAX_AGE = 540
     settings.DEAD_LETTER_RETENTION, settings.KAFKA_RETENTION_HOURS = 10, 42
-    # 11 min of tries, 9 min of the ticket, 10 days of dead letters, and twice 42 h with a seventh for Kafka's segment.
+    # 11 min of attempts, 9 min of the ticket, 10 days of dead letters, and twice 42 h plus a seventh for Kafka's
+    # segment.
     assert replay_window() == timedelta(minutes=20, days=10, hours=96)
 
 

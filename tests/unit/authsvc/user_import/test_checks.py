@@ -68,7 +68,7 @@ def test_fields_are_normalised_as_by_the_api():
 def test_records_that_the_api_would_refuse_are_refused_with_the_same_messages(fields: dict[str, Any]):
     password = {} if "userPw" in fields else {"userPw": "correct horse 9"}
     if "userPw" in fields:
-        # The API's field is none of an import: a password in plain text does not belong into a file.
+        # An import does not accept the API's field, because a file should not contain plain-text passwords.
         assert refusal(**fields) == "userPw: Unknown field."
         return
     with pytest.raises(Problem) as refused:
@@ -115,7 +115,7 @@ def test_a_hash_with_good_costs_is_taken_unchanged(costs: dict[str, int]):
         ("argon2$argon2i$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$MTIzNDU2Nzg5MDEyMzQ1Ng", "not an argon2id hash"),
         ("argon2$argon2id$v=16$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$MTIzNDU2Nzg5MDEyMzQ1Ng", "not an argon2id hash"),
         ("argon2$argon2id$v=19$m=19456,t=2,p=1$????????????$MTIzNDU2Nzg5MDEyMzQ1Ng", "not an argon2id hash"),
-        # The last character has bits that no byte takes.
+        # The last character has bits beyond the last byte.
         ("argon2$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$MTIzNDU2Nzg5MDEyMzQ1Nh", "not an argon2id hash"),
         ("argon2$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$" + "A" * 100, "not an argon2id hash"),
         ("argon2$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHRzYWx0$MTIzNDU2Nzg5MDEyMzQ1Ng", "too cheap to crack"),
@@ -195,7 +195,7 @@ def peak_of_checking(count: int, rejected: Path) -> int:
     """The highest number of bytes that Python needs for checking so many lines."""
 
     class Lines:
-        """A file that is nowhere in memory."""
+        """A generated file that is never in memory."""
 
         def __init__(self) -> None:
             self._lines = lines_of(count)

@@ -104,7 +104,7 @@ def test_missing_unknown_and_repeated_columns_are_named(header: str, words: str)
     ids=["csv", "jsonl"],
 )
 def test_a_long_line_is_rejected_alone_and_never_in_memory(begin: str):
-    """The line has 64 MB, in a file that is not in memory either."""
+    """The line has 64 MB, in a file that is never in memory as a whole."""
 
     class Long(io.RawIOBase):
         """The text, a line of 64 MB, and the text's last line again."""
@@ -182,7 +182,7 @@ def test_a_quotation_mark_within_an_unquoted_field_is_part_of_it():
 
 
 def test_lines_that_open_quotation_marks_cost_no_more_than_the_others():
-    """Each looks ahead for the end of its field, but only as far as a line may be long."""
+    """Each line looks ahead for the end of its field, but only up to the maximum length of a line."""
     some = [f'user-{n},"User,user-{n}@example.org' if n % 100 == 0 else f"user-{n},U,u@x.org" for n in range(20_000)]
     found = fields(HEADER + "\n".join(some))
     assert sum(isinstance(each, dict) for each in found) > 19_000

@@ -27,7 +27,7 @@ from tests.waiting import PATIENCE
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator:
-    """Starts tests.unit.runtime.processes.role, and returns when it works or has ended."""
+    """Start tests.unit.runtime.processes.role, and return when it works or has ended."""
     started: list[Process] = []
 
     def start(how: str, *, stop_signal: signal.Signals = signal.SIGTERM) -> Process:
@@ -50,7 +50,7 @@ def test_a_role_ends_at_once_after_a_stop_request(start, number):
     role = start("steady", stop_signal=number)
     began = time.monotonic()
     assert role.stop() == 0
-    # It would wait for 30 s by itself; one that is ended by force has another exit code.
+    # By itself it would wait for 30 s; after a forced end, the exit code would differ.
     assert time.monotonic() - began < 15
     said = [line for line in role.log().splitlines() if not line.startswith("Redis is unavailable")]
     assert said == ["steady started", f"steady stops: {number.name}", "steady stopped"]
@@ -159,7 +159,7 @@ def test_a_migrated_database_is_ready(app_label):
 
 
 def test_a_database_without_its_tables_is_not_ready(tmp_path):
-    """In a process of its own, on its own databases."""
+    """In a separate process, on separate databases."""
     code = (
         "import django; django.setup()\n"
         "from runtime.processes.roles import check_database\n"
@@ -176,7 +176,7 @@ def test_a_database_without_its_tables_is_not_ready(tmp_path):
 
 
 class Knot:
-    """Garbage that counting references does not find."""
+    """A reference cycle."""
 
     def __init__(self) -> None:
         self.itself = self

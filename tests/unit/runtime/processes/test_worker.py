@@ -1,4 +1,4 @@
-"""The thread that handlers run on."""
+"""The thread on which handlers run."""
 
 import threading
 

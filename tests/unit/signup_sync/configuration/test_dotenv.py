@@ -1,4 +1,4 @@
-"""`.env` as people write it."""
+"""Common notations in `.env` files."""
 
 from pathlib import Path
 

@@ -8,7 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from signup_sync.configuration.environment import is_secret
 from tests.unit.test_settings import OF_THE_LAUNCHER, example_lines, load_settings
 
-# Names that the product takes as they are.
+# Names that the product accepts unchanged.
 TAKES_ANY_TEXT = {"VERSION", "RESERVED_USER_IDS", "SECRET_KEY", "SECRET_KEY_FALLBACKS", "DATA_DIR"}
 INTEGERS = ("four", "-1", "1.5", "99999999999999999999", "9" * 5000, "0x10", "٣")
 NUMBERS = ("soon", "-1", "nan", "inf", "1e400")

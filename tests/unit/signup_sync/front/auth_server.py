@@ -55,9 +55,11 @@ class SignUp:
 
 
 class AuthServer:
-    """Speaks `POST /user`, the state, the stream and the confirmation. `verdict` is auth's own of each new sign-up:
-    None leaves it pending, and `asks_for_confirmation` has it wait for that first. `problems` are answered first, one
-    to each post, `stream_problems` one to each GET …/events, and nothing is while `may_answer` is not set."""
+    """Speaks `POST /user`, the state, the stream and the confirmation. `verdict` is auth's own verdict on each new
+    sign-up: None leaves it pending, and `asks_for_confirmation` makes it wait for the confirmation first. Each post is
+    answered with the next of `problems`, each GET …/events with the next of `stream_problems`, and nothing is answered
+    while `may_answer` is not set.
+    """
 
     def __init__(self) -> None:
         self.signups: dict[str, SignUp] = {}
@@ -68,14 +70,14 @@ class AuthServer:
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.posts: list[tuple[str, dict[str, str]]] = []
-        self.addresses: list[str] = []  # for whom, as the front says
+        self.addresses: list[str] = []  # the addresses that the front has signed
         self.languages: list[str] = []  # of each post
         self.streams: Counter[str] = Counter()  # open now
         self.stream_problems: list[web.Response] = []
         self.resumed: list[tuple[str, str]] = []  # signup_id and Last-Event-ID of each GET …/events
         self.resumed_at: list[float] = []
         self.reads = 0
-        self.connections: set[Any] = set()  # those that a post came by
+        self.connections: set[Any] = set()  # those by which a post arrived
         self._open: set[web.StreamResponse] = set()
         application = web.Application()
         application.router.add_post("/user", self._post)
@@ -96,21 +98,21 @@ class AuthServer:
         return str(self._server.make_url("")).rstrip("/")
 
     async def turn(self, signup_id: str, service: str, status: str, reason: str | None = None) -> None:
-        """Decides one light and tells the open streams."""
+        """Decide one light, and notify the open streams."""
         signup = self.signups[signup_id]
         signup.services[service] = {"status": status} | ({"reason": reason} if reason else {})
         signup.version += 1
         await self.say(signup_id, signup.event)
 
     async def say(self, signup_id: str, text: bytes) -> None:
-        """Sends text down every open stream of the sign-up."""
+        """Send text on every open stream of the sign-up."""
         signup = self.signups[signup_id]
         async with signup.changed:
             signup.said.append(text)
             signup.changed.notify_all()
 
     async def drop_streams(self) -> None:
-        """Cuts the connections of all open streams, as when a process dies."""
+        """Cut the connections of all open streams, as if the process died."""
         for response in list(self._open):
             if response._req is not None and response._req.transport is not None:
                 response._req.transport.abort()
@@ -191,7 +193,7 @@ class AuthServer:
                 for text in signup.said[told:]:
                     await response.write(text)
                     told += 1
-            # The end comes by itself, as from auth.
+            # The stream ends by itself, as at auth.
             await asyncio.sleep(0.02)
         except ConnectionError:
             pass  # the front has left

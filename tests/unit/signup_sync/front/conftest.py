@@ -38,7 +38,7 @@ async def auth() -> AsyncIterator[AuthServer]:
 async def front(
     valkey: ValkeyServer, auth: AuthServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[None]:
-    """The front's settings, with times that a test can wait for, and an orderly end."""
+    """The front's settings, with times short enough for tests, and an orderly shutdown."""
     if not valkey.process.running:
         valkey.start()
     use_redis(settings, valkey.env["REDIS_URL"])
@@ -97,7 +97,7 @@ def user(signup_id: UUID) -> SubmittedUser:
 async def open_socket(
     front: None, signup_id: UUID, visitor: str
 ) -> AsyncIterator[Callable[..., WebsocketCommunicator]]:
-    """Makes sockets as the page of `signup_id` in `browser` would open them, and closes them in the end."""
+    """Open sockets like the page of `signup_id` in `browser`, and close them at the end."""
     opened: list[WebsocketCommunicator] = []
 
     def open_one(**changes: str | None) -> WebsocketCommunicator:

@@ -50,7 +50,7 @@ async def test_the_form_leads_to_the_page_that_says_check_your_email(client: Asy
     began = time.monotonic()
     answer = await send(client, await open_form(client))
     assert answer.status_code == 303
-    # It has not waited for a verdict, which does not come.
+    # It has not waited for a verdict, which never comes.
     assert time.monotonic() - began < 4
     page = (await client.get(answer["Location"])).content.decode()
     assert str(outcomes()["awaiting"]["title"]) in page

@@ -1,4 +1,4 @@
-"""The page with the lights over HTTP, as it is without a script."""
+"""The page with the lights over HTTP, without scripts."""
 
 import re
 import time

@@ -27,7 +27,7 @@ def test_pauses_double_up_to_ten_seconds_and_spread_over_their_upper_half(failur
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """After how many failures each pause was asked for. The pauses themselves are short."""
+    """The number of failures before each pause. The pauses themselves are short."""
     failures: list[int] = []
 
     def pause_after(number: int) -> float:
@@ -52,7 +52,7 @@ async def test_a_relay_counts_its_failures_until_a_newer_state_arrives(
         return len(asked) >= 6
 
     await eventually_async(has_failed_often, what="the relay has failed six times")
-    # The stream that broke had brought news; all that followed brought none.
+    # The stream that broke had delivered a newer state; the following ones did not.
     assert asked[:6] == [0, 1, 2, 3, 4, 5]
     asked.clear()
     relays().gateway._address = address

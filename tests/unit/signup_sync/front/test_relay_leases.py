@@ -34,7 +34,7 @@ ONE, TWO, THREE = (UUID(int=number) for number in (1, 2, 3))
 
 
 class Pipeline:
-    """Keeps the commands of a round trip, and answers a SET with whether its key is free."""
+    """Records the commands of a round trip, and answers a SET with whether its key is free."""
 
     def __init__(self, redis: "FakeRedis") -> None:
         self._redis = redis
@@ -44,7 +44,7 @@ class Pipeline:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Nothing to give back."""
+        """There is nothing to release."""
 
     def set(self, key: str, value: int, *, ex: int, nx: bool) -> None:
         self._commands.append(("set", key, value, ex, nx))
@@ -76,12 +76,12 @@ class FakeRedis:
 
     @property
     def leased(self) -> list[tuple[str, bool]]:
-        """The keys of all leases that were asked for, and whether only if free."""
+        """The keys of all requested leases, and whether they were requested only if free."""
         return [(command[1], command[4]) for trip in self.round_trips for command in trip if command[0] == "set"]
 
 
 class Layer:
-    """The channel layer: keeps what is sent to groups, and fails or hangs on demand."""
+    """The channel layer: records messages to groups, and fails or hangs on demand."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, dict[str, Any]]] = []
@@ -97,7 +97,7 @@ class Layer:
 
 
 class FakeRelay:
-    """A relay that has nothing to read."""
+    """A relay without a stream."""
 
     def __init__(self, signup_id: UUID, gateway: Any, stream: Any, *, tell: Any, is_watched: Any) -> None:
         self.signup_id, self.gateway, self.stream, self.tell, self.is_watched = (
@@ -174,7 +174,7 @@ async def made(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> AsyncIter
 
 @pytest.fixture
 async def running(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> AsyncIterator[Made]:
-    """A pool with its tasks, which pause hardly."""
+    """A pool with its tasks, whose pauses are short."""
     made = Made(redis=FakeRedis(), layer=Layer(), gateway=Gateway(), clock=Clock())
     arrange(monkeypatch, made)
     monkeypatch.setattr(relay_pool, "AWAY_PAUSE", 0.001)
@@ -286,7 +286,7 @@ async def test_a_watched_sign_up_is_left_to_its_process_for_a_while(made: Made) 
     del pool._watched[TWO]
     made.clock.now += 0.5
     assert pool._left_alone() == [THREE]
-    # Whatever is watched again later has its time again.
+    # A sign-up that is watched again later gets the full time again.
     pool._watched[TWO] = set()
     assert pool._left_alone() == [THREE]
 
@@ -450,7 +450,7 @@ async def test_a_second_post_of_a_sign_up_joins_its_relay(made: Made) -> None:
 
 async def test_a_sign_up_without_any_state_is_unavailable(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     async def nothing(self: FakeRelay, *, until: float) -> None:
-        """Auth gave no state in time."""
+        """Auth did not send a state in time."""
 
     monkeypatch.setattr(FakeRelay, "auth_answer", nothing)
     with pytest.raises(GatewayError, match="503: auth gave no state") as refused:

@@ -49,7 +49,7 @@ async def other_sign_up(auth: AuthServer, process: RelayPool) -> UUID:
 
 
 class Listener:
-    """A member of the sign-up's group that keeps what it hears."""
+    """A member of the sign-up's group that records its messages."""
 
     def __init__(self, signup_id: UUID) -> None:
         self._group = group_of(signup_id)
@@ -75,7 +75,7 @@ class Listener:
         return [json.loads(message["text"])["version"] for message in self.heard]
 
     async def hears(self, version: int) -> None:
-        """Returns when this version is the last that was heard. Versions may be skipped, but never fall."""
+        """Return when this version is the last one received. Versions may be skipped, but never decrease."""
 
         async def is_heard() -> bool:
             must_hold(self.versions == sorted(self.versions), f"versions never fall: {self.versions}")
@@ -396,7 +396,7 @@ async def test_a_lease_that_redis_would_keep_until_tomorrow_is_taken_over_all_th
     await other_process.sign_up(signup_id, user)
     await eventually_async(lambda: is_leased(redis, signup_id), what="the lease is set")
     await other_process.close()
-    # As where Redis's clock was a day ahead when it was set, and has been put back since.
+    # As if Redis's clock was a day ahead when the lease was set, and has been set back since.
     await redis.set(f"front:relay:{signup_id}", 1, ex=86_400)
     relays().watch(signup_id, read_again)
     async with Listener(signup_id) as listener:
@@ -412,12 +412,12 @@ async def test_a_sign_up_that_another_process_relays_is_left_to_it(
     redis: Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # So long that this process, which renews it, may be kept waiting for a core.
+    # Long enough for this process, which renews it, to wait for a core.
     monkeypatch.setattr(relay_pool, "LEASE_SECONDS", 3)
     await other_process.sign_up(signup_id, user)
     await eventually_async(lambda: is_leased(redis, signup_id), what="the lease is set")
     relays().watch(signup_id, read_again)
-    # Longer than a lease: that it still holds shows that it is renewed.
+    # Longer than a lease: it can exist only because it was renewed.
     end = time.monotonic() + 1.5 * relay_pool.LEASE_SECONDS
 
     async def is_over() -> bool:

@@ -24,7 +24,7 @@ PASSWORDS = {"userPw": PASSWORD, "userPw2": PASSWORD}
 
 
 async def open_form(client: AsyncClient) -> str:
-    """The ticket of a form that this client opened."""
+    """Open the form with this client, and return its ticket."""
     return form_ticket_of(await client.get("/signup/"))
 
 
@@ -39,7 +39,7 @@ def signup_id_of(client: AsyncClient, ticket: str) -> UUID:
 
 
 def form_ticket_of(response: HttpResponse) -> str:
-    """The ticket that the form has after this answer."""
+    """Return the form's ticket after this answer."""
     if response["Content-Type"] == "application/json":
         return response.json()["formTicket"]
     return re.search(r'name="ticket" value="([^"]+)"', response.content.decode())[1]

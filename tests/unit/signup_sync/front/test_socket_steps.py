@@ -43,7 +43,7 @@ def text(version: int, *, complete: bool = False, **more: Any) -> str:
 
 
 class Layer:
-    """The channel layer: keeps who joins and leaves, and fails or hangs on demand."""
+    """The channel layer: records joins and leaves, and fails or hangs on demand."""
 
     def __init__(self, said: list[Any]) -> None:
         self.messages: asyncio.Queue[Any] = asyncio.Queue()
@@ -78,7 +78,7 @@ class Layer:
 
 
 class Auth:
-    """Answers each reading of the state with the next of `states`, of which the last one stays; raises exceptions."""
+    """Answers each read of the state with the next of `states`, the last one repeatedly; exceptions are raised."""
 
     def __init__(self, said: list[Any]) -> None:
         self.states: list[State | Exception | None] = [None]

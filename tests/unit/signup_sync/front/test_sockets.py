@@ -46,7 +46,7 @@ async def state_of(socket: WebsocketCommunicator) -> dict[str, Any]:
 
 
 def without_shown(message: dict[str, Any], outcome: str) -> dict[str, Any]:
-    """The message without what the page draws of it, which has this outcome."""
+    """Return the message without the part that the page draws, after checking its outcome."""
     assert message["shown"]["outcome"] == outcome
     return {name: value for name, value in message.items() if name != "shown"}
 
@@ -92,7 +92,7 @@ async def test_a_change_while_it_reads_the_state_is_not_missed(
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # So that no second reading can hide what the first has missed.
+    # Long, so that no second read can hide a change that the first one missed.
     settings.STREAM_HEARTBEAT = 600
     await relays().sign_up(signup_id, user)
     read = relays().gateway.read_state
@@ -148,7 +148,7 @@ async def test_a_silent_socket_reads_the_state_from_auth(
     socket = await connected(open_socket())
     assert (await state_of(socket))["version"] == 2
     signup = auth.signups[str(signup_id)]
-    signup.services["chat"], signup.version = {"status": "SUCCESS"}, 3  # and nobody is told
+    signup.services["chat"], signup.version = {"status": "SUCCESS"}, 3  # without notifying anybody
     assert (await state_of(socket))["version"] == 3
 
 
@@ -392,7 +392,7 @@ async def test_a_socket_gets_every_light_during_an_outage_of_redis(
 ) -> None:
     with ValkeyServer() as own:
         use_redis(settings, own.env["REDIS_URL"])
-        # So that no heartbeat hides what got lost.
+        # Long, so that no heartbeat hides a lost message.
         settings.STREAM_HEARTBEAT = 600
         await relays().sign_up(signup_id, user)
         socket = await connected(open_socket())

@@ -37,7 +37,7 @@ HEARTBEAT = ": still here\n\n"
 
 
 class Stream:
-    """A response: these events, and an error at its end, if there is one."""
+    """A response: these events, followed by an error, if given."""
 
     def __init__(self, *events: str, error: Exception | None = None) -> None:
         self.content = self._lines("".join(events), error)
@@ -82,7 +82,7 @@ class Gateway:
 
 
 class Relaying:
-    """A relay, what it has told, and its pauses."""
+    """A relay, the states that it has passed on, and its pauses."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *streams: Any, first: Stream | None = None) -> None:
         self.clock, self.gateway = Clock(), Gateway(*streams)

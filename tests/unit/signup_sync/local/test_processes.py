@@ -1,4 +1,4 @@
-"""Processes that are kept running and end with their starter."""
+"""Processes that are kept running and end with the process that started them."""
 
 import asyncio
 import logging
@@ -112,13 +112,13 @@ async def test_the_log_before_this_start_is_kept(group: ProcessGroup, tmp_path: 
     process = kept(SLEEP, group=group, folder=tmp_path, told=Told())
     assert process.log.read_text() == ""
     assert (tmp_path / "a-role.log.1").read_text() == "why it crashed"
-    # An empty log is that of a start that came to nothing: it must not take the place of one that says something.
+    # An empty log belongs to a failed start, and must not replace one with content.
     kept(SLEEP, group=group, folder=tmp_path, told=Told())
     assert (tmp_path / "a-role.log.1").read_text() == "why it crashed"
 
 
 def test_a_group_ends_with_its_holder_even_by_kill_9(tmp_path: Path) -> None:
-    """Also what its members started in their turn, and what ignores SIGTERM."""
+    """Including the children of its members, and processes that ignore SIGTERM."""
     holder = """
 import subprocess, sys, time
 from signup_sync.local.processes import ProcessGroup

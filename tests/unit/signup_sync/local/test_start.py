@@ -90,7 +90,7 @@ def test_databases_are_called_as_their_services(databases_in: Callable[[Path], N
 def databases_in(
     django_db_blocker: DjangoDbBlocker, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[Path], None]]:
-    """Has Django's connections lead to SQLite files in a folder, as those of a local installation."""
+    """Point Django's connections to SQLite files in a folder, as in a local installation."""
 
     def point(folder: Path) -> None:
         for alias in connections:
@@ -118,7 +118,7 @@ def test_a_port_in_use_is_reported_with_the_next_one(tmp_path: Path) -> None:
 
 
 def test_a_port_is_free_again_at_once(tmp_path: Path) -> None:
-    """Connections that linger after their end (TIME_WAIT) don't keep the next start waiting."""
+    """Connections in TIME_WAIT don't delay the next start."""
     with reserve_port(0) as listener:
         port = listener.getsockname()[1]
         client = socket.create_connection(("127.0.0.1", port))

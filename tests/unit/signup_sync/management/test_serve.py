@@ -53,7 +53,7 @@ def test_an_address_in_use_is_reported_in_one_line(tmp_path: Path) -> None:
 
 
 class Unread(asyncio.Transport):
-    """Has so many bytes that its client has not read."""
+    """A transport with so many bytes that its client has not read."""
 
     def __init__(self, size: int) -> None:
         super().__init__({"peername": ("192.0.2.1", 1)})

@@ -35,7 +35,7 @@ def threads() -> set[threading.Thread]:
 
 
 async def waits(request: HttpRequest) -> HttpResponse:
-    """Answers once the thread of its middleware has ended."""
+    """A view that answers once the thread of its middleware has ended."""
     await eventually_async(lambda: asyncio.sleep(0, not request.new_threads()))
     return HttpResponse(f"{len(request.new_threads())} threads")
 

@@ -89,10 +89,10 @@ def test_a_file_without_the_existing_participant_is_named(project: Path):
         add(project, "mail", like="customer")
 
 
-# Nobody would generate a service of these names, so that the test also passes in a project that has further services.
+# Unlikely names, so that the test also passes in a project with further services.
 @pytest.mark.parametrize("service", ["mailers", "eventbus", "participants"])
 def test_a_service_added_to_the_project_can_be_removed_again(service: str):
-    """The names have other meanings in some of the files, but none that stands in the way."""
+    """The names have other meanings in some of the files, but none that conflicts."""
     added = add(ROOT, service, like=LIKE)
     before = {path: (ROOT / path).read_text() for path in added}
     assert len(added) > 8

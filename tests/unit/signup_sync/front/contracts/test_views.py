@@ -11,7 +11,7 @@ from django.test import AsyncClient
 from signup_sync.front.contracts.contract_files import DOCS
 from tests.contract.documents import document, walk
 
-# Names of examples, and keys that are shown in other words or not at all.
+# Names of examples, and keys that the page renames or omits.
 SCHEMAS = [f"schemas/{path.name}" for path in (DOCS / "schemas").glob("*.json")]
 
 
