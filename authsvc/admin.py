@@ -122,7 +122,7 @@ class EventTransactionAdmin(ReadOnlyAdmin, ActionAdmin):
             ),
         )
 
-    @admin.display(description=_("begun"), ordering="created_at")
+    @admin.display(description=_("started"), ordering="created_at")
     def begun(self, signup: EventTransaction) -> str:
         return to_the_second(signup.created_at)
 
@@ -132,7 +132,7 @@ class EventTransactionAdmin(ReadOnlyAdmin, ActionAdmin):
             return "–"
         return f"{(signup.completed_at - signup.created_at).total_seconds():.2f} s"
 
-    @admin.display(description=_("tries"))
+    @admin.display(description=_("attempts"))
     def tries(self, signup: EventTransaction) -> str:
         return str(_("%d, stalled") % signup.attempts) if signup.stalled_at else str(signup.attempts)
 
@@ -188,6 +188,6 @@ class UnconfirmedSignUpAdmin(ReadOnlyAdmin, ShowsAddresses):
             queryset = queryset.filter(user_id_key__startswith=user_id_key(term))
         return queryset, False
 
-    @admin.display(description=_("begun"))
+    @admin.display(description=_("started"))
     def begun(self, row: UnconfirmedSignUp) -> str:
         return to_the_second(row.created_at)

@@ -81,7 +81,7 @@ class User(KnowsChanges, AbstractBaseUser, PermissionsMixin):
     email = models.CharField(_("email address"), max_length=identity.EMAIL_MAX, validators=[identity.validate_address])
     user_name = models.CharField(_("name"), max_length=identity.USER_NAME_MAX, validators=[identity.validate_user_name])
     role = models.CharField(_("role"), max_length=16, choices=Role.choices, default=Role.USER)
-    owner_signup_id = models.UUIDField(_("made by sign-up"), default=new_signup_id, editable=False)
+    owner_signup_id = models.UUIDField(_("created by sign-up"), default=new_signup_id, editable=False)
     # Increases in the transaction that changes a field in SYNCHRONISED (docs/adr/0057).
     version = models.PositiveIntegerField(_("version"), default=1, db_default=1, editable=False)
     is_active = models.BooleanField(
@@ -238,10 +238,10 @@ class EventTransaction(models.Model):
     # A copy of TransactionState.failures: failure groups are counted in its index without reading the JSON documents.
     failures = models.CharField(_("failures"), max_length=FAILURES_MAX, default="", db_default="", blank=True)
 
-    created_at = models.DateTimeField(_("begun"), default=timezone.now, db_index=True)
+    created_at = models.DateTimeField(_("started"), default=timezone.now, db_index=True)
     completed_at = models.DateTimeField(_("complete"), null=True, blank=True)
-    attempts = models.PositiveIntegerField(_("tries"), default=1)
-    next_due_at = models.DateTimeField(_("due again"), null=True, blank=True)
+    attempts = models.PositiveIntegerField(_("attempts"), default=1)
+    next_due_at = models.DateTimeField(_("next attempt"), null=True, blank=True)
     stalled_at = models.DateTimeField(_("stalled"), null=True, blank=True)
 
     class Meta:
@@ -349,7 +349,7 @@ class RemovedAccount(models.Model):
     """The tombstone of an account: it keeps a late message, a replay or a restored backup from bringing the account
     back. It has no personal data and is kept forever."""
 
-    owner_signup_id = models.UUIDField(_("made by sign-up"), primary_key=True, editable=False)
+    owner_signup_id = models.UUIDField(_("created by sign-up"), primary_key=True, editable=False)
     version = models.PositiveIntegerField(_("version"))
     removed_at = models.DateTimeField(_("removed"), default=timezone.now)
 
@@ -377,7 +377,7 @@ class UnconfirmedSignUp(models.Model):
     user_name = models.CharField(_("name"), max_length=identity.USER_NAME_MAX)
     role = models.CharField(_("role"), max_length=16, choices=Role.choices, default=Role.USER)
     password = models.CharField(_("password hash"), max_length=128)
-    created_at = models.DateTimeField(_("begun"), default=timezone.now, db_index=True)
+    created_at = models.DateTimeField(_("started"), default=timezone.now, db_index=True)
 
     class Meta:
         default_permissions = ("view",)

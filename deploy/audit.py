@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def audit(arguments: Sequence[str]) -> bool:
-    """Whether no vulnerability is known. True also if no database can be reached."""
+    """Whether no vulnerability is known. True even if no database can be reached."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         command = [f"{BIN}/pip-audit", "--requirement", f"{REQUIREMENTS}", "--disable-pip", "--require-hashes"]

@@ -2,7 +2,7 @@
 
 Builds the sdist, the bill of materials of the Python packages (CycloneDX) and, if a Docker engine answers, the image.
 Exit code 1, before anything is built, if the tree has uncommitted changes, CHANGELOG.md has no section for the version
-or lists further changes above it, or the version's tag exists already; also if a part can't be built.
+or lists further changes above it, or the version's tag exists already. It is also 1 if a part can't be built.
 """
 
 import hashlib

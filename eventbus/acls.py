@@ -94,7 +94,8 @@ def apply_rights(rights: Mapping[str, Rights]) -> tuple[int, int]:
     """Grant each user these rights and revoke its other rights on names with KAFKA_PREFIX.
 
     Return how many were granted and how many revoked. Users who are not listed keep their rights. Raises
-    KafkaException, also if the cluster has no authorizer, and TransientError if a broker does not enforce them in time.
+    KafkaException, for example if the cluster has no authorizer, and TransientError if a broker does not enforce them
+    in time.
     """
     admin = AdminClient(client_config({}))
     wanted = {binding for user, each in rights.items() for binding in each.bindings(user)}

@@ -59,7 +59,7 @@ def is_stranded(client: Consumer | Producer, stop: threading.Event) -> bool:
 
     librdkafka forgets the brokers that Kafka's metadata leaves out. While Kafka's only broker is fenced, the metadata
     names none, and a client that asks then never connects again (docs/adr/0081). Takes up to 3.5 s, and 1.5 s while
-    Kafka is away.
+    Kafka is down.
     """
     if _knows_a_broker(client, ANSWERS_WITHIN):
         return False

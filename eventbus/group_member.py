@@ -55,7 +55,8 @@ class GroupMember:
     """Keeps a client in its consumer group: subscribes it, and lets it rejoin when no assignment arrives.
 
     The callbacks run inside a poll, on its thread, or while the client is closed. `on_assign` is called when partitions
-    have been assigned, `on_revoke` for revoked partitions and also for lost ones, after this member was presumed dead.
+    have been assigned, `on_revoke` for revoked partitions and for partitions lost because this member was presumed
+    dead.
     """
 
     def __init__(

@@ -37,7 +37,7 @@ class DeadLetter(models.Model):
     letter_topic = models.CharField(_("dead-letter topic"), max_length=TOPIC_MAX)
     letter_partition = models.BigIntegerField(_("dead-letter partition"))
     letter_offset = models.BigIntegerField(_("dead-letter offset"))
-    put_aside_at = models.DateTimeField(_("put aside"))
+    put_aside_at = models.DateTimeField(_("dead-lettered"))
 
     topic = models.CharField(_("topic"), max_length=TOPIC_MAX)
     group = models.CharField(_("group"), max_length=TOPIC_MAX)
@@ -47,10 +47,10 @@ class DeadLetter(models.Model):
     key = models.BinaryField(_("key"), null=True)
     value = models.BinaryField(_("value"), null=True)
     headers = models.JSONField(_("headers"), default=list)
-    cut = models.CharField(_("cut to fit"), max_length=CUT_MAX, blank=True)
+    cut = models.CharField(_("truncated"), max_length=CUT_MAX, blank=True)
 
     error = models.CharField(_("error"), max_length=ERROR_MAX, blank=True)
-    message = models.TextField(_("what the error said"), blank=True)
+    message = models.TextField(_("error text"), blank=True)
 
     objects: ClassVar[models.Manager[Self]] = models.Manager()
 
@@ -106,8 +106,8 @@ class DeadLetterAction(models.Model):
     letter = models.ForeignKey(DeadLetter, on_delete=models.CASCADE, related_name="actions")
     # The state that it led to.
     action = models.CharField(_("action"), max_length=16, choices=DeadLetter.State.choices, db_column="act")
-    at = models.DateTimeField(_("when"), default=timezone.now)
-    by = models.CharField(_("who"), max_length=BY_MAX)
+    at = models.DateTimeField(_("time"), default=timezone.now)
+    by = models.CharField(_("author"), max_length=BY_MAX)
     reason = models.TextField(_("reason"), blank=True)
 
     objects: ClassVar[models.Manager[Self]] = models.Manager()

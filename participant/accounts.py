@@ -15,8 +15,8 @@ from eventbus.messages import HandledBatch, Incoming, decode_each
 from participant.decisions import Decision, decide
 from participant.events import NewUser, Request, UserChange, UserRemoval, answer, decode_request, is_asked
 from participant.models import ParticipantUser
-from participant.new_users import OnNewUsers, greet
-from participant.user_table import bury, new_row, rows_about, write
+from participant.new_users import OnNewUsers, call_on_new_users
+from participant.user_table import new_row, rows_about, write, write_tombstones
 from participant.verdict import DONE, Judgement, VerdictCode
 from runtime.database.bulk_sql import insert_new
 from runtime.database.transactions import atomically, unless_crossed
@@ -66,7 +66,7 @@ class AccountHandler:
         with transaction.atomic(using=self._database) if self.on_new_users else nullcontext():
             inserted = insert_new(rows, key="user_id_key", using=self._database)
             owners = {row.owner_signup_id for row in inserted}
-            greet(self.model, owners, self.on_new_users)
+            call_on_new_users(self.model, owners, self.on_new_users)
         return owners
 
     def _decide_and_write(self, requests: Sequence[Request]) -> list[Judgement]:
@@ -75,9 +75,9 @@ class AccountHandler:
             if decision.overwrites:
                 # A lock writes to each row, and most batches change none. So read again, and decide about locked rows.
                 decision = decide(requests, rows_about(self.model, requests, is_locked=True))
-            bury(self.model, [(removal.owner_signup_id, removal.version) for removal in decision.removals])
+            write_tombstones(self.model, [(removal.owner_signup_id, removal.version) for removal in decision.removals])
             write(self.model, updates=decision.updates, inserts=decision.inserts)
-            greet(self.model, [record.owner_signup_id for record, _ in decision.inserts], self.on_new_users)
+            call_on_new_users(self.model, [record.owner_signup_id for record, _ in decision.inserts], self.on_new_users)
             return decision
 
         return atomically(work, using=self._database).judgements

@@ -33,8 +33,8 @@ class ParticipantUser(models.Model):
     keeps a late request, perhaps handled by another process at the same time, from restoring the account.
     """
 
-    signup_id = models.UUIDField(_("made by sign-up"), null=True, editable=False)
-    owner_signup_id = models.UUIDField(_("owned by sign-up"), null=True, editable=False)
+    signup_id = models.UUIDField(_("added for sign-up"), null=True, editable=False)
+    owner_signup_id = models.UUIDField(_("account created by sign-up"), null=True, editable=False)
     user_id = models.CharField(_("user ID"), max_length=USER_ID_MAX)
     user_id_key = models.CharField(_("user ID, folded"), max_length=USER_ID_KEY_MAX, editable=False)
     email = models.EmailField(_("email address"), max_length=EMAIL_MAX)

@@ -19,7 +19,9 @@ class NewUsersError(Exception):
     """A participant's function for new users violates a constraint of its database."""
 
 
-def greet(model: type[ParticipantUser], owners: Collection[UUID | None], on_new_users: OnNewUsers | None) -> None:
+def call_on_new_users(
+    model: type[ParticipantUser], owners: Collection[UUID | None], on_new_users: OnNewUsers | None
+) -> None:
     """Call `on_new_users` with the rows of these owners, which were inserted in this transaction."""
     if on_new_users is None or not owners:
         return

@@ -19,8 +19,8 @@ from eventbus.messages import HandledBatch, Incoming, Outgoing, decode_each, dec
 from participant.comparison import Comparison, compare
 from participant.events import UserRecord
 from participant.models import ParticipantUser
-from participant.new_users import OnNewUsers, greet
-from participant.user_table import bury, rows_about, write
+from participant.new_users import OnNewUsers, call_on_new_users
+from participant.user_table import rows_about, write, write_tombstones
 from runtime.database.transactions import atomically
 
 logger = logging.getLogger(__name__)
@@ -187,13 +187,13 @@ class ReconcileHandler:
     def _heal(self, page: ReconcilePage, found: Comparison[UserRecord, ParticipantUser]) -> None:
         buried = self.model.every.filter(owner_signup_id__in=page.removed, removed_at__isnull=False)
         known = set(buried.values_list("owner_signup_id", flat=True))
-        bury(self.model, [(owner, 1) for owner in page.removed if owner not in known])
+        write_tombstones(self.model, [(owner, 1) for owner in page.removed if owner not in known])
         write(
             self.model,
             updates=[(record, row) for record, row, _ in found.different],
             inserts=[(record, record.owner_signup_id) for record in found.missing],
         )
-        greet(self.model, [record.owner_signup_id for record in found.missing], self.on_new_users)
+        call_on_new_users(self.model, [record.owner_signup_id for record in found.missing], self.on_new_users)
 
 
 def answer_pages(

@@ -70,7 +70,7 @@ def write(
     insert(sorted(rows, key=_USER_ID_KEY), using=using)
 
 
-def bury(model: type[ParticipantUser], removed: Iterable[tuple[UUID, int]]) -> None:
+def write_tombstones(model: type[ParticipantUser], removed: Iterable[tuple[UUID, int]]) -> None:
     """Replace the row of each owner by a tombstone with this version, or add one where there is no row.
 
     A tombstone keeps nothing of the person. Its keys are ones that no user can have."""

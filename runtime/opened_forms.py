@@ -77,7 +77,7 @@ class OpenedForm(forms.ModelForm):  # type: ignore[type-arg]  # has none at run 
         return cleaned
 
     def told(self, stored: Any, *, since: int) -> Iterator[str]:
-        """Describe the changes of the user since this version, where they are known."""
+        """Describe the known changes of the user since this version."""
         yield from ()
 
 

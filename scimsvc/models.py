@@ -21,8 +21,8 @@ class ScimAccount(models.Model):
     """
 
     server = models.CharField(_("server"), max_length=SERVER_MAX)
-    owner_signup_id = models.UUIDField(_("owned by sign-up"))
-    signup_id = models.UUIDField(_("made by sign-up"), null=True)
+    owner_signup_id = models.UUIDField(_("account created by sign-up"))
+    signup_id = models.UUIDField(_("added for sign-up"), null=True)
     scim_id = models.CharField(_("SCIM ID"), max_length=SCIM_ID_MAX, blank=True)
     version = models.PositiveBigIntegerField(_("version"), default=0)
     last_answer = models.CharField(_("last answer"), max_length=LAST_ANSWER_MAX, blank=True)

@@ -63,7 +63,7 @@ class Provisioning:
         return next(iter(self._server.find(owner)), None)
 
     def heal(self, record: UserRecord) -> Judgement:
-        """Bring the user in line with the record, also if somebody at the server changed or deleted it."""
+        """Bring the user in line with the record, even if somebody at the server changed or deleted it."""
         change = UserChange(transaction_id=record.owner_signup_id, **record_fields(record))
         with self.in_time(), claimed(self._name, record.owner_signup_id) as account:
             if account.removed_at is not None:

@@ -40,7 +40,7 @@ DAYS_MAX = 36_500
 # True: secrets and addresses have no defaults, unsafe values are refused (docs/adr/0047), and cookies and pages require
 # HTTPS. Default: false (`make run`).
 PRODUCTION = env.bool("PRODUCTION", default=False)
-# Whether to show Django's debug pages; refused with PRODUCTION. Default: false, also for `make run`, so that developers
+# Whether to show Django's debug pages; refused with PRODUCTION. Default: false, even for `make run`, so that developers
 # see the same pages as users.
 DEBUG = env.bool("DEBUG", default=False)
 # Folder of the local installation's databases, secret key and sockets. Default: var/ beside manage.py.

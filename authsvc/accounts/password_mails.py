@@ -45,7 +45,7 @@ def _reset_mail(email: str, address: str | None) -> EmailMessage | None:
 
 
 @receiver(password_replaced)
-def tell_of_new_password(sender: Any, *, user: User, **kwargs: Any) -> None:
+def notify_of_new_password(sender: Any, *, user: User, **kwargs: Any) -> None:
     """Notify the account's owner of every new password, in the language of the request that set it."""
     compose = partial(_replaced_mail, user.email, timezone.localtime())
     transaction.on_commit(lambda: send_later(compose))

@@ -85,7 +85,7 @@ class ChangesUsers(ModelAdmin):
         row = vars(obj).get("saved_change")
         if row and request.user.has_perm("authsvc.view_signup"):
             path = reverse("admin:authsvc_eventtransaction_change", args=[row.pk])
-            words = _("Every service is told about this change. {link}")
+            words = _("Every service receives this change. {link}")
             link = format_html('<a href="{}">{}</a>', path, _("Watch the services answer"))
             self.message_user(request, format_html(words, link=link))
         return response

@@ -114,7 +114,7 @@ class StreamHub:
     async def close(self) -> None:
         """Stop the background tasks. Watches stay as they are."""
         if self._tasks:
-            forget(self._tell_of_settings)
+            forget(self._wake_for_settings)
         tasks, self._tasks = self._tasks, []
         while pending := {task for task in tasks if not task.done()}:
             # Cancel repeatedly: on Python 3.11 the wait_for inside redis-py can swallow a cancellation.
@@ -131,14 +131,14 @@ class StreamHub:
     def _start(self) -> None:
         if not self._tasks:
             self._loop = asyncio.get_running_loop()
-            call_on_change(self._tell_of_settings)
+            call_on_change(self._wake_for_settings)
             # Use fresh contexts: the first request's context must not outlive the request.
             self._tasks = [
                 asyncio.create_task(self._subscribe(), context=contextvars.Context()),
                 asyncio.create_task(self._reread(), context=contextvars.Context()),
             ]
 
-    def _tell_of_settings(self) -> None:
+    def _wake_for_settings(self) -> None:
         """Wake all streams, because heartbeat or deadline may have changed. Called by the live settings' thread."""
         self._loop.call_soon_threadsafe(self._settings_changed)
 

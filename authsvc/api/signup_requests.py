@@ -78,7 +78,7 @@ def read_json(body: bytes, content_type: str) -> Mapping[str, Any]:
 
 
 def parse_json(text: str) -> Any:
-    """Parse JSON strictly. Raise ValueError, also for a name that an object repeats, or RecursionError."""
+    """Parse JSON strictly. Raise RecursionError, or ValueError, which includes a name that an object repeats."""
     return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
 
 

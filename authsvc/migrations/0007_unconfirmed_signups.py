@@ -21,7 +21,7 @@ class Migration(migrations.Migration):
                 ('user_name', models.CharField(max_length=100, verbose_name='name')),
                 ('role', models.CharField(choices=[('ROLE_USER', 'User'), ('ROLE_ADMIN', 'Administrator')], default='ROLE_USER', max_length=16, verbose_name='role')),
                 ('password', models.CharField(max_length=128, verbose_name='password hash')),
-                ('created_at', models.DateTimeField(db_index=True, default=django.utils.timezone.now, verbose_name='begun')),
+                ('created_at', models.DateTimeField(db_index=True, default=django.utils.timezone.now, verbose_name='started')),
             ],
             options={
                 'verbose_name': 'unconfirmed sign-up',

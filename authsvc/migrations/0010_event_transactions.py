@@ -77,7 +77,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "owner_signup_id",
-                    models.UUIDField(editable=False, primary_key=True, serialize=False, verbose_name="made by sign-up"),
+                    models.UUIDField(editable=False, primary_key=True, serialize=False, verbose_name="created by sign-up"),
                 ),
                 ("version", models.PositiveIntegerField(verbose_name="version")),
                 ("removed_at", models.DateTimeField(default=django.utils.timezone.now, verbose_name="removed")),

@@ -1,5 +1,6 @@
-"""Mend auth's records after its database was restored from a backup (docs/operations.md): the services may have applied
-changes and removals that the backup doesn't have."""
+"""Repair auth's records after its database was restored from a backup (docs/operations.md): the services may have
+applied changes and removals that the backup doesn't have.
+"""
 
 from authsvc.models import NoSuchAccountError, User
 from authsvc.reconcile.events import Finding
@@ -7,7 +8,7 @@ from authsvc.signups.changes import publish_again, remove_account
 from runtime.security_log import log_security_event, operator
 
 
-def mend_record(finding: Finding) -> bool:
+def repair_record(finding: Finding) -> bool:
     """Remove an account that was removed after the backup, or let auth's record replace a newer copy. Every service
     follows, as after any removal or change. Return False if the account no longer exists."""
     user = User.objects.filter(owner_signup_id=str(finding.owner_signup_id)).first()

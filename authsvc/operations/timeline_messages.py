@@ -28,7 +28,7 @@ COMES_WITHIN: Final = timedelta(minutes=1)
 REPLAYS_FOLLOWED: Final = 5
 
 
-class Said(msgspec.Struct, frozen=True, rename="camel"):
+class MessageFields(msgspec.Struct, frozen=True, rename="camel"):
     """The fields of a request or an answer that the timeline shows."""
 
     signup_id: UUID | None = None
@@ -46,7 +46,7 @@ class Said(msgspec.Struct, frozen=True, rename="camel"):
         return self.change_id or self.signup_id
 
 
-_decoder = msgspec.json.Decoder(Said)
+_decoder = msgspec.json.Decoder(MessageFields)
 
 
 def topics_of(row: EventTransaction) -> tuple[str, str]:
@@ -88,7 +88,7 @@ def messages_about(
         if not is_whole:
             notes.append(_("Kafka has more messages than could be read in time: later messages may be missing here."))
     about = [message for message in found.values() if is_about(row.id, message.value, message.headers)]
-    return about, notes or list(what_is_gone(row, about))
+    return about, notes or list(missing_messages(row, about))
 
 
 def _readings(
@@ -116,16 +116,16 @@ def times_of(row: EventTransaction, actions: Sequence[LogEntry]) -> list[tuple[d
 
 def is_about(row_id: UUID, value: bytes | memoryview | None, headers: Iterable[Header]) -> bool:
     """Whether a message belongs to this transaction. An unreadable message is matched by its trace ID."""
-    if said := said_in(value):
+    if said := fields_in(value):
         return said.transaction_id == row_id
     return row_id.hex in (trace_id_in(content) for name, content in headers if name == "traceparent" and content)
 
 
-def what_is_gone(row: EventTransaction, messages: Sequence[Incoming]) -> Iterator[str]:
+def missing_messages(row: EventTransaction, messages: Sequence[Incoming]) -> Iterator[str]:
     """Yield notes on messages that the topics should have but do not."""
     asked_on, answered_on = topics_of(row)
-    asked = {said.attempt for each in messages if each.topic == asked_on and (said := said_in(each.value))}
-    answered = {said.service for each in messages if each.topic == answered_on and (said := said_in(each.value))}
+    asked = {said.attempt for each in messages if each.topic == asked_on and (said := fields_in(each.value))}
+    answered = {said.service for each in messages if each.topic == answered_on and (said := fields_in(each.value))}
     kept = _("Kafka deletes messages after %d hours") % settings.KAFKA_RETENTION_HOURS
     if settings.KAFKA_EMBEDDED:
         kept = _("the embedded broker loses all messages when it stops, and drops old ones earlier")
@@ -144,7 +144,7 @@ def _was_answered(light: Light) -> bool:
     return light.status is not Status.PENDING and light.reason != REMOVED_REASON
 
 
-def said_in(value: bytes | memoryview | None) -> Said | None:
+def fields_in(value: bytes | memoryview | None) -> MessageFields | None:
     """Return None for an unreadable value: not JSON, not UTF-8, another shape, or nested too deeply."""
     try:
         said = _decoder.decode(bytes(value or b""))
@@ -160,7 +160,7 @@ def message_steps(row: EventTransaction, messages: Sequence[Incoming]) -> Iterat
         # The embedded broker may store no timestamp, and a producer may have set an arbitrary one.
         at = moment_of(message.timestamp_ms or None) or row.created_at
         where = place(message.topic, message.partition, message.offset)
-        said = said_in(message.value)
+        said = fields_in(message.value)
         own_time = _own_time(message)
         if said is None:
             yield Step(at, "asked", _("Unreadable message"), where, own_time)
@@ -177,14 +177,14 @@ def message_steps(row: EventTransaction, messages: Sequence[Incoming]) -> Iterat
             }, where, detail, said.status)  # fmt: skip
 
 
-def _rows_in_the_way(said: Said) -> Iterator[str]:
+def _rows_in_the_way(said: MessageFields) -> Iterator[str]:
     for row in said.held_by:
         yield _("in the way: version %(version)d of the account of sign-up %(owner)s") % {
             "version": row.version, "owner": row.owner_signup_id,
         }  # fmt: skip
 
 
-def _effect(row: EventTransaction, said: Said, answered: set[str]) -> str:
+def _effect(row: EventTransaction, said: MessageFields, answered: set[str]) -> str:
     """Describe an answer that decides no light; add the service of one that does to `answered`."""
     light = row.state.lights.get(said.service or "")
     if said.service in answered:

@@ -114,7 +114,7 @@ class Reconciliation:
 
     Each finding is passed to `report`, with its service, as soon as it is final, so that memory use doesn't grow with
     their number. `timeout` is a participant's time for a page, in seconds. A participant that leaves a page unanswered
-    is not asked again. `mend` repairs auth's own record, which a newer or revived finding calls into question, and
+    is not asked again. `repair` corrects auth's own record, which a newer or revived finding calls into question, and
     returns whether it did; None leaves auth as it is. Raise eventbus.errors.DeliveryError if Kafka doesn't accept a
     page.
     """
@@ -128,7 +128,7 @@ class Reconciliation:
         heal: bool,
         timeout: float,
         report: Callable[[str, Finding], None],
-        mend: Callable[[Finding], bool] | None = None,
+        repair: Callable[[Finding], bool] | None = None,
     ) -> None:
         self.run_id = uuid7()
         self.result = {service: Verification() for service in services}
@@ -137,7 +137,7 @@ class Reconciliation:
         self._heal = heal
         self._timeout = timeout
         self._report_finding = report
-        self._mend = mend
+        self._repair = repair
         self._began = timezone.now()
         self._numbers = count(1)
         self._open: dict[int, _OpenPage] = {}
@@ -219,7 +219,7 @@ class Reconciliation:
             return  # a redelivered page's answer: only the first one says what was healed
         self._sort_out(answer.service, page, answer.findings)
         if not answer.more:
-            self._question_what_is_stuck(answer.service, page)
+            self._ask_again_about_stuck(answer.service, page)
             self._no_longer_wait_for(answer.service, answer.page)
 
     def _give_up_the_silent(self) -> None:
@@ -287,10 +287,10 @@ class Reconciliation:
         for owner in owners:
             finding = left.pop(owner)
             if owner in versions and (finding.kind == "revived" or versions[owner] < finding.version):
-                is_mended = self._mend is not None and self._mend(finding)
-                yield msgspec.structs.replace(finding, healed=is_mended)
+                is_repaired = self._repair is not None and self._repair(finding)
+                yield msgspec.structs.replace(finding, healed=is_repaired)
 
-    def _question_what_is_stuck(self, service: str, page: _OpenPage) -> None:
+    def _ask_again_about_stuck(self, service: str, page: _OpenPage) -> None:
         """Ask again about stuck records together with the owners of the rows that conflict with them: a participant
         can heal a conflict whose records are all on one page (docs/adr/0013). Report those that still don't heal when
         the page stops growing."""

@@ -68,7 +68,7 @@ class KeyTakenError(Exception):
     the ID would make the new sign-up look like the one that created that user."""
 
 
-def register_strangers(batch: Sequence[NewSignUp]) -> list[Registration | None]:
+def register_new_users(batch: Sequence[NewSignUp]) -> list[Registration | None]:
     """Optimistically assume every user is new: insert those that conflict with nothing, with their sign-ups. Return
     None for the rest, or for the whole batch after a conflict with a concurrent writer; the caller passes those to
     register_users(). Raise django.db.OperationalError while the database is unavailable.

@@ -14,7 +14,7 @@ from authsvc.metrics import REPEATED, count_verdicts
 from authsvc.signups.events import new_user_requested
 from authsvc.signups.hash_pool import HashPool
 from authsvc.signups.projection import CONNECTIONS, AsyncProjection
-from authsvc.signups.registration import KeyTakenError, NewSignUp, Registration, register_strangers, register_users
+from authsvc.signups.registration import KeyTakenError, NewSignUp, Registration, register_new_users, register_users
 from authsvc.signups.traffic_counts import Counts, counts_of
 from eventbus.producer import EventProducer
 from runtime.errors import CrossedError, is_transient
@@ -114,7 +114,7 @@ class SignUpWriter:
             self._running = None
 
     async def _write(self, batch: list[_Waiting]) -> None:
-        if known := await self._save(register_strangers, batch):
+        if known := await self._save(register_new_users, batch):
             await self._save(register_users, known)
 
     async def _save(self, register: _Register, batch: list[_Waiting]) -> list[_Waiting]:

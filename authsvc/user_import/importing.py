@@ -16,7 +16,7 @@ from authsvc.signups.registration import (
     NewSignUp,
     Registration,
     foresee_users,
-    register_strangers,
+    register_new_users,
     register_users,
 )
 from authsvc.signups.transaction_counts import count_begun
@@ -119,7 +119,7 @@ def _register(batch: Sequence[NewSignUp], events: PacedEvents) -> list[Registrat
     """Register the batch like the writer of `POST /user`, and publish the events of its new users."""
     if not batch:
         return []
-    strangers = register_strangers(batch)
+    strangers = register_new_users(batch)
     rest = iter(register_users([new for new, found in zip(batch, strangers, strict=True) if found is None]))
     outcomes = [found or next(rest) for found in strangers]
     saved = [each for each in outcomes if isinstance(each, Registration) and each.is_new and each.signup.is_owner]

@@ -16,8 +16,8 @@ class Migration(migrations.Migration):
             name='ChatUser',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('signup_id', models.UUIDField(editable=False, null=True, verbose_name='made by sign-up')),
-                ('owner_signup_id', models.UUIDField(editable=False, null=True, verbose_name='owned by sign-up')),
+                ('signup_id', models.UUIDField(editable=False, null=True, verbose_name='added for sign-up')),
+                ('owner_signup_id', models.UUIDField(editable=False, null=True, verbose_name='account created by sign-up')),
                 ('user_id', models.CharField(max_length=64, verbose_name='user ID')),
                 ('user_id_key', models.CharField(editable=False, max_length=192, verbose_name='user ID, folded')),
                 ('email', models.EmailField(max_length=254, verbose_name='email address')),

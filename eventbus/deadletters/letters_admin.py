@@ -159,7 +159,7 @@ class DeadLetterAdmin(ReadOnlyAdmin, ActionAdmin):
     def error_begins(self, letter: DeadLetter) -> str:
         return letter.error_line[:ERROR_SHOWN]
 
-    @admin.display(description=_("put aside"), ordering="put_aside_at")
+    @admin.display(description=_("dead-lettered"), ordering="put_aside_at")
     def put_aside(self, letter: DeadLetter) -> str:
         return to_the_second(letter.put_aside_at)
 
@@ -167,7 +167,7 @@ class DeadLetterAdmin(ReadOnlyAdmin, ActionAdmin):
     def sent(self, letter: DeadLetter) -> str | None:
         return to_the_second(letter.sent_at) if letter.sent_at else None
 
-    @admin.display(description=_("what the error said"))
+    @admin.display(description=_("error text"))
     def message_shown(self, letter: DeadLetter) -> SafeString:
         return format_html("<pre>{}</pre>", letter.message)
 
@@ -207,7 +207,7 @@ class DeadLetterAdmin(ReadOnlyAdmin, ActionAdmin):
         producer = EventProducer()
         try:
             outcomes = replay(ids_of(queryset), by=_who(request), producer=producer, **_wish(request))
-            done = self._tell_refused(request, outcomes, str(_("Replayed")))
+            done = self._report_refused(request, outcomes, str(_("Replayed")))
         finally:
             producer.close(timeout=5)
         self.message_user(request, ngettext("%d message sent again.", "%d messages sent again.", done) % done)
@@ -218,10 +218,10 @@ class DeadLetterAdmin(ReadOnlyAdmin, ActionAdmin):
         if not wish["reason"]:
             self.message_user(request, _("Enter a reason for discarding."), messages.ERROR)
             return
-        done = self._tell_refused(request, discard(ids_of(queryset), by=_who(request), **wish), str(_("Discarded")))
+        done = self._report_refused(request, discard(ids_of(queryset), by=_who(request), **wish), str(_("Discarded")))
         self.message_user(request, ngettext("%d letter discarded.", "%d letters discarded.", done) % done)
 
-    def _tell_refused(self, request: HttpRequest, outcomes: Iterator[LetterResult], action: str) -> int:
+    def _report_refused(self, request: HttpRequest, outcomes: Iterator[LetterResult], action: str) -> int:
         """Show the refusals, log the letters that were handled, and return how many they were."""
         done, refused = [], []
         try:

@@ -89,12 +89,12 @@ class Attendance:
         try:
             seen = read_instances()
         except (redis.RedisError, OSError):
-            is_told, running = False, set()
+            is_reported, running = False, set()
         else:
-            is_told, running = True, {each.told.role for each in seen if each.standing is not Standing.GONE}
+            is_reported, running = True, {each.status.role for each in seen if each.standing is not Standing.GONE}
         unseen = {service for service in services if f"{CONSUMER}{service}" not in running}
         if not unseen or settings.KAFKA_EMBEDDED:
-            return unseen if is_told else None
+            return unseen if is_reported else None
         return self._without_members(unseen)
 
     def _without_members(self, services: Iterable[str]) -> set[str] | None:

@@ -142,7 +142,7 @@ class TopicsAdmin(PageAdmin):
     @method_decorator(require_safe)
     def topic_view(self, request: HttpRequest, name: str) -> HttpResponse:
         """Show one topic: its partitions, the groups that read it, and the chosen messages."""
-        self.refuse_strangers(request)
+        self.require_permission(request)
 
         def show(inspector: Inspector) -> HttpResponse:
             topic = inspector.topic(name)

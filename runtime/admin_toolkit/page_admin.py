@@ -29,10 +29,10 @@ class PageAdmin(ReadOnlyAdmin):
 
     @method_decorator(require_safe)
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        self.refuse_strangers(request)
+        self.require_permission(request)
         return self.page(request)
 
-    def refuse_strangers(self, request: HttpRequest) -> None:
+    def require_permission(self, request: HttpRequest) -> None:
         """Raise PermissionDenied for staff without this page's permission."""
         if not self.has_view_permission(request):
             raise PermissionDenied

@@ -49,7 +49,7 @@ class Standing(StrEnum):
     GONE = "gone"
 
 
-class Told(msgspec.Struct, frozen=True):
+class ReportedStatus(msgspec.Struct, frozen=True):
     """A process's status as it reports it. `beat_age`: seconds since its heartbeat (runtime.processes.health)."""
 
     id: str
@@ -63,20 +63,20 @@ class Told(msgspec.Struct, frozen=True):
     beat_age: float
 
 
-class Seen(msgspec.Struct, frozen=True):
+class RunningInstance(msgspec.Struct, frozen=True):
     """A process's last report and its `age` in seconds, by the clock of Redis."""
 
-    told: Told
+    status: ReportedStatus
     age: float
 
     @property
     def standing(self) -> Standing:
-        return Standing.GONE if self.age > GONE_AFTER else self.told.standing
+        return Standing.GONE if self.age > GONE_AFTER else self.status.standing
 
     @property
     def beat_age(self) -> float:
         """Seconds since the last heartbeat of its work."""
-        return self.age + self.told.beat_age
+        return self.age + self.status.beat_age
 
 
 class InstanceReport:
@@ -133,7 +133,7 @@ class InstanceReport:
             self._is_away = False
 
     def _tell(self) -> None:
-        told = Told(
+        status = ReportedStatus(
             id=self._id,
             role=self._role,
             host=socket.gethostname(),
@@ -145,7 +145,7 @@ class InstanceReport:
             beat_age=self._heartbeat.age,
         )
         with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.set(_key(self._id), msgspec.json.encode(told), ex=REMEMBERED)
+            pipeline.set(_key(self._id), msgspec.json.encode(status), ex=REMEMBERED)
             pipeline.zadd(INDEX, {self._id: time.time()})
             pipeline.expire(INDEX, REMEMBERED)
             pipeline.execute()
@@ -165,7 +165,7 @@ class InstanceReport:
         return Standing.IN_ROTATION if self._heartbeat.is_ready else Standing.STARTING
 
 
-def read_instances() -> list[Seen]:
+def read_instances() -> list[RunningInstance]:
     """Return every running process, and those that died without signing off within the last hour, by role and age.
 
     Raises redis.RedisError while Redis is unavailable.
@@ -180,14 +180,14 @@ def read_instances() -> list[Seen]:
                 pipeline.get(key)
                 pipeline.pttl(key)
             answers = pipeline.execute()
-    decode = msgspec.json.Decoder(Told).decode
+    decode = msgspec.json.Decoder(ReportedStatus).decode
     seen = [
         # The key's remaining time to live gives its age without comparing the clocks of two hosts.
-        Seen(decode(text), max(0.0, REMEMBERED - left / 1000))
+        RunningInstance(decode(text), max(0.0, REMEMBERED - left / 1000))
         for text, left in zip(answers[::2], answers[1::2], strict=True)
         if text is not None
     ]
-    return sorted(seen, key=lambda each: (each.told.role, each.told.since))
+    return sorted(seen, key=lambda each: (each.status.role, each.status.since))
 
 
 def _key(instance_id: str) -> str:

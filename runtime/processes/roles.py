@@ -146,7 +146,7 @@ class StuckLooks:
         self._heartbeat = heartbeat
         self._in_a_row = 0
 
-    def find_it_stuck(self) -> bool:
+    def is_stuck_now(self) -> bool:
         """Check once more; True if more than STUCK_LOOKS checks in a row found no heartbeat."""
         self._in_a_row = 0 if self._heartbeat.is_live else self._in_a_row + 1
         return self._in_a_row > STUCK_LOOKS
@@ -159,7 +159,7 @@ def _ends_when_stuck(role: RunningRole) -> Iterator[None]:
 
     def watch() -> None:
         while not ended.wait(STUCK_LOOK):
-            if looks.find_it_stuck():
+            if looks.is_stuck_now():
                 logger.error("%s has been stuck for %.0f s and ends for a restart", role.name, role.heartbeat.age)
                 os._exit(1)
 

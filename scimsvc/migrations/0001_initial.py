@@ -16,8 +16,8 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('server', models.CharField(max_length=50, verbose_name='server')),
-                ('owner_signup_id', models.UUIDField(verbose_name='owned by sign-up')),
-                ('signup_id', models.UUIDField(null=True, verbose_name='made by sign-up')),
+                ('owner_signup_id', models.UUIDField(verbose_name='account created by sign-up')),
+                ('signup_id', models.UUIDField(null=True, verbose_name='added for sign-up')),
                 ('scim_id', models.CharField(blank=True, max_length=255, verbose_name='SCIM ID')),
                 ('version', models.PositiveBigIntegerField(default=0, verbose_name='version')),
                 ('last_answer', models.CharField(blank=True, max_length=200, verbose_name='last answer')),

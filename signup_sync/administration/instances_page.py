@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy, pgettext_lazy
 
 from eventbus.models import Instance as InstancesPage
 from runtime.admin_toolkit.page_admin import PageAdmin
-from runtime.processes.instances import CONSUMER, GONE_AFTER, REMEMBERED, Seen, Standing, read_instances
+from runtime.processes.instances import CONSUMER, GONE_AFTER, REMEMBERED, RunningInstance, Standing, read_instances
 
 WORDS = {
     Standing.STARTING: pgettext_lazy("a process is", "starting"),
@@ -65,7 +65,7 @@ class InstancesAdmin(PageAdmin):
             away, status = {"problem": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE
             return self.render(request, "eventbus/redis_away.html", _("Instances"), away, status=status)
         counts = Counter(each.standing for each in instances)
-        at_work = {each.told.role for each in instances if each.standing is not Standing.GONE}
+        at_work = {each.status.role for each in instances if each.standing is not Standing.GONE}
         context = {
             "instances": [_row(each) for each in instances],
             "counts": [(counts[standing], word) for standing, word in WORDS.items() if counts[standing]],
@@ -76,11 +76,11 @@ class InstancesAdmin(PageAdmin):
         return self.render(request, "eventbus/instances.html", _("Instances"), context)
 
 
-def _row(seen: Seen) -> dict[str, object]:
+def _row(seen: RunningInstance) -> dict[str, object]:
     light, sign = LIGHTS[seen.standing]
     return {
-        "told": seen.told,
-        "role": words_of(seen.told.role),
+        "status": seen.status,
+        "role": words_of(seen.status.role),
         "light": light,
         "sign": sign,
         "word": WORDS[seen.standing],

@@ -50,7 +50,7 @@ async def confirm_sign_up(request: HttpRequest, token: str) -> HttpResponse:
             if state.awaiting is None:
                 return _link_page(request, "used", HTTPStatus.GONE)
     except GatewayError as problem:
-        logger.info("sign-up %s: the link confirms nothing: %s", signup_id, problem)
+        logger.info("sign-up %s: the confirmation link was refused: %s", signup_id, problem)
         if not form.show_problem(problem):
             return _link_page(request, *_LINK_PROBLEMS.get(problem.kind, ("away", HTTPStatus.SERVICE_UNAVAILABLE)))
         return _confirm_page(request, form, HTTPStatus(problem.status), retry_after=problem.retry_after)

@@ -59,8 +59,9 @@ def signup_ids_of(first: UUID, browser: str) -> Iterator[UUID]:
 
 def successor_of(signup_id: UUID, browser: str) -> UUID:
     """Return the next sign-up id of the same form: a UUIDv7 (RFC 9562, section 5.7) with the same time. Its random bits
-    are a hash of its predecessor, keyed with the browser's id. So every process derives the same id, also after
-    SECRET_KEY was replaced, and nobody else can."""
+    are a hash of its predecessor, keyed with the browser's id. So every process derives the same id, even after
+    SECRET_KEY was replaced, and nobody else can.
+    """
     digest = salted_hmac("signup-successor", signup_id.bytes, secret=browser, algorithm="sha256").digest()
     time, random = signup_id.int >> 80 << 80, int.from_bytes(digest[:10])
     version, variant = 0xF << 76, 0b11 << 62

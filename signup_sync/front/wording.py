@@ -171,7 +171,7 @@ NOTICES: Final = {
         "We cannot check your sign-up right now. It continues in the background, and this page keeps checking."
     ),
     "unanswered": _(
-        "There is no answer to your form yet. This page is waiting for it and checking how far your sign-up has got."
+        "There is no answer to your form yet. This page is waiting for it and checking the progress of your sign-up."
     ),
     "back": _("The connection is back."),
     "expired": _("This page has expired and shows no more updates. Your sign-up continues; try logging in."),

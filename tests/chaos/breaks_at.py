@@ -1,6 +1,6 @@
 """Runs a role that breaks at one point of its work: it kills itself there, as `kill -9` would, hangs, or has a bug.
 
-`python -m tests.chaos.breaks_at authsvc.signups.writer.register_strangers dies-after -- manage.py …` wraps the function
+`python -m tests.chaos.breaks_at authsvc.signups.writer.register_new_users dies-after -- manage.py …` wraps the function
 at this dotted path, in the module or class that *uses* it. At the first call, the role `dies-before` or `dies-after`
 it, or `hangs` in it; `raises` makes every call fail. `runtime.processes.health.BEAT_WITHIN=1` before the dashes
 overrides a constant.

@@ -143,7 +143,7 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Evidence]]] = {
         lambda e: with_copies(e, "chat", lambda rows: [rows[0]._replace(user_name="Else"), rows[1]]),
     ),
     "poison that is nowhere": ("lost", lambda e: replace(e, dead={PREFIX: []})),
-    "a good message put aside": ("lost", lambda e: replace(e, dead={PREFIX: [b"poison-0", b"p1"]})),
+    "a dead-lettered good message": ("lost", lambda e: replace(e, dead={PREFIX: [b"poison-0", b"p1"]})),
     "a letter that was not collected": ("lost", lambda e: replace(e, kept={PREFIX: set()})),
     "a row twice": ("doubled", lambda e: with_copies(e, "customer", lambda rows: [*rows, rows[0]._replace(email="e")])),
     "a stranger's row": (

@@ -96,7 +96,7 @@ def test_nothing_is_lost_if_auth_is_killed_between_commit_and_publish(
     key = str(uuid4())
     auth, relay = stack.roles["auth-1"], stack.roles["relay"]
     with stopped(stack, "auth-2", "relay"):
-        restart_dying(auth, "authsvc.signups.writer.register_strangers", "after")
+        restart_dying(auth, "authsvc.signups.writer.register_new_users", "after")
         assert post(stack, person.form, Idempotency_Key=key).status == 502
         wait_for_death(auth)
         auth.start()

@@ -19,7 +19,7 @@ PROCESSES = {"auth": "auth-1", "gateway": None, "purge": None}
 
 
 class OnCall:
-    """Types commands for chat or auth, also for another service. Files are in the stack's folder."""
+    """Types the guide's commands for chat or auth, or for another service. Files are in the stack's folder."""
 
     def __init__(self, stack: Stack, postgresql: PostgresqlServer) -> None:
         self.stack = stack

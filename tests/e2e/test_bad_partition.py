@@ -92,7 +92,7 @@ def test_an_answer_that_matches_no_light_is_dead_lettered_with_the_reason(stack,
         letters = topic_of(stack, f"{ANSWERS}.auth.dlt")
         return next((each.headers["dlt-message"].decode() for each in letters if each.key == key.encode()), None)
 
-    assert error in eventually(letter, what="it is put aside")
+    assert error in eventually(letter, what="it is dead-lettered")
     assert settled(stack, answer) == before
 
 

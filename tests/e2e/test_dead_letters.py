@@ -77,7 +77,7 @@ def test_a_replay_after_the_fault_is_fixed_turns_the_light_of_the_same_sign_up(s
             eventually(lambda: statuses(state(stack, answer)) == CHAT_ALONE_ORANGE)
             # Nothing has changed yet, so the replayed message comes back, as another letter.
             stack.manage("dead_letters", "replay", letter[0])
-            again = eventually(lambda: letter_of(stack, person, *waiting), what="the replayed one is put aside")
+            again = eventually(lambda: letter_of(stack, person, *waiting), what="the replayed message is dead-lettered")
             assert int(again[0]) > int(letter[0])
             assert statuses(state(stack, answer)) == CHAT_ALONE_ORANGE
         shown = stack.manage("dead_letters", "show", again[0]).stdout

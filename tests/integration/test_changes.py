@@ -20,7 +20,7 @@ from authsvc.signups.answers import handle_answers
 from authsvc.signups.changes import OutdatedError, change_account, remove_account
 from authsvc.signups.events import ANSWER_TOPICS, REQUEST_TOPICS, Holder, decode_answer, requested
 from authsvc.signups.outbox import claim_due
-from authsvc.signups.registration import KeyTakenError, NewSignUp, Registration, register_strangers, register_users
+from authsvc.signups.registration import KeyTakenError, NewSignUp, Registration, register_new_users, register_users
 from authsvc.signups.replay import replay
 from authsvc.signups.retention import purge_signups
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
@@ -243,7 +243,7 @@ def test_the_id_of_an_account_whose_sign_up_was_purged_stays_taken(kim):
             signup_id=kim.owner_signup_id, user_id=kim.user_id, email=kim.email, user_name="Kim", role="ROLE_USER",
             password="a hash",
         )  # fmt: skip
-        assert register_strangers([new]) == [None]
+        assert register_new_users([new]) == [None]
         [repeated] = register_users([new])
         assert not repeated.is_new
         EventTransaction.objects.update(created_at="2020-01-01T00:00Z", completed_at="2020-01-01T00:00Z")

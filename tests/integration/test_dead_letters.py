@@ -258,7 +258,7 @@ def test_all_waiting_letters_that_match_the_filters_are_replayed_across_chunks(t
 )
 def test_a_truncated_letter_is_not_replayed(topics, large, said):
     [row] = kept(**large)
-    assert f"Cut to fit   {said}" in command("show", row.pk)
+    assert f"Truncated    {said}" in command("show", row.pk)
     for again in ((), ("--again",)):
         words = refused("replay", row.pk, *again)
         assert f"{row.pk}: It was truncated to fit ({said}), so it cannot be replayed." in words

@@ -93,7 +93,7 @@ def test_the_owner_reads_and_downloads_the_data_that_every_service_holds(kim):
         document = json.loads(client.post("/account/data/", {"password": PASSWORD, "format": "json"}).content)
     assert "Mina K." in page
     labels = re.findall("<dt>(.*?)</dt>", page)
-    assert {"Last login", "Has a password", "Begun", "Account active", "Created"} <= {*labels}
+    assert {"Last login", "Has a password", "Started", "Account active", "Created"} <= {*labels}
     assert [label for label in labels if re.search("[a-z][A-Z]", label)] == []
     values = {*re.findall("<dd>(.*?)</dd>", page)}
     joined = date_format(localtime(kim.date_joined), "DATETIME_FORMAT")

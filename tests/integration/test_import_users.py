@@ -293,7 +293,7 @@ def test_standard_input_is_read_once(tmp_path, monkeypatch):
 
 def test_an_interrupted_import_explains_how_to_continue(import_users, monkeypatch, capsys):
     monkeypatch.setattr("authsvc.user_import.importing.BATCH", 2)
-    register = registration.register_strangers
+    register = registration.register_new_users
     batches = iter(range(9))
 
     def press_ctrl_c(batch):
@@ -301,7 +301,7 @@ def test_an_interrupted_import_explains_how_to_continue(import_users, monkeypatc
             raise KeyboardInterrupt
         return register(batch)
 
-    monkeypatch.setattr("authsvc.user_import.importing.register_strangers", press_ctrl_c)
+    monkeypatch.setattr("authsvc.user_import.importing.register_new_users", press_ctrl_c)
     text = HEADER + "".join(f"user-{n},User {n},user-{n}@example.com,,\n" for n in range(7))
     with pytest.raises(KeyboardInterrupt):
         import_users(text)

@@ -16,7 +16,7 @@ from django.test import Client
 from authsvc.api.application import SignUpApi
 from runtime.processes import health, instances
 from runtime.processes.health import Heartbeat
-from runtime.processes.instances import INDEX, InstanceReport, Seen, Standing, read_instances
+from runtime.processes.instances import INDEX, InstanceReport, RunningInstance, Standing, read_instances
 from signup_sync.management.commands.serve import Server, config
 from signup_sync.server.web_instance import Registered
 from tests.servers.process import Process, free_port
@@ -44,7 +44,7 @@ def heartbeat() -> Heartbeat:
     return Heartbeat()
 
 
-def the_one() -> Seen | None:
+def the_one() -> RunningInstance | None:
     seen = read_instances()
     must_hold(len(seen) <= 1, "no process is shown twice")
     return seen[0] if seen else None
@@ -60,7 +60,7 @@ def test_a_process_reports_its_identity_and_its_state(heartbeat):
         eventually(lambda: is_shown_as(Standing.STARTING))
         heartbeat.ready()
         eventually(lambda: is_shown_as(Standing.IN_ROTATION))
-        told = the_one().told
+        told = the_one().status
         assert (told.role, told.host, told.pid) == ("relay", socket.gethostname(), os.getpid())
         assert (told.address, told.version) == ("127.0.0.1:8001", settings.VERSION)
         assert abs((datetime.now(UTC) - told.since).total_seconds()) < 60
@@ -119,7 +119,7 @@ def test_a_role_shows_that_it_drains_until_it_ends(tmp_path):
     role.start()
     try:
         eventually(lambda: is_shown_as(Standing.IN_ROTATION))
-        told = the_one().told
+        told = the_one().status
         assert (told.role, told.address) == ("stuck", f"127.0.0.1:{port}")
         os.kill(told.pid, signal.SIGTERM)
         eventually(lambda: is_shown_as(Standing.DRAINING))
@@ -158,8 +158,8 @@ async def test_the_web_registers_with_its_first_call_and_drains_at_sigterm(setti
         for scope in ({"type": "lifespan"}, {"type": "http", "server": ("10.0.0.7", 8000)}):
             await web(scope, None, None)
         await eventually_async(lambda: asyncio.to_thread(is_shown_as, Standing.IN_ROTATION))
-        await eventually_async(lambda: asyncio.to_thread(lambda: the_one().told.address == "10.0.0.7:8000"))
-        assert the_one().told.role == "auth"
+        await eventually_async(lambda: asyncio.to_thread(lambda: the_one().status.address == "10.0.0.7:8000"))
+        assert the_one().status.role == "auth"
         assert called == ["lifespan", "http"]
         server = Server(config(web), SignUpApi(), web)
         server.handle_exit(signal.SIGTERM, None)

@@ -12,7 +12,7 @@ from django.urls import reverse
 from participant.admin import ParticipantUserForm
 from participant.events import UserRecord
 from participant.models import ParticipantUser
-from participant.user_table import bury, write
+from participant.user_table import write, write_tombstones
 from runtime.opened_forms import opened_now
 from tests.participants import MODELS
 
@@ -224,7 +224,7 @@ def test_version_and_auths_decision_are_shown_read_only(pages):
 
 def test_a_removed_account_is_in_no_list_and_has_no_page(pages):
     row = row_of(pages, owner_signup_id=UUID(int=1))
-    bury(pages.model, [(UUID(int=1), 2)])
+    write_tombstones(pages.model, [(UUID(int=1), 2)])
     assert not pages.client.get(pages.url("changelist")).context["cl"].result_list
     assert pages.found(str(UUID(int=1))) == []
     response = pages.client.get(pages.url("change", row.pk), follow=True)

@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from eventbus.messages import HandledBatch, Incoming, Subscription
 from eventbus.subscriptions import subscriptions_of
 from participant.models import ParticipantUser
-from participant.user_table import bury
+from participant.user_table import write_tombstones
 from signup_sync.participants import PARTICIPANTS
 from tests.requested_users import new_user_message as message
 from tests.requested_users import new_user_request as asked
@@ -336,7 +336,7 @@ def test_the_newest_of_concurrent_changes_stays(service, beside):
 def test_a_sign_up_that_waits_for_a_removal_in_progress_does_not_restore_the_account(service, beside):
     service.handle(asked())
     with transaction.atomic(using=service.name):
-        bury(service.model, [(UUID(int=1), 2)])
+        write_tombstones(service.model, [(UUID(int=1), 2)])
         handled = beside.handle([asked()])
         eventually(lambda: is_waiting_for_us(service), what="the handler waits for the tombstone")
     assert verdicts(handled.result(timeout=60)) == [("FAIL", "removed")]

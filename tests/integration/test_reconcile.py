@@ -30,7 +30,7 @@ from customersvc.models import Customer
 from eventbus.subscriptions import subscriptions_of
 from eventbus.topics import ensure_topics
 from participant.reconcile import FINDINGS_MAX
-from participant.user_table import bury
+from participant.user_table import write_tombstones
 from tests.broker import consuming
 from tests.signups import new_signup, save_signup, save_signups
 
@@ -161,7 +161,7 @@ def test_each_kind_of_finding_is_reported_and_nothing_is_changed():
     [conflict] = services["customer"]["findings"]
     assert (conflict["kind"], conflict["userId"]) == ("conflicting", "park")
     assert conflict["heldBy"] == [{"userId": "another", "email": "park@example.org"}]
-    assert "2 can be mended" in problems
+    assert "2 can be healed" in problems
     assert "3 need a decision" in problems
     assert (rows(ChatUser), rows(Customer)) == before
 
@@ -177,7 +177,7 @@ def test_after_healing_a_second_run_finds_only_what_a_person_must_decide():
     services, problems = reconcile("--heal")
     assert (services["chat"]["healed"], services["customer"]["healed"]) == (2, 3)
     assert "1 need a decision" in problems
-    assert "mended" not in problems
+    assert "can be healed" not in problems
 
     services, problems = reconcile("--heal")
     assert set(found(services["chat"])) == by_hand
@@ -231,7 +231,7 @@ def test_users_that_exchanged_keys_in_a_cycle_are_healed(monkeypatch, users, pag
 
     services, problems = reconcile()
     assert [found(report) for report in services.values()] == [different, different]
-    assert f"{2 * users} can be mended" in problems
+    assert f"{2 * users} can be healed" in problems
 
     services, problems = reconcile("--heal")
     assert problems == ""
@@ -337,7 +337,7 @@ def test_memory_does_not_grow_with_the_number_of_findings():
         out = Lines()
         tracemalloc.reset_peak()
         before = tracemalloc.get_traced_memory()[0]
-        with pytest.raises(CommandError, match=f"{users} can be mended"):
+        with pytest.raises(CommandError, match=f"{users} can be healed"):
             call_command("reconcile", "--json", "--service=chat", stdout=out)
         assert out.number == users + 1
         return tracemalloc.get_traced_memory()[1] - before
@@ -366,7 +366,7 @@ def test_rows_of_removed_people_are_reported_as_such_and_deleted_for_good():
         model.objects.filter(user_id="lee").update(user_name="Somebody else")
     services, problems = reconcile()
     assert [found(report) for report in services.values()] == [[("different", "lee"), ("removed", "kim")]] * 2
-    assert "4 can be mended" in problems
+    assert "4 can be healed" in problems
     services, problems = reconcile("--heal")
     assert (problems, services["chat"]["healed"], services["customer"]["healed"]) == ("", 2, 2)
     assert rows(ChatUser) == rows(Customer) == records()
@@ -415,7 +415,7 @@ def test_a_pending_change_or_removal_is_no_finding_unless_it_is_stalled():
     services, problems = reconcile()
     for report in services.values():
         assert (found(report), report["onTheWay"]) == ([("different", "park"), ("removed", "choi")], len(waiting))
-    assert "4 can be mended" in problems
+    assert "4 can be healed" in problems
     services, problems = reconcile("--heal")
     assert problems == ""
     assert [report["healed"] for report in services.values()] == [4, 4]
@@ -428,7 +428,7 @@ def restored_from_backup() -> tuple[UUID, UUID, UUID]:
     kim, lee, park = save_everywhere("kim", "lee", "park")
     for model in (ChatUser, Customer):
         model.objects.filter(owner_signup_id=kim).update(user_name="Changed after the backup", version=3)
-        bury(model, [(lee, 2)])
+        write_tombstones(model, [(lee, 2)])
     return kim, lee, park
 
 

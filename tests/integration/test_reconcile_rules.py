@@ -466,11 +466,11 @@ def test_auth_repairs_its_record_if_asked_to(run, kind, mends):
     kim, lee = saved("kim", "lee")
     asked: list[Finding] = []
 
-    def mend(finding: Finding) -> bool:
+    def repair(finding: Finding) -> bool:
         asked.append(finding)
         return mends
 
-    done = run(once(finding(kind, kim, version=2), finding("different", lee)), mend=mend)
+    done = run(once(finding(kind, kim, version=2), finding("different", lee)), repair=repair)
     assert done.said == [(kind, "kim", mends), ("different", "lee", False)]
     assert [(each.kind, each.user_id, each.version) for each in asked] == [(kind, "kim", 2)]
     assert done.reconciliation.result["chat"].counts[kind, mends] == 1

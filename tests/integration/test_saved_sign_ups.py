@@ -18,7 +18,7 @@ from authsvc.signups.registration import (
     NewSignUp,
     Registration,
     foresee_users,
-    register_strangers,
+    register_new_users,
     register_users,
 )
 from authsvc.signups.states import read_states
@@ -58,7 +58,7 @@ def report(transaction_id: UUID, service: str, status: Status = Status.SUCCESS, 
 # --- Registration -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("register", [register_strangers, register_users])
+@pytest.mark.parametrize("register", [register_new_users, register_users])
 def test_a_new_user_and_its_sign_up_have_all_that_was_submitted(register):
     kim = new("Kim")
     [made] = register([kim])
@@ -79,7 +79,7 @@ def test_a_new_user_and_its_sign_up_have_all_that_was_submitted(register):
 
 def test_new_users_are_saved_even_if_the_batch_contains_known_users():
     register_users([new("kim")])
-    outcomes = register_strangers([new("lee"), new("KIM", "other@example.org"), new("zoe", "kim@example.org")])
+    outcomes = register_new_users([new("lee"), new("KIM", "other@example.org"), new("zoe", "kim@example.org")])
     assert [outcome is not None for outcome in outcomes] == [True, False, False]
     assert set(User.objects.values_list("user_id", flat=True)) == {"kim", "lee"}
     assert SignUp.objects.count() == 2
@@ -93,7 +93,7 @@ def test_a_batch_with_internal_duplicates_is_left_to_the_other_writer(twice):
         "user_id_key": new("KIM", "other@example.org"),
         "email": new("lee", "kim@example.org"),
     }[twice]
-    assert register_strangers([first, new("zoe"), second]) == [None, None, None]
+    assert register_new_users([first, new("zoe"), second]) == [None, None, None]
     assert not User.objects.exists()
 
 
@@ -109,7 +109,7 @@ def test_writers_insert_in_the_order_of_the_user_ids(monkeypatch):
         lambda rows, *others, **options: inserted.append([row.user_id for row in rows])
         or real_insert_with(rows, *others, **options),
     )  # fmt: skip
-    register_strangers([new("b"), new("C"), new("a")])
+    register_new_users([new("b"), new("C"), new("a")])
     register_users([new("e"), new("F"), new("d")])
     assert inserted == [["a", "b", "C"], ["d", "e", "F"], ["e", "F", "d"]]
 
@@ -189,7 +189,7 @@ def test_a_sign_up_that_nobody_may_repeat_keeps_no_hash_and_only_if_it_is_not_re
 
 @pytest.mark.parametrize("is_repeated", [True, False])
 def test_a_new_users_sign_up_keeps_its_hash_only_if_it_may_be_repeated(is_repeated):
-    register_strangers([replace(new("kim"), may_be_repeated=is_repeated)])
+    register_new_users([replace(new("kim"), may_be_repeated=is_repeated)])
     assert SignUp.objects.get().password == ("the hash" if is_repeated else "")
 
 
@@ -237,7 +237,7 @@ def test_a_writer_that_crosses_another_leaves_the_whole_batch_to_it(monkeypatch)
         return otherwise
 
     monkeypatch.setattr(registration, "unless_crossed", crossed)
-    assert register_strangers([new("kim"), new("lee")]) == [None, None]
+    assert register_new_users([new("kim"), new("lee")]) == [None, None]
     assert calls == [([], "default")]
 
 

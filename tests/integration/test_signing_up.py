@@ -25,7 +25,7 @@ from authsvc.signups import writer as writer_module
 from authsvc.signups.events import NEW_USER_REQUESTED
 from authsvc.signups.hash_pool import ENOUGH, HashPool
 from authsvc.signups.projection import AsyncProjection, Projection
-from authsvc.signups.registration import NewSignUp, register_strangers, register_users
+from authsvc.signups.registration import NewSignUp, register_new_users, register_users
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from authsvc.signups.writer import SignUpWriter
 from authsvc.tickets import issue_ticket
@@ -249,9 +249,9 @@ def sizes(monkeypatch) -> list[int]:
 
     def counting(batch):
         sizes.append(len(batch))
-        return register_strangers(batch)
+        return register_new_users(batch)
 
-    monkeypatch.setattr(writer_module, "register_strangers", counting)
+    monkeypatch.setattr(writer_module, "register_new_users", counting)
     return sizes
 
 
@@ -363,9 +363,9 @@ async def test_a_sign_up_that_cannot_be_saved_does_not_fail_the_others(writer, m
     def refusing(batch):
         if bad in batch:
             raise DataError("this one the database does not take")
-        return register_strangers(batch)
+        return register_new_users(batch)
 
-    monkeypatch.setattr(writer_module, "register_strangers", refusing)
+    monkeypatch.setattr(writer_module, "register_new_users", refusing)
     results = await asyncio.gather(*[writer.register(each) for each in (bad, *good)], return_exceptions=True)
     assert isinstance(results[0], DataError)
     assert [result.is_new for result in results[1:]] == [True] * 4
@@ -376,9 +376,9 @@ async def test_more_sign_ups_than_may_wait_are_refused_at_once_and_those_that_wa
 
     def hanging(batch):
         database_hangs.wait(60)
-        return register_strangers(batch)
+        return register_new_users(batch)
 
-    monkeypatch.setattr(writer_module, "register_strangers", hanging)
+    monkeypatch.setattr(writer_module, "register_new_users", hanging)
     monkeypatch.setattr(writer_module, "WAITING_MAX", 3)
     in_hand = asyncio.create_task(writer.register(new_signup(new_person())))
     await asyncio.sleep(0)
@@ -398,9 +398,9 @@ async def test_a_confirmation_that_waits_for_a_hanging_database_is_abandoned_and
     def hanging(batch):
         begun.set()
         released.wait(PATIENCE)
-        return register_strangers(batch)
+        return register_new_users(batch)
 
-    monkeypatch.setattr(writer_module, "register_strangers", hanging)
+    monkeypatch.setattr(writer_module, "register_new_users", hanging)
     monkeypatch.setattr(writer_module, "SAVED_WITHIN", 0.2)
     in_hand = asyncio.create_task(writer.register(new_signup(new_person())))
     await eventually_async(sync_to_async(begun.is_set))
@@ -410,7 +410,7 @@ async def test_a_confirmation_that_waits_for_a_hanging_database_is_abandoned_and
     with pytest.raises(TimeoutError):
         await in_hand
     monkeypatch.setattr(writer_module, "SAVED_WITHIN", PATIENCE)
-    monkeypatch.setattr(writer_module, "register_strangers", register_strangers)
+    monkeypatch.setattr(writer_module, "register_new_users", register_new_users)
     assert (await writer.register(new_signup(new_person()))).is_new
     assert made == []
 

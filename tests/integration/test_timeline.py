@@ -263,7 +263,7 @@ def test_explain_prints_one_timeline_by_id_with_the_trace_and_times_with_their_z
     assert f"Sign-up      {kim.id}" in said
     assert f"Trace        {kim.id.hex}" in said
     assert "2026-03-02 08:30:00.250 KST  +0.000 s" in said
-    assert "auth SUCCESS, chat PENDING, customer PENDING; version 2, tries 1" in said
+    assert "auth SUCCESS, chat PENDING, customer PENDING; version 2, attempts 1" in said
 
 
 def test_explain_prints_all_sign_ups_of_a_user_id_the_newest_first(no_kafka):
@@ -392,7 +392,7 @@ def test_explain_prints_the_sign_up_and_every_change_even_those_under_a_former_u
     ids = [line.split()[-1] for line in said.splitlines() if line.startswith(("Sign-up ", "Change "))]
     assert ids == [str(each.id) for each in (deactivated, renamed, signup)]
     assert f"Change       {deactivated.id}" in said
-    assert f"made by sign-up {signup.id}" in said
+    assert f"created by sign-up {signup.id}" in said
     assert str(other.id) not in said
     assert f"Sign-up      {signup.id}" in explain("kim")
 

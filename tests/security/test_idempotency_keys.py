@@ -78,7 +78,7 @@ def test_a_batch_that_stays_crossed_is_saved_one_by_one(monkeypatch: pytest.Monk
             raise CrossedError("crossed 8 times")
         return [KeyTakenError() for _ in batch]
 
-    monkeypatch.setattr(writer, "register_strangers", lambda batch: [None] * len(batch))
+    monkeypatch.setattr(writer, "register_new_users", lambda batch: [None] * len(batch))
     monkeypatch.setattr(writer, "register_users", register)
     monkeypatch.setattr(HashPool, "waiting", 3)
 

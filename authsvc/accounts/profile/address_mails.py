@@ -50,7 +50,7 @@ def _notice_of_request(email: str, *, address: str | None) -> EmailMessage | Non
 
 
 @receiver(address_replaced)
-def tell_former_address(sender: Any, *, user: User, former: str, **kwargs: Any) -> None:
+def notify_former_address(sender: Any, *, user: User, former: str, **kwargs: Any) -> None:
     """Notify the former address of every new address, in the language of the request that set it."""
     compose = partial(_notice_of_change, former, timezone.localtime())
     transaction.on_commit(lambda: send_later(compose), using=DATABASE)

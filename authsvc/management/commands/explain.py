@@ -137,7 +137,7 @@ def as_text(story: Story) -> Iterator[str]:
             (TITLES[Kind(row.kind)], str(row.id)),
             ("Trace", story.trace_id),
             *record_lines(row),
-            ("State", ", ".join(light_texts(row)) + f"; version {row.version}, tries {row.attempts}"),
+            ("State", ", ".join(light_texts(row)) + f"; version {row.version}, attempts {row.attempts}"),
             *(("Note", note) for note in story.notes),
         ]
     )
@@ -155,8 +155,8 @@ def record_lines(row: EventTransaction) -> Iterator[tuple[str, str]]:
     if row.kind != Kind.REMOVAL:
         yield "Email", shown_address(row.email) or ERASED
         yield "Name", row.user_name or ERASED
-    is_made_by_it = row.kind == Kind.SIGNUP and row.is_owner
-    yield "Record", "made by this sign-up" if is_made_by_it else f"made by sign-up {row.owner_signup_id}"
+    is_created_by_it = row.kind == Kind.SIGNUP and row.is_owner
+    yield "Record", "created by this sign-up" if is_created_by_it else f"created by sign-up {row.owner_signup_id}"
 
 
 def light_texts(signup: EventTransaction) -> Iterator[str]:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from authsvc.lights import participants
 from authsvc.models import User
-from authsvc.operations.restored_records import mend_record
+from authsvc.operations.restored_records import repair_record
 from authsvc.reconcile.events import RECONCILE_ANSWERED, RECONCILE_REQUESTED, Finding, FindingKind
 from authsvc.reconcile.reconciliation import QUESTION_MAX, Reconciliation, Verification
 from authsvc.signups import publisher
@@ -78,7 +78,7 @@ class Command(BaseCommand):
             heal=options["heal"],
             timeout=options["timeout"],
             report=report,
-            mend=mend_record if options["auth_restored"] else None,
+            repair=repair_record if options["auth_restored"] else None,
         )
         result = reconciliation.result
         if options["json"]:
@@ -86,7 +86,7 @@ class Command(BaseCommand):
         else:
             for line in as_text(result, examples):
                 self.stdout.write(line)
-        if problems := list(what_is_left(result, heal=options["heal"], timeout=options["timeout"])):
+        if problems := list(remaining_problems(result, heal=options["heal"], timeout=options["timeout"])):
             raise CommandError("\n".join(problems))
 
     def _write_finding(self, service: str, finding: Finding) -> None:
@@ -171,11 +171,11 @@ def _remark(finding: Finding) -> str:
     if finding.fields:
         remarks.append(f"in {', '.join(finding.fields)}")
     for row in finding.held_by:
-        whose = f"of sign-up {row.owner_signup_id}" if row.owner_signup_id else "that an administrator made"
+        whose = f"of sign-up {row.owner_signup_id}" if row.owner_signup_id else "that an administrator created"
         remarks.append(f"against the row {row.user_id} {shown_address(row.email)} {whose}")
     if finding.kind == "superfluous":
         owner = finding.owner_signup_id
-        remarks.append(f"of sign-up {owner}" if owner else "made by an administrator")
+        remarks.append(f"of sign-up {owner}" if owner else "created by an administrator")
     if finding.kind == "newer":
         remarks.append(f"the copy has version {finding.version}")
     if finding.kind == "removed":
@@ -199,7 +199,7 @@ def counts_as_json(reconciliation: Reconciliation, *, heal: bool) -> str:
     return _encoder.encode({"runId": reconciliation.run_id, "heal": heal, "services": services}).decode()
 
 
-def what_is_left(result: dict[str, Verification], *, heal: bool, timeout: float) -> Iterator[str]:
+def remaining_problems(result: dict[str, Verification], *, heal: bool, timeout: float) -> Iterator[str]:
     """Yield the reasons for exit code 1 and what to do about each; nothing if everything agrees."""
     for service, found in result.items():
         if found.is_silent:
@@ -207,19 +207,19 @@ def what_is_left(result: dict[str, Verification], *, heal: bool, timeout: float)
                 f"{service} did not answer within {timeout:g} s, so this is not all. Does `manage.py consume_events "
                 f"{service}` run? Start it, or give it more time with --timeout, and run this again."
             )
-    mendable = sum(found.left("missing", "different", "removed") for found in result.values())
+    healable = sum(found.left("missing", "different", "removed") for found in result.values())
     entangled = sum(found.entangled for found in result.values())
     by_hand = sum(found.left("conflicting", "superfluous") for found in result.values()) - entangled
     newer, revived = (sum(found.left(kind) for found in result.values()) for kind in ("newer", "revived"))
-    if mendable and not heal:
-        yield f"{mendable} can be mended: run this again with --heal."
-    elif mendable:
-        yield f"{mendable} could not be mended yet: run this again."
+    if healable and not heal:
+        yield f"{healable} can be healed: run this again with --heal."
+    elif healable:
+        yield f"{healable} could not be healed yet: run this again."
     if entangled:
         yield (
-            f"{entangled} hold each other's user IDs or addresses in circles of more than {QUESTION_MAX}, which are "
-            "too long to be mended. Delete the row of one of them in the admin of the service, and run this again with "
-            "--heal, several times if need be."
+            f"{entangled} hold each other's user IDs or addresses in cycles of more than {QUESTION_MAX}, which are "
+            "too long to be healed. Delete the row of one of them in the admin of the service, and run this again with "
+            "--heal, several times if necessary."
         )
     if newer or revived:
         yield (

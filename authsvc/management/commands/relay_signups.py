@@ -120,7 +120,7 @@ class OutboxRelay:
         """
         with _retried_later("publish events"):
             limit = self._rate()
-            # While Kafka is away, asking it for the lag takes seconds, and publishing would take as long again.
+            # While Kafka is down, asking it for the lag takes seconds, and publishing would take as long again.
             if not self._stop.is_set():
                 return self._publish(claim_due(limit=limit))
         return 0

@@ -16,7 +16,7 @@ from runtime.security_log import operator
 from runtime.terminal import printable, table, titled
 from runtime.times import time_argument, to_the_second
 
-HEAD: Final = ("ID", "PUT ASIDE", "STATE", "GROUP", "MESSAGE", "KEY", "ERROR")
+HEAD: Final = ("ID", "WRITTEN", "STATE", "GROUP", "MESSAGE", "KEY", "ERROR")
 # The lookup of each option that filters the letters.
 FILTERS: Final = {"topic": "topic", "group": "group", "error": "error__icontains", "since": "put_aside_at__gte"}
 
@@ -184,15 +184,15 @@ def letter_lines(letter: DeadLetter) -> Iterator[str]:
     yield from titled(
         [
             ("Dead letter", f"{letter.pk}, {letter.state}"),
-            ("Put aside", f"{to_the_second(letter.put_aside_at)}, in {letter.letter_place}"),
+            ("Written", f"{to_the_second(letter.put_aside_at)}, in {letter.letter_place}"),
             ("By group", letter.group),
-            ("Error", letter.error or "not said"),
+            ("Error", letter.error or "not given"),
             ("", letter.message),
             ("Message", letter.place),
             ("Sent", to_the_second(letter.sent_at) if letter.sent_at else "not known"),
             ("Key", letter.key_text if letter.key is not None else "none"),
             *[("Header", f"{name}: {value}") for name, value in letter.header_texts],
-            ("Cut to fit", letter.cut),
+            ("Truncated", letter.cut),
             *[
                 (
                     "Action",

@@ -307,7 +307,7 @@ async def test_a_closed_hub_ignores_settings_and_starts_again_with_the_next_watc
     await hub.close()
     assert all(task.done() for task in tasks)
     with pytest.raises(ValueError, match="not in list"):
-        forget(hub._tell_of_settings)
+        forget(hub._wake_for_settings)
     with hub.watching(uuid4()):
         await holds(lambda: len(redis.channels) == 2, "it has subscribed again")
 

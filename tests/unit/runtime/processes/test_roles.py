@@ -78,11 +78,11 @@ def test_a_role_is_stuck_after_many_failed_checks_in_a_row(monkeypatch):
     # As after a freeze: no heartbeat for long, and then the work continues before the next check.
     for _ in range(5):
         monkeypatch.setattr(health, "BEAT_WITHIN", -1.0)
-        assert [looks.find_it_stuck() for _ in range(2)] == [False, False]
+        assert [looks.is_stuck_now() for _ in range(2)] == [False, False]
         monkeypatch.setattr(health, "BEAT_WITHIN", 60.0)
-        assert not looks.find_it_stuck()
+        assert not looks.is_stuck_now()
     monkeypatch.setattr(health, "BEAT_WITHIN", -1.0)
-    assert [looks.find_it_stuck() for _ in range(3)] == [False, False, True]
+    assert [looks.is_stuck_now() for _ in range(3)] == [False, False, True]
 
 
 def test_a_role_that_fails_ends_with_an_error(start):
