@@ -113,7 +113,7 @@ SECURE_HSTS_PRELOAD = env.bool("HSTS_PRELOAD", default=True)
 # In production, requests for pages over plain HTTP are redirected to PUBLIC_URL; the API refuses them.
 SECURE_SSL_REDIRECT = PRODUCTION
 SECURE_SSL_HOST = PUBLIC_URL.partition("://")[2]
-# Origins (scheme://host) that may post forms when a proxy ends TLS, comma-separated. Default: none.
+# Origins (scheme://host) that may post forms when a proxy terminates TLS, comma-separated. Default: none.
 CSRF_TRUSTED_ORIGINS = checks.read_origins(env.list("CSRF_TRUSTED_ORIGINS", default=[]))
 
 # Proxies whose X-Forwarded-* headers are trusted: the gateway and any proxies in front of it, as addresses or networks

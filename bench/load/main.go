@@ -1,9 +1,9 @@
-// Load drives sign-ups at one address and prints what it saw as JSON, a line for each question.
+// Load drives sign-ups at one address and prints the results as JSON, one line per measurement.
 //
 //	load signups -url U -n 1000 -c 50     sign-ups over SSE, 50 at a time; with -rate R, R of them a second; with -due F,
 //	                                      each at the millisecond that its line of the file F gives
 //	load streams -url U -n 5000 -rate 500 opens streams and holds those that stay pending until its input ends
-//	load pages   -url U -n 200 -c 4       opens the form n times; then its input says what follows:
+//	load pages   -url U -n 200 -c 4       opens the form n times, then follows the commands of its input:
 //	                                      "connect R" opens their WebSockets, R a second;
 //	                                      "post M C first|last" posts the next M forms, C at a time, and waits for the
 //	                                      first or the last frame of those that have a WebSocket
@@ -20,7 +20,7 @@ import (
 	"time"
 )
 
-// Flags of all modes; each takes what it needs.
+// Flags of all modes; each mode uses some of them.
 type options struct {
 	url     string
 	path    string
@@ -90,7 +90,7 @@ func timesIn(path string) (times []time.Duration) {
 	return times
 }
 
-// lines gives each line of the input; the channel closes with it.
+// lines sends each line of the input; the channel closes at its end.
 func lines() <-chan string {
 	out := make(chan string)
 	go func() {

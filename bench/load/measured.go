@@ -11,18 +11,18 @@ import (
 	"time"
 )
 
-// A result is one line of the output. Times are in milliseconds, of those that did not fail.
+// A result is one line of the output. Times are in milliseconds, without the failed sign-ups.
 type result struct {
 	N       int            `json:"n"`
 	Failed  int            `json:"failed"`
 	Seconds float64        `json:"seconds"`
-	Rate    float64        `json:"rate"` // done in a second
+	Rate    float64        `json:"rate"` // per second
 	First   *percentiles   `json:"first_ms"`
 	Last    *percentiles   `json:"last_ms"`
 	Wait    *percentiles   `json:"between_ms"` // from the first event to the last
-	Events  float64        `json:"events"`     // in the mean
+	Events  float64        `json:"events"`     // the mean number
 	Errors  map[string]int `json:"errors,omitempty"`
-	CPU     float64        `json:"load_cpu_ms"` // of this program, for each
+	CPU     float64        `json:"load_cpu_ms"` // of this program, per sign-up
 }
 
 type percentiles struct {
@@ -32,8 +32,8 @@ type percentiles struct {
 	Max float64 `json:"max"`
 }
 
-// measured does `one` n times: c at a time, rate times a second, or at the times that are given. It counts from when each is due, so that what has to
-// wait for its turn is not left out.
+// measured runs `one` n times: c at a time, rate times a second, or at the given times. It measures from the time at which
+// each is due, so that waiting for a turn counts.
 func measured(o options, one func(i int, due time.Time) seen) result {
 	all := make([]seen, o.n)
 	type turn struct {
@@ -104,7 +104,7 @@ func percentilesOf(values []float64) *percentiles {
 	return &percentiles{at(.5), at(.95), at(.99), values[len(values)-1]}
 }
 
-// shortly leaves out addresses and ports, so that like errors count together.
+// shortly removes addresses and ports, so that similar errors count together.
 func shortly(err error) string {
 	var request *url.Error
 	if errors.As(err, &request) {
@@ -119,7 +119,7 @@ func shortly(err error) string {
 
 func ms(d time.Duration) float64 { return math.Round(float64(d.Microseconds())) / 1000 }
 
-// cpuTime is what this program has used so far.
+// cpuTime is the CPU time that this program has used so far.
 func cpuTime() time.Duration {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {

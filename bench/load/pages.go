@@ -26,11 +26,11 @@ type page struct {
 	cookies string
 	hidden  url.Values
 	socket  string
-	frames  chan []byte // of its WebSocket; closes with it
+	frames  chan []byte // of its WebSocket; closed with it
 	close   func()
 }
 
-// servePages opens the pages, says so, and then does what each line of its input says, until that ends.
+// servePages opens the pages, reports that, and then executes the commands of its input until that ends.
 func servePages(o options, host string) {
 	pages, opened := openPages(o, host)
 	say(opened)
@@ -97,8 +97,8 @@ func readPage(i int, response *http.Response, text []byte) *page {
 	return read
 }
 
-// openSockets opens the WebSockets of all pages, `rate` a second; the times are until each is open. Whom the gateway refuses
-// comes again, as the page does; its time still counts from when it was due at first.
+// openSockets opens the WebSockets of all pages, `rate` per second; the times are until each is open. A refused one tries
+// again, as the page does; its time still counts from when it was first due.
 func openSockets(o options, host string, pages []*page, rate float64) result {
 	return measured(options{n: len(pages), c: len(pages), rate: rate}, func(i int, due time.Time) seen {
 		ctx, cancel := context.WithTimeout(context.Background(), o.timeout)
@@ -130,8 +130,8 @@ func openSockets(o options, host string, pages []*page, rate float64) result {
 	})
 }
 
-// postForms posts them; `first` of the result is the answer of the POST or the first frame, whichever was later, `last`
-// the frame in which all lights are decided. Without WebSockets it is the answer alone.
+// postForms posts the forms. `first` of the result is the answer to the POST or the first frame, whichever is later, and
+// `last` the frame in which all lights are decided. Without WebSockets, both are the answer.
 func postForms(o options, host string, pages []*page, atOnce int, until string) result {
 	wires := wiresOf(atOnce, host, o.timeout)
 	return measured(options{n: len(pages), c: atOnce}, func(i int, due time.Time) seen {
@@ -210,7 +210,7 @@ func (p *page) post(wire *wire, path string) error {
 	return nil
 }
 
-// gets asks for one page again and again; `first` is its whole answer.
+// gets requests one page repeatedly; `first` is the time until the complete answer.
 func gets(o options, host string) result {
 	wires := wiresOf(o.c, host, o.timeout)
 	request := fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", o.path, host)

@@ -14,7 +14,7 @@ import (
 
 const password = "nine lives of a bench"
 
-// Of this run, so that nobody was there before.
+// Unique to this run, so that no user exists already.
 var run = func() uint64 {
 	random := make([]byte, 8)
 	_, _ = rand.Read(random) // never fails
@@ -30,7 +30,7 @@ type seen struct {
 	err    error
 }
 
-// signUps runs them all to their end.
+// signUps runs all sign-ups to their end.
 func signUps(o options, host string) result {
 	wires := wiresOf(o.c, host, o.timeout)
 	return measured(o, func(i int, due time.Time) seen {
@@ -40,8 +40,8 @@ func signUps(o options, host string) result {
 	})
 }
 
-// holdStreams opens them, says so, and keeps them until the input ends. One that is refused comes again when it is told to,
-// as a client does; its time still counts from when it was due at first.
+// holdStreams opens the streams, reports that, and holds them until the input ends. A refused one tries again after its
+// Retry-After, as a client does; its time still counts from when it was first due.
 func holdStreams(o options, host string) {
 	var guard sync.Mutex
 	var held []*wire
@@ -65,7 +65,7 @@ func holdStreams(o options, host string) {
 	}
 }
 
-// A refusal is an answer that is no stream.
+// A refusal is an answer other than a stream.
 type refusal struct {
 	status     int
 	retryAfter string
@@ -73,17 +73,17 @@ type refusal struct {
 
 func (r refusal) Error() string { return fmt.Sprintf("status %d", r.status) }
 
-// retryAfter is how long the server wants to be left alone; 0 where it does not say that it wants the request again.
+// retryAfter is the pause that the server asks for; 0 if it does not ask for a retry.
 func retryAfter(err error) time.Duration {
 	var refused refusal
 	if !errors.As(err, &refused) {
 		return 0
 	}
-	seconds, _ := strconv.Atoi(refused.retryAfter) // 0 of what is no number
+	seconds, _ := strconv.Atoi(refused.retryAfter) // 0 if it is not a number
 	return time.Duration(seconds) * time.Second
 }
 
-// signUp posts one person and reads the stream: to its end, or only to the first event.
+// signUp posts one sign-up and reads its stream to the end, or only to the first event.
 func signUp(wire *wire, i int, due time.Time, toTheEnd bool) (saw seen) {
 	response, err := wire.ask("POST", signUpRequest(wire.address, i))
 	if err != nil {
@@ -129,11 +129,11 @@ func signUpRequest(host string, i int) []byte {
 		"Accept: text/event-stream\r\nContent-Length: %d\r\n\r\n%s", host, len(body), body)
 }
 
-// userID is spread over all that there could be, as people's are: those of one run, in order, would all meet the same few
-// pages of a database's indexes. An odd factor gives no two of them the same.
+// userID spreads the IDs over the whole range, like those of real users: consecutive ones would all hit the same few pages
+// of a database's indexes. The factor is odd, so the IDs are unique.
 func userID(i int) string { return fmt.Sprintf("b%016x", (run+uint64(i))*0x9e3779b97f4a7c15) }
 
-// isDecided looks at the statuses alone, so that any server that names them so can be measured.
+// isDecided looks only at the statuses, so that any server that uses these names can be measured.
 func isDecided(data []byte) bool {
 	isState := bytes.Contains(data, []byte(`"SUCCESS"`)) || bytes.Contains(data, []byte(`"FAIL"`))
 	return isState && !bytes.Contains(data, []byte(`"PENDING"`))

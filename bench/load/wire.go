@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// A wire is one connection to the server, used for one request after another. It is written by hand, as the load shares
-// the cores with what it measures: net/http's client has two goroutines for each connection, and hands everything over
-// twice.
+// A wire is one connection to the server, used for one request after another. It replaces net/http's client, which
+// has two goroutines per connection and passes everything on twice, because the load shares the cores with the measured
+// server.
 type wire struct {
 	address string
 	timeout time.Duration
@@ -36,7 +36,7 @@ func wiresOf(count int, host string, timeout time.Duration) chan *wire {
 	return wires
 }
 
-// ask sends a whole request and reads the answer's head. An idle connection that the server has closed is replaced.
+// ask sends a complete request and reads the head of the answer. An idle connection that the server has closed is replaced.
 func (w *wire) ask(method string, request []byte) (*http.Response, error) {
 	isFresh := w.conn == nil
 	response, err := w.tryToAsk(method, request)
@@ -68,7 +68,7 @@ func (w *wire) tryToAsk(method string, request []byte) (*http.Response, error) {
 	return http.ReadResponse(w.reader, &http.Request{Method: method})
 }
 
-// finish reads the answer to its end, so that the connection can be used again; it is closed where that takes long.
+// finish reads the answer to its end, so that the connection can be reused; it is closed if that takes long.
 func (w *wire) finish(response *http.Response) {
 	if w.conn == nil {
 		return
@@ -91,7 +91,7 @@ func isTimeout(err error) bool {
 	return ok && timeout.Timeout()
 }
 
-// loopback gives host:port of a URL, which must be on this machine: nothing else is ever loaded.
+// loopback returns host:port of a URL, which must be on this machine: no other machine is ever put under load.
 func loopback(address string) (string, error) {
 	parsed, err := url.Parse(address)
 	if err != nil {
