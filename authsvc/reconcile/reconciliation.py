@@ -193,8 +193,8 @@ class Reconciliation:
             )
 
     def _joined(self, question: _Question) -> _Question:
-        """Return the question merged with queued ones that share a record with it. Otherwise each record of a circle of
-        conflicts would collect the whole circle on a separate page."""
+        """Return the question merged with queued ones that share a record with it. Otherwise each record of a cycle of
+        conflicts would collect the whole cycle on a separate page."""
         for other in list(self._questions):
             owners = question.owners | other.owners
             if other.service == question.service and question.owners & other.owners and len(owners) <= QUESTION_MAX:

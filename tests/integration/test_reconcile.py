@@ -250,7 +250,7 @@ def test_a_cycle_that_is_too_long_for_one_page_is_reported_and_healed_once_it_is
         assert [found(report) for report in services.values()] == [[("conflicting", name) for name in names]] * 2
         assert "14 hold each other's user IDs or addresses" in problems
         assert "need a decision" not in problems
-    assert "circles of more than 5" in problems
+    assert "cycles of more than 5" in problems
     for model in (ChatUser, Customer):
         model.objects.filter(user_id=names[0]).delete()
     for _ in names:
