@@ -137,5 +137,5 @@ def _heal(stack: Stack, injector: Injector, browsers: Crowd, noise: Noise) -> fl
             return False
 
     with suppress(AssertionError):
-        eventually(is_healed, HEALED_WITHIN, what="all is healed")
+        eventually(is_healed, HEALED_WITHIN, what="everything has recovered")
     return time.monotonic() - begun

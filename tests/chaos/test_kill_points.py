@@ -173,7 +173,7 @@ def test_nothing_is_lost_if_the_results_consumer_is_killed_between_database_and_
         assert copied_lights(stack, signup) == ALL_GREEN | {"customer": "PENDING"}
         assert not listeners.all[0].is_complete
         results.start()
-        eventually(lambda: copied_lights(stack, signup) == ALL_GREEN, what="Redis knows too")
+        eventually(lambda: copied_lights(stack, signup) == ALL_GREEN, what="Redis has the state, too")
         listeners.wait_for_the_end()
         listeners.all[0].assert_saw_all(ALL_GREEN)
 

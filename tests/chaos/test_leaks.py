@@ -179,7 +179,7 @@ def test_everything_held_for_vanished_clients_is_released(
         near = (LOOPBACK, stack.caddy.port)
         far = (network.connect(here, there), stack.caddy.port)
         reset(watching(near, kinds * (2 * AT_ONCE // 10) * 2, at_once=2 * AT_ONCE))
-        eventually(lambda: all(tasks_of(stack.roles[name]) <= SLACK for name in WEB_ROLES), what="they are gone")
+        eventually(lambda: all(tasks_of(stack.roles[name]) <= SLACK for name in WEB_ROLES), what="the clients are gone")
         before = held(stack)
 
         leaving = watching(near, kinds * (VANISHING // 10), at_once=AT_ONCE)
@@ -197,7 +197,7 @@ def test_everything_held_for_vanished_clients_is_released(
             assert {name: number for name, number in now.items() if number > before[name] + SLACK} == {}
             return True
 
-        eventually(are_forgotten, FORGOTTEN_WITHIN, what="all is as it was before")
+        eventually(are_forgotten, FORGOTTEN_WITHIN, what="everything is released")
         after = held(stack)
     with capsys.disabled():
         print(f"\n{2 * VANISHING} clients that vanish (before, during, after):")

@@ -164,7 +164,7 @@ def test_people_sign_up_while_large_tables_are_migrated(postgresql: PostgresqlSe
         _, errors = migration.communicate(timeout=300)
         assert migration.returncode == 0, errors
         during = clients.number
-        eventually(lambda: clients.number > during or clients.error, what="sign-ups go on")
+        eventually(lambda: clients.number > during or clients.error, what="sign-ups continue")
         slow = slowness()
     assert clients.error is None
     assert clients.longest < ANSWERS_WITHIN * slow

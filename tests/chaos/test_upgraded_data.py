@@ -121,7 +121,7 @@ def test_data_stored_by_release_0_1_0_is_complete_and_usable(
         assert refused.statuses["auth"] == "FAIL"
         stack.manage_before("shell", "-c", SET_LIVE)
         produce_invalid(stack, "user.newUser.req", b"{poison", key=kim.user_id)
-        eventually(lambda: len(dead_letters(stack)) == 2, what="chat and customer have put the poison aside")
+        eventually(lambda: len(dead_letters(stack)) == 2, what="chat and customer have dead-lettered the poison")
         # Its light is still orange when the installation is upgraded.
         stack.roles["chat"].stop()
         key = str(uuid4())

@@ -110,7 +110,7 @@ def test_every_line_of_every_role_is_json_also_of_what_goes_wrong(stack: Stack, 
         said = [line for line in lines(stack.roles["chat"]) if line.get("trace_id") == trace]
         return [line for line in said if line["event"].startswith("dead-lettered")]
 
-    [aside] = eventually(put_aside, what="chat says what it put aside")
+    [aside] = eventually(put_aside, what="chat logs the dead letter")
     assert (aside["level"], aside["group"]) == ("error", "chat")
     for role in stack.roles.values():
         said = lines(role)

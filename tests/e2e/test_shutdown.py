@@ -87,7 +87,7 @@ def test_every_role_ends_in_time_and_no_client_misses_a_change(stack: Stack):
                 end(name)
                 if name in ("auth-1", "auth-2"):
                     eventually(lambda losses=losses: listeners.losses > losses, what=f"{name} held streams")
-                    eventually(lambda: listeners.are_open, what="they go on elsewhere")
+                    eventually(lambda: listeners.are_open, what="the streams continue elsewhere")
                 stack.roles[name].start()
         assert shown.closed == len(pages)
         assert listeners.losses >= STREAMS

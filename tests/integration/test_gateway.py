@@ -306,7 +306,7 @@ async def test_the_log_contains_no_ticket(client, caddy, upstreams):
     async def logged() -> bool:
         return sum("[redacted]" in json.dumps(line["request"]) for line in lines()) >= 3
 
-    await eventually_async(logged, what="the three requests stand in the log")
+    await eventually_async(logged, what="the log has the three requests")
     assert {line["level"] for line in lines()} == {"info", "error"}
     assert TICKET not in caddy.process.log()
 

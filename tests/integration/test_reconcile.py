@@ -562,7 +562,7 @@ def test_the_terminal_shows_counts_and_the_users_concerned():
     assert lines[1].split() == ["chat", *"001000000"]
     assert lines[2].split() == ["customer", *"010000010"]
     assert lines[3:] == [
-        "chat: conflicting kim kim@example.org (against the row KIM kim2@example.org that an administrator made)",
+        "chat: conflicting kim kim@example.org (against the row KIM kim2@example.org that an administrator created)",
         "customer: different   kim kim@example.org (in role; healed)",
     ]
 

@@ -61,7 +61,7 @@ async def test_a_relay_counts_its_failures_until_a_newer_state_arrives(
     async def is_heard() -> bool:
         return relays()._running[signup_id].state.version == 3
 
-    await eventually_async(is_heard, what="the relay has the news")
+    await eventually_async(is_heard, what="the relay has the newer state")
     asked.clear()
     await auth.drop_streams()
 
