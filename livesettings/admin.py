@@ -208,10 +208,10 @@ class OverridesAdmin(admin.ModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: Overrides, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
-        transaction.on_commit(lambda: self._tell_everybody(request))
+        transaction.on_commit(lambda: self._apply_now(request))
         transaction.on_commit(lambda: _log_changes(request, form.before, obj.values))
 
-    def _tell_everybody(self, request: HttpRequest) -> None:
+    def _apply_now(self, request: HttpRequest) -> None:
         look_once()
         self.message_user(request, _("Saved. The new values apply within a second."), messages.SUCCESS)
 

@@ -71,12 +71,14 @@ class OpenedForm(forms.ModelForm):  # type: ignore[type-arg]  # has none at run 
         if opened != _opened(stored, self.compared):
             intro = _("This user was changed after you opened this page. Your input is kept: check it and save again.")
             conflicts = rebase(self, stored, self.compared)
-            self.add_error(None, ValidationError([intro, *self.told(stored, since=opened.version)], code="outdated"))
+            self.add_error(
+                None, ValidationError([intro, *self.newer_changes(stored, since=opened.version)], code="outdated")
+            )
             for name in conflicts:
                 self.add_error(name, _("Now stored: %s") % _shown(stored, name))
         return cleaned
 
-    def told(self, stored: Any, *, since: int) -> Iterator[str]:
+    def newer_changes(self, stored: Any, *, since: int) -> Iterator[str]:
         """Describe the known changes of the user since this version."""
         yield from ()
 

@@ -31,7 +31,7 @@ PAGE: Final = 100
 CHANGED: Final = "changed"
 SKIPPED: Final = "skipped"
 # Earlier changes that the error about an outdated form lists.
-CHANGES_TOLD: Final = 5
+CHANGES_LISTED: Final = 5
 
 
 class OpenedUserForm(OpenedForm, UserChangeForm):  # type: ignore[type-arg]  # has none at run time
@@ -39,11 +39,11 @@ class OpenedUserForm(OpenedForm, UserChangeForm):  # type: ignore[type-arg]  # h
 
     compared = tuple(User.SYNCHRONISED)
 
-    def told(self, stored: User, *, since: int) -> Iterator[str]:
+    def newer_changes(self, stored: User, *, since: int) -> Iterator[str]:
         """Describe the newest changes of the user since this version: their authors, fields and times."""
         rows = EventTransaction.objects.filter(
             owner_signup_id=stored.owner_signup_id, kind=Kind.CHANGE, record_version__gt=since
-        ).order_by("-record_version")[:CHANGES_TOLD]
+        ).order_by("-record_version")[:CHANGES_LISTED]
         entries = LogEntry.objects.filter(
             content_type=ContentType.objects.get_for_model(EventTransaction),
             object_id__in=[str(row.pk) for row in rows],

@@ -211,7 +211,7 @@ class Reconciliation:
             for _, answer in answers:
                 if answer.run_id == self.run_id:
                     self._take(answer)
-            self._give_up_the_silent()
+            self._give_up_on_silent()
 
     def _take(self, answer: ReconcileAnswered) -> None:
         page = self._open.get(answer.page)
@@ -222,7 +222,7 @@ class Reconciliation:
             self._ask_again_about_stuck(answer.service, page)
             self._no_longer_wait_for(answer.service, answer.page)
 
-    def _give_up_the_silent(self) -> None:
+    def _give_up_on_silent(self) -> None:
         now = time.monotonic()
         late = {name for page in self._open.values() if page.deadline < now for name in page.waits_for}
         for service in late:

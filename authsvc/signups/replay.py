@@ -119,7 +119,7 @@ def _begin(page: Sequence[_Chosen], producer: EventProducer | None, service: str
 
 
 def _renew(chosen: Sequence[_Chosen], service: str | None) -> set[UUID]:
-    """Reset the attempts of the transactions that wait for an answer, including one from `service`. Return their IDs."""
+    """Reset the attempts of the transactions that wait for an answer, even one from `service`. Return their IDs."""
     incomplete = {each.id for each in chosen if each.pending_count}
     if incomplete:
         ask_again(incomplete)

@@ -225,7 +225,9 @@ def test_a_dependency_that_is_down_costs_only_what_it_provides(
     mails = by_name["mail"]
     assert isinstance(mails, MailServer)
     with People(stack, partial(ConfirmedSignUp, mails=mails) if case.confirms else SignUp) as people:
-        eventually(lambda: len(people.signups) >= 3 and are_complete(people.signups[:3]), what="everything works beforehand")
+        eventually(
+            lambda: len(people.signups) >= 3 and are_complete(people.signups[:3]), what="everything works beforehand"
+        )
         away_at = time.monotonic()
         (target.kill if fault == "killed" else target.pause)()
         try:

@@ -130,7 +130,9 @@ def test_every_process_that_uses_live_settings_has_a_change_within_a_second(own:
         assert next(event for event in told if event.kind != "status").kind == "delayed"
     change(own, signup_id, "next_due_at = '2020-01-01'")
     where = f"FROM authsvc_signup WHERE {is_signup(own, signup_id)}"
-    eventually(lambda: own.query("auth", f"SELECT attempts {where} AND attempts > 40"), what="the request is sent again")
+    eventually(
+        lambda: own.query("auth", f"SELECT attempts {where} AND attempts > 40"), what="the request is sent again"
+    )
     assert own.query("auth", f"SELECT stalled_at {where}") == [(None,)]
     own.roles["customer"].start()
     eventually(lambda: own.query("auth", f"SELECT 1 {where} AND pending_count = 0"), what="running sign-ups continue")

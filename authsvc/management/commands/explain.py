@@ -21,7 +21,7 @@ from runtime.times import to_the_millisecond
 
 HEAD: Final = ("TIME", "AFTER", "WHAT", "WHERE", "DETAIL")
 # Default of --limit: number of histories shown for one user ID.
-TOLD: Final = 5
+SHOWN: Final = 5
 TITLES: Final = {Kind.SIGNUP: "Sign-up", Kind.CHANGE: "Change", Kind.REMOVAL: "Removal"}
 # Shown instead of erased personal data.
 ERASED: Final = "erased"
@@ -42,9 +42,9 @@ class Command(BaseCommand):
         parser.add_argument(
             "--limit",
             type=int,
-            default=TOLD,
+            default=SHOWN,
             metavar="N",
-            help=f"show only the newest N of a user ID or a removed account (default: {TOLD})",
+            help=f"show only the newest N of a user ID or a removed account (default: {SHOWN})",
         )
 
     def handle(self, *, which: str, limit: int, **_: Any) -> None:
@@ -63,13 +63,13 @@ class Command(BaseCommand):
             raise
         if limit < 1:
             raise CommandError("--limit must be 1 or more.")
-        told = signups[:limit]
-        for number, signup in enumerate(told):
+        shown = signups[:limit]
+        for number, signup in enumerate(shown):
             if number:
                 self.stdout.write("")
             for line in as_text(story_of(signup)):
                 self.stdout.write(line)
-        if more := len(signups) - len(told):
+        if more := len(signups) - len(shown):
             self.stdout.write("")
             self.stdout.write(f"{more} older ones of {printable(which)}; --limit {len(signups)} tells all:")
             older = [(shown_time(each.created_at), TITLES[Kind(each.kind)], str(each.id)) for each in signups[limit:]]

@@ -80,7 +80,7 @@ class Command(BaseCommand):
     def handle(self, *, every: float | None, **options: Any) -> None:
         if every is not None:
             with running_role("purge") as role:
-                self._purge_again_and_again(role, every, **options)
+                self._purge_repeatedly(role, every, **options)
             return
         try:
             check_database("authsvc")
@@ -88,7 +88,7 @@ class Command(BaseCommand):
         except TransientError as error:
             raise CommandError(str(error)) from error
 
-    def _purge_again_and_again(self, role: RunningRole, every: float, **options: Any) -> None:
+    def _purge_repeatedly(self, role: RunningRole, every: float, **options: Any) -> None:
         def goes_on() -> bool:
             role.beat()
             return not role.stop.is_set()
