@@ -50,7 +50,7 @@ class UserRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         msgspec.structs.force_setattr(self, "user_id", normalize_user_id(self.user_id))
         msgspec.structs.force_setattr(self, "email", normalize_email(self.email))
         if len(self.user_id) > USER_ID_MAX or not 0 < len(self.email) <= EMAIL_MAX:
-            raise ValueError("userId or email has no length that can be kept once it is normalised")
+            raise ValueError("userId or email is empty or too long once it is normalised")
 
     @property
     def user_id_key(self) -> str:

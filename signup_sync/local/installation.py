@@ -175,6 +175,6 @@ def welcome(address: str, data_dir: Path) -> str:
     return f"""
 Signup Sync runs at {address}
   /signup/  fill in the form and watch the lights
-  /admin/   see every sign-up; `make admin` in another terminal makes an administrator
+  /admin/   see every sign-up; `make admin` in another terminal creates an administrator
 Ctrl-C ends everything. The logs are in {short(data_dir / "log")}.
 """

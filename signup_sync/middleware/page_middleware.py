@@ -51,14 +51,14 @@ class MeasuredFields(MiddlewareMixin):
             if any(is_longer_than(most, text) for text in (name, *values)):
                 raise BadRequest("a parameter of the query is too long")
             if not all(map(_is_storable, (name, *values))):
-                raise BadRequest("a parameter of the query has a character that no database takes")
+                raise BadRequest("a parameter of the query has a character that no database can store")
         if request.method == "POST":
             for name, values in request.POST.lists():
                 if any(is_longer_than(FIELD_MAX, text) for text in (name, *values)):
                     raise BadRequest("a field of the form is too long")
                 # Forms report invalid characters in typed text. For the fields of the admin's lists, nothing else does.
                 if name in CHOSEN and not all(map(_is_storable, values)):
-                    raise BadRequest("a chosen row has a character that no database takes")
+                    raise BadRequest("a chosen row has a character that no database can store")
         return None
 
 

@@ -37,7 +37,7 @@ def test_without_a_terminal_the_required_variables_are_named(project: Path, runn
     done = make(project, "admin", running.env | named)
     assert done.returncode != 0
     said = done.stderr.splitlines()[0]
-    assert "There is no terminal here" in said
+    assert "There is no terminal to ask at" in said
     assert said.endswith("set ADMIN_EMAIL and ADMIN_PASSWORD in the environment.")
 
 

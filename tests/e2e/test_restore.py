@@ -142,7 +142,7 @@ def test_auth_restored_from_a_backup_of_an_earlier_release_neither_revives_nor_l
     code, problems, findings = reconcile(stack)
     assert code == 1
     assert set(findings) == in_each_participant(superfluous=town.comes, newer=town.changes, revived=town.leaves)
-    assert "Participants know more than auth" in problems
+    assert "Participants are ahead of auth" in problems
 
     reconcile(stack, "--heal", "--auth-restored")
     eventually(lambda: town.leaves.user_id not in names_in(stack, "auth") | names_in(stack, "chat"))

@@ -533,7 +533,7 @@ def test_a_participant_that_does_not_answer_is_reported(settings):
 def test_an_outage_of_kafka_is_reported(settings, monkeypatch):
     monkeypatch.setattr("eventbus.topics.ANSWERS_WITHIN", 0.2)
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
-    with pytest.raises(CommandError, match="Are Kafka and auth's database there"):
+    with pytest.raises(CommandError, match="Are Kafka and auth's database running"):
         call_command("reconcile", stdout=StringIO())
 
 

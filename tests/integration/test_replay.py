@@ -214,8 +214,8 @@ def test_unsent_sign_ups_are_counted_and_are_an_error(settings, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "Say which: --id"),
-        (["--dry-run"], "Say which: --id"),
+        ([], "Give at least one of --id"),
+        (["--dry-run"], "Give at least one of --id"),
         (["--id", "nonsense"], "nonsense"),
         (["--id", str(UUID(int=1))], "There is no sign-up"),
         (["--user-id", "nobody"], "There is no sign-up, change or removal of nobody"),

@@ -275,7 +275,7 @@ def test_explain_prints_all_sign_ups_of_a_user_id_the_newest_first(no_kafka):
     assert places == sorted(places, reverse=True)
     few = explain("kim", "--limit", "1")
     assert f"Sign-up      {ids[0]}" not in few
-    assert "2 older ones of kim; --limit 3 tells all:" in few
+    assert "2 older ones of kim; --limit 3 shows all:" in few
     assert str(ids[0]) in few
 
 

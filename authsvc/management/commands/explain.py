@@ -51,8 +51,8 @@ class Command(BaseCommand):
         waiting = list(unconfirmed(which))
         for row in waiting:
             self.stdout.write(
-                f"Sign-up {row.id} of {printable(row.user_id)} waits since {shown_time(row.created_at)} until its "
-                "address is confirmed. Nothing is published before; it is deleted after "
+                f"Sign-up {row.id} of {printable(row.user_id)}, begun at {shown_time(row.created_at)}, waits until its "
+                "address is confirmed. Nothing is published until then; it is deleted after "
                 f"{settings.SIGNUP_CONFIRM_HOURS} hours."
             )
         try:
@@ -71,7 +71,7 @@ class Command(BaseCommand):
                 self.stdout.write(line)
         if more := len(signups) - len(shown):
             self.stdout.write("")
-            self.stdout.write(f"{more} older ones of {printable(which)}; --limit {len(signups)} tells all:")
+            self.stdout.write(f"{more} older ones of {printable(which)}; --limit {len(signups)} shows all:")
             older = [(shown_time(each.created_at), TITLES[Kind(each.kind)], str(each.id)) for each in signups[limit:]]
             for line in table(older):
                 self.stdout.write(line)

@@ -39,7 +39,7 @@ class Command(BaseCommand):
 
     def _confirm(self, count: int) -> None:
         if not sys.stdin.isatty():
-            raise CommandError("There is no terminal here to ask at: confirm with --yes. Nothing was removed.")
+            raise CommandError("There is no terminal to ask at: confirm with --yes. Nothing was removed.")
         if typed_answer(f"Remove {count} account{'s' * (count > 1)} for good? Type yes: ").lower() != "yes":
             raise CommandError("Nothing was removed.")
 

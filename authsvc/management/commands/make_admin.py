@@ -32,7 +32,7 @@ class Command(BaseCommand):
     def handle(self, **options: Any) -> None:
         missing = [variable for _, _, variable in PROMPTS if not os.environ.get(variable)]
         if missing and not sys.stdin.isatty():
-            raise CommandError(f"There is no terminal here to ask at: set {' and '.join(missing)} in the environment.")
+            raise CommandError(f"There is no terminal to ask at: set {' and '.join(missing)} in the environment.")
         user = User(is_staff=True, is_superuser=True)
         try:
             for field, question, variable in PROMPTS:

@@ -114,7 +114,7 @@ class Command(BaseCommand):
             if not is_transient(error):
                 raise
             raise CommandError(
-                f"{' '.join(str(error).split())}. Are Kafka and auth's database there? Run the same command again; "
+                f"{' '.join(str(error).split())}. Are Kafka and auth's database running? Run the same command again; "
                 "what was healed stays healed."
             ) from error
         return reconciliation
@@ -204,8 +204,8 @@ def remaining_problems(result: dict[str, Verification], *, heal: bool, timeout: 
     for service, found in result.items():
         if found.is_silent:
             yield (
-                f"{service} did not answer within {timeout:g} s, so this is not all. Does `manage.py consume_events "
-                f"{service}` run? Start it, or give it more time with --timeout, and run this again."
+                f"{service} did not answer within {timeout:g} s, so the result is incomplete. Does `manage.py "
+                f"consume_events {service}` run? Start it, or give it more time with --timeout, and run this again."
             )
     healable = sum(found.left("missing", "different", "removed") for found in result.values())
     entangled = sum(found.entangled for found in result.values())
@@ -223,7 +223,7 @@ def remaining_problems(result: dict[str, Verification], *, heal: bool, timeout: 
         )
     if newer or revived:
         yield (
-            f"Participants know more than auth: {newer} copies are newer than auth's record, and {revived} records are "
+            f"Participants are ahead of auth: {newer} copies are newer than auth's record, and {revived} records are "
             "of accounts that were removed. This happens if auth's database was restored from a backup: read "
             "docs/operations.md, and run this again with --heal --auth-restored."
         )

@@ -73,7 +73,7 @@ def choose(options: dict[str, Any]) -> QuerySet[EventTransaction]:
     missing."""
     narrowing = ("signup_ids", "user_ids", "since", "until", "pending", "stalled")
     if not options["all"] and not any(options[name] for name in narrowing):
-        raise CommandError("Say which: --id, --user-id, --since, --until, --pending, --stalled or --all.")
+        raise CommandError("Give at least one of --id, --user-id, --since, --until, --pending, --stalled and --all.")
     signups = EventTransaction.objects.all()
     if ids := options["signup_ids"]:
         signups = signups.filter(id__in=ids)

@@ -31,7 +31,7 @@ class Command(BaseCommand):
         if service not in PARTICIPANTS:
             raise CommandError(f"{service} is not a participant: {', '.join(PARTICIPANTS)} are.")
         if not others:
-            raise CommandError(f"{service} is the only participant, and a new one is made like an existing one.")
+            raise CommandError(f"{service} is the only participant, and a new one is copied from an existing one.")
         if not no_input:
             self._confirm(names)
         try:
