@@ -184,8 +184,8 @@ class User(KnowsChanges, AbstractBaseUser, PermissionsMixin):
             try:
                 super().save(*args, **kwargs)
             except DatabaseError as error:
-                # Django raises the base class if no row has this primary key. Errors of the database have subclasses.
-                if type(error) is DatabaseError:
+                # Django's own error, that no row has this primary key. The driver's error causes every other one.
+                if error.__cause__ is None:
                     raise NoSuchAccountError from error
                 raise
             self.note_saved(columns)
