@@ -12,7 +12,7 @@ from uuid import UUID
 from django.db import router, transaction
 
 from eventbus.messages import HandledBatch, Incoming, decode_each
-from participant.decisions import Decision, decide
+from participant.decisions import decide
 from participant.events import NewUser, Request, UserChange, UserRemoval, answer, decode_request, is_asked
 from participant.models import ParticipantUser
 from participant.new_users import OnNewUsers, call_on_new_users
@@ -58,7 +58,8 @@ class AccountHandler:
         nobody: set[UUID | None] = set()
         saved = unless_crossed(lambda: self._insert_new(rows), otherwise=nobody, using=self._database)
         others = [request for request in requests if request.owner_signup_id not in saved]
-        judged = iter(self._decide_and_write(others) if others else ())
+        judge = atomically(self._database)(self._decide_and_write)
+        judged = iter(judge(others) if others else ())
         return [DONE if request.owner_signup_id in saved else next(judged) for request in requests]
 
     def _insert_new(self, rows: Sequence[ParticipantUser]) -> set[UUID | None]:
@@ -70,17 +71,14 @@ class AccountHandler:
         return owners
 
     def _decide_and_write(self, requests: Sequence[Request]) -> list[Judgement]:
-        def work() -> Decision[ParticipantUser]:
-            decision = decide(requests, rows_about(self.model, requests, is_locked=False))
-            if decision.overwrites:
-                # A lock writes to each row, and most batches change none. So read again, and decide about locked rows.
-                decision = decide(requests, rows_about(self.model, requests, is_locked=True))
-            write_tombstones(self.model, [(removal.owner_signup_id, removal.version) for removal in decision.removals])
-            write(self.model, updates=decision.updates, inserts=decision.inserts)
-            call_on_new_users(self.model, [record.owner_signup_id for record, _ in decision.inserts], self.on_new_users)
-            return decision
-
-        return atomically(work, using=self._database).judgements
+        decision = decide(requests, rows_about(self.model, requests, is_locked=False))
+        if decision.overwrites:
+            # A lock writes to each row, and most batches change none. So read again, and decide about locked rows.
+            decision = decide(requests, rows_about(self.model, requests, is_locked=True))
+        write_tombstones(self.model, [(removal.owner_signup_id, removal.version) for removal in decision.removals])
+        write(self.model, updates=decision.updates, inserts=decision.inserts)
+        call_on_new_users(self.model, [record.owner_signup_id for record, _ in decision.inserts], self.on_new_users)
+        return decision.judgements
 
     @property
     def _database(self) -> str:

@@ -129,10 +129,8 @@ class ReconcileHandler:
     on_new_users: OnNewUsers | None = None
 
     def __call__(self, batch: Sequence[Incoming]) -> HandledBatch:
-        return answer_pages(batch, self._findings, service=self.service)
-
-    def _findings(self, page: ReconcilePage) -> list[Finding]:
-        return atomically(lambda: self._compare_and_heal(page), using=router.db_for_write(self.model))
+        findings = atomically(router.db_for_write(self.model))(self._compare_and_heal)
+        return answer_pages(batch, findings, service=self.service)
 
     def _compare_and_heal(self, page: ReconcilePage) -> list[Finding]:
         """Compare the page's records with their rows. Rows that are newer than the page, and removed accounts, are only

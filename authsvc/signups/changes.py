@@ -91,6 +91,7 @@ def _begin_change(user: User, changed: Sequence[str]) -> EventTransaction:
     return row
 
 
+@atomically(DATABASE)
 def remove_account(user: User, *, only_if: Callable[[User], bool] | None = None) -> EventTransaction:
     """Delete the user for good. Return the event transaction that makes every service delete its copy.
 
@@ -98,10 +99,6 @@ def remove_account(user: User, *, only_if: Callable[[User], bool] | None = None)
     earlier event transactions end, and lose all personal data, and so do the admin's log entries about it. Raise
     NoSuchAccountError if it was removed already, or if `only_if` is false of the account as it is stored now.
     """
-    return atomically(lambda: _remove(user, only_if), using=DATABASE)
-
-
-def _remove(user: User, only_if: Callable[[User], bool] | None) -> EventTransaction:
     stored = _locked(user)
     if only_if is not None and not only_if(stored):
         raise NoSuchAccountError

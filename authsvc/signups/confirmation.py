@@ -60,13 +60,10 @@ def check_live_confirmation(values: LiveSettings) -> Iterator[tuple[tuple[str, .
         yield ("SIGNUP_CONFIRM",), _("Confirmation by email needs a mail server. Set EMAIL_URL first.")
 
 
+@atomically(DATABASE)
 def save_unconfirmed(new: NewSignUp) -> tuple[UnconfirmedSignUp | SignUp, bool]:
     """Save a sign-up that awaits confirmation, unless its ID exists already. Return the stored row (a SignUp if it has
     been confirmed) and whether this call saved it. Raise KeyTakenError."""
-    return atomically(lambda: _keep(new), using=DATABASE)
-
-
-def _keep(new: NewSignUp) -> tuple[UnconfirmedSignUp | SignUp, bool]:
     # The order of the queries matters: a transaction that commits the user in between has saved the sign-up too, and a
     # confirmation that commits in between has deleted the unconfirmed row and saved the sign-up.
     is_taken = User.objects.filter(owner_signup_id=new.signup_id).exists()
@@ -108,8 +105,7 @@ def confirm(token: str) -> Registration:
 
     Of several concurrent confirmations, one deletes the row; the others wait for its lock and then find no row.
     """
-    signup_id, created_at = read_token(token)
-    return atomically(lambda: _confirm(signup_id, created_at), using=DATABASE)
+    return _confirm(*read_token(token))
 
 
 def row_of(token: str) -> UnconfirmedSignUp:
@@ -124,6 +120,7 @@ def _row_in(rows: QuerySet[UnconfirmedSignUp], signup_id: UUID, created_at: date
     return row
 
 
+@atomically(DATABASE)
 def _confirm(signup_id: UUID, created_at: datetime) -> Registration:
     row = _row_in(UnconfirmedSignUp.objects.select_for_update(), signup_id, created_at)
     UnconfirmedSignUp.objects.filter(id=signup_id).delete()

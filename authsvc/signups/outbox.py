@@ -44,6 +44,7 @@ class DueEvent:
     services: list[str]
 
 
+@atomically(DATABASE)
 def claim_due(*, limit: int) -> list[DueEvent]:
     """Claim at most `limit` transactions whose event is due, exclusively for this caller, and postpone their next
     attempt.
@@ -51,10 +52,6 @@ def claim_due(*, limit: int) -> list[DueEvent]:
     One that has used up its attempts, or whose user is gone, becomes stalled instead: it is shown as such, no
     longer due, and only a replay resumes it.
     """
-    return atomically(lambda: _claim(limit), using=DATABASE)
-
-
-def _claim(limit: int) -> list[DueEvent]:
     now = timezone.now()
     waiting = EventTransaction.objects.select_for_update(skip_locked=True).order_by("next_due_at")
     due = list(waiting.filter(next_due_at__lte=now)[:limit])
@@ -74,33 +71,23 @@ def _claim(limit: int) -> list[DueEvent]:
     return events
 
 
+@atomically(DATABASE)
 def give_back_tries(transaction_ids: Sequence[UUID]) -> None:
     """Take back the last attempt of these transactions, which never reached Kafka. Their due times stay the same."""
-    atomically(
-        lambda: EventTransaction.objects.filter(id__in=transaction_ids, attempts__gt=1).update(
-            attempts=F("attempts") - 1
-        ),
-        using=DATABASE,
-    )
+    EventTransaction.objects.filter(id__in=transaction_ids, attempts__gt=1).update(attempts=F("attempts") - 1)
 
 
+@atomically(DATABASE)
 def ask_again(transaction_ids: Collection[UUID]) -> None:
     """Reset the attempts of those transactions that are incomplete."""
-    atomically(lambda: _ask_again(transaction_ids), using=DATABASE)
-
-
-def _ask_again(transaction_ids: Collection[UUID]) -> None:
     incomplete = EventTransaction.objects.filter(id__in=transaction_ids, pending_count__gt=0)
     incomplete.update(attempts=1, next_due_at=timezone.now() + pause_after(1), stalled_at=None)
 
 
+@atomically(DATABASE)
 def ask_also(signup_ids: Sequence[UUID], *, service: str) -> list[TransactionState]:
     """Backfill: add a pending light for `service` to those sign-ups that lack it, and reset their attempts, so that a
     service added later receives the existing users. Return the states of the changed sign-ups."""
-    return atomically(lambda: _ask_also(signup_ids, service), using=DATABASE)
-
-
-def _ask_also(signup_ids: Sequence[UUID], service: str) -> list[TransactionState]:
     now = timezone.now()
     lacking = SignUp.objects.filter(id__in=signup_ids).exclude(lights__has_key=service)
     signups = list(lacking.select_for_update().order_by("id"))

@@ -91,6 +91,7 @@ def register_new_users(batch: Sequence[NewSignUp]) -> list[Registration | None]:
     return [each if each.signup.id in taken else None for each in registrations]
 
 
+@atomically(DATABASE)
 def register_users(batch: Sequence[NewSignUp]) -> list[Registration | KeyTakenError]:
     """Save the users and their sign-ups in one transaction. Return one outcome per sign-up, in the batch's order; a
     KeyTakenError means that nothing was saved for it.
@@ -99,18 +100,15 @@ def register_users(batch: Sequence[NewSignUp]) -> list[Registration | KeyTakenEr
     (the holder of the userId, else of the email). A sign-up whose ID exists already is not saved again. Raise
     TransientError or django.db.OperationalError while the database is unavailable.
     """
-    return atomically(lambda: register_within(batch), using=DATABASE)
+    return register_within(batch)
 
 
+@atomically(DATABASE)
 def foresee_users(batch: Sequence[NewSignUp]) -> list[Registration | KeyTakenError]:
     """Return what register_users() would, and save nothing."""
-
-    def register_and_undo() -> list[Registration | KeyTakenError]:
-        outcomes = register_within(batch)
-        transaction.set_rollback(True, using=DATABASE)
-        return outcomes
-
-    return atomically(register_and_undo, using=DATABASE)
+    outcomes = register_within(batch)
+    transaction.set_rollback(True, using=DATABASE)
+    return outcomes
 
 
 @receiver(post_save, sender=User)

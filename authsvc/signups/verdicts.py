@@ -26,13 +26,10 @@ class ReportedVerdict:
     kind: Kind | None = None
 
 
+@atomically(DATABASE)
 def apply_verdicts(reports: Sequence[ReportedVerdict]) -> dict[UUID, TransactionState]:
     """Decide lights by these verdicts. Return the current state of every known transaction, changed or not, so that the
     caller writes the projection again when an answer is redelivered."""
-    return atomically(lambda: _apply(reports), using=DATABASE)
-
-
-def _apply(reports: Sequence[ReportedVerdict]) -> dict[UUID, TransactionState]:
     now = timezone.now()
     by_transaction: dict[UUID, list[ReportedVerdict]] = {}
     for report in reports:

@@ -4,7 +4,8 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar
+from functools import wraps
+from typing import Final, ParamSpec, TypeVar
 
 from django.db import Error, IntegrityError, OperationalError, connections, transaction
 
@@ -12,6 +13,7 @@ from runtime.database.postgresql.base import has_ended
 from runtime.errors import CrossedError
 
 logger = logging.getLogger(__name__)
+P = ParamSpec("P")
 T = TypeVar("T")
 
 TRIES: Final = 8
@@ -19,23 +21,32 @@ TRIES: Final = 8
 _CROSSED: Final = ("23505", "40P01", "40001", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY")
 
 
-def atomically(work: Callable[[], T], *, using: str) -> T:
-    """Run `work` in a transaction on the database `using`, and retry it from the start if another writer conflicts.
+def atomically(using: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Run each call of the decorated function in a transaction on the database `using`, and retry it from the start if
+    another writer conflicts.
 
     Two batches that insert the same unique values can violate each other's constraints or deadlock. Either way the data
-    that was read is stale, so `work` reads and decides again. It must have no effects outside the database. Raises
-    CrossedError after TRIES conflicts, and every other error unchanged.
+    that was read is stale, so the function reads and decides again. It must have no effects outside the database.
+    Raises CrossedError after TRIES conflicts, and every other error unchanged.
     """
-    leave_ended_connection(using)
-    for attempt in range(1, TRIES + 1):
-        try:
-            with transaction.atomic(using=using):
-                return work()
-        except (IntegrityError, OperationalError) as error:
-            _must_be_crossed(error, using, attempt)
-        # A random pause keeps two batches from conflicting again in lockstep.
-        time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311 - jitter, not a secret
-    raise CrossedError(f"the transaction on {using} conflicted with other writers {TRIES} times")
+
+    def retried(work: Callable[P, T]) -> Callable[P, T]:
+        @wraps(work)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            leave_ended_connection(using)
+            for attempt in range(1, TRIES + 1):
+                try:
+                    with transaction.atomic(using=using):
+                        return work(*args, **kwargs)
+                except (IntegrityError, OperationalError) as error:
+                    _must_be_crossed(error, using, attempt)
+                # A random pause keeps two batches from conflicting again in lockstep.
+                time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311 - jitter, not a secret
+            raise CrossedError(f"the transaction on {using} conflicted with other writers {TRIES} times")
+
+        return call
+
+    return retried
 
 
 def unless_crossed(work: Callable[[], T], *, otherwise: T, using: str) -> T:

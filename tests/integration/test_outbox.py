@@ -23,6 +23,7 @@ from authsvc.signups.outbox import (
 )
 from authsvc.signups.registration import NewSignUp, register_users
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
+from runtime.database import transactions
 
 pytestmark = pytest.mark.django_db
 
@@ -192,8 +193,9 @@ def test_records_are_read_by_owner_with_only_the_fields_of_an_event(django_asser
     ids=["claim_due", "give_back_tries", "ask_again", "ask_also"],
 )  # fmt: skip
 def test_each_change_is_one_transaction_on_the_database_of_auth(call, monkeypatch):
+    ids = begin("kim", next_due_at=NOW, attempts=2)
     begun = []
-    monkeypatch.setattr(outbox, "atomically", lambda work, *, using: begun.append(using) or work())
-    call(begin("kim", next_due_at=NOW, attempts=2))
+    monkeypatch.setattr(transactions, "leave_ended_connection", begun.append)
+    call(ids)
     assert begun == ["default"]
     assert SignUp.objects.count() == 1
