@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from django.db import DatabaseError
 
 from authsvc.changed_columns import BypassError
 from authsvc.models import NoSuchAccountError, User
@@ -81,6 +82,18 @@ def test_saving_a_user_that_was_deleted_meanwhile_restores_nothing(user: User):
     with pytest.raises(NoSuchAccountError):
         read_earlier.save()
     assert not User.objects.exists()
+
+
+def test_saving_a_deleted_user_fails_alike_with_the_subclass_that_django_6_raises(user: User, monkeypatch):
+    class NotUpdatedError(DatabaseError): ...
+
+    def update_nothing(*args, **kwargs):
+        raise NotUpdatedError
+
+    monkeypatch.setattr(User, "_do_update", update_nothing)
+    user.set_password("quite another w0rd")
+    with pytest.raises(NoSuchAccountError):
+        user.save()
 
 
 def test_values_that_were_reloaded_do_not_count_as_changes(user: User):
