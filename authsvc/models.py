@@ -362,6 +362,16 @@ class RemovedAccount(models.Model):
         return str(self.owner_signup_id)
 
 
+def known_owners(owners: Collection[UUID]) -> set[UUID]:
+    """Return those of the owners that auth has a record of."""
+    return set(User.objects.filter(owner_signup_id__in=owners).values_list("owner_signup_id", flat=True))
+
+
+def removed_owners(owners: Collection[UUID]) -> set[UUID]:
+    """Return those of the owners whose account auth has removed."""
+    return set(RemovedAccount.objects.filter(owner_signup_id__in=owners).values_list("owner_signup_id", flat=True))
+
+
 class UnconfirmedSignUp(models.Model):
     """A sign-up that awaits confirmation of its email address (docs/adr/0042). It reserves no userId or address and
     publishes nothing. It is deleted when it is confirmed or after SIGNUP_CONFIRM_HOURS.

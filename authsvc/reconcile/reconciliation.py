@@ -18,7 +18,7 @@ from django.utils import timezone
 from uuid_utils.compat import uuid7
 
 from authsvc.lights import Kind, Status
-from authsvc.models import EventTransaction, User
+from authsvc.models import EventTransaction, User, known_owners, removed_owners
 from authsvc.reconcile.events import (
     Finding,
     FindingKind,
@@ -28,14 +28,7 @@ from authsvc.reconcile.events import (
     decode_answer,
     reconcile_requested,
 )
-from authsvc.reconcile.records import (
-    PAGE,
-    in_chunks,
-    known_owners,
-    record_pages,
-    removed_owners,
-    without_record,
-)
+from authsvc.reconcile.records import PAGE, in_chunks, record_pages, without_record
 from eventbus.messages import decode_each
 from eventbus.producer import EventProducer
 from eventbus.replies import Replies

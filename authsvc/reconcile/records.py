@@ -1,12 +1,12 @@
 """Auth's records in the order in which a reconcile run sends them, and what auth knows of the owners of rows."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, TypeVar
 from uuid import UUID
 
 from django.db.models import Q
 
-from authsvc.models import RemovedAccount, User
+from authsvc.models import RemovedAccount, User, known_owners
 from authsvc.reconcile.events import Finding, OwnerRange, UserRecord
 from runtime.equality import normalize_email, user_id_key
 
@@ -57,16 +57,6 @@ def without_record(candidates: Sequence[Finding]) -> Iterator[Finding]:
             is_in_the_way = not texts.isdisjoint((user_id_key(finding.user_id), normalize_email(finding.email)))
             if finding.owner_signup_id not in owners and not is_in_the_way:
                 yield finding
-
-
-def known_owners(owners: Collection[UUID]) -> set[UUID]:
-    """Return those of the owners that auth has a record of."""
-    return set(User.objects.filter(owner_signup_id__in=owners).values_list("owner_signup_id", flat=True))
-
-
-def removed_owners(owners: Collection[UUID]) -> set[UUID]:
-    """Return those of the owners whose account auth has removed."""
-    return set(RemovedAccount.objects.filter(owner_signup_id__in=owners).values_list("owner_signup_id", flat=True))
 
 
 def in_chunks(items: Sequence[T], size: int = PAGE) -> Iterator[Sequence[T]]:

@@ -8,7 +8,7 @@ from uuid import UUID
 from django.utils import timezone
 
 from authsvc.lights import Kind, TransactionState, Verdict
-from authsvc.models import DATABASE, EventTransaction, RemovedAccount, User
+from authsvc.models import DATABASE, EventTransaction, known_owners, removed_owners
 from authsvc.signups.events import Holder
 from livesettings.values import live
 from runtime.database.bulk_sql import locked, overwrite
@@ -36,7 +36,8 @@ def apply_verdicts(reports: Sequence[ReportedVerdict]) -> dict[UUID, Transaction
         by_transaction.setdefault(report.transaction_id, []).append(report)
     # Lock rows in a fixed order, so that concurrent consumers wait for each other instead of deadlocking.
     signups = locked(EventTransaction, list(by_transaction), using=DATABASE)
-    known = _known_accounts(reports)
+    holders = {row.owner_signup_id for report in reports for row in report.held_by}
+    known = known_owners(holders) | removed_owners(holders)
     states: dict[UUID, TransactionState] = {}
     changed: list[EventTransaction] = []
     for signup in signups:
@@ -57,16 +58,6 @@ def apply_verdicts(reports: Sequence[ReportedVerdict]) -> dict[UUID, Transaction
     erased = [row for row in changed if row.kind == Kind.REMOVAL and row.completed_at is not None]
     EventTransaction.objects.filter(id__in=[row.id for row in erased]).update(user_id="", user_id_key="")
     return states
-
-
-def _known_accounts(reports: Sequence[ReportedVerdict]) -> set[UUID]:
-    """Return those of the accounts reported to be in the way that auth has, or has removed."""
-    holders = {row.owner_signup_id for report in reports for row in report.held_by}
-    if not holders:
-        return set()
-    users = User.objects.filter(owner_signup_id__in=holders).values_list("owner_signup_id", flat=True)
-    removed = RemovedAccount.objects.filter(owner_signup_id__in=holders).values_list("owner_signup_id", flat=True)
-    return {*users, *removed}
 
 
 def _is_premature(report: ReportedVerdict, row: EventTransaction, known: AbstractSet[UUID]) -> bool:

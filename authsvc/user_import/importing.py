@@ -9,7 +9,7 @@ from uuid import UUID
 from django.contrib.auth.hashers import make_password
 
 from authsvc.lights import AUTH
-from authsvc.models import RemovedAccount, Role, User
+from authsvc.models import Role, known_owners, removed_owners
 from authsvc.signups.events import new_user_requested
 from authsvc.signups.registration import (
     KeyTakenError,
@@ -98,8 +98,7 @@ class UserImport:
 def _known(batch: Sequence[NewSignUp]) -> dict[UUID, str | None]:
     """Return the IDs of those that were imported before, with the reason to reject them; "" if the user exists."""
     ids = {each: new.signup_id for new in batch for each in (new.signup_id, *former_ids_of(new))}
-    users = User.objects.filter(owner_signup_id__in=ids).values_list("owner_signup_id", flat=True)
-    removed = RemovedAccount.objects.filter(owner_signup_id__in=ids).values_list("owner_signup_id", flat=True)
+    users, removed = known_owners(ids), removed_owners(ids)
     return {**{ids[each]: "" for each in users}, **{ids[each]: REMOVED_ERROR for each in removed}}
 
 

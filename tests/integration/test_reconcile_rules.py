@@ -11,11 +11,11 @@ import pytest
 from django.utils import timezone
 
 from authsvc.lights import Kind, Status, Verdict
-from authsvc.models import EventTransaction, RemovedAccount, SignUp, User
+from authsvc.models import EventTransaction, RemovedAccount, SignUp, User, known_owners, removed_owners
 from authsvc.reconcile import reconciliation, records
 from authsvc.reconcile.events import RECONCILE_REQUESTED, Finding
 from authsvc.reconcile.reconciliation import ACKNOWLEDGED_WITHIN, ANSWER_MAX, GRACE, POLL, WINDOW, Reconciliation
-from authsvc.reconcile.records import in_chunks, known_owners, record_pages, removed_owners, without_record
+from authsvc.reconcile.records import in_chunks, record_pages, without_record
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from chatsvc.models import ChatUser
 from eventbus.messages import Incoming, Outgoing
