@@ -47,9 +47,6 @@ def _reset_mail(email: str, address: str | None) -> EmailMessage | None:
 @receiver(password_replaced)
 def notify_of_new_password(sender: Any, *, user: User, **kwargs: Any) -> None:
     """Notify the account's owner of every new password, in the language of the request that set it."""
-    compose = partial(_replaced_mail, user.email, timezone.localtime())
+    at, link = timezone.localtime(), public_link("password_reset")
+    compose = partial(mail_from, "authsvc/password_replaced", to=user.email, at=at, link=link)
     transaction.on_commit(lambda: send_later(compose))
-
-
-def _replaced_mail(email: str, at: Any) -> EmailMessage:
-    return mail_from("authsvc/password_replaced", to=email, at=at, link=public_link("password_reset"))

@@ -1,7 +1,6 @@
 """Mails about a new email address, to the new one and to the former one. They contain no user-supplied text: changing
 to another person's address must not be a way to send that person a message (docs/adr/0042)."""
 
-from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -52,9 +51,5 @@ def _notice_of_request(email: str, *, address: str | None) -> EmailMessage | Non
 @receiver(address_replaced)
 def notify_former_address(sender: Any, *, user: User, former: str, **kwargs: Any) -> None:
     """Notify the former address of every new address, in the language of the request that set it."""
-    compose = partial(_notice_of_change, former, timezone.localtime())
+    compose = partial(mail_from, "authsvc/address_replaced", to=former, at=timezone.localtime())
     transaction.on_commit(lambda: send_later(compose), using=DATABASE)
-
-
-def _notice_of_change(email: str, at: datetime) -> EmailMessage:
-    return mail_from("authsvc/address_replaced", to=email, at=at)

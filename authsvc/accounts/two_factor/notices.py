@@ -6,7 +6,6 @@ The address may be unconfirmed, so the mail contains nothing from the account, n
 from functools import partial
 from typing import Any, Final
 
-from django.core.mail import EmailMessage
 from django.utils.translation import gettext_lazy as _
 
 from authsvc.accounts.two_factor import devices
@@ -31,7 +30,8 @@ def record(event: SecurityEvent, user: User, *, actor: str | None = None, addres
 
 
 def send_notice(event: SecurityEvent, user: User) -> None:
-    send_later(partial(_compose, event, user.email))
+    link = public_link("password_reset")
+    send_later(partial(mail_from, "authsvc/two_factor", to=user.email, what=_WORDS[event], link=link))
 
 
 def reset(user: User, *, actor: str, address: str | None = None) -> bool:
@@ -40,8 +40,3 @@ def reset(user: User, *, actor: str, address: str | None = None) -> bool:
     if was_on:
         record("two_factor_reset", user, actor=actor, address=address)
     return was_on
-
-
-def _compose(event: SecurityEvent, address: str) -> EmailMessage:
-    link = public_link("password_reset")
-    return mail_from("authsvc/two_factor", to=address, what=_WORDS[event], link=link)
