@@ -30,8 +30,8 @@ class PeerError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class PeerStart:
-    """Seconds until the first sign-up was all green: from nothing, and from when its servers and Eureka were ready."""
+class Start:
+    """Seconds until the first sign-up was all green: from nothing, and from when the servers were ready."""
 
     seconds: float
     roles_seconds: float
@@ -53,7 +53,7 @@ class Peer:
         self.name = (source / "README.md").read_text().partition("\n")[0].removeprefix("# ")
         self.url = f"http://{LOOPBACK}:{self._env['GATEWAY_PORT']}"
 
-    def start(self) -> PeerStart:
+    def start(self) -> Start:
         """Start it from nothing; it creates new databases each time. Build it first if that has not been done."""
         if not self._is_built():
             self._build()
@@ -61,7 +61,7 @@ class Peer:
         seconds = float(next(line.split()[1] for line in said.splitlines() if line.startswith("ready_s ")))
         # gateway.pid is written when the servers and Eureka answer, and `ready` after the first sign-up.
         roles = (self._run / "ready").stat().st_mtime - (self._run / "pids" / "gateway.pid").stat().st_mtime
-        return PeerStart(seconds, roles)
+        return Start(seconds, roles)
 
     def stop(self) -> None:
         if self._copy.is_dir():

@@ -13,7 +13,7 @@ from typing import TypeVar
 from bench import hashing
 from bench.generator import Generator
 from bench.installation import Installation, Servers, installation, servers
-from bench.peer import Peer, PeerError, PeerStart
+from bench.peer import Peer, PeerError, Start
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ class Bench:
         tell("starting our roles")
         return self._open.enter_context(installation(shared, **self.cheap_hash.settings))
 
-    def start_peer(self, peer: Peer) -> PeerStart | None:
+    def start_peer(self, peer: Peer) -> Start | None:
         """Start a peer from nothing. If it fails, the run continues without it."""
         if peer.name in self.peer_failures:
             return None

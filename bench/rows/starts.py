@@ -7,11 +7,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from bench.generator import Generator, LoadError
 from bench.installation import ROLES, installation, servers
+from bench.peer import Start
 from bench.processes import family, pss_kib
 from bench.report import Row, at_most, middle, ratio_at_most, rows_against
 from bench.running import Bench, mib, tell
@@ -22,14 +22,6 @@ from tests.waiting import eventually
 # Seconds after which a start counts as failed.
 START_TIMEOUT = 90
 STOP_TIMEOUT = 15
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Seconds for a start from nothing, and for the roles alone, with running servers and migrated databases."""
-
-    seconds: float
-    roles_seconds: float
 
 
 def start(bench: Bench) -> Iterator[Row]:
@@ -44,7 +36,7 @@ def start(bench: Bench) -> Iterator[Row]:
         ours.append(_production(bench))
         for peer in bench.peers:
             if started := bench.start_peer(peer):
-                peers[peer.name].append(Start(started.seconds, started.roles_seconds))
+                peers[peer.name].append(started)
                 tell(f"the {peer.name}: {started.seconds:.1f} s, its roles {started.roles_seconds:.1f} s")
             bench.stop_peers()
     yield Row(name="`make run`, warm, to all green", unit="s", ours=middle(local), goal=at_most(8), felt=True)
