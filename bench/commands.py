@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bench.installation import Installation
 from bench.processes import pss_kib
+from bench.report import Goal, Row
 from bench.running import tell
 from tests.servers import Process
 from tests.servers.process import ROOT
@@ -19,6 +20,16 @@ class MeasuredCommand:
     rate: float
     early_kib: float
     highest_kib: float
+
+    def memory_row(self, name: str, *, goal: Goal) -> Row:
+        return Row(
+            name=f"memory of {name} at its highest",
+            unit="MiB",
+            ours=self.highest_kib / 1024,
+            other=self.early_kib / 1024,
+            against="at a tenth of it",
+            goal=goal,
+        )
 
 
 def run_command(ours: Installation, name: str, *options: str, number: int, said: str) -> MeasuredCommand:

@@ -74,14 +74,7 @@ def growth(bench: Bench) -> Iterator[Row]:
             full.stack.roles[role].stop()
         replayed = replay(full, size.replayed)
     yield Row(name=f"replay of {size.replayed:,}", unit="1/s", ours=replayed.rate, goal=at_least(5000), felt=True)
-    yield Row(
-        name="memory of that replay at its highest",
-        unit="MiB",
-        ours=replayed.highest_kib / 1024,
-        other=replayed.early_kib / 1024,
-        against="at a tenth of it",
-        goal=ratio_at_most(1.1),
-    )
+    yield replayed.memory_row("that replay", goal=ratio_at_most(1.1))
 
 
 def fill(full: Installation, users: int) -> None:

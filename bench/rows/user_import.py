@@ -21,14 +21,7 @@ def user_import(bench: Bench) -> Iterator[Row]:
         said = f"{users} imported, 0 known already, 0 rejected"
         imported = run_command(ours, "import_users", str(file), number=users, said=said)
     yield Row(name=f"import of {users:,} users", unit="1/s", ours=imported.rate, felt=True)
-    yield Row(
-        name="memory of that import at its highest",
-        unit="MiB",
-        ours=imported.highest_kib / 1024,
-        other=imported.early_kib / 1024,
-        against="at a tenth of it",
-        goal=ratio_at_most(1.5),
-    )
+    yield imported.memory_row("that import", goal=ratio_at_most(1.5))
 
 
 def _write(file: Path, users: int) -> None:
