@@ -20,7 +20,6 @@ class Rejects:
         self._path = path
         self._format = format_
         self._file: TextIO | None = None
-        self.count = 0
 
     @property
     def name(self) -> str:
@@ -33,7 +32,6 @@ class Rejects:
             self._file = self._create()
             self._file.write(self._format.header())
         self._file.write(self._format.rejected(source, reason))
-        self.count += 1
 
     def close(self) -> None:
         if self._file:
