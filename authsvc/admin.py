@@ -20,8 +20,8 @@ from authsvc.operations.replay_action import ReplayForm, replay_chosen, services
 from authsvc.operations.signup_filters import BegunFilter, FailureGroupFilter, LightsFilter
 from authsvc.operations.timeline import story_of
 from runtime.admin_toolkit.action_admin import ActionAdmin
-from runtime.admin_toolkit.address_admin import ShowsAddresses
 from runtime.admin_toolkit.read_only_admin import ReadOnlyAdmin
+from runtime.admin_toolkit.user_fields_admin import ShowsUserFields
 from runtime.equality import user_id_key
 from runtime.light_wording import light_in_words
 from runtime.mail_addresses import shown_address
@@ -166,7 +166,7 @@ class EventTransactionAdmin(ReadOnlyAdmin, ActionAdmin):
 
 
 @admin.register(UnconfirmedSignUp)
-class UnconfirmedSignUpAdmin(ReadOnlyAdmin, ShowsAddresses):
+class UnconfirmedSignUpAdmin(ReadOnlyAdmin, ShowsUserFields):
     """Read-only: only the person can confirm, and unconfirmed sign-ups are deleted when they expire."""
 
     list_display = ("user_id", "shown_email", "begun")

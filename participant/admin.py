@@ -14,9 +14,9 @@ from django.utils.translation import ngettext
 
 from participant.models import ParticipantUser, own_fields
 from runtime.admin_toolkit.action_admin import ActionAdmin
-from runtime.admin_toolkit.address_admin import ShowsAddresses
+from runtime.admin_toolkit.user_fields_admin import ShowsUserFields
 from runtime.database.search import search
-from runtime.equality import USER_ID_BYTES_MAX, normalize_email, user_id_key
+from runtime.equality import normalize_email, user_id_key
 from runtime.opened_forms import OpenedForm
 
 
@@ -26,7 +26,7 @@ class ParticipantUserForm(OpenedForm):
     compared = ("user_id", "email", "user_name", "role", "is_active")
 
 
-class ParticipantUserAdmin(ActionAdmin, ShowsAddresses):
+class ParticipantUserAdmin(ActionAdmin, ShowsUserFields):
     """The admin of a participant's users. Register it, or a subclass, with each concrete model.
 
     Tombstones of removed accounts have no page, because the model's default manager hides them."""
@@ -78,11 +78,6 @@ class ParticipantUserAdmin(ActionAdmin, ShowsAddresses):
         own = [field.name for field in own_fields(self.model) if field.editable and field.name not in placed]
         section = (self.opts.app_config.verbose_name, {"fields": own})
         return (*fieldsets[:1], section, *fieldsets[1:]) if own else fieldsets
-
-    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
-        # The model limits the normalised text. Input may be longer: a Hangul syllable can be typed as three characters.
-        longer = {"max_length": USER_ID_BYTES_MAX} if db_field.name == "user_id" else {}
-        return super().formfield_for_dbfield(db_field, request, **{**kwargs, **longer})
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[ParticipantUser], search_term: str

@@ -30,14 +30,12 @@ from authsvc.lights import Kind
 from authsvc.models import EventTransaction, NoSuchAccountError, Role, User
 from authsvc.signups.changes import remove_account
 from runtime.admin_toolkit.action_admin import ActionAdmin
-from runtime.admin_toolkit.address_admin import ShowsAddresses
 from runtime.admin_toolkit.restricted_admin import RestrictedAdmin
+from runtime.admin_toolkit.user_fields_admin import ShowsUserFields
 from runtime.database.search import search
-from runtime.equality import USER_ID_BYTES_MAX, normalize_email, user_id_key
+from runtime.equality import normalize_email, user_id_key
 from runtime.security_log import log_security_event_of
 
-# Fields that no read-only page shows: the password's reset button, and the values that the form was opened with.
-FORM_FIELDS: Final = ("password", "opened")
 # Names of the permissions that Django creates for each model, by the prefix of the codename.
 _CAN: Final = {
     "add": _("Can add %s"),
@@ -105,7 +103,7 @@ class GroupAdmin(ActionAdmin, ChoosesPermissions, DjangoGroupAdmin):
 
 
 @admin.register(User)
-class UserAdmin(ActionAdmin, ChangesUsers, ResetsTwoFactor, ChoosesPermissions, ShowsAddresses, DjangoUserAdmin):
+class UserAdmin(ActionAdmin, ChangesUsers, ResetsTwoFactor, ChoosesPermissions, ShowsUserFields, DjangoUserAdmin):
     list_display = ("user_id", "shown_email", "user_name", "role", "is_active", "is_staff", "date_joined")
     list_filter = ("role", "is_active", "is_staff", "date_joined")
     search_fields = ("user_id_key", "email", "user_name")
@@ -120,15 +118,12 @@ class UserAdmin(ActionAdmin, ChangesUsers, ResetsTwoFactor, ChoosesPermissions, 
         (_("Permissions"), {"fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions")}),
         (_("Origin"), {"fields": readonly_fields}),
     )
+    # The password's reset button, and the values that the form was opened with.
+    form_only = ("password", "opened")
     filter_horizontal = ("groups", "user_permissions")
     privileges = ("is_staff", "is_superuser", "groups", "user_permissions")
     delete_selected_confirmation_template = "authsvc/remove_selected_confirmation.html"
     actions = ("activate", "deactivate", "reset_two_factor")
-
-    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
-        # The model limits the normalised text. Typed text may be longer: a Hangul syllable as three letters.
-        longer = {"max_length": USER_ID_BYTES_MAX} if db_field.name == "user_id" else {}
-        return super().formfield_for_dbfield(db_field, request, **{**kwargs, **longer})
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[User], search_term: str
@@ -200,16 +195,6 @@ class UserAdmin(ActionAdmin, ChangesUsers, ResetsTwoFactor, ChoosesPermissions, 
             return None
         log_security_event_of(request, "account_removed", detail=str(user.owner_signup_id))
         return row
-
-    def get_fieldsets(self, request: HttpRequest, obj: User | None = None) -> Any:
-        """Omit the form's own fields for staff who may not change this user."""
-        fieldsets = super().get_fieldsets(request, obj)
-        if obj is None or self.has_change_permission(request, obj):
-            return fieldsets
-        return [
-            (title, {**options, "fields": [name for name in options["fields"] if name not in FORM_FIELDS]})
-            for title, options in fieldsets
-        ]
 
     def formfield_for_choice_field(self, db_field: Any, request: Any, **kwargs: Any) -> Any:
         if db_field.name == "role" and not holds_add_admin(request):

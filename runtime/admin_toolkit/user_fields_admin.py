@@ -1,5 +1,6 @@
-"""Email addresses in the admin: shown with the domain in Unicode, stored with the domain in ASCII."""
+"""Users' fields in the admin. An email address is shown with the domain in Unicode, stored with the domain in ASCII."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django import forms
@@ -8,6 +9,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from runtime.admin_toolkit.model_admin import ModelAdmin
+from runtime.equality import USER_ID_BYTES_MAX
 from runtime.mail_addresses import shown_address
 
 
@@ -19,10 +21,13 @@ class AddressField(forms.CharField):
         return super().has_changed(self.prepare_value(initial), self.prepare_value(data))
 
 
-class ShowsAddresses(ModelAdmin):
+class ShowsUserFields(ModelAdmin):
     """Show the field `email` by shown_address() in forms, including read-only ones.
 
     In `list_display`, use `shown_email` in its place."""
+
+    # Fields that no read-only page shows.
+    form_only: Sequence[str] = ()
 
     @admin.display(description=_("email address"), ordering="email")
     def shown_email(self, row: Any) -> str:
@@ -31,6 +36,9 @@ class ShowsAddresses(ModelAdmin):
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         if db_field.name == "email":
             kwargs["form_class"] = AddressField
+        if db_field.name == "user_id":
+            # The model limits the normalised text. Typed text may be longer: a Hangul syllable as three characters.
+            kwargs["max_length"] = USER_ID_BYTES_MAX
         return super().formfield_for_dbfield(db_field, request, **kwargs)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
@@ -40,7 +48,9 @@ class ShowsAddresses(ModelAdmin):
         fieldsets = super().get_fieldsets(request, obj)
         if obj is None or self.has_change_permission(request, obj):
             return fieldsets
-        return [
-            (title, {**options, "fields": ["shown_email" if name == "email" else name for name in options["fields"]]})
-            for title, options in fieldsets
-        ]
+        sections = []
+        for title, options in fieldsets:
+            shown = [name for name in options["fields"] if name not in self.form_only]
+            fields = ["shown_email" if name == "email" else name for name in shown]
+            sections.append((title, {**options, "fields": fields}))
+        return sections
