@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import os
 import socket
 from pathlib import Path
 from typing import TextIO
@@ -26,19 +27,15 @@ def reserve_port(port: int) -> socket.socket:
     The launcher keeps it open, so that no other process can take the port between this check and the start, and so that
     browsers wait while the web process restarts.
     """
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((LOOPBACK, port))
-        listener.listen(1024)
+        return socket.create_server((LOOPBACK, port), backlog=1024)
     except OSError as error:
-        listener.close()
-        reason = "is in use" if error.errno == errno.EADDRINUSE else f"can't be opened ({error.strerror})"
+        number = error.errno or 0
+        reason = "is in use" if number == errno.EADDRINUSE else f"can't be opened ({os.strerror(number)})"
         other = 8001 if port < 1024 else min(port + 1, 65535)
         raise CannotStart(
             f"Port {port} {reason}. Stop the program that uses it, or choose another port: PORT={other} make run"
         ) from error
-    return listener
 
 
 def hold(data_dir: Path) -> TextIO:
