@@ -80,15 +80,8 @@ def _pieces(text: str, service: str) -> Iterator[list[str]]:
 
 
 def _is_about(line: str, service: str) -> bool:
-    return not _is_prose(line) and _names(line, service)
-
-
-def _is_prose(line: str) -> bool:
-    return line.lstrip().startswith("# ")
-
-
-def _names(line: str, service: str) -> bool:
-    return re.search(_pattern(service), line) is not None
+    is_prose = line.lstrip().startswith("# ")
+    return not is_prose and re.search(_pattern(service), line) is not None
 
 
 def _pattern(service: str) -> str:
