@@ -99,7 +99,9 @@ def apply_rights(rights: Mapping[str, Rights]) -> tuple[int, int]:
     """
     admin = AdminClient(client_config({}))
     wanted = {binding for user, each in rights.items() for binding in each.bindings(user)}
-    there = {each for user in rights for each in _bindings_of(admin, user) if _is_ours(each)}
+    found = {each for user in rights for each in _bindings_of(admin, user)}
+    # Another installation may share the cluster under a different prefix.
+    there = {each for each in found if each.name.startswith(settings.KAFKA_PREFIX)}
     missing, superfluous = list(wanted - there), list(there - wanted)
     # Grant before revoking, so that a running service never lacks a right that it keeps.
     if missing:
@@ -132,11 +134,6 @@ def _bindings_of(admin: AdminClient, user: str) -> list[AclBinding]:
     )
     found: list[AclBinding] = admin.describe_acls(everything, request_timeout=DONE_WITHIN).result()
     return found
-
-
-def _is_ours(binding: AclBinding) -> bool:
-    """Whether the binding belongs to this installation: another one may share the cluster under a different prefix."""
-    return binding.name.startswith(settings.KAFKA_PREFIX)
 
 
 def _exactly(binding: AclBinding) -> AclBindingFilter:

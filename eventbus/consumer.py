@@ -78,7 +78,14 @@ class BatchConsumer:
         self.partitions: set[PartitionKey] = set()
         self._heartbeat = heartbeat or Heartbeat()
         self._metrics = ReadingMetrics(subscription.topics, subscription.group)
-        self._consumer = Consumer(reader_config(self._settings()))
+        own = {
+            **group_config(subscription.group),
+            # Also the rebalance timeout. With the default of 5 minutes, a member lost in a rebalance would keep lights
+            # orange for as long. Polling continues while a batch is handled, so slow work is not evicted.
+            "max.poll.interval.ms": 30_000,
+            "enable.auto.offset.store": False,
+        }
+        self._consumer = Consumer(reader_config(own))
         self._member = GroupMember(
             self._consumer,
             subscription.topics,
@@ -197,16 +204,6 @@ class BatchConsumer:
         self._worker.stop(timeout=0.5)
         close_consumer(self._consumer)
         self._producer.close(timeout=0.5)
-
-    def _settings(self) -> dict[str, object]:
-        own: dict[str, object] = {
-            **group_config(self.subscription.group),
-            # Also the rebalance timeout. With the default of 5 minutes, a member lost in a rebalance would keep lights
-            # orange for as long. Polling continues while a batch is handled, so slow work is not evicted.
-            "max.poll.interval.ms": 30_000,
-            "enable.auto.offset.store": False,
-        }
-        return own
 
     # --- The group -------------------------------------------------------------------------------------------------
 
