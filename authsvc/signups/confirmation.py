@@ -124,18 +124,7 @@ def _row_in(rows: QuerySet[UnconfirmedSignUp], signup_id: UUID, created_at: date
 def _confirm(signup_id: UUID, created_at: datetime) -> Registration:
     row = _row_in(UnconfirmedSignUp.objects.select_for_update(), signup_id, created_at)
     UnconfirmedSignUp.objects.filter(id=signup_id).delete()
-    [outcome] = register_within(
-        [
-            NewSignUp(
-                signup_id=row.id,
-                user_id=row.user_id,
-                email=row.email,
-                user_name=row.user_name,
-                role=row.role,
-                password=row.password,
-            )
-        ]
-    )
+    [outcome] = register_within([NewSignUp.of(row.id, row)])
     if isinstance(outcome, KeyTakenError):
         raise outcome
     return outcome

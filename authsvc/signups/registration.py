@@ -14,7 +14,7 @@ from django.dispatch import receiver
 from django.utils import timezone
 
 from authsvc.lights import AUTH, Status, TransactionState, Verdict
-from authsvc.models import DATABASE, SignUp, User
+from authsvc.models import DATABASE, SignUp, UnconfirmedSignUp, User
 from authsvc.signups.outbox import pause_after
 from authsvc.signups.transaction_counts import count_begun
 from runtime.database.bulk_sql import insert, insert_new_with, kept_from_deletion
@@ -36,6 +36,12 @@ class NewSignUp:
     # Whether a client may send the same request again and join this sign-up. Otherwise the sign-up keeps no hash, and
     # it is not saved if auth refuses it: nobody waits for its lights.
     may_be_repeated: bool = True
+
+    @classmethod
+    def of(cls, signup_id: UUID, row: User | UnconfirmedSignUp, *, may_be_repeated: bool = True) -> "NewSignUp":
+        """Return a sign-up with the values of a row."""
+        values = {name: getattr(row, name) for name in ("user_id", "email", "user_name", "role", "password")}
+        return cls(signup_id=signup_id, may_be_repeated=may_be_repeated, **values)
 
     def columns(self) -> dict[str, Any]:
         """The columns that SignUp and UnconfirmedSignUp share, except timestamps."""
@@ -121,15 +127,7 @@ def register_added(sender: Any, *, instance: User, created: bool, raw: bool, **k
     if not created or raw:
         return
     now = timezone.now()
-    new = NewSignUp(
-        signup_id=instance.owner_signup_id,
-        user_id=instance.user_id,
-        email=instance.email,
-        user_name=instance.user_name,
-        role=instance.role,
-        password=instance.password,
-        may_be_repeated=False,
-    )
+    new = NewSignUp.of(instance.owner_signup_id, instance, may_be_repeated=False)
     signup = _new_registration(new, instance, Verdict(AUTH, Status.SUCCESS), now).signup
     if signup.completed_at is None:
         signup.attempts, signup.next_due_at = 0, now
