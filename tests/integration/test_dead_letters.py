@@ -346,7 +346,7 @@ def test_the_list_has_the_newest_first_and_counts():
     first, second, third = kept(3)
     DeadLetter.objects.filter(pk=first.pk).update(state="replayed")
     head, *lines, counts = command("list", "--limit", 2).splitlines()
-    assert head.split()[:3] == ["ID", "PUT", "ASIDE"]
+    assert head.split()[:3] == ["ID", "WRITTEN", "STATE"]
     assert [int(line.split()[0]) for line in lines] == [third.pk, second.pk]
     assert " ".join(lines[0].split()[1:]) == (
         "2026-03-01 12:00:00 waiting readers asked[3] at 17 kim PermanentError: no reader"
