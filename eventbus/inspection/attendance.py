@@ -7,7 +7,6 @@ does not, but it is a member of the consumer group with its name. The embedded b
 import logging
 import threading
 import time
-from collections.abc import Iterable
 from typing import Final
 
 import redis
@@ -95,11 +94,8 @@ class Attendance:
         unseen = {service for service in services if f"{CONSUMER}{service}" not in running}
         if not unseen or settings.KAFKA_EMBEDDED:
             return unseen if is_reported else None
-        return self._without_members(unseen)
-
-    def _without_members(self, services: Iterable[str]) -> set[str] | None:
         try:
-            return {service for service in services if not _has_members(prefixed(service))}
+            return {service for service in unseen if not _has_members(prefixed(service))}
         except (KafkaException, ImproperlyConfigured):
             return None
 
