@@ -420,7 +420,6 @@ LANGUAGE_COOKIE_AGE = 365 * 24 * 3600
 LANGUAGE_COOKIE_SAMESITE = "Lax"
 LOCALE_PATHS = [RESOURCES / "locale"]
 TIME_ZONE = checks.read_time_zone(env.str("TIME_ZONE", default="UTC"))
-USE_TZ = True
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [RESOURCES / "static"]
 # Seconds for which a login is valid. Default: 1209600 (14 days).
