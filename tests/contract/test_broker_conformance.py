@@ -610,7 +610,7 @@ def test_a_slow_handler_does_not_cost_the_membership(monkeypatch, caplog):
         timer.join()
         assert running.partitions == set(range(4))
     assert handler.values == [b"heavy"]
-    assert sum("gives up" in record.getMessage() for record in caplog.records) == 1  # when it stopped
+    assert sum("revoked partitions" in record.getMessage() for record in caplog.records) == 1  # when it stopped
 
 
 def test_a_consumer_that_was_removed_from_its_group_commits_nothing_and_rejoins(monkeypatch, caplog):
