@@ -6,6 +6,7 @@ thread per open stream (docs/adr/0003).
 
 import os
 from collections.abc import Awaitable
+from importlib import import_module
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "signup_sync.settings")
@@ -43,6 +44,7 @@ follower = Follower()
 follower.start()
 if settings.WEB_ROLE == "web":
     attendance.start()
+    import_module(settings.ROOT_URLCONF)  # otherwise the first visitor would wait for the pages' modules
 
 
 def static_files() -> ServeStaticASGI:

@@ -5,10 +5,12 @@ import secrets
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import hypothesis
 import pytest
+from django.conf import settings
 from django.db import connections
 from django.db.backends.postgresql.base import DatabaseWrapper as PostgresqlWrapper
 from django.utils import translation
@@ -28,6 +30,9 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("shared machine")
 # Playwright's default is 5 s for assertions, and 30 s for everything else.
 expect.set_options(timeout=PATIENCE * 1000)
+
+# The URLs register the admin's pages, over which some tests are parametrized.
+import_module(settings.ROOT_URLCONF)
 
 # Screenshots of the browser tests, for review.
 ARTIFACTS = Path(__file__).parent / "artifacts"
