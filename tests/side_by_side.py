@@ -26,7 +26,8 @@ class SideBySide:
     def __init__(self, lanes: Sequence[Sequence[str]]) -> None:
         self._threads = [threading.Thread(target=self._run_lane, args=[lane]) for lane in lanes]
         self._running: list[subprocess.Popen[str]] = []
-        self._is_ended = False
+        self._is_ended = False  # so no other target starts
+        self._is_terminated = False
         self.failed: dict[str, Sequence[str]] = {}
 
     def run(self) -> bool:
@@ -64,7 +65,7 @@ class SideBySide:
             errors="replace",
         ) as process:
             self._running.append(process)
-            if self._is_ended:  # A signal came before it could be passed on.
+            if self._is_terminated:  # The signal came before it could be passed on.
                 process.terminate()
             for line in process.stdout or ():
                 last_lines.append(f"{target}: {line.rstrip()}")
@@ -75,6 +76,7 @@ class SideBySide:
         """Start nothing more. Only SIGTERM is passed on, because a terminal sends Ctrl-C to all processes itself."""
         self._is_ended = True
         if number == signal.SIGTERM:
+            self._is_terminated = True
             for process in self._running:
                 process.terminate()
 
