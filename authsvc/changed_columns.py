@@ -28,9 +28,9 @@ class KnowsChanges(models.Model):
         abstract = True
 
     @classmethod
-    def from_db(cls, *args: Any, **kwargs: Any) -> Self:
-        row = super().from_db(*args, **kwargs)
-        row._stored = row._columns()
+    def from_db(cls, db: str | None, field_names: Collection[str], values: Collection[Any], **more: Any) -> Self:
+        row = super().from_db(db, field_names, values, **more)
+        row._stored = dict(zip(field_names, values, strict=True))
         return row
 
     def refresh_from_db(
