@@ -10,8 +10,8 @@ from django.core import checks
 
 
 class AdministrationConfig(apps.SimpleAdminConfig):
-    """Replaces django.contrib.admin in INSTALLED_APPS. The URLs import the admin's pages (signup_sync.urls), so that only
-    the processes that serve them pay for the import."""
+    """Replaces django.contrib.admin in INSTALLED_APPS. The URLs import the admin's pages (signup_sync.urls), so that
+    only the processes that serve them pay for the import."""
 
     default = False
     default_site = "signup_sync.administration.site.Administration"
