@@ -195,9 +195,10 @@ def decisions_in(states: Iterable[TransactionState], *, since: datetime | None =
 def lights_from_document(document: Mapping[str, Any]) -> dict[str, Light]:
     """Decode the lights from the event transaction's JSON column, in the order of SIGNUP_SERVICES; PostgreSQL does not
     keep the order in which they were stored. Services that are no longer in use come last."""
-    lights = msgspec.convert(document, dict[str, Light])
-    in_use = [name for name in settings.SIGNUP_SERVICES if name in lights]
-    return {name: lights[name] for name in [*in_use, *sorted(lights.keys() - set(in_use))]}
+    names = [name for name in settings.SIGNUP_SERVICES if name in document]
+    if len(names) < len(document):
+        names += sorted(document.keys() - set(names))
+    return {name: msgspec.convert(document[name], Light) for name in names}
 
 
 def lights_as_document(lights: Mapping[str, Light]) -> dict[str, Any]:

@@ -103,12 +103,9 @@ _WORDS: Final = {NewUser: "sign-ups", UserChange: "changes", UserRemoval: "remov
 
 
 def _log(requests: Sequence[Request], judgements: Sequence[Judgement]) -> None:
-    for kind, noun in _WORDS.items():
-        for verdict in VerdictCode:
-            judged = [
-                request.transaction_id
-                for request, each in zip(requests, judgements, strict=True)
-                if isinstance(request, kind) and each.verdict is verdict
-            ]
-            words = f"{verdict.status} ({verdict.reason})" if verdict.reason else verdict.status
-            log_traces(logger, f"{noun} judged {words}: %d", judged)
+    judged: dict[tuple[str, VerdictCode], list[UUID]] = {}
+    for request, judgement in zip(requests, judgements, strict=True):
+        judged.setdefault((_WORDS[type(request)], judgement.verdict), []).append(request.transaction_id)
+    for (noun, verdict), ids in judged.items():
+        words = f"{verdict.status} ({verdict.reason})" if verdict.reason else verdict.status
+        log_traces(logger, f"{noun} judged {words}: %d", ids)

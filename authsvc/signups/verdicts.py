@@ -67,7 +67,7 @@ def _is_premature(report: ReportedVerdict, row: EventTransaction, known: Abstrac
     then the participant has yet to hear that one of the two was removed or changed. After the last attempt, the verdict
     counts: that service's row contradicts auth, perhaps because an administrator edited it.
     """
-    if row.attempts >= live.RELAY_MAX_ATTEMPTS:
+    if not report.held_by or row.attempts >= live.RELAY_MAX_ATTEMPTS:
         return False
     holders = {each.owner_signup_id for each in report.held_by}
-    return bool(holders) and row.owner_signup_id not in holders and holders <= known
+    return row.owner_signup_id not in holders and holders <= known
