@@ -21,7 +21,7 @@ from authsvc.accounts.two_factor.devices import second_factor_of
 from authsvc.lights import AUTH, Kind, participants
 from authsvc.models import EventTransaction, User
 from authsvc.signups.publisher import publish
-from eventbus.messages import decode_each, decoder_of, event_message
+from eventbus.messages import Outgoing, decode_each, decoder_of, event_message
 from eventbus.replies import Replies
 from runtime.mail_addresses import shown_address
 
@@ -113,7 +113,7 @@ def _ask(owner: UUID, services: Sequence[str]) -> dict[str, Sequence[ExportedRec
         now = timezone.now()
         export_id = uuid7()
         request = ExportRequested(export_id, owner, list(services), now, now + timedelta(seconds=ANSWERED_WITHIN))
-        publish([event_message(EXPORT_REQUESTED, request, key=str(export_id), source="/auth")])
+        publish([_message(request)])
         deadline = time.monotonic() + ANSWERED_WITHIN
         while len(answers) < len(services) and time.monotonic() < deadline:
             decoded, _unreadable = decode_each(replies.read(POLL), _decode, most=1024 * 1024)
@@ -121,6 +121,10 @@ def _ask(owner: UUID, services: Sequence[str]) -> dict[str, Sequence[ExportedRec
                 if answer.export_id == export_id and answer.service in services:
                     answers[answer.service] = answer.records
     return answers
+
+
+def _message(request: ExportRequested) -> Outgoing:
+    return event_message(EXPORT_REQUESTED, request, key=str(request.export_id), source="/auth")
 
 
 def _own_records(user: User) -> Iterator[ExportedRecord]:
