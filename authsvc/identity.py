@@ -16,6 +16,8 @@ from runtime.scripts import mixes_digits, mixes_scripts
 
 USER_ID_MIN: Final = 2
 USER_ID_MAX: Final = 32
+# A folded user ID may be longer than its user ID.
+USER_ID_KEY_MAX: Final = 2 * USER_ID_MAX
 USER_NAME_MAX: Final = 100
 EMAIL_MAX: Final = 254
 # Characters before the @ (RFC 5321, 4.5.3.1.1). Mail servers accept no longer ones.
@@ -28,7 +30,7 @@ _WORD_SIGNS: Final = "._-"
 
 def validate_user_id(text: str) -> None:
     """Raise ValidationError unless the normalised text is a valid userId."""
-    is_short = USER_ID_MIN <= len(text) <= USER_ID_MAX and len(user_id_key(text)) <= USER_ID_MAX * 2
+    is_short = USER_ID_MIN <= len(text) <= USER_ID_MAX and len(user_id_key(text)) <= USER_ID_KEY_MAX
     if is_short and any(map(is_hidden, text)):
         raise ValidationError(_("Do not use invisible characters."))
     if not (is_short and text[0].isalnum() and all(map(_is_of_a_word, text))):

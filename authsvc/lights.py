@@ -167,7 +167,7 @@ class TransactionState(msgspec.Struct, frozen=True, omit_defaults=True, rename="
         }
 
 
-class Decisions(msgspec.Struct, frozen=True):
+class DecidedLights(msgspec.Struct, frozen=True):
     """The effects of one database transaction: the event transactions, by (service, status, kind) of each decided
     light, and the completed ones with their time."""
 
@@ -175,7 +175,7 @@ class Decisions(msgspec.Struct, frozen=True):
     complete: Sequence[tuple[TransactionState, datetime]]
 
 
-def decisions_in(states: Iterable[TransactionState], *, since: datetime | None = None) -> Decisions:
+def decided_lights_in(states: Iterable[TransactionState], *, since: datetime | None = None) -> DecidedLights:
     """Collect the decisions in these states that were made since that time, or all of them without one."""
     lights: dict[tuple[str, str, Kind], list[UUID]] = {}
     complete = []
@@ -189,7 +189,7 @@ def decisions_in(states: Iterable[TransactionState], *, since: datetime | None =
                 lights.setdefault((service, light.status.value, state.kind), []).append(state.transaction_id)
         if len(times) == len(state.lights):
             complete.append((state, last))
-    return Decisions(lights, complete)
+    return DecidedLights(lights, complete)
 
 
 def lights_from_document(document: Mapping[str, Any]) -> dict[str, Light]:

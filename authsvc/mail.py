@@ -119,7 +119,7 @@ class MailWorker:
                 self._changed.notify_all()
         if not is_taken:
             MAILS.labels("refused").inc()
-            logger.error("a mail is dropped: %d are waiting already", self._limit)
+            logger.error("dropped a mail: the queue is full (%d waiting)", self._limit)
         return is_taken
 
     def drain(self, within: float = LEAVES_WITHIN) -> None:

@@ -5,7 +5,7 @@ from typing import Final
 from django.conf import settings
 from prometheus_client import Counter, Gauge, Histogram
 
-from authsvc.lights import Decisions, Kind, Status
+from authsvc.lights import DecidedLights, Kind, Status
 
 VERDICTS: Final = Counter(
     "signup_verdicts_total",
@@ -59,7 +59,7 @@ for _outcome in ("sent", "retried", "dropped", "refused"):
     MAILS.labels(_outcome)
 
 
-def count_verdicts(decisions: Decisions) -> None:
+def count_verdicts(decisions: DecidedLights) -> None:
     """Count the decided lights and the transactions that they completed."""
     for (service, status, kind), ids in decisions.lights.items():
         VERDICTS.labels(service, status, kind.value).inc(len(ids))

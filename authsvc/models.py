@@ -77,7 +77,7 @@ class User(KnowsChanges, AbstractBaseUser, PermissionsMixin):
 
     user_id = models.CharField(_("user ID"), max_length=identity.USER_ID_MAX, validators=[identity.validate_user_id])
     # Case folding can lengthen a text: ß becomes ss.
-    user_id_key = models.CharField(_("user ID, folded"), max_length=identity.USER_ID_MAX * 2, editable=False)
+    user_id_key = models.CharField(_("user ID, folded"), max_length=identity.USER_ID_KEY_MAX, editable=False)
     email = models.CharField(_("email address"), max_length=identity.EMAIL_MAX, validators=[identity.validate_address])
     user_name = models.CharField(_("name"), max_length=identity.USER_NAME_MAX, validators=[identity.validate_user_name])
     role = models.CharField(_("role"), max_length=16, choices=Role.choices, default=Role.USER)
@@ -224,7 +224,7 @@ class EventTransaction(models.Model):
     # The names in the contract of the fields that a change changed, separated by spaces.
     changed_fields = models.CharField(_("changed"), max_length=60, default="", db_default="", blank=True)
     user_id = models.CharField(_("user ID"), max_length=identity.USER_ID_MAX)
-    user_id_key = models.CharField(_("user ID, folded"), max_length=identity.USER_ID_MAX * 2)
+    user_id_key = models.CharField(_("user ID, folded"), max_length=identity.USER_ID_KEY_MAX)
     email = models.CharField(_("email address"), max_length=identity.EMAIL_MAX)
     user_name = models.CharField(_("name"), max_length=identity.USER_NAME_MAX)
     role = models.CharField(_("role"), max_length=16, choices=Role.choices, default=Role.USER)
@@ -382,7 +382,7 @@ class UnconfirmedSignUp(models.Model):
 
     id = models.UUIDField(_("sign-up ID"), primary_key=True, editable=False)
     user_id = models.CharField(_("user ID"), max_length=identity.USER_ID_MAX)
-    user_id_key = models.CharField(_("user ID, folded"), max_length=identity.USER_ID_MAX * 2, db_index=True)
+    user_id_key = models.CharField(_("user ID, folded"), max_length=identity.USER_ID_KEY_MAX, db_index=True)
     email = models.CharField(_("email address"), max_length=identity.EMAIL_MAX)
     user_name = models.CharField(_("name"), max_length=identity.USER_NAME_MAX)
     role = models.CharField(_("role"), max_length=16, choices=Role.choices, default=Role.USER)

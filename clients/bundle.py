@@ -17,7 +17,7 @@ import yaml
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 CONDITIONS = ("if", "then", "else", "$schema")
-# Where `false` is a value or usual in OpenAPI, and not a schema.
+# Keywords whose `false` is a value, not a schema.
 KEPT = ("additionalProperties", "required", "example", "complete", "default")
 
 

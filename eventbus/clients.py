@@ -74,7 +74,7 @@ def is_stranded(client: Consumer | Producer, stop: threading.Event) -> bool:
 
 
 def _knows_a_broker(client: Consumer | Producer, within: float) -> bool:
-    """A client without a broker to ask fails otherwise than one whose broker does not answer."""
+    """Whether the client knows a broker: without one, the error code is not that of a broker that does not answer."""
     try:
         client.list_topics(timeout=within)
     except KafkaException as error:

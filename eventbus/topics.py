@@ -29,7 +29,7 @@ MESSAGE_MAX: Final = 1_048_588
 DEAD_LETTER_MAX: Final = MESSAGE_MAX + 64 * 1024
 # Segments per retention period. Kafka deletes whole segments only, so long ones would outlive the retention by far.
 SEGMENTS: Final = 7
-# Topics of personal data that somebody waits for and nobody reads later, and how long Kafka keeps their messages.
+# Topics with personal data that is read once, immediately, and how long Kafka keeps their messages.
 SHORT_LIVED: Final = frozenset({"user.export.req", "user.export.res"})
 SHORT_RETENTION: Final = timedelta(hours=1)
 

@@ -53,7 +53,7 @@ def delete_old(index: SearchIndex) -> None:
         if not is_transient(error):
             logger.exception("old indices can't be deleted")
         else:
-            logger.warning("old indices are deleted later: %s", error)
+            logger.warning("cannot delete old indices, will retry: %s", error)
     else:
         if deleted:
             logger.info("deleted the indices %s, which were too old", ", ".join(deleted))

@@ -45,7 +45,7 @@ class Provisioning:
             yield
 
     def apply(self, request: Request) -> Judgement:
-        """Raises the errors of scimsvc.errors. After any of them, the request can be applied again."""
+        """Raises the errors of scimsvc.errors. Retrying is safe after any of them."""
         with self.in_time(), claimed(self._name, request.owner_signup_id) as account:
             if isinstance(request, UserRemoval):
                 self._remove(account, version=request.version)

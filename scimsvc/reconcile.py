@@ -97,7 +97,7 @@ class ScimReconcileHandler:
             logger.warning("%s: the account %s is not healed: %s", self.service, record.owner_signup_id, error)
             return finding_about(kind, record, fields=fields)
         if judgement.verdict in (VerdictCode.DUPLICATE_USER_ID, VerdictCode.DUPLICATE_EMAIL):
-            # Of the users in the way, only the owners are known here.
+            # Only the owners of the conflicting users are known here.
             held_by = tuple(ConflictingRow("", "", holder.owner_signup_id) for holder in judgement.held_by)
             return finding_about(FindingKind.CONFLICTING, record, held_by=held_by)
         return finding_about(kind, record, fields=fields, healed=judgement.verdict is VerdictCode.DONE)

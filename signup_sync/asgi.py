@@ -34,7 +34,7 @@ from signup_sync.front.sockets import websocket_application
 from signup_sync.server import health
 from signup_sync.server.request_size import Measured, is_for_api
 from signup_sync.server.transport import HttpsOnly, SecurityHeaders
-from signup_sync.server.web_instance import Registered
+from signup_sync.server.web_instance import WebInstance
 
 # The other roles are management commands, which run the system checks themselves.
 BaseCommand().check(tags=[START_CHECKS, SERVE_CHECKS])
@@ -85,4 +85,4 @@ protocols = ProtocolTypeRouter({"http": http, "websocket": websocket_application
 # It wraps Measured, whose refusals need the scheme for their headers. It is safe there: the server reads at most 16 KiB
 # of a request's head (signup_sync.server.http_protocol).
 believing_proxies = ProxyHeadersMiddleware(Measured(HttpsOnly(protocols)), trusted_hosts=settings.TRUSTED_PROXIES)
-application = Registered(SecurityHeaders(believing_proxies))
+application = WebInstance(SecurityHeaders(believing_proxies))

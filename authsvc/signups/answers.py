@@ -7,7 +7,7 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from authsvc.lights import Decisions, TransactionState, decisions_in
+from authsvc.lights import DecidedLights, TransactionState, decided_lights_in
 from authsvc.metrics import count_verdicts
 from authsvc.signups.events import ANSWER_TOPICS, Answer, decode_answer
 from authsvc.signups.projection import projection
@@ -29,7 +29,7 @@ def handle_answers(batch: Sequence[Incoming]) -> HandledBatch:
     answers, rejected = decode_each(batch, decode_answer)
     begun_at = timezone.now()
     states = apply_verdicts([_reported(answer, message.topic) for message, answer in answers])
-    decisions = decisions_in(states.values(), since=begun_at)
+    decisions = decided_lights_in(states.values(), since=begun_at)
     projection().write_and_wake(list(states.values()), counts=counts_of(decisions))
     # Log after the wake-up, because people are waiting for that.
     _report_decisions(decisions)
@@ -43,7 +43,7 @@ def _reported(answer: Answer, topic: str) -> ReportedVerdict:
     return ReportedVerdict(answer.transaction_id, answer.verdict, answer.held_by, kind=_KINDS[topic])
 
 
-def _report_decisions(decisions: Decisions) -> None:
+def _report_decisions(decisions: DecidedLights) -> None:
     count_verdicts(decisions)
     for (service, status, _kind), ids in decisions.lights.items():
         log_traces(logger, f"lights decided, {service} {status}: %d", ids)

@@ -26,7 +26,7 @@ from authsvc.models import (
     new_signup_id,
 )
 from authsvc.signups.events import requested
-from authsvc.signups.outbox import pause_after
+from authsvc.signups.outbox import wait_for_answers_after
 from authsvc.signups.projection import projection
 from authsvc.signups.publisher import publish
 from authsvc.signups.transaction_counts import count_begun
@@ -136,7 +136,7 @@ def _begun(kind: Kind, user: User, *, at: datetime) -> EventTransaction:
         user_id=user.user_id,
         user_id_key=user.user_id_key,
         created_at=at,
-        next_due_at=at + pause_after(1),
+        next_due_at=at + wait_for_answers_after(1),
     )
     begun = TransactionState.all_pending(row.id, started_at=at, services=settings.SIGNUP_SERVICES, kind=kind)
     row.take(begun.decided([Verdict(AUTH, Status.SUCCESS)], at=at), at=at)
@@ -173,7 +173,7 @@ def _erase_log_entries(user: User, transactions: Sequence[EventTransaction]) -> 
     """Replace the user IDs in the admin's log entries about the account and its transactions by the account's ID."""
     kinds = ContentType.objects.db_manager(DATABASE)
     about_user = Q(content_type=kinds.get_for_model(User), object_id=str(user.pk))
-    # The rows of the participants had the same names, of which somebody else may have a former one now.
+    # Participants' rows had the same user IDs; another account may now use a former one.
     names = {user.user_id, *(row.user_id for row in transactions if row.is_owner or row.kind != Kind.SIGNUP)}
     others = User.objects.filter(user_id__in=names).exclude(pk=user.pk).values_list("user_id", flat=True)
     about_user |= Q(object_repr__in=names - {*others})

@@ -23,7 +23,7 @@ JITTER: Final = 1.1
 EVENT_FIELDS: Final = ("owner_signup_id", "version", *User.SYNCHRONISED)
 
 
-def pause_after(attempt: int) -> timedelta:
+def wait_for_answers_after(attempt: int) -> timedelta:
     """Return the time to wait for answers after the n-th attempt: exponential backoff with up to 10 % jitter."""
     seconds = doubled(live.RELAY_FIRST_PAUSE, times=attempt - 1, most=live.RELAY_MAX_PAUSE)
     return timedelta(seconds=seconds * uniform(1, JITTER))  # noqa: S311 - jitter, not a secret
@@ -65,7 +65,7 @@ def claim_due(*, limit: int) -> list[DueEvent]:
             row.stalled_at, row.next_due_at = now, None
             continue
         row.attempts += 1
-        row.next_due_at = now + pause_after(row.attempts)
+        row.next_due_at = now + wait_for_answers_after(row.attempts)
         events.append(DueEvent(row, record, row.attempts, row.state.pending))
     overwrite(due, fields=["attempts", "next_due_at", "stalled_at"], using=DATABASE)
     return events
@@ -81,7 +81,7 @@ def give_back_tries(transaction_ids: Sequence[UUID]) -> None:
 def ask_again(transaction_ids: Collection[UUID]) -> None:
     """Reset the attempts of those transactions that are incomplete."""
     incomplete = EventTransaction.objects.filter(id__in=transaction_ids, pending_count__gt=0)
-    incomplete.update(attempts=1, next_due_at=timezone.now() + pause_after(1), stalled_at=None)
+    incomplete.update(attempts=1, next_due_at=timezone.now() + wait_for_answers_after(1), stalled_at=None)
 
 
 @atomically(DATABASE)
@@ -93,7 +93,7 @@ def ask_also(signup_ids: Sequence[UUID], *, service: str) -> list[TransactionSta
     signups = list(lacking.select_for_update().order_by("id"))
     for signup in signups:
         signup.take(signup.state.asking(service), at=now)
-        signup.attempts, signup.next_due_at, signup.stalled_at = 1, now + pause_after(1), None
+        signup.attempts, signup.next_due_at, signup.stalled_at = 1, now + wait_for_answers_after(1), None
     overwrite(signups, fields=[*EventTransaction.STATE_FIELDS, "attempts"], using=DATABASE)
     return [signup.state for signup in signups]
 

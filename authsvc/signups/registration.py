@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from authsvc.lights import AUTH, Status, TransactionState, Verdict
 from authsvc.models import DATABASE, SignUp, UnconfirmedSignUp, User
-from authsvc.signups.outbox import pause_after
+from authsvc.signups.outbox import wait_for_answers_after
 from authsvc.signups.transaction_counts import count_begun
 from runtime.database.bulk_sql import insert, insert_new_with, kept_from_deletion
 from runtime.database.transactions import atomically, unless_crossed
@@ -111,7 +111,7 @@ def register_users(batch: Sequence[NewSignUp]) -> list[Registration | KeyTakenEr
 
 @atomically(DATABASE)
 def foresee_users(batch: Sequence[NewSignUp]) -> list[Registration | KeyTakenError]:
-    """Return what register_users() would, and save nothing."""
+    """Dry run: return the outcomes of register_users() without saving anything."""
     outcomes = register_within(batch)
     transaction.set_rollback(True, using=DATABASE)
     return outcomes
@@ -219,7 +219,7 @@ def _new_registration(new: NewSignUp, record: User, verdict: Verdict, now: datet
         owner_signup_id=record.owner_signup_id,
         created_at=now,
         attempts=1,
-        next_due_at=now + pause_after(1),
+        next_due_at=now + wait_for_answers_after(1),
     )
     begun = TransactionState.all_pending(new.signup_id, started_at=now, services=settings.SIGNUP_SERVICES)
     state = begun.decided([verdict], at=now)

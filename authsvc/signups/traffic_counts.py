@@ -15,7 +15,7 @@ from typing import Final
 
 import redis
 
-from authsvc.lights import Decisions
+from authsvc.lights import DecidedLights
 from runtime.redis_clients import redis_client
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def milliseconds_of(bucket: int) -> float:
     return FIRST_BUCKET_MS * math.pow(BUCKET_GROWTH, bucket - 0.5)
 
 
-def counts_of(decisions: Decisions, *, begun: int = 0) -> Counter[str]:
+def counts_of(decisions: DecidedLights, *, begun: int = 0) -> Counter[str]:
     """Return the counts of a batch: event transactions that began, lights that it decided, and durations of those
     that it turned all green."""
     counts: Counter[str] = Counter(begun=begun) if begun else Counter()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from authsvc.lights import TransactionState, decisions_in
+from authsvc.lights import TransactionState, decided_lights_in
 from authsvc.metrics import count_verdicts
 from authsvc.signups.projection import projection
 from authsvc.signups.traffic_counts import counts_of
@@ -14,6 +14,6 @@ def count_begun(
 ) -> None:
     """Count these transactions, and the lights that they have decided of others (`ended`) since that time, which are
     also copied to the projection. Call it after the commit."""
-    decisions = decisions_in([*begun, *ended], since=since)
+    decisions = decided_lights_in([*begun, *ended], since=since)
     count_verdicts(decisions)
     projection().write_and_wake(ended, counts=counts_of(decisions, begun=len(begun)))

@@ -61,7 +61,7 @@ def apply_verdicts(reports: Sequence[ReportedVerdict]) -> dict[UUID, Transaction
 
 
 def _is_premature(report: ReportedVerdict, row: EventTransaction, known: AbstractSet[UUID]) -> bool:
-    """Whether a reported duplicate is none, so that the light stays pending and the relay asks again.
+    """Whether the duplicate was reported too early, so that the light stays pending and the relay asks again.
 
     In auth, no two accounts share a userId or an address. If another account of auth's is in the way at a participant,
     then the participant has yet to hear that one of the two was removed or changed. After the last attempt, the verdict

@@ -9,7 +9,7 @@ from typing import Final
 
 from django.db import close_old_connections, connections
 
-from authsvc.lights import AUTH, Decisions, Kind, decisions_in
+from authsvc.lights import AUTH, DecidedLights, Kind, decided_lights_in
 from authsvc.metrics import REPEATED, count_verdicts
 from authsvc.signups.events import new_user_requested
 from authsvc.signups.hash_pool import HashPool
@@ -167,7 +167,7 @@ class SignUpWriter:
         ]
         for event in events:
             self._producer.send(event)
-        decisions = decisions_in(each.state for each in saved if each.is_new)
+        decisions = decided_lights_in(each.state for each in saved if each.is_new)
         _report_registrations(saved, decisions)
         return outcomes, counts_of(decisions, begun=len(events))
 
@@ -179,7 +179,7 @@ def _fail(waiting: _Waiting, error: Exception) -> None:
     future.exception()
 
 
-def _report_registrations(registrations: Sequence[Registration], decisions: Decisions) -> None:
+def _report_registrations(registrations: Sequence[Registration], decisions: DecidedLights) -> None:
     repeated = [each.signup.id for each in registrations if not each.is_new]
     count_verdicts(decisions)
     REPEATED.inc(len(repeated))

@@ -16,7 +16,7 @@ from authsvc.user_import.formats import COLUMNS, OPTIONAL, ImportRecord
 from runtime.equality import user_id_key
 
 _DEFAULTS: Final = {"role": Role.USER.value, "passwordHash": ""}
-# Characters of a reason.
+# Maximum length of a reason, in characters.
 _REASON_MAX: Final = 1000
 
 

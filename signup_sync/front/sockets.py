@@ -35,7 +35,7 @@ from signup_sync.front.gateway import GatewayError
 from signup_sync.front.page_messages import outcome_of, page_message
 from signup_sync.front.relay_pool import group_of, relays
 from signup_sync.front.states import Slowness, State, read_state
-from signup_sync.front.stream_relay import pause_after
+from signup_sync.front.stream_relay import reconnect_pause
 from signup_sync.front.tickets import TicketError, TicketExpiredError, browser_of, open_page_ticket
 from signup_sync.front.wording import Outcome
 
@@ -88,7 +88,7 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
         except StopConsumer:
             pass
         except TooManyHeldError as limit:
-            logger.info("a socket is refused: too many are open for its %s", limit)
+            logger.info("refused a WebSocket: too many open for its %s", limit)
             await _send_too_many(scope, send)
         finally:
             self._held.close()
@@ -163,7 +163,7 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
                 state = await relays().gateway.read_state(self._signup_id)
             except GatewayError as problem:
                 logger.info("sign-up %s: the state can't be read: %s", self._signup_id, problem)
-                await asyncio.sleep(max(problem.retry_after or 0, pause_after(failures)))
+                await asyncio.sleep(max(problem.retry_after or 0, reconnect_pause(failures)))
                 failures += 1
                 continue
             failures = 0

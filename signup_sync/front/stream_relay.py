@@ -23,7 +23,7 @@ FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 10.0
 
 
-def pause_after(failures: int) -> float:
+def reconnect_pause(failures: int) -> float:
     """Return the seconds until the next attempt, with jitter so that clients that failed together don't retry
     together."""
     return doubled(FIRST_PAUSE, times=failures, most=LONGEST_PAUSE) * uniform(0.5, 1.0)  # noqa: S311 - no secret
@@ -78,7 +78,7 @@ class StreamRelay:
                     logger.info("sign-up %s lost its stream: %r", self.signup_id, error)
                 failures = 0 if self._version > seen else failures + 1
                 if not self._is_over:
-                    await asyncio.sleep(max(ask_after, pause_after(failures)))
+                    await asyncio.sleep(max(ask_after, reconnect_pause(failures)))
         finally:
             self._answered_or_over.set()
 

@@ -13,7 +13,7 @@ from runtime.processes.instances import InstanceReport
 BEAT: Final = 1.0
 
 
-class Registered:
+class WebInstance:
     """Registers the process with the application's first call, usually a health probe: the event loop doesn't exist
     earlier."""
 

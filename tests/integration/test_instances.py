@@ -18,7 +18,7 @@ from runtime.processes import health, instances
 from runtime.processes.health import Heartbeat
 from runtime.processes.instances import INDEX, InstanceReport, RunningInstance, Standing, read_instances
 from signup_sync.management.commands.serve import Server, config
-from signup_sync.server.web_instance import Registered
+from signup_sync.server.web_instance import WebInstance
 from tests.servers.process import Process, free_port
 from tests.users import client_with
 from tests.waiting import eventually, eventually_async, must_hold
@@ -152,7 +152,7 @@ async def test_the_web_registers_with_its_first_call_and_drains_at_sigterm(setti
 
     settings.WEB_ROLE = "auth"
     called: list[str] = []
-    web = Registered(application)
+    web = WebInstance(application)
     assert the_one() is None
     try:
         for scope in ({"type": "lifespan"}, {"type": "http", "server": ("10.0.0.7", 8000)}):

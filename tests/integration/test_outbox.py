@@ -18,8 +18,8 @@ from authsvc.signups.outbox import (
     count_incomplete,
     give_back_tries,
     longest_pause,
-    pause_after,
     records_of,
+    wait_for_answers_after,
 )
 from authsvc.signups.registration import NewSignUp, register_users
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
@@ -69,7 +69,7 @@ def claimed(limit: int = 10) -> list[UUID]:
 def test_a_pause_doubles_with_each_attempt_and_has_a_tenth_of_jitter(attempt, seconds, factor, monkeypatch):
     between = []
     monkeypatch.setattr(outbox, "uniform", lambda *bounds: between.append(bounds) or factor)
-    assert pause_after(attempt) == timedelta(seconds=seconds * factor)
+    assert wait_for_answers_after(attempt) == timedelta(seconds=seconds * factor)
     assert between == [(1, 1.1)]
 
 

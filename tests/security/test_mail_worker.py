@@ -94,7 +94,7 @@ def test_a_server_that_never_answers_costs_one_thread_and_a_bounded_queue_and_al
         assert (taken.count(True), worker.waiting) == (20, 20)
         eventually(lambda: "will be retried" in ours(caplog))
         assert worker.waiting == 20
-    assert ours(caplog).count("a mail is dropped: 20 are waiting already") == 30
+    assert ours(caplog).count("dropped a mail: the queue is full (20 waiting)") == 30
     with mail_server(port) as inbox:
         idle(worker)
     assert sorted(inbox.recipients) == sorted(f"{number}@example.org" for number in range(20))

@@ -90,7 +90,7 @@ def collect(user: User) -> Export:
 
 @contextmanager
 def _place_for(owner: UUID) -> Iterator[None]:
-    """Take one of this process's places, of which an account gets one, so that nobody keeps others waiting alone."""
+    """Acquire an export slot of this process; one per account, so that no user starves the others."""
     with _choosing:
         if owner in _owners:
             raise AlreadyCollectingError

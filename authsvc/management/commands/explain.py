@@ -95,7 +95,7 @@ def chosen(which: str) -> list[EventTransaction]:
     user = User.objects.filter(user_id_key=key).first()
     is_meant = Q(user_id_key=key)
     if user is not None:
-        # Also those from when the account had another user ID.
+        # Include transactions from before the user ID changed.
         is_meant |= Q(id=user.owner_signup_id)
         is_meant |= Q(owner_signup_id=user.owner_signup_id) & ~Q(kind=Kind.SIGNUP)
     if found := list(EventTransaction.objects.filter(is_meant).order_by("-created_at", "-id")):

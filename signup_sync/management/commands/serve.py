@@ -23,7 +23,7 @@ from signup_sync.server.websocket_protocol import Socket
 
 if TYPE_CHECKING:
     from authsvc.api.application import SignUpApi
-    from signup_sync.server.web_instance import Registered
+    from signup_sync.server.web_instance import WebInstance
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class Server(uvicorn.Server):
     """A server that drains: it ends held streams, so that clients reconnect elsewhere, and then returns. uvicorn's own
     waits for held streams, or cancels each with a traceback, and then ends by raising the signal again."""
 
-    def __init__(self, config: uvicorn.Config, api: "SignUpApi", instance: "Registered") -> None:
+    def __init__(self, config: uvicorn.Config, api: "SignUpApi", instance: "WebInstance") -> None:
         super().__init__(config)
         self._api = api
         self._instance = instance

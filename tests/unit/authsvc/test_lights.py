@@ -12,7 +12,7 @@ from authsvc.lights import (
     Status,
     TransactionState,
     Verdict,
-    decisions_in,
+    decided_lights_in,
     lights_as_document,
     lights_from_document,
     participants,
@@ -196,7 +196,7 @@ def test_without_a_time_all_decided_lights_count():
     half = decided(Verdict("auth", Status.SUCCESS), Verdict("chat", Status.FAIL))
     whole = half.decided([Verdict("customer", Status.SUCCESS)], at=AFTER)
     other = msgspec.structs.replace(half, transaction_id=UUID(int=2), kind=Kind.CHANGE)
-    decisions = decisions_in([begun(), other, whole])
+    decisions = decided_lights_in([begun(), other, whole])
     assert decisions.lights == {
         ("auth", "SUCCESS", "change"): [UUID(int=2)],
         ("chat", "FAIL", "change"): [UUID(int=2)],
@@ -211,22 +211,22 @@ def test_of_a_sign_up_that_was_decided_in_steps_the_last_step_counts():
     whole = decided(Verdict("auth", Status.SUCCESS)).decided(
         [Verdict("chat", Status.FAIL), Verdict("customer", Status.SUCCESS)], at=AFTER
     )
-    decisions = decisions_in([whole], since=AFTER)
+    decisions = decided_lights_in([whole], since=AFTER)
     assert set(decisions.lights) == {("chat", "FAIL", "signUp"), ("customer", "SUCCESS", "signUp")}
     assert decisions.complete == [(whole, AFTER)]
 
 
 def test_lights_decided_at_or_after_the_time_count_and_earlier_ones_do_not():
     state = decided(Verdict("auth", Status.SUCCESS))
-    assert decisions_in([state], since=NOW).lights == {("auth", "SUCCESS", "signUp"): [UUID(int=1)]}
-    assert decisions_in([state], since=AFTER).lights == {}
+    assert decided_lights_in([state], since=NOW).lights == {("auth", "SUCCESS", "signUp"): [UUID(int=1)]}
+    assert decided_lights_in([state], since=AFTER).lights == {}
     whole = decided(*(Verdict(service, Status.SUCCESS) for service in SERVICES))
-    assert decisions_in([whole], since=AFTER).complete == []
+    assert decided_lights_in([whole], since=AFTER).complete == []
 
 
 def test_a_state_without_counted_lights_does_not_hide_others():
     states = [begun(), decided(Verdict("auth", Status.SUCCESS))]
-    assert decisions_in(states, since=NOW).lights == {("auth", "SUCCESS", "signUp"): [UUID(int=1)]}
+    assert decided_lights_in(states, since=NOW).lights == {("auth", "SUCCESS", "signUp"): [UUID(int=1)]}
 
 
 def test_the_participants_are_all_services_but_auth_in_their_order(settings):

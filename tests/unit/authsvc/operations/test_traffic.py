@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authsvc.lights import Status, TransactionState, Verdict, decisions_in
+from authsvc.lights import Status, TransactionState, Verdict, decided_lights_in
 from authsvc.operations.traffic_history import merged, percentile, point
 from authsvc.signups.traffic_counts import LAST_BUCKET, bucket_of, counts_of, milliseconds_of
 
@@ -24,7 +24,7 @@ def state_after(*verdicts: tuple[str, Status, float]) -> TransactionState:
 
 
 def counted(*states: TransactionState, since: float, begun: int = 0) -> dict[str, int]:
-    return dict(counts_of(decisions_in(states, since=NOW + timedelta(seconds=since)), begun=begun))
+    return dict(counts_of(decided_lights_in(states, since=NOW + timedelta(seconds=since)), begun=begun))
 
 
 GREEN = (("auth", Status.SUCCESS, 0), ("chat", Status.SUCCESS, 1), ("customer", Status.SUCCESS, 2))

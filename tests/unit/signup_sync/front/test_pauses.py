@@ -20,7 +20,7 @@ from tests.waiting import PATIENCE, eventually_async
     ("failures", "most"), [(0, 0.25), (1, 0.5), (2, 1.0), (3, 2.0), (5, 8.0), (6, 10.0), (7, 10.0), (10_000, 10.0)]
 )
 def test_pauses_double_up_to_ten_seconds_and_spread_over_their_upper_half(failures: int, most: float) -> None:
-    pauses = [stream_relay.pause_after(failures) for _ in range(500)]
+    pauses = [stream_relay.reconnect_pause(failures) for _ in range(500)]
     assert 0.5 * most <= min(pauses) < 0.6 * most
     assert 0.9 * most < max(pauses) <= most
 
@@ -30,12 +30,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of failures before each pause. The pauses themselves are short."""
     failures: list[int] = []
 
-    def pause_after(number: int) -> float:
+    def reconnect_pause(number: int) -> float:
         failures.append(number)
         return 0.01
 
-    monkeypatch.setattr(stream_relay, "pause_after", pause_after)
-    monkeypatch.setattr(sockets, "pause_after", pause_after)
+    monkeypatch.setattr(stream_relay, "reconnect_pause", reconnect_pause)
+    monkeypatch.setattr(sockets, "reconnect_pause", reconnect_pause)
     return failures
 
 

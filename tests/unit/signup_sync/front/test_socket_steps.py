@@ -182,7 +182,7 @@ async def page(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> AsyncIter
         page.sleeps.append(seconds)
         await asyncio.sleep(0)
 
-    def pause_after(failures: int) -> float:
+    def reconnect_pause(failures: int) -> float:
         page.failures.append(failures)
         return 0.5
 
@@ -196,7 +196,7 @@ async def page(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> AsyncIter
     )  # fmt: skip
     monkeypatch.setattr(sockets, "get_channel_layer", lambda: layer)
     monkeypatch.setattr(sockets, "relays", lambda: auth)
-    monkeypatch.setattr(sockets, "pause_after", pause_after)
+    monkeypatch.setattr(sockets, "reconnect_pause", reconnect_pause)
     monkeypatch.setattr(sockets, "held_sockets", HeldConnections())
     yield page
     if page.running and not page.running.done():

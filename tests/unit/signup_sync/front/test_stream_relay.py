@@ -14,7 +14,7 @@ from pytest_django.fixtures import Settings
 from signup_sync.front import stream_relay
 from signup_sync.front.gateway import GatewayError
 from signup_sync.front.states import State, read_state
-from signup_sync.front.stream_relay import FIRST_PAUSE, LONGEST_PAUSE, StreamRelay, pause_after
+from signup_sync.front.stream_relay import FIRST_PAUSE, LONGEST_PAUSE, StreamRelay, reconnect_pause
 from tests.unit.fakes import CALLS_MAX, Clock
 from tests.waiting import PATIENCE
 
@@ -92,7 +92,7 @@ class Relaying:
         self.is_watched = True
         self.asked: set[UUID] = set()
         monkeypatch.setattr(stream_relay, "time", self.clock)
-        monkeypatch.setattr(stream_relay, "pause_after", self.pause_after)
+        monkeypatch.setattr(stream_relay, "reconnect_pause", self.reconnect_pause)
         monkeypatch.setattr(
             stream_relay, "asyncio",
             SimpleNamespace(Event=asyncio.Event, timeout_at=asyncio.timeout_at, sleep=self.sleep),
@@ -107,7 +107,7 @@ class Relaying:
         self.asked.add(signup_id)
         return self.is_watched
 
-    def pause_after(self, failures: int) -> float:
+    def reconnect_pause(self, failures: int) -> float:
         self.failures.append(failures)
         assert len(self.failures) < CALLS_MAX
         return 0.5
@@ -305,6 +305,6 @@ def test_pauses_double_and_spread_over_their_upper_half(
     monkeypatch: pytest.MonkeyPatch, failures: int, most: float
 ) -> None:
     monkeypatch.setattr(stream_relay, "uniform", lambda least, most: least)
-    assert pause_after(failures) == most / 2
+    assert reconnect_pause(failures) == most / 2
     monkeypatch.setattr(stream_relay, "uniform", lambda least, most: most)
-    assert pause_after(failures) == most
+    assert reconnect_pause(failures) == most
