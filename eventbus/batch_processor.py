@@ -9,7 +9,7 @@ from django.db import close_old_connections
 from structlog.contextvars import bind_contextvars
 
 from eventbus.errors import BugError, TooLargeError
-from eventbus.message_traces import trace_of
+from eventbus.incoming_traces import trace_of
 from eventbus.messages import ERROR_TEXT_MAX, Incoming, Rejected, Subscription, dead_letter
 from eventbus.metrics import ReadingMetrics
 from eventbus.producer import EventProducer

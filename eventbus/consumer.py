@@ -20,7 +20,7 @@ from eventbus.clients import close_consumer, prefixed, reader_config, unprefixed
 from eventbus.errors import is_transient_in_kafka
 from eventbus.group_member import GroupMember, group_config
 from eventbus.incoming import as_incoming, is_error_report
-from eventbus.message_traces import traces_of
+from eventbus.incoming_traces import traces_of
 from eventbus.messages import Incoming, Subscription
 from eventbus.metrics import ReadingMetrics
 from eventbus.producer import EventProducer

@@ -37,7 +37,7 @@ def run_reader(new_reader: Callable[[], Reader], stop: threading.Event) -> None:
         try:
             new_reader().run(stop)
         except StrandedError as error:
-            logger.warning("a consumer is replaced: %s", error)
+            logger.warning("replacing the consumer: %s", error)
             CONSUMERS_REPLACED.inc()
 
 

@@ -125,7 +125,7 @@ class EventProducer:
             if time.monotonic() < self._replaced_at + REPLACED_AFTER:
                 return False
             self._replaced_at = time.monotonic()
-            logger.error("the producer is replaced: %s", error)
+            logger.error("replacing the producer: %s", error)
             PRODUCERS_REPLACED.inc()
             self._producer = _new_producer()
         # Report the messages still in its queue as undelivered.

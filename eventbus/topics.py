@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 ANSWERS_WITHIN: Final = 2.0
 MADE_WITHIN: Final = 10.0
 # Seconds between two checks whether a new topic is usable yet.
-LOOK_PAUSE: Final = 0.05
+CHECK_PAUSE: Final = 0.05
 DEAD_LETTER_SUFFIX: Final = ".dlt"
 # Largest message in bytes, which is Kafka's default, and largest dead letter, which has more headers than its message.
 MESSAGE_MAX: Final = 1_048_588
@@ -132,4 +132,4 @@ def _wait_until_known(admin: AdminClient, names: list[str]) -> None:
             return
         if time.monotonic() > deadline:
             raise TransientError(f"Kafka created the topics {', '.join(unknown)} but does not list them yet")
-        time.sleep(LOOK_PAUSE)
+        time.sleep(CHECK_PAUSE)

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from eventbus.message_traces import traceparent_of
+from eventbus.incoming_traces import traceparent_of
 from eventbus.messages import Incoming, Outgoing, event_message
 from participant.limits import EMAIL_MAX, ROLE_MAX, USER_ID_MAX, USER_NAME_MAX, VERSION_MAX
 from participant.verdict import Holder, Judgement

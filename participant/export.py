@@ -13,7 +13,7 @@ import msgspec
 from django.db.models import QuerySet
 from msgspec import Meta
 
-from eventbus.message_traces import traceparent_of
+from eventbus.incoming_traces import traceparent_of
 from eventbus.messages import HandledBatch, Handler, Incoming, Outgoing, decode_each, decoder_of, event_message
 
 EXPORT_REQUESTED: Final = "user.export.req"

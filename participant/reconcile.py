@@ -14,7 +14,7 @@ import msgspec
 from django.db import router
 from msgspec import Meta
 
-from eventbus.message_traces import traceparent_of
+from eventbus.incoming_traces import traceparent_of
 from eventbus.messages import HandledBatch, Incoming, Outgoing, decode_each, decoder_of, event_message
 from participant.comparison import Comparison, compare
 from participant.events import UserRecord

@@ -28,12 +28,12 @@ class Registrar:
         self._hashes = hashes
         self._database = database
 
-    async def register(self, signup_id: UUID, request: SignUpRequest, tongue: str) -> list[TransactionState]:
+    async def register(self, signup_id: UUID, request: SignUpRequest, language: str) -> list[TransactionState]:
         """Save the sign-up, or find it. Return the states with which its stream starts, the current one last.
 
         Raises Problem 422 for a weak password, and 409 if the sign-up with this key has other content or is too old.
         """
-        password = await self._hashes.run(lambda: _checked_hash(request, tongue))
+        password = await self._hashes.run(lambda: _checked_hash(request, language))
         new = NewSignUp(
             signup_id=signup_id,
             user_id=request.user_id,
@@ -79,8 +79,8 @@ def _begun(state: TransactionState) -> TransactionState:
     return TransactionState.all_pending(state.transaction_id, started_at=state.started_at, services=state.lights)
 
 
-def _checked_hash(request: SignUpRequest, tongue: str) -> str:
+def _checked_hash(request: SignUpRequest, language: str) -> str:
     # The pool's thread doesn't inherit the request's language.
-    with override(tongue):
+    with override(language):
         check_password_strength(request)
     return make_password(request.password)

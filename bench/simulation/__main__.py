@@ -33,12 +33,10 @@ def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.simulation")
     parser.add_argument("--rate", type=float, default=50, help="sign-ups per second; default: %(default)s")
     parser.add_argument("--cores", type=int, default=2, help="default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=60, help="how long they arrive; default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=60, help="duration of the arrivals; default: %(default)s")
     parser.add_argument("--auths", type=int, help="instances of auth; default: one for every two cores")
     parser.add_argument("--consumers", type=int, help="processes of each consumer group; default: as many as needed")
-    parser.add_argument(
-        "--fail", metavar="SERVICE:SECONDS", help="a participant that is away, from the tenth second on"
-    )
+    parser.add_argument("--fail", metavar="SERVICE:SECONDS", help="a participant that is down from second 10 on")
     return parser.parse_args()
 
 

@@ -40,7 +40,7 @@ COMPARED: Final = (Scenario(signups=1200, at_once=50), Scenario(signups=800, rat
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.simulation.comparison")
-    parser.add_argument("--save", action="store_true", help="make these the costs and results that the project keeps")
+    parser.add_argument("--save", action="store_true", help="save these costs and results as the reference")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="signup-sync-simulation-", ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o711)

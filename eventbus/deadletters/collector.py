@@ -14,7 +14,7 @@ from eventbus.deadletters.letters import CHUNK, Origins, store_letters
 from eventbus.errors import is_fatal
 from eventbus.group_member import GroupMember, group_config
 from eventbus.incoming import as_incoming, is_error_report
-from eventbus.message_traces import traces_of
+from eventbus.incoming_traces import traces_of
 from eventbus.messages import Incoming
 from eventbus.metrics import DEAD_LETTERS_WAITING
 from eventbus.models import DeadLetter

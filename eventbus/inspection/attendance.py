@@ -60,12 +60,12 @@ class Attendance:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                self.look()
+                self.check()
             except Exception:
                 logger.exception("checking which services are running failed")
             self._stop.wait(CHECK_INTERVAL)
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Check once, and log what has changed."""
         away = self._away()
         if away is None:

@@ -36,8 +36,8 @@ ENDS_WITHIN: Final = 5.0
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 5.0
 # Seconds between two checks of the role's heartbeat, and how many checks in a row may fail.
-STUCK_LOOK: Final = 5.0
-STUCK_LOOKS: Final = 12
+STUCK_CHECK_INTERVAL: Final = 5.0
+STUCK_CHECKS: Final = 12
 # Thresholds for gc.set_threshold(): net new objects before a collection of the youngest generation, and the number of
 # collections of each generation before one of the next.
 COLLECT_AFTER: Final = (50_000, 10, 10)
@@ -139,7 +139,7 @@ def check_database(app_label: str) -> None:
         connection.close()
 
 
-class StuckLooks:
+class StuckDetector:
     """Detect a stuck role by counting checks, not seconds: a process that was frozen as a whole is not stuck."""
 
     def __init__(self, heartbeat: Heartbeat) -> None:
@@ -147,19 +147,19 @@ class StuckLooks:
         self._in_a_row = 0
 
     def is_stuck_now(self) -> bool:
-        """Check once more; True if more than STUCK_LOOKS checks in a row found no heartbeat."""
+        """Check once more; True if more than STUCK_CHECKS checks in a row found no heartbeat."""
         self._in_a_row = 0 if self._heartbeat.is_live else self._in_a_row + 1
-        return self._in_a_row > STUCK_LOOKS
+        return self._in_a_row > STUCK_CHECKS
 
 
 @contextmanager
 def _ends_when_stuck(role: RunningRole) -> Iterator[None]:
     ended = threading.Event()
-    looks = StuckLooks(role.heartbeat)
+    detector = StuckDetector(role.heartbeat)
 
     def watch() -> None:
-        while not ended.wait(STUCK_LOOK):
-            if looks.is_stuck_now():
+        while not ended.wait(STUCK_CHECK_INTERVAL):
+            if detector.is_stuck_now():
                 logger.error("%s has been stuck for %.0f s and ends for a restart", role.name, role.heartbeat.age)
                 os._exit(1)
 

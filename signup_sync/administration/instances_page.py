@@ -63,7 +63,7 @@ class InstancesAdmin(PageAdmin):
             instances = read_instances()
         except (redis.RedisError, OSError) as error:
             away, status = {"problem": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE
-            return self.render(request, "eventbus/redis_away.html", _("Instances"), away, status=status)
+            return self.render(request, "administration/redis_away.html", _("Instances"), away, status=status)
         counts = Counter(each.standing for each in instances)
         at_work = {each.status.role for each in instances if each.standing is not Standing.GONE}
         context = {
@@ -73,7 +73,7 @@ class InstancesAdmin(PageAdmin):
             "gone_after": int(GONE_AFTER),
             "remembered": REMEMBERED // 60,
         }
-        return self.render(request, "eventbus/instances.html", _("Instances"), context)
+        return self.render(request, "administration/instances.html", _("Instances"), context)
 
 
 def _row(seen: RunningInstance) -> dict[str, object]:

@@ -55,7 +55,7 @@ def test_a_role_that_hangs_for_long_ends_and_the_next_one_does_its_work(stack: S
     chat = stack.roles["chat"]
     chat.stop()
     # The product's own patience is two minutes and a half.
-    impatient = IMPATIENT | {"runtime__processes__roles__STUCK_LOOKS": 2}
+    impatient = IMPATIENT | {"runtime__processes__roles__STUCK_CHECKS": 2}
     start_breaking(chat, "participant.accounts.AccountHandler._save", "hangs", **impatient)
     try:
         signup = post(stack, person.form)

@@ -45,7 +45,7 @@ def test_a_service_without_a_process_is_reported_once_and_so_is_its_start(caplog
     with running("auth"), running("customer"):
 
         def absent() -> list[str]:
-            found.look()
+            found.check()
             return found.absent
 
         eventually(lambda: absent() == ["chat"])
@@ -62,7 +62,7 @@ def test_a_service_without_a_process_is_reported_once_and_so_is_its_start(caplog
 
 def test_a_restarting_service_is_not_reported() -> None:
     found = Attendance(grace=60)
-    found.look()
+    found.check()
     assert found.absent == []
 
 
@@ -76,7 +76,7 @@ def test_a_participant_in_another_language_is_recognised_by_its_group() -> None:
         with running("auth"):
 
             def absent() -> list[str]:
-                found.look()
+                found.check()
                 return found.absent
 
             eventually(lambda: absent() == ["elsewhere"])
@@ -88,7 +88,7 @@ def test_a_participant_in_another_language_is_recognised_by_its_group() -> None:
 
 def test_while_redis_or_kafka_is_down_the_last_result_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Attendance(grace=0)
-    found.look()
+    found.check()
     assert found.absent == settings.SIGNUP_SERVICES
     monkeypatch.setattr(attendance, "ANSWERS_WITHIN", 0.2)
     with socket.socket() as frozen:
@@ -98,10 +98,10 @@ def test_while_redis_or_kafka_is_down_the_last_result_stays(monkeypatch: pytest.
         # Frozen: it takes connections and never answers.
         monkeypatch.setattr(settings, "REDIS_URL", f"redis://127.0.0.1:{port}")
         monkeypatch.setattr(settings, "KAFKA_BOOTSTRAP_SERVERS", f"127.0.0.1:{port}")
-        found.look()
+        found.check()
         assert found.absent == settings.SIGNUP_SERVICES
         unknown = Attendance(grace=0)
-        unknown.look()
+        unknown.check()
         assert unknown.absent == []
 
 
@@ -121,7 +121,7 @@ def test_the_admins_start_page_shows_services_without_a_process(
     with running("auth"), running("customer"):
 
         def is_shown() -> bool:
-            found.look()
+            found.check()
             return words in client.get("/admin/").content.decode()
 
         eventually(is_shown)

@@ -311,7 +311,7 @@ async def test_a_batch_does_not_wait_for_refused_passwords(sizes, monkeypatch):
     api, gate = SignUpApi(), threading.Event()
     monkeypatch.setitem(vars(api), "_hashes", HashPool(threads=1, limit=20))
 
-    def checked(request, tongue):
+    def checked(request, language):
         if request.password != "refused-later":
             return "not a hash"
         gate.wait(PATIENCE)

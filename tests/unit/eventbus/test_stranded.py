@@ -128,7 +128,7 @@ def test_a_consumer_with_a_stranded_client_is_replaced_and_counted(broker, setti
         run.result(10)
     assert list(members) == []
     assert CONSUMERS_REPLACED._value.get() == counted + 1
-    assert "a consumer is replaced: its client no longer reaches Kafka, although a new one does" in caplog.text
+    assert "replacing the consumer: its client no longer reaches Kafka, although a new one does" in caplog.text
 
 
 def test_a_stop_request_ends_the_check_of_a_stranded_consumer(broker, settings, monkeypatch):

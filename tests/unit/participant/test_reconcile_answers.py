@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from eventbus.message_traces import traceparent_of
+from eventbus.incoming_traces import traceparent_of
 from eventbus.messages import HandledBatch, Incoming
 from participant import reconcile
 from participant.reconcile import (

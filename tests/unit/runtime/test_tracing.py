@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from eventbus.message_traces import trace_of, traces_of
+from eventbus.incoming_traces import trace_of, traces_of
 from eventbus.messages import Incoming
 from runtime.tracing import IDS_OF_A_LINE, log_traces, trace_id_in, traceparent
 

@@ -18,7 +18,7 @@ from runtime.processes.roles import running_role
 
 def run(how: str) -> None:
     if how == "hanging":
-        health.BEAT_WITHIN, roles.STUCK_LOOK, roles.STUCK_LOOKS = 1.0, 0.2, 3
+        health.BEAT_WITHIN, roles.STUCK_CHECK_INTERVAL, roles.STUCK_CHECKS = 1.0, 0.2, 3
     with running_role(how) as role:
         role.ready()
         while not role.stop.is_set():

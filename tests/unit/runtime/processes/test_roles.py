@@ -18,7 +18,14 @@ from django.db import OperationalError
 from runtime.errors import TransientError
 from runtime.processes import health, roles
 from runtime.processes.health import Heartbeat
-from runtime.processes.roles import COLLECT_AFTER, RunningRole, StuckLooks, check_database, collect_rarely, running_role
+from runtime.processes.roles import (
+    COLLECT_AFTER,
+    RunningRole,
+    StuckDetector,
+    check_database,
+    collect_rarely,
+    running_role,
+)
 from tests.servers.process import LOOPBACK, Process, free_port, http_status
 from tests.waiting import PATIENCE
 
@@ -72,17 +79,17 @@ def test_a_role_that_hangs_for_long_ends_with_an_error(start):
 
 
 def test_a_role_is_stuck_after_many_failed_checks_in_a_row(monkeypatch):
-    monkeypatch.setattr(roles, "STUCK_LOOKS", 2)
+    monkeypatch.setattr(roles, "STUCK_CHECKS", 2)
     heartbeat = Heartbeat()
-    looks = StuckLooks(heartbeat)
+    detector = StuckDetector(heartbeat)
     # As after a freeze: no heartbeat for long, and then the work continues before the next check.
     for _ in range(5):
         monkeypatch.setattr(health, "BEAT_WITHIN", -1.0)
-        assert [looks.is_stuck_now() for _ in range(2)] == [False, False]
+        assert [detector.is_stuck_now() for _ in range(2)] == [False, False]
         monkeypatch.setattr(health, "BEAT_WITHIN", 60.0)
-        assert not looks.is_stuck_now()
+        assert not detector.is_stuck_now()
     monkeypatch.setattr(health, "BEAT_WITHIN", -1.0)
-    assert [looks.is_stuck_now() for _ in range(3)] == [False, False, True]
+    assert [detector.is_stuck_now() for _ in range(3)] == [False, False, True]
 
 
 def test_a_role_that_fails_ends_with_an_error(start):
