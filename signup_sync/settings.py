@@ -247,8 +247,8 @@ DEAD_LETTER_RETENTION = env.int("DEAD_LETTER_RETENTION", default=30, least=1, mo
 # --- Redis -----------------------------------------------------------------------------------------------------
 
 # Redis holds the projection, the wake-ups, the stream relays' leases and the channel layer:
-# redis://user:password@host:port/0, rediss:// for TLS (certificate and host name are verified; ?ssl_ca_certs=/path names
-# a private CA), or unix:///path.
+# redis://user:password@host:port/0, rediss:// for TLS (certificate and host name are verified; ?ssl_ca_certs=/path
+# names a private CA), or unix:///path.
 REDIS_URL: str = required_in_production("REDIS_URL", RUNNING_HERE.get("REDIS_URL", "redis://127.0.0.1:6379/0"))
 checks.check_redis_url(REDIS_URL)
 CHANNEL_LAYERS = {
