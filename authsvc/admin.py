@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from authsvc.accounts import users_admin  # noqa: F401 - each registers its pages
-from authsvc.lights import Kind, Status
+from authsvc.lights import Kind
 from authsvc.models import EventTransaction, UnconfirmedSignUp
 from authsvc.operations import traffic_page  # noqa: F401 - each registers its pages
 from authsvc.operations.replay_action import ReplayForm, replay_chosen, services_to_ask
@@ -23,12 +23,9 @@ from runtime.admin_toolkit.action_admin import ActionAdmin
 from runtime.admin_toolkit.read_only_admin import ReadOnlyAdmin
 from runtime.admin_toolkit.user_fields_admin import ShowsUserFields
 from runtime.equality import user_id_key
-from runtime.light_wording import light_in_words
+from runtime.light_wording import SIGNS, light_in_words
 from runtime.mail_addresses import shown_address
 from runtime.times import to_the_second
-
-# Shown in addition to the colour, so that lights are readable without colour vision.
-_SIGNS = {Status.PENDING: "◌", Status.SUCCESS: "✓", Status.FAIL: "✕"}
 
 # Shown instead of an erased name or address (docs/adr/0040), neither of which is empty before its erasure.
 ERASED: Final = _("erased")
@@ -115,7 +112,7 @@ class EventTransactionAdmin(ReadOnlyAdmin, ActionAdmin):
                 (
                     light.status.lower(),
                     light_in_words(light.status, light.reason, kind=signup.kind),
-                    _SIGNS[light.status],
+                    SIGNS[light.status],
                     service,
                 )
                 for service, light in signup.state.lights.items()

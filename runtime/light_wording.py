@@ -11,6 +11,8 @@ STATUSES: Final[Mapping[str, Any]] = {
     "SUCCESS": _("Ready"),
     "FAIL": _("Already had this user"),
 }
+# Shown in addition to the colour, so that lights are readable without colour vision.
+SIGNS: Final[Mapping[str, str]] = {"PENDING": "◌", "SUCCESS": "✓", "FAIL": "✕"}
 # Wording of a green light of a change and of a removal, by kind.
 SUCCESSES: Final[Mapping[str, Any]] = {"change": _("Updated"), "removal": _("Deleted")}
 # Wording of a red light whose reason is more specific than its status.

@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy, pgettext_lazy
 
 from eventbus.models import Instance as InstancesPage
 from runtime.admin_toolkit.page_admin import PageAdmin
+from runtime.light_wording import SIGNS
 from runtime.processes.instances import CONSUMER, GONE_AFTER, REMEMBERED, RunningInstance, Standing, read_instances
 
 WORDS = {
@@ -21,13 +22,13 @@ WORDS = {
     Standing.DRAINING: pgettext_lazy("a process is", "draining"),
     Standing.GONE: pgettext_lazy("a process is", "gone"),
 }
-# A light's colour class and sign; WORDS has its text.
-LIGHTS = {
-    Standing.STARTING: ("pending", "○"),
-    Standing.IN_ROTATION: ("success", "✓"),
-    Standing.STUCK: ("fail", "✗"),
+# The CSS class that gives the colour, and the sign; WORDS has the text.
+COLOURS = {
+    Standing.STARTING: ("pending", SIGNS["PENDING"]),
+    Standing.IN_ROTATION: ("success", SIGNS["SUCCESS"]),
+    Standing.STUCK: ("fail", SIGNS["FAIL"]),
     Standing.DRAINING: ("pending", "↓"),
-    Standing.GONE: ("fail", "✗"),
+    Standing.GONE: ("fail", SIGNS["FAIL"]),
 }
 HINTS = {
     Standing.STUCK: gettext_lazy("Its main loop has not run for 30 s. See its log, and restart it."),
@@ -53,7 +54,8 @@ def words_of(role: str) -> str:
 def expected_roles() -> list[str]:
     """Return the registered names of the roles that this installation needs."""
     consumers = [f"{CONSUMER}{name}" for name in (*settings.EVENT_CONSUMERS, *settings.EVENT_READERS)]
-    return ["web", *consumers, "relay", "collector of dead letters"]
+    web, *others = ROLES
+    return [web, *consumers, *others]
 
 
 @admin.register(InstancesPage)
@@ -77,11 +79,11 @@ class InstancesAdmin(PageAdmin):
 
 
 def _row(seen: RunningInstance) -> dict[str, object]:
-    light, sign = LIGHTS[seen.standing]
+    colour, sign = COLOURS[seen.standing]
     return {
         "status": seen.status,
         "role": words_of(seen.status.role),
-        "light": light,
+        "light": colour,
         "sign": sign,
         "word": WORDS[seen.standing],
         "hint": HINTS.get(seen.standing, ""),

@@ -15,7 +15,7 @@ from django.conf import settings
 
 from livesettings.values import live
 from runtime.tracing import traceparent
-from signup_sync.front.states import State, read_state
+from signup_sync.front.states import LightsState, read_state
 from signup_sync.front.tickets import bearer_ticket, signed_address, signed_by_front
 
 logger = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ class Gateway:
             return None
         return response
 
-    async def read_state(self, signup_id: UUID) -> State | None:
+    async def read_state(self, signup_id: UUID) -> LightsState | None:
         """Return the current state, or None if auth doesn't have the sign-up (yet). Raises GatewayError."""
         headers = {**WITH_TIMES, "Signup-Ticket": bearer_ticket(signup_id)}
         return await self._find_state(f"/user/signups/{signup_id}", headers)
@@ -172,12 +172,12 @@ class Gateway:
         cookie = SimpleCookie({settings.SESSION_COOKIE_NAME: session}).output(header="", sep=";").strip()
         return await self._find_state(f"/user/changes/{change_id}", {"Cookie": cookie}) is not None
 
-    async def confirm(self, token: str, password: str) -> State:
+    async def confirm(self, token: str, password: str) -> LightsState:
         """Confirm the sign-up of this token with its password. Return its state. Raises GatewayError."""
         body = {"token": token, "userPw": password}
         return await self._ask_for_state("POST", "/user/confirmations", {}, json=body)
 
-    async def _find_state(self, path: str, headers: Mapping[str, str]) -> State | None:
+    async def _find_state(self, path: str, headers: Mapping[str, str]) -> LightsState | None:
         try:
             return await self._ask_for_state("GET", path, headers)
         except GatewayError as problem:
@@ -185,7 +185,9 @@ class Gateway:
                 return None
             raise
 
-    async def _ask_for_state(self, method: str, path: str, headers: Mapping[str, str], *, json: Any = None) -> State:
+    async def _ask_for_state(
+        self, method: str, path: str, headers: Mapping[str, str], *, json: Any = None
+    ) -> LightsState:
         try:
             async with asyncio.timeout(STATE_TIMEOUT):
                 response = await self._request(method, path, headers, silence=STATE_TIMEOUT, json=json)

@@ -20,7 +20,7 @@ from signup_sync.front.gateway import GatewayError
 from signup_sync.front.page_messages import page_message, state_message
 from signup_sync.front.relay_pool import relays
 from signup_sync.front.sockets import socket_path
-from signup_sync.front.states import State
+from signup_sync.front.states import LightsState
 from signup_sync.front.tickets import (
     TicketError,
     TicketExpiredError,
@@ -75,7 +75,7 @@ async def status(request: HttpRequest, ticket: str) -> HttpResponse:
     except TicketError:
         return _closed_page(request, "foreign", HTTPStatus.NOT_FOUND)
     bind_contextvars(signup_id=str(page.signup_id))
-    state: State | None = None
+    state: LightsState | None = None
     # A sign-up that awaited its confirmation and is gone has been deleted, because it was not confirmed in time.
     outcome: wording.Outcome = "lapsed" if request.GET.get("shown") == "awaiting" else "absent"
     try:

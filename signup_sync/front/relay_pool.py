@@ -27,7 +27,7 @@ from structlog.contextvars import bind_contextvars
 from livesettings.values import live
 from runtime.redis_clients import ANSWERS_WITHIN, AWAY_PAUSE, REDIS_ERRORS, CircuitBreaker, redis_pool
 from signup_sync.front.gateway import Gateway, GatewayError, SubmittedUser
-from signup_sync.front.states import State
+from signup_sync.front.states import LightsState
 from signup_sync.front.stream_relay import StreamRelay
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class RelayPool:
         if _relays.get(loop := asyncio.get_running_loop()) is self:
             del _relays[loop]
 
-    async def sign_up(self, signup_id: UUID, user: SubmittedUser) -> State:
+    async def sign_up(self, signup_id: UUID, user: SubmittedUser) -> LightsState:
         """Post a sign-up, start to relay it, and return its state once auth has given its verdict or waits for the
         confirmation; after SIGNUP_DEADLINE, return the last known state. Raises GatewayError.
 
@@ -108,7 +108,7 @@ class RelayPool:
         if not self._watched[signup_id]:
             del self._watched[signup_id]
 
-    async def _sign_up(self, signup_id: UUID, user: SubmittedUser) -> State:
+    async def _sign_up(self, signup_id: UUID, user: SubmittedUser) -> LightsState:
         bind_contextvars(signup_id=str(signup_id))
         now = asyncio.get_running_loop().time
         # The deadline counts from here, so that it also covers a gateway that hangs.

@@ -26,7 +26,7 @@ from signup_sync.front.gateway import CLOSED, GatewayError, SubmittedUser
 from signup_sync.front.lights_page import Page, is_script, render_with_lights
 from signup_sync.front.page_messages import page_message, state_message
 from signup_sync.front.relay_pool import relays
-from signup_sync.front.states import State
+from signup_sync.front.states import LightsState
 from signup_sync.front.tickets import (
     TicketError,
     browser_of,
@@ -154,7 +154,7 @@ def _posted_signup_id(request: HttpRequest, browser: str) -> UUID:
         return new_signup_id()
 
 
-async def _post(first: UUID, user: SubmittedUser, browser: str) -> tuple[UUID, State | GatewayError]:
+async def _post(first: UUID, user: SubmittedUser, browser: str) -> tuple[UUID, LightsState | GatewayError]:
     """Sign up with the first of the form's ids that was not used for other content. Return the id and auth's answer."""
     for signup_id in signup_ids_of(first, browser):
         answer = await _post_as(signup_id, user)
@@ -163,7 +163,7 @@ async def _post(first: UUID, user: SubmittedUser, browser: str) -> tuple[UUID, S
     return signup_id, answer
 
 
-async def _post_as(signup_id: UUID, user: SubmittedUser) -> State | GatewayError:
+async def _post_as(signup_id: UUID, user: SubmittedUser) -> LightsState | GatewayError:
     bind_contextvars(signup_id=str(signup_id))
     try:
         return await relays().sign_up(signup_id, user)

@@ -34,7 +34,7 @@ from runtime.redis_clients import ANSWERS_WITHIN, AWAY_PAUSE, REDIS_ERRORS
 from signup_sync.front.gateway import GatewayError
 from signup_sync.front.page_messages import outcome_of, page_message
 from signup_sync.front.relay_pool import group_of, relays
-from signup_sync.front.states import Slowness, State, read_state
+from signup_sync.front.states import LightsState, Slowness, read_state
 from signup_sync.front.stream_relay import reconnect_pause
 from signup_sync.front.tickets import TicketError, TicketExpiredError, browser_of, open_page_ticket
 from signup_sync.front.wording import Outcome
@@ -68,7 +68,7 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
     def __init__(self) -> None:
         super().__init__()
         self._is_member = False
-        self._state: State | None = None
+        self._state: LightsState | None = None
         self._is_watched = False
         self._slowness: Slowness | None = None
         self._received = 0
@@ -191,7 +191,7 @@ class SignUpSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels sh
         self._must_read = True
         self._heard.set()
 
-    async def _show(self, state: State) -> None:
+    async def _show(self, state: LightsState) -> None:
         if self._state is not None and state.version <= self._state.version:
             return
         self._state = state

@@ -18,7 +18,7 @@ class Light(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
-class State(msgspec.Struct, frozen=True, rename="camel"):
+class LightsState(msgspec.Struct, frozen=True, rename="camel"):
     """All lights of one event transaction: a sign-up, which has a `signup_id`, or a change or removal, which has a
     `change_id`. `took` maps each decided light to the milliseconds since the beginning. `text` is the JSON as auth
     wrote it, which is forwarded to browsers."""
@@ -54,9 +54,9 @@ class State(msgspec.Struct, frozen=True, rename="camel"):
         return self.services[AUTH]
 
 
-def read_state(text: str) -> State:
+def read_state(text: str) -> LightsState:
     """Parse a state. Raises msgspec.DecodeError, a ValueError, if the text is not a state."""
-    state = msgspec.json.decode(text, type=State)
+    state = msgspec.json.decode(text, type=LightsState)
     if AUTH not in state.services:
         raise msgspec.ValidationError("a state without auth's light")
     if (state.signup_id if state.kind == "signUp" else state.change_id) is None:

@@ -15,7 +15,7 @@ from django.conf import settings
 from runtime.backoff import doubled
 from signup_sync.front.gateway import Gateway, GatewayError
 from signup_sync.front.sse import COMMENT, ServerEvent, read_events
-from signup_sync.front.states import Slowness, State, read_state
+from signup_sync.front.states import LightsState, Slowness, read_state
 
 logger = logging.getLogger(__name__)
 # Seconds between attempts to reopen a lost stream: the first pause, which doubles each time, and the longest.
@@ -44,7 +44,7 @@ class StreamRelay:
         is_watched: Callable[[UUID], bool],
     ) -> None:
         self.signup_id = signup_id
-        self.state: State | None = None
+        self.state: LightsState | None = None
         self.slowness: Slowness | None = None
         self._gateway = gateway
         self._stream = stream
@@ -52,7 +52,7 @@ class StreamRelay:
         self._is_watched = is_watched
         self._answered_or_over = asyncio.Event()
 
-    async def auth_answer(self, *, until: float) -> State | None:
+    async def auth_answer(self, *, until: float) -> LightsState | None:
         """Wait until auth has given its verdict or waits for the confirmation, and return that state. At the event-loop
         time `until`, return the last known state."""
         with suppress(TimeoutError):
@@ -108,7 +108,7 @@ class StreamRelay:
             # The channel layer delivers at most once; a socket gets a missed state with the next heartbeat.
             self._tell(self)
 
-    def _take(self, state: State | None) -> None:
+    def _take(self, state: LightsState | None) -> None:
         if state is None or state.version <= self._version:
             return
         self.state = state

@@ -1,12 +1,21 @@
-"""Texts that auth accepts fit into the participants' rows."""
+"""The limits of texts: the form's are auth's, and texts that auth accepts fit into the participants' rows."""
 
 from hypothesis import given
 
 import authsvc.identity
 import participant.limits
+from authsvc.accounts import passwords
 from authsvc.models import Role
 from runtime.equality import normalize_user_id, user_id_key
+from signup_sync.front import forms
 from tests.unit.runtime.test_equality import TEXTS
+
+
+def test_the_form_has_the_limits_of_auth():
+    for name in ("USER_ID_MIN", "USER_ID_MAX", "USER_NAME_MAX", "EMAIL_MAX"):
+        assert getattr(forms, name) == getattr(authsvc.identity, name), name
+    for name in ("PASSWORD_MAX", "PASSWORD_BYTES_MAX"):
+        assert getattr(forms, name) == getattr(passwords, name), name
 
 
 def test_a_participant_can_store_every_text_that_auth_accepts():

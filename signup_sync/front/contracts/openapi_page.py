@@ -23,9 +23,9 @@ def schemas(shown: Iterable[Node]) -> list[tuple[str, Node]]:
     """Return every schema to which these operations refer, in the order of their names."""
     bodies = [body for each in shown for body in (each.get("requestBody", {}), *each["responses"].values())]
     found = [content["schema"] for body in bodies for content in body.get("content", {}).values()]
-    return sorted({name_of(schema): schema for schema in found}.items())
+    return sorted({schema_name(schema): schema for schema in found}.items())
 
 
-def name_of(schema: Node) -> str:
+def schema_name(schema: Node) -> str:
     """Return the name of a schema that is a reference."""
     return str(schema["$ref"]).rpartition("/")[2].removesuffix(".json")

@@ -6,12 +6,12 @@ from typing import Any
 from django import template
 
 from signup_sync.front.contracts.markup import blocks
-from signup_sync.front.contracts.openapi_page import name_of
+from signup_sync.front.contracts.openapi_page import schema_name
 from signup_sync.front.contracts.schemas import Field, described, fields_of
 
 register = template.Library()
-register.filter("blocks", blocks)
-register.filter("schema_name", name_of)
+register.filter(blocks)
+register.filter(schema_name)
 
 
 @register.filter
@@ -23,11 +23,11 @@ def fields(schema: dict[str, Any]) -> list[Field]:
 @register.filter
 def headers(nodes: dict[str, Any]) -> list[Field]:
     """Return the headers of a response."""
-    return [header(node, name) for name, node in nodes.items()]
+    return [header_field(node, name) for name, node in nodes.items()]
 
 
 @register.filter
-def header(node: dict[str, Any], name: str) -> Field:
+def header_field(node: dict[str, Any], name: str) -> Field:
     """Return a header or parameter."""
     return described(name, node, node["schema"], is_required=bool(node.get("required")))
 

@@ -27,7 +27,7 @@ from signup_sync.front.sockets import (
     SignUpSocket,
     socket_path,
 )
-from signup_sync.front.states import State, read_state
+from signup_sync.front.states import LightsState, read_state
 from signup_sync.front.tickets import TicketError, TicketExpiredError
 from tests.waiting import PATIENCE, eventually_async
 
@@ -81,14 +81,14 @@ class Auth:
     """Answers each read of the state with the next of `states`, the last one repeatedly; exceptions are raised."""
 
     def __init__(self, said: list[Any]) -> None:
-        self.states: list[State | Exception | None] = [None]
+        self.states: list[LightsState | Exception | None] = [None]
         self.reads: list[UUID] = []
         self.watched: list[tuple[str, UUID]] = []
         self.read_again: Callable[[], None] = lambda: None
         self.gateway = self
         self._said = said
 
-    async def read_state(self, signup_id: UUID) -> State | None:
+    async def read_state(self, signup_id: UUID) -> LightsState | None:
         self._said.append("read")
         self.reads.append(signup_id)
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
@@ -234,7 +234,7 @@ async def test_the_log_names_the_sign_up_of_a_socket(page: Page) -> None:
     seen: list[Any] = []
     read = page.auth.read_state
 
-    async def noted(signup_id: UUID) -> State | None:
+    async def noted(signup_id: UUID) -> LightsState | None:
         seen.append(get_contextvars().get("signup_id"))
         return await read(signup_id)
 

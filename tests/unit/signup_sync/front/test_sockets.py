@@ -14,7 +14,7 @@ from signup_sync.front import sockets
 from signup_sync.front.gateway import SubmittedUser
 from signup_sync.front.page_messages import appearance_of
 from signup_sync.front.relay_pool import RelayPool, group_of, relays
-from signup_sync.front.states import State
+from signup_sync.front.states import LightsState
 from tests.contract.documents import check_frame
 from tests.servers import ValkeyServer
 from tests.servers.process import free_port
@@ -97,7 +97,7 @@ async def test_a_change_while_it_reads_the_state_is_not_missed(
     await relays().sign_up(signup_id, user)
     read = relays().gateway.read_state
 
-    async def read_and_changed(signup_id: UUID) -> State | None:
+    async def read_and_changed(signup_id: UUID) -> LightsState | None:
         state = await read(signup_id)
         async with Listener(signup_id) as listener:
             await auth.turn(str(signup_id), "chat", "SUCCESS")

@@ -13,7 +13,7 @@ from pytest_django.fixtures import Settings
 
 from signup_sync.front import stream_relay
 from signup_sync.front.gateway import GatewayError
-from signup_sync.front.states import State, read_state
+from signup_sync.front.states import LightsState, read_state
 from signup_sync.front.stream_relay import FIRST_PAUSE, LONGEST_PAUSE, StreamRelay, reconnect_pause
 from tests.unit.fakes import CALLS_MAX, Clock
 from tests.waiting import PATIENCE
@@ -62,7 +62,7 @@ class Stream:
 class Gateway:
     """Opens these streams in turn; None is the end of the sign-up, and an exception is raised."""
 
-    def __init__(self, *streams: Any, state: State | None = None) -> None:
+    def __init__(self, *streams: Any, state: LightsState | None = None) -> None:
         self.streams = list(streams)
         self.state = state
         self.seen: list[int] = []
@@ -76,7 +76,7 @@ class Gateway:
             raise stream
         return stream
 
-    async def read_state(self, signup_id: UUID) -> State | None:
+    async def read_state(self, signup_id: UUID) -> LightsState | None:
         self.read.append(signup_id)
         return self.state
 
