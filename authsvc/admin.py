@@ -18,7 +18,7 @@ from authsvc.models import EventTransaction, UnconfirmedSignUp
 from authsvc.operations import traffic_page  # noqa: F401 - each registers its pages
 from authsvc.operations.replay_action import ReplayForm, replay_chosen, services_to_ask
 from authsvc.operations.signup_filters import BegunFilter, FailureGroupFilter, LightsFilter
-from authsvc.operations.timeline import story_of
+from authsvc.operations.timeline import timeline_of
 from runtime.admin_toolkit.action_admin import ActionAdmin
 from runtime.admin_toolkit.read_only_admin import ReadOnlyAdmin
 from runtime.admin_toolkit.user_fields_admin import ShowsUserFields
@@ -38,7 +38,7 @@ _TITLES = {Kind.SIGNUP: _("Sign-up of %s"), Kind.CHANGE: _("Change of %s"), Kind
 
 @admin.register(EventTransaction)
 class EventTransactionAdmin(ReadOnlyAdmin, ActionAdmin):
-    list_display = ("user", "kind", "lights_in_colour", "begun", "took", "tries")
+    list_display = ("user", "kind", "lights_in_colour", "begun", "took", "shown_attempts")
     list_filter = ("kind", LightsFilter, FailureGroupFilter, BegunFilter)
     search_fields = ("user_id_key",)
     search_help_text = _("A user ID or its beginning, or a complete sign-up ID.")
@@ -91,7 +91,7 @@ class EventTransactionAdmin(ReadOnlyAdmin, ActionAdmin):
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
         signup = context["original"]
-        context |= {"story": story_of(signup), "lights": self.lights_in_colour(signup), "subtitle": None}
+        context |= {"timeline": timeline_of(signup), "lights": self.lights_in_colour(signup), "subtitle": None}
         context["title"] = _TITLES[Kind(signup.kind)] % (signup.user_id or ANONYMOUS)
         if self.has_replay_permission(request):
             context["services_to_ask"] = services_to_ask()
@@ -130,7 +130,7 @@ class EventTransactionAdmin(ReadOnlyAdmin, ActionAdmin):
         return f"{(signup.completed_at - signup.created_at).total_seconds():.2f} s"
 
     @admin.display(description=_("attempts"))
-    def tries(self, signup: EventTransaction) -> str:
+    def shown_attempts(self, signup: EventTransaction) -> str:
         return str(_("%d, stalled") % signup.attempts) if signup.stalled_at else str(signup.attempts)
 
     @admin.display(description=_("name"))

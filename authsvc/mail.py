@@ -55,7 +55,7 @@ class _Waiting:
     language: str = field(compare=False)
     given_up_at: float = field(compare=False)
     message: EmailMessage | None = field(compare=False, default=None)
-    tries: int = field(compare=False, default=0)
+    attempts: int = field(compare=False, default=0)
 
 
 class MailWorker:
@@ -173,13 +173,13 @@ class MailWorker:
         except Exception as raised:
             error = raised
             self._disconnect()
-        mail.tries += 1
+        mail.attempts += 1
         is_away = isinstance(error, OSError) and not isinstance(error, _ABOUT_ONE_MAIL)
         self._times_away = self._times_away + 1 if is_away else 0
         if is_away:
             mail.due_at = time.monotonic() + self._pause(self._times_away, self._max_pause_away)
         else:
-            mail.due_at = time.monotonic() + self._pause(mail.tries, self._max_pause)
+            mail.due_at = time.monotonic() + self._pause(mail.attempts, self._max_pause)
         with self._changed:
             self._in_hand = None
             if is_away:
@@ -190,10 +190,10 @@ class MailWorker:
             MAILS_WAITING.set(self._waiting)
             self._changed.notify_all()
         if error is not None:
-            _log_failure(error, tries=mail.tries, is_tried_again=is_tried_again)
+            _log_failure(error, attempts=mail.attempts, is_tried_again=is_tried_again)
 
-    def _pause(self, tries: int, longest: float) -> float:
-        return doubled(self._first_pause, times=tries - 1, most=longest) * uniform(1, 1.1)  # noqa: S311 - jitter
+    def _pause(self, attempts: int, longest: float) -> float:
+        return doubled(self._first_pause, times=attempts - 1, most=longest) * uniform(1, 1.1)  # noqa: S311 - jitter
 
     def _compose_and_send(self, mail: _Waiting) -> None:
         if mail.message is None:
@@ -225,16 +225,16 @@ def _is_final(error: Exception) -> bool:
     return not (isinstance(error, OSError) or is_transient(error))
 
 
-def _log_failure(error: Exception, *, tries: int, is_tried_again: bool) -> None:
+def _log_failure(error: Exception, *, attempts: int, is_tried_again: bool) -> None:
     """Log only the error's type and code location: its message may name the person or quote the mail."""
     kind = type(error).__name__
     if is_tried_again:
         MAILS.labels("retried").inc()
-        logger.warning("a mail could not be sent (attempt %d) and will be retried: %s", tries, kind)
+        logger.warning("a mail could not be sent (attempt %d) and will be retried: %s", attempts, kind)
         return
     MAILS.labels("dropped").inc()
     where = "" if isinstance(error, OSError) else "\n" + "".join(traceback.format_tb(error.__traceback__))
-    logger.error("a mail could not be sent (attempt %d) and is dropped: %s%s", tries, kind, where)
+    logger.error("a mail could not be sent (attempt %d) and is dropped: %s%s", attempts, kind, where)
 
 
 @cache

@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 # Polling interval in seconds. A change must apply within 1 s.
 CHECK_INTERVAL: Final = 0.5
 # Seconds that start() waits for the first poll, and close() for the last one.
-FIRST_LOOK: Final = 2.0
-LAST_LOOK: Final = 1.0
+FIRST_CHECK_WITHIN: Final = 2.0
+LAST_CHECK_WITHIN: Final = 1.0
 
 # A poll that read the row before a change must not overwrite one that read it afterwards.
 _one_at_a_time: Final = threading.Lock()
@@ -33,21 +33,21 @@ class Follower:
     def __init__(self) -> None:
         # The reason why the last poll could not apply the row. Each outage is logged once.
         self._problem = ""
-        self._has_looked, self._stop = threading.Event(), threading.Event()
+        self._has_checked, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="live-settings", daemon=True)
 
     def start(self) -> None:
         """Start polling. On return the settings apply, if the row could be read."""
         self._thread.start()
-        self._has_looked.wait(FIRST_LOOK)
+        self._has_checked.wait(FIRST_CHECK_WITHIN)
 
     def close(self) -> None:
         """Stop polling."""
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join(LAST_LOOK)
+            self._thread.join(LAST_CHECK_WITHIN)
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Apply the row. If it can't be read or has invalid values, nothing changes."""
         try:
             with _one_at_a_time:
@@ -62,12 +62,12 @@ class Follower:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                self.look()
+                self.check()
             except Exception:
                 logger.exception("reading the live settings failed; it will be retried")
             finally:
                 close_old_connections()
-            self._has_looked.set()
+            self._has_checked.set()
             self._stop.wait(CHECK_INTERVAL)
 
     def _note(self, problem: str) -> None:
@@ -80,4 +80,4 @@ class Follower:
 
 def look_once() -> None:
     """Apply the row once: after a change in this process, and in short-lived commands."""
-    Follower().look()
+    Follower().check()

@@ -120,9 +120,9 @@ class SignUpApi:
         """Create the producer before the first sign-up needs it: Kafka takes half a second to assign its ID."""
         _ = self._writer
 
-    def release(self) -> None:
+    def drain(self) -> None:
         """Drain: end current and new streams, so that clients reconnect elsewhere; reject queued sign-ups with 503."""
-        self._hub.release()
+        self._hub.drain()
         self._hashes.close()
 
     async def close(self) -> None:

@@ -86,14 +86,14 @@ class StreamHub:
         self._is_subscribed: bool | None = None
         self._settled_at = 0.0
         self._reread_now = asyncio.Event()
-        self._is_released = False
+        self._is_draining = False
 
     @contextmanager
     def watching(self, signup_id: UUID) -> Iterator[Watch]:
         """Register a watch for the duration of the block."""
         self._start()
         watch = Watch()
-        if self._is_released:
+        if self._is_draining:
             watch.close()
         self._watches.setdefault(signup_id, set()).add(watch)
         try:
@@ -104,9 +104,9 @@ class StreamHub:
             if not watches:
                 del self._watches[signup_id]
 
-    def release(self) -> None:
+    def drain(self) -> None:
         """Drain: end current and future streams, so that their clients reconnect to another process."""
-        self._is_released = True
+        self._is_draining = True
         for watches in self._watches.values():
             for watch in watches:
                 watch.close()

@@ -30,7 +30,7 @@ REPLAYED_TO: Final = gettext_noop("Replayed to %(service)s")
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class Timeline:
     """A transaction's steps in chronological order, and notes about information that could not be read."""
 
     signup: EventTransaction
@@ -48,7 +48,7 @@ class Story:
         return self.signup.id.hex
 
 
-def story_of(signup: EventTransaction) -> Story:
+def timeline_of(signup: EventTransaction) -> Timeline:
     """Read everything known about an event transaction. Takes a few seconds at most, even when Kafka is unavailable."""
     record = User.objects.filter(owner_signup_id=signup.owner_signup_id).first()
     keys = keys_of(signup, record)
@@ -63,7 +63,7 @@ def story_of(signup: EventTransaction) -> Story:
             for action in actions
         ),
     ]
-    return Story(signup, sorted(steps, key=lambda step: step.at), [*notes, *account_notes(signup, record)])
+    return Timeline(signup, sorted(steps, key=lambda step: step.at), [*notes, *account_notes(signup, record)])
 
 
 def keys_of(signup: EventTransaction, record: User | None) -> set[str]:
@@ -112,8 +112,8 @@ def row_steps(signup: EventTransaction) -> Iterator[Step]:
         took = (signup.completed_at - signup.created_at).total_seconds()
         yield Step(signup.completed_at, "end", _("Complete: every service has answered"), detail=f"{took:.2f} s")
     if signup.stalled_at is not None:
-        tries = ngettext("after %d attempt", "after %d attempts", signup.attempts) % signup.attempts
-        yield Step(signup.stalled_at, "end", _("Stalled: nothing is sent until someone replays it"), detail=tries)
+        attempts = ngettext("after %d attempt", "after %d attempts", signup.attempts) % signup.attempts
+        yield Step(signup.stalled_at, "end", _("Stalled: nothing is sent until someone replays it"), detail=attempts)
     if signup.next_due_at is not None:
         pending = ", ".join(signup.state.pending)
         yield Step(signup.next_due_at, "due", _("Next attempt due"), detail=_("pending: %s") % pending)

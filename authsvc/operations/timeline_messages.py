@@ -166,9 +166,9 @@ def message_steps(row: EventTransaction, messages: Sequence[Incoming]) -> Iterat
             yield Step(at, "asked", _("Unreadable message"), where, own_time)
         elif message.topic == asked_on:
             whom = ", ".join(said.services) if said.services else _("every service")
-            tries = _("attempt %d") % said.attempt if said.attempt else ""
+            attempts = _("attempt %d") % said.attempt if said.attempt else ""
             version = _("version %d of the account") % said.version if said.version > 1 else ""
-            yield Step(at, "asked", _("Asked %s") % whom, where, _joined(tries, version, own_time))
+            yield Step(at, "asked", _("Asked %s") % whom, where, _joined(attempts, version, own_time))
         else:
             service = said.service or "?"
             detail = _joined(said.reason, *_rows_in_the_way(said), _effect(row, said, answered), own_time)

@@ -72,7 +72,7 @@ def claim_due(*, limit: int) -> list[DueEvent]:
 
 
 @atomically(DATABASE)
-def give_back_tries(transaction_ids: Sequence[UUID]) -> None:
+def give_back_attempts(transaction_ids: Sequence[UUID]) -> None:
     """Take back the last attempt of these transactions, which never reached Kafka. Their due times stay the same."""
     EventTransaction.objects.filter(id__in=transaction_ids, attempts__gt=1).update(attempts=F("attempts") - 1)
 

@@ -28,7 +28,7 @@ from runtime.processes.roles import START_CHECKS
 
 DAY: Final = timedelta(days=1)
 # Seconds. Retries must outlast an outage of this length, so that it needs no replay (docs/invariants.md, 2).
-TRIES_WORTH: Final = 600
+OUTLASTED_OUTAGE: Final = 600
 
 
 def replay_window(values: LiveSettings = live) -> timedelta:
@@ -75,14 +75,14 @@ def check_relay(values: LiveSettings) -> Iterator[tuple[tuple[str, ...], str]]:
     names = ("RELAY_FIRST_PAUSE", "RELAY_MAX_PAUSE", "RELAY_MAX_ATTEMPTS")
     if values.RELAY_FIRST_PAUSE > values.RELAY_MAX_PAUSE:
         yield names[:2], _("The first pause is longer than the longest pause.")
-    elif (worth := seconds_of_tries(values)) < TRIES_WORTH:
+    elif (worth := seconds_of_attempts(values)) < OUTLASTED_OUTAGE:
         yield (
             names,
             _(
                 "The attempts would be used up after %(worth)d seconds; the minimum is %(least)d. Set more "
                 "attempts or longer pauses."
             )
-            % {"worth": worth, "least": TRIES_WORTH},
+            % {"worth": worth, "least": OUTLASTED_OUTAGE},
         )
     if timedelta(days=settings.SIGNUP_RETENTION) <= (window := replay_window(values)):
         yield (
@@ -95,7 +95,7 @@ def check_relay(values: LiveSettings) -> Iterator[tuple[tuple[str, ...], str]]:
         )
 
 
-def seconds_of_tries(values: LiveSettings) -> float:
+def seconds_of_attempts(values: LiveSettings) -> float:
     """Seconds from a sign-up's first attempt until it is stalled, without jitter."""
     pauses = (doubled(values.RELAY_FIRST_PAUSE, times=n, most=values.RELAY_MAX_PAUSE) for n in range(DOUBLINGS_MAX + 1))
     growing = list(islice(pauses, values.RELAY_MAX_ATTEMPTS))

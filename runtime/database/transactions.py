@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-TRIES: Final = 8
+ATTEMPTS_MAX: Final = 8
 # SQLSTATE of a unique violation, a deadlock and a serialization failure; SQLite has two names for the first.
 _CROSSED: Final = ("23505", "40P01", "40001", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY")
 
@@ -27,14 +27,14 @@ def atomically(using: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
     Two batches that insert the same unique values can violate each other's constraints or deadlock. Either way the data
     that was read is stale, so the function reads and decides again. It must have no effects outside the database.
-    Raises CrossedError after TRIES conflicts, and every other error unchanged.
+    Raises CrossedError after ATTEMPTS_MAX conflicts, and every other error unchanged.
     """
 
     def retried(work: Callable[P, T]) -> Callable[P, T]:
         @wraps(work)
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
             leave_ended_connection(using)
-            for attempt in range(1, TRIES + 1):
+            for attempt in range(1, ATTEMPTS_MAX + 1):
                 try:
                     with transaction.atomic(using=using):
                         return work(*args, **kwargs)
@@ -42,7 +42,7 @@ def atomically(using: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
                     _must_be_crossed(error, using, attempt)
                 # A random pause keeps two batches from conflicting again in lockstep.
                 time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311 - jitter, not a secret
-            raise CrossedError(f"the transaction on {using} conflicted with other writers {TRIES} times")
+            raise CrossedError(f"the transaction on {using} conflicted with other writers {ATTEMPTS_MAX} times")
 
         return call
 

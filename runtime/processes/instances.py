@@ -105,7 +105,7 @@ class InstanceReport:
         self._wishes.put("end")
         self._thread.join(2 * ANSWERS_WITHIN)
 
-    def drain(self) -> None:
+    def show_draining(self) -> None:
         """Show this process as draining from now on."""
         self._wishes.put("drain")
 

@@ -208,7 +208,7 @@ def _watch(role: RunningRole, report: InstanceReport, receiver: socket.socket, e
         return
     logger.info("%s stops: %s", role.name, signal.Signals(number[0]).name)
     role.stop.set()
-    report.drain()
+    report.show_draining()
     if not ended.wait(ENDS_WITHIN):
         # Offsets are committed after the work, so interrupted work is repeated after the next start.
         end_at_once(role.name)

@@ -185,9 +185,9 @@ class Http(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
         wait = settings.REQUEST_HEAD_TIMEOUT if self._awaited == "head" else settings.REQUEST_BODY_TIMEOUT
-        self._deadline = self.loop.call_later(wait, self._look, self.loop.time() + wait, self._awaited)
+        self._deadline = self.loop.call_later(wait, self._check_deadline, self.loop.time() + wait, self._awaited)
 
-    def _look(self, due: float, awaited: str | None) -> None:
+    def _check_deadline(self, due: float, awaited: str | None) -> None:
         self._deadline = None
         if self._awaited != awaited or (awaited == "head" and self._is_answering):
             return

@@ -36,10 +36,10 @@ class WebInstance:
         self._beat(asyncio.get_running_loop())
         return report
 
-    def drain(self) -> None:
+    def show_draining(self) -> None:
         """Show the process as draining from now on. A signal handler may call it."""
         if self._report is not None:
-            self._report.drain()
+            self._report.show_draining()
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         self._heartbeat.beat()

@@ -369,4 +369,4 @@ def test_users_are_found_by_user_id_in_any_case_and_by_email(admin_client):
 def test_a_stalled_sign_up_is_marked_beside_its_attempts(admin_client, signups):
     SignUp.objects.filter(user_id="pending-user").update(stalled_at=timezone.now(), attempts=33)
     page = admin_client.get(f"{LIST}?lights=stalled").content.decode()
-    assert '<td class="field-tries">33, stalled</td>' in page
+    assert '<td class="field-shown_attempts">33, stalled</td>' in page

@@ -64,7 +64,7 @@ def test_a_process_reports_its_identity_and_its_state(heartbeat):
         assert (told.role, told.host, told.pid) == ("relay", socket.gethostname(), os.getpid())
         assert (told.address, told.version) == ("127.0.0.1:8001", settings.VERSION)
         assert abs((datetime.now(UTC) - told.since).total_seconds()) < 60
-        report.drain()
+        report.show_draining()
         eventually(lambda: is_shown_as(Standing.DRAINING))
     assert the_one() is None
 

@@ -60,7 +60,7 @@ def test_a_follower_applies_what_is_set_before_its_start_and_afterwards():
 def test_a_poll_takes_one_query(django_assert_num_queries):
     set_row(SIGNUP_DEADLINE=12)
     with django_assert_num_queries(1):
-        Follower().look()
+        Follower().check()
     assert live.SIGNUP_DEADLINE == 12
 
 
@@ -69,20 +69,20 @@ def test_while_the_database_is_down_the_last_values_apply_and_the_log_has_one_li
     caplog.set_level(logging.INFO)
     set_row(SIGNUP_DEADLINE=13)
     follower = Follower()
-    follower.look()
+    follower.check()
 
     def fail():
         raise error
 
     with monkeypatch.context() as broken:
         broken.setattr(Overrides, "read", fail)
-        follower.look()
-        follower.look()
+        follower.check()
+        follower.check()
     assert live.SIGNUP_DEADLINE == 13
     assert levels_of_log(caplog) == ["WARNING"]
     set_row(SIGNUP_DEADLINE=14)
-    follower.look()
-    follower.look()
+    follower.check()
+    follower.check()
     assert live.SIGNUP_DEADLINE == 14
     assert levels_of_log(caplog) == ["WARNING", "INFO"]
 
@@ -91,16 +91,16 @@ def test_while_the_database_is_down_the_last_values_apply_and_the_log_has_one_li
 def test_a_row_with_impossible_values_changes_nothing(values, caplog):
     set_row(SIGNUP_DEADLINE=15)
     follower = Follower()
-    follower.look()
+    follower.check()
     Overrides.objects.update(values=values)
-    follower.look()
-    follower.look()
+    follower.check()
+    follower.check()
     assert live.SIGNUP_DEADLINE == 15
     assert levels_of_log(caplog) == ["WARNING"]
 
 
 def test_a_poll_that_began_before_a_change_does_not_undo_one_that_began_after_it(monkeypatch):
-    quick = Thread(target=Follower().look)
+    quick = Thread(target=Follower().check)
     read = Overrides.read
 
     def read_and_be_overtaken():
@@ -114,7 +114,7 @@ def test_a_poll_that_began_before_a_change_does_not_undo_one_that_began_after_it
         return values
 
     monkeypatch.setattr(Overrides, "read", read_and_be_overtaken)
-    Follower().look()
+    Follower().check()
     quick.join()
     assert live.RELAY_RATE == 9
 

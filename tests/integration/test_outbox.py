@@ -16,7 +16,7 @@ from authsvc.signups.outbox import (
     ask_also,
     claim_due,
     count_incomplete,
-    give_back_tries,
+    give_back_attempts,
     longest_pause,
     records_of,
     wait_for_answers_after,
@@ -132,7 +132,7 @@ def test_the_given_transactions_get_back_their_last_attempt_but_never_the_first(
     [first] = begin("first", attempts=1)
     [second] = begin("second", attempts=2, next_due_at=NOW)
     [other] = begin("other", attempts=2)
-    give_back_tries([first, second])
+    give_back_attempts([first, second])
     assert [row(each).attempts for each in (first, second, other)] == [1, 1, 2]
     assert row(second).next_due_at == NOW
 
@@ -187,10 +187,10 @@ def test_records_are_read_by_owner_with_only_the_fields_of_an_event(django_asser
 @pytest.mark.parametrize(
     "call",
     [
-        lambda ids: claim_due(limit=1), lambda ids: give_back_tries(ids), lambda ids: ask_again(ids),
+        lambda ids: claim_due(limit=1), lambda ids: give_back_attempts(ids), lambda ids: ask_again(ids),
         lambda ids: ask_also(ids, service="new"),
     ],
-    ids=["claim_due", "give_back_tries", "ask_again", "ask_also"],
+    ids=["claim_due", "give_back_attempts", "ask_again", "ask_also"],
 )  # fmt: skip
 def test_each_change_is_one_transaction_on_the_database_of_auth(call, monkeypatch):
     ids = begin("kim", next_due_at=NOW, attempts=2)

@@ -19,7 +19,7 @@ from authsvc.signups.retention import (
     old_signups,
     purge_signups,
     replay_window,
-    seconds_of_tries,
+    seconds_of_attempts,
 )
 from livesettings.values import live
 
@@ -193,7 +193,7 @@ def test_the_error_of_short_lived_dead_letters_says_what_is_wrong_and_what_to_se
 )  # fmt: skip
 def test_the_attempts_last_as_long_as_the_sum_of_their_pauses(settings, first, longest, attempts, seconds):
     settings.RELAY_FIRST_PAUSE, settings.RELAY_MAX_PAUSE, settings.RELAY_MAX_ATTEMPTS = first, longest, attempts
-    assert seconds_of_tries(live) == seconds
+    assert seconds_of_attempts(live) == seconds
 
 
 def complaints(settings, first: float, longest: float, attempts: int) -> list[tuple[tuple[str, ...], str]]:

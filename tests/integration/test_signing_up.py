@@ -328,7 +328,7 @@ async def test_a_batch_does_not_wait_for_refused_passwords(sizes, monkeypatch):
     gate.set()
     statuses = [(await client.receive_output(timeout=PATIENCE))["status"] for client in clients]
     assert (before, sizes, statuses) == ([], [1], [200] + [422] * 5)
-    api.release()
+    api.drain()
     for client in clients:
         await client.wait(timeout=PATIENCE)
     await api.close()

@@ -15,7 +15,7 @@ from django.utils.translation import override
 
 from authsvc.lights import Kind, Status, Verdict
 from authsvc.models import EventTransaction, RemovedAccount, SignUp, User
-from authsvc.operations.timeline import Story, story_of
+from authsvc.operations.timeline import Timeline, timeline_of
 from authsvc.signups import publisher
 from authsvc.signups.changes import change_account, remove_account
 from authsvc.signups.events import (
@@ -102,8 +102,8 @@ def answer_change(row: EventTransaction, service: str, *, status: str = "SUCCESS
     apply_verdicts([ReportedVerdict(row.id, Verdict(service, Status(status), event.get("reason")), held_by)])
 
 
-def told(row: EventTransaction) -> Story:
-    return story_of(EventTransaction.objects.get(id=row.id))
+def told(row: EventTransaction) -> Timeline:
+    return timeline_of(EventTransaction.objects.get(id=row.id))
 
 
 def sent(row: EventTransaction) -> list[tuple[str, str]]:
@@ -127,27 +127,27 @@ def test_a_timeline_has_every_attempt_and_verdict_of_its_sign_up_with_their_plac
     answer(kim, "chat", "FAIL", "duplicate: email")
     answer(kim, "chat", "FAIL", "duplicate: email")
     answer(lee, "chat")
-    story = told(kim)
-    assert [(step.what, step.detail) for step in story.steps if step.place] == [
+    timeline = told(kim)
+    assert [(step.what, step.detail) for step in timeline.steps if step.place] == [
         ("Asked every service", "attempt 1"),
         ("customer answered SUCCESS", ""),
         ("Asked chat", "attempt 2"),
         ("chat answered FAIL", "duplicate: email"),
         ("chat answered FAIL", "duplicate: email; repeated; the light does not change"),
     ]
-    assert [step.place.partition("[")[0] for step in story.steps if step.place][:2] == [
+    assert [step.place.partition("[")[0] for step in timeline.steps if step.place][:2] == [
         NEW_USER_REQUESTED, NEW_USER_ANSWERED,
     ]  # fmt: skip
-    assert len({step.place for step in story.steps if step.place}) == 5
-    assert [(step.what, step.detail) for step in story.steps if step.kind == "light"] == [
+    assert len({step.place for step in timeline.steps if step.place}) == 5
+    assert [(step.what, step.detail) for step in timeline.steps if step.kind == "light"] == [
         ("auth turned green", "version 2"),
         ("customer turned green", "version 3"),
         ("chat turned red", "version 4: duplicate: email"),
     ]
-    assert story.steps[0].what == "Sign-up and user saved"
-    assert any(step.what == "Complete: every service has answered" for step in story.steps)
-    assert [step.at for step in story.steps] == sorted(step.at for step in story.steps)
-    assert not story.notes
+    assert timeline.steps[0].what == "Sign-up and user saved"
+    assert any(step.what == "Complete: every service has answered" for step in timeline.steps)
+    assert [step.at for step in timeline.steps] == sorted(step.at for step in timeline.steps)
+    assert not timeline.notes
 
 
 @on_a_broker
@@ -211,14 +211,14 @@ def test_without_kafka_a_timeline_has_only_the_databases_steps_and_a_notice(sett
     kim = save_signup("kim")
     SignUp.objects.update(stalled_at=timezone.now() + timedelta(minutes=10), next_due_at=None, attempts=33)
     apply_verdicts([ReportedVerdict(kim.id, Verdict("chat", Status.SUCCESS))])
-    story = told(kim)
-    assert len(story.notes) == 1
-    assert story.notes[0].startswith(words)
-    assert [step.what for step in story.steps] == [
+    timeline = told(kim)
+    assert len(timeline.notes) == 1
+    assert timeline.notes[0].startswith(words)
+    assert [step.what for step in timeline.steps] == [
         "Sign-up and user saved", "auth turned green", "chat turned green",
         "Stalled: nothing is sent until someone replays it",
     ]  # fmt: skip
-    assert story.steps[-1].detail == "after 33 attempts"
+    assert timeline.steps[-1].detail == "after 33 attempts"
     assert words in explain("kim")
 
 
@@ -293,18 +293,18 @@ def test_a_change_shows_its_fields_its_version_and_its_own_messages(topics):
     row = change("kim", email="new@example.com", role="ROLE_ADMIN")
     answer_change(row, "chat")
     answer_change(row, "customer")
-    story = told(row)
-    first = story.steps[0]
+    timeline = told(row)
+    first = timeline.steps[0]
     assert (first.what, first.detail) == ("Change saved", "version 2 of the account; changed: email address, role")
     assert sent(row) == [
         ("Asked every service", "attempt 1; version 2 of the account"),
         ("chat answered SUCCESS", ""),
         ("customer answered SUCCESS", ""),
     ]
-    assert {step.place.partition("[")[0] for step in story.steps if step.place} == {
+    assert {step.place.partition("[")[0] for step in timeline.steps if step.place} == {
         REQUEST_TOPICS[Kind.CHANGE], ANSWER_TOPICS[Kind.CHANGE],
     }  # fmt: skip
-    assert not story.notes
+    assert not timeline.notes
     assert sent(signup) == [("Asked every service", "attempt 1")]
 
 
@@ -359,12 +359,16 @@ def test_a_removal_and_what_it_ended_still_show_their_messages(topics, is_comple
     for service in ("chat", "customer") if is_complete else ("chat",):
         answer_change(row, service)
     assert EventTransaction.objects.get(id=row.id).user_id == ("" if is_complete else "kim")
-    story = told(row)
-    assert (story.steps[0].what, story.steps[0].detail) == ("Account removed from auth", "version 2 of the account")
+    timeline = told(row)
+    first = timeline.steps[0]
+    assert (first.what, first.detail) == (
+        "Account removed from auth",
+        "version 2 of the account",
+    )
     assert sent(row)[:2] == [
         ("Asked every service", "attempt 1; version 2 of the account"), ("chat answered SUCCESS", ""),
     ]  # fmt: skip
-    assert not story.notes
+    assert not timeline.notes
     assert sent(signup) == [("Asked every service", "attempt 1"), ("chat answered SUCCESS", "")]
     assert ("customer turned red", "version 4: removed") in [(step.what, step.detail) for step in told(signup).steps]
     [note] = told(signup).notes

@@ -17,7 +17,7 @@ from django.utils import timezone
 from authsvc.api.application import SignUpApi
 from authsvc.management.commands.relay_signups import OutboxRelay
 from authsvc.models import SignUp, User
-from authsvc.operations.timeline import story_of
+from authsvc.operations.timeline import timeline_of
 from authsvc.signups.events import NEW_USER_REQUESTED
 from authsvc.signups.retention import erase_expired, expired_signups
 from eventbus.topics import ensure_topics
@@ -156,7 +156,7 @@ def test_an_erased_sign_up_can_still_be_explained_shown_and_replayed(settings):
     refused = save_aged("another", email="taken@example.org", age=settings.TICKET_MAX_AGE + 1)
     erase_expired(10)
     refused.refresh_from_db()
-    assert story_of(refused).steps
+    assert timeline_of(refused).steps
     out = StringIO()
     call_command("explain", str(refused.id), stdout=out)
     assert "erased" in out.getvalue()

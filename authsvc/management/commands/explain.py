@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from authsvc.lights import Kind
 from authsvc.models import EventTransaction, RemovedAccount, UnconfirmedSignUp, User
-from authsvc.operations.timeline import Story, story_of
+from authsvc.operations.timeline import Timeline, timeline_of
 from runtime.equality import user_id_key
 from runtime.mail_addresses import shown_address
 from runtime.terminal import printable, table, titled
@@ -67,7 +67,7 @@ class Command(BaseCommand):
         for number, signup in enumerate(shown):
             if number:
                 self.stdout.write("")
-            for line in as_text(story_of(signup)):
+            for line in as_text(timeline_of(signup)):
                 self.stdout.write(line)
         if more := len(signups) - len(shown):
             self.stdout.write("")
@@ -129,23 +129,23 @@ def chosen_by_id(wanted: UUID) -> list[EventTransaction]:
     )
 
 
-def as_text(story: Story) -> Iterator[str]:
-    """Yield the story as lines."""
-    row = story.signup
+def as_text(timeline: Timeline) -> Iterator[str]:
+    """Yield the timeline as lines."""
+    row = timeline.signup
     yield from titled(
         [
             (TITLES[Kind(row.kind)], str(row.id)),
-            ("Trace", story.trace_id),
+            ("Trace", timeline.trace_id),
             *record_lines(row),
             ("State", ", ".join(light_texts(row)) + f"; version {row.version}, attempts {row.attempts}"),
-            *(("Note", note) for note in story.notes),
+            *(("Note", note) for note in timeline.notes),
         ]
     )
     yield ""
     yield from table(
         [
             HEAD,
-            *((shown_time(step.at), after, step.what, step.place, step.detail) for after, step in story.rows),
+            *((shown_time(step.at), after, step.what, step.place, step.detail) for after, step in timeline.rows),
         ]
     )
 

@@ -19,7 +19,7 @@ from authsvc.signups import publisher
 from authsvc.signups.backlog import unread_by_service
 from authsvc.signups.confirmation import delete_expired
 from authsvc.signups.events import requested
-from authsvc.signups.outbox import DueEvent, claim_due, count_incomplete, give_back_tries
+from authsvc.signups.outbox import DueEvent, claim_due, count_incomplete, give_back_attempts
 from authsvc.signups.retention import erase_expired
 from authsvc.signups.traffic_counts import LagSampler
 from eventbus.errors import DeliveryError
@@ -190,7 +190,7 @@ class OutboxRelay:
             self._producer.send_all(list(of_message), timeout=ACKNOWLEDGED_WITHIN)
         except DeliveryError as error:
             # An attempt without Kafka does not count: otherwise an outage would use up all attempts.
-            give_back_tries([of_message.pop(message) for message in error.failed])
+            give_back_attempts([of_message.pop(message) for message in error.failed])
             logger.warning("%s", error)
         sent = list(of_message.values())
         RELAYED.inc(len(sent))

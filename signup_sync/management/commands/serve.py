@@ -111,7 +111,7 @@ class Server(uvicorn.Server):
         last_resort = threading.Timer(ENDS_WITHIN, end_at_once, ["serve"])
         last_resort.daemon = True
         last_resort.start()
-        self._api.release()
+        self._api.drain()
         traffic_page.stopping.set()
         await super().shutdown(sockets)
         with suppress(TimeoutError):
@@ -119,7 +119,7 @@ class Server(uvicorn.Server):
                 await self._api.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._instance.drain()
+        self._instance.show_draining()
         self.should_exit = True
         self.force_exit = self.force_exit or sig == signal.SIGINT
 

@@ -7,7 +7,7 @@ import pytest
 from django.db import OperationalError
 
 from livesettings import following
-from livesettings.following import CHECK_INTERVAL, FIRST_LOOK, LAST_LOOK, Follower, look_once
+from livesettings.following import CHECK_INTERVAL, FIRST_CHECK_WITHIN, LAST_CHECK_WITHIN, Follower, look_once
 from livesettings.models import Overrides
 from livesettings.values import live, take
 from tests.waiting import PATIENCE
@@ -42,30 +42,30 @@ def test_one_poll_applies_the_row(row):
 def test_an_outage_is_logged_once_with_its_reason_on_one_line_and_its_end_once(row, caplog):
     caplog.set_level(logging.INFO)
     follower = Follower()
-    follower.look()
+    follower.check()
     assert said(caplog) == []
     row["error"] = OperationalError("gone\n  away")
-    follower.look()
+    follower.check()
     row["error"] = OperationalError("another reason")
-    follower.look()
+    follower.check()
     outage = "the live settings keep their last values: the database is unavailable: gone away"
     assert said(caplog) == [outage]
     del row["error"]
-    follower.look()
-    follower.look()
+    follower.check()
+    follower.check()
     assert said(caplog) == [outage, "the live settings are up to date again"]
 
 
 def test_an_invalid_row_is_logged_as_invalid(row, caplog):
     row["SIGNUP_DEADLINE"] = -1
-    Follower().look()
+    Follower().check()
     [line] = said(caplog)
     assert line.startswith("the live settings keep their last values: their row is invalid: Expected `float` >= 1")
 
 
 def test_a_value_of_another_form_is_an_invalid_row(monkeypatch, caplog):
     monkeypatch.setattr(Overrides, "read", lambda: ["SIGNUP_OPEN"])
-    Follower().look()
+    Follower().check()
     assert "their row is invalid: Expected `object`" in said(caplog)[0]
 
 
@@ -78,14 +78,14 @@ def test_a_follower_starts_healthy_with_a_named_daemon_thread():
 def test_a_start_waits_for_the_first_poll_and_a_close_for_the_last(monkeypatch):
     follower = Follower()
     waited = []
-    monkeypatch.setattr(follower._has_looked, "wait", waited.append)
+    monkeypatch.setattr(follower._has_checked, "wait", waited.append)
     monkeypatch.setattr(follower._thread, "start", lambda: waited.append("started"))
     follower.start()
-    assert waited == ["started", FIRST_LOOK]
+    assert waited == ["started", FIRST_CHECK_WITHIN]
     monkeypatch.setattr(follower._thread, "is_alive", lambda: True)
     monkeypatch.setattr(follower._thread, "join", waited.append)
     follower.close()
-    assert waited[2:] == [LAST_LOOK]
+    assert waited[2:] == [LAST_CHECK_WITHIN]
     assert follower._stop.is_set()
 
 
@@ -106,7 +106,7 @@ def test_a_follower_polls_again_after_each_pause_whatever_a_poll_raises(monkeypa
     looks, pauses, closed = [], [], []
 
     def read() -> None:
-        looks.append(follower._has_looked.is_set())
+        looks.append(follower._has_checked.is_set())
         raise ValueError("a bug")
 
     def wait(pause: float) -> None:
@@ -133,7 +133,7 @@ def test_a_stopped_follower_does_not_poll(monkeypatch):
 
 def test_polls_wait_for_each_other(row):
     row["RELAY_RATE"] = 7
-    other = threading.Thread(target=Follower().look)
+    other = threading.Thread(target=Follower().check)
     with following._one_at_a_time:
         other.start()
         other.join(0.05)
@@ -146,4 +146,4 @@ def test_polls_wait_for_each_other(row):
 def test_a_bug_in_a_poll_is_not_reported_as_an_outage(row):
     row["error"] = ValueError("a bug")
     with pytest.raises(ValueError, match="a bug"):
-        Follower().look()
+        Follower().check()

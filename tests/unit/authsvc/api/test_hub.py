@@ -120,9 +120,9 @@ async def test_a_watch_adopts_stalled_and_never_reverts_it(
         assert watch.state == held
 
 
-async def test_a_released_hub_ends_the_streams_that_are_held_and_those_to_come(hub: StreamHub) -> None:
+async def test_a_draining_hub_ends_the_streams_that_are_held_and_those_to_come(hub: StreamHub) -> None:
     with hub.watching(uuid4()) as held:
-        hub.release()
+        hub.drain()
         with hub.watching(uuid4()) as late:
             assert held.is_closed
             assert late.is_closed

@@ -63,8 +63,8 @@ class Surroundings:
         self.sampler = SimpleNamespace(sample=Calls())
         self.roll_up = SimpleNamespace(run=Calls())
         for name in (
-            "claim_due", "give_back_tries", "unread_by_service", "count_incomplete", "delete_expired", "erase_expired",
-            "remove_closed", "close_old_connections",
+            "claim_due", "give_back_attempts", "unread_by_service", "count_incomplete", "delete_expired",
+            "erase_expired", "remove_closed", "close_old_connections",
         ):  # fmt: skip
             setattr(self, name, Calls())
             monkeypatch.setattr(module, name, getattr(self, name))
@@ -113,7 +113,7 @@ def test_due_events_are_published_to_the_services_that_have_not_answered(relay, 
     assert [message.value for message in around.producer.sent] == [b"1 kim 2 chat,customer", b"2 kim 3 chat,customer"]
     assert around.producer.timeouts == [ACKNOWLEDGED_WITHIN]
     assert RELAYED._value.get() == relayed + 2
-    assert len(around.give_back_tries) == 0
+    assert len(around.give_back_attempts) == 0
     assert len(around.close_old_connections) == 1
 
 
@@ -122,7 +122,7 @@ def test_unacknowledged_events_are_not_counted_and_get_their_attempt_back(relay,
     around.producer.lost = [b"1 kim 2 chat,customer", b"3 kim 4 chat,customer"]
     relayed = RELAYED._value.get()
     assert relay.relay_once() == 1
-    assert around.give_back_tries.made == [(([UUID(int=1), UUID(int=3)],), {})]
+    assert around.give_back_attempts.made == [(([UUID(int=1), UUID(int=3)],), {})]
     assert RELAYED._value.get() == relayed + 1
     assert "2 messages were not acknowledged by Kafka" in caplog.text
 
