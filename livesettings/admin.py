@@ -17,7 +17,7 @@ from django.utils.text import format_lazy
 from django.utils.translation import gettext, gettext_noop
 from django.utils.translation import gettext_lazy as _
 
-from livesettings.following import look_once
+from livesettings.following import check_once
 from livesettings.models import ROW, Overrides
 from livesettings.values import NAMES, broken_rules, choices_of, meta_of, type_of, with_overrides
 from runtime.security_log import log_security_event_of
@@ -212,7 +212,7 @@ class OverridesAdmin(admin.ModelAdmin):
         transaction.on_commit(lambda: _log_changes(request, form.before, obj.values))
 
     def _apply_now(self, request: HttpRequest) -> None:
-        look_once()
+        check_once()
         self.message_user(request, _("Saved. The new values apply within a second."), messages.SUCCESS)
 
     @admin.display(description=_("values in effect"))

@@ -78,6 +78,6 @@ class Follower:
         self._problem = problem
 
 
-def look_once() -> None:
+def check_once() -> None:
     """Apply the row once: after a change in this process, and in short-lived commands."""
     Follower().check()

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal
 
+from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
 from livesettings.values import live
@@ -167,9 +168,7 @@ NOTICES: Final = {
     "closed": _("Sign-up is closed at the moment. Try again later, or log in if you have an account."),
     "lost": _("The connection is lost. Reconnecting; what you see may be out of date."),
     "polling": _("Live updates are not available at the moment, so this page checks every few seconds."),
-    "unseen": _(
-        "We cannot check your sign-up right now. It continues in the background, and this page keeps checking."
-    ),
+    "unseen": format_lazy("{title}. {text}", **OUTCOMES["unknown"]),
     "unanswered": _(
         "There is no answer to your form yet. This page is waiting for it and checking the progress of your sign-up."
     ),
@@ -198,11 +197,7 @@ LINKS: Final[Mapping[str, Mapping[str, Any]]] = {
         "text": _("Copy the whole link from the email into the address bar. If that does not help, sign up again."),
         "action": "form",
     },
-    "expired": {
-        "title": _("This link has expired"),
-        "text": _("Your address was not confirmed in time, so no account was created. Fill in the form again."),
-        "action": "form",
-    },
+    "expired": {**OUTCOMES["lapsed"], "title": _("This link has expired")},
     "used": {
         "title": _("Your address is already confirmed"),
         "text": _("This link works only once and has already been used. Log in with the password that you chose."),

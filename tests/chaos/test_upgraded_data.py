@@ -34,9 +34,9 @@ import json
 from authsvc.models import User
 from authsvc.signups import publisher
 from authsvc.signups.changes import change_account
-from livesettings.following import look_once
+from livesettings.following import check_once
 from livesettings.values import live
-look_once()
+check_once()
 user = User.objects.get(user_id={user_id!r})
 user.user_name = "Changed after the upgrade"
 change_account(user)

@@ -30,7 +30,7 @@ from authsvc.signups.retention import (
 )
 from eventbus.deadletters.letters import purge_dead_letters
 from eventbus.models import DeadLetter
-from livesettings.following import look_once
+from livesettings.following import check_once
 from runtime.errors import TransientError, is_transient
 from runtime.processes.roles import START_CHECKS, RunningRole, check_database, running_role
 
@@ -121,7 +121,7 @@ class Command(BaseCommand):
         **options: Any,
     ) -> None:
         # Live settings may extend the time for which sign-ups are sent again beyond that of settings.py.
-        look_once()
+        check_once()
         if errors := check_retention():
             raise CommandError("\n".join(str(error) for error in errors))
         signups_before = self._before(older_than, settings.SIGNUP_RETENTION)

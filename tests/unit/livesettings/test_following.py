@@ -7,7 +7,7 @@ import pytest
 from django.db import OperationalError
 
 from livesettings import following
-from livesettings.following import CHECK_INTERVAL, FIRST_CHECK_WITHIN, LAST_CHECK_WITHIN, Follower, look_once
+from livesettings.following import CHECK_INTERVAL, FIRST_CHECK_WITHIN, LAST_CHECK_WITHIN, Follower, check_once
 from livesettings.models import Overrides
 from livesettings.values import live, take
 from tests.waiting import PATIENCE
@@ -35,7 +35,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def test_one_poll_applies_the_row(row):
     row["SIGNUP_DEADLINE"] = 12
-    look_once()
+    check_once()
     assert live.SIGNUP_DEADLINE == 12
 
 
@@ -103,10 +103,10 @@ def test_a_follower_that_was_never_started_is_closed_without_waiting():
 
 def test_a_follower_polls_again_after_each_pause_whatever_a_poll_raises(monkeypatch, caplog):
     follower = Follower()
-    looks, pauses, closed = [], [], []
+    checks, pauses, closed = [], [], []
 
     def read() -> None:
-        looks.append(follower._has_checked.is_set())
+        checks.append(follower._has_checked.is_set())
         raise ValueError("a bug")
 
     def wait(pause: float) -> None:
@@ -118,7 +118,7 @@ def test_a_follower_polls_again_after_each_pause_whatever_a_poll_raises(monkeypa
     monkeypatch.setattr(follower._stop, "wait", wait)
     monkeypatch.setattr(following, "close_old_connections", lambda: closed.append(1))
     follower._run()
-    assert looks == [False, True, True]
+    assert checks == [False, True, True]
     assert pauses == [CHECK_INTERVAL] * 3
     assert len(closed) == 3
     assert caplog.text.count("ValueError: a bug") == 3
@@ -126,7 +126,7 @@ def test_a_follower_polls_again_after_each_pause_whatever_a_poll_raises(monkeypa
 
 def test_a_stopped_follower_does_not_poll(monkeypatch):
     follower = Follower()
-    monkeypatch.setattr(Overrides, "read", lambda: pytest.fail("it looked"))
+    monkeypatch.setattr(Overrides, "read", lambda: pytest.fail("it checked"))
     follower._stop.set()
     follower._run()
 
