@@ -54,7 +54,7 @@ class BatchProcessor:
         self._failures_in_a_row = in_a_row
         self._metrics.handled(batch, rejected, seconds=time.perf_counter() - begun_at)
         for message, error in rejected:
-            logger.error("dead-lettered %s: %s", _place(message), in_a_line(error), extra=trace_of(message))
+            logger.error("dead-lettered %s: %s", _place(message), type_and_first_line(error), extra=trace_of(message))
 
     def _put_aside(self, rejected: Sequence[Rejected]) -> None:
         group = self.subscription.group
@@ -92,7 +92,7 @@ class BatchProcessor:
         if len(batch) == 1:
             logger.error("can't handle %s", _place(batch[0]), exc_info=error, extra=trace_of(batch[0]))
             return [(batch[0], error)]
-        logger.warning("a batch of %d can't be handled as a whole: %s", len(batch), in_a_line(error))
+        logger.warning("a batch of %d can't be handled as a whole: %s", len(batch), type_and_first_line(error))
         middle = len(batch) // 2
         return [*self.handle(batch[:middle], failures), *self.handle(batch[middle:], failures)]
 
@@ -116,7 +116,7 @@ class BatchProcessor:
         return in_a_row
 
 
-def in_a_line(error: BaseException) -> str:
+def type_and_first_line(error: BaseException) -> str:
     """Return the error's type and the first line of its text, for a log message."""
     return shortened(f"{type(error).__name__}: {error}", ERROR_TEXT_MAX).splitlines()[0]
 

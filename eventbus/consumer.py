@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from django.conf import settings
 from structlog.contextvars import bind_contextvars
 
-from eventbus.batch_processor import BatchProcessor, in_a_line
+from eventbus.batch_processor import BatchProcessor, type_and_first_line
 from eventbus.clients import close_consumer, prefixed, reader_config, unprefixed
 from eventbus.errors import is_transient_in_kafka
 from eventbus.group_member import GroupMember, group_config
@@ -169,7 +169,7 @@ class BatchConsumer:
                 self._metrics.retried(batch)
                 pause = max(next(pauses), error.retry_after if isinstance(error, TransientError) else 0.0)
                 words = "a batch of %d is retried in %.1f s: %s"
-                logger.warning(words, len(batch), pause, in_a_line(error), extra=traces_of(batch))
+                logger.warning(words, len(batch), pause, type_and_first_line(error), extra=traces_of(batch))
                 if not self._has_waited(pause, stop):
                     return False
                 # Messages of revoked partitions are another member's work now. Repeating it would only waste time.

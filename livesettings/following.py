@@ -14,6 +14,7 @@ from psycopg_pool import PoolTimeout
 
 from livesettings.models import Overrides
 from livesettings.values import checked, take
+from runtime.errors import in_one_line
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class Follower:
 
     def _note(self, problem: str) -> None:
         if problem and not self._problem:
-            logger.warning("the live settings keep their last values: %s", " ".join(problem.split()))
+            logger.warning("the live settings keep their last values: %s", in_one_line(problem))
         elif self._problem and not problem:
             logger.info("the live settings are up to date again")
         self._problem = problem

@@ -23,6 +23,11 @@ class PermanentError(Exception):
     """The message can never be handled."""
 
 
+def in_one_line(error: object) -> str:
+    """Return the text of an error, whose line breaks become spaces, for a log line or a sentence."""
+    return " ".join(str(error).split())
+
+
 _TRANSIENT: Final = (
     TransientError,
     # Any database error that is not about the data (see is_transient), including a standby that refuses writes after a

@@ -17,6 +17,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from runtime.errors import in_one_line
+
 logger = logging.getLogger(__name__)
 
 # Timeout of Redis in seconds where a person waits for the result.
@@ -99,7 +101,7 @@ class CircuitBreaker:
         """Open the breaker. An outage is logged once."""
         self._failed_at = time.monotonic()
         if not self._is_away:
-            logger.warning("Redis is unavailable: %s: %s", self._consequence, " ".join(str(error).split()))
+            logger.warning("Redis is unavailable: %s: %s", self._consequence, in_one_line(error))
         self._is_away = True
 
     def note_success(self) -> None:

@@ -17,6 +17,7 @@ from scim2_client import SCIMClientException
 from scim2_client.engines.httpx2 import AsyncSCIMClient
 from scim2_models import ListResponse, PatchOp, SCIMException, ScimFilter, ScimPolicy, ScimProvider, SearchRequest
 
+from runtime.errors import in_one_line
 from runtime.text_length import shortened
 from scimsvc.errors import RefusedError, ScimError, ScimUnavailableError, UnfinishedError
 from scimsvc.models import LAST_ANSWER_MAX, SCIM_ID_MAX
@@ -139,7 +140,7 @@ class ScimServer:
             return self._runner.run(request)
         except (SCIMClientException, SCIMException) as error:
             # The notes of these errors quote values of users; their first lines don't.
-            said = shortened(" ".join(str(error).split()), LAST_ANSWER_MAX)
+            said = shortened(in_one_line(error), LAST_ANSWER_MAX)
             raise ScimError(f"not a SCIM answer: {said}", status=_status_of(error)) from None
 
 
@@ -203,7 +204,7 @@ class _BoundedClient(AsyncSCIMClient):
         except TimeoutError:
             raise ScimError(f"no complete answer within {within:.3g} s") from None
         except (HTTPError, InvalidURL, OSError) as error:
-            said = " ".join(f"{type(error).__name__}: {error}".split())
+            said = in_one_line(f"{type(error).__name__}: {error}")
             raise ScimError(f"no answer: {shortened(said, LAST_ANSWER_MAX)}") from error
         if response.is_success:
             return response

@@ -18,7 +18,7 @@ from authsvc.signups.events import ANSWER_TOPICS, REQUEST_TOPICS, Holder
 from eventbus.inspection.inspector import Inspector, NoSuchTopicError, Reading
 from eventbus.messages import Header, Incoming, moment_of
 from eventbus.models import place
-from runtime.errors import is_transient
+from runtime.errors import in_one_line, is_transient
 from runtime.tracing import trace_id_in
 
 # Maximum clock skew between machines, and how long after its light an answer may be published.
@@ -82,7 +82,7 @@ def messages_about(
             raise
         notes.append(
             _("Kafka is not responding, so this shows only the databases' data: no messages, topics or offsets. %s")
-            % " ".join(str(error).split())
+            % in_one_line(error)
         )
     else:
         if not is_whole:

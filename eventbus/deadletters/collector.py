@@ -19,7 +19,7 @@ from eventbus.messages import Incoming
 from eventbus.metrics import DEAD_LETTERS_WAITING
 from eventbus.models import DeadLetter
 from runtime.backoff import growing_pauses
-from runtime.errors import is_transient
+from runtime.errors import in_one_line, is_transient
 from runtime.processes.health import Heartbeat
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class DeadLetterCollector:
             except Exception as error:
                 if not is_transient(error):
                     raise
-                logger.warning("%d dead letters can't be stored yet: %s", len(letters), " ".join(str(error).split()))
+                logger.warning("%d dead letters can't be stored yet: %s", len(letters), in_one_line(error))
             else:
                 logger.info("stored %d dead letters", len(letters), extra=traces_of(letters))
                 return True

@@ -23,7 +23,7 @@ from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 
 from runtime.backoff import growing_pauses
-from runtime.errors import TransientError, is_transient
+from runtime.errors import TransientError, in_one_line, is_transient
 from runtime.metrics import HEARTBEAT_AGE
 from runtime.processes.health import Heartbeat, health_server
 from runtime.processes.instances import InstanceReport
@@ -79,7 +79,7 @@ class RunningRole:
             except Exception as error:
                 if not is_transient(error):
                     raise
-                logger.warning("%s waits for %s: %s", self.name, what, " ".join(str(error).split()))
+                logger.warning("%s waits for %s: %s", self.name, what, in_one_line(error))
             else:
                 return True
             self.stop.wait(pause)

@@ -14,6 +14,7 @@ from django.db import Error, connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
 
+from runtime.errors import in_one_line
 from signup_sync.local.preconditions import CannotStart
 from signup_sync.routers import service_of
 
@@ -32,7 +33,7 @@ def prepare_databases(tell: Callable[[str], None]) -> None:
             # Run it even if nothing is pending: an interrupted start may not have created the permissions.
             call_command("migrate", database=connection.alias, interactive=False, verbosity=0)
         except Error as error:
-            reason = " ".join(str(error).split())
+            reason = in_one_line(error)
             raise CannotStart(f"The database of {service} can't be prepared: {reason}") from error
         finally:
             connection.close()
@@ -81,4 +82,4 @@ def _fault_of(file: Path) -> str | None:
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.Error as error:
         return str(error)
-    return None if verdict == "ok" else " ".join(verdict.split())
+    return None if verdict == "ok" else in_one_line(verdict)

@@ -87,9 +87,10 @@ def explanation_of_database_error(error: Exception) -> str:
     from django.db.migrations.executor import MigrationExecutor
     from psycopg_pool import PoolTimeout
 
+    from runtime.errors import in_one_line
     from signup_sync.routers import service_of
 
-    reason = " ".join(str(error).split())
+    reason = in_one_line(error)
     with suppress(Error, PoolTimeout):
         for connection in connections.all():
             executor = MigrationExecutor(connection)

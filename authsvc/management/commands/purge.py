@@ -31,7 +31,7 @@ from authsvc.signups.retention import (
 from eventbus.deadletters.letters import purge_dead_letters
 from eventbus.models import DeadLetter
 from livesettings.following import check_once
-from runtime.errors import TransientError, is_transient
+from runtime.errors import TransientError, in_one_line, is_transient
 from runtime.processes.roles import START_CHECKS, RunningRole, check_database, running_role
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ class Command(BaseCommand):
                 except Exception as error:
                     if not is_transient(error):
                         raise
-                    logger.warning("cannot purge now, will retry: %s", " ".join(str(error).split()))
+                    logger.warning("cannot purge now, will retry: %s", in_one_line(error))
                     due_at = time.monotonic() + min(every, TRIED_AGAIN_AFTER)
                 finally:
                     close_old_connections()

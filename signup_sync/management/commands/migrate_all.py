@@ -6,6 +6,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error, connections
 
+from runtime.errors import in_one_line
 from signup_sync.routers import service_of
 
 
@@ -22,7 +23,7 @@ class Command(BaseCommand):
             try:
                 call_command("migrate", database=alias, interactive=False, verbosity=verbosity)
             except Error as error:
-                reason = " ".join(str(error).split())
+                reason = in_one_line(error)
                 raise CommandError(
                     f"The database of {service_of(alias)} can't be migrated: {reason} (--traceback shows more)"
                 ) from error

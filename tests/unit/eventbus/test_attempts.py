@@ -6,7 +6,7 @@ import pytest
 from structlog.contextvars import clear_contextvars, get_contextvars
 
 from eventbus import batch_processor
-from eventbus.batch_processor import ACKNOWLEDGED_WITHIN, BatchProcessor, in_a_line
+from eventbus.batch_processor import ACKNOWLEDGED_WITHIN, BatchProcessor, type_and_first_line
 from eventbus.errors import BugError, DeliveryError, TooLargeError
 from eventbus.messages import CUT_VALUE_MAX, ERROR_TEXT_MAX, HandledBatch, Handler, Incoming, Outgoing, Subscription
 from eventbus.metrics import BATCH_SECONDS, DEAD_LETTERS, MESSAGES, ReadingMetrics
@@ -181,11 +181,11 @@ def test_a_message_rejected_by_the_handler_is_no_failure(producer):
     ],
 )
 def test_an_error_is_logged_in_one_line(error, line):
-    assert in_a_line(error) == line
+    assert type_and_first_line(error) == line
 
 
 def test_a_long_error_is_cut():
-    assert len(in_a_line(ValueError("x" * 9000))) <= ERROR_TEXT_MAX + 20
+    assert len(type_and_first_line(ValueError("x" * 9000))) <= ERROR_TEXT_MAX + 20
 
 
 # --- Bugs ---------------------------------------------------------------------------------------------------------
