@@ -4,7 +4,7 @@ import ctypes
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, repeat
 from pathlib import Path
@@ -25,6 +25,7 @@ from django.conf import settings
 
 from eventbus.consumer import BatchConsumer
 from eventbus.group_member import run_reader
+from eventbus.inspection.inspector import Inspector
 from eventbus.messages import HandledBatch, Incoming, Subscription
 from eventbus.topics import ensure_topics
 from tests.contract.kafka_messages import is_meant
@@ -33,6 +34,14 @@ from tests.waiting import PATIENCE, eventually
 PARTITIONS = 4
 # The largest message (bytes) that a test sends; by default, a topic accepts 1 MB.
 LARGEST = 10_000_000
+
+
+def make_topics(names: Iterable[str]) -> None:
+    """Create topics, and wait until the leaders of their partitions answer: Kafka lists a topic a moment earlier."""
+    made = list(names)
+    ensure_topics(made)
+    with Inspector() as inspector:
+        eventually(lambda: not any(each.problem for name in made for each in inspector.topic(name).partitions))
 
 
 def new_topic() -> str:

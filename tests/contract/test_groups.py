@@ -10,8 +10,7 @@ from eventbus.inspection.groups import Group, read_groups
 from eventbus.inspection.inspector import Inspector
 from eventbus.inspection.membership import Membership
 from eventbus.messages import Subscription
-from eventbus.topics import ensure_topics
-from tests.broker import RecordingHandler, committed, consuming, put, skip_to_the_end
+from tests.broker import RecordingHandler, committed, consuming, make_topics, put, skip_to_the_end
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.needs("broker")
@@ -25,7 +24,7 @@ def installation(monkeypatch, patient, inspector):
     """One of the test's own: a prefix before its names, and one service that reads one topic."""
     monkeypatch.setattr(settings, "KAFKA_PREFIX", f"prefix-{secrets.token_hex(4)}-")
     monkeypatch.setattr(settings, "EVENT_CONSUMERS", {"answerer": f"{__name__}.asked"})
-    ensure_topics(asked.every_topic)
+    make_topics(asked.every_topic)
     eventually(lambda: not any(each.problem for topic in inspector.topics() for each in topic.partitions))
 
 

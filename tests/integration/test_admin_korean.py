@@ -22,13 +22,14 @@ from chatsvc.models import ChatUser
 from eventbus.deadletters.letters import Origin, store_letters
 from eventbus.messages import HandledBatch, Incoming, Subscription, dead_letter
 from eventbus.models import DeadLetter
-from eventbus.topics import dead_letter_topic, ensure_topics
+from eventbus.topics import dead_letter_topic
 from livesettings.models import ROW
 from livesettings.values import take
 from runtime.admin_toolkit.page_admin import PageAdmin
 from runtime.errors import PermanentError
 from runtime.processes.health import Heartbeat
 from runtime.processes.instances import InstanceReport, read_instances
+from tests.broker import make_topics
 from tests.participants import MODELS
 from tests.signups import save_signups
 from tests.waiting import eventually
@@ -94,7 +95,7 @@ def desk(monkeypatch, defaults_afterwards) -> Iterator[Client]:
     """The administration in Korean, with something of each kind to show."""
     monkeypatch.setattr(settings, "KAFKA_PREFIX", f"korean-{uuid4()}-")
     asked = Subscription("chat", (NEW_USER_REQUESTED,), lambda batch: HandledBatch())
-    ensure_topics([*asked.every_topic, NEW_USER_ANSWERED])
+    make_topics([*asked.every_topic, NEW_USER_ANSWERED])
     names = ("zq1", "zq2")
     signup_ids = save_signups(*names)
     apply_verdicts([ReportedVerdict(signup_ids[1], Verdict("chat", Status.FAIL, "duplicate: userId"))])

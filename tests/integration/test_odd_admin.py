@@ -29,8 +29,7 @@ from authsvc.signups.events import NEW_USER_ANSWERED, NEW_USER_REQUESTED
 from eventbus.deadletters.letters import dead_letter_origins, store_letters
 from eventbus.messages import Incoming
 from eventbus.models import DeadLetter
-from eventbus.topics import ensure_topics
-from tests.broker import PARTITIONS, configure, put
+from tests.broker import PARTITIONS, configure, make_topics, put
 from tests.participants import ADMIN_PATHS, MODELS
 from tests.signups import save_signup
 
@@ -180,7 +179,7 @@ VALUES = {
 @pytest.fixture
 def topics(settings: Any, patient: None) -> None:
     settings.KAFKA_PREFIX = f"odd-{uuid4()}-"
-    ensure_topics([NEW_USER_REQUESTED, NEW_USER_ANSWERED])
+    make_topics([NEW_USER_REQUESTED, NEW_USER_ANSWERED])
 
 
 def put_about(user_id: str, topic: str, *values: bytes, **more: Any) -> None:

@@ -31,8 +31,8 @@ from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from eventbus.messages import Outgoing, cloud_event_headers
 from eventbus.models import DeadLetter, DeadLetterAction
 from eventbus.producer import EventProducer
-from eventbus.topics import ensure_topics
 from runtime.tracing import traceparent
+from tests.broker import make_topics
 from tests.signups import save_signup
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -43,7 +43,7 @@ on_a_broker = pytest.mark.needs("broker")
 @pytest.fixture
 def topics(settings, patient):
     settings.KAFKA_PREFIX = f"timeline-{uuid4()}-"
-    ensure_topics([*REQUEST_TOPICS.values(), *ANSWER_TOPICS.values()])
+    make_topics([*REQUEST_TOPICS.values(), *ANSWER_TOPICS.values()])
 
 
 @pytest.fixture

@@ -9,12 +9,9 @@ from django.conf import settings
 from django.test import Client
 from django.urls import reverse
 
-from eventbus.inspection.inspector import Inspector
 from eventbus.messages import Subscription
-from eventbus.topics import ensure_topics
-from tests.broker import RecordingHandler, put, skip_to_the_end
+from tests.broker import RecordingHandler, make_topics, put, skip_to_the_end
 from tests.users import client_with
-from tests.waiting import eventually
 
 pytestmark = [pytest.mark.needs("broker"), pytest.mark.django_db]
 
@@ -27,9 +24,7 @@ asked = Subscription(group="answerer", topics=("asked",), handle=RecordingHandle
 def installation(monkeypatch, patient):
     monkeypatch.setattr(settings, "KAFKA_PREFIX", f"prefix-{secrets.token_hex(4)}-")
     monkeypatch.setattr(settings, "EVENT_CONSUMERS", {"answerer": f"{__name__}.asked"})
-    ensure_topics(asked.every_topic)
-    with Inspector() as inspector:
-        eventually(lambda: not any(each.problem for topic in inspector.topics() for each in topic.partitions))
+    make_topics(asked.every_topic)
 
 
 @pytest.fixture
