@@ -86,7 +86,7 @@ with Inspector() as inspector:
 groups = [(group.name, group.membership.state, group.problem) for group in read_groups(topics)]
 settings.EVENT_READERS = {'search': 'eventsearch.indexing.subscription'}
 known = [topic for each in every_subscription() for topic in each.every_topic]
-roles = [seen.told.role for seen in read_instances()]
+roles = [seen.status.role for seen in read_instances()]
 print(json.dumps([[topic.name for topic in topics], known, newest, groups, roles]))
 """
     topics, known, newest, groups, roles = json.loads(
