@@ -8,6 +8,7 @@ notice, with the reason. Each module is tested in a copy of the working tree, be
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,8 @@ import json, sys
 from mutmut.mutation.diff_apply import find_mutant, get_diff_for_mutant
 print(json.dumps([get_diff_for_mutant(name, path=find_mutant(name).path) for name in sys.argv[1:]]))
 """
+# A function that the decorator runs in a transaction, until the two blank lines that follow it.
+IN_TRANSACTION: Final = re.compile(r"^@(atomically\(\w+\))\n(def (\w+)\(.*?\n)(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
 # Seconds after which tests stop waiting for a condition: a mutant often is one that never comes true.
 PATIENCE: Final = "5"
 # mutmut's record of each mutant: the exit code of the process that ran its tests.
@@ -128,6 +131,8 @@ def prepare(copy: Path, module: Mapping[str, Any]) -> None:
     for file in files:
         (copy / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / file, copy / file)
+    for name in module["files"]:
+        undecorate(copy / name)
     packages = sorted({file.parts[0] for file in files if file.name == "__init__.py"} - {"tests", "bench"})
     others = sorted({file.parts[0] for file in files} - {*packages, "tests"})
     # Tables are made from the models, because migrating takes longer than most tests.
@@ -154,6 +159,11 @@ def prepare(copy: Path, module: Mapping[str, Any]) -> None:
     (copy / "preloaded.txt").write_text("tests.mutants.warm")
     with (copy / "pyproject.toml").open("a") as file:
         file.write("\n[tool.mutmut]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items()))
+
+
+def undecorate(file: Path) -> None:
+    """Apply `atomically` below each function that it decorates, because mutmut does not mutate decorated functions."""
+    file.write_text(IN_TRANSACTION.sub(r"\2\n\n\3 = \1(\3)\n", file.read_text()))
 
 
 def run(copy: Path, *mutants: str, children: int | None = None) -> None:
