@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from authsvc.lights import (
     FAILURES_MAX,
+    REMOVED_REASON,
     Kind,
     Status,
     TransactionState,
@@ -20,6 +21,7 @@ from authsvc.lights import (
 from authsvc.models import UnconfirmedSignUp
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+BEFORE, AFTER = NOW - timedelta(microseconds=1), NOW + timedelta(microseconds=1)
 SERVICES = ["auth", "chat", "customer"]
 
 
@@ -82,6 +84,28 @@ def test_the_wire_format_has_status_reason_and_duration_of_a_decided_light():
         },
         "took": {"auth": 0, "chat": 0},
     }
+
+
+@pytest.mark.parametrize("kind", [Kind.CHANGE, Kind.REMOVAL])
+def test_the_wire_format_of_a_change_or_removal_has_its_own_id_and_kind(kind):
+    state = TransactionState.all_pending(UUID(int=1), started_at=NOW, services=["chat"], kind=kind)
+    assert state.as_wire() == {
+        "changeId": "00000000-0000-0000-0000-000000000001",
+        "kind": kind.value,
+        "version": 1,
+        "complete": False,
+        "services": {"chat": {"status": "PENDING"}},
+    }
+
+
+def test_a_removal_refuses_only_what_is_pending():
+    green = decided(Verdict("auth", Status.SUCCESS))
+    state = green.superseded(at=AFTER)
+    assert (state.is_complete, state.version, state.lights["auth"]) == (True, 3, green.lights["auth"])
+    for service in ("chat", "customer"):
+        light = state.lights[service]
+        assert (light.status, light.reason, light.decided_at) == (Status.FAIL, REMOVED_REASON, AFTER)
+    assert state.superseded(at=AFTER) is state
 
 
 def test_the_wire_format_reports_stalled_until_the_sign_up_is_complete():
@@ -188,8 +212,6 @@ def test_a_reason_is_sent_only_if_the_setting_shows_reasons(settings):
 
 
 # --- What one transaction decided -------------------------------------------------------------------------------
-
-BEFORE, AFTER = NOW - timedelta(microseconds=1), NOW + timedelta(microseconds=1)
 
 
 def test_without_a_time_all_decided_lights_count():
