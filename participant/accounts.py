@@ -58,8 +58,7 @@ class AccountHandler:
         nobody: set[UUID | None] = set()
         saved = unless_crossed(lambda: self._insert_new(rows), otherwise=nobody, using=self._database)
         others = [request for request in requests if request.owner_signup_id not in saved]
-        judge = atomically(self._database)(self._decide_and_write)
-        judged = iter(judge(others) if others else ())
+        judged = iter(atomically(self._database)(self._decide_and_write)(others) if others else ())
         return [DONE if request.owner_signup_id in saved else next(judged) for request in requests]
 
     def _insert_new(self, rows: Sequence[ParticipantUser]) -> set[UUID | None]:

@@ -22,9 +22,10 @@ class AddressField(forms.CharField):
 
 
 class ShowsUserFields(ModelAdmin):
-    """Show the field `email` by shown_address() in forms, including read-only ones.
+    """Shows the field `email` by shown_address() in forms, including read-only ones. Typed user IDs may be longer than
+    the model's limit, which is that of the normalised text.
 
-    In `list_display`, use `shown_email` in its place."""
+    In `list_display`, use `shown_email` in place of `email`."""
 
     # Fields that no read-only page shows.
     form_only: Sequence[str] = ()
@@ -37,7 +38,7 @@ class ShowsUserFields(ModelAdmin):
         if db_field.name == "email":
             kwargs["form_class"] = AddressField
         if db_field.name == "user_id":
-            # The model limits the normalised text. Typed text may be longer: a Hangul syllable as three characters.
+            # A Hangul syllable can be typed as three characters.
             kwargs["max_length"] = USER_ID_BYTES_MAX
         return super().formfield_for_dbfield(db_field, request, **kwargs)
 
