@@ -21,6 +21,7 @@ from authsvc.rate_limits import (
     TooManyError,
     attempt_limits,
 )
+from runtime import redis_clients
 
 pytestmark = pytest.mark.needs("redis")
 
@@ -54,8 +55,9 @@ def attempts(counts) -> Iterator[AttemptLimits]:
 
 
 @pytest.fixture
-def silent(counts, settings) -> Iterator[None]:
-    """A frozen Redis: it accepts connections and answers nothing."""
+def silent(counts, settings, monkeypatch) -> Iterator[None]:
+    """A frozen Redis: it accepts connections and answers nothing. The limits wait for it as long as in production."""
+    monkeypatch.setattr(rate_limits, "ANSWERS_WITHIN", redis_clients.ANSWERS_WITHIN)
     with socket.create_server(("127.0.0.1", 0)) as server:
         settings.REDIS_URL = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
         yield
