@@ -1,5 +1,6 @@
 """Terminal input and output of commands. Untrusted text is escaped, so that it can't control the terminal."""
 
+import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
@@ -32,6 +33,14 @@ def typed_answer(question: str) -> str:
     except EOFError:
         sys.stdout.write("\n")
         return ""
+
+
+def user_id_argument(text: str) -> str:
+    """Return the argument, unless it is empty, like that of an unset variable of a shell: erased records have an empty
+    user ID, and none of them is meant."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("a user ID is not empty")
+    return text
 
 
 def printable(text: str) -> str:

@@ -1,7 +1,8 @@
 """The file of rejected records, in the format of the import file, so that it can be corrected and imported."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
@@ -10,7 +11,7 @@ from authsvc.user_import.formats import Format
 
 
 class RejectsError(Exception):
-    """The file of rejected records can't be created."""
+    """The file of rejected records can't be created or written."""
 
 
 class Rejects:
@@ -28,14 +29,25 @@ class Rejects:
 
     def add(self, source: Any, reason: str) -> None:
         """Write a record as it was read, with the reason. Raise RejectsError."""
+        text = self._format.rejected(source, reason)
         if self._file is None:
             self._file = self._create()
-            self._file.write(self._format.header())
-        self._file.write(self._format.rejected(source, reason))
+            text = self._format.header() + text
+        with self._writing():
+            self._file.write(text)
 
     def close(self) -> None:
+        """Write the last records. Raise RejectsError."""
         if self._file:
-            self._file.close()
+            with self._writing():
+                self._file.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RejectsError(f"{self.name} can't be written: {error.strerror}.") from error
 
     def _create(self) -> TextIO:
         """Create the file; if it exists, one with the next free number: somebody may be correcting an earlier one."""

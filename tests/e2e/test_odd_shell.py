@@ -202,6 +202,25 @@ def test_a_number_or_time_beyond_all_limits_is_reported(data_dir: Path, argument
     assert line in text.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("forget", ""),
+        ("explain", " "),
+        ("reset_two_factor", ""),
+        ("replay_signups", "--user-id", ""),
+        ("import_users", "users.csv", "--on-behalf-of", ""),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_an_empty_user_id_is_refused_because_that_of_every_erased_record_is_empty(
+    data_dir: Path, arguments: Sequence[str]
+) -> None:
+    done = manage(data_dir, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.decode().splitlines()[-1].endswith(": a user ID is not empty")
+
+
 def test_times_at_the_ends_of_the_calendar_are_accepted(data_dir: Path) -> None:
     for time_ in ("0001-01-01", "9999-12-31T23:59:59+00:00"):
         done = manage(data_dir, "dead_letters", "list", "--since", time_, TIME_ZONE="UTC")

@@ -195,8 +195,7 @@ def test_rejected_lines_are_corrected_and_imported(import_users, tmp_path):
 
 def test_nothing_is_imported_from_a_file_that_breaks_off_in_another_encoding(import_users, tmp_path):
     said = import_users(f"{HEADER}{KIM}lee,Zoë,lee@example.com,,\n".encode("latin-1"))
-    assert said.startswith("Line 3 is not UTF-8.")
-    assert said.endswith("Nothing was imported.")
+    assert said.startswith("Nothing was imported. Line 3 is not UTF-8.")
     assert (users(), list(tmp_path.glob("*rejected*"))) == (set(), [])
 
 
@@ -226,7 +225,7 @@ def test_somebody_else_with_the_same_fields_is_a_duplicate_and_not_the_same_line
     [
         (["/"], "/ can't be read: Is a directory."),
         (["/nowhere/users.csv"], "/nowhere/users.csv can't be read: No such file or directory."),
-        (["/dev/null"], "The file is empty. Nothing was imported."),
+        (["/dev/null"], "Nothing was imported. The file is empty."),
         (["/dev/null", "--on-behalf-of", "nobody"], "nobody may not add administrators."),
     ],
 )
@@ -253,6 +252,19 @@ def test_a_place_without_room_for_rejected_lines_is_refused_at_once(import_users
 )
 def test_an_invalid_name_for_the_file_of_rejected_lines_is_a_one_line_error(import_users, place: str, words: str):
     assert import_users(HEADER + "lee,,,,\n", "--rejected", place) == words
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("count", [1, 2000], ids=["noticed at the end", "noticed at once"])
+def test_a_full_disk_for_rejected_lines_is_an_error_that_names_their_file(import_users, monkeypatch, count: int):
+    def open_full(path: str, flags: int) -> int:
+        return os.open("/dev/full", os.O_WRONLY)
+
+    monkeypatch.setattr("authsvc.user_import.rejects._open_private", open_full)
+    said = import_users(HEADER + KIM + "lee,,,,\n" * count).splitlines()[-1]
+    told = "users.rejected.csv can't be written: No space left on device. Name another place with --rejected."
+    assert said == f"{told} {AGAIN}"
+    assert User.objects.exists() is (count == 1)
 
 
 def test_the_rejected_lines_of_a_pipe_are_in_the_current_directory(tmp_path, monkeypatch):
@@ -310,7 +322,7 @@ def test_an_interrupted_import_explains_how_to_continue(import_users, monkeypatc
 
 
 def test_a_header_alone_is_no_import(import_users):
-    assert import_users(HEADER) == "The file has no users. Nothing was imported."
+    assert import_users(HEADER) == "Nothing was imported. The file has no users."
 
 
 # --- Administrators ---------------------------------------------------------------------------------------------------

@@ -211,6 +211,17 @@ def test_unsent_sign_ups_are_counted_and_are_an_error(settings, monkeypatch):
     assert out.getvalue().strip() == "0 sent, 0 skipped, 1 failed"
 
 
+def test_a_replay_ends_at_the_first_page_of_which_kafka_accepts_nothing(settings, monkeypatch):
+    save_signups("kim", "lee", "park")
+    monkeypatch.setattr("authsvc.signups.replay.PAGE", 1)
+    monkeypatch.setattr("authsvc.signups.replay.ACKNOWLEDGED_WITHIN", 0.5)
+    settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
+    out = StringIO()
+    with pytest.raises(CommandError, match="could not be sent, and 2 were not attempted"):
+        call_command("replay_signups", "--all", stdout=out)
+    assert out.getvalue().strip() == "0 sent, 0 skipped, 1 failed"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

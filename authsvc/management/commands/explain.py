@@ -16,7 +16,7 @@ from authsvc.models import EventTransaction, RemovedAccount, UnconfirmedSignUp, 
 from authsvc.operations.timeline import Timeline, timeline_of
 from runtime.equality import user_id_key
 from runtime.mail_addresses import shown_address
-from runtime.terminal import printable, table, titled
+from runtime.terminal import printable, table, titled, user_id_argument
 from runtime.times import to_the_millisecond
 
 HEAD: Final = ("TIME", "AFTER", "WHAT", "WHERE", "DETAIL")
@@ -37,7 +37,10 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
-            "which", metavar="USER_ID | ID", help="a user ID, or the ID of a sign-up, a change or a removal"
+            "which",
+            type=user_id_argument,
+            metavar="USER_ID | ID",
+            help="a user ID, or the ID of a sign-up, a change or a removal",
         )
         parser.add_argument(
             "--limit",

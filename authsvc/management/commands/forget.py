@@ -10,7 +10,7 @@ from authsvc.signups import publisher
 from authsvc.signups.changes import remove_account
 from runtime.equality import user_id_key
 from runtime.security_log import log_security_event, operator
-from runtime.terminal import printable, typed_answer
+from runtime.terminal import printable, typed_answer, user_id_argument
 
 
 class Command(BaseCommand):
@@ -21,7 +21,7 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("user_ids", nargs="+", metavar="USER_ID")
+        parser.add_argument("user_ids", nargs="+", type=user_id_argument, metavar="USER_ID")
         parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
 
     def handle(self, *, user_ids: list[str], yes: bool, **options: Any) -> None:

@@ -25,7 +25,7 @@ from authsvc.user_import.text_lines import LineReader, UnreadableFileError
 from runtime.equality import user_id_key
 from runtime.errors import TransientError
 from runtime.security_log import log_security_event, operator
-from runtime.terminal import printable
+from runtime.terminal import printable, user_id_argument
 
 STDIN: Final = "-"
 AGAIN: Final = "Run the same command again to continue."
@@ -54,6 +54,7 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--on-behalf-of",
+            type=user_id_argument,
             metavar="USER_ID",
             help=f"an administrator who may add others; needed for lines with {Role.ADMIN}",
         )
@@ -77,7 +78,7 @@ class Command(BaseCommand):
                     total = _check(users, lines, size)
                     self._import(users, total, administrator, is_dry=dry_run)
         except UnreadableFileError as error:
-            raise CommandError(f"{printable(str(error))} Nothing was imported.") from error
+            raise CommandError(f"Nothing was imported. {printable(str(error))}") from error
         except RejectsError as error:
             raise CommandError(f"{printable(str(error))} Name another place with --rejected. {AGAIN}") from error
         except sqlite3.OperationalError as error:

@@ -15,6 +15,7 @@ from authsvc.signups.replay import ReplayCounts, replay
 from eventbus.producer import EventProducer
 from runtime.equality import user_id_key
 from runtime.security_log import log_security_event, operator
+from runtime.terminal import user_id_argument
 from runtime.times import time_argument
 
 
@@ -31,7 +32,9 @@ class Command(BaseCommand):
             "which sign-ups, changes and removals", "give at least one option; each transaction must match all of them"
         )
         chosen.add_argument("--id", action="append", type=UUID, default=[], metavar="ID", dest="signup_ids")
-        chosen.add_argument("--user-id", action="append", default=[], metavar="USER_ID", dest="user_ids")
+        chosen.add_argument(
+            "--user-id", action="append", type=user_id_argument, default=[], metavar="USER_ID", dest="user_ids"
+        )
         chosen.add_argument(
             "--since", type=time_argument, metavar="TIME", help="started at or after this ISO date or time"
         )
@@ -58,13 +61,18 @@ class Command(BaseCommand):
             for counts in replay(signups, producer=producer, service=options["service"]):
                 total += counts
                 progress.update(counts.sent + counts.skipped + counts.failed)
+                if counts.failed and not counts.sent:
+                    # Kafka is down: each further page would wait for it in vain.
+                    break
         if producer is not None:
             producer.close(timeout=5)
         verb = "would be sent" if producer is None else "sent"
         self.stdout.write(f"{total.sent} {verb}, {total.skipped} skipped, {total.failed} failed")
         if total.failed:
+            left = max(0, count - total.sent - total.skipped - total.failed)
             raise CommandError(
-                "Some events could not be sent. Check that Kafka is running, then run the same command again."
+                f"Some events could not be sent{f', and {left} were not attempted' if left else ''}. Check that Kafka "
+                "is running, then run the same command again."
             )
 
 

@@ -5,7 +5,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from authsvc.accounts.two_factor.notices import reset
 from authsvc.models import User
 from runtime.security_log import operator
-from runtime.terminal import printable
+from runtime.terminal import printable, user_id_argument
 
 
 class Command(BaseCommand):
@@ -15,7 +15,7 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("user_id", metavar="USER_ID")
+        parser.add_argument("user_id", type=user_id_argument, metavar="USER_ID")
 
     def handle(self, *, user_id: str, **options: Any) -> None:
         try:
