@@ -13,7 +13,7 @@ from uuid import UUID
 from django.db.models import Q
 from django.utils import timezone
 
-from runtime.text_length import shortened
+from runtime.terminal import printable
 from scimsvc.errors import LostClaimError
 from scimsvc.models import LAST_ANSWER_MAX, ScimAccount
 
@@ -38,7 +38,7 @@ def claimed(server: str, owner: UUID) -> Iterator[ScimAccount]:
     try:
         yield account
     except Exception as error:
-        account.last_answer = shortened(str(error), LAST_ANSWER_MAX)
+        account.last_answer = str(error)
         raise
     finally:
         _save(account)
@@ -56,11 +56,13 @@ def _claim(server: str, owner: UUID) -> ScimAccount:
 
 def _save(account: ScimAccount) -> None:
     claim: datetime | None = account.claimed_until
+    # A server's words may be long, and may contain characters that no database stores.
+    last_answer = printable(account.last_answer[:LAST_ANSWER_MAX])[:LAST_ANSWER_MAX]
     saved = ScimAccount.objects.filter(pk=account.pk, claimed_until=claim).update(
         signup_id=account.signup_id,
         scim_id=account.scim_id,
         version=account.version,
-        last_answer=account.last_answer,
+        last_answer=last_answer,
         answered_at=timezone.now(),
         blocked_by=account.blocked_by,
         removed_at=account.removed_at,

@@ -9,11 +9,10 @@ from uuid import UUID
 
 from participant.events import NewUser, Request, UserChange, UserRecord, UserRemoval
 from participant.verdict import DONE, REMOVED, Holder, Judgement, VerdictCode
-from runtime.text_length import shortened
 from scimsvc import account_claims
 from scimsvc.account_claims import claimed, is_in_cycle, versions_of
 from scimsvc.errors import ScimError, ScimUnavailableError, UnfinishedError
-from scimsvc.models import LAST_ANSWER_MAX, ScimAccount
+from scimsvc.models import ScimAccount
 from scimsvc.resource import ScimUser, Value, changes, user_of
 from scimsvc.server import ScimServer
 
@@ -135,7 +134,7 @@ class Provisioning:
                 raise error from None
             if found is None:
                 raise
-            account.last_answer = shortened(f"{error}; a lookup found the user", LAST_ANSWER_MAX)
+            account.last_answer = f"{error}; a lookup found the user"
             return found
         account.last_answer = "created"
         return created

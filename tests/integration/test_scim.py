@@ -19,7 +19,7 @@ from runtime.errors import TransientError
 from scimsvc import account_claims, handlers, server
 from scimsvc.errors import LostClaimError, ScimError, ScimUnavailableError, UnfinishedError
 from scimsvc.handlers import ScimHandler
-from scimsvc.models import ScimAccount
+from scimsvc.models import LAST_ANSWER_MAX, ScimAccount
 from scimsvc.provisioning import Provisioning
 from scimsvc.server import ScimServer
 from tests.servers import ScimTestServer, free_port
@@ -379,6 +379,16 @@ def test_a_server_that_cannot_be_used_is_waited_for_and_nothing_is_lost(handler,
     scim.behave()
     assert verdicts(handler(batch)) == [GREEN, GREEN]
     assert names(scim) == [("kim", "kim@example.org"), ("lee", "lee@example.org")]
+
+
+@pytest.mark.parametrize("words", ["long " * 100, "\x00", "\ud83d"], ids=["long", "NUL", "half an emoji"])
+def test_a_server_s_words_are_stored_as_far_as_every_database_can_store_them(handler, scim, words):
+    scim.misbehave("GET", how="json", status=200, content={"schemas": [words]})
+    with pytest.raises(ScimUnavailableError):
+        handler([new()])
+    assert row().last_answer.startswith("lookup: not a SCIM answer: ")
+    assert row().last_answer.isprintable()
+    assert len(row().last_answer) <= LAST_ANSWER_MAX
 
 
 def test_a_server_that_ignores_the_filter_is_waited_for_instead_of_creating_users_twice(handler, scim):
