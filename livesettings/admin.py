@@ -33,7 +33,8 @@ def entered(value: object) -> str:
     """Return a value as it is entered and logged."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    # Exactly, because the page's form sends it back.
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 def in_words(value: str) -> str:

@@ -147,6 +147,14 @@ def test_changes_are_described_in_the_readers_language(admin_client):
     assert "저장했습니다. 변경된 내용은 없습니다." in page
 
 
+def test_the_form_shows_a_number_exactly_so_that_saving_it_again_changes_nothing(admin_client):
+    save(admin_client, RELAY_MAX_PAUSE="1234.567")
+    shown = admin_client.get(PAGE).context["adminform"].form["RELAY_MAX_PAUSE"].value()
+    page = save(admin_client, seen=1, RELAY_MAX_PAUSE=shown).content.decode()
+    assert "Saved without changes." in page
+    assert Overrides.read() == {"RELAY_MAX_PAUSE": 1234.567}
+
+
 def test_an_emptied_field_is_the_default_again(admin_client):
     save(admin_client, SIGNUP_DEADLINE="45")
     save(admin_client, seen=1, SIGNUP_DEADLINE="")
