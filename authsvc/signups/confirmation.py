@@ -17,6 +17,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from authsvc.lights import Kind
 from authsvc.models import DATABASE, SignUp, UnconfirmedSignUp, User
 from authsvc.signups.registration import KeyTakenError, NewSignUp, Registration, register_within
 from livesettings.values import LiveSettings, rule
@@ -67,9 +68,13 @@ def save_unconfirmed(new: NewSignUp) -> tuple[UnconfirmedSignUp | SignUp, bool]:
     # The order of the queries matters: a transaction that commits the user in between has saved the sign-up too, and a
     # confirmation that commits in between has deleted the unconfirmed row and saved the sign-up.
     is_taken = User.objects.filter(owner_signup_id=new.signup_id).exists()
+    # The base manager also finds changes and removals, because a client may choose any ID.
     earlier = (
-        UnconfirmedSignUp.objects.filter(id=new.signup_id).first() or SignUp.objects.filter(id=new.signup_id).first()
+        UnconfirmedSignUp.objects.filter(id=new.signup_id).first()
+        or SignUp._base_manager.filter(id=new.signup_id).first()
     )
+    if isinstance(earlier, SignUp) and earlier.kind != Kind.SIGNUP:
+        raise KeyTakenError
     if earlier is not None:
         return earlier, False
     if is_taken:

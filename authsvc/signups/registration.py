@@ -13,7 +13,7 @@ from django.db.models.signals import post_save
 from django.dispatch import receiver
 from django.utils import timezone
 
-from authsvc.lights import AUTH, Status, TransactionState, Verdict
+from authsvc.lights import AUTH, Kind, Status, TransactionState, Verdict
 from authsvc.models import DATABASE, SignUp, UnconfirmedSignUp, User
 from authsvc.signups.outbox import wait_for_answers_after
 from authsvc.signups.transaction_counts import count_begun
@@ -70,8 +70,9 @@ class Registration:
 
 
 class KeyTakenError(Exception):
-    """The sign-up ID is already the owner ID of an existing user, but no such sign-up exists (any more). Reusing
-    the ID would make the new sign-up look like the one that created that user."""
+    """The sign-up ID is already the owner ID of an existing user, but no such sign-up exists (any more): reusing the ID
+    would make the new sign-up look like the one that created that user. Or it is the ID of a change or a removal, whose
+    lights the new sign-up's ticket would show."""
 
 
 def register_new_users(batch: Sequence[NewSignUp]) -> list[Registration | None]:
@@ -164,13 +165,15 @@ def register_within(batch: Sequence[NewSignUp]) -> list[Registration | KeyTakenE
         owners.add(user.owner_signup_id)
     # Query sign-ups after users: another instance may commit the same sign-up between the two queries. In the opposite
     # order we would find its user but not the sign-up, and refuse a legitimate retry.
-    signups = SignUp.objects.in_bulk([new.signup_id for new in batch])
+    # The base manager also finds changes and removals, because a client may choose any ID.
+    signups = SignUp._base_manager.in_bulk([new.signup_id for new in batch])
 
     new_users: list[User] = []
     registrations: list[Registration | KeyTakenError] = []
     for new in batch:
         if earlier := signups.get(new.signup_id):
-            registrations.append(Registration(earlier, earlier.state, None))
+            is_signup = earlier.kind == Kind.SIGNUP
+            registrations.append(Registration(earlier, earlier.state, None) if is_signup else KeyTakenError())
             continue
         if new.signup_id in owners:
             registrations.append(KeyTakenError())

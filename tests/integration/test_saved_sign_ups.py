@@ -165,6 +165,19 @@ def test_an_existing_account_of_the_same_sign_up_id_takes_the_key():
     assert User.objects.get().user_id == "kim"
 
 
+@pytest.mark.parametrize("kind", [Kind.CHANGE, Kind.REMOVAL])
+def test_the_id_of_a_change_or_a_removal_takes_the_key(kind):
+    kim, lee = new("kim"), new("lee")
+    register_users([kim])
+    EventTransaction.objects.filter(id=kim.signup_id).update(kind=kind)
+    User.objects.all().delete()
+    assert register_new_users([new("zoe", signup_id=kim.signup_id), lee]) == [None, None]
+    refused, saved = register_users([new("zoe", signup_id=kim.signup_id), lee])
+    assert isinstance(refused, KeyTakenError)
+    assert isinstance(saved, Registration)
+    assert [user.user_id for user in User.objects.all()] == ["lee"]
+
+
 def test_only_the_sign_ups_of_the_batch_are_read():
     batch = [new("kim"), new("lee")]
     with CaptureQueriesContext(connection) as queries:

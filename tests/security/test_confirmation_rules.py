@@ -19,9 +19,9 @@ from django.utils import timezone
 from django.utils.translation import override
 
 from authsvc.api.application import SignUpApi
-from authsvc.lights import Status
+from authsvc.lights import Kind, Status
 from authsvc.management.commands.relay_signups import ERASED_AT_ONCE, OutboxRelay
-from authsvc.models import SignUp, UnconfirmedSignUp, User
+from authsvc.models import EventTransaction, SignUp, UnconfirmedSignUp, User
 from authsvc.signups import states
 from authsvc.signups.confirmation import (
     ConfirmationLinkError,
@@ -34,13 +34,14 @@ from authsvc.signups.confirmation import (
 )
 from authsvc.signups.confirmation_mails import compose
 from authsvc.signups.events import NEW_USER_REQUESTED
-from authsvc.signups.registration import NewSignUp
+from authsvc.signups.registration import KeyTakenError, NewSignUp
 from authsvc.signups.states import read_states
 from eventbus.topics import ensure_topics
 from livesettings.models import ROW, Overrides
 from livesettings.values import broken_rules, live, take
 from tests.conftest import Person, new_person
 from tests.integration.test_signing_up import posted
+from tests.signups import save_signup
 from tests.users import client_with
 from tests.waiting import PATIENCE
 
@@ -74,6 +75,16 @@ def test_an_unconfirmed_sign_up_reserves_no_user_id_or_address(person: Person):
     assert {row.user_id for row in rows} == {person.user_id}
     assert not User.objects.exists()
     assert not SignUp.objects.exists()
+
+
+@pytest.mark.parametrize("kind", [Kind.CHANGE, Kind.REMOVAL])
+def test_the_id_of_somebody_elses_change_or_removal_is_refused(person: Person, kind: Kind):
+    other = save_signup("other")
+    EventTransaction.objects.filter(id=other.id).update(kind=kind)
+    User.objects.all().delete()
+    with pytest.raises(KeyTakenError):
+        kept(person, signup_id=other.id)
+    assert not UnconfirmedSignUp.objects.exists()
 
 
 def test_the_relay_deletes_an_expired_unconfirmed_sign_up(person: Person, settings):
