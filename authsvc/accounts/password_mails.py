@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.utils.encoding import force_bytes
 from django.utils.http import urlsafe_base64_encode
 
+from authsvc.accounts.passwords import NOT_CHOSEN
 from authsvc.mail import mail_from, public_link, send_later
 from authsvc.models import User, password_replaced
 from authsvc.rate_limits import TooManyError, attempt_limits
@@ -29,7 +30,7 @@ def send_reset_link(email: str, *, address: str | None) -> None:
 
 def _reset_mail(email: str, address: str | None) -> EmailMessage | None:
     user = User.objects.filter(email=normalize_email(email), is_active=True).first()
-    if user is None or not user.has_usable_password():
+    if user is None or not (user.has_usable_password() or user.password == NOT_CHOSEN):
         log_security_event("password_reset_requested", address=address, detail="no account has this email address")
         return None
     try:

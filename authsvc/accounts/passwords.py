@@ -29,6 +29,9 @@ PASSWORD_BYTES_MAX: Final = PASSWORD_MAX * 9
 
 # Characters of a stored hash (User.password).
 HASH_MAX: Final = 128
+# Stored in place of a hash until an imported user chooses a password. To Django it is unusable, like the random text of
+# a user whose password an administrator has taken away, and who can't choose another one.
+NOT_CHOSEN: Final = "!not chosen"
 # The costs of an imported hash, which each login has to pay: Django's own defaults are 100 MiB, 2 passes and 8 lanes.
 MEMORY_KIB_MAX: Final = 128 * 1024
 PASSES_MAX: Final = 10

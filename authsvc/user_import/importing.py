@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
-from django.contrib.auth.hashers import make_password
-
+from authsvc.accounts.passwords import NOT_CHOSEN
 from authsvc.lights import AUTH
 from authsvc.models import Role, known_owners, removed_owners
 from authsvc.signups.events import new_user_requested
@@ -111,7 +110,7 @@ def _refusal(outcome: Registration | KeyTakenError) -> str | None:
 
 def _hashed(batch: Sequence[NewSignUp]) -> list[NewSignUp]:
     """Give those without a hash an unusable password: they set one through "forgot password"."""
-    return [new if new.password else replace(new, password=make_password(None)) for new in batch]
+    return [new if new.password else replace(new, password=NOT_CHOSEN) for new in batch]
 
 
 def _register(batch: Sequence[NewSignUp], events: PacedEvents) -> list[Registration | KeyTakenError]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Callable
 from io import BufferedReader, BytesIO, RawIOBase, StringIO, TextIOWrapper
@@ -9,9 +10,12 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+from django.contrib.auth import authenticate
 from django.contrib.auth.models import Permission
 from django.core.management import CommandError, call_command
+from django.test import Client
 
+from authsvc.accounts.password_mails import _reset_mail
 from authsvc.accounts.passwords import Argon2idHasher
 from authsvc.management.commands.import_users import AGAIN
 from authsvc.models import RemovedAccount, SignUp, User
@@ -144,6 +148,19 @@ def test_imported_hashes_log_in_and_users_without_one_have_no_password(import_us
     import_users(f'userId,userName,email,passwordHash\nkim,Kim,kim@example.com,"{encoded}"\nlee,Lee,lee@example.com,\n')
     assert User.objects.get(user_id="kim").check_password("correct horse 9")
     assert not User.objects.get(user_id="lee").has_usable_password()
+
+
+def test_an_imported_user_without_a_hash_sets_a_password_through_forgot_your_password(import_users):
+    import_users(HEADER + LEE)
+    lee = User.objects.get(user_id="lee")
+    assert (lee.check_password(""), authenticate(username="lee", password="")) == (False, None)
+    message = _reset_mail("lee@example.com", "192.0.2.1")
+    assert message is not None
+    [path] = re.findall(r"/password/\S+/\S+/", message.body)
+    client = Client()
+    chosen = {"new_password1": "correct horse 9", "new_password2": "correct horse 9"}
+    assert client.post(client.get(path).headers["Location"], chosen).status_code == 302
+    assert authenticate(username="lee", password="correct horse 9") == lee
 
 
 def test_a_dry_run_prints_the_same_and_writes_only_the_rejected_lines(import_users, sent, tmp_path):
