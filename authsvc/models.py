@@ -190,7 +190,7 @@ class User(KnowsChanges, AbstractBaseUser, PermissionsMixin):
                 raise
             self.note_saved(columns)
             if is_new_password or self._has_lost_password:
-                SignUp.objects.filter(owner_signup_id=self.owner_signup_id, password__gt="").update(password="")
+                erase_input(SignUp.objects.filter(owner_signup_id=self.owner_signup_id, password__gt=""))
             if is_new_password:
                 password_replaced.send(type(self), user=self)
         self._has_lost_password = False
@@ -343,6 +343,16 @@ class SignUp(EventTransaction):
         password hash is not erased."""
         age = (timezone.now() - self.created_at).total_seconds()
         return bool(self.password) and age <= settings.TICKET_MAX_AGE
+
+
+def erase_input(signups: models.QuerySet[SignUp]) -> None:
+    """Erase what only a repeated `POST /user` needs: the password hash and, of a sign-up that auth refused, also the
+    name and address, because no account holds them (docs/adr/0040)."""
+    of_owners = {
+        name: models.Case(models.When(id=models.F("owner_signup_id"), then=models.F(name)), default=models.Value(""))
+        for name in ("user_name", "email")
+    }
+    signups.update(password="", **of_owners)
 
 
 class RemovedAccount(models.Model):

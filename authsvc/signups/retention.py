@@ -15,12 +15,12 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.core.checks import CheckMessage, Error, register
 from django.db import transaction
-from django.db.models import Case, F, QuerySet, Value, When
+from django.db.models import F, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from authsvc.lights import Kind
-from authsvc.models import DATABASE, EventTransaction, SignUp
+from authsvc.models import DATABASE, EventTransaction, SignUp, erase_input
 from eventbus.topics import kept_for
 from livesettings.values import LiveSettings, live, rule
 from runtime.backoff import DOUBLINGS_MAX, doubled
@@ -125,19 +125,12 @@ def expired_signups() -> QuerySet[SignUp]:
 
 def erase_expired(limit: int) -> int:
     """Erase the data that only a repeated `POST /user` needs from at most `limit` sign-ups whose ticket has expired, in
-    one transaction. Return how many were changed (docs/adr/0040).
-
-    This is the password hash and, for a sign-up that auth refused, also the name and address, because no account holds
-    them. Sign-ups locked by another transaction are skipped until the next call.
-    """
+    one transaction. Return how many were changed. Sign-ups locked by another transaction are skipped until the next
+    call."""
     with transaction.atomic(using=DATABASE):
         chosen = expired_signups().select_for_update(skip_locked=True)
         ids = list(chosen.values_list("id", flat=True)[:limit])
-        of_owners = {
-            name: Case(When(id=F("owner_signup_id"), then=F(name)), default=Value(""))
-            for name in ("user_name", "email")
-        }
-        SignUp.objects.filter(id__in=ids).update(password="", **of_owners)
+        erase_input(SignUp.objects.filter(id__in=ids))
     return len(ids)
 
 

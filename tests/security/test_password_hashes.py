@@ -113,6 +113,17 @@ def test_after_a_new_password_no_sign_up_verifies_the_old_one():
     assert not User.objects.get(user_id="owner").check_password(OLD)
 
 
+def test_after_a_new_password_a_refused_sign_up_has_no_name_or_address_and_the_owners_has():
+    owners, refused = save_aged("owner"), save_aged("OWNER", email="else@example.com")
+    owner = User.objects.get(user_id="owner")
+    owner.set_password(NEW)
+    owner.save()
+    owners.refresh_from_db()
+    refused.refresh_from_db()
+    assert (refused.password, refused.email, refused.user_name) == ("", "", "")
+    assert (owners.password, owners.email, owners.user_name) == ("", "owner@example.org", "Name of owner")
+
+
 def test_the_account_page_changes_a_password_everywhere():
     save_aged("owner")
     client = Client()
