@@ -154,7 +154,8 @@ class UserAdmin(ActionAdmin, ChangesUsers, ResetsTwoFactor, ChoosesPermissions, 
         return super().has_change_permission(request, obj) and may_edit(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        return super().has_delete_permission(request, obj) and may_edit(request, obj)
+        is_own = obj is not None and obj.pk == request.user.pk
+        return super().has_delete_permission(request, obj) and may_edit(request, obj) and not is_own
 
     def deletable(self, request: HttpRequest, chosen: QuerySet[User]) -> QuerySet[User]:
         return chosen.exclude(pk=cast(int, request.user.pk))

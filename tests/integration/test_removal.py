@@ -186,6 +186,14 @@ def test_an_administrator_removes_a_user(kim, administrator):
     }
 
 
+def test_administrators_cannot_remove_their_own_accounts(administrator):
+    client = logged_in(administrator)
+    path = f"/admin/authsvc/user/{administrator.pk}/"
+    assert f"{path}delete/" not in client.get(f"{path}change/").content.decode()
+    assert client.post(f"{path}delete/", {"post": "yes"}).status_code == 403
+    assert not is_removed(administrator)
+
+
 def test_an_administrator_removes_many_users(administrator):
     users = [new_user() for _ in range(3)]
     chosen = {"action": "delete_selected", "_selected_action": [user.pk for user in users], "post": "yes"}
