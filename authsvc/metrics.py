@@ -51,7 +51,9 @@ for _service in settings.SIGNUP_SERVICES:
     for _status in (Status.SUCCESS, Status.FAIL):
         for _kind in Kind:
             VERDICTS.labels(_service, _status.value, _kind.value)
-for _limit in ("address", "user_id", "total", "login", "failed_login", "password", "confirm", "reset"):
+for _limit in (
+    "address", "user_id", "total", "login", "failed_login", "failed_confirm", "password", "confirm", "reset"
+):  # fmt: skip
     LIMITED.labels(_limit)
 for _state in ("begun", "confirmed", "expired"):
     UNCONFIRMED.labels(_state)
