@@ -12,6 +12,7 @@ from participant.events import UserRecord
 from participant.reconcile import ConflictingRow, Finding, FindingKind, ReconcilePage, answer_pages, finding_about
 from participant.verdict import VerdictCode
 from runtime.errors import PermanentError, TransientError
+from runtime.terminal import printable
 from scimsvc.account_claims import ATTEMPT
 from scimsvc.connection import Connection
 from scimsvc.errors import LostClaimError, UnfinishedError
@@ -114,7 +115,9 @@ class ScimReconcileHandler:
 
 
 def _names(user: "ScimUser | None") -> tuple[str, str]:
-    """Return the userName and the email address that the server has."""
+    """Return the userName and the email address that the server has, with the characters escaped that no message can
+    hold."""
     if user is None:
         return "", ""
-    return user.user_name or "", next((each.value for each in user.emails or () if each.value), "")
+    email = next((each.value for each in user.emails or () if each.value), "")
+    return printable(user.user_name or ""), printable(email)

@@ -178,7 +178,8 @@ def _same(one: str | None, other: str | None) -> bool:
 
 
 def _is_usable_id(scim_id: str | None) -> bool:
-    return bool(scim_id) and len(scim_id or "") <= SCIM_ID_MAX and "\x00" not in (scim_id or "")
+    # PostgreSQL can't store NUL, and UTF-8 can't encode the lone surrogates of JSON: neither is printable.
+    return bool(scim_id) and len(scim_id or "") <= SCIM_ID_MAX and (scim_id or "").isprintable()
 
 
 class _BoundedClient(AsyncSCIMClient):

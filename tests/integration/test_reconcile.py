@@ -567,6 +567,15 @@ def test_the_terminal_shows_counts_and_the_users_concerned():
     ]
 
 
+def test_names_that_a_service_holds_cannot_control_the_terminal():
+    ChatUser.objects.create(user_id="kim\x1b[2J", email="kim@example.org")
+    out = StringIO()
+    with pytest.raises(CommandError, match="need a decision"):
+        call_command("reconcile", "--timeout=60", stdout=out)
+    superfluous = r"superfluous kim\x1b[2J kim@example.org (created by an administrator)"
+    assert out.getvalue().splitlines()[3:] == [f"chat: {superfluous}"]
+
+
 @pytest.mark.parametrize("timeout", ["0", "-1", "nan", "soon"])
 def test_an_invalid_timeout_is_refused(timeout):
     with pytest.raises(CommandError, match="is not a number of seconds above 0"):

@@ -24,7 +24,7 @@ from scimsvc.provisioning import Provisioning
 from scimsvc.server import ScimServer
 from tests.servers import ScimTestServer, free_port
 from tests.servers.process import LOOPBACK
-from tests.servers.scim import TOKEN
+from tests.servers.scim import TOKEN, USER
 
 pytestmark = pytest.mark.django_db(databases=["scim"])
 
@@ -337,6 +337,16 @@ def test_a_lost_answer_never_creates_a_second_user(handler, scim, fault):
     assert verdicts(handler([new()])) == [GREEN]
     assert scim.requests.count("POST /Users") == 1
     assert [user["id"] for user in scim.users] == [row().scim_id]
+
+
+@pytest.mark.parametrize("scim_id", ["", "x" * 256, "\x00", "\ud83d"], ids=["empty", "long", "NUL", "half an emoji"])
+def test_an_id_that_cannot_be_stored_is_no_users(handler, scim, scim_id):
+    user = {"schemas": [USER], "id": scim_id, "userName": "kim", "externalId": str(KIM)}
+    scim.misbehave("POST", how="json", status=201, content=user)
+    with pytest.raises(UnfinishedError, match="the answer does not contain the new user"):
+        handler([new()])
+    assert row().scim_id == ""
+    assert verdicts(handler([new()])) == [GREEN]
 
 
 def test_an_answer_about_a_different_user_is_ignored(handler, scim):

@@ -19,7 +19,7 @@ from scimsvc.reconcile import ScimReconcileHandler
 from scimsvc.server import ScimServer
 from tests.integration.test_scim import SLOWEST, message, new, new_handler, record, removal, row, time_left
 from tests.servers import ScimTestServer
-from tests.servers.scim import TOKEN
+from tests.servers.scim import TOKEN, USER
 
 pytestmark = pytest.mark.django_db(databases=["scim"])
 
@@ -121,6 +121,13 @@ def test_removed_and_superfluous_users_are_found_and_only_removed_ones_are_delet
     assert findings(handler, asked) == [("removed", "kim", True), ("superfluous", "lee", False)]
     assert [user["userName"] for user in scim.users] == ["lee"]
     assert row(1).removed_at is not None
+
+
+def test_a_name_at_the_server_that_no_message_can_hold_is_escaped(handler, scim):
+    user = {"schemas": [USER], "id": row(1).scim_id, "userName": "\ud83d\x1b", "externalId": str(UUID(int=1))}
+    answer = {"schemas": ["urn:ietf:params:scim:api:messages:2.0:ListResponse"], "totalResults": 1, "Resources": [user]}
+    scim.misbehave("GET", how="json", content=answer, about=str(UUID(int=1)))
+    assert findings(handler, page(LEE)) == [("superfluous", r"\ud83d\x1b", False)]
 
 
 def test_a_removed_account_is_never_restored(handler, scim):

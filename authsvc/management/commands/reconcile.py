@@ -20,6 +20,7 @@ from eventbus.replies import Replies
 from eventbus.topics import TopicError, ensure_topics
 from runtime.errors import is_transient
 from runtime.mail_addresses import shown_address
+from runtime.terminal import printable
 
 # Findings printed per service; --json prints all.
 MOST_SHOWN: Final = 50
@@ -85,7 +86,7 @@ class Command(BaseCommand):
             self.stdout.write(counts_as_json(reconciliation, heal=options["heal"]))
         else:
             for line in as_text(result, examples):
-                self.stdout.write(line)
+                self.stdout.write(printable(line))
         if problems := list(remaining_problems(result, heal=options["heal"], timeout=options["timeout"])):
             raise CommandError("\n".join(problems))
 
