@@ -48,6 +48,8 @@ def group_config(group: str) -> dict[str, Any]:
         "auto.offset.reset": "earliest",
         "session.timeout.ms": 6000,
         "enable.auto.commit": False,
+        # Bounds the delay for added partitions and for a topic that a broker did not know yet; the default is 5 min.
+        "topic.metadata.refresh.interval.ms": 10_000,
     }
 
 

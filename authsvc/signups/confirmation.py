@@ -129,7 +129,7 @@ def _row_in(rows: QuerySet[UnconfirmedSignUp], signup_id: UUID, created_at: date
 def _confirm(signup_id: UUID, created_at: datetime) -> Registration:
     row = _row_in(UnconfirmedSignUp.objects.select_for_update(), signup_id, created_at)
     UnconfirmedSignUp.objects.filter(id=signup_id).delete()
-    [outcome] = register_within([NewSignUp.of(row.id, row)])
+    [outcome] = register_within([NewSignUp.of(row.id, row, may_be_repeated=True)])
     if isinstance(outcome, KeyTakenError):
         raise outcome
     return outcome

@@ -38,7 +38,7 @@ class NewSignUp:
     may_be_repeated: bool = True
 
     @classmethod
-    def of(cls, signup_id: UUID, row: User | UnconfirmedSignUp, *, may_be_repeated: bool = True) -> "NewSignUp":
+    def of(cls, signup_id: UUID, row: User | UnconfirmedSignUp, *, may_be_repeated: bool) -> "NewSignUp":
         """Return a sign-up with the values of a row."""
         values = {name: getattr(row, name) for name in ("user_id", "email", "user_name", "role", "password")}
         return cls(signup_id=signup_id, may_be_repeated=may_be_repeated, **values)

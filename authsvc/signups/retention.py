@@ -28,7 +28,7 @@ from runtime.processes.roles import START_CHECKS
 
 DAY: Final = timedelta(days=1)
 # Seconds. Retries must outlast an outage of this length, so that it needs no replay (docs/invariants.md, 2).
-OUTLASTED_OUTAGE: Final = 600
+RETRIES_LAST_MIN: Final = 600
 
 
 def replay_window(values: LiveSettings = live) -> timedelta:
@@ -75,14 +75,14 @@ def check_relay(values: LiveSettings) -> Iterator[tuple[tuple[str, ...], str]]:
     names = ("RELAY_FIRST_PAUSE", "RELAY_MAX_PAUSE", "RELAY_MAX_ATTEMPTS")
     if values.RELAY_FIRST_PAUSE > values.RELAY_MAX_PAUSE:
         yield names[:2], _("The first pause is longer than the longest pause.")
-    elif (worth := seconds_of_attempts(values)) < OUTLASTED_OUTAGE:
+    elif (worth := seconds_of_attempts(values)) < RETRIES_LAST_MIN:
         yield (
             names,
             _(
                 "The attempts would be used up after %(worth)d seconds; the minimum is %(least)d. Set more "
                 "attempts or longer pauses."
             )
-            % {"worth": worth, "least": OUTLASTED_OUTAGE},
+            % {"worth": worth, "least": RETRIES_LAST_MIN},
         )
     if timedelta(days=settings.SIGNUP_RETENTION) <= (window := replay_window(values)):
         yield (

@@ -46,15 +46,7 @@ class DeadLetterCollector:
         self._origins = origins
         self._heartbeat = heartbeat or Heartbeat()
         self._count_from = 0.0
-        self._consumer = Consumer(
-            client_config(
-                {
-                    **group_config(GROUP),
-                    # Bounds the delay for a topic that some brokers did not know yet when the collector subscribed.
-                    "topic.metadata.refresh.interval.ms": 10_000,
-                }
-            )
-        )
+        self._consumer = Consumer(client_config(group_config(GROUP)))
         self._member = GroupMember(self._consumer, list(origins), heartbeat=self._heartbeat)
 
     def run(self, stop: threading.Event) -> None:

@@ -1,17 +1,21 @@
-"""Several instances of auth: each takes its share of the sign-ups, a new one serves at once, and any may crash."""
+"""Several instances of auth: each takes its share of the sign-ups, a new one serves at once, and any may crash.
+And more partitions of a topic."""
 
 import asyncio
 import re
 from asyncio import to_thread
 from datetime import datetime
+from functools import partial
 
 import pytest
 
 from tests.client import SERVICES
 from tests.compose.clients import SigningUp, keep_signing_up, sign_up_all
 from tests.compose.installation import Installation
+from tests.compose.test_restarts import check_all_are_stored
 from tests.conftest import new_person
-from tests.waiting import PATIENCE
+from tests.operations_guide import commands_after
+from tests.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.needs("docker")
 
@@ -19,6 +23,9 @@ SIGNUPS = 300
 # Seconds until a new instance serves, counted from its first successful health check.
 SERVES_WITHIN = 5.0
 TAKEN = r'signup_verdicts_total{kind="signUp",service="auth",status="SUCCESS"} '
+
+# What the log of a consumer says once it reads eight partitions.
+EIGHT = "user.newUser.req[0, 1, 2, 3, 4, 5, 6, 7]"
 
 # Prints the time of the instance's first sign-up, which it waits for.
 FIRST_SIGN_UP = f"""
@@ -75,6 +82,20 @@ async def test_every_client_that_retries_succeeds_when_an_instance_is_killed(ins
     assert stored == dict.fromkeys(SERVICES, len(people))
     await to_thread(installation.wait_until_healthy)
     assert await to_thread(installation.restarts, "auth") == 1, "no other instance crashed"
+
+
+async def test_sign_ups_continue_while_a_topic_gets_more_partitions(installation: Installation) -> None:
+    async with keep_signing_up(installation.address, at_once=2) as done:
+        await to_thread(eventually, lambda: done, what="somebody has signed up")
+        for line in commands_after("This gives a topic eight:"):
+            await to_thread(installation.run, "sh", "-c", line)
+        for service in ("chat", "customer"):
+            await to_thread(
+                eventually, lambda service=service: EIGHT in installation.compose("logs", service), pause=0.5
+            )
+    later = await sign_up_all(installation.address, [new_person() for _ in range(20)], at_once=5)
+
+    await to_thread(check_all_are_stored, installation, [*done, *later])
 
 
 def taken(installation: Installation) -> list[int]:

@@ -24,8 +24,10 @@ from eventbus.producer import EventProducer
 from eventbus.topics import MESSAGE_MAX, TopicError, dead_letter_topic, ensure_topics
 from runtime.errors import PermanentError, TransientError
 from tests.broker import (
+    PARTITIONS,
     RecordingHandler,
     RunningConsumer,
+    add_partitions,
     break_for_good,
     committed,
     consuming,
@@ -372,6 +374,20 @@ def test_a_dead_letter_is_truncated_if_its_topic_has_the_default_size_limit():
         small, large = read(letters, 2)
     assert (small.value(), large.value()) == (b"small", bytes(900_000))
     assert dict(large.headers())["dlt-value-bytes"] == b"%d" % LARGEST
+
+
+@needs_kafka
+def test_partitions_that_are_added_to_a_topic_are_read_soon():
+    """Not after the five minutes of librdkafka's default, during which the lights of half the sign-ups would wait."""
+    handler = RecordingHandler()
+    subscription = new_subscription(handler)
+    [topic] = subscription.topics
+    with consuming(subscription):
+        put(topic, b"before", partition=0)
+        eventually(lambda: handler.values == [b"before"])
+        add_partitions(topic, total=2 * PARTITIONS)
+        eventually(lambda: put(topic, b"added", partition=2 * PARTITIONS - 1) is None)
+        eventually(lambda: handler.values == [b"before", b"added"])
 
 
 @needs_kafka

@@ -184,7 +184,7 @@ def letter_lines(letter: DeadLetter) -> Iterator[str]:
     yield from titled(
         [
             ("Dead letter", f"{letter.pk}, {letter.state}"),
-            ("Written", f"{to_the_second(letter.put_aside_at)}, in {letter.letter_place}"),
+            ("Dead-lettered", f"{to_the_second(letter.put_aside_at)}, in {letter.letter_place}"),
             ("By group", letter.group),
             ("Error", letter.error or "not given"),
             ("", letter.message),

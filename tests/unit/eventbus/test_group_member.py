@@ -36,6 +36,7 @@ def test_offsets_are_committed_by_hand_and_a_new_group_begins_at_the_start(clock
         "auto.offset.reset": "earliest",
         "session.timeout.ms": 6000,
         "enable.auto.commit": False,
+        "topic.metadata.refresh.interval.ms": 10_000,
     }
 
 
