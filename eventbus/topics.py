@@ -1,4 +1,4 @@
-"""Topic names, and creating the topics that are missing."""
+"""Topic names, and creating the topics and partitions that are missing."""
 
 import logging
 import time
@@ -8,7 +8,7 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 from django.conf import settings
 from django.core.management.base import CommandError
 
@@ -66,6 +66,26 @@ def ensure_topics(names: Iterable[str]) -> None:
     if missing:
         _make(admin, missing)
         _wait_until_known(admin, missing)
+
+
+def add_partitions(names: Iterable[str]) -> list[str]:
+    """Give each of these topics KAFKA_PARTITIONS partitions, and return the names of those that had fewer. Kafka can't
+    remove partitions, so a topic that has more keeps them. All names are without KAFKA_PREFIX. Raises KafkaException.
+    """
+    if settings.KAFKA_EMBEDDED:
+        return []
+    admin = AdminClient(client_config({}))
+    topics = admin.list_topics(timeout=ANSWERS_WITHIN).topics
+    lacking = [
+        name
+        for name in names
+        if (topic := topics.get(prefixed(name))) and len(topic.partitions) < settings.KAFKA_PARTITIONS
+    ]
+    for name in lacking:
+        wanted = NewPartitions(prefixed(name), settings.KAFKA_PARTITIONS)
+        [added] = admin.create_partitions([wanted], operation_timeout=MADE_WITHIN).values()
+        added.result()
+    return lacking
 
 
 def wait_for_topics(role: RunningRole, names: Iterable[str]) -> bool:

@@ -25,7 +25,6 @@ from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
-    NewPartitions,
     ResourceType,
 )
 from django.conf import settings
@@ -75,12 +74,6 @@ def configure(topic: str, name: str, value: str) -> None:
         return admin.describe_configs([asked])[asked].result(10)[name].value == value
 
     eventually(is_in_effect, what=f"{topic} has {name}={value}")
-
-
-def add_partitions(topic: str, *, total: int) -> None:
-    """Give a topic of real Kafka so many partitions."""
-    admin = AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS})
-    admin.create_partitions([NewPartitions(_full(topic), total)])[_full(topic)].result(10)
 
 
 def put(

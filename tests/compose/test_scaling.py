@@ -5,7 +5,6 @@ import asyncio
 import re
 from asyncio import to_thread
 from datetime import datetime
-from functools import partial
 
 import pytest
 
@@ -87,8 +86,10 @@ async def test_every_client_that_retries_succeeds_when_an_instance_is_killed(ins
 async def test_sign_ups_continue_while_a_topic_gets_more_partitions(installation: Installation) -> None:
     async with keep_signing_up(installation.address, at_once=2) as done:
         await to_thread(eventually, lambda: done, what="somebody has signed up")
-        for line in commands_after("This gives a topic eight:"):
-            await to_thread(installation.run, "sh", "-c", line)
+        with (installation.directory / ".env").open("a") as settings:
+            settings.write("KAFKA_PARTITIONS=8\n")
+        [add] = commands_after("This adds partitions to the existing topics:")
+        assert "of them had fewer than 8 partitions: added" in await to_thread(installation.run, "sh", "-c", add)
         for service in ("chat", "customer"):
             await to_thread(
                 eventually, lambda service=service: EIGHT in installation.compose("logs", service), pause=0.5

@@ -21,13 +21,12 @@ from eventbus.errors import BugError, DeliveryError
 from eventbus.inspection.lag import LagReader
 from eventbus.messages import HandledBatch, Handler, Incoming, Outgoing, Subscription
 from eventbus.producer import EventProducer
-from eventbus.topics import MESSAGE_MAX, TopicError, dead_letter_topic, ensure_topics
+from eventbus.topics import MESSAGE_MAX, TopicError, add_partitions, dead_letter_topic, ensure_topics
 from runtime.errors import PermanentError, TransientError
 from tests.broker import (
     PARTITIONS,
     RecordingHandler,
     RunningConsumer,
-    add_partitions,
     break_for_good,
     committed,
     consuming,
@@ -377,20 +376,6 @@ def test_a_dead_letter_is_truncated_if_its_topic_has_the_default_size_limit():
 
 
 @needs_kafka
-def test_partitions_that_are_added_to_a_topic_are_read_soon():
-    """Not after the five minutes of librdkafka's default, during which the lights of half the sign-ups would wait."""
-    handler = RecordingHandler()
-    subscription = new_subscription(handler)
-    [topic] = subscription.topics
-    with consuming(subscription):
-        put(topic, b"before", partition=0)
-        eventually(lambda: handler.values == [b"before"])
-        add_partitions(topic, total=2 * PARTITIONS)
-        eventually(lambda: put(topic, b"added", partition=2 * PARTITIONS - 1) is None)
-        eventually(lambda: handler.values == [b"before", b"added"])
-
-
-@needs_kafka
 def test_a_topic_with_the_default_size_limit_refuses_a_message_of_5_mb():
     topic = new_topic()
     with pytest.raises(AssertionError, match="MSG_SIZE_TOO_LARGE"):
@@ -686,6 +671,30 @@ def test_missing_topics_are_created(monkeypatch):
     assert {name: len(topic.partitions) for name, topic in there.items() if name.startswith(settings.KAFKA_PREFIX)} == {
         settings.KAFKA_PREFIX + name: 3 for name in ("one", "two", "three")
     }
+
+
+@needs_kafka
+def test_partitions_that_are_added_to_a_topic_are_read_soon(monkeypatch):
+    """Not after the five minutes of librdkafka's default, during which the lights of half the sign-ups would wait."""
+    subscription = new_subscription(handler := RecordingHandler())
+    [topic] = subscription.topics
+    with consuming(subscription):
+        put(topic, b"before", partition=0)
+        eventually(lambda: handler.values == [b"before"])
+        monkeypatch.setattr(settings, "KAFKA_PARTITIONS", 2 * PARTITIONS)
+        assert add_partitions([topic, "unknown"]) == [topic]
+        eventually(lambda: put(topic, b"added", partition=2 * PARTITIONS - 1) is None)
+        eventually(lambda: handler.values == [b"before", b"added"])
+
+
+@needs_kafka
+@pytest.mark.parametrize("wanted", [PARTITIONS - 1, PARTITIONS])
+def test_a_topic_that_has_as_many_partitions_or_more_keeps_them(wanted, monkeypatch):
+    topic = new_topic()
+    monkeypatch.setattr(settings, "KAFKA_PARTITIONS", wanted)
+    assert add_partitions([topic]) == []
+    with pytest.raises(AssertionError):
+        put(topic, b"none", partition=PARTITIONS)
 
 
 @needs_kafka
