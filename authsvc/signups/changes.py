@@ -114,7 +114,7 @@ def remove_account(user: User, *, only_if: Callable[[User], bool] | None = None)
     row.save(force_insert=True)
     ids = [each.id for each in earlier]
     _keep_id_taken(stored, ids, at=now)
-    _erase_log_entries(stored, earlier)
+    erase_log_entries(stored, earlier)
     stored.delete()
     transaction.on_commit(lambda: _tell_of_removal(row, ended, ids), using=DATABASE)
     return row
@@ -169,7 +169,7 @@ def _keep_id_taken(user: User, transaction_ids: Collection[UUID], *, at: datetim
         signup.save(force_insert=True)
 
 
-def _erase_log_entries(user: User, transactions: Sequence[EventTransaction]) -> None:
+def erase_log_entries(user: User, transactions: Sequence[EventTransaction] = ()) -> None:
     """Replace the user IDs in the admin's log entries about the account and its transactions by the account's ID."""
     kinds = ContentType.objects.db_manager(DATABASE)
     about_user = Q(content_type=kinds.get_for_model(User), object_id=str(user.pk))

@@ -17,6 +17,7 @@ from authsvc.accounts.change_redirect import CHANGE_COOKIE, lights_path
 from authsvc.accounts.closing.schedule import keep_account, remove_closed
 from authsvc.accounts.profile.forms import ProfileForm
 from authsvc.accounts.two_factor.devices import begin_setup, new_recovery_codes
+from authsvc.accounts.users_admin import UserAdmin
 from authsvc.lights import Kind
 from authsvc.models import EventTransaction, NoSuchAccountError, RemovedAccount, User
 from authsvc.signups.changes import remove_account
@@ -184,6 +185,30 @@ def test_an_administrator_removes_a_user(kim, administrator):
     assert set(LogEntry.objects.filter(object_id=str(kim.pk)).values_list("object_repr", flat=True)) == {
         str(kim.owner_signup_id)
     }
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/admin/authsvc/user/{}/delete/", {}),
+        ("/admin/authsvc/user/", {"action": "delete_selected", "_selected_action": "{}"}),
+    ],
+)
+def test_of_two_administrators_who_remove_one_user_neither_leaves_a_name_in_the_log(
+    kim, administrator, monkeypatch, path, fields
+):
+    log = UserAdmin.log_deletions
+
+    def lose_and_log(self, request, rows):
+        found = list(rows)
+        remove_account(kim)
+        log(self, request, found)
+
+    monkeypatch.setattr(UserAdmin, "log_deletions", lose_and_log)
+    fields = {name: value.format(kim.pk) for name, value in fields.items()} | {"post": "yes"}
+    assert logged_in(administrator).post(path.format(kim.pk), fields).status_code == 302
+    [entry] = LogEntry.objects.filter(object_id=str(kim.pk))
+    assert entry.object_repr == str(kim.owner_signup_id)
 
 
 def test_administrators_cannot_remove_their_own_accounts(administrator):
