@@ -7,7 +7,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.forms import UserChangeForm
 from django.contrib.contenttypes.models import ContentType
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
@@ -18,7 +18,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from authsvc.lights import Kind
-from authsvc.models import EventTransaction, NoSuchAccountError, User
+from authsvc.models import DATABASE, EventTransaction, NoSuchAccountError, User
 from authsvc.signups.changes import OutdatedError, change_account
 from runtime.admin_toolkit.long_action import progress_of, progress_page, work_on
 from runtime.admin_toolkit.model_admin import ModelAdmin
@@ -126,6 +126,7 @@ class ChangesUsers(ModelAdmin):
         self.message_user(request, words, messages.SUCCESS if changed else messages.WARNING)
         return None
 
+    @transaction.atomic(using=DATABASE)
     def _change_one(self, request: HttpRequest, user: User, *, is_active: bool) -> bool:
         """Activate or deactivate one user in a transaction. Return whether anything changed."""
         if user.is_active == is_active or user.pk == request.user.pk or not self.has_change_permission(request, user):

@@ -313,3 +313,13 @@ def test_deactivating_ends_every_session_at_once(kim: User, root: User):
     answer = client.post("/login/", {"username": "kim", "password": "correct horse 9"})
     assert answer.status_code == 200
     assert "Please enter a correct" in words_of(answer)
+
+
+def test_a_deactivation_without_its_log_entry_is_not_saved(kim: User, root: User, monkeypatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(user_changes_admin.ChangesUsers, "log_change", fail)
+    with pytest.raises(RuntimeError):
+        client_of(root).post(LIST, {"action": "deactivate", "_selected_action": kim.pk})
+    assert (stored(kim).is_active, changes(kim)) == (True, [])
