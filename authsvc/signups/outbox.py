@@ -87,9 +87,10 @@ def ask_again(transaction_ids: Collection[UUID]) -> None:
 @atomically(DATABASE)
 def ask_also(signup_ids: Sequence[UUID], *, service: str) -> list[TransactionState]:
     """Backfill: add a pending light for `service` to those sign-ups that lack it, and reset their attempts, so that a
-    service added later receives the existing users. Return the states of the changed sign-ups."""
+    service added later receives the existing users. Return the states of the changed sign-ups. Those of accounts that
+    were removed meanwhile stay complete."""
     now = timezone.now()
-    lacking = SignUp.objects.filter(id__in=signup_ids).exclude(lights__has_key=service)
+    lacking = SignUp.objects.filter(id__in=signup_ids).exclude(user_id_key="").exclude(lights__has_key=service)
     signups = list(lacking.select_for_update().order_by("id"))
     for signup in signups:
         signup.take(signup.state.asking(service), at=now)

@@ -166,6 +166,14 @@ def test_a_service_that_was_added_gets_a_light_in_the_sign_ups_that_lack_it(sett
     assert row(with_it).attempts == 5
 
 
+def test_a_removed_accounts_sign_up_gets_no_light(settings):
+    settings.SIGNUP_SERVICES = ["auth", "chat"]
+    [kim] = begin("kim", answered=("chat",), user_id="", user_id_key="")
+    settings.SIGNUP_SERVICES = ["auth", "chat", "customer"]
+    assert ask_also([kim], service="customer") == []
+    assert row(kim).state.is_complete
+
+
 def test_incomplete_transactions_are_counted_as_waiting_due_or_stalled():
     begin("due", next_due_at=NOW)
     begin("due-too", next_due_at=NOW - MOMENT)
