@@ -103,7 +103,7 @@ class Administration(AdminSite):
         return view(request)
 
     def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        """Use the account's logout, which also makes the browser discard cached pages."""
+        """Use the account's logout, which also clears the lights that the browser keeps."""
         return LogoutView.as_view()(request)
 
     def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
