@@ -11,10 +11,19 @@ import pytest
 from django.utils import timezone
 
 from authsvc.lights import Kind, Status, Verdict
+from authsvc.management.commands.reconcile import Examples, as_text
 from authsvc.models import EventTransaction, RemovedAccount, SignUp, User, known_owners, removed_owners
 from authsvc.reconcile import reconciliation, records
 from authsvc.reconcile.events import RECONCILE_REQUESTED, Finding
-from authsvc.reconcile.reconciliation import ACKNOWLEDGED_WITHIN, ANSWER_MAX, GRACE, POLL, WINDOW, Reconciliation
+from authsvc.reconcile.reconciliation import (
+    ACKNOWLEDGED_WITHIN,
+    ANSWER_MAX,
+    GRACE,
+    POLL,
+    WINDOW,
+    Reconciliation,
+    Verification,
+)
 from authsvc.reconcile.records import in_chunks, record_pages, without_record
 from authsvc.signups.verdicts import ReportedVerdict, apply_verdicts
 from chatsvc.models import ChatUser
@@ -690,3 +699,10 @@ def test_chunks_have_the_largest_allowed_size(items, chunks):
 
 def test_a_chunk_has_a_page_by_default():
     assert [len(chunk) for chunk in in_chunks(range(records.PAGE + 1))] == [records.PAGE, 1]
+
+
+def test_names_from_a_service_cannot_control_the_terminal():
+    examples = Examples()
+    examples.add("crm", Finding("superfluous", "\x1b[2Jkim", "kim@example.org\x07", uuid4()))
+    [_head, _counts, line] = as_text({"crm": Verification()}, examples)
+    assert line.startswith(r"crm: superfluous \x1b[2Jkim kim@example.org\x07 ")

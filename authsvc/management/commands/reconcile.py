@@ -162,7 +162,8 @@ def as_text(result: dict[str, Verification], examples: Examples) -> Iterator[str
         yield f"{service:<12}" + "".join(f"{number:>13}" for number in numbers)
     for service, found in result.items():
         for finding in examples.of(service):
-            yield f"{service}: {finding.kind:<11} {finding.user_id} {shown_address(finding.email)}{_remark(finding)}"
+            line = f"{service}: {finding.kind:<11} {finding.user_id} {shown_address(finding.email)}{_remark(finding)}"
+            yield printable(line)
         if (more := found.counts.total() - MOST_SHOWN) > 0:
             yield f"{service}: and {more} more; --json lists all"
 
