@@ -119,14 +119,12 @@ class Subscription:
         return (*self.topics, *self.dead_letter_topics, *self.answers_to)
 
 
-def cloud_event_headers(
-    *, type: str, source: str, id: str | None = None, traceparent: str | None = None
-) -> tuple[tuple[str, bytes], ...]:
+def cloud_event_headers(*, type: str, source: str, traceparent: str | None = None) -> tuple[tuple[str, bytes], ...]:
     """Return the headers of a CloudEvents 1.0 event with a JSON value, in the Kafka binding's binary mode."""
     headers = [
         ("content-type", b"application/json"),
         ("ce_specversion", b"1.0"),
-        ("ce_id", (id or str(uuid7())).encode()),
+        ("ce_id", str(uuid7()).encode()),
         ("ce_type", type.encode()),
         ("ce_source", source.encode()),
         ("ce_time", datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()),

@@ -188,12 +188,11 @@ class Inspector:
         *,
         since: datetime | None = None,
         until: datetime | None = None,
-        limit: int = KEPT_MOST,
     ) -> Reading:
         """Return the messages of all partitions that `is_wanted` accepts, published between `since` and `until`."""
         partitions = self.topic(topic).partitions
         starts = self._starts(topic, partitions, since)
-        return self._read(topic, partitions, starts, since=since, until=until, limit=limit, is_wanted=is_wanted)
+        return self._read(topic, partitions, starts, since=since, until=until, limit=KEPT_MOST, is_wanted=is_wanted)
 
     def _starts(self, topic: str, partitions: Sequence[Partition], since: datetime | None) -> dict[int, int]:
         """Return, for each partition, the offset of the first message published at `since` or later."""
