@@ -27,16 +27,23 @@ class LagReader:
     def __init__(self, stop: threading.Event | None = None) -> None:
         self._stop = stop or threading.Event()
         self._clients: dict[str, Consumer] = {}
+        # The labels of the gauges that this reader sets.
+        self._shown: set[tuple[str, str]] = set()
 
     def lag(self, topic: str, group: str) -> int:
         """Return the number of messages of `topic` that `group` has not committed; all of them if it never committed.
 
         Raises TransientError if Kafka does not answer, which can happen while it already accepts messages.
         """
-        shown = LAG.labels(topic, group)
-        shown.set(math.nan)  # Until the new value is known: a stale one must not look current.
-        unread = sum(self.lag_by_partition(topic, group).values())
-        shown.set(unread)
+        self._shown.add((topic, group))
+        try:
+            unread = sum(self.lag_by_partition(topic, group).values())
+        except TransientError:
+            # Callers give up now. A stale value must not look current, nor a sum over only some of a group's topics.
+            for labels in self._shown:
+                LAG.labels(*labels).set(math.nan)
+            raise
+        LAG.labels(topic, group).set(unread)
         return unread
 
     def lag_by_partition(self, topic: str, group: str) -> Mapping[int, int]:

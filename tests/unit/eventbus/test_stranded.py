@@ -3,6 +3,7 @@
 In these tests, such a client was created with an address where there is no Kafka.
 """
 
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -20,7 +21,7 @@ from eventbus.consumer import BatchConsumer
 from eventbus.group_member import run_reader
 from eventbus.inspection.lag import LagReader
 from eventbus.messages import HandledBatch, Outgoing, Subscription
-from eventbus.metrics import CONSUMERS_REPLACED, PRODUCERS_REPLACED
+from eventbus.metrics import CONSUMERS_REPLACED, LAG, PRODUCERS_REPLACED
 from eventbus.producer import EventProducer
 from runtime.errors import TransientError
 from runtime.processes.roles import ENDS_WITHIN
@@ -107,6 +108,20 @@ def test_a_reader_of_the_lag_replaces_a_stranded_client_and_counts_it(broker, se
             settings.KAFKA_BOOTSTRAP_SERVERS = broker.bootstrap_servers
         assert reader.lag(topic, "readers") == 1
     assert CONSUMERS_REPLACED._value.get() == counted + 1
+
+
+def test_while_one_lag_is_unknown_no_other_looks_current(broker, settings):
+    use(broker, settings)
+    topic = new_topic()
+    put(topic, b"unread")
+    shown = {group: LAG.labels(topic, group)._value for group in ("known", "unknown")}
+    with closing(LagReader()) as reader:
+        assert reader.lag(topic, "known") == shown["known"].get() == 1
+        settings.KAFKA_BOOTSTRAP_SERVERS = NOWHERE
+        with pytest.raises(TransientError):
+            reader.lag(topic, "unknown")
+        assert all(math.isnan(value.get()) for value in shown.values())
+        assert reader.lag(topic, "known") == shown["known"].get() == 1
 
 
 def test_a_consumer_with_a_stranded_client_is_replaced_and_counted(broker, settings, caplog):
