@@ -13,6 +13,7 @@ import pytest
 from django.contrib.auth import authenticate
 from django.contrib.auth.models import Permission
 from django.core.management import CommandError, call_command
+from django.db import OperationalError
 from django.test import Client
 
 from authsvc.accounts.password_mails import _reset_mail
@@ -320,20 +321,24 @@ def test_standard_input_is_read_once(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["import.rejected.csv", "import.rejected.jsonl"]
 
 
-def test_an_interrupted_import_explains_how_to_continue(import_users, monkeypatch, capsys):
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), OperationalError("database is locked")], ids=["Ctrl-C", "outage"])
+def test_an_interrupted_import_explains_how_to_continue(import_users, monkeypatch, tmp_path, end: BaseException):
     monkeypatch.setattr("authsvc.user_import.importing.BATCH", 2)
     register = registration.register_new_users
     batches = iter(range(9))
 
-    def press_ctrl_c(batch):
+    def fail_once(batch):
         if next(batches) == 2:
-            raise KeyboardInterrupt
+            raise end
         return register(batch)
 
-    monkeypatch.setattr("authsvc.user_import.importing.register_new_users", press_ctrl_c)
+    monkeypatch.setattr("authsvc.user_import.importing.register_new_users", fail_once)
     text = HEADER + "".join(f"user-{n},User {n},user-{n}@example.com,,\n" for n in range(7))
-    with pytest.raises(KeyboardInterrupt):
-        import_users(text)
+    path, said = tmp_path / "interrupted.csv", StringIO()
+    path.write_text(text)
+    with pytest.raises(type(end)):
+        call_command("import_users", str(path), stderr=said)
+    assert said.getvalue().strip() == f"Interrupted. {AGAIN}"
     assert User.objects.count() == 4
     assert import_users(text) == counted(3, known=4)
 

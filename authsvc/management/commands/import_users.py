@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import Error
+from psycopg_pool import PoolTimeout
 from tqdm import tqdm
 
 from authsvc.models import Role, User
@@ -85,7 +87,7 @@ class Command(BaseCommand):
             raise CommandError(f"The temporary file can't be used: {error}. Set TMPDIR. {AGAIN}") from error
         except TransientError as error:
             raise CommandError(f"{error} {AGAIN}") from error
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Error, PoolTimeout):
             self.stderr.write(f"Interrupted. {AGAIN}")
             raise
 
