@@ -1,6 +1,7 @@
 """Admin pages of users and groups. Only superusers grant privileges and edit staff (docs/adr/0041)."""
 
 from collections.abc import Iterable
+from copy import copy
 from typing import Any, ClassVar, Final, cast
 
 from django import forms
@@ -174,6 +175,14 @@ class UserAdmin(ActionAdmin, ChangesUsers, ResetsTwoFactor, ChoosesPermissions, 
         if not rows.filter(forbidden).exists():
             return ""
         return gettext("You do not have permission to remove staff or administrators.")
+
+    def log_deletions(self, request: HttpRequest, queryset: Iterable[User]) -> Any:
+        """Log them with the IDs of their sign-ups. A removal replaces the user IDs in the log by these, but somebody
+        else may remove an account between the reading of `queryset` and the writing of its entry."""
+        users = [copy(user) for user in queryset]
+        for user in users:
+            user.user_id = str(user.owner_signup_id)
+        return super().log_deletions(request, cast(QuerySet[User], users))
 
     def delete_model(self, request: HttpRequest, obj: User) -> None:
         where = removals_path()

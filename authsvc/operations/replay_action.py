@@ -8,13 +8,14 @@ from django import forms
 from django.contrib import messages
 from django.contrib.admin.helpers import ActionForm
 from django.contrib.admin.models import CHANGE, LogEntry
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from authsvc.lights import participants
-from authsvc.models import EventTransaction
+from authsvc.models import DATABASE, EventTransaction
 from authsvc.operations.timeline import replayed_to
 from authsvc.signups import publisher
 from authsvc.signups.replay import PAGE, ReplayCounts, replay
@@ -48,8 +49,10 @@ def replay_chosen(
         signups = EventTransaction.objects.filter(id__in=ids)
         log_security_event_of(request, "replay", detail=f"{len(ids)} sign-ups, {service or 'every service'}")
         counts = sum(replay(signups, producer=publisher.producer(), service=service), ReplayCounts())
-        entries = signups.only("id", "user_id")
-        LogEntry.objects.log_actions(cast(int, request.user.pk), entries, CHANGE, replayed_to(service))
+        # In one transaction: a removal that comes next then finds the log's entries, and erases their user IDs.
+        with transaction.atomic(using=DATABASE):
+            entries = signups.select_for_update().only("id", "user_id").order_by("id")
+            LogEntry.objects.log_actions(cast(int, request.user.pk), entries, CHANGE, replayed_to(service))
         return asdict(counts)
 
     # Sign-up IDs are chosen by clients, so the time at which sign-ups began tells which of them are later ones.

@@ -2,15 +2,22 @@
 
 import html
 import re
+import threading
+from collections.abc import Iterable
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.contrib.admin.models import LogEntry, LogEntryManager
+from django.db import connections
+from django.db.models import Model
 from django.test import Client
 
 from authsvc.accounts import user_changes_admin
 from authsvc.accounts.users_admin import UserAdmin
 from authsvc.lights import Kind
 from authsvc.models import EventTransaction, RemovedAccount, User
+from authsvc.signups.changes import remove_account
 from authsvc.signups.events import REQUEST_TOPICS
 from chatsvc.models import ChatUser
 from eventbus.topics import ensure_topics
@@ -22,6 +29,7 @@ pytestmark = [
     pytest.mark.needs("broker", "redis"),
 ]
 LIST = "/admin/authsvc/user/"
+REPLAYABLE = "/admin/authsvc/eventtransaction/"
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +139,40 @@ def test_the_own_account_is_left_out(root):
     assert left() == {root.user_id}
     words = "Nothing was deleted. Your own account is never removed here: ask another administrator."
     assert words in begin(client, [root], post="yes")
+
+
+@pytest.mark.parametrize("action", ["delete_selected", "deactivate", "replay_chosen"])
+def test_an_account_that_somebody_else_removes_meanwhile_leaves_no_user_id_in_the_log(root, action, monkeypatch):
+    [user] = users(1)
+    row = EventTransaction.objects.get(id=user.owner_signup_id)
+    log_actions = LogEntryManager.log_actions
+    removals: list[threading.Thread] = []
+
+    def remove() -> None:
+        remove_account(user)
+        connections.close_all()
+
+    def log_after_a_removal(
+        manager: LogEntryManager, user_id: int, queryset: Iterable[Model], *args: Any, **options: Any
+    ) -> Any:
+        rows = list(queryset)
+        if not removals:
+            removals.append(threading.Thread(target=remove))
+            removals[0].start()
+            # If it has to wait for this transaction, it comes next.
+            removals[0].join(0.5)
+        return log_actions(manager, user_id, rows, *args, **options)
+
+    monkeypatch.setattr(LogEntryManager, "log_actions", log_after_a_removal)
+    path, chosen = (REPLAYABLE, row) if action == "replay_chosen" else (LIST, user)
+    answer = client_of(root).post(path, {"action": action, "_selected_action": [chosen.pk], "post": "yes"}, follow=True)
+    assert answer.status_code == 200
+    [removal] = removals
+    removal.join()
+    assert not User.objects.filter(pk=user.pk).exists()
+    said = set(LogEntry.objects.values_list("object_repr", flat=True))
+    assert said
+    assert said <= {str(user.owner_signup_id), str(row.id)}
 
 
 def test_rows_that_are_gone_are_named_as_the_reason(root):
