@@ -14,6 +14,8 @@ from django.db.models import Model
 from django.test import Client
 
 from authsvc.accounts import user_changes_admin
+from authsvc.accounts.two_factor import admin as two_factor_admin
+from authsvc.accounts.two_factor import devices
 from authsvc.accounts.users_admin import UserAdmin
 from authsvc.lights import Kind
 from authsvc.models import EventTransaction, RemovedAccount, User
@@ -39,6 +41,7 @@ def two_rows_per_request(settings, monkeypatch) -> None:
     monkeypatch.setattr(long_action, "WORKS_FOR", 0)
     monkeypatch.setattr(delete_action, "ROWS", 2)
     monkeypatch.setattr(user_changes_admin, "PAGE", 2)
+    monkeypatch.setattr(two_factor_admin, "PAGE", 2)
 
 
 @pytest.fixture
@@ -119,6 +122,18 @@ def test_rows_between_the_chosen_ones_are_left_alone(root, action):
     assert shown == ["2 of 5", "4 of 5"]
     active = set(User.objects.filter(is_active=True).values_list("user_id", flat=True))
     assert active == {root.user_id, *(user.user_id for user in others)}
+
+
+def test_the_second_factor_is_turned_off_for_any_number_of_users(root):
+    chosen = users(5)
+    for user in chosen[:3]:
+        devices.begin_setup(user)
+        devices.turn_on(devices.device_in_setup(user))
+    client = client_of(root)
+    shown, page = finish(client, begin(client, [*chosen, root], "reset_two_factor"))
+    assert shown == ["2 of 6", "4 of 6"]
+    assert "turned off for 3 users. 2 users had not turned it on. Turn off your own" in page
+    assert not any(map(devices.second_factor_of, chosen))
 
 
 def test_a_closed_tab_ends_the_removal_and_a_second_one_does_the_rest(root):
