@@ -14,6 +14,7 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
+from authsvc.accounts.password_mails import _reset_mail
 from authsvc.api.application import SignUpApi
 from authsvc.management.commands.relay_signups import OutboxRelay
 from authsvc.models import SignUp, User
@@ -141,6 +142,7 @@ def test_after_the_removal_of_a_password_no_sign_up_verifies_it():
     assert client.post(path, {"usable_password": "false", "unset-password": "1"}).status_code == 302
     assert not User.objects.get(user_id="owner").has_usable_password()
     assert verifying(OLD) == set()
+    assert _reset_mail("owner@example.org", None) is None
 
 
 def test_a_hash_with_new_parameters_is_no_new_password(settings):
