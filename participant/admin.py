@@ -1,6 +1,8 @@
 """The admin for a participant's users, which is the same for every participant."""
 
+from collections.abc import Iterable
 from contextlib import suppress
+from copy import copy
 from typing import Any, cast
 from uuid import UUID
 
@@ -91,6 +93,13 @@ class ParticipantUserAdmin(ActionAdmin, ShowsUserFields):
             known |= Q(signup_id=UUID(term)) | Q(owner_signup_id=UUID(term))
         return search(queryset, known, term, column="user_name"), False
 
+    def log_change(self, request: HttpRequest, obj: ParticipantUser, message: Any) -> LogEntry:
+        [named] = named_by_account([obj])
+        return super().log_change(request, named, message)
+
+    def log_deletions(self, request: HttpRequest, queryset: Iterable[ParticipantUser]) -> Any:
+        return super().log_deletions(request, cast(QuerySet[ParticipantUser], named_by_account(queryset)))
+
     @admin.action(description=_("Deactivate selected users"), permissions=["change"])
     def deactivate(self, request: HttpRequest, queryset: QuerySet[ParticipantUser]) -> None:
         self._set_active(request, queryset, is_active=False)
@@ -103,7 +112,8 @@ class ParticipantUserAdmin(ActionAdmin, ShowsUserFields):
         chosen = list(queryset)
         changed = [user for user in chosen if user.is_active != is_active]
         self.model.objects.filter(pk__in=[user.pk for user in changed]).update(is_active=is_active)
-        LogEntry.objects.log_actions(cast(int, request.user.pk), changed, CHANGE, [{"changed": {"fields": ["active"]}}])
+        message = [{"changed": {"fields": ["active"]}}]
+        LogEntry.objects.log_actions(cast(int, request.user.pk), named_by_account(changed), CHANGE, message)
         same = len(chosen) - len(changed)
         if is_active:
             text = ngettext("%(count)d user was activated.", "%(count)d users were activated.", len(changed))
@@ -115,3 +125,15 @@ class ParticipantUserAdmin(ActionAdmin, ShowsUserFields):
         if same:
             text += " " + unchanged % {"count": same}
         self.message_user(request, text, messages.SUCCESS if changed else messages.WARNING)
+
+
+def named_by_account(users: Iterable[ParticipantUser]) -> list[ParticipantUser]:
+    """Return copies for the admin's log, which names each by its account's ID.
+
+    When auth removes an account, it erases the user ID from the log, but this service may still have the row, and log
+    actions on it, for as long as it does not hear of the removal."""
+    named = [copy(user) for user in users]
+    for user in named:
+        if user.owner_signup_id is not None:
+            user.user_id = str(user.owner_signup_id)
+    return named

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.test import Client
@@ -191,6 +192,17 @@ def test_chosen_users_are_deactivated_and_activated(pages):
     assert not pages.model.objects.filter(is_active=False).exists()
     response = pages.act("activate", kim, lee, other)
     assert "0 users were activated. 3 users were already active." in response.content.decode()
+
+
+def test_the_log_names_rows_by_their_accounts_so_that_a_removal_needs_no_erasure_here(pages):
+    lee, jun, mina = (row_of(pages, name, owner_signup_id=uuid4()) for name in ("lee", "jun", "mina"))
+    pages.change(lee, user_name="Lee")
+    pages.act("deactivate", jun)
+    pages.client.post(pages.url("delete", mina.pk), {"post": "yes"})
+    pages.act("delete_selected", jun, post="yes")
+    pages.act("deactivate", row_of(pages, "own"))
+    named = [each.object_repr for each in LogEntry.objects.order_by("pk")]
+    assert named == [*(str(row.owner_signup_id) for row in (lee, jun, mina, jun)), "own"]
 
 
 def test_users_are_found_by_user_id_email_and_sign_up(pages):
