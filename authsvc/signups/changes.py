@@ -6,13 +6,14 @@ same way as a sign-up (docs/adr/0057).
 
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from django.conf import settings
 from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.db import IntegrityError, transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from authsvc.lights import AUTH, Kind, Status, TransactionState, Verdict
@@ -32,6 +33,9 @@ from authsvc.signups.publisher import publish
 from authsvc.signups.transaction_counts import count_begun
 from runtime.database.bulk_sql import overwrite
 from runtime.database.transactions import atomically
+
+# Event transactions that a removal reads or names in one statement.
+PAGE: Final = 1000
 
 
 class OutdatedError(Exception):
@@ -105,18 +109,20 @@ def remove_account(user: User, *, only_if: Callable[[User], bool] | None = None)
     now = timezone.now()
     stored.version += 1
     RemovedAccount.objects.create(owner_signup_id=stored.owner_signup_id, version=stored.version, removed_at=now)
-    ended, earlier = _end_earlier(stored, at=now)
+    # Lock all of them in the order that consumers use, so that the two wait for each other instead of deadlocking.
+    earlier = list(_earlier_of(stored).select_for_update().order_by("id").values_list("id", flat=True))
+    former_user_ids = _own_user_ids(stored)
+    ended = _end_earlier(stored, at=now)
     row = _begun(Kind.REMOVAL, stored, at=now)
     row.role = stored.role
     if row.completed_at is not None:
         # There are no participants whose answers would complete it.
         row.user_id = row.user_id_key = ""
     row.save(force_insert=True)
-    ids = [each.id for each in earlier]
-    _keep_id_taken(stored, ids, at=now)
-    erase_log_entries(stored, earlier)
+    _keep_id_taken(stored, earlier, at=now)
+    erase_log_entries(stored, former_user_ids=former_user_ids, transaction_ids=earlier)
     stored.delete()
-    transaction.on_commit(lambda: _tell_of_removal(row, ended, ids), using=DATABASE)
+    transaction.on_commit(lambda: _tell_of_removal(row, ended, earlier), using=DATABASE)
     return row
 
 
@@ -143,18 +149,30 @@ def _begun(kind: Kind, user: User, *, at: datetime) -> EventTransaction:
     return row
 
 
-def _end_earlier(user: User, *, at: datetime) -> tuple[list[TransactionState], list[EventTransaction]]:
-    """End the account's other event transactions and erase their personal data. Return the states that changed, and all
-    rows with the data that they had."""
-    # Lock all of them in the order that consumers use, so that the two wait for each other instead of deadlocking.
-    rows = EventTransaction.objects.filter(owner_signup_id=user.owner_signup_id)
-    locked = list(rows.select_for_update().order_by("id"))
-    pending = [row for row in locked if row.pending_count]
-    for row in pending:
-        row.take(row.state.superseded(at=at), at=at)
-    overwrite(pending, fields=EventTransaction.STATE_FIELDS, using=DATABASE)
-    rows.update(user_id="", user_id_key="", email="", user_name="", password="")
-    return [row.state for row in pending], locked
+def _earlier_of(user: User) -> QuerySet[EventTransaction]:
+    """The account's event transactions, including the sign-ups of strangers that auth refused because of it. Of these
+    there may be any number, so a removal never reads all of them at once."""
+    return EventTransaction.objects.filter(owner_signup_id=user.owner_signup_id)
+
+
+def _own_user_ids(user: User) -> set[str]:
+    """Return the user IDs that the account has had."""
+    own = _earlier_of(user).filter(~Q(kind=Kind.SIGNUP) | Q(id=user.owner_signup_id))
+    return {user.user_id, *own.values_list("user_id", flat=True)}
+
+
+def _end_earlier(user: User, *, at: datetime) -> list[TransactionState]:
+    """End the account's other event transactions, which are locked, and erase their personal data. Return the states
+    that changed."""
+    ended = []
+    pending = _earlier_of(user).filter(pending_count__gt=0).order_by("id")
+    while page := list(pending[:PAGE]):
+        for row in page:
+            row.take(row.state.superseded(at=at), at=at)
+            ended.append(row.state)
+        overwrite(page, fields=EventTransaction.STATE_FIELDS, using=DATABASE)
+    _earlier_of(user).update(user_id="", user_id_key="", email="", user_name="", password="")
+    return ended
 
 
 def _keep_id_taken(user: User, transaction_ids: Collection[UUID], *, at: datetime) -> None:
@@ -169,18 +187,22 @@ def _keep_id_taken(user: User, transaction_ids: Collection[UUID], *, at: datetim
         signup.save(force_insert=True)
 
 
-def erase_log_entries(user: User, transactions: Sequence[EventTransaction] = ()) -> None:
+def erase_log_entries(
+    user: User, *, former_user_ids: Collection[str] = (), transaction_ids: Sequence[UUID] = ()
+) -> None:
     """Replace the user IDs in the admin's log entries about the account and its transactions by the account's ID."""
     kinds = ContentType.objects.db_manager(DATABASE)
     about_user = Q(content_type=kinds.get_for_model(User), object_id=str(user.pk))
     # Participants' rows had the same user IDs; another account may now use a former one.
-    names = {user.user_id, *(row.user_id for row in transactions if row.is_owner or row.kind != Kind.SIGNUP)}
+    names = {user.user_id, *former_user_ids}
     others = User.objects.filter(user_id__in=names).exclude(pk=user.pk).values_list("user_id", flat=True)
     about_user |= Q(object_repr__in=names - {*others})
-    rows = kinds.get_for_model(EventTransaction)
-    about_rows = Q(content_type=rows, object_id__in=[str(row.id) for row in transactions])
-    entries = LogEntry.objects.using(DATABASE).filter(about_user | about_rows)
-    entries.update(object_repr=str(user.owner_signup_id))
+    entries = LogEntry.objects.using(DATABASE)
+    entries.filter(about_user).update(object_repr=str(user.owner_signup_id))
+    about_rows = entries.filter(content_type=kinds.get_for_model(EventTransaction))
+    for start in range(0, len(transaction_ids), PAGE):
+        ids = [str(each) for each in transaction_ids[start : start + PAGE]]
+        about_rows.filter(object_id__in=ids).update(object_repr=str(user.owner_signup_id))
 
 
 def _tell_of_change(row: EventTransaction, user: User) -> None:

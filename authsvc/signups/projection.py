@@ -24,6 +24,8 @@ CHANNEL: Final = "signups"
 CONNECTIONS: Final = 16
 # The version of a forgotten copy, which is higher than any other. Lua's numbers are exact up to here.
 FORGOTTEN: Final = 2**53
+# Copies that are forgotten in one round trip.
+FORGOTTEN_AT_ONCE: Final = 1000
 # Completes "Redis is unavailable: " in the log.
 _CONSEQUENCE: Final = "states are read from the database, and traffic is not counted"
 
@@ -94,9 +96,11 @@ class Projection:
     def forget(self, transaction_ids: Sequence[UUID]) -> None:
         """Replace the copies by empty ones that no state replaces, because a service may still answer. They stay until
         no ticket can be valid. While Redis is unavailable, the copies stay for PROJECTION_TTL."""
-        if transaction_ids and not self._breaker.is_open:
+        for start in range(0, len(transaction_ids), FORGOTTEN_AT_ONCE):
+            if self._breaker.is_open:
+                return
             with self._breaker.noting(), self._redis.pipeline(transaction=False) as pipeline:
-                for key in map(_key, transaction_ids):
+                for key in map(_key, transaction_ids[start : start + FORGOTTEN_AT_ONCE]):
                     pipeline.hset(key, mapping={"v": FORGOTTEN, "s": ""})
                     pipeline.expire(key, max(settings.TICKET_MAX_AGE, settings.PROJECTION_TTL))
                 pipeline.execute()

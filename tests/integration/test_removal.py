@@ -1,5 +1,6 @@
 """Removing accounts: by their owners, by administrators, and by a command."""
 
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from uuid import uuid4
@@ -8,6 +9,7 @@ import pytest
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.tokens import default_token_generator
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 from django.utils.encoding import force_bytes
@@ -24,6 +26,7 @@ from authsvc.signups.changes import remove_account
 from authsvc.signups.events import ANSWER_TOPICS, REQUEST_TOPICS
 from eventbus.topics import ensure_topics
 from tests.conftest import new_person
+from tests.signups import save_signup
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs("broker", "redis")]
 PASSWORD = "correct horse 9"
@@ -228,6 +231,41 @@ def test_an_administrator_removes_many_users(administrator):
     assert EventTransaction.objects.filter(kind=Kind.REMOVAL).count() == 3
     listed = logged_in(administrator).get("/admin/authsvc/eventtransaction/?kind__exact=removal")
     assert listed.context["cl"].result_count == 3
+
+
+def test_no_number_of_refused_sign_ups_keeps_an_account_from_being_removed(kim):
+    # Strangers can add as many as they like. An upstream build of SQLite accepts 32,766 values in a statement.
+    limit, count = 2000, 2100
+    refused = [
+        EventTransaction(
+            id=uuid4(), owner_signup_id=kim.owner_signup_id, user_id=f"u{n}", user_id_key=f"u{n}", email=kim.email,
+            user_name="Stranger", lights={}, version=2, pending_count=0, failed_count=0, completed_at=timezone.now(),
+        )
+        for n in range(count)
+    ]  # fmt: skip
+    EventTransaction.objects.bulk_create(refused, batch_size=50)
+    if connection.vendor == "sqlite":
+        connection.ensure_connection()
+        usual = connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, limit)
+    try:
+        remove_account(kim)
+    finally:
+        if connection.vendor == "sqlite":
+            connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, usual)
+    assert is_removed(kim)
+    assert not EventTransaction.objects.exclude(kind=Kind.REMOVAL).exclude(user_id="", email="").exists()
+
+
+def test_a_removal_ends_its_pending_transactions_page_by_page(kim, monkeypatch):
+    monkeypatch.setattr("authsvc.signups.changes.PAGE", 2)
+    signups = [save_signup(kim.user_id, email=f"else-{n}@example.org") for n in range(5)]
+    refused = EventTransaction.objects.filter(id__in=[each.id for each in signups])
+    LogEntry.objects.log_actions(new_user(is_staff=True).pk, refused, CHANGE, "Replayed")
+    remove_account(kim)
+    for row in refused.all():
+        assert (row.pending_count, row.user_id, row.state.lights["chat"].status) == (0, "", "FAIL")
+    names = LogEntry.objects.filter(object_id__in=[str(each.id) for each in signups])
+    assert [each.object_repr for each in names] == 5 * [str(kim.owner_signup_id)]
 
 
 # --- While a page is handled ----------------------------------------------------------------------------------------
