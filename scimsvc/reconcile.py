@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from eventbus.messages import HandledBatch, Incoming
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from scimsvc.resource import ScimUser
 
 logger = logging.getLogger(__name__)
+
+# Errors that concern one account, which is reported as not healed. The others of its page are healed nevertheless.
+_NOT_HEALED: Final = (UnfinishedError, LostClaimError, PermanentError)
 
 
 class ScimReconcileHandler:
@@ -94,8 +97,8 @@ class ScimReconcileHandler:
     def _healed(self, record: UserRecord, kind: FindingKind, fields: tuple[str, ...]) -> Finding:
         try:
             judgement = self.connection.provisioning.heal(record)
-        except (UnfinishedError, LostClaimError, PermanentError) as error:
-            logger.warning("%s: the account %s is not healed: %s", self.service, record.owner_signup_id, error)
+        except _NOT_HEALED as error:
+            self._log_not_healed(record.owner_signup_id, error)
             return finding_about(kind, record, fields=fields)
         if judgement.verdict in (VerdictCode.DUPLICATE_USER_ID, VerdictCode.DUPLICATE_EMAIL):
             # Only the owners of the conflicting users are known here.
@@ -106,8 +109,15 @@ class ScimReconcileHandler:
     def _compare_removed(self, owner: UUID, *, heal: bool) -> Finding:
         user = self.connection.provisioning.find(owner)
         if heal:
-            self.connection.provisioning.remove(owner)
+            try:
+                self.connection.provisioning.remove(owner)
+            except _NOT_HEALED as error:
+                self._log_not_healed(owner, error)
+                heal = False
         return Finding(FindingKind.REMOVED, *_names(user), owner, healed=heal)
+
+    def _log_not_healed(self, owner: UUID, error: Exception) -> None:
+        logger.warning("%s: the account %s is not healed: %s", self.service, owner, error)
 
     def _superfluous(self, owner: UUID) -> Finding | None:
         user = self.connection.provisioning.find(owner)

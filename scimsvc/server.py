@@ -151,7 +151,8 @@ def _writing(method: str) -> Iterator[None]:
         yield
     except ScimError as error:
         text = f"{method}: {error}"
-        if error.is_unique:
+        # A deletion takes no value from another user, so its 409 is a failure.
+        if error.is_unique and method != "DELETE":
             raise ScimError(text, status=error.status, is_unique=True) from error
         if error.status in _INVALID:
             raise RefusedError(text) from error

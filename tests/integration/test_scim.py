@@ -495,6 +495,20 @@ def test_a_message_whose_write_keeps_failing_is_dead_lettered_but_never_all_of_t
     assert handler([new(5, userId="kim5")]).rejected
 
 
+@pytest.mark.parametrize("status", [403, 409, 500])
+def test_a_user_whom_the_server_does_not_delete_delays_nobody_else(handler, scim, monkeypatch, status):
+    handler([new(1)])
+    scim.misbehave("DELETE", how="status", status=status, times=99)
+    batch = [removal(1), new(2, userId="lee", email="lee@example.org")]
+    with pytest.raises(UnfinishedError, match=f"DELETE: {status}"):
+        handler(batch)
+    assert names(scim) == [("kim", "kim@example.org"), ("lee", "lee@example.org")]
+    monkeypatch.setattr(handlers, "DEAD_LETTERED_AFTER", 0.0)
+    handled = handler(batch)
+    assert [body["status"] for body in bodies(handled)] == ["SUCCESS"]
+    assert [message for message, _ in handled.rejected] == batch[:1]
+
+
 def test_data_that_the_server_rejects_is_dead_lettered_alone(handler, scim):
     problem = {"schemas": ["urn:ietf:params:scim:api:messages:2.0:Error"], "scimType": "invalidValue", "status": "400"}
     scim.misbehave("POST", how="json", status=400, content=problem, about=str(KIM))

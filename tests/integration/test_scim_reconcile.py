@@ -123,6 +123,14 @@ def test_removed_and_superfluous_users_are_found_and_only_removed_ones_are_delet
     assert row(1).removed_at is not None
 
 
+@pytest.mark.parametrize("status", [405, 409, 500])
+def test_a_user_whom_the_server_does_not_delete_is_reported_as_not_healed(handler, scim, status):
+    scim.misbehave("DELETE", how="status", status=status)
+    asked = page(heal=True, removed=[str(UUID(int=1)), str(UUID(int=2))])
+    assert findings(handler, asked) == [("removed", "kim", False), ("removed", "lee", True)]
+    assert row(1).removed_at is None
+
+
 def test_a_name_at_the_server_that_no_message_can_hold_is_escaped(handler, scim):
     user = {"schemas": [USER], "id": row(1).scim_id, "userName": "\ud83d\x1b", "externalId": str(UUID(int=1))}
     answer = {"schemas": ["urn:ietf:params:scim:api:messages:2.0:ListResponse"], "totalResults": 1, "Resources": [user]}
