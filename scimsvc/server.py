@@ -203,6 +203,8 @@ class _BoundedClient(AsyncSCIMClient):
                     content=await _body_of(answer),
                     request=answer.request,
                 )
+                # JSON is always in UTF-8 (RFC 8259). Python would follow a charset that is not one of text.
+                response.encoding = "utf-8"
         except TimeoutError:
             raise ScimError(f"no complete answer within {within:.3g} s") from None
         except (HTTPError, InvalidURL, OSError) as error:

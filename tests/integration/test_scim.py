@@ -374,6 +374,10 @@ UNUSABLE = [
     ({"how": "status", "status": 302, "headers": {"Location": "https://login.example.org/"}}, "redirect"),
     ({"how": "status", "status": 503}, "503"),
     ({"how": "json", "status": 200, "headers": {}, "content": {"a": "[" * 100_000}}, "not a SCIM answer"),
+    (
+        {"how": "status", "headers": {"Content-Type": "application/scim+json; charset=base64"}, "content": "{}"},
+        "not a SCIM answer",
+    ),
 ]
 
 
