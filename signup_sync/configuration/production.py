@@ -276,14 +276,19 @@ def _kafka(settings: Settings) -> str:
             )
     places = ",".join([settings["KAFKA_BOOTSTRAP_SERVERS"], *(config.get(name, "") for name in _KAFKA_PLACES)])
     is_plain = not config.get("security.protocol", "plaintext").endswith("ssl")
-    if is_plain and any(
-        _is_outside(place.strip().rpartition("://")[2].rpartition(":")[0]) for place in places.split(",")
-    ):
+    if is_plain and any(_is_outside(_host_of_broker(place)) for place in places.split(",")):
         return (
             "KAFKA_CLIENT_CONFIG can't be used: a broker is outside this network, and there is no TLS; give it "
             '"security.protocol": "SASL_SSL" (or SSL).'
         )
     return ""
+
+
+def _host_of_broker(place: str) -> str:
+    """Return the host of a broker in librdkafka's form, in which the protocol and the port may be missing."""
+    text = place.strip().rpartition("://")[2]
+    host, _, port = text.rpartition(":")
+    return host if port.isdigit() and (":" not in host or host.endswith("]")) else text
 
 
 def _opensearch(settings: Settings) -> str:

@@ -5,10 +5,12 @@ import json
 import secrets
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
+from signup_sync.configuration.dotenv import read_dotenv
 from tests.unit.test_settings import IN_PRODUCTION, ROOT, load_settings
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -88,6 +90,9 @@ WEAK: list[tuple[str, str]] = [
         {"security.protocol": "SASL_SSL", "ssl.endpoint.identification.algorithm": ""},
         {"security.protocol": "SASL_SSL", "enable.sasl.oauthbearer.unsecure.jwt": True},
         {"security.protocol": "SASL_PLAINTEXT", "bootstrap.servers": "kafka.example.org:9092"},
+        {"security.protocol": "SASL_PLAINTEXT", "bootstrap.servers": "kafka.example.org"},
+        {"metadata.broker.list": "kafka:9092,PLAINTEXT://[2001:4860:4860::8888]"},
+        {"metadata.broker.list": "2001:4860:4860::8888"},
     ]),
     ("GATEWAY_URL", "http://gateway.example.org"),
     ("GATEWAY_URL", "http://9.9.9.9:8000"),
@@ -204,6 +209,20 @@ def test_the_keys_of_make_secrets_are_accepted(monkeypatch: pytest.MonkeyPatch, 
     subprocess.run(["sh", tmp_path / "deploy" / "make-secrets.sh"], check=True, timeout=60)
     made = dict(line.split("=", 1) for line in (tmp_path / ".env").read_text().splitlines())
     load_settings(monkeypatch, IN_PRODUCTION | {"SECRET_KEY": made["SECRET_KEY"]})
+
+
+def test_make_secrets_keeps_every_value_of_an_env_file(tmp_path: Path) -> None:
+    """However its lines are written, even if the last one has no end."""
+    (tmp_path / "deploy").mkdir()
+    for file in ("compose.yaml", "deploy/make-secrets.sh"):
+        (tmp_path / file).write_bytes((ROOT / file).read_bytes())
+    env = tmp_path / ".env"
+    env.write_text("export SECRET_KEY=mine\nAUTH_OWNER_PASSWORD = mine\nPUBLIC_URL=https://signup.example.org")
+    before = read_dotenv(env)
+    subprocess.run(["sh", tmp_path / "deploy" / "make-secrets.sh"], check=True, timeout=60)
+    after = read_dotenv(env)
+    assert before.items() <= after.items()
+    assert len(after["AUTH_DATABASE_PASSWORD"]) == 64
 
 
 def test_outside_production_weak_settings_are_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
