@@ -20,6 +20,10 @@ for service in $SERVICES; do
     upper=$(echo "$service" | tr '[:lower:]' '[:upper:]')
     # psql quotes its variables, so a password may contain any character here. Passwords come from the environment, because
     # every process on the host can read command lines.
+    for kind in DATABASE OWNER; do
+        # PostgreSQL would take an empty password as none, and lock the role out.
+        [ -n "$(printenv "${upper}_${kind}_PASSWORD")" ] || { echo "${upper}_${kind}_PASSWORD is not set." >&2; exit 1; }
+    done
     SERVICE_PASSWORD=$(printenv "${upper}_DATABASE_PASSWORD") OWNER_PASSWORD=$(printenv "${upper}_OWNER_PASSWORD") \
         psql -v ON_ERROR_STOP=1 -q -d postgres -v service="$service" -v owner="${service}_owner" <<'SQL'
 \getenv service_password SERVICE_PASSWORD

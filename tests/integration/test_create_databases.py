@@ -1,6 +1,8 @@
 """deploy/create-databases.sh, which compose.yaml runs before each migration."""
 
+import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 
 import psycopg
@@ -9,9 +11,11 @@ from psycopg import errors
 
 from tests.servers import PostgresqlServer
 from tests.servers.postgresql import SERVICES, run_create_databases
+from tests.servers.process import ROOT
 
 pytestmark = pytest.mark.needs("postgresql")
 
+SCRIPT = ROOT / "deploy" / "create-databases.sh"
 PASSWORD = 'it\'s \\ "quoted" $HOME'
 
 
@@ -106,6 +110,18 @@ def test_tables_made_by_the_earlier_script_get_the_same_rights(server):
     with psycopg.connect(url(server, role="chat_owner", database="chat")) as connection:
         connection.execute("ALTER TABLE of_old ADD COLUMN more int")
         connection.execute("DROP TABLE of_old")
+
+
+@pytest.mark.parametrize("lacking", ["CHAT_DATABASE_PASSWORD", "CHAT_OWNER_PASSWORD"])
+def test_a_missing_password_is_named_and_locks_no_role_out(server, lacking):
+    given = {"CHAT_DATABASE_PASSWORD": PASSWORD, "CHAT_OWNER_PASSWORD": PASSWORD, "SERVICES": "chat"}
+    for environment in ({**given, lacking: ""}, {name: given[name] for name in given if name != lacking}):
+        environment = {"PATH": os.environ["PATH"], **server.superuser_env(), **environment}
+        done = subprocess.run([SCRIPT], env=environment, capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode, done.stderr) == (1, f"{lacking} is not set.\n")
+    with psycopg.connect(server.url("postgres")) as connection:
+        query = "SELECT count(rolpassword) FROM pg_authid WHERE rolname IN ('chat', 'chat_owner')"
+        assert connection.execute(query).fetchone() == (2,)
 
 
 def test_each_role_has_a_password_and_no_privilege(server):
