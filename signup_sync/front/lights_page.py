@@ -91,7 +91,7 @@ async def status(request: HttpRequest, ticket: str) -> HttpResponse:
         outcome = message["shown"]["outcome"]
     if is_script(request):
         return JsonResponse({"state": message if state or outcome == "lapsed" else None, "outcome": outcome})
-    return render_with_lights(request, "front/status.html", page, message, context={"reload": _reload_after(outcome)})
+    return render_with_lights(request, "front/status.html", page, message, context={"reload": _reload_after(message["shown"])})
 
 
 def redirect_to_lights(request: HttpRequest, transaction_id: UUID) -> HttpResponse:
@@ -105,8 +105,10 @@ def redirect_to_lights(request: HttpRequest, transaction_id: UUID) -> HttpRespon
     return response
 
 
-def _reload_after(outcome: wording.Outcome) -> int | None:
-    if outcome in ("red", "refused", "lapsed"):
+def _reload_after(shown: Mapping[str, Any]) -> int | None:
+    outcome = shown["outcome"]
+    # All lights are green: the reload leads to the next page, which changes and removals don't have.
+    if outcome in ("red", "refused", "lapsed") or (outcome == "green" and not shown["next"]):
         return None
     return DELAYED_RELOAD_SECONDS if outcome in ("awaiting", "delayed", "stalled") else RELOAD_SECONDS
 

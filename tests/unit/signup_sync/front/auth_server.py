@@ -16,10 +16,11 @@ SERVICES = ("auth", "chat", "customer")
 
 @dataclass
 class SignUp:
-    """One sign-up as auth would keep it."""
+    """One sign-up, change or removal as auth would keep it."""
 
     signup_id: str
     content: dict[str, str]
+    kind: str = "signUp"
     version: int = 1
     is_stalled: bool = False
     is_unconfirmed: bool = False
@@ -37,7 +38,8 @@ class SignUp:
     @property
     def state(self) -> dict[str, Any]:
         state: dict[str, Any] = {
-            "signupId": self.signup_id,
+            "signupId" if self.kind == "signUp" else "changeId": self.signup_id,
+            "kind": self.kind,
             "version": self.version,
             "complete": self.is_complete,
             "services": self.services,

@@ -120,6 +120,18 @@ async def test_when_all_lights_are_green_the_page_leads_to_the_login(client: Asy
     assert reload_of(response) == "2;url=/login/"
 
 
+@pytest.mark.parametrize("kind", ["change", "removal"])
+async def test_a_complete_change_reloads_itself_no_more(client: AsyncClient, auth: AuthServer, kind: str) -> None:
+    path = (await send(client, await open_form(client)))["Location"]
+    (signup,) = auth.signups.values()
+    signup.kind = kind
+    assert reload_of(await client.get(path)) == "2"
+    signup.services = dict.fromkeys(signup.services, {"status": "SUCCESS"})
+    response = await client.get(path)
+    assert 'data-outcome="green"' in response.content.decode()
+    assert reload_of(response) is None
+
+
 async def test_a_red_participant_is_named_and_the_next_step_offered(client: AsyncClient, auth: AuthServer) -> None:
     response = await status_page(client, auth, chat="FAIL duplicate: email", customer="SUCCESS")
     assert lights_of(response)["chat"] == ("FAIL", "Already had this email address")
