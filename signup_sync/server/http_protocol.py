@@ -96,6 +96,12 @@ class Http(HttpToolsProtocol):
             self._expect()
 
     def _parse(self, data: bytes) -> None:
+        # A loop, because many requests with upgrades may arrive at once.
+        while data:
+            data = self._feed(data)
+
+    def _feed(self, data: bytes) -> bytes:
+        """Parse the data, and return what must be parsed next."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
@@ -106,11 +112,13 @@ class Http(HttpToolsProtocol):
             elif self.parser.get_method() == b"CONNECT":
                 self.send_400_response("")
             else:
-                self._parse_without_upgrade(data[pause.args[0] :])
+                return self._without_upgrade(data[pause.args[0] :])
+        return b""
 
-    def _parse_without_upgrade(self, rest: bytes) -> None:
-        """Parse the request again without its upgrade headers. A server may ignore an upgrade (RFC 9110, 7.8), but the
-        parser can't: it treats everything after the head as another protocol."""
+    def _without_upgrade(self, rest: bytes) -> bytes:
+        """Replace the parser, and return the request without its upgrade headers, to be parsed again. A server may
+        ignore an upgrade (RFC 9110, 7.8), but the parser can't: it treats everything after the head as another
+        protocol."""
         head = [self.parser.get_method(), b" ", self.url, b" HTTP/", self.parser.get_http_version().encode(), b"\r\n"]
         for name, value in self.headers:
             if name == b"connection":
@@ -120,7 +128,7 @@ class Http(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         # uvicorn sets the same leniency.
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self._parse(b"".join([*head, b"\r\n", rest]))
+        return b"".join([*head, b"\r\n", rest])
 
     def _should_upgrade(self) -> bool:
         """Whether this is a WebSocket handshake (RFC 6455, 4.2.1). Any other upgrade is ignored."""
@@ -152,7 +160,7 @@ class Http(HttpToolsProtocol):
             raise HeadTooLargeError
         self._awaited = "body"
         if self.parser.should_upgrade() and not self._should_upgrade():
-            return  # _parse_without_upgrade parses the request again
+            return  # the request is parsed again (_without_upgrade)
         if bare := _NO_PATH.fullmatch(self.url):
             self.url = bare[1] + b"/" + (bare[2] or b"")
         super().on_headers_complete()
