@@ -49,7 +49,7 @@ const FIELDS = {
   active: (value) => typeof value === "boolean",
 };
 const REQUIRED = {
-  new: ["signupId", "ownerSignupId", "userId", "email", "userName", "role"],
+  new: ["signupId", "ownerSignupId", "userId", "email", "userName", "role", "version", "active"],
   change: ["changeId", "ownerSignupId", "userId", "email", "userName", "role", "version", "active"],
   removal: ["changeId", "ownerSignupId", "version"],
 };

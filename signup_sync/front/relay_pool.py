@@ -44,6 +44,8 @@ TAKEN_OVER_AFTER: Final = 1.0
 FIRST_STATE_WITHIN: Final = 1.0
 # Posts of one process that may wait for auth's verdict; further sign-ups get 503 with Retry-After (docs/adr/0022).
 POSTS_MAX: Final = 1000
+# Ended relays of one process whose last state waits for Redis. Each has about 2 KiB, and an outage may last for hours.
+ENDED_MAX: Final = 1000
 
 
 def group_of(signup_id: UUID) -> str:
@@ -161,10 +163,16 @@ class RelayPool:
                 except REDIS_ERRORS as error:
                     self._breaker.note_failure(error)
                     self._work.set()
-                    # There is one entry per relay, so the backlog for Redis stays small.
                     self._news.setdefault(relay.signup_id, relay)
+                    self._drop_old_news()
                 except Exception:
                     logger.exception("a sign-up's state can't be sent to its group")
+
+    def _drop_old_news(self) -> None:
+        """Keep the backlog for Redis small. No socket depends on it: while Redis is unreachable, they read the state."""
+        ended = [signup_id for signup_id in self._news if signup_id not in self._running]
+        for signup_id in ended[:-ENDED_MAX]:
+            del self._news[signup_id]
 
     async def _send(self, relay: StreamRelay) -> None:
         if relay.state is None:

@@ -354,6 +354,23 @@ async def test_messages_are_published_again_when_redis_is_back(
         await get_channel_layer().flush()
 
 
+async def test_few_states_of_complete_sign_ups_wait_for_redis(
+    auth: AuthServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_pool, "ENDED_MAX", 2)
+    use_redis(settings, f"redis://127.0.0.1:{free_port()}")
+    running = await other_sign_up(auth, relays())
+    for _ in range(5):
+        signup_id = str(await other_sign_up(auth, relays()))
+        for service in ("chat", "customer"):
+            await auth.turn(signup_id, service, "SUCCESS")
+
+    async def is_bounded() -> bool:
+        return set(relays()._running) == {running} and len(relays()._news) == 3 and running in relays()._news
+
+    await eventually_async(is_bounded)
+
+
 async def test_a_message_that_cannot_be_published_stops_no_other(
     auth: AuthServer, signup_id: UUID, user: SubmittedUser, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
