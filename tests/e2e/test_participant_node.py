@@ -204,7 +204,12 @@ def test_user_ids_are_compared_as_in_auth(installation: Stack, one: str, other: 
     assert (answer.get("reason") == "duplicate: userId") is are_equal
 
 
-@pytest.mark.parametrize("value", [b"\xff\xfe", b"{}", b"[]", b"null"], ids=repr)
+NO_VERSION = json.dumps(requested(new_person(), services=["crm"], version="one")).encode()
+
+
+@pytest.mark.parametrize(
+    "value", [b"\xff\xfe", b"{}", b"[]", b"null", NO_VERSION], ids=["bytes", "object", "list", "null", "version"]
+)
 def test_an_unreadable_message_is_dead_lettered(installation: Stack, person: Person, value: bytes) -> None:
     key = uuid4().hex
     produce_invalid(installation, NEW, value, key=key, traceparent="kept")
