@@ -126,7 +126,7 @@ async def test_a_complete_change_reloads_itself_no_more(client: AsyncClient, aut
     (signup,) = auth.signups.values()
     signup.kind = kind
     assert reload_of(await client.get(path)) == "2"
-    signup.services = dict.fromkeys(signup.services, {"status": "SUCCESS"})
+    signup.services = {service: {"status": "SUCCESS"} for service in signup.services}
     response = await client.get(path)
     assert 'data-outcome="green"' in response.content.decode()
     assert reload_of(response) is None
