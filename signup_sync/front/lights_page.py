@@ -91,7 +91,8 @@ async def status(request: HttpRequest, ticket: str) -> HttpResponse:
         outcome = message["shown"]["outcome"]
     if is_script(request):
         return JsonResponse({"state": message if state or outcome == "lapsed" else None, "outcome": outcome})
-    return render_with_lights(request, "front/status.html", page, message, context={"reload": _reload_after(message["shown"])})
+    context = {"reload": _reload_after(message["shown"])}
+    return render_with_lights(request, "front/status.html", page, message, context=context)
 
 
 def redirect_to_lights(request: HttpRequest, transaction_id: UUID) -> HttpResponse:

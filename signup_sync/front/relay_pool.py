@@ -169,7 +169,7 @@ class RelayPool:
                     logger.exception("a sign-up's state can't be sent to its group")
 
     def _drop_old_news(self) -> None:
-        """Keep the backlog for Redis small. No socket depends on it: while Redis is unreachable, they read the state."""
+        """Keep the backlog for Redis small. No socket depends on it: without Redis, they read the state."""
         ended = [signup_id for signup_id in self._news if signup_id not in self._running]
         for signup_id in ended[:-ENDED_MAX]:
             del self._news[signup_id]
