@@ -133,16 +133,16 @@ class ChangesUsers(ModelAdmin):
             return False
         user.is_active = is_active
         try:
-            # In one transaction: a removal that comes next then finds the log's entries, and erases their user IDs.
-            with transaction.atomic(using=DATABASE):
-                row = change_account(user)
-                if row is not None:
-                    vars(user)["saved_change"] = row
-                    self.log_change(request, user, [{"changed": {"fields": ["active"]}}])
+            row = change_account(user)
         except OutdatedError:
             # Somebody changed the user since this page of users was read.
             stored = User.objects.filter(pk=user.pk).first()
             return stored is not None and self._change_one(request, stored, is_active=is_active)
         except NoSuchAccountError:
             return False
-        return row is not None
+        if row is None:
+            return False
+        # In the same transaction: a removal that comes next then finds the log's entries, and erases their user IDs.
+        vars(user)["saved_change"] = row
+        self.log_change(request, user, [{"changed": {"fields": ["active"]}}])
+        return True

@@ -29,7 +29,7 @@ from authsvc.accounts.two_factor.admin import ResetsTwoFactor
 from authsvc.accounts.user_changes_admin import ChangesUsers, OpenedUserForm
 from authsvc.lights import Kind
 from authsvc.models import EventTransaction, NoSuchAccountError, Role, User
-from authsvc.signups.changes import erase_log_entries, remove_account
+from authsvc.signups.changes import remove_account
 from runtime.admin_toolkit.action_admin import ActionAdmin
 from runtime.admin_toolkit.restricted_admin import RestrictedAdmin
 from runtime.admin_toolkit.user_fields_admin import ShowsUserFields
@@ -202,8 +202,6 @@ class UserAdmin(ActionAdmin, ChangesUsers, ResetsTwoFactor, ChoosesPermissions, 
         try:
             row = remove_account(user)
         except NoSuchAccountError:
-            # Django has logged this removal, perhaps after the other one erased the user ID from the log.
-            erase_log_entries(user)
             return None
         log_security_event_of(request, "account_removed", detail=str(user.owner_signup_id))
         return row

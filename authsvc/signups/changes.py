@@ -111,7 +111,7 @@ def remove_account(user: User, *, only_if: Callable[[User], bool] | None = None)
     RemovedAccount.objects.create(owner_signup_id=stored.owner_signup_id, version=stored.version, removed_at=now)
     # Lock all of them in the order that consumers use, so that the two wait for each other instead of deadlocking.
     earlier = list(_earlier_of(stored).select_for_update().order_by("id").values_list("id", flat=True))
-    former_user_ids = _own_user_ids(stored)
+    user_ids = _own_user_ids(stored)
     ended = _end_earlier(stored, at=now)
     row = _begun(Kind.REMOVAL, stored, at=now)
     row.role = stored.role
@@ -120,7 +120,7 @@ def remove_account(user: User, *, only_if: Callable[[User], bool] | None = None)
         row.user_id = row.user_id_key = ""
     row.save(force_insert=True)
     _keep_id_taken(stored, earlier, at=now)
-    erase_log_entries(stored, former_user_ids=former_user_ids, transaction_ids=earlier)
+    _erase_log_entries(stored, user_ids, earlier)
     stored.delete()
     transaction.on_commit(lambda: _tell_of_removal(row, ended, earlier), using=DATABASE)
     return row
@@ -187,16 +187,13 @@ def _keep_id_taken(user: User, transaction_ids: Collection[UUID], *, at: datetim
         signup.save(force_insert=True)
 
 
-def erase_log_entries(
-    user: User, *, former_user_ids: Collection[str] = (), transaction_ids: Sequence[UUID] = ()
-) -> None:
+def _erase_log_entries(user: User, user_ids: Collection[str], transaction_ids: Sequence[UUID]) -> None:
     """Replace the user IDs in the admin's log entries about the account and its transactions by the account's ID."""
     kinds = ContentType.objects.db_manager(DATABASE)
     about_user = Q(content_type=kinds.get_for_model(User), object_id=str(user.pk))
     # Participants' rows had the same user IDs; another account may now use a former one.
-    names = {user.user_id, *former_user_ids}
-    others = User.objects.filter(user_id__in=names).exclude(pk=user.pk).values_list("user_id", flat=True)
-    about_user |= Q(object_repr__in=names - {*others})
+    others = User.objects.filter(user_id__in=user_ids).exclude(pk=user.pk).values_list("user_id", flat=True)
+    about_user |= Q(object_repr__in={*user_ids} - {*others})
     entries = LogEntry.objects.using(DATABASE)
     entries.filter(about_user).update(object_repr=str(user.owner_signup_id))
     about_rows = entries.filter(content_type=kinds.get_for_model(EventTransaction))
