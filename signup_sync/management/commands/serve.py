@@ -120,8 +120,9 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._instance.show_draining()
+        # As in uvicorn, a second Ctrl-C ends it without waiting for requests.
+        self.force_exit = self.force_exit or (self.should_exit and sig == signal.SIGINT)
         self.should_exit = True
-        self.force_exit = self.force_exit or sig == signal.SIGINT
 
 
 def config(application: Any) -> uvicorn.Config:

@@ -1,15 +1,18 @@
 """The errors of `manage.py serve` when its address is not available, and its shutdown."""
 
 import asyncio
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from django.core.management import CommandError, call_command
 
+from signup_sync.management.commands.serve import Server, config
 from signup_sync.server import connections
 from tests.servers.process import ROOT
 
@@ -47,6 +50,16 @@ def test_an_address_in_use_is_reported_in_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     [line] = done.stderr.splitlines()
     assert f"Can't listen on 127.0.0.1, port {port}: Address already in use. Use another --host or --port." in line
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+def test_only_a_second_ctrl_c_ends_requests_at_once(first: signal.Signals) -> None:
+    """uvicorn waits for requests unless `force_exit` is set."""
+    server = Server(config(Mock()), Mock(), Mock())
+    server.handle_exit(first, None)
+    assert (server.should_exit, server.force_exit) == (True, False)
+    server.handle_exit(signal.SIGINT, None)
+    assert server.force_exit
 
 
 # --- Closing ----------------------------------------------------------------------------------------------------
