@@ -39,7 +39,9 @@ func loads(t *testing.T, built *installation, container *corev1.Container, folde
 	t.Parallel()
 	command := exec.Command(filepath.Join(venv(), "bin/python"), "-c", "import django; django.setup()")
 	command.Dir = root
-	command.Env = []string{"PATH=" + os.Getenv("PATH"), "DJANGO_SETTINGS_MODULE=signup_sync.settings", "DATA_DIR=" + folder}
+	command.Env = []string{"PATH=" + os.Getenv("PATH"), "DJANGO_SETTINGS_MODULE=signup_sync.settings", "DATA_DIR=" + folder,
+		// The overlay's settings name the servers of the component scim.
+		"SCIM_SERVERS=people=https://people.example.org/scim/v2"}
 	for name, value := range expanded(built, container) {
 		command.Env = append(command.Env, name+"="+strings.ReplaceAll(value, "/etc/signup-sync", folder))
 	}
