@@ -87,8 +87,9 @@ OUTCOMES: Final[Mapping[Outcome, Mapping[str, Any]]] = {
         "text": _("It has not arrived yet. If nothing changes within a minute, fill in the form again."),
         "action": "form",
     },
+    # Without a state, it is not known whether this is a sign-up, a change or a removal.
     "unknown": {
-        "title": _("We cannot check your sign-up right now"),
+        "title": _("We cannot check the progress right now"),
         "text": _("It continues in the background, and this page keeps checking."),
     },
 }

@@ -89,9 +89,9 @@ def test_the_page_says_that_it_cannot_see_the_sign_up_while_auth_is_down(page: P
         sign_up_in(page, person)
         expect(page.locator("[data-service=chat]")).to_have_attribute("data-status", "SUCCESS")
         with stopped(stack, "auth-1"), stopped(stack, "auth-2"):
-            expect(notice).to_contain_text("We cannot check your sign-up right now")
+            expect(notice).to_contain_text("We cannot check the progress right now")
             keep_picture(page, "unseen.png")
-        expect(notice).not_to_contain_text("We cannot check your sign-up right now")
+        expect(notice).not_to_contain_text("We cannot check the progress right now")
     page.wait_for_url("**/login/")
     assert shown(page)[-1] == ALL_GREEN
 

@@ -182,7 +182,7 @@ async def test_the_lights_page_reports_an_unreachable_gateway_and_tries_again(
     settings.GATEWAY_URL = f"http://{HOST}:{free_port()}"
     ticket = await open_form(client)
     response = await client.get(f"/signup/status/{ticket}/")
-    assert "We cannot check your sign-up right now" in response.content.decode()
+    assert "We cannot check the progress right now" in response.content.decode()
     assert reload_of(response) == "2"
 
 
