@@ -174,7 +174,7 @@ NOTICES: Final = {
         "There is no answer to your form yet. This page is waiting for it and checking the progress of your sign-up."
     ),
     "back": _("The connection is back."),
-    "expired": _("This page has expired and shows no more updates. Your sign-up continues; try logging in."),
+    "expired": _("This page has expired and shows no more updates. The services continue without it; try logging in."),
     "expiredAwaiting": _(
         "This page has expired and shows no more updates. If you have not opened the link in our email "
         "yet, open it now. If the link has expired, sign up again."
