@@ -16,11 +16,11 @@ SERVICES = ("auth", "chat", "customer")
 
 @dataclass
 class SignUp:
-    """One sign-up, change or removal as auth would keep it."""
+    """One sign-up as auth would keep it, or one `change` or `removal` if it has that kind."""
 
     signup_id: str
     content: dict[str, str]
-    kind: str = "signUp"
+    kind: str = ""
     version: int = 1
     is_stalled: bool = False
     is_unconfirmed: bool = False
@@ -38,8 +38,7 @@ class SignUp:
     @property
     def state(self) -> dict[str, Any]:
         state: dict[str, Any] = {
-            "signupId" if self.kind == "signUp" else "changeId": self.signup_id,
-            "kind": self.kind,
+            **({"signupId": self.signup_id} if not self.kind else {"changeId": self.signup_id, "kind": self.kind}),
             "version": self.version,
             "complete": self.is_complete,
             "services": self.services,
