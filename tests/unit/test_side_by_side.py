@@ -16,9 +16,9 @@ MAKEFILE = """
 one two:
 	@touch $@ && until [ -e one ] && [ -e two ]; do sleep 0.01; done && echo met
 bad:
-	@touch bad && seq 90 && echo "FAILED here" && exit 3
+	@until [ -e begun ]; do sleep 0.01; done && touch bad && seq 90 && echo "FAILED here" && exit 3
 slow:
-	@until [ -e bad ]; do sleep 0.01; done && touch slow
+	@touch begun && until [ -e bad ]; do sleep 0.01; done && touch slow
 endless:
 	@touch endless && exec sleep 986
 later:
