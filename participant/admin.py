@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
-from copy import copy
 from typing import Any, cast
 from uuid import UUID
 
@@ -16,7 +15,7 @@ from django.utils.translation import ngettext
 
 from participant.models import ParticipantUser, own_fields
 from runtime.admin_toolkit.action_admin import ActionAdmin
-from runtime.admin_toolkit.user_fields_admin import ShowsUserFields
+from runtime.admin_toolkit.user_fields_admin import ShowsUserFields, named_by_account
 from runtime.database.search import search
 from runtime.equality import normalize_email, user_id_key
 from runtime.opened_forms import OpenedForm
@@ -125,15 +124,3 @@ class ParticipantUserAdmin(ActionAdmin, ShowsUserFields):
         if same:
             text += " " + unchanged % {"count": same}
         self.message_user(request, text, messages.SUCCESS if changed else messages.WARNING)
-
-
-def named_by_account(users: Iterable[ParticipantUser]) -> list[ParticipantUser]:
-    """Return copies for the admin's log, which names each by its account's ID.
-
-    When auth removes an account, it erases the user ID from the log, but this service may still have the row, and log
-    actions on it, for as long as it does not hear of the removal."""
-    named = [copy(user) for user in users]
-    for user in named:
-        if user.owner_signup_id is not None:
-            user.user_id = str(user.owner_signup_id)
-    return named

@@ -1,7 +1,6 @@
 """Admin pages of users and groups. Only superusers grant privileges and edit staff (docs/adr/0041)."""
 
 from collections.abc import Iterable
-from copy import copy
 from typing import Any, ClassVar, Final, cast
 
 from django import forms
@@ -32,7 +31,7 @@ from authsvc.models import EventTransaction, NoSuchAccountError, Role, User
 from authsvc.signups.changes import remove_account
 from runtime.admin_toolkit.action_admin import ActionAdmin
 from runtime.admin_toolkit.restricted_admin import RestrictedAdmin
-from runtime.admin_toolkit.user_fields_admin import ShowsUserFields
+from runtime.admin_toolkit.user_fields_admin import ShowsUserFields, named_by_account
 from runtime.database.search import search
 from runtime.equality import normalize_email, user_id_key
 from runtime.security_log import log_security_event_of
@@ -177,12 +176,8 @@ class UserAdmin(ActionAdmin, ChangesUsers, ResetsTwoFactor, ChoosesPermissions, 
         return gettext("You do not have permission to remove staff or administrators.")
 
     def log_deletions(self, request: HttpRequest, queryset: Iterable[User]) -> Any:
-        """Log them with the IDs of their sign-ups. A removal replaces the user IDs in the log by these, but somebody
-        else may remove an account between the reading of `queryset` and the writing of its entry."""
-        users = [copy(user) for user in queryset]
-        for user in users:
-            user.user_id = str(user.owner_signup_id)
-        return super().log_deletions(request, cast(QuerySet[User], users))
+        # Somebody else may remove an account between the reading of `queryset` and the writing of its entry.
+        return super().log_deletions(request, cast(QuerySet[User], named_by_account(queryset)))
 
     def delete_model(self, request: HttpRequest, obj: User) -> None:
         where = removals_path()

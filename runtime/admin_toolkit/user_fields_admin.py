@@ -1,6 +1,7 @@
 """Users' fields in the admin. An email address is shown with the domain in Unicode, stored with the domain in ASCII."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from copy import copy
 from typing import Any
 
 from django import forms
@@ -55,3 +56,15 @@ class ShowsUserFields(ModelAdmin):
             fields = ["shown_email" if name == "email" else name for name in shown]
             sections.append((title, {**options, "fields": fields}))
         return sections
+
+
+def named_by_account(users: Iterable[Any]) -> list[Any]:
+    """Return copies of auth's or a participant's users for the admin's log, which names each by its account's ID.
+
+    A removal in auth replaces the user IDs in the log by these, but an entry may be written after it: by somebody who
+    read the row before, or in a participant that has not yet heard of the removal."""
+    named = [copy(user) for user in users]
+    for user in named:
+        if user.owner_signup_id is not None:
+            user.user_id = str(user.owner_signup_id)
+    return named

@@ -86,7 +86,7 @@ class Command(BaseCommand):
             self.stdout.write(counts_as_json(reconciliation, heal=options["heal"]))
         else:
             for line in as_text(result, examples):
-                self.stdout.write(printable(line))
+                self.stdout.write(line)
         if problems := list(remaining_problems(result, heal=options["heal"], timeout=options["timeout"])):
             raise CommandError("\n".join(problems))
 
