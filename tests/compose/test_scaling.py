@@ -1,5 +1,5 @@
 """Several instances of auth: each takes its share of the sign-ups, a new one serves at once, and any may crash.
-And more partitions of a topic."""
+Sign-ups also continue while topics get more partitions."""
 
 import asyncio
 import re
