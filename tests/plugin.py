@@ -241,8 +241,12 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
-    """Run after pytest's own summary, so that omitted tests are listed in the last lines."""
+    """Run after pytest's own summary, so that the last lines name the tests that failed or were omitted. With CI set,
+    pytest's summary holds their whole messages, so its last lines may name none."""
     yield
+    for outcome in ("failed", "error"):
+        for report in terminalreporter.getreports(outcome):
+            terminalreporter.write_line(f"{outcome.capitalize()}: {report.nodeid}", red=True)
     for line in left_out_lines(config):
         terminalreporter.write_line(line, yellow=True)
     if (read := kafka_messages.figures).messages:

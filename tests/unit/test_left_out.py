@@ -1,4 +1,5 @@
-"""Missing servers and programs: CI fails without them; elsewhere the last lines list the skipped tests.
+"""The last lines of a run name the tests that failed, or were skipped for a missing server or program. With CI set, a
+missing server fails the run.
 
 tests/plugin.py and tests/setup.sh run as a person would run them, with a PATH that lacks some commands."""
 
@@ -95,6 +96,24 @@ def test_without_servers_the_last_line_counts_the_skipped_tests(lacking: Environ
     [count] = re.findall(r"(\d+) deselected", lines[-1])
     advice = "Run them with --stack=embedded, real or compose."
     assert lines[-2] == f"Left out: {count} tests that need servers. {advice}"
+
+
+def test_the_last_lines_name_the_tests_that_failed(
+    lacking: Environment, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("failing")
+    fails = "def test_it():\n    assert not 'one line\\n' * 99\n"
+    breaks = "import pytest\n\n@pytest.fixture\ndef broken():\n    raise OSError\n\ndef test_it(broken):\n    pass\n"
+    for name, content in (("fails", fails), ("breaks", breaks)):
+        (folder / f"test_{name}.py").write_text(content)
+    code, lines = pytest_run(
+        lacking(CI="true"), f"--rootdir={ROOT}", f"--config-file={ROOT}/pyproject.toml", str(folder)
+    )
+    assert code == pytest.ExitCode.TESTS_FAILED
+    assert [re.sub(r" \S*/", " ", line) for line in lines[-3:-1]] == [
+        "Failed: test_fails.py::test_it",
+        "Error: test_breaks.py::test_it",
+    ]
 
 
 @pytest.mark.parametrize(("ci", "code"), [("true", 1), ("", 0)])
