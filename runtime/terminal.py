@@ -39,7 +39,7 @@ def user_id_argument(text: str) -> str:
     """Return the argument, unless it is empty, like that of an unset variable of a shell: erased records have an empty
     user ID, and none of them is meant."""
     if not text.strip():
-        raise argparse.ArgumentTypeError("a user ID is not empty")
+        raise argparse.ArgumentTypeError("a user ID can't be empty")
     return text
 
 

@@ -33,14 +33,15 @@ const SCHEMA = `
 class UnreadableError extends Error {}
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+const isId = (value) => typeof value === "string" && UUID.test(value);
 const isText = (value, least, most) =>
   typeof value === "string" && [...value].length >= least && [...value].length <= most && !/[\0\p{Surrogate}]/u.test(value);
 
 // What a field of a request must be, by its name in the contract.
 const FIELDS = {
-  signupId: (value) => typeof value === "string" && UUID.test(value),
-  changeId: (value) => typeof value === "string" && UUID.test(value),
-  ownerSignupId: (value) => typeof value === "string" && UUID.test(value),
+  signupId: isId,
+  changeId: isId,
+  ownerSignupId: isId,
   userId: (value) => isText(value, 1, 64),
   email: (value) => isText(value, 1, 254),
   userName: (value) => isText(value, 0, 150),
@@ -64,13 +65,14 @@ function read(kind, value) {
   const request = { version: 1, active: true, ...data };
   for (const name of REQUIRED[kind]) {
     if (!FIELDS[name](request[name])) throw new UnreadableError(`${name} is missing or invalid`);
+    if (FIELDS[name] === isId) request[name] = request[name].toLowerCase(); // as the database returns it
   }
   // Auth erases the userId of a removal that is complete.
   if (kind === "removal" && request.userId !== "" && !FIELDS.userId(request.userId)) {
     throw new UnreadableError("userId is missing or invalid");
   }
   if (request.services !== undefined && !Array.isArray(request.services)) throw new UnreadableError("services is no list");
-  return { ...request, kind, ownerSignupId: request.ownerSignupId.toLowerCase(), userIdKey: folded(request.userId) };
+  return { ...request, kind, userIdKey: folded(request.userId) };
 }
 
 // JavaScript has no case folding. Lower-casing, upper-casing and lower-casing again makes “ẞ” and “ß” equal to “ss”;
@@ -160,7 +162,7 @@ async function apply(client, request) {
   }
   if (request.kind === "change") return SUCCESS;
   const madeFor = own ? own.signup_id : request.signupId;
-  if ([madeFor, ownerSignupId].includes(request.signupId.toLowerCase())) return SUCCESS;
+  if ([madeFor, ownerSignupId].includes(request.signupId)) return SUCCESS;
   // Somebody else tried to sign up as this account.
   const row = own && (!isNewer || isBlocked) ? own : { ...request, user_id_key: userIdKey, owner_signup_id: ownerSignupId };
   const isEmail = row.email === email && row.user_id_key !== userIdKey;

@@ -90,7 +90,7 @@ OUTCOMES: Final[Mapping[Outcome, Mapping[str, Any]]] = {
     # Without a state, it is not known whether this is a sign-up, a change or a removal.
     "unknown": {
         "title": _("We cannot check the progress right now"),
-        "text": _("It continues in the background, and this page keeps checking."),
+        "text": _("The services continue in the background, and this page keeps checking."),
     },
 }
 # The same for the other kinds of event transactions. They read well for the account's owner and for an administrator.

@@ -218,7 +218,7 @@ def test_an_empty_user_id_is_refused_because_that_of_every_erased_record_is_empt
 ) -> None:
     done = manage(data_dir, *arguments)
     assert done.returncode == 2
-    assert done.stderr.decode().splitlines()[-1].endswith(": a user ID is not empty")
+    assert done.stderr.decode().splitlines()[-1].endswith(": a user ID can't be empty")
 
 
 def test_times_at_the_ends_of_the_calendar_are_accepted(data_dir: Path) -> None:

@@ -164,6 +164,14 @@ def test_a_redelivered_request_gets_the_same_answer(installation: Stack, databas
     }  # fmt: skip
 
 
+def test_the_case_of_an_id_does_not_matter(installation: Stack, person: Person) -> None:
+    event = requested(person, ownerSignupId=str(uuid4()))
+    upper = {name: event[name].upper() for name in ("signupId", "ownerSignupId")}
+    produce(installation, NEW, event | upper | {"services": ["crm"]}, key=person.user_id)
+    answer = eventually(lambda: answers(installation, NEW, "signupId", event["signupId"]), what="the answer")
+    assert verdict(answer[-1]) == verdict(ask(installation, NEW, event)[-1]) == {"status": "SUCCESS"}
+
+
 def test_only_a_newer_version_is_applied(installation: Stack, database: str, person: Person) -> None:
     event = requested(person)
     late = changed(event, 3, userName="Third", active=False)
