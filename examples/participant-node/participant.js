@@ -4,6 +4,7 @@
 "use strict";
 
 const { randomUUID } = require("node:crypto");
+const { setTimeout } = require("node:timers/promises");
 const { Kafka, Partitioners } = require("kafkajs");
 const { Pool } = require("pg");
 
@@ -228,7 +229,6 @@ async function decide(pool, request) {
 async function main() {
   const pool = new Pool({ connectionString: process.env.DATABASE_URL });
   pool.on("error", (error) => console.error(`PostgreSQL: ${error.message}`));
-  await pool.query(SCHEMA);
   const kafka = new Kafka({
     clientId: SERVICE,
     brokers: (process.env.KAFKA_BOOTSTRAP_SERVERS || "127.0.0.1:9092").split(","),
@@ -239,13 +239,23 @@ async function main() {
     retry: { retries: Number.MAX_SAFE_INTEGER, maxRetryTime: 5000 },
   });
   const topics = Object.keys(KINDS).map((topic) => PREFIX + topic);
-  await createDeadLetterTopics(kafka, topics);
   // Java's partitioner, as the contract says.
   const producer = kafka.producer({ createPartitioner: Partitioners.DefaultPartitioner });
   const consumer = kafka.consumer({ groupId: PREFIX + SERVICE, sessionTimeout: 6000, heartbeatInterval: 2000 });
-  await producer.connect();
-  await consumer.connect();
-  await consumer.subscribe({ topics, fromBeginning: true });
+  // PostgreSQL, Kafka or the topics may not be there yet.
+  for (let isReady = false; !isReady; ) {
+    try {
+      await pool.query(SCHEMA);
+      await createDeadLetterTopics(kafka, topics);
+      await producer.connect();
+      await consumer.connect();
+      await consumer.subscribe({ topics, fromBeginning: true });
+      isReady = true;
+    } catch (error) {
+      console.error(`Not ready yet, next attempt in a second: ${error.message}`);
+      await setTimeout(1000);
+    }
+  }
   consumer.on(consumer.events.CRASH, ({ payload }) => payload.restart || process.exit(1));
   await consumer.run({ autoCommit: false, eachBatch: (batch) => handle(batch, { pool, producer, consumer }) });
   for (const signal of ["SIGINT", "SIGTERM"]) {
@@ -259,12 +269,16 @@ async function main() {
 
 async function createDeadLetterTopics(kafka, topics) {
   const admin = kafka.admin();
-  await admin.connect();
-  const wanted = topics.map((topic) => `${topic}.${SERVICE}.dlt`);
-  const there = await admin.listTopics();
-  const missing = wanted.filter((topic) => !there.includes(topic));
-  if (missing.length) await admin.createTopics({ topics: missing.map((topic) => ({ topic })), waitForLeaders: true });
-  await admin.disconnect();
+  try {
+    await admin.connect();
+    const wanted = topics.map((topic) => `${topic}.${SERVICE}.dlt`);
+    const there = await admin.listTopics();
+    const missing = wanted.filter((topic) => !there.includes(topic));
+    // The producer waits for their leaders.
+    if (missing.length) await admin.createTopics({ topics: missing.map((topic) => ({ topic })), waitForLeaders: false });
+  } finally {
+    await admin.disconnect();
+  }
 }
 
 // The database commits first, then Kafka acknowledges the answers, and only then is the offset committed. So nothing is

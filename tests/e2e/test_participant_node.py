@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
 from playwright.sync_api import Browser, expect
 
 from tests.client import SERVICES, Message, produce, produce_invalid, sign_up, topic_of
@@ -21,11 +22,12 @@ from tests.servers import PostgresqlServer
 from tests.servers.node import EXAMPLE, INSTALLED
 from tests.servers.process import Process
 from tests.stack import Stack
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 pytestmark = [pytest.mark.needs("application", "chromium", "kafka", "postgresql", "node")]
 
 FOUR = dict.fromkeys((*SERVICES, "crm"), "SUCCESS")
+COMMAND = ["node", EXAMPLE / "participant.js"]
 NEW, CHANGE, REMOVAL = "user.newUser.req", "user.changeUser.req", "user.removeUser.req"
 
 
@@ -49,7 +51,7 @@ def installation(backing: Backing) -> Iterator[Stack]:
 def participant(installation: Stack, database: str) -> Iterator[Process]:
     env = {name: installation.env[name] for name in ("PATH", "KAFKA_BOOTSTRAP_SERVERS", "KAFKA_PREFIX")}
     env |= {"DATABASE_URL": database, "NODE_PATH": str(INSTALLED / "node_modules")}
-    process = Process("crm", ["node", EXAMPLE / "participant.js"], env=env, log=installation.directory / "crm.log")
+    process = Process("crm", COMMAND, env=env, log=installation.directory / "crm.log")
     process.start()
     yield process
     print(process.log_tail())
@@ -241,3 +243,23 @@ def test_after_a_kill_the_participant_handles_the_messages_that_waited(
     produce(installation, NEW, event | {"services": ["crm"]}, key=person.user_id)
     participant.start()
     eventually(lambda: answers(installation, NEW, "signupId", event["signupId"]), what="the answer after the restart")
+
+
+def test_a_participant_that_starts_before_the_topics_exist_waits_for_them(
+    installation: Stack, participant: Process, database: str, person: Person
+) -> None:
+    prefix = f"{installation.env['KAFKA_PREFIX']}early."
+    env = participant.env | {"KAFKA_PREFIX": prefix}
+    early = Process("early", COMMAND, env=env, log=installation.directory / "early.log")
+    early.start()
+    try:
+        eventually(lambda: "Not ready yet" in early.log(), what="the participant reports that it waits")
+        admin = AdminClient({"bootstrap.servers": installation.env["KAFKA_BOOTSTRAP_SERVERS"]})
+        topics = [NewTopic(f"{prefix}{name}", 1) for name in (NEW, CHANGE, REMOVAL)]
+        for created in admin.create_topics(topics).values():
+            created.result(PATIENCE)
+        event = requested(person)
+        produce(installation, f"early.{NEW}", event, key=person.user_id, ce_type=NEW)
+        eventually(lambda: account(database, event["ownerSignupId"]), what="the account is saved")
+    finally:
+        early.kill()
