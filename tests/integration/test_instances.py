@@ -87,6 +87,7 @@ def test_a_process_that_died_is_shown_as_gone_and_then_forgotten(heartbeat, monk
     eventually(lambda: is_shown_as(Standing.GONE))
     with redis.Redis.from_url(settings.REDIS_URL) as client:
         client.delete(f"instance:{report._id}")
+    report._redis.close()
     assert the_one() is None
 
 
