@@ -243,14 +243,14 @@ async function main() {
   const producer = kafka.producer({ createPartitioner: Partitioners.DefaultPartitioner });
   const consumer = kafka.consumer({ groupId: PREFIX + SERVICE, sessionTimeout: 6000, heartbeatInterval: 2000 });
   // PostgreSQL, Kafka or the topics may not be there yet.
-  for (let isReady = false; !isReady; ) {
+  for (;;) {
     try {
       await pool.query(SCHEMA);
       await createDeadLetterTopics(kafka, topics);
       await producer.connect();
       await consumer.connect();
       await consumer.subscribe({ topics, fromBeginning: true });
-      isReady = true;
+      break;
     } catch (error) {
       console.error(`Not ready yet, next attempt in a second: ${error.message}`);
       await setTimeout(1000);

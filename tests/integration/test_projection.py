@@ -19,7 +19,6 @@ from authsvc.signups import projection as projection_module
 from authsvc.signups.projection import CHANNEL, CONNECTIONS, AsyncProjection, Projection, decode_wake_up
 from authsvc.signups.projection import projection as projection_of_process
 from authsvc.signups.traffic_counts import COUNTS_TTL, LagSampler
-from runtime import redis_clients
 from tests.waiting import PATIENCE, eventually_async
 
 pytestmark = pytest.mark.needs("redis")
@@ -60,13 +59,7 @@ async def redis() -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-def impatient(monkeypatch) -> None:
-    """Projections that wait for Redis as long as in production."""
-    monkeypatch.setattr(projection_module, "ANSWERS_WITHIN", redis_clients.ANSWERS_WITHIN)
-
-
-@pytest.fixture
-def silent(settings, impatient) -> Iterator[None]:
+def silent(settings) -> Iterator[None]:
     """A frozen Redis: it accepts connections and answers nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         settings.REDIS_URL = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
@@ -218,9 +211,7 @@ async def test_a_copy_wakes_its_watchers_with_its_state_and_a_count_wakes_nobody
     assert [decode_wake_up(message["data"]) for message in heard] == [[first], [second, first]]
 
 
-async def test_a_subscriber_stays_connected_through_silence_and_disconnects_with_its_block(
-    impatient, projection, redis
-):
+async def test_a_subscriber_stays_connected_through_silence_and_disconnects_with_its_block(projection, redis):
     before = len(await redis.client_list())
     async with projection.subscription() as subscription:
         await subscription.subscribe(CHANNEL)
