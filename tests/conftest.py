@@ -134,7 +134,6 @@ def patient_clients() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (
             "authsvc.rate_limits",
-            "authsvc.signups.projection",
             "authsvc.signups.traffic_counts",
             "runtime.processes.instances",
         ):
